@@ -1,0 +1,276 @@
+//! Names of things, each a type of its own so that two of them cannot be mixed up.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not the id it claims to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value:?} is not valid: {allowed}")]
+pub struct InvalidId {
+    /// Which kind of id was expected.
+    pub what: &'static str,
+    /// The text seen, cut to 64 characters.
+    pub value: String,
+    /// What would have been accepted.
+    pub allowed: &'static str,
+}
+
+impl InvalidId {
+    fn new(what: &'static str, value: &str, allowed: &'static str) -> Self {
+        Self { what, value: value.chars().take(64).collect(), allowed }
+    }
+}
+
+/// The name of a Kubernetes Node (in dev mode, of the machine): an RFC 1123 subdomain of at most 253 characters.
+///
+/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeName(String);
+
+/// The uid that the API server gave to a Task; unique over time, where a name is not.
+///
+/// At most 64 characters of `[0-9A-Za-z-]`, so that it can stand in a file name as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TaskUid(String);
+
+/// Digest of the fields of a spec that decide what is run and where; 64 lower-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SpecHash(String);
+
+/// Random name of one authenticated connection of an agent to the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SessionId(String);
+
+macro_rules! text_id {
+    ($name:ident, $what:literal, $allowed:literal, $check:expr) => {
+        impl $name {
+            /// Parses the text.
+            ///
+            /// # Errors
+            /// [`InvalidId`] when the text breaks the rule in the type's description.
+            pub fn new(value: impl Into<String>) -> Result<Self, InvalidId> {
+                let value = value.into();
+                let check: fn(&str) -> bool = $check;
+                if check(&value) { Ok(Self(value)) } else { Err(InvalidId::new($what, &value, $allowed)) }
+            }
+
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(value: String) -> Result<Self, InvalidId> {
+                Self::new(value)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(value: &str) -> Result<Self, InvalidId> {
+                Self::new(value)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+fn is_subdomain(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 253 && text.split('.').all(is_label)
+}
+
+fn is_label(label: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+}
+
+fn is_file_safe(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+text_id!(
+    NodeName,
+    "node name",
+    "lower-case letters, digits, '-' and '.', at most 253 characters, each part beginning and ending with a letter or digit",
+    is_subdomain
+);
+text_id!(TaskUid, "task uid", "1 to 64 letters, digits and '-'", is_file_safe);
+text_id!(SessionId, "session id", "1 to 64 letters, digits and '-'", is_file_safe);
+text_id!(SpecHash, "spec hash", "64 lower-case hexadecimal digits", |text| {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+});
+
+/// Where people find a Task: its namespace and name. Not an identity: a Task can be deleted and made again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskRef {
+    /// Namespace of the Task.
+    pub namespace: String,
+    /// Name of the Task.
+    pub name: String,
+}
+
+impl fmt::Display for TaskRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Number of a Run within its Task: 1, 2, 3 …
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunNumber(pub u32);
+
+impl RunNumber {
+    /// The Run after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for RunNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A number that grows with each new leader; a command with an older one is refused (fencing).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One try of an Execution, for ever and everywhere: the same four facts name the same Attempt.
+///
+/// As text it is `<task uid>/<run>/<node>/<attempt>`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AttemptId {
+    /// The Task.
+    pub task: TaskUid,
+    /// The Run of that Task.
+    pub run: RunNumber,
+    /// The Node it is for.
+    pub node: NodeName,
+    /// 1 for the first try, 2 for the first retry …
+    pub attempt: u32,
+}
+
+impl AttemptId {
+    /// The key that orders Attempts as they are read: run and attempt padded, so that text order is number order.
+    pub fn sort_key(&self) -> String {
+        format!("{}/{:010}/{}/{:05}", self.task, self.run.0, self.node, self.attempt)
+    }
+
+    /// The name of its directory on its own node, where the node need not be said.
+    pub fn directory_name(&self) -> String {
+        format!("{}.{}.{}", self.task, self.run, self.attempt)
+    }
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}", self.task, self.run, self.node, self.attempt)
+    }
+}
+
+impl FromStr for AttemptId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let invalid = || InvalidId::new("attempt id", text, "<task uid>/<run>/<node>/<attempt>");
+        let mut parts = text.split('/');
+        let (Some(task), Some(run), Some(node), Some(attempt), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(invalid());
+        };
+        let number = |part: &str| part.parse::<u32>().ok().filter(|&n| n > 0).ok_or_else(invalid);
+        Ok(Self {
+            task: TaskUid::new(task)?,
+            run: RunNumber(number(run)?),
+            node: NodeName::new(node)?,
+            attempt: number(attempt)?,
+        })
+    }
+}
+
+impl TryFrom<String> for AttemptId {
+    type Error = InvalidId;
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<AttemptId> for String {
+    fn from(id: AttemptId) -> Self {
+        id.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_id_survives_its_text() {
+        let id: AttemptId = "0b6c-1/7/node-1.example/2".parse().unwrap();
+        assert_eq!(id.to_string(), "0b6c-1/7/node-1.example/2");
+        assert_eq!(id.to_string().parse::<AttemptId>().unwrap(), id);
+        assert_eq!(id.directory_name(), "0b6c-1.7.2");
+    }
+
+    #[test]
+    fn what_is_no_attempt_id_is_refused() {
+        for text in ["", "a/1/n", "a/0/n/1", "a/1/n/0", "a/1/n/1/x", "a/1/N/1", "a/-1/n/1", "../1/n/1", "a/1/../1"] {
+            assert!(text.parse::<AttemptId>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn node_names_follow_rfc_1123() {
+        for good in ["n", "node-1", "a.b-c.d", "0"] {
+            assert!(NodeName::new(good).is_ok(), "{good:?} was refused");
+        }
+        for bad in ["", "-a", "a-", "a..b", ".a", "A", "a_b", "a/b"] {
+            assert!(NodeName::new(bad).is_err(), "{bad:?} was accepted");
+        }
+        assert!(NodeName::new("a".repeat(254)).is_err());
+    }
+
+    #[test]
+    fn text_order_of_sort_keys_is_number_order() {
+        let key = |run: u32| AttemptId { run: RunNumber(run), ..("u/1/n/1".parse().unwrap()) }.sort_key();
+        assert!(key(9) < key(10) && key(99) < key(100));
+    }
+}

@@ -1,0 +1,40 @@
+//! The numbers of the wire, each with its reason. Both ends refuse what is larger, before they allocate for it.
+
+/// Largest text frame on the control socket, bytes. A `Start` with the longest allowed command (128 KiB, and up to
+/// six bytes of JSON for one of text) must fit.
+pub const MAX_CONTROL_FRAME: usize = 1 << 20;
+
+/// Largest binary frame on the log socket, bytes: one record, its head and the framing.
+pub const MAX_LOG_FRAME: usize = MAX_RECORD_DATA + 4096;
+
+/// Largest run of bytes in one log record. A WebSocket keeps about twice its largest message for as long as it is
+/// open, so this is what one connection with output costs.
+pub const MAX_RECORD_DATA: usize = 128 << 10;
+
+/// Attempts in one part of an Inventory; at under 1 KiB each a part fits a control frame.
+pub const INVENTORY_PART: usize = 500;
+
+/// Bytes of arguments, or of a script; the kernel takes 128 KiB for one argument (`MAX_ARG_STRLEN`).
+pub const MAX_COMMAND_BYTES: usize = 128 << 10;
+
+/// Number of arguments.
+pub const MAX_COMMAND_ITEMS: usize = 1024;
+
+/// Bytes of standard input that a Task can carry.
+pub const MAX_STDIN_BYTES: usize = 64 << 10;
+
+/// Number of environment variables.
+pub const MAX_ENV_ITEMS: usize = 256;
+
+/// Bytes of all environment names and values.
+pub const MAX_ENV_BYTES: usize = 64 << 10;
+
+/// Time between Heartbeats, milliseconds.
+pub const HEARTBEAT_MS: u64 = 5_000;
+
+/// Silence after which either end takes the connection for dead, milliseconds. A node whose Heartbeats stop is
+/// *unreachable* after this time, also when its TCP connection stays open.
+pub const DEAD_AFTER_MS: u64 = 15_000;
+
+/// Time within which the first message must follow the upgrade, milliseconds.
+pub const HELLO_WITHIN_MS: u64 = 5_000;

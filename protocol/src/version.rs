@@ -1,0 +1,33 @@
+//! Which protocol the two ends speak.
+//!
+//! The agent offers every version it speaks in its first message; the gateway chooses the highest common one or
+//! refuses with [`crate::refusal::SessionRefusal::Version`]. The shape of these first messages never changes, so
+//! that any two releases can at least tell each other that they do not fit.
+
+use serde::{Deserialize, Serialize};
+
+/// A version of this protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub u16);
+
+/// The versions that this build speaks, lowest first.
+pub const SPOKEN: &[Version] = &[Version(1)];
+
+/// The highest version that both sides speak.
+pub fn choose(offered: &[Version], spoken: &[Version]) -> Option<Version> {
+    offered.iter().filter(|v| spoken.contains(v)).max().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_common_version_is_chosen() {
+        let v = |n: &[u16]| n.iter().map(|&n| Version(n)).collect::<Vec<_>>();
+        assert_eq!(choose(&v(&[1, 2, 3]), &v(&[2, 3, 4])), Some(Version(3)));
+        assert_eq!(choose(&v(&[5]), &v(&[1, 2])), None);
+        assert_eq!(choose(&[], &v(&[1])), None);
+    }
+}
