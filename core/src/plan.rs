@@ -1,0 +1,324 @@
+//! A Task after validation: what the rest of the system believes.
+//!
+//! A [`TaskPlan`] cannot hold nonsense. It is made in one place per source of Tasks (the operator's
+//! `resource::validate`), and nothing behind that place looks at a raw spec again.
+
+use std::collections::BTreeMap;
+
+use sentinel_protocol::ids::{NodeName, SpecHash, TaskRef, TaskUid};
+use sentinel_protocol::request::{EnvVar, Environment, Program, RunRequest};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+/// A Task that can be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskPlan {
+    /// Where people find it.
+    pub task: TaskRef,
+    /// Which one it is.
+    pub uid: TaskUid,
+    /// Which nodes it is for.
+    pub targets: TargetRule,
+    /// What is run on each.
+    pub request: RunRequest,
+    /// Its clocks.
+    pub timeouts: Timeouts,
+    /// How many targets may be under way at once.
+    pub max_concurrent: Amount,
+    /// What a new Run does to the commands of the old one.
+    pub on_change: OnChange,
+    /// Whether new starts are held back.
+    pub starts: Starts,
+    /// Changed to run the same spec again.
+    pub rerun_token: String,
+    /// When a finished Task is deleted; `None` is never.
+    pub ttl_after_finished_ms: Option<u64>,
+    /// Digest of what is run and where.
+    pub spec_hash: SpecHash,
+}
+
+/// Which nodes a Task is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetRule {
+    /// The nodes to take.
+    pub select: Select,
+    /// The nodes to leave out again.
+    pub exclude: Vec<NodeName>,
+    /// Whether control plane nodes may be among them.
+    pub control_plane: ControlPlane,
+}
+
+/// The nodes to take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Select {
+    /// Every node.
+    All,
+    /// These, whether they exist or not: a name without a Node is a target that is never reached.
+    Names(Vec<NodeName>),
+    /// Those whose labels match.
+    Labels(LabelSelector),
+}
+
+/// Whether control plane nodes may be targets. They are protected unless asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlPlane {
+    /// They may.
+    Include,
+    /// They are left out, unless named one by one.
+    Exclude,
+}
+
+/// A Kubernetes label selector: all requirements must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LabelSelector {
+    /// Labels that must have exactly this value.
+    pub match_labels: BTreeMap<String, String>,
+    /// Further requirements.
+    pub match_expressions: Vec<Requirement>,
+}
+
+/// One requirement on one label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    /// The label's key.
+    pub key: String,
+    /// What must hold for it.
+    pub operator: LabelOperator,
+}
+
+/// What must hold for a label. A label that is missing satisfies `NotIn` and `DoesNotExist`, as in Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelOperator {
+    /// Its value is one of these.
+    In(Vec<String>),
+    /// Its value is none of these, or it is missing.
+    NotIn(Vec<String>),
+    /// It is there.
+    Exists,
+    /// It is missing.
+    DoesNotExist,
+}
+
+/// The clocks of a Task, each its own, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From a target's turn until its command must have started.
+    pub start_ms: u64,
+    /// From the start of a command until it must have ended; `None` is without limit.
+    pub run_ms: Option<u64>,
+    /// From the last sign of a node until what runs on it is taken for lost.
+    pub unreachable_ms: u64,
+    /// From asking a command to end until it is made to.
+    pub grace_ms: u64,
+}
+
+/// A number of targets, absolute or as a share of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// So many.
+    Count(u32),
+    /// So many of a hundred, 1 to 100; at least one target.
+    Percent(u8),
+}
+
+impl Amount {
+    /// The number out of `total`: shares are rounded down, as in a Deployment's `maxUnavailable`, but never to 0.
+    pub fn of(self, total: usize) -> usize {
+        match self {
+            Self::Count(count) => count as usize,
+            Self::Percent(percent) => (total * usize::from(percent) / 100).max(1),
+        }
+    }
+}
+
+/// What a new Run does to the commands of the old one. Two Runs of one Task never overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnChange {
+    /// What runs may finish; nothing more of the old Run is started.
+    Finish,
+    /// What runs is cancelled.
+    Cancel,
+}
+
+/// Whether new commands may be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starts {
+    /// They may.
+    Allowed,
+    /// They are held back; running ones go on.
+    Suspended,
+}
+
+/// The digest of what is run and where.
+///
+/// What is in it decides what a release upgrade runs again, so the digested form is spelled out here and frozen by a
+/// test: a field added later must be left out of the JSON while it has its default. `output` is not in it: how much
+/// of the output is kept does not change what is run.
+pub fn spec_hash(targets: &TargetRule, request: &RunRequest) -> SpecHash {
+    let digested = Digested {
+        targets: DigestedTargets::from(targets),
+        run: DigestedRun {
+            program: &request.program,
+            env: &request.env,
+            working_dir: &request.working_dir,
+            user: request.user.as_deref(),
+            group: request.group.as_deref(),
+            umask: request.umask,
+            stdin: &request.stdin,
+            environment: request.environment,
+            success_exit_codes: &request.success_exit_codes,
+        },
+    };
+    let json = serde_json::to_vec(&digested).unwrap_or_default();
+    let hex = Sha256::digest(&json).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        for digit in [byte >> 4, byte & 15] {
+            hex.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
+        }
+        hex
+    });
+    #[expect(clippy::expect_used, reason = "64 hexadecimal digits were just written")]
+    SpecHash::new(hex).expect("a SHA-256 in hexadecimal is a spec hash")
+}
+
+#[derive(Serialize)]
+struct Digested<'a> {
+    targets: DigestedTargets<'a>,
+    run: DigestedRun<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DigestedTargets<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    all: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_names: Option<Vec<&'a NodeName>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    match_labels: Option<&'a BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    match_expressions: Vec<(&'a str, &'static str, Vec<&'a str>)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    exclude: Vec<&'a NodeName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control_plane: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DigestedRun<'a> {
+    program: &'a Program,
+    env: &'a [EnvVar],
+    working_dir: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    umask: u32,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    stdin: &'a str,
+    environment: Environment,
+    success_exit_codes: &'a [u8],
+}
+
+impl<'a> From<&'a TargetRule> for DigestedTargets<'a> {
+    fn from(rule: &'a TargetRule) -> Self {
+        let sorted = |names: &'a [NodeName]| {
+            let mut names: Vec<&NodeName> = names.iter().collect();
+            names.sort();
+            names
+        };
+        let mut digested = Self {
+            all: None,
+            node_names: None,
+            match_labels: None,
+            match_expressions: Vec::new(),
+            exclude: sorted(&rule.exclude),
+            control_plane: (rule.control_plane == ControlPlane::Include).then_some("Include"),
+        };
+        match &rule.select {
+            Select::All => digested.all = Some(true),
+            Select::Names(names) => digested.node_names = Some(sorted(names)),
+            Select::Labels(selector) => {
+                digested.match_labels = Some(&selector.match_labels);
+                digested.match_expressions =
+                    selector.match_expressions.iter().map(digested_requirement).collect();
+            }
+        }
+        digested
+    }
+}
+
+fn digested_requirement(requirement: &Requirement) -> (&str, &'static str, Vec<&str>) {
+    let (operator, values) = match &requirement.operator {
+        LabelOperator::In(values) => ("In", values.iter().map(String::as_str).collect()),
+        LabelOperator::NotIn(values) => ("NotIn", values.iter().map(String::as_str).collect()),
+        LabelOperator::Exists => ("Exists", Vec::new()),
+        LabelOperator::DoesNotExist => ("DoesNotExist", Vec::new()),
+    };
+    (&requirement.key, operator, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sentinel_protocol::request::OutputRules;
+
+    fn request() -> RunRequest {
+        RunRequest {
+            program: Program::Command(vec!["df".into(), "-h".into()]),
+            env: vec![],
+            working_dir: "/".into(),
+            user: None,
+            group: None,
+            umask: 0o22,
+            stdin: String::new(),
+            environment: Environment::Container,
+            success_exit_codes: vec![0],
+            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1 },
+        }
+    }
+
+    fn names(names: &[&str]) -> TargetRule {
+        TargetRule {
+            select: Select::Names(names.iter().map(|n| NodeName::new(*n).unwrap()).collect()),
+            exclude: vec![],
+            control_plane: ControlPlane::Exclude,
+        }
+    }
+
+    /// A changed value here means that an upgrade of the operator runs every Task of its users again.
+    #[test]
+    fn the_spec_hash_of_a_given_spec_never_changes() {
+        assert_eq!(
+            spec_hash(&names(&["a"]), &request()).as_str(),
+            "196549c399bb6b28f9a19469e8e79efe32e97062c4ce506690084b1357b310fc"
+        );
+    }
+
+    #[test]
+    fn the_order_of_node_names_and_the_output_rules_do_not_change_the_spec_hash() {
+        let mut other = request();
+        other.output.limit = 7;
+        assert_eq!(spec_hash(&names(&["a", "b"]), &request()), spec_hash(&names(&["b", "a"]), &other));
+    }
+
+    #[test]
+    fn what_is_run_and_where_changes_the_spec_hash() {
+        let base = spec_hash(&names(&["a"]), &request());
+        let mut argv = request();
+        argv.program = Program::Command(vec!["df".into()]);
+        let mut host = request();
+        host.environment = Environment::Host;
+        assert_ne!(base, spec_hash(&names(&["b"]), &request()));
+        assert_ne!(base, spec_hash(&names(&["a"]), &argv));
+        assert_ne!(base, spec_hash(&names(&["a"]), &host));
+    }
+
+    #[test]
+    fn a_percentage_is_at_least_one_target() {
+        assert_eq!(
+            [Amount::Percent(25).of(10), Amount::Percent(1).of(10), Amount::Count(7).of(3)],
+            [2, 1, 7]
+        );
+    }
+}
