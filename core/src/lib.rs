@@ -12,6 +12,14 @@
 //!
 //! In reading order:
 
+pub mod conditions;
+pub mod ledger;
 pub mod moment;
 pub mod plan;
+pub mod reconcile;
+pub mod rollout;
+pub mod settle;
+pub mod status;
+pub mod stray;
 pub mod targets;
+pub mod trigger;
