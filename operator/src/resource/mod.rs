@@ -6,6 +6,8 @@
 //! * [`crd`]: the definitions that are installed, generated from these types into `crds/`.
 
 pub mod crd;
+pub mod duration;
+pub mod quantity;
 pub mod slice;
 pub mod status;
 pub mod task;
