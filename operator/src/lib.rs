@@ -1,7 +1,9 @@
 //! placeholder
 
 pub mod clock;
+pub mod cluster;
 pub mod config;
+pub mod controller;
 pub mod history;
 pub mod presence;
 pub mod resource;

@@ -3,7 +3,9 @@
 //! Words that only the operator writes are plain texts here, not enums: a status written by a newer operator must
 //! still be readable by an older one.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+#![expect(clippy::doc_markdown, reason = "kubectl explain prints these texts as they are")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +29,7 @@ pub struct TaskStatus {
     pub phase: Option<String>,
 
     /// What is true of the Task, for programs: Accepted, Reconciling, Ready, Complete, Failed, Stalled, Suspended,
-    /// Degraded, Archived. Example: `kubectl wait --for=condition=Complete stask/hello`.
+    /// Archived. Example: `kubectl wait --for=condition=Complete stask/hello`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -97,11 +99,11 @@ pub struct RunStatus {
 
     /// When it began. Example: `2026-11-24T03:00:00Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
+    pub started_at: Option<MicroTime>,
 
     /// When its last node ended. Example: `2026-11-24T03:00:07Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Time>,
+    pub finished_at: Option<MicroTime>,
 
     /// How it ended, absent while it runs. Example: `Complete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,36 +137,32 @@ pub struct RunStatus {
     /// How many TargetSlices hold its frozen target list; 0 when the list is in targets. Example: `10`.
     #[serde(default)]
     pub target_slices: i64,
+
+    /// Digest of the list that the TargetSlices hold, part of their names. Example: `3f1c2a9b04d7e815`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub targets_digest: String,
 }
 
-/// How many targets are where.
+/// How many targets are where. The five add up to all of them.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Targets whose turn has not come. Example: `10`.
-    #[serde(default)]
-    pub pending: i64,
-    /// Targets whose turn it is and whose agent is not connected. Example: `1`.
+    /// Targets that are not under way yet. Example: `10`.
     #[serde(default)]
     pub waiting: i64,
-    /// Targets to whose agent the command was handed. Example: `2`.
-    #[serde(default)]
-    pub dispatched: i64,
-    /// Targets on which the command runs. Example: `13`.
+    /// Targets to whose agent the command was handed, or on which it runs. Example: `13`.
     #[serde(default)]
     pub running: i64,
-    /// Targets that ended with success. Example: `37`.
+    /// Targets that ended as wished. Example: `37`.
     #[serde(default)]
     pub succeeded: i64,
-    /// Targets that ended in any other way, those below included. Example: `2`.
+    /// Targets that ended otherwise. Example: `2`.
     #[serde(default)]
     pub failed: i64,
-    /// Of the failed, targets of which nobody can know how they ended. Example: `1`.
+    /// Targets that were never reached, or of which nobody can know how they ended. Example: `1`.
     #[serde(default)]
-    pub lost: i64,
-    /// Of the failed, targets that were cancelled or never had their turn. Example: `0`.
-    #[serde(default)]
-    pub cancelled: i64,
+    pub unreachable: i64,
 }
 
 /// How one target stands.
@@ -178,26 +176,23 @@ pub struct NodeStatus {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub state: String,
-    /// Number of the Attempt that this speaks about. Example: `1`.
-    #[serde(default)]
-    pub attempt: i64,
-    /// A word for why, where there is more to say than the state. Example: `ProgramNotFound`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub reason: Option<String>,
-    /// A sentence for people. Example: `exited with code 3`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// A sentence where the word does not say it all. Example: `exited with code 3`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
-    pub message: Option<String>,
+    pub message: String,
     /// The command's exit code, where it has one. Example: `3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
     /// When the command was started, by the node's clock. Example: `2026-11-24T03:00:00Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
+    pub started_at: Option<MicroTime>,
     /// When it ended, by the node's clock. Example: `2026-11-24T03:00:07Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<Time>,
+    pub finished_at: Option<MicroTime>,
+    /// Whether its agent is heard of: Reachable or Unreachable. Example: `Reachable`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub reach: String,
 }
 
 /// An earlier Run.
@@ -210,16 +205,16 @@ pub struct RecentRun {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub trigger: String,
-    /// How it ended. Example: `Complete`.
-    #[serde(default)]
+    /// How it ended: Complete or Failed. Example: `Complete`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
-    pub verdict: String,
+    pub verdict: Option<String>,
     /// When it began. Example: `2026-11-24T03:00:00Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
+    pub started_at: Option<MicroTime>,
     /// When it ended. Example: `2026-11-24T03:00:07Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Time>,
+    pub finished_at: Option<MicroTime>,
     /// How many of its targets ended how. Example: `{succeeded: 50}`.
     #[serde(default)]
     pub counts: Counts,
@@ -229,11 +224,10 @@ pub struct RecentRun {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Handled {
-    /// The last `sentinelnode.dev/cancel` annotation acted on. Example: `"2"`.
+    /// The Run that the `sentinelnode.dev/cancel` annotation last named. Example: `2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128))]
-    pub cancel: Option<String>,
-    /// The last `sentinelnode.dev/rerun` annotation acted on. Example: `2026-11-24`.
+    pub cancel: Option<i64>,
+    /// What the `sentinelnode.dev/rerun` annotation last held. Example: `2026-11-24`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub rerun: Option<String>,

@@ -4,7 +4,9 @@
 //! `kubectl get -o yaml` shows them, and nothing is implied in code. The doc comments are what `kubectl explain`
 //! prints, each with an example.
 
+#![expect(clippy::doc_markdown, reason = "kubectl explain prints these texts as they are")]
 #![expect(unreachable_pub, reason = "KubeSchema repeats each type in a place of its own")]
+#![expect(clippy::duplicated_attributes, reason = "clippy takes the parts of several printcolumn for one")]
 
 use std::collections::BTreeMap;
 
@@ -52,7 +54,7 @@ use super::status::TaskStatus;
         name = "Failed",
         type_ = "integer",
         json_path = ".status.run.counts.failed",
-        description = "Nodes on which it ended in any other way"
+        description = "Nodes on which it ended otherwise"
     ),
     printcolumn(
         name = "Running",
@@ -61,6 +63,13 @@ use super::status::TaskStatus;
         description = "Nodes on which it runs now"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Unreachable",
+        type_ = "integer",
+        json_path = ".status.run.counts.unreachable",
+        description = "Nodes that were never reached, or of which nobody knows how it ended",
+        priority = "1"
+    ),
     printcolumn(
         name = "Reason",
         type_ = "string",
