@@ -143,14 +143,11 @@ impl Connection {
     pub(super) fn failed(&self, action: &'static str) -> impl Fn(Error) -> HistoryError {
         let host = self.host.clone();
         move |error| match &*error.kind {
-            ErrorKind::ServerSelection { message, .. } => {
+            ErrorKind::ServerSelection { message, .. } | ErrorKind::ConnectionPoolCleared { message, .. } => {
                 HistoryError::Unreachable { action, host: host.clone(), message: innermost(message) }
             }
             ErrorKind::Io(source) => {
                 HistoryError::Unreachable { action, host: host.clone(), message: source.to_string() }
-            }
-            ErrorKind::ConnectionPoolCleared { message, .. } => {
-                HistoryError::Unreachable { action, host: host.clone(), message: innermost(message) }
             }
             _ => HistoryError::Mongo {
                 action,

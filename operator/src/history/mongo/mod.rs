@@ -1,4 +1,4 @@
-//! History in MongoDB 4.4 or later (tests run it on FerretDB 2 with DocumentDB, or on a server of yours).
+//! History in MongoDB 4.4 or later (tests run it on FerretDB 2, or on a server of yours).
 //!
 //! | collection | `_id` | what else |
 //! |---|---|---|
