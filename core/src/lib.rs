@@ -14,4 +14,5 @@
 
 pub mod moment;
 pub mod plan;
+pub mod recovery;
 pub mod targets;
