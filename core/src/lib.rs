@@ -12,6 +12,7 @@
 //!
 //! In reading order:
 
+pub mod agent;
 pub mod moment;
 pub mod plan;
 pub mod recovery;
