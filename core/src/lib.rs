@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod moment;
+pub mod outflow;
 pub mod plan;
 pub mod recovery;
 pub mod targets;
