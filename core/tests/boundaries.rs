@@ -1,5 +1,7 @@
 //! Who may depend on whom: `protocol ← core ← {operator, node-agent} ← cli`, and what the pure crates may use.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::disallowed_types, reason = "a test, which asks cargo")]
+
 use std::collections::BTreeSet;
 use std::process::Command;
 
