@@ -1,5 +1,7 @@
 //! What `decide` decides, one rule a test.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod world;
 
 use sentinel_core::conditions::Holds;
