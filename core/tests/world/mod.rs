@@ -20,7 +20,7 @@ use sentinel_core::rollout::{AgentFacts, Recall};
 use sentinel_core::status::{Recorded, RunRecord};
 use sentinel_core::targets::NodeFacts;
 use sentinel_core::trigger::Requests;
-use sentinel_protocol::ids::{NodeName, RunNumber, SessionId, TaskRef, TaskUid};
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::{Environment, OutputRules, Program, RunRequest};
 use sentinel_protocol::time::UnixMillis;
@@ -305,27 +305,28 @@ impl World {
 
 /// The nodes that are sent a `Start` among the actions.
 pub fn started(actions: &[Action]) -> Vec<&str> {
-    let node = |action| match action {
-        &Action::Start { ref attempt, .. } => Some(attempt.node.as_str()),
+    nodes_of(actions, |action| match action {
+        Action::Start { attempt, .. } => Some(attempt),
         _ => None,
-    };
-    actions.iter().filter_map(node).collect()
+    })
 }
 
 /// The nodes that are sent a `Cancel` among the actions.
 pub fn cancelled(actions: &[Action]) -> Vec<&str> {
-    let node = |action| match action {
-        &Action::Cancel(ref attempt) => Some(attempt.node.as_str()),
+    nodes_of(actions, |action| match action {
+        Action::Cancel(attempt) => Some(attempt),
         _ => None,
-    };
-    actions.iter().filter_map(node).collect()
+    })
 }
 
 /// The nodes that are sent a `Forget` among the actions.
 pub fn forgotten(actions: &[Action]) -> Vec<&str> {
-    let node = |action| match action {
-        &Action::Forget(ref attempt) => Some(attempt.node.as_str()),
+    nodes_of(actions, |action| match action {
+        Action::Forget(attempt) => Some(attempt),
         _ => None,
-    };
-    actions.iter().filter_map(node).collect()
+    })
+}
+
+fn nodes_of(actions: &[Action], pick: fn(&Action) -> Option<&AttemptId>) -> Vec<&str> {
+    actions.iter().filter_map(pick).map(|attempt| attempt.node.as_str()).collect()
 }
