@@ -13,6 +13,7 @@
 //! In reading order:
 
 pub mod conditions;
+pub mod lease;
 pub mod ledger;
 pub mod moment;
 pub mod plan;
