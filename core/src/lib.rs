@@ -23,6 +23,7 @@ pub mod conditions;
 pub mod settle;
 pub mod stray;
 pub mod reconcile;
+pub mod lease;
 pub mod recovery;
 pub mod agent;
 pub mod outflow;

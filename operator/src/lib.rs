@@ -5,5 +5,6 @@ pub mod cluster;
 pub mod config;
 pub mod controller;
 pub mod history;
+pub mod leader;
 pub mod presence;
 pub mod resource;
