@@ -15,3 +15,5 @@
 pub mod moment;
 pub mod plan;
 pub mod targets;
+pub mod credit;
+pub mod tail;
