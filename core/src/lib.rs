@@ -12,8 +12,16 @@
 //!
 //! In reading order:
 
+pub mod conditions;
+pub mod credit;
+pub mod ledger;
 pub mod moment;
 pub mod plan;
-pub mod targets;
-pub mod credit;
+pub mod reconcile;
+pub mod rollout;
+pub mod settle;
+pub mod status;
+pub mod stray;
 pub mod tail;
+pub mod targets;
+pub mod trigger;

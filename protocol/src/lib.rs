@@ -16,15 +16,15 @@
 //!
 //! The modules, in reading order:
 
+pub mod codec;
 pub mod ids;
-pub mod time;
-pub mod version;
-pub mod request;
+pub mod limits;
+pub mod log;
+pub mod metrics;
 pub mod outcome;
+pub mod refusal;
+pub mod request;
+pub mod time;
 pub mod to_agent;
 pub mod to_operator;
-pub mod metrics;
-pub mod log;
-pub mod refusal;
-pub mod limits;
-pub mod codec;
+pub mod version;
