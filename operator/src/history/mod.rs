@@ -15,11 +15,15 @@
 //!
 //! History decides nothing: losing it delays an outcome and never alters one.
 
+pub mod embedded;
 pub mod error;
 pub mod query;
 pub mod rank;
 pub mod record;
 pub mod segment;
+mod stitch;
+
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sentinel_protocol::ids::AttemptId;
@@ -29,6 +33,9 @@ pub use self::error::HistoryError;
 pub use self::query::{ExecutionQuery, Page, PageToken, RunQuery};
 pub use self::record::{AttemptRecord, Entry, ExecutionRecord, RunCounts, RunRecord, Source, Verdict};
 pub use self::segment::OutputSegment;
+
+/// How long records and output are kept after they last changed, unless configured otherwise: 30 days.
+pub const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What a History answers with, some time later.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, HistoryError>>;

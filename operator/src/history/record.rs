@@ -213,6 +213,44 @@ impl AttemptRecord {
     }
 }
 
+/// A record that can be named in an error, and whose name is its id.
+pub(super) trait Identified: Serialize {
+    /// Which record, for people.
+    fn what(&self) -> String;
+}
+
+impl Identified for AttemptRecord {
+    fn what(&self) -> String {
+        format!("attempt {}", self.attempt)
+    }
+}
+
+impl Identified for ExecutionRecord {
+    fn what(&self) -> String {
+        format!("execution {}/{}/{}", self.task_uid, self.run, self.node)
+    }
+}
+
+impl Identified for RunRecord {
+    fn what(&self) -> String {
+        format!("run {}/{}", self.task_uid, self.run)
+    }
+}
+
+impl ExecutionRecord {
+    /// The same for every record of this Execution; text order is by Task, Run and node.
+    pub fn id(&self) -> String {
+        format!("{}/{:010}/{}", self.task_uid, self.run.0, self.node)
+    }
+}
+
+impl RunRecord {
+    /// The same for every record of this Run; text order is by Task and number.
+    pub fn id(&self) -> String {
+        format!("{}/{:010}", self.task_uid, self.run.0)
+    }
+}
+
 /// An argv as one line for people: words quoted where a shell would need it, at most [`MAX_COMMAND_DISPLAY`] bytes.
 pub fn display_command(argv: &[String]) -> String {
     let mut line = String::new();

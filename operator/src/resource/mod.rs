@@ -1,0 +1,17 @@
+//! The custom resources: what people write and what the operator says about it.
+//!
+//! In reading order:
+//!
+//! * [`task`]: the spec of a Task; [`status`]: its status; [`slice`]: parts of a long target list;
+//! * [`crd`]: the definitions that are installed, generated from these types into `crds/`.
+
+pub mod crd;
+pub mod duration;
+pub mod quantity;
+pub mod slice;
+pub mod status;
+pub mod task;
+
+pub use slice::{TargetSlice, TargetSliceSpec};
+pub use status::TaskStatus;
+pub use task::{Task, TaskSpec};
