@@ -27,3 +27,5 @@ pub mod lease;
 pub mod recovery;
 pub mod agent;
 pub mod outflow;
+pub mod credit;
+pub mod tail;

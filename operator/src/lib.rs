@@ -6,5 +6,7 @@ pub mod config;
 pub mod controller;
 pub mod history;
 pub mod leader;
+pub mod metrics;
 pub mod presence;
 pub mod resource;
+pub mod server;
