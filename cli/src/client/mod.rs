@@ -168,7 +168,7 @@ async fn refusal(server: &Server, response: Response<Incoming>) -> Failure {
         let lines = problems.iter().map(|problem| {
             let text = |key: &str| problem[key].as_str().unwrap_or("").to_owned();
             let (field, value, allowed) = (text("field"), text("value"), text("allowed"));
-            if value.is_empty() { format!("\n  {field}: {allowed}") } else { format!("\n  {field}: {value}; allowed: {allowed}") }
+            if value.is_empty() { format!("\n  {field} {allowed}") } else { format!("\n  {field} is {value}; it {allowed}") }
         });
         let before = message.split_once(" is not valid: ").map_or(message.as_str(), |(what, _)| what);
         message = format!("{before} has {} problems:{}", problems.len(), lines.collect::<String>());

@@ -49,7 +49,7 @@ pub struct Problem {
     pub field: String,
     /// What was found there, cut to 64 characters.
     pub value: String,
-    /// What would have been accepted.
+    /// What would have been accepted: the end of a sentence that begins with the field.
     pub allowed: String,
 }
 
@@ -161,9 +161,9 @@ impl Problem {
     /// The problem in one sentence.
     pub fn sentence(&self) -> String {
         if self.value.is_empty() {
-            format!("{}: {}", self.field, self.allowed)
+            format!("{} {}", self.field, self.allowed)
         } else {
-            format!("{} is {}; allowed: {}", self.field, self.value, self.allowed)
+            format!("{} is {}; it {}", self.field, self.value, self.allowed)
         }
     }
 }
@@ -199,9 +199,9 @@ mod tests {
 
     #[test]
     fn several_problems_are_all_listed() {
-        let problem = |field: &str| Problem { field: field.into(), value: "1".into(), allowed: "2".into() };
+        let problem = |field: &str| Problem { field: field.into(), value: "1".into(), allowed: "must be 2".into() };
         let error = ApiError::invalid("Task a/b", vec![problem("x"), problem("y")]);
         assert_eq!(error.body.problems.len(), 2);
-        assert!(error.body.message.contains("x is 1; allowed: 2; y is 1"), "{}", error.body.message);
+        assert!(error.body.message.contains("x is 1; it must be 2; y is 1"), "{}", error.body.message);
     }
 }

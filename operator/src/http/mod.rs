@@ -21,6 +21,7 @@ pub mod api;
 pub mod error;
 mod events;
 mod executions;
+pub mod feed;
 mod guard;
 mod log_text;
 mod logs;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use sentinel_protocol::metrics::NodeMetrics;
+use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::Stage;
 use serde::Serialize;
 
@@ -146,6 +147,9 @@ pub struct ExecutionView {
 pub struct AttemptDetails {
     /// Where it ran: `Host` or `Container`.
     pub environment: &'static str,
+    /// Number of the signal that ended the command, where one did that we did not send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
     /// Processor time in user mode, milliseconds.
     pub user_ms: u64,
     /// Processor time in the kernel, milliseconds.
@@ -244,6 +248,10 @@ impl From<&AttemptRecord> for AttemptDetails {
         };
         Self {
             environment: record.environment.as_str(),
+            signal: match record.outcome {
+                Some(Outcome::Signaled { signal }) => Some(signal),
+                _ => None,
+            },
             user_ms: record.usage.user_ms,
             system_ms: record.usage.system_ms,
             max_rss: record.usage.max_rss,
