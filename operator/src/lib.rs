@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod config;
 pub mod controller;
 pub mod history;
+pub mod http;
 pub mod leader;
 pub mod metrics;
 pub mod presence;
