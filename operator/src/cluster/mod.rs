@@ -33,23 +33,11 @@ use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
 pub use self::error::ClusterError;
 //pub use self::kube::KubeCluster;
 //pub use self::nodes::NodeCache;
-pub use self::targets::Frozen;
+use crate::resource::slice::Frozen;
 use crate::resource::{Task, TaskStatus};
 
 /// What a cluster answers with, some time later; never later than about ten seconds.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ClusterError>>;
-
-/// The finalizer that holds a Task until nothing of it runs.
-pub const FINALIZER: &str = "sentinelnode.dev/run";
-
-/// Annotation: the number of the Run to cancel.
-pub const CANCEL: &str = "sentinelnode.dev/cancel";
-
-/// Annotation: any text; another one than before runs the same spec again.
-pub const RERUN: &str = "sentinelnode.dev/rerun";
-
-/// Annotation: with the value `true`, a deletion does not wait for what cannot be reached.
-pub const ABANDON: &str = "sentinelnode.dev/abandon";
 
 /// What people do with Tasks.
 pub trait TaskStore: Send + Sync + 'static {
@@ -78,7 +66,7 @@ pub trait TaskKeeper: Send + Sync + 'static {
     /// Replaces the status; answers with the Task as it now is.
     fn write_status<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task>;
 
-    /// Puts [`FINALIZER`] on the Task, or takes it off; answers with the Task as it now is.
+    /// Puts [`crate::resource::marks::FINALIZER`] on the Task, or takes it off; answers with the Task as it now is.
     fn set_finalizer<'a>(&'a self, seen: &'a Task, finalizer: Finalizer) -> Answer<'a, Task>;
 
     /// Makes the target list of a Run durable, so far as it does not fit into the status. Answers with what the

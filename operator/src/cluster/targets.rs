@@ -10,7 +10,7 @@ use sentinel_protocol::ids::{NodeName, RunNumber};
 use sha2::{Digest, Sha256};
 
 use super::ClusterError;
-use crate::resource::slice::MAX_SLICE_NODES;
+use crate::resource::slice::{Frozen, MAX_SLICE_NODES};
 use crate::resource::status::{MAX_LISTED, RunStatus};
 use crate::resource::{TargetSlice, TargetSliceSpec, Task};
 
@@ -19,17 +19,6 @@ pub const TASK_UID_LABEL: &str = "sentinelnode.dev/task-uid";
 
 /// Label of a slice: the digest of the whole list that it is a part of.
 pub const DIGEST_LABEL: &str = "sentinelnode.dev/targets-digest";
-
-/// What the status says of a frozen target list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Frozen {
-    /// The list itself, where it is short.
-    pub targets: Vec<NodeName>,
-    /// How many slices hold it otherwise.
-    pub slices: u32,
-    /// The digest in their names.
-    pub digest: String,
-}
 
 /// What the status is to say of this list.
 pub fn plan(run: RunNumber, targets: &[NodeName]) -> Frozen {

@@ -1,4 +1,4 @@
-//! The two CustomResourceDefinitions, as they are installed.
+//! The two custom resource definitions, as they are installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

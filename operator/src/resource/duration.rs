@@ -1,5 +1,6 @@
 //! Durations as Kubernetes writes them: `1h30m`, `10s`, `500ms`.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 /// The milliseconds that a duration says; `None` when it is none. Hours, minutes, seconds and milliseconds, each at
@@ -32,7 +33,7 @@ pub fn show(duration: Duration) -> String {
         let number = rest / millis;
         rest %= millis;
         if number > 0 {
-            text.push_str(&format!("{number}{unit}"));
+            let _ = write!(text, "{number}{unit}");
         }
     }
     if text.is_empty() { "0s".to_owned() } else { text }

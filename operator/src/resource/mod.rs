@@ -7,11 +7,18 @@
 
 pub mod crd;
 pub mod duration;
+pub mod invalid;
+pub mod manifest;
+pub mod marks;
 pub mod quantity;
+pub mod recorded;
+pub mod schema;
 pub mod slice;
 pub mod status;
 pub mod task;
+pub mod validate;
 
+pub use invalid::Invalid;
 pub use slice::{TargetSlice, TargetSliceSpec};
 pub use status::TaskStatus;
 pub use task::{Task, TaskSpec};

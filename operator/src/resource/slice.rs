@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "KubeSchema repeats each type in a place of its own")]
 
 use kube::{CustomResource, KubeSchema};
+use sentinel_protocol::ids::NodeName;
 use serde::{Deserialize, Serialize};
 
 use super::task::NODE_NAME_PATTERN;
@@ -41,4 +42,15 @@ pub struct TargetSliceSpec {
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 253), regex(pattern = NODE_NAME_PATTERN)))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub nodes: Vec<String>,
+}
+
+/// What the status says of a frozen target list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Frozen {
+    /// The list itself, where it is short.
+    pub targets: Vec<NodeName>,
+    /// How many slices hold it otherwise.
+    pub slices: u32,
+    /// The digest in their names.
+    pub digest: String,
 }

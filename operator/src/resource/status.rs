@@ -3,6 +3,8 @@
 //! Words that only the operator writes are plain texts here, not enums: a status written by a newer operator must
 //! still be readable by an older one.
 
+#![expect(clippy::doc_markdown, reason = "kubectl explain prints these texts as they are")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

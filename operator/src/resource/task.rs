@@ -4,6 +4,7 @@
 //! `kubectl get -o yaml` shows them, and nothing is implied in code. The doc comments are what `kubectl explain`
 //! prints, each with an example.
 
+#![expect(clippy::doc_markdown, reason = "kubectl explain prints these texts as they are")]
 #![expect(unreachable_pub, reason = "KubeSchema repeats each type in a place of its own")]
 #![expect(clippy::duplicated_attributes, reason = "clippy takes the parts of several printcolumn for one")]
 
