@@ -114,11 +114,13 @@ impl CreditPool {
     /// What was granted is never taken back.
     pub fn advance(&mut self, window: &mut Window, archived: u64, received: u64) {
         self.reserved = self.reserved.saturating_sub(window.outstanding());
-        let used_up = received > window.received && received.saturating_add(window.size / 2) >= window.granted;
+        let used_up =
+            received > window.received && received.saturating_add(window.size / 2) >= window.granted;
         window.received = received.max(window.received);
         window.archived = archived.max(window.archived);
         window.granted = window.granted.max(window.archived);
-        let share = (self.rules.pool / self.windows.max(1)).clamp(self.rules.min_window, self.rules.max_window);
+        let share =
+            (self.rules.pool / self.windows.max(1)).clamp(self.rules.min_window, self.rules.max_window);
         if used_up {
             window.size = window.size.saturating_mul(2);
         }

@@ -105,6 +105,11 @@ impl Tail {
         self.handed = self.handed.max(position.min(self.end));
     }
 
+    /// What was handed on from `position` on is to be handed on again.
+    pub fn hand_back(&mut self, position: u64) {
+        self.handed = self.handed.min(position).max(self.archived);
+    }
+
     /// History holds everything before `position`.
     pub fn note_archived(&mut self, position: u64) {
         self.archived = self.archived.max(position.min(self.end));

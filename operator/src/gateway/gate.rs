@@ -54,7 +54,7 @@ impl Default for Settings {
             heartbeat: Duration::from_millis(HEARTBEAT_MS),
             dead_after: Duration::from_millis(DEAD_AFTER_MS),
             hello_within: Duration::from_millis(HELLO_WITHIN_MS),
-            review_every: Duration::from_secs(60),
+            review_every: Duration::from_mins(1),
             room_within: Duration::from_secs(5),
         }
     }
@@ -127,7 +127,7 @@ impl Gateway {
     /// From now on new Sessions are declined for this reason (not the leader, stopping), and those that stand end with
     /// it; `None` accepts them again.
     pub fn decline(&self, refusal: Option<SessionRefusal>) {
-        *self.0.declines.lock().unwrap_or_else(PoisonError::into_inner) = refusal.clone();
+        self.0.declines.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&refusal);
         if let Some(refusal) = refusal {
             self.registry().end_all(&refusal);
         }
@@ -170,14 +170,14 @@ impl Gateway {
         self.0.parts.moments.moment()
     }
 
-    pub(super) fn new_session_id(&self) -> SessionId {
+    pub(super) fn new_session_id() -> SessionId {
         let id = uuid::Uuid::new_v4().simple().to_string();
         #[expect(clippy::expect_used, reason = "32 hexadecimal digits were just written")]
         SessionId::new(id).expect("a UUID is a session id")
     }
 
     /// About `time`: between three and five quarters of it, so that many do not do the same at once.
-    pub(super) fn jittered(&self, time: Duration) -> Duration {
+    pub(super) fn jittered(time: Duration) -> Duration {
         let random = (uuid::Uuid::new_v4().as_u128() & 0xffff) as f64 / 65536.0;
         time.mul_f64(0.75 + random / 2.0)
     }
@@ -209,11 +209,11 @@ impl Gateway {
         &self,
         node: &NodeName,
         session: &SessionId,
-        report: Report,
+        report: &Report,
     ) -> Result<(), SessionRefusal> {
-        self.note(node, session, &report)?;
+        self.note(node, session, report)?;
         // Before its Inventory is complete a Session does not count, and what it says is told with the Inventory.
-        self.0.parts.results.report(&report);
+        self.0.parts.results.report(report);
         Ok(())
     }
 
@@ -221,7 +221,7 @@ impl Gateway {
         &self,
         node: &NodeName,
         session: &SessionId,
-        part: Inventory,
+        part: &Inventory,
     ) -> Result<(), SessionRefusal> {
         for report in &part.attempts {
             self.note(node, session, report)?;
@@ -296,8 +296,8 @@ impl Gateway {
     fn note(&self, node: &NodeName, session: &SessionId, report: &Report) -> Result<(), SessionRefusal> {
         self.own(node, &report.attempt)?;
         self.0.counts.reports.add(1);
-        self.registry().reported(node, session, report.clone()).map_err(|TooMany| {
-            SessionRefusal::Malformed { message: format!("more than {MAX_OWNED} attempts of one agent") }
+        self.registry().reported(node, session, report.clone()).map_err(|TooMany| SessionRefusal::Malformed {
+            message: format!("more than {MAX_OWNED} attempts of one agent"),
         })
     }
 }

@@ -25,8 +25,8 @@ mod session;
 
 pub use self::auth::{AgentIdentity, AuthError, Authenticate, StaticTokens, TokenReviews, TokenRules};
 pub use self::books::{AttemptFacts, Books};
+pub use self::chores::{ResultsParts, ResultsWork};
 pub use self::counts::GatewayMetrics;
 pub use self::gate::{Gateway, GatewayParts, Settings};
 pub use self::registry::{AgentView, Inventory, Registry, Sample, SessionFacts};
-pub use self::chores::{ResultsParts, ResultsWork};
 pub use self::results::Results;

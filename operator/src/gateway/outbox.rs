@@ -66,7 +66,7 @@ impl Outbox {
         if state.ending.is_some() {
             return Err(NotTaken);
         }
-        let bytes = state.bytes + message.as_bytes().len();
+        let bytes = state.bytes + message.len();
         if state.messages.len() >= MAX_MESSAGES || bytes > MAX_BYTES {
             state.end(Ending::NotReading);
             self.changed.notify_one();

@@ -165,7 +165,12 @@ impl Registry {
     /// The Session of a node that has said all it owns, and when its agent was last heard of.
     pub fn standing(&self, name: &NodeName) -> (Option<SessionId>, Option<Moment>) {
         let Some(node) = self.find(name) else { return (None, None) };
-        let live = node.lock().live.as_ref().filter(|live| live.inventory == Inventory::Complete).map(|l| l.session.clone());
+        let live = node
+            .lock()
+            .live
+            .as_ref()
+            .filter(|live| live.inventory == Inventory::Complete)
+            .map(|l| l.session.clone());
         (live, node.last_heard())
     }
 
@@ -175,7 +180,8 @@ impl Registry {
         let owned_of = |(name, node): &(NodeName, Arc<Node>)| {
             let state = node.lock();
             let live = state.live.as_ref().filter(|live| live.inventory == Inventory::Complete)?;
-            let reports = live.owned.values().filter(|report| report.attempt.task == *task).cloned().collect();
+            let reports =
+                live.owned.values().filter(|report| report.attempt.task == *task).cloned().collect();
             Some(Owned { node: name.clone(), session: live.session.clone(), reports })
         };
         nodes.iter().filter_map(owned_of).collect()
@@ -259,12 +265,8 @@ impl Registry {
     ) -> (Arc<Outbox>, Replaced) {
         self.0.highest_epoch.fetch_max(hello.highest_epoch.0, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::default());
-        let live = Live {
-            session,
-            outbox: outbox.clone(),
-            inventory: Inventory::Awaited,
-            owned: BTreeMap::new(),
-        };
+        let live =
+            Live { session, outbox: outbox.clone(), inventory: Inventory::Awaited, owned: BTreeMap::new() };
         let node = self.find_or_add(name);
         node.heard(now);
         let mut state = node.lock();
@@ -298,12 +300,7 @@ impl Registry {
     }
 
     /// A Heartbeat came over the Session that stands; gives back how its agent introduced itself.
-    pub(super) fn sampled(
-        &self,
-        name: &NodeName,
-        session: &SessionId,
-        sample: Sample,
-    ) -> Option<Arc<Hello>> {
+    pub(super) fn sampled(&self, name: &NodeName, session: &SessionId, sample: Sample) -> Option<Arc<Hello>> {
         let node = self.find(name)?;
         let mut state = node.lock();
         state.live(session)?;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sentinel_core::ledger::{RunStage, Told};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::to_agent::{Ack, ToAgent};
-use sentinel_protocol::to_operator::{Report, ReportedState, Stage};
+use sentinel_protocol::to_operator::{OutputSummary, Report, ReportedState, Stage, Usage};
 use tokio::sync::mpsc;
 
 use super::books::{AttemptFacts, Books};
@@ -138,8 +138,7 @@ impl Results {
     /// All output of an Attempt up to `position` is archived: an end that waited for it is done.
     pub(super) fn settle(&self, attempt: &AttemptId, position: u64) {
         let mut waiting = self.waiting();
-        let is_done =
-            waiting.get(attempt).is_some_and(|w| w.record == Record::Archived && position >= w.end);
+        let is_done = waiting.get(attempt).is_some_and(|w| w.record == Record::Archived && position >= w.end);
         if is_done {
             waiting.remove(attempt);
             drop(waiting);
@@ -205,8 +204,8 @@ fn record_of(report: &Report, facts: AttemptFacts, epoch: sentinel_protocol::ids
         started_at: None,
         ended_at: None,
         outcome: None,
-        usage: Default::default(),
-        output: Default::default(),
+        usage: Usage::default(),
+        output: OutputSummary::default(),
         source: Source::Agent,
         epoch,
     };

@@ -121,10 +121,16 @@ fn handshake(
 ) -> Result<(String, OnUpgrade), (StatusCode, &'static str)> {
     let has = |name: http::HeaderName, word: &str| {
         let values = headers.get_all(name);
-        values.iter().filter_map(|v| v.to_str().ok()).any(|v| v.split(',').any(|w| w.trim().eq_ignore_ascii_case(word)))
+        values
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .any(|v| v.split(',').any(|w| w.trim().eq_ignore_ascii_case(word)))
     };
     if !has(http::header::UPGRADE, "websocket") || !has(http::header::CONNECTION, "upgrade") {
-        return Err((StatusCode::UPGRADE_REQUIRED, "agents connect here by WebSocket: send Upgrade: websocket"));
+        return Err((
+            StatusCode::UPGRADE_REQUIRED,
+            "agents connect here by WebSocket: send Upgrade: websocket",
+        ));
     }
     if *method != http::Method::GET {
         return Err((StatusCode::BAD_REQUEST, "a WebSocket handshake is a GET"));
@@ -151,7 +157,8 @@ struct Refused<'a> {
 fn refuse(gateway: &Gateway, status: StatusCode, reason: &str, message: &str) -> Response<Bytes> {
     gateway.metrics().refused(reason).add(1);
     let body = serde_json::to_vec(&Refused { reason, message }).unwrap_or_default();
-    let mut response = Response::builder().status(status).header(http::header::CONTENT_TYPE, "application/json");
+    let mut response =
+        Response::builder().status(status).header(http::header::CONTENT_TYPE, "application/json");
     if status == StatusCode::UNAUTHORIZED {
         response = response.header(http::header::WWW_AUTHENTICATE, "Bearer");
     }

@@ -17,9 +17,9 @@ use sentinel_protocol::version;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Bytes, Error as SocketError, Message, Utf8Bytes};
 
 use super::Gateway;
@@ -110,7 +110,7 @@ where
     if let Some(refusal) = gateway.declines() {
         return Err(Ended::Refused(refusal));
     }
-    let session = gateway.new_session_id();
+    let session = Gateway::new_session_id();
     let (outbox, replaced) = gateway.registry().begin(node, session.clone(), hello, gateway.moment());
     gateway.metrics().begun.add(1);
     if replaced == Replaced::Yes {
@@ -168,7 +168,7 @@ impl<'a> Conversation<'a> {
         outbox: &'a Arc<Outbox>,
     ) -> Self {
         let now = Instant::now();
-        let review_at = now + gateway.jittered(gateway.settings().review_every);
+        let review_at = now + Gateway::jittered(gateway.settings().review_every);
         Self { gateway, caller, session, outbox, heard: now, sent: now, review_at, review: None }
     }
 
@@ -239,8 +239,8 @@ impl<'a> Conversation<'a> {
                 gateway.heartbeat(node, session, heartbeat);
                 Ok(())
             }
-            ToOperator::Inventory(inventory) => gateway.inventory(node, session, inventory),
-            ToOperator::Report(report) => gateway.report(node, session, *report),
+            ToOperator::Inventory(inventory) => gateway.inventory(node, session, &inventory),
+            ToOperator::Report(report) => gateway.report(node, session, &report),
             ToOperator::Refused(refused) => gateway.refused(node, refused),
         };
         taken.map_err(Ended::Refused)
@@ -267,7 +267,7 @@ impl<'a> Conversation<'a> {
     fn reviewed(&mut self, answer: Result<AgentIdentity, AuthError>) -> Result<(), Ended> {
         let node = &self.caller.identity.node;
         self.review = None;
-        self.review_at = Instant::now() + self.gateway.jittered(self.gateway.settings().review_every);
+        self.review_at = Instant::now() + Gateway::jittered(self.gateway.settings().review_every);
         match answer {
             Ok(identity) if identity.node == *node => Ok(()),
             // Nobody could tell: what runs goes on, and it is asked again.
@@ -378,11 +378,12 @@ where
     let say = async {
         match ended {
             Ended::Refused(refusal) => {
-                let code = if matches!(refusal, SessionRefusal::Malformed { .. } | SessionRefusal::HelloExpected) {
-                    CloseCode::Protocol
-                } else {
-                    CloseCode::Policy
-                };
+                let code =
+                    if matches!(refusal, SessionRefusal::Malformed { .. } | SessionRefusal::HelloExpected) {
+                        CloseCode::Protocol
+                    } else {
+                        CloseCode::Policy
+                    };
                 let reason = short(&refusal.to_string());
                 if let Ok(text) = encode_text(&ToAgent::Refuse(refusal)) {
                     let _ = socket.send(Message::Text(text.into())).await;
@@ -406,9 +407,14 @@ pub(super) fn short(text: &str) -> Utf8Bytes {
 
 /// An agent's introduction with every text cut to what it may sensibly be.
 fn bounded(mut hello: Hello) -> Hello {
-    for text in
-        [&mut hello.agent_version, &mut hello.boot_id, &mut hello.state_id, &mut hello.os, &mut hello.arch, &mut hello.kernel]
-    {
+    for text in [
+        &mut hello.agent_version,
+        &mut hello.boot_id,
+        &mut hello.state_id,
+        &mut hello.os,
+        &mut hello.arch,
+        &mut hello.kernel,
+    ] {
         text.truncate(text.floor_char_boundary(128));
     }
     hello.versions.truncate(64);

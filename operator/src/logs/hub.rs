@@ -144,7 +144,9 @@ impl Hub {
             "Output that agents may send or that waits for History.",
             CreditPool::reserved,
         );
-        gauge("sentinel_logs_short", "1 while memory for output is short.", |pool| u64::from(pool.is_short()));
+        gauge("sentinel_logs_short", "1 while memory for output is short.", |pool| {
+            u64::from(pool.is_short())
+        });
         hub
     }
 
@@ -353,7 +355,9 @@ impl Inlet {
     pub fn accept(&self, record: LogRecord) -> Taken {
         let mut state = lock(&self.channel.state);
         let initial = self.hub.initial_credit();
-        let State { tail: Some(tail), source: Some(source), .. } = &mut *state else { return Taken::Superseded };
+        let State { tail: Some(tail), source: Some(source), .. } = &mut *state else {
+            return Taken::Superseded;
+        };
         if source.number != self.number {
             return Taken::Superseded;
         }
