@@ -82,9 +82,20 @@ impl CreditPool {
         self.held.saturating_add(more) <= self.rules.pool
     }
 
-    /// Memory in use changed.
-    pub fn set_held(&mut self, held: u64) {
-        self.held = held;
+    /// So much more memory is in use.
+    pub fn grow(&mut self, bytes: u64) {
+        self.held = self.held.saturating_add(bytes);
+    }
+
+    /// So much memory was freed.
+    pub fn shrink(&mut self, bytes: u64) {
+        self.held = self.held.saturating_sub(bytes);
+    }
+
+    /// How much may be kept of what is archived already, for readers that are nearly up to date: nothing once a
+    /// quarter of the pool is in use.
+    pub fn recent_allowance(&self) -> u64 {
+        if self.held < self.rules.pool / 4 { u64::MAX } else { 0 }
     }
 
     /// A window for an Attempt whose output is archived up to `archived`. Nothing is granted yet.
@@ -95,19 +106,21 @@ impl CreditPool {
 
     /// The Attempt has no more output, or nobody to send it.
     pub fn close(&mut self, window: Window) {
-        self.windows -= 1;
-        self.reserved -= window.outstanding();
+        self.windows = self.windows.saturating_sub(1);
+        self.reserved = self.reserved.saturating_sub(window.outstanding());
     }
 
     /// Moves the window on: History holds everything before `archived`, and everything before `received` is here.
     /// What was granted is never taken back.
     pub fn advance(&mut self, window: &mut Window, archived: u64, received: u64) {
-        self.reserved -= window.outstanding();
-        let used_up = received > window.received && received.saturating_add(window.size / 2) >= window.granted;
+        self.reserved = self.reserved.saturating_sub(window.outstanding());
+        let used_up =
+            received > window.received && received.saturating_add(window.size / 2) >= window.granted;
         window.received = received.max(window.received);
         window.archived = archived.max(window.archived);
         window.granted = window.granted.max(window.archived);
-        let share = (self.rules.pool / self.windows.max(1)).clamp(self.rules.min_window, self.rules.max_window);
+        let share =
+            (self.rules.pool / self.windows.max(1)).clamp(self.rules.min_window, self.rules.max_window);
         if used_up {
             window.size = window.size.saturating_mul(2);
         }

@@ -81,11 +81,6 @@ impl Tail {
         self.cost
     }
 
-    /// Bytes (and holes) that are held and not yet handed out for archiving.
-    pub fn unhanded(&self) -> u64 {
-        self.end - self.handed
-    }
-
     /// Takes a record in; of a record that overlaps, only what is new.
     pub fn accept(&mut self, record: LogRecord) -> Accepted {
         if record.head.position > self.end {
@@ -99,16 +94,18 @@ impl Tail {
         Accepted::New { cost }
     }
 
-    /// Records that were not yet handed out for archiving, about `max_bytes` of them; they stay held.
-    pub fn hand_out(&mut self, max_bytes: usize) -> Vec<LogRecord> {
-        let records = self.collect(self.handed, max_bytes);
-        if let Some(last) = records.last() {
-            self.handed = last.end();
-        }
-        records
+    /// The first record that was not yet handed on for archiving, cut to begin where the last one ended.
+    pub fn next_unhanded(&self) -> Option<LogRecord> {
+        let first = self.records.partition_point(|record| record.end() <= self.handed);
+        self.records.get(first)?.clone().from_position(self.handed)
     }
 
-    /// What was handed out from `position` on was not archived and will be handed out again.
+    /// Everything before `position` was handed on for archiving; it stays held until it is archived.
+    pub fn note_handed(&mut self, position: u64) {
+        self.handed = self.handed.max(position.min(self.end));
+    }
+
+    /// What was handed on from `position` on is to be handed on again.
     pub fn hand_back(&mut self, position: u64) {
         self.handed = self.handed.min(position).max(self.archived);
     }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::metrics::{Counter, Registry as MetricsRegistry};
 
-/// Longest token that is looked at, bytes. A bound ServiceAccount token has about 1 KiB.
+/// Longest token that is looked at, bytes. A bound service account's token has about 1 KiB.
 pub const MAX_TOKEN: usize = 8 << 10;
 
 /// An agent whose token was believed.
@@ -159,7 +159,7 @@ impl Authenticate for StaticTokens {
 pub struct TokenRules {
     /// The audience that it must be for.
     pub audience: String,
-    /// The ServiceAccount that it must belong to, as `<namespace>:<name>`.
+    /// The service account that it must belong to, as `<namespace>:<name>`.
     pub service_account: String,
     /// For how long an answer of the API server is believed.
     pub believe: Duration,
@@ -171,7 +171,7 @@ impl TokenRules {
     /// The audience that the chart and the documentation use.
     pub const DEFAULT_AUDIENCE: &'static str = "sentinel-operator";
 
-    /// The rules for agents of this ServiceAccount.
+    /// The rules for agents of this service account.
     pub fn new(namespace: &str, service_account: &str) -> Self {
         Self {
             audience: Self::DEFAULT_AUDIENCE.to_owned(),
@@ -206,7 +206,8 @@ impl TokenReviews {
             rules,
             asking: Semaphore::new(MAX_ASKING),
             remembered: Mutex::default(),
-            asked: metrics.counter("sentinel_gateway_token_reviews_total", "TokenReviews asked of the API server."),
+            asked: metrics
+                .counter("sentinel_gateway_token_reviews_total", "TokenReviews asked of the API server."),
             failed: metrics.counter(
                 "sentinel_gateway_token_reviews_failed_total",
                 "TokenReviews that the API server did not answer.",
@@ -280,7 +281,9 @@ fn judge(status: &TokenReviewStatus, rules: &TokenRules) -> Result<AgentIdentity
     if status.authenticated != Some(true) {
         // The API server's words, for example which audiences the token is for; never the token itself.
         let words = status.error.clone().filter(|error| !error.is_empty());
-        return Err(AuthError::Invalid(words.unwrap_or_else(|| "the API server does not know it".to_owned())));
+        return Err(AuthError::Invalid(
+            words.unwrap_or_else(|| "the API server does not know it".to_owned()),
+        ));
     }
     // A server without audience support answers "authenticated" and leaves the audiences out.
     if !status.audiences.iter().flatten().any(|audience| *audience == rules.audience) {

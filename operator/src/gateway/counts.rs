@@ -51,7 +51,7 @@ pub struct GatewayMetrics {
     pub gaps: Counter,
     /// Log sockets closed because there was no room for a record for too long.
     pub no_room: Counter,
-    auth_refused: [(&'static str, Counter); 5],
+    refused: [(&'static str, Counter); 6],
 }
 
 impl GatewayMetrics {
@@ -59,7 +59,9 @@ impl GatewayMetrics {
     pub fn new(registry: &Registry) -> Self {
         const ENDED: &str = "Sessions declined or ended by the gateway, by reason.";
         const REFUSED: &str = "Connections of agents refused before a Session, by reason.";
-        let ended = |reason| registry.counter_with("sentinel_gateway_sessions_ended_total", ENDED, &[("reason", reason)]);
+        let ended = |reason| {
+            registry.counter_with("sentinel_gateway_sessions_ended_total", ENDED, &[("reason", reason)])
+        };
         let refused = |reason| {
             (reason, registry.counter_with("sentinel_gateway_refused_total", REFUSED, &[("reason", reason)]))
         };
@@ -69,7 +71,8 @@ impl GatewayMetrics {
         };
         Self {
             sessions: registry.gauge("sentinel_gateway_sessions", "Sessions of agents that stand."),
-            log_sockets: registry.gauge("sentinel_gateway_log_sockets", "Log sockets of agents that are open."),
+            log_sockets: registry
+                .gauge("sentinel_gateway_log_sockets", "Log sockets of agents that are open."),
             begun: registry.counter("sentinel_gateway_sessions_begun_total", "Sessions of agents begun."),
             replaced: ended("Replaced"),
             silent: ended("Silent"),
@@ -82,7 +85,8 @@ impl GatewayMetrics {
                 "Messages of a kind that this release does not know, ignored.",
             ),
             heartbeats: registry.counter("sentinel_gateway_heartbeats_total", "Heartbeats heard."),
-            reports: registry.counter("sentinel_gateway_reports_total", "Reports and Inventory entries heard."),
+            reports: registry
+                .counter("sentinel_gateway_reports_total", "Reports and Inventory entries heard."),
             foreign: security("ForeignReport"),
             conflicts: security("SpecHashConflict"),
             strays: registry.counter(
@@ -110,13 +114,14 @@ impl GatewayMetrics {
                 "sentinel_logs_no_room_total",
                 "Log sockets closed because memory was short for too long; the agent keeps the output.",
             ),
-            auth_refused: ["Missing", "Malformed", "Invalid", "NotAnAgent", "Unavailable"].map(refused),
+            refused: ["Missing", "Malformed", "Invalid", "NotAnAgent", "Unavailable", "NotAWebSocket"]
+                .map(refused),
         }
     }
 
     /// The counter of connections refused for this reason.
     pub fn refused(&self, reason: &str) -> &Counter {
-        let found = self.auth_refused.iter().find(|(known, _)| *known == reason);
-        &found.unwrap_or(&self.auth_refused[2]).1
+        let found = self.refused.iter().find(|(known, _)| *known == reason);
+        &found.unwrap_or(&self.refused[2]).1
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sentinel_protocol::refusal::SessionRefusal;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// Messages that may wait.
@@ -35,6 +36,8 @@ pub struct Outbox {
 struct State {
     messages: Vec<Utf8Bytes>,
     bytes: usize,
+    /// When the first of them came.
+    since: Option<Instant>,
     ending: Option<Ending>,
 }
 
@@ -45,8 +48,8 @@ pub struct NotTaken;
 /// What the sender does next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Send these.
-    Send(Vec<Utf8Bytes>),
+    /// Send these, the first of which has waited since then.
+    Send(Vec<Utf8Bytes>, Instant),
     /// End the Session.
     End(Ending),
     /// Wait.
@@ -63,13 +66,14 @@ impl Outbox {
         if state.ending.is_some() {
             return Err(NotTaken);
         }
-        let bytes = state.bytes + message.as_bytes().len();
+        let bytes = state.bytes + message.len();
         if state.messages.len() >= MAX_MESSAGES || bytes > MAX_BYTES {
             state.end(Ending::NotReading);
             self.changed.notify_one();
             return Err(NotTaken);
         }
         state.bytes = bytes;
+        state.since.get_or_insert_with(Instant::now);
         state.messages.push(message);
         self.changed.notify_one();
         Ok(())
@@ -91,7 +95,8 @@ impl Outbox {
             return Next::Wait;
         }
         state.bytes = 0;
-        Next::Send(std::mem::take(&mut state.messages))
+        let since = state.since.take().unwrap_or_else(Instant::now);
+        Next::Send(std::mem::take(&mut state.messages), since)
     }
 
     /// Whether the Session is to end.
@@ -124,7 +129,8 @@ mod tests {
         let outbox = Outbox::default();
         outbox.push("a".into()).unwrap();
         outbox.push("b".into()).unwrap();
-        assert_eq!(outbox.next(), Next::Send(vec!["a".into(), "b".into()]));
+        let Next::Send(messages, _) = outbox.next() else { panic!("nothing to send") };
+        assert_eq!(messages, ["a", "b"]);
         assert_eq!(outbox.next(), Next::Wait);
     }
 

@@ -19,6 +19,7 @@ use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::{Hello, Report};
 
 use super::outbox::{Ending, Outbox};
+use crate::controller::fleet::Owned;
 
 /// Attempts that one agent may own; an agent that claims more is refused.
 pub const MAX_OWNED: usize = 10_000;
@@ -35,6 +36,7 @@ struct Shared {
     hasher: RandomState,
     epoch: AtomicU64,
     highest_epoch: AtomicU64,
+    initial_credit: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -104,17 +106,6 @@ pub struct Sample {
     pub metrics: Arc<NodeMetrics>,
 }
 
-/// What one agent owns of one Task.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OwnedOf {
-    /// Its node.
-    pub node: NodeName,
-    /// Its Session.
-    pub session: SessionId,
-    /// The latest Report of each Attempt.
-    pub reports: Vec<Report>,
-}
-
 impl Default for Registry {
     fn default() -> Self {
         Self(Arc::new(Shared {
@@ -122,6 +113,7 @@ impl Default for Registry {
             hasher: RandomState::new(),
             epoch: AtomicU64::new(1),
             highest_epoch: AtomicU64::new(0),
+            initial_credit: AtomicU64::new(0),
         }))
     }
 }
@@ -147,6 +139,16 @@ impl Registry {
         Epoch(self.0.highest_epoch.load(Ordering::Relaxed))
     }
 
+    /// Position up to which an agent may send output of a new Attempt before it was told anything; 0 unless set.
+    pub fn initial_credit(&self) -> u64 {
+        self.0.initial_credit.load(Ordering::Relaxed)
+    }
+
+    /// See [`Registry::initial_credit`].
+    pub fn set_initial_credit(&self, credit: u64) {
+        self.0.initial_credit.store(credit, Ordering::Relaxed);
+    }
+
     /// Every agent that was heard of, by node.
     pub fn agents(&self) -> Vec<AgentView> {
         let mut views: Vec<AgentView> =
@@ -163,20 +165,41 @@ impl Registry {
     /// The Session of a node that has said all it owns, and when its agent was last heard of.
     pub fn standing(&self, name: &NodeName) -> (Option<SessionId>, Option<Moment>) {
         let Some(node) = self.find(name) else { return (None, None) };
-        let live = node.lock().live.as_ref().filter(|live| live.inventory == Inventory::Complete).map(|l| l.session.clone());
+        let live = node
+            .lock()
+            .live
+            .as_ref()
+            .filter(|live| live.inventory == Inventory::Complete)
+            .map(|l| l.session.clone());
         (live, node.last_heard())
     }
 
     /// What connected agents own of a Task; every agent that completed its Inventory is in it.
-    pub fn owned(&self, task: &TaskUid) -> Vec<OwnedOf> {
+    pub fn owned_of(&self, task: &TaskUid) -> Vec<Owned> {
         let nodes = self.nodes();
         let owned_of = |(name, node): &(NodeName, Arc<Node>)| {
             let state = node.lock();
             let live = state.live.as_ref().filter(|live| live.inventory == Inventory::Complete)?;
-            let reports = live.owned.values().filter(|report| report.attempt.task == *task).cloned().collect();
-            Some(OwnedOf { node: name.clone(), session: live.session.clone(), reports })
+            let reports =
+                live.owned.values().filter(|report| report.attempt.task == *task).cloned().collect();
+            Some(Owned { node: name.clone(), session: live.session.clone(), reports })
         };
         nodes.iter().filter_map(owned_of).collect()
+    }
+
+    /// What the live agent of its node says of an Attempt.
+    pub fn report(&self, attempt: &AttemptId) -> Option<Report> {
+        let node = self.find(&attempt.node)?;
+        let state = node.lock();
+        state.live.as_ref()?.owned.get(attempt).cloned()
+    }
+
+    /// Whether the agent of its node is connected, has said all that it owns, and this Attempt is not among it.
+    pub fn has_let_go(&self, attempt: &AttemptId) -> bool {
+        let Some(node) = self.find(&attempt.node) else { return false };
+        let state = node.lock();
+        let live = state.live.as_ref().filter(|live| live.inventory == Inventory::Complete);
+        live.is_some_and(|live| !live.owned.contains_key(attempt))
     }
 
     /// All that connected agents own.
@@ -242,12 +265,8 @@ impl Registry {
     ) -> (Arc<Outbox>, Replaced) {
         self.0.highest_epoch.fetch_max(hello.highest_epoch.0, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::default());
-        let live = Live {
-            session,
-            outbox: outbox.clone(),
-            inventory: Inventory::Awaited,
-            owned: BTreeMap::new(),
-        };
+        let live =
+            Live { session, outbox: outbox.clone(), inventory: Inventory::Awaited, owned: BTreeMap::new() };
         let node = self.find_or_add(name);
         node.heard(now);
         let mut state = node.lock();
@@ -280,32 +299,45 @@ impl Registry {
         }
     }
 
-    /// A Heartbeat came.
-    pub(super) fn sampled(&self, name: &NodeName, sample: Sample) {
-        if let Some(node) = self.find(name) {
-            node.lock().sample = Some(sample);
-        }
-    }
-
-    /// An Attempt is what this Report says; `false` when the agent owns too many already, or the Session is gone.
-    pub(super) fn reported(&self, name: &NodeName, session: &SessionId, report: Report) -> bool {
-        let Some(node) = self.find(name) else { return false };
-        let mut state = node.lock();
-        let Some(live) = state.live(session) else { return false };
-        if live.owned.len() >= MAX_OWNED && !live.owned.contains_key(&report.attempt) {
-            return false;
-        }
-        live.owned.insert(report.attempt.clone(), report);
-        true
-    }
-
-    /// The last part of an Inventory came: everything that the agent owns.
-    pub(super) fn inventoried(&self, name: &NodeName, session: &SessionId) -> Option<Vec<AttemptId>> {
+    /// A Heartbeat came over the Session that stands; gives back how its agent introduced itself.
+    pub(super) fn sampled(&self, name: &NodeName, session: &SessionId, sample: Sample) -> Option<Arc<Hello>> {
         let node = self.find(name)?;
         let mut state = node.lock();
-        let live = state.live(session)?;
-        live.inventory = Inventory::Complete;
-        Some(live.owned.keys().cloned().collect())
+        state.live(session)?;
+        state.sample = Some(sample);
+        state.hello.clone()
+    }
+
+    /// An Attempt is what this Report says. A Session that does not stand any more is not listened to.
+    pub(super) fn reported(
+        &self,
+        name: &NodeName,
+        session: &SessionId,
+        report: Report,
+    ) -> Result<(), TooMany> {
+        let Some(node) = self.find(name) else { return Ok(()) };
+        let mut state = node.lock();
+        let Some(live) = state.live(session) else { return Ok(()) };
+        if live.owned.len() >= MAX_OWNED && !live.owned.contains_key(&report.attempt) {
+            return Err(TooMany);
+        }
+        live.owned.insert(report.attempt.clone(), report);
+        Ok(())
+    }
+
+    /// All that the agent of this Session has said it owns.
+    pub(super) fn owned_by(&self, name: &NodeName, session: &SessionId) -> Option<Vec<Report>> {
+        let node = self.find(name)?;
+        let mut state = node.lock();
+        Some(state.live(session)?.owned.values().cloned().collect())
+    }
+
+    /// The last part of an Inventory came: from now on the Session counts.
+    pub(super) fn inventoried(&self, name: &NodeName, session: &SessionId) {
+        let Some(node) = self.find(name) else { return };
+        if let Some(live) = node.lock().live(session) {
+            live.inventory = Inventory::Complete;
+        }
     }
 
     fn nodes(&self) -> Vec<(NodeName, Arc<Node>)> {
@@ -333,6 +365,10 @@ impl Registry {
             .clone()
     }
 }
+
+/// An agent claims more than [`MAX_OWNED`] Attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooMany;
 
 /// Whether an older Session stood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use sentinel_protocol::version;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error as SocketError, Message, Utf8Bytes};
@@ -30,7 +31,7 @@ use super::registry::Replaced;
 const KNOWN: &[&str] = &["Hello", "Inventory", "Heartbeat", "Report", "Refused"];
 
 /// How long a closing socket may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Who is at the other end.
 #[derive(Debug)]
@@ -109,7 +110,7 @@ where
     if let Some(refusal) = gateway.declines() {
         return Err(Ended::Refused(refusal));
     }
-    let session = gateway.new_session_id();
+    let session = Gateway::new_session_id();
     let (outbox, replaced) = gateway.registry().begin(node, session.clone(), hello, gateway.moment());
     gateway.metrics().begun.add(1);
     if replaced == Replaced::Yes {
@@ -130,7 +131,7 @@ where
 }
 
 /// The first text frame; anything else but pings is no Hello.
-async fn first_text<S>(socket: &mut WebSocketStream<S>) -> Result<Utf8Bytes, Ended>
+pub(super) async fn first_text<S>(socket: &mut WebSocketStream<S>) -> Result<Utf8Bytes, Ended>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -167,7 +168,7 @@ impl<'a> Conversation<'a> {
         outbox: &'a Arc<Outbox>,
     ) -> Self {
         let now = Instant::now();
-        let review_at = now + gateway.jittered(gateway.settings().review_every);
+        let review_at = now + Gateway::jittered(gateway.settings().review_every);
         Self { gateway, caller, session, outbox, heard: now, sent: now, review_at, review: None }
     }
 
@@ -238,9 +239,9 @@ impl<'a> Conversation<'a> {
                 gateway.heartbeat(node, session, heartbeat);
                 Ok(())
             }
-            ToOperator::Inventory(inventory) => gateway.inventory(node, session, inventory),
-            ToOperator::Report(report) => gateway.report(node, session, *report),
-            ToOperator::Refused(refused) => gateway.refused(node, session, refused),
+            ToOperator::Inventory(inventory) => gateway.inventory(node, session, &inventory),
+            ToOperator::Report(report) => gateway.report(node, session, &report),
+            ToOperator::Refused(refused) => gateway.refused(node, refused),
         };
         taken.map_err(Ended::Refused)
     }
@@ -260,13 +261,13 @@ impl<'a> Conversation<'a> {
         if now >= self.sent + settings.heartbeat {
             self.write(socket, vec![Message::Ping(Bytes::new())]).await?;
         }
-        Ok(())
+        self.send(socket).await
     }
 
     fn reviewed(&mut self, answer: Result<AgentIdentity, AuthError>) -> Result<(), Ended> {
         let node = &self.caller.identity.node;
         self.review = None;
-        self.review_at = Instant::now() + self.gateway.jittered(self.gateway.settings().review_every);
+        self.review_at = Instant::now() + Gateway::jittered(self.gateway.settings().review_every);
         match answer {
             Ok(identity) if identity.node == *node => Ok(()),
             // Nobody could tell: what runs goes on, and it is asked again.
@@ -279,11 +280,17 @@ impl<'a> Conversation<'a> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        match self.outbox.next() {
-            Next::Wait => Ok(()),
-            Next::End(Ending::Refuse(refusal)) => Err(Ended::Refused(refusal)),
-            Next::End(Ending::NotReading) => Err(Ended::NotReading),
-            Next::Send(messages) => self.write(socket, messages.into_iter().map(Message::Text).collect()).await,
+        // Until there is nothing left: what came while something was written woke nobody.
+        loop {
+            match self.outbox.next() {
+                Next::Wait => return Ok(()),
+                Next::End(Ending::Refuse(refusal)) => return Err(Ended::Refused(refusal)),
+                Next::End(Ending::NotReading) => return Err(Ended::NotReading),
+                Next::Send(messages, since) => {
+                    self.write(socket, messages.into_iter().map(Message::Text).collect()).await?;
+                    self.gateway.metrics().dispatch.observe(since.elapsed());
+                }
+            }
         }
     }
 
@@ -293,7 +300,6 @@ impl<'a> Conversation<'a> {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let deadline = Instant::now() + self.gateway.settings().dead_after;
-        let began = Instant::now();
         let write = async {
             for message in messages {
                 socket.feed(message).await?;
@@ -308,7 +314,6 @@ impl<'a> Conversation<'a> {
         match written {
             Ok(Ok(())) => {
                 self.sent = Instant::now();
-                self.gateway.metrics().dispatch.observe(began.elapsed());
                 Ok(())
             }
             Ok(Err(error)) => Err(broken(&error)),
@@ -350,13 +355,19 @@ fn malformed(message: String) -> Ended {
 }
 
 /// What a broken socket means: worth an answer only when the agent sent something that is no WebSocket message.
+pub(super) fn broken_refusal(error: &SocketError) -> Option<SessionRefusal> {
+    let message = match error {
+        SocketError::Capacity(error) => error.to_string(),
+        SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
+        SocketError::Protocol(error) => error.to_string(),
+        SocketError::Utf8(error) => error.clone(),
+        _ => return None,
+    };
+    Some(SessionRefusal::Malformed { message })
+}
+
 fn broken(error: &SocketError) -> Ended {
-    match error {
-        SocketError::Capacity(error) => malformed(error.to_string()),
-        SocketError::Protocol(error) => malformed(error.to_string()),
-        SocketError::Utf8(error) => malformed(error.clone()),
-        _ => Ended::Gone,
-    }
+    broken_refusal(error).map_or(Ended::Gone, Ended::Refused)
 }
 
 /// Tells the agent why, where it can still be told, and closes.
@@ -367,11 +378,12 @@ where
     let say = async {
         match ended {
             Ended::Refused(refusal) => {
-                let code = if matches!(refusal, SessionRefusal::Malformed { .. } | SessionRefusal::HelloExpected) {
-                    CloseCode::Protocol
-                } else {
-                    CloseCode::Policy
-                };
+                let code =
+                    if matches!(refusal, SessionRefusal::Malformed { .. } | SessionRefusal::HelloExpected) {
+                        CloseCode::Protocol
+                    } else {
+                        CloseCode::Policy
+                    };
                 let reason = short(&refusal.to_string());
                 if let Ok(text) = encode_text(&ToAgent::Refuse(refusal)) {
                     let _ = socket.send(Message::Text(text.into())).await;
@@ -389,15 +401,20 @@ where
 }
 
 /// The reason of a close frame has at most 123 bytes.
-fn short(text: &str) -> Utf8Bytes {
+pub(super) fn short(text: &str) -> Utf8Bytes {
     text[..text.floor_char_boundary(123)].into()
 }
 
 /// An agent's introduction with every text cut to what it may sensibly be.
 fn bounded(mut hello: Hello) -> Hello {
-    for text in
-        [&mut hello.agent_version, &mut hello.boot_id, &mut hello.state_id, &mut hello.os, &mut hello.arch, &mut hello.kernel]
-    {
+    for text in [
+        &mut hello.agent_version,
+        &mut hello.boot_id,
+        &mut hello.state_id,
+        &mut hello.os,
+        &mut hello.arch,
+        &mut hello.kernel,
+    ] {
         text.truncate(text.floor_char_boundary(128));
     }
     hello.versions.truncate(64);

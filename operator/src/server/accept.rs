@@ -72,7 +72,9 @@ impl Exposure {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address is open to others and may not be.
-    #[error("failed to listen on {addr} for {what}: only loopback addresses (127.0.0.1, [::1]) are allowed while {while_}")]
+    #[error(
+        "failed to listen on {addr} for {what}: only loopback addresses (127.0.0.1, [::1]) are allowed while {while_}"
+    )]
     Exposed {
         /// What was to be served.
         what: &'static str,
@@ -151,8 +153,11 @@ impl Server {
             local_addr,
             limits,
             tls: None,
-            connections: metrics
-                .gauge_with("sentinel_server_connections", "Open connections.", &[("listener", what)]),
+            connections: metrics.gauge_with(
+                "sentinel_server_connections",
+                "Open connections.",
+                &[("listener", what)],
+            ),
             accept_errors: metrics.counter_with(
                 "sentinel_server_accept_errors_total",
                 "Connections that could not be accepted or whose TLS handshake failed.",
@@ -177,7 +182,10 @@ impl Server {
     /// waited for: they belong to whoever upgraded them.
     pub async fn serve<S, B>(self, service: S, stop: CancellationToken)
     where
-        S: tower_service::Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + Send + 'static,
+        S: tower_service::Service<http::Request<Incoming>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + 'static,
         S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
         B: hyper::body::Body + Send + 'static,
@@ -208,7 +216,11 @@ impl Server {
         drop(self.listener);
         open.close();
         if tokio::time::timeout(self.limits.drain, open.wait()).await.is_err() {
-            tracing::warn!(listener = self.what, open = open.len(), "requests did not finish in time and are cut");
+            tracing::warn!(
+                listener = self.what,
+                open = open.len(),
+                "requests did not finish in time and are cut"
+            );
             cut.cancel();
             open.wait().await;
         }
@@ -251,7 +263,10 @@ struct Connection {
 impl Connection {
     async fn run<S, B>(self, stream: TcpStream, service: WithPeer<S>)
     where
-        S: tower_service::Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + Send + 'static,
+        S: tower_service::Service<http::Request<Incoming>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + 'static,
         S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
         B: hyper::body::Body + Send + 'static,
@@ -272,7 +287,10 @@ impl Connection {
     async fn serve<T, S, B>(&self, stream: T, service: WithPeer<S>)
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        S: tower_service::Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + Send + 'static,
+        S: tower_service::Service<http::Request<Incoming>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + 'static,
         S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
         B: hyper::body::Body + Send + 'static,

@@ -142,7 +142,10 @@ impl TlsSource {
                 // Said once per trouble and not at every look.
                 Err(error) if !failing => {
                     failing = true;
-                    tracing::warn!(error = &error as &dyn std::error::Error, "unable to take the new certificate; the one before stays in use");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "unable to take the new certificate; the one before stays in use"
+                    );
                 }
                 Err(_) => {}
             }
@@ -186,10 +189,8 @@ fn load(files: &TlsFiles) -> Result<State, TlsError> {
         return Err(bad(&files.certificate, "certificate")(rustls::pki_types::pem::Error::NoItemsFound));
     }
     let private = PrivateKeyDer::from_pem_slice(&key).map_err(bad(&files.key, "private key"))?;
-    let pair = CertifiedKey::from_der(chain, private, &default_provider()).map_err(|source| TlsError::Pair {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        source,
+    let pair = CertifiedKey::from_der(chain, private, &default_provider()).map_err(|source| {
+        TlsError::Pair { certificate: files.certificate.clone(), key: files.key.clone(), source }
     })?;
     Ok(State { pair: Arc::new(pair), certificate, key })
 }
