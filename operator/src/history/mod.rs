@@ -15,8 +15,10 @@
 //!
 //! History decides nothing: losing it delays an outcome and never alters one.
 
+pub mod archive;
 pub mod embedded;
 pub mod error;
+pub mod mongo;
 pub mod query;
 pub mod rank;
 pub mod record;
@@ -35,7 +37,7 @@ pub use self::record::{AttemptRecord, Entry, ExecutionRecord, RunCounts, RunReco
 pub use self::segment::OutputSegment;
 
 /// How long records and output are kept after they last changed, unless configured otherwise: 30 days.
-pub const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const DEFAULT_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// What a History answers with, some time later.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, HistoryError>>;

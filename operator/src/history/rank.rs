@@ -41,7 +41,8 @@ fn moment(ended: Option<UnixMillis>, started: Option<UnixMillis>) -> u64 {
 fn digest(record: &impl Serialize) -> String {
     // These records are plain structs; serde_json cannot fail on them, and a weaker last resort would do no harm.
     let bytes = serde_json::to_vec(record).unwrap_or_default();
-    Sha256::digest(&bytes)[..6].iter().map(|b| format!("{b:02x}")).collect()
+    let hash = Sha256::digest(&bytes);
+    format!("{:016x}", hash.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 /// Rank of an Attempt.

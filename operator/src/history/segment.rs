@@ -18,7 +18,7 @@ pub const MAX_SEGMENT_DATA: usize = 1 << 20;
 pub const MAX_SEGMENT_RECORDS: usize = 16_384;
 
 /// Stores keep positions as signed numbers.
-const MAX_POSITION: u64 = i64::MAX as u64;
+pub(super) const MAX_POSITION: u64 = i64::MAX as u64;
 
 /// Level 1: output is compressed on the way, on the operator's processors.
 const ZSTD_LEVEL: i32 = 1;

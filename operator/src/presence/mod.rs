@@ -6,7 +6,10 @@
 //! [`redis::RedisPresence`]. Callers hand their records to [`mirror::PresenceMirror`], which never makes them wait.
 
 pub mod error;
+pub mod memory;
+pub mod mirror;
 pub mod record;
+pub mod redis;
 
 use std::time::Duration;
 

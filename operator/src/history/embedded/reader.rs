@@ -1,5 +1,7 @@
 //! Questions to the file, each on a connection that only reads.
 
+use std::fmt::Write as _;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use sentinel_protocol::ids::AttemptId;
@@ -77,7 +79,8 @@ impl Filter {
     fn condition(&mut self, column: &str, relation: &str, value: Option<impl Into<Value>>) {
         if let Some(value) = value {
             self.values.push(value.into());
-            self.conditions.push_str(&format!(" AND {column} {relation} ?{}", self.values.len()));
+            // Writing to a String cannot fail.
+            let _ = write!(self.conditions, " AND {column} {relation} ?{}", self.values.len());
         }
     }
 

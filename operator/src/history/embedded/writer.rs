@@ -99,7 +99,9 @@ impl Writing<'_> {
         let mut waiting = Vec::with_capacity(jobs.len());
         if let Err(source) = self.connection.execute_batch("BEGIN IMMEDIATE") {
             let error = CommitFailure::of(&source);
-            jobs.into_iter().for_each(|job| answer(job.done, Err(error.to_history())));
+            for job in jobs {
+                answer(job.done, Err(error.to_history()));
+            }
             return;
         }
         for Job { work, done } in jobs {
