@@ -636,6 +636,7 @@ mod file {
                 }
             }
             child.wait().unwrap();
+            assert!(acknowledged >= 40 * kill, "it ended by itself after {acknowledged}");
             let history = EmbeddedHistory::open(&path, options()).unwrap();
             for number in 1..=acknowledged {
                 let id = attempt_id("killed", number, "n7");
