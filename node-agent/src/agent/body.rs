@@ -247,9 +247,9 @@ impl Body {
     }
 
     fn resume_output(&self, attempt: &AttemptId, dir: &AttemptDir, end: Option<u64>) {
-        match spool::Reader::open(dir) {
-            Ok(reader) => {
-                self.board.resume(attempt, dir, reader.oldest());
+        match spool::Reader::open(dir).and_then(|mut reader| reader.oldest()) {
+            Ok(oldest) => {
+                self.board.resume(attempt, dir, oldest);
                 if let Some(end) = end {
                     self.board.ended(attempt, end);
                 }
@@ -264,7 +264,8 @@ impl Body {
             ToAgent::Cancel(cancel) => (&cancel.attempt, &cancel.spec_hash),
             _ => return Facts::default(),
         };
-        let tombstone = self.journal.tombstone(attempt).map(|buried| super::perform::recall(buried, spec_hash));
+        let tombstone =
+            self.journal.tombstone(attempt).map(|buried| super::perform::recall(buried, spec_hash));
         // A disk that does not say how full it is will say so at the write.
         Facts { tombstone, free: self.journal.free_bytes().unwrap_or(u64::MAX) }
     }

@@ -15,4 +15,5 @@ mod mailbox;
 mod perform;
 
 pub(crate) use body::{Body, Parts};
-pub(crate) use mailbox::{Input, Mailbox, mailbox};
+pub(crate) use mailbox::{Input, Mailbox, Slot, mailbox};
+pub(crate) use perform::chain;

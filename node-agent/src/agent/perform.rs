@@ -206,9 +206,9 @@ impl Body {
 
     fn note_ack(&mut self, attempt: &AttemptId, stage: Stage) -> Option<Event> {
         let dir = self.journal.attempt(attempt);
-        let noted = dir.delivery().and_then(|delivery| {
-            dir.set_delivery(&Delivery { acked: Some(stage), ..delivery })
-        });
+        let noted = dir
+            .delivery()
+            .and_then(|delivery| dir.set_delivery(&Delivery { acked: Some(stage), ..delivery }));
         // Unnoted it is said once more after a restart, which is harmless.
         if let Err(error) = noted {
             tracing::warn!(%attempt, error = chain(&error), "unable to note an acknowledgement");
@@ -218,9 +218,9 @@ impl Body {
 
     pub(super) fn note_archived(&mut self, attempt: &AttemptId, position: u64) {
         let dir = self.journal.attempt(attempt);
-        let noted = dir.delivery().and_then(|delivery| {
-            dir.set_delivery_unsynced(&Delivery { archived: position, ..delivery })
-        });
+        let noted = dir
+            .delivery()
+            .and_then(|delivery| dir.set_delivery_unsynced(&Delivery { archived: position, ..delivery }));
         if let Err(error) = noted {
             tracing::debug!(%attempt, error = chain(&error), "unable to note what is archived");
         }
@@ -257,7 +257,11 @@ impl Body {
     pub(super) fn watch_attempt(&mut self, dir: &AttemptDir) {
         if let Err(error) = self.watch.add(dir, Output::Watched) {
             let error = chain(&error);
-            tracing::warn!(attempt = dir.name(), error, "unable to watch an attempt; looking every second instead");
+            tracing::warn!(
+                attempt = dir.name(),
+                error,
+                "unable to watch an attempt; looking every second instead"
+            );
         }
     }
 }

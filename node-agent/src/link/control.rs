@@ -3,8 +3,6 @@
 //! select → step → perform, where the step is the agent's: what comes in goes to its mailbox, what it says goes out.
 //! Heartbeats go out by the clock, whatever the agent's thread is waiting for.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -18,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_util::sync::CancellationToken;
 
 use super::dial::{DialError, Socket};
 use super::reconnect::{Link, Session};
@@ -71,7 +70,7 @@ pub(super) enum SessionError {
     Encode(#[source] CodecError),
 }
 
-/// What [`select`] saw.
+/// What was waited for.
 enum Happened<'a> {
     Room(crate::agent::Slot<'a>),
     Heard(Option<Result<Message, tungstenite::Error>>),
@@ -83,14 +82,10 @@ enum Happened<'a> {
 }
 
 /// Dials, shakes hands and talks until something ends it.
-pub(super) async fn session(
-    link: &mut Link,
-    at: Option<&str>,
-    mut shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
-) -> SessionError {
+pub(super) async fn session(link: &mut Link, at: Option<&str>, stop: &CancellationToken) -> SessionError {
     let greeted = tokio::select! {
         greeted = greet(link, at) => greeted,
-        () = shutdown.as_mut() => return SessionError::Stopped,
+        () = stop.cancelled() => return SessionError::Stopped,
     };
     let (mut socket, welcome) = match greeted {
         Ok(greeted) => greeted,
@@ -106,7 +101,7 @@ pub(super) async fn session(
     let session = Session { id: welcome.session.clone(), at: at.map(str::to_owned), dead_after };
     link.session.send_replace(Some(session));
     let mut talk = Talk { socket: &mut socket, dead_after, heard_at: Instant::now() };
-    let ended = talk.go_on(link, &welcome, from_agent, shutdown).await;
+    let ended = talk.go_on(link, &welcome, from_agent, stop).await;
     // Best effort: the gateway finds out by itself otherwise.
     let _ = timeout(Duration::from_millis(200), socket.close(None)).await;
     match link.mailbox.post(Input::Disconnected).await {
@@ -132,7 +127,7 @@ async fn greet(link: &Link, at: Option<&str>) -> Result<(Socket, Welcome), Sessi
         environments: link.environments.clone(),
         os: std::env::consts::OS.to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
-        kernel: host::kernel_release(),
+        kernel: link.kernel.clone(),
     });
     let within = link.timing.welcome_within;
     let handshake = async {
@@ -151,7 +146,9 @@ async fn greet(link: &Link, at: Option<&str>) -> Result<(Socket, Welcome), Sessi
                         return Err(SessionError::Malformed(format!("it chose protocol version {version}")));
                     }
                     Ok(ToAgent::Refuse(refusal)) => return Err(SessionError::Refused(refusal)),
-                    Ok(_) => return Err(SessionError::Malformed("its first message is no Welcome".to_owned())),
+                    Ok(_) => {
+                        return Err(SessionError::Malformed("its first message is no Welcome".to_owned()));
+                    }
                     Err(error) => return Err(SessionError::Malformed(error.to_string())),
                 },
                 Some(Ok(Message::Binary(_))) => {
@@ -177,7 +174,7 @@ impl Talk<'_> {
         link: &Link,
         welcome: &Welcome,
         mut from_agent: mpsc::Receiver<ToOperator>,
-        mut shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
+        stop: &CancellationToken,
     ) -> SessionError {
         let (least, most) = HEARTBEAT_BOUNDS;
         let period = Duration::from_millis(welcome.heartbeat_ms.clamp(least, most));
@@ -191,7 +188,7 @@ impl Talk<'_> {
             // keep what they have. While the mailbox is full nothing is read, and so silence says nothing either.
             let happened = tokio::select! {
                 biased;
-                () = shutdown.as_mut() => Happened::Stop,
+                () = stop.cancelled() => Happened::Stop,
                 _ = heartbeat.tick() => Happened::HeartbeatDue,
                 room = link.mailbox.slot(), if slot.is_none() => match room {
                     Ok(room) => Happened::Room(room),

@@ -194,8 +194,10 @@ impl Dialer {
             Token::Fixed(token) => (token.clone(), "memory".to_owned()),
             Token::File(path) => (read_token(path)?, path.display().to_string()),
         };
-        let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| DialError::Token { path, why: "it holds characters that no token has".to_owned() })?;
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| DialError::Token {
+            path,
+            why: "it holds characters that no token has".to_owned(),
+        })?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -206,7 +208,8 @@ impl Dialer {
     }
 
     fn trust(&self) -> Result<ClientConfig, DialError> {
-        let path = self.ca_file.as_deref().map(Path::display).map(|path| path.to_string()).unwrap_or_default();
+        let path =
+            self.ca_file.as_deref().map(Path::display).map(|path| path.to_string()).unwrap_or_default();
         let unusable = |why: String| DialError::CaFile { path: path.clone(), why };
         let Some(file) = &self.ca_file else {
             return Err(unusable("none was given, and wss:// needs one (--ca-file)".to_owned()));
@@ -278,6 +281,8 @@ mod tests {
 
     #[test]
     fn a_token_is_never_shown() {
-        assert!(!format!("{:?}", dialer("ws://op:1", Token::Fixed("s3cret".into()), None)).contains("s3cret"));
+        assert!(
+            !format!("{:?}", dialer("ws://op:1", Token::Fixed("s3cret".into()), None)).contains("s3cret")
+        );
     }
 }

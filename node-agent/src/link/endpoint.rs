@@ -71,7 +71,13 @@ impl FromStr for Endpoint {
             return Err(invalid("it has a query".to_owned()));
         }
         let port = match authority.as_str().strip_prefix(authority.host()) {
-            Some("") | None => if secure { 443 } else { 80 },
+            Some("") | None => {
+                if secure {
+                    443
+                } else {
+                    80
+                }
+            }
             Some(_) => match authority.port_u16() {
                 Some(port) if port > 0 => port,
                 _ => return Err(invalid("its port is not a number from 1 to 65535".to_owned())),

@@ -3,8 +3,6 @@
 //! What may be sent, and from where, is decided by [`sentinel_core::outflow`]. Here frames are read and written, and
 //! the Spools are read ahead by one batch.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Note, Origin};
 use super::dial::{DialError, Dialer, Socket};
@@ -76,19 +75,20 @@ pub(crate) struct Logs {
     pub(crate) random: fn() -> f64,
 }
 
-/// Carries output to the operator whenever there is a Session and some output, until `shutdown`.
-pub(crate) async fn carry_output(logs: Logs, mut shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>) {
-    let mut carrier = Carrier { logs, outflow: Outflow::new(), shelf: Shelf::default(), unreadable: Vec::new() };
+/// Carries output to the operator whenever there is a Session and some output, until it is stopped.
+pub(crate) async fn carry_output(logs: Logs, stop: &CancellationToken) {
+    let mut carrier =
+        Carrier { logs, outflow: Outflow::new(), shelf: Shelf::default(), unreadable: Vec::new() };
     let mut wait_bound = carrier.logs.timing.first_wait;
     loop {
         tokio::select! {
             biased;
-            () = shutdown.as_mut() => return,
+            () = stop.cancelled() => return,
             session = carrier.wait_for_work() => {
                 let began = Instant::now();
                 let ended = tokio::select! {
                     ended = carrier.carry(&session) => ended,
-                    () = shutdown.as_mut() => LogsError::Stopped,
+                    () = stop.cancelled() => LogsError::Stopped,
                 };
                 carrier.outflow.disconnected();
                 match ended {
@@ -106,7 +106,7 @@ pub(crate) async fn carry_output(logs: Logs, mut shutdown: Pin<&mut (dyn Future<
                 wait_bound = (wait_bound * 2).min(carrier.logs.timing.longest_wait);
                 tokio::select! {
                     () = sleep(wait) => {}
-                    () = shutdown.as_mut() => return,
+                    () = stop.cancelled() => return,
                 }
             }
         }
@@ -247,7 +247,10 @@ impl Carrier {
                         return Ok(());
                     }
                     let ping = socket.send(Message::Ping(Bytes::new()));
-                    timeout(patience, ping).await.map_err(|_| LogsError::Silent(patience))?.map_err(broken)?;
+                    timeout(patience, ping)
+                        .await
+                        .map_err(|_| LogsError::Silent(patience))?
+                        .map_err(broken)?;
                 }
             }
         }

@@ -18,9 +18,9 @@ mod reconnect;
 mod shelf;
 
 pub(crate) use board::Board;
-pub use dial::{DialError, Token};
 pub(crate) use dial::Dialer;
+pub use dial::{DialError, Token};
 pub use endpoint::{Endpoint, InvalidUrl};
-pub(crate) use logs::carry_output;
-pub(crate) use reconnect::{Link, Session, keep_connected};
+pub(crate) use logs::{Logs, carry_output};
 pub use reconnect::Timing;
+pub(crate) use reconnect::{Link, keep_connected};

@@ -11,8 +11,6 @@
 //! The wait is a random part of a bound that doubles from 100 ms to 15 s ("full jitter"), so that a thousand agents
 //! that lost the same operator do not come back in one moment. The bound falls back only after a Session that lasted.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +19,7 @@ use sentinel_protocol::refusal::SessionRefusal;
 use sentinel_protocol::request::Environment;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::control::{self, SessionError};
 use super::dial::Dialer;
@@ -102,26 +101,29 @@ pub(crate) struct Link {
     pub(crate) session: watch::Sender<Option<Session>>,
     pub(crate) boot_id: String,
     pub(crate) state_id: String,
+    pub(crate) kernel: String,
     pub(crate) environments: Vec<Environment>,
     /// A number from 0 to 1 each time.
     pub(crate) random: fn() -> f64,
 }
 
-/// Keeps a Session until `shutdown` is done, or the agent's thread is gone.
-pub(crate) async fn keep_connected(mut link: Link, mut shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>) {
+/// Keeps a Session until it is stopped, or the agent's thread is gone.
+pub(crate) async fn keep_connected(mut link: Link, stop: &CancellationToken) {
     let mut backoff = Backoff::new(link.timing);
     // Another replica's address is advice for one attempt; the configured one is always the way back.
     let mut hint: Option<String> = None;
     loop {
         let began = Instant::now();
         let at = hint.take();
-        let ended = control::session(&mut link, at.as_deref(), shutdown.as_mut()).await;
+        let ended = control::session(&mut link, at.as_deref(), stop).await;
         link.session.send_replace(None);
         link.status.write_disconnected().await;
         backoff.settle(began.elapsed());
         match &ended {
             SessionError::Stopped => return,
-            SessionError::AgentGone => return tracing::error!("the agent's thread has ended; so does the link"),
+            SessionError::AgentGone => {
+                return tracing::error!("the agent's thread has ended; so does the link");
+            }
             SessionError::Refused(SessionRefusal::NotLeader { leader: Some(leader) }) if at.is_none() => {
                 tracing::info!(leader, "this operator does not lead; dialling the leader");
                 hint = Some(leader.clone());
@@ -131,7 +133,7 @@ pub(crate) async fn keep_connected(mut link: Link, mut shutdown: Pin<&mut (dyn F
         let wait = backoff.next((link.random)());
         tokio::select! {
             () = sleep(wait) => {}
-            () = shutdown.as_mut() => return,
+            () = stop.cancelled() => return,
         }
     }
 }
