@@ -86,8 +86,7 @@ pub(super) enum Decoded {
 
 /// Reads the record that should stand at `place`.
 pub(super) fn decode(bytes: &[u8], place: &Place) -> Decoded {
-    let Some((head, data_len)) = bytes.get(..HEAD_LEN).map(|head| decode_head(head, place)).unwrap_or(None)
-    else {
+    let Some((head, data_len)) = bytes.get(..HEAD_LEN).and_then(|head| decode_head(head, place)) else {
         return if bytes.len() < HEAD_LEN { Decoded::Short } else { Decoded::Bad };
     };
     match bytes.get(HEAD_LEN..HEAD_LEN + data_len) {
