@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::telemetry::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Exit code for a wrong command line or configuration.
@@ -119,7 +120,7 @@ pub struct Flags {
     drain: Duration,
 
     /// Form of the log lines on standard error.
-    #[arg(long, env = "SENTINEL_LOG_FORMAT", value_enum, default_value = "text")]
+    #[arg(long, env = "SENTINEL_LOG_FORMAT", default_value = "text", value_parser = log_formats(), value_name = "FORM")]
     log_format: LogFormat,
 
     /// What is logged, as tracing filters have it.
@@ -134,15 +135,6 @@ enum StorageKind {
     Embedded,
     /// In a MongoDB.
     Mongodb,
-}
-
-/// Form of the log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
 }
 
 /// A ServiceAccount.
@@ -395,6 +387,12 @@ fn read_url(
         return Err(wrong("it names no host".to_owned()));
     }
     Ok(url.to_owned())
+}
+
+/// `text` or `json`.
+fn log_formats() -> impl clap::builder::TypedValueParser<Value = LogFormat> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::PossibleValuesParser::new(["text", "json"]).try_map(|text| text.parse::<LogFormat>())
 }
 
 fn parse_service_account(text: &str) -> Result<ServiceAccount, String> {

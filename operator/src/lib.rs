@@ -13,5 +13,6 @@ pub mod logs;
 pub mod metrics;
 pub mod presence;
 pub mod resource;
+pub mod run;
 pub mod server;
 pub mod telemetry;

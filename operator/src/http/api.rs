@@ -14,10 +14,10 @@ use super::{events, executions, guard, logs, nodes, openapi, tasks};
 use crate::cluster::Cluster;
 use crate::controller::Moments;
 use crate::gateway::Registry;
-use crate::health::Health;
+use crate::health::{Health, Verdict};
 use crate::history::History;
 use crate::logs::LogReader;
-use crate::metrics::MetricsRegistry;
+use crate::metrics::Registry as MetricsRegistry;
 
 /// Most streams (logs being followed, events) that are open at once.
 pub const MAX_STREAMS: usize = 2000;
@@ -106,8 +106,8 @@ impl Api {
         request: &Request,
     ) -> Result<Answer, ApiError> {
         match operation {
-            Operation::Health => self.probe(self.health.live()),
-            Operation::Ready => self.probe(self.health.ready()),
+            Operation::Health => probe(&self.health.alive()),
+            Operation::Ready => probe(&self.health.ready()),
             Operation::Metrics => {
                 let text = self.metrics.render();
                 Ok(Answer::whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
@@ -130,4 +130,10 @@ impl Api {
             Operation::ExecutionLog => logs::read(self, parts, query).await,
         }
     }
+}
+
+/// 200 when all is well, 503 with the reasons when not.
+fn probe(verdict: &Verdict) -> Result<Answer, ApiError> {
+    let status = if verdict.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Answer::json_as(status, verdict)
 }

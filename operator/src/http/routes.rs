@@ -17,8 +17,23 @@ use super::api::{Api, Surface};
 use super::error::{ApiError, Reason};
 use super::request::{MAX_BODY, Request};
 
+/// The API as a listener serves it.
+pub fn service(
+    api: Arc<Api>,
+    surface: Surface,
+) -> impl tower_service::Service<
+    http::Request<hyper::body::Incoming>,
+    Response = Response,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Clone
++ Send
++ 'static {
+    warp::service(routes(api, surface))
+}
+
 /// Everything this API answers, a path that it does not have too.
-pub fn routes(api: Arc<Api>, surface: Surface) -> BoxedFilter<(Response,)> {
+fn routes(api: Arc<Api>, surface: Surface) -> BoxedFilter<(Response,)> {
     let query = warp::query::raw().or_else(|_: Rejection| async { Ok::<_, Infallible>((String::new(),)) });
     warp::method()
         .and(warp::path::full())

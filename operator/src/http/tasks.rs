@@ -12,8 +12,9 @@ use super::error::{ApiError, Problem, Reason};
 use super::executions::RunText;
 use super::request::{Query, Request};
 use super::view::List;
-use crate::cluster::{CANCEL, ClusterError, RERUN};
+use crate::cluster::ClusterError;
 use crate::resource::invalid::Invalid;
+use crate::resource::marks::{CANCEL, RERUN};
 use crate::resource::{Task, schema};
 
 /// Where a Task goes that names no namespace.
