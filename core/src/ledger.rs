@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::to_operator::{Ended, Report, ReportedState, Running, Stage};
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::{
+    Ended, OutputSummary, Refused, Report, ReportedState, Running, Stage, Usage,
+};
 
 use crate::moment::Moment;
 use crate::status::RunRecord;
@@ -163,6 +167,21 @@ impl RunLedger {
         execution.learn(&report.state)
     }
 
+    /// An agent declined a `Start`: nothing was started for it, and nothing will be in that Session. A stale epoch is
+    /// no answer to the Attempt but to us, and is not for the ledger.
+    pub fn refused(&mut self, refused: &Refused, at: UnixMillis) -> Told {
+        if refused.attempt.task != self.task || refused.attempt.run != self.run {
+            return Told::OtherRun;
+        }
+        let execution = self.executions.entry(refused.attempt.node.clone()).or_default();
+        if matches!(refused.refusal, Refusal::StaleEpoch { .. }) || execution.known != Known::Nothing {
+            return Told::Known;
+        }
+        let outcome = Outcome::Refused { refusal: refused.refusal.clone() };
+        execution.known = Known::Concluded(Box::new(never_started(outcome, at)));
+        Told::News
+    }
+
     /// An agent has said all that it owns; `owned` are the Attempts of this Task among it.
     pub fn inventory(&mut self, node: &NodeName, session: &SessionId, owned: &[AttemptId]) {
         let attempt = self.attempt(node);
@@ -253,6 +272,12 @@ pub enum Source {
     Agent,
     /// The operator's: a conclusion.
     Operator,
+}
+
+/// The end of an Execution of which nothing was ever started.
+pub fn never_started(outcome: Outcome, at: UnixMillis) -> Ended {
+    let (usage, output) = (Usage::default(), OutputSummary::default());
+    Ended { outcome, started_at: None, ended_at: at, usage, output }
 }
 
 impl Execution {

@@ -16,10 +16,11 @@
 use std::collections::BTreeMap;
 
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber};
-use sentinel_protocol::to_operator::{Ended, OutputSummary, Stage, Usage};
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::{Ended, Stage};
 
 use crate::conditions::{self, Archive, Condition, Doing};
-use crate::ledger::{Execution, RunLedger, RunStage};
+use crate::ledger::{Execution, Known, RunLedger, RunStage, never_started};
 use crate::moment::{Moment, Now};
 use crate::plan::{Starts, TaskPlan};
 use crate::rollout::{self, AgentFacts, Circumstances, Recall, Step, earlier};
@@ -367,11 +368,8 @@ fn steps(c: &Circumstances<'_>, observed: &Observed<'_>, now: Now) -> (Vec<Actio
             Step::Conclude(conclusion) => Action::Conclude {
                 attempt: attempt(),
                 ended: Box::new(Ended {
-                    outcome: conclusion.outcome(),
                     started_at: started_at(c.ledger.execution(node)),
-                    ended_at: now.wall,
-                    usage: Usage::default(),
-                    output: OutputSummary::default(),
+                    ..never_started(conclusion.outcome(), now.wall)
                 }),
             },
         }));
@@ -379,9 +377,9 @@ fn steps(c: &Circumstances<'_>, observed: &Observed<'_>, now: Now) -> (Vec<Actio
     (actions, wake_at)
 }
 
-fn started_at(execution: Option<&Execution>) -> Option<sentinel_protocol::time::UnixMillis> {
+fn started_at(execution: Option<&Execution>) -> Option<UnixMillis> {
     match execution.map(|execution| &execution.known) {
-        Some(crate::ledger::Known::Running(running)) => Some(running.started_at),
+        Some(Known::Running(running)) => Some(running.started_at),
         _ => None,
     }
 }

@@ -16,15 +16,15 @@
 //!
 //! The modules, in reading order:
 
-pub mod codec;
 pub mod ids;
-pub mod limits;
-pub mod log;
-pub mod metrics;
+pub mod time;
+pub mod version;
+pub mod request;
 pub mod outcome;
 pub mod refusal;
-pub mod request;
-pub mod time;
+pub mod metrics;
 pub mod to_agent;
 pub mod to_operator;
-pub mod version;
+pub mod log;
+pub mod limits;
+pub mod codec;

@@ -68,6 +68,9 @@ pub struct Start {
 pub struct Cancel {
     /// Which Attempt.
     pub attempt: AttemptId,
+    /// Digest of the spec it was (or would have been) started for, so that an agent which never heard of it can
+    /// answer with a whole Report and remember it.
+    pub spec_hash: SpecHash,
     /// The leader's epoch.
     pub epoch: Epoch,
 }

@@ -1,0 +1,253 @@
+//! Whether a new `Start` is taken: an ordered list of rules, the first that objects decides.
+
+use sentinel_protocol::ids::Epoch;
+use sentinel_protocol::limits::{
+    MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_ENV_BYTES, MAX_ENV_ITEMS, MAX_STDIN_BYTES,
+};
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::request::{Environment, Program, RunRequest};
+use sentinel_protocol::to_agent::Start;
+
+/// What this agent takes.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Attempts that are not over, at most.
+    pub max_attempts: u32,
+    /// Attempts owned, over or not, at most: results wait here while History is away.
+    pub max_owned: u32,
+    /// Bytes that must be free on the Journal's disk for a new Attempt.
+    pub min_free: u64,
+    /// Where commands can run.
+    pub environments: Vec<Environment>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            max_attempts: 64,
+            max_owned: 10_000,
+            min_free: 64 << 20,
+            environments: vec![Environment::Container],
+        }
+    }
+}
+
+/// What the rules look at.
+pub(super) struct Candidate<'a> {
+    pub(super) start: &'a Start,
+    pub(super) rules: &'a Rules,
+    pub(super) highest_epoch: Epoch,
+    pub(super) stopping: bool,
+    pub(super) journal_failure: Option<&'a str>,
+    pub(super) living: usize,
+    pub(super) owned: usize,
+    pub(super) free: u64,
+}
+
+/// The Refusal of the first rule that objects.
+pub(super) fn admit(candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    current_epoch(candidate)?;
+    not_stopping(candidate)?;
+    journal_safe(candidate)?;
+    environment_offered(candidate)?;
+    request_sound(&candidate.start.request)?;
+    room_for_one_more(candidate)?;
+    disk_has_room(candidate)
+}
+
+fn current_epoch(c: &Candidate<'_>) -> Result<(), Refusal> {
+    if c.start.epoch < c.highest_epoch {
+        return Err(Refusal::StaleEpoch { seen: c.highest_epoch });
+    }
+    Ok(())
+}
+
+fn not_stopping(c: &Candidate<'_>) -> Result<(), Refusal> {
+    if c.stopping { Err(Refusal::Stopping) } else { Ok(()) }
+}
+
+fn journal_safe(c: &Candidate<'_>) -> Result<(), Refusal> {
+    c.journal_failure.map_or(Ok(()), |message| Err(Refusal::JournalUnsafe { message: message.to_owned() }))
+}
+
+fn environment_offered(c: &Candidate<'_>) -> Result<(), Refusal> {
+    let environment = c.start.request.environment;
+    if c.rules.environments.contains(&environment) {
+        return Ok(());
+    }
+    Err(Refusal::EnvironmentUnavailable { environment: environment.as_str().to_owned() })
+}
+
+fn room_for_one_more(c: &Candidate<'_>) -> Result<(), Refusal> {
+    for (there, limit) in [(c.living, c.rules.max_attempts), (c.owned, c.rules.max_owned)] {
+        if there >= limit as usize {
+            return Err(Refusal::TooManyAttempts { limit });
+        }
+    }
+    Ok(())
+}
+
+fn disk_has_room(c: &Candidate<'_>) -> Result<(), Refusal> {
+    if c.free < c.rules.min_free {
+        return Err(Refusal::DiskLow { free: c.free, needed: c.rules.min_free });
+    }
+    Ok(())
+}
+
+/// The agent does not rely on the operator having validated: what could not be run as it is written is refused here.
+fn request_sound(request: &RunRequest) -> Result<(), Refusal> {
+    let refuse = |message: String| Err(Refusal::InvalidRequest { message });
+    match &request.program {
+        Program::Command(items) => {
+            let bytes: usize = items.iter().map(String::len).sum();
+            if items.first().is_none_or(String::is_empty) {
+                return refuse("run.command names no program".to_owned());
+            }
+            if items.len() > MAX_COMMAND_ITEMS || bytes > MAX_COMMAND_BYTES {
+                return refuse(format!(
+                    "run.command has {} items and {bytes} bytes; allowed are {MAX_COMMAND_ITEMS} and \
+                     {MAX_COMMAND_BYTES}",
+                    items.len()
+                ));
+            }
+            if items.iter().any(|item| item.contains('\0')) {
+                return refuse("run.command contains a NUL character".to_owned());
+            }
+        }
+        Program::Script { interpreter, text } => {
+            if interpreter.is_empty() || interpreter.contains('\0') {
+                return refuse("run.script.interpreter is empty or contains a NUL character".to_owned());
+            }
+            if text.len() > MAX_COMMAND_BYTES {
+                let len = text.len();
+                return refuse(format!("run.script.text has {len} bytes; allowed are {MAX_COMMAND_BYTES}"));
+            }
+        }
+    }
+    let env_bytes: usize = request.env.iter().map(|v| v.name.len() + v.value.len()).sum();
+    if request.env.len() > MAX_ENV_ITEMS || env_bytes > MAX_ENV_BYTES {
+        return refuse(format!(
+            "run.env has {} variables and {env_bytes} bytes; allowed are {MAX_ENV_ITEMS} and {MAX_ENV_BYTES}",
+            request.env.len()
+        ));
+    }
+    if let Some(bad) = request
+        .env
+        .iter()
+        .find(|v| v.name.is_empty() || v.name.contains(['=', '\0']) || v.value.contains('\0'))
+    {
+        let name: String = bad.name.chars().take(64).collect();
+        return refuse(format!(
+            "run.env variable {name:?}: the name must not be empty or contain '=' or NUL"
+        ));
+    }
+    if request.stdin.len() > MAX_STDIN_BYTES {
+        let len = request.stdin.len();
+        return refuse(format!("run.stdin has {len} bytes; allowed are {MAX_STDIN_BYTES}"));
+    }
+    if !request.working_dir.starts_with('/') || request.working_dir.contains('\0') {
+        return refuse(format!("run.workingDir {:?} is not an absolute path", request.working_dir));
+    }
+    if request.umask > 0o777 {
+        return refuse(format!("run.umask {:o} is not between 0 and 777", request.umask));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_protocol::request::{Deadlines, EnvVar, OutputRules};
+
+    use super::*;
+
+    fn start() -> Start {
+        Start {
+            attempt: "u/1/n/1".parse().unwrap(),
+            spec_hash: sentinel_protocol::ids::SpecHash::new("0".repeat(64)).unwrap(),
+            epoch: Epoch(3),
+            task: sentinel_protocol::ids::TaskRef { namespace: "ops".into(), name: "t".into() },
+            request: RunRequest {
+                program: Program::Command(vec!["true".into()]),
+                env: vec![],
+                working_dir: "/".into(),
+                user: None,
+                group: None,
+                umask: 0o022,
+                stdin: String::new(),
+                environment: Environment::Container,
+                success_exit_codes: vec![0],
+                output: OutputRules { limit: 1, spool: 1, max_block_ms: 0 },
+            },
+            deadlines: Deadlines { start_ms: 1, run_ms: None, grace_ms: 1 },
+            credit: 0,
+        }
+    }
+
+    fn candidate<'a>(start: &'a Start, rules: &'a Rules) -> Candidate<'a> {
+        Candidate {
+            start,
+            rules,
+            highest_epoch: Epoch(3),
+            stopping: false,
+            journal_failure: None,
+            living: 0,
+            owned: 0,
+            free: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn a_sound_start_is_taken() {
+        assert_eq!(admit(&candidate(&start(), &Rules::default())), Ok(()));
+    }
+
+    #[test]
+    fn each_rule_refuses_with_its_own_reason() {
+        let (start, rules) = (start(), Rules::default());
+        let base = || candidate(&start, &rules);
+        let check = |c: Candidate<'_>, reason: &str| {
+            let refusal = admit(&c).unwrap_err();
+            let word = serde_json::to_value(&refusal).unwrap()["reason"].as_str().unwrap().to_owned();
+            assert_eq!(word, reason);
+        };
+        check(Candidate { highest_epoch: Epoch(4), ..base() }, "StaleEpoch");
+        check(Candidate { stopping: true, ..base() }, "Stopping");
+        check(Candidate { journal_failure: Some("EIO"), ..base() }, "JournalUnsafe");
+        check(Candidate { living: 64, ..base() }, "TooManyAttempts");
+        check(Candidate { owned: 10_000, ..base() }, "TooManyAttempts");
+        check(Candidate { free: (64 << 20) - 1, ..base() }, "DiskLow");
+        let host = Rules { environments: vec![Environment::Host], ..Rules::default() };
+        check(candidate(&start, &host), "EnvironmentUnavailable");
+    }
+
+    #[test]
+    fn what_cannot_be_run_as_written_is_refused_with_the_field() {
+        let check = |change: &dyn Fn(&mut RunRequest), field: &str| {
+            let mut start = start();
+            change(&mut start.request);
+            match admit(&candidate(&start, &Rules::default())) {
+                Err(Refusal::InvalidRequest { message }) => {
+                    assert!(message.starts_with(field), "{message:?} does not name {field}");
+                }
+                other => panic!("{field}: {other:?}"),
+            }
+        };
+        check(&|r| r.program = Program::Command(vec![]), "run.command");
+        check(&|r| r.program = Program::Command(vec![String::new()]), "run.command");
+        check(&|r| r.program = Program::Command(vec!["a\0".into()]), "run.command");
+        check(&|r| r.program = Program::Command(vec!["a".into(); MAX_COMMAND_ITEMS + 1]), "run.command");
+        check(&|r| r.program = Program::Command(vec!["a".repeat(MAX_COMMAND_BYTES + 1)]), "run.command");
+        let script =
+            |interpreter: &str, text: String| Program::Script { interpreter: interpreter.into(), text };
+        check(&|r| r.program = script("", String::new()), "run.script.interpreter");
+        check(&|r| r.program = script("sh", "a".repeat(MAX_COMMAND_BYTES + 1)), "run.script.text");
+        let var = |name: &str, value: &str| vec![EnvVar { name: name.into(), value: value.into() }];
+        check(&|r| r.env = var("", "x"), "run.env");
+        check(&|r| r.env = var("A=B", "x"), "run.env");
+        check(&|r| r.env = var("A", "\0"), "run.env");
+        check(&|r| r.env = var("A", &"x".repeat(MAX_ENV_BYTES)), "run.env");
+        check(&|r| r.stdin = "x".repeat(MAX_STDIN_BYTES + 1), "run.stdin");
+        check(&|r| r.working_dir = "tmp".into(), "run.workingDir");
+        check(&|r| r.umask = 0o1000, "run.umask");
+    }
+}

@@ -1,0 +1,94 @@
+//! What an agent can do.
+
+use sentinel_protocol::ids::{AttemptId, Epoch};
+use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::to_operator::{Ended, Stage, ToOperator};
+
+use super::event::Tombstone;
+
+/// One thing to do. The effects of a step are carried out in order; a durable one that fails with
+/// [`super::Event::JournalFailed`] or [`super::Event::NotRecorded`] ends the batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Remember the epoch durably, before anything is done under it.
+    SetEpoch(Epoch),
+    /// Make the request durable. Answered by `Recorded` or `NotRecorded`.
+    Record(Box<Start>),
+    /// Replace the clocks of a request that was accepted before a reboot. Answered as `Record`.
+    Confirm(Box<Start>),
+    /// Hand the Attempt to a supervisor. Answered by `LaunchFailed`, or in time by `Observed`.
+    Launch(AttemptId),
+    /// Leave word for the supervisor to end the command.
+    RequestCancel(AttemptId),
+    /// End what is left of a command whose supervisor is gone. Answered by `TreeEnded`; may take seconds.
+    EndTree(AttemptId),
+    /// Take the Attempt's lock, and if it surely has not started, give it up and record that it is over. Answered by
+    /// `Concluded` or `TooLate`.
+    Abandon {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// How it ended.
+        ended: Box<Ended>,
+    },
+    /// Take the Attempt's lock and record that it is over, with what its Spool holds. Answered by `Concluded` or
+    /// `TooLate`.
+    Conclude {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// How it ended.
+        ended: Box<Ended>,
+    },
+    /// Look at an Attempt. Answered by `Observed`.
+    Look(AttemptId),
+    /// Note durably that History holds the Report of this stage.
+    NoteAck {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// The stage.
+        stage: Stage,
+    },
+    /// Remember an Attempt that never was here. Answered by `Entombed`.
+    Entomb(Tombstone),
+    /// Replace an Attempt by its tombstone. Answered by `Buried`.
+    Bury(Tombstone),
+    /// Say it to the operator, if it can be said now; it will be said again.
+    Send(ToOperator),
+    /// Something was ignored; count it, and say so in the log.
+    Ignored {
+        /// What it was.
+        what: Ignored,
+        /// The Attempt that it named.
+        attempt: Option<AttemptId>,
+    },
+}
+
+/// What was ignored, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ignored {
+    /// A command of an older leader.
+    StaleEpoch,
+    /// A message about an Attempt that is not here.
+    UnknownAttempt,
+    /// An Ack of a stage that was never reported.
+    AckBeyondReport,
+    /// A Forget of an Attempt that is not over, or was for another spec.
+    ForgetOfLiving,
+    /// A cancellation that could not be remembered, since the Journal fails.
+    CancelWithoutJournal,
+    /// A message that belongs to the handshake.
+    Handshake,
+}
+
+impl Ignored {
+    /// The word for metrics and the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StaleEpoch => "stale_epoch",
+            Self::UnknownAttempt => "unknown_attempt",
+            Self::AckBeyondReport => "ack_beyond_report",
+            Self::ForgetOfLiving => "forget_of_living",
+            Self::CancelWithoutJournal => "cancel_without_journal",
+            Self::Handshake => "handshake",
+        }
+    }
+}

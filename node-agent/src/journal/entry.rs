@@ -1,0 +1,142 @@
+//! What the Journal says about an Attempt.
+
+use sentinel_protocol::ids::{AttemptId, SpecHash};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::to_operator::{Ended, Stage};
+use serde::{Deserialize, Serialize};
+
+use crate::host;
+use crate::journal::AttemptDir;
+use crate::process::ProcessIdentity;
+
+/// A request that was accepted, and the clocks of that moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// What is to be run.
+    pub start: Start,
+    /// When it was accepted, by the wall clock.
+    pub accepted_at: UnixMillis,
+    /// The boot in which it was accepted.
+    pub boot_id: String,
+    /// When it was accepted, in milliseconds of that boot's clock; deadlines count from here.
+    pub boot_ms: u64,
+}
+
+impl Accepted {
+    /// This request, accepted at this moment.
+    ///
+    /// # Errors
+    /// When the boot id cannot be read.
+    pub fn now(start: Start) -> std::io::Result<Self> {
+        Ok(Self {
+            start,
+            accepted_at: host::wall_clock(),
+            boot_id: host::boot_id()?,
+            boot_ms: host::boot_clock_ms(),
+        })
+    }
+}
+
+/// How far an Attempt has come on its node.
+///
+/// ```text
+/// Accepted ──► Starting ──► Running ──► (the exit record)
+///    └───────► Abandoned        └────► (the exit record, straight from Starting when nothing could be started)
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all_fields = "camelCase")]
+pub enum AttemptState {
+    /// In the Journal; no supervisor has taken it up.
+    Accepted,
+    /// Given up before anything was started; nothing ever will be.
+    Abandoned {
+        /// Why.
+        why: Abandonment,
+    },
+    /// A supervisor is about to start the command, or has just done so.
+    Starting {
+        /// The supervisor.
+        supervisor: ProcessIdentity,
+        /// The command's control group, as a path; `None` where none could be made.
+        cgroup: Option<String>,
+    },
+    /// The command was started.
+    Running {
+        /// The supervisor.
+        supervisor: ProcessIdentity,
+        /// The command; also its session and process group.
+        command: ProcessIdentity,
+        /// When it was started, by the node's wall clock.
+        started_at: UnixMillis,
+        /// The command's control group, as a path; `None` where none could be made.
+        cgroup: Option<String>,
+    },
+}
+
+/// Why an Attempt was given up before it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Abandonment {
+    /// The operator cancelled it.
+    Cancelled,
+    /// It could not be started within `timeouts.start`.
+    StartTimedOut,
+    /// The agent handed it back.
+    HandedBack,
+}
+
+/// What the agent noted about telling the operator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    /// The latest stage that the operator acknowledged.
+    pub acked: Option<Stage>,
+    /// Log position before which everything is archived.
+    pub archived: u64,
+}
+
+/// All that the Journal says about one Attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The request.
+    pub accepted: Accepted,
+    /// How far it came.
+    pub state: AttemptState,
+    /// Whether the supervisor has been asked to end it.
+    pub cancel_requested: bool,
+    /// How it ended, when it has.
+    pub exit: Option<Ended>,
+    /// What the operator knows.
+    pub delivery: Delivery,
+}
+
+/// An Attempt directory as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    /// Readable.
+    Entry(Box<Entry>),
+    /// Not readable; its files are left as they are.
+    Corrupt {
+        /// Where.
+        dir: AttemptDir,
+        /// Which file, and what was wrong with it.
+        why: String,
+    },
+}
+
+/// What stays of an Attempt that was forgotten, so that a repeated `Start` is recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tombstone {
+    /// Which Attempt.
+    pub attempt: AttemptId,
+    /// Digest of its spec; `None` when it was cancelled before its `Start` was ever seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_hash: Option<SpecHash>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it was buried, by the node's wall clock.
+    pub buried_at: UnixMillis,
+}

@@ -1,0 +1,180 @@
+//! Small files: JSON for people, a checksum in the last line, replaced as a whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::JournalError;
+
+/// No record is longer; a longer file is not read.
+const MAX_RECORD: u64 = 4 << 20;
+
+const MARK: &str = "\ncrc32 ";
+
+/// The bytes of a record: the JSON, then `crc32 <8 hexadecimal digits>` over it.
+pub(super) fn encode<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, JournalError> {
+    let mut bytes =
+        serde_json::to_vec(value).map_err(|source| JournalError::Encode { path: path.to_owned(), source })?;
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(format!("{MARK}{crc:08x}\n").as_bytes());
+    Ok(bytes)
+}
+
+/// What a record says, or what is wrong with it.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    // The last line has a fixed length: "\ncrc32 " + 8 digits + "\n".
+    let json_len = bytes.len().checked_sub(MARK.len() + 9).ok_or("it is too short")?;
+    let (json, tail) = bytes.split_at(json_len);
+    let crc = std::str::from_utf8(tail)
+        .ok()
+        .and_then(|tail| tail.strip_prefix(MARK)?.strip_suffix('\n'))
+        .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .ok_or("its last line is no checksum")?;
+    if crc32fast::hash(json) != crc {
+        return Err("its checksum does not match".to_owned());
+    }
+    serde_json::from_slice(json).map_err(|error| format!("it is not what was expected: {error}"))
+}
+
+/// Reads a record; `None` when there is no such file.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, JournalError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(JournalError::io("open", path, error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(|e| JournalError::io("read", path, e))?;
+    let corrupt = |why| JournalError::Corrupt { path: path.to_owned(), why };
+    if bytes.len() as u64 > MAX_RECORD {
+        return Err(corrupt(format!("it is longer than {MAX_RECORD} bytes")));
+    }
+    decode(&bytes).map(Some).map_err(corrupt)
+}
+
+/// Replaces a record; it is durable on return.
+pub(super) fn replace<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
+    write_new(&temporary(path), path, &encode(path, value)?)?;
+    sync_dir(parent(path))
+}
+
+/// Replaces a record that may be lost with the power, as its loss is harmless.
+pub(super) fn replace_unsynced<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
+    let temporary = temporary(path);
+    fs::write(&temporary, encode(path, value)?).map_err(|e| JournalError::io("write", &temporary, e))?;
+    fs::rename(&temporary, path).map_err(|e| JournalError::io("rename", &temporary, e))
+}
+
+/// Writes bytes to `temporary`, syncs them and renames them to `path`.
+fn write_new(temporary: &Path, path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
+    // Never reuse an old temporary file: its last fsync may have failed.
+    let _ = fs::remove_file(temporary);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(temporary)
+        .map_err(|e| JournalError::io("create", temporary, e))?;
+    file.write_all(bytes).map_err(|e| JournalError::io("write", temporary, e))?;
+    sync(&file, temporary)?;
+    fs::rename(temporary, path).map_err(|e| JournalError::io("rename", temporary, e))
+}
+
+/// Makes a file of `len` bytes whose room on the disk is taken, for [`fill_reserve`]. Where the file system cannot
+/// promise room, zeros are written.
+pub(super) fn reserve(path: &Path, len: u64) -> Result<(), JournalError> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| JournalError::io("create", path, e))?;
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+            let zeros = vec![0; usize::try_from(len).unwrap_or(0)];
+            file.write_all(&zeros).map_err(|e| JournalError::io("reserve", path, e))?;
+        }
+        Err(errno) => return Err(JournalError::io("reserve", path, errno)),
+    }
+    sync(&file, path)
+}
+
+/// Writes a record into the room of `reserve` and renames it to `path`: it takes no new room on the disk. Durable on
+/// return. Without a reserve it is an ordinary [`replace`].
+pub(super) fn fill_reserve<T: Serialize>(reserve: &Path, path: &Path, value: &T) -> Result<(), JournalError> {
+    let bytes = encode(path, value)?;
+    let mut file = match OpenOptions::new().write(true).open(reserve) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            write_new(&temporary(path), path, &bytes)?;
+            return sync_dir(parent(path));
+        }
+        Err(error) => return Err(JournalError::io("open", reserve, error)),
+    };
+    file.rewind().and_then(|()| file.write_all(&bytes)).map_err(|e| JournalError::io("write", reserve, e))?;
+    file.set_len(bytes.len() as u64).map_err(|e| JournalError::io("cut", reserve, e))?;
+    sync(&file, reserve)?;
+    fs::rename(reserve, path).map_err(|e| JournalError::io("rename", reserve, e))?;
+    sync_dir(parent(path))
+}
+
+/// Makes the contents of a file durable.
+pub(super) fn sync(file: &File, path: &Path) -> Result<(), JournalError> {
+    file.sync_all().map_err(|source| JournalError::Unsafe { path: path.to_owned(), source })
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(path: &Path) -> Result<(), JournalError> {
+    let dir = File::open(path).map_err(|e| JournalError::io("open", path, e))?;
+    sync(&dir, path)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new("."))
+}
+
+fn temporary(path: &Path) -> std::path::PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sentinel_protocol::ids::Epoch;
+
+    #[test]
+    fn no_cut_and_no_flipped_bit_of_a_record_is_taken_for_the_record() {
+        let bytes = encode(Path::new("x"), &Epoch(123_456)).unwrap();
+        assert_eq!(decode::<Epoch>(&bytes).unwrap(), Epoch(123_456));
+        for len in 0..bytes.len() {
+            assert!(decode::<Epoch>(&bytes[..len]).is_err(), "cut to {len} bytes was accepted");
+        }
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert!(decode::<Epoch>(&flipped).is_err(), "bit {bit} of byte {at} flipped was accepted");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_put_into_its_reserve_is_read_back_and_the_reserve_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (reserve_path, path) = (dir.path().join("r"), dir.path().join("x"));
+        reserve(&reserve_path, 8192).unwrap();
+        fill_reserve(&reserve_path, &path, &Epoch(7)).unwrap();
+        assert_eq!(read::<Epoch>(&path).unwrap(), Some(Epoch(7)));
+        assert!(!reserve_path.exists());
+        fill_reserve(&reserve_path, &path, &Epoch(8)).unwrap();
+        assert_eq!(read::<Epoch>(&path).unwrap(), Some(Epoch(8)));
+    }
+}
