@@ -15,12 +15,13 @@
 //! * [`nodes`]: all Nodes, as far as target choice needs them;
 //! * [`targets`]: a long frozen target list, as slices and back.
 
-//pub mod embedded;
+pub mod backoff;
+pub mod embedded;
 pub mod error;
-//pub mod kube;
-//pub mod nodes;
+pub mod kube;
+pub mod nodes;
 pub mod targets;
-//pub mod watch;
+pub mod watch;
 
 use ::kube::runtime::watcher::Event;
 use futures_util::future::BoxFuture;
@@ -29,10 +30,10 @@ use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_core::targets::NodeFacts;
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
 
-//pub use self::embedded::EmbeddedCluster;
+pub use self::embedded::EmbeddedCluster;
 pub use self::error::ClusterError;
-//pub use self::kube::KubeCluster;
-//pub use self::nodes::NodeCache;
+pub use self::kube::KubeCluster;
+pub use self::nodes::NodeCache;
 use crate::resource::slice::Frozen;
 use crate::resource::{Task, TaskStatus};
 
