@@ -133,3 +133,109 @@ impl CreditPool {
         self.reserved += window.outstanding();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: CreditRules = CreditRules { pool: 1000, min_window: 10, max_window: 200 };
+
+    #[test]
+    fn a_window_that_is_used_up_grows_to_its_share_and_one_that_is_not_does_not() {
+        let mut pool = CreditPool::new(RULES);
+        let mut window = pool.open(0);
+        pool.advance(&mut window, 0, 0);
+        assert_eq!(window.granted(), 10);
+        for _ in 0..8 {
+            let all = window.granted();
+            pool.advance(&mut window, all, all);
+        }
+        assert_eq!(window.outstanding(), 200);
+        let mut idle = pool.open(0);
+        for _ in 0..8 {
+            pool.advance(&mut idle, 0, 0);
+        }
+        assert_eq!(idle.granted(), 10);
+    }
+
+    #[test]
+    fn many_attempts_share_the_pool_and_each_gets_something() {
+        let mut pool = CreditPool::new(RULES);
+        let mut windows: Vec<Window> = (0..500).map(|_| pool.open(0)).collect();
+        for window in &mut windows {
+            pool.advance(window, 0, 0);
+            assert_eq!(window.granted(), 10);
+        }
+        assert_eq!(pool.reserved(), 5000);
+    }
+
+    #[test]
+    fn nothing_more_is_granted_while_memory_is_short_and_again_when_it_is_not() {
+        let mut pool = CreditPool::new(RULES);
+        let mut window = pool.open(0);
+        pool.advance(&mut window, 0, 0);
+        pool.grow(750);
+        pool.advance(&mut window, 10, 10);
+        assert_eq!((window.granted(), pool.has_room(250), pool.has_room(251)), (10, true, false));
+        pool.shrink(1);
+        pool.advance(&mut window, 10, 10);
+        assert!(window.granted() >= 20);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Open,
+        Close { which: usize },
+        Advance { which: usize, received: u64, archived: u64 },
+        Grow(u64),
+        Shrink(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            2 => Just(Op::Open),
+            1 => any::<usize>().prop_map(|which| Op::Close { which }),
+            6 => (any::<usize>(), 0..=100_u64, 0..=100_u64)
+                .prop_map(|(which, received, archived)| Op::Advance { which, received, archived }),
+            1 => (0..400_u64).prop_map(Op::Grow),
+            1 => (0..400_u64).prop_map(Op::Shrink),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_outstanding_is_bounded_and_never_taken_back(ops in prop::collection::vec(op(), 1..120)) {
+            let mut pool = CreditPool::new(RULES);
+            let mut windows: Vec<(Window, u64)> = Vec::new();
+            for op in ops {
+                match op {
+                    Op::Open => windows.push((pool.open(7), 7)),
+                    Op::Close { which } if !windows.is_empty() => {
+                        let (window, _) = windows.swap_remove(which % windows.len());
+                        pool.close(window);
+                    }
+                    Op::Advance { which, received, archived } if !windows.is_empty() => {
+                        let count = windows.len();
+                        let (window, seen) = &mut windows[which % count];
+                        let before = *window;
+                        // An honest agent sends within its credit, and only what was sent is archived.
+                        *seen += (window.granted().max(*seen) - *seen) * received / 100;
+                        let archived = before.archived + (*seen - before.archived) * archived / 100;
+                        pool.advance(window, archived, *seen);
+                        prop_assert!(window.granted() >= before.granted());
+                        prop_assert!(window.outstanding() <= RULES.max_window.max(before.outstanding()));
+                        prop_assert!(pool.is_short() || window.outstanding() >= RULES.min_window);
+                    }
+                    Op::Close { .. } | Op::Advance { .. } => {}
+                    Op::Grow(bytes) => pool.grow(bytes),
+                    Op::Shrink(bytes) => pool.shrink(bytes),
+                }
+                let outstanding: u64 = windows.iter().map(|(window, _)| window.outstanding()).sum();
+                prop_assert_eq!(pool.reserved(), outstanding);
+                prop_assert!(outstanding <= RULES.pool + windows.len() as u64 * RULES.min_window);
+            }
+        }
+    }
+}

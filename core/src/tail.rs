@@ -211,3 +211,182 @@ pub fn next(position: u64, tail: Option<&Tail>, end: End, follow: Follow, search
         None => Next::History { before: None },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sentinel_protocol::log::{DropReason, RecordHead, Stream};
+
+    use super::*;
+
+    /// The byte that every honest log of these tests has at a position.
+    fn byte(position: u64) -> u8 {
+        (position * 31 % 251) as u8
+    }
+
+    fn record(position: u64, len: u64) -> LogRecord {
+        let data: Vec<u8> = (position..position + len).map(byte).collect();
+        LogRecord {
+            head: RecordHead {
+                stream: Stream::Stdout,
+                position,
+                offset: position,
+                len,
+                at_micros: 0,
+                dropped: None,
+            },
+            data: data.into(),
+        }
+    }
+
+    fn hole(position: u64, len: u64) -> LogRecord {
+        let mut hole = record(position, 1);
+        hole.data.clear();
+        hole.head.len = len;
+        hole.head.dropped = Some(DropReason::SpoolFull);
+        hole
+    }
+
+    #[test]
+    fn what_overlaps_is_trimmed_and_what_is_missing_is_refused() {
+        let mut tail = Tail::new(10);
+        assert!(matches!(tail.accept(record(10, 5)), Accepted::New { .. }));
+        assert_eq!(tail.accept(record(11, 3)), Accepted::Repeated);
+        assert!(matches!(tail.accept(record(12, 10)), Accepted::New { .. }));
+        assert_eq!(tail.accept(record(23, 1)), Accepted::Gap { expected: 22 });
+        let Read::Records(read) = tail.read(13, 1000) else { panic!("nothing was read") };
+        let ranges: Vec<_> = read.iter().map(|r| (r.head.position, r.end())).collect();
+        assert_eq!(ranges, [(13, 15), (15, 22)]);
+        assert_eq!((tail.read(9, 10), tail.read(22, 10)), (Read::Older, Read::Nothing));
+    }
+
+    #[test]
+    fn a_hole_takes_its_positions_and_hardly_any_memory() {
+        let mut tail = Tail::new(0);
+        tail.accept(hole(0, 1 << 40));
+        assert_eq!((tail.held(), tail.cost()), (0..1 << 40, RECORD_COST));
+    }
+
+    #[test]
+    fn nothing_is_let_go_of_before_it_is_archived() {
+        let mut tail = Tail::new(0);
+        tail.accept(record(0, 100));
+        tail.accept(record(100, 100));
+        assert_eq!(tail.trim(0), 0);
+        tail.note_archived(150);
+        assert_eq!(tail.trim(0), 100 + RECORD_COST);
+        assert_eq!(tail.held(), 100..200);
+        tail.note_archived(10);
+        assert_eq!(tail.archived(), 150);
+    }
+
+    #[test]
+    fn where_a_reader_looks_next() {
+        let mut tail = Tail::new(50);
+        tail.accept(record(50, 50));
+        let looked = |position, end, follow, searched| next(position, Some(&tail), end, follow, searched);
+        let alone = |position, end, follow, searched| next(position, None, end, follow, searched);
+        assert_eq!(looked(10, End::Open, Follow::No, None), Next::History { before: Some(50) });
+        assert_eq!(looked(50, End::Open, Follow::Yes, None), Next::Held);
+        assert_eq!(looked(100, End::Open, Follow::Yes, None), Next::Wait);
+        assert_eq!(looked(100, End::Open, Follow::No, None), Next::Done);
+        assert_eq!(looked(100, End::At(100), Follow::Yes, None), Next::Done);
+        assert_eq!(looked(100, End::At(120), Follow::Yes, None), Next::Wait);
+        assert_eq!(looked(100, End::Unknown, Follow::Yes, None), Next::Done);
+        assert_eq!(looked(120, End::Open, Follow::Yes, None), Next::Wait);
+        assert_eq!(alone(10, End::Open, Follow::Yes, None), Next::History { before: None });
+        assert_eq!(alone(10, End::Open, Follow::Yes, Some(10)), Next::Wait);
+        assert_eq!(alone(10, End::Open, Follow::No, Some(10)), Next::Done);
+        assert_eq!(alone(10, End::At(20), Follow::Yes, Some(10)), Next::Wait);
+        assert_eq!(alone(10, End::Unknown, Follow::Yes, Some(10)), Next::Done);
+        assert_eq!(alone(20, End::At(20), Follow::Yes, None), Next::Done);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Accept { back: u64, len: u64 },
+        Archive { share: u64 },
+        HandOn,
+        HandBack,
+        Trim { keep: u64 },
+        Read { max: usize },
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            3 => (0..40_u64, 1..60_u64).prop_map(|(back, len)| Op::Accept { back, len }),
+            2 => (0..=100_u64).prop_map(|share| Op::Archive { share }),
+            2 => Just(Op::HandOn),
+            1 => Just(Op::HandBack),
+            1 => (0..600_u64).prop_map(|keep| Op::Trim { keep }),
+            3 => (1..80_usize).prop_map(|max| Op::Read { max }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_gets_every_byte_once_whatever_is_archived_and_let_go_of(
+            start in 0..50_u64,
+            ops in prop::collection::vec(op(), 1..80),
+        ) {
+            let mut tail = Tail::new(start);
+            let mut archived = start;
+            let mut handed = start;
+            let mut position = 0_u64;
+            for op in ops {
+                match op {
+                    Op::Accept { back, len } => {
+                        let from = tail.held().end.saturating_sub(back).max(tail.archived().min(tail.held().end));
+                        tail.accept(record(from, len));
+                    }
+                    Op::Archive { share } => {
+                        // History only ever holds what was handed on.
+                        archived = archived.max(archived + (handed - archived) * share / 100);
+                        tail.note_archived(archived);
+                    }
+                    Op::HandOn => {
+                        if let Some(next) = tail.next_unhanded() {
+                            prop_assert_eq!(next.head.position, handed);
+                            handed = next.end();
+                            tail.note_handed(handed);
+                        } else {
+                            prop_assert_eq!(handed, tail.held().end);
+                        }
+                    }
+                    Op::HandBack => {
+                        tail.hand_back(archived);
+                        handed = archived;
+                    }
+                    Op::Trim { keep } => {
+                        tail.trim(keep);
+                        prop_assert!(tail.cost() <= keep || tail.held().start <= archived);
+                    }
+                    Op::Read { max } => match next(position, Some(&tail), End::Open, Follow::Yes, None) {
+                        Next::History { before } => {
+                            // It is all there: History goes at least as far as the hub begins.
+                            prop_assert!(before.is_some_and(|before| before <= archived));
+                            position = archived.min(position + max as u64);
+                        }
+                        Next::Held => {
+                            let Read::Records(records) = tail.read(position, max) else {
+                                return Err(TestCaseError::fail("nothing was read"));
+                            };
+                            for record in records {
+                                prop_assert_eq!(record.head.position, position);
+                                for (at, seen) in (position..).zip(&record.data[..]) {
+                                    prop_assert_eq!(*seen, byte(at));
+                                }
+                                position = record.end();
+                            }
+                        }
+                        Next::Wait => prop_assert_eq!(position, tail.held().end),
+                        Next::Done => return Err(TestCaseError::fail("an open log is never done")),
+                    },
+                }
+                let held = tail.held();
+                prop_assert!(held.start <= tail.archived() && tail.archived() <= held.end);
+                prop_assert!(position <= held.end);
+            }
+        }
+    }
+}

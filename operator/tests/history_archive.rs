@@ -1,5 +1,11 @@
 //! The archiver over a real History in a file, with a door before it that can be shut.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "it is a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "it is a test"
+)]
 
 mod stores;
 
@@ -313,7 +319,7 @@ async fn what_can_never_be_stored_is_named_and_takes_nobody_along() {
 async fn when_the_last_handle_is_dropped_what_waits_is_stored_and_the_work_ends() {
     let door = Door::new();
     let (done, mut heard) = mpsc::channel(1000);
-    let slow = ArchiverOptions { delay: Duration::from_secs(3600), ..options() };
+    let slow = ArchiverOptions { delay: Duration::from_hours(1), ..options() };
     let (archiver, work) = Archiver::new(door.clone(), slow, done);
     let work = tokio::spawn(work.run());
     let id = attempt_id("t", 1, "n");

@@ -15,7 +15,7 @@ use stores::fixtures::node;
 use stores::parts::{parts, unique};
 use stores::{Hands, eventually};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn record(on: &str, heard: i64) -> PresenceRecord {
     PresenceRecord {
@@ -183,6 +183,68 @@ mod server {
         let clock = Instant::now();
         let error = presence.check().await.unwrap_err();
         assert!(clock.elapsed() < Duration::from_millis(1500), "{:?}: {error}", clock.elapsed());
+    }
+
+    /// A Redis of our own, which may be killed.
+    struct Redis {
+        program: String,
+        port: u16,
+        folder: tempfile::TempDir,
+        process: Option<std::process::Child>,
+    }
+
+    impl Redis {
+        fn start(&mut self) {
+            let mut command = std::process::Command::new(&self.program);
+            command.args(["--bind", "127.0.0.1", "--save", "", "--port", &self.port.to_string(), "--dir"]);
+            command.arg(self.folder.path()).stdout(std::process::Stdio::null());
+            self.process = Some(command.spawn().unwrap());
+        }
+
+        fn kill(&mut self) {
+            if let Some(mut process) = self.process.take() {
+                process.kill().unwrap();
+                process.wait().unwrap();
+            }
+        }
+    }
+
+    impl Drop for Redis {
+        fn drop(&mut self) {
+            self.kill();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_was_killed_is_found_again_by_itself_with_all_that_still_lives() {
+        use sentinel_operator::presence::mirror::{MirrorOptions, PresenceMirror};
+
+        let test = "a_redis_that_was_killed_is_found_again…";
+        let Some(parts) = parts(test) else { return };
+        let Some(program) = parts.bin.get("redis-server").cloned() else {
+            eprintln!("NOT TESTED, because the Redis in use is not one to kill: {test}");
+            return;
+        };
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let mut redis = Redis { program, port, folder: tempfile::tempdir().unwrap(), process: None };
+        let presence = Arc::new(RedisPresence::new(&format!("redis://127.0.0.1:{port}/"), quick()).unwrap());
+        let options = MirrorOptions { every: Duration::from_millis(20), ..MirrorOptions::default() };
+        let (mirror, work) = PresenceMirror::new(presence.clone(), options);
+        let work = tokio::spawn(work.run());
+        // Not even there at first, and killed twice.
+        for round in 0..3 {
+            redis.kill();
+            let failed = mirror.status().failed;
+            for n in 0..50 {
+                mirror.renew(record(&format!("n{n:02}"), round));
+            }
+            eventually("a flush fails", || mirror.status().failed > failed).await;
+            redis.start();
+            eventually("all is written", || mirror.status().is_up && mirror.status().queued == 0).await;
+            let expected: Vec<_> = (0..50).map(|n| record(&format!("n{n:02}"), round)).collect();
+            assert_eq!(presence.list().await.unwrap(), expected, "round {round}");
+        }
+        work.abort();
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use sentinel_protocol::codec::{decode_record, decode_text, encode_text, is_unkno
 use sentinel_protocol::ids::{AttemptId, NodeName, SessionId};
 use sentinel_protocol::log::{LogControl, LogRecord};
 use sentinel_protocol::refusal::SessionRefusal;
+use sentinel_protocol::to_operator::ReportedState;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -22,6 +23,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::Gateway;
 use super::session::{Caller, GOODBYE, broken_refusal, first_text, short};
+use crate::logs::End;
 use crate::logs::hub::{Inlet, Taken};
 
 /// Every kind of text message that this build knows.
@@ -174,6 +176,9 @@ impl<'a> Link<'a> {
             }
         }
         let inlet = self.gateway.hub().open(&attempt, oldest, self.wake.clone());
+        if let Some(ReportedState::Ended(ended)) = self.gateway.registry().report(&attempt).map(|r| r.state) {
+            self.gateway.hub().ended(&attempt, End::At(ended.output.end));
+        }
         self.open.insert(attempt, inlet);
         self.send_credit(socket).await
     }

@@ -86,7 +86,10 @@ impl Results {
         }
         if let ReportedState::Ended(ended) = &report.state {
             self.hub.ended(&report.attempt, End::At(ended.output.end));
-            self.wait_for(&report.attempt, ended.output.end);
+            if self.wait_for(&report.attempt, ended.output.end) == Record::Archived {
+                // Said again while its output is still on the way.
+                return self.end_archived(&report.attempt);
+            }
         }
         match self.books.facts(&report.attempt) {
             Some(facts) => self.archive(report, facts),
@@ -153,7 +156,7 @@ impl Results {
                 waiting.record = Record::Archived;
                 waiting.end
             }
-            // Too many waited, or it is done already: the agent says it again if it still cares.
+            // It gave way to another, or is done already: the agent says it again if it still cares.
             None => return,
         };
         match self.hub.archived_position(attempt) {
@@ -165,11 +168,17 @@ impl Results {
         }
     }
 
-    fn wait_for(&self, attempt: &AttemptId, end: u64) {
+    fn wait_for(&self, attempt: &AttemptId, end: u64) -> Record {
         let mut waiting = self.waiting();
-        if waiting.len() < MAX_WAITING || waiting.contains_key(attempt) {
-            waiting.entry(attempt.clone()).or_insert(Waiting { end, record: Record::OnTheWay });
+        if waiting.len() >= MAX_WAITING
+            && !waiting.contains_key(attempt)
+            && let Some(any) = waiting.keys().next().cloned()
+        {
+            // Its agent says it again.
+            waiting.remove(&any);
+            self.metrics.not_archived.add(1);
         }
+        waiting.entry(attempt.clone()).or_insert(Waiting { end, record: Record::OnTheWay }).record
     }
 
     fn ack(&self, attempt: &AttemptId, stage: Stage) {

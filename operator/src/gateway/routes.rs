@@ -40,9 +40,10 @@ impl Socket {
             Self::Control => (1 << 10, MAX_CONTROL_FRAME),
             Self::Logs => (64 << 10, MAX_LOG_FRAME),
         };
+        // The write buffer is not allocated before it is used; several messages at once are then one write.
         WebSocketConfig::default()
             .read_buffer_size(read)
-            .write_buffer_size(0)
+            .write_buffer_size(4 << 10)
             .max_write_buffer_size(8 << 20)
             .max_message_size(Some(largest))
             .max_frame_size(Some(largest))
