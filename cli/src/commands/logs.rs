@@ -71,6 +71,7 @@ async fn of_task(client: &Client, namespace: &str, name: &str, args: &LogsArgs, 
                 only,
                 look,
                 prefixed,
+                origin: None,
             };
             follow(subject).await?;
             Ok(OK)
@@ -124,7 +125,7 @@ async fn of_past(
     let many = nodes.len() > 1;
     for (path, node) in nodes {
         let prefix =
-            if prefixed.unwrap_or(many) { Prefix::Node { name: node, width } } else { Prefix::None };
+            if prefixed.unwrap_or(many) { Prefix::Node { name: node, origin: None, width } } else { Prefix::None };
         NodeLog { client: client.clone(), path, prefix, look }.print().await?;
     }
     Ok(OK)

@@ -1,7 +1,7 @@
 //! One file per verb.
 
-mod apply;
-mod cancel;
+pub(crate) mod apply;
+pub(crate) mod cancel;
 mod completion;
 mod delete;
 mod get;

@@ -43,6 +43,7 @@ pub(super) async fn watch(client: &Client, namespace: &str, name: &str, which: W
         only: BTreeSet::new(),
         look: Look { follow: true, ..Look::default() },
         prefixed: None,
+        origin: None,
     };
     match or_interrupt(follow(subject)).await? {
         Came::Through(followed) => {

@@ -57,6 +57,8 @@ pub(crate) struct Subject {
     pub(crate) look: Look,
     /// Whether lines begin with their node: `None` is when there is more than one.
     pub(crate) prefixed: Option<bool>,
+    /// What else lines begin with.
+    pub(crate) origin: Option<String>,
 }
 
 /// Follows a Run to its end.
@@ -151,14 +153,15 @@ impl Logs {
     async fn open(&mut self, task: &Task, run: &Run) -> Result<(), Failure> {
         let nodes = self.nodes(task, run).await?;
         let many = run.target_count > 1 || nodes.len() > 1;
-        let width = nodes.iter().map(String::len).max().unwrap_or(0);
+        let origin = self.subject.origin.as_ref().map_or(0, |origin| origin.len() + 1);
+        let width = nodes.iter().map(String::len).max().unwrap_or(0) + origin;
         for node in nodes {
             let wanted = self.subject.only.is_empty() || self.subject.only.contains(&node);
             if !wanted || !self.open.insert(node.clone()) {
                 continue;
             }
             let prefix = if self.subject.prefixed.unwrap_or(many) {
-                Prefix::Node { name: node.clone(), width }
+                Prefix::Node { name: node.clone(), origin: self.subject.origin.clone(), width }
             } else {
                 Prefix::None
             };

@@ -20,7 +20,9 @@ pub(crate) enum Prefix {
     Node {
         /// The name.
         name: String,
-        /// The width.
+        /// What else is said of the line's origin.
+        origin: Option<String>,
+        /// The width of both.
         width: usize,
     },
 }
@@ -52,8 +54,9 @@ impl Printer {
             to,
             prefix: match &prefix {
                 Prefix::None => String::new(),
-                Prefix::Node { name, width } => {
-                    format!("{} {} ", Paint::node(name).on(to, &format!("{name:<width$}")), Paint::Faint.on(to, "|"))
+                Prefix::Node { name, origin, width } => {
+                    let whole = origin.as_ref().map_or_else(|| name.clone(), |origin| format!("{name} {origin}"));
+                    format!("{} {} ", Paint::node(name).on(to, &format!("{whole:<width$}")), Paint::Faint.on(to, "|"))
                 }
             },
             line: Vec::new(),
