@@ -292,7 +292,11 @@ fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     let (run, rolled) = corrected(observed, last);
     let (_, handled) = trigger::cancel_asked(last, observed.requests, &observed.recorded.handled);
     let mut actions = Vec::new();
-    if observed.ledger.record() != Some(&run) && rolled.is_some() {
+    let noted = observed.ledger.record();
+    // Somebody else may have ended it: a leader that did not know yet that it was deposed.
+    let unnoted =
+        observed.ledger.run() == run.number && noted.is_none_or(|record| record.finished_at.is_none());
+    if unnoted || (noted != Some(&run) && rolled.is_some()) {
         actions.push(Action::ArchiveRun(Box::new(run.clone())));
     }
     let (unfinished, wake_at) = conclude_again(plan, observed, last, now);
