@@ -144,6 +144,11 @@ impl Outflow {
         self.flows.remove(attempt);
     }
 
+    /// Whether the Attempt still has output that is not archived, or may come to have some.
+    pub fn knows(&self, attempt: &AttemptId) -> bool {
+        self.flows.contains_key(attempt)
+    }
+
     /// Whether a connection is needed.
     pub fn has_work(&self) -> bool {
         self.flows.values().any(Flow::has_work)
