@@ -1,6 +1,8 @@
 //! The log socket's brain against an operator and a disk that are plain values: whatever is lost on the way, every
 //! byte arrives once and in order, and none goes beyond what was granted.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use bytes_of::{record, written};
 use proptest::prelude::*;
 use sentinel_core::outflow::{Outflow, before};

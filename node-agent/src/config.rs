@@ -199,8 +199,6 @@ mod tests {
     #[test]
     fn health_needs_none_of_the_agents_flags() {
         let cli = parse(&["health", "--state-dir", "/x"]).unwrap();
-        assert!(
-            matches!(cli.command, Some(Command::Health { state_dir }) if state_dir == PathBuf::from("/x"))
-        );
+        assert!(matches!(cli.command, Some(Command::Health { state_dir }) if state_dir == *"/x"));
     }
 }

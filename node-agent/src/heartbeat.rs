@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_thread_ends_with_the_last_handle() {
-        let sampler = Sampler::start(Duration::from_secs(3600)).unwrap();
+        let sampler = Sampler::start(Duration::from_hours(1)).unwrap();
         let shown = Arc::downgrade(&sampler.latest);
         drop(sampler);
         let deadline = std::time::Instant::now() + Duration::from_secs(10);

@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_secs(1);
 const OUTPUT_PAUSE: Duration = Duration::from_millis(5);
 
 /// How often it wakes when there is nothing to look after.
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_mins(1);
 
 /// What the body is made of.
 pub(crate) struct Parts {
@@ -164,7 +164,7 @@ impl Body {
                 let facts = self.facts(&message);
                 self.handle(Event::Received { message, facts });
             }
-            Input::Happened(event) => self.handle(event),
+            Input::Happened(event) => self.handle(*event),
             Input::Archived { attempt, position } => self.note_archived(&attempt, position),
             Input::Stop => {}
         }

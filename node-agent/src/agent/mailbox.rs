@@ -26,7 +26,7 @@ pub(crate) enum Input {
     /// A message came.
     Message(ToAgent),
     /// What an effect that took its time led to.
-    Happened(Event),
+    Happened(Box<Event>),
     /// History holds all output of an Attempt, up to this position.
     Archived { attempt: AttemptId, position: u64 },
     /// Take no more work, and end.

@@ -131,7 +131,7 @@ impl Body {
                 }
             };
             // When the agent is ending, its next life looks again.
-            let _ = mailbox.post_blocking(Input::Happened(Event::TreeEnded { attempt, left }));
+            let _ = mailbox.post_blocking(Input::Happened(Box::new(Event::TreeEnded { attempt, left })));
         };
         if let Err(error) = thread::Builder::new().name("end-tree".to_owned()).spawn(ending) {
             tracing::error!(%error, "unable to start a thread that ends a command; trying again later");

@@ -154,7 +154,9 @@ mod tests {
     #[test]
     fn only_a_session_that_lasted_makes_the_next_wait_short() {
         let mut backoff = Backoff::new(Timing::default());
-        (0..8).for_each(|_| drop(backoff.next(1.0)));
+        for _ in 0..8 {
+            backoff.next(1.0);
+        }
         backoff.settle(Duration::from_secs(4));
         assert_eq!(backoff.next(1.0).as_secs(), 15);
         backoff.settle(Duration::from_secs(5));
