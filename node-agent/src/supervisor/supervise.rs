@@ -13,9 +13,9 @@ use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::OutputSummary;
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, join_supervisors};
 use super::clocks::Clocks;
-use super::entry::note;
+use super::entry::{Moved, note};
 use super::exit_record::{self, Why};
 use super::kill;
 use super::output::{Brought, HeldOpen, Output};
@@ -44,7 +44,11 @@ pub(super) enum SuperviseError {
 }
 
 /// Carries an Attempt to its end, unless it is another's or no longer to be started.
-pub(super) fn supervise(attempt: &AttemptDir, cgroup: Option<&Cgroup>) -> Result<(), SuperviseError> {
+pub(super) fn supervise(
+    attempt: &AttemptDir,
+    cgroup: Option<&Cgroup>,
+    moved: Moved,
+) -> Result<(), SuperviseError> {
     let lock = attempt.lock().map_err(SuperviseError::Journal)?;
     // Read under the lock: whoever had it before may have given the Attempt up, or carried it to its end.
     if lock.exit().map_err(SuperviseError::Journal)?.is_some()
@@ -54,7 +58,13 @@ pub(super) fn supervise(attempt: &AttemptDir, cgroup: Option<&Cgroup>) -> Result
     }
     let Some(accepted) = attempt.accepted().map_err(SuperviseError::Journal)? else { return Ok(()) };
     let outcome = match begin(&lock, &accepted, cgroup) {
-        Ok(mut supervision) => return supervision.carry_on(&lock, &accepted),
+        Ok(mut supervision) => {
+            if moved == Moved::NotYet {
+                // The command runs; now there is time. Without it we live and end with the agent's own group.
+                let _ = join_supervisors();
+            }
+            return supervision.carry_on(&lock, &accepted);
+        }
         Err(NotBegun::TooLate) => Outcome::StartTimedOut,
         Err(NotBegun::Cancelled) => Outcome::Cancelled,
         Err(NotBegun::Failed(error)) => exit_record::start_failed(error.reason, &error.message),
@@ -146,7 +156,7 @@ fn begin<'a>(
     let cgroup_path = cgroup.map(|cgroup| cgroup.path().to_string_lossy().into_owned());
     let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: cgroup_path.clone() };
     lock.set_state(&starting).map_err(|e| failed("the start could not be noted")(&e))?;
-    let pid = prepared.start(stdin_end, outputs).map_err(NotBegun::Failed)?;
+    let pid = prepared.start(cgroup, stdin_end, outputs).map_err(NotBegun::Failed)?;
     clocks.started(boot_clock_ms());
     let started_at = host::wall_clock();
     let command = Pid::from_raw(pid).ok_or_else(|| {
