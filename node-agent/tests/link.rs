@@ -326,6 +326,7 @@ async fn a_command_whose_supervisor_is_killed_is_ended_and_interrupted() {
     let mut control = gateway.control().await;
     control.say(to_start(&start(1, "echo here; exec sleep 600"))).await;
     let running = control.running(&attempt(1)).await;
+    archive_all(&mut gateway, &control, &attempt(1), &mut Archive::default(), 5).await;
     let state = fs::read_to_string(node.state().join("attempts/0b6c-1.1.1/state")).unwrap();
     let value: serde_json::Value = serde_json::from_str(state.lines().next().unwrap_or_default())
         .or_else(|_| serde_json::Deserializer::from_str(&state).into_iter().next().unwrap())
