@@ -37,11 +37,24 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Where the server is.
-    #[arg(long, global = true, env = "SENTINEL_SERVER", default_value = "http://127.0.0.1:7980", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "SENTINEL_SERVER",
+        default_value = "http://127.0.0.1:7980",
+        value_name = "URL"
+    )]
     pub(crate) server: Server,
 
     /// Namespace of the Tasks.
-    #[arg(short, long, global = true, env = "SENTINEL_NAMESPACE", default_value = "default", value_name = "NAME")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "SENTINEL_NAMESPACE",
+        default_value = "default",
+        value_name = "NAME"
+    )]
     pub(crate) namespace: String,
 
     /// When to colour.
@@ -417,7 +430,9 @@ pub(crate) struct CancelArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sentinel rerun hello\n  sentinel rerun hello -f\n  sentinel rerun hello --token after-the-fix")]
+#[command(
+    after_help = "Examples:\n  sentinel rerun hello\n  sentinel rerun hello -f\n  sentinel rerun hello --token after-the-fix"
+)]
 pub(crate) struct RerunArgs {
     /// Name of the Task.
     pub(crate) task: String,
@@ -432,7 +447,9 @@ pub(crate) struct RerunArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sentinel delete hello\n  sentinel delete -f tasks/\n  sentinel delete hello --wait")]
+#[command(
+    after_help = "Examples:\n  sentinel delete hello\n  sentinel delete -f tasks/\n  sentinel delete hello --wait"
+)]
 pub(crate) struct DeleteArgs {
     /// Names of Tasks.
     #[arg(value_name = "TASK", required_unless_present = "filename")]
@@ -448,7 +465,9 @@ pub(crate) struct DeleteArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  source <(sentinel completion bash)\n  sentinel completion zsh > ~/.zfunc/_sentinel")]
+#[command(
+    after_help = "Examples:\n  source <(sentinel completion bash)\n  sentinel completion zsh > ~/.zfunc/_sentinel"
+)]
 pub(crate) struct CompletionArgs {
     /// The shell.
     pub(crate) shell: clap_complete::Shell,
@@ -457,7 +476,11 @@ pub(crate) struct CompletionArgs {
 /// A span of time, at least a millisecond.
 pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let span = sentinel_operator::config::parse_duration(text)?;
-    if span.is_zero() { Err("0 is no span of time to wait; leave the flag out for no limit".to_owned()) } else { Ok(span) }
+    if span.is_zero() {
+        Err("0 is no span of time to wait; leave the flag out for no limit".to_owned())
+    } else {
+        Ok(span)
+    }
 }
 
 #[cfg(test)]
@@ -472,7 +495,12 @@ mod tests {
         for verb in command.get_subcommands() {
             assert!(verb.get_about().is_some(), "{} has no text", verb.get_name());
             for argument in verb.get_arguments() {
-                assert!(argument.get_help().is_some(), "{} {} has no text", verb.get_name(), argument.get_id());
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {} has no text",
+                    verb.get_name(),
+                    argument.get_id()
+                );
             }
         }
     }

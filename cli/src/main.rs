@@ -49,7 +49,11 @@ fn ended(result: exit::Ended) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            note(&format!("{} {}", Paint::Bad.on(To::Err, "error:"), output::escape::escaped(&failure.message)));
+            note(&format!(
+                "{} {}",
+                Paint::Bad.on(To::Err, "error:"),
+                output::escape::escaped(&failure.message)
+            ));
             if let Some(hint) = &failure.hint {
                 note(hint);
             }

@@ -146,7 +146,8 @@ impl Task {
     pub(crate) fn command(&self) -> String {
         let run = &self.spec["run"];
         if let Some(words) = run["command"].as_array() {
-            let words: Vec<String> = words.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect();
+            let words: Vec<String> =
+                words.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect();
             return sentinel_operator::history::record::display_command(&words);
         }
         run["script"]["text"].as_str().map(|text| text.trim().to_owned()).unwrap_or_default()
@@ -188,8 +189,14 @@ mod tests {
     #[test]
     fn an_older_status_says_nothing_about_a_newer_edit() {
         let complete = json!([{"type": "Complete", "status": "True"}]);
-        assert_eq!(task(&json!({"observedGeneration": 1, "conditions": complete})).standing(), Standing::UnderWay);
-        assert_eq!(task(&json!({"observedGeneration": 2, "conditions": complete})).standing(), Standing::Complete);
+        assert_eq!(
+            task(&json!({"observedGeneration": 1, "conditions": complete})).standing(),
+            Standing::UnderWay
+        );
+        assert_eq!(
+            task(&json!({"observedGeneration": 2, "conditions": complete})).standing(),
+            Standing::Complete
+        );
         assert_eq!(Task::of(&json!({"metadata": {"generation": 1}})).standing(), Standing::UnderWay);
     }
 
@@ -198,7 +205,8 @@ mod tests {
         let refused = json!([{"type": "Accepted", "status": "False", "message": "no targets"},
                              {"type": "Stalled", "status": "True"}]);
         let failed = json!([{"type": "Failed", "status": "True", "reason": "NodesFailed"}]);
-        let standing = |conditions: &Value| task(&json!({"observedGeneration": 2, "conditions": conditions})).standing();
+        let standing =
+            |conditions: &Value| task(&json!({"observedGeneration": 2, "conditions": conditions})).standing();
         assert_eq!(standing(&refused), Standing::Invalid("no targets".into()));
         assert_eq!(standing(&failed), Standing::Failed("NodesFailed".into()));
     }

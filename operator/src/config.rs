@@ -82,11 +82,21 @@ pub struct Flags {
     gateway_listen: SocketAddr,
 
     /// Certificate chain of the gateway, PEM; read again when it changes.
-    #[arg(long, env = "SENTINEL_GATEWAY_TLS_CERT_FILE", requires = "gateway_tls_key_file", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "SENTINEL_GATEWAY_TLS_CERT_FILE",
+        requires = "gateway_tls_key_file",
+        value_name = "FILE"
+    )]
     gateway_tls_cert_file: Option<PathBuf>,
 
     /// Private key of the gateway, PEM.
-    #[arg(long, env = "SENTINEL_GATEWAY_TLS_KEY_FILE", requires = "gateway_tls_cert_file", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "SENTINEL_GATEWAY_TLS_KEY_FILE",
+        requires = "gateway_tls_cert_file",
+        value_name = "FILE"
+    )]
     gateway_tls_key_file: Option<PathBuf>,
 
     /// Address of the HTTP API; loopback, as nobody can authenticate to it yet.
@@ -295,7 +305,8 @@ impl Flags {
         self.addresses_differ()?;
         let storage = self.storage()?;
         let redis = self.redis_url_file.as_deref().map(|path| {
-            let url = read_url("redis-url-file", path, "a redis:// or rediss:// URL", &["redis://", "rediss://"])?;
+            let url =
+                read_url("redis-url-file", path, "a redis:// or rediss:// URL", &["redis://", "rediss://"])?;
             Ok(Redis { url, prefix: self.redis_prefix.clone() })
         });
         Ok(Config {
@@ -363,8 +374,11 @@ fn read_url(
     expected: &'static str,
     schemes: &[&str],
 ) -> Result<String, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Unreadable { flag, path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        flag,
+        path: path.to_owned(),
+        source,
+    })?;
     let url = text.trim();
     let wrong = |found: String| ConfigError::NotAUrl { flag, path: path.to_owned(), expected, found };
     if url.is_empty() {
@@ -376,7 +390,8 @@ fn read_url(
     let Some(rest) = schemes.iter().find_map(|scheme| url.strip_prefix(scheme)) else {
         // A scheme is no secret; anything else might be one.
         let scheme = url.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| {
-            scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+            scheme.len() <= 16
+                && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
         });
         return Err(wrong(match scheme {
             Some(scheme) => format!("its scheme is {scheme}://"),
@@ -411,7 +426,9 @@ fn parse_service_account(text: &str) -> Result<ServiceAccount, String> {
 /// A sentence that says what is allowed.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || {
-        format!("{text:?} is not a span of time; write a number and a unit (ms, s, m, h, d), for example 90s or 1h30m")
+        format!(
+            "{text:?} is not a span of time; write a number and a unit (ms, s, m, h, d), for example 90s or 1h30m"
+        )
     };
     let mut rest = text;
     let mut millis: u64 = 0;
@@ -444,7 +461,8 @@ mod tests {
     use super::*;
 
     fn config(flags: &[&str]) -> Result<Config, String> {
-        let cli = Cli::try_parse_from(std::iter::once(&"operator").chain(flags)).map_err(|e| e.to_string())?;
+        let cli =
+            Cli::try_parse_from(std::iter::once(&"operator").chain(flags)).map_err(|e| e.to_string())?;
         cli.flags.into_config().map_err(|error| error.to_string())
     }
 
@@ -470,7 +488,8 @@ mod tests {
 
     #[test]
     fn the_api_stays_on_loopback() {
-        let error = config(&["--storage", "embedded", "--data-dir", "/x", "--api-listen", "0.0.0.0:80"]).unwrap_err();
+        let error =
+            config(&["--storage", "embedded", "--data-dir", "/x", "--api-listen", "0.0.0.0:80"]).unwrap_err();
         assert!(error.contains("--api-listen 0.0.0.0:80 is not a loopback address"), "{error}");
     }
 
@@ -485,7 +504,9 @@ mod tests {
         let good = file("mongodb://user:secret@db/\n");
         let path = good.path().to_str().unwrap();
         let config = config(&["--mongodb-url-file", path]).unwrap();
-        assert!(matches!(&config.storage, Storage::Mongodb { url, .. } if url == "mongodb://user:secret@db/"));
+        assert!(
+            matches!(&config.storage, Storage::Mongodb { url, .. } if url == "mongodb://user:secret@db/")
+        );
         assert!(!format!("{config:?}").contains("secret"));
     }
 
@@ -512,7 +533,9 @@ mod tests {
     fn spans_of_time_have_units() {
         assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_secs(5400));
         assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
-        for bad in ["", "5", "5 minutes", "-1s", "1s1m", "1s1s", "99999999999999999999d", "999999999999999d", "s"] {
+        for bad in
+            ["", "5", "5 minutes", "-1s", "1s1m", "1s1s", "99999999999999999999d", "999999999999999d", "s"]
+        {
             assert!(parse_duration(bad).is_err(), "{bad:?} was accepted");
         }
     }

@@ -62,7 +62,8 @@ impl Events {
 
 /// An event of a kind that is known; others are passed over, so that a newer server can say more.
 fn event(kind: &str, data: &str) -> Result<Option<Event>, Failure> {
-    let value = || serde_json::from_str(data).map_err(|error| Failure::new(format!("unreadable event: {error}")));
+    let value =
+        || serde_json::from_str(data).map_err(|error| Failure::new(format!("unreadable event: {error}")));
     Ok(match kind {
         "task" => Some(Event::Task(value()?)),
         "deleted" => Some(Event::Deleted(value()?)),

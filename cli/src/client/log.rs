@@ -93,7 +93,8 @@ impl LogLines {
     pub(crate) async fn next(&mut self) -> Result<Option<LogItem>, Failure> {
         loop {
             let Some(text) = self.0.next().await? else { return Ok(None) };
-            let unreadable = |error: &dyn std::fmt::Display| Failure::new(format!("unreadable record of a log: {error}"));
+            let unreadable =
+                |error: &dyn std::fmt::Display| Failure::new(format!("unreadable record of a log: {error}"));
             let line: Line = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
             let end = line.position.saturating_add(line.len);
             match (line.kind.as_str(), line.stream, line.dropped) {
@@ -101,7 +102,8 @@ impl LogLines {
                     return Ok(Some(LogItem::Hole { stream, len: line.len, why, end }));
                 }
                 ("record", Some(stream), None) => {
-                    let data = STANDARD.decode(line.data.unwrap_or_default()).map_err(|error| unreadable(&error))?;
+                    let data =
+                        STANDARD.decode(line.data.unwrap_or_default()).map_err(|error| unreadable(&error))?;
                     return Ok(Some(LogItem::Bytes { stream, at_micros: line.at_micros, data, end }));
                 }
                 ("end", _, _) => return Ok(Some(if line.ended { LogItem::End } else { LogItem::Pause })),

@@ -65,7 +65,12 @@ impl Client {
     }
 
     /// Every item of a list, page after page, at most `most`.
-    pub(crate) async fn list(&self, path: &str, mut query: Query, most: usize) -> Result<Vec<Value>, Failure> {
+    pub(crate) async fn list(
+        &self,
+        path: &str,
+        mut query: Query,
+        most: usize,
+    ) -> Result<Vec<Value>, Failure> {
         let mut items = Vec::new();
         query.add("limit", most.clamp(1, 500));
         let mut page: Option<String> = None;
@@ -85,10 +90,16 @@ impl Client {
     }
 
     /// A request with or without a JSON body.
-    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Reply, Failure> {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Reply, Failure> {
         let response = self.send(method, path, body).await?;
         let status = response.status();
-        let result = response.headers().get("sentinel-result").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let result =
+            response.headers().get("sentinel-result").and_then(|v| v.to_str().ok()).map(str::to_owned);
         let bytes = Limited::new(response.into_body(), MAX_ANSWER)
             .collect()
             .await
@@ -106,7 +117,12 @@ impl Client {
     }
 
     /// Sends, and gives the answer once it has begun; an error answer is a [`Failure`] with the server's sentence.
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response<Incoming>, Failure> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, Failure> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.server.base()))
@@ -160,7 +176,9 @@ async fn refusal(server: &Server, response: Response<Incoming>) -> Failure {
             .hint("Is it a Sentinel Node API? Say which with --server.");
     };
     let code = match status {
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::UNSUPPORTED_MEDIA_TYPE => USAGE,
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            USAGE
+        }
         _ => FAILED,
     };
     let mut message = message.to_owned();
@@ -168,7 +186,11 @@ async fn refusal(server: &Server, response: Response<Incoming>) -> Failure {
         let lines = problems.iter().map(|problem| {
             let text = |key: &str| problem[key].as_str().unwrap_or("").to_owned();
             let (field, value, allowed) = (text("field"), text("value"), text("allowed"));
-            if value.is_empty() { format!("\n  {field} {allowed}") } else { format!("\n  {field} is {value}; it {allowed}") }
+            if value.is_empty() {
+                format!("\n  {field} {allowed}")
+            } else {
+                format!("\n  {field} is {value}; it {allowed}")
+            }
         });
         let before = message.split_once(" is not valid: ").map_or(message.as_str(), |(what, _)| what);
         message = format!("{before} has {} problems:{}", problems.len(), lines.collect::<String>());

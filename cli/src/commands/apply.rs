@@ -95,7 +95,10 @@ pub(crate) fn read_path(path: &Path, namespace: &str) -> Vec<(PathBuf, Result<Ve
     match files_in(path) {
         Err(error) => vec![(path.to_owned(), Err(format!("failed to read the directory: {error}")))],
         Ok(files) if files.is_empty() => {
-            vec![(path.to_owned(), Err("holds no Task: there is no .yaml, .yml or .json file in it".to_owned()))]
+            vec![(
+                path.to_owned(),
+                Err("holds no Task: there is no .yaml, .yml or .json file in it".to_owned()),
+            )]
         }
         Ok(files) => files
             .into_iter()
@@ -123,7 +126,9 @@ pub(crate) fn files_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// Whether a file of a directory is looked into, by its name. Hidden files are those of editors.
 pub(crate) fn may_hold_tasks(path: &Path) -> bool {
     let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-    let known = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json");
+    let known = path
+        .extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json");
     known && !hidden
 }
 
@@ -138,14 +143,15 @@ pub(crate) fn read_file(path: &Path, namespace: &str) -> Result<Vec<FileTask>, S
 }
 
 fn parse(bytes: &[u8], namespace: &str) -> Result<Vec<FileTask>, String> {
-    let tasks = sentinel_operator::resource::manifest::read_bytes(bytes).map_err(|error| error.to_string())?;
+    let tasks =
+        sentinel_operator::resource::manifest::read_bytes(bytes).map_err(|error| error.to_string())?;
     tasks
         .into_iter()
         .map(|mut task| {
             let namespace = task.metadata.namespace.get_or_insert_with(|| namespace.to_owned()).clone();
             let name = task.metadata.name.clone().unwrap_or_default();
-            let object =
-                serde_json::to_value(&task).map_err(|error| format!("failed to write {name} as JSON: {error}"))?;
+            let object = serde_json::to_value(&task)
+                .map_err(|error| format!("failed to write {name} as JSON: {error}"))?;
             Ok(FileTask { namespace, name, object })
         })
         .collect()
@@ -173,11 +179,17 @@ mod tests {
     fn every_problem_of_every_file_is_listed() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("empty.yaml"), "# nothing\n").unwrap();
-        std::fs::write(directory.path().join("pod.yaml"), "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n").unwrap();
+        std::fs::write(directory.path().join("pod.yaml"), "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n")
+            .unwrap();
         std::fs::write(directory.path().join("good.yaml"), HELLO).unwrap();
         let failure = read_all(&[directory.path().to_owned(), "/nowhere.yaml".into()], "ns").unwrap_err();
         assert_eq!(failure.code, crate::exit::USAGE);
-        for expected in ["3 problems", "empty.yaml: holds no Task", "pod.yaml: document 1", "/nowhere.yaml: there is no such file"] {
+        for expected in [
+            "3 problems",
+            "empty.yaml: holds no Task",
+            "pod.yaml: document 1",
+            "/nowhere.yaml: there is no such file",
+        ] {
             assert!(failure.message.contains(expected), "{expected:?} is not in {}", failure.message);
         }
     }

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::wait::{until, What};
+use super::wait::{What, until};
 use crate::args::CancelArgs;
 use crate::client::{Client, Query, task_path};
 use crate::exit::{Ended, Failure, OK};

@@ -3,15 +3,18 @@
 use http::Method;
 
 use super::apply::read_all;
-use super::wait::{until, What};
+use super::wait::{What, until};
 use crate::args::DeleteArgs;
 use crate::client::{Client, task_path};
 use crate::exit::{Ended, Failure, OK};
 use crate::output::format::{note, print};
 
 pub(super) async fn perform(client: &Client, namespace: &str, args: &DeleteArgs) -> Ended {
-    let mut wanted: Vec<(String, String)> =
-        args.tasks.iter().map(|name| (namespace.to_owned(), name.trim_start_matches("task/").to_owned())).collect();
+    let mut wanted: Vec<(String, String)> = args
+        .tasks
+        .iter()
+        .map(|name| (namespace.to_owned(), name.trim_start_matches("task/").to_owned()))
+        .collect();
     for task in read_all(&args.filename, namespace)? {
         wanted.push((task.namespace, task.name));
     }

@@ -35,7 +35,9 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &GetArgs) ->
             None => {
                 let query = executions_query(wanted, scope);
                 let items = client.list("/api/v1/executions", query, args.limit as usize).await?;
-                show(items, args.output, "executions", scope, &|items, wide| executions(items, wide, scope.is_none()))
+                show(items, args.output, "executions", scope, &|items, wide| {
+                    executions(items, wide, scope.is_none())
+                })
             }
         },
     }
@@ -125,8 +127,12 @@ fn runs(items: &[Value], wide: bool, with_namespace: bool) -> Table {
     let mut table = Table::new(&heads);
     for item in items {
         let text = |key: &str| item[key].as_str().unwrap_or("");
-        let outcomes: Vec<(&String, u64)> =
-            item["outcomes"].as_object().into_iter().flatten().map(|(k, v)| (k, v.as_u64().unwrap_or(0))).collect();
+        let outcomes: Vec<(&String, u64)> = item["outcomes"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k, v.as_u64().unwrap_or(0)))
+            .collect();
         let mut row = vec![
             Cell::new(text("task")),
             item["run"].to_string().into(),
@@ -223,7 +229,11 @@ async fn one_task(client: &Client, namespace: &str, name: &str, output: Format) 
             if !nodes.is_empty() {
                 print(&format!("\n{}", nodes.render(To::Out)))?;
             }
-            let left = task.status.run.map_or(0, |run| run.target_count).saturating_sub(task.status.nodes.len() as u64);
+            let left = task
+                .status
+                .run
+                .map_or(0, |run| run.target_count)
+                .saturating_sub(task.status.nodes.len() as u64);
             if left > 0 {
                 print(&format!("and {left} more: sentinel get executions --task {name}\n"))?;
             }
@@ -236,9 +246,8 @@ async fn one_task(client: &Client, namespace: &str, name: &str, output: Format) 
 fn why(task: &Task) -> Option<String> {
     let refused = task.condition("Accepted").filter(|condition| condition.status == "False");
     let kinds = ["Stalled", "Suspended", "Degraded", "Reconciling"];
-    let current = || {
-        kinds.iter().find_map(|kind| task.condition(kind).filter(|condition| condition.status == "True"))
-    };
+    let current =
+        || kinds.iter().find_map(|kind| task.condition(kind).filter(|condition| condition.status == "True"));
     let condition = refused.or_else(current)?;
     (!condition.message.is_empty()).then(|| format!("{}: {}", condition.reason, condition.message))
 }

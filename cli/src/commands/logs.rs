@@ -57,7 +57,9 @@ async fn of_task(client: &Client, namespace: &str, name: &str, args: &LogsArgs, 
         Ok(value) => Some(Task::of(&value)),
         // The Task may be gone and its output still be kept.
         Err(failure) if args.run.is_some() && failure.message.contains("no Task") => None,
-        Err(failure) if failure.message.contains("no Task") => return of_past(client, namespace, name, None, &only, prefixed, look, failure).await,
+        Err(failure) if failure.message.contains("no Task") => {
+            return of_past(client, namespace, name, None, &only, prefixed, look, failure).await;
+        }
         Err(failure) => return Err(failure),
     };
     let latest = current.as_ref().and_then(|task| task.status.run.as_ref()).map(|run| run.number);
@@ -107,7 +109,9 @@ async fn of_past(
     let mut items = client.list("/api/v1/executions", query, usize::MAX).await?;
     // Those of one Task and one Run: the newest, where none was named.
     let newest = items.first().map(|item| (item["taskUid"].clone(), item["run"].clone()));
-    items.retain(|item| newest.as_ref().is_some_and(|(uid, run)| item["taskUid"] == *uid && item["run"] == *run));
+    items.retain(|item| {
+        newest.as_ref().is_some_and(|(uid, run)| item["taskUid"] == *uid && item["run"] == *run)
+    });
     let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
     let nodes: Vec<(String, String)> = items
         .iter()
@@ -124,8 +128,11 @@ async fn of_past(
     let width = nodes.iter().map(|(_, node)| node.len()).max().unwrap_or(0);
     let many = nodes.len() > 1;
     for (path, node) in nodes {
-        let prefix =
-            if prefixed.unwrap_or(many) { Prefix::Node { name: node, origin: None, width } } else { Prefix::None };
+        let prefix = if prefixed.unwrap_or(many) {
+            Prefix::Node { name: node, origin: None, width }
+        } else {
+            Prefix::None
+        };
         NodeLog { client: client.clone(), path, prefix, look }.print().await?;
     }
     Ok(OK)

@@ -49,7 +49,9 @@ fn table(nodes: &[Value], wide: bool) -> Table {
             Cell::node(node["name"].as_str().unwrap_or("")),
             Cell::state(reachable),
             Cell::new(time::ago(node["lastHeardAt"].as_str())),
-            Cell::new(metrics["cpuPercent"].as_f64().map(|percent| format!("{percent:.0}%")).unwrap_or_default()),
+            Cell::new(
+                metrics["cpuPercent"].as_f64().map(|percent| format!("{percent:.0}%")).unwrap_or_default(),
+            ),
             Cell::new(of(number("memoryUsed"), number("memoryTotal"))),
             Cell::new(metrics["load"][0].as_f64().map(|load| format!("{load:.2}")).unwrap_or_default()),
             Cell::new(fullest_disk(metrics)),
@@ -65,7 +67,10 @@ fn table(nodes: &[Value], wide: bool) -> Table {
                 Cell::new(words.collect::<Vec<_>>().join(",")),
                 Cell::new(number("spooled").map(time::bytes).unwrap_or_default()),
                 Cell::new(
-                    labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect::<Vec<_>>().join(","),
+                    labels
+                        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
+                        .collect::<Vec<_>>()
+                        .join(","),
                 ),
             ]);
         }

@@ -176,7 +176,10 @@ fn parse_selector(text: &str) -> Result<Value, Failure> {
         let part = part.trim();
         let expression = |key: &str, operator: &str, values: Vec<&str>| {
             let key = key.trim();
-            if key.is_empty() || key.contains(char::is_whitespace) || values.iter().any(|v| v.contains(char::is_whitespace)) {
+            if key.is_empty()
+                || key.contains(char::is_whitespace)
+                || values.iter().any(|v| v.contains(char::is_whitespace))
+            {
                 return Err(wrong(part));
             }
             let mut expression = json!({"key": key, "operator": operator});
@@ -263,7 +266,8 @@ mod tests {
     fn made_up_names_differ_and_are_names() {
         let names: BTreeSet<String> = (0..100).map(|_| made_up_name()).collect();
         assert!(names.len() > 95);
-        assert!(names.iter().all(|name| name.len() == 12 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')));
+        assert!(names.iter().all(|name| name.len() == 12
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')));
     }
 
     #[test]

@@ -26,7 +26,12 @@ pub(super) struct Console {
 
 /// Begins to print. Runs that are over already are not printed again.
 pub(super) async fn start(client: &Client) -> Result<Console, Failure> {
-    let mut printing = Printing { client: client.clone(), seen: HashMap::new(), refused: HashMap::new(), runs: JoinSet::new() };
+    let mut printing = Printing {
+        client: client.clone(),
+        seen: HashMap::new(),
+        refused: HashMap::new(),
+        runs: JoinSet::new(),
+    };
     let mut events = client.all_events().await?;
     while let Some(event) = events.next().await? {
         match event {

@@ -94,7 +94,8 @@ impl Files {
             let _ = bell.try_send(());
         })?;
         for path in &self.paths {
-            let directory = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(Path::new(".")) };
+            let directory =
+                if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(Path::new(".")) };
             let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
             watcher.watch(directory, RecursiveMode::NonRecursive)?;
         }
@@ -120,9 +121,15 @@ impl Files {
             }
             match read {
                 Err(_) if !path.exists() => {
-                    say(&format!("{} is gone; {}", path.display(), before.map_or_else(String::new, Known::stays)));
+                    say(&format!(
+                        "{} is gone; {}",
+                        path.display(),
+                        before.map_or_else(String::new, Known::stays)
+                    ));
                 }
-                Err(problem) => say_bad(&format!("{}: {problem}; what was applied before stays", path.display())),
+                Err(problem) => {
+                    say_bad(&format!("{}: {problem}; what was applied before stays", path.display()))
+                }
                 Ok(tasks) => self.apply_changed(&tasks, before.cloned().as_ref()).await,
             }
             self.known.insert(path, now);
@@ -148,7 +155,9 @@ impl Files {
         }
         for (namespace, name, _) in before {
             if !tasks.iter().any(|task| task.namespace == *namespace && task.name == *name) {
-                say(&format!("{namespace}/{name} is no longer in its file; it stays (sentinel delete {name})"));
+                say(&format!(
+                    "{namespace}/{name} is no longer in its file; it stays (sentinel delete {name})"
+                ));
             }
         }
     }

@@ -50,8 +50,10 @@ pub(crate) async fn perform(args: DevArgs, namespace: &str) -> Ended {
     let state = State::open(args.state.as_deref())?;
     let clock = Clock::system();
     let tokens = StaticTokens::new();
-    let cluster = EmbeddedCluster::in_directory(&state.path().join("cluster"), clock.clone())
-        .map_err(|error| Failure::new(format!("failed to open the Tasks kept in {}: {error}", state.shown())))?;
+    let cluster =
+        EmbeddedCluster::in_directory(&state.path().join("cluster"), clock.clone()).map_err(|error| {
+            Failure::new(format!("failed to open the Tasks kept in {}: {error}", state.shown()))
+        })?;
     let nodes = Nodes::plan(args.nodes)?;
     cluster.set_nodes(nodes.facts());
 
@@ -166,7 +168,10 @@ fn banner(client: &Client, nodes: &Nodes, state: &State) {
         format!("  Nodes  {}", nodes.shown()),
         format!("  State  {}", state.shown()),
         "Try, in another terminal:".to_owned(),
-        command(&format!("sentinel{flag} run{} -- uname -a", nodes.run_flag()), "run a command, see its output"),
+        command(
+            &format!("sentinel{flag} run{} -- uname -a", nodes.run_flag()),
+            "run a command, see its output",
+        ),
         command(&format!("sentinel{flag} get tasks"), "what there is, and how it stands"),
         command(&format!("sentinel{flag} logs -f NAME"), "the output of a Task"),
         command(&format!("sentinel{flag} nodes"), "how the nodes do"),

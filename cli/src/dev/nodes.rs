@@ -117,7 +117,8 @@ impl Nodes {
             agents.set.spawn(async move {
                 let ended = sentinel_node_agent::run(config, stop.cancelled_owned()).await;
                 if let Err(error) = &ended {
-                    let cause = std::error::Error::source(error).map(|c| format!(": {c}")).unwrap_or_default();
+                    let cause =
+                        std::error::Error::source(error).map(|c| format!(": {c}")).unwrap_or_default();
                     note(&format!("sentinel: the agent of {name} has failed: {error}{cause}"));
                 }
                 (name, ended)
@@ -139,8 +140,12 @@ impl Nodes {
             }
         };
         tokio::time::timeout(HERE_WITHIN, here).await.unwrap_or_else(|_| {
-            Err(Failure::new(format!("the agent of {} did not connect within {} s", self.local, HERE_WITHIN.as_secs()))
-                .hint("See why with: --log info"))
+            Err(Failure::new(format!(
+                "the agent of {} did not connect within {} s",
+                self.local,
+                HERE_WITHIN.as_secs()
+            ))
+            .hint("See why with: --log info"))
         })
     }
 }
@@ -193,9 +198,12 @@ mod tests {
 
     #[test]
     fn any_host_name_becomes_the_name_of_a_node() {
-        for (host, expected) in
-            [("My_Laptop.local", "my-laptop.local"), ("-a-..b-", "a.b"), ("", "localhost"), ("日本", "localhost")]
-        {
+        for (host, expected) in [
+            ("My_Laptop.local", "my-laptop.local"),
+            ("-a-..b-", "a.b"),
+            ("", "localhost"),
+            ("日本", "localhost"),
+        ] {
             assert_eq!(as_name(host), expected);
             assert!(NodeName::new(as_name(host)).is_ok());
         }
@@ -204,10 +212,12 @@ mod tests {
 
     #[test]
     fn simulated_nodes_can_be_told_apart_by_labels() {
-        let nodes = Nodes { local: NodeName::new("here").unwrap(), simulated: Nodes::plan(4).unwrap().simulated };
+        let nodes =
+            Nodes { local: NodeName::new("here").unwrap(), simulated: Nodes::plan(4).unwrap().simulated };
         let facts = nodes.facts();
         assert_eq!(facts.len(), 5);
-        let web = facts.values().filter(|node| node.labels.get("pool").is_some_and(|pool| pool == "web")).count();
+        let web =
+            facts.values().filter(|node| node.labels.get("pool").is_some_and(|pool| pool == "web")).count();
         assert_eq!(web, 2);
     }
 }

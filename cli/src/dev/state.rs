@@ -25,7 +25,10 @@ impl State {
         match given {
             Some(path) => {
                 let failed = |error: std::io::Error| {
-                    Failure::usage(format!("--state {}: failed to use the directory: {error}", path.display()))
+                    Failure::usage(format!(
+                        "--state {}: failed to use the directory: {error}",
+                        path.display()
+                    ))
                 };
                 private().recursive(true).create(path).map_err(failed)?;
                 let path = path.canonicalize().map_err(failed)?;

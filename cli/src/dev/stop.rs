@@ -33,7 +33,10 @@ pub(super) async fn end_commands(client: &Client) -> Result<(), Failure> {
     let named: Vec<String> = tasks.iter().take(NAMED).map(Task::full_name).collect();
     let more = tasks.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    note(&format!("\nEnding; what still runs is cancelled: {}{more}. Ctrl-C again does not wait.", named.join(", ")));
+    note(&format!(
+        "\nEnding; what still runs is cancelled: {}{more}. Ctrl-C again does not wait.",
+        named.join(", ")
+    ));
     for task in &tasks {
         // It may have ended by itself meanwhile; the wait below finds out.
         let _ = cancel::request(client, &task.metadata.namespace, &task.metadata.name, None).await;

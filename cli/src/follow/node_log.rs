@@ -125,7 +125,8 @@ struct Timestamps {
 
 impl Timestamps {
     fn before_each_line(&mut self, stream: Stream, at_micros: i64, data: &[u8]) -> Vec<u8> {
-        let time = Timestamp::from_microsecond(at_micros).map_or_else(|_| "?".to_owned(), |time| format!("{time:.6}"));
+        let time = Timestamp::from_microsecond(at_micros)
+            .map_or_else(|_| "?".to_owned(), |time| format!("{time:.6}"));
         let inside = &mut self.inside[lane(stream)];
         let mut text = Vec::with_capacity(data.len() + 32);
         for line in data.split_inclusive(|byte| *byte == b'\n') {

@@ -83,7 +83,11 @@ pub(crate) async fn follow(subject: Subject) -> Result<Followed, Failure> {
 }
 
 /// Looks at events until the Run is over; `None` when the stream ended before.
-async fn watch(subject: &Subject, logs: &mut Logs, seen: &mut Option<Task>) -> Result<Option<Followed>, Failure> {
+async fn watch(
+    subject: &Subject,
+    logs: &mut Logs,
+    seen: &mut Option<Task>,
+) -> Result<Option<Followed>, Failure> {
     let mut events: Events = subject.client.task_events(&subject.namespace, &subject.name).await?;
     while let Some(event) = events.next().await? {
         match event {
@@ -116,7 +120,9 @@ async fn look(subject: &Subject, logs: &mut Logs, task: &Task) -> Result<Option<
     {
         return Ok(Some(Followed { task: task.clone(), run: None }));
     }
-    let Some(current) = task.status.run.clone().filter(|current| current.number == run) else { return Ok(None) };
+    let Some(current) = task.status.run.clone().filter(|current| current.number == run) else {
+        return Ok(None);
+    };
     logs.open(task, &current).await?;
     let over = current.verdict.is_some() || current.finished_at.is_some();
     Ok(over.then(|| Followed { task: task.clone(), run: Some(current) }))
@@ -127,7 +133,9 @@ fn wanted(which: &Which, task: &Task) -> Option<u32> {
     let current = task.status.run.as_ref().map(|run| run.number);
     match which {
         Which::Number(number) => Some(*number),
-        Which::Latest => current.filter(|_| task.status.observed_generation == Some(task.metadata.generation)),
+        Which::Latest => {
+            current.filter(|_| task.status.observed_generation == Some(task.metadata.generation))
+        }
         Which::OfToken(token) => current.filter(|_| task.status.handled.rerun.as_deref() == Some(token)),
     }
 }

@@ -44,7 +44,8 @@ pub(crate) fn summarize(followed: &Followed) {
         Standing::Failed(why) if run.target_count == 0 => format!(": {why}"),
         _ => String::new(),
     };
-    let painted = Paint::state(verdict).map_or_else(|| verdict.to_owned(), |paint| paint.on(To::Err, verdict));
+    let painted =
+        Paint::state(verdict).map_or_else(|| verdict.to_owned(), |paint| paint.on(To::Err, verdict));
     note(&format!(
         "{} {} run {}: {painted}, {}{took}",
         Paint::Faint.on(To::Err, "sentinel:"),
@@ -103,7 +104,8 @@ async fn code_of(client: &Client, task: &Task, run: u32, node: &Node) -> Result<
             _ => 126,
         },
         "Signaled" => {
-            let path = format!("/api/v1/executions/{}/{run}/{}", escape(&task.metadata.uid), escape(&node.node));
+            let path =
+                format!("/api/v1/executions/{}/{run}/{}", escape(&task.metadata.uid), escape(&node.node));
             signal(&client.get(&path).await?)
         }
         "OomKilled" => 128 + 9,

@@ -88,8 +88,9 @@ impl Paint {
             "Succeeded" | "Complete" | "Ready" | "yes" => Self::Good,
             "Running" | "Dispatched" | "Reconciling" | "WaitingForNode" => Self::Busy,
             "" | "-" | "Pending" | "Suspended" | "NotStarted" | "Skipped" => Self::Faint,
-            "Failed" | "Signaled" | "StartFailed" | "StartTimedOut" | "TimedOut" | "IdleTimedOut" | "OomKilled"
-            | "Cancelled" | "CancelFailed" | "Refused" | "Interrupted" | "Lost" | "Invalid" | "no" => Self::Bad,
+            "Failed" | "Signaled" | "StartFailed" | "StartTimedOut" | "TimedOut" | "IdleTimedOut"
+            | "OomKilled" | "Cancelled" | "CancelFailed" | "Refused" | "Interrupted" | "Lost" | "Invalid"
+            | "no" => Self::Bad,
             _ => return None,
         })
     }

@@ -41,7 +41,11 @@ impl Escaper {
 
     /// What is left when no more comes.
     pub(crate) fn finish(&mut self) -> String {
-        if std::mem::take(&mut self.cut).is_empty() { String::new() } else { char::REPLACEMENT_CHARACTER.to_string() }
+        if std::mem::take(&mut self.cut).is_empty() {
+            String::new()
+        } else {
+            char::REPLACEMENT_CHARACTER.to_string()
+        }
     }
 }
 

@@ -55,8 +55,13 @@ impl Printer {
             prefix: match &prefix {
                 Prefix::None => String::new(),
                 Prefix::Node { name, origin, width } => {
-                    let whole = origin.as_ref().map_or_else(|| name.clone(), |origin| format!("{name} {origin}"));
-                    format!("{} {} ", Paint::node(name).on(to, &format!("{whole:<width$}")), Paint::Faint.on(to, "|"))
+                    let whole =
+                        origin.as_ref().map_or_else(|| name.clone(), |origin| format!("{name} {origin}"));
+                    format!(
+                        "{} {} ",
+                        Paint::node(name).on(to, &format!("{whole:<width$}")),
+                        Paint::Faint.on(to, "|")
+                    )
                 }
             },
             line: Vec::new(),

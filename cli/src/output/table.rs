@@ -76,8 +76,11 @@ impl Table {
             })
             .collect();
         let mut text = String::new();
-        let heads: Vec<Cell> =
-            self.heads.iter().map(|head| Cell { text: (*head).to_owned(), paint: Some(Paint::Faint) }).collect();
+        let heads: Vec<Cell> = self
+            .heads
+            .iter()
+            .map(|head| Cell { text: (*head).to_owned(), paint: Some(Paint::Faint) })
+            .collect();
         for row in std::iter::once(&heads).chain(&self.rows) {
             for (column, cell) in row.iter().enumerate() {
                 let painted = cell.paint.map_or_else(|| cell.text.clone(), |paint| paint.on(to, &cell.text));
@@ -99,8 +102,15 @@ fn width(text: &str) -> usize {
     text.chars()
         .map(|c| match c as u32 {
             0x300..=0x36f => 0,
-            0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f
-            | 0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x1f300..=0x1faff | 0x20000..=0x3fffd => 2,
+            0x1100..=0x115f
+            | 0x2e80..=0xa4cf
+            | 0xac00..=0xd7a3
+            | 0xf900..=0xfaff
+            | 0xfe30..=0xfe6f
+            | 0xff00..=0xff60
+            | 0xffe0..=0xffe6
+            | 0x1f300..=0x1faff
+            | 0x20000..=0x3fffd => 2,
             _ => 1,
         })
         .sum()

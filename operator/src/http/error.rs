@@ -187,7 +187,10 @@ mod tests {
         let json = serde_json::to_value(&*error.body).unwrap();
         assert_eq!(error.status, StatusCode::BAD_REQUEST);
         assert_eq!(json["reason"], "InvalidQuery");
-        assert_eq!((&json["field"], &json["value"], &json["allowed"]), (&"limit".into(), &"0".into(), &"1 to 500".into()));
+        assert_eq!(
+            (&json["field"], &json["value"], &json["allowed"]),
+            (&"limit".into(), &"0".into(), &"1 to 500".into())
+        );
         assert!(json.get("problems").is_none());
     }
 
@@ -199,7 +202,8 @@ mod tests {
 
     #[test]
     fn several_problems_are_all_listed() {
-        let problem = |field: &str| Problem { field: field.into(), value: "1".into(), allowed: "must be 2".into() };
+        let problem =
+            |field: &str| Problem { field: field.into(), value: "1".into(), allowed: "must be 2".into() };
         let error = ApiError::invalid("Task a/b", vec![problem("x"), problem("y")]);
         assert_eq!(error.body.problems.len(), 2);
         assert!(error.body.message.contains("x is 1; it must be 2; y is 1"), "{}", error.body.message);

@@ -70,7 +70,9 @@ mod tests {
 
     #[test]
     fn this_host_is_answered() {
-        for host in ["localhost", "localhost:7980", "127.0.0.1:7980", "127.1.2.3", "[::1]:7980", "[::1]", "LOCALHOST"] {
+        for host in
+            ["localhost", "localhost:7980", "127.0.0.1:7980", "127.1.2.3", "[::1]:7980", "[::1]", "LOCALHOST"]
+        {
             assert_eq!(status(host, None), None, "{host}");
         }
         assert_eq!(status("localhost", Some("http://localhost:3000")), None);
@@ -78,10 +80,24 @@ mod tests {
 
     #[test]
     fn a_foreign_host_or_origin_is_refused() {
-        for host in ["evil.test", "localhost.evil.test", "127.0.0.1.evil.test:80", "10.0.0.1", "[::2]", "localhost:x", ""] {
+        for host in [
+            "evil.test",
+            "localhost.evil.test",
+            "127.0.0.1.evil.test:80",
+            "10.0.0.1",
+            "[::2]",
+            "localhost:x",
+            "",
+        ] {
             assert_eq!(status(host, None), Some(StatusCode::MISDIRECTED_REQUEST), "{host}");
         }
-        for origin in ["null", "http://evil.test", "http://localhost.evil.test", "file://", "https://localhost@evil.test"] {
+        for origin in [
+            "null",
+            "http://evil.test",
+            "http://localhost.evil.test",
+            "file://",
+            "https://localhost@evil.test",
+        ] {
             assert_eq!(status("localhost", Some(origin)), Some(StatusCode::FORBIDDEN), "{origin}");
         }
     }

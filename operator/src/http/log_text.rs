@@ -121,7 +121,8 @@ fn json(record: &LogRecord) -> Bytes {
 
 /// A node's time and a space, to the microsecond, in UTC.
 fn timestamp(at_micros: i64) -> String {
-    jiff::Timestamp::from_microsecond(at_micros).map_or_else(|_| "? ".to_owned(), |time| format!("{time:.6} "))
+    jiff::Timestamp::from_microsecond(at_micros)
+        .map_or_else(|_| "? ".to_owned(), |time| format!("{time:.6} "))
 }
 
 /// A moment as RFC 3339 in UTC; `None` when it lies outside the years that RFC 3339 has.
@@ -161,7 +162,8 @@ mod tests {
 
     #[test]
     fn text_is_the_bytes_of_the_command() {
-        let records = [record(Stream::Stdout, b"a\nb"), record(Stream::Stderr, b"!"), record(Stream::Stdout, b"c\n")];
+        let records =
+            [record(Stream::Stdout, b"a\nb"), record(Stream::Stderr, b"!"), record(Stream::Stdout, b"c\n")];
         assert_eq!(written(Format::Text(Timestamps::Hidden), None, &records), "a\nb!c\n");
         assert_eq!(written(Format::Text(Timestamps::Hidden), Some(Stream::Stdout), &records), "a\nbc\n");
     }
@@ -184,7 +186,8 @@ mod tests {
     #[test]
     fn json_has_the_bytes_in_base64_and_a_hole_has_none() {
         let text = written(Format::Json, None, &[record(Stream::Stderr, b"\xff\n"), hole(9)]);
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((lines[0]["stream"].as_str(), lines[0]["data"].as_str()), (Some("stderr"), Some("/wo=")));
         assert_eq!((lines[1]["dropped"].as_str(), lines[1].get("data")), (Some("limitReached"), None));
     }

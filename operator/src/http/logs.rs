@@ -34,8 +34,9 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     let from = query.read::<u64>("from", "a position: 0 to 18446744073709551615")?.unwrap_or(0);
     let only = query.word("stream", &[("stdout", OutputStream::Stdout), ("stderr", OutputStream::Stderr)])?;
     let timestamps = if query.is_set("timestamps")? { Timestamps::Shown } else { Timestamps::Hidden };
-    let format =
-        query.word("format", &[("text", Format::Text(timestamps)), ("json", Format::Json)])?.unwrap_or(Format::Text(timestamps));
+    let format = query
+        .word("format", &[("text", Format::Text(timestamps)), ("json", Format::Json)])?
+        .unwrap_or(Format::Text(timestamps));
     let number = query.read::<u32>("attempt", "the number of an Attempt, 1 or more")?;
 
     let attempt = attempt(api, &task, run, &node, number).await?;
@@ -44,11 +45,8 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         && from > end
     {
         let message = format!("position {from} lies behind the end of the log, {end}");
-        return Err(ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, Reason::PositionOutOfRange, message).at(
-            "from",
-            &from.to_string(),
-            format!("0 to {end}"),
-        ));
+        return Err(ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, Reason::PositionOutOfRange, message)
+            .at("from", &from.to_string(), format!("0 to {end}")));
     }
     let place = api.place()?;
     let records: Records = Box::pin(api.logs.open(attempt.clone(), from, follow));
@@ -85,7 +83,8 @@ async fn attempt(
     node: &NodeName,
     number: Option<u32>,
 ) -> Result<AttemptId, ApiError> {
-    let first = AttemptId { task: task.clone(), run, node: node.clone(), attempt: number.unwrap_or(1).max(1) };
+    let first =
+        AttemptId { task: task.clone(), run, node: node.clone(), attempt: number.unwrap_or(1).max(1) };
     if api.registry.report(&first).is_some() || is_target(api, &first) {
         return Ok(first);
     }
@@ -157,7 +156,9 @@ async fn ended_without_attempt(history: &dyn History, attempt: &AttemptId) -> bo
         ..crate::history::ExecutionQuery::default()
     };
     let found = history.executions(query).await;
-    found.is_ok_and(|page| page.items.first().is_some_and(|record| record.outcome.is_some() && record.attempt == 0))
+    found.is_ok_and(|page| {
+        page.items.first().is_some_and(|record| record.outcome.is_some() && record.attempt == 0)
+    })
 }
 
 /// A log on its way to its reader.

@@ -22,7 +22,8 @@ pub(super) fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
         let view = views.entry(agent.node.clone()).or_insert_with(|| bare(&agent.node));
         add_agent(api, view, &agent);
     }
-    let items = views.into_values().filter(|view| wanted.is_none_or(|wanted| view.reachable == wanted)).collect();
+    let items =
+        views.into_values().filter(|view| wanted.is_none_or(|wanted| view.reachable == wanted)).collect();
     Answer::json(&List { items, next: None })
 }
 
@@ -69,7 +70,8 @@ fn add_agent(api: &Api, view: &mut NodeView, agent: &AgentView) {
     if let Some(hello) = &agent.hello {
         view.agent_version = Some(hello.agent_version.clone());
         view.platform = Some(format!("{}/{} {}", hello.os, hello.arch, hello.kernel));
-        view.environments = hello.environments.iter().map(|environment| environment.as_str().to_owned()).collect();
+        view.environments =
+            hello.environments.iter().map(|environment| environment.as_str().to_owned()).collect();
         view.boot_id = Some(hello.boot_id.clone());
     }
     view.metrics = agent.sample.as_ref().map(|sample| sample.metrics.as_ref().clone());

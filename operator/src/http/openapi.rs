@@ -117,7 +117,9 @@ fn words(operation: Operation) -> Words {
         Operation::Events => ("events", "tasks", "The same of all Tasks.", "200"),
         Operation::ListRuns => ("listRuns", "executions", "Runs, newest first.", "200"),
         Operation::ListExecutions => ("listExecutions", "executions", "Executions, newest Run first.", "200"),
-        Operation::GetExecution => ("getExecution", "executions", "One Execution, with what it used and wrote.", "200"),
+        Operation::GetExecution => {
+            ("getExecution", "executions", "One Execution, with what it used and wrote.", "200")
+        }
         Operation::ExecutionLog => (
             "executionLog",
             "executions",
@@ -195,17 +197,27 @@ fn parameter(name: &str, place: &str) -> Value {
         "run" => (number(), "Number of the Run in its Task."),
         "node" => (text(), "Name of the node."),
         "attempt" => (number(), "Number of the Attempt; the latest unless said."),
-        "reachable" => (json!({"type": "boolean"}), "Only nodes that can be reached, or only those that cannot."),
+        "reachable" => {
+            (json!({"type": "boolean"}), "Only nodes that can be reached, or only those that cannot.")
+        }
         "phase" => (text(), "Only Tasks in this phase."),
         "outcome" => (text(), "Only Executions that ended so, for example Failed."),
-        "state" => (json!({"enum": ["Dispatched", "Running", "Ended"]}), "Only Executions that have come so far."),
-        "limit" => {
-            (json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100}), "Most items of a page.")
+        "state" => {
+            (json!({"enum": ["Dispatched", "Running", "Ended"]}), "Only Executions that have come so far.")
         }
+        "limit" => (
+            json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100}),
+            "Most items of a page.",
+        ),
         "page" => (text(), "The next of an earlier answer to the same question."),
-        "token" => (json!({"type": "string", "minLength": 1, "maxLength": 128}), "Any text not given before; made up unless said."),
+        "token" => (
+            json!({"type": "string", "minLength": 1, "maxLength": 128}),
+            "Any text not given before; made up unless said.",
+        ),
         "follow" => (switch(), "Whether to go on until the Attempt has ended."),
-        "from" => (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte wanted."),
+        "from" => {
+            (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte wanted.")
+        }
         "stream" => (json!({"enum": ["stdout", "stderr"]}), "Only this stream."),
         "timestamps" => (switch(), "Whether each line of text begins with the node's time."),
         "format" => (json!({"enum": ["text", "json"], "default": "text"}), "How the log is written."),
@@ -271,7 +283,8 @@ mod tests {
 
     #[test]
     fn operation_ids_are_unique() {
-        let ids: std::collections::BTreeSet<&str> = ROUTES.iter().map(|route| words(route.operation).id).collect();
+        let ids: std::collections::BTreeSet<&str> =
+            ROUTES.iter().map(|route| words(route.operation).id).collect();
         assert_eq!(ids.len(), ROUTES.len());
     }
 

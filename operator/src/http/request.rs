@@ -133,7 +133,9 @@ impl Query {
     /// # Errors
     /// 400 for any other word.
     pub fn is_set(&self, name: &str) -> Result<bool, ApiError> {
-        Ok(self.word(name, &[("true", true), ("false", false), ("1", true), ("0", false), ("", true)])?.unwrap_or(false))
+        Ok(self
+            .word(name, &[("true", true), ("false", false), ("1", true), ("0", false), ("", true)])?
+            .unwrap_or(false))
     }
 
     /// The size of a page.
@@ -181,7 +183,8 @@ mod tests {
 
     #[test]
     fn values_are_decoded_and_checked() {
-        let query = Query::parse("node=a%2Eb&follow&limit=500&from=-1", &["node", "follow", "limit", "from"]).unwrap();
+        let query = Query::parse("node=a%2Eb&follow&limit=500&from=-1", &["node", "follow", "limit", "from"])
+            .unwrap();
         assert_eq!(query.text("node"), Some("a.b"));
         assert!(query.is_set("follow").unwrap());
         assert_eq!(query.limit().unwrap(), 500);

@@ -173,11 +173,12 @@ fn part(raw: &str) -> Result<String, ApiError> {
 
 fn unreadable(raw: &str) -> ApiError {
     let allowed = "UTF-8 text without '/', '\\', NUL, '.' and '..', escaped as %XX";
-    ApiError::new(StatusCode::BAD_REQUEST, Reason::InvalidPath, format!("a part of the path is not {allowed}")).at(
-        "path",
-        raw,
-        allowed,
+    ApiError::new(
+        StatusCode::BAD_REQUEST,
+        Reason::InvalidPath,
+        format!("a part of the path is not {allowed}"),
     )
+    .at("path", raw, allowed)
 }
 
 /// Percent-decodes; `None` when an escape is cut or the result is no UTF-8.

@@ -123,7 +123,8 @@ pub(super) async fn delete(api: &Api, parts: &[String]) -> Result<Answer, ApiErr
 
 pub(super) async fn cancel(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
     let name = named(parts)?;
-    let wanted = query.read::<RunText>("run", "the number of a Run, 1 or more")?.map(|text| i64::from(text.0.0));
+    let wanted =
+        query.read::<RunText>("run", "the number of a Run, 1 or more")?.map(|text| i64::from(text.0.0));
     let task = find(api, &name).await?;
     let conflict = |message: String| ApiError::new(StatusCode::CONFLICT, Reason::Conflict, message);
     let Some(run) = task.status.as_ref().and_then(|status| status.run.as_ref()) else {
@@ -153,7 +154,8 @@ pub(super) async fn rerun(api: &Api, parts: &[String], query: &Query) -> Result<
     };
     let task = find(api, &name).await?;
     if task.annotations().get(RERUN) == Some(&token) {
-        let message = format!("Task {name} has been asked to run again with this token before; nothing is run");
+        let message =
+            format!("Task {name} has been asked to run again with this token before; nothing is run");
         return Err(ApiError::new(StatusCode::CONFLICT, Reason::Conflict, message).at(
             "token",
             &token,
@@ -225,16 +227,24 @@ fn named_error(name: &TaskRef, error: &ClusterError) -> ApiError {
 /// What a caller hears of the cluster's refusal.
 fn refused(error: &ClusterError) -> ApiError {
     match error {
-        ClusterError::Conflict { .. } => ApiError::new(StatusCode::CONFLICT, Reason::Conflict, error.to_string()),
+        ClusterError::Conflict { .. } => {
+            ApiError::new(StatusCode::CONFLICT, Reason::Conflict, error.to_string())
+        }
         ClusterError::Gone { .. } => ApiError::not_found(error.to_string()),
         ClusterError::Exists { .. } => {
             ApiError::new(StatusCode::CONFLICT, Reason::AlreadyExists, error.to_string())
         }
         ClusterError::Refused { code, .. } => {
             let status = StatusCode::from_u16(*code).ok().filter(StatusCode::is_client_error);
-            ApiError::new(status.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY), Reason::InvalidTask, error.to_string())
+            ApiError::new(
+                status.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY),
+                Reason::InvalidTask,
+                error.to_string(),
+            )
         }
-        ClusterError::TimedOut { .. } | ClusterError::Unavailable { .. } => ApiError::unavailable(error.to_string()),
+        ClusterError::TimedOut { .. } | ClusterError::Unavailable { .. } => {
+            ApiError::unavailable(error.to_string())
+        }
         ClusterError::TargetsDamaged { .. } => ApiError::internal(error.to_string()),
     }
 }
