@@ -18,7 +18,7 @@ use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions, E
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::history::{
     Answer, AttemptRecord, Entry, ExecutionQuery, ExecutionRecord, History, HistoryError, OutputSegment,
-    Page, RunQuery, RunRecord,
+    Page, RunQuery, RunRecord, Source,
 };
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
@@ -144,7 +144,10 @@ async fn a_record_is_called_archived_when_the_store_has_it() {
     let id = attempt_id("t", 1, "n");
     archiver.record(attempt_entry(&running(&id))).unwrap();
     archiver.record(Entry::Run(Box::new(run_record("t", 1)))).unwrap();
-    assert_eq!(next(&mut heard).await, Archived::Attempt { id: id.clone(), stage: Stage::Running });
+    assert_eq!(
+        next(&mut heard).await,
+        Archived::Attempt { id: id.clone(), stage: Stage::Running, source: Source::Agent }
+    );
     assert_eq!(door.attempt(id).await.unwrap().unwrap().stage, Stage::Running);
     assert!(matches!(next(&mut heard).await, Archived::Run { verdict: None, .. }));
     let status = archiver.status();
@@ -226,8 +229,14 @@ async fn only_the_latest_of_a_thing_waits_whatever_the_order() {
     archiver.record(attempt_entry(&running(&id))).unwrap();
     assert_eq!(archiver.status().queued_entries, 2);
     door.set(Mode::Open);
-    assert_eq!(next(&mut heard).await, Archived::Attempt { id: first, stage: Stage::Running });
-    assert_eq!(next(&mut heard).await, Archived::Attempt { id: id.clone(), stage: Stage::Ended });
+    assert_eq!(
+        next(&mut heard).await,
+        Archived::Attempt { id: first, stage: Stage::Running, source: Source::Agent }
+    );
+    assert_eq!(
+        next(&mut heard).await,
+        Archived::Attempt { id: id.clone(), stage: Stage::Ended, source: Source::Agent }
+    );
     assert_eq!(door.attempt(id.clone()).await.unwrap(), Some(ended(&id, Outcome::OomKilled)));
 }
 
@@ -307,7 +316,9 @@ async fn what_can_never_be_stored_is_named_and_takes_nobody_along() {
         words.push(next(&mut heard).await);
     }
     let has = |wanted: &dyn Fn(&Archived) -> bool| assert!(words.iter().any(wanted), "{words:?}");
-    has(&|word| *word == Archived::Attempt { id: good.clone(), stage: Stage::Running });
+    has(&|word| {
+        *word == Archived::Attempt { id: good.clone(), stage: Stage::Running, source: Source::Agent }
+    });
     has(&|word| *word == Archived::Output { attempt: good.clone(), end: 10 });
     has(&|word| matches!(word, Archived::RejectedEntry { message, .. } if message.contains("never")));
     has(&|word| matches!(word, Archived::RejectedOutput { attempt, .. } if *attempt == bad));

@@ -4,7 +4,7 @@ use sentinel_core::ledger::{RunStage, Told};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Report, Stage};
+use sentinel_protocol::to_operator::{Refused, Report, Stage};
 
 /// What an Attempt is part of, for its record in History.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub struct AttemptFacts {
 pub trait Books: Send + Sync + 'static {
     /// An agent says what one of its Attempts is. `None` when no ledger is open for its Run.
     fn report(&self, report: &Report) -> Option<Told>;
+
+    /// An agent declined a `Start`. `None` when no ledger is open for its Run.
+    fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told>;
 
     /// An agent has said all that it owns, before its Session counts as one.
     fn inventory(&self, node: &NodeName, session: &SessionId, reports: &[Report]);

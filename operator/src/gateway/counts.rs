@@ -29,6 +29,8 @@ pub struct GatewayMetrics {
     pub heartbeats: Counter,
     /// Reports and Inventory entries.
     pub reports: Counter,
+    /// `Start`s that agents declined.
+    pub declined: Counter,
     /// Reports about another node than the token's.
     pub foreign: Counter,
     /// Reports that contradict what an Attempt was started for.
@@ -87,6 +89,7 @@ impl GatewayMetrics {
             heartbeats: registry.counter("sentinel_gateway_heartbeats_total", "Heartbeats heard."),
             reports: registry
                 .counter("sentinel_gateway_reports_total", "Reports and Inventory entries heard."),
+            declined: registry.counter("sentinel_gateway_declined_total", "Starts that agents declined."),
             foreign: security("ForeignReport"),
             conflicts: security("SpecHashConflict"),
             strays: registry.counter(

@@ -1,11 +1,13 @@
 //! The fleet as the controller sees it, and the controller's ledgers as the gateway sees them.
 
-use sentinel_core::ledger::{RunStage, Told};
+use sentinel_core::ledger::{RunStage, Told, never_started};
 use sentinel_core::rollout::AgentFacts;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskUid};
+use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
+use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
-use sentinel_protocol::to_operator::{Report, Stage};
+use sentinel_protocol::to_operator::{Refused, Report, ReportedState, Stage};
 
 use super::books::{AttemptFacts, Books};
 use super::registry::Registry;
@@ -42,6 +44,13 @@ impl Fleet for Registry {
 impl Books for Ledgers {
     fn report(&self, report: &Report) -> Option<Told> {
         self.report(report)
+    }
+
+    fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told> {
+        let outcome = Outcome::Refused { refusal: refused.refusal.clone() };
+        let state = ReportedState::Ended(Box::new(never_started(outcome, at)));
+        let (attempt, spec_hash) = (refused.attempt.clone(), refused.spec_hash.clone());
+        self.report(&Report { attempt, spec_hash, state })
     }
 
     fn inventory(&self, node: &NodeName, session: &SessionId, reports: &[Report]) {

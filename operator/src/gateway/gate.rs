@@ -4,15 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use sentinel_core::ledger::Told;
 use sentinel_core::moment::Moment;
 use sentinel_protocol::ids::{AttemptId, NodeName, SessionId};
 use sentinel_protocol::limits::{DEAD_AFTER_MS, HEARTBEAT_MS, HELLO_WITHIN_MS};
 use sentinel_protocol::metrics::NodeMetrics;
-use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::SessionRefusal;
-use sentinel_protocol::to_operator::{
-    Ended, Heartbeat, Inventory, OutputSummary, Refused, Report, ReportedState, Usage,
-};
+use sentinel_protocol::to_operator::{Heartbeat, Inventory, Refused, Report};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -239,21 +237,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// A declined `Start` is an end like any other: nothing was started, and nothing will be.
-    pub(super) fn refused(&self, node: &NodeName, refused: Refused) -> Result<(), SessionRefusal> {
+    pub(super) fn refused(&self, node: &NodeName, refused: &Refused) -> Result<(), SessionRefusal> {
+        self.own(node, &refused.attempt)?;
+        self.0.counts.declined.add(1);
         tracing::info!(attempt = %refused.attempt, refusal = %refused.refusal, "an agent declined a Start");
-        let ended = Ended {
-            outcome: Outcome::Refused { refusal: refused.refusal },
-            started_at: None,
-            ended_at: self.0.parts.moments.now().wall,
-            usage: Usage::default(),
-            output: OutputSummary::default(),
-        };
-        let state = ReportedState::Ended(Box::new(ended));
-        let report = Report { attempt: refused.attempt, spec_hash: refused.spec_hash, state };
-        self.own(node, &report.attempt)?;
-        self.0.counts.reports.add(1);
-        self.0.parts.results.report(&report);
+        let now = self.0.parts.moments.now().wall;
+        if self.0.parts.books.refused(refused, now) == Some(Told::Conflict) {
+            self.0.counts.conflicts.add(1);
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 //! and, once they are durable, back as Acks ([`results`]). No decision is made here.
 //!
 //! In reading order: [`routes`] (the only file that names warp) → [`auth`] → [`session`] and [`output`] →
-//! [`registry`] and [`outbox`] → [`results`] → [`fleet`].
+//! [`registry`] and [`outbox`] → [`results`] and [`chores`] → [`fleet`] → [`strays`].
 
 pub mod auth;
 mod books;
@@ -22,6 +22,7 @@ pub mod registry;
 mod results;
 pub mod routes;
 mod session;
+pub mod strays;
 
 pub use self::auth::{AgentIdentity, AuthError, Authenticate, StaticTokens, TokenReviews, TokenRules};
 pub use self::books::{AttemptFacts, Books};

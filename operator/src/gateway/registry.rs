@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sentinel_core::moment::Moment;
 use sentinel_protocol::codec::encode_text;
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SessionId, TaskUid};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::metrics::NodeMetrics;
 use sentinel_protocol::refusal::SessionRefusal;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::ToAgent;
-use sentinel_protocol::to_operator::{Hello, Report};
+use sentinel_protocol::to_operator::{Hello, Report, Stage};
 
 use super::outbox::{Ending, Outbox};
 use crate::controller::fleet::Owned;
@@ -59,7 +59,15 @@ struct Live {
     session: SessionId,
     outbox: Arc<Outbox>,
     inventory: Inventory,
-    owned: BTreeMap<AttemptId, Report>,
+    owned: BTreeMap<AttemptId, Entry>,
+}
+
+/// An Attempt that an agent owns.
+#[derive(Debug)]
+struct Entry {
+    report: Report,
+    /// How much of it History holds, as far as was heard in this Session.
+    archived: Option<Stage>,
 }
 
 /// Whether an agent has said all that it owns.
@@ -95,6 +103,19 @@ pub struct AgentView {
     pub hello: Option<Arc<Hello>>,
     /// How its node did last.
     pub sample: Option<Sample>,
+}
+
+/// An Attempt that a connected agent owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedAttempt {
+    /// Which.
+    pub attempt: AttemptId,
+    /// Digest of the spec it was started for.
+    pub spec_hash: SpecHash,
+    /// How far it has come.
+    pub stage: Stage,
+    /// How much of it History holds, as far as was heard since its agent connected.
+    pub archived: Option<Stage>,
 }
 
 /// How a node did, and when.
@@ -180,8 +201,13 @@ impl Registry {
         let owned_of = |(name, node): &(NodeName, Arc<Node>)| {
             let state = node.lock();
             let live = state.live.as_ref().filter(|live| live.inventory == Inventory::Complete)?;
-            let reports =
-                live.owned.values().filter(|report| report.attempt.task == *task).cloned().collect();
+            let reports = live
+                .owned
+                .values()
+                .map(|entry| &entry.report)
+                .filter(|r| r.attempt.task == *task)
+                .cloned()
+                .collect();
             Some(Owned { node: name.clone(), session: live.session.clone(), reports })
         };
         nodes.iter().filter_map(owned_of).collect()
@@ -191,7 +217,7 @@ impl Registry {
     pub fn report(&self, attempt: &AttemptId) -> Option<Report> {
         let node = self.find(&attempt.node)?;
         let state = node.lock();
-        state.live.as_ref()?.owned.get(attempt).cloned()
+        Some(state.live.as_ref()?.owned.get(attempt)?.report.clone())
     }
 
     /// Whether the agent of its node is connected, has said all that it owns, and this Attempt is not among it.
@@ -203,15 +229,29 @@ impl Registry {
     }
 
     /// All that connected agents own.
-    pub fn all_owned(&self) -> Vec<Report> {
+    pub fn all_owned(&self) -> Vec<OwnedAttempt> {
         let nodes = self.nodes();
-        nodes
-            .iter()
-            .flat_map(|(_, node)| {
-                let state = node.lock();
-                state.live.iter().flat_map(|live| live.owned.values().cloned()).collect::<Vec<_>>()
-            })
-            .collect()
+        let mut all = Vec::new();
+        for (_, node) in &nodes {
+            let state = node.lock();
+            let owned = state.live.iter().flat_map(|live| &live.owned);
+            all.extend(owned.map(|(attempt, entry)| OwnedAttempt {
+                attempt: attempt.clone(),
+                spec_hash: entry.report.spec_hash.clone(),
+                stage: entry.report.state.stage(),
+                archived: entry.archived,
+            }));
+        }
+        all
+    }
+
+    /// History holds this Attempt up to this stage.
+    pub(super) fn archived(&self, attempt: &AttemptId, stage: Stage) {
+        let Some(node) = self.find(&attempt.node) else { return };
+        let mut state = node.lock();
+        if let Some(entry) = state.live.as_mut().and_then(|live| live.owned.get_mut(attempt)) {
+            entry.archived = entry.archived.max(Some(stage));
+        }
     }
 
     /// Hands a message to the Session of a node: the name of the Session that took it.
@@ -321,7 +361,12 @@ impl Registry {
         if live.owned.len() >= MAX_OWNED && !live.owned.contains_key(&report.attempt) {
             return Err(TooMany);
         }
-        live.owned.insert(report.attempt.clone(), report);
+        match live.owned.get_mut(&report.attempt) {
+            Some(entry) => entry.report = report,
+            None => {
+                live.owned.insert(report.attempt.clone(), Entry { report, archived: None });
+            }
+        }
         Ok(())
     }
 
@@ -329,7 +374,7 @@ impl Registry {
     pub(super) fn owned_by(&self, name: &NodeName, session: &SessionId) -> Option<Vec<Report>> {
         let node = self.find(name)?;
         let mut state = node.lock();
-        Some(state.live(session)?.owned.values().cloned().collect())
+        Some(state.live(session)?.owned.values().map(|entry| entry.report.clone()).collect())
     }
 
     /// The last part of an Inventory came: from now on the Session counts.

@@ -110,8 +110,7 @@ impl Results {
     pub fn archived(&self, word: &Archived) {
         match word {
             Archived::Attempt { id, stage, source: Source::Agent } if *stage < Stage::Ended => {
-                self.books.archived(id, *stage);
-                self.ack(id, *stage);
+                self.held(id, *stage);
             }
             Archived::Attempt { id, source: Source::Agent, .. } => self.end_archived(id),
             // Our own conclusion. Where an agent knows better, its own word is on the way and counts alone.
@@ -145,8 +144,7 @@ impl Results {
         if is_done {
             waiting.remove(attempt);
             drop(waiting);
-            self.books.archived(attempt, Stage::Ended);
-            self.ack(attempt, Stage::Ended);
+            self.held(attempt, Stage::Ended);
         }
     }
 
@@ -181,7 +179,10 @@ impl Results {
         waiting.entry(attempt.clone()).or_insert(Waiting { end, record: Record::OnTheWay }).record
     }
 
-    fn ack(&self, attempt: &AttemptId, stage: Stage) {
+    /// History holds all that an agent said of an Attempt up to this stage.
+    fn held(&self, attempt: &AttemptId, stage: Stage) {
+        self.registry.archived(attempt, stage);
+        self.books.archived(attempt, stage);
         let ack = ToAgent::Ack(Ack { attempt: attempt.clone(), stage });
         if self.registry.send(&attempt.node, &ack).is_some() {
             self.metrics.acks.add(1);

@@ -241,7 +241,7 @@ impl<'a> Conversation<'a> {
             }
             ToOperator::Inventory(inventory) => gateway.inventory(node, session, &inventory),
             ToOperator::Report(report) => gateway.report(node, session, &report),
-            ToOperator::Refused(refused) => gateway.refused(node, refused),
+            ToOperator::Refused(refused) => gateway.refused(node, &refused),
         };
         taken.map_err(Ended::Refused)
     }
