@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use gateway::{Archive, Control, Gateway, Heard, PATIENCE, next_message, say, within};
+use sentinel_node_agent::journal::{AttemptDir, AttemptState};
 use sentinel_node_agent::supervisor::Warm;
 use sentinel_node_agent::{AgentConfig, AgentError, Timing, Token, health};
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
@@ -326,18 +327,17 @@ async fn a_command_whose_supervisor_is_killed_is_ended_and_interrupted() {
     let mut control = gateway.control().await;
     control.say(to_start(&start(1, "echo here; exec sleep 600"))).await;
     let running = control.running(&attempt(1)).await;
-    let state = fs::read_to_string(node.state().join("attempts/0b6c-1.1.1/state")).unwrap();
-    let value: serde_json::Value = serde_json::from_str(state.lines().next().unwrap_or_default())
-        .or_else(|_| serde_json::Deserializer::from_str(&state).into_iter().next().unwrap())
-        .unwrap();
-    let supervisor = i32::try_from(value["supervisor"]["pid"].as_i64().unwrap()).unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::SIGKILL).unwrap();
+    archive_all(&mut gateway, &control, &attempt(1), &mut Archive::default(), 5).await;
+    let dir = AttemptDir::at(node.state().join("attempts").join(attempt(1).directory_name()));
+    let AttemptState::Running { supervisor, command, .. } = dir.state().unwrap() else {
+        panic!("not running")
+    };
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor.pid), nix::sys::signal::SIGKILL).unwrap();
     let ended = control.ended(&attempt(1)).await;
     assert_eq!(ended.outcome, Outcome::Interrupted { reason: InterruptReason::SupervisorDied });
     assert_eq!(ended.started_at, Some(running.started_at));
     assert_eq!(ended.output.end, 5, "what it wrote before is still counted");
-    let alive = nix::sys::signal::kill(nix::unistd::Pid::from_raw(running.pid), None);
-    assert_eq!(alive, Err(nix::errno::Errno::ESRCH), "the command lives on");
+    assert!(!command.is_alive(), "the command lives on");
 }
 
 #[tokio::test]

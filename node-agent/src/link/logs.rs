@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use sentinel_core::outflow::Outflow;
+use sentinel_core::outflow::{Outflow, Sending};
 use sentinel_protocol::codec::{CodecError, decode_text, encode_text, is_unknown_kind};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::limits::MAX_LOG_FRAME;
@@ -268,10 +268,12 @@ impl Carrier {
             Done::Read { turn, frames, until } => {
                 if frames.is_empty() {
                     self.outflow.nothing_there(&turn);
-                } else {
-                    self.outflow.sent(&turn, until);
+                    return frames;
                 }
-                frames
+                match self.outflow.send(&turn, until) {
+                    Sending::Due => frames,
+                    Sending::Outdated => Vec::new(),
+                }
             }
         }
     }

@@ -118,19 +118,28 @@ impl Gateway {
         };
         let session = welcome.session.clone();
         say(&mut socket, &ToAgent::Welcome(welcome)).await;
-        let ToOperator::Inventory(inventory) = next_message(&mut socket).await else {
-            panic!("no Inventory")
+        let inventory = loop {
+            match next_message(&mut socket).await {
+                ToOperator::Inventory(inventory) => break inventory,
+                // A slow disk delays the Inventory and no heartbeat.
+                ToOperator::Heartbeat(_) => {}
+                other => panic!("expected an Inventory, got {other:?}"),
+            }
         };
         Control { socket, hello, inventory, session }
     }
 
     /// The next log socket, behind its Hello.
     pub async fn log(&mut self, control: &Control) -> Logs {
-        let mut socket = within("a log socket", self.logs.recv()).await.unwrap();
-        let frame = within("a log Hello", socket.next()).await.unwrap().unwrap();
-        let hello: LogControl = decode_text(frame.to_text().unwrap()).unwrap();
-        assert_eq!(hello, LogControl::Hello { session: control.session.clone() });
-        Logs { socket }
+        loop {
+            let mut socket = within("a log socket", self.logs.recv()).await.unwrap();
+            // It may be of an earlier Session, closed meanwhile.
+            let Some(Ok(frame)) = within("a log Hello", socket.next()).await else { continue };
+            let hello: LogControl = decode_text(frame.to_text().unwrap()).unwrap();
+            if hello == (LogControl::Hello { session: control.session.clone() }) {
+                return Logs { socket };
+            }
+        }
     }
 }
 
