@@ -34,6 +34,9 @@ const KILLED_MS: u64 = 5_000;
 /// How often the kill is repeated meanwhile, milliseconds: a process may have been born between look and kill.
 const KILL_AGAIN_MS: u64 = 20;
 
+/// How long a command has run before its supervisor moves to the others, milliseconds.
+const MOVE_AFTER_MS: u64 = 200;
+
 /// A failure that leaves the Attempt without an exit record.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SuperviseError {
@@ -57,14 +60,8 @@ pub(super) fn supervise(
         return Ok(());
     }
     let Some(accepted) = attempt.accepted().map_err(SuperviseError::Journal)? else { return Ok(()) };
-    let outcome = match begin(&lock, &accepted, cgroup) {
-        Ok(mut supervision) => {
-            if moved == Moved::NotYet {
-                // The command runs; now there is time. Without it we live and end with the agent's own group.
-                let _ = join_supervisors();
-            }
-            return supervision.carry_on(&lock, &accepted);
-        }
+    let outcome = match begin(&lock, &accepted, cgroup, moved) {
+        Ok(mut supervision) => return supervision.carry_on(&lock, &accepted),
         Err(NotBegun::TooLate) => Outcome::StartTimedOut,
         Err(NotBegun::Cancelled) => Outcome::Cancelled,
         Err(NotBegun::Failed(error)) => exit_record::start_failed(error.reason, &error.message),
@@ -113,6 +110,8 @@ struct Supervision<'a> {
     held_open: HeldOpen,
     /// What the last look at the pipes brought.
     pipes: Brought,
+    /// When to move to the other supervisors: not for a command that ends at once.
+    move_at: Option<u64>,
 }
 
 /// The tree is being ended.
@@ -128,6 +127,7 @@ fn begin<'a>(
     lock: &'a AttemptLock,
     accepted: &Accepted,
     cgroup: Option<&'a Cgroup>,
+    moved: Moved,
 ) -> Result<Supervision<'a>, NotBegun> {
     let attempt = lock.attempt();
     let system = |doing| move |source: io::Error| NotBegun::System(SuperviseError::System { doing, source });
@@ -188,6 +188,7 @@ fn begin<'a>(
         ending: None,
         held_open: HeldOpen::No,
         pipes: Brought::More,
+        move_at: (moved == Moved::NotYet).then(|| boot_clock_ms().saturating_add(MOVE_AFTER_MS)),
     })
 }
 
@@ -268,6 +269,11 @@ impl Supervision<'_> {
             // Its last words may have come after the last look.
             self.pipes = Brought::More;
         }
+        if self.move_at.is_some_and(|at| now >= at) {
+            self.move_at = None;
+            // Without it we live and end with the agent's own group.
+            let _ = join_supervisors();
+        }
         let room = self.output.room(now);
         if let Some(why) = self.should_end(now, room) {
             self.ending = Some(Ending { why, kill_at: self.clocks.kill_at(now), killed_at: None });
@@ -294,7 +300,7 @@ impl Supervision<'_> {
             Room::Open => None,
         };
         let drained = drained.filter(|_| stalled.is_none());
-        Next::Wait([deadline, drained, stalled].into_iter().flatten().min(), room)
+        Next::Wait([deadline, drained, stalled, self.move_at].into_iter().flatten().min(), room)
     }
 
     /// Whether nothing of the command's tree is left.
