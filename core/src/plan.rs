@@ -154,6 +154,9 @@ pub enum Starts {
 /// What is in it decides what a release upgrade runs again, so the digested form is spelled out here and frozen by a
 /// test: a field added later must be left out of the JSON while it has its default. `output` is not in it: how much
 /// of the output is kept does not change what is run.
+///
+/// # Panics
+/// Never: the digest is written in hexadecimal right here.
 pub fn spec_hash(targets: &TargetRule, request: &RunRequest) -> SpecHash {
     let digested = Digested {
         targets: DigestedTargets::from(targets),

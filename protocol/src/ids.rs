@@ -252,7 +252,9 @@ mod tests {
 
     #[test]
     fn what_is_no_attempt_id_is_refused() {
-        for text in ["", "a/1/n", "a/0/n/1", "a/1/n/0", "a/1/n/1/x", "a/1/N/1", "a/-1/n/1", "../1/n/1", "a/1/../1"] {
+        for text in
+            ["", "a/1/n", "a/0/n/1", "a/1/n/0", "a/1/n/1/x", "a/1/N/1", "a/-1/n/1", "../1/n/1", "a/1/../1"]
+        {
             assert!(text.parse::<AttemptId>().is_err(), "{text:?} was accepted");
         }
     }

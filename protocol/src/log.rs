@@ -164,7 +164,10 @@ mod tests {
     #[test]
     fn a_record_is_cut_at_a_position_inside_it() {
         let cut = record(10, b"abcdef").from_position(12).unwrap();
-        assert_eq!((cut.head.position, cut.head.offset, cut.head.len, &cut.data[..]), (12, 12, 4, &b"cdef"[..]));
+        assert_eq!(
+            (cut.head.position, cut.head.offset, cut.head.len, &cut.data[..]),
+            (12, 12, 4, &b"cdef"[..])
+        );
     }
 
     #[test]

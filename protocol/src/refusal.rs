@@ -69,7 +69,9 @@ impl fmt::Display for Refusal {
             Self::DiskLow { free, needed } => {
                 write!(f, "the node's disk has {free} bytes free, {needed} are needed to record an attempt")
             }
-            Self::TooManyAttempts { limit } => write!(f, "the agent already owns {limit} attempts, its limit"),
+            Self::TooManyAttempts { limit } => {
+                write!(f, "the agent already owns {limit} attempts, its limit")
+            }
             Self::JournalUnsafe { message } => write!(f, "the agent cannot record attempts: {message}"),
             Self::InvalidRequest { message } => f.write_str(message),
             Self::Stopping => f.write_str("the agent is stopping"),

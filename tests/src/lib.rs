@@ -1,1 +1,19 @@
-//! placeholder
+//! The kit of the tests on real parts: where the parts are, a namespace and nodes of a test's own, our programs as
+//! real processes, and waiting for conditions with a deadline.
+//!
+//! Everything here asks for `SENTINEL_PARTS`, the file that `tests/parts/with-parts` writes; a test that cannot find
+//! it fails and says how to get it, so that no test passes by not having run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a test kit: what does not work is a failed test"
+)]
+
+pub mod parts;
+pub mod wait;
+pub mod cluster;
+pub mod programs;
+pub mod stage;
+pub mod memory;

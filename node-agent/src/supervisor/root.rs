@@ -45,14 +45,15 @@ impl Root {
     pub(super) fn of(environment: Environment) -> Result<Self, StartError> {
         match environment {
             Environment::Container => Ok(Self { node: None, namespaces: Vec::new() }),
-            Environment::Host => Self::of_node().map_err(|error| {
+            Environment::Host => Self::of_process(1).map_err(|error| {
                 let message = format!("the namespaces of the node cannot be opened: {error}");
                 StartError::new(StartFailure::Namespace, message)
             }),
         }
     }
 
-    fn of_node() -> io::Result<Self> {
+    /// The view of this process.
+    pub(super) fn of_process(pid: i32) -> io::Result<Self> {
         // The mount namespace comes last: until then our own /proc is needed.
         let kinds = [
             ("uts", LinkNameSpaceType::HostNameAndNISDomainName),
@@ -64,7 +65,7 @@ impl Root {
         let mut namespaces = Vec::new();
         let mut node = None;
         for (name, kind) in kinds {
-            let (theirs, ours) = (format!("/proc/1/ns/{name}"), format!("/proc/self/ns/{name}"));
+            let (theirs, ours) = (format!("/proc/{pid}/ns/{name}"), format!("/proc/self/ns/{name}"));
             let (theirs_is, ours_is) = (fs::metadata(&theirs)?, fs::metadata(&ours)?);
             if (theirs_is.dev(), theirs_is.ino()) == (ours_is.dev(), ours_is.ino()) {
                 continue;
@@ -72,7 +73,7 @@ impl Root {
             namespaces.push(Namespace { fd: File::open(&theirs)?.into(), kind });
             if name == "mnt" {
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                node = Some(openat(CWD, "/proc/1/root", flags, Mode::empty())?);
+                node = Some(openat(CWD, format!("/proc/{pid}/root"), flags, Mode::empty())?);
             }
         }
         Ok(Self { node, namespaces })

@@ -54,8 +54,11 @@ pub(super) struct Prepared {
 
 /// Checks the request against the node.
 pub(super) fn prepare(start: &Start) -> Result<Prepared, StartError> {
+    prepare_in(Root::of(start.request.environment)?, start)
+}
+
+fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
     let request = &start.request;
-    let root = Root::of(request.environment)?;
     let identity = Identity::resolve(&root, request.user.as_deref(), request.group.as_deref())?;
     let env = environment(start, identity.user.as_ref());
     check_directory(&root, &request.working_dir)?;
@@ -223,5 +226,57 @@ fn explain(
         (Some(Step::Session | Step::Script | Step::Exec), _) => {
             StartError::new(StartFailure::Other, format!("{what} {named:?} could not be started: {error}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::BufRead;
+
+    /// Stands for the node's process 1, which not every machine shows: another process in namespaces of its own.
+    #[test]
+    fn a_command_enters_the_namespaces_of_the_node_and_is_looked_up_there() {
+        let inner = "mount -t tmpfs none /mnt && cp /bin/hostname /mnt/only-here && mkdir /mnt/dir \
+            && hostname inner-node && echo ready && exec cat";
+        let node = Command::new("unshare")
+            .args(["--mount", "--uts", "sh", "-c", inner])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(mut node) = node else {
+            eprintln!("NOT RUN: there is no unshare program");
+            return;
+        };
+        let mut ready = String::new();
+        io::BufReader::new(node.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+        if ready != "ready\n" {
+            eprintln!("NOT RUN: namespaces cannot be made here");
+            return;
+        }
+        let pid = node.id().cast_signed();
+        let start = |program: &str| -> Start {
+            serde_json::from_value(serde_json::json!({
+                "attempt": "u/1/n/1", "specHash": "0".repeat(64), "epoch": 1,
+                "task": {"namespace": "a", "name": "b"},
+                "request": {"program": {"command": [program]}, "workingDir": "/mnt/dir", "umask": 18,
+                    "environment": "Host", "successExitCodes": [0],
+                    "output": {"limit": 1, "spool": 1, "maxBlockMs": 1}},
+                "deadlines": {"startMs": 1, "graceMs": 1}, "credit": 0
+            }))
+            .unwrap()
+        };
+        let ours = Root::of(sentinel_protocol::request::Environment::Container).unwrap();
+        let error = prepare_in(ours, &start("/mnt/only-here")).unwrap_err();
+        assert_eq!(error.reason, StartFailure::WorkingDirectory, "{}", error.message);
+        let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here")).unwrap();
+        let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let stderr = stdout.try_clone().unwrap();
+        prepared.start(None, [stdout, stderr]).unwrap();
+        let mut said = String::new();
+        File::from(read).read_to_string(&mut said).unwrap();
+        assert_eq!(said, "inner-node\n");
+        drop(node.stdin.take());
+        node.wait().unwrap();
     }
 }

@@ -1,0 +1,189 @@
+//! Conditions and phase, so that kstatus, `kubectl wait`, Helm, Argo CD and Flux all read the same story.
+//!
+//! Running is `Reconciling=True`, `Ready=Unknown`; success is `Ready=True`, `Complete=True`; a terminal failure is
+//! `Stalled=True`, `Failed=True`, `Ready=False` and no `Reconciling`, for kstatus takes the first of the two that is
+//! true. Source: <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>.
+
+use crate::status::{Counts, RunRecord, Stopping, Verdict};
+
+/// One condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Its type.
+    pub kind: &'static str,
+    /// Whether it holds.
+    pub holds: Holds,
+    /// Its cause, one CamelCase word.
+    pub reason: &'static str,
+    /// The same for people.
+    pub message: String,
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// It does.
+    True,
+    /// It does not.
+    False,
+    /// Nobody knows yet.
+    Unknown,
+}
+
+impl Holds {
+    /// The word in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// The types of conditions that a Task can have.
+pub mod kind {
+    /// The spec can be run.
+    pub const ACCEPTED: &str = "Accepted";
+    /// The last Run reached its end as wished.
+    pub const READY: &str = "Ready";
+    /// A Run is under way or waits.
+    pub const RECONCILING: &str = "Reconciling";
+    /// Nothing will change until somebody changes something.
+    pub const STALLED: &str = "Stalled";
+    /// The Run is over and a success.
+    pub const COMPLETE: &str = "Complete";
+    /// The Run is over and no success.
+    pub const FAILED: &str = "Failed";
+    /// New starts are held back.
+    pub const SUSPENDED: &str = "Suspended";
+    /// History holds all that is known.
+    pub const ARCHIVED: &str = "Archived";
+}
+
+/// What a Task is doing, from which its conditions follow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Doing<'a> {
+    /// No Run yet, and starts are held back.
+    HeldBack,
+    /// A Run is under way.
+    Running(&'a RunRecord),
+    /// A Run is under way or due, and starts are held back.
+    Suspended(Option<&'a RunRecord>),
+    /// The last Run is over.
+    Finished(&'a RunRecord),
+    /// The Task is being deleted.
+    Terminating(Option<&'a RunRecord>),
+}
+
+/// Whether History holds all that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archive {
+    /// It does, or the rest is on its way.
+    Current,
+    /// It lags behind.
+    Behind,
+}
+
+/// Phase for people, and conditions for everybody else.
+pub fn describe(doing: Doing<'_>, archive: Archive) -> (&'static str, Vec<Condition>) {
+    let mut conditions = vec![condition(kind::ACCEPTED, Holds::True, "Valid", "the spec can be run")];
+    let phase = match doing {
+        Doing::HeldBack | Doing::Suspended(_) => {
+            let message = match doing {
+                Doing::Suspended(Some(run)) => format!("spec.suspend is true; {}", progress_message(run)),
+                _ => "spec.suspend is true; nothing is started".to_owned(),
+            };
+            conditions.push(condition(kind::RECONCILING, Holds::True, "Suspended", &message));
+            conditions.push(condition(kind::READY, Holds::Unknown, "Suspended", &message));
+            conditions.push(condition(kind::SUSPENDED, Holds::True, "Suspended", &message));
+            "Suspended"
+        }
+        Doing::Running(run) => {
+            let (phase, reason) = running_phase(run);
+            let message = progress_message(run);
+            conditions.push(condition(kind::RECONCILING, Holds::True, reason, &message));
+            conditions.push(condition(kind::READY, Holds::Unknown, reason, &message));
+            phase
+        }
+        Doing::Terminating(run) => {
+            let message = run.map_or_else(|| "the Task is being deleted".to_owned(), progress_message);
+            conditions.push(condition(kind::RECONCILING, Holds::True, "Terminating", &message));
+            conditions.push(condition(kind::READY, Holds::Unknown, "Terminating", &message));
+            "Terminating"
+        }
+        Doing::Finished(run) => finished(run, &mut conditions),
+    };
+    conditions.push(archived(archive));
+    (phase, conditions)
+}
+
+/// Phase and conditions of a Task whose spec cannot be run. `Stalled` is said too, or kstatus would wait for ever.
+pub fn rejected(message: &str) -> (&'static str, Vec<Condition>) {
+    let conditions = vec![
+        condition(kind::ACCEPTED, Holds::False, "InvalidSpec", message),
+        condition(kind::STALLED, Holds::True, "InvalidSpec", message),
+        condition(kind::READY, Holds::False, "InvalidSpec", message),
+    ];
+    ("Rejected", conditions)
+}
+
+fn running_phase(run: &RunRecord) -> (&'static str, &'static str) {
+    match run.stopping {
+        Some(Stopping::Cancelled) => ("Running", "Cancelling"),
+        Some(Stopping::SupersededFinish | Stopping::SupersededCancel) => ("Running", "Superseded"),
+        Some(Stopping::Deleted) => ("Terminating", "Terminating"),
+        None if run.counts.running == 0 && run.counts.done() == 0 => ("Pending", "WaitingForNodes"),
+        None => ("Running", "Running"),
+    }
+}
+
+fn finished(run: &RunRecord, conditions: &mut Vec<Condition>) -> &'static str {
+    let message = progress_message(run);
+    if run.verdict == Some(Verdict::Complete) {
+        conditions.push(condition(kind::READY, Holds::True, "Complete", &message));
+        conditions.push(condition(kind::COMPLETE, Holds::True, "Complete", &message));
+        return "Succeeded";
+    }
+    let (phase, reason, message) = match run.stopping {
+        _ if run.targets == 0 => {
+            ("Failed", "NoMatchingNodes", "no node matches spec.targets, so nothing was run".to_owned())
+        }
+        Some(Stopping::Cancelled | Stopping::Deleted) => ("Cancelled", "Cancelled", message),
+        Some(_) => ("Failed", "Superseded", message),
+        None if run.counts.failed == 0 => ("Failed", "NodesUnreachable", message),
+        None => ("Failed", "NodesFailed", message),
+    };
+    conditions.push(condition(kind::STALLED, Holds::True, reason, &message));
+    conditions.push(condition(kind::READY, Holds::False, reason, &message));
+    conditions.push(condition(kind::FAILED, Holds::True, reason, &message));
+    phase
+}
+
+fn archived(archive: Archive) -> Condition {
+    match archive {
+        Archive::Current => {
+            condition(kind::ARCHIVED, Holds::True, "Archived", "History holds all that is known")
+        }
+        Archive::Behind => condition(
+            kind::ARCHIVED,
+            Holds::False,
+            "HistoryBehind",
+            "History lags behind; results and output wait on the nodes and are archived when it is back",
+        ),
+    }
+}
+
+/// One sentence on how far a Run is.
+pub fn progress_message(run: &RunRecord) -> String {
+    let Counts { succeeded, failed, unreachable, .. } = run.counts;
+    let done = format!("run {}: {}/{} done", run.number, run.counts.done(), run.targets);
+    let parts = [(succeeded, "succeeded"), (failed, "failed"), (unreachable, "unreachable")];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    if parts.is_empty() { done } else { format!("{done}, {}", parts.join(", ")) }
+}
+
+fn condition(kind: &'static str, holds: Holds, reason: &'static str, message: &str) -> Condition {
+    Condition { kind, holds, reason, message: message.to_owned() }
+}

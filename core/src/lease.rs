@@ -1,0 +1,237 @@
+//! Who leads: the election over one record that is changed by compare-and-swap alone.
+//!
+//! ```text
+//!                 record free, or unchanged for its whole duration
+//!    Following ─────────────────────────────────────────────────────▶ Leading (epoch grows)
+//!        ▲                                                               │
+//!        └── never in place: who loses the record, or could not renew ───┘
+//!            it for two thirds of its duration, ends its process
+//! ```
+//!
+//! No two clocks are compared. Whether a record has run out is judged by how long *we* have seen it unchanged, as in
+//! Kubernetes' own election; and a writer that was overtaken learns it from the failed swap. The **epoch** grows with
+//! each new leader and is what agents believe: a leader that does not know yet that it was deposed is refused by them.
+
+use sentinel_protocol::ids::Epoch;
+
+use crate::moment::Moment;
+
+/// What the record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRecord {
+    /// Who holds it; `None` when it was given back.
+    pub holder: Option<String>,
+    /// Where agents reach the holder.
+    pub address: Option<String>,
+    /// Grows with each new holder.
+    pub epoch: Epoch,
+    /// How long it is good for after a renewal, milliseconds.
+    pub duration_ms: u64,
+    /// Changes with every renewal; compared for equality only.
+    pub renewal: u64,
+}
+
+/// The numbers of an election, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a renewal is good for.
+    pub duration_ms: u64,
+    /// How often the leader renews.
+    pub renew_ms: u64,
+    /// How often a follower looks.
+    pub look_ms: u64,
+}
+
+impl Timing {
+    /// A takeover within a few seconds at two small writes a second.
+    pub const DEFAULT: Self = Self { duration_ms: 3_000, renew_ms: 500, look_ms: 500 };
+
+    /// The age of the last renewal at which a leader stops acting: well before anybody may take over.
+    pub fn give_up_ms(self) -> u64 {
+        self.duration_ms / 3 * 2
+    }
+}
+
+/// What the candidate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Somebody else leads, or nobody.
+    Following,
+    /// It leads.
+    Leading(Epoch),
+    /// It led and must not act any more: the process ends.
+    Deposed,
+}
+
+/// What the candidate should do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Move {
+    /// Read the record again after so many milliseconds.
+    Look {
+        /// Milliseconds to wait.
+        after_ms: u64,
+    },
+    /// Write this in place of the record last read; create it when there was none.
+    Swap(LeaseRecord),
+    /// End the process.
+    End,
+}
+
+/// One candidate.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    identity: String,
+    address: Option<String>,
+    timing: Timing,
+    role: Role,
+    /// The record as last read, and since when we see it unchanged.
+    seen: Option<(Option<LeaseRecord>, Moment)>,
+    /// The highest epoch that anybody named.
+    highest: Epoch,
+    /// When the last successful renewal was *begun*: its duration counts from there.
+    renewed_at: Moment,
+    /// When the swap under way was begun, and what it writes.
+    swapping: Option<(Moment, LeaseRecord)>,
+    renewals: u64,
+}
+
+impl Candidate {
+    /// A candidate that has seen nothing yet. `seed` makes its renewals differ from those of an earlier process of
+    /// the same identity.
+    pub fn new(identity: String, address: Option<String>, timing: Timing, seed: u64) -> Self {
+        Self {
+            identity,
+            address,
+            timing,
+            role: Role::Following,
+            seen: None,
+            highest: Epoch(0),
+            renewed_at: Moment(0),
+            swapping: None,
+            renewals: seed,
+        }
+    }
+
+    /// What it is now. A leader whose renewal is too old is deposed, whether it has noticed or not.
+    pub fn role(&self, now: Moment) -> Role {
+        match self.role {
+            Role::Leading(_) if now.since(self.renewed_at) >= self.timing.give_up_ms() => Role::Deposed,
+            role => role,
+        }
+    }
+
+    /// Where the leader is, as far as the record says.
+    pub fn leader_address(&self) -> Option<&str> {
+        let (record, _) = self.seen.as_ref()?;
+        record.as_ref().filter(|record| record.holder.is_some())?.address.as_deref()
+    }
+
+    /// Somebody named an epoch; the next one of ours lies above it.
+    pub fn heard_of(&mut self, epoch: Epoch) {
+        self.highest = self.highest.max(epoch);
+    }
+
+    /// The record was read.
+    pub fn read(&mut self, record: Option<LeaseRecord>, now: Moment) {
+        if let Some(record) = &record {
+            self.heard_of(record.epoch);
+        }
+        let unchanged = self.seen.as_ref().is_some_and(|(seen, _)| *seen == record);
+        if !unchanged {
+            self.seen = Some((record, now));
+        }
+        self.notice_loss();
+    }
+
+    /// The swap that was asked for came through.
+    pub fn swapped(&mut self, now: Moment) {
+        let Some((begun, record)) = self.swapping.take() else { return };
+        self.role = match record.holder {
+            Some(_) => Role::Leading(record.epoch),
+            None => Role::Deposed,
+        };
+        self.renewed_at = begun;
+        self.seen = Some((Some(record), now));
+    }
+
+    /// The swap did not come through, or nobody knows whether it did. The record is read again before anything else.
+    pub fn swap_failed(&mut self) {
+        self.swapping = None;
+        // Forgetting what was seen restarts the wait for an expiry, which is the safe side.
+        self.seen = None;
+    }
+
+    /// What to do now.
+    pub fn next(&mut self, now: Moment) -> Move {
+        match self.role(now) {
+            Role::Deposed => Move::End,
+            Role::Leading(epoch) => self.lead(epoch, now),
+            Role::Following => self.follow(now),
+        }
+    }
+
+    /// What to write to give the lead back, so that nobody has to wait for it to run out.
+    pub fn resign(&mut self, now: Moment) -> Option<LeaseRecord> {
+        let Role::Leading(epoch) = self.role(now) else { return None };
+        let record = LeaseRecord { holder: None, address: None, ..self.record(epoch) };
+        self.swapping = Some((now, record.clone()));
+        Some(record)
+    }
+
+    fn lead(&mut self, epoch: Epoch, now: Moment) -> Move {
+        if self.seen.is_none() {
+            return Move::Look { after_ms: 0 };
+        }
+        // An agent has seen a higher epoch than ours (a restored cluster): rise above it.
+        let epoch = if self.highest > epoch { Epoch(self.highest.0 + 1) } else { epoch };
+        let due = self.renewed_at.plus(self.timing.renew_ms);
+        let rises = Role::Leading(epoch) != self.role;
+        if !rises && now < due {
+            return Move::Look { after_ms: due.since(now) };
+        }
+        self.swap(epoch, now)
+    }
+
+    fn follow(&mut self, now: Moment) -> Move {
+        let Some((record, since)) = self.seen.clone() else { return Move::Look { after_ms: 0 } };
+        let free = match &record {
+            None => true,
+            Some(record) if record.holder.is_none() => true,
+            // Our own earlier process is as dead as any other that no longer renews, and not before.
+            Some(record) => now.since(since) >= record.duration_ms,
+        };
+        if !free {
+            return Move::Look { after_ms: self.timing.look_ms };
+        }
+        self.swap(Epoch(self.highest.0 + 1), now)
+    }
+
+    fn swap(&mut self, epoch: Epoch, now: Moment) -> Move {
+        self.renewals = self.renewals.wrapping_add(1);
+        let record = self.record(epoch);
+        self.swapping = Some((now, record.clone()));
+        Move::Swap(record)
+    }
+
+    fn record(&self, epoch: Epoch) -> LeaseRecord {
+        LeaseRecord {
+            holder: Some(self.identity.clone()),
+            address: self.address.clone(),
+            epoch,
+            duration_ms: self.timing.duration_ms,
+            renewal: self.renewals,
+        }
+    }
+
+    /// A leader that reads another's name in the record has been deposed.
+    fn notice_loss(&mut self) {
+        let Role::Leading(epoch) = self.role else { return };
+        let Some((record, _)) = &self.seen else { return };
+        let ours = record
+            .as_ref()
+            .is_some_and(|record| record.holder.as_deref() == Some(&self.identity) && record.epoch >= epoch);
+        if !ours {
+            self.role = Role::Deposed;
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Which targets of a Run are started now, and which are given up.
+
+use sentinel_protocol::ids::{NodeName, RunNumber, SessionId};
+use sentinel_protocol::limits::DEAD_AFTER_MS;
+use sentinel_protocol::outcome::{LostReason, Outcome};
+
+use crate::ledger::{Execution, Known, Origin, RunLedger, Sent};
+use crate::moment::Moment;
+use crate::plan::{Starts, TaskPlan};
+use crate::status::Stopping;
+
+/// A message that may have been lost is said again after this time, in milliseconds.
+pub const SAY_AGAIN_MS: u64 = 10_000;
+
+/// What is known of a node's agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgentFacts {
+    /// Its live Session, once it has said what it owns.
+    pub session: Option<SessionId>,
+    /// When this operator last heard of it, Heartbeat or otherwise.
+    pub last_heard: Option<Moment>,
+    /// The highest Run of this Task of which the agent has a living Attempt.
+    pub living: Option<RunNumber>,
+}
+
+impl AgentFacts {
+    /// Whether a command of another Run of the Task lives there: two Runs are never on a node at once.
+    fn is_busy_for(&self, run: RunNumber) -> bool {
+        self.living.is_some_and(|living| living != run)
+    }
+}
+
+/// Whether the ledger holds all that History knows of a Run that was taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recall {
+    /// It does.
+    Done,
+    /// History has not answered yet; what it may know is not decided without it.
+    Pending,
+}
+
+/// What one look at one target asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It has its turn: its start clock begins.
+    Turn,
+    /// Send `Start`, with so many milliseconds left on the start clock.
+    Start {
+        /// Milliseconds left.
+        start_ms: u64,
+    },
+    /// Send `Cancel`.
+    Cancel,
+    /// It is over, by the operator's own conclusion.
+    Conclude(Conclusion),
+}
+
+/// How the operator concludes that an Execution ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conclusion {
+    /// It never began and will not.
+    NotStarted,
+    /// It never began in its time.
+    StartTimedOut,
+    /// Nobody can know how it ended.
+    Lost(LostReason),
+}
+
+impl Conclusion {
+    /// The Outcome it is recorded as.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::NotStarted => Outcome::NotStarted,
+            Self::StartTimedOut => Outcome::StartTimedOut,
+            Self::Lost(reason) => Outcome::Lost { reason },
+        }
+    }
+}
+
+/// The circumstances under which targets are looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// The Task.
+    pub plan: &'a TaskPlan,
+    /// What is known of the Run.
+    pub ledger: &'a RunLedger,
+    /// Why nothing more is started, if so.
+    pub stopping: Option<Stopping>,
+    /// Whether History has been asked.
+    pub recall: Recall,
+    /// Since when this operator leads; before that it heard of nobody.
+    pub leading_since: Moment,
+    /// Now.
+    pub now: Moment,
+}
+
+/// One look at one target: what to do, and when to look again at the latest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// What to do, in this order.
+    pub steps: Vec<Step>,
+    /// When the answer may change by itself.
+    pub wake_at: Option<Moment>,
+}
+
+/// Looks at every target in order. `slots` of a rollout are taken by what is under way; a target without an agent
+/// does not take one, so that it cannot hold up the others, but its start clock runs.
+pub fn look_at_all<'a>(
+    circumstances: &Circumstances<'a>,
+    targets: &'a [NodeName],
+    agent: impl Fn(&NodeName) -> AgentFacts,
+) -> Vec<(&'a NodeName, Look)> {
+    let none = Execution::default();
+    let of = |node: &NodeName| circumstances.ledger.execution(node);
+    let under_way = targets.iter().filter(|node| of(node).is_some_and(Execution::is_under_way)).count();
+    let mut slots = circumstances.plan.max_concurrent.of(targets.len()).saturating_sub(under_way);
+    let mut looks = Vec::new();
+    for node in targets {
+        let execution = of(node).unwrap_or(&none);
+        if execution.is_over() {
+            continue;
+        }
+        let look = look_at(circumstances, execution, &agent(node), slots > 0);
+        if !execution.is_under_way() && look.steps.iter().any(|step| matches!(step, Step::Start { .. })) {
+            slots -= 1;
+        }
+        if look != Look::default() {
+            looks.push((node, look));
+        }
+    }
+    looks
+}
+
+fn look_at(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slot: bool) -> Look {
+    if execution.missing {
+        // The agent answers and no longer knows the Attempt: its memory is gone.
+        return conclude(Conclusion::Lost(LostReason::StateLost));
+    }
+    if execution.is_under_way() {
+        return under_way(c, execution, agent);
+    }
+    if c.stopping.is_some() {
+        return never_sent(c, agent, Conclusion::NotStarted, c.now);
+    }
+    if c.plan.starts == Starts::Suspended || (execution.turn_at.is_none() && !slot) {
+        return Look::default();
+    }
+    waiting(c, execution, agent, slot)
+}
+
+/// A target whose turn it is and that has not been sent its `Start`.
+fn waiting(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slot: bool) -> Look {
+    let mut look = Look::default();
+    if execution.turn_at.is_none() {
+        look.steps.push(Step::Turn);
+    }
+    let deadline = execution.turn_at.unwrap_or(c.now).plus(c.plan.timeouts.start_ms);
+    if c.now >= deadline {
+        return never_sent(c, agent, Conclusion::StartTimedOut, deadline);
+    }
+    if agent.session.is_some() && slot && !agent.is_busy_for(c.ledger.run()) {
+        look.steps.push(Step::Start { start_ms: deadline.since(c.now) });
+        look.wake_at = Some(c.now.plus(SAY_AGAIN_MS));
+    } else {
+        look.wake_at = Some(deadline);
+    }
+    look
+}
+
+/// A target to which *we* have sent nothing. Who began the Run knows that nobody has; who inherited it must hear it
+/// from the agent, or from History.
+fn never_sent(c: &Circumstances<'_>, agent: &AgentFacts, conclusion: Conclusion, due: Moment) -> Look {
+    let proven = c.ledger.origin() == Origin::Begun || agent.session.is_some();
+    if proven {
+        return conclude(conclusion);
+    }
+    lost_when_silent(c, agent, due)
+}
+
+/// A target whose agent has, or may have, a command for it.
+fn under_way(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts) -> Look {
+    let Some(session) = &agent.session else { return lost_when_silent(c, agent, c.now) };
+    let mut look = lost_when_silent(c, agent, c.now);
+    if !look.steps.is_empty() {
+        return look;
+    }
+    let ends = c.stopping.is_some_and(Stopping::ends_commands);
+    let (sent, step) = if ends {
+        (execution.cancelled.as_ref(), Step::Cancel)
+    } else if execution.known == Known::Nothing {
+        let deadline = execution.turn_at.unwrap_or(c.now).plus(c.plan.timeouts.start_ms);
+        (execution.started.as_ref(), Step::Start { start_ms: deadline.since(c.now) })
+    } else {
+        return look;
+    };
+    if say_again(sent, session, c.now) {
+        look.steps.push(step);
+    }
+    let again = sent.filter(|sent| sent.session == *session).map_or(c.now, |sent| sent.at).plus(SAY_AGAIN_MS);
+    look.wake_at = earlier(look.wake_at, Some(again.max(c.now.plus(1))));
+    look
+}
+
+fn say_again(sent: Option<&Sent>, session: &SessionId, now: Moment) -> bool {
+    sent.is_none_or(|sent| sent.session != *session || now.since(sent.at) >= SAY_AGAIN_MS)
+}
+
+/// `Lost` once the node was silent for `timeouts.unreachable`, but never before one presence period of our own has
+/// passed, nor while History may still know better.
+fn lost_when_silent(c: &Circumstances<'_>, agent: &AgentFacts, not_before: Moment) -> Look {
+    let patience = c.plan.timeouts.unreachable_ms.max(DEAD_AFTER_MS);
+    let heard = agent.last_heard.unwrap_or(c.leading_since).max(c.leading_since);
+    let due = heard.plus(patience).max(not_before);
+    if c.now >= due && c.recall == Recall::Done {
+        return conclude(Conclusion::Lost(LostReason::NodeUnreachable));
+    }
+    Look { steps: Vec::new(), wake_at: Some(due.max(c.now.plus(1000))) }
+}
+
+fn conclude(conclusion: Conclusion) -> Look {
+    Look { steps: vec![Step::Conclude(conclusion)], wake_at: None }
+}
+
+/// The earlier of two moments, where either may be none.
+pub(crate) fn earlier(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,55 @@
+//! Who may depend on whom: `protocol ← core ← {operator, node-agent} ← cli`, and what the pure crates may use.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::disallowed_types, reason = "a test, which asks cargo")]
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// Direct dependencies, `[dependencies]` only, that a crate may have; a new line here is a decision.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("sentinel-protocol", &["bytes", "serde", "serde_json", "thiserror"]),
+    ("sentinel-core", &["bytes", "sentinel-protocol", "serde", "serde_json", "sha2", "thiserror"]),
+];
+
+/// Crates that a crate must never reach directly.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    (
+        "sentinel-node-agent",
+        &["kube", "k8s-openapi", "mongodb", "redis", "rusqlite", "warp", "sentinel-operator"],
+    ),
+    ("sentinel-operator", &["sentinel-node-agent", "sysinfo", "nix"]),
+];
+
+#[test]
+fn crates_depend_only_on_what_they_may() {
+    for (package, allowed) in ALLOWED {
+        let extra: Vec<String> =
+            dependencies(package).into_iter().filter(|name| !allowed.contains(&name.as_str())).collect();
+        assert!(extra.is_empty(), "{package} must not depend on {extra:?}");
+    }
+    for (package, forbidden) in FORBIDDEN {
+        let found: Vec<String> =
+            dependencies(package).into_iter().filter(|name| forbidden.contains(&name.as_str())).collect();
+        assert!(found.is_empty(), "{package} must not depend on {found:?}");
+    }
+}
+
+fn dependencies(package: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    let found =
+        packages.iter().find(|p| p["name"] == package).unwrap_or_else(|| panic!("no package {package}"));
+    found["dependencies"]
+        .as_array()
+        .expect("a list of dependencies")
+        .iter()
+        .filter(|dependency| dependency["kind"].is_null())
+        .filter_map(|dependency| dependency["name"].as_str().map(str::to_owned))
+        .collect()
+}

@@ -1,0 +1,234 @@
+//! The election under every order of reads and swaps, slow ones and lost answers included: never two leaders at a
+//! time, never an epoch twice, and somebody leads when the faults stop.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use proptest::prelude::*;
+use sentinel_core::lease::{Candidate, LeaseRecord, Move, Role, Timing};
+use sentinel_core::moment::Moment;
+use sentinel_protocol::ids::Epoch;
+
+const TIMING: Timing = Timing::DEFAULT;
+
+/// The record with its version, as the API server holds it.
+#[derive(Default)]
+struct Store {
+    record: Option<LeaseRecord>,
+    version: u64,
+}
+
+struct Process {
+    candidate: Candidate,
+    /// The version it read last: what its next swap is compared with.
+    version: u64,
+    /// A swap on its way: it arrives at that moment, and its answer may be lost.
+    flight: Option<(Moment, u64, LeaseRecord, bool)>,
+    acts_at: Moment,
+    /// The offset of its clock.
+    skew: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Fault {
+    /// The next swap of this process takes so long.
+    Slow(usize, u64),
+    /// Its answer is lost.
+    Mute(usize),
+    /// The process is frozen for so long.
+    Freeze(usize, u64),
+    /// The process is killed and another takes its place.
+    Kill(usize),
+    Nothing,
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        (0..3usize, 0..5_000u64).prop_map(|(p, d)| Fault::Slow(p, d)),
+        (0..3usize).prop_map(Fault::Mute),
+        (0..3usize, 0..10_000u64).prop_map(|(p, d)| Fault::Freeze(p, d)),
+        (0..3usize).prop_map(Fault::Kill),
+        Just(Fault::Nothing),
+        Just(Fault::Nothing),
+    ]
+}
+
+struct Election {
+    store: Store,
+    processes: Vec<Process>,
+    now: Moment,
+    born: u64,
+    epochs: Vec<(Epoch, String)>,
+}
+
+impl Election {
+    fn new() -> Self {
+        let mut election =
+            Self { store: Store::default(), processes: vec![], now: Moment(0), born: 0, epochs: vec![] };
+        for _ in 0..3 {
+            let process = election.born();
+            election.processes.push(process);
+        }
+        election
+    }
+
+    fn born(&mut self) -> Process {
+        self.born += 1;
+        let name = format!("operator-{}", self.born);
+        Process {
+            candidate: Candidate::new(name, None, TIMING, self.born << 32),
+            version: 0,
+            flight: None,
+            acts_at: self.now,
+            skew: self.born * 1_000_003,
+        }
+    }
+
+    fn step(&mut self, fault: &Fault) {
+        match *fault {
+            Fault::Freeze(p, millis) => self.processes[p].acts_at = self.now.plus(millis),
+            Fault::Kill(p) => self.processes[p] = self.born(),
+            _ => {}
+        }
+        for p in 0..self.processes.len() {
+            self.arrive(p);
+            if self.now >= self.processes[p].acts_at {
+                let delay = if let Fault::Slow(q, millis) = *fault
+                    && p == q
+                {
+                    millis
+                } else {
+                    0
+                };
+                let mute = matches!(*fault, Fault::Mute(q) if p == q);
+                self.act(p, delay, mute);
+            }
+        }
+        self.check();
+        self.now = self.now.plus(50);
+    }
+
+    fn local(&self, p: usize) -> Moment {
+        self.now.plus(self.processes[p].skew)
+    }
+
+    /// A swap that is on its way reaches the store.
+    fn arrive(&mut self, p: usize) {
+        let Some((at, version, record, mute)) = self.processes[p].flight.clone() else { return };
+        if self.now < at {
+            return;
+        }
+        self.processes[p].flight = None;
+        let local = self.local(p);
+        let fits = version == self.store.version;
+        if fits {
+            self.store.record = Some(record.clone());
+            self.store.version += 1;
+        }
+        let process = &mut self.processes[p];
+        if fits && !mute {
+            process.version = self.store.version;
+            process.candidate.swapped(local);
+        } else {
+            process.candidate.swap_failed();
+        }
+    }
+
+    fn act(&mut self, p: usize, delay: u64, mute: bool) {
+        if self.processes[p].flight.is_some() {
+            return;
+        }
+        let local = self.local(p);
+        let process = &mut self.processes[p];
+        process.version = self.store.version;
+        process.candidate.read(self.store.record.clone(), local);
+        match process.candidate.next(local) {
+            Move::Look { .. } => {}
+            Move::Swap(record) => {
+                process.flight = Some((self.now.plus(delay), process.version, record, mute));
+            }
+            Move::End => self.processes[p] = self.born(),
+        }
+    }
+
+    fn leaders(&self) -> Vec<(usize, Epoch)> {
+        let role = |p: usize| match self.processes[p].candidate.role(self.local(p)) {
+            Role::Leading(epoch) => Some((p, epoch)),
+            _ => None,
+        };
+        (0..self.processes.len()).filter_map(role).collect()
+    }
+
+    fn check(&mut self) {
+        let leaders = self.leaders();
+        assert!(leaders.len() <= 1, "two leaders at {:?}: {leaders:?}", self.now);
+        for (p, epoch) in leaders {
+            let name = format!("{:?}", self.processes[p].skew);
+            let known = self.epochs.iter().find(|(e, _)| *e == epoch);
+            assert!(known.is_none_or(|(_, n)| *n == name), "epoch {epoch} was led twice");
+            if known.is_none() {
+                assert!(self.epochs.iter().all(|(e, _)| *e < epoch), "epoch {epoch} is not above all before");
+                self.epochs.push((epoch, name));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn there_is_never_more_than_one_leader_and_when_faults_stop_there_is_one(
+        faults in prop::collection::vec(fault(), 0..400)
+    ) {
+        let mut election = Election::new();
+        for fault in &faults {
+            election.step(fault);
+        }
+        // The longest freeze and the longest swap, then one lease and two looks.
+        for _ in 0..(15_000 + TIMING.duration_ms * 2) / 50 {
+            election.step(&Fault::Nothing);
+        }
+        prop_assert_eq!(election.leaders().len(), 1);
+    }
+}
+
+#[test]
+fn a_lead_that_is_given_back_is_taken_at_the_next_look() {
+    let mut first = Candidate::new("a".into(), None, TIMING, 0);
+    first.read(None, Moment(0));
+    let Move::Swap(record) = first.next(Moment(0)) else { panic!("no swap") };
+    first.swapped(Moment(1));
+    assert_eq!(first.role(Moment(1)), Role::Leading(Epoch(1)));
+    let mut second = Candidate::new("b".into(), None, TIMING, 0);
+    second.read(Some(record), Moment(10));
+    assert_eq!(second.next(Moment(10)), Move::Look { after_ms: 500 });
+    let given_back = first.resign(Moment(20)).unwrap();
+    second.read(Some(given_back), Moment(30));
+    assert!(matches!(second.next(Moment(30)), Move::Swap(record) if record.epoch == Epoch(2)));
+}
+
+#[test]
+fn a_leader_that_cannot_renew_is_deposed_before_anybody_may_take_over() {
+    let mut leader = Candidate::new("a".into(), None, TIMING, 0);
+    leader.read(None, Moment(0));
+    leader.next(Moment(0));
+    leader.swapped(Moment(700));
+    assert_eq!(
+        leader.role(Moment(1_999)),
+        Role::Leading(Epoch(1)),
+        "the renewal counts from when it was begun"
+    );
+    assert_eq!(leader.role(Moment(2_000)), Role::Deposed);
+    assert_eq!(leader.next(Moment(2_000)), Move::End);
+}
+
+#[test]
+fn a_leader_rises_above_the_epoch_that_an_agent_has_seen() {
+    let mut leader = Candidate::new("a".into(), None, TIMING, 0);
+    leader.read(None, Moment(0));
+    leader.next(Moment(0));
+    leader.swapped(Moment(0));
+    leader.heard_of(Epoch(41));
+    let Move::Swap(record) = leader.next(Moment(10)) else { panic!("no swap") };
+    leader.swapped(Moment(11));
+    assert_eq!((record.epoch, leader.role(Moment(11))), (Epoch(42), Role::Leading(Epoch(42))));
+}

@@ -1,0 +1,492 @@
+//! What `decide` decides, one rule a test.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod world;
+
+use sentinel_core::conditions::Holds;
+use sentinel_core::ledger::{Origin, RunLedger, Source};
+use sentinel_core::plan::{Amount, OnChange, Starts};
+use sentinel_core::reconcile::{Action, Finalizer, Lifecycle, Write};
+use sentinel_core::rollout::Recall;
+use sentinel_core::status::{Stopping, Trigger, Verdict};
+use sentinel_core::trigger::Abandon;
+use sentinel_protocol::ids::RunNumber;
+use sentinel_protocol::outcome::{LostReason, Outcome};
+use sentinel_protocol::to_operator::ReportedState;
+use world::{World, cancelled, changed, ended, forgotten, node, plan, running, started, succeeded, uid};
+
+const LOST: Outcome = Outcome::Lost { reason: LostReason::NodeUnreachable };
+
+/// A Run on these nodes whose commands all run.
+fn all_running(names: &[&str]) -> World {
+    let mut world = World::new(plan(), names);
+    world.settle();
+    for name in names {
+        world.report(name, running());
+    }
+    world.step();
+    world
+}
+
+#[test]
+fn a_new_task_begins_run_1_and_starts_nothing_before_its_target_list_is_durable() {
+    let mut world = World::new(plan(), &["a", "b"]);
+    let decision = world.look();
+    assert_eq!(decision.freeze, Some(vec![node("a"), node("b")]));
+    assert_eq!(decision.write, Write::Now);
+    assert_eq!(started(&decision.actions), [""; 0]);
+    world.step();
+    assert_eq!((world.run().number, world.run().trigger), (RunNumber(1), Trigger::SpecChange));
+    assert_eq!(started(&world.step()), ["a", "b"]);
+}
+
+#[test]
+fn the_finalizer_is_on_the_task_before_the_first_start() {
+    let mut world = World::new(plan(), &["a"]);
+    let actions = world.settle();
+    let finalizer = actions.iter().position(|action| *action == Action::AddFinalizer).unwrap();
+    let start = actions.iter().position(|action| matches!(action, Action::Start { .. })).unwrap();
+    assert!(finalizer < start);
+}
+
+#[test]
+fn a_run_without_targets_ends_at_once_and_is_no_success() {
+    let mut world = World::new(plan(), &[]);
+    world.step();
+    assert_eq!(world.run().verdict, Some(Verdict::Failed));
+    assert_eq!(world.condition("Failed"), Some((Holds::True, "NoMatchingNodes")));
+    assert_eq!(world.condition("Reconciling"), None);
+}
+
+#[test]
+fn a_run_whose_targets_all_succeed_is_complete() {
+    let mut world = all_running(&["a", "b"]);
+    assert_eq!(world.condition("Reconciling"), Some((Holds::True, "Running")));
+    assert_eq!(world.condition("Ready"), Some((Holds::Unknown, "Running")));
+    world.report("a", succeeded());
+    world.report("b", succeeded());
+    world.step();
+    assert_eq!(world.condition("Complete"), Some((Holds::True, "Complete")));
+    assert_eq!(world.condition("Ready"), Some((Holds::True, "Complete")));
+    assert_eq!((world.condition("Reconciling"), world.condition("Stalled")), (None, None));
+}
+
+#[test]
+fn a_run_with_a_failed_target_is_failed() {
+    let mut world = all_running(&["a", "b"]);
+    world.report("a", succeeded());
+    world.report("b", ended(Outcome::Failed { exit_code: 3 }));
+    world.step();
+    assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesFailed")));
+    assert_eq!(world.condition("Stalled"), Some((Holds::True, "NodesFailed")));
+    assert_eq!(world.condition("Ready"), Some((Holds::False, "NodesFailed")));
+    assert_eq!(world.condition("Reconciling"), None);
+    let nodes = world.status.as_ref().unwrap().nodes.clone().unwrap();
+    assert_eq!((nodes[0].state, nodes[0].exit_code), ("Failed", Some(3)), "failures come first");
+}
+
+#[test]
+fn no_more_targets_are_under_way_at_once_than_allowed() {
+    let mut world = World::new(plan(), &["a", "b", "c"]);
+    world.plan.max_concurrent = Amount::Count(1);
+    assert_eq!(started(&world.settle()), ["a"]);
+    world.report("a", running());
+    assert_eq!(started(&world.settle()), [""; 0]);
+    world.report("a", succeeded());
+    assert_eq!(started(&world.settle()), ["b"]);
+}
+
+#[test]
+fn a_node_without_an_agent_does_not_hold_up_the_others() {
+    let mut world = World::new(plan(), &["a", "b", "c"]);
+    world.plan.max_concurrent = Amount::Count(1);
+    world.disconnect("a");
+    assert_eq!(started(&world.settle()), ["b"]);
+}
+
+#[test]
+fn a_target_that_cannot_be_started_in_its_time_is_timed_out() {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.disconnect("a");
+    world.settle();
+    world.report("b", succeeded());
+    world.pass(60_000);
+    world.step();
+    assert_eq!(world.outcome("a"), Some(Outcome::StartTimedOut));
+    assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesUnreachable")));
+}
+
+#[test]
+fn the_start_clock_of_a_waiting_target_begins_with_its_turn() {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.plan.max_concurrent = Amount::Count(1);
+    world.settle();
+    world.report("a", running());
+    world.pass(600_000);
+    world.step();
+    assert_eq!(world.outcome("b"), None);
+    world.report("a", succeeded());
+    assert_eq!(started(&world.settle()), ["b"]);
+}
+
+#[test]
+fn what_runs_on_a_silent_node_is_lost_after_its_timeout_and_not_before() {
+    let mut world = all_running(&["a"]);
+    world.disconnect("a");
+    world.pass(119_999);
+    world.step();
+    assert_eq!(world.outcome("a"), None);
+    world.pass(1);
+    world.step();
+    assert_eq!(world.outcome("a"), Some(LOST));
+    assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesUnreachable")));
+}
+
+#[test]
+fn late_evidence_corrects_what_was_taken_for_lost_and_nothing_else() {
+    let mut world = all_running(&["a"]);
+    world.disconnect("a");
+    world.pass(120_000);
+    world.settle();
+    assert_eq!(world.run().verdict, Some(Verdict::Failed));
+    world.connect("a");
+    world.report("a", succeeded());
+    world.settle();
+    assert_eq!(world.run().verdict, Some(Verdict::Complete));
+    world.report("a", ended(Outcome::Failed { exit_code: 1 }));
+    world.settle();
+    assert_eq!(world.outcome("a"), Some(Outcome::Succeeded { exit_code: 0 }));
+}
+
+#[test]
+fn a_start_is_said_again_to_a_new_session_that_does_not_own_the_attempt() {
+    let mut world = World::new(plan(), &["a"]);
+    world.settle();
+    world.connect("a");
+    world.owns_nothing("a");
+    assert_eq!(started(&world.settle()), ["a"]);
+}
+
+#[test]
+fn a_start_without_an_answer_is_said_again_after_ten_seconds_and_not_before() {
+    let mut world = World::new(plan(), &["a"]);
+    world.settle();
+    world.pass(9_999);
+    assert_eq!(started(&world.step()), [""; 0]);
+    world.pass(1);
+    assert_eq!(started(&world.step()), ["a"]);
+}
+
+#[test]
+fn an_agent_that_no_longer_owns_a_running_attempt_has_lost_its_memory() {
+    let mut world = all_running(&["a"]);
+    world.connect("a");
+    world.owns_nothing("a");
+    world.step();
+    assert_eq!(world.outcome("a"), Some(Outcome::Lost { reason: LostReason::StateLost }));
+}
+
+#[test]
+fn the_cancel_annotation_ends_the_run_it_names_once() {
+    let mut world = all_running(&["a"]);
+    world.requests.cancel = Some(RunNumber(1));
+    assert_eq!(cancelled(&world.step()), ["a"]);
+    assert_eq!(world.run().stopping, Some(Stopping::Cancelled));
+    world.report("a", ended(Outcome::Cancelled));
+    world.step();
+    assert_eq!(world.condition("Failed"), Some((Holds::True, "Cancelled")));
+    assert_eq!(world.status.as_ref().unwrap().phase, "Cancelled");
+    // The same annotation does not touch the next Run.
+    world.plan.rerun_token = "again".into();
+    world.settle();
+    assert_eq!((world.run().number, world.run().stopping), (RunNumber(2), None));
+}
+
+#[test]
+fn a_cancel_for_another_run_does_nothing() {
+    let mut world = all_running(&["a"]);
+    for number in [0, 2] {
+        world.requests.cancel = Some(RunNumber(number));
+        assert_eq!(cancelled(&world.settle()), [""; 0]);
+        assert_eq!(world.run().stopping, None);
+    }
+}
+
+#[test]
+fn a_cancelled_run_starts_nothing_more() {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.plan.max_concurrent = Amount::Count(1);
+    world.settle();
+    world.report("a", running());
+    world.requests.cancel = Some(RunNumber(1));
+    world.settle();
+    assert_eq!(world.outcome("b"), Some(Outcome::NotStarted));
+    world.report("a", ended(Outcome::Cancelled));
+    assert_eq!(started(&world.settle()), [""; 0]);
+}
+
+#[test]
+fn a_changed_spec_lets_running_commands_finish_and_then_begins_a_new_run() {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.plan.max_concurrent = Amount::Count(1);
+    world.settle();
+    world.report("a", running());
+    world.plan = changed(&world.plan, "new");
+    assert_eq!(cancelled(&world.settle()), [""; 0]);
+    assert_eq!(world.outcome("b"), Some(Outcome::NotStarted));
+    assert_eq!(world.run().number, RunNumber(1), "two runs never overlap");
+    world.report("a", succeeded());
+    world.settle();
+    assert_eq!((world.run().number, world.run().trigger), (RunNumber(2), Trigger::SpecChange));
+    assert_eq!(world.recorded.recent[0].number, RunNumber(1));
+}
+
+#[test]
+fn a_changed_spec_cancels_running_commands_when_the_task_says_so() {
+    let mut world = all_running(&["a"]);
+    world.plan.on_change = OnChange::Cancel;
+    world.plan = changed(&world.plan, "new");
+    assert_eq!(cancelled(&world.step()), ["a"]);
+    world.report("a", ended(Outcome::Cancelled));
+    assert_eq!(started(&world.settle()), ["a"]);
+    assert_eq!(world.run().number, RunNumber(2));
+}
+
+#[test]
+fn a_spec_that_changed_there_and_back_runs_again_because_its_run_was_cut_short() {
+    let mut world = all_running(&["a"]);
+    let original = world.plan.clone();
+    world.plan = changed(&world.plan, "new");
+    world.step();
+    world.plan = original;
+    world.report("a", succeeded());
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(2));
+}
+
+#[test]
+fn an_edit_of_anything_else_begins_no_run() {
+    let mut world = all_running(&["a"]);
+    world.report("a", succeeded());
+    world.settle();
+    world.plan.timeouts.run_ms = Some(1);
+    world.plan.max_concurrent = Amount::Count(3);
+    world.plan.ttl_after_finished_ms = Some(1 << 40);
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(1));
+}
+
+#[test]
+fn a_changed_rerun_token_or_annotation_runs_the_same_spec_again_once() {
+    let mut world = all_running(&["a"]);
+    world.report("a", succeeded());
+    world.settle();
+    world.plan.rerun_token = "2".into();
+    world.settle();
+    assert_eq!((world.run().number, world.run().trigger), (RunNumber(2), Trigger::RerunToken));
+    world.report("a", succeeded());
+    world.requests.rerun = Some("x".into());
+    world.settle();
+    assert_eq!((world.run().number, world.run().trigger), (RunNumber(3), Trigger::RerunToken));
+    world.report("a", succeeded());
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(3));
+}
+
+#[test]
+fn a_suspended_task_begins_nothing_and_lets_running_commands_go_on() {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.plan.starts = Starts::Suspended;
+    world.step();
+    assert_eq!(world.recorded.run, None);
+    assert_eq!(world.condition("Suspended"), Some((Holds::True, "Suspended")));
+    world.plan.starts = Starts::Allowed;
+    world.plan.max_concurrent = Amount::Count(1);
+    world.settle();
+    world.report("a", running());
+    world.plan.starts = Starts::Suspended;
+    world.step();
+    assert_eq!(world.condition("Reconciling"), Some((Holds::True, "Suspended")));
+    world.report("a", succeeded());
+    assert_eq!(started(&world.settle()), [""; 0]);
+    world.plan.starts = Starts::Allowed;
+    assert_eq!(started(&world.settle()), ["b"]);
+}
+
+#[test]
+fn nothing_is_forgotten_before_all_of_the_run_is_archived() {
+    let mut world = all_running(&["a", "b"]);
+    world.report("a", succeeded());
+    world.report("b", succeeded());
+    let actions = world.settle();
+    assert_eq!(forgotten(&actions), [""; 0]);
+    assert_eq!(world.condition("Archived"), Some((Holds::False, "HistoryBehind")));
+    world.archive_all();
+    assert_eq!(forgotten(&world.settle()), ["a", "b"]);
+    assert_eq!(world.condition("Archived"), Some((Holds::True, "Archived")));
+    assert_eq!(world.settle(), []);
+}
+
+#[test]
+fn a_forget_that_was_lost_is_said_again() {
+    let mut world = all_running(&["a"]);
+    world.report("a", succeeded());
+    world.settle();
+    world.archive_all();
+    world.settle();
+    world.report("a", succeeded());
+    assert_eq!(forgotten(&world.settle()), ["a"]);
+}
+
+#[test]
+fn the_ledger_of_an_earlier_run_is_settled_beside_the_new_one() {
+    let mut world = all_running(&["a"]);
+    world.report("a", succeeded());
+    world.plan.rerun_token = "2".into();
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(2));
+    world.archive_all();
+    let actions = world.settle();
+    assert!(actions.iter().any(|action| matches!(action, Action::Forget(id) if id.run == RunNumber(1))));
+}
+
+#[test]
+fn a_deleted_task_cancels_its_run_and_is_let_go_when_all_of_it_ended() {
+    let mut world = all_running(&["a"]);
+    world.lifecycle = Lifecycle::Deleting;
+    assert_eq!(cancelled(&world.step()), ["a"]);
+    assert_eq!((world.finalizer, world.deleted), (Finalizer::Present, false));
+    world.report("a", ended(Outcome::Cancelled));
+    world.settle();
+    assert!(world.deleted);
+}
+
+#[test]
+fn a_deleted_task_does_not_wait_for_ever_for_a_node_that_is_gone() {
+    let mut world = all_running(&["a"]);
+    world.disconnect("a");
+    world.lifecycle = Lifecycle::Deleting;
+    world.settle();
+    assert!(!world.deleted);
+    world.pass(120_000);
+    world.settle();
+    assert!(world.deleted);
+}
+
+#[test]
+fn an_abandoned_task_is_let_go_at_once() {
+    let mut world = all_running(&["a"]);
+    world.disconnect("a");
+    world.lifecycle = Lifecycle::Deleting;
+    world.requests.abandon = Abandon::Yes;
+    world.settle();
+    assert!(world.deleted);
+}
+
+#[test]
+fn a_finished_task_is_deleted_after_its_time_and_not_before_it_is_archived() {
+    let mut world = all_running(&["a"]);
+    world.plan.ttl_after_finished_ms = Some(5_000);
+    world.report("a", succeeded());
+    world.settle();
+    world.pass(5_000);
+    world.settle();
+    assert_eq!(world.lifecycle, Lifecycle::Live, "History does not hold it yet");
+    world.archive_all();
+    world.settle();
+    assert_eq!(world.lifecycle, Lifecycle::Deleting);
+}
+
+/// The world of an operator that took a Run over and has heard of nobody yet.
+fn taken_over() -> World {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.settle();
+    world.disconnect("a");
+    world.disconnect("b");
+    for agent in world.agents.values_mut() {
+        agent.last_heard = None;
+    }
+    world.pass(1_000_000);
+    world.leading_since = world.now;
+    let hash = world.run().spec_hash.clone();
+    world.ledger = RunLedger::new(uid(), RunNumber(1), hash, Origin::Inherited);
+    world.recall = Recall::Pending;
+    world
+}
+
+#[test]
+fn a_new_leader_waits_before_it_calls_any_node_lost() {
+    let mut world = taken_over();
+    world.recall = Recall::Done;
+    world.settle();
+    world.pass(119_999);
+    world.settle();
+    assert_eq!(world.outcome("a"), None);
+    world.pass(1);
+    world.settle();
+    assert_eq!(world.outcome("a"), Some(LOST), "and it never says that nothing was started there");
+}
+
+#[test]
+fn a_new_leader_concludes_nothing_while_history_may_know_better() {
+    let mut world = taken_over();
+    world.pass(10_000_000);
+    world.settle();
+    assert_eq!(world.outcome("a"), None);
+    world.ledger.recall(&node("a"), &succeeded(), Source::Agent);
+    world.ledger.recall(&node("b"), &succeeded(), Source::Agent);
+    world.recall = Recall::Done;
+    world.settle();
+    assert_eq!(world.run().verdict, Some(Verdict::Complete));
+}
+
+#[test]
+fn a_new_leader_learns_from_the_agents_what_runs_and_starts_only_the_rest() {
+    let mut world = taken_over();
+    world.connect("a");
+    world.report("a", running());
+    world.connect("b");
+    world.owns_nothing("b");
+    assert_eq!(started(&world.settle()), ["b"]);
+}
+
+#[test]
+fn runs_are_numbered_above_all_that_an_inventory_or_history_shows() {
+    let mut world = World::new(plan(), &["a"]);
+    world.highest_run = RunNumber(41);
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(42));
+}
+
+#[test]
+fn status_lists_at_most_a_hundred_nodes_and_counts_all() {
+    let names: Vec<String> = (0..150).map(|n| format!("n{n:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut world = all_running(&names);
+    world.report("n149", ended(Outcome::Failed { exit_code: 1 }));
+    world.step();
+    let status = world.status.clone().unwrap();
+    let nodes = status.nodes.unwrap();
+    assert_eq!((nodes.len(), nodes[0].node.as_str()), (100, "n149"));
+    assert_eq!((world.run().counts.running, world.run().counts.failed), (149, 1));
+}
+
+#[test]
+fn nothing_is_asked_for_when_nothing_changed() {
+    let mut world = all_running(&["a", "b"]);
+    world.archive_all();
+    world.settle();
+    let before = world.status.clone();
+    assert_eq!(world.step(), []);
+    assert_eq!(world.status, before);
+}
+
+#[test]
+fn an_accepted_attempt_is_not_started_again() {
+    let mut world = World::new(plan(), &["a"]);
+    world.settle();
+    world.report("a", ReportedState::Accepted);
+    world.pass(3_600_000);
+    assert_eq!(started(&world.settle()), [""; 0]);
+}

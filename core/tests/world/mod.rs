@@ -1,0 +1,335 @@
+//! A small cluster as values: one Task, its status, the operator's memory of it, and agents that say what the test
+//! tells them to. Acts on decisions exactly as the operator's `controller/act.rs` does, without any of its I/O.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "shared by test files, each of which uses a part"
+)]
+
+use std::collections::BTreeMap;
+
+use sentinel_core::conditions::{Archive, Condition, Holds};
+use sentinel_core::ledger::{Origin, RunLedger, RunStage};
+use sentinel_core::moment::{Moment, Now};
+use sentinel_core::plan::{
+    Amount, ControlPlane, OnChange, Select, Starts, TargetRule, TaskPlan, Timeouts, spec_hash,
+};
+use sentinel_core::reconcile::{Action, Decision, Finalizer, Lifecycle, Observed, Status, decide};
+use sentinel_core::rollout::{AgentFacts, Recall};
+use sentinel_core::status::{Recorded, RunRecord};
+use sentinel_core::targets::NodeFacts;
+use sentinel_core::trigger::Requests;
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::request::{Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Stage, Usage};
+
+pub fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+pub fn uid() -> TaskUid {
+    TaskUid::new("uid-1").unwrap()
+}
+
+/// A plan for `all` nodes that runs `true`.
+pub fn plan() -> TaskPlan {
+    let targets = TargetRule { select: Select::All, exclude: vec![], control_plane: ControlPlane::Exclude };
+    let request = RunRequest {
+        program: Program::Command(vec!["true".into()]),
+        env: vec![],
+        working_dir: "/".into(),
+        user: None,
+        group: None,
+        umask: 0o22,
+        stdin: String::new(),
+        environment: Environment::Container,
+        success_exit_codes: vec![0],
+        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000 },
+    };
+    TaskPlan {
+        task: TaskRef { namespace: "ops".into(), name: "t".into() },
+        uid: uid(),
+        spec_hash: spec_hash(&targets, &request),
+        targets,
+        request,
+        timeouts: Timeouts { start_ms: 60_000, run_ms: None, unreachable_ms: 120_000, grace_ms: 10_000 },
+        max_concurrent: Amount::Percent(100),
+        on_change: OnChange::Finish,
+        starts: Starts::Allowed,
+        rerun_token: String::new(),
+        ttl_after_finished_ms: None,
+    }
+}
+
+/// The plan with another command: another spec hash.
+pub fn changed(plan: &TaskPlan, argument: &str) -> TaskPlan {
+    let mut plan = plan.clone();
+    plan.request.program = Program::Command(vec!["echo".into(), argument.into()]);
+    plan.spec_hash = spec_hash(&plan.targets, &plan.request);
+    plan
+}
+
+pub fn ended(outcome: Outcome) -> ReportedState {
+    ReportedState::Ended(Box::new(Ended {
+        outcome,
+        started_at: Some(UnixMillis(1)),
+        ended_at: UnixMillis(2),
+        usage: Usage::default(),
+        output: OutputSummary::default(),
+    }))
+}
+
+pub fn succeeded() -> ReportedState {
+    ended(Outcome::Succeeded { exit_code: 0 })
+}
+
+pub fn running() -> ReportedState {
+    ReportedState::Running(Running { started_at: UnixMillis(1), pid: 7 })
+}
+
+pub struct World {
+    pub plan: TaskPlan,
+    pub nodes: BTreeMap<NodeName, NodeFacts>,
+    pub agents: BTreeMap<NodeName, AgentFacts>,
+    pub recorded: Recorded,
+    pub frozen: Vec<NodeName>,
+    pub ledger: RunLedger,
+    pub retired: Vec<RunLedger>,
+    pub requests: Requests,
+    pub lifecycle: Lifecycle,
+    pub finalizer: Finalizer,
+    pub recall: Recall,
+    pub archive: Archive,
+    pub leading_since: Moment,
+    pub highest_run: RunNumber,
+    pub now: Moment,
+    pub status: Option<Status>,
+    /// Everything that was asked for, in order.
+    pub log: Vec<Action>,
+    pub deleted: bool,
+    sessions: u32,
+}
+
+impl World {
+    /// Nodes of these names, each with a connected agent.
+    pub fn new(plan: TaskPlan, names: &[&str]) -> Self {
+        let mut world = Self {
+            ledger: RunLedger::new(uid(), RunNumber(0), plan.spec_hash.clone(), Origin::Inherited),
+            plan,
+            nodes: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            recorded: Recorded::default(),
+            frozen: vec![],
+            retired: vec![],
+            requests: Requests::default(),
+            lifecycle: Lifecycle::Live,
+            finalizer: Finalizer::Absent,
+            recall: Recall::Done,
+            archive: Archive::Current,
+            leading_since: Moment(0),
+            highest_run: RunNumber(0),
+            now: Moment(1_000),
+            status: None,
+            log: vec![],
+            deleted: false,
+            sessions: 0,
+        };
+        for name in names {
+            world.nodes.insert(node(name), NodeFacts::default());
+            world.connect(name);
+        }
+        world
+    }
+
+    /// A new Session of the node's agent, which owns what the ledger thinks it owns.
+    pub fn connect(&mut self, name: &str) -> SessionId {
+        self.sessions += 1;
+        let session = SessionId::new(format!("s{}", self.sessions)).unwrap();
+        let facts = AgentFacts { session: Some(session.clone()), last_heard: Some(self.now), living: None };
+        self.agents.insert(node(name), facts);
+        session
+    }
+
+    pub fn disconnect(&mut self, name: &str) {
+        self.agents.get_mut(&node(name)).unwrap().session = None;
+    }
+
+    /// The agent says what its Attempt of the current Run is.
+    pub fn report(&mut self, name: &str, state: ReportedState) {
+        let report = Report {
+            attempt: self.ledger.attempt(&node(name)),
+            spec_hash: self.recorded.run.as_ref().unwrap().spec_hash.clone(),
+            state,
+        };
+        if let Some(agent) = self.agents.get_mut(&node(name)) {
+            agent.last_heard = Some(self.now);
+        }
+        self.ledger.report(&report);
+    }
+
+    /// The agent's Inventory on its present Session holds nothing.
+    pub fn owns_nothing(&mut self, name: &str) {
+        let session = self.agents[&node(name)].session.clone().unwrap();
+        self.ledger.inventory(&node(name), &session, &[]);
+    }
+
+    pub fn now(&self) -> Now {
+        Now { moment: self.now, wall: UnixMillis(1_700_000_000_000 + self.now.0 as i64) }
+    }
+
+    pub fn pass(&mut self, millis: u64) {
+        self.now = self.now.plus(millis);
+        for agent in self.agents.values_mut().filter(|agent| agent.session.is_some()) {
+            agent.last_heard = Some(self.now);
+        }
+    }
+
+    /// One look, without doing anything about it.
+    pub fn look(&self) -> Decision {
+        let observed = Observed {
+            recorded: &self.recorded,
+            targets: &self.frozen,
+            ledger: &self.ledger,
+            retired: &self.retired,
+            recall: self.recall,
+            archive: self.archive,
+            nodes: &self.nodes,
+            agent: &|name| self.agents.get(name).cloned().unwrap_or_default(),
+            requests: &self.requests,
+            lifecycle: self.lifecycle,
+            finalizer: self.finalizer,
+            leading_since: self.leading_since,
+            highest_run: self.highest_run,
+        };
+        decide(&self.plan, &observed, self.now())
+    }
+
+    /// One look, and everything it asks for done. Returns the actions.
+    pub fn step(&mut self) -> Vec<Action> {
+        let decision = self.look();
+        self.record(&decision);
+        for action in &decision.actions {
+            self.act(action);
+        }
+        self.log.extend(decision.actions.iter().cloned());
+        decision.actions
+    }
+
+    /// Looks until nothing more is asked for, at most a few times. Returns all actions.
+    pub fn settle(&mut self) -> Vec<Action> {
+        let from = self.log.len();
+        for _ in 0..8 {
+            if self.step().is_empty() {
+                break;
+            }
+        }
+        self.log[from..].to_vec()
+    }
+
+    /// The durable part of a decision.
+    pub fn record(&mut self, decision: &Decision) {
+        if let Some(targets) = &decision.freeze {
+            let run = decision.status.recorded.run.as_ref().unwrap();
+            self.frozen.clone_from(targets);
+            let ledger = RunLedger::new(uid(), run.number, run.spec_hash.clone(), Origin::Begun);
+            let old = std::mem::replace(&mut self.ledger, ledger);
+            if old.run() > RunNumber(0) {
+                self.retired.push(old);
+            }
+        }
+        self.recorded = decision.status.recorded.clone();
+        self.status = Some(decision.status.clone());
+    }
+
+    fn act(&mut self, action: &Action) {
+        let session = |world: &Self, node: &NodeName| world.agents[node].session.clone().unwrap();
+        match action {
+            Action::AddFinalizer => self.finalizer = Finalizer::Present,
+            Action::RemoveFinalizer => {
+                self.finalizer = Finalizer::Absent;
+                self.deleted = true;
+            }
+            Action::DeleteTask => self.lifecycle = Lifecycle::Deleting,
+            Action::Turn(name) => self.ledger.turn(name, self.now),
+            Action::Start { attempt, .. } => {
+                let session = session(self, &attempt.node);
+                self.ledger.sent_start(&attempt.node, session, self.now);
+            }
+            Action::Cancel(attempt) => {
+                let session = session(self, &attempt.node);
+                self.ledger.sent_cancel(&attempt.node, session, self.now);
+            }
+            Action::Conclude { attempt, ended } => {
+                self.of_run(attempt.run).conclude(&attempt.node, (**ended).clone());
+            }
+            Action::ArchiveRun(record) => self.of_run(record.number).note_run((**record).clone()),
+            Action::Forget(attempt) => self.of_run(attempt.run).sent_forget(&attempt.node),
+            Action::Publish(_) => {}
+        }
+    }
+
+    fn of_run(&mut self, run: RunNumber) -> &mut RunLedger {
+        if self.ledger.run() == run {
+            return &mut self.ledger;
+        }
+        self.retired.iter_mut().find(|ledger| ledger.run() == run).unwrap()
+    }
+
+    /// History holds everything known so far.
+    pub fn archive_all(&mut self) {
+        for ledger in self.retired.iter_mut().chain([&mut self.ledger]) {
+            let over: Vec<NodeName> =
+                ledger.executions().filter(|(_, e)| e.is_over()).map(|(name, _)| name.clone()).collect();
+            for name in over {
+                ledger.archived(&name, Stage::Ended);
+            }
+            if let Some(stage) = ledger.record().map(RunStage::of) {
+                ledger.archived_run(stage);
+            }
+        }
+    }
+
+    pub fn run(&self) -> &RunRecord {
+        self.recorded.run.as_ref().unwrap()
+    }
+
+    pub fn condition(&self, kind: &str) -> Option<(Holds, &'static str)> {
+        let conditions: &Vec<Condition> = &self.status.as_ref().unwrap().conditions;
+        conditions.iter().find(|c| c.kind == kind).map(|c| (c.holds, c.reason))
+    }
+
+    pub fn outcome(&self, name: &str) -> Option<Outcome> {
+        self.ledger.execution(&node(name)).and_then(|e| e.ended()).map(|ended| ended.outcome.clone())
+    }
+}
+
+/// The nodes that are sent a `Start` among the actions.
+pub fn started(actions: &[Action]) -> Vec<&str> {
+    nodes_of(actions, |action| match action {
+        Action::Start { attempt, .. } => Some(attempt),
+        _ => None,
+    })
+}
+
+/// The nodes that are sent a `Cancel` among the actions.
+pub fn cancelled(actions: &[Action]) -> Vec<&str> {
+    nodes_of(actions, |action| match action {
+        Action::Cancel(attempt) => Some(attempt),
+        _ => None,
+    })
+}
+
+/// The nodes that are sent a `Forget` among the actions.
+pub fn forgotten(actions: &[Action]) -> Vec<&str> {
+    nodes_of(actions, |action| match action {
+        Action::Forget(attempt) => Some(attempt),
+        _ => None,
+    })
+}
+
+fn nodes_of(actions: &[Action], pick: fn(&Action) -> Option<&AttemptId>) -> Vec<&str> {
+    actions.iter().filter_map(pick).map(|attempt| attempt.node.as_str()).collect()
+}

@@ -1,0 +1,105 @@
+//! One JSON file for each object, written beside and renamed into place, so that a crash leaves the old or the new.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cluster::ClusterError;
+use crate::resource::{TargetSlice, Task};
+
+/// The directory of an embedded cluster.
+#[derive(Debug)]
+pub(super) struct Disk {
+    tasks: PathBuf,
+    slices: PathBuf,
+}
+
+/// What was found in it.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) tasks: Vec<Task>,
+    pub(super) slices: Vec<TargetSlice>,
+}
+
+impl Disk {
+    /// Reads what is there.
+    pub(super) fn open(directory: &Path) -> Result<(Self, Found), ClusterError> {
+        let disk = Self { tasks: directory.join("tasks"), slices: directory.join("targetslices") };
+        for folder in [&disk.tasks, &disk.slices] {
+            fs::create_dir_all(folder).map_err(|error| failed("make the directory", folder, error))?;
+        }
+        let found = Found { tasks: read_all(&disk.tasks)?, slices: read_all(&disk.slices)? };
+        Ok((disk, found))
+    }
+
+    /// Writes a Task.
+    pub(super) fn put_task(&self, task: &Task) -> Result<(), ClusterError> {
+        write(&self.task_file(task), task)
+    }
+
+    /// Removes a Task.
+    pub(super) fn remove_task(&self, task: &Task) -> Result<(), ClusterError> {
+        remove(&self.task_file(task))
+    }
+
+    /// Writes a slice.
+    pub(super) fn put_slice(&self, name: &str, slice: &TargetSlice) -> Result<(), ClusterError> {
+        write(&self.slices.join(format!("{name}.json")), slice)
+    }
+
+    /// Removes a slice.
+    pub(super) fn remove_slice(&self, name: &str) -> Result<(), ClusterError> {
+        remove(&self.slices.join(format!("{name}.json")))
+    }
+
+    /// Names and namespaces are checked before: letters, digits, `-` and `.`; a namespace has no `.`.
+    fn task_file(&self, task: &Task) -> PathBuf {
+        let of = |text: &Option<String>| text.clone().unwrap_or_default();
+        self.tasks.join(format!("{}.{}.json", of(&task.metadata.namespace), of(&task.metadata.name)))
+    }
+}
+
+fn read_all<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, ClusterError> {
+    let entries = fs::read_dir(folder).map_err(|error| failed("read the directory", folder, error))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| failed("read the directory", folder, error))?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let bytes = fs::read(&path).map_err(|error| failed("read", &path, error))?;
+        let object = serde_json::from_slice(&bytes);
+        found.push(object.map_err(|error| failed("read", &path, io::Error::other(error)))?);
+    }
+    Ok(found)
+}
+
+fn write(path: &Path, object: &impl Serialize) -> Result<(), ClusterError> {
+    let attempt = || -> io::Result<()> {
+        let beside = path.with_extension("new");
+        let mut file = File::create(&beside)?;
+        file.write_all(&serde_json::to_vec_pretty(object)?)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        sync_parent(path)
+    };
+    attempt().map_err(|error| failed("write", path, error))
+}
+
+fn remove(path: &Path) -> Result<(), ClusterError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
+        _ => sync_parent(path).map_err(|error| failed("remove", path, error)),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+fn failed(what: &str, path: &Path, error: io::Error) -> ClusterError {
+    ClusterError::Unavailable { doing: format!("{what} {}", path.display()), source: Box::new(error) }
+}

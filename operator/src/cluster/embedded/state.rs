@@ -1,0 +1,374 @@
+//! The objects of an embedded cluster, and the rules by which they change.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::watcher::Event;
+use sentinel_core::reconcile::{Finalizer, Notice};
+use sentinel_core::targets::NodeFacts;
+use sentinel_protocol::ids::{NodeName, TaskRef};
+use sentinel_protocol::time::UnixMillis;
+use uuid::Uuid;
+
+use super::disk::{Disk, Found};
+use crate::cluster::ClusterError;
+use crate::cluster::targets::display;
+use crate::resource::invalid::describe;
+use crate::resource::marks::FINALIZER;
+use crate::resource::{TargetSlice, Task, TaskStatus, schema};
+
+/// Removed objects that are remembered for those who watch; who is further behind is told everything anew.
+const MAX_GONE: usize = 1024;
+
+/// Cluster events that are kept.
+const MAX_PUBLISHED: usize = 1000;
+
+/// Where an object lives when nothing else is said.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// A cluster event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Published {
+    /// The Task it is about.
+    pub task: TaskRef,
+    /// What it says.
+    pub notice: Notice,
+    /// When it was published first.
+    pub at: UnixMillis,
+}
+
+type Key = (String, String);
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    version: u64,
+    tasks: BTreeMap<Key, (u64, Task)>,
+    gone: VecDeque<(u64, Task)>,
+    slices: BTreeMap<String, TargetSlice>,
+    nodes: BTreeMap<NodeName, NodeFacts>,
+    nodes_version: u64,
+    published: VecDeque<Published>,
+    disk: Option<Disk>,
+}
+
+/// How far somebody who watches has seen.
+#[derive(Debug, Default)]
+pub(super) struct Seen(Option<u64>);
+
+impl State {
+    pub(super) fn restored(disk: Disk, found: Found) -> Self {
+        let mut state = Self { disk: Some(disk), ..Self::default() };
+        for task in found.tasks {
+            let version = version_of(&task);
+            state.version = state.version.max(version);
+            state.tasks.insert(key(&task), (version, task));
+        }
+        let named = |slice: TargetSlice| Some((slice.metadata.name.clone()?, slice));
+        state.slices = found.slices.into_iter().filter_map(named).collect();
+        state
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    // What people do.
+
+    pub(super) fn get(&self, task: &TaskRef) -> Option<Task> {
+        self.tasks.get(&(task.namespace.clone(), task.name.clone())).map(|(_, task)| task.clone())
+    }
+
+    pub(super) fn list(&self, namespace: Option<&str>) -> Vec<Task> {
+        let wanted = |task: &&Task| namespace.is_none_or(|n| task.metadata.namespace.as_deref() == Some(n));
+        self.tasks.values().map(|(_, task)| task).filter(wanted).cloned().collect()
+    }
+
+    pub(super) fn create(&mut self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
+        let doing = format!("create Task {}", display(task));
+        let mut task = admitted(&doing, task)?;
+        let metadata = &mut task.metadata;
+        if metadata.name.is_none() {
+            let random = Uuid::new_v4().simple().to_string();
+            metadata.name = metadata.generate_name.as_ref().map(|prefix| format!("{prefix}{}", &random[..5]));
+        }
+        if self.tasks.contains_key(&key(&task)) {
+            return Err(ClusterError::Exists { doing });
+        }
+        let metadata = &mut task.metadata;
+        metadata.uid = Some(Uuid::new_v4().to_string());
+        metadata.generation = Some(1);
+        metadata.creation_timestamp = Some(time(now));
+        metadata.deletion_timestamp = None;
+        task.status = Some(TaskStatus::default());
+        self.put(task)
+    }
+
+    pub(super) fn apply(&mut self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
+        let doing = format!("apply Task {}", display(task));
+        let task = admitted(&doing, task)?;
+        let Some((_, there)) = self.tasks.get(&key(&task)) else { return self.create(&task, now) };
+        let mut changed = there.clone();
+        for (old, new) in [
+            (&mut changed.metadata.labels, task.metadata.labels),
+            (&mut changed.metadata.annotations, task.metadata.annotations),
+        ] {
+            if let Some(new) = new.filter(|new| !new.is_empty()) {
+                old.get_or_insert_default().extend(new);
+            }
+        }
+        if changed.spec != task.spec {
+            changed.spec = task.spec;
+            changed.metadata.generation = changed.metadata.generation.map(|generation| generation + 1);
+        }
+        self.put(changed)
+    }
+
+    pub(super) fn annotate(
+        &mut self,
+        task: &TaskRef,
+        key: &str,
+        value: Option<String>,
+    ) -> Result<Task, ClusterError> {
+        let gone = || ClusterError::Gone { doing: format!("annotate Task {task} with {key}") };
+        let mut task = self.get(task).ok_or_else(gone)?;
+        let annotations = task.metadata.annotations.get_or_insert_default();
+        match value {
+            Some(value) => annotations.insert(key.to_owned(), value),
+            None => annotations.remove(key),
+        };
+        self.put(task)
+    }
+
+    pub(super) fn delete(&mut self, task: &TaskRef, now: UnixMillis) -> Result<(), ClusterError> {
+        let gone = || ClusterError::Gone { doing: format!("delete Task {task}") };
+        let mut task = self.get(task).ok_or_else(gone)?;
+        if task.metadata.finalizers.as_ref().is_none_or(Vec::is_empty) {
+            return self.remove(&task);
+        }
+        if task.metadata.deletion_timestamp.is_none() {
+            task.metadata.deletion_timestamp = Some(time(now));
+            // As the API server does: asking for deletion is a change of intent.
+            task.metadata.generation = task.metadata.generation.map(|generation| generation + 1);
+            self.put(task)?;
+        }
+        Ok(())
+    }
+
+    // What the operator keeps.
+
+    pub(super) fn write_status(&mut self, seen: &Task, status: TaskStatus) -> Result<Task, ClusterError> {
+        let mut task = self.unchanged(seen, "write the status of")?;
+        task.status = Some(status);
+        self.put(task)
+    }
+
+    pub(super) fn set_finalizer(&mut self, seen: &Task, finalizer: Finalizer) -> Result<Task, ClusterError> {
+        let mut task = self.unchanged(seen, "set the finalizer of")?;
+        let deleting = task.metadata.deletion_timestamp.is_some();
+        let finalizers = task.metadata.finalizers.get_or_insert_default();
+        let there = finalizers.iter().any(|text| text == FINALIZER);
+        match finalizer {
+            Finalizer::Present if !there && deleting => {
+                return Err(ClusterError::Refused {
+                    doing: format!("set the finalizer of Task {}", display(seen)),
+                    code: 422,
+                    message: "no new finalizers can be added if the object is being deleted".to_owned(),
+                });
+            }
+            Finalizer::Present if !there => finalizers.push(FINALIZER.to_owned()),
+            Finalizer::Present => {}
+            Finalizer::Absent => finalizers.retain(|text| text != FINALIZER),
+        }
+        if deleting && finalizers.is_empty() {
+            self.remove(&task)?;
+            return Ok(task);
+        }
+        self.put(task)
+    }
+
+    pub(super) fn add_slices(&mut self, slices: Vec<TargetSlice>) -> Result<(), ClusterError> {
+        for slice in slices {
+            let Some(name) = slice.metadata.name.clone() else { continue };
+            match self.slices.get(&name) {
+                Some(there) if there.spec == slice.spec => continue,
+                Some(_) => {
+                    let wrong = format!("TargetSlice {name} is there already, with other nodes");
+                    return Err(ClusterError::TargetsDamaged { task: "a Task".to_owned(), wrong });
+                }
+                None => {}
+            }
+            if let Some(disk) = &self.disk {
+                disk.put_slice(&name, &slice)?;
+            }
+            self.slices.insert(name, slice);
+        }
+        Ok(())
+    }
+
+    pub(super) fn slices_of(&self, task: &Task) -> Vec<TargetSlice> {
+        self.slices.values().filter(|slice| owner(slice) == task.metadata.uid.as_deref()).cloned().collect()
+    }
+
+    pub(super) fn remove_old_slices(&mut self, task: &Task) -> Result<(), ClusterError> {
+        let run = task.status.as_ref().and_then(|status| status.run.as_ref());
+        let digest = run.map(|run| run.targets_digest.clone()).unwrap_or_default();
+        let named = |slice: &TargetSlice| {
+            let labels = slice.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get(crate::cluster::targets::DIGEST_LABEL)) == Some(&digest)
+        };
+        self.remove_slices(task, |slice| !named(slice))
+    }
+
+    pub(super) fn publish(&mut self, task: &Task, notice: &Notice, at: UnixMillis) {
+        let (namespace, name) = key(task);
+        let published = Published { task: TaskRef { namespace, name }, notice: notice.clone(), at };
+        // One that is said again is one, as the API server's series are.
+        if self.published.iter().any(|old| old.task == published.task && old.notice == published.notice) {
+            return;
+        }
+        self.published.push_back(published);
+        while self.published.len() > MAX_PUBLISHED {
+            self.published.pop_front();
+        }
+    }
+
+    pub(super) fn published(&self) -> Vec<Published> {
+        self.published.iter().cloned().collect()
+    }
+
+    // Nodes.
+
+    pub(super) fn set_nodes(&mut self, nodes: BTreeMap<NodeName, NodeFacts>) {
+        if self.nodes != nodes || self.nodes_version == 0 {
+            self.version += 1;
+            self.nodes_version = self.version;
+            self.nodes = nodes;
+        }
+    }
+
+    // What is seen of it.
+
+    pub(super) fn task_changes(&self, seen: &mut Seen) -> Vec<Event<Task>> {
+        let since = seen.0.replace(self.version);
+        let oldest = self.gone.front().map_or(0, |(version, _)| *version);
+        match since {
+            Some(since) if self.gone.len() < MAX_GONE || oldest <= since => {
+                let changed = self.tasks.values().filter(|(version, _)| *version > since);
+                let gone = self.gone.iter().filter(|(version, _)| *version > since);
+                let mut events: Vec<(u64, Event<Task>)> =
+                    changed.map(|(version, task)| (*version, Event::Apply(task.clone()))).collect();
+                events.extend(gone.map(|(version, task)| (*version, Event::Delete(task.clone()))));
+                events.sort_by_key(|(version, _)| *version);
+                events.into_iter().map(|(_, event)| event).collect()
+            }
+            _ => {
+                let all = self.tasks.values().map(|(_, task)| Event::InitApply(task.clone()));
+                std::iter::once(Event::Init).chain(all).chain([Event::InitDone]).collect()
+            }
+        }
+    }
+
+    /// Nodes change seldom here, so every change tells all of them.
+    pub(super) fn node_changes(&self, seen: &mut Seen) -> Vec<Event<(NodeName, NodeFacts)>> {
+        // Until somebody has said which Nodes there are, the list is not complete.
+        if self.nodes_version == 0 || seen.0 == Some(self.nodes_version) {
+            return Vec::new();
+        }
+        seen.0 = Some(self.nodes_version);
+        let all = self.nodes.iter().map(|(name, facts)| Event::InitApply((name.clone(), facts.clone())));
+        std::iter::once(Event::Init).chain(all).chain([Event::InitDone]).collect()
+    }
+
+    // The rules.
+
+    /// The Task as it is, when it is still as it was seen.
+    fn unchanged(&self, seen: &Task, doing: &str) -> Result<Task, ClusterError> {
+        let doing = || format!("{doing} Task {}", display(seen));
+        let Some((_, task)) = self.tasks.get(&key(seen)) else {
+            return Err(ClusterError::Gone { doing: doing() });
+        };
+        let (now, then) = (&task.metadata, &seen.metadata);
+        if now.uid != then.uid || now.resource_version != then.resource_version {
+            return Err(ClusterError::Conflict { doing: doing() });
+        }
+        Ok(task.clone())
+    }
+
+    /// Stores a Task; one that is as it was keeps its version.
+    fn put(&mut self, mut task: Task) -> Result<Task, ClusterError> {
+        let key = key(&task);
+        if let Some((_, there)) = self.tasks.get(&key)
+            && *there == task
+        {
+            return Ok(task);
+        }
+        let version = self.version + 1;
+        task.metadata.resource_version = Some(version.to_string());
+        if let Some(disk) = &self.disk {
+            disk.put_task(&task)?;
+        }
+        self.version = version;
+        self.tasks.insert(key, (version, task.clone()));
+        Ok(task)
+    }
+
+    /// Removes a Task and what it owns.
+    fn remove(&mut self, task: &Task) -> Result<(), ClusterError> {
+        if let Some(disk) = &self.disk {
+            disk.remove_task(task)?;
+        }
+        self.version += 1;
+        self.tasks.remove(&key(task));
+        self.gone.push_back((self.version, task.clone()));
+        while self.gone.len() > MAX_GONE {
+            self.gone.pop_front();
+        }
+        self.remove_slices(task, |_| true)
+    }
+
+    fn remove_slices(
+        &mut self,
+        task: &Task,
+        which: impl Fn(&TargetSlice) -> bool,
+    ) -> Result<(), ClusterError> {
+        let ours = |slice: &TargetSlice| owner(slice) == task.metadata.uid.as_deref() && which(slice);
+        let names: Vec<String> =
+            self.slices.iter().filter(|(_, slice)| ours(slice)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            if let Some(disk) = &self.disk {
+                disk.remove_slice(&name)?;
+            }
+            self.slices.remove(&name);
+        }
+        Ok(())
+    }
+}
+
+/// What an API server does with a Task at the door.
+fn admitted(doing: &str, task: &Task) -> Result<Task, ClusterError> {
+    let refused = |message: String| ClusterError::Refused { doing: doing.to_owned(), code: 422, message };
+    let json = serde_json::to_value(task).map_err(|error| refused(error.to_string()))?;
+    let mut task = schema::admit(json).map_err(|problems| refused(describe(&problems)))?;
+    task.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
+    Ok(task)
+}
+
+fn key(task: &Task) -> Key {
+    (
+        task.metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+        task.metadata.name.clone().unwrap_or_default(),
+    )
+}
+
+fn version_of(task: &Task) -> u64 {
+    task.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+fn owner(slice: &TargetSlice) -> Option<&str> {
+    slice.metadata.owner_references.as_ref()?.first().map(|owner| owner.uid.as_str())
+}
+
+fn time(at: UnixMillis) -> Time {
+    Time(Timestamp::from_second(at.0.div_euclid(1000)).unwrap_or_default())
+}

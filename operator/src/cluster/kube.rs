@@ -1,0 +1,388 @@
+//! A Kubernetes API server, with limits and retries of our own.
+//!
+//! The client's usual retries are off: they repeat any request, a POST too, up to 15 times over minutes. Here every
+//! call ends within [`CALL_WITHIN`]; what may be repeated without harm is repeated within that time, and everything
+//! else only when the server said that it did not look at it (429).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::events::{Event as ClusterEvent, EventType, Recorder, Reporter};
+use kube::runtime::watcher::Event;
+use kube::{Api, Client, Config, Resource, ResourceExt};
+use sentinel_core::reconcile::{Finalizer, Level, Notice};
+use sentinel_core::targets::NodeFacts;
+use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use super::backoff::Backoff;
+use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
+use super::watch::{self, Content, WatchHealth};
+use super::{Answer, Cluster, ClusterError, TaskKeeper, TaskStore};
+use crate::resource::marks::FINALIZER;
+use crate::resource::slice::Frozen;
+use crate::resource::{TargetSlice, Task, TaskStatus};
+
+/// Time within which every call has an answer, good or bad.
+pub const CALL_WITHIN: Duration = Duration::from_secs(10);
+
+/// Slices written at once.
+const SLICES_AT_ONCE: usize = 4;
+
+/// Longest note of a cluster event, bytes (the API server takes 1 KiB).
+const MAX_NOTE: usize = 1000;
+
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(2) };
+
+/// A Kubernetes cluster. Cloning it gives the same one.
+#[derive(Clone)]
+pub struct KubeCluster {
+    client: Client,
+    recorder: Recorder,
+    tasks_health: Arc<WatchHealth>,
+    nodes_health: Arc<WatchHealth>,
+}
+
+/// Whether a request may be made twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// The second time finds what the first has done, or does nothing.
+    Harmless,
+    /// Only when the server has said that it did not look at the first.
+    WhenUnseen,
+}
+
+impl KubeCluster {
+    /// A cluster behind this configuration; nothing is asked yet. `instance` is this process in cluster events, for
+    /// example the name of its pod.
+    ///
+    /// # Errors
+    /// When no client can be made of the configuration.
+    pub fn new(mut config: Config, instance: Option<String>) -> kube::Result<Self> {
+        config.default_retry = false;
+        Ok(Self::with_client(Client::try_from(config)?, instance))
+    }
+
+    /// The same over a client that was made elsewhere; it should not retry by itself.
+    pub fn with_client(client: Client, instance: Option<String>) -> Self {
+        let reporter = Reporter { controller: "sentinel-operator".to_owned(), instance };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            tasks_health: Arc::new(WatchHealth::new("tasks")),
+            nodes_health: Arc::new(WatchHealth::new("nodes")),
+        }
+    }
+
+    /// The client, for what is not about Tasks (`TokenReview`).
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// How the streams of Tasks and of Nodes do.
+    pub fn health(&self) -> [Arc<WatchHealth>; 2] {
+        [self.tasks_health.clone(), self.nodes_health.clone()]
+    }
+
+    fn tasks(&self, namespace: &str) -> Api<Task> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn slices(&self, namespace: &str) -> Api<TargetSlice> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn tasks_of(&self, task: &Task) -> Api<Task> {
+        self.tasks(&task.namespace().unwrap_or_default())
+    }
+
+    async fn create_slice(&self, slice: TargetSlice) -> Result<(), ClusterError> {
+        let name = slice.name_any();
+        let api = self.slices(&slice.namespace().unwrap_or_default());
+        let doing = format!("create TargetSlice {name}");
+        // Its name says what is in it, so making it twice is harmless.
+        let made =
+            call(&doing, Repeat::Harmless, || async { api.create(&PostParams::default(), &slice).await });
+        match made.await {
+            Ok(_) => Ok(()),
+            Err(ClusterError::Exists { .. }) => {
+                let doing = format!("read TargetSlice {name}");
+                let there = call(&doing, Repeat::Harmless, || api.get(&name)).await?;
+                if there.spec == slice.spec {
+                    return Ok(());
+                }
+                let wrong = format!("TargetSlice {name} is there already, with other nodes");
+                Err(ClusterError::TargetsDamaged { task: "a Task".to_owned(), wrong })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl TaskStore for KubeCluster {
+    fn get(&self, task: TaskRef) -> Answer<'_, Option<Task>> {
+        Box::pin(async move {
+            let api = self.tasks(&task.namespace);
+            call(&format!("read Task {task}"), Repeat::Harmless, || api.get_opt(&task.name)).await
+        })
+    }
+
+    fn list(&self, namespace: Option<String>) -> Answer<'_, Vec<Task>> {
+        Box::pin(async move {
+            let resource = watch::resource::<Task>();
+            let api: Api<DynamicObject> = match &namespace {
+                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+                None => Api::all_with(self.client.clone(), &resource),
+            };
+            let params = ListParams::default();
+            let listed = call("list Tasks", Repeat::Harmless, || api.list(&params)).await?;
+            // One that cannot be read must not hide the others; the watch says which it is.
+            let mut tasks: Vec<Task> =
+                listed.items.into_iter().filter_map(|item| decode_task(item).ok()).collect();
+            tasks.sort_by_key(|task| (task.namespace(), task.name_any()));
+            Ok(tasks)
+        })
+    }
+
+    fn create(&self, task: Task) -> Answer<'_, Task> {
+        Box::pin(async move {
+            let api = self.tasks_of(&task);
+            let doing = format!("create Task {}", display(&task));
+            call(&doing, Repeat::WhenUnseen, || async { api.create(&PostParams::default(), &task).await })
+                .await
+        })
+    }
+
+    fn apply(&self, task: Task) -> Answer<'_, Task> {
+        Box::pin(async move {
+            let api = self.tasks_of(&task);
+            let doing = format!("apply Task {}", display(&task));
+            let body = json!({
+                "apiVersion": Task::api_version(&()),
+                "kind": Task::kind(&()),
+                "metadata": {
+                    "name": task.metadata.name,
+                    "namespace": task.metadata.namespace,
+                    "labels": task.metadata.labels,
+                    "annotations": task.metadata.annotations,
+                },
+                "spec": task.spec,
+            });
+            let params = PatchParams::apply("sentinel").force();
+            let name = task.name_any();
+            call(&doing, Repeat::Harmless, || async { api.patch(&name, &params, &Patch::Apply(&body)).await })
+                .await
+        })
+    }
+
+    fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task> {
+        Box::pin(async move {
+            let api = self.tasks(&task.namespace);
+            let doing = format!("annotate Task {task} with {key}");
+            let body = json!({"metadata": {"annotations": {key: value}}});
+            let params = PatchParams::default();
+            call(&doing, Repeat::Harmless, || async {
+                api.patch(&task.name, &params, &Patch::Merge(&body)).await
+            })
+            .await
+        })
+    }
+
+    fn delete(&self, task: TaskRef) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let api = self.tasks(&task.namespace);
+            let params = DeleteParams::default();
+            let doing = format!("delete Task {task}");
+            // Not repeated: the second could hit a new Task of the same name.
+            call(&doing, Repeat::WhenUnseen, || api.delete(&task.name, &params)).await?;
+            Ok(())
+        })
+    }
+}
+
+impl TaskKeeper for KubeCluster {
+    fn write_status<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task> {
+        Box::pin(async move {
+            let api = self.tasks_of(seen);
+            let doing = format!("write the status of Task {}", display(seen));
+            // Its resourceVersion goes along: the server refuses it when the Task has changed since.
+            let body = Task { status: Some(status), ..seen.clone() };
+            let (name, params) = (seen.name_any(), PostParams::default());
+            call(&doing, Repeat::Harmless, || api.replace_status(&name, &params, &body)).await
+        })
+    }
+
+    fn set_finalizer<'a>(&'a self, seen: &'a Task, finalizer: Finalizer) -> Answer<'a, Task> {
+        Box::pin(async move {
+            let api = self.tasks_of(seen);
+            let mut finalizers: Vec<String> =
+                seen.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
+            let doing = match finalizer {
+                Finalizer::Present => {
+                    finalizers.push(FINALIZER.to_owned());
+                    format!("hold Task {}", display(seen))
+                }
+                Finalizer::Absent => format!("release Task {}", display(seen)),
+            };
+            let body = json!({"metadata": {
+                "uid": seen.metadata.uid,
+                "resourceVersion": seen.metadata.resource_version,
+                "finalizers": finalizers,
+            }});
+            let (name, params) = (seen.name_any(), PatchParams::default());
+            call(&doing, Repeat::Harmless, || async { api.patch(&name, &params, &Patch::Merge(&body)).await })
+                .await
+        })
+    }
+
+    fn freeze_targets<'a>(
+        &'a self,
+        task: &'a Task,
+        run: RunNumber,
+        targets: &'a [NodeName],
+    ) -> Answer<'a, Frozen> {
+        Box::pin(async move {
+            let slices = targets::slices(task, run, targets);
+            stream::iter(slices)
+                .map(|slice| self.create_slice(slice))
+                .buffer_unordered(SLICES_AT_ONCE)
+                .try_collect::<()>()
+                .await?;
+            Ok(targets::plan(run, targets))
+        })
+    }
+
+    fn frozen_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, Vec<NodeName>> {
+        Box::pin(async move {
+            let Some(run) = task.status.as_ref().and_then(|status| status.run.as_ref()) else {
+                return Ok(Vec::new());
+            };
+            let mut found = Vec::new();
+            if run.target_slices > 0 {
+                let api = self.slices(&task.namespace().unwrap_or_default());
+                let selector = format!("{DIGEST_LABEL}={}", run.targets_digest);
+                let params = ListParams::default().labels(&selector);
+                let doing = format!("list the TargetSlices of Task {}", display(task));
+                found = call(&doing, Repeat::Harmless, || api.list(&params)).await?.items;
+            }
+            targets::assemble(task, run, &found)
+        })
+    }
+
+    fn thaw_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let api = self.slices(&task.namespace().unwrap_or_default());
+            let current = task.status.as_ref().and_then(|status| status.run.as_ref());
+            let current = current.map(|run| run.targets_digest.as_str()).unwrap_or_default();
+            let uid = task.uid().unwrap_or_default();
+            let selector = format!("{TASK_UID_LABEL}={uid},{DIGEST_LABEL}!={current}");
+            let params = ListParams::default().labels(&selector);
+            let doing = format!("remove old TargetSlices of Task {}", display(task));
+            let how = DeleteParams::default();
+            call(&doing, Repeat::Harmless, || api.delete_collection(&how, &params)).await?;
+            Ok(())
+        })
+    }
+
+    fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let event = ClusterEvent {
+                type_: match notice.level {
+                    Level::Normal => EventType::Normal,
+                    Level::Warning => EventType::Warning,
+                },
+                reason: notice.reason.to_owned(),
+                note: Some(notice.note[..notice.note.floor_char_boundary(MAX_NOTE)].to_owned()),
+                action: "Reconcile".to_owned(),
+                secondary: None,
+            };
+            let about = task.object_ref(&());
+            let doing = format!("publish an event about Task {}", display(task));
+            call(&doing, Repeat::WhenUnseen, || self.recorder.publish(&event, &about)).await
+        })
+    }
+}
+
+impl Cluster for KubeCluster {
+    fn watch_tasks(&self) -> BoxStream<'static, Event<Task>> {
+        let api = Api::all_with(self.client.clone(), &watch::resource::<Task>());
+        watch::follow(api, Content::Whole, decode_task, self.tasks_health.clone())
+    }
+
+    fn watch_nodes(&self) -> BoxStream<'static, Event<(NodeName, NodeFacts)>> {
+        let api = Api::all_with(self.client.clone(), &watch::resource::<Node>());
+        watch::follow(api, Content::Metadata, decode_node, self.nodes_health.clone())
+    }
+}
+
+/// What is of no use to us and makes up half of an object is dropped here.
+fn decode_task(mut object: DynamicObject) -> Result<Task, String> {
+    object.metadata.managed_fields = None;
+    object.try_parse::<Task>().map_err(|error| error.to_string())
+}
+
+fn decode_node(object: DynamicObject) -> Result<(NodeName, NodeFacts), String> {
+    let name = NodeName::new(object.name_any()).map_err(|error| error.to_string())?;
+    Ok((name, NodeFacts { labels: object.metadata.labels.unwrap_or_default() }))
+}
+
+/// Makes a request until it is answered, or its time is over.
+async fn call<T, F>(doing: &str, repeat: Repeat, request: impl Fn() -> F) -> Result<T, ClusterError>
+where
+    F: Future<Output = kube::Result<T>>,
+{
+    let deadline = Instant::now() + CALL_WITHIN;
+    let mut failures = 0;
+    loop {
+        let Ok(answer) = timeout_at(deadline, request()).await else {
+            return Err(ClusterError::TimedOut { doing: doing.to_owned(), within: CALL_WITHIN });
+        };
+        let error = match answer {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        failures += 1;
+        let wait = BACKOFF.after(failures);
+        if !may_repeat(&error, repeat) || Instant::now() + wait >= deadline {
+            return Err(told(doing, error));
+        }
+        tracing::debug!(doing, %error, failures, "asking the API server again");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+fn may_repeat(error: &kube::Error, repeat: Repeat) -> bool {
+    match error {
+        kube::Error::Api(status) if status.code == 429 => true,
+        kube::Error::Api(status) => status.code >= 500 && repeat == Repeat::Harmless,
+        kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => {
+            repeat == Repeat::Harmless
+        }
+        _ => false,
+    }
+}
+
+/// The error in our words.
+fn told(doing: &str, error: kube::Error) -> ClusterError {
+    let doing = doing.to_owned();
+    match error {
+        kube::Error::Api(status) => match (status.code, status.reason.as_str()) {
+            (409, "AlreadyExists") => ClusterError::Exists { doing },
+            (409, _) => ClusterError::Conflict { doing },
+            (404, _) => ClusterError::Gone { doing },
+            (429 | 500.., _) => {
+                ClusterError::Unavailable { doing, source: Box::new(kube::Error::Api(status)) }
+            }
+            (code, _) => ClusterError::Refused { doing, code, message: status.message },
+        },
+        kube::Error::SerdeError(error) => {
+            ClusterError::Refused { doing, code: 500, message: format!("the answer cannot be read: {error}") }
+        }
+        other => ClusterError::Unavailable { doing, source: Box::new(other) },
+    }
+}

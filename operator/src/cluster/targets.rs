@@ -1,0 +1,120 @@
+//! A frozen target list: in the status while it is short, in slices beyond that.
+//!
+//! The names of slices say what is in them, so that a slice that is there already is the right one, whoever made it
+//! and whenever: freezing again after a crash, or by a second operator, can neither fail nor mix two lists.
+
+use std::fmt::Write;
+
+use kube::api::{ObjectMeta, Resource};
+use sentinel_protocol::ids::{NodeName, RunNumber};
+use sha2::{Digest, Sha256};
+
+use super::ClusterError;
+use crate::resource::slice::{Frozen, MAX_SLICE_NODES};
+use crate::resource::status::{MAX_LISTED, RunStatus};
+use crate::resource::{TargetSlice, TargetSliceSpec, Task};
+
+/// Label of a slice: the uid of its Task.
+pub const TASK_UID_LABEL: &str = "sentinelnode.dev/task-uid";
+
+/// Label of a slice: the digest of the whole list that it is a part of.
+pub const DIGEST_LABEL: &str = "sentinelnode.dev/targets-digest";
+
+/// What the status is to say of this list.
+pub fn plan(run: RunNumber, targets: &[NodeName]) -> Frozen {
+    if targets.len() <= MAX_LISTED {
+        return Frozen { targets: targets.to_vec(), ..Frozen::default() };
+    }
+    let slices = targets.len().div_ceil(MAX_SLICE_NODES);
+    Frozen {
+        targets: Vec::new(),
+        slices: u32::try_from(slices).unwrap_or(u32::MAX),
+        digest: digest(run, targets),
+    }
+}
+
+/// The slices that hold this list; none when it is short.
+pub fn slices(task: &Task, run: RunNumber, targets: &[NodeName]) -> Vec<TargetSlice> {
+    let frozen = plan(run, targets);
+    if frozen.slices == 0 {
+        return Vec::new();
+    }
+    let parts = targets.chunks(MAX_SLICE_NODES).enumerate();
+    parts.map(|(index, nodes)| slice(task, run, &frozen.digest, index, nodes)).collect()
+}
+
+/// The name of a slice of this Task.
+pub fn slice_name(task: &Task, digest: &str, index: usize) -> String {
+    let uid = task.metadata.uid.as_deref().unwrap_or_default();
+    let uid: String = uid.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+    format!("targets-{uid}-{digest}-{index}").to_ascii_lowercase()
+}
+
+/// The list that the status names, out of the slices that were found.
+pub fn assemble(task: &Task, run: &RunStatus, found: &[TargetSlice]) -> Result<Vec<NodeName>, ClusterError> {
+    let damaged = |wrong: String| ClusterError::TargetsDamaged { task: display(task), wrong };
+    let mut names = Vec::new();
+    for index in 0..usize::try_from(run.target_slices).unwrap_or(0) {
+        let name = slice_name(task, &run.targets_digest, index);
+        let slice = found.iter().find(|slice| slice.metadata.name.as_deref() == Some(&name));
+        let slice = slice.ok_or_else(|| damaged(format!("TargetSlice {name} is missing")))?;
+        names.extend_from_slice(&slice.spec.nodes);
+    }
+    if run.target_slices == 0 {
+        names.clone_from(&run.targets);
+    }
+    if i64::try_from(names.len()).ok() != Some(run.target_count) {
+        return Err(damaged(format!(
+            "it has {} names, status.run.targetCount is {}",
+            names.len(),
+            run.target_count
+        )));
+    }
+    let targets: Result<Vec<NodeName>, _> = names.into_iter().map(NodeName::new).collect();
+    let targets = targets.map_err(|error| damaged(error.to_string()))?;
+    let number = RunNumber(u32::try_from(run.number).unwrap_or(u32::MAX));
+    if run.target_slices > 0 && digest(number, &targets) != run.targets_digest {
+        return Err(damaged("its names are not those that were frozen".to_owned()));
+    }
+    Ok(targets)
+}
+
+fn slice(task: &Task, run: RunNumber, digest: &str, index: usize, nodes: &[NodeName]) -> TargetSlice {
+    let mut labels = std::collections::BTreeMap::new();
+    labels.insert(TASK_UID_LABEL.to_owned(), task.metadata.uid.clone().unwrap_or_default());
+    labels.insert(DIGEST_LABEL.to_owned(), digest.to_owned());
+    TargetSlice {
+        metadata: ObjectMeta {
+            name: Some(slice_name(task, digest, index)),
+            namespace: task.metadata.namespace.clone(),
+            labels: Some(labels),
+            owner_references: task.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: TargetSliceSpec {
+            run: i64::from(run.0),
+            index: i64::try_from(index).unwrap_or(i64::MAX),
+            nodes: nodes.iter().map(ToString::to_string).collect(),
+        },
+    }
+}
+
+/// Sixteen hexadecimal digits over the Run and the names: enough to tell the lists of one Task apart.
+fn digest(run: RunNumber, targets: &[NodeName]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(run.0.to_be_bytes());
+    for node in targets {
+        hash.update(node.as_str());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// `namespace/name` of a Task, for messages.
+pub(super) fn display(task: &Task) -> String {
+    let of = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}/{}", of(&task.metadata.namespace), of(&task.metadata.name))
+}

@@ -1,0 +1,318 @@
+//! What is known of every Run: one book per Task, with the ledger of its current Run and those not settled yet.
+//!
+//! The gateway tells it what agents say, the archive what History holds, and the controller what it did. Whatever is
+//! news wakes the Task. Every lock here is held for a moment only and never across an await.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use kube::ResourceExt;
+use kube::runtime::reflector::Store;
+use sentinel_core::ledger::{Origin, RunLedger, RunStage, Told};
+use sentinel_core::moment::Moment;
+use sentinel_core::rollout::Recall;
+use sentinel_core::settle::Settled;
+use sentinel_core::status::RunRecord;
+use sentinel_core::stray::Owner;
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
+use sentinel_protocol::request::RunRequest;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::{Refused, Report, Stage};
+
+use super::wake::Wake;
+use crate::resource::Task;
+
+/// What does not change about a Run, for those who dispatch and archive it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunFacts {
+    /// Where people find its Task.
+    pub task: TaskRef,
+    /// Which Task.
+    pub uid: TaskUid,
+    /// Its number.
+    pub run: RunNumber,
+    /// Digest of the spec it carries out.
+    pub spec_hash: SpecHash,
+    /// When it began, by the operator's clock.
+    pub started_at: UnixMillis,
+    /// Its command, for people.
+    pub command: String,
+    /// What it runs. `None` when this operator took the Run over after its spec had changed: then nothing of it can
+    /// be started any more, which is also what such a Run wants.
+    pub request: Option<RunRequest>,
+}
+
+/// The books of all Tasks. Cloning it gives the same books.
+#[derive(Debug, Clone)]
+pub struct Ledgers(Arc<Shelf>);
+
+#[derive(Debug)]
+struct Shelf {
+    books: RwLock<HashMap<TaskUid, Arc<Book>>>,
+    wake: Wake,
+}
+
+/// What is known of the Runs of one Task.
+#[derive(Debug)]
+pub struct Book {
+    task: TaskRef,
+    pages: Mutex<Pages>,
+}
+
+/// What a [`Book`] holds.
+#[derive(Debug, Default)]
+pub struct Pages {
+    /// The recorded Run.
+    pub current: Option<Page>,
+    /// Earlier Runs that are not settled yet: not all archived, or not all forgotten.
+    pub retired: Vec<Page>,
+}
+
+/// What is known of one Run.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Its Executions.
+    pub ledger: RunLedger,
+    /// What does not change about it.
+    pub facts: Arc<RunFacts>,
+    /// Its frozen target list, in order.
+    pub targets: Arc<Vec<NodeName>>,
+    /// Whether History has been asked about it.
+    pub recall: Recall,
+    /// Whether anything is left to do for it, as far as was seen at the last look.
+    pub settled: Settled,
+    /// What was handed to the archiver, and when; it is handed over again only after a while.
+    pub handed: Handed,
+}
+
+/// What was handed to the archiver, and when.
+#[derive(Debug, Clone, Default)]
+pub struct Handed {
+    /// Conclusions, by node.
+    pub conclusions: HashMap<NodeName, Moment>,
+    /// The record of the Run.
+    pub run: Option<(RunRecord, Moment)>,
+}
+
+impl Page {
+    /// Whether the Run may wait for something of this node.
+    fn concerns(&self, node: &NodeName) -> bool {
+        self.settled == Settled::No && self.targets.binary_search(node).is_ok()
+    }
+
+    /// The page of a Run of which nothing is known yet.
+    pub fn new(facts: RunFacts, targets: Arc<Vec<NodeName>>, origin: Origin, recall: Recall) -> Self {
+        let ledger = RunLedger::new(facts.uid.clone(), facts.run, facts.spec_hash.clone(), origin);
+        Self {
+            ledger,
+            facts: Arc::new(facts),
+            targets,
+            recall,
+            settled: Settled::No,
+            handed: Handed::default(),
+        }
+    }
+}
+
+impl Book {
+    /// Where people find the Task.
+    pub fn task(&self) -> &TaskRef {
+        &self.task
+    }
+
+    /// Its pages, for a moment.
+    pub fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pages {
+    /// All pages, the current one first.
+    pub fn all(&self) -> impl Iterator<Item = &Page> {
+        self.current.iter().chain(&self.retired)
+    }
+
+    /// All pages, to be written on.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Page> {
+        self.current.iter_mut().chain(&mut self.retired)
+    }
+
+    /// The page of a Run.
+    pub fn page(&self, run: RunNumber) -> Option<&Page> {
+        self.all().find(|page| page.facts.run == run)
+    }
+
+    /// The page of a Run, to be written on.
+    pub fn page_mut(&mut self, run: RunNumber) -> Option<&mut Page> {
+        self.all_mut().find(|page| page.facts.run == run)
+    }
+}
+
+impl Ledgers {
+    /// No books yet; news wakes Tasks through `wake`.
+    pub fn new(wake: Wake) -> Self {
+        Self(Arc::new(Shelf { books: RwLock::default(), wake }))
+    }
+
+    /// An agent says what one of its Attempts is. `None` when no ledger is open for its Run: it may be a stray (see
+    /// [`Ledgers::owner`]), and is asked for again when the ledger is opened.
+    pub fn report(&self, report: &Report) -> Option<Told> {
+        self.write(&report.attempt.task, report.attempt.run, |page| {
+            let told = page.ledger.report(report);
+            // Who reports an Attempt of a settled Run has not heard that it may forget it.
+            let news = if page.settled == Settled::Yes { News::Yes } else { news(told) };
+            (told, news)
+        })
+    }
+
+    /// An agent declined a `Start`. `None` when no ledger is open for its Run.
+    pub fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told> {
+        self.write(&refused.attempt.task, refused.attempt.run, |page| {
+            let told = page.ledger.refused(refused, at);
+            (told, news(told))
+        })
+    }
+
+    /// An agent has said all that it owns: `reports`, of any Task, over a Session that is live. To be called once an
+    /// Inventory is complete, before the Session counts as live in [`super::fleet::Fleet::agent`].
+    pub fn inventory(&self, node: &NodeName, session: &SessionId, reports: &[Report]) {
+        let mut owned: HashMap<&TaskUid, Vec<AttemptId>> = HashMap::new();
+        for report in reports {
+            self.report(report);
+            owned.entry(&report.attempt.task).or_default().push(report.attempt.clone());
+        }
+        for (uid, book) in self.all() {
+            let owned = owned.get(&uid).map_or(&[][..], Vec::as_slice);
+            let mut pages = book.pages();
+            let mut concerned = !owned.is_empty();
+            for page in pages.all_mut() {
+                page.ledger.inventory(node, session, owned);
+                concerned |= page.concerns(node);
+            }
+            drop(pages);
+            if concerned {
+                self.0.wake.task(&book.task);
+            }
+        }
+    }
+
+    /// History holds this Attempt up to this stage.
+    pub fn archived(&self, attempt: &AttemptId, stage: Stage) {
+        self.write(&attempt.task, attempt.run, |page| {
+            let before = page.ledger.execution(&attempt.node).and_then(|execution| execution.archived);
+            page.ledger.archived(&attempt.node, stage);
+            ((), if before < Some(stage) { News::Yes } else { News::No })
+        });
+    }
+
+    /// History holds the record of this Run up to this stage.
+    pub fn archived_run(&self, task: &TaskUid, run: RunNumber, stage: RunStage) {
+        self.write(task, run, |page| {
+            let before = page.ledger.run_archived();
+            page.ledger.archived_run(stage);
+            ((), if before < Some(stage) { News::Yes } else { News::No })
+        });
+    }
+
+    /// Something about this node's agent has changed: it came, went, or is heard of again. Wakes the Tasks that may
+    /// wait for it.
+    pub fn agent_changed(&self, node: &NodeName) {
+        self.wake_where(|pages| pages.all().any(|page| page.concerns(node)));
+    }
+
+    /// Nodes have come, gone or changed their labels. Wakes the Tasks of which anything is left to do.
+    pub fn nodes_changed(&self) {
+        self.wake_where(|pages| pages.all().any(|page| page.settled == Settled::No));
+    }
+
+    fn wake_where(&self, concerned: impl Fn(&Pages) -> bool) {
+        for (_, book) in self.all() {
+            if concerned(&book.pages()) {
+                self.0.wake.task(&book.task);
+            }
+        }
+    }
+
+    /// What does not change about the Run of an Attempt; `None` when no ledger is open for it.
+    pub fn facts(&self, task: &TaskUid, run: RunNumber) -> Option<Arc<RunFacts>> {
+        let book = self.book(task)?;
+        let pages = book.pages();
+        pages.page(run).map(|page| page.facts.clone())
+    }
+
+    /// Whose an Attempt without a ledger is. `None` when nobody can say yet: the Tasks are not all known, or its Task
+    /// was not looked at.
+    pub fn owner(&self, task: &TaskUid, tasks: &Store<Task>) -> Option<Owner> {
+        if let Some(book) = self.book(task) {
+            return book.pages().current.as_ref().map(|page| Owner::AtRun(page.facts.run));
+        }
+        let all_known =
+            futures_util::FutureExt::now_or_never(tasks.wait_until_ready()).is_some_and(|r| r.is_ok());
+        let exists = tasks.find(|found| found.uid().as_deref() == Some(task.as_str())).is_some();
+        (all_known && !exists).then_some(Owner::Gone)
+    }
+
+    /// The book of a Task, a new one if there is none.
+    pub fn open(&self, uid: &TaskUid, task: &TaskRef) -> Arc<Book> {
+        if let Some(book) = self.book(uid) {
+            return book;
+        }
+        let mut books = self.0.books.write().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Arc::new(Book { task: task.clone(), pages: Mutex::default() });
+        books.entry(uid.clone()).or_insert_with(fresh).clone()
+    }
+
+    /// The Task of this book must be looked at.
+    pub fn wake(&self, book: &Book) {
+        self.0.wake.task(&book.task);
+    }
+
+    /// Closes the books of Tasks that are not among `tasks` any more. What their agents still own is stray then.
+    pub fn close_all_but(&self, exists: impl Fn(&TaskUid, &TaskRef) -> bool) {
+        let mut books = self.0.books.write().unwrap_or_else(PoisonError::into_inner);
+        books.retain(|uid, book| exists(uid, &book.task));
+    }
+
+    /// Number of open books.
+    pub fn len(&self) -> usize {
+        self.0.books.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether no book is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn book(&self, uid: &TaskUid) -> Option<Arc<Book>> {
+        self.0.books.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+    }
+
+    fn all(&self) -> Vec<(TaskUid, Arc<Book>)> {
+        let books = self.0.books.read().unwrap_or_else(PoisonError::into_inner);
+        books.iter().map(|(uid, book)| (uid.clone(), book.clone())).collect()
+    }
+
+    fn write<T>(
+        &self,
+        task: &TaskUid,
+        run: RunNumber,
+        change: impl FnOnce(&mut Page) -> (T, News),
+    ) -> Option<T> {
+        let book = self.book(task)?;
+        let (answer, news) = change(book.pages().page_mut(run)?);
+        if news == News::Yes {
+            self.0.wake.task(&book.task);
+        }
+        Some(answer)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    Yes,
+    No,
+}
+
+fn news(told: Told) -> News {
+    if told == Told::News { News::Yes } else { News::No }
+}

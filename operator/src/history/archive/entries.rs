@@ -1,0 +1,203 @@
+//! Records on their way: the latest of each thing, in the order in which the things were first handed over.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::archiver::{Archived, ArchiverOptions};
+use super::retry::until_stored;
+use super::status::Status;
+use crate::history::record::Entry;
+use crate::history::{History, rank};
+
+/// As many things as may wait wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many records wait for the history")]
+pub struct EntriesFull;
+
+/// Attempt, Execution and Run ids never look alike only by luck; so the kind is part of the key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key(u8, String);
+
+impl Key {
+    fn of(entry: &Entry) -> Self {
+        match entry {
+            Entry::Attempt(attempt) => Self(0, attempt.attempt.sort_key()),
+            Entry::Execution(execution) => Self(1, execution.id()),
+            Entry::Run(run) => Self(2, run.id()),
+        }
+    }
+}
+
+fn rank_of(entry: &Entry) -> String {
+    match entry {
+        Entry::Attempt(attempt) => rank::of_attempt(attempt),
+        Entry::Execution(execution) => rank::of_execution(execution),
+        Entry::Run(run) => rank::of_run(run),
+    }
+}
+
+#[derive(Debug)]
+struct Waiting {
+    entry: Entry,
+    rank: String,
+    since: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct EntryQueue {
+    max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: HashMap<Key, Waiting>,
+    order: VecDeque<Key>,
+    on_the_way: usize,
+    on_the_way_since: Option<Instant>,
+}
+
+impl EntryQueue {
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn put(&self, entry: Entry) -> Result<(), EntriesFull> {
+        let (key, rank) = (Key::of(&entry), rank_of(&entry));
+        let mut state = self.state();
+        if let Some(waiting) = state.waiting.get_mut(&key) {
+            if rank > waiting.rank {
+                waiting.entry = entry;
+                waiting.rank = rank;
+            }
+            return Ok(());
+        }
+        if state.waiting.len() + state.on_the_way >= self.max {
+            return Err(EntriesFull);
+        }
+        state.order.push_back(key.clone());
+        state.waiting.insert(key, Waiting { entry, rank, since: Instant::now() });
+        Ok(())
+    }
+
+    /// Number of records that wait or are on their way, and since when the oldest.
+    pub(super) fn waiting(&self) -> (usize, Option<Instant>) {
+        let state = self.state();
+        let oldest = state.order.front().and_then(|key| state.waiting.get(key)).map(|w| w.since);
+        (state.waiting.len() + state.on_the_way, [oldest, state.on_the_way_since].into_iter().flatten().min())
+    }
+
+    /// Whether a batch is full, or else since when the oldest waits.
+    fn look(&self, batch: usize) -> (bool, Option<Instant>) {
+        let state = self.state();
+        let oldest = state.order.front().and_then(|key| state.waiting.get(key)).map(|w| w.since);
+        (state.waiting.len() >= batch, oldest)
+    }
+
+    fn take(&self, batch: usize) -> Vec<Entry> {
+        let mut state = self.state();
+        let count = batch.min(state.order.len());
+        let keys: Vec<Key> = state.order.drain(..count).collect();
+        let taken: Vec<Waiting> = keys.iter().filter_map(|key| state.waiting.remove(key)).collect();
+        state.on_the_way = taken.len();
+        state.on_the_way_since = taken.iter().map(|w| w.since).min();
+        taken.into_iter().map(|w| w.entry).collect()
+    }
+
+    fn arrived(&self) {
+        let mut state = self.state();
+        state.on_the_way = 0;
+        state.on_the_way_since = None;
+    }
+}
+
+/// Writes records until every handle is gone and none waits, or nobody listens.
+pub(super) async fn store_entries(
+    history: &dyn History,
+    queue: &EntryQueue,
+    status: &Status,
+    options: &ArchiverOptions,
+    done: &mpsc::Sender<Archived>,
+    mut woken: mpsc::Receiver<()>,
+) {
+    let mut handles_left = true;
+    loop {
+        let (is_full, oldest) = queue.look(options.batch);
+        match oldest {
+            None if !handles_left => return,
+            None => handles_left = woken.recv().await.is_some(),
+            Some(since) if !is_full && handles_left && since.elapsed() < options.delay => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(since + options.delay) => {}
+                    wake = woken.recv() => handles_left = wake.is_some(),
+                }
+            }
+            Some(_) => {
+                let batch = queue.take(options.batch);
+                let outcome = store_batch(history, batch, status, options, done).await;
+                queue.arrived();
+                if outcome.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Nobody listens any more.
+struct Unheard;
+
+async fn store_batch(
+    history: &dyn History,
+    batch: Vec<Entry>,
+    status: &Status,
+    options: &ArchiverOptions,
+    done: &mpsc::Sender<Archived>,
+) -> Result<(), Unheard> {
+    if until_stored(status, options, || history.record(batch.clone())).await.is_ok() {
+        status.stored_entries(batch.len());
+        for entry in &batch {
+            done.send(archived(entry)).await.map_err(|_| Unheard)?;
+        }
+        return Ok(());
+    }
+    // One of them is not storable; the others must not suffer.
+    for entry in batch {
+        let word = match until_stored(status, options, || history.record(vec![entry.clone()])).await {
+            Ok(()) => {
+                status.stored_entries(1);
+                archived(&entry)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a record is not archived");
+                status.rejected();
+                Archived::RejectedEntry { entry: Box::new(entry), message: error.to_string() }
+            }
+        };
+        done.send(word).await.map_err(|_| Unheard)?;
+    }
+    Ok(())
+}
+
+fn archived(entry: &Entry) -> Archived {
+    match entry {
+        Entry::Attempt(attempt) => {
+            Archived::Attempt { id: attempt.attempt.clone(), stage: attempt.stage, source: attempt.source }
+        }
+        Entry::Execution(execution) => Archived::Execution {
+            task_uid: execution.task_uid.clone(),
+            run: execution.run,
+            node: execution.node.clone(),
+        },
+        Entry::Run(run) => {
+            Archived::Run { task_uid: run.task_uid.clone(), run: run.run, verdict: run.verdict }
+        }
+    }
+}

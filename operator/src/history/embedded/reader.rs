@@ -1,0 +1,222 @@
+//! Questions to the file, each on a connection that only reads.
+
+use std::fmt::Write as _;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use sentinel_protocol::ids::AttemptId;
+use sentinel_protocol::log::LogRecord;
+use serde::de::DeserializeOwned;
+
+use super::writer::BODY_VERSION;
+use crate::history::error::HistoryError;
+use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, page_size};
+use crate::history::record::{AttemptRecord, ExecutionRecord, RunRecord};
+use crate::history::segment::OutputSegment;
+use crate::history::stitch::{Coverage, Stitch};
+
+pub(super) fn attempt(
+    connection: &Connection,
+    id: &AttemptId,
+    now: i64,
+) -> Result<Option<AttemptRecord>, HistoryError> {
+    let row = connection
+        .prepare_cached("SELECT id, version, body FROM attempts WHERE id = ?1 AND expire_at > ?2")
+        .and_then(|mut statement| statement.query_row(params![id.sort_key(), now], stored).optional())
+        .map_err(failed("read an attempt"))?;
+    row.map(Stored::parse).transpose()
+}
+
+pub(super) fn executions(
+    connection: &Connection,
+    query: &ExecutionQuery,
+    now: i64,
+) -> Result<Page<ExecutionRecord>, HistoryError> {
+    let limit = page_size(query.limit)?;
+    let mut filter = Filter::new(now, query.after.as_ref());
+    filter.equals("namespace", query.namespace.clone());
+    filter.equals("name", query.task.clone());
+    filter.equals("task_uid", query.task_uid.as_ref().map(|uid| uid.as_str().to_owned()));
+    filter.equals("run", query.run.map(|run| i64::from(run.0)));
+    filter.equals("node", query.node.as_ref().map(|node| node.as_str().to_owned()));
+    filter.equals("outcome", query.outcome.clone());
+    let rows = filter.rows(connection, "executions", limit).map_err(failed("list executions"))?;
+    parse_page(rows, limit)
+}
+
+pub(super) fn runs(
+    connection: &Connection,
+    query: &RunQuery,
+    now: i64,
+) -> Result<Page<RunRecord>, HistoryError> {
+    let limit = page_size(query.limit)?;
+    let mut filter = Filter::new(now, query.after.as_ref());
+    filter.equals("namespace", query.namespace.clone());
+    filter.equals("name", query.task.clone());
+    filter.equals("task_uid", query.task_uid.as_ref().map(|uid| uid.as_str().to_owned()));
+    filter.equals("run", query.run.map(|run| i64::from(run.0)));
+    let rows = filter.rows(connection, "runs", limit).map_err(failed("list runs"))?;
+    parse_page(rows, limit)
+}
+
+/// Conditions of a list, in SQL. Column names are ours; values are bound.
+struct Filter {
+    conditions: String,
+    values: Vec<Value>,
+}
+
+impl Filter {
+    fn new(now: i64, after: Option<&PageToken>) -> Self {
+        let mut filter = Self { conditions: "expire_at > ?1".to_owned(), values: vec![Value::Integer(now)] };
+        filter.condition("ord", ">", after.map(|token| token.as_str().to_owned()));
+        filter
+    }
+
+    fn equals(&mut self, column: &str, value: Option<impl Into<Value>>) {
+        self.condition(column, "=", value);
+    }
+
+    fn condition(&mut self, column: &str, relation: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.values.push(value.into());
+            // Writing to a String cannot fail.
+            let _ = write!(self.conditions, " AND {column} {relation} ?{}", self.values.len());
+        }
+    }
+
+    fn rows(
+        self,
+        connection: &Connection,
+        table: &str,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<(String, Stored)>> {
+        let sql = format!(
+            "SELECT id, version, body, ord FROM {table} WHERE {} ORDER BY ord LIMIT {}",
+            self.conditions,
+            limit + 1
+        );
+        let mut statement = connection.prepare_cached(&sql)?;
+        let rows =
+            statement.query_map(params_from_iter(self.values), |row| Ok((row.get(3)?, stored(row)?)))?;
+        rows.collect()
+    }
+}
+
+struct Stored {
+    id: String,
+    version: u32,
+    body: String,
+}
+
+fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
+    Ok(Stored { id: row.get(0)?, version: row.get(1)?, body: row.get(2)? })
+}
+
+impl Stored {
+    fn parse<T: DeserializeOwned>(self) -> Result<T, HistoryError> {
+        let unreadable = |message| HistoryError::Unreadable { what: self.id.clone(), message };
+        if self.version > BODY_VERSION {
+            return Err(unreadable(format!("it was written by a newer release (shape {})", self.version)));
+        }
+        serde_json::from_str(&self.body).map_err(|e| unreadable(e.to_string()))
+    }
+}
+
+fn parse_page<T: DeserializeOwned>(
+    rows: Vec<(String, Stored)>,
+    limit: usize,
+) -> Result<Page<T>, HistoryError> {
+    let rows: Result<Vec<_>, _> = rows.into_iter().map(|(key, stored)| Ok((key, stored.parse()?))).collect();
+    Ok(Page::cut(rows?, limit))
+}
+
+/// Output of an attempt that has not expired; `?1` its key, `?2` now.
+const LIVE: &str = "attempt = ?1 AND EXISTS (SELECT 1 FROM outputs WHERE attempt = ?1 AND expire_at > ?2)";
+
+pub(super) fn output_end(
+    connection: &Connection,
+    attempt: &AttemptId,
+    from: u64,
+    now: i64,
+) -> Result<u64, HistoryError> {
+    let mut coverage = Coverage::from(from);
+    let mut look = || -> rusqlite::Result<()> {
+        let sql = format!("SELECT first, end_ FROM segments WHERE {LIVE} AND end_ > ?3 ORDER BY end_");
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![attempt.sort_key(), now, position(from)])?;
+        while let Some(row) = rows.next()? {
+            coverage.offer(row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64);
+        }
+        Ok(())
+    };
+    look().map_err(failed("find the end of archived output"))?;
+    Ok(coverage.end())
+}
+
+pub(super) fn output(
+    connection: &Connection,
+    attempt: &AttemptId,
+    from: u64,
+    max_bytes: usize,
+    now: i64,
+) -> Result<Vec<LogRecord>, HistoryError> {
+    let read = failed("read output");
+    let key = attempt.sort_key();
+    let mut stitch = Stitch::new(from, max_bytes);
+    while !stitch.is_full() {
+        match next_segment(connection, attempt, &key, stitch.position(), now).map_err(&read)? {
+            Some(segment) => {
+                stitch.skip_to(segment.first);
+                stitch.take(&segment)?;
+            }
+            None => break,
+        }
+    }
+    Ok(stitch.finish())
+}
+
+/// The segment that covers the position, or else the first one behind it.
+fn next_segment(
+    connection: &Connection,
+    attempt: &AttemptId,
+    key: &str,
+    at: u64,
+    now: i64,
+) -> rusqlite::Result<Option<OutputSegment>> {
+    let find = |condition_and_order: &str| {
+        let sql = format!(
+            "SELECT first, end_, records, raw_bytes, packed FROM segments
+             WHERE {LIVE} AND end_ > ?3 {condition_and_order} LIMIT 1"
+        );
+        connection
+            .prepare_cached(&sql)?
+            .query_row(params![key, now, position(at)], |row| {
+                Ok(OutputSegment {
+                    attempt: attempt.clone(),
+                    first: row.get::<_, i64>(0)? as u64,
+                    end: row.get::<_, i64>(1)? as u64,
+                    records: row.get(2)?,
+                    raw_bytes: row.get::<_, i64>(3)? as u64,
+                    packed: row.get::<_, Vec<u8>>(4)?.into(),
+                })
+            })
+            .optional()
+    };
+    // Nearly always the next one by its end covers the position; the others are for overlaps and for holes.
+    match find("ORDER BY end_")? {
+        Some(next) if next.first > at => match find("AND first <= ?3 ORDER BY end_")? {
+            Some(covering) => Ok(Some(covering)),
+            None => find("ORDER BY first"),
+        },
+        next => Ok(next),
+    }
+}
+
+/// Positions are stored as SQLite's signed integers; no log is longer than those.
+fn position(at: u64) -> i64 {
+    i64::try_from(at).unwrap_or(i64::MAX)
+}
+
+fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> HistoryError {
+    move |source| HistoryError::Sqlite { action, source }
+}

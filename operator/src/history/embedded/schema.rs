@@ -1,0 +1,91 @@
+//! Tables of the history file, and how a connection is set up.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// Shape of the file, kept in `PRAGMA user_version`.
+const SHAPE: i32 = 1;
+
+/// `ord` is the page order (text order is newest first), `rank` says which record of one id knows more, `expire_at` is
+/// in milliseconds since the Unix epoch, `body` is the record as JSON in the shape `version`. The expiry of output
+/// stands apart from it, because SQLite writes a whole row anew for each change.
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS attempts (
+  id TEXT NOT NULL PRIMARY KEY, rank TEXT NOT NULL, expire_at INTEGER NOT NULL,
+  version INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS attempts_expire ON attempts (expire_at);
+CREATE TABLE IF NOT EXISTS executions (
+  id TEXT NOT NULL PRIMARY KEY, rank TEXT NOT NULL, expire_at INTEGER NOT NULL, ord TEXT NOT NULL,
+  namespace TEXT NOT NULL, name TEXT NOT NULL, task_uid TEXT NOT NULL, run INTEGER NOT NULL, node TEXT NOT NULL,
+  outcome TEXT, version INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS executions_order ON executions (ord);
+CREATE INDEX IF NOT EXISTS executions_namespace ON executions (namespace, ord);
+CREATE INDEX IF NOT EXISTS executions_name ON executions (namespace, name, ord);
+CREATE INDEX IF NOT EXISTS executions_task ON executions (task_uid, ord);
+CREATE INDEX IF NOT EXISTS executions_node ON executions (node, ord);
+CREATE INDEX IF NOT EXISTS executions_expire ON executions (expire_at);
+CREATE TABLE IF NOT EXISTS runs (
+  id TEXT NOT NULL PRIMARY KEY, rank TEXT NOT NULL, expire_at INTEGER NOT NULL, ord TEXT NOT NULL,
+  namespace TEXT NOT NULL, name TEXT NOT NULL, task_uid TEXT NOT NULL, run INTEGER NOT NULL,
+  version INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS runs_order ON runs (ord);
+CREATE INDEX IF NOT EXISTS runs_namespace ON runs (namespace, name, ord);
+CREATE INDEX IF NOT EXISTS runs_task ON runs (task_uid, ord);
+CREATE INDEX IF NOT EXISTS runs_expire ON runs (expire_at);
+CREATE TABLE IF NOT EXISTS outputs (
+  attempt TEXT NOT NULL PRIMARY KEY, expire_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS outputs_expire ON outputs (expire_at);
+CREATE TABLE IF NOT EXISTS segments (
+  attempt TEXT NOT NULL, end_ INTEGER NOT NULL, first INTEGER NOT NULL,
+  records INTEGER NOT NULL, raw_bytes INTEGER NOT NULL, packed BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX IF NOT EXISTS segments_place ON segments (attempt, end_, first);
+";
+
+/// How long a connection waits for another process that has the file.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The one connection that writes.
+pub(super) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL: a commit is on the disk when it returns, also through a power cut.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // 16 MiB of log between checkpoints, an 8 MiB cache: fast enough, and the operator stays small.
+    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.pragma_update(None, "cache_size", -8192)?;
+    Ok(connection)
+}
+
+/// A connection that only reads.
+pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -2048)?;
+    Ok(connection)
+}
+
+/// Makes what is not there.
+///
+/// # Errors
+/// Also when the file was made by a newer release.
+pub(super) fn make_tables(connection: &Connection) -> rusqlite::Result<()> {
+    let shape: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if shape > SHAPE {
+        let message = format!("it has shape {shape} of a newer release; this one knows shape {SHAPE}");
+        return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(1), Some(message)));
+    }
+    connection.execute_batch(TABLES)?;
+    connection.pragma_update(None, "user_version", SHAPE)
+}

@@ -1,0 +1,331 @@
+//! The thread that writes: everything that waits goes into one transaction, and is answered after its commit.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+use sentinel_protocol::to_operator::Stage;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::schema;
+use crate::clock::Clock;
+use crate::history::error::HistoryError;
+use crate::history::rank;
+use crate::history::record::{AttemptRecord, Entry, ExecutionRecord, RunRecord};
+use crate::history::segment::OutputSegment;
+use crate::history::{query, record};
+
+/// Shape of `body`.
+pub(super) const BODY_VERSION: u32 = 1;
+/// Jobs that may wait; more make their callers wait.
+pub(super) const QUEUE: usize = 64;
+/// Most jobs in one transaction.
+const GROUP: usize = 64;
+/// Time between looks for what has expired.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Rows removed at a time.
+const SWEEP_ROWS: usize = 200;
+
+/// What the thread is asked for, and where the answer goes.
+pub(super) struct Job {
+    pub(super) work: Work,
+    pub(super) done: oneshot::Sender<Result<(), HistoryError>>,
+}
+
+/// What the thread can do.
+pub(super) enum Work {
+    Prepare,
+    Record(Vec<Entry>),
+    Append(Vec<OutputSegment>),
+    /// Remove all that has expired, now.
+    Sweep,
+}
+
+/// Works until every sender is gone. `retention` in milliseconds.
+pub(super) fn write_all(
+    mut connection: Connection,
+    mut jobs: mpsc::Receiver<Job>,
+    clock: &Clock,
+    retention: u64,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "failed to start the history writer");
+            return;
+        }
+    };
+    connection.set_prepared_statement_cache_capacity(32);
+    let mut next_sweep = Instant::now();
+    let mut group = Vec::with_capacity(GROUP);
+    loop {
+        let arrived = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                arrived = jobs.recv_many(&mut group, GROUP) => Some(arrived),
+                () = tokio::time::sleep_until(next_sweep) => None,
+            }
+        });
+        match arrived {
+            Some(0) => return,
+            Some(_) => {
+                let writing = Writing { connection: &connection, now: clock.now().0, retention };
+                writing.group(std::mem::take(&mut group));
+            }
+            None => {
+                let more = match sweep_step(&mut connection, clock.now().0) {
+                    Ok(removed) => removed > 0,
+                    Err(error) => {
+                        tracing::warn!(%error, "unable to remove expired history");
+                        false
+                    }
+                };
+                // While there is more, go on at once, but only when no job waits.
+                next_sweep = Instant::now() + if more { Duration::ZERO } else { SWEEP_EVERY };
+            }
+        }
+    }
+}
+
+struct Writing<'a> {
+    connection: &'a Connection,
+    now: i64,
+    retention: u64,
+}
+
+impl Writing<'_> {
+    /// One transaction for all; a job that fails is taken back alone, and the others stand.
+    fn group(&self, jobs: Vec<Job>) {
+        let mut waiting = Vec::with_capacity(jobs.len());
+        if let Err(source) = self.connection.execute_batch("BEGIN IMMEDIATE") {
+            let error = CommitFailure::of(&source);
+            for job in jobs {
+                answer(job.done, Err(error.to_history()));
+            }
+            return;
+        }
+        for Job { work, done } in jobs {
+            match self.within_savepoint(work) {
+                Ok(()) => waiting.push(done),
+                Err(error) => answer(done, Err(error)),
+            }
+        }
+        let outcome = self.connection.execute_batch("COMMIT");
+        if outcome.is_err() && !self.connection.is_autocommit() {
+            // Nothing more can be done about it; the next BEGIN would say so.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        let failure = outcome.err().map(|source| CommitFailure::of(&source));
+        for done in waiting {
+            answer(done, failure.as_ref().map_or(Ok(()), |f| Err(f.to_history())));
+        }
+    }
+
+    fn within_savepoint(&self, work: Work) -> Result<(), HistoryError> {
+        let action = work.action();
+        let sqlite = |source| HistoryError::Sqlite { action, source };
+        self.connection.execute_batch("SAVEPOINT job").map_err(sqlite)?;
+        let outcome = self.work(work);
+        let end = if outcome.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
+        self.connection.execute_batch(end).map_err(sqlite)?;
+        outcome
+    }
+
+    fn work(&self, work: Work) -> Result<(), HistoryError> {
+        let action = work.action();
+        let sqlite = |source| HistoryError::Sqlite { action, source };
+        match work {
+            Work::Prepare => schema::make_tables(self.connection).map_err(sqlite),
+            Work::Sweep => {
+                while sweep_rows(self.connection, self.now).map_err(sqlite)? > 0 {}
+                Ok(())
+            }
+            Work::Append(segments) => segments.iter().try_for_each(|s| self.segment(s)).map_err(sqlite),
+            Work::Record(entries) => {
+                for entry in &entries {
+                    match entry {
+                        Entry::Attempt(attempt) => {
+                            self.attempt(attempt)?;
+                            self.execution(&attempt.execution())?;
+                        }
+                        Entry::Execution(execution) => self.execution(execution)?,
+                        Entry::Run(run) => self.run(run)?,
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn expiry(&self) -> i64 {
+        self.now.saturating_add(i64::try_from(self.retention).unwrap_or(i64::MAX))
+    }
+
+    fn attempt(&self, record: &AttemptRecord) -> Result<(), HistoryError> {
+        let id = record.attempt.sort_key();
+        let changed = self.put(
+            "INSERT INTO attempts (id, rank, expire_at, version, body) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (id) DO UPDATE SET rank = excluded.rank, expire_at = excluded.expire_at,
+               version = excluded.version, body = excluded.body
+             WHERE excluded.rank > attempts.rank",
+            params![id, rank::of_attempt(record), self.expiry(), BODY_VERSION, body(record)?],
+        )?;
+        if changed > 0 && record.stage == Stage::Ended {
+            self.put(
+                "UPDATE outputs SET expire_at = max(expire_at, ?2) WHERE attempt = ?1",
+                params![id, self.expiry()],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn execution(&self, record: &ExecutionRecord) -> Result<(), HistoryError> {
+        self.put(
+            "INSERT INTO executions
+               (id, rank, expire_at, ord, namespace, name, task_uid, run, node, outcome, version, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+             ON CONFLICT (id) DO UPDATE SET rank = excluded.rank, expire_at = excluded.expire_at, ord = excluded.ord,
+               namespace = excluded.namespace, name = excluded.name, outcome = excluded.outcome,
+               version = excluded.version, body = excluded.body
+             WHERE excluded.rank > executions.rank",
+            params![
+                record.id(),
+                rank::of_execution(record),
+                self.expiry(),
+                query::execution_order(record.run_started_at, &record.task_uid, record.run, &record.node),
+                record.namespace,
+                record.name,
+                record.task_uid.as_str(),
+                record.run.0,
+                record.node.as_str(),
+                record.outcome,
+                BODY_VERSION,
+                body(record)?,
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn run(&self, record: &RunRecord) -> Result<(), HistoryError> {
+        self.put(
+            "INSERT INTO runs (id, rank, expire_at, ord, namespace, name, task_uid, run, version, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT (id) DO UPDATE SET rank = excluded.rank, expire_at = excluded.expire_at, ord = excluded.ord,
+               namespace = excluded.namespace, name = excluded.name, version = excluded.version, body = excluded.body
+             WHERE excluded.rank > runs.rank",
+            params![
+                record.id(),
+                rank::of_run(record),
+                self.expiry(),
+                query::run_order(record.started_at, &record.task_uid, record.run),
+                record.namespace,
+                record.name,
+                record.task_uid.as_str(),
+                record.run.0,
+                BODY_VERSION,
+                body(record)?,
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn put(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize, HistoryError> {
+        let failed = |source| HistoryError::Sqlite { action: "record", source };
+        self.connection.prepare_cached(sql).map_err(failed)?.execute(values).map_err(failed)
+    }
+
+    fn segment(&self, segment: &OutputSegment) -> rusqlite::Result<()> {
+        let id = segment.attempt.sort_key();
+        self.connection
+            .prepare_cached(
+                "INSERT INTO segments (attempt, end_, first, records, raw_bytes, packed)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![
+                id,
+                segment.end as i64,
+                segment.first as i64,
+                segment.records,
+                segment.raw_bytes as i64,
+                &segment.packed[..],
+            ])?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO outputs (attempt, expire_at) VALUES (?1, ?2)
+                 ON CONFLICT (attempt) DO UPDATE SET expire_at = max(expire_at, excluded.expire_at)",
+            )?
+            .execute(params![id, self.expiry()])?;
+        Ok(())
+    }
+}
+
+impl Work {
+    fn action(&self) -> &'static str {
+        match self {
+            Self::Prepare => "make tables",
+            Self::Record(_) => "record",
+            Self::Append(_) => "append output",
+            Self::Sweep => "remove what has expired",
+        }
+    }
+}
+
+/// A failed commit, told to each that waited for it; rusqlite's error cannot be copied.
+struct CommitFailure {
+    code: rusqlite::ffi::Error,
+    message: String,
+}
+
+impl CommitFailure {
+    fn of(source: &rusqlite::Error) -> Self {
+        let code = source.sqlite_error().copied().unwrap_or_else(|| rusqlite::ffi::Error::new(1));
+        Self { code, message: source.to_string() }
+    }
+
+    fn to_history(&self) -> HistoryError {
+        let source = rusqlite::Error::SqliteFailure(self.code, Some(self.message.clone()));
+        HistoryError::Sqlite { action: "commit", source }
+    }
+}
+
+fn answer(done: oneshot::Sender<Result<(), HistoryError>>, outcome: Result<(), HistoryError>) {
+    // Whoever asked may have gone away; what is stored stays stored.
+    let _ = done.send(outcome);
+}
+
+fn body(record: &impl record::Identified) -> Result<String, HistoryError> {
+    serde_json::to_string(record)
+        .map_err(|e| HistoryError::Unstorable { what: record.what(), message: e.to_string() })
+}
+
+fn sweep_step(connection: &mut Connection, now: i64) -> rusqlite::Result<usize> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let removed = sweep_rows(&transaction, now)?;
+    transaction.commit()?;
+    if removed == 0 {
+        connection.execute_batch("PRAGMA incremental_vacuum(256)")?;
+    }
+    Ok(removed)
+}
+
+/// Removes some rows of each table; 0 when nothing has expired.
+fn sweep_rows(connection: &Connection, now: i64) -> rusqlite::Result<usize> {
+    let mut removed = 0;
+    for table in ["attempts", "executions", "runs"] {
+        let sql = format!(
+            "DELETE FROM {table} WHERE rowid IN
+               (SELECT rowid FROM {table} WHERE expire_at <= ?1 LIMIT {SWEEP_ROWS})"
+        );
+        removed += connection.prepare_cached(&sql)?.execute([now])?;
+    }
+    let sql = format!(
+        "DELETE FROM segments WHERE rowid IN
+           (SELECT s.rowid FROM outputs o JOIN segments s ON s.attempt = o.attempt
+            WHERE o.expire_at <= ?1 LIMIT {SWEEP_ROWS})"
+    );
+    let segments = connection.prepare_cached(&sql)?.execute([now])?;
+    if segments == 0 {
+        removed += connection.prepare_cached("DELETE FROM outputs WHERE expire_at <= ?1")?.execute([now])?;
+    }
+    Ok(removed + segments)
+}

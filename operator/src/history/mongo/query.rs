@@ -1,0 +1,88 @@
+//! Lists and single records.
+
+use futures_util::TryStreamExt as _;
+use mongodb::Collection;
+use mongodb::bson::{Bson, Document, doc};
+use sentinel_protocol::ids::AttemptId;
+use serde::de::DeserializeOwned;
+
+use super::connection::Connection;
+use super::document::parse;
+use crate::history::error::HistoryError;
+use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, page_size};
+use crate::history::record::{AttemptRecord, ExecutionRecord, RunRecord};
+
+pub(super) async fn attempt(
+    connection: &Connection,
+    id: &AttemptId,
+) -> Result<Option<AttemptRecord>, HistoryError> {
+    let filter = doc! { "_id": id.sort_key(), "expireAt": { "$gt": connection.now() } };
+    let found = connection
+        .attempts
+        .find_one(filter)
+        .max_time(connection.max_time())
+        .await
+        .map_err(connection.failed("read an attempt"))?;
+    found.map(parse).transpose()
+}
+
+pub(super) async fn executions(
+    connection: &Connection,
+    query: &ExecutionQuery,
+) -> Result<Page<ExecutionRecord>, HistoryError> {
+    let limit = page_size(query.limit)?;
+    let mut filter = doc! { "expireAt": { "$gt": connection.now() } };
+    equals(&mut filter, "namespace", query.namespace.as_deref());
+    equals(&mut filter, "name", query.task.as_deref());
+    equals(&mut filter, "taskUid", query.task_uid.as_ref().map(AsRef::as_ref));
+    equals(&mut filter, "run", query.run.map(|run| i64::from(run.0)));
+    equals(&mut filter, "node", query.node.as_ref().map(AsRef::as_ref));
+    equals(&mut filter, "outcome", query.outcome.as_deref());
+    page(connection, &connection.executions, "list executions", filter, query.after.as_ref(), limit).await
+}
+
+pub(super) async fn runs(connection: &Connection, query: &RunQuery) -> Result<Page<RunRecord>, HistoryError> {
+    let limit = page_size(query.limit)?;
+    let mut filter = doc! { "expireAt": { "$gt": connection.now() } };
+    equals(&mut filter, "namespace", query.namespace.as_deref());
+    equals(&mut filter, "name", query.task.as_deref());
+    equals(&mut filter, "taskUid", query.task_uid.as_ref().map(AsRef::as_ref));
+    equals(&mut filter, "run", query.run.map(|run| i64::from(run.0)));
+    page(connection, &connection.runs, "list runs", filter, query.after.as_ref(), limit).await
+}
+
+fn equals(filter: &mut Document, field: &str, value: Option<impl Into<Bson>>) {
+    if let Some(value) = value {
+        filter.insert(field, value);
+    }
+}
+
+async fn page<T: DeserializeOwned>(
+    connection: &Connection,
+    collection: &Collection<Document>,
+    action: &'static str,
+    mut filter: Document,
+    after: Option<&PageToken>,
+    limit: usize,
+) -> Result<Page<T>, HistoryError> {
+    if let Some(token) = after {
+        filter.insert("order", doc! { "$gt": token.as_str() });
+    }
+    let cursor = collection
+        .find(filter)
+        .sort(doc! { "order": 1 })
+        .limit(limit as i64 + 1)
+        .batch_size(limit as u32 + 1)
+        .max_time(connection.max_time())
+        .await
+        .map_err(connection.failed(action))?;
+    let found: Vec<Document> = cursor.try_collect().await.map_err(connection.failed(action))?;
+    let rows: Result<Vec<(String, T)>, HistoryError> = found
+        .into_iter()
+        .map(|document| {
+            let order = document.get_str("order").unwrap_or_default().to_owned();
+            Ok((order, parse(document)?))
+        })
+        .collect();
+    Ok(Page::cut(rows?, limit))
+}

@@ -1,0 +1,183 @@
+//! Questions to History and pages of answers.
+//!
+//! A page goes on behind the last row of the one before, by a key that never changes for a row. So rows that arrive
+//! meanwhile are neither seen twice nor push others off the edge.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sentinel_protocol::ids::{NodeName, RunNumber, TaskUid};
+use sentinel_protocol::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+
+use super::error::HistoryError;
+
+/// Most rows on one page.
+pub const MAX_PAGE: u32 = 500;
+
+/// Which Executions to list; all given conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecutionQuery {
+    /// Only of Tasks in this namespace.
+    pub namespace: Option<String>,
+    /// Only of Tasks with this name.
+    pub task: Option<String>,
+    /// Only of this very Task.
+    pub task_uid: Option<TaskUid>,
+    /// Only of the Run with this number.
+    pub run: Option<RunNumber>,
+    /// Only on this node.
+    pub node: Option<NodeName>,
+    /// Only with the Outcome of this name.
+    pub outcome: Option<String>,
+    /// Most rows wanted: 1 to [`MAX_PAGE`]; 0 stands for [`MAX_PAGE`].
+    pub limit: u32,
+    /// Go on behind this row.
+    pub after: Option<PageToken>,
+}
+
+/// Which Runs to list; all given conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunQuery {
+    /// Only of Tasks in this namespace.
+    pub namespace: Option<String>,
+    /// Only of Tasks with this name.
+    pub task: Option<String>,
+    /// Only of this very Task.
+    pub task_uid: Option<TaskUid>,
+    /// Only the Run with this number.
+    pub run: Option<RunNumber>,
+    /// Most rows wanted: 1 to [`MAX_PAGE`]; 0 stands for [`MAX_PAGE`].
+    pub limit: u32,
+    /// Go on behind this row.
+    pub after: Option<PageToken>,
+}
+
+/// Some rows, and where to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// The rows, in order.
+    pub items: Vec<T>,
+    /// Ask with this for the next page; `None` when this is the last.
+    pub next: Option<PageToken>,
+}
+
+impl<T> Page<T> {
+    /// A page out of up to `limit + 1` rows with their keys: the one too many says that another page follows.
+    pub(super) fn cut(mut rows: Vec<(String, T)>, limit: usize) -> Self {
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = if more { rows.last().map(|(key, _)| PageToken(key.clone())) } else { None };
+        Self { items: rows.into_iter().map(|(_, row)| row).collect(), next }
+    }
+}
+
+/// The place behind a row. Opaque to callers; safe in a URL once percent-encoded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PageToken(String);
+
+impl PageToken {
+    /// The key of the row.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PageToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for PageToken {
+    type Err = HistoryError;
+
+    fn from_str(text: &str) -> Result<Self, HistoryError> {
+        let time = text.split('/').next().unwrap_or_default();
+        let known = time.len() == 16
+            && time.bytes().all(|b| b.is_ascii_hexdigit())
+            && (3..=4).contains(&text.split('/').count())
+            && text.len() < 1024
+            && text.bytes().all(|b| b.is_ascii_graphic());
+        if known {
+            Ok(Self(text.to_owned()))
+        } else {
+            let seen: String = text.chars().take(64).collect();
+            Err(HistoryError::InvalidQuery {
+                message: format!("page token {seen:?} is not one that an earlier page gave"),
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for PageToken {
+    type Error = HistoryError;
+    fn try_from(text: String) -> Result<Self, HistoryError> {
+        text.parse()
+    }
+}
+
+impl From<PageToken> for String {
+    fn from(token: PageToken) -> Self {
+        token.0
+    }
+}
+
+/// The rows to fetch for a page of `limit`.
+pub(super) fn page_size(limit: u32) -> Result<usize, HistoryError> {
+    match limit {
+        0 => Ok(MAX_PAGE as usize),
+        1..=MAX_PAGE => Ok(limit as usize),
+        _ => Err(HistoryError::InvalidQuery {
+            message: format!("limit {limit} is not within 1 to {MAX_PAGE}"),
+        }),
+    }
+}
+
+/// The key of a Run among Runs: text order is newest first.
+pub(super) fn run_order(started_at: UnixMillis, task: &TaskUid, run: RunNumber) -> String {
+    format!("{:016x}/{task}/{:010}", i64::MAX.wrapping_sub(started_at.0) as u64, u32::MAX - run.0)
+}
+
+/// The key of an Execution among Executions: text order is newest Run first, then by node.
+pub(super) fn execution_order(
+    run_started_at: UnixMillis,
+    task: &TaskUid,
+    run: RunNumber,
+    node: &NodeName,
+) -> String {
+    format!("{}/{node}", run_order(run_started_at, task, run))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_order_of_keys_is_newest_first_then_by_node() {
+        let key = |at: i64, run: u32, node: &str| {
+            execution_order(UnixMillis(at), &"u".parse().unwrap(), RunNumber(run), &node.parse().unwrap())
+        };
+        let ordered =
+            [key(2000, 1, "a"), key(1000, 2, "a"), key(1000, 2, "b"), key(1000, 1, "a"), key(-5, 1, "a")];
+        assert!(ordered.is_sorted(), "{ordered:?}");
+    }
+
+    #[test]
+    fn a_token_that_no_page_gave_is_refused_by_name() {
+        let key = run_order(UnixMillis(1), &"u".parse().unwrap(), RunNumber(1));
+        assert!(key.parse::<PageToken>().is_ok());
+        for bad in ["", "1", "x/y/z", "{}", "0123456789abcdef/a\nb/c"] {
+            let error = bad.parse::<PageToken>().unwrap_err().to_string();
+            assert!(error.contains("page token"), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_limit_out_of_bounds_is_refused_with_the_bounds() {
+        assert_eq!(page_size(0).unwrap(), 500);
+        assert_eq!(page_size(7).unwrap(), 7);
+        assert!(page_size(501).unwrap_err().to_string().contains("limit 501 is not within 1 to 500"));
+    }
+}

@@ -1,0 +1,86 @@
+//! Which of two records of the same thing knows more.
+//!
+//! A rank is a text, and text order is the order of knowledge. Whoever holds the higher rank stays: stores need to
+//! compare nothing else, records may come in any order, and repeating one changes nothing. From the strongest reason
+//! to the weakest:
+//!
+//! 1. how far the thing has come; among ends, the agent's word before the operator's, and a known end before `Lost`;
+//! 2. the epoch of the leader that wrote it;
+//! 3. the later end or start;
+//! 4. a digest of the content, so that even nonsense ends in the same state whatever the order.
+
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::Stage;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::record::{AttemptRecord, ExecutionRecord, RunRecord, Source};
+
+/// How much a statement about an Attempt is worth: the first digit of its rank.
+fn knowledge(stage: Stage, source: Source, lost: bool) -> u8 {
+    match (stage, source) {
+        (Stage::Accepted, _) => 1,
+        (Stage::Running, _) => 2,
+        (Stage::Ended, Source::Operator) => 3,
+        (Stage::Ended, Source::Agent) if lost => 4,
+        (Stage::Ended, Source::Agent) => 5,
+    }
+}
+
+/// `Lost` gives way to any other word of the same weight.
+fn certainty(lost: bool) -> u8 {
+    u8::from(!lost)
+}
+
+fn moment(ended: Option<UnixMillis>, started: Option<UnixMillis>) -> u64 {
+    let at = ended.or(started).unwrap_or_default().0;
+    u64::try_from(at).unwrap_or(0)
+}
+
+fn digest(record: &impl Serialize) -> String {
+    // These records are plain structs; serde_json cannot fail on them, and a weaker last resort would do no harm.
+    let bytes = serde_json::to_vec(record).unwrap_or_default();
+    let hash = Sha256::digest(&bytes);
+    format!("{:016x}", hash.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+/// Rank of an Attempt.
+pub fn of_attempt(record: &AttemptRecord) -> String {
+    let lost = matches!(record.outcome, Some(Outcome::Lost { .. }));
+    format!(
+        "{}-{:020}-{}-{:019}-{}",
+        knowledge(record.stage, record.source, lost),
+        record.epoch.0,
+        certainty(lost),
+        moment(record.ended_at, record.started_at),
+        digest(record)
+    )
+}
+
+/// Rank of an Execution: that of its latest Attempt.
+pub fn of_execution(record: &ExecutionRecord) -> String {
+    let lost = record.outcome.as_deref() == Some("Lost");
+    format!(
+        "{:010}-{}-{:020}-{}-{:019}-{}",
+        record.attempt,
+        knowledge(record.stage, record.source, lost),
+        record.epoch.0,
+        certainty(lost),
+        moment(record.ended_at, record.started_at),
+        digest(record)
+    )
+}
+
+/// Rank of a Run: one that is over before one that goes on; then the epoch; then more ends, and fewer of them `Lost`.
+pub fn of_run(record: &RunRecord) -> String {
+    format!(
+        "{}-{:020}-{:010}-{:010}-{:019}-{}",
+        u8::from(record.verdict.is_some()),
+        record.epoch.0,
+        record.counts.ended(),
+        u32::MAX - record.counts.of("Lost"),
+        moment(record.finished_at, Some(record.started_at)),
+        digest(record)
+    )
+}

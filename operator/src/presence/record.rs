@@ -1,0 +1,24 @@
+//! What is said of a reachable agent.
+
+use sentinel_protocol::ids::{NodeName, SessionId};
+use sentinel_protocol::metrics::NodeMetrics;
+use sentinel_protocol::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+
+/// An agent that was heard of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PresenceRecord {
+    /// Its node.
+    pub node: NodeName,
+    /// Its Session.
+    pub session: SessionId,
+    /// When it was last heard of, by the operator's clock.
+    pub last_heard: UnixMillis,
+    /// Its release.
+    pub agent_version: String,
+    /// The boot id of the node's kernel.
+    pub boot_id: String,
+    /// How the node does.
+    pub metrics: NodeMetrics,
+}

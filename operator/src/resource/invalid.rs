@@ -1,0 +1,90 @@
+//! What is wrong with a Task: where, what was seen, what is allowed.
+
+use std::fmt;
+
+/// Most problems reported at once; who has more fixes these first.
+pub const MAX_PROBLEMS: usize = 20;
+
+/// Longest piece of a value that is shown, characters.
+const SHOWN: usize = 64;
+
+/// One thing that is wrong with a Task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// Path of the field, as in `spec.run.command[0]`.
+    pub field: String,
+    /// What was seen, escaped and cut to 64 characters; empty when nothing was there.
+    pub value: String,
+    /// What is allowed, as the end of a sentence that begins with the field: "must …".
+    pub allowed: String,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.value.as_str() {
+            "" => write!(f, "{} {}", self.field, self.allowed),
+            value => write!(f, "{} is {value}; it {}", self.field, self.allowed),
+        }
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// All problems in one sentence each, separated by `; `.
+pub fn describe(problems: &[Invalid]) -> String {
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// Collects problems, at most [`MAX_PROBLEMS`].
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<Invalid>);
+
+impl Problems {
+    /// `field` is `value`, which is not allowed.
+    pub(super) fn value(&mut self, field: impl Into<String>, value: &str, allowed: impl Into<String>) {
+        self.push(field.into(), show(value), allowed.into());
+    }
+
+    /// Something about `field` itself is wrong.
+    pub(super) fn field(&mut self, field: impl Into<String>, allowed: impl Into<String>) {
+        self.push(field.into(), String::new(), allowed.into());
+    }
+
+    /// `field` is this JSON, which is not allowed.
+    pub(super) fn json(&mut self, field: &str, value: &serde_json::Value, allowed: impl Into<String>) {
+        let text = match value {
+            serde_json::Value::String(text) => show(text),
+            other => cut(&other.to_string()),
+        };
+        self.push(field.to_owned(), text, allowed.into());
+    }
+
+    /// Whether none was found so far.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What was found.
+    pub(super) fn into_inner(self) -> Vec<Invalid> {
+        self.0
+    }
+
+    fn push(&mut self, field: String, value: String, allowed: String) {
+        let problem = Invalid { field, value, allowed };
+        if self.0.len() < MAX_PROBLEMS && !self.0.contains(&problem) {
+            self.0.push(problem);
+        }
+    }
+}
+
+/// A text in quotes, with everything escaped that could hide or act on a terminal.
+pub(super) fn show(text: &str) -> String {
+    let kept: String = text.chars().take(SHOWN).collect();
+    if kept.len() < text.len() { format!("{kept:?}…") } else { format!("{kept:?}") }
+}
+
+fn cut(text: &str) -> String {
+    let kept: String = text.chars().take(SHOWN).collect();
+    if kept.len() < text.len() { format!("{kept}…") } else { kept }
+}

@@ -1,0 +1,243 @@
+//! A YAML text becomes Tasks, as `kubectl apply -f` would take it: several documents, lists, empty documents left out.
+
+use serde_json::Value;
+
+use super::invalid::{Invalid, describe};
+use super::{Task, schema};
+
+/// Most bytes of one text.
+pub const MAX_BYTES: usize = 4 << 20;
+
+/// Why a text holds no Tasks that could be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Nothing but comments and white space.
+    #[error("holds no Task: it is empty")]
+    Empty,
+    /// More than anybody would write.
+    #[error("is {bytes} bytes long; at most {MAX_BYTES} are read")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Not UTF-8.
+    #[error("is not UTF-8 text: the byte at offset {at} is none")]
+    NotText {
+        /// Where.
+        at: usize,
+    },
+    /// Not YAML, or YAML that would unfold to far more than it is.
+    #[error("document {document}, line {line}: {message}")]
+    NotYaml {
+        /// Which document, from 1.
+        document: usize,
+        /// The line in the text, from 1.
+        line: usize,
+        /// What the parser said.
+        message: String,
+    },
+    /// A document that is no Task of this version.
+    #[error("document {document} (line {line}): {}", describe(.problems))]
+    Invalid {
+        /// Which document, from 1.
+        document: usize,
+        /// The line it begins on, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problems: Vec<Invalid>,
+    },
+}
+
+/// The Tasks in a file's bytes.
+///
+/// # Errors
+/// The first document that is wrong; then none of them is used.
+pub fn read_bytes(bytes: &[u8]) -> Result<Vec<Task>, ManifestError> {
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| ManifestError::NotText { at: error.valid_up_to() })?;
+    read(text)
+}
+
+/// The Tasks in a text.
+///
+/// # Errors
+/// As [`read_bytes`].
+pub fn read(text: &str) -> Result<Vec<Task>, ManifestError> {
+    if text.len() > MAX_BYTES {
+        return Err(ManifestError::TooLong { bytes: text.len() });
+    }
+    let mut tasks = Vec::new();
+    for (index, document) in documents(text).into_iter().enumerate() {
+        let number = index + 1;
+        let value = parse(&document, number)?;
+        for item in unfold(value) {
+            let at = |problems| ManifestError::Invalid { document: number, line: document.line, problems };
+            tasks.push(schema::admit(item).map_err(at)?);
+        }
+    }
+    if tasks.is_empty() { Err(ManifestError::Empty) } else { Ok(tasks) }
+}
+
+/// One document and the line it begins on.
+struct Document {
+    line: usize,
+    text: String,
+}
+
+/// A line that begins with `---` always begins a document, also inside of a block of text.
+/// Source: YAML 1.2.2, §9.1.4 and `c-forbidden`.
+fn documents(text: &str) -> Vec<Document> {
+    let mut documents = vec![Document { line: 1, text: String::new() }];
+    for (index, line) in text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate() {
+        let marker = |marker: &str| {
+            line.strip_prefix(marker).filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
+        };
+        if let Some(rest) = marker("---") {
+            documents.push(Document { line: index + 1, text: format!("{rest}\n") });
+        } else if marker("...").is_some() {
+            documents.push(Document { line: index + 2, text: String::new() });
+        } else if let Some(last) = documents.last_mut() {
+            last.text.push_str(line);
+            last.text.push('\n');
+        }
+    }
+    documents.retain(|document| !is_blank(&document.text));
+    documents
+}
+
+fn is_blank(text: &str) -> bool {
+    let is_blank = |line: &str| line.trim_start().is_empty() || line.trim_start().starts_with('#');
+    text.lines().all(|line| is_blank(line) || line.starts_with('%'))
+}
+
+fn parse(document: &Document, number: usize) -> Result<Value, ManifestError> {
+    serde_saphyr::from_str::<Value>(&document.text).map_err(|error| {
+        let line = error.location().and_then(|at| usize::try_from(at.line()).ok()).unwrap_or(1);
+        let message = error.without_snippet().to_string();
+        // The parser repeats its own idea of the place, which is not the place in the file.
+        let message = message.lines().next().unwrap_or_default();
+        let message = message.split(" at line ").next().unwrap_or(message).to_owned();
+        ManifestError::NotYaml { document: number, line: document.line + line - 1, message }
+    })
+}
+
+/// A list is its items; a document of nothing is none.
+fn unfold(value: Value) -> Vec<Value> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::Object(mut object)
+            if object
+                .get("kind")
+                .and_then(Value::as_str)
+                .is_some_and(|kind| kind == "List" || kind == "TaskList") =>
+        {
+            match object.remove("items") {
+                Some(Value::Array(items)) => items,
+                _ => Vec::new(),
+            }
+        }
+        other => vec![other],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELLO: &str = "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {name: NAME}\nspec: {targets: {all: true}, run: {command: [\"true\"]}}\n";
+
+    fn hello(name: &str) -> String {
+        HELLO.replace("NAME", name)
+    }
+
+    fn names(text: &str) -> Vec<String> {
+        read(text).unwrap().into_iter().map(|task| task.metadata.name.unwrap()).collect()
+    }
+
+    fn refused(text: &str) -> String {
+        read(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn several_documents_are_each_a_task_and_empty_ones_are_left_out() {
+        let text = format!("# first\n---\n{}---\n\n---\n{}...\n# the end\n", hello("a"), hello("b"));
+        assert_eq!(names(&text), ["a", "b"]);
+        assert_eq!(names(&format!("\u{feff}{}", hello("a"))), ["a"]);
+    }
+
+    #[test]
+    fn a_list_is_its_items() {
+        let item = "{apiVersion: sentinelnode.dev/v1alpha1, kind: Task, metadata: {name: NAME}, spec: {targets: {all: true}, run: {command: [x]}}}";
+        let text = format!(
+            "apiVersion: v1\nkind: List\nitems:\n- {}\n- {}\n",
+            item.replace("NAME", "a"),
+            item.replace("NAME", "b")
+        );
+        assert_eq!(names(&text), ["a", "b"]);
+    }
+
+    #[test]
+    fn three_dashes_in_a_script_are_text_when_they_are_indented() {
+        let text = "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {name: a}\nspec:\n  targets: {all: true}\n  run:\n    script:\n      text: |\n        echo one\n        ---\n        echo two\n";
+        let task = read(text).unwrap().remove(0);
+        assert_eq!(task.spec.run.script.unwrap().text, "echo one\n---\necho two\n");
+    }
+
+    #[test]
+    fn nothing_is_refused_as_empty() {
+        for text in ["", "\n\n", "# only a comment\n", "---\n---\n", "kind: List\nitems: []\n"] {
+            assert_eq!(refused(text), "holds no Task: it is empty", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_task_is_named_with_its_document_and_line() {
+        let pod = format!("{}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\n", hello("a"));
+        assert_eq!(
+            refused(&pod),
+            "document 2 (line 5): kind is \"Pod\"; it must be Task; apiVersion is \"v1\"; it must be sentinelnode.dev/v1alpha1"
+        );
+        let newer = hello("a").replace("v1alpha1", "v2");
+        assert_eq!(
+            refused(&newer),
+            "document 1 (line 1): apiVersion is \"sentinelnode.dev/v2\"; it must be sentinelnode.dev/v1alpha1"
+        );
+        assert!(refused("just text\n").contains("must be a Task"), "{}", refused("just text\n"));
+        assert!(refused("[1, 2]").contains("must be a Task"));
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_named_with_its_line_in_the_file() {
+        let text = format!("{}---\na: [1,\nb: }}\n", hello("a"));
+        let error = refused(&text);
+        assert!(error.starts_with("document 2, line "), "{error}");
+        let line: usize = error["document 2, line ".len()..].split(':').next().unwrap().parse().unwrap();
+        assert!((6..=8).contains(&line), "{error}");
+    }
+
+    #[test]
+    fn a_bomb_of_aliases_is_refused_quickly() {
+        let mut text = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..12 {
+            let below = level - 1;
+            text.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{below}"); 10].join(",")));
+        }
+        let started = std::time::Instant::now();
+        assert!(matches!(read(&text), Err(ManifestError::NotYaml { .. })));
+        assert!(started.elapsed().as_secs() < 5);
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_refused() {
+        let text = hello("a").replace("kind: Task\n", "kind: Task\nkind: Task\n");
+        assert!(matches!(read(&text), Err(ManifestError::NotYaml { .. })), "{}", refused(&text));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused() {
+        assert_eq!(
+            read_bytes(b"kind: \xff").unwrap_err().to_string(),
+            "is not UTF-8 text: the byte at offset 6 is none"
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! Our marks in the metadata of a Task: one finalizer, and requests of a moment as annotations, so that GitOps does not
+//! fight them. Each request is acted on once and recorded in the status.
+
+/// The finalizer that holds a Task until nothing of it runs.
+pub const FINALIZER: &str = "sentinelnode.dev/run";
+
+/// Annotation: the number of the Run to cancel.
+pub const CANCEL: &str = "sentinelnode.dev/cancel";
+
+/// Annotation: any text; another one than before runs the same spec again.
+pub const RERUN: &str = "sentinelnode.dev/rerun";
+
+/// Annotation: with the value `true`, a deletion does not wait for what cannot be reached.
+pub const ABANDON: &str = "sentinelnode.dev/abandon";

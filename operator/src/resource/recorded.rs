@@ -1,0 +1,277 @@
+//! The status on the Task, to and from the values that decisions are made of.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use k8s_openapi::jiff::Timestamp;
+use sentinel_core::status::{self, RunRecord, RunSummary, Stopping, Trigger, Verdict};
+use sentinel_core::trigger::{Abandon, Requests};
+use sentinel_core::{conditions, reconcile};
+use sentinel_protocol::ids::{RunNumber, SpecHash};
+use sentinel_protocol::time::UnixMillis;
+
+use super::Task;
+use super::invalid::{Invalid, Problems};
+use super::marks::{ABANDON, CANCEL, RERUN};
+use super::slice::Frozen;
+use super::status::{Counts, Handled, NodeStatus, RecentRun, RunStatus, TaskStatus};
+
+/// Longest text of a `rerun` annotation, characters; what is longer is not acted on.
+const MAX_TOKEN: usize = 128;
+
+/// What the Task's status says, for the next decision to build on.
+///
+/// # Errors
+/// When it is not what an operator wrote: nothing is guessed, for a guess could run a command again.
+pub fn read(task: &Task) -> Result<status::Recorded, Invalid> {
+    let Some(said) = &task.status else { return Ok(status::Recorded::default()) };
+    Ok(status::Recorded {
+        run: said.run.as_ref().map(read_run).transpose()?,
+        recent: said.recent_runs.iter().map(read_recent).collect(),
+        handled: status::Handled {
+            cancel: said.handled.cancel.map(number),
+            rerun: said.handled.rerun.clone(),
+        },
+    })
+}
+
+/// What people ask for by annotation, and which of these annotations cannot be read.
+pub fn requests(task: &Task) -> (Requests, Vec<Invalid>) {
+    let mut problems = Problems::default();
+    let annotation = |key: &str| task.metadata.annotations.as_ref().and_then(|all| all.get(key));
+    let field = |key: &str| format!("metadata.annotations[{key}]");
+    let cancel = annotation(CANCEL).and_then(|text| {
+        let run = text.trim().parse::<u32>().ok().filter(|run| *run > 0);
+        if run.is_none() {
+            problems.value(field(CANCEL), text, "must be the number of a Run, such as \"2\"");
+        }
+        run.map(RunNumber)
+    });
+    let rerun = annotation(RERUN).filter(|token| {
+        let fits = token.chars().count() <= MAX_TOKEN;
+        if !fits {
+            problems.value(field(RERUN), token, format!("must be at most {MAX_TOKEN} characters"));
+        }
+        fits
+    });
+    let abandon = match annotation(ABANDON).map(String::as_str) {
+        Some("true") => Abandon::Yes,
+        None | Some("false") => Abandon::No,
+        Some(text) => {
+            problems.value(field(ABANDON), text, "must be \"true\" or \"false\"");
+            Abandon::No
+        }
+    };
+    (Requests { cancel, rerun: rerun.cloned(), abandon }, problems.into_inner())
+}
+
+/// The status that a decision asks for, as it is written on the Task. `frozen` is what is new about the target list,
+/// if anything is; times of conditions change only with the conditions.
+pub fn write(
+    task: &Task,
+    decided: &reconcile::Status,
+    frozen: Option<&Frozen>,
+    at: UnixMillis,
+) -> TaskStatus {
+    let before = task.status.clone().unwrap_or_default();
+    let generation = task.metadata.generation.unwrap_or_default();
+    TaskStatus {
+        observed_generation: generation,
+        phase: Some(decided.phase.to_owned()),
+        conditions: write_conditions(&before.conditions, &decided.conditions, generation, at),
+        run: decided.recorded.run.as_ref().map(|run| write_run(run, before.run.as_ref(), frozen)),
+        nodes: decided.nodes.as_ref().map_or(before.nodes, |nodes| nodes.iter().map(write_node).collect()),
+        recent_runs: decided.recorded.recent.iter().map(write_recent).collect(),
+        handled: Handled {
+            cancel: decided.recorded.handled.cancel.map(|run| i64::from(run.0)),
+            rerun: decided.recorded.handled.rerun.clone(),
+        },
+    }
+}
+
+/// The status of a Task whose spec cannot be run. What it says of Runs stays.
+pub fn write_rejected(task: &Task, problems: &[Invalid], at: UnixMillis) -> TaskStatus {
+    let before = task.status.clone().unwrap_or_default();
+    let generation = task.metadata.generation.unwrap_or_default();
+    let (phase, rejected) = conditions::rejected(&super::invalid::describe(problems));
+    TaskStatus {
+        observed_generation: generation,
+        phase: Some(phase.to_owned()),
+        conditions: write_conditions(&before.conditions, &rejected, generation, at),
+        ..before
+    }
+}
+
+fn write_conditions(
+    before: &[Condition],
+    decided: &[conditions::Condition],
+    generation: i64,
+    at: UnixMillis,
+) -> Vec<Condition> {
+    let write = |decided: &conditions::Condition| {
+        let same =
+            before.iter().find(|old| old.type_ == decided.kind && old.status == decided.holds.as_str());
+        Condition {
+            type_: decided.kind.to_owned(),
+            status: decided.holds.as_str().to_owned(),
+            reason: decided.reason.to_owned(),
+            message: cut(&decided.message, 32_768),
+            observed_generation: Some(generation),
+            last_transition_time: same
+                .map_or_else(|| Time(whole_second(at)), |old| old.last_transition_time.clone()),
+        }
+    };
+    decided.iter().map(write).collect()
+}
+
+fn read_run(run: &RunStatus) -> Result<RunRecord, Invalid> {
+    let field = |name: &str| format!("status.run.{name}");
+    let invalid = |name: &str, value: &str, allowed: &str| Invalid {
+        field: field(name),
+        value: super::invalid::show(value),
+        allowed: allowed.to_owned(),
+    };
+    let spec_hash = SpecHash::new(run.spec_hash.as_str());
+    let spec_hash = spec_hash.map_err(|error| invalid("specHash", &run.spec_hash, error.allowed))?;
+    let started_at = run.started_at.as_ref().map(millis);
+    let verdict = run.verdict.as_deref().map(|word| read_verdict(word).ok_or(word)).transpose();
+    let stopping = run.stopping.as_deref().map(|word| read_stopping(word).ok_or(word)).transpose();
+    Ok(RunRecord {
+        number: number(run.number),
+        trigger: read_trigger(&run.trigger),
+        spec_hash,
+        rerun_token: run.rerun_token.clone(),
+        started_at: started_at.ok_or_else(|| invalid("startedAt", "", "must be there"))?,
+        finished_at: run.finished_at.as_ref().map(millis),
+        verdict: verdict.map_err(|word| invalid("verdict", word, "must be Complete or Failed"))?,
+        stopping: stopping.map_err(|word| {
+            invalid("stopping", word, "must be Cancelled, SupersededFinish, SupersededCancel or Deleted")
+        })?,
+        targets: small(run.target_count),
+        counts: read_counts(run.counts),
+    })
+}
+
+fn write_run(run: &RunRecord, before: Option<&RunStatus>, frozen: Option<&Frozen>) -> RunStatus {
+    let same = before.filter(|before| before.number == i64::from(run.number.0));
+    let (targets, slices, digest) = match (frozen, same) {
+        (Some(frozen), _) => (
+            frozen.targets.iter().map(ToString::to_string).collect(),
+            i64::from(frozen.slices),
+            frozen.digest.clone(),
+        ),
+        (None, Some(same)) => (same.targets.clone(), same.target_slices, same.targets_digest.clone()),
+        (None, None) => Default::default(),
+    };
+    RunStatus {
+        number: i64::from(run.number.0),
+        trigger: run.trigger.as_str().to_owned(),
+        spec_hash: run.spec_hash.to_string(),
+        rerun_token: run.rerun_token.clone(),
+        started_at: Some(micro(run.started_at)),
+        finished_at: run.finished_at.map(micro),
+        verdict: run.verdict.map(|verdict| verdict.as_str().to_owned()),
+        stopping: run.stopping.map(|stopping| stopping.as_str().to_owned()),
+        counts: write_counts(run.counts),
+        progress: format!("{}/{}", run.counts.done(), run.targets),
+        targets,
+        target_count: i64::from(run.targets),
+        target_slices: slices,
+        targets_digest: digest,
+    }
+}
+
+fn read_recent(run: &RecentRun) -> RunSummary {
+    RunSummary {
+        number: number(run.number),
+        trigger: read_trigger(&run.trigger),
+        started_at: run.started_at.as_ref().map(millis).unwrap_or_default(),
+        finished_at: run.finished_at.as_ref().map(millis),
+        verdict: run.verdict.as_deref().and_then(read_verdict),
+        counts: read_counts(run.counts),
+    }
+}
+
+fn write_recent(run: &RunSummary) -> RecentRun {
+    RecentRun {
+        number: i64::from(run.number.0),
+        trigger: run.trigger.as_str().to_owned(),
+        verdict: run.verdict.map(|verdict| verdict.as_str().to_owned()),
+        started_at: Some(micro(run.started_at)),
+        finished_at: run.finished_at.map(micro),
+        counts: write_counts(run.counts),
+    }
+}
+
+fn write_node(node: &status::NodeStatus) -> NodeStatus {
+    NodeStatus {
+        node: node.node.to_string(),
+        state: node.state.to_owned(),
+        message: cut(&node.message, 1024),
+        exit_code: node.exit_code.map(i64::from),
+        started_at: node.started_at.map(micro),
+        finished_at: node.finished_at.map(micro),
+        reach: match node.reach {
+            status::Reach::Reachable => "Reachable".to_owned(),
+            status::Reach::Unreachable => "Unreachable".to_owned(),
+        },
+    }
+}
+
+fn read_counts(counts: Counts) -> status::Counts {
+    status::Counts {
+        waiting: small(counts.waiting),
+        running: small(counts.running),
+        succeeded: small(counts.succeeded),
+        failed: small(counts.failed),
+        unreachable: small(counts.unreachable),
+    }
+}
+
+fn write_counts(counts: status::Counts) -> Counts {
+    Counts {
+        waiting: i64::from(counts.waiting),
+        running: i64::from(counts.running),
+        succeeded: i64::from(counts.succeeded),
+        failed: i64::from(counts.failed),
+        unreachable: i64::from(counts.unreachable),
+    }
+}
+
+/// Only shown, never decided by: a word of a newer operator is read as the commonest.
+fn read_trigger(word: &str) -> Trigger {
+    if word == Trigger::RerunToken.as_str() { Trigger::RerunToken } else { Trigger::SpecChange }
+}
+
+fn read_verdict(word: &str) -> Option<Verdict> {
+    [Verdict::Complete, Verdict::Failed].into_iter().find(|verdict| verdict.as_str() == word)
+}
+
+fn read_stopping(word: &str) -> Option<Stopping> {
+    let all =
+        [Stopping::Cancelled, Stopping::SupersededFinish, Stopping::SupersededCancel, Stopping::Deleted];
+    all.into_iter().find(|stopping| stopping.as_str() == word)
+}
+
+fn number(number: i64) -> RunNumber {
+    RunNumber(small(number))
+}
+
+fn small(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(if number < 0 { 0 } else { u32::MAX })
+}
+
+fn millis(time: &MicroTime) -> UnixMillis {
+    UnixMillis(time.0.as_millisecond())
+}
+
+/// A clock outside of the years that a timestamp can hold shows as the epoch.
+fn micro(at: UnixMillis) -> MicroTime {
+    MicroTime(Timestamp::from_millisecond(at.0).unwrap_or_default())
+}
+
+fn whole_second(at: UnixMillis) -> Timestamp {
+    Timestamp::from_second(at.0.div_euclid(1000)).unwrap_or_default()
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}

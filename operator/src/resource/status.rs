@@ -1,0 +1,241 @@
+//! The status of a Task: what the operator says about it. Bounded, whatever the number of nodes.
+//!
+//! Words that only the operator writes are plain texts here, not enums: a status written by a newer operator must
+//! still be readable by an older one.
+
+#![expect(clippy::doc_markdown, reason = "kubectl explain prints these texts as they are")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How many nodes `status.nodes` shows, and how many targets `status.run.targets` holds itself.
+pub const MAX_LISTED: usize = 100;
+
+/// How many earlier Runs `status.recentRuns` keeps.
+pub const MAX_RECENT_RUNS: usize = 10;
+
+/// How the Task stands. `observedGeneration` is -1 until the operator has seen the Task.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskStatus {
+    /// The `metadata.generation` that this status speaks about, -1 before the first look. Example: `3`.
+    #[serde(default = "unseen")]
+    pub observed_generation: i64,
+
+    /// One word for people; no program reads it, see conditions. Example: `Running`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub phase: Option<String>,
+
+    /// What is true of the Task, for programs: Accepted, Reconciling, Ready, Complete, Failed, Stalled, Suspended,
+    /// Archived. Example: `kubectl wait --for=condition=Complete stask/hello`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+
+    /// The latest Run. Example: `{number: 2, trigger: SpecChange}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunStatus>,
+
+    /// Up to 100 nodes of the latest Run, failures first; all of them are in the API. Example:
+    /// `[{node: worker-1, state: Failed, exitCode: 3}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"]))]
+    pub nodes: Vec<NodeStatus>,
+
+    /// Up to 10 earlier Runs, newest first. Example: `[{number: 1, verdict: Complete}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["number"]))]
+    pub recent_runs: Vec<RecentRun>,
+
+    /// Requests of a moment that were acted on, so that each is acted on once. Example: `{cancel: 2}`.
+    #[serde(default, skip_serializing_if = "Handled::is_empty")]
+    pub handled: Handled,
+}
+
+fn unseen() -> i64 {
+    -1
+}
+
+impl Default for TaskStatus {
+    fn default() -> Self {
+        Self {
+            observed_generation: unseen(),
+            phase: None,
+            conditions: Vec::new(),
+            run: None,
+            nodes: Vec::new(),
+            recent_runs: Vec::new(),
+            handled: Handled::default(),
+        }
+    }
+}
+
+/// One carrying-out of a Task over its targets.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStatus {
+    /// Its number in this Task: 1, 2, 3 and so on. Example: `2`.
+    pub number: i64,
+
+    /// Why it began: SpecChange or RerunToken. Example: `SpecChange`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub trigger: String,
+
+    /// Digest of what it runs and where. Example: `196549c399bb6b28…`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub spec_hash: String,
+
+    /// The rerunToken it began with. Example: `2026-11-24`.
+    #[serde(default)]
+    #[schemars(length(max = 128))]
+    pub rerun_token: String,
+
+    /// When it began. Example: `2026-11-24T03:00:00Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<MicroTime>,
+
+    /// When its last node ended. Example: `2026-11-24T03:00:07Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<MicroTime>,
+
+    /// How it ended, absent while it runs. Example: `Complete`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub verdict: Option<String>,
+
+    /// Why nothing more of it is started, absent otherwise. Example: `Cancelled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub stopping: Option<String>,
+
+    /// How many of its targets are where. Example: `{succeeded: 37, running: 13}`.
+    #[serde(default)]
+    pub counts: Counts,
+
+    /// Targets that have ended, of all. Example: `37/50`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub progress: String,
+
+    /// The frozen target list, where it has at most 100 names; a longer one is in TargetSlices. Example: `[worker-1]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 253)))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub targets: Vec<String>,
+
+    /// How many targets it has. Example: `50`.
+    #[serde(default)]
+    pub target_count: i64,
+
+    /// How many TargetSlices hold its frozen target list; 0 when the list is in targets. Example: `10`.
+    #[serde(default)]
+    pub target_slices: i64,
+
+    /// Digest of the list that the TargetSlices hold, part of their names. Example: `3f1c2a9b04d7e815`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub targets_digest: String,
+}
+
+/// How many targets are where. The five add up to all of them.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Targets that are not under way yet. Example: `10`.
+    #[serde(default)]
+    pub waiting: i64,
+    /// Targets to whose agent the command was handed, or on which it runs. Example: `13`.
+    #[serde(default)]
+    pub running: i64,
+    /// Targets that ended as wished. Example: `37`.
+    #[serde(default)]
+    pub succeeded: i64,
+    /// Targets that ended otherwise. Example: `2`.
+    #[serde(default)]
+    pub failed: i64,
+    /// Targets that were never reached, or of which nobody can know how they ended. Example: `1`.
+    #[serde(default)]
+    pub unreachable: i64,
+}
+
+/// How one target stands.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// The node's name. Example: `worker-1`.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// Where it stands: Pending, WaitingForNode, Dispatched, Running, or its outcome. Example: `Failed`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub state: String,
+    /// A sentence where the word does not say it all. Example: `exited with code 3`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// The command's exit code, where it has one. Example: `3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// When the command was started, by the node's clock. Example: `2026-11-24T03:00:00Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<MicroTime>,
+    /// When it ended, by the node's clock. Example: `2026-11-24T03:00:07Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<MicroTime>,
+    /// Whether its agent is heard of: Reachable or Unreachable. Example: `Reachable`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub reach: String,
+}
+
+/// An earlier Run.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentRun {
+    /// Its number in this Task. Example: `1`.
+    pub number: i64,
+    /// Why it began. Example: `SpecChange`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub trigger: String,
+    /// How it ended: Complete or Failed. Example: `Complete`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub verdict: Option<String>,
+    /// When it began. Example: `2026-11-24T03:00:00Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<MicroTime>,
+    /// When it ended. Example: `2026-11-24T03:00:07Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<MicroTime>,
+    /// How many of its targets ended how. Example: `{succeeded: 50}`.
+    #[serde(default)]
+    pub counts: Counts,
+}
+
+/// Requests of a moment that were acted on.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Handled {
+    /// The Run that the `sentinelnode.dev/cancel` annotation last named. Example: `2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<i64>,
+    /// What the `sentinelnode.dev/rerun` annotation last held. Example: `2026-11-24`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub rerun: Option<String>,
+}
+
+impl Handled {
+    /// Whether nothing was ever asked.
+    pub fn is_empty(&self) -> bool {
+        self.cancel.is_none() && self.rerun.is_none()
+    }
+}

@@ -1,0 +1,546 @@
+//! The spec of a Task, as people write it.
+//!
+//! A field that is declared here works; what does not work yet is not declared. Defaults are in the schema, so that
+//! `kubectl get -o yaml` shows them, and nothing is implied in code. The doc comments are what `kubectl explain`
+//! prints, each with an example.
+
+#![expect(clippy::doc_markdown, reason = "kubectl explain prints these texts as they are")]
+#![expect(unreachable_pub, reason = "KubeSchema repeats each type in a place of its own")]
+#![expect(clippy::duplicated_attributes, reason = "clippy takes the parts of several printcolumn for one")]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::status::TaskStatus;
+
+/// What is run, and on which nodes. Editing `targets` or `run` begins a new Run; editing anything else does not.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[kube(
+    group = "sentinelnode.dev",
+    version = "v1alpha1",
+    kind = "Task",
+    plural = "tasks",
+    singular = "task",
+    shortname = "stask",
+    category = "sentinel",
+    namespaced,
+    status = "TaskStatus",
+    derive = "PartialEq",
+    doc = "A command to be run on chosen nodes, and how that went. Example: `kubectl explain stask.spec --recursive`.",
+    selectable = ".status.phase",
+    printcolumn(
+        name = "Phase",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "Where its latest Run stands"
+    ),
+    printcolumn(
+        name = "Nodes",
+        type_ = "integer",
+        json_path = ".status.run.targetCount",
+        description = "Nodes the Run is for"
+    ),
+    printcolumn(
+        name = "OK",
+        type_ = "integer",
+        json_path = ".status.run.counts.succeeded",
+        description = "Nodes on which it succeeded"
+    ),
+    printcolumn(
+        name = "Failed",
+        type_ = "integer",
+        json_path = ".status.run.counts.failed",
+        description = "Nodes on which it ended otherwise"
+    ),
+    printcolumn(
+        name = "Running",
+        type_ = "integer",
+        json_path = ".status.run.counts.running",
+        description = "Nodes on which it runs now"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Unreachable",
+        type_ = "integer",
+        json_path = ".status.run.counts.unreachable",
+        description = "Nodes that were never reached, or of which nobody knows how it ended",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "Why it is ready, or not",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Command",
+        type_ = "string",
+        json_path = ".spec.run.command",
+        description = "What is run",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Progress",
+        type_ = "string",
+        json_path = ".status.run.progress",
+        description = "Nodes that have ended, of all",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Run",
+        type_ = "integer",
+        json_path = ".status.run.number",
+        description = "Number of the latest Run",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Started",
+        type_ = "date",
+        json_path = ".status.run.startedAt",
+        description = "When that Run began",
+        priority = "1"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskSpec {
+    /// The nodes to run on: exactly one of nodeSelector, nodeNames and all. Example: `{all: true}`.
+    pub targets: Targets,
+
+    /// What is run, and how. Example: `{command: ["df", "-h"]}`.
+    pub run: RunSpec,
+
+    /// The clocks of each node's command, every one of them its own. Example: `{run: 10m, grace: 30s}`.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+
+    /// How the Run goes over its nodes. Example: `{maxConcurrent: 25%}`.
+    #[serde(default)]
+    pub rollout: Rollout,
+
+    /// What a new Run does to the commands of the old one: Finish lets what runs end by itself and starts nothing
+    /// more of it, Cancel ends it. The new Run begins when all of the old one has ended. Example: `Cancel`.
+    #[serde(default)]
+    pub on_change: OnChange,
+
+    /// Holds back new starts; what runs goes on. Example: `true`.
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// Any text; change it to run the same spec again. Example: `2026-11-24`.
+    #[serde(default)]
+    #[schemars(length(max = 128))]
+    pub rerun_token: String,
+
+    /// Deletes the Task this long after its Run has ended; without it the Task stays. Under GitOps a deleted Task is
+    /// created, and so run, again. Example: `1h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('87600h')").message("spec.ttlAfterFinished must be 0s to 87600h, for example 1h"))]
+    pub ttl_after_finished: Option<String>,
+}
+
+/// A duration as Kubernetes writes it: hours, minutes, seconds and milliseconds, in this order. Bounded in digits, so
+/// that no sum of its parts overflows.
+pub(super) const DURATION_PATTERN: &str = r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?([0-9]{1,8}ms)?$";
+
+/// An amount of bytes: a number with a decimal (k, M, G, T) or binary (Ki, Mi, Gi, Ti) suffix, or none.
+pub(super) const QUANTITY_PATTERN: &str = r"^[0-9]{1,12}(k|M|G|T|Ki|Mi|Gi|Ti)?$";
+
+/// The nodes to run on.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.nodeSelector) ? 1 : 0) + (has(self.nodeNames) ? 1 : 0) + (self.all ? 1 : 0) == 1").message("spec.targets must have exactly one of nodeSelector, nodeNames and all: true"))]
+pub struct Targets {
+    /// Takes the nodes whose labels match. It must not be empty. Example: `{matchLabels: {pool: web}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<NodeSelector>,
+
+    /// Takes these nodes by name, whether they exist or not; one that does not is never reached, and the Run says
+    /// so. Example: `[worker-1, worker-2]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 253), regex(pattern = NODE_NAME_PATTERN)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub node_names: Option<Vec<String>>,
+
+    /// Takes every node but those of the control plane (see controlPlane). Example: `true`.
+    #[serde(default)]
+    pub all: bool,
+
+    /// Leaves nodes out again. Example: `{nodeNames: [worker-7]}`.
+    #[serde(default)]
+    pub exclude: Exclude,
+
+    /// Whether nodeSelector and all may take control plane nodes; nodeNames always may. Example: `Include`.
+    #[serde(default)]
+    pub control_plane: ControlPlane,
+}
+
+pub(super) const NODE_NAME_PATTERN: &str =
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
+/// A label selector, as in Kubernetes: all of it must hold.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.matchLabels) && size(self.matchLabels) > 0) || (has(self.matchExpressions) && size(self.matchExpressions) > 0)").message("spec.targets.nodeSelector must not be empty, it would mean every node; write all: true if that is meant"))]
+pub struct NodeSelector {
+    /// Labels that must have exactly this value. Example: `{pool: web}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(length(max = 64), schema_with = "match_labels_schema")]
+    pub match_labels: BTreeMap<String, String>,
+
+    /// Further requirements on labels. Example: `[{key: zone, operator: In, values: [a, b]}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub match_expressions: Vec<LabelRequirement>,
+}
+
+fn match_labels_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE_PATTERN},
+    })
+}
+
+pub(super) const LABEL_VALUE_PATTERN: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+pub(super) const LABEL_KEY_PATTERN: &str =
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+
+/// One requirement on one label.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : !has(self.values) || size(self.values) == 0").message("matchExpressions: operators In and NotIn need values, Exists and DoesNotExist take none"))]
+pub struct LabelRequirement {
+    /// The label's key. Example: `topology.kubernetes.io/zone`.
+    #[schemars(length(min = 1, max = 317), regex(pattern = LABEL_KEY_PATTERN))]
+    pub key: String,
+
+    /// What must hold for it; a missing label satisfies NotIn and DoesNotExist. Example: `In`.
+    pub operator: LabelOperator,
+
+    /// The values that In and NotIn compare with. Example: `[a, b]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63), regex(pattern = LABEL_VALUE_PATTERN)))]
+    pub values: Vec<String>,
+}
+
+/// What must hold for a label.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelOperator {
+    /// Its value is one of `values`.
+    In,
+    /// Its value is none of `values`, or it is missing.
+    NotIn,
+    /// It is there.
+    Exists,
+    /// It is missing.
+    DoesNotExist,
+}
+
+/// Nodes to leave out.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Exclude {
+    /// Nodes to leave out, by name. Example: `[worker-7]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(length(min = 1, max = 253), regex(pattern = NODE_NAME_PATTERN)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub node_names: Vec<String>,
+}
+
+/// Whether control plane nodes may be targets.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ControlPlane {
+    /// They may.
+    Include,
+    /// They are left out, unless named one by one.
+    #[default]
+    Exclude,
+}
+
+/// What is run, and how.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.command) != has(self.script)").message("spec.run must have exactly one of command and script"))]
+#[x_kube(validation = Rule::new("!has(self.command) || size(self.command[0]) > 0").message("spec.run.command[0] must name a program").field_path(".command"))]
+#[x_kube(validation = Rule::new("!has(self.command) || self.command.map(item, size(item) + 1).sum() <= 131072").message("spec.run.command must be at most 131072 bytes in all; put more into spec.run.script or spec.run.stdin").field_path(".command"))]
+#[x_kube(validation = Rule::new("self.env.map(item, size(item.name) + size(item.value)).sum() <= 65536").message("spec.run.env must be at most 65536 bytes in all, names and values").field_path(".env"))]
+pub struct RunSpec {
+    /// A program and its arguments, handed over as they are: no shell touches them. Example: `["df", "-h"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), inner(length(max = 131_072), regex(pattern = NO_NUL_PATTERN)))]
+    pub command: Option<Vec<String>>,
+
+    /// A script for an interpreter, instead of a command. Example: `{text: "uname -a; uptime"}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<Script>,
+
+    /// Environment variables of the command. Example: `[{name: LANG, value: C}]`.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub env: Vec<EnvVar>,
+
+    /// The directory the command starts in, from the root. Example: `/var/log`.
+    #[serde(default = "default_working_dir")]
+    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^/[^\x00]*$"))]
+    pub working_dir: String,
+
+    /// User to run as, by name or number; without it the agent's own. Example: `nobody`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256), regex(pattern = IDENTITY_PATTERN))]
+    pub user: Option<String>,
+
+    /// Group to run as, by name or number; without it the user's own. Example: `nogroup`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256), regex(pattern = IDENTITY_PATTERN))]
+    pub group: Option<String>,
+
+    /// File mode creation mask, as an octal text. Example: `"077"`.
+    #[serde(default = "default_umask")]
+    #[schemars(length(min = 3, max = 4), regex(pattern = "^0?[0-7]{3}$"))]
+    pub umask: String,
+
+    /// Text that the command finds on its standard input, then end-of-file. Example: `"yes\n"`.
+    #[serde(default)]
+    #[schemars(length(max = 65_536))]
+    pub stdin: String,
+
+    /// Exit codes that count as success. Example: `[0, 3]`.
+    #[serde(default = "default_success_exit_codes")]
+    #[schemars(length(min = 1, max = 256), inner(range(min = 0, max = 255)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub success_exit_codes: Vec<i32>,
+
+    /// Where the command runs: in the agent's Container, or in the namespaces of the Host. Example: `Host`.
+    #[serde(default)]
+    pub environment: Environment,
+
+    /// What becomes of the output. Example: `{limit: 10Mi}`.
+    #[serde(default)]
+    pub output: Output,
+}
+
+pub(super) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
+pub(super) const IDENTITY_PATTERN: &str = r"^([0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.@-]*\$?)$";
+
+/// A script and who reads it.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.text.startsWith('\\ufeff')").message("spec.run.script.text must not begin with a byte-order mark").field_path(".text"))]
+#[x_kube(validation = Rule::new("!self.text.matches('^[^\\\\n]*\\\\r\\\\n')").message("spec.run.script.text has lines that end with CR LF; save it with LF").field_path(".text"))]
+pub struct Script {
+    /// The interpreter: a path, or a name that is looked up in PATH. Example: `/usr/bin/python3`.
+    #[serde(default = "default_interpreter")]
+    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^[^\x00]+$"))]
+    pub interpreter: String,
+
+    /// The script itself. Example: `"set -e\nuname -a\n"`.
+    #[schemars(length(min = 1, max = 131_072), regex(pattern = NO_NUL_PATTERN))]
+    pub text: String,
+}
+
+/// One environment variable.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVar {
+    /// Its name: letters, digits, `_`, `-` and `.`, not beginning with a digit. Example: `LANG`.
+    #[schemars(length(min = 1, max = 256), regex(pattern = ENV_NAME_PATTERN))]
+    pub name: String,
+
+    /// Its value. Example: `C`.
+    #[serde(default)]
+    #[schemars(length(max = 65_536), regex(pattern = NO_NUL_PATTERN))]
+    pub value: String,
+}
+
+pub(super) const ENV_NAME_PATTERN: &str = r"^[-._A-Za-z][-._A-Za-z0-9]*$";
+
+/// Where a command runs.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Environment {
+    /// In the namespaces of the node itself.
+    Host,
+    /// In the agent's own container.
+    #[default]
+    Container,
+}
+
+/// What becomes of the output.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("quantity(self.limit).compareTo(quantity('1Ti')) <= 0").message("spec.run.output.limit must be 0 to 1Ti").field_path(".limit"))]
+#[x_kube(validation = Rule::new("quantity(self.spool).compareTo(quantity('1Mi')) >= 0 && quantity(self.spool).compareTo(quantity('64Gi')) <= 0").message("spec.run.output.spool must be 1Mi to 64Gi").field_path(".spool"))]
+#[x_kube(validation = Rule::new("duration(self.maxBlock) <= duration('24h')").message("spec.run.output.maxBlock must be 0s to 24h").field_path(".maxBlock"))]
+pub struct Output {
+    /// Bytes kept in all, over both streams; what comes after is counted and dropped. Example: `10Mi`.
+    #[serde(default = "default_limit")]
+    #[schemars(length(min = 1, max = 16), regex(pattern = QUANTITY_PATTERN))]
+    pub limit: String,
+
+    /// Bytes that may wait on the node; when as many wait, the command is held up. Example: `256Mi`.
+    #[serde(default = "default_spool")]
+    #[schemars(length(min = 1, max = 16), regex(pattern = QUANTITY_PATTERN))]
+    pub spool: String,
+
+    /// How long the command may be held up before the oldest output is dropped instead. Example: `0s`.
+    #[serde(default = "default_max_block")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    pub max_block: String,
+}
+
+/// The clocks of each node's command.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("duration(self.start) >= duration('1s') && duration(self.start) <= duration('720h')").message("spec.timeouts.start must be 1s to 720h").field_path(".start"))]
+#[x_kube(validation = Rule::new("!has(self.run) || (duration(self.run) >= duration('1s') && duration(self.run) <= duration('8760h'))").message("spec.timeouts.run must be 1s to 8760h; leave it out for no limit").field_path(".run"))]
+#[x_kube(validation = Rule::new("duration(self.unreachable) >= duration('15s') && duration(self.unreachable) <= duration('720h')").message("spec.timeouts.unreachable must be 15s to 720h").field_path(".unreachable"))]
+#[x_kube(validation = Rule::new("duration(self.grace) <= duration('1h')").message("spec.timeouts.grace must be 0s to 1h").field_path(".grace"))]
+pub struct Timeouts {
+    /// From a node's turn until its command must have started. Example: `30s`.
+    #[serde(default = "default_start")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    pub start: String,
+
+    /// From the start of a command until it must have ended; without it there is no limit. Example: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    pub run: Option<String>,
+
+    /// From the last sign of a node until what runs there is taken for lost. Example: `2m`.
+    #[serde(default = "default_unreachable")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    pub unreachable: String,
+
+    /// From asking a command to end (TERM) until it is made to (KILL). Example: `1m`.
+    #[serde(default = "default_grace")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    pub grace: String,
+}
+
+/// How the Run goes over its nodes.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// How many nodes may be under way at once: a number, or a share of all nodes rounded down but at least one.
+    /// Unless said, all of them. Example: `25%`.
+    #[serde(default = "default_max_concurrent")]
+    #[schemars(schema_with = "max_concurrent_schema")]
+    pub max_concurrent: IntOrString,
+}
+
+/// Written out because the derive knows no bounds on a value that may be of two types.
+fn max_concurrent_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 1,
+        "maximum": MAX_CONCURRENT,
+        "maxLength": 4,
+        "pattern": PERCENT_PATTERN,
+    })
+}
+
+/// Largest number of targets at once, far above the largest cluster.
+pub(super) const MAX_CONCURRENT: i32 = 100_000;
+pub(super) const PERCENT_PATTERN: &str = "^([1-9][0-9]?|100)%$";
+
+/// What a new Run does to the commands of the old one.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnChange {
+    /// What runs may finish; nothing more of the old Run is started.
+    #[default]
+    Finish,
+    /// What runs is ended.
+    Cancel,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self { limit: default_limit(), spool: default_spool(), max_block: default_max_block() }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { start: default_start(), run: None, unreachable: default_unreachable(), grace: default_grace() }
+    }
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { max_concurrent: default_max_concurrent() }
+    }
+}
+
+impl Default for RunSpec {
+    fn default() -> Self {
+        Self {
+            command: None,
+            script: None,
+            env: Vec::new(),
+            working_dir: default_working_dir(),
+            user: None,
+            group: None,
+            umask: default_umask(),
+            stdin: String::new(),
+            success_exit_codes: default_success_exit_codes(),
+            environment: Environment::default(),
+            output: Output::default(),
+        }
+    }
+}
+
+fn default_working_dir() -> String {
+    "/".to_owned()
+}
+fn default_umask() -> String {
+    "022".to_owned()
+}
+fn default_success_exit_codes() -> Vec<i32> {
+    vec![0]
+}
+fn default_interpreter() -> String {
+    "/bin/sh".to_owned()
+}
+fn default_limit() -> String {
+    "1Gi".to_owned()
+}
+fn default_spool() -> String {
+    "64Mi".to_owned()
+}
+fn default_max_block() -> String {
+    "30s".to_owned()
+}
+fn default_start() -> String {
+    "5m".to_owned()
+}
+fn default_unreachable() -> String {
+    "5m".to_owned()
+}
+fn default_grace() -> String {
+    "10s".to_owned()
+}
+fn default_max_concurrent() -> IntOrString {
+    IntOrString::String("100%".to_owned())
+}
+
+impl TaskSpec {
+    /// A spec that is valid and does nothing of note, for where one must be there and is never run.
+    pub(crate) fn stand_in() -> Self {
+        Self {
+            targets: Targets { all: true, ..Targets::default() },
+            run: RunSpec { command: Some(vec!["true".to_owned()]), ..RunSpec::default() },
+            timeouts: Timeouts::default(),
+            rollout: Rollout::default(),
+            on_change: OnChange::default(),
+            suspend: true,
+            rerun_token: String::new(),
+            ttl_after_finished: None,
+        }
+    }
+}

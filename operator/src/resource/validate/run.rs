@@ -1,0 +1,229 @@
+//! `spec.run`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sentinel_protocol::limits::{
+    MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_CONTROL_FRAME, MAX_ENV_BYTES, MAX_ENV_ITEMS, MAX_STDIN_BYTES,
+};
+use sentinel_protocol::request::{self, OutputRules, Program, RunRequest};
+
+use super::super::invalid::Problems;
+use super::super::task;
+use super::{HOUR, bytes, span};
+
+/// Room that a `Start` needs beside the request.
+const START_OVERHEAD: usize = 16 << 10;
+
+pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<RunRequest> {
+    let program = program(spec, problems);
+    let env = env(&spec.env, problems);
+    if !spec.working_dir.starts_with('/') {
+        problems.value(
+            "spec.run.workingDir",
+            &spec.working_dir,
+            "must be a path from the root, such as /tmp",
+        );
+    }
+    if spec.working_dir.len() > 4096 {
+        problems.value("spec.run.workingDir", &spec.working_dir, "must be at most 4096 bytes");
+    }
+    no_nul("spec.run.workingDir", &spec.working_dir, problems);
+    identity("spec.run.user", spec.user.as_deref(), problems);
+    identity("spec.run.group", spec.group.as_deref(), problems);
+    if spec.stdin.len() > MAX_STDIN_BYTES {
+        let allowed = format!("must be at most {MAX_STDIN_BYTES} bytes");
+        problems.value("spec.run.stdin", &format!("{} bytes", spec.stdin.len()), allowed);
+    }
+    let umask = umask(&spec.umask, problems);
+    let success_exit_codes = exit_codes(&spec.success_exit_codes, problems);
+    let output = output(&spec.output, problems);
+    let request = RunRequest {
+        program: program?,
+        env: env?,
+        working_dir: spec.working_dir.clone(),
+        user: spec.user.clone(),
+        group: spec.group.clone(),
+        umask: umask?,
+        stdin: spec.stdin.clone(),
+        environment: match spec.environment {
+            task::Environment::Host => request::Environment::Host,
+            task::Environment::Container => request::Environment::Container,
+        },
+        success_exit_codes: success_exit_codes?,
+        output: output?,
+    };
+    fits_a_frame(&request, problems);
+    Some(request)
+}
+
+fn program(spec: &task::RunSpec, problems: &mut Problems) -> Option<Program> {
+    match (&spec.command, &spec.script) {
+        (Some(command), None) => self::command(command, problems),
+        (None, Some(script)) => self::script(script, problems),
+        (None, None) => {
+            problems.field("spec.run", "must have exactly one of command and script; it has none");
+            None
+        }
+        (Some(_), Some(_)) => {
+            problems.field("spec.run", "must have exactly one of command and script; it has both");
+            None
+        }
+    }
+}
+
+fn command(command: &[String], problems: &mut Problems) -> Option<Program> {
+    const FIELD: &str = "spec.run.command";
+    if command.first().is_none_or(String::is_empty) {
+        problems.value("spec.run.command[0]", "", "must name a program");
+        return None;
+    }
+    let bytes: usize = command.iter().map(|item| item.len() + 1).sum();
+    if bytes > MAX_COMMAND_BYTES {
+        let allowed =
+            format!("must be at most {MAX_COMMAND_BYTES}; put more into spec.run.script or spec.run.stdin");
+        problems.value(FIELD, &format!("{bytes} bytes"), allowed);
+    }
+    if command.len() > MAX_COMMAND_ITEMS {
+        let allowed = format!("must be at most {MAX_COMMAND_ITEMS}");
+        problems.value(FIELD, &format!("{} items", command.len()), allowed);
+        return None;
+    }
+    for (index, item) in command.iter().enumerate() {
+        no_nul(&format!("{FIELD}[{index}]"), item, problems);
+    }
+    Some(Program::Command(command.to_vec()))
+}
+
+fn script(script: &task::Script, problems: &mut Problems) -> Option<Program> {
+    const FIELD: &str = "spec.run.script.text";
+    let text = &script.text;
+    if script.interpreter.is_empty() || script.interpreter.len() > 4096 {
+        problems.value("spec.run.script.interpreter", &script.interpreter, "must name a program");
+    }
+    no_nul("spec.run.script.interpreter", &script.interpreter, problems);
+    no_nul(FIELD, text, problems);
+    if text.is_empty() {
+        problems.value(FIELD, "", "must not be empty");
+        return None;
+    }
+    if text.len() > MAX_COMMAND_BYTES {
+        let allowed = format!("must be at most {MAX_COMMAND_BYTES} bytes");
+        problems.value(FIELD, &format!("{} bytes", text.len()), allowed);
+    }
+    if text.starts_with('\u{feff}') {
+        problems.value(FIELD, text, "must not begin with a byte-order mark");
+    }
+    if text
+        .lines()
+        .next()
+        .is_some_and(|line| line.len() < text.len() && text[line.len()..].starts_with("\r\n"))
+    {
+        let first = text.lines().next().unwrap_or_default();
+        problems.value(FIELD, &format!("{first}\r\n"), "must have lines that end with LF alone, not CR LF");
+    }
+    Some(Program::Script { interpreter: script.interpreter.clone(), text: text.clone() })
+}
+
+fn env(spec: &[task::EnvVar], problems: &mut Problems) -> Option<Vec<request::EnvVar>> {
+    const FIELD: &str = "spec.run.env";
+    if spec.len() > MAX_ENV_ITEMS {
+        problems.value(FIELD, &format!("{} items", spec.len()), format!("must be at most {MAX_ENV_ITEMS}"));
+        return None;
+    }
+    let bytes: usize = spec.iter().map(|var| var.name.len() + var.value.len()).sum();
+    if bytes > MAX_ENV_BYTES {
+        problems.value(FIELD, &format!("{bytes} bytes"), format!("must be at most {MAX_ENV_BYTES} bytes"));
+    }
+    let mut seen = BTreeMap::new();
+    for (index, var) in spec.iter().enumerate() {
+        let field = format!("{FIELD}[{index}]");
+        if !is_env_name(&var.name) {
+            let allowed = "must be 1 to 256 letters, digits, '_', '-' and '.', not beginning with a digit";
+            problems.value(format!("{field}.name"), &var.name, allowed);
+        }
+        if let Some(first) = seen.insert(&var.name, index) {
+            let allowed = format!("must not be there twice; {FIELD}[{first}] has it too");
+            problems.value(format!("{field}.name"), &var.name, allowed);
+        }
+        no_nul(&format!("{field}.value"), &var.value, problems);
+    }
+    let var = |var: &task::EnvVar| request::EnvVar { name: var.name.clone(), value: var.value.clone() };
+    Some(spec.iter().map(var).collect())
+}
+
+fn is_env_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let first = name.bytes().next();
+    name.len() <= 256 && first.is_some_and(|byte| !byte.is_ascii_digit()) && name.bytes().all(inner)
+}
+
+fn no_nul(field: &str, text: &str, problems: &mut Problems) {
+    if let Some(at) = text.find('\0') {
+        let allowed =
+            format!("must not hold a zero byte, it does at offset {at}; the kernel cannot pass it on");
+        problems.value(field, text, allowed);
+    }
+}
+
+fn identity(field: &str, value: Option<&str>, problems: &mut Problems) {
+    let Some(value) = value else { return };
+    if value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty() {
+        // 4294967295 is -1 to the kernel: "leave it as it is".
+        if value.parse::<u32>().is_ok_and(|id| id != u32::MAX) {
+            return;
+        }
+        problems.value(field, value, "must be a name, or a number from 0 to 4294967294");
+        return;
+    }
+    let name = value.strip_suffix('$').unwrap_or(value);
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(&byte);
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    if !first || value.len() > 256 || !name.bytes().all(inner) {
+        problems.value(field, value, "must be a name, or a number from 0 to 4294967294");
+    }
+}
+
+fn umask(text: &str, problems: &mut Problems) -> Option<u32> {
+    let digits = text.len() == 3 || (text.len() == 4 && text.starts_with('0'));
+    let value = u32::from_str_radix(text, 8).ok().filter(|_| digits && !text.starts_with('+'));
+    if value.is_none() {
+        problems.value("spec.run.umask", text, "must be three octal digits in quotes, such as \"022\"");
+    }
+    value
+}
+
+fn exit_codes(codes: &[i32], problems: &mut Problems) -> Option<Vec<u8>> {
+    const FIELD: &str = "spec.run.successExitCodes";
+    if codes.is_empty() {
+        problems.value(FIELD, "", "must have at least one code");
+        return None;
+    }
+    let mut valid = BTreeSet::new();
+    for (index, code) in codes.iter().enumerate() {
+        match u8::try_from(*code) {
+            Ok(code) if valid.insert(code) => {}
+            Ok(_) => {
+                problems.value(format!("{FIELD}[{index}]"), &code.to_string(), "must not be there twice");
+            }
+            Err(_) => problems.value(format!("{FIELD}[{index}]"), &code.to_string(), "must be 0 to 255"),
+        }
+    }
+    Some(valid.into_iter().collect())
+}
+
+fn output(spec: &task::Output, problems: &mut Problems) -> Option<OutputRules> {
+    let limit = bytes("spec.run.output.limit", &spec.limit, (0, 1 << 40), "0 to 1Ti", problems);
+    let spool = bytes("spec.run.output.spool", &spec.spool, (1 << 20, 64 << 30), "1Mi to 64Gi", problems);
+    let max_block = span("spec.run.output.maxBlock", &spec.max_block, (0, 24 * HOUR), "0s to 24h", problems);
+    Some(OutputRules { limit: limit?, spool: spool?, max_block_ms: max_block? })
+}
+
+/// A request of control characters is up to six times as long on the wire as in memory.
+fn fits_a_frame(request: &RunRequest, problems: &mut Problems) {
+    let size = serde_json::to_vec(request).map_or(usize::MAX, |json| json.len());
+    let most = MAX_CONTROL_FRAME - START_OVERHEAD;
+    if size > most {
+        let allowed = format!("must be at most {most} bytes as JSON, with command, env and stdin");
+        problems.value("spec.run", &format!("{size} bytes"), allowed);
+    }
+}

@@ -1,0 +1,40 @@
+//! What the tests of stores share: where the real ones are, a clock that is moved by hand, and records to store.
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+pub(crate) mod fixtures;
+pub(crate) mod parts;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use sentinel_operator::clock::Clock;
+use sentinel_protocol::time::UnixMillis;
+
+/// A clock that starts now and moves when it is told to.
+#[derive(Clone)]
+pub(crate) struct Hands(Arc<AtomicI64>);
+
+impl Hands {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(Clock::system().now().0)))
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        let at = Arc::clone(&self.0);
+        Clock::from_fn(move || UnixMillis(at.load(Ordering::SeqCst)))
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
+    }
+}
+
+/// Waits until the condition holds; fails after ten seconds.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "not within ten seconds: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

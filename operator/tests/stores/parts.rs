@@ -1,0 +1,35 @@
+//! The real stores, as `tests/parts/up` wrote down where they are.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// The part of the file that the tests of stores read.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Parts {
+    pub(crate) redis_url: String,
+    pub(crate) mongodb_uri: String,
+    /// Paths of the programs that serve them, by name; without those that were not started by us.
+    #[serde(default)]
+    pub(crate) bin: BTreeMap<String, String>,
+}
+
+/// The real stores; `None`, said loudly, where there are none. In CI that is a failure.
+pub(crate) fn parts(test: &str) -> Option<Parts> {
+    let Some(path) = std::env::var_os("SENTINEL_PARTS") else {
+        assert!(
+            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+            "SENTINEL_PARTS is not set, and CI must test the real stores: run through tests/parts/with-parts"
+        );
+        eprintln!("NOT TESTED on the real store, because SENTINEL_PARTS is not set: {test}");
+        return None;
+    };
+    let text =
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("SENTINEL_PARTS {}: {e}", path.display()));
+    Some(serde_json::from_str(&text).unwrap_or_else(|e| panic!("SENTINEL_PARTS {}: {e}", path.display())))
+}
+
+/// A name that no other test has.
+pub(crate) fn unique(word: &str) -> String {
+    format!("{word}-{}", uuid::Uuid::new_v4().simple())
+}

@@ -1,0 +1,162 @@
+//! A whole system on the real parts: an operator and agents as processes, with stores of their own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::cluster::{Piece, SERVICE_ACCOUNT};
+use crate::programs::{Program, free_port};
+use crate::wait::until;
+
+/// A whole system. The piece of the cluster, the operator's ports and the agents belong to one test.
+pub struct Stage {
+    /// Namespace and nodes.
+    pub piece: Piece,
+    /// State directories, tokens, logs.
+    pub directory: TempDir,
+    /// The operator, when it runs.
+    pub operator: Option<Program>,
+    /// URL of the HTTP API.
+    pub api: String,
+    /// URL of metrics and health.
+    pub metrics: String,
+    gateway: u16,
+    /// For the HTTP API.
+    pub http: reqwest::Client,
+    /// Name of the database in MongoDB.
+    pub database: String,
+    /// Beginning of every key in Redis.
+    pub prefix: String,
+}
+
+impl Stage {
+    /// A namespace, and an operator that is ready.
+    pub async fn new(test: &str) -> Self {
+        let piece = Piece::new(test).await;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (api, metrics) = (free_port(), free_port());
+        let mut stage = Self {
+            database: piece.namespace.clone(),
+            prefix: format!("{}:", piece.namespace),
+            piece,
+            directory,
+            operator: None,
+            api: format!("http://127.0.0.1:{api}"),
+            metrics: format!("http://127.0.0.1:{metrics}"),
+            gateway: free_port(),
+            http: reqwest::Client::new(),
+        };
+        stage.start_operator().await;
+        stage
+    }
+
+    /// Starts the operator, and waits until it is ready.
+    pub async fn start_operator(&mut self) {
+        let program = Program::start("operator", "operator", self.path(), &self.operator_arguments());
+        self.operator = Some(program);
+        let ready = format!("{}/readyz", self.metrics);
+        let begun = self.operator.as_mut().expect("just started");
+        until("the operator is ready", Duration::from_secs(30), || async {
+            let answer = self.http.get(&ready).send().await.map_err(|error| error.to_string())?;
+            if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
+        })
+        .await;
+        assert!(begun.is_running(), "the operator ended:\n{}", begun.log());
+    }
+
+    /// The flags of the operator.
+    pub fn operator_arguments(&self) -> Vec<String> {
+        let write = |name: &str, text: &str| {
+            let path = self.path().join(name);
+            std::fs::write(&path, text).expect("a written file");
+            path.display().to_string()
+        };
+        let port = |url: &str| url.trim_start_matches("http://").to_owned();
+        [
+            ("--storage", "mongodb".to_owned()),
+            ("--mongodb-url-file", write("mongodb-url", &self.piece.parts.mongodb_uri)),
+            ("--mongodb-database", self.database.clone()),
+            ("--redis-url-file", write("redis-url", &self.piece.parts.redis_url)),
+            ("--redis-prefix", self.prefix.clone()),
+            ("--kubeconfig", self.piece.parts.kubeconfig.display().to_string()),
+            ("--watch-namespace", self.piece.namespace.clone()),
+            ("--gateway-listen", format!("127.0.0.1:{}", self.gateway)),
+            ("--api-listen", port(&self.api)),
+            ("--metrics-listen", port(&self.metrics)),
+            ("--agent-service-account", format!("{}/{SERVICE_ACCOUNT}", self.piece.namespace)),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect()
+    }
+
+    /// A Node object and an agent for it, connected.
+    pub async fn agent(&self, short: &str, labels: &[(&str, &str)]) -> Program {
+        let node = self.piece.node(short, labels).await;
+        let token = self.piece.agent_token(&node).await;
+        std::fs::write(self.path().join(format!("{short}.token")), token).expect("a token file");
+        let agent = self.start_agent(short);
+        self.reachable(short).await;
+        agent
+    }
+
+    /// Starts the agent of a node that has its token already.
+    pub fn start_agent(&self, short: &str) -> Program {
+        Program::start("node-agent", short, self.path(), &self.agent_arguments(short))
+    }
+
+    /// The flags of an agent.
+    pub fn agent_arguments(&self, short: &str) -> Vec<String> {
+        let path = |name: String| self.path().join(name).display().to_string();
+        [
+            ("--operator-url", format!("ws://127.0.0.1:{}", self.gateway)),
+            ("--token-file", path(format!("{short}.token"))),
+            ("--state-dir", path(format!("{short}.state"))),
+            ("--profile", "host".to_owned()),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect()
+    }
+
+    /// Waits until the API says that the node is reachable.
+    pub async fn reachable(&self, short: &str) {
+        let name = self.piece.node_name(short);
+        until(&format!("{name} is reachable"), Duration::from_secs(20), || async {
+            let node = self.get(&format!("/api/v1/nodes/{name}")).await?;
+            if node["reachable"] == true { Ok(()) } else { Err(node.to_string()) }
+        })
+        .await;
+    }
+
+    /// A JSON answer of the HTTP API.
+    ///
+    /// # Errors
+    /// What it said instead.
+    pub async fn get(&self, path: &str) -> Result<serde_json::Value, String> {
+        let answer =
+            self.http.get(format!("{}{path}", self.api)).send().await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let text = answer.text().await.map_err(|error| error.to_string())?;
+        if !status.is_success() {
+            return Err(format!("{status}: {text}"));
+        }
+        serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
+    }
+
+    /// The temporary directory.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Stops the operator and removes what the test made in the cluster and the stores.
+    pub async fn close(mut self) {
+        if let Some(operator) = self.operator.take() {
+            operator.stop(Duration::from_secs(30)).await;
+        }
+        let mongo = mongodb::Client::with_uri_str(&self.piece.parts.mongodb_uri).await.expect("a client");
+        mongo.database(&self.database).drop().await.expect("database dropped");
+        self.piece.close().await;
+    }
+}
