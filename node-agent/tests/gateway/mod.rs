@@ -196,6 +196,11 @@ impl Control {
     }
 
     pub async fn ended(&mut self, attempt: &AttemptId) -> Ended {
+        for report in &self.inventory.attempts {
+            if let (ReportedState::Ended(ended), true) = (&report.state, report.attempt == *attempt) {
+                return (**ended).clone();
+            }
+        }
         loop {
             let report = self.report().await;
             if let (ReportedState::Ended(ended), true) = (report.state, report.attempt == *attempt) {
