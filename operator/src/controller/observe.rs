@@ -96,6 +96,7 @@ pub(super) fn decide_on(context: &Context, plan: &TaskPlan, sight: &Sight, now: 
         lifecycle: sight.lifecycle,
         finalizer: sight.finalizer,
         leading_since: context.leading_since,
+        highest_run: RunNumber(0),
     };
     decide(plan, &observed, now)
 }

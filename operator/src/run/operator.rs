@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
 use crate::config::TlsFiles;
 use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Wake};
-use crate::gateway::{Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings};
+use crate::gateway::{Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays};
 use crate::health::{Condition, Health};
 use crate::history::History;
 use crate::history::archive::{Archiver, ArchiverOptions};
@@ -36,6 +36,9 @@ const AGENTS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Words of the archiver that may wait for the gateway.
 const WORDS: usize = 4096;
+
+/// How often what agents own and nobody asks for any more is looked for.
+const STRAYS_EVERY: Duration = Duration::from_secs(30);
 
 /// How often changed certificates are looked for.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(30);
@@ -117,6 +120,7 @@ impl Operator {
         let (gateway_addr, api_addr) = (gateway_server.local_addr(), api_server.local_addr());
         let metrics_addr = metrics_server.as_ref().map(Server::local_addr);
 
+        let (stop_controller, stop) = (CancellationToken::new(), CancellationToken::new());
         let moments = Moments::new(clock.clone());
         let wake = Wake::default();
         let ledgers = Ledgers::new(wake.clone());
@@ -162,6 +166,14 @@ impl Operator {
             counters: counters.clone(),
         };
         gauges.publish(&metrics);
+        let (owners, known) = (ledgers.clone(), tasks_seen.clone());
+        let strays = strays::sweep(
+            registry.clone(),
+            Arc::new(ledgers.clone()),
+            move |task| owners.owner(task, &known),
+            STRAYS_EVERY,
+            stop.clone(),
+        );
         let parts = Parts {
             cluster: cluster.clone(),
             fleet: Arc::new(registry.clone()),
@@ -188,7 +200,6 @@ impl Operator {
             streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
         });
 
-        let (stop_controller, stop) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = Tasks::default();
         tasks.spawn(
             "the caches",
@@ -200,6 +211,7 @@ impl Operator {
         tasks.spawn("the presence mirror", until(stop.clone(), mirroring.run()));
         tasks
             .spawn("the controller", controller::run(parts, caches, wake, counters, stop_controller.clone()));
+        tasks.spawn("the sweep for strays", strays);
         if let Some(certificate) = certificate {
             tasks.spawn("the certificate", certificate.keep_current(CERTIFICATES_EVERY, stop.clone()));
         }
