@@ -6,7 +6,7 @@ mod server;
 mod stream;
 
 pub(crate) use events::{Event, Events};
-pub(crate) use log::{LogItem, LogLines, LogQuery};
+pub(crate) use log::{LogItem, LogQuery};
 pub(crate) use server::Server;
 
 use std::time::Duration;

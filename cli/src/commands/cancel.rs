@@ -19,7 +19,7 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &CancelArgs)
 }
 
 /// Asks for it; gives the number of the Run.
-pub(super) async fn request(
+pub(crate) async fn request(
     client: &Client,
     namespace: &str,
     name: &str,
