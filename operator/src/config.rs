@@ -29,7 +29,7 @@ Exit codes: 0 ended on request, 1 failure, 2 wrong flags or configuration.";
 
 /// The operator of Sentinel Node: decides who runs a Task and when, and dispatches to the node agents.
 #[derive(Debug, Parser)]
-#[command(name = "operator", version, about, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "operator", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// Something else than running.
     #[command(subcommand)]

@@ -255,13 +255,12 @@ fn why(task: &Task) -> Option<String> {
 fn nodes_of(task: &Task) -> Table {
     let mut table = Table::new(&["NODE", "STATE", "CODE", "STARTED", "MESSAGE"]);
     for node in &task.status.nodes {
-        let message = node.message.clone().or_else(|| node.reason.clone()).unwrap_or_default();
         table.row(vec![
             Cell::node(&node.node),
             Cell::state(&node.state),
             Cell::new(node.exit_code.map(|code| code.to_string()).unwrap_or_default()),
             time::ago(node.started_at.as_deref()).into(),
-            Cell::new(message),
+            Cell::new(&node.message),
         ]);
     }
     table

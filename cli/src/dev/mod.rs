@@ -157,8 +157,15 @@ fn banner(client: &Client, nodes: &Nodes, state: &State) {
     let base = client.server().base();
     let flag = if client.server().is_default() { String::new() } else { format!(" --server {base}") };
     let faint = |text: &str| Paint::Faint.on(To::Err, text);
-    let command = |words: &str, remark: &str| format!("  {words:<46} {}", faint(remark));
-    let lines = [
+    let tries = [
+        (format!("sentinel{flag} run{} -- uname -a", nodes.run_flag()), "run a command, see its output"),
+        (format!("sentinel{flag} get tasks"), "what there is, and how it stands"),
+        (format!("sentinel{flag} logs -f NAME"), "the output of a Task"),
+        (format!("sentinel{flag} nodes"), "how the nodes do"),
+        (format!("curl {base}/api/v1/tasks"), "the same for programs"),
+    ];
+    let width = tries.iter().map(|(words, _)| words.len()).max().unwrap_or(0);
+    let mut lines = vec![
         format!(
             "{} {}",
             Paint::Strong.on(To::Err, "Sentinel Node, dev mode."),
@@ -168,15 +175,8 @@ fn banner(client: &Client, nodes: &Nodes, state: &State) {
         format!("  Nodes  {}", nodes.shown()),
         format!("  State  {}", state.shown()),
         "Try, in another terminal:".to_owned(),
-        command(
-            &format!("sentinel{flag} run{} -- uname -a", nodes.run_flag()),
-            "run a command, see its output",
-        ),
-        command(&format!("sentinel{flag} get tasks"), "what there is, and how it stands"),
-        command(&format!("sentinel{flag} logs -f NAME"), "the output of a Task"),
-        command(&format!("sentinel{flag} nodes"), "how the nodes do"),
-        command(&format!("curl {base}/api/v1/tasks"), "the same for programs"),
-        String::new(),
     ];
+    lines.extend(tries.iter().map(|(words, remark)| format!("  {words:<width$}   {}", faint(remark))));
+    lines.push(String::new());
     note(&lines.join("\n"));
 }

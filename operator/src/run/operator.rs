@@ -16,7 +16,9 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
 use crate::config::TlsFiles;
 use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Wake};
-use crate::gateway::{Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays};
+use crate::gateway::{
+    Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays,
+};
 use crate::health::{Condition, Health};
 use crate::history::History;
 use crate::history::archive::{Archiver, ArchiverOptions};
@@ -198,6 +200,7 @@ impl Operator {
             moments,
             dead_after_ms: options.settings.dead_after.as_millis() as u64,
             streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
+            stop: stop.clone(),
         });
 
         let mut tasks = Tasks::default();
@@ -206,8 +209,8 @@ impl Operator {
             report_ready((tasks_seen, tasks_listed), (nodes_known, nodes_listed), stop.clone()),
         );
         tasks.spawn("preparing History", prepare(history, stop.clone()));
-        tasks.spawn("the archiver", archiving.run());
-        tasks.spawn("the results", settling.run());
+        tasks.spawn("the archiver", until(stop.clone(), archiving.run()));
+        tasks.spawn("the results", until(stop.clone(), settling.run()));
         tasks.spawn("the presence mirror", until(stop.clone(), mirroring.run()));
         tasks
             .spawn("the controller", controller::run(parts, caches, wake, counters, stop_controller.clone()));
