@@ -1,6 +1,8 @@
 //! The agent's brain over random histories: messages lost, repeated and reordered, crashes between any two effects,
 //! reboots, and supervisors that come late or are killed. Disk, kernel and supervisors are plain values here.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

@@ -98,6 +98,7 @@ contract! {
     a_run_that_is_over_stays_over_and_counts_evidence,
     any_order_of_the_same_records_ends_in_the_same_state,
     concurrent_writers_end_in_the_same_state,
+    a_batch_of_long_messages_is_stored_and_changed,
     every_condition_of_a_list_is_kept,
     a_limit_out_of_bounds_is_refused,
     pages_have_no_gap_and_no_repeat_while_rows_arrive,
@@ -362,6 +363,21 @@ async fn concurrent_writers_end_in_the_same_state(site: &Site) {
         writer.await.unwrap();
     }
     holds(site, "crowd", &model(&records)).await.unwrap();
+}
+
+async fn a_batch_of_long_messages_is_stored_and_changed(site: &Site) {
+    let ids: Vec<_> = (0..12).map(|n| attempt_id("long", 1, &format!("n{n:02}"))).collect();
+    let record = |id: &AttemptId, letter: &str, epoch: u64| {
+        let message = letter.repeat(1 << 20);
+        AttemptRecord { epoch: Epoch(epoch), ..ended(id, Outcome::Skipped { message }) }
+    };
+    // More than goes into one round trip; the second time as changes.
+    for (letter, epoch) in [("a", 1), ("b", 2)] {
+        store(site, &ids.iter().map(|id| record(id, letter, epoch)).collect::<Vec<_>>()).await;
+    }
+    for id in ids {
+        assert!(attempt(site, &id).await == Some(record(&id, "b", 2)), "{id}");
+    }
 }
 
 async fn every_condition_of_a_list_is_kept(site: &Site) {

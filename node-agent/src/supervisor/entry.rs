@@ -1,9 +1,21 @@
 //! The supervisor's `main`.
 
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
+
+use super::cgroup::Cgroup;
+use super::supervise::supervise;
+use crate::journal::{AttemptDir, SUPERVISOR_LOG};
 
 /// The first argument that makes this binary a supervisor.
 pub(super) const ARGUMENT: &str = "__supervise";
+
+/// Longest path that is read from standard input.
+const MAX_PATH: u64 = 4096;
 
 /// Whether this process was started as a supervisor. To be asked first thing in `main`.
 pub fn is_requested() -> bool {
@@ -11,6 +23,75 @@ pub fn is_requested() -> bool {
 }
 
 /// Carries one Attempt to its end. To be called before any thread or runtime exists.
+///
+/// It waits on its standard input for the path of the Attempt's directory; end-of-file without one means that the
+/// agent is gone, and so is this process.
 pub fn main() -> ExitCode {
-    ExitCode::FAILURE
+    // Takes descriptor 3, if nothing has it, so that whatever is opened later can be moved there in the child.
+    let reserved = File::open("/dev/null");
+    // Out of the agent's session, so that a Ctrl-C at its terminal is not meant for us.
+    let _ = rustix::process::setsid();
+    let cgroup = Cgroup::enter_new();
+    let Some(attempt) = wait_for_attempt() else {
+        leave(cgroup.ok());
+        return ExitCode::SUCCESS;
+    };
+    let ended = detach(&attempt).and_then(|()| {
+        if let Err(error) = &cgroup {
+            // The walk over the process tree does without.
+            note(&format!("no control group of our own: {error}"));
+        }
+        supervise(&attempt, cgroup.as_ref().ok()).map_err(|error| io::Error::other(chain(&error)))
+    });
+    leave(cgroup.ok());
+    drop(reserved);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line to standard error, which is the Attempt's `supervisor.log`. Never panics, unlike the print macros.
+pub(super) fn note(what: &str) {
+    let _ = writeln!(io::stderr(), "{} {what}", crate::host::wall_clock().0);
+}
+
+fn wait_for_attempt() -> Option<AttemptDir> {
+    let mut path = Vec::new();
+    io::stdin().lock().take(MAX_PATH).read_to_end(&mut path).ok()?;
+    (!path.is_empty()).then(|| AttemptDir::at(OsString::from_vec(path)))
+}
+
+/// Lets go of what is shared with the agent.
+fn detach(attempt: &AttemptDir) -> io::Result<()> {
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(attempt.file(SUPERVISOR_LOG));
+    match log {
+        Ok(log) => rustix::stdio::dup2_stderr(log)?,
+        // A full disk must not keep the Attempt from being recorded.
+        Err(_) => rustix::stdio::dup2_stderr(OpenOptions::new().write(true).open("/dev/null")?)?,
+    }
+    std::env::set_current_dir("/")
+}
+
+fn leave(cgroup: Option<Cgroup>) {
+    if let Some(cgroup) = cgroup
+        && let Err(error) = cgroup.leave_and_remove()
+    {
+        note(&format!("unable to remove the control group: {error}"));
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }

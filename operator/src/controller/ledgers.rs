@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
-use sentinel_core::ledger::{RunLedger, RunStage, Told};
+use sentinel_core::ledger::{Origin, RunLedger, RunStage, Told};
+use sentinel_core::moment::Moment;
 use sentinel_core::rollout::Recall;
+use sentinel_core::settle::Settled;
+use sentinel_core::status::RunRecord;
 use sentinel_core::stray::Owner;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::RunRequest;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Report, Stage};
+use sentinel_protocol::to_operator::{Refused, Report, Stage};
 
 use super::wake::Wake;
 use crate::resource::Task;
@@ -72,11 +75,51 @@ pub struct Page {
     pub ledger: RunLedger,
     /// What does not change about it.
     pub facts: Arc<RunFacts>,
+    /// Its frozen target list, in order.
+    pub targets: Arc<Vec<NodeName>>,
     /// Whether History has been asked about it.
     pub recall: Recall,
+    /// Whether anything is left to do for it, as far as was seen at the last look.
+    pub settled: Settled,
+    /// What was handed to the archiver, and when; it is handed over again only after a while.
+    pub handed: Handed,
+}
+
+/// What was handed to the archiver, and when.
+#[derive(Debug, Clone, Default)]
+pub struct Handed {
+    /// Conclusions, by node.
+    pub conclusions: HashMap<NodeName, Moment>,
+    /// The record of the Run.
+    pub run: Option<(RunRecord, Moment)>,
+}
+
+impl Page {
+    /// Whether the Run may wait for something of this node.
+    fn concerns(&self, node: &NodeName) -> bool {
+        self.settled == Settled::No && self.targets.binary_search(node).is_ok()
+    }
+
+    /// The page of a Run of which nothing is known yet.
+    pub fn new(facts: RunFacts, targets: Arc<Vec<NodeName>>, origin: Origin, recall: Recall) -> Self {
+        let ledger = RunLedger::new(facts.uid.clone(), facts.run, facts.spec_hash.clone(), origin);
+        Self {
+            ledger,
+            facts: Arc::new(facts),
+            targets,
+            recall,
+            settled: Settled::No,
+            handed: Handed::default(),
+        }
+    }
 }
 
 impl Book {
+    /// Where people find the Task.
+    pub fn task(&self) -> &TaskRef {
+        &self.task
+    }
+
     /// Its pages, for a moment.
     pub fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
@@ -84,14 +127,24 @@ impl Book {
 }
 
 impl Pages {
+    /// All pages, the current one first.
+    pub fn all(&self) -> impl Iterator<Item = &Page> {
+        self.current.iter().chain(&self.retired)
+    }
+
+    /// All pages, to be written on.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Page> {
+        self.current.iter_mut().chain(&mut self.retired)
+    }
+
     /// The page of a Run.
     pub fn page(&self, run: RunNumber) -> Option<&Page> {
-        self.current.iter().chain(&self.retired).find(|page| page.facts.run == run)
+        self.all().find(|page| page.facts.run == run)
     }
 
     /// The page of a Run, to be written on.
     pub fn page_mut(&mut self, run: RunNumber) -> Option<&mut Page> {
-        self.current.iter_mut().chain(&mut self.retired).find(|page| page.facts.run == run)
+        self.all_mut().find(|page| page.facts.run == run)
     }
 }
 
@@ -106,6 +159,16 @@ impl Ledgers {
     pub fn report(&self, report: &Report) -> Option<Told> {
         self.write(&report.attempt.task, report.attempt.run, |page| {
             let told = page.ledger.report(report);
+            // Who reports an Attempt of a settled Run has not heard that it may forget it.
+            let news = if page.settled == Settled::Yes { News::Yes } else { news(told) };
+            (told, news)
+        })
+    }
+
+    /// An agent declined a `Start`. `None` when no ledger is open for its Run.
+    pub fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told> {
+        self.write(&refused.attempt.task, refused.attempt.run, |page| {
+            let told = page.ledger.refused(refused, at);
             (told, news(told))
         })
     }
@@ -121,12 +184,15 @@ impl Ledgers {
         for (uid, book) in self.all() {
             let owned = owned.get(&uid).map_or(&[][..], Vec::as_slice);
             let mut pages = book.pages();
-            let Pages { current, retired } = &mut *pages;
-            for page in current.iter_mut().chain(retired) {
+            let mut concerned = !owned.is_empty();
+            for page in pages.all_mut() {
                 page.ledger.inventory(node, session, owned);
+                concerned |= page.concerns(node);
             }
             drop(pages);
-            self.0.wake.task(&book.task);
+            if concerned {
+                self.0.wake.task(&book.task);
+            }
         }
     }
 
@@ -148,11 +214,22 @@ impl Ledgers {
         });
     }
 
-    /// Something about this node's agent has changed: it came, went, or is heard of again. Wakes the Tasks whose Runs
-    /// are not over, for they may wait for it.
-    pub fn agent_changed(&self) {
+    /// Something about this node's agent has changed: it came, went, or is heard of again. Wakes the Tasks that may
+    /// wait for it.
+    pub fn agent_changed(&self, node: &NodeName) {
+        self.wake_where(|pages| pages.all().any(|page| page.concerns(node)));
+    }
+
+    /// Nodes have come, gone or changed their labels. Wakes the Tasks of which anything is left to do.
+    pub fn nodes_changed(&self) {
+        self.wake_where(|pages| pages.all().any(|page| page.settled == Settled::No));
+    }
+
+    fn wake_where(&self, concerned: impl Fn(&Pages) -> bool) {
         for (_, book) in self.all() {
-            self.0.wake.task(&book.task);
+            if concerned(&book.pages()) {
+                self.0.wake.task(&book.task);
+            }
         }
     }
 
@@ -183,6 +260,11 @@ impl Ledgers {
         let mut books = self.0.books.write().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Arc::new(Book { task: task.clone(), pages: Mutex::default() });
         books.entry(uid.clone()).or_insert_with(fresh).clone()
+    }
+
+    /// The Task of this book must be looked at.
+    pub fn wake(&self, book: &Book) {
+        self.0.wake.task(&book.task);
     }
 
     /// Closes the books of Tasks that are not among `tasks` any more. What their agents still own is stray then.

@@ -528,3 +528,19 @@ fn default_grace() -> String {
 fn default_max_concurrent() -> IntOrString {
     IntOrString::String("100%".to_owned())
 }
+
+impl TaskSpec {
+    /// A spec that is valid and does nothing of note, for where one must be there and is never run.
+    pub(crate) fn stand_in() -> Self {
+        Self {
+            targets: Targets { all: true, ..Targets::default() },
+            run: RunSpec { command: Some(vec!["true".to_owned()]), ..RunSpec::default() },
+            timeouts: Timeouts::default(),
+            rollout: Rollout::default(),
+            on_change: OnChange::default(),
+            suspend: true,
+            rerun_token: String::new(),
+            ttl_after_finished: None,
+        }
+    }
+}

@@ -126,11 +126,11 @@ impl TaskStore for EmbeddedCluster {
     }
 
     fn create(&self, task: Task) -> Answer<'_, Task> {
-        at_once!(self.change(|state| state.create(task, self.0.clock.now())))
+        at_once!(self.change(|state| state.create(&task, self.0.clock.now())))
     }
 
     fn apply(&self, task: Task) -> Answer<'_, Task> {
-        at_once!(self.change(|state| state.apply(task, self.0.clock.now())))
+        at_once!(self.change(|state| state.apply(&task, self.0.clock.now())))
     }
 
     fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task> {

@@ -84,9 +84,9 @@ impl State {
         self.tasks.values().map(|(_, task)| task).filter(wanted).cloned().collect()
     }
 
-    pub(super) fn create(&mut self, task: Task, now: UnixMillis) -> Result<Task, ClusterError> {
-        let doing = format!("create Task {}", display(&task));
-        let mut task = admitted(&doing, &task)?;
+    pub(super) fn create(&mut self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
+        let doing = format!("create Task {}", display(task));
+        let mut task = admitted(&doing, task)?;
         let metadata = &mut task.metadata;
         if metadata.name.is_none() {
             let random = Uuid::new_v4().simple().to_string();
@@ -104,10 +104,10 @@ impl State {
         self.put(task)
     }
 
-    pub(super) fn apply(&mut self, task: Task, now: UnixMillis) -> Result<Task, ClusterError> {
-        let doing = format!("apply Task {}", display(&task));
-        let task = admitted(&doing, &task)?;
-        let Some((_, there)) = self.tasks.get(&key(&task)) else { return self.create(task, now) };
+    pub(super) fn apply(&mut self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
+        let doing = format!("apply Task {}", display(task));
+        let task = admitted(&doing, task)?;
+        let Some((_, there)) = self.tasks.get(&key(&task)) else { return self.create(&task, now) };
         let mut changed = there.clone();
         for (old, new) in [
             (&mut changed.metadata.labels, task.metadata.labels),

@@ -1,0 +1,370 @@
+//! Act: what was decided is done, in a fixed order: durable intent first, then the deed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sentinel_core::moment::{Moment, Now};
+use sentinel_core::plan::TaskPlan;
+use sentinel_core::reconcile::{Action, Decision, Finalizer, Notice, Write};
+use sentinel_core::status::{self, Stopping};
+use sentinel_protocol::ids::{AttemptId, NodeName};
+use sentinel_protocol::request::{Deadlines, Environment};
+use sentinel_protocol::to_agent::{Cancel, Forget, Start};
+use sentinel_protocol::to_operator::{Ended, Stage};
+
+use super::context::{Context, Counters};
+use super::error::LookError;
+use super::ledgers::{Page, Pages};
+use super::observe::Sight;
+use super::slots::Slot;
+use crate::cluster::ClusterError;
+use crate::history::record::{AttemptRecord, Entry, RunCounts, RunRecord, Source, Verdict};
+use crate::resource::slice::Frozen;
+use crate::resource::status::TaskStatus;
+use crate::resource::{Task, recorded};
+
+/// Least time between two writes of one Task's status that nobody waits for, milliseconds.
+const BETWEEN_WRITES_MS: u64 = 1000;
+
+/// What no Session could take is offered again after this time, milliseconds.
+const OFFER_AGAIN_MS: u64 = 200;
+
+/// What the archiver was handed is handed over again after this time, milliseconds, unless it is archived by then.
+const HAND_AGAIN_MS: u64 = 30_000;
+
+/// What came of it.
+pub(super) struct Acted {
+    /// The Task as it now is; `None` when it is gone.
+    pub(super) task: Option<Task>,
+    /// When to look again at the latest.
+    pub(super) wake_at: Option<Moment>,
+}
+
+/// Does what was decided. `status` is what the decision says, in the words of the resource.
+pub(super) async fn act(
+    context: &Arc<Context>,
+    slot: &mut Slot,
+    task: Task,
+    plan: &TaskPlan,
+    sight: &Sight,
+    decision: Decision,
+    now: Now,
+) -> Result<Acted, LookError> {
+    let mut act = Act { context, slot, task, plan, sight, now, wake_at: decision.wake_at };
+    let frozen = act.freeze(&decision).await?;
+    let status = recorded::write(&act.task, &decision.status, frozen.as_ref(), now.wall);
+    act.begin(&decision, status).await?;
+    let mut gone = false;
+    for action in decision.actions {
+        gone |= act.perform(action).await? == After::Gone;
+    }
+    let wake_at = act.wake_at;
+    Ok(Acted { task: (!gone).then_some(act.task), wake_at })
+}
+
+/// Writes a status by itself, for a Task that cannot be decided about.
+pub(super) async fn write_only(
+    context: &Context,
+    slot: &mut Slot,
+    task: Task,
+    status: TaskStatus,
+    now: Now,
+) -> Result<Task, LookError> {
+    if task.status.as_ref() == Some(&status) {
+        return Ok(task);
+    }
+    write(context, slot, &task, status, now).await
+}
+
+async fn write(
+    context: &Context,
+    slot: &mut Slot,
+    task: &Task,
+    status: TaskStatus,
+    now: Now,
+) -> Result<Task, LookError> {
+    let written = context.parts.cluster.write_status(task, status).await?;
+    Counters::add(&context.counters.status_writes);
+    slot.status_at = Some(now.moment);
+    slot.wrote(&written);
+    Ok(written)
+}
+
+struct Act<'a> {
+    context: &'a Arc<Context>,
+    slot: &'a mut Slot,
+    task: Task,
+    plan: &'a TaskPlan,
+    sight: &'a Sight,
+    now: Now,
+    wake_at: Option<Moment>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum After {
+    There,
+    Gone,
+}
+
+impl Act<'_> {
+    /// A Run's target list becomes durable before the status that names it.
+    async fn freeze(&self, decision: &Decision) -> Result<Option<Frozen>, LookError> {
+        let (Some(targets), Some(run)) = (&decision.freeze, &decision.status.recorded.run) else {
+            return Ok(None);
+        };
+        Ok(Some(self.context.parts.cluster.freeze_targets(&self.task, run.number, targets).await?))
+    }
+
+    /// Writes the status, if it says anything new and its time has come. An intent that cannot be written ends the
+    /// look; other news waits for the next.
+    async fn begin(&mut self, decision: &Decision, status: TaskStatus) -> Result<(), LookError> {
+        if self.task.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let due = self.slot.status_at.map_or(self.now.moment, |at| at.plus(BETWEEN_WRITES_MS));
+        if decision.write == Write::Soon && self.now.moment < due {
+            self.look_again(due);
+            return Ok(());
+        }
+        let had_slices = self.task.status.as_ref().and_then(|status| status.run.as_ref());
+        let had_slices = had_slices.is_some_and(|run| run.target_slices > 0);
+        match write(self.context, self.slot, &self.task, status, self.now).await {
+            Ok(written) => self.task = written,
+            Err(LookError::Cluster(error))
+                if decision.write == Write::Soon && matches!(*error, ClusterError::Unavailable { .. }) =>
+            {
+                // Commands go on while the API server is away; its status catches up.
+                tracing::warn!(task = %self.plan.task, %error, "the status is written later");
+                self.look_again(self.now.moment.plus(5 * BETWEEN_WRITES_MS));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        if let (Some(targets), Some(run)) = (&decision.freeze, &decision.status.recorded.run) {
+            Counters::add(&self.context.counters.runs_begun);
+            self.slot.begun = Some(run.number);
+            self.slot.targets = Some((run.number, Arc::new(targets.clone())));
+            super::observe::turn_page(self.context, self.slot, &self.sight.book, self.plan, run);
+            if had_slices {
+                self.thaw();
+            }
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, action: Action) -> Result<After, LookError> {
+        match action {
+            Action::AddFinalizer => self.set_finalizer(Finalizer::Present).await?,
+            Action::RemoveFinalizer => {
+                self.set_finalizer(Finalizer::Absent).await?;
+                return Ok(After::Gone);
+            }
+            Action::DeleteTask => match self.context.parts.cluster.delete(self.plan.task.clone()).await {
+                Ok(()) | Err(ClusterError::Gone { .. }) => return Ok(After::Gone),
+                Err(error) => return Err(error.into()),
+            },
+            Action::Turn(node) => self.on_page(|page, now| page.ledger.turn(&node, now.moment)),
+            Action::Start { attempt, start_ms } => self.start(attempt, start_ms),
+            Action::Cancel(attempt) => self.cancel(attempt),
+            Action::Forget(attempt) => self.forget(attempt),
+            Action::Conclude { attempt, ended } => self.conclude(&attempt, &ended),
+            Action::ArchiveRun(record) => self.archive_run(*record),
+            Action::Publish(notice) => self.publish(notice),
+        }
+        Ok(After::There)
+    }
+
+    async fn set_finalizer(&mut self, finalizer: Finalizer) -> Result<(), LookError> {
+        self.task = self.context.parts.cluster.set_finalizer(&self.task, finalizer).await?;
+        self.slot.wrote(&self.task);
+        Ok(())
+    }
+
+    fn start(&mut self, attempt: AttemptId, start_ms: u64) {
+        let Some(facts) = self.context.parts.ledgers.facts(&attempt.task, attempt.run) else { return };
+        // The spec of a Run that was taken over may be another by now; then nothing of it is started.
+        let Some(request) = facts.request.clone() else { return };
+        let node = attempt.node.clone();
+        let session = self.context.parts.fleet.start(Start {
+            attempt,
+            spec_hash: facts.spec_hash.clone(),
+            epoch: self.context.parts.epoch,
+            task: facts.task.clone(),
+            request,
+            deadlines: Deadlines {
+                start_ms,
+                run_ms: self.plan.timeouts.run_ms,
+                grace_ms: self.plan.timeouts.grace_ms,
+            },
+            credit: 0,
+        });
+        let Some(session) = session else { return self.offer_again() };
+        Counters::add(&self.context.counters.starts);
+        self.on_page(|page, now| page.ledger.sent_start(&node, session, now.moment));
+    }
+
+    fn cancel(&mut self, attempt: AttemptId) {
+        let Some(facts) = self.context.parts.ledgers.facts(&attempt.task, attempt.run) else { return };
+        let node = attempt.node.clone();
+        let spec_hash = facts.spec_hash.clone();
+        let cancel = Cancel { attempt, spec_hash, epoch: self.context.parts.epoch };
+        let Some(session) = self.context.parts.fleet.cancel(cancel) else { return self.offer_again() };
+        Counters::add(&self.context.counters.cancels);
+        self.on_page(|page, now| page.ledger.sent_cancel(&node, session, now.moment));
+    }
+
+    fn forget(&mut self, attempt: AttemptId) {
+        let (node, run) = (attempt.node.clone(), attempt.run);
+        let forget = Forget { attempt, epoch: self.context.parts.epoch };
+        if self.context.parts.fleet.forget(forget).is_none() {
+            return self.offer_again();
+        }
+        Counters::add(&self.context.counters.forgets);
+        if let Some(page) = self.sight.book.pages().page_mut(run) {
+            page.ledger.sent_forget(&node);
+        }
+    }
+
+    /// Noted at once, archived when the archiver takes it. Said again by every decision until it is.
+    fn conclude(&mut self, attempt: &AttemptId, ended: &Ended) {
+        let now = self.now.moment;
+        let mut pages = self.sight.book.pages();
+        let Some(page) = pages.page_mut(attempt.run) else { return };
+        page.ledger.conclude(&attempt.node, ended.clone());
+        let handed = page.handed.conclusions.get(&attempt.node).copied();
+        let again = handed.map(|at| at.plus(HAND_AGAIN_MS)).filter(|again| now < *again);
+        if let Some(again) = again {
+            drop(pages);
+            return self.look_again(again);
+        }
+        let record = attempt_record(page, attempt, ended, self.context.parts.epoch);
+        match self.context.parts.archiver.record(Entry::Attempt(Box::new(record))) {
+            Ok(()) => {
+                page.handed.conclusions.insert(attempt.node.clone(), now);
+            }
+            Err(_) => Counters::add(&self.context.counters.unarchived),
+        }
+        drop(pages);
+        self.look_again(now.plus(HAND_AGAIN_MS));
+    }
+
+    fn archive_run(&mut self, record: status::RunRecord) {
+        let now = self.now.moment;
+        let mut pages = self.sight.book.pages();
+        let Some(page) = pages.page_mut(record.number) else { return };
+        let newly_ended = record.finished_at.is_some()
+            && page.ledger.record().is_none_or(|known| known.finished_at.is_none());
+        page.ledger.note_run(record.clone());
+        let handed = page.handed.run.as_ref().filter(|(handed, _)| *handed == record);
+        let again = handed.map(|(_, at)| at.plus(HAND_AGAIN_MS)).filter(|again| now < *again);
+        if again.is_none() {
+            let entry = Entry::Run(Box::new(run_record(page, &record, self.context.parts.epoch)));
+            match self.context.parts.archiver.record(entry) {
+                Ok(()) => page.handed.run = Some((record, now)),
+                Err(_) => Counters::add(&self.context.counters.unarchived),
+            }
+        }
+        drop(pages);
+        if newly_ended {
+            Counters::add(&self.context.counters.runs_ended);
+        }
+        self.look_again(again.unwrap_or_else(|| now.plus(HAND_AGAIN_MS)));
+    }
+
+    /// Events are for people: they hold nobody up, and one too many is dropped.
+    fn publish(&self, notice: Notice) {
+        let Ok(permit) = self.context.events.clone().try_acquire_owned() else {
+            Counters::add(&self.context.counters.dropped_events);
+            return;
+        };
+        let (cluster, task) = (self.context.parts.cluster.clone(), self.task.clone());
+        tokio::spawn(async move {
+            if let Err(error) = cluster.publish(&task, &notice).await {
+                tracing::warn!(%error, reason = notice.reason, "a cluster event is not published");
+            }
+            drop(permit);
+        });
+    }
+
+    /// Old target lists are of no use, and nobody waits for their removal; what is left goes with the Task.
+    fn thaw(&self) {
+        let (cluster, task) = (self.context.parts.cluster.clone(), self.task.clone());
+        tokio::spawn(async move {
+            if let Err(error) = cluster.thaw_targets(&task).await {
+                tracing::warn!(%error, "an old target list stays");
+            }
+        });
+    }
+
+    fn on_page(&self, change: impl FnOnce(&mut Page, Now)) {
+        let mut pages = self.sight.book.pages();
+        let Pages { current, .. } = &mut *pages;
+        if let Some(page) = current {
+            change(page, self.now);
+        }
+    }
+
+    fn offer_again(&mut self) {
+        Counters::add(&self.context.counters.undelivered);
+        self.look_again(self.now.moment.plus(OFFER_AGAIN_MS));
+    }
+
+    fn look_again(&mut self, at: Moment) {
+        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+}
+
+fn attempt_record(
+    page: &Page,
+    attempt: &AttemptId,
+    ended: &Ended,
+    epoch: sentinel_protocol::ids::Epoch,
+) -> AttemptRecord {
+    let facts = &page.facts;
+    AttemptRecord {
+        attempt: attempt.clone(),
+        namespace: facts.task.namespace.clone(),
+        name: facts.task.name.clone(),
+        run_started_at: facts.started_at,
+        spec_hash: facts.spec_hash.clone(),
+        command: facts.command.clone(),
+        environment: facts.request.as_ref().map_or(Environment::Container, |request| request.environment),
+        stage: Stage::Ended,
+        started_at: ended.started_at,
+        ended_at: Some(ended.ended_at),
+        outcome: Some(ended.outcome.clone()),
+        usage: ended.usage,
+        output: ended.output.clone(),
+        source: Source::Operator,
+        epoch,
+    }
+}
+
+fn run_record(page: &Page, run: &status::RunRecord, epoch: sentinel_protocol::ids::Epoch) -> RunRecord {
+    let facts = &page.facts;
+    let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
+    let ended = |node: &NodeName| page.ledger.execution(node).and_then(|execution| execution.ended());
+    for ended in page.targets.iter().filter_map(ended) {
+        *outcomes.entry(ended.outcome.name().to_owned()).or_default() += 1;
+    }
+    let cancelled = matches!(run.stopping, Some(Stopping::Cancelled | Stopping::Deleted));
+    RunRecord {
+        task_uid: facts.uid.clone(),
+        namespace: facts.task.namespace.clone(),
+        name: facts.task.name.clone(),
+        run: run.number,
+        trigger: run.trigger.as_str().to_owned(),
+        spec_hash: facts.spec_hash.clone(),
+        command: facts.command.clone(),
+        started_at: run.started_at,
+        finished_at: run.finished_at,
+        verdict: run.verdict.map(|verdict| match verdict {
+            status::Verdict::Complete => Verdict::Complete,
+            status::Verdict::Failed if cancelled => Verdict::Cancelled,
+            status::Verdict::Failed => Verdict::Failed,
+        }),
+        reason: run.finished_at.map(|_| sentinel_core::conditions::progress_message(run)),
+        counts: RunCounts { targets: run.targets, outcomes },
+        epoch,
+    }
+}

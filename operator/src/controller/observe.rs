@@ -1,0 +1,234 @@
+//! Observe: everything that is known about a Task, gathered for one decision.
+
+use std::sync::Arc;
+
+use sentinel_core::ledger::{Origin, RunLedger};
+use sentinel_core::moment::Now;
+use sentinel_core::plan::TaskPlan;
+use sentinel_core::reconcile::{Decision, Finalizer, Lifecycle, Observed, decide};
+use sentinel_core::rollout::{AgentFacts, Recall};
+use sentinel_core::settle::{self, Settled};
+use sentinel_core::status::{Recorded, RunRecord};
+use sentinel_core::trigger::Requests;
+use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
+use sentinel_protocol::request::{Program, RunRequest};
+
+use super::context::Context;
+use super::error::LookError;
+use super::ledgers::{Book, Page, RunFacts};
+use super::recall;
+use super::slots::Slot;
+use crate::cluster::nodes::Nodes;
+use crate::history::record::display_command;
+use crate::resource::marks::FINALIZER;
+use crate::resource::{Task, recorded};
+
+/// What is known about a Task, but for its book, which is read under its lock when it is decided.
+pub(super) struct Sight {
+    pub(super) recorded: Recorded,
+    pub(super) requests: Requests,
+    pub(super) book: Arc<Book>,
+    nodes: Nodes,
+    lifecycle: Lifecycle,
+    finalizer: Finalizer,
+    highest_run: RunNumber,
+}
+
+/// Gathers what is known, and opens the page of the recorded Run if it is not open.
+pub(super) async fn observe(
+    context: &Arc<Context>,
+    slot: &mut Slot,
+    task: &Task,
+    plan: &TaskPlan,
+) -> Result<Sight, LookError> {
+    let parts = &context.parts;
+    parts.nodes.wait_until_complete().await;
+    let recorded = recorded::read(task).map_err(LookError::Status)?;
+    let (requests, unreadable) = recorded::requests(task);
+    slot.said.retain(|said| unreadable.contains(said));
+    for problem in unreadable {
+        if !slot.said.contains(&problem) {
+            tracing::warn!(task = %plan.task, %problem, "an annotation that cannot be read is not acted on");
+            slot.said.push(problem);
+        }
+    }
+    let book = parts.ledgers.open(&plan.uid, &plan.task);
+    let highest_run = highest_run(context, slot, task, plan).await;
+    if let Some(run) = &recorded.run {
+        let targets = frozen_targets(context, slot, task, run.number).await?;
+        open_page(context, slot, &book, plan, run, targets);
+    }
+    retire_settled(context, &book);
+    let finalizers = task.metadata.finalizers.as_deref().unwrap_or_default();
+    Ok(Sight {
+        recorded,
+        requests,
+        book,
+        nodes: parts.nodes.nodes(),
+        highest_run,
+        lifecycle: match task.metadata.deletion_timestamp {
+            Some(_) => Lifecycle::Deleting,
+            None => Lifecycle::Live,
+        },
+        finalizer: if finalizers.iter().any(|text| text == FINALIZER) {
+            Finalizer::Present
+        } else {
+            Finalizer::Absent
+        },
+    })
+}
+
+/// The highest Run number of this Task that an agent or History shows, asked once. Only a Task from before this
+/// operator can have had Runs that its status does not know, when the cluster was restored from an older state.
+async fn highest_run(context: &Context, slot: &mut Slot, task: &Task, plan: &TaskPlan) -> RunNumber {
+    if let Some(highest) = slot.highest_run {
+        return highest;
+    }
+    let owned = context.parts.fleet.owned(&plan.uid);
+    let owned = owned.iter().flat_map(|agent| &agent.reports).map(|report| report.attempt.run).max();
+    let born = task.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_millisecond());
+    let archived = if born < context.leading_since_wall.0 {
+        recall::highest_run(context, &plan.uid).await
+    } else {
+        None
+    };
+    let highest = owned.max(archived).unwrap_or(RunNumber(0));
+    slot.highest_run = Some(highest);
+    highest
+}
+
+/// Decides, with the book held still.
+pub(super) fn decide_on(context: &Context, plan: &TaskPlan, sight: &Sight, now: Now) -> Decision {
+    let pages = sight.book.pages();
+    let fleet = &context.parts.fleet;
+    let nothing = RunLedger::new(plan.uid.clone(), RunNumber(0), plan.spec_hash.clone(), Origin::Begun);
+    let no_targets = Vec::new();
+    let current = pages.current.as_ref();
+    let retired: Vec<RunLedger> = pages.retired.iter().map(|page| page.ledger.clone()).collect();
+    let observed = Observed {
+        recorded: &sight.recorded,
+        targets: current.map_or(&no_targets, |page| &page.targets),
+        ledger: current.map_or(&nothing, |page| &page.ledger),
+        retired: &retired,
+        recall: current.map_or(Recall::Done, |page| page.recall),
+        archive: context.archive(),
+        nodes: &sight.nodes,
+        agent: &|node| AgentFacts { living: fleet.living(&plan.uid, node), ..fleet.agent(node) },
+        requests: &sight.requests,
+        lifecycle: sight.lifecycle,
+        finalizer: sight.finalizer,
+        leading_since: context.leading_since,
+        highest_run: sight.highest_run,
+    };
+    decide(plan, &observed, now)
+}
+
+/// The frozen target list of the recorded Run, asked of the cluster once.
+async fn frozen_targets(
+    context: &Context,
+    slot: &mut Slot,
+    task: &Task,
+    run: RunNumber,
+) -> Result<Arc<Vec<NodeName>>, LookError> {
+    if let Some((of, targets)) = &slot.targets
+        && *of == run
+    {
+        return Ok(targets.clone());
+    }
+    let targets = Arc::new(context.parts.cluster.frozen_targets(task).await?);
+    slot.targets = Some((run, targets.clone()));
+    Ok(targets)
+}
+
+/// Opens the page of a Run whose target list was just frozen.
+pub(super) fn turn_page(
+    context: &Arc<Context>,
+    slot: &Slot,
+    book: &Arc<Book>,
+    plan: &TaskPlan,
+    run: &RunRecord,
+) {
+    if let Some((_, targets)) = slot.targets.as_ref().filter(|(of, _)| *of == run.number) {
+        open_page(context, slot, book, plan, run, targets.clone());
+    }
+}
+
+/// Makes the recorded Run's page the current one. The page before it is kept until it is settled.
+fn open_page(
+    context: &Arc<Context>,
+    slot: &Slot,
+    book: &Arc<Book>,
+    plan: &TaskPlan,
+    run: &RunRecord,
+    targets: Arc<Vec<NodeName>>,
+) {
+    let mut pages = book.pages();
+    if pages.current.as_ref().is_some_and(|page| page.facts.run == run.number) {
+        return;
+    }
+    let origin = slot.origin(run.number);
+    // What History may know of a Run that was taken over matters while it goes on, and to correct what is lost.
+    let unknown = origin == Origin::Inherited && (run.finished_at.is_none() || run.counts.unreachable > 0);
+    let recall = if unknown { Recall::Pending } else { Recall::Done };
+    let page = Page::new(facts(plan, run), targets, origin, recall);
+    let before = pages.current.replace(page);
+    pages.retired.extend(before);
+    drop(pages);
+    if origin == Origin::Inherited {
+        hear(context, plan, run.number, book);
+    }
+    if unknown {
+        recall::spawn(context.clone(), book.clone(), run.number);
+    }
+}
+
+/// What the connected agents said before the page was open.
+fn hear(context: &Context, plan: &TaskPlan, run: RunNumber, book: &Book) {
+    let owned = context.parts.fleet.owned(&plan.uid);
+    let mut pages = book.pages();
+    let Some(page) = pages.page_mut(run) else { return };
+    for agent in owned {
+        for report in &agent.reports {
+            page.ledger.report(report);
+        }
+        let ids: Vec<_> = agent.reports.into_iter().map(|report| report.attempt).collect();
+        page.ledger.inventory(&agent.node, &agent.session, &ids);
+    }
+}
+
+/// Notes which pages are settled; earlier ones are then dropped.
+fn retire_settled(context: &Context, book: &Book) {
+    let agent = |node: &NodeName| context.parts.fleet.agent(node);
+    let mut pages = book.pages();
+    pages.retired.retain(|page| settle::settle(&page.ledger, agent).settled == Settled::No);
+    if let Some(page) = &mut pages.current {
+        let over = page.ledger.record().is_some_and(|record| record.finished_at.is_some());
+        let nothing_left = over && settle::settle(&page.ledger, agent).settled == Settled::Yes;
+        page.settled = if nothing_left { Settled::Yes } else { Settled::No };
+    }
+}
+
+/// What does not change about a Run. Its request is known while the spec is still the one that it runs.
+fn facts(plan: &TaskPlan, run: &RunRecord) -> RunFacts {
+    let same = run.spec_hash == plan.spec_hash;
+    RunFacts {
+        task: TaskRef { namespace: plan.task.namespace.clone(), name: plan.task.name.clone() },
+        uid: plan.uid.clone(),
+        run: run.number,
+        spec_hash: run.spec_hash.clone(),
+        started_at: run.started_at,
+        command: if same { shown(&plan.request) } else { String::new() },
+        request: same.then(|| plan.request.clone()),
+    }
+}
+
+/// What is run, as one line for people.
+fn shown(request: &RunRequest) -> String {
+    match &request.program {
+        Program::Command(argv) => display_command(argv),
+        Program::Script { interpreter, text } => {
+            let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!"));
+            format!("{interpreter} (script: {})", display_command(&[first.unwrap_or_default().to_owned()]))
+        }
+    }
+}

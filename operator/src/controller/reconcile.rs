@@ -1,0 +1,159 @@
+//! One look at one Task: *validate → observe → decide → act*, again at once while there is more to do.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use kube::runtime::controller::Action;
+use sentinel_core::moment::Moment;
+use sentinel_core::plan::{Starts, TaskPlan};
+use sentinel_core::reconcile::Decision;
+use sentinel_protocol::ids::{TaskRef, TaskUid};
+
+use super::act::{self, act};
+use super::context::{Context, Counters};
+use super::error::{Failed, LookError};
+use super::observe::{decide_on, observe};
+use super::slots::Slot;
+use crate::cluster::ClusterError;
+use crate::cluster::backoff::Backoff;
+use crate::resource::{Invalid, Task, TaskSpec, recorded, validate};
+
+/// Looks in a row before another Task has its turn.
+const MOST_LOOKS: usize = 8;
+
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_mins(5) };
+
+/// Looks at a Task until there is nothing to do now, and says when to look again.
+pub(super) async fn reconcile(cached: Arc<Task>, context: Arc<Context>) -> Result<Action, Failed> {
+    let uid = TaskUid::new(cached.metadata.uid.clone().unwrap_or_default());
+    let Ok(uid) = uid else { return Err(Failed { task: None, error: LookError::Uid }) };
+    let memory = context.slots.of(&uid);
+    let mut slot = memory.lock().await;
+    let looked = AssertUnwindSafe(looks(&context, &mut slot, &cached)).catch_unwind().await;
+    let failed = match looked {
+        Ok(Ok(action)) => {
+            slot.failures = 0;
+            return Ok(action);
+        }
+        Ok(Err(error)) => error,
+        Err(panic) => {
+            Counters::add(&context.counters.panicked_looks);
+            let said =
+                panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            LookError::Panicked(said.unwrap_or("it did not say why").to_owned())
+        }
+    };
+    Counters::add(&context.counters.failed_looks);
+    slot.failures += 1;
+    Err(Failed { task: Some(uid), error: failed })
+}
+
+/// When a Task is looked at again after a look that failed: later and later, up to five minutes.
+pub(super) fn after_failure(task: &Task, failed: &Failed, context: &Context) -> Action {
+    let memory = failed.task.as_ref().map(|uid| context.slots.of(uid));
+    let failures = memory.and_then(|memory| memory.try_lock().ok().map(|slot| slot.failures)).unwrap_or(1);
+    let wait = BACKOFF.after(failures);
+    let (namespace, name) = (task.metadata.namespace.as_deref(), task.metadata.name.as_deref());
+    tracing::warn!(namespace, name, error = %failed, failures, again_in = ?wait, "unable to carry a Task out");
+    Action::requeue(wait)
+}
+
+async fn looks(context: &Arc<Context>, slot: &mut Slot, cached: &Task) -> Result<Action, LookError> {
+    let mut task = slot.latest(cached);
+    let mut wake_at = None;
+    for _ in 0..MOST_LOOKS {
+        Counters::add(&context.counters.looks);
+        match look(context, slot, task.clone()).await {
+            Ok(Looked { task: None, .. }) => return Ok(Action::await_change()),
+            Ok(Looked { task: Some(next), wake_at: at }) => {
+                task = next;
+                wake_at = at;
+                if at.is_none_or(|at| at > context.parts.moments.moment()) {
+                    break;
+                }
+            }
+            Err(LookError::Cluster(error)) if matches!(*error, ClusterError::Conflict { .. }) => {
+                Counters::add(&context.counters.conflicts);
+                match context.parts.cluster.get(name(&task)).await? {
+                    Some(now) if now.metadata.uid == task.metadata.uid => task = now,
+                    _ => return Ok(Action::await_change()),
+                }
+                slot.wrote(&task);
+                wake_at = Some(context.parts.moments.moment());
+            }
+            Err(LookError::Cluster(error)) if matches!(*error, ClusterError::Gone { .. }) => {
+                return Ok(Action::await_change());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(wake_at.map_or_else(Action::await_change, |at| requeue(context, at)))
+}
+
+/// What came of one look.
+struct Looked {
+    task: Option<Task>,
+    wake_at: Option<Moment>,
+}
+
+async fn look(context: &Arc<Context>, slot: &mut Slot, task: Task) -> Result<Looked, LookError> {
+    let now = context.parts.moments.now();
+    let (plan, problems) = match slot.plan(&task) {
+        Ok(plan) => (plan, None),
+        Err(problems) => {
+            let Some(plan) = remnant(&task)? else {
+                let status = recorded::write_rejected(&task, &problems, now.wall);
+                let task = act::write_only(context, slot, task, status, now).await?;
+                return Ok(Looked { task: Some(task), wake_at: None });
+            };
+            (Arc::new(plan), Some(problems))
+        }
+    };
+    let sight = observe(context, slot, &task, &plan).await?;
+    let mut decision = decide_on(context, &plan, &sight, now);
+    if let Some(problems) = problems {
+        reject(&mut decision, &task, &problems);
+    }
+    let acted = act(context, slot, task, &plan, &sight, decision, now).await?;
+    Ok(Looked { task: acted.task, wake_at: acted.wake_at })
+}
+
+/// What must still be carried out for a Task whose spec cannot be run (any more): its Run under way, its deletion. A
+/// plan that starts nothing and wants no other Run; `None` when nothing is left of it.
+fn remnant(task: &Task) -> Result<Option<TaskPlan>, LookError> {
+    let run = recorded::read(task).map_err(LookError::Status)?.run;
+    if run.is_none() && task.metadata.deletion_timestamp.is_none() {
+        return Ok(None);
+    }
+    let stand_in = Task { spec: TaskSpec::stand_in(), ..task.clone() };
+    let Ok(mut plan) = validate::validate(&stand_in) else { return Err(LookError::Uid) };
+    plan.starts = Starts::Suspended;
+    if let Some(run) = run {
+        plan.spec_hash = run.spec_hash;
+        plan.rerun_token = run.rerun_token;
+    }
+    Ok(Some(plan))
+}
+
+/// The status says that the spec cannot be run, whatever else is to be done.
+fn reject(decision: &mut Decision, task: &Task, problems: &[Invalid]) {
+    if task.metadata.deletion_timestamp.is_none() {
+        let (phase, conditions) =
+            sentinel_core::conditions::rejected(&crate::resource::invalid::describe(problems));
+        decision.status.phase = phase;
+        decision.status.conditions = conditions;
+    }
+}
+
+fn requeue(context: &Context, at: Moment) -> Action {
+    Action::requeue(Duration::from_millis(at.since(context.parts.moments.moment()).max(1)))
+}
+
+fn name(task: &Task) -> TaskRef {
+    TaskRef {
+        namespace: task.metadata.namespace.clone().unwrap_or_default(),
+        name: task.metadata.name.clone().unwrap_or_default(),
+    }
+}

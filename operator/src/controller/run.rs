@@ -1,0 +1,98 @@
+//! The loop itself: three causes of a look (a change of the Task, a change of the Nodes, news of a Run), and the
+//! controller that makes the looks, never two at one Task.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use kube::runtime::controller::{Config, Controller, Error};
+use kube::runtime::reflector::{Store, store::Writer};
+use kube::runtime::watcher;
+use tokio_util::sync::CancellationToken;
+
+use super::context::{Context, Counters, Parts};
+use super::reconcile::{after_failure, reconcile};
+use super::trigger::Trigger;
+use super::wake::Wake;
+use crate::cluster::nodes::{Changed, NodeWriter};
+use crate::resource::Task;
+
+/// Looks under way at once.
+const LOOKS_AT_ONCE: u16 = 32;
+
+/// Changes of Nodes come in flocks; one look per Task is enough for a flock.
+const AFTER_NODE_CHANGE: Duration = Duration::from_millis(500);
+
+/// The writing ends of the caches, which the controller fills.
+pub struct Caches {
+    /// The cache of Tasks; `tasks` reads it.
+    pub tasks_writer: Writer<Task>,
+    /// The reading end of the same.
+    pub tasks: Store<Task>,
+    /// The cache of Nodes.
+    pub nodes_writer: NodeWriter,
+}
+
+/// Carries Tasks out until `stop`; what runs on nodes then goes on. `wake` is what `parts.ledgers` was made with.
+pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counters>, stop: CancellationToken) {
+    let Caches { tasks_writer, tasks, nodes_writer } = caches;
+    let context = Arc::new(Context::new(parts, counters));
+    let nodes = tokio::spawn(follow_nodes(context.clone(), nodes_writer, stop.clone()));
+    let mut trigger = Trigger::new(tasks_writer);
+    let changes = context.parts.cluster.watch_tasks();
+    let changes =
+        changes.filter_map(move |event| std::future::ready(trigger.take(event).map(Ok::<_, watcher::Error>)));
+    let looks = Controller::for_stream(changes, tasks.clone())
+        .with_config(Config::default().concurrency(LOOKS_AT_ONCE))
+        .reconcile_on(wake.stream())
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, |task, failed, context| after_failure(&task, failed, &context), context.clone());
+    looks
+        .for_each(|looked| {
+            match looked {
+                Ok(_) => {}
+                Err(Error::ObjectNotFound(_)) => forget_the_gone(&context, &tasks),
+                // Said by the error policy, with the Task and the time of the next look.
+                Err(error) => tracing::debug!(%error, "a look failed"),
+            }
+            std::future::ready(())
+        })
+        .await;
+    nodes.abort();
+}
+
+/// Keeps the cache of Nodes and wakes who may care.
+async fn follow_nodes(context: Arc<Context>, mut writer: NodeWriter, stop: CancellationToken) {
+    let mut changes = context.parts.cluster.watch_nodes();
+    let mut due: Option<tokio::time::Instant> = None;
+    loop {
+        let wait = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Cancellation safe: a stream's next event is not taken until it is returned, and a sleep holds nothing.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            event = changes.next() => {
+                let Some(event) = event else { return };
+                if writer.apply(event) == Changed::Yes && due.is_none() {
+                    due = Some(tokio::time::Instant::now() + AFTER_NODE_CHANGE);
+                }
+            }
+            () = wait => {
+                due = None;
+                context.parts.ledgers.nodes_changed();
+            }
+        }
+    }
+}
+
+/// A Task is gone: so are its book and our memory of it. What agents still own of it is stray from now on.
+fn forget_the_gone(context: &Context, tasks: &Store<Task>) {
+    let there: HashSet<String> = tasks.state().iter().filter_map(|task| task.metadata.uid.clone()).collect();
+    context.parts.ledgers.close_all_but(|uid, _| there.contains(uid.as_str()));
+    context.slots.keep(|uid| there.contains(uid.as_str()));
+}
