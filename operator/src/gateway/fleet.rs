@@ -17,7 +17,11 @@ use crate::controller::ledgers::Ledgers;
 impl Fleet for Registry {
     fn agent(&self, node: &NodeName) -> AgentFacts {
         let (session, last_heard) = self.standing(node);
-        AgentFacts { session, last_heard }
+        AgentFacts { session, last_heard, living: None }
+    }
+
+    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber> {
+        self.living_of(task, node)
     }
 
     fn start(&self, mut start: Start) -> Option<SessionId> {
@@ -65,8 +69,8 @@ impl Books for Ledgers {
         self.archived_run(task, run, stage);
     }
 
-    fn agent_changed(&self, _node: &NodeName) {
-        self.agent_changed();
+    fn agent_changed(&self, node: &NodeName) {
+        self.agent_changed(node);
     }
 
     fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts> {
