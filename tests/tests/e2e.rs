@@ -74,7 +74,11 @@ async fn each_example_reaches_the_end_it_describes() {
             let name = document.lines().find_map(|line| line.trim_start().strip_prefix("name: "));
             let Some(name) = name else { continue };
             if let Err(said) = wait_for(&stage, name.trim(), condition).await {
-                panic!("{}: not {condition}: {said}\n{}", path.display(), get_task(&stage, name.trim()).await);
+                panic!(
+                    "{}: not {condition}: {said}\n{}",
+                    path.display(),
+                    get_task(&stage, name.trim()).await
+                );
             }
         }
         seen += 1;
@@ -87,7 +91,12 @@ async fn each_example_reaches_the_end_it_describes() {
 async fn a_task_leaves_its_traces_in_status_redis_and_history() {
     let (stage, _guard) = stage("traces").await;
     let _agent = stage.agent("a", &[]).await;
-    let yaml = task("hello", "{all: true}", "{script: {interpreter: /bin/sh, text: \"echo out; echo err >&2; exit 3\"}, successExitCodes: [0, 3]}", "");
+    let yaml = task(
+        "hello",
+        "{all: true}",
+        "{script: {interpreter: /bin/sh, text: \"echo out; echo err >&2; exit 3\"}, successExitCodes: [0, 3]}",
+        "",
+    );
     stage.piece.apply(&yaml).await.unwrap();
     wait_for(&stage, "hello", "Complete").await.unwrap();
 
@@ -202,7 +211,9 @@ async fn a_gigabyte_arrives_whole_and_nobody_grows() {
     const LIMIT: u64 = 64 << 20;
     let (stage, _guard) = stage("gigabyte").await;
     let agent = stage.agent("a", &[]).await;
-    let script = format!("{{script: {{interpreter: /bin/sh, text: \"yes | head -c {BYTES}\"}}, output: {{limit: 2Gi, maxBlock: 60s}}}}");
+    let script = format!(
+        "{{script: {{interpreter: /bin/sh, text: \"yes | head -c {BYTES}\"}}, output: {{limit: 2Gi, maxBlock: 60s}}}}"
+    );
     stage.piece.apply(&task("yes", "{all: true}", &script, "")).await.unwrap();
     until("the command runs", Duration::from_secs(15), || async {
         let node = get_task(&stage, "yes").await["status"]["nodes"][0].clone();
@@ -245,7 +256,8 @@ async fn a_gigabyte_arrives_whole_and_nobody_grows() {
 
     // A later reader gets all of it from History.
     let again = stage.http.get(log_url(&stage, "yes", "a").await).send().await.unwrap().bytes_stream();
-    let again = again.try_fold(0_u64, |sum, bytes| async move { Ok(sum + bytes.len() as u64) }).await.unwrap();
+    let again =
+        again.try_fold(0_u64, |sum, bytes| async move { Ok(sum + bytes.len() as u64) }).await.unwrap();
     assert_eq!(again, BYTES);
     stage.close().await;
 }
@@ -269,9 +281,17 @@ async fn runs_begin_when_they_should_and_only_then() {
     run_is(1).await;
     stage.piece.apply(&task("t", "{all: true}", "{command: [echo, two]}", "")).await.unwrap();
     run_is(2).await;
-    stage.piece.apply(&task("t", "{all: true}", "{command: [echo, two]}", "  rerunToken: again\n")).await.unwrap();
+    stage
+        .piece
+        .apply(&task("t", "{all: true}", "{command: [echo, two]}", "  rerunToken: again\n"))
+        .await
+        .unwrap();
     run_is(3).await;
-    stage.piece.kubectl(&["annotate", "tasks.sentinelnode.dev", "t", "sentinelnode.dev/rerun=x"]).await.unwrap();
+    stage
+        .piece
+        .kubectl(&["annotate", "tasks.sentinelnode.dev", "t", "sentinelnode.dev/rerun=x"])
+        .await
+        .unwrap();
     run_is(4).await;
     // Another edit, and a relist by a restarted operator, begin nothing.
     let more = "  rerunToken: again\n  timeouts: {run: 1h}\n";
@@ -292,7 +312,11 @@ async fn runs_begin_when_they_should_and_only_then() {
         if runs { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
-    stage.piece.kubectl(&["annotate", "tasks.sentinelnode.dev", "t", "sentinelnode.dev/cancel=5"]).await.unwrap();
+    stage
+        .piece
+        .kubectl(&["annotate", "tasks.sentinelnode.dev", "t", "sentinelnode.dev/cancel=5"])
+        .await
+        .unwrap();
     wait_for(&stage, "t", "Failed").await.unwrap();
     assert_eq!(get_task(&stage, "t").await["status"]["phase"], "Cancelled");
 
@@ -335,8 +359,10 @@ async fn each_field_is_explained_and_each_bad_task_is_refused_with_its_field() {
     let explained =
         stage.piece.kubectl(&["explain", "tasks.sentinelnode.dev.spec", "--recursive"]).await.unwrap();
     assert!(explained.contains("maxConcurrent") && explained.contains("successExitCodes"), "{explained}");
-    for field in ["spec.run.command", "spec.targets.exclude", "spec.timeouts.unreachable", "spec.rerunToken"] {
-        let text = stage.piece.kubectl(&["explain", &format!("tasks.sentinelnode.dev.{field}")]).await.unwrap();
+    for field in ["spec.run.command", "spec.targets.exclude", "spec.timeouts.unreachable", "spec.rerunToken"]
+    {
+        let text =
+            stage.piece.kubectl(&["explain", &format!("tasks.sentinelnode.dev.{field}")]).await.unwrap();
         let description = text.split("DESCRIPTION:").nth(1).unwrap_or_default();
         assert!(description.trim().len() > 20, "{field} has no description: {text}");
     }
