@@ -1,5 +1,12 @@
 //! The Spool against a naive model: whatever is written, dropped, released and read in any order, every position
 //! that is asked for comes back once, in order, as the same bytes or as a hole of the right stream and offset.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests may panic"
+)]
 
 use std::path::Path;
 

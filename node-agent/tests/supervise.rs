@@ -1,4 +1,11 @@
 //! Real commands under real supervisors.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests may panic"
+)]
 
 mod fixtures;
 

@@ -98,6 +98,7 @@ contract! {
     a_run_that_is_over_stays_over_and_counts_evidence,
     any_order_of_the_same_records_ends_in_the_same_state,
     concurrent_writers_end_in_the_same_state,
+    two_writers_at_once_leave_what_knows_more,
     a_batch_of_long_messages_is_stored_and_changed,
     every_condition_of_a_list_is_kept,
     a_limit_out_of_bounds_is_refused,
@@ -363,6 +364,29 @@ async fn concurrent_writers_end_in_the_same_state(site: &Site) {
         writer.await.unwrap();
     }
     holds(site, "crowd", &model(&records)).await.unwrap();
+}
+
+async fn two_writers_at_once_leave_what_knows_more(site: &Site) {
+    for run in 1..=100 {
+        let ids: Vec<_> = (0..8).map(|n| attempt_id("race", run, &format!("n{n}"))).collect();
+        // Every other time they find something to replace.
+        if run % 2 == 0 {
+            store(site, &ids.iter().map(accepted).collect::<Vec<_>>()).await;
+        }
+        let write = |record: fn(&AttemptId) -> AttemptRecord| {
+            let records: Vec<_> = ids.iter().map(record).map(|record| attempt_entry(&record)).collect();
+            let history = Arc::clone(&site.history);
+            tokio::spawn(async move { history.record(records).await.unwrap() })
+        };
+        let writers =
+            [write(running), write(lost), write(|id| ended(id, Outcome::OomKilled)), write(running)];
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        for id in &ids {
+            assert_eq!(attempt(site, id).await, Some(ended(id, Outcome::OomKilled)));
+        }
+    }
 }
 
 async fn a_batch_of_long_messages_is_stored_and_changed(site: &Site) {

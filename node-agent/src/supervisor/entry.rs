@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 
-use super::cgroup::Cgroup;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::cgroup::{Cgroup, join_supervisors};
 use super::supervise::supervise;
 use crate::journal::{AttemptDir, SUPERVISOR_LOG};
 
@@ -16,6 +18,9 @@ pub(super) const ARGUMENT: &str = "__supervise";
 
 /// Longest path that is read from standard input.
 const MAX_PATH: u64 = 4096;
+
+/// How long a new supervisor keeps still: the one before it is just starting its command.
+const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Whether this process was started as a supervisor. To be asked first thing in `main`.
 pub fn is_requested() -> bool {
@@ -31,26 +36,51 @@ pub fn main() -> ExitCode {
     let reserved = File::open("/dev/null");
     // Out of the agent's session, so that a Ctrl-C at its terminal is not meant for us.
     let _ = rustix::process::setsid();
-    let cgroup = Cgroup::enter_new();
-    let Some(attempt) = wait_for_attempt() else {
-        leave(cgroup.ok());
-        return ExitCode::SUCCESS;
-    };
-    let ended = detach(&attempt).and_then(|()| {
+    let cgroup = Cgroup::new();
+    let moved = wait_for_quiet();
+    let ended = wait_for_attempt().map(|attempt| {
+        detach(&attempt)?;
         if let Err(error) = &cgroup {
             // The walk over the process tree does without.
             note(&format!("no control group of our own: {error}"));
         }
-        supervise(&attempt, cgroup.as_ref().ok()).map_err(|error| io::Error::other(chain(&error)))
+        supervise(&attempt, cgroup.as_ref().ok(), moved).map_err(|error| io::Error::other(chain(&error)))
     });
-    leave(cgroup.ok());
+    if let Ok(cgroup) = cgroup
+        && let Err(error) = cgroup.remove()
+    {
+        note(&format!("unable to remove the control group: {error}"));
+    }
     drop(reserved);
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        None | Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(error)) => {
             note(&error.to_string());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Whether this process sits with the other supervisors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// It does, or cannot.
+    Yes,
+    /// Not yet.
+    NotYet,
+}
+
+/// Moves to the other supervisors, unless an Attempt comes first: it is not to wait for that.
+fn wait_for_quiet() -> Moved {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    match poll(&mut fds, Some(&QUIET)) {
+        Ok(0) => {
+            // Without it we live and end with the agent's own group.
+            let _ = join_supervisors();
+            Moved::Yes
+        }
+        _ => Moved::NotYet,
     }
 }
 
@@ -75,14 +105,6 @@ fn detach(attempt: &AttemptDir) -> io::Result<()> {
         Err(_) => rustix::stdio::dup2_stderr(OpenOptions::new().write(true).open("/dev/null")?)?,
     }
     std::env::set_current_dir("/")
-}
-
-fn leave(cgroup: Option<Cgroup>) {
-    if let Some(cgroup) = cgroup
-        && let Err(error) = cgroup.leave_and_remove()
-    {
-        note(&format!("unable to remove the control group: {error}"));
-    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

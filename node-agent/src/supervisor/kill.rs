@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::cgroup::Cgroup;
+use super::cgroup::{self, Cgroup};
 use crate::journal::AttemptState;
 use crate::process::{self, Stat};
 
@@ -30,8 +31,8 @@ pub(super) fn terminate(cgroup: Option<&Cgroup>) {
 /// Kills every process of our tree.
 pub(super) fn kill(cgroup: Option<&Cgroup>) {
     if let Some(cgroup) = cgroup {
-        // The group kills as a whole, forks included, but for that we must not be in it.
-        let _ = cgroup.leave().and_then(|()| cgroup.kill());
+        // The group kills as a whole, forks included. Kernels before 5.14 cannot; the walk can, by repetition.
+        let _ = cgroup.kill();
     }
     for (pid, stat) in tree(None) {
         signal(pid, &stat, Signal::KILL);
@@ -108,7 +109,7 @@ fn orphaned(state: &AttemptState) -> Vec<(i32, Stat)> {
     if supervisor.boot_id != boot_id {
         return Vec::new();
     }
-    let in_group = cgroup.as_deref().map(|path| Cgroup::at(path).pids()).unwrap_or_default();
+    let in_group = cgroup.as_deref().map(|path| cgroup::pids(Path::new(path))).unwrap_or_default();
     let mut found: Vec<(i32, Stat)> =
         in_group.into_iter().filter_map(|pid| Some((pid, process::stat(pid).ok()?))).collect();
     if let Some(command) = command {
@@ -130,24 +131,24 @@ fn orphaned(state: &AttemptState) -> Vec<(i32, Stat)> {
 /// `patience` for it to be gone. Blocks. For an Attempt whose lock is free only.
 pub fn end_tree(state: &AttemptState, patience: Duration) -> Remains {
     let until = Instant::now() + patience;
-    let cgroup = match state {
+    let group = match state {
         AttemptState::Starting { cgroup, .. } | AttemptState::Running { cgroup, .. } => cgroup.as_deref(),
         _ => None,
     };
     loop {
         let left = orphaned(state);
         if left.is_empty() {
-            if let Some(path) = cgroup {
+            if let Some(path) = group {
                 // Harmless when it stays: it is empty.
-                let _ = Cgroup::at(path).remove();
+                let _ = cgroup::remove(Path::new(path));
             }
             return Remains::Nothing;
         }
         if Instant::now() >= until {
             return Remains::Processes(left.into_iter().map(|(pid, _)| pid).collect());
         }
-        if let Some(path) = cgroup {
-            let _ = Cgroup::at(path).kill();
+        if let Some(path) = group {
+            let _ = cgroup::kill(Path::new(path));
         }
         for (pid, stat) in &left {
             signal(*pid, stat, Signal::KILL);

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use super::cgroup;
 use super::entry::ARGUMENT;
 use crate::journal::AttemptDir;
 
@@ -46,6 +47,8 @@ impl Launcher {
     /// Starts supervisors from another binary, which calls [`super::main`].
     pub fn of(program: impl Into<PathBuf>, warm: Warm) -> Self {
         let mut launcher = Self { program: program.into(), warm, waiting: None, running: Vec::new() };
+        // Harmless when it fails: what stays is empty.
+        let _ = cgroup::sweep();
         launcher.warm_up();
         launcher
     }

@@ -6,16 +6,17 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitOptions, waitpid};
 use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Program;
 use sentinel_protocol::to_agent::Start;
 
-use super::child::{Plan, Step, Strings, follow};
+use super::cgroup::Cgroup;
+use super::child::{Birth, Plan, Step, Strings, spawn};
 use super::identity::{Identity, User};
 use super::program::{Located, check_directory, locate};
 use super::root::Root;
@@ -49,7 +50,6 @@ pub(super) struct Prepared {
     directory: String,
     user: Option<String>,
     plan: Plan,
-    failed_at: File,
 }
 
 /// Checks the request against the node.
@@ -71,8 +71,6 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
             Some(script(text).map_err(resources("the script could not be kept"))?)
         }
     };
-    let (failed_at, failed_at_end) =
-        pipe_with(PipeFlags::CLOEXEC).map_err(|e| resources("no pipe could be made")(e.into()))?;
     let argv = located.argv.iter().enumerate();
     let argv = argv.map(|(at, arg)| c_string(arg, || format!("argument {at}"))).collect::<Result<_, _>>()?;
     let envp =
@@ -86,46 +84,43 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
         change: identity.change,
         namespaces: root.into_namespaces(),
         script,
-        failed_at: failed_at_end,
     };
     Ok(Prepared {
         located,
         directory: request.working_dir.clone(),
         user: request.user.clone().or_else(|| request.group.as_ref().map(|group| format!("group {group}"))),
         plan,
-        failed_at: File::from(failed_at),
     })
 }
 
 impl Prepared {
-    /// Starts it with these as standard input, output and error; returns its pid, which is also its session and
-    /// process group.
-    pub(super) fn start(self, stdin: Option<OwnedFd>, outputs: [OwnedFd; 2]) -> Result<i32, StartError> {
-        let Self { located, directory, user, plan, mut failed_at } = self;
+    /// Starts it in this control group and with these as standard input, output and error; returns its pid, which
+    /// is also its session and process group.
+    pub(super) fn start(
+        self,
+        cgroup: Option<&Cgroup>,
+        stdin: Option<OwnedFd>,
+        outputs: [OwnedFd; 2],
+    ) -> Result<i32, StartError> {
+        let resources =
+            |error: io::Error| StartError::out_of_resources("the node could not make a process", &error);
         let [stdout, stderr] = outputs;
-        let mut command = Command::new(&located.path);
-        command
-            .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
-            .stdout(Stdio::from(stdout))
-            .stderr(Stdio::from(stderr));
-        follow(&mut command, plan);
-        let spawned = command.spawn();
+        let stdin =
+            stdin.map_or_else(|| File::open("/dev/null").map(OwnedFd::from), Ok).map_err(resources)?;
+        let (said, failed_at) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| resources(errno.into()))?;
+        let birth =
+            Birth { stdio: [stdin, stdout, stderr], cgroup: cgroup.map(Cgroup::directory), failed_at };
+        let pid = spawn(&self.plan, &birth).map_err(resources)?;
         // With it go our copies of the command's ends, and so the end-of-file of what we read is the command's.
-        drop(command);
-        match spawned {
-            Ok(child) => Ok(child.id().cast_signed()),
-            Err(error) => {
-                let mut byte = [0];
-                let step = failed_at.read(&mut byte).ok().filter(|read| *read == 1);
-                Err(explain(
-                    step.and_then(|_| Step::from_byte(byte[0])),
-                    &error,
-                    &located,
-                    &directory,
-                    user.as_deref(),
-                ))
-            }
+        drop(birth);
+        let mut failure = Vec::new();
+        File::from(said).read_to_end(&mut failure).map_err(resources)?;
+        let [step, errno @ ..] = &failure[..] else { return Ok(pid) };
+        if let Some(pid) = Pid::from_raw(pid) {
+            let _ = waitpid(Some(pid), WaitOptions::empty());
         }
+        let errno = errno.try_into().map_or(0, i32::from_le_bytes);
+        Err(self.explain(Step::from_byte(*step), &io::Error::from_raw_os_error(errno)))
     }
 }
 
@@ -171,60 +166,56 @@ fn c_string(bytes: impl AsRef<[u8]>, what: impl FnOnce() -> String) -> Result<CS
         .map_err(|_| StartError::new(StartFailure::Other, format!("{} contains a NUL byte", what())))
 }
 
-/// What the kernel meant.
-fn explain(
-    step: Option<Step>,
-    error: &io::Error,
-    located: &Located,
-    directory: &str,
-    user: Option<&str>,
-) -> StartError {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    let Located { what, named, .. } = located;
-    let who = user.unwrap_or_default();
-    match (step, errno) {
-        (_, Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC)) | (None, _) => {
-            StartError::new(
+impl Prepared {
+    /// What the kernel meant.
+    fn explain(&self, step: Option<Step>, error: &io::Error) -> StartError {
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        let Located { what, named, .. } = &self.located;
+        let (directory, who) = (&self.directory, self.user.as_deref().unwrap_or_default());
+        match (step, errno) {
+            (_, Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC))
+            | (None, _) => StartError::new(
                 StartFailure::OutOfResources,
                 format!("the node could not make a process: {error}"),
-            )
-        }
-        (Some(Step::Exec), Some(Errno::NOENT)) => StartError::new(
-            StartFailure::ProgramNotFound,
-            format!(
-                "{what} {named:?} needs a program that does not exist (its #! line or its dynamic loader)"
             ),
-        ),
-        (Some(Step::Exec), Some(Errno::ACCESS | Errno::PERM)) => StartError::new(
-            StartFailure::NotExecutable,
-            format!(
-                "{what} {named:?} may not be executed: {error} (its mode, its mount or a directory on the way)"
+            (Some(Step::Exec), Some(Errno::NOENT)) => StartError::new(
+                StartFailure::ProgramNotFound,
+                format!(
+                    "{what} {named:?} needs a program that does not exist (its #! line or its dynamic loader)"
+                ),
             ),
-        ),
-        (Some(Step::Exec), Some(Errno::NOEXEC)) => StartError::new(
-            StartFailure::BadFormat,
-            format!(
-                "{what} {named:?} has a format the kernel does not know (another architecture, or no #! line)"
+            (Some(Step::Exec), Some(Errno::ACCESS | Errno::PERM)) => StartError::new(
+                StartFailure::NotExecutable,
+                format!(
+                    "{what} {named:?} may not be executed: {error} (its mode, its mount or a directory on the way)"
+                ),
             ),
-        ),
-        (Some(Step::Exec), Some(Errno::TOOBIG)) => StartError::new(
-            StartFailure::TooLong,
-            format!("arguments and environment of {what} {named:?} are longer than the kernel takes"),
-        ),
-        (Some(Step::Directory), _) => StartError::new(
-            StartFailure::WorkingDirectory,
-            format!("working directory {directory:?} cannot be entered: {error}"),
-        ),
-        (Some(Step::Groups | Step::Group | Step::User | Step::Verify), _) => StartError::new(
-            StartFailure::IdentityDenied,
-            format!("the agent may not run commands as {who:?}: {error}"),
-        ),
-        (Some(Step::Namespace), _) => StartError::new(
-            StartFailure::Namespace,
-            format!("the namespaces of the node cannot be entered: {error}"),
-        ),
-        (Some(Step::Session | Step::Script | Step::Exec), _) => {
-            StartError::new(StartFailure::Other, format!("{what} {named:?} could not be started: {error}"))
+            (Some(Step::Exec), Some(Errno::NOEXEC)) => StartError::new(
+                StartFailure::BadFormat,
+                format!(
+                    "{what} {named:?} has a format the kernel does not know (another architecture, or no #! line)"
+                ),
+            ),
+            (Some(Step::Exec), Some(Errno::TOOBIG)) => StartError::new(
+                StartFailure::TooLong,
+                format!("arguments and environment of {what} {named:?} are longer than the kernel takes"),
+            ),
+            (Some(Step::Directory), _) => StartError::new(
+                StartFailure::WorkingDirectory,
+                format!("working directory {directory:?} cannot be entered: {error}"),
+            ),
+            (Some(Step::Groups | Step::Group | Step::User | Step::Verify), _) => StartError::new(
+                StartFailure::IdentityDenied,
+                format!("the agent may not run commands as {who:?}: {error}"),
+            ),
+            (Some(Step::Namespace), _) => StartError::new(
+                StartFailure::Namespace,
+                format!("the namespaces of the node cannot be entered: {error}"),
+            ),
+            (Some(Step::Session | Step::Script | Step::Pipes | Step::Exec), _) => StartError::new(
+                StartFailure::Other,
+                format!("{what} {named:?} could not be started: {error}"),
+            ),
         }
     }
 }
@@ -233,6 +224,7 @@ fn explain(
 mod tests {
     use super::*;
     use std::io::BufRead;
+    use std::process::{Command, Stdio};
 
     /// Stands for the node's process 1, which not every machine shows: another process in namespaces of its own.
     #[test]
@@ -272,7 +264,7 @@ mod tests {
         let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here")).unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let stderr = stdout.try_clone().unwrap();
-        prepared.start(None, [stdout, stderr]).unwrap();
+        prepared.start(None, None, [stdout, stderr]).unwrap();
         let mut said = String::new();
         File::from(read).read_to_string(&mut said).unwrap();
         assert_eq!(said, "inner-node\n");

@@ -13,9 +13,9 @@ use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::OutputSummary;
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, join_supervisors};
 use super::clocks::Clocks;
-use super::entry::note;
+use super::entry::{Moved, note};
 use super::exit_record::{self, Why};
 use super::kill;
 use super::output::{Brought, HeldOpen, Output};
@@ -34,6 +34,9 @@ const KILLED_MS: u64 = 5_000;
 /// How often the kill is repeated meanwhile, milliseconds: a process may have been born between look and kill.
 const KILL_AGAIN_MS: u64 = 20;
 
+/// How long a command has run before its supervisor moves to the others, milliseconds.
+const MOVE_AFTER_MS: u64 = 200;
+
 /// A failure that leaves the Attempt without an exit record.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SuperviseError {
@@ -44,7 +47,11 @@ pub(super) enum SuperviseError {
 }
 
 /// Carries an Attempt to its end, unless it is another's or no longer to be started.
-pub(super) fn supervise(attempt: &AttemptDir, cgroup: Option<&Cgroup>) -> Result<(), SuperviseError> {
+pub(super) fn supervise(
+    attempt: &AttemptDir,
+    cgroup: Option<&Cgroup>,
+    moved: Moved,
+) -> Result<(), SuperviseError> {
     let lock = attempt.lock().map_err(SuperviseError::Journal)?;
     // Read under the lock: whoever had it before may have given the Attempt up, or carried it to its end.
     if lock.exit().map_err(SuperviseError::Journal)?.is_some()
@@ -53,7 +60,7 @@ pub(super) fn supervise(attempt: &AttemptDir, cgroup: Option<&Cgroup>) -> Result
         return Ok(());
     }
     let Some(accepted) = attempt.accepted().map_err(SuperviseError::Journal)? else { return Ok(()) };
-    let outcome = match begin(&lock, &accepted, cgroup) {
+    let outcome = match begin(&lock, &accepted, cgroup, moved) {
         Ok(mut supervision) => return supervision.carry_on(&lock, &accepted),
         Err(NotBegun::TooLate) => Outcome::StartTimedOut,
         Err(NotBegun::Cancelled) => Outcome::Cancelled,
@@ -103,6 +110,8 @@ struct Supervision<'a> {
     held_open: HeldOpen,
     /// What the last look at the pipes brought.
     pipes: Brought,
+    /// When to move to the other supervisors: not for a command that ends at once.
+    move_at: Option<u64>,
 }
 
 /// The tree is being ended.
@@ -118,6 +127,7 @@ fn begin<'a>(
     lock: &'a AttemptLock,
     accepted: &Accepted,
     cgroup: Option<&'a Cgroup>,
+    moved: Moved,
 ) -> Result<Supervision<'a>, NotBegun> {
     let attempt = lock.attempt();
     let system = |doing| move |source: io::Error| NotBegun::System(SuperviseError::System { doing, source });
@@ -146,7 +156,7 @@ fn begin<'a>(
     let cgroup_path = cgroup.map(|cgroup| cgroup.path().to_string_lossy().into_owned());
     let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: cgroup_path.clone() };
     lock.set_state(&starting).map_err(|e| failed("the start could not be noted")(&e))?;
-    let pid = prepared.start(stdin_end, outputs).map_err(NotBegun::Failed)?;
+    let pid = prepared.start(cgroup, stdin_end, outputs).map_err(NotBegun::Failed)?;
     clocks.started(boot_clock_ms());
     let started_at = host::wall_clock();
     let command = Pid::from_raw(pid).ok_or_else(|| {
@@ -178,6 +188,7 @@ fn begin<'a>(
         ending: None,
         held_open: HeldOpen::No,
         pipes: Brought::More,
+        move_at: (moved == Moved::NotYet).then(|| boot_clock_ms().saturating_add(MOVE_AFTER_MS)),
     })
 }
 
@@ -258,6 +269,11 @@ impl Supervision<'_> {
             // Its last words may have come after the last look.
             self.pipes = Brought::More;
         }
+        if self.move_at.is_some_and(|at| now >= at) {
+            self.move_at = None;
+            // Without it we live and end with the agent's own group.
+            let _ = join_supervisors();
+        }
         let room = self.output.room(now);
         if let Some(why) = self.should_end(now, room) {
             self.ending = Some(Ending { why, kill_at: self.clocks.kill_at(now), killed_at: None });
@@ -284,7 +300,7 @@ impl Supervision<'_> {
             Room::Open => None,
         };
         let drained = drained.filter(|_| stalled.is_none());
-        Next::Wait([deadline, drained, stalled].into_iter().flatten().min(), room)
+        Next::Wait([deadline, drained, stalled, self.move_at].into_iter().flatten().min(), room)
     }
 
     /// Whether nothing of the command's tree is left.
