@@ -12,8 +12,8 @@ use futures_util::StreamExt;
 use gateway::*;
 use sentinel_core::credit::CreditRules;
 use sentinel_operator::gateway::routes;
-use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::history::OutputSegment;
+use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::logs::{Follow, HubRules, LogReader};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{DropReason, LogControl, LogRecord};
@@ -256,7 +256,7 @@ async fn a_reader_that_stands_still_holds_nobody_up_and_misses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_get_every_byte_once_through_broken_sockets_and_an_archive_that_comes_and_goes() {
     const END: u64 = 600_000;
-    for seed in 1..=6_u64 {
+    for seed in 1..=4_u64 {
         // xorshift64: the same choices for the same seed.
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut any = move |below: u64| {
@@ -291,7 +291,7 @@ async fn readers_get_every_byte_once_through_broken_sockets_and_an_archive_that_
                 2 => door.open(),
                 _ => {
                     let size = 1 + any(30_000);
-                    let _ = tokio::time::timeout(Duration::from_millis(150), outpour.pour(to, size)).await;
+                    let _ = tokio::time::timeout(Duration::from_millis(60), outpour.pour(to, size)).await;
                 }
             }
         }
