@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sentinel_operator::metrics::Registry as Metrics;
 use sentinel_operator::server::tls::{TlsFiles, TlsSource};
-use sentinel_operator::server::{Exposure, Limits, Peer, Server};
+use sentinel_operator::server::{Exposure, Limits, Peer, Server, ServerError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -18,8 +18,12 @@ fn any() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
+async fn bind_at(addr: SocketAddr, exposure: Exposure, limits: Limits) -> Result<Server, ServerError> {
+    Server::bind("api", addr, exposure, limits, &Metrics::new()).await
+}
+
 async fn bind(limits: Limits) -> Server {
-    Server::bind("api", any(), Exposure::NO_PEOPLE, limits, &Metrics::new()).await.unwrap()
+    bind_at(any(), Exposure::NO_PEOPLE, limits).await.unwrap()
 }
 
 fn hurried() -> Limits {
@@ -43,30 +47,22 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 #[tokio::test]
 async fn an_address_that_others_can_reach_is_refused_while_nobody_is_authenticated() {
     for addr in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
-        let addr = addr.parse().unwrap();
-        let error = Server::bind("api", addr, Exposure::NO_PEOPLE, Limits::default(), &Metrics::new());
-        let said = error.await.unwrap_err().to_string();
+        let refused = bind_at(addr.parse().unwrap(), Exposure::NO_PEOPLE, Limits::default()).await;
+        let said = refused.unwrap_err().to_string();
         assert!(
             said.contains("only loopback addresses") && said.contains("no authentication of people"),
             "{said}"
         );
     }
-    let anywhere = Server::bind(
-        "gateway",
-        "0.0.0.0:0".parse().unwrap(),
-        Exposure::Anywhere,
-        Limits::default(),
-        &Metrics::new(),
-    );
-    assert_ne!(anywhere.await.unwrap().local_addr().port(), 0);
+    let anywhere = bind_at("0.0.0.0:0".parse().unwrap(), Exposure::Anywhere, Limits::default()).await;
+    assert_ne!(anywhere.unwrap().local_addr().port(), 0);
 }
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_an_error_and_not_a_panic() {
     let first = bind(Limits::default()).await;
-    let again =
-        Server::bind("api", first.local_addr(), Exposure::NO_PEOPLE, Limits::default(), &Metrics::new());
-    assert!(again.await.unwrap_err().to_string().contains("failed to listen on 127.0.0.1"));
+    let again = bind_at(first.local_addr(), Exposure::NO_PEOPLE, Limits::default()).await;
+    assert!(again.unwrap_err().to_string().contains("failed to listen on 127.0.0.1"));
 }
 
 #[tokio::test]
