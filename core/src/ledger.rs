@@ -69,8 +69,8 @@ pub struct Execution {
     pub archived: Option<Stage>,
     /// The agent answered an Inventory in which an Attempt that it once owned is missing.
     pub missing: bool,
-    /// A `Forget` went out for it.
-    pub forgotten: bool,
+    /// Its agent said that it owns it, and was not told to forget it since.
+    pub held: bool,
 }
 
 /// A message handed to a Session.
@@ -162,8 +162,8 @@ impl RunLedger {
         }
         let execution = self.executions.entry(report.attempt.node.clone()).or_default();
         execution.missing = false;
-        // Who still reports it has not forgotten it: the word was lost and is said again.
-        execution.forgotten = false;
+        // Who reports it has not forgotten it, whatever was said before.
+        execution.held = true;
         execution.learn(&report.state)
     }
 
@@ -189,6 +189,7 @@ impl RunLedger {
         if owned.contains(&attempt) {
             return;
         }
+        execution.held = false;
         match execution.known {
             // A `Start` handed to an older Session never arrived.
             Known::Nothing if execution.started.as_ref().is_some_and(|sent| sent.session != *session) => {
@@ -197,6 +198,22 @@ impl RunLedger {
             Known::Accepted | Known::Running(_) => execution.missing = true,
             _ => {}
         }
+    }
+
+    /// What agents own of this Run, with the stage that History holds: all that matters of it once its Task is gone.
+    pub fn into_strays(self) -> Vec<(Report, Option<Stage>)> {
+        let RunLedger { task, run, spec_hash, executions, .. } = self;
+        let stray = |(node, execution): (NodeName, Execution)| {
+            let state = match execution.known {
+                Known::Nothing | Known::Concluded(_) => return None,
+                Known::Accepted => ReportedState::Accepted,
+                Known::Running(running) => ReportedState::Running(running),
+                Known::Ended(ended) => ReportedState::Ended(ended),
+            };
+            let attempt = AttemptId { task: task.clone(), run, node, attempt: 1 };
+            Some((Report { attempt, spec_hash: spec_hash.clone(), state }, execution.archived))
+        };
+        executions.into_iter().filter_map(stray).collect()
     }
 
     /// History recalls an Execution, after a restart of the operator.
@@ -249,7 +266,7 @@ impl RunLedger {
 
     /// A `Forget` was handed to a Session.
     pub fn sent_forget(&mut self, node: &NodeName) {
-        self.executions.entry(node.clone()).or_default().forgotten = true;
+        self.executions.entry(node.clone()).or_default().held = false;
     }
 
     /// The operator concludes how an Execution ended. What an agent said stands against it.
@@ -305,8 +322,9 @@ impl Execution {
         let before = self.known.clone();
         match (&self.known, state) {
             (Known::Ended(_), _) => {}
+            // Evidence of a command that ran stands above every conclusion.
             (Known::Concluded(ours), ReportedState::Ended(theirs))
-                if matches!(ours.outcome, Outcome::Lost { .. }) =>
+                if matches!(ours.outcome, Outcome::Lost { .. }) || theirs.started_at.is_some() =>
             {
                 self.known = Known::Ended(theirs.clone());
                 self.archived = None;

@@ -12,18 +12,20 @@
 //!
 //! In reading order:
 
-pub mod moment;
-pub mod plan;
-pub mod targets;
-pub mod ledger;
-pub mod status;
-pub mod trigger;
-pub mod rollout;
-pub mod conditions;
-pub mod settle;
-pub mod stray;
-pub mod reconcile;
-pub mod lease;
-pub mod recovery;
 pub mod agent;
+pub mod conditions;
+pub mod credit;
+pub mod lease;
+pub mod ledger;
+pub mod moment;
 pub mod outflow;
+pub mod plan;
+pub mod reconcile;
+pub mod recovery;
+pub mod rollout;
+pub mod settle;
+pub mod status;
+pub mod stray;
+pub mod tail;
+pub mod targets;
+pub mod trigger;

@@ -72,6 +72,16 @@ pub struct Turn {
     /// Before which position; a record that reaches over it is to be cut by [`before`].
     pub until: u64,
     hints: u64,
+    connection: u64,
+}
+
+/// Whether what was read is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// It is.
+    Due,
+    /// It was read for an earlier connection, and will be read again.
+    Outdated,
 }
 
 /// The flows of one agent.
@@ -80,6 +90,8 @@ pub struct Outflow {
     flows: BTreeMap<AttemptId, Flow>,
     /// Whose turn was last.
     last: Option<AttemptId>,
+    /// Counts connections, so that what was read for one is not sent on the next.
+    connection: u64,
 }
 
 impl Outflow {
@@ -144,6 +156,11 @@ impl Outflow {
         self.flows.remove(attempt);
     }
 
+    /// Whether the Attempt still has output that is not archived, or may come to have some.
+    pub fn knows(&self, attempt: &AttemptId) -> bool {
+        self.flows.contains_key(attempt)
+    }
+
     /// Whether a connection is needed.
     pub fn has_work(&self) -> bool {
         self.flows.values().any(Flow::has_work)
@@ -157,6 +174,7 @@ impl Outflow {
 
     /// The connection is gone, and the operator's word with it: the next one may be another operator.
     pub fn disconnected(&mut self) {
+        self.connection += 1;
         for flow in self.flows.values_mut() {
             flow.opening = Opening::Unsaid;
             flow.granted = 0;
@@ -202,6 +220,7 @@ impl Outflow {
 
     /// Whose turn it is: one after the other, so that nobody's flood keeps another's line waiting.
     pub fn turn(&mut self) -> Option<Turn> {
+        let connection = self.connection;
         let sendable = |(attempt, flow): (&AttemptId, &Flow)| {
             let ready =
                 flow.opening == Opening::Open && flow.unread == Unread::Maybe && flow.next < flow.granted;
@@ -210,6 +229,7 @@ impl Outflow {
                 from: flow.next,
                 until: flow.granted,
                 hints: flow.hints,
+                connection,
             })
         };
         let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -219,21 +239,26 @@ impl Outflow {
         Some(turn)
     }
 
-    /// Records up to here were handed to the connection.
-    pub fn sent(&mut self, turn: &Turn, until: u64) {
-        if let Some(flow) = self.flows.get_mut(&turn.attempt) {
-            flow.fresh = false;
-            flow.next = flow.next.max(until);
-            if flow.end.is_some_and(|end| flow.next >= end) {
-                flow.unread = Unread::None;
-            }
+    /// Records up to here are handed to the connection. Refused when they were read for an earlier connection or for
+    /// an Attempt that is gone: then they must not be sent.
+    pub fn send(&mut self, turn: &Turn, until: u64) -> Sending {
+        if turn.connection != self.connection {
+            return Sending::Outdated;
         }
+        let Some(flow) = self.flows.get_mut(&turn.attempt) else { return Sending::Outdated };
+        flow.fresh = false;
+        flow.next = flow.next.max(until);
+        if flow.end.is_some_and(|end| flow.next >= end) {
+            flow.unread = Unread::None;
+        }
+        Sending::Due
     }
 
     /// Nothing was there to be read.
     pub fn nothing_there(&mut self, turn: &Turn) {
         if let Some(flow) = self.flows.get_mut(&turn.attempt)
             && flow.hints == turn.hints
+            && turn.connection == self.connection
         {
             flow.unread = Unread::None;
         }
@@ -283,7 +308,7 @@ mod tests {
         outflow.wrote(&id(1));
         outflow.openings();
         let turn = outflow.turn().unwrap();
-        outflow.sent(&turn, 10);
+        assert_eq!(outflow.send(&turn, 10), Sending::Due);
         assert_eq!(outflow.turn(), None);
         assert_eq!(outflow.credit(&id(1), 25, 0), None);
         assert_eq!(outflow.turn().map(|turn| (turn.from, turn.until)), Some((10, 25)));
@@ -296,7 +321,7 @@ mod tests {
         outflow.wrote(&id(1));
         outflow.openings();
         let turn = outflow.turn().unwrap();
-        outflow.sent(&turn, 80);
+        outflow.send(&turn, 80);
         assert_eq!(outflow.credit(&id(1), 100, 30), Some(30));
         outflow.disconnected();
         assert_eq!(outflow.openings(), [LogControl::Open { attempt: id(1), oldest: 30 }]);
@@ -312,7 +337,7 @@ mod tests {
         outflow.wrote(&id(1));
         outflow.openings();
         let turn = outflow.turn().unwrap();
-        outflow.sent(&turn, 7);
+        outflow.send(&turn, 7);
         outflow.ended(&id(1), 7);
         assert!(outflow.has_work(), "sent is not archived");
         assert_eq!(outflow.waiting(), 7);
@@ -355,6 +380,20 @@ mod tests {
         outflow.openings();
         assert_eq!(outflow.credit(&id(1), 50, 0), None);
         assert_eq!(outflow.turn().unwrap().until, 100);
+    }
+
+    #[test]
+    fn what_was_read_for_an_earlier_connection_is_not_sent() {
+        let mut outflow = Outflow::new();
+        outflow.begin(id(1), 100);
+        outflow.wrote(&id(1));
+        outflow.openings();
+        let turn = outflow.turn().unwrap();
+        outflow.disconnected();
+        outflow.openings();
+        outflow.credit(&id(1), 100, 0);
+        assert_eq!(outflow.send(&turn, 50), Sending::Outdated);
+        assert_eq!(outflow.turn().map(|turn| turn.from), Some(0));
     }
 
     #[test]

@@ -20,14 +20,14 @@ use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, Stage};
 
 use crate::conditions::{self, Archive, Condition, Doing};
-use crate::ledger::{Execution, Known, RunLedger, RunStage, never_started};
+use crate::ledger::{Execution, Known, Origin, RunLedger, RunStage, never_started};
 use crate::moment::{Moment, Now};
 use crate::plan::{Starts, TaskPlan};
 use crate::rollout::{self, AgentFacts, Circumstances, Recall, Step, earlier};
 use crate::settle;
 use crate::status::{
-    self, Counts, Handled, MAX_RECENT, NodeStatus, Reach, Recorded, RollUp, RunRecord, RunSummary, Trigger,
-    Verdict,
+    self, Counts, Handled, MAX_RECENT, NodeStatus, Reach, Recorded, RollUp, RunRecord, RunSummary, Stopping,
+    Trigger, Verdict,
 };
 use crate::targets::{self, NodeFacts};
 use crate::trigger::{self, Abandon, Requests};
@@ -58,6 +58,9 @@ pub struct Observed<'a> {
     pub finalizer: Finalizer,
     /// Since when this operator leads.
     pub leading_since: Moment,
+    /// The highest Run number of this Task that an Inventory or History shows: after a cluster was restored from an
+    /// older state, new Runs are numbered above what has already been.
+    pub highest_run: RunNumber,
 }
 
 /// Whether a Task is being deleted.
@@ -195,7 +198,7 @@ fn begin(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -
     let targets = targets::choose(&plan.targets, observed.nodes);
     let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
     let last = observed.recorded.run.as_ref();
-    let number = last.map_or(RunNumber(1), |run| run.number.next());
+    let number = last.map_or(observed.highest_run, |run| run.number.max(observed.highest_run)).next();
     let mut run = RunRecord {
         number,
         trigger,
@@ -289,9 +292,15 @@ fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     let (run, rolled) = corrected(observed, last);
     let (_, handled) = trigger::cancel_asked(last, observed.requests, &observed.recorded.handled);
     let mut actions = Vec::new();
-    if observed.ledger.record() != Some(&run) && rolled.is_some() {
+    let noted = observed.ledger.record();
+    // Somebody else may have ended it: a leader that did not know yet that it was deposed.
+    let unnoted =
+        observed.ledger.run() == run.number && noted.is_none_or(|record| record.finished_at.is_none());
+    if unnoted || (noted != Some(&run) && rolled.is_some()) {
         actions.push(Action::ArchiveRun(Box::new(run.clone())));
     }
+    let (unfinished, wake_at) = conclude_again(plan, observed, last, now);
+    actions.extend(unfinished);
     let settled = settle::settle(observed.ledger, observed.agent);
     actions.extend(settled.actions);
     let expires = plan
@@ -316,8 +325,32 @@ fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
         freeze: None,
         write: Write::Soon,
         actions,
-        wake_at: expires.filter(|left| *left > 0).map(|left| now.moment.plus(left)),
+        wake_at: earlier(wake_at, expires.filter(|left| *left > 0).map(|left| now.moment.plus(left))),
     }
+}
+
+/// An operator before this one ended the Run and died before its own conclusions were archived: what neither History
+/// nor an agent knows of is concluded again, so that every target has its Outcome.
+fn conclude_again(
+    plan: &TaskPlan,
+    observed: &Observed<'_>,
+    last: &RunRecord,
+    now: Now,
+) -> (Vec<Action>, Option<Moment>) {
+    let ledger = observed.ledger;
+    if ledger.run() != last.number || ledger.origin() == Origin::Begun || observed.recall == Recall::Pending {
+        return (Vec::new(), None);
+    }
+    let circumstances = Circumstances {
+        plan,
+        ledger,
+        // What still runs there was given up and may finish: its result corrects the record.
+        stopping: last.stopping.or(Some(Stopping::SupersededFinish)),
+        recall: observed.recall,
+        leading_since: observed.leading_since,
+        now: now.moment,
+    };
+    steps(&circumstances, observed, now)
 }
 
 /// A Run is due and starts are held back.

@@ -1,6 +1,6 @@
 //! Which targets of a Run are started now, and which are given up.
 
-use sentinel_protocol::ids::{NodeName, SessionId};
+use sentinel_protocol::ids::{NodeName, RunNumber, SessionId};
 use sentinel_protocol::limits::DEAD_AFTER_MS;
 use sentinel_protocol::outcome::{LostReason, Outcome};
 
@@ -19,6 +19,15 @@ pub struct AgentFacts {
     pub session: Option<SessionId>,
     /// When this operator last heard of it, Heartbeat or otherwise.
     pub last_heard: Option<Moment>,
+    /// The highest Run of this Task of which the agent has a living Attempt.
+    pub living: Option<RunNumber>,
+}
+
+impl AgentFacts {
+    /// Whether a command of another Run of the Task lives there: two Runs are never on a node at once.
+    fn is_busy_for(&self, run: RunNumber) -> bool {
+        self.living.is_some_and(|living| living != run)
+    }
 }
 
 /// Whether the ledger holds all that History knows of a Run that was taken over.
@@ -149,7 +158,7 @@ fn waiting(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slo
     if c.now >= deadline {
         return never_sent(c, agent, Conclusion::StartTimedOut, deadline);
     }
-    if agent.session.is_some() && slot {
+    if agent.session.is_some() && slot && !agent.is_busy_for(c.ledger.run()) {
         look.steps.push(Step::Start { start_ms: deadline.since(c.now) });
         look.wake_at = Some(c.now.plus(SAY_AGAIN_MS));
     } else {

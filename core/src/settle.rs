@@ -57,8 +57,7 @@ pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Se
     let mut settled = Settled::Yes;
     for (node, execution) in ledger.executions().filter(|(_, execution)| execution.is_over()) {
         // Only what an agent may hold needs forgetting; one that is away is told after its next Inventory.
-        let held = !execution.forgotten && matches!(execution.known, Known::Ended(_));
-        if held && agent(node).session.is_some() {
+        if execution.held && agent(node).session.is_some() {
             settled = Settled::No;
             actions.push(Action::Forget(ledger.attempt(node)));
         }

@@ -10,6 +10,8 @@ pub enum Owner {
     Gone,
     /// It is at this Run.
     AtRun(RunNumber),
+    /// It is at the Run of this very number, for another spec: the cluster was restored from an older state.
+    OtherSpec,
 }
 
 /// What becomes of a stray Attempt.
@@ -26,9 +28,12 @@ pub enum Fate {
 /// What becomes of a stray Attempt: nothing is forgotten before it is archived, and nothing runs for nobody.
 pub fn judge(run: RunNumber, stage: Stage, archived: Option<Stage>, owner: Owner) -> Fate {
     match owner {
-        // A number from the future is a cluster restored from an older state; numbers rise above it, nothing is lost.
-        Owner::AtRun(current) if run >= current => Fate::Keep,
-        Owner::Gone | Owner::AtRun(_) => match stage {
+        Owner::AtRun(current) if run == current => Fate::Keep,
+        // A number from the future is a cluster restored from an older state. What runs may finish; numbers rise above
+        // it, and no Start of another Run reaches its node before it has.
+        Owner::AtRun(current) if run > current && stage != Stage::Ended => Fate::Keep,
+        Owner::OtherSpec if stage != Stage::Ended => Fate::Keep,
+        Owner::Gone | Owner::AtRun(_) | Owner::OtherSpec => match stage {
             Stage::Ended if archived == Some(Stage::Ended) => Fate::Forget,
             Stage::Ended => Fate::Keep,
             Stage::Accepted | Stage::Running => Fate::Cancel,
@@ -52,5 +57,13 @@ mod tests {
         assert_eq!(judge(RunNumber(1), Stage::Running, None, Owner::Gone), Fate::Cancel);
         assert_eq!(judge(RunNumber(1), Stage::Accepted, None, Owner::AtRun(RunNumber(2))), Fate::Cancel);
         assert_eq!(judge(RunNumber(2), Stage::Running, None, Owner::AtRun(RunNumber(2))), Fate::Keep);
+    }
+
+    #[test]
+    fn an_attempt_from_before_a_restored_backup_may_finish_and_is_forgotten_once_archived() {
+        let current = Owner::AtRun(RunNumber(1));
+        assert_eq!(judge(RunNumber(2), Stage::Running, None, current), Fate::Keep);
+        assert_eq!(judge(RunNumber(2), Stage::Ended, None, current), Fate::Keep);
+        assert_eq!(judge(RunNumber(2), Stage::Ended, Some(Stage::Ended), current), Fate::Forget);
     }
 }

@@ -1,9 +1,11 @@
 //! The log socket's brain against an operator and a disk that are plain values: whatever is lost on the way, every
 //! byte arrives once and in order, and none goes beyond what was granted.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use bytes_of::{record, written};
 use proptest::prelude::*;
-use sentinel_core::outflow::{Outflow, before};
+use sentinel_core::outflow::{Outflow, Sending, Turn, before};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogControl;
 
@@ -56,6 +58,7 @@ enum Op {
     Send { count: usize },
     Credit { n: usize, more: u64 },
     Archive { n: usize },
+    Read,
     Cut,
     OperatorRestart,
 }
@@ -68,6 +71,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (1..5usize).prop_map(|count| Op::Send { count }),
         4 => (n.clone(), 0..30u64).prop_map(|(n, more)| Op::Credit { n, more }),
         3 => n.prop_map(|n| Op::Archive { n }),
+        2 => Just(Op::Read),
         1 => Just(Op::Cut),
         1 => Just(Op::OperatorRestart),
     ]
@@ -78,6 +82,8 @@ struct Model {
     disk: [u64; ATTEMPTS],
     ended: [bool; ATTEMPTS],
     received: [Received; ATTEMPTS],
+    /// A read that is under way.
+    reading: Option<Turn>,
 }
 
 impl Model {
@@ -85,7 +91,7 @@ impl Model {
         let mut outflow = Outflow::new();
         (0..ATTEMPTS).for_each(|n| outflow.begin(id(n), 10));
         let received = std::array::from_fn(|_| Received { granted: 10, ..Received::default() });
-        Self { outflow, disk: [0; ATTEMPTS], ended: [false; ATTEMPTS], received }
+        Self { outflow, disk: [0; ATTEMPTS], ended: [false; ATTEMPTS], received, reading: None }
     }
 
     fn credit(&mut self, n: usize) {
@@ -101,16 +107,20 @@ impl Model {
             self.received[n].opened = true;
             self.credit(n);
         }
-        let Some(turn) = self.outflow.turn() else { return };
+        let turn = self.reading.take().or_else(|| self.outflow.turn());
+        let Some(turn) = turn else { return };
         let n = turn.attempt.run.0 as usize - 1;
-        assert!(self.received[n].opened, "a record before its Open");
         let len = (self.disk[n].saturating_sub(turn.from)).min(7 - turn.from % 7);
         if len == 0 {
             return self.outflow.nothing_there(&turn);
         }
         let record = before(record(n, turn.from, len), turn.until).unwrap();
         let end = record.end();
+        if self.outflow.send(&turn, end) == Sending::Outdated {
+            return;
+        }
         let r = &mut self.received[n];
+        assert!(r.opened, "a record before its Open");
         assert!(end <= r.granted, "{end} is beyond the granted {}", r.granted);
         assert!(record.head.position <= r.upto, "a hole that nobody declared");
         for (at, byte) in (record.head.position..).zip(record.data.iter()) {
@@ -120,7 +130,6 @@ impl Model {
             assert_eq!(record.data.len() as u64, record.head.len);
         }
         r.upto = r.upto.max(end);
-        self.outflow.sent(&turn, end);
     }
 
     fn cut(&mut self) {
@@ -147,6 +156,7 @@ impl Model {
                 self.received[n].archived = self.received[n].upto;
                 self.credit(n);
             }
+            Op::Read => self.reading = self.reading.take().or_else(|| self.outflow.turn()),
             Op::Cut => self.cut(),
             Op::OperatorRestart => {
                 self.cut();

@@ -452,6 +452,14 @@ fn a_new_leader_learns_from_the_agents_what_runs_and_starts_only_the_rest() {
 }
 
 #[test]
+fn runs_are_numbered_above_all_that_an_inventory_or_history_shows() {
+    let mut world = World::new(plan(), &["a"]);
+    world.highest_run = RunNumber(41);
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(42));
+}
+
+#[test]
 fn status_lists_at_most_a_hundred_nodes_and_counts_all() {
     let names: Vec<String> = (0..150).map(|n| format!("n{n:03}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -1,13 +1,65 @@
 //! The node agent, and (re-executed) the supervisor of one Attempt.
 
+use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
-use sentinel_node_agent::supervisor;
+use clap::{CommandFactory, Parser};
+use sentinel_node_agent::config::{AgentConfig, Cli, Command, RunArgs};
+use sentinel_node_agent::{health, run, supervisor, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     // Before any thread or runtime exists.
     if supervisor::is_requested() {
         return supervisor::main();
     }
-    ExitCode::FAILURE
+    let cli = Cli::parse();
+    let done = match (cli.command, cli.run) {
+        (Some(Command::Health { state_dir }), _) => health::health(&state_dir).map_err(Into::into),
+        (None, Some(args)) => be_the_agent(&args),
+        (None, None) => {
+            let _ = Cli::command().print_help();
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn be_the_agent(args: &RunArgs) -> Result<(), Box<dyn Error>> {
+    telemetry::init(&args.log, args.log_format)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let node = args.node_name.as_deref().unwrap_or("-");
+        tracing::info!(node, operator = %args.operator_url, version = env!("CARGO_PKG_VERSION"), "agent begins");
+        run::run(AgentConfig::from(args), Box::pin(shutdown)).await?;
+        tracing::info!("agent ends; commands live on");
+        Ok(())
+    })
+}
+
+/// The error and what it rests on, in one line on standard error.
+fn say(error: &dyn Error) {
+    let mut text = format!("node-agent: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -139,7 +139,11 @@ async fn swap(
     let lease = lease_of(name, record, read.as_ref());
     let params = PostParams::default();
     let write = async {
-        if read.is_some() { api.replace(name, &params, &lease).await } else { api.create(&params, &lease).await }
+        if read.is_some() {
+            api.replace(name, &params, &lease).await
+        } else {
+            api.create(&params, &lease).await
+        }
     };
     match timeout(CALL_WITHIN, write).await {
         Ok(Ok(written)) => {

@@ -93,7 +93,7 @@ impl Agent {
             Event::Replayed { seen, unreadable } => self.replayed(seen, unreadable, now, out),
             Event::Connected { epoch } => self.connected(epoch, now, out),
             Event::Disconnected => self.disconnected(),
-            Event::Received { message, facts } => self.received(message, facts, now, out),
+            Event::Received { message, facts } => self.received(message, &facts, now, out),
             Event::Recorded { attempt } => self.recorded(&attempt, now, out),
             Event::NotRecorded { attempt, why } => self.not_recorded(&attempt, why, out),
             Event::LaunchFailed { attempt, message } => self.launch_failed(&attempt, message, now, out),
@@ -178,10 +178,10 @@ impl Agent {
         self.refused.clear();
     }
 
-    fn received(&mut self, message: ToAgent, facts: Facts, now: Now, out: &mut Vec<Effect>) {
+    fn received(&mut self, message: ToAgent, facts: &Facts, now: Now, out: &mut Vec<Effect>) {
         match message {
-            ToAgent::Start(start) => self.start(start, &facts, now, out),
-            ToAgent::Cancel(cancel) => self.cancel(cancel, &facts, now, out),
+            ToAgent::Start(start) => self.start(start, facts, now, out),
+            ToAgent::Cancel(cancel) => self.cancel(cancel, facts, now, out),
             ToAgent::Ack(ack) => self.ack(ack, out),
             ToAgent::Forget(forget) => self.forget(forget, out),
             ToAgent::Welcome(_) | ToAgent::Refuse(_) => {

@@ -104,6 +104,7 @@ pub struct World {
     pub recall: Recall,
     pub archive: Archive,
     pub leading_since: Moment,
+    pub highest_run: RunNumber,
     pub now: Moment,
     pub status: Option<Status>,
     /// Everything that was asked for, in order.
@@ -129,6 +130,7 @@ impl World {
             recall: Recall::Done,
             archive: Archive::Current,
             leading_since: Moment(0),
+            highest_run: RunNumber(0),
             now: Moment(1_000),
             status: None,
             log: vec![],
@@ -146,7 +148,7 @@ impl World {
     pub fn connect(&mut self, name: &str) -> SessionId {
         self.sessions += 1;
         let session = SessionId::new(format!("s{}", self.sessions)).unwrap();
-        let facts = AgentFacts { session: Some(session.clone()), last_heard: Some(self.now) };
+        let facts = AgentFacts { session: Some(session.clone()), last_heard: Some(self.now), living: None };
         self.agents.insert(node(name), facts);
         session
     }
@@ -200,6 +202,7 @@ impl World {
             lifecycle: self.lifecycle,
             finalizer: self.finalizer,
             leading_since: self.leading_since,
+            highest_run: self.highest_run,
         };
         decide(&self.plan, &observed, self.now())
     }

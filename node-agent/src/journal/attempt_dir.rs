@@ -78,12 +78,16 @@ impl AttemptDir {
     /// When the disk cannot be read. A damaged record is no error but [`Loaded::Corrupt`].
     pub fn load(&self) -> Result<Loaded, JournalError> {
         let entry = || {
-            let corrupt =
-                || JournalError::Corrupt { path: self.file(REQUEST), why: "it is missing".to_owned() };
+            let corrupt = |why| JournalError::Corrupt { path: self.file(REQUEST), why };
             // The exit record is read before the state: the supervisor writes them in the other order.
             let exit = self.exit()?;
+            let accepted = self.accepted()?.ok_or_else(|| corrupt("it is missing".to_owned()))?;
+            let of = accepted.start.attempt.directory_name();
+            if of != self.name() {
+                return Err(corrupt(format!("it is the request of attempt {of}")));
+            }
             Ok(Entry {
-                accepted: self.accepted()?.ok_or_else(corrupt)?,
+                accepted,
                 state: self.state()?,
                 cancel_requested: self.is_cancel_requested(),
                 exit,

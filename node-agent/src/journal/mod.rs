@@ -34,6 +34,7 @@ mod state_dir;
 mod tombstones;
 mod watch;
 
+pub(crate) use attempt_dir::SUPERVISOR_LOG;
 pub use attempt_dir::{AttemptDir, AttemptLock, Verdict};
 pub use entry::{Abandonment, Accepted, AttemptState, Delivery, Entry, Loaded, Tombstone};
 pub use error::JournalError;

@@ -1,7 +1,9 @@
 //! What can go wrong with the Spool.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::journal::JournalError;
 
 /// A failure of the Spool.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +18,13 @@ pub enum SpoolError {
         /// What the system said.
         source: io::Error,
     },
-    /// The Attempt's exit record is unreadable.
-    #[error(transparent)]
-    Journal(#[from] crate::journal::JournalError),
+    /// The Attempt's exit record could not be read.
+    #[error("failed to read the exit record of the attempt")]
+    Exit(#[source] JournalError),
+}
+
+impl SpoolError {
+    pub(crate) fn io(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Io { doing, path: path.to_owned(), source: source.into() }
+    }
 }

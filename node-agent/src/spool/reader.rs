@@ -1,42 +1,287 @@
-//! Reads the Spool.
+//! Reads the Spool; the agent's side.
 
-use sentinel_protocol::log::LogRecord;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use bytes::{Bytes, BytesMut};
+use sentinel_protocol::limits::MAX_RECORD_DATA;
+use sentinel_protocol::log::{DropReason, LogRecord};
+use sentinel_protocol::to_operator::Ended;
 
 use super::SpoolError;
+use super::drops;
+use super::entries::{Entry, Kind, delete, list};
+use super::place::Place;
+use super::segment::{self, Decoded, HEAD_LEN, HEADER_LEN};
 use crate::journal::AttemptDir;
+
+/// Most that is read from a segment at once.
+const CHUNK: usize = 1 << 20;
+/// What a record counts beside its data, so that many small ones do not make an answer huge.
+const RECORD_COST: usize = 64;
 
 /// Reads the output of one Attempt while its supervisor writes it, and afterwards.
 #[derive(Debug)]
-pub struct Reader {}
+pub struct Reader {
+    attempt: AttemptDir,
+    log: PathBuf,
+    exit: Option<Ended>,
+    cursor: Option<Cursor>,
+    /// Behind the last record that was given out.
+    last: Place,
+}
+
+/// A segment that is open, and the next record in it.
+#[derive(Debug)]
+struct Cursor {
+    entry: Entry,
+    file: File,
+    start: Place,
+    place: Place,
+    offset: u64,
+}
+
+/// Records on their way out.
+struct Batch {
+    from: u64,
+    room: usize,
+    records: Vec<LogRecord>,
+}
+
+impl Batch {
+    fn push(&mut self, record: LogRecord) {
+        if let Some(record) = record.from_position(self.from) {
+            self.room = self.room.saturating_sub(record.data.len() + RECORD_COST);
+            self.records.push(record);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.room == 0 && !self.records.is_empty()
+    }
+}
+
+/// How an attempt to read went.
+enum Pass {
+    /// As far as there was something, or room for it.
+    Done(Place),
+    /// A file went away between listing and opening it.
+    Again,
+}
 
 impl Reader {
     /// Opens the Spool of an Attempt.
     ///
     /// # Errors
-    /// When the folder cannot be read.
-    pub fn open(_attempt: &AttemptDir) -> Result<Self, SpoolError> {
-        Ok(Self {})
+    /// When its folder cannot be read.
+    pub fn open(attempt: &AttemptDir) -> Result<Self, SpoolError> {
+        let log = attempt.log();
+        list(&log)?;
+        Ok(Self { attempt: attempt.clone(), log, exit: None, cursor: None, last: Place::default() })
     }
 
-    /// The first position that is still there (a hole counts).
-    pub fn oldest(&self) -> u64 {
-        0
+    /// The first position that is still on the node (a hole counts). 0 when nothing was written yet; the end of the
+    /// log when all of it was released.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn oldest(&mut self) -> Result<u64, SpoolError> {
+        self.look_for_exit()?;
+        let first = list(&self.log)?.first().map(|entry| entry.position);
+        Ok(first.unwrap_or_else(|| self.exit.as_ref().map_or(0, |exit| exit.output.end)))
     }
 
-    /// Records from this position on, of about `max_bytes` data in all (at least one record when there is one).
-    /// Empty means *not yet*; when the Attempt has ended and `from` is `output.end`, it means the end.
+    /// Records from this position on, of about `max_bytes` in all, at least one if there is one. The first is cut so
+    /// that it begins at `from`; it begins later only where earlier output was released. Empty means *not yet*, or,
+    /// when the Attempt has ended and `from` is its `output.end`, the end.
     ///
     /// # Errors
     /// When the disk cannot be read. A damaged record is no error but a hole.
-    pub fn read(&mut self, _from: u64, _max_bytes: usize) -> Result<Vec<LogRecord>, SpoolError> {
-        Ok(Vec::new())
+    pub fn read(&mut self, from: u64, max_bytes: usize) -> Result<Vec<LogRecord>, SpoolError> {
+        let mut batch = Batch { from, room: max_bytes.max(1), records: Vec::new() };
+        // A file that was listed is gone only when it was released or dropped meanwhile, which cannot go on for ever
+        // between two looks; the next call looks again.
+        for _ in 0..4 {
+            match self.pass(&mut batch)? {
+                Pass::Done(last) => {
+                    self.last = last;
+                    break;
+                }
+                Pass::Again if batch.records.is_empty() => {}
+                Pass::Again => break,
+            }
+        }
+        Ok(batch.records)
     }
 
-    /// Everything before this position is archived: segments that lie wholly before it are deleted.
+    /// Everything before this position is archived: files that lie wholly before it are deleted.
     ///
     /// # Errors
     /// When one cannot be deleted.
-    pub fn release(&self, _position: u64) -> Result<(), SpoolError> {
+    pub fn release(&mut self, position: u64) -> Result<(), SpoolError> {
+        self.look_for_exit()?;
+        let entries = list(&self.log)?;
+        for (at, entry) in entries.iter().enumerate() {
+            // The last one is being written, until the Attempt has ended.
+            let next = entries.get(at + 1).map(|next| next.position);
+            let end = next.or_else(|| self.exit.as_ref().map(|exit| exit.output.end));
+            if end.is_some_and(|end| end <= position) {
+                delete(&self.log, *entry)?;
+            }
+        }
         Ok(())
     }
+
+    fn look_for_exit(&mut self) -> Result<(), SpoolError> {
+        if self.exit.is_none() {
+            self.exit = self.attempt.exit().map_err(SpoolError::Exit)?;
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, batch: &mut Batch) -> Result<Pass, SpoolError> {
+        // In this order: when the exit record is there, the list is final.
+        self.look_for_exit()?;
+        let entries = list(&self.log)?;
+        let from = batch.from;
+        let mut place = match from {
+            0 => Some(Place::default()),
+            _ => Some(self.last).filter(|last| last.position == from),
+        };
+        let first = entries.partition_point(|entry| entry.position <= from).saturating_sub(1);
+        for entry in entries.get(first..).unwrap_or_default() {
+            let behind = match entry.kind {
+                Kind::Drop => self.read_drops(*entry, place, batch)?,
+                Kind::Segment => match self.enter(*entry, from)? {
+                    Entered::Gone => return Ok(Pass::Again),
+                    Entered::Unreadable => None,
+                    // A segment whose lengths were noted as dropped, and which is about to be deleted.
+                    Entered::At(start) if place.is_some_and(|p| p.position > start.position.max(from)) => {
+                        None
+                    }
+                    Entered::At(start) => {
+                        fill_gap(place, &start, batch);
+                        Some(self.read_segment(batch)?)
+                    }
+                },
+            };
+            place = behind.or(place);
+            if batch.is_full() {
+                return Ok(Pass::Done(place.unwrap_or_default()));
+            }
+        }
+        if let (Some(exit), Some(place)) = (&self.exit, &mut place) {
+            let offsets = [exit.output.stdout.bytes, exit.output.stderr.bytes];
+            let end = Place { position: exit.output.end, offsets };
+            if fill_gap(Some(*place), &end, batch) {
+                *place = end;
+            }
+        }
+        Ok(Pass::Done(place.unwrap_or(self.last)))
+    }
+
+    fn read_drops(
+        &self,
+        entry: Entry,
+        mut place: Option<Place>,
+        batch: &mut Batch,
+    ) -> Result<Option<Place>, SpoolError> {
+        for dropped in drops::read(&entry.path(&self.log))? {
+            fill_gap(place, &dropped.start(), batch);
+            let mut at = dropped.start();
+            for hole in dropped.holes() {
+                if batch.is_full() {
+                    return Ok(Some(at));
+                }
+                at = at.after(hole.head.stream, hole.head.len);
+                batch.push(hole);
+            }
+            place = Some(at);
+        }
+        Ok(place)
+    }
+
+    /// Opens a segment, unless it is open and `from` lies behind what was read of it.
+    fn enter(&mut self, entry: Entry, from: u64) -> Result<Entered, SpoolError> {
+        if let Some(cursor) = &self.cursor
+            && cursor.entry == entry
+            && (cursor.place.position <= from || cursor.offset == HEADER_LEN as u64)
+        {
+            return Ok(Entered::At(cursor.start));
+        }
+        self.cursor = None;
+        let path = entry.path(&self.log);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Entered::Gone),
+            Err(error) => return Err(SpoolError::io("open", &path, error)),
+        };
+        let mut header = [0; HEADER_LEN];
+        let filled =
+            segment::read_full(&file, &mut header, 0).map_err(|e| SpoolError::io("read", &path, e))?;
+        let start =
+            segment::decode_header(&header[..filled]).filter(|start| start.position == entry.position);
+        let Some(start) = start else { return Ok(Entered::Unreadable) };
+        self.cursor = Some(Cursor { entry, file, start, place: start, offset: HEADER_LEN as u64 });
+        Ok(Entered::At(start))
+    }
+
+    /// Gives out records of the open segment until the batch is full or no good record follows.
+    fn read_segment(&mut self, batch: &mut Batch) -> Result<Place, SpoolError> {
+        let Some(cursor) = &mut self.cursor else { return Ok(self.last) };
+        let path = cursor.entry.path(&self.log);
+        let failed = |e| SpoolError::io("read", &path, e);
+        while !batch.is_full() {
+            let len = cursor.file.metadata().map_err(failed)?.len();
+            let want = batch.room.clamp(HEAD_LEN + MAX_RECORD_DATA, CHUNK);
+            let want = usize::try_from(len.saturating_sub(cursor.offset)).unwrap_or(want).min(want);
+            let mut buffer = BytesMut::zeroed(want);
+            let filled = segment::read_full(&cursor.file, &mut buffer, cursor.offset).map_err(failed)?;
+            buffer.truncate(filled);
+            let chunk = buffer.freeze();
+            let taken = cursor.decode_chunk(&chunk, batch);
+            if taken == 0 {
+                break;
+            }
+        }
+        Ok(cursor.place)
+    }
+}
+
+/// What became of the wish to open a segment.
+enum Entered {
+    /// It is open and begins here.
+    At(Place),
+    /// It has no good header (yet).
+    Unreadable,
+    /// It was deleted.
+    Gone,
+}
+
+impl Cursor {
+    /// Takes good records from the front of `chunk`; returns the bytes taken.
+    fn decode_chunk(&mut self, chunk: &Bytes, batch: &mut Batch) -> usize {
+        let mut at = 0;
+        while !batch.is_full()
+            && let Decoded::Record(head, len) = segment::decode(&chunk[at..], &self.place)
+        {
+            batch.push(LogRecord { head, data: chunk.slice(at + HEAD_LEN..at + len) });
+            self.place = self.place.after(head.stream, head.len);
+            self.offset += len as u64;
+            at += len;
+        }
+        at
+    }
+}
+
+/// Gives out holes for what is missing between a known place and the next thing that is there. Returns whether
+/// something is missing.
+fn fill_gap(place: Option<Place>, next: &Place, batch: &mut Batch) -> bool {
+    let Some(place) = place.filter(|place| place.position < next.position) else { return false };
+    let Some(lens) = place.distance(next) else { return false };
+    for hole in place.holes(lens, 0, DropReason::Unreadable) {
+        batch.push(hole);
+    }
+    true
 }

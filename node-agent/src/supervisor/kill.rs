@@ -1,8 +1,15 @@
-//! Ends a command's whole tree.
+//! Ends a command's whole tree: politely, then not.
 
-use std::time::Duration;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::cgroup::{self, Cgroup};
 use crate::journal::AttemptState;
+use crate::process::{self, Stat};
 
 /// What is left of a tree that was to be ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +20,139 @@ pub enum Remains {
     Processes(Vec<i32>),
 }
 
+/// Asks every process of our tree to end. A stopped one is woken, so that it hears it.
+pub(super) fn terminate(cgroup: Option<&Cgroup>) {
+    for (pid, stat) in tree(cgroup) {
+        signal(pid, &stat, Signal::TERM);
+        signal(pid, &stat, Signal::CONT);
+    }
+}
+
+/// Kills every process of our tree.
+pub(super) fn kill(cgroup: Option<&Cgroup>) {
+    if let Some(cgroup) = cgroup {
+        // The group kills as a whole, forks included. Kernels before 5.14 cannot; the walk can, by repetition.
+        let _ = cgroup.kill();
+    }
+    for (pid, stat) in tree(None) {
+        signal(pid, &stat, Signal::KILL);
+    }
+}
+
+/// Living processes of our tree.
+pub(super) fn pids(cgroup: Option<&Cgroup>) -> Vec<i32> {
+    tree(cgroup).into_iter().map(|(pid, _)| pid).collect()
+}
+
+/// The processes of our tree, by the group when there is one, else (and when it seems empty) by their parents.
+fn tree(cgroup: Option<&Cgroup>) -> Vec<(i32, Stat)> {
+    let in_group: Vec<_> = cgroup
+        .map(Cgroup::pids)
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|pid| Some((pid, process::stat(pid).ok().filter(|stat| !stat.is_dead())?)))
+        .collect();
+    if in_group.is_empty() { descendants(std::process::id().cast_signed()) } else { in_group }
+}
+
+/// Living processes that descend from `ancestor`.
+fn descendants(ancestor: i32) -> Vec<(i32, Stat)> {
+    let mut others = all_processes();
+    let mut found: Vec<(i32, Stat)> = Vec::new();
+    let mut parents = vec![ancestor];
+    while let Some(parent) = parents.pop() {
+        others.retain(|(pid, stat)| {
+            if stat.parent == parent {
+                parents.push(*pid);
+                found.push((*pid, *stat));
+            }
+            stat.parent != parent
+        });
+    }
+    found.retain(|(_, stat)| !stat.is_dead());
+    found
+}
+
+fn all_processes() -> Vec<(i32, Stat)> {
+    let Ok(proc) = fs::read_dir("/proc") else { return Vec::new() };
+    proc.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, process::stat(pid).ok()?)))
+        .collect()
+}
+
+/// Sends a signal to exactly this process: the descriptor cannot be confused by a pid that is used again.
+fn signal(pid: i32, stat: &Stat, signal: Signal) {
+    let send = || -> io::Result<()> {
+        let raw = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
+        if process::stat(pid)?.start_time == stat.start_time {
+            pidfd_send_signal(&pidfd, signal)?;
+        }
+        Ok(())
+    };
+    // One that has gone needs no signal; one that may not be signalled is found again by the check for remains.
+    let _ = send();
+}
+
+/// Living processes of a command whose supervisor is dead: those in its group, else those of its session.
+pub(super) fn orphans(state: &AttemptState) -> Vec<i32> {
+    orphaned(state).into_iter().map(|(pid, _)| pid).collect()
+}
+
+fn orphaned(state: &AttemptState) -> Vec<(i32, Stat)> {
+    let (supervisor, cgroup, command) = match state {
+        AttemptState::Accepted | AttemptState::Abandoned { .. } => return Vec::new(),
+        AttemptState::Starting { supervisor, cgroup } => (supervisor, cgroup, None),
+        AttemptState::Running { supervisor, cgroup, command, .. } => (supervisor, cgroup, Some(command)),
+    };
+    let Ok(boot_id) = crate::host::boot_id() else { return Vec::new() };
+    if supervisor.boot_id != boot_id {
+        return Vec::new();
+    }
+    let in_group = cgroup.as_deref().map(|path| cgroup::pids(Path::new(path))).unwrap_or_default();
+    let mut found: Vec<(i32, Stat)> =
+        in_group.into_iter().filter_map(|pid| Some((pid, process::stat(pid).ok()?))).collect();
+    if let Some(command) = command {
+        // A session keeps its number for as long as a process is in it, so this is the command's or nobody's,
+        // unless all of it went and the pid was used again: then its leader is younger than the command.
+        let leader = process::stat(command.pid).ok();
+        if leader.is_none_or(|leader| leader.start_time == command.start_time) {
+            let in_session = |stat: &Stat| stat.session == command.pid || stat.group == command.pid;
+            found.extend(all_processes().into_iter().filter(|(_, stat)| in_session(stat)));
+            found.sort_unstable_by_key(|(pid, _)| *pid);
+            found.dedup_by_key(|(pid, _)| *pid);
+        }
+    }
+    found.retain(|(_, stat)| !stat.is_dead());
+    found
+}
+
 /// Kills the tree of a command whose supervisor is dead, by its control group and its session, and waits up to
-/// `patience` for it to be gone. Blocks.
-pub fn end_tree(_state: &AttemptState, _patience: Duration) -> Remains {
-    Remains::Nothing
+/// `patience` for it to be gone. Blocks. For an Attempt whose lock is free only.
+pub fn end_tree(state: &AttemptState, patience: Duration) -> Remains {
+    let until = Instant::now() + patience;
+    let group = match state {
+        AttemptState::Starting { cgroup, .. } | AttemptState::Running { cgroup, .. } => cgroup.as_deref(),
+        _ => None,
+    };
+    loop {
+        let left = orphaned(state);
+        if left.is_empty() {
+            if let Some(path) = group {
+                // Harmless when it stays: it is empty.
+                let _ = cgroup::remove(Path::new(path));
+            }
+            return Remains::Nothing;
+        }
+        if Instant::now() >= until {
+            return Remains::Processes(left.into_iter().map(|(pid, _)| pid).collect());
+        }
+        if let Some(path) = group {
+            let _ = cgroup::kill(Path::new(path));
+        }
+        for (pid, stat) in &left {
+            signal(*pid, stat, Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -1,8 +1,12 @@
 //! Starts supervisors; the agent's side.
 
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
+use super::cgroup;
+use super::entry::ARGUMENT;
 use crate::journal::AttemptDir;
 
 /// Whether one supervisor is kept waiting, so that a start does not pay for it.
@@ -25,29 +29,96 @@ pub enum LaunchError {
     HandOver(#[source] io::Error),
 }
 
-/// Starts supervisors.
+/// Starts supervisors. When it is dropped, the one that waits ends; those that have an Attempt go on.
 #[derive(Debug)]
-pub struct Launcher {}
+pub struct Launcher {
+    program: PathBuf,
+    warm: Warm,
+    waiting: Option<Child>,
+    running: Vec<Child>,
+}
 
 impl Launcher {
-    /// Starts supervisors from this very binary.
+    /// Starts supervisors from this very binary, also when its file was replaced meanwhile.
     pub fn new(warm: Warm) -> Self {
         Self::of("/proc/self/exe", warm)
     }
 
-    /// Starts supervisors from another binary that calls [`super::main`].
-    pub fn of(_program: impl Into<PathBuf>, _warm: Warm) -> Self {
-        Self {}
+    /// Starts supervisors from another binary, which calls [`super::main`].
+    pub fn of(program: impl Into<PathBuf>, warm: Warm) -> Self {
+        let mut launcher = Self { program: program.into(), warm, waiting: None, running: Vec::new() };
+        // Harmless when it fails: what stays is empty.
+        let _ = cgroup::sweep();
+        launcher.warm_up();
+        launcher
     }
 
-    /// Hands an accepted Attempt to a supervisor. Harmless to repeat: only one of them gets the Attempt's lock.
+    /// Hands an accepted Attempt to a supervisor. Harmless to repeat: only one of them gets the Attempt's lock, and
+    /// it starts nothing unless the Attempt is still *accepted*.
     ///
     /// # Errors
     /// When no supervisor could be started.
-    pub fn launch(&mut self, _attempt: &AttemptDir) -> Result<(), LaunchError> {
+    pub fn launch(&mut self, attempt: &AttemptDir) -> Result<(), LaunchError> {
+        self.reap();
+        let handed_over = match self.waiting.take() {
+            Some(waiting) => self.hand_over(waiting, attempt),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        if handed_over.is_err() {
+            let fresh = self.spawn().map_err(LaunchError::Spawn)?;
+            self.hand_over(fresh, attempt).map_err(LaunchError::HandOver)?;
+        }
+        self.warm_up();
         Ok(())
     }
 
     /// Takes note of supervisors that ended, so that they are no zombies. To be called every few seconds.
-    pub fn reap(&mut self) {}
+    pub fn reap(&mut self) {
+        self.running.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        if self.waiting.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None))) {
+            self.waiting = None;
+        }
+    }
+
+    /// Supervisors that this launcher started and that have not ended.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    fn warm_up(&mut self) {
+        if self.warm == Warm::Yes && self.waiting.is_none() {
+            // Without one the next start is slower, or fails and says why.
+            self.waiting = self.spawn().ok();
+        }
+    }
+
+    fn spawn(&self) -> io::Result<Child> {
+        // Nothing here may make std fork instead of posix_spawn: a large agent would pay for its page tables.
+        Command::new(&self.program)
+            .arg(ARGUMENT)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+    }
+
+    fn hand_over(&mut self, mut supervisor: Child, attempt: &AttemptDir) -> io::Result<()> {
+        // Closed right behind the path: after this nothing connects the two.
+        let sent = match supervisor.stdin.take() {
+            Some(mut stdin) => stdin.write_all(attempt.path().as_os_str().as_bytes()),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        self.running.push(supervisor);
+        sent
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        if let Some(mut waiting) = self.waiting.take() {
+            drop(waiting.stdin.take());
+            // It ends at once, as its input has.
+            let _ = waiting.wait();
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Whether an Attempt has a living supervisor.
 
+use super::kill::orphans;
 use crate::journal::{AttemptDir, JournalError};
 
 /// What is known about the supervisor of an Attempt.
@@ -19,8 +20,8 @@ pub enum Liveness {
 /// # Errors
 /// When the directory or its state cannot be read.
 pub fn liveness(attempt: &AttemptDir) -> Result<Liveness, JournalError> {
-    Ok(match attempt.try_lock()? {
-        None => Liveness::Alive,
-        Some(_) => Liveness::Dead { populated: false },
-    })
+    match attempt.try_lock()? {
+        None => Ok(Liveness::Alive),
+        Some(_lock) => Ok(Liveness::Dead { populated: !orphans(&attempt.state()?).is_empty() }),
+    }
 }

@@ -49,7 +49,7 @@ fn digest(record: &impl Serialize) -> String {
 pub fn of_attempt(record: &AttemptRecord) -> String {
     let lost = matches!(record.outcome, Some(Outcome::Lost { .. }));
     format!(
-        "{}-{:020}-{}-{:016}-{}",
+        "{}-{:020}-{}-{:019}-{}",
         knowledge(record.stage, record.source, lost),
         record.epoch.0,
         certainty(lost),
@@ -62,7 +62,7 @@ pub fn of_attempt(record: &AttemptRecord) -> String {
 pub fn of_execution(record: &ExecutionRecord) -> String {
     let lost = record.outcome.as_deref() == Some("Lost");
     format!(
-        "{:05}-{}-{:020}-{}-{:016}-{}",
+        "{:010}-{}-{:020}-{}-{:019}-{}",
         record.attempt,
         knowledge(record.stage, record.source, lost),
         record.epoch.0,
@@ -75,7 +75,7 @@ pub fn of_execution(record: &ExecutionRecord) -> String {
 /// Rank of a Run: one that is over before one that goes on; then the epoch; then more ends, and fewer of them `Lost`.
 pub fn of_run(record: &RunRecord) -> String {
     format!(
-        "{}-{:020}-{:010}-{:010}-{:016}-{}",
+        "{}-{:020}-{:010}-{:010}-{:019}-{}",
         u8::from(record.verdict.is_some()),
         record.epoch.0,
         record.counts.ended(),

@@ -297,11 +297,11 @@ mod tests {
         }
 
         #[test]
-        fn damage_is_an_error_and_never_other_output(records in records(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn damage_is_an_error_and_never_other_output(records in records(), at in any::<prop::sample::Index>(), bit in 0..8_u32) {
             let mut segment = OutputSegment::pack(attempt(), &records).unwrap();
             let mut packed = segment.packed.to_vec();
             let at = at.index(packed.len());
-            packed[at] ^= 1 << bit;
+            packed[at] ^= 1_u8 << bit;
             segment.packed = packed.into();
             // Some bits of a frame's header carry nothing; then the records must be the same.
             if let Ok(unpacked) = segment.unpack() {

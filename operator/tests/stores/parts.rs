@@ -1,5 +1,7 @@
 //! The real stores, as `tests/parts/up` wrote down where they are.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// The part of the file that the tests of stores read.
@@ -7,6 +9,9 @@ use serde::Deserialize;
 pub(crate) struct Parts {
     pub(crate) redis_url: String,
     pub(crate) mongodb_uri: String,
+    /// Paths of the programs that serve them, by name; without those that were not started by us.
+    #[serde(default)]
+    pub(crate) bin: BTreeMap<String, String>,
 }
 
 /// The real stores; `None`, said loudly, where there are none. In CI that is a failure.

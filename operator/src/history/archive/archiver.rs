@@ -12,7 +12,7 @@ use super::entries::{EntriesFull, EntryQueue, store_entries};
 use super::output::{OutputQueue, OutputRefusal, pack_output, store_output};
 use super::status::{ArchiverStatus, Status};
 use crate::history::History;
-use crate::history::record::{Entry, Verdict};
+use crate::history::record::{Entry, Source, Verdict};
 use crate::history::segment::MAX_SEGMENT_DATA;
 
 /// Bounds and times of an [`Archiver`].
@@ -57,6 +57,8 @@ pub enum Archived {
         id: AttemptId,
         /// How far it is known.
         stage: Stage,
+        /// Whose word was stored.
+        source: Source,
     },
     /// History holds this Execution.
     Execution {

@@ -188,7 +188,9 @@ async fn store_batch(
 
 fn archived(entry: &Entry) -> Archived {
     match entry {
-        Entry::Attempt(attempt) => Archived::Attempt { id: attempt.attempt.clone(), stage: attempt.stage },
+        Entry::Attempt(attempt) => {
+            Archived::Attempt { id: attempt.attempt.clone(), stage: attempt.stage, source: attempt.source }
+        }
         Entry::Execution(execution) => Archived::Execution {
             task_uid: execution.task_uid.clone(),
             run: execution.run,

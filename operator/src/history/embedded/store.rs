@@ -1,5 +1,6 @@
 //! The seam over the file: hands writes to the writer's thread, and reads to threads that may block.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,6 +54,7 @@ impl EmbeddedHistory {
     pub fn open(path: impl Into<PathBuf>, options: EmbeddedOptions) -> Result<Self, HistoryError> {
         let path: PathBuf = path.into();
         let opened = |source| HistoryError::Open { path: path.clone(), source };
+        make_private(&path).map_err(|e| opened(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
         let writer = schema::open_writer(&path).map_err(opened)?;
         schema::make_tables(&writer).map_err(opened)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
@@ -100,6 +102,12 @@ impl EmbeddedHistory {
         }
         .boxed()
     }
+}
+
+/// Makes the file, when it is not there, for its owner alone: commands print secrets. SQLite's own files beside it get
+/// the same mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }
 
 impl History for EmbeddedHistory {

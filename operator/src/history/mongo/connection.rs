@@ -69,8 +69,8 @@ pub(super) struct Connection {
 impl Connection {
     /// Understands the URI; connects to nobody yet, but looks a `mongodb+srv` name up.
     pub(super) async fn new(uri: &str, options: MongoOptions) -> Result<Self, HistoryError> {
-        let uri = uri.to_owned();
-        let parsing = tokio::spawn(async move { ClientOptions::parse(&uri).await });
+        let text = uri.to_owned();
+        let parsing = tokio::spawn(async move { ClientOptions::parse(&text).await });
         let timed_out = || HistoryError::TimedOut {
             action: "look the MongoDB URI up",
             store: "DNS".to_owned(),
@@ -78,9 +78,10 @@ impl Connection {
         };
         let parsed =
             tokio::time::timeout(options.operation_timeout, parsing).await.map_err(|_| timed_out())?;
-        let mut client = parsed
-            .map_err(|_| HistoryError::Closed { action: "understand the MongoDB URI" })?
-            .map_err(|error| HistoryError::InvalidUri { message: one_line(&error) })?;
+        let mut client =
+            parsed.map_err(|_| HistoryError::Closed { action: "understand the MongoDB URI" })?.map_err(
+                |error| HistoryError::InvalidUri { message: without_credentials(uri, one_line(&error)) },
+            )?;
         client.app_name.get_or_insert_with(|| "sentinel-node".to_owned());
         client.server_selection_timeout = Some(options.server_selection_timeout);
         client.connect_timeout = Some(options.connect_timeout);
@@ -91,8 +92,9 @@ impl Connection {
             .clone()
             .or_else(|| client.default_database.clone())
             .unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-        let client = Client::with_options(client)
-            .map_err(|error| HistoryError::InvalidUri { message: one_line(&error) })?;
+        let client = Client::with_options(client).map_err(|error| HistoryError::InvalidUri {
+            message: without_credentials(uri, one_line(&error)),
+        })?;
         let database = client.database(&name);
         let collection = |name: &str| database.collection_with_options(name, durable());
         Ok(Self {
@@ -197,6 +199,20 @@ fn durable() -> CollectionOptions {
 /// The same as [`write_concern`] for a command of our own.
 pub(super) fn write_concern_document() -> Document {
     doc! { "w": "majority", "j": true, "wtimeout": 5000 }
+}
+
+/// The message, unless it repeats something of what stands before the host.
+fn without_credentials(uri: &str, message: String) -> String {
+    let after_scheme = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let credentials = after_scheme.rsplit_once('@').map_or("", |(credentials, _)| credentials);
+    let parts = credentials.split(|c: char| !c.is_alphanumeric()).filter(|part| part.len() > 2);
+    if parts.into_iter().any(|part| message.contains(part)) {
+        "it is not of the form mongodb://user:password@host:port/database; '@', ':', '/' and '%' in a password must \
+         be percent-encoded"
+            .to_owned()
+    } else {
+        message
+    }
 }
 
 /// The driver's long texts in one short line.

@@ -10,6 +10,8 @@ use crate::history::record::{AttemptRecord, ExecutionRecord, Identified, RunReco
 
 /// Shape of the documents, in their field `v`.
 const VERSION: i32 = 1;
+/// Somewhat less than the 16 MiB that MongoDB takes.
+const MAX_DOCUMENT: usize = 15 << 20;
 /// Moments that people look for are dates in the database, and numbers in our records.
 const MOMENTS: [&str; 4] = ["runStartedAt", "startedAt", "endedAt", "finishedAt"];
 
@@ -19,6 +21,8 @@ pub(super) struct Stored {
     pub(super) id: String,
     pub(super) rank: String,
     pub(super) document: Document,
+    /// Bytes that it takes on the wire.
+    pub(super) size: usize,
 }
 
 impl Stored {
@@ -52,8 +56,11 @@ impl Stored {
             document.insert("order", order);
         }
         document.insert("expireAt", expire_at);
-        let fields = serialize_to_document(record)
-            .map_err(|e| HistoryError::Unstorable { what: record.what(), message: e.to_string() })?;
+        let unstorable = |error: mongodb::bson::error::Error| HistoryError::Unstorable {
+            what: record.what(),
+            message: error.to_string(),
+        };
+        let fields = serialize_to_document(record).map_err(unstorable)?;
         document.extend(fields);
         for name in MOMENTS {
             if let Some(moment) = document.get_mut(name)
@@ -62,7 +69,12 @@ impl Stored {
                 *moment = Bson::DateTime(DateTime::from_millis(millis));
             }
         }
-        Ok(Self { id, rank, document })
+        let size = document.to_vec().map_err(unstorable)?.len();
+        if size > MAX_DOCUMENT {
+            let message = format!("it takes {size} bytes, and a document at most {MAX_DOCUMENT}");
+            return Err(HistoryError::Unstorable { what: record.what(), message });
+        }
+        Ok(Self { id, rank, document, size })
     }
 }
 

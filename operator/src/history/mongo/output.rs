@@ -115,6 +115,7 @@ pub(super) async fn read(
         if segments.is_empty() {
             break;
         }
+        let before = stitch.position();
         for segment in segments {
             if stitch.is_full() {
                 break;
@@ -126,6 +127,10 @@ pub(super) async fn read(
             if segment.end > stitch.position() {
                 stitch.take(&segment)?;
             }
+        }
+        if stitch.position() == before {
+            // What covered the position has expired between two looks.
+            return Err(HistoryError::Contended { action: READ_ACTION });
         }
     }
     Ok(stitch.finish())

@@ -15,6 +15,8 @@ use crate::history::record::Entry;
 const ACTION: &str = "record";
 /// Documents in one round trip.
 const CHUNK: usize = 250;
+/// And no more than this of them, far below the 48 MB of a message.
+const CHUNK_BYTES: usize = 8 << 20;
 /// How often a chunk is looked at again because somebody else wrote in between.
 const ROUNDS: usize = 8;
 /// The server's word for "this `_id` is taken".
@@ -64,10 +66,20 @@ async fn put_all(
     // In the order of their ids, so that two writers of the same ones do not wait for each other crosswise.
     documents.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     while !documents.is_empty() {
-        let rest = documents.split_off(CHUNK.min(documents.len()));
+        let rest = documents.split_off(chunk_of(documents.iter().map(|stored| stored.size)));
         put_chunk(connection, collection, std::mem::replace(&mut documents, rest)).await?;
     }
     Ok(())
+}
+
+/// How many documents of these sizes go into one round trip: one at least.
+fn chunk_of(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let fits = |size: &usize| {
+        bytes += size;
+        bytes <= CHUNK_BYTES
+    };
+    sizes.take(CHUNK).take_while(fits).count().max(1)
 }
 
 async fn put_chunk(
@@ -175,4 +187,17 @@ async fn replace(
     }
     let matched = reply.get("n").and_then(|n| n.as_i64().or_else(|| n.as_i32().map(i64::from)));
     Ok(matched == Some(documents.len() as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_trip_takes_few_large_documents_many_small_ones_and_always_one() {
+        assert_eq!(chunk_of([1000; 1000].into_iter()), CHUNK);
+        assert_eq!(chunk_of([1 << 20; 60].into_iter()), 8);
+        assert_eq!(chunk_of([15 << 20; 2].into_iter()), 1);
+        assert_eq!(chunk_of([10].into_iter()), 1);
+    }
 }

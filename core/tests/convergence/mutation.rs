@@ -1,0 +1,52 @@
+//! Rules of the protocol, each broken on purpose to see that the simulation notices.
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// The request is not synced before the supervisor is launched: a reboot forgets it.
+    NoSyncBeforeSpawn,
+    /// The operator acknowledges a Report before History holds it.
+    AckBeforeHistory,
+    /// An agent obeys a leader that was deposed.
+    EpochIgnored,
+    /// An agent drops an acknowledged result without waiting for Forget.
+    DropOnAck,
+    /// The operator lets agents forget before the Run is archived.
+    ForgetBeforeArchive,
+    /// No tombstone is kept after Forget or an early Cancel.
+    NoTombstone,
+    /// A supervisor starts its command without taking the lock.
+    LockIgnored,
+    /// A supervisor does not look for `abandoned` once it has the lock.
+    AbandonedIgnored,
+    /// A new target list is dispatched before it is durable.
+    DispatchBeforeFreeze,
+    /// The operator writes status without comparing the version it read.
+    StatusWithoutCompare,
+    /// An agent says its Reports once and never again.
+    NoResend,
+    /// A Session begins without an Inventory.
+    NoInventory,
+    /// An older write undoes a newer one in History.
+    HistoryGoesBack,
+    /// `starting` is not written before the command is started.
+    NoStartingRecord,
+}
+
+impl Mutation {
+    pub const ALL: [Self; 14] = [
+        Self::NoSyncBeforeSpawn,
+        Self::AckBeforeHistory,
+        Self::EpochIgnored,
+        Self::DropOnAck,
+        Self::ForgetBeforeArchive,
+        Self::NoTombstone,
+        Self::LockIgnored,
+        Self::AbandonedIgnored,
+        Self::DispatchBeforeFreeze,
+        Self::StatusWithoutCompare,
+        Self::NoResend,
+        Self::NoInventory,
+        Self::HistoryGoesBack,
+        Self::NoStartingRecord,
+    ];
+}

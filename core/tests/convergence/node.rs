@@ -1,0 +1,432 @@
+//! A node: its disk, its kernel, its supervisors and its agent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules, Seen, Tombstone};
+use sentinel_core::moment::{Moment, Now};
+use sentinel_core::recovery::{Boot, Evidence, ExitRecord, LastState, Lock, Tree};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::{Start, ToAgent};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Running, Stage, ToOperator, Usage};
+
+use super::mutation::Mutation;
+use super::rng::Rng;
+use super::simulation::Violation;
+use super::witness::Witness;
+
+/// How far a supervisor has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Supervisor {
+    OnItsWay,
+    Starting,
+    Executed,
+    Running,
+}
+
+/// One Attempt's directory, and what the kernel knows of it.
+#[derive(Debug, Clone)]
+struct Dir {
+    spec_hash: SpecHash,
+    start_by: Moment,
+    boot: u32,
+    synced: bool,
+    state: LastState,
+    running: Option<Running>,
+    exit: Option<Ended>,
+    acked: Option<Stage>,
+    cancel: bool,
+    supervisors: Vec<Supervisor>,
+    tree: bool,
+}
+
+impl Dir {
+    fn locked(&self) -> bool {
+        self.supervisors.iter().any(|s| *s != Supervisor::OnItsWay)
+    }
+}
+
+pub struct Node {
+    pub name: NodeName,
+    boot: u32,
+    /// Boot clock, milliseconds.
+    clock: u64,
+    epoch: u64,
+    dirs: BTreeMap<AttemptId, Dir>,
+    tombs: BTreeMap<AttemptId, Tombstone>,
+    agent: Agent,
+    connected: bool,
+    mutation: Option<Mutation>,
+    /// Attempts for which a fault of this node was injected: their `Lost` is justified.
+    pub faulted: BTreeSet<AttemptId>,
+    /// What is to be sent, in order.
+    pub outbox: Vec<ToOperator>,
+}
+
+fn ended(outcome: Outcome, at: u64) -> Ended {
+    let (usage, output) = (Usage::default(), OutputSummary::default());
+    Ended { outcome, started_at: None, ended_at: UnixMillis(at.cast_signed()), usage, output }
+}
+
+impl Node {
+    pub fn new(name: NodeName, mutation: Option<Mutation>) -> Self {
+        let agent = Agent::new(Rules::default(), Epoch(0));
+        Self {
+            name,
+            boot: 0,
+            clock: 1_000,
+            epoch: 0,
+            dirs: BTreeMap::new(),
+            tombs: BTreeMap::new(),
+            agent,
+            connected: false,
+            mutation,
+            faulted: BTreeSet::new(),
+            outbox: vec![],
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { moment: Moment(self.clock), wall: UnixMillis(self.clock.cast_signed()) }
+    }
+
+    fn is(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    pub fn pass(&mut self, millis: u64) {
+        self.clock += millis;
+    }
+
+    /// Attempts that the agent has not forgotten.
+    pub fn owned(&self) -> impl Iterator<Item = &AttemptId> {
+        self.dirs.keys()
+    }
+
+    /// What the disk says of how an Attempt ended.
+    pub fn end_of(&self, id: &AttemptId) -> Option<&Ended> {
+        self.dirs
+            .get(id)
+            .and_then(|dir| dir.exit.as_ref())
+            .or_else(|| self.tombs.get(id).map(|tomb| &tomb.ended))
+    }
+
+    // --- the agent --------------------------------------------------------------------------------------------
+
+    /// One event, with a crash of the agent after so many effects.
+    fn handle(&mut self, event: Event, crash_after: Option<usize>) -> Result<(), Violation> {
+        let mut left = crash_after;
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            for effect in self.agent.step(event, self.now()) {
+                if left == Some(0) {
+                    return self.crash();
+                }
+                left = left.map(|left| left - 1);
+                events.extend(self.perform(effect)?);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn connect(&mut self, epoch: Epoch) -> Result<(), Violation> {
+        self.connected = true;
+        self.handle(Event::Connected { epoch }, None)
+    }
+
+    pub fn disconnect(&mut self) -> Result<(), Violation> {
+        self.connected = false;
+        self.outbox.clear();
+        self.handle(Event::Disconnected, None)
+    }
+
+    pub fn receive(&mut self, message: ToAgent, crash_after: Option<usize>) -> Result<(), Violation> {
+        let message = self.as_if_unfenced(message);
+        let about = match &message {
+            ToAgent::Start(start) => Some(&start.attempt),
+            ToAgent::Cancel(cancel) => Some(&cancel.attempt),
+            ToAgent::Ack(ack) => Some(&ack.attempt),
+            ToAgent::Forget(forget) => Some(&forget.attempt),
+            _ => None,
+        };
+        let tombstone = about.and_then(|id| self.tombs.get(id)).cloned();
+        if let (true, ToAgent::Ack(ack)) = (self.is(Mutation::DropOnAck), &message)
+            && ack.stage == Stage::Ended
+        {
+            let id = ack.attempt.clone();
+            self.dirs.remove(&id);
+            return self.crash();
+        }
+        self.handle(Event::Received { message, facts: Facts { tombstone, free: u64::MAX } }, crash_after)
+    }
+
+    /// What an agent that knows no epochs would read.
+    fn as_if_unfenced(&self, mut message: ToAgent) -> ToAgent {
+        if self.is(Mutation::EpochIgnored) {
+            let highest = Epoch(self.epoch.max(self.agent.highest_epoch().0));
+            match &mut message {
+                ToAgent::Start(start) => start.epoch = highest,
+                ToAgent::Cancel(cancel) => cancel.epoch = highest,
+                ToAgent::Forget(forget) => forget.epoch = highest,
+                _ => {}
+            }
+        }
+        message
+    }
+
+    pub fn tick(&mut self) -> Result<(), Violation> {
+        self.handle(Event::Tick, None)
+    }
+
+    pub fn look(&mut self, rng: &mut Rng) -> Result<(), Violation> {
+        let ids: Vec<AttemptId> = self.dirs.keys().cloned().collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let id = &ids[rng.below(ids.len())];
+        match self.seen(id) {
+            Some(seen) => self.handle(Event::Observed(seen), None),
+            None => Ok(()),
+        }
+    }
+
+    /// The agent is killed and started again.
+    pub fn crash(&mut self) -> Result<(), Violation> {
+        self.connected = false;
+        self.outbox.clear();
+        self.agent = Agent::new(Rules::default(), Epoch(self.epoch));
+        let ids: Vec<AttemptId> = self.dirs.keys().cloned().collect();
+        let seen = ids.iter().filter_map(|id| self.seen(id)).collect();
+        self.handle(Event::Replayed { seen, unreadable: vec![] }, None)
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// The machine loses its power and is started again: what was not synced is gone.
+    pub fn reboot(&mut self) -> Result<(), Violation> {
+        self.boot += 1;
+        self.clock = 1_000;
+        self.dirs.retain(|_, dir| dir.synced);
+        for (id, dir) in &mut self.dirs {
+            if dir.exit.is_none() {
+                self.faulted.insert(id.clone());
+            }
+            dir.supervisors.clear();
+            dir.tree = false;
+        }
+        self.crash()
+    }
+
+    // --- supervisors ------------------------------------------------------------------------------------------
+
+    /// One supervisor takes its next step, or is killed.
+    pub fn supervise(&mut self, rng: &mut Rng, kill: bool, witness: &mut Witness) -> Result<(), Violation> {
+        let with: Vec<AttemptId> = self
+            .dirs
+            .iter()
+            .filter(|(_, dir)| !dir.supervisors.is_empty())
+            .map(|(id, _)| id.clone())
+            .collect();
+        if with.is_empty() {
+            return Ok(());
+        }
+        let id = with[rng.below(with.len())].clone();
+        let which = rng.below(self.dirs[&id].supervisors.len());
+        if kill {
+            self.faulted.insert(id.clone());
+            self.dirs.get_mut(&id).unwrap().supervisors.remove(which);
+            return Ok(());
+        }
+        let outcome = match rng.below(4) {
+            0 => Outcome::Failed { exit_code: 3 },
+            _ => Outcome::Succeeded { exit_code: 0 },
+        };
+        self.supervisor_step(&id, which, outcome, witness)
+    }
+
+    fn supervisor_step(
+        &mut self,
+        id: &AttemptId,
+        which: usize,
+        outcome: Outcome,
+        witness: &mut Witness,
+    ) -> Result<(), Violation> {
+        let (now, mutation) = (self.clock, self.mutation);
+        let other =
+            self.dirs.iter().find(|(other, dir)| *other != id && dir.tree).map(|(other, _)| other.clone());
+        let dir = self.dirs.get_mut(id).unwrap();
+        match dir.supervisors[which] {
+            Supervisor::OnItsWay => {
+                let locked = dir.locked() && mutation != Some(Mutation::LockIgnored);
+                let given_up = dir.state == LastState::Abandoned || dir.exit.is_some();
+                let given_up = given_up && mutation != Some(Mutation::AbandonedIgnored);
+                let begun = !matches!(dir.state, LastState::Accepted | LastState::Abandoned)
+                    && mutation != Some(Mutation::LockIgnored);
+                if locked || given_up || begun {
+                    dir.supervisors.remove(which);
+                } else {
+                    if mutation != Some(Mutation::NoStartingRecord) {
+                        dir.state = LastState::Starting;
+                    }
+                    dir.supervisors[which] = Supervisor::Starting;
+                }
+            }
+            Supervisor::Starting if dir.cancel => {
+                dir.exit = Some(ended(Outcome::Cancelled, now));
+                dir.supervisors.remove(which);
+            }
+            Supervisor::Starting => {
+                dir.tree = true;
+                dir.supervisors[which] = Supervisor::Executed;
+                witness.start(id)?;
+                if let Some(other) = other {
+                    return Err(Violation::new(
+                        "O9",
+                        format!("{id} was started while {other} runs on the node"),
+                    ));
+                }
+            }
+            Supervisor::Executed => {
+                dir.state = LastState::Running;
+                dir.running = Some(Running { started_at: UnixMillis(now.cast_signed()), pid: 7 });
+                dir.supervisors[which] = Supervisor::Running;
+            }
+            Supervisor::Running => {
+                let outcome = if dir.cancel { Outcome::Cancelled } else { outcome };
+                witness.exit(id, outcome.clone());
+                dir.exit.get_or_insert(Ended { started_at: Some(UnixMillis(1)), ..ended(outcome, now) });
+                dir.tree = false;
+                dir.supervisors.remove(which);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.dirs.values().all(|dir| dir.supervisors.is_empty())
+    }
+
+    // --- disk -------------------------------------------------------------------------------------------------
+
+    fn seen(&self, id: &AttemptId) -> Option<Seen> {
+        let dir = self.dirs.get(id)?;
+        let evidence = Evidence {
+            state: dir.state,
+            exit: if dir.exit.is_some() { ExitRecord::Present } else { ExitRecord::Missing },
+            lock: if dir.locked() { Lock::Held } else { Lock::Free },
+            tree: if dir.tree { Tree::Populated } else { Tree::Empty },
+            boot: if dir.boot == self.boot { Boot::Same } else { Boot::Other },
+        };
+        Some(Seen {
+            attempt: id.clone(),
+            spec_hash: dir.spec_hash.clone(),
+            start_by: if dir.boot == self.boot { dir.start_by } else { Moment(60_000) },
+            evidence,
+            running: dir.running.clone(),
+            ended: dir.exit.clone().map(Box::new),
+            abandoned: None,
+            acked: dir.acked,
+        })
+    }
+
+    fn record(&mut self, start: &Start) -> Event {
+        let attempt = start.attempt.clone();
+        let dir = Dir {
+            spec_hash: start.spec_hash.clone(),
+            start_by: Moment(self.clock + start.deadlines.start_ms),
+            boot: self.boot,
+            synced: !self.is(Mutation::NoSyncBeforeSpawn),
+            state: LastState::Accepted,
+            running: None,
+            exit: None,
+            acked: None,
+            cancel: false,
+            supervisors: vec![],
+            tree: false,
+        };
+        self.dirs.insert(attempt.clone(), dir);
+        Event::Recorded { attempt }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Result<Option<Event>, Violation> {
+        match effect {
+            Effect::SetEpoch(epoch) => self.epoch = epoch.0,
+            Effect::Record(start) | Effect::Confirm(start) => return Ok(Some(self.record(&start))),
+            Effect::Launch(attempt) => {
+                if let Some(dir) = self.dirs.get_mut(&attempt) {
+                    dir.supervisors.push(Supervisor::OnItsWay);
+                }
+            }
+            Effect::RequestCancel(attempt) => {
+                if let Some(dir) = self.dirs.get_mut(&attempt) {
+                    dir.cancel = true;
+                }
+            }
+            Effect::EndTree(attempt) => {
+                if let Some(dir) = self.dirs.get_mut(&attempt) {
+                    dir.tree = false;
+                }
+                return Ok(Some(Event::TreeEnded { attempt, left: vec![] }));
+            }
+            Effect::Abandon { attempt, ended } => return Ok(self.abandon(attempt, ended)),
+            Effect::Conclude { attempt, ended } => return Ok(self.conclude(attempt, ended)),
+            Effect::Look(attempt) => return Ok(self.seen(&attempt).map(Event::Observed)),
+            Effect::NoteAck { attempt, stage } => {
+                if let Some(dir) = self.dirs.get_mut(&attempt) {
+                    dir.acked = Some(stage);
+                }
+            }
+            Effect::Entomb(tombstone) => {
+                if !self.is(Mutation::NoTombstone) {
+                    self.tombs.insert(tombstone.attempt.clone(), tombstone.clone());
+                }
+                return Ok(Some(Event::Entombed(tombstone)));
+            }
+            Effect::Bury(tombstone) => {
+                let attempt = tombstone.attempt.clone();
+                self.dirs.remove(&attempt);
+                if !self.is(Mutation::NoTombstone) {
+                    self.tombs.insert(attempt.clone(), tombstone);
+                }
+                return Ok(Some(Event::Buried { attempt }));
+            }
+            Effect::Send(message) => self.send(message),
+            Effect::Ignored { .. } => {}
+        }
+        Ok(None)
+    }
+
+    fn send(&mut self, message: ToOperator) {
+        let silent = match &message {
+            ToOperator::Inventory(_) => false,
+            ToOperator::Report(_) => self.is(Mutation::NoResend),
+            _ => false,
+        };
+        if self.connected && !silent {
+            self.outbox.push(message);
+        }
+    }
+
+    fn abandon(&mut self, attempt: AttemptId, ended: Box<Ended>) -> Option<Event> {
+        let dir = self.dirs.get_mut(&attempt)?;
+        let untouched = matches!(dir.state, LastState::Accepted | LastState::Abandoned);
+        if dir.locked() || dir.exit.is_some() || !untouched {
+            return Some(Event::TooLate { attempt });
+        }
+        dir.state = LastState::Abandoned;
+        dir.exit = Some((*ended).clone());
+        Some(Event::Concluded { attempt, ended })
+    }
+
+    fn conclude(&mut self, attempt: AttemptId, ended: Box<Ended>) -> Option<Event> {
+        let dir = self.dirs.get_mut(&attempt)?;
+        if dir.locked() || dir.exit.is_some() {
+            return Some(Event::TooLate { attempt });
+        }
+        dir.exit = Some((*ended).clone());
+        Some(Event::Concluded { attempt, ended })
+    }
+}

@@ -1,0 +1,592 @@
+//! One history: faults at random, then peace, then the questions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use sentinel_core::plan::{
+    Amount, ControlPlane, OnChange, Select, Starts, TargetRule, TaskPlan, Timeouts, spec_hash,
+};
+use sentinel_core::reconcile::{Finalizer, Lifecycle};
+use sentinel_core::status::Recorded;
+use sentinel_core::targets::NodeFacts;
+use sentinel_core::trigger::Requests;
+use sentinel_protocol::ids::{AttemptId, NodeName, SessionId, TaskRef, TaskUid};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::request::{Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::to_operator::ReportedState;
+
+use super::link::Link;
+use super::mutation::Mutation;
+use super::node::Node;
+use super::operator::{Around, Life, Operator};
+use super::rng::Rng;
+use super::stores::{Cluster, History};
+use super::witness::Witness;
+
+/// A promise that did not hold.
+#[derive(Debug)]
+pub struct Violation {
+    pub invariant: &'static str,
+    pub what: String,
+}
+
+impl Violation {
+    pub fn new(invariant: &'static str, what: String) -> Self {
+        Self { invariant, what }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
+
+/// What happened over all seeds, to see that the faults are real.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub executions: usize,
+    pub runs: usize,
+    pub lost: usize,
+    pub takeovers: usize,
+    pub reboots: usize,
+    pub cuts: usize,
+    pub restores: usize,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Self) {
+        self.executions += other.executions;
+        self.runs += other.runs;
+        self.lost += other.lost;
+        self.takeovers += other.takeovers;
+        self.reboots += other.reboots;
+        self.cuts += other.cuts;
+        self.restores += other.restores;
+    }
+}
+
+pub struct Simulation {
+    rng: Rng,
+    mutation: Option<Mutation>,
+    trace: bool,
+    now: u64,
+    cluster: Cluster,
+    history: History,
+    nodes: Vec<Node>,
+    links: BTreeMap<NodeName, Link>,
+    leader: Operator,
+    /// A leader that was deposed and does not know it yet.
+    zombie: Option<Operator>,
+    operators: u64,
+    sessions: u64,
+    witness: Witness,
+    /// Nodes of which a fault was injected.
+    troubled: BTreeSet<NodeName>,
+    edits: u32,
+    tally: Tally,
+    faults: bool,
+}
+
+fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
+    let targets = TargetRule { select: Select::All, exclude: vec![], control_plane: ControlPlane::Exclude };
+    let request = RunRequest {
+        program: Program::Command(vec!["echo".into(), edit.to_string()]),
+        env: vec![],
+        working_dir: "/".into(),
+        user: None,
+        group: None,
+        umask: 0o22,
+        stdin: String::new(),
+        environment: Environment::Container,
+        success_exit_codes: vec![0],
+        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 0 },
+    };
+    TaskPlan {
+        task: TaskRef { namespace: "ops".into(), name: "t".into() },
+        uid: TaskUid::new("uid").unwrap(),
+        spec_hash: spec_hash(&targets, &request),
+        targets,
+        request,
+        timeouts: Timeouts { start_ms: 40_000, run_ms: None, unreachable_ms: 60_000, grace_ms: 1_000 },
+        max_concurrent: [Amount::Count(1), Amount::Count(2), Amount::Percent(100)][rng.below(3)],
+        on_change: [OnChange::Finish, OnChange::Cancel][rng.below(2)],
+        starts: Starts::Allowed,
+        rerun_token: String::new(),
+        ttl_after_finished_ms: None,
+    }
+}
+
+impl Simulation {
+    pub fn new(seed: u64, mutation: Option<Mutation>, trace: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let names: Vec<NodeName> =
+            (0..=rng.below(4)).map(|n| NodeName::new(format!("node-{n}")).unwrap()).collect();
+        let cluster = Cluster {
+            plan: plan(0, &mut rng),
+            requests: Requests::default(),
+            lifecycle: Lifecycle::Live,
+            finalizer: Finalizer::Absent,
+            recorded: Recorded::default(),
+            targets: vec![],
+            version: 1,
+            nodes: names.iter().map(|name| (name.clone(), NodeFacts::default())).collect(),
+            gone: false,
+            up: true,
+            runs: BTreeMap::new(),
+            backup: None,
+            restored: false,
+        };
+        Self {
+            leader: Operator::new(1, 0, &cluster, mutation),
+            rng,
+            mutation,
+            trace,
+            now: 0,
+            cluster,
+            history: History { up: true, ..History::default() },
+            nodes: names.into_iter().map(|name| Node::new(name, mutation)).collect(),
+            links: BTreeMap::new(),
+            zombie: None,
+            operators: 1,
+            sessions: 0,
+            witness: Witness::default(),
+            troubled: BTreeSet::new(),
+            edits: 0,
+            tally: Tally::default(),
+            faults: true,
+        }
+    }
+
+    pub fn run(mut self) -> Result<Tally, Violation> {
+        let steps = 200 + self.rng.below(400);
+        for _ in 0..steps {
+            self.fault_or_work()?;
+        }
+        self.peace()?;
+        self.check()?;
+        self.tally.executions = self.witness.seen.len();
+        self.tally.runs = self.cluster.runs.len();
+        Ok(self.tally)
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:>7} {}", self.now, what());
+        }
+    }
+
+    // --- faults and work --------------------------------------------------------------------------------------
+
+    fn fault_or_work(&mut self) -> Result<(), Violation> {
+        let n = self.rng.below(self.nodes.len());
+        match self.rng.below(1000) {
+            0..=249 => self.deliver(n, true),
+            250..=449 => self.reconcile(true),
+            450..=549 => self.archive(),
+            550..=729 => {
+                let kill = self.rng.chance(25);
+                self.nodes[n].supervise(&mut self.rng, kill, &mut self.witness)
+            }
+            730..=779 => self.look(n),
+            780..=839 => self.connect(n),
+            840..=859 => self.cut(n),
+            860..=879 => self.crash_agent(n),
+            880..=889 => self.reboot(n),
+            890..=904 => self.takeover(),
+            905..=919 => {
+                self.history.up = !self.history.up;
+                Ok(())
+            }
+            920..=929 => {
+                self.cluster.up = !self.cluster.up;
+                Ok(())
+            }
+            930..=944 => self.work_of_zombie(),
+            945..=947 => self.backup(),
+            948..=964 => {
+                self.edit();
+                Ok(())
+            }
+            _ => {
+                let millis = if self.rng.chance(100) { 20_000 } else { 1_000 };
+                self.pass(millis);
+                Ok(())
+            }
+        }
+    }
+
+    fn pass(&mut self, millis: usize) {
+        let millis = self.rng.below(millis) as u64;
+        self.now += millis;
+        self.nodes.iter_mut().for_each(|node| node.pass(millis));
+    }
+
+    fn deliver(&mut self, n: usize, may_crash: bool) -> Result<(), Violation> {
+        let name = self.nodes[n].name.clone();
+        self.post(n);
+        let Some(link) = self.links.get_mut(&name) else { return Ok(()) };
+        if let Some(message) = link.to_agent.pop_front() {
+            let crash = (may_crash && self.rng.chance(20)).then(|| self.rng.below(4));
+            self.say(|| format!("{name} <- {message:?}"));
+            if crash.is_some() {
+                self.troubled.insert(name.clone());
+            }
+            self.nodes[n].receive(message, crash)?;
+            self.notice_crash(n);
+        }
+        self.post(n);
+        let Some(link) = self.links.get_mut(&name) else { return Ok(()) };
+        if let Some(message) = link.to_operator.pop_front() {
+            let (session, to) = (link.session.clone(), link.operator);
+            self.say(|| format!("{name} -> operator {to}: {message:?}"));
+            let (operator, mut around) = self.of(to);
+            if let Some(operator) = operator {
+                operator.receive(&name, &session, message, &mut around);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the agent has said goes onto its link.
+    fn post(&mut self, n: usize) {
+        let said = std::mem::take(&mut self.nodes[n].outbox);
+        if let Some(link) = self.links.get_mut(&self.nodes[n].name) {
+            for message in said {
+                link.send_to_operator(message, &mut self.rng, self.faults);
+            }
+        }
+    }
+
+    fn notice_crash(&mut self, n: usize) {
+        if !self.nodes[n].is_connected() {
+            self.links.remove(&self.nodes[n].name);
+        }
+    }
+
+    fn of(&mut self, id: u64) -> (Option<&mut Operator>, Around<'_>) {
+        let around = Around {
+            cluster: &mut self.cluster,
+            history: &mut self.history,
+            links: &mut self.links,
+            rng: &mut self.rng,
+            now: self.now,
+            faults: self.faults,
+        };
+        let operator = [Some(&mut self.leader), self.zombie.as_mut()]
+            .into_iter()
+            .flatten()
+            .find(|operator| operator.id == id);
+        (operator, around)
+    }
+
+    fn reconcile(&mut self, may_crash: bool) -> Result<(), Violation> {
+        let crash = (may_crash && self.rng.chance(30)).then(|| self.rng.below(4));
+        let id = self.leader.id;
+        let (Some(leader), mut around) = self.of(id) else { return Ok(()) };
+        leader.refresh(around.cluster);
+        match leader.reconcile(&mut around, crash)? {
+            Life::Lives => Ok(()),
+            Life::Crashed => {
+                self.say(|| "the leader crashed between two actions".to_owned());
+                self.takeover_from_dead()
+            }
+        }
+    }
+
+    fn archive(&mut self) -> Result<(), Violation> {
+        let id = self.leader.id;
+        let (Some(leader), mut around) = self.of(id) else { return Ok(()) };
+        leader.archive(&mut around)
+    }
+
+    fn look(&mut self, n: usize) -> Result<(), Violation> {
+        if self.rng.chance(500) {
+            self.nodes[n].tick()?;
+        } else {
+            self.nodes[n].look(&mut self.rng)?;
+        }
+        self.post(n);
+        Ok(())
+    }
+
+    fn connect(&mut self, n: usize) -> Result<(), Violation> {
+        let name = self.nodes[n].name.clone();
+        if self.links.contains_key(&name) {
+            return Ok(());
+        }
+        // Somebody may still dial the old leader.
+        let late = self.rng.chance(200);
+        let (to, epoch) = match &self.zombie {
+            Some(zombie) if late => (zombie.id, zombie.epoch),
+            _ => (self.leader.id, self.leader.epoch),
+        };
+        self.sessions += 1;
+        let session = SessionId::new(format!("s{}", self.sessions)).unwrap();
+        self.say(|| format!("{name} connects to operator {to} as {session}"));
+        self.links.insert(name.clone(), Link::new(session.clone(), to));
+        self.nodes[n].connect(epoch)?;
+        if self.mutation == Some(Mutation::NoInventory) {
+            self.nodes[n].outbox.clear();
+            if let (Some(operator), _) = self.of(to) {
+                operator.assume_complete(&name, &session);
+            }
+        }
+        self.post(n);
+        Ok(())
+    }
+
+    fn cut(&mut self, n: usize) -> Result<(), Violation> {
+        self.tally.cuts += 1;
+        let name = self.nodes[n].name.clone();
+        self.say(|| format!("{name} is cut off"));
+        self.troubled.insert(name.clone());
+        self.links.remove(&name);
+        self.nodes[n].disconnect()
+    }
+
+    fn crash_agent(&mut self, n: usize) -> Result<(), Violation> {
+        let name = self.nodes[n].name.clone();
+        self.say(|| format!("the agent of {name} is killed"));
+        self.troubled.insert(name.clone());
+        self.links.remove(&name);
+        self.nodes[n].crash()
+    }
+
+    fn reboot(&mut self, n: usize) -> Result<(), Violation> {
+        self.tally.reboots += 1;
+        let name = self.nodes[n].name.clone();
+        self.say(|| format!("{name} loses its power"));
+        self.troubled.insert(name.clone());
+        self.links.remove(&name);
+        self.nodes[n].reboot()
+    }
+
+    fn next_leader(&mut self) -> Operator {
+        self.tally.takeovers += 1;
+        self.operators += 1;
+        self.troubled.extend(self.nodes.iter().map(|node| node.name.clone()));
+        let next = Operator::new(self.operators, self.now, &self.cluster, self.mutation);
+        self.say(|| format!("operator {} leads", next.id));
+        std::mem::replace(&mut self.leader, next)
+    }
+
+    /// The leader is frozen and another takes its place; thawed, it may go on for a while.
+    fn takeover(&mut self) -> Result<(), Violation> {
+        let old = self.next_leader();
+        let lives = self.rng.chance(500);
+        let gone = std::mem::replace(&mut self.zombie, lives.then_some(old));
+        let dead = if lives { gone.map(|gone| gone.id) } else { None };
+        self.drop_links(|operator| Some(operator) == dead || !lives)
+    }
+
+    fn takeover_from_dead(&mut self) -> Result<(), Violation> {
+        let dead = self.next_leader().id;
+        self.drop_links(|operator| operator == dead)
+    }
+
+    /// A backup of etcd is taken, or the last one is put back. Then no operator's cache is worth anything.
+    fn backup(&mut self) -> Result<(), Violation> {
+        if self.rng.chance(600) {
+            self.cluster.backup = Some(self.cluster.copy()).filter(|_| !self.cluster.gone);
+            return Ok(());
+        }
+        if !self.cluster.restore() {
+            return Ok(());
+        }
+        self.say(|| "etcd is put back to an older state".to_owned());
+        self.tally.restores += 1;
+        self.history.restored = true;
+        self.zombie = None;
+        self.next_leader();
+        let leader = self.leader.id;
+        self.drop_links(|operator| operator != leader)
+    }
+
+    fn drop_links(&mut self, of: impl Fn(u64) -> bool) -> Result<(), Violation> {
+        for n in 0..self.nodes.len() {
+            let name = self.nodes[n].name.clone();
+            if self.links.get(&name).is_some_and(|link| of(link.operator)) {
+                self.links.remove(&name);
+                self.nodes[n].disconnect()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn work_of_zombie(&mut self) -> Result<(), Violation> {
+        let Some(id) = self.zombie.as_ref().map(|zombie| zombie.id) else { return Ok(()) };
+        let (Some(zombie), mut around) = self.of(id) else { return Ok(()) };
+        zombie.reconcile(&mut around, None)?;
+        zombie.archive(&mut around)
+    }
+
+    fn edit(&mut self) {
+        if self.cluster.gone || !self.cluster.up {
+            return;
+        }
+        self.edits += 1;
+        let run = self.cluster.recorded.run.as_ref().map(|run| run.number);
+        match self.rng.below(12) {
+            0..=2 => {
+                let token = self.cluster.plan.rerun_token.clone();
+                self.cluster.plan = TaskPlan { rerun_token: token, ..plan(self.edits, &mut self.rng) };
+            }
+            3..=4 => self.cluster.plan.rerun_token = self.edits.to_string(),
+            5 => self.cluster.requests.rerun = Some(self.edits.to_string()),
+            6..=7 => self.cluster.requests.cancel = run,
+            8..=9 => {
+                self.cluster.plan.starts = match self.cluster.plan.starts {
+                    Starts::Allowed => Starts::Suspended,
+                    Starts::Suspended => Starts::Allowed,
+                };
+            }
+            10 if self.rng.chance(300) => {
+                self.cluster.lifecycle = Lifecycle::Deleting;
+                if self.cluster.finalizer == Finalizer::Absent {
+                    self.cluster.gone = true;
+                }
+            }
+            _ => {}
+        }
+        self.cluster.version += 1;
+        self.say(|| "somebody edits the Task".to_owned());
+    }
+
+    // --- peace ------------------------------------------------------------------------------------------------
+
+    fn peace(&mut self) -> Result<(), Violation> {
+        self.say(|| "peace".to_owned());
+        self.faults = false;
+        self.history.up = true;
+        self.cluster.up = true;
+        self.cluster.plan.starts = Starts::Allowed;
+        self.cluster.version += 1;
+        if let Some(zombie) = self.zombie.take() {
+            self.drop_links(|operator| operator == zombie.id)?;
+        }
+        for _ in 0..400 {
+            for n in 0..self.nodes.len() {
+                self.connect(n)?;
+                for _ in 0..6 {
+                    self.deliver(n, false)?;
+                    self.nodes[n].supervise(&mut self.rng, false, &mut self.witness)?;
+                }
+                self.nodes[n].tick()?;
+                self.nodes[n].look(&mut self.rng)?;
+                self.post(n);
+            }
+            self.reconcile(false)?;
+            for _ in 0..8 {
+                self.archive()?;
+            }
+            self.now += 1_000;
+            self.nodes.iter_mut().for_each(|node| node.pass(1_000));
+            if self.is_quiet() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn is_quiet(&self) -> bool {
+        let finished = self.cluster.recorded.run.as_ref().is_some_and(|run| run.finished_at.is_some());
+        (finished || self.cluster.gone)
+            && self.leader.is_quiet()
+            && self.nodes.iter().all(|node| node.is_quiet() && node.owned().next().is_none())
+            && self.links.values().all(|link| link.to_agent.is_empty() && link.to_operator.is_empty())
+    }
+
+    // --- the questions ----------------------------------------------------------------------------------------
+
+    fn check(&mut self) -> Result<(), Violation> {
+        self.check_current_run()?;
+        for n in 0..self.nodes.len() {
+            self.check_node(n)?;
+        }
+        for (id, sight) in &self.witness.seen {
+            if !self.cluster.runs.get(&id.run).is_some_and(|targets| targets.contains(&id.node)) {
+                return Err(Violation::new("O8", format!("{id} ran and no durable Run wanted it")));
+            }
+            match self.history.attempts.get(id) {
+                Some((ReportedState::Ended(ended), _)) => {
+                    self.check_truth(id, &ended.outcome, sight.exit.as_ref())?
+                }
+                other => return Err(Violation::new("O2", format!("{id} ran, and History has {other:?}"))),
+            }
+        }
+        self.tally.lost = self
+            .history
+            .attempts
+            .values()
+            .filter(|(state, _)| matches!(state, ReportedState::Ended(e) if matches!(e.outcome, Outcome::Lost { .. })))
+            .count();
+        Ok(())
+    }
+
+    /// O2: the Run has its verdict and every target its one Outcome, in the cluster and in History.
+    fn check_current_run(&self) -> Result<(), Violation> {
+        if self.cluster.gone {
+            return Ok(());
+        }
+        let Some(run) = &self.cluster.recorded.run else {
+            return Err(Violation::new("O2", "the Task never ran".to_owned()));
+        };
+        if run.finished_at.is_none() {
+            return Err(Violation::new("O2", format!("run {} never ended: {:?}", run.number, run.counts)));
+        }
+        if !self.history.runs.get(&run.number).is_some_and(|record| record.finished_at.is_some()) {
+            return Err(Violation::new("O2", format!("the end of run {} is not in History", run.number)));
+        }
+        for node in &self.cluster.targets {
+            let id = AttemptId {
+                task: TaskUid::new("uid").unwrap(),
+                run: run.number,
+                node: node.clone(),
+                attempt: 1,
+            };
+            if !matches!(self.history.attempts.get(&id), Some((ReportedState::Ended(_), _))) {
+                let found = self.history.attempts.get(&id);
+                return Err(Violation::new("O2", format!("{id} has no outcome in History: {found:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is left on a node, and what it knows of an end is what History holds.
+    fn check_node(&self, n: usize) -> Result<(), Violation> {
+        let node = &self.nodes[n];
+        if let Some(id) = node.owned().next() {
+            return Err(Violation::new("O7", format!("{id} was never forgotten")));
+        }
+        for (id, (state, _)) in self.history.attempts.iter().filter(|(id, _)| id.node == node.name) {
+            let (ReportedState::Ended(kept), Some(theirs)) = (state, node.end_of(id)) else { continue };
+            // An Attempt that never ran may be told apart as cancelled (by the tombstone) and not started (by a later
+            // leader that never heard of the cancellation).
+            if kept.outcome != theirs.outcome && self.witness.seen.contains_key(id) {
+                let what = format!("{id} ended {:?} and History has {:?}", theirs.outcome, kept.outcome);
+                return Err(Violation::new("O3", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// O4: an exit that was seen is the exit that is told; `Lost` needs a fault that justifies it.
+    fn check_truth(&self, id: &AttemptId, told: &Outcome, seen: Option<&Outcome>) -> Result<(), Violation> {
+        let node = self.nodes.iter().find(|node| node.name == id.node).unwrap();
+        match (told, seen) {
+            (Outcome::Succeeded { .. } | Outcome::Failed { .. } | Outcome::Cancelled, seen)
+                if seen != Some(told) =>
+            {
+                Err(Violation::new("O4", format!("{id} is told as {told:?} and was seen as {seen:?}")))
+            }
+            (Outcome::Lost { .. }, _) if !node.faulted.contains(id) && !self.troubled.contains(&id.node) => {
+                Err(Violation::new("O4", format!("{id} is Lost without a fault")))
+            }
+            (Outcome::NotStarted | Outcome::StartTimedOut, _) => {
+                Err(Violation::new("O4", format!("{id} ran and is told as {told:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}

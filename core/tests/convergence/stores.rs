@@ -1,0 +1,176 @@
+//! What is durable outside the nodes: the Task in the cluster, and History.
+
+use std::collections::BTreeMap;
+
+use sentinel_core::ledger::{RunStage, Source};
+use sentinel_core::plan::TaskPlan;
+use sentinel_core::reconcile::{Finalizer, Lifecycle, Status};
+use sentinel_core::status::{Recorded, RunRecord};
+use sentinel_core::targets::NodeFacts;
+use sentinel_core::trigger::Requests;
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::to_operator::ReportedState;
+
+use super::mutation::Mutation;
+use super::simulation::Violation;
+
+/// The cluster: one Task, and Nodes.
+pub struct Cluster {
+    pub plan: TaskPlan,
+    pub requests: Requests,
+    pub lifecycle: Lifecycle,
+    pub finalizer: Finalizer,
+    pub recorded: Recorded,
+    pub targets: Vec<NodeName>,
+    pub version: u64,
+    pub nodes: BTreeMap<NodeName, NodeFacts>,
+    pub gone: bool,
+    pub up: bool,
+    /// Every Run that ever became durable, with its targets.
+    pub runs: BTreeMap<RunNumber, Vec<NodeName>>,
+    /// A backup of etcd, and whether it was ever restored.
+    pub backup: Option<Copy>,
+    pub restored: bool,
+}
+
+/// A look at the Task that was taken at one time.
+#[derive(Clone)]
+pub struct Copy {
+    pub plan: TaskPlan,
+    pub requests: Requests,
+    pub lifecycle: Lifecycle,
+    pub finalizer: Finalizer,
+    pub recorded: Recorded,
+    pub targets: Vec<NodeName>,
+    pub version: u64,
+}
+
+impl Cluster {
+    pub fn copy(&self) -> Copy {
+        Copy {
+            plan: self.plan.clone(),
+            requests: self.requests.clone(),
+            lifecycle: self.lifecycle,
+            finalizer: self.finalizer,
+            recorded: self.recorded.clone(),
+            targets: self.targets.clone(),
+            version: self.version,
+        }
+    }
+
+    /// The cluster's state is put back to the backup.
+    pub fn restore(&mut self) -> bool {
+        let Some(backup) = self.backup.clone() else { return false };
+        self.plan = backup.plan;
+        self.requests = backup.requests;
+        self.lifecycle = backup.lifecycle;
+        self.finalizer = backup.finalizer;
+        self.recorded = backup.recorded;
+        self.targets = backup.targets;
+        self.version += 1;
+        self.gone = false;
+        self.restored = true;
+        true
+    }
+
+    /// Compare and swap. `false`: somebody was faster, or the API server is away.
+    pub fn write_status(
+        &mut self,
+        copy: &mut Copy,
+        status: &Status,
+        freeze: Option<&Vec<NodeName>>,
+        mutation: Option<Mutation>,
+    ) -> Result<bool, Violation> {
+        let stale = copy.version != self.version && mutation != Some(Mutation::StatusWithoutCompare);
+        if !self.up || self.gone || stale {
+            return Ok(false);
+        }
+        if let Some(targets) = freeze {
+            let run = status.recorded.run.as_ref().unwrap().number;
+            // A number may come twice only when a backup was restored and nobody who remembers it could be asked.
+            if let Some(before) = self.runs.insert(run, targets.clone())
+                && !self.restored
+            {
+                return Err(Violation::new(
+                    "O8",
+                    format!("run {run} began twice ({} targets)", before.len()),
+                ));
+            }
+            self.targets.clone_from(targets);
+            copy.targets.clone_from(targets);
+        }
+        self.recorded = status.recorded.clone();
+        self.version += 1;
+        copy.recorded = status.recorded.clone();
+        copy.version = self.version;
+        Ok(true)
+    }
+}
+
+/// History: what is archived stays archived.
+#[derive(Default)]
+pub struct History {
+    pub up: bool,
+    pub attempts: BTreeMap<AttemptId, (ReportedState, Source)>,
+    pub runs: BTreeMap<RunNumber, RunRecord>,
+    /// A backup of the cluster was put back: a Run that had ended without a start may be carried out after all.
+    pub restored: bool,
+}
+
+impl History {
+    pub fn store(
+        &mut self,
+        id: &AttemptId,
+        state: &ReportedState,
+        source: Source,
+        mutation: Option<Mutation>,
+    ) -> Result<(), Violation> {
+        let Some((known, by)) = self.attempts.get(id) else {
+            self.attempts.insert(id.clone(), (state.clone(), source));
+            return Ok(());
+        };
+        let newer = rank(state, source) > rank(known, *by);
+        let evidence = matches!((known, by), (ReportedState::Ended(_), Source::Agent));
+        let differs = matches!(state, ReportedState::Ended(_)) && source == Source::Agent && state != known;
+        if evidence && differs {
+            return Err(Violation::new("O3", format!("the outcome of {id} changed: {known:?} to {state:?}")));
+        }
+        if newer || mutation == Some(Mutation::HistoryGoesBack) {
+            if let ReportedState::Ended(before) = known
+                && !may_correct(&before.outcome, state, self.restored)
+            {
+                return Err(Violation::new("O3", format!("{known:?} of {id} was changed to {state:?}")));
+            }
+            self.attempts.insert(id.clone(), (state.clone(), source));
+        }
+        Ok(())
+    }
+
+    pub fn store_run(&mut self, record: &RunRecord) {
+        let stage = RunStage::of(record);
+        if self.runs.get(&record.number).is_none_or(|known| RunStage::of(known) <= stage) {
+            self.runs.insert(record.number, record.clone());
+        }
+    }
+}
+
+/// A conclusion of `Lost` gives way to evidence; one that nothing was started gives way to the agent's word that it was
+/// cancelled before its start.
+fn may_correct(before: &Outcome, after: &ReportedState, restored: bool) -> bool {
+    let ReportedState::Ended(after) = after else { return false };
+    match before {
+        Outcome::Lost { .. } | Outcome::Refused { .. } => true,
+        Outcome::NotStarted | Outcome::StartTimedOut => restored || after.outcome == Outcome::Cancelled,
+        _ => false,
+    }
+}
+
+fn rank(state: &ReportedState, source: Source) -> u8 {
+    match (state, source) {
+        (ReportedState::Accepted, _) => 1,
+        (ReportedState::Running(_), _) => 2,
+        (ReportedState::Ended(_), Source::Operator) => 3,
+        (ReportedState::Ended(_), Source::Agent) => 4,
+    }
+}

@@ -1,0 +1,302 @@
+//! One function per effect. What an effect led to comes back as an event; nothing is decided here.
+
+use std::error::Error;
+use std::thread;
+use std::time::Duration;
+
+use sentinel_core::agent::{Effect, Event, Tombstone};
+use sentinel_protocol::ids::{AttemptId, SpecHash};
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Stage, ToOperator, Usage};
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::body::Body;
+use super::look::{abandonment_for, look};
+use super::mailbox::Input;
+use crate::host;
+use crate::journal::{self, Accepted, AttemptDir, Delivery, JournalError, Output, Verdict};
+use crate::spool;
+use crate::supervisor::{Remains, end_tree};
+
+/// How long the processes of a dead supervisor's command are given to be gone.
+const TREE_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Body {
+    pub(super) fn perform(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::SetEpoch(epoch) => {
+                self.vitals.set_highest_epoch(epoch);
+                let kept = self.journal.set_highest_epoch(epoch);
+                kept.err().map(|error| journal_failed(&error))
+            }
+            Effect::Record(start) => Some(self.record(*start)),
+            Effect::Confirm(start) => {
+                // It surely never started and belongs to an earlier boot, so between the two nothing can be lost: the
+                // operator asks again for what is not here.
+                let dir = self.journal.attempt(&start.attempt);
+                self.watch.remove(&dir);
+                if let Err(error) = dir.remove() {
+                    return Some(journal_failed(&error));
+                }
+                Some(self.record(*start))
+            }
+            Effect::Launch(attempt) => self.launch(attempt),
+            Effect::RequestCancel(attempt) => self.request_cancel(attempt),
+            Effect::EndTree(attempt) => self.end_tree(attempt),
+            Effect::Abandon { attempt, ended } => self.abandon(attempt, *ended),
+            Effect::Conclude { attempt, ended } => self.conclude(attempt, *ended),
+            Effect::Look(attempt) => self.observe(&self.journal.attempt(&attempt)),
+            Effect::NoteAck { attempt, stage } => self.note_ack(&attempt, stage),
+            Effect::Entomb(tombstone) => match self.journal.entomb(&remember(&tombstone)) {
+                Ok(()) => Some(Event::Entombed(tombstone)),
+                Err(error) => Some(journal_failed(&error)),
+            },
+            Effect::Bury(tombstone) => self.bury(&tombstone),
+            Effect::Send(message) => {
+                self.send(message);
+                None
+            }
+            Effect::Ignored { what, attempt } => {
+                self.vitals.count_ignored();
+                let attempt = attempt.map(|id| id.to_string());
+                tracing::warn!(what = what.as_str(), attempt, "a message was ignored");
+                None
+            }
+        }
+    }
+
+    fn record(&mut self, start: Start) -> Event {
+        let (attempt, credit) = (start.attempt.clone(), start.credit);
+        let accepted = match Accepted::now(start) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let message = format!("failed to read the boot id: {error}");
+                return Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message } };
+            }
+        };
+        match self.journal.create(&accepted) {
+            Ok(dir) => {
+                self.names.insert(dir.name().to_owned(), attempt.clone());
+                self.watch_attempt(&dir);
+                self.board.begin(&attempt, &dir, credit);
+                Event::Recorded { attempt }
+            }
+            Err(error) if error.is_disk_full() => {
+                let free = self.journal.free_bytes().unwrap_or(0);
+                tracing::warn!(%attempt, free, "the disk is full; an attempt is refused");
+                Event::NotRecorded { attempt, why: Refusal::DiskLow { free, needed: free.saturating_add(1) } }
+            }
+            Err(error @ JournalError::Unsafe { .. }) => {
+                // It will be refused, so it must not be found at the next start.
+                if let Err(error) = self.journal.attempt(&attempt).remove() {
+                    tracing::error!(%attempt, error = chain(&error), "failed to take back what was not recorded");
+                }
+                journal_failed(&error)
+            }
+            Err(error) => {
+                let message = chain(&error);
+                tracing::error!(%attempt, error = message, "failed to record an attempt");
+                Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message } }
+            }
+        }
+    }
+
+    fn launch(&mut self, attempt: AttemptId) -> Option<Event> {
+        let launched = self.launcher.launch(&self.journal.attempt(&attempt));
+        launched.err().map(|error| Event::LaunchFailed { attempt, message: chain(&error) })
+    }
+
+    fn request_cancel(&mut self, attempt: AttemptId) -> Option<Event> {
+        let asked = self.journal.attempt(&attempt).request_cancel(host::wall_clock());
+        asked.err().map(|error| {
+            tracing::error!(%attempt, error = chain(&error), "unable to leave word of a cancellation");
+            Event::CancelNotRequested { attempt }
+        })
+    }
+
+    /// In a thread of its own: it takes as long as the processes take to be gone.
+    fn end_tree(&mut self, attempt: AttemptId) -> Option<Event> {
+        let dir = self.journal.attempt(&attempt);
+        let mailbox = self.mailbox.clone();
+        let ending = move || {
+            let left = match dir.state() {
+                Ok(state) => match end_tree(&state, TREE_PATIENCE) {
+                    Remains::Nothing => vec![],
+                    Remains::Processes(pids) => pids,
+                },
+                Err(error) => {
+                    tracing::error!(attempt = dir.name(), %error, "failed to find the processes of an attempt");
+                    vec![]
+                }
+            };
+            // When the agent is ending, its next life looks again.
+            let _ = mailbox.post_blocking(Input::Happened(Box::new(Event::TreeEnded { attempt, left })));
+        };
+        if let Err(error) = thread::Builder::new().name("end-tree".to_owned()).spawn(ending) {
+            tracing::error!(%error, "unable to start a thread that ends a command; trying again later");
+        }
+        None
+    }
+
+    fn abandon(&mut self, attempt: AttemptId, ended: Ended) -> Option<Event> {
+        let dir = self.journal.attempt(&attempt);
+        let done = dir.abandon(abandonment_for(&ended.outcome)).and_then(|verdict| match verdict {
+            Verdict::TooLate => Ok(None),
+            Verdict::Abandoned => match dir.try_lock()? {
+                Some(lock) => lock.record_exit(ended).map(Some),
+                // A late supervisor is reading that it has nothing to do.
+                None => Ok(None),
+            },
+        });
+        self.over(attempt, &dir, done)
+    }
+
+    fn conclude(&mut self, attempt: AttemptId, mut ended: Ended) -> Option<Event> {
+        let dir = self.journal.attempt(&attempt);
+        let done = dir.try_lock().and_then(|lock| {
+            let Some(lock) = lock else { return Ok(None) };
+            ended.output = spool::recover(&lock).unwrap_or_else(|error| {
+                tracing::error!(%attempt, error = chain(&error), "failed to read the output of an attempt");
+                OutputSummary::default()
+            });
+            lock.record_exit(ended).map(Some)
+        });
+        self.over(attempt, &dir, done)
+    }
+
+    fn over(
+        &mut self,
+        attempt: AttemptId,
+        dir: &AttemptDir,
+        done: Result<Option<Ended>, JournalError>,
+    ) -> Option<Event> {
+        match done {
+            Ok(Some(ended)) => {
+                self.watch.remove(dir);
+                self.board.ended(&attempt, ended.output.end);
+                Some(Event::Concluded { attempt, ended: Box::new(ended) })
+            }
+            Ok(None) => Some(Event::TooLate { attempt }),
+            Err(error @ JournalError::Unsafe { .. }) => Some(journal_failed(&error)),
+            Err(error) => {
+                tracing::error!(%attempt, error = chain(&error), "unable to record the end of an attempt");
+                None
+            }
+        }
+    }
+
+    /// Looks at an Attempt.
+    pub(super) fn observe(&mut self, dir: &AttemptDir) -> Option<Event> {
+        match look(dir, &self.boot_id) {
+            Ok(Some(seen)) => {
+                if let Some(ended) = &seen.ended {
+                    self.watch.remove(dir);
+                    self.board.ended(&seen.attempt, ended.output.end);
+                }
+                Some(Event::Observed(seen))
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(attempt = dir.name(), error = chain(&error), "unable to look at an attempt");
+                None
+            }
+        }
+    }
+
+    fn note_ack(&mut self, attempt: &AttemptId, stage: Stage) -> Option<Event> {
+        let dir = self.journal.attempt(attempt);
+        let noted = dir
+            .delivery()
+            .and_then(|delivery| dir.set_delivery(&Delivery { acked: Some(stage), ..delivery }));
+        // Unnoted it is said once more after a restart, which is harmless.
+        if let Err(error) = noted {
+            tracing::warn!(%attempt, error = chain(&error), "unable to note an acknowledgement");
+        }
+        None
+    }
+
+    pub(super) fn note_archived(&mut self, attempt: &AttemptId, position: u64) {
+        let dir = self.journal.attempt(attempt);
+        let noted = dir
+            .delivery()
+            .and_then(|delivery| dir.set_delivery_unsynced(&Delivery { archived: position, ..delivery }));
+        if let Err(error) = noted {
+            tracing::debug!(%attempt, error = chain(&error), "unable to note what is archived");
+        }
+    }
+
+    fn bury(&mut self, tombstone: &Tombstone) -> Option<Event> {
+        let attempt = tombstone.attempt.clone();
+        let dir = self.journal.attempt(&attempt);
+        self.watch.remove(&dir);
+        self.board.forget(&attempt);
+        match self.journal.bury(&dir, &remember(tombstone)) {
+            Ok(()) => {
+                self.names.remove(dir.name());
+                Some(Event::Buried { attempt })
+            }
+            Err(error @ JournalError::Unsafe { .. }) => Some(journal_failed(&error)),
+            Err(error) => {
+                tracing::warn!(%attempt, error = chain(&error), "unable to remove a forgotten attempt");
+                None
+            }
+        }
+    }
+
+    fn send(&mut self, message: ToOperator) {
+        let Some(outbox) = &self.outbox else { return };
+        match outbox.try_send(message) {
+            Ok(()) => {}
+            // Reports are said again until they are acknowledged, so dropping one costs time and no truth.
+            Err(TrySendError::Full(_)) => self.vitals.count_unsent(),
+            Err(TrySendError::Closed(_)) => self.outbox = None,
+        }
+    }
+
+    pub(super) fn watch_attempt(&mut self, dir: &AttemptDir) {
+        if let Err(error) = self.watch.add(dir, Output::Watched) {
+            let error = chain(&error);
+            tracing::warn!(
+                attempt = dir.name(),
+                error,
+                "unable to watch an attempt; looking every second instead"
+            );
+        }
+    }
+}
+
+fn journal_failed(error: &JournalError) -> Event {
+    let message = chain(error);
+    tracing::error!(error = message, "the journal failed; nothing new is taken");
+    Event::JournalFailed { message }
+}
+
+fn remember(tombstone: &Tombstone) -> journal::Tombstone {
+    journal::Tombstone {
+        attempt: tombstone.attempt.clone(),
+        spec_hash: Some(tombstone.spec_hash.clone()),
+        outcome: tombstone.ended.outcome.clone(),
+        buried_at: tombstone.ended.ended_at,
+    }
+}
+
+/// A tombstone without a spec hash fits every spec.
+pub(super) fn recall(buried: journal::Tombstone, asked: &SpecHash) -> Tombstone {
+    let (usage, output) = (Usage::default(), OutputSummary::default());
+    let ended =
+        Ended { outcome: buried.outcome, started_at: None, ended_at: buried.buried_at, usage, output };
+    let spec_hash = buried.spec_hash.unwrap_or_else(|| asked.clone());
+    Tombstone { attempt: buried.attempt, spec_hash, ended }
+}
+
+/// An error and what it rests on, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,203 @@
+//! Flags and environment to [`AgentConfig`]. The only reader of the environment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sentinel_core::agent::Rules;
+use sentinel_protocol::limits::HEARTBEAT_MS;
+use sentinel_protocol::request::Environment;
+
+use crate::heartbeat::Sampler;
+use crate::link::{Endpoint, Timing, Token};
+use crate::supervisor::Warm;
+
+const EXAMPLES: &str = "Examples:
+  node-agent --operator-url ws://127.0.0.1:7070 --token-file ./token --state-dir ./state
+  node-agent --operator-url wss://operator:7443 --ca-file ./ca.crt --token-file ./token --profile host
+  node-agent health --state-dir ./state";
+
+/// Runs commands on this node for the Sentinel operator, streams their output and reports how they ended.
+#[derive(Debug, Parser)]
+#[command(name = "node-agent", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do instead of being the agent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to be the agent.
+    #[command(flatten)]
+    pub run: Option<RunArgs>,
+}
+
+/// What the binary does beside being the agent.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Exit with 0 when the agent of a state directory is connected to the operator, else with 1 and the reason.
+    Health {
+        /// The agent's state directory.
+        #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
+        state_dir: PathBuf,
+    },
+}
+
+/// How to be the agent.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The operator's gateway: `ws://<host>[:<port>]`, or `wss://` with --ca-file.
+    #[arg(long, env = "SENTINEL_OPERATOR_URL", value_name = "URL")]
+    pub operator_url: Endpoint,
+    /// File with the agent's token; read again for each connection.
+    #[arg(long, env = "SENTINEL_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: PathBuf,
+    /// PEM file with the certificates to trust for wss://.
+    #[arg(long, env = "SENTINEL_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Where the agent keeps what it must not forget; one agent to a directory.
+    #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Where commands may run: in this container only, or also in the namespaces of the host.
+    #[arg(long, env = "SENTINEL_PROFILE", value_enum, default_value_t = Profile::Container)]
+    pub profile: Profile,
+    /// Name of this node in the agent's own log. The operator learns the name from the token alone.
+    #[arg(long, env = "SENTINEL_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Commands that run at once, at most.
+    #[arg(long, env = "SENTINEL_MAX_ATTEMPTS", default_value_t = 64, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub max_attempts: u32,
+    /// Form of the agent's own log.
+    #[arg(long, env = "SENTINEL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What of the agent's own log is written, for example `info` or `sentinel_node_agent=debug`.
+    #[arg(long, env = "SENTINEL_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// Where commands may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// In the namespaces of the host, or in the agent's own container.
+    Host,
+    /// In the agent's own container only.
+    Container,
+}
+
+impl Profile {
+    /// The environments that it offers.
+    pub fn environments(self) -> Vec<Environment> {
+        match self {
+            Self::Host => vec![Environment::Host, Environment::Container],
+            Self::Container => vec![Environment::Container],
+        }
+    }
+}
+
+/// Form of the agent's own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// All that one agent needs; made from flags, or by hand for agents inside another process.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The operator's gateway.
+    pub operator: Endpoint,
+    /// The agent's identity.
+    pub token: Token,
+    /// PEM file with the certificates to trust for `wss://`.
+    pub ca_file: Option<PathBuf>,
+    /// Where the agent keeps what it must not forget; one agent to a directory.
+    pub state_dir: PathBuf,
+    /// What it takes.
+    pub rules: Rules,
+    /// Whether a supervisor waits for the next start; `No` where many agents are in one process.
+    pub warm: Warm,
+    /// Binary that becomes a supervisor; `None` is this one.
+    pub supervisor: Option<PathBuf>,
+    /// Samples the node; `None` makes one of its own. Agents in one process can share one.
+    pub sampler: Option<Sampler>,
+    /// Spans of time of the link.
+    pub timing: Timing,
+}
+
+impl AgentConfig {
+    /// An agent with the defaults of the command line.
+    pub fn new(operator: Endpoint, token: Token, state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            operator,
+            token,
+            ca_file: None,
+            state_dir: state_dir.into(),
+            rules: Rules::default(),
+            warm: Warm::Yes,
+            supervisor: None,
+            sampler: None,
+            timing: Timing::default(),
+        }
+    }
+
+    /// How often the node is sampled.
+    pub fn sample_period() -> Duration {
+        Duration::from_millis(HEARTBEAT_MS)
+    }
+}
+
+impl From<&RunArgs> for AgentConfig {
+    fn from(args: &RunArgs) -> Self {
+        let rules = Rules {
+            max_attempts: args.max_attempts,
+            environments: args.profile.environments(),
+            ..Rules::default()
+        };
+        let token = Token::File(args.token_file.clone());
+        let base = Self::new(args.operator_url.clone(), token, args.state_dir.clone());
+        Self { ca_file: args.ca_file.clone(), rules, ..base }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Cli, String> {
+        Cli::try_parse_from([&["node-agent"], args].concat()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_a_config() {
+        let cli =
+            parse(&["--operator-url", "ws://op:7000", "--token-file", "/t", "--profile", "host"]).unwrap();
+        let config = AgentConfig::from(&cli.run.unwrap());
+        assert_eq!(config.operator.authority(), "op:7000");
+        assert_eq!(config.rules.environments, [Environment::Host, Environment::Container]);
+        assert_eq!(config.rules.max_attempts, 64);
+    }
+
+    #[test]
+    fn a_bad_flag_is_refused_with_its_name_and_what_is_allowed() {
+        let url = parse(&["--operator-url", "http://op", "--token-file", "/t"]).unwrap_err();
+        assert!(url.contains("--operator-url") && url.contains("ws://<host>"), "{url}");
+        let token = parse(&["--operator-url", "ws://op"]).unwrap_err();
+        assert!(token.contains("--token-file"), "{token}");
+        let max =
+            parse(&["--operator-url", "ws://op", "--token-file", "/t", "--max-attempts", "0"]).unwrap_err();
+        assert!(max.contains("--max-attempts") && max.contains("1..=4096"), "{max}");
+    }
+
+    #[test]
+    fn health_needs_none_of_the_agents_flags() {
+        let cli = parse(&["health", "--state-dir", "/x"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Health { state_dir }) if state_dir == *"/x"));
+    }
+}

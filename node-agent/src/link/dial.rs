@@ -1,0 +1,287 @@
+//! TCP, TLS, token, upgrade.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{WebSocketStream, client_async_with_config, tungstenite};
+use tokio_util::either::Either;
+
+use super::Endpoint;
+
+/// Time for all of TCP, TLS and upgrade.
+const DIAL_WITHIN: Duration = Duration::from_secs(10);
+
+/// Unacknowledged bytes this old end the connection in the kernel, also when nobody writes.
+const TCP_USER_TIMEOUT_MS: u32 = 20_000;
+
+/// A token is a few kilobytes; a file much larger is not one.
+const MAX_TOKEN_BYTES: usize = 64 << 10;
+
+/// The agent's end of a connection.
+pub(crate) type Socket = WebSocketStream<Either<TcpStream, TlsStream<TcpStream>>>;
+
+/// The agent's identity.
+#[derive(Clone)]
+pub enum Token {
+    /// In a file that is read again for each connection, since it is renewed while we run.
+    File(PathBuf),
+    /// Given once; for agents inside the operator's own process.
+    Fixed(String),
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Fixed(_) => f.write_str("Fixed(…)"),
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The token is missing or no token.
+    #[error("unable to read the token in {path}: {why}")]
+    Token {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The certificates to trust are missing or none.
+    #[error("unable to read certificates from {path}: {why}")]
+    CaFile {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// No certificates to trust were named.
+    #[error("wss:// needs the certificates to trust; give them with --ca-file")]
+    NoCaFile,
+    /// The host's name cannot be in a certificate.
+    #[error("unable to speak TLS with {host:?}")]
+    ServerName {
+        /// The host.
+        host: String,
+        /// What is wrong.
+        source: InvalidDnsNameError,
+    },
+    /// No TCP connection.
+    #[error("unable to connect to {address}")]
+    Connect {
+        /// Where to.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No TLS.
+    #[error("unable to agree on TLS with {address}")]
+    Tls {
+        /// With whom.
+        address: String,
+        /// What was wrong.
+        source: io::Error,
+    },
+    /// Nothing for too long.
+    #[error("unable to reach {address} within {} s", DIAL_WITHIN.as_secs())]
+    TimedOut {
+        /// Whom.
+        address: String,
+    },
+    /// The other end is no gateway, or declined.
+    #[error("{address} declined: {why}")]
+    Declined {
+        /// Who.
+        address: String,
+        /// The status and words of its answer.
+        why: String,
+    },
+    /// The upgrade failed otherwise.
+    #[error("unable to upgrade the connection to {address}")]
+    Upgrade {
+        /// With whom.
+        address: String,
+        /// What was wrong.
+        source: Box<tungstenite::Error>,
+    },
+}
+
+/// Dials the operator.
+#[derive(Debug, Clone)]
+pub(crate) struct Dialer {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) token: Token,
+    /// Certificates to trust, read again for each connection.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl Dialer {
+    /// Whether what is needed to dial can be read; to be asked once at the start.
+    pub(crate) fn check(&self) -> Result<(), DialError> {
+        self.authorization()?;
+        if self.endpoint.is_secure() {
+            self.trust()?;
+            self.server_name()?;
+        }
+        Ok(())
+    }
+
+    /// A WebSocket to one of the gateway's paths, at the operator's own address or at that of another replica.
+    pub(crate) async fn dial(
+        &self,
+        path: &str,
+        at: Option<&str>,
+        config: WebSocketConfig,
+    ) -> Result<Socket, DialError> {
+        let address = at.map_or_else(|| self.endpoint.authority(), str::to_owned);
+        match timeout(DIAL_WITHIN, self.dial_unhurried(path, &address, config)).await {
+            Ok(dialled) => dialled,
+            Err(_) => Err(DialError::TimedOut { address }),
+        }
+    }
+
+    async fn dial_unhurried(
+        &self,
+        path: &str,
+        address: &str,
+        config: WebSocketConfig,
+    ) -> Result<Socket, DialError> {
+        let owned = || address.to_owned();
+        let refused = |source| DialError::Upgrade { address: owned(), source: Box::new(source) };
+        let mut request = self.endpoint.url(path).into_client_request().map_err(refused)?;
+        request.headers_mut().insert(AUTHORIZATION, self.authorization()?);
+
+        let failed = |source| DialError::Connect { address: owned(), source };
+        let tcp = TcpStream::connect(address).await.map_err(failed)?;
+        tcp.set_nodelay(true).map_err(failed)?;
+        // Only a finer deadline than our own; where the kernel has none, ours holds.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&tcp, TCP_USER_TIMEOUT_MS);
+
+        let stream = if self.endpoint.is_secure() {
+            let connector = TlsConnector::from(Arc::new(self.trust()?));
+            let tls = connector.connect(self.server_name()?, tcp).await;
+            Either::Right(tls.map_err(|source| DialError::Tls { address: owned(), source })?)
+        } else {
+            Either::Left(tcp)
+        };
+        match client_async_with_config(request, stream, Some(config)).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::Error::Http(answer)) => {
+                let words = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+                let words: String = words.chars().filter(|c| !c.is_control()).take(300).collect();
+                let why = format!("{} {words}", answer.status()).trim_end().to_owned();
+                Err(DialError::Declined { address: owned(), why })
+            }
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    fn authorization(&self) -> Result<HeaderValue, DialError> {
+        let (token, path) = match &self.token {
+            Token::Fixed(token) => (token.clone(), "memory".to_owned()),
+            Token::File(path) => (read_token(path)?, path.display().to_string()),
+        };
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| DialError::Token {
+            path,
+            why: "it holds characters that no token has".to_owned(),
+        })?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn server_name(&self) -> Result<ServerName<'static>, DialError> {
+        let host = self.endpoint.host().to_owned();
+        ServerName::try_from(host.clone()).map_err(|source| DialError::ServerName { host, source })
+    }
+
+    fn trust(&self) -> Result<ClientConfig, DialError> {
+        let file = self.ca_file.as_ref().ok_or(DialError::NoCaFile)?;
+        let unusable = |why: String| DialError::CaFile { path: file.display().to_string(), why };
+        let mut roots = RootCertStore::empty();
+        let found = CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))?;
+        for certificate in found {
+            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(unusable("it holds no certificate".to_owned()));
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = versions.map_err(|error| unusable(error.to_string()))?;
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+fn read_token(path: &Path) -> Result<String, DialError> {
+    let bad = |why: String| DialError::Token { path: path.display().to_string(), why };
+    let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(bad("the file is empty".to_owned()));
+    }
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(bad(format!("it has {} bytes; a token has at most {MAX_TOKEN_BYTES}", token.len())));
+    }
+    Ok(token.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialer(url: &str, token: Token, ca_file: Option<PathBuf>) -> Dialer {
+        Dialer { endpoint: url.parse().unwrap(), token, ca_file }
+    }
+
+    #[test]
+    fn a_token_that_is_missing_empty_or_broken_is_said_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let check = || dialer("ws://op:1", Token::File(path.clone()), None).check().unwrap_err().to_string();
+        assert!(check().contains("No such file"));
+        fs::write(&path, " \n").unwrap();
+        assert!(check().contains("empty"));
+        fs::write(&path, "a\nb").unwrap();
+        assert!(check().contains("characters"));
+        fs::write(&path, "abc\n").unwrap();
+        assert!(dialer("ws://op:1", Token::File(path.clone()), None).check().is_ok());
+    }
+
+    #[test]
+    fn tls_without_usable_certificates_is_said_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.crt");
+        let token = || Token::Fixed("t".into());
+        let check = |ca| dialer("wss://op:1", token(), ca).check().unwrap_err().to_string();
+        assert!(check(None).contains("--ca-file"));
+        assert!(check(Some(path.clone())).contains("ca.crt"));
+        fs::write(&path, "not a certificate").unwrap();
+        assert!(check(Some(path.clone())).contains("no certificate"));
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        assert!(
+            !format!("{:?}", dialer("ws://op:1", Token::Fixed("s3cret".into()), None)).contains("s3cret")
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! As whom a command runs: users and groups from the very files that the command will see, without NSS, which would
+//! load code from there.
+
+use rustix::process::{Gid, Uid, getegid, geteuid};
+use sentinel_protocol::outcome::StartFailure;
+
+use super::root::Root;
+use super::spawn::StartError;
+
+/// A line of `/etc/passwd`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) name: String,
+    uid: u32,
+    gid: u32,
+    pub(super) home: String,
+    pub(super) shell: String,
+}
+
+/// What the child becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
+    pub(super) groups: Vec<Gid>,
+}
+
+/// As whom a command runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Its line in `/etc/passwd`, when it has one.
+    pub(super) user: Option<User>,
+    /// `None` when it is ours already.
+    pub(super) change: Option<Change>,
+}
+
+impl Identity {
+    /// Looks user and group up, by name or number.
+    pub(super) fn resolve(root: &Root, user: Option<&str>, group: Option<&str>) -> Result<Self, StartError> {
+        let read = |path: &str, reason| {
+            root.read(path)
+                .map_err(|error| StartError::new(reason, format!("{path} cannot be read: {error}")))
+        };
+        let passwd = read("/etc/passwd", StartFailure::UnknownUser)?;
+        let Some((uid, entry)) = find_user(&passwd, user) else {
+            let user = user.unwrap_or_default();
+            let message = format!("user {user:?} does not exist (not in /etc/passwd)");
+            return Err(StartError::new(StartFailure::UnknownUser, message));
+        };
+        if user.is_none() && group.is_none() {
+            return Ok(Self { user: entry, change: None });
+        }
+        let groups = read("/etc/group", StartFailure::UnknownGroup)?;
+        let gid = primary_group(&groups, user, group, entry.as_ref())?;
+        let mut all = vec![gid];
+        if let Some(entry) = &entry {
+            all.extend(memberships(&groups, &entry.name).filter(|other| *other != gid));
+        }
+        let change = Change {
+            uid: Uid::from_raw(uid),
+            gid: Gid::from_raw(gid),
+            groups: all.into_iter().map(Gid::from_raw).collect(),
+        };
+        // Without privilege only what we are already is possible, and needs no call that would be denied.
+        let is_ours = !geteuid().is_root() && change.uid == geteuid() && change.gid == getegid();
+        Ok(Self { user: entry, change: (!is_ours).then_some(change) })
+    }
+}
+
+/// The user's number, and its line when it has one; `None` when there is no such user.
+fn find_user(passwd: &str, user: Option<&str>) -> Option<(u32, Option<User>)> {
+    let by_number = |uid| (uid, users(passwd).find(|entry| entry.uid == uid));
+    match user {
+        None => Some(by_number(geteuid().as_raw())),
+        Some(user) => match users(passwd).find(|entry| entry.name == user) {
+            Some(entry) => Some((entry.uid, Some(entry))),
+            None => number(user).map(by_number),
+        },
+    }
+}
+
+fn primary_group(
+    groups: &str,
+    user: Option<&str>,
+    group: Option<&str>,
+    entry: Option<&User>,
+) -> Result<u32, StartError> {
+    let Some(group) = group else {
+        return entry.map(|entry| entry.gid).ok_or_else(|| {
+            let user = user.unwrap_or_default();
+            let message =
+                format!("user {user:?} has no line in /etc/passwd and so no group; run.group must be given");
+            StartError::new(StartFailure::UnknownGroup, message)
+        });
+    };
+    let named = group_lines(groups).find(|(name, _, _)| *name == group).map(|(_, gid, _)| gid);
+    named.or_else(|| number(group)).ok_or_else(|| {
+        let message = format!("group {group:?} does not exist (not in /etc/group)");
+        StartError::new(StartFailure::UnknownGroup, message)
+    })
+}
+
+/// A user or group number; the largest one means "unchanged" to the kernel and is no number here.
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten().filter(|n| *n != u32::MAX)
+}
+
+fn users(passwd: &str) -> impl Iterator<Item = User> {
+    passwd.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
+        Some(User {
+            name: name.to_owned(),
+            uid: number(uid)?,
+            gid: number(gid)?,
+            home: home.to_owned(),
+            shell: shell.to_owned(),
+        })
+    })
+}
+
+fn group_lines(groups: &str) -> impl Iterator<Item = (&str, u32, &str)> {
+    groups.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, gid) = (fields.next()?, fields.next()?, number(fields.next()?)?);
+        Some((name, gid, fields.next().unwrap_or_default()))
+    })
+}
+
+fn memberships(groups: &str, user: &str) -> impl Iterator<Item = u32> {
+    group_lines(groups)
+        .filter(move |(_, _, members)| members.split(',').any(|member| member == user))
+        .map(|(_, gid, _)| gid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nbroken\nweb:x:33:34:w:/var/www:/bin/sh\n+nis::::::\n7:x:70:71::/:/bin/sh\n";
+    const GROUP: &str = "root:x:0:\nweb:x:34:\nssl:x:40:a,web\nlog:x:41:webb,xweb\n";
+
+    #[test]
+    fn a_user_is_found_by_name_first_and_then_by_number() {
+        let uid = |user| find_user(PASSWD, Some(user)).map(|(uid, entry)| (uid, entry.is_some()));
+        assert_eq!(uid("web"), Some((33, true)));
+        assert_eq!(uid("33"), Some((33, true)));
+        assert_eq!(uid("7"), Some((70, true)));
+        assert_eq!(uid("1234"), Some((1234, false)));
+        for unknown in ["", "nosuch", "-1", "4294967295", "4294967296", "+nis", "broken", "we"] {
+            assert_eq!(uid(unknown), None, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_in_exactly_the_groups_that_name_it() {
+        assert_eq!(memberships(GROUP, "web").collect::<Vec<_>>(), [40]);
+    }
+
+    #[test]
+    fn a_number_without_a_line_has_no_group_of_its_own() {
+        let error = primary_group(GROUP, Some("1234"), None, None).unwrap_err();
+        assert_eq!(error.reason, StartFailure::UnknownGroup);
+        assert_eq!(primary_group(GROUP, Some("1234"), Some("ssl"), None).unwrap(), 40);
+        assert_eq!(primary_group(GROUP, Some("1234"), Some("99"), None).unwrap(), 99);
+    }
+}

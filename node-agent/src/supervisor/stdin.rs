@@ -1,0 +1,44 @@
+//! Feeds the command's standard input without ever waiting for it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+/// Bytes on their way to the command; dropping it is end-of-file.
+#[derive(Debug)]
+pub(super) struct StdinFeed {
+    pipe: File,
+    rest: Vec<u8>,
+}
+
+impl StdinFeed {
+    /// The feed, and the end that the command reads.
+    pub(super) fn new(bytes: Vec<u8>) -> io::Result<(Self, OwnedFd)> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&write, true)?;
+        // Usually all of it fits; where it may not grow, the loop writes the rest.
+        let _ = fcntl_setpipe_size(&write, bytes.len().max(4096));
+        Ok((Self { pipe: File::from(write), rest: bytes }, read))
+    }
+
+    /// Writes what the pipe takes; `None` when all is written or nobody reads any more.
+    pub(super) fn feed(mut self) -> Option<Self> {
+        while !self.rest.is_empty() {
+            match self.pipe.write(&self.rest) {
+                Ok(written) => drop(self.rest.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(self),
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+impl AsFd for StdinFeed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}

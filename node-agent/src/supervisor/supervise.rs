@@ -1,0 +1,405 @@
+//! The life of one Attempt, from *accepted* to its exit record.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::process::Pid;
+use sentinel_protocol::outcome::{Outcome, StartFailure};
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::OutputSummary;
+
+use super::cgroup::{Cgroup, join_supervisors};
+use super::clocks::Clocks;
+use super::entry::{Moved, note};
+use super::exit_record::{self, Why};
+use super::kill;
+use super::output::{Brought, HeldOpen, Output};
+use super::reap::{ExitStatus, Tree, reap};
+use super::spawn::{StartError, prepare};
+use super::stdin::StdinFeed;
+use crate::host::{self, boot_clock_ms};
+use crate::journal::{Accepted, AttemptDir, AttemptLock, AttemptState, JournalError};
+use crate::process::ProcessIdentity;
+use crate::spool::{Room, Writer};
+
+/// How long output is awaited after the command has ended, milliseconds: a process it left may hold the pipes.
+const DRAIN_MS: u64 = 5_000;
+/// How long killed processes are awaited, milliseconds.
+const KILLED_MS: u64 = 5_000;
+/// How often the kill is repeated meanwhile, milliseconds: a process may have been born between look and kill.
+const KILL_AGAIN_MS: u64 = 20;
+
+/// How long a command has run before its supervisor moves to the others, milliseconds.
+const MOVE_AFTER_MS: u64 = 200;
+
+/// A failure that leaves the Attempt without an exit record.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SuperviseError {
+    #[error("failed to use the journal of the attempt")]
+    Journal(#[source] JournalError),
+    #[error("failed to {doing}")]
+    System { doing: &'static str, source: io::Error },
+}
+
+/// Carries an Attempt to its end, unless it is another's or no longer to be started.
+pub(super) fn supervise(
+    attempt: &AttemptDir,
+    cgroup: Option<&Cgroup>,
+    moved: Moved,
+) -> Result<(), SuperviseError> {
+    let lock = attempt.lock().map_err(SuperviseError::Journal)?;
+    // Read under the lock: whoever had it before may have given the Attempt up, or carried it to its end.
+    if lock.exit().map_err(SuperviseError::Journal)?.is_some()
+        || attempt.state().map_err(SuperviseError::Journal)? != AttemptState::Accepted
+    {
+        return Ok(());
+    }
+    let Some(accepted) = attempt.accepted().map_err(SuperviseError::Journal)? else { return Ok(()) };
+    let outcome = match begin(&lock, &accepted, cgroup, moved) {
+        Ok(mut supervision) => return supervision.carry_on(&lock, &accepted),
+        Err(NotBegun::TooLate) => Outcome::StartTimedOut,
+        Err(NotBegun::Cancelled) => Outcome::Cancelled,
+        Err(NotBegun::Failed(error)) => exit_record::start_failed(error.reason, &error.message),
+        Err(NotBegun::System(error)) => return Err(error),
+    };
+    record(&lock, outcome, None, OutputSummary::default())
+}
+
+/// Why no command was started.
+enum NotBegun {
+    TooLate,
+    Cancelled,
+    Failed(StartError),
+    System(SuperviseError),
+}
+
+fn record(
+    lock: &AttemptLock,
+    outcome: Outcome,
+    started_at: Option<UnixMillis>,
+    output: OutputSummary,
+) -> Result<(), SuperviseError> {
+    lock.record_exit(exit_record::ended(outcome, started_at, output))
+        .map(drop)
+        .map_err(SuperviseError::Journal)
+}
+
+/// A command that runs, and all that is watched about it.
+struct Supervision<'a> {
+    attempt: &'a AttemptDir,
+    cgroup: Option<&'a Cgroup>,
+    command: Pid,
+    started_at: UnixMillis,
+    clocks: Clocks,
+    output: Output,
+    stdin: Option<StdinFeed>,
+    signals: SignalFd,
+    inotify: OwnedFd,
+    /// How and when the command ended.
+    exited: Option<(ExitStatus, u64)>,
+    tree: Tree,
+    /// When the last process of the tree was found gone.
+    gone_at: Option<u64>,
+    cancel: bool,
+    ending: Option<Ending>,
+    held_open: HeldOpen,
+    /// What the last look at the pipes brought.
+    pipes: Brought,
+    /// When to move to the other supervisors: not for a command that ends at once.
+    move_at: Option<u64>,
+}
+
+/// The tree is being ended.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    why: Why,
+    kill_at: u64,
+    killed_at: Option<u64>,
+}
+
+/// Checks, notes `Starting`, and starts the command.
+fn begin<'a>(
+    lock: &'a AttemptLock,
+    accepted: &Accepted,
+    cgroup: Option<&'a Cgroup>,
+    moved: Moved,
+) -> Result<Supervision<'a>, NotBegun> {
+    let attempt = lock.attempt();
+    let system = |doing| move |source: io::Error| NotBegun::System(SuperviseError::System { doing, source });
+    let boot_id = host::boot_id().map_err(system("read the boot id"))?;
+    let mut clocks = Clocks::new(accepted, &boot_id, boot_clock_ms());
+    if clocks.is_too_late_to_start(boot_clock_ms()) {
+        return Err(NotBegun::TooLate);
+    }
+    let signals = watch_signals().map_err(system("watch for signals"))?;
+    let inotify = watch_directory(attempt).map_err(system("watch the attempt's directory"))?;
+    if attempt.is_cancel_requested() {
+        return Err(NotBegun::Cancelled);
+    }
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|errno| system("become the subreaper")(errno.into()))?;
+    let failed = |doing: &'static str| {
+        move |error: &dyn std::error::Error| NotBegun::Failed(StartError::out_of_resources(doing, error))
+    };
+    let prepared = prepare(&accepted.start).map_err(NotBegun::Failed)?;
+    let writer = Writer::create(&attempt.log(), accepted.start.request.output)
+        .map_err(|e| failed("the node has no room for output")(&e))?;
+    let (output, outputs) = Output::new(writer).map_err(|e| failed("no pipe could be made")(&e))?;
+    let (stdin, stdin_end) =
+        stdin(&accepted.start.request.stdin).map_err(|e| failed("no pipe could be made")(&e))?;
+    let supervisor = ProcessIdentity::of(std::process::id().cast_signed()).map_err(system("read /proc"))?;
+    let cgroup_path = cgroup.map(|cgroup| cgroup.path().to_string_lossy().into_owned());
+    let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: cgroup_path.clone() };
+    lock.set_state(&starting).map_err(|e| failed("the start could not be noted")(&e))?;
+    let pid = prepared.start(cgroup, stdin_end, outputs).map_err(NotBegun::Failed)?;
+    clocks.started(boot_clock_ms());
+    let started_at = host::wall_clock();
+    let command = Pid::from_raw(pid).ok_or_else(|| {
+        NotBegun::Failed(StartError::new(StartFailure::Other, "the kernel gave the process no number"))
+    })?;
+    // It is not reaped yet, so it is in /proc even when it has ended.
+    let running = ProcessIdentity::of(pid).map_err(JournalErrorOrIo::Io).and_then(|command| {
+        let running = AttemptState::Running { supervisor, command, started_at, cgroup: cgroup_path };
+        lock.set_state(&running).map_err(JournalErrorOrIo::Journal)
+    });
+    if let Err(error) = running {
+        // The command runs; what is on disk says that it may. It is carried to its end all the same.
+        note(&format!("unable to note that the command runs: {error}"));
+    }
+    Ok(Supervision {
+        attempt,
+        cgroup,
+        command,
+        started_at,
+        clocks,
+        output,
+        stdin: stdin.and_then(StdinFeed::feed),
+        signals,
+        inotify,
+        exited: None,
+        tree: Tree::Populated,
+        gone_at: None,
+        cancel: false,
+        ending: None,
+        held_open: HeldOpen::No,
+        pipes: Brought::More,
+        move_at: (moved == Moved::NotYet).then(|| boot_clock_ms().saturating_add(MOVE_AFTER_MS)),
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+enum JournalErrorOrIo {
+    #[error(transparent)]
+    Io(io::Error),
+    #[error(transparent)]
+    Journal(JournalError),
+}
+
+fn stdin(text: &str) -> io::Result<(Option<StdinFeed>, Option<OwnedFd>)> {
+    if text.is_empty() {
+        return Ok((None, None));
+    }
+    let (feed, end) = StdinFeed::new(text.as_bytes().to_vec())?;
+    Ok((Some(feed), Some(end)))
+}
+
+/// Children that end are seen through a descriptor. Polite signals to us are never delivered: a supervisor ends when
+/// its Attempt has.
+fn watch_signals() -> io::Result<SignalFd> {
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    let mut blocked = children;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        blocked.add(signal);
+    }
+    blocked.thread_block()?;
+    Ok(SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// Sees a cancel request appear, and output being released.
+fn watch_directory(attempt: &AttemptDir) -> io::Result<OwnedFd> {
+    let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+    inotify::add_watch(&inotify, attempt.path(), WatchFlags::MOVED_TO | WatchFlags::CREATE)?;
+    inotify::add_watch(&inotify, attempt.log(), WatchFlags::DELETE)?;
+    Ok(inotify)
+}
+
+/// What the loop does next.
+enum Next {
+    /// Wait for something to happen, at most until this moment.
+    Wait(Option<u64>, Room),
+    /// The Attempt is over; these processes would not end.
+    Over(Vec<i32>),
+}
+
+impl Supervision<'_> {
+    /// select → step → perform, until it is over; then the exit record.
+    fn carry_on(&mut self, lock: &AttemptLock, accepted: &Accepted) -> Result<(), SuperviseError> {
+        let left = loop {
+            match self.step(boot_clock_ms()) {
+                Next::Over(left) => break left,
+                Next::Wait(until, room) => self.wait(until, room)?,
+            }
+        };
+        let mut summary = self.output.finish(boot_clock_ms());
+        summary.held_open = self.held_open == HeldOpen::Yes;
+        let status = self.exited.map(|(status, _)| status);
+        let why = self.ending.map(|ending| ending.why);
+        let outcome = exit_record::outcome(status, why, left, &accepted.start.request.success_exit_codes);
+        let recorded = record(lock, outcome, Some(self.started_at), summary);
+        // After the record, as it may take long: a loss here would show as a hole.
+        self.output.sync();
+        recorded
+    }
+
+    /// Looks at the children and the clocks, ends what is to be ended.
+    fn step(&mut self, now: u64) -> Next {
+        let reaped = reap(self.command);
+        self.tree = reaped.tree;
+        if let Some(status) = reaped.command {
+            self.exited = Some((status, now));
+        }
+        if self.is_gone() && self.gone_at.is_none() {
+            self.gone_at = Some(now);
+            // Its last words may have come after the last look.
+            self.pipes = Brought::More;
+        }
+        if self.move_at.is_some_and(|at| now >= at) {
+            self.move_at = None;
+            // Without it we live and end with the agent's own group.
+            let _ = join_supervisors();
+        }
+        let room = self.output.room(now);
+        if let Some(why) = self.should_end(now, room) {
+            self.ending = Some(Ending { why, kill_at: self.clocks.kill_at(now), killed_at: None });
+            if self.tree == Tree::Populated {
+                kill::terminate(self.cgroup);
+            }
+        }
+        if self.is_over(now, room) {
+            return Next::Over(Vec::new());
+        }
+        let deadline = match self.ending {
+            None => self.clocks.run_until().filter(|_| self.exited.is_none()),
+            // Only the pipes are left to look at once more, when they may be.
+            Some(_) if self.is_gone() => Some(now).filter(|_| room == Room::Open),
+            Some(ending) => match self.press(ending, now) {
+                Some(deadline) => Some(deadline),
+                None => return Next::Over(kill::pids(self.cgroup)),
+            },
+        };
+        let drained =
+            self.exited.filter(|_| self.ending.is_none()).map(|(_, at)| at.saturating_add(DRAIN_MS));
+        let stalled = match room {
+            Room::Blocked { until_ms } => Some(until_ms),
+            Room::Open => None,
+        };
+        let drained = drained.filter(|_| stalled.is_none());
+        Next::Wait([deadline, drained, stalled, self.move_at].into_iter().flatten().min(), room)
+    }
+
+    /// Whether nothing of the command's tree is left.
+    fn is_gone(&self) -> bool {
+        self.exited.is_some() && self.tree == Tree::Empty
+    }
+
+    /// Why the tree is to be ended now, if it is and is not being ended already.
+    fn should_end(&mut self, now: u64, room: Room) -> Option<Why> {
+        if self.ending.is_some() {
+            return None;
+        }
+        match self.exited {
+            None if self.cancel => Some(Why::Cancelled),
+            None => self.clocks.run_until().filter(|until| now >= *until).map(|_| Why::TimedOut),
+            Some(_) if self.tree == Tree::Empty => None,
+            // Nothing more can come out, so what it left has no reason to stay.
+            Some(_) if self.cancel || self.output.is_closed() => Some(Why::Leftovers),
+            Some((_, at)) => {
+                let drained = now >= at.saturating_add(DRAIN_MS) && room == Room::Open;
+                drained.then(|| {
+                    self.held_open = HeldOpen::Yes;
+                    Why::Leftovers
+                })
+            }
+        }
+    }
+
+    /// Whether nothing is left, neither processes nor output.
+    fn is_over(&mut self, now: u64, room: Room) -> bool {
+        let Some((_, exited_at)) = self.exited.filter(|_| self.is_gone()) else { return false };
+        if self.output.is_closed() {
+            return true;
+        }
+        // A process outside the tree holds a pipe. What was written before is in the pipe already, and is taken;
+        // but one that goes on writing is not waited for.
+        let waited = self.ending.is_some() || now >= exited_at.saturating_add(DRAIN_MS);
+        let too_long = self.gone_at.is_some_and(|gone_at| now >= gone_at.saturating_add(DRAIN_MS));
+        let outsider = room == Room::Open && (too_long || waited && self.pipes == Brought::Nothing);
+        if outsider {
+            self.held_open = HeldOpen::Yes;
+        }
+        outsider
+    }
+
+    /// Goes on ending the tree; returns when to look again, `None` when it would not die.
+    fn press(&mut self, mut ending: Ending, now: u64) -> Option<u64> {
+        if now < ending.kill_at {
+            return Some(ending.kill_at);
+        }
+        let killed_at = *ending.killed_at.get_or_insert(now);
+        self.ending = Some(ending);
+        if now >= killed_at.saturating_add(KILLED_MS) {
+            return None;
+        }
+        kill::kill(self.cgroup);
+        Some(now.saturating_add(KILL_AGAIN_MS))
+    }
+
+    /// Waits until something happens or the moment has come, and takes what came.
+    fn wait(&mut self, until: Option<u64>, room: Room) -> Result<(), SuperviseError> {
+        let mut fds =
+            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.inotify, PollFlags::IN)];
+        if room == Room::Open {
+            fds.extend(self.output.pipes().map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::IN)));
+        }
+        fds.extend(self.stdin.as_ref().map(|stdin| PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::OUT)));
+        let timeout = until.map(|until| timespec(until.saturating_sub(boot_clock_ms())));
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(SuperviseError::System { doing: "poll", source: errno.into() }),
+        }
+        let [children, directory] = [0, 1].map(|at| !fds[at].revents().is_empty());
+        drop(fds);
+        if children {
+            while matches!(self.signals.read_signal(), Ok(Some(_))) {}
+        }
+        if directory {
+            self.look_at_directory();
+        }
+        if room == Room::Open {
+            self.pipes = self.output.read();
+        }
+        self.stdin = self.stdin.take().and_then(StdinFeed::feed);
+        Ok(())
+    }
+
+    fn look_at_directory(&mut self) {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        // The events themselves say nothing that a look does not say better.
+        while matches!(rustix::io::read(&self.inotify, &mut buffer), Ok((read, _)) if !read.is_empty()) {}
+        self.cancel |= self.attempt.is_cancel_requested();
+        self.output.notice_released(boot_clock_ms());
+    }
+}
+
+fn timespec(millis: u64) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(millis / 1000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(millis % 1000 * 1_000_000).unwrap_or(0),
+    }
+}

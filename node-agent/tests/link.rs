@@ -1,0 +1,529 @@
+//! A whole agent with real supervisors and commands, against a gateway that does what the test tells it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod gateway;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use gateway::{Archive, Control, Gateway, Heard, PATIENCE, next_message, say, within};
+use sentinel_node_agent::journal::{AttemptDir, AttemptState};
+use sentinel_node_agent::supervisor::Warm;
+use sentinel_node_agent::{AgentConfig, AgentError, Timing, Token, health};
+use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
+use sentinel_protocol::log::Stream;
+use sentinel_protocol::outcome::{InterruptReason, Outcome};
+use sentinel_protocol::refusal::{Refusal, SessionRefusal};
+use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
+use sentinel_protocol::to_operator::{Ended, ReportedState, Stage, ToOperator};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Message;
+
+const TOKEN: &str = "a-token";
+const ALL: u64 = u64::MAX;
+
+fn attempt(run: u32) -> AttemptId {
+    format!("0b6c-1/{run}/node-1/1").parse().unwrap()
+}
+
+fn spec(n: u8) -> SpecHash {
+    SpecHash::new(format!("{n:064x}")).unwrap()
+}
+
+/// A request to run this shell text, with all the credit there is.
+fn start(run: u32, script: &str) -> Start {
+    Start {
+        attempt: attempt(run),
+        spec_hash: spec(1),
+        epoch: Epoch(1),
+        task: TaskRef { namespace: "ops".into(), name: "disk-report".into() },
+        request: RunRequest {
+            program: Program::Command(vec!["/bin/sh".into(), "-c".into(), script.into()]),
+            env: Vec::new(),
+            working_dir: "/".into(),
+            user: None,
+            group: None,
+            umask: 0o022,
+            stdin: String::new(),
+            environment: Environment::Container,
+            success_exit_codes: vec![0],
+            output: OutputRules { limit: 1 << 40, spool: 64 << 20, max_block_ms: 30_000 },
+        },
+        deadlines: Deadlines { start_ms: 60_000, run_ms: None, grace_ms: 1_000 },
+        credit: ALL,
+    }
+}
+
+fn to_start(start: &Start) -> ToAgent {
+    ToAgent::Start(Box::new(start.clone()))
+}
+
+fn cancel(run: u32) -> ToAgent {
+    ToAgent::Cancel(Cancel { attempt: attempt(run), spec_hash: spec(1), epoch: Epoch(1) })
+}
+
+/// What stops an agent, and its end.
+type Agent = (oneshot::Sender<()>, JoinHandle<Result<(), AgentError>>);
+
+/// A node: a state directory, and the agent on it.
+struct Node {
+    dir: tempfile::TempDir,
+    running: Option<Agent>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("token"), TOKEN).unwrap();
+        Self { dir, running: None }
+    }
+
+    fn with_agent(gateway: &Gateway) -> Self {
+        let mut node = Self::new();
+        node.begin(gateway);
+        node
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn config(&self, gateway: &Gateway) -> AgentConfig {
+        let url = format!("ws://{}", gateway.address).parse().unwrap();
+        let config = AgentConfig::new(url, Token::File(self.path("token")), self.state());
+        AgentConfig {
+            warm: Warm::No,
+            supervisor: Some(env!("CARGO_BIN_EXE_node-agent").into()),
+            timing: Timing {
+                first_wait: Duration::from_millis(10),
+                longest_wait: Duration::from_millis(100),
+                ..Timing::default()
+            },
+            ..config
+        }
+    }
+
+    fn begin(&mut self, gateway: &Gateway) {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let agent = sentinel_node_agent::run(self.config(gateway), async {
+            let _ = stopped.await;
+        });
+        self.running = Some((stop, tokio::spawn(agent)));
+    }
+
+    async fn stop(&mut self) {
+        let (stop, agent) = self.running.take().unwrap();
+        stop.send(()).unwrap();
+        within("the agent's end", agent).await.unwrap().unwrap();
+    }
+
+    /// Lines that commands of this node wrote to a file: one for each time one ran.
+    fn witness(&self) -> usize {
+        fs::read_to_string(self.path("witness")).map_or(0, |text| text.lines().count())
+    }
+
+    fn witnessed(&self, script: &str) -> String {
+        format!("echo x >> {}; {script}", self.path("witness").display())
+    }
+}
+
+/// Receives all output of an Attempt and archives it, until this much is there.
+async fn archive_all(
+    gateway: &mut Gateway,
+    control: &Control,
+    id: &AttemptId,
+    archive: &mut Archive,
+    end: u64,
+) {
+    while archive.upto < end {
+        let mut logs = gateway.log(control).await;
+        loop {
+            match logs.next().await {
+                Heard::Open(opened, _) => {
+                    assert_eq!(opened, *id);
+                    logs.credit(id, ALL, archive.upto).await;
+                }
+                Heard::Record(_, record) => archive.take(record),
+                Heard::Closed => break,
+            }
+            if archive.upto >= end {
+                logs.credit(id, ALL, archive.upto).await;
+                break;
+            }
+        }
+    }
+}
+
+fn check_output(ended: &Ended, archive: &Archive) {
+    assert_eq!(archive.upto, ended.output.end);
+    assert_eq!(archive.sha256(Stream::Stdout), ended.output.stdout.sha256);
+}
+
+#[tokio::test]
+async fn a_command_is_run_streamed_reported_acknowledged_and_forgotten() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let node = Node::with_agent(&gateway);
+    let mut control = gateway.control().await;
+    assert!(control.inventory.attempts.is_empty());
+    let start = start(1, &node.witnessed("echo out; echo err >&2; exit 3"));
+    control.say(to_start(&start)).await;
+    assert_eq!(control.report().await.state.stage(), Stage::Accepted);
+    let ended = control.ended(&attempt(1)).await;
+    assert_eq!(ended.outcome, Outcome::Failed { exit_code: 3 });
+
+    let mut archive = Archive::default();
+    archive_all(&mut gateway, &control, &attempt(1), &mut archive, ended.output.end).await;
+    check_output(&ended, &archive);
+    assert_eq!(archive.bytes["stdout"], b"out\n");
+    assert_eq!(archive.bytes["stderr"], b"err\n");
+
+    control.say(ToAgent::Ack(Ack { attempt: attempt(1), stage: Stage::Ended })).await;
+    control.say(ToAgent::Forget(Forget { attempt: attempt(1), epoch: Epoch(1) })).await;
+    // The tombstone answers, and nothing runs again.
+    control.say(to_start(&start)).await;
+    let again = control.ended(&attempt(1)).await;
+    assert_eq!((again.outcome, again.output.end), (Outcome::Failed { exit_code: 3 }, 0));
+    assert_eq!(node.witness(), 1);
+    let attempts = fs::read_dir(node.state().join("attempts")).unwrap().count();
+    assert_eq!(attempts, 0, "a forgotten attempt is still on the disk");
+}
+
+#[tokio::test]
+async fn running_is_said_with_the_pid_of_the_command() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let _node = Node::with_agent(&gateway);
+    let mut control = gateway.control().await;
+    control.say(to_start(&start(1, "echo $$; exec sleep 60"))).await;
+    let running = control.running(&attempt(1)).await;
+    let mut archive = Archive::default();
+    archive_all(&mut gateway, &control, &attempt(1), &mut archive, 2).await;
+    assert_eq!(String::from_utf8_lossy(&archive.bytes["stdout"]).trim(), running.pid.to_string());
+    control.say(cancel(1)).await;
+    assert_eq!(control.ended(&attempt(1)).await.outcome, Outcome::Cancelled);
+}
+
+#[tokio::test]
+async fn a_repeated_start_is_recognised_and_another_spec_is_refused() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let node = Node::with_agent(&gateway);
+    let mut control = gateway.control().await;
+    let start = start(1, &node.witnessed("true"));
+    for _ in 0..20 {
+        control.say(to_start(&start)).await;
+    }
+    control.ended(&attempt(1)).await;
+    control.say(to_start(&Start { spec_hash: spec(2), ..start.clone() })).await;
+    assert_eq!(control.refused().await.refusal, Refusal::SpecHashMismatch);
+    control.say(to_start(&Start { epoch: Epoch(0), attempt: attempt(2), ..start })).await;
+    assert_eq!(control.refused().await.refusal, Refusal::StaleEpoch { seen: Epoch(1) });
+    assert_eq!(node.witness(), 1);
+}
+
+#[tokio::test]
+async fn output_is_exact_though_the_gateway_drops_both_sockets_again_and_again() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let _node = Node::with_agent(&gateway);
+    let mut control = gateway.control().await;
+    let id = attempt(1);
+    let start = Start { credit: 300_000, ..start(1, "seq 1 1500000") };
+    control.say(to_start(&start)).await;
+    let mut archive = Archive::default();
+    let mut received = Archive::default();
+    for round in 1..=6u64 {
+        let mut logs = gateway.log(&control).await;
+        let mut granted = archive.upto.max(300_000);
+        while received.upto < round * 1_000_000 {
+            match logs.next().await {
+                Heard::Open(..) => logs.credit(&id, granted, archive.upto).await,
+                Heard::Record(_, record) => {
+                    assert!(record.end() <= granted, "{} is beyond the credit of {granted}", record.end());
+                    received.take(record);
+                }
+                Heard::Closed => panic!("the agent closed"),
+            }
+            if granted - received.upto < 100_000 {
+                granted = received.upto + 300_000;
+                logs.credit(&id, granted, archive.upto).await;
+            }
+        }
+        // Some of what was received is lost with this operator.
+        drop(logs);
+        if round % 2 == 0 {
+            drop(control);
+            control = gateway.control().await;
+        }
+        received = Archive::default();
+        let kept = archive.upto + 400_000 * (round % 2);
+        archive_until(&mut gateway, &mut control, &id, &mut archive, kept).await;
+        received.upto = archive.upto;
+    }
+    let ended = control.ended(&id).await;
+    archive_all(&mut gateway, &control, &id, &mut archive, ended.output.end).await;
+    assert_eq!(ended.outcome, Outcome::Succeeded { exit_code: 0 });
+    check_output(&ended, &archive);
+}
+
+/// Archives up to about here, then drops the socket.
+async fn archive_until(
+    gateway: &mut Gateway,
+    control: &mut Control,
+    id: &AttemptId,
+    archive: &mut Archive,
+    end: u64,
+) {
+    let mut logs = gateway.log(control).await;
+    while archive.upto < end {
+        match logs.next().await {
+            Heard::Open(..) => logs.credit(id, end, archive.upto).await,
+            Heard::Record(_, record) => archive.take(record),
+            Heard::Closed => panic!("the agent closed"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_stopped_and_begun_again_adopts_what_runs() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let mut node = Node::with_agent(&gateway);
+    let mut control = gateway.control().await;
+    let go_on = node.path("go-on");
+    let script = format!("echo before; while [ ! -e {} ]; do sleep 0.05; done; echo after", go_on.display());
+    control.say(to_start(&start(1, &node.witnessed(&script)))).await;
+    let running = control.running(&attempt(1)).await;
+    let first_state = control.hello.state_id.clone();
+    drop(control);
+    node.stop().await;
+    node.begin(&gateway);
+    // Sockets of the first agent may still be in the queue.
+    let mut control = loop {
+        let mut socket = gateway.control_socket().await;
+        let Some(Ok(Message::Text(text))) = within("a Hello", socket.next()).await else { continue };
+        let hello: ToOperator = sentinel_protocol::codec::decode_text(&text).unwrap();
+        let ToOperator::Hello(hello) = hello else { panic!("no Hello") };
+        break gateway.welcome(socket, hello).await;
+    };
+    assert_eq!(control.hello.state_id, first_state);
+    assert_eq!(control.hello.highest_epoch, Epoch(1));
+    assert_eq!(control.inventory.attempts[0].state, ReportedState::Running(running));
+    fs::write(go_on, "").unwrap();
+    let ended = control.ended(&attempt(1)).await;
+    assert_eq!(ended.outcome, Outcome::Succeeded { exit_code: 0 });
+    let mut archive = Archive::default();
+    archive_all(&mut gateway, &control, &attempt(1), &mut archive, ended.output.end).await;
+    assert_eq!(archive.bytes["stdout"], b"before\nafter\n");
+    assert_eq!(node.witness(), 1);
+}
+
+#[tokio::test]
+async fn a_command_whose_supervisor_is_killed_is_ended_and_interrupted() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let node = Node::with_agent(&gateway);
+    let mut control = gateway.control().await;
+    control.say(to_start(&start(1, "echo here; exec sleep 600"))).await;
+    let running = control.running(&attempt(1)).await;
+    archive_all(&mut gateway, &control, &attempt(1), &mut Archive::default(), 5).await;
+    let dir = AttemptDir::at(node.state().join("attempts").join(attempt(1).directory_name()));
+    let AttemptState::Running { supervisor, command, .. } = dir.state().unwrap() else {
+        panic!("not running")
+    };
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor.pid), nix::sys::signal::SIGKILL).unwrap();
+    let ended = control.ended(&attempt(1)).await;
+    assert_eq!(ended.outcome, Outcome::Interrupted { reason: InterruptReason::SupervisorDied });
+    assert_eq!(ended.started_at, Some(running.started_at));
+    assert_eq!(ended.output.end, 5, "what it wrote before is still counted");
+    assert!(!command.is_alive(), "the command lives on");
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_before_its_start_is_remembered() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let node = Node::with_agent(&gateway);
+    let mut control = gateway.control().await;
+    control.say(cancel(1)).await;
+    assert_eq!(control.ended(&attempt(1)).await.outcome, Outcome::Cancelled);
+    control.say(to_start(&start(1, &node.witnessed("true")))).await;
+    assert_eq!(control.ended(&attempt(1)).await.outcome, Outcome::Cancelled);
+    assert_eq!(node.witness(), 0);
+}
+
+#[tokio::test]
+async fn an_unacknowledged_result_is_in_the_next_inventory_and_an_acknowledged_one_too() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let _node = Node::with_agent(&gateway);
+    let mut control = gateway.control().await;
+    control.say(to_start(&start(1, "true"))).await;
+    let ended = control.ended(&attempt(1)).await;
+    drop(control);
+    let mut control = gateway.control().await;
+    assert_eq!(control.inventory.attempts[0].state, ReportedState::Ended(Box::new(ended)));
+    control.say(ToAgent::Ack(Ack { attempt: attempt(1), stage: Stage::Ended })).await;
+    while control.heartbeat().await.metrics.unacknowledged > 0 {}
+    drop(control);
+    assert_eq!(gateway.control().await.inventory.attempts.len(), 1, "only Forget removes it");
+}
+
+#[tokio::test]
+async fn heartbeats_carry_metrics_and_the_probe_by_command_is_content() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let mut node = Node::with_agent(&gateway);
+    let mut control = gateway.control().await;
+    let first = control.heartbeat().await;
+    assert_eq!(first.metrics.running, 0);
+    control.say(to_start(&start(1, "exec sleep 60"))).await;
+    loop {
+        let metrics = control.heartbeat().await.metrics;
+        if metrics.running == 1 && metrics.memory_total > 0 && metrics.cpu_count > 0 {
+            break;
+        }
+    }
+    assert!(health::health(&node.state()).is_ok());
+    control.say(cancel(1)).await;
+    control.ended(&attempt(1)).await;
+    node.stop().await;
+    assert!(health::health(&node.state()).is_err());
+}
+
+#[tokio::test]
+async fn garbage_from_the_gateway_ends_the_session_and_the_agent_comes_back() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let _node = Node::with_agent(&gateway);
+    for text in ["no json", "{}", "{\"kind\":\"Start\"}", "{\"kind\":\"Ack\",\"attempt\":\"../x\"}"] {
+        let mut control = gateway.control().await;
+        control.socket.send(Message::text(text)).await.unwrap();
+        while control.socket.next().await.is_some_and(|frame| frame.is_ok()) {}
+    }
+    let mut control = gateway.control().await;
+    control.socket.send(Message::Binary(vec![1, 2, 3].into())).await.unwrap();
+    // A frame that is cut off, one with reserved bits, and one that claims 2^62 bytes.
+    for bytes in [&[0x81, 0x7e, 0x01][..], &[0xf1, 0x01, 0x41], &[0x81, 0x7f, 0x40, 0, 0, 0, 0, 0, 0, 0]] {
+        let mut control = gateway.control().await;
+        let tcp = control.socket.get_mut();
+        tcp.write_all(bytes).await.unwrap();
+        tcp.shutdown().await.unwrap();
+    }
+    // A kind that a newer operator knows is no garbage.
+    let mut control = gateway.control().await;
+    control.socket.send(Message::text("{\"kind\":\"FromTheFuture\",\"x\":1}")).await.unwrap();
+    control.say(to_start(&start(1, "true"))).await;
+    assert_eq!(control.ended(&attempt(1)).await.outcome, Outcome::Succeeded { exit_code: 0 });
+}
+
+#[tokio::test]
+async fn a_silent_gateway_is_found_dead_by_deadline() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    (gateway.heartbeat_ms, gateway.dead_after_ms) = (50, 400);
+    let _node = Node::with_agent(&gateway);
+    let silent = gateway.control().await;
+    // The socket stays open and is not read, so that no ping is answered.
+    let since = Instant::now();
+    let next = gateway.control().await;
+    assert!(since.elapsed() >= Duration::from_millis(300), "it was given up too early");
+    assert!(since.elapsed() < PATIENCE / 2);
+    drop((silent, next));
+}
+
+#[tokio::test]
+async fn pongs_alone_keep_a_session_alive() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    (gateway.heartbeat_ms, gateway.dead_after_ms) = (50, 400);
+    let _node = Node::with_agent(&gateway);
+    let mut control = gateway.control().await;
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(1200) {
+        control.heartbeat().await;
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_never_says_welcome_is_left() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let mut node = Node::new();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut config = node.config(&gateway);
+    config.timing.welcome_within = Duration::from_millis(100);
+    let agent = sentinel_node_agent::run(config, async {
+        let _ = stopped.await;
+    });
+    node.running = Some((stop, tokio::spawn(agent)));
+    let mute = gateway.control_socket().await;
+    gateway.control().await;
+    drop(mute);
+}
+
+#[tokio::test]
+async fn a_renewed_token_is_read_at_the_next_connection() {
+    let mut gateway = Gateway::start("another-token").await;
+    let node = Node::with_agent(&gateway);
+    within("a declined connection", async {
+        while *gateway.declined.lock().unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    fs::write(node.path("token"), "another-token\n").unwrap();
+    gateway.control().await;
+}
+
+#[tokio::test]
+async fn an_agent_follows_the_hint_to_the_leader() {
+    let mut follower = Gateway::start(TOKEN).await;
+    let mut leader = Gateway::start(TOKEN).await;
+    let _node = Node::with_agent(&follower);
+    let mut socket = follower.control_socket().await;
+    let ToOperator::Hello(_) = next_message(&mut socket).await else { panic!("no Hello") };
+    let refusal = SessionRefusal::NotLeader { leader: Some(leader.address.clone()) };
+    say(&mut socket, &ToAgent::Refuse(refusal)).await;
+    let mut control = leader.control().await;
+    control.say(to_start(&start(1, "echo hi"))).await;
+    let ended = control.ended(&attempt(1)).await;
+    let mut archive = Archive::default();
+    archive_all(&mut leader, &control, &attempt(1), &mut archive, ended.output.end).await;
+    assert_eq!(archive.bytes["stdout"], b"hi\n");
+    // When the leader is gone, the configured address is the way back.
+    drop((control, leader));
+    follower.control_socket().await;
+}
+
+#[tokio::test]
+async fn two_agents_do_not_share_a_state_directory_and_many_agents_share_a_process() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let node = Node::with_agent(&gateway);
+    let first = gateway.control().await;
+    let second = sentinel_node_agent::run(node.config(&gateway), std::future::pending()).await;
+    assert!(matches!(second, Err(AgentError::StateDir { .. })), "{second:?}");
+    let _other = Node::with_agent(&gateway);
+    let other = gateway.control().await;
+    assert_ne!(first.hello.state_id, other.hello.state_id);
+}
+
+#[tokio::test]
+async fn more_commands_than_allowed_are_refused() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let mut node = Node::new();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut config = node.config(&gateway);
+    config.rules.max_attempts = 2;
+    let agent = sentinel_node_agent::run(config, async {
+        let _ = stopped.await;
+    });
+    node.running = Some((stop, tokio::spawn(agent)));
+    let mut control = gateway.control().await;
+    for run in 1..=3 {
+        control.say(to_start(&start(run, "exec sleep 60"))).await;
+    }
+    let refused = control.refused().await;
+    assert_eq!((refused.attempt, refused.refusal), (attempt(3), Refusal::TooManyAttempts { limit: 2 }));
+    for run in 1..=2 {
+        control.say(cancel(run)).await;
+    }
+    control.ended(&attempt(1)).await;
+}

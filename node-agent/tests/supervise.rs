@@ -1,0 +1,564 @@
+//! Real commands under real supervisors.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests may panic"
+)]
+
+mod fixtures;
+
+use fixtures::{Node, finish, is_alive, is_root, running, sha256, shell, start, variable, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+use sentinel_node_agent::journal::{Abandonment, AttemptState, Verdict};
+use sentinel_node_agent::spool::{self, Reader};
+use sentinel_node_agent::supervisor::{Liveness, Remains, Warm, check_environment, end_tree, liveness};
+use sentinel_protocol::log::DropReason;
+use sentinel_protocol::outcome::{Outcome, StartFailure};
+use sentinel_protocol::request::{Environment, OutputRules, Program};
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::Start;
+
+#[test]
+fn an_exit_code_is_a_success_or_a_failure_as_the_task_says() {
+    let mut node = Node::new();
+    let mut three = shell(1, "exit 3");
+    assert_eq!(node.outcome(&three), Outcome::Failed { exit_code: 3 });
+    three.attempt = "0b6c-1/2/node-1/1".parse().unwrap();
+    three.request.success_exit_codes = vec![0, 3];
+    assert_eq!(node.outcome(&three), Outcome::Succeeded { exit_code: 3 });
+    assert_eq!(node.outcome(&start(3, &["true"])), Outcome::Succeeded { exit_code: 0 });
+    assert_eq!(node.outcome(&shell(4, "exit 255")), Outcome::Failed { exit_code: 255 });
+}
+
+#[test]
+fn a_signal_that_nobody_of_us_sent_is_named() {
+    let mut node = Node::new();
+    assert_eq!(node.outcome(&shell(1, "kill -9 $$")), Outcome::Signaled { signal: 9 });
+    assert_eq!(node.outcome(&shell(2, "kill -TERM $$")), Outcome::Signaled { signal: 15 });
+    // A signal that has no name.
+    assert_eq!(node.outcome(&shell(3, "kill -40 $$")), Outcome::Signaled { signal: 40 });
+}
+
+#[test]
+fn both_streams_arrive_whole_and_are_summed_up() {
+    let mut node = Node::new();
+    let run = node.run(&shell(1, "printf 'out\\n'; printf 'err' >&2; printf 'more'"));
+    assert_eq!((run.stdout(), run.stderr()), (b"out\nmore".to_vec(), b"err".to_vec()));
+    let output = &run.ended.output;
+    assert_eq!((output.stdout.bytes, output.stderr.bytes, output.end), (8, 3, 11));
+    assert_eq!((output.stdout.dropped, output.held_open, output.blocked_ms), (0, false, 0));
+    assert_eq!(output.stdout.sha256, sha256(b"out\nmore"));
+    assert_eq!(output.stderr.sha256, sha256(b"err"));
+    let started = run.ended.started_at.unwrap();
+    assert!(started <= run.ended.ended_at);
+    assert!(run.ended.usage.max_rss > 100_000, "{:?}", run.ended.usage);
+}
+
+fn start_failure(start: &Start) -> (StartFailure, String) {
+    let mut node = Node::new();
+    let run = node.run(start);
+    assert_eq!(run.ended.started_at, None, "nothing was started");
+    match run.ended.outcome {
+        Outcome::StartFailed { reason, message } => (reason, message),
+        other => panic!("expected StartFailed, got {other:?}"),
+    }
+}
+
+#[test]
+fn what_cannot_be_started_says_what_and_why_and_has_no_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str, mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let plain = file("plain", "echo no\n", 0o644);
+    let no_format = file("no-format", "echo no\n", 0o755);
+    let no_interpreter = file("no-interpreter", "#!/nosuch/interpreter\n", 0o755);
+    let directory = dir.path().to_str().unwrap();
+    let check = |argv: &[&str], reason, message: &str| {
+        let (found, words) = start_failure(&start(1, argv));
+        assert_eq!(found, reason, "{words}");
+        assert!(words.contains(message), "{words:?} does not contain {message:?}");
+    };
+    check(&["/bin/nosuch"], StartFailure::ProgramNotFound, "program \"/bin/nosuch\" does not exist");
+    check(
+        &["nosuch-program"],
+        StartFailure::ProgramNotFound,
+        "program \"nosuch-program\" is not in PATH (/usr/local",
+    );
+    check(&["/etc/passwd/x"], StartFailure::ProgramNotFound, "not a directory");
+    check(&[""], StartFailure::ProgramNotFound, "program is empty");
+    check(&[], StartFailure::ProgramNotFound, "program is empty");
+    check(&[directory], StartFailure::NotAFile, "is a directory");
+    check(&["/dev/null"], StartFailure::NotAFile, "not a regular file");
+    check(&[&plain], StartFailure::NotExecutable, "is not executable (mode 0644)");
+    check(&[&no_format], StartFailure::BadFormat, "a format the kernel does not know");
+    check(&[&no_interpreter], StartFailure::ProgramNotFound, "#! line");
+    check(&["true", &"x".repeat(200 << 10)], StartFailure::TooLong, "longer than the kernel takes");
+    check(&["true", "a\0b"], StartFailure::Other, "argument 1 contains a NUL byte");
+}
+
+#[test]
+fn user_group_and_directory_that_do_not_fit_are_named() {
+    let check = |change: fn(&mut Start), reason, message: &str| {
+        let mut start = start(1, &["true"]);
+        change(&mut start);
+        let (found, words) = start_failure(&start);
+        assert_eq!(found, reason, "{words}");
+        assert!(words.contains(message), "{words:?} does not contain {message:?}");
+    };
+    check(
+        |s| s.request.user = Some("nosuch".into()),
+        StartFailure::UnknownUser,
+        "user \"nosuch\" does not exist",
+    );
+    check(|s| s.request.user = Some("4294967295".into()), StartFailure::UnknownUser, "does not exist");
+    check(
+        |s| s.request.group = Some("nosuch".into()),
+        StartFailure::UnknownGroup,
+        "group \"nosuch\" does not exist",
+    );
+    check(|s| s.request.user = Some("54321".into()), StartFailure::UnknownGroup, "run.group must be given");
+    check(
+        |s| s.request.working_dir = "/nosuch".into(),
+        StartFailure::WorkingDirectory,
+        "\"/nosuch\" does not exist",
+    );
+    check(
+        |s| s.request.working_dir = "/etc/passwd".into(),
+        StartFailure::WorkingDirectory,
+        "is not a directory",
+    );
+    check(|s| s.request.working_dir = "tmp".into(), StartFailure::WorkingDirectory, "not an absolute path");
+    check(|s| s.request.working_dir = String::new(), StartFailure::WorkingDirectory, "not an absolute path");
+    if is_root() {
+        let closed = |s: &mut Start| {
+            s.request.user = Some("nobody".into());
+            s.request.working_dir = "/root".into();
+        };
+        if std::fs::metadata("/root")
+            .is_ok_and(|m| std::os::unix::fs::PermissionsExt::mode(&m.permissions()) & 1 == 0)
+        {
+            check(closed, StartFailure::WorkingDirectory, "cannot be entered");
+        }
+    }
+}
+
+#[test]
+fn a_script_reaches_its_interpreter_as_a_file_that_cannot_be_written() {
+    let mut node = Node::new();
+    let mut script = start(1, &[]);
+    let text = "read -r line; echo \"$0 $line\"; cat /dev/fd/3 | wc -c; { echo x > /dev/fd/3; } 2>/dev/null || echo sealed\n";
+    script.request.program = Program::Script { interpreter: "sh".into(), text: text.into() };
+    script.request.stdin = "from stdin\n".into();
+    let run = node.run(&script);
+    assert_eq!(run.text(), format!("/dev/fd/3 from stdin\n{}\nsealed\n", text.len()), "{:?}", run.ended);
+    let mut missing = start(2, &[]);
+    missing.request.program = Program::Script { interpreter: "/bin/nosuch".into(), text: String::new() };
+    let (reason, words) = start_failure(&missing);
+    assert_eq!(
+        (reason, words.as_str()),
+        (StartFailure::ProgramNotFound, "interpreter \"/bin/nosuch\" does not exist")
+    );
+}
+
+#[test]
+fn standard_input_is_what_the_task_says_and_then_ends() {
+    let mut node = Node::new();
+    assert_eq!(node.run(&start(1, &["cat"])).text(), "");
+    let mut long = start(2, &["sh", "-c", "sleep 0.2; cat"]);
+    long.request.stdin = "0123456789abcdef".repeat(4096 * 4);
+    let run = node.run(&long);
+    assert_eq!(run.stdout().len(), 4096 * 64);
+    assert_eq!(run.ended.output.stdout.sha256, sha256(long.request.stdin.as_bytes()));
+    // A command that does not read it is not held up by it, and holds nothing up.
+    let mut deaf = start(3, &["true"]);
+    deaf.request.stdin = "x".repeat(3 << 20);
+    assert_eq!(node.outcome(&deaf), Outcome::Succeeded { exit_code: 0 });
+}
+
+#[test]
+fn the_environment_is_clean_and_says_what_runs() {
+    let mut node = Node::new();
+    let mut env = start(1, &["env"]);
+    env.request.env = vec![variable("A", "b=c"), variable("LANG", "de_DE.UTF-8")];
+    let run = node.run(&env);
+    let mut lines: Vec<String> = run.text().lines().map(str::to_owned).collect();
+    lines.retain(|line| !["HOME=", "USER=", "LOGNAME=", "SHELL="].iter().any(|name| line.starts_with(name)));
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "A=b=c",
+            "LANG=de_DE.UTF-8",
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "SENTINEL_ATTEMPT=0b6c-1/1/node-1/1",
+            "SENTINEL_NAMESPACE=ops",
+            "SENTINEL_NODE=node-1",
+            "SENTINEL_RUN=1",
+            "SENTINEL_TASK=disk-report",
+        ]
+    );
+}
+
+#[test]
+fn the_command_starts_in_its_directory_with_its_mask_and_no_core_dumps() {
+    let mut node = Node::new();
+    let mut look = shell(1, "pwd; umask; ulimit -c; cat /proc/self/oom_score_adj");
+    look.request.working_dir = "/usr".into();
+    look.request.umask = 0o027;
+    let text = node.run(&look).text();
+    assert_eq!(text, "/usr\n0027\n0\n500\n");
+    let signals = node.run(&start(2, &["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"])).text();
+    assert_eq!(signals, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
+#[test]
+fn the_command_has_its_own_session_and_process_group() {
+    let mut node = Node::new();
+    let run = node.run(&start(1, &["/bin/sh", "-c", "echo $$; cat /proc/$$/stat"]));
+    let text = run.text();
+    let (pid, stat) = text.split_once('\n').unwrap();
+    let fields: Vec<&str> = stat[stat.rfind(')').unwrap() + 2..].split(' ').collect();
+    assert_eq!((fields[2], fields[3]), (pid, pid), "process group and session are the command's own");
+}
+
+#[test]
+fn the_command_inherits_no_descriptor() {
+    let mut node = Node::with(Warm::Yes);
+    let run = node.run(&shell(1, "ls /proc/$$/fd; readlink /proc/$$/fd/0"));
+    assert_eq!(run.text(), "0\n1\n2\n/dev/null\n");
+}
+
+#[test]
+fn a_command_runs_as_the_user_it_names_with_exactly_that_users_groups() {
+    if !is_root() {
+        eprintln!("NOT RUN: only root can become another user");
+        return;
+    }
+    let mut node = Node::new();
+    let look = "id -u; id -g; id -G; echo $HOME $USER; kill -0 1 2>/dev/null || echo powerless";
+    let mut nobody = shell(1, look);
+    nobody.request.user = Some("nobody".into());
+    assert_eq!(node.run(&nobody).text(), "65534\n65534\n65534\n/nonexistent nobody\npowerless\n");
+    let mut number = shell(2, "id -u; id -g; id -G");
+    number.request.user = Some("4321".into());
+    number.request.group = Some("1234".into());
+    assert_eq!(node.run(&number).text(), "4321\n1234\n1234\n");
+    let mut script = start(3, &[]);
+    script.request.user = Some("nobody".into());
+    script.request.program = Program::Script { interpreter: "/bin/sh".into(), text: "id -un\n".into() };
+    assert_eq!(node.run(&script).text(), "nobody\n");
+}
+
+#[test]
+fn the_hosts_namespaces_are_entered_or_are_ours_already() {
+    let mut node = Node::new();
+    let mut look = shell(1, "for n in mnt uts ipc net cgroup; do readlink /proc/self/ns/$n; done");
+    look.request.environment = Environment::Host;
+    let run = node.run(&look);
+    if let Err(words) = check_environment(Environment::Host) {
+        // A machine that hides its process 1 even from root: said, and nothing was started.
+        let failed = Outcome::StartFailed { reason: StartFailure::Namespace, message: words };
+        assert_eq!(run.ended.outcome, failed);
+        return;
+    }
+    let expected: Vec<String> = ["mnt", "uts", "ipc", "net", "cgroup"]
+        .iter()
+        .map(|n| std::fs::read_link(format!("/proc/1/ns/{n}")).unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(run.text().lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_command_that_ignores_term_is_killed_after_its_grace_and_has_timed_out() {
+    let mut node = Node::new();
+    let mut deaf = shell(1, "trap '' TERM; echo deaf; while :; do sleep 0.05; done");
+    deaf.deadlines.run_ms = Some(300);
+    deaf.deadlines.grace_ms = 300;
+    let run = node.run(&deaf);
+    assert_eq!(run.ended.outcome, Outcome::TimedOut);
+    assert_eq!(run.text(), "deaf\n");
+    let took = run.ended.ended_at.since(run.ended.started_at.unwrap());
+    assert!((600..6_000).contains(&took), "{took} ms");
+}
+
+#[test]
+fn a_command_that_obeys_term_has_its_last_words() {
+    let mut node = Node::new();
+    let mut polite = shell(1, "trap 'echo bye; exit 0' TERM; echo hello; while :; do sleep 0.02; done");
+    polite.deadlines.run_ms = Some(300);
+    let run = node.run(&polite);
+    assert_eq!((run.ended.outcome.clone(), run.text().as_str()), (Outcome::TimedOut, "hello\nbye\n"));
+}
+
+#[test]
+fn a_cancelled_command_ends_with_its_whole_tree() {
+    let mut node = Node::with(Warm::Yes);
+    // Children, a grandchild in a session of its own, and a daemon by double fork.
+    let text = "sleep 1000 & setsid sleep 1001 & (setsid sh -c 'sleep 1002 & echo $!' &) ; echo $$; wait";
+    let attempt = node.launch(&shell(1, text));
+    running(&attempt);
+    let mut reader = Reader::open(&attempt).unwrap();
+    let pids: Vec<i32> = wait_for("both pids", || {
+        let records = reader.read(0, 1 << 20).unwrap();
+        let text: Vec<u8> = records.iter().flat_map(|r| r.data.to_vec()).collect();
+        let pids: Vec<i32> = String::from_utf8(text).unwrap().lines().map(|l| l.parse().unwrap()).collect();
+        (pids.len() == 2).then_some(pids)
+    });
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    attempt.request_cancel(UnixMillis(0)).unwrap();
+    let run = finish(attempt);
+    assert_eq!(run.ended.outcome, Outcome::Cancelled);
+    assert!(pids.iter().all(|pid| !is_alive(*pid)), "nothing of the tree may be left");
+}
+
+#[test]
+fn a_stopped_command_can_be_cancelled() {
+    let mut node = Node::new();
+    let attempt = node.launch(&shell(1, "kill -STOP $$; echo awake; exec sleep 1000"));
+    let (_, command) = running(&attempt);
+    wait_for("the command to stop", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", command.pid)).unwrap();
+        stat.contains(") T ").then_some(())
+    });
+    attempt.request_cancel(UnixMillis(0)).unwrap();
+    let run = finish(attempt);
+    assert_eq!(run.ended.outcome, Outcome::Cancelled);
+    let took = run.ended.ended_at.since(run.ended.started_at.unwrap());
+    assert!(took < 9_000, "it was woken to hear TERM, not killed after the grace: {took} ms");
+}
+
+#[test]
+fn a_daemon_is_ended_with_its_command_whose_outcome_stands() {
+    let mut node = Node::new();
+    let mut daemon = shell(
+        1,
+        "(setsid sh -c 'trap \"\" TERM; exec >/dev/null 2>&1; while :; do sleep 0.02; done' & echo $!); exit 4",
+    );
+    daemon.deadlines.grace_ms = 200;
+    let run = node.run(&daemon);
+    assert_eq!(run.ended.outcome, Outcome::Failed { exit_code: 4 });
+    assert!(!is_alive(run.text().trim().parse().unwrap()));
+}
+
+#[test]
+fn a_grandchild_that_holds_stdout_delays_the_record_by_the_drain_and_is_ended() {
+    let mut node = Node::new();
+    let run = node.run(&shell(1, "sleep 1000 & echo $!; exit 0"));
+    assert_eq!(run.ended.outcome, Outcome::Succeeded { exit_code: 0 });
+    assert!(run.ended.output.held_open);
+    assert!(!is_alive(run.text().trim().parse().unwrap()));
+    let took = run.ended.ended_at.since(run.ended.started_at.unwrap());
+    assert!((5_000..9_000).contains(&took), "{took} ms");
+}
+
+#[test]
+fn a_command_that_closes_its_output_first_is_still_waited_for() {
+    let mut node = Node::new();
+    let run = node.run(&shell(1, "echo last; exec >&- 2>&-; sleep 0.3; exit 7"));
+    assert_eq!(
+        (run.ended.outcome.clone(), run.text().as_str()),
+        (Outcome::Failed { exit_code: 7 }, "last\n")
+    );
+    assert!(!run.ended.output.held_open);
+}
+
+#[test]
+fn what_is_written_just_before_the_exit_is_never_missing() {
+    let mut node = Node::with(Warm::Yes);
+    for number in 1..=40 {
+        let run = node.run(&shell(number, "printf 'last byte'"));
+        assert_eq!(run.text(), "last byte", "run {number}");
+    }
+}
+
+#[test]
+fn a_single_line_of_100_mib_and_any_bytes_pass_unchanged() {
+    let mut node = Node::new();
+    let run = node.run(&shell(1, "head -c 104857600 /dev/zero | tr '\\0' 'x'"));
+    // Nobody reads meanwhile, and the window is 64 MiB: held up for at most maxBlock.
+    assert_eq!(run.ended.output.stdout.bytes, 104_857_600);
+}
+
+#[test]
+fn random_bytes_come_back_with_the_digest_they_were_written_with() {
+    let mut node = Node::new();
+    let mut random =
+        shell(1, "head -c 50000000 /dev/urandom | tee /proc/self/fd/2 | sha256sum | cut -d' ' -f1");
+    random.request.output.spool = 256 << 20;
+    let run = node.run(&random);
+    let digest = run.text().trim().to_owned();
+    assert_eq!(run.ended.output.stderr.bytes, 50_000_000);
+    assert_eq!(run.ended.output.stderr.sha256, digest);
+    assert_eq!(sha256(&run.stderr()), digest);
+    let mut binary = shell(2, "printf '\\000\\377\\200\\r\\n\\r\\303\\050'");
+    binary.request.umask = 0;
+    assert_eq!(node.run(&binary).stdout(), b"\x00\xff\x80\r\n\r\xc3\x28");
+}
+
+#[test]
+fn output_beyond_the_limit_is_counted_hashed_and_shown() {
+    let mut node = Node::new();
+    let mut much = shell(1, "head -c 3000000 /dev/zero; echo e >&2");
+    much.request.output.limit = 1_000_000;
+    let run = node.run(&much);
+    assert_eq!(run.ended.outcome, Outcome::Succeeded { exit_code: 0 });
+    let stdout = &run.ended.output.stdout;
+    assert_eq!((stdout.bytes, stdout.sha256.clone()), (3_000_000, sha256(&vec![0; 3_000_000])));
+    assert_eq!(run.stdout().len() + run.stderr().len(), 1_000_000);
+    assert_eq!(run.missing(), 2_000_002);
+    assert!(run.records.iter().all(|r| r.head.dropped.is_none_or(|why| why == DropReason::LimitReached)));
+}
+
+#[test]
+fn a_full_spool_holds_the_command_up_and_then_drops_the_oldest_with_exact_counts() {
+    let mut node = Node::new();
+    let mut much = shell(1, "head -c 10000000 /dev/zero; head -c 1000 /dev/zero >&2");
+    much.request.output = OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 400 };
+    let run = node.run(&much);
+    let output = &run.ended.output;
+    assert_eq!(run.ended.outcome, Outcome::Succeeded { exit_code: 0 });
+    assert_eq!((output.stdout.bytes, output.stderr.bytes), (10_000_000, 1_000));
+    assert!((400..3_000).contains(&output.blocked_ms), "{} ms", output.blocked_ms);
+    assert!(output.stdout.dropped > 8_000_000, "{}", output.stdout.dropped);
+    assert_eq!(run.missing(), output.stdout.dropped + output.stderr.dropped);
+    assert_eq!(run.stdout().len() as u64, output.stdout.bytes - output.stdout.dropped);
+    assert_eq!(run.ended.output.stdout.sha256, sha256(&vec![0; 10_000_000]));
+}
+
+#[test]
+fn a_reader_that_releases_lets_a_held_up_command_go_on() {
+    let mut node = Node::new();
+    let mut much = shell(1, "head -c 20000000 /dev/zero");
+    much.request.output = OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 60_000 };
+    let attempt = node.launch(&much);
+    let mut reader = Reader::open(&attempt).unwrap();
+    let mut at = 0;
+    let ended = wait_for("the end", || {
+        for record in reader.read(at, 1 << 20).unwrap() {
+            assert_eq!((record.head.position, record.head.dropped), (at, None));
+            at = record.end();
+        }
+        reader.release(at).unwrap();
+        attempt.exit().unwrap().filter(|ended| ended.output.end == at)
+    });
+    assert_eq!((ended.output.end, ended.output.stdout.dropped), (20_000_000, 0));
+    reader.release(at).unwrap();
+    assert_eq!(reader.oldest().unwrap(), 20_000_000);
+    assert_eq!(reader.read(at, 1).unwrap(), []);
+    assert_eq!(std::fs::read_dir(attempt.log()).unwrap().count(), 0, "released output leaves the disk");
+}
+
+#[test]
+fn the_agents_side_may_be_gone_and_everything_ends_with_a_record() {
+    let mut node = Node::with(Warm::Yes);
+    let attempts: Vec<_> =
+        (1..=8).map(|n| node.launch(&shell(n, &format!("sleep 0.3; echo {n}; exit {n}")))).collect();
+    // The launcher goes, the state directory's lock goes; supervisors do not notice.
+    drop(node.launcher);
+    drop(node.state);
+    for (n, attempt) in (1u8..).zip(attempts) {
+        let run = finish(attempt);
+        assert_eq!(
+            (run.ended.outcome.clone(), run.text()),
+            (Outcome::Failed { exit_code: n }, format!("{n}\n"))
+        );
+    }
+}
+
+#[test]
+fn when_the_supervisor_is_killed_the_agent_can_tell_end_the_tree_and_say_what_there_was() {
+    let mut node = Node::new();
+    let attempt = node.launch(&shell(1, "echo before; trap '' TERM; setsid sleep 1000 & sleep 1000"));
+    let (supervisor, command) = running(&attempt);
+    wait_for("the first output", || {
+        (!Reader::open(&attempt).unwrap().read(0, 1).unwrap().is_empty()).then_some(())
+    });
+    assert_eq!(liveness(&attempt).unwrap(), Liveness::Alive);
+    assert!(supervisor.is_alive() && command.is_alive());
+    kill_process(Pid::from_raw(supervisor.pid).unwrap(), Signal::KILL).unwrap();
+    wait_for("the lock", || (liveness(&attempt).unwrap() != Liveness::Alive).then_some(()));
+    assert_eq!(liveness(&attempt).unwrap(), Liveness::Dead { populated: true });
+    let lock = attempt.try_lock().unwrap().expect("a dead holder frees the lock");
+    assert_eq!(end_tree(&attempt.state().unwrap(), fixtures::PATIENCE), Remains::Nothing);
+    assert!(!command.is_alive());
+    let summary = spool::recover(&lock).unwrap();
+    assert_eq!((summary.end, summary.stdout.bytes), (7, 7));
+    drop(lock);
+    assert_eq!(liveness(&attempt).unwrap(), Liveness::Dead { populated: false });
+    assert_eq!(attempt.exit().unwrap(), None);
+}
+
+#[test]
+fn a_late_supervisor_starts_nothing_after_the_attempt_was_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let witness = dir.path().join("started");
+    let mut node = Node::new();
+    let attempt = node.accept(&start(1, &["touch", witness.to_str().unwrap()]));
+    assert_eq!(attempt.abandon(Abandonment::HandedBack).unwrap(), Verdict::Abandoned);
+    node.launcher.launch(&attempt).unwrap();
+    wait_for("the supervisor to end", || {
+        node.launcher.reap();
+        (node.launcher.running() == 0).then_some(())
+    });
+    assert!(!witness.exists());
+    assert_eq!(attempt.exit().unwrap(), None);
+    assert_eq!(attempt.state().unwrap(), AttemptState::Abandoned { why: Abandonment::HandedBack });
+    assert_eq!(attempt.abandon(Abandonment::Cancelled).unwrap(), Verdict::Abandoned, "harmless to repeat");
+}
+
+#[test]
+fn an_attempt_handed_to_many_supervisors_is_started_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let witness = dir.path().join("starts");
+    let mut node = Node::new();
+    let attempt = node.accept(&shell(1, &format!("echo x >> {}; sleep 0.1", witness.display())));
+    for _ in 0..5 {
+        node.launcher.launch(&attempt).unwrap();
+    }
+    assert_eq!(
+        attempt.abandon(Abandonment::HandedBack).unwrap_or(Verdict::TooLate),
+        match attempt.state().unwrap() {
+            AttemptState::Abandoned { .. } => Verdict::Abandoned,
+            _ => Verdict::TooLate,
+        }
+    );
+    wait_for("all supervisors to end", || {
+        node.launcher.reap();
+        (node.launcher.running() == 0).then_some(())
+    });
+    let started = std::fs::read_to_string(&witness).unwrap_or_default().lines().count();
+    let given_up = matches!(attempt.state().unwrap(), AttemptState::Abandoned { .. });
+    assert_eq!(started, usize::from(!given_up), "started once, or given up and not at all");
+}
+
+#[test]
+fn a_start_that_comes_too_late_or_is_cancelled_before_starts_nothing() {
+    let mut node = Node::new();
+    let mut late = start(1, &["true"]);
+    late.deadlines.start_ms = 0;
+    let run = node.run(&late);
+    assert_eq!((run.ended.outcome, run.ended.started_at), (Outcome::StartTimedOut, None));
+    let attempt = node.accept(&start(2, &["true"]));
+    attempt.request_cancel(UnixMillis(1)).unwrap();
+    node.launcher.launch(&attempt).unwrap();
+    let run = finish(attempt);
+    assert_eq!((run.ended.outcome, run.ended.started_at), (Outcome::Cancelled, None));
+}
+
+#[test]
+fn a_warm_supervisor_ends_with_its_agent_and_leaves_no_trace() {
+    let mut node = Node::with(Warm::Yes);
+    assert_eq!(node.outcome(&start(1, &["true"])), Outcome::Succeeded { exit_code: 0 });
+    let log = std::fs::read_to_string(
+        node.state.attempt(&"0b6c-1/1/node-1/1".parse().unwrap()).path().join("supervisor.log"),
+    );
+    assert_eq!(log.unwrap_or_default(), "", "a good run leaves nothing to say");
+    drop(node.launcher);
+}

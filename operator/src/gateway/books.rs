@@ -1,0 +1,44 @@
+//! Who must know what agents say, and who knows what their Attempts are part of.
+
+use sentinel_core::ledger::{RunStage, Told};
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
+use sentinel_protocol::request::Environment;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::{Refused, Report, Stage};
+
+/// What an Attempt is part of, for its record in History.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptFacts {
+    /// Where people find its Task.
+    pub task: TaskRef,
+    /// When its Run began, by the operator's clock.
+    pub run_started_at: UnixMillis,
+    /// Its command, for people.
+    pub command: String,
+    /// Where it runs.
+    pub environment: Environment,
+}
+
+/// The controller's ledgers, as the gateway sees them. Nothing here waits; whatever is news wakes its Task.
+pub trait Books: Send + Sync + 'static {
+    /// An agent says what one of its Attempts is. `None` when no ledger is open for its Run.
+    fn report(&self, report: &Report) -> Option<Told>;
+
+    /// An agent declined a `Start`. `None` when no ledger is open for its Run.
+    fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told>;
+
+    /// An agent has said all that it owns, before its Session counts as one.
+    fn inventory(&self, node: &NodeName, session: &SessionId, reports: &[Report]);
+
+    /// History holds this Attempt, and its output where the stage is `Ended`, up to this stage.
+    fn archived(&self, attempt: &AttemptId, stage: Stage);
+
+    /// History holds the record of this Run up to this stage.
+    fn archived_run(&self, task: &TaskUid, run: RunNumber, stage: RunStage);
+
+    /// An agent came or went.
+    fn agent_changed(&self, node: &NodeName);
+
+    /// What an Attempt is part of; `None` when no ledger is open for its Run.
+    fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts>;
+}

@@ -1,0 +1,136 @@
+//! Questions to History that results wait for, one after the other and never in a Session.
+
+use std::sync::Arc;
+
+use sentinel_protocol::ids::AttemptId;
+use sentinel_protocol::request::Environment;
+use sentinel_protocol::to_operator::Report;
+use tokio::sync::mpsc;
+
+use super::books::{AttemptFacts, Books};
+use super::counts::GatewayMetrics;
+use super::registry::Registry;
+use super::results::Results;
+use crate::history::archive::{Archived, Archiver};
+use crate::history::{History, HistoryError, RunQuery};
+use crate::logs::Hub;
+use crate::metrics::Registry as MetricsRegistry;
+
+/// Questions that may wait.
+const MAX_CHORES: usize = 1024;
+
+/// A question.
+#[derive(Debug)]
+pub(super) enum Chore {
+    /// What is this Attempt, of which no ledger is open, part of?
+    Describe(Box<Report>),
+    /// Is all output of this Attempt archived?
+    FindEnd(AttemptId),
+}
+
+/// The work behind [`Results`], which somebody must run.
+pub struct ResultsWork {
+    results: Arc<Results>,
+    history: Arc<dyn History>,
+    chores: mpsc::Receiver<Chore>,
+    words: mpsc::Receiver<Archived>,
+}
+
+impl std::fmt::Debug for ResultsWork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResultsWork").finish_non_exhaustive()
+    }
+}
+
+/// What results are made of.
+pub struct ResultsParts {
+    /// Takes records.
+    pub archiver: Archiver,
+    /// The words of that archiver.
+    pub words: mpsc::Receiver<Archived>,
+    /// The archive behind it.
+    pub history: Arc<dyn History>,
+    /// The controller's ledgers.
+    pub books: Arc<dyn Books>,
+    /// The connected agents.
+    pub registry: Registry,
+    /// Output on its way.
+    pub hub: Hub,
+    /// Where to count.
+    pub metrics: MetricsRegistry,
+}
+
+impl Results {
+    /// Results, and the work behind them.
+    pub fn new(parts: ResultsParts) -> (Arc<Self>, ResultsWork) {
+        let (sender, chores) = mpsc::channel(MAX_CHORES);
+        let counts = GatewayMetrics::new(&parts.metrics);
+        let ResultsParts { archiver, words, history, books, registry, hub, .. } = parts;
+        let results = Arc::new(Self::with_chores(archiver, books, registry, hub, counts, sender));
+        let work = ResultsWork { results: results.clone(), history, chores, words };
+        (results, work)
+    }
+}
+
+impl ResultsWork {
+    /// Runs until the archiver and every [`Results`] but its own are gone.
+    pub async fn run(self) {
+        let Self { results, history, mut chores, mut words } = self;
+        let answers = results.clone();
+        let asking = async move {
+            while let Some(chore) = chores.recv().await {
+                if let Err(error) = answer(&answers, &*history, chore).await {
+                    tracing::debug!(%error, "a result waits for history");
+                }
+            }
+        };
+        let hearing = async move {
+            while let Some(word) = words.recv().await {
+                results.archived(&word);
+            }
+        };
+        // Whoever stops hearing the archiver stops it: nothing is left to ask for then.
+        tokio::select! {
+            () = hearing => {}
+            () = asking => {}
+        }
+    }
+}
+
+async fn answer(results: &Results, history: &dyn History, chore: Chore) -> Result<(), HistoryError> {
+    match chore {
+        Chore::Describe(report) => {
+            if let Some(facts) = describe(history, &report.attempt).await? {
+                results.archive(&report, facts);
+            }
+        }
+        Chore::FindEnd(attempt) => {
+            let end = history.output_end(attempt.clone(), 0).await?;
+            results.settle(&attempt, end);
+        }
+    }
+    Ok(())
+}
+
+/// What History knows of an Attempt, or else of its Run.
+async fn describe(history: &dyn History, id: &AttemptId) -> Result<Option<AttemptFacts>, HistoryError> {
+    use sentinel_protocol::ids::TaskRef;
+    if let Some(known) = history.attempt(id.clone()).await? {
+        return Ok(Some(AttemptFacts {
+            task: TaskRef { namespace: known.namespace, name: known.name },
+            run_started_at: known.run_started_at,
+            command: known.command,
+            environment: known.environment,
+        }));
+    }
+    let query =
+        RunQuery { task_uid: Some(id.task.clone()), run: Some(id.run), limit: 1, ..RunQuery::default() };
+    let run = history.runs(query).await?.items.into_iter().next();
+    Ok(run.map(|run| AttemptFacts {
+        task: TaskRef { namespace: run.namespace, name: run.name },
+        run_started_at: run.started_at,
+        command: run.command,
+        // The record of a Run does not say; no Attempt of it was ever recorded, so nobody has seen another word.
+        environment: Environment::Container,
+    }))
+}

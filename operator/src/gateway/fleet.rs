@@ -1,0 +1,85 @@
+//! The fleet as the controller sees it, and the controller's ledgers as the gateway sees them.
+
+use sentinel_core::ledger::{RunStage, Told, never_started};
+use sentinel_core::rollout::AgentFacts;
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskUid};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::request::Environment;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
+use sentinel_protocol::to_operator::{Refused, Report, ReportedState, Stage};
+
+use super::books::{AttemptFacts, Books};
+use super::registry::Registry;
+use crate::controller::fleet::{Fleet, Owned};
+use crate::controller::ledgers::Ledgers;
+
+impl Fleet for Registry {
+    fn agent(&self, node: &NodeName) -> AgentFacts {
+        let (session, last_heard) = self.standing(node);
+        AgentFacts { session, last_heard, living: None }
+    }
+
+    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber> {
+        self.living_of(task, node)
+    }
+
+    fn start(&self, mut start: Start) -> Option<SessionId> {
+        start.credit = self.initial_credit();
+        let node = start.attempt.node.clone();
+        self.send(&node, &ToAgent::Start(Box::new(start)))
+    }
+
+    fn cancel(&self, cancel: Cancel) -> Option<SessionId> {
+        let node = cancel.attempt.node.clone();
+        self.send(&node, &ToAgent::Cancel(cancel))
+    }
+
+    fn forget(&self, forget: Forget) -> Option<SessionId> {
+        let node = forget.attempt.node.clone();
+        self.send(&node, &ToAgent::Forget(forget))
+    }
+
+    fn owned(&self, task: &TaskUid) -> Vec<Owned> {
+        self.owned_of(task)
+    }
+}
+
+impl Books for Ledgers {
+    fn report(&self, report: &Report) -> Option<Told> {
+        self.report(report)
+    }
+
+    fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told> {
+        let outcome = Outcome::Refused { refusal: refused.refusal.clone() };
+        let state = ReportedState::Ended(Box::new(never_started(outcome, at)));
+        let (attempt, spec_hash) = (refused.attempt.clone(), refused.spec_hash.clone());
+        self.report(&Report { attempt, spec_hash, state })
+    }
+
+    fn inventory(&self, node: &NodeName, session: &SessionId, reports: &[Report]) {
+        self.inventory(node, session, reports);
+    }
+
+    fn archived(&self, attempt: &AttemptId, stage: Stage) {
+        self.archived(attempt, stage);
+    }
+
+    fn archived_run(&self, task: &TaskUid, run: RunNumber, stage: RunStage) {
+        self.archived_run(task, run, stage);
+    }
+
+    fn agent_changed(&self, node: &NodeName) {
+        self.agent_changed(node);
+    }
+
+    fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts> {
+        let facts = self.facts(&attempt.task, attempt.run)?;
+        Some(AttemptFacts {
+            task: facts.task.clone(),
+            run_started_at: facts.started_at,
+            command: facts.command.clone(),
+            environment: facts.request.as_ref().map_or(Environment::Container, |request| request.environment),
+        })
+    }
+}

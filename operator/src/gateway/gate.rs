@@ -1,0 +1,309 @@
+//! The gateway as a whole: what every socket of every agent works with.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sentinel_core::ledger::Told;
+use sentinel_core::moment::Moment;
+use sentinel_protocol::ids::{AttemptId, NodeName, SessionId};
+use sentinel_protocol::limits::{DEAD_AFTER_MS, HEARTBEAT_MS, HELLO_WITHIN_MS};
+use sentinel_protocol::metrics::NodeMetrics;
+use sentinel_protocol::refusal::SessionRefusal;
+use sentinel_protocol::to_operator::{Heartbeat, Inventory, Refused, Report};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::auth::{AgentIdentity, AuthError, Authenticate};
+use super::books::Books;
+use super::counts::GatewayMetrics;
+use super::registry::{MAX_OWNED, Registry, Sample, TooMany};
+use super::results::Results;
+use super::session;
+use crate::controller::Moments;
+use crate::logs::Hub;
+use crate::metrics::Registry as MetricsRegistry;
+use crate::presence::PresenceRecord;
+
+/// Disks and network interfaces that are kept of a node.
+const MAX_DEVICES: usize = 32;
+
+/// Longest name of one of them, bytes.
+const MAX_DEVICE_NAME: usize = 128;
+
+/// The times of the gateway.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How often agents say that they are there.
+    pub heartbeat: Duration,
+    /// Silence after which a connection is dead.
+    pub dead_after: Duration,
+    /// Time for the first message.
+    pub hello_within: Duration,
+    /// How often the token of a standing Session is reviewed again, give or take a quarter.
+    pub review_every: Duration,
+    /// How long a log socket may wait for memory before it is closed.
+    pub room_within: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(HEARTBEAT_MS),
+            dead_after: Duration::from_millis(DEAD_AFTER_MS),
+            hello_within: Duration::from_millis(HELLO_WITHIN_MS),
+            review_every: Duration::from_mins(1),
+            room_within: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the gateway is made of.
+pub struct GatewayParts {
+    /// The times.
+    pub settings: Settings,
+    /// Who agents are.
+    pub auth: Arc<dyn Authenticate>,
+    /// Which are connected.
+    pub registry: Registry,
+    /// Who must know what they say.
+    pub books: Arc<dyn Books>,
+    /// Where results go.
+    pub results: Arc<Results>,
+    /// Where output goes.
+    pub hub: Hub,
+    /// Told of every Heartbeat; never waits.
+    pub presence: Box<dyn Fn(PresenceRecord) + Send + Sync>,
+    /// The clocks of this process.
+    pub moments: Moments,
+    /// Where to count.
+    pub metrics: MetricsRegistry,
+}
+
+/// The gateway. Cloning it gives the same one.
+#[derive(Clone)]
+pub struct Gateway(Arc<Shared>);
+
+struct Shared {
+    parts: GatewayParts,
+    counts: GatewayMetrics,
+    declines: Mutex<Option<SessionRefusal>>,
+    sockets: TaskTracker,
+    cut: CancellationToken,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("settings", &self.0.parts.settings).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// Puts it together. It is reached through [`super::routes::agent`].
+    pub fn new(parts: GatewayParts) -> Self {
+        let counts = GatewayMetrics::new(&parts.metrics);
+        parts.registry.set_initial_credit(parts.hub.initial_credit());
+        Self(Arc::new(Shared {
+            parts,
+            counts,
+            declines: Mutex::default(),
+            sockets: TaskTracker::new(),
+            cut: CancellationToken::new(),
+        }))
+    }
+
+    /// Which agents are connected.
+    pub fn registry(&self) -> &Registry {
+        &self.0.parts.registry
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &GatewayMetrics {
+        &self.0.counts
+    }
+
+    /// From now on new Sessions are declined for this reason (not the leader, stopping), and those that stand end with
+    /// it; `None` accepts them again.
+    pub fn decline(&self, refusal: Option<SessionRefusal>) {
+        self.0.declines.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&refusal);
+        if let Some(refusal) = refusal {
+            self.registry().end_all(&refusal);
+        }
+    }
+
+    /// Tells every agent that the operator stops, and waits for their sockets to close, for at most `within`.
+    pub async fn stop(&self, within: Duration) {
+        self.decline(Some(SessionRefusal::Stopping));
+        self.0.sockets.close();
+        if tokio::time::timeout(within, self.0.sockets.wait()).await.is_err() {
+            self.0.cut.cancel();
+            self.0.sockets.wait().await;
+        }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.0.parts.settings
+    }
+
+    pub(super) fn hub(&self) -> &Hub {
+        &self.0.parts.hub
+    }
+
+    /// Runs a socket, owned by the gateway.
+    pub(super) fn spawn(&self, socket: impl Future<Output = ()> + Send + 'static) {
+        let cut = self.0.cut.clone();
+        self.0.sockets.spawn(async move {
+            tokio::select! {
+                () = socket => {}
+                () = cut.cancelled() => {}
+            }
+        });
+    }
+
+    pub(super) fn declines(&self) -> Option<SessionRefusal> {
+        self.0.declines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        self.0.parts.moments.moment()
+    }
+
+    pub(super) fn new_session_id() -> SessionId {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        #[expect(clippy::expect_used, reason = "32 hexadecimal digits were just written")]
+        SessionId::new(id).expect("a UUID is a session id")
+    }
+
+    /// About `time`: between three and five quarters of it, so that many do not do the same at once.
+    pub(super) fn jittered(time: Duration) -> Duration {
+        let random = (uuid::Uuid::new_v4().as_u128() & 0xffff) as f64 / 65536.0;
+        time.mul_f64(0.75 + random / 2.0)
+    }
+
+    pub(super) fn authenticate<'a>(
+        &'a self,
+        bearer: &'a str,
+    ) -> BoxFuture<'a, Result<AgentIdentity, AuthError>> {
+        self.0.parts.auth.agent(bearer)
+    }
+
+    pub(super) fn heartbeat(&self, node: &NodeName, session: &SessionId, heartbeat: Heartbeat) {
+        self.0.counts.heartbeats.add(1);
+        let at = self.0.parts.moments.now().wall;
+        let metrics = Arc::new(bounded(heartbeat.metrics));
+        let sample = Sample { at, metrics: metrics.clone() };
+        let Some(hello) = self.registry().sampled(node, session, sample) else { return };
+        (self.0.parts.presence)(PresenceRecord {
+            node: node.clone(),
+            session: session.clone(),
+            last_heard: at,
+            agent_version: hello.agent_version.clone(),
+            boot_id: hello.boot_id.clone(),
+            metrics: Arc::unwrap_or_clone(metrics),
+        });
+    }
+
+    pub(super) fn report(
+        &self,
+        node: &NodeName,
+        session: &SessionId,
+        report: &Report,
+    ) -> Result<(), SessionRefusal> {
+        self.note(node, session, report)?;
+        // Before its Inventory is complete a Session does not count, and what it says is told with the Inventory.
+        self.0.parts.results.report(report);
+        Ok(())
+    }
+
+    pub(super) fn inventory(
+        &self,
+        node: &NodeName,
+        session: &SessionId,
+        part: &Inventory,
+    ) -> Result<(), SessionRefusal> {
+        for report in &part.attempts {
+            self.note(node, session, report)?;
+        }
+        if part.more {
+            return Ok(());
+        }
+        let Some(reports) = self.registry().owned_by(node, session) else { return Ok(()) };
+        self.0.parts.books.inventory(node, session, &reports);
+        self.registry().inventoried(node, session);
+        self.0.parts.books.agent_changed(node);
+        for report in &reports {
+            self.0.parts.results.report(report);
+        }
+        Ok(())
+    }
+
+    pub(super) fn refused(&self, node: &NodeName, refused: &Refused) -> Result<(), SessionRefusal> {
+        self.own(node, &refused.attempt)?;
+        self.0.counts.declined.add(1);
+        tracing::info!(attempt = %refused.attempt, refusal = %refused.refusal, "an agent declined a Start");
+        let now = self.0.parts.moments.now().wall;
+        if self.0.parts.books.refused(refused, now) == Some(Told::Conflict) {
+            self.0.counts.conflicts.add(1);
+        }
+        Ok(())
+    }
+
+    /// A Session ended.
+    pub(super) fn ended(&self, node: &NodeName, session: &SessionId) {
+        if self.registry().end(node, session) {
+            self.0.parts.books.agent_changed(node);
+        }
+    }
+
+    pub(super) fn count(&self, ended: &session::Ended) {
+        let counts = &self.0.counts;
+        match ended {
+            session::Ended::Gone => {}
+            session::Ended::Silent => counts.silent.add(1),
+            session::Ended::NotReading => counts.not_reading.add(1),
+            session::Ended::Refused(refusal) => match refusal {
+                SessionRefusal::Replaced => counts.replaced.add(1),
+                SessionRefusal::Version { .. } => counts.version.add(1),
+                SessionRefusal::Unauthenticated => counts.expired.add(1),
+                SessionRefusal::NotLeader { .. } | SessionRefusal::Stopping => {}
+                SessionRefusal::HelloExpected
+                | SessionRefusal::Malformed { .. }
+                | SessionRefusal::WrongState { .. } => counts.malformed.add(1),
+            },
+        }
+    }
+
+    /// An Attempt of another node is none of this agent's business.
+    pub(super) fn own(&self, node: &NodeName, attempt: &AttemptId) -> Result<(), SessionRefusal> {
+        if attempt.node == *node {
+            return Ok(());
+        }
+        self.0.counts.foreign.add(1);
+        tracing::warn!(%node, %attempt, "security: an agent speaks for another node");
+        let message = format!("attempt {attempt} is of another node than this agent's, {node}");
+        Err(SessionRefusal::WrongState { message })
+    }
+
+    fn note(&self, node: &NodeName, session: &SessionId, report: &Report) -> Result<(), SessionRefusal> {
+        self.own(node, &report.attempt)?;
+        self.0.counts.reports.add(1);
+        self.registry().reported(node, session, report.clone()).map_err(|TooMany| SessionRefusal::Malformed {
+            message: format!("more than {MAX_OWNED} attempts of one agent"),
+        })
+    }
+}
+
+/// A sample with no more devices, and no longer names, than a node sensibly has.
+fn bounded(mut metrics: NodeMetrics) -> NodeMetrics {
+    let cut = |name: &mut String| {
+        name.truncate(name.floor_char_boundary(MAX_DEVICE_NAME));
+        name.shrink_to_fit();
+    };
+    metrics.disks.truncate(MAX_DEVICES);
+    metrics.disks.iter_mut().for_each(|disk| cut(&mut disk.mount));
+    metrics.disks.shrink_to_fit();
+    metrics.networks.truncate(MAX_DEVICES);
+    metrics.networks.iter_mut().for_each(|network| cut(&mut network.interface));
+    metrics.networks.shrink_to_fit();
+    metrics
+}

@@ -1,0 +1,475 @@
+//! Which agents are connected, what they own, and when they were last heard of.
+//!
+//! This is what decisions read of the fleet; the Presence store is a mirror of it for others. Nodes are spread over
+//! shards, a shard's map changes only when a node is seen for the first time or dropped, and nothing is ever awaited
+//! under a lock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use sentinel_core::moment::Moment;
+use sentinel_protocol::codec::encode_text;
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
+use sentinel_protocol::metrics::NodeMetrics;
+use sentinel_protocol::refusal::SessionRefusal;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::ToAgent;
+use sentinel_protocol::to_operator::{Hello, Report, Stage};
+
+use super::outbox::{Ending, Outbox};
+use crate::controller::fleet::Owned;
+
+/// Attempts that one agent may own; an agent that claims more is refused.
+pub const MAX_OWNED: usize = 10_000;
+
+const SHARDS: usize = 32;
+
+/// All agents that were heard of. Cloning it gives the same registry.
+#[derive(Debug, Clone)]
+pub struct Registry(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    shards: Vec<RwLock<HashMap<NodeName, Arc<Node>>>>,
+    hasher: RandomState,
+    epoch: AtomicU64,
+    highest_epoch: AtomicU64,
+    initial_credit: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Node {
+    /// Milliseconds of the moment it was last heard of; 0 is never.
+    last_heard: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    live: Option<Live>,
+    hello: Option<Arc<Hello>>,
+    sample: Option<Sample>,
+}
+
+/// The Session that stands.
+#[derive(Debug)]
+struct Live {
+    session: SessionId,
+    outbox: Arc<Outbox>,
+    inventory: Inventory,
+    owned: BTreeMap<AttemptId, Entry>,
+}
+
+/// An Attempt that an agent owns.
+#[derive(Debug)]
+struct Entry {
+    report: Report,
+    /// How much of it History holds, as far as was heard in this Session.
+    archived: Option<Stage>,
+}
+
+/// Whether an agent has said all that it owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inventory {
+    /// Not yet.
+    Awaited,
+    /// It has.
+    Complete,
+}
+
+/// A Session as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionFacts {
+    /// Its name.
+    pub session: SessionId,
+    /// Whether the agent has said all that it owns.
+    pub inventory: Inventory,
+    /// Attempts that it owns.
+    pub owned: usize,
+}
+
+/// An agent as others see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentView {
+    /// Its node.
+    pub node: NodeName,
+    /// Its Session, if one stands.
+    pub session: Option<SessionFacts>,
+    /// When this operator last heard of it; `None` when it never did.
+    pub last_heard: Option<Moment>,
+    /// How it introduced itself last.
+    pub hello: Option<Arc<Hello>>,
+    /// How its node did last.
+    pub sample: Option<Sample>,
+}
+
+/// An Attempt that a connected agent owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedAttempt {
+    /// Which.
+    pub attempt: AttemptId,
+    /// Digest of the spec it was started for.
+    pub spec_hash: SpecHash,
+    /// How far it has come.
+    pub stage: Stage,
+    /// How much of it History holds, as far as was heard since its agent connected.
+    pub archived: Option<Stage>,
+}
+
+/// How a node did, and when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// When this operator heard it, by the operator's wall clock.
+    pub at: UnixMillis,
+    /// What it heard.
+    pub metrics: Arc<NodeMetrics>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self(Arc::new(Shared {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::new(),
+            epoch: AtomicU64::new(1),
+            highest_epoch: AtomicU64::new(0),
+            initial_credit: AtomicU64::new(0),
+        }))
+    }
+}
+
+impl Registry {
+    /// Nobody was heard of.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The epoch that Sessions are welcomed with.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.0.epoch.load(Ordering::Relaxed))
+    }
+
+    /// Another leader began.
+    pub fn set_epoch(&self, epoch: Epoch) {
+        self.0.epoch.store(epoch.0, Ordering::Relaxed);
+    }
+
+    /// The highest epoch that any agent says it has seen.
+    pub fn highest_epoch(&self) -> Epoch {
+        Epoch(self.0.highest_epoch.load(Ordering::Relaxed))
+    }
+
+    /// Position up to which an agent may send output of a new Attempt before it was told anything; 0 unless set.
+    pub fn initial_credit(&self) -> u64 {
+        self.0.initial_credit.load(Ordering::Relaxed)
+    }
+
+    /// See [`Registry::initial_credit`].
+    pub fn set_initial_credit(&self, credit: u64) {
+        self.0.initial_credit.store(credit, Ordering::Relaxed);
+    }
+
+    /// Every agent that was heard of, by node.
+    pub fn agents(&self) -> Vec<AgentView> {
+        let mut views: Vec<AgentView> =
+            self.nodes().iter().map(|(name, node)| node.view(name.clone())).collect();
+        views.sort_unstable_by(|a, b| a.node.cmp(&b.node));
+        views
+    }
+
+    /// The agent of a node; `None` when it was never heard of.
+    pub fn agent(&self, name: &NodeName) -> Option<AgentView> {
+        Some(self.find(name)?.view(name.clone()))
+    }
+
+    /// The Session of a node that has said all it owns, and when its agent was last heard of.
+    pub fn standing(&self, name: &NodeName) -> (Option<SessionId>, Option<Moment>) {
+        let Some(node) = self.find(name) else { return (None, None) };
+        let live = node
+            .lock()
+            .live
+            .as_ref()
+            .filter(|live| live.inventory == Inventory::Complete)
+            .map(|l| l.session.clone());
+        (live, node.last_heard())
+    }
+
+    /// What connected agents own of a Task; every agent that completed its Inventory is in it.
+    pub fn owned_of(&self, task: &TaskUid) -> Vec<Owned> {
+        let nodes = self.nodes();
+        let owned_of = |(name, node): &(NodeName, Arc<Node>)| {
+            let state = node.lock();
+            let live = state.live.as_ref().filter(|live| live.inventory == Inventory::Complete)?;
+            let reports = live
+                .owned
+                .values()
+                .map(|entry| &entry.report)
+                .filter(|r| r.attempt.task == *task)
+                .cloned()
+                .collect();
+            Some(Owned { node: name.clone(), session: live.session.clone(), reports })
+        };
+        nodes.iter().filter_map(owned_of).collect()
+    }
+
+    /// The highest Run of this Task of which the node's agent has an Attempt that is not over.
+    pub fn living_of(&self, task: &TaskUid, name: &NodeName) -> Option<RunNumber> {
+        let node = self.find(name)?;
+        let state = node.lock();
+        let owned = &state.live.as_ref()?.owned;
+        let living = owned.values().map(|entry| &entry.report).filter(|r| r.state.stage() < Stage::Ended);
+        living.filter(|report| report.attempt.task == *task).map(|report| report.attempt.run).max()
+    }
+
+    /// What the live agent of its node says of an Attempt.
+    pub fn report(&self, attempt: &AttemptId) -> Option<Report> {
+        let node = self.find(&attempt.node)?;
+        let state = node.lock();
+        Some(state.live.as_ref()?.owned.get(attempt)?.report.clone())
+    }
+
+    /// Whether the agent of its node is connected, has said all that it owns, and this Attempt is not among it.
+    pub fn has_let_go(&self, attempt: &AttemptId) -> bool {
+        let Some(node) = self.find(&attempt.node) else { return false };
+        let state = node.lock();
+        let live = state.live.as_ref().filter(|live| live.inventory == Inventory::Complete);
+        live.is_some_and(|live| !live.owned.contains_key(attempt))
+    }
+
+    /// All that connected agents own.
+    pub fn all_owned(&self) -> Vec<OwnedAttempt> {
+        let nodes = self.nodes();
+        let mut all = Vec::new();
+        for (_, node) in &nodes {
+            let state = node.lock();
+            let owned = state.live.iter().flat_map(|live| &live.owned);
+            all.extend(owned.map(|(attempt, entry)| OwnedAttempt {
+                attempt: attempt.clone(),
+                spec_hash: entry.report.spec_hash.clone(),
+                stage: entry.report.state.stage(),
+                archived: entry.archived,
+            }));
+        }
+        all
+    }
+
+    /// History holds this Attempt up to this stage.
+    pub(super) fn archived(&self, attempt: &AttemptId, stage: Stage) {
+        let Some(node) = self.find(&attempt.node) else { return };
+        let mut state = node.lock();
+        if let Some(entry) = state.live.as_mut().and_then(|live| live.owned.get_mut(attempt)) {
+            entry.archived = entry.archived.max(Some(stage));
+        }
+    }
+
+    /// Hands a message to the Session of a node: the name of the Session that took it.
+    pub fn send(&self, node: &NodeName, message: &ToAgent) -> Option<SessionId> {
+        let node = self.find(node)?;
+        let text = match encode_text(message) {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::error!(%error, "failed to encode a message to an agent");
+                return None;
+            }
+        };
+        let mut state = node.lock();
+        let live = state.live.as_mut()?;
+        live.outbox.push(text.into()).ok()?;
+        if let ToAgent::Forget(forget) = message {
+            live.owned.remove(&forget.attempt);
+        }
+        Some(live.session.clone())
+    }
+
+    /// Ends every Session.
+    pub fn end_all(&self, refusal: &SessionRefusal) {
+        for (_, node) in self.nodes() {
+            if let Some(live) = &node.lock().live {
+                live.outbox.end(Ending::Refuse(refusal.clone()));
+            }
+        }
+    }
+
+    /// Nothing is known of this node any more, unless its agent is connected.
+    pub fn drop_node(&self, name: &NodeName) {
+        let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
+        if shard.get(name).is_some_and(|node| node.lock().live.is_none()) {
+            shard.remove(name);
+        }
+    }
+
+    /// Whether this Session stands.
+    pub fn stands(&self, name: &NodeName, session: &SessionId) -> bool {
+        self.find(name).is_some_and(|node| node.lock().live(session).is_some())
+    }
+
+    /// A Session begins; an older one of the same node ends.
+    pub(super) fn begin(
+        &self,
+        name: &NodeName,
+        session: SessionId,
+        hello: Hello,
+        now: Moment,
+    ) -> (Arc<Outbox>, Replaced) {
+        self.0.highest_epoch.fetch_max(hello.highest_epoch.0, Ordering::Relaxed);
+        let outbox = Arc::new(Outbox::default());
+        let live =
+            Live { session, outbox: outbox.clone(), inventory: Inventory::Awaited, owned: BTreeMap::new() };
+        let node = self.find_or_add(name);
+        node.heard(now);
+        let mut state = node.lock();
+        state.hello = Some(Arc::new(hello));
+        let replaced = match state.live.replace(live) {
+            Some(older) => {
+                older.outbox.end(Ending::Refuse(SessionRefusal::Replaced));
+                Replaced::Yes
+            }
+            None => Replaced::No,
+        };
+        (outbox, replaced)
+    }
+
+    /// A Session ended; whether it stood until now.
+    pub(super) fn end(&self, name: &NodeName, session: &SessionId) -> bool {
+        let Some(node) = self.find(name) else { return false };
+        let mut state = node.lock();
+        let stood = state.live(session).is_some();
+        if stood {
+            state.live = None;
+        }
+        stood
+    }
+
+    /// A frame came.
+    pub(super) fn heard(&self, name: &NodeName, now: Moment) {
+        if let Some(node) = self.find(name) {
+            node.heard(now);
+        }
+    }
+
+    /// A Heartbeat came over the Session that stands; gives back how its agent introduced itself.
+    pub(super) fn sampled(&self, name: &NodeName, session: &SessionId, sample: Sample) -> Option<Arc<Hello>> {
+        let node = self.find(name)?;
+        let mut state = node.lock();
+        state.live(session)?;
+        state.sample = Some(sample);
+        state.hello.clone()
+    }
+
+    /// An Attempt is what this Report says. A Session that does not stand any more is not listened to.
+    pub(super) fn reported(
+        &self,
+        name: &NodeName,
+        session: &SessionId,
+        report: Report,
+    ) -> Result<(), TooMany> {
+        let Some(node) = self.find(name) else { return Ok(()) };
+        let mut state = node.lock();
+        let Some(live) = state.live(session) else { return Ok(()) };
+        if live.owned.len() >= MAX_OWNED && !live.owned.contains_key(&report.attempt) {
+            return Err(TooMany);
+        }
+        match live.owned.get_mut(&report.attempt) {
+            Some(entry) => entry.report = report,
+            None => {
+                live.owned.insert(report.attempt.clone(), Entry { report, archived: None });
+            }
+        }
+        Ok(())
+    }
+
+    /// All that the agent of this Session has said it owns.
+    pub(super) fn owned_by(&self, name: &NodeName, session: &SessionId) -> Option<Vec<Report>> {
+        let node = self.find(name)?;
+        let mut state = node.lock();
+        Some(state.live(session)?.owned.values().map(|entry| entry.report.clone()).collect())
+    }
+
+    /// The last part of an Inventory came: from now on the Session counts.
+    pub(super) fn inventoried(&self, name: &NodeName, session: &SessionId) {
+        let Some(node) = self.find(name) else { return };
+        if let Some(live) = node.lock().live(session) {
+            live.inventory = Inventory::Complete;
+        }
+    }
+
+    fn nodes(&self) -> Vec<(NodeName, Arc<Node>)> {
+        let mut nodes = Vec::new();
+        for shard in &self.0.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            nodes.extend(shard.iter().map(|(name, node)| (name.clone(), node.clone())));
+        }
+        nodes
+    }
+
+    fn shard(&self, name: &NodeName) -> &RwLock<HashMap<NodeName, Arc<Node>>> {
+        &self.0.shards[self.0.hasher.hash_one(name) as usize % SHARDS]
+    }
+
+    fn find(&self, name: &NodeName) -> Option<Arc<Node>> {
+        self.shard(name).read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn find_or_add(&self, name: &NodeName) -> Arc<Node> {
+        let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
+        shard
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(Node { last_heard: AtomicU64::new(0), state: Mutex::default() }))
+            .clone()
+    }
+}
+
+/// An agent claims more than [`MAX_OWNED`] Attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+/// Whether an older Session stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaced {
+    /// One did, and ends now.
+    Yes,
+    /// None did.
+    No,
+}
+
+impl State {
+    /// The Session of this name, when it is the one that stands.
+    fn live(&mut self, session: &SessionId) -> Option<&mut Live> {
+        self.live.as_mut().filter(|live| live.session == *session)
+    }
+}
+
+impl Node {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard(&self, now: Moment) {
+        // A moment of 0 would read as never; a process is never that young again.
+        self.last_heard.fetch_max(now.0.max(1), Ordering::Relaxed);
+    }
+
+    fn last_heard(&self) -> Option<Moment> {
+        match self.last_heard.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(Moment(at)),
+        }
+    }
+
+    fn view(&self, node: NodeName) -> AgentView {
+        let state = self.lock();
+        let session = state.live.as_ref().map(|live| SessionFacts {
+            session: live.session.clone(),
+            inventory: live.inventory,
+            owned: live.owned.len(),
+        });
+        AgentView {
+            node,
+            session,
+            last_heard: self.last_heard(),
+            hello: state.hello.clone(),
+            sample: state.sample.clone(),
+        }
+    }
+}

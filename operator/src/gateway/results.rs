@@ -1,0 +1,234 @@
+//! Results on their way: from an agent's Report to the ledger, to History, and back to the agent as an Ack.
+//!
+//! ```text
+//!   Report ──▶ ledger (wakes its Task)
+//!        └───▶ archiver ──▶ History ──▶ "archived" ─┐
+//!   output ──▶ hub ──▶ archiver ──▶ "archived" ─────┴─ both, for an end ──▶ ledger, Ack
+//! ```
+//!
+//! An end counts as archived when History holds the record *and* all output, for an agent that may forget an Attempt
+//! forgets its output as well. Everything here is level: whatever is not taken, or is forgotten in between, comes again,
+//! because an agent repeats a Report until it is acknowledged.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sentinel_core::ledger::{RunStage, Told};
+use sentinel_protocol::ids::AttemptId;
+use sentinel_protocol::to_agent::{Ack, ToAgent};
+use sentinel_protocol::to_operator::{OutputSummary, Report, ReportedState, Stage, Usage};
+use tokio::sync::mpsc;
+
+use super::books::{AttemptFacts, Books};
+use super::chores::Chore;
+use super::counts::GatewayMetrics;
+use super::registry::Registry;
+use crate::history::archive::{Archived, Archiver};
+use crate::history::{AttemptRecord, Entry, Source};
+use crate::logs::{End, Hub};
+
+/// Ends that may wait for their record and output to be archived; beyond that, agents say them again.
+const MAX_WAITING: usize = 50_000;
+
+/// The way of results.
+pub struct Results {
+    archiver: Archiver,
+    books: Arc<dyn Books>,
+    registry: Registry,
+    hub: Hub,
+    metrics: GatewayMetrics,
+    chores: mpsc::Sender<Chore>,
+    waiting: Mutex<HashMap<AttemptId, Waiting>>,
+}
+
+/// An end that is not archived yet.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    /// Where its log ends.
+    end: u64,
+    record: Record,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Record {
+    OnTheWay,
+    Archived,
+}
+
+impl std::fmt::Debug for Results {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Results").finish_non_exhaustive()
+    }
+}
+
+impl Results {
+    pub(super) fn with_chores(
+        archiver: Archiver,
+        books: Arc<dyn Books>,
+        registry: Registry,
+        hub: Hub,
+        metrics: GatewayMetrics,
+        chores: mpsc::Sender<Chore>,
+    ) -> Self {
+        Self { archiver, books, registry, hub, metrics, chores, waiting: Mutex::default() }
+    }
+
+    /// An agent says what one of its Attempts is.
+    pub(super) fn report(&self, report: &Report) {
+        match self.books.report(report) {
+            Some(Told::Conflict) => {
+                self.metrics.conflicts.add(1);
+                tracing::warn!(attempt = %report.attempt, "security: an attempt is reported for another spec than it was started for");
+                return;
+            }
+            Some(Told::News | Told::Known | Told::OtherRun) => {}
+            None => self.metrics.strays.add(1),
+        }
+        if let ReportedState::Ended(ended) = &report.state {
+            self.hub.ended(&report.attempt, End::At(ended.output.end));
+            if self.wait_for(&report.attempt, ended.output.end) == Record::Archived {
+                // Said again while its output is still on the way.
+                return self.end_archived(&report.attempt);
+            }
+        }
+        match self.books.facts(&report.attempt) {
+            Some(facts) => self.archive(report, facts),
+            // Of an earlier Run, most likely: History knows what it was part of.
+            None => self.chore(Chore::Describe(Box::new(report.clone()))),
+        }
+    }
+
+    /// Wants the record of a Report archived.
+    pub(super) fn archive(&self, report: &Report, facts: AttemptFacts) {
+        let record = record_of(report, facts, self.registry.epoch());
+        if self.archiver.record(Entry::Attempt(Box::new(record))).is_err() {
+            self.metrics.not_archived.add(1);
+        }
+    }
+
+    /// Something is durable. The one who receives the archiver's words hands each of them on to here.
+    pub fn archived(&self, word: &Archived) {
+        match word {
+            Archived::Attempt { id, stage, source: Source::Agent } if *stage < Stage::Ended => {
+                self.held(id, *stage);
+            }
+            Archived::Attempt { id, source: Source::Agent, .. } => self.end_archived(id),
+            // Our own conclusion. Where an agent knows better, its own word is on the way and counts alone.
+            Archived::Attempt { id, stage, source: Source::Operator } => {
+                if !self.waiting().contains_key(id) {
+                    self.books.archived(id, *stage);
+                }
+            }
+            Archived::Output { attempt, end } => {
+                self.hub.archived(attempt, *end);
+                self.settle(attempt, *end);
+            }
+            Archived::RejectedOutput { attempt, .. } => {
+                self.hub.rejected(attempt);
+                if let Some(end) = self.hub.archived_position(attempt) {
+                    self.settle(attempt, end);
+                }
+            }
+            Archived::Run { task_uid, run, verdict } => {
+                let stage = if verdict.is_some() { RunStage::Finished } else { RunStage::Begun };
+                self.books.archived_run(task_uid, *run, stage);
+            }
+            Archived::Execution { .. } | Archived::RejectedEntry { .. } => {}
+        }
+    }
+
+    /// All output of an Attempt up to `position` is archived: an end that waited for it is done.
+    pub(super) fn settle(&self, attempt: &AttemptId, position: u64) {
+        let mut waiting = self.waiting();
+        let is_done = waiting.get(attempt).is_some_and(|w| w.record == Record::Archived && position >= w.end);
+        if is_done {
+            waiting.remove(attempt);
+            drop(waiting);
+            self.held(attempt, Stage::Ended);
+        }
+    }
+
+    fn end_archived(&self, attempt: &AttemptId) {
+        let end = match self.waiting().get_mut(attempt) {
+            Some(waiting) => {
+                waiting.record = Record::Archived;
+                waiting.end
+            }
+            // It gave way to another, or is done already: the agent says it again if it still cares.
+            None => return,
+        };
+        match self.hub.archived_position(attempt) {
+            Some(position) if position >= end => self.settle(attempt, position),
+            Some(_) => {}
+            None if end == 0 => self.settle(attempt, 0),
+            // No output came since this operator began: History knows whether it is all there.
+            None => self.chore(Chore::FindEnd(attempt.clone())),
+        }
+    }
+
+    fn wait_for(&self, attempt: &AttemptId, end: u64) -> Record {
+        let mut waiting = self.waiting();
+        if waiting.len() >= MAX_WAITING
+            && !waiting.contains_key(attempt)
+            && let Some(any) = waiting.keys().next().cloned()
+        {
+            // Its agent says it again.
+            waiting.remove(&any);
+            self.metrics.not_archived.add(1);
+        }
+        waiting.entry(attempt.clone()).or_insert(Waiting { end, record: Record::OnTheWay }).record
+    }
+
+    /// History holds all that an agent said of an Attempt up to this stage.
+    fn held(&self, attempt: &AttemptId, stage: Stage) {
+        self.registry.archived(attempt, stage);
+        self.books.archived(attempt, stage);
+        let ack = ToAgent::Ack(Ack { attempt: attempt.clone(), stage });
+        if self.registry.send(&attempt.node, &ack).is_some() {
+            self.metrics.acks.add(1);
+        }
+    }
+
+    fn chore(&self, chore: Chore) {
+        // Full: the Report comes again.
+        if self.chores.try_send(chore).is_err() {
+            self.metrics.not_archived.add(1);
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<AttemptId, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn record_of(report: &Report, facts: AttemptFacts, epoch: sentinel_protocol::ids::Epoch) -> AttemptRecord {
+    let mut record = AttemptRecord {
+        attempt: report.attempt.clone(),
+        namespace: facts.task.namespace,
+        name: facts.task.name,
+        run_started_at: facts.run_started_at,
+        spec_hash: report.spec_hash.clone(),
+        command: facts.command,
+        environment: facts.environment,
+        stage: report.state.stage(),
+        started_at: None,
+        ended_at: None,
+        outcome: None,
+        usage: Usage::default(),
+        output: OutputSummary::default(),
+        source: Source::Agent,
+        epoch,
+    };
+    match &report.state {
+        ReportedState::Accepted => {}
+        ReportedState::Running(running) => record.started_at = Some(running.started_at),
+        ReportedState::Ended(ended) => {
+            record.started_at = ended.started_at;
+            record.ended_at = Some(ended.ended_at);
+            record.outcome = Some(ended.outcome.clone());
+            record.usage = ended.usage;
+            record.output = ended.output.clone();
+        }
+    }
+    record
+}

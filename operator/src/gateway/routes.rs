@@ -1,0 +1,173 @@
+//! From HTTP to a WebSocket. The only file of the gateway that names warp.
+//!
+//! The upgrade is our own: warp's gives each connection a read buffer of 128 KiB, which 15,000 idle agents cannot have.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use sentinel_protocol::limits::{MAX_CONTROL_FRAME, MAX_LOG_FRAME};
+use serde::Serialize;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use warp::filters::BoxedFilter;
+use warp::{Filter, Reply};
+
+use super::auth::bearer;
+use super::session::Caller;
+use super::{Gateway, output, session};
+use crate::server::Peer;
+
+/// Path of the control socket.
+pub const CONTROL_PATH: &str = "/agent/v1/control";
+
+/// Path of the log socket.
+pub const LOGS_PATH: &str = "/agent/v1/logs";
+
+/// Which of the two sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Socket {
+    Control,
+    Logs,
+}
+
+impl Socket {
+    /// Bounds on what is read and written before anything is looked at. Buffers grow to the largest message and never
+    /// shrink, so they begin small where mostly nothing happens.
+    fn config(self) -> WebSocketConfig {
+        let (read, largest) = match self {
+            Self::Control => (1 << 10, MAX_CONTROL_FRAME),
+            Self::Logs => (64 << 10, MAX_LOG_FRAME),
+        };
+        // The write buffer is not allocated before it is used; several messages at once are then one write.
+        WebSocketConfig::default()
+            .read_buffer_size(read)
+            .write_buffer_size(4 << 10)
+            .max_write_buffer_size(8 << 20)
+            .max_message_size(Some(largest))
+            .max_frame_size(Some(largest))
+    }
+}
+
+/// The routes of agents.
+pub fn agent(gateway: Gateway) -> BoxedFilter<(impl Reply,)> {
+    let control = warp::path!("agent" / "v1" / "control").map(|| Socket::Control);
+    let logs = warp::path!("agent" / "v1" / "logs").map(|| Socket::Logs);
+    let socket = control.or(logs).unify();
+    socket
+        .and(warp::method())
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<OnUpgrade>())
+        .and(warp::ext::optional::<Peer>())
+        .then(move |socket, method, headers, upgrade, peer| {
+            let gateway = gateway.clone();
+            async move { connect(gateway, socket, &method, &headers, upgrade, peer).await }
+        })
+        .boxed()
+}
+
+async fn connect(
+    gateway: Gateway,
+    socket: Socket,
+    method: &http::Method,
+    headers: &http::HeaderMap,
+    upgrade: Option<OnUpgrade>,
+    peer: Option<Peer>,
+) -> Response<Bytes> {
+    // Who it is comes before what it wants: strangers learn nothing from the answer.
+    let token = match bearer(headers) {
+        Ok(token) => token,
+        Err(error) => return refuse(&gateway, error.status(), error.reason(), &error.to_string()),
+    };
+    let identity = match gateway.authenticate(token).await {
+        Ok(identity) => identity,
+        Err(error) => {
+            let peer = peer.map(|peer| peer.addr);
+            tracing::warn!(?peer, %error, "an agent's token was not accepted");
+            return refuse(&gateway, error.status(), error.reason(), &error.to_string());
+        }
+    };
+    let (key, upgrade) = match handshake(method, headers, upgrade) {
+        Ok(agreed) => agreed,
+        Err((status, message)) => return refuse(&gateway, status, "NotAWebSocket", message),
+    };
+    let accept = derive_accept_key(key.as_bytes());
+    let caller = Caller { identity, bearer: token.into() };
+    let owner = gateway.clone();
+    owner.spawn(async move {
+        // Kept until the socket ends: it counts as one of the listener's connections.
+        let _peer = peer;
+        let Ok(io) = upgrade.await else { return };
+        let config = Some(socket.config());
+        let stream = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, config).await;
+        match socket {
+            Socket::Control => session::run(gateway, stream, caller).await,
+            Socket::Logs => output::run(gateway, stream, caller).await,
+        }
+    });
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(http::header::CONNECTION, "Upgrade")
+        .header(http::header::UPGRADE, "websocket")
+        .header(http::header::SEC_WEBSOCKET_ACCEPT, accept);
+    response.body(Bytes::new()).unwrap_or_default()
+}
+
+/// The key of a WebSocket handshake, or what is wrong with it.
+fn handshake(
+    method: &http::Method,
+    headers: &http::HeaderMap,
+    upgrade: Option<OnUpgrade>,
+) -> Result<(String, OnUpgrade), (StatusCode, &'static str)> {
+    let has = |name: http::HeaderName, word: &str| {
+        let values = headers.get_all(name);
+        values
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .any(|v| v.split(',').any(|w| w.trim().eq_ignore_ascii_case(word)))
+    };
+    if !has(http::header::UPGRADE, "websocket") || !has(http::header::CONNECTION, "upgrade") {
+        return Err((
+            StatusCode::UPGRADE_REQUIRED,
+            "agents connect here by WebSocket: send Upgrade: websocket",
+        ));
+    }
+    if *method != http::Method::GET {
+        return Err((StatusCode::BAD_REQUEST, "a WebSocket handshake is a GET"));
+    }
+    if !has(http::header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err((StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13"));
+    }
+    let key = headers.get(http::header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
+    // 16 bytes in base64.
+    let Some(key) = key.filter(|key| key.len() == 24) else {
+        return Err((StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64"));
+    };
+    let upgrade = upgrade.ok_or((StatusCode::BAD_REQUEST, "this connection cannot be upgraded"))?;
+    Ok((key.to_owned(), upgrade))
+}
+
+/// The answer to a request that becomes no socket.
+#[derive(Serialize)]
+struct Refused<'a> {
+    reason: &'a str,
+    message: &'a str,
+}
+
+fn refuse(gateway: &Gateway, status: StatusCode, reason: &str, message: &str) -> Response<Bytes> {
+    gateway.metrics().refused(reason).add(1);
+    let body = serde_json::to_vec(&Refused { reason, message }).unwrap_or_default();
+    let mut response =
+        Response::builder().status(status).header(http::header::CONTENT_TYPE, "application/json");
+    if status == StatusCode::UNAUTHORIZED {
+        response = response.header(http::header::WWW_AUTHENTICATE, "Bearer");
+    }
+    if status == StatusCode::UPGRADE_REQUIRED {
+        response = response
+            .header(http::header::UPGRADE, "websocket")
+            .header(http::header::CONNECTION, "Upgrade")
+            .header(http::header::SEC_WEBSOCKET_VERSION, "13");
+    }
+    response.body(Bytes::from(body)).unwrap_or_default()
+}

@@ -1,0 +1,50 @@
+//! Attempts that agents own and nobody asks for any more: ended, archived, forgotten.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sentinel_core::stray::{Fate, Owner, judge};
+use sentinel_protocol::ids::TaskUid;
+use sentinel_protocol::to_agent::{Cancel, Forget, ToAgent};
+use tokio_util::sync::CancellationToken;
+
+use super::books::Books;
+use super::registry::{OwnedAttempt, Registry};
+
+/// Looks at all that connected agents own, every `every` until `stop`, and sends `Cancel` or `Forget` for what is
+/// stray. `owner` says whose an Attempt without a ledger is; `None` when nobody can say yet.
+pub async fn sweep(
+    registry: Registry,
+    books: Arc<dyn Books>,
+    owner: impl Fn(&TaskUid) -> Option<Owner> + Send + Sync,
+    every: Duration,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
+        look(&registry, &*books, &owner);
+    }
+}
+
+/// One look.
+pub fn look(registry: &Registry, books: &dyn Books, owner: impl Fn(&TaskUid) -> Option<Owner>) {
+    let epoch = registry.epoch();
+    for owned in registry.all_owned() {
+        let OwnedAttempt { attempt, spec_hash, stage, archived } = owned;
+        if books.facts(&attempt).is_some() {
+            continue;
+        }
+        let Some(owner) = owner(&attempt.task) else { continue };
+        let node = attempt.node.clone();
+        let message = match judge(attempt.run, stage, archived, owner) {
+            Fate::Keep => continue,
+            Fate::Cancel => ToAgent::Cancel(Cancel { attempt, spec_hash, epoch }),
+            Fate::Forget => ToAgent::Forget(Forget { attempt, epoch }),
+        };
+        // Not taken: the next look says it again.
+        registry.send(&node, &message);
+    }
+}

@@ -1,0 +1,12 @@
+//! Our own listener and accept loop, for every port of the operator.
+//!
+//! warp's server has no time limit on headers, no connection limit and no TLS, and its small writes wait for Nagle; so
+//! it is never used. What is here knows nothing of routes: it serves whatever HTTP service it is given, over
+//! HTTP/1.1 only, and tells that service who dials ([`Peer`], a request extension).
+//!
+//! It refuses to listen beyond loopback where nothing authenticates those who would dial ([`Exposure`]).
+
+mod accept;
+pub mod tls;
+
+pub use self::accept::{Exposure, Limits, Peer, Server, ServerError};
