@@ -1,4 +1,11 @@
 //! The definitions in `crds/` are those that the types say, and every field of them explains itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "it is a test"
+)]
 
 use std::path::Path;
 

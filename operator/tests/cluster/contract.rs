@@ -81,6 +81,7 @@ contract!(
     a_status_or_an_annotation_is_no_new_generation,
     a_write_about_a_task_that_has_changed_since_is_a_conflict,
     a_status_that_says_the_same_changes_nothing,
+    a_status_changes_nothing_but_the_status,
     a_held_task_stays_until_it_is_released,
     a_task_that_is_not_held_goes_at_once,
     nothing_can_be_held_that_is_going,
@@ -172,6 +173,16 @@ async fn a_status_that_says_the_same_changes_nothing(subject: Subject<'_>) {
     let first = subject.cluster.write_status(&task, status.clone()).await.unwrap();
     let second = subject.cluster.write_status(&first, status).await.unwrap();
     assert_eq!(first.metadata.resource_version, second.metadata.resource_version);
+}
+
+async fn a_status_changes_nothing_but_the_status(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let mut seen = task.clone();
+    seen.metadata.annotations = Some(BTreeMap::from([("example.com/only".into(), "in our copy".into())]));
+    seen.spec.run.command = Some(vec!["another".into()]);
+    let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
+    let written = subject.cluster.write_status(&seen, status).await.unwrap();
+    assert_eq!((written.metadata.annotations, written.spec), (task.metadata.annotations, task.spec));
 }
 
 async fn a_held_task_stays_until_it_is_released(subject: Subject<'_>) {

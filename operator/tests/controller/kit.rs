@@ -36,7 +36,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Time, on the clock that does not wait, within which everything awaited must come.
-const DEADLINE: Duration = Duration::from_secs(3600);
+const DEADLINE: Duration = Duration::from_hours(1);
 
 /// What an agent was told.
 #[derive(Debug, Clone)]
@@ -269,12 +269,12 @@ pub(crate) fn task_ref(name: &str) -> TaskRef {
 
 impl Stage {
     /// Connected nodes of these names, and an operator.
-    pub(crate) async fn with_nodes(names: &[&str]) -> Self {
+    pub(crate) fn with_nodes(names: &[&str]) -> Self {
         Self::over(EmbeddedCluster::in_memory(clock()), names)
     }
 
     /// The same over a cluster that is kept in a directory.
-    pub(crate) async fn in_directory(directory: &Path, names: &[&str]) -> Self {
+    pub(crate) fn in_directory(directory: &Path, names: &[&str]) -> Self {
         Self::over(EmbeddedCluster::in_directory(directory, clock()).unwrap(), names)
     }
 
