@@ -354,7 +354,7 @@ impl Stage {
         };
         let (attempt, spec_hash) = starts.iter().rev().find_map(of).expect("it was started");
         drop(starts);
-        self.report_of(attempt, spec_hash, state);
+        self.report_of(&attempt, spec_hash, state);
     }
 
     /// What was started of a Task.
@@ -369,7 +369,7 @@ impl Stage {
     }
 
     /// An agent reports an Attempt; the gateway tells the ledger and archives it.
-    pub(crate) fn report_of(&self, attempt: AttemptId, spec_hash: SpecHash, state: ReportedState) {
+    pub(crate) fn report_of(&self, attempt: &AttemptId, spec_hash: SpecHash, state: ReportedState) {
         let report = Report { attempt: attempt.clone(), spec_hash, state };
         let key = (attempt.task.clone(), attempt.node.clone());
         self.fleet.owned.lock().unwrap().entry(key).or_default().insert(attempt.run, report.clone());
