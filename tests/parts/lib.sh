@@ -76,7 +76,8 @@ program() {
 # static_busybox: where one is that needs no libraries, and so runs in an image or a machine that holds nothing else.
 static_busybox() {
   local path
-  path=$(command -v busybox) && ! grep -q --text ld-linux "$path" && printf '%s\n' "$path"
+  # A program that needs a loader names it at its beginning.
+  path=$(command -v busybox) && ! head -c 4096 "$path" | grep -q --text '/ld-[lm]' && printf '%s\n' "$path"
 }
 
 # folder DIR: makes it if need be, and prints its absolute path.

@@ -6,7 +6,6 @@
 # Who made the bridge has the slot: of two that try, the kernel lets one.
 
 : "${parts:?}"
-most_nodes=14
 image_prefix=localhost
 
 # --- of one node ---
@@ -34,12 +33,17 @@ node_init() {
 }
 
 # in_node FILE NAME COMMAND…: runs it as a process of that node, in all of its namespaces.
-in_node() {
-  local init
-  init=$(node_init "$1" "$2") || return
+in_node() (
+  init=$(node_init "$1" "$2") || exit
+  cgroup=$(node_field "$1" "$2" cgroup) || exit
   shift 2
-  nsenter --target "$init" --mount --uts --ipc --pid --net --cgroup --root --wd=/ -- "$@"
-}
+  while read -r mount _; do
+    place=$mount/$cgroup
+    [ ! -d "$place/init" ] || place+=/init
+    echo "$BASHPID" >"$place/cgroup.procs"
+  done < <(cgroup_hierarchies)
+  exec nsenter --target "$init" --mount --uts --ipc --pid --net --cgroup --root --wd=/ -- "$@"
+)
 
 # import_image FILE NAME ARCHIVE
 import_image() {
@@ -117,6 +121,7 @@ boot_node() {
   setsid "$parts/serve-node" "$directory" </dev/null >>"$directory/node.log" 2>&1 9>&- &
   pid=$!
   disown "$pid"
+  # shellcheck disable=SC2016 # jq's own
   edit_set "$1" '.nodes |= map(if .name == $name then .pid = $pid | .start_time = $start_time else . end)' \
     --arg name "$2" --argjson pid "$pid" --argjson start_time "$(start_time "$pid" || echo 0)"
 }
