@@ -16,3 +16,6 @@ pub mod server;
 pub mod health;
 pub mod metrics;
 pub mod telemetry;
+pub mod config;
+pub mod http;
+pub mod run;
