@@ -187,7 +187,10 @@ fn under_way(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts) -
     let ends = c.stopping.is_some_and(Stopping::ends_commands);
     let (sent, step) = if ends {
         (execution.cancelled.as_ref(), Step::Cancel)
-    } else if execution.known == Known::Nothing {
+    } else if execution.known == Known::Nothing
+        // Accepted before a reboot of its node, it waits to be asked for once more.
+        || (execution.known == Known::Accepted && c.stopping.is_none() && c.plan.starts == Starts::Allowed)
+    {
         let deadline = execution.turn_at.unwrap_or(c.now).plus(c.plan.timeouts.start_ms);
         (execution.started.as_ref(), Step::Start { start_ms: deadline.since(c.now) })
     } else {

@@ -156,7 +156,10 @@ impl World {
     fn record(&mut self, start: &Start) -> Event {
         let attempt = start.attempt.clone();
         assert!(!self.tombs.contains_key(&attempt), "{attempt} was recorded over its tombstone");
-        assert!(start.epoch.0 >= self.epoch, "a stale epoch was obeyed");
+        assert_eq!(
+            start.epoch.0, self.epoch,
+            "a stale epoch was obeyed, or a newer one before it was durable"
+        );
         let dir = Dir {
             spec_hash: start.spec_hash.clone(),
             start_by: Moment(self.now + start.deadlines.start_ms),

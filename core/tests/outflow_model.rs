@@ -176,7 +176,9 @@ proptest! {
     #[test]
     fn every_byte_arrives_in_order_and_none_beyond_the_credit(ops in prop::collection::vec(op(), 1..120)) {
         let mut model = Model::new();
-        ops.iter().for_each(|op| model.apply(op));
+        for op in &ops {
+            model.apply(op);
+        }
         model.cut();
         for n in 0..ATTEMPTS {
             model.apply(&Op::End { n });

@@ -483,10 +483,15 @@ fn nothing_is_asked_for_when_nothing_changed() {
 }
 
 #[test]
-fn an_accepted_attempt_is_not_started_again() {
+fn an_accepted_attempt_is_asked_for_again_since_a_rebooted_node_waits_for_that() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
     world.report("a", ReportedState::Accepted);
-    world.pass(3_600_000);
+    world.pass(9_999);
+    assert_eq!(started(&world.settle()), [""; 0]);
+    world.pass(1);
+    assert_eq!(started(&world.settle()), ["a"]);
+    world.report("a", running());
+    world.pass(60_000);
     assert_eq!(started(&world.settle()), [""; 0]);
 }

@@ -14,9 +14,8 @@ use crate::supervisor::Warm;
 
 const EXAMPLES: &str = "Examples:
   node-agent --operator-url ws://127.0.0.1:7070 --token-file ./token --state-dir ./state
-  node-agent --operator-url wss://sentinel-operator.sentinel.svc:7443 --ca-file /etc/sentinel/ca.crt \\
-             --token-file /var/run/secrets/sentinel/token --state-dir /var/lib/sentinel --profile host
-  node-agent health --state-dir /var/lib/sentinel      exit code 0 when the agent is connected";
+  node-agent --operator-url wss://operator:7443 --ca-file ./ca.crt --token-file ./token --profile host
+  node-agent health --state-dir ./state";
 
 /// Runs commands on this node for the Sentinel operator, streams their output and reports how they ended.
 #[derive(Debug, Parser)]

@@ -1,7 +1,7 @@
 //! The clocks and the identity of this machine.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -31,5 +31,7 @@ pub fn wall_clock_micros() -> i64 {
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    let mut buffer = [0; 64];
+    let read = File::open("/proc/sys/kernel/random/boot_id")?.read(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..read]).trim().to_owned())
 }

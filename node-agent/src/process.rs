@@ -1,7 +1,7 @@
 //! Which process is meant: a pid alone is reused, a pid with its start time and boot id is not.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +54,10 @@ impl Stat {
 
 /// Reads `/proc/<pid>/stat`.
 pub(crate) fn stat(pid: i32) -> io::Result<Stat> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat"))?).ok_or_else(|| {
+    // One read, as a growing buffer would take six; the line is at most a few hundred bytes.
+    let mut buffer = [0; 1024];
+    let read = File::open(format!("/proc/{pid}/stat"))?.read(&mut buffer)?;
+    parse_stat(&String::from_utf8_lossy(&buffer[..read])).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has an unknown form"))
     })
 }

@@ -121,7 +121,8 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     }
 
     let stop = CancellationToken::new();
-    let talking = async { tokio::join!(keep_connected(link, &stop), carry_output(logs, &stop)) };
+    let talking =
+        async { tokio::join!(Box::pin(keep_connected(link, &stop)), Box::pin(carry_output(logs, &stop))) };
     let listening = async {
         shutdown.await;
         stop.cancel();

@@ -67,10 +67,13 @@ fn cancel(run: u32) -> ToAgent {
     ToAgent::Cancel(Cancel { attempt: attempt(run), spec_hash: spec(1), epoch: Epoch(1) })
 }
 
+/// What stops an agent, and its end.
+type Agent = (oneshot::Sender<()>, JoinHandle<Result<(), AgentError>>);
+
 /// A node: a state directory, and the agent on it.
 struct Node {
     dir: tempfile::TempDir,
-    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), AgentError>>)>,
+    running: Option<Agent>,
 }
 
 impl Node {
@@ -80,7 +83,7 @@ impl Node {
         Self { dir, running: None }
     }
 
-    async fn with_agent(gateway: &Gateway) -> Self {
+    fn with_agent(gateway: &Gateway) -> Self {
         let mut node = Self::new();
         node.begin(gateway);
         node
@@ -168,7 +171,7 @@ fn check_output(ended: &Ended, archive: &Archive) {
 #[tokio::test]
 async fn a_command_is_run_streamed_reported_acknowledged_and_forgotten() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let node = Node::with_agent(&gateway).await;
+    let node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     assert!(control.inventory.attempts.is_empty());
     let start = start(1, &node.witnessed("echo out; echo err >&2; exit 3"));
@@ -197,7 +200,7 @@ async fn a_command_is_run_streamed_reported_acknowledged_and_forgotten() {
 #[tokio::test]
 async fn running_is_said_with_the_pid_of_the_command() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let _node = Node::with_agent(&gateway).await;
+    let _node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     control.say(to_start(&start(1, "echo $$; exec sleep 60"))).await;
     let running = control.running(&attempt(1)).await;
@@ -211,7 +214,7 @@ async fn running_is_said_with_the_pid_of_the_command() {
 #[tokio::test]
 async fn a_repeated_start_is_recognised_and_another_spec_is_refused() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let node = Node::with_agent(&gateway).await;
+    let node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     let start = start(1, &node.witnessed("true"));
     for _ in 0..20 {
@@ -228,7 +231,7 @@ async fn a_repeated_start_is_recognised_and_another_spec_is_refused() {
 #[tokio::test]
 async fn output_is_exact_though_the_gateway_drops_both_sockets_again_and_again() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let _node = Node::with_agent(&gateway).await;
+    let _node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     let id = attempt(1);
     let start = Start { credit: 300_000, ..start(1, "seq 1 1500000") };
@@ -290,7 +293,7 @@ async fn archive_until(
 #[tokio::test]
 async fn an_agent_that_is_stopped_and_begun_again_adopts_what_runs() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let mut node = Node::with_agent(&gateway).await;
+    let mut node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     let go_on = node.path("go-on");
     let script = format!("echo before; while [ ! -e {} ]; do sleep 0.05; done; echo after", go_on.display());
@@ -323,7 +326,7 @@ async fn an_agent_that_is_stopped_and_begun_again_adopts_what_runs() {
 #[tokio::test]
 async fn a_command_whose_supervisor_is_killed_is_ended_and_interrupted() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let node = Node::with_agent(&gateway).await;
+    let node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     control.say(to_start(&start(1, "echo here; exec sleep 600"))).await;
     let running = control.running(&attempt(1)).await;
@@ -343,7 +346,7 @@ async fn a_command_whose_supervisor_is_killed_is_ended_and_interrupted() {
 #[tokio::test]
 async fn a_cancel_that_comes_before_its_start_is_remembered() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let node = Node::with_agent(&gateway).await;
+    let node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     control.say(cancel(1)).await;
     assert_eq!(control.ended(&attempt(1)).await.outcome, Outcome::Cancelled);
@@ -355,7 +358,7 @@ async fn a_cancel_that_comes_before_its_start_is_remembered() {
 #[tokio::test]
 async fn an_unacknowledged_result_is_in_the_next_inventory_and_an_acknowledged_one_too() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let _node = Node::with_agent(&gateway).await;
+    let _node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     control.say(to_start(&start(1, "true"))).await;
     let ended = control.ended(&attempt(1)).await;
@@ -371,7 +374,7 @@ async fn an_unacknowledged_result_is_in_the_next_inventory_and_an_acknowledged_o
 #[tokio::test]
 async fn heartbeats_carry_metrics_and_the_probe_by_command_is_content() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let mut node = Node::with_agent(&gateway).await;
+    let mut node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     let first = control.heartbeat().await;
     assert_eq!(first.metrics.running, 0);
@@ -392,7 +395,7 @@ async fn heartbeats_carry_metrics_and_the_probe_by_command_is_content() {
 #[tokio::test]
 async fn garbage_from_the_gateway_ends_the_session_and_the_agent_comes_back() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let _node = Node::with_agent(&gateway).await;
+    let _node = Node::with_agent(&gateway);
     for text in ["no json", "{}", "{\"kind\":\"Start\"}", "{\"kind\":\"Ack\",\"attempt\":\"../x\"}"] {
         let mut control = gateway.control().await;
         control.socket.send(Message::text(text)).await.unwrap();
@@ -418,7 +421,7 @@ async fn garbage_from_the_gateway_ends_the_session_and_the_agent_comes_back() {
 async fn a_silent_gateway_is_found_dead_by_deadline() {
     let mut gateway = Gateway::start(TOKEN).await;
     (gateway.heartbeat_ms, gateway.dead_after_ms) = (50, 400);
-    let _node = Node::with_agent(&gateway).await;
+    let _node = Node::with_agent(&gateway);
     let silent = gateway.control().await;
     // The socket stays open and is not read, so that no ping is answered.
     let since = Instant::now();
@@ -432,7 +435,7 @@ async fn a_silent_gateway_is_found_dead_by_deadline() {
 async fn pongs_alone_keep_a_session_alive() {
     let mut gateway = Gateway::start(TOKEN).await;
     (gateway.heartbeat_ms, gateway.dead_after_ms) = (50, 400);
-    let _node = Node::with_agent(&gateway).await;
+    let _node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     let since = Instant::now();
     while since.elapsed() < Duration::from_millis(1200) {
@@ -459,7 +462,7 @@ async fn a_gateway_that_never_says_welcome_is_left() {
 #[tokio::test]
 async fn a_renewed_token_is_read_at_the_next_connection() {
     let mut gateway = Gateway::start("another-token").await;
-    let node = Node::with_agent(&gateway).await;
+    let node = Node::with_agent(&gateway);
     within("a declined connection", async {
         while *gateway.declined.lock().unwrap() == 0 {
             tokio::task::yield_now().await;
@@ -474,7 +477,7 @@ async fn a_renewed_token_is_read_at_the_next_connection() {
 async fn an_agent_follows_the_hint_to_the_leader() {
     let mut follower = Gateway::start(TOKEN).await;
     let mut leader = Gateway::start(TOKEN).await;
-    let _node = Node::with_agent(&follower).await;
+    let _node = Node::with_agent(&follower);
     let mut socket = follower.control_socket().await;
     let ToOperator::Hello(_) = next_message(&mut socket).await else { panic!("no Hello") };
     let refusal = SessionRefusal::NotLeader { leader: Some(leader.address.clone()) };
@@ -493,11 +496,11 @@ async fn an_agent_follows_the_hint_to_the_leader() {
 #[tokio::test]
 async fn two_agents_do_not_share_a_state_directory_and_many_agents_share_a_process() {
     let mut gateway = Gateway::start(TOKEN).await;
-    let node = Node::with_agent(&gateway).await;
+    let node = Node::with_agent(&gateway);
     let first = gateway.control().await;
     let second = sentinel_node_agent::run(node.config(&gateway), std::future::pending()).await;
     assert!(matches!(second, Err(AgentError::StateDir { .. })), "{second:?}");
-    let _other = Node::with_agent(&gateway).await;
+    let _other = Node::with_agent(&gateway);
     let other = gateway.control().await;
     assert_ne!(first.hello.state_id, other.hello.state_id);
 }

@@ -1,18 +1,21 @@
-//! placeholder
+//! Hands in the cluster: decides who runs a Task and when, dispatches over WebSockets to the node agents, keeps what
+//! they report, and serves it.
+//!
+//! The thinking is in `sentinel_core`; here is what touches the world. In reading order:
 
 pub mod clock;
+pub mod resource;
 pub mod cluster;
 pub mod controller;
 pub mod gateway;
-pub mod health;
-pub mod history;
 pub mod logs;
-pub mod metrics;
+pub mod history;
 pub mod presence;
-pub mod resource;
+pub mod leader;
 pub mod server;
+pub mod health;
+pub mod metrics;
 pub mod telemetry;
 pub mod config;
 pub mod http;
-pub mod leader;
 pub mod run;

@@ -40,7 +40,10 @@ impl Piece {
             metadata: ObjectMeta { name: Some(namespace.clone()), ..ObjectMeta::default() },
             ..Namespace::default()
         };
-        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await.expect("a namespace");
+        Api::<Namespace>::all(client.clone())
+            .create(&PostParams::default(), &object)
+            .await
+            .expect("a namespace");
         let account = ServiceAccount {
             metadata: ObjectMeta { name: Some(SERVICE_ACCOUNT.into()), ..ObjectMeta::default() },
             ..ServiceAccount::default()
@@ -154,10 +157,13 @@ pub async fn install_crds(parts: &Parts) {
     let api = Api::<CustomResourceDefinition>::all(parts.client().await);
     for file in ["task.yaml", "targetslice.yaml"] {
         let path = repository().join("crds").join(file);
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let crd: CustomResourceDefinition = serde_saphyr::from_str(&text).expect("a CRD");
         let name = crd.metadata.name.clone().expect("a name");
-        api.patch(&name, &PatchParams::apply("sentinel-tests").force(), &Patch::Apply(&crd)).await.expect("applied");
+        api.patch(&name, &PatchParams::apply("sentinel-tests").force(), &Patch::Apply(&crd))
+            .await
+            .expect("applied");
         until("the CRD is established", Duration::from_secs(20), || async {
             let crd = api.get(&name).await.map_err(|error| error.to_string())?;
             let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();

@@ -33,20 +33,24 @@ impl Parts {
     /// When there is none; the message says how to get one.
     pub fn find() -> Self {
         let Some(file) = std::env::var_os("SENTINEL_PARTS") else {
-            panic!("SENTINEL_PARTS is not set: run the tests as `tests/parts/with-parts cargo test -p sentinel-tests`");
+            panic!(
+                "SENTINEL_PARTS is not set: run the tests as `tests/parts/with-parts cargo test -p sentinel-tests`"
+            );
         };
         let text = std::fs::read_to_string(&file)
             .unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{} is no parts file: {error}", file.display()))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{} is no parts file: {error}", file.display()))
     }
 
     /// A client with all rights.
     pub async fn client(&self) -> kube::Client {
         rustls::crypto::ring::default_provider().install_default().ok();
         let config = kube::config::Kubeconfig::read_from(&self.kubeconfig).expect("a kubeconfig");
-        let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default())
-            .await
-            .expect("a usable kubeconfig");
+        let config =
+            kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default())
+                .await
+                .expect("a usable kubeconfig");
         kube::Client::try_from(config).expect("a client")
     }
 
@@ -62,11 +66,8 @@ impl Parts {
             .output()
             .await
             .expect("kubectl starts");
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if output.status.success() { Ok(text) } else { Err(text) }
     }
 }

@@ -60,7 +60,11 @@ impl Program {
 
     /// The exit code, once it has ended by itself.
     pub async fn wait(mut self, within: Duration) -> Option<i32> {
-        tokio::time::timeout(within, self.child.wait()).await.expect("it ends in time").expect("waited").code()
+        tokio::time::timeout(within, self.child.wait())
+            .await
+            .expect("it ends in time")
+            .expect("waited")
+            .code()
     }
 
     /// Whether it still runs.
@@ -83,7 +87,8 @@ impl Program {
 /// Where cargo put a program of this workspace, for the profile of the running test.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
-    let folder = test.ancestors().find(|path| path.ends_with("deps")).and_then(Path::parent).or(test.parent());
+    let folder =
+        test.ancestors().find(|path| path.ends_with("deps")).and_then(Path::parent).or(test.parent());
     let path = folder.expect("a target folder").join(name);
     assert!(path.exists(), "{} is not built: run `cargo build --workspace` first", path.display());
     path

@@ -113,7 +113,7 @@ impl Stage {
             ("--operator-url", format!("ws://127.0.0.1:{}", self.gateway)),
             ("--token-file", path(format!("{short}.token"))),
             ("--state-dir", path(format!("{short}.state"))),
-            ("--profile", "host".to_owned()),
+            ("--profile", "container".to_owned()),
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])

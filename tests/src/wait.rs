@@ -16,7 +16,9 @@ pub async fn until<T, E: Debug, F: Future<Output = Result<T, E>>>(
     loop {
         match ask().await {
             Ok(answer) => return answer,
-            Err(last) if begun.elapsed() > deadline => panic!("{what}: not within {deadline:?}; last: {last:?}"),
+            Err(last) if begun.elapsed() > deadline => {
+                panic!("{what}: not within {deadline:?}; last: {last:?}")
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(25)).await,
         }
     }

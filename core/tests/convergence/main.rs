@@ -11,6 +11,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::pedantic,
     unreachable_pub,
     missing_docs,
     reason = "a test"

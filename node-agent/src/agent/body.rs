@@ -177,6 +177,7 @@ impl Body {
             Ok(changes) => changes,
             Err(error) => {
                 tracing::warn!(%error, "unable to read changes of the journal; looking every second instead");
+                self.deaf_until = Some(Instant::now() + TICK);
                 return;
             }
         };

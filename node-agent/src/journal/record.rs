@@ -94,15 +94,15 @@ pub(super) fn reserve(path: &Path, len: u64) -> Result<(), JournalError> {
         .mode(0o600)
         .open(path)
         .map_err(|e| JournalError::io("create", path, e))?;
+    // Not synced: what the power takes of it is only the promise of room.
     match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len) {
-        Ok(()) => {}
+        Ok(()) => Ok(()),
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
             let zeros = vec![0; usize::try_from(len).unwrap_or(0)];
-            file.write_all(&zeros).map_err(|e| JournalError::io("reserve", path, e))?;
+            file.write_all(&zeros).map_err(|e| JournalError::io("reserve", path, e))
         }
-        Err(errno) => return Err(JournalError::io("reserve", path, errno)),
+        Err(errno) => Err(JournalError::io("reserve", path, errno)),
     }
-    sync(&file, path)
 }
 
 /// Writes a record into the room of `reserve` and renames it to `path`: it takes no new room on the disk. Durable on

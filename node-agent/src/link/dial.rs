@@ -71,6 +71,9 @@ pub enum DialError {
         /// What is wrong.
         why: String,
     },
+    /// No certificates to trust were named.
+    #[error("wss:// needs the certificates to trust; give them with --ca-file")]
+    NoCaFile,
     /// The host's name cannot be in a certificate.
     #[error("unable to speak TLS with {host:?}")]
     ServerName {
@@ -208,12 +211,8 @@ impl Dialer {
     }
 
     fn trust(&self) -> Result<ClientConfig, DialError> {
-        let path =
-            self.ca_file.as_deref().map(Path::display).map(|path| path.to_string()).unwrap_or_default();
-        let unusable = |why: String| DialError::CaFile { path: path.clone(), why };
-        let Some(file) = &self.ca_file else {
-            return Err(unusable("none was given, and wss:// needs one (--ca-file)".to_owned()));
-        };
+        let file = self.ca_file.as_ref().ok_or(DialError::NoCaFile)?;
+        let unusable = |why: String| DialError::CaFile { path: file.display().to_string(), why };
         let mut roots = RootCertStore::empty();
         let found = CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))?;
         for certificate in found {

@@ -100,7 +100,7 @@ impl Root {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
             Err(error) => return Err(error),
         };
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(16 << 10);
         file.take(MAX_FILE).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }

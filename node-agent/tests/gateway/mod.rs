@@ -7,7 +7,6 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use sentinel_protocol::codec::{decode_record, decode_text, encode_text};
 use sentinel_protocol::ids::{AttemptId, Epoch, SessionId};
@@ -58,8 +57,9 @@ impl Gateway {
             while let Ok((tcp, _)) = listener.accept().await {
                 tcp.set_nodelay(true).unwrap();
                 let mut path = String::new();
+                #[allow(clippy::result_large_err, reason = "the signature is the library's")]
                 let check = |request: &Request, response: Response| {
-                    path = request.uri().path().to_owned();
+                    request.uri().path().clone_into(&mut path);
                     let bearer = format!("Bearer {}", expected.lock().unwrap());
                     if request.headers().get("authorization").is_some_and(|seen| seen == bearer.as_str()) {
                         return Ok(response);
@@ -69,7 +69,6 @@ impl Gateway {
                     *refused.status_mut() = http::StatusCode::UNAUTHORIZED;
                     Err(refused)
                 };
-                #[allow(clippy::result_large_err, reason = "the signature is the library's")]
                 let accepted = accept_hdr_async(tcp, check).await;
                 let Ok(socket) = accepted else { continue };
                 let queue = match path.as_str() {
@@ -228,7 +227,7 @@ impl Logs {
             match within("output", self.socket.next()).await {
                 None | Some(Err(_) | Ok(Message::Close(_))) => return Heard::Closed,
                 Some(Ok(Message::Binary(frame))) => {
-                    let (attempt, record) = decode_record(&Bytes::from(frame)).unwrap();
+                    let (attempt, record) = decode_record(&frame).unwrap();
                     return Heard::Record(attempt, record);
                 }
                 Some(Ok(Message::Text(text))) => match decode_text(&text).unwrap() {
@@ -273,7 +272,7 @@ impl Archive {
 
     pub fn sha256(&self, stream: Stream) -> String {
         let digest = self.digests.get(stream.as_str()).cloned().unwrap_or_default().finalize();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{digest:x}")
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sentinel_core::conditions::Archive;
 use sentinel_core::moment::Moment;
 use sentinel_protocol::ids::Epoch;
+use sentinel_protocol::time::UnixMillis;
 use tokio::sync::Semaphore;
 
 use super::fleet::Fleet;
@@ -48,6 +49,7 @@ pub struct Parts {
 pub(super) struct Context {
     pub(super) parts: Parts,
     pub(super) leading_since: Moment,
+    pub(super) leading_since_wall: UnixMillis,
     pub(super) slots: Slots,
     pub(super) events: Arc<Semaphore>,
     pub(super) counters: Arc<Counters>,
@@ -55,9 +57,10 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(parts: Parts, counters: Arc<Counters>) -> Self {
-        let leading_since = parts.moments.moment();
+        let now = parts.moments.now();
+        let (leading_since, leading_since_wall) = (now.moment, now.wall);
         let events = Arc::new(Semaphore::new(EVENTS_AT_ONCE));
-        Self { parts, leading_since, slots: Slots::default(), events, counters }
+        Self { parts, leading_since, leading_since_wall, slots: Slots::default(), events, counters }
     }
 
     /// Whether History keeps up.

@@ -6,7 +6,7 @@ use sentinel_core::ledger::{Origin, RunLedger};
 use sentinel_core::moment::Now;
 use sentinel_core::plan::TaskPlan;
 use sentinel_core::reconcile::{Decision, Finalizer, Lifecycle, Observed, decide};
-use sentinel_core::rollout::Recall;
+use sentinel_core::rollout::{AgentFacts, Recall};
 use sentinel_core::settle::{self, Settled};
 use sentinel_core::status::{Recorded, RunRecord};
 use sentinel_core::trigger::Requests;
@@ -31,6 +31,7 @@ pub(super) struct Sight {
     nodes: Nodes,
     lifecycle: Lifecycle,
     finalizer: Finalizer,
+    highest_run: RunNumber,
 }
 
 /// Gathers what is known, and opens the page of the recorded Run if it is not open.
@@ -52,6 +53,7 @@ pub(super) async fn observe(
         }
     }
     let book = parts.ledgers.open(&plan.uid, &plan.task);
+    let highest_run = highest_run(context, slot, task, plan).await;
     if let Some(run) = &recorded.run {
         let targets = frozen_targets(context, slot, task, run.number).await?;
         open_page(context, slot, &book, plan, run, targets);
@@ -63,6 +65,7 @@ pub(super) async fn observe(
         requests,
         book,
         nodes: parts.nodes.nodes(),
+        highest_run,
         lifecycle: match task.metadata.deletion_timestamp {
             Some(_) => Lifecycle::Deleting,
             None => Lifecycle::Live,
@@ -73,6 +76,25 @@ pub(super) async fn observe(
             Finalizer::Absent
         },
     })
+}
+
+/// The highest Run number of this Task that an agent or History shows, asked once. Only a Task from before this
+/// operator can have had Runs that its status does not know, when the cluster was restored from an older state.
+async fn highest_run(context: &Context, slot: &mut Slot, task: &Task, plan: &TaskPlan) -> RunNumber {
+    if let Some(highest) = slot.highest_run {
+        return highest;
+    }
+    let owned = context.parts.fleet.owned(&plan.uid);
+    let owned = owned.iter().flat_map(|agent| &agent.reports).map(|report| report.attempt.run).max();
+    let born = task.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_millisecond());
+    let archived = if born < context.leading_since_wall.0 {
+        recall::highest_run(context, &plan.uid).await
+    } else {
+        None
+    };
+    let highest = owned.max(archived).unwrap_or(RunNumber(0));
+    slot.highest_run = Some(highest);
+    highest
 }
 
 /// Decides, with the book held still.
@@ -91,12 +113,12 @@ pub(super) fn decide_on(context: &Context, plan: &TaskPlan, sight: &Sight, now: 
         recall: current.map_or(Recall::Done, |page| page.recall),
         archive: context.archive(),
         nodes: &sight.nodes,
-        agent: &|node| fleet.agent(node),
+        agent: &|node| AgentFacts { living: fleet.living(&plan.uid, node), ..fleet.agent(node) },
         requests: &sight.requests,
         lifecycle: sight.lifecycle,
         finalizer: sight.finalizer,
         leading_since: context.leading_since,
-        highest_run: RunNumber(0),
+        highest_run: sight.highest_run,
     };
     decide(plan, &observed, now)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sentinel_core::ledger::{RunStage, Source};
 use sentinel_core::rollout::Recall;
-use sentinel_protocol::ids::{AttemptId, RunNumber};
+use sentinel_protocol::ids::{AttemptId, RunNumber, TaskUid};
 use sentinel_protocol::outcome::{LostReason, Outcome};
 use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, Running, Stage, Usage};
 
@@ -16,6 +16,9 @@ use crate::history::record::{self, ExecutionRecord};
 use crate::history::{ExecutionQuery, HistoryError, RunQuery};
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(30) };
+
+/// How long a look waits for the number of the last Run.
+const ASKED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Asks History until it answers, then says so on the Run's page. Ends early when nobody needs it any more.
 pub(super) fn spawn(context: Arc<Context>, book: Arc<Book>, run: RunNumber) {
@@ -33,6 +36,23 @@ pub(super) fn spawn(context: Arc<Context>, book: Arc<Book>, run: RunNumber) {
         }
         context.parts.ledgers.wake(&book);
     });
+}
+
+/// The highest Run of a Task that History knows. A History that does not answer soon holds nobody up: then a number may
+/// come again after a restore, and the agents tell the two apart by their spec hash.
+pub(super) async fn highest_run(context: &Context, task: &TaskUid) -> Option<RunNumber> {
+    let query = RunQuery { task_uid: Some(task.clone()), ..RunQuery::default() };
+    match tokio::time::timeout(ASKED_WITHIN, context.parts.history.runs(query)).await {
+        Ok(Ok(page)) => page.items.iter().map(|run| run.run).max(),
+        Ok(Err(error)) => {
+            tracing::warn!(%task, %error, "unable to ask History for the last Run");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(%task, within = ?ASKED_WITHIN, "unable to ask History for the last Run in time");
+            None
+        }
+    }
 }
 
 async fn recall(context: &Context, book: &Book, run: RunNumber) -> Result<(), HistoryError> {

@@ -25,6 +25,8 @@ pub(super) struct Slot {
     pub(super) begun: Option<RunNumber>,
     /// The frozen target list of a Run.
     pub(super) targets: Option<(RunNumber, Arc<Vec<NodeName>>)>,
+    /// The highest Run number that History or an agent showed when the Task was first looked at.
+    pub(super) highest_run: Option<RunNumber>,
     /// What came of validating a generation.
     plan: Option<(i64, Validated)>,
     /// Annotations that were said to be unreadable.

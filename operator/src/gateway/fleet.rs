@@ -1,13 +1,12 @@
 //! The fleet as the controller sees it, and the controller's ledgers as the gateway sees them.
 
-use sentinel_core::ledger::{RunStage, Told, never_started};
+use sentinel_core::ledger::{RunStage, Told};
 use sentinel_core::rollout::AgentFacts;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskUid};
-use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
-use sentinel_protocol::to_operator::{Refused, Report, ReportedState, Stage};
+use sentinel_protocol::to_operator::{Refused, Report, Stage};
 
 use super::books::{AttemptFacts, Books};
 use super::registry::Registry;
@@ -18,6 +17,10 @@ impl Fleet for Registry {
     fn agent(&self, node: &NodeName) -> AgentFacts {
         let (session, last_heard) = self.standing(node);
         AgentFacts { session, last_heard, living: None }
+    }
+
+    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber> {
+        self.living_of(task, node)
     }
 
     fn start(&self, mut start: Start) -> Option<SessionId> {
@@ -47,10 +50,7 @@ impl Books for Ledgers {
     }
 
     fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told> {
-        let outcome = Outcome::Refused { refusal: refused.refusal.clone() };
-        let state = ReportedState::Ended(Box::new(never_started(outcome, at)));
-        let (attempt, spec_hash) = (refused.attempt.clone(), refused.spec_hash.clone());
-        self.report(&Report { attempt, spec_hash, state })
+        self.refused(refused, at)
     }
 
     fn inventory(&self, node: &NodeName, session: &SessionId, reports: &[Report]) {

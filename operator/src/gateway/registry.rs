@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sentinel_core::moment::Moment;
 use sentinel_protocol::codec::encode_text;
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SessionId, SpecHash, TaskUid};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::metrics::NodeMetrics;
 use sentinel_protocol::refusal::SessionRefusal;
 use sentinel_protocol::time::UnixMillis;
@@ -211,6 +211,15 @@ impl Registry {
             Some(Owned { node: name.clone(), session: live.session.clone(), reports })
         };
         nodes.iter().filter_map(owned_of).collect()
+    }
+
+    /// The highest Run of this Task of which the node's agent has an Attempt that is not over.
+    pub fn living_of(&self, task: &TaskUid, name: &NodeName) -> Option<RunNumber> {
+        let node = self.find(name)?;
+        let state = node.lock();
+        let owned = &state.live.as_ref()?.owned;
+        let living = owned.values().map(|entry| &entry.report).filter(|r| r.state.stage() < Stage::Ended);
+        living.filter(|report| report.attempt.task == *task).map(|report| report.attempt.run).max()
     }
 
     /// What the live agent of its node says of an Attempt.

@@ -150,17 +150,16 @@ impl Cursor {
             (Err(error), _) => return Err(error),
         };
         let is_settled = before.is_some() || self.is_settled();
-        let begins = records.first().map(|record| record.head.position);
-        match begins {
-            Some(first) if first > self.position && !is_settled => self.searched = Some(self.position),
-            Some(_) => self.take(records),
-            None => match before {
+        let at = self.position;
+        self.take(if is_settled { records } else { without_hole(records, at) });
+        if self.position == at {
+            match before {
                 Some(before) => {
-                    self.ready.push_back(missing(self.position, before));
+                    self.ready.push_back(missing(at, before));
                     self.position = before;
                 }
-                None => self.searched = Some(self.position),
-            },
+                None => self.searched = Some(at),
+            }
         }
         Ok(())
     }
@@ -205,6 +204,18 @@ impl Cursor {
             });
         }
     }
+}
+
+/// The records that follow one another from a position on.
+fn without_hole(mut records: Vec<LogRecord>, mut position: u64) -> Vec<LogRecord> {
+    let whole = records.iter().take_while(|record| {
+        let follows = record.head.position <= position;
+        position = position.max(record.end());
+        follows
+    });
+    let whole = whole.count();
+    records.truncate(whole);
+    records
 }
 
 /// The record that says that bytes are gone which the archive once held, or should have.

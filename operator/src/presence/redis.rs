@@ -1,6 +1,6 @@
 //! Presence in Redis: one key per node, `<prefix>presence:<node>`, a JSON text with an expiry.
 //!
-//! Keys are written in pipelines. When Redis fails, [`Circuit`] answers for it for a second at a time, so that an
+//! Keys are written in pipelines. When Redis fails, `Circuit` answers for it for a second at a time, so that an
 //! outage costs nobody a timeout per call, and is said once in the log and not per call.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

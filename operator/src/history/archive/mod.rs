@@ -5,7 +5,7 @@
 //! tries again for as long as History is away. At a bound it refuses and counts: whoever was refused still has what it
 //! wanted stored (the agent keeps its Reports until they are acknowledged and its output until it is archived).
 //!
-//! Records and output travel apart ([`entries`], [`output`]), so that a flood of output delays no result.
+//! Records and output travel apart (`entries`, `output`), so that a flood of output delays no result.
 //!
 //! Nothing is reported [`Archived`] before the store has said so.
 

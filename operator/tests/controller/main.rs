@@ -1,0 +1,421 @@
+//! The controller over an embedded cluster, with agents that do what the test says, on a clock that does not wait.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "it is a test"
+)]
+
+mod kit;
+
+use std::time::Duration;
+
+use sentinel_operator::cluster::{TaskKeeper, TaskStore};
+use sentinel_operator::resource::marks::{ABANDON, CANCEL, FINALIZER, RERUN};
+use sentinel_protocol::outcome::Outcome;
+
+use self::kit::{Stage, Told, condition, ended, failed, phase, running, succeeded, task_ref};
+
+const HELLO: &str = "{targets: {all: true}, run: {command: [\"true\"]}}";
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_recorded_before_its_first_start_and_ends_complete() {
+    let stage = Stage::with_nodes(&["a", "b", "c"]);
+    stage.apply("hello", HELLO).await;
+    let starts = stage.starts(3).await;
+    for (start, recorded) in &starts {
+        let run = recorded.as_ref().unwrap().status.as_ref().unwrap().run.as_ref().unwrap();
+        assert_eq!(run.number, 1, "the run was durable before {} was started", start.attempt);
+        assert_eq!(run.targets, ["a", "b", "c"]);
+        assert!(
+            recorded.as_ref().unwrap().metadata.finalizers.as_ref().unwrap().contains(&FINALIZER.to_owned())
+        );
+        assert_eq!(start.deadlines.start_ms, 300_000);
+        assert_eq!(start.spec_hash.as_str(), run.spec_hash);
+    }
+    for node in ["a", "b", "c"] {
+        stage.report("hello", 1, node, running());
+        stage.report("hello", 1, node, succeeded());
+    }
+    let task = stage.until("hello", |task| condition(task, "Complete") == "True").await;
+    assert_eq!(phase(&task), "Succeeded");
+    assert_eq!((condition(&task, "Ready"), condition(&task, "Reconciling")), ("True", ""));
+    let status = task.status.unwrap();
+    let run = status.run.unwrap();
+    assert_eq!(
+        (run.progress.as_str(), run.counts.succeeded, run.verdict.as_deref()),
+        ("3/3", 3, Some("Complete"))
+    );
+    assert_eq!(status.observed_generation, 1);
+    assert_eq!(status.nodes.len(), 3);
+    stage.until_told(|told| told.iter().filter(|told| matches!(told, Told::Forget(_))).count() == 3).await;
+    assert_eq!(stage.count_starts(), 3, "nothing was started twice");
+    assert_eq!(stage.reasons("hello"), ["RunStarted", "RunComplete"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failure_makes_the_run_fail_and_says_on_which_node() {
+    let stage = Stage::with_nodes(&["a", "b"]);
+    stage.apply("t", HELLO).await;
+    stage.starts(2).await;
+    stage.report("t", 1, "a", succeeded());
+    stage.report("t", 1, "b", failed(3));
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    assert_eq!(
+        (condition(&task, "Stalled"), condition(&task, "Ready"), condition(&task, "Reconciling")),
+        ("True", "False", "")
+    );
+    let nodes = task.status.unwrap().nodes;
+    assert_eq!(
+        (nodes[0].node.as_str(), nodes[0].state.as_str(), nodes[0].exit_code),
+        ("b", "Failed", Some(3))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_selector_that_matches_nothing_is_no_success() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", "{targets: {nodeSelector: {matchLabels: {pool: gpu}}}, run: {command: [x]}}").await;
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    let stalled = task.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Stalled").unwrap();
+    assert_eq!(stalled.reason, "NoMatchingNodes");
+    assert_eq!(stage.count_starts(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_nodes_are_under_way_than_max_concurrent() {
+    let stage = Stage::with_nodes(&["a", "b", "c"]);
+    stage.apply("t", "{targets: {all: true}, run: {command: [x]}, rollout: {maxConcurrent: 1}}").await;
+    for (done, node) in ["a", "b", "c"].into_iter().enumerate() {
+        stage.starts(done + 1).await;
+        stage.calm().await;
+        assert_eq!(stage.count_starts(), done + 1);
+        stage.report("t", 1, node, succeeded());
+    }
+    stage.until("t", |task| condition(task, "Complete") == "True").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_spec_runs_when_what_runs_has_finished() {
+    let stage = Stage::with_nodes(&["a", "b"]);
+    stage.apply("t", "{targets: {all: true}, run: {command: [old]}, rollout: {maxConcurrent: 1}}").await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", running());
+    stage.apply("t", "{targets: {all: true}, run: {command: [new]}, rollout: {maxConcurrent: 1}}").await;
+    stage.until("t", |task| task.status.as_ref().unwrap().run.as_ref().unwrap().stopping.is_some()).await;
+    stage.calm().await;
+    assert_eq!(stage.count_starts(), 1, "nothing of either run was started while the old one runs");
+    assert!(stage.told().iter().all(|told| !matches!(told, Told::Cancel(_))), "Finish cancels nothing");
+    stage.report("t", 1, "a", succeeded());
+    let starts = stage.starts(2).await;
+    assert_eq!(starts[1].0.attempt.run.0, 2);
+    stage.report("t", 2, "a", succeeded());
+    stage.starts(3).await;
+    stage.report("t", 2, "b", succeeded());
+    let task = stage.until("t", |task| condition(task, "Complete") == "True").await;
+    let status = task.status.unwrap();
+    assert_eq!((status.run.unwrap().number, status.recent_runs.len()), (2, 1));
+    assert_eq!(status.recent_runs[0].verdict.as_deref(), Some("Failed"), "b never had its turn in run 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_spec_ends_what_runs_when_on_change_is_cancel() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", "{targets: {all: true}, run: {command: [old]}, onChange: Cancel}").await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", running());
+    stage.apply("t", "{targets: {all: true}, run: {command: [new]}, onChange: Cancel}").await;
+    stage.until_told(|told| told.iter().any(|told| matches!(told, Told::Cancel(_)))).await;
+    assert_eq!(stage.count_starts(), 1);
+    stage.report("t", 1, "a", ended(Outcome::Cancelled));
+    let starts = stage.starts(2).await;
+    assert_eq!(starts[1].0.attempt.run.0, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_of_anything_else_runs_nothing_and_a_new_token_runs_again() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", HELLO).await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", succeeded());
+    stage.until("t", |task| condition(task, "Complete") == "True").await;
+    let edited = "{targets: {all: true}, run: {command: [\"true\"], output: {limit: 1Mi}}, timeouts: {run: 9m}, suspend: true, ttlAfterFinished: 9h";
+    stage.apply("t", &format!("{edited}}}")).await;
+    stage.until("t", |task| condition(task, "Suspended") == "True").await;
+    stage.calm().await;
+    assert_eq!(stage.count_starts(), 1);
+    stage
+        .apply("t", &format!("{}, rerunToken: again}}", edited.replace("suspend: true", "suspend: false")))
+        .await;
+    let starts = stage.starts(2).await;
+    assert_eq!(starts[1].0.deadlines.run_ms, Some(540_000));
+    let task = stage.until("t", |task| task.status.as_ref().unwrap().run.as_ref().unwrap().number == 2).await;
+    assert_eq!(task.status.unwrap().run.unwrap().trigger, "RerunToken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_task_starts_nothing_until_it_is_resumed() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", "{targets: {all: true}, run: {command: [x]}, suspend: true}").await;
+    let task = stage.until("t", |task| condition(task, "Suspended") == "True").await;
+    assert_eq!(phase(&task), "Suspended");
+    stage.calm().await;
+    assert_eq!(stage.count_starts(), 0);
+    stage.apply("t", "{targets: {all: true}, run: {command: [x]}, suspend: false}").await;
+    stage.starts(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_annotations_cancel_and_rerun_act_once() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", HELLO).await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", running());
+    stage.cluster.annotate(task_ref("t"), CANCEL, Some("1".into())).await.unwrap();
+    stage.until_told(|told| told.iter().any(|told| matches!(told, Told::Cancel(_)))).await;
+    stage.report("t", 1, "a", ended(Outcome::Cancelled));
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    assert_eq!(phase(&task), "Cancelled");
+    stage.cluster.annotate(task_ref("t"), RERUN, Some("x".into())).await.unwrap();
+    stage.starts(2).await;
+    stage.report("t", 2, "a", succeeded());
+    let task = stage.until("t", |task| condition(task, "Complete") == "True").await;
+    let handled = task.status.unwrap().handled;
+    assert_eq!((handled.cancel, handled.rerun.as_deref()), (Some(1), Some("x")));
+    stage.calm().await;
+    assert_eq!(stage.count_starts(), 2, "neither acts again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_task_is_cancelled_and_goes_when_its_command_has_ended() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", HELLO).await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", running());
+    stage.cluster.delete(task_ref("t")).await.unwrap();
+    stage.until_told(|told| told.iter().any(|told| matches!(told, Told::Cancel(_)))).await;
+    stage.calm().await;
+    assert!(stage.cluster.get(task_ref("t")).await.unwrap().is_some(), "it stays while its command runs");
+    stage.report("t", 1, "a", ended(Outcome::Cancelled));
+    stage.until_gone("t").await;
+    stage.until_closed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_cannot_reach_a_node_can_be_abandoned() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", HELLO).await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", running());
+    stage.disconnect("a");
+    stage.cluster.delete(task_ref("t")).await.unwrap();
+    stage.calm().await;
+    assert!(stage.cluster.get(task_ref("t")).await.unwrap().is_some());
+    let began = tokio::time::Instant::now();
+    stage.cluster.annotate(task_ref("t"), ABANDON, Some("true".into())).await.unwrap();
+    stage.until_gone("t").await;
+    assert!(began.elapsed() < Duration::from_secs(10), "it did not wait for timeouts.unreachable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_node_is_lost_after_its_time_and_a_late_result_corrects_the_record() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", "{targets: {all: true}, run: {command: [x]}, timeouts: {unreachable: 60s}}").await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", running());
+    stage.until("t", |task| task.status.as_ref().unwrap().run.as_ref().unwrap().counts.running == 1).await;
+    let began = tokio::time::Instant::now();
+    stage.disconnect("a");
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    let waited = began.elapsed().as_secs();
+    assert!((59..70).contains(&waited), "lost after {waited} s");
+    assert_eq!(task.status.unwrap().nodes[0].state, "Lost");
+    stage.connect("a");
+    stage.report("t", 1, "a", succeeded());
+    let task = stage.until("t", |task| condition(task, "Complete") == "True").await;
+    assert_eq!(task.status.unwrap().run.unwrap().counts.succeeded, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_operator_starts_nothing_again_and_loses_no_result() {
+    let mut stage = Stage::with_nodes(&["a", "b", "c"]);
+    stage.apply("t", HELLO).await;
+    stage.starts(3).await;
+    stage.report("t", 1, "a", succeeded());
+    stage.report("t", 1, "b", running());
+    stage.report("t", 1, "c", running());
+    stage.until_archived(&["a"]).await;
+    // Whoever ran it cannot be asked any more.
+    stage.disconnect("a");
+    stage.restart().await;
+    stage.calm().await;
+    assert_eq!(stage.count_starts(), 3, "what runs was not started again");
+    stage.report("t", 1, "b", succeeded());
+    stage.report("t", 1, "c", failed(1));
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    let counts = task.status.unwrap().run.unwrap().counts;
+    assert_eq!((counts.succeeded, counts.failed), (2, 1), "a's result came from History");
+    assert_eq!(stage.count_starts(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_dies_between_the_record_and_the_start_goes_on_from_the_record() {
+    let mut stage = Stage::with_nodes(&["a"]);
+    stage.disconnect("a");
+    stage.apply("t", HELLO).await;
+    stage.until("t", |task| task.status.as_ref().is_some_and(|status| status.run.is_some())).await;
+    stage.restart().await;
+    stage.connect("a");
+    let starts = stage.starts(1).await;
+    assert_eq!(starts[0].0.attempt.run.0, 1, "it is the same run");
+    stage.report("t", 1, "a", succeeded());
+    stage.until("t", |task| condition(task, "Complete") == "True").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_is_written_about_once_a_second_however_many_nodes_report() {
+    let names: Vec<String> = (0..90).map(|n| format!("n{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let stage = Stage::with_nodes(&names);
+    stage.apply("t", HELLO).await;
+    stage.starts(90).await;
+    let before = stage.counter("status_writes");
+    for name in &names {
+        stage.report("t", 1, name, running());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let writes = stage.counter("status_writes") - before;
+    assert!((5..=11).contains(&writes), "{writes} writes in 9 seconds");
+    for name in &names {
+        stage.report("t", 1, name, succeeded());
+    }
+    let began = tokio::time::Instant::now();
+    stage.until("t", |task| condition(task, "Complete") == "True").await;
+    assert!(began.elapsed() < Duration::from_millis(500), "the end is written at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_target_list_is_kept_in_slices_and_read_back_after_a_restart() {
+    let names: Vec<String> = (0..2500).map(|n| format!("node-{n:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut stage = Stage::with_nodes(&names);
+    stage.apply("t", "{targets: {all: true}, run: {command: [x]}, rollout: {maxConcurrent: 3}}").await;
+    let starts = stage.starts(3).await;
+    let recorded = starts[0].1.as_ref().unwrap();
+    let run = recorded.status.as_ref().unwrap().run.as_ref().unwrap();
+    assert_eq!((run.target_count, run.target_slices, run.targets.len()), (2500, 3, 0));
+    assert_eq!(
+        stage.cluster.frozen_targets(recorded).await.unwrap().len(),
+        2500,
+        "durable before the first start"
+    );
+    assert!(serde_json::to_vec(recorded).unwrap().len() < 64 << 10);
+    stage.restart().await;
+    stage.report("t", 1, names[0], succeeded());
+    // What was only accepted may be asked for again; beyond that, the next in the list has its turn and no other.
+    let told_of = |node: &str| {
+        let node = node.to_owned();
+        move |told: &Told| matches!(told, Told::Start(start, _) if start.attempt.node.as_str() == node)
+    };
+    stage.until_told(|told| told.iter().any(told_of(names[3]))).await;
+    assert!(!stage.told().iter().any(told_of(names[4])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_task_is_deleted_after_its_time() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", "{targets: {all: true}, run: {command: [x]}, ttlAfterFinished: 10m}").await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", succeeded());
+    stage.until("t", |task| condition(task, "Complete") == "True").await;
+    let began = tokio::time::Instant::now();
+    stage.until_gone("t").await;
+    let waited = began.elapsed().as_secs();
+    assert!((595..=660).contains(&waited), "deleted after {waited} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_run_while_history_is_away_and_nothing_is_forgotten_before_it_is_back() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.history.go_away();
+    stage.apply("t", HELLO).await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", succeeded());
+    let task = stage.until("t", |task| condition(task, "Complete") == "True").await;
+    assert_eq!(condition(&task, "Ready"), "True");
+    stage.until("t", |task| condition(task, "Archived") == "False").await;
+    assert!(stage.told().iter().all(|told| !matches!(told, Told::Forget(_))));
+    stage.history.come_back();
+    stage.until_told(|told| told.iter().any(|told| matches!(told, Told::Forget(_)))).await;
+    stage.until("t", |task| condition(task, "Archived") == "True").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spec_that_cannot_be_run_is_said_so_and_its_task_can_be_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let tasks = directory.path().join("tasks");
+    std::fs::create_dir_all(&tasks).unwrap();
+    // As a newer schema, or none, might have let it in.
+    let bad = r#"{"apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "bad",
+        "namespace": "default", "uid": "u-1", "generation": 4, "resourceVersion": "7",
+        "finalizers": ["sentinelnode.dev/run"]},
+        "spec": {"targets": {"all": true}, "run": {"command": [""]}}}"#;
+    std::fs::write(tasks.join("default.bad.json"), bad).unwrap();
+    let stage = Stage::in_directory(directory.path(), &["a"]);
+    let task = stage.until("bad", |task| condition(task, "Accepted") == "False").await;
+    let conditions = task.status.as_ref().unwrap().conditions.clone();
+    let accepted = conditions.iter().find(|c| c.type_ == "Accepted").unwrap();
+    assert_eq!(accepted.message, "spec.run.command[0] is \"\"; it must name a program");
+    assert_eq!((condition(&task, "Stalled"), condition(&task, "Ready")), ("True", "False"));
+    assert_eq!(task.status.unwrap().observed_generation, 4);
+    stage.cluster.delete(task_ref("bad")).await.unwrap();
+    stage.until_gone("bad").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_no_session_could_take_is_offered_again() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.fleet.refuse_next(2);
+    stage.apply("t", HELLO).await;
+    stage.starts(1).await;
+    assert_eq!(stage.counter("undelivered"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_name_made_again_is_another_task() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", HELLO).await;
+    let first = stage.starts(1).await.remove(0).0.attempt.task;
+    stage.report("t", 1, "a", succeeded());
+    stage.until("t", |task| condition(task, "Complete") == "True").await;
+    stage.cluster.delete(task_ref("t")).await.unwrap();
+    stage.until_gone("t").await;
+    stage.apply("t", HELLO).await;
+    let second = stage.starts(2).await.remove(1).0;
+    assert_eq!(second.attempt.run.0, 1);
+    assert_ne!(first, second.attempt.task);
+}
+
+/// Also a guard against work that grows with the square of the targets: it takes a second or two.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_targets_start_report_and_end() {
+    let names: Vec<String> = (0..10_000).map(|n| format!("node-{n:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let stage = Stage::with_nodes(&names);
+    let began = std::time::Instant::now();
+    stage.apply("t", HELLO).await;
+    stage.starts(10_000).await;
+    eprintln!("10,000 started in {:?}", began.elapsed());
+    let attempts = stage.attempts("t");
+    for (index, (attempt, spec_hash)) in attempts.into_iter().enumerate() {
+        stage.report_of(&attempt, spec_hash, if index == 7 { failed(1) } else { succeeded() });
+    }
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    eprintln!("10,000 ended in {:?}", began.elapsed());
+    let status = task.status.as_ref().unwrap();
+    assert_eq!(status.run.as_ref().unwrap().progress, "10000/10000");
+    assert_eq!((status.nodes.len(), status.nodes[0].node.as_str()), (100, "node-00007"));
+    assert!(serde_json::to_vec(&task).unwrap().len() < 256 << 10);
+    assert!(began.elapsed() < Duration::from_mins(1));
+}

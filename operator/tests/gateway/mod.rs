@@ -1,0 +1,415 @@
+//! A gateway on a real port, and an agent that says whatever a test wants it to.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the fixtures")]
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use sentinel_core::ledger::{RunStage, Told};
+use sentinel_operator::clock::Clock;
+use sentinel_operator::controller::Moments;
+use sentinel_operator::gateway::{
+    AttemptFacts, Authenticate, Books, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings,
+    StaticTokens, routes,
+};
+use sentinel_operator::history::History;
+use sentinel_operator::history::archive::{Archiver, ArchiverOptions};
+use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
+use sentinel_operator::logs::{Hub, HubRules, LogReader};
+use sentinel_operator::metrics::Registry as Metrics;
+use sentinel_operator::presence::PresenceRecord;
+use sentinel_operator::server::{Exposure, Limits, Server};
+use sentinel_protocol::codec::encode_record;
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
+use sentinel_protocol::log::{LogControl, LogRecord, RecordHead, Stream};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::request::Environment;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::{ToAgent, Welcome};
+use sentinel_protocol::to_operator::{
+    Ended, Hello, Inventory, OutputSummary, Refused, Report, ReportedState, Stage, StreamSummary, ToOperator,
+};
+use sentinel_protocol::version::Version;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tokio_util::sync::CancellationToken;
+
+/// What the gateway told the controller.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Word {
+    Report(Report),
+    Refused(Refused),
+    Inventory(NodeName, Vec<AttemptId>),
+    Archived(AttemptId, Stage),
+    AgentChanged(NodeName),
+}
+
+/// Books that remember what they were told; every Attempt is known unless a test says otherwise.
+#[derive(Default)]
+pub(crate) struct Remembering {
+    pub(crate) told: Mutex<Vec<Word>>,
+    pub(crate) unknown: Mutex<Vec<TaskUid>>,
+}
+
+impl Remembering {
+    pub(crate) fn told(&self) -> Vec<Word> {
+        self.told.lock().unwrap().clone()
+    }
+
+    fn note(&self, told: Word) {
+        self.told.lock().unwrap().push(told);
+    }
+
+    fn knows(&self, task: &TaskUid) -> bool {
+        !self.unknown.lock().unwrap().contains(task)
+    }
+}
+
+impl Books for Remembering {
+    fn report(&self, report: &Report) -> Option<Told> {
+        self.note(Word::Report(report.clone()));
+        self.knows(&report.attempt.task).then_some(Told::News)
+    }
+
+    fn refused(&self, refused: &Refused, _at: UnixMillis) -> Option<Told> {
+        self.note(Word::Refused(refused.clone()));
+        Some(Told::News)
+    }
+
+    fn inventory(&self, node: &NodeName, _session: &SessionId, reports: &[Report]) {
+        self.note(Word::Inventory(node.clone(), reports.iter().map(|r| r.attempt.clone()).collect()));
+    }
+
+    fn archived(&self, attempt: &AttemptId, stage: Stage) {
+        self.note(Word::Archived(attempt.clone(), stage));
+    }
+
+    fn archived_run(&self, _task: &TaskUid, _run: RunNumber, _stage: RunStage) {}
+
+    fn agent_changed(&self, node: &NodeName) {
+        self.note(Word::AgentChanged(node.clone()));
+    }
+
+    fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts> {
+        self.knows(&attempt.task).then(|| AttemptFacts {
+            task: TaskRef { namespace: "ops".into(), name: "job".into() },
+            run_started_at: UnixMillis(1),
+            command: "true".into(),
+            environment: Environment::Container,
+        })
+    }
+}
+
+/// Everything behind the port.
+pub(crate) struct World {
+    pub(crate) addr: SocketAddr,
+    pub(crate) gateway: Gateway,
+    pub(crate) registry: Registry,
+    pub(crate) books: Arc<Remembering>,
+    pub(crate) hub: Hub,
+    pub(crate) history: Arc<dyn History>,
+    pub(crate) reader: LogReader,
+    pub(crate) tokens: StaticTokens,
+    pub(crate) metrics: Metrics,
+    pub(crate) presence: Arc<Mutex<HashMap<NodeName, PresenceRecord>>>,
+    pub(crate) stop: CancellationToken,
+    _directory: tempfile::TempDir,
+}
+
+/// What a test wants to be different.
+pub(crate) struct Wishes {
+    pub(crate) settings: Settings,
+    pub(crate) auth: Option<Arc<dyn Authenticate>>,
+    pub(crate) history: Option<Arc<dyn History>>,
+    pub(crate) rules: HubRules,
+    pub(crate) archiver: ArchiverOptions,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            auth: None,
+            history: None,
+            rules: HubRules::default(),
+            archiver: ArchiverOptions::default(),
+        }
+    }
+}
+
+/// Times short enough to wait for.
+pub(crate) fn hasty() -> Settings {
+    Settings {
+        heartbeat: Duration::from_millis(100),
+        dead_after: Duration::from_millis(600),
+        hello_within: Duration::from_millis(400),
+        review_every: Duration::from_millis(200),
+        room_within: Duration::from_millis(300),
+    }
+}
+
+pub(crate) async fn world(wishes: Wishes) -> World {
+    let directory = tempfile::tempdir().unwrap();
+    let history = wishes.history.unwrap_or_else(|| {
+        let path = directory.path().join("history.db");
+        Arc::new(EmbeddedHistory::open(path, EmbeddedOptions::default()).unwrap())
+    });
+    history.prepare().await.unwrap();
+    let metrics = Metrics::new();
+    let registry = Registry::new();
+    let books = Arc::new(Remembering::default());
+    let (done, words) = mpsc::channel(1024);
+    let (archiver, archiving) = Archiver::new(history.clone(), wishes.archiver, done);
+    tokio::spawn(archiving.run());
+    let hub = Hub::new(archiver.clone(), wishes.rules, &metrics);
+    let (results, work) = Results::new(ResultsParts {
+        archiver,
+        words,
+        history: history.clone(),
+        books: books.clone(),
+        registry: registry.clone(),
+        hub: hub.clone(),
+        metrics: metrics.clone(),
+    });
+    tokio::spawn(work.run());
+    let tokens = StaticTokens::new();
+    let presence = Arc::new(Mutex::new(HashMap::new()));
+    let mirrored = presence.clone();
+    let gateway = Gateway::new(GatewayParts {
+        settings: wishes.settings,
+        auth: wishes.auth.unwrap_or_else(|| Arc::new(tokens.clone())),
+        registry: registry.clone(),
+        books: books.clone(),
+        results,
+        hub: hub.clone(),
+        presence: Box::new(move |record: PresenceRecord| {
+            mirrored.lock().unwrap().insert(record.node.clone(), record);
+        }),
+        moments: Moments::new(Clock::system()),
+        metrics: metrics.clone(),
+    });
+    let any = "127.0.0.1:0".parse().unwrap();
+    let server =
+        Server::bind("gateway", any, Exposure::NO_TOKEN_REVIEW, Limits::default(), &metrics).await.unwrap();
+    let addr = server.local_addr();
+    let stop = CancellationToken::new();
+    tokio::spawn(server.serve(warp::service(routes::agent(gateway.clone())), stop.clone()));
+    let reader = LogReader::new(hub.clone(), history.clone(), registry.clone());
+    World {
+        addr,
+        gateway,
+        registry,
+        books,
+        hub,
+        history,
+        reader,
+        tokens,
+        metrics,
+        presence,
+        stop,
+        _directory: directory,
+    }
+}
+
+impl World {
+    pub(crate) fn counter(&self, line_begins: &str) -> u64 {
+        let text = self.metrics.render();
+        let line = text.lines().find(|line| line.starts_with(line_begins));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+    }
+
+    /// An agent whose Session stands and whose Inventory is complete.
+    pub(crate) async fn agent(&self, node: &str) -> Agent {
+        let mut agent = self.dial(node).await;
+        agent.say(&ToOperator::Hello(hello())).await;
+        agent.welcome = Some(agent.expect_welcome().await);
+        agent.say(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+        let name = node_name(node);
+        eventually("the session stands", || self.registry.standing(&name).0.is_some()).await;
+        agent
+    }
+
+    /// A socket of an agent that has said nothing yet.
+    pub(crate) async fn dial(&self, node: &str) -> Agent {
+        let token = self.tokens.issue(&node_name(node));
+        Agent::dial(self.addr, routes::CONTROL_PATH, &token).await.unwrap()
+    }
+
+    /// A log socket tied to the Session of an agent.
+    pub(crate) async fn log_socket(&self, agent: &Agent, node: &str) -> Agent {
+        let token = self.tokens.issue(&node_name(node));
+        let mut socket = Agent::dial(self.addr, routes::LOGS_PATH, &token).await.unwrap();
+        socket.say(&LogControl::Hello { session: agent.session() }).await;
+        socket
+    }
+}
+
+/// A scripted agent: one socket.
+pub(crate) struct Agent {
+    pub(crate) socket: WebSocketStream<TcpStream>,
+    pub(crate) welcome: Option<Welcome>,
+}
+
+impl Agent {
+    pub(crate) async fn dial(addr: SocketAddr, path: &str, token: &str) -> Result<Self, SocketError> {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self::over(stream, addr, path, token).await
+    }
+
+    pub(crate) async fn over(
+        stream: TcpStream,
+        addr: SocketAddr,
+        path: &str,
+        token: &str,
+    ) -> Result<Self, SocketError> {
+        let mut request = format!("ws://{addr}{path}").into_client_request().unwrap();
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0);
+        let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
+        Ok(Self { socket, welcome: None })
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.welcome.as_ref().expect("welcomed").session.clone()
+    }
+
+    pub(crate) async fn say<T: serde::Serialize>(&mut self, message: &T) {
+        self.send(Message::Text(serde_json::to_string(message).unwrap().into())).await;
+    }
+
+    pub(crate) async fn send(&mut self, message: Message) {
+        within("a frame is sent", self.socket.send(message)).await.unwrap();
+    }
+
+    pub(crate) async fn record(&mut self, attempt: &AttemptId, record: &LogRecord) {
+        self.send(Message::Binary(encode_record(attempt, record).unwrap())).await;
+    }
+
+    /// The next text frame; `None` when the socket is closed.
+    pub(crate) async fn text(&mut self) -> Option<String> {
+        loop {
+            match within("a frame comes", self.socket.next()).await {
+                Some(Ok(Message::Text(text))) => return Some(text.to_string()),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    pub(crate) async fn hear(&mut self) -> ToAgent {
+        let text = self.text().await.expect("the socket is open");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub(crate) async fn hear_log(&mut self) -> LogControl {
+        let text = self.text().await.expect("the socket is open");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub(crate) async fn expect_welcome(&mut self) -> Welcome {
+        match self.hear().await {
+            ToAgent::Welcome(welcome) => welcome,
+            other => panic!("no welcome but {other:?}"),
+        }
+    }
+
+    /// Asserts that the gateway says why and closes.
+    pub(crate) async fn expect_refusal(&mut self, words: &str) {
+        let said = match self.hear().await {
+            ToAgent::Refuse(refusal) => refusal.to_string(),
+            other => panic!("no refusal but {other:?}"),
+        };
+        let (lower, words) = (said.to_lowercase(), words.to_lowercase());
+        assert!(lower.contains(&words), "{said:?} does not say {words:?}");
+        assert_eq!(self.text().await, None, "the socket is closed after a refusal");
+    }
+}
+
+pub(crate) fn node_name(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+pub(crate) fn attempt(text: &str) -> AttemptId {
+    text.parse().unwrap()
+}
+
+pub(crate) fn spec_hash() -> SpecHash {
+    SpecHash::new("a".repeat(64)).unwrap()
+}
+
+pub(crate) fn hello() -> Hello {
+    Hello {
+        versions: vec![Version(1)],
+        agent_version: "0.1.0".into(),
+        boot_id: "boot".into(),
+        state_id: "state".into(),
+        highest_epoch: Default::default(),
+        environments: vec![Environment::Container],
+        os: "linux".into(),
+        arch: "x86_64".into(),
+        kernel: "6.1.0".into(),
+    }
+}
+
+pub(crate) fn report(id: &str, state: ReportedState) -> Report {
+    Report { attempt: attempt(id), spec_hash: spec_hash(), state }
+}
+
+/// An end after `bytes` of output.
+pub(crate) fn ended(bytes: u64) -> ReportedState {
+    let stdout = StreamSummary { bytes, ..StreamSummary::default() };
+    ReportedState::Ended(Box::new(Ended {
+        outcome: Outcome::Succeeded { exit_code: 0 },
+        started_at: Some(UnixMillis(1)),
+        ended_at: UnixMillis(2),
+        usage: Default::default(),
+        output: OutputSummary { stdout, end: bytes, ..OutputSummary::default() },
+    }))
+}
+
+/// The byte at a position of every log of these tests.
+pub(crate) fn byte(position: u64) -> u8 {
+    (position.wrapping_mul(31) % 251) as u8
+}
+
+pub(crate) fn record(position: u64, len: u64) -> LogRecord {
+    LogRecord {
+        head: RecordHead {
+            stream: Stream::Stdout,
+            position,
+            offset: position,
+            len,
+            at_micros: 7,
+            dropped: None,
+        },
+        data: (position..position + len).map(byte).collect::<Vec<_>>().into(),
+    }
+}
+
+/// Waits until something holds, for a while.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("still not: {what}");
+}
+
+/// Waits for something, but not for ever.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(20), future).await {
+        Ok(value) => value,
+        Err(_) => panic!("not within 20 s: {what}"),
+    }
+}

@@ -1,0 +1,282 @@
+//! The wire, message by message, against checked-in files. A test that fails here says that an agent and an operator
+//! of two releases no longer understand each other: add a protocol version, or take the change back.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p sentinel-protocol --test wire_is_stable` writes the files anew.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::fmt::Debug;
+use std::fs;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use sentinel_protocol::codec::{decode_record, decode_text, encode_record, encode_text, is_unknown_kind};
+use sentinel_protocol::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
+use sentinel_protocol::log::{DropReason, LogControl, LogRecord, RecordHead, Stream};
+use sentinel_protocol::metrics::{DiskMetrics, NetworkMetrics, NodeMetrics};
+use sentinel_protocol::outcome::{InterruptReason, LostReason, Outcome, StartFailure};
+use sentinel_protocol::refusal::{Refusal, SessionRefusal};
+use sentinel_protocol::request::{Deadlines, EnvVar, Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent, Welcome};
+use sentinel_protocol::to_operator::{
+    Ended, Heartbeat, Hello, Inventory, OutputSummary, Refused, Report, ReportedState, Running, Stage,
+    StreamSummary, ToOperator, Usage,
+};
+use sentinel_protocol::version::Version;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name)
+}
+
+/// Holds bytes against a file.
+fn check_bytes(name: &str, bytes: &[u8]) {
+    let path = golden(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, bytes).unwrap();
+    }
+    let expected = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let (seen, expected) = (String::from_utf8_lossy(bytes), String::from_utf8_lossy(&expected));
+    assert_eq!(seen, expected, "{name} is not what it was");
+}
+
+/// Holds a message against its file, both ways.
+fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, message: &T) {
+    let text = encode_text(message).unwrap();
+    check_bytes(&format!("{name}.json"), text.as_bytes());
+    assert_eq!(&decode_text::<T>(&text).unwrap(), message, "{name} does not survive the wire");
+}
+
+fn id() -> AttemptId {
+    "0b6c1d1e-7a54-4b0e-9c1c-0a6f2f6a9e11/7/node-1.example/1".parse().unwrap()
+}
+
+fn spec_hash() -> SpecHash {
+    SpecHash::new("0123456789abcdef".repeat(4)).unwrap()
+}
+
+fn request(program: Program) -> RunRequest {
+    RunRequest {
+        program,
+        env: vec![EnvVar { name: "A".into(), value: "b".into() }],
+        working_dir: "/".into(),
+        user: Some("nobody".into()),
+        group: Some("nogroup".into()),
+        umask: 0o022,
+        stdin: "in".into(),
+        environment: Environment::Host,
+        success_exit_codes: vec![0, 3],
+        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000 },
+    }
+}
+
+fn start(program: Program) -> ToAgent {
+    ToAgent::Start(Box::new(Start {
+        attempt: id(),
+        spec_hash: spec_hash(),
+        epoch: Epoch(5),
+        task: TaskRef { namespace: "ops".into(), name: "disk-report".into() },
+        request: request(program),
+        deadlines: Deadlines { start_ms: 300_000, run_ms: Some(600_000), grace_ms: 10_000 },
+        credit: 1 << 20,
+    }))
+}
+
+fn ended(outcome: Outcome) -> Ended {
+    let stream = |bytes| StreamSummary { bytes, dropped: 1, sha256: "ab".repeat(32) };
+    Ended {
+        outcome,
+        started_at: Some(UnixMillis(1_700_000_000_000)),
+        ended_at: UnixMillis(1_700_000_001_500),
+        usage: Usage { user_ms: 10, system_ms: 20, max_rss: 4096 },
+        output: OutputSummary {
+            stdout: stream(10),
+            stderr: stream(5),
+            end: 15,
+            blocked_ms: 7,
+            held_open: true,
+        },
+    }
+}
+
+fn report(state: ReportedState) -> Report {
+    Report { attempt: id(), spec_hash: spec_hash(), state }
+}
+
+#[test]
+fn the_first_messages_never_change() {
+    // Spelled out here and not in a file, so that no update of the files can touch them.
+    let hello = ToOperator::Hello(Hello {
+        versions: vec![Version(1)],
+        agent_version: "0.1.0".into(),
+        boot_id: "b".into(),
+        state_id: "s".into(),
+        highest_epoch: Epoch(4),
+        environments: vec![Environment::Container, Environment::Host],
+        os: "linux".into(),
+        arch: "x86_64".into(),
+        kernel: "6.1.0".into(),
+    });
+    let bytes = r#"{"kind":"Hello","versions":[1],"agentVersion":"0.1.0","bootId":"b","stateId":"s","highestEpoch":4,"environments":["Container","Host"],"os":"linux","arch":"x86_64","kernel":"6.1.0"}"#;
+    assert_eq!(encode_text(&hello).unwrap(), bytes);
+    assert_eq!(decode_text::<ToOperator>(bytes).unwrap(), hello);
+
+    let welcome = ToAgent::Welcome(Welcome {
+        version: Version(1),
+        session: SessionId::new("session-1").unwrap(),
+        epoch: Epoch(5),
+        heartbeat_ms: 5000,
+        dead_after_ms: 15_000,
+    });
+    let bytes = r#"{"kind":"Welcome","version":1,"session":"session-1","epoch":5,"heartbeatMs":5000,"deadAfterMs":15000}"#;
+    assert_eq!(encode_text(&welcome).unwrap(), bytes);
+    assert_eq!(decode_text::<ToAgent>(bytes).unwrap(), welcome);
+
+    let refuse = ToAgent::Refuse(SessionRefusal::Version { spoken: vec![Version(2), Version(3)] });
+    let bytes = r#"{"kind":"Refuse","reason":"Version","spoken":[2,3]}"#;
+    assert_eq!(encode_text(&refuse).unwrap(), bytes);
+    assert_eq!(decode_text::<ToAgent>(bytes).unwrap(), refuse);
+}
+
+#[test]
+fn what_the_operator_says_is_stable() {
+    check("start-command", &start(Program::Command(vec!["df".into(), "-h".into()])));
+    check("start-script", &start(Program::Script { interpreter: "/bin/sh".into(), text: "df\n".into() }));
+    check("cancel", &ToAgent::Cancel(Cancel { attempt: id(), spec_hash: spec_hash(), epoch: Epoch(5) }));
+    for stage in [Stage::Accepted, Stage::Running, Stage::Ended] {
+        check(&format!("ack-{stage:?}").to_lowercase(), &ToAgent::Ack(Ack { attempt: id(), stage }));
+    }
+    check("forget", &ToAgent::Forget(Forget { attempt: id(), epoch: Epoch(5) }));
+    let leader = Some("10.0.0.7:7070".to_owned());
+    for (name, refusal) in [
+        ("hello-expected", SessionRefusal::HelloExpected),
+        ("malformed", SessionRefusal::Malformed { message: "half".into() }),
+        ("replaced", SessionRefusal::Replaced),
+        ("unauthenticated", SessionRefusal::Unauthenticated),
+        ("not-leader", SessionRefusal::NotLeader { leader }),
+        ("no-leader", SessionRefusal::NotLeader { leader: None }),
+        ("wrong-state", SessionRefusal::WrongState { message: "other machine".into() }),
+        ("stopping", SessionRefusal::Stopping),
+    ] {
+        check(&format!("refuse-{name}"), &ToAgent::Refuse(refusal));
+    }
+}
+
+#[test]
+fn what_the_agent_says_is_stable() {
+    let running = Running { started_at: UnixMillis(1_700_000_000_000), pid: 4711 };
+    check("report-accepted", &ToOperator::Report(Box::new(report(ReportedState::Accepted))));
+    check("report-running", &ToOperator::Report(Box::new(report(ReportedState::Running(running.clone())))));
+    let attempts = vec![report(ReportedState::Accepted), report(ReportedState::Running(running))];
+    check("inventory", &ToOperator::Inventory(Inventory { attempts, more: true }));
+    let metrics = NodeMetrics {
+        cpu_percent: 12.5,
+        cpu_count: 4,
+        memory_used: 1,
+        memory_total: 2,
+        load: [0.25, 0.5, 1.0],
+        uptime_seconds: 9,
+        disks: vec![DiskMetrics { mount: "/".into(), total: 10, available: 4 }],
+        networks: vec![NetworkMetrics { interface: "lo".into(), received: 1, sent: 2 }],
+        running: 1,
+        unacknowledged: 2,
+        spooled: 3,
+    };
+    check("heartbeat", &ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1_700_000_000_000), metrics }));
+}
+
+#[test]
+fn every_outcome_is_stable() {
+    let message = "program \"/bin/nosuch\" does not exist".to_owned();
+    let refusal = Refusal::Policy { rule: "no-root".into() };
+    for outcome in [
+        Outcome::Succeeded { exit_code: 0 },
+        Outcome::Failed { exit_code: 3 },
+        Outcome::Signaled { signal: 9 },
+        Outcome::StartFailed { reason: StartFailure::ProgramNotFound, message },
+        Outcome::StartTimedOut,
+        Outcome::TimedOut,
+        Outcome::IdleTimedOut,
+        Outcome::OomKilled,
+        Outcome::Cancelled,
+        Outcome::CancelFailed { pids: vec![1, 2] },
+        Outcome::Refused { refusal },
+        Outcome::Skipped { message: "another platform".into() },
+        Outcome::Interrupted { reason: InterruptReason::SupervisorDied },
+        Outcome::Lost { reason: LostReason::NodeRebooted },
+        Outcome::NotStarted,
+    ] {
+        let name = format!("ended-{}", outcome.name().to_lowercase());
+        check(&name, &ToOperator::Report(Box::new(report(ReportedState::Ended(Box::new(ended(outcome)))))));
+    }
+}
+
+#[test]
+fn every_refusal_is_stable() {
+    for (name, refusal) in [
+        ("stale-epoch", Refusal::StaleEpoch { seen: Epoch(9) }),
+        ("spec-hash-mismatch", Refusal::SpecHashMismatch),
+        ("already-cancelled", Refusal::AlreadyCancelled),
+        ("policy", Refusal::Policy { rule: "no-root".into() }),
+        ("environment", Refusal::EnvironmentUnavailable { environment: "Host".into() }),
+        ("disk-low", Refusal::DiskLow { free: 1, needed: 2 }),
+        ("too-many", Refusal::TooManyAttempts { limit: 64 }),
+        ("journal-unsafe", Refusal::JournalUnsafe { message: "EIO".into() }),
+        ("invalid", Refusal::InvalidRequest { message: "run.umask".into() }),
+        ("stopping", Refusal::Stopping),
+    ] {
+        let refused = Refused { attempt: id(), spec_hash: spec_hash(), refusal };
+        check(&format!("refused-{name}"), &ToOperator::Refused(refused));
+    }
+}
+
+#[test]
+fn the_log_socket_is_stable() {
+    check("log-hello", &LogControl::Hello { session: SessionId::new("session-1").unwrap() });
+    check("log-open", &LogControl::Open { attempt: id(), oldest: 10 });
+    check("log-credit", &LogControl::Credit { attempt: id(), granted: 100, archived: 50 });
+    check("log-refuse", &LogControl::Refuse { refusal: SessionRefusal::Replaced });
+    let head = RecordHead {
+        stream: Stream::Stderr,
+        position: 100,
+        offset: 40,
+        len: 6,
+        at_micros: 1_700_000_000_000_000,
+        dropped: None,
+    };
+    let full = LogRecord { head, data: Bytes::from_static(b"hello\n") };
+    let frame = encode_record(&id(), &full).unwrap();
+    check_bytes("log-record.bin", &frame);
+    assert_eq!(decode_record(&frame).unwrap(), (id(), full));
+    for dropped in
+        [DropReason::SpoolFull, DropReason::LimitReached, DropReason::DiskFull, DropReason::Unreadable]
+    {
+        let hole = LogRecord { head: RecordHead { dropped: Some(dropped), ..head }, data: Bytes::new() };
+        let frame = encode_record(&id(), &hole).unwrap();
+        check_bytes(&format!("log-hole-{dropped:?}.bin").to_lowercase(), &frame);
+        assert_eq!(decode_record(&frame).unwrap(), (id(), hole));
+    }
+}
+
+#[test]
+fn no_golden_file_is_without_its_test() {
+    let count = fs::read_dir(golden("")).unwrap().count();
+    assert_eq!(count, 53, "a file was added or lost; correct this number with its test");
+}
+
+#[test]
+fn an_unknown_field_is_ignored_and_an_unknown_kind_is_recognised_as_such() {
+    let text = r#"{"kind":"Ack","attempt":"u/1/n/1","stage":"Ended","fromTheFuture":true}"#;
+    assert!(matches!(decode_text::<ToAgent>(text), Ok(ToAgent::Ack(_))));
+    let text = r#"{"kind":"Drain","when":1}"#;
+    assert!(decode_text::<ToAgent>(text).is_err());
+    assert!(is_unknown_kind(text, &["Ack"]));
+    assert!(!is_unknown_kind(r#"{"kind":"Ack"}"#, &["Ack"]) && !is_unknown_kind("[]", &["Ack"]));
+}
