@@ -1,2 +1,63 @@
-//! placeholder
-fn main() {}
+//! `sentinel`: the command line of Sentinel Node, and its dev mode.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod args;
+mod client;
+mod commands;
+mod dev;
+mod exit;
+mod follow;
+mod interrupt;
+mod output;
+mod view;
+
+use exit::Failure;
+use output::color::{Paint, To};
+use output::format::note;
+
+fn main() -> ExitCode {
+    // A supervisor is this same binary, started anew for one command; it must not do anything else first.
+    if sentinel_node_agent::supervisor::is_requested() {
+        return sentinel_node_agent::supervisor::main();
+    }
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are asked for; everything else is a mistake.
+        Err(error) => {
+            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    output::color::choose(cli.global.color);
+    // Only dev mode speaks TLS, and only if asked to; but the choice is the process's, and must come first.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return ended(Err(Failure::new(format!("failed to start: {error}")))),
+    };
+    let result = runtime.block_on(commands::perform(cli));
+    // Nothing that still waits for a server or a file may hold the process up.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    ended(result)
+}
+
+fn ended(result: exit::Ended) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            note(&format!(
+                "{} {}",
+                Paint::Bad.on(To::Err, "error:"),
+                output::escape::escaped(&failure.message)
+            ));
+            if let Some(hint) = &failure.hint {
+                note(hint);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}

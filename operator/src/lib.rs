@@ -16,3 +16,7 @@ pub mod server;
 pub mod health;
 pub mod metrics;
 pub mod telemetry;
+pub mod config;
+pub mod http;
+pub mod leader;
+pub mod run;

@@ -1,2 +1,55 @@
-//! placeholder
-fn main() {}
+//! The operator's process: flags, log, run, exit code.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use sentinel_operator::config::{Cli, EXIT_CONFIG, EXIT_FAILURE, Verb};
+use sentinel_operator::{http, run, telemetry};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Verb::Openapi) = cli.verb {
+        return match std::io::stdout().write_all(http::openapi::text().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(EXIT_FAILURE, &error),
+        };
+    }
+    let config = match cli.flags.into_config() {
+        Ok(config) => config,
+        Err(error) => return fail(EXIT_CONFIG, &error),
+    };
+    if let Err(error) = telemetry::init(config.log_format, &config.log) {
+        return fail(EXIT_CONFIG, &error);
+    }
+    // More than one provider in the tree would make the first TLS connection panic; this says which one, once.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(EXIT_FAILURE, &error),
+    };
+    match runtime.block_on(run::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = if error.is_configuration() { EXIT_CONFIG } else { EXIT_FAILURE };
+            fail(code, &error)
+        }
+    }
+}
+
+/// Says why, with every cause behind it, and gives the exit code.
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    let mut text = format!("operator: {error}");
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        let words = deeper.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = deeper.source();
+    }
+    // When even standard error is closed there is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::from(code)
+}

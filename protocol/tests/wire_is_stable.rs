@@ -2,7 +2,13 @@
 //! of two releases no longer understand each other: add a protocol version, or take the change back.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p sentinel-protocol --test wire_is_stable` writes the files anew.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::fmt::Debug;
 use std::fs;

@@ -8,6 +8,7 @@ case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
 case $sets in /*) ;; *) sets=$PWD/$sets ;; esac
 
 FERRETDB_VERSION=v2.7.0
+COREDNS_VERSION=v1.15.0
 POSTGRES_SUITE=${SENTINEL_POSTGRES_SUITE:-forky}
 
 # stdout belongs to the commands that with-parts runs, so we speak on stderr.
@@ -40,6 +41,7 @@ kubernetes_folder() {
     "$({ cat "$parts/kubernetes/go.mod" "$parts/kubernetes/go.sum" && kubernetes_ldflags; } | digest)"
 }
 ferretdb_folder() { printf '%s/ferretdb-%s\n' "$cache" "$(echo "$FERRETDB_VERSION" | digest)"; }
+coredns_folder() { printf '%s/coredns-%s\n' "$cache" "$(echo "$COREDNS_VERSION" | digest)"; }
 postgres_root() {
   printf '%s/postgres-%s\n' "$cache" \
     "$({ cat "$parts/postgres/build" "$parts/postgres/postgresql.conf" && echo "$POSTGRES_SUITE"; } | digest)"
@@ -58,6 +60,7 @@ program_path() {
       fi
       ;;
     ferretdb) printf '%s/ferretdb\n' "$(ferretdb_folder)" ;;
+    coredns) printf '%s/coredns\n' "$(coredns_folder)" ;;
     *) command -v "$1" || echo "$1" ;;
   esac
 }
@@ -68,6 +71,13 @@ program() {
   path=$(program_path "$1")
   command -v "$path" >/dev/null || fail "$1 is not installed here (looked for $path): run $parts/install $2"
   printf '%s\n' "$path"
+}
+
+# static_busybox: where one is that needs no libraries, and so runs in an image or a machine that holds nothing else.
+static_busybox() {
+  local path
+  # A program that needs a loader names it at its beginning.
+  path=$(command -v busybox) && ! head -c 4096 "$path" | grep -q --text '/ld-[lm]' && printf '%s\n' "$path"
 }
 
 # folder DIR: makes it if need be, and prints its absolute path.

@@ -30,7 +30,17 @@ certificate() {
     openssl x509 -req "${signer[@]}" -days 3650 -set_serial "0x$(openssl rand -hex 8)" -extfile <(printf '%s\n' "$3") -out "$1.crt" 2>/dev/null
 }
 
-# kubeconfig DIR NAME PORT: DIR/NAME.kubeconfig, with the certificate of that name, for the API server on that port.
+# client_certificate DIR NAME SUBJECT: DIR/pki/NAME.crt and its key, when missing.
+client_certificate() (
+  umask 077
+  exec 8>"$1/pki.lock"
+  flock 8
+  cd "$1/pki" || exit
+  [ -f "$2.crt" ] || certificate "$2" "$3" extendedKeyUsage=clientAuth
+)
+
+# kubeconfig DIR NAME PORT [ADDRESS]: DIR/NAME.kubeconfig, with the certificate of that name, for the API server on that
+# port; ADDRESS is where it is reached from a node.
 kubeconfig() (
   umask 077
   cat >"$1/$2.kubeconfig.new" <<END
@@ -40,7 +50,7 @@ current-context: parts
 contexts: [{name: parts, context: {cluster: parts, user: $2}}]
 clusters:
 - name: parts
-  cluster: {server: "https://127.0.0.1:$3", certificate-authority-data: $(base64 -w 0 "$1/pki/ca.crt")}
+  cluster: {server: "https://${4:-127.0.0.1}:$3", tls-server-name: localhost, certificate-authority-data: $(base64 -w 0 "$1/pki/ca.crt")}
 users:
 - name: $2
   user: {client-certificate-data: $(base64 -w 0 "$1/pki/$2.crt"), client-key-data: $(base64 -w 0 "$1/pki/$2.key")}

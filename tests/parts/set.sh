@@ -2,6 +2,11 @@
 # What up, down and with-parts know of a set of running parts: one JSON file, and the folder that it names.
 # Sourced after lib.sh.
 
+: "${parts:?}"
+
+# shellcheck source=nodes.sh
+. "$parts/nodes.sh"
+
 # A folder without it is not ours to remove.
 set_marker=.sentinel-parts
 
@@ -21,6 +26,12 @@ lock_set() {
 # set_processes FILE: a line for each: name, pid, start time, data folder.
 set_processes() {
   jq -r '.processes[] | "\(.name) \(.pid) \(.start_time) \(.directory)"' "$1"
+}
+
+# edit_set FILE JQ-FILTER [JQ-OPTION…]
+edit_set() {
+  (umask 077 && jq "${@:3}" "$2" "$1" >"$1.new")
+  mv "$1.new" "$1"
 }
 
 # set_is_living FILE: is all of it running, and does it use the same servers from outside as the environment now says?
@@ -47,6 +58,9 @@ stop_set() {
   local name pid start data directory
   [ -f "$1" ] || return 0
   directory=$(jq -r .directory "$1") || fail "$1 cannot be read, so nothing was stopped: remove it, and what it started, by hand"
+  if [ "$(jq '.network != null' "$1")" = true ]; then
+    remove_nodes "$1" || fail "the nodes of $1 are not all removed"
+  fi
   # In this order, so that nobody sees the peer that it depends on go first.
   while read -r name pid start data; do
     alive "$pid" "$start" || continue
@@ -64,6 +78,6 @@ stop_set() {
     # What a postmaster that was killed has left behind ends by itself.
     [ "$name" != postgres ] || until_true 15 idle "$data/data" || fail "process $(working_in "$data/data") still works on $data/data"
   done < <(set_processes "$1")
-  if [ -f "$directory/$set_marker" ]; then rm -rf "$directory"; fi
+  if [ -f "$directory/$set_marker" ]; then rm -rf --one-file-system "$directory"; fi
   rm -f "$1" "$1.new"
 }

@@ -535,7 +535,7 @@ impl Simulation {
         if run.finished_at.is_none() {
             return Err(Violation::new("O2", format!("run {} never ended: {:?}", run.number, run.counts)));
         }
-        if !self.history.runs.get(&run.number).is_some_and(|record| record.finished_at.is_some()) {
+        if self.history.runs.get(&run.number).is_none_or(|record| record.finished_at.is_none()) {
             return Err(Violation::new("O2", format!("the end of run {} is not in History", run.number)));
         }
         for node in &self.cluster.targets {

@@ -1,4 +1,4 @@
-//! Prints a CustomResourceDefinition: `crdgen task` or `crdgen targetslice`. See `just generate`.
+//! Prints a definition: `crdgen task` or `crdgen targetslice`. See `just generate`.
 
 use std::io::Write;
 

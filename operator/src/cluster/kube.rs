@@ -24,9 +24,9 @@ use super::backoff::Backoff;
 use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
 use super::watch::{self, Content, WatchHealth};
 use super::{Answer, Cluster, ClusterError, TaskKeeper, TaskStore};
-use crate::resource::marks::FINALIZER;
+use crate::resource::marks::{FINALIZER, UNREADABLE, UNREADABLE_STATUS};
 use crate::resource::slice::Frozen;
-use crate::resource::{TargetSlice, Task, TaskStatus};
+use crate::resource::{TargetSlice, Task, TaskSpec, TaskStatus};
 
 /// Time within which every call has an answer, good or bad.
 pub const CALL_WITHIN: Duration = Duration::from_secs(10);
@@ -143,7 +143,7 @@ impl TaskStore for KubeCluster {
             let listed = call("list Tasks", Repeat::Harmless, || api.list(&params)).await?;
             // One that cannot be read must not hide the others; the watch says which it is.
             let mut tasks: Vec<Task> =
-                listed.items.into_iter().filter_map(|item| decode_task(item).ok()).collect();
+                listed.items.into_iter().filter_map(|item| item.try_parse::<Task>().ok()).collect();
             tasks.sort_by_key(|task| (task.namespace(), task.name_any()));
             Ok(tasks)
         })
@@ -311,7 +311,7 @@ impl TaskKeeper for KubeCluster {
 impl Cluster for KubeCluster {
     fn watch_tasks(&self) -> BoxStream<'static, Event<Task>> {
         let api = Api::all_with(self.client.clone(), &watch::resource::<Task>());
-        watch::follow(api, Content::Whole, decode_task, self.tasks_health.clone())
+        watch::follow(api, Content::Whole, |object| Ok(decode_task(object)), self.tasks_health.clone())
     }
 
     fn watch_nodes(&self) -> BoxStream<'static, Event<(NodeName, NodeFacts)>> {
@@ -320,10 +320,25 @@ impl Cluster for KubeCluster {
     }
 }
 
-/// What is of no use to us and makes up half of an object is dropped here.
-fn decode_task(mut object: DynamicObject) -> Result<Task, String> {
+/// A Task as it came, without what is of no use to us and makes up half of an object. One that cannot be read stays in
+/// sight, marked as such: what is out of sight counts as deleted, and its commands as nobody's.
+fn decode_task(mut object: DynamicObject) -> Task {
     object.metadata.managed_fields = None;
-    object.try_parse::<Task>().map_err(|error| error.to_string())
+    let error = match object.clone().try_parse::<Task>() {
+        Ok(task) => return task,
+        Err(error) => error.to_string(),
+    };
+    let mut task = Task::new(&object.name_any(), TaskSpec::stand_in());
+    task.metadata = object.metadata;
+    let marks = task.metadata.annotations.get_or_insert_default();
+    marks.insert(UNREADABLE.to_owned(), error);
+    match serde_json::from_value(object.data.get("status").cloned().unwrap_or_default()) {
+        Ok(status) => task.status = status,
+        Err(error) => {
+            marks.insert(UNREADABLE_STATUS.to_owned(), error.to_string());
+        }
+    }
+    task
 }
 
 fn decode_node(object: DynamicObject) -> Result<(NodeName, NodeFacts), String> {

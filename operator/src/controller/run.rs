@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use kube::runtime::controller::{Config, Controller, Error};
 use kube::runtime::reflector::{Store, store::Writer};
 use kube::runtime::watcher;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, Counters, Parts};
@@ -32,17 +33,22 @@ pub struct Caches {
     pub tasks: Store<Task>,
     /// The cache of Nodes.
     pub nodes_writer: NodeWriter,
+    /// Grows after each change of the cache of Tasks.
+    pub bell: watch::Sender<u64>,
 }
 
 /// Carries Tasks out until `stop`; what runs on nodes then goes on. `wake` is what `parts.ledgers` was made with.
 pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counters>, stop: CancellationToken) {
-    let Caches { tasks_writer, tasks, nodes_writer } = caches;
+    let Caches { tasks_writer, tasks, nodes_writer, bell } = caches;
     let context = Arc::new(Context::new(parts, counters));
     let nodes = tokio::spawn(follow_nodes(context.clone(), nodes_writer, stop.clone()));
     let mut trigger = Trigger::new(tasks_writer);
     let changes = context.parts.cluster.watch_tasks();
-    let changes =
-        changes.filter_map(move |event| std::future::ready(trigger.take(event).map(Ok::<_, watcher::Error>)));
+    let changes = changes.filter_map(move |event| {
+        let taken = trigger.take(event);
+        bell.send_modify(|rung| *rung += 1);
+        std::future::ready(taken.map(Ok::<_, watcher::Error>))
+    });
     let looks = Controller::for_stream(changes, tasks.clone())
         .with_config(Config::default().concurrency(LOOKS_AT_ONCE))
         .reconcile_on(wake.stream())

@@ -51,6 +51,20 @@ impl Socket {
     }
 }
 
+/// The gateway as a listener serves it.
+pub fn service(
+    gateway: Gateway,
+) -> impl tower_service::Service<
+    http::Request<hyper::body::Incoming>,
+    Response = warp::reply::Response,
+    Error = std::convert::Infallible,
+    Future: Send + 'static,
+> + Clone
++ Send
++ 'static {
+    warp::service(agent(gateway))
+}
+
 /// The routes of agents.
 pub fn agent(gateway: Gateway) -> BoxedFilter<(impl Reply,)> {
     let control = warp::path!("agent" / "v1" / "control").map(|| Socket::Control);

@@ -10,7 +10,7 @@ use sentinel_protocol::time::UnixMillis;
 
 use super::Task;
 use super::invalid::{Invalid, Problems};
-use super::marks::{ABANDON, CANCEL, RERUN};
+use super::marks::{ABANDON, CANCEL, RERUN, UNREADABLE_STATUS};
 use super::slice::Frozen;
 use super::status::{Counts, Handled, NodeStatus, RecentRun, RunStatus, TaskStatus};
 
@@ -22,6 +22,10 @@ const MAX_TOKEN: usize = 128;
 /// # Errors
 /// When it is not what an operator wrote: nothing is guessed, for a guess could run a command again.
 pub fn read(task: &Task) -> Result<status::Recorded, Invalid> {
+    if let Some(error) = task.metadata.annotations.as_ref().and_then(|marks| marks.get(UNREADABLE_STATUS)) {
+        let allowed = format!("must be one that this operator can read: {error}");
+        return Err(Invalid { field: "status".to_owned(), value: String::new(), allowed });
+    }
     let Some(said) = &task.status else { return Ok(status::Recorded::default()) };
     Ok(status::Recorded {
         run: said.run.as_ref().map(read_run).transpose()?,

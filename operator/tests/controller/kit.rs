@@ -23,7 +23,7 @@ use sentinel_operator::history::{
     Answer, ExecutionQuery, History, HistoryError, OutputSegment, Page, RunQuery, rank,
 };
 use sentinel_operator::resource::{Task, manifest};
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SessionId, TaskRef, TaskUid};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::log::LogRecord;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
@@ -36,7 +36,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Time, on the clock that does not wait, within which everything awaited must come.
-const DEADLINE: Duration = Duration::from_secs(3600);
+const DEADLINE: Duration = Duration::from_hours(1);
 
 /// What an agent was told.
 #[derive(Debug, Clone)]
@@ -85,7 +85,16 @@ impl Fleet for Agents {
             Some(_) => Some(self.moments.moment()),
             None => self.heard.lock().unwrap().get(node).copied(),
         };
-        AgentFacts { session, last_heard }
+        AgentFacts { session, last_heard, living: None }
+    }
+
+    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber> {
+        let owned = self.owned.lock().unwrap();
+        let lives = |report: &&Report| {
+            let attempt = &report.attempt;
+            attempt.task == *task && attempt.node == *node && report.state.stage() != Stages::Ended
+        };
+        owned.values().filter(lives).map(|report| report.attempt.run).max()
     }
 
     fn start(&self, start: Start) -> Option<SessionId> {
@@ -260,12 +269,12 @@ pub(crate) fn task_ref(name: &str) -> TaskRef {
 
 impl Stage {
     /// Connected nodes of these names, and an operator.
-    pub(crate) async fn with_nodes(names: &[&str]) -> Self {
+    pub(crate) fn with_nodes(names: &[&str]) -> Self {
         Self::over(EmbeddedCluster::in_memory(clock()), names)
     }
 
     /// The same over a cluster that is kept in a directory.
-    pub(crate) async fn in_directory(directory: &Path, names: &[&str]) -> Self {
+    pub(crate) fn in_directory(directory: &Path, names: &[&str]) -> Self {
         Self::over(EmbeddedCluster::in_directory(directory, clock()).unwrap(), names)
     }
 
@@ -481,7 +490,7 @@ impl Drop for Operator {
 async fn hear_of_the_archive(mut archived: mpsc::Receiver<Archived>, ledgers: Ledgers) {
     while let Some(archived) = archived.recv().await {
         match archived {
-            Archived::Attempt { id, stage } => ledgers.archived(&id, stage),
+            Archived::Attempt { id, stage, .. } => ledgers.archived(&id, stage),
             Archived::Run { task_uid, run, verdict } => {
                 let stage = if verdict.is_some() { RunStage::Finished } else { RunStage::Begun };
                 ledgers.archived_run(&task_uid, run, stage);

@@ -1,4 +1,11 @@
 //! The controller over an embedded cluster, with agents that do what the test says, on a clock that does not wait.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "it is a test"
+)]
 
 mod kit;
 
@@ -14,7 +21,7 @@ const HELLO: &str = "{targets: {all: true}, run: {command: [\"true\"]}}";
 
 #[tokio::test(start_paused = true)]
 async fn a_run_is_recorded_before_its_first_start_and_ends_complete() {
-    let stage = Stage::with_nodes(&["a", "b", "c"]).await;
+    let stage = Stage::with_nodes(&["a", "b", "c"]);
     stage.apply("hello", HELLO).await;
     let starts = stage.starts(3).await;
     for (start, recorded) in &starts {
@@ -49,7 +56,7 @@ async fn a_run_is_recorded_before_its_first_start_and_ends_complete() {
 
 #[tokio::test(start_paused = true)]
 async fn one_failure_makes_the_run_fail_and_says_on_which_node() {
-    let stage = Stage::with_nodes(&["a", "b"]).await;
+    let stage = Stage::with_nodes(&["a", "b"]);
     stage.apply("t", HELLO).await;
     stage.starts(2).await;
     stage.report("t", 1, "a", succeeded());
@@ -68,7 +75,7 @@ async fn one_failure_makes_the_run_fail_and_says_on_which_node() {
 
 #[tokio::test(start_paused = true)]
 async fn a_selector_that_matches_nothing_is_no_success() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", "{targets: {nodeSelector: {matchLabels: {pool: gpu}}}, run: {command: [x]}}").await;
     let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
     let stalled = task.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Stalled").unwrap();
@@ -78,7 +85,7 @@ async fn a_selector_that_matches_nothing_is_no_success() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_nodes_are_under_way_than_max_concurrent() {
-    let stage = Stage::with_nodes(&["a", "b", "c"]).await;
+    let stage = Stage::with_nodes(&["a", "b", "c"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [x]}, rollout: {maxConcurrent: 1}}").await;
     for (done, node) in ["a", "b", "c"].into_iter().enumerate() {
         stage.starts(done + 1).await;
@@ -91,7 +98,7 @@ async fn no_more_nodes_are_under_way_than_max_concurrent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_changed_spec_runs_when_what_runs_has_finished() {
-    let stage = Stage::with_nodes(&["a", "b"]).await;
+    let stage = Stage::with_nodes(&["a", "b"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [old]}, rollout: {maxConcurrent: 1}}").await;
     stage.starts(1).await;
     stage.report("t", 1, "a", running());
@@ -114,7 +121,7 @@ async fn a_changed_spec_runs_when_what_runs_has_finished() {
 
 #[tokio::test(start_paused = true)]
 async fn a_changed_spec_ends_what_runs_when_on_change_is_cancel() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [old]}, onChange: Cancel}").await;
     stage.starts(1).await;
     stage.report("t", 1, "a", running());
@@ -128,7 +135,7 @@ async fn a_changed_spec_ends_what_runs_when_on_change_is_cancel() {
 
 #[tokio::test(start_paused = true)]
 async fn an_edit_of_anything_else_runs_nothing_and_a_new_token_runs_again() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
     stage.report("t", 1, "a", succeeded());
@@ -149,7 +156,7 @@ async fn an_edit_of_anything_else_runs_nothing_and_a_new_token_runs_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_suspended_task_starts_nothing_until_it_is_resumed() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [x]}, suspend: true}").await;
     let task = stage.until("t", |task| condition(task, "Suspended") == "True").await;
     assert_eq!(phase(&task), "Suspended");
@@ -161,7 +168,7 @@ async fn a_suspended_task_starts_nothing_until_it_is_resumed() {
 
 #[tokio::test(start_paused = true)]
 async fn the_annotations_cancel_and_rerun_act_once() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
     stage.report("t", 1, "a", running());
@@ -182,7 +189,7 @@ async fn the_annotations_cancel_and_rerun_act_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deleted_task_is_cancelled_and_goes_when_its_command_has_ended() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
     stage.report("t", 1, "a", running());
@@ -197,7 +204,7 @@ async fn a_deleted_task_is_cancelled_and_goes_when_its_command_has_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deletion_that_cannot_reach_a_node_can_be_abandoned() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
     stage.report("t", 1, "a", running());
@@ -213,7 +220,7 @@ async fn a_deletion_that_cannot_reach_a_node_can_be_abandoned() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_node_is_lost_after_its_time_and_a_late_result_corrects_the_record() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [x]}, timeouts: {unreachable: 60s}}").await;
     stage.starts(1).await;
     stage.report("t", 1, "a", running());
@@ -232,7 +239,7 @@ async fn a_silent_node_is_lost_after_its_time_and_a_late_result_corrects_the_rec
 
 #[tokio::test(start_paused = true)]
 async fn a_restarted_operator_starts_nothing_again_and_loses_no_result() {
-    let mut stage = Stage::with_nodes(&["a", "b", "c"]).await;
+    let mut stage = Stage::with_nodes(&["a", "b", "c"]);
     stage.apply("t", HELLO).await;
     stage.starts(3).await;
     stage.report("t", 1, "a", succeeded());
@@ -254,7 +261,7 @@ async fn a_restarted_operator_starts_nothing_again_and_loses_no_result() {
 
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_dies_between_the_record_and_the_start_goes_on_from_the_record() {
-    let mut stage = Stage::with_nodes(&["a"]).await;
+    let mut stage = Stage::with_nodes(&["a"]);
     stage.disconnect("a");
     stage.apply("t", HELLO).await;
     stage.until("t", |task| task.status.as_ref().is_some_and(|status| status.run.is_some())).await;
@@ -270,7 +277,7 @@ async fn an_operator_that_dies_between_the_record_and_the_start_goes_on_from_the
 async fn status_is_written_about_once_a_second_however_many_nodes_report() {
     let names: Vec<String> = (0..90).map(|n| format!("n{n:02}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let stage = Stage::with_nodes(&names).await;
+    let stage = Stage::with_nodes(&names);
     stage.apply("t", HELLO).await;
     stage.starts(90).await;
     let before = stage.counter("status_writes");
@@ -292,7 +299,7 @@ async fn status_is_written_about_once_a_second_however_many_nodes_report() {
 async fn a_long_target_list_is_kept_in_slices_and_read_back_after_a_restart() {
     let names: Vec<String> = (0..2500).map(|n| format!("node-{n:05}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut stage = Stage::with_nodes(&names).await;
+    let mut stage = Stage::with_nodes(&names);
     stage.apply("t", "{targets: {all: true}, run: {command: [x]}, rollout: {maxConcurrent: 3}}").await;
     let starts = stage.starts(3).await;
     let recorded = starts[0].1.as_ref().unwrap();
@@ -312,7 +319,7 @@ async fn a_long_target_list_is_kept_in_slices_and_read_back_after_a_restart() {
 
 #[tokio::test(start_paused = true)]
 async fn a_finished_task_is_deleted_after_its_time() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [x]}, ttlAfterFinished: 10m}").await;
     stage.starts(1).await;
     stage.report("t", 1, "a", succeeded());
@@ -325,7 +332,7 @@ async fn a_finished_task_is_deleted_after_its_time() {
 
 #[tokio::test(start_paused = true)]
 async fn tasks_run_while_history_is_away_and_nothing_is_forgotten_before_it_is_back() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.history.go_away();
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
@@ -350,7 +357,7 @@ async fn a_spec_that_cannot_be_run_is_said_so_and_its_task_can_be_deleted() {
         "finalizers": ["sentinelnode.dev/run"]},
         "spec": {"targets": {"all": true}, "run": {"command": [""]}}}"#;
     std::fs::write(tasks.join("default.bad.json"), bad).unwrap();
-    let stage = Stage::in_directory(directory.path(), &["a"]).await;
+    let stage = Stage::in_directory(directory.path(), &["a"]);
     let task = stage.until("bad", |task| condition(task, "Accepted") == "False").await;
     let conditions = task.status.as_ref().unwrap().conditions.clone();
     let accepted = conditions.iter().find(|c| c.type_ == "Accepted").unwrap();
@@ -363,7 +370,7 @@ async fn a_spec_that_cannot_be_run_is_said_so_and_its_task_can_be_deleted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_no_session_could_take_is_offered_again() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.fleet.refuse_next(2);
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
@@ -372,7 +379,7 @@ async fn a_start_that_no_session_could_take_is_offered_again() {
 
 #[tokio::test(start_paused = true)]
 async fn the_same_name_made_again_is_another_task() {
-    let stage = Stage::with_nodes(&["a"]).await;
+    let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", HELLO).await;
     let first = stage.starts(1).await.remove(0).0.attempt.task;
     stage.report("t", 1, "a", succeeded());

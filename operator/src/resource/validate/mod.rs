@@ -13,6 +13,7 @@ use sentinel_protocol::limits::DEAD_AFTER_MS;
 use sentinel_protocol::request::RunRequest;
 
 use super::invalid::{Invalid, Problems};
+use super::marks::UNREADABLE;
 use super::{Task, duration, quantity, task};
 
 const SECOND: u64 = 1000;
@@ -75,6 +76,10 @@ impl Read {
 }
 
 fn read(task: &Task, problems: &mut Problems) -> Option<Read> {
+    if let Some(error) = task.metadata.annotations.as_ref().and_then(|marks| marks.get(UNREADABLE)) {
+        problems.field("spec", format!("must be one that this operator can read: {error}"));
+        return None;
+    }
     let spec = &task.spec;
     let targets = targets::targets(&spec.targets, problems);
     let request = run::request(&spec.run, problems);

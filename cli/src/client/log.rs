@@ -1,0 +1,115 @@
+//! The output of an Execution, record by record.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::Method;
+use sentinel_protocol::log::{DropReason, Stream};
+use serde::Deserialize;
+
+use super::stream::Lines;
+use super::{Client, Query};
+use crate::exit::Failure;
+
+/// Which part of a log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LogQuery {
+    /// Whether to go on until the Attempt has ended.
+    pub(crate) follow: bool,
+    /// First position.
+    pub(crate) from: u64,
+    /// Only this stream.
+    pub(crate) stream: Option<Stream>,
+}
+
+/// A part of a log.
+#[derive(Debug)]
+pub(crate) enum LogItem {
+    /// Bytes.
+    Bytes {
+        /// Which stream.
+        stream: Stream,
+        /// When they were written, by the node's clock, microseconds since the Unix epoch.
+        at_micros: i64,
+        /// The bytes.
+        data: Vec<u8>,
+        /// Position behind them.
+        end: u64,
+    },
+    /// Bytes that are missing here.
+    Hole {
+        /// Which stream.
+        stream: Stream,
+        /// How many.
+        len: u64,
+        /// Why.
+        why: DropReason,
+        /// Position behind them.
+        end: u64,
+    },
+    /// There is no more, and will be none.
+    End,
+    /// There is no more for now.
+    Pause,
+}
+
+/// A log being read.
+#[derive(Debug)]
+pub(crate) struct LogLines(Lines);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    kind: String,
+    stream: Option<Stream>,
+    #[serde(default)]
+    position: u64,
+    #[serde(default)]
+    len: u64,
+    #[serde(default)]
+    at_micros: i64,
+    data: Option<String>,
+    dropped: Option<DropReason>,
+    #[serde(default)]
+    ended: bool,
+}
+
+impl Client {
+    /// The log at a path, as an Execution names it.
+    pub(crate) async fn log(&self, path: &str, wanted: LogQuery) -> Result<LogLines, Failure> {
+        let mut query = Query::default();
+        query.add("format", "json");
+        query.add("from", wanted.from);
+        if wanted.follow {
+            query.add("follow", true);
+        }
+        query.maybe("stream", wanted.stream.map(Stream::as_str));
+        let response = self.send(Method::GET, &query.of(path), None).await?;
+        Ok(LogLines(Lines::new(response.into_body())))
+    }
+}
+
+impl LogLines {
+    /// The next part; `None` when the stream ended before the log did, so that it must be asked for again.
+    pub(crate) async fn next(&mut self) -> Result<Option<LogItem>, Failure> {
+        loop {
+            let Some(text) = self.0.next().await? else { return Ok(None) };
+            let unreadable =
+                |error: &dyn std::fmt::Display| Failure::new(format!("unreadable record of a log: {error}"));
+            let line: Line = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
+            let end = line.position.saturating_add(line.len);
+            match (line.kind.as_str(), line.stream, line.dropped) {
+                ("record", Some(stream), Some(why)) => {
+                    return Ok(Some(LogItem::Hole { stream, len: line.len, why, end }));
+                }
+                ("record", Some(stream), None) => {
+                    let data =
+                        STANDARD.decode(line.data.unwrap_or_default()).map_err(|error| unreadable(&error))?;
+                    return Ok(Some(LogItem::Bytes { stream, at_micros: line.at_micros, data, end }));
+                }
+                ("end", _, _) => return Ok(Some(if line.ended { LogItem::End } else { LogItem::Pause })),
+                // A kind of a newer server.
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The HTTP API, as a client sees it.
+
+mod events;
+mod log;
+mod server;
+mod stream;
+
+pub(crate) use events::{Event, Events};
+pub(crate) use log::{LogItem, LogQuery};
+pub(crate) use server::Server;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde_json::Value;
+
+use crate::exit::{FAILED, Failure, USAGE};
+
+/// Largest answer that is read whole, bytes.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// How long an answer may take to begin.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// A client of one server.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    server: Server,
+    pool: Pool<HttpConnector, Full<Bytes>>,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    /// Its status.
+    pub(crate) status: StatusCode,
+    /// What the server says it did with an applied Task.
+    pub(crate) result: Option<String>,
+    /// Its body.
+    pub(crate) value: Value,
+}
+
+impl Client {
+    pub(crate) fn new(server: Server) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_secs(5)));
+        let pool = Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+        Self { server, pool }
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// A value from a path.
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        Ok(self.call(Method::GET, path, None).await?.value)
+    }
+
+    /// Every item of a list, page after page, at most `most`.
+    pub(crate) async fn list(
+        &self,
+        path: &str,
+        mut query: Query,
+        most: usize,
+    ) -> Result<Vec<Value>, Failure> {
+        let mut items = Vec::new();
+        query.add("limit", most.clamp(1, 500));
+        let mut page: Option<String> = None;
+        loop {
+            let mut query = query.clone();
+            query.maybe("page", page.as_deref());
+            let mut value = self.get(&query.of(path)).await?;
+            if let Value::Array(more) = value["items"].take() {
+                items.extend(more);
+            }
+            page = value["next"].as_str().map(str::to_owned);
+            if page.is_none() || items.len() >= most {
+                items.truncate(most);
+                return Ok(items);
+            }
+        }
+    }
+
+    /// A request with or without a JSON body.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Reply, Failure> {
+        let response = self.send(method, path, body).await?;
+        let status = response.status();
+        let result =
+            response.headers().get("sentinel-result").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let bytes = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| Failure::new(format!("the answer of {} broke off: {error}", self.server)))?
+            .to_bytes();
+        let value = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).map_err(|error| {
+                Failure::new(format!("{} did not answer with JSON: {error}", self.server))
+                    .hint("Is it a Sentinel Node API? Say which with --server.")
+            })?
+        };
+        Ok(Reply { status, result, value })
+    }
+
+    /// Sends, and gives the answer once it has begun; an error answer is a [`Failure`] with the server's sentence.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.server.base()))
+            .header("accept", "application/json, text/event-stream, */*")
+            .header("user-agent", concat!("sentinel/", env!("CARGO_PKG_VERSION")));
+        let bytes = match body {
+            Some(value) => {
+                request = request.header("content-type", "application/json");
+                Bytes::from(value.to_string())
+            }
+            None => Bytes::new(),
+        };
+        let request = request
+            .body(Full::new(bytes))
+            .map_err(|error| Failure::usage(format!("cannot ask for {path:?}: {error}")))?;
+        let answer = tokio::time::timeout(ANSWER_WITHIN, self.pool.request(request)).await;
+        let response = answer
+            .map_err(|_| {
+                let seconds = ANSWER_WITHIN.as_secs();
+                Failure::new(format!("{} did not answer within {seconds} s", self.server))
+            })?
+            .map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(&self.server, response).await) }
+    }
+
+    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> Failure {
+        if error.is_connect() {
+            Failure::new(format!("no server answers at {}: {}", self.server, root_cause(error)))
+                .hint("Start one with: sentinel dev\nOr say where it is: --server URL (or SENTINEL_SERVER)")
+        } else {
+            Failure::new(format!("the connection to {} broke off: {}", self.server, root_cause(error)))
+        }
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// The server's own words for why it did not.
+async fn refusal(server: &Server, response: Response<Incoming>) -> Failure {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), 1 << 20).collect().await.map(|body| body.to_bytes());
+    let value: Value = body.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let Some(message) = value["message"].as_str() else {
+        return Failure::new(format!("{server} answered {status}"))
+            .hint("Is it a Sentinel Node API? Say which with --server.");
+    };
+    let code = match status {
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            USAGE
+        }
+        _ => FAILED,
+    };
+    let mut message = message.to_owned();
+    if let Some(problems) = value["problems"].as_array() {
+        let lines = problems.iter().map(|problem| {
+            let text = |key: &str| problem[key].as_str().unwrap_or("").to_owned();
+            let (field, value, allowed) = (text("field"), text("value"), text("allowed"));
+            if value.is_empty() {
+                format!("\n  {field} {allowed}")
+            } else {
+                format!("\n  {field} is {value}; it {allowed}")
+            }
+        });
+        let before = message.split_once(" is not valid: ").map_or(message.as_str(), |(what, _)| what);
+        message = format!("{before} has {} problems:{}", problems.len(), lines.collect::<String>());
+    }
+    Failure { code, message, hint: None }
+}
+
+/// The query of a request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Query(String);
+
+impl Query {
+    pub(crate) fn add(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.0.push(if self.0.is_empty() { '?' } else { '&' });
+        self.0.push_str(name);
+        self.0.push('=');
+        self.0.push_str(&escape(&value.to_string()));
+    }
+
+    pub(crate) fn maybe(&mut self, name: &str, value: Option<impl std::fmt::Display>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+
+    /// The path with this query.
+    pub(crate) fn of(&self, path: &str) -> String {
+        format!("{path}{}", self.0)
+    }
+}
+
+/// A text as it may stand in a part of a path or in a query.
+pub(crate) fn escape(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            escaped.push(byte as char);
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+/// The path of a Task.
+pub(crate) fn task_path(namespace: &str, name: &str) -> String {
+    format!("/api/v1/tasks/{}/{}", escape(namespace), escape(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_type_cannot_change_the_path_or_the_query() {
+        assert_eq!(task_path("a", "b/../c?x"), "/api/v1/tasks/a/b%2F..%2Fc%3Fx");
+        let mut query = Query::default();
+        query.add("node", "a&b=c d");
+        query.maybe("run", Some(3));
+        query.maybe("task", None::<&str>);
+        assert_eq!(query.of("/x"), "/x?node=a%26b%3Dc%20d&run=3");
+    }
+}

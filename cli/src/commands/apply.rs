@@ -1,0 +1,205 @@
+//! `apply`: Tasks from files.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::args::ApplyArgs;
+use crate::client::{Client, task_path};
+use crate::exit::{Ended, Failure, OK};
+use crate::output::format::{self, Format, note, print};
+
+/// A Task out of a file.
+#[derive(Debug, Clone)]
+pub(crate) struct FileTask {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// The whole object, with its namespace.
+    pub(crate) object: Value,
+}
+
+pub(super) async fn perform(client: &Client, namespace: &str, args: &ApplyArgs) -> Ended {
+    let tasks = read_all(&args.filename, namespace)?;
+    let mut first_failure: Option<Failure> = None;
+    for task in &tasks {
+        match apply(client, task).await {
+            Ok((result, value)) => match args.output {
+                Format::Json => print(&format::json(&value)?)?,
+                Format::Yaml => print(&format!("---\n{}", format::yaml(&value)?))?,
+                Format::Name => print(&format!("task/{}\n", task.name))?,
+                Format::Table | Format::Wide => print(&format!("task/{} {result}\n", task.name))?,
+            },
+            Err(failure) => {
+                note(&format!("task/{}: {failure}", task.name));
+                first_failure.get_or_insert(failure);
+            }
+        }
+    }
+    match first_failure {
+        None => Ok(OK),
+        Some(failure) => Ok(failure.code),
+    }
+}
+
+/// Applies one Task; says what that did to it.
+pub(crate) async fn apply(client: &Client, task: &FileTask) -> Result<(String, Value), Failure> {
+    let path = task_path(&task.namespace, &task.name);
+    let reply = client.call(Method::PUT, &path, Some(&task.object)).await?;
+    let done = if reply.status == StatusCode::CREATED { "created" } else { "configured" };
+    Ok((reply.result.unwrap_or_else(|| done.to_owned()), reply.value))
+}
+
+/// Every Task of the files; of a directory, those in its YAML and JSON files.
+///
+/// # Errors
+/// Everything that is wrong with any of them, in one message; then none is used.
+pub(crate) fn read_all(paths: &[PathBuf], namespace: &str) -> Result<Vec<FileTask>, Failure> {
+    let mut tasks: Vec<FileTask> = Vec::new();
+    let mut problems = Vec::new();
+    for path in paths {
+        for (file, read) in read_path(path, namespace) {
+            match read {
+                Ok(mut found) => tasks.append(&mut found),
+                Err(problem) => problems.push(format!("{}: {problem}", file.display())),
+            }
+        }
+    }
+    for (index, task) in tasks.iter().enumerate() {
+        let same = |other: &FileTask| other.namespace == task.namespace && other.name == task.name;
+        if tasks[..index].iter().any(same) {
+            problems.push(format!("Task {}/{} is there twice", task.namespace, task.name));
+        }
+    }
+    match problems.len() {
+        0 => Ok(tasks),
+        1 => Err(Failure::usage(problems.remove(0))),
+        _ => Err(Failure::usage(format!("{} problems:\n  {}", problems.len(), problems.join("\n  ")))),
+    }
+}
+
+/// What one path holds, file by file.
+pub(crate) fn read_path(path: &Path, namespace: &str) -> Vec<(PathBuf, Result<Vec<FileTask>, String>)> {
+    if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin()
+            .read_to_end(&mut bytes)
+            .map_err(|error| format!("failed to read: {error}"))
+            .and_then(|_| parse(&bytes, namespace));
+        return vec![(PathBuf::from("standard input"), read)];
+    }
+    if !path.is_dir() {
+        return vec![(path.to_owned(), read_file(path, namespace))];
+    }
+    match files_in(path) {
+        Err(error) => vec![(path.to_owned(), Err(format!("failed to read the directory: {error}")))],
+        Ok(files) if files.is_empty() => {
+            vec![(
+                path.to_owned(),
+                Err("holds no Task: there is no .yaml, .yml or .json file in it".to_owned()),
+            )]
+        }
+        Ok(files) => files
+            .into_iter()
+            .map(|file| {
+                let read = read_file(&file, namespace);
+                (file, read)
+            })
+            .collect(),
+    }
+}
+
+/// The files of a directory that may hold Tasks, in order of name.
+pub(crate) fn files_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if may_hold_tasks(&path) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Whether a file of a directory is looked into, by its name. Hidden files are those of editors.
+pub(crate) fn may_hold_tasks(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    let known = path
+        .extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json");
+    known && !hidden
+}
+
+/// The Tasks of one file.
+pub(crate) fn read_file(path: &Path, namespace: &str) -> Result<Vec<FileTask>, String> {
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "may not be read".to_owned(),
+        _ => format!("failed to read: {error}"),
+    })?;
+    parse(&bytes, namespace)
+}
+
+fn parse(bytes: &[u8], namespace: &str) -> Result<Vec<FileTask>, String> {
+    let tasks =
+        sentinel_operator::resource::manifest::read_bytes(bytes).map_err(|error| error.to_string())?;
+    tasks
+        .into_iter()
+        .map(|mut task| {
+            let namespace = task.metadata.namespace.get_or_insert_with(|| namespace.to_owned()).clone();
+            let name = task.metadata.name.clone().unwrap_or_default();
+            let object = serde_json::to_value(&task)
+                .map_err(|error| format!("failed to write {name} as JSON: {error}"))?;
+            Ok(FileTask { namespace, name, object })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELLO: &str = "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {name: hello}\nspec: {targets: {all: true}, run: {command: [\"true\"]}}\n";
+
+    #[test]
+    fn a_directory_is_its_yaml_and_json_files() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("b.yaml"), HELLO.replace("hello", "b")).unwrap();
+        std::fs::write(directory.path().join("a.yml"), HELLO.replace("hello", "a")).unwrap();
+        std::fs::write(directory.path().join("notes.txt"), "not yaml: [").unwrap();
+        std::fs::write(directory.path().join(".b.yaml.swp.yaml"), "not yaml: [").unwrap();
+        let tasks = read_all(&[directory.path().to_owned()], "ns").unwrap();
+        let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
+        assert_eq!((names, tasks[0].namespace.as_str()), (vec!["a", "b"], "ns"));
+    }
+
+    #[test]
+    fn every_problem_of_every_file_is_listed() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("empty.yaml"), "# nothing\n").unwrap();
+        std::fs::write(directory.path().join("pod.yaml"), "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n")
+            .unwrap();
+        std::fs::write(directory.path().join("good.yaml"), HELLO).unwrap();
+        let failure = read_all(&[directory.path().to_owned(), "/nowhere.yaml".into()], "ns").unwrap_err();
+        assert_eq!(failure.code, crate::exit::USAGE);
+        for expected in [
+            "3 problems",
+            "empty.yaml: holds no Task",
+            "pod.yaml: document 1",
+            "/nowhere.yaml: there is no such file",
+        ] {
+            assert!(failure.message.contains(expected), "{expected:?} is not in {}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_task_that_is_there_twice_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a.yaml"), HELLO).unwrap();
+        std::fs::write(directory.path().join("b.yaml"), HELLO).unwrap();
+        let failure = read_all(&[directory.path().to_owned()], "ns").unwrap_err();
+        assert!(failure.message.contains("Task ns/hello is there twice"), "{}", failure.message);
+    }
+}

@@ -1,0 +1,291 @@
+//! `get`: lists, and single things.
+
+use serde_json::{Value, json};
+
+use super::nodes;
+use crate::args::{ExecutionsArgs, GetArgs, Noun, StateFilter};
+use crate::client::{Client, Query, escape, task_path};
+use crate::exit::{Ended, Failure, OK};
+use crate::output::color::To;
+use crate::output::format::{self, Format, note, print};
+use crate::output::table::{Cell, Table};
+use crate::output::time;
+use crate::view::Task;
+
+pub(super) async fn perform(client: &Client, namespace: &str, args: &GetArgs) -> Ended {
+    let scope = (!args.all_namespaces).then_some(namespace);
+    match &args.what {
+        Noun::Nodes => nodes::perform(client, None, args.output).await,
+        Noun::Tasks { name: Some(name) } => one_task(client, namespace, name, args.output).await,
+        Noun::Tasks { name: None } => {
+            let mut query = Query::default();
+            query.maybe("namespace", scope);
+            let items = client.list("/api/v1/tasks", query, args.limit as usize).await?;
+            show(items, args.output, "tasks", scope, &|items, wide| tasks(items, wide, scope.is_none()))
+        }
+        Noun::Runs { task } => {
+            let mut query = Query::default();
+            query.maybe("namespace", scope);
+            query.maybe("task", task.as_deref());
+            let items = client.list("/api/v1/runs", query, args.limit as usize).await?;
+            show(items, args.output, "runs", scope, &|items, wide| runs(items, wide, scope.is_none()))
+        }
+        Noun::Executions(wanted) => match &wanted.id {
+            Some(id) => one_execution(client, id, args.output).await,
+            None => {
+                let query = executions_query(wanted, scope);
+                let items = client.list("/api/v1/executions", query, args.limit as usize).await?;
+                show(items, args.output, "executions", scope, &|items, wide| {
+                    executions(items, wide, scope.is_none())
+                })
+            }
+        },
+    }
+}
+
+fn show(
+    items: Vec<Value>,
+    output: Format,
+    what: &str,
+    scope: Option<&str>,
+    table: &dyn Fn(&[Value], bool) -> Table,
+) -> Ended {
+    match output {
+        Format::Json => print(&format::json(&json!({"items": items}))?)?,
+        Format::Yaml => print(&format::yaml(&json!({"items": items}))?)?,
+        Format::Name => print(&items.iter().map(|item| name_of(item, what) + "\n").collect::<String>())?,
+        Format::Table | Format::Wide => {
+            let table = table(&items, output == Format::Wide);
+            if table.is_empty() {
+                let place = scope.map_or(String::new(), |namespace| format!(" in namespace {namespace}"));
+                note(&format!("No {what} found{place}."));
+            } else {
+                print(&table.render(To::Out))?;
+            }
+        }
+    }
+    Ok(OK)
+}
+
+fn name_of(item: &Value, what: &str) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+    match what {
+        "tasks" => format!("task/{}", text(&item["metadata"]["name"])),
+        "runs" => format!("run/{}/{}", text(&item["task"]), item["run"]),
+        _ => format!("execution/{}", text(&item["id"])),
+    }
+}
+
+fn tasks(items: &[Value], wide: bool, with_namespace: bool) -> Table {
+    let mut heads = vec!["NAME", "PHASE", "NODES", "OK", "FAILED", "RUNNING", "AGE"];
+    if with_namespace {
+        heads.insert(0, "NAMESPACE");
+    }
+    if wide {
+        heads.extend(["RUN", "TRIGGER", "PROGRESS", "TARGET", "COMMAND", "REASON"]);
+    }
+    let mut table = Table::new(&heads);
+    for item in items {
+        let task = Task::of(item);
+        let run = task.status.run.clone().unwrap_or_default();
+        let mut row = vec![
+            Cell::new(&task.metadata.name),
+            Cell::state(&task.status.phase),
+            run.target_count.to_string().into(),
+            run.counts.succeeded.to_string().into(),
+            run.counts.failed.to_string().into(),
+            run.counts.running.to_string().into(),
+            time::ago(task.metadata.creation_timestamp.as_deref()).into(),
+        ];
+        if with_namespace {
+            row.insert(0, Cell::new(&task.metadata.namespace));
+        }
+        if wide {
+            let reason = ["Stalled", "Reconciling", "Ready"].iter().find_map(|kind| task.condition(kind));
+            row.extend([
+                run.number.to_string().into(),
+                Cell::new(&run.trigger),
+                Cell::new(&run.progress),
+                Cell::new(task.target()).at_most(40),
+                Cell::new(task.command()).at_most(60),
+                Cell::new(reason.map(|condition| condition.reason.clone()).unwrap_or_default()),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+fn runs(items: &[Value], wide: bool, with_namespace: bool) -> Table {
+    let mut heads = vec!["TASK", "RUN", "VERDICT", "TRIGGER", "NODES", "ENDED", "STARTED"];
+    if with_namespace {
+        heads.insert(0, "NAMESPACE");
+    }
+    if wide {
+        heads.extend(["OUTCOMES", "COMMAND", "REASON"]);
+    }
+    let mut table = Table::new(&heads);
+    for item in items {
+        let text = |key: &str| item[key].as_str().unwrap_or("");
+        let outcomes: Vec<(&String, u64)> = item["outcomes"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k, v.as_u64().unwrap_or(0)))
+            .collect();
+        let mut row = vec![
+            Cell::new(text("task")),
+            item["run"].to_string().into(),
+            Cell::state(item["verdict"].as_str().unwrap_or("Running")),
+            Cell::new(text("trigger")),
+            item["targets"].to_string().into(),
+            outcomes.iter().map(|(_, n)| n).sum::<u64>().to_string().into(),
+            time::ago(item["startedAt"].as_str()).into(),
+        ];
+        if with_namespace {
+            row.insert(0, Cell::new(text("namespace")));
+        }
+        if wide {
+            let counts: Vec<String> = outcomes.iter().map(|(name, n)| format!("{name}={n}")).collect();
+            row.extend([
+                Cell::new(counts.join(",")),
+                Cell::new(text("command")).at_most(60),
+                Cell::new(text("reason")),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+fn executions(items: &[Value], wide: bool, with_namespace: bool) -> Table {
+    let mut heads = vec!["TASK", "RUN", "NODE", "STATE", "CODE", "DURATION", "STARTED"];
+    if with_namespace {
+        heads.insert(0, "NAMESPACE");
+    }
+    if wide {
+        heads.extend(["ATTEMPT", "MESSAGE", "COMMAND", "ID"]);
+    }
+    let mut table = Table::new(&heads);
+    for item in items {
+        let text = |key: &str| item[key].as_str().unwrap_or("");
+        let mut row = vec![
+            Cell::new(text("task")),
+            item["run"].to_string().into(),
+            Cell::node(text("node")),
+            Cell::state(text("state")),
+            Cell::new(item["exitCode"].as_u64().map(|code| code.to_string()).unwrap_or_default()),
+            Cell::new(item["durationMs"].as_u64().map(time::span).unwrap_or_default()),
+            time::ago(item["startedAt"].as_str()).into(),
+        ];
+        if with_namespace {
+            row.insert(0, Cell::new(text("namespace")));
+        }
+        if wide {
+            row.extend([
+                item["attempt"].to_string().into(),
+                Cell::new(text("message")),
+                Cell::new(text("command")).at_most(60),
+                Cell::new(text("id")),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+fn executions_query(wanted: &ExecutionsArgs, scope: Option<&str>) -> Query {
+    let mut query = Query::default();
+    query.maybe("namespace", scope);
+    query.maybe("task", wanted.task.as_deref());
+    query.maybe("run", wanted.run);
+    query.maybe("node", wanted.node.as_deref());
+    query.maybe("outcome", wanted.outcome.as_deref());
+    query.maybe(
+        "state",
+        wanted.state.map(|state| match state {
+            StateFilter::Dispatched => "Dispatched",
+            StateFilter::Running => "Running",
+            StateFilter::Ended => "Ended",
+        }),
+    );
+    query
+}
+
+async fn one_task(client: &Client, namespace: &str, name: &str, output: Format) -> Ended {
+    let value = client.get(&task_path(namespace, name)).await?;
+    match output {
+        Format::Json => print(&format::json(&value)?)?,
+        Format::Yaml => print(&format::yaml(&value)?)?,
+        Format::Name => print(&format!("task/{name}\n"))?,
+        Format::Table | Format::Wide => {
+            let wide = output == Format::Wide;
+            print(&tasks(std::slice::from_ref(&value), wide, false).render(To::Out))?;
+            let task = Task::of(&value);
+            if let Some(sentence) = why(&task) {
+                print(&format!("\n{}\n", crate::output::escape::escaped(&sentence)))?;
+            }
+            let nodes = nodes_of(&task);
+            if !nodes.is_empty() {
+                print(&format!("\n{}", nodes.render(To::Out)))?;
+            }
+            let left = task
+                .status
+                .run
+                .map_or(0, |run| run.target_count)
+                .saturating_sub(task.status.nodes.len() as u64);
+            if left > 0 {
+                print(&format!("and {left} more: sentinel get executions --task {name}\n"))?;
+            }
+        }
+    }
+    Ok(OK)
+}
+
+/// The sentence that says most about how a Task stands.
+fn why(task: &Task) -> Option<String> {
+    let refused = task.condition("Accepted").filter(|condition| condition.status == "False");
+    let kinds = ["Stalled", "Suspended", "Degraded", "Reconciling"];
+    let current =
+        || kinds.iter().find_map(|kind| task.condition(kind).filter(|condition| condition.status == "True"));
+    let condition = refused.or_else(current)?;
+    (!condition.message.is_empty()).then(|| format!("{}: {}", condition.reason, condition.message))
+}
+
+fn nodes_of(task: &Task) -> Table {
+    let mut table = Table::new(&["NODE", "STATE", "CODE", "STARTED", "MESSAGE"]);
+    for node in &task.status.nodes {
+        let message = node.message.clone().or_else(|| node.reason.clone()).unwrap_or_default();
+        table.row(vec![
+            Cell::node(&node.node),
+            Cell::state(&node.state),
+            Cell::new(node.exit_code.map(|code| code.to_string()).unwrap_or_default()),
+            time::ago(node.started_at.as_deref()).into(),
+            Cell::new(message),
+        ]);
+    }
+    table
+}
+
+async fn one_execution(client: &Client, id: &str, output: Format) -> Ended {
+    let value = client.get(&execution_path(id)?).await?;
+    match output {
+        Format::Json => print(&format::json(&value)?)?,
+        Format::Yaml => print(&format::yaml(&value)?)?,
+        Format::Name => print(&format!("execution/{id}\n"))?,
+        Format::Table | Format::Wide => {
+            print(&executions(std::slice::from_ref(&value), output == Format::Wide, false).render(To::Out))?;
+        }
+    }
+    Ok(OK)
+}
+
+/// The path of an execution given as `TASK-UID/RUN/NODE`.
+pub(super) fn execution_path(id: &str) -> Result<String, Failure> {
+    let parts: Vec<&str> = id.split('/').collect();
+    let [task, run, node] = parts[..] else {
+        return Err(Failure::usage(format!("{id:?} is not an execution; expected TASK-UID/RUN/NODE"))
+            .hint("sentinel get executions -o wide lists them"));
+    };
+    Ok(format!("/api/v1/executions/{}/{}/{}", escape(task), escape(run), escape(node)))
+}

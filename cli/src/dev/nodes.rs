@@ -1,0 +1,223 @@
+//! This machine as a node, and simulated ones beside it: real agents, each with a state directory of its own.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use sentinel_core::targets::NodeFacts;
+use sentinel_node_agent::heartbeat::Sampler;
+use sentinel_node_agent::supervisor::Warm;
+use sentinel_node_agent::{AgentConfig, AgentError, Endpoint, Rules, Token};
+use sentinel_operator::gateway::StaticTokens;
+use sentinel_protocol::ids::NodeName;
+use sentinel_protocol::request::Environment;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Client;
+use crate::exit::Failure;
+use crate::output::format::note;
+
+/// How long this machine's agent may take to connect.
+const HERE_WITHIN: Duration = Duration::from_secs(15);
+
+/// Label of a node that is simulated.
+const SIMULATED: &str = "sentinelnode.dev/simulated";
+
+/// The nodes of dev mode.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    local: NodeName,
+    simulated: Vec<NodeName>,
+}
+
+/// Agents that run.
+#[derive(Debug)]
+pub(super) struct Agents {
+    set: JoinSet<(NodeName, Result<(), AgentError>)>,
+    stop: CancellationToken,
+}
+
+impl Nodes {
+    /// This machine and so many simulated nodes.
+    pub(super) fn plan(simulated: u16) -> Result<Self, Failure> {
+        let local = NodeName::new(as_name(&host_name())).map_err(|error| Failure::new(error.to_string()))?;
+        let simulated = (1..=simulated)
+            .map(|number| {
+                let name = if local.as_str() == format!("sim-{number}") { "simulated" } else { "sim" };
+                NodeName::new(format!("{name}-{number}")).map_err(|error| Failure::new(error.to_string()))
+            })
+            .collect::<Result<Vec<NodeName>, Failure>>()?;
+        Ok(Self { local, simulated })
+    }
+
+    /// The nodes as a cluster would list them. Simulated ones have zones and pools, so that selectors have something
+    /// to select.
+    pub(super) fn facts(&self) -> BTreeMap<NodeName, NodeFacts> {
+        let common = |name: &NodeName| {
+            BTreeMap::from([
+                ("kubernetes.io/hostname".to_owned(), name.to_string()),
+                ("kubernetes.io/os".to_owned(), std::env::consts::OS.to_owned()),
+                ("kubernetes.io/arch".to_owned(), arch().to_owned()),
+            ])
+        };
+        let mut facts = BTreeMap::from([(self.local.clone(), NodeFacts { labels: common(&self.local) })]);
+        for (index, name) in self.simulated.iter().enumerate() {
+            let mut labels = common(name);
+            let zone = ["a", "b", "c"][index % 3];
+            let pool = ["web", "db"][index % 2];
+            labels.insert("topology.kubernetes.io/zone".to_owned(), zone.to_owned());
+            labels.insert("pool".to_owned(), pool.to_owned());
+            labels.insert(SIMULATED.to_owned(), "true".to_owned());
+            facts.insert(name.clone(), NodeFacts { labels });
+        }
+        facts
+    }
+
+    /// The nodes, for people.
+    pub(super) fn shown(&self) -> String {
+        match &self.simulated[..] {
+            [] => format!("{} (this machine)", self.local),
+            [only] => format!("{} (this machine), {only} (simulated)", self.local),
+            [first, .., last] => {
+                format!("{} (this machine), {first} … {last} (simulated; pools web and db)", self.local)
+            }
+        }
+    }
+
+    /// What `run` needs to know which node is meant.
+    pub(super) fn run_flag(&self) -> &'static str {
+        if self.simulated.is_empty() { "" } else { " --all" }
+    }
+
+    /// Starts an agent for each node.
+    pub(super) async fn start(
+        &self,
+        gateway: SocketAddr,
+        tokens: &StaticTokens,
+        state: &Path,
+    ) -> Result<Agents, Failure> {
+        let operator: Endpoint = format!("ws://{gateway}")
+            .parse()
+            .map_err(|error| Failure::new(format!("failed to address the gateway: {error}")))?;
+        let sampler = Sampler::start(AgentConfig::sample_period())
+            .map_err(|error| Failure::new(format!("failed to measure this machine: {error}")))?;
+        let mut agents = Agents { set: JoinSet::new(), stop: CancellationToken::new() };
+        for name in std::iter::once(&self.local).chain(&self.simulated) {
+            let directory = state.join("nodes").join(name.as_str());
+            std::fs::create_dir_all(&directory)
+                .map_err(|error| Failure::new(format!("failed to make {}: {error}", directory.display())))?;
+            let token = Token::Fixed(tokens.issue(name));
+            let mut config = AgentConfig::new(operator.clone(), token, directory);
+            config.sampler = Some(sampler.clone());
+            config.warm = if *name == self.local { Warm::Yes } else { Warm::No };
+            config.rules = Rules { environments: environments(), ..Rules::default() };
+            let (name, stop) = (name.clone(), agents.stop.clone());
+            agents.set.spawn(async move {
+                let ended = sentinel_node_agent::run(config, stop.cancelled_owned()).await;
+                if let Err(error) = &ended {
+                    let cause =
+                        std::error::Error::source(error).map(|c| format!(": {c}")).unwrap_or_default();
+                    note(&format!("sentinel: the agent of {name} has failed: {error}{cause}"));
+                }
+                (name, ended)
+            });
+        }
+        Ok(agents)
+    }
+
+    /// Waits until this machine's agent is connected; the simulated ones may follow.
+    pub(super) async fn wait_until_here(&self, client: &Client) -> Result<(), Failure> {
+        let path = format!("/api/v1/nodes/{}", self.local);
+        let here = async {
+            loop {
+                let node = client.get(&path).await?;
+                if node["reachable"].as_bool() == Some(true) {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(HERE_WITHIN, here).await.unwrap_or_else(|_| {
+            Err(Failure::new(format!(
+                "the agent of {} did not connect within {} s",
+                self.local,
+                HERE_WITHIN.as_secs()
+            ))
+            .hint("See why with: --log info"))
+        })
+    }
+}
+
+impl Agents {
+    /// Ends all agents.
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
+        let all = async { while self.set.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(5), all).await.is_err() {
+            self.set.abort_all();
+        }
+    }
+}
+
+/// Where commands may run: only root can enter the namespaces of the host.
+fn environments() -> Vec<Environment> {
+    if is_root() { vec![Environment::Host, Environment::Container] } else { vec![Environment::Container] }
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// A host name as the name of a node: what is not allowed becomes a dash.
+fn as_name(host: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' { c } else { '-' };
+    let text: String = host.to_ascii_lowercase().chars().map(allowed).take(253).collect();
+    let parts: Vec<&str> =
+        text.split('.').map(|part| part.trim_matches('-')).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() { "localhost".to_owned() } else { parts.join(".") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_host_name_becomes_the_name_of_a_node() {
+        for (host, expected) in [
+            ("My_Laptop.local", "my-laptop.local"),
+            ("-a-..b-", "a.b"),
+            ("", "localhost"),
+            ("日本", "localhost"),
+        ] {
+            assert_eq!(as_name(host), expected);
+            assert!(NodeName::new(as_name(host)).is_ok());
+        }
+        assert!(NodeName::new(as_name(&"x".repeat(300))).is_ok());
+    }
+
+    #[test]
+    fn simulated_nodes_can_be_told_apart_by_labels() {
+        let nodes =
+            Nodes { local: NodeName::new("here").unwrap(), simulated: Nodes::plan(4).unwrap().simulated };
+        let facts = nodes.facts();
+        assert_eq!(facts.len(), 5);
+        let web =
+            facts.values().filter(|node| node.labels.get("pool").is_some_and(|pool| pool == "web")).count();
+        assert_eq!(web, 2);
+    }
+}

@@ -1,0 +1,118 @@
+//! Where dev mode keeps everything: a directory that is given, or a temporary one that is removed at the end.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::exit::Failure;
+use crate::output::format::note;
+
+/// The directory.
+#[derive(Debug)]
+pub(super) struct State {
+    path: PathBuf,
+    fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Removed,
+}
+
+impl State {
+    /// The given directory, made if it is not there; or a temporary one that only this user can read.
+    pub(super) fn open(given: Option<&Path>) -> Result<Self, Failure> {
+        match given {
+            Some(path) => {
+                let failed = |error: std::io::Error| {
+                    Failure::usage(format!(
+                        "--state {}: failed to use the directory: {error}",
+                        path.display()
+                    ))
+                };
+                private().recursive(true).create(path).map_err(failed)?;
+                let path = path.canonicalize().map_err(failed)?;
+                Ok(Self { path, fate: Fate::Kept })
+            }
+            None => {
+                let base = std::env::temp_dir();
+                for attempt in 0_u32..100 {
+                    let path = base.join(format!("sentinel-dev-{}-{attempt}", std::process::id()));
+                    match private().create(&path) {
+                        Ok(()) => return Ok(Self { path, fate: Fate::Removed }),
+                        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                        Err(error) => {
+                            return Err(Failure::new(format!(
+                                "failed to make a temporary directory in {}: {error}",
+                                base.display()
+                            ))
+                            .hint("Say where with --state DIR"));
+                        }
+                    }
+                }
+                Err(Failure::new(format!("failed to make a temporary directory in {}", base.display())))
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory, and what becomes of it.
+    pub(super) fn shown(&self) -> String {
+        let fate = match self.fate {
+            Fate::Kept => "",
+            Fate::Removed => " (removed at the end; --state DIR keeps it)",
+        };
+        format!("{}{fate}", self.path.display())
+    }
+
+    /// Removes it if it is a temporary one.
+    pub(super) fn remove(self) {
+        // `Drop` does it; this says that it is meant.
+        drop(self);
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.fate == Fate::Removed
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            note(&format!("sentinel: {} could not be removed: {error}", self.path.display()));
+        }
+    }
+}
+
+fn private() -> std::fs::DirBuilder {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.mode(0o700);
+    builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_directory_is_private_and_gone_at_the_end() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let state = State::open(None).unwrap();
+        let path = state.path().to_owned();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        state.remove();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_given_directory_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let given = directory.path().join("a/b");
+        State::open(Some(&given)).unwrap().remove();
+        assert!(given.is_dir());
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        let failure = State::open(Some(&directory.path().join("file"))).unwrap_err();
+        assert_eq!(failure.code, crate::exit::USAGE);
+    }
+}

@@ -1,0 +1,108 @@
+//! Output of commands on a terminal: what would steer the terminal is shown instead.
+//!
+//! A command's bytes are data. On a terminal they could move the cursor, change the title, write to the clipboard
+//! or make text look as if we had said it; so every control character but newline and tab, and every character
+//! that turns the direction of text, is shown escaped. Anywhere else the bytes pass as they are.
+
+use std::fmt::Write as _;
+
+/// Makes bytes that come in pieces harmless.
+#[derive(Debug, Default)]
+pub(crate) struct Escaper {
+    /// The beginning of a character that the last piece cut, at most three bytes.
+    cut: Vec<u8>,
+}
+
+impl Escaper {
+    /// The next piece, as it may be shown.
+    pub(crate) fn push(&mut self, piece: &[u8]) -> String {
+        let bytes = [std::mem::take(&mut self.cut), piece.to_vec()].concat();
+        let mut shown = String::with_capacity(bytes.len());
+        let mut rest = &bytes[..];
+        loop {
+            match std::str::from_utf8(rest) {
+                Ok(text) => {
+                    escape_into(&mut shown, text);
+                    return shown;
+                }
+                Err(error) => {
+                    let (valid, broken) = rest.split_at(error.valid_up_to());
+                    escape_into(&mut shown, std::str::from_utf8(valid).unwrap_or(""));
+                    let Some(len) = error.error_len() else {
+                        self.cut = broken.to_vec();
+                        return shown;
+                    };
+                    shown.push(char::REPLACEMENT_CHARACTER);
+                    rest = &broken[len..];
+                }
+            }
+        }
+    }
+
+    /// What is left when no more comes.
+    pub(crate) fn finish(&mut self) -> String {
+        if std::mem::take(&mut self.cut).is_empty() {
+            String::new()
+        } else {
+            char::REPLACEMENT_CHARACTER.to_string()
+        }
+    }
+}
+
+/// A whole text, as it may be shown.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    escape_into(&mut shown, text);
+    shown
+}
+
+fn escape_into(shown: &mut String, text: &str) {
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => shown.push(character),
+            '\0'..='\x1f' => {
+                shown.push('^');
+                shown.push((character as u8 + 0x40) as char);
+            }
+            '\x7f' => shown.push_str("^?"),
+            // C1 controls; marks and overrides of direction; invisible separators.
+            '\u{80}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => {
+                let _ = write!(shown, "\\u{{{:x}}}", character as u32);
+            }
+            _ => shown.push(character),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_and_not_obeyed() {
+        assert_eq!(escaped("a\x1b[31mb\x07\r\n\tc\x7f"), "a^[[31mb^G^M\n\tc^?");
+        assert_eq!(escaped("\u{9b}2J \u{202e}abc"), "\\u{9b}2J \\u{202e}abc");
+        assert_eq!(escaped("ä→日"), "ä→日");
+    }
+
+    #[test]
+    fn a_character_cut_by_a_piece_is_shown_whole() {
+        let mut escaper = Escaper::default();
+        let bytes = "x日y".as_bytes();
+        let shown: String = bytes.iter().map(|byte| escaper.push(&[*byte])).collect();
+        assert_eq!(shown, "x日y");
+        assert_eq!(escaper.finish(), "");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_one_mark_each() {
+        let mut escaper = Escaper::default();
+        assert_eq!(escaper.push(b"a\xff\xfeb\xe6\x97"), "a\u{fffd}\u{fffd}b");
+        assert_eq!(escaper.finish(), "\u{fffd}");
+    }
+}

@@ -1,0 +1,213 @@
+//! Tasks as the API gives them, read with tolerance: what is missing is empty, what is new is passed over.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A Task.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Task {
+    pub(crate) metadata: Metadata,
+    pub(crate) spec: Value,
+    pub(crate) status: Status,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Metadata {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) uid: String,
+    pub(crate) generation: i64,
+    pub(crate) creation_timestamp: Option<String>,
+    pub(crate) deletion_timestamp: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Status {
+    pub(crate) observed_generation: Option<i64>,
+    pub(crate) phase: String,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) run: Option<Run>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) handled: Handled,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Handled {
+    pub(crate) cancel: Option<String>,
+    pub(crate) rerun: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Condition {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Run {
+    pub(crate) number: u32,
+    pub(crate) trigger: String,
+    pub(crate) started_at: Option<String>,
+    pub(crate) finished_at: Option<String>,
+    pub(crate) verdict: Option<String>,
+    pub(crate) counts: Counts,
+    pub(crate) progress: String,
+    pub(crate) targets: Vec<String>,
+    pub(crate) target_count: u64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Counts {
+    pub(crate) pending: u64,
+    pub(crate) waiting: u64,
+    pub(crate) dispatched: u64,
+    pub(crate) running: u64,
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+    pub(crate) lost: u64,
+    pub(crate) cancelled: u64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Node {
+    pub(crate) node: String,
+    pub(crate) state: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) exit_code: Option<u8>,
+    pub(crate) started_at: Option<String>,
+    pub(crate) ended_at: Option<String>,
+}
+
+/// How the latest edit of a Task stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not seen yet, waiting or running.
+    UnderWay,
+    /// Its Run ended within its budgets.
+    Complete,
+    /// Its Run ended otherwise; the sentence says how.
+    Failed(String),
+    /// Its spec cannot be run; the sentence says why.
+    Invalid(String),
+}
+
+impl Task {
+    /// Reads a Task; one that is not readable at all is an empty one.
+    pub(crate) fn of(value: &Value) -> Self {
+        serde_json::from_value(value.clone()).unwrap_or_default()
+    }
+
+    /// `namespace/name`.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}/{}", self.metadata.namespace, self.metadata.name)
+    }
+
+    /// How the latest edit stands, by its conditions (the phase is for people).
+    pub(crate) fn standing(&self) -> Standing {
+        if self.status.observed_generation != Some(self.metadata.generation) {
+            return Standing::UnderWay;
+        }
+        let sentence = |condition: &Condition| {
+            if condition.message.is_empty() { condition.reason.clone() } else { condition.message.clone() }
+        };
+        if let Some(refused) = self.condition("Accepted").filter(|condition| condition.status == "False") {
+            return Standing::Invalid(sentence(refused));
+        }
+        if self.holds("Complete") {
+            return Standing::Complete;
+        }
+        match self.condition("Failed").filter(|condition| condition.status == "True") {
+            Some(failed) => Standing::Failed(sentence(failed)),
+            None => Standing::UnderWay,
+        }
+    }
+
+    pub(crate) fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.status.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
+    fn holds(&self, kind: &str) -> bool {
+        self.condition(kind).is_some_and(|condition| condition.status == "True")
+    }
+
+    /// What it runs, on one line.
+    pub(crate) fn command(&self) -> String {
+        let run = &self.spec["run"];
+        if let Some(words) = run["command"].as_array() {
+            let words: Vec<String> =
+                words.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect();
+            return sentinel_operator::history::record::display_command(&words);
+        }
+        run["script"]["text"].as_str().map(|text| text.trim().to_owned()).unwrap_or_default()
+    }
+
+    /// Which nodes it is for, on one line.
+    pub(crate) fn target(&self) -> String {
+        let targets = &self.spec["targets"];
+        if targets["all"] == Value::Bool(true) {
+            return "all".to_owned();
+        }
+        if let Some(names) = targets["nodeNames"].as_array() {
+            let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
+            return names.join(",");
+        }
+        let selector = &targets["nodeSelector"];
+        let labels = selector["matchLabels"].as_object().into_iter().flatten();
+        let mut parts: Vec<String> =
+            labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("?"))).collect();
+        for requirement in selector["matchExpressions"].as_array().into_iter().flatten() {
+            let text = |key: &str| requirement[key].as_str().unwrap_or("?").to_owned();
+            let values: Vec<&str> =
+                requirement["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            parts.push(format!("{} {} ({})", text("key"), text("operator"), values.join(",")));
+        }
+        parts.join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn task(status: &Value) -> Task {
+        Task::of(&json!({"metadata": {"name": "a", "namespace": "b", "generation": 2}, "status": status}))
+    }
+
+    #[test]
+    fn an_older_status_says_nothing_about_a_newer_edit() {
+        let complete = json!([{"type": "Complete", "status": "True"}]);
+        assert_eq!(
+            task(&json!({"observedGeneration": 1, "conditions": complete})).standing(),
+            Standing::UnderWay
+        );
+        assert_eq!(
+            task(&json!({"observedGeneration": 2, "conditions": complete})).standing(),
+            Standing::Complete
+        );
+        assert_eq!(Task::of(&json!({"metadata": {"generation": 1}})).standing(), Standing::UnderWay);
+    }
+
+    #[test]
+    fn a_refused_spec_is_told_from_a_failed_run() {
+        let refused = json!([{"type": "Accepted", "status": "False", "message": "no targets"},
+                             {"type": "Stalled", "status": "True"}]);
+        let failed = json!([{"type": "Failed", "status": "True", "reason": "NodesFailed"}]);
+        let standing =
+            |conditions: &Value| task(&json!({"observedGeneration": 2, "conditions": conditions})).standing();
+        assert_eq!(standing(&refused), Standing::Invalid("no targets".into()));
+        assert_eq!(standing(&failed), Standing::Failed("NodesFailed".into()));
+    }
+}

@@ -1,0 +1,58 @@
+# The one task runner; `just` alone lists what it can do.
+
+# Lists what there is
+default:
+    @just --list --unsorted
+
+# Everything that can be said without running anything: format, lints, licences, documents
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo deny check --hide-inclusion-graph licenses bans sources
+
+# Each crate alone, so that none leans on features that another one turns on
+check-each:
+    for crate in sentinel-protocol sentinel-core sentinel-operator sentinel-node-agent sentinel; do cargo check --locked -p $crate || exit 1; done
+
+# All tests that need nothing but this machine
+test *ARGS:
+    cargo test --locked {{ARGS}}
+
+# All tests, those on a real API server, Redis and MongoDB too
+test-parts *ARGS:
+    tests/parts/with-parts cargo test --workspace --locked {{ARGS}}
+
+# What is generated and committed: the CRDs and the OpenAPI document
+generate:
+    cargo run --quiet --locked -p sentinel-operator --bin crdgen -- --write crds
+    cargo run --quiet --locked -p sentinel-operator --bin operator -- openapi > operator/openapi.json.new
+    mv operator/openapi.json.new operator/openapi.json
+
+# Dev mode, with the files given
+dev *ARGS="examples/hello.yaml":
+    cargo run --release --locked -p sentinel -- dev {{ARGS}}
+
+# A set of real parts, left running; where they are is in target/parts/parts.json
+parts-up:
+    tests/parts/up
+
+# Ends what parts-up started
+parts-down:
+    tests/parts/down
+
+# Figures beside their limits on this machine
+bench *ARGS:
+    tests/parts/with-parts cargo run --release --locked -p sentinel-tests --bin bench -- {{ARGS}}
+
+# The small build of the node agent
+agent:
+    cargo build --locked --profile agent -p sentinel-node-agent --bin node-agent
+
+# A kind cluster to try things in
+kind-up:
+    kind create cluster --name sentinel --config kind-config.yaml
+    kubectl --context kind-sentinel apply -f crds/
+
+# Away with it
+kind-down:
+    kind delete cluster --name sentinel

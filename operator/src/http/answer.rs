@@ -1,0 +1,131 @@
+//! An answer as the handlers give it.
+
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+
+use super::error::ApiError;
+
+/// What a stream of an answer's body ends with when it cannot go on; the connection is cut, so that a reader can
+/// tell it from the end.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The media type of the body.
+    pub content_type: &'static str,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Body,
+}
+
+/// The body of an answer.
+pub enum Body {
+    /// All of it.
+    Whole(Bytes),
+    /// As it comes, at the reader's pace.
+    Stream(Chunks),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Whole(bytes) => write!(f, "Whole({} bytes)", bytes.len()),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+/// A body that comes in pieces.
+///
+/// The mutex is never locked: it makes a stream that is only `Send` also `Sync`, which warp's body asks for.
+pub struct Chunks(Mutex<Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>>);
+
+impl Chunks {
+    /// Wraps a stream.
+    pub fn new(stream: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Self {
+        Self(Mutex::new(Box::pin(stream)))
+    }
+}
+
+impl Stream for Chunks {
+    type Item = Result<Bytes, BodyError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.0.get_mut() {
+            Ok(stream) => stream.as_mut().poll_next(cx),
+            Err(poisoned) => poisoned.into_inner().as_mut().poll_next(cx),
+        }
+    }
+}
+
+impl Answer {
+    /// 200 with a JSON value.
+    ///
+    /// # Errors
+    /// 500 when the value has no JSON form.
+    pub fn json<T: Serialize>(value: &T) -> Result<Self, ApiError> {
+        Self::json_as(StatusCode::OK, value)
+    }
+
+    /// A JSON value with a status of its own.
+    ///
+    /// # Errors
+    /// 500 when the value has no JSON form.
+    pub fn json_as<T: Serialize>(status: StatusCode, value: &T) -> Result<Self, ApiError> {
+        let mut text = serde_json::to_vec(value)
+            .map_err(|error| ApiError::internal(format!("failed to write the answer as JSON: {error}")))?;
+        text.push(b'\n');
+        Ok(Self::whole(status, "application/json", text))
+    }
+
+    /// A body that is all there.
+    pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { status, content_type, headers: Vec::new(), body: Body::Whole(body.into()) }
+    }
+
+    /// 200 with a body that comes in pieces.
+    pub fn stream(
+        content_type: &'static str,
+        stream: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static,
+    ) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            headers: Vec::new(),
+            body: Body::Stream(Chunks::new(stream)),
+        }
+    }
+
+    /// The same with one more header. A value that is no header value is left out.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl std::fmt::Display) -> Self {
+        if let Ok(value) = HeaderValue::from_str(&value.to_string()) {
+            self.headers.push((HeaderName::from_static(name), value));
+        }
+        self
+    }
+}
+
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Self {
+        let body = serde_json::to_vec(&*error.body).unwrap_or_default();
+        let mut answer = Self::whole(error.status, "application/json", [body, b"\n".to_vec()].concat());
+        if let Some(allow) = error.allow {
+            answer = answer.with("allow", allow);
+        }
+        if error.status == StatusCode::SERVICE_UNAVAILABLE {
+            answer = answer.with("retry-after", 2);
+        }
+        answer
+    }
+}

@@ -1,0 +1,194 @@
+//! Log records as a reader gets them: plain text, or one JSON object a line. Pure.
+//!
+//! As text, a command's bytes are passed on as they are. A hole is a line of its own where the bytes would have
+//! been, so that nothing is missing silently; it may follow a line that the command had not ended.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{BufMut, Bytes, BytesMut};
+use sentinel_protocol::log::{DropReason, LogRecord, Stream};
+use sentinel_protocol::time::UnixMillis;
+use serde::Serialize;
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// The bytes themselves.
+    Text(Timestamps),
+    /// One [`JsonRecord`] a line.
+    Json,
+}
+
+/// Whether each line of text begins with the node's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Timestamps {
+    /// It does.
+    Shown,
+    /// It does not.
+    Hidden,
+}
+
+/// Writes records one after another.
+#[derive(Debug)]
+pub(super) struct RecordWriter {
+    format: Format,
+    only: Option<Stream>,
+    /// Whether the last byte written ended a line; a record of either stream may be next.
+    line_ended: bool,
+}
+
+/// A record as a machine reads it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonRecord {
+    kind: &'static str,
+    stream: Stream,
+    position: u64,
+    offset: u64,
+    len: u64,
+    at_micros: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<DropReason>,
+}
+
+impl RecordWriter {
+    pub(super) fn new(format: Format, only: Option<Stream>) -> Self {
+        Self { format, only, line_ended: true }
+    }
+
+    /// The record for the reader; empty when it is of a stream that was not asked for.
+    pub(super) fn write(&mut self, record: &LogRecord) -> Bytes {
+        if self.only.is_some_and(|only| only != record.head.stream) {
+            return Bytes::new();
+        }
+        match self.format {
+            Format::Json => json(record),
+            Format::Text(_) if record.head.dropped.is_some() => self.hole(record),
+            Format::Text(Timestamps::Hidden) => {
+                self.line_ended = record.data.last() == Some(&b'\n');
+                record.data.clone()
+            }
+            Format::Text(Timestamps::Shown) => self.with_timestamps(record),
+        }
+    }
+
+    fn hole(&mut self, record: &LogRecord) -> Bytes {
+        let mut text = BytesMut::new();
+        if !self.line_ended {
+            text.put_u8(b'\n');
+        }
+        if self.format == Format::Text(Timestamps::Shown) {
+            text.put_slice(timestamp(record.head.at_micros).as_bytes());
+        }
+        let why = record.head.dropped.map_or("", DropReason::as_str);
+        text.put_slice(format!("[sentinel: {} bytes dropped here: {why}]\n", record.head.len).as_bytes());
+        self.line_ended = true;
+        text.freeze()
+    }
+
+    fn with_timestamps(&mut self, record: &LogRecord) -> Bytes {
+        let time = timestamp(record.head.at_micros);
+        let mut text = BytesMut::with_capacity(record.data.len() + record.data.len() / 2 + time.len());
+        for line in record.data.split_inclusive(|byte| *byte == b'\n') {
+            if self.line_ended {
+                text.put_slice(time.as_bytes());
+            }
+            text.put_slice(line);
+            self.line_ended = line.last() == Some(&b'\n');
+        }
+        text.freeze()
+    }
+}
+
+fn json(record: &LogRecord) -> Bytes {
+    let head = &record.head;
+    let line = JsonRecord {
+        kind: "record",
+        stream: head.stream,
+        position: head.position,
+        offset: head.offset,
+        len: head.len,
+        at_micros: head.at_micros,
+        data: head.dropped.is_none().then(|| STANDARD.encode(&record.data)),
+        dropped: head.dropped,
+    };
+    let mut text = serde_json::to_vec(&line).unwrap_or_default();
+    text.push(b'\n');
+    text.into()
+}
+
+/// A node's time and a space, to the microsecond, in UTC.
+fn timestamp(at_micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(at_micros)
+        .map_or_else(|_| "? ".to_owned(), |time| format!("{time:.6} "))
+}
+
+/// A moment as RFC 3339 in UTC; `None` when it lies outside the years that RFC 3339 has.
+pub(super) fn rfc3339(at: UnixMillis) -> Option<String> {
+    jiff::Timestamp::from_millisecond(at.0).ok().map(|time| format!("{time:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sentinel_protocol::log::RecordHead;
+
+    fn record(stream: Stream, data: &'static [u8]) -> LogRecord {
+        let head = RecordHead {
+            stream,
+            position: 0,
+            offset: 0,
+            len: data.len() as u64,
+            at_micros: 1_700_000_000_000_001,
+            dropped: None,
+        };
+        LogRecord { head, data: Bytes::from_static(data) }
+    }
+
+    fn hole(len: u64) -> LogRecord {
+        let mut hole = record(Stream::Stdout, b"");
+        hole.head.len = len;
+        hole.head.dropped = Some(DropReason::LimitReached);
+        hole
+    }
+
+    fn written(format: Format, only: Option<Stream>, records: &[LogRecord]) -> String {
+        let mut writer = RecordWriter::new(format, only);
+        let bytes: Vec<u8> = records.iter().flat_map(|record| writer.write(record).to_vec()).collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn text_is_the_bytes_of_the_command() {
+        let records =
+            [record(Stream::Stdout, b"a\nb"), record(Stream::Stderr, b"!"), record(Stream::Stdout, b"c\n")];
+        assert_eq!(written(Format::Text(Timestamps::Hidden), None, &records), "a\nb!c\n");
+        assert_eq!(written(Format::Text(Timestamps::Hidden), Some(Stream::Stdout), &records), "a\nbc\n");
+    }
+
+    #[test]
+    fn a_hole_is_a_line_of_its_own() {
+        let records = [record(Stream::Stdout, b"half"), hole(7), record(Stream::Stdout, b"next\n")];
+        let expected = "half\n[sentinel: 7 bytes dropped here: output.limit was reached]\nnext\n";
+        assert_eq!(written(Format::Text(Timestamps::Hidden), None, &records), expected);
+    }
+
+    #[test]
+    fn each_line_has_the_time_of_its_first_byte() {
+        let records = [record(Stream::Stdout, b"a\nb"), record(Stream::Stdout, b"c\nd\n")];
+        let time = "2023-11-14T22:13:20.000001Z";
+        let expected = format!("{time} a\n{time} bc\n{time} d\n");
+        assert_eq!(written(Format::Text(Timestamps::Shown), None, &records), expected);
+    }
+
+    #[test]
+    fn json_has_the_bytes_in_base64_and_a_hole_has_none() {
+        let text = written(Format::Json, None, &[record(Stream::Stderr, b"\xff\n"), hole(9)]);
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines[0]["stream"].as_str(), lines[0]["data"].as_str()), (Some("stderr"), Some("/wo=")));
+        assert_eq!((lines[1]["dropped"].as_str(), lines[1].get("data")), (Some("limitReached"), None));
+    }
+}

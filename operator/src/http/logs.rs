@@ -1,0 +1,224 @@
+//! The output of one Execution: all of it that there is, or all that there will be.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt as _};
+use http::StatusCode;
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
+use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
+use sentinel_protocol::to_operator::{ReportedState, Stage};
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::answer::{Answer, BodyError};
+use super::api::Api;
+use super::error::{ApiError, Reason};
+use super::executions::{self, unable};
+use super::log_text::{Format, RecordWriter, Timestamps};
+use super::request::Query;
+use crate::history::{History, Source};
+use crate::logs::{Follow, ReadError};
+
+/// How often a follower of an Attempt that has not begun asks whether it ever will.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Records of a log, in order.
+type Records = Pin<Box<dyn Stream<Item = Result<LogRecord, ReadError>> + Send>>;
+
+pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
+    let (task, run, node) = executions::id(parts)?;
+    let follow = if query.is_set("follow")? { Follow::Yes } else { Follow::No };
+    let from = query.read::<u64>("from", "a position: 0 to 18446744073709551615")?.unwrap_or(0);
+    let only = query.word("stream", &[("stdout", OutputStream::Stdout), ("stderr", OutputStream::Stderr)])?;
+    let timestamps = if query.is_set("timestamps")? { Timestamps::Shown } else { Timestamps::Hidden };
+    let format = query
+        .word("format", &[("text", Format::Text(timestamps)), ("json", Format::Json)])?
+        .unwrap_or(Format::Text(timestamps));
+    let number = query.read::<u32>("attempt", "the number of an Attempt, 1 or more")?;
+
+    let attempt = attempt(api, &task, run, &node, number).await?;
+    let end = end(api, &attempt).await?;
+    if let LogEnd::At(end) = end
+        && from > end
+    {
+        let message = format!("position {from} lies behind the end of the log, {end}");
+        return Err(ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, Reason::PositionOutOfRange, message)
+            .at("from", &from.to_string(), format!("0 to {end}")));
+    }
+    let place = api.place()?;
+    let records: Records = Box::pin(api.logs.open(attempt.clone(), from, follow));
+    let body = Body {
+        records,
+        writer: RecordWriter::new(format, only),
+        format,
+        position: from,
+        ended: follow == Follow::Yes || matches!(end, LogEnd::At(_) | LogEnd::Unknown),
+        begun: end != LogEnd::NotBegun,
+        never: (follow == Follow::Yes).then(|| never_begins(api, attempt.clone())),
+        over: false,
+        _place: place,
+    };
+    let content_type = match format {
+        Format::Text(_) => "text/plain; charset=utf-8",
+        Format::Json => "application/x-ndjson",
+    };
+    let stream = unfold(body, |mut body| async move { body.next().await.map(|item| (item, body)) });
+    let mut answer = Answer::stream(content_type, stream)
+        .with("sentinel-attempt", &attempt)
+        .with("sentinel-log-from", from);
+    if let LogEnd::At(end) = end {
+        answer = answer.with("sentinel-log-end", end);
+    }
+    Ok(answer)
+}
+
+/// The Attempt whose log is meant.
+async fn attempt(
+    api: &Api,
+    task: &TaskUid,
+    run: RunNumber,
+    node: &NodeName,
+    number: Option<u32>,
+) -> Result<AttemptId, ApiError> {
+    let first =
+        AttemptId { task: task.clone(), run, node: node.clone(), attempt: number.unwrap_or(1).max(1) };
+    if api.registry.report(&first).is_some() || is_target(api, &first) {
+        return Ok(first);
+    }
+    match executions::find(api, task, run, node).await? {
+        Some(record) => Ok(AttemptId { attempt: number.unwrap_or(record.attempt).max(1), ..first }),
+        None => Err(ApiError::not_found(format!("no Execution {task}/{run}/{node}"))),
+    }
+}
+
+/// Whether the node belongs to the Run that its Task is at now; then its log can be waited for.
+fn is_target(api: &Api, attempt: &AttemptId) -> bool {
+    let Some(task) = api.feed.by_uid(&attempt.task) else { return false };
+    let Some(run) = task.status.as_ref().and_then(|status| status.run.as_ref()) else { return false };
+    run.number == i64::from(attempt.run.0) && run.targets.iter().any(|target| target == attempt.node.as_str())
+}
+
+/// What is known about the end of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LogEnd {
+    /// The Attempt has not begun.
+    NotBegun,
+    /// It goes on.
+    Open,
+    /// It is over, and so long.
+    At(u64),
+    /// It is over, and nobody can say how long it would be.
+    Unknown,
+}
+
+async fn end(api: &Api, attempt: &AttemptId) -> Result<LogEnd, ApiError> {
+    if let Some(report) = api.registry.report(attempt) {
+        return Ok(match report.state {
+            ReportedState::Ended(ended) => LogEnd::At(ended.output.end),
+            _ => LogEnd::Open,
+        });
+    }
+    let record = api.history.attempt(attempt.clone()).await.map_err(|error| unable(&error))?;
+    Ok(match record {
+        None => LogEnd::NotBegun,
+        Some(record) if record.stage < Stage::Ended => LogEnd::Open,
+        Some(record) if record.source == Source::Agent => LogEnd::At(record.output.end),
+        Some(_) => LogEnd::Unknown,
+    })
+}
+
+/// Done when the Execution has ended without an Attempt (`NotStarted`, `Skipped`): then its log never begins.
+fn never_begins(api: &Api, attempt: AttemptId) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let (history, feed) = (std::sync::Arc::clone(&api.history), api.feed.clone());
+    Box::pin(async move {
+        loop {
+            tokio::time::sleep(ASK_EVERY).await;
+            if ended_without_attempt(&*history, &attempt).await {
+                return;
+            }
+            // A deleted Task starts nothing more.
+            if feed.by_uid(&attempt.task).is_none() {
+                return;
+            }
+        }
+    })
+}
+
+async fn ended_without_attempt(history: &dyn History, attempt: &AttemptId) -> bool {
+    let query = crate::history::ExecutionQuery {
+        task_uid: Some(attempt.task.clone()),
+        run: Some(attempt.run),
+        node: Some(attempt.node.clone()),
+        limit: 1,
+        ..crate::history::ExecutionQuery::default()
+    };
+    let found = history.executions(query).await;
+    found.is_ok_and(|page| {
+        page.items.first().is_some_and(|record| record.outcome.is_some() && record.attempt == 0)
+    })
+}
+
+/// A log on its way to its reader.
+struct Body {
+    records: Records,
+    writer: RecordWriter,
+    format: Format,
+    position: u64,
+    /// Whether the end of the records is the end of the log.
+    ended: bool,
+    /// Whether there is an Attempt.
+    begun: bool,
+    /// Done when there will never be one.
+    never: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    over: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Body {
+    async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        while !self.over {
+            match self.record().await {
+                Some(Ok(record)) => {
+                    self.begun = true;
+                    self.position = record.end();
+                    let bytes = self.writer.write(&record);
+                    if !bytes.is_empty() {
+                        return Some(Ok(bytes));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.over = true;
+                    tracing::warn!(%error, "a log broke off before its reader had all of it");
+                    return Some(Err(error.into()));
+                }
+                None => {
+                    self.over = true;
+                    return self.last_line().map(Ok);
+                }
+            }
+        }
+        None
+    }
+
+    /// The next record; `None` when there is none, or will never be one.
+    async fn record(&mut self) -> Option<Result<LogRecord, ReadError>> {
+        match &mut self.never {
+            Some(never) if !self.begun => tokio::select! {
+                record = self.records.next() => record,
+                () = never => None,
+            },
+            _ => self.records.next().await,
+        }
+    }
+
+    /// What tells a program the end from a broken connection. Text has none: its end is the end.
+    fn last_line(&self) -> Option<Bytes> {
+        (self.format == Format::Json).then(|| {
+            let line = json!({"kind": "end", "position": self.position, "ended": self.ended});
+            Bytes::from(format!("{line}\n"))
+        })
+    }
+}

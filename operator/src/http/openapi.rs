@@ -1,0 +1,315 @@
+//! The OpenAPI document of the API, made from the table of routes, the resource and the views, so that it cannot say
+//! anything else than they do. `operator/openapi.json` is this document, written down; a test fails when it is stale.
+
+use kube::CustomResourceExt as _;
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use super::error::ErrorBody;
+use super::request::{MAX_BODY, MAX_PAGE};
+use super::table::{Operation, ROUTES, Route};
+use super::view::{ExecutionView, NodeView, RunView};
+use crate::resource::Task;
+
+/// The document.
+pub fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut schemas = settings.into_generator();
+    let mut paths: Map<String, Value> = Map::new();
+    for route in ROUTES {
+        let path = paths.entry(route.pattern.to_owned()).or_insert_with(|| json!({}));
+        path[route.method.as_str().to_ascii_lowercase()] = operation(route, &mut schemas);
+    }
+    let mut components = schemas.take_definitions(true);
+    components.insert("Task".to_owned(), task_schema());
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Sentinel Node",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": format!(
+                "Run commands on nodes, watch them, and read what became of them. Answers on loopback only, as nobody \
+                 can authenticate yet. Unknown query parameters are refused. Bodies are at most {MAX_BODY} bytes. \
+                 Every answer that is no success is an Error."
+            ),
+        },
+        "servers": [{"url": "http://127.0.0.1:7980"}],
+        "paths": paths,
+        "components": {"schemas": components},
+    })
+}
+
+/// The document as it is committed.
+pub fn text() -> String {
+    format!("{:#}\n", document())
+}
+
+fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
+    let Words { id, tag, summary, success } = words(route.operation);
+    let mut operation = json!({
+        "operationId": id,
+        "tags": [tag],
+        "summary": summary,
+        "responses": {
+            success: {"description": "Success.", "content": content(route.operation, schemas)},
+            "default": {
+                "description": "It was not done; reason and message say why.",
+                "content": {"application/json": {"schema": schema::<ErrorBody>(schemas)}},
+            },
+        },
+    });
+    let in_path = route.pattern.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let parameters: Vec<Value> = in_path
+        .map(|name| parameter(name, "path"))
+        .chain(route.query.iter().map(|name| parameter(name, "query")))
+        .collect();
+    if !parameters.is_empty() {
+        operation["parameters"] = Value::Array(parameters);
+    }
+    if matches!(route.operation, Operation::CreateTask | Operation::ApplyTask) {
+        operation["requestBody"] = json!({
+            "required": true,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Task"}}},
+        });
+    }
+    operation
+}
+
+struct Words {
+    id: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    success: &'static str,
+}
+
+fn words(operation: Operation) -> Words {
+    let (id, tag, summary, success) = match operation {
+        Operation::Health => ("health", "process", "Whether the process lives.", "200"),
+        Operation::Ready => ("ready", "process", "Whether it can do its work, and if not, why.", "200"),
+        Operation::Metrics => ("metrics", "process", "Metrics as Prometheus reads them.", "200"),
+        Operation::OpenApi => ("openapi", "process", "This document.", "200"),
+        Operation::ListNodes => ("listNodes", "nodes", "Every node, and how it does.", "200"),
+        Operation::GetNode => ("getNode", "nodes", "One node, and how it does.", "200"),
+        Operation::ListTasks => ("listTasks", "tasks", "Tasks, by namespace and name.", "200"),
+        Operation::CreateTask => ("createTask", "tasks", "A new Task.", "201"),
+        Operation::GetTask => ("getTask", "tasks", "One Task.", "200"),
+        Operation::ApplyTask => (
+            "applyTask",
+            "tasks",
+            "Makes the Task, or changes it to be so; header Sentinel-Result says which: created, configured, unchanged.",
+            "200",
+        ),
+        Operation::DeleteTask => {
+            ("deleteTask", "tasks", "Deletes a Task; what runs of it is cancelled first.", "202")
+        }
+        Operation::CancelTask => ("cancelTask", "tasks", "Ends the Run that goes on.", "202"),
+        Operation::RerunTask => ("rerunTask", "tasks", "Runs the same spec again.", "202"),
+        Operation::TaskEvents => (
+            "taskEvents",
+            "tasks",
+            "How a Task stands, then each change, as server-sent events: task, deleted, synced.",
+            "200",
+        ),
+        Operation::Events => ("events", "tasks", "The same of all Tasks.", "200"),
+        Operation::ListRuns => ("listRuns", "executions", "Runs, newest first.", "200"),
+        Operation::ListExecutions => ("listExecutions", "executions", "Executions, newest Run first.", "200"),
+        Operation::GetExecution => {
+            ("getExecution", "executions", "One Execution, with what it used and wrote.", "200")
+        }
+        Operation::ExecutionLog => (
+            "executionLog",
+            "executions",
+            "The output of an Execution, from any position, until there is no more or until it has ended. As text, \
+             the bytes of the command; bytes that are missing are a line '[sentinel: N bytes dropped here: reason]'. \
+             As JSON, one record a line, the bytes in base64; the last line is of kind 'end'.",
+            "200",
+        ),
+    };
+    Words { id, tag, summary, success }
+}
+
+fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
+    let task = json!({"$ref": "#/components/schemas/Task"});
+    let object = json!({"type": "object"});
+    let json = |schema: Value| json!({"application/json": {"schema": schema}});
+    match operation {
+        Operation::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
+        Operation::TaskEvents | Operation::Events => {
+            json!({"text/event-stream": {"schema": {"type": "string"}}})
+        }
+        Operation::ExecutionLog => json!({
+            "text/plain": {"schema": {"type": "string"}},
+            "application/x-ndjson": {"schema": log_line()},
+        }),
+        Operation::ListNodes => json(list(&schema::<NodeView>(schemas))),
+        Operation::GetNode => json(schema::<NodeView>(schemas)),
+        Operation::ListTasks => json(list(&task)),
+        Operation::CreateTask | Operation::GetTask | Operation::ApplyTask => json(task),
+        Operation::ListRuns => json(list(&schema::<RunView>(schemas))),
+        Operation::ListExecutions => json(list(&schema::<ExecutionView>(schemas))),
+        Operation::GetExecution => json(schema::<ExecutionView>(schemas)),
+        Operation::CancelTask => json(action("run", &json!({"type": "integer", "minimum": 1}))),
+        Operation::RerunTask => json(action("token", &json!({"type": "string"}))),
+        Operation::DeleteTask => json(action("message", &json!({"type": "string"}))),
+        Operation::Health | Operation::Ready | Operation::OpenApi => json(object),
+    }
+}
+
+fn action(field: &str, schema: &Value) -> Value {
+    let text = json!({"type": "string"});
+    json!({
+        "type": "object",
+        "required": ["namespace", "task", field],
+        "properties": {"namespace": text, "task": text, field: schema},
+    })
+}
+
+fn log_line() -> Value {
+    json!({
+        "type": "object",
+        "required": ["kind"],
+        "properties": {
+            "kind": {"enum": ["record", "end"]},
+            "stream": {"enum": ["stdout", "stderr"]},
+            "position": {"type": "integer", "description": "Position of the first byte in the log of both streams; of the end, behind the last."},
+            "offset": {"type": "integer", "description": "Position of the first byte in its own stream."},
+            "len": {"type": "integer", "description": "Number of bytes, there or missing."},
+            "atMicros": {"type": "integer", "description": "Node's time, microseconds since 1970-01-01T00:00:00Z."},
+            "data": {"type": "string", "contentEncoding": "base64"},
+            "dropped": {"type": "string", "description": "Why the bytes are missing; then there is no data."},
+            "ended": {"type": "boolean", "description": "Whether this is all there will ever be."},
+        },
+    })
+}
+
+fn parameter(name: &str, place: &str) -> Value {
+    let text = || json!({"type": "string"});
+    let number = || json!({"type": "integer", "minimum": 1, "maximum": u32::MAX});
+    let switch = || json!({"type": "boolean", "default": false});
+    let (schema, description) = match name {
+        "namespace" => (text(), "Namespace of the Task."),
+        "name" | "task" => (text(), "Name of the Task."),
+        "taskUid" => (text(), "Uid of the Task."),
+        "run" => (number(), "Number of the Run in its Task."),
+        "node" => (text(), "Name of the node."),
+        "attempt" => (number(), "Number of the Attempt; the latest unless said."),
+        "reachable" => {
+            (json!({"type": "boolean"}), "Only nodes that can be reached, or only those that cannot.")
+        }
+        "phase" => (text(), "Only Tasks in this phase."),
+        "outcome" => (text(), "Only Executions that ended so, for example Failed."),
+        "state" => {
+            (json!({"enum": ["Dispatched", "Running", "Ended"]}), "Only Executions that have come so far.")
+        }
+        "limit" => (
+            json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100}),
+            "Most items of a page.",
+        ),
+        "page" => (text(), "The next of an earlier answer to the same question."),
+        "token" => (
+            json!({"type": "string", "minLength": 1, "maxLength": 128}),
+            "Any text not given before; made up unless said.",
+        ),
+        "follow" => (switch(), "Whether to go on until the Attempt has ended."),
+        "from" => {
+            (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte wanted.")
+        }
+        "stream" => (json!({"enum": ["stdout", "stderr"]}), "Only this stream."),
+        "timestamps" => (switch(), "Whether each line of text begins with the node's time."),
+        "format" => (json!({"enum": ["text", "json"], "default": "text"}), "How the log is written."),
+        _ => (text(), ""),
+    };
+    json!({"name": name, "in": place, "required": place == "path", "schema": schema, "description": description})
+}
+
+fn list(item: &Value) -> Value {
+    json!({
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "items": {"type": "array", "items": item},
+            "next": {"type": "string", "description": "Ask again with page set to this for what follows."},
+        },
+    })
+}
+
+fn schema<T: schemars::JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
+    schemas.subschema_for::<T>().to_value()
+}
+
+/// A Task as its definition in the cluster has it.
+fn task_schema() -> Value {
+    let definition = serde_json::to_value(Task::crd()).unwrap_or_default();
+    let mut schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    let text = |only: &str| json!({"type": "string", "const": only});
+    schema["properties"]["apiVersion"] = text("sentinelnode.dev/v1alpha1");
+    schema["properties"]["kind"] = text("Task");
+    schema["properties"]["metadata"] = json!({"type": "object"});
+    schema["required"] = json!(["apiVersion", "kind", "metadata", "spec"]);
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_documented_with_its_parameters_and_nothing_else_is() {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap();
+        let mut documented = 0;
+        for route in ROUTES {
+            let operation = &paths[route.pattern][route.method.as_str().to_ascii_lowercase()];
+            let names: Vec<&str> = operation["parameters"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|parameter| parameter["in"] == "query")
+                .map(|parameter| parameter["name"].as_str().unwrap())
+                .collect();
+            assert_eq!(names, route.query, "{} {}", route.method, route.pattern);
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                assert_ne!(parameter["description"], "", "{} has no text", parameter["name"]);
+            }
+            documented += 1;
+        }
+        let all: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
+        assert_eq!(all, documented);
+    }
+
+    #[test]
+    fn operation_ids_are_unique() {
+        let ids: std::collections::BTreeSet<&str> =
+            ROUTES.iter().map(|route| words(route.operation).id).collect();
+        assert_eq!(ids.len(), ROUTES.len());
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn walk(value: &Value, root: &Value) {
+            match value {
+                Value::Object(object) => {
+                    if let Some(Value::String(reference)) = object.get("$ref") {
+                        let pointer = reference.strip_prefix('#').unwrap();
+                        assert!(root.pointer(pointer).is_some(), "{reference} leads nowhere");
+                    }
+                    object.values().for_each(|value| walk(value, root));
+                }
+                Value::Array(items) => items.iter().for_each(|value| walk(value, root)),
+                _ => {}
+            }
+        }
+        let document = document();
+        walk(&document, &document);
+    }
+
+    #[test]
+    fn the_committed_document_is_current() {
+        let committed = include_str!("../../openapi.json");
+        assert!(committed == text(), "operator/openapi.json is stale: run `just generate`");
+    }
+}

@@ -1,0 +1,253 @@
+//! Which paths there are, as data: matching, the 405 answers, the checks of query parameters and the test of the
+//! OpenAPI document all read this one table.
+
+use http::Method;
+
+use super::error::{ApiError, Reason, shown};
+use http::StatusCode;
+
+/// What a route does; one handler each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Whether the process lives.
+    Health,
+    /// Whether it can do its work.
+    Ready,
+    /// Metrics as Prometheus reads them.
+    Metrics,
+    /// The OpenAPI document.
+    OpenApi,
+    /// Every node.
+    ListNodes,
+    /// One node.
+    GetNode,
+    /// Tasks.
+    ListTasks,
+    /// A new Task.
+    CreateTask,
+    /// One Task.
+    GetTask,
+    /// A Task as it should be, there already or not.
+    ApplyTask,
+    /// Away with a Task.
+    DeleteTask,
+    /// End the Run of a Task.
+    CancelTask,
+    /// Run a Task's spec again.
+    RerunTask,
+    /// What happens to one Task, as it happens.
+    TaskEvents,
+    /// What happens to all Tasks, as it happens.
+    Events,
+    /// Runs, newest first.
+    ListRuns,
+    /// Executions, newest first.
+    ListExecutions,
+    /// One Execution.
+    GetExecution,
+    /// The output of one Execution.
+    ExecutionLog,
+}
+
+/// One route.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its method.
+    pub method: Method,
+    /// Its path; a part in braces matches any one part of a request's path.
+    pub pattern: &'static str,
+    /// What it does.
+    pub operation: Operation,
+    /// The query parameters it knows.
+    pub query: &'static [&'static str],
+}
+
+const fn route(
+    method: Method,
+    pattern: &'static str,
+    operation: Operation,
+    query: &'static [&'static str],
+) -> Route {
+    Route { method, pattern, operation, query }
+}
+
+/// Every route of the API listener.
+pub const ROUTES: &[Route] = &[
+    route(Method::GET, "/healthz", Operation::Health, &[]),
+    route(Method::GET, "/readyz", Operation::Ready, &[]),
+    route(Method::GET, "/metrics", Operation::Metrics, &[]),
+    route(Method::GET, "/api/v1/openapi.json", Operation::OpenApi, &[]),
+    route(Method::GET, "/api/v1/nodes", Operation::ListNodes, &["reachable"]),
+    route(Method::GET, "/api/v1/nodes/{node}", Operation::GetNode, &[]),
+    route(Method::GET, "/api/v1/tasks", Operation::ListTasks, &["namespace", "phase", "limit", "page"]),
+    route(Method::POST, "/api/v1/tasks", Operation::CreateTask, &[]),
+    route(Method::GET, "/api/v1/tasks/{namespace}/{name}", Operation::GetTask, &[]),
+    route(Method::PUT, "/api/v1/tasks/{namespace}/{name}", Operation::ApplyTask, &[]),
+    route(Method::DELETE, "/api/v1/tasks/{namespace}/{name}", Operation::DeleteTask, &[]),
+    route(Method::POST, "/api/v1/tasks/{namespace}/{name}/cancel", Operation::CancelTask, &["run"]),
+    route(Method::POST, "/api/v1/tasks/{namespace}/{name}/rerun", Operation::RerunTask, &["token"]),
+    route(Method::GET, "/api/v1/tasks/{namespace}/{name}/events", Operation::TaskEvents, &[]),
+    route(Method::GET, "/api/v1/events", Operation::Events, &["namespace"]),
+    route(
+        Method::GET,
+        "/api/v1/runs",
+        Operation::ListRuns,
+        &["namespace", "task", "taskUid", "limit", "page"],
+    ),
+    route(
+        Method::GET,
+        "/api/v1/executions",
+        Operation::ListExecutions,
+        &["namespace", "task", "taskUid", "run", "node", "outcome", "state", "limit", "page"],
+    ),
+    route(Method::GET, "/api/v1/executions/{taskUid}/{run}/{node}", Operation::GetExecution, &[]),
+    route(
+        Method::GET,
+        "/api/v1/executions/{taskUid}/{run}/{node}/log",
+        Operation::ExecutionLog,
+        &["follow", "from", "stream", "timestamps", "format", "attempt"],
+    ),
+];
+
+/// A route and the parts of the path that its pattern left open, in order.
+#[derive(Debug)]
+pub struct Found {
+    /// The route.
+    pub route: &'static Route,
+    /// The open parts, decoded.
+    pub parts: Vec<String>,
+}
+
+/// Longest path that is looked at, bytes.
+const MAX_PATH: usize = 2048;
+
+/// The route for a method and a path as it stands in the request.
+///
+/// # Errors
+/// 404 when there is no such path, 405 (with the methods there are) when there is no such method on it, 400 or 414
+/// when the path cannot be read.
+pub fn find(method: &Method, path: &str) -> Result<Found, ApiError> {
+    let parts = split(path)?;
+    let mut methods: Vec<&str> = Vec::new();
+    for route in ROUTES {
+        let Some(open) = matches(route.pattern, &parts) else { continue };
+        if &route.method == method || (method == Method::HEAD && route.method == Method::GET) {
+            return Ok(Found { route, parts: open });
+        }
+        methods.push(route.method.as_str());
+    }
+    if methods.is_empty() {
+        return Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            Reason::UnknownPath,
+            format!("no path {} in this API; GET /api/v1/openapi.json lists them", shown(path)),
+        ));
+    }
+    let allowed = methods.join(", ");
+    let mut error = ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        Reason::MethodNotAllowed,
+        format!("{method} is not allowed on {}; allowed: {allowed}", shown(path)),
+    )
+    .at("method", method.as_str(), allowed.clone());
+    error.allow = Some(allowed);
+    Err(error)
+}
+
+fn split(path: &str) -> Result<Vec<String>, ApiError> {
+    if path.len() > MAX_PATH {
+        return Err(ApiError::new(
+            StatusCode::URI_TOO_LONG,
+            Reason::InvalidPath,
+            format!("the path has {} bytes, at most {MAX_PATH} are allowed", path.len()),
+        ));
+    }
+    path.trim_start_matches('/').trim_end_matches('/').split('/').map(part).collect()
+}
+
+fn part(raw: &str) -> Result<String, ApiError> {
+    let text = decode(raw).ok_or_else(|| unreadable(raw))?;
+    let harmless = !text.contains(['/', '\\', '\0']) && text != ".." && text != ".";
+    if harmless { Ok(text) } else { Err(unreadable(raw)) }
+}
+
+fn unreadable(raw: &str) -> ApiError {
+    let allowed = "UTF-8 text without '/', '\\', NUL, '.' and '..', escaped as %XX";
+    ApiError::new(
+        StatusCode::BAD_REQUEST,
+        Reason::InvalidPath,
+        format!("a part of the path is not {allowed}"),
+    )
+    .at("path", raw, allowed)
+}
+
+/// Percent-decodes; `None` when an escape is cut or the result is no UTF-8.
+pub(super) fn decode(raw: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digit = |byte: u8| (byte as char).to_digit(16);
+            let (high, low) = (digit(rest.next()?)?, digit(rest.next()?)?);
+            bytes.push((high * 16 + low) as u8);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn matches(pattern: &str, parts: &[String]) -> Option<Vec<String>> {
+    let pattern: Vec<&str> = pattern.trim_start_matches('/').split('/').collect();
+    if pattern.len() != parts.len() {
+        return None;
+    }
+    let mut open = Vec::new();
+    for (expected, part) in pattern.iter().zip(parts) {
+        if expected.starts_with('{') {
+            if part.is_empty() {
+                return None;
+            }
+            open.push(part.clone());
+        } else if expected != part {
+            return None;
+        }
+    }
+    Some(open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_finds_its_route_and_its_open_parts() {
+        let found = find(&Method::GET, "/api/v1/executions/uid-1/3/node-1.example/log").unwrap();
+        assert_eq!(found.route.operation, Operation::ExecutionLog);
+        assert_eq!(found.parts, ["uid-1", "3", "node-1.example"]);
+        assert_eq!(find(&Method::GET, "/api/v1/tasks/").unwrap().route.operation, Operation::ListTasks);
+        assert_eq!(find(&Method::HEAD, "/healthz").unwrap().route.operation, Operation::Health);
+        assert_eq!(find(&Method::GET, "/api/v1/nodes/n%31").unwrap().parts, ["n1"]);
+    }
+
+    #[test]
+    fn a_wrong_method_is_told_the_right_ones() {
+        let error = find(&Method::PATCH, "/api/v1/tasks/a/b").unwrap_err();
+        assert_eq!(error.status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(error.allow.as_deref(), Some("GET, PUT, DELETE"));
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused_and_not_guessed_at() {
+        let status = |path: &str| find(&Method::GET, path).unwrap_err().status;
+        assert_eq!(status("/api/v2/tasks"), StatusCode::NOT_FOUND);
+        assert_eq!(status("/api/v1/tasks/a//"), StatusCode::NOT_FOUND);
+        assert_eq!(status("/api/v1/nodes/.."), StatusCode::BAD_REQUEST);
+        assert_eq!(status("/api/v1/nodes/%2e%2e"), StatusCode::BAD_REQUEST);
+        assert_eq!(status("/api/v1/nodes/a%2fb"), StatusCode::BAD_REQUEST);
+        assert_eq!(status("/api/v1/nodes/a%00"), StatusCode::BAD_REQUEST);
+        assert_eq!(status("/api/v1/nodes/a%0"), StatusCode::BAD_REQUEST);
+        assert_eq!(status("/api/v1/nodes/%ff"), StatusCode::BAD_REQUEST);
+        assert_eq!(status(&format!("/{}", "a".repeat(8192))), StatusCode::URI_TOO_LONG);
+    }
+}

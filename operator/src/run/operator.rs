@@ -1,0 +1,347 @@
+//! An operator: every part made, joined and started; ended in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::runtime::reflector::{self, Store};
+use sentinel_protocol::ids::Epoch;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::error::RunError;
+use super::gauges::Gauges;
+use super::tasks::{Tasks, until};
+use crate::clock::Clock;
+use crate::cluster::{Cluster, NodeCache};
+use crate::config::TlsFiles;
+use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Wake};
+use crate::gateway::{Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays};
+use crate::health::{Condition, Health};
+use crate::history::History;
+use crate::history::archive::{Archiver, ArchiverOptions};
+use crate::http::api::{Api, MAX_STREAMS, Surface};
+use crate::http::feed::Feed;
+use crate::http::routes as api_routes;
+use crate::logs::{Hub, HubRules, LogReader};
+use crate::metrics::Registry as MetricsRegistry;
+use crate::presence::Presence;
+use crate::presence::mirror::{MirrorOptions, PresenceMirror};
+use crate::resource::Task;
+use crate::server::tls::TlsSource;
+use crate::server::{Exposure, Limits, Server};
+
+/// How long the agents get to close their sockets when the operator ends.
+const AGENTS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Words of the archiver that may wait for the gateway.
+const WORDS: usize = 4096;
+
+/// How often what agents own and nobody asks for any more is looked for.
+const STRAYS_EVERY: Duration = Duration::from_secs(30);
+
+/// How often changed certificates are looked for.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(30);
+
+/// Pauses between attempts to prepare History: they grow from the first to the second.
+const PREPARE_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// What differs between a cluster and dev mode.
+pub struct Seams {
+    /// Where Tasks and Nodes live.
+    pub cluster: Arc<dyn Cluster>,
+    /// The archive.
+    pub history: Arc<dyn History>,
+    /// Where presence is mirrored to.
+    pub presence: Arc<dyn Presence>,
+    /// Who agents are.
+    pub auth: Arc<dyn Authenticate>,
+    /// Where the gateway may listen, given that.
+    pub exposure: Exposure,
+    /// The wall clock.
+    pub clock: Clock,
+    /// Where everything is counted.
+    pub metrics: MetricsRegistry,
+}
+
+/// Where to listen, and how patient to be.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Address for agents.
+    pub gateway: SocketAddr,
+    /// Certificate and key of the gateway; without them it speaks plainly.
+    pub gateway_tls: Option<TlsFiles>,
+    /// Address of the HTTP API.
+    pub api: SocketAddr,
+    /// Address for metrics and probes; `None` has them on the API's listener alone.
+    pub metrics: Option<SocketAddr>,
+    /// How long what is on its way to History may take when ending.
+    pub drain: Duration,
+    /// The gateway's times.
+    pub settings: Settings,
+    /// The number of this leader.
+    pub epoch: Epoch,
+}
+
+/// An operator that runs.
+#[derive(Debug)]
+pub struct Operator {
+    tasks: Tasks,
+    /// Ends the controller, then everything else.
+    stop_controller: CancellationToken,
+    stop: CancellationToken,
+    gateway: Gateway,
+    archiver: Archiver,
+    mirror: PresenceMirror,
+    drain: Duration,
+    api_addr: SocketAddr,
+    gateway_addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
+}
+
+impl Operator {
+    /// Opens the ports and starts every part.
+    ///
+    /// # Errors
+    /// [`RunError`] when a port or certificate cannot be had; then nothing was started.
+    pub async fn start(seams: Seams, options: Options) -> Result<Self, RunError> {
+        let Seams { cluster, history, presence, auth, exposure, clock, metrics } = seams;
+        let limits = Limits::default();
+        let mut gateway_server = Server::bind("gateway", options.gateway, exposure, limits, &metrics).await?;
+        let certificate = options.gateway_tls.as_ref().map(open_certificate).transpose()?;
+        if let Some(certificate) = &certificate {
+            gateway_server = gateway_server.with_tls(certificate.clone());
+        }
+        let api_server = Server::bind("api", options.api, Exposure::NO_PEOPLE, limits, &metrics).await?;
+        let metrics_server = match options.metrics {
+            Some(addr) => Some(Server::bind("metrics", addr, Exposure::Anywhere, limits, &metrics).await?),
+            None => None,
+        };
+        let (gateway_addr, api_addr) = (gateway_server.local_addr(), api_server.local_addr());
+        let metrics_addr = metrics_server.as_ref().map(Server::local_addr);
+
+        let (stop_controller, stop) = (CancellationToken::new(), CancellationToken::new());
+        let moments = Moments::new(clock.clone());
+        let wake = Wake::default();
+        let ledgers = Ledgers::new(wake.clone());
+        let health = Health::new();
+        let tasks_listed = health.require("tasks", "the Tasks have not all been listed yet");
+        let nodes_listed = health.require("nodes", "the Nodes have not all been listed yet");
+        let registry = Registry::new();
+        registry.set_epoch(options.epoch);
+
+        let (words_in, words) = mpsc::channel(WORDS);
+        let (archiver, archiving) = Archiver::new(history.clone(), ArchiverOptions::default(), words_in);
+        let hub = Hub::new(archiver.clone(), HubRules::default(), &metrics);
+        let (results, settling) = Results::new(ResultsParts {
+            archiver: archiver.clone(),
+            words,
+            history: history.clone(),
+            books: Arc::new(ledgers.clone()),
+            registry: registry.clone(),
+            hub: hub.clone(),
+            metrics: metrics.clone(),
+        });
+        let (mirror, mirroring) = PresenceMirror::new(presence, MirrorOptions::default());
+        let renew = mirror.clone();
+        let gateway = Gateway::new(GatewayParts {
+            settings: options.settings,
+            auth,
+            registry: registry.clone(),
+            books: Arc::new(ledgers.clone()),
+            results,
+            hub: hub.clone(),
+            presence: Box::new(move |record| renew.renew(record)),
+            moments: moments.clone(),
+            metrics: metrics.clone(),
+        });
+        let (tasks_seen, tasks_writer) = reflector::store();
+        let (nodes, nodes_writer) = NodeCache::new();
+        let (bell, rings) = watch::channel(0);
+        let counters = Arc::new(Counters::default());
+        let gauges = Gauges {
+            archiver: archiver.clone(),
+            mirror: mirror.clone(),
+            ledgers: ledgers.clone(),
+            counters: counters.clone(),
+        };
+        gauges.publish(&metrics);
+        let (owners, known) = (ledgers.clone(), tasks_seen.clone());
+        let strays = strays::sweep(
+            registry.clone(),
+            Arc::new(ledgers.clone()),
+            move |task| owners.owner(task, &known),
+            STRAYS_EVERY,
+            stop.clone(),
+        );
+        let parts = Parts {
+            cluster: cluster.clone(),
+            fleet: Arc::new(registry.clone()),
+            ledgers,
+            history: history.clone(),
+            archiver: archiver.clone(),
+            nodes: nodes.clone(),
+            moments: moments.clone(),
+            epoch: options.epoch,
+        };
+        let caches = Caches { tasks_writer, tasks: tasks_seen.clone(), nodes_writer, bell };
+        let nodes_known = nodes.clone();
+        let feed = Feed::new(tasks_seen.clone(), rings, move || (*nodes.nodes()).clone());
+        let api = Arc::new(Api {
+            cluster,
+            feed,
+            history: history.clone(),
+            registry: registry.clone(),
+            logs: LogReader::new(hub, history.clone(), registry),
+            metrics,
+            health,
+            moments,
+            dead_after_ms: options.settings.dead_after.as_millis() as u64,
+            streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
+        });
+
+        let mut tasks = Tasks::default();
+        tasks.spawn(
+            "the caches",
+            report_ready((tasks_seen, tasks_listed), (nodes_known, nodes_listed), stop.clone()),
+        );
+        tasks.spawn("preparing History", prepare(history, stop.clone()));
+        tasks.spawn("the archiver", archiving.run());
+        tasks.spawn("the results", settling.run());
+        tasks.spawn("the presence mirror", until(stop.clone(), mirroring.run()));
+        tasks
+            .spawn("the controller", controller::run(parts, caches, wake, counters, stop_controller.clone()));
+        tasks.spawn("the sweep for strays", strays);
+        if let Some(certificate) = certificate {
+            tasks.spawn("the certificate", certificate.keep_current(CERTIFICATES_EVERY, stop.clone()));
+        }
+        let agents = crate::gateway::routes::service(gateway.clone());
+        tasks.spawn("the gateway", gateway_server.serve(agents, stop.clone()));
+        let people = api_routes::service(api.clone(), Surface::Everything);
+        tasks.spawn("the API", api_server.serve(people, stop.clone()));
+        if let Some(server) = metrics_server {
+            let probes = api_routes::service(api, Surface::ProbesAndMetrics);
+            tasks.spawn("the metrics listener", server.serve(probes, stop.clone()));
+        }
+        let drain = options.drain;
+        Ok(Self {
+            tasks,
+            stop_controller,
+            stop,
+            gateway,
+            archiver,
+            mirror,
+            drain,
+            api_addr,
+            gateway_addr,
+            metrics_addr,
+        })
+    }
+
+    /// Address of the HTTP API.
+    pub fn api_addr(&self) -> SocketAddr {
+        self.api_addr
+    }
+
+    /// Address for agents.
+    pub fn gateway_addr(&self) -> SocketAddr {
+        self.gateway_addr
+    }
+
+    /// Address for metrics and probes, where they have one of their own.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
+    }
+
+    /// The connected agents.
+    pub fn registry(&self) -> &Registry {
+        self.gateway.registry()
+    }
+
+    /// Runs until `stop` is done, then ends in order.
+    ///
+    /// # Errors
+    /// [`RunError`] when a part ended by itself; the others were ended in order all the same.
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+        let result = tokio::select! {
+            () = stop => Ok(()),
+            error = self.tasks.first_end() => Err(error),
+        };
+        if let Err(error) = &result {
+            tracing::error!(%error, "ending, since a part is gone");
+        }
+        self.end().await;
+        result
+    }
+
+    async fn end(mut self) {
+        tracing::info!("ending: nothing new is started; commands on the nodes go on");
+        self.stop_controller.cancel();
+        self.gateway.stop(AGENTS_WITHIN).await;
+        self.mirror.flush();
+        if tokio::time::timeout(self.drain, drained(&self.archiver)).await.is_err() {
+            let status = self.archiver.status();
+            tracing::warn!(
+                records = status.queued_entries,
+                bytes = status.queued_bytes,
+                "History does not take what is on its way to it; the agents keep it until they hear of it"
+            );
+        }
+        self.stop.cancel();
+        self.tasks.end().await;
+    }
+}
+
+/// Is ready once all Tasks and Nodes have been listed.
+async fn report_ready(
+    (tasks, tasks_listed): (Store<Task>, Condition),
+    (nodes, nodes_listed): (NodeCache, Condition),
+    stop: CancellationToken,
+) {
+    let listed = async {
+        // It fails only when the writer is gone, and with it the controller.
+        if tasks.wait_until_ready().await.is_ok() {
+            tasks_listed.met();
+        }
+        nodes.wait_until_complete().await;
+        nodes_listed.met();
+        std::future::pending::<()>().await;
+    };
+    until(stop, listed).await;
+}
+
+/// Done when nothing waits for History any more.
+async fn drained(archiver: &Archiver) {
+    loop {
+        let status = archiver.status();
+        if status.queued_entries == 0 && status.queued_bytes == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Prepares History, however long it takes to answer; says once that it does not, and once that it does again.
+async fn prepare(history: Arc<dyn History>, stop: CancellationToken) {
+    let mut pause = PREPARE_PAUSES.0;
+    let mut complained = false;
+    while let Err(error) = history.prepare().await {
+        if !complained {
+            complained = true;
+            tracing::warn!(%error, "History does not answer yet; commands run, their results wait on the nodes");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PREPARE_PAUSES.1),
+        }
+    }
+    if complained {
+        tracing::info!("History answers");
+    }
+    stop.cancelled().await;
+}
+
+fn open_certificate(files: &TlsFiles) -> Result<TlsSource, RunError> {
+    let files = crate::server::tls::TlsFiles { certificate: files.cert.clone(), key: files.key.clone() };
+    TlsSource::open(files).map_err(RunError::Certificate)
+}

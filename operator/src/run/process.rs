@@ -1,0 +1,127 @@
+//! An operator's process for a Kubernetes cluster: adapters from the configuration, then an [`Operator`] until a signal.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sentinel_protocol::ids::Epoch;
+
+use super::error::RunError;
+use super::operator::{Operator, Options, Seams};
+use crate::clock::Clock;
+use crate::cluster::KubeCluster;
+use crate::config::{Config, Redis, Storage};
+use crate::gateway::{Settings, TokenReviews, TokenRules};
+use crate::history::History;
+use crate::history::embedded::{EmbeddedHistory, EmbeddedOptions};
+use crate::history::mongo::{MongoHistory, MongoOptions};
+use crate::metrics::Registry as MetricsRegistry;
+use crate::presence::Presence;
+use crate::presence::memory::MemoryPresence;
+use crate::presence::redis::{RedisOptions, RedisPresence};
+use crate::server::Exposure;
+
+/// Runs an operator for a Kubernetes cluster until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`RunError`] when it could not begin, or when a part ended by itself.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let metrics = MetricsRegistry::new();
+    let cluster = Arc::new(kubernetes(config.kubeconfig.as_deref()).await?);
+    let account = &config.agent_service_account;
+    let rules = TokenRules {
+        audience: config.token_audience.clone(),
+        ..TokenRules::new(&account.namespace, &account.name)
+    };
+    let seams = Seams {
+        auth: Arc::new(TokenReviews::new(cluster.client(), rules, &metrics)),
+        cluster,
+        history: history(&config).await?,
+        presence: presence(config.redis.as_ref())?,
+        exposure: Exposure::Anywhere,
+        clock: Clock::system(),
+        metrics,
+    };
+    let options = Options {
+        gateway: config.gateway_listen,
+        gateway_tls: config.gateway_tls,
+        api: config.api_listen,
+        metrics: Some(config.metrics_listen),
+        drain: config.drain,
+        settings: Settings::default(),
+        epoch: Epoch(1),
+    };
+    let stop = signals()?;
+    let operator = Operator::start(seams, options).await?;
+    tracing::info!(
+        gateway = %operator.gateway_addr(), api = %operator.api_addr(), metrics = ?operator.metrics_addr(),
+        "the operator is up"
+    );
+    operator.run_until(stop).await
+}
+
+async fn kubernetes(kubeconfig: Option<&Path>) -> Result<KubeCluster, RunError> {
+    use kube::config::{KubeConfigOptions, Kubeconfig};
+    let unusable = |error: Box<dyn std::error::Error + Send + Sync>| RunError::Kubeconfig(error);
+    let config = match kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(error.into()))?;
+            let options = KubeConfigOptions::default();
+            kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .map_err(|error| unusable(error.into()))?
+        }
+        None => kube::Config::infer().await.map_err(|error| unusable(error.into()))?,
+    };
+    let instance = host_name();
+    KubeCluster::new(config, instance).map_err(|error| unusable(error.into()))
+}
+
+/// The name of this process's pod, which is its host's name.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+async fn history(config: &Config) -> Result<Arc<dyn History>, RunError> {
+    Ok(match &config.storage {
+        Storage::Embedded { directory } => {
+            std::fs::create_dir_all(directory).map_err(|source| RunError::DataDirectory {
+                directory: directory.display().to_string(),
+                source,
+            })?;
+            let options = EmbeddedOptions { retention: config.retention, ..EmbeddedOptions::default() };
+            Arc::new(EmbeddedHistory::open(directory.join("history.db"), options).map_err(RunError::History)?)
+        }
+        Storage::Mongodb { url, database } => {
+            let options = MongoOptions {
+                retention: config.retention,
+                database: Some(database.clone()),
+                ..MongoOptions::default()
+            };
+            Arc::new(MongoHistory::new(url, options).await.map_err(RunError::History)?)
+        }
+    })
+}
+
+fn presence(redis: Option<&Redis>) -> Result<Arc<dyn Presence>, RunError> {
+    Ok(match redis {
+        None => Arc::new(MemoryPresence::new(Clock::system())),
+        Some(redis) => {
+            let options = RedisOptions { prefix: redis.prefix.clone(), ..RedisOptions::default() };
+            Arc::new(RedisPresence::new(&redis.url, options).map_err(RunError::Presence)?)
+        }
+    })
+}
+
+/// Done at SIGTERM or SIGINT.
+fn signals() -> Result<impl Future<Output = ()>, RunError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("asked to end (SIGTERM)"),
+            _ = interrupt.recv() => tracing::info!("asked to end (SIGINT)"),
+        }
+    })
+}

@@ -1,0 +1,483 @@
+//! Tasks that must be refused: what is wrong with them, how we say it, and how the API server says it.
+
+/// One of them.
+pub(crate) struct Bad {
+    /// What is wrong, in a word or two; also the Task's name.
+    pub(crate) name: &'static str,
+    /// Its spec, as YAML.
+    pub(crate) spec: String,
+    /// How we say it: field, value and what is allowed.
+    pub(crate) ours: &'static str,
+    /// What the API server's words contain; empty where only we can tell.
+    pub(crate) theirs: &'static str,
+}
+
+fn bad(name: &'static str, spec: impl Into<String>, ours: &'static str, theirs: &'static str) -> Bad {
+    Bad { name, spec: spec.into(), ours, theirs }
+}
+
+fn targets(targets: &str) -> String {
+    format!("{{targets: {targets}, run: {{command: [\"true\"]}}}}")
+}
+
+fn run(run: &str) -> String {
+    format!("{{targets: {{all: true}}, run: {run}}}")
+}
+
+fn with(rest: &str) -> String {
+    format!("{{targets: {{all: true}}, run: {{command: [\"true\"]}}, {rest}}}")
+}
+
+/// All of them.
+pub(crate) fn all() -> Vec<Bad> {
+    [of_targets(), of_run(), of_the_rest()].into_iter().flatten().collect()
+}
+
+fn of_targets() -> Vec<Bad> {
+    let many: Vec<String> = (0..1001).map(|n| format!("n{n}")).collect();
+    vec![
+        bad(
+            "no-targets",
+            targets("{}"),
+            "spec.targets must have exactly one of nodeSelector, nodeNames and all: true; it has none",
+            "spec.targets must have exactly one of nodeSelector, nodeNames and all: true",
+        ),
+        bad(
+            "two-kinds-of-targets",
+            targets("{all: true, nodeNames: [a]}"),
+            "spec.targets must have exactly one of nodeSelector, nodeNames and all: true; it has more than one",
+            "spec.targets must have exactly one of nodeSelector, nodeNames and all: true",
+        ),
+        bad(
+            "empty-selector",
+            targets("{nodeSelector: {}}"),
+            "spec.targets.nodeSelector must not be empty, it would mean every node; write all: true if that is meant",
+            "spec.targets.nodeSelector must not be empty",
+        ),
+        bad(
+            "missing-targets",
+            "{run: {command: [x]}}",
+            "spec.targets must be there",
+            "spec.targets: Required value",
+        ),
+        bad(
+            "no-names",
+            targets("{nodeNames: []}"),
+            "spec.targets.nodeNames is \"0 items\"; it must be 1 to 1000",
+            "spec.targets.nodeNames",
+        ),
+        bad(
+            "too-many-names",
+            targets(&format!("{{nodeNames: [{}]}}", many.join(","))),
+            "spec.targets.nodeNames is \"1001 items\"; it must be 1 to 1000",
+            "spec.targets.nodeNames: Too many",
+        ),
+        bad(
+            "bad-node-name",
+            targets("{nodeNames: [Worker_1]}"),
+            "spec.targets.nodeNames[0] is \"Worker_1\"; it must be the name of a node",
+            "spec.targets.nodeNames[0]",
+        ),
+        bad(
+            "name-twice",
+            targets("{nodeNames: [a, a]}"),
+            "spec.targets.nodeNames[1] is \"a\"; it must not be there twice",
+            "spec.targets.nodeNames[1]: Duplicate value",
+        ),
+        bad(
+            "listed-and-excluded",
+            targets("{nodeNames: [a], exclude: {nodeNames: [a]}}"),
+            "spec.targets.nodeNames is \"a\"; it must not be both listed and excluded",
+            "",
+        ),
+        bad(
+            "bad-label-key",
+            targets("{nodeSelector: {matchLabels: {\"a b\": x}}}"),
+            "spec.targets.nodeSelector.matchLabels is \"a b\"; it must be a label key",
+            "",
+        ),
+        bad(
+            "bad-label-value",
+            targets("{nodeSelector: {matchLabels: {zone: \"Zone A\"}}}"),
+            "spec.targets.nodeSelector.matchLabels[zone] is \"Zone A\"; it must be a label value",
+            "spec.targets.nodeSelector.matchLabels",
+        ),
+        bad(
+            "values-with-exists",
+            targets("{nodeSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}"),
+            "spec.targets.nodeSelector.matchExpressions[0].values must have 1 to 64 values with operators In and NotIn",
+            "operators In and NotIn need values, Exists and DoesNotExist take none",
+        ),
+        bad(
+            "no-values-with-in",
+            targets("{nodeSelector: {matchExpressions: [{key: a, operator: In}]}}"),
+            "spec.targets.nodeSelector.matchExpressions[0].values must have 1 to 64 values",
+            "operators In and NotIn need values",
+        ),
+        bad(
+            "bad-operator",
+            targets("{nodeSelector: {matchExpressions: [{key: a, operator: Gt, values: [\"1\"]}]}}"),
+            "spec.targets.nodeSelector.matchExpressions[0].operator is \"Gt\"; it must be In or NotIn or Exists or DoesNotExist",
+            "Unsupported value: \"Gt\"",
+        ),
+        bad(
+            "bad-control-plane",
+            targets("{all: true, controlPlane: Maybe}"),
+            "spec.targets.controlPlane is \"Maybe\"; it must be Include or Exclude",
+            "spec.targets.controlPlane: Unsupported value: \"Maybe\"",
+        ),
+    ]
+}
+
+fn of_run() -> Vec<Bad> {
+    let long = "x".repeat(1 << 20);
+    let half = "x".repeat(70_000);
+    let variables: Vec<String> = (0..257).map(|n| format!("{{name: A{n}}}")).collect();
+    vec![
+        bad(
+            "no-command",
+            run("{}"),
+            "spec.run must have exactly one of command and script; it has none",
+            "spec.run must have exactly one of command and script",
+        ),
+        bad(
+            "command-and-script",
+            run("{command: [a], script: {text: b}}"),
+            "spec.run must have exactly one of command and script; it has both",
+            "spec.run must have exactly one of command and script",
+        ),
+        bad(
+            "empty-command",
+            run("{command: []}"),
+            "spec.run.command is \"0 items\"; it must be 1 to 1024",
+            "spec.run.command",
+        ),
+        bad(
+            "empty-program",
+            run("{command: [\"\"]}"),
+            "spec.run.command[0] is \"\"; it must name a program",
+            "spec.run.command[0] must name a program",
+        ),
+        bad(
+            "command-is-text",
+            run("{command: df -h}"),
+            "spec.run.command is \"df -h\"; it must be a list",
+            "spec.run.command",
+        ),
+        bad(
+            "number-in-command",
+            run("{command: [sleep, 5]}"),
+            "spec.run.command[1] is 5; it must be a text (a number or a word like yes needs quotes)",
+            "spec.run.command[1]",
+        ),
+        bad(
+            "nul-in-command",
+            run("{command: [a, \"b\\0c\"]}"),
+            "spec.run.command[1] is \"b\\0c\"; it must be without a zero byte",
+            "spec.run.command[1]",
+        ),
+        bad(
+            "a-mebibyte-of-arguments",
+            run(&format!("{{command: [echo, {long}]}}")),
+            "spec.run.command[1]",
+            "spec.run.command[1]: Too long",
+        ),
+        bad(
+            "long-in-all",
+            run(&format!("{{command: [echo, {half}, {half}]}}")),
+            "spec.run.command is \"140007 bytes\"; it must be at most 131072; put more into spec.run.script",
+            "spec.run.command must be at most 131072 bytes in all",
+        ),
+        bad(
+            "misspelt-field",
+            run("{comand: [df]}"),
+            "spec.run.comand is no field; did you mean command?",
+            "unknown field \"spec.run.comand\"",
+        ),
+        bad(
+            "empty-script",
+            run("{script: {text: \"\"}}"),
+            "spec.run.script.text is \"\"; it must be 1 to 131072 characters long",
+            "spec.run.script.text",
+        ),
+        bad(
+            "script-with-crlf",
+            run("{script: {text: \"#!/bin/sh\\r\\necho\\r\\n\"}}"),
+            "spec.run.script.text is \"#!/bin/sh\\r\\n\"; it must have lines that end with LF alone, not CR LF",
+            "spec.run.script.text has lines that end with CR LF",
+        ),
+        bad(
+            "script-with-mark",
+            run("{script: {text: \"\\uFEFF#!/bin/sh\\n\"}}"),
+            "it must not begin with a byte-order mark",
+            "spec.run.script.text must not begin with a byte-order mark",
+        ),
+        bad(
+            "env-without-name",
+            run("{command: [a], env: [{value: x}]}"),
+            "spec.run.env[0].name must be there",
+            "spec.run.env[0].name: Required value",
+        ),
+        bad(
+            "env-name-empty",
+            run("{command: [a], env: [{name: \"\"}]}"),
+            "spec.run.env[0].name is \"\"",
+            "spec.run.env[0].name",
+        ),
+        bad(
+            "env-name-with-equals",
+            run("{command: [a], env: [{name: \"A=B\"}]}"),
+            "spec.run.env[0].name is \"A=B\"; it must be letters, digits",
+            "spec.run.env[0].name",
+        ),
+        bad(
+            "env-name-twice",
+            run("{command: [a], env: [{name: A}, {name: A}]}"),
+            "spec.run.env[1].name is \"A\"; it must not be there twice; spec.run.env[0] has it too",
+            "spec.run.env[1]: Duplicate value",
+        ),
+        bad(
+            "env-too-many",
+            run(&format!("{{command: [a], env: [{}]}}", variables.join(", "))),
+            "spec.run.env is \"257 items\"; it must be at most 256",
+            "spec.run.env: Too many",
+        ),
+        bad(
+            "env-too-long",
+            run(&format!(
+                "{{command: [a], env: [{{name: A, value: {}}}, {{name: B, value: {}}}]}}",
+                &half[..40_000],
+                &half[..40_000]
+            )),
+            "spec.run.env is \"80002 bytes\"; it must be at most 65536 bytes",
+            "spec.run.env must be at most 65536 bytes in all",
+        ),
+        bad(
+            "relative-directory",
+            run("{command: [a], workingDir: tmp}"),
+            "spec.run.workingDir is \"tmp\"",
+            "spec.run.workingDir",
+        ),
+        bad(
+            "user-of-spaces",
+            run("{command: [a], user: \"no body\"}"),
+            "spec.run.user is \"no body\"; it must be a name, or a number from 0 to 4294967294",
+            "spec.run.user",
+        ),
+        bad(
+            "user-minus-one",
+            run("{command: [a], user: \"4294967295\"}"),
+            "spec.run.user is \"4294967295\"; it must be a name, or a number from 0 to 4294967294",
+            "",
+        ),
+        bad(
+            "user-as-number",
+            run("{command: [a], user: 0}"),
+            "spec.run.user is 0; it must be a text",
+            "spec.run.user",
+        ),
+        bad("umask-as-number", run("{command: [a], umask: 022}"), "spec.run.umask is", "spec.run.umask"),
+        bad(
+            "umask-of-nines",
+            run("{command: [a], umask: \"099\"}"),
+            "spec.run.umask is \"099\"",
+            "spec.run.umask",
+        ),
+        bad(
+            "exit-code-256",
+            run("{command: [a], successExitCodes: [256]}"),
+            "spec.run.successExitCodes[0] is \"256\"; it must be 0 to 255",
+            "spec.run.successExitCodes[0]",
+        ),
+        bad(
+            "exit-code-negative",
+            run("{command: [a], successExitCodes: [-1]}"),
+            "spec.run.successExitCodes[0] is \"-1\"; it must be 0 to 255",
+            "spec.run.successExitCodes[0]",
+        ),
+        bad(
+            "exit-code-twice",
+            run("{command: [a], successExitCodes: [0, 0]}"),
+            "spec.run.successExitCodes[1] is \"0\"; it must not be there twice",
+            "spec.run.successExitCodes[1]: Duplicate value",
+        ),
+        bad(
+            "no-exit-codes",
+            run("{command: [a], successExitCodes: []}"),
+            "spec.run.successExitCodes is \"0 items\"; it must be 1 to 256",
+            "spec.run.successExitCodes",
+        ),
+        bad(
+            "bad-environment",
+            run("{command: [a], environment: host}"),
+            "spec.run.environment is \"host\"; it must be Host or Container",
+            "spec.run.environment: Unsupported value: \"host\"",
+        ),
+        bad(
+            "limit-of-letters",
+            run("{command: [a], output: {limit: 5M1}}"),
+            "spec.run.output.limit is \"5M1\"; it must be an amount of bytes, such as 64Mi or 1G",
+            "spec.run.output.limit",
+        ),
+        bad(
+            "limit-negative",
+            run("{command: [a], output: {limit: \"-5Mi\"}}"),
+            "spec.run.output.limit is \"-5Mi\"",
+            "spec.run.output.limit",
+        ),
+        bad(
+            "limit-of-exbibytes",
+            run("{command: [a], output: {limit: 10Ei}}"),
+            "spec.run.output.limit is \"10Ei\"",
+            "spec.run.output.limit",
+        ),
+        bad(
+            "limit-too-much",
+            run("{command: [a], output: {limit: 2Ti}}"),
+            "spec.run.output.limit is \"2Ti\"; it must be 0 to 1Ti",
+            "spec.run.output.limit must be 0 to 1Ti",
+        ),
+        bad(
+            "spool-too-little",
+            run("{command: [a], output: {spool: 1k}}"),
+            "spec.run.output.spool is \"1k\"; it must be 1Mi to 64Gi",
+            "spec.run.output.spool must be 1Mi to 64Gi",
+        ),
+        bad(
+            "block-too-long",
+            run("{command: [a], output: {maxBlock: 25h}}"),
+            "spec.run.output.maxBlock is \"25h\"; it must be 0s to 24h",
+            "spec.run.output.maxBlock must be 0s to 24h",
+        ),
+    ]
+}
+
+fn of_the_rest() -> Vec<Bad> {
+    vec![
+        bad(
+            "timeout-negative",
+            with("timeouts: {run: \"-5m\"}"),
+            "spec.timeouts.run is \"-5m\"; it must be a duration, such as 5m, 1h30m or 500ms",
+            "spec.timeouts.run",
+        ),
+        bad(
+            "timeout-of-words",
+            with("timeouts: {run: 5 minutes}"),
+            "spec.timeouts.run is \"5 minutes\"; it must be a duration",
+            "spec.timeouts.run",
+        ),
+        bad(
+            "timeout-as-number",
+            with("timeouts: {run: 5}"),
+            "spec.timeouts.run is 5; it must be a text",
+            "spec.timeouts.run",
+        ),
+        bad(
+            "timeout-without-unit",
+            with("timeouts: {start: \"50\"}"),
+            "spec.timeouts.start is \"50\"; it must be a duration",
+            "spec.timeouts.start",
+        ),
+        bad(
+            "timeout-empty",
+            with("timeouts: {grace: \"\"}"),
+            "spec.timeouts.grace is \"\"",
+            "spec.timeouts.grace",
+        ),
+        bad(
+            "run-of-nothing",
+            with("timeouts: {run: 0s}"),
+            "spec.timeouts.run is \"0s\"; it must be 1s to 8760h",
+            "spec.timeouts.run must be 1s to 8760h",
+        ),
+        bad(
+            "start-too-short",
+            with("timeouts: {start: 10ms}"),
+            "spec.timeouts.start is \"10ms\"; it must be 1s to 720h",
+            "spec.timeouts.start must be 1s to 720h",
+        ),
+        bad(
+            "unreachable-too-short",
+            with("timeouts: {unreachable: 5s}"),
+            "spec.timeouts.unreachable is \"5s\"; it must be 15s to 720h",
+            "spec.timeouts.unreachable must be 15s to 720h",
+        ),
+        bad(
+            "grace-too-long",
+            with("timeouts: {grace: 2h}"),
+            "spec.timeouts.grace is \"2h\"; it must be 0s to 1h",
+            "spec.timeouts.grace must be 0s to 1h",
+        ),
+        bad(
+            "percent-0",
+            with("rollout: {maxConcurrent: 0%}"),
+            "spec.rollout.maxConcurrent is \"0%\"; it must be a number from 1, or a percentage from 1% to 100%",
+            "spec.rollout.maxConcurrent",
+        ),
+        bad(
+            "percent-101",
+            with("rollout: {maxConcurrent: 101%}"),
+            "spec.rollout.maxConcurrent is \"101%\"",
+            "spec.rollout.maxConcurrent",
+        ),
+        bad(
+            "percent-of-halves",
+            with("rollout: {maxConcurrent: 1.5%}"),
+            "spec.rollout.maxConcurrent is \"1.5%\"",
+            "spec.rollout.maxConcurrent",
+        ),
+        bad(
+            "count-0",
+            with("rollout: {maxConcurrent: 0}"),
+            "spec.rollout.maxConcurrent is \"0\"; it must be 1 to 100000",
+            "spec.rollout.maxConcurrent",
+        ),
+        bad(
+            "count-negative",
+            with("rollout: {maxConcurrent: -1}"),
+            "spec.rollout.maxConcurrent is \"-1\"; it must be 1 to 100000",
+            "spec.rollout.maxConcurrent",
+        ),
+        bad(
+            "on-change-unknown",
+            with("onChange: Restart"),
+            "spec.onChange is \"Restart\"; it must be Finish or Cancel",
+            "spec.onChange: Unsupported value: \"Restart\"",
+        ),
+        bad(
+            "suspend-yes",
+            with("suspend: \"yes\""),
+            "spec.suspend is \"yes\"; it must be true or false",
+            "spec.suspend",
+        ),
+        bad(
+            "token-too-long",
+            with(&format!("rerunToken: {}", "x".repeat(129))),
+            "spec.rerunToken is",
+            "spec.rerunToken: Too long",
+        ),
+        bad(
+            "ttl-of-days",
+            with("ttlAfterFinished: 1d"),
+            "spec.ttlAfterFinished is \"1d\"; it must be a duration",
+            "spec.ttlAfterFinished",
+        ),
+        bad(
+            "ttl-of-eleven-years",
+            with("ttlAfterFinished: 96000h"),
+            "spec.ttlAfterFinished is \"96000h\"; it must be 0s to 87600h",
+            "spec.ttlAfterFinished must be 0s to 87600h",
+        ),
+        bad(
+            "field-of-tomorrow",
+            with("schedule: {cron: [\"0 3 * * *\"]}"),
+            "spec.schedule is no field",
+            "unknown field \"spec.schedule\"",
+        ),
+    ]
+}
+
+/// The Task as YAML.
+pub(crate) fn manifest(name: &str, spec: &str) -> String {
+    format!("apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+}

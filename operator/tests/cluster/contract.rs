@@ -1,0 +1,405 @@
+//! One contract for every cluster: the embedded one, and a real API server where there is one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use kube::runtime::watcher::Event;
+use sentinel_core::reconcile::{Finalizer, Level, Notice};
+use sentinel_core::targets::NodeFacts;
+use sentinel_operator::clock::Clock;
+use sentinel_operator::cluster::{Cluster, ClusterError, EmbeddedCluster};
+use sentinel_operator::resource::marks::{CANCEL, FINALIZER};
+use sentinel_operator::resource::status::{RunStatus, TaskStatus};
+use sentinel_operator::resource::{Task, manifest};
+use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
+
+use crate::kit::Piece;
+
+/// A cluster under the contract, and a namespace of this test's own in it.
+struct Subject<'a> {
+    cluster: &'a dyn Cluster,
+    namespace: &'a str,
+}
+
+impl Subject<'_> {
+    fn name(&self, name: &str) -> TaskRef {
+        TaskRef { namespace: self.namespace.to_owned(), name: name.to_owned() }
+    }
+
+    fn task(&self, name: &str, command: &str) -> Task {
+        let text = format!(
+            "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {{name: {name}, namespace: {}, labels: {{a: b}}}}\nspec: {{targets: {{all: true}}, run: {{command: [{command}]}}}}\n",
+            self.namespace
+        );
+        manifest::read(&text).unwrap().remove(0)
+    }
+
+    async fn made(&self, name: &str) -> Task {
+        self.cluster.create(self.task(name, "x")).await.unwrap()
+    }
+}
+
+/// Runs a part of the contract on every cluster.
+macro_rules! contract {
+    ($($test:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $test() {
+                let cluster = super::EmbeddedCluster::in_memory(super::Clock::system());
+                super::$test(super::Subject { cluster: &cluster, namespace: "here" }).await;
+            })+
+        }
+
+        mod embedded_on_disk {
+            $(#[tokio::test]
+            async fn $test() {
+                let directory = tempfile::tempdir().unwrap();
+                let cluster =
+                    super::EmbeddedCluster::in_directory(directory.path(), super::Clock::system()).unwrap();
+                super::$test(super::Subject { cluster: &cluster, namespace: "here" }).await;
+            })+
+        }
+
+        mod real {
+            $(#[tokio::test]
+            async fn $test() {
+                let Some(piece) = super::Piece::new("contract").await else { return };
+                super::$test(super::Subject { cluster: &piece.cluster, namespace: &piece.namespace }).await;
+                piece.close().await;
+            })+
+        }
+    };
+}
+
+contract!(
+    a_new_task_has_an_identity_and_says_that_nobody_has_seen_it,
+    a_name_is_taken_once,
+    a_bad_task_is_refused_naming_the_field,
+    a_name_can_be_left_to_the_cluster,
+    an_applied_spec_is_a_new_generation_and_the_same_one_is_nothing,
+    a_status_or_an_annotation_is_no_new_generation,
+    a_write_about_a_task_that_has_changed_since_is_a_conflict,
+    a_status_that_says_the_same_changes_nothing,
+    a_status_changes_nothing_but_the_status,
+    a_held_task_stays_until_it_is_released,
+    a_task_that_is_not_held_goes_at_once,
+    nothing_can_be_held_that_is_going,
+    a_short_target_list_needs_no_slices,
+    a_long_target_list_comes_back_as_it_was_and_again,
+    a_target_list_with_a_part_missing_is_said_to_be_damaged,
+    old_target_lists_go_and_the_current_one_stays,
+    who_watches_sees_everything_and_then_every_change,
+    what_is_not_there_is_gone,
+    tasks_are_listed_by_namespace_and_name,
+    an_event_can_be_published,
+);
+
+async fn a_new_task_has_an_identity_and_says_that_nobody_has_seen_it(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    assert_eq!(task.metadata.generation, Some(1));
+    assert!(task.metadata.uid.as_ref().is_some_and(|uid| uid.len() > 10));
+    assert!(task.metadata.creation_timestamp.is_some() && task.metadata.resource_version.is_some());
+    assert_eq!(task.status.as_ref().map(|status| status.observed_generation), Some(-1));
+    assert_eq!(task.spec.run.working_dir, "/");
+    assert_eq!(
+        subject.cluster.get(subject.name("t")).await.unwrap().unwrap().metadata.uid,
+        task.metadata.uid
+    );
+}
+
+async fn a_name_is_taken_once(subject: Subject<'_>) {
+    subject.made("t").await;
+    let again = subject.cluster.create(subject.task("t", "other")).await;
+    assert!(matches!(again, Err(ClusterError::Exists { .. })), "{again:?}");
+}
+
+async fn a_bad_task_is_refused_naming_the_field(subject: Subject<'_>) {
+    let mut task = subject.task("t", "x");
+    task.spec.run.command = Some(vec![String::new()]);
+    let refused = subject.cluster.create(task).await;
+    let Err(ClusterError::Refused { code: 422, message, .. }) = refused else { panic!("{refused:?}") };
+    assert!(message.contains("spec.run.command"), "{message}");
+    assert_eq!(subject.cluster.get(subject.name("t")).await.unwrap(), None);
+}
+
+async fn a_name_can_be_left_to_the_cluster(subject: Subject<'_>) {
+    let mut task = subject.task("t", "x");
+    task.metadata.name = None;
+    task.metadata.generate_name = Some("run-".into());
+    let first = subject.cluster.create(task.clone()).await.unwrap().metadata.name.unwrap();
+    let second = subject.cluster.create(task).await.unwrap().metadata.name.unwrap();
+    assert!(first.starts_with("run-") && second.starts_with("run-") && first != second);
+}
+
+async fn an_applied_spec_is_a_new_generation_and_the_same_one_is_nothing(subject: Subject<'_>) {
+    let first = subject.cluster.apply(subject.task("t", "x")).await.unwrap();
+    assert_eq!(first.metadata.generation, Some(1));
+    let same = subject.cluster.apply(subject.task("t", "x")).await.unwrap();
+    assert_eq!((same.metadata.generation, &same.spec), (Some(1), &first.spec));
+    let other = subject.cluster.apply(subject.task("t", "other")).await.unwrap();
+    assert_eq!((other.metadata.generation, &other.metadata.uid), (Some(2), &first.metadata.uid));
+    assert_eq!(other.spec.run.command.as_deref(), Some(&["other".to_owned()][..]));
+}
+
+async fn a_status_or_an_annotation_is_no_new_generation(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let status =
+        TaskStatus { observed_generation: 1, phase: Some("Pending".into()), ..TaskStatus::default() };
+    let written = subject.cluster.write_status(&task, status.clone()).await.unwrap();
+    assert_eq!((written.metadata.generation, written.status), (Some(1), Some(status)));
+    let annotated = subject.cluster.annotate(subject.name("t"), CANCEL, Some("1".into())).await.unwrap();
+    assert_eq!(annotated.metadata.generation, Some(1));
+    assert_eq!(annotated.metadata.annotations.unwrap()[CANCEL], "1");
+    let cleared = subject.cluster.annotate(subject.name("t"), CANCEL, None).await.unwrap();
+    assert!(cleared.metadata.annotations.is_none_or(|annotations| !annotations.contains_key(CANCEL)));
+}
+
+async fn a_write_about_a_task_that_has_changed_since_is_a_conflict(subject: Subject<'_>) {
+    let seen = subject.made("t").await;
+    subject.cluster.annotate(subject.name("t"), CANCEL, Some("1".into())).await.unwrap();
+    let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
+    let written = subject.cluster.write_status(&seen, status).await;
+    assert!(matches!(written, Err(ClusterError::Conflict { .. })), "{written:?}");
+    let held = subject.cluster.set_finalizer(&seen, Finalizer::Present).await;
+    assert!(matches!(held, Err(ClusterError::Conflict { .. })), "{held:?}");
+    let now = subject.cluster.get(subject.name("t")).await.unwrap().unwrap();
+    assert_eq!(now.status.unwrap().observed_generation, -1, "nothing was written");
+}
+
+async fn a_status_that_says_the_same_changes_nothing(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
+    let first = subject.cluster.write_status(&task, status.clone()).await.unwrap();
+    let second = subject.cluster.write_status(&first, status).await.unwrap();
+    assert_eq!(first.metadata.resource_version, second.metadata.resource_version);
+}
+
+async fn a_status_changes_nothing_but_the_status(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let mut seen = task.clone();
+    seen.metadata.annotations = Some(BTreeMap::from([("example.com/only".into(), "in our copy".into())]));
+    seen.spec.run.command = Some(vec!["another".into()]);
+    let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
+    let written = subject.cluster.write_status(&seen, status).await.unwrap();
+    assert_eq!((written.metadata.annotations, written.spec), (task.metadata.annotations, task.spec));
+}
+
+async fn a_held_task_stays_until_it_is_released(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let held = subject.cluster.set_finalizer(&task, Finalizer::Present).await.unwrap();
+    assert_eq!(held.metadata.finalizers.as_deref(), Some(&[FINALIZER.to_owned()][..]));
+    subject.cluster.delete(subject.name("t")).await.unwrap();
+    subject.cluster.delete(subject.name("t")).await.unwrap();
+    let going = subject.cluster.get(subject.name("t")).await.unwrap().unwrap();
+    assert!(going.metadata.deletion_timestamp.is_some());
+    assert_eq!(going.metadata.generation, Some(2));
+    subject.cluster.set_finalizer(&going, Finalizer::Absent).await.unwrap();
+    assert_eq!(subject.cluster.get(subject.name("t")).await.unwrap(), None);
+}
+
+async fn a_task_that_is_not_held_goes_at_once(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    subject.cluster.delete(subject.name("t")).await.unwrap();
+    assert_eq!(subject.cluster.get(subject.name("t")).await.unwrap(), None);
+    let again = subject.made("t").await;
+    assert_ne!(again.metadata.uid, task.metadata.uid);
+}
+
+async fn nothing_can_be_held_that_is_going(subject: Subject<'_>) {
+    let mut task = subject.task("t", "x");
+    task.metadata.finalizers = Some(vec!["example.com/other".into()]);
+    subject.cluster.create(task).await.unwrap();
+    subject.cluster.delete(subject.name("t")).await.unwrap();
+    let going = subject.cluster.get(subject.name("t")).await.unwrap().unwrap();
+    let held = subject.cluster.set_finalizer(&going, Finalizer::Present).await;
+    assert!(matches!(held, Err(ClusterError::Refused { .. })), "{held:?}");
+}
+
+fn names(count: usize) -> Vec<NodeName> {
+    (0..count).map(|n| NodeName::new(format!("node-{n:06}")).unwrap()).collect()
+}
+
+/// The Task with a status that names the frozen list of this many.
+async fn frozen(subject: &Subject<'_>, task: &Task, run: u32, count: usize) -> Task {
+    let frozen = subject.cluster.freeze_targets(task, RunNumber(run), &names(count)).await.unwrap();
+    let run = RunStatus {
+        number: i64::from(run),
+        target_count: i64::try_from(count).unwrap(),
+        targets: frozen.targets.iter().map(ToString::to_string).collect(),
+        target_slices: i64::from(frozen.slices),
+        targets_digest: frozen.digest,
+        ..RunStatus::default()
+    };
+    subject.cluster.write_status(task, TaskStatus { run: Some(run), ..TaskStatus::default() }).await.unwrap()
+}
+
+async fn a_short_target_list_needs_no_slices(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    assert!(subject.cluster.frozen_targets(&task).await.unwrap().is_empty(), "no run has no targets");
+    let task = frozen(&subject, &task, 1, 100).await;
+    let run = task.status.as_ref().unwrap().run.as_ref().unwrap();
+    assert_eq!((run.targets.len(), run.target_slices), (100, 0));
+    assert_eq!(subject.cluster.frozen_targets(&task).await.unwrap(), names(100));
+}
+
+async fn a_long_target_list_comes_back_as_it_was_and_again(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let once = subject.cluster.freeze_targets(&task, RunNumber(1), &names(2001)).await.unwrap();
+    let twice = subject.cluster.freeze_targets(&task, RunNumber(1), &names(2001)).await.unwrap();
+    assert_eq!(once, twice, "freezing again after a crash is harmless");
+    // An operator that died here, and one that then saw another Node.
+    let other = subject.cluster.freeze_targets(&task, RunNumber(1), &names(2002)).await.unwrap();
+    assert_ne!(once.digest, other.digest);
+    let task = frozen(&subject, &task, 1, 2001).await;
+    assert_eq!(subject.cluster.frozen_targets(&task).await.unwrap(), names(2001));
+    assert!(serde_json::to_vec(&task).unwrap().len() < 32 << 10);
+}
+
+async fn a_target_list_with_a_part_missing_is_said_to_be_damaged(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let mut task = frozen(&subject, &task, 1, 1500).await;
+    task.status.as_mut().unwrap().run.as_mut().unwrap().targets_digest = "0123456789abcdef".into();
+    let damaged = subject.cluster.frozen_targets(&task).await;
+    let Err(ClusterError::TargetsDamaged { wrong, .. }) = damaged else { panic!("{damaged:?}") };
+    assert!(wrong.contains("is missing"), "{wrong}");
+}
+
+async fn old_target_lists_go_and_the_current_one_stays(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let old = frozen(&subject, &task, 1, 1200).await;
+    let new = frozen(&subject, &old, 2, 1300).await;
+    subject.cluster.thaw_targets(&new).await.unwrap();
+    assert_eq!(subject.cluster.frozen_targets(&new).await.unwrap().len(), 1300);
+    let gone = subject.cluster.frozen_targets(&old).await;
+    assert!(matches!(gone, Err(ClusterError::TargetsDamaged { .. })), "{gone:?}");
+}
+
+async fn who_watches_sees_everything_and_then_every_change(subject: Subject<'_>) {
+    subject.made("before").await;
+    // Told of this namespace alone: a real cluster has others.
+    let mut stream = subject.cluster.watch_tasks();
+    let within = Duration::from_secs(20);
+    let mut story: Vec<String> = Vec::new();
+    let mut word;
+    let ours = subject.namespace.to_owned();
+    while story.last().is_none_or(|word| word != "InitDone") {
+        (stream, word) = tokio::time::timeout(within, told(stream, &ours)).await.unwrap();
+        story.push(word);
+    }
+    let after = subject.made("after").await;
+    (stream, word) = tokio::time::timeout(within, told(stream, &ours)).await.unwrap();
+    story.push(word);
+    let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
+    subject.cluster.write_status(&after, status).await.unwrap();
+    (stream, word) = tokio::time::timeout(within, told(stream, &ours)).await.unwrap();
+    story.push(word);
+    subject.cluster.delete(subject.name("after")).await.unwrap();
+    (_, word) = tokio::time::timeout(within, told(stream, &ours)).await.unwrap();
+    story.push(word);
+    assert_eq!(story, ["Init", "InitApply before", "InitDone", "Apply after", "Apply after", "Delete after"]);
+}
+
+type Tasks = futures_util::stream::BoxStream<'static, Event<Task>>;
+
+/// The next event that is about this namespace, in words.
+async fn told(mut stream: Tasks, namespace: &str) -> (Tasks, String) {
+    loop {
+        let (word, task) = match stream.next().await.expect("a watch never ends") {
+            Event::Init => return (stream, "Init".to_owned()),
+            Event::InitDone => return (stream, "InitDone".to_owned()),
+            Event::InitApply(task) => ("InitApply", task),
+            Event::Apply(task) => ("Apply", task),
+            Event::Delete(task) => ("Delete", task),
+        };
+        if task.metadata.namespace.as_deref() == Some(namespace) {
+            return (stream, format!("{word} {}", task.metadata.name.unwrap()));
+        }
+    }
+}
+
+async fn what_is_not_there_is_gone(subject: Subject<'_>) {
+    assert_eq!(subject.cluster.get(subject.name("none")).await.unwrap(), None);
+    let deleted = subject.cluster.delete(subject.name("none")).await;
+    assert!(matches!(deleted, Err(ClusterError::Gone { .. })), "{deleted:?}");
+    let annotated = subject.cluster.annotate(subject.name("none"), CANCEL, Some("1".into())).await;
+    assert!(matches!(annotated, Err(ClusterError::Gone { .. })), "{annotated:?}");
+    let task = subject.made("t").await;
+    subject.cluster.delete(subject.name("t")).await.unwrap();
+    let written = subject.cluster.write_status(&task, TaskStatus::default()).await;
+    assert!(matches!(written, Err(ClusterError::Gone { .. })), "{written:?}");
+}
+
+async fn tasks_are_listed_by_namespace_and_name(subject: Subject<'_>) {
+    for name in ["c", "a", "b"] {
+        subject.made(name).await;
+    }
+    let listed = subject.cluster.list(Some(subject.namespace.to_owned())).await.unwrap();
+    let names: Vec<&str> = listed.iter().filter_map(|task| task.metadata.name.as_deref()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert!(subject.cluster.list(None).await.unwrap().len() >= 3);
+}
+
+async fn an_event_can_be_published(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let notice = Notice { reason: "RunStarted", note: "run 1 begins".repeat(200), level: Level::Normal };
+    subject.cluster.publish(&task, &notice).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_embedded_cluster_comes_back_from_its_directory_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || EmbeddedCluster::in_directory(directory.path(), Clock::system()).unwrap();
+    let cluster = open();
+    let subject = Subject { cluster: &cluster, namespace: "here" };
+    let task = subject.made("t").await;
+    let task = frozen(&subject, &task, 1, 1500).await;
+    subject.made("u").await;
+    let cluster = open();
+    let subject = Subject { cluster: &cluster, namespace: "here" };
+    assert_eq!(subject.cluster.get(subject.name("t")).await.unwrap().as_ref(), Some(&task));
+    assert_eq!(subject.cluster.frozen_targets(&task).await.unwrap(), names(1500));
+    subject.cluster.delete(subject.name("t")).await.unwrap();
+    assert_eq!(open().list_names(), ["u"]);
+    assert_eq!(std::fs::read_dir(directory.path().join("targetslices")).unwrap().count(), 0);
+}
+
+trait ListNames {
+    fn list_names(&self) -> Vec<String>;
+}
+
+impl ListNames for EmbeddedCluster {
+    fn list_names(&self) -> Vec<String> {
+        use futures_util::FutureExt;
+        use sentinel_operator::cluster::TaskStore;
+        let tasks = self.list(None).now_or_never().unwrap().unwrap();
+        tasks.into_iter().filter_map(|task| task.metadata.name).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_task_stops_the_start_and_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("tasks")).unwrap();
+    std::fs::write(directory.path().join("tasks/x.json"), "{").unwrap();
+    let error = EmbeddedCluster::in_directory(directory.path(), Clock::system()).unwrap_err();
+    assert!(error.to_string().contains("x.json"), "{error}");
+}
+
+#[tokio::test]
+async fn nodes_of_the_embedded_cluster_are_told_whole() {
+    let cluster = EmbeddedCluster::in_memory(Clock::system());
+    let mut stream = cluster.watch_nodes();
+    let node = |name: &str| (NodeName::new(name).unwrap(), NodeFacts::default());
+    cluster.set_nodes(BTreeMap::from([node("a"), node("b")]));
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        seen.push(match stream.next().await.unwrap() {
+            Event::InitApply((name, _)) => name.to_string(),
+            Event::Init => "Init".into(),
+            Event::InitDone => "InitDone".into(),
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(seen, ["Init", "a", "b", "InitDone"]);
+}

@@ -1,0 +1,16 @@
+//! Tasks and where they live: what is refused, the contract of both clusters, and our definitions on a real API server.
+//! The real one is tested where `SENTINEL_PARTS` says where it is (`tests/parts/with-parts`), and always in CI.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "it is a test"
+)]
+
+mod api_server;
+mod bad_input;
+mod contract;
+mod kit;
+mod scripted;
+mod validation;

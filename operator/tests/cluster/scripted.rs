@@ -1,0 +1,259 @@
+//! What the client does when an API server does what a good one seldom does. The server is a script; time is paused.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Ready;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use http::{Method, Request, Response};
+use kube::client::Body;
+use kube::runtime::watcher::Event;
+use sentinel_operator::cluster::{Cluster, ClusterError, KubeCluster, TaskKeeper, TaskStore};
+use sentinel_operator::resource::marks::UNREADABLE;
+use sentinel_operator::resource::status::TaskStatus;
+use sentinel_operator::resource::{Task, manifest, recorded, validate};
+use sentinel_protocol::ids::TaskRef;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// One answer: a status code and a body, for a request that is a list, a watch or anything else.
+#[derive(Debug, Clone)]
+struct Line {
+    code: u16,
+    body: String,
+}
+
+/// An API server that plays its lines in order, the last one again and again, and remembers what it was asked.
+#[derive(Clone)]
+struct Script {
+    lists: Arc<Mutex<VecDeque<Line>>>,
+    watches: Arc<Mutex<VecDeque<Line>>>,
+    others: Arc<Mutex<VecDeque<Line>>>,
+    asked: Arc<Mutex<Vec<(Instant, String)>>>,
+}
+
+impl Script {
+    fn new(lists: Vec<Line>, watches: Vec<Line>, others: Vec<Line>) -> Self {
+        let lines = |lines: Vec<Line>| Arc::new(Mutex::new(lines.into()));
+        Self { lists: lines(lists), watches: lines(watches), others: lines(others), asked: Arc::default() }
+    }
+
+    fn cluster(&self) -> KubeCluster {
+        KubeCluster::with_client(kube::Client::new(self.clone(), "default"), None)
+    }
+
+    /// When it was asked for this.
+    fn asked(&self, what: &str) -> Vec<Instant> {
+        self.asked.lock().unwrap().iter().filter(|(_, asked)| asked == what).map(|(at, _)| *at).collect()
+    }
+}
+
+impl tower_service::Service<Request<Body>> for Script {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let query = request.uri().query().unwrap_or_default();
+        let (what, lines) = if query.contains("watch=true") {
+            ("watch", &self.watches)
+        } else if request.method() == Method::GET && request.uri().path().ends_with("/tasks") {
+            ("list", &self.lists)
+        } else {
+            (request.method().as_str(), &self.others)
+        };
+        self.asked.lock().unwrap().push((Instant::now(), what.to_owned()));
+        let mut lines = lines.lock().unwrap();
+        let line = if lines.len() > 1 { lines.pop_front() } else { lines.front().cloned() };
+        let line = line.unwrap_or_else(|| panic!("nobody wrote what to say to a {what}"));
+        std::future::ready(Ok(Response::builder()
+            .status(line.code)
+            .body(Body::from(line.body.into_bytes()))
+            .unwrap()))
+    }
+}
+
+fn say(body: &Value) -> Line {
+    Line { code: 200, body: body.to_string() }
+}
+
+fn fail(code: u16, reason: &str) -> Line {
+    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "as the script says",
+        "reason": reason, "code": code});
+    Line { code, body: body.to_string() }
+}
+
+fn object(name: &str, command: &Value) -> Value {
+    json!({"apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task",
+        "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "resourceVersion": "5", "generation": 3},
+        "spec": {"targets": {"all": true}, "run": {"command": command}},
+        "status": {"observedGeneration": 2, "run": {"number": 4, "specHash": "a".repeat(64), "startedAt": "2026-11-24T03:00:00.000000Z"}}})
+}
+
+fn list(items: &[Value]) -> Line {
+    say(
+        &json!({"apiVersion": "sentinelnode.dev/v1alpha1", "kind": "TaskList", "metadata": {"resourceVersion": "10"}, "items": items}),
+    )
+}
+
+fn events(events: &[Value]) -> Line {
+    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    Line { code: 200, body: lines.join("\n") + "\n" }
+}
+
+fn gone_event() -> Value {
+    json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "message": "too old resource version", "reason": "Expired", "code": 410}})
+}
+
+/// What the first events were, in words, and the Tasks in them.
+async fn story(cluster: &KubeCluster, events: usize) -> (Vec<String>, Vec<Task>) {
+    let mut stream = cluster.watch_tasks();
+    let (mut words, mut tasks) = (Vec::new(), Vec::new());
+    for _ in 0..events {
+        let event = tokio::time::timeout(Duration::from_mins(10), stream.next()).await.unwrap().unwrap();
+        let (word, task) = match event {
+            Event::Init => ("Init", None),
+            Event::InitDone => ("InitDone", None),
+            Event::InitApply(task) => ("InitApply", Some(task)),
+            Event::Apply(task) => ("Apply", Some(task)),
+            Event::Delete(task) => ("Delete", Some(task)),
+        };
+        let name = task.as_ref().and_then(|task| task.metadata.name.clone()).unwrap_or_default();
+        words.push(format!("{word} {name}").trim_end().to_owned());
+        tasks.extend(task);
+    }
+    (words, tasks)
+}
+
+fn apart(times: &[Instant]) -> Vec<f64> {
+    times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_answered_with_gone_lists_anew_and_not_too_often() {
+    let script = Script::new(vec![list(&[])], vec![fail(410, "Expired")], vec![]);
+    story(&script.cluster(), 8).await;
+    let lists = script.asked("list");
+    assert_eq!(lists.len(), 4);
+    assert!(apart(&lists).iter().all(|seconds| (5.0..6.1).contains(seconds)), "{:?}", apart(&lists));
+    assert!(script.asked("watch").len() <= 4, "each list is followed by one watch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gone_inside_of_a_watch_lists_anew_and_not_too_often() {
+    let script = Script::new(vec![list(&[])], vec![events(&[gone_event()])], vec![]);
+    story(&script.cluster(), 8).await;
+    let lists = script.asked("list");
+    assert!(apart(&lists).iter().all(|seconds| (5.0..6.1).contains(seconds)), "{:?}", apart(&lists));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_goes_on_without_a_list() {
+    let added = json!({"type": "ADDED", "object": object("a", &json!(["x"]))});
+    let ends = vec![events(&[]), events(&[]), events(&[added])];
+    let script = Script::new(vec![list(&[])], ends, vec![]);
+    let (words, _) = story(&script.cluster(), 3).await;
+    assert_eq!(words, ["Init", "InitDone", "Apply a"]);
+    assert_eq!(script.asked("list").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_fails_again_and_again_lists_anew() {
+    let script = Script::new(vec![list(&[])], vec![fail(500, "InternalError")], vec![]);
+    story(&script.cluster(), 4).await;
+    assert_eq!(script.asked("watch").len(), 3);
+    assert_eq!(script.asked("list").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_fails_is_tried_again_later_and_later() {
+    let script = Script::new(vec![fail(503, "ServiceUnavailable"); 6], vec![], vec![]);
+    let cluster = script.cluster();
+    let mut stream = cluster.watch_tasks();
+    let waited = tokio::time::timeout(Duration::from_mins(1), stream.next()).await;
+    assert!(waited.is_err(), "nothing can be told yet");
+    let lists = script.asked("list");
+    assert!((5..=12).contains(&lists.len()), "{} lists in a minute", lists.len());
+    assert!(cluster.health()[0].failures() >= 5);
+    assert_eq!(cluster.health()[0].silence(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_cannot_be_read_hides_no_other_and_stays_in_sight() {
+    let poison = object("poison", &json!({"from": "the future"}));
+    let script = Script::new(vec![list(&[poison, object("good", &json!(["x"]))])], vec![events(&[])], vec![]);
+    let (words, tasks) = story(&script.cluster(), 4).await;
+    assert_eq!(words, ["Init", "InitApply poison", "InitApply good", "InitDone"]);
+    let poison = &tasks[0];
+    assert!(poison.metadata.annotations.as_ref().unwrap()[UNREADABLE].contains("invalid type"));
+    let problems = validate::validate(poison).unwrap_err();
+    assert!(
+        problems[0].to_string().starts_with("spec must be one that this operator can read"),
+        "{problems:?}"
+    );
+    assert_eq!(
+        recorded::read(poison).unwrap().run.unwrap().number.0,
+        4,
+        "what is known of its Run is not lost"
+    );
+    assert!(validate::validate(&tasks[1]).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_cannot_be_read_is_never_taken_for_an_empty_one() {
+    let mut strange = object("strange", &json!(["x"]));
+    strange["status"]["run"]["number"] = json!("four");
+    let script = Script::new(vec![list(&[strange])], vec![events(&[])], vec![]);
+    let (_, tasks) = story(&script.cluster(), 3).await;
+    let error = recorded::read(&tasks[0]).unwrap_err().to_string();
+    assert!(error.starts_with("status must be one that this operator can read"), "{error}");
+}
+
+fn task() -> Task {
+    let text = "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {name: t, namespace: ns}\nspec: {targets: {all: true}, run: {command: [x]}}\n";
+    manifest::read(text).unwrap().remove(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_is_not_repeated_when_the_server_may_have_acted_on_it() {
+    let script = Script::new(vec![], vec![], vec![fail(503, "ServiceUnavailable")]);
+    let made = script.cluster().create(task()).await;
+    assert!(matches!(made, Err(ClusterError::Unavailable { .. })), "{made:?}");
+    assert_eq!(script.asked("POST").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_is_repeated_when_the_server_was_too_busy_to_look_at_it() {
+    let busy = fail(429, "TooManyRequests");
+    let script = Script::new(vec![], vec![], vec![busy.clone(), busy, say(&object("t", &json!(["x"])))]);
+    script.cluster().create(task()).await.unwrap();
+    assert_eq!(script.asked("POST").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_harmless_is_repeated_for_ten_seconds_and_no_longer() {
+    let script = Script::new(vec![], vec![], vec![fail(503, "ServiceUnavailable")]);
+    let began = Instant::now();
+    let read = script.cluster().get(TaskRef { namespace: "ns".into(), name: "t".into() }).await;
+    assert!(matches!(read, Err(ClusterError::Unavailable { .. })), "{read:?}");
+    assert!((7.0..10.1).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
+    assert!((5..20).contains(&script.asked("GET").len()), "{} times", script.asked("GET").len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_told_and_not_repeated() {
+    let script = Script::new(vec![], vec![], vec![fail(409, "Conflict")]);
+    let mut seen = task();
+    seen.metadata.resource_version = Some("5".into());
+    let written = script.cluster().write_status(&seen, TaskStatus::default()).await;
+    assert!(matches!(written, Err(ClusterError::Conflict { .. })), "{written:?}");
+    assert_eq!(script.asked("PUT").len(), 1, "a conflict is not repeated but looked at");
+}
