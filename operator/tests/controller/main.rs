@@ -391,3 +391,26 @@ async fn the_same_name_made_again_is_another_task() {
     assert_eq!(second.attempt.run.0, 1);
     assert_ne!(first, second.attempt.task);
 }
+
+/// Also a guard against work that grows with the square of the targets: it takes a second or two.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_targets_start_report_and_end() {
+    let names: Vec<String> = (0..10_000).map(|n| format!("node-{n:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let stage = Stage::with_nodes(&names);
+    let began = std::time::Instant::now();
+    stage.apply("t", HELLO).await;
+    stage.starts(10_000).await;
+    eprintln!("10,000 started in {:?}", began.elapsed());
+    let attempts = stage.attempts("t");
+    for (index, (attempt, spec_hash)) in attempts.into_iter().enumerate() {
+        stage.report_of(attempt, spec_hash, if index == 7 { failed(1) } else { succeeded() });
+    }
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    eprintln!("10,000 ended in {:?}", began.elapsed());
+    let status = task.status.as_ref().unwrap();
+    assert_eq!(status.run.as_ref().unwrap().progress, "10000/10000");
+    assert_eq!((status.nodes.len(), status.nodes[0].node.as_str()), (100, "node-00007"));
+    assert!(serde_json::to_vec(&task).unwrap().len() < 256 << 10);
+    assert!(began.elapsed() < Duration::from_mins(1));
+}
