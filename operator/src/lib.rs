@@ -18,5 +18,4 @@ pub mod metrics;
 pub mod telemetry;
 pub mod config;
 pub mod http;
-pub mod leader;
 pub mod run;

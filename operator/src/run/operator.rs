@@ -16,7 +16,9 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
 use crate::config::TlsFiles;
 use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Wake};
-use crate::gateway::{Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays};
+use crate::gateway::{
+    Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays,
+};
 use crate::health::{Condition, Health};
 use crate::history::History;
 use crate::history::archive::{Archiver, ArchiverOptions};

@@ -491,7 +491,8 @@ impl Operator {
             moments: moments.clone(),
             epoch: Epoch(1),
         };
-        let caches = Caches { tasks_writer, tasks, nodes_writer };
+        let (bell, _) = tokio::sync::watch::channel(0);
+        let caches = Caches { tasks_writer, tasks, nodes_writer, bell };
         let (counters, stop) = (Arc::new(Counters::default()), CancellationToken::new());
         let work = vec![
             tokio::spawn(archive.run()),
