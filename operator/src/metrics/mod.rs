@@ -5,7 +5,7 @@
 //! names its labels then and there, so no value that came from outside can become one.
 //!
 //! Whoever does something counts it himself, in a [`Counter`], [`Gauge`] or [`Histogram`] out of the [`Registry`]; what
-//! keeps its own numbers (archive, Presence, agents) is asked for them at each scrape, by [`sources`].
+//! keeps its own numbers is asked for them at each scrape ([`Registry::computed`]).
 
 mod registry;
 pub mod sources;

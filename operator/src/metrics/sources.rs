@@ -1,78 +1,10 @@
-//! Numbers that others keep, asked for at each scrape.
+//! Reachable agents, asked for at each scrape, and answers of listeners by their class.
 
 use std::time::Duration;
 
 use super::registry::{Counter, Kind, Registry};
 use crate::controller::Moments;
 use crate::gateway;
-use crate::history::archive::{Archiver, ArchiverStatus};
-use crate::presence::mirror::{MirrorStatus, PresenceMirror};
-
-/// How the archive keeps up.
-pub fn archive(metrics: &Registry, archiver: &Archiver) {
-    type Value = fn(&ArchiverStatus) -> f64;
-    let add = |kind, name, help, value: Value| {
-        let archiver = archiver.clone();
-        metrics.computed(kind, name, help, &[], move || value(&archiver.status()));
-    };
-    add(Kind::Gauge, "sentinel_archive_up", "1 while writes to History succeed.", |s| {
-        f64::from(u8::from(s.is_up))
-    });
-    add(Kind::Gauge, "sentinel_archive_lag_seconds", "How long the oldest thing waits for History.", |s| {
-        s.lag.as_secs_f64()
-    });
-    add(Kind::Gauge, "sentinel_archive_queued_records", "Records that wait for History.", |s| {
-        s.queued_entries as f64
-    });
-    add(Kind::Gauge, "sentinel_archive_queued_bytes", "Bytes of output that wait for History.", |s| {
-        s.queued_bytes as f64
-    });
-    add(Kind::Counter, "sentinel_archive_stored_records_total", "Records stored.", |s| {
-        s.stored_entries as f64
-    });
-    add(Kind::Counter, "sentinel_archive_stored_bytes_total", "Bytes of output stored.", |s| {
-        s.stored_bytes as f64
-    });
-    add(Kind::Counter, "sentinel_archive_packed_bytes_total", "The same after compression.", |s| {
-        s.stored_packed_bytes as f64
-    });
-    add(
-        Kind::Counter,
-        "sentinel_archive_refused_records_total",
-        "Records refused because too many waited.",
-        |s| s.refused_entries as f64,
-    );
-    add(
-        Kind::Counter,
-        "sentinel_archive_refused_output_total",
-        "Output refused because too much waited.",
-        |s| s.refused_output as f64,
-    );
-    add(Kind::Counter, "sentinel_archive_rejected_total", "Things that History will never take.", |s| {
-        s.rejected as f64
-    });
-    add(Kind::Counter, "sentinel_archive_failures_total", "Writes that failed and are tried again.", |s| {
-        s.failures as f64
-    });
-}
-
-/// How the mirror of Presence does.
-pub fn presence(metrics: &Registry, mirror: &PresenceMirror) {
-    type Value = fn(&MirrorStatus) -> f64;
-    let add = |kind, name, help, value: Value| {
-        let mirror = mirror.clone();
-        metrics.computed(kind, name, help, &[], move || value(&mirror.status()));
-    };
-    add(Kind::Gauge, "sentinel_presence_up", "1 while writes to the Presence store succeed.", |s| {
-        f64::from(u8::from(s.is_up))
-    });
-    add(Kind::Gauge, "sentinel_presence_queued", "Nodes whose word waits.", |s| s.queued as f64);
-    add(Kind::Counter, "sentinel_presence_renewed_total", "Records written.", |s| s.renewed as f64);
-    add(Kind::Counter, "sentinel_presence_dropped_total", "Records that were never written.", |s| {
-        s.dropped as f64
-    });
-    add(Kind::Counter, "sentinel_presence_failures_total", "Flushes that failed.", |s| s.failed as f64);
-}
 
 /// How many agents can be reached: heard of within `dead_after`, over a Session that stands.
 pub fn agents(metrics: &Registry, registry: &gateway::Registry, moments: &Moments, dead_after: Duration) {
