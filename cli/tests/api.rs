@@ -48,7 +48,11 @@ fn bad_requests_are_refused_with_what_is_allowed() {
 
     let post = |head: &str, body: &[u8]| dev.request(&format!("POST /api/v1/tasks\n{head}"), body);
     post("", &body("a", &["true"])).refused(415, "UnsupportedMediaType", &["application/json"]);
-    post("content-type: text/plain", &body("a", &["true"])).refused(415, "UnsupportedMediaType", &["text/plain"]);
+    post("content-type: text/plain", &body("a", &["true"])).refused(
+        415,
+        "UnsupportedMediaType",
+        &["text/plain"],
+    );
     post(JSON, b"").refused(400, "InvalidJson", &["empty"]);
     post(JSON, b"{\"a\": }").refused(400, "InvalidJson", &["column 7"]);
     post(JSON, &b"[".repeat(100_000)).refused(400, "InvalidJson", &[]);
@@ -82,7 +86,11 @@ fn task_without(fields: &[&str], more: &[(&str, Value)]) -> Vec<u8> {
 fn a_page_of_another_site_gets_nothing() {
     let dev = Dev::start(&[]);
     for host in ["evil.test", "127.0.0.1.evil.test", "10.0.0.1"] {
-        dev.request(&format!("GET /api/v1/tasks\nhost: {host}"), b"").refused(421, "ForeignHost", &["localhost"]);
+        dev.request(&format!("GET /api/v1/tasks\nhost: {host}"), b"").refused(
+            421,
+            "ForeignHost",
+            &["localhost"],
+        );
     }
     for origin in ["http://evil.test", "null"] {
         let head = format!("POST /api/v1/tasks\norigin: {origin}\n{JSON}");
@@ -147,11 +155,14 @@ fn lists_come_in_pages_without_gap_or_repeat() {
         assert_eq!(made.status, 201, "{}", made.text());
         dev.run(&["wait", &name, "--timeout", "60s"]).ended(0);
     }
-    for (path, key) in [("/api/v1/tasks", "/metadata/name"), ("/api/v1/executions", "/task"), ("/api/v1/runs", "/task")] {
+    for (path, key) in
+        [("/api/v1/tasks", "/metadata/name"), ("/api/v1/executions", "/task"), ("/api/v1/runs", "/task")]
+    {
         let mut names = Vec::new();
         let mut next: Option<String> = None;
         loop {
-            let page = next.as_ref().map(|token| format!("&page={}", token.replace('/', "%2F"))).unwrap_or_default();
+            let page =
+                next.as_ref().map(|token| format!("&page={}", token.replace('/', "%2F"))).unwrap_or_default();
             let answer = dev.get(&format!("{path}?limit=3{page}")).json();
             let items = answer["items"].as_array().unwrap();
             assert!(items.len() <= 3);
@@ -208,13 +219,10 @@ fn events_begin_with_how_it_stands_and_go_on_to_the_end() {
     kit::write(&file, &yaml);
     dev.run(&["apply", "-f", file.to_str().unwrap()]).ended(0);
     dev.run(&["wait", "watched", "--timeout", "60s"]).ended(0);
-    let deleting = std::thread::scope(|scope| {
-        let events = scope.spawn(|| dev.get("/api/v1/tasks/default/watched/events").text());
-        // The stream ends when the Task is gone, so that it can be read to its end here.
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        dev.run(&["delete", "watched"]).ended(0);
-        events.join().unwrap()
-    });
+    let events = dev.stream("/api/v1/tasks/default/watched/events");
+    events.wait_for("event: synced");
+    dev.run(&["delete", "watched"]).ended(0);
+    let deleting = events.wait_for("event: deleted");
     let kinds: Vec<&str> = deleting.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     assert_eq!(kinds.first(), Some(&"task"), "{deleting}");
     assert_eq!(kinds.get(1), Some(&"synced"), "{deleting}");

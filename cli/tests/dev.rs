@@ -13,7 +13,10 @@ fn a_task_from_a_file_runs_is_seen_live_and_is_listed() {
     let file = directory.path().join("hello.yaml");
     let gate = directory.path().join("gate");
     // The second line comes only after this test has seen the first.
-    let script = format!("echo first; while [ ! -e {} ]; do sleep 0.05; done; echo second; echo oops >&2", gate.display());
+    let script = format!(
+        "echo first; while [ ! -e {} ]; do sleep 0.05; done; echo second; echo oops >&2",
+        gate.display()
+    );
     write(&file, &task("hello", &format!("{{command: [sh, -c, {script:?}]}}")));
 
     let dev = Dev::start(&[file.to_str().unwrap()]);
@@ -22,7 +25,8 @@ fn a_task_from_a_file_runs_is_seen_live_and_is_listed() {
     assert!(!dev.out.text().contains("second"));
     dev.run(&["get", "tasks"]).ended(0).said("hello");
 
-    let mut follow = dev.cli(&["logs", "-f", "hello"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut follow =
+        dev.cli(&["logs", "-f", "hello"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     write(&gate, "");
     dev.out.wait_for("hello | second\n");
     dev.err.wait_for("default/hello run 1: Complete, 1 node, succeeded");
@@ -34,12 +38,17 @@ fn a_task_from_a_file_runs_is_seen_live_and_is_listed() {
 
     dev.run(&["wait", "hello", "--for", "complete", "--timeout", "30s"]).ended(0).said("task/hello complete");
     let tasks = dev.run(&["get", "tasks"]).ended(0);
-    assert!(tasks.out.starts_with("NAME    PHASE       NODES   OK   FAILED   RUNNING   AGE\n"), "{}", tasks.out);
+    assert!(
+        tasks.out.starts_with("NAME    PHASE       NODES   OK   FAILED   RUNNING   AGE\n"),
+        "{}",
+        tasks.out
+    );
     assert!(tasks.out.contains("hello   Succeeded   1       1    0        0 "), "{}", tasks.out);
     dev.run(&["logs", "hello"]).ended(0).said("first\nsecond\n").said("oops");
     let stdout_alone = dev.run(&["logs", "hello", "--stream", "stdout"]).ended(0);
     assert_eq!((stdout_alone.out.as_str(), stdout_alone.err.as_str()), ("first\nsecond\n", ""));
-    let executions = dev.until(&["get", "executions", "-o", "json"], |ran| ran.json()["items"][0]["outcome"] == "Succeeded");
+    let executions = dev
+        .until(&["get", "executions", "-o", "json"], |ran| ran.json()["items"][0]["outcome"] == "Succeeded");
     assert_eq!(executions.json()["items"][0]["exitCode"], 0);
     let id = executions.json()["items"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(dev.run(&["logs", &id, "--from", "6", "--stream", "stdout"]).ended(0).out, "second\n");
@@ -84,14 +93,27 @@ fn many_nodes_are_one_run_with_each_line_told_apart() {
         nodes["items"].as_array().unwrap().iter().filter(|node| node["reachable"] == true).count() == 5
     });
     dev.run(&["run", "--", "true"]).ended(2).said("on which of 5 nodes?").said("--all");
-    let all = dev.run(&["run", "--all", "--", "sh", "-c", "echo one; echo two"]).ended(0).said("5 of 5 nodes succeeded");
+    let all = dev
+        .run(&["run", "--all", "--", "sh", "-c", "echo one; echo two"])
+        .ended(0)
+        .said("5 of 5 nodes succeeded");
     assert_eq!(all.out.lines().count(), 10, "{}", all.out);
     assert!(all.out.lines().all(|line| line.ends_with("| one") || line.ends_with("| two")), "{}", all.out);
     let web = dev.run(&["run", "-l", "pool=web", "--", "echo", "hi"]).ended(0);
     let mut lines: Vec<&str> = web.out.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["sim-1 | hi", "sim-3 | hi"]);
-    let mixed = dev.run(&["run", "--node", "sim-1", "--node", "sim-2", "--", "sh", "-c", "case $SENTINEL_NODE in sim-1) exit 7;; esac"]);
+    let mixed = dev.run(&[
+        "run",
+        "--node",
+        "sim-1",
+        "--node",
+        "sim-2",
+        "--",
+        "sh",
+        "-c",
+        "case $SENTINEL_NODE in sim-1) exit 7;; esac",
+    ]);
     mixed.ended(7).said("1 of 2 nodes succeeded");
 }
 
@@ -161,7 +183,11 @@ fn ctrl_c_ends_the_commands_says_so_and_leaves_nothing_behind() {
     assert_eq!(dev.wait().code(), Some(0));
     dev.err.wait_for("what still runs is cancelled: default/long");
     assert!(!is_running(&mark), "the command outlived dev mode");
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "the temporary directory is still there");
+    assert_eq!(
+        std::fs::read_dir(directory.path()).unwrap().count(),
+        0,
+        "the temporary directory is still there"
+    );
 }
 
 /// Whether a process has this among its arguments.
@@ -191,7 +217,10 @@ fn the_first_ctrl_c_of_run_detaches_and_the_second_cancels() {
     assert_eq!(wait(&mut detached).code(), Some(130));
     let mut words = String::new();
     std::io::Read::read_to_string(&mut detached.stderr.take().unwrap(), &mut words).unwrap();
-    assert!(words.contains("sentinel logs -f detached") && words.contains("sentinel cancel detached"), "{words}");
+    assert!(
+        words.contains("sentinel logs -f detached") && words.contains("sentinel cancel detached"),
+        "{words}"
+    );
     dev.run(&["get", "task", "detached"]).ended(0).said("Running");
 
     let mut cancelled = run("cancelled");
@@ -218,7 +247,9 @@ fn a_task_can_be_run_again_cancelled_and_deleted() {
     dev.run(&["wait", "again", "--timeout", "60s"]).ended(0);
     let rerun = dev.run(&["rerun", "again", "--token", "t1", "-f"]).ended(0).said("run 2: Complete");
     assert_eq!(rerun.out, "again\n");
-    dev.run(&["rerun", "again", "--token", "t1"]).ended(1).said("has been asked to run again with this token before");
+    dev.run(&["rerun", "again", "--token", "t1"])
+        .ended(1)
+        .said("has been asked to run again with this token before");
     dev.run(&["logs", "again", "--run", "1"]).ended(0).said("again\n");
     dev.run(&["delete", "again", "--wait"]).ended(0).said("task/again deleted");
     dev.run(&["get", "task", "again"]).ended(1).said("no Task default/again");
@@ -253,7 +284,8 @@ fn what_has_run_is_kept_in_a_state_directory_and_not_run_again() {
 #[test]
 fn dev_mode_needs_no_root() {
     use std::os::unix::process::CommandExt as _;
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let is_root =
+        std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     let directory = tempfile::tempdir().unwrap();
     // Where anybody may read it, whatever the folders of the build allow.
     let binary = directory.path().join("sentinel");
@@ -302,7 +334,13 @@ fn output_is_raw_in_a_pipe_and_a_gigabyte_is_not_needed_to_see_that_it_is_whole(
     let dev = Dev::start(&[]);
     let started = Instant::now();
     let output = dev
-        .cli(&["run", "--", "sh", "-c", "printf '\\033[31mred\\000\\377'; head -c 20000000 /dev/zero | tr '\\0' x"])
+        .cli(&[
+            "run",
+            "--",
+            "sh",
+            "-c",
+            "printf '\\033[31mred\\000\\377'; head -c 20000000 /dev/zero | tr '\\0' x",
+        ])
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}", output = String::from_utf8_lossy(&output.stderr));

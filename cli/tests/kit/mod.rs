@@ -52,9 +52,8 @@ impl Heard {
     /// Waits until this has been written.
     pub fn wait_for(&self, expected: &str) -> String {
         let (text, bell) = &*self.0;
-        let (text, timeout) = bell
-            .wait_timeout_while(text.lock().unwrap(), PATIENCE, |text| !text.contains(expected))
-            .unwrap();
+        let (text, timeout) =
+            bell.wait_timeout_while(text.lock().unwrap(), PATIENCE, |text| !text.contains(expected)).unwrap();
         assert!(!timeout.timed_out(), "{expected:?} was not written; there is:\n{text}");
         text.clone()
     }
@@ -117,12 +116,19 @@ impl Dev {
         let address = self.server.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let host = if head.to_lowercase().contains("\nhost:") { String::new() } else { format!("host: {address}\r\n") };
+        let host = if head.to_lowercase().contains("\nhost:") {
+            String::new()
+        } else {
+            format!("host: {address}\r\n")
+        };
         let head = head.trim().replace("\r\n", "\n").replace('\n', "\r\n");
         let (first, rest) = head.split_once("\r\n").unwrap_or((&head, ""));
         let rest = if rest.is_empty() { String::new() } else { format!("{rest}\r\n") };
-        let length =
-            if rest.to_lowercase().contains("content-length") { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        let length = if rest.to_lowercase().contains("content-length") {
+            String::new()
+        } else {
+            format!("content-length: {}\r\n", body.len())
+        };
         let request = format!("{first} HTTP/1.1\r\n{host}{rest}{length}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         // The server may answer, and close, before it has read all of it.
@@ -130,6 +136,14 @@ impl Dev {
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         Answer::read(&answer)
+    }
+
+    /// A GET whose answer goes on: its text as it comes, headers and the lengths of its pieces among it.
+    pub fn stream(&self, path: &str) -> Heard {
+        let address = self.server.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+        Heard::listen(stream)
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -212,7 +226,10 @@ impl Ran {
     /// It said so.
     #[track_caller]
     pub fn said(self, expected: &str) -> Self {
-        assert!(self.out.contains(expected) || self.err.contains(expected), "{expected:?} is not in {self:?}");
+        assert!(
+            self.out.contains(expected) || self.err.contains(expected),
+            "{expected:?} is not in {self:?}"
+        );
         self
     }
 
