@@ -121,7 +121,7 @@ pub(crate) struct DevArgs {
     #[arg(long, default_value = "127.0.0.1:7980", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
 
-    /// What is logged to standard error, as tracing filters have it. Example: sentinel_operator=debug.
+    /// What is logged to standard error, as tracing filters have it. Example: info.
     #[arg(long, env = "SENTINEL_LOG", default_value = "warn", value_name = "FILTER")]
     pub(crate) log: String,
 }

@@ -109,8 +109,8 @@ pub(crate) struct Counts {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Node {
-    #[serde(deserialize_with = "lenient")]
-    pub(crate) node: String,
+    #[serde(rename = "node", deserialize_with = "lenient")]
+    pub(crate) name: String,
     #[serde(deserialize_with = "lenient")]
     pub(crate) state: String,
     #[serde(deserialize_with = "lenient")]

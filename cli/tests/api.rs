@@ -1,20 +1,10 @@
 //! The HTTP API as a program meets it: raw requests against a real dev mode.
 
+#[cfg(test)]
 mod kit;
 
-use kit::{Dev, task};
+use kit::{Dev, body, task, task_without};
 use serde_json::{Value, json};
-
-fn body(name: &str, command: &[&str]) -> Vec<u8> {
-    json!({
-        "apiVersion": "sentinelnode.dev/v1alpha1",
-        "kind": "Task",
-        "metadata": {"name": name},
-        "spec": {"targets": {"all": true}, "run": {"command": command}},
-    })
-    .to_string()
-    .into_bytes()
-}
 
 const JSON: &str = "content-type: application/json";
 
@@ -68,18 +58,6 @@ fn bad_requests_are_refused_with_what_is_allowed() {
     put.refused(400, "InvalidTask", &["the path names Task default/other"]);
     // Nothing of all this was made.
     assert_eq!(dev.get("/api/v1/tasks").json()["items"], json!([]));
-}
-
-fn task_without(fields: &[&str], more: &[(&str, Value)]) -> Vec<u8> {
-    let mut value: Value = serde_json::from_slice(&body("a", &["true"])).unwrap();
-    let spec = value["spec"].as_object_mut().unwrap();
-    for field in fields {
-        spec.remove(*field);
-    }
-    for (field, given) in more {
-        spec.insert((*field).to_owned(), given.clone());
-    }
-    value.to_string().into_bytes()
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub(crate) async fn perform(args: DevArgs, namespace: &str) -> Ended {
         tokio::spawn(async move { operator.run_until(operator_ending.cancelled_owned()).await });
 
     let work = async {
-        let agents = nodes.start(gateway, &tokens, state.path()).await?;
+        let agents = nodes.start(gateway, &tokens, state.path())?;
         nodes.wait_until_here(&client).await?;
         banner(&client, &nodes, &state);
         let console = console::start(&client).await?;
@@ -136,19 +136,20 @@ async fn start(
 }
 
 fn not_started(args: &DevArgs, error: RunError) -> Failure {
-    match error {
-        RunError::Server(ServerError::Bind { source, .. })
-            if source.kind() == std::io::ErrorKind::AddrInUse =>
-        {
+    let cause = |error: &RunError| {
+        std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
+    };
+    let RunError::Server(refused) = &error else {
+        return Failure::new(format!("{error}{}", cause(&error)));
+    };
+    match &**refused {
+        ServerError::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
             Failure::new(format!("{} is taken", args.listen)).hint(
                 "Is another `sentinel dev` running? Take another port with --listen 127.0.0.1:7990, or any free one with --listen 127.0.0.1:0",
             )
         }
-        RunError::Server(ServerError::Exposed { .. }) => Failure::usage(format!("--listen {}: {error}", args.listen)),
-        other => {
-            let cause = std::error::Error::source(&other).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Failure::new(format!("{other}{cause}"))
-        }
+        ServerError::Exposed { .. } => Failure::usage(format!("--listen {}: {error}", args.listen)),
+        _ => Failure::new(format!("{error}{}", cause(&error))),
     }
 }
 

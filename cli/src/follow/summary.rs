@@ -34,7 +34,7 @@ pub(crate) fn summarize(followed: &Followed) {
     };
     let bad: Vec<&Node> = nodes(&followed.task).filter(|node| node.state != "Succeeded").collect();
     for node in bad.iter().take(NAMED) {
-        let name = Paint::node(&node.node).on(To::Err, &node.node);
+        let name = Paint::node(&node.name).on(To::Err, &node.name);
         let state = Paint::Bad.on(To::Err, &node.state);
         note(&format!(
             "{} {name}: {state}: {}",
@@ -127,7 +127,7 @@ async fn code_of(client: &Client, task: &Task, run: u32, node: &Node) -> Result<
 
 /// What History knows of an Execution; the Task may have ended a moment before History has heard of it.
 async fn details(client: &Client, task: &Task, run: u32, node: &Node) -> Result<Value, Failure> {
-    let path = format!("/api/v1/executions/{}/{run}/{}", escape(&task.metadata.uid), escape(&node.node));
+    let path = format!("/api/v1/executions/{}/{run}/{}", escape(&task.metadata.uid), escape(&node.name));
     let until = Instant::now() + HISTORY_WITHIN;
     loop {
         match client.get(&path).await {

@@ -10,10 +10,10 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long anything may take on a loaded machine. Nothing waits this long when it works.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The real binary.
 pub fn sentinel() -> Command {
@@ -300,4 +300,38 @@ pub fn task(name: &str, run: &str) -> String {
 
 pub fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
+}
+
+/// Whether a process has this among its arguments.
+pub fn is_running(mark: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let arguments: Vec<&[u8]> = cmdline.split(|byte| *byte == 0).collect();
+        arguments.first() == Some(&&b"sleep"[..]) && arguments.contains(&mark.as_bytes())
+    })
+}
+
+/// A Task as the API takes it.
+pub fn body(name: &str, command: &[&str]) -> Vec<u8> {
+    json!({
+        "apiVersion": "sentinelnode.dev/v1alpha1",
+        "kind": "Task",
+        "metadata": {"name": name},
+        "spec": {"targets": {"all": true}, "run": {"command": command}},
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// The same without some fields of its spec, and with others.
+pub fn task_without(fields: &[&str], more: &[(&str, Value)]) -> Vec<u8> {
+    let mut value: Value = serde_json::from_slice(&body("a", &["true"])).unwrap();
+    let spec = value["spec"].as_object_mut().unwrap();
+    for field in fields {
+        spec.remove(*field);
+    }
+    for (field, given) in more {
+        spec.insert((*field).to_owned(), given.clone());
+    }
+    value.to_string().into_bytes()
 }

@@ -347,5 +347,5 @@ async fn prepare(history: Arc<dyn History>, stop: CancellationToken) {
 
 fn open_certificate(files: &TlsFiles) -> Result<TlsSource, RunError> {
     let files = crate::server::tls::TlsFiles { certificate: files.cert.clone(), key: files.key.clone() };
-    TlsSource::open(files).map_err(RunError::Certificate)
+    TlsSource::open(files).map_err(|error| RunError::Certificate(Box::new(error)))
 }
