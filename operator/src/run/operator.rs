@@ -26,7 +26,7 @@ use crate::http::api::{Api, MAX_STREAMS, Surface};
 use crate::http::feed::Feed;
 use crate::http::routes as api_routes;
 use crate::logs::{Hub, HubRules, LogReader};
-use crate::metrics::Registry as MetricsRegistry;
+use crate::metrics::{Registry as MetricsRegistry, sources};
 use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
 use crate::resource::Task;
@@ -168,6 +168,7 @@ impl Operator {
             counters: counters.clone(),
         };
         gauges.publish(&metrics);
+        sources::agents(&metrics, &registry, &moments, options.settings.dead_after);
         let (owners, known) = (ledgers.clone(), tasks_seen.clone());
         let strays = strays::sweep(
             registry.clone(),
