@@ -125,6 +125,10 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
+    /// Carry out the Tasks of this namespace only; without it, of all.
+    #[arg(long, env = "SENTINEL_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    watch_namespace: Option<String>,
+
     /// How long to wait for output and results to reach History when ending. Example: 10s.
     #[arg(long, env = "SENTINEL_DRAIN", default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     drain: Duration,
@@ -179,6 +183,8 @@ pub struct Config {
     pub agent_service_account: ServiceAccount,
     /// Kubeconfig file.
     pub kubeconfig: Option<PathBuf>,
+    /// The only namespace whose Tasks are carried out; all when there is none.
+    pub watch_namespace: Option<String>,
     /// How long to wait for History when ending.
     pub drain: Duration,
     /// Form of the log lines.
@@ -323,6 +329,7 @@ impl Flags {
             token_audience: self.token_audience,
             agent_service_account: self.agent_service_account,
             kubeconfig: self.kubeconfig,
+            watch_namespace: self.watch_namespace,
             drain: self.drain,
             log_format: self.log_format,
             log: self.log,

@@ -26,7 +26,8 @@ use crate::server::Exposure;
 /// [`RunError`] when it could not begin, or when a part ended by itself.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let metrics = MetricsRegistry::new();
-    let cluster = Arc::new(kubernetes(config.kubeconfig.as_deref()).await?);
+    let cluster = kubernetes(config.kubeconfig.as_deref()).await?;
+    let cluster = Arc::new(cluster.within(config.watch_namespace.clone()));
     let account = &config.agent_service_account;
     let rules = TokenRules {
         audience: config.token_audience.clone(),
