@@ -341,3 +341,41 @@ fn output_is_raw_in_a_pipe_and_a_gigabyte_is_not_needed_to_see_that_it_is_whole(
     assert!(output.stdout[10..].iter().all(|byte| *byte == b'x'));
     assert!(started.elapsed() < PATIENCE + Duration::from_mins(1));
 }
+
+/// The examples are the first thing that people try; each says how it ends.
+#[test]
+fn every_example_ends_as_it_says() {
+    let examples = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples"));
+    let mut expected = Vec::new();
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        // A comment belongs to the document behind it.
+        let ends = text.lines().filter_map(|line| line.strip_prefix("# Ends: "));
+        let names = text.lines().filter_map(|line| line.strip_prefix("  name: "));
+        let pairs: Vec<(String, String)> = names.map(str::to_owned).zip(ends.map(str::to_owned)).collect();
+        assert!(!pairs.is_empty(), "{} does not say how it ends", path.display());
+        // It waits for as long as nodes may be away.
+        if !pairs.iter().any(|(_, end)| end.ends_with("NodesUnreachable")) {
+            expected.push((path, pairs));
+        }
+    }
+    assert!(expected.len() >= 8, "only {} examples", expected.len());
+    let files: Vec<&str> = expected.iter().map(|(path, _)| path.to_str().unwrap()).collect();
+    let dev = Dev::start(&[&["--nodes", "4"], &files[..]].concat());
+    for (name, end) in expected.iter().flat_map(|(_, pairs)| pairs) {
+        let (condition, reason) = end.split_once(' ').unwrap_or((end, ""));
+        dev.until(&["get", "task", name, "-o", "json"], |ran| {
+            let task = ran.json();
+            let conditions = task["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.iter().any(|found| {
+                found["type"] == condition
+                    && found["status"] == "True"
+                    && (reason.is_empty() || found["reason"] == reason)
+            })
+        });
+    }
+}

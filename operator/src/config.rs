@@ -538,7 +538,7 @@ mod tests {
 
     #[test]
     fn spans_of_time_have_units() {
-        assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_mins(90));
         assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
         for bad in
             ["", "5", "5 minutes", "-1s", "1s1m", "1s1s", "99999999999999999999d", "999999999999999d", "s"]

@@ -132,15 +132,15 @@ async fn start(
         settings: Settings::default(),
         epoch: Epoch(1),
     };
-    Operator::start(seams, options).await.map_err(|error| not_started(args, error))
+    Operator::start(seams, options).await.map_err(|error| not_started(args, &error))
 }
 
-fn not_started(args: &DevArgs, error: RunError) -> Failure {
+fn not_started(args: &DevArgs, error: &RunError) -> Failure {
     let cause = |error: &RunError| {
         std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
     };
-    let RunError::Server(refused) = &error else {
-        return Failure::new(format!("{error}{}", cause(&error)));
+    let RunError::Server(refused) = error else {
+        return Failure::new(format!("{error}{}", cause(error)));
     };
     match &**refused {
         ServerError::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
@@ -149,7 +149,7 @@ fn not_started(args: &DevArgs, error: RunError) -> Failure {
             )
         }
         ServerError::Exposed { .. } => Failure::usage(format!("--listen {}: {error}", args.listen)),
-        _ => Failure::new(format!("{error}{}", cause(&error))),
+        _ => Failure::new(format!("{error}{}", cause(error))),
     }
 }
 
