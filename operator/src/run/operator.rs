@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector;
 use sentinel_protocol::ids::Epoch;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,6 @@ use crate::logs::{Hub, HubRules, LogReader};
 use crate::metrics::{Registry as MetricsRegistry, sources};
 use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
-use crate::resource::Task;
 use crate::server::tls::TlsSource;
 use crate::server::{Exposure, Limits, Server};
 
@@ -177,6 +176,7 @@ impl Operator {
             STRAYS_EVERY,
             stop.clone(),
         );
+        let ledgers_known = ledgers.clone();
         let parts = Parts {
             cluster: cluster.clone(),
             fleet: Arc::new(registry.clone()),
@@ -189,7 +189,8 @@ impl Operator {
         };
         let caches = Caches { tasks_writer, tasks: tasks_seen.clone(), nodes_writer, bell };
         let nodes_known = nodes.clone();
-        let feed = Feed::new(tasks_seen.clone(), rings, move || (*nodes.nodes()).clone());
+        let listed = (ledgers_known, rings.clone(), tasks_listed);
+        let feed = Feed::new(tasks_seen, rings, move || (*nodes.nodes()).clone());
         let api = Arc::new(Api {
             cluster,
             feed,
@@ -205,10 +206,7 @@ impl Operator {
         });
 
         let mut tasks = Tasks::default();
-        tasks.spawn(
-            "the caches",
-            report_ready((tasks_seen, tasks_listed), (nodes_known, nodes_listed), stop.clone()),
-        );
+        tasks.spawn("the caches", report_ready(listed, (nodes_known, nodes_listed), stop.clone()));
         tasks.spawn("preparing History", prepare(history, stop.clone()));
         tasks.spawn("the archiver", until(stop.clone(), archiving.run()));
         tasks.spawn("the results", until(stop.clone(), settling.run()));
@@ -298,15 +296,17 @@ impl Operator {
 
 /// Is ready once all Tasks and Nodes have been listed.
 async fn report_ready(
-    (tasks, tasks_listed): (Store<Task>, Condition),
+    (ledgers, mut rings, tasks_listed): (Ledgers, watch::Receiver<u64>, Condition),
     (nodes, nodes_listed): (NodeCache, Condition),
     stop: CancellationToken,
 ) {
     let listed = async {
-        // It fails only when the writer is gone, and with it the controller.
-        if tasks.wait_until_ready().await.is_ok() {
-            tasks_listed.met();
+        while !ledgers.are_listed() {
+            if rings.changed().await.is_err() {
+                break;
+            }
         }
+        tasks_listed.met();
         nodes.wait_until_complete().await;
         nodes_listed.met();
         std::future::pending::<()>().await;
