@@ -32,6 +32,7 @@ mod kill;
 mod launch;
 mod liveness;
 mod output;
+mod outside;
 mod program;
 mod reap;
 mod root;
