@@ -1,0 +1,1 @@
+//! Agents as pods of real nodes.
