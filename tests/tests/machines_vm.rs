@@ -37,6 +37,7 @@ async fn a_power_cut_at_any_instant_runs_nothing_twice_and_forgets_no_result() {
     for cut in 1..=cuts {
         machine.boot(&ground.script());
         boot = ground.connected(&boot, PATIENCE).await;
+        load.note_boot(&boot);
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let lasting = LONGEST_RUN.mul_f64((seed >> 40) as f64 / (1_u64 << 24) as f64);
         let begun = Instant::now();
@@ -50,7 +51,8 @@ async fn a_power_cut_at_any_instant_runs_nothing_twice_and_forgets_no_result() {
         println!("cut {cut} after {lasting:?}");
     }
     machine.boot(&ground.script());
-    ground.connected(&boot, PATIENCE).await;
+    boot = ground.connected(&boot, PATIENCE).await;
+    load.note_boot(&boot);
     load.press(&ground).await;
     let witness = async || machine.run(&format!("cat {WITNESS}")).await.unwrap();
     let judgement = load.judge(&ground, witness).await;
@@ -65,6 +67,12 @@ async fn a_power_cut_at_any_instant_runs_nothing_twice_and_forgets_no_result() {
 /// Waits until the machine's shell says so.
 async fn shows(machine: &Machine, what: &str, command: &str) -> String {
     sentinel_tests::wait::until(what, PATIENCE, || machine.run(command)).await
+}
+
+/// A shell text that prints the processes whose command line contains this, and fails when there are none.
+fn processes(what: &str) -> String {
+    let (first, rest) = what.split_at(1);
+    format!("ps -o pid,args | grep '[{first}]{rest}'")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,11 +106,11 @@ async fn a_cancelled_tree_is_gone_whatever_it_does_to_stay() {
             if log.contains("ready") { Ok(()) } else { Err(log) }
         })
         .await;
-        shows(&machine, "its processes are there", &format!("pgrep -f 'sleep {seconds}'")).await;
+        shows(&machine, "its processes are there", &processes(&format!("sleep {seconds}"))).await;
         ground.cancel(name).await;
         let execution = ground.ended(&uid, PATIENCE).await;
         assert_eq!(execution["outcome"], "Cancelled", "{name}: {execution}");
-        let left = machine.run(&format!("pgrep -l -f '[s]leep {seconds}'")).await;
+        let left = machine.run(&processes(&format!("sleep {seconds}"))).await;
         assert!(left.is_err(), "{name}: Cancelled, and still there: {left:?}");
     }
     let groups = "cd /sys/fs/cgroup/sentinel && for g in *.*; do [ -d $g ] && wc -l <$g/cgroup.procs; done | grep -v '^0$'";
@@ -122,8 +130,13 @@ async fn a_daemon_whose_supervisor_was_killed_is_ended_by_its_control_group() {
     let script =
         "setsid sh -c 'sleep 9010 & sleep 9010' </dev/null >/dev/null 2>&1 & echo $$; exec sleep 9011";
     let uid = ground.task("orphan", json!({ "command": ["/bin/sh", "-c", script] }), &[]).await;
-    let command = shows(&machine, "the command runs", "pgrep -f '^sleep 9011'").await;
-    shows(&machine, "its daemon runs", "pgrep -f '^sleep 9010'").await;
+    let command = shows(
+        &machine,
+        "the command runs",
+        &format!("{} | awk '$2 == \"sleep\" {{ print $1 }}' | grep .", processes("sleep 9011")),
+    )
+    .await;
+    shows(&machine, "its daemon runs", &processes("sleep 9010")).await;
     let command = command.trim();
     let group = machine.run(&format!("cat /proc/{command}/cgroup")).await.unwrap();
     let parent = machine.run(&format!("awk '/^PPid/ {{ print $2 }}' /proc/{command}/status")).await.unwrap();
@@ -138,7 +151,7 @@ async fn a_daemon_whose_supervisor_was_killed_is_ended_by_its_control_group() {
     machine.run(&format!("kill -KILL {parent}")).await.unwrap();
     let execution = ground.ended(&uid, PATIENCE).await;
     assert_eq!(execution["outcome"], "Interrupted", "{execution}");
-    let left = machine.run("pgrep -l -f '[s]leep 901'").await;
+    let left = machine.run(&processes("sleep 901")).await;
     assert!(left.is_err(), "still there: {left:?}");
     let kept = machine.run(&format!("ls -d /sys/fs/cgroup/sentinel/{parent}.*")).await;
     assert!(kept.is_err(), "its group is left: {kept:?}");

@@ -18,7 +18,7 @@ struct Asked {
     uid: String,
     kind: usize,
     /// Number of cuts before it was asked for.
-    cuts_before: u32,
+    cuts_before: usize,
     /// How it ended, when that was seen: the outcome and its message.
     ended: Option<(String, String)>,
 }
@@ -27,7 +27,9 @@ struct Asked {
 #[derive(Default)]
 pub struct Load {
     asked: Vec<Asked>,
-    cuts: u32,
+    /// Boot ids, in their order.
+    boots: Vec<String>,
+    cuts: usize,
 }
 
 /// What became of them.
@@ -39,7 +41,7 @@ pub struct Judgement {
     pub most_starts: usize,
     /// By outcome.
     pub outcomes: BTreeMap<String, usize>,
-    /// Commands of the cuts that were not started before, and were once after.
+    /// Commands asked for before a cut and started after it.
     pub started_after_a_cut: usize,
     /// What must not be.
     pub wrong: Vec<String>,
@@ -68,6 +70,11 @@ impl Load {
         }
     }
 
+    /// The machine runs, with this boot id.
+    pub fn note_boot(&mut self, boot: &str) {
+        self.boots.push(boot.to_owned());
+    }
+
     /// The power was cut.
     pub fn note_cut(&mut self) {
         self.cuts += 1;
@@ -87,63 +94,69 @@ impl Load {
         let witness = witness().await;
         for asked in &self.asked {
             let log = ground.log(&asked.uid).await;
-            judge_one(asked, self.cuts, &witness, log, &mut judgement);
+            self.judge_one(asked, &witness, &log, &mut judgement);
         }
         judgement
+    }
+
+    fn judge_one(
+        &self,
+        asked: &Asked,
+        witness: &str,
+        log: &Result<String, String>,
+        judgement: &mut Judgement,
+    ) {
+        let cuts = self.cuts;
+        let of = |word: &str| -> Vec<&str> {
+            let prefix = format!("{word} {}/1/", asked.uid);
+            witness.lines().filter(|line| line.starts_with(&prefix)).collect()
+        };
+        let boot_of = |line: &str| line.rsplit(' ').next().unwrap_or_default().to_owned();
+        let (starts, ends) = (of("start"), of("end"));
+        judgement.most_starts = judgement.most_starts.max(starts.len());
+        let (outcome, message) = asked.ended.clone().unwrap_or_default();
+        let started_in =
+            starts.first().and_then(|line| self.boots.iter().position(|boot| *boot == boot_of(line)));
+        if started_in.is_some_and(|boot| boot > asked.cuts_before) {
+            judgement.started_after_a_cut += 1;
+        }
+        *judgement.outcomes.entry(outcome.clone()).or_default() += 1;
+        let mut wrong = |what: &str| {
+            let Asked { uid, kind, cuts_before, .. } = asked;
+            judgement.wrong.push(format!(
+            "{what}: t-{kind} ({uid}), asked for after cut {cuts_before} of {cuts}: {outcome} ({message}), {starts:?}, {ends:?}, {log:?}"
+        ));
+        };
+        if starts.len() > 1 {
+            wrong("started more than once");
+        }
+        let expected = if exit_code(asked.kind) == 0 { "Succeeded" } else { "Failed" };
+        match outcome.as_str() {
+            "Lost" => {
+                if !message.contains("rebooted") && !message.contains("may or may not have been started") {
+                    wrong("lost for a wrong reason");
+                }
+                if asked.cuts_before == cuts {
+                    wrong("lost without a cut");
+                }
+            }
+            _ if outcome == expected => {
+                if starts.len() != 1 || ends.len() != 1 || boot_of(starts[0]) != boot_of(ends[0]) {
+                    wrong("a result that the command does not confirm");
+                }
+                match log {
+                    Ok(text) if *text == output(asked.kind) || text.contains("[sentinel: ") => {}
+                    _ => wrong("output is missing and nothing says so"),
+                }
+            }
+            _ => wrong("an outcome that nobody asked for"),
+        }
     }
 }
 
 fn ended(execution: &Value) -> Option<(String, String)> {
     let outcome = execution["outcome"].as_str()?.to_owned();
     Some((outcome, execution["message"].as_str().unwrap_or_default().to_owned()))
-}
-
-fn judge_one(
-    asked: &Asked,
-    cuts: u32,
-    witness: &str,
-    log: Result<String, String>,
-    judgement: &mut Judgement,
-) {
-    let of = |word: &str| -> Vec<&str> {
-        let prefix = format!("{word} {}/1/", asked.uid);
-        witness.lines().filter(|line| line.starts_with(&prefix)).collect()
-    };
-    let boot_of = |line: &str| line.rsplit(' ').next().unwrap_or_default().to_owned();
-    let (starts, ends) = (of("start"), of("end"));
-    judgement.most_starts = judgement.most_starts.max(starts.len());
-    let (outcome, message) = asked.ended.clone().unwrap_or_default();
-    *judgement.outcomes.entry(outcome.clone()).or_default() += 1;
-    let mut wrong = |what: &str| {
-        let Asked { uid, kind, cuts_before, .. } = asked;
-        judgement.wrong.push(format!(
-            "{what}: t-{kind} ({uid}), asked for after cut {cuts_before} of {cuts}: {outcome} ({message}), {starts:?}, {ends:?}, {log:?}"
-        ));
-    };
-    if starts.len() > 1 {
-        wrong("started more than once");
-    }
-    let expected = if exit_code(asked.kind) == 0 { "Succeeded" } else { "Failed" };
-    match outcome.as_str() {
-        "Lost" => {
-            if !message.contains("rebooted") && !message.contains("may or may not have been started") {
-                wrong("lost for a wrong reason");
-            }
-            if asked.cuts_before == cuts {
-                wrong("lost without a cut");
-            }
-        }
-        _ if outcome == expected => {
-            if starts.len() != 1 || ends.len() != 1 || boot_of(starts[0]) != boot_of(ends[0]) {
-                wrong("a result that the command does not confirm");
-            }
-            match &log {
-                Ok(text) if *text == output(asked.kind) || text.contains("[sentinel: ") => {}
-                _ => wrong("output is missing and nothing says so"),
-            }
-        }
-        _ => wrong("an outcome that nobody asked for"),
-    }
 }
 
 /// The exit code of the command with this number.
