@@ -17,7 +17,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long commands come and go before the power is cut, at most.
-const LONGEST_RUN: Duration = Duration::from_millis(2500);
+const LONGEST_RUN: Duration = Duration::from_millis(3500);
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable)
@@ -53,14 +53,19 @@ async fn a_power_cut_at_any_instant_runs_nothing_twice_and_forgets_no_result() {
     machine.boot(&ground.script());
     boot = ground.connected(&boot, PATIENCE).await;
     load.note_boot(&boot);
-    load.press(&ground).await;
+    // These meet no cut, so none of them may be lost.
+    load.ask(&ground, 5).await;
     let witness = async || machine.run(&format!("cat {WITNESS}")).await.unwrap();
     let judgement = load.judge(&ground, witness).await;
     println!("{judgement:#?}");
     assert!(judgement.wrong.is_empty(), "{:#?}", judgement.wrong);
     assert_eq!(judgement.most_starts, 1);
-    assert!(judgement.outcomes.contains_key("Lost"), "no cut hit a command: {:?}", judgement.outcomes);
     assert!(judgement.outcomes.contains_key("Succeeded"), "nothing ended: {:?}", judgement.outcomes);
+    // A few cuts may all hit moments of one kind.
+    if cuts >= 10 {
+        assert!(judgement.outcomes.contains_key("Lost"), "no cut hit a command: {:?}", judgement.outcomes);
+        assert!(judgement.started_after_a_cut > 0, "no command waited through a cut");
+    }
     machine.cut().await;
 }
 

@@ -52,7 +52,12 @@ impl Load {
     pub async fn press(&mut self, ground: &Ground) {
         self.look(ground).await;
         let under_way = self.asked.iter().filter(|asked| asked.ended.is_none()).count();
-        for _ in under_way..AT_ONCE {
+        self.ask(ground, AT_ONCE.saturating_sub(under_way)).await;
+    }
+
+    /// Asks for so many more commands.
+    pub async fn ask(&mut self, ground: &Ground, commands: usize) {
+        for _ in 0..commands {
             let kind = self.asked.len();
             let script = json!({ "interpreter": "/bin/sh", "text": script(kind) });
             let name = format!("t-{kind}");

@@ -23,13 +23,21 @@ impl Machine {
         let install = std::process::Command::new(repository().join("tests/vm/install")).output();
         let install = install.expect("bash starts");
         assert!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr));
-        Self { directory: directory.into(), programs: programs.to_vec(), qemu: None }
+        let directory = directory.into();
+        std::fs::create_dir_all(&directory).expect("a directory");
+        // Copies, so that no build meanwhile gives a later boot another version.
+        let copy = |program: &PathBuf| {
+            let copy = directory.join(program.file_name().expect("a file"));
+            std::fs::copy(program, &copy).expect("a copy");
+            copy
+        };
+        let programs = programs.iter().map(copy).collect();
+        Self { directory, programs, qemu: None }
     }
 
     /// Switches it on; its shell runs the script once it is up.
     pub fn boot(&mut self, script: &str) {
         assert!(self.qemu.is_none(), "the machine is on already");
-        std::fs::create_dir_all(&self.directory).expect("a directory");
         let file = self.directory.join("script");
         std::fs::write(&file, script).expect("a written script");
         let qemu = Command::new(vm("boot"))
