@@ -39,6 +39,7 @@ impl Pods {
         let stage = Stage::new(test).await;
         image(stage.path()).await;
         let pods = Self { stage, nodes };
+        pods.sweep().await;
         let url = format!("--from-literal=operator-url=ws://{gateway}:{}", pods.stage.gateway_port());
         pods.kubectl(&["create", "configmap", "node-agent", &url]).await;
         let manifest = repository().join("tests/manifests/agent.yaml");
@@ -121,11 +122,19 @@ impl Pods {
 
     /// Removes the agents and everything else of the test.
     pub async fn close(self) {
-        self.kubectl(&["delete", "daemonset", "node-agent", "--cascade=foreground", "--timeout=60s"]).await;
-        for node in &self.nodes {
-            node_exec(node, "rm -rf /var/lib/sentinel /var/witness").await.expect("a clean node");
-        }
+        self.sweep().await;
         self.stage.close().await;
+    }
+
+    /// Removes agents and what they keep, those that a failed test left too: a node has room for one.
+    async fn sweep(&self) {
+        let all =
+            ["delete", "daemonset", "-A", "-l", "app=node-agent", "--cascade=foreground", "--timeout=60s"];
+        self.stage.piece.parts.kubectl(&all).await.expect("no agents");
+        for node in &self.nodes {
+            until("the node is clean", PATIENCE, || node_exec(node, "rm -rf /var/lib/sentinel /var/witness"))
+                .await;
+        }
     }
 }
 
