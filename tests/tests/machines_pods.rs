@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, MutexGuard};
 /// One pod with a state directory to a node.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Nothing where nodes were not asked for: they take minutes to install, and root.
 async fn pods(test: &str) -> Option<(Pods, MutexGuard<'static, ()>)> {

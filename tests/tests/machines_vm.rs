@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// Long enough for a machine in software emulation on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How long commands come and go before the power is cut, at most.
 const LONGEST_RUN: Duration = Duration::from_millis(3500);

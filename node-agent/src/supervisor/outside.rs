@@ -121,8 +121,8 @@ mod tests {
             fs::write(directory.join("cgroup.procs"), "").unwrap();
             fs::write(directory.join("tasks"), "").unwrap();
         }
-        assert_eq!(hierarchies(root.path()), [hierarchy.clone()]);
-        leave_to(&[hierarchy]).unwrap();
+        assert_eq!(hierarchies(root.path()), std::slice::from_ref(&hierarchy));
+        leave_to(std::slice::from_ref(&hierarchy)).unwrap();
         assert_eq!(fs::read_to_string(group.join("cpuset.cpus")).unwrap(), "0-1\n");
         assert_eq!(fs::read_to_string(group.join("cgroup.procs")).unwrap(), "0");
     }

@@ -48,7 +48,7 @@ impl Ground {
         let name = NodeName::new(node).expect("a node's name");
         let cluster = EmbeddedCluster::in_memory(clock.clone());
         cluster.set_nodes(BTreeMap::from([(name.clone(), NodeFacts { labels: BTreeMap::new() })]));
-        let history = EmbeddedHistory::open(&directory.path().join("history.db"), EmbeddedOptions::default());
+        let history = EmbeddedHistory::open(directory.path().join("history.db"), EmbeddedOptions::default());
         let seams = Seams {
             cluster: Arc::new(cluster.clone()),
             history: Arc::new(history.expect("a history")),
