@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector;
 use sentinel_protocol::ids::Epoch;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
 use crate::config::TlsFiles;
-use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Wake};
+use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Seen, Wake};
 use crate::gateway::{
     Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays,
 };
@@ -29,7 +29,6 @@ use crate::logs::{Hub, HubRules, LogReader};
 use crate::metrics::{Registry as MetricsRegistry, sources};
 use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
-use crate::resource::Task;
 use crate::server::tls::TlsSource;
 use crate::server::{Exposure, Limits, Server};
 
@@ -159,7 +158,7 @@ impl Operator {
         });
         let (tasks_seen, tasks_writer) = reflector::store();
         let (nodes, nodes_writer) = NodeCache::new();
-        let (bell, rings) = watch::channel(0);
+        let (bell, rings) = watch::channel(Seen::default());
         let counters = Arc::new(Counters::default());
         let gauges = Gauges {
             archiver: archiver.clone(),
@@ -169,11 +168,11 @@ impl Operator {
         };
         gauges.publish(&metrics);
         sources::agents(&metrics, &registry, &moments, options.settings.dead_after);
-        let (owners, known) = (ledgers.clone(), tasks_seen.clone());
+        let (owners, known, seen) = (ledgers.clone(), tasks_seen.clone(), rings.clone());
         let strays = strays::sweep(
             registry.clone(),
             Arc::new(ledgers.clone()),
-            move |task| owners.owner(task, &known),
+            move |task| if seen.borrow().listed { owners.owner(task, &known) } else { None },
             STRAYS_EVERY,
             stop.clone(),
         );
@@ -189,7 +188,7 @@ impl Operator {
         };
         let caches = Caches { tasks_writer, tasks: tasks_seen.clone(), nodes_writer, bell };
         let nodes_known = nodes.clone();
-        let feed = Feed::new(tasks_seen.clone(), rings, move || (*nodes.nodes()).clone());
+        let feed = Feed::new(tasks_seen.clone(), rings.clone(), move || (*nodes.nodes()).clone());
         let api = Arc::new(Api {
             cluster,
             feed,
@@ -207,7 +206,7 @@ impl Operator {
         let mut tasks = Tasks::default();
         tasks.spawn(
             "the caches",
-            report_ready((tasks_seen, tasks_listed), (nodes_known, nodes_listed), stop.clone()),
+            report_ready((rings.clone(), tasks_listed), (nodes_known, nodes_listed), stop.clone()),
         );
         tasks.spawn("preparing History", prepare(history, stop.clone()));
         tasks.spawn("the archiver", until(stop.clone(), archiving.run()));
@@ -298,13 +297,13 @@ impl Operator {
 
 /// Is ready once all Tasks and Nodes have been listed.
 async fn report_ready(
-    (tasks, tasks_listed): (Store<Task>, Condition),
+    (mut tasks, tasks_listed): (watch::Receiver<Seen>, Condition),
     (nodes, nodes_listed): (NodeCache, Condition),
     stop: CancellationToken,
 ) {
     let listed = async {
         // It fails only when the writer is gone, and with it the controller.
-        if tasks.wait_until_ready().await.is_ok() {
+        if tasks.wait_for(|seen| seen.listed).await.is_ok() {
             tasks_listed.met();
         }
         nodes.wait_until_complete().await;
