@@ -143,6 +143,7 @@ impl Operator {
             hub: hub.clone(),
             metrics: metrics.clone(),
         });
+        let looked_at = presence.clone();
         let (mirror, mirroring) = PresenceMirror::new(presence, MirrorOptions::default());
         let renew = mirror.clone();
         let gateway = Gateway::new(GatewayParts {
@@ -211,7 +212,14 @@ impl Operator {
         tasks.spawn("preparing History", prepare(history, stop.clone()));
         tasks.spawn("the archiver", until(stop.clone(), archiving.run()));
         tasks.spawn("the results", until(stop.clone(), settling.run()));
-        tasks.spawn("the presence mirror", until(stop.clone(), mirroring.run()));
+        tasks.spawn(
+            "the presence mirror",
+            until(stop.clone(), async move {
+                // So that a wrong address is said at the start, and not when the first agent comes. The store says it itself.
+                let _ = looked_at.check().await;
+                mirroring.run().await;
+            }),
+        );
         tasks
             .spawn("the controller", controller::run(parts, caches, wake, counters, stop_controller.clone()));
         tasks.spawn("the sweep for strays", strays);
