@@ -33,7 +33,7 @@ impl Escaper {
                     let (valid, broken) = rest.split_at(error.valid_up_to());
                     escape_into(&mut shown, std::str::from_utf8(valid).unwrap_or(""));
                     let Some(len) = error.error_len() else {
-                        self.cut = broken.to_vec();
+                        self.cut.splice(0..0, broken.iter().copied());
                         return shown;
                     };
                     shown.push(char::REPLACEMENT_CHARACTER);
@@ -45,10 +45,10 @@ impl Escaper {
 
     /// What is left when no more comes.
     pub(crate) fn finish(&mut self) -> String {
-        if std::mem::take(&mut self.cut).is_empty() {
-            String::new()
-        } else {
-            char::REPLACEMENT_CHARACTER.to_string()
+        match &std::mem::take(&mut self.cut)[..] {
+            [] => String::new(),
+            b"\r" => "^M".to_owned(),
+            _ => char::REPLACEMENT_CHARACTER.to_string(),
         }
     }
 }
