@@ -15,7 +15,7 @@ use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
 use crate::config::TlsFiles;
-use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Wake};
+use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Seen, Wake};
 use crate::gateway::{
     Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays,
 };
@@ -143,6 +143,7 @@ impl Operator {
             hub: hub.clone(),
             metrics: metrics.clone(),
         });
+        let looked_at = presence.clone();
         let (mirror, mirroring) = PresenceMirror::new(presence, MirrorOptions::default());
         let renew = mirror.clone();
         let gateway = Gateway::new(GatewayParts {
@@ -158,7 +159,7 @@ impl Operator {
         });
         let (tasks_seen, tasks_writer) = reflector::store();
         let (nodes, nodes_writer) = NodeCache::new();
-        let (bell, rings) = watch::channel(0);
+        let (bell, rings) = watch::channel(Seen::default());
         let counters = Arc::new(Counters::default());
         let gauges = Gauges {
             archiver: archiver.clone(),
@@ -168,15 +169,14 @@ impl Operator {
         };
         gauges.publish(&metrics);
         sources::agents(&metrics, &registry, &moments, options.settings.dead_after);
-        let (owners, known) = (ledgers.clone(), tasks_seen.clone());
+        let (owners, known, seen) = (ledgers.clone(), tasks_seen.clone(), rings.clone());
         let strays = strays::sweep(
             registry.clone(),
             Arc::new(ledgers.clone()),
-            move |task| owners.owner(task, &known),
+            move |task| if seen.borrow().listed { owners.owner(task, &known) } else { None },
             STRAYS_EVERY,
             stop.clone(),
         );
-        let ledgers_known = ledgers.clone();
         let parts = Parts {
             cluster: cluster.clone(),
             fleet: Arc::new(registry.clone()),
@@ -189,8 +189,7 @@ impl Operator {
         };
         let caches = Caches { tasks_writer, tasks: tasks_seen.clone(), nodes_writer, bell };
         let nodes_known = nodes.clone();
-        let listed = (ledgers_known, rings.clone(), tasks_listed);
-        let feed = Feed::new(tasks_seen, rings, move || (*nodes.nodes()).clone());
+        let feed = Feed::new(tasks_seen.clone(), rings.clone(), move || (*nodes.nodes()).clone());
         let api = Arc::new(Api {
             cluster,
             feed,
@@ -206,11 +205,21 @@ impl Operator {
         });
 
         let mut tasks = Tasks::default();
-        tasks.spawn("the caches", report_ready(listed, (nodes_known, nodes_listed), stop.clone()));
+        tasks.spawn(
+            "the caches",
+            report_ready((rings.clone(), tasks_listed), (nodes_known, nodes_listed), stop.clone()),
+        );
         tasks.spawn("preparing History", prepare(history, stop.clone()));
         tasks.spawn("the archiver", until(stop.clone(), archiving.run()));
         tasks.spawn("the results", until(stop.clone(), settling.run()));
-        tasks.spawn("the presence mirror", until(stop.clone(), mirroring.run()));
+        tasks.spawn(
+            "the presence mirror",
+            until(stop.clone(), async move {
+                // So that a wrong address is said at the start, and not when the first agent comes. The store says it itself.
+                let _ = looked_at.check().await;
+                mirroring.run().await;
+            }),
+        );
         tasks
             .spawn("the controller", controller::run(parts, caches, wake, counters, stop_controller.clone()));
         tasks.spawn("the sweep for strays", strays);
@@ -296,17 +305,15 @@ impl Operator {
 
 /// Is ready once all Tasks and Nodes have been listed.
 async fn report_ready(
-    (ledgers, mut rings, tasks_listed): (Ledgers, watch::Receiver<u64>, Condition),
+    (mut tasks, tasks_listed): (watch::Receiver<Seen>, Condition),
     (nodes, nodes_listed): (NodeCache, Condition),
     stop: CancellationToken,
 ) {
     let listed = async {
-        while !ledgers.are_listed() {
-            if rings.changed().await.is_err() {
-                break;
-            }
+        // It fails only when the writer is gone, and with it the controller.
+        if tasks.wait_for(|seen| seen.listed).await.is_ok() {
+            tasks_listed.met();
         }
-        tasks_listed.met();
         nodes.wait_until_complete().await;
         nodes_listed.met();
         std::future::pending::<()>().await;
