@@ -54,9 +54,13 @@ pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counter
     let nodes = tokio::spawn(follow_nodes(context.clone(), nodes_writer, stop.clone()));
     let mut trigger = Trigger::new(tasks_writer);
     let changes = context.parts.cluster.watch_tasks();
+    let ledgers = context.parts.ledgers.clone();
     let changes = changes.filter_map(move |event| {
         let listed = matches!(event, watcher::Event::InitDone);
         let taken = trigger.take(event);
+        if listed {
+            ledgers.note_listed();
+        }
         bell.send_modify(|seen| {
             seen.changes += 1;
             seen.listed |= listed;
