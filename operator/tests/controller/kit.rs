@@ -491,7 +491,7 @@ impl Operator {
             moments: moments.clone(),
             epoch: Epoch(1),
         };
-        let (bell, _) = tokio::sync::watch::channel(0);
+        let (bell, _) = tokio::sync::watch::channel(sentinel_operator::controller::Seen::default());
         let caches = Caches { tasks_writer, tasks, nodes_writer, bell };
         let (counters, stop) = (Arc::new(Counters::default()), CancellationToken::new());
         let work = vec![
