@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -169,7 +170,11 @@ impl Operator {
             mirror: mirror.clone(),
             ledgers: ledgers.clone(),
             counters: counters.clone(),
+            history_answered: AtomicBool::new(false).into(),
+            presence_answered: AtomicBool::new(false).into(),
         };
+        let (history_answered, presence_answered) =
+            (gauges.history_answered.clone(), gauges.presence_answered.clone());
         gauges.publish(&metrics);
         sources::agents(&metrics, &registry, &moments, options.settings.dead_after);
         let (owners, known, seen) = (ledgers.clone(), tasks_seen.clone(), rings.clone());
@@ -226,14 +231,14 @@ impl Operator {
             "the caches",
             report_ready((rings.clone(), tasks_listed), (nodes_known, nodes_listed), stop.clone()),
         );
-        tasks.spawn("preparing History", prepare(history, stop.clone()));
+        tasks.spawn("preparing History", prepare(history, history_answered, stop.clone()));
         tasks.spawn("the archiver", until(stop.clone(), archiving.run()));
         tasks.spawn("the results", until(stop.clone(), settling.run()));
         tasks.spawn(
             "the presence mirror",
             until(stop.clone(), async move {
                 // So that a wrong address is said at the start, and not when the first agent comes. The store says it itself.
-                let _ = looked_at.check().await;
+                presence_answered.store(looked_at.check().await.is_ok(), Ordering::Relaxed);
                 mirroring.run().await;
             }),
         );
@@ -360,7 +365,7 @@ async fn drained(archiver: &Archiver) {
 }
 
 /// Prepares History, however long it takes to answer; says once that it does not, and once that it does again.
-async fn prepare(history: Arc<dyn History>, stop: CancellationToken) {
+async fn prepare(history: Arc<dyn History>, answered: Arc<AtomicBool>, stop: CancellationToken) {
     let mut pause = PREPARE_PAUSES.0;
     let mut complained = false;
     while let Err(error) = history.prepare().await {
@@ -373,6 +378,7 @@ async fn prepare(history: Arc<dyn History>, stop: CancellationToken) {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PREPARE_PAUSES.1),
         }
     }
+    answered.store(true, Ordering::Relaxed);
     if complained {
         tracing::info!("History answers");
     }

@@ -36,10 +36,16 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         audience: config.token_audience.clone(),
         ..TokenRules::new(&account.namespace, &account.name)
     };
+    let history = history(&config).await?;
+    if matches!(config.storage, Storage::Mongodb { .. }) {
+        // Its driver speaks to the server once more when it is dropped, on a runtime that is about to end, and panics.
+        // This process is about to end as well: the kernel closes the connections.
+        std::mem::forget(history.clone());
+    }
     let seams = Seams {
         auth: Arc::new(TokenReviews::new(cluster.client(), rules, &metrics)),
         cluster,
-        history: history(&config).await?,
+        history,
         presence: presence(config.redis.as_ref())?,
         exposure: Exposure::Anywhere,
         clock: Clock::system(),
