@@ -439,13 +439,15 @@ async fn a_follower_takes_over_when_the_leader_is_killed_and_at_once_when_it_end
     // Ended: the lead is given back, and taken within moments.
     let second = epoch(&stage).await;
     let begun = Instant::now();
-    stage.operator.take().unwrap().signal(Signal::SIGTERM);
+    let ending = stage.operator.take().unwrap();
+    ending.signal(Signal::SIGTERM);
     until("the lead is taken again", Duration::from_secs(5), || async {
         let now = epoch(&stage).await;
         if now > second { Ok(()) } else { Err(now) }
     })
     .await;
     println!("ended: a new leader after {:?}", begun.elapsed());
+    assert_eq!(ending.wait(Duration::from_secs(20)).await, Some(0));
     drop(old_door);
     stage.close().await;
 }
