@@ -73,6 +73,7 @@ impl Books for Ledgers {
         let facts = self.facts(&attempt.task, attempt.run)?;
         Some(AttemptFacts {
             task: facts.task.clone(),
+            spec_hash: facts.spec_hash.clone(),
             run_started_at: facts.started_at,
             command: facts.command.clone(),
             environment: facts.request.as_ref().map_or(Environment::Container, |request| request.environment),
