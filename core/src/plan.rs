@@ -310,7 +310,10 @@ mod tests {
     fn the_spec_hash_of_a_given_spec_with_limits_never_changes() {
         let mut limited = request();
         limited.limits = ResourceLimits { cpu_millis: Some(500), memory: Some(1 << 28), pids: Some(64) };
-        assert_eq!(spec_hash(&names(&["a"]), &limited).as_str(), "5aa79e61f6ad01f0c81087b1de19341742cb4f13643f1c690a013c572857fb0c");
+        assert_eq!(
+            spec_hash(&names(&["a"]), &limited).as_str(),
+            "5aa79e61f6ad01f0c81087b1de19341742cb4f13643f1c690a013c572857fb0c"
+        );
     }
 
     #[test]

@@ -220,7 +220,9 @@ impl Prepared {
             ),
             (Some(Step::Limits), _) => StartError::new(
                 StartFailure::Other,
-                format!("run.limits cannot be held on this node: its control groups cannot be joined: {error}"),
+                format!(
+                    "run.limits cannot be held on this node: its control groups cannot be joined: {error}"
+                ),
             ),
             (Some(Step::Session | Step::Script | Step::Pipes | Step::Exec), _) => StartError::new(
                 StartFailure::Other,

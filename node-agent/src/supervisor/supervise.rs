@@ -297,9 +297,7 @@ impl Supervision<'_> {
         }
         let deadline = match self.ending {
             None if self.exited.is_some() => None,
-            None => {
-                [self.clocks.run_until(), self.idle_until(room)].into_iter().flatten().min()
-            }
+            None => [self.clocks.run_until(), self.idle_until(room)].into_iter().flatten().min(),
             // Only the pipes are left to look at once more, when they may be.
             Some(_) if self.is_gone() => Some(now).filter(|_| room == Room::Open),
             Some(ending) => match self.press(ending, now) {

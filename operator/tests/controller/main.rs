@@ -179,7 +179,7 @@ async fn an_agent_that_would_overlook_a_limit_or_clock_is_sent_nothing_and_the_t
     ] {
         stage.apply(name, spec).await;
         let task = stage.until(name, |task| condition(task, "Failed") == "True").await;
-        let node = &task.status.unwrap().nodes.unwrap()[0];
+        let node = &task.status.unwrap().nodes[0];
         assert_eq!(node.state, "Refused");
         assert!(node.message.contains("older release"), "{}", node.message);
     }
