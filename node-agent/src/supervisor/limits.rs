@@ -172,8 +172,9 @@ impl Place {
         Ok(())
     }
 
-    /// A process killed because the whole machine was out of memory was not killed for the limit, so both are asked:
-    /// whether the limit was hit, and whether somebody was killed.
+    /// A process killed because the whole machine was out of memory was not killed for the limit, so v2 is asked for
+    /// both: whether the limit was hit, and whether somebody was killed. With v1 the hits are not counted once swap is
+    /// limited too, and a kill has to do.
     fn out_of_memory(&self) -> Option<OutOfMemory> {
         let (killed, hit, peak) = match self.version {
             Version::V2 => {
@@ -182,7 +183,7 @@ impl Place {
             }
             Version::V1 => {
                 let killed = count(&self.read("memory.oom_control"), "oom_kill");
-                (killed, number(&self.read("memory.failcnt")), "memory.max_usage_in_bytes")
+                (killed, killed, "memory.max_usage_in_bytes")
             }
         };
         let happened = killed.is_some_and(|n| n > 0) && hit.is_some_and(|n| n > 0);
