@@ -24,7 +24,7 @@ test-parts *ARGS:
 
 # What is generated and committed: the CRDs and the OpenAPI document
 generate:
-    cargo run --quiet --locked -p sentinel-operator --bin crdgen -- --write crds
+    for crd in task targetslice; do cargo run --quiet --locked -p sentinel-operator --bin crdgen -- $crd > crds/$crd.yaml.new && mv crds/$crd.yaml.new crds/$crd.yaml || exit 1; done
     cargo run --quiet --locked -p sentinel-operator --bin operator -- openapi > operator/openapi.json.new
     mv operator/openapi.json.new operator/openapi.json
 
