@@ -7,6 +7,7 @@ use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Refused, Report, Stage};
+use sentinel_protocol::version::Version;
 
 use super::books::{AttemptFacts, Books};
 use super::registry::Registry;
@@ -21,6 +22,10 @@ impl Fleet for Registry {
 
     fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber> {
         self.living_of(task, node)
+    }
+
+    fn speaks(&self, node: &NodeName) -> Option<Version> {
+        self.version_of(node)
     }
 
     fn start(&self, mut start: Start) -> Option<SessionId> {

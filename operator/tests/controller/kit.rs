@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use sentinel_protocol::to_agent::{Cancel, Forget, Start};
 use sentinel_protocol::to_operator::{
     Ended, OutputSummary, Report, ReportedState, Running, Stage as Stages, Usage,
 };
+use sentinel_protocol::version::Version;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -56,9 +57,15 @@ pub(crate) struct Agents {
     owned: Mutex<BTreeMap<(TaskUid, NodeName), BTreeMap<RunNumber, Report>>>,
     refusals: AtomicU32,
     next_session: AtomicU32,
+    version: AtomicU16,
 }
 
 impl Agents {
+    /// The agents are of a release that speaks this version.
+    pub(crate) fn speak(&self, version: Version) {
+        self.version.store(version.0, Ordering::Relaxed);
+    }
+
     /// The next messages find no room.
     pub(crate) fn refuse_next(&self, messages: u32) {
         self.refusals.store(messages, Ordering::Relaxed);
@@ -93,6 +100,10 @@ impl Fleet for Agents {
         let runs = owned.get(&(task.clone(), node.clone()))?;
         let lives = |(_, report): &(&RunNumber, &Report)| report.state.stage() != Stages::Ended;
         runs.iter().filter(lives).map(|(run, _)| *run).max()
+    }
+
+    fn speaks(&self, _: &NodeName) -> Option<Version> {
+        Some(Version(self.version.load(Ordering::Relaxed)))
     }
 
     fn start(&self, start: Start) -> Option<SessionId> {
@@ -292,6 +303,7 @@ impl Stage {
             owned: Mutex::default(),
             refusals: AtomicU32::new(0),
             next_session: AtomicU32::new(1),
+            version: AtomicU16::new(2),
         });
         let history = Arc::new(MapHistory::default());
         let operator = Operator::start(&cluster, &fleet, &history, &moments);
