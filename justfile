@@ -22,6 +22,13 @@ test *ARGS:
 test-parts *ARGS:
     tests/parts/with-parts cargo test --workspace --locked {{ARGS}}
 
+# Agents as pods of two real nodes; the first time it builds a kubelet, which takes minutes. As root
+test-nodes *ARGS:
+    tests/parts/install
+    tests/parts/install nodes
+    cargo build --locked -p sentinel-operator --bin operator
+    SENTINEL_NODES=1 tests/parts/with-parts sh -c 'tests/parts/nodes-up 2 && cargo test --locked -p sentinel-tests --test machines_pods "$@"' -- {{ARGS}}
+
 # What is generated and committed: the CRDs and the OpenAPI document
 generate:
     cargo run --quiet --locked -p sentinel-operator --bin crdgen -- task | scripts/replace crds/task.yaml

@@ -97,6 +97,11 @@ impl Stage {
         assert!(begun.is_running(), "the operator ended:\n{}", begun.log());
     }
 
+    /// Port of the gateway, on the loopback.
+    pub fn gateway_port(&self) -> u16 {
+        self.gateway
+    }
+
     /// The flags of the operator.
     pub fn operator_arguments(&self) -> Vec<String> {
         let write = |name: &str, text: &str| {

@@ -36,6 +36,8 @@ impl Body {
                 // operator asks again for what is not here.
                 let dir = self.journal.attempt(&start.attempt);
                 self.watch.remove(&dir);
+                // Its Spool is about to go; `record` posts the new one.
+                self.board.forget(&start.attempt);
                 if let Err(error) = dir.remove() {
                     return Some(journal_failed(&error));
                 }

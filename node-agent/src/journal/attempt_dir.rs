@@ -127,12 +127,17 @@ impl AttemptDir {
         record::read(&self.file(EXIT))
     }
 
-    /// What the operator knows of it.
+    /// What the operator knows of it. Of a note that is damaged nothing is believed: notes on output are not synced, so
+    /// a power cut may leave half of one. It only means that the operator is told once more.
     ///
     /// # Errors
-    /// When the record is unreadable.
+    /// When the disk cannot be read.
     pub fn delivery(&self) -> Result<Delivery, JournalError> {
-        Ok(record::read(&self.file(DELIVERY))?.unwrap_or_default())
+        match record::read(&self.file(DELIVERY)) {
+            Ok(delivery) => Ok(delivery.unwrap_or_default()),
+            Err(JournalError::Corrupt { .. }) => Ok(Delivery::default()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Notes what the operator knows of it; durable on return.

@@ -21,7 +21,8 @@
 //! * Every small file is JSON for people, with a checksum in its last line, and is replaced as a whole:
 //!   temporary file → write → fsync → rename → fsync of the directory.
 //! * A failed fsync is [`JournalError::Unsafe`] and is never tried again on the same file.
-//! * A record that cannot be read makes its own Attempt [`Loaded::Corrupt`] and no other.
+//! * A record that cannot be read makes its own Attempt [`Loaded::Corrupt`] and no other; of a damaged `delivery`
+//!   only the note is lost, since it is the one that is not always synced.
 //! * States after *accepted* are written only under the kernel lock on the Attempt's directory, after the state
 //!   was read again under it. So "lock obtained, still accepted" proves that no command was started.
 //! * An Attempt directory appears by a rename of a complete one: there is no half-made Attempt.

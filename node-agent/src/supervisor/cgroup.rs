@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::limits;
+use super::outside;
 use crate::process;
 
 /// The folder of our groups in a tree of groups.
@@ -107,9 +108,10 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 /// Moves this process to the other supervisors. It may take the kernel milliseconds, in which nothing on the machine
 /// can fork; so it is done when there is time.
 pub(super) fn join_supervisors() -> io::Result<()> {
+    let left = outside::leave();
     let path = mount()?.join(SUPERVISED).join("supervisors");
     fs::create_dir_all(&path)?;
-    fs::write(path.join("cgroup.procs"), "0")
+    fs::write(path.join("cgroup.procs"), "0").and(left)
 }
 
 /// Removes groups of supervisors that were killed; those in which something lives stay.
@@ -139,9 +141,9 @@ fn sweep_in(folder: &Path) -> io::Result<()> {
 
 /// Where control groups v2 are mounted: alone, or beside v1.
 fn mount() -> io::Result<PathBuf> {
-    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+    let groups = outside::groups();
+    [groups.clone(), groups.join("unified")]
         .into_iter()
-        .map(PathBuf::from)
         .find(|path| path.join("cgroup.procs").exists() && !path.join("tasks").exists())
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "control groups v2 are not mounted"))
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::cgroup::{Cgroup, join_supervisors};
+use super::outside;
 use super::supervise::supervise;
 use crate::journal::{AttemptDir, SUPERVISOR_LOG};
 
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
     let moved = wait_for_quiet();
     let ended = wait_for_attempt().map(|attempt| {
         detach(&attempt)?;
+        let moved = move_before_the_command(moved);
         if let Err(error) = &cgroup {
             // The walk over the process tree does without.
             note(&format!("no control group of our own: {error}"));
@@ -82,6 +84,17 @@ fn wait_for_quiet() -> Moved {
         }
         _ => Moved::NotYet,
     }
+}
+
+/// Where the command would inherit groups that end with the agent's pod, moving cannot wait until it runs.
+fn move_before_the_command(moved: Moved) -> Moved {
+    if moved == Moved::NotYet && outside::is_inherited() {
+        if let Err(error) = join_supervisors() {
+            note(&format!("unable to leave the control groups of the agent's pod: {error}"));
+        }
+        return Moved::Yes;
+    }
+    moved
 }
 
 /// Writes a line to standard error, which is the Attempt's `supervisor.log`. Never panics, unlike the print macros.

@@ -33,6 +33,7 @@ mod launch;
 mod limits;
 mod liveness;
 mod output;
+mod outside;
 mod program;
 mod reap;
 mod root;

@@ -1,0 +1,111 @@
+//! Agents as pods of real nodes, each with a kubelet and a process 1 of its own. Run by `just test-nodes`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+
+use std::time::Duration;
+
+use sentinel_tests::machines::pods::{Pods, node_boot, node_exec, node_kill};
+use sentinel_tests::wait::until;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// One pod with a state directory to a node.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Nothing where nodes were not asked for: they take minutes to install, and root.
+async fn pods(test: &str) -> Option<(Pods, MutexGuard<'static, ()>)> {
+    if std::env::var_os("SENTINEL_NODES").is_none_or(|asked| asked != "1") {
+        println!("NOT RUN: {test} needs real nodes: just test-nodes");
+        return None;
+    }
+    let guard = ONE_AT_A_TIME.lock().await;
+    Some((Pods::deploy(test).await, guard))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_run_in_the_agents_container_or_on_the_node_itself() {
+    let Some((pods, _guard)) = pods("environments").await else { return };
+    let script = "hostname; cat /etc/hostname; cat /proc/self/cgroup; exit 0";
+    let container = pods.task("container", "Container", script).await;
+    let host = pods.task("host", "Host", script).await;
+    for node in &pods.nodes {
+        for uid in [&container, &host] {
+            let execution = pods.ended(uid, node).await;
+            assert_eq!(execution["outcome"], "Succeeded", "{execution}");
+        }
+        let log = pods.log(&container, node).await;
+        assert_eq!(log.lines().next(), Some(pods.pod(node).await.as_str()), "{log}");
+        let log = pods.log(&host, node).await;
+        let names: Vec<&str> = log.lines().take(2).collect();
+        assert_eq!(names, [node, node]);
+        assert!(log.contains("/sentinel/") && !log.contains("kubepods"), "its control groups are {log}");
+    }
+    pods.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_on_the_host_outlive_their_agents_pods_and_are_adopted_by_the_next() {
+    let Some((pods, _guard)) = pods("rolled").await else { return };
+    let script = "echo start >>/var/witness; i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i + 1)); sleep 0.1; done; \
+                  echo waiting; while [ ! -e /var/enough ]; do sleep 0.2; done; echo end >>/var/witness";
+    let uid = pods.task("long", "Host", script).await;
+    for node in &pods.nodes {
+        pods.says(&uid, node, "line 3\n").await;
+    }
+    // Deleted by hand, then rolled.
+    pods.kubectl(&["delete", "pods", "-l", "app=node-agent", "--wait"]).await;
+    pods.rolled_out().await;
+    for node in &pods.nodes {
+        pods.reachable(node).await;
+    }
+    pods.kubectl(&["rollout", "restart", "daemonset/node-agent"]).await;
+    pods.rolled_out().await;
+    for node in &pods.nodes {
+        pods.says(&uid, node, "waiting").await;
+        node_exec(node, "touch /var/enough").await.unwrap();
+    }
+    let expected: String =
+        (0..200).map(|line| format!("line {line}\n")).chain(["waiting\n".into()]).collect();
+    for node in &pods.nodes {
+        let execution = pods.ended(&uid, node).await;
+        assert_eq!(execution["outcome"], "Succeeded", "{execution}");
+        assert_eq!(pods.log(&uid, node).await, expected, "{node}");
+        let witness = node_exec(node, "cat /var/witness; rm /var/enough").await.unwrap();
+        assert_eq!(witness, "start\nend\n", "{node}");
+    }
+    pods.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_power_comes_back_by_itself_and_says_what_it_lost() {
+    let Some((pods, _guard)) = pods("power").await else { return };
+    let [kept, cut] = &pods.nodes[..] else { panic!("two nodes are needed, not {:?}", pods.nodes) };
+    let script = "echo start >>/var/witness; echo begun; while [ ! -e /var/enough ]; do sleep 0.2; done";
+    let uid = pods.task("cut", "Host", script).await;
+    for node in &pods.nodes {
+        pods.says(&uid, node, "begun").await;
+    }
+    node_kill(cut).await;
+    until("the node is unreachable", PATIENCE, || async {
+        let node = pods.stage.get(&format!("/api/v1/nodes/{cut}")).await?;
+        if node["reachable"] == false { Ok(()) } else { Err(node.to_string()) }
+    })
+    .await;
+    node_boot(cut).await;
+    let execution = pods.ended(&uid, cut).await;
+    assert_eq!(execution["outcome"], "Lost", "{execution}");
+    assert!(execution["message"].as_str().unwrap().contains("rebooted"), "{execution}");
+    pods.reachable(cut).await;
+    node_exec(kept, "touch /var/enough").await.unwrap();
+    let execution = pods.ended(&uid, kept).await;
+    assert_eq!(execution["outcome"], "Succeeded", "{execution}");
+    let after = pods.task("after", "Host", "hostname").await;
+    for node in &pods.nodes {
+        let execution = pods.ended(&after, node).await;
+        assert_eq!(execution["outcome"], "Succeeded", "{execution}");
+        let witness = node_exec(node, "cat /var/witness; rm -f /var/enough").await.unwrap();
+        assert_eq!(witness, "start\n", "{node}");
+    }
+    pods.rolled_out().await;
+    pods.close().await;
+}

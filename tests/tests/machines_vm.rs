@@ -1,0 +1,164 @@
+//! The agent on a machine with a kernel of its own: power cuts, and control groups v2 with all that they can do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+
+use std::time::{Duration, Instant};
+
+use sentinel_tests::machines::build::static_agent;
+use sentinel_tests::machines::ground::Ground;
+use sentinel_tests::machines::load::{Load, WITNESS};
+use sentinel_tests::machines::machine::Machine;
+use serde_json::json;
+use tokio::sync::Mutex;
+
+/// Software emulation takes a core.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// Long enough for a machine in software emulation on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long commands come and go before the power is cut, at most.
+const LONGEST_RUN: Duration = Duration::from_millis(3500);
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text}")))
+}
+
+/// `SENTINEL_CUTS` says how often, `SENTINEL_SEED` when.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_at_any_instant_runs_nothing_twice_and_forgets_no_result() {
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let cuts = number("SENTINEL_CUTS", 3);
+    let mut seed = number("SENTINEL_SEED", u64::from(std::process::id()));
+    println!("SENTINEL_CUTS={cuts} SENTINEL_SEED={seed}");
+    let ground = Ground::new("vm-1").await;
+    let mut machine = Machine::new(ground.path().join("machine"), &[static_agent()]);
+    let (mut load, mut boot) = (Load::default(), String::new());
+    for cut in 1..=cuts {
+        machine.boot(&ground.script());
+        boot = ground.connected(&boot, PATIENCE).await;
+        load.note_boot(&boot);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let lasting = LONGEST_RUN.mul_f64((seed >> 40) as f64 / (1_u64 << 24) as f64);
+        let begun = Instant::now();
+        while begun.elapsed() < lasting {
+            load.press(&ground).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        machine.cut().await;
+        load.look(&ground).await;
+        load.note_cut();
+        println!("cut {cut} after {lasting:?}");
+    }
+    machine.boot(&ground.script());
+    boot = ground.connected(&boot, PATIENCE).await;
+    load.note_boot(&boot);
+    // These meet no cut, so none of them may be lost.
+    load.ask(&ground, 5).await;
+    let witness = async || machine.run(&format!("cat {WITNESS}")).await.unwrap();
+    let judgement = load.judge(&ground, witness).await;
+    println!("{judgement:#?}");
+    assert!(judgement.wrong.is_empty(), "{:#?}", judgement.wrong);
+    assert_eq!(judgement.most_starts, 1);
+    assert!(judgement.outcomes.contains_key("Succeeded"), "nothing ended: {:?}", judgement.outcomes);
+    // A few cuts may all hit moments of one kind.
+    if cuts >= 10 {
+        assert!(judgement.outcomes.contains_key("Lost"), "no cut hit a command: {:?}", judgement.outcomes);
+        assert!(judgement.started_after_a_cut > 0, "no command waited through a cut");
+    }
+    machine.cut().await;
+}
+
+/// Waits until the machine's shell says so.
+async fn shows(machine: &Machine, what: &str, command: &str) -> String {
+    sentinel_tests::wait::until(what, PATIENCE, || machine.run(command)).await
+}
+
+/// A shell text that prints the processes whose command line contains this, and fails when there are none.
+fn processes(what: &str) -> String {
+    let (first, rest) = what.split_at(1);
+    format!("ps -o pid,args | grep '[{first}]{rest}'")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_tree_is_gone_whatever_it_does_to_stay() {
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let ground = Ground::new("vm-1").await;
+    let mut machine = Machine::new(ground.path().join("machine"), &[static_agent()]);
+    machine.boot(&ground.script());
+    ground.connected("", PATIENCE).await;
+    // Each says `ready` when its processes are there; all of those are `sleep`s of one length.
+    let trees = [
+        ("double-fork", 9001, "( ( sleep 9001 & ) & ); sleep 9001 & echo ready; wait"),
+        (
+            "daemon",
+            9002,
+            "setsid sh -c 'setsid sleep 9002 & sleep 9002' </dev/null >/dev/null 2>&1 & echo ready; sleep 9002",
+        ),
+        (
+            "deaf",
+            9003,
+            "trap '' TERM INT HUP; sh -c 'trap \"\" TERM; while :; do sleep 9003; done' & echo ready; while :; do sleep 9003; done",
+        ),
+        ("stopped", 9004, "sleep 9004 & kill -STOP $!; echo ready; kill -STOP $$"),
+        ("breeding", 9005, "trap '' TERM; echo ready; while :; do setsid sleep 9005 & usleep 50000; done"),
+    ];
+    for (name, seconds, script) in trees {
+        let run = json!({ "command": ["/bin/sh", "-c", script] });
+        let uid = ground.task(name, run, &[("timeouts", json!({ "grace": "1s" }))]).await;
+        sentinel_tests::wait::until("it says that it is ready", PATIENCE, || async {
+            let log = ground.log(&uid).await?;
+            if log.contains("ready") { Ok(()) } else { Err(log) }
+        })
+        .await;
+        shows(&machine, "its processes are there", &processes(&format!("sleep {seconds}"))).await;
+        ground.cancel(name).await;
+        let execution = ground.ended(&uid, PATIENCE).await;
+        assert_eq!(execution["outcome"], "Cancelled", "{name}: {execution}");
+        let left = machine.run(&processes(&format!("sleep {seconds}"))).await;
+        assert!(left.is_err(), "{name}: Cancelled, and still there: {left:?}");
+    }
+    let groups = "cd /sys/fs/cgroup/sentinel && for g in *.*; do [ -d $g ] && wc -l <$g/cgroup.procs; done | grep -v '^0$'";
+    let populated = machine.run(groups).await;
+    assert!(populated.is_err(), "a group of a command is left with processes in it: {populated:?}");
+    machine.cut().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_supervisor_was_killed_is_ended_by_its_control_group() {
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let ground = Ground::new("vm-1").await;
+    let mut machine = Machine::new(ground.path().join("machine"), &[static_agent()]);
+    machine.boot(&ground.script());
+    ground.connected("", PATIENCE).await;
+    // In a session of its own and with nobody above it, the daemon is the command's by its group alone.
+    let script =
+        "setsid sh -c 'sleep 9010 & sleep 9010' </dev/null >/dev/null 2>&1 & echo $$; exec sleep 9011";
+    let uid = ground.task("orphan", json!({ "command": ["/bin/sh", "-c", script] }), &[]).await;
+    let command = shows(
+        &machine,
+        "the command runs",
+        &format!("{} | awk '$2 == \"sleep\" {{ print $1 }}' | grep .", processes("sleep 9011")),
+    )
+    .await;
+    shows(&machine, "its daemon runs", &processes("sleep 9010")).await;
+    let command = command.trim();
+    let group = machine.run(&format!("cat /proc/{command}/cgroup")).await.unwrap();
+    let parent = machine.run(&format!("awk '/^PPid/ {{ print $2 }}' /proc/{command}/status")).await.unwrap();
+    let parent = parent.trim();
+    assert!(group.trim().starts_with(&format!("0::/sentinel/{parent}.")), "the command is in {group}");
+    shows(
+        &machine,
+        "the supervisor is with the others",
+        &format!("grep -x 0::/sentinel/supervisors /proc/{parent}/cgroup"),
+    )
+    .await;
+    machine.run(&format!("kill -KILL {parent}")).await.unwrap();
+    let execution = ground.ended(&uid, PATIENCE).await;
+    assert_eq!(execution["outcome"], "Interrupted", "{execution}");
+    let left = machine.run(&processes("sleep 901")).await;
+    assert!(left.is_err(), "still there: {left:?}");
+    let kept = machine.run(&format!("ls -d /sys/fs/cgroup/sentinel/{parent}.*")).await;
+    assert!(kept.is_err(), "its group is left: {kept:?}");
+    machine.cut().await;
+}
