@@ -24,8 +24,7 @@ fn main() -> io::Result<ExitCode> {
         mask.add(Signal::SIGTERM);
         mask.thread_block()?;
     }
-    let (task, run, node) =
-        (variable("SENTINEL_TASK"), variable("SENTINEL_RUN"), variable("SENTINEL_NODE"));
+    let (task, run, node) = (variable("SENTINEL_TASK"), variable("SENTINEL_RUN"), variable("SENTINEL_NODE"));
     note(&mut book, &format!("start {attempt} {} {task} {run} {node}\n", std::process::id()))?;
 
     let pause = Duration::from_millis(plot.millis) / plot.lines.max(1) as u32;

@@ -164,7 +164,7 @@ pub async fn judge(fleet: &Fleet, tasks: &[Task], case: &Case<'_>) -> Result<Fin
         if testimony.starts.len() > 1 || testimony.exits.len() > 1 {
             findings.violations.push(format!("{id}: started more than once: {testimony:?}"));
         }
-        judge_outcome(&mut findings, case, id, history.get(id), &testimony);
+        judge_outcome(&mut findings, case, id, &history, &testimony);
     }
     for task in tasks {
         judge_status(&mut findings, task, &history);
@@ -190,9 +190,10 @@ fn judge_outcome(
     findings: &mut Findings,
     case: &Case<'_>,
     id: &str,
-    record: Option<&Value>,
+    history: &BTreeMap<String, Value>,
     testimony: &Testimony,
 ) {
+    let record = history.get(id);
     let Some(record) = record.filter(|record| record["outcome"].is_string()) else {
         findings.results_lost += 1;
         findings.violations.push(format!("{id}: no result in History: {record:?}; witness: {testimony:?}"));
@@ -202,12 +203,15 @@ fn judge_outcome(
     *findings.outcomes.entry(outcome.to_owned()).or_default() += 1;
     let task = record["task"].as_str().unwrap_or_default();
     let run = record["run"].as_u64().unwrap_or_default() as u32;
-    let called_off = case.wishes.cancelled.contains(&(task.to_owned(), run))
-        || case.wishes.deleted.contains(task);
+    let called_off =
+        case.wishes.cancelled.contains(&(task.to_owned(), run)) || case.wishes.deleted.contains(task);
+    // A Run that a later one waits for starts nothing more.
+    let next = format!("{}/{}/", record["taskUid"].as_str().unwrap_or_default(), run + 1);
+    let followed = history.range(next.clone()..).next().is_some_and(|(id, _)| id.starts_with(&next));
     let cut_off = case.damage.supervisors.contains(&format!("{id}/1"));
     let explained = match outcome {
         "Cancelled" => called_off,
-        "NotStarted" => called_off && testimony.starts.is_empty(),
+        "NotStarted" => (called_off || followed) && testimony.starts.is_empty(),
         "Interrupted" | "Lost" => cut_off,
         _ => false,
     };
@@ -306,7 +310,8 @@ fn compare(expected: &str, got: &str, whole: bool) -> Log {
             at += line.trim_end().len();
         } else {
             log.missing = (expected.len() - at.min(expected.len())) as u64;
-            log.violation = Some(format!("at byte {at} there is {line:?} instead of {:?}", rest.lines().next()));
+            log.violation =
+                Some(format!("at byte {at} there is {line:?} instead of {:?}", rest.lines().next()));
             return log;
         }
     }

@@ -193,7 +193,10 @@ impl System {
             let mut found: Vec<_> = panics.map(|line| format!("{}: {line}", process.name)).collect();
             if process.ended_by_itself() > 0 {
                 let times = process.ended_by_itself();
-                let lines: Vec<_> = log.lines().filter(|line| line.contains("error: ") || line.contains("failed to")).collect();
+                let lines: Vec<_> = log
+                    .lines()
+                    .filter(|line| line.contains("error: ") || line.contains("failed to"))
+                    .collect();
                 let last = lines.last().copied().unwrap_or_default();
                 found.push(format!("{} ended by itself {times} times; {last}", process.name));
             }
@@ -267,8 +270,14 @@ pub async fn run(options: Options) -> Report {
         Err(why) => Err(why),
     };
     let crashes = system.crashes();
-    let report =
-        Report { options, damage: damage.clone(), findings, crashes, took: begun.elapsed(), settled: settled_after };
+    let report = Report {
+        options,
+        damage: damage.clone(),
+        findings,
+        crashes,
+        took: begun.elapsed(),
+        settled: settled_after,
+    };
     system.end(report.is_clean()).await;
     report
 }
