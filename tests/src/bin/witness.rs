@@ -1,9 +1,11 @@
 //! The command of the kill harness's Tasks. It writes its start and its exit into a file outside the system, one
-//! synced line each, and between them output that is known beforehand: `witness BOOK MOST_MILLIS`.
+//! synced line each, and between them output that is known beforehand: `witness BOOK MOST_MILLIS [HOLD]`. With HOLD
+//! it does not end before there is a file of that name.
 #![allow(missing_docs, reason = "a program")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,9 +14,10 @@ use sentinel_tests::chaos::plot::Plot;
 
 fn main() -> io::Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
-    let usage = || io::Error::other("usage: witness BOOK MOST_MILLIS");
+    let usage = || io::Error::other("usage: witness BOOK MOST_MILLIS [HOLD]");
     let book = arguments.next().ok_or_else(usage)?;
     let most = arguments.next().and_then(|text| text.parse().ok()).ok_or_else(usage)?;
+    let hold = arguments.next();
     let mut book = OpenOptions::new().create(true).append(true).open(book)?;
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let attempt = variable("SENTINEL_ATTEMPT");
@@ -38,6 +41,9 @@ fn main() -> io::Result<ExitCode> {
         std::thread::sleep(pause);
     }
     io::stdout().flush()?;
+    while hold.as_ref().is_some_and(|path| !Path::new(path).exists()) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     note(&mut book, &format!("exit {attempt} {} {}\n", std::process::id(), plot.exit_code))?;
     Ok(ExitCode::from(plot.exit_code))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use sentinel_operator::resource::Task;
 use serde_json::json;
 
@@ -54,19 +54,19 @@ impl Load {
         Self { api, nodes, book: book.to_owned(), most_millis, dice, number: 0, wishes: Wishes::default() }
     }
 
-    /// A step: mostly a new Task. What the API server does not take now is not asked again.
+    /// A step: mostly a new Task.
     pub async fn step(&mut self) {
-        let asked = match self.dice.below(20) {
+        // What is not taken is not asked again: the check looks at what there is.
+        let _ = match self.dice.below(20) {
             0..=13 => self.create().await,
             14..=16 => self.rerun().await,
             17..=18 => self.cancel().await,
             _ => self.delete().await,
         };
-        drop(asked);
     }
 
     /// A new Task on a random set of nodes.
-    async fn create(&mut self) -> Option<()> {
+    pub async fn create(&mut self) -> Option<()> {
         self.number += 1;
         let name = format!("t{}", self.number);
         let share = 10 + self.dice.below(91);
@@ -101,6 +101,11 @@ impl Load {
             Err(_) => return None,
         }
         Some(())
+    }
+
+    /// All Tasks, as the API server has them.
+    pub async fn tasks(&self) -> Vec<Task> {
+        self.api.list(&ListParams::default()).await.expect("the API server answers").items
     }
 
     /// One of the latest Tasks that was not deleted.
