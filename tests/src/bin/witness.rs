@@ -1,6 +1,6 @@
 //! The command of the kill harness's Tasks. It writes its start and its exit into a file outside the system, one
 //! synced line each, and between them output that is known beforehand: `witness BOOK MOST_MILLIS [HOLD]`. With HOLD
-//! it does not end before there is a file of that name.
+//! it writes nothing before there is a file of that name.
 #![allow(missing_docs, reason = "a program")]
 
 use std::fs::{File, OpenOptions};
@@ -30,6 +30,9 @@ fn main() -> io::Result<ExitCode> {
     let (task, run, node) = (variable("SENTINEL_TASK"), variable("SENTINEL_RUN"), variable("SENTINEL_NODE"));
     note(&mut book, &format!("start {attempt} {} {task} {run} {node}\n", std::process::id()))?;
 
+    while hold.as_ref().is_some_and(|path| !Path::new(path).exists()) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let pause = Duration::from_millis(plot.millis) / plot.lines.max(1) as u32;
     for number in 0..plot.lines {
         let (line, to_stderr) = plot.line(number);
@@ -41,9 +44,6 @@ fn main() -> io::Result<ExitCode> {
         std::thread::sleep(pause);
     }
     io::stdout().flush()?;
-    while hold.as_ref().is_some_and(|path| !Path::new(path).exists()) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
     note(&mut book, &format!("exit {attempt} {} {}\n", std::process::id(), plot.exit_code))?;
     Ok(ExitCode::from(plot.exit_code))
 }

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::cable::Cable;
 use super::dice::Dice;
-use super::process::Process;
+use super::process::{Process, signal};
 use super::servers::steady_port;
 use crate::cluster::{Piece, SERVICE_ACCOUNT};
 use crate::programs::binary;
@@ -45,6 +47,7 @@ pub struct Fleet {
     /// URL of the HTTP API.
     pub api: String,
     metrics: String,
+    directory: PathBuf,
     /// For the HTTP API.
     pub http: reqwest::Client,
 }
@@ -80,7 +83,15 @@ impl Fleet {
         }
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("a client");
         let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let fleet = Self { piece, operator, nodes, api: url(api), metrics: url(metrics), http };
+        let fleet = Self {
+            piece,
+            operator,
+            nodes,
+            api: url(api),
+            metrics: url(metrics),
+            directory: directory.to_owned(),
+            http,
+        };
         fleet.ready(Duration::from_secs(60)).await;
         fleet
     }
@@ -160,10 +171,31 @@ impl Fleet {
         self.operator.end().await;
         for node in &self.nodes {
             node.agent.end().await;
-            for supervisor in self.supervisors(node) {
-                super::process::signal(supervisor.pid, nix::sys::signal::Signal::SIGKILL);
-            }
         }
+        self.sweep();
+    }
+
+    /// Ends supervisors and witnesses, which outlive agents by design.
+    fn sweep(&self) {
+        let supervisors = self.nodes.iter().flat_map(|node| self.supervisors(node)).map(|found| found.pid);
+        // Our directory has a name of its own, which stands in the arguments of a witness.
+        let ours = self.directory.display().to_string();
+        let witnesses = processes().filter(|pid| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&words);
+            words.split('\0').next().is_some_and(|program| program.ends_with("/witness"))
+                && words.contains(&ours)
+        });
+        for pid in supervisors.chain(witnesses) {
+            signal(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+impl Drop for Fleet {
+    /// A failed test leaves nothing that runs.
+    fn drop(&mut self) {
+        self.sweep();
     }
 }
 

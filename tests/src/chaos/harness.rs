@@ -245,9 +245,15 @@ pub async fn run(options: Options) -> Report {
     let (servers, fleet) = (Arc::clone(&system.servers), Arc::clone(&system.fleet));
     let mischief = Arc::new(Mischief::new(servers, fleet, options.longest_fault));
     let mut faults = JoinSet::new();
+    let mut said = Instant::now();
     while mischief.damage().kills() < options.kills {
         while faults.len() >= AT_ONCE {
             faults.join_next().await;
+        }
+        if said.elapsed() > Duration::from_secs(15) {
+            said = Instant::now();
+            let (kills, attempts) = (mischief.damage().kills(), book::read(&book).len());
+            println!("seed {}: {kills} kills, {attempts} attempts, {:.0?}", options.seed, begun.elapsed());
         }
         while faults.try_join_next().is_some() {}
         faults.spawn(mischief.next(&mut dice));
