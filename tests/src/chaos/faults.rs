@@ -92,8 +92,8 @@ impl Mischief {
     pub fn next(self: &Arc<Self>, dice: &mut Dice) -> impl Future<Output = ()> + Send + 'static {
         let victim = dice.weighted(&VICTIMS).unwrap_or(Victim::Agent);
         let deed = dice.weighted(&DEEDS).unwrap_or(Deed::Kill);
-        // Most faults are short; one in eight is long.
-        let most = if dice.percent(12) { self.longest } else { self.longest.min(2_000) };
+        // Most faults are short; one in sixteen is long.
+        let most = if dice.percent(6) { self.longest } else { self.longest.min(2_000) };
         let (span, own) = (dice.millis(0, most), Dice::new(dice.roll()));
         let this = Arc::clone(self);
         async move { this.befall(victim, deed, span, own).await }

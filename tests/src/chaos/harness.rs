@@ -18,7 +18,7 @@ use super::{book, process};
 use crate::cluster::Piece;
 
 /// Faults that last at once, at most.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 
 /// How to run it.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ impl Options {
             agents,
             most_millis: 8_000,
             longest_fault: 25_000,
-            fault_every: 700,
+            fault_every: 600,
             task_every: 1_500,
             settle: Duration::from_secs(180),
             ..Self::short(seed)
