@@ -47,7 +47,7 @@ async fn submit_held(system: &System, load: &mut Load, name: &str, hold: &Path) 
 }
 
 async fn witnesses_start(system: &System, number: usize) {
-    until("the witnesses have started", Duration::from_secs(60), || async {
+    until("the witnesses have started", Duration::from_mins(1), || async {
         let started = book::read(&system.book()).len();
         if started >= number { Ok(()) } else { Err(started) }
     })
@@ -56,7 +56,8 @@ async fn witnesses_start(system: &System, number: usize) {
 
 /// The verdict on a system to which nothing was done that would explain a loss.
 async fn verdict(system: &System, load: &Load, most_millis: u64) -> Findings {
-    let tasks = settle(&system.fleet, &load.wishes, Duration::from_secs(90)).await.unwrap();
+    let (tasks, open) = settle(&system.fleet, &load.wishes, Duration::from_secs(90)).await.unwrap();
+    assert!(open.is_empty(), "{open:#?}");
     let book = book::read(&system.book());
     let case = Case { wishes: &load.wishes, damage: &Damage::default(), book: &book, most_millis };
     judge(&system.fleet, &tasks, &case).await.unwrap()

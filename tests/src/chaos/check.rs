@@ -57,38 +57,43 @@ pub struct Case<'a> {
     pub most_millis: u64,
 }
 
-/// Waits until every Task says that its Run is over and archived, and returns them all.
+/// Waits until every Task says that its Run is over and archived. Returns them all, and in words what was still open
+/// at the deadline.
 ///
 /// # Errors
-/// What was still open at the deadline.
-pub async fn settle(fleet: &Fleet, wishes: &Wishes, within: Duration) -> Result<Vec<Task>, String> {
+/// That the API server did not even list them.
+pub async fn settle(
+    fleet: &Fleet,
+    wishes: &Wishes,
+    within: Duration,
+) -> Result<(Vec<Task>, Vec<String>), String> {
     let api = Api::<Task>::namespaced(fleet.piece.client.clone(), &fleet.piece.namespace);
     let begun = Instant::now();
     loop {
         fleet.look_after().await;
-        let open = match api.list(&ListParams::default()).await {
+        let listed = api.list(&ListParams::default()).await.map_err(|error| error.to_string());
+        let is_late = begun.elapsed() > within;
+        match listed {
             Ok(list) => {
-                let open: Vec<String> = list.items.iter().filter_map(|task| unsettled(task)).collect();
-                if open.is_empty() {
-                    let there: BTreeSet<&str> =
-                        list.items.iter().filter_map(|task| task.metadata.name.as_deref()).collect();
-                    let gone = wishes.created.iter().filter(|name| !there.contains(name.as_str()));
-                    let gone: Vec<_> = gone.filter(|name| !wishes.deleted.contains(*name)).collect();
-                    if !gone.is_empty() {
-                        return Err(format!("Tasks are gone that nobody deleted: {gone:?}"));
-                    }
-                    return Ok(list.items);
+                let mut open: Vec<String> = list.items.iter().filter_map(unsettled).collect();
+                if open.is_empty() || is_late {
+                    open.extend(vanished(&list.items, wishes));
+                    return Ok((list.items, open));
                 }
-                let shown = open.iter().take(5).cloned().collect::<Vec<_>>().join("\n  ");
-                format!("{} Tasks are not settled:\n  {shown}", open.len())
             }
-            Err(error) => error.to_string(),
-        };
-        if begun.elapsed() > within {
-            return Err(format!("not within {within:?}: {open}"));
+            Err(error) if is_late => return Err(format!("not within {within:?}: {error}")),
+            Err(_) => {}
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
+}
+
+/// Tasks that were there and that nobody deleted.
+fn vanished(tasks: &[Task], wishes: &Wishes) -> Vec<String> {
+    let there: BTreeSet<&str> = tasks.iter().filter_map(|task| task.metadata.name.as_deref()).collect();
+    let gone = wishes.created.iter().filter(|name| !there.contains(name.as_str()));
+    let gone = gone.filter(|name| !wishes.deleted.contains(*name));
+    gone.map(|name| format!("{name}: gone, though nobody deleted it")).collect()
 }
 
 /// What a Task still waits for.

@@ -92,7 +92,7 @@ impl Fleet {
             directory: directory.to_owned(),
             http,
         };
-        fleet.ready(Duration::from_secs(60)).await;
+        fleet.ready(Duration::from_mins(1)).await;
         fleet
     }
 

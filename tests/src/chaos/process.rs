@@ -57,6 +57,7 @@ impl Process {
             .arg(&self.program)
             .args(&self.arguments)
             .env_remove("SENTINEL_PARTS")
+            .env("RUST_BACKTRACE", "1")
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))

@@ -18,7 +18,7 @@ use crate::parts::{Bin, Parts};
 use crate::wait::until;
 
 /// How long a server may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The servers.
 pub struct Servers {
