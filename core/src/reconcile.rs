@@ -314,21 +314,21 @@ fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
         actions.push(Action::DeleteTask);
     }
     let recorded = Recorded { run: Some(run.clone()), recent: observed.recorded.recent.clone(), handled };
-    let mut status = status_of(
-        Doing::Finished(&run),
-        archive_of(observed, true),
-        recorded,
-        rolled.map(|rolled| rolled.nodes),
-    );
+    let archive = archive_of(observed, true);
+    // Nobody says when the last that History was behind with has gone in; what the archiver could not take is said again.
+    let behind = [archive, settled.archived].contains(&Archive::Behind);
+    let catches_up = behind.then(|| now.moment.plus(rollout::SAY_AGAIN_MS));
+    let mut status = status_of(Doing::Finished(&run), archive, recorded, rolled.map(|rolled| rolled.nodes));
     if plan.starts == Starts::Suspended {
         status.conditions.push(suspended());
     }
+    let expires = expires.filter(|left| *left > 0).map(|left| now.moment.plus(left));
     Decision {
         status,
         freeze: None,
         write: Write::Soon,
         actions,
-        wake_at: earlier(wake_at, expires.filter(|left| *left > 0).map(|left| now.moment.plus(left))),
+        wake_at: earlier(earlier(wake_at, expires), catches_up),
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod world;
 
-use sentinel_core::conditions::Holds;
+use sentinel_core::conditions::{Archive, Holds};
 use sentinel_core::ledger::{Origin, RunLedger, Source};
 use sentinel_core::moment::Moment;
 use sentinel_core::plan::{Amount, OnChange, Starts};
@@ -407,6 +407,23 @@ fn nothing_is_forgotten_before_all_of_the_run_is_archived() {
     assert_eq!(forgotten(&world.settle()), ["a", "b"]);
     assert_eq!(world.condition("Archived"), Some((Holds::True, "Archived")));
     assert_eq!(world.settle(), []);
+}
+
+#[test]
+fn a_finished_task_that_says_history_is_behind_looks_again_until_it_is_not() {
+    let mut world = all_running(&["a"]);
+    world.report("a", succeeded());
+    world.settle();
+    world.archive_all();
+    // All of this Task is archived, others are not: nothing of its own will ever wake it again.
+    world.archive = Archive::Behind;
+    world.settle();
+    assert_eq!(world.condition("Archived"), Some((Holds::False, "HistoryBehind")));
+    assert!(world.look().wake_at.is_some());
+    world.archive = Archive::Current;
+    world.settle();
+    assert_eq!(world.condition("Archived"), Some((Holds::True, "Archived")));
+    assert_eq!(world.look().wake_at, None);
 }
 
 #[test]
