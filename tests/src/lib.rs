@@ -17,3 +17,4 @@ pub mod cluster;
 pub mod programs;
 pub mod stage;
 pub mod memory;
+pub mod bench;
