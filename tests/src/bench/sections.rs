@@ -45,27 +45,8 @@ pub fn main() -> ExitCode {
     let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|wanted| wanted == name);
     let begun = Instant::now();
     let mut table = Table::default();
-    let done = role::runtime().block_on(tokio::time::timeout(WITHIN, async {
-        if wanted("dispatch") {
-            dispatch::measure(&mut table).await;
-        }
-        if wanted("apply") {
-            if std::env::var_os("SENTINEL_PARTS").is_some() {
-                apply::measure(&mut table).await;
-            } else {
-                note("apply: left out, SENTINEL_PARTS is not set");
-            }
-        }
-        if wanted("fanout") {
-            fanout::measure(&mut table).await;
-        }
-        if wanted("output") {
-            output::measure(&mut table).await;
-        }
-        if wanted("memory") {
-            memory::measure(&mut table).await;
-        }
-    }));
+    let done =
+        role::runtime().block_on(async { tokio::time::timeout(WITHIN, perform(&mut table, wanted)).await });
     print!("{table}");
     println!("in {} s; load {}", begun.elapsed().as_secs(), load());
     if done.is_err() {
@@ -73,6 +54,28 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+async fn perform(table: &mut Table, wanted: impl Fn(&str) -> bool) {
+    if wanted("dispatch") {
+        dispatch::measure(table).await;
+    }
+    if wanted("apply") {
+        if std::env::var_os("SENTINEL_PARTS").is_some() {
+            apply::measure(table).await;
+        } else {
+            note("apply: left out, SENTINEL_PARTS is not set");
+        }
+    }
+    if wanted("fanout") {
+        fanout::measure(table).await;
+    }
+    if wanted("output") {
+        output::measure(table).await;
+    }
+    if wanted("memory") {
+        memory::measure(table).await;
+    }
 }
 
 /// Becomes one of the child processes.
