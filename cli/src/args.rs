@@ -23,9 +23,9 @@ Examples:
 
 Exit codes: 0 well, 1 not well, 2 wrong usage, 124 timed out, 130 interrupted by Ctrl-C.";
 
-/// Run commands on nodes, watch them, and read what became of them.
+/// Runs commands on nodes, shows what they write, and keeps what became of them.
 #[derive(Debug, Parser)]
-#[command(name = "sentinel", version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "sentinel", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -121,7 +121,7 @@ pub(crate) struct DevArgs {
     #[arg(long, default_value = "127.0.0.1:7980", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
 
-    /// What is logged to standard error, as tracing filters have it. Example: sentinel_operator=debug.
+    /// What is logged to standard error, as tracing filters have it. Example: info.
     #[arg(long, env = "SENTINEL_LOG", default_value = "warn", value_name = "FILTER")]
     pub(crate) log: String,
 }

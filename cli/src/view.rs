@@ -1,93 +1,129 @@
 //! Tasks as the API gives them, read with tolerance: what is missing is empty, what is new is passed over.
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// A Task.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Task {
+    #[serde(deserialize_with = "lenient")]
     pub(crate) metadata: Metadata,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) spec: Value,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) status: Status,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Metadata {
+    #[serde(deserialize_with = "lenient")]
     pub(crate) name: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) namespace: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) uid: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) generation: i64,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) creation_timestamp: Option<String>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) deletion_timestamp: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Status {
+    #[serde(deserialize_with = "lenient")]
     pub(crate) observed_generation: Option<i64>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) phase: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) conditions: Vec<Condition>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) run: Option<Run>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) nodes: Vec<Node>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) handled: Handled,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Handled {
-    pub(crate) cancel: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) cancel: Option<u32>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) rerun: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Condition {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "lenient")]
     pub(crate) kind: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) status: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) reason: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) message: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Run {
+    #[serde(deserialize_with = "lenient")]
     pub(crate) number: u32,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) trigger: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) started_at: Option<String>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) finished_at: Option<String>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) verdict: Option<String>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) counts: Counts,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) progress: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) targets: Vec<String>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) target_count: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Counts {
-    pub(crate) pending: u64,
-    pub(crate) waiting: u64,
-    pub(crate) dispatched: u64,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) running: u64,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) succeeded: u64,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) failed: u64,
-    pub(crate) lost: u64,
-    pub(crate) cancelled: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Node {
-    pub(crate) node: String,
+    #[serde(rename = "node", deserialize_with = "lenient")]
+    pub(crate) name: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) state: String,
-    pub(crate) reason: Option<String>,
-    pub(crate) message: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) message: String,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) exit_code: Option<u8>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) started_at: Option<String>,
-    pub(crate) ended_at: Option<String>,
+}
+
+/// A field of another type than is expected is an empty one: it must not hide the fields beside it.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
 /// How the latest edit of a Task stands.
@@ -198,6 +234,15 @@ mod tests {
             Standing::Complete
         );
         assert_eq!(Task::of(&json!({"metadata": {"generation": 1}})).standing(), Standing::UnderWay);
+    }
+
+    #[test]
+    fn a_field_of_another_type_hides_nothing_but_itself() {
+        let task = task(
+            &json!({"observedGeneration": 2, "handled": {"rerun": 7}, "run": {"number": 3, "progress": 1}}),
+        );
+        assert_eq!((task.metadata.generation, task.status.observed_generation), (2, Some(2)));
+        assert_eq!(task.status.run.unwrap().number, 3);
     }
 
     #[test]

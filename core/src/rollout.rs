@@ -158,7 +158,9 @@ fn waiting(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slo
     if c.now >= deadline {
         return never_sent(c, agent, Conclusion::StartTimedOut, deadline);
     }
-    if agent.session.is_some() && slot && !agent.is_busy_for(c.ledger.run()) {
+    // What History may know of a Run that was taken over is not started on a guess: the agent may have lost its memory.
+    let known = c.ledger.origin() == Origin::Begun || c.recall == Recall::Done;
+    if agent.session.is_some() && slot && known && !agent.is_busy_for(c.ledger.run()) {
         look.steps.push(Step::Start { start_ms: deadline.since(c.now) });
         look.wake_at = Some(c.now.plus(SAY_AGAIN_MS));
     } else {

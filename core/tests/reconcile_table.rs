@@ -448,6 +448,12 @@ fn a_new_leader_learns_from_the_agents_what_runs_and_starts_only_the_rest() {
     world.report("a", running());
     world.connect("b");
     world.owns_nothing("b");
+    assert_eq!(
+        started(&world.settle()),
+        [""; 0],
+        "History may know that it ran on b, whose agent lost its memory"
+    );
+    world.recall = Recall::Done;
     assert_eq!(started(&world.settle()), ["b"]);
 }
 

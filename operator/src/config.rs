@@ -29,7 +29,7 @@ Exit codes: 0 ended on request, 1 failure, 2 wrong flags or configuration.";
 
 /// The operator of Sentinel Node: decides who runs a Task and when, and dispatches to the node agents.
 #[derive(Debug, Parser)]
-#[command(name = "operator", version, about, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "operator", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// Something else than running.
     #[command(subcommand)]
@@ -125,6 +125,10 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
+    /// Carry out the Tasks of this namespace only; without it, of all.
+    #[arg(long, env = "SENTINEL_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    watch_namespace: Option<String>,
+
     /// How long to wait for output and results to reach History when ending. Example: 10s.
     #[arg(long, env = "SENTINEL_DRAIN", default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     drain: Duration,
@@ -179,6 +183,8 @@ pub struct Config {
     pub agent_service_account: ServiceAccount,
     /// Kubeconfig file.
     pub kubeconfig: Option<PathBuf>,
+    /// The only namespace whose Tasks are carried out; all when there is none.
+    pub watch_namespace: Option<String>,
     /// How long to wait for History when ending.
     pub drain: Duration,
     /// Form of the log lines.
@@ -323,6 +329,7 @@ impl Flags {
             token_audience: self.token_audience,
             agent_service_account: self.agent_service_account,
             kubeconfig: self.kubeconfig,
+            watch_namespace: self.watch_namespace,
             drain: self.drain,
             log_format: self.log_format,
             log: self.log,
@@ -531,7 +538,7 @@ mod tests {
 
     #[test]
     fn spans_of_time_have_units() {
-        assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_mins(90));
         assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
         for bad in
             ["", "5", "5 minutes", "-1s", "1s1m", "1s1s", "99999999999999999999d", "999999999999999d", "s"]

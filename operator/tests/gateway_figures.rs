@@ -5,6 +5,9 @@
 //! The agents run in a child process (this program again), so that the memory and processor time of this process are
 //! the gateway's, the hub's and the archive's alone.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
+#![allow(clippy::print_stdout, reason = "it is there to print")]
+
 mod gateway;
 
 use std::io::{BufRead, BufReader};
@@ -108,7 +111,9 @@ fn child_agents() {
             agent.say(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1), metrics: metrics() })).await;
             agents.push(agent);
         }
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        // Until the other process ends it, or ends itself.
+        let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+        let _ = ended.await;
     });
 }
 
@@ -137,7 +142,7 @@ fn a_gigabyte_of_output_with_one_reader() {
         });
         reading.await.unwrap();
         let took = began.elapsed();
-        let used = cpu() - busy;
+        let used = cpu().saturating_sub(busy);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let said: Vec<String> = lines.map_while(Result::ok).filter(|l| l.contains("archived")).collect();
         child.wait().unwrap();

@@ -1,5 +1,7 @@
 //! The accept loop: who may be listened to, and what a slow, greedy or late client gets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

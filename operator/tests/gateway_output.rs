@@ -1,5 +1,7 @@
 //! Output from a log socket through the hub to readers and History, byte by byte.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
+
 mod gateway;
 #[path = "gateway/door.rs"]
 mod door;
@@ -303,6 +305,42 @@ async fn readers_get_every_byte_once_through_broken_sockets_and_an_archive_that_
             assert_eq!(within("a reader ends", reader).await.unwrap(), END, "seed {seed}");
         }
         assert_eq!(read(&world.reader, 0, Follow::No).await, END, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn when_memory_is_used_up_a_log_socket_is_closed_and_its_agent_keeps_the_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("h.db");
+    let door = Door::before(Arc::new(EmbeddedHistory::open(file, EmbeddedOptions::default()).unwrap()));
+    let credit = CreditRules { pool: 100 << 10, min_window: 64 << 10, max_window: 64 << 10 };
+    let rules = HubRules { credit, recent: 0 };
+    let world =
+        world(Wishes { settings: hasty(), history: Some(door.clone()), rules, ..Wishes::default() }).await;
+    door.close();
+    let (a, b) = (world.agent("a").await, world.agent("b").await);
+    let mut sockets = Vec::new();
+    for (agent, node) in [(&a, "a"), (&b, "b")] {
+        let id = attempt(&format!("t/1/{node}/1"));
+        let mut socket = world.log_socket(agent, node).await;
+        socket.say(&LogControl::Open { attempt: id.clone(), oldest: 0 }).await;
+        assert!(matches!(socket.hear_log().await, LogControl::Credit { granted: 65_536, .. }));
+        socket.record(&id, &record(0, 60 << 10)).await;
+        sockets.push((socket, id));
+    }
+    let (second, id) = &mut sockets[1];
+    assert_eq!(second.text().await, None);
+    assert_eq!(world.counter("sentinel_logs_no_room_total"), 1);
+    assert!(world.counter("sentinel_logs_held_bytes") <= 100 << 10);
+    door.open();
+    eventually("memory is given back", || world.counter("sentinel_logs_held_bytes") == 0).await;
+    let mut again = world.log_socket(&b, "b").await;
+    again.say(&LogControl::Open { attempt: id.clone(), oldest: 0 }).await;
+    again.record(id, &record(0, 60 << 10)).await;
+    loop {
+        if matches!(again.hear_log().await, LogControl::Credit { archived: 61_440, .. }) {
+            break;
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Control sockets over real loopback connections: good agents, bad agents, and those that are none.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
+
 mod gateway;
 
 use std::sync::Arc;
@@ -8,13 +10,16 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use gateway::*;
-use sentinel_operator::gateway::{AgentIdentity, AuthError, Authenticate, routes};
+use sentinel_core::stray::Owner;
+use sentinel_operator::controller::Fleet;
+use sentinel_operator::gateway::{AgentIdentity, AuthError, Authenticate, routes, strays};
 use sentinel_operator::history::Source;
-use sentinel_protocol::ids::Epoch;
+use sentinel_protocol::ids::{Epoch, RunNumber, TaskRef};
 use sentinel_protocol::metrics::{DiskMetrics, NodeMetrics};
 use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, RunRequest};
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_agent::{Ack, Forget, ToAgent};
+use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{
     Heartbeat, Inventory, Refused, ReportedState, Running, Stage, ToOperator,
 };
@@ -138,7 +143,7 @@ async fn half_a_frame_or_nothing_at_all_is_given_up_on() {
     assert_eq!(silent.text().await, None);
     let mut half = world.dial("n").await;
     // The head of a masked text frame of 100 bytes, and 3 of them.
-    half.socket.get_mut().write_all(&[0x81, 0x80 | 100, 1, 2, 3, 4, 9, 9, 9]).await.unwrap();
+    half.socket.get_mut().write_all(&[0x81, 0x80 | 0x64, 1, 2, 3, 4, 9, 9, 9]).await.unwrap();
     assert_eq!(half.text().await, None);
 }
 
@@ -216,7 +221,8 @@ async fn a_heartbeat_is_mirrored_and_kept_within_bounds() {
     let record = world.presence.lock().unwrap()[&name].clone();
     assert_eq!((record.session, record.agent_version.as_str()), (agent.session(), "0.1.0"));
     assert_eq!((record.metrics.disks.len(), record.metrics.disks[0].mount.len()), (32, 128));
-    assert_eq!(world.registry.agent(&name).unwrap().sample.unwrap().metrics.cpu_percent, 12.5);
+    let sample = world.registry.agent(&name).unwrap().sample.unwrap();
+    assert_eq!(*sample.metrics, record.metrics);
 }
 
 #[tokio::test]
@@ -269,7 +275,7 @@ async fn an_agent_that_does_not_read_is_cut_off_and_holds_no_memory() {
     eventually("the session stands", || world.registry.standing(&name).0.is_some()).await;
     let mut taken = 0_u64;
     let forget = |n: u64| {
-        let id = format!("{:0>60}/1/n/1", n);
+        let id = format!("{n:0>60}/1/n/1");
         ToAgent::Forget(Forget { attempt: attempt(&id), epoch: Epoch(1) })
     };
     // Far more than socket buffers and the outbox take together.
@@ -316,6 +322,80 @@ async fn a_result_of_a_run_without_a_ledger_is_archived_by_what_history_knows_of
     assert_eq!(world.counter("sentinel_gateway_stray_reports_total"), 1);
     let owned = world.registry.all_owned();
     assert_eq!((owned[0].stage, owned[0].archived), (Stage::Ended, Some(Stage::Ended)));
+}
+
+#[tokio::test]
+async fn a_start_reaches_its_agent_once_it_counts_and_carries_credit() {
+    let world = world(Wishes::default()).await;
+    let name = node_name("n");
+    let fleet: &dyn Fleet = &world.registry;
+    assert_eq!(fleet.start(start()), None, "nobody is connected");
+    let mut agent = world.agent("n").await;
+    assert_eq!(fleet.agent(&name).session, Some(agent.session()));
+    assert_eq!(fleet.start(start()), Some(agent.session()));
+    let ToAgent::Start(heard) = agent.hear().await else { panic!("no start") };
+    assert_eq!((heard.attempt.clone(), heard.credit), (attempt("t/1/n/1"), 128 << 10));
+    let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
+    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
+    let task = heard.attempt.task.clone();
+    eventually("it is owned", || fleet.living(&task, &name).is_some()).await;
+    assert_eq!(fleet.owned(&task)[0].reports[0].attempt, heard.attempt);
+    let cancel = Cancel { attempt: heard.attempt, spec_hash: spec_hash(), epoch: Epoch(1) };
+    assert_eq!(fleet.cancel(cancel.clone()), Some(agent.session()));
+    loop {
+        match agent.hear().await {
+            ToAgent::Ack(_) => {}
+            other => break assert_eq!(other, ToAgent::Cancel(cancel)),
+        }
+    }
+}
+
+fn start() -> Start {
+    let program = Program::Command(vec!["true".into()]);
+    let output = OutputRules { limit: 1, spool: 1, max_block_ms: 1 };
+    Start {
+        attempt: attempt("t/1/n/1"),
+        spec_hash: spec_hash(),
+        epoch: Epoch(1),
+        task: TaskRef { namespace: "ops".into(), name: "job".into() },
+        request: RunRequest {
+            program,
+            env: vec![],
+            working_dir: "/".into(),
+            user: None,
+            group: None,
+            umask: 0o22,
+            stdin: String::new(),
+            environment: Environment::Container,
+            success_exit_codes: vec![0],
+            output,
+        },
+        deadlines: Deadlines { start_ms: 1000, run_ms: None, grace_ms: 1000 },
+        credit: 0,
+    }
+}
+
+#[tokio::test]
+async fn strays_are_ended_and_forgotten_once_they_are_archived() {
+    let world = world(Wishes::default()).await;
+    let mut agent = world.agent("n").await;
+    let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
+    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
+    assert!(matches!(agent.hear().await, ToAgent::Ack(_)));
+    // Its Task is deleted.
+    world.books.unknown.lock().unwrap().push("t".parse().unwrap());
+    let look = |owner| strays::look(&world.registry, &*world.books, |_| owner);
+    look(None);
+    look(Some(Owner::AtRun(RunNumber(1))));
+    look(Some(Owner::Gone));
+    let cancel = Cancel { attempt: attempt("t/1/n/1"), spec_hash: spec_hash(), epoch: Epoch(1) };
+    assert_eq!(agent.hear().await, ToAgent::Cancel(cancel), "and nothing while nobody can say whose it is");
+    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
+    assert_eq!(agent.hear().await, ToAgent::Ack(Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended }));
+    look(Some(Owner::Gone));
+    let forget = Forget { attempt: attempt("t/1/n/1"), epoch: Epoch(1) };
+    assert_eq!(agent.hear().await, ToAgent::Forget(forget));
+    assert!(world.registry.all_owned().is_empty());
 }
 
 /// Says yes, until it says no; or cannot say.

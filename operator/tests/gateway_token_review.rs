@@ -1,6 +1,9 @@
 //! Agents' tokens before a real API server: only a token of the agents' service account, for our audience and bound to a
 //! living pod on a node, makes an agent, and the node is the one that the token says.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
+#![allow(clippy::print_stderr, reason = "a test that cannot run says so")]
+
 mod gateway;
 
 use std::path::PathBuf;

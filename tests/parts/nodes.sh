@@ -64,14 +64,15 @@ cgroup_hierarchies() {
   }' /proc/mounts
 }
 
-# cgroup_is_empty CGROUP: no process is in it or below it.
-cgroup_is_empty() {
+# cgroup_pids CGROUP: of the processes in it and below it.
+cgroup_pids() {
   local mount
   while read -r mount _; do
-    [ -d "$mount/$1" ] || continue
-    [ -z "$(find "$mount/$1" -name cgroup.procs -exec cat {} + 2>/dev/null)" ] || return 1
-  done < <(cgroup_hierarchies)
+    [ ! -d "$mount/$1" ] || find "$mount/$1" -name cgroup.procs -exec cat {} + 2>/dev/null || true
+  done < <(cgroup_hierarchies) | sort -u
 }
+
+cgroup_is_empty() { [ -z "$(cgroup_pids "$1")" ]; } # CGROUP
 
 # remove_cgroup CGROUP: in every hierarchy, the innermost first. False while it is in use.
 remove_cgroup() {
@@ -94,6 +95,8 @@ cut_power() {
   ip link delete "$link" 2>/dev/null || true
   if alive "$pid" "$start"; then kill -KILL "$pid" 2>/dev/null || true; fi
   until_true 10 gone "$pid" "$start" || fail "$2 (pid $pid) does not end"
+  # A node whose process was killed before FILE could name it lives on: whoever is in its cgroup is of it.
+  until_true 3 cgroup_is_empty "$cgroup" || cgroup_pids "$cgroup" | xargs --no-run-if-empty kill -KILL 2>/dev/null || true
   until_true 20 cgroup_is_empty "$cgroup" || fail "processes of $2 do not end (cgroup $cgroup)"
 }
 

@@ -50,7 +50,7 @@ current-context: parts
 contexts: [{name: parts, context: {cluster: parts, user: $2}}]
 clusters:
 - name: parts
-  cluster: {server: "https://${4:-127.0.0.1}:$3", tls-server-name: localhost, certificate-authority-data: $(base64 -w 0 "$1/pki/ca.crt")}
+  cluster: {server: "https://${4:-127.0.0.1}:$3", ${4:+tls-server-name: localhost, }certificate-authority-data: $(base64 -w 0 "$1/pki/ca.crt")}
 users:
 - name: $2
   user: {client-certificate-data: $(base64 -w 0 "$1/pki/$2.crt"), client-key-data: $(base64 -w 0 "$1/pki/$2.key")}

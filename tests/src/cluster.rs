@@ -34,6 +34,12 @@ impl Piece {
         let parts = Parts::find();
         let client = parts.client().await;
         install_crds(&parts).await;
+        // Nodes are the cluster's: those that a failed test left would be targets of this one.
+        let left = kube::api::ListParams::default().labels("sentinel-test");
+        Api::<Node>::all(client.clone())
+            .delete_collection(&DeleteParams::default(), &left)
+            .await
+            .expect("no nodes left");
         let suffix = uuid::Uuid::new_v4().simple().to_string();
         let namespace = format!("{test}-{}", &suffix[..8]);
         let object = Namespace {
@@ -133,7 +139,7 @@ impl Piece {
     }
 
     /// Removes the namespace and the nodes.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         let selector = kube::api::ListParams::default().labels(&format!("sentinel-test={}", self.namespace));
         Api::<Node>::all(self.client.clone())
             .delete_collection(&DeleteParams::default(), &selector)

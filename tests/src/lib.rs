@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::missing_panics_doc,
+    clippy::print_stdout,
     reason = "a test kit: what does not work is a failed test"
 )]
 

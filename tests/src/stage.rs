@@ -30,6 +30,22 @@ pub struct Stage {
     pub prefix: String,
 }
 
+impl Drop for Stage {
+    /// What a failed test leaves to look at.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for entry in std::fs::read_dir(self.path()).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|extension| extension == "log") {
+                    let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                    let lines: Vec<&str> = text.lines().collect();
+                    let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+                    println!("--- {}\n{tail}", entry.path().display());
+                }
+            }
+        }
+    }
+}
+
 impl Stage {
     /// A namespace, and an operator that is ready.
     pub async fn new(test: &str) -> Self {

@@ -191,7 +191,7 @@ async fn three_agents_run_one_task_at_once_and_a_dead_or_frozen_one_is_noticed_a
     assert!(noticed <= DECLARED + Duration::from_secs(3), "a frozen agent was noticed after {noticed:?}");
     until("status says who is not heard of", Duration::from_secs(10), || async {
         let nodes = get_task(&stage, "sleep").await["status"]["nodes"].clone();
-        let silent = nodes.as_array().unwrap().iter().filter(|node| node["reachable"] == false).count();
+        let silent = nodes.as_array().unwrap().iter().filter(|node| node["reach"] == "Unreachable").count();
         if silent == 2 { Ok(()) } else { Err(nodes.to_string()) }
     })
     .await;
@@ -214,15 +214,15 @@ async fn a_gigabyte_arrives_whole_and_nobody_grows() {
     let script = format!(
         "{{script: {{interpreter: /bin/sh, text: \"yes | head -c {BYTES}\"}}, output: {{limit: 2Gi, maxBlock: 60s}}}}"
     );
-    stage.piece.apply(&task("yes", "{all: true}", &script, "")).await.unwrap();
+    stage.piece.apply(&task("gigabyte", "{all: true}", &script, "")).await.unwrap();
     until("the command runs", Duration::from_secs(15), || async {
-        let node = get_task(&stage, "yes").await["status"]["nodes"][0].clone();
+        let node = get_task(&stage, "gigabyte").await["status"]["nodes"][0].clone();
         if node["startedAt"].is_string() { Ok(()) } else { Err(node.to_string()) }
     })
     .await;
 
     let begun = Instant::now();
-    let url = format!("{}?follow=true", log_url(&stage, "yes", "a").await);
+    let url = format!("{}?follow=true", log_url(&stage, "gigabyte", "a").await);
     let mut stream = stage.http.get(url).send().await.unwrap().bytes_stream();
     let (mut digest, mut received, mut supervisor_peak) = (Sha256::new(), 0_u64, 0);
     while let Some(bytes) = stream.next().await {
@@ -245,7 +245,7 @@ async fn a_gigabyte_arrives_whole_and_nobody_grows() {
     }
     assert_eq!(received, BYTES);
     assert_eq!(digest.finalize(), expected.finalize());
-    wait_for(&stage, "yes", "Complete").await.unwrap();
+    wait_for(&stage, "gigabyte", "Complete").await.unwrap();
 
     let operator_peak = memory::peak_rss(stage.operator.as_ref().unwrap().pid());
     let agent_peak = memory::peak_rss(agent.pid());
@@ -255,7 +255,7 @@ async fn a_gigabyte_arrives_whole_and_nobody_grows() {
     assert!(supervisor_peak > 0 && supervisor_peak < LIMIT, "supervisor: {supervisor_peak}");
 
     // A later reader gets all of it from History.
-    let again = stage.http.get(log_url(&stage, "yes", "a").await).send().await.unwrap().bytes_stream();
+    let again = stage.http.get(log_url(&stage, "gigabyte", "a").await).send().await.unwrap().bytes_stream();
     let again =
         again.try_fold(0_u64, |sum, bytes| async move { Ok(sum + bytes.len() as u64) }).await.unwrap();
     assert_eq!(again, BYTES);

@@ -169,7 +169,8 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 /// The server's own words for why it did not.
 async fn refusal(server: &Server, response: Response<Incoming>) -> Failure {
     let status = response.status();
-    let body = Limited::new(response.into_body(), 1 << 20).collect().await.map(|body| body.to_bytes());
+    let body =
+        Limited::new(response.into_body(), 1 << 20).collect().await.map(http_body_util::Collected::to_bytes);
     let value: Value = body.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let Some(message) = value["message"].as_str() else {
         return Failure::new(format!("{server} answered {status}"))

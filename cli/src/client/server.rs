@@ -34,8 +34,8 @@ impl FromStr for Server {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| format!("{what}; expected http://HOST[:PORT], for example {DEFAULT}");
-        let text = text.trim_end_matches('/');
         let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let with_scheme = with_scheme.strip_suffix('/').unwrap_or(&with_scheme).to_owned();
         let uri: Uri = with_scheme.parse().map_err(|error| wrong(&format!("not a URL ({error})")))?;
         match uri.scheme_str() {
             Some("http") => {}
@@ -47,6 +47,9 @@ impl FromStr for Server {
         }
         if uri.path() != "/" || uri.query().is_some() {
             return Err(wrong("a path or query"));
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().ends_with(':')) {
+            return Err(wrong("no port behind the colon"));
         }
         Ok(Self(with_scheme))
     }

@@ -21,30 +21,31 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &GetArgs) ->
             let mut query = Query::default();
             query.maybe("namespace", scope);
             let items = client.list("/api/v1/tasks", query, args.limit as usize).await?;
-            show(items, args.output, "tasks", scope, &|items, wide| tasks(items, wide, scope.is_none()))
+            show(&items, args.output, "tasks", scope, &|items, wide| tasks(items, wide, scope.is_none()))
         }
         Noun::Runs { task } => {
             let mut query = Query::default();
             query.maybe("namespace", scope);
             query.maybe("task", task.as_deref());
             let items = client.list("/api/v1/runs", query, args.limit as usize).await?;
-            show(items, args.output, "runs", scope, &|items, wide| runs(items, wide, scope.is_none()))
+            show(&items, args.output, "runs", scope, &|items, wide| runs(items, wide, scope.is_none()))
         }
-        Noun::Executions(wanted) => match &wanted.id {
-            Some(id) => one_execution(client, id, args.output).await,
-            None => {
+        Noun::Executions(wanted) => {
+            if let Some(id) = &wanted.id {
+                one_execution(client, id, args.output).await
+            } else {
                 let query = executions_query(wanted, scope);
                 let items = client.list("/api/v1/executions", query, args.limit as usize).await?;
-                show(items, args.output, "executions", scope, &|items, wide| {
+                show(&items, args.output, "executions", scope, &|items, wide| {
                     executions(items, wide, scope.is_none())
                 })
             }
-        },
+        }
     }
 }
 
 fn show(
-    items: Vec<Value>,
+    items: &[Value],
     output: Format,
     what: &str,
     scope: Option<&str>,
@@ -55,7 +56,7 @@ fn show(
         Format::Yaml => print(&format::yaml(&json!({"items": items}))?)?,
         Format::Name => print(&items.iter().map(|item| name_of(item, what) + "\n").collect::<String>())?,
         Format::Table | Format::Wide => {
-            let table = table(&items, output == Format::Wide);
+            let table = table(items, output == Format::Wide);
             if table.is_empty() {
                 let place = scope.map_or(String::new(), |namespace| format!(" in namespace {namespace}"));
                 note(&format!("No {what} found{place}."));
@@ -255,13 +256,12 @@ fn why(task: &Task) -> Option<String> {
 fn nodes_of(task: &Task) -> Table {
     let mut table = Table::new(&["NODE", "STATE", "CODE", "STARTED", "MESSAGE"]);
     for node in &task.status.nodes {
-        let message = node.message.clone().or_else(|| node.reason.clone()).unwrap_or_default();
         table.row(vec![
-            Cell::node(&node.node),
+            Cell::node(&node.name),
             Cell::state(&node.state),
             Cell::new(node.exit_code.map(|code| code.to_string()).unwrap_or_default()),
             time::ago(node.started_at.as_deref()).into(),
-            Cell::new(message),
+            Cell::new(&node.message),
         ]);
     }
     table

@@ -10,16 +10,13 @@ use crate::output::table::{Cell, Table};
 use crate::output::time;
 
 pub(super) async fn perform(client: &Client, name: Option<&str>, output: Format) -> Ended {
-    let (value, nodes) = match name {
-        Some(name) => {
-            let node = client.get(&format!("/api/v1/nodes/{}", escape(name))).await?;
-            (node.clone(), vec![node])
-        }
-        None => {
-            let value = client.get("/api/v1/nodes").await?;
-            let nodes = value["items"].as_array().cloned().unwrap_or_default();
-            (value, nodes)
-        }
+    let (value, nodes) = if let Some(name) = name {
+        let node = client.get(&format!("/api/v1/nodes/{}", escape(name))).await?;
+        (node.clone(), vec![node])
+    } else {
+        let value = client.get("/api/v1/nodes").await?;
+        let nodes = value["items"].as_array().cloned().unwrap_or_default();
+        (value, nodes)
     };
     match output {
         Format::Json => print(&format::json(&value)?)?,

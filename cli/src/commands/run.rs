@@ -19,7 +19,7 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: RunArgs) -> 
     let targets = targets(client, &args).await?;
     let made_up = args.name.is_none();
     let name = args.name.clone().unwrap_or_else(made_up_name);
-    let body = task(namespace, &name, targets, &args)?;
+    let body = task(namespace, &name, &targets, &args)?;
     let reply = client.call(Method::POST, "/api/v1/tasks", Some(&body)).await?;
     let task = Task::of(&reply.value);
     if args.detach {
@@ -69,10 +69,12 @@ pub(super) async fn watch(client: &Client, namespace: &str, name: &str, which: W
 pub(super) fn flags(client: &Client, namespace: &str) -> String {
     let mut flags = String::new();
     if namespace != "default" {
-        flags.push_str(&format!(" -n {namespace}"));
+        flags.push_str(" -n ");
+        flags.push_str(namespace);
     }
     if !client.server().is_default() {
-        flags.push_str(&format!(" --server {}", client.server()));
+        flags.push_str(" --server ");
+        flags.push_str(client.server().base());
     }
     flags
 }
@@ -106,7 +108,7 @@ async fn the_only_node(client: &Client) -> Result<String, Failure> {
     }
 }
 
-fn task(namespace: &str, name: &str, targets: Value, args: &RunArgs) -> Result<Value, Failure> {
+fn task(namespace: &str, name: &str, targets: &Value, args: &RunArgs) -> Result<Value, Failure> {
     let mut run = json!({"command": args.command});
     if !args.env.is_empty() {
         let env: Result<Vec<Value>, Failure> = args
@@ -272,7 +274,7 @@ mod tests {
 
     #[test]
     fn spans_are_written_as_a_task_has_them() {
-        assert_eq!(duration(std::time::Duration::from_secs(600)), "600s");
+        assert_eq!(duration(std::time::Duration::from_mins(10)), "600s");
         assert_eq!(duration(std::time::Duration::from_millis(1500)), "1500ms");
     }
 }

@@ -128,7 +128,7 @@ impl Files {
                     ));
                 }
                 Err(problem) => {
-                    say_bad(&format!("{}: {problem}; what was applied before stays", path.display()))
+                    say_bad(&format!("{}: {problem}; what was applied before stays", path.display()));
                 }
                 Ok(tasks) => self.apply_changed(&tasks, before.cloned().as_ref()).await,
             }

@@ -66,7 +66,7 @@ pub(crate) async fn perform(args: DevArgs, namespace: &str) -> Ended {
         tokio::spawn(async move { operator.run_until(operator_ending.cancelled_owned()).await });
 
     let work = async {
-        let agents = nodes.start(gateway, &tokens, state.path()).await?;
+        let agents = nodes.start(gateway, &tokens, state.path())?;
         nodes.wait_until_here(&client).await?;
         banner(&client, &nodes, &state);
         let console = console::start(&client).await?;
@@ -132,23 +132,24 @@ async fn start(
         settings: Settings::default(),
         epoch: Epoch(1),
     };
-    Operator::start(seams, options).await.map_err(|error| not_started(args, error))
+    Operator::start(seams, options).await.map_err(|error| not_started(args, &error))
 }
 
-fn not_started(args: &DevArgs, error: RunError) -> Failure {
-    match error {
-        RunError::Server(ServerError::Bind { source, .. })
-            if source.kind() == std::io::ErrorKind::AddrInUse =>
-        {
+fn not_started(args: &DevArgs, error: &RunError) -> Failure {
+    let cause = |error: &RunError| {
+        std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
+    };
+    let RunError::Server(refused) = error else {
+        return Failure::new(format!("{error}{}", cause(error)));
+    };
+    match &**refused {
+        ServerError::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
             Failure::new(format!("{} is taken", args.listen)).hint(
                 "Is another `sentinel dev` running? Take another port with --listen 127.0.0.1:7990, or any free one with --listen 127.0.0.1:0",
             )
         }
-        RunError::Server(ServerError::Exposed { .. }) => Failure::usage(format!("--listen {}: {error}", args.listen)),
-        other => {
-            let cause = std::error::Error::source(&other).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Failure::new(format!("{other}{cause}"))
-        }
+        ServerError::Exposed { .. } => Failure::usage(format!("--listen {}: {error}", args.listen)),
+        _ => Failure::new(format!("{error}{}", cause(error))),
     }
 }
 
@@ -157,8 +158,15 @@ fn banner(client: &Client, nodes: &Nodes, state: &State) {
     let base = client.server().base();
     let flag = if client.server().is_default() { String::new() } else { format!(" --server {base}") };
     let faint = |text: &str| Paint::Faint.on(To::Err, text);
-    let command = |words: &str, remark: &str| format!("  {words:<46} {}", faint(remark));
-    let lines = [
+    let tries = [
+        (format!("sentinel{flag} run{} -- uname -a", nodes.run_flag()), "run a command, see its output"),
+        (format!("sentinel{flag} get tasks"), "what there is, and how it stands"),
+        (format!("sentinel{flag} logs -f NAME"), "the output of a Task"),
+        (format!("sentinel{flag} nodes"), "how the nodes do"),
+        (format!("curl {base}/api/v1/tasks"), "the same for programs"),
+    ];
+    let width = tries.iter().map(|(words, _)| words.len()).max().unwrap_or(0);
+    let mut lines = vec![
         format!(
             "{} {}",
             Paint::Strong.on(To::Err, "Sentinel Node, dev mode."),
@@ -168,15 +176,8 @@ fn banner(client: &Client, nodes: &Nodes, state: &State) {
         format!("  Nodes  {}", nodes.shown()),
         format!("  State  {}", state.shown()),
         "Try, in another terminal:".to_owned(),
-        command(
-            &format!("sentinel{flag} run{} -- uname -a", nodes.run_flag()),
-            "run a command, see its output",
-        ),
-        command(&format!("sentinel{flag} get tasks"), "what there is, and how it stands"),
-        command(&format!("sentinel{flag} logs -f NAME"), "the output of a Task"),
-        command(&format!("sentinel{flag} nodes"), "how the nodes do"),
-        command(&format!("curl {base}/api/v1/tasks"), "the same for programs"),
-        String::new(),
     ];
+    lines.extend(tries.iter().map(|(words, remark)| format!("  {words:<width$}   {}", faint(remark))));
+    lines.push(String::new());
     note(&lines.join("\n"));
 }

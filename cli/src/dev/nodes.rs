@@ -92,7 +92,7 @@ impl Nodes {
     }
 
     /// Starts an agent for each node.
-    pub(super) async fn start(
+    pub(super) fn start(
         &self,
         gateway: SocketAddr,
         tokens: &StaticTokens,

@@ -22,36 +22,30 @@ enum Fate {
 impl State {
     /// The given directory, made if it is not there; or a temporary one that only this user can read.
     pub(super) fn open(given: Option<&Path>) -> Result<Self, Failure> {
-        match given {
-            Some(path) => {
-                let failed = |error: std::io::Error| {
-                    Failure::usage(format!(
-                        "--state {}: failed to use the directory: {error}",
-                        path.display()
-                    ))
-                };
-                private().recursive(true).create(path).map_err(failed)?;
-                let path = path.canonicalize().map_err(failed)?;
-                Ok(Self { path, fate: Fate::Kept })
-            }
-            None => {
-                let base = std::env::temp_dir();
-                for attempt in 0_u32..100 {
-                    let path = base.join(format!("sentinel-dev-{}-{attempt}", std::process::id()));
-                    match private().create(&path) {
-                        Ok(()) => return Ok(Self { path, fate: Fate::Removed }),
-                        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                        Err(error) => {
-                            return Err(Failure::new(format!(
-                                "failed to make a temporary directory in {}: {error}",
-                                base.display()
-                            ))
-                            .hint("Say where with --state DIR"));
-                        }
+        if let Some(path) = given {
+            let failed = |error: std::io::Error| {
+                Failure::usage(format!("--state {}: failed to use the directory: {error}", path.display()))
+            };
+            private().recursive(true).create(path).map_err(failed)?;
+            let path = path.canonicalize().map_err(failed)?;
+            Ok(Self { path, fate: Fate::Kept })
+        } else {
+            let base = std::env::temp_dir();
+            for attempt in 0_u32..100 {
+                let path = base.join(format!("sentinel-dev-{}-{attempt}", std::process::id()));
+                match private().create(&path) {
+                    Ok(()) => return Ok(Self { path, fate: Fate::Removed }),
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(error) => {
+                        return Err(Failure::new(format!(
+                            "failed to make a temporary directory in {}: {error}",
+                            base.display()
+                        ))
+                        .hint("Say where with --state DIR"));
                     }
                 }
-                Err(Failure::new(format!("failed to make a temporary directory in {}", base.display())))
             }
+            Err(Failure::new(format!("failed to make a temporary directory in {}", base.display())))
         }
     }
 

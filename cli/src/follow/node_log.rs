@@ -48,19 +48,22 @@ impl NodeLog {
         loop {
             let before = position;
             match self.read_on(&mut printer, &mut clock, &mut position).await {
-                Ok(Ended::Log) => return finish(&mut printer),
+                Ok(Ended::Log) => {
+                    finish(&mut printer);
+                    return Ok(());
+                }
                 Ok(Ended::Reader) => return Ok(()),
                 Ok(Ended::Connection) => {}
                 // What cannot be asked for at all will not get better.
                 Err(failure) if tries >= TRIES || failure.code == crate::exit::USAGE || !self.look.follow => {
-                    finish(&mut printer)?;
+                    finish(&mut printer);
                     return Err(failure);
                 }
                 Err(_) => {}
             }
             tries = if position > before { 0 } else { tries + 1 };
             if tries > TRIES {
-                finish(&mut printer)?;
+                finish(&mut printer);
                 return Err(Failure::new(format!("the log {} breaks off again and again", self.path)));
             }
             tokio::time::sleep(Duration::from_millis((100 << tries.min(5)).min(2000))).await;
@@ -111,10 +114,9 @@ enum Ended {
     Reader,
 }
 
-fn finish(printer: &mut Printer) -> Result<(), Failure> {
+fn finish(printer: &mut Printer) {
     // A reader that went away needs no last line.
     let _ = printer.finish();
-    Ok(())
 }
 
 /// Puts the node's time before each line, also when a line comes in pieces.

@@ -1,5 +1,7 @@
 //! What came of a Run: a few lines for people, a number for programs.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use super::run::Followed;
@@ -10,6 +12,13 @@ use crate::output::escape::escaped;
 use crate::output::format::note;
 use crate::output::time;
 use crate::view::{Node, Standing, Task};
+
+/// Exit codes of a shell for a program that is not there, and for one that cannot be run.
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
+
+/// How long History may lag behind the end of a Run.
+const HISTORY_WITHIN: Duration = Duration::from_secs(3);
 
 /// Most nodes that are named one by one.
 const NAMED: usize = 20;
@@ -25,10 +34,13 @@ pub(crate) fn summarize(followed: &Followed) {
     };
     let bad: Vec<&Node> = nodes(&followed.task).filter(|node| node.state != "Succeeded").collect();
     for node in bad.iter().take(NAMED) {
-        let why = node.message.clone().or_else(|| node.reason.clone()).unwrap_or_default();
-        let name = Paint::node(&node.node).on(To::Err, &node.node);
+        let name = Paint::node(&node.name).on(To::Err, &node.name);
         let state = Paint::Bad.on(To::Err, &node.state);
-        note(&format!("{} {name}: {state}: {}", Paint::Faint.on(To::Err, "sentinel:"), escaped(&why)));
+        note(&format!(
+            "{} {name}: {state}: {}",
+            Paint::Faint.on(To::Err, "sentinel:"),
+            escaped(&node.message)
+        ));
     }
     if bad.len() > NAMED {
         say(&format!("and {} more", bad.len() - NAMED));
@@ -99,22 +111,30 @@ async fn code_of(client: &Client, task: &Task, run: u32, node: &Node) -> Result<
         "Succeeded" => OK,
         "Failed" => node.exit_code.unwrap_or(FAILED),
         "TimedOut" | "IdleTimedOut" | "StartTimedOut" => TIMED_OUT,
-        "StartFailed" => match node.reason.as_deref() {
-            Some("ProgramNotFound") => 127,
-            _ => 126,
+        "StartFailed" => match details(client, task, run, node).await?["reason"].as_str() {
+            Some("ProgramNotFound") => NOT_FOUND,
+            _ => NOT_EXECUTABLE,
         },
-        "Signaled" => {
-            let path =
-                format!("/api/v1/executions/{}/{run}/{}", escape(&task.metadata.uid), escape(&node.node));
-            signal(&client.get(&path).await?)
-        }
+        "Signaled" => match details(client, task, run, node).await?["signal"].as_u64() {
+            Some(number @ 1..=64) => 128 + number as u8,
+            _ => RUN_FAILED,
+        },
         "OomKilled" => 128 + 9,
         "Cancelled" => INTERRUPTED,
         _ => RUN_FAILED,
     })
 }
 
-fn signal(execution: &Value) -> u8 {
-    let number = execution["details"]["signal"].as_u64().filter(|number| (1..=64).contains(number));
-    number.map_or(RUN_FAILED, |number| 128 + number as u8)
+/// What History knows of an Execution; the Task may have ended a moment before History has heard of it.
+async fn details(client: &Client, task: &Task, run: u32, node: &Node) -> Result<Value, Failure> {
+    let path = format!("/api/v1/executions/{}/{run}/{}", escape(&task.metadata.uid), escape(&node.name));
+    let until = Instant::now() + HISTORY_WITHIN;
+    loop {
+        match client.get(&path).await {
+            Ok(mut execution) if execution["outcome"].is_string() => return Ok(execution["details"].take()),
+            Ok(_) | Err(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
+            Ok(mut execution) => return Ok(execution["details"].take()),
+            Err(failure) => return Err(failure),
+        }
+    }
 }

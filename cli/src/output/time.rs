@@ -5,8 +5,8 @@ use jiff::Timestamp;
 /// How long ago, in one or two units, as kubectl has it: `8s`, `3m20s`, `5h`, `2d`.
 pub(crate) fn ago(at: Option<&str>) -> String {
     let Some(then) = at.and_then(|text| text.parse::<Timestamp>().ok()) else { return "-".to_owned() };
-    let seconds = Timestamp::now().as_second().saturating_sub(then.as_second()).max(0);
-    span(seconds as u64 * 1000)
+    let seconds = Timestamp::now().as_second().saturating_sub(then.as_second()).max(0) as u64;
+    if seconds < 10 { format!("{seconds}s") } else { span(seconds * 1000) }
 }
 
 /// A span of milliseconds, in one or two units.

@@ -43,6 +43,7 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Dura
 #[derive(Clone)]
 pub struct KubeCluster {
     client: Client,
+    namespace: Option<String>,
     recorder: Recorder,
     tasks_health: Arc<WatchHealth>,
     nodes_health: Arc<WatchHealth>,
@@ -74,9 +75,17 @@ impl KubeCluster {
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             client,
+            namespace: None,
             tasks_health: Arc::new(WatchHealth::new("tasks")),
             nodes_health: Arc::new(WatchHealth::new("nodes")),
         }
+    }
+
+    /// Sees the Tasks of this namespace only: an operator of a part of the cluster, with rights in that part only.
+    #[must_use]
+    pub fn within(mut self, namespace: Option<String>) -> Self {
+        self.namespace = namespace;
+        self
     }
 
     /// The client, for what is not about Tasks (`TokenReview`).
@@ -91,6 +100,15 @@ impl KubeCluster {
 
     fn tasks(&self, namespace: &str) -> Api<Task> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Tasks as they come, of one namespace or of all.
+    fn all_tasks(&self, namespace: Option<&String>) -> Api<DynamicObject> {
+        let resource = watch::resource::<Task>();
+        match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
     }
 
     fn slices(&self, namespace: &str) -> Api<TargetSlice> {
@@ -134,11 +152,7 @@ impl TaskStore for KubeCluster {
 
     fn list(&self, namespace: Option<String>) -> Answer<'_, Vec<Task>> {
         Box::pin(async move {
-            let resource = watch::resource::<Task>();
-            let api: Api<DynamicObject> = match &namespace {
-                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-                None => Api::all_with(self.client.clone(), &resource),
-            };
+            let api = self.all_tasks(namespace.as_ref().or(self.namespace.as_ref()));
             let params = ListParams::default();
             let listed = call("list Tasks", Repeat::Harmless, || api.list(&params)).await?;
             // One that cannot be read must not hide the others; the watch says which it is.
@@ -310,7 +324,7 @@ impl TaskKeeper for KubeCluster {
 
 impl Cluster for KubeCluster {
     fn watch_tasks(&self) -> BoxStream<'static, Event<Task>> {
-        let api = Api::all_with(self.client.clone(), &watch::resource::<Task>());
+        let api = self.all_tasks(self.namespace.as_ref());
         watch::follow(api, Content::Whole, |object| Ok(decode_task(object)), self.tasks_health.clone())
     }
 

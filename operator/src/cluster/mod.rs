@@ -10,7 +10,7 @@
 //! server, and [`embedded::EmbeddedCluster`] in memory, with the same meaning of uid, generation, resourceVersion,
 //! finalizer and deletion. In reading order:
 //!
-//! * [`error`]: what can go wrong;
+//! * [`error`]: what can go wrong; [`backoff`]: how long to wait then;
 //! * [`watch`]: streams of changes that survive whatever a watch does;
 //! * [`nodes`]: all Nodes, as far as target choice needs them;
 //! * [`targets`]: a long frozen target list, as slices and back.

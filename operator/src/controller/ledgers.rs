@@ -4,6 +4,7 @@
 //! news wakes the Task. Every lock here is held for a moment only and never across an await.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kube::ResourceExt;
@@ -50,6 +51,7 @@ pub struct Ledgers(Arc<Shelf>);
 struct Shelf {
     books: RwLock<HashMap<TaskUid, Arc<Book>>>,
     wake: Wake,
+    listed: AtomicBool,
 }
 
 /// What is known of the Runs of one Task.
@@ -151,7 +153,7 @@ impl Pages {
 impl Ledgers {
     /// No books yet; news wakes Tasks through `wake`.
     pub fn new(wake: Wake) -> Self {
-        Self(Arc::new(Shelf { books: RwLock::default(), wake }))
+        Self(Arc::new(Shelf { books: RwLock::default(), wake, listed: AtomicBool::new(false) }))
     }
 
     /// An agent says what one of its Attempts is. `None` when no ledger is open for its Run: it may be a stray (see
@@ -240,16 +242,26 @@ impl Ledgers {
         pages.page(run).map(|page| page.facts.clone())
     }
 
+    /// All Tasks have been listed: from now on one that is not in the cache is gone.
+    ///
+    /// The cache itself is not asked, as its `wait_until_ready` wakes one of those who wait and forgets the others.
+    pub fn note_listed(&self) {
+        self.0.listed.store(true, Ordering::Release);
+    }
+
+    /// Whether all Tasks have been listed.
+    pub fn are_listed(&self) -> bool {
+        self.0.listed.load(Ordering::Acquire)
+    }
+
     /// Whose an Attempt without a ledger is. `None` when nobody can say yet: the Tasks are not all known, or its Task
     /// was not looked at.
     pub fn owner(&self, task: &TaskUid, tasks: &Store<Task>) -> Option<Owner> {
         if let Some(book) = self.book(task) {
             return book.pages().current.as_ref().map(|page| Owner::AtRun(page.facts.run));
         }
-        let all_known =
-            futures_util::FutureExt::now_or_never(tasks.wait_until_ready()).is_some_and(|r| r.is_ok());
         let exists = tasks.find(|found| found.uid().as_deref() == Some(task.as_str())).is_some();
-        (all_known && !exists).then_some(Owner::Gone)
+        (self.are_listed() && !exists).then_some(Owner::Gone)
     }
 
     /// The book of a Task, a new one if there is none.

@@ -28,5 +28,5 @@ pub use self::context::{Counters, Parts};
 pub use self::fleet::Fleet;
 pub use self::ledgers::{Ledgers, RunFacts};
 pub use self::moments::Moments;
-pub use self::run::{Caches, run};
+pub use self::run::{Caches, Seen, run};
 pub use self::wake::Wake;

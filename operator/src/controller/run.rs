@@ -33,8 +33,18 @@ pub struct Caches {
     pub tasks: Store<Task>,
     /// The cache of Nodes.
     pub nodes_writer: NodeWriter,
-    /// Grows after each change of the cache of Tasks.
-    pub bell: watch::Sender<u64>,
+    /// Rings after each change of the cache of Tasks.
+    pub bell: watch::Sender<Seen>,
+}
+
+/// What the cache of Tasks has seen. To be asked instead of `Store::wait_until_ready`, which remembers one waiter only:
+/// whoever asks takes the place of the controller itself, which then waits for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Changes so far.
+    pub changes: u64,
+    /// Whether all Tasks have been listed once.
+    pub listed: bool,
 }
 
 /// Carries Tasks out until `stop`; what runs on nodes then goes on. `wake` is what `parts.ledgers` was made with.
@@ -44,9 +54,17 @@ pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counter
     let nodes = tokio::spawn(follow_nodes(context.clone(), nodes_writer, stop.clone()));
     let mut trigger = Trigger::new(tasks_writer);
     let changes = context.parts.cluster.watch_tasks();
+    let ledgers = context.parts.ledgers.clone();
     let changes = changes.filter_map(move |event| {
+        let listed = matches!(event, watcher::Event::InitDone);
         let taken = trigger.take(event);
-        bell.send_modify(|rung| *rung += 1);
+        if listed {
+            ledgers.note_listed();
+        }
+        bell.send_modify(|seen| {
+            seen.changes += 1;
+            seen.listed |= listed;
+        });
         std::future::ready(taken.map(Ok::<_, watcher::Error>))
     });
     let looks = Controller::for_stream(changes, tasks.clone())

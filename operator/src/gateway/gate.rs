@@ -150,7 +150,7 @@ impl Gateway {
     }
 
     /// Runs a socket, owned by the gateway.
-    pub(super) fn spawn(&self, socket: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, socket: BoxFuture<'static, ()>) {
         let cut = self.0.cut.clone();
         self.0.sockets.spawn(async move {
             tokio::select! {

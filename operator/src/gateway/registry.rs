@@ -263,6 +263,16 @@ impl Registry {
         }
     }
 
+    /// How many nodes are of interest, by whether a Session stands and when the agent was last heard of.
+    pub fn count(&self, is_counted: impl Fn(bool, Option<Moment>) -> bool) -> usize {
+        let mut count = 0;
+        for shard in &self.0.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            count += shard.values().filter(|n| is_counted(n.lock().live.is_some(), n.last_heard())).count();
+        }
+        count
+    }
+
     /// Hands a message to the Session of a node: the name of the Session that took it.
     pub fn send(&self, node: &NodeName, message: &ToAgent) -> Option<SessionId> {
         let node = self.find(node)?;

@@ -3,6 +3,7 @@
 //! The upgrade is our own: warp's gives each connection a read buffer of 128 KiB, which 15,000 idle agents cannot have.
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -109,17 +110,19 @@ async fn connect(
     let accept = derive_accept_key(key.as_bytes());
     let caller = Caller { identity, bearer: token.into() };
     let owner = gateway.clone();
-    owner.spawn(async move {
+    // Boxed where a future would otherwise be held twice, in the one around it as well: at 15,000 agents it counts.
+    owner.spawn(Box::pin(async move {
         // Kept until the socket ends: it counts as one of the listener's connections.
         let _peer = peer;
         let Ok(io) = upgrade.await else { return };
         let config = Some(socket.config());
         let stream = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, config).await;
-        match socket {
-            Socket::Control => session::run(gateway, stream, caller).await,
-            Socket::Logs => output::run(gateway, stream, caller).await,
-        }
-    });
+        let run: BoxFuture<'static, ()> = match socket {
+            Socket::Control => Box::pin(session::run(gateway, stream, caller)),
+            Socket::Logs => Box::pin(output::run(gateway, stream, caller)),
+        };
+        run.await;
+    }));
     let response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(http::header::CONNECTION, "Upgrade")

@@ -48,7 +48,9 @@ impl std::fmt::Debug for Body {
 /// A body that comes in pieces.
 ///
 /// The mutex is never locked: it makes a stream that is only `Send` also `Sync`, which warp's body asks for.
-pub struct Chunks(Mutex<Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>>);
+pub struct Chunks(Mutex<Pieces>);
+
+type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
 impl Chunks {
     /// Wraps a stream.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
 use super::error::{ApiError, Reason};
@@ -44,6 +45,8 @@ pub struct Api {
     pub dead_after_ms: u64,
     /// Places for streams.
     pub streams: Arc<Semaphore>,
+    /// The operator ends: streams end too.
+    pub stop: CancellationToken,
 }
 
 impl std::fmt::Debug for Api {

@@ -16,6 +16,7 @@ use futures_util::stream::unfold;
 use kube::ResourceExt as _;
 use sentinel_protocol::ids::TaskRef;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, BodyError};
 use super::api::Api;
@@ -23,6 +24,7 @@ use super::error::ApiError;
 use super::feed::Feed;
 use super::request::Query;
 use super::tasks;
+use crate::controller::Seen;
 use crate::resource::Task;
 
 /// How often a silent stream says that it is there.
@@ -61,7 +63,7 @@ enum Scope {
 /// One reader of events.
 struct Reader {
     feed: Feed,
-    bell: watch::Receiver<u64>,
+    bell: watch::Receiver<Seen>,
     scope: Scope,
     /// What the reader knows of each Task: by uid, for a Task can be deleted and made again.
     known: HashMap<String, Arc<Task>>,
@@ -70,6 +72,7 @@ struct Reader {
     /// Whether the feed has had the one Task of this reader. Before that, its absence there says nothing.
     arrived: bool,
     over: bool,
+    stop: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
@@ -84,6 +87,7 @@ impl Reader {
             synced: false,
             arrived: false,
             over: false,
+            stop: api.stop.clone(),
             _place: place,
         }
     }
@@ -110,7 +114,11 @@ impl Reader {
                 self.ready.push_back(Bytes::from_static(b"event: synced\ndata: {}\n\n"));
             }
             if self.ready.is_empty() && !self.over {
-                match tokio::time::timeout(ALIVE_EVERY, self.bell.changed()).await {
+                let rung = tokio::select! {
+                    rung = tokio::time::timeout(ALIVE_EVERY, self.bell.changed()) => rung,
+                    () = self.stop.cancelled() => return None,
+                };
+                match rung {
                     Ok(Ok(())) => {}
                     // The operator is ending.
                     Ok(Err(_)) => self.over = true,

@@ -12,6 +12,7 @@ use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
 use sentinel_protocol::to_operator::{ReportedState, Stage};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, BodyError};
 use super::api::Api;
@@ -59,6 +60,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         begun: end != LogEnd::NotBegun,
         never: (follow == Follow::Yes).then(|| never_begins(api, attempt.clone())),
         over: false,
+        stop: api.stop.clone(),
         _place: place,
     };
     let content_type = match format {
@@ -174,13 +176,23 @@ struct Body {
     /// Done when there will never be one.
     never: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     over: bool,
+    stop: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
 impl Body {
     async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         while !self.over {
-            match self.record().await {
+            let stop = self.stop.clone();
+            let record = tokio::select! {
+                record = self.record() => record,
+                () = stop.cancelled() => {
+                    self.over = true;
+                    // An error, so that nobody takes it for the end of the log.
+                    return Some(Err("the operator is ending".into()));
+                }
+            };
+            match record {
                 Some(Ok(record)) => {
                     self.begun = true;
                     self.position = record.end();

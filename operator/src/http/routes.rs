@@ -16,6 +16,7 @@ use super::answer::{Answer, Body};
 use super::api::{Api, Surface};
 use super::error::{ApiError, Reason};
 use super::request::{MAX_BODY, Request};
+use crate::metrics::sources::Answers;
 
 /// The API as a listener serves it.
 pub fn service(
@@ -34,6 +35,11 @@ pub fn service(
 
 /// Everything this API answers, a path that it does not have too.
 fn routes(api: Arc<Api>, surface: Surface) -> BoxedFilter<(Response,)> {
+    let listener = match surface {
+        Surface::Everything => "api",
+        Surface::ProbesAndMetrics => "metrics",
+    };
+    let answers = Answers::new(&api.metrics, listener);
     let query = warp::query::raw().or_else(|_: Rejection| async { Ok::<_, Infallible>((String::new(),)) });
     warp::method()
         .and(warp::path::full())
@@ -41,8 +47,12 @@ fn routes(api: Arc<Api>, surface: Surface) -> BoxedFilter<(Response,)> {
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .then(move |method, path, query, headers, body| {
-            let api = Arc::clone(&api);
-            async move { respond(answer(&api, surface, method, path, query, headers, body).await) }
+            let (api, answers) = (Arc::clone(&api), answers.clone());
+            async move {
+                let answer = answer(&api, surface, method, path, query, headers, body).await;
+                answers.count(answer.status);
+                respond(answer)
+            }
         })
         .boxed()
 }

@@ -131,7 +131,7 @@ pub fn find(method: &Method, path: &str) -> Result<Found, ApiError> {
     let mut methods: Vec<&str> = Vec::new();
     for route in ROUTES {
         let Some(open) = matches(route.pattern, &parts) else { continue };
-        if &route.method == method || (method == Method::HEAD && route.method == Method::GET) {
+        if route.method == method || (method == Method::HEAD && route.method == Method::GET) {
             return Ok(Found { route, parts: open });
         }
         methods.push(route.method.as_str());

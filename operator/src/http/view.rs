@@ -150,6 +150,9 @@ pub struct AttemptDetails {
     /// Number of the signal that ended the command, where one did that we did not send.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// A word for why, where the outcome has one: `ProgramNotFound`, `NodeRebooted` …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Processor time in user mode, milliseconds.
     pub user_ms: u64,
     /// Processor time in the kernel, milliseconds.
@@ -252,6 +255,7 @@ impl From<&AttemptRecord> for AttemptDetails {
                 Some(Outcome::Signaled { signal }) => Some(signal),
                 _ => None,
             },
+            reason: record.outcome.as_ref().and_then(reason),
             user_ms: record.usage.user_ms,
             system_ms: record.usage.system_ms,
             max_rss: record.usage.max_rss,
@@ -261,4 +265,16 @@ impl From<&AttemptRecord> for AttemptDetails {
             blocked_ms: record.output.blocked_ms,
         }
     }
+}
+
+/// The word of an outcome for why. The words are those of the wire; a test there holds them.
+fn reason(outcome: &Outcome) -> Option<String> {
+    let word = match outcome {
+        Outcome::StartFailed { reason, .. } => serde_json::to_value(reason),
+        Outcome::Interrupted { reason } => serde_json::to_value(reason),
+        Outcome::Lost { reason } => serde_json::to_value(reason),
+        Outcome::Refused { refusal } => serde_json::to_value(refusal).map(|mut value| value["reason"].take()),
+        _ => return None,
+    };
+    word.ok()?.as_str().map(str::to_owned)
 }

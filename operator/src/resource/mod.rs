@@ -2,8 +2,13 @@
 //!
 //! In reading order:
 //!
-//! * [`task`]: the spec of a Task; [`status`]: its status; [`slice`]: parts of a long target list;
-//! * [`crd`]: the definitions that are installed, generated from these types into `crds/`.
+//! * [`task`]: the spec of a Task; [`status`]: its status; [`slice`]: parts of a long target list; [`marks`]: our
+//!   finalizer and annotations;
+//! * [`crd`]: the definitions that are installed, generated from these types into `crds/`;
+//! * [`manifest`]: YAML becomes Tasks; [`schema`]: what an API server checks and fills in, where there is none;
+//! * [`validate`]: a Task becomes a plan, or a list of what is wrong with it ([`invalid`]);
+//! * [`recorded`]: the status, to and from the values that decisions are made of;
+//! * [`duration`], [`quantity`]: two notations of Kubernetes.
 
 pub mod crd;
 pub mod duration;

@@ -13,10 +13,10 @@ pub enum RunError {
     Kubeconfig(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// History cannot be used.
     #[error("failed to use History")]
-    History(#[source] HistoryError),
+    History(#[source] Box<HistoryError>),
     /// Presence cannot be used.
     #[error("failed to use presence")]
-    Presence(#[source] PresenceError),
+    Presence(#[source] Box<PresenceError>),
     /// The directory of the embedded History cannot be made.
     #[error("failed to make the data directory {directory}")]
     DataDirectory {
@@ -28,10 +28,10 @@ pub enum RunError {
     },
     /// A port could not be had.
     #[error(transparent)]
-    Server(#[from] ServerError),
+    Server(Box<ServerError>),
     /// The certificate cannot be used.
     #[error("failed to use the gateway's certificate")]
-    Certificate(#[source] TlsError),
+    Certificate(#[source] Box<TlsError>),
     /// Signals cannot be listened for.
     #[error("failed to listen for signals")]
     Signals(#[source] std::io::Error),
@@ -57,11 +57,17 @@ impl RunError {
         match self {
             Self::Kubeconfig(_) | Self::Certificate(_) | Self::DataDirectory { .. } => true,
             Self::History(error) => {
-                matches!(error, HistoryError::InvalidUri { .. } | HistoryError::Open { .. })
+                matches!(**error, HistoryError::InvalidUri { .. } | HistoryError::Open { .. })
             }
-            Self::Presence(error) => matches!(error, PresenceError::InvalidUrl { .. }),
-            Self::Server(error) => matches!(error, ServerError::Exposed { .. } | ServerError::Tls { .. }),
+            Self::Presence(error) => matches!(**error, PresenceError::InvalidUrl { .. }),
+            Self::Server(error) => matches!(**error, ServerError::Exposed { .. } | ServerError::Tls { .. }),
             _ => false,
         }
+    }
+}
+
+impl From<ServerError> for RunError {
+    fn from(error: ServerError) -> Self {
+        Self::Server(Box::new(error))
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector;
 use sentinel_protocol::ids::Epoch;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
 use crate::config::TlsFiles;
-use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Wake};
+use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Seen, Wake};
 use crate::gateway::{
     Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays,
 };
@@ -26,10 +26,9 @@ use crate::http::api::{Api, MAX_STREAMS, Surface};
 use crate::http::feed::Feed;
 use crate::http::routes as api_routes;
 use crate::logs::{Hub, HubRules, LogReader};
-use crate::metrics::Registry as MetricsRegistry;
+use crate::metrics::{Registry as MetricsRegistry, sources};
 use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
-use crate::resource::Task;
 use crate::server::tls::TlsSource;
 use crate::server::{Exposure, Limits, Server};
 
@@ -144,6 +143,7 @@ impl Operator {
             hub: hub.clone(),
             metrics: metrics.clone(),
         });
+        let looked_at = presence.clone();
         let (mirror, mirroring) = PresenceMirror::new(presence, MirrorOptions::default());
         let renew = mirror.clone();
         let gateway = Gateway::new(GatewayParts {
@@ -159,7 +159,7 @@ impl Operator {
         });
         let (tasks_seen, tasks_writer) = reflector::store();
         let (nodes, nodes_writer) = NodeCache::new();
-        let (bell, rings) = watch::channel(0);
+        let (bell, rings) = watch::channel(Seen::default());
         let counters = Arc::new(Counters::default());
         let gauges = Gauges {
             archiver: archiver.clone(),
@@ -168,11 +168,12 @@ impl Operator {
             counters: counters.clone(),
         };
         gauges.publish(&metrics);
-        let (owners, known) = (ledgers.clone(), tasks_seen.clone());
+        sources::agents(&metrics, &registry, &moments, options.settings.dead_after);
+        let (owners, known, seen) = (ledgers.clone(), tasks_seen.clone(), rings.clone());
         let strays = strays::sweep(
             registry.clone(),
             Arc::new(ledgers.clone()),
-            move |task| owners.owner(task, &known),
+            move |task| if seen.borrow().listed { owners.owner(task, &known) } else { None },
             STRAYS_EVERY,
             stop.clone(),
         );
@@ -188,7 +189,7 @@ impl Operator {
         };
         let caches = Caches { tasks_writer, tasks: tasks_seen.clone(), nodes_writer, bell };
         let nodes_known = nodes.clone();
-        let feed = Feed::new(tasks_seen.clone(), rings, move || (*nodes.nodes()).clone());
+        let feed = Feed::new(tasks_seen.clone(), rings.clone(), move || (*nodes.nodes()).clone());
         let api = Arc::new(Api {
             cluster,
             feed,
@@ -200,17 +201,25 @@ impl Operator {
             moments,
             dead_after_ms: options.settings.dead_after.as_millis() as u64,
             streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
+            stop: stop.clone(),
         });
 
         let mut tasks = Tasks::default();
         tasks.spawn(
             "the caches",
-            report_ready((tasks_seen, tasks_listed), (nodes_known, nodes_listed), stop.clone()),
+            report_ready((rings.clone(), tasks_listed), (nodes_known, nodes_listed), stop.clone()),
         );
         tasks.spawn("preparing History", prepare(history, stop.clone()));
-        tasks.spawn("the archiver", archiving.run());
-        tasks.spawn("the results", settling.run());
-        tasks.spawn("the presence mirror", until(stop.clone(), mirroring.run()));
+        tasks.spawn("the archiver", until(stop.clone(), archiving.run()));
+        tasks.spawn("the results", until(stop.clone(), settling.run()));
+        tasks.spawn(
+            "the presence mirror",
+            until(stop.clone(), async move {
+                // So that a wrong address is said at the start, and not when the first agent comes. The store says it itself.
+                let _ = looked_at.check().await;
+                mirroring.run().await;
+            }),
+        );
         tasks
             .spawn("the controller", controller::run(parts, caches, wake, counters, stop_controller.clone()));
         tasks.spawn("the sweep for strays", strays);
@@ -296,13 +305,13 @@ impl Operator {
 
 /// Is ready once all Tasks and Nodes have been listed.
 async fn report_ready(
-    (tasks, tasks_listed): (Store<Task>, Condition),
+    (mut tasks, tasks_listed): (watch::Receiver<Seen>, Condition),
     (nodes, nodes_listed): (NodeCache, Condition),
     stop: CancellationToken,
 ) {
     let listed = async {
         // It fails only when the writer is gone, and with it the controller.
-        if tasks.wait_until_ready().await.is_ok() {
+        if tasks.wait_for(|seen| seen.listed).await.is_ok() {
             tasks_listed.met();
         }
         nodes.wait_until_complete().await;
@@ -345,5 +354,5 @@ async fn prepare(history: Arc<dyn History>, stop: CancellationToken) {
 
 fn open_certificate(files: &TlsFiles) -> Result<TlsSource, RunError> {
     let files = crate::server::tls::TlsFiles { certificate: files.cert.clone(), key: files.key.clone() };
-    TlsSource::open(files).map_err(RunError::Certificate)
+    TlsSource::open(files).map_err(|error| RunError::Certificate(Box::new(error)))
 }

@@ -11,9 +11,9 @@ use crate::clock::Clock;
 use crate::cluster::KubeCluster;
 use crate::config::{Config, Redis, Storage};
 use crate::gateway::{Settings, TokenReviews, TokenRules};
-use crate::history::History;
 use crate::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use crate::history::mongo::{MongoHistory, MongoOptions};
+use crate::history::{History, HistoryError};
 use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::Presence;
 use crate::presence::memory::MemoryPresence;
@@ -26,7 +26,8 @@ use crate::server::Exposure;
 /// [`RunError`] when it could not begin, or when a part ended by itself.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let metrics = MetricsRegistry::new();
-    let cluster = Arc::new(kubernetes(config.kubeconfig.as_deref()).await?);
+    let cluster = kubernetes(config.kubeconfig.as_deref()).await?;
+    let cluster = Arc::new(cluster.within(config.watch_namespace.clone()));
     let account = &config.agent_service_account;
     let rules = TokenRules {
         audience: config.token_audience.clone(),
@@ -82,6 +83,10 @@ fn host_name() -> Option<String> {
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
+fn unusable_history(error: HistoryError) -> RunError {
+    RunError::History(Box::new(error))
+}
+
 async fn history(config: &Config) -> Result<Arc<dyn History>, RunError> {
     Ok(match &config.storage {
         Storage::Embedded { directory } => {
@@ -90,7 +95,7 @@ async fn history(config: &Config) -> Result<Arc<dyn History>, RunError> {
                 source,
             })?;
             let options = EmbeddedOptions { retention: config.retention, ..EmbeddedOptions::default() };
-            Arc::new(EmbeddedHistory::open(directory.join("history.db"), options).map_err(RunError::History)?)
+            Arc::new(EmbeddedHistory::open(directory.join("history.db"), options).map_err(unusable_history)?)
         }
         Storage::Mongodb { url, database } => {
             let options = MongoOptions {
@@ -98,7 +103,7 @@ async fn history(config: &Config) -> Result<Arc<dyn History>, RunError> {
                 database: Some(database.clone()),
                 ..MongoOptions::default()
             };
-            Arc::new(MongoHistory::new(url, options).await.map_err(RunError::History)?)
+            Arc::new(MongoHistory::new(url, options).await.map_err(unusable_history)?)
         }
     })
 }
@@ -108,7 +113,10 @@ fn presence(redis: Option<&Redis>) -> Result<Arc<dyn Presence>, RunError> {
         None => Arc::new(MemoryPresence::new(Clock::system())),
         Some(redis) => {
             let options = RedisOptions { prefix: redis.prefix.clone(), ..RedisOptions::default() };
-            Arc::new(RedisPresence::new(&redis.url, options).map_err(RunError::Presence)?)
+            Arc::new(
+                RedisPresence::new(&redis.url, options)
+                    .map_err(|error| RunError::Presence(Box::new(error)))?,
+            )
         }
     })
 }

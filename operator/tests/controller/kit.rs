@@ -23,7 +23,7 @@ use sentinel_operator::history::{
     Answer, ExecutionQuery, History, HistoryError, OutputSegment, Page, RunQuery, rank,
 };
 use sentinel_operator::resource::{Task, manifest};
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::log::LogRecord;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
@@ -53,7 +53,7 @@ pub(crate) struct Agents {
     sessions: Mutex<HashMap<NodeName, SessionId>>,
     heard: Mutex<HashMap<NodeName, Moment>>,
     told: Mutex<Vec<Told>>,
-    owned: Mutex<HashMap<AttemptId, Report>>,
+    owned: Mutex<BTreeMap<(TaskUid, NodeName), BTreeMap<RunNumber, Report>>>,
     refusals: AtomicU32,
     next_session: AtomicU32,
 }
@@ -90,11 +90,9 @@ impl Fleet for Agents {
 
     fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber> {
         let owned = self.owned.lock().unwrap();
-        let lives = |report: &&Report| {
-            let attempt = &report.attempt;
-            attempt.task == *task && attempt.node == *node && report.state.stage() != Stages::Ended
-        };
-        owned.values().filter(lives).map(|report| report.attempt.run).max()
+        let runs = owned.get(&(task.clone(), node.clone()))?;
+        let lives = |(_, report): &(&RunNumber, &Report)| report.state.stage() != Stages::Ended;
+        runs.iter().filter(lives).map(|(run, _)| *run).max()
     }
 
     fn start(&self, start: Start) -> Option<SessionId> {
@@ -103,7 +101,8 @@ impl Fleet for Agents {
             (start.attempt.node.clone(), start.attempt.clone(), start.spec_hash.clone());
         let session = self.tell(&node, || Told::Start(Box::new(start), recorded.map(Box::new)))?;
         let report = Report { attempt: attempt.clone(), spec_hash, state: ReportedState::Accepted };
-        self.owned.lock().unwrap().entry(attempt).or_insert(report);
+        let mut owned = self.owned.lock().unwrap();
+        owned.entry((attempt.task, node)).or_default().entry(attempt.run).or_insert(report);
         Some(session)
     }
 
@@ -112,7 +111,10 @@ impl Fleet for Agents {
     }
 
     fn forget(&self, forget: Forget) -> Option<SessionId> {
-        self.owned.lock().unwrap().remove(&forget.attempt);
+        let AttemptId { task, node, run, .. } = &forget.attempt;
+        if let Some(runs) = self.owned.lock().unwrap().get_mut(&(task.clone(), node.clone())) {
+            runs.remove(run);
+        }
         self.tell(&forget.attempt.node.clone(), || Told::Forget(forget))
     }
 
@@ -120,8 +122,8 @@ impl Fleet for Agents {
         let owned = self.owned.lock().unwrap();
         let sessions = self.sessions.lock().unwrap();
         let of = |node: &NodeName| {
-            let ours = |id: &&AttemptId| id.task == *task && id.node == *node;
-            owned.keys().filter(ours).map(|id| owned[id].clone()).collect()
+            let runs = owned.get(&(task.clone(), node.clone()));
+            runs.into_iter().flat_map(BTreeMap::values).cloned().collect()
         };
         sessions
             .iter()
@@ -321,8 +323,10 @@ impl Stage {
         let number = self.fleet.next_session.fetch_add(1, Ordering::Relaxed);
         let session = SessionId::new(format!("s-{number}")).unwrap();
         let owned = self.fleet.owned.lock().unwrap();
-        let reports: Vec<Report> =
-            owned.values().filter(|r| r.attempt.node.as_str() == name).cloned().collect();
+        let of = |((_, owner), runs): (&(TaskUid, NodeName), &BTreeMap<RunNumber, Report>)| {
+            if owner.as_str() == name { runs.values().cloned().collect() } else { Vec::new() }
+        };
+        let reports: Vec<Report> = owned.iter().flat_map(of).collect();
         drop(owned);
         self.operator.ledgers.inventory(&node(name), &session, &reports);
         self.fleet.sessions.lock().unwrap().insert(node(name), session);
@@ -350,8 +354,25 @@ impl Stage {
         };
         let (attempt, spec_hash) = starts.iter().rev().find_map(of).expect("it was started");
         drop(starts);
+        self.report_of(&attempt, spec_hash, state);
+    }
+
+    /// What was started of a Task.
+    pub(crate) fn attempts(&self, task: &str) -> Vec<(AttemptId, SpecHash)> {
+        let of = |told: &Told| match told {
+            Told::Start(start, _) if start.task.name == task => {
+                Some((start.attempt.clone(), start.spec_hash.clone()))
+            }
+            _ => None,
+        };
+        self.fleet.told.lock().unwrap().iter().filter_map(of).collect()
+    }
+
+    /// An agent reports an Attempt; the gateway tells the ledger and archives it.
+    pub(crate) fn report_of(&self, attempt: &AttemptId, spec_hash: SpecHash, state: ReportedState) {
         let report = Report { attempt: attempt.clone(), spec_hash, state };
-        self.fleet.owned.lock().unwrap().insert(attempt.clone(), report.clone());
+        let key = (attempt.task.clone(), attempt.node.clone());
+        self.fleet.owned.lock().unwrap().entry(key).or_default().insert(attempt.run, report.clone());
         self.operator.ledgers.report(&report);
         let facts = self.operator.ledgers.facts(&attempt.task, attempt.run);
         if let Some(facts) = facts {
@@ -380,7 +401,7 @@ impl Stage {
     }
 
     pub(crate) async fn until_told(&self, enough: impl Fn(&[Told]) -> bool) {
-        self.wait("what was told", || enough(&self.told()).then_some(())).await;
+        self.wait("what was told", || enough(&self.fleet.told.lock().unwrap()).then_some(())).await;
     }
 
     /// Waits until the Task is as wanted.

@@ -24,7 +24,7 @@ use sentinel_operator::metrics::Registry as Metrics;
 use sentinel_operator::presence::PresenceRecord;
 use sentinel_operator::server::{Exposure, Limits, Server};
 use sentinel_protocol::codec::encode_record;
-use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::log::{LogControl, LogRecord, RecordHead, Stream};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
@@ -32,6 +32,7 @@ use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{ToAgent, Welcome};
 use sentinel_protocol::to_operator::{
     Ended, Hello, Inventory, OutputSummary, Refused, Report, ReportedState, Stage, StreamSummary, ToOperator,
+    Usage,
 };
 use sentinel_protocol::version::Version;
 use tokio::net::TcpStream;
@@ -125,24 +126,13 @@ pub(crate) struct World {
 }
 
 /// What a test wants to be different.
+#[derive(Default)]
 pub(crate) struct Wishes {
     pub(crate) settings: Settings,
     pub(crate) auth: Option<Arc<dyn Authenticate>>,
     pub(crate) history: Option<Arc<dyn History>>,
     pub(crate) rules: HubRules,
     pub(crate) archiver: ArchiverOptions,
-}
-
-impl Default for Wishes {
-    fn default() -> Self {
-        Self {
-            settings: Settings::default(),
-            auth: None,
-            history: None,
-            rules: HubRules::default(),
-            archiver: ArchiverOptions::default(),
-        }
-    }
 }
 
 /// Times short enough to wait for.
@@ -352,7 +342,7 @@ pub(crate) fn hello() -> Hello {
         agent_version: "0.1.0".into(),
         boot_id: "boot".into(),
         state_id: "state".into(),
-        highest_epoch: Default::default(),
+        highest_epoch: Epoch::default(),
         environments: vec![Environment::Container],
         os: "linux".into(),
         arch: "x86_64".into(),
@@ -371,7 +361,7 @@ pub(crate) fn ended(bytes: u64) -> ReportedState {
         outcome: Outcome::Succeeded { exit_code: 0 },
         started_at: Some(UnixMillis(1)),
         ended_at: UnixMillis(2),
-        usage: Default::default(),
+        usage: Usage::default(),
         output: OutputSummary { stdout, end: bytes, ..OutputSummary::default() },
     }))
 }
@@ -408,8 +398,8 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Waits for something, but not for ever.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(20), future).await {
-        Ok(value) => value,
-        Err(_) => panic!("not within 20 s: {what}"),
-    }
+    let Ok(value) = tokio::time::timeout(Duration::from_secs(20), future).await else {
+        panic!("not within 20 s: {what}");
+    };
+    value
 }

@@ -1,8 +1,4 @@
-//! What the operator counts, and its Prometheus text.
-//!
-//! A registry of our own: the whole of it is smaller than the glue a crate would need. Names begin with `sentinel_`,
-//! counters end in `_total`, and labels come from closed sets that are written in the code: whoever asks for a metric
-//! names its labels then and there, so no value that came from outside can become one.
+//! Counters, gauges and histograms by name, and their text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

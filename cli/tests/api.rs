@@ -1,0 +1,217 @@
+//! The HTTP API as a program meets it: raw requests against a real dev mode.
+
+#[cfg(test)]
+mod kit;
+
+use kit::{Dev, body, task, task_without};
+use serde_json::{Value, json};
+
+const JSON: &str = "content-type: application/json";
+
+#[test]
+fn bad_requests_are_refused_with_what_is_allowed() {
+    let dev = Dev::start(&[]);
+    dev.get("/api/v1/nope").refused(404, "UnknownPath", &["/api/v1/nope", "openapi.json"]);
+    dev.get("/api/v1/tasks/default/nope").refused(404, "NotFound", &["default/nope"]);
+    dev.get("/api/v1/nodes/nope").refused(404, "NotFound", &["nope"]);
+    dev.get("/api/v1/nodes/%2e%2e").refused(400, "InvalidPath", &[]);
+    let wrong = dev.request("PATCH /api/v1/tasks", b"");
+    wrong.refused(405, "MethodNotAllowed", &["GET, POST"]);
+    assert!(wrong.head.to_lowercase().contains("allow: get, post"), "{}", wrong.head);
+    let overridden = dev.request("POST /api/v1/nodes\nx-http-method-override: GET", b"");
+    overridden.refused(405, "MethodNotAllowed", &[]);
+
+    dev.get("/api/v1/executions?nod=a").refused(400, "InvalidQuery", &["\"nod\"", "known: namespace, task"]);
+    dev.get("/api/v1/tasks?limit=0").refused(400, "InvalidQuery", &["limit", "1 to 500"]);
+    dev.get("/api/v1/tasks?limit=501").refused(400, "InvalidQuery", &["1 to 500"]);
+    dev.get("/api/v1/executions?outcome=Great").refused(400, "InvalidQuery", &["Succeeded, Failed"]);
+    dev.get("/api/v1/executions?state=Odd").refused(400, "InvalidQuery", &["Dispatched, Running, Ended"]);
+    dev.get("/api/v1/executions?page=zzz").refused(400, "InvalidQuery", &["page"]);
+    dev.get("/api/v1/executions?run=0").refused(400, "InvalidQuery", &["run"]);
+    dev.get("/api/v1/executions?run=1&run=2").refused(400, "InvalidQuery", &["given twice"]);
+    dev.get("/api/v1/executions/u/1/n/log").refused(404, "NotFound", &["u/1/n"]);
+    dev.get("/api/v1/executions/u/x/n/log").refused(400, "InvalidPath", &["run"]);
+    dev.get("/api/v1/executions/u/1/N_N/log").refused(400, "InvalidPath", &["node"]);
+    dev.get("/api/v1/executions/u/1/n/log?from=-1").refused(400, "InvalidQuery", &["from"]);
+    dev.get("/api/v1/executions/u/1/n/log?from=18446744073709551616").refused(400, "InvalidQuery", &["from"]);
+    dev.get("/api/v1/executions/u/1/n/log?stream=stdin").refused(400, "InvalidQuery", &["stdout, stderr"]);
+
+    let post = |head: &str, body: &[u8]| dev.request(&format!("POST /api/v1/tasks\n{head}"), body);
+    post("", &body("a", &["true"])).refused(415, "UnsupportedMediaType", &["application/json"]);
+    post("content-type: text/plain", &body("a", &["true"])).refused(
+        415,
+        "UnsupportedMediaType",
+        &["text/plain"],
+    );
+    post(JSON, b"").refused(400, "InvalidJson", &["empty"]);
+    post(JSON, b"{\"a\": }").refused(400, "InvalidJson", &["column 7"]);
+    post(JSON, &b"[".repeat(100_000)).refused(400, "InvalidJson", &[]);
+    post(JSON, b"[1]").refused(422, "InvalidTask", &["Task"]);
+    post(JSON, b"null").refused(422, "InvalidTask", &["Task"]);
+    post(JSON, &vec![b' '; 600 << 10]).refused(413, "BodyTooLarge", &["524288"]);
+    post(JSON, &body("a", &[])).refused(422, "InvalidTask", &["spec.run.command"]);
+    post(JSON, &body("A B", &["true"])).refused(422, "InvalidTask", &["metadata.name"]);
+    let many = post(JSON, &task_without(&["targets"], &[("timeouts", json!({"run": "5 minutes"}))]));
+    many.refused(422, "InvalidTask", &["spec.targets", "spec.timeouts.run"]);
+    assert!(many.json()["problems"].as_array().unwrap().len() >= 2, "{}", many.text());
+    let put = dev.request(&format!("PUT /api/v1/tasks/default/other\n{JSON}"), &body("a", &["true"]));
+    put.refused(400, "InvalidTask", &["the path names Task default/other"]);
+    // Nothing of all this was made.
+    assert_eq!(dev.get("/api/v1/tasks").json()["items"], json!([]));
+}
+
+#[test]
+fn a_page_of_another_site_gets_nothing() {
+    let dev = Dev::start(&[]);
+    for host in ["evil.test", "127.0.0.1.evil.test", "10.0.0.1"] {
+        dev.request(&format!("GET /api/v1/tasks\nhost: {host}"), b"").refused(
+            421,
+            "ForeignHost",
+            &["localhost"],
+        );
+    }
+    for origin in ["http://evil.test", "null"] {
+        let head = format!("POST /api/v1/tasks\norigin: {origin}\n{JSON}");
+        dev.request(&head, &body("a", &["true"])).refused(403, "ForeignOrigin", &[]);
+    }
+    assert_eq!(dev.get("/api/v1/tasks").json()["items"], json!([]));
+    let ours = dev.request("GET /api/v1/tasks\norigin: http://localhost:3000", b"");
+    assert_eq!(ours.status, 200);
+}
+
+#[test]
+fn a_task_is_made_followed_read_and_deleted_by_plain_http() {
+    let dev = Dev::start(&[]);
+    let post = format!("POST /api/v1/tasks\n{JSON}");
+    let made = dev.request(&post, &body("plain", &["sh", "-c", "echo one; echo two >&2; echo three"]));
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_eq!(made.json()["metadata"]["namespace"], "default");
+    assert_eq!(made.json()["spec"]["timeouts"]["grace"], "10s", "the defaults are there");
+    let uid = made.json()["metadata"]["uid"].as_str().unwrap().to_owned();
+    dev.request(&post, &body("plain", &["true"])).refused(409, "AlreadyExists", &["default/plain"]);
+
+    dev.run(&["wait", "plain", "--timeout", "60s"]).ended(0);
+    let node = dev.get("/api/v1/nodes").json()["items"][0]["name"].as_str().unwrap().to_owned();
+    let log = format!("/api/v1/executions/{uid}/1/{node}/log");
+    let text = dev.get(&format!("{log}?follow=true"));
+    assert_eq!((text.status, text.text().len()), (200, 14), "{}", text.text());
+    assert!(text.head.to_lowercase().contains("content-type: text/plain"), "{}", text.head);
+    assert_eq!(dev.get(&format!("{log}?stream=stdout")).text(), "one\nthree\n");
+    assert_eq!(dev.get(&format!("{log}?stream=stderr")).text(), "two\n");
+    assert_eq!(dev.get(&format!("{log}?from=14")).text(), "");
+    dev.get(&format!("{log}?from=15")).refused(416, "PositionOutOfRange", &["15", "14"]);
+    let lines: Vec<Value> = dev
+        .get(&format!("{log}?format=json&follow"))
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.last().unwrap(), &json!({"kind": "end", "position": 14, "ended": true}));
+    assert!(lines.iter().any(|line| line["stream"] == "stderr" && line["data"] == "dHdvCg=="), "{lines:?}");
+
+    // History lags behind the end of a Run by some milliseconds.
+    dev.until(&["get", "runs", "-o", "json"], |ran| ran.json()["items"][0]["verdict"] == "Complete");
+    dev.until(&["get", "executions", "-o", "json"], |ran| ran.json()["items"][0]["outcome"] == "Succeeded");
+    let executions = dev.get(&format!("/api/v1/executions?taskUid={uid}&state=Ended&outcome=Succeeded"));
+    assert_eq!(executions.json()["items"].as_array().unwrap().len(), 1, "{}", executions.text());
+    let one = dev.get(&format!("/api/v1/executions/{uid}/1/{node}")).json();
+    assert_eq!((&one["exitCode"], &one["details"]["stdout"]["bytes"]), (&json!(0), &json!(10)), "{one}");
+    assert_eq!(dev.get("/api/v1/runs?task=plain").json()["items"][0]["verdict"], "Complete");
+
+    dev.request("POST /api/v1/tasks/default/plain/cancel", b"").refused(409, "Conflict", &["over already"]);
+    let rerun = dev.request("POST /api/v1/tasks/default/plain/rerun", b"");
+    assert_eq!(rerun.status, 202, "{}", rerun.text());
+    let gone = dev.request("DELETE /api/v1/tasks/default/plain", b"");
+    assert_eq!(gone.status, 202, "{}", gone.text());
+    dev.run(&["wait", "plain", "--for", "deleted", "--timeout", "60s"]).ended(0);
+    dev.request("DELETE /api/v1/tasks/default/plain", b"").refused(404, "NotFound", &["default/plain"]);
+}
+
+#[test]
+fn lists_come_in_pages_without_gap_or_repeat() {
+    let dev = Dev::start(&[]);
+    for index in 0..7 {
+        let name = format!("t{index}");
+        let made = dev.request(&format!("POST /api/v1/tasks\n{JSON}"), &body(&name, &["true"]));
+        assert_eq!(made.status, 201, "{}", made.text());
+        dev.run(&["wait", &name, "--timeout", "60s"]).ended(0);
+    }
+    // History lags behind the end of a Run by some milliseconds.
+    for noun in ["executions", "runs"] {
+        dev.until(&["get", noun, "-o", "json"], |ran| ran.json()["items"].as_array().unwrap().len() == 7);
+    }
+    for (path, key) in
+        [("/api/v1/tasks", "/metadata/name"), ("/api/v1/executions", "/task"), ("/api/v1/runs", "/task")]
+    {
+        let mut names = Vec::new();
+        let mut next: Option<String> = None;
+        loop {
+            let page =
+                next.as_ref().map(|token| format!("&page={}", token.replace('/', "%2F"))).unwrap_or_default();
+            let answer = dev.get(&format!("{path}?limit=3{page}")).json();
+            let items = answer["items"].as_array().unwrap();
+            assert!(items.len() <= 3);
+            names.extend(items.iter().map(|item| item.pointer(key).unwrap().as_str().unwrap().to_owned()));
+            next = answer["next"].as_str().map(str::to_owned);
+            if next.is_none() {
+                break;
+            }
+        }
+        names.sort();
+        assert_eq!(names, ["t0", "t1", "t2", "t3", "t4", "t5", "t6"], "{path}");
+    }
+}
+
+#[test]
+fn every_documented_path_answers() {
+    let dev = Dev::start(&[]);
+    let document = dev.get("/api/v1/openapi.json").json();
+    let mut walked = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path = path
+            .replace("{namespace}", "default")
+            .replace("{name}", "nope")
+            .replace("{node}", "nope")
+            .replace("{taskUid}", "nope")
+            .replace("{run}", "1");
+        for method in methods.as_object().unwrap().keys() {
+            // A stream of everything never ends by itself; that it answers is seen in the other tests.
+            if path == "/api/v1/events" {
+                walked += 1;
+                continue;
+            }
+            let answer = dev.request(&format!("{} {path}", method.to_uppercase()), b"");
+            let is_unknown = answer.status == 404 && answer.json()["reason"] == "UnknownPath";
+            let known = answer.status != 405 && !is_unknown;
+            assert!(known, "{method} {path}: {} {}", answer.head, answer.text());
+            walked += 1;
+        }
+    }
+    assert!(walked >= 19, "only {walked} operations");
+    let ready = dev.get("/readyz");
+    assert_eq!((ready.status, dev.get("/healthz").status), (200, 200), "{}", ready.text());
+    let metrics = dev.get("/metrics").text();
+    for name in ["sentinel_history_up 1", "sentinel_gateway_sessions 1", "sentinel_controller_ledgers"] {
+        assert!(metrics.contains(name), "{name} is not in\n{metrics}");
+    }
+}
+
+#[test]
+fn events_begin_with_how_it_stands_and_go_on_to_the_end() {
+    let dev = Dev::start(&[]);
+    let yaml = task("watched", "{command: [\"true\"]}");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("watched.yaml");
+    kit::write(&file, &yaml);
+    dev.run(&["apply", "-f", file.to_str().unwrap()]).ended(0);
+    dev.run(&["wait", "watched", "--timeout", "60s"]).ended(0);
+    let events = dev.stream("/api/v1/tasks/default/watched/events");
+    events.wait_for("event: synced");
+    dev.run(&["delete", "watched"]).ended(0);
+    let deleting = events.wait_for("event: deleted");
+    let kinds: Vec<&str> = deleting.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    assert_eq!(kinds.first(), Some(&"task"), "{deleting}");
+    assert_eq!(kinds.get(1), Some(&"synced"), "{deleting}");
+    assert_eq!(kinds.last(), Some(&"deleted"), "{deleting}");
+    dev.get("/api/v1/tasks/default/watched/events").refused(404, "NotFound", &[]);
+}
