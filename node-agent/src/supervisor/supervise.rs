@@ -155,7 +155,7 @@ fn begin<'a>(
     let supervisor = ProcessIdentity::of(std::process::id().cast_signed()).map_err(system("read /proc"))?;
     let cgroup_path = cgroup.map(|cgroup| cgroup.path().to_string_lossy().into_owned());
     let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: cgroup_path.clone() };
-    lock.set_state(&starting).map_err(|e| failed("the start could not be noted")(&e))?;
+    lock.announce_start(&starting).map_err(|e| failed("the start could not be noted")(&e))?;
     let pid = prepared.start(cgroup, stdin_end, outputs).map_err(NotBegun::Failed)?;
     clocks.started(boot_clock_ms());
     let started_at = host::wall_clock();

@@ -86,7 +86,10 @@ pub(super) fn spawn_and_read() -> String {
 /// A message to each of `count` plain TCP connections, of the size of a `Start`, and back of the size of the reports.
 pub(super) async fn fan_out(count: usize, rounds: usize) -> Times {
     let (there, back) = crowd::sizes();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    // All of them dial at once, and one that finds the queue full waits for an answer that never comes.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let listener = socket.listen(4 * count as u32).expect("a listener");
     let address = listener.local_addr().expect("an address").to_string();
     let [count_text, there_text, back_text] = [count, there, back].map(|number| number.to_string());
     let echoes = Part::start(ECHOES, &[&address, &count_text, &there_text, &back_text]);
