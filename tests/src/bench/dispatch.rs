@@ -1,5 +1,9 @@
 //! A command on one node: from the request to the clock that the process itself prints.
 
+use std::fs::File;
+use std::io::Write;
+use std::time::Instant;
+
 use super::crowd;
 use super::figures::{Times, clock, until_printed};
 use super::gateway::Gateway;
@@ -19,9 +23,26 @@ pub(super) async fn measure(table: &mut Table) {
     let agent = agent_alone().await;
     note("dispatch: operator and agent");
     let whole = whole().await;
-    table.times("WebSocket round trip, bare", floor.round_trip, floor.round_trip, "");
+    table.limit("WebSocket round trip, bare", floor.round_trip);
+    table.limit("a new file made durable, bare", durable());
     table.times("Start → process start, agent alone", agent, floor.start, "1.9 / 3.5 ms");
     table.times("POST → process start, operator and agent", whole, floor.start, "1.9 / 3.5 ms");
+}
+
+/// A file is written, synced, renamed, and its directory synced.
+fn durable() -> Times {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let write = |number: usize| {
+        let (new, name) = (directory.path().join("new"), directory.path().join(number.to_string()));
+        let begun = Instant::now();
+        let mut file = File::create_new(&new).expect("a file");
+        file.write_all(&[b'x'; 600]).expect("written");
+        file.sync_all().expect("synced");
+        std::fs::rename(&new, &name).expect("renamed");
+        File::open(directory.path()).and_then(|directory| directory.sync_all()).expect("synced");
+        begun.elapsed()
+    };
+    Times::of((0..200).map(write).collect())
 }
 
 /// From the `Start` of a bare gateway: what the agent, the supervisor and the Journal take.

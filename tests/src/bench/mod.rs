@@ -9,7 +9,8 @@
 //! Whatever is measured runs in a process of its own; this one submits, reads and keeps time. In reading order:
 //! `sections` (which there are), `rig` (operator and agent), `dispatch`, `apply`, `fanout`, `output`, `memory` (one
 //! section each), `gateway` (a bare one, for the agent alone), `crowd` (simulated agents), `limits` (the plainest
-//! programs), `role` (child processes), `figures`, `table` (what is printed).
+//! programs), `role` (child processes), `figures`, `table` (what is printed), `quiet` (what
+//! others do to the machine).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
 
 mod apply;
@@ -21,6 +22,7 @@ mod gateway;
 mod limits;
 mod memory;
 mod output;
+mod quiet;
 mod rig;
 mod role;
 mod sections;

@@ -4,18 +4,19 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use super::quiet::{self, Patience};
 use super::table::Table;
 use super::{apply, crowd, dispatch, fanout, limits, memory, output, rig, role};
 
-/// The whole run takes no longer.
-const WITHIN: Duration = Duration::from_secs(240);
+/// No section takes longer.
+const WITHIN: Duration = Duration::from_secs(60);
 
 const SECTIONS: [&str; 5] = ["dispatch", "apply", "fanout", "output", "memory"];
 
 const HELP: &str = "\
 Prints figures of this build, each beside its limit on the same machine.
 
-Usage: bench [dispatch|apply|fanout|output|memory]…
+Usage: bench [--patient] [dispatch|apply|fanout|output|memory]…
 
   dispatch   a command on one node, from the request to the process's own clock
   apply      the same through the real API server (needs SENTINEL_PARTS, see tests/parts/with-parts)
@@ -23,6 +24,7 @@ Usage: bench [dispatch|apply|fanout|output|memory]…
   output     1 GB of output, from the command to an HTTP reader
   memory     operator and agent, idle and at work
 
+--patient waits before each section, for some minutes, until others leave the machine alone.
 Without a section, all of them; apply is left out where there are no real parts.
 Another machine's figures are of no use: only the ratios travel.";
 
@@ -37,44 +39,51 @@ pub fn main() -> ExitCode {
         }
         _ => {}
     }
-    if let Some(unknown) = arguments.iter().find(|name| !SECTIONS.contains(&name.as_str())) {
+    let (flags, wanted): (Vec<String>, Vec<String>) =
+        arguments.into_iter().partition(|argument| argument.starts_with("--"));
+    if let Some(unknown) = flags.iter().find(|flag| *flag != "--patient") {
+        eprintln!("bench: no flag {unknown:?}; see bench --help");
+        return ExitCode::from(2);
+    }
+    if let Some(unknown) = wanted.iter().find(|name| !SECTIONS.contains(&name.as_str())) {
         eprintln!("bench: no section {unknown:?}; there are {}", SECTIONS.join(", "));
         return ExitCode::from(2);
     }
+    let patience = if flags.is_empty() { Patience::None } else { Patience::Some };
     build_agent();
-    let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|wanted| wanted == name);
     let begun = Instant::now();
-    let mut table = Table::default();
-    let done =
-        role::runtime().block_on(async { tokio::time::timeout(WITHIN, perform(&mut table, wanted)).await });
+    let (mut table, mut disturbed) = (Table::default(), Vec::new());
+    role::runtime().block_on(perform(&mut table, &wanted, patience, &mut disturbed));
     print!("{table}");
-    println!("in {} s; load {}", begun.elapsed().as_secs(), load());
-    if done.is_err() {
-        eprintln!("bench: cut off after {} s; what is missing was not measured", WITHIN.as_secs());
-        return ExitCode::FAILURE;
-    }
+    let took = begun.elapsed().as_secs();
+    println!("{took} s; others used of the machine, before: {}; load {}", disturbed.join(", "), load());
     ExitCode::SUCCESS
 }
 
-async fn perform(table: &mut Table, wanted: impl Fn(&str) -> bool) {
-    if wanted("dispatch") {
-        dispatch::measure(table).await;
-    }
-    if wanted("apply") {
-        if std::env::var_os("SENTINEL_PARTS").is_some() {
-            apply::measure(table).await;
-        } else {
-            note("apply: left out, SENTINEL_PARTS is not set");
+/// The sections one after the other; what others used of the machine before each is kept in `others`.
+async fn perform(table: &mut Table, wanted: &[String], patience: Patience, disturbed: &mut Vec<String>) {
+    for section in SECTIONS {
+        if !wanted.is_empty() && !wanted.iter().any(|name| name == section) {
+            continue;
         }
-    }
-    if wanted("fanout") {
-        fanout::measure(table).await;
-    }
-    if wanted("output") {
-        output::measure(table).await;
-    }
-    if wanted("memory") {
-        memory::measure(table).await;
+        if section == "apply" && std::env::var_os("SENTINEL_PARTS").is_none() {
+            note("apply: left out, SENTINEL_PARTS is not set");
+            continue;
+        }
+        let others = quiet::others(patience).await;
+        disturbed.push(format!("{section} {:.0} %", others * 100.0));
+        let measure = async {
+            match section {
+                "dispatch" => dispatch::measure(table).await,
+                "apply" => apply::measure(table).await,
+                "fanout" => fanout::measure(table).await,
+                "output" => output::measure(table).await,
+                _ => memory::measure(table).await,
+            }
+        };
+        if tokio::time::timeout(WITHIN, measure).await.is_err() {
+            note(&format!("{section}: cut off after {} s", WITHIN.as_secs()));
+        }
     }
 }
 

@@ -37,6 +37,17 @@ impl Table {
         });
     }
 
+    /// Times of the machine alone.
+    pub(super) fn limit(&mut self, what: &str, limit: Times) {
+        self.rows.push(Row {
+            what: format!("{what} (p50 / p99 of {})", limit.count),
+            ours: String::new(),
+            limit: format!("{:.2} / {:.2} ms", millis(limit.p50), millis(limit.p99)),
+            ratio: String::new(),
+            aim: String::new(),
+        });
+    }
+
     /// A number beside its limit.
     pub(super) fn number(&mut self, what: &str, ours: f64, limit: Option<f64>, unit: &str, aim: &str) {
         let shown = |number: f64| {
