@@ -1,5 +1,7 @@
 //! The operator's own binary: what it says to a wrong configuration, and how it ends.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::io::Write as _;
 use std::process::{Command, Output};
 

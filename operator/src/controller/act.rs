@@ -188,7 +188,7 @@ impl Act<'_> {
         let session = self.context.parts.fleet.start(Start {
             attempt,
             spec_hash: facts.spec_hash.clone(),
-            epoch: self.context.parts.epoch,
+            epoch: self.context.epoch(),
             task: facts.task.clone(),
             request,
             deadlines: Deadlines {
@@ -207,7 +207,7 @@ impl Act<'_> {
         let Some(facts) = self.context.parts.ledgers.facts(&attempt.task, attempt.run) else { return };
         let node = attempt.node.clone();
         let spec_hash = facts.spec_hash.clone();
-        let cancel = Cancel { attempt, spec_hash, epoch: self.context.parts.epoch };
+        let cancel = Cancel { attempt, spec_hash, epoch: self.context.epoch() };
         let Some(session) = self.context.parts.fleet.cancel(cancel) else { return self.offer_again() };
         Counters::add(&self.context.counters.cancels);
         self.on_page(|page, now| page.ledger.sent_cancel(&node, session, now.moment));
@@ -215,7 +215,7 @@ impl Act<'_> {
 
     fn forget(&mut self, attempt: AttemptId) {
         let (node, run) = (attempt.node.clone(), attempt.run);
-        let forget = Forget { attempt, epoch: self.context.parts.epoch };
+        let forget = Forget { attempt, epoch: self.context.epoch() };
         if self.context.parts.fleet.forget(forget).is_none() {
             return self.offer_again();
         }
@@ -237,7 +237,7 @@ impl Act<'_> {
             drop(pages);
             return self.look_again(again);
         }
-        let record = attempt_record(page, attempt, ended, self.context.parts.epoch);
+        let record = attempt_record(page, attempt, ended, self.context.epoch());
         match self.context.parts.archiver.record(Entry::Attempt(Box::new(record))) {
             Ok(()) => {
                 page.handed.conclusions.insert(attempt.node.clone(), now);
@@ -258,7 +258,7 @@ impl Act<'_> {
         let handed = page.handed.run.as_ref().filter(|(handed, _)| *handed == record);
         let again = handed.map(|(_, at)| at.plus(HAND_AGAIN_MS)).filter(|again| now < *again);
         if again.is_none() {
-            let entry = Entry::Run(Box::new(run_record(page, &record, self.context.parts.epoch)));
+            let entry = Entry::Run(Box::new(run_record(page, &record, self.context.epoch())));
             match self.context.parts.archiver.record(entry) {
                 Ok(()) => page.handed.run = Some((record, now)),
                 Err(_) => Counters::add(&self.context.counters.unarchived),

@@ -160,6 +160,11 @@ impl Registry {
         Epoch(self.0.highest_epoch.load(Ordering::Relaxed))
     }
 
+    /// An agent named this epoch.
+    pub fn heard_of_epoch(&self, epoch: Epoch) {
+        self.0.highest_epoch.fetch_max(epoch.0, Ordering::Relaxed);
+    }
+
     /// Position up to which an agent may send output of a new Attempt before it was told anything; 0 unless set.
     pub fn initial_credit(&self) -> u64 {
         self.0.initial_credit.load(Ordering::Relaxed)

@@ -16,7 +16,7 @@ use sentinel_core::targets::NodeFacts;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{EmbeddedCluster, NodeCache, TaskStore};
 use sentinel_operator::controller::fleet::Owned;
-use sentinel_operator::controller::{Caches, Counters, Fleet, Ledgers, Moments, Parts, Wake, run};
+use sentinel_operator::controller::{Caches, Counters, Fleet, Lead, Ledgers, Moments, Parts, Wake, run};
 use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions};
 use sentinel_operator::history::record::{AttemptRecord, Entry, ExecutionRecord, RunRecord, Source};
 use sentinel_operator::history::{
@@ -489,9 +489,9 @@ impl Operator {
             archiver: archiver.clone(),
             nodes,
             moments: moments.clone(),
-            epoch: Epoch(1),
+            lead: Lead::always(Epoch(1), moments.now()).1,
         };
-        let (bell, _) = tokio::sync::watch::channel(0);
+        let (bell, _) = tokio::sync::watch::channel(sentinel_operator::controller::Seen::default());
         let caches = Caches { tasks_writer, tasks, nodes_writer, bell };
         let (counters, stop) = (Arc::new(Counters::default()), CancellationToken::new());
         let work = vec![
