@@ -14,7 +14,7 @@ use sentinel_operator::gateway::{Settings, StaticTokens};
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::metrics::Registry;
 use sentinel_operator::presence::memory::MemoryPresence;
-use sentinel_operator::run::{Operator, Options, Seams};
+use sentinel_operator::run::{Election, Operator, Options, Seams};
 use sentinel_operator::server::Exposure;
 use sentinel_protocol::ids::{Epoch, NodeName};
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ pub(super) fn operator(arguments: &[String]) {
             metrics: None,
             drain: Duration::from_secs(1),
             settings: Settings::default(),
-            epoch: Epoch(1),
+            election: Election::Alone(Epoch(1)),
         };
         let operator = Operator::start(seams, options).await.expect("an operator");
         let tokens = nodes.iter().map(|node| (node.to_string(), tokens.issue(node))).collect();
