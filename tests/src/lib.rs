@@ -20,3 +20,4 @@ pub mod stage;
 pub mod memory;
 pub mod machines;
 pub mod chaos;
+pub mod bench;

@@ -157,7 +157,7 @@ fn begin<'a>(
     let supervisor = ProcessIdentity::of(std::process::id().cast_signed()).map_err(system("read /proc"))?;
     let cgroup_path = cgroup.map(|cgroup| cgroup.path().to_string_lossy().into_owned());
     let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: cgroup_path.clone() };
-    lock.set_state(&starting).map_err(|e| failed("the start could not be noted")(&e))?;
+    lock.announce_start(&starting).map_err(|e| failed("the start could not be noted")(&e))?;
     let limited = Limited::new(&accepted.start.request.limits, cgroup)
         .map_err(|error| NotBegun::Failed(StartError::new(StartFailure::Other, error.to_string())))?;
     let pid = prepared.start(cgroup, &limited, stdin_end, outputs).map_err(NotBegun::Failed)?;
