@@ -31,9 +31,9 @@ test-nodes *ARGS:
 
 # What is generated and committed: the CRDs and the OpenAPI document
 generate:
-    cargo run --quiet --locked -p sentinel-operator --bin crdgen -- --write crds
-    cargo run --quiet --locked -p sentinel-operator --bin operator -- openapi > operator/openapi.json.new
-    mv operator/openapi.json.new operator/openapi.json
+    cargo run --quiet --locked -p sentinel-operator --bin crdgen -- task | scripts/replace crds/task.yaml
+    cargo run --quiet --locked -p sentinel-operator --bin crdgen -- targetslice | scripts/replace crds/targetslice.yaml
+    cargo run --quiet --locked -p sentinel-operator --bin operator -- openapi | scripts/replace operator/openapi.json
 
 # Dev mode, with the files given
 dev *ARGS="examples/hello.yaml":

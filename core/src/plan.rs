@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use sentinel_protocol::ids::{NodeName, SpecHash, TaskRef, TaskUid};
-use sentinel_protocol::request::{EnvVar, Environment, Program, RunRequest};
+use sentinel_protocol::request::{EnvVar, Environment, Program, ResourceLimits, RunRequest};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -106,6 +106,10 @@ pub struct Timeouts {
     pub start_ms: u64,
     /// From the start of a command until it must have ended; `None` is without limit.
     pub run_ms: Option<u64>,
+    /// How long a command may be without output; `None` is without limit.
+    pub idle_ms: Option<u64>,
+    /// From the beginning of a Run until all of it must have ended; `None` is without limit.
+    pub total_ms: Option<u64>,
     /// From the last sign of a node until what runs on it is taken for lost.
     pub unreachable_ms: u64,
     /// From asking a command to end until it is made to.
@@ -170,6 +174,7 @@ pub fn spec_hash(targets: &TargetRule, request: &RunRequest) -> SpecHash {
             stdin: &request.stdin,
             environment: request.environment,
             success_exit_codes: &request.success_exit_codes,
+            limits: &request.limits,
         },
     };
     let json = serde_json::to_vec(&digested).unwrap_or_default();
@@ -221,6 +226,8 @@ struct DigestedRun<'a> {
     stdin: &'a str,
     environment: Environment,
     success_exit_codes: &'a [u8],
+    #[serde(skip_serializing_if = "ResourceLimits::is_none")]
+    limits: &'a ResourceLimits,
 }
 
 impl<'a> From<&'a TargetRule> for DigestedTargets<'a> {
@@ -278,6 +285,7 @@ mod tests {
             environment: Environment::Container,
             success_exit_codes: vec![0],
             output: OutputRules { limit: 1, spool: 1, max_block_ms: 1 },
+            limits: ResourceLimits::default(),
         }
     }
 
@@ -299,6 +307,16 @@ mod tests {
     }
 
     #[test]
+    fn the_spec_hash_of_a_given_spec_with_limits_never_changes() {
+        let mut limited = request();
+        limited.limits = ResourceLimits { cpu_millis: Some(500), memory: Some(1 << 28), pids: Some(64) };
+        assert_eq!(
+            spec_hash(&names(&["a"]), &limited).as_str(),
+            "5aa79e61f6ad01f0c81087b1de19341742cb4f13643f1c690a013c572857fb0c"
+        );
+    }
+
+    #[test]
     fn the_order_of_node_names_and_the_output_rules_do_not_change_the_spec_hash() {
         let mut other = request();
         other.output.limit = 7;
@@ -315,6 +333,9 @@ mod tests {
         assert_ne!(base, spec_hash(&names(&["b"]), &request()));
         assert_ne!(base, spec_hash(&names(&["a"]), &argv));
         assert_ne!(base, spec_hash(&names(&["a"]), &host));
+        let mut limited = request();
+        limited.limits.pids = Some(64);
+        assert_ne!(base, spec_hash(&names(&["a"]), &limited));
     }
 
     #[test]

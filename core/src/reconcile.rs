@@ -135,6 +135,8 @@ pub enum Action {
         attempt: AttemptId,
         /// Milliseconds left on its start clock.
         start_ms: u64,
+        /// Milliseconds left to the Run; `None` is without limit.
+        total_ms: Option<u64>,
     },
     /// Send `Cancel`.
     Cancel(AttemptId),
@@ -245,6 +247,7 @@ fn carry_on(plan: &TaskPlan, observed: &Observed<'_>, run: &RunRecord, now: Now)
         plan,
         ledger: observed.ledger,
         stopping,
+        ends_by: ends_by(plan, run, now),
         recall: observed.recall,
         leading_since: observed.leading_since,
         now: now.moment,
@@ -311,21 +314,21 @@ fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
         actions.push(Action::DeleteTask);
     }
     let recorded = Recorded { run: Some(run.clone()), recent: observed.recorded.recent.clone(), handled };
-    let mut status = status_of(
-        Doing::Finished(&run),
-        archive_of(observed, true),
-        recorded,
-        rolled.map(|rolled| rolled.nodes),
-    );
+    let archive = archive_of(observed, true);
+    // Nobody says when the last that History was behind with has gone in; what the archiver could not take is said again.
+    let behind = [archive, settled.archived].contains(&Archive::Behind);
+    let catches_up = behind.then(|| now.moment.plus(rollout::SAY_AGAIN_MS));
+    let mut status = status_of(Doing::Finished(&run), archive, recorded, rolled.map(|rolled| rolled.nodes));
     if plan.starts == Starts::Suspended {
         status.conditions.push(suspended());
     }
+    let expires = expires.filter(|left| *left > 0).map(|left| now.moment.plus(left));
     Decision {
         status,
         freeze: None,
         write: Write::Soon,
         actions,
-        wake_at: earlier(wake_at, expires.filter(|left| *left > 0).map(|left| now.moment.plus(left))),
+        wake_at: earlier(earlier(wake_at, expires), catches_up),
     }
 }
 
@@ -346,6 +349,7 @@ fn conclude_again(
         ledger,
         // What still runs there was given up and may finish: its result corrects the record.
         stopping: last.stopping.or(Some(Stopping::SupersededFinish)),
+        ends_by: None,
         recall: observed.recall,
         leading_since: observed.leading_since,
         now: now.moment,
@@ -387,6 +391,17 @@ fn let_go(observed: &Observed<'_>) -> Decision {
     }
 }
 
+/// When all of a Run must have ended. Its beginning is known by the wall clock alone, as operators come and go during
+/// a Run; what is left is counted from there on the reader's own clock.
+fn ends_by(plan: &TaskPlan, run: &RunRecord, now: Now) -> Option<Moment> {
+    let total = plan.timeouts.total_ms?;
+    let gone = now.wall.since(run.started_at);
+    Some(match total.checked_sub(gone) {
+        Some(left) => now.moment.plus(left),
+        None => Moment(now.moment.0.saturating_sub(gone - total)),
+    })
+}
+
 /// What the rollout asks for, as actions.
 fn steps(c: &Circumstances<'_>, observed: &Observed<'_>, now: Now) -> (Vec<Action>, Option<Moment>) {
     let mut actions = Vec::new();
@@ -396,7 +411,7 @@ fn steps(c: &Circumstances<'_>, observed: &Observed<'_>, now: Now) -> (Vec<Actio
         let attempt = || c.ledger.attempt(node);
         actions.extend(look.steps.into_iter().map(|step| match step {
             Step::Turn => Action::Turn(node.clone()),
-            Step::Start { start_ms } => Action::Start { attempt: attempt(), start_ms },
+            Step::Start { start_ms, total_ms } => Action::Start { attempt: attempt(), start_ms, total_ms },
             Step::Cancel => Action::Cancel(attempt()),
             Step::Conclude(conclusion) => Action::Conclude {
                 attempt: attempt(),

@@ -44,10 +44,12 @@ pub enum Recall {
 pub enum Step {
     /// It has its turn: its start clock begins.
     Turn,
-    /// Send `Start`, with so many milliseconds left on the start clock.
+    /// Send `Start`, with what is left on these clocks.
     Start {
-        /// Milliseconds left.
+        /// Milliseconds left to start in.
         start_ms: u64,
+        /// Milliseconds left to the Run; `None` is without limit.
+        total_ms: Option<u64>,
     },
     /// Send `Cancel`.
     Cancel,
@@ -86,12 +88,40 @@ pub struct Circumstances<'a> {
     pub ledger: &'a RunLedger,
     /// Why nothing more is started, if so.
     pub stopping: Option<Stopping>,
+    /// When all of the Run must have ended, by `timeouts.total`; `None` is never.
+    pub ends_by: Option<Moment>,
     /// Whether History has been asked.
     pub recall: Recall,
     /// Since when this operator leads; before that it heard of nobody.
     pub leading_since: Moment,
     /// Now.
     pub now: Moment,
+}
+
+impl Circumstances<'_> {
+    /// Whether the Run's time is over: nothing more is started, and what runs ends by its own clock.
+    fn is_out_of_time(&self) -> bool {
+        self.ends_by.is_some_and(|ends_by| self.now >= ends_by)
+    }
+
+    /// When a target that has its turn must have started.
+    fn start_by(&self, execution: &Execution) -> Moment {
+        let start_by = execution.turn_at.unwrap_or(self.now).plus(self.plan.timeouts.start_ms);
+        self.ends_by.map_or(start_by, |ends_by| ends_by.min(start_by))
+    }
+
+    /// When an agent that has not reported its end by itself is told to: it does not know this clock, or knows an
+    /// earlier edition of it. Before that a Cancel would only hide the cause.
+    fn overdue_at(&self) -> Option<Moment> {
+        self.ends_by.map(|ends_by| ends_by.plus(self.plan.timeouts.grace_ms).plus(SAY_AGAIN_MS))
+    }
+
+    fn start(&self, start_by: Moment) -> Step {
+        Step::Start {
+            start_ms: start_by.since(self.now),
+            total_ms: self.ends_by.map(|ends_by| ends_by.since(self.now)),
+        }
+    }
 }
 
 /// One look at one target: what to do, and when to look again at the latest.
@@ -139,11 +169,11 @@ fn look_at(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slo
     if execution.is_under_way() {
         return under_way(c, execution, agent);
     }
-    if c.stopping.is_some() {
+    if c.stopping.is_some() || c.is_out_of_time() {
         return never_sent(c, agent, Conclusion::NotStarted, c.now);
     }
     if c.plan.starts == Starts::Suspended || (execution.turn_at.is_none() && !slot) {
-        return Look::default();
+        return Look { steps: Vec::new(), wake_at: c.ends_by };
     }
     waiting(c, execution, agent, slot)
 }
@@ -154,14 +184,14 @@ fn waiting(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slo
     if execution.turn_at.is_none() {
         look.steps.push(Step::Turn);
     }
-    let deadline = execution.turn_at.unwrap_or(c.now).plus(c.plan.timeouts.start_ms);
+    let deadline = c.start_by(execution);
     if c.now >= deadline {
         return never_sent(c, agent, Conclusion::StartTimedOut, deadline);
     }
     // What History may know of a Run that was taken over is not started on a guess: the agent may have lost its memory.
     let known = c.ledger.origin() == Origin::Begun || c.recall == Recall::Done;
     if agent.session.is_some() && slot && known && !agent.is_busy_for(c.ledger.run()) {
-        look.steps.push(Step::Start { start_ms: deadline.since(c.now) });
+        look.steps.push(c.start(deadline));
         look.wake_at = Some(c.now.plus(SAY_AGAIN_MS));
     } else {
         look.wake_at = Some(deadline);
@@ -186,15 +216,17 @@ fn under_way(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts) -
     if !look.steps.is_empty() {
         return look;
     }
-    let ends = c.stopping.is_some_and(Stopping::ends_commands);
+    let overdue_at = c.overdue_at();
+    look.wake_at = earlier(look.wake_at, overdue_at.filter(|at| c.now < *at));
+    let overdue = overdue_at.is_some_and(|at| c.now >= at);
+    let ends = overdue || c.stopping.is_some_and(Stopping::ends_commands);
     let (sent, step) = if ends {
         (execution.cancelled.as_ref(), Step::Cancel)
     } else if execution.known == Known::Nothing
         // Accepted before a reboot of its node, it waits to be asked for once more.
         || (execution.known == Known::Accepted && c.stopping.is_none() && c.plan.starts == Starts::Allowed)
     {
-        let deadline = execution.turn_at.unwrap_or(c.now).plus(c.plan.timeouts.start_ms);
-        (execution.started.as_ref(), Step::Start { start_ms: deadline.since(c.now) })
+        (execution.started.as_ref(), c.start(c.start_by(execution)))
     } else {
         return look;
     };

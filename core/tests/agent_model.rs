@@ -12,7 +12,7 @@ use sentinel_core::recovery::{Boot, Evidence, ExitRecord, LastState, Lock, Tree}
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{
@@ -51,8 +51,15 @@ fn start(n: usize, spec: u8, epoch: u64) -> Start {
             environment: Environment::Container,
             success_exit_codes: vec![0],
             output: OutputRules { limit: 1 << 20, spool: 1 << 20, max_block_ms: 0 },
+            limits: ResourceLimits::default(),
         },
-        deadlines: Deadlines { start_ms: START_MS, run_ms: None, grace_ms: 1000 },
+        deadlines: Deadlines {
+            start_ms: START_MS,
+            run_ms: None,
+            idle_ms: None,
+            total_ms: None,
+            grace_ms: 1000,
+        },
         credit: 0,
     }
 }

@@ -4,8 +4,9 @@
 
 mod world;
 
-use sentinel_core::conditions::Holds;
+use sentinel_core::conditions::{Archive, Holds};
 use sentinel_core::ledger::{Origin, RunLedger, Source};
+use sentinel_core::moment::Moment;
 use sentinel_core::plan::{Amount, OnChange, Starts};
 use sentinel_core::reconcile::{Action, Finalizer, Lifecycle, Write};
 use sentinel_core::rollout::Recall;
@@ -115,6 +116,86 @@ fn a_target_that_cannot_be_started_in_its_time_is_timed_out() {
     world.step();
     assert_eq!(world.outcome("a"), Some(Outcome::StartTimedOut));
     assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesUnreachable")));
+}
+
+/// What the `Start`s among the actions leave on the start clock and on the Run's.
+fn clocks(actions: &[Action]) -> Vec<(u64, Option<u64>)> {
+    let clocks = |action: &Action| match action {
+        Action::Start { start_ms, total_ms, .. } => Some((*start_ms, *total_ms)),
+        _ => None,
+    };
+    actions.iter().filter_map(clocks).collect()
+}
+
+#[test]
+fn a_start_says_what_is_left_of_the_run_and_the_start_clock_is_never_longer() {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.plan.timeouts.total_ms = Some(90_000);
+    world.plan.max_concurrent = Amount::Count(1);
+    assert_eq!(clocks(&world.settle()), [(60_000, Some(90_000))]);
+    world.report("a", running());
+    world.pass(50_000);
+    world.report("a", succeeded());
+    assert_eq!(clocks(&world.settle()), [(40_000, Some(40_000))]);
+}
+
+#[test]
+fn when_the_total_time_is_over_nothing_more_starts_and_what_runs_is_left_to_its_own_clock_first() {
+    let mut world = World::new(plan(), &["a", "b", "c"]);
+    world.plan.timeouts.total_ms = Some(30_000);
+    world.plan.max_concurrent = Amount::Count(1);
+    world.disconnect("c");
+    world.settle();
+    world.report("a", running());
+    let woken = world.look().wake_at.unwrap();
+    assert!(woken <= Moment(31_000), "{woken:?}");
+    world.pass(30_000);
+    let actions = world.settle();
+    assert_eq!((started(&actions), cancelled(&actions)), (vec![], vec![]));
+    assert_eq!(world.outcome("b"), Some(Outcome::NotStarted));
+    // This operator began the Run and sent nothing to it.
+    assert_eq!(world.outcome("c"), Some(Outcome::NotStarted));
+    world.report("a", ended(Outcome::TimedOut));
+    world.settle();
+    assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesFailed")));
+}
+
+#[test]
+fn an_agent_that_does_not_end_a_command_when_the_total_time_is_over_is_told_to() {
+    let mut world = all_running(&["a"]);
+    world.plan.timeouts.total_ms = Some(30_000);
+    world.pass(30_000 + 10_000);
+    assert_eq!(cancelled(&world.settle()), [""; 0], "it has its grace, and time to report");
+    let due = world.look().wake_at.unwrap();
+    world.pass(due.since(world.now));
+    assert_eq!(cancelled(&world.settle()), ["a"]);
+}
+
+#[test]
+fn a_suspended_run_ends_when_its_total_time_is_over() {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.plan.timeouts.total_ms = Some(30_000);
+    world.plan.max_concurrent = Amount::Count(1);
+    world.settle();
+    world.plan.starts = Starts::Suspended;
+    world.report("a", succeeded());
+    world.settle();
+    world.pass(world.look().wake_at.unwrap().since(world.now));
+    world.settle();
+    assert_eq!(world.outcome("b"), Some(Outcome::NotStarted));
+}
+
+#[test]
+fn an_operator_that_takes_over_counts_the_total_time_from_the_runs_beginning() {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.plan.timeouts.total_ms = Some(90_000);
+    world.plan.max_concurrent = Amount::Count(1);
+    world.settle();
+    world.pass(20_000);
+    world.ledger = RunLedger::new(uid(), world.ledger.run(), world.plan.spec_hash.clone(), Origin::Inherited);
+    world.leading_since = world.now;
+    world.report("a", succeeded());
+    assert_eq!(clocks(&world.settle()), [(60_000, Some(70_000))]);
 }
 
 #[test]
@@ -326,6 +407,23 @@ fn nothing_is_forgotten_before_all_of_the_run_is_archived() {
     assert_eq!(forgotten(&world.settle()), ["a", "b"]);
     assert_eq!(world.condition("Archived"), Some((Holds::True, "Archived")));
     assert_eq!(world.settle(), []);
+}
+
+#[test]
+fn a_finished_task_that_says_history_is_behind_looks_again_until_it_is_not() {
+    let mut world = all_running(&["a"]);
+    world.report("a", succeeded());
+    world.settle();
+    world.archive_all();
+    // All of this Task is archived, others are not: nothing of its own will ever wake it again.
+    world.archive = Archive::Behind;
+    world.settle();
+    assert_eq!(world.condition("Archived"), Some((Holds::False, "HistoryBehind")));
+    assert!(world.look().wake_at.is_some());
+    world.archive = Archive::Current;
+    world.settle();
+    assert_eq!(world.condition("Archived"), Some((Holds::True, "Archived")));
+    assert_eq!(world.look().wake_at, None);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::log::Stream;
 use sentinel_protocol::outcome::{InterruptReason, Outcome};
 use sentinel_protocol::refusal::{Refusal, SessionRefusal};
-use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Ended, ReportedState, Stage, ToOperator};
 use tokio::io::AsyncWriteExt;
@@ -53,8 +53,15 @@ fn start(run: u32, script: &str) -> Start {
             environment: Environment::Container,
             success_exit_codes: vec![0],
             output: OutputRules { limit: 1 << 40, spool: 64 << 20, max_block_ms: 30_000 },
+            limits: ResourceLimits::default(),
         },
-        deadlines: Deadlines { start_ms: 60_000, run_ms: None, grace_ms: 1_000 },
+        deadlines: Deadlines {
+            start_ms: 60_000,
+            run_ms: None,
+            idle_ms: None,
+            total_ms: None,
+            grace_ms: 1_000,
+        },
         credit: ALL,
     }
 }

@@ -125,6 +125,22 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
+    /// Name of the Lease by which one of several operators leads.
+    #[arg(long, env = "SENTINEL_LEASE_NAME", default_value = "sentinel-operator", value_name = "NAME")]
+    lease_name: String,
+
+    /// Namespace of the Lease; without it the pod's own, or the kubeconfig's.
+    #[arg(long, env = "SENTINEL_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+
+    /// Lead without an election. Never with a second operator: both would start every Task.
+    #[arg(long, env = "SENTINEL_NO_LEADER_ELECTION", conflicts_with_all = ["lease_namespace"])]
+    no_leader_election: bool,
+
+    /// HOST:PORT at which agents reach this very operator; a follower sends them to the leader's.
+    #[arg(long, env = "SENTINEL_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<String>,
+
     /// Carry out the Tasks of this namespace only; without it, of all.
     #[arg(long, env = "SENTINEL_WATCH_NAMESPACE", value_name = "NAMESPACE")]
     watch_namespace: Option<String>,
@@ -149,6 +165,15 @@ enum StorageKind {
     Embedded,
     /// In a MongoDB.
     Mongodb,
+}
+
+/// A Lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseName {
+    /// Its name.
+    pub name: String,
+    /// Its namespace, if another than where the operator is.
+    pub namespace: Option<String>,
 }
 
 /// A ServiceAccount.
@@ -183,6 +208,10 @@ pub struct Config {
     pub agent_service_account: ServiceAccount,
     /// Kubeconfig file.
     pub kubeconfig: Option<PathBuf>,
+    /// The Lease by which one of several operators leads; `None` leads without an election.
+    pub lease: Option<LeaseName>,
+    /// Where agents reach this very operator.
+    pub advertise: Option<String>,
     /// The only namespace whose Tasks are carried out; all when there is none.
     pub watch_namespace: Option<String>,
     /// How long to wait for History when ending.
@@ -330,6 +359,9 @@ impl Flags {
             agent_service_account: self.agent_service_account,
             kubeconfig: self.kubeconfig,
             watch_namespace: self.watch_namespace,
+            lease: (!self.no_leader_election)
+                .then_some(LeaseName { name: self.lease_name, namespace: self.lease_namespace }),
+            advertise: self.advertise,
             drain: self.drain,
             log_format: self.log_format,
             log: self.log,

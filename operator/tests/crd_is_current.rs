@@ -63,7 +63,7 @@ fn every_field_has_a_description_and_ours_an_example() {
 
 #[test]
 fn every_field_of_the_spec_that_is_not_required_has_a_default_or_means_something_by_its_absence() {
-    const ABSENT_MEANS_SOMETHING: [&str; 12] = [
+    const ABSENT_MEANS_SOMETHING: [&str; 17] = [
         ".spec.ttlAfterFinished",
         ".spec.targets.nodeSelector",
         ".spec.targets.nodeSelector.matchLabels",
@@ -75,7 +75,12 @@ fn every_field_of_the_spec_that_is_not_required_has_a_default_or_means_something
         ".spec.run.script",
         ".spec.run.user",
         ".spec.run.group",
+        ".spec.run.limits.cpu",
+        ".spec.run.limits.memory",
+        ".spec.run.limits.pids",
         ".spec.timeouts.run",
+        ".spec.timeouts.idle",
+        ".spec.timeouts.total",
     ];
     let task = &schemas()[0];
     let mut required = Vec::new();

@@ -17,7 +17,7 @@ use sentinel_operator::history::Source;
 use sentinel_protocol::ids::{Epoch, RunNumber, TaskRef};
 use sentinel_protocol::metrics::{DiskMetrics, NodeMetrics};
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{
@@ -369,8 +369,9 @@ fn start() -> Start {
             environment: Environment::Container,
             success_exit_codes: vec![0],
             output,
+            limits: ResourceLimits::default(),
         },
-        deadlines: Deadlines { start_ms: 1000, run_ms: None, grace_ms: 1000 },
+        deadlines: Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
         credit: 0,
     }
 }

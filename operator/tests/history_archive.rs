@@ -224,7 +224,7 @@ async fn only_the_latest_of_a_thing_waits_whatever_the_order() {
     let (first, id) = (attempt_id("t", 1, "n"), attempt_id("t", 2, "n"));
     archiver.record(attempt_entry(&running(&first))).unwrap();
     eventually("it is on its way", || archiver.status().failures > 0).await;
-    archiver.record(attempt_entry(&ended(&id, Outcome::OomKilled))).unwrap();
+    archiver.record(attempt_entry(&ended(&id, Outcome::OomKilled { peak: Some(64 << 20) }))).unwrap();
     archiver.record(attempt_entry(&accepted(&id))).unwrap();
     archiver.record(attempt_entry(&running(&id))).unwrap();
     assert_eq!(archiver.status().queued_entries, 2);
@@ -237,7 +237,10 @@ async fn only_the_latest_of_a_thing_waits_whatever_the_order() {
         next(&mut heard).await,
         Archived::Attempt { id: id.clone(), stage: Stage::Ended, source: Source::Agent }
     );
-    assert_eq!(door.attempt(id.clone()).await.unwrap(), Some(ended(&id, Outcome::OomKilled)));
+    assert_eq!(
+        door.attempt(id.clone()).await.unwrap(),
+        Some(ended(&id, Outcome::OomKilled { peak: Some(64 << 20) }))
+    );
 }
 
 #[tokio::test]

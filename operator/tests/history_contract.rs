@@ -149,7 +149,7 @@ async fn every_outcome_is_read_as_it_was_written(site: &Site) {
         Outcome::StartTimedOut,
         Outcome::TimedOut,
         Outcome::IdleTimedOut,
-        Outcome::OomKilled,
+        Outcome::OomKilled { peak: Some(64 << 20) },
         Outcome::Cancelled,
         Outcome::CancelFailed { pids: vec![1, 2, i32::MAX] },
         Outcome::Refused { refusal: Refusal::DiskLow { free: 1, needed: 1 << 40 } },
@@ -378,13 +378,17 @@ async fn two_writers_at_once_leave_what_knows_more(site: &Site) {
             let history = Arc::clone(&site.history);
             tokio::spawn(async move { history.record(records).await.unwrap() })
         };
-        let writers =
-            [write(running), write(lost), write(|id| ended(id, Outcome::OomKilled)), write(running)];
+        let writers = [
+            write(running),
+            write(lost),
+            write(|id| ended(id, Outcome::OomKilled { peak: Some(64 << 20) })),
+            write(running),
+        ];
         for writer in writers {
             writer.await.unwrap();
         }
         for id in &ids {
-            assert_eq!(attempt(site, id).await, Some(ended(id, Outcome::OomKilled)));
+            assert_eq!(attempt(site, id).await, Some(ended(id, Outcome::OomKilled { peak: Some(64 << 20) })));
         }
     }
 }

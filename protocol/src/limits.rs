@@ -1,5 +1,7 @@
 //! The numbers of the wire, each with its reason. Both ends refuse what is larger, before they allocate for it.
 
+use std::ops::RangeInclusive;
+
 /// Largest text frame on the control socket, bytes. A `Start` with the longest allowed command (128 KiB, and up to
 /// six bytes of JSON for one of text) must fit.
 pub const MAX_CONTROL_FRAME: usize = 1 << 20;
@@ -22,6 +24,15 @@ pub const MAX_COMMAND_ITEMS: usize = 1024;
 
 /// Bytes of standard input that a Task can carry.
 pub const MAX_STDIN_BYTES: usize = 64 << 10;
+
+/// Thousandths of a CPU that a command can be limited to. The kernel counts in periods of 100 ms and gives at least 1 ms.
+pub const CPU_MILLIS: RangeInclusive<u32> = 10..=1_024_000;
+
+/// Bytes of memory that a command can be limited to; with less not even a shell starts.
+pub const MEMORY_BYTES: RangeInclusive<u64> = (4 << 20)..=(16 << 40);
+
+/// Processes and threads that a command can be limited to; the kernel numbers no more.
+pub const PIDS: RangeInclusive<u32> = 1..=4_194_304;
 
 /// Number of environment variables.
 pub const MAX_ENV_ITEMS: usize = 256;

@@ -30,14 +30,18 @@ pub enum Outcome {
         /// The same for people: names the thing and what was wrong with it.
         message: String,
     },
-    /// The command was not started within `timeouts.start`.
+    /// The command was not started within `timeouts.start`, or what `timeouts.total` left of it.
     StartTimedOut,
-    /// The command ran longer than `timeouts.run` and was ended.
+    /// The command ran longer than `timeouts.run`, or than what `timeouts.total` left it, and was ended.
     TimedOut,
     /// The command wrote nothing for `timeouts.idle` and was ended.
     IdleTimedOut,
-    /// The kernel ended the command for its memory limit.
-    OomKilled,
+    /// The kernel ended the command, or a process of it and so the command, for `run.limits.memory`.
+    OomKilled {
+        /// The most that all of its processes used at once, bytes, where the kernel tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peak: Option<u64>,
+    },
     /// The command was ended on request, and nothing of it is left.
     Cancelled,
     /// The command was to be ended and would not die.
@@ -137,7 +141,7 @@ impl Outcome {
             Self::StartTimedOut => "StartTimedOut",
             Self::TimedOut => "TimedOut",
             Self::IdleTimedOut => "IdleTimedOut",
-            Self::OomKilled => "OomKilled",
+            Self::OomKilled { .. } => "OomKilled",
             Self::Cancelled => "Cancelled",
             Self::CancelFailed { .. } => "CancelFailed",
             Self::Refused { .. } => "Refused",
@@ -164,10 +168,13 @@ impl Outcome {
             Self::Failed { exit_code } => format!("exited with code {exit_code}"),
             Self::Signaled { signal } => format!("ended by signal {signal}"),
             Self::StartFailed { message, .. } => message.clone(),
-            Self::StartTimedOut => "not started within timeouts.start".to_owned(),
-            Self::TimedOut => "ran longer than timeouts.run and was ended".to_owned(),
+            Self::StartTimedOut => "not started within timeouts.start or timeouts.total".to_owned(),
+            Self::TimedOut => "ran longer than timeouts.run or timeouts.total and was ended".to_owned(),
             Self::IdleTimedOut => "wrote nothing for timeouts.idle and was ended".to_owned(),
-            Self::OomKilled => "ended by the kernel for its memory limit".to_owned(),
+            Self::OomKilled { peak: None } => "ended by the kernel for run.limits.memory".to_owned(),
+            Self::OomKilled { peak: Some(peak) } => {
+                format!("ended by the kernel for run.limits.memory; it used up to {peak} bytes")
+            }
             Self::Cancelled => "cancelled".to_owned(),
             Self::CancelFailed { pids } => format!("would not end; still there: pids {pids:?}"),
             Self::Refused { refusal } => refusal.to_string(),

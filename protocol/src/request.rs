@@ -30,6 +30,32 @@ pub struct RunRequest {
     pub success_exit_codes: Vec<u8>,
     /// What happens to the output.
     pub output: OutputRules,
+    /// What the command may use; see [`crate::to_agent::Start::needs`].
+    #[serde(default, skip_serializing_if = "ResourceLimits::is_none")]
+    pub limits: ResourceLimits,
+}
+
+/// What a command and everything that it starts may use together; `None` is without limit. A node that cannot hold
+/// one of them does not start the command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceLimits {
+    /// Thousandths of a CPU: 1500 is one and a half. Within [`crate::limits::CPU_MILLIS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+    /// Bytes of memory. Within [`crate::limits::MEMORY_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Processes and threads. Within [`crate::limits::PIDS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+impl ResourceLimits {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What is executed.
@@ -97,6 +123,13 @@ pub struct Deadlines {
     /// The command must have ended within this time of its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_ms: Option<u64>,
+    /// The command must not be without output for this long; see [`crate::to_agent::Start::needs`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
+    /// What is left of the whole Run's time: the command must have ended within it. An agent that does not know of
+    /// this one is sent a Cancel when it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_ms: Option<u64>,
     /// Time between asking the command to end (TERM) and making it end (KILL).
     pub grace_ms: u64,
 }

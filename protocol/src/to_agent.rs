@@ -62,6 +62,15 @@ pub struct Start {
     pub credit: u64,
 }
 
+impl Start {
+    /// The lowest protocol version whose agents do all that this asks for. An older agent would overlook a limit or a
+    /// clock, and run the command without; so it is not sent one.
+    pub fn needs(&self) -> Version {
+        let since_2 = !self.request.limits.is_none() || self.deadlines.idle_ms.is_some();
+        if since_2 { Version(2) } else { Version(1) }
+    }
+}
+
 /// End this Attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

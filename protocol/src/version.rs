@@ -12,7 +12,11 @@ use serde::{Deserialize, Serialize};
 pub struct Version(pub u16);
 
 /// The versions that this build speaks, lowest first.
-pub const SPOKEN: &[Version] = &[Version(1)];
+///
+/// * 1: the first.
+/// * 2: `run.limits` and `timeouts.idle`. The messages are those of 1 with fields that were not there before; a
+///   `Start` that uses one of them needs an agent that speaks 2.
+pub const SPOKEN: &[Version] = &[Version(1), Version(2)];
 
 /// The highest version that both sides speak.
 pub fn choose(offered: &[Version], spoken: &[Version]) -> Option<Version> {

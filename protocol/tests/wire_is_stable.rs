@@ -21,7 +21,9 @@ use sentinel_protocol::log::{DropReason, LogControl, LogRecord, RecordHead, Stre
 use sentinel_protocol::metrics::{DiskMetrics, NetworkMetrics, NodeMetrics};
 use sentinel_protocol::outcome::{InterruptReason, LostReason, Outcome, StartFailure};
 use sentinel_protocol::refusal::{Refusal, SessionRefusal};
-use sentinel_protocol::request::{Deadlines, EnvVar, Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::request::{
+    Deadlines, EnvVar, Environment, OutputRules, Program, ResourceLimits, RunRequest,
+};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent, Welcome};
 use sentinel_protocol::to_operator::{
@@ -74,6 +76,7 @@ fn request(program: Program) -> RunRequest {
         environment: Environment::Host,
         success_exit_codes: vec![0, 3],
         output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000 },
+        limits: ResourceLimits::default(),
     }
 }
 
@@ -84,9 +87,24 @@ fn start(program: Program) -> ToAgent {
         epoch: Epoch(5),
         task: TaskRef { namespace: "ops".into(), name: "disk-report".into() },
         request: request(program),
-        deadlines: Deadlines { start_ms: 300_000, run_ms: Some(600_000), grace_ms: 10_000 },
+        deadlines: Deadlines {
+            start_ms: 300_000,
+            run_ms: Some(600_000),
+            idle_ms: None,
+            total_ms: None,
+            grace_ms: 10_000,
+        },
         credit: 1 << 20,
     }))
+}
+
+/// As version 2 has it: with every field that version 1 did not have.
+fn limited() -> ToAgent {
+    let ToAgent::Start(mut start) = start(Program::Command(vec!["df".into()])) else { panic!("no Start") };
+    start.request.limits = ResourceLimits { cpu_millis: Some(500), memory: Some(256 << 20), pids: Some(64) };
+    start.deadlines.idle_ms = Some(120_000);
+    start.deadlines.total_ms = Some(3_600_000);
+    ToAgent::Start(start)
 }
 
 fn ended(outcome: Outcome) -> Ended {
@@ -149,6 +167,7 @@ fn the_first_messages_never_change() {
 fn what_the_operator_says_is_stable() {
     check("start-command", &start(Program::Command(vec!["df".into(), "-h".into()])));
     check("start-script", &start(Program::Script { interpreter: "/bin/sh".into(), text: "df\n".into() }));
+    check("start-limited", &limited());
     check("cancel", &ToAgent::Cancel(Cancel { attempt: id(), spec_hash: spec_hash(), epoch: Epoch(5) }));
     for stage in [Stage::Accepted, Stage::Running, Stage::Ended] {
         check(&format!("ack-{stage:?}").to_lowercase(), &ToAgent::Ack(Ack { attempt: id(), stage }));
@@ -204,7 +223,7 @@ fn every_outcome_is_stable() {
         Outcome::StartTimedOut,
         Outcome::TimedOut,
         Outcome::IdleTimedOut,
-        Outcome::OomKilled,
+        Outcome::OomKilled { peak: None },
         Outcome::Cancelled,
         Outcome::CancelFailed { pids: vec![1, 2] },
         Outcome::Refused { refusal },
@@ -216,6 +235,9 @@ fn every_outcome_is_stable() {
         let name = format!("ended-{}", outcome.name().to_lowercase());
         check(&name, &ToOperator::Report(Box::new(report(ReportedState::Ended(Box::new(ended(outcome)))))));
     }
+    let outcome = Outcome::OomKilled { peak: Some(256 << 20) };
+    let state = ReportedState::Ended(Box::new(ended(outcome)));
+    check("ended-oomkilled-peak", &ToOperator::Report(Box::new(report(state))));
 }
 
 #[test]
@@ -268,7 +290,40 @@ fn the_log_socket_is_stable() {
 #[test]
 fn no_golden_file_is_without_its_test() {
     let count = fs::read_dir(golden("")).unwrap().count();
-    assert_eq!(count, 53, "a file was added or lost; correct this number with its test");
+    assert_eq!(count, 55, "a file was added or lost; correct this number with its test");
+}
+
+#[test]
+fn a_start_needs_an_agent_that_knows_all_it_asks_for() {
+    let needs = |message: &ToAgent| match message {
+        ToAgent::Start(start) => start.needs(),
+        _ => panic!("no Start"),
+    };
+    let plain = start(Program::Command(vec!["df".into()]));
+    assert_eq!((needs(&plain), needs(&limited())), (Version(1), Version(2)));
+    let change = |change: fn(&mut Start)| {
+        let ToAgent::Start(mut start) = plain.clone() else { panic!("no Start") };
+        change(&mut start);
+        start.needs()
+    };
+    assert_eq!(change(|start| start.deadlines.idle_ms = Some(1)), Version(2));
+    assert_eq!(change(|start| start.request.limits.pids = Some(1)), Version(2));
+    // The operator sees to this one itself.
+    assert_eq!(change(|start| start.deadlines.total_ms = Some(1)), Version(1));
+}
+
+/// The same word with and without its detail, as releases before and after it write it.
+#[test]
+fn an_outcome_that_gained_a_detail_is_read_without_it() {
+    let read: Outcome = decode_text(r#"{"outcome":"OomKilled"}"#).unwrap();
+    assert_eq!(read, Outcome::OomKilled { peak: None });
+    assert_eq!(encode_text(&read).unwrap(), r#"{"outcome":"OomKilled"}"#);
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(tag = "outcome")]
+    enum Before {
+        OomKilled,
+    }
+    assert_eq!(decode_text::<Before>(r#"{"outcome":"OomKilled","peak":9}"#).unwrap(), Before::OomKilled);
 }
 
 #[test]

@@ -31,7 +31,11 @@ pub struct Piece {
 impl Piece {
     /// A new namespace with the CRDs installed beside it.
     pub async fn new(test: &str) -> Self {
-        let parts = Parts::find();
+        Self::on(Parts::find(), test).await
+    }
+
+    /// The same on these parts.
+    pub async fn on(parts: Parts, test: &str) -> Self {
         let client = parts.client().await;
         install_crds(&parts).await;
         // Nodes are the cluster's: those that a failed test left would be targets of this one.

@@ -19,3 +19,5 @@ pub mod programs;
 pub mod stage;
 pub mod memory;
 pub mod machines;
+pub mod chaos;
+pub mod bench;

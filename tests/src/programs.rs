@@ -54,7 +54,9 @@ impl Program {
         self.signal(Signal::SIGTERM);
         match tokio::time::timeout(within, self.child.wait()).await {
             Ok(status) => status.expect("waited").code(),
-            Err(_) => panic!("{} did not end within {within:?}; its log:\n{}", self.name, self.log_tail()),
+            Err(tokio::time::error::Elapsed { .. }) => {
+                panic!("{} did not end within {within:?}; its log:\n{}", self.name, self.log_tail())
+            }
         }
     }
 

@@ -9,6 +9,22 @@ use crate::cluster::{Piece, SERVICE_ACCOUNT};
 use crate::programs::{Program, free_port};
 use crate::wait::until;
 
+/// An operator beside the first.
+pub struct Follower {
+    /// Its process.
+    pub program: Program,
+    api: u16,
+    metrics: u16,
+    gateway: u16,
+}
+
+impl Follower {
+    /// URL of its metrics and health.
+    pub fn metrics(&self) -> String {
+        format!("http://127.0.0.1:{}", self.metrics)
+    }
+}
+
 /// A whole system. The piece of the cluster, the operator's ports and the agents belong to one test.
 pub struct Stage {
     /// Namespace and nodes.
@@ -102,7 +118,9 @@ impl Stage {
             ("--redis-prefix", self.prefix.clone()),
             ("--kubeconfig", self.piece.parts.kubeconfig.display().to_string()),
             ("--watch-namespace", self.piece.namespace.clone()),
+            ("--lease-namespace", self.piece.namespace.clone()),
             ("--gateway-listen", format!("127.0.0.1:{}", self.gateway)),
+            ("--advertise", format!("127.0.0.1:{}", self.gateway)),
             ("--api-listen", port(&self.api)),
             ("--metrics-listen", port(&self.metrics)),
             ("--agent-service-account", format!("{}/{SERVICE_ACCOUNT}", self.piece.namespace)),
@@ -110,6 +128,36 @@ impl Stage {
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect()
+    }
+
+    /// A second operator beside the first, with ports of its own: a follower. Its ports become the stage's once
+    /// [`Stage::promote`] is called.
+    pub fn start_follower(&self) -> Follower {
+        let (api, metrics, gateway) = (free_port(), free_port(), free_port());
+        let mut arguments = self.operator_arguments();
+        for (flag, port) in
+            [("--api-listen", api), ("--metrics-listen", metrics), ("--gateway-listen", gateway)]
+        {
+            let at = arguments.iter().position(|argument| argument == flag).expect("a flag of the operator");
+            arguments[at + 1] = format!("127.0.0.1:{port}");
+        }
+        let advertised = arguments.iter().position(|argument| argument == "--advertise").expect("a flag");
+        arguments[advertised + 1] = format!("127.0.0.1:{gateway}");
+        let program = Program::start("operator", &format!("operator-{gateway}"), self.path(), &arguments);
+        Follower { program, api, metrics, gateway }
+    }
+
+    /// Another operator at the very ports of the first, which has ended: where the agents still knock.
+    pub fn start_follower_at(stage: &Self) -> Program {
+        Program::start("operator", "operator-again", stage.path(), &stage.operator_arguments())
+    }
+
+    /// The follower takes the place of the operator.
+    pub fn promote(&mut self, follower: Follower) {
+        self.api = format!("http://127.0.0.1:{}", follower.api);
+        self.metrics = format!("http://127.0.0.1:{}", follower.metrics);
+        self.gateway = follower.gateway;
+        self.operator = Some(follower.program);
     }
 
     /// A Node object and an agent for it, connected.

@@ -386,3 +386,68 @@ async fn each_field_is_explained_and_each_bad_task_is_refused_with_its_field() {
     }
     stage.close().await;
 }
+
+/// The epoch in the operators' Lease.
+async fn epoch(stage: &Stage) -> u64 {
+    let text = stage.piece.kubectl(&["get", "lease", "sentinel-operator", "-o", "json"]).await.unwrap();
+    let lease: serde_json::Value = serde_json::from_str(&text).unwrap();
+    lease["metadata"]["annotations"]["sentinelnode.dev/epoch"].as_str().unwrap().parse().unwrap()
+}
+
+/// The agents dial one address; a follower there names the leader, and the leader is where it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_takes_over_when_the_leader_is_killed_and_at_once_when_it_ends() {
+    let (mut stage, _guard) = stage("takeover").await;
+    let _agent = stage.agent("a", &[]).await;
+    let script = "{script: {interpreter: /bin/sh, text: \"echo begin; sleep 8; echo end\"}}";
+    stage.piece.apply(&task("t", "{all: true}", script, "")).await.unwrap();
+    until("it runs", Duration::from_secs(15), || async {
+        let status = get_task(&stage, "t").await["status"].clone();
+        if status["run"]["counts"]["running"] == 1 { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    let first = epoch(&stage).await;
+
+    // A follower is ready, and does not touch the lead.
+    let follower = stage.start_follower();
+    let ready = format!("{}/readyz", follower.metrics());
+    until("the follower is ready", Duration::from_secs(20), || async {
+        let answer = stage.http.get(&ready).send().await.map_err(|error| error.to_string())?;
+        if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
+    })
+    .await;
+    assert_eq!(epoch(&stage).await, first);
+
+    // Killed: the follower leads once the lease has run out. The old address is taken by a new follower, which
+    // sends the agent on to the leader.
+    stage.operator.take().unwrap().kill().await;
+    let begun = Instant::now();
+    until("the epoch grows", Duration::from_secs(10), || async {
+        let now = epoch(&stage).await;
+        if now > first { Ok(()) } else { Err(now) }
+    })
+    .await;
+    println!("killed: a new leader after {:?}", begun.elapsed());
+    let old_door = Stage::start_follower_at(&stage);
+    stage.promote(follower);
+    stage.reachable("a").await;
+    println!("killed: the agent is back after {:?}", begun.elapsed());
+    wait_for(&stage, "t", "Complete").await.unwrap();
+    let log = stage.http.get(log_url(&stage, "t", "a").await).send().await.unwrap().text().await.unwrap();
+    assert_eq!(log, "begin\nend\n");
+
+    // Ended: the lead is given back, and taken within moments.
+    let second = epoch(&stage).await;
+    let begun = Instant::now();
+    let ending = stage.operator.take().unwrap();
+    ending.signal(Signal::SIGTERM);
+    until("the lead is taken again", Duration::from_secs(5), || async {
+        let now = epoch(&stage).await;
+        if now > second { Ok(()) } else { Err(now) }
+    })
+    .await;
+    println!("ended: a new leader after {:?}", begun.elapsed());
+    assert_eq!(ending.wait(Duration::from_secs(20)).await, Some(0));
+    drop(old_door);
+    stage.close().await;
+}

@@ -23,7 +23,7 @@ use sentinel_operator::gateway::{Settings, StaticTokens};
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::metrics::Registry;
 use sentinel_operator::presence::memory::MemoryPresence;
-use sentinel_operator::run::{Operator, Options, RunError, Seams};
+use sentinel_operator::run::{Election, Operator, Options, RunError, Seams};
 use sentinel_operator::server::{Exposure, ServerError};
 use sentinel_operator::telemetry;
 use sentinel_protocol::ids::Epoch;
@@ -130,7 +130,7 @@ async fn start(
         metrics: None,
         drain: DRAIN,
         settings: Settings::default(),
-        epoch: Epoch(1),
+        election: Election::Alone(Epoch(1)),
     };
     Operator::start(seams, options).await.map_err(|error| not_started(args, &error))
 }

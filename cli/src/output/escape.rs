@@ -9,14 +9,18 @@ use std::fmt::Write as _;
 /// Makes bytes that come in pieces harmless.
 #[derive(Debug, Default)]
 pub(crate) struct Escaper {
-    /// The beginning of a character that the last piece cut, at most three bytes.
+    /// What the last piece cut: the beginning of a character, at most three bytes, or the first half of `\r\n`.
     cut: Vec<u8>,
 }
 
 impl Escaper {
     /// The next piece, as it may be shown.
     pub(crate) fn push(&mut self, piece: &[u8]) -> String {
-        let bytes = [std::mem::take(&mut self.cut), piece.to_vec()].concat();
+        let mut bytes = [std::mem::take(&mut self.cut), piece.to_vec()].concat();
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
+            self.cut.push(b'\r');
+        }
         let mut shown = String::with_capacity(bytes.len());
         let mut rest = &bytes[..];
         loop {
@@ -29,7 +33,7 @@ impl Escaper {
                     let (valid, broken) = rest.split_at(error.valid_up_to());
                     escape_into(&mut shown, std::str::from_utf8(valid).unwrap_or(""));
                     let Some(len) = error.error_len() else {
-                        self.cut = broken.to_vec();
+                        self.cut.splice(0..0, broken.iter().copied());
                         return shown;
                     };
                     shown.push(char::REPLACEMENT_CHARACTER);
@@ -41,10 +45,10 @@ impl Escaper {
 
     /// What is left when no more comes.
     pub(crate) fn finish(&mut self) -> String {
-        if std::mem::take(&mut self.cut).is_empty() {
-            String::new()
-        } else {
-            char::REPLACEMENT_CHARACTER.to_string()
+        match &std::mem::take(&mut self.cut)[..] {
+            [] => String::new(),
+            b"\r" => "^M".to_owned(),
+            _ => char::REPLACEMENT_CHARACTER.to_string(),
         }
     }
 }
@@ -57,9 +61,12 @@ pub(crate) fn escaped(text: &str) -> String {
 }
 
 fn escape_into(shown: &mut String, text: &str) {
-    for character in text.chars() {
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
         match character {
             '\n' | '\t' => shown.push(character),
+            // The end of a line as others write it.
+            '\r' if characters.peek() == Some(&'\n') => {}
             '\0'..='\x1f' => {
                 shown.push('^');
                 shown.push((character as u8 + 0x40) as char);
@@ -85,7 +92,7 @@ mod tests {
 
     #[test]
     fn control_characters_are_shown_and_not_obeyed() {
-        assert_eq!(escaped("a\x1b[31mb\x07\r\n\tc\x7f"), "a^[[31mb^G^M\n\tc^?");
+        assert_eq!(escaped("a\x1b[31mb\x07\r\n\tc\x7f"), "a^[[31mb^G\n\tc^?");
         assert_eq!(escaped("\u{9b}2J \u{202e}abc"), "\\u{9b}2J \\u{202e}abc");
         assert_eq!(escaped("ä→日"), "ä→日");
     }
@@ -97,6 +104,14 @@ mod tests {
         let shown: String = bytes.iter().map(|byte| escaper.push(&[*byte])).collect();
         assert_eq!(shown, "x日y");
         assert_eq!(escaper.finish(), "");
+    }
+
+    #[test]
+    fn a_line_may_end_as_others_write_it_and_a_lone_return_is_shown() {
+        let mut escaper = Escaper::default();
+        let shown: String =
+            ["50%\r", "100%\r", "\nend\r"].iter().map(|piece| escaper.push(piece.as_bytes())).collect();
+        assert_eq!(shown + &escaper.finish(), "50%^M100%\nend^M");
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! Whether a new `Start` is taken: an ordered list of rules, the first that objects decides.
 
+use std::fmt;
+use std::ops::RangeInclusive;
+
 use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::limits::{
-    MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_ENV_BYTES, MAX_ENV_ITEMS, MAX_STDIN_BYTES,
+    CPU_MILLIS, MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_ENV_BYTES, MAX_ENV_ITEMS, MAX_STDIN_BYTES,
+    MEMORY_BYTES, PIDS,
 };
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::request::{Environment, Program, RunRequest};
+use sentinel_protocol::request::{Environment, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::to_agent::Start;
 
 /// What this agent takes.
@@ -151,7 +155,23 @@ fn request_sound(request: &RunRequest) -> Result<(), Refusal> {
     if request.umask > 0o777 {
         return refuse(format!("run.umask {:o} is not between 0 and 777", request.umask));
     }
-    Ok(())
+    limits_sound(&request.limits)
+}
+
+fn limits_sound(limits: &ResourceLimits) -> Result<(), Refusal> {
+    within("run.limits.cpu in thousandths", limits.cpu_millis, &CPU_MILLIS)?;
+    within("run.limits.memory in bytes", limits.memory, &MEMORY_BYTES)?;
+    within("run.limits.pids", limits.pids, &PIDS)
+}
+
+fn within<T: PartialOrd + fmt::Display>(
+    field: &str,
+    value: Option<T>,
+    allowed: &RangeInclusive<T>,
+) -> Result<(), Refusal> {
+    let Some(value) = value.filter(|value| !allowed.contains(value)) else { return Ok(()) };
+    let (least, most) = (allowed.start(), allowed.end());
+    Err(Refusal::InvalidRequest { message: format!("{field} is {value}; allowed is {least} to {most}") })
 }
 
 #[cfg(test)]
@@ -177,8 +197,9 @@ mod tests {
                 environment: Environment::Container,
                 success_exit_codes: vec![0],
                 output: OutputRules { limit: 1, spool: 1, max_block_ms: 0 },
+                limits: ResourceLimits::default(),
             },
-            deadlines: Deadlines { start_ms: 1, run_ms: None, grace_ms: 1 },
+            deadlines: Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
             credit: 0,
         }
     }

@@ -246,7 +246,9 @@ impl Operator {
             Action::RemoveFinalizer => self.set_finalizer(Finalizer::Absent, around),
             Action::DeleteTask => around.cluster.lifecycle = Lifecycle::Deleting,
             Action::Turn(node) => self.ledger.turn(&node, now),
-            Action::Start { attempt, start_ms } => self.start(attempt, start_ms, around),
+            Action::Start { attempt, start_ms, total_ms } => {
+                self.start(attempt, (start_ms, total_ms), around)
+            }
             Action::Cancel(attempt) => {
                 let spec_hash = self.copy.recorded.run.as_ref().unwrap().spec_hash.clone();
                 let cancel = Cancel { attempt: attempt.clone(), spec_hash, epoch: self.epoch };
@@ -292,7 +294,12 @@ impl Operator {
         self.refresh(around.cluster);
     }
 
-    fn start(&mut self, attempt: AttemptId, start_ms: u64, around: &mut Around<'_>) {
+    fn start(
+        &mut self,
+        attempt: AttemptId,
+        (start_ms, total_ms): (u64, Option<u64>),
+        around: &mut Around<'_>,
+    ) {
         let run = self.copy.recorded.run.as_ref().unwrap();
         let start = Start {
             attempt: attempt.clone(),
@@ -300,7 +307,7 @@ impl Operator {
             epoch: self.epoch,
             task: self.copy.plan.task.clone(),
             request: self.copy.plan.request.clone(),
-            deadlines: Deadlines { start_ms, run_ms: None, grace_ms: 1_000 },
+            deadlines: Deadlines { start_ms, run_ms: None, idle_ms: None, total_ms, grace_ms: 1_000 },
             credit: 0,
         };
         if let Some(session) = self.send(&attempt.node, ToAgent::Start(Box::new(start)), around) {

@@ -12,7 +12,7 @@ use sentinel_core::targets::NodeFacts;
 use sentinel_core::trigger::Requests;
 use sentinel_protocol::ids::{AttemptId, NodeName, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::request::{Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::request::{Environment, OutputRules, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::to_operator::ReportedState;
 
 use super::link::Link;
@@ -101,6 +101,7 @@ fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
         environment: Environment::Container,
         success_exit_codes: vec![0],
         output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 0 },
+        limits: ResourceLimits::default(),
     };
     TaskPlan {
         task: TaskRef { namespace: "ops".into(), name: "t".into() },
@@ -108,7 +109,14 @@ fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
         spec_hash: spec_hash(&targets, &request),
         targets,
         request,
-        timeouts: Timeouts { start_ms: 40_000, run_ms: None, unreachable_ms: 60_000, grace_ms: 1_000 },
+        timeouts: Timeouts {
+            start_ms: 40_000,
+            run_ms: None,
+            idle_ms: None,
+            total_ms: None,
+            unreachable_ms: 60_000,
+            grace_ms: 1_000,
+        },
         max_concurrent: [Amount::Count(1), Amount::Count(2), Amount::Percent(100)][rng.below(3)],
         on_change: [OnChange::Finish, OnChange::Cancel][rng.below(2)],
         starts: Starts::Allowed,

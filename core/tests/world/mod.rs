@@ -22,7 +22,7 @@ use sentinel_core::targets::NodeFacts;
 use sentinel_core::trigger::Requests;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::request::{Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::request::{Environment, OutputRules, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Stage, Usage};
 
@@ -48,6 +48,7 @@ pub fn plan() -> TaskPlan {
         environment: Environment::Container,
         success_exit_codes: vec![0],
         output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000 },
+        limits: ResourceLimits::default(),
     };
     TaskPlan {
         task: TaskRef { namespace: "ops".into(), name: "t".into() },
@@ -55,7 +56,14 @@ pub fn plan() -> TaskPlan {
         spec_hash: spec_hash(&targets, &request),
         targets,
         request,
-        timeouts: Timeouts { start_ms: 60_000, run_ms: None, unreachable_ms: 120_000, grace_ms: 10_000 },
+        timeouts: Timeouts {
+            start_ms: 60_000,
+            run_ms: None,
+            idle_ms: None,
+            total_ms: None,
+            unreachable_ms: 120_000,
+            grace_ms: 10_000,
+        },
         max_concurrent: Amount::Percent(100),
         on_change: OnChange::Finish,
         starts: Starts::Allowed,

@@ -268,6 +268,16 @@ impl AttemptLock {
         record::replace(&self.at.file(STATE), state)
     }
 
+    /// Notes that it may start from now on; on return it is durable that there is a state, and no more: after a loss of
+    /// power it may be unreadable. That says enough, as nothing survives a boot: what may have started then is lost
+    /// either way, and is never started again.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn announce_start(&self, starting: &AttemptState) -> Result<(), JournalError> {
+        record::announce(&self.at.file(STATE), starting)
+    }
+
     /// How it ended, counting a record that is complete and was not renamed yet.
     ///
     /// # Errors

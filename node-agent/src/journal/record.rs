@@ -48,7 +48,8 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Journa
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(JournalError::io("open", path, error)),
     };
-    let mut bytes = Vec::new();
+    // Most records are read in one go.
+    let mut bytes = Vec::with_capacity(4096);
     file.take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(|e| JournalError::io("read", path, e))?;
     let corrupt = |why| JournalError::Corrupt { path: path.to_owned(), why };
     if bytes.len() as u64 > MAX_RECORD {
@@ -63,6 +64,20 @@ pub(super) fn replace<T: Serialize>(path: &Path, value: &T) -> Result<(), Journa
     sync_dir(parent(path))
 }
 
+/// Writes a record into a directory that nobody sees yet; it is durable on return. What a crash leaves of it goes with
+/// the directory, so it needs no temporary name.
+pub(super) fn write_unseen<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
+    write_synced(path, &encode(path, value)?)?;
+    sync_dir(parent(path))
+}
+
+/// Replaces a record whose presence is to survive the power and whose text need not: on return the name is durable.
+/// One wait for the disk, where [`replace`] takes two. What the power may leave is a record that cannot be read.
+pub(super) fn announce<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
+    replace_unsynced(path, value)?;
+    sync_dir(parent(path))
+}
+
 /// Replaces a record that may be lost with the power, as its loss is harmless.
 pub(super) fn replace_unsynced<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
     let temporary = temporary(path);
@@ -74,15 +89,20 @@ pub(super) fn replace_unsynced<T: Serialize>(path: &Path, value: &T) -> Result<(
 fn write_new(temporary: &Path, path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
     // Never reuse an old temporary file: its last fsync may have failed.
     let _ = fs::remove_file(temporary);
+    write_synced(temporary, bytes)?;
+    fs::rename(temporary, path).map_err(|e| JournalError::io("rename", temporary, e))
+}
+
+/// Writes a new file and syncs it.
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(temporary)
-        .map_err(|e| JournalError::io("create", temporary, e))?;
-    file.write_all(bytes).map_err(|e| JournalError::io("write", temporary, e))?;
-    sync(&file, temporary)?;
-    fs::rename(temporary, path).map_err(|e| JournalError::io("rename", temporary, e))
+        .open(path)
+        .map_err(|e| JournalError::io("create", path, e))?;
+    file.write_all(bytes).map_err(|e| JournalError::io("write", path, e))?;
+    sync(&file, path)
 }
 
 /// Makes a file of `len` bytes whose room on the disk is taken, for [`fill_reserve`]. Where the file system cannot

@@ -171,7 +171,7 @@ fn fill(new: &Path, accepted: &Accepted) -> Result<(), JournalError> {
     make_dir(&new.join(LOG))?;
     record::reserve(&new.join(EXIT_RESERVE), EXIT_ROOM)?;
     // Syncs the directory as well, and with it the two names above.
-    record::replace(&new.join(REQUEST), accepted)
+    record::write_unseen(&new.join(REQUEST), accepted)
 }
 
 fn make_dir(path: &Path) -> Result<(), JournalError> {

@@ -1,4 +1,4 @@
-//! The control group (v2) of a command.
+//! The control group (v2) of a command. What limits it is in [`super::limits`].
 //!
 //! The command is born in it. The supervisor is never in it: supervisors sit together in `sentinel/supervisors`,
 //! outside the agent's own group, so that what ends the agent does not end them.
@@ -8,8 +8,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use super::limits;
 use super::outside;
 use crate::process;
+
+/// The folder of our groups in a tree of groups.
+pub(super) const SUPERVISED: &str = "sentinel";
 
 /// A control group.
 #[derive(Debug)]
@@ -21,9 +25,7 @@ pub(super) struct Cgroup {
 impl Cgroup {
     /// Makes a group for the command of this supervisor.
     pub(super) fn new() -> io::Result<Self> {
-        let me = std::process::id();
-        let start_time = process::stat(me.cast_signed())?.start_time;
-        let path = mount()?.join(format!("sentinel/{me}.{start_time}"));
+        let path = mount()?.join(SUPERVISED).join(name_of_ours()?);
         fs::create_dir_all(&path)?;
         let directory = File::open(&path)?.into();
         Ok(Self { path, directory })
@@ -32,6 +34,24 @@ impl Cgroup {
     /// Its directory, for a child to be born in.
     pub(super) fn directory(&self) -> &OwnedFd {
         &self.directory
+    }
+
+    /// Has this controller count and limit in this group.
+    ///
+    /// # Errors
+    /// `NotFound` when the tree does not have it; what the kernel said when it is not for us.
+    pub(super) fn enable(&self, controller: &str) -> io::Result<()> {
+        if has_controller(&self.path, controller) {
+            return Ok(());
+        }
+        let mount = mount()?;
+        if !has_controller(&mount, controller) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        for parent in [mount.clone(), mount.join(SUPERVISED)] {
+            fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"))?;
+        }
+        if has_controller(&self.path, controller) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// Its path, for the state record.
@@ -53,6 +73,17 @@ impl Cgroup {
     pub(super) fn remove(&self) -> io::Result<()> {
         remove(&self.path)
     }
+}
+
+fn has_controller(group: &Path, controller: &str) -> bool {
+    let controllers = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    controllers.split_whitespace().any(|name| name == controller)
+}
+
+/// What the groups of this supervisor's command are called: by a pid and a start time that no other process has.
+pub(super) fn name_of_ours() -> io::Result<String> {
+    let me = std::process::id();
+    Ok(format!("{me}.{}", process::stat(me.cast_signed())?.start_time))
 }
 
 /// Processes in the group at this path, as a state record has it.
@@ -78,14 +109,21 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 /// can fork; so it is done when there is time.
 pub(super) fn join_supervisors() -> io::Result<()> {
     let left = outside::leave();
-    let path = mount()?.join("sentinel/supervisors");
+    let path = mount()?.join(SUPERVISED).join("supervisors");
     fs::create_dir_all(&path)?;
     fs::write(path.join("cgroup.procs"), "0").and(left)
 }
 
 /// Removes groups of supervisors that were killed; those in which something lives stay.
-pub(super) fn sweep() -> io::Result<()> {
-    for entry in fs::read_dir(mount()?.join("sentinel"))? {
+pub(super) fn sweep() {
+    for folder in mount().map(|mount| mount.join(SUPERVISED)).into_iter().chain(limits::v1_trees()) {
+        // Harmless when it fails: what stays is empty.
+        let _ = sweep_in(&folder);
+    }
+}
+
+fn sweep_in(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let supervisor = name.to_str().and_then(|name| name.split_once('.'));

@@ -31,6 +31,7 @@ pub(super) enum Step {
     Directory = 8,
     Exec = 9,
     Pipes = 10,
+    Limits = 11,
 }
 
 impl Step {
@@ -46,6 +47,7 @@ impl Step {
             Self::Directory,
             Self::Exec,
             Self::Pipes,
+            Self::Limits,
         ]
         .into_iter()
         .find(|step| *step as u8 == byte)
@@ -88,6 +90,8 @@ pub(super) struct Birth<'a> {
     pub(super) stdio: [OwnedFd; 3],
     /// The directory of its control group.
     pub(super) cgroup: Option<&'a OwnedFd>,
+    /// The `cgroup.procs` of every control group that limits it.
+    pub(super) joins: &'a [OwnedFd],
     /// Where it says at which step it failed; closed by exec.
     pub(super) failed_at: OwnedFd,
 }
@@ -185,6 +189,12 @@ unsafe fn child(plan: &Plan, birth: &Birth<'_>) -> (Step, i32) {
         }
         if let Err(errno) = rustix::process::setsid() {
             return (Step::Session, errno.raw_os_error());
+        }
+        // Before anything of the node's is looked at through the namespaces and as the user: these are our files.
+        for join in birth.joins {
+            if let Err(errno) = rustix::io::write(join, b"0") {
+                return (Step::Limits, errno.raw_os_error());
+            }
         }
         plan.be_modest();
         // The kernel's own `sigaction`, all zero: the default for every signal, those that libc keeps for itself

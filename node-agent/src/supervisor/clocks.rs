@@ -9,28 +9,51 @@ use crate::journal::Accepted;
 pub(super) struct Clocks {
     deadlines: Deadlines,
     start_by: u64,
+    /// When the Run's time is over.
+    total_until: Option<u64>,
     run_until: Option<u64>,
+    /// When output came last; the start counts as output.
+    heard_at: u64,
 }
 
 impl Clocks {
-    /// The start deadline counts from the acceptance; in another boot, where that moment means nothing, from now.
+    /// What is left to start and to the Run counts from the acceptance; in another boot, where that moment means
+    /// nothing, from now.
     pub(super) fn new(accepted: &Accepted, boot_id: &str, now: u64) -> Self {
         let from = if accepted.boot_id == boot_id { accepted.boot_ms } else { now };
         let deadlines = accepted.start.deadlines;
-        Self { deadlines, start_by: from.saturating_add(deadlines.start_ms), run_until: None }
+        Self {
+            deadlines,
+            start_by: from.saturating_add(deadlines.start_ms),
+            total_until: deadlines.total_ms.map(|total| from.saturating_add(total)),
+            run_until: None,
+            heard_at: now,
+        }
     }
 
     /// Whether it is too late to start.
     pub(super) fn is_too_late_to_start(&self, now: u64) -> bool {
-        now >= self.start_by
+        now >= self.start_by || self.total_until.is_some_and(|until| now >= until)
     }
 
     /// The command was started.
     pub(super) fn started(&mut self, now: u64) {
-        self.run_until = self.deadlines.run_ms.map(|run| now.saturating_add(run));
+        let run_until = self.deadlines.run_ms.map(|run| now.saturating_add(run));
+        self.run_until = [run_until, self.total_until].into_iter().flatten().min();
+        self.heard_at = now;
     }
 
-    /// When the command must have ended.
+    /// Output came, or could not come because there was no room for it.
+    pub(super) fn heard(&mut self, now: u64) {
+        self.heard_at = now;
+    }
+
+    /// When the command has been without output for too long, if none comes.
+    pub(super) fn idle_until(&self) -> Option<u64> {
+        self.deadlines.idle_ms.map(|idle| self.heard_at.saturating_add(idle))
+    }
+
+    /// When the command must have ended: by its own time, or by the Run's.
     pub(super) fn run_until(&self) -> Option<u64> {
         self.run_until
     }
@@ -63,6 +86,30 @@ mod tests {
         assert!(!same.is_too_late_to_start(1_099) && same.is_too_late_to_start(1_100));
         let other = Clocks::new(&accepted(100), "c", 9_000);
         assert!(!other.is_too_late_to_start(9_099) && other.is_too_late_to_start(9_100));
+    }
+
+    #[test]
+    fn what_is_left_of_the_run_counts_from_acceptance_and_ends_the_shorter_of_two_clocks() {
+        let mut accepted = accepted(u64::MAX);
+        accepted.start.deadlines.total_ms = Some(1_200);
+        let mut clocks = Clocks::new(&accepted, "b", 1_000);
+        clocks.started(1_500);
+        assert_eq!(clocks.run_until(), Some(2_000));
+        clocks.started(1_900);
+        assert_eq!(clocks.run_until(), Some(2_200));
+        assert!(!clocks.is_too_late_to_start(2_199) && clocks.is_too_late_to_start(2_200));
+    }
+
+    #[test]
+    fn the_idle_clock_begins_anew_with_every_output() {
+        let mut accepted = accepted(u64::MAX);
+        assert_eq!(Clocks::new(&accepted, "b", 0).idle_until(), None);
+        accepted.start.deadlines.idle_ms = Some(100);
+        let mut clocks = Clocks::new(&accepted, "b", 0);
+        clocks.started(2_000);
+        assert_eq!(clocks.idle_until(), Some(2_100));
+        clocks.heard(2_050);
+        assert_eq!(clocks.idle_until(), Some(2_150));
     }
 
     #[test]

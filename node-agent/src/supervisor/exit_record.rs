@@ -4,6 +4,7 @@ use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Usage};
 
+use super::limits::OutOfMemory;
 use super::reap::ExitStatus;
 use crate::host;
 
@@ -17,6 +18,8 @@ const MAX_PIDS: usize = 64;
 pub(super) enum Why {
     /// The command ran too long.
     TimedOut,
+    /// It wrote nothing for too long.
+    IdleTimedOut,
     /// It was asked to.
     Cancelled,
     /// The command had ended and left processes behind.
@@ -29,6 +32,7 @@ pub(super) fn outcome(
     ended_for: Option<Why>,
     mut left: Vec<i32>,
     success: &[u8],
+    oom: Option<OutOfMemory>,
 ) -> Outcome {
     if !left.is_empty() {
         left.truncate(MAX_PIDS);
@@ -36,10 +40,13 @@ pub(super) fn outcome(
     }
     match (ended_for, status) {
         (Some(Why::TimedOut), _) => Outcome::TimedOut,
+        (Some(Why::IdleTimedOut), _) => Outcome::IdleTimedOut,
         (Some(Why::Cancelled), _) => Outcome::Cancelled,
         (_, Some(ExitStatus::Exited(exit_code))) if success.contains(&exit_code) => {
             Outcome::Succeeded { exit_code }
         }
+        // One that got over the loss of a process and succeeded has succeeded, as above.
+        (_, Some(_)) if let Some(OutOfMemory { peak }) = oom => Outcome::OomKilled { peak },
         (_, Some(ExitStatus::Exited(exit_code))) => Outcome::Failed { exit_code },
         (_, Some(ExitStatus::Signaled(signal))) => Outcome::Signaled { signal },
         // Not reached: the tree is empty only after the command was reaped.
@@ -83,7 +90,7 @@ mod tests {
     fn the_outcome_follows_from_status_cause_and_remains() {
         use ExitStatus::{Exited, Signaled};
         let check = |status, why, left: &[i32], expected| {
-            assert_eq!(outcome(Some(status), why, left.to_vec(), &[0, 3]), expected);
+            assert_eq!(outcome(Some(status), why, left.to_vec(), &[0, 3], None), expected);
         };
         check(Exited(0), None, &[], Outcome::Succeeded { exit_code: 0 });
         check(Exited(3), None, &[], Outcome::Succeeded { exit_code: 3 });
@@ -93,6 +100,22 @@ mod tests {
         check(Exited(0), Some(Why::TimedOut), &[], Outcome::TimedOut);
         check(Signaled(15), Some(Why::Cancelled), &[], Outcome::Cancelled);
         check(Signaled(9), Some(Why::Cancelled), &[7], Outcome::CancelFailed { pids: vec![7] });
+    }
+
+    #[test]
+    fn a_process_killed_for_memory_explains_every_end_but_success_and_ours() {
+        let oom = Some(OutOfMemory { peak: Some(7) });
+        let check = |status, why, expected| {
+            assert_eq!(outcome(Some(status), why, vec![], &[0], oom), expected);
+        };
+        let killed = Outcome::OomKilled { peak: Some(7) };
+        check(ExitStatus::Signaled(9), None, killed.clone());
+        check(ExitStatus::Exited(137), None, killed.clone());
+        check(ExitStatus::Exited(1), Some(Why::Leftovers), killed);
+        check(ExitStatus::Exited(0), None, Outcome::Succeeded { exit_code: 0 });
+        check(ExitStatus::Signaled(9), Some(Why::TimedOut), Outcome::TimedOut);
+        check(ExitStatus::Signaled(9), Some(Why::IdleTimedOut), Outcome::IdleTimedOut);
+        check(ExitStatus::Signaled(9), Some(Why::Cancelled), Outcome::Cancelled);
     }
 
     #[test]

@@ -47,8 +47,7 @@ impl Launcher {
     /// Starts supervisors from another binary, which calls [`super::main`].
     pub fn of(program: impl Into<PathBuf>, warm: Warm) -> Self {
         let mut launcher = Self { program: program.into(), warm, waiting: None, running: Vec::new() };
-        // Harmless when it fails: what stays is empty.
-        let _ = cgroup::sweep();
+        cgroup::sweep();
         launcher.warm_up();
         launcher
     }

@@ -30,6 +30,7 @@ mod exit_record;
 mod identity;
 mod kill;
 mod launch;
+mod limits;
 mod liveness;
 mod output;
 mod outside;

@@ -18,6 +18,7 @@ use sentinel_protocol::to_agent::Start;
 use super::cgroup::Cgroup;
 use super::child::{Birth, Plan, Step, Strings, spawn};
 use super::identity::{Identity, User};
+use super::limits::Limited;
 use super::program::{Located, check_directory, locate};
 use super::root::Root;
 
@@ -94,11 +95,12 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
 }
 
 impl Prepared {
-    /// Starts it in this control group and with these as standard input, output and error; returns its pid, which
+    /// Starts it in this control group, under these limits and with these as standard input, output and error; returns its pid, which
     /// is also its session and process group.
     pub(super) fn start(
         self,
         cgroup: Option<&Cgroup>,
+        limited: &Limited,
         stdin: Option<OwnedFd>,
         outputs: [OwnedFd; 2],
     ) -> Result<i32, StartError> {
@@ -108,8 +110,12 @@ impl Prepared {
         let stdin =
             stdin.map_or_else(|| File::open("/dev/null").map(OwnedFd::from), Ok).map_err(resources)?;
         let (said, failed_at) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| resources(errno.into()))?;
-        let birth =
-            Birth { stdio: [stdin, stdout, stderr], cgroup: cgroup.map(Cgroup::directory), failed_at };
+        let birth = Birth {
+            stdio: [stdin, stdout, stderr],
+            cgroup: cgroup.map(Cgroup::directory),
+            joins: limited.joins(),
+            failed_at,
+        };
         let pid = spawn(&self.plan, &birth).map_err(resources)?;
         // With it go our copies of the command's ends, and so the end-of-file of what we read is the command's.
         drop(birth);
@@ -212,6 +218,12 @@ impl Prepared {
                 StartFailure::Namespace,
                 format!("the namespaces of the node cannot be entered: {error}"),
             ),
+            (Some(Step::Limits), _) => StartError::new(
+                StartFailure::Other,
+                format!(
+                    "run.limits cannot be held on this node: its control groups cannot be joined: {error}"
+                ),
+            ),
             (Some(Step::Session | Step::Script | Step::Pipes | Step::Exec), _) => StartError::new(
                 StartFailure::Other,
                 format!("{what} {named:?} could not be started: {error}"),
@@ -264,7 +276,7 @@ mod tests {
         let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here")).unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let stderr = stdout.try_clone().unwrap();
-        prepared.start(None, None, [stdout, stderr]).unwrap();
+        prepared.start(None, &Limited::default(), None, [stdout, stderr]).unwrap();
         let mut said = String::new();
         File::from(read).read_to_string(&mut said).unwrap();
         assert_eq!(said, "inner-node\n");

@@ -18,6 +18,7 @@ use super::clocks::Clocks;
 use super::entry::{Moved, note};
 use super::exit_record::{self, Why};
 use super::kill;
+use super::limits::Limited;
 use super::output::{Brought, HeldOpen, Output};
 use super::reap::{ExitStatus, Tree, reap};
 use super::spawn::{StartError, prepare};
@@ -93,6 +94,7 @@ fn record(
 struct Supervision<'a> {
     attempt: &'a AttemptDir,
     cgroup: Option<&'a Cgroup>,
+    limited: Limited,
     command: Pid,
     started_at: UnixMillis,
     clocks: Clocks,
@@ -155,8 +157,10 @@ fn begin<'a>(
     let supervisor = ProcessIdentity::of(std::process::id().cast_signed()).map_err(system("read /proc"))?;
     let cgroup_path = cgroup.map(|cgroup| cgroup.path().to_string_lossy().into_owned());
     let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: cgroup_path.clone() };
-    lock.set_state(&starting).map_err(|e| failed("the start could not be noted")(&e))?;
-    let pid = prepared.start(cgroup, stdin_end, outputs).map_err(NotBegun::Failed)?;
+    lock.announce_start(&starting).map_err(|e| failed("the start could not be noted")(&e))?;
+    let limited = Limited::new(&accepted.start.request.limits, cgroup)
+        .map_err(|error| NotBegun::Failed(StartError::new(StartFailure::Other, error.to_string())))?;
+    let pid = prepared.start(cgroup, &limited, stdin_end, outputs).map_err(NotBegun::Failed)?;
     clocks.started(boot_clock_ms());
     let started_at = host::wall_clock();
     let command = Pid::from_raw(pid).ok_or_else(|| {
@@ -174,6 +178,7 @@ fn begin<'a>(
     Ok(Supervision {
         attempt,
         cgroup,
+        limited,
         command,
         started_at,
         clocks,
@@ -250,7 +255,13 @@ impl Supervision<'_> {
         summary.held_open = self.held_open == HeldOpen::Yes;
         let status = self.exited.map(|(status, _)| status);
         let why = self.ending.map(|ending| ending.why);
-        let outcome = exit_record::outcome(status, why, left, &accepted.start.request.success_exit_codes);
+        let outcome = exit_record::outcome(
+            status,
+            why,
+            left,
+            &accepted.start.request.success_exit_codes,
+            self.limited.out_of_memory(),
+        );
         let recorded = record(lock, outcome, Some(self.started_at), summary);
         // After the record, as it may take long: a loss here would show as a hole.
         self.output.sync();
@@ -285,7 +296,8 @@ impl Supervision<'_> {
             return Next::Over(Vec::new());
         }
         let deadline = match self.ending {
-            None => self.clocks.run_until().filter(|_| self.exited.is_none()),
+            None if self.exited.is_some() => None,
+            None => [self.clocks.run_until(), self.idle_until(room)].into_iter().flatten().min(),
             // Only the pipes are left to look at once more, when they may be.
             Some(_) if self.is_gone() => Some(now).filter(|_| room == Room::Open),
             Some(ending) => match self.press(ending, now) {
@@ -303,6 +315,11 @@ impl Supervision<'_> {
         Next::Wait([deadline, drained, stalled, self.move_at].into_iter().flatten().min(), room)
     }
 
+    /// When the command is without output for too long; never while it is held up on a full pipe.
+    fn idle_until(&self, room: Room) -> Option<u64> {
+        self.clocks.idle_until().filter(|_| room == Room::Open)
+    }
+
     /// Whether nothing of the command's tree is left.
     fn is_gone(&self) -> bool {
         self.exited.is_some() && self.tree == Tree::Empty
@@ -315,7 +332,11 @@ impl Supervision<'_> {
         }
         match self.exited {
             None if self.cancel => Some(Why::Cancelled),
-            None => self.clocks.run_until().filter(|until| now >= *until).map(|_| Why::TimedOut),
+            None => {
+                let is_over = |until: Option<u64>| until.is_some_and(|until| now >= until);
+                let idle = is_over(self.idle_until(room)).then_some(Why::IdleTimedOut);
+                is_over(self.clocks.run_until()).then_some(Why::TimedOut).or(idle)
+            }
             Some(_) if self.tree == Tree::Empty => None,
             // Nothing more can come out, so what it left has no reason to stay.
             Some(_) if self.cancel || self.output.is_closed() => Some(Why::Leftovers),
@@ -381,8 +402,15 @@ impl Supervision<'_> {
         if directory {
             self.look_at_directory();
         }
-        if room == Room::Open {
-            self.pipes = self.output.read();
+        match room {
+            Room::Open => {
+                self.pipes = self.output.read();
+                if self.pipes == Brought::More {
+                    self.clocks.heard(boot_clock_ms());
+                }
+            }
+            // The command may have been held up until now.
+            Room::Blocked { .. } => self.clocks.heard(boot_clock_ms()),
         }
         self.stdin = self.stdin.take().and_then(StdinFeed::feed);
         Ok(())

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sentinel_core::ledger::Told;
 use sentinel_core::moment::{Moment, Now};
 use sentinel_core::plan::TaskPlan;
 use sentinel_core::reconcile::{Action, Decision, Finalizer, Notice, Write};
 use sentinel_core::status::{self, Stopping};
 use sentinel_protocol::ids::{AttemptId, NodeName};
+use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{Deadlines, Environment};
 use sentinel_protocol::to_agent::{Cancel, Forget, Start};
-use sentinel_protocol::to_operator::{Ended, Stage};
+use sentinel_protocol::to_operator::{Ended, Refused, Stage};
 
 use super::context::{Context, Counters};
 use super::error::LookError;
@@ -164,7 +166,7 @@ impl Act<'_> {
                 Err(error) => return Err(error.into()),
             },
             Action::Turn(node) => self.on_page(|page, now| page.ledger.turn(&node, now.moment)),
-            Action::Start { attempt, start_ms } => self.start(attempt, start_ms),
+            Action::Start { attempt, start_ms, total_ms } => self.start(attempt, start_ms, total_ms),
             Action::Cancel(attempt) => self.cancel(attempt),
             Action::Forget(attempt) => self.forget(attempt),
             Action::Conclude { attempt, ended } => self.conclude(&attempt, &ended),
@@ -180,34 +182,59 @@ impl Act<'_> {
         Ok(())
     }
 
-    fn start(&mut self, attempt: AttemptId, start_ms: u64) {
+    fn start(&mut self, attempt: AttemptId, start_ms: u64, total_ms: Option<u64>) {
         let Some(facts) = self.context.parts.ledgers.facts(&attempt.task, attempt.run) else { return };
         // The spec of a Run that was taken over may be another by now; then nothing of it is started.
         let Some(request) = facts.request.clone() else { return };
         let node = attempt.node.clone();
-        let session = self.context.parts.fleet.start(Start {
+        let start = Start {
             attempt,
             spec_hash: facts.spec_hash.clone(),
-            epoch: self.context.parts.epoch,
+            epoch: self.context.epoch(),
             task: facts.task.clone(),
             request,
             deadlines: Deadlines {
                 start_ms,
                 run_ms: self.plan.timeouts.run_ms,
+                idle_ms: self.plan.timeouts.idle_ms,
+                total_ms,
                 grace_ms: self.plan.timeouts.grace_ms,
             },
             credit: 0,
-        });
+        };
+        let speaks = self.context.parts.fleet.speaks(&node);
+        if speaks.is_some_and(|speaks| speaks < start.needs()) {
+            return self.refuse_for_old_agent(&start);
+        }
+        let session = self.context.parts.fleet.start(start);
         let Some(session) = session else { return self.offer_again() };
         Counters::add(&self.context.counters.starts);
         self.on_page(|page, now| page.ledger.sent_start(&node, session, now.moment));
+    }
+
+    /// An agent that does not know a limit or clock would run the command without it. Nothing is sent, and the target
+    /// is over as if the agent had declined.
+    fn refuse_for_old_agent(&mut self, start: &Start) {
+        let message =
+            "the node's agent is of an older release that knows neither run.limits nor timeouts.idle";
+        let refused = Refused {
+            attempt: start.attempt.clone(),
+            spec_hash: start.spec_hash.clone(),
+            refusal: Refusal::InvalidRequest { message: message.to_owned() },
+        };
+        let mut told = Told::Known;
+        self.on_page(|page, now| told = page.ledger.refused(&refused, now.wall));
+        // One that accepted it while it was of a newer release is not told to start; its own start clock ends it.
+        if told == Told::News {
+            self.look_again(self.now.moment);
+        }
     }
 
     fn cancel(&mut self, attempt: AttemptId) {
         let Some(facts) = self.context.parts.ledgers.facts(&attempt.task, attempt.run) else { return };
         let node = attempt.node.clone();
         let spec_hash = facts.spec_hash.clone();
-        let cancel = Cancel { attempt, spec_hash, epoch: self.context.parts.epoch };
+        let cancel = Cancel { attempt, spec_hash, epoch: self.context.epoch() };
         let Some(session) = self.context.parts.fleet.cancel(cancel) else { return self.offer_again() };
         Counters::add(&self.context.counters.cancels);
         self.on_page(|page, now| page.ledger.sent_cancel(&node, session, now.moment));
@@ -215,7 +242,7 @@ impl Act<'_> {
 
     fn forget(&mut self, attempt: AttemptId) {
         let (node, run) = (attempt.node.clone(), attempt.run);
-        let forget = Forget { attempt, epoch: self.context.parts.epoch };
+        let forget = Forget { attempt, epoch: self.context.epoch() };
         if self.context.parts.fleet.forget(forget).is_none() {
             return self.offer_again();
         }
@@ -237,7 +264,7 @@ impl Act<'_> {
             drop(pages);
             return self.look_again(again);
         }
-        let record = attempt_record(page, attempt, ended, self.context.parts.epoch);
+        let record = attempt_record(page, attempt, ended, self.context.epoch());
         match self.context.parts.archiver.record(Entry::Attempt(Box::new(record))) {
             Ok(()) => {
                 page.handed.conclusions.insert(attempt.node.clone(), now);
@@ -258,7 +285,7 @@ impl Act<'_> {
         let handed = page.handed.run.as_ref().filter(|(handed, _)| *handed == record);
         let again = handed.map(|(_, at)| at.plus(HAND_AGAIN_MS)).filter(|again| now < *again);
         if again.is_none() {
-            let entry = Entry::Run(Box::new(run_record(page, &record, self.context.parts.epoch)));
+            let entry = Entry::Run(Box::new(run_record(page, &record, self.context.epoch())));
             match self.context.parts.archiver.record(entry) {
                 Ok(()) => page.handed.run = Some((record, now)),
                 Err(_) => Counters::add(&self.context.counters.unarchived),

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sentinel_core::conditions::Archive;
-use sentinel_core::moment::Moment;
+use sentinel_core::moment::Now;
 use sentinel_protocol::ids::Epoch;
-use sentinel_protocol::time::UnixMillis;
 use tokio::sync::Semaphore;
 
 use super::fleet::Fleet;
+use super::lead::Lead;
 use super::ledgers::Ledgers;
 use super::moments::Moments;
 use super::slots::Slots;
@@ -41,15 +41,13 @@ pub struct Parts {
     pub nodes: NodeCache,
     /// The clocks.
     pub moments: Moments,
-    /// The number of this leader.
-    pub epoch: Epoch,
+    /// Whether this operator leads.
+    pub lead: Lead,
 }
 
 /// The parts, and what is remembered from look to look.
 pub(super) struct Context {
     pub(super) parts: Parts,
-    pub(super) leading_since: Moment,
-    pub(super) leading_since_wall: UnixMillis,
     pub(super) slots: Slots,
     pub(super) events: Arc<Semaphore>,
     pub(super) counters: Arc<Counters>,
@@ -57,10 +55,18 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(parts: Parts, counters: Arc<Counters>) -> Self {
-        let now = parts.moments.now();
-        let (leading_since, leading_since_wall) = (now.moment, now.wall);
         let events = Arc::new(Semaphore::new(EVENTS_AT_ONCE));
-        Self { parts, leading_since, leading_since_wall, slots: Slots::default(), events, counters }
+        Self { parts, slots: Slots::default(), events, counters }
+    }
+
+    /// The epoch of this operator's lead. Only looks ask, and nobody looks without the lead; 0 is obeyed by no agent.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.parts.lead.led().map_or(Epoch(0), |led| led.epoch)
+    }
+
+    /// Since when this operator leads.
+    pub(super) fn leading_since(&self) -> Now {
+        self.parts.lead.led().map_or_else(|| self.parts.moments.now(), |led| led.since)
     }
 
     /// Whether History keeps up.

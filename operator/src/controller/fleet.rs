@@ -4,6 +4,7 @@ use sentinel_core::rollout::AgentFacts;
 use sentinel_protocol::ids::{NodeName, RunNumber, SessionId, TaskUid};
 use sentinel_protocol::to_agent::{Cancel, Forget, Start};
 use sentinel_protocol::to_operator::Report;
+use sentinel_protocol::version::Version;
 
 /// All connected agents. Nothing here waits: a message is handed to a Session's queue, or it is not.
 pub trait Fleet: Send + Sync + 'static {
@@ -13,6 +14,9 @@ pub trait Fleet: Send + Sync + 'static {
     /// The highest Run of this Task of which the node's agent has an Attempt that is not over, whatever ledger it
     /// belongs to: two Runs are never on a node at once.
     fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber>;
+
+    /// The protocol version of the live Session of a node; `None` when there is no Session.
+    fn speaks(&self, node: &NodeName) -> Option<Version>;
 
     /// Hands a `Start` to the live Session of its node; the gateway fills in the credit. `None` when there is no
     /// Session, or its queue is full.

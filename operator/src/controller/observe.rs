@@ -87,7 +87,7 @@ async fn highest_run(context: &Context, slot: &mut Slot, task: &Task, plan: &Tas
     let owned = context.parts.fleet.owned(&plan.uid);
     let owned = owned.iter().flat_map(|agent| &agent.reports).map(|report| report.attempt.run).max();
     let born = task.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_millisecond());
-    let archived = if born < context.leading_since_wall.0 {
+    let archived = if born < context.leading_since().wall.0 {
         recall::highest_run(context, &plan.uid).await
     } else {
         None
@@ -117,7 +117,7 @@ pub(super) fn decide_on(context: &Context, plan: &TaskPlan, sight: &Sight, now: 
         requests: &sight.requests,
         lifecycle: sight.lifecycle,
         finalizer: sight.finalizer,
-        leading_since: context.leading_since,
+        leading_since: context.leading_since().moment,
         highest_run: sight.highest_run,
     };
     decide(plan, &observed, now)

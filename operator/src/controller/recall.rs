@@ -121,7 +121,6 @@ fn outcome(execution: &ExecutionRecord) -> Option<Outcome> {
         ("StartTimedOut", _) => Some(Outcome::StartTimedOut),
         ("TimedOut", _) => Some(Outcome::TimedOut),
         ("IdleTimedOut", _) => Some(Outcome::IdleTimedOut),
-        ("OomKilled", _) => Some(Outcome::OomKilled),
         ("Cancelled", _) => Some(Outcome::Cancelled),
         ("NotStarted", _) => Some(Outcome::NotStarted),
         _ => None,

@@ -27,6 +27,10 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration
 
 /// Looks at a Task until there is nothing to do now, and says when to look again.
 pub(super) async fn reconcile(cached: Arc<Task>, context: Arc<Context>) -> Result<Action, Failed> {
+    if context.parts.lead.led().is_none() {
+        // Looked at when the lead is taken.
+        return Ok(Action::await_change());
+    }
     let uid = TaskUid::new(cached.metadata.uid.clone().unwrap_or_default());
     let Ok(uid) = uid else { return Err(Failed { task: None, error: LookError::Uid }) };
     let memory = context.slots.of(&uid);

@@ -9,10 +9,12 @@ use futures_util::StreamExt;
 use kube::runtime::controller::{Config, Controller, Error};
 use kube::runtime::reflector::{Store, store::Writer};
 use kube::runtime::watcher;
+use sentinel_protocol::ids::TaskRef;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, Counters, Parts};
+use super::lead::Lead;
 use super::reconcile::{after_failure, reconcile};
 use super::trigger::Trigger;
 use super::wake::Wake;
@@ -33,8 +35,18 @@ pub struct Caches {
     pub tasks: Store<Task>,
     /// The cache of Nodes.
     pub nodes_writer: NodeWriter,
-    /// Grows after each change of the cache of Tasks.
-    pub bell: watch::Sender<u64>,
+    /// Rings after each change of the cache of Tasks.
+    pub bell: watch::Sender<Seen>,
+}
+
+/// What the cache of Tasks has seen. To be asked instead of `Store::wait_until_ready`, which remembers one waiter only:
+/// whoever asks takes the place of the controller itself, which then waits for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Changes so far.
+    pub changes: u64,
+    /// Whether all Tasks have been listed once.
+    pub listed: bool,
 }
 
 /// Carries Tasks out until `stop`; what runs on nodes then goes on. `wake` is what `parts.ledgers` was made with.
@@ -42,6 +54,8 @@ pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counter
     let Caches { tasks_writer, tasks, nodes_writer, bell } = caches;
     let context = Arc::new(Context::new(parts, counters));
     let nodes = tokio::spawn(follow_nodes(context.clone(), nodes_writer, stop.clone()));
+    let lead =
+        tokio::spawn(look_at_all_once_leading(context.parts.lead.clone(), tasks.clone(), wake.clone()));
     let mut trigger = Trigger::new(tasks_writer);
     let changes = context.parts.cluster.watch_tasks();
     let ledgers = context.parts.ledgers.clone();
@@ -51,7 +65,10 @@ pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counter
         if listed {
             ledgers.note_listed();
         }
-        bell.send_modify(|rung| *rung += 1);
+        bell.send_modify(|seen| {
+            seen.changes += 1;
+            seen.listed |= listed;
+        });
         std::future::ready(taken.map(Ok::<_, watcher::Error>))
     });
     let looks = Controller::for_stream(changes, tasks.clone())
@@ -71,6 +88,18 @@ pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counter
         })
         .await;
     nodes.abort();
+    lead.abort();
+}
+
+/// Every Task is looked at when the lead is taken: changes from before were nobody's to act on.
+async fn look_at_all_once_leading(mut lead: Lead, tasks: Store<Task>, wake: Wake) {
+    lead.taken().await;
+    for task in tasks.state() {
+        wake.task(&TaskRef {
+            namespace: task.metadata.namespace.clone().unwrap_or_default(),
+            name: task.metadata.name.clone().unwrap_or_default(),
+        });
+    }
 }
 
 /// Keeps the cache of Nodes and wakes who may care.

@@ -1,7 +1,7 @@
 //! Who must know what agents say, and who knows what their Attempts are part of.
 
 use sentinel_core::ledger::{RunStage, Told};
-use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Refused, Report, Stage};
@@ -9,6 +9,8 @@ use sentinel_protocol::to_operator::{Refused, Report, Stage};
 /// What an Attempt is part of, for its record in History.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptFacts {
+    /// Digest of the spec of its Run.
+    pub spec_hash: SpecHash,
     /// Where people find its Task.
     pub task: TaskRef,
     /// When its Run began, by the operator's clock.

@@ -118,6 +118,7 @@ async fn describe(history: &dyn History, id: &AttemptId) -> Result<Option<Attemp
     if let Some(known) = history.attempt(id.clone()).await? {
         return Ok(Some(AttemptFacts {
             task: TaskRef { namespace: known.namespace, name: known.name },
+            spec_hash: known.spec_hash,
             run_started_at: known.run_started_at,
             command: known.command,
             environment: known.environment,
@@ -128,6 +129,7 @@ async fn describe(history: &dyn History, id: &AttemptId) -> Result<Option<Attemp
     let run = history.runs(query).await?.items.into_iter().next();
     Ok(run.map(|run| AttemptFacts {
         task: TaskRef { namespace: run.namespace, name: run.name },
+        spec_hash: run.spec_hash,
         run_started_at: run.started_at,
         command: run.command,
         // The record of a Run does not say; no Attempt of it was ever recorded, so nobody has seen another word.

@@ -7,6 +7,7 @@ use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Refused, Report, Stage};
+use sentinel_protocol::version::Version;
 
 use super::books::{AttemptFacts, Books};
 use super::registry::Registry;
@@ -21,6 +22,10 @@ impl Fleet for Registry {
 
     fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber> {
         self.living_of(task, node)
+    }
+
+    fn speaks(&self, node: &NodeName) -> Option<Version> {
+        self.version_of(node)
     }
 
     fn start(&self, mut start: Start) -> Option<SessionId> {
@@ -73,6 +78,7 @@ impl Books for Ledgers {
         let facts = self.facts(&attempt.task, attempt.run)?;
         Some(AttemptFacts {
             task: facts.task.clone(),
+            spec_hash: facts.spec_hash.clone(),
             run_started_at: facts.started_at,
             command: facts.command.clone(),
             environment: facts.request.as_ref().map_or(Environment::Container, |request| request.environment),

@@ -9,7 +9,7 @@ use sentinel_core::moment::Moment;
 use sentinel_protocol::ids::{AttemptId, NodeName, SessionId};
 use sentinel_protocol::limits::{DEAD_AFTER_MS, HEARTBEAT_MS, HELLO_WITHIN_MS};
 use sentinel_protocol::metrics::NodeMetrics;
-use sentinel_protocol::refusal::SessionRefusal;
+use sentinel_protocol::refusal::{Refusal, SessionRefusal};
 use sentinel_protocol::to_operator::{Heartbeat, Inventory, Refused, Report};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -131,6 +131,21 @@ impl Gateway {
         }
     }
 
+    /// New Sessions are accepted, unless the operator stops.
+    pub fn accept(&self) {
+        let mut declines = self.0.declines.lock().unwrap_or_else(PoisonError::into_inner);
+        if *declines != Some(SessionRefusal::Stopping) {
+            *declines = None;
+        }
+    }
+
+    /// New Sessions are declined, since another operator leads; unless this one stops, which is said instead.
+    pub fn decline_as_follower(&self, refusal: SessionRefusal) {
+        if self.declines() != Some(SessionRefusal::Stopping) {
+            self.decline(Some(refusal));
+        }
+    }
+
     /// Tells every agent that the operator stops, and waits for their sockets to close, for at most `within`.
     pub async fn stop(&self, within: Duration) {
         self.decline(Some(SessionRefusal::Stopping));
@@ -240,6 +255,9 @@ impl Gateway {
     pub(super) fn refused(&self, node: &NodeName, refused: &Refused) -> Result<(), SessionRefusal> {
         self.own(node, &refused.attempt)?;
         self.0.counts.declined.add(1);
+        if let Refusal::StaleEpoch { seen } = refused.refusal {
+            self.registry().heard_of_epoch(seen);
+        }
         tracing::info!(attempt = %refused.attempt, refusal = %refused.refusal, "an agent declined a Start");
         let now = self.0.parts.moments.now().wall;
         if self.0.parts.books.refused(refused, now) == Some(Told::Conflict) {

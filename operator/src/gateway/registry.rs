@@ -17,6 +17,7 @@ use sentinel_protocol::refusal::SessionRefusal;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::{Hello, Report, Stage};
+use sentinel_protocol::version::{self, Version};
 
 use super::outbox::{Ending, Outbox};
 use crate::controller::fleet::Owned;
@@ -160,6 +161,11 @@ impl Registry {
         Epoch(self.0.highest_epoch.load(Ordering::Relaxed))
     }
 
+    /// An agent named this epoch.
+    pub fn heard_of_epoch(&self, epoch: Epoch) {
+        self.0.highest_epoch.fetch_max(epoch.0, Ordering::Relaxed);
+    }
+
     /// Position up to which an agent may send output of a new Attempt before it was told anything; 0 unless set.
     pub fn initial_credit(&self) -> u64 {
         self.0.initial_credit.load(Ordering::Relaxed)
@@ -193,6 +199,14 @@ impl Registry {
             .filter(|live| live.inventory == Inventory::Complete)
             .map(|l| l.session.clone());
         (live, node.last_heard())
+    }
+
+    /// The protocol version that the live Session of a node speaks.
+    pub fn version_of(&self, name: &NodeName) -> Option<Version> {
+        let node = self.find(name)?;
+        let state = node.lock();
+        let hello = state.hello.as_ref().filter(|_| state.live.is_some())?;
+        version::choose(&hello.versions, version::SPOKEN)
     }
 
     /// What connected agents own of a Task; every agent that completed its Inventory is in it.

@@ -79,7 +79,8 @@ impl Results {
             Some(Told::Conflict) => {
                 self.metrics.conflicts.add(1);
                 tracing::warn!(attempt = %report.attempt, "security: an attempt is reported for another spec than it was started for");
-                return;
+                // Its number was used before, in a future that a restored cluster does not know. What it says is kept.
+                return self.chore(Chore::Describe(Box::new(report.clone())));
             }
             Some(Told::News | Told::Known | Told::OtherRun) => {}
             None => self.metrics.strays.add(1),

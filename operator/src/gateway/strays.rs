@@ -34,10 +34,14 @@ pub fn look(registry: &Registry, books: &dyn Books, owner: impl Fn(&TaskUid) -> 
     let epoch = registry.epoch();
     for owned in registry.all_owned() {
         let OwnedAttempt { attempt, spec_hash, stage, archived } = owned;
-        if books.facts(&attempt).is_some() {
-            continue;
-        }
-        let Some(owner) = owner(&attempt.task) else { continue };
+        let owner = match books.facts(&attempt) {
+            Some(facts) if facts.spec_hash == spec_hash => continue,
+            Some(_) => Owner::OtherSpec,
+            None => match owner(&attempt.task) {
+                Some(owner) => owner,
+                None => continue,
+            },
+        };
         let node = attempt.node.clone();
         let message = match judge(attempt.run, stage, archived, owner) {
             Fate::Keep => continue,

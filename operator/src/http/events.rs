@@ -24,6 +24,7 @@ use super::error::ApiError;
 use super::feed::Feed;
 use super::request::Query;
 use super::tasks;
+use crate::controller::Seen;
 use crate::resource::Task;
 
 /// How often a silent stream says that it is there.
@@ -62,7 +63,7 @@ enum Scope {
 /// One reader of events.
 struct Reader {
     feed: Feed,
-    bell: watch::Receiver<u64>,
+    bell: watch::Receiver<Seen>,
     scope: Scope,
     /// What the reader knows of each Task: by uid, for a Task can be deleted and made again.
     known: HashMap<String, Arc<Task>>,

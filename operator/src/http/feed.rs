@@ -11,13 +11,14 @@ use sentinel_core::targets::NodeFacts;
 use sentinel_protocol::ids::{NodeName, TaskRef, TaskUid};
 use tokio::sync::watch;
 
+use crate::controller::Seen;
 use crate::resource::Task;
 
 /// All Tasks and Nodes as last heard. Cloning it is cheap.
 #[derive(Clone)]
 pub struct Feed {
     tasks: Store<Task>,
-    bell: watch::Receiver<u64>,
+    bell: watch::Receiver<Seen>,
     nodes: Arc<dyn Fn() -> BTreeMap<NodeName, NodeFacts> + Send + Sync>,
 }
 
@@ -31,7 +32,7 @@ impl Feed {
     /// Reads this store; `bell` changes after every change of it; `nodes` gives all Nodes.
     pub fn new(
         tasks: Store<Task>,
-        bell: watch::Receiver<u64>,
+        bell: watch::Receiver<Seen>,
         nodes: impl Fn() -> BTreeMap<NodeName, NodeFacts> + Send + Sync + 'static,
     ) -> Self {
         Self { tasks, bell, nodes: Arc::new(nodes) }
@@ -61,7 +62,7 @@ impl Feed {
     }
 
     /// The bell, for one reader.
-    pub(super) fn bell(&self) -> watch::Receiver<u64> {
+    pub(super) fn bell(&self) -> watch::Receiver<Seen> {
         self.bell.clone()
     }
 }

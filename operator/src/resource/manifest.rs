@@ -220,7 +220,8 @@ mod tests {
         let mut text = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
         for level in 1..12 {
             let below = level - 1;
-            text.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{below}"); 10].join(",")));
+            let line = format!("a{level}: &a{level} [{}]\n", vec![format!("*a{below}"); 10].join(","));
+            text.push_str(&line);
         }
         let started = std::time::Instant::now();
         assert!(matches!(read(&text), Err(ManifestError::NotYaml { .. })));

@@ -1,4 +1,4 @@
-//! Amounts of bytes as Kubernetes writes them: `64Mi`, `1G`, `4096`.
+//! Amounts as Kubernetes writes them: of bytes, `64Mi`, `1G`, `4096`; of CPUs, `500m`, `2`.
 
 /// The bytes that a quantity says; `None` when it is none, or more than fits.
 pub fn parse(text: &str) -> Option<u64> {
@@ -20,6 +20,16 @@ pub fn parse(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
+/// The thousandths that an amount of CPU says, as `500m` or `2`; `None` when it is none, or more than fits.
+pub fn parse_millis(text: &str) -> Option<u32> {
+    let (digits, factor) = match text.strip_suffix('m') {
+        Some(digits) => (digits, 1),
+        None => (text, 1000),
+    };
+    let number: u32 = digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    number.checked_mul(factor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +45,16 @@ mod tests {
             ("2T", 2_000_000_000_000),
         ] {
             assert_eq!(parse(text), Some(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn cpus_are_read_whole_or_in_thousandths() {
+        for (text, millis) in [("500m", 500), ("2", 2000), ("1024", 1_024_000), ("0", 0)] {
+            assert_eq!(parse_millis(text), Some(millis), "{text}");
+        }
+        for text in ["", "m", "0.5", "+5m", "-1", "5 m", "1k", "9999999", "99999999999m"] {
+            assert_eq!(parse_millis(text), None, "{text:?}");
         }
     }
 

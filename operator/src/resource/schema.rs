@@ -299,11 +299,12 @@ fn int_or_text(value: &Value, schema: &Value, path: &str, problems: &mut Problem
 /// What a pattern asks for, in words.
 fn shape(pattern: &str) -> String {
     use super::task::{
-        DURATION_PATTERN, ENV_NAME_PATTERN, IDENTITY_PATTERN, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN,
-        NO_NUL_PATTERN, NODE_NAME_PATTERN, PERCENT_PATTERN, QUANTITY_PATTERN,
+        CPU_PATTERN, DURATION_PATTERN, ENV_NAME_PATTERN, IDENTITY_PATTERN, LABEL_KEY_PATTERN,
+        LABEL_VALUE_PATTERN, NO_NUL_PATTERN, NODE_NAME_PATTERN, PERCENT_PATTERN, QUANTITY_PATTERN,
     };
     let words = match pattern {
         DURATION_PATTERN => "a duration, such as 5m, 1h30m or 500ms",
+        CPU_PATTERN => "thousandths of a CPU, such as 500m, or whole CPUs, such as 2",
         QUANTITY_PATTERN => "an amount of bytes, such as 64Mi or 1G",
         NODE_NAME_PATTERN => "the name of a node: lower-case letters, digits, '-' and '.'",
         LABEL_KEY_PATTERN => "a label key, such as pool or topology.kubernetes.io/zone",

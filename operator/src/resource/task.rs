@@ -324,7 +324,49 @@ pub struct RunSpec {
     /// What becomes of the output. Example: `{limit: 10Mi}`.
     #[serde(default)]
     pub output: Output,
+
+    /// What the command and all that it starts may use together; a node that cannot hold a limit does not start the
+    /// command. Example: `{cpu: 500m, memory: 256Mi, pids: 64}`.
+    #[serde(default)]
+    pub limits: Limits,
 }
+
+/// What a command may use; what is left out is without limit.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.memory) || (quantity(self.memory).compareTo(quantity('4Mi')) >= 0 && quantity(self.memory).compareTo(quantity('16Ti')) <= 0)").message("spec.run.limits.memory must be 4Mi to 16Ti").field_path(".memory"))]
+#[x_kube(validation = Rule::new("!has(self.cpu) || type(self.cpu) == int || (quantity(string(self.cpu)).compareTo(quantity('10m')) >= 0 && quantity(string(self.cpu)).compareTo(quantity('1024')) <= 0)").message("spec.run.limits.cpu must be 10m to 1024").field_path(".cpu"))]
+pub struct Limits {
+    /// CPU time: thousandths of a CPU such as 500m, or whole CPUs. With more to do the command is slowed down.
+    /// Example: `1500m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "cpu_schema")]
+    pub cpu: Option<IntOrString>,
+
+    /// Memory. A command that needs more is ended and its Outcome is OomKilled; swap is not used. Example: `256Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16), regex(pattern = QUANTITY_PATTERN))]
+    pub memory: Option<String>,
+
+    /// Processes and threads; with as many there, another one cannot be made. Example: `64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_194_304))]
+    pub pids: Option<i32>,
+}
+
+/// Written out because the derive knows no bounds on a value that may be of two types.
+fn cpu_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 1,
+        "maximum": 1024,
+        "maxLength": 8,
+        "pattern": CPU_PATTERN,
+    })
+}
+
+/// An amount of CPU: thousandths with `m`, or whole ones.
+pub(super) const CPU_PATTERN: &str = "^([1-9][0-9]{0,6}m|[1-9][0-9]{0,3})$";
 
 pub(super) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
 pub(super) const IDENTITY_PATTERN: &str = r"^([0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.@-]*\$?)$";
@@ -399,6 +441,8 @@ pub struct Output {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("duration(self.start) >= duration('1s') && duration(self.start) <= duration('720h')").message("spec.timeouts.start must be 1s to 720h").field_path(".start"))]
 #[x_kube(validation = Rule::new("!has(self.run) || (duration(self.run) >= duration('1s') && duration(self.run) <= duration('8760h'))").message("spec.timeouts.run must be 1s to 8760h; leave it out for no limit").field_path(".run"))]
+#[x_kube(validation = Rule::new("!has(self.idle) || (duration(self.idle) >= duration('1s') && duration(self.idle) <= duration('8760h'))").message("spec.timeouts.idle must be 1s to 8760h; leave it out for no limit").field_path(".idle"))]
+#[x_kube(validation = Rule::new("!has(self.total) || (duration(self.total) >= duration('1s') && duration(self.total) <= duration('8760h'))").message("spec.timeouts.total must be 1s to 8760h; leave it out for no limit").field_path(".total"))]
 #[x_kube(validation = Rule::new("duration(self.unreachable) >= duration('15s') && duration(self.unreachable) <= duration('720h')").message("spec.timeouts.unreachable must be 15s to 720h").field_path(".unreachable"))]
 #[x_kube(validation = Rule::new("duration(self.grace) <= duration('1h')").message("spec.timeouts.grace must be 0s to 1h").field_path(".grace"))]
 pub struct Timeouts {
@@ -411,6 +455,18 @@ pub struct Timeouts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
     pub run: Option<String>,
+
+    /// How long a command may write nothing, on neither stream; it is then ended as for run, and its Outcome is
+    /// IdleTimedOut. While a full window holds its output up, this clock stands. Example: `2m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    pub idle: Option<String>,
+
+    /// From the beginning of the Run until all of it must have ended: what runs then is TimedOut, what has not been
+    /// started is NotStarted. Example: `1h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    pub total: Option<String>,
 
     /// From the last sign of a node until what runs there is taken for lost. Example: `2m`.
     #[serde(default = "default_unreachable")]
@@ -467,7 +523,14 @@ impl Default for Output {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { start: default_start(), run: None, unreachable: default_unreachable(), grace: default_grace() }
+        Self {
+            start: default_start(),
+            run: None,
+            idle: None,
+            total: None,
+            unreachable: default_unreachable(),
+            grace: default_grace(),
+        }
     }
 }
 
@@ -491,6 +554,7 @@ impl Default for RunSpec {
             success_exit_codes: default_success_exit_codes(),
             environment: Environment::default(),
             output: Output::default(),
+            limits: Limits::default(),
         }
     }
 }

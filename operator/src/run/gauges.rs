@@ -1,6 +1,7 @@
 //! What the parts say about themselves, asked at each scrape.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::controller::{Counters, Ledgers};
 use crate::history::archive::{Archiver, ArchiverStatus};
@@ -13,6 +14,10 @@ pub(super) struct Gauges {
     pub(super) mirror: PresenceMirror,
     pub(super) ledgers: Ledgers,
     pub(super) counters: Arc<Counters>,
+    /// Set when History has answered for the first time.
+    pub(super) history_answered: Arc<AtomicBool>,
+    /// Set when the presence store has answered at the start.
+    pub(super) presence_answered: Arc<AtomicBool>,
 }
 
 impl Gauges {
@@ -46,7 +51,10 @@ impl Gauges {
             metrics.computed(kind, name, help, &[], move || value(&archiver.status()));
         };
         let up = "1 while History answers, 0 while it does not.";
-        publish(Kind::Gauge, "sentinel_history_up", up, |status| f64::from(u8::from(status.is_up)));
+        let (archiver, answered) = (self.archiver.clone(), self.history_answered.clone());
+        metrics.computed(Kind::Gauge, "sentinel_history_up", up, &[], move || {
+            f64::from(u8::from(answered.load(Ordering::Relaxed) && archiver.status().is_up))
+        });
         let lag = "Seconds for which the oldest record or output has waited for History.";
         publish(Kind::Gauge, "sentinel_history_lag_seconds", lag, |status| status.lag.as_secs_f64());
         let queued = "Records that wait for History.";
@@ -83,7 +91,12 @@ impl Gauges {
             metrics.computed(kind, name, help, &[], move || value(&mirror.status()));
         };
         let up = "1 while presence can be mirrored, 0 while it cannot.";
-        publish(Kind::Gauge, "sentinel_presence_up", up, |status| f64::from(u8::from(status.is_up)));
+        let (mirror, answered) = (self.mirror.clone(), self.presence_answered.clone());
+        metrics.computed(Kind::Gauge, "sentinel_presence_up", up, &[], move || {
+            let status = mirror.status();
+            let has_answered = answered.load(Ordering::Relaxed) || status.renewed > 0;
+            f64::from(u8::from(has_answered && status.is_up))
+        });
         let queued = "Nodes whose latest word waits to be mirrored.";
         publish(Kind::Gauge, "sentinel_presence_queued", queued, |status| status.queued as f64);
         let renewed = "Presence records written.";

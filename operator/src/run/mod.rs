@@ -16,12 +16,14 @@
 //! In reading order: [`process`] (a process for a Kubernetes cluster), [`operator`] (an operator, wherever its Tasks
 //! live), `tasks` (what ends when one part does), `gauges` (what the parts say about themselves).
 
+pub mod election;
 pub mod error;
 mod gauges;
 pub mod operator;
 pub mod process;
 mod tasks;
 
+pub use self::election::{Election, LeaseElection};
 pub use self::error::RunError;
 pub use self::operator::{Operator, Options, Seams};
 pub use self::process::run;

@@ -2,20 +2,23 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use kube::runtime::reflector;
-use sentinel_protocol::ids::Epoch;
+use sentinel_protocol::refusal::SessionRefusal;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::election::{Election, stand};
 use super::error::RunError;
 use super::gauges::Gauges;
 use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
 use crate::config::TlsFiles;
-use crate::controller::{self, Caches, Counters, Ledgers, Moments, Parts, Wake};
+use crate::controller::{self, Caches, Counters, Lead, LeadSetter, Ledgers, Moments, Parts, Seen, Wake};
 use crate::gateway::{
     Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays,
 };
@@ -66,7 +69,7 @@ pub struct Seams {
 }
 
 /// Where to listen, and how patient to be.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Options {
     /// Address for agents.
     pub gateway: SocketAddr,
@@ -80,8 +83,8 @@ pub struct Options {
     pub drain: Duration,
     /// The gateway's times.
     pub settings: Settings,
-    /// The number of this leader.
-    pub epoch: Epoch,
+    /// How it comes to lead.
+    pub election: Election,
 }
 
 /// An operator that runs.
@@ -90,6 +93,8 @@ pub struct Operator {
     tasks: Tasks,
     /// Ends the controller, then everything else.
     stop_controller: CancellationToken,
+    /// Gives the lead back.
+    stop_election: CancellationToken,
     stop: CancellationToken,
     gateway: Gateway,
     archiver: Archiver,
@@ -129,7 +134,6 @@ impl Operator {
         let tasks_listed = health.require("tasks", "the Tasks have not all been listed yet");
         let nodes_listed = health.require("nodes", "the Nodes have not all been listed yet");
         let registry = Registry::new();
-        registry.set_epoch(options.epoch);
 
         let (words_in, words) = mpsc::channel(WORDS);
         let (archiver, archiving) = Archiver::new(history.clone(), ArchiverOptions::default(), words_in);
@@ -143,6 +147,7 @@ impl Operator {
             hub: hub.clone(),
             metrics: metrics.clone(),
         });
+        let looked_at = presence.clone();
         let (mirror, mirroring) = PresenceMirror::new(presence, MirrorOptions::default());
         let renew = mirror.clone();
         let gateway = Gateway::new(GatewayParts {
@@ -158,25 +163,42 @@ impl Operator {
         });
         let (tasks_seen, tasks_writer) = reflector::store();
         let (nodes, nodes_writer) = NodeCache::new();
-        let (bell, rings) = watch::channel(0);
+        let (bell, rings) = watch::channel(Seen::default());
         let counters = Arc::new(Counters::default());
         let gauges = Gauges {
             archiver: archiver.clone(),
             mirror: mirror.clone(),
             ledgers: ledgers.clone(),
             counters: counters.clone(),
+            history_answered: AtomicBool::new(false).into(),
+            presence_answered: AtomicBool::new(false).into(),
         };
+        let (history_answered, presence_answered) =
+            (gauges.history_answered.clone(), gauges.presence_answered.clone());
         gauges.publish(&metrics);
         sources::agents(&metrics, &registry, &moments, options.settings.dead_after);
-        let (owners, known) = (ledgers.clone(), tasks_seen.clone());
+        let (owners, known, seen) = (ledgers.clone(), tasks_seen.clone(), rings.clone());
         let strays = strays::sweep(
             registry.clone(),
             Arc::new(ledgers.clone()),
-            move |task| owners.owner(task, &known),
+            move |task| if seen.borrow().listed { owners.owner(task, &known) } else { None },
             STRAYS_EVERY,
             stop.clone(),
         );
-        let ledgers_known = ledgers.clone();
+        let stop_election = CancellationToken::new();
+        let (lead, standing) = match options.election {
+            Election::Alone(epoch) => {
+                registry.set_epoch(epoch);
+                let (setter, lead) = Lead::always(epoch, moments.now());
+                (lead, until(stop_election.clone(), hold(setter)).boxed())
+            }
+            Election::Lease(election) => {
+                gateway.decline(Some(SessionRefusal::NotLeader { leader: None }));
+                let (setter, lead) = Lead::new();
+                let stop = stop_election.clone();
+                (lead, stand(*election, setter, gateway.clone(), moments.clone(), stop).boxed())
+            }
+        };
         let parts = Parts {
             cluster: cluster.clone(),
             fleet: Arc::new(registry.clone()),
@@ -185,12 +207,11 @@ impl Operator {
             archiver: archiver.clone(),
             nodes: nodes.clone(),
             moments: moments.clone(),
-            epoch: options.epoch,
+            lead,
         };
         let caches = Caches { tasks_writer, tasks: tasks_seen.clone(), nodes_writer, bell };
         let nodes_known = nodes.clone();
-        let listed = (ledgers_known, rings.clone(), tasks_listed);
-        let feed = Feed::new(tasks_seen, rings, move || (*nodes.nodes()).clone());
+        let feed = Feed::new(tasks_seen.clone(), rings.clone(), move || (*nodes.nodes()).clone());
         let api = Arc::new(Api {
             cluster,
             feed,
@@ -206,14 +227,25 @@ impl Operator {
         });
 
         let mut tasks = Tasks::default();
-        tasks.spawn("the caches", report_ready(listed, (nodes_known, nodes_listed), stop.clone()));
-        tasks.spawn("preparing History", prepare(history, stop.clone()));
+        tasks.spawn(
+            "the caches",
+            report_ready((rings.clone(), tasks_listed), (nodes_known, nodes_listed), stop.clone()),
+        );
+        tasks.spawn("preparing History", prepare(history, history_answered, stop.clone()));
         tasks.spawn("the archiver", until(stop.clone(), archiving.run()));
         tasks.spawn("the results", until(stop.clone(), settling.run()));
-        tasks.spawn("the presence mirror", until(stop.clone(), mirroring.run()));
+        tasks.spawn(
+            "the presence mirror",
+            until(stop.clone(), async move {
+                // So that a wrong address is said at the start, and not when the first agent comes. The store says it itself.
+                presence_answered.store(looked_at.check().await.is_ok(), Ordering::Relaxed);
+                mirroring.run().await;
+            }),
+        );
         tasks
             .spawn("the controller", controller::run(parts, caches, wake, counters, stop_controller.clone()));
         tasks.spawn("the sweep for strays", strays);
+        tasks.spawn("the election", standing);
         if let Some(certificate) = certificate {
             tasks.spawn("the certificate", certificate.keep_current(CERTIFICATES_EVERY, stop.clone()));
         }
@@ -229,6 +261,7 @@ impl Operator {
         Ok(Self {
             tasks,
             stop_controller,
+            stop_election,
             stop,
             gateway,
             archiver,
@@ -279,6 +312,8 @@ impl Operator {
     async fn end(mut self) {
         tracing::info!("ending: nothing new is started; commands on the nodes go on");
         self.stop_controller.cancel();
+        // The next leader need not wait: the epoch keeps what is still on its way from here apart.
+        self.stop_election.cancel();
         self.gateway.stop(AGENTS_WITHIN).await;
         self.mirror.flush();
         if tokio::time::timeout(self.drain, drained(&self.archiver)).await.is_err() {
@@ -294,19 +329,23 @@ impl Operator {
     }
 }
 
+/// Keeps the lead of an operator without rivals.
+async fn hold(lead: LeadSetter) {
+    std::future::pending::<()>().await;
+    drop(lead);
+}
+
 /// Is ready once all Tasks and Nodes have been listed.
 async fn report_ready(
-    (ledgers, mut rings, tasks_listed): (Ledgers, watch::Receiver<u64>, Condition),
+    (mut tasks, tasks_listed): (watch::Receiver<Seen>, Condition),
     (nodes, nodes_listed): (NodeCache, Condition),
     stop: CancellationToken,
 ) {
     let listed = async {
-        while !ledgers.are_listed() {
-            if rings.changed().await.is_err() {
-                break;
-            }
+        // It fails only when the writer is gone, and with it the controller.
+        if tasks.wait_for(|seen| seen.listed).await.is_ok() {
+            tasks_listed.met();
         }
-        tasks_listed.met();
         nodes.wait_until_complete().await;
         nodes_listed.met();
         std::future::pending::<()>().await;
@@ -326,7 +365,7 @@ async fn drained(archiver: &Archiver) {
 }
 
 /// Prepares History, however long it takes to answer; says once that it does not, and once that it does again.
-async fn prepare(history: Arc<dyn History>, stop: CancellationToken) {
+async fn prepare(history: Arc<dyn History>, answered: Arc<AtomicBool>, stop: CancellationToken) {
     let mut pause = PREPARE_PAUSES.0;
     let mut complained = false;
     while let Err(error) = history.prepare().await {
@@ -339,6 +378,7 @@ async fn prepare(history: Arc<dyn History>, stop: CancellationToken) {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PREPARE_PAUSES.1),
         }
     }
+    answered.store(true, Ordering::Relaxed);
     if complained {
         tracing::info!("History answers");
     }

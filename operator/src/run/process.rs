@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use kube::Api;
+use sentinel_core::lease::{Candidate, Timing};
 use sentinel_protocol::ids::Epoch;
 
+use super::election::{Election, LeaseElection};
 use super::error::RunError;
 use super::operator::{Operator, Options, Seams};
 use crate::clock::Clock;
@@ -33,15 +36,22 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         audience: config.token_audience.clone(),
         ..TokenRules::new(&account.namespace, &account.name)
     };
+    let history = history(&config).await?;
+    if matches!(config.storage, Storage::Mongodb { .. }) {
+        // Its driver speaks to the server once more when it is dropped, on a runtime that is about to end, and panics.
+        // This process is about to end as well: the kernel closes the connections.
+        std::mem::forget(history.clone());
+    }
     let seams = Seams {
         auth: Arc::new(TokenReviews::new(cluster.client(), rules, &metrics)),
         cluster,
-        history: history(&config).await?,
+        history,
         presence: presence(config.redis.as_ref())?,
         exposure: Exposure::Anywhere,
         clock: Clock::system(),
         metrics,
     };
+    let election = election(&config).await?;
     let options = Options {
         gateway: config.gateway_listen,
         gateway_tls: config.gateway_tls,
@@ -49,7 +59,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         metrics: Some(config.metrics_listen),
         drain: config.drain,
         settings: Settings::default(),
-        epoch: Epoch(1),
+        election,
     };
     let stop = signals()?;
     let operator = Operator::start(seams, options).await?;
@@ -60,21 +70,39 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     operator.run_until(stop).await
 }
 
+/// The election by a Lease, unless this operator is to have no rivals.
+async fn election(config: &Config) -> Result<Election, RunError> {
+    let Some(lease) = &config.lease else { return Ok(Election::Alone(Epoch(1))) };
+    let mut client = kube_config(config.kubeconfig.as_deref()).await?;
+    client.default_retry = false;
+    let namespace = lease.namespace.clone().unwrap_or_else(|| client.default_namespace.clone());
+    let client = kube::Client::try_from(client).map_err(|error| RunError::Kubeconfig(error.into()))?;
+    let suffix = uuid::Uuid::new_v4();
+    let identity = format!("{}_{suffix}", host_name().unwrap_or_else(|| "operator".to_owned()));
+    let candidate =
+        Candidate::new(identity, config.advertise.clone(), Timing::DEFAULT, suffix.as_u64_pair().0 >> 1);
+    let api = Api::namespaced(client, &namespace);
+    Ok(Election::Lease(Box::new(LeaseElection { api, name: lease.name.clone(), candidate })))
+}
+
 async fn kubernetes(kubeconfig: Option<&Path>) -> Result<KubeCluster, RunError> {
+    let config = kube_config(kubeconfig).await?;
+    KubeCluster::new(config, host_name()).map_err(|error| RunError::Kubeconfig(error.into()))
+}
+
+async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, RunError> {
     use kube::config::{KubeConfigOptions, Kubeconfig};
     let unusable = |error: Box<dyn std::error::Error + Send + Sync>| RunError::Kubeconfig(error);
-    let config = match kubeconfig {
+    match kubeconfig {
         Some(path) => {
             let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(error.into()))?;
             let options = KubeConfigOptions::default();
             kube::Config::from_custom_kubeconfig(kubeconfig, &options)
                 .await
-                .map_err(|error| unusable(error.into()))?
+                .map_err(|error| unusable(error.into()))
         }
-        None => kube::Config::infer().await.map_err(|error| unusable(error.into()))?,
-    };
-    let instance = host_name();
-    KubeCluster::new(config, instance).map_err(|error| unusable(error.into()))
+        None => kube::Config::infer().await.map_err(|error| unusable(error.into())),
+    }
 }
 
 /// The name of this process's pod, which is its host's name.

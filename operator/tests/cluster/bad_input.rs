@@ -314,6 +314,54 @@ fn of_run() -> Vec<Bad> {
             "spec.run.environment: Unsupported value: \"host\"",
         ),
         bad(
+            "cpu-of-nothing",
+            run("{command: [a], limits: {cpu: 5m}}"),
+            "spec.run.limits.cpu is \"5m\"; it must be 10m to 1024",
+            "spec.run.limits.cpu must be 10m to 1024",
+        ),
+        bad(
+            "cpu-of-halves",
+            run("{command: [a], limits: {cpu: \"0.5\"}}"),
+            "spec.run.limits.cpu is \"0.5\"; it must be thousandths of a CPU, such as 500m, or whole CPUs, such as 2",
+            "spec.run.limits.cpu",
+        ),
+        bad(
+            "cpu-0",
+            run("{command: [a], limits: {cpu: 0}}"),
+            "spec.run.limits.cpu is \"0\"; it must be 1 to 1024",
+            "spec.run.limits.cpu",
+        ),
+        bad(
+            "cpu-of-5000",
+            run("{command: [a], limits: {cpu: \"5000\"}}"),
+            "spec.run.limits.cpu is \"5000\"; it must be 10m to 1024",
+            "spec.run.limits.cpu must be 10m to 1024",
+        ),
+        bad(
+            "memory-too-small",
+            run("{command: [a], limits: {memory: 1Mi}}"),
+            "spec.run.limits.memory is \"1Mi\"; it must be 4Mi to 16Ti",
+            "spec.run.limits.memory must be 4Mi to 16Ti",
+        ),
+        bad(
+            "memory-too-large",
+            run("{command: [a], limits: {memory: 17Ti}}"),
+            "spec.run.limits.memory is \"17Ti\"; it must be 4Mi to 16Ti",
+            "spec.run.limits.memory must be 4Mi to 16Ti",
+        ),
+        bad(
+            "memory-in-words",
+            run("{command: [a], limits: {memory: 256MB}}"),
+            "spec.run.limits.memory is \"256MB\"; it must be an amount of bytes, such as 64Mi or 1G",
+            "spec.run.limits.memory",
+        ),
+        bad(
+            "pids-0",
+            run("{command: [a], limits: {pids: 0}}"),
+            "spec.run.limits.pids is \"0\"; it must be 1 to 4194304",
+            "spec.run.limits.pids",
+        ),
+        bad(
             "limit-of-letters",
             run("{command: [a], output: {limit: 5M1}}"),
             "spec.run.output.limit is \"5M1\"; it must be an amount of bytes, such as 64Mi or 1G",
@@ -354,6 +402,18 @@ fn of_run() -> Vec<Bad> {
 
 fn of_the_rest() -> Vec<Bad> {
     vec![
+        bad(
+            "idle-too-short",
+            with("timeouts: {idle: 10ms}"),
+            "spec.timeouts.idle is \"10ms\"; it must be 1s to 8760h",
+            "spec.timeouts.idle must be 1s to 8760h",
+        ),
+        bad(
+            "total-too-long",
+            with("timeouts: {total: 9000h}"),
+            "spec.timeouts.total is \"9000h\"; it must be 1s to 8760h",
+            "spec.timeouts.total must be 1s to 8760h",
+        ),
         bad(
             "timeout-negative",
             with("timeouts: {run: \"-5m\"}"),

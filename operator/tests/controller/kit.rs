@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use sentinel_core::targets::NodeFacts;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{EmbeddedCluster, NodeCache, TaskStore};
 use sentinel_operator::controller::fleet::Owned;
-use sentinel_operator::controller::{Caches, Counters, Fleet, Ledgers, Moments, Parts, Wake, run};
+use sentinel_operator::controller::{Caches, Counters, Fleet, Lead, Ledgers, Moments, Parts, Wake, run};
 use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions};
 use sentinel_operator::history::record::{AttemptRecord, Entry, ExecutionRecord, RunRecord, Source};
 use sentinel_operator::history::{
@@ -32,6 +32,7 @@ use sentinel_protocol::to_agent::{Cancel, Forget, Start};
 use sentinel_protocol::to_operator::{
     Ended, OutputSummary, Report, ReportedState, Running, Stage as Stages, Usage,
 };
+use sentinel_protocol::version::Version;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -56,9 +57,15 @@ pub(crate) struct Agents {
     owned: Mutex<BTreeMap<(TaskUid, NodeName), BTreeMap<RunNumber, Report>>>,
     refusals: AtomicU32,
     next_session: AtomicU32,
+    version: AtomicU16,
 }
 
 impl Agents {
+    /// The agents are of a release that speaks this version.
+    pub(crate) fn speak(&self, version: Version) {
+        self.version.store(version.0, Ordering::Relaxed);
+    }
+
     /// The next messages find no room.
     pub(crate) fn refuse_next(&self, messages: u32) {
         self.refusals.store(messages, Ordering::Relaxed);
@@ -93,6 +100,10 @@ impl Fleet for Agents {
         let runs = owned.get(&(task.clone(), node.clone()))?;
         let lives = |(_, report): &(&RunNumber, &Report)| report.state.stage() != Stages::Ended;
         runs.iter().filter(lives).map(|(run, _)| *run).max()
+    }
+
+    fn speaks(&self, _: &NodeName) -> Option<Version> {
+        Some(Version(self.version.load(Ordering::Relaxed)))
     }
 
     fn start(&self, start: Start) -> Option<SessionId> {
@@ -292,6 +303,7 @@ impl Stage {
             owned: Mutex::default(),
             refusals: AtomicU32::new(0),
             next_session: AtomicU32::new(1),
+            version: AtomicU16::new(2),
         });
         let history = Arc::new(MapHistory::default());
         let operator = Operator::start(&cluster, &fleet, &history, &moments);
@@ -489,9 +501,9 @@ impl Operator {
             archiver: archiver.clone(),
             nodes,
             moments: moments.clone(),
-            epoch: Epoch(1),
+            lead: Lead::always(Epoch(1), moments.now()).1,
         };
-        let (bell, _) = tokio::sync::watch::channel(0);
+        let (bell, _) = tokio::sync::watch::channel(sentinel_operator::controller::Seen::default());
         let caches = Caches { tasks_writer, tasks, nodes_writer, bell };
         let (counters, stop) = (Arc::new(Counters::default()), CancellationToken::new());
         let work = vec![

@@ -14,6 +14,8 @@ use std::time::Duration;
 use sentinel_operator::cluster::{TaskKeeper, TaskStore};
 use sentinel_operator::resource::marks::{ABANDON, CANCEL, FINALIZER, RERUN};
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::request::ResourceLimits;
+use sentinel_protocol::version::Version;
 
 use self::kit::{Stage, Told, condition, ended, failed, phase, running, succeeded, task_ref};
 
@@ -152,6 +154,39 @@ async fn an_edit_of_anything_else_runs_nothing_and_a_new_token_runs_again() {
     assert_eq!(starts[1].0.deadlines.run_ms, Some(540_000));
     let task = stage.until("t", |task| task.status.as_ref().unwrap().run.as_ref().unwrap().number == 2).await;
     assert_eq!(task.status.unwrap().run.unwrap().trigger, "RerunToken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_and_clocks_reach_the_node() {
+    let stage = Stage::with_nodes(&["a"]);
+    let spec = "{targets: {all: true}, run: {command: [x], limits: {cpu: 2, memory: 256Mi, pids: 64}}, timeouts: {idle: 2m, total: 1h}}";
+    stage.apply("t", spec).await;
+    let starts = stage.starts(1).await;
+    let start = &starts[0].0;
+    let limits = ResourceLimits { cpu_millis: Some(2000), memory: Some(256 << 20), pids: Some(64) };
+    assert_eq!((start.request.limits, start.deadlines.idle_ms), (limits, Some(120_000)));
+    let total = start.deadlines.total_ms.unwrap();
+    assert!((3_590_000..=3_600_000).contains(&total), "{total}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_would_overlook_a_limit_or_clock_is_sent_nothing_and_the_target_says_so() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.fleet.speak(Version(1));
+    for (name, spec) in [
+        ("limited", "{targets: {all: true}, run: {command: [x], limits: {pids: 5}}}"),
+        ("idle", "{targets: {all: true}, run: {command: [x]}, timeouts: {idle: 5s}}"),
+    ] {
+        stage.apply(name, spec).await;
+        let task = stage.until(name, |task| condition(task, "Failed") == "True").await;
+        let node = &task.status.unwrap().nodes[0];
+        assert_eq!(node.state, "Refused");
+        assert!(node.message.contains("older release"), "{}", node.message);
+    }
+    assert_eq!(stage.count_starts(), 0);
+    // What it can do, it is asked to do.
+    stage.apply("plain", "{targets: {all: true}, run: {command: [x]}, timeouts: {total: 1h}}").await;
+    stage.starts(1).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -113,18 +113,22 @@ fn read(task: &Task, problems: &mut Problems) -> Option<Read> {
 fn timeouts(spec: &task::Timeouts, problems: &mut Problems) -> Option<plan::Timeouts> {
     let month = 720 * HOUR;
     let start = span("spec.timeouts.start", &spec.start, (SECOND, month), "1s to 720h", problems);
-    let run = spec.run.as_deref();
-    let run = run.map(|text| span("spec.timeouts.run", text, (SECOND, 8760 * HOUR), "1s to 8760h", problems));
+    let mut optional = |field: &str, text: Option<&str>| match text {
+        Some(text) => span(field, text, (SECOND, 8760 * HOUR), "1s to 8760h", problems).map(Some),
+        None => Some(None),
+    };
+    let run = optional("spec.timeouts.run", spec.run.as_deref());
+    let idle = optional("spec.timeouts.idle", spec.idle.as_deref());
+    let total = optional("spec.timeouts.total", spec.total.as_deref());
     let least = DEAD_AFTER_MS;
     let unreachable =
         span("spec.timeouts.unreachable", &spec.unreachable, (least, month), "15s to 720h", problems);
     let grace = span("spec.timeouts.grace", &spec.grace, (0, HOUR), "0s to 1h", problems);
     Some(plan::Timeouts {
         start_ms: start?,
-        run_ms: match run {
-            Some(run) => Some(run?),
-            None => None,
-        },
+        run_ms: run?,
+        idle_ms: idle?,
+        total_ms: total?,
         unreachable_ms: unreachable?,
         grace_ms: grace?,
     })

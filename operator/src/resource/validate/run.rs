@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sentinel_protocol::limits::{
-    MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_CONTROL_FRAME, MAX_ENV_BYTES, MAX_ENV_ITEMS, MAX_STDIN_BYTES,
+    CPU_MILLIS, MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_CONTROL_FRAME, MAX_ENV_BYTES, MAX_ENV_ITEMS,
+    MAX_STDIN_BYTES, MEMORY_BYTES, PIDS,
 };
-use sentinel_protocol::request::{self, OutputRules, Program, RunRequest};
+use sentinel_protocol::request::{self, OutputRules, Program, ResourceLimits, RunRequest};
 
 use super::super::invalid::Problems;
-use super::super::task;
+use super::super::{quantity, task};
 use super::{HOUR, bytes, span};
 
 /// Room that a `Start` needs beside the request.
@@ -37,6 +39,7 @@ pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<R
     let umask = umask(&spec.umask, problems);
     let success_exit_codes = exit_codes(&spec.success_exit_codes, problems);
     let output = output(&spec.output, problems);
+    let limits = limits(&spec.limits, problems);
     let request = RunRequest {
         program: program?,
         env: env?,
@@ -51,6 +54,7 @@ pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<R
         },
         success_exit_codes: success_exit_codes?,
         output: output?,
+        limits: limits?,
     };
     fits_a_frame(&request, problems);
     Some(request)
@@ -216,6 +220,49 @@ fn output(spec: &task::Output, problems: &mut Problems) -> Option<OutputRules> {
     let spool = bytes("spec.run.output.spool", &spec.spool, (1 << 20, 64 << 30), "1Mi to 64Gi", problems);
     let max_block = span("spec.run.output.maxBlock", &spec.max_block, (0, 24 * HOUR), "0s to 24h", problems);
     Some(OutputRules { limit: limit?, spool: spool?, max_block_ms: max_block? })
+}
+
+fn limits(spec: &task::Limits, problems: &mut Problems) -> Option<ResourceLimits> {
+    let cpu = match &spec.cpu {
+        Some(cpu) => self::cpu(cpu, problems).map(Some),
+        None => Some(None),
+    };
+    let memory = match &spec.memory {
+        Some(text) => {
+            let range = (*MEMORY_BYTES.start(), *MEMORY_BYTES.end());
+            bytes("spec.run.limits.memory", text, range, "4Mi to 16Ti", problems).map(Some)
+        }
+        None => Some(None),
+    };
+    let pids = match spec.pids {
+        Some(pids) => self::pids(pids, problems).map(Some),
+        None => Some(None),
+    };
+    Some(ResourceLimits { cpu_millis: cpu?, memory: memory?, pids: pids? })
+}
+
+fn cpu(value: &IntOrString, problems: &mut Problems) -> Option<u32> {
+    const ALLOWED: &str = "must be 10m to 1024: thousandths of a CPU, such as 500m, or whole CPUs, such as 2";
+    let (text, millis) = match value {
+        IntOrString::Int(whole) => {
+            (whole.to_string(), u32::try_from(*whole).ok().and_then(|whole| whole.checked_mul(1000)))
+        }
+        IntOrString::String(text) => (text.clone(), quantity::parse_millis(text)),
+    };
+    let millis = millis.filter(|millis| CPU_MILLIS.contains(millis));
+    if millis.is_none() {
+        problems.value("spec.run.limits.cpu", &text, ALLOWED);
+    }
+    millis
+}
+
+fn pids(count: i32, problems: &mut Problems) -> Option<u32> {
+    let valid = u32::try_from(count).ok().filter(|count| PIDS.contains(count));
+    if valid.is_none() {
+        let allowed = format!("must be {} to {}", PIDS.start(), PIDS.end());
+        problems.value("spec.run.limits.pids", &count.to_string(), allowed);
+    }
+    valid
 }
 
 /// A request of control characters is up to six times as long on the wire as in memory.

@@ -1,0 +1,218 @@
+//! What the machine can do: the same work by the plainest programs that there can be.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use nix::fcntl::{FcntlArg, fcntl};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
+
+use super::crowd;
+use super::figures::{Times, clock, until_printed};
+use super::rig::TELL_TIME;
+use super::role::{self, Part};
+use crate::memory::cpu_seconds;
+
+/// Roles of the plainest programs.
+pub(super) const SPAWNER: &str = "spawner";
+pub(super) const ECHOES: &str = "echoes";
+pub(super) const SOURCE: &str = "source";
+pub(super) const MIDDLE: &str = "middle";
+
+/// Bytes that a copying program moves at once.
+const BLOCK: usize = 256 << 10;
+
+/// Round trips over a bare WebSocket, and the same with a process started at the other end.
+pub(super) struct Spawning {
+    pub(super) round_trip: Times,
+    pub(super) start: Times,
+}
+
+/// The floor of a dispatch.
+pub(super) async fn spawning(rounds: usize) -> Spawning {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let spawner = Part::start(SPAWNER, &[&address]);
+    let (tcp, _) = listener.accept().await.expect("the spawner");
+    tcp.set_nodelay(true).expect("no delay");
+    let mut socket = accept_async(tcp).await.expect("an upgrade");
+    let mut round_trips = Vec::new();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        ask(&mut socket, "echo").await;
+        round_trips.push(begun.elapsed());
+    }
+    let mut starts = Vec::new();
+    for _ in 0..rounds {
+        let begun = clock();
+        let printed = ask(&mut socket, "spawn").await;
+        starts.push(until_printed(begun, &printed));
+    }
+    spawner.end().await;
+    Spawning { round_trip: Times::of(round_trips), start: Times::of(starts) }
+}
+
+async fn ask(socket: &mut WebSocketStream<tokio::net::TcpStream>, what: &str) -> String {
+    socket.send(Message::text(what)).await.expect("sent");
+    match socket.next().await {
+        Some(Ok(Message::Text(text))) => text.to_string(),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+/// In a child: answers a WebSocket, with what a command prints if asked to start one.
+pub(super) fn spawner(arguments: &[String]) {
+    role::runtime().block_on(async {
+        let tcp = tokio::net::TcpStream::connect(&arguments[0]).await.expect("a connection");
+        tcp.set_nodelay(true).expect("no delay");
+        let (mut socket, _) = client_async("ws://limit/", tcp).await.expect("an upgrade");
+        while let Some(Ok(Message::Text(text))) = socket.next().await {
+            let answer = if text == "spawn" { spawn_and_read() } else { text.to_string() };
+            socket.send(Message::text(answer)).await.expect("sent");
+        }
+    });
+}
+
+/// Starts the command of the dispatch figures by `posix_spawn`, and returns what it printed.
+pub(super) fn spawn_and_read() -> String {
+    let output = Command::new("sh").args(["-c", TELL_TIME]).output().expect("a shell");
+    String::from_utf8(output.stdout).expect("a time")
+}
+
+/// A message to each of `count` plain TCP connections, of the size of a `Start`, and back of the size of the reports.
+pub(super) async fn fan_out(count: usize, rounds: usize) -> Times {
+    let (there, back) = crowd::sizes();
+    // All of them dial at once, and one that finds the queue full waits for an answer that never comes.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let listener = socket.listen(4 * count as u32).expect("a listener");
+    let address = listener.local_addr().expect("an address").to_string();
+    let [count_text, there_text, back_text] = [count, there, back].map(|number| number.to_string());
+    let echoes = Part::start(ECHOES, &[&address, &count_text, &there_text, &back_text]);
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        let (tcp, _) = listener.accept().await.expect("an echo");
+        tcp.set_nodelay(true).expect("no delay");
+        sockets.push(tcp);
+    }
+    let (message, mut answer) = (vec![b'x'; there], vec![0; back]);
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        for socket in &mut sockets {
+            socket.write_all(&message).await.expect("sent");
+        }
+        for socket in &mut sockets {
+            socket.read_exact(&mut answer).await.expect("answered");
+        }
+        times.push(begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    echoes.end().await;
+    Times::of(times)
+}
+
+/// In a child: many plain TCP connections that answer.
+pub(super) fn echoes(arguments: &[String]) {
+    let [count, there, back] = [1, 2, 3].map(|at| arguments[at].parse::<usize>().expect("a number"));
+    role::runtime().block_on(async {
+        let mut echoes = tokio::task::JoinSet::new();
+        for _ in 0..count {
+            let address = arguments[0].clone();
+            echoes.spawn(async move {
+                let mut tcp = tokio::net::TcpStream::connect(address).await.expect("a connection");
+                tcp.set_nodelay(true).expect("no delay");
+                let (mut message, answer) = (vec![0; there], vec![b'y'; back]);
+                while tcp.read_exact(&mut message).await.is_ok() {
+                    tcp.write_all(&answer).await.expect("sent");
+                }
+            });
+        }
+        while echoes.join_next().await.is_some() {}
+    });
+}
+
+/// What moving output costs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flow {
+    pub(super) megabytes_per_second: f64,
+    /// Of everything between the command and the reader.
+    pub(super) cpu_seconds_per_gigabyte: f64,
+}
+
+impl Flow {
+    pub(super) fn of(bytes: u64, time: Duration, cpu_seconds: f64) -> Self {
+        Self {
+            megabytes_per_second: bytes as f64 / 1e6 / time.as_secs_f64(),
+            cpu_seconds_per_gigabyte: cpu_seconds / (bytes as f64 / 1e9),
+        }
+    }
+}
+
+/// A command's output through a pipe and two TCP connections, copied by two processes.
+pub(super) async fn copy(command: &str, bytes: u64) -> Flow {
+    let sink = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let sink_address = sink.local_addr().expect("an address").to_string();
+    let mut middle = Part::start(MIDDLE, &[&sink_address]);
+    let middle_address: SocketAddr = middle.hear().await;
+    let mut source = Part::start(SOURCE, &[&middle_address.to_string(), command]);
+    source.tell(&"begin").await;
+    let begun = Instant::now();
+    let reading = tokio::task::spawn_blocking(move || {
+        let (mut from, _) = sink.accept().expect("the middle");
+        let (mut block, mut read) = (vec![0; BLOCK], 0);
+        while read < bytes {
+            let more = from.read(&mut block).expect("bytes");
+            assert!(more > 0, "only {read} bytes came");
+            read += more as u64;
+        }
+    });
+    reading.await.expect("read");
+    let time = begun.elapsed();
+    let cpu = cpu_seconds(source.pid()) + cpu_seconds(middle.pid());
+    source.end().await;
+    middle.end().await;
+    Flow::of(bytes, time, cpu)
+}
+
+/// In a child: from a command's pipe to TCP.
+pub(super) fn source(arguments: &[String]) {
+    let to = TcpStream::connect(&arguments[0]).expect("a connection");
+    let _: String = role::heard();
+    let command =
+        Command::new("sh").args(["-c", &arguments[1]]).stdout(Stdio::piped()).spawn().expect("a shell");
+    let from = command.stdout.expect("its output");
+    fcntl(&from, FcntlArg::F_SETPIPE_SZ(1 << 20)).expect("a larger pipe");
+    pour(from, to);
+    wait_for_the_end();
+}
+
+/// In a child: from TCP to TCP.
+pub(super) fn middle(arguments: &[String]) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    role::say(&listener.local_addr().expect("an address"));
+    let (from, _) = listener.accept().expect("the source");
+    pour(from, TcpStream::connect(&arguments[0]).expect("a connection"));
+    wait_for_the_end();
+}
+
+fn pour(mut from: impl Read, mut to: impl Write) {
+    let mut block = vec![0; BLOCK];
+    loop {
+        let read = from.read(&mut block).expect("bytes");
+        if read == 0 {
+            return;
+        }
+        to.write_all(&block[..read]).expect("taken");
+    }
+}
+
+/// The parent still wants to read what we used.
+fn wait_for_the_end() {
+    let mut rest = Vec::new();
+    let _ = std::io::stdin().read_to_end(&mut rest);
+}

@@ -1,0 +1,351 @@
+//! The verdict: what the witnesses wrote down against Task status, History and logs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use kube::Api;
+use kube::api::ListParams;
+use sentinel_operator::resource::Task;
+use serde_json::Value;
+
+use super::book::{Book, Testimony};
+use super::faults::Damage;
+use super::fleet::Fleet;
+use super::load::Wishes;
+use super::plot::Plot;
+
+/// How long the log of a deleted Task may take into History, whose Task can no longer say so.
+const LOG_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// Tasks that are still there.
+    pub tasks: usize,
+    /// Targets of all their Runs, and Attempts of deleted Tasks.
+    pub executions: usize,
+    /// Attempts that a witness saw start.
+    pub attempts: usize,
+    /// Most starts of one Attempt.
+    pub most_starts: usize,
+    /// Executions without a result, or with another one than the witness saw.
+    pub results_lost: usize,
+    /// Executions that are `Lost` or `Interrupted` without a fault that explains it.
+    pub unjustified: usize,
+    /// Bytes of output that were compared.
+    pub bytes: u64,
+    /// Bytes that are missing and marked so.
+    pub bytes_marked: u64,
+    /// Bytes that are missing, or wrong, without a marker.
+    pub bytes_missing: u64,
+    /// Executions by outcome.
+    pub outcomes: BTreeMap<String, usize>,
+    /// Everything that ought not to be, in words.
+    pub violations: Vec<String>,
+}
+
+/// What the check knows beforehand.
+pub struct Case<'a> {
+    /// What was asked for.
+    pub wishes: &'a Wishes,
+    /// What was done to the system.
+    pub damage: &'a Damage,
+    /// What the witnesses wrote down.
+    pub book: &'a Book,
+    /// The longest that a command takes by itself, milliseconds.
+    pub most_millis: u64,
+}
+
+/// Waits until every Task says that its Run is over and archived. Returns them all, and in words what was still open
+/// at the deadline.
+///
+/// # Errors
+/// That the API server did not even list them.
+pub async fn settle(
+    fleet: &Fleet,
+    wishes: &Wishes,
+    within: Duration,
+) -> Result<(Vec<Task>, Vec<String>), String> {
+    let api = Api::<Task>::namespaced(fleet.piece.client.clone(), &fleet.piece.namespace);
+    let begun = Instant::now();
+    loop {
+        fleet.look_after().await;
+        let listed = api.list(&ListParams::default()).await.map_err(|error| error.to_string());
+        let is_late = begun.elapsed() > within;
+        match listed {
+            Ok(list) => {
+                let mut open: Vec<String> = list.items.iter().filter_map(unsettled).collect();
+                if open.is_empty() || is_late {
+                    open.extend(vanished(&list.items, wishes));
+                    return Ok((list.items, open));
+                }
+            }
+            Err(error) if is_late => return Err(format!("not within {within:?}: {error}")),
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// Tasks that were there and that nobody deleted.
+fn vanished(tasks: &[Task], wishes: &Wishes) -> Vec<String> {
+    let there: BTreeSet<&str> = tasks.iter().filter_map(|task| task.metadata.name.as_deref()).collect();
+    let gone = wishes.created.iter().filter(|name| !there.contains(name.as_str()));
+    let gone = gone.filter(|name| !wishes.deleted.contains(*name));
+    gone.map(|name| format!("{name}: gone, though nobody deleted it")).collect()
+}
+
+/// What a Task still waits for.
+fn unsettled(task: &Task) -> Option<String> {
+    let name = task.metadata.name.as_deref().unwrap_or_default();
+    let why = |what: &str| Some(format!("{name}: {what}; {}", said(task)));
+    if task.metadata.deletion_timestamp.is_some() {
+        return why("it is being deleted");
+    }
+    let Some(status) = &task.status else { return why("no status") };
+    if Some(status.observed_generation) != task.metadata.generation {
+        return why("the latest spec was not looked at");
+    }
+    let asked = task.metadata.annotations.as_ref().and_then(|all| all.get("sentinelnode.dev/rerun"));
+    if asked.is_some() && asked != status.handled.rerun.as_ref() {
+        return why("a rerun was not acted on");
+    }
+    if status.run.as_ref().is_none_or(|run| run.finished_at.is_none()) {
+        return why("its Run is not over");
+    }
+    let archived = status.conditions.iter().find(|condition| condition.type_ == "Archived");
+    if archived.is_none_or(|condition| condition.status != "True") {
+        return why("it is not archived");
+    }
+    None
+}
+
+fn said(task: &Task) -> String {
+    let Some(status) = &task.status else { return String::new() };
+    let ended = ["Succeeded", "Failed"];
+    let nodes = status.nodes.iter().filter(|node| !ended.contains(&node.state.as_str()));
+    let nodes: Vec<_> = nodes.map(|node| format!("{} {} {}", node.node, node.state, node.reach)).collect();
+    let conditions = status.conditions.iter().filter(|c| c.type_ == "Archived" || c.status == "True");
+    let conditions: Vec<_> =
+        conditions.map(|c| format!("{}={} {}: {}", c.type_, c.status, c.reason, c.message)).collect();
+    let uid = task.metadata.uid.as_deref().unwrap_or_default();
+    let run = status.run.as_ref().map(|run| run.number);
+    format!("uid {uid}, run {run:?}, phase {:?}, {nodes:?}, {conditions:?}", status.phase)
+}
+
+/// Every Execution that History has, by id.
+///
+/// # Errors
+/// What the API said instead.
+pub async fn executions(fleet: &Fleet) -> Result<BTreeMap<String, Value>, String> {
+    let mut all = BTreeMap::new();
+    let mut page = String::new();
+    loop {
+        let answer = fleet.get(&format!("/api/v1/executions?limit=500{page}")).await?;
+        for item in answer["items"].as_array().into_iter().flatten() {
+            all.insert(item["id"].as_str().unwrap_or_default().to_owned(), item.clone());
+        }
+        match answer["next"].as_str() {
+            Some(next) => page = format!("&page={next}"),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Compares everything with everything.
+///
+/// # Errors
+/// When the API does not answer.
+pub async fn judge(fleet: &Fleet, tasks: &[Task], case: &Case<'_>) -> Result<Findings, String> {
+    let history = executions(fleet).await?;
+    let mut findings = Findings { tasks: tasks.len(), attempts: case.book.len(), ..Findings::default() };
+    let mut expected: BTreeSet<String> = tasks.iter().flat_map(targets).collect();
+    expected.extend(case.book.keys().filter_map(|id| id.rsplit_once('/')).map(|(id, _)| id.to_owned()));
+    findings.executions = expected.len();
+    for id in &expected {
+        let testimony = case.book.get(&format!("{id}/1")).cloned().unwrap_or_default();
+        findings.most_starts = findings.most_starts.max(testimony.starts.len());
+        if testimony.starts.len() > 1 || testimony.exits.len() > 1 {
+            findings.violations.push(format!("{id}: started more than once: {testimony:?}"));
+        }
+        judge_outcome(&mut findings, case, id, &history, &testimony);
+    }
+    for task in tasks {
+        judge_status(&mut findings, task, &history);
+    }
+    for log in judge_logs(fleet, case, &history).await {
+        findings.bytes += log.bytes;
+        findings.bytes_marked += log.marked;
+        findings.bytes_missing += log.missing;
+        findings.violations.extend(log.violation);
+    }
+    Ok(findings)
+}
+
+/// Ids of the Executions of all Runs of a Task.
+fn targets(task: &Task) -> Vec<String> {
+    let uid = task.metadata.uid.as_deref().unwrap_or_default();
+    let runs = task.status.as_ref().and_then(|status| status.run.as_ref()).map_or(0, |run| run.number);
+    let nodes = task.spec.targets.node_names.iter().flatten();
+    nodes.flat_map(|node| (1..=runs).map(move |run| format!("{uid}/{run}/{node}"))).collect()
+}
+
+fn judge_outcome(
+    findings: &mut Findings,
+    case: &Case<'_>,
+    id: &str,
+    history: &BTreeMap<String, Value>,
+    testimony: &Testimony,
+) {
+    let record = history.get(id);
+    let Some(record) = record.filter(|record| record["outcome"].is_string()) else {
+        findings.results_lost += 1;
+        findings.violations.push(format!("{id}: no result in History: {record:?}; witness: {testimony:?}"));
+        return;
+    };
+    let outcome = record["outcome"].as_str().unwrap_or_default();
+    *findings.outcomes.entry(outcome.to_owned()).or_default() += 1;
+    let task = record["task"].as_str().unwrap_or_default();
+    let run = record["run"].as_u64().unwrap_or_default() as u32;
+    let called_off =
+        case.wishes.cancelled.contains(&(task.to_owned(), run)) || case.wishes.deleted.contains(task);
+    // A Run that a later one waits for starts nothing more.
+    let next = format!("{}/{}/", record["taskUid"].as_str().unwrap_or_default(), run + 1);
+    let followed = history.range(next.clone()..).next().is_some_and(|(id, _)| id.starts_with(&next));
+    let cut_off = case.damage.supervisors.contains(&format!("{id}/1"));
+    let explained = match outcome {
+        "Cancelled" => called_off,
+        "NotStarted" => (called_off || followed) && testimony.starts.is_empty(),
+        "Interrupted" | "Lost" => cut_off,
+        _ => false,
+    };
+    let as_seen = testimony.exits.first().is_some_and(|code| {
+        let word = if *code == 0 { "Succeeded" } else { "Failed" };
+        outcome == word && record["exitCode"].as_u64() == Some(u64::from(*code))
+    });
+    if as_seen || explained {
+        return;
+    }
+    if matches!(outcome, "Lost" | "Interrupted") {
+        findings.unjustified += 1;
+    } else {
+        findings.results_lost += 1;
+    }
+    findings.violations.push(format!("{id}: {record} is not what the witness saw: {testimony:?}"));
+}
+
+/// The status of a Task must say the same as History.
+fn judge_status(findings: &mut Findings, task: &Task, history: &BTreeMap<String, Value>) {
+    let uid = task.metadata.uid.as_deref().unwrap_or_default();
+    let Some(status) = &task.status else { return };
+    let Some(run) = &status.run else { return };
+    for node in &status.nodes {
+        let id = format!("{uid}/{}/{}", run.number, node.node);
+        let outcome = history.get(&id).and_then(|record| record["outcome"].as_str());
+        if outcome != Some(node.state.as_str()) {
+            let line = format!("{id}: status says {}, History says {outcome:?}", node.state);
+            findings.violations.push(line);
+        }
+    }
+}
+
+/// What became of one stream.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Log {
+    bytes: u64,
+    marked: u64,
+    missing: u64,
+    violation: Option<String>,
+}
+
+async fn judge_logs(fleet: &Fleet, case: &Case<'_>, history: &BTreeMap<String, Value>) -> Vec<Log> {
+    let whole = |id: &str| {
+        let outcome = history.get(id).and_then(|record| record["outcome"].as_str());
+        matches!(outcome, Some("Succeeded" | "Failed"))
+    };
+    let ids = case.book.keys().filter_map(|id| id.rsplit_once('/')).map(|(id, _)| id.to_owned());
+    stream::iter(ids.flat_map(|id| [(id.clone(), false), (id, true)]))
+        .map(|(id, stderr)| {
+            let whole = whole(&id);
+            async move { judge_log(fleet, &id, stderr, whole, case.most_millis).await }
+        })
+        .buffer_unordered(6)
+        .collect()
+        .await
+}
+
+/// Reads one stream of one Attempt and compares it with what its witness writes: all of it where it came to its end,
+/// else the beginning of it.
+async fn judge_log(fleet: &Fleet, id: &str, stderr: bool, whole: bool, most_millis: u64) -> Log {
+    let expected = Plot::of(&format!("{id}/1"), most_millis).stream(stderr);
+    let stream = if stderr { "stderr" } else { "stdout" };
+    let path = format!("/api/v1/executions/{id}/log?stream={stream}");
+    let begun = Instant::now();
+    loop {
+        let log = match fleet.text(&path).await {
+            Ok(got) => compare(&expected, &got, whole),
+            Err(error) => Log {
+                missing: if whole { expected.len() as u64 } else { 0 },
+                violation: Some(error),
+                ..Log::default()
+            },
+        };
+        let Some(why) = &log.violation else { return log };
+        if begun.elapsed() > LOG_PATIENCE {
+            return Log { violation: Some(format!("{id} {stream}: {why}")), ..log };
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+fn compare(expected: &str, got: &str, whole: bool) -> Log {
+    let mut log = Log { bytes: got.len() as u64, ..Log::default() };
+    let mut at = 0;
+    for line in got.split_inclusive('\n') {
+        let rest = expected.get(at..).unwrap_or_default();
+        if let Some(hole) = line.strip_prefix("[sentinel: ") {
+            let bytes = hole.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+            log.marked += bytes;
+            at += bytes as usize;
+        } else if rest.starts_with(line) {
+            at += line.len();
+        } else if !line.is_empty() && rest.starts_with(line.trim_end()) {
+            // A hole is a line of its own, so the line before it is ended for it.
+            at += line.trim_end().len();
+        } else {
+            log.missing = (expected.len() - at.min(expected.len())) as u64;
+            log.violation =
+                Some(format!("at byte {at} there is {line:?} instead of {:?}", rest.lines().next()));
+            return log;
+        }
+    }
+    if whole && at != expected.len() {
+        log.missing = (expected.len() - at.min(expected.len())) as u64;
+        log.violation = Some(format!("{at} bytes of {} are there or marked as dropped", expected.len()));
+    }
+    log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_without_a_marker_is_counted() {
+        let expected = "one\ntwo\nthree\n";
+        assert_eq!(compare(expected, expected, true), Log { bytes: 14, ..Log::default() });
+        assert_eq!(compare(expected, "one\ntwo\n", true).missing, 6);
+        assert_eq!(compare(expected, "one\nthree\n", true).missing, 10);
+        assert_eq!(compare(expected, "one\nt", false), Log { bytes: 5, ..Log::default() });
+    }
+
+    #[test]
+    fn a_marked_hole_is_not_missing() {
+        let got = "one\n[sentinel: 4 bytes dropped here: x]\nthree\n";
+        let log = compare("one\ntwo\nthree\n", got, true);
+        assert_eq!((log.marked, log.missing, log.violation), (4, 0, None));
+        let got = "one\nt\n[sentinel: 3 bytes dropped here: x]\nthree\n";
+        assert_eq!(compare("one\ntwo\nthree\n", got, true).violation, None);
+    }
+}

@@ -1,0 +1,232 @@
+//! Our own side of the system: one operator, and agents that reach it each over a cable of its own.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::cable::Cable;
+use super::dice::Dice;
+use super::process::{Process, signal};
+use super::servers::steady_port;
+use crate::cluster::{Piece, SERVICE_ACCOUNT};
+use crate::programs::binary;
+use crate::wait::until;
+
+/// A node of the fleet.
+pub struct Node {
+    /// Its full name.
+    pub name: String,
+    /// Its agent.
+    pub agent: Arc<Process>,
+    /// Its network.
+    pub cable: Cable,
+    /// State directory of its agent.
+    pub state: PathBuf,
+}
+
+/// A supervisor that has an Attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supervisor {
+    /// Its process id.
+    pub pid: u32,
+    /// Id of its Attempt.
+    pub attempt: String,
+}
+
+/// Operator and agents.
+pub struct Fleet {
+    /// Namespace and nodes.
+    pub piece: Piece,
+    /// The operator.
+    pub operator: Arc<Process>,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// URL of the HTTP API.
+    pub api: String,
+    metrics: String,
+    directory: PathBuf,
+    /// For the HTTP API.
+    pub http: reqwest::Client,
+}
+
+impl Fleet {
+    /// Starts an operator and so many agents, and waits until all are connected.
+    pub async fn start(piece: Piece, directory: &Path, agents: usize, dice: &mut Dice) -> Self {
+        let [gateway, api, metrics]: [u16; 3] = std::array::from_fn(|_| steady_port(dice));
+        let write = |name: &str, text: &str| -> String {
+            let path = directory.join(name);
+            std::fs::write(&path, text).expect("a written file");
+            path.display().to_string()
+        };
+        let flags = [
+            ("--storage", "mongodb".to_owned()),
+            ("--mongodb-url-file", write("mongodb-url", &piece.parts.mongodb_uri)),
+            ("--mongodb-database", piece.namespace.clone()),
+            ("--redis-url-file", write("redis-url", &piece.parts.redis_url)),
+            ("--redis-prefix", format!("{}:", piece.namespace)),
+            ("--kubeconfig", piece.parts.kubeconfig.display().to_string()),
+            ("--watch-namespace", piece.namespace.clone()),
+            ("--gateway-listen", format!("127.0.0.1:{gateway}")),
+            ("--api-listen", format!("127.0.0.1:{api}")),
+            ("--metrics-listen", format!("127.0.0.1:{metrics}")),
+            ("--agent-service-account", format!("{}/{SERVICE_ACCOUNT}", piece.namespace)),
+        ];
+        let operator =
+            Process::new("operator", binary("operator"), arguments(&flags), directory.join("operator.log"));
+        operator.start().await;
+        let mut nodes = Vec::new();
+        for number in 0..agents {
+            nodes.push(node(&piece, directory, number, gateway).await);
+        }
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("a client");
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let fleet = Self {
+            piece,
+            operator,
+            nodes,
+            api: url(api),
+            metrics: url(metrics),
+            directory: directory.to_owned(),
+            http,
+        };
+        fleet.ready(Duration::from_mins(1)).await;
+        fleet
+    }
+
+    /// Waits until the operator is ready and hears every agent.
+    pub async fn ready(&self, within: Duration) {
+        until("the operator is ready", within, || async {
+            self.look_after().await;
+            let url = format!("{}/readyz", self.metrics);
+            let answer = self.http.get(url).send().await.map_err(|error| error.to_string())?;
+            if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
+        })
+        .await;
+        until("every node is reachable", within, || async {
+            self.look_after().await;
+            for node in &self.nodes {
+                let view = self.get(&format!("/api/v1/nodes/{}", node.name)).await?;
+                if view["reachable"] != true {
+                    return Err(view.to_string());
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Starts again what ended by itself.
+    pub async fn look_after(&self) {
+        self.operator.look_after().await;
+        for node in &self.nodes {
+            node.agent.look_after().await;
+        }
+    }
+
+    /// A JSON answer of the HTTP API.
+    ///
+    /// # Errors
+    /// What it said instead.
+    pub async fn get(&self, path: &str) -> Result<serde_json::Value, String> {
+        let text = self.text(path).await?;
+        serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
+    }
+
+    /// A whole answer of the HTTP API.
+    ///
+    /// # Errors
+    /// What it said instead, or that it broke off.
+    pub async fn text(&self, path: &str) -> Result<String, String> {
+        let answer = self.http.get(format!("{}{path}", self.api)).send().await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let text = answer.text().await.map_err(|error| error.to_string())?;
+        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
+    }
+
+    /// The supervisors of a node that have an Attempt, whoever their parent is.
+    pub fn supervisors(&self, node: &Node) -> Vec<Supervisor> {
+        let attempts = node.state.join("attempts");
+        processes()
+            .filter_map(|pid| {
+                let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+                if words.split(|byte| *byte == 0).nth(1)? != b"__supervise" {
+                    return None;
+                }
+                let log = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
+                let folder = log.strip_prefix(&attempts).ok()?.iter().next()?.to_str()?;
+                // <task>.<run>.<attempt>, where <task> is a uid and has no dot.
+                let mut parts = folder.split('.');
+                let (task, run, attempt) = (parts.next()?, parts.next()?, parts.next()?);
+                Some(Supervisor { pid, attempt: format!("{task}/{run}/{}/{attempt}", node.name) })
+            })
+            .collect()
+    }
+
+    /// Ends all of it, and what it started.
+    pub async fn end(&self) {
+        self.operator.end().await;
+        for node in &self.nodes {
+            node.agent.end().await;
+        }
+        self.sweep();
+    }
+
+    /// Ends supervisors and witnesses, which outlive agents by design.
+    fn sweep(&self) {
+        let supervisors = self.nodes.iter().flat_map(|node| self.supervisors(node)).map(|found| found.pid);
+        // Our directory has a name of its own, which stands in the arguments of a witness.
+        let ours = self.directory.display().to_string();
+        let witnesses = processes().filter(|pid| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&words);
+            words.split('\0').next().is_some_and(|program| program.ends_with("/witness"))
+                && words.contains(&ours)
+        });
+        for pid in supervisors.chain(witnesses) {
+            signal(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+impl Drop for Fleet {
+    /// A failed test leaves nothing that runs.
+    fn drop(&mut self) {
+        self.sweep();
+    }
+}
+
+async fn node(piece: &Piece, directory: &Path, number: usize, gateway: u16) -> Node {
+    let short = format!("n{number}");
+    let name = piece.node(&short, &[]).await;
+    let token = directory.join(format!("{short}.token"));
+    std::fs::write(&token, piece.agent_token(&name).await).expect("a token file");
+    let cable = Cable::to(gateway).await;
+    let state = directory.join(format!("{short}.state"));
+    let agent = agent(&short, directory, cable.port, &token, &state);
+    agent.start().await;
+    Node { name, agent, cable, state }
+}
+
+/// Describes the process of an agent.
+pub fn agent(short: &str, directory: &Path, port: u16, token: &Path, state: &Path) -> Arc<Process> {
+    let flags = [
+        ("--operator-url", format!("ws://127.0.0.1:{port}")),
+        ("--token-file", token.display().to_string()),
+        ("--state-dir", state.display().to_string()),
+        ("--profile", "container".to_owned()),
+    ];
+    Process::new(short, binary("node-agent"), arguments(&flags), directory.join(format!("{short}.log")))
+}
+
+fn arguments(flags: &[(&str, String)]) -> Vec<OsString> {
+    flags.iter().flat_map(|(flag, value)| [OsString::from(flag), OsString::from(value)]).collect()
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}

@@ -1,0 +1,151 @@
+//! One process of the system that is kept up as a kubelet would, and that faults may befall.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+
+/// How long a process that ended by itself stays down, as a kubelet's first back-off, shortened.
+const BACK_OFF: Duration = Duration::from_millis(500);
+
+/// A process that is started again whenever it ends. Killed when the last handle is dropped.
+pub struct Process {
+    /// What it is called in the report.
+    pub name: String,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    log: PathBuf,
+    child: Mutex<Option<Child>>,
+    ended_by_itself: AtomicU64,
+    would_not_stop: AtomicU64,
+}
+
+impl Process {
+    /// Describes it, and starts nothing.
+    pub fn new(name: &str, program: PathBuf, arguments: Vec<OsString>, log: PathBuf) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            program,
+            arguments,
+            log,
+            child: Mutex::new(None),
+            ended_by_itself: AtomicU64::new(0),
+            would_not_stop: AtomicU64::new(0),
+        })
+    }
+
+    /// Starts it, unless it runs.
+    pub async fn start(&self) {
+        let mut child = self.child.lock().await;
+        if child.is_none() {
+            *child = Some(self.spawn());
+        }
+    }
+
+    fn spawn(&self) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(&self.log).expect("a log file");
+        // Not in our process group, so that a Ctrl-C is ours alone; gone with us, should we be killed.
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.program)
+            .args(&self.arguments)
+            .env_remove("SENTINEL_PARTS")
+            .env("RUST_BACKTRACE", "1")
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()))
+    }
+
+    /// Starts it again when it has ended by itself; to be called a few times a second.
+    pub async fn look_after(&self) {
+        let Ok(mut child) = self.child.try_lock() else { return };
+        let Some(running) = child.as_mut() else { return };
+        if let Ok(Some(status)) = running.try_wait() {
+            self.ended_by_itself.fetch_add(1, Ordering::Relaxed);
+            println!("{} ended by itself: {status}", self.name);
+            tokio::time::sleep(BACK_OFF).await;
+            *child = Some(self.spawn());
+        }
+    }
+
+    /// Process id, when it runs and no fault has hold of it.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.try_lock().ok().and_then(|child| child.as_ref().and_then(Child::id))
+    }
+
+    /// SIGKILL; started again after `down`. False when another fault has hold of it.
+    pub async fn kill(&self, down: Duration) -> bool {
+        let Ok(mut child) = self.child.try_lock() else { return false };
+        if let Some(mut running) = child.take() {
+            let _ = running.kill().await;
+        }
+        tokio::time::sleep(down).await;
+        *child = Some(self.spawn());
+        true
+    }
+
+    /// SIGSTOP, and SIGCONT after `frozen`. False when another fault has hold of it.
+    pub async fn freeze(&self, frozen: Duration) -> bool {
+        let Ok(child) = self.child.try_lock() else { return false };
+        let Some(pid) = child.as_ref().and_then(Child::id) else { return false };
+        signal(pid, Signal::SIGSTOP);
+        tokio::time::sleep(frozen).await;
+        signal(pid, Signal::SIGCONT);
+        true
+    }
+
+    /// SIGTERM, and started again when it has ended; SIGKILL when it does not within `patience`.
+    pub async fn restart(&self, patience: Duration) -> bool {
+        let Ok(mut child) = self.child.try_lock() else { return false };
+        if let Some(mut running) = child.take() {
+            if let Some(pid) = running.id() {
+                signal(pid, Signal::SIGTERM);
+            }
+            if tokio::time::timeout(patience, running.wait()).await.is_err() {
+                self.would_not_stop.fetch_add(1, Ordering::Relaxed);
+                let _ = running.kill().await;
+            }
+        }
+        *child = Some(self.spawn());
+        true
+    }
+
+    /// Kills it for good.
+    pub async fn end(&self) {
+        let mut child = self.child.lock().await;
+        if let Some(mut running) = child.take() {
+            let _ = running.kill().await;
+        }
+    }
+
+    /// How often it ended though nobody asked it to.
+    pub fn ended_by_itself(&self) -> u64 {
+        self.ended_by_itself.load(Ordering::Relaxed)
+    }
+
+    /// How often it did not end in time on SIGTERM.
+    pub fn would_not_stop(&self) -> u64 {
+        self.would_not_stop.load(Ordering::Relaxed)
+    }
+
+    /// All that it printed, over all of its lives.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+}
+
+/// Sends a signal to a process that may be gone.
+pub fn signal(pid: u32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid as i32), signal);
+}
