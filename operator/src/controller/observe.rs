@@ -167,8 +167,9 @@ fn open_page(
         return;
     }
     let origin = slot.origin(run.number);
-    // What History may know of a Run that was taken over matters while it goes on, and to correct what is lost.
-    let unknown = origin == Origin::Inherited && (run.finished_at.is_none() || run.counts.unreachable > 0);
+    // Of a Run that was taken over, over or not, agents have said and forgotten what only History still knows: without
+    // asking it, targets that ended would be taken for never begun, and what is archived for lagging behind.
+    let unknown = origin == Origin::Inherited;
     let recall = if unknown { Recall::Pending } else { Recall::Done };
     let page = Page::new(facts(plan, run), targets, origin, recall);
     let before = pages.current.replace(page);

@@ -295,6 +295,25 @@ async fn a_restarted_operator_starts_nothing_again_and_loses_no_result() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restarted_operator_does_not_say_that_what_was_forgotten_after_its_end_never_started() {
+    let mut stage = Stage::with_nodes(&["a", "b"]);
+    stage.apply("t", HELLO).await;
+    stage.starts(2).await;
+    stage.report("t", 1, "a", succeeded());
+    stage.report("t", 1, "b", failed(1));
+    stage.until("t", |task| condition(task, "Archived") == "True").await;
+    stage.until_told(|told| told.iter().filter(|told| matches!(told, Told::Forget(_))).count() == 2).await;
+    stage.restart().await;
+    stage.calm().await;
+    let task = stage.until("t", |task| condition(task, "Archived") == "True").await;
+    let status = task.status.unwrap();
+    let states: Vec<&str> = status.nodes.iter().map(|node| node.state.as_str()).collect();
+    assert_eq!(states, ["Failed", "Succeeded"]);
+    let counts = status.run.unwrap().counts;
+    assert_eq!((counts.succeeded, counts.failed), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operator_that_dies_between_the_record_and_the_start_goes_on_from_the_record() {
     let mut stage = Stage::with_nodes(&["a"]);
     stage.disconnect("a");
