@@ -4,6 +4,7 @@
 //! `UPDATE_GOLDEN=1 cargo test -p sentinel-protocol --test wire_is_stable` writes the files anew.
 #![allow(
     clippy::disallowed_methods,
+    clippy::items_after_statements,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

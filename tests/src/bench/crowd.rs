@@ -170,8 +170,15 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
             environment: Environment::Container,
             success_exit_codes: vec![0],
             output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000 },
+            limits: sentinel_protocol::request::ResourceLimits::default(),
         },
-        deadlines: Deadlines { start_ms: 300_000, run_ms: None, grace_ms: 10_000 },
+        deadlines: Deadlines {
+            start_ms: 300_000,
+            run_ms: None,
+            idle_ms: None,
+            total_ms: None,
+            grace_ms: 10_000,
+        },
         credit: 64 << 10,
     }
 }

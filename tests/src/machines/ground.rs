@@ -13,7 +13,7 @@ use sentinel_operator::gateway::{Settings, StaticTokens};
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::metrics::Registry;
 use sentinel_operator::presence::memory::MemoryPresence;
-use sentinel_operator::run::{Operator, Options, Seams};
+use sentinel_operator::run::{Election, Operator, Options, Seams};
 use sentinel_operator::server::Exposure;
 use sentinel_protocol::ids::{Epoch, NodeName, TaskRef};
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ impl Ground {
             metrics: None,
             drain: Duration::from_secs(3),
             settings: Settings::default(),
-            epoch: Epoch(1),
+            election: Election::Alone(Epoch(1)),
         };
         let operator = Operator::start(seams, options).await.expect("an operator");
         let (api, gateway) = (operator.api_addr(), operator.gateway_addr());
