@@ -459,7 +459,11 @@ fn archive_of(observed: &Observed<'_>, finished: bool) -> Archive {
         .ledger
         .executions()
         .any(|(_, execution)| execution.is_over() && execution.archived != Some(Stage::Ended));
-    if finished && behind { Archive::Behind } else { observed.archive }
+    // A target whose end the operator before this one had only concluded is in no archive before it is concluded again.
+    let over = observed.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
+    let asked = observed.ledger.origin() == Origin::Inherited && observed.recall == Recall::Done;
+    let unheard = asked && over < observed.targets.len();
+    if finished && (behind || unheard) { Archive::Behind } else { observed.archive }
 }
 
 fn reach(observed: &Observed<'_>, node: &NodeName) -> Reach {

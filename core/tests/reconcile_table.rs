@@ -527,6 +527,21 @@ fn a_new_leader_waits_before_it_calls_any_node_lost() {
 }
 
 #[test]
+fn a_new_leader_does_not_call_archived_what_only_the_old_one_had_concluded() {
+    let mut world = all_running(&["a", "b"]);
+    world.report("a", succeeded());
+    world.report("b", succeeded());
+    world.settle();
+    let hash = world.run().spec_hash.clone();
+    world.ledger = RunLedger::new(uid(), RunNumber(1), hash, Origin::Inherited);
+    world.disconnect("b");
+    world.ledger.recall(&node("a"), &succeeded(), Source::Agent);
+    world.step();
+    assert_eq!(world.condition("Archived"), Some((Holds::False, "HistoryBehind")));
+    assert!(world.look().wake_at.is_some());
+}
+
+#[test]
 fn a_new_leader_concludes_nothing_while_history_may_know_better() {
     let mut world = taken_over();
     world.pass(10_000_000);

@@ -19,7 +19,11 @@ pub struct InvalidFilter {
 pub fn init(filter: &str, format: LogFormat) -> Result<(), InvalidFilter> {
     let parsed = EnvFilter::try_new(filter)
         .map_err(|error| InvalidFilter { filter: filter.to_owned(), why: error.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    // A line that cannot be written (a full disk behind standard error) is no reason to panic.
+    let builder = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_env_filter(parsed)
+        .with_writer(std::io::stderr);
     // A second subscriber changes nothing; the first one stays.
     let _ = match format {
         LogFormat::Text => builder.with_ansi(false).try_init(),

@@ -204,6 +204,8 @@ fn retire_settled(context: &Context, book: &Book) {
     pages.retired.retain(|page| settle::settle(&page.ledger, agent).settled == Settled::No);
     if let Some(page) = &mut pages.current {
         let over = page.ledger.record().is_some_and(|record| record.finished_at.is_some());
+        let known = page.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
+        let over = over && known >= page.targets.len();
         let nothing_left = over && settle::settle(&page.ledger, agent).settled == Settled::Yes;
         page.settled = if nothing_left { Settled::Yes } else { Settled::No };
     }
