@@ -22,6 +22,10 @@ test *ARGS:
 test-parts *ARGS:
     tests/parts/with-parts cargo test --workspace --locked {{ARGS}}
 
+# Power cuts and control groups in virtual machines; the first time it builds a static agent. As root
+test-vm *ARGS:
+    SENTINEL_VM=1 cargo test --locked -p sentinel-tests --test machines_vm {{ARGS}}
+
 # Agents as pods of two real nodes; the first time it builds a kubelet, which takes minutes. As root
 test-nodes *ARGS:
     tests/parts/install
