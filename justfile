@@ -24,14 +24,14 @@ test-parts *ARGS:
 
 # Power cuts and control groups in virtual machines; the first time it builds a static agent. As root
 test-vm *ARGS:
-    SENTINEL_VM=1 cargo test --locked -p sentinel-tests --test machines_vm {{ARGS}}
+    cargo test --locked -p sentinel-tests --test machines_vm {{ARGS}} -- --ignored
 
 # Agents as pods of two real nodes; the first time it builds a kubelet, which takes minutes. As root
 test-nodes *ARGS:
     tests/parts/install
     tests/parts/install nodes
     cargo build --locked -p sentinel-operator --bin operator
-    SENTINEL_NODES=1 tests/parts/with-parts sh -c 'tests/parts/nodes-up 2 && cargo test --locked -p sentinel-tests --test machines_pods "$@"' -- {{ARGS}}
+    tests/parts/with-parts sh -c 'tests/parts/nodes-up 2 && cargo test --locked -p sentinel-tests --test machines_pods "$@" -- --ignored' -- {{ARGS}}
 
 # What is generated and committed: the CRDs and the OpenAPI document
 generate:

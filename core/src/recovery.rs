@@ -135,7 +135,8 @@ pub fn conclude(evidence: &Evidence) -> Conclusion {
         (_, _, LastState::Accepted, Boot::Same, _) => StartNow,
         (_, _, LastState::Accepted, Boot::Other, _) => AwaitConfirmation,
         // Nothing survives a boot, so what looks like its tree belongs to somebody else and is left alone.
-        (_, _, LastState::Starting | LastState::Running, Boot::Other, _) => {
+        // A state that cannot be read is one that a power cut tore: the first of them is durable by name only.
+        (_, _, LastState::Starting | LastState::Running | LastState::Unreadable, Boot::Other, _) => {
             Over(lost(LostReason::NodeRebooted))
         }
         // A living tree proves the start that the state alone does not.
@@ -243,7 +244,13 @@ mod tests {
         let lost = Verdict::Lost(LostReason::StateLost);
         assert_eq!(dead(LastState::Unreadable, Tree::Empty, Boot::Same), Conclusion::Over(lost));
         assert_eq!(dead(LastState::Unreadable, Tree::Populated, Boot::Same), Conclusion::EndTreeThen(lost));
-        assert_eq!(dead(LastState::Unreadable, Tree::Populated, Boot::Other), Conclusion::Over(lost));
+    }
+
+    #[test]
+    fn a_state_that_a_power_cut_left_unreadable_is_told_as_the_reboot_that_it_was() {
+        let rebooted = Conclusion::Over(Verdict::Lost(LostReason::NodeRebooted));
+        assert_eq!(dead(LastState::Unreadable, Tree::Empty, Boot::Other), rebooted);
+        assert_eq!(dead(LastState::Unreadable, Tree::Populated, Boot::Other), rebooted);
     }
 
     #[test]

@@ -19,15 +19,6 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How long commands come and go before the power is cut, at most.
 const LONGEST_RUN: Duration = Duration::from_millis(3500);
 
-/// Whether virtual machines were asked for: they need minutes for a static agent, and root.
-fn machines_asked_for() -> bool {
-    let asked = std::env::var_os("SENTINEL_VM").is_some_and(|asked| asked == "1");
-    if !asked {
-        println!("NOT RUN: it needs virtual machines: just test-vm");
-    }
-    asked
-}
-
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable)
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text}")))
@@ -35,10 +26,8 @@ fn number(variable: &str, default: u64) -> u64 {
 
 /// `SENTINEL_CUTS` says how often, `SENTINEL_SEED` when.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs virtual machines and a static agent: just test-vm"]
 async fn a_power_cut_at_any_instant_runs_nothing_twice_and_forgets_no_result() {
-    if !machines_asked_for() {
-        return;
-    }
     let _guard = ONE_AT_A_TIME.lock().await;
     let cuts = number("SENTINEL_CUTS", 3);
     let mut seed = number("SENTINEL_SEED", u64::from(std::process::id()));
@@ -93,10 +82,8 @@ fn processes(what: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs virtual machines and a static agent: just test-vm"]
 async fn a_cancelled_tree_is_gone_whatever_it_does_to_stay() {
-    if !machines_asked_for() {
-        return;
-    }
     let _guard = ONE_AT_A_TIME.lock().await;
     let ground = Ground::new("vm-1").await;
     let mut machine = Machine::new(ground.path().join("machine"), &[static_agent()]);
@@ -140,10 +127,8 @@ async fn a_cancelled_tree_is_gone_whatever_it_does_to_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs virtual machines and a static agent: just test-vm"]
 async fn a_daemon_whose_supervisor_was_killed_is_ended_by_its_control_group() {
-    if !machines_asked_for() {
-        return;
-    }
     let _guard = ONE_AT_A_TIME.lock().await;
     let ground = Ground::new("vm-1").await;
     let mut machine = Machine::new(ground.path().join("machine"), &[static_agent()]);
