@@ -174,7 +174,9 @@ impl RunLedger {
             return Told::OtherRun;
         }
         let execution = self.executions.entry(refused.attempt.node.clone()).or_default();
-        if matches!(refused.refusal, Refusal::StaleEpoch { .. }) || execution.known != Known::Nothing {
+        // Who owns an Attempt answers with what it is; so one that was thought accepted was another spec's.
+        let open = matches!(execution.known, Known::Nothing | Known::Accepted);
+        if matches!(refused.refusal, Refusal::StaleEpoch { .. }) || !open {
             return Told::Known;
         }
         let outcome = Outcome::Refused { refusal: refused.refusal.clone() };

@@ -670,6 +670,20 @@ fn a_forget_of_a_living_attempt_is_ignored() {
 }
 
 #[test]
+fn a_result_is_forgotten_only_when_it_was_acknowledged() {
+    let mut machine = Machine::connected();
+    machine.start(0);
+    for _ in 0..4 {
+        machine.apply(&Op::Supervise { n: 0, which: 0, kill: false });
+    }
+    machine.apply(&Op::Observe { n: 0 });
+    machine.apply(&Op::Forget { n: 0 });
+    assert!(machine.world.dirs.contains_key(&id(0)), "its output may not be archived");
+    machine.apply(&Op::Ack { n: 0, stage: Stage::Ended });
+    assert!(!machine.world.dirs.contains_key(&id(0)));
+}
+
+#[test]
 fn after_the_journal_failed_new_work_is_refused_and_the_old_goes_on() {
     let mut agent = recorded_agent();
     agent.step(received_start(1, 0, 1), at(1));

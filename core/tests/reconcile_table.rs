@@ -14,7 +14,9 @@ use sentinel_core::status::{Stopping, Trigger, Verdict};
 use sentinel_core::trigger::Abandon;
 use sentinel_protocol::ids::RunNumber;
 use sentinel_protocol::outcome::{LostReason, Outcome};
-use sentinel_protocol::to_operator::ReportedState;
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::{Refused, ReportedState};
 use world::{World, cancelled, changed, ended, forgotten, node, plan, running, started, succeeded, uid};
 
 const LOST: Outcome = Outcome::Lost { reason: LostReason::NodeUnreachable };
@@ -568,6 +570,24 @@ fn a_new_leader_learns_from_the_agents_what_runs_and_starts_only_the_rest() {
     );
     world.recall = Recall::Done;
     assert_eq!(started(&world.settle()), ["b"]);
+}
+
+/// Found by the convergence simulation: after a backup was restored, History recalled an Attempt of another spec under
+/// the same number, and the agent's refusal was asked for again without end.
+#[test]
+fn a_refusal_ends_also_what_was_thought_accepted() {
+    let mut world = World::new(plan(), &["a"]);
+    world.settle();
+    world.report("a", ReportedState::Accepted);
+    let refused = Refused {
+        attempt: world.ledger.attempt(&node("a")),
+        spec_hash: world.run().spec_hash.clone(),
+        refusal: Refusal::SpecHashMismatch,
+    };
+    world.ledger.refused(&refused, UnixMillis(1));
+    world.settle();
+    assert_eq!(world.run().verdict, Some(Verdict::Failed));
+    assert_eq!(world.outcome("a"), Some(Outcome::Refused { refusal: Refusal::SpecHashMismatch }));
 }
 
 #[test]

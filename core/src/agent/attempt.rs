@@ -49,6 +49,13 @@ impl Ending {
     }
 }
 
+/// Whether the operator has asked for it to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Yes,
+    No,
+}
+
 /// One Attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
@@ -61,6 +68,7 @@ pub(super) struct Attempt {
     pub(super) launched: Option<Moment>,
     pub(super) ending: Option<Ending>,
     pub(super) acked: Option<Stage>,
+    pub(super) forget: Wanted,
     /// When its present state was last said.
     pub(super) said: Option<Moment>,
 }
@@ -76,6 +84,7 @@ impl Attempt {
             launched: None,
             ending: None,
             acked: None,
+            forget: Wanted::No,
             said: None,
         }
     }

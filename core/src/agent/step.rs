@@ -13,7 +13,7 @@ use sentinel_protocol::to_operator::{
 };
 
 use super::admission::{Candidate, Rules, admit};
-use super::attempt::{Attempt, Cancel, Ending, Phase};
+use super::attempt::{Attempt, Cancel, Ending, Phase, Wanted};
 use super::effect::{Effect, Ignored};
 use super::event::{Event, Facts, Seen, Tombstone};
 use crate::moment::Now;
@@ -183,7 +183,7 @@ impl Agent {
             ToAgent::Start(start) => self.start(start, facts, now, out),
             ToAgent::Cancel(cancel) => self.cancel(cancel, facts, now, out),
             ToAgent::Ack(ack) => self.ack(ack, out),
-            ToAgent::Forget(forget) => self.forget(forget, out),
+            ToAgent::Forget(forget) => self.forget(forget, now, out),
             ToAgent::Welcome(_) | ToAgent::Refuse(_) => {
                 out.push(Effect::Ignored { what: Ignored::Handshake, attempt: None });
             }
@@ -423,20 +423,30 @@ impl Agent {
             // Of the earlier stages nothing is lost with the process: a new Session says everything anyway.
             if stage == Stage::Ended {
                 out.push(Effect::NoteAck { attempt: id, stage });
+                if attempt.forget == Wanted::Yes {
+                    bury(attempt, out);
+                }
             }
         }
     }
 
-    fn forget(&mut self, forget: Forget, out: &mut Vec<Effect>) {
+    fn forget(&mut self, forget: Forget, now: Now, out: &mut Vec<Effect>) {
         let Forget { attempt: id, epoch } = forget;
         if epoch < self.highest_epoch {
             return ignore(Ignored::StaleEpoch, id, out);
         }
         self.raise_epoch(epoch, out);
         let Some(attempt) = self.known(&id) else { return ignore(Ignored::UnknownAttempt, id, out) };
-        let Phase::Ended(ended) = &attempt.phase else { return ignore(Ignored::ForgetOfLiving, id, out) };
-        let spec_hash = attempt.spec_hash.clone();
-        out.push(Effect::Bury(Tombstone { attempt: id, spec_hash, ended: (**ended).clone() }));
+        if !attempt.is_over() {
+            return ignore(Ignored::ForgetOfLiving, id, out);
+        }
+        attempt.forget = Wanted::Yes;
+        // An operator that took over may know the result from History and not that some of its output is missing there:
+        // only the Ack says both. Until it comes, the Report is said again.
+        if attempt.is_unacknowledged() {
+            return say_state(attempt, now, out);
+        }
+        bury(attempt, out);
     }
 
     fn buried(&mut self, id: &AttemptId) {
@@ -518,6 +528,13 @@ fn say_state(attempt: &mut Attempt, now: Now, out: &mut Vec<Effect>) {
     if let Some(report) = attempt.report() {
         attempt.said = Some(now.moment);
         out.push(Effect::Send(ToOperator::Report(Box::new(report))));
+    }
+}
+
+fn bury(attempt: &Attempt, out: &mut Vec<Effect>) {
+    if let Phase::Ended(ended) = &attempt.phase {
+        let (attempt, spec_hash) = (attempt.id.clone(), attempt.spec_hash.clone());
+        out.push(Effect::Bury(Tombstone { attempt, spec_hash, ended: (**ended).clone() }));
     }
 }
 

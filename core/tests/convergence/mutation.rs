@@ -10,7 +10,7 @@ pub enum Mutation {
     EpochIgnored,
     /// An agent drops an acknowledged result without waiting for Forget.
     DropOnAck,
-    /// The operator lets agents forget before the Run is archived.
+    /// The operator lets agents forget before the Run is archived, and agents do so without an Ack.
     ForgetBeforeArchive,
     /// No tombstone is kept after Forget or an early Cancel.
     NoTombstone,

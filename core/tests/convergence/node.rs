@@ -8,7 +8,7 @@ use sentinel_core::recovery::{Boot, Evidence, ExitRecord, LastState, Lock, Tree}
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_agent::{Start, ToAgent};
+use sentinel_protocol::to_agent::{Ack, Start, ToAgent};
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Running, Stage, ToOperator, Usage};
 
 use super::mutation::Mutation;
@@ -157,6 +157,11 @@ impl Node {
             let id = ack.attempt.clone();
             self.dirs.remove(&id);
             return self.crash();
+        }
+        if let (true, ToAgent::Forget(forget)) = (self.is(Mutation::ForgetBeforeArchive), &message) {
+            // The agent's own guard is broken too, or it would hold what the operator lets go of.
+            let message = ToAgent::Ack(Ack { attempt: forget.attempt.clone(), stage: Stage::Ended });
+            self.handle(Event::Received { message, facts: Facts::default() }, None)?;
         }
         self.handle(Event::Received { message, facts: Facts { tombstone, free: u64::MAX } }, crash_after)
     }

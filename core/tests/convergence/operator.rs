@@ -437,7 +437,7 @@ impl Operator {
             }
         }
         let Some((id, (state, source))) = self.queue.pop_first() else { return Ok(()) };
-        around.history.store(&id, &state, source, self.mutation)?;
+        around.history.store(&id, &state, source, self.epoch, self.mutation)?;
         self.note_archived(&id, state.stage());
         if source == Source::Agent {
             let ack = Ack { attempt: id.clone(), stage: state.stage() };

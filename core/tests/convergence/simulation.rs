@@ -13,6 +13,7 @@ use sentinel_core::trigger::Requests;
 use sentinel_protocol::ids::{AttemptId, NodeName, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::{Environment, OutputRules, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::ReportedState;
 
 use super::link::Link;
@@ -84,6 +85,8 @@ pub struct Simulation {
     /// Nodes of which a fault was injected.
     troubled: BTreeSet<NodeName>,
     edits: u32,
+    /// Starts that were delivered, to be delivered once more at any later time.
+    delivered: Vec<ToAgent>,
     tally: Tally,
     faults: bool,
 }
@@ -161,6 +164,7 @@ impl Simulation {
             witness: Witness::default(),
             troubled: BTreeSet::new(),
             edits: 0,
+            delivered: vec![],
             tally: Tally::default(),
             faults: true,
         }
@@ -212,6 +216,10 @@ impl Simulation {
             }
             930..=944 => self.work_of_zombie(),
             945..=947 => self.backup(),
+            965..=976 => {
+                self.replay(n);
+                Ok(())
+            }
             948..=964 => {
                 self.edit();
                 Ok(())
@@ -237,6 +245,9 @@ impl Simulation {
         if let Some(message) = link.to_agent.pop_front() {
             let crash = (may_crash && self.rng.chance(20)).then(|| self.rng.below(4));
             self.say(|| format!("{name} <- {message:?}"));
+            if matches!(message, ToAgent::Start(_)) {
+                self.delivered.push(message.clone());
+            }
             if crash.is_some() {
                 self.troubled.insert(name.clone());
             }
@@ -254,6 +265,17 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+
+    /// An old `Start` comes once more, however late.
+    fn replay(&mut self, n: usize) {
+        let name = &self.nodes[n].name;
+        let mine =
+            |message: &&ToAgent| matches!(message, ToAgent::Start(start) if start.attempt.node == *name);
+        let old: Vec<&ToAgent> = self.delivered.iter().filter(mine).collect();
+        if let (false, Some(link)) = (old.is_empty(), self.links.get_mut(name)) {
+            link.to_agent.push_back(old[self.rng.below(old.len())].clone());
+        }
     }
 
     /// What the agent has said goes onto its link.
@@ -375,6 +397,7 @@ impl Simulation {
         self.operators += 1;
         self.troubled.extend(self.nodes.iter().map(|node| node.name.clone()));
         let next = Operator::new(self.operators, self.now, &self.cluster, self.mutation);
+        self.history.leader = next.epoch;
         self.say(|| format!("operator {} leads", next.id));
         std::mem::replace(&mut self.leader, next)
     }

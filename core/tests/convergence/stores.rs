@@ -1,6 +1,6 @@
 //! What is durable outside the nodes: the Task in the cluster, and History.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sentinel_core::ledger::{RunStage, Source};
 use sentinel_core::plan::TaskPlan;
@@ -8,7 +8,7 @@ use sentinel_core::reconcile::{Finalizer, Lifecycle, Status};
 use sentinel_core::status::{Recorded, RunRecord};
 use sentinel_core::targets::NodeFacts;
 use sentinel_core::trigger::Requests;
-use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::ReportedState;
 
@@ -116,6 +116,10 @@ pub struct History {
     pub runs: BTreeMap<RunNumber, RunRecord>,
     /// A backup of the cluster was put back: a Run that had ended without a start may be carried out after all.
     pub restored: bool,
+    /// The epoch of the leader, and conclusions that came late from one who was deposed: what he had not heard of, the
+    /// new leader may have started meanwhile, and its evidence corrects them.
+    pub leader: Epoch,
+    pub late: BTreeSet<AttemptId>,
 }
 
 impl History {
@@ -124,8 +128,12 @@ impl History {
         id: &AttemptId,
         state: &ReportedState,
         source: Source,
+        epoch: Epoch,
         mutation: Option<Mutation>,
     ) -> Result<(), Violation> {
+        if source == Source::Operator && epoch < self.leader {
+            self.late.insert(id.clone());
+        }
         let Some((known, by)) = self.attempts.get(id) else {
             self.attempts.insert(id.clone(), (state.clone(), source));
             return Ok(());
@@ -138,7 +146,7 @@ impl History {
         }
         if newer || mutation == Some(Mutation::HistoryGoesBack) {
             if let ReportedState::Ended(before) = known
-                && !may_correct(&before.outcome, state, self.restored)
+                && !may_correct(&before.outcome, state, self.restored || self.late.contains(id))
             {
                 return Err(Violation::new("O3", format!("{known:?} of {id} was changed to {state:?}")));
             }
@@ -157,11 +165,11 @@ impl History {
 
 /// A conclusion of `Lost` gives way to evidence; one that nothing was started gives way to the agent's word that it was
 /// cancelled before its start.
-fn may_correct(before: &Outcome, after: &ReportedState, restored: bool) -> bool {
+fn may_correct(before: &Outcome, after: &ReportedState, unfounded: bool) -> bool {
     let ReportedState::Ended(after) = after else { return false };
     match before {
         Outcome::Lost { .. } | Outcome::Refused { .. } => true,
-        Outcome::NotStarted | Outcome::StartTimedOut => restored || after.outcome == Outcome::Cancelled,
+        Outcome::NotStarted | Outcome::StartTimedOut => unfounded || after.outcome == Outcome::Cancelled,
         _ => false,
     }
 }
