@@ -361,7 +361,7 @@ fn a_command_that_fills_the_disk_goes_on_and_its_missing_output_is_counted_and_s
     let output = &run.ended.output;
     assert_eq!((output.stdout.bytes, output.stderr.bytes), (5_000_000, 4));
     assert_eq!(run.missing(), output.stdout.dropped + output.stderr.dropped);
-    assert!(output.stdout.dropped > 3_000_000);
+    assert!(output.stdout.dropped > 5_000_000 - (2 << 20), "more than the disk holds was kept");
     assert!(run.records.iter().all(|r| r.head.dropped.is_none_or(|why| why == DropReason::DiskFull)));
     assert_eq!(output.stdout.sha256, fixtures::sha256(&vec![0; 5_000_000]));
 }
