@@ -166,9 +166,17 @@ impl Act<'_> {
                 Err(error) => return Err(error.into()),
             },
             Action::Turn(node) => self.on_page(|page, now| page.ledger.turn(&node, now.moment)),
+            Action::RetryAt(node, at) => self.on_page(|page, _| page.ledger.retry_at(&node, at)),
+            Action::Again(node) => {
+                Counters::add(&self.context.counters.retries);
+                self.on_page(|page, _| page.ledger.again(&node));
+                // There is an Attempt to be started now.
+                self.look_again(self.now.moment);
+            }
+            Action::Withdraw(node) => self.on_page(|page, _| page.ledger.withdraw(&node)),
             Action::Start { attempt, start_ms, total_ms } => self.start(attempt, start_ms, total_ms),
             Action::Cancel(attempt) => self.cancel(attempt),
-            Action::Forget(attempt) => self.forget(attempt),
+            Action::Forget(attempt) => self.forget(&attempt),
             Action::Conclude { attempt, ended } => self.conclude(&attempt, &ended),
             Action::ArchiveRun(record) => self.archive_run(*record),
             Action::Publish(notice) => self.publish(notice),
@@ -240,15 +248,15 @@ impl Act<'_> {
         self.on_page(|page, now| page.ledger.sent_cancel(&node, session, now.moment));
     }
 
-    fn forget(&mut self, attempt: AttemptId) {
-        let (node, run) = (attempt.node.clone(), attempt.run);
-        let forget = Forget { attempt, epoch: self.context.epoch() };
+    fn forget(&mut self, attempt: &AttemptId) {
+        let run = attempt.run;
+        let forget = Forget { attempt: attempt.clone(), epoch: self.context.epoch() };
         if self.context.parts.fleet.forget(forget).is_none() {
             return self.offer_again();
         }
         Counters::add(&self.context.counters.forgets);
         if let Some(page) = self.sight.book.pages().page_mut(run) {
-            page.ledger.sent_forget(&node);
+            page.ledger.sent_forget(attempt);
         }
     }
 
@@ -257,8 +265,8 @@ impl Act<'_> {
         let now = self.now.moment;
         let mut pages = self.sight.book.pages();
         let Some(page) = pages.page_mut(attempt.run) else { return };
-        page.ledger.conclude(&attempt.node, ended.clone());
-        let handed = page.handed.conclusions.get(&attempt.node).copied();
+        page.ledger.conclude(attempt, ended.clone());
+        let handed = page.handed.conclusions.get(attempt).copied();
         let again = handed.map(|at| at.plus(HAND_AGAIN_MS)).filter(|again| now < *again);
         if let Some(again) = again {
             drop(pages);
@@ -267,7 +275,7 @@ impl Act<'_> {
         let record = attempt_record(page, attempt, ended, self.context.epoch());
         match self.context.parts.archiver.record(Entry::Attempt(Box::new(record))) {
             Ok(()) => {
-                page.handed.conclusions.insert(attempt.node.clone(), now);
+                page.handed.conclusions.insert(attempt.clone(), now);
             }
             Err(_) => Counters::add(&self.context.counters.unarchived),
         }
