@@ -24,7 +24,7 @@ use crate::execution::{Execution, Known};
 use crate::ledger::{Origin, RunLedger, RunStage, never_started};
 use crate::moment::{Moment, Now};
 use crate::plan::{Starts, TaskPlan};
-use crate::rollout::{self, AgentFacts, Circumstances, Outlook, Recall, Step, earlier};
+use crate::rollout::{self, AgentFacts, Circumstances, NodeObject, Outlook, Recall, Step, earlier};
 use crate::settle;
 use crate::status::{
     self, Counts, Handled, MAX_RECENT, NodeStatus, Prospects, Reach, Recorded, RollUp, RunRecord, RunSummary,
@@ -417,7 +417,11 @@ struct Steps {
 
 fn steps(c: &Circumstances<'_>, observed: &Observed<'_>, now: Now) -> Steps {
     let mut steps = Steps::default();
-    for (node, look) in rollout::look_at_all(c, observed.targets, observed.agent) {
+    let agent = |node: &NodeName| {
+        let object = if observed.nodes.contains_key(node) { NodeObject::Present } else { NodeObject::Absent };
+        AgentFacts { node: object, ..(observed.agent)(node) }
+    };
+    for (node, look) in rollout::look_at_all(c, observed.targets, agent) {
         steps.wake_at = earlier(steps.wake_at, look.wake_at);
         if look.outlook == Outlook::Again {
             steps.again.insert(node.clone());

@@ -22,6 +22,18 @@ pub struct AgentFacts {
     pub last_heard: Option<Moment>,
     /// The latest Attempt of this Task that lives there.
     pub living: Option<Living>,
+    /// Whether the cluster has a Node of that name.
+    pub node: NodeObject,
+}
+
+/// Whether the cluster has a Node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NodeObject {
+    /// It has.
+    #[default]
+    Present,
+    /// It has not, or not any more.
+    Absent,
 }
 
 /// An Attempt that lives on a node, of whatever Run of a Task.
@@ -318,7 +330,12 @@ fn lost_when_silent(
     let heard = agent.last_heard.unwrap_or(c.leading_since).max(c.leading_since);
     let due = heard.plus(patience).max(not_before);
     if c.now >= due && c.recall == Recall::Done {
-        return conclude(c, execution, Conclusion::Lost(LostReason::NodeUnreachable));
+        // A Node that was deleted may register again and its agent with it, so it is waited for like any other.
+        let reason = match agent.node {
+            NodeObject::Present => LostReason::NodeUnreachable,
+            NodeObject::Absent => LostReason::NodeDeleted,
+        };
+        return conclude(c, execution, Conclusion::Lost(reason));
     }
     Look { wake_at: Some(due.max(c.now.plus(1000))), ..Look::default() }
 }

@@ -823,3 +823,19 @@ fn a_new_leader_goes_on_with_the_attempt_that_history_and_the_agent_show() {
     world.recall = Recall::Done;
     assert_eq!(attempts_started(&world.settle()), [3]);
 }
+
+#[test]
+fn what_ran_on_a_node_that_was_deleted_is_lost_for_that_reason_and_not_before_its_time() {
+    let mut world = all_running(&["a", "b"]);
+    for name in ["a", "b"] {
+        world.disconnect(name);
+    }
+    world.nodes.remove(&node("a"));
+    world.pass(119_000);
+    world.settle();
+    assert_eq!(world.outcome("a"), None, "it may register again");
+    world.pass(1_000);
+    world.settle();
+    assert_eq!(world.outcome("a"), Some(Outcome::Lost { reason: LostReason::NodeDeleted }));
+    assert_eq!(world.outcome("b"), Some(LOST));
+}

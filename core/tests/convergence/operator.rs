@@ -237,7 +237,12 @@ impl Operator {
             .map(|link| link.session.clone());
         let living = self.living.iter().filter(|id| id.node == *node && !self.is(Mutation::BusyIgnored));
         let living = living.map(|id| Living { run: id.run, attempt: id.attempt }).max();
-        AgentFacts { session, last_heard: self.last_heard.get(node).copied(), living }
+        AgentFacts {
+            session,
+            last_heard: self.last_heard.get(node).copied(),
+            living,
+            ..AgentFacts::default()
+        }
     }
 
     fn act(&mut self, action: Action, around: &mut Around<'_>) {

@@ -158,7 +158,11 @@ impl World {
     pub fn connect(&mut self, name: &str) -> SessionId {
         self.sessions += 1;
         let session = SessionId::new(format!("s{}", self.sessions)).unwrap();
-        let facts = AgentFacts { session: Some(session.clone()), last_heard: Some(self.now), living: None };
+        let facts = AgentFacts {
+            session: Some(session.clone()),
+            last_heard: Some(self.now),
+            ..AgentFacts::default()
+        };
         self.agents.insert(node(name), facts);
         session
     }

@@ -17,7 +17,7 @@ use crate::controller::ledgers::Ledgers;
 impl Fleet for Registry {
     fn agent(&self, node: &NodeName) -> AgentFacts {
         let (session, last_heard) = self.standing(node);
-        AgentFacts { session, last_heard, living: None }
+        AgentFacts { session, last_heard, ..AgentFacts::default() }
     }
 
     fn living(&self, task: &TaskUid, node: &NodeName) -> Option<Living> {

@@ -92,7 +92,7 @@ impl Fleet for Agents {
             Some(_) => Some(self.moments.moment()),
             None => self.heard.lock().unwrap().get(node).copied(),
         };
-        AgentFacts { session, last_heard, living: None }
+        AgentFacts { session, last_heard, ..AgentFacts::default() }
     }
 
     fn living(&self, task: &TaskUid, node: &NodeName) -> Option<Living> {
