@@ -1,7 +1,7 @@
 //! One process of the system that is kept up as a kubelet would, and that faults may befall.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +39,16 @@ impl Process {
             ended_by_itself: AtomicU64::new(0),
             would_not_stop: AtomicU64::new(0),
         })
+    }
+
+    /// The same process as it would be on another machine: one whose boot id is what this file says. As root.
+    pub fn elsewhere(&self, boot_id: &Path) -> Arc<Self> {
+        let before = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        let mut arguments: Vec<OsString> = ["--mount", "--", "sh", "-c", before].map(OsString::from).to_vec();
+        arguments.push(boot_id.into());
+        arguments.push(self.program.clone().into());
+        arguments.extend(self.arguments.iter().cloned());
+        Self::new(&self.name, PathBuf::from("unshare"), arguments, self.log.clone())
     }
 
     /// Starts it, unless it runs.
