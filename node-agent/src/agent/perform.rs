@@ -190,7 +190,7 @@ impl Body {
 
     /// Looks at an Attempt.
     pub(super) fn observe(&mut self, dir: &AttemptDir) -> Option<Event> {
-        match look(dir, &self.boot_id) {
+        match look(dir, &self.home) {
             Ok(Some(seen)) => {
                 if let Some(ended) = &seen.ended {
                     self.watch.remove(dir);

@@ -44,8 +44,20 @@ impl Process {
     /// The same process as it would be on another machine: one whose boot id is what this file says. As root.
     pub fn elsewhere(&self, boot_id: &Path) -> Arc<Self> {
         let before = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
-        let mut arguments: Vec<OsString> = ["--mount", "--", "sh", "-c", before].map(OsString::from).to_vec();
-        arguments.push(boot_id.into());
+        let [shell, flag, before] = ["sh", "-c", before].map(OsString::from);
+        self.unshared(&["--mount"], [shell, flag, before, boot_id.into()])
+    }
+
+    /// The same process as it would be in a container: the first in a namespace of process ids of its own, so that all
+    /// others in it end with it. As root.
+    pub fn contained(&self) -> Arc<Self> {
+        self.unshared(&["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"], [])
+    }
+
+    fn unshared<const N: usize>(&self, flags: &[&str], before: [OsString; N]) -> Arc<Self> {
+        let mut arguments: Vec<OsString> = flags.iter().map(OsString::from).collect();
+        arguments.push("--".into());
+        arguments.extend(before);
         arguments.push(self.program.clone().into());
         arguments.extend(self.arguments.iter().cloned());
         Self::new(&self.name, PathBuf::from("unshare"), arguments, self.log.clone())
