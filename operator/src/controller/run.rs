@@ -107,7 +107,10 @@ fn begin(
     let key = ObjectRef::new(&task.name).within(&task.namespace);
     let look = async move {
         if let Some(cached) = tasks.get(&key) {
-            return look_at(cached, context).await;
+            let again = look_at(cached, context).await;
+            // Whatever else is ready goes first: of many who report at once, the next look sees many.
+            tokio::task::yield_now().await;
+            return again;
         }
         forget_the_gone(&context, &tasks);
         Again::WhenChanged
