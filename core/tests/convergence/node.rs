@@ -221,6 +221,8 @@ impl Node {
             }
             dir.supervisors.clear();
             dir.tree = false;
+            // Noted without waiting for the disk.
+            dir.acked = None;
         }
         self.crash()
     }

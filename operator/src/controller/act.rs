@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kube::ResourceExt;
 use sentinel_core::ledger::Told;
 use sentinel_core::moment::{Moment, Now};
 use sentinel_core::plan::TaskPlan;
@@ -21,6 +22,7 @@ use super::observe::Sight;
 use super::slots::Slot;
 use crate::cluster::ClusterError;
 use crate::history::record::{AttemptRecord, Entry, RunCounts, RunRecord, Source, Verdict};
+use crate::resource::marks::FINALIZER;
 use crate::resource::slice::Frozen;
 use crate::resource::status::TaskStatus;
 use crate::resource::{Task, recorded};
@@ -86,10 +88,14 @@ async fn write(
     now: Now,
 ) -> Result<Task, LookError> {
     let written = context.parts.cluster.write_status(task, status).await?;
+    Ok(note_written(context, slot, written, now))
+}
+
+fn note_written(context: &Context, slot: &mut Slot, written: Task, now: Now) -> Task {
     Counters::add(&context.counters.status_writes);
     slot.status_at = Some(now.moment);
     slot.wrote(&written);
-    Ok(written)
+    written
 }
 
 struct Act<'a> {
@@ -130,8 +136,14 @@ impl Act<'_> {
         }
         let had_slices = self.task.status.as_ref().and_then(|status| status.run.as_ref());
         let had_slices = had_slices.is_some_and(|run| run.target_slices > 0);
-        match write(self.context, self.slot, &self.task, status, self.now).await {
-            Ok(written) => self.task = written,
+        let cluster = &self.context.parts.cluster;
+        let written = if decision.actions.contains(&Action::AddFinalizer) {
+            cluster.write_status_and_hold(&self.task, status).await
+        } else {
+            cluster.write_status(&self.task, status).await
+        };
+        match written.map_err(LookError::from) {
+            Ok(written) => self.task = note_written(self.context, self.slot, written, self.now),
             Err(LookError::Cluster(error))
                 if decision.write == Write::Soon && matches!(*error, ClusterError::Unavailable { .. }) =>
             {
@@ -156,6 +168,7 @@ impl Act<'_> {
 
     async fn perform(&mut self, action: Action) -> Result<After, LookError> {
         match action {
+            Action::AddFinalizer if self.task.finalizers().iter().any(|text| text == FINALIZER) => {}
             Action::AddFinalizer => self.set_finalizer(Finalizer::Present).await?,
             Action::RemoveFinalizer => {
                 self.set_finalizer(Finalizer::Absent).await?;
