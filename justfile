@@ -24,7 +24,7 @@ test-parts *ARGS:
 
 # Power cuts and control groups in virtual machines; the first time it builds a static agent. As root
 test-vm *ARGS:
-    cargo test --locked -p sentinel-tests --test machines_vm {{ARGS}} -- --ignored
+    cargo test --locked -p sentinel-tests --test machines_vm {{ARGS}} -- --ignored --nocapture
 
 # Agents as pods of two real nodes; the first time it builds a kubelet, which takes minutes. As root
 test-nodes *ARGS:
