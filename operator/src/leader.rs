@@ -119,10 +119,12 @@ async fn read(
         }
         Ok(Err(error)) => {
             tracing::warn!(lease = name, %error, "unable to read the lease");
+            candidate.read_failed(clock());
             before
         }
         Err(_) => {
             tracing::warn!(lease = name, within = ?CALL_WITHIN, "unable to read the lease in time");
+            candidate.read_failed(clock());
             before
         }
     }
@@ -152,12 +154,12 @@ async fn swap(
         }
         Ok(Err(error)) => {
             tracing::info!(lease = name, %error, "the lease was not ours to write");
-            candidate.swap_failed();
+            candidate.swap_failed(clock());
             None
         }
         Err(_) => {
             tracing::warn!(lease = name, within = ?CALL_WITHIN, "unable to write the lease in time");
-            candidate.swap_failed();
+            candidate.swap_failed(clock());
             None
         }
     }
