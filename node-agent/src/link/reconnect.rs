@@ -57,24 +57,26 @@ impl Default for Timing {
 
 /// The growing bound of the wait. Randomness comes in as an argument.
 #[derive(Debug)]
-struct Backoff {
+pub struct Backoff {
     bound: Duration,
     timing: Timing,
 }
 
 impl Backoff {
-    fn new(timing: Timing) -> Self {
+    /// The first wait is short.
+    pub fn new(timing: Timing) -> Self {
         Self { bound: timing.first_wait, timing }
     }
 
     /// The next wait; `random` is from 0 to 1.
-    fn next(&mut self, random: f64) -> Duration {
+    pub fn next(&mut self, random: f64) -> Duration {
         let wait = self.bound.mul_f64(random.clamp(0.0, 1.0));
         self.bound = (self.bound * 2).min(self.timing.longest_wait);
         wait
     }
 
-    fn settle(&mut self, lasted: Duration) {
+    /// A Session ended that lasted so long.
+    pub fn settle(&mut self, lasted: Duration) {
         if lasted >= self.timing.settled_after {
             self.bound = self.timing.first_wait;
         }
