@@ -46,7 +46,7 @@ pub struct Timing {
 
 impl Timing {
     /// A takeover within a few seconds at two small writes a second.
-    pub const DEFAULT: Self = Self { duration_ms: 3_000, renew_ms: 500, look_ms: 500, retry_ms: 100 };
+    pub const DEFAULT: Self = Self { duration_ms: 3_000, renew_ms: 500, look_ms: 250, retry_ms: 100 };
 
     /// The age of the last renewal at which a leader stops acting: well before anybody may take over.
     pub fn give_up_ms(self) -> u64 {
@@ -127,10 +127,13 @@ impl Candidate {
         }
     }
 
-    /// Where the leader is, as far as the record says.
-    pub fn leader_address(&self) -> Option<&str> {
-        let (record, _) = self.seen.as_ref()?;
-        record.as_ref().filter(|record| record.holder.is_some())?.address.as_deref()
+    /// Where the leader is, as far as the record says; nowhere once its holder has not renewed it for so long that it
+    /// does not lead any more.
+    pub fn leader_address(&self, now: Moment) -> Option<&str> {
+        let (record, since) = self.seen.as_ref()?;
+        let record = record.as_ref().filter(|record| record.holder.is_some())?;
+        let is_fresh = now.since(*since) < self.timing.give_up_ms();
+        is_fresh.then_some(record.address.as_deref())?
     }
 
     /// Somebody named an epoch; the next one of ours lies above it.

@@ -200,7 +200,7 @@ fn a_lead_that_is_given_back_is_taken_at_the_next_look() {
     assert_eq!(first.role(Moment(1)), Role::Leading(Epoch(1)));
     let mut second = Candidate::new("b".into(), None, TIMING, 0);
     second.read(Some(record), Moment(10));
-    assert_eq!(second.next(Moment(10)), Move::Look { after_ms: 500 });
+    assert_eq!(second.next(Moment(10)), Move::Look { after_ms: TIMING.look_ms });
     let given_back = first.resign(Moment(20)).unwrap();
     second.read(Some(given_back), Moment(30));
     assert!(matches!(second.next(Moment(30)), Move::Swap(record) if record.epoch == Epoch(2)));
@@ -282,4 +282,17 @@ fn a_leader_whose_swap_failed_looks_at_once() {
     };
     leader.read(Some(record), Moment(620));
     assert!(matches!(leader.next(Moment(620)), Move::Swap(_)));
+}
+
+/// Agents were sent to the dead leader for as long as its record stood, and so waited longer for the next.
+#[test]
+fn a_leader_that_does_not_renew_is_not_named_any_more() {
+    let mut leader = Candidate::new("a".into(), Some("10.0.0.1:7979".into()), TIMING, 0);
+    leader.read(None, Moment(0));
+    let Move::Swap(record) = leader.next(Moment(0)) else { panic!("no swap") };
+    let mut follower = Candidate::new("b".into(), None, TIMING, 0);
+    follower.read(Some(record.clone()), Moment(100));
+    follower.read(Some(record), Moment(2_000));
+    assert_eq!(follower.leader_address(Moment(2_099)), Some("10.0.0.1:7979"));
+    assert_eq!(follower.leader_address(Moment(2_100)), None);
 }

@@ -94,7 +94,7 @@ pub async fn campaign(
 
 fn publish(leadership: &watch::Sender<Leadership>, candidate: &Candidate, now: Moment) {
     let current =
-        Leadership { role: candidate.role(now), leader: candidate.leader_address().map(str::to_owned) };
+        Leadership { role: candidate.role(now), leader: candidate.leader_address(now).map(str::to_owned) };
     leadership.send_if_modified(|known| {
         let changed = *known != current;
         if changed {

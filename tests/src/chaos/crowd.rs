@@ -125,13 +125,13 @@ impl Agent {
                 Err(error) => format!("{error:#}"),
             };
             *self.ends.lock().expect("nobody panicked with it").entry(why).or_default() += 1;
-            if let Ok(SessionRefusal::NotLeader { leader }) = ended
-                && !is_advised
-            {
-                hint = leader;
+            if let Ok(SessionRefusal::NotLeader { leader }) = ended {
+                backoff.leaderless();
+                hint = leader.filter(|_| !is_advised);
             }
             let random = self.dice.below(1 << 20) as f64 / f64::from(1 << 20);
-            tokio::time::sleep(backoff.next(random)).await;
+            let wait = if hint.is_some() { backoff.advised(random) } else { backoff.next(random) };
+            tokio::time::sleep(wait).await;
         }
     }
 
