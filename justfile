@@ -22,9 +22,27 @@ test *ARGS:
 test-parts *ARGS:
     tests/parts/with-parts cargo test --workspace --locked {{ARGS}}
 
+# The kill harness: everything killed at random under load, then judged; `just chaos --kills 500 --seed 7`. As root
+chaos *ARGS:
+    tests/parts/install
+    cargo build --locked --workspace --bins
+    cargo run --quiet --locked -p sentinel-tests --bin chaos -- {{ARGS}}
+
+# How soon another operator leads a thousand agents after the leader was killed, and after it was asked to end. As root
+failover *ARGS:
+    tests/parts/install
+    cargo build --release --locked -p sentinel-operator -p sentinel-node-agent -p sentinel-tests --bins
+    cargo run --release --quiet --locked -p sentinel-tests --bin chaos -- failover {{ARGS}}
+
+# MongoDB away for minutes under load; `just outage --outage-minutes 30` for the long form. As root
+outage *ARGS:
+    tests/parts/install
+    cargo build --locked --workspace --bins
+    cargo run --quiet --locked -p sentinel-tests --bin chaos -- outage {{ARGS}}
+
 # Power cuts and control groups in virtual machines; the first time it builds a static agent. As root
 test-vm *ARGS:
-    cargo test --locked -p sentinel-tests --test machines_vm {{ARGS}} -- --ignored
+    cargo test --locked -p sentinel-tests --test machines_vm {{ARGS}} -- --ignored --nocapture
 
 # Agents as pods of two real nodes; the first time it builds a kubelet, which takes minutes. As root
 test-nodes *ARGS:

@@ -40,11 +40,13 @@ pub struct Timing {
     pub renew_ms: u64,
     /// How often a follower looks.
     pub look_ms: u64,
+    /// How long nothing is asked after a second failure in a row.
+    pub retry_ms: u64,
 }
 
 impl Timing {
     /// A takeover within a few seconds at two small writes a second.
-    pub const DEFAULT: Self = Self { duration_ms: 3_000, renew_ms: 500, look_ms: 500 };
+    pub const DEFAULT: Self = Self { duration_ms: 3_000, renew_ms: 500, look_ms: 250, retry_ms: 100 };
 
     /// The age of the last renewal at which a leader stops acting: well before anybody may take over.
     pub fn give_up_ms(self) -> u64 {
@@ -92,6 +94,9 @@ pub struct Candidate {
     renewed_at: Moment,
     /// When the swap under way was begun, and what it writes.
     swapping: Option<(Moment, LeaseRecord)>,
+    /// Failures since the election last went its way, and when the latest was.
+    failures: u32,
+    failed_at: Moment,
     renewals: u64,
 }
 
@@ -108,6 +113,8 @@ impl Candidate {
             highest: Epoch(0),
             renewed_at: Moment(0),
             swapping: None,
+            failures: 0,
+            failed_at: Moment(0),
             renewals: seed,
         }
     }
@@ -120,10 +127,13 @@ impl Candidate {
         }
     }
 
-    /// Where the leader is, as far as the record says.
-    pub fn leader_address(&self) -> Option<&str> {
-        let (record, _) = self.seen.as_ref()?;
-        record.as_ref().filter(|record| record.holder.is_some())?.address.as_deref()
+    /// Where the leader is, as far as the record says; nowhere once its holder has not renewed it for so long that it
+    /// does not lead any more.
+    pub fn leader_address(&self, now: Moment) -> Option<&str> {
+        let (record, since) = self.seen.as_ref()?;
+        let record = record.as_ref().filter(|record| record.holder.is_some())?;
+        let is_fresh = now.since(*since) < self.timing.give_up_ms();
+        is_fresh.then_some(record.address.as_deref())?
     }
 
     /// Somebody named an epoch; the next one of ours lies above it.
@@ -143,9 +153,16 @@ impl Candidate {
         self.notice_loss();
     }
 
+    /// The record could not be read.
+    pub fn read_failed(&mut self, now: Moment) {
+        self.failures = self.failures.saturating_add(1);
+        self.failed_at = now;
+    }
+
     /// The swap that was asked for came through.
     pub fn swapped(&mut self, now: Moment) {
         let Some((begun, record)) = self.swapping.take() else { return };
+        self.failures = 0;
         self.role = match record.holder {
             Some(_) => Role::Leading(record.epoch),
             None => Role::Deposed,
@@ -155,7 +172,8 @@ impl Candidate {
     }
 
     /// The swap did not come through, or nobody knows whether it did. The record is read again before anything else.
-    pub fn swap_failed(&mut self) {
+    pub fn swap_failed(&mut self, now: Moment) {
+        self.read_failed(now);
         self.swapping = None;
         // Forgetting what was seen restarts the wait for an expiry, which is the safe side.
         self.seen = None;
@@ -180,7 +198,7 @@ impl Candidate {
 
     fn lead(&mut self, epoch: Epoch, now: Moment) -> Move {
         if self.seen.is_none() {
-            return Move::Look { after_ms: 0 };
+            return self.look_soon(now);
         }
         // An agent has seen a higher epoch than ours (a restored cluster): rise above it.
         let epoch = if self.highest > epoch { Epoch(self.highest.0 + 1) } else { epoch };
@@ -193,7 +211,7 @@ impl Candidate {
     }
 
     fn follow(&mut self, now: Moment) -> Move {
-        let Some((record, since)) = self.seen.clone() else { return Move::Look { after_ms: 0 } };
+        let Some((record, since)) = self.seen.clone() else { return self.look_soon(now) };
         let free = match &record {
             None => true,
             Some(record) if record.holder.is_none() => true,
@@ -201,9 +219,16 @@ impl Candidate {
             Some(record) => now.since(since) >= record.duration_ms,
         };
         if !free {
+            self.failures = 0;
             return Move::Look { after_ms: self.timing.look_ms };
         }
         self.swap(Epoch(self.highest.0 + 1), now)
+    }
+
+    /// At once, but not again and again: an API server that is away refuses within a millisecond.
+    fn look_soon(&self, now: Moment) -> Move {
+        let until = if self.failures < 2 { now } else { self.failed_at.plus(self.timing.retry_ms) };
+        Move::Look { after_ms: until.since(now) }
     }
 
     fn swap(&mut self, epoch: Epoch, now: Moment) -> Move {

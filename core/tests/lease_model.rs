@@ -128,7 +128,7 @@ impl Election {
             process.version = self.store.version;
             process.candidate.swapped(local);
         } else {
-            process.candidate.swap_failed();
+            process.candidate.swap_failed(local);
         }
     }
 
@@ -200,7 +200,7 @@ fn a_lead_that_is_given_back_is_taken_at_the_next_look() {
     assert_eq!(first.role(Moment(1)), Role::Leading(Epoch(1)));
     let mut second = Candidate::new("b".into(), None, TIMING, 0);
     second.read(Some(record), Moment(10));
-    assert_eq!(second.next(Moment(10)), Move::Look { after_ms: 500 });
+    assert_eq!(second.next(Moment(10)), Move::Look { after_ms: TIMING.look_ms });
     let given_back = first.resign(Moment(20)).unwrap();
     second.read(Some(given_back), Moment(30));
     assert!(matches!(second.next(Moment(30)), Move::Swap(record) if record.epoch == Epoch(2)));
@@ -231,4 +231,68 @@ fn a_leader_rises_above_the_epoch_that_an_agent_has_seen() {
     let Move::Swap(record) = leader.next(Moment(10)) else { panic!("no swap") };
     leader.swapped(Moment(11));
     assert_eq!((record.epoch, leader.role(Moment(11))), (Epoch(42), Role::Leading(Epoch(42))));
+}
+
+/// An API server that is away refuses within a millisecond: it was asked hundreds of times a second.
+#[test]
+fn a_record_that_cannot_be_read_or_written_is_not_asked_for_again_and_again() {
+    let asked_in_a_second = |step: &mut dyn FnMut(&mut Candidate, Moment)| {
+        let mut candidate = Candidate::new("a".into(), None, TIMING, 0);
+        let (mut now, mut asked) = (Moment(0), 0);
+        while now < Moment(1_000) {
+            match candidate.next(now) {
+                Move::Look { after_ms } if after_ms > 0 => now = now.plus(after_ms),
+                _ => {
+                    asked += 1;
+                    now = now.plus(1);
+                    step(&mut candidate, now);
+                }
+            }
+        }
+        asked
+    };
+    assert_eq!(asked_in_a_second(&mut Candidate::read_failed), 11);
+    // It may be read, and is free, and may not be written.
+    let refused = asked_in_a_second(&mut |candidate, now| {
+        candidate.read(None, now);
+        candidate.next(now);
+        candidate.swap_failed(now);
+    });
+    assert!((5..=12).contains(&refused), "{refused}");
+}
+
+#[test]
+fn a_leader_whose_swap_failed_looks_at_once() {
+    let mut leader = Candidate::new("a".into(), None, TIMING, 0);
+    leader.read(None, Moment(0));
+    leader.next(Moment(0));
+    leader.swapped(Moment(0));
+    leader.next(Moment(500));
+    leader.swap_failed(Moment(510));
+    assert_eq!(leader.next(Moment(510)), Move::Look { after_ms: 0 });
+    leader.read_failed(Moment(520));
+    assert_eq!(leader.next(Moment(520)), Move::Look { after_ms: 100 });
+    // The swap had come through, and only its answer was lost.
+    let record = LeaseRecord {
+        holder: Some("a".into()),
+        address: None,
+        epoch: Epoch(1),
+        duration_ms: TIMING.duration_ms,
+        renewal: 2,
+    };
+    leader.read(Some(record), Moment(620));
+    assert!(matches!(leader.next(Moment(620)), Move::Swap(_)));
+}
+
+/// Agents were sent to the dead leader for as long as its record stood, and so waited longer for the next.
+#[test]
+fn a_leader_that_does_not_renew_is_not_named_any_more() {
+    let mut leader = Candidate::new("a".into(), Some("10.0.0.1:7979".into()), TIMING, 0);
+    leader.read(None, Moment(0));
+    let Move::Swap(record) = leader.next(Moment(0)) else { panic!("no swap") };
+    let mut follower = Candidate::new("b".into(), None, TIMING, 0);
+    follower.read(Some(record.clone()), Moment(100));
+    follower.read(Some(record), Moment(2_000));
+    assert_eq!(follower.leader_address(Moment(2_099)), Some("10.0.0.1:7979"));
+    assert_eq!(follower.leader_address(Moment(2_100)), None);
 }

@@ -22,6 +22,6 @@ mod link;
 mod vitals;
 
 pub use config::AgentConfig;
-pub use link::{DialError, Endpoint, InvalidUrl, Timing, Token};
+pub use link::{Backoff, DialError, Endpoint, InvalidUrl, Timing, Token};
 pub use run::{AgentError, run};
 pub use sentinel_core::agent::Rules;

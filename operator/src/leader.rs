@@ -94,7 +94,7 @@ pub async fn campaign(
 
 fn publish(leadership: &watch::Sender<Leadership>, candidate: &Candidate, now: Moment) {
     let current =
-        Leadership { role: candidate.role(now), leader: candidate.leader_address().map(str::to_owned) };
+        Leadership { role: candidate.role(now), leader: candidate.leader_address(now).map(str::to_owned) };
     leadership.send_if_modified(|known| {
         let changed = *known != current;
         if changed {
@@ -119,10 +119,12 @@ async fn read(
         }
         Ok(Err(error)) => {
             tracing::warn!(lease = name, %error, "unable to read the lease");
+            candidate.read_failed(clock());
             before
         }
         Err(_) => {
             tracing::warn!(lease = name, within = ?CALL_WITHIN, "unable to read the lease in time");
+            candidate.read_failed(clock());
             before
         }
     }
@@ -152,12 +154,12 @@ async fn swap(
         }
         Ok(Err(error)) => {
             tracing::info!(lease = name, %error, "the lease was not ours to write");
-            candidate.swap_failed();
+            candidate.swap_failed(clock());
             None
         }
         Err(_) => {
             tracing::warn!(lease = name, within = ?CALL_WITHIN, "unable to write the lease in time");
-            candidate.swap_failed();
+            candidate.swap_failed(clock());
             None
         }
     }

@@ -7,7 +7,7 @@ use sentinel_tests::machines::build::static_agent;
 use sentinel_tests::machines::ground::Ground;
 use sentinel_tests::machines::load::{Load, WITNESS};
 use sentinel_tests::machines::machine::Machine;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 /// Software emulation takes a core.
@@ -163,5 +163,119 @@ async fn a_daemon_whose_supervisor_was_killed_is_ended_by_its_control_group() {
     assert!(left.is_err(), "still there: {left:?}");
     let kept = machine.run(&format!("ls -d /sys/fs/cgroup/sentinel/{parent}.*")).await;
     assert!(kept.is_err(), "its group is left: {kept:?}");
+    machine.cut().await;
+}
+
+/// A machine with an agent that is connected.
+async fn node() -> (Ground, Machine) {
+    let ground = Ground::new("vm-1").await;
+    let mut machine = Machine::new(ground.path().join("machine"), &[static_agent()]);
+    machine.boot(&ground.script());
+    ground.connected("", PATIENCE).await;
+    (ground, machine)
+}
+
+/// A command of the machine's shell under limits; the Task's uid.
+async fn limited(ground: &Ground, name: &str, limits: Value, script: &str) -> String {
+    let run = json!({ "command": ["/bin/sh", "-c", script], "limits": limits });
+    ground.task(name, run, &[("timeouts", json!({ "grace": "1s" }))]).await
+}
+
+/// Waits until only the supervisor that waits for the next command has a group, an empty one: the others remove theirs
+/// after they have said how their commands ended.
+async fn no_group_is_left(machine: &Machine) {
+    let groups =
+        "cd /sys/fs/cgroup/sentinel && set -- *.*/ && ! grep . *.*/cgroup.procs && echo $* && [ $# = 1 ]";
+    shows(machine, "the groups of the commands are gone", groups).await;
+}
+
+/// The value of a line `word value` of a file.
+fn counted(text: &str, word: &str) -> u64 {
+    let found = text.lines().find_map(|line| line.strip_prefix(word)?.trim().parse().ok());
+    found.unwrap_or_else(|| panic!("no number {word} in {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs virtual machines and a static agent: just test-vm"]
+async fn a_tree_over_its_memory_limit_is_killed_as_a_whole_and_its_peak_is_told() {
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let (ground, mut machine) = node().await;
+    // `tail` keeps what it may have to print, all of it.
+    let greedy = "tail -c 100000000 /dev/zero";
+    let memory = || json!({ "memory": "24Mi" });
+    let alone = limited(&ground, "alone", memory(), &format!("exec {greedy}")).await;
+    // The shell would say 7, and be nobody's lack of memory, were it left alive.
+    let tree = format!("sleep 9021 & sh -c '{greedy}; exit 9'; exit 7");
+    let tree = limited(&ground, "tree", memory(), &tree).await;
+    for uid in [&alone, &tree] {
+        let execution = ground.ended(uid, PATIENCE).await;
+        assert_eq!(execution["outcome"], "OomKilled", "{execution}");
+        let message = execution["message"].as_str().unwrap();
+        let peak = message.split(' ').find_map(|word| word.parse::<u64>().ok());
+        let peak = peak.unwrap_or_else(|| panic!("no peak: {message}"));
+        assert!((20 << 20..=25 << 20).contains(&peak), "{message}");
+    }
+    let left = machine.run(&processes("sleep 9021")).await;
+    assert!(left.is_err(), "killed for its memory, and still there: {left:?}");
+    // A command that is killed otherwise lacked no memory, and one that keeps to it is not touched.
+    let killed = limited(&ground, "killed", memory(), "kill -9 $$").await;
+    assert_eq!(ground.ended(&killed, PATIENCE).await["outcome"], "Signaled");
+    let modest = limited(&ground, "modest", memory(), "echo fits").await;
+    assert_eq!(ground.ended(&modest, PATIENCE).await["outcome"], "Succeeded");
+    no_group_is_left(&machine).await;
+    machine.cut().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs virtual machines and a static agent: just test-vm"]
+async fn a_command_has_no_more_processes_than_its_limit() {
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let (ground, mut machine) = node().await;
+    // The shell and three of its children.
+    let many = "for i in 1 2 3 4 5 6; do sleep 9031 & echo made $i; done; echo all";
+    let many = limited(&ground, "many", json!({ "pids": 4 }), many).await;
+    let execution = ground.ended(&many, PATIENCE).await;
+    assert_eq!(execution["outcome"], "Failed", "{execution}");
+    let log = ground.log(&many).await.unwrap();
+    assert!(log.contains("made 3") && !log.contains("made 4"), "{log}");
+    assert!(log.contains("fork"), "{log}");
+    let left = machine.run(&processes("sleep 9031")).await;
+    assert!(left.is_err(), "the command has ended, and they are there: {left:?}");
+    no_group_is_left(&machine).await;
+    machine.cut().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs virtual machines and a static agent: just test-vm"]
+async fn a_busy_command_gets_its_share_of_the_processor_and_its_group_holds_all_of_its_limits() {
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let (ground, mut machine) = node().await;
+    let limits = json!({ "cpu": "200m", "memory": "64Mi", "pids": 8 });
+    let busy = limited(&ground, "busy", limits, "sleep 9041 & while :; do :; done").await;
+    let populated = "cd /sys/fs/cgroup/sentinel && grep -l . *.*/cgroup.procs";
+    let group = shows(&machine, "the command has a group", populated).await;
+    let group = format!("/sys/fs/cgroup/sentinel/{}", group.trim().trim_end_matches("/cgroup.procs"));
+    let read = async |file: &str| shows(&machine, "the group tells", &format!("cat {group}/{file}")).await;
+    assert_eq!(read("cpu.max").await.trim(), "20000 100000");
+    assert_eq!(read("memory.max").await.trim(), (64_u64 << 20).to_string());
+    assert_eq!(read("memory.swap.max").await.trim(), "0");
+    assert_eq!(read("pids.max").await.trim(), "8");
+    shows(&machine, "both are in it", &format!("[ $(wc -l <{group}/cgroup.procs) = 2 ]")).await;
+    // The kernel's own account over so many of its spans of 100 ms, whatever the machine was doing meanwhile.
+    let begun = read("cpu.stat").await;
+    let spans = counted(&begun, "nr_periods ") + 40;
+    let account = sentinel_tests::wait::until("the kernel has counted", PATIENCE, || async {
+        let now = machine.run(&format!("cat {group}/cpu.stat")).await?;
+        if counted(&now, "nr_periods ") >= spans { Ok(now) } else { Err(now) }
+    })
+    .await;
+    let more = |word: &str| (counted(&account, word) - counted(&begun, word)) as f64;
+    let share = more("usage_usec ") / (more("nr_periods ") * 100_000.0);
+    println!("of 0.2 of a processor it had {share:.3}: {account}");
+    assert!((0.02..0.4).contains(&share), "{share}: {begun} {account}");
+    assert!(more("nr_throttled ") > 0.0, "{begun} {account}");
+    ground.cancel("busy").await;
+    assert_eq!(ground.ended(&busy, PATIENCE).await["outcome"], "Cancelled");
+    no_group_is_left(&machine).await;
     machine.cut().await;
 }

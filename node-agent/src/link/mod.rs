@@ -22,5 +22,5 @@ pub(crate) use dial::Dialer;
 pub use dial::{DialError, Token};
 pub use endpoint::{Endpoint, InvalidUrl};
 pub(crate) use logs::{Logs, carry_output};
-pub use reconnect::Timing;
+pub use reconnect::{Backoff, Timing};
 pub(crate) use reconnect::{Link, keep_connected};

@@ -10,6 +10,10 @@
 //!
 //! The wait is a random part of a bound that doubles from 100 ms to 15 s ("full jitter"), so that a thousand agents
 //! that lost the same operator do not come back in one moment. The bound falls back only after a Session that lasted.
+//!
+//! An operator that does not lead is no failure of the network, and another leads within seconds: after its answer the
+//! bound is a second at most. To the leader that it names the way is short, once; should nobody lead there, the wait
+//! is that of any other failure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +39,8 @@ pub struct Timing {
     pub first_wait: Duration,
     /// Bound of the longest.
     pub longest_wait: Duration,
+    /// Bound of the longest while operators answer and none of them leads.
+    pub leaderless_wait: Duration,
     /// Time for the Welcome to follow the Hello.
     pub welcome_within: Duration,
     /// A Session that lasted this long was a good one: the next wait is short again.
@@ -48,6 +54,7 @@ impl Default for Timing {
         Self {
             first_wait: Duration::from_millis(100),
             longest_wait: Duration::from_secs(15),
+            leaderless_wait: Duration::from_secs(1),
             welcome_within: Duration::from_millis(sentinel_protocol::limits::HELLO_WITHIN_MS),
             settled_after: Duration::from_secs(5),
             log_idle: Duration::from_secs(5),
@@ -57,24 +64,36 @@ impl Default for Timing {
 
 /// The growing bound of the wait. Randomness comes in as an argument.
 #[derive(Debug)]
-struct Backoff {
+pub struct Backoff {
     bound: Duration,
     timing: Timing,
 }
 
 impl Backoff {
-    fn new(timing: Timing) -> Self {
+    /// The first wait is short.
+    pub fn new(timing: Timing) -> Self {
         Self { bound: timing.first_wait, timing }
     }
 
     /// The next wait; `random` is from 0 to 1.
-    fn next(&mut self, random: f64) -> Duration {
+    pub fn next(&mut self, random: f64) -> Duration {
         let wait = self.bound.mul_f64(random.clamp(0.0, 1.0));
         self.bound = (self.bound * 2).min(self.timing.longest_wait);
         wait
     }
 
-    fn settle(&mut self, lasted: Duration) {
+    /// The wait before the leader is dialled whom an operator has just named; it does not grow.
+    pub fn advised(&self, random: f64) -> Duration {
+        self.timing.first_wait.mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// An operator answered, and does not lead.
+    pub fn leaderless(&mut self) {
+        self.bound = self.bound.min(self.timing.leaderless_wait);
+    }
+
+    /// A Session ended that lasted so long.
+    pub fn settle(&mut self, lasted: Duration) {
         if lasted >= self.timing.settled_after {
             self.bound = self.timing.first_wait;
         }
@@ -126,11 +145,17 @@ pub(crate) async fn keep_connected(mut link: Link, stop: &CancellationToken) {
             }
             SessionError::Refused(SessionRefusal::NotLeader { leader: Some(leader) }) if at.is_none() => {
                 tracing::info!(leader, "this operator does not lead; dialling the leader");
+                backoff.leaderless();
                 hint = Some(leader.clone());
+            }
+            SessionError::Refused(SessionRefusal::NotLeader { .. }) => {
+                tracing::info!("this operator does not lead, and none that does is known yet");
+                backoff.leaderless();
             }
             error => tracing::warn!(operator = %link.dialer.endpoint, error = chain(error), "no session"),
         }
-        let wait = backoff.next((link.random)());
+        let random = (link.random)();
+        let wait = if hint.is_some() { backoff.advised(random) } else { backoff.next(random) };
         tokio::select! {
             () = sleep(wait) => {}
             () = stop.cancelled() => return,
@@ -161,5 +186,20 @@ mod tests {
         assert_eq!(backoff.next(1.0).as_secs(), 15);
         backoff.settle(Duration::from_secs(5));
         assert_eq!(backoff.next(1.0).as_millis(), 100);
+    }
+    /// A thousand agents had waited up to 15 s each, for a leader that was there after 3 s.
+    #[test]
+    fn while_nobody_leads_the_wait_is_a_second_at_most_and_the_way_to_a_named_leader_is_short() {
+        let mut backoff = Backoff::new(Timing::default());
+        let waits: Vec<u128> = (0..8)
+            .map(|_| {
+                backoff.leaderless();
+                backoff.next(1.0).as_millis()
+            })
+            .collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1000, 1000, 1000, 1000]);
+        assert_eq!((backoff.advised(1.0).as_millis(), backoff.advised(0.5).as_millis()), (100, 50));
+        // Operators that do not answer at all are another matter.
+        assert_eq!([backoff.next(1.0).as_millis(), backoff.next(1.0).as_millis()], [2000, 4000]);
     }
 }

@@ -119,7 +119,8 @@ fn now() -> UnixMillis {
     UnixMillis((clock() / 1_000_000) as i64)
 }
 
-fn hello() -> Hello {
+/// What a simulated agent says of itself.
+pub(crate) fn hello() -> Hello {
     Hello {
         versions: SPOKEN.to_vec(),
         agent_version: "bench".into(),
@@ -134,7 +135,7 @@ fn hello() -> Hello {
 }
 
 /// What an agent says of a command that ends at once.
-fn answers(start: &Start) -> [ToOperator; 2] {
+pub(crate) fn answers(start: &Start) -> [ToOperator; 2] {
     let report = |state| {
         let (attempt, spec_hash) = (start.attempt.clone(), start.spec_hash.clone());
         ToOperator::Report(Box::new(Report { attempt, spec_hash, state }))

@@ -14,7 +14,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
 
 mod apply;
-mod crowd;
+pub(crate) mod crowd;
 mod dispatch;
 mod fanout;
 mod figures;

@@ -1,28 +1,82 @@
-//! The kill harness on demand: `chaos [--kills N] [--agents N] [--seed N]`.
+//! The kill harness, on demand, and its two companions; `--help` says how.
 #![allow(missing_docs, clippy::print_stdout, reason = "a program for people")]
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use sentinel_tests::chaos::harness::{Options, run};
+use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sentinel_tests::chaos::{failover, harness, outage};
 
-const USAGE: &str = "usage: chaos [--kills N] [--agents N] [--seed N]";
+const USAGE: &str = "\
+usage: chaos [--kills N] [--agents N] [--seed N]                          everything is killed at random
+       chaos outage [--outage-minutes N] [--agents N] [--seed N]          MongoDB is away under load
+       chaos failover [--operators N] [--agents N] [--rounds N] [--seed N]  how soon another operator leads";
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let (mut kills, mut agents, mut seed) = (500, 20, 1);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(flag) = arguments.next() {
-        let value = arguments.next().and_then(|text| text.parse::<u64>().ok());
-        let value = value.with_context(|| format!("{flag} needs a number; {USAGE}"))?;
-        match flag.as_str() {
-            "--kills" => kills = value,
-            "--agents" => agents = value as usize,
-            "--seed" => seed = value,
-            _ => bail!("{flag} is unknown; {USAGE}"),
+async fn main() -> Result<ExitCode> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let is_mode = arguments.first().is_some_and(|first| !first.starts_with('-'));
+    let mode = if is_mode { arguments.remove(0) } else { String::new() };
+    // A thousand agents are a thousand connections, here and in the operators.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    let (said, is_good) = match mode.as_str() {
+        "" => kills(&Numbers::of(&arguments, &["kills", "agents", "seed"])?).await,
+        "outage" => away(&Numbers::of(&arguments, &["outage-minutes", "agents", "seed"])?).await,
+        "failover" => takeovers(&Numbers::of(&arguments, &["operators", "agents", "rounds", "seed"])?).await,
+        _ => bail!("{mode} is unknown\n{USAGE}"),
+    };
+    println!("{said}");
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn kills(numbers: &Numbers) -> (String, bool) {
+    let (kills, agents) = (numbers.get("kills", 500), numbers.get("agents", 20) as usize);
+    let report = harness::run(harness::Options::long(kills, agents, numbers.get("seed", 1))).await;
+    (report.to_string(), report.is_clean())
+}
+
+async fn away(numbers: &Numbers) -> (String, bool) {
+    let report = outage::run(outage::Options {
+        away: Duration::from_mins(numbers.get("outage-minutes", 3)),
+        agents: numbers.get("agents", 20) as usize,
+        seed: numbers.get("seed", 1),
+    });
+    let report = report.await;
+    (report.to_string(), report.is_clean())
+}
+
+async fn takeovers(numbers: &Numbers) -> (String, bool) {
+    let report = failover::run(failover::Options {
+        operators: numbers.get("operators", 3) as usize,
+        agents: numbers.get("agents", 1_000) as usize,
+        rounds: numbers.get("rounds", 20) as usize,
+        seed: numbers.get("seed", 1),
+    });
+    let report = report.await;
+    (report.to_string(), report.is_in_time())
+}
+
+/// Flags with a number each.
+struct Numbers(BTreeMap<String, u64>);
+
+impl Numbers {
+    fn of(arguments: &[String], known: &[&str]) -> Result<Self> {
+        let mut numbers = BTreeMap::new();
+        for pair in arguments.chunks(2) {
+            let flag = pair[0].trim_start_matches("--");
+            if !known.contains(&flag) {
+                bail!("{} is unknown\n{USAGE}", pair[0]);
+            }
+            let value = pair.get(1).and_then(|text| text.parse().ok());
+            numbers.insert(flag.to_owned(), value.with_context(|| format!("{} needs a number", pair[0]))?);
         }
+        Ok(Self(numbers))
     }
-    let report = run(Options::long(kills, agents, seed)).await;
-    println!("{report}");
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+
+    fn get(&self, flag: &str, otherwise: u64) -> u64 {
+        self.0.get(flag).copied().unwrap_or(otherwise)
+    }
 }

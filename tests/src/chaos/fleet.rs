@@ -46,7 +46,8 @@ pub struct Fleet {
     pub nodes: Vec<Node>,
     /// URL of the HTTP API.
     pub api: String,
-    metrics: String,
+    /// URL of metrics and health.
+    pub metrics: String,
     directory: PathBuf,
     /// For the HTTP API.
     pub http: reqwest::Client,
@@ -55,27 +56,9 @@ pub struct Fleet {
 impl Fleet {
     /// Starts an operator and so many agents, and waits until all are connected.
     pub async fn start(piece: Piece, directory: &Path, agents: usize, dice: &mut Dice) -> Self {
-        let [gateway, api, metrics]: [u16; 3] = std::array::from_fn(|_| steady_port(dice));
-        let write = |name: &str, text: &str| -> String {
-            let path = directory.join(name);
-            std::fs::write(&path, text).expect("a written file");
-            path.display().to_string()
-        };
-        let flags = [
-            ("--storage", "mongodb".to_owned()),
-            ("--mongodb-url-file", write("mongodb-url", &piece.parts.mongodb_uri)),
-            ("--mongodb-database", piece.namespace.clone()),
-            ("--redis-url-file", write("redis-url", &piece.parts.redis_url)),
-            ("--redis-prefix", format!("{}:", piece.namespace)),
-            ("--kubeconfig", piece.parts.kubeconfig.display().to_string()),
-            ("--watch-namespace", piece.namespace.clone()),
-            ("--gateway-listen", format!("127.0.0.1:{gateway}")),
-            ("--api-listen", format!("127.0.0.1:{api}")),
-            ("--metrics-listen", format!("127.0.0.1:{metrics}")),
-            ("--agent-service-account", format!("{}/{SERVICE_ACCOUNT}", piece.namespace)),
-        ];
-        let operator =
-            Process::new("operator", binary("operator"), arguments(&flags), directory.join("operator.log"));
+        let ports: [u16; 3] = std::array::from_fn(|_| steady_port(dice));
+        let [gateway, api, metrics] = ports;
+        let operator = operator("operator", &piece, directory, ports, &[]);
         operator.start().await;
         let mut nodes = Vec::new();
         for number in 0..agents {
@@ -197,6 +180,37 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         self.sweep();
     }
+}
+
+/// Describes the process of an operator at these ports: of its gateway, API and metrics.
+pub fn operator(
+    name: &str,
+    piece: &Piece,
+    directory: &Path,
+    [gateway, api, metrics]: [u16; 3],
+    more: &[(&str, String)],
+) -> Arc<Process> {
+    // Files of its own: another operator may be reading its.
+    let write = |what: &str, text: &str| -> String {
+        let path = directory.join(format!("{name}.{what}"));
+        std::fs::write(&path, text).expect("a written file");
+        path.display().to_string()
+    };
+    let flags = [
+        ("--storage", "mongodb".to_owned()),
+        ("--mongodb-url-file", write("mongodb-url", &piece.parts.mongodb_uri)),
+        ("--mongodb-database", piece.namespace.clone()),
+        ("--redis-url-file", write("redis-url", &piece.parts.redis_url)),
+        ("--redis-prefix", format!("{}:", piece.namespace)),
+        ("--kubeconfig", piece.parts.kubeconfig.display().to_string()),
+        ("--watch-namespace", piece.namespace.clone()),
+        ("--gateway-listen", format!("127.0.0.1:{gateway}")),
+        ("--api-listen", format!("127.0.0.1:{api}")),
+        ("--metrics-listen", format!("127.0.0.1:{metrics}")),
+        ("--agent-service-account", format!("{}/{SERVICE_ACCOUNT}", piece.namespace)),
+    ];
+    let flags: Vec<_> = flags.into_iter().chain(more.iter().cloned()).collect();
+    Process::new(name, binary("operator"), arguments(&flags), directory.join(format!("{name}.log")))
 }
 
 async fn node(piece: &Piece, directory: &Path, number: usize, gateway: u16) -> Node {

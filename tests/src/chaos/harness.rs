@@ -302,7 +302,8 @@ pub async fn run(options: Options) -> Report {
     report
 }
 
-async fn keep_loaded(load: Arc<Mutex<Load>>, every: u64, mut dice: Dice) {
+/// Goes on with the load, a step every so many milliseconds on average.
+pub(super) async fn keep_loaded(load: Arc<Mutex<Load>>, every: u64, mut dice: Dice) {
     loop {
         load.lock().await.step().await;
         tokio::time::sleep(dice.millis(every / 2, every * 3 / 2)).await;
