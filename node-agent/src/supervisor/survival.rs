@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 
 use super::{cgroup, outside};
 
@@ -54,7 +53,7 @@ pub fn survival() -> Survival {
 }
 
 fn is_machines_namespace() -> bool {
-    fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name == PathBuf::from(MACHINES_NAMESPACE))
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == MACHINES_NAMESPACE)
 }
 
 /// Makes the groups that commands and supervisors get, with v1, v2 or both.
