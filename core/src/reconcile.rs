@@ -13,6 +13,7 @@
 //! asked and must not need one. What it wants durable comes before what it wants done: a Run's target list is frozen
 //! by one decision and dispatched by a later one, which sees it recorded.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber};
@@ -432,12 +433,13 @@ fn started_at(execution: Option<&Execution>) -> Option<UnixMillis> {
     }
 }
 
-/// The ledger as it will be once the conclusions among the actions are noted.
-fn with_conclusions(ledger: &RunLedger, actions: &[Action]) -> RunLedger {
-    let mut after = ledger.clone();
+/// The ledger as it will be once the conclusions among the actions are noted. Most looks conclude nothing, and a copy of
+/// a thousand Executions costs more than all else they do.
+fn with_conclusions<'a>(ledger: &'a RunLedger, actions: &[Action]) -> Cow<'a, RunLedger> {
+    let mut after = Cow::Borrowed(ledger);
     for action in actions {
         if let Action::Conclude { attempt, ended } = action {
-            after.conclude(&attempt.node, (**ended).clone());
+            after.to_mut().conclude(&attempt.node, (**ended).clone());
         }
     }
     after

@@ -245,7 +245,8 @@ pub fn roll_up(targets: &[NodeName], ledger: &RunLedger, reach: impl Fn(&NodeNam
         counts.add(standing);
         standings.push((standing, node, execution));
     }
-    standings.sort_by_key(|(standing, node, _)| (*standing, *node));
+    // Stable: what stands the same stays in the order of the targets, which is that of their names.
+    standings.sort_by_key(|(standing, ..)| *standing);
     let line = |(_, node, execution): &(Standing, &NodeName, &Execution)| line(node, execution, reach(node));
     RollUp { counts, nodes: standings.iter().take(MAX_NODES).map(line).collect() }
 }
