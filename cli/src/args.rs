@@ -341,6 +341,10 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "N")]
     pub(crate) run: Option<u32>,
 
+    /// Of the Attempt with this number, not the latest; of one execution.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "follow")]
+    pub(crate) attempt: Option<u32>,
+
     /// Begin each line with the node's time.
     #[arg(long)]
     pub(crate) timestamps: bool,

@@ -114,6 +114,8 @@ pub(crate) struct Node {
     #[serde(deserialize_with = "lenient")]
     pub(crate) state: String,
     #[serde(deserialize_with = "lenient")]
+    pub(crate) attempt: Option<u32>,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) message: String,
     #[serde(deserialize_with = "lenient")]
     pub(crate) exit_code: Option<u8>,

@@ -383,3 +383,21 @@ fn every_example_ends_as_it_says() {
         });
     }
 }
+
+#[test]
+fn each_attempt_of_a_retried_command_is_shown_in_its_order_and_kept_by_its_number() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/retry.yaml");
+    let dev = Dev::start(&[example]);
+    dev.err.wait_for("default/retry run 1: Complete, 1 node, succeeded");
+    dev.out.wait_for("retry | done\n");
+    let err = dev.err.text();
+    let (first, second) = (err.find("| not yet\n"), err.find("| [sentinel: attempt 2]\n"));
+    assert!(first.is_some() && first < second, "{err}");
+    let executions = dev.until(&["get", "executions", "-o", "json"], |ran| {
+        ran.json()["items"][0]["attempt"] == 2 && ran.json()["items"][0]["outcome"] == "Succeeded"
+    });
+    let id = executions.json()["items"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(dev.run(&["logs", &id]).ended(0).out, "done\n");
+    assert_eq!(dev.run(&["logs", &id, "--attempt", "1"]).ended(0).err, "not yet\n");
+    dev.run(&["logs", "retry", "--attempt", "1"]).ended(2).said("--attempt is of one execution");
+}

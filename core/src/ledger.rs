@@ -10,10 +10,9 @@ use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{
-    Ended, OutputSummary, Refused, Report, ReportedState, Running, Stage, Usage,
-};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Refused, Report, ReportedState, Stage, Usage};
 
+use crate::execution::{Execution, Known, Sent, Tried};
 use crate::moment::Moment;
 use crate::status::RunRecord;
 
@@ -52,50 +51,6 @@ impl RunStage {
     pub fn of(record: &RunRecord) -> Self {
         if record.finished_at.is_some() { Self::Finished } else { Self::Begun }
     }
-}
-
-/// What is known of one Execution.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Execution {
-    /// Since when it could have been started: the start clock.
-    pub turn_at: Option<Moment>,
-    /// The last `Start` handed to a Session.
-    pub started: Option<Sent>,
-    /// The last `Cancel` handed to a Session.
-    pub cancelled: Option<Sent>,
-    /// What it is, as far as anybody said.
-    pub known: Known,
-    /// How much of it History holds.
-    pub archived: Option<Stage>,
-    /// The agent answered an Inventory in which an Attempt that it once owned is missing.
-    pub missing: bool,
-    /// Its agent said that it owns it, and was not told to forget it since.
-    pub held: bool,
-}
-
-/// A message handed to a Session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
-    /// To which one; a later Session has not seen it.
-    pub session: SessionId,
-    /// When.
-    pub at: Moment,
-}
-
-/// What an Execution is.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum Known {
-    /// Nobody said anything.
-    #[default]
-    Nothing,
-    /// In the agent's Journal, not yet started.
-    Accepted,
-    /// Its command runs.
-    Running(Running),
-    /// It is over, by the agent's word.
-    Ended(Box<Ended>),
-    /// It is over, by the operator's own conclusion.
-    Concluded(Box<Ended>),
 }
 
 /// What came of telling the ledger something.
@@ -147,9 +102,14 @@ impl RunLedger {
         self.executions.iter()
     }
 
-    /// The Attempt of a node in this Run.
+    /// The latest Attempt of a node in this Run.
     pub fn attempt(&self, node: &NodeName) -> AttemptId {
-        AttemptId { task: self.task.clone(), run: self.run, node: node.clone(), attempt: 1 }
+        self.attempt_of(node, self.execution(node).map_or(1, |execution| execution.latest.number))
+    }
+
+    /// The Attempt of that number of a node in this Run.
+    pub fn attempt_of(&self, node: &NodeName, number: u32) -> AttemptId {
+        AttemptId { task: self.task.clone(), run: self.run, node: node.clone(), attempt: number }
     }
 
     /// An agent says what one of its Attempts is.
@@ -161,10 +121,7 @@ impl RunLedger {
             return Told::Conflict;
         }
         let execution = self.executions.entry(report.attempt.node.clone()).or_default();
-        execution.missing = false;
-        // Who reports it has not forgotten it, whatever was said before.
-        execution.held = true;
-        execution.learn(&report.state)
+        execution.hear(report.attempt.attempt, &report.state)
     }
 
     /// An agent declined a `Start`: nothing was started for it, and nothing will be in that Session. A stale epoch is
@@ -173,26 +130,27 @@ impl RunLedger {
         if refused.attempt.task != self.task || refused.attempt.run != self.run {
             return Told::OtherRun;
         }
-        let execution = self.executions.entry(refused.attempt.node.clone()).or_default();
+        let tried = self.attempt_mut(&refused.attempt);
         // Who owns an Attempt answers with what it is; so one that was thought accepted was another spec's.
-        let open = matches!(execution.known, Known::Nothing | Known::Accepted);
+        let open = matches!(tried.known, Known::Nothing | Known::Accepted);
         if matches!(refused.refusal, Refusal::StaleEpoch { .. }) || !open {
             return Told::Known;
         }
         let outcome = Outcome::Refused { refusal: refused.refusal.clone() };
-        execution.known = Known::Concluded(Box::new(never_started(outcome, at)));
+        tried.known = Known::Concluded(Box::new(never_started(outcome, at)));
         Told::News
     }
 
     /// An agent has said all that it owns; `owned` are the Attempts of this Task among it.
     pub fn inventory(&mut self, node: &NodeName, session: &SessionId, owned: &[AttemptId]) {
-        let attempt = self.attempt(node);
-        let Some(execution) = self.executions.get_mut(node) else { return };
-        if owned.contains(&attempt) {
+        let latest = self.attempt(node);
+        let Self { run, executions, .. } = self;
+        let Some(execution) = executions.get_mut(node) else { return };
+        execution.hold_only(|number| owned.iter().any(|id| id.run == *run && id.attempt == number));
+        if owned.contains(&latest) {
             return;
         }
-        execution.held = false;
-        match execution.known {
+        match execution.latest.known {
             // A `Start` handed to an older Session never arrived.
             Known::Nothing if execution.started.as_ref().is_some_and(|sent| sent.session != *session) => {
                 execution.started = None;
@@ -203,39 +161,41 @@ impl RunLedger {
     }
 
     /// What agents own of this Run, with the stage that History holds: all that matters of it once its Task is gone.
-    pub fn into_strays(self) -> Vec<(Report, Option<Stage>)> {
-        let RunLedger { task, run, spec_hash, executions, .. } = self;
-        let stray = |(node, execution): (NodeName, Execution)| {
-            let state = match execution.known {
+    pub fn strays(&self) -> Vec<(Report, Option<Stage>)> {
+        let stray = |node: &NodeName, tried: &Tried| {
+            let state = match &tried.known {
                 Known::Nothing | Known::Concluded(_) => return None,
                 Known::Accepted => ReportedState::Accepted,
-                Known::Running(running) => ReportedState::Running(running),
-                Known::Ended(ended) => ReportedState::Ended(ended),
+                Known::Running(running) => ReportedState::Running(running.clone()),
+                Known::Ended(ended) => ReportedState::Ended(ended.clone()),
             };
-            let attempt = AttemptId { task: task.clone(), run, node, attempt: 1 };
-            Some((Report { attempt, spec_hash: spec_hash.clone(), state }, execution.archived))
+            let attempt = self.attempt_of(node, tried.number);
+            Some((Report { attempt, spec_hash: self.spec_hash.clone(), state }, tried.archived))
         };
-        executions.into_iter().filter_map(stray).collect()
+        let of = |(node, execution): (_, &Execution)| {
+            execution.attempts().filter_map(|tried| stray(node, tried)).collect::<Vec<_>>()
+        };
+        self.executions().flat_map(of).collect()
     }
 
-    /// History recalls an Execution, after a restart of the operator.
-    pub fn recall(&mut self, node: &NodeName, state: &ReportedState, source: Source) -> Told {
-        let execution = self.executions.entry(node.clone()).or_default();
-        execution.archived = execution.archived.max(Some(state.stage()));
-        match (source, state) {
-            (Source::Operator, ReportedState::Ended(ended)) if !execution.is_over() => {
-                execution.known = Known::Concluded(ended.clone());
-                Told::News
-            }
+    /// History recalls an Attempt, after a restart of the operator.
+    pub fn recall(&mut self, attempt: &AttemptId, state: &ReportedState, source: Source) -> Told {
+        let tried = self.attempt_mut(attempt);
+        let told = match (source, state) {
+            (Source::Operator, ReportedState::Ended(ended)) => tried.conclude(ended.clone()),
             (Source::Operator, _) => Told::Known,
-            (Source::Agent, state) => execution.learn(state),
+            (Source::Agent, state) => tried.learn(state),
+        };
+        // History may hold a conclusion that an agent has since proved wrong: that is not what is known now.
+        if source == Source::Agent || !matches!(tried.known, Known::Ended(_)) {
+            tried.note_archived(state.stage());
         }
+        told
     }
 
-    /// History holds the Execution up to this stage.
-    pub fn archived(&mut self, node: &NodeName, stage: Stage) {
-        let execution = self.executions.entry(node.clone()).or_default();
-        execution.archived = execution.archived.max(Some(stage));
+    /// History holds the Attempt up to this stage.
+    pub fn archived(&mut self, attempt: &AttemptId, stage: Stage) -> Told {
+        self.attempt_mut(attempt).note_archived(stage)
     }
 
     /// The Run's own record is this; History holds the one before at most.
@@ -256,31 +216,54 @@ impl RunLedger {
         self.executions.entry(node.clone()).or_default().turn_at.get_or_insert(at);
     }
 
-    /// A `Start` was handed to a Session.
+    /// When the Execution is tried again, its latest Attempt having ended; the first word stands.
+    pub fn retry_at(&mut self, node: &NodeName, at: Moment) {
+        self.executions.entry(node.clone()).or_default().retry_at.get_or_insert(at);
+    }
+
+    /// The Execution is tried again: its latest Attempt is one of which nobody knows yet.
+    pub fn again(&mut self, node: &NodeName) {
+        let Some(execution) = self.executions.get_mut(node).filter(|execution| execution.is_over()) else {
+            return;
+        };
+        execution.attempt_mut(execution.latest.number.saturating_add(1));
+    }
+
+    /// The latest Attempt, of which nobody was told anything, is given up: the one before it was the last.
+    pub fn withdraw(&mut self, node: &NodeName) {
+        if let Some(execution) = self.executions.get_mut(node) {
+            execution.withdraw();
+        }
+    }
+
+    /// A `Start` of the latest Attempt was handed to a Session.
     pub fn sent_start(&mut self, node: &NodeName, session: SessionId, at: Moment) {
         self.executions.entry(node.clone()).or_default().started = Some(Sent { session, at });
     }
 
-    /// A `Cancel` was handed to a Session.
+    /// A `Cancel` of the latest Attempt was handed to a Session.
     pub fn sent_cancel(&mut self, node: &NodeName, session: SessionId, at: Moment) {
         self.executions.entry(node.clone()).or_default().cancelled = Some(Sent { session, at });
     }
 
     /// A `Forget` was handed to a Session.
-    pub fn sent_forget(&mut self, node: &NodeName) {
-        self.executions.entry(node.clone()).or_default().held = false;
+    pub fn sent_forget(&mut self, attempt: &AttemptId) {
+        self.attempt_mut(attempt).held = false;
     }
 
-    /// The operator concludes how an Execution ended. What an agent said stands against it.
-    pub fn conclude(&mut self, node: &NodeName, ended: Ended) -> Told {
-        let execution = self.executions.entry(node.clone()).or_default();
-        if execution.is_over() {
-            return Told::Known;
+    /// The operator concludes how an Attempt ended. What an agent said stands against it.
+    pub fn conclude(&mut self, attempt: &AttemptId, ended: Ended) -> Told {
+        let tried = self.attempt_mut(attempt);
+        let told = tried.conclude(Box::new(ended));
+        if told == Told::News {
+            // The archive holds an earlier stage of it at most.
+            tried.archived = tried.archived.filter(|stage| *stage < Stage::Ended);
         }
-        execution.known = Known::Concluded(Box::new(ended));
-        // The archive holds an earlier stage of it at most.
-        execution.archived = execution.archived.filter(|stage| *stage < Stage::Ended);
-        Told::News
+        told
+    }
+
+    fn attempt_mut(&mut self, attempt: &AttemptId) -> &mut Tried {
+        self.executions.entry(attempt.node.clone()).or_default().attempt_mut(attempt.attempt)
     }
 }
 
@@ -297,48 +280,4 @@ pub enum Source {
 pub fn never_started(outcome: Outcome, at: UnixMillis) -> Ended {
     let (usage, output) = (Usage::default(), OutputSummary::default());
     Ended { outcome, started_at: None, ended_at: at, usage, output }
-}
-
-impl Execution {
-    /// Whether it has its Outcome.
-    pub fn is_over(&self) -> bool {
-        self.ended().is_some()
-    }
-
-    /// How it ended.
-    pub fn ended(&self) -> Option<&Ended> {
-        match &self.known {
-            Known::Ended(ended) | Known::Concluded(ended) => Some(ended),
-            _ => None,
-        }
-    }
-
-    /// Whether an agent has, or may have, a command for it: it takes a place in the rollout.
-    pub fn is_under_way(&self) -> bool {
-        !self.is_over() && (self.started.is_some() || self.known != Known::Nothing)
-    }
-
-    /// Takes in evidence. A stage never goes back, and an Outcome never changes but from a conclusion of `Lost` to
-    /// what the agent knows.
-    fn learn(&mut self, state: &ReportedState) -> Told {
-        let before = self.known.clone();
-        match (&self.known, state) {
-            (Known::Ended(_), _) => {}
-            // Evidence of a command that ran stands above every conclusion.
-            (Known::Concluded(ours), ReportedState::Ended(theirs))
-                if matches!(ours.outcome, Outcome::Lost { .. }) || theirs.started_at.is_some() =>
-            {
-                self.known = Known::Ended(theirs.clone());
-                self.archived = None;
-            }
-            (Known::Concluded(_), _) => {}
-            (_, ReportedState::Ended(ended)) => self.known = Known::Ended(ended.clone()),
-            (Known::Nothing | Known::Accepted, ReportedState::Running(running)) => {
-                self.known = Known::Running(running.clone());
-            }
-            (Known::Nothing, ReportedState::Accepted) => self.known = Known::Accepted,
-            _ => {}
-        }
-        if self.known == before { Told::Known } else { Told::News }
-    }
 }

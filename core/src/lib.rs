@@ -15,6 +15,7 @@
 pub mod agent;
 pub mod conditions;
 pub mod credit;
+pub mod execution;
 pub mod lease;
 pub mod ledger;
 pub mod moment;
@@ -22,6 +23,7 @@ pub mod outflow;
 pub mod plan;
 pub mod reconcile;
 pub mod recovery;
+pub mod retry;
 pub mod rollout;
 pub mod settle;
 pub mod status;

@@ -10,6 +10,8 @@ use sentinel_protocol::request::{EnvVar, Environment, Program, ResourceLimits, R
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::retry::Retry;
+
 /// A Task that can be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskPlan {
@@ -23,6 +25,8 @@ pub struct TaskPlan {
     pub request: RunRequest,
     /// Its clocks.
     pub timeouts: Timeouts,
+    /// How often and after what a target is tried again.
+    pub retry: Retry,
     /// How many targets may be under way at once.
     pub max_concurrent: Amount,
     /// What a new Run does to the commands of the old one.

@@ -13,21 +13,22 @@
 //! asked and must not need one. What it wants durable comes before what it wants done: a Run's target list is frozen
 //! by one decision and dispatched by a later one, which sees it recorded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, Stage};
 
 use crate::conditions::{self, Archive, Condition, Doing};
-use crate::ledger::{Execution, Known, Origin, RunLedger, RunStage, never_started};
+use crate::execution::{Execution, Known};
+use crate::ledger::{Origin, RunLedger, RunStage, never_started};
 use crate::moment::{Moment, Now};
 use crate::plan::{Starts, TaskPlan};
-use crate::rollout::{self, AgentFacts, Circumstances, Recall, Step, earlier};
+use crate::rollout::{self, AgentFacts, Circumstances, NodeObject, Outlook, Recall, Step, earlier};
 use crate::settle;
 use crate::status::{
-    self, Counts, Handled, MAX_RECENT, NodeStatus, Reach, Recorded, RollUp, RunRecord, RunSummary, Stopping,
-    Trigger, Verdict,
+    self, Counts, Handled, MAX_RECENT, NodeStatus, Prospects, Reach, Recorded, RollUp, RunRecord, RunSummary,
+    Stopping, Trigger, Verdict,
 };
 use crate::targets::{self, NodeFacts};
 use crate::trigger::{self, Abandon, Requests};
@@ -129,6 +130,12 @@ pub enum Action {
     DeleteTask,
     /// A target has its turn.
     Turn(NodeName),
+    /// A target is tried again at this moment.
+    RetryAt(NodeName, Moment),
+    /// A target is tried again: the Attempt after its latest becomes its latest.
+    Again(NodeName),
+    /// The latest Attempt of a target will not be.
+    Withdraw(NodeName),
     /// Send `Start`.
     Start {
         /// Which Attempt.
@@ -253,10 +260,12 @@ fn carry_on(plan: &TaskPlan, observed: &Observed<'_>, run: &RunRecord, now: Now)
         now: now.moment,
     };
     let mut actions: Vec<Action> = needs_finalizer(observed).into_iter().collect();
-    let (steps, mut wake_at) = steps(&circumstances, observed, now);
-    actions.extend(steps);
-    let after = with_conclusions(observed.ledger, &actions);
-    let rolled = status::roll_up(observed.targets, &after, |node| reach(observed, node));
+    let steps = steps(&circumstances, observed, now);
+    let mut wake_at = steps.wake_at;
+    actions.extend(steps.actions);
+    let after = once_done(observed.ledger, &actions);
+    let prospects = Prospects { again: &steps.again, retries: plan.retry.limit };
+    let rolled = status::roll_up(observed.targets, &after, prospects, |node| reach(observed, node));
     let mut run = RunRecord { stopping, counts: rolled.counts, ..run.clone() };
     run.verdict = status::verdict(observed.targets.len(), rolled.counts);
     run.finished_at = run.verdict.map(|_| now.wall);
@@ -302,7 +311,7 @@ fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     if unnoted || (noted != Some(&run) && rolled.is_some()) {
         actions.push(Action::ArchiveRun(Box::new(run.clone())));
     }
-    let (unfinished, wake_at) = conclude_again(plan, observed, last, now);
+    let Steps { actions: unfinished, wake_at, .. } = conclude_again(plan, observed, last, now);
     actions.extend(unfinished);
     let settled = settle::settle(observed.ledger, observed.agent);
     actions.extend(settled.actions);
@@ -334,15 +343,10 @@ fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
 
 /// An operator before this one ended the Run and died before its own conclusions were archived: what neither History
 /// nor an agent knows of is concluded again, so that every target has its Outcome.
-fn conclude_again(
-    plan: &TaskPlan,
-    observed: &Observed<'_>,
-    last: &RunRecord,
-    now: Now,
-) -> (Vec<Action>, Option<Moment>) {
+fn conclude_again(plan: &TaskPlan, observed: &Observed<'_>, last: &RunRecord, now: Now) -> Steps {
     let ledger = observed.ledger;
     if ledger.run() != last.number || ledger.origin() == Origin::Begun || observed.recall == Recall::Pending {
-        return (Vec::new(), None);
+        return Steps::default();
     }
     let circumstances = Circumstances {
         plan,
@@ -402,42 +406,67 @@ fn ends_by(plan: &TaskPlan, run: &RunRecord, now: Now) -> Option<Moment> {
     })
 }
 
-/// What the rollout asks for, as actions.
-fn steps(c: &Circumstances<'_>, observed: &Observed<'_>, now: Now) -> (Vec<Action>, Option<Moment>) {
-    let mut actions = Vec::new();
-    let mut wake_at = None;
-    for (node, look) in rollout::look_at_all(c, observed.targets, observed.agent) {
-        wake_at = earlier(wake_at, look.wake_at);
-        let attempt = || c.ledger.attempt(node);
-        actions.extend(look.steps.into_iter().map(|step| match step {
-            Step::Turn => Action::Turn(node.clone()),
-            Step::Start { start_ms, total_ms } => Action::Start { attempt: attempt(), start_ms, total_ms },
-            Step::Cancel => Action::Cancel(attempt()),
-            Step::Conclude(conclusion) => Action::Conclude {
-                attempt: attempt(),
-                ended: Box::new(Ended {
-                    started_at: started_at(c.ledger.execution(node)),
-                    ..never_started(conclusion.outcome(), now.wall)
-                }),
-            },
-        }));
+/// What the rollout asks for.
+#[derive(Default)]
+struct Steps {
+    actions: Vec<Action>,
+    /// Targets of which an Attempt has ended and another follows.
+    again: BTreeSet<NodeName>,
+    wake_at: Option<Moment>,
+}
+
+fn steps(c: &Circumstances<'_>, observed: &Observed<'_>, now: Now) -> Steps {
+    let mut steps = Steps::default();
+    let agent = |node: &NodeName| {
+        let object = if observed.nodes.contains_key(node) { NodeObject::Present } else { NodeObject::Absent };
+        AgentFacts { node: object, ..(observed.agent)(node) }
+    };
+    for (node, look) in rollout::look_at_all(c, observed.targets, agent) {
+        steps.wake_at = earlier(steps.wake_at, look.wake_at);
+        if look.outlook == Outlook::Again {
+            steps.again.insert(node.clone());
+        }
+        steps.actions.extend(look.steps.into_iter().map(|step| action(c, node, step, now)));
     }
-    (actions, wake_at)
+    steps
+}
+
+fn action(c: &Circumstances<'_>, node: &NodeName, step: Step, now: Now) -> Action {
+    let attempt = || c.ledger.attempt(node);
+    match step {
+        Step::Turn => Action::Turn(node.clone()),
+        Step::Start { start_ms, total_ms } => Action::Start { attempt: attempt(), start_ms, total_ms },
+        Step::Cancel => Action::Cancel(attempt()),
+        Step::RetryAt(at) => Action::RetryAt(node.clone(), at),
+        Step::Again => Action::Again(node.clone()),
+        Step::Withdraw => Action::Withdraw(node.clone()),
+        Step::Conclude(conclusion) => {
+            let ended = Ended {
+                started_at: started_at(c.ledger.execution(node)),
+                ..never_started(conclusion.outcome(), now.wall)
+            };
+            Action::Conclude { attempt: attempt(), ended: Box::new(ended) }
+        }
+    }
 }
 
 fn started_at(execution: Option<&Execution>) -> Option<UnixMillis> {
-    match execution.map(|execution| &execution.known) {
+    match execution.map(|execution| &execution.latest.known) {
         Some(Known::Running(running)) => Some(running.started_at),
         _ => None,
     }
 }
 
-/// The ledger as it will be once the conclusions among the actions are noted.
-fn with_conclusions(ledger: &RunLedger, actions: &[Action]) -> RunLedger {
+/// The ledger as it will be once what changes an Outcome is done.
+fn once_done(ledger: &RunLedger, actions: &[Action]) -> RunLedger {
     let mut after = ledger.clone();
     for action in actions {
-        if let Action::Conclude { attempt, ended } = action {
-            after.conclude(&attempt.node, (**ended).clone());
+        match action {
+            Action::Conclude { attempt, ended } => {
+                after.conclude(attempt, (**ended).clone());
+            }
+            Action::Withdraw(node) => after.withdraw(node),
+            _ => {}
         }
     }
     after
@@ -449,7 +478,8 @@ fn corrected(observed: &Observed<'_>, last: &RunRecord) -> (RunRecord, Option<Ro
     if observed.ledger.run() != last.number || known < observed.targets.len() || observed.targets.is_empty() {
         return (last.clone(), None);
     }
-    let rolled = status::roll_up(observed.targets, observed.ledger, |node| reach(observed, node));
+    let rolled =
+        status::roll_up(observed.targets, observed.ledger, Prospects::none(), |node| reach(observed, node));
     let verdict = status::verdict(observed.targets.len(), rolled.counts).or(last.verdict);
     (RunRecord { counts: rolled.counts, verdict, ..last.clone() }, Some(rolled))
 }
@@ -458,7 +488,8 @@ fn archive_of(observed: &Observed<'_>, finished: bool) -> Archive {
     let behind = observed
         .ledger
         .executions()
-        .any(|(_, execution)| execution.is_over() && execution.archived != Some(Stage::Ended));
+        .flat_map(|(_, execution)| execution.attempts())
+        .any(|tried| tried.ended().is_some() && tried.archived != Some(Stage::Ended));
     // A target whose end the operator before this one had only concluded is in no archive before it is concluded again.
     let over = observed.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
     let asked = observed.ledger.origin() == Origin::Inherited && observed.recall == Recall::Done;

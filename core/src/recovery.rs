@@ -64,6 +64,15 @@ pub enum Boot {
     Other,
 }
 
+/// The container that its supervisor lived in, where it had one of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Home {
+    /// It is the one that the agent lives in, or not known.
+    Same,
+    /// The agent lives in another one now: that one has ended, and the kernel ended all that was in it.
+    Gone,
+}
+
 /// All that is known about an Attempt from outside its supervisor. The lock must have been tried *before* the files
 /// were read: then a free lock means that the files are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,6 +87,8 @@ pub struct Evidence {
     pub tree: Tree,
     /// Its boot.
     pub boot: Boot,
+    /// Its supervisor's container.
+    pub home: Home,
 }
 
 /// How an Attempt ended that has no exit record of its supervisor.
@@ -124,7 +135,7 @@ pub fn conclude(evidence: &Evidence) -> Conclusion {
     use Conclusion::{Adopt, AwaitConfirmation, EndTreeThen, NotStarted, Over, Report, StartNow};
     let died = Verdict::Interrupted(InterruptReason::SupervisorDied);
     let lost = Verdict::Lost;
-    let Evidence { state, exit, lock, tree, boot } = *evidence;
+    let Evidence { state, exit, lock, tree, boot, home } = *evidence;
     match (exit, lock, state, boot, tree) {
         // The supervisor's own word stands above all else.
         (ExitRecord::Present, ..) => Report,
@@ -142,6 +153,10 @@ pub fn conclude(evidence: &Evidence) -> Conclusion {
         // A living tree proves the start that the state alone does not.
         (_, _, LastState::Starting | LastState::Running, Boot::Same, Tree::Populated) => EndTreeThen(died),
         (_, _, LastState::Starting, Boot::Same, Tree::Empty) => Over(lost(LostReason::StartUnproven)),
+        // Supervisor and command were ended together, with the agent that was in there with them.
+        (_, _, LastState::Running, Boot::Same, Tree::Empty) if home == Home::Gone => {
+            Over(Verdict::Interrupted(InterruptReason::AgentStopped))
+        }
         (_, _, LastState::Running, Boot::Same, Tree::Empty) => Over(lost(LostReason::ExitStatusLost)),
         (_, _, LastState::Unreadable, Boot::Same, Tree::Populated) => {
             EndTreeThen(lost(LostReason::StateLost))
@@ -164,24 +179,26 @@ mod tests {
 
     fn every_evidence() -> impl Iterator<Item = Evidence> {
         STATES.into_iter().flat_map(|state| {
-            (0..16).map(move |bits: u8| Evidence {
+            (0..32).map(move |bits: u8| Evidence {
                 state,
                 exit: if bits & 1 == 0 { ExitRecord::Present } else { ExitRecord::Missing },
                 lock: if bits & 2 == 0 { Lock::Held } else { Lock::Free },
                 tree: if bits & 4 == 0 { Tree::Populated } else { Tree::Empty },
                 boot: if bits & 8 == 0 { Boot::Same } else { Boot::Other },
+                home: if bits & 16 == 0 { Home::Same } else { Home::Gone },
             })
         })
     }
 
     fn dead(state: LastState, tree: Tree, boot: Boot) -> Conclusion {
-        conclude(&Evidence { state, exit: ExitRecord::Missing, lock: Lock::Free, tree, boot })
+        let home = Home::Same;
+        conclude(&Evidence { state, exit: ExitRecord::Missing, lock: Lock::Free, tree, boot, home })
     }
 
     #[test]
     fn an_exit_record_is_believed_whatever_else_is_seen() {
         let seen = every_evidence().filter(|e| e.exit == ExitRecord::Present);
-        assert_eq!(seen.map(|e| assert_eq!(conclude(&e), Conclusion::Report, "{e:?}")).count(), 40);
+        assert_eq!(seen.map(|e| assert_eq!(conclude(&e), Conclusion::Report, "{e:?}")).count(), 80);
     }
 
     #[test]
@@ -230,6 +247,25 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_ended_with_the_agents_container_was_interrupted_and_one_that_may_not_have_begun_is_lost()
+     {
+        let ended = |state| {
+            conclude(&Evidence {
+                state,
+                exit: ExitRecord::Missing,
+                lock: Lock::Free,
+                tree: Tree::Empty,
+                boot: Boot::Same,
+                home: Home::Gone,
+            })
+        };
+        let interrupted = Verdict::Interrupted(InterruptReason::AgentStopped);
+        assert_eq!(ended(LastState::Running), Conclusion::Over(interrupted));
+        let lost = Verdict::Lost(LostReason::StartUnproven);
+        assert_eq!(ended(LastState::Starting), Conclusion::Over(lost));
+    }
+
+    #[test]
     fn a_reboot_loses_what_was_starting_or_running_and_kills_nobody() {
         let lost = Conclusion::Over(Verdict::Lost(LostReason::NodeRebooted));
         for state in [LastState::Starting, LastState::Running] {
@@ -262,7 +298,7 @@ mod tests {
                 assert_eq!((e.state, e.lock, e.exit), (LastState::Accepted, Lock::Free, ExitRecord::Missing));
             }
         }
-        assert_eq!(seen, 80, "every combination was looked at");
+        assert_eq!(seen, 160, "every combination was looked at");
     }
 
     #[test]

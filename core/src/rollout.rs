@@ -1,10 +1,11 @@
-//! Which targets of a Run are started now, and which are given up.
+//! Which targets of a Run are started now, which once more, and which are given up.
 
 use sentinel_protocol::ids::{NodeName, RunNumber, SessionId};
 use sentinel_protocol::limits::DEAD_AFTER_MS;
 use sentinel_protocol::outcome::{LostReason, Outcome};
 
-use crate::ledger::{Execution, Known, Origin, RunLedger, Sent};
+use crate::execution::{Execution, Known, Sent};
+use crate::ledger::{Origin, RunLedger};
 use crate::moment::Moment;
 use crate::plan::{Starts, TaskPlan};
 use crate::status::Stopping;
@@ -19,14 +20,35 @@ pub struct AgentFacts {
     pub session: Option<SessionId>,
     /// When this operator last heard of it, Heartbeat or otherwise.
     pub last_heard: Option<Moment>,
-    /// The highest Run of this Task of which the agent has a living Attempt.
-    pub living: Option<RunNumber>,
+    /// The latest Attempt of this Task that lives there.
+    pub living: Option<Living>,
+    /// Whether the cluster has a Node of that name.
+    pub node: NodeObject,
+}
+
+/// Whether the cluster has a Node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NodeObject {
+    /// It has.
+    #[default]
+    Present,
+    /// It has not, or not any more.
+    Absent,
+}
+
+/// An Attempt that lives on a node, of whatever Run of a Task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Living {
+    /// Its Run.
+    pub run: RunNumber,
+    /// Its number in the Execution.
+    pub attempt: u32,
 }
 
 impl AgentFacts {
-    /// Whether a command of another Run of the Task lives there: two Runs are never on a node at once.
-    fn is_busy_for(&self, run: RunNumber) -> bool {
-        self.living.is_some_and(|living| living != run)
+    /// Whether a command of the Task other than this Attempt's lives there: two are never on a node at once.
+    fn is_busy_for(&self, attempt: Living) -> bool {
+        self.living.is_some_and(|living| living != attempt)
     }
 }
 
@@ -55,6 +77,12 @@ pub enum Step {
     Cancel,
     /// It is over, by the operator's own conclusion.
     Conclude(Conclusion),
+    /// It is tried again at this moment.
+    RetryAt(Moment),
+    /// It is tried again now: the Attempt after the latest becomes the latest.
+    Again,
+    /// Its latest Attempt will not be: the one before it was the last.
+    Withdraw,
 }
 
 /// How the operator concludes that an Execution ended.
@@ -116,6 +144,12 @@ impl Circumstances<'_> {
         self.ends_by.map(|ends_by| ends_by.plus(self.plan.timeouts.grace_ms).plus(SAY_AGAIN_MS))
     }
 
+    /// Whether another Attempt follows the one of this number when it ends so.
+    fn follows(&self, number: u32, outcome: &Outcome) -> Outlook {
+        let goes_on = self.stopping.is_none() && !self.is_out_of_time();
+        if goes_on && self.plan.retry.again(number, outcome) { Outlook::Again } else { Outlook::Final }
+    }
+
     fn start(&self, start_by: Moment) -> Step {
         Step::Start {
             start_ms: start_by.since(self.now),
@@ -131,6 +165,18 @@ pub struct Look {
     pub steps: Vec<Step>,
     /// When the answer may change by itself.
     pub wake_at: Option<Moment>,
+    /// Whether another Attempt follows the one that has ended.
+    pub outlook: Outlook,
+}
+
+/// Whether another Attempt follows one that has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Outlook {
+    /// None does.
+    #[default]
+    Final,
+    /// One does.
+    Again,
 }
 
 /// Looks at every target in order. `slots` of a rollout are taken by what is under way; a target without an agent
@@ -147,10 +193,10 @@ pub fn look_at_all<'a>(
     let mut looks = Vec::new();
     for node in targets {
         let execution = of(node).unwrap_or(&none);
-        if execution.is_over() {
-            continue;
-        }
-        let look = look_at(circumstances, execution, &agent(node), slots > 0);
+        let look = match execution.ended() {
+            Some(ended) => ended_so(circumstances, node, execution, &ended.outcome),
+            None => look_at(circumstances, execution, &agent(node), slots > 0),
+        };
         if !execution.is_under_way() && look.steps.iter().any(|step| matches!(step, Step::Start { .. })) {
             slots -= 1;
         }
@@ -161,19 +207,38 @@ pub fn look_at_all<'a>(
     looks
 }
 
+/// A target whose latest Attempt has ended: tried again after a while, if the Task says so, or done.
+fn ended_so(c: &Circumstances<'_>, node: &NodeName, execution: &Execution, outcome: &Outcome) -> Look {
+    if c.follows(execution.latest.number, outcome) == Outlook::Final {
+        return Look::default();
+    }
+    let wait = || c.plan.retry.wait_ms(&c.ledger.attempt(node));
+    let due = execution.retry_at.unwrap_or_else(|| c.now.plus(wait()));
+    let step = match execution.retry_at {
+        None => Some(Step::RetryAt(due)),
+        Some(due) if c.now >= due => Some(Step::Again),
+        Some(_) => None,
+    };
+    Look {
+        steps: step.into_iter().collect(),
+        wake_at: earlier(Some(due), c.ends_by),
+        outlook: Outlook::Again,
+    }
+}
+
 fn look_at(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slot: bool) -> Look {
     if execution.missing {
         // The agent answers and no longer knows the Attempt: its memory is gone.
-        return conclude(Conclusion::Lost(LostReason::StateLost));
+        return conclude(c, execution, Conclusion::Lost(LostReason::StateLost));
     }
     if execution.is_under_way() {
         return under_way(c, execution, agent);
     }
     if c.stopping.is_some() || c.is_out_of_time() {
-        return never_sent(c, agent, Conclusion::NotStarted, c.now);
+        return never_sent(c, execution, agent, Conclusion::NotStarted, c.now);
     }
     if c.plan.starts == Starts::Suspended || (execution.turn_at.is_none() && !slot) {
-        return Look { steps: Vec::new(), wake_at: c.ends_by };
+        return Look { wake_at: c.ends_by, ..Look::default() };
     }
     waiting(c, execution, agent, slot)
 }
@@ -186,11 +251,12 @@ fn waiting(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slo
     }
     let deadline = c.start_by(execution);
     if c.now >= deadline {
-        return never_sent(c, agent, Conclusion::StartTimedOut, deadline);
+        return never_sent(c, execution, agent, Conclusion::StartTimedOut, deadline);
     }
     // What History may know of a Run that was taken over is not started on a guess: the agent may have lost its memory.
     let known = c.ledger.origin() == Origin::Begun || c.recall == Recall::Done;
-    if agent.session.is_some() && slot && known && !agent.is_busy_for(c.ledger.run()) {
+    let attempt = Living { run: c.ledger.run(), attempt: execution.latest.number };
+    if agent.session.is_some() && slot && known && !agent.is_busy_for(attempt) {
         look.steps.push(c.start(deadline));
         look.wake_at = Some(c.now.plus(SAY_AGAIN_MS));
     } else {
@@ -200,19 +266,29 @@ fn waiting(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slo
 }
 
 /// A target to which *we* have sent nothing. Who began the Run knows that nobody has; who inherited it must hear it
-/// from the agent, or from History.
-fn never_sent(c: &Circumstances<'_>, agent: &AgentFacts, conclusion: Conclusion, due: Moment) -> Look {
+/// from the agent, or from History. A further Attempt that the Run's stop came before says nothing of the Execution:
+/// that ended with the Attempt before.
+fn never_sent(
+    c: &Circumstances<'_>,
+    execution: &Execution,
+    agent: &AgentFacts,
+    conclusion: Conclusion,
+    due: Moment,
+) -> Look {
     let proven = c.ledger.origin() == Origin::Begun || agent.session.is_some();
-    if proven {
-        return conclude(conclusion);
+    if proven && conclusion == Conclusion::NotStarted && execution.before_latest().is_some() {
+        return Look { steps: vec![Step::Withdraw], ..Look::default() };
     }
-    lost_when_silent(c, agent, due)
+    if proven {
+        return conclude(c, execution, conclusion);
+    }
+    lost_when_silent(c, execution, agent, due)
 }
 
 /// A target whose agent has, or may have, a command for it.
 fn under_way(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts) -> Look {
-    let Some(session) = &agent.session else { return lost_when_silent(c, agent, c.now) };
-    let mut look = lost_when_silent(c, agent, c.now);
+    let mut look = lost_when_silent(c, execution, agent, c.now);
+    let Some(session) = &agent.session else { return look };
     if !look.steps.is_empty() {
         return look;
     }
@@ -222,9 +298,9 @@ fn under_way(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts) -
     let ends = overdue || c.stopping.is_some_and(Stopping::ends_commands);
     let (sent, step) = if ends {
         (execution.cancelled.as_ref(), Step::Cancel)
-    } else if execution.known == Known::Nothing
+    } else if execution.latest.known == Known::Nothing
         // Accepted before a reboot of its node, it waits to be asked for once more.
-        || (execution.known == Known::Accepted && c.stopping.is_none() && c.plan.starts == Starts::Allowed)
+        || (execution.latest.known == Known::Accepted && c.stopping.is_none() && c.plan.starts == Starts::Allowed)
     {
         (execution.started.as_ref(), c.start(c.start_by(execution)))
     } else {
@@ -244,18 +320,31 @@ fn say_again(sent: Option<&Sent>, session: &SessionId, now: Moment) -> bool {
 
 /// `Lost` once the node was silent for `timeouts.unreachable`, but never before one presence period of our own has
 /// passed, nor while History may still know better.
-fn lost_when_silent(c: &Circumstances<'_>, agent: &AgentFacts, not_before: Moment) -> Look {
+fn lost_when_silent(
+    c: &Circumstances<'_>,
+    execution: &Execution,
+    agent: &AgentFacts,
+    not_before: Moment,
+) -> Look {
     let patience = c.plan.timeouts.unreachable_ms.max(DEAD_AFTER_MS);
     let heard = agent.last_heard.unwrap_or(c.leading_since).max(c.leading_since);
     let due = heard.plus(patience).max(not_before);
     if c.now >= due && c.recall == Recall::Done {
-        return conclude(Conclusion::Lost(LostReason::NodeUnreachable));
+        // A Node that was deleted may register again and its agent with it, so it is waited for like any other.
+        let reason = match agent.node {
+            NodeObject::Present => LostReason::NodeUnreachable,
+            NodeObject::Absent => LostReason::NodeDeleted,
+        };
+        return conclude(c, execution, Conclusion::Lost(reason));
     }
-    Look { steps: Vec::new(), wake_at: Some(due.max(c.now.plus(1000))) }
+    Look { wake_at: Some(due.max(c.now.plus(1000))), ..Look::default() }
 }
 
-fn conclude(conclusion: Conclusion) -> Look {
-    Look { steps: vec![Step::Conclude(conclusion)], wake_at: None }
+fn conclude(c: &Circumstances<'_>, execution: &Execution, conclusion: Conclusion) -> Look {
+    let outlook = c.follows(execution.latest.number, &conclusion.outcome());
+    // What follows is thought about once the conclusion stands.
+    let wake_at = (outlook == Outlook::Again).then_some(c.now);
+    Look { steps: vec![Step::Conclude(conclusion)], wake_at, outlook }
 }
 
 /// The earlier of two moments, where either may be none.

@@ -4,7 +4,8 @@ use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::to_operator::Stage;
 
 use crate::conditions::Archive;
-use crate::ledger::{Known, RunLedger, RunStage};
+use crate::execution::Known;
+use crate::ledger::{RunLedger, RunStage};
 use crate::reconcile::Action;
 use crate::rollout::AgentFacts;
 
@@ -41,13 +42,14 @@ pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Se
         all = false;
         actions.push(Action::ArchiveRun(Box::new(record.clone())));
     }
-    for (node, execution) in ledger.executions() {
-        let Some(ended) = execution.ended().filter(|_| execution.archived != Some(Stage::Ended)) else {
-            continue;
-        };
+    let tries = || {
+        ledger.executions().flat_map(|(node, execution)| execution.attempts().map(move |tried| (node, tried)))
+    };
+    for (node, tried) in tries() {
+        let Some(ended) = tried.ended().filter(|_| tried.archived != Some(Stage::Ended)) else { continue };
         all = false;
-        if matches!(execution.known, Known::Concluded(_)) {
-            let attempt = ledger.attempt(node);
+        if matches!(tried.known, Known::Concluded(_)) {
+            let attempt = ledger.attempt_of(node, tried.number);
             actions.push(Action::Conclude { attempt, ended: Box::new(ended.clone()) });
         }
     }
@@ -55,11 +57,11 @@ pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Se
         return Settling { actions, archived: Archive::Behind, settled: Settled::No };
     }
     let mut settled = Settled::Yes;
-    for (node, execution) in ledger.executions().filter(|(_, execution)| execution.is_over()) {
+    for (node, tried) in tries().filter(|(_, tried)| tried.ended().is_some()) {
         // Only what an agent may hold needs forgetting; one that is away is told after its next Inventory.
-        if execution.held && agent(node).session.is_some() {
+        if tried.held && agent(node).session.is_some() {
             settled = Settled::No;
-            actions.push(Action::Forget(ledger.attempt(node)));
+            actions.push(Action::Forget(ledger.attempt_of(node, tried.number)));
         }
     }
     Settling { actions, archived: Archive::Current, settled }

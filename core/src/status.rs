@@ -1,10 +1,14 @@
 //! What a Task says about itself: the values behind `status`, and the roll-up that makes them.
 
+use std::collections::BTreeSet;
+
 use sentinel_protocol::ids::{NodeName, RunNumber, SpecHash};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::Ended;
 
-use crate::ledger::{Execution, Known, RunLedger};
+use crate::execution::{Execution, Known, Tried};
+use crate::ledger::RunLedger;
 
 /// Nodes listed in `status.nodes` at most; the rest is counted, and listed by History.
 pub const MAX_NODES: usize = 100;
@@ -206,11 +210,30 @@ pub enum Reach {
     Unreachable,
 }
 
+/// Which targets have another Attempt before them.
+#[derive(Debug, Clone, Copy)]
+pub struct Prospects<'a> {
+    /// Those of which an Attempt has ended and another follows.
+    pub again: &'a BTreeSet<NodeName>,
+    /// Attempts after the first, at most.
+    pub retries: u32,
+}
+
+impl Prospects<'_> {
+    /// None has: the Run is over.
+    pub fn none() -> Self {
+        static NOBODY: BTreeSet<NodeName> = BTreeSet::new();
+        Self { again: &NOBODY, retries: 0 }
+    }
+}
+
 /// One line of `status.nodes`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeStatus {
     /// The node.
     pub node: NodeName,
+    /// Number of its latest Attempt, from 1.
+    pub attempt: u32,
     /// State or Outcome of its Execution, one word.
     pub state: &'static str,
     /// Exit code, where there is one.
@@ -235,18 +258,28 @@ pub struct RollUp {
 }
 
 /// Rolls the Executions of a Run up.
-pub fn roll_up(targets: &[NodeName], ledger: &RunLedger, reach: impl Fn(&NodeName) -> Reach) -> RollUp {
+pub fn roll_up(
+    targets: &[NodeName],
+    ledger: &RunLedger,
+    prospects: Prospects<'_>,
+    reach: impl Fn(&NodeName) -> Reach,
+) -> RollUp {
     let none = Execution::default();
     let mut counts = Counts::default();
     let mut standings: Vec<(Standing, &NodeName, &Execution)> = Vec::with_capacity(targets.len());
     for node in targets {
         let execution = ledger.execution(node).unwrap_or(&none);
-        let standing = standing(execution);
+        let standing = if prospects.again.contains(node) { Standing::Waiting } else { standing(execution) };
         counts.add(standing);
         standings.push((standing, node, execution));
     }
     standings.sort_by_key(|(standing, node, _)| (*standing, *node));
-    let line = |(_, node, execution): &(Standing, &NodeName, &Execution)| line(node, execution, reach(node));
+    let line = |(standing, node, execution): &(Standing, &NodeName, &Execution)| match execution.ended() {
+        Some(ended) if *standing == Standing::Waiting => {
+            between_attempts(node, execution, ended, prospects.retries, reach(node))
+        }
+        _ => line(node, execution, reach(node)),
+    };
     RollUp { counts, nodes: standings.iter().take(MAX_NODES).map(line).collect() }
 }
 
@@ -262,11 +295,12 @@ fn standing(execution: &Execution) -> Standing {
 
 fn line(node: &NodeName, execution: &Execution, reach: Reach) -> NodeStatus {
     let ended = execution.ended();
-    let started_at = match &execution.known {
+    let known = &execution.latest.known;
+    let started_at = match known {
         Known::Running(running) => Some(running.started_at),
         _ => ended.and_then(|ended| ended.started_at),
     };
-    let (state, message) = match (&execution.known, ended) {
+    let (state, message) = match (known, ended) {
         (_, Some(ended)) => (ended.outcome.name(), ended.outcome.message()),
         (Known::Running(_), _) if reach == Reach::Unreachable => {
             ("Running", "the node is not heard of".into())
@@ -277,14 +311,51 @@ fn line(node: &NodeName, execution: &Execution, reach: Reach) -> NodeStatus {
         _ if reach == Reach::Unreachable => ("WaitingForNode", "no agent of this node is connected".into()),
         _ => ("Pending", String::new()),
     };
+    let before = execution.before_latest().and_then(Tried::ended);
+    let message = match before {
+        Some(before) if message.is_empty() => format!("the attempt before ended {}", said(before)),
+        _ => message,
+    };
     NodeStatus {
         node: node.clone(),
+        attempt: execution.latest.number,
         state,
         exit_code: ended.and_then(|ended| ended.outcome.exit_code()),
         message,
         started_at,
         finished_at: ended.map(|ended| ended.ended_at),
         reach,
+    }
+}
+
+/// A target of which an Attempt has ended and another follows.
+fn between_attempts(
+    node: &NodeName,
+    execution: &Execution,
+    ended: &Ended,
+    retries: u32,
+    reach: Reach,
+) -> NodeStatus {
+    let number = execution.latest.number;
+    let (next, most) = (number.saturating_add(1), retries.saturating_add(1));
+    NodeStatus {
+        node: node.clone(),
+        attempt: number,
+        state: "Pending",
+        exit_code: None,
+        message: format!("attempt {number} ended {}; attempt {next} of at most {most} follows", said(ended)),
+        started_at: None,
+        finished_at: None,
+        reach,
+    }
+}
+
+/// How an Attempt ended, in a few words.
+fn said(ended: &Ended) -> String {
+    let name = ended.outcome.name();
+    match ended.outcome.exit_code() {
+        Some(code) => format!("{name} with exit code {code}"),
+        None => name.to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules, Seen, Tombstone};
 use sentinel_core::moment::{Moment, Now};
-use sentinel_core::recovery::{Boot, Evidence, ExitRecord, LastState, Lock, Tree};
+use sentinel_core::recovery::{Boot, Evidence, ExitRecord, Home, LastState, Lock, Tree};
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
@@ -134,6 +134,7 @@ impl World {
             lock: if dir.locked() { Lock::Held } else { Lock::Free },
             tree: if dir.tree { Tree::Populated } else { Tree::Empty },
             boot: if dir.boot == self.boot { Boot::Same } else { Boot::Other },
+            home: Home::Same,
         };
         if !dir.locked() && dir.state == LastState::Accepted && dir.exit.is_none() {
             self.proofs.insert(id.clone());

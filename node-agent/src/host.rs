@@ -26,6 +26,34 @@ pub fn wall_clock_micros() -> i64 {
     }
 }
 
+/// Where a process lives: the boot of its machine and, as far as that can be told, its container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// The boot.
+    pub boot_id: String,
+    /// The process id namespace; see [`pid_namespace`].
+    pub namespace: Option<String>,
+}
+
+impl Home {
+    /// Of this process.
+    ///
+    /// # Errors
+    /// When the boot id cannot be read.
+    pub fn here() -> io::Result<Self> {
+        Ok(Self { boot_id: boot_id()?, namespace: pid_namespace() })
+    }
+}
+
+/// This process's namespace of process ids, by its number and when its first process began: numbers come again.
+/// `None` where `/proc` does not say. When the first process ends, the kernel ends all others in it
+/// (`pid_namespaces(7)`).
+pub fn pid_namespace() -> Option<String> {
+    let number = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let began = crate::process::stat(1).ok()?.start_time;
+    Some(format!("{}@{began}", number.display()))
+}
+
 /// The kernel's boot id: another one means that the machine was started anew.
 ///
 /// # Errors

@@ -17,6 +17,9 @@ pub struct ProcessIdentity {
     pub start_time: u64,
     /// The boot in which it ran.
     pub boot_id: String,
+    /// Its namespace of process ids, where it is known and of interest; see [`host::pid_namespace`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 impl ProcessIdentity {
@@ -25,7 +28,16 @@ impl ProcessIdentity {
     /// # Errors
     /// When there is none, or `/proc` cannot be read.
     pub fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self { pid, start_time: stat(pid)?.start_time, boot_id: host::boot_id()? })
+        Ok(Self { pid, start_time: stat(pid)?.start_time, boot_id: host::boot_id()?, namespace: None })
+    }
+
+    /// The identity of this process, with its namespace.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn of_self() -> io::Result<Self> {
+        let me = Self::of(std::process::id().cast_signed())?;
+        Ok(Self { namespace: host::pid_namespace(), ..me })
     }
 
     /// Whether that process still exists; a zombie does not count.

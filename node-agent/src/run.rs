@@ -14,10 +14,10 @@ use crate::agent::{Body, Input, Parts, mailbox};
 use crate::config::AgentConfig;
 use crate::health::StatusFile;
 use crate::heartbeat::Sampler;
-use crate::host;
+use crate::host::Home;
 use crate::journal::{JournalError, StateDir};
 use crate::link::{Board, DialError, Dialer, Link, Logs, carry_output, keep_connected};
-use crate::supervisor::Launcher;
+use crate::supervisor::{Launcher, Survival, survival};
 use crate::vitals::Vitals;
 
 /// Why an agent could not begin, or had to end.
@@ -59,7 +59,16 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     let path = config.state_dir;
     let journal =
         StateDir::open(&path).map_err(|source| AgentError::StateDir { path: path.clone(), source })?;
-    let boot_id = host::boot_id().map_err(failed("read the boot id"))?;
+    match survival() {
+        Survival::Outlives => tracing::info!("commands outlive this agent and are adopted by the next"),
+        Survival::EndsWithContainer(tie) => {
+            tracing::warn!(
+                because = tie.as_str(),
+                "commands end with this agent's container, as Interrupted"
+            );
+        }
+    }
+    let home = Home::here().map_err(failed("read the boot id"))?;
     let sampler = match config.sampler {
         Some(sampler) => sampler,
         None => Sampler::start(AgentConfig::sample_period()).map_err(failed("start a thread for samples"))?,
@@ -78,9 +87,9 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         mailbox: mailbox.clone(),
         vitals: vitals.clone(),
         sampler,
-        status: StatusFile::new(journal.root(), &boot_id),
+        status: StatusFile::new(journal.root(), &home.boot_id),
         session,
-        boot_id: boot_id.clone(),
+        boot_id: home.boot_id.clone(),
         state_id: journal.state_id().to_owned(),
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         environments: config.rules.environments.clone(),
@@ -96,7 +105,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         random,
     };
     let rules = config.rules;
-    let parts = Parts { journal, launcher, rules, inbox, mailbox: mailbox.clone(), board, vitals, boot_id };
+    let parts = Parts { journal, launcher, rules, inbox, mailbox: mailbox.clone(), board, vitals, home };
     let (woken, awake) = oneshot::channel();
     let (dying, dead) = oneshot::channel::<()>();
     let live = move || {

@@ -218,6 +218,62 @@ async fn a_full_disk_refuses_what_would_start_and_keeps_the_result_of_what_runs(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_ended_with_its_agents_container_is_interrupted_and_tried_again_where_that_is_wanted()
+{
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let system = System::start("contained", 1).await;
+    let node = &system.fleet.nodes[0];
+    node.agent.end().await;
+    let agent = node.agent.contained();
+    agent.start().await;
+    system.fleet.ready(Duration::from_secs(30)).await;
+    let mut load = load(&system, MOST_MILLIS);
+    let hold = system.directory.join("hold");
+    submit_held(&system, &mut load, "final", &hold).await;
+    let again = json!({
+        "targets": {"nodeNames": [node.name]},
+        "run": {"script": {"text": format!("echo $SENTINEL_ATTEMPT; until [ -e {} ]; do sleep 0.1; done", hold.display())}},
+        "retry": {"limit": 1, "causes": ["Interrupted"]},
+    });
+    load.submit("again", again).await.expect("the API server takes it");
+    until("both run", Duration::from_secs(30), || async {
+        let view = system.fleet.get(&format!("/api/v1/nodes/{}", node.name)).await?;
+        if view["metrics"]["running"] == 2 { Ok(()) } else { Err(view["metrics"].to_string()) }
+    })
+    .await;
+    assert!(agent.log().contains("commands end with this agent's container"), "{}", agent.log());
+
+    // Another container, on the same state directory.
+    assert!(agent.kill(Duration::from_millis(100)).await);
+    let of = async |task: &str| -> Result<Value, String> {
+        let all = executions(&system.fleet).await?;
+        all.into_values().find(|found| found["task"] == task).ok_or_else(|| format!("{task} is not there"))
+    };
+    until("the first is interrupted", Duration::from_secs(60), || async {
+        let found = of("final").await?;
+        let message = found["message"].as_str().unwrap_or_default();
+        let said = found["outcome"] == "Interrupted" && message.contains("agent");
+        if said { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
+    until("the second runs once more", Duration::from_secs(60), || async {
+        let found = of("again").await?;
+        if found["attempt"] == 2 && found["state"] == "Running" { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
+    fs::write(&hold, "").unwrap();
+    until("and succeeds", Duration::from_secs(60), || async {
+        let found = of("again").await?;
+        if found["outcome"] == "Succeeded" { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
+    let book = book::read(&system.book());
+    assert!(book.values().all(|testimony| testimony.starts.len() == 1), "{book:?}");
+    agent.end().await;
+    system.end(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_state_directory_is_named_when_the_agent_begins() {
     let directory = tempfile::tempdir().unwrap();
     let disk = SmallDisk::mount(&directory.path().join("state"), "ro,size=1m");

@@ -19,6 +19,8 @@ pub(crate) struct LogQuery {
     pub(crate) from: u64,
     /// Only this stream.
     pub(crate) stream: Option<Stream>,
+    /// Of which Attempt; the latest unless said.
+    pub(crate) attempt: Option<u32>,
 }
 
 /// A part of a log.
@@ -83,6 +85,7 @@ impl Client {
             query.add("follow", true);
         }
         query.maybe("stream", wanted.stream.map(Stream::as_str));
+        query.maybe("attempt", wanted.attempt);
         let response = self.send(Method::GET, &query.of(path), None).await?;
         Ok(LogLines(Lines::new(response.into_body())))
     }

@@ -8,7 +8,7 @@ use super::get::execution_path;
 use crate::args::{LogsArgs, StreamFilter};
 use crate::client::{Client, Query, task_path};
 use crate::exit::{Ended, Failure, INTERRUPTED, OK};
-use crate::follow::{Look, NodeLog, Subject, Which, follow, log_path};
+use crate::follow::{Attempts, Look, NodeLog, Subject, Which, follow, log_path};
 use crate::interrupt::{Came, or_interrupt};
 use crate::output::format::note;
 use crate::output::printer::Prefix;
@@ -31,7 +31,7 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &LogsArgs) -
                 let (namespace, name) = args.what.split_once('/').unwrap_or((namespace, &args.what));
                 of_task(client, namespace, name, args, look).await
             }
-            _ => of_execution(client, &args.what, look).await,
+            _ => of_execution(client, &args.what, args.attempt, look).await,
         }
     };
     match or_interrupt(work).await? {
@@ -40,14 +40,20 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &LogsArgs) -
     }
 }
 
-async fn of_execution(client: &Client, id: &str, look: Look) -> Ended {
+async fn of_execution(client: &Client, id: &str, attempt: Option<u32>, look: Look) -> Ended {
     let path = format!("{}/log", execution_path(id)?);
-    NodeLog { client: client.clone(), path, prefix: Prefix::None, look }.print().await?;
+    let attempts = attempt.map_or(Attempts::Latest, Attempts::Only);
+    NodeLog { client: client.clone(), path, prefix: Prefix::None, look, attempts, places: None }
+        .print()
+        .await?;
     Ok(OK)
 }
 
 async fn of_task(client: &Client, namespace: &str, name: &str, args: &LogsArgs, look: Look) -> Ended {
     let only: BTreeSet<String> = args.node.iter().cloned().collect();
+    if args.attempt.is_some() {
+        return Err(Failure::usage("--attempt is of one execution").hint("Name it as TASK-UID/RUN/NODE"));
+    }
     if args.from > 0 && only.len() != 1 {
         return Err(Failure::usage("--from is a position in the log of one node")
             .hint("Say which with --node, or name an execution"));
@@ -133,7 +139,8 @@ async fn of_past(
         } else {
             Prefix::None
         };
-        NodeLog { client: client.clone(), path, prefix, look }.print().await?;
+        let attempts = Attempts::Latest;
+        NodeLog { client: client.clone(), path, prefix, look, attempts, places: None }.print().await?;
     }
     Ok(OK)
 }

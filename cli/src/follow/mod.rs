@@ -7,6 +7,6 @@ mod node_log;
 mod run;
 mod summary;
 
-pub(crate) use node_log::{Look, NodeLog};
+pub(crate) use node_log::{Attempts, Look, NodeLog};
 pub(crate) use run::{Followed, Subject, Which, follow, log_path};
 pub(crate) use summary::{exit_code, summarize};

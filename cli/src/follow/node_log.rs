@@ -1,9 +1,11 @@
 //! The log of one node of a Run, printed as it comes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use sentinel_protocol::log::Stream;
+use tokio::sync::{Semaphore, watch};
 
 use crate::client::{Client, LogItem, LogQuery};
 use crate::exit::Failure;
@@ -36,34 +38,81 @@ pub(crate) struct NodeLog {
     pub(crate) prefix: Prefix,
     /// How it is shown.
     pub(crate) look: Look,
+    /// Of which Attempts.
+    pub(crate) attempts: Attempts,
+    /// How many logs are read at once, where many are.
+    pub(crate) places: Option<Arc<Semaphore>>,
+}
+
+/// Of which Attempts of an Execution the output is printed.
+#[derive(Debug)]
+pub(crate) enum Attempts {
+    /// Of the latest.
+    Latest,
+    /// Of the one with this number.
+    Only(u32),
+    /// Of all, the first to the last that becomes known before the sender is gone.
+    All(watch::Receiver<u32>),
 }
 
 impl NodeLog {
     /// Prints the log to its end. A reader of our output that went away ends it without a word.
-    pub(crate) async fn print(self) -> Result<(), Failure> {
+    pub(crate) async fn print(mut self) -> Result<(), Failure> {
         let mut printer = Printer::new(self.prefix.clone());
+        let mut attempt = match self.attempts {
+            Attempts::Latest => None,
+            Attempts::Only(number) => Some(number),
+            Attempts::All(_) => Some(1),
+        };
+        let mut printed = self.print_attempt(&mut printer, attempt, self.look.from).await;
+        while let (Ok(Ended::Log), Attempts::All(known), Some(number)) =
+            (&printed, &mut self.attempts, attempt)
+        {
+            // Whoever knew of further Attempts is gone: this was the last.
+            if known.wait_for(|latest| *latest > number).await.is_err() {
+                break;
+            }
+            let next = number + 1;
+            if printer.remark(Stream::Stderr, &format!("[sentinel: attempt {next}]")).is_err() {
+                return Ok(());
+            }
+            attempt = Some(next);
+            printed = self.print_attempt(&mut printer, attempt, 0).await;
+        }
+        if !matches!(printed, Ok(Ended::Reader)) {
+            // A reader that went away needs no last line.
+            let _ = printer.finish();
+        }
+        printed.map(|_| ())
+    }
+
+    /// Prints the log of one Attempt to its end.
+    async fn print_attempt(
+        &self,
+        printer: &mut Printer,
+        attempt: Option<u32>,
+        from: u64,
+    ) -> Result<Ended, Failure> {
+        let _place = match &self.places {
+            Some(places) => places.acquire().await.ok(),
+            None => None,
+        };
         let mut clock = Timestamps::default();
-        let mut position = self.look.from;
+        let mut position = from;
         let mut tries = 0;
         loop {
             let before = position;
-            match self.read_on(&mut printer, &mut clock, &mut position).await {
-                Ok(Ended::Log) => {
-                    finish(&mut printer);
-                    return Ok(());
-                }
-                Ok(Ended::Reader) => return Ok(()),
+            match self.read_on(printer, &mut clock, attempt, &mut position).await {
                 Ok(Ended::Connection) => {}
+                Ok(ended) => return Ok(ended),
                 // What cannot be asked for at all will not get better.
                 Err(failure) if tries >= TRIES || failure.code == crate::exit::USAGE || !self.look.follow => {
-                    finish(&mut printer);
                     return Err(failure);
                 }
                 Err(_) => {}
             }
             tries = if position > before { 0 } else { tries + 1 };
             if tries > TRIES {
-                finish(&mut printer);
                 return Err(Failure::new(format!("the log {} breaks off again and again", self.path)));
             }
             tokio::time::sleep(Duration::from_millis((100 << tries.min(5)).min(2000))).await;
@@ -74,9 +123,11 @@ impl NodeLog {
         &self,
         printer: &mut Printer,
         clock: &mut Timestamps,
+        attempt: Option<u32>,
         position: &mut u64,
     ) -> Result<Ended, Failure> {
-        let wanted = LogQuery { follow: self.look.follow, from: *position, stream: self.look.stream };
+        let Look { follow, stream, .. } = self.look;
+        let wanted = LogQuery { follow, from: *position, stream, attempt };
         let mut lines = self.client.log(&self.path, wanted).await?;
         while let Some(item) = lines.next().await? {
             let written = match item {
@@ -112,11 +163,6 @@ enum Ended {
     Connection,
     /// Nobody reads what we print.
     Reader,
-}
-
-fn finish(printer: &mut Printer) {
-    // A reader that went away needs no last line.
-    let _ = printer.finish();
 }
 
 /// Puts the node's time before each line, also when a line comes in pieces.

@@ -1,14 +1,14 @@
 //! Follows one Run of a Task until it is over and its output is printed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::node_log::{Look, NodeLog};
+use super::node_log::{Attempts, Look, NodeLog};
 use crate::client::{Client, Event, Events, Query, escape};
 use crate::exit::Failure;
 use crate::output::color::{Paint, To};
@@ -125,6 +125,9 @@ async fn look(subject: &Subject, logs: &mut Logs, task: &Task) -> Result<Option<
     };
     logs.open(task, &current).await?;
     let over = current.verdict.is_some() || current.finished_at.is_some();
+    if over && task.spec["retry"]["limit"].as_u64() > Some(0) {
+        logs.hear_of_all_attempts(task, &current).await?;
+    }
     Ok(over.then(|| Followed { task: task.clone(), run: Some(current) }))
 }
 
@@ -144,8 +147,9 @@ fn wanted(which: &Which, task: &Task) -> Option<u32> {
 struct Logs {
     subject: Subject,
     printing: JoinSet<Result<(), Failure>>,
-    slots: Arc<Semaphore>,
-    open: BTreeSet<String>,
+    places: Arc<Semaphore>,
+    /// The nodes whose logs are being printed, and the latest Attempt known of each.
+    open: BTreeMap<String, watch::Sender<u32>>,
 }
 
 impl Logs {
@@ -153,8 +157,8 @@ impl Logs {
         Self {
             subject: subject.clone(),
             printing: JoinSet::new(),
-            slots: Arc::new(Semaphore::new(LOGS_AT_ONCE)),
-            open: BTreeSet::new(),
+            places: Arc::new(Semaphore::new(LOGS_AT_ONCE)),
+            open: BTreeMap::new(),
         }
     }
 
@@ -165,9 +169,11 @@ impl Logs {
         let width = nodes.iter().map(String::len).max().unwrap_or(0) + origin;
         for node in nodes {
             let wanted = self.subject.only.is_empty() || self.subject.only.contains(&node);
-            if !wanted || !self.open.insert(node.clone()) {
+            if !wanted || self.open.contains_key(&node) {
                 continue;
             }
+            let (latest, known) = watch::channel(1);
+            self.open.insert(node.clone(), latest);
             let prefix = if self.subject.prefixed.unwrap_or(many) {
                 Prefix::Node { name: node.clone(), origin: self.subject.origin.clone(), width }
             } else {
@@ -178,14 +184,41 @@ impl Logs {
                 path: log_path(&task.metadata.uid, run.number, &node),
                 prefix,
                 look: self.subject.look,
+                attempts: Attempts::All(known),
+                places: Some(Arc::clone(&self.places)),
             };
-            let slots = Arc::clone(&self.slots);
-            self.printing.spawn(async move {
-                let _slot = slots.acquire_owned().await;
-                log.print().await
-            });
+            self.printing.spawn(log.print());
+        }
+        for node in &task.status.nodes {
+            self.hear_of(&node.name, node.attempt.unwrap_or(1));
         }
         Ok(())
+    }
+
+    fn hear_of(&self, node: &str, attempt: u32) {
+        if let Some(latest) = self.open.get(node) {
+            latest.send_if_modified(|latest| {
+                let later = attempt > *latest;
+                *latest = attempt.max(*latest);
+                later
+            });
+        }
+    }
+
+    /// The status lists a part of the nodes only, and each look at it may miss an Attempt: the end tells all of them.
+    async fn hear_of_all_attempts(&self, task: &Task, run: &Run) -> Result<(), Failure> {
+        for item in self.executions(task, run).await? {
+            let attempt = item["attempt"].as_u64().and_then(|number| u32::try_from(number).ok());
+            self.hear_of(item["node"].as_str().unwrap_or_default(), attempt.unwrap_or(1));
+        }
+        Ok(())
+    }
+
+    async fn executions(&self, task: &Task, run: &Run) -> Result<Vec<Value>, Failure> {
+        let mut query = Query::default();
+        query.add("taskUid", &task.metadata.uid);
+        query.add("run", run.number);
+        self.subject.client.list("/api/v1/executions", query, usize::MAX).await
     }
 
     /// The nodes of a Run whose logs can be opened by now.
@@ -194,15 +227,14 @@ impl Logs {
             return Ok(run.targets.clone());
         }
         // A long target list is not in the status: those that are under way or over are asked for.
-        let mut query = Query::default();
-        query.add("taskUid", &task.metadata.uid);
-        query.add("run", run.number);
-        let items = self.subject.client.list("/api/v1/executions", query, usize::MAX).await?;
+        let items = self.executions(task, run).await?;
         Ok(items.iter().filter_map(|item: &Value| item["node"].as_str().map(str::to_owned)).collect())
     }
 
     /// Waits until every log is printed; gives up on those that stay silent after the end of the Run.
     async fn finish(&mut self) -> Result<(), Failure> {
+        // No further Attempts will be heard of.
+        self.open.clear();
         loop {
             match tokio::time::timeout(LAST_OUTPUT_WITHIN, self.printing.join_next()).await {
                 Ok(None) => return Ok(()),

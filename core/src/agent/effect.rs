@@ -40,7 +40,7 @@ pub enum Effect {
     },
     /// Look at an Attempt. Answered by `Observed`.
     Look(AttemptId),
-    /// Note durably that History holds the Report of this stage.
+    /// Note that History holds the Report of this stage. Lost with the power, the Report is said once more.
     NoteAck {
         /// Which Attempt.
         attempt: AttemptId,

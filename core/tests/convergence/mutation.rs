@@ -30,10 +30,12 @@ pub enum Mutation {
     HistoryGoesBack,
     /// `starting` is not written before the command is started.
     NoStartingRecord,
+    /// A command is started where another of the same Task still lives.
+    BusyIgnored,
 }
 
 impl Mutation {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoSyncBeforeSpawn,
         Self::AckBeforeHistory,
         Self::EpochIgnored,
@@ -48,5 +50,6 @@ impl Mutation {
         Self::NoInventory,
         Self::HistoryGoesBack,
         Self::NoStartingRecord,
+        Self::BusyIgnored,
     ];
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules, Seen, Tombstone};
 use sentinel_core::moment::{Moment, Now};
-use sentinel_core::recovery::{Boot, Evidence, ExitRecord, LastState, Lock, Tree};
+use sentinel_core::recovery::{Boot, Evidence, ExitRecord, Home, LastState, Lock, Tree};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::time::UnixMillis;
@@ -221,6 +221,8 @@ impl Node {
             }
             dir.supervisors.clear();
             dir.tree = false;
+            // Noted without waiting for the disk.
+            dir.acked = None;
         }
         self.crash()
     }
@@ -324,6 +326,7 @@ impl Node {
             lock: if dir.locked() { Lock::Held } else { Lock::Free },
             tree: if dir.tree { Tree::Populated } else { Tree::Empty },
             boot: if dir.boot == self.boot { Boot::Same } else { Boot::Other },
+            home: Home::Same,
         };
         Some(Seen {
             attempt: id.clone(),

@@ -6,7 +6,7 @@ use sentinel_core::conditions::Archive;
 use sentinel_core::ledger::{Origin, RunLedger, RunStage, Source, Told};
 use sentinel_core::moment::{Moment, Now};
 use sentinel_core::reconcile::{Action, Finalizer, Lifecycle, Observed, Write, decide};
-use sentinel_core::rollout::{AgentFacts, Recall};
+use sentinel_core::rollout::{AgentFacts, Living, Recall};
 use sentinel_core::settle::{Settled, settle};
 use sentinel_core::status::RunRecord;
 use sentinel_core::stray::{Fate, Owner, judge};
@@ -112,7 +112,8 @@ impl Operator {
                 Origin::Inherited,
             );
             let ledger = std::mem::replace(&mut self.ledger, empty);
-            for (report, archived) in self.retired.drain(..).chain([ledger]).flat_map(RunLedger::into_strays)
+            for (report, archived) in
+                self.retired.drain(..).chain([ledger]).flat_map(|ledger| ledger.strays())
             {
                 self.strays.insert(report.attempt.clone(), (report, archived));
             }
@@ -186,9 +187,8 @@ impl Operator {
             self.adopt_strays();
         }
         if self.recall == Recall::Pending && around.history.up {
-            for (id, (state, source)) in around.history.attempts.iter().filter(|(id, _)| id.run == run.number)
-            {
-                self.ledger.recall(&id.node, state, *source);
+            for (id, (state, source)) in around.history.executions(run.number) {
+                self.ledger.recall(id, state, *source);
             }
             self.ledger.note_run(run.clone());
             if let Some(archived) = around.history.runs.get(&run.number) {
@@ -205,7 +205,7 @@ impl Operator {
             if id.run != run || self.ledger.report(&report) == Told::Conflict {
                 self.strays.insert(id, (report, archived));
             } else if let Some(stage) = archived {
-                self.ledger.archived(&id.node, stage);
+                self.ledger.archived(&id, stage);
             }
         }
     }
@@ -235,8 +235,14 @@ impl Operator {
             .get(node)
             .filter(|link| link.operator == self.id && self.complete.get(node) == Some(&link.session))
             .map(|link| link.session.clone());
-        let living = self.living.iter().filter(|id| id.node == *node).map(|id| id.run).max();
-        AgentFacts { session, last_heard: self.last_heard.get(node).copied(), living }
+        let living = self.living.iter().filter(|id| id.node == *node && !self.is(Mutation::BusyIgnored));
+        let living = living.map(|id| Living { run: id.run, attempt: id.attempt }).max();
+        AgentFacts {
+            session,
+            last_heard: self.last_heard.get(node).copied(),
+            living,
+            ..AgentFacts::default()
+        }
     }
 
     fn act(&mut self, action: Action, around: &mut Around<'_>) {
@@ -246,6 +252,9 @@ impl Operator {
             Action::RemoveFinalizer => self.set_finalizer(Finalizer::Absent, around),
             Action::DeleteTask => around.cluster.lifecycle = Lifecycle::Deleting,
             Action::Turn(node) => self.ledger.turn(&node, now),
+            Action::RetryAt(node, at) => self.ledger.retry_at(&node, at),
+            Action::Again(node) => self.ledger.again(&node),
+            Action::Withdraw(node) => self.ledger.withdraw(&node),
             Action::Start { attempt, start_ms, total_ms } => {
                 self.start(attempt, (start_ms, total_ms), around)
             }
@@ -259,7 +268,7 @@ impl Operator {
             Action::Conclude { attempt, ended } => {
                 let state = ReportedState::Ended(ended.clone());
                 if let Some(ledger) = self.of_run(attempt.run) {
-                    ledger.conclude(&attempt.node, *ended);
+                    ledger.conclude(&attempt, *ended);
                 }
                 self.queue.entry(attempt).or_insert((state, Source::Operator));
             }
@@ -274,7 +283,7 @@ impl Operator {
                 if self.send(&attempt.node, ToAgent::Forget(forget), around).is_some()
                     && let Some(ledger) = self.of_run(attempt.run)
                 {
-                    ledger.sent_forget(&attempt.node);
+                    ledger.sent_forget(&attempt);
                 }
             }
             Action::Publish(_) => {}
@@ -450,7 +459,7 @@ impl Operator {
         if let Some((_, archived)) = self.strays.get_mut(id) {
             *archived = (*archived).max(Some(stage));
         } else if let Some(ledger) = self.of_run(id.run) {
-            ledger.archived(&id.node, stage);
+            ledger.archived(id, stage);
         }
     }
 }

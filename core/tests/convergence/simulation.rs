@@ -7,6 +7,7 @@ use sentinel_core::plan::{
     Amount, ControlPlane, OnChange, Select, Starts, TargetRule, TaskPlan, Timeouts, spec_hash,
 };
 use sentinel_core::reconcile::{Finalizer, Lifecycle};
+use sentinel_core::retry::{Backoff, Cause, Retry};
 use sentinel_core::status::Recorded;
 use sentinel_core::targets::NodeFacts;
 use sentinel_core::trigger::Requests;
@@ -47,6 +48,7 @@ impl fmt::Display for Violation {
 #[derive(Debug, Default)]
 pub struct Tally {
     pub executions: usize,
+    pub retries: usize,
     pub runs: usize,
     pub lost: usize,
     pub takeovers: usize,
@@ -58,6 +60,7 @@ pub struct Tally {
 impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.executions += other.executions;
+        self.retries += other.retries;
         self.runs += other.runs;
         self.lost += other.lost;
         self.takeovers += other.takeovers;
@@ -120,6 +123,13 @@ fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
             unreachable_ms: 60_000,
             grace_ms: 1_000,
         },
+        retry: Retry {
+            limit: [0, 0, 1, 2][rng.below(4)],
+            backoff: Backoff { initial_ms: 500, factor: 2, max_ms: 5_000 },
+            causes: [Cause::USUAL.to_vec(), vec![Cause::Failed, Cause::Lost, Cause::StartTimedOut]]
+                [rng.below(2)]
+            .clone(),
+        },
         max_concurrent: [Amount::Count(1), Amount::Count(2), Amount::Percent(100)][rng.below(3)],
         on_change: [OnChange::Finish, OnChange::Cancel][rng.below(2)],
         starts: Starts::Allowed,
@@ -178,6 +188,7 @@ impl Simulation {
         self.peace()?;
         self.check()?;
         self.tally.executions = self.witness.seen.len();
+        self.tally.retries = self.witness.seen.keys().filter(|id| id.attempt > 1).count();
         self.tally.runs = self.cluster.runs.len();
         Ok(self.tally)
     }
@@ -274,7 +285,13 @@ impl Simulation {
             |message: &&ToAgent| matches!(message, ToAgent::Start(start) if start.attempt.node == *name);
         let old: Vec<&ToAgent> = self.delivered.iter().filter(mine).collect();
         if let (false, Some(link)) = (old.is_empty(), self.links.get_mut(name)) {
-            link.to_agent.push_back(old[self.rng.below(old.len())].clone());
+            let again = old[self.rng.below(old.len())].clone();
+            // No Session brings what another was given. If one did, the command could start after all where its leader
+            // has meanwhile concluded that it never did; even then it runs once, and its evidence stands.
+            if let ToAgent::Start(start) = &again {
+                self.history.late.insert(start.attempt.clone());
+            }
+            link.to_agent.push_back(again);
         }
     }
 
@@ -539,6 +556,7 @@ impl Simulation {
             if !self.cluster.runs.get(&id.run).is_some_and(|targets| targets.contains(&id.node)) {
                 return Err(Violation::new("O8", format!("{id} ran and no durable Run wanted it")));
             }
+            self.check_tries(id)?;
             match self.history.attempts.get(id) {
                 Some((ReportedState::Ended(ended), _)) => {
                     self.check_truth(id, &ended.outcome, sight.exit.as_ref())?
@@ -570,16 +588,30 @@ impl Simulation {
             return Err(Violation::new("O2", format!("the end of run {} is not in History", run.number)));
         }
         for node in &self.cluster.targets {
-            let id = AttemptId {
-                task: TaskUid::new("uid").unwrap(),
-                run: run.number,
-                node: node.clone(),
-                attempt: 1,
+            let latest = self.history.executions(run.number).find(|(id, _)| id.node == *node);
+            let Some((id, (ReportedState::Ended(ended), _))) = latest else {
+                let what = format!("{node} has no outcome in run {}: {latest:?}", run.number);
+                return Err(Violation::new("O2", what));
             };
-            if !matches!(self.history.attempts.get(&id), Some((ReportedState::Ended(_), _))) {
-                let found = self.history.attempts.get(&id);
-                return Err(Violation::new("O2", format!("{id} has no outcome in History: {found:?}")));
+            let again = self.cluster.plan.retry.again(id.attempt, &ended.outcome);
+            let same = run.stopping.is_none() && run.spec_hash == self.cluster.plan.spec_hash;
+            // Evidence that came after the Run's end changes its record and nothing else; after a restore, History may
+            // hold an Attempt of this id that was another spec's.
+            let told_late = self.history.corrected.contains(id) || self.history.restored;
+            if again && same && !told_late {
+                let what = format!("{id} ended {:?} and was not tried again", ended.outcome);
+                return Err(Violation::new("O2", what));
             }
+        }
+        Ok(())
+    }
+
+    /// A further Attempt follows one that ended, and there are not more of them than anybody wanted.
+    fn check_tries(&self, id: &AttemptId) -> Result<(), Violation> {
+        let before = AttemptId { attempt: id.attempt.saturating_sub(1), ..id.clone() };
+        let ended = matches!(self.history.attempts.get(&before), Some((ReportedState::Ended(_), _)));
+        if id.attempt > 3 || (id.attempt > 1 && !ended) {
+            return Err(Violation::new("O10", format!("{id} ran, and {before} had not ended")));
         }
         Ok(())
     }

@@ -120,6 +120,8 @@ pub struct History {
     /// new leader may have started meanwhile, and its evidence corrects them.
     pub leader: Epoch,
     pub late: BTreeSet<AttemptId>,
+    /// Attempts that a conclusion stood for until evidence came, perhaps after the end of their Run.
+    pub corrected: BTreeSet<AttemptId>,
 }
 
 impl History {
@@ -150,9 +152,23 @@ impl History {
             {
                 return Err(Violation::new("O3", format!("{known:?} of {id} was changed to {state:?}")));
             }
+            if matches!(known, ReportedState::Ended(_)) {
+                self.corrected.insert(id.clone());
+            }
             self.attempts.insert(id.clone(), (state.clone(), source));
         }
         Ok(())
+    }
+
+    /// The Executions of a Run, each as its latest Attempt tells it.
+    pub fn executions(&self, run: RunNumber) -> impl Iterator<Item = (&AttemptId, &(ReportedState, Source))> {
+        let latest = move |(id, _): &(&AttemptId, &(ReportedState, Source))| {
+            let later = |other: &&AttemptId| {
+                (&other.run, &other.node) == (&id.run, &id.node) && other.attempt > id.attempt
+            };
+            id.run == run && !self.attempts.keys().any(|other| later(&other))
+        };
+        self.attempts.iter().filter(latest)
     }
 
     pub fn store_run(&mut self, record: &RunRecord) {

@@ -16,6 +16,7 @@ use sentinel_core::plan::{
     Amount, ControlPlane, OnChange, Select, Starts, TargetRule, TaskPlan, Timeouts, spec_hash,
 };
 use sentinel_core::reconcile::{Action, Decision, Finalizer, Lifecycle, Observed, Status, decide};
+use sentinel_core::retry::Retry;
 use sentinel_core::rollout::{AgentFacts, Recall};
 use sentinel_core::status::{Recorded, RunRecord};
 use sentinel_core::targets::NodeFacts;
@@ -64,6 +65,7 @@ pub fn plan() -> TaskPlan {
             unreachable_ms: 120_000,
             grace_ms: 10_000,
         },
+        retry: Retry::never(),
         max_concurrent: Amount::Percent(100),
         on_change: OnChange::Finish,
         starts: Starts::Allowed,
@@ -156,7 +158,11 @@ impl World {
     pub fn connect(&mut self, name: &str) -> SessionId {
         self.sessions += 1;
         let session = SessionId::new(format!("s{}", self.sessions)).unwrap();
-        let facts = AgentFacts { session: Some(session.clone()), last_heard: Some(self.now), living: None };
+        let facts = AgentFacts {
+            session: Some(session.clone()),
+            last_heard: Some(self.now),
+            ..AgentFacts::default()
+        };
         self.agents.insert(node(name), facts);
         session
     }
@@ -262,6 +268,9 @@ impl World {
             }
             Action::DeleteTask => self.lifecycle = Lifecycle::Deleting,
             Action::Turn(name) => self.ledger.turn(name, self.now),
+            Action::RetryAt(name, at) => self.ledger.retry_at(name, *at),
+            Action::Again(name) => self.ledger.again(name),
+            Action::Withdraw(name) => self.ledger.withdraw(name),
             Action::Start { attempt, .. } => {
                 let session = session(self, &attempt.node);
                 self.ledger.sent_start(&attempt.node, session, self.now);
@@ -271,10 +280,10 @@ impl World {
                 self.ledger.sent_cancel(&attempt.node, session, self.now);
             }
             Action::Conclude { attempt, ended } => {
-                self.of_run(attempt.run).conclude(&attempt.node, (**ended).clone());
+                self.of_run(attempt.run).conclude(attempt, (**ended).clone());
             }
             Action::ArchiveRun(record) => self.of_run(record.number).note_run((**record).clone()),
-            Action::Forget(attempt) => self.of_run(attempt.run).sent_forget(&attempt.node),
+            Action::Forget(attempt) => self.of_run(attempt.run).sent_forget(attempt),
             Action::Publish(_) => {}
         }
     }
@@ -289,10 +298,14 @@ impl World {
     /// History holds everything known so far.
     pub fn archive_all(&mut self) {
         for ledger in self.retired.iter_mut().chain([&mut self.ledger]) {
-            let over: Vec<NodeName> =
-                ledger.executions().filter(|(_, e)| e.is_over()).map(|(name, _)| name.clone()).collect();
-            for name in over {
-                ledger.archived(&name, Stage::Ended);
+            let over: Vec<AttemptId> = ledger
+                .executions()
+                .flat_map(|(name, e)| e.attempts().map(move |tried| (name, tried)))
+                .filter(|(_, tried)| tried.ended().is_some())
+                .map(|(name, tried)| ledger.attempt_of(name, tried.number))
+                .collect();
+            for attempt in over {
+                ledger.archived(&attempt, Stage::Ended);
             }
             if let Some(stage) = ledger.record().map(RunStage::of) {
                 ledger.archived_run(stage);

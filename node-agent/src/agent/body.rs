@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::look::look;
 use super::mailbox::{Inbox, Input, Mailbox};
-use crate::host;
+use crate::host::{self, Home};
 use crate::journal::{AttemptDir, Changed, JournalError, Loaded, StateDir, Watch};
 use crate::link::Board;
 use crate::spool;
@@ -40,7 +40,7 @@ pub(crate) struct Parts {
     pub(crate) mailbox: Mailbox,
     pub(crate) board: Arc<Board>,
     pub(crate) vitals: Arc<Vitals>,
-    pub(crate) boot_id: String,
+    pub(crate) home: Home,
 }
 
 /// The agent's thread.
@@ -52,7 +52,7 @@ pub(crate) struct Body {
     pub(super) mailbox: Mailbox,
     pub(super) board: Arc<Board>,
     pub(super) vitals: Arc<Vitals>,
-    pub(super) boot_id: String,
+    pub(super) home: Home,
     /// Where the present Session takes its messages.
     pub(super) outbox: Option<mpsc::Sender<ToOperator>>,
     /// Which Attempt a directory is for.
@@ -66,7 +66,7 @@ pub(crate) struct Body {
 impl Body {
     /// Reads the Journal and begins what follows from it: adopts, starts, concludes.
     pub(crate) fn awaken(parts: Parts) -> Result<Self, JournalError> {
-        let Parts { journal, launcher, rules, inbox, mailbox, board, vitals, boot_id } = parts;
+        let Parts { journal, launcher, rules, inbox, mailbox, board, vitals, home } = parts;
         let watch = Watch::new().map_err(|e| JournalError::Io {
             doing: "watch",
             path: journal.root().to_owned(),
@@ -82,7 +82,7 @@ impl Body {
             mailbox,
             board,
             vitals,
-            boot_id,
+            home,
             outbox: None,
             names: BTreeMap::new(),
             inbox,
@@ -221,7 +221,7 @@ impl Body {
             if let Loaded::Corrupt { why, .. } = &loaded {
                 tracing::error!(attempt = dir.name(), why, "the record of an attempt is unreadable");
             }
-            let one = match look(&dir, &self.boot_id) {
+            let one = match look(&dir, &self.home) {
                 Ok(one) => one,
                 Err(error) => {
                     tracing::error!(attempt = dir.name(), %error, "failed to read the record of an attempt");

@@ -2,17 +2,18 @@
 
 use sentinel_core::agent::Seen;
 use sentinel_core::moment::Moment;
-use sentinel_core::recovery::{Boot, Evidence, ExitRecord, LastState, Lock, Tree};
+use sentinel_core::recovery::{self, Boot, Evidence, ExitRecord, LastState, Lock, Tree};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::Running;
 
+use crate::host::Home;
 use crate::journal::{Abandonment, Accepted, AttemptDir, AttemptState, JournalError, Loaded};
 use crate::supervisor::{self, Liveness};
 
 /// Looks at one Attempt. `None` when its request cannot be read, so that nothing can be said of it.
 ///
 /// The lock is tried before the files are read: a free lock then means that they are final.
-pub(super) fn look(dir: &AttemptDir, boot_id: &str) -> Result<Option<Seen>, JournalError> {
+pub(super) fn look(dir: &AttemptDir, here: &Home) -> Result<Option<Seen>, JournalError> {
     let (lock, tree) = match supervisor::liveness(dir) {
         Ok(Liveness::Alive) => (Lock::Held, Tree::Populated),
         Ok(Liveness::Dead { populated: true }) => (Lock::Free, Tree::Populated),
@@ -33,8 +34,8 @@ pub(super) fn look(dir: &AttemptDir, boot_id: &str) -> Result<Option<Seen>, Jour
             };
             let state = LastState::Unreadable;
             return Ok(accepted.map(|accepted| {
-                let evidence =
-                    Evidence { state, exit: ExitRecord::Missing, lock, tree, boot: boot(&accepted, boot_id) };
+                let (exit, boot) = (ExitRecord::Missing, boot(&accepted, here));
+                let evidence = Evidence { state, exit, lock, tree, boot, home: recovery::Home::Same };
                 Seen { running: None, ended: None, abandoned: None, acked: None, ..seen(&accepted, evidence) }
             }));
         }
@@ -48,7 +49,14 @@ pub(super) fn look(dir: &AttemptDir, boot_id: &str) -> Result<Option<Seen>, Jour
         }
     };
     let exit = if entry.exit.is_some() { ExitRecord::Present } else { ExitRecord::Missing };
-    let evidence = Evidence { state, exit, lock, tree, boot: boot(&entry.accepted, boot_id) };
+    let evidence = Evidence {
+        state,
+        exit,
+        lock,
+        tree,
+        boot: boot(&entry.accepted, here),
+        home: home(&entry.state, here),
+    };
     let acked = entry.delivery.acked;
     let ended = entry.exit.map(Box::new);
     Ok(Some(Seen { running, ended, abandoned, acked, ..seen(&entry.accepted, evidence) }))
@@ -72,8 +80,20 @@ fn seen(accepted: &Accepted, evidence: Evidence) -> Seen {
     }
 }
 
-fn boot(accepted: &Accepted, boot_id: &str) -> Boot {
-    if accepted.boot_id == boot_id { Boot::Same } else { Boot::Other }
+fn boot(accepted: &Accepted, here: &Home) -> Boot {
+    if accepted.boot_id == here.boot_id { Boot::Same } else { Boot::Other }
+}
+
+/// Whether the supervisor lived in the container that the agent lives in.
+fn home(state: &AttemptState, here: &Home) -> recovery::Home {
+    let supervisor = match state {
+        AttemptState::Starting { supervisor, .. } | AttemptState::Running { supervisor, .. } => supervisor,
+        AttemptState::Accepted | AttemptState::Abandoned { .. } => return recovery::Home::Same,
+    };
+    match (&supervisor.namespace, &here.namespace) {
+        (Some(theirs), Some(ours)) if theirs != ours => recovery::Home::Gone,
+        _ => recovery::Home::Same,
+    }
 }
 
 fn outcome_of(why: Abandonment) -> Outcome {

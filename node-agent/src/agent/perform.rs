@@ -190,7 +190,7 @@ impl Body {
 
     /// Looks at an Attempt.
     pub(super) fn observe(&mut self, dir: &AttemptDir) -> Option<Event> {
-        match look(dir, &self.boot_id) {
+        match look(dir, &self.home) {
             Ok(Some(seen)) => {
                 if let Some(ended) = &seen.ended {
                     self.watch.remove(dir);
@@ -222,7 +222,7 @@ impl Body {
         let dir = self.journal.attempt(attempt);
         let noted = dir
             .delivery()
-            .and_then(|delivery| dir.set_delivery_unsynced(&Delivery { archived: position, ..delivery }));
+            .and_then(|delivery| dir.set_delivery(&Delivery { archived: position, ..delivery }));
         if let Err(error) = noted {
             tracing::debug!(%attempt, error = chain(&error), "unable to note what is archived");
         }

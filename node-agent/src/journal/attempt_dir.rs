@@ -127,7 +127,7 @@ impl AttemptDir {
         record::read(&self.file(EXIT))
     }
 
-    /// What the operator knows of it. Of a note that is damaged nothing is believed: notes on output are not synced, so
+    /// What the operator knows of it. Of a note that is damaged nothing is believed: notes are not synced, so
     /// a power cut may leave half of one. It only means that the operator is told once more.
     ///
     /// # Errors
@@ -140,20 +140,12 @@ impl AttemptDir {
         }
     }
 
-    /// Notes what the operator knows of it; durable on return.
-    ///
-    /// # Errors
-    /// When the disk does not take it.
-    pub fn set_delivery(&self, delivery: &Delivery) -> Result<(), JournalError> {
-        record::replace(&self.file(DELIVERY), delivery)
-    }
-
-    /// Notes how far the output is archived, without waiting for the disk: a lost note only means that output is
-    /// offered once more.
+    /// Notes what the operator knows of it, without waiting for the disk: a note lost with the power only means that a
+    /// Report or output is offered once more. The agent's one thread writes it while Starts wait for their turn.
     ///
     /// # Errors
     /// When the note cannot be written.
-    pub fn set_delivery_unsynced(&self, delivery: &Delivery) -> Result<(), JournalError> {
+    pub fn set_delivery(&self, delivery: &Delivery) -> Result<(), JournalError> {
         record::replace_unsynced(&self.file(DELIVERY), delivery)
     }
 

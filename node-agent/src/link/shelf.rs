@@ -38,6 +38,15 @@ struct Job {
     reader: Option<Reader>,
     release: Option<u64>,
     turn: Option<Turn>,
+    chunk: Bytes,
+}
+
+/// What a job leaves.
+struct Worked {
+    attempt: AttemptId,
+    reader: Option<Reader>,
+    chunk: Bytes,
+    done: Done,
 }
 
 /// The open Spools.
@@ -48,7 +57,9 @@ pub(super) struct Shelf {
     releases: BTreeMap<AttemptId, u64>,
     /// Attempts whose Spool is closed once that is done.
     finished: BTreeSet<AttemptId>,
-    working: Option<JoinHandle<(AttemptId, Option<Reader>, Done)>>,
+    working: Option<JoinHandle<Worked>>,
+    /// Memory for the next job to read into, while there is output.
+    chunk: Bytes,
 }
 
 impl Shelf {
@@ -103,7 +114,8 @@ impl Shelf {
         };
         let Some(source) = self.sources.get_mut(&attempt) else { return };
         let (dir, reader) = (source.dir.clone(), source.reader.take());
-        let job = Job { attempt, dir, reader, release, turn };
+        let chunk = std::mem::take(&mut self.chunk);
+        let job = Job { attempt, dir, reader, release, turn, chunk };
         self.working = Some(spawn_blocking(move || work(job)));
     }
 
@@ -112,13 +124,14 @@ impl Shelf {
         let Some(working) = &mut self.working else { return std::future::pending().await };
         let worked = working.await;
         self.working = None;
-        let (attempt, reader, done) = match worked {
+        let Worked { attempt, reader, chunk, done } = match worked {
             Ok(worked) => worked,
             Err(error) => {
                 tracing::error!(%error, "reading output failed");
                 return Done::Released;
             }
         };
+        self.chunk = chunk;
         if self.finished.contains(&attempt) && !self.releases.contains_key(&attempt) {
             self.remove(&attempt);
         } else if let Some(source) = self.sources.get_mut(&attempt) {
@@ -128,14 +141,15 @@ impl Shelf {
     }
 }
 
-fn work(job: Job) -> (AttemptId, Option<Reader>, Done) {
-    let Job { attempt, dir, reader, release, turn } = job;
+fn work(job: Job) -> Worked {
+    let Job { attempt, dir, reader, release, turn, chunk } = job;
     let opened = reader.map_or_else(|| Reader::open(&dir), Ok);
     let mut reader = match opened {
         Ok(reader) => reader,
         Err(error) => {
             complain(&attempt, &error);
-            return (attempt, None, turn.map_or(Done::Released, |turn| Done::Failed { turn }));
+            let done = turn.map_or(Done::Released, |turn| Done::Failed { turn });
+            return Worked { attempt, reader: None, chunk, done };
         }
     };
     if let Some(position) = release
@@ -143,7 +157,10 @@ fn work(job: Job) -> (AttemptId, Option<Reader>, Done) {
     {
         complain(&attempt, &error);
     }
-    let Some(turn) = turn else { return (attempt, Some(reader), Done::Released) };
+    let Some(turn) = turn else {
+        return Worked { attempt, reader: Some(reader), chunk, done: Done::Released };
+    };
+    reader.lend(chunk);
     let room = usize::try_from(turn.until - turn.from).unwrap_or(usize::MAX);
     let done = match reader.read(turn.from, BATCH.min(room)) {
         Ok(records) => encode(&attempt, turn, records),
@@ -152,7 +169,12 @@ fn work(job: Job) -> (AttemptId, Option<Reader>, Done) {
             Done::Failed { turn }
         }
     };
-    (attempt, Some(reader), done)
+    let mut chunk = reader.reclaim();
+    if matches!(&done, Done::Read { frames, .. } if frames.is_empty()) {
+        // Nothing comes for now.
+        chunk = Bytes::new();
+    }
+    Worked { attempt, reader: Some(reader), chunk, done }
 }
 
 fn encode(attempt: &AttemptId, turn: Turn, records: Vec<LogRecord>) -> Done {

@@ -30,6 +30,9 @@ pub struct Reader {
     cursor: Option<Cursor>,
     /// Behind the last record that was given out.
     last: Place,
+    /// What was read last. Its memory is used again once nobody holds a record of it: new memory for every read is
+    /// cleared by the kernel first, which costs more than reading into it.
+    chunk: Bytes,
 }
 
 /// A segment that is open, and the next record in it.
@@ -78,7 +81,18 @@ impl Reader {
     pub fn open(attempt: &AttemptDir) -> Result<Self, SpoolError> {
         let log = attempt.log();
         list(&log)?;
-        Ok(Self { attempt: attempt.clone(), log, exit: None, cursor: None, last: Place::default() })
+        let (last, chunk) = (Place::default(), Bytes::new());
+        Ok(Self { attempt: attempt.clone(), log, exit: None, cursor: None, last, chunk })
+    }
+
+    /// Memory to read into, from another reader or from this one before.
+    pub(crate) fn lend(&mut self, chunk: Bytes) {
+        self.chunk = chunk;
+    }
+
+    /// Takes that memory away, for another reader.
+    pub(crate) fn reclaim(&mut self) -> Bytes {
+        std::mem::take(&mut self.chunk)
     }
 
     /// The first position that is still on the node (a hole counts). 0 when nothing was written yet; the end of the
@@ -236,11 +250,18 @@ impl Reader {
             let len = cursor.file.metadata().map_err(failed)?.len();
             let want = batch.room.clamp(HEAD_LEN + MAX_RECORD_DATA, CHUNK);
             let want = usize::try_from(len.saturating_sub(cursor.offset)).unwrap_or(want).min(want);
-            let mut buffer = BytesMut::zeroed(want);
+            let mut buffer = match std::mem::take(&mut self.chunk).try_into_mut() {
+                Ok(mut used) => {
+                    used.resize(want, 0);
+                    used
+                }
+                Err(_) => BytesMut::zeroed(want),
+            };
             let filled = segment::read_full(&cursor.file, &mut buffer, cursor.offset).map_err(failed)?;
             buffer.truncate(filled);
             let chunk = buffer.freeze();
             let taken = cursor.decode_chunk(&chunk, batch);
+            self.chunk = chunk;
             if taken == 0 {
                 break;
             }

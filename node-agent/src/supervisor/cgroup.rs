@@ -25,7 +25,7 @@ pub(super) struct Cgroup {
 impl Cgroup {
     /// Makes a group for the command of this supervisor.
     pub(super) fn new() -> io::Result<Self> {
-        let path = mount()?.join(SUPERVISED).join(name_of_ours()?);
+        let path = folder()?.join(name_of_ours()?);
         fs::create_dir_all(&path)?;
         let directory = File::open(&path)?.into();
         Ok(Self { path, directory })
@@ -109,7 +109,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 /// can fork; so it is done when there is time.
 pub(super) fn join_supervisors() -> io::Result<()> {
     let left = outside::leave();
-    let path = mount()?.join(SUPERVISED).join("supervisors");
+    let path = folder()?.join("supervisors");
     fs::create_dir_all(&path)?;
     fs::write(path.join("cgroup.procs"), "0").and(left)
 }
@@ -137,6 +137,11 @@ fn sweep_in(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the groups of commands are.
+pub(super) fn folder() -> io::Result<PathBuf> {
+    Ok(mount()?.join(SUPERVISED))
 }
 
 /// Where control groups v2 are mounted: alone, or beside v1.

@@ -40,9 +40,11 @@ mod root;
 mod spawn;
 mod stdin;
 mod supervise;
+mod survival;
 
 pub use entry::{is_requested, main};
 pub use kill::{Remains, end_tree};
 pub use launch::{LaunchError, Launcher, Warm};
 pub use liveness::{Liveness, liveness};
 pub use root::check_environment;
+pub use survival::{Survival, Tie, survival};

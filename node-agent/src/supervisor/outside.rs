@@ -42,6 +42,14 @@ pub(super) fn leave() -> io::Result<()> {
     leave_to(&hierarchies(Path::new(NODES_GROUPS)))
 }
 
+/// Makes the groups of v1 into which [`leave`] moves, and moves nobody.
+///
+/// # Errors
+/// What stood in the way in one of the hierarchies.
+pub(super) fn make_groups() -> io::Result<()> {
+    hierarchies(Path::new(NODES_GROUPS)).iter().try_for_each(|hierarchy| group(hierarchy).map(drop))
+}
+
 fn leave_to(hierarchies: &[PathBuf]) -> io::Result<()> {
     let mut done = Ok(());
     for hierarchy in hierarchies {
@@ -67,6 +75,11 @@ fn hierarchies(groups: &Path) -> Vec<PathBuf> {
 }
 
 fn join(hierarchy: &Path) -> io::Result<()> {
+    fs::write(group(hierarchy)?.join("cgroup.procs"), "0")
+}
+
+/// The group of supervisors in a hierarchy, made if it is not there.
+fn group(hierarchy: &Path) -> io::Result<PathBuf> {
     let mut path = hierarchy.to_owned();
     for name in SUPERVISORS {
         let above = path.clone();
@@ -80,7 +93,7 @@ fn join(hierarchy: &Path) -> io::Result<()> {
             inherit(&above, &path, file)?;
         }
     }
-    fs::write(path.join("cgroup.procs"), "0")
+    Ok(path)
 }
 
 fn inherit(above: &Path, group: &Path, file: &str) -> io::Result<()> {
@@ -95,7 +108,7 @@ fn inherit(above: &Path, group: &Path, file: &str) -> io::Result<()> {
 }
 
 /// Whether the node's process 1 is seen from a container: it has other mounts than ours.
-fn is_in_pod() -> bool {
+pub(super) fn is_in_pod() -> bool {
     let mounts = |process: &str| {
         let place = fs::metadata(format!("/proc/{process}/ns/mnt")).ok()?;
         Some((place.dev(), place.ino()))

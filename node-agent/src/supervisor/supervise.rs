@@ -154,7 +154,7 @@ fn begin<'a>(
     let (output, outputs) = Output::new(writer).map_err(|e| failed("no pipe could be made")(&e))?;
     let (stdin, stdin_end) =
         stdin(&accepted.start.request.stdin).map_err(|e| failed("no pipe could be made")(&e))?;
-    let supervisor = ProcessIdentity::of(std::process::id().cast_signed()).map_err(system("read /proc"))?;
+    let supervisor = ProcessIdentity::of_self().map_err(system("read /proc"))?;
     let cgroup_path = cgroup.map(|cgroup| cgroup.path().to_string_lossy().into_owned());
     let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: cgroup_path.clone() };
     lock.announce_start(&starting).map_err(|e| failed("the start could not be noted")(&e))?;

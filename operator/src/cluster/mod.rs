@@ -67,6 +67,12 @@ pub trait TaskKeeper: Send + Sync + 'static {
     /// Replaces the status; answers with the Task as it now is.
     fn write_status<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task>;
 
+    /// The same, and [`crate::resource::marks::FINALIZER`] with it where both are one write, which an API server does not
+    /// allow. The answer shows whether it is on the Task now.
+    fn write_status_and_hold<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task> {
+        self.write_status(seen, status)
+    }
+
     /// Puts [`crate::resource::marks::FINALIZER`] on the Task, or takes it off; answers with the Task as it now is.
     fn set_finalizer<'a>(&'a self, seen: &'a Task, finalizer: Finalizer) -> Answer<'a, Task>;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kube::ResourceExt;
 use sentinel_core::ledger::Told;
 use sentinel_core::moment::{Moment, Now};
 use sentinel_core::plan::TaskPlan;
@@ -21,6 +22,7 @@ use super::observe::Sight;
 use super::slots::Slot;
 use crate::cluster::ClusterError;
 use crate::history::record::{AttemptRecord, Entry, RunCounts, RunRecord, Source, Verdict};
+use crate::resource::marks::FINALIZER;
 use crate::resource::slice::Frozen;
 use crate::resource::status::TaskStatus;
 use crate::resource::{Task, recorded};
@@ -86,10 +88,14 @@ async fn write(
     now: Now,
 ) -> Result<Task, LookError> {
     let written = context.parts.cluster.write_status(task, status).await?;
+    Ok(note_written(context, slot, written, now))
+}
+
+fn note_written(context: &Context, slot: &mut Slot, written: Task, now: Now) -> Task {
     Counters::add(&context.counters.status_writes);
     slot.status_at = Some(now.moment);
     slot.wrote(&written);
-    Ok(written)
+    written
 }
 
 struct Act<'a> {
@@ -130,8 +136,14 @@ impl Act<'_> {
         }
         let had_slices = self.task.status.as_ref().and_then(|status| status.run.as_ref());
         let had_slices = had_slices.is_some_and(|run| run.target_slices > 0);
-        match write(self.context, self.slot, &self.task, status, self.now).await {
-            Ok(written) => self.task = written,
+        let cluster = &self.context.parts.cluster;
+        let written = if decision.actions.contains(&Action::AddFinalizer) {
+            cluster.write_status_and_hold(&self.task, status).await
+        } else {
+            cluster.write_status(&self.task, status).await
+        };
+        match written.map_err(LookError::from) {
+            Ok(written) => self.task = note_written(self.context, self.slot, written, self.now),
             Err(LookError::Cluster(error))
                 if decision.write == Write::Soon && matches!(*error, ClusterError::Unavailable { .. }) =>
             {
@@ -156,6 +168,7 @@ impl Act<'_> {
 
     async fn perform(&mut self, action: Action) -> Result<After, LookError> {
         match action {
+            Action::AddFinalizer if self.task.finalizers().iter().any(|text| text == FINALIZER) => {}
             Action::AddFinalizer => self.set_finalizer(Finalizer::Present).await?,
             Action::RemoveFinalizer => {
                 self.set_finalizer(Finalizer::Absent).await?;
@@ -166,9 +179,17 @@ impl Act<'_> {
                 Err(error) => return Err(error.into()),
             },
             Action::Turn(node) => self.on_page(|page, now| page.ledger.turn(&node, now.moment)),
+            Action::RetryAt(node, at) => self.on_page(|page, _| page.ledger.retry_at(&node, at)),
+            Action::Again(node) => {
+                Counters::add(&self.context.counters.retries);
+                self.on_page(|page, _| page.ledger.again(&node));
+                // There is an Attempt to be started now.
+                self.look_again(self.now.moment);
+            }
+            Action::Withdraw(node) => self.on_page(|page, _| page.ledger.withdraw(&node)),
             Action::Start { attempt, start_ms, total_ms } => self.start(attempt, start_ms, total_ms),
             Action::Cancel(attempt) => self.cancel(attempt),
-            Action::Forget(attempt) => self.forget(attempt),
+            Action::Forget(attempt) => self.forget(&attempt),
             Action::Conclude { attempt, ended } => self.conclude(&attempt, &ended),
             Action::ArchiveRun(record) => self.archive_run(*record),
             Action::Publish(notice) => self.publish(notice),
@@ -240,15 +261,15 @@ impl Act<'_> {
         self.on_page(|page, now| page.ledger.sent_cancel(&node, session, now.moment));
     }
 
-    fn forget(&mut self, attempt: AttemptId) {
-        let (node, run) = (attempt.node.clone(), attempt.run);
-        let forget = Forget { attempt, epoch: self.context.epoch() };
+    fn forget(&mut self, attempt: &AttemptId) {
+        let run = attempt.run;
+        let forget = Forget { attempt: attempt.clone(), epoch: self.context.epoch() };
         if self.context.parts.fleet.forget(forget).is_none() {
             return self.offer_again();
         }
         Counters::add(&self.context.counters.forgets);
         if let Some(page) = self.sight.book.pages().page_mut(run) {
-            page.ledger.sent_forget(&node);
+            page.ledger.sent_forget(attempt);
         }
     }
 
@@ -257,8 +278,8 @@ impl Act<'_> {
         let now = self.now.moment;
         let mut pages = self.sight.book.pages();
         let Some(page) = pages.page_mut(attempt.run) else { return };
-        page.ledger.conclude(&attempt.node, ended.clone());
-        let handed = page.handed.conclusions.get(&attempt.node).copied();
+        page.ledger.conclude(attempt, ended.clone());
+        let handed = page.handed.conclusions.get(attempt).copied();
         let again = handed.map(|at| at.plus(HAND_AGAIN_MS)).filter(|again| now < *again);
         if let Some(again) = again {
             drop(pages);
@@ -267,7 +288,7 @@ impl Act<'_> {
         let record = attempt_record(page, attempt, ended, self.context.epoch());
         match self.context.parts.archiver.record(Entry::Attempt(Box::new(record))) {
             Ok(()) => {
-                page.handed.conclusions.insert(attempt.node.clone(), now);
+                page.handed.conclusions.insert(attempt.clone(), now);
             }
             Err(_) => Counters::add(&self.context.counters.unarchived),
         }

@@ -110,6 +110,8 @@ counters! {
     runs_ended,
     /// `Start` messages handed to Sessions.
     starts,
+    /// Attempts that follow one that ended.
+    retries,
     /// `Cancel` messages handed to Sessions.
     cancels,
     /// `Forget` messages handed to Sessions.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use sentinel_protocol::ids::TaskUid;
-
 use crate::cluster::ClusterError;
 use crate::resource::Invalid;
 
@@ -28,15 +26,4 @@ impl From<ClusterError> for LookError {
     fn from(error: ClusterError) -> Self {
         Self::Cluster(Arc::new(error))
     }
-}
-
-/// A look that failed, and whose.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{error}")]
-pub struct Failed {
-    /// The Task, where it could be told.
-    pub task: Option<TaskUid>,
-    /// Why.
-    #[source]
-    pub error: LookError,
 }

@@ -1,7 +1,7 @@
 //! The controller's side of the gateway: what it asks of those who hold the Sessions.
 
-use sentinel_core::rollout::AgentFacts;
-use sentinel_protocol::ids::{NodeName, RunNumber, SessionId, TaskUid};
+use sentinel_core::rollout::{AgentFacts, Living};
+use sentinel_protocol::ids::{NodeName, SessionId, TaskUid};
 use sentinel_protocol::to_agent::{Cancel, Forget, Start};
 use sentinel_protocol::to_operator::Report;
 use sentinel_protocol::version::Version;
@@ -11,9 +11,9 @@ pub trait Fleet: Send + Sync + 'static {
     /// What is known of a node's agent. Its Session counts once its Inventory is complete and in the ledgers.
     fn agent(&self, node: &NodeName) -> AgentFacts;
 
-    /// The highest Run of this Task of which the node's agent has an Attempt that is not over, whatever ledger it
-    /// belongs to: two Runs are never on a node at once.
-    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber>;
+    /// The latest Attempt of this Task that is not over on the node, whatever ledger it belongs to: two are never on a
+    /// node at once.
+    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<Living>;
 
     /// The protocol version of the live Session of a node; `None` when there is no Session.
     fn speaks(&self, node: &NodeName) -> Option<Version>;

@@ -90,8 +90,8 @@ pub struct Page {
 /// What was handed to the archiver, and when.
 #[derive(Debug, Clone, Default)]
 pub struct Handed {
-    /// Conclusions, by node.
-    pub conclusions: HashMap<NodeName, Moment>,
+    /// Conclusions.
+    pub conclusions: HashMap<AttemptId, Moment>,
     /// The record of the Run.
     pub run: Option<(RunRecord, Moment)>,
 }
@@ -201,9 +201,8 @@ impl Ledgers {
     /// History holds this Attempt up to this stage.
     pub fn archived(&self, attempt: &AttemptId, stage: Stage) {
         self.write(&attempt.task, attempt.run, |page| {
-            let before = page.ledger.execution(&attempt.node).and_then(|execution| execution.archived);
-            page.ledger.archived(&attempt.node, stage);
-            ((), if before < Some(stage) { News::Yes } else { News::No })
+            let told = page.ledger.archived(attempt, stage);
+            ((), news(told))
         });
     }
 

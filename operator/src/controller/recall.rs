@@ -69,7 +69,7 @@ async fn recall(context: &Context, book: &Book, run: RunNumber) -> Result<(), Hi
                 record::Source::Operator => Source::Operator,
             };
             if let Some(page) = book.pages().page_mut(run) {
-                page.ledger.recall(&execution.node, &state, source);
+                page.ledger.recall(&attempt(&execution), &state, source);
             }
         }
         match page.next {
@@ -128,13 +128,17 @@ fn outcome(execution: &ExecutionRecord) -> Option<Outcome> {
 }
 
 async fn stored_outcome(context: &Context, execution: &ExecutionRecord) -> Result<Outcome, HistoryError> {
-    let id = AttemptId {
+    let attempt = context.parts.history.attempt(attempt(execution)).await?;
+    // Without its record nobody can know how it ended, but that it did.
+    Ok(attempt.and_then(|attempt| attempt.outcome).unwrap_or(Outcome::Lost { reason: LostReason::StateLost }))
+}
+
+/// The Attempt that speaks for an Execution.
+fn attempt(execution: &ExecutionRecord) -> AttemptId {
+    AttemptId {
         task: execution.task_uid.clone(),
         run: execution.run,
         node: execution.node.clone(),
         attempt: execution.attempt.max(1),
-    };
-    let attempt = context.parts.history.attempt(id).await?;
-    // Without its record nobody can know how it ended, but that it did.
-    Ok(attempt.and_then(|attempt| attempt.outcome).unwrap_or(Outcome::Lost { reason: LostReason::StateLost }))
+    }
 }

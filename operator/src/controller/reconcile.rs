@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use kube::runtime::controller::Action;
 use sentinel_core::moment::Moment;
 use sentinel_core::plan::{Starts, TaskPlan};
 use sentinel_core::reconcile::Decision;
@@ -13,7 +12,7 @@ use sentinel_protocol::ids::{TaskRef, TaskUid};
 
 use super::act::{self, act};
 use super::context::{Context, Counters};
-use super::error::{Failed, LookError};
+use super::error::LookError;
 use super::observe::{decide_on, observe};
 use super::slots::Slot;
 use crate::cluster::ClusterError;
@@ -25,21 +24,32 @@ const MOST_LOOKS: usize = 8;
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_mins(5) };
 
-/// Looks at a Task until there is nothing to do now, and says when to look again.
-pub(super) async fn reconcile(cached: Arc<Task>, context: Arc<Context>) -> Result<Action, Failed> {
+/// When a Task is to be looked at again, if nothing about it changes before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// There is no need.
+    WhenChanged,
+    /// After this time.
+    After(Duration),
+}
+
+/// Looks at a Task until there is nothing to do now, and says when to look again; after a look that failed later and
+/// later, up to five minutes.
+pub(super) async fn look_at(cached: Arc<Task>, context: Arc<Context>) -> Again {
     if context.parts.lead.led().is_none() {
         // Looked at when the lead is taken.
-        return Ok(Action::await_change());
+        return Again::WhenChanged;
     }
-    let uid = TaskUid::new(cached.metadata.uid.clone().unwrap_or_default());
-    let Ok(uid) = uid else { return Err(Failed { task: None, error: LookError::Uid }) };
+    let Ok(uid) = TaskUid::new(cached.metadata.uid.clone().unwrap_or_default()) else {
+        return after_failure(&cached, &LookError::Uid, 1);
+    };
     let memory = context.slots.of(&uid);
     let mut slot = memory.lock().await;
     let looked = AssertUnwindSafe(looks(&context, &mut slot, &cached)).catch_unwind().await;
     let failed = match looked {
-        Ok(Ok(action)) => {
+        Ok(Ok(again)) => {
             slot.failures = 0;
-            return Ok(action);
+            return again;
         }
         Ok(Err(error)) => error,
         Err(panic) => {
@@ -51,26 +61,23 @@ pub(super) async fn reconcile(cached: Arc<Task>, context: Arc<Context>) -> Resul
     };
     Counters::add(&context.counters.failed_looks);
     slot.failures += 1;
-    Err(Failed { task: Some(uid), error: failed })
+    after_failure(&cached, &failed, slot.failures)
 }
 
-/// When a Task is looked at again after a look that failed: later and later, up to five minutes.
-pub(super) fn after_failure(task: &Task, failed: &Failed, context: &Context) -> Action {
-    let memory = failed.task.as_ref().map(|uid| context.slots.of(uid));
-    let failures = memory.and_then(|memory| memory.try_lock().ok().map(|slot| slot.failures)).unwrap_or(1);
+fn after_failure(task: &Task, error: &LookError, failures: u32) -> Again {
     let wait = BACKOFF.after(failures);
     let (namespace, name) = (task.metadata.namespace.as_deref(), task.metadata.name.as_deref());
-    tracing::warn!(namespace, name, error = %failed, failures, again_in = ?wait, "unable to carry a Task out");
-    Action::requeue(wait)
+    tracing::warn!(namespace, name, %error, failures, again_in = ?wait, "unable to carry a Task out");
+    Again::After(wait)
 }
 
-async fn looks(context: &Arc<Context>, slot: &mut Slot, cached: &Task) -> Result<Action, LookError> {
+async fn looks(context: &Arc<Context>, slot: &mut Slot, cached: &Task) -> Result<Again, LookError> {
     let mut task = slot.latest(cached);
     let mut wake_at = None;
     for _ in 0..MOST_LOOKS {
         Counters::add(&context.counters.looks);
         match look(context, slot, task.clone()).await {
-            Ok(Looked { task: None, .. }) => return Ok(Action::await_change()),
+            Ok(Looked { task: None, .. }) => return Ok(Again::WhenChanged),
             Ok(Looked { task: Some(next), wake_at: at }) => {
                 task = next;
                 wake_at = at;
@@ -82,18 +89,18 @@ async fn looks(context: &Arc<Context>, slot: &mut Slot, cached: &Task) -> Result
                 Counters::add(&context.counters.conflicts);
                 match context.parts.cluster.get(name(&task)).await? {
                     Some(now) if now.metadata.uid == task.metadata.uid => task = now,
-                    _ => return Ok(Action::await_change()),
+                    _ => return Ok(Again::WhenChanged),
                 }
                 slot.wrote(&task);
                 wake_at = Some(context.parts.moments.moment());
             }
             Err(LookError::Cluster(error)) if matches!(*error, ClusterError::Gone { .. }) => {
-                return Ok(Action::await_change());
+                return Ok(Again::WhenChanged);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(wake_at.map_or_else(Action::await_change, |at| requeue(context, at)))
+    Ok(wake_at.map_or(Again::WhenChanged, |at| after(context, at)))
 }
 
 /// What came of one look.
@@ -151,11 +158,12 @@ fn reject(decision: &mut Decision, task: &Task, problems: &[Invalid]) {
     }
 }
 
-fn requeue(context: &Context, at: Moment) -> Action {
-    Action::requeue(Duration::from_millis(at.since(context.parts.moments.moment()).max(1)))
+fn after(context: &Context, at: Moment) -> Again {
+    Again::After(Duration::from_millis(at.since(context.parts.moments.moment()).max(1)))
 }
 
-fn name(task: &Task) -> TaskRef {
+/// Where people find a Task.
+pub(super) fn name(task: &Task) -> TaskRef {
     TaskRef {
         namespace: task.metadata.namespace.clone().unwrap_or_default(),
         name: task.metadata.name.clone().unwrap_or_default(),

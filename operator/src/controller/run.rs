@@ -1,28 +1,31 @@
-//! The loop itself: three causes of a look (a change of the Task, a change of the Nodes, news of a Run), and the
-//! controller that makes the looks, never two at one Task.
+//! The loop itself: three causes of a look (a change of the Task, a change of the Nodes, news of a Run), and the looks,
+//! never two at one Task.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use kube::runtime::controller::{Config, Controller, Error};
-use kube::runtime::reflector::{Store, store::Writer};
-use kube::runtime::watcher;
+use futures_util::stream::{BoxStream, FuturesUnordered};
+use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
+use kube::runtime::watcher::Event;
 use sentinel_protocol::ids::TaskRef;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::context::{Context, Counters, Parts};
 use super::lead::Lead;
-use super::reconcile::{after_failure, reconcile};
+use super::queue::Queue;
+use super::reconcile::{Again, look_at, name};
 use super::trigger::Trigger;
 use super::wake::Wake;
 use crate::cluster::nodes::{Changed, NodeWriter};
 use crate::resource::Task;
 
 /// Looks under way at once.
-const LOOKS_AT_ONCE: u16 = 32;
+const LOOKS_AT_ONCE: usize = 32;
 
 /// Changes of Nodes come in flocks; one look per Task is enough for a flock.
 const AFTER_NODE_CHANGE: Duration = Duration::from_millis(500);
@@ -40,7 +43,7 @@ pub struct Caches {
 }
 
 /// What the cache of Tasks has seen. To be asked instead of `Store::wait_until_ready`, which remembers one waiter only:
-/// whoever asks takes the place of the controller itself, which then waits for ever.
+/// whoever asks takes the place of who asked before, who then waits for ever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Changes so far.
@@ -56,73 +59,131 @@ pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counter
     let nodes = tokio::spawn(follow_nodes(context.clone(), nodes_writer, stop.clone()));
     let lead =
         tokio::spawn(look_at_all_once_leading(context.parts.lead.clone(), tasks.clone(), wake.clone()));
-    let mut trigger = Trigger::new(tasks_writer);
     let changes = context.parts.cluster.watch_tasks();
-    let ledgers = context.parts.ledgers.clone();
-    let changes = changes.filter_map(move |event| {
-        let listed = matches!(event, watcher::Event::InitDone);
-        let taken = trigger.take(event);
-        if listed {
-            ledgers.note_listed();
+    let watched =
+        Watched { trigger: Trigger::new(tasks_writer), bell, context: context.clone(), listed: false };
+    look_as_asked(&context, &tasks, changes, watched, &wake, &stop).await;
+    nodes.abort();
+    lead.abort();
+}
+
+/// Makes the looks until `stop`, and waits then for those under way.
+async fn look_as_asked(
+    context: &Arc<Context>,
+    tasks: &Store<Task>,
+    mut changes: BoxStream<'static, Event<Task>>,
+    mut watched: Watched,
+    wake: &Wake,
+    stop: &CancellationToken,
+) {
+    let mut queue = Queue::new(LOOKS_AT_ONCE);
+    let mut wakes = wake.stream();
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        // Before all Tasks are listed, one that is not in the cache is not gone.
+        while watched.listed
+            && let Some(task) = queue.next(Instant::now())
+        {
+            under_way.push(begin(context.clone(), tasks.clone(), task));
         }
-        bell.send_modify(|seen| {
+        // Cancellation safe: what a stream or a look gives is not taken until it is returned.
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some((task, again)) = under_way.next() => queue.done(task, again),
+            Some(task) = wakes.next() => queue.now(task),
+            Some(event) = changes.next() => if let Some(task) = watched.take(event) { queue.now(task) },
+            () = until(queue.next_at()) => {}
+        }
+    }
+    while under_way.next().await.is_some() {}
+}
+
+/// One look, in a task of its own: one that computes holds no other up.
+fn begin(
+    context: Arc<Context>,
+    tasks: Store<Task>,
+    task: TaskRef,
+) -> impl Future<Output = (TaskRef, Option<Instant>)> {
+    let key = ObjectRef::new(&task.name).within(&task.namespace);
+    let look = async move {
+        if let Some(cached) = tasks.get(&key) {
+            let again = look_at(cached, context).await;
+            // Whatever else is ready goes first: of many who report at once, the next look sees many.
+            tokio::task::yield_now().await;
+            return again;
+        }
+        forget_the_gone(&context, &tasks);
+        Again::WhenChanged
+    };
+    let look = AbortOnDropHandle::new(tokio::spawn(look));
+    async move {
+        let again = look.await.unwrap_or_else(|error| {
+            tracing::error!(%task, %error, "a look ended by itself");
+            Again::WhenChanged
+        });
+        let at = match again {
+            Again::WhenChanged => None,
+            Again::After(wait) => Instant::now().checked_add(wait),
+        };
+        (task, at)
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What is done with every change of a Task, whether it is worth a look or not.
+struct Watched {
+    trigger: Trigger,
+    bell: watch::Sender<Seen>,
+    context: Arc<Context>,
+    listed: bool,
+}
+
+impl Watched {
+    /// Takes a change in; answers with the Task when it is worth a look.
+    fn take(&mut self, event: Event<Task>) -> Option<TaskRef> {
+        let listed = matches!(event, Event::InitDone);
+        let taken = self.trigger.take(event);
+        if listed {
+            self.listed = true;
+            self.context.parts.ledgers.note_listed();
+        }
+        self.bell.send_modify(|seen| {
             seen.changes += 1;
             seen.listed |= listed;
         });
-        std::future::ready(taken.map(Ok::<_, watcher::Error>))
-    });
-    let looks = Controller::for_stream(changes, tasks.clone())
-        .with_config(Config::default().concurrency(LOOKS_AT_ONCE))
-        .reconcile_on(wake.stream())
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, |task, failed, context| after_failure(&task, failed, &context), context.clone());
-    looks
-        .for_each(|looked| {
-            match looked {
-                Ok(_) => {}
-                Err(Error::ObjectNotFound(_)) => forget_the_gone(&context, &tasks),
-                // Said by the error policy, with the Task and the time of the next look.
-                Err(error) => tracing::debug!(%error, "a look failed"),
-            }
-            std::future::ready(())
-        })
-        .await;
-    nodes.abort();
-    lead.abort();
+        taken.as_ref().map(name)
+    }
 }
 
 /// Every Task is looked at when the lead is taken: changes from before were nobody's to act on.
 async fn look_at_all_once_leading(mut lead: Lead, tasks: Store<Task>, wake: Wake) {
     lead.taken().await;
     for task in tasks.state() {
-        wake.task(&TaskRef {
-            namespace: task.metadata.namespace.clone().unwrap_or_default(),
-            name: task.metadata.name.clone().unwrap_or_default(),
-        });
+        wake.task(&name(&task));
     }
 }
 
 /// Keeps the cache of Nodes and wakes who may care.
 async fn follow_nodes(context: Arc<Context>, mut writer: NodeWriter, stop: CancellationToken) {
     let mut changes = context.parts.cluster.watch_nodes();
-    let mut due: Option<tokio::time::Instant> = None;
+    let mut due: Option<Instant> = None;
     loop {
-        let wait = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
         // Cancellation safe: a stream's next event is not taken until it is returned, and a sleep holds nothing.
         tokio::select! {
             () = stop.cancelled() => return,
             event = changes.next() => {
                 let Some(event) = event else { return };
                 if writer.apply(event) == Changed::Yes && due.is_none() {
-                    due = Some(tokio::time::Instant::now() + AFTER_NODE_CHANGE);
+                    due = Some(Instant::now() + AFTER_NODE_CHANGE);
                 }
             }
-            () = wait => {
+            () = until(due) => {
                 due = None;
                 context.parts.ledgers.nodes_changed();
             }

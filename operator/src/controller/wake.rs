@@ -6,10 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::Stream;
-use kube::runtime::reflector::ObjectRef;
 use sentinel_protocol::ids::TaskRef;
-
-use crate::resource::Task;
 
 /// The set of Tasks to be looked at. Bounded by the number of Tasks. Cloning it gives the same set.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +32,7 @@ impl Wake {
     }
 
     /// The Tasks to be looked at, as they come, for one reader.
-    pub fn stream(&self) -> impl Stream<Item = ObjectRef<Task>> + Send + 'static {
+    pub fn stream(&self) -> impl Stream<Item = TaskRef> + Send + Unpin + 'static {
         WakeStream(self.clone())
     }
 }
@@ -43,7 +40,7 @@ impl Wake {
 struct WakeStream(Wake);
 
 impl Stream for WakeStream {
-    type Item = ObjectRef<Task>;
+    type Item = TaskRef;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut dirty = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +49,7 @@ impl Stream for WakeStream {
             return Poll::Pending;
         };
         dirty.waiting.remove(&task);
-        Poll::Ready(Some(ObjectRef::new(&task.name).within(&task.namespace)))
+        Poll::Ready(Some(task))
     }
 }
 

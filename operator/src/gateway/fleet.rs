@@ -1,7 +1,7 @@
 //! The fleet as the controller sees it, and the controller's ledgers as the gateway sees them.
 
 use sentinel_core::ledger::{RunStage, Told};
-use sentinel_core::rollout::AgentFacts;
+use sentinel_core::rollout::{AgentFacts, Living};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskUid};
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
@@ -17,10 +17,10 @@ use crate::controller::ledgers::Ledgers;
 impl Fleet for Registry {
     fn agent(&self, node: &NodeName) -> AgentFacts {
         let (session, last_heard) = self.standing(node);
-        AgentFacts { session, last_heard, living: None }
+        AgentFacts { session, last_heard, ..AgentFacts::default() }
     }
 
-    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber> {
+    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<Living> {
         self.living_of(task, node)
     }
 

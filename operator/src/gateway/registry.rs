@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sentinel_core::moment::Moment;
+use sentinel_core::rollout::Living;
 use sentinel_protocol::codec::encode_text;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::metrics::NodeMetrics;
@@ -227,13 +228,25 @@ impl Registry {
         nodes.iter().filter_map(owned_of).collect()
     }
 
-    /// The highest Run of this Task of which the node's agent has an Attempt that is not over.
-    pub fn living_of(&self, task: &TaskUid, name: &NodeName) -> Option<RunNumber> {
+    /// The latest Attempt of this Task that is not over on the node.
+    pub fn living_of(&self, task: &TaskUid, name: &NodeName) -> Option<Living> {
         let node = self.find(name)?;
         let state = node.lock();
         let owned = &state.live.as_ref()?.owned;
         let living = owned.values().map(|entry| &entry.report).filter(|r| r.state.stage() < Stage::Ended);
-        living.filter(|report| report.attempt.task == *task).map(|report| report.attempt.run).max()
+        let living = living.map(|report| &report.attempt).filter(|attempt| attempt.task == *task);
+        living.map(|attempt| Living { run: attempt.run, attempt: attempt.attempt }).max()
+    }
+
+    /// The number of the latest Attempt of an Execution that its node's live agent owns.
+    pub fn latest_of(&self, task: &TaskUid, run: RunNumber, name: &NodeName) -> Option<u32> {
+        let node = self.find(name)?;
+        let state = node.lock();
+        let owned = state.live.as_ref()?.owned.keys();
+        owned
+            .filter(|attempt| attempt.task == *task && attempt.run == run)
+            .map(|attempt| attempt.attempt)
+            .max()
     }
 
     /// What the live agent of its node says of an Attempt.

@@ -43,13 +43,37 @@ pub struct OutputSegment {
     pub packed: Bytes,
 }
 
-impl OutputSegment {
+/// Packs segments one after the other. The compressor's tables and the two buffers are megabytes: made anew for each
+/// segment, they cost more than the compression.
+pub struct Packer {
+    compressor: zstd::bulk::Compressor<'static>,
+    content: Vec<u8>,
+    frame: Vec<u8>,
+}
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Packer").finish_non_exhaustive()
+    }
+}
+
+impl Packer {
+    /// Makes what packing needs.
+    ///
+    /// # Errors
+    /// When the compressor cannot be made, which is when there is no memory for it.
+    pub fn new() -> std::io::Result<Self> {
+        let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+        compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
+        Ok(Self { compressor, content: Vec::new(), frame: Vec::new() })
+    }
+
     /// Packs records that follow one another.
     ///
     /// # Errors
     /// [`HistoryError::Unstorable`] when there are none, when there is a hole or an overlap between them, when a record
     /// carries another number of bytes than it says, or when they are more than a segment takes.
-    pub fn pack(attempt: AttemptId, records: &[LogRecord]) -> Result<Self, HistoryError> {
+    pub fn pack(&mut self, attempt: AttemptId, records: &[LogRecord]) -> Result<OutputSegment, HistoryError> {
         let unstorable =
             |message: String| HistoryError::Unstorable { what: format!("output of {attempt}"), message };
         let first = records.first().ok_or_else(|| unstorable("no records".to_owned()))?.head.position;
@@ -74,20 +98,43 @@ impl OutputSegment {
         if raw_bytes > MAX_SEGMENT_DATA || records.len() > MAX_SEGMENT_RECORDS {
             return Err(unstorable(format!("{raw_bytes} bytes in {} records", records.len())));
         }
-        let content = content_of(records, raw_bytes);
-        let frame = compress(&content).map_err(|e| unstorable(e.to_string()))?;
-        let mut packed = BytesMut::with_capacity(frame.len() + 5);
-        packed.put_u8(FORMAT);
-        packed.put_u32_le(content.len() as u32);
-        packed.put_slice(&frame);
-        Ok(Self {
+        let packed = self.stored_form(records).map_err(|e| unstorable(e.to_string()))?;
+        Ok(OutputSegment {
             attempt,
             first,
             end,
             records: records.len() as u32,
             raw_bytes: raw_bytes as u64,
-            packed: packed.freeze(),
+            packed,
         })
+    }
+
+    fn stored_form(&mut self, records: &[LogRecord]) -> std::io::Result<Bytes> {
+        put_content(&mut self.content, records);
+        self.frame.clear();
+        self.frame.reserve(zstd::zstd_safe::compress_bound(self.content.len()));
+        self.compressor.compress_to_buffer(&self.content, &mut self.frame)?;
+        let mut packed = BytesMut::with_capacity(self.frame.len() + 5);
+        packed.put_u8(FORMAT);
+        packed.put_u32_le(self.content.len() as u32);
+        packed.put_slice(&self.frame);
+        Ok(packed.freeze())
+    }
+}
+
+impl OutputSegment {
+    /// Packs one segment by itself; see [`Packer::pack`].
+    ///
+    /// # Errors
+    /// Those of [`Packer::pack`].
+    pub fn pack(attempt: AttemptId, records: &[LogRecord]) -> Result<Self, HistoryError> {
+        match Packer::new() {
+            Ok(mut packer) => packer.pack(attempt, records),
+            Err(error) => {
+                let what = format!("output of {attempt}");
+                Err(HistoryError::Unstorable { what, message: error.to_string() })
+            }
+        }
     }
 
     /// The records, as they were packed.
@@ -102,7 +149,7 @@ impl OutputSegment {
     }
 }
 
-fn content_of(records: &[LogRecord], raw_bytes: usize) -> Vec<u8> {
+fn put_content(content: &mut Vec<u8>, records: &[LogRecord]) {
     let mut heads = Vec::with_capacity(records.len() * 8 + 8);
     let mut expected = Expected::default();
     for LogRecord { head, .. } in records {
@@ -123,19 +170,12 @@ fn content_of(records: &[LogRecord], raw_bytes: usize) -> Vec<u8> {
         put_varint(&mut heads, zigzag(head.offset.wrapping_sub(expected.offset(head.stream)) as i64));
         expected.see(head);
     }
-    let mut content = Vec::with_capacity(4 + heads.len() + raw_bytes);
+    content.clear();
     content.put_u32_le(heads.len() as u32);
     content.extend_from_slice(&heads);
     for record in records {
         content.extend_from_slice(&record.data);
     }
-    content
-}
-
-fn compress(content: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
-    compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
-    compressor.compress(content)
 }
 
 fn unpack(first: u64, end: u64, packed: &[u8]) -> Result<Vec<LogRecord>, String> {

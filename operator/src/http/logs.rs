@@ -77,7 +77,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     Ok(answer)
 }
 
-/// The Attempt whose log is meant.
+/// The Attempt whose log is meant: that of the number, or the latest that anybody knows of.
 async fn attempt(
     api: &Api,
     task: &TaskUid,
@@ -85,13 +85,15 @@ async fn attempt(
     node: &NodeName,
     number: Option<u32>,
 ) -> Result<AttemptId, ApiError> {
-    let first =
-        AttemptId { task: task.clone(), run, node: node.clone(), attempt: number.unwrap_or(1).max(1) };
-    if api.registry.report(&first).is_some() || is_target(api, &first) {
-        return Ok(first);
+    let known = number.or_else(|| api.registry.latest_of(task, run, node));
+    let attempt =
+        AttemptId { task: task.clone(), run, node: node.clone(), attempt: known.unwrap_or(1).max(1) };
+    if api.registry.report(&attempt).is_some() {
+        return Ok(attempt);
     }
     match executions::find(api, task, run, node).await? {
-        Some(record) => Ok(AttemptId { attempt: number.unwrap_or(record.attempt).max(1), ..first }),
+        Some(record) => Ok(AttemptId { attempt: known.unwrap_or(record.attempt).max(1), ..attempt }),
+        None if is_target(api, &attempt) => Ok(attempt),
         None => Err(ApiError::not_found(format!("no Execution {task}/{run}/{node}"))),
     }
 }

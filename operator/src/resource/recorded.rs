@@ -209,6 +209,7 @@ fn write_node(node: &status::NodeStatus) -> NodeStatus {
     NodeStatus {
         node: node.node.to_string(),
         state: node.state.to_owned(),
+        attempt: (node.attempt > 1).then(|| i64::from(node.attempt)),
         message: cut(&node.message, 1024),
         exit_code: node.exit_code.map(i64::from),
         started_at: node.started_at.map(micro),

@@ -176,6 +176,9 @@ pub struct NodeStatus {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub state: String,
+    /// Number of its latest Attempt, absent for the first. Example: `2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<i64>,
     /// A sentence where the word does not say it all. Example: `exited with code 3`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]

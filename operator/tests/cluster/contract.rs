@@ -83,6 +83,7 @@ contract!(
     a_status_that_says_the_same_changes_nothing,
     a_status_changes_nothing_but_the_status,
     a_held_task_stays_until_it_is_released,
+    a_status_is_written_with_the_hold_and_where_that_is_two_writes_without_it,
     a_task_that_is_not_held_goes_at_once,
     nothing_can_be_held_that_is_going,
     a_short_target_list_needs_no_slices,
@@ -159,7 +160,9 @@ async fn a_write_about_a_task_that_has_changed_since_is_a_conflict(subject: Subj
     let seen = subject.made("t").await;
     subject.cluster.annotate(subject.name("t"), CANCEL, Some("1".into())).await.unwrap();
     let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
-    let written = subject.cluster.write_status(&seen, status).await;
+    let written = subject.cluster.write_status(&seen, status.clone()).await;
+    assert!(matches!(written, Err(ClusterError::Conflict { .. })), "{written:?}");
+    let written = subject.cluster.write_status_and_hold(&seen, status).await;
     assert!(matches!(written, Err(ClusterError::Conflict { .. })), "{written:?}");
     let held = subject.cluster.set_finalizer(&seen, Finalizer::Present).await;
     assert!(matches!(held, Err(ClusterError::Conflict { .. })), "{held:?}");
@@ -196,6 +199,17 @@ async fn a_held_task_stays_until_it_is_released(subject: Subject<'_>) {
     assert_eq!(going.metadata.generation, Some(2));
     subject.cluster.set_finalizer(&going, Finalizer::Absent).await.unwrap();
     assert_eq!(subject.cluster.get(subject.name("t")).await.unwrap(), None);
+}
+
+async fn a_status_is_written_with_the_hold_and_where_that_is_two_writes_without_it(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
+    let written = subject.cluster.write_status_and_hold(&task, status.clone()).await.unwrap();
+    assert_eq!(written.status, Some(status.clone()));
+    let held = subject.cluster.set_finalizer(&written, Finalizer::Present).await.unwrap();
+    assert_eq!(held.metadata.finalizers.as_deref(), Some(&[FINALIZER.to_owned()][..]));
+    let again = subject.cluster.write_status_and_hold(&held, status).await.unwrap();
+    assert_eq!(again.metadata.finalizers, held.metadata.finalizers, "once is enough");
 }
 
 async fn a_task_that_is_not_held_goes_at_once(subject: Subject<'_>) {

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use kube::runtime::reflector;
 use sentinel_core::ledger::RunStage;
 use sentinel_core::moment::Moment;
-use sentinel_core::rollout::AgentFacts;
+use sentinel_core::rollout::{AgentFacts, Living};
 use sentinel_core::targets::NodeFacts;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{EmbeddedCluster, NodeCache, TaskStore};
@@ -23,7 +23,7 @@ use sentinel_operator::history::{
     Answer, ExecutionQuery, History, HistoryError, OutputSegment, Page, RunQuery, rank,
 };
 use sentinel_operator::resource::{Task, manifest};
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::log::LogRecord;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
@@ -54,7 +54,7 @@ pub(crate) struct Agents {
     sessions: Mutex<HashMap<NodeName, SessionId>>,
     heard: Mutex<HashMap<NodeName, Moment>>,
     told: Mutex<Vec<Told>>,
-    owned: Mutex<BTreeMap<(TaskUid, NodeName), BTreeMap<RunNumber, Report>>>,
+    owned: Mutex<BTreeMap<(TaskUid, NodeName), BTreeMap<Living, Report>>>,
     refusals: AtomicU32,
     next_session: AtomicU32,
     version: AtomicU16,
@@ -92,14 +92,14 @@ impl Fleet for Agents {
             Some(_) => Some(self.moments.moment()),
             None => self.heard.lock().unwrap().get(node).copied(),
         };
-        AgentFacts { session, last_heard, living: None }
+        AgentFacts { session, last_heard, ..AgentFacts::default() }
     }
 
-    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<RunNumber> {
+    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<Living> {
         let owned = self.owned.lock().unwrap();
         let runs = owned.get(&(task.clone(), node.clone()))?;
-        let lives = |(_, report): &(&RunNumber, &Report)| report.state.stage() != Stages::Ended;
-        runs.iter().filter(lives).map(|(run, _)| *run).max()
+        let lives = |(_, report): &(&Living, &Report)| report.state.stage() != Stages::Ended;
+        runs.iter().filter(lives).map(|(attempt, _)| *attempt).max()
     }
 
     fn speaks(&self, _: &NodeName) -> Option<Version> {
@@ -112,8 +112,9 @@ impl Fleet for Agents {
             (start.attempt.node.clone(), start.attempt.clone(), start.spec_hash.clone());
         let session = self.tell(&node, || Told::Start(Box::new(start), recorded.map(Box::new)))?;
         let report = Report { attempt: attempt.clone(), spec_hash, state: ReportedState::Accepted };
+        let key = living(&attempt);
         let mut owned = self.owned.lock().unwrap();
-        owned.entry((attempt.task, node)).or_default().entry(attempt.run).or_insert(report);
+        owned.entry((attempt.task, node)).or_default().entry(key).or_insert(report);
         Some(session)
     }
 
@@ -122,9 +123,9 @@ impl Fleet for Agents {
     }
 
     fn forget(&self, forget: Forget) -> Option<SessionId> {
-        let AttemptId { task, node, run, .. } = &forget.attempt;
+        let AttemptId { task, node, .. } = &forget.attempt;
         if let Some(runs) = self.owned.lock().unwrap().get_mut(&(task.clone(), node.clone())) {
-            runs.remove(run);
+            runs.remove(&living(&forget.attempt));
         }
         self.tell(&forget.attempt.node.clone(), || Told::Forget(forget))
     }
@@ -272,6 +273,11 @@ fn clock() -> Clock {
     Clock::from_fn(move || UnixMillis(base + i64::try_from(start.elapsed().as_millis()).unwrap()))
 }
 
+/// Which of a Task's Attempts on a node it is.
+fn living(attempt: &AttemptId) -> Living {
+    Living { run: attempt.run, attempt: attempt.attempt }
+}
+
 pub(crate) fn node(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
 }
@@ -335,7 +341,7 @@ impl Stage {
         let number = self.fleet.next_session.fetch_add(1, Ordering::Relaxed);
         let session = SessionId::new(format!("s-{number}")).unwrap();
         let owned = self.fleet.owned.lock().unwrap();
-        let of = |((_, owner), runs): (&(TaskUid, NodeName), &BTreeMap<RunNumber, Report>)| {
+        let of = |((_, owner), runs): (&(TaskUid, NodeName), &BTreeMap<Living, Report>)| {
             if owner.as_str() == name { runs.values().cloned().collect() } else { Vec::new() }
         };
         let reports: Vec<Report> = owned.iter().flat_map(of).collect();
@@ -384,7 +390,7 @@ impl Stage {
     pub(crate) fn report_of(&self, attempt: &AttemptId, spec_hash: SpecHash, state: ReportedState) {
         let report = Report { attempt: attempt.clone(), spec_hash, state };
         let key = (attempt.task.clone(), attempt.node.clone());
-        self.fleet.owned.lock().unwrap().entry(key).or_default().insert(attempt.run, report.clone());
+        self.fleet.owned.lock().unwrap().entry(key).or_default().insert(living(attempt), report.clone());
         self.operator.ledgers.report(&report);
         let facts = self.operator.ledgers.facts(&attempt.task, attempt.run);
         if let Some(facts) = facts {

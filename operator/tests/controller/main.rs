@@ -12,9 +12,11 @@ mod kit;
 use std::time::Duration;
 
 use sentinel_operator::cluster::{TaskKeeper, TaskStore};
+use sentinel_operator::resource::Task;
 use sentinel_operator::resource::marks::{ABANDON, CANCEL, FINALIZER, RERUN};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::ResourceLimits;
+use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::version::Version;
 
 use self::kit::{Stage, Told, condition, ended, failed, phase, running, succeeded, task_ref};
@@ -167,6 +169,50 @@ async fn limits_and_clocks_reach_the_node() {
     assert_eq!((start.request.limits, start.deadlines.idle_ms), (limits, Some(120_000)));
     let total = start.deadlines.total_ms.unwrap();
     assert!((3_590_000..=3_600_000).contains(&total), "{total}");
+}
+
+const RETRYING: &str = "{targets: {all: true}, run: {command: [x]}, retry: {limit: 2, backoff: {initial: 5s}, causes: [Failed]}}";
+
+/// The numbers of the Attempts that were started.
+fn numbers(starts: &[(Start, Option<Box<Task>>)]) -> Vec<u32> {
+    starts.iter().map(|(start, _)| start.attempt.attempt).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_attempt_is_followed_by_another_and_both_are_archived_and_forgotten() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", RETRYING).await;
+    stage.starts(1).await;
+    let began = tokio::time::Instant::now();
+    stage.report("t", 1, "a", failed(3));
+    assert_eq!(numbers(&stage.starts(2).await), [1, 2]);
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_millis(3750) && waited < Duration::from_millis(5500), "{waited:?}");
+    stage.report("t", 1, "a", succeeded());
+    let over = |task: &Task| condition(task, "Complete") == "True" && condition(task, "Archived") == "True";
+    let task = stage.until("t", over).await;
+    let status = task.status.unwrap();
+    assert_eq!((status.nodes[0].attempt, status.nodes[0].state.as_str()), (Some(2), "Succeeded"));
+    stage.until_told(|told| told.iter().filter(|told| matches!(told, Told::Forget(_))).count() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_operator_goes_on_with_the_attempt_that_there_was() {
+    let mut stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", RETRYING).await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", failed(3));
+    stage.starts(2).await;
+    stage.report("t", 1, "a", running());
+    stage.restart().await;
+    stage.calm().await;
+    assert_eq!(stage.count_starts(), 2, "what runs was not started again");
+    stage.report("t", 1, "a", failed(3));
+    assert_eq!(numbers(&stage.starts(3).await), [1, 2, 3]);
+    stage.report("t", 1, "a", failed(4));
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    let node = &task.status.unwrap().nodes[0];
+    assert_eq!((node.attempt, node.exit_code), (Some(3), Some(4)));
 }
 
 #[tokio::test(start_paused = true)]

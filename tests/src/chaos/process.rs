@@ -1,7 +1,7 @@
 //! One process of the system that is kept up as a kubelet would, and that faults may befall.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +39,28 @@ impl Process {
             ended_by_itself: AtomicU64::new(0),
             would_not_stop: AtomicU64::new(0),
         })
+    }
+
+    /// The same process as it would be on another machine: one whose boot id is what this file says. As root.
+    pub fn elsewhere(&self, boot_id: &Path) -> Arc<Self> {
+        let before = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        let [shell, flag, before] = ["sh", "-c", before].map(OsString::from);
+        self.unshared(&["--mount"], [shell, flag, before, boot_id.into()])
+    }
+
+    /// The same process as it would be in a container: the first in a namespace of process ids of its own, so that all
+    /// others in it end with it. As root.
+    pub fn contained(&self) -> Arc<Self> {
+        self.unshared(&["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"], [])
+    }
+
+    fn unshared<const N: usize>(&self, flags: &[&str], before: [OsString; N]) -> Arc<Self> {
+        let mut arguments: Vec<OsString> = flags.iter().map(OsString::from).collect();
+        arguments.push("--".into());
+        arguments.extend(before);
+        arguments.push(self.program.clone().into());
+        arguments.extend(self.arguments.iter().cloned());
+        Self::new(&self.name, PathBuf::from("unshare"), arguments, self.log.clone())
     }
 
     /// Starts it, unless it runs.

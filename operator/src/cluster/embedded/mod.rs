@@ -147,6 +147,10 @@ impl TaskKeeper for EmbeddedCluster {
         at_once!(self.change(|state| state.write_status(seen, status)))
     }
 
+    fn write_status_and_hold<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task> {
+        at_once!(self.change(|state| state.write_status_and_hold(seen, status)))
+    }
+
     fn set_finalizer<'a>(&'a self, seen: &'a Task, finalizer: Finalizer) -> Answer<'a, Task> {
         at_once!(self.change(|state| state.set_finalizer(seen, finalizer)))
     }

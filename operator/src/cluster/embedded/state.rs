@@ -163,6 +163,21 @@ impl State {
         self.put(task)
     }
 
+    pub(super) fn write_status_and_hold(
+        &mut self,
+        seen: &Task,
+        status: TaskStatus,
+    ) -> Result<Task, ClusterError> {
+        let mut task = self.unchanged(seen, "write the status of")?;
+        task.status = Some(status);
+        let finalizers = task.metadata.finalizers.get_or_insert_default();
+        // Whoever asks for it by itself hears why it is not put on a Task that is being deleted.
+        if task.metadata.deletion_timestamp.is_none() && !finalizers.iter().any(|text| text == FINALIZER) {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        self.put(task)
+    }
+
     pub(super) fn set_finalizer(&mut self, seen: &Task, finalizer: Finalizer) -> Result<Task, ClusterError> {
         let mut task = self.unchanged(seen, "set the finalizer of")?;
         let deleting = task.metadata.deletion_timestamp.is_some();

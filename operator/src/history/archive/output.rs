@@ -14,7 +14,7 @@ use super::retry::until_stored;
 use super::status::Status;
 use crate::history::History;
 use crate::history::error::HistoryError;
-use crate::history::segment::{MAX_POSITION, MAX_SEGMENT_DATA, MAX_SEGMENT_RECORDS, OutputSegment};
+use crate::history::segment::{MAX_POSITION, MAX_SEGMENT_DATA, MAX_SEGMENT_RECORDS, OutputSegment, Packer};
 
 /// Why output is not taken. Nothing is lost by it: the node keeps what is not archived.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -253,13 +253,17 @@ pub(super) async fn pack_output(
     packed: mpsc::Sender<PackedBatch>,
 ) {
     let mut flush = Flush::WhenDue;
+    // Kept from batch to batch while there are any, and not beyond: it is megabytes.
+    let mut packer = None;
     loop {
         match queue.take_due(options, flush) {
             Ok(batch) => {
                 let segment_bytes = options.segment_bytes;
+                let kept = packer.take();
                 // Compression takes milliseconds of processor time: not on a thread that serves sockets.
-                match tokio::task::spawn_blocking(move || pack(batch, segment_bytes)).await {
-                    Ok(batch) => {
+                match tokio::task::spawn_blocking(move || pack(kept, batch, segment_bytes)).await {
+                    Ok((kept, batch)) => {
+                        packer = kept;
                         if packed.send(batch).await.is_err() {
                             return;
                         }
@@ -271,6 +275,9 @@ pub(super) async fn pack_output(
             }
             Err(None) if flush == Flush::Now => return,
             Err(soonest) => {
+                if soonest.is_none() {
+                    packer = None;
+                }
                 let wait = soonest.unwrap_or(Duration::from_hours(1));
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
@@ -282,18 +289,23 @@ pub(super) async fn pack_output(
     }
 }
 
-fn pack(batch: Batch, segment_bytes: usize) -> PackedBatch {
+fn pack(packer: Option<Packer>, batch: Batch, segment_bytes: usize) -> (Option<Packer>, PackedBatch) {
     let mut packed = PackedBatch { segments: Vec::new(), unstorable: Vec::new(), cost: batch.cost };
+    let mut packer = packer.or_else(|| Packer::new().ok());
+    let mut pack_one = |attempt: &AttemptId, run: &[LogRecord]| match &mut packer {
+        Some(packer) => packer.pack(attempt.clone(), run),
+        // Says why there is none.
+        None => OutputSegment::pack(attempt.clone(), run),
+    };
     for (attempt, records) in batch.runs {
-        let segments: Result<Vec<_>, _> = segments_of(&records, segment_bytes)
-            .map(|run| OutputSegment::pack(attempt.clone(), run))
-            .collect();
+        let segments: Result<Vec<_>, _> =
+            segments_of(&records, segment_bytes).map(|run| pack_one(&attempt, run)).collect();
         match segments {
             Ok(segments) => packed.segments.extend(segments),
             Err(error) => packed.unstorable.push((attempt, error)),
         }
     }
-    packed
+    (packer, packed)
 }
 
 /// Cuts records into runs that each fit a segment and have no hole.

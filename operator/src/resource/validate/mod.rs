@@ -3,11 +3,13 @@
 //! Everything is checked here that schema and CEL rules check, for a Task may come from where no API server is; and
 //! what they cannot: bytes instead of characters, names that are both listed and excluded, the size of it all.
 
+mod retry;
 mod run;
 mod targets;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sentinel_core::plan::{self, Amount, Starts, TargetRule, TaskPlan};
+use sentinel_core::retry::Retry;
 use sentinel_protocol::ids::{TaskRef, TaskUid};
 use sentinel_protocol::limits::DEAD_AFTER_MS;
 use sentinel_protocol::request::RunRequest;
@@ -50,6 +52,7 @@ struct Read {
     targets: TargetRule,
     request: RunRequest,
     timeouts: plan::Timeouts,
+    retry: Retry,
     max_concurrent: Amount,
     on_change: plan::OnChange,
     starts: Starts,
@@ -66,6 +69,7 @@ impl Read {
             targets: self.targets,
             request: self.request,
             timeouts: self.timeouts,
+            retry: self.retry,
             max_concurrent: self.max_concurrent,
             on_change: self.on_change,
             starts: self.starts,
@@ -84,6 +88,7 @@ fn read(task: &Task, problems: &mut Problems) -> Option<Read> {
     let targets = targets::targets(&spec.targets, problems);
     let request = run::request(&spec.run, problems);
     let timeouts = timeouts(&spec.timeouts, problems);
+    let retry = retry::retry(&spec.retry, problems);
     let max_concurrent = amount(&spec.rollout.max_concurrent, problems);
     if spec.rerun_token.chars().count() > 128 {
         problems.value("spec.rerunToken", &spec.rerun_token, "must be at most 128 characters");
@@ -99,6 +104,7 @@ fn read(task: &Task, problems: &mut Problems) -> Option<Read> {
         targets: targets?,
         request: request?,
         timeouts: timeouts?,
+        retry: retry?,
         max_concurrent: max_concurrent?,
         on_change: match spec.on_change {
             task::OnChange::Finish => plan::OnChange::Finish,

@@ -1,0 +1,224 @@
+//! State that comes again: a cluster put back to an older backup, Tasks under their old names, a cloned state directory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use sentinel_operator::resource::Task;
+use sentinel_tests::chaos::book;
+use sentinel_tests::chaos::check::executions;
+use sentinel_tests::chaos::fleet::Node;
+use sentinel_tests::chaos::harness::System;
+use sentinel_tests::programs::binary;
+use sentinel_tests::wait::until;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+/// Each starts servers of its own, all of one kind.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
+}
+
+/// The Task's latest Run, once it is so.
+async fn run_is(api: &Api<Task>, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+    until(what, PATIENCE, || async {
+        let task = api.get("t").await.map_err(|error| error.to_string())?;
+        let status = serde_json::to_value(task.status).unwrap();
+        if so(&status["run"]) { Ok(status["run"].clone()) } else { Err(status.to_string()) }
+    })
+    .await
+}
+
+fn is_over(number: u64) -> impl Fn(&Value) -> bool {
+    move |run| run["number"] == number && run["finishedAt"].is_string()
+}
+
+fn is_running(number: u64, nodes: u64) -> impl Fn(&Value) -> bool {
+    move |run| run["number"] == number && run["counts"]["running"] == nodes
+}
+
+async fn apply(api: &Api<Task>, system: &System, token: &str, hold: &Path) {
+    let task = json!({
+        "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "t"},
+        "spec": {
+            "targets": {"nodeNames": system.fleet.nodes.iter().map(|node| &node.name).collect::<Vec<_>>()},
+            "run": {"command": [binary("witness"), system.book(), "50", hold]},
+            "rerunToken": token,
+        },
+    });
+    let parameters = PatchParams::apply("gitops").force();
+    until("the API server takes it", PATIENCE, || async {
+        api.patch("t", &parameters, &Patch::Apply(&task)).await.map(drop)
+    })
+    .await;
+}
+
+/// Every Attempt that a witness saw was started once, and its exit code is in History.
+async fn judge(system: &System) -> BTreeSet<String> {
+    let seen = book::read(&system.book());
+    until("History has how each ended", PATIENCE, || async {
+        let known = executions(&system.fleet).await?;
+        for (attempt, testimony) in &seen {
+            let (execution, _) = attempt.rsplit_once('/').unwrap();
+            let told = known.get(execution).map_or(&Value::Null, |found| &found["exitCode"]);
+            if *told != json!(testimony.exits.first()) {
+                return Err(format!("{attempt}: {testimony:?} and {:?}", known.get(execution)));
+            }
+        }
+        Ok(())
+    })
+    .await;
+    for (attempt, testimony) in &seen {
+        assert_eq!(testimony.starts.len(), 1, "{attempt} was started more than once: {testimony:?}");
+    }
+    seen.into_keys().collect()
+}
+
+fn runs(attempts: &BTreeSet<String>) -> Vec<(String, u32)> {
+    let run = |attempt: &String| {
+        let words: Vec<&str> = attempt.split('/').collect();
+        (words[0].to_owned(), words[1].parse().unwrap())
+    };
+    attempts.iter().map(run).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The agents have forgotten everything.
+async fn nothing_is_left(nodes: &[Node]) {
+    until("nothing is left on the nodes", PATIENCE, || async {
+        let attempts = nodes.iter().map(|node| node.state.join("attempts"));
+        let left: Vec<_> = attempts.filter_map(|path| fs::read_dir(path).ok()).flatten().flatten().collect();
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    })
+    .await;
+}
+
+/// As the Kubernetes documentation wants it: what reads the API server is started anew after a restore.
+async fn put_back(system: &System, backup: &Path) {
+    let data = system.directory.join("etcd");
+    system.fleet.operator.end().await;
+    system.servers.apiserver.end().await;
+    system.servers.etcd.end().await;
+    fs::remove_dir_all(&data).unwrap();
+    copy(backup, &data);
+    system.servers.etcd.start().await;
+    system.servers.apiserver.start().await;
+    system.servers.answer().await;
+    system.fleet.operator.start().await;
+    system.fleet.ready(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_etcd_was_put_back_runs_are_numbered_above_what_was_and_nothing_runs_twice_or_is_lost() {
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let system = System::start("restored", 2).await;
+    let api: Api<Task> = Api::namespaced(system.fleet.piece.client.clone(), &system.fleet.piece.namespace);
+    let hold = system.directory.join("hold");
+    fs::write(&hold, "").unwrap();
+    apply(&api, &system, "1", &hold).await;
+    run_is(&api, "run 1 is over", is_over(1)).await;
+
+    let backup = system.directory.join("backup");
+    system.servers.apiserver.end().await;
+    system.servers.etcd.end().await;
+    copy(&system.directory.join("etcd"), &backup);
+    system.servers.etcd.start().await;
+    system.servers.apiserver.start().await;
+    system.servers.answer().await;
+
+    apply(&api, &system, "2", &hold).await;
+    run_is(&api, "run 2 is over", is_over(2)).await;
+    fs::remove_file(&hold).unwrap();
+    apply(&api, &system, "3", &hold).await;
+    run_is(&api, "run 3 runs", is_running(3, 2)).await;
+
+    put_back(&system, &backup).await;
+    let run = run_is(&api, "the Task is at run 1", is_over(1)).await;
+    assert_eq!(run["rerunToken"], "1");
+    apply(&api, &system, "again", &hold).await;
+    run_is(&api, "a new run begins above all that was", |run| run["number"] == 4).await;
+    assert_eq!(
+        book::read(&system.book()).keys().filter(|attempt| attempt.contains("/4/")).count(),
+        0,
+        "the commands of run 3 are still there"
+    );
+    fs::write(&hold, "").unwrap();
+    run_is(&api, "run 4 is over", is_over(4)).await;
+    let numbers: Vec<u32> = runs(&judge(&system).await).into_iter().map(|(_, run)| run).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    system.end(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_deleted_and_created_again_is_another_one() {
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let system = System::start("again", 2).await;
+    let api: Api<Task> = Api::namespaced(system.fleet.piece.client.clone(), &system.fleet.piece.namespace);
+    let hold = system.directory.join("hold");
+    apply(&api, &system, "", &hold).await;
+    run_is(&api, "it runs", is_running(1, 2)).await;
+    // What runs of it is cancelled; the new one begins where nothing of the old one is left.
+    api.delete("t", &DeleteParams::default()).await.unwrap();
+    until("it is gone", PATIENCE, || async {
+        match api.get_opt("t").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    fs::write(&hold, "").unwrap();
+    apply(&api, &system, "", &hold).await;
+    run_is(&api, "the new one is over", is_over(1)).await;
+    let seen = runs(&judge(&system).await);
+    assert_eq!(seen.iter().map(|(_, run)| *run).collect::<Vec<_>>(), [1, 1], "{seen:?}");
+    nothing_is_left(&system.fleet.nodes).await;
+    system.end(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_on_a_clone_of_another_nodes_state_is_refused_starts_nothing_and_ends_nothing() {
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let system = System::start("cloned", 2).await;
+    let [first, second] = &system.fleet.nodes[..] else { panic!("two nodes") };
+    let api: Api<Task> = Api::namespaced(system.fleet.piece.client.clone(), &system.fleet.piece.namespace);
+    let hold = system.directory.join("hold");
+    second.agent.end().await;
+    apply(&api, &system, "", &hold).await;
+    run_is(&api, "the first node runs it", is_running(1, 1)).await;
+
+    fs::remove_dir_all(&second.state).unwrap();
+    copy(&first.state, &second.state);
+    let boot_id = system.directory.join("boot_id");
+    fs::write(&boot_id, "00000000-0000-4000-8000-000000000001\n").unwrap();
+    let clone = second.agent.elsewhere(&boot_id);
+    clone.start().await;
+    until("it is refused, and says why", PATIENCE, || async {
+        let log = clone.log();
+        let why = format!("is of another node than this agent's, {}", second.name);
+        if log.contains(&why) { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let view = system.fleet.get(&format!("/api/v1/nodes/{}", second.name)).await.unwrap();
+    assert_eq!(view["reachable"], false, "{view}");
+    let of_second = |attempt: &&String| attempt.contains(&second.name);
+    assert_eq!(book::read(&system.book()).keys().filter(of_second).count(), 0, "the clone ran it");
+
+    // With a state directory of its own the node takes part.
+    clone.end().await;
+    fs::remove_dir_all(&second.state).unwrap();
+    second.agent.start().await;
+    fs::write(&hold, "").unwrap();
+    run_is(&api, "both have run it", is_over(1)).await;
+    assert_eq!(judge(&system).await.len(), 2);
+    nothing_is_left(&system.fleet.nodes).await;
+    system.end(true).await;
+}
