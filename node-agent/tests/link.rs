@@ -500,6 +500,28 @@ async fn an_agent_follows_the_hint_to_the_leader() {
     follower.control_socket().await;
 }
 
+/// An agent that had been sent to its leader took no advice from that leader itself.
+#[tokio::test]
+async fn a_leader_that_ends_names_the_next_to_an_agent_that_was_sent_to_it() {
+    let mut follower = Gateway::start(TOKEN).await;
+    let mut leader = Gateway::start(TOKEN).await;
+    let mut next = Gateway::start(TOKEN).await;
+    let mut node = Node::new();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut config = node.config(&follower);
+    config.timing.settled_after = Duration::ZERO;
+    let agent = sentinel_node_agent::run(config, async {
+        let _ = stopped.await;
+    });
+    node.running = Some((stop, tokio::spawn(agent)));
+    for (gateway, named) in [(&mut follower, leader.address.clone()), (&mut leader, next.address.clone())] {
+        let mut socket = gateway.control_socket().await;
+        let ToOperator::Hello(_) = next_message(&mut socket).await else { panic!("no Hello") };
+        say(&mut socket, &ToAgent::Refuse(SessionRefusal::NotLeader { leader: Some(named) })).await;
+    }
+    next.control().await;
+}
+
 #[tokio::test]
 async fn two_agents_do_not_share_a_state_directory_and_many_agents_share_a_process() {
     let mut gateway = Gateway::start(TOKEN).await;

@@ -29,6 +29,12 @@ pub const ADDRESS_ANNOTATION: &str = "sentinelnode.dev/address";
 /// A call about the Lease must be answered within this time; a slower answer is as good as none.
 const CALL_WITHIN: Duration = Duration::from_millis(1_500);
 
+/// How long is waited for another to take the lead that was given back: some looks of a follower.
+const TAKEN_WITHIN: Duration = Duration::from_millis(750);
+
+/// How often is looked meanwhile.
+const TAKEN_EVERY: Duration = Duration::from_millis(25);
+
 /// What the rest of the operator needs to know about the lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leadership {
@@ -77,7 +83,10 @@ pub async fn campaign(
             Move::Look { after_ms } => {
                 tokio::select! {
                     () = stop.cancelled() => {
-                        give_back(&api, name, &mut candidate, &clock, last_read).await;
+                        if matches!(candidate.role(clock()), Role::Leading(_)) {
+                            give_back(&api, name, &mut candidate, &clock, last_read).await;
+                            see_it_taken(&api, name, &mut candidate, &clock, &leadership).await;
+                        }
                         return Ended::Stopped;
                     }
                     _ = heard.changed() => {}
@@ -175,6 +184,26 @@ async fn give_back(
     if let Some(record) = candidate.resign(clock()) {
         swap(api, name, candidate, clock, &record, read).await;
     }
+}
+
+/// Waits until another leads, so that agents can be told who does: a thousand that look for the leader by themselves
+/// all at once are what keeps it from being found.
+async fn see_it_taken(
+    api: &Api<Lease>,
+    name: &str,
+    candidate: &mut Candidate,
+    clock: &impl Fn() -> Moment,
+    leadership: &watch::Sender<Leadership>,
+) {
+    let looking = async {
+        while candidate.leader_address(clock()).is_none() {
+            tokio::time::sleep(TAKEN_EVERY).await;
+            read(api, name, candidate, clock, None).await;
+        }
+    };
+    // Where there is no other operator, nobody takes it.
+    let _ = timeout(TAKEN_WITHIN, looking).await;
+    publish(leadership, candidate, clock());
 }
 
 fn record_of(lease: &Lease) -> LeaseRecord {

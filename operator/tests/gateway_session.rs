@@ -443,8 +443,23 @@ async fn a_gateway_that_stops_says_so_to_its_agents_and_takes_no_new_ones() {
     let mut agent = world.agent("n").await;
     let mut late = world.dial("m").await;
     let gateway = world.gateway.clone();
-    let stopping = tokio::spawn(async move { gateway.stop(Duration::from_secs(5)).await });
+    let stopping = tokio::spawn(async move { gateway.stop(Duration::from_secs(5), None).await });
     agent.expect_refusal("the operator is stopping").await;
+    late.say(&ToOperator::Hello(hello())).await;
+    late.expect_refusal("the operator is stopping").await;
+    within("the gateway stops", stopping).await.unwrap();
+}
+
+/// Told only that it stops, a thousand agents looked for the next leader all at once, and kept it from being found.
+#[tokio::test]
+async fn a_gateway_that_stops_and_knows_who_leads_next_names_it_to_its_agents() {
+    let world = world(Wishes::default()).await;
+    let mut agent = world.agent("n").await;
+    let mut late = world.dial("m").await;
+    let gateway = world.gateway.clone();
+    let successor = Some("10.0.0.2:7979".to_owned());
+    let stopping = tokio::spawn(async move { gateway.stop(Duration::from_secs(5), successor).await });
+    agent.expect_refusal("not the leader; the leader is 10.0.0.2:7979").await;
     late.say(&ToOperator::Hello(hello())).await;
     late.expect_refusal("the operator is stopping").await;
     within("the gateway stops", stopping).await.unwrap();

@@ -49,6 +49,14 @@ pub struct Timing {
     pub log_idle: Duration,
 }
 
+impl Timing {
+    /// Whether a Session of this length was a good one. The leader's own word about the next one, at its end, is no
+    /// less than that of any other operator.
+    pub fn is_settled(&self, lasted: Duration) -> bool {
+        lasted >= self.settled_after
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {
@@ -94,7 +102,7 @@ impl Backoff {
 
     /// A Session ended that lasted so long.
     pub fn settle(&mut self, lasted: Duration) {
-        if lasted >= self.timing.settled_after {
+        if self.timing.is_settled(lasted) {
             self.bound = self.timing.first_wait;
         }
     }
@@ -143,7 +151,9 @@ pub(crate) async fn keep_connected(mut link: Link, stop: &CancellationToken) {
             SessionError::AgentGone => {
                 return tracing::error!("the agent's thread has ended; so does the link");
             }
-            SessionError::Refused(SessionRefusal::NotLeader { leader: Some(leader) }) if at.is_none() => {
+            SessionError::Refused(SessionRefusal::NotLeader { leader: Some(leader) })
+                if at.is_none() || link.timing.is_settled(began.elapsed()) =>
+            {
                 tracing::info!(leader, "this operator does not lead; dialling the leader");
                 backoff.leaderless();
                 hint = Some(leader.clone());

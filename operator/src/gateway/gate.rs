@@ -146,9 +146,15 @@ impl Gateway {
         }
     }
 
-    /// Tells every agent that the operator stops, and waits for their sockets to close, for at most `within`.
-    pub async fn stop(&self, within: Duration) {
-        self.decline(Some(SessionRefusal::Stopping));
+    /// Tells every agent that the operator stops, or, where that is known, who leads in its place; then waits for their
+    /// sockets to close, for at most `within`.
+    pub async fn stop(&self, within: Duration, successor: Option<String>) {
+        *self.0.declines.lock().unwrap_or_else(PoisonError::into_inner) = Some(SessionRefusal::Stopping);
+        let farewell = match successor {
+            Some(leader) => SessionRefusal::NotLeader { leader: Some(leader) },
+            None => SessionRefusal::Stopping,
+        };
+        self.registry().end_all(&farewell);
         self.0.sockets.close();
         if tokio::time::timeout(within, self.0.sockets.wait()).await.is_err() {
             self.0.cut.cancel();

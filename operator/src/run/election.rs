@@ -7,7 +7,7 @@ use kube::Api;
 use sentinel_core::lease::{Candidate, Role};
 use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::refusal::SessionRefusal;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::{LeadSetter, Moments};
@@ -45,12 +45,14 @@ impl std::fmt::Debug for Election {
 }
 
 /// Takes part in the election, and tells everybody how it stands. Ends when the lead is lost, and then the process
-/// must; or when told to stop, with the lead given back.
+/// must; or when told to stop, with the lead given back. Where the next leader is, if it is known then, is said to
+/// `successor`.
 pub(super) async fn stand(
     election: LeaseElection,
     lead: LeadSetter,
     gateway: Gateway,
     moments: Moments,
+    successor: oneshot::Sender<Option<String>>,
     stop: CancellationToken,
 ) {
     let LeaseElection { api, name, candidate } = election;
@@ -86,6 +88,8 @@ pub(super) async fn stand(
         () = listen => return,
     };
     if ended == Ended::Stopped || asked_to_stop.is_cancelled() {
+        // Nobody waits for it when the process ends for another reason.
+        let _ = successor.send(news.borrow().leader.clone());
         asked_to_stop.cancelled().await;
     } else {
         tracing::error!(lease = %name, "the lead was lost: this process ends, so that nothing of it goes on acting");

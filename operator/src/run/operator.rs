@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use kube::runtime::reflector;
 use sentinel_protocol::refusal::SessionRefusal;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::election::{Election, stand};
@@ -37,6 +37,9 @@ use crate::server::{Exposure, Limits, Server};
 
 /// How long the agents get to close their sockets when the operator ends.
 const AGENTS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long agents are kept while the lead is given back and taken; then they are told only that we stop.
+const SUCCESSOR_WITHIN: Duration = Duration::from_secs(2);
 
 /// Words of the archiver that may wait for the gateway.
 const WORDS: usize = 4096;
@@ -95,6 +98,8 @@ pub struct Operator {
     stop_controller: CancellationToken,
     /// Gives the lead back.
     stop_election: CancellationToken,
+    /// Where the next leader is, once that is done.
+    successor: oneshot::Receiver<Option<String>>,
     stop: CancellationToken,
     gateway: Gateway,
     archiver: Archiver,
@@ -186,6 +191,7 @@ impl Operator {
             stop.clone(),
         );
         let stop_election = CancellationToken::new();
+        let (successor_in, successor) = oneshot::channel();
         let (lead, standing) = match options.election {
             Election::Alone(epoch) => {
                 registry.set_epoch(epoch);
@@ -196,7 +202,7 @@ impl Operator {
                 gateway.decline(Some(SessionRefusal::NotLeader { leader: None }));
                 let (setter, lead) = Lead::new();
                 let stop = stop_election.clone();
-                (lead, stand(*election, setter, gateway.clone(), moments.clone(), stop).boxed())
+                (lead, stand(*election, setter, gateway.clone(), moments.clone(), successor_in, stop).boxed())
             }
         };
         let parts = Parts {
@@ -262,6 +268,7 @@ impl Operator {
             tasks,
             stop_controller,
             stop_election,
+            successor,
             stop,
             gateway,
             archiver,
@@ -314,7 +321,10 @@ impl Operator {
         self.stop_controller.cancel();
         // The next leader need not wait: the epoch keeps what is still on its way from here apart.
         self.stop_election.cancel();
-        self.gateway.stop(AGENTS_WITHIN).await;
+        let successor = tokio::time::timeout(SUCCESSOR_WITHIN, self.successor).await;
+        let successor = successor.ok().and_then(Result::ok).flatten();
+        tracing::info!(successor = successor.as_deref(), "the agents are told");
+        self.gateway.stop(AGENTS_WITHIN, successor).await;
         self.mirror.flush();
         if tokio::time::timeout(self.drain, drained(&self.archiver)).await.is_err() {
             let status = self.archiver.status();

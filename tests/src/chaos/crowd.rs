@@ -127,7 +127,7 @@ impl Agent {
             *self.ends.lock().expect("nobody panicked with it").entry(why).or_default() += 1;
             if let Ok(SessionRefusal::NotLeader { leader }) = ended {
                 backoff.leaderless();
-                hint = leader.filter(|_| !is_advised);
+                hint = leader.filter(|_| !is_advised || Timing::default().is_settled(begun.elapsed()));
             }
             let random = self.dice.below(1 << 20) as f64 / f64::from(1 << 20);
             let wait = if hint.is_some() { backoff.advised(random) } else { backoff.next(random) };
