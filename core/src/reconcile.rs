@@ -13,6 +13,7 @@
 //! asked and must not need one. What it wants durable comes before what it wants done: a Run's target list is frozen
 //! by one decision and dispatched by a later one, which sees it recorded.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber};
@@ -457,15 +458,16 @@ fn started_at(execution: Option<&Execution>) -> Option<UnixMillis> {
     }
 }
 
-/// The ledger as it will be once what changes an Outcome is done.
-fn once_done(ledger: &RunLedger, actions: &[Action]) -> RunLedger {
-    let mut after = ledger.clone();
+/// The ledger as it will be once what changes an Outcome is done. Most looks change none, and a copy of a thousand
+/// Executions costs more than all else they do.
+fn once_done<'a>(ledger: &'a RunLedger, actions: &[Action]) -> Cow<'a, RunLedger> {
+    let mut after = Cow::Borrowed(ledger);
     for action in actions {
         match action {
             Action::Conclude { attempt, ended } => {
-                after.conclude(attempt, (**ended).clone());
+                after.to_mut().conclude(attempt, (**ended).clone());
             }
-            Action::Withdraw(node) => after.withdraw(node),
+            Action::Withdraw(node) => after.to_mut().withdraw(node),
             _ => {}
         }
     }

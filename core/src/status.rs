@@ -273,7 +273,8 @@ pub fn roll_up(
         counts.add(standing);
         standings.push((standing, node, execution));
     }
-    standings.sort_by_key(|(standing, node, _)| (*standing, *node));
+    // Stable: what stands the same stays in the order of the targets, which is that of their names.
+    standings.sort_by_key(|(standing, ..)| *standing);
     let line = |(standing, node, execution): &(Standing, &NodeName, &Execution)| match execution.ended() {
         Some(ended) if *standing == Standing::Waiting => {
             between_attempts(node, execution, ended, prospects.retries, reach(node))

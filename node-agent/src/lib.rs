@@ -6,6 +6,7 @@
 //! The modules, in reading order:
 
 pub mod host;
+pub mod kill_point;
 pub mod journal;
 pub mod process;
 pub mod spool;

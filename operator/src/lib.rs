@@ -4,6 +4,7 @@
 //! The thinking is in `sentinel_core`; here is what touches the world. In reading order:
 
 pub mod clock;
+pub mod kill_point;
 pub mod resource;
 pub mod cluster;
 pub mod controller;

@@ -16,6 +16,7 @@ use super::look::{abandonment_for, look};
 use super::mailbox::Input;
 use crate::host;
 use crate::journal::{self, Accepted, AttemptDir, Delivery, JournalError, Output, StateDir, Verdict};
+use crate::kill_point::KillPoint;
 use crate::spool;
 use crate::supervisor::{Remains, end_tree};
 
@@ -80,6 +81,7 @@ impl Body {
                 self.names.insert(dir.name().to_owned(), attempt.clone());
                 self.watch_attempt(&dir);
                 self.board.begin(&attempt, &dir, credit);
+                KillPoint::AgentRecorded.pass(self.journal.root());
                 Event::Recorded { attempt }
             }
             Err(error) if error.is_disk_full() => {
@@ -104,6 +106,7 @@ impl Body {
 
     fn launch(&mut self, attempt: AttemptId) -> Option<Event> {
         let launched = self.launcher.launch(&self.journal.attempt(&attempt));
+        KillPoint::AgentLaunched.pass(self.journal.root());
         launched.err().map(|error| Event::LaunchFailed { attempt, message: chain(&error) })
     }
 
@@ -191,6 +194,7 @@ impl Body {
         match look(dir, &self.home) {
             Ok(Some(seen)) => {
                 if let Some(ended) = &seen.ended {
+                    KillPoint::AgentSawExit.pass(self.journal.root());
                     self.watch.remove(dir);
                     self.board.ended(&seen.attempt, ended.output.end);
                 }
@@ -205,6 +209,7 @@ impl Body {
     }
 
     fn note_ack(&mut self, attempt: &AttemptId, stage: Stage) -> Option<Event> {
+        KillPoint::AgentAcked.pass(self.journal.root());
         let dir = self.journal.attempt(attempt);
         let noted = dir
             .delivery()
@@ -227,6 +232,7 @@ impl Body {
     }
 
     fn bury(&mut self, tombstone: &Tombstone) -> Option<Event> {
+        KillPoint::AgentForgets.pass(self.journal.root());
         let attempt = tombstone.attempt.clone();
         let dir = self.journal.attempt(&attempt);
         self.watch.remove(&dir);

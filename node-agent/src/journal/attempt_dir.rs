@@ -49,6 +49,11 @@ impl AttemptDir {
         &self.path
     }
 
+    /// The state directory that it is in, two levels up.
+    pub(crate) fn state_dir(&self) -> &Path {
+        self.path.parent().and_then(Path::parent).unwrap_or(&self.path)
+    }
+
     /// Its name, `<task uid>.<run>.<attempt>`.
     pub fn name(&self) -> &str {
         self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()

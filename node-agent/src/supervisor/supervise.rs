@@ -25,6 +25,7 @@ use super::spawn::{StartError, prepare};
 use super::stdin::StdinFeed;
 use crate::host::{self, boot_clock_ms};
 use crate::journal::{Accepted, AttemptDir, AttemptLock, AttemptState, JournalError};
+use crate::kill_point::KillPoint;
 use crate::process::ProcessIdentity;
 use crate::spool::{Room, Writer};
 
@@ -157,10 +158,14 @@ fn begin<'a>(
     let supervisor = ProcessIdentity::of_self().map_err(system("read /proc"))?;
     let cgroup_path = cgroup.map(|cgroup| cgroup.path().to_string_lossy().into_owned());
     let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: cgroup_path.clone() };
+    let pass = |place: KillPoint| place.pass(attempt.state_dir());
+    pass(KillPoint::SupervisorLocked);
     lock.announce_start(&starting).map_err(|e| failed("the start could not be noted")(&e))?;
+    pass(KillPoint::SupervisorAnnounced);
     let limited = Limited::new(&accepted.start.request.limits, cgroup)
         .map_err(|error| NotBegun::Failed(StartError::new(StartFailure::Other, error.to_string())))?;
     let pid = prepared.start(cgroup, &limited, stdin_end, outputs).map_err(NotBegun::Failed)?;
+    pass(KillPoint::SupervisorSpawned);
     clocks.started(boot_clock_ms());
     let started_at = host::wall_clock();
     let command = Pid::from_raw(pid).ok_or_else(|| {
@@ -262,7 +267,9 @@ impl Supervision<'_> {
             &accepted.start.request.success_exit_codes,
             self.limited.out_of_memory(),
         );
+        KillPoint::SupervisorSawExit.pass(self.attempt.state_dir());
         let recorded = record(lock, outcome, Some(self.started_at), summary);
+        KillPoint::SupervisorRecorded.pass(self.attempt.state_dir());
         // After the record, as it may take long: a loss here would show as a hole.
         self.output.sync();
         recorded

@@ -22,6 +22,7 @@ use super::observe::Sight;
 use super::slots::Slot;
 use crate::cluster::ClusterError;
 use crate::history::record::{AttemptRecord, Entry, RunCounts, RunRecord, Source, Verdict};
+use crate::kill_point::KillPoint;
 use crate::resource::marks::FINALIZER;
 use crate::resource::slice::Frozen;
 use crate::resource::status::TaskStatus;
@@ -155,6 +156,7 @@ impl Act<'_> {
             Err(error) => return Err(error),
         }
         if let (Some(targets), Some(run)) = (&decision.freeze, &decision.status.recorded.run) {
+            KillPoint::RunBegun.pass();
             Counters::add(&self.context.counters.runs_begun);
             self.slot.begun = Some(run.number);
             self.slot.targets = Some((run.number, Arc::new(targets.clone())));
@@ -229,6 +231,7 @@ impl Act<'_> {
         }
         let session = self.context.parts.fleet.start(start);
         let Some(session) = session else { return self.offer_again() };
+        KillPoint::StartHanded.pass();
         Counters::add(&self.context.counters.starts);
         self.on_page(|page, now| page.ledger.sent_start(&node, session, now.moment));
     }
@@ -262,6 +265,7 @@ impl Act<'_> {
     }
 
     fn forget(&mut self, attempt: &AttemptId) {
+        KillPoint::Forgets.pass();
         let run = attempt.run;
         let forget = Forget { attempt: attempt.clone(), epoch: self.context.epoch() };
         if self.context.parts.fleet.forget(forget).is_none() {
@@ -300,6 +304,9 @@ impl Act<'_> {
         let now = self.now.moment;
         let mut pages = self.sight.book.pages();
         let Some(page) = pages.page_mut(record.number) else { return };
+        if record.finished_at.is_some() {
+            KillPoint::RunOver.pass();
+        }
         let newly_ended = record.finished_at.is_some()
             && page.ledger.record().is_none_or(|known| known.finished_at.is_none());
         page.ledger.note_run(record.clone());

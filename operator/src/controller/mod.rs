@@ -3,8 +3,8 @@
 //! Nothing here decides: [`sentinel_core::reconcile::decide`] does, from what `observe` gathers, and `act` does what
 //! it says, in a fixed order: durable intent first, then the deed. In reading order:
 //!
-//! * [`run`](fn@run): what causes a look, and the loop that makes it; `trigger`: which changes of a Task do; `queue`:
-//!   whose turn it is;
+//! * [`run`](fn@run): what causes a look; `trigger`: which changes of a Task do; `looks`: the loop that makes them;
+//!   `queue`: whose turn it is;
 //! * `reconcile`: one look; `observe`, `act`: its two ends; `recall`: what History knows of a Run taken over;
 //! * [`fleet`]: the seam to the gateway, which reaches the agents;
 //! * [`ledgers`]: what is known of every Run, fed by the gateway and the archive;
@@ -18,6 +18,7 @@ pub mod error;
 pub mod fleet;
 pub mod lead;
 pub mod ledgers;
+mod looks;
 pub mod moments;
 mod observe;
 mod queue;

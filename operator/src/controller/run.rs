@@ -5,27 +5,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::{BoxStream, FuturesUnordered};
+use futures_util::{StreamExt, stream};
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::Event;
 use sentinel_protocol::ids::TaskRef;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::context::{Context, Counters, Parts};
 use super::lead::Lead;
-use super::queue::Queue;
+use super::looks::{self, Ask, until};
 use super::reconcile::{Again, look_at, name};
 use super::trigger::Trigger;
 use super::wake::Wake;
 use crate::cluster::nodes::{Changed, NodeWriter};
 use crate::resource::Task;
-
-/// Looks under way at once.
-const LOOKS_AT_ONCE: usize = 32;
 
 /// Changes of Nodes come in flocks; one look per Task is enough for a flock.
 const AFTER_NODE_CHANGE: Duration = Duration::from_millis(500);
@@ -59,81 +54,22 @@ pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counter
     let nodes = tokio::spawn(follow_nodes(context.clone(), nodes_writer, stop.clone()));
     let lead =
         tokio::spawn(look_at_all_once_leading(context.parts.lead.clone(), tasks.clone(), wake.clone()));
+    let mut watched = Watched { trigger: Trigger::new(tasks_writer), bell, context: context.clone() };
     let changes = context.parts.cluster.watch_tasks();
-    let watched =
-        Watched { trigger: Trigger::new(tasks_writer), bell, context: context.clone(), listed: false };
-    look_as_asked(&context, &tasks, changes, watched, &wake, &stop).await;
+    let changes = changes.filter_map(move |event| std::future::ready(watched.take(event)));
+    let asks = stream::select(changes, wake.stream().map(Ask::Look));
+    looks::make(asks, |task| look(context.clone(), tasks.clone(), task), &stop).await;
     nodes.abort();
     lead.abort();
 }
 
-/// Makes the looks until `stop`, and waits then for those under way.
-async fn look_as_asked(
-    context: &Arc<Context>,
-    tasks: &Store<Task>,
-    mut changes: BoxStream<'static, Event<Task>>,
-    mut watched: Watched,
-    wake: &Wake,
-    stop: &CancellationToken,
-) {
-    let mut queue = Queue::new(LOOKS_AT_ONCE);
-    let mut wakes = wake.stream();
-    let mut under_way = FuturesUnordered::new();
-    loop {
-        // Before all Tasks are listed, one that is not in the cache is not gone.
-        while watched.listed
-            && let Some(task) = queue.next(Instant::now())
-        {
-            under_way.push(begin(context.clone(), tasks.clone(), task));
-        }
-        // Cancellation safe: what a stream or a look gives is not taken until it is returned.
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some((task, again)) = under_way.next() => queue.done(task, again),
-            Some(task) = wakes.next() => queue.now(task),
-            Some(event) = changes.next() => if let Some(task) = watched.take(event) { queue.now(task) },
-            () = until(queue.next_at()) => {}
-        }
+/// One look at the Task of this name, or what is due when there is none.
+async fn look(context: Arc<Context>, tasks: Store<Task>, task: TaskRef) -> Again {
+    if let Some(cached) = tasks.get(&ObjectRef::new(&task.name).within(&task.namespace)) {
+        return look_at(cached, context).await;
     }
-    while under_way.next().await.is_some() {}
-}
-
-/// One look, in a task of its own: one that computes holds no other up.
-fn begin(
-    context: Arc<Context>,
-    tasks: Store<Task>,
-    task: TaskRef,
-) -> impl Future<Output = (TaskRef, Option<Instant>)> {
-    let key = ObjectRef::new(&task.name).within(&task.namespace);
-    let look = async move {
-        if let Some(cached) = tasks.get(&key) {
-            let again = look_at(cached, context).await;
-            // Whatever else is ready goes first: of many who report at once, the next look sees many.
-            tokio::task::yield_now().await;
-            return again;
-        }
-        forget_the_gone(&context, &tasks);
-        Again::WhenChanged
-    };
-    let look = AbortOnDropHandle::new(tokio::spawn(look));
-    async move {
-        let again = look.await.unwrap_or_else(|error| {
-            tracing::error!(%task, %error, "a look ended by itself");
-            Again::WhenChanged
-        });
-        let at = match again {
-            Again::WhenChanged => None,
-            Again::After(wait) => Instant::now().checked_add(wait),
-        };
-        (task, at)
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
+    forget_the_gone(&context, &tasks);
+    Again::WhenChanged
 }
 
 /// What is done with every change of a Task, whether it is worth a look or not.
@@ -141,23 +77,21 @@ struct Watched {
     trigger: Trigger,
     bell: watch::Sender<Seen>,
     context: Arc<Context>,
-    listed: bool,
 }
 
 impl Watched {
-    /// Takes a change in; answers with the Task when it is worth a look.
-    fn take(&mut self, event: Event<Task>) -> Option<TaskRef> {
+    /// Takes a change in; answers when it asks for something.
+    fn take(&mut self, event: Event<Task>) -> Option<Ask> {
         let listed = matches!(event, Event::InitDone);
         let taken = self.trigger.take(event);
         if listed {
-            self.listed = true;
             self.context.parts.ledgers.note_listed();
         }
         self.bell.send_modify(|seen| {
             seen.changes += 1;
             seen.listed |= listed;
         });
-        taken.as_ref().map(name)
+        if listed { Some(Ask::Listed) } else { taken.as_ref().map(name).map(Ask::Look) }
     }
 }
 

@@ -25,6 +25,7 @@ use super::counts::GatewayMetrics;
 use super::registry::Registry;
 use crate::history::archive::{Archived, Archiver};
 use crate::history::{AttemptRecord, Entry, Source};
+use crate::kill_point::KillPoint;
 use crate::logs::{End, Hub};
 
 /// Ends that may wait for their record and output to be archived; beyond that, agents say them again.
@@ -182,6 +183,9 @@ impl Results {
 
     /// History holds all that an agent said of an Attempt up to this stage.
     fn held(&self, attempt: &AttemptId, stage: Stage) {
+        if stage == Stage::Ended {
+            KillPoint::Archived.pass();
+        }
         self.registry.archived(attempt, stage);
         self.books.archived(attempt, stage);
         let ack = ToAgent::Ack(Ack { attempt: attempt.clone(), stage });

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sentinel_operator::kill_point::VARIABLE;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
@@ -80,6 +81,8 @@ impl Process {
             .args(&self.arguments)
             .env_remove("SENTINEL_PARTS")
             .env("RUST_BACKTRACE", "1")
+            // Where kill points of an operator are armed.
+            .envs(self.log.parent().map(|directory| (VARIABLE, directory.join("kill-points"))))
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
