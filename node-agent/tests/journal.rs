@@ -365,3 +365,35 @@ fn a_command_that_fills_the_disk_goes_on_and_its_missing_output_is_counted_and_s
     assert!(run.records.iter().all(|r| r.head.dropped.is_none_or(|why| why == DropReason::DiskFull)));
     assert_eq!(output.stdout.sha256, fixtures::sha256(&vec![0; 5_000_000]));
 }
+
+/// It was removed and made again; a power cut between the two took what the operator had been told we own, and the
+/// Attempt was Lost for want of its record, though it had never started.
+#[test]
+fn an_attempt_that_is_taken_once_more_after_a_boot_is_never_absent() {
+    let root = tempfile::tempdir().unwrap();
+    let state = StateDir::open(root.path()).unwrap();
+    let old = state.create(&accepted(1)).unwrap();
+    fs::write(old.log().join("left"), "by the boot before").unwrap();
+    let (path, done) = (old.path().to_owned(), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut absent = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                absent += u32::from(!path.exists());
+            }
+            absent
+        });
+        for _ in 0..50 {
+            state.create_again(&accepted(1)).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(watching.join().unwrap(), 0);
+    });
+    assert!(!old.log().join("left").exists());
+    let names: Vec<_> =
+        fs::read_dir(root.path().join("attempts")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, [old.name()]);
+    // What is not there is made.
+    state.create_again(&accepted(2)).unwrap();
+    assert_eq!(state.load().unwrap().len(), 2);
+}

@@ -15,7 +15,7 @@ use super::body::Body;
 use super::look::{abandonment_for, look};
 use super::mailbox::Input;
 use crate::host;
-use crate::journal::{self, Accepted, AttemptDir, Delivery, JournalError, Output, Verdict};
+use crate::journal::{self, Accepted, AttemptDir, Delivery, JournalError, Output, StateDir, Verdict};
 use crate::kill_point::KillPoint;
 use crate::spool;
 use crate::supervisor::{Remains, end_tree};
@@ -31,18 +31,12 @@ impl Body {
                 let kept = self.journal.set_highest_epoch(epoch);
                 kept.err().map(|error| journal_failed(&error))
             }
-            Effect::Record(start) => Some(self.record(*start)),
+            Effect::Record(start) => Some(self.record(*start, StateDir::create)),
             Effect::Confirm(start) => {
-                // It surely never started and belongs to an earlier boot, so between the two nothing can be lost: the
-                // operator asks again for what is not here.
-                let dir = self.journal.attempt(&start.attempt);
-                self.watch.remove(&dir);
+                self.watch.remove(&self.journal.attempt(&start.attempt));
                 // Its Spool is about to go; `record` posts the new one.
                 self.board.forget(&start.attempt);
-                if let Err(error) = dir.remove() {
-                    return Some(journal_failed(&error));
-                }
-                Some(self.record(*start))
+                Some(self.record(*start, StateDir::create_again))
             }
             Effect::Launch(attempt) => self.launch(attempt),
             Effect::RequestCancel(attempt) => self.request_cancel(attempt),
@@ -69,7 +63,11 @@ impl Body {
         }
     }
 
-    fn record(&mut self, start: Start) -> Event {
+    fn record(
+        &mut self,
+        start: Start,
+        create: fn(&StateDir, &Accepted) -> Result<AttemptDir, JournalError>,
+    ) -> Event {
         let (attempt, credit) = (start.attempt.clone(), start.credit);
         let accepted = match Accepted::now(start) {
             Ok(accepted) => accepted,
@@ -78,7 +76,7 @@ impl Body {
                 return Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message } };
             }
         };
-        match self.journal.create(&accepted) {
+        match create(&self.journal, &accepted) {
             Ok(dir) => {
                 self.names.insert(dir.name().to_owned(), attempt.clone());
                 self.watch_attempt(&dir);

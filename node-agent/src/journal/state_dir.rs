@@ -96,6 +96,29 @@ impl StateDir {
         Ok(dir)
     }
 
+    /// Takes an Attempt into the Journal once more, in place of what an earlier boot left of it; durable on return.
+    /// Whenever the power is cut, the one or the other is there: the operator was told that we own it, and would
+    /// conclude that it is lost.
+    ///
+    /// # Errors
+    /// What the disk said, and nothing of it is there.
+    pub fn create_again(&self, accepted: &Accepted) -> Result<AttemptDir, JournalError> {
+        let attempts = self.attempts();
+        let dir = self.attempt(&accepted.start.attempt);
+        let new = attempts.join(format!("{NEW}{}", dir.name()));
+        let _ = fs::remove_dir_all(&new);
+        let made = fill(&new, accepted).and_then(|()| exchange(&new, &dir));
+        if let Err(error) = made {
+            let _ = fs::remove_dir_all(&new);
+            dir.remove()?;
+            return Err(error);
+        }
+        record::sync_dir(&attempts)?;
+        // The old one now; what stays of it is swept at the next start.
+        let _ = fs::remove_dir_all(&new);
+        Ok(dir)
+    }
+
     /// Where an Attempt is, or would be.
     pub fn attempt(&self, id: &AttemptId) -> AttemptDir {
         AttemptDir::at(self.attempts().join(id.directory_name()))
@@ -172,6 +195,20 @@ fn fill(new: &Path, accepted: &Accepted) -> Result<(), JournalError> {
     record::reserve(&new.join(EXIT_RESERVE), EXIT_ROOM)?;
     // Syncs the directory as well, and with it the two names above.
     record::write_unseen(&new.join(REQUEST), accepted)
+}
+
+/// Has the two directories change places in one step, where the file system can.
+fn exchange(new: &Path, dir: &AttemptDir) -> Result<(), JournalError> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, new, CWD, dir.path(), RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOENT) => {
+            dir.remove()?;
+            fs::rename(new, dir.path()).map_err(|e| JournalError::io("rename", new, e))
+        }
+        Err(errno) => Err(JournalError::io("exchange", new, errno)),
+    }
 }
 
 fn make_dir(path: &Path) -> Result<(), JournalError> {
