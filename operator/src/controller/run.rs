@@ -56,7 +56,7 @@ pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counter
         tokio::spawn(look_at_all_once_leading(context.parts.lead.clone(), tasks.clone(), wake.clone()));
     let mut watched = Watched { trigger: Trigger::new(tasks_writer), bell, context: context.clone() };
     let changes = context.parts.cluster.watch_tasks();
-    let changes = changes.filter_map(move |event| std::future::ready(watched.take(event)));
+    let changes = changes.flat_map(move |event| stream::iter(watched.take(event)));
     let asks = stream::select(changes, wake.stream().map(Ask::Look));
     looks::make(asks, |task| look(context.clone(), tasks.clone(), task), &stop).await;
     nodes.abort();
@@ -80,18 +80,19 @@ struct Watched {
 }
 
 impl Watched {
-    /// Takes a change in; answers when it asks for something.
-    fn take(&mut self, event: Event<Task>) -> Option<Ask> {
+    /// Takes a change in; answers with what it asks for.
+    fn take(&mut self, event: Event<Task>) -> Vec<Ask> {
         let listed = matches!(event, Event::InitDone);
-        let taken = self.trigger.take(event);
+        let mut asks: Vec<Ask> = self.trigger.take(event).into_iter().map(Ask::Look).collect();
         if listed {
             self.context.parts.ledgers.note_listed();
+            asks.push(Ask::Listed);
         }
         self.bell.send_modify(|seen| {
             seen.changes += 1;
             seen.listed |= listed;
         });
-        if listed { Some(Ask::Listed) } else { taken.as_ref().map(name).map(Ask::Look) }
+        asks
     }
 }
 
