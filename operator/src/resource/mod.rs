@@ -2,7 +2,7 @@
 //!
 //! In reading order:
 //!
-//! * [`task`]: the spec of a Task; [`status`]: its status; [`slice`]: parts of a long target list; [`marks`]: our
+//! * [`task`]: the spec of a Task, [`retry`] a part of it; [`status`]: its status; [`slice`]: parts of a long target list; [`marks`]: our
 //!   finalizer and annotations;
 //! * [`crd`]: the definitions that are installed, generated from these types into `crds/`;
 //! * [`manifest`]: YAML becomes Tasks; [`schema`]: what an API server checks and fills in, where there is none;
@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod marks;
 pub mod quantity;
 pub mod recorded;
+pub mod retry;
 pub mod schema;
 pub mod slice;
 pub mod status;

@@ -1,6 +1,7 @@
 //! The verdict: what the witnesses wrote down against Task status, History and logs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -43,6 +44,25 @@ pub struct Findings {
     pub outcomes: BTreeMap<String, usize>,
     /// Everything that ought not to be, in words.
     pub violations: Vec<String>,
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "tasks {}, executions {}", self.tasks, self.executions)?;
+        writeln!(f, "outcomes {:?}", self.outcomes)?;
+        writeln!(f, "attempts that started     {:>10}", self.attempts)?;
+        writeln!(f, "starts per attempt (max)  {:>10}", self.most_starts)?;
+        writeln!(f, "results lost              {:>10}", self.results_lost)?;
+        writeln!(f, "unjustified Lost          {:>10}", self.unjustified)?;
+        writeln!(f, "log bytes compared        {:>10}", self.bytes)?;
+        writeln!(f, "log bytes marked dropped  {:>10}", self.bytes_marked)?;
+        writeln!(f, "log bytes missing         {:>10}", self.bytes_missing)?;
+        writeln!(f, "violations                {:>10}", self.violations.len())?;
+        for violation in self.violations.iter().take(20) {
+            writeln!(f, "  {violation}")?;
+        }
+        Ok(())
+    }
 }
 
 /// What the check knows beforehand.

@@ -108,21 +108,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {kind:<22}{count:>6}")?;
         }
         match &self.findings {
-            Ok(found) => {
-                writeln!(f, "tasks {}, executions {}", found.tasks, found.executions)?;
-                writeln!(f, "outcomes {:?}", found.outcomes)?;
-                writeln!(f, "attempts that started     {:>6}", found.attempts)?;
-                writeln!(f, "starts per attempt (max)  {:>6}", found.most_starts)?;
-                writeln!(f, "results lost              {:>6}", found.results_lost)?;
-                writeln!(f, "unjustified Lost          {:>6}", found.unjustified)?;
-                writeln!(f, "log bytes compared        {:>6}", found.bytes)?;
-                writeln!(f, "log bytes marked dropped  {:>6}", found.bytes_marked)?;
-                writeln!(f, "log bytes missing         {:>6}", found.bytes_missing)?;
-                writeln!(f, "violations                {:>6}", found.violations.len())?;
-                for violation in found.violations.iter().take(20) {
-                    writeln!(f, "  {violation}")?;
-                }
-            }
+            Ok(found) => write!(f, "{found}")?,
             Err(why) => writeln!(f, "no verdict: {why}")?,
         }
         for crash in &self.crashes {

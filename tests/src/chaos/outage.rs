@@ -94,23 +94,7 @@ impl fmt::Display for Report {
         writeln!(f, "drained after it was back           {:>10.1} s", self.drained.as_secs_f64())?;
         writeln!(f, "held by agents then                 {:>10} bytes", self.left)?;
         match &self.findings {
-            Ok(found) => {
-                writeln!(
-                    f,
-                    "tasks {}, executions {}, outcomes {:?}",
-                    found.tasks, found.executions, found.outcomes
-                )?;
-                writeln!(f, "starts per attempt (max)            {:>10}", found.most_starts)?;
-                writeln!(f, "results lost                        {:>10}", found.results_lost)?;
-                writeln!(f, "unjustified Lost                    {:>10}", found.unjustified)?;
-                writeln!(f, "log bytes compared                  {:>10}", found.bytes)?;
-                writeln!(f, "log bytes marked dropped            {:>10}", found.bytes_marked)?;
-                writeln!(f, "log bytes missing                   {:>10}", found.bytes_missing)?;
-                writeln!(f, "violations                          {:>10}", found.violations.len())?;
-                for violation in found.violations.iter().take(20) {
-                    writeln!(f, "  {violation}")?;
-                }
-            }
+            Ok(found) => write!(f, "{found}")?,
             Err(why) => writeln!(f, "no verdict: {why}")?,
         }
         for crash in &self.crashes {
