@@ -21,7 +21,7 @@ use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, Stage};
 
 use crate::conditions::{self, Archive, Condition, Doing};
-use crate::execution::{Execution, Known};
+use crate::execution::{Execution, Known, Tried};
 use crate::ledger::{Origin, RunLedger, RunStage, never_started};
 use crate::moment::{Moment, Now};
 use crate::plan::{Starts, TaskPlan};
@@ -33,6 +33,9 @@ use crate::status::{
 };
 use crate::targets::{self, NodeFacts};
 use crate::trigger::{self, Abandon, Requests};
+
+/// How long after its end the next Run waits for what was concluded about a Run to be archived, milliseconds.
+const CLOSE_WITHIN_MS: u64 = 60_000;
 
 /// What is known about a Task when it is looked at.
 pub struct Observed<'a> {
@@ -197,10 +200,42 @@ fn decide_current(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decisio
         _ if observed.lifecycle == Lifecycle::Deleting => let_go(observed),
         last => match trigger::due(plan, observed.recorded, observed.requests) {
             Some(_) if plan.starts == Starts::Suspended => hold_back(observed, last.as_ref()),
-            Some(trigger) => begin(plan, observed, trigger, now),
+            Some(trigger) => match last.as_ref().and_then(|last| waits_for_archive(observed, last, now)) {
+                Some(until) => close(plan, observed, until, now),
+                None => begin(plan, observed, trigger, now),
+            },
             None => rest(plan, observed, now),
         },
     }
+}
+
+/// Until when the next Run waits for what the operator itself concluded about this one to be archived. With the next
+/// Run the target list of this one is gone, so an operator that died then would leave targets without an Outcome in
+/// History. A History that is away for longer holds up no Run.
+fn waits_for_archive(observed: &Observed<'_>, last: &RunRecord, now: Now) -> Option<Moment> {
+    let left = CLOSE_WITHIN_MS.checked_sub(now.wall.since(last.finished_at?)).filter(|left| *left > 0)?;
+    let ledger = observed.ledger;
+    if ledger.run() != last.number {
+        return None;
+    }
+    let concluded =
+        |tried: &Tried| matches!(tried.known, Known::Concluded(_)) && tried.archived != Some(Stage::Ended);
+    let mut tries = ledger.executions().flat_map(|(_, execution)| execution.attempts());
+    let over = ledger.executions().filter(|(_, execution)| execution.is_over()).count();
+    let unheard = ledger.origin() == Origin::Inherited && over < observed.targets.len();
+    (unheard || tries.any(concluded)).then(|| now.moment.plus(left))
+}
+
+/// A Run is due, and the one before is brought to an end in History first.
+fn close(plan: &TaskPlan, observed: &Observed<'_>, until: Moment, now: Now) -> Decision {
+    let rested = rest(plan, observed, now);
+    let run = rested.status.recorded.run.clone();
+    // It is not at rest: its latest spec has not been carried out.
+    let doing = run.as_ref().map_or(Doing::HeldBack, Doing::Running);
+    let status =
+        status_of(doing, observed.archive, rested.status.recorded.clone(), rested.status.nodes.clone());
+    let actions = rested.actions.into_iter().filter(|action| *action != Action::DeleteTask).collect();
+    Decision { status, actions, wake_at: earlier(rested.wake_at, Some(until)), ..rested }
 }
 
 /// A Run begins: its number and its target list become durable before anything is dispatched.

@@ -650,3 +650,58 @@ fn what_ran_on_a_node_that_was_deleted_is_lost_for_that_reason_and_not_before_it
     assert_eq!(world.outcome("a"), Some(Outcome::Lost { reason: LostReason::NodeDeleted }));
     assert_eq!(world.outcome("b"), Some(LOST));
 }
+
+/// A Run of which one target was never started, since the next one is due.
+fn superseded() -> World {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.plan.max_concurrent = Amount::Count(1);
+    world.settle();
+    world.report("a", running());
+    world.settle();
+    world.plan = changed(&world.plan, "2");
+    world.settle();
+    world.report("a", succeeded());
+    world.settle();
+    world
+}
+
+#[test]
+fn what_was_concluded_about_a_run_is_archived_before_the_next_one_begins() {
+    let mut world = superseded();
+    assert_eq!((world.run().number, world.outcome("b")), (RunNumber(1), Some(Outcome::NotStarted)));
+    assert!(world.run().finished_at.is_some());
+    assert_eq!(world.condition("Complete"), None, "the new spec has not been carried out");
+    assert_eq!(world.condition("Reconciling"), Some((Holds::True, "Running")));
+    world.archive_all();
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(2));
+}
+
+#[test]
+fn a_history_that_is_away_holds_up_the_next_run_for_a_minute_at_most() {
+    let mut world = superseded();
+    world.pass(59_000);
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(1));
+    assert!(world.look().wake_at.is_some_and(|at| at <= world.now.plus(60_000)));
+    world.pass(1_000);
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(2));
+}
+
+#[test]
+fn a_new_leader_brings_a_run_to_its_end_in_history_before_the_next_one_begins() {
+    let mut world = superseded();
+    let hash = world.run().spec_hash.clone();
+    world.ledger = RunLedger::new(uid(), RunNumber(1), hash, Origin::Inherited);
+    world.recall = Recall::Pending;
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(1));
+    world.recall = Recall::Done;
+    world.ledger.recall(&world.ledger.attempt(&node("a")), &succeeded(), Source::Agent);
+    world.settle();
+    assert_eq!((world.run().number, world.outcome("b")), (RunNumber(1), Some(Outcome::NotStarted)));
+    world.archive_all();
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(2));
+}

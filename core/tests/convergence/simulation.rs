@@ -120,7 +120,7 @@ fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
             run_ms: None,
             idle_ms: None,
             total_ms: None,
-            unreachable_ms: 60_000,
+            unreachable_ms: [15_000, 60_000][rng.below(2)],
             grace_ms: 1_000,
         },
         retry: Retry {
