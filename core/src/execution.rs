@@ -162,6 +162,11 @@ impl Tried {
         }
     }
 
+    /// Whether it is over by a conclusion of this operator that nobody else knows of: no agent, and not History.
+    pub fn is_only_concluded(&self) -> bool {
+        matches!(self.known, Known::Concluded(_)) && self.archived != Some(Stage::Ended)
+    }
+
     /// Notes how much of it History holds.
     pub(crate) fn note_archived(&mut self, stage: Stage) -> Told {
         if self.archived >= Some(stage) {

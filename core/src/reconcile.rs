@@ -34,9 +34,6 @@ use crate::status::{
 use crate::targets::{self, NodeFacts};
 use crate::trigger::{self, Abandon, Requests};
 
-/// How long after its end the next Run waits for what was concluded about a Run to be archived, milliseconds.
-const CLOSE_WITHIN_MS: u64 = 60_000;
-
 /// What is known about a Task when it is looked at.
 pub struct Observed<'a> {
     /// What its status says.
@@ -213,17 +210,16 @@ fn decide_current(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decisio
 /// Run the target list of this one is gone, so an operator that died then would leave targets without an Outcome in
 /// History. A History that is away for longer holds up no Run.
 fn waits_for_archive(observed: &Observed<'_>, last: &RunRecord, now: Now) -> Option<Moment> {
-    let left = CLOSE_WITHIN_MS.checked_sub(now.wall.since(last.finished_at?)).filter(|left| *left > 0)?;
+    let left =
+        rollout::CLOSE_WITHIN_MS.checked_sub(now.wall.since(last.finished_at?)).filter(|left| *left > 0)?;
     let ledger = observed.ledger;
     if ledger.run() != last.number {
         return None;
     }
-    let concluded =
-        |tried: &Tried| matches!(tried.known, Known::Concluded(_)) && tried.archived != Some(Stage::Ended);
     let mut tries = ledger.executions().flat_map(|(_, execution)| execution.attempts());
     let over = ledger.executions().filter(|(_, execution)| execution.is_over()).count();
     let unheard = ledger.origin() == Origin::Inherited && over < observed.targets.len();
-    (unheard || tries.any(concluded)).then(|| now.moment.plus(left))
+    (unheard || tries.any(Tried::is_only_concluded)).then(|| now.moment.plus(left))
 }
 
 /// A Run is due, and the one before is brought to an end in History first.

@@ -13,6 +13,10 @@ use crate::status::Stopping;
 /// A message that may have been lost is said again after this time, in milliseconds.
 pub const SAY_AGAIN_MS: u64 = 10_000;
 
+/// How long what comes next, a Run or an Attempt, waits for what the operator concluded about the one before to be
+/// archived, milliseconds. A History that is away for longer holds up nothing.
+pub(crate) const CLOSE_WITHIN_MS: u64 = 60_000;
+
 /// What is known of a node's agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentFacts {
@@ -216,12 +220,15 @@ fn ended_so(c: &Circumstances<'_>, node: &NodeName, execution: &Execution, outco
     let due = execution.retry_at.unwrap_or_else(|| c.now.plus(wait()));
     let step = match execution.retry_at {
         None => Some(Step::RetryAt(due)),
-        Some(due) if c.now >= due => Some(Step::Again),
+        Some(due) if c.now >= due.plus(CLOSE_WITHIN_MS) => Some(Step::Again),
+        // With the next Attempt an operator that dies would leave this one without an Outcome in History.
+        Some(due) if c.now >= due && !execution.latest.is_only_concluded() => Some(Step::Again),
         Some(_) => None,
     };
+    let next = if c.now < due { due } else { due.plus(CLOSE_WITHIN_MS) };
     Look {
         steps: step.into_iter().collect(),
-        wake_at: earlier(Some(due), c.ends_by),
+        wake_at: earlier(Some(next), c.ends_by),
         outlook: Outlook::Again,
     }
 }

@@ -320,6 +320,7 @@ fn a_changed_spec_lets_running_commands_finish_and_then_begins_a_new_run() {
     assert_eq!(world.outcome("b"), Some(Outcome::NotStarted));
     assert_eq!(world.run().number, RunNumber(1), "two runs never overlap");
     world.report("a", succeeded());
+    world.archive_all();
     world.settle();
     assert_eq!((world.run().number, world.run().trigger), (RunNumber(2), Trigger::SpecChange));
     assert_eq!(world.recorded.recent[0].number, RunNumber(1));
@@ -671,7 +672,7 @@ fn what_was_concluded_about_a_run_is_archived_before_the_next_one_begins() {
     assert_eq!((world.run().number, world.outcome("b")), (RunNumber(1), Some(Outcome::NotStarted)));
     assert!(world.run().finished_at.is_some());
     assert_eq!(world.condition("Complete"), None, "the new spec has not been carried out");
-    assert_eq!(world.condition("Reconciling"), Some((Holds::True, "Running")));
+    assert_eq!(world.condition("Reconciling"), Some((Holds::True, "Superseded")));
     world.archive_all();
     world.settle();
     assert_eq!(world.run().number, RunNumber(2));

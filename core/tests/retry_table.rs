@@ -146,6 +146,7 @@ fn lost_is_tried_again_only_when_named_and_never_beside_a_command_that_lives() {
         if !again {
             continue;
         }
+        world.archive_all();
         world.pass(2_000);
         world.settle();
         world.connect("a");
@@ -166,6 +167,7 @@ fn evidence_of_a_lost_attempt_makes_the_one_after_it_needless() {
     world.disconnect("a");
     world.pass(10_000_000);
     world.settle();
+    world.archive_all();
     world.pass(2_000);
     world.settle();
     assert_eq!(world.ledger.attempt(&node("a")).attempt, 2);
@@ -203,4 +205,26 @@ fn a_new_leader_goes_on_with_the_attempt_that_history_and_the_agent_show() {
     assert_eq!(attempts_started(&world.settle()), [0; 0], "History may know of a third");
     world.recall = Recall::Done;
     assert_eq!(attempts_started(&world.settle()), [3]);
+}
+
+/// The simulation found a second Attempt whose first had no Outcome in History: the operator had died in between.
+#[test]
+fn what_was_concluded_about_an_attempt_is_archived_before_the_next_one_or_a_minute_has_passed() {
+    for archived in [true, false] {
+        let mut world = retrying(&[Cause::Lost], &["a"]);
+        world.report("a", running());
+        world.settle();
+        world.disconnect("a");
+        world.pass(10_000_000);
+        world.settle();
+        world.connect("a");
+        world.pass(2_000);
+        assert_eq!(attempts_started(&world.settle()), [0; 0]);
+        if archived {
+            world.archive_all();
+        } else {
+            world.pass(61_000);
+        }
+        assert_eq!(attempts_started(&world.settle()), [2]);
+    }
 }

@@ -155,6 +155,7 @@ impl Simulation {
             gone: false,
             up: true,
             runs: BTreeMap::new(),
+            gave_up: BTreeSet::new(),
             backup: None,
             restored: false,
         };
@@ -597,7 +598,7 @@ impl Simulation {
             let same = run.stopping.is_none() && run.spec_hash == self.cluster.plan.spec_hash;
             // Evidence that came after the Run's end changes its record and nothing else; after a restore, History may
             // hold an Attempt of this id that was another spec's.
-            let told_late = self.history.corrected.contains(id) || self.history.restored;
+            let told_late = self.cluster.gave_up.contains(&run.number) || self.history.restored;
             if again && same && !told_late {
                 let what = format!("{id} ended {:?} and was not tried again", ended.outcome);
                 return Err(Violation::new("O2", what));

@@ -29,6 +29,8 @@ pub struct Cluster {
     pub up: bool,
     /// Every Run that ever became durable, with its targets.
     pub runs: BTreeMap<RunNumber, Vec<NodeName>>,
+    /// Runs that ended with a target given up: evidence that comes later changes its record, and nothing is tried again.
+    pub gave_up: BTreeSet<RunNumber>,
     /// A backup of etcd, and whether it was ever restored.
     pub backup: Option<Copy>,
     pub restored: bool,
@@ -100,6 +102,11 @@ impl Cluster {
             self.targets.clone_from(targets);
             copy.targets.clone_from(targets);
         }
+        if let Some(run) =
+            status.recorded.run.as_ref().filter(|run| run.finished_at.is_some() && run.counts.unreachable > 0)
+        {
+            self.gave_up.insert(run.number);
+        }
         self.recorded = status.recorded.clone();
         self.version += 1;
         copy.recorded = status.recorded.clone();
@@ -120,8 +127,6 @@ pub struct History {
     /// new leader may have started meanwhile, and its evidence corrects them.
     pub leader: Epoch,
     pub late: BTreeSet<AttemptId>,
-    /// Attempts that a conclusion stood for until evidence came, perhaps after the end of their Run.
-    pub corrected: BTreeSet<AttemptId>,
 }
 
 impl History {
@@ -151,9 +156,6 @@ impl History {
                 && !may_correct(&before.outcome, state, self.restored || self.late.contains(id))
             {
                 return Err(Violation::new("O3", format!("{known:?} of {id} was changed to {state:?}")));
-            }
-            if matches!(known, ReportedState::Ended(_)) {
-                self.corrected.insert(id.clone());
             }
             self.attempts.insert(id.clone(), (state.clone(), source));
         }
