@@ -68,6 +68,8 @@ pub enum Doing<'a> {
     HeldBack,
     /// A Run is under way.
     Running(&'a RunRecord),
+    /// The last Run is over, and another is due: what is asked for now has not been carried out.
+    Due(&'a RunRecord),
     /// A Run is under way or due, and starts are held back.
     Suspended(Option<&'a RunRecord>),
     /// The last Run is over.
@@ -105,6 +107,12 @@ pub fn describe(doing: Doing<'_>, archive: Archive) -> (&'static str, Vec<Condit
             conditions.push(condition(kind::RECONCILING, Holds::True, reason, &message));
             conditions.push(condition(kind::READY, Holds::Unknown, reason, &message));
             phase
+        }
+        Doing::Due(last) => {
+            let message = format!("another run is due; {}", progress_message(last));
+            conditions.push(condition(kind::RECONCILING, Holds::True, "RunDue", &message));
+            conditions.push(condition(kind::READY, Holds::Unknown, "RunDue", &message));
+            "Pending"
         }
         Doing::Terminating(run) => {
             let message = run.map_or_else(|| "the Task is being deleted".to_owned(), progress_message);
@@ -174,11 +182,17 @@ fn archived(archive: Archive) -> Condition {
     }
 }
 
-/// One sentence on how far a Run is.
+/// One sentence on how far a Run is. The counts that it names add up to the number of targets.
 pub fn progress_message(run: &RunRecord) -> String {
-    let Counts { succeeded, failed, unreachable, .. } = run.counts;
+    let Counts { waiting, running, succeeded, failed, unreachable } = run.counts;
     let done = format!("run {}: {}/{} done", run.number, run.counts.done(), run.targets);
-    let parts = [(succeeded, "succeeded"), (failed, "failed"), (unreachable, "unreachable")];
+    let parts = [
+        (succeeded, "succeeded"),
+        (failed, "failed"),
+        (unreachable, "unreachable"),
+        (running, "running"),
+        (waiting, "waiting"),
+    ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
     if parts.is_empty() { done } else { format!("{done}, {}", parts.join(", ")) }

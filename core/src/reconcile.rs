@@ -226,12 +226,13 @@ fn waits_for_archive(observed: &Observed<'_>, last: &RunRecord, now: Now) -> Opt
 fn close(plan: &TaskPlan, observed: &Observed<'_>, until: Moment, now: Now) -> Decision {
     let rested = rest(plan, observed, now);
     let run = rested.status.recorded.run.clone();
-    // It is not at rest: its latest spec has not been carried out.
-    let doing = run.as_ref().map_or(Doing::HeldBack, Doing::Running);
+    let doing = run.as_ref().map_or(Doing::HeldBack, Doing::Due);
     let status =
         status_of(doing, observed.archive, rested.status.recorded.clone(), rested.status.nodes.clone());
     let actions = rested.actions.into_iter().filter(|action| *action != Action::DeleteTask).collect();
-    Decision { status, actions, wake_at: earlier(rested.wake_at, Some(until)), ..rested }
+    // At once: until then the status has the verdict of the Run before.
+    let write = Write::Now;
+    Decision { status, actions, write, wake_at: earlier(rested.wake_at, Some(until)), ..rested }
 }
 
 /// A Run begins: its number and its target list become durable before anything is dispatched.
@@ -314,10 +315,14 @@ fn carry_on(plan: &TaskPlan, observed: &Observed<'_>, run: &RunRecord, now: Now)
         actions.push(Action::Publish(ended(&run)));
         wake_at = Some(now.moment);
     }
+    let suspended = plan.starts == Starts::Suspended;
     let doing = match () {
         () if deleting => Doing::Terminating(Some(&run)),
+        // The verdict of this Run is not that of the spec that the status speaks about.
+        () if finished && due.is_some() && suspended => Doing::Suspended(Some(&run)),
+        () if finished && due.is_some() => Doing::Due(&run),
         () if finished => Doing::Finished(&run),
-        () if plan.starts == Starts::Suspended && rolled.counts.waiting > 0 => Doing::Suspended(Some(&run)),
+        () if suspended && rolled.counts.waiting > 0 => Doing::Suspended(Some(&run)),
         () => Doing::Running(&run),
     };
     let recorded = Recorded { run: Some(run.clone()), recent: observed.recorded.recent.clone(), handled };
@@ -400,7 +405,8 @@ fn hold_back(observed: &Observed<'_>, last: Option<&RunRecord>) -> Decision {
     Decision {
         status: status_of(doing, archive_of(observed, last.is_some()), observed.recorded.clone(), None),
         freeze: None,
-        write: Write::Soon,
+        // At once: until then the status has the verdict of the Run before.
+        write: Write::Now,
         actions,
         wake_at: None,
     }

@@ -32,13 +32,17 @@ pub fn due(plan: &TaskPlan, recorded: &Recorded, requests: &Requests) -> Option<
     if run.spec_hash != plan.spec_hash {
         return Some(Trigger::SpecChange);
     }
-    let asked = requests.rerun.is_some() && requests.rerun != recorded.handled.rerun;
-    if run.rerun_token != plan.rerun_token || asked {
+    if run.rerun_token != plan.rerun_token || rerun_asked(requests, &recorded.handled) {
         return Some(Trigger::RerunToken);
     }
     // A Run that gave way to a newer one is never the last, even when the spec has become its own again.
     matches!(run.stopping, Some(Stopping::SupersededFinish | Stopping::SupersededCancel))
         .then_some(Trigger::SpecChange)
+}
+
+/// Whether the annotation asks for a Run that has not begun: a request counts as under way until it is handled.
+pub fn rerun_asked(requests: &Requests, handled: &Handled) -> bool {
+    requests.rerun.is_some() && requests.rerun != handled.rerun
 }
 
 /// Why the Run starts nothing more, if so. A stronger reason than the recorded one wins; none is ever taken back.

@@ -672,7 +672,7 @@ fn what_was_concluded_about_a_run_is_archived_before_the_next_one_begins() {
     assert_eq!((world.run().number, world.outcome("b")), (RunNumber(1), Some(Outcome::NotStarted)));
     assert!(world.run().finished_at.is_some());
     assert_eq!(world.condition("Complete"), None, "the new spec has not been carried out");
-    assert_eq!(world.condition("Reconciling"), Some((Holds::True, "Superseded")));
+    assert_eq!(world.condition("Reconciling"), Some((Holds::True, "RunDue")));
     world.archive_all();
     world.settle();
     assert_eq!(world.run().number, RunNumber(2));

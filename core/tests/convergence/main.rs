@@ -2,7 +2,7 @@
 //! History and the nodes' disks, under loss, repetition, delay, crashes between any two effects, reboots, takeovers and
 //! outages. After the faults stop, every promise must hold.
 //!
-//! One seed is one history. `SENTINEL_SEEDS=from..to` runs others than the thousand of the test; a failing seed is
+//! One seed is one history. `SENTINEL_SEEDS=from..to` runs others than those of the test; a failing seed is
 //! printed and can be run alone (`SENTINEL_SEEDS=17..18`, with `SENTINEL_TRACE=1` for what happened).
 //!
 //! The tester is tested too: `each_mutation_of_the_protocol_is_caught` breaks one rule at a time and wants a violation.
@@ -18,6 +18,8 @@
     reason = "a test"
 )]
 
+#[path = "../kstatus/mod.rs"]
+mod kstatus;
 mod rng;
 mod mutation;
 mod witness;
@@ -31,7 +33,7 @@ use mutation::Mutation;
 use simulation::{Simulation, Violation};
 
 /// Seeds that every change runs.
-const SEEDS: std::ops::Range<u64> = 0..1_000;
+const SEEDS: std::ops::Range<u64> = 0..20_000;
 
 /// Seeds within which a broken rule must be noticed.
 const SEEDS_PER_MUTATION: u64 = 20_000;
@@ -49,15 +51,25 @@ fn run(seed: u64, mutation: Option<Mutation>) -> Result<simulation::Tally, Viola
 
 #[test]
 fn after_any_faults_everything_ran_once_and_every_result_is_known() {
-    let mut tally = simulation::Tally::default();
-    for seed in seeds() {
-        match run(seed, None) {
-            Ok(one) => tally.add(&one),
-            Err(violation) => {
-                panic!("seed {seed}: {violation}\nrun it alone: SENTINEL_SEEDS={seed}..{}", seed + 1)
+    let seeds = seeds();
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let run_every = &|first: u64| {
+        let mut tally = simulation::Tally::default();
+        for seed in seeds.clone().skip(first as usize).step_by(threads as usize) {
+            match run(seed, None) {
+                Ok(one) => tally.add(&one),
+                Err(violation) => {
+                    panic!("seed {seed}: {violation}\nrun it alone: SENTINEL_SEEDS={seed}..{}", seed + 1)
+                }
             }
         }
-    }
+        tally
+    };
+    let mut tally = simulation::Tally::default();
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads).map(|first| scope.spawn(move || run_every(first))).collect();
+        parts.into_iter().for_each(|part| tally.add(&part.join().expect("a seed failed")));
+    });
     println!("{tally:?}");
     assert!(
         tally.executions > 0 && tally.retries > 0 && tally.lost > 0 && tally.takeovers > 0,

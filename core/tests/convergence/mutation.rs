@@ -32,10 +32,12 @@ pub enum Mutation {
     NoStartingRecord,
     /// A command is started where another of the same Task still lives.
     BusyIgnored,
+    /// A Run that is over shows its verdict while another is due.
+    VerdictOfTheRunBefore,
 }
 
 impl Mutation {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoSyncBeforeSpawn,
         Self::AckBeforeHistory,
         Self::EpochIgnored,
@@ -51,5 +53,6 @@ impl Mutation {
         Self::HistoryGoesBack,
         Self::NoStartingRecord,
         Self::BusyIgnored,
+        Self::VerdictOfTheRunBefore,
     ];
 }

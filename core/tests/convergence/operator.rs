@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sentinel_core::conditions::Archive;
+use sentinel_core::conditions::{Archive, Doing, describe};
 use sentinel_core::ledger::{Origin, RunLedger, RunStage, Source, Told};
 use sentinel_core::moment::{Moment, Now};
 use sentinel_core::reconcile::{Action, Finalizer, Lifecycle, Observed, Write, decide};
@@ -126,7 +126,7 @@ impl Operator {
             around.cluster.nodes.keys().map(|node| (node.clone(), self.facts(node, around.links))).collect();
         let agent = |node: &NodeName| facts.get(node).cloned().unwrap_or_default();
         let archive = if around.history.up { Archive::Current } else { Archive::Behind };
-        let decision = decide(
+        let mut decision = decide(
             &self.copy.plan,
             &Observed {
                 recorded: &self.copy.recorded,
@@ -145,6 +145,11 @@ impl Operator {
             },
             now,
         );
+        if self.is(Mutation::VerdictOfTheRunBefore)
+            && let Some(run) = decision.status.recorded.run.as_ref().filter(|run| run.finished_at.is_some())
+        {
+            decision.status.conditions = describe(Doing::Finished(run), archive).1;
+        }
         let mut left = crash_after;
         if decision.write == Write::Now || around.rng.chance(500) {
             let freeze = decision.freeze.as_ref();

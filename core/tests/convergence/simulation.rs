@@ -158,6 +158,8 @@ impl Simulation {
             gave_up: BTreeSet::new(),
             backup: None,
             restored: false,
+            begun_for: BTreeMap::new(),
+            claims_complete: None,
         };
         Self {
             leader: Operator::new(1, 0, &cluster, mutation),
@@ -185,6 +187,7 @@ impl Simulation {
         let steps = 200 + self.rng.below(400);
         for _ in 0..steps {
             self.fault_or_work()?;
+            self.check_claim()?;
         }
         self.peace()?;
         self.check()?;
@@ -529,6 +532,7 @@ impl Simulation {
             for _ in 0..8 {
                 self.archive()?;
             }
+            self.check_claim()?;
             self.now += 1_000;
             self.nodes.iter_mut().for_each(|node| node.pass(1_000));
             if self.is_quiet() {
@@ -572,6 +576,21 @@ impl Simulation {
             .filter(|(state, _)| matches!(state, ReportedState::Ended(e) if matches!(e.outcome, Outcome::Lost { .. })))
             .count();
         Ok(())
+    }
+
+    /// O11: while the status says `Complete`, the witness saw every target of that Run succeed.
+    fn check_claim(&self) -> Result<(), Violation> {
+        let Some(run) = self.cluster.claims_complete.filter(|_| !self.cluster.restored) else {
+            return Ok(());
+        };
+        let succeeded = |node: &NodeName| {
+            let mut of_node = self.witness.seen.iter().filter(|(id, _)| id.run == run && id.node == *node);
+            of_node.any(|(_, sight)| matches!(sight.exit, Some(Outcome::Succeeded { .. })))
+        };
+        match self.cluster.runs.get(&run).into_iter().flatten().find(|node| !succeeded(node)) {
+            Some(node) => Err(Violation::new("O11", format!("run {run} is Complete, and not so on {node}"))),
+            None => Ok(()),
+        }
     }
 
     /// O2: the Run has its verdict and every target its one Outcome, in the cluster and in History.

@@ -12,6 +12,7 @@ use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::ReportedState;
 
+use super::kstatus::{Kstatus, Shown};
 use super::mutation::Mutation;
 use super::simulation::Violation;
 
@@ -34,6 +35,18 @@ pub struct Cluster {
     /// A backup of etcd, and whether it was ever restored.
     pub backup: Option<Copy>,
     pub restored: bool,
+    /// What each Run was begun for.
+    pub begun_for: BTreeMap<RunNumber, Asked>,
+    /// The Run of which the last written status claims that it is complete.
+    pub claims_complete: Option<RunNumber>,
+}
+
+/// What a person asked for last: what to run, and the latest requests to run it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    spec: String,
+    token: String,
+    rerun: Option<String>,
 }
 
 /// A look at the Task that was taken at one time.
@@ -107,11 +120,64 @@ impl Cluster {
         {
             self.gave_up.insert(run.number);
         }
+        self.judge(status, freeze.is_some())?;
         self.recorded = status.recorded.clone();
         self.version += 1;
         copy.recorded = status.recorded.clone();
         copy.version = self.version;
         Ok(true)
+    }
+}
+
+impl Cluster {
+    fn asked(&self) -> Asked {
+        Asked {
+            spec: self.plan.spec_hash.to_string(),
+            token: self.plan.rerun_token.clone(),
+            rerun: self.requests.rerun.clone(),
+        }
+    }
+
+    /// O11: a status claims no end but that of a Run that carries out what is asked for now; every reader of it
+    /// concludes the same; and its counts add up.
+    fn judge(&mut self, status: &Status, begins: bool) -> Result<(), Violation> {
+        let wrong = |what: String| Err(Violation::new("O11", format!("{what}: {status:?}")));
+        let deleting = self.lifecycle == Lifecycle::Deleting;
+        let shown = Shown {
+            conditions: status.conditions.iter().map(|c| (c.kind, c.holds.as_str())).collect(),
+            generation: 1,
+            observed_generation: 1,
+            deleting,
+        };
+        if begins && let Some(run) = &status.recorded.run {
+            self.begun_for.insert(run.number, self.asked());
+        }
+        let claim = match shown.claim() {
+            Ok(claim) => claim,
+            Err(what) => return wrong(what),
+        };
+        self.claims_complete = None;
+        let Some(run) = &status.recorded.run else {
+            return if claim.is_some() { wrong("claims an end without a Run".into()) } else { Ok(()) };
+        };
+        let c = run.counts;
+        if c.waiting + c.running + c.succeeded + c.failed + c.unreachable != run.targets {
+            return wrong("the counts do not add up to the targets".into());
+        }
+        let Some(success) = claim else { return Ok(()) };
+        let current = [Kstatus::Current, Kstatus::Terminating].contains(&shown.kstatus());
+        if run.finished_at.is_none() || success != (run.counts.succeeded == run.targets && run.targets > 0) {
+            return wrong(format!("claims {success}"));
+        }
+        if (success && !current) || (!success && shown.kstatus() == Kstatus::Current) {
+            return wrong(format!("kstatus reads {:?}", shown.kstatus()));
+        }
+        // A restored cluster may have begun the same number for something else.
+        if !self.restored && self.begun_for.get(&run.number) != Some(&self.asked()) {
+            return wrong("claims an end for what no Run has carried out".into());
+        }
+        self.claims_complete = Some(run.number).filter(|_| success);
+        Ok(())
     }
 }
 

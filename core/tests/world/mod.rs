@@ -100,6 +100,7 @@ pub fn running() -> ReportedState {
     ReportedState::Running(Running { started_at: UnixMillis(1), pid: 7 })
 }
 
+#[derive(Clone)]
 pub struct World {
     pub plan: TaskPlan,
     pub nodes: BTreeMap<NodeName, NodeFacts>,
@@ -258,7 +259,7 @@ impl World {
         self.status = Some(decision.status.clone());
     }
 
-    fn act(&mut self, action: &Action) {
+    pub fn act(&mut self, action: &Action) {
         let session = |world: &Self, node: &NodeName| world.agents[node].session.clone().unwrap();
         match action {
             Action::AddFinalizer => self.finalizer = Finalizer::Present,

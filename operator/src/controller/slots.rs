@@ -9,7 +9,7 @@ use sentinel_core::plan::TaskPlan;
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskUid};
 
 use crate::resource::invalid::Invalid;
-use crate::resource::{Task, validate};
+use crate::resource::{Task, validate, version};
 
 /// A Task's plan, or what is wrong with it.
 type Validated = Result<Arc<TaskPlan>, Arc<Vec<Invalid>>>;
@@ -73,11 +73,6 @@ impl Slot {
     pub(super) fn origin(&self, run: RunNumber) -> Origin {
         if self.begun == Some(run) { Origin::Begun } else { Origin::Inherited }
     }
-}
-
-/// The API server's versions grow; one that is no number counts as the oldest.
-fn version(task: &Task) -> u64 {
-    task.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// The memories of all Tasks.

@@ -25,7 +25,7 @@ use super::feed::Feed;
 use super::request::Query;
 use super::tasks;
 use crate::controller::Seen;
-use crate::resource::Task;
+use crate::resource::{Task, version};
 
 /// How often a silent stream says that it is there.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
@@ -33,10 +33,11 @@ const ALIVE_EVERY: Duration = Duration::from_secs(10);
 pub(super) async fn of_task(api: &Api, parts: &[String]) -> Result<Answer, ApiError> {
     let name = tasks::named(parts)?;
     let place = api.place()?;
-    // Just created, it may be in the cluster and not yet in the feed.
-    let seen = match api.feed.task(&name) {
-        Some(task) => task,
-        None => Arc::new(tasks::find(api, &name).await?),
+    // From the cluster, for the feed may lag behind what this reader wrote a moment ago.
+    let seen = match (tasks::find(api, &name).await, api.feed.task(&name)) {
+        (Ok(task), _) => Arc::new(task),
+        (Err(error), Some(task)) if error.status.is_server_error() => task,
+        (Err(error), _) => return Err(error),
     };
     let state = Reader::new(api, Scope::One(name), place).knowing(&seen);
     Ok(stream(state))
@@ -139,7 +140,9 @@ impl Reader {
             Scope::All { namespace } => self.feed.tasks(namespace.as_deref()),
         };
         let is_one = matches!(self.scope, Scope::One(_));
-        self.arrived |= !now.is_empty();
+        // Until the feed has what this reader was shown first, it may show an older object of the same name.
+        let behind = |task: &Arc<Task>| self.known.values().any(|known| version(known) > version(task));
+        self.arrived |= now.iter().any(|task| !is_one || !behind(task));
         if is_one && !self.arrived {
             return;
         }
@@ -160,7 +163,7 @@ impl Reader {
                 return;
             }
             let known = task.uid().and_then(|uid| self.known.get(&uid));
-            if known.is_none_or(|known| known.resource_version() != task.resource_version()) {
+            if known.is_none_or(|known| version(known) < version(&task)) {
                 self.say(&task);
             }
         }

@@ -15,6 +15,7 @@ use super::view::List;
 use crate::cluster::ClusterError;
 use crate::resource::invalid::Invalid;
 use crate::resource::marks::{CANCEL, RERUN};
+use crate::resource::presented::present;
 use crate::resource::{Task, schema};
 
 /// Where a Task goes that names no namespace.
@@ -32,7 +33,7 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
     let mut fitting = tasks.iter().filter(|task| {
         let key = (task.namespace().unwrap_or_default(), task.name_any());
         after.as_ref().is_none_or(|after| key > *after)
-            && phase.is_none_or(|phase| phase_of(task) == Some(phase))
+            && phase.is_none_or(|phase| phase_of(task).as_deref() == Some(phase))
     });
     let page: Vec<&Task> = fitting.by_ref().take(limit).collect();
     let more = fitting.next().is_some();
@@ -49,8 +50,8 @@ fn page_token(text: &str) -> Result<(String, String), ApiError> {
 }
 
 /// The phase is for people, so they may filter by it.
-fn phase_of(task: &Task) -> Option<&str> {
-    task.status.as_ref().and_then(|status| status.phase.as_deref())
+fn phase_of(task: &Task) -> Option<String> {
+    present(task).status.as_ref().and_then(|status| status.phase.clone())
 }
 
 pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError> {
@@ -194,9 +195,10 @@ pub(super) fn named(parts: &[String]) -> Result<TaskRef, ApiError> {
     }
 }
 
-/// A Task as the API shows it: the object, without the cluster's own book-keeping about who wrote which field.
+/// A Task as the API shows it: with a status that its readers can believe, and without the cluster's own book-keeping
+/// about who wrote which field.
 pub(super) fn shown(task: &Task) -> Result<Value, ApiError> {
-    let mut value = serde_json::to_value(task)
+    let mut value = serde_json::to_value(present(task))
         .map_err(|error| ApiError::internal(format!("failed to write a Task as JSON: {error}")))?;
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");

@@ -58,19 +58,24 @@ use super::status::TaskStatus;
         description = "Nodes on which it ended otherwise"
     ),
     printcolumn(
+        name = "Unreachable",
+        type_ = "integer",
+        json_path = ".status.run.counts.unreachable",
+        description = "Nodes that were never reached, or whose result is unknown"
+    ),
+    printcolumn(
         name = "Running",
         type_ = "integer",
         json_path = ".status.run.counts.running",
         description = "Nodes on which it runs now"
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
-        name = "Unreachable",
+        name = "Waiting",
         type_ = "integer",
-        json_path = ".status.run.counts.unreachable",
-        description = "Nodes that were never reached, or of which nobody knows how it ended",
-        priority = "1"
+        json_path = ".status.run.counts.waiting",
+        description = "Nodes on which it has not started"
     ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Reason",
         type_ = "string",

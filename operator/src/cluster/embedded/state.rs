@@ -16,7 +16,7 @@ use crate::cluster::ClusterError;
 use crate::cluster::targets::display;
 use crate::resource::invalid::describe;
 use crate::resource::marks::FINALIZER;
-use crate::resource::{TargetSlice, Task, TaskStatus, schema};
+use crate::resource::{TargetSlice, Task, TaskStatus, schema, version};
 
 /// Removed objects that are remembered for those who watch; who is further behind is told everything anew.
 const MAX_GONE: usize = 1024;
@@ -60,7 +60,7 @@ impl State {
     pub(super) fn restored(disk: Disk, found: Found) -> Self {
         let mut state = Self { disk: Some(disk), ..Self::default() };
         for task in found.tasks {
-            let version = version_of(&task);
+            let version = version(&task);
             state.version = state.version.max(version);
             state.tasks.insert(key(&task), (version, task));
         }
@@ -374,10 +374,6 @@ fn key(task: &Task) -> Key {
         task.metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
         task.metadata.name.clone().unwrap_or_default(),
     )
-}
-
-fn version_of(task: &Task) -> u64 {
-    task.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 fn owner(slice: &TargetSlice) -> Option<&str> {
