@@ -231,7 +231,11 @@ Examples:
   sentinel get task hello -o yaml
   sentinel get executions --task hello --outcome Failed
   sentinel get runs --task hello
-  sentinel get nodes")]
+  sentinel get executions --limit 0 -o name
+  sentinel get nodes
+
+A list that is not complete says so on standard error: there are more rows than --limit, or the server cannot read its
+History. Exit codes: 0 listed, also when --limit cut it; 1 not listed, or rows may be missing; 2 wrong usage.")]
 pub(crate) struct GetArgs {
     #[command(subcommand)]
     pub(crate) what: Noun,
@@ -244,9 +248,14 @@ pub(crate) struct GetArgs {
     #[arg(short, long, value_enum, default_value = "table", global = true)]
     pub(crate) output: Format,
 
-    /// Most rows to list.
-    #[arg(long, global = true, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// Most rows to list; 0 lists all. When there are more than are shown, standard error says so and JSON and YAML have
+    /// `next`.
+    #[arg(long, global = true, default_value_t = 500, value_name = "N")]
     pub(crate) limit: u32,
+
+    /// Go on behind an earlier list: its `next`, which -o json and -o yaml show.
+    #[arg(long, global = true, value_name = "NEXT")]
+    pub(crate) page: Option<String>,
 }
 
 /// What can be listed.
@@ -302,6 +311,12 @@ pub(crate) struct ExecutionsArgs {
 /// How far an execution has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StateFilter {
+    /// Its turn has not come, or it is tried again.
+    #[value(name = "pending", alias = "Pending")]
+    Pending,
+    /// Its node is not connected.
+    #[value(name = "waiting-for-node", alias = "WaitingForNode")]
+    WaitingForNode,
     /// Handed to its node.
     Dispatched,
     /// Its command runs.

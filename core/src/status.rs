@@ -294,7 +294,8 @@ fn standing(execution: &Execution) -> Standing {
     }
 }
 
-fn line(node: &NodeName, execution: &Execution, reach: Reach) -> NodeStatus {
+/// How one target stands whose latest Attempt is what counts.
+pub fn line(node: &NodeName, execution: &Execution, reach: Reach) -> NodeStatus {
     let ended = execution.ended();
     let known = &execution.latest.known;
     let started_at = match known {
@@ -329,8 +330,8 @@ fn line(node: &NodeName, execution: &Execution, reach: Reach) -> NodeStatus {
     }
 }
 
-/// A target of which an Attempt has ended and another follows.
-fn between_attempts(
+/// How one target stands of which an Attempt has ended and another follows, of `retries` at most.
+pub fn between_attempts(
     node: &NodeName,
     execution: &Execution,
     ended: &Ended,

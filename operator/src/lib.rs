@@ -11,6 +11,7 @@ pub mod controller;
 pub mod gateway;
 pub mod logs;
 pub mod history;
+pub mod records;
 pub mod presence;
 pub mod leader;
 pub mod server;

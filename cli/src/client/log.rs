@@ -51,7 +51,10 @@ pub(crate) enum LogItem {
     /// There is no more, and will be none.
     End,
     /// There is no more for now.
-    Pause,
+    Pause {
+        /// Bytes of a log that is over that its node still holds; 0 while it goes on.
+        missing: u64,
+    },
 }
 
 /// A log being read.
@@ -73,6 +76,8 @@ struct Line {
     dropped: Option<DropReason>,
     #[serde(default)]
     ended: bool,
+    #[serde(default)]
+    missing: u64,
 }
 
 impl Client {
@@ -109,7 +114,10 @@ impl LogLines {
                         STANDARD.decode(line.data.unwrap_or_default()).map_err(|error| unreadable(&error))?;
                     return Ok(Some(LogItem::Bytes { stream, at_micros: line.at_micros, data, end }));
                 }
-                ("end", _, _) => return Ok(Some(if line.ended { LogItem::End } else { LogItem::Pause })),
+                ("end", _, _) => {
+                    let pause = LogItem::Pause { missing: line.missing };
+                    return Ok(Some(if line.ended { LogItem::End } else { pause }));
+                }
                 // A kind of a newer server.
                 _ => {}
             }

@@ -21,12 +21,28 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 
 use crate::exit::{FAILED, Failure, USAGE};
+use crate::output::escape::escaped;
+use crate::output::format::note;
 
 /// Largest answer that is read whole, bytes.
 const MAX_ANSWER: usize = 64 << 20;
 
 /// How long an answer may take to begin.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Most items that the server gives at once.
+const MAX_PAGE: usize = 500;
+
+/// Items of a list, and whether they are all.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// The items.
+    pub(crate) items: Vec<Value>,
+    /// Where the list goes on; `None` when nothing follows.
+    pub(crate) next: Option<String>,
+    /// Why the server may have left out items that exist.
+    pub(crate) partial: Option<String>,
+}
 
 /// A client of one server.
 #[derive(Debug, Clone)]
@@ -64,29 +80,41 @@ impl Client {
         Ok(self.call(Method::GET, path, None).await?.value)
     }
 
-    /// Every item of a list, page after page, at most `most`.
+    /// The first `most` items of a list, page after page, beginning behind an earlier `next`.
     pub(crate) async fn list(
         &self,
         path: &str,
-        mut query: Query,
+        query: Query,
         most: usize,
-    ) -> Result<Vec<Value>, Failure> {
-        let mut items = Vec::new();
-        query.add("limit", most.clamp(1, 500));
-        let mut page: Option<String> = None;
+        behind: Option<&str>,
+    ) -> Result<Listed, Failure> {
+        let mut listed = Listed { next: behind.map(str::to_owned), ..Listed::default() };
         loop {
             let mut query = query.clone();
-            query.maybe("page", page.as_deref());
+            // No more than is still wanted, so that the last `next` goes on behind the last item.
+            query.add("limit", most.saturating_sub(listed.items.len()).clamp(1, MAX_PAGE));
+            query.maybe("page", listed.next.as_deref());
             let mut value = self.get(&query.of(path)).await?;
             if let Value::Array(more) = value["items"].take() {
-                items.extend(more);
+                listed.items.extend(more);
             }
-            page = value["next"].as_str().map(str::to_owned);
-            if page.is_none() || items.len() >= most {
-                items.truncate(most);
-                return Ok(items);
+            listed.next = value["next"].as_str().map(str::to_owned);
+            if let Some(why) = value["partial"]["message"].as_str() {
+                listed.partial.get_or_insert_with(|| why.to_owned());
+            }
+            if listed.next.is_none() || listed.items.len() >= most {
+                return Ok(listed);
             }
         }
+    }
+
+    /// Every item of a list, page after page. When some may be missing, that is said on standard error.
+    pub(crate) async fn list_all(&self, path: &str, query: Query) -> Result<Vec<Value>, Failure> {
+        let listed = self.list(path, query, usize::MAX, None).await?;
+        if let Some(why) = &listed.partial {
+            note(&format!("sentinel: {}", escaped(why)));
+        }
+        Ok(listed.items)
     }
 
     /// A request with or without a JSON body.

@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 
 use super::nodes;
+use super::run::flags;
 use crate::args::{ExecutionsArgs, GetArgs, Noun, StateFilter};
-use crate::client::{Client, Query, escape, task_path};
-use crate::exit::{Ended, Failure, OK};
+use crate::client::{Client, Listed, Query, escape, task_path};
+use crate::exit::{Ended, FAILED, Failure, OK};
 use crate::output::color::To;
+use crate::output::escape::escaped;
 use crate::output::format::{self, Format, note, print};
 use crate::output::table::{Cell, Table};
 use crate::output::time;
@@ -14,29 +16,32 @@ use crate::view::Task;
 
 pub(super) async fn perform(client: &Client, namespace: &str, args: &GetArgs) -> Ended {
     let scope = (!args.all_namespaces).then_some(namespace);
+    let list = |path: &'static str, query: Query| async move {
+        let most = if args.limit == 0 { usize::MAX } else { args.limit as usize };
+        client.list(path, query, most, args.page.as_deref()).await
+    };
     match &args.what {
         Noun::Nodes => nodes::perform(client, None, args.output).await,
         Noun::Tasks { name: Some(name) } => one_task(client, namespace, name, args.output).await,
         Noun::Tasks { name: None } => {
             let mut query = Query::default();
             query.maybe("namespace", scope);
-            let items = client.list("/api/v1/tasks", query, args.limit as usize).await?;
-            show(&items, args.output, "tasks", scope, &|items, wide| tasks(items, wide, scope.is_none()))
+            let listed = list("/api/v1/tasks", query).await?;
+            show(&listed, args.output, "tasks", scope, &|items, wide| tasks(items, wide, scope.is_none()))
         }
         Noun::Runs { task } => {
             let mut query = Query::default();
             query.maybe("namespace", scope);
             query.maybe("task", task.as_deref());
-            let items = client.list("/api/v1/runs", query, args.limit as usize).await?;
-            show(&items, args.output, "runs", scope, &|items, wide| runs(items, wide, scope.is_none()))
+            let listed = list("/api/v1/runs", query).await?;
+            show(&listed, args.output, "runs", scope, &|items, wide| runs(items, wide, scope.is_none()))
         }
         Noun::Executions(wanted) => {
             if let Some(id) = &wanted.id {
                 one_execution(client, id, args.output).await
             } else {
-                let query = executions_query(wanted, scope);
-                let items = client.list("/api/v1/executions", query, args.limit as usize).await?;
-                show(&items, args.output, "executions", scope, &|items, wide| {
+                let listed = list("/api/v1/executions", executions_query(wanted, scope)).await?;
+                show(&listed, args.output, "executions", scope, &|items, wide| {
                     executions(items, wide, scope.is_none())
                 })
             }
@@ -45,27 +50,61 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &GetArgs) ->
 }
 
 fn show(
-    items: &[Value],
+    listed: &Listed,
     output: Format,
     what: &str,
     scope: Option<&str>,
     table: &dyn Fn(&[Value], bool) -> Table,
 ) -> Ended {
+    let items = &listed.items;
     match output {
-        Format::Json => print(&format::json(&json!({"items": items}))?)?,
-        Format::Yaml => print(&format::yaml(&json!({"items": items}))?)?,
+        Format::Json => print(&format::json(&whole(listed))?)?,
+        Format::Yaml => print(&format::yaml(&whole(listed))?)?,
         Format::Name => print(&items.iter().map(|item| name_of(item, what) + "\n").collect::<String>())?,
         Format::Table | Format::Wide => {
             let table = table(items, output == Format::Wide);
-            if table.is_empty() {
+            if !table.is_empty() {
+                print(&table.render(To::Out))?;
+            } else if listed.partial.is_none() {
                 let place = scope.map_or(String::new(), |namespace| format!(" in namespace {namespace}"));
                 note(&format!("No {what} found{place}."));
-            } else {
-                print(&table.render(To::Out))?;
             }
         }
     }
-    Ok(OK)
+    if listed.next.is_some() {
+        note(&format!("sentinel: {}", cut(items.len(), what)));
+    }
+    match &listed.partial {
+        None => Ok(OK),
+        Some(why) => {
+            note(&format!("sentinel: {what} may be missing: {}", escaped(why)));
+            Ok(FAILED)
+        }
+    }
+}
+
+/// A list as the API gives it, however many pages it came in.
+fn whole(listed: &Listed) -> Value {
+    let mut value = json!({"items": listed.items});
+    if let Some(next) = &listed.next {
+        value["next"] = json!(next);
+    }
+    if let Some(why) = &listed.partial {
+        value["partial"] = json!({"message": why});
+    }
+    value
+}
+
+/// That there is more than is shown, and how to get it.
+fn cut(shown: usize, what: &str) -> String {
+    let narrower = match what {
+        "executions" => ", or narrow with --task, --run, --node, --state or --outcome",
+        "runs" => ", or narrow with --task",
+        _ => "",
+    };
+    format!(
+        "only the first {shown} {what} are shown, there are more: --limit N shows more, --limit 0 all{narrower}"
+    )
 }
 
 fn name_of(item: &Value, what: &str) -> String {
@@ -205,6 +244,8 @@ fn executions_query(wanted: &ExecutionsArgs, scope: Option<&str>) -> Query {
     query.maybe(
         "state",
         wanted.state.map(|state| match state {
+            StateFilter::Pending => "Pending",
+            StateFilter::WaitingForNode => "WaitingForNode",
             StateFilter::Dispatched => "Dispatched",
             StateFilter::Running => "Running",
             StateFilter::Ended => "Ended",
@@ -215,9 +256,13 @@ fn executions_query(wanted: &ExecutionsArgs, scope: Option<&str>) -> Query {
 
 async fn one_task(client: &Client, namespace: &str, name: &str, output: Format) -> Ended {
     let value = client.get(&task_path(namespace, name)).await?;
+    let flags = flags(client, namespace);
     match output {
-        Format::Json => print(&format::json(&value)?)?,
-        Format::Yaml => print(&format::yaml(&value)?)?,
+        Format::Json | Format::Yaml => {
+            let text = if output == Format::Json { format::json(&value)? } else { format::yaml(&value)? };
+            print(&text)?;
+            note_left_out(&Task::of(&value), &value, &flags);
+        }
         Format::Name => print(&format!("task/{name}\n"))?,
         Format::Table | Format::Wide => {
             let wide = output == Format::Wide;
@@ -230,17 +275,41 @@ async fn one_task(client: &Client, namespace: &str, name: &str, output: Format) 
             if !nodes.is_empty() {
                 print(&format!("\n{}", nodes.render(To::Out)))?;
             }
+            let number = task.status.run.as_ref().map(|run| run.number);
             let left = task
                 .status
                 .run
                 .map_or(0, |run| run.target_count)
                 .saturating_sub(task.status.nodes.len() as u64);
             if left > 0 {
-                print(&format!("and {left} more: sentinel get executions --task {name}\n"))?;
+                let run = number.map(|number| format!(" --run {number}")).unwrap_or_default();
+                print(&format!(
+                    "and {left} more: sentinel get executions --task {name}{run} --limit 0{flags}\n"
+                ))?;
             }
         }
     }
     Ok(OK)
+}
+
+/// What the status of a Task leaves out, for those who read it as JSON or YAML.
+fn note_left_out(task: &Task, value: &Value, flags: &str) {
+    let name = &task.metadata.name;
+    let run = task.status.run.clone().unwrap_or_default();
+    let (listed, all) = (task.status.nodes.len() as u64, run.target_count);
+    if listed > 0 && listed < all {
+        note(&format!(
+            "sentinel: status.nodes has {listed} of {all} nodes; all: sentinel get executions --task {name} --run {} --limit 0{flags}",
+            run.number
+        ));
+    }
+    let recent = value["status"]["recentRuns"].as_array().map_or(0, Vec::len) as u64;
+    let earlier = u64::from(run.number).saturating_sub(1);
+    if recent > 0 && recent < earlier {
+        note(&format!(
+            "sentinel: status.recentRuns has the latest {recent} earlier runs only; all: sentinel get runs --task {name} --limit 0{flags}"
+        ));
+    }
 }
 
 /// The sentence that says most about how a Task stands.
@@ -276,6 +345,10 @@ async fn one_execution(client: &Client, id: &str, output: Format) -> Ended {
         Format::Table | Format::Wide => {
             print(&executions(std::slice::from_ref(&value), output == Format::Wide, false).render(To::Out))?;
         }
+    }
+    if let Some(why) = value["partial"]["message"].as_str() {
+        note(&format!("sentinel: {}", escaped(why)));
+        return Ok(FAILED);
     }
     Ok(OK)
 }

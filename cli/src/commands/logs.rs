@@ -7,9 +7,10 @@ use sentinel_protocol::log::Stream;
 use super::get::execution_path;
 use crate::args::{LogsArgs, StreamFilter};
 use crate::client::{Client, Query, task_path};
-use crate::exit::{Ended, Failure, INTERRUPTED, OK};
+use crate::exit::{Ended, FAILED, Failure, INTERRUPTED, OK};
 use crate::follow::{Attempts, Look, NodeLog, Subject, Which, follow, log_path};
 use crate::interrupt::{Came, or_interrupt};
+use crate::output::escape::escaped;
 use crate::output::format::note;
 use crate::output::printer::Prefix;
 use crate::view::Task;
@@ -112,7 +113,7 @@ async fn of_past(
     query.add("namespace", namespace);
     query.add("task", name);
     query.maybe("run", run);
-    let mut items = client.list("/api/v1/executions", query, usize::MAX).await?;
+    let mut items = client.list_all("/api/v1/executions", query).await?;
     // Those of one Task and one Run: the newest, where none was named.
     let newest = items.first().map(|item| (item["taskUid"].clone(), item["run"].clone()));
     items.retain(|item| {
@@ -133,14 +134,24 @@ async fn of_past(
     }
     let width = nodes.iter().map(|(_, node)| node.len()).max().unwrap_or(0);
     let many = nodes.len() > 1;
+    let mut ended = OK;
     for (path, node) in nodes {
         let prefix = if prefixed.unwrap_or(many) {
-            Prefix::Node { name: node, origin: None, width }
+            Prefix::Node { name: node.clone(), origin: None, width }
         } else {
             Prefix::None
         };
         let attempts = Attempts::Latest;
-        NodeLog { client: client.clone(), path, prefix, look, attempts, places: None }.print().await?;
+        let log = NodeLog { client: client.clone(), path, prefix, look, attempts, places: None };
+        match log.print().await {
+            Ok(()) => {}
+            // The output of one node that cannot be had hides none of the others'.
+            Err(failure) if many && failure.code == FAILED => {
+                note(&format!("sentinel: {}: {}", escaped(&node), escaped(&failure.message)));
+                ended = FAILED;
+            }
+            Err(failure) => return Err(failure),
+        }
     }
-    Ok(OK)
+    Ok(ended)
 }

@@ -20,7 +20,7 @@ const NAMED: usize = 5;
 /// Ends every command of dev mode, and waits until none runs. Another Ctrl-C does not wait.
 pub(super) async fn end_commands(client: &Client) -> Result<(), Failure> {
     let tasks: Vec<Task> = client
-        .list("/api/v1/tasks", Query::default(), usize::MAX)
+        .list_all("/api/v1/tasks", Query::default())
         .await?
         .iter()
         .map(Task::of)
@@ -54,7 +54,7 @@ pub(super) async fn end_commands(client: &Client) -> Result<(), Failure> {
 
 async fn all_ended(client: &Client) -> Result<(), Failure> {
     loop {
-        let tasks = client.list("/api/v1/tasks", Query::default(), usize::MAX).await?;
+        let tasks = client.list_all("/api/v1/tasks", Query::default()).await?;
         let goes_on = |value: &Value| Task::of(value).status.run.is_some_and(|run| run.verdict.is_none());
         if !tasks.iter().any(goes_on) {
             return Ok(());

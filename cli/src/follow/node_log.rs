@@ -145,8 +145,15 @@ impl NodeLog {
                     printer.remark(stream, &format!("[sentinel: {len} bytes dropped here: {}]", why.as_str()))
                 }
                 LogItem::End => return Ok(Ended::Log),
-                LogItem::Pause if self.look.follow => return Ok(Ended::Connection),
-                LogItem::Pause => return Ok(Ended::Log),
+                LogItem::Pause { .. } if self.look.follow => return Ok(Ended::Connection),
+                LogItem::Pause { missing: 0 } => return Ok(Ended::Log),
+                LogItem::Pause { missing } => {
+                    return Err(Failure::new(format!(
+                        "{missing} bytes of the output in {} have not arrived from the node yet",
+                        self.path
+                    ))
+                    .hint("They come when the node is connected again: ask once more, or wait with -f"));
+                }
             };
             if written.is_err() {
                 return Ok(Ended::Reader);

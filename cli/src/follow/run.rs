@@ -218,7 +218,7 @@ impl Logs {
         let mut query = Query::default();
         query.add("taskUid", &task.metadata.uid);
         query.add("run", run.number);
-        self.subject.client.list("/api/v1/executions", query, usize::MAX).await
+        self.subject.client.list_all("/api/v1/executions", query).await
     }
 
     /// The nodes of a Run whose logs can be opened by now.

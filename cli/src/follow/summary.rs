@@ -1,7 +1,5 @@
 //! What came of a Run: a few lines for people, a number for programs.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 
 use super::run::Followed;
@@ -16,9 +14,6 @@ use crate::view::{Node, Standing, Task};
 /// Exit codes of a shell for a program that is not there, and for one that cannot be run.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
-
-/// How long History may lag behind the end of a Run.
-const HISTORY_WITHIN: Duration = Duration::from_secs(3);
 
 /// Most nodes that are named one by one.
 const NAMED: usize = 20;
@@ -42,8 +37,10 @@ pub(crate) fn summarize(followed: &Followed) {
             escaped(&node.message)
         ));
     }
-    if bad.len() > NAMED {
-        say(&format!("and {} more", bad.len() - NAMED));
+    // The status lists a part of the nodes only.
+    let all_bad = run.target_count.saturating_sub(run.counts.succeeded).max(bad.len() as u64);
+    if all_bad > NAMED as u64 {
+        say(&format!("and {} more", all_bad - NAMED as u64));
     }
     let verdict = run.verdict.as_deref().unwrap_or("Deleted");
     let counts = match run.target_count {
@@ -95,13 +92,16 @@ pub(crate) async fn exit_code(client: &Client, followed: &Followed) -> Result<u8
     for node in nodes(&followed.task) {
         worst = worst.max(code_of(client, &followed.task, run.number, node).await?);
     }
-    // Failures are listed first, so with none among 100 nodes there may still be some that History alone knows.
-    if worst == 0 && run.counts.failed > 0 {
+    // Failures are listed first; behind them there may be others that did worse.
+    let listed = nodes(&followed.task).filter(|node| node.state != "Succeeded").count() as u64;
+    if listed < run.target_count.saturating_sub(run.counts.succeeded) {
         let mut query = Query::default();
         query.add("taskUid", &followed.task.metadata.uid);
         query.add("run", run.number);
-        let items = client.list("/api/v1/executions", query, usize::MAX).await?;
-        worst = items.iter().filter_map(|item| item["exitCode"].as_u64()).max().unwrap_or(0) as u8;
+        let items = client.list_all("/api/v1/executions", query).await?;
+        let code =
+            |item: &Value| if item["outcome"] == "Succeeded" { None } else { item["exitCode"].as_u64() };
+        worst = worst.max(items.iter().filter_map(code).max().unwrap_or(0) as u8);
     }
     Ok(if worst == 0 { FAILED } else { worst })
 }
@@ -125,16 +125,8 @@ async fn code_of(client: &Client, task: &Task, run: u32, node: &Node) -> Result<
     })
 }
 
-/// What History knows of an Execution; the Task may have ended a moment before History has heard of it.
+/// What is known of how an Execution ended.
 async fn details(client: &Client, task: &Task, run: u32, node: &Node) -> Result<Value, Failure> {
     let path = format!("/api/v1/executions/{}/{run}/{}", escape(&task.metadata.uid), escape(&node.name));
-    let until = Instant::now() + HISTORY_WITHIN;
-    loop {
-        match client.get(&path).await {
-            Ok(mut execution) if execution["outcome"].is_string() => return Ok(execution["details"].take()),
-            Ok(_) | Err(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
-            Ok(mut execution) => return Ok(execution["details"].take()),
-            Err(failure) => return Err(failure),
-        }
-    }
+    Ok(client.get(&path).await?["details"].take())
 }

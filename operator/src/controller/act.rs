@@ -395,7 +395,11 @@ fn attempt_record(
     }
 }
 
-fn run_record(page: &Page, run: &status::RunRecord, epoch: sentinel_protocol::ids::Epoch) -> RunRecord {
+pub(super) fn run_record(
+    page: &Page,
+    run: &status::RunRecord,
+    epoch: sentinel_protocol::ids::Epoch,
+) -> RunRecord {
     let facts = &page.facts;
     let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
     let ended = |node: &NodeName| page.ledger.execution(node).and_then(|execution| execution.ended());

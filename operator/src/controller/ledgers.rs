@@ -11,9 +11,10 @@ use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use sentinel_core::ledger::{Origin, RunLedger, RunStage, Told};
 use sentinel_core::moment::Moment;
+use sentinel_core::retry::Retry;
 use sentinel_core::rollout::Recall;
 use sentinel_core::settle::Settled;
-use sentinel_core::status::RunRecord;
+use sentinel_core::status::{RunRecord, Trigger};
 use sentinel_core::stray::Owner;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::RunRequest;
@@ -38,6 +39,10 @@ pub struct RunFacts {
     pub started_at: UnixMillis,
     /// Its command, for people.
     pub command: String,
+    /// Why it began.
+    pub trigger: Trigger,
+    /// After what an Execution of it is tried again.
+    pub retry: Retry,
     /// What it runs. `None` when this operator took the Run over after its spec had changed: then nothing of it can
     /// be started any more, which is also what such a Run wants.
     pub request: Option<RunRequest>,
@@ -294,11 +299,11 @@ impl Ledgers {
         self.len() == 0
     }
 
-    fn book(&self, uid: &TaskUid) -> Option<Arc<Book>> {
+    pub(super) fn book(&self, uid: &TaskUid) -> Option<Arc<Book>> {
         self.0.books.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
     }
 
-    fn all(&self) -> Vec<(TaskUid, Arc<Book>)> {
+    pub(super) fn all(&self) -> Vec<(TaskUid, Arc<Book>)> {
         let books = self.0.books.read().unwrap_or_else(PoisonError::into_inner);
         books.iter().map(|(uid, book)| (uid.clone(), book.clone())).collect()
     }

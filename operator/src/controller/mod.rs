@@ -7,7 +7,7 @@
 //!   `queue`: whose turn it is;
 //! * `reconcile`: one look; `observe`, `act`: its two ends; `recall`: what History knows of a Run taken over;
 //! * [`fleet`]: the seam to the gateway, which reaches the agents;
-//! * [`ledgers`]: what is known of every Run, fed by the gateway and the archive;
+//! * [`ledgers`]: what is known of every Run, fed by the gateway and the archive; `live`: the same for readers;
 //! * [`lead`]: whether this operator leads, and with which epoch;
 //! * `slots`: what is remembered of a Task from look to look; [`context`]: what every look needs;
 //! * [`moments`]: the two clocks; [`wake`]: who must be looked at; [`error`]: why a look failed.
@@ -18,6 +18,7 @@ pub mod error;
 pub mod fleet;
 pub mod lead;
 pub mod ledgers;
+mod live;
 mod looks;
 pub mod moments;
 mod observe;
@@ -33,6 +34,7 @@ pub use self::context::{Counters, Parts};
 pub use self::fleet::Fleet;
 pub use self::lead::{Lead, LeadSetter, Led};
 pub use self::ledgers::{Ledgers, RunFacts};
+pub use self::live::LiveLedgers;
 pub use self::moments::Moments;
 pub use self::run::{Caches, Seen, run};
 pub use self::wake::Wake;

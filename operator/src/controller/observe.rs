@@ -221,6 +221,8 @@ fn facts(plan: &TaskPlan, run: &RunRecord) -> RunFacts {
         spec_hash: run.spec_hash.clone(),
         started_at: run.started_at,
         command: if same { shown(&plan.request) } else { String::new() },
+        trigger: run.trigger,
+        retry: plan.retry.clone(),
         request: same.then(|| plan.request.clone()),
     }
 }

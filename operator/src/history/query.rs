@@ -11,6 +11,7 @@ use sentinel_protocol::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use super::error::HistoryError;
+use super::record::{ExecutionRecord, RunRecord};
 
 /// Most rows on one page.
 pub const MAX_PAGE: u32 = 500;
@@ -73,11 +74,34 @@ impl<T> Page<T> {
 }
 
 /// The place behind a row. Opaque to callers; safe in a URL once percent-encoded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Its order is that of the rows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PageToken(String);
 
 impl PageToken {
+    /// The place behind an Execution in a list of Executions.
+    pub fn of_execution(record: &ExecutionRecord) -> Self {
+        Self(execution_order(record.run_started_at, &record.task_uid, record.run, &record.node))
+    }
+
+    /// The place behind a Run in a list of Runs.
+    pub fn of_run(record: &RunRecord) -> Self {
+        Self::of_run_start(record.started_at, &record.task_uid, record.run)
+    }
+
+    /// The place before the Executions of a Run and behind those of the Run before it.
+    pub fn of_run_start(started_at: UnixMillis, task: &TaskUid, run: RunNumber) -> Self {
+        Self(run_order(started_at, task, run))
+    }
+
+    /// Whether every Execution of this Run comes before this place.
+    pub fn is_behind_run(&self, started_at: UnixMillis, task: &TaskUid, run: RunNumber) -> bool {
+        let key = run_order(started_at, task, run);
+        self.0 > key && !self.0.starts_with(&key)
+    }
+
     /// The key of the row.
     pub(super) fn as_str(&self) -> &str {
         &self.0
@@ -125,7 +149,7 @@ impl From<PageToken> for String {
 }
 
 /// The rows to fetch for a page of `limit`.
-pub(super) fn page_size(limit: u32) -> Result<usize, HistoryError> {
+pub(crate) fn page_size(limit: u32) -> Result<usize, HistoryError> {
     match limit {
         0 => Ok(MAX_PAGE as usize),
         1..=MAX_PAGE => Ok(limit as usize),

@@ -72,6 +72,23 @@ pub fn of_execution(record: &ExecutionRecord) -> String {
     )
 }
 
+/// How much a record of an Execution knows: the number of its Attempt, then how far that is known. What ranks higher by
+/// [`of_execution`] never weighs less.
+pub fn weight_of_execution(record: &ExecutionRecord) -> (u32, u8) {
+    let lost = record.outcome.as_deref() == Some("Lost");
+    (record.attempt, knowledge(record.stage, record.source, lost))
+}
+
+/// How much a record of an Attempt knows. What ranks higher by [`of_attempt`] never weighs less.
+pub fn weight_of_attempt(record: &AttemptRecord) -> u8 {
+    knowledge(record.stage, record.source, matches!(record.outcome, Some(Outcome::Lost { .. })))
+}
+
+/// How much a record of a Run knows: whether it is over, then how many of its targets are.
+pub fn weight_of_run(record: &RunRecord) -> (bool, u32) {
+    (record.verdict.is_some(), record.counts.ended())
+}
+
 /// Rank of a Run: one that is over before one that goes on; then the epoch; then more ends, and fewer of them `Lost`.
 pub fn of_run(record: &RunRecord) -> String {
     format!(

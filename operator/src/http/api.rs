@@ -16,9 +16,9 @@ use crate::cluster::Cluster;
 use crate::controller::Moments;
 use crate::gateway::Registry;
 use crate::health::{Health, Verdict};
-use crate::history::History;
 use crate::logs::LogReader;
 use crate::metrics::Registry as MetricsRegistry;
+use crate::records::Records;
 
 /// Most streams (logs being followed, events) that are open at once.
 pub const MAX_STREAMS: usize = 2000;
@@ -29,8 +29,8 @@ pub struct Api {
     pub cluster: Arc<dyn Cluster>,
     /// All Tasks and Nodes as last heard, and a bell for changes.
     pub feed: Feed,
-    /// What was run.
-    pub history: Arc<dyn History>,
+    /// What is run and was run.
+    pub records: Records,
     /// The connected agents.
     pub registry: Registry,
     /// Output.
@@ -126,7 +126,7 @@ impl Api {
             Operation::CancelTask => tasks::cancel(self, parts, query).await,
             Operation::RerunTask => tasks::rerun(self, parts, query).await,
             Operation::TaskEvents => events::of_task(self, parts).await,
-            Operation::Events => events::of_all(self, query),
+            Operation::Events => events::of_all(self, query).await,
             Operation::ListRuns => executions::list_runs(self, query).await,
             Operation::ListExecutions => executions::list(self, query).await,
             Operation::GetExecution => executions::get(self, parts).await,

@@ -25,6 +25,7 @@ use super::feed::Feed;
 use super::request::Query;
 use super::tasks;
 use crate::controller::Seen;
+use crate::records::Records;
 use crate::resource::{Task, version};
 
 /// How often a silent stream says that it is there.
@@ -43,8 +44,12 @@ pub(super) async fn of_task(api: &Api, parts: &[String]) -> Result<Answer, ApiEr
     Ok(stream(state))
 }
 
-pub(super) fn of_all(api: &Api, query: &Query) -> Result<Answer, ApiError> {
+pub(super) async fn of_all(api: &Api, query: &Query) -> Result<Answer, ApiError> {
     let namespace = query.text("namespace").map(str::to_owned);
+    // While the cluster does not answer, the feed is all there is.
+    if let Ok(listed) = api.cluster.list(namespace.clone()).await {
+        api.feed.catch_up(&listed, namespace.as_deref()).await;
+    }
     Ok(stream(Reader::new(api, Scope::All { namespace }, api.place()?)))
 }
 
@@ -64,6 +69,7 @@ enum Scope {
 /// One reader of events.
 struct Reader {
     feed: Feed,
+    records: Records,
     bell: watch::Receiver<Seen>,
     scope: Scope,
     /// What the reader knows of each Task: by uid, for a Task can be deleted and made again.
@@ -81,6 +87,7 @@ impl Reader {
     fn new(api: &Api, scope: Scope, place: OwnedSemaphorePermit) -> Self {
         Self {
             feed: api.feed.clone(),
+            records: api.records.clone(),
             bell: api.feed.bell(),
             scope,
             known: HashMap::new(),
@@ -136,13 +143,14 @@ impl Reader {
     /// Compares what is with what the reader knows.
     fn look(&mut self) {
         let now: Vec<Arc<Task>> = match &self.scope {
-            Scope::One(name) => self.feed.task(name).into_iter().collect(),
+            // An older one is what the Task was before the reader was told of it, or another of its name.
+            Scope::One(name) => {
+                self.feed.task(name).into_iter().filter(|task| !self.is_older(task)).collect()
+            }
             Scope::All { namespace } => self.feed.tasks(namespace.as_deref()),
         };
         let is_one = matches!(self.scope, Scope::One(_));
-        // Until the feed has what this reader was shown first, it may show an older object of the same name.
-        let behind = |task: &Arc<Task>| self.known.values().any(|known| version(known) > version(task));
-        self.arrived |= now.iter().any(|task| !is_one || !behind(task));
+        self.arrived |= !now.is_empty();
         if is_one && !self.arrived {
             return;
         }
@@ -169,8 +177,13 @@ impl Reader {
         }
     }
 
+    fn is_older(&self, task: &Task) -> bool {
+        self.known.values().any(|known| version(task) < version(known))
+    }
+
     fn say(&mut self, task: &Arc<Task>) {
-        self.ready.push_back(event("task", task));
+        let current = self.records.current(task);
+        self.ready.push_back(event("task", current.as_ref().unwrap_or(task)));
         self.known.insert(task.uid().unwrap_or_default(), Arc::clone(task));
     }
 }

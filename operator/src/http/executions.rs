@@ -1,4 +1,4 @@
-//! Runs and Executions: what History holds.
+//! Runs and Executions: those under way and those that were, archived or not.
 
 use http::StatusCode;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
@@ -8,9 +8,10 @@ use super::answer::Answer;
 use super::api::Api;
 use super::error::{ApiError, Reason};
 use super::request::Query;
-use super::view::{AttemptDetails, ExecutionView, List, RunView};
+use super::view::{AttemptDetails, ExecutionView, List, Partial, RunView};
 use crate::history::error::Retry;
-use crate::history::{ExecutionQuery, ExecutionRecord, HistoryError, PageToken, RunQuery};
+use crate::history::{ExecutionQuery, HistoryError, PageToken, RunQuery};
+use crate::records::{Execution, Listed};
 
 /// The names of all outcomes, as a filter takes them.
 const OUTCOMES: &[(&str, &str)] = &[
@@ -31,25 +32,36 @@ const OUTCOMES: &[(&str, &str)] = &[
     ("NotStarted", "NotStarted"),
 ];
 
-/// How many pages of History one request looks through for rows of a state.
-const PAGES_PER_REQUEST: usize = 8;
-
 /// How far an Execution has come, as a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    Pending,
+    WaitingForNode,
     Dispatched,
     Running,
     Ended,
 }
 
+/// The names of the states, as a filter takes them.
+const STATES: &[(&str, State)] = &[
+    ("Pending", State::Pending),
+    ("WaitingForNode", State::WaitingForNode),
+    ("Dispatched", State::Dispatched),
+    ("Running", State::Running),
+    ("Ended", State::Ended),
+];
+
 impl State {
-    fn holds(self, record: &ExecutionRecord) -> bool {
-        let ended = record.outcome.is_some() || record.stage == Stage::Ended;
-        match self {
-            Self::Ended => ended,
-            Self::Running => !ended && record.stage == Stage::Running,
-            Self::Dispatched => !ended && record.stage == Stage::Accepted,
-        }
+    fn holds(self, execution: &Execution) -> bool {
+        let record = &execution.record;
+        let is = match (&execution.waiting, record.stage) {
+            (Some(waiting), _) => return STATES.contains(&(waiting.state, self)),
+            (None, _) if record.outcome.is_some() => Self::Ended,
+            (None, Stage::Ended) => Self::Ended,
+            (None, Stage::Running) => Self::Running,
+            (None, Stage::Accepted) => Self::Dispatched,
+        };
+        self == is
     }
 }
 
@@ -62,77 +74,65 @@ pub(super) async fn list_runs(api: &Api, query: &Query) -> Result<Answer, ApiErr
         limit: query.limit()? as u32,
         after: page(query)?,
     };
-    let page = api.history.runs(wanted).await.map_err(|error| unable(&error))?;
-    Answer::json(&List {
-        items: page.items.into_iter().map(RunView::from).collect(),
-        next: page.next.map(|token| token.to_string()),
-    })
+    let listed = api.records.runs(wanted).await.map_err(|error| unable(&error))?;
+    Answer::json(&list_of(listed, RunView::from))
 }
 
 pub(super) async fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
-    let limit = query.limit()?;
-    let state = query.word(
-        "state",
-        &[("Dispatched", State::Dispatched), ("Running", State::Running), ("Ended", State::Ended)],
-    )?;
-    let mut wanted = ExecutionQuery {
+    let state = query.word("state", STATES)?;
+    let wanted = ExecutionQuery {
         namespace: query.text("namespace").map(str::to_owned),
         task: query.text("task").map(str::to_owned),
         task_uid: task_uid(query)?,
         run: query.read::<RunText>("run", RUN)?.map(|text| text.0),
         node: query.read::<NodeName>("node", "the name of a node")?,
         outcome: query.word("outcome", OUTCOMES)?.map(str::to_owned),
-        limit: limit as u32,
+        limit: query.limit()? as u32,
         after: page(query)?,
     };
-    let mut items: Vec<ExecutionView> = Vec::new();
-    let mut next = None;
-    // History does not know the filter by state, so pages are read until this one is full. It may be cut short: a
-    // page with fewer rows than asked for, and with a `next`, is as good an answer.
-    for _ in 0..PAGES_PER_REQUEST {
-        wanted.limit = (limit - items.len()) as u32;
-        let page = api.history.executions(wanted.clone()).await.map_err(|error| unable(&error))?;
-        let fitting = page.items.into_iter().filter(|record| state.is_none_or(|state| state.holds(record)));
-        items.extend(fitting.map(ExecutionView::from));
-        next = page.next;
-        if next.is_none() || items.len() >= limit || state.is_none() {
-            break;
-        }
-        wanted.after.clone_from(&next);
+    let fits = |execution: &Execution| state.is_none_or(|state| state.holds(execution));
+    let listed = api.records.executions(wanted, fits).await.map_err(|error| unable(&error))?;
+    Answer::json(&list_of(listed, ExecutionView::from))
+}
+
+fn list_of<T, V>(listed: Listed<T>, view: impl Fn(T) -> V) -> List<V> {
+    List {
+        items: listed.items.into_iter().map(view).collect(),
+        next: listed.next.map(|token| token.to_string()),
+        partial: listed.partial.map(Partial::of),
     }
-    Answer::json(&List { items, next: next.map(|token| token.to_string()) })
 }
 
 pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError> {
     let (task, run, node) = id(parts)?;
-    let Some(record) = find(api, &task, run, &node).await? else {
+    let Some(execution) = find(api, &task, run, &node).await? else {
         return Err(ApiError::not_found(format!("no Execution {task}/{run}/{node}")));
     };
-    let mut view = ExecutionView::from(record);
-    if view.attempt > 0 {
-        let attempt = AttemptId { task, run, node, attempt: view.attempt };
-        let record = api.history.attempt(attempt).await.map_err(|error| unable(&error))?;
-        view.details = record.as_ref().map(AttemptDetails::from);
+    let number = execution.record.attempt;
+    let mut view = ExecutionView::from(execution);
+    if number > 0 {
+        let attempt = AttemptId { task, run, node, attempt: number };
+        match api.records.attempt(&attempt).await {
+            Ok(record) => view.details = record.as_ref().map(AttemptDetails::from),
+            Err(error) if error.retry() == Retry::Later => {
+                view.partial = Some(Partial::of(format!(
+                    "History does not answer, so what the command used and wrote is not shown: {error}"
+                )));
+            }
+            Err(error) => return Err(unable(&error)),
+        }
     }
     Answer::json(&view)
 }
 
-/// One Execution as History has it.
+/// One Execution as it is known now.
 pub(super) async fn find(
     api: &Api,
     task: &TaskUid,
     run: RunNumber,
     node: &NodeName,
-) -> Result<Option<ExecutionRecord>, ApiError> {
-    let wanted = ExecutionQuery {
-        task_uid: Some(task.clone()),
-        run: Some(run),
-        node: Some(node.clone()),
-        limit: 1,
-        ..ExecutionQuery::default()
-    };
-    let page = api.history.executions(wanted).await.map_err(|error| unable(&error))?;
-    Ok(page.items.into_iter().next())
+) -> Result<Option<Execution>, ApiError> {
+    api.records.execution(task, run, node).await.map_err(|error| unable(&error))
 }
 
 const RUN: &str = "the number of a Run, 1 or more";

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -12,7 +13,10 @@ use sentinel_protocol::ids::{NodeName, TaskRef, TaskUid};
 use tokio::sync::watch;
 
 use crate::controller::Seen;
-use crate::resource::Task;
+use crate::resource::{Task, version};
+
+/// How long a new reader waits for the cache to show what the cluster shows already.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
 
 /// All Tasks and Nodes as last heard. Cloning it is cheap.
 #[derive(Clone)]
@@ -54,6 +58,36 @@ impl Feed {
     /// The Task with that uid.
     pub fn by_uid(&self, uid: &TaskUid) -> Option<Arc<Task>> {
         self.tasks.find(|task| task.uid().as_deref() == Some(uid.as_str()))
+    }
+
+    /// Waits until this feed shows the Tasks at least as late as `listed`, which was read from the cluster; for a while.
+    pub(super) async fn catch_up(&self, listed: &[Task], namespace: Option<&str>) {
+        let mut bell = self.bell();
+        let caught_up = async {
+            loop {
+                bell.borrow_and_update();
+                if self.shows(listed, namespace) || bell.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(CATCH_UP_WITHIN, caught_up).await.is_err() {
+            tracing::debug!(within = ?CATCH_UP_WITHIN, "the cache of Tasks lags behind the cluster");
+        }
+    }
+
+    fn shows(&self, listed: &[Task], namespace: Option<&str>) -> bool {
+        let latest = listed.iter().map(version).max().unwrap_or(0);
+        let listed: BTreeMap<Option<String>, u64> =
+            listed.iter().map(|task| (task.uid(), version(task))).collect();
+        let known = self.tasks(namespace);
+        // One that is not listed was made later, or is gone and waits to be forgotten here.
+        let is_late = |task: &Arc<Task>| match listed.get(&task.uid()) {
+            Some(version_listed) => version(task) >= *version_listed,
+            None => version(task) > latest,
+        };
+        let there = known.iter().filter(|task| listed.contains_key(&task.uid())).count();
+        there == listed.len() && known.iter().all(is_late)
     }
 
     /// All Nodes.

@@ -74,6 +74,13 @@ impl RecordWriter {
         }
     }
 
+    /// A line of ours at the end of a text.
+    pub(super) fn remark(&mut self, line: &str) -> Bytes {
+        let begin = if self.line_ended { "" } else { "\n" };
+        self.line_ended = true;
+        Bytes::from(format!("{begin}{line}\n"))
+    }
+
     fn hole(&mut self, record: &LogRecord) -> Bytes {
         let mut text = BytesMut::new();
         if !self.line_ended {

@@ -20,14 +20,19 @@ use super::error::{ApiError, Reason};
 use super::executions::{self, unable};
 use super::log_text::{Format, RecordWriter, Timestamps};
 use super::request::Query;
-use crate::history::{History, Source};
+use crate::gateway::Registry;
+use crate::history::Source;
 use crate::logs::{Follow, ReadError};
+use crate::records::Records;
+
+/// How long a reader of an Attempt that is over waits for the next piece of output that its node still holds.
+const REST_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often a follower of an Attempt that has not begun asks whether it ever will.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Records of a log, in order.
-type Records = Pin<Box<dyn Stream<Item = Result<LogRecord, ReadError>> + Send>>;
+type Pieces = Pin<Box<dyn Stream<Item = Result<LogRecord, ReadError>> + Send>>;
 
 pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
     let (task, run, node) = executions::id(parts)?;
@@ -50,13 +55,25 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
             .at("from", &from.to_string(), format!("0 to {end}")));
     }
     let place = api.place()?;
-    let records: Records = Box::pin(api.logs.open(attempt.clone(), from, follow));
+    // The agent says how a command ended on one socket and sends its output on another, so the rest may be on its way.
+    let rest = match end {
+        LogEnd::At(end) if follow == Follow::No && api.registry.report(&attempt).is_some() => Some(end),
+        _ => None,
+    };
+    let records: Pieces = match rest {
+        Some(end) => Box::pin(api.logs.open_to(attempt.clone(), from, end)),
+        None => Box::pin(api.logs.open(attempt.clone(), from, follow)),
+    };
     let body = Body {
         records,
         writer: RecordWriter::new(format, only),
         format,
         position: from,
-        ended: follow == Follow::Yes || matches!(end, LogEnd::At(_) | LogEnd::Unknown),
+        follow,
+        end,
+        attempt: attempt.clone(),
+        registry: api.registry.clone(),
+        rest_within: rest.map(|_| REST_WITHIN),
         begun: end != LogEnd::NotBegun,
         never: (follow == Follow::Yes).then(|| never_begins(api, attempt.clone())),
         over: false,
@@ -92,17 +109,9 @@ async fn attempt(
         return Ok(attempt);
     }
     match executions::find(api, task, run, node).await? {
-        Some(record) => Ok(AttemptId { attempt: known.unwrap_or(record.attempt).max(1), ..attempt }),
-        None if is_target(api, &attempt) => Ok(attempt),
+        Some(known) => Ok(AttemptId { attempt: number.unwrap_or(known.record.attempt).max(1), ..attempt }),
         None => Err(ApiError::not_found(format!("no Execution {task}/{run}/{node}"))),
     }
-}
-
-/// Whether the node belongs to the Run that its Task is at now; then its log can be waited for.
-fn is_target(api: &Api, attempt: &AttemptId) -> bool {
-    let Some(task) = api.feed.by_uid(&attempt.task) else { return false };
-    let Some(run) = task.status.as_ref().and_then(|status| status.run.as_ref()) else { return false };
-    run.number == i64::from(attempt.run.0) && run.targets.iter().any(|target| target == attempt.node.as_str())
 }
 
 /// What is known about the end of a log.
@@ -125,7 +134,7 @@ async fn end(api: &Api, attempt: &AttemptId) -> Result<LogEnd, ApiError> {
             _ => LogEnd::Open,
         });
     }
-    let record = api.history.attempt(attempt.clone()).await.map_err(|error| unable(&error))?;
+    let record = api.records.attempt(attempt).await.map_err(|error| unable(&error))?;
     Ok(match record {
         None => LogEnd::NotBegun,
         Some(record) if record.stage < Stage::Ended => LogEnd::Open,
@@ -134,13 +143,14 @@ async fn end(api: &Api, attempt: &AttemptId) -> Result<LogEnd, ApiError> {
     })
 }
 
-/// Done when the Execution has ended without an Attempt (`NotStarted`, `Skipped`): then its log never begins.
+/// Done when the Execution has ended without its command (`NotStarted`, `StartTimedOut`, `Skipped`): then its log never
+/// begins.
 fn never_begins(api: &Api, attempt: AttemptId) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let (history, feed) = (std::sync::Arc::clone(&api.history), api.feed.clone());
+    let (records, feed) = (api.records.clone(), api.feed.clone());
     Box::pin(async move {
         loop {
             tokio::time::sleep(ASK_EVERY).await;
-            if ended_without_attempt(&*history, &attempt).await {
+            if ended_without_command(&records, &attempt).await {
                 return;
             }
             // A deleted Task starts nothing more.
@@ -151,28 +161,30 @@ fn never_begins(api: &Api, attempt: AttemptId) -> Pin<Box<dyn Future<Output = ()
     })
 }
 
-async fn ended_without_attempt(history: &dyn History, attempt: &AttemptId) -> bool {
-    let query = crate::history::ExecutionQuery {
-        task_uid: Some(attempt.task.clone()),
-        run: Some(attempt.run),
-        node: Some(attempt.node.clone()),
-        limit: 1,
-        ..crate::history::ExecutionQuery::default()
-    };
-    let found = history.executions(query).await;
-    found.is_ok_and(|page| {
-        page.items.first().is_some_and(|record| record.outcome.is_some() && record.attempt == 0)
+async fn ended_without_command(records: &Records, attempt: &AttemptId) -> bool {
+    let found = records.execution(&attempt.task, attempt.run, &attempt.node).await;
+    found.is_ok_and(|found| {
+        found.is_some_and(|execution| {
+            let record = &execution.record;
+            let unstarted = record.source == Source::Operator && record.started_at.is_none();
+            execution.outcome().is_some() && (record.attempt == 0 || unstarted)
+        })
     })
 }
 
 /// A log on its way to its reader.
 struct Body {
-    records: Records,
+    records: Pieces,
     writer: RecordWriter,
     format: Format,
     position: u64,
-    /// Whether the end of the records is the end of the log.
-    ended: bool,
+    follow: Follow,
+    /// What was known of its end when it was asked for.
+    end: LogEnd,
+    attempt: AttemptId,
+    registry: Registry,
+    /// How long the next piece may take, where the end is known.
+    rest_within: Option<Duration>,
     /// Whether there is an Attempt.
     begun: bool,
     /// Done when there will never be one.
@@ -219,6 +231,9 @@ impl Body {
 
     /// The next record; `None` when there is none, or will never be one.
     async fn record(&mut self) -> Option<Result<LogRecord, ReadError>> {
+        if let Some(limit) = self.rest_within {
+            return tokio::time::timeout(limit, self.records.next()).await.ok().flatten();
+        }
         match &mut self.never {
             Some(never) if !self.begun => tokio::select! {
                 record = self.records.next() => record,
@@ -228,11 +243,29 @@ impl Body {
         }
     }
 
-    /// What tells a program the end from a broken connection. Text has none: its end is the end.
-    fn last_line(&self) -> Option<Bytes> {
-        (self.format == Format::Json).then(|| {
-            let line = json!({"kind": "end", "position": self.position, "ended": self.ended});
-            Bytes::from(format!("{line}\n"))
-        })
+    /// Bytes that the node has, or had, and that nobody here has received.
+    fn missing(&self) -> u64 {
+        match self.end {
+            LogEnd::At(end) if self.follow == Follow::No && !self.registry.has_let_go(&self.attempt) => {
+                end.saturating_sub(self.position)
+            }
+            _ => 0,
+        }
+    }
+
+    /// What tells the end of the log from a broken connection, and from output that has not arrived. Text has a line
+    /// for the latter only: its end is the end.
+    fn last_line(&mut self) -> Option<Bytes> {
+        let missing = self.missing();
+        if self.format != Format::Json {
+            let line = format!("[sentinel: {missing} bytes have not arrived from the node yet]");
+            return (missing > 0).then(|| self.writer.remark(&line));
+        }
+        let known = self.follow == Follow::Yes || matches!(self.end, LogEnd::At(_) | LogEnd::Unknown);
+        let mut line = json!({"kind": "end", "position": self.position, "ended": known && missing == 0});
+        if missing > 0 {
+            line["missing"] = json!(missing);
+        }
+        Some(Bytes::from(format!("{line}\n")))
     }
 }

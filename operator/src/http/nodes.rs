@@ -24,7 +24,7 @@ pub(super) fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
     }
     let items =
         views.into_values().filter(|view| wanted.is_none_or(|wanted| view.reachable == wanted)).collect();
-    Answer::json(&List { items, next: None })
+    Answer::json(&List::whole(items))
 }
 
 pub(super) fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError> {

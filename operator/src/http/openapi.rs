@@ -182,6 +182,7 @@ fn log_line() -> Value {
             "data": {"type": "string", "contentEncoding": "base64"},
             "dropped": {"type": "string", "description": "Why the bytes are missing; then there is no data."},
             "ended": {"type": "boolean", "description": "Whether this is all there will ever be."},
+            "missing": {"type": "integer", "description": "Bytes of a log that is over that have not arrived from the node yet."},
         },
     })
 }
@@ -202,9 +203,10 @@ fn parameter(name: &str, place: &str) -> Value {
         }
         "phase" => (text(), "Only Tasks in this phase."),
         "outcome" => (text(), "Only Executions that ended so, for example Failed."),
-        "state" => {
-            (json!({"enum": ["Dispatched", "Running", "Ended"]}), "Only Executions that have come so far.")
-        }
+        "state" => (
+            json!({"enum": ["Pending", "WaitingForNode", "Dispatched", "Running", "Ended"]}),
+            "Only Executions that have come so far.",
+        ),
         "limit" => (
             json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100}),
             "Most items of a page.",
@@ -232,7 +234,13 @@ fn list(item: &Value) -> Value {
         "required": ["items"],
         "properties": {
             "items": {"type": "array", "items": item},
-            "next": {"type": "string", "description": "Ask again with page set to this for what follows."},
+            "next": {"type": "string", "description": "Ask again with page set to this for what follows; absent when nothing does."},
+            "partial": {
+                "type": "object",
+                "required": ["message"],
+                "properties": {"message": {"type": "string"}},
+                "description": "Why items may be missing that exist; absent when none are.",
+            },
         },
     })
 }

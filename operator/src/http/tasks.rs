@@ -39,8 +39,8 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
     let more = fitting.next().is_some();
     let last = page.last().filter(|_| more);
     let next = last.map(|task| format!("{}/{}", task.namespace().unwrap_or_default(), task.name_any()));
-    let items = page.into_iter().map(shown).collect::<Result<Vec<Value>, ApiError>>()?;
-    Answer::json(&List { items, next })
+    let items = page.into_iter().map(|task| current(api, task)).collect::<Result<Vec<Value>, ApiError>>()?;
+    Answer::json(&List { items, next, partial: None })
 }
 
 fn page_token(text: &str) -> Result<(String, String), ApiError> {
@@ -55,7 +55,7 @@ fn phase_of(task: &Task) -> Option<String> {
 }
 
 pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError> {
-    Answer::json(&shown(&find(api, &named(parts)?).await?)?)
+    Answer::json(&current(api, &find(api, &named(parts)?).await?)?)
 }
 
 pub(super) async fn create(api: &Api, request: &Request) -> Result<Answer, ApiError> {
@@ -193,6 +193,11 @@ pub(super) fn named(parts: &[String]) -> Result<TaskRef, ApiError> {
         [namespace, name] => Ok(TaskRef { namespace: namespace.clone(), name: name.clone() }),
         _ => Err(ApiError::internal("the route of a Task has two open parts")),
     }
+}
+
+/// A Task as the API shows it, with what is known of its Run and not yet written.
+pub(super) fn current(api: &Api, task: &Task) -> Result<Value, ApiError> {
+    shown(api.records.current(task).as_ref().unwrap_or(task))
 }
 
 /// A Task as the API shows it: with a status that its readers can believe, and without the cluster's own book-keeping

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::log_text::rfc3339;
 use crate::history::{AttemptRecord, ExecutionRecord, RunRecord, Source, Verdict};
+use crate::records::Execution;
 
 /// A page of a list.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -20,6 +21,30 @@ pub struct List<T> {
     /// Ask again with `page` set to this for what follows; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// Why items may be missing that exist; absent when none are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
+}
+
+impl<T> List<T> {
+    /// A list of which nothing is missing.
+    pub fn whole(items: Vec<T>) -> Self {
+        Self { items, next: None, partial: None }
+    }
+}
+
+/// Why an answer is not all there is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Partial {
+    /// For people.
+    pub message: String,
+}
+
+impl Partial {
+    /// With this sentence.
+    pub fn of(message: String) -> Self {
+        Self { message }
+    }
 }
 
 /// A node, and how it does.
@@ -108,7 +133,8 @@ pub struct ExecutionView {
     pub node: String,
     /// Number of its latest Attempt; 0 when there was none.
     pub attempt: u32,
-    /// `Dispatched`, `Running`, or how it ended.
+    /// `Pending` (its turn has not come, or it is tried again), `WaitingForNode`, `Dispatched`, `Running`, or how it
+    /// ended.
     pub state: String,
     /// How it ended; absent while it goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +163,9 @@ pub struct ExecutionView {
     /// What the command used and wrote; only where one Execution was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<AttemptDetails>,
+    /// Why the details are missing; absent when they are not, and where they were not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
     /// Path of its output.
     pub log: String,
 }
@@ -238,6 +267,24 @@ impl From<ExecutionRecord> for ExecutionView {
             ended_at: record.ended_at.and_then(rfc3339),
             duration_ms: duration,
             details: None,
+            partial: None,
+        }
+    }
+}
+
+impl From<Execution> for ExecutionView {
+    fn from(execution: Execution) -> Self {
+        let Execution { record, waiting } = execution;
+        let Some(waiting) = waiting else { return record.into() };
+        Self {
+            state: waiting.state.to_owned(),
+            outcome: None,
+            exit_code: None,
+            message: waiting.message,
+            started_at: None,
+            ended_at: None,
+            duration_ms: None,
+            ..record.into()
         }
     }
 }

@@ -65,7 +65,24 @@ impl LogReader {
         from: u64,
         follow: Follow,
     ) -> impl Stream<Item = Result<LogRecord, ReadError>> + Send + 'static {
-        let cursor = Cursor {
+        stream(self.cursor(attempt, from, follow))
+    }
+
+    /// The same for an Attempt that is over and whose log is known to end at `end`: it ends there, and waits for what
+    /// has not arrived from the node. The wait has no bound.
+    pub fn open_to(
+        &self,
+        attempt: AttemptId,
+        from: u64,
+        end: u64,
+    ) -> impl Stream<Item = Result<LogRecord, ReadError>> + Send + 'static {
+        let cursor = self.cursor(attempt, from, Follow::Yes);
+        cursor.watch.set_end(End::At(end));
+        stream(cursor)
+    }
+
+    fn cursor(&self, attempt: AttemptId, from: u64, follow: Follow) -> Cursor {
+        Cursor {
             watch: self.hub.watch(&attempt),
             reader: self.clone(),
             attempt,
@@ -74,12 +91,15 @@ impl LogReader {
             searched: None,
             ready: VecDeque::new(),
             state: Progress::New,
-        };
-        unfold(cursor, |mut cursor| async move {
-            let item = cursor.next().await?;
-            Some((item, cursor))
-        })
+        }
     }
+}
+
+fn stream(cursor: Cursor) -> impl Stream<Item = Result<LogRecord, ReadError>> + Send + 'static {
+    unfold(cursor, |mut cursor| async move {
+        let item = cursor.next().await?;
+        Some((item, cursor))
+    })
 }
 
 struct Cursor {

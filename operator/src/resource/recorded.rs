@@ -2,9 +2,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
+use sentinel_core::conditions::{self, Archive, Doing};
+use sentinel_core::reconcile;
 use sentinel_core::status::{self, RunRecord, RunSummary, Stopping, Trigger, Verdict};
 use sentinel_core::trigger::{Abandon, Requests};
-use sentinel_core::{conditions, reconcile};
 use sentinel_protocol::ids::{RunNumber, SpecHash};
 use sentinel_protocol::time::UnixMillis;
 
@@ -89,6 +90,36 @@ pub fn write(
             rerun: decided.recorded.handled.rerun.clone(),
         },
     }
+}
+
+/// The Task with a status that says of its Run under way how the targets stand now; `None` when it says so already, or
+/// knows better. What else the status says stays.
+pub fn rewrite_progress(task: &Task, rolled: &status::RollUp) -> Option<Task> {
+    let before = read(task).ok()?.run?;
+    let after = RunRecord { counts: rolled.counts, ..before.clone() };
+    // The end of a target that the operator concludes is written first and noted then.
+    if after.counts.done() < before.counts.done() {
+        return None;
+    }
+    let mut task = task.clone();
+    let said = task.status.as_mut()?;
+    let (old, new) =
+        [&before, &after].map(|run| conditions::describe(Doing::Running(run), Archive::Current)).into();
+    if said.phase.as_deref() == Some(old.0) {
+        said.phase = Some(new.0.to_owned());
+    }
+    for (old, new) in old.1.iter().zip(&new.1) {
+        let same = |said: &&mut Condition| said.type_ == old.kind && said.message == old.message;
+        if let Some(said) = said.conditions.iter_mut().find(same) {
+            new.reason.clone_into(&mut said.reason);
+            new.message.clone_into(&mut said.message);
+        }
+    }
+    said.nodes = rolled.nodes.iter().map(write_node).collect();
+    let run = said.run.as_mut()?;
+    run.counts = write_counts(rolled.counts);
+    run.progress = format!("{}/{}", rolled.counts.done(), after.targets);
+    Some(task)
 }
 
 /// The status of a Task whose spec cannot be run. What it says of Runs stays.

@@ -18,7 +18,9 @@ use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
 use crate::config::TlsFiles;
-use crate::controller::{self, Caches, Counters, Lead, LeadSetter, Ledgers, Moments, Parts, Seen, Wake};
+use crate::controller::{
+    self, Caches, Counters, Lead, LeadSetter, Ledgers, LiveLedgers, Moments, Parts, Seen, Wake,
+};
 use crate::gateway::{
     Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays,
 };
@@ -32,6 +34,7 @@ use crate::logs::{Hub, HubRules, LogReader};
 use crate::metrics::{Registry as MetricsRegistry, sources};
 use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
+use crate::records::Records;
 use crate::server::tls::TlsSource;
 use crate::server::{Exposure, Limits, Server};
 
@@ -205,6 +208,8 @@ impl Operator {
                 (lead, stand(*election, setter, gateway.clone(), moments.clone(), successor_in, stop).boxed())
             }
         };
+        let live = LiveLedgers::new(ledgers.clone(), Arc::new(registry.clone()));
+        let records = Records::new(history.clone(), archiver.clone(), Arc::new(live), tasks_seen.clone());
         let parts = Parts {
             cluster: cluster.clone(),
             fleet: Arc::new(registry.clone()),
@@ -221,7 +226,7 @@ impl Operator {
         let api = Arc::new(Api {
             cluster,
             feed,
-            history: history.clone(),
+            records,
             registry: registry.clone(),
             logs: LogReader::new(hub, history.clone(), registry),
             metrics,

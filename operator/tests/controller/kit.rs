@@ -18,9 +18,10 @@ use sentinel_operator::cluster::{EmbeddedCluster, NodeCache, TaskStore};
 use sentinel_operator::controller::fleet::Owned;
 use sentinel_operator::controller::{Caches, Counters, Fleet, Lead, Ledgers, Moments, Parts, Wake, run};
 use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions};
+use sentinel_operator::history::query::MAX_PAGE;
 use sentinel_operator::history::record::{AttemptRecord, Entry, ExecutionRecord, RunRecord, Source};
 use sentinel_operator::history::{
-    Answer, ExecutionQuery, History, HistoryError, OutputSegment, Page, RunQuery, rank,
+    Answer, ExecutionQuery, History, HistoryError, OutputSegment, Page, PageToken, RunQuery, rank,
 };
 use sentinel_operator::resource::{Task, manifest};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SessionId, SpecHash, TaskRef, TaskUid};
@@ -231,8 +232,12 @@ impl History for MapHistory {
             let wanted = |record: &&AttemptRecord| {
                 Some(&record.attempt.task) == query.task_uid.as_ref() && Some(record.attempt.run) == query.run
             };
-            let items = attempts.values().filter(wanted).map(AttemptRecord::execution).collect();
-            Ok(Page { items, next: None })
+            let mut latest: BTreeMap<PageToken, ExecutionRecord> = BTreeMap::new();
+            // In the order of their ids: of an Execution, the latest Attempt comes last.
+            for row in attempts.values().filter(wanted).map(AttemptRecord::execution) {
+                latest.insert(PageToken::of_execution(&row), row);
+            }
+            Ok(page(latest, query.limit, query.after.as_ref()))
         })
     }
 
@@ -243,9 +248,21 @@ impl History for MapHistory {
             let wanted = |run: &&RunRecord| {
                 Some(&run.task_uid) == query.task_uid.as_ref() && Some(run.run) == query.run
             };
-            Ok(Page { items: runs.values().filter(wanted).cloned().collect(), next: None })
+            let wanted = runs.values().filter(wanted).cloned();
+            let rows = wanted.map(|run| (PageToken::of_run(&run), run)).collect();
+            Ok(page(rows, query.limit, query.after.as_ref()))
         })
     }
+}
+
+/// A page of rows in order, as a History gives it: at most 500.
+fn page<T>(rows: BTreeMap<PageToken, T>, limit: u32, after: Option<&PageToken>) -> Page<T> {
+    let limit = if limit == 0 { MAX_PAGE } else { limit } as usize;
+    let mut rows = rows.into_iter().filter(|(key, _)| after.is_none_or(|after| key > after));
+    let taken: Vec<(PageToken, T)> = rows.by_ref().take(limit).collect();
+    let more = rows.next().is_some();
+    let next = taken.last().filter(|_| more).map(|(key, _)| key.clone());
+    Page { items: taken.into_iter().map(|(_, row)| row).collect(), next }
 }
 
 /// A controller at work, and all around it.
@@ -349,6 +366,12 @@ impl Stage {
         self.operator.ledgers.inventory(&node(name), &session, &reports);
         self.fleet.sessions.lock().unwrap().insert(node(name), session);
         self.operator.ledgers.agent_changed(&node(name));
+    }
+
+    /// The agent of this node comes back without its Journal: it owns nothing.
+    pub(crate) fn connect_empty(&self, name: &str) {
+        self.fleet.owned.lock().unwrap().retain(|(_, owner), _| owner.as_str() != name);
+        self.connect(name);
     }
 
     pub(crate) fn disconnect(&self, name: &str) {

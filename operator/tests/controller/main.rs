@@ -359,6 +359,38 @@ async fn a_restarted_operator_does_not_say_that_what_was_forgotten_after_its_end
     assert_eq!((counts.succeeded, counts.failed), (1, 1));
 }
 
+/// What ended is known from History alone: more of it than History gives at once.
+#[tokio::test(start_paused = true)]
+async fn a_run_of_more_nodes_than_a_page_of_history_is_taken_over_to_the_last_of_them() {
+    let names: Vec<String> = (0..1203).map(|n| format!("node-{n:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut stage = Stage::with_nodes(&names);
+    stage.apply("t", HELLO).await;
+    stage.starts(names.len()).await;
+    let (last, over) = names.split_last().unwrap();
+    for (index, name) in over.iter().enumerate() {
+        stage.report("t", 1, name, if index == 1100 { failed(7) } else { succeeded() });
+    }
+    stage.report("t", 1, last, running());
+    stage.until_archived(over).await;
+    for name in over {
+        stage.disconnect(name);
+    }
+    stage.restart().await;
+    for name in over {
+        stage.connect_empty(name);
+    }
+    stage.calm().await;
+    assert_eq!(stage.count_starts(), names.len(), "nothing was started again");
+    stage.report("t", 1, last, succeeded());
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    let status = task.status.unwrap();
+    let counts = status.run.unwrap().counts;
+    assert_eq!((counts.succeeded, counts.failed, counts.unreachable), (1202, 1, 0));
+    assert_eq!((status.nodes[0].node.as_str(), status.nodes[0].exit_code), ("node-01100", Some(7)));
+    assert_eq!(stage.count_starts(), names.len());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_dies_between_the_record_and_the_start_goes_on_from_the_record() {
     let mut stage = Stage::with_nodes(&["a"]);

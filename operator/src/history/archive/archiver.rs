@@ -190,6 +190,12 @@ impl Archiver {
         self.output.room()
     }
 
+    /// Shows `look` every record that was handed over and that History may not hold yet, in no order. Who reads
+    /// History after this sees each of them in one of the two. It must be quick: nothing is handed over meanwhile.
+    pub fn each_waiting(&self, look: impl FnMut(&Entry)) {
+        self.entries.each(look);
+    }
+
     /// How it does.
     pub fn status(&self) -> ArchiverStatus {
         self.status.snapshot(&self.entries, &self.output)

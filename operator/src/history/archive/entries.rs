@@ -1,7 +1,7 @@
 //! Records on their way: the latest of each thing, in the order in which the things were first handed over.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -56,7 +56,7 @@ pub(super) struct EntryQueue {
 struct State {
     waiting: HashMap<Key, Waiting>,
     order: VecDeque<Key>,
-    on_the_way: usize,
+    on_the_way: Arc<Vec<Entry>>,
     on_the_way_since: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ impl EntryQueue {
             }
             return Ok(());
         }
-        if state.waiting.len() + state.on_the_way >= self.max {
+        if state.waiting.len() + state.on_the_way.len() >= self.max {
             return Err(EntriesFull);
         }
         state.order.push_back(key.clone());
@@ -91,7 +91,10 @@ impl EntryQueue {
     pub(super) fn waiting(&self) -> (usize, Option<Instant>) {
         let state = self.state();
         let oldest = state.order.front().and_then(|key| state.waiting.get(key)).map(|w| w.since);
-        (state.waiting.len() + state.on_the_way, [oldest, state.on_the_way_since].into_iter().flatten().min())
+        (
+            state.waiting.len() + state.on_the_way.len(),
+            [oldest, state.on_the_way_since].into_iter().flatten().min(),
+        )
     }
 
     /// Whether a batch is full, or else since when the oldest waits.
@@ -101,19 +104,29 @@ impl EntryQueue {
         (state.waiting.len() >= batch, oldest)
     }
 
-    fn take(&self, batch: usize) -> Vec<Entry> {
+    /// Shows `look` every record that History may not hold yet: those that wait, and those of the write under way.
+    pub(super) fn each(&self, mut look: impl FnMut(&Entry)) {
+        let state = self.state();
+        state
+            .on_the_way
+            .iter()
+            .chain(state.waiting.values().map(|waiting| &waiting.entry))
+            .for_each(&mut look);
+    }
+
+    fn take(&self, batch: usize) -> Arc<Vec<Entry>> {
         let mut state = self.state();
         let count = batch.min(state.order.len());
         let keys: Vec<Key> = state.order.drain(..count).collect();
         let taken: Vec<Waiting> = keys.iter().filter_map(|key| state.waiting.remove(key)).collect();
-        state.on_the_way = taken.len();
         state.on_the_way_since = taken.iter().map(|w| w.since).min();
-        taken.into_iter().map(|w| w.entry).collect()
+        state.on_the_way = Arc::new(taken.into_iter().map(|w| w.entry).collect());
+        Arc::clone(&state.on_the_way)
     }
 
     fn arrived(&self) {
         let mut state = self.state();
-        state.on_the_way = 0;
+        state.on_the_way = Arc::default();
         state.on_the_way_since = None;
     }
 }
@@ -141,7 +154,7 @@ pub(super) async fn store_entries(
             }
             Some(_) => {
                 let batch = queue.take(options.batch);
-                let outcome = store_batch(history, batch, status, options, done).await;
+                let outcome = store_batch(history, &batch, status, options, done).await;
                 queue.arrived();
                 if outcome.is_err() {
                     return;
@@ -156,14 +169,14 @@ struct Unheard;
 
 async fn store_batch(
     history: &dyn History,
-    batch: Vec<Entry>,
+    batch: &[Entry],
     status: &Status,
     options: &ArchiverOptions,
     done: &mpsc::Sender<Archived>,
 ) -> Result<(), Unheard> {
-    if until_stored(status, options, || history.record(batch.clone())).await.is_ok() {
+    if until_stored(status, options, || history.record(batch.to_vec())).await.is_ok() {
         status.stored_entries(batch.len());
-        for entry in &batch {
+        for entry in batch {
             done.send(archived(entry)).await.map_err(|_| Unheard)?;
         }
         return Ok(());
@@ -173,12 +186,12 @@ async fn store_batch(
         let word = match until_stored(status, options, || history.record(vec![entry.clone()])).await {
             Ok(()) => {
                 status.stored_entries(1);
-                archived(&entry)
+                archived(entry)
             }
             Err(error) => {
                 tracing::error!(%error, "a record is not archived");
                 status.rejected();
-                Archived::RejectedEntry { entry: Box::new(entry), message: error.to_string() }
+                Archived::RejectedEntry { entry: Box::new(entry.clone()), message: error.to_string() }
             }
         };
         done.send(word).await.map_err(|_| Unheard)?;
