@@ -9,6 +9,20 @@ use serde_json::{Value, json};
 const JSON: &str = "content-type: application/json";
 
 #[test]
+fn the_command_line_names_itself_its_version_and_its_platform() {
+    use std::io::{BufRead as _, BufReader};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    let mut command = kit::sentinel().args(["--server", &server, "get", "tasks"]).spawn().unwrap();
+    let (tcp, _) = listener.accept().unwrap();
+    let head: Vec<String> =
+        BufReader::new(tcp).lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+    command.wait().unwrap();
+    let agents: Vec<&str> = head.iter().filter_map(|line| line.strip_prefix("user-agent: ")).collect();
+    assert_eq!(agents, [sentinel_protocol::product::user_agent("sentinel")]);
+}
+
+#[test]
 fn bad_requests_are_refused_with_what_is_allowed() {
     let dev = Dev::start(&[]);
     dev.get("/api/v1/nope").refused(404, "UnknownPath", &["/api/v1/nope", "openapi.json"]);

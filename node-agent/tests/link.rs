@@ -176,6 +176,16 @@ fn check_output(ended: &Ended, archive: &Archive) {
 }
 
 #[tokio::test]
+async fn an_agent_names_itself_its_version_and_its_platform_in_the_handshake() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let mut node = Node::with_agent(&gateway);
+    gateway.control().await;
+    let agents = gateway.user_agents.lock().unwrap().clone();
+    assert_eq!(agents, [sentinel_protocol::product::user_agent("sentinel-node-agent")]);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_command_is_run_streamed_reported_acknowledged_and_forgotten() {
     let mut gateway = Gateway::start(TOKEN).await;
     let node = Node::with_agent(&gateway);

@@ -12,13 +12,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use sentinel_core::lease::{Candidate, LeaseRecord, Move, Role};
 use sentinel_core::moment::Moment;
 use sentinel_protocol::ids::Epoch;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::cluster::kube::{OPERATOR_MANAGER, writes_as};
 
 /// Annotation that holds the epoch.
 pub const EPOCH_ANNOTATION: &str = "sentinelnode.dev/epoch";
@@ -148,7 +150,7 @@ async fn swap(
     read: Option<Lease>,
 ) -> Option<Lease> {
     let lease = lease_of(name, record, read.as_ref());
-    let params = PostParams::default();
+    let params = writes_as(OPERATOR_MANAGER);
     let write = async {
         if read.is_some() {
             api.replace(name, &params, &lease).await

@@ -139,3 +139,27 @@ fn a_task_that_nobody_has_seen_says_so() {
         serde_json::json!({"observedGeneration": -1})
     );
 }
+
+/// An API server prints the regular expression of a `pattern` that is not met; a rule has a sentence.
+#[test]
+fn what_people_write_is_held_by_rules_with_sentences_and_not_by_patterns() {
+    let mut patterns = Vec::new();
+    let mut without_sentence = Vec::new();
+    walk(&schemas()[0]["properties"]["spec"], ".spec", &mut |path, property| {
+        for schema in [property, &property["items"], &property["additionalProperties"]] {
+            if schema.get("pattern").is_some() {
+                patterns.push(path.to_owned());
+            }
+            for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+                let sentence = rule["message"].as_str().unwrap_or_default();
+                if !sentence.contains("spec.") || !sentence.contains(" must ") && !sentence.contains(" need ")
+                {
+                    without_sentence.push(format!("{path}: {rule}"));
+                }
+            }
+        }
+    });
+    // A rule for each of 1024 arguments of 128 KiB would cost more than an API server allows.
+    assert_eq!(patterns, [".spec.run.command"], "give it a rule in operator/src/resource/rules.rs");
+    assert!(without_sentence.is_empty(), "field and what is allowed: {without_sentence:#?}");
+}

@@ -19,6 +19,7 @@
 pub mod ids;
 pub mod time;
 pub mod version;
+pub mod product;
 pub mod request;
 pub mod outcome;
 pub mod refusal;

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use sentinel_protocol::product::user_agent;
 use serde_json::Value;
 
 use crate::exit::{FAILED, Failure, USAGE};
@@ -155,7 +156,7 @@ impl Client {
             .method(method)
             .uri(format!("{}{path}", self.server.base()))
             .header("accept", "application/json, text/event-stream, */*")
-            .header("user-agent", concat!("sentinel/", env!("CARGO_PKG_VERSION")));
+            .header("user-agent", user_agent("sentinel"));
         let bytes = match body {
             Some(value) => {
                 request = request.header("content-type", "application/json");

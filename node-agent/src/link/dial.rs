@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, USER_AGENT};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use sentinel_protocol::product::user_agent;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -166,6 +167,9 @@ impl Dialer {
         let refused = |source| DialError::Upgrade { address: owned(), source: Box::new(source) };
         let mut request = self.endpoint.url(path).into_client_request().map_err(refused)?;
         request.headers_mut().insert(AUTHORIZATION, self.authorization()?);
+        if let Ok(agent) = HeaderValue::try_from(user_agent("sentinel-node-agent")) {
+            request.headers_mut().insert(USER_AGENT, agent);
+        }
 
         let failed = |source| DialError::Connect { address: owned(), source };
         let tcp = TcpStream::connect(address).await.map_err(failed)?;

@@ -37,6 +37,8 @@ pub struct Gateway {
     pub address: String,
     pub token: Arc<Mutex<String>>,
     pub declined: Arc<Mutex<u32>>,
+    /// `User-Agent` of each handshake.
+    pub user_agents: Arc<Mutex<Vec<String>>>,
     controls: mpsc::Receiver<Socket>,
     logs: mpsc::Receiver<Socket>,
     sessions: u32,
@@ -53,6 +55,8 @@ impl Gateway {
         let token = Arc::new(Mutex::new(token.to_owned()));
         let declined = Arc::new(Mutex::new(0));
         let (expected, count) = (token.clone(), declined.clone());
+        let user_agents = Arc::new(Mutex::new(Vec::new()));
+        let agents = user_agents.clone();
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 tcp.set_nodelay(true).unwrap();
@@ -60,6 +64,9 @@ impl Gateway {
                 #[allow(clippy::result_large_err, reason = "the signature is the library's")]
                 let check = |request: &Request, response: Response| {
                     request.uri().path().clone_into(&mut path);
+                    let agent =
+                        request.headers().get("user-agent").map(|agent| agent.to_str().unwrap().to_owned());
+                    agents.lock().unwrap().push(agent.unwrap_or_default());
                     let bearer = format!("Bearer {}", expected.lock().unwrap());
                     if request.headers().get("authorization").is_some_and(|seen| seen == bearer.as_str()) {
                         return Ok(response);
@@ -85,6 +92,7 @@ impl Gateway {
             address,
             token,
             declined,
+            user_agents,
             controls,
             logs,
             sessions: 0,

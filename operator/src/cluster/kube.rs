@@ -9,21 +9,24 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::events::{Event as ClusterEvent, EventType, Recorder, Reporter};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Config, Resource, ResourceExt};
-use sentinel_core::reconcile::{Finalizer, Level, Notice};
+use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_core::targets::NodeFacts;
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
+use sentinel_protocol::product::user_agent;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::backoff::Backoff;
+use super::events::Events;
 use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
 use super::watch::{self, Content, WatchHealth};
-use super::{Answer, Cluster, ClusterError, TaskKeeper, TaskStore};
+use super::{Answer, Cluster, ClusterError, Publication, TaskKeeper, TaskStore};
 use crate::resource::marks::{FINALIZER, UNREADABLE, UNREADABLE_STATUS};
 use crate::resource::slice::Frozen;
 use crate::resource::{TargetSlice, Task, TaskSpec, TaskStatus};
@@ -31,11 +34,15 @@ use crate::resource::{TargetSlice, Task, TaskSpec, TaskStatus};
 /// Time within which every call has an answer, good or bad.
 pub const CALL_WITHIN: Duration = Duration::from_secs(10);
 
+/// The field manager of what the operator keeps: status, finalizer, target lists, events, the Lease. Also how it names
+/// itself in events and, with its version, in `User-Agent`.
+pub const OPERATOR_MANAGER: &str = "sentinel-operator";
+
+/// The field manager of what people write through the HTTP API, which the command line does too.
+pub const API_MANAGER: &str = "sentinel-operator-api";
+
 /// Slices written at once.
 const SLICES_AT_ONCE: usize = 4;
-
-/// Longest note of a cluster event, bytes (the API server takes 1 KiB).
-const MAX_NOTE: usize = 1000;
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(2) };
 
@@ -44,14 +51,14 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Dura
 pub struct KubeCluster {
     client: Client,
     namespace: Option<String>,
-    recorder: Recorder,
+    events: Events,
     tasks_health: Arc<WatchHealth>,
     nodes_health: Arc<WatchHealth>,
 }
 
 /// Whether a request may be made twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repeat {
+pub(super) enum Repeat {
     /// The second time finds what the first has done, or does nothing.
     Harmless,
     /// Only when the server has said that it did not look at the first.
@@ -64,16 +71,14 @@ impl KubeCluster {
     ///
     /// # Errors
     /// When no client can be made of the configuration.
-    pub fn new(mut config: Config, instance: Option<String>) -> kube::Result<Self> {
-        config.default_retry = false;
-        Ok(Self::with_client(Client::try_from(config)?, instance))
+    pub fn new(config: Config, instance: Option<String>) -> kube::Result<Self> {
+        Ok(Self::with_client(client(config)?, instance))
     }
 
     /// The same over a client that was made elsewhere; it should not retry by itself.
     pub fn with_client(client: Client, instance: Option<String>) -> Self {
-        let reporter = Reporter { controller: "sentinel-operator".to_owned(), instance };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
+            events: Events::new(client.clone(), instance),
             client,
             namespace: None,
             tasks_health: Arc::new(WatchHealth::new("tasks")),
@@ -124,8 +129,9 @@ impl KubeCluster {
         let api = self.slices(&slice.namespace().unwrap_or_default());
         let doing = format!("create TargetSlice {name}");
         // Its name says what is in it, so making it twice is harmless.
-        let made =
-            call(&doing, Repeat::Harmless, || async { api.create(&PostParams::default(), &slice).await });
+        let made = call(&doing, Repeat::Harmless, || async {
+            api.create(&writes_as(OPERATOR_MANAGER), &slice).await
+        });
         match made.await {
             Ok(_) => Ok(()),
             Err(ClusterError::Exists { .. }) => {
@@ -167,8 +173,8 @@ impl TaskStore for KubeCluster {
         Box::pin(async move {
             let api = self.tasks_of(&task);
             let doing = format!("create Task {}", display(&task));
-            call(&doing, Repeat::WhenUnseen, || async { api.create(&PostParams::default(), &task).await })
-                .await
+            let params = writes_as(API_MANAGER);
+            call(&doing, Repeat::WhenUnseen, || async { api.create(&params, &task).await }).await
         })
     }
 
@@ -187,7 +193,7 @@ impl TaskStore for KubeCluster {
                 },
                 "spec": task.spec,
             });
-            let params = PatchParams::apply("sentinel").force();
+            let params = PatchParams::apply(API_MANAGER).force();
             let name = task.name_any();
             call(&doing, Repeat::Harmless, || async { api.patch(&name, &params, &Patch::Apply(&body)).await })
                 .await
@@ -199,7 +205,7 @@ impl TaskStore for KubeCluster {
             let api = self.tasks(&task.namespace);
             let doing = format!("annotate Task {task} with {key}");
             let body = json!({"metadata": {"annotations": {key: value}}});
-            let params = PatchParams::default();
+            let params = patches_as(API_MANAGER);
             call(&doing, Repeat::Harmless, || async {
                 api.patch(&task.name, &params, &Patch::Merge(&body)).await
             })
@@ -226,7 +232,7 @@ impl TaskKeeper for KubeCluster {
             let doing = format!("write the status of Task {}", display(seen));
             // Its resourceVersion goes along: the server refuses it when the Task has changed since.
             let body = Task { status: Some(status), ..seen.clone() };
-            let (name, params) = (seen.name_any(), PostParams::default());
+            let (name, params) = (seen.name_any(), writes_as(OPERATOR_MANAGER));
             call(&doing, Repeat::Harmless, || api.replace_status(&name, &params, &body)).await
         })
     }
@@ -248,7 +254,7 @@ impl TaskKeeper for KubeCluster {
                 "resourceVersion": seen.metadata.resource_version,
                 "finalizers": finalizers,
             }});
-            let (name, params) = (seen.name_any(), PatchParams::default());
+            let (name, params) = (seen.name_any(), patches_as(OPERATOR_MANAGER));
             call(&doing, Repeat::Harmless, || async { api.patch(&name, &params, &Patch::Merge(&body)).await })
                 .await
         })
@@ -303,22 +309,8 @@ impl TaskKeeper for KubeCluster {
         })
     }
 
-    fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, ()> {
-        Box::pin(async move {
-            let event = ClusterEvent {
-                type_: match notice.level {
-                    Level::Normal => EventType::Normal,
-                    Level::Warning => EventType::Warning,
-                },
-                reason: notice.reason.to_owned(),
-                note: Some(notice.note[..notice.note.floor_char_boundary(MAX_NOTE)].to_owned()),
-                action: "Reconcile".to_owned(),
-                secondary: None,
-            };
-            let about = task.object_ref(&());
-            let doing = format!("publish an event about Task {}", display(task));
-            call(&doing, Repeat::WhenUnseen, || self.recorder.publish(&event, &about)).await
-        })
+    fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, Publication> {
+        Box::pin(self.events.publish(task, notice))
     }
 }
 
@@ -332,6 +324,28 @@ impl Cluster for KubeCluster {
         let api = Api::all_with(self.client.clone(), &watch::resource::<Node>());
         watch::follow(api, Content::Metadata, decode_node, self.nodes_health.clone())
     }
+}
+
+/// A client that names itself and does not retry by itself: a lead, or a call, has its own idea of how long to try.
+///
+/// # Errors
+/// When no client can be made of the configuration.
+pub fn client(mut config: Config) -> kube::Result<Client> {
+    config.default_retry = false;
+    if let Ok(agent) = HeaderValue::try_from(user_agent(OPERATOR_MANAGER)) {
+        config.headers.push((USER_AGENT, agent));
+    }
+    Client::try_from(config)
+}
+
+/// Parameters of a write under this field manager. Without one the managed fields of what is written name nobody.
+pub fn writes_as(manager: &str) -> PostParams {
+    PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() }
+}
+
+/// Parameters of a patch under this field manager.
+pub fn patches_as(manager: &str) -> PatchParams {
+    PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() }
 }
 
 /// A Task as it came, without what is of no use to us and makes up half of an object. One that cannot be read stays in
@@ -361,7 +375,11 @@ fn decode_node(object: DynamicObject) -> Result<(NodeName, NodeFacts), String> {
 }
 
 /// Makes a request until it is answered, or its time is over.
-async fn call<T, F>(doing: &str, repeat: Repeat, request: impl Fn() -> F) -> Result<T, ClusterError>
+pub(super) async fn call<T, F>(
+    doing: &str,
+    repeat: Repeat,
+    request: impl Fn() -> F,
+) -> Result<T, ClusterError>
 where
     F: Future<Output = kube::Result<T>>,
 {

@@ -12,12 +12,14 @@
 //!
 //! * [`error`]: what can go wrong; [`backoff`]: how long to wait then;
 //! * [`watch`]: streams of changes that survive whatever a watch does;
+//! * `events`: cluster events, and how many of them;
 //! * [`nodes`]: all Nodes, as far as target choice needs them;
 //! * [`targets`]: a long frozen target list, as slices and back.
 
 pub mod backoff;
 pub mod embedded;
 pub mod error;
+mod events;
 pub mod kube;
 pub mod nodes;
 pub mod targets;
@@ -91,8 +93,18 @@ pub trait TaskKeeper: Send + Sync + 'static {
     /// Removes target lists of the Task that its status does not name.
     fn thaw_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, ()>;
 
-    /// Publishes a cluster event about the Task. Events are for people; one may be dropped.
-    fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, ()>;
+    /// Publishes a cluster event about the Task. The same notice again adds to its series; a different one is an event
+    /// of its own. Events are for people; one may be left out.
+    fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, Publication>;
+}
+
+/// What became of a cluster event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publication {
+    /// It is there.
+    Published,
+    /// There were too many shortly before; the next one of the Task says how many are missing.
+    LeftOut,
 }
 
 /// Where Tasks and Nodes live.

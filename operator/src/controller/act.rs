@@ -20,7 +20,7 @@ use super::error::LookError;
 use super::ledgers::{Page, Pages};
 use super::observe::Sight;
 use super::slots::Slot;
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, Publication};
 use crate::history::record::{AttemptRecord, Entry, RunCounts, RunRecord, Source, Verdict};
 use crate::kill_point::KillPoint;
 use crate::resource::marks::FINALIZER;
@@ -332,10 +332,15 @@ impl Act<'_> {
             Counters::add(&self.context.counters.dropped_events);
             return;
         };
+        let counters = self.context.counters.clone();
         let (cluster, task) = (self.context.parts.cluster.clone(), self.task.clone());
         tokio::spawn(async move {
-            if let Err(error) = cluster.publish(&task, &notice).await {
-                tracing::warn!(%error, reason = notice.reason, "a cluster event is not published");
+            match cluster.publish(&task, &notice).await {
+                Ok(Publication::Published) => {}
+                Ok(Publication::LeftOut) => Counters::add(&counters.dropped_events),
+                Err(error) => {
+                    tracing::warn!(%error, reason = notice.reason, "a cluster event is not published");
+                }
             }
             drop(permit);
         });

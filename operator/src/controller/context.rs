@@ -120,7 +120,7 @@ counters! {
     undelivered,
     /// Records that the archiver could not take.
     unarchived,
-    /// Cluster events dropped because too many were on their way.
+    /// Cluster events dropped because too many were on their way, or published shortly before.
     dropped_events,
 }
 

@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// The milliseconds that a duration says; `None` when it is none. Hours, minutes, seconds and milliseconds, each at
-/// most once and in this order, as whole numbers.
+/// most once and in this order, as whole numbers of at most 5, 5, 6 and 8 digits, as the definition of a Task has them.
 pub fn parse(text: &str) -> Option<u64> {
-    const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+    const UNITS: [(&str, u64, usize); 4] =
+        [("h", 3_600_000, 5), ("m", 60_000, 5), ("s", 1000, 6), ("ms", 1, 8)];
     let mut rest = text;
     let mut total: u64 = 0;
     let mut from = 0;
@@ -16,8 +17,11 @@ pub fn parse(text: &str) -> Option<u64> {
         let after = rest.get(digits..)?;
         let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let unit = after.get(..end)?;
-        let at = UNITS.iter().skip(from).position(|(name, _)| *name == unit)? + from;
-        let (_, millis) = UNITS.get(at)?;
+        let at = UNITS.iter().skip(from).position(|(name, ..)| *name == unit)? + from;
+        let (_, millis, most) = UNITS.get(at)?;
+        if digits > *most {
+            return None;
+        }
         total = total.checked_add(number.checked_mul(*millis)?)?;
         from = at + 1;
         rest = after.get(end..)?;
@@ -76,6 +80,7 @@ mod tests {
             " 5m",
             "5m ",
             "1e3s",
+            "0000001s",
             "99999999999999999999s",
             "18446744073709551615h",
             "5µs",

@@ -1,6 +1,7 @@
 //! What is wrong with a Task: where, what was seen, what is allowed.
 
 use std::fmt;
+use std::panic::Location;
 
 /// Most problems reported at once; who has more fixes these first.
 pub const MAX_PROBLEMS: usize = 20;
@@ -38,20 +39,26 @@ pub fn describe(problems: &[Invalid]) -> String {
 
 /// Collects problems, at most [`MAX_PROBLEMS`].
 #[derive(Debug, Default)]
-pub(super) struct Problems(Vec<Invalid>);
+pub(super) struct Problems {
+    found: Vec<Invalid>,
+    raised_at: Vec<&'static Location<'static>>,
+}
 
 impl Problems {
     /// `field` is `value`, which is not allowed.
+    #[track_caller]
     pub(super) fn value(&mut self, field: impl Into<String>, value: &str, allowed: impl Into<String>) {
         self.push(field.into(), show(value), allowed.into());
     }
 
     /// Something about `field` itself is wrong.
+    #[track_caller]
     pub(super) fn field(&mut self, field: impl Into<String>, allowed: impl Into<String>) {
         self.push(field.into(), String::new(), allowed.into());
     }
 
     /// `field` is this JSON, which is not allowed.
+    #[track_caller]
     pub(super) fn json(&mut self, field: &str, value: &serde_json::Value, allowed: impl Into<String>) {
         let text = match value {
             serde_json::Value::String(text) => show(text),
@@ -62,18 +69,25 @@ impl Problems {
 
     /// Whether none was found so far.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.found.is_empty()
     }
 
     /// What was found.
     pub(super) fn into_inner(self) -> Vec<Invalid> {
-        self.0
+        self.found
     }
 
+    /// Where each was raised: the rule that was broken.
+    pub(super) fn raised_at(self) -> Vec<&'static Location<'static>> {
+        self.raised_at
+    }
+
+    #[track_caller]
     fn push(&mut self, field: String, value: String, allowed: String) {
         let problem = Invalid { field, value, allowed };
-        if self.0.len() < MAX_PROBLEMS && !self.0.contains(&problem) {
-            self.0.push(problem);
+        if self.found.len() < MAX_PROBLEMS && !self.found.contains(&problem) {
+            self.found.push(problem);
+            self.raised_at.push(Location::caller());
         }
     }
 }

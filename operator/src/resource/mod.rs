@@ -4,6 +4,7 @@
 //!
 //! * [`task`]: the spec of a Task, [`retry`] a part of it; [`status`]: its status; [`slice`]: parts of a long target list; [`marks`]: our
 //!   finalizer and annotations;
+//! * `rules`: what the structure of a Task does not hold, in CEL;
 //! * [`crd`]: the definitions that are installed, generated from these types into `crds/`;
 //! * [`manifest`]: YAML becomes Tasks; [`schema`]: what an API server checks and fills in, where there is none;
 //! * [`validate`]: a Task becomes a plan, or a list of what is wrong with it ([`invalid`]);
@@ -19,6 +20,7 @@ pub mod presented;
 pub mod quantity;
 pub mod recorded;
 pub mod retry;
+mod rules;
 pub mod schema;
 pub mod slice;
 pub mod status;

@@ -1,10 +1,10 @@
 //! Amounts as Kubernetes writes them: of bytes, `64Mi`, `1G`, `4096`; of CPUs, `500m`, `2`.
 
-/// The bytes that a quantity says; `None` when it is none, or more than fits.
+/// The bytes that a quantity says, in at most 12 digits; `None` when it is none, or more than fits.
 pub fn parse(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, suffix) = text.split_at_checked(digits)?;
-    let number: u64 = number.parse().ok()?;
+    let number: u64 = number.parse().ok().filter(|_| digits <= 12)?;
     let factor: u64 = match suffix {
         "" => 1,
         "k" => 1000,

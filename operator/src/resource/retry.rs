@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::task::DURATION_PATTERN;
+use super::rules;
 
 /// How often, and after what, a node is tried again.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
@@ -33,13 +33,11 @@ pub struct Retry {
 /// Waits that grow.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("duration(self.initial) >= duration('100ms') && duration(self.initial) <= duration('24h')").message("spec.retry.backoff.initial must be 100ms to 24h").field_path(".initial"))]
-#[x_kube(validation = Rule::new("duration(self.max) >= duration('100ms') && duration(self.max) <= duration('24h')").message("spec.retry.backoff.max must be 100ms to 24h").field_path(".max"))]
-#[x_kube(validation = Rule::new("duration(self.initial) <= duration(self.max)").message("spec.retry.backoff.initial must be at most spec.retry.backoff.max").field_path(".initial"))]
+#[x_kube(validation = rules::waits_grow())]
 pub struct Backoff {
     /// The wait before the second Attempt. Example: `5s`.
     #[serde(default = "default_initial")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    #[schemars(length(max = 32), transform = rules::duration("spec.retry.backoff.initial", "100ms", "24h", ""))]
     pub initial: String,
 
     /// How many times longer each wait is than the one before. Example: `2`.
@@ -49,7 +47,7 @@ pub struct Backoff {
 
     /// The longest wait. Example: `5m`.
     #[serde(default = "default_max")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    #[schemars(length(max = 32), transform = rules::duration("spec.retry.backoff.max", "100ms", "24h", ""))]
     pub max: String,
 }
 

@@ -10,6 +10,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::invalid::{Invalid, Problems};
+use super::validate::targets::{LABEL_VALUE, is_label_key, is_label_value};
 use super::{Task, crd, validate};
 
 /// What `apiVersion` must be.
@@ -18,6 +19,9 @@ pub const API_VERSION: &str = "sentinelnode.dev/v1alpha1";
 /// What `kind` must be.
 pub const KIND: &str = "Task";
 
+/// Most bytes of all annotations. Source: `TotalAnnotationSizeLimitB` of k8s.io/apimachinery.
+const MAX_ANNOTATIONS: usize = 256 << 10;
+
 /// Most bytes of a Task as JSON.
 pub const MAX_TASK_BYTES: usize = 512 << 10;
 
@@ -25,7 +29,18 @@ pub const MAX_TASK_BYTES: usize = 512 << 10;
 ///
 /// # Errors
 /// Everything that is wrong with it, as far as it can be told: structure first, then meaning.
-pub fn admit(mut value: Value) -> Result<Task, Vec<Invalid>> {
+pub fn admit(value: Value) -> Result<Task, Vec<Invalid>> {
+    let task: Task = serde_path(complete(value)?)?;
+    validate::check(&task)?;
+    Ok(task)
+}
+
+/// The first half of [`admit`]: what an API server does before it evaluates the rules in CEL, which
+/// [`validate::check`] holds as well. Structure is checked, and defaults are filled in.
+///
+/// # Errors
+/// Everything that is wrong with its structure.
+pub fn complete(mut value: Value) -> Result<Value, Vec<Invalid>> {
     let mut problems = Problems::default();
     type_meta(&value, &mut problems);
     if !problems.is_empty() {
@@ -41,12 +56,7 @@ pub fn admit(mut value: Value) -> Result<Task, Vec<Invalid>> {
             None => problems.field("spec", "must be there"),
         }
     }
-    if !problems.is_empty() {
-        return Err(problems.into_inner());
-    }
-    let task: Task = serde_path(value)?;
-    validate::check(&task)?;
-    Ok(task)
+    if problems.is_empty() { Ok(value) } else { Err(problems.into_inner()) }
 }
 
 fn serde_path(value: Value) -> Result<Task, Vec<Invalid>> {
@@ -130,13 +140,34 @@ fn metadata(metadata: Option<&Value>, problems: &mut Problems) {
     for field in ["labels", "annotations"] {
         match metadata.get(field) {
             None | Some(Value::Null) => {}
-            Some(Value::Object(entries)) => {
-                for (key, value) in entries.iter().filter(|(_, value)| !value.is_string()) {
-                    problems.json(&format!("metadata.{field}[{key}]"), value, "must be a text");
-                }
-            }
+            Some(Value::Object(entries)) => marks(field, entries, problems),
             Some(other) => problems.json(&format!("metadata.{field}"), other, "must be an object of texts"),
         }
+    }
+}
+
+/// Checks labels or annotations. Capitals are allowed in the prefix of an annotation.
+/// Source: `ValidateAnnotations` and `ValidateLabels` of k8s.io/apimachinery.
+fn marks(field: &str, entries: &Map<String, Value>, problems: &mut Problems) {
+    let is_label = field == "labels";
+    let mut bytes = 0;
+    for (key, value) in entries {
+        let is_key = is_label_key(key) || (!is_label && is_label_key(&key.to_lowercase()));
+        if !is_key {
+            let allowed = "must have keys such as team or example.com/team";
+            problems.value(format!("metadata.{field}"), key, allowed);
+        }
+        match value {
+            Value::String(text) if is_label && !is_label_value(text) => {
+                problems.value(format!("metadata.{field}[{key}]"), text, LABEL_VALUE);
+            }
+            Value::String(text) => bytes += key.len() + text.len(),
+            other => problems.json(&format!("metadata.{field}[{key}]"), other, "must be a text"),
+        }
+    }
+    if !is_label && bytes > MAX_ANNOTATIONS {
+        let allowed = format!("must be at most {MAX_ANNOTATIONS} bytes in all");
+        problems.value("metadata.annotations", &format!("{bytes} bytes"), allowed);
     }
 }
 
@@ -246,6 +277,27 @@ fn check_array(items: &mut [Value], schema: &Value, path: &str, problems: &mut P
     for (index, item) in items.iter_mut().enumerate() {
         check(item, &schema["items"], &format!("{path}[{index}]"), problems);
     }
+    check_unique(items, schema, path, problems);
+}
+
+/// A list that is a set has no item twice, and one that is a map no key.
+fn check_unique(items: &[Value], schema: &Value, path: &str, problems: &mut Problems) {
+    let key = match schema["x-kubernetes-list-type"].as_str() {
+        Some("set") => None,
+        Some("map") => schema["x-kubernetes-list-map-keys"][0].as_str(),
+        _ => return,
+    };
+    let mut seen = HashMap::new();
+    for (index, item) in items.iter().enumerate() {
+        let (field, value) = match key {
+            Some(key) => (format!("{path}[{index}].{key}"), &item[key]),
+            None => (format!("{path}[{index}]"), item),
+        };
+        if let Some(first) = seen.insert(value, index) {
+            let allowed = format!("must not be there twice; {path}[{first}] has it too");
+            problems.json(&field, value, allowed);
+        }
+    }
 }
 
 fn check_text(text: &str, schema: &Value, path: &str, problems: &mut Problems) {
@@ -298,24 +350,12 @@ fn int_or_text(value: &Value, schema: &Value, path: &str, problems: &mut Problem
 
 /// What a pattern asks for, in words.
 fn shape(pattern: &str) -> String {
-    use super::task::{
-        CPU_PATTERN, DURATION_PATTERN, ENV_NAME_PATTERN, IDENTITY_PATTERN, LABEL_KEY_PATTERN,
-        LABEL_VALUE_PATTERN, NO_NUL_PATTERN, NODE_NAME_PATTERN, PERCENT_PATTERN, QUANTITY_PATTERN,
-    };
-    let words = match pattern {
-        DURATION_PATTERN => "a duration, such as 5m, 1h30m or 500ms",
-        CPU_PATTERN => "thousandths of a CPU, such as 500m, or whole CPUs, such as 2",
-        QUANTITY_PATTERN => "an amount of bytes, such as 64Mi or 1G",
-        NODE_NAME_PATTERN => "the name of a node: lower-case letters, digits, '-' and '.'",
-        LABEL_KEY_PATTERN => "a label key, such as pool or topology.kubernetes.io/zone",
-        LABEL_VALUE_PATTERN => "a label value: at most 63 letters, digits, '-', '_' and '.'",
-        ENV_NAME_PATTERN => "letters, digits, '_', '-' and '.', not beginning with a digit",
-        IDENTITY_PATTERN => "a name, or a number from 0 to 4294967294",
-        PERCENT_PATTERN => "a number from 1, or a percentage from 1% to 100%",
-        NO_NUL_PATTERN => "without a zero byte, which the kernel cannot pass on",
-        other => return format!("must match {other}"),
-    };
-    format!("must be {words}")
+    match pattern {
+        super::task::NO_NUL_PATTERN => {
+            "must not hold a zero byte, which the kernel cannot pass on".to_owned()
+        }
+        other => format!("must match {other}"),
+    }
 }
 
 fn range(least: u64, most: u64) -> String {
@@ -417,9 +457,9 @@ mod tests {
             "required",
             "type",
             "x-kubernetes-int-or-string",
-            // Their meaning is checked by `validate`.
             "x-kubernetes-list-map-keys",
             "x-kubernetes-list-type",
+            // Checked by `validate`; tests/cluster holds that both refuse the same.
             "x-kubernetes-validations",
         ];
         fn walk(schema: &Value) {

@@ -13,9 +13,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
+use sentinel_protocol::limits::{MAX_COMMAND_BYTES, MAX_ENV_BYTES, MAX_STDIN_BYTES};
 use serde::{Deserialize, Serialize};
 
 use super::retry::Retry;
+use super::rules;
 use super::status::TaskStatus;
 
 /// What is run, and on which nodes. Editing `targets` or `run` begins a new Run; editing anything else does not.
@@ -149,22 +151,15 @@ pub struct TaskSpec {
     /// Deletes the Task this long after its Run has ended; without it the Task stays. Under GitOps a deleted Task is
     /// created, and so run, again. Example: `1h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
-    #[x_kube(validation = Rule::new("duration(self) <= duration('87600h')").message("spec.ttlAfterFinished must be 0s to 87600h, for example 1h"))]
+    #[schemars(length(max = 32), transform = rules::duration("spec.ttlAfterFinished", "0s", "87600h", ""))]
     pub ttl_after_finished: Option<String>,
 }
-
-/// A duration as Kubernetes writes it: hours, minutes, seconds and milliseconds, in this order. Bounded in digits, so
-/// that no sum of its parts overflows.
-pub(super) const DURATION_PATTERN: &str = r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?([0-9]{1,8}ms)?$";
-
-/// An amount of bytes: a number with a decimal (k, M, G, T) or binary (Ki, Mi, Gi, Ti) suffix, or none.
-pub(super) const QUANTITY_PATTERN: &str = r"^[0-9]{1,12}(k|M|G|T|Ki|Mi|Gi|Ti)?$";
 
 /// The nodes to run on.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.nodeSelector) ? 1 : 0) + (has(self.nodeNames) ? 1 : 0) + (self.all ? 1 : 0) == 1").message("spec.targets must have exactly one of nodeSelector, nodeNames and all: true"))]
+#[x_kube(validation = rules::listed_or_excluded())]
 pub struct Targets {
     /// Takes the nodes whose labels match. It must not be empty. Example: `{matchLabels: {pool: web}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -173,7 +168,8 @@ pub struct Targets {
     /// Takes these nodes by name, whether they exist or not; one that does not is never reached, and the Run says
     /// so. Example: `[worker-1, worker-2]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 253), regex(pattern = NODE_NAME_PATTERN)))]
+    #[schemars(length(min = 1, max = 1000), inner(length(max = 253)))]
+    #[schemars(transform = rules::each(rules::node_name("spec.targets.nodeNames")))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub node_names: Option<Vec<String>>,
 
@@ -190,6 +186,7 @@ pub struct Targets {
     pub control_plane: ControlPlane,
 }
 
+/// For what the operator writes and people read; what people write has rules with sentences.
 pub(super) const NODE_NAME_PATTERN: &str =
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
@@ -210,24 +207,24 @@ pub struct NodeSelector {
 }
 
 fn match_labels_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    const FIELD: &str = "spec.targets.nodeSelector.matchLabels";
+    let mut value = schemars::json_schema!({"type": "string", "maxLength": 63});
+    rules::label_value(&format!("each value of {FIELD}"))(&mut value);
     schemars::json_schema!({
         "type": "object",
         "maxProperties": 64,
-        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE_PATTERN},
+        "additionalProperties": value,
+        "x-kubernetes-validations": [rules::label_keyed(FIELD)],
     })
 }
-
-pub(super) const LABEL_VALUE_PATTERN: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
-pub(super) const LABEL_KEY_PATTERN: &str =
-    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
 
 /// One requirement on one label.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : !has(self.values) || size(self.values) == 0").message("matchExpressions: operators In and NotIn need values, Exists and DoesNotExist take none"))]
+#[x_kube(validation = Rule::new("self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : !has(self.values) || size(self.values) == 0").message("spec.targets.nodeSelector.matchExpressions: operators In and NotIn need values, Exists and DoesNotExist take none"))]
 pub struct LabelRequirement {
     /// The label's key. Example: `topology.kubernetes.io/zone`.
-    #[schemars(length(min = 1, max = 317), regex(pattern = LABEL_KEY_PATTERN))]
+    #[schemars(length(max = 317), transform = rules::label_key("spec.targets.nodeSelector.matchExpressions.key"))]
     pub key: String,
 
     /// What must hold for it; a missing label satisfies NotIn and DoesNotExist. Example: `In`.
@@ -235,7 +232,8 @@ pub struct LabelRequirement {
 
     /// The values that In and NotIn compare with. Example: `[a, b]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 63), regex(pattern = LABEL_VALUE_PATTERN)))]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
+    #[schemars(transform = rules::each(rules::label_value("spec.targets.nodeSelector.matchExpressions.values")))]
     pub values: Vec<String>,
 }
 
@@ -258,7 +256,8 @@ pub enum LabelOperator {
 pub struct Exclude {
     /// Nodes to leave out, by name. Example: `[worker-7]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 253), regex(pattern = NODE_NAME_PATTERN)))]
+    #[schemars(length(max = 1000), inner(length(max = 253)))]
+    #[schemars(transform = rules::each(rules::node_name("spec.targets.exclude.nodeNames")))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub node_names: Vec<String>,
 }
@@ -277,9 +276,8 @@ pub enum ControlPlane {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.command) != has(self.script)").message("spec.run must have exactly one of command and script"))]
-#[x_kube(validation = Rule::new("!has(self.command) || size(self.command[0]) > 0").message("spec.run.command[0] must name a program").field_path(".command"))]
+#[x_kube(validation = Rule::new("!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0").message("spec.run.command[0] must name a program").field_path(".command"))]
 #[x_kube(validation = Rule::new("!has(self.command) || self.command.map(item, size(item) + 1).sum() <= 131072").message("spec.run.command must be at most 131072 bytes in all; put more into spec.run.script or spec.run.stdin").field_path(".command"))]
-#[x_kube(validation = Rule::new("self.env.map(item, size(item.name) + size(item.value)).sum() <= 65536").message("spec.run.env must be at most 65536 bytes in all, names and values").field_path(".env"))]
 pub struct RunSpec {
     /// A program and its arguments, handed over as they are: no shell touches them. Example: `["df", "-h"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -292,33 +290,35 @@ pub struct RunSpec {
 
     /// Environment variables of the command. Example: `[{name: LANG, value: C}]`.
     #[serde(default)]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), transform = rules::env_bytes("spec.run.env", MAX_ENV_BYTES))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
 
     /// The directory the command starts in, from the root. Example: `/var/log`.
     #[serde(default = "default_working_dir")]
-    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^/[^\x00]*$"))]
+    #[schemars(length(max = 4096), transform = rules::absolute_path("spec.run.workingDir"))]
+    #[schemars(transform = rules::no_zero_byte("spec.run.workingDir"))]
+    #[schemars(transform = rules::max_bytes("spec.run.workingDir", 4096))]
     pub working_dir: String,
 
     /// User to run as, by name or number; without it the agent's own. Example: `nobody`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256), regex(pattern = IDENTITY_PATTERN))]
+    #[schemars(length(max = 256), transform = rules::identity("spec.run.user"))]
     pub user: Option<String>,
 
     /// Group to run as, by name or number; without it the user's own. Example: `nogroup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256), regex(pattern = IDENTITY_PATTERN))]
+    #[schemars(length(max = 256), transform = rules::identity("spec.run.group"))]
     pub group: Option<String>,
 
     /// File mode creation mask, as an octal text. Example: `"077"`.
     #[serde(default = "default_umask")]
-    #[schemars(length(min = 3, max = 4), regex(pattern = "^0?[0-7]{3}$"))]
+    #[schemars(length(max = 4), transform = rules::umask("spec.run.umask"))]
     pub umask: String,
 
     /// Text that the command finds on its standard input, then end-of-file. Example: `"yes\n"`.
     #[serde(default)]
-    #[schemars(length(max = 65_536))]
+    #[schemars(length(max = 65_536), transform = rules::max_bytes("spec.run.stdin", MAX_STDIN_BYTES))]
     pub stdin: String,
 
     /// Exit codes that count as success. Example: `[0, 3]`.
@@ -344,8 +344,6 @@ pub struct RunSpec {
 /// What a command may use; what is left out is without limit.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.memory) || (quantity(self.memory).compareTo(quantity('4Mi')) >= 0 && quantity(self.memory).compareTo(quantity('16Ti')) <= 0)").message("spec.run.limits.memory must be 4Mi to 16Ti").field_path(".memory"))]
-#[x_kube(validation = Rule::new("!has(self.cpu) || type(self.cpu) == int || (quantity(string(self.cpu)).compareTo(quantity('10m')) >= 0 && quantity(string(self.cpu)).compareTo(quantity('1024')) <= 0)").message("spec.run.limits.cpu must be 10m to 1024").field_path(".cpu"))]
 pub struct Limits {
     /// CPU time: thousandths of a CPU such as 500m, or whole CPUs. With more to do the command is slowed down.
     /// Example: `1500m`.
@@ -355,7 +353,7 @@ pub struct Limits {
 
     /// Memory. A command that needs more is ended and its Outcome is OomKilled; swap is not used. Example: `256Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 16), regex(pattern = QUANTITY_PATTERN))]
+    #[schemars(length(max = 16), transform = rules::amount("spec.run.limits.memory", "4Mi", "16Ti"))]
     pub memory: Option<String>,
 
     /// Processes and threads; with as many there, another one cannot be made. Example: `64`.
@@ -371,15 +369,13 @@ fn cpu_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "minimum": 1,
         "maximum": 1024,
         "maxLength": 8,
-        "pattern": CPU_PATTERN,
+        "x-kubernetes-validations": [rules::cpu("spec.run.limits.cpu")],
     })
 }
 
-/// An amount of CPU: thousandths with `m`, or whole ones.
-pub(super) const CPU_PATTERN: &str = "^([1-9][0-9]{0,6}m|[1-9][0-9]{0,3})$";
-
+/// Of the items of a command, as the one pattern of the schema: a rule for each of 1024 items of 128 KiB costs more than
+/// an API server allows.
 pub(super) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
-pub(super) const IDENTITY_PATTERN: &str = r"^([0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.@-]*\$?)$";
 
 /// A script and who reads it.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -389,11 +385,13 @@ pub(super) const IDENTITY_PATTERN: &str = r"^([0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.@
 pub struct Script {
     /// The interpreter: a path, or a name that is looked up in PATH. Example: `/usr/bin/python3`.
     #[serde(default = "default_interpreter")]
-    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^[^\x00]+$"))]
+    #[schemars(length(min = 1, max = 4096), transform = rules::no_zero_byte("spec.run.script.interpreter"))]
+    #[schemars(transform = rules::max_bytes("spec.run.script.interpreter", 4096))]
     pub interpreter: String,
 
     /// The script itself. Example: `"set -e\nuname -a\n"`.
-    #[schemars(length(min = 1, max = 131_072), regex(pattern = NO_NUL_PATTERN))]
+    #[schemars(length(min = 1, max = 131_072), transform = rules::no_zero_byte("spec.run.script.text"))]
+    #[schemars(transform = rules::max_bytes("spec.run.script.text", MAX_COMMAND_BYTES))]
     pub text: String,
 }
 
@@ -402,16 +400,14 @@ pub struct Script {
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
     /// Its name: letters, digits, `_`, `-` and `.`, not beginning with a digit. Example: `LANG`.
-    #[schemars(length(min = 1, max = 256), regex(pattern = ENV_NAME_PATTERN))]
+    #[schemars(length(max = 256), transform = rules::env_name("spec.run.env.name"))]
     pub name: String,
 
     /// Its value. Example: `C`.
     #[serde(default)]
-    #[schemars(length(max = 65_536), regex(pattern = NO_NUL_PATTERN))]
+    #[schemars(length(max = 65_536), transform = rules::no_zero_byte("spec.run.env.value"))]
     pub value: String,
 }
-
-pub(super) const ENV_NAME_PATTERN: &str = r"^[-._A-Za-z][-._A-Za-z0-9]*$";
 
 /// Where a command runs.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -426,66 +422,57 @@ pub enum Environment {
 /// What becomes of the output.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("quantity(self.limit).compareTo(quantity('1Ti')) <= 0").message("spec.run.output.limit must be 0 to 1Ti").field_path(".limit"))]
-#[x_kube(validation = Rule::new("quantity(self.spool).compareTo(quantity('1Mi')) >= 0 && quantity(self.spool).compareTo(quantity('64Gi')) <= 0").message("spec.run.output.spool must be 1Mi to 64Gi").field_path(".spool"))]
-#[x_kube(validation = Rule::new("duration(self.maxBlock) <= duration('24h')").message("spec.run.output.maxBlock must be 0s to 24h").field_path(".maxBlock"))]
 pub struct Output {
     /// Bytes kept in all, over both streams; what comes after is counted and dropped. Example: `10Mi`.
     #[serde(default = "default_limit")]
-    #[schemars(length(min = 1, max = 16), regex(pattern = QUANTITY_PATTERN))]
+    #[schemars(length(max = 16), transform = rules::amount("spec.run.output.limit", "0", "1Ti"))]
     pub limit: String,
 
     /// Bytes that may wait on the node; when as many wait, the command is held up. Example: `256Mi`.
     #[serde(default = "default_spool")]
-    #[schemars(length(min = 1, max = 16), regex(pattern = QUANTITY_PATTERN))]
+    #[schemars(length(max = 16), transform = rules::amount("spec.run.output.spool", "1Mi", "64Gi"))]
     pub spool: String,
 
     /// How long the command may be held up before the oldest output is dropped instead. Example: `0s`.
     #[serde(default = "default_max_block")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    #[schemars(length(max = 32), transform = rules::duration("spec.run.output.maxBlock", "0s", "24h", ""))]
     pub max_block: String,
 }
 
 /// The clocks of each node's command.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("duration(self.start) >= duration('1s') && duration(self.start) <= duration('720h')").message("spec.timeouts.start must be 1s to 720h").field_path(".start"))]
-#[x_kube(validation = Rule::new("!has(self.run) || (duration(self.run) >= duration('1s') && duration(self.run) <= duration('8760h'))").message("spec.timeouts.run must be 1s to 8760h; leave it out for no limit").field_path(".run"))]
-#[x_kube(validation = Rule::new("!has(self.idle) || (duration(self.idle) >= duration('1s') && duration(self.idle) <= duration('8760h'))").message("spec.timeouts.idle must be 1s to 8760h; leave it out for no limit").field_path(".idle"))]
-#[x_kube(validation = Rule::new("!has(self.total) || (duration(self.total) >= duration('1s') && duration(self.total) <= duration('8760h'))").message("spec.timeouts.total must be 1s to 8760h; leave it out for no limit").field_path(".total"))]
-#[x_kube(validation = Rule::new("duration(self.unreachable) >= duration('15s') && duration(self.unreachable) <= duration('720h')").message("spec.timeouts.unreachable must be 15s to 720h").field_path(".unreachable"))]
-#[x_kube(validation = Rule::new("duration(self.grace) <= duration('1h')").message("spec.timeouts.grace must be 0s to 1h").field_path(".grace"))]
 pub struct Timeouts {
     /// From a node's turn until its command must have started. Example: `30s`.
     #[serde(default = "default_start")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    #[schemars(length(max = 32), transform = rules::duration("spec.timeouts.start", "1s", "720h", ""))]
     pub start: String,
 
     /// From the start of a command until it must have ended; without it there is no limit. Example: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    #[schemars(length(max = 32), transform = rules::duration("spec.timeouts.run", "1s", "8760h", "; leave it out for no limit"))]
     pub run: Option<String>,
 
     /// How long a command may write nothing, on neither stream; it is then ended as for run, and its Outcome is
     /// IdleTimedOut. While a full window holds its output up, this clock stands. Example: `2m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    #[schemars(length(max = 32), transform = rules::duration("spec.timeouts.idle", "1s", "8760h", "; leave it out for no limit"))]
     pub idle: Option<String>,
 
     /// From the beginning of the Run until all of it must have ended: what runs then is TimedOut, what has not been
     /// started is NotStarted. Example: `1h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    #[schemars(length(max = 32), transform = rules::duration("spec.timeouts.total", "1s", "8760h", "; leave it out for no limit"))]
     pub total: Option<String>,
 
     /// From the last sign of a node until what runs there is taken for lost. Example: `2m`.
     #[serde(default = "default_unreachable")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    #[schemars(length(max = 32), transform = rules::duration("spec.timeouts.unreachable", "15s", "720h", ""))]
     pub unreachable: String,
 
     /// From asking a command to end (TERM) until it is made to (KILL). Example: `1m`.
     #[serde(default = "default_grace")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION_PATTERN))]
+    #[schemars(length(max = 32), transform = rules::duration("spec.timeouts.grace", "0s", "1h", ""))]
     pub grace: String,
 }
 
@@ -507,13 +494,12 @@ fn max_concurrent_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema 
         "minimum": 1,
         "maximum": MAX_CONCURRENT,
         "maxLength": 4,
-        "pattern": PERCENT_PATTERN,
+        "x-kubernetes-validations": [rules::count_or_percentage("spec.rollout.maxConcurrent", MAX_CONCURRENT)],
     })
 }
 
 /// Largest number of targets at once, far above the largest cluster.
 pub(super) const MAX_CONCURRENT: i32 = 100_000;
-pub(super) const PERCENT_PATTERN: &str = "^([1-9][0-9]?|100)%$";
 
 /// What a new Run does to the commands of the old one.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -73,10 +73,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 /// The election by a Lease, unless this operator is to have no rivals.
 async fn election(config: &Config) -> Result<Election, RunError> {
     let Some(lease) = &config.lease else { return Ok(Election::Alone(Epoch(1))) };
-    let mut client = kube_config(config.kubeconfig.as_deref()).await?;
-    client.default_retry = false;
-    let namespace = lease.namespace.clone().unwrap_or_else(|| client.default_namespace.clone());
-    let client = kube::Client::try_from(client).map_err(|error| RunError::Kubeconfig(error.into()))?;
+    let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
+    let namespace = lease.namespace.clone().unwrap_or_else(|| kubernetes.default_namespace.clone());
+    let client =
+        crate::cluster::kube::client(kubernetes).map_err(|error| RunError::Kubeconfig(error.into()))?;
     let suffix = uuid::Uuid::new_v4();
     let identity = format!("{}_{suffix}", host_name().unwrap_or_else(|| "operator".to_owned()));
     let candidate =

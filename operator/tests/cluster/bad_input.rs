@@ -8,12 +8,43 @@ pub(crate) struct Bad {
     pub(crate) spec: String,
     /// How we say it: field, value and what is allowed.
     pub(crate) ours: &'static str,
-    /// What the API server's words contain; empty where only we can tell.
-    pub(crate) theirs: &'static str,
+    /// Who refuses it when it is applied.
+    pub(crate) at_apply: AtApply,
+}
+
+/// Who refuses a bad Task when it is applied. Dev mode always does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtApply {
+    /// An API server too, and its words contain these.
+    Refused(&'static str),
+    /// An API server takes it, for this reason; the status of the Task then refuses it.
+    Taken {
+        /// Why the definition cannot say it.
+        because: &'static str,
+    },
+}
+
+impl Bad {
+    /// What the API server's words contain; `None` where it takes the Task.
+    pub(crate) fn theirs(&self) -> Option<&'static str> {
+        match self.at_apply {
+            AtApply::Refused(theirs) => Some(theirs),
+            AtApply::Taken { .. } => None,
+        }
+    }
 }
 
 fn bad(name: &'static str, spec: impl Into<String>, ours: &'static str, theirs: &'static str) -> Bad {
-    Bad { name, spec: spec.into(), ours, theirs }
+    Bad { name, spec: spec.into(), ours, at_apply: AtApply::Refused(theirs) }
+}
+
+fn only_in_status(
+    name: &'static str,
+    spec: impl Into<String>,
+    ours: &'static str,
+    because: &'static str,
+) -> Bad {
+    Bad { name, spec: spec.into(), ours, at_apply: AtApply::Taken { because } }
 }
 
 fn targets(targets: &str) -> String {
@@ -30,7 +61,7 @@ fn with(rest: &str) -> String {
 
 /// All of them.
 pub(crate) fn all() -> Vec<Bad> {
-    [of_targets(), of_run(), of_the_rest()].into_iter().flatten().collect()
+    [of_targets(), of_selectors(), of_run(), of_bytes(), of_the_rest()].into_iter().flatten().collect()
 }
 
 fn of_targets() -> Vec<Bad> {
@@ -76,7 +107,7 @@ fn of_targets() -> Vec<Bad> {
             "bad-node-name",
             targets("{nodeNames: [Worker_1]}"),
             "spec.targets.nodeNames[0] is \"Worker_1\"; it must be the name of a node",
-            "spec.targets.nodeNames[0]",
+            "spec.targets.nodeNames must have names of nodes",
         ),
         bad(
             "name-twice",
@@ -88,13 +119,13 @@ fn of_targets() -> Vec<Bad> {
             "listed-and-excluded",
             targets("{nodeNames: [a], exclude: {nodeNames: [a]}}"),
             "spec.targets.nodeNames is \"a\"; it must not be both listed and excluded",
-            "",
+            "spec.targets.nodeNames must not have a name that spec.targets.exclude.nodeNames has too",
         ),
         bad(
             "bad-label-key",
             targets("{nodeSelector: {matchLabels: {\"a b\": x}}}"),
             "spec.targets.nodeSelector.matchLabels is \"a b\"; it must be a label key",
-            "",
+            "each key of spec.targets.nodeSelector.matchLabels must be a label key, such as pool",
         ),
         bad(
             "bad-label-value",
@@ -125,6 +156,187 @@ fn of_targets() -> Vec<Bad> {
             targets("{all: true, controlPlane: Maybe}"),
             "spec.targets.controlPlane is \"Maybe\"; it must be Include or Exclude",
             "spec.targets.controlPlane: Unsupported value: \"Maybe\"",
+        ),
+    ]
+}
+
+fn of_selectors() -> Vec<Bad> {
+    let labels: Vec<String> = (0..65).map(|n| format!("a{n}: b")).collect();
+    let expressions: Vec<String> = (0..65).map(|n| format!("{{key: a{n}, operator: Exists}}")).collect();
+    let values: Vec<String> = (0..65).map(|n| format!("a{n}")).collect();
+    let many = |prefix: &str| (0..600).map(|n| format!("{prefix}{n}")).collect::<Vec<_>>().join(",");
+    let excluded: Vec<String> = (0..1001).map(|n| format!("n{n}")).collect();
+    vec![
+        bad(
+            "many-match-labels",
+            targets(&format!("{{nodeSelector: {{matchLabels: {{{}}}}}}}", labels.join(", "))),
+            "spec.targets.nodeSelector.matchLabels is \"65 entries\"; it must be at most 64",
+            "spec.targets.nodeSelector.matchLabels: Too many",
+        ),
+        bad(
+            "many-match-expressions",
+            targets(&format!("{{nodeSelector: {{matchExpressions: [{}]}}}}", expressions.join(", "))),
+            "spec.targets.nodeSelector.matchExpressions is \"65 items\"; it must be at most 64",
+            "spec.targets.nodeSelector.matchExpressions: Too many",
+        ),
+        bad(
+            "many-values",
+            targets(&format!(
+                "{{nodeSelector: {{matchExpressions: [{{key: a, operator: In, values: [{}]}}]}}}}",
+                values.join(", ")
+            )),
+            "spec.targets.nodeSelector.matchExpressions[0].values is \"65 items\"; it must be at most 64",
+            "spec.targets.nodeSelector.matchExpressions[0].values: Too many",
+        ),
+        bad(
+            "bad-expression-key",
+            targets("{nodeSelector: {matchExpressions: [{key: \"a/b/c\", operator: Exists}]}}"),
+            "spec.targets.nodeSelector.matchExpressions[0].key is \"a/b/c\"; it must be a label key",
+            "spec.targets.nodeSelector.matchExpressions.key must be a label key, such as pool",
+        ),
+        bad(
+            "bad-expression-value",
+            targets("{nodeSelector: {matchExpressions: [{key: a, operator: In, values: [\"-x\"]}]}}"),
+            "spec.targets.nodeSelector.matchExpressions[0].values[0] is \"-x\"; it must be a label value",
+            "spec.targets.nodeSelector.matchExpressions.values must be a label value",
+        ),
+        bad(
+            "label-key-too-long",
+            targets(&format!("{{nodeSelector: {{matchLabels: {{{}: b}}}}}}", "k".repeat(64))),
+            "spec.targets.nodeSelector.matchLabels is",
+            "each key of spec.targets.nodeSelector.matchLabels must be a label key",
+        ),
+        bad(
+            "bad-name-excluded",
+            targets("{all: true, exclude: {nodeNames: [\"a b\"]}}"),
+            "spec.targets.exclude.nodeNames[0] is \"a b\"; it must be the name of a node",
+            "spec.targets.exclude.nodeNames must have names of nodes",
+        ),
+        bad(
+            "too-many-excluded",
+            targets(&format!("{{all: true, exclude: {{nodeNames: [{}]}}}}", excluded.join(","))),
+            "spec.targets.exclude.nodeNames is \"1001 items\"; it must be at most 1000",
+            "spec.targets.exclude.nodeNames: Too many",
+        ),
+        only_in_status(
+            "many-listed-and-excluded",
+            targets(&format!(
+                "{{nodeNames: [{},both], exclude: {{nodeNames: [{},both]}}}}",
+                many("listed"),
+                many("excluded")
+            )),
+            "spec.targets.nodeNames is \"both\"; it must not be both listed and excluded",
+            "comparing more than 250,000 pairs of names costs more than an API server lets a rule cost",
+        ),
+    ]
+}
+
+/// What is counted in bytes, and what a zero byte is in.
+fn of_bytes() -> Vec<Bad> {
+    let e = |count: usize| "é".repeat(count);
+    let control = "\\x01".repeat(130_000);
+    vec![
+        only_in_status(
+            "command-of-bytes",
+            run(&format!("{{command: [echo, {}, {}]}}", e(40_000), e(40_000))),
+            "spec.run.command is \"160007 bytes\"; it must be at most 131072",
+            "counting the bytes of 1024 arguments of up to 128 KiB costs more than an API server lets a rule cost; it counts characters",
+        ),
+        only_in_status(
+            "larger-than-a-frame",
+            run(&format!("{{command: [echo, \"{control}\"], stdin: \"{}\"}}", "\\x01".repeat(65_536))),
+            "it must be at most 1032192 bytes as JSON, with command, env and stdin",
+            "CEL cannot tell how long a text is as JSON",
+        ),
+        bad(
+            "script-of-bytes",
+            run(&format!("{{script: {{text: {}}}}}", e(70_000))),
+            "spec.run.script.text is \"140000 bytes\"; it must be at most 131072 bytes",
+            "spec.run.script.text must be at most 131072 bytes",
+        ),
+        bad(
+            "nul-in-script",
+            run("{script: {text: \"a\\0b\"}}"),
+            "spec.run.script.text is \"a\\0b\"; it must not hold a zero byte",
+            "spec.run.script.text must not hold a zero byte",
+        ),
+        bad(
+            "interpreter-of-nothing",
+            run("{script: {interpreter: \"\", text: a}}"),
+            "spec.run.script.interpreter is \"\"; it must be 1 to 4096 characters long",
+            "spec.run.script.interpreter",
+        ),
+        bad(
+            "interpreter-of-bytes",
+            run(&format!("{{script: {{interpreter: /{}, text: a}}}}", e(2500))),
+            "spec.run.script.interpreter is",
+            "spec.run.script.interpreter must be at most 4096 bytes",
+        ),
+        bad(
+            "nul-in-interpreter",
+            run("{script: {interpreter: \"/bin/a\\0b\", text: a}}"),
+            "spec.run.script.interpreter is \"/bin/a\\0b\"; it must not hold a zero byte",
+            "spec.run.script.interpreter must not hold a zero byte",
+        ),
+        bad(
+            "nul-in-env",
+            run("{command: [a], env: [{name: A, value: \"a\\0b\"}]}"),
+            "spec.run.env[0].value is \"a\\0b\"; it must not hold a zero byte",
+            "spec.run.env.value must not hold a zero byte",
+        ),
+        bad(
+            "env-of-bytes",
+            run(&format!("{{command: [a], env: [{{name: A, value: {}}}]}}", e(40_000))),
+            "spec.run.env is \"80001 bytes\"; it must be at most 65536 bytes",
+            "spec.run.env must be at most 65536 bytes in all",
+        ),
+        bad(
+            "stdin-of-bytes",
+            run(&format!("{{command: [a], stdin: {}}}", e(40_000))),
+            "spec.run.stdin is \"80000 bytes\"; it must be at most 65536 bytes",
+            "spec.run.stdin must be at most 65536 bytes",
+        ),
+        bad(
+            "stdin-too-long",
+            run(&format!("{{command: [a], stdin: {}}}", "x".repeat(65_537))),
+            "spec.run.stdin is",
+            "spec.run.stdin: Too long",
+        ),
+        bad(
+            "nul-in-directory",
+            run("{command: [a], workingDir: \"/a\\0b\"}"),
+            "spec.run.workingDir is \"/a\\0b\"; it must not hold a zero byte",
+            "spec.run.workingDir must not hold a zero byte",
+        ),
+        bad(
+            "directory-of-bytes",
+            run(&format!("{{command: [a], workingDir: /{}}}", e(2500))),
+            "spec.run.workingDir is",
+            "spec.run.workingDir must be at most 4096 bytes",
+        ),
+        bad(
+            "many-arguments",
+            run(&format!("{{command: [{}]}}", vec!["a"; 1025].join(","))),
+            "spec.run.command is \"1025 items\"; it must be 1 to 1024",
+            "spec.run.command: Too many",
+        ),
+        bad(
+            "group-of-spaces",
+            run("{command: [a], group: \"no group\"}"),
+            "spec.run.group is \"no group\"; it must be a name, or a number from 0 to 4294967294",
+            "spec.run.group must be a name, or a number from 0 to 4294967294",
+        ),
+        bad(
+            "user-of-eleven-digits",
+            run("{command: [a], user: \"00000000001\"}"),
+            "spec.run.user is \"00000000001\"; it must be a name, or a number",
+            "spec.run.user must be a name, or a number",
+        ),
+        bad(
+            "cpu-from-zero",
+            run("{command: [a], limits: {cpu: \"0500m\"}}"),
+            "spec.run.limits.cpu is \"0500m\"; it must be 10m to 1024",
+            "spec.run.limits.cpu must be 10m to 1024",
         ),
     ]
 }
@@ -173,7 +385,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "nul-in-command",
             run("{command: [a, \"b\\0c\"]}"),
-            "spec.run.command[1] is \"b\\0c\"; it must be without a zero byte",
+            "spec.run.command[1] is \"b\\0c\"; it must not hold a zero byte, which the kernel cannot pass on",
             "spec.run.command[1]",
         ),
         bad(
@@ -227,7 +439,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "env-name-with-equals",
             run("{command: [a], env: [{name: \"A=B\"}]}"),
-            "spec.run.env[0].name is \"A=B\"; it must be letters, digits",
+            "spec.run.env[0].name is \"A=B\"; it must be 1 to 256 letters, digits",
             "spec.run.env[0].name",
         ),
         bad(
@@ -268,7 +480,7 @@ fn of_run() -> Vec<Bad> {
             "user-minus-one",
             run("{command: [a], user: \"4294967295\"}"),
             "spec.run.user is \"4294967295\"; it must be a name, or a number from 0 to 4294967294",
-            "",
+            "spec.run.user must be a name, or a number from 0 to 4294967294",
         ),
         bad(
             "user-as-number",
@@ -280,8 +492,8 @@ fn of_run() -> Vec<Bad> {
         bad(
             "umask-of-nines",
             run("{command: [a], umask: \"099\"}"),
-            "spec.run.umask is \"099\"",
-            "spec.run.umask",
+            "spec.run.umask is \"099\"; it must be three octal digits in quotes",
+            "spec.run.umask must be three octal digits in quotes",
         ),
         bad(
             "exit-code-256",
@@ -298,7 +510,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "exit-code-twice",
             run("{command: [a], successExitCodes: [0, 0]}"),
-            "spec.run.successExitCodes[1] is \"0\"; it must not be there twice",
+            "spec.run.successExitCodes[1] is 0; it must not be there twice",
             "spec.run.successExitCodes[1]: Duplicate value",
         ),
         bad(
@@ -322,7 +534,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "cpu-of-halves",
             run("{command: [a], limits: {cpu: \"0.5\"}}"),
-            "spec.run.limits.cpu is \"0.5\"; it must be thousandths of a CPU, such as 500m, or whole CPUs, such as 2",
+            "spec.run.limits.cpu is \"0.5\"; it must be 10m to 1024: thousandths of a CPU, such as 500m, or whole CPUs, such as 2",
             "spec.run.limits.cpu",
         ),
         bad(
@@ -341,18 +553,18 @@ fn of_run() -> Vec<Bad> {
             "memory-too-small",
             run("{command: [a], limits: {memory: 1Mi}}"),
             "spec.run.limits.memory is \"1Mi\"; it must be 4Mi to 16Ti",
-            "spec.run.limits.memory must be 4Mi to 16Ti",
+            "spec.run.limits.memory must be an amount of 4Mi to 16Ti bytes",
         ),
         bad(
             "memory-too-large",
             run("{command: [a], limits: {memory: 17Ti}}"),
             "spec.run.limits.memory is \"17Ti\"; it must be 4Mi to 16Ti",
-            "spec.run.limits.memory must be 4Mi to 16Ti",
+            "spec.run.limits.memory must be an amount of 4Mi to 16Ti bytes",
         ),
         bad(
             "memory-in-words",
             run("{command: [a], limits: {memory: 256MB}}"),
-            "spec.run.limits.memory is \"256MB\"; it must be an amount of bytes, such as 64Mi or 1G",
+            "spec.run.limits.memory is \"256MB\"; it must be an amount of 4Mi to 16Ti bytes, such as 64Mi or 1G",
             "spec.run.limits.memory",
         ),
         bad(
@@ -364,7 +576,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "limit-of-letters",
             run("{command: [a], output: {limit: 5M1}}"),
-            "spec.run.output.limit is \"5M1\"; it must be an amount of bytes, such as 64Mi or 1G",
+            "spec.run.output.limit is \"5M1\"; it must be an amount of 0 to 1Ti bytes, such as 64Mi or 1G",
             "spec.run.output.limit",
         ),
         bad(
@@ -383,19 +595,19 @@ fn of_run() -> Vec<Bad> {
             "limit-too-much",
             run("{command: [a], output: {limit: 2Ti}}"),
             "spec.run.output.limit is \"2Ti\"; it must be 0 to 1Ti",
-            "spec.run.output.limit must be 0 to 1Ti",
+            "spec.run.output.limit must be an amount of 0 to 1Ti bytes",
         ),
         bad(
             "spool-too-little",
             run("{command: [a], output: {spool: 1k}}"),
             "spec.run.output.spool is \"1k\"; it must be 1Mi to 64Gi",
-            "spec.run.output.spool must be 1Mi to 64Gi",
+            "spec.run.output.spool must be an amount of 1Mi to 64Gi bytes",
         ),
         bad(
             "block-too-long",
             run("{command: [a], output: {maxBlock: 25h}}"),
             "spec.run.output.maxBlock is \"25h\"; it must be 0s to 24h",
-            "spec.run.output.maxBlock must be 0s to 24h",
+            "spec.run.output.maxBlock must be a duration of 0s to 24h",
         ),
     ]
 }
@@ -406,13 +618,13 @@ fn of_the_rest() -> Vec<Bad> {
             "idle-too-short",
             with("timeouts: {idle: 10ms}"),
             "spec.timeouts.idle is \"10ms\"; it must be 1s to 8760h",
-            "spec.timeouts.idle must be 1s to 8760h",
+            "spec.timeouts.idle must be a duration of 1s to 8760h",
         ),
         bad(
             "total-too-long",
             with("timeouts: {total: 9000h}"),
             "spec.timeouts.total is \"9000h\"; it must be 1s to 8760h",
-            "spec.timeouts.total must be 1s to 8760h",
+            "spec.timeouts.total must be a duration of 1s to 8760h",
         ),
         bad(
             "retries-too-many",
@@ -430,7 +642,13 @@ fn of_the_rest() -> Vec<Bad> {
             "backoff-too-long",
             with("retry: {limit: 1, backoff: {max: 25h}}"),
             "spec.retry.backoff.max is \"25h\"; it must be 100ms to 24h",
-            "spec.retry.backoff.max must be 100ms to 24h",
+            "spec.retry.backoff.max must be a duration of 100ms to 24h",
+        ),
+        bad(
+            "backoff-too-short",
+            with("retry: {limit: 1, backoff: {initial: 10ms}}"),
+            "spec.retry.backoff.initial is \"10ms\"; it must be 100ms to 24h",
+            "spec.retry.backoff.initial must be a duration of 100ms to 24h",
         ),
         bad(
             "backoff-that-shrinks",
@@ -465,7 +683,7 @@ fn of_the_rest() -> Vec<Bad> {
         bad(
             "timeout-negative",
             with("timeouts: {run: \"-5m\"}"),
-            "spec.timeouts.run is \"-5m\"; it must be a duration, such as 5m, 1h30m or 500ms",
+            "spec.timeouts.run is \"-5m\"; it must be a duration of 1s to 8760h, such as 5m, 1h30m or 500ms",
             "spec.timeouts.run",
         ),
         bad(
@@ -496,30 +714,30 @@ fn of_the_rest() -> Vec<Bad> {
             "run-of-nothing",
             with("timeouts: {run: 0s}"),
             "spec.timeouts.run is \"0s\"; it must be 1s to 8760h",
-            "spec.timeouts.run must be 1s to 8760h",
+            "spec.timeouts.run must be a duration of 1s to 8760h",
         ),
         bad(
             "start-too-short",
             with("timeouts: {start: 10ms}"),
             "spec.timeouts.start is \"10ms\"; it must be 1s to 720h",
-            "spec.timeouts.start must be 1s to 720h",
+            "spec.timeouts.start must be a duration of 1s to 720h",
         ),
         bad(
             "unreachable-too-short",
             with("timeouts: {unreachable: 5s}"),
             "spec.timeouts.unreachable is \"5s\"; it must be 15s to 720h",
-            "spec.timeouts.unreachable must be 15s to 720h",
+            "spec.timeouts.unreachable must be a duration of 15s to 720h",
         ),
         bad(
             "grace-too-long",
             with("timeouts: {grace: 2h}"),
             "spec.timeouts.grace is \"2h\"; it must be 0s to 1h",
-            "spec.timeouts.grace must be 0s to 1h",
+            "spec.timeouts.grace must be a duration of 0s to 1h",
         ),
         bad(
             "percent-0",
             with("rollout: {maxConcurrent: 0%}"),
-            "spec.rollout.maxConcurrent is \"0%\"; it must be a number from 1, or a percentage from 1% to 100%",
+            "spec.rollout.maxConcurrent is \"0%\"; it must be a number from 1 to 100000, or a percentage from 1% to 100%",
             "spec.rollout.maxConcurrent",
         ),
         bad(
@@ -574,7 +792,7 @@ fn of_the_rest() -> Vec<Bad> {
             "ttl-of-eleven-years",
             with("ttlAfterFinished: 96000h"),
             "spec.ttlAfterFinished is \"96000h\"; it must be 0s to 87600h",
-            "spec.ttlAfterFinished must be 0s to 87600h",
+            "spec.ttlAfterFinished must be a duration of 0s to 87600h",
         ),
         bad(
             "field-of-tomorrow",

@@ -40,6 +40,14 @@ pub(crate) fn parts(test: &str) -> Option<Parts> {
     Some(serde_json::from_str(&text).unwrap_or_else(|e| panic!("SENTINEL_PARTS {}: {e}", path.display())))
 }
 
+impl Parts {
+    /// How a cluster admin reaches the API server.
+    pub(crate) async fn config(&self) -> kube::Config {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
+    }
+}
+
 /// A namespace of a test's own, and a client with all rights.
 pub(crate) struct Piece {
     pub(crate) cluster: KubeCluster,
@@ -53,10 +61,7 @@ impl Piece {
     pub(crate) async fn new(test: &str) -> Option<Self> {
         let parts = parts(test)?;
         rustls::crypto::ring::default_provider().install_default().ok();
-        let kubeconfig = Kubeconfig::read_from(&parts.kubeconfig).unwrap();
-        let config =
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        let cluster = KubeCluster::new(config, Some("a-test".into())).unwrap();
+        let cluster = KubeCluster::new(parts.config().await, Some("a-test".into())).unwrap();
         let client = cluster.client();
         install(&client).await;
         let suffix = uuid::Uuid::new_v4().simple().to_string();
@@ -82,9 +87,9 @@ impl Piece {
         self.with_file(&["apply", "--server-side"], yaml)
     }
 
-    /// Creates what the YAML text says with kubectl.
-    pub(crate) fn create(&self, yaml: &str) -> Result<String, String> {
-        self.with_file(&["create"], yaml)
+    /// Asks whether the YAML text could be created, and keeps nothing.
+    pub(crate) fn create_nothing(&self, yaml: &str) -> Result<String, String> {
+        self.with_file(&["create", "--dry-run=server"], yaml)
     }
 
     fn with_file(&self, arguments: &[&str], yaml: &str) -> Result<String, String> {

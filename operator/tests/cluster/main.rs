@@ -10,7 +10,10 @@
 
 mod api_server;
 mod bad_input;
+mod battery;
 mod contract;
 mod kit;
+mod refusals;
 mod scripted;
 mod validation;
+mod writers;

@@ -20,7 +20,7 @@ use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
 use tokio::sync::watch;
 
 use self::state::{Seen, State};
-use super::{Answer, Cluster, ClusterError, TaskKeeper, TaskStore, targets};
+use super::{Answer, Cluster, ClusterError, Publication, TaskKeeper, TaskStore, targets};
 use crate::clock::Clock;
 use crate::resource::slice::Frozen;
 use crate::resource::{Task, TaskStatus};
@@ -178,10 +178,10 @@ impl TaskKeeper for EmbeddedCluster {
         at_once!(self.change(|state| state.remove_old_slices(task)))
     }
 
-    fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, ()> {
+    fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, Publication> {
         at_once!({
             self.state().publish(task, notice, self.0.clock.now());
-            Ok(())
+            Ok(Publication::Published)
         })
     }
 }

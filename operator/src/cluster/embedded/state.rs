@@ -34,8 +34,10 @@ pub struct Published {
     pub task: TaskRef,
     /// What it says.
     pub notice: Notice,
-    /// When it was published first.
+    /// When it was published last.
     pub at: UnixMillis,
+    /// How often it was published.
+    pub count: u32,
 }
 
 type Key = (String, String);
@@ -237,9 +239,12 @@ impl State {
 
     pub(super) fn publish(&mut self, task: &Task, notice: &Notice, at: UnixMillis) {
         let (namespace, name) = key(task);
-        let published = Published { task: TaskRef { namespace, name }, notice: notice.clone(), at };
-        // One that is said again is one, as the API server's series are.
-        if self.published.iter().any(|old| old.task == published.task && old.notice == published.notice) {
+        let published = Published { task: TaskRef { namespace, name }, notice: notice.clone(), at, count: 1 };
+        // The same again is one event, as the series of an API server are.
+        let same = |old: &&mut Published| old.task == published.task && old.notice == published.notice;
+        if let Some(old) = self.published.iter_mut().find(same) {
+            old.count = old.count.saturating_add(1);
+            old.at = at;
             return;
         }
         self.published.push_back(published);

@@ -5,7 +5,9 @@
 
 mod retry;
 mod run;
-mod targets;
+pub(super) mod targets;
+
+use std::panic::Location;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sentinel_core::plan::{self, Amount, Starts, TargetRule, TaskPlan};
@@ -44,6 +46,14 @@ pub fn check(task: &Task) -> Result<(), Vec<Invalid>> {
     let mut problems = Problems::default();
     read(task, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(problems.into_inner()) }
+}
+
+/// The places in this module that raise what is wrong with the Task, one for each problem: the rules that it breaks.
+/// Tests hold with it that each rule is broken by one of their bad Tasks.
+pub fn broken_rules(task: &Task) -> Vec<&'static Location<'static>> {
+    let mut problems = Problems::default();
+    read(task, &mut problems);
+    problems.raised_at()
 }
 
 /// A plan without the Task's uid.

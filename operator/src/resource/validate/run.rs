@@ -173,7 +173,7 @@ fn identity(field: &str, value: Option<&str>, problems: &mut Problems) {
     let Some(value) = value else { return };
     if value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty() {
         // 4294967295 is -1 to the kernel: "leave it as it is".
-        if value.parse::<u32>().is_ok_and(|id| id != u32::MAX) {
+        if value.len() <= 10 && value.parse::<u32>().is_ok_and(|id| id != u32::MAX) {
             return;
         }
         problems.value(field, value, "must be a name, or a number from 0 to 4294967294");
@@ -247,7 +247,10 @@ fn cpu(value: &IntOrString, problems: &mut Problems) -> Option<u32> {
         IntOrString::Int(whole) => {
             (whole.to_string(), u32::try_from(*whole).ok().and_then(|whole| whole.checked_mul(1000)))
         }
-        IntOrString::String(text) => (text.clone(), quantity::parse_millis(text)),
+        IntOrString::String(text) => {
+            let millis = quantity::parse_millis(text).filter(|_| !text.starts_with('0'));
+            (text.clone(), millis)
+        }
     };
     let millis = millis.filter(|millis| CPU_MILLIS.contains(millis));
     if millis.is_none() {

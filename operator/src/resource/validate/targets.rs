@@ -126,13 +126,14 @@ fn requirement(field: &str, spec: &task::LabelRequirement, problems: &mut Proble
 }
 
 const LABEL_KEY: &str = "must be a label key, such as pool or topology.kubernetes.io/zone";
-const LABEL_VALUE: &str = "must be a label value: at most 63 letters, digits, '-', '_' and '.'";
+pub(in crate::resource) const LABEL_VALUE: &str =
+    "must be a label value: at most 63 letters, digits, '-', '_' and '.'";
 
-fn is_label_value(value: &str) -> bool {
+pub(in crate::resource) fn is_label_value(value: &str) -> bool {
     value.is_empty() || is_qualified(value)
 }
 
-fn is_label_key(key: &str) -> bool {
+pub(in crate::resource) fn is_label_key(key: &str) -> bool {
     match key.split_once('/') {
         Some((prefix, name)) => NodeName::new(prefix).is_ok() && is_qualified(name),
         None => is_qualified(key),
