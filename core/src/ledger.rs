@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
@@ -279,5 +280,5 @@ pub enum Source {
 /// The end of an Execution of which nothing was ever started.
 pub fn never_started(outcome: Outcome, at: UnixMillis) -> Ended {
     let (usage, output) = (Usage::default(), OutputSummary::default());
-    Ended { outcome, started_at: None, ended_at: at, usage, output }
+    Ended { outcome, started_at: None, ended_at: at, usage, output, exit: ExitDetails::default() }
 }

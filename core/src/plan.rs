@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use sentinel_protocol::ids::{NodeName, SpecHash, TaskRef, TaskUid};
-use sentinel_protocol::request::{EnvVar, Environment, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::request::{EnvVar, Environment, Leftovers, Program, ResourceLimits, RunRequest};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -179,6 +179,7 @@ pub fn spec_hash(targets: &TargetRule, request: &RunRequest) -> SpecHash {
             environment: request.environment,
             success_exit_codes: &request.success_exit_codes,
             limits: &request.limits,
+            leftovers: request.leftovers,
         },
     };
     let json = serde_json::to_vec(&digested).unwrap_or_default();
@@ -232,6 +233,8 @@ struct DigestedRun<'a> {
     success_exit_codes: &'a [u8],
     #[serde(skip_serializing_if = "ResourceLimits::is_none")]
     limits: &'a ResourceLimits,
+    #[serde(skip_serializing_if = "Leftovers::is_end")]
+    leftovers: Leftovers,
 }
 
 impl<'a> From<&'a TargetRule> for DigestedTargets<'a> {
@@ -288,8 +291,9 @@ mod tests {
             stdin: String::new(),
             environment: Environment::Container,
             success_exit_codes: vec![0],
-            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1 },
+            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false },
             limits: ResourceLimits::default(),
+            leftovers: Leftovers::End,
         }
     }
 
@@ -313,7 +317,12 @@ mod tests {
     #[test]
     fn the_spec_hash_of_a_given_spec_with_limits_never_changes() {
         let mut limited = request();
-        limited.limits = ResourceLimits { cpu_millis: Some(500), memory: Some(1 << 28), pids: Some(64) };
+        limited.limits = ResourceLimits {
+            cpu_millis: Some(500),
+            memory: Some(1 << 28),
+            pids: Some(64),
+            ..ResourceLimits::default()
+        };
         assert_eq!(
             spec_hash(&names(&["a"]), &limited).as_str(),
             "5aa79e61f6ad01f0c81087b1de19341742cb4f13643f1c690a013c572857fb0c"
@@ -321,9 +330,21 @@ mod tests {
     }
 
     #[test]
+    fn the_spec_hash_of_a_given_script_never_changes() {
+        let mut script = request();
+        script.program =
+            Program::Script { interpreter: "/bin/sh".into(), argument: None, text: "df\n".into() };
+        assert_eq!(
+            spec_hash(&names(&["a"]), &script).as_str(),
+            "a6b470f5262e5fa82f61bcf48519c5b329c033a112402039f78d15514b6f76ec"
+        );
+    }
+
+    #[test]
     fn the_order_of_node_names_and_the_output_rules_do_not_change_the_spec_hash() {
         let mut other = request();
         other.output.limit = 7;
+        other.output.merge = true;
         assert_eq!(spec_hash(&names(&["a", "b"]), &request()), spec_hash(&names(&["b", "a"]), &other));
     }
 
@@ -340,6 +361,16 @@ mod tests {
         let mut limited = request();
         limited.limits.pids = Some(64);
         assert_ne!(base, spec_hash(&names(&["a"]), &limited));
+        let mut keeps = request();
+        keeps.leftovers = Leftovers::Keep;
+        assert_ne!(base, spec_hash(&names(&["a"]), &keeps));
+        let script = |argument: Option<&str>| {
+            let mut script = request();
+            let (interpreter, text) = ("/bin/sh".to_owned(), "df\n".to_owned());
+            script.program = Program::Script { interpreter, argument: argument.map(str::to_owned), text };
+            spec_hash(&names(&["a"]), &script)
+        };
+        assert_ne!(script(None), script(Some("-eu")));
     }
 
     #[test]

@@ -303,7 +303,7 @@ pub fn line(node: &NodeName, execution: &Execution, reach: Reach) -> NodeStatus 
         _ => ended.and_then(|ended| ended.started_at),
     };
     let (state, message) = match (known, ended) {
-        (_, Some(ended)) => (ended.outcome.name(), ended.outcome.message()),
+        (_, Some(ended)) => (ended.outcome.name(), ended.message()),
         (Known::Running(_), _) if reach == Reach::Unreachable => {
             ("Running", "the node is not heard of".into())
         }
@@ -322,7 +322,7 @@ pub fn line(node: &NodeName, execution: &Execution, reach: Reach) -> NodeStatus 
         node: node.clone(),
         attempt: execution.latest.number,
         state,
-        exit_code: ended.and_then(|ended| ended.outcome.exit_code()),
+        exit_code: ended.and_then(Ended::exit_code),
         message,
         started_at,
         finished_at: ended.map(|ended| ended.ended_at),

@@ -9,10 +9,13 @@ use proptest::prelude::*;
 use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules, Seen, Tombstone};
 use sentinel_core::moment::{Moment, Now};
 use sentinel_core::recovery::{Boot, Evidence, ExitRecord, Home, LastState, Lock, Tree};
+use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::request::{
+    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
+};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{
@@ -50,8 +53,9 @@ fn start(n: usize, spec: u8, epoch: u64) -> Start {
             stdin: String::new(),
             environment: Environment::Container,
             success_exit_codes: vec![0],
-            output: OutputRules { limit: 1 << 20, spool: 1 << 20, max_block_ms: 0 },
+            output: OutputRules { limit: 1 << 20, spool: 1 << 20, max_block_ms: 0, merge: false },
             limits: ResourceLimits::default(),
+            leftovers: Leftovers::End,
         },
         deadlines: Deadlines {
             start_ms: START_MS,
@@ -118,7 +122,14 @@ struct World {
 
 fn ended(outcome: Outcome, at: u64) -> Ended {
     let (usage, output) = (Usage::default(), OutputSummary::default());
-    Ended { outcome, started_at: None, ended_at: UnixMillis(at.cast_signed()), usage, output }
+    Ended {
+        outcome,
+        started_at: None,
+        ended_at: UnixMillis(at.cast_signed()),
+        usage,
+        output,
+        exit: ExitDetails::default(),
+    }
 }
 
 impl World {

@@ -36,6 +36,7 @@ fn ended() -> Ended {
         ended_at: UnixMillis(6),
         usage: Usage::default(),
         output: OutputSummary::default(),
+        exit: sentinel_protocol::exit::ExitDetails::default(),
     }
 }
 
@@ -343,7 +344,20 @@ fn on_a_full_disk_nothing_new_is_taken_and_what_was_taken_can_still_be_recorded(
     assert!(error.is_disk_full(), "{error:?}");
     assert_eq!(state.load().unwrap().len(), 1, "nothing half-made");
     let lock = attempt.try_lock().unwrap().unwrap();
-    let longest = Ended { outcome: Outcome::CancelFailed { pids: vec![4_194_304; 64] }, ..ended() };
+    let process = sentinel_protocol::exit::LeftProcess { pid: 4_194_304, name: "\u{1}".repeat(48) };
+    let left = sentinel_protocol::exit::LeftBehind {
+        count: u32::MAX,
+        fate: sentinel_protocol::exit::Fate::Ended,
+        processes: vec![process; 8],
+    };
+    let exit = sentinel_protocol::exit::ExitDetails {
+        signal: Some(64),
+        killed: true,
+        left: Some(left),
+        output_held_ms: Some(u64::MAX),
+        ..sentinel_protocol::exit::ExitDetails::clock(sentinel_protocol::exit::Clock::Total, u64::MAX)
+    };
+    let longest = Ended { outcome: Outcome::CancelFailed { pids: vec![4_194_304; 64] }, exit, ..ended() };
     lock.record_exit(longest.clone()).unwrap();
     assert_eq!(attempt.exit().unwrap(), Some(longest));
 }

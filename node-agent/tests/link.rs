@@ -16,7 +16,9 @@ use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::log::Stream;
 use sentinel_protocol::outcome::{InterruptReason, Outcome};
 use sentinel_protocol::refusal::{Refusal, SessionRefusal};
-use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::request::{
+    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
+};
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Ended, ReportedState, Stage, ToOperator};
 use tokio::io::AsyncWriteExt;
@@ -52,8 +54,9 @@ fn start(run: u32, script: &str) -> Start {
             stdin: String::new(),
             environment: Environment::Container,
             success_exit_codes: vec![0],
-            output: OutputRules { limit: 1 << 40, spool: 64 << 20, max_block_ms: 30_000 },
+            output: OutputRules { limit: 1 << 40, spool: 64 << 20, max_block_ms: 30_000, merge: false },
             limits: ResourceLimits::default(),
+            leftovers: Leftovers::End,
         },
         deadlines: Deadlines {
             start_ms: 60_000,
@@ -355,6 +358,7 @@ async fn a_command_whose_supervisor_is_killed_is_ended_and_interrupted() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor.pid), nix::sys::signal::SIGKILL).unwrap();
     let ended = control.ended(&attempt(1)).await;
     assert_eq!(ended.outcome, Outcome::Interrupted { reason: InterruptReason::SupervisorDied });
+    assert!(ended.exit.killed, "nothing but KILL ends a command without its supervisor");
     assert_eq!(ended.started_at, Some(running.started_at));
     assert_eq!(ended.output.end, 5, "what it wrote before is still counted");
     assert!(!command.is_alive(), "the command lives on");

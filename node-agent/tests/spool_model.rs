@@ -102,7 +102,7 @@ proptest! {
     #[test]
     fn every_position_comes_back_once_as_it_was_or_as_a_hole(steps in steps()) {
         let root = tempfile::tempdir().unwrap();
-        let rules = OutputRules { limit: u64::MAX, spool: 64 << 10, max_block_ms: 100 };
+        let rules = OutputRules { limit: u64::MAX, spool: 64 << 10, max_block_ms: 100, merge: false };
         let (attempt, mut writer) = spool(root.path(), rules);
         let mut reader = Reader::open(&attempt).unwrap();
         let mut model = Model::default();
@@ -157,7 +157,7 @@ proptest! {
 #[test]
 fn nobody_reads_and_the_counts_of_what_was_dropped_are_exact() {
     let root = tempfile::tempdir().unwrap();
-    let rules = OutputRules { limit: u64::MAX, spool: 1 << 20, max_block_ms: 50 };
+    let rules = OutputRules { limit: u64::MAX, spool: 1 << 20, max_block_ms: 50, merge: false };
     let (attempt, mut writer) = spool(root.path(), rules);
     let mut model = Model::default();
     let mut now = 0;
@@ -197,7 +197,7 @@ fn nobody_reads_and_the_counts_of_what_was_dropped_are_exact() {
 #[test]
 fn beyond_the_limit_bytes_are_counted_and_shown_as_one_hole_per_stream() {
     let root = tempfile::tempdir().unwrap();
-    let rules = OutputRules { limit: 1_000, spool: 1 << 20, max_block_ms: 0 };
+    let rules = OutputRules { limit: 1_000, spool: 1 << 20, max_block_ms: 0, merge: false };
     let (attempt, mut writer) = spool(root.path(), rules);
     for _ in 0..10 {
         writer.append(Stream::Stdout, &[b'o'; 300], 0);
@@ -221,7 +221,7 @@ fn beyond_the_limit_bytes_are_counted_and_shown_as_one_hole_per_stream() {
 #[test]
 fn a_damaged_byte_anywhere_costs_at_most_its_own_segment_and_is_shown() {
     let root = tempfile::tempdir().unwrap();
-    let rules = OutputRules { limit: u64::MAX, spool: 16 << 10, max_block_ms: u64::MAX };
+    let rules = OutputRules { limit: u64::MAX, spool: 16 << 10, max_block_ms: u64::MAX, merge: false };
     let (attempt, mut writer) = spool(root.path(), rules);
     let mut model = Model::default();
     for at in 0..40 {

@@ -154,12 +154,13 @@ fn a_script_reaches_its_interpreter_as_a_file_that_cannot_be_written() {
     let mut node = Node::new();
     let mut script = start(1, &[]);
     let text = "read -r line; echo \"$0 $line\"; cat /dev/fd/3 | wc -c; { echo x > /dev/fd/3; } 2>/dev/null || echo sealed\n";
-    script.request.program = Program::Script { interpreter: "sh".into(), text: text.into() };
+    script.request.program = Program::Script { interpreter: "sh".into(), argument: None, text: text.into() };
     script.request.stdin = "from stdin\n".into();
     let run = node.run(&script);
     assert_eq!(run.text(), format!("/dev/fd/3 from stdin\n{}\nsealed\n", text.len()), "{:?}", run.ended);
     let mut missing = start(2, &[]);
-    missing.request.program = Program::Script { interpreter: "/bin/nosuch".into(), text: String::new() };
+    missing.request.program =
+        Program::Script { interpreter: "/bin/nosuch".into(), argument: None, text: String::new() };
     let (reason, words) = start_failure(&missing);
     assert_eq!(
         (reason, words.as_str()),
@@ -252,7 +253,8 @@ fn a_command_runs_as_the_user_it_names_with_exactly_that_users_groups() {
     assert_eq!(node.run(&number).text(), "4321\n1234\n1234\n");
     let mut script = start(3, &[]);
     script.request.user = Some("nobody".into());
-    script.request.program = Program::Script { interpreter: "/bin/sh".into(), text: "id -un\n".into() };
+    script.request.program =
+        Program::Script { interpreter: "/bin/sh".into(), argument: None, text: "id -un\n".into() };
     assert_eq!(node.run(&script).text(), "nobody\n");
 }
 
@@ -420,7 +422,7 @@ fn output_beyond_the_limit_is_counted_hashed_and_shown() {
 fn a_full_spool_holds_the_command_up_and_then_drops_the_oldest_with_exact_counts() {
     let mut node = Node::new();
     let mut much = shell(1, "head -c 10000000 /dev/zero; head -c 1000 /dev/zero >&2");
-    much.request.output = OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 400 };
+    much.request.output = OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 400, merge: false };
     let run = node.run(&much);
     let output = &run.ended.output;
     assert_eq!(run.ended.outcome, Outcome::Succeeded { exit_code: 0 });
@@ -436,7 +438,7 @@ fn a_full_spool_holds_the_command_up_and_then_drops_the_oldest_with_exact_counts
 fn a_reader_that_releases_lets_a_held_up_command_go_on() {
     let mut node = Node::new();
     let mut much = shell(1, "head -c 20000000 /dev/zero");
-    much.request.output = OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 60_000 };
+    much.request.output = OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 60_000, merge: false };
     let attempt = node.launch(&much);
     let mut reader = Reader::open(&attempt).unwrap();
     let mut at = 0;

@@ -63,7 +63,7 @@ fn every_field_has_a_description_and_ours_an_example() {
 
 #[test]
 fn every_field_of_the_spec_that_is_not_required_has_a_default_or_means_something_by_its_absence() {
-    const ABSENT_MEANS_SOMETHING: [&str; 17] = [
+    const ABSENT_MEANS_SOMETHING: [&str; 20] = [
         ".spec.ttlAfterFinished",
         ".spec.targets.nodeSelector",
         ".spec.targets.nodeSelector.matchLabels",
@@ -78,6 +78,9 @@ fn every_field_of_the_spec_that_is_not_required_has_a_default_or_means_something
         ".spec.run.limits.cpu",
         ".spec.run.limits.memory",
         ".spec.run.limits.pids",
+        ".spec.run.limits.nofile",
+        ".spec.run.limits.core",
+        ".spec.run.script.interpreter",
         ".spec.timeouts.run",
         ".spec.timeouts.idle",
         ".spec.timeouts.total",

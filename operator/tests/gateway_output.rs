@@ -395,6 +395,7 @@ fn ended_entry(end: u64) -> sentinel_operator::history::Entry {
         outcome: Some(facts.outcome),
         usage: facts.usage,
         output: facts.output,
+        exit: facts.exit,
         source: Source::Agent,
         epoch: sentinel_protocol::ids::Epoch(1),
     }))

@@ -17,7 +17,9 @@ use sentinel_operator::history::Source;
 use sentinel_protocol::ids::{Epoch, RunNumber, TaskRef};
 use sentinel_protocol::metrics::{DiskMetrics, NodeMetrics};
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::request::{
+    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
+};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{
@@ -352,7 +354,7 @@ async fn a_start_reaches_its_agent_once_it_counts_and_carries_credit() {
 
 fn start() -> Start {
     let program = Program::Command(vec!["true".into()]);
-    let output = OutputRules { limit: 1, spool: 1, max_block_ms: 1 };
+    let output = OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false };
     Start {
         attempt: attempt("t/1/n/1"),
         spec_hash: spec_hash(),
@@ -370,6 +372,7 @@ fn start() -> Start {
             success_exit_codes: vec![0],
             output,
             limits: ResourceLimits::default(),
+            leftovers: Leftovers::End,
         },
         deadlines: Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
         credit: 0,

@@ -22,6 +22,7 @@ pub mod version;
 pub mod product;
 pub mod request;
 pub mod outcome;
+pub mod exit;
 pub mod refusal;
 pub mod metrics;
 pub mod to_agent;

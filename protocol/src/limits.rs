@@ -34,6 +34,27 @@ pub const MEMORY_BYTES: RangeInclusive<u64> = (4 << 20)..=(16 << 40);
 /// Processes and threads that a command can be limited to; the kernel numbers no more.
 pub const PIDS: RangeInclusive<u32> = 1..=4_194_304;
 
+/// Open files that a process of a command may have: with less the dynamic loader opens nothing, more the kernel does not
+/// count (`fs.nr_open`).
+pub const NOFILE: RangeInclusive<u32> = 16..=1_073_741_816;
+
+/// Bytes of a core dump of a process of a command.
+pub const CORE_BYTES: RangeInclusive<u64> = 0..=(16 << 40);
+
+/// Bytes of the first line of a script that names its interpreter; the kernel reads no more of it (`BINPRM_BUF_SIZE`).
+pub const MAX_SHEBANG: usize = 255;
+
+/// Processes that are named when a command left some behind.
+pub const MAX_LEFT_PROCESSES: usize = 8;
+
+/// Bytes of the name of a process; the kernel's own are up to 15 (`TASK_COMM_LEN`), and one that is not UTF-8 grows
+/// when it is converted.
+pub const MAX_PROCESS_NAME: usize = 48;
+
+/// How long output is awaited after the main process of a command has ended, milliseconds: a process that it left may
+/// hold the pipes.
+pub const DRAIN_MS: u64 = 5_000;
+
 /// Number of environment variables.
 pub const MAX_ENV_ITEMS: usize = 256;
 

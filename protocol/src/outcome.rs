@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::exit::signal_text;
 use crate::refusal::Refusal;
 
 /// How an Execution, or one Attempt of it, ended. Exactly one of these.
@@ -160,13 +161,13 @@ impl Outcome {
         }
     }
 
-    /// One sentence for people.
+    /// One sentence for people; [`crate::exit::describe`] adds what is known beside the Outcome.
     pub fn message(&self) -> String {
         match self {
             Self::Succeeded { exit_code: 0 } => "exited with code 0".to_owned(),
             Self::Succeeded { exit_code } => format!("exited with code {exit_code}, which counts as success"),
             Self::Failed { exit_code } => format!("exited with code {exit_code}"),
-            Self::Signaled { signal } => format!("ended by signal {signal}"),
+            Self::Signaled { signal } => format!("ended by signal {}", signal_text(*signal)),
             Self::StartFailed { message, .. } => message.clone(),
             Self::StartTimedOut => "not started within timeouts.start or timeouts.total".to_owned(),
             Self::TimedOut => "ran longer than timeouts.run or timeouts.total and was ended".to_owned(),

@@ -33,10 +33,30 @@ pub struct RunRequest {
     /// What the command may use; see [`crate::to_agent::Start::needs`].
     #[serde(default, skip_serializing_if = "ResourceLimits::is_none")]
     pub limits: ResourceLimits,
+    /// What becomes of processes that outlive the main process; see [`crate::to_agent::Start::needs`].
+    #[serde(default, skip_serializing_if = "Leftovers::is_end")]
+    pub leftovers: Leftovers,
 }
 
-/// What a command and everything that it starts may use together; `None` is without limit. A node that cannot hold
-/// one of them does not start the command.
+/// What becomes of processes that are still there when the main process of a command has ended by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Leftovers {
+    /// They are ended: TERM, after `timeouts.grace` KILL. The Attempt ends when none is left.
+    #[default]
+    End,
+    /// They are left running, and the Attempt ends without them.
+    Keep,
+}
+
+impl Leftovers {
+    /// Whether this is the default.
+    pub fn is_end(&self) -> bool {
+        *self == Self::End
+    }
+}
+
+/// What a command and everything that it starts may use; `None` is without limit unless it says otherwise. A node that
+/// cannot hold one of them does not start the command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceLimits {
@@ -49,6 +69,14 @@ pub struct ResourceLimits {
     /// Processes and threads. Within [`crate::limits::PIDS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
+    /// Open files of each process, `RLIMIT_NOFILE` soft and hard; `None` is what the agent has. Within
+    /// [`crate::limits::NOFILE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nofile: Option<u32>,
+    /// Bytes of a core dump of each process, `RLIMIT_CORE` soft and hard; `None` is 0, which means no dumps. Within
+    /// [`crate::limits::CORE_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<u64>,
 }
 
 impl ResourceLimits {
@@ -68,6 +96,10 @@ pub enum Program {
     Script {
         /// The interpreter: a path, or a name that is looked up in `PATH`.
         interpreter: String,
+        /// The one argument that it gets before the script's path, as from a script's first line; see
+        /// [`crate::to_agent::Start::needs`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        argument: Option<String>,
         /// The script.
         text: String,
     },
@@ -111,6 +143,15 @@ pub struct OutputRules {
     pub spool: u64,
     /// How long a full window may hold the command up, in milliseconds, before the oldest output is dropped.
     pub max_block_ms: u64,
+    /// Whether both streams share one pipe: then their order is that of writing, all of it is standard output and
+    /// standard error is empty. See [`crate::to_agent::Start::needs`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub merge: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The clocks of one Attempt, as milliseconds that remain when the message is read. They run on the node's boot

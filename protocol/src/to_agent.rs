@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use crate::refusal::SessionRefusal;
-use crate::request::{Deadlines, RunRequest};
+use crate::request::{Deadlines, Leftovers, Program, RunRequest};
 use crate::to_operator::Stage;
 use crate::version::Version;
 
@@ -66,8 +66,31 @@ impl Start {
     /// The lowest protocol version whose agents do all that this asks for. An older agent would overlook a limit or a
     /// clock, and run the command without; so it is not sent one.
     pub fn needs(&self) -> Version {
-        let since_2 = !self.request.limits.is_none() || self.deadlines.idle_ms.is_some();
-        if since_2 { Version(2) } else { Version(1) }
+        self.fields().filter(|(used, ..)| *used).map(|(_, since, _)| since).max().unwrap_or(Version(1))
+    }
+
+    /// The fields of the Task that an agent which speaks no more than this version would overlook.
+    pub fn unknown_to(&self, version: Version) -> Vec<&'static str> {
+        self.fields().filter(|(used, since, _)| *used && *since > version).map(|(.., field)| field).collect()
+    }
+
+    /// Whether each field that not every version has is used, the version it came with, and its name in the Task.
+    fn fields(&self) -> impl Iterator<Item = (bool, Version, &'static str)> {
+        let request = &self.request;
+        let limits = &request.limits;
+        let argument = matches!(&request.program, Program::Script { argument: Some(_), .. });
+        [
+            (limits.cpu_millis.is_some(), Version(2), "run.limits.cpu"),
+            (limits.memory.is_some(), Version(2), "run.limits.memory"),
+            (limits.pids.is_some(), Version(2), "run.limits.pids"),
+            (self.deadlines.idle_ms.is_some(), Version(2), "timeouts.idle"),
+            (limits.nofile.is_some(), Version(3), "run.limits.nofile"),
+            (limits.core.is_some(), Version(3), "run.limits.core"),
+            (request.output.merge, Version(3), "run.output.merge"),
+            (request.leftovers == Leftovers::Keep, Version(3), "run.leftovers"),
+            (argument, Version(3), "the argument in the first line of run.script.text"),
+        ]
+        .into_iter()
     }
 }
 

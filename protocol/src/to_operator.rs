@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::exit::{ExitDetails, describe};
 use crate::ids::{AttemptId, Epoch, SpecHash};
 use crate::metrics::NodeMetrics;
 use crate::outcome::Outcome;
@@ -144,6 +145,21 @@ pub struct Ended {
     /// What it wrote.
     #[serde(default)]
     pub output: OutputSummary,
+    /// What its processes did at their end.
+    #[serde(default, skip_serializing_if = "ExitDetails::is_empty")]
+    pub exit: ExitDetails,
+}
+
+impl Ended {
+    /// One sentence for people.
+    pub fn message(&self) -> String {
+        describe(&self.outcome, &self.exit)
+    }
+
+    /// Exit code of the command, where it has one, whatever its Outcome.
+    pub fn exit_code(&self) -> Option<u8> {
+        self.exit.exit_code(&self.outcome)
+    }
 }
 
 /// What a command and its descendants used.
@@ -162,9 +178,9 @@ pub struct Usage {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputSummary {
-    /// Standard output.
+    /// Standard output; with `run.output.merge` both streams.
     pub stdout: StreamSummary,
-    /// Standard error.
+    /// Standard error; with `run.output.merge` empty, without a digest.
     pub stderr: StreamSummary,
     /// Log position behind the last record, dropped bytes included; a reader that is here has all there is.
     pub end: u64,

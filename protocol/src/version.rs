@@ -16,7 +16,10 @@ pub struct Version(pub u16);
 /// * 1: the first.
 /// * 2: `run.limits` and `timeouts.idle`. The messages are those of 1 with fields that were not there before; a
 ///   `Start` that uses one of them needs an agent that speaks 2.
-pub const SPOKEN: &[Version] = &[Version(1), Version(2)];
+/// * 3: `run.output.merge`, `run.leftovers`, `run.limits.nofile`, `run.limits.core`, and the argument of a script's
+///   interpreter; again fields that were not there before. What a command did at its end is reported by agents of
+///   this release whatever the version, as readers ignore fields that they do not know.
+pub const SPOKEN: &[Version] = &[Version(1), Version(2), Version(3)];
 
 /// The highest version that both sides speak.
 pub fn choose(offered: &[Version], spoken: &[Version]) -> Option<Version> {

@@ -17,13 +17,14 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use sentinel_protocol::codec::{decode_record, decode_text, encode_record, encode_text, is_unknown_kind};
+use sentinel_protocol::exit::{Clock, ClockEnd, ExitDetails, Fate, LeftBehind, LeftProcess};
 use sentinel_protocol::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use sentinel_protocol::log::{DropReason, LogControl, LogRecord, RecordHead, Stream};
 use sentinel_protocol::metrics::{DiskMetrics, NetworkMetrics, NodeMetrics};
 use sentinel_protocol::outcome::{InterruptReason, LostReason, Outcome, StartFailure};
 use sentinel_protocol::refusal::{Refusal, SessionRefusal};
 use sentinel_protocol::request::{
-    Deadlines, EnvVar, Environment, OutputRules, Program, ResourceLimits, RunRequest,
+    Deadlines, EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
 };
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent, Welcome};
@@ -76,8 +77,9 @@ fn request(program: Program) -> RunRequest {
         stdin: "in".into(),
         environment: Environment::Host,
         success_exit_codes: vec![0, 3],
-        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000 },
+        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000, merge: false },
         limits: ResourceLimits::default(),
+        leftovers: Leftovers::End,
     }
 }
 
@@ -102,10 +104,46 @@ fn start(program: Program) -> ToAgent {
 /// As version 2 has it: with every field that version 1 did not have.
 fn limited() -> ToAgent {
     let ToAgent::Start(mut start) = start(Program::Command(vec!["df".into()])) else { panic!("no Start") };
-    start.request.limits = ResourceLimits { cpu_millis: Some(500), memory: Some(256 << 20), pids: Some(64) };
+    start.request.limits = ResourceLimits {
+        cpu_millis: Some(500),
+        memory: Some(256 << 20),
+        pids: Some(64),
+        ..ResourceLimits::default()
+    };
     start.deadlines.idle_ms = Some(120_000);
     start.deadlines.total_ms = Some(3_600_000);
     ToAgent::Start(start)
+}
+
+/// As version 3 has it: with every field that version 2 did not have.
+fn merged() -> ToAgent {
+    let program = Program::Script {
+        interpreter: "/bin/bash".into(),
+        argument: Some("-eu".into()),
+        text: "#!/bin/bash -eu\ndf\n".into(),
+    };
+    let ToAgent::Start(mut start) = start(program) else { panic!("no Start") };
+    start.request.output.merge = true;
+    start.request.leftovers = Leftovers::Keep;
+    start.request.limits =
+        ResourceLimits { nofile: Some(4096), core: Some(1 << 20), ..ResourceLimits::default() };
+    ToAgent::Start(start)
+}
+
+/// Everything that can be known about the end of a command.
+fn exit() -> ExitDetails {
+    ExitDetails {
+        code: Some(3),
+        signal: Some(9),
+        killed: true,
+        clock: Some(ClockEnd { name: Clock::Run, after_ms: 10_000 }),
+        left: Some(LeftBehind {
+            count: 2,
+            fate: Fate::Ended,
+            processes: vec![LeftProcess { pid: 4712, name: "nginx".into() }],
+        }),
+        output_held_ms: Some(5_000),
+    }
 }
 
 fn ended(outcome: Outcome) -> Ended {
@@ -122,6 +160,7 @@ fn ended(outcome: Outcome) -> Ended {
             blocked_ms: 7,
             held_open: true,
         },
+        exit: ExitDetails::default(),
     }
 }
 
@@ -167,8 +206,12 @@ fn the_first_messages_never_change() {
 #[test]
 fn what_the_operator_says_is_stable() {
     check("start-command", &start(Program::Command(vec!["df".into(), "-h".into()])));
-    check("start-script", &start(Program::Script { interpreter: "/bin/sh".into(), text: "df\n".into() }));
+    check(
+        "start-script",
+        &start(Program::Script { interpreter: "/bin/sh".into(), argument: None, text: "df\n".into() }),
+    );
     check("start-limited", &limited());
+    check("start-merged", &merged());
     check("cancel", &ToAgent::Cancel(Cancel { attempt: id(), spec_hash: spec_hash(), epoch: Epoch(5) }));
     for stage in [Stage::Accepted, Stage::Running, Stage::Ended] {
         check(&format!("ack-{stage:?}").to_lowercase(), &ToAgent::Ack(Ack { attempt: id(), stage }));
@@ -239,6 +282,14 @@ fn every_outcome_is_stable() {
     let outcome = Outcome::OomKilled { peak: Some(256 << 20) };
     let state = ReportedState::Ended(Box::new(ended(outcome)));
     check("ended-oomkilled-peak", &ToOperator::Report(Box::new(report(state))));
+    let state = ReportedState::Ended(Box::new(Ended { exit: exit(), ..ended(Outcome::TimedOut) }));
+    check("ended-timedout-exit", &ToOperator::Report(Box::new(report(state))));
+    for (name, clock) in
+        [("start", Clock::Start), ("run", Clock::Run), ("idle", Clock::Idle), ("total", Clock::Total)]
+    {
+        assert_eq!(encode_text(&clock).unwrap(), format!("{name:?}"));
+    }
+    assert_eq!(encode_text(&Fate::Kept).unwrap(), "\"Kept\"");
 }
 
 #[test]
@@ -291,7 +342,7 @@ fn the_log_socket_is_stable() {
 #[test]
 fn no_golden_file_is_without_its_test() {
     let count = fs::read_dir(golden("")).unwrap().count();
-    assert_eq!(count, 55, "a file was added or lost; correct this number with its test");
+    assert_eq!(count, 57, "a file was added or lost; correct this number with its test");
 }
 
 #[test]
@@ -309,6 +360,30 @@ fn a_start_needs_an_agent_that_knows_all_it_asks_for() {
     };
     assert_eq!(change(|start| start.deadlines.idle_ms = Some(1)), Version(2));
     assert_eq!(change(|start| start.request.limits.pids = Some(1)), Version(2));
+    assert_eq!(needs(&merged()), Version(3));
+    let unknown = |message: &ToAgent, version| match message {
+        ToAgent::Start(start) => start.unknown_to(Version(version)),
+        _ => panic!("no Start"),
+    };
+    assert_eq!(unknown(&limited(), 1).last(), Some(&"timeouts.idle"));
+    assert_eq!(unknown(&merged(), 2).len(), 5);
+    assert!(unknown(&merged(), 3).is_empty() && unknown(&plain, 1).is_empty());
+    assert_eq!(change(|start| start.request.output.merge = true), Version(3));
+    assert_eq!(change(|start| start.request.leftovers = Leftovers::Keep), Version(3));
+    assert_eq!(change(|start| start.request.limits.nofile = Some(64)), Version(3));
+    assert_eq!(change(|start| start.request.limits.core = Some(0)), Version(3));
+    let script = |start: &mut Start, argument: Option<&str>| {
+        let (interpreter, text) = ("/bin/sh".to_owned(), "df".to_owned());
+        start.request.program = Program::Script { interpreter, argument: argument.map(str::to_owned), text };
+    };
+    let mut plain_script = match plain.clone() {
+        ToAgent::Start(start) => start,
+        _ => panic!("no Start"),
+    };
+    script(&mut plain_script, None);
+    assert_eq!(plain_script.needs(), Version(1));
+    script(&mut plain_script, Some("-e"));
+    assert_eq!(plain_script.needs(), Version(3));
     // The operator sees to this one itself.
     assert_eq!(change(|start| start.deadlines.total_ms = Some(1)), Version(1));
 }

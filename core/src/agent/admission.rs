@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::limits::{
-    CPU_MILLIS, MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_ENV_BYTES, MAX_ENV_ITEMS, MAX_STDIN_BYTES,
-    MEMORY_BYTES, PIDS,
+    CORE_BYTES, CPU_MILLIS, MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_ENV_BYTES, MAX_ENV_ITEMS, MAX_SHEBANG,
+    MAX_STDIN_BYTES, MEMORY_BYTES, NOFILE, PIDS,
 };
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{Environment, Program, ResourceLimits, RunRequest};
@@ -118,9 +118,18 @@ fn request_sound(request: &RunRequest) -> Result<(), Refusal> {
                 return refuse("run.command contains a NUL character".to_owned());
             }
         }
-        Program::Script { interpreter, text } => {
+        Program::Script { interpreter, argument, text } => {
             if interpreter.is_empty() || interpreter.contains('\0') {
                 return refuse("run.script.interpreter is empty or contains a NUL character".to_owned());
+            }
+            if argument
+                .as_ref()
+                .is_some_and(|argument| argument.len() > MAX_SHEBANG || argument.contains('\0'))
+            {
+                return refuse(format!(
+                    "the argument of run.script.interpreter is longer than {MAX_SHEBANG} bytes or contains a NUL \
+                     character"
+                ));
             }
             if text.len() > MAX_COMMAND_BYTES {
                 let len = text.len();
@@ -161,7 +170,9 @@ fn request_sound(request: &RunRequest) -> Result<(), Refusal> {
 fn limits_sound(limits: &ResourceLimits) -> Result<(), Refusal> {
     within("run.limits.cpu in thousandths", limits.cpu_millis, &CPU_MILLIS)?;
     within("run.limits.memory in bytes", limits.memory, &MEMORY_BYTES)?;
-    within("run.limits.pids", limits.pids, &PIDS)
+    within("run.limits.pids", limits.pids, &PIDS)?;
+    within("run.limits.nofile", limits.nofile, &NOFILE)?;
+    within("run.limits.core in bytes", limits.core, &CORE_BYTES)
 }
 
 fn within<T: PartialOrd + fmt::Display>(
@@ -176,7 +187,7 @@ fn within<T: PartialOrd + fmt::Display>(
 
 #[cfg(test)]
 mod tests {
-    use sentinel_protocol::request::{Deadlines, EnvVar, OutputRules};
+    use sentinel_protocol::request::{Deadlines, EnvVar, Leftovers, OutputRules};
 
     use super::*;
 
@@ -196,8 +207,9 @@ mod tests {
                 stdin: String::new(),
                 environment: Environment::Container,
                 success_exit_codes: vec![0],
-                output: OutputRules { limit: 1, spool: 1, max_block_ms: 0 },
+                output: OutputRules { limit: 1, spool: 1, max_block_ms: 0, merge: false },
                 limits: ResourceLimits::default(),
+                leftovers: Leftovers::End,
             },
             deadlines: Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
             credit: 0,
@@ -258,8 +270,11 @@ mod tests {
         check(&|r| r.program = Program::Command(vec!["a\0".into()]), "run.command");
         check(&|r| r.program = Program::Command(vec!["a".into(); MAX_COMMAND_ITEMS + 1]), "run.command");
         check(&|r| r.program = Program::Command(vec!["a".repeat(MAX_COMMAND_BYTES + 1)]), "run.command");
-        let script =
-            |interpreter: &str, text: String| Program::Script { interpreter: interpreter.into(), text };
+        let script = |interpreter: &str, text: String| Program::Script {
+            interpreter: interpreter.into(),
+            argument: None,
+            text,
+        };
         check(&|r| r.program = script("", String::new()), "run.script.interpreter");
         check(&|r| r.program = script("sh", "a".repeat(MAX_COMMAND_BYTES + 1)), "run.script.text");
         let var = |name: &str, value: &str| vec![EnvVar { name: name.into(), value: value.into() }];

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
 use sentinel_protocol::limits::INVENTORY_PART;
 use sentinel_protocol::outcome::{LostReason, Outcome, StartFailure};
@@ -366,7 +367,10 @@ impl Agent {
         let Some(ending) = attempt.ending.take() else { return };
         let outcome =
             if left.is_empty() { ending.verdict.outcome() } else { Outcome::CancelFailed { pids: left } };
-        conclude_as(attempt, outcome, now, out);
+        // Nothing but KILL is used on a command whose supervisor is gone.
+        let exit = ExitDetails { killed: true, ..ExitDetails::default() };
+        let ended = Ended { exit, ..without_record(attempt, outcome, now) };
+        out.push(Effect::Conclude { attempt: attempt.id.clone(), ended: Box::new(ended) });
     }
 
     fn concluded(&mut self, id: &AttemptId, ended: Box<Ended>, now: Now, out: &mut Vec<Effect>) {
@@ -544,13 +548,18 @@ fn abandon_as(attempt: &Attempt, outcome: Outcome, now: Now, out: &mut Vec<Effec
 }
 
 fn conclude_as(attempt: &Attempt, outcome: Outcome, now: Now, out: &mut Vec<Effect>) {
-    let ended = Ended { started_at: attempt.started_at(), ..ended_without_record(outcome, now.wall) };
-    out.push(Effect::Conclude { attempt: attempt.id.clone(), ended: Box::new(ended) });
+    let ended = Box::new(without_record(attempt, outcome, now));
+    out.push(Effect::Conclude { attempt: attempt.id.clone(), ended });
+}
+
+/// The end of an Attempt whose supervisor did not record it.
+fn without_record(attempt: &Attempt, outcome: Outcome, now: Now) -> Ended {
+    Ended { started_at: attempt.started_at(), ..ended_without_record(outcome, now.wall) }
 }
 
 fn ended_without_record(outcome: Outcome, at: UnixMillis) -> Ended {
     let (usage, output) = (Usage::default(), OutputSummary::default());
-    Ended { outcome, started_at: None, ended_at: at, usage, output }
+    Ended { outcome, started_at: None, ended_at: at, usage, output, exit: ExitDetails::default() }
 }
 
 fn ignore(what: Ignored, attempt: AttemptId, out: &mut Vec<Effect>) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules, Seen, Tombstone};
 use sentinel_core::moment::{Moment, Now};
 use sentinel_core::recovery::{Boot, Evidence, ExitRecord, Home, LastState, Lock, Tree};
+use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::time::UnixMillis;
@@ -66,7 +67,14 @@ pub struct Node {
 
 fn ended(outcome: Outcome, at: u64) -> Ended {
     let (usage, output) = (Usage::default(), OutputSummary::default());
-    Ended { outcome, started_at: None, ended_at: UnixMillis(at.cast_signed()), usage, output }
+    Ended {
+        outcome,
+        started_at: None,
+        ended_at: UnixMillis(at.cast_signed()),
+        usage,
+        output,
+        exit: ExitDetails::default(),
+    }
 }
 
 impl Node {

@@ -13,7 +13,7 @@ use sentinel_core::targets::NodeFacts;
 use sentinel_core::trigger::Requests;
 use sentinel_protocol::ids::{AttemptId, NodeName, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::request::{Environment, OutputRules, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::request::{Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::ReportedState;
 
@@ -106,8 +106,9 @@ fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
         stdin: String::new(),
         environment: Environment::Container,
         success_exit_codes: vec![0],
-        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 0 },
+        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 0, merge: false },
         limits: ResourceLimits::default(),
+        leftovers: Leftovers::End,
     };
     TaskPlan {
         task: TaskRef { namespace: "ops".into(), name: "t".into() },

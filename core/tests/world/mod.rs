@@ -23,7 +23,7 @@ use sentinel_core::targets::NodeFacts;
 use sentinel_core::trigger::Requests;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::request::{Environment, OutputRules, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::request::{Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Stage, Usage};
 
@@ -48,8 +48,9 @@ pub fn plan() -> TaskPlan {
         stdin: String::new(),
         environment: Environment::Container,
         success_exit_codes: vec![0],
-        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000 },
+        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000, merge: false },
         limits: ResourceLimits::default(),
+        leftovers: Leftovers::End,
     };
     TaskPlan {
         task: TaskRef { namespace: "ops".into(), name: "t".into() },
@@ -89,6 +90,7 @@ pub fn ended(outcome: Outcome) -> ReportedState {
         ended_at: UnixMillis(2),
         usage: Usage::default(),
         output: OutputSummary::default(),
+        exit: sentinel_protocol::exit::ExitDetails::default(),
     }))
 }
 

@@ -290,8 +290,14 @@ fn remember(tombstone: &Tombstone) -> journal::Tombstone {
 /// A tombstone without a spec hash fits every spec.
 pub(super) fn recall(buried: journal::Tombstone, asked: &SpecHash) -> Tombstone {
     let (usage, output) = (Usage::default(), OutputSummary::default());
-    let ended =
-        Ended { outcome: buried.outcome, started_at: None, ended_at: buried.buried_at, usage, output };
+    let ended = Ended {
+        outcome: buried.outcome,
+        started_at: None,
+        ended_at: buried.buried_at,
+        usage,
+        output,
+        exit: sentinel_protocol::exit::ExitDetails::default(),
+    };
     let spec_hash = buried.spec_hash.unwrap_or_else(|| asked.clone());
     Tombstone { attempt: buried.attempt, spec_hash, ended }
 }

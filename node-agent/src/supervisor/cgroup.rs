@@ -3,6 +3,7 @@
 //! The command is born in it. The supervisor is never in it: supervisors sit together in `sentinel/supervisors`,
 //! outside the agent's own group, so that what ends the agent does not end them.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -116,27 +117,45 @@ pub(super) fn join_supervisors() -> io::Result<()> {
 
 /// Removes groups of supervisors that were killed; those in which something lives stay.
 pub(super) fn sweep() {
-    for folder in mount().map(|mount| mount.join(SUPERVISED)).into_iter().chain(limits::v1_trees()) {
+    for folder in our_folders() {
         // Harmless when it fails: what stays is empty.
-        let _ = sweep_in(&folder);
+        let _ = sweep_in(&folder, |_| true);
     }
 }
 
-fn sweep_in(folder: &Path) -> io::Result<()> {
+/// Removes the groups of these supervisors, which have ended, and forgets those of which none is left: a command may
+/// have left processes in its group, and now they may be gone.
+pub(super) fn sweep_ended(supervisors: &mut HashSet<u32>) {
+    if supervisors.is_empty() {
+        return;
+    }
+    let mut left = HashSet::new();
+    for folder in our_folders() {
+        left.extend(sweep_in(&folder, |pid| supervisors.contains(&pid)).unwrap_or_default());
+    }
+    *supervisors = left;
+}
+
+fn our_folders() -> impl Iterator<Item = PathBuf> {
+    mount().map(|mount| mount.join(SUPERVISED)).into_iter().chain(limits::v1_trees())
+}
+
+/// Removes the empty groups of dead supervisors that are asked for; returns whose groups had to stay.
+fn sweep_in(folder: &Path, wanted: impl Fn(u32) -> bool) -> io::Result<Vec<u32>> {
+    let mut left = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let supervisor = name.to_str().and_then(|name| name.split_once('.'));
-        let is_dead = supervisor.is_some_and(|(pid, start_time)| {
-            let stat = pid.parse().map(process::stat);
-            !matches!(stat, Ok(Ok(stat)) if stat.start_time.to_string() == start_time)
-        });
-        if is_dead {
-            // Not empty: its command lives, and the recovery of its Attempt decides.
-            let _ = remove(&entry.path());
+        let Some((pid, start_time)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
+        let Ok(pid) = pid.parse::<u32>() else { continue };
+        let lives =
+            process::stat(pid.cast_signed()).is_ok_and(|stat| stat.start_time.to_string() == start_time);
+        // Where it is not empty its command lives, and the recovery of its Attempt decides, or it was kept.
+        if wanted(pid) && !lives && remove(&entry.path()).is_err() {
+            left.push(pid);
         }
     }
-    Ok(())
+    Ok(left)
 }
 
 /// Where the groups of commands are.

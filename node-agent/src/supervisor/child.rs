@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::libc;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{move_into_link_name_space, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::identity::Change;
@@ -32,6 +32,8 @@ pub(super) enum Step {
     Exec = 9,
     Pipes = 10,
     Limits = 11,
+    Nofile = 12,
+    Core = 13,
 }
 
 impl Step {
@@ -48,6 +50,8 @@ impl Step {
             Self::Exec,
             Self::Pipes,
             Self::Limits,
+            Self::Nofile,
+            Self::Core,
         ]
         .into_iter()
         .find(|step| *step as u8 == byte)
@@ -81,6 +85,9 @@ pub(super) struct Plan {
     pub(super) change: Option<Change>,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) script: Option<OwnedFd>,
+    /// Limits of each process, soft and hard.
+    pub(super) nofile: Option<u64>,
+    pub(super) core: Option<u64>,
 }
 
 /// What the child is born with.
@@ -100,6 +107,14 @@ impl Plan {
     /// The steps before exec that need no unsafe code.
     fn become_the_command(&self) -> Result<(), (Step, rustix::io::Errno)> {
         let at = |step| move |errno| (step, errno);
+        // While we may still raise a hard limit. Nothing opens a descriptor between here and exec.
+        let both = |value| Rlimit { current: Some(value), maximum: Some(value) };
+        if let Some(count) = self.nofile {
+            setrlimit(Resource::Nofile, both(count)).map_err(at(Step::Nofile))?;
+        }
+        if let Some(bytes) = self.core {
+            setrlimit(Resource::Core, both(bytes)).map_err(at(Step::Core))?;
+        }
         for namespace in &self.namespaces {
             move_into_link_name_space(namespace.fd.as_fd(), Some(namespace.kind))
                 .map_err(at(Step::Namespace))?;
@@ -119,8 +134,9 @@ impl Plan {
 
     /// The steps whose failure is no reason not to run the command.
     fn be_modest(&self) {
-        let core = Rlimit { current: Some(0), maximum: Some(0) };
-        let _ = rustix::process::setrlimit(Resource::Core, core);
+        if self.core.is_none() {
+            let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+        }
         // Under memory pressure the command goes before the agent and before us.
         let path = c"/proc/self/oom_score_adj";
         if let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {

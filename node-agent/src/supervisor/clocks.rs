@@ -1,5 +1,6 @@
 //! When an Attempt's time is up. All moments are milliseconds of the boot clock.
 
+use sentinel_protocol::exit::{Clock, ClockEnd};
 use sentinel_protocol::request::Deadlines;
 
 use crate::journal::Accepted;
@@ -8,9 +9,12 @@ use crate::journal::Accepted;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clocks {
     deadlines: Deadlines,
+    /// When what is left to start and to the Run began to count.
+    from: u64,
     start_by: u64,
     /// When the Run's time is over.
     total_until: Option<u64>,
+    started_at: u64,
     run_until: Option<u64>,
     /// When output came last; the start counts as output.
     heard_at: u64,
@@ -24,6 +28,8 @@ impl Clocks {
         let deadlines = accepted.start.deadlines;
         Self {
             deadlines,
+            from,
+            started_at: now,
             start_by: from.saturating_add(deadlines.start_ms),
             total_until: deadlines.total_ms.map(|total| from.saturating_add(total)),
             run_until: None,
@@ -31,15 +37,18 @@ impl Clocks {
         }
     }
 
-    /// Whether it is too late to start.
-    pub(super) fn is_too_late_to_start(&self, now: u64) -> bool {
-        now >= self.start_by || self.total_until.is_some_and(|until| now >= until)
+    /// The clock by which it is too late to start, if it is.
+    pub(super) fn too_late_to_start(&self, now: u64) -> Option<ClockEnd> {
+        let after_ms = now.saturating_sub(self.from);
+        let total = self.total_until.filter(|until| now >= *until).map(|_| Clock::Total);
+        let name = if now >= self.start_by { Some(Clock::Start) } else { total };
+        name.map(|name| ClockEnd { name, after_ms })
     }
 
     /// The command was started.
     pub(super) fn started(&mut self, now: u64) {
-        let run_until = self.deadlines.run_ms.map(|run| now.saturating_add(run));
-        self.run_until = [run_until, self.total_until].into_iter().flatten().min();
+        self.started_at = now;
+        self.run_until = self.deadlines.run_ms.map(|run| now.saturating_add(run));
         self.heard_at = now;
     }
 
@@ -55,7 +64,20 @@ impl Clocks {
 
     /// When the command must have ended: by its own time, or by the Run's.
     pub(super) fn run_until(&self) -> Option<u64> {
-        self.run_until
+        [self.run_until, self.total_until].into_iter().flatten().min()
+    }
+
+    /// The clock that a running command has used up: its own time or the Run's, whichever was over first.
+    pub(super) fn run_over(&self, now: u64) -> Option<ClockEnd> {
+        let until = self.run_until().filter(|until| now >= *until)?;
+        let name = if self.run_until == Some(until) { Clock::Run } else { Clock::Total };
+        Some(ClockEnd { name, after_ms: now.saturating_sub(self.started_at) })
+    }
+
+    /// The idle clock, when the command has been without output for too long.
+    pub(super) fn idle_over(&self, now: u64) -> Option<ClockEnd> {
+        self.idle_until().filter(|until| now >= *until)?;
+        Some(ClockEnd { name: Clock::Idle, after_ms: now.saturating_sub(self.heard_at) })
     }
 
     /// When a command that is asked to end now is made to.
@@ -82,10 +104,11 @@ mod tests {
 
     #[test]
     fn the_start_deadline_counts_from_acceptance_in_the_same_boot_and_from_now_in_another() {
+        let late = |after_ms| Some(ClockEnd { name: Clock::Start, after_ms });
         let same = Clocks::new(&accepted(100), "b", 9_000);
-        assert!(!same.is_too_late_to_start(1_099) && same.is_too_late_to_start(1_100));
+        assert_eq!([same.too_late_to_start(1_099), same.too_late_to_start(1_101)], [None, late(101)]);
         let other = Clocks::new(&accepted(100), "c", 9_000);
-        assert!(!other.is_too_late_to_start(9_099) && other.is_too_late_to_start(9_100));
+        assert_eq!([other.too_late_to_start(9_099), other.too_late_to_start(9_100)], [None, late(100)]);
     }
 
     #[test]
@@ -94,10 +117,13 @@ mod tests {
         accepted.start.deadlines.total_ms = Some(1_200);
         let mut clocks = Clocks::new(&accepted, "b", 1_000);
         clocks.started(1_500);
-        assert_eq!(clocks.run_until(), Some(2_000));
+        assert_eq!((clocks.run_until(), clocks.run_over(1_999)), (Some(2_000), None));
+        assert_eq!(clocks.run_over(2_001), Some(ClockEnd { name: Clock::Run, after_ms: 501 }));
         clocks.started(1_900);
-        assert_eq!(clocks.run_until(), Some(2_200));
-        assert!(!clocks.is_too_late_to_start(2_199) && clocks.is_too_late_to_start(2_200));
+        assert_eq!((clocks.run_until(), clocks.run_over(2_199)), (Some(2_200), None));
+        assert_eq!(clocks.run_over(2_200), Some(ClockEnd { name: Clock::Total, after_ms: 300 }));
+        let late = Some(ClockEnd { name: Clock::Total, after_ms: 1_200 });
+        assert_eq!([clocks.too_late_to_start(2_199), clocks.too_late_to_start(2_200)], [None, late]);
     }
 
     #[test]
@@ -109,7 +135,8 @@ mod tests {
         clocks.started(2_000);
         assert_eq!(clocks.idle_until(), Some(2_100));
         clocks.heard(2_050);
-        assert_eq!(clocks.idle_until(), Some(2_150));
+        assert_eq!((clocks.idle_until(), clocks.idle_over(2_149)), (Some(2_150), None));
+        assert_eq!(clocks.idle_over(2_151), Some(ClockEnd { name: Clock::Idle, after_ms: 101 }));
     }
 
     #[test]

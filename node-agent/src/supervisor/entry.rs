@@ -48,8 +48,10 @@ pub fn main() -> ExitCode {
         }
         supervise(&attempt, cgroup.as_ref().ok(), moved).map_err(|error| io::Error::other(chain(&error)))
     });
+    // A group in which processes were kept, or would not end, stays; it is removed when they are gone.
     if let Ok(cgroup) = cgroup
         && let Err(error) = cgroup.remove()
+        && cgroup.pids().is_empty()
     {
         note(&format!("unable to remove the control group: {error}"));
     }

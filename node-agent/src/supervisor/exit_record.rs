@@ -1,5 +1,6 @@
 //! What the exit record says.
 
+use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Usage};
@@ -64,9 +65,14 @@ pub(super) fn start_failed(reason: StartFailure, message: &str) -> Outcome {
 }
 
 /// The record of an Attempt that ends now.
-pub(super) fn ended(outcome: Outcome, started_at: Option<UnixMillis>, output: OutputSummary) -> Ended {
+pub(super) fn ended(
+    outcome: Outcome,
+    started_at: Option<UnixMillis>,
+    output: OutputSummary,
+    exit: ExitDetails,
+) -> Ended {
     let usage = if started_at.is_some() { usage() } else { Usage::default() };
-    Ended { outcome, started_at, ended_at: host::wall_clock(), usage, output }
+    Ended { outcome, started_at, ended_at: host::wall_clock(), usage, output, exit }
 }
 
 /// What all reaped children used.

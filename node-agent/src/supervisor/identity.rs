@@ -52,10 +52,7 @@ impl Identity {
         }
         let groups = read("/etc/group", StartFailure::UnknownGroup)?;
         let gid = primary_group(&groups, user, group, entry.as_ref())?;
-        let mut all = vec![gid];
-        if let Some(entry) = &entry {
-            all.extend(memberships(&groups, &entry.name).filter(|other| *other != gid));
-        }
+        let all = all_groups(&groups, gid, entry.as_ref());
         let change = Change {
             uid: Uid::from_raw(uid),
             gid: Gid::from_raw(gid),
@@ -98,6 +95,20 @@ fn primary_group(
         let message = format!("group {group:?} does not exist (not in /etc/group)");
         StartError::new(StartFailure::UnknownGroup, message)
     })
+}
+
+/// All groups of the command: the one it runs as, and those that a login of its user has (`initgroups`), the user's
+/// primary group among them also when another is asked for. To drop it could open what is closed to that group.
+fn all_groups(groups: &str, gid: u32, entry: Option<&User>) -> Vec<u32> {
+    let mut all = vec![gid];
+    if let Some(entry) = entry {
+        for other in [entry.gid].into_iter().chain(memberships(groups, &entry.name)) {
+            if !all.contains(&other) {
+                all.push(other);
+            }
+        }
+    }
+    all
 }
 
 /// A user or group number; the largest one means "unchanged" to the kernel and is no number here.
@@ -155,6 +166,15 @@ mod tests {
     #[test]
     fn a_user_is_in_exactly_the_groups_that_name_it() {
         assert_eq!(memberships(GROUP, "web").collect::<Vec<_>>(), [40]);
+    }
+
+    #[test]
+    fn a_group_that_is_asked_for_comes_before_the_users_own_groups_and_replaces_none() {
+        let (_, web) = find_user(PASSWD, Some("web")).unwrap();
+        assert_eq!(all_groups(GROUP, 34, web.as_ref()), [34, 40]);
+        assert_eq!(all_groups(GROUP, 41, web.as_ref()), [41, 34, 40]);
+        assert_eq!(all_groups(GROUP, 40, web.as_ref()), [40, 34]);
+        assert_eq!(all_groups(GROUP, 99, None), [99]);
     }
 
     #[test]

@@ -34,25 +34,25 @@ pub(super) fn kill(cgroup: Option<&Cgroup>) {
         // The group kills as a whole, forks included. Kernels before 5.14 cannot; the walk can, by repetition.
         let _ = cgroup.kill();
     }
-    for (pid, stat) in tree(None) {
+    for (pid, stat) in tree(cgroup) {
         signal(pid, &stat, Signal::KILL);
     }
 }
 
-/// Living processes of our tree.
+/// Living processes of our tree: those of the group, and those that descend from us, as a process may have left the
+/// group and where there is none.
 pub(super) fn pids(cgroup: Option<&Cgroup>) -> Vec<i32> {
     tree(cgroup).into_iter().map(|(pid, _)| pid).collect()
 }
 
-/// The processes of our tree, by the group when there is one, else (and when it seems empty) by their parents.
 fn tree(cgroup: Option<&Cgroup>) -> Vec<(i32, Stat)> {
-    let in_group: Vec<_> = cgroup
-        .map(Cgroup::pids)
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|pid| Some((pid, process::stat(pid).ok().filter(|stat| !stat.is_dead())?)))
-        .collect();
-    if in_group.is_empty() { descendants(std::process::id().cast_signed()) } else { in_group }
+    let mut found = descendants(std::process::id().cast_signed());
+    let in_group = cgroup.map(Cgroup::pids).unwrap_or_default();
+    found.extend(in_group.into_iter().filter_map(|pid| Some((pid, process::stat(pid).ok()?))));
+    found.retain(|(_, stat)| !stat.is_dead());
+    found.sort_unstable_by_key(|(pid, _)| *pid);
+    found.dedup_by_key(|(pid, _)| *pid);
+    found
 }
 
 /// Living processes that descend from `ancestor`.

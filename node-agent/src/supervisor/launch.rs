@@ -1,13 +1,18 @@
 //! Starts supervisors; the agent's side.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::cgroup;
 use super::entry::ARGUMENT;
 use crate::journal::AttemptDir;
+
+/// How often control groups of commands that are over are removed, if they are empty by then.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// Whether one supervisor is kept waiting, so that a start does not pay for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +41,10 @@ pub struct Launcher {
     warm: Warm,
     waiting: Option<Child>,
     running: Vec<Child>,
+    /// Supervisors that ended, until their control groups are gone: those of the last minute, and those whose commands
+    /// left a living process.
+    ended: HashSet<u32>,
+    swept_at: Instant,
 }
 
 impl Launcher {
@@ -46,7 +55,14 @@ impl Launcher {
 
     /// Starts supervisors from another binary, which calls [`super::main`].
     pub fn of(program: impl Into<PathBuf>, warm: Warm) -> Self {
-        let mut launcher = Self { program: program.into(), warm, waiting: None, running: Vec::new() };
+        let mut launcher = Self {
+            program: program.into(),
+            warm,
+            waiting: None,
+            running: Vec::new(),
+            ended: HashSet::new(),
+            swept_at: Instant::now(),
+        };
         cgroup::sweep();
         launcher.warm_up();
         launcher
@@ -58,7 +74,7 @@ impl Launcher {
     /// # Errors
     /// When no supervisor could be started.
     pub fn launch(&mut self, attempt: &AttemptDir) -> Result<(), LaunchError> {
-        self.reap();
+        self.reap_supervisors();
         let handed_over = match self.waiting.take() {
             Some(waiting) => self.hand_over(waiting, attempt),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -71,9 +87,25 @@ impl Launcher {
         Ok(())
     }
 
-    /// Takes note of supervisors that ended, so that they are no zombies. To be called every few seconds.
+    /// Takes note of supervisors that ended, so that they are no zombies, and once a minute removes control groups
+    /// that a command had left processes in and that are empty now. To be called every few seconds.
     pub fn reap(&mut self) {
-        self.running.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        self.reap_supervisors();
+        if self.swept_at.elapsed() >= SWEEP_EVERY {
+            self.swept_at = Instant::now();
+            cgroup::sweep_ended(&mut self.ended);
+        }
+    }
+
+    fn reap_supervisors(&mut self) {
+        let ended = &mut self.ended;
+        self.running.retain_mut(|child| {
+            let runs = matches!(child.try_wait(), Ok(None));
+            if !runs {
+                ended.insert(child.id());
+            }
+            runs
+        });
         if self.waiting.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None))) {
             self.waiting = None;
         }

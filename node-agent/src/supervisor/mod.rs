@@ -19,7 +19,7 @@
 //! * It holds the kernel lock on the Attempt's directory until it ends. It starts nothing unless it has read
 //!   *accepted* under that lock, and nothing before *starting* is on the disk.
 //! * An Attempt owns its process tree: the supervisor is its subreaper, and the exit record is written when no
-//!   process of it is left, or when one would not die, which is then said.
+//!   process of it is left, when the Task keeps what is left, or when one would not die; the record has which.
 //! * `unsafe` is in one place: [`child`], between fork and exec.
 
 mod cgroup;
@@ -30,6 +30,7 @@ mod exit_record;
 mod identity;
 mod kill;
 mod launch;
+mod leftovers;
 mod limits;
 mod liveness;
 mod output;

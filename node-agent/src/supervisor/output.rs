@@ -25,19 +25,20 @@ struct Source {
     digest: Sha256,
 }
 
-/// Whether one of the output pipes is still open on the command's side.
+/// Whether the two streams of a command have a pipe each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HeldOpen {
-    /// One is.
-    Yes,
-    /// None is.
-    No,
+pub(super) enum Streams {
+    /// They have.
+    Separate,
+    /// They share one.
+    Merged,
 }
 
-/// Both output pipes and the Spool behind them.
+/// The output pipes and the Spool behind them.
 #[derive(Debug)]
 pub(super) struct Output {
-    sources: [Source; 2],
+    /// One for each stream, or one for both.
+    sources: Vec<Source>,
     writer: Writer,
     buffer: Vec<u8>,
 }
@@ -47,16 +48,24 @@ pub(super) struct Output {
 pub(super) enum Brought {
     /// There may be more.
     More,
-    /// Both are empty or at their end.
+    /// All are empty or at their end.
     Nothing,
 }
 
 impl Output {
-    /// Makes the pipes; returned are the ends that the command writes to.
-    pub(super) fn new(writer: Writer) -> io::Result<(Self, [OwnedFd; 2])> {
+    /// Makes the pipes; returned are the ends that the command has as standard output and error. Merged, they are one
+    /// pipe, so that the order of writing is kept, and all of it counts as standard output.
+    pub(super) fn new(writer: Writer, streams: Streams) -> io::Result<(Self, [OwnedFd; 2])> {
         let (stdout, stdout_end) = source(Stream::Stdout)?;
-        let (stderr, stderr_end) = source(Stream::Stderr)?;
-        let output = Self { sources: [stdout, stderr], writer, buffer: vec![0; READ_SIZE] };
+        let mut sources = vec![stdout];
+        let stderr_end = if streams == Streams::Merged {
+            stdout_end.try_clone()?
+        } else {
+            let (stderr, stderr_end) = source(Stream::Stderr)?;
+            sources.push(stderr);
+            stderr_end
+        };
+        let output = Self { sources, writer, buffer: vec![0; READ_SIZE] };
         Ok((output, [stdout_end, stderr_end]))
     }
 
@@ -65,7 +74,7 @@ impl Output {
         self.sources.iter().filter_map(|source| source.pipe.as_ref()).map(AsFd::as_fd)
     }
 
-    /// Whether both pipes are at their end.
+    /// Whether all pipes are at their end.
     pub(super) fn is_closed(&self) -> bool {
         self.sources.iter().all(|source| source.pipe.is_none())
     }
@@ -107,11 +116,15 @@ impl Output {
             source.pipe = None;
         }
         let written = self.writer.finish(now);
-        let [stdout, stderr] = [0, 1].map(|at| StreamSummary {
+        // A merged stream is empty and has no digest.
+        let summary = |(at, source): (usize, &Source)| StreamSummary {
             bytes: written.bytes[at],
             dropped: written.dropped[at],
-            sha256: hex(&self.sources[at].digest.clone().finalize()),
-        });
+            sha256: hex(&source.digest.clone().finalize()),
+        };
+        let mut summaries = self.sources.iter().enumerate().map(summary);
+        let stdout = summaries.next().unwrap_or_default();
+        let stderr = summaries.next().unwrap_or_default();
         OutputSummary { stdout, stderr, end: written.end, blocked_ms: written.blocked_ms, held_open: false }
     }
 

@@ -35,8 +35,10 @@ pub(super) fn locate(
 ) -> Result<Located, StartError> {
     let (what, named, argv) = match program {
         Program::Command(argv) => ("program", argv.first().cloned().unwrap_or_default(), argv.clone()),
-        Program::Script { interpreter, .. } => {
-            ("interpreter", interpreter.clone(), vec![interpreter.clone(), SCRIPT_PATH.to_owned()])
+        Program::Script { interpreter, argument, .. } => {
+            let script = SCRIPT_PATH.to_owned();
+            let argv = [Some(interpreter.clone()), argument.clone(), Some(script)];
+            ("interpreter", interpreter.clone(), argv.into_iter().flatten().collect())
         }
     };
     let fail = |(reason, wrong): (StartFailure, String)| {

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, Resource, WaitOptions, getrlimit, waitpid};
 use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Program;
 use sentinel_protocol::to_agent::Start;
@@ -24,6 +24,9 @@ use super::root::Root;
 
 /// `PATH` of a command that sets none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The kernel takes 249 bytes.
+const MAX_MEMFD_NAME: usize = 200;
 
 /// Why a command could not be started.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
     let script = match &request.program {
         Program::Command(_) => None,
         Program::Script { text, .. } => {
-            Some(script(text).map_err(resources("the script could not be kept"))?)
+            Some(script(&start.task.name, text).map_err(resources("the script could not be kept"))?)
         }
     };
     let argv = located.argv.iter().enumerate();
@@ -85,6 +88,8 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
         change: identity.change,
         namespaces: root.into_namespaces(),
         script,
+        nofile: request.limits.nofile.map(u64::from),
+        core: request.limits.core,
     };
     Ok(Prepared {
         located,
@@ -157,9 +162,11 @@ fn environment(start: &Start, user: Option<&User>) -> Vec<(String, String)> {
     env
 }
 
-/// The script as a file that nobody can change any more.
-fn script(text: &str) -> io::Result<OwnedFd> {
-    let fd = memfd_create("script", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+/// The script as a file that cannot be changed any more. It has the Task's name in `/proc/PID/fd`.
+fn script(task: &str, text: &str) -> io::Result<OwnedFd> {
+    let plain = |c: &char| c.is_ascii_alphanumeric() || "-._".contains(*c);
+    let name: String = task.chars().filter(plain).take(MAX_MEMFD_NAME).collect();
+    let fd = memfd_create(&*name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = File::from(fd);
     file.write_all(text.as_bytes())?;
     io::Seek::rewind(&mut file)?;
@@ -173,6 +180,26 @@ fn c_string(bytes: impl AsRef<[u8]>, what: impl FnOnce() -> String) -> Result<CS
 }
 
 impl Prepared {
+    /// Which limit of each process the kernel did not take, and what stands in the way.
+    fn rlimit_refused(&self, step: Step, error: &io::Error) -> String {
+        let (field, value, resource, setting) = match step {
+            Step::Core => ("run.limits.core", self.plan.core, Resource::Core, "LimitCORE"),
+            _ => ("run.limits.nofile", self.plan.nofile, Resource::Nofile, "LimitNOFILE"),
+        };
+        let value = value.unwrap_or_default();
+        let hard =
+            getrlimit(resource).maximum.map_or_else(|| "unlimited".to_owned(), |hard| hard.to_string());
+        let most = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+        let kernel = match step {
+            Step::Nofile => format!(" and the kernel's is {} (fs.nr_open)", most.trim()),
+            _ => String::new(),
+        };
+        format!(
+            "{field} cannot be held on this node: {value} cannot be set: {error}. The agent's hard limit is \
+             {hard}{kernel}; raise it ({setting}= of the agent's unit, or run the agent with CAP_SYS_RESOURCE), or ask for less"
+        )
+    }
+
     /// What the kernel meant.
     fn explain(&self, step: Option<Step>, error: &io::Error) -> StartError {
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);
@@ -224,6 +251,9 @@ impl Prepared {
                     "run.limits cannot be held on this node: its control groups cannot be joined: {error}"
                 ),
             ),
+            (Some(step @ (Step::Nofile | Step::Core)), _) => {
+                StartError::new(StartFailure::Other, self.rlimit_refused(step, error))
+            }
             (Some(Step::Session | Step::Script | Step::Pipes | Step::Exec), _) => StartError::new(
                 StartFailure::Other,
                 format!("{what} {named:?} could not be started: {error}"),

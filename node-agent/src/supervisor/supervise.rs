@@ -9,17 +9,21 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::process::Pid;
+use sentinel_protocol::exit::{ClockEnd, ExitDetails, Fate, LeftBehind};
+use sentinel_protocol::limits::DRAIN_MS;
 use sentinel_protocol::outcome::{Outcome, StartFailure};
+use sentinel_protocol::request::Leftovers;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::OutputSummary;
+use sentinel_protocol::to_operator::{Ended, OutputSummary};
 
 use super::cgroup::{Cgroup, join_supervisors};
 use super::clocks::Clocks;
 use super::entry::{Moved, note};
 use super::exit_record::{self, Why};
 use super::kill;
+use super::leftovers::left_behind;
 use super::limits::Limited;
-use super::output::{Brought, HeldOpen, Output};
+use super::output::{Brought, Output, Streams};
 use super::reap::{ExitStatus, Tree, reap};
 use super::spawn::{StartError, prepare};
 use super::stdin::StdinFeed;
@@ -29,12 +33,17 @@ use crate::kill_point::KillPoint;
 use crate::process::ProcessIdentity;
 use crate::spool::{Room, Writer};
 
-/// How long output is awaited after the command has ended, milliseconds: a process it left may hold the pipes.
-const DRAIN_MS: u64 = 5_000;
 /// How long killed processes are awaited, milliseconds.
 const KILLED_MS: u64 = 5_000;
 /// How often the kill is repeated meanwhile, milliseconds: a process may have been born between look and kill.
 const KILL_AGAIN_MS: u64 = 20;
+
+/// How long a process may take to end after it closed its output, milliseconds, before it counts as left behind: many
+/// programs flush and close their output as the last thing they do.
+const SETTLE_MS: u64 = 100;
+
+/// How often the pipes are read once more when a kept process holds them open: more than a full pipe holds.
+const LAST_READS: usize = 8;
 
 /// How long a command has run before its supervisor moves to the others, milliseconds.
 const MOVE_AFTER_MS: u64 = 200;
@@ -62,33 +71,29 @@ pub(super) fn supervise(
         return Ok(());
     }
     let Some(accepted) = attempt.accepted().map_err(SuperviseError::Journal)? else { return Ok(()) };
-    let outcome = match begin(&lock, &accepted, cgroup, moved) {
+    let nothing = ExitDetails::default();
+    let (outcome, exit) = match begin(&lock, &accepted, cgroup, moved) {
         Ok(mut supervision) => return supervision.carry_on(&lock, &accepted),
-        Err(NotBegun::TooLate) => Outcome::StartTimedOut,
-        Err(NotBegun::Cancelled) => Outcome::Cancelled,
-        Err(NotBegun::Failed(error)) => exit_record::start_failed(error.reason, &error.message),
+        Err(NotBegun::TooLate(clock)) => {
+            (Outcome::StartTimedOut, ExitDetails { clock: Some(clock), ..nothing })
+        }
+        Err(NotBegun::Cancelled) => (Outcome::Cancelled, nothing),
+        Err(NotBegun::Failed(error)) => (exit_record::start_failed(error.reason, &error.message), nothing),
         Err(NotBegun::System(error)) => return Err(error),
     };
-    record(&lock, outcome, None, OutputSummary::default())
+    record(&lock, exit_record::ended(outcome, None, OutputSummary::default(), exit))
 }
 
 /// Why no command was started.
 enum NotBegun {
-    TooLate,
+    TooLate(ClockEnd),
     Cancelled,
     Failed(StartError),
     System(SuperviseError),
 }
 
-fn record(
-    lock: &AttemptLock,
-    outcome: Outcome,
-    started_at: Option<UnixMillis>,
-    output: OutputSummary,
-) -> Result<(), SuperviseError> {
-    lock.record_exit(exit_record::ended(outcome, started_at, output))
-        .map(drop)
-        .map_err(SuperviseError::Journal)
+fn record(lock: &AttemptLock, ended: Ended) -> Result<(), SuperviseError> {
+    lock.record_exit(ended).map(drop).map_err(SuperviseError::Journal)
 }
 
 /// A command that runs, and all that is watched about it.
@@ -108,9 +113,16 @@ struct Supervision<'a> {
     tree: Tree,
     /// When the last process of the tree was found gone.
     gone_at: Option<u64>,
+    /// When the output was found closed by all of the tree.
+    closed_at: Option<u64>,
     cancel: bool,
     ending: Option<Ending>,
-    held_open: HeldOpen,
+    /// What becomes of processes that outlive the command.
+    leftovers: Leftovers,
+    /// The processes that did.
+    left: Option<LeftBehind>,
+    /// How long after the command's end an output pipe was still held open when its end was no longer awaited.
+    held_open_ms: Option<u64>,
     /// What the last look at the pipes brought.
     pipes: Brought,
     /// When to move to the other supervisors: not for a command that ends at once.
@@ -121,6 +133,7 @@ struct Supervision<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Ending {
     why: Why,
+    clock: Option<ClockEnd>,
     kill_at: u64,
     killed_at: Option<u64>,
 }
@@ -136,8 +149,8 @@ fn begin<'a>(
     let system = |doing| move |source: io::Error| NotBegun::System(SuperviseError::System { doing, source });
     let boot_id = host::boot_id().map_err(system("read the boot id"))?;
     let mut clocks = Clocks::new(accepted, &boot_id, boot_clock_ms());
-    if clocks.is_too_late_to_start(boot_clock_ms()) {
-        return Err(NotBegun::TooLate);
+    if let Some(clock) = clocks.too_late_to_start(boot_clock_ms()) {
+        return Err(NotBegun::TooLate(clock));
     }
     let signals = watch_signals().map_err(system("watch for signals"))?;
     let inotify = watch_directory(attempt).map_err(system("watch the attempt's directory"))?;
@@ -152,7 +165,9 @@ fn begin<'a>(
     let prepared = prepare(&accepted.start).map_err(NotBegun::Failed)?;
     let writer = Writer::create(&attempt.log(), accepted.start.request.output)
         .map_err(|e| failed("the node has no room for output")(&e))?;
-    let (output, outputs) = Output::new(writer).map_err(|e| failed("no pipe could be made")(&e))?;
+    let merge = accepted.start.request.output.merge;
+    let streams = if merge { Streams::Merged } else { Streams::Separate };
+    let (output, outputs) = Output::new(writer, streams).map_err(|e| failed("no pipe could be made")(&e))?;
     let (stdin, stdin_end) =
         stdin(&accepted.start.request.stdin).map_err(|e| failed("no pipe could be made")(&e))?;
     let supervisor = ProcessIdentity::of_self().map_err(system("read /proc"))?;
@@ -194,9 +209,12 @@ fn begin<'a>(
         exited: None,
         tree: Tree::Populated,
         gone_at: None,
+        closed_at: None,
         cancel: false,
         ending: None,
-        held_open: HeldOpen::No,
+        leftovers: accepted.start.request.leftovers,
+        left: None,
+        held_open_ms: None,
         pipes: Brought::More,
         move_at: (moved == Moved::NotYet).then(|| boot_clock_ms().saturating_add(MOVE_AFTER_MS)),
     })
@@ -257,9 +275,10 @@ impl Supervision<'_> {
             }
         };
         let mut summary = self.output.finish(boot_clock_ms());
-        summary.held_open = self.held_open == HeldOpen::Yes;
+        summary.held_open = self.held_open_ms.is_some();
         let status = self.exited.map(|(status, _)| status);
         let why = self.ending.map(|ending| ending.why);
+        let exit = self.exit_details(status);
         let outcome = exit_record::outcome(
             status,
             why,
@@ -268,11 +287,28 @@ impl Supervision<'_> {
             self.limited.out_of_memory(),
         );
         KillPoint::SupervisorSawExit.pass(self.attempt.state_dir());
-        let recorded = record(lock, outcome, Some(self.started_at), summary);
+        let recorded = record(lock, exit_record::ended(outcome, Some(self.started_at), summary, exit));
         KillPoint::SupervisorRecorded.pass(self.attempt.state_dir());
         // After the record, as it may take long: a loss here would show as a hole.
         self.output.sync();
         recorded
+    }
+
+    /// What the command did at its end, beside the Outcome.
+    fn exit_details(&mut self, status: Option<ExitStatus>) -> ExitDetails {
+        let (code, signal) = match status {
+            Some(ExitStatus::Exited(code)) => (Some(code), None),
+            Some(ExitStatus::Signaled(signal)) => (None, Some(signal)),
+            None => (None, None),
+        };
+        ExitDetails {
+            code,
+            signal,
+            killed: self.ending.is_some_and(|ending| ending.killed_at.is_some()),
+            clock: self.ending.and_then(|ending| ending.clock),
+            left: self.left.take(),
+            output_held_ms: self.held_open_ms,
+        }
     }
 
     /// Looks at the children and the clocks, ends what is to be ended.
@@ -281,6 +317,9 @@ impl Supervision<'_> {
         self.tree = reaped.tree;
         if let Some(status) = reaped.command {
             self.exited = Some((status, now));
+        }
+        if self.output.is_closed() {
+            self.closed_at.get_or_insert(now);
         }
         if self.is_gone() && self.gone_at.is_none() {
             self.gone_at = Some(now);
@@ -293,8 +332,11 @@ impl Supervision<'_> {
             let _ = join_supervisors();
         }
         let room = self.output.room(now);
-        if let Some(why) = self.should_end(now, room) {
-            self.ending = Some(Ending { why, kill_at: self.clocks.kill_at(now), killed_at: None });
+        if let Some((why, clock)) = self.should_end(now, room) {
+            self.ending = Some(Ending { why, clock, kill_at: self.clocks.kill_at(now), killed_at: None });
+            if why == Why::Leftovers {
+                self.left = left_behind(self.cgroup, Fate::Ended);
+            }
             if self.tree == Tree::Populated {
                 kill::terminate(self.cgroup);
             }
@@ -312,13 +354,15 @@ impl Supervision<'_> {
                 None => return Next::Over(kill::pids(self.cgroup)),
             },
         };
-        let drained =
-            self.exited.filter(|_| self.ending.is_none()).map(|(_, at)| at.saturating_add(DRAIN_MS));
         let stalled = match room {
             Room::Blocked { until_ms } => Some(until_ms),
             Room::Open => None,
         };
-        let drained = drained.filter(|_| stalled.is_none());
+        let exited_at = self.exited.filter(|_| self.ending.is_none()).map(|(_, at)| at);
+        let drained = exited_at.and_then(|exited_at| match self.closed_at {
+            Some(closed_at) => Some(closed_at.max(exited_at).saturating_add(SETTLE_MS)),
+            None => Some(exited_at.saturating_add(DRAIN_MS)).filter(|_| stalled.is_none()),
+        });
         Next::Wait([deadline, drained, stalled, self.move_at].into_iter().flatten().min(), room)
     }
 
@@ -333,32 +377,68 @@ impl Supervision<'_> {
     }
 
     /// Why the tree is to be ended now, if it is and is not being ended already.
-    fn should_end(&mut self, now: u64, room: Room) -> Option<Why> {
+    fn should_end(&mut self, now: u64, room: Room) -> Option<(Why, Option<ClockEnd>)> {
         if self.ending.is_some() {
             return None;
         }
         match self.exited {
-            None if self.cancel => Some(Why::Cancelled),
+            None if self.cancel => Some((Why::Cancelled, None)),
             None => {
-                let is_over = |until: Option<u64>| until.is_some_and(|until| now >= until);
-                let idle = is_over(self.idle_until(room)).then_some(Why::IdleTimedOut);
-                is_over(self.clocks.run_until()).then_some(Why::TimedOut).or(idle)
+                let run = self.clocks.run_over(now).map(|clock| (Why::TimedOut, Some(clock)));
+                let idle = self.clocks.idle_over(now).filter(|_| room == Room::Open);
+                run.or(idle.map(|clock| (Why::IdleTimedOut, Some(clock))))
             }
-            Some(_) if self.tree == Tree::Empty => None,
-            // Nothing more can come out, so what it left has no reason to stay.
-            Some(_) if self.cancel || self.output.is_closed() => Some(Why::Leftovers),
-            Some((_, at)) => {
-                let drained = now >= at.saturating_add(DRAIN_MS) && room == Room::Open;
-                drained.then(|| {
-                    self.held_open = HeldOpen::Yes;
-                    Why::Leftovers
-                })
+            Some(_) if self.tree == Tree::Empty || self.leftovers == Leftovers::Keep => None,
+            Some((_, exited_at)) => {
+                self.output_is_over(now, exited_at, room).then_some((Why::Leftovers, None))
             }
         }
     }
 
-    /// Whether nothing is left, neither processes nor output.
+    /// Whether no more output is awaited of a command that has ended by itself and left processes: nothing can come any
+    /// more, it was cancelled, or the time for it is over.
+    fn output_is_over(&mut self, now: u64, exited_at: u64, room: Room) -> bool {
+        if let Some(closed_at) = self.closed_at {
+            return self.cancel || now >= closed_at.max(exited_at).saturating_add(SETTLE_MS);
+        }
+        let drained = now >= exited_at.saturating_add(DRAIN_MS) && room == Room::Open;
+        if drained {
+            self.held_open_ms = Some(now.saturating_sub(exited_at));
+        }
+        drained || self.cancel
+    }
+
+    /// Whether the command has ended by itself and what it left is to be left alone.
+    fn is_kept(&mut self, now: u64, room: Room) -> bool {
+        let by_itself = self.leftovers == Leftovers::Keep && self.ending.is_none();
+        let Some((_, exited_at)) = self.exited.filter(|_| by_itself && self.tree == Tree::Populated) else {
+            return false;
+        };
+        if !self.output_is_over(now, exited_at, room) {
+            return false;
+        }
+        if !self.output.is_closed() {
+            self.held_open_ms = Some(now.saturating_sub(exited_at));
+            self.take_what_is_in_the_pipes(now);
+        }
+        self.left = left_behind(self.cgroup, Fate::Kept);
+        true
+    }
+
+    /// What was written before our side is closed; one that goes on writing is not waited for.
+    fn take_what_is_in_the_pipes(&mut self, now: u64) {
+        for _ in 0..LAST_READS {
+            if self.output.room(now) != Room::Open || self.output.read() == Brought::Nothing {
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing is left, neither processes nor output, or what is left is to be left alone.
     fn is_over(&mut self, now: u64, room: Room) -> bool {
+        if self.is_kept(now, room) {
+            return true;
+        }
         let Some((_, exited_at)) = self.exited.filter(|_| self.is_gone()) else { return false };
         if self.output.is_closed() {
             return true;
@@ -369,7 +449,7 @@ impl Supervision<'_> {
         let too_long = self.gone_at.is_some_and(|gone_at| now >= gone_at.saturating_add(DRAIN_MS));
         let outsider = room == Room::Open && (too_long || waited && self.pipes == Brought::Nothing);
         if outsider {
-            self.held_open = HeldOpen::Yes;
+            self.held_open_ms.get_or_insert(now.saturating_sub(exited_at));
         }
         outsider
     }

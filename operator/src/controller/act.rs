@@ -14,6 +14,7 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{Deadlines, Environment};
 use sentinel_protocol::to_agent::{Cancel, Forget, Start};
 use sentinel_protocol::to_operator::{Ended, Refused, Stage};
+use sentinel_protocol::version::Version;
 
 use super::context::{Context, Counters};
 use super::error::LookError;
@@ -226,8 +227,8 @@ impl Act<'_> {
             credit: 0,
         };
         let speaks = self.context.parts.fleet.speaks(&node);
-        if speaks.is_some_and(|speaks| speaks < start.needs()) {
-            return self.refuse_for_old_agent(&start);
+        if let Some(speaks) = speaks.filter(|speaks| *speaks < start.needs()) {
+            return self.refuse_for_old_agent(&start, speaks);
         }
         let session = self.context.parts.fleet.start(start);
         let Some(session) = session else { return self.offer_again() };
@@ -238,13 +239,14 @@ impl Act<'_> {
 
     /// An agent that does not know a limit or clock would run the command without it. Nothing is sent, and the target
     /// is over as if the agent had declined.
-    fn refuse_for_old_agent(&mut self, start: &Start) {
+    fn refuse_for_old_agent(&mut self, start: &Start, speaks: Version) {
+        let fields = start.unknown_to(speaks).join(", ");
         let message =
-            "the node's agent is of an older release that knows neither run.limits nor timeouts.idle";
+            format!("the node's agent is of an older release that does not know {fields}; upgrade the agent");
         let refused = Refused {
             attempt: start.attempt.clone(),
             spec_hash: start.spec_hash.clone(),
-            refusal: Refusal::InvalidRequest { message: message.to_owned() },
+            refusal: Refusal::InvalidRequest { message },
         };
         let mut told = Told::Known;
         self.on_page(|page, now| told = page.ledger.refused(&refused, now.wall));
@@ -395,6 +397,7 @@ fn attempt_record(
         outcome: Some(ended.outcome.clone()),
         usage: ended.usage,
         output: ended.output.clone(),
+        exit: ended.exit.clone(),
         source: Source::Operator,
         epoch,
     }

@@ -229,6 +229,7 @@ fn attempt(page: &Page, id: &AttemptId, tried: &Tried) -> AttemptRecord {
         outcome: ended.map(|ended| ended.outcome.clone()),
         usage: ended.map_or_else(Usage::default, |ended| ended.usage),
         output: ended.map_or_else(OutputSummary::default, |ended| ended.output.clone()),
+        exit: ended.map(|ended| ended.exit.clone()).unwrap_or_default(),
         source,
         epoch: Epoch(0),
     }

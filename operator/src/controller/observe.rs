@@ -231,7 +231,9 @@ fn facts(plan: &TaskPlan, run: &RunRecord) -> RunFacts {
 fn shown(request: &RunRequest) -> String {
     match &request.program {
         Program::Command(argv) => display_command(argv),
-        Program::Script { interpreter, text } => {
+        Program::Script { interpreter, argument, text } => {
+            let interpreter: Vec<String> = [interpreter].into_iter().chain(argument).cloned().collect();
+            let interpreter = display_command(&interpreter);
             let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!"));
             format!("{interpreter} (script: {})", display_command(&[first.unwrap_or_default().to_owned()]))
         }

@@ -108,6 +108,7 @@ async fn state(context: &Context, execution: &ExecutionRecord) -> Result<Reporte
                 ended_at: execution.ended_at.unwrap_or_default(),
                 usage: Usage::default(),
                 output: OutputSummary::default(),
+                exit: execution.exit.clone(),
             })))
         }
     }

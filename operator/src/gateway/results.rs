@@ -221,6 +221,7 @@ fn record_of(report: &Report, facts: AttemptFacts, epoch: sentinel_protocol::ids
         outcome: None,
         usage: Usage::default(),
         output: OutputSummary::default(),
+        exit: sentinel_protocol::exit::ExitDetails::default(),
         source: Source::Agent,
         epoch,
     };
@@ -233,6 +234,7 @@ fn record_of(report: &Report, facts: AttemptFacts, epoch: sentinel_protocol::ids
             record.outcome = Some(ended.outcome.clone());
             record.usage = ended.usage;
             record.output = ended.output.clone();
+            record.exit = ended.exit.clone();
         }
     }
     record

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sentinel_protocol::exit::{ExitDetails, describe};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
@@ -115,12 +116,15 @@ pub struct ExecutionRecord {
     /// Name of its Outcome ([`Outcome::name`]); `None` while it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
-    /// Exit code of the command, where it has one.
+    /// Exit code of the command, where it has one, whatever its Outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
     /// The Outcome for people; empty while it goes on.
     #[serde(default)]
     pub message: String,
+    /// What the command's processes did at their end; empty in records of releases that did not know it.
+    #[serde(default, skip_serializing_if = "ExitDetails::is_empty")]
+    pub exit: ExitDetails,
     /// When the command was started, by the node's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<UnixMillis>,
@@ -172,6 +176,9 @@ pub struct AttemptRecord {
     /// What it wrote.
     #[serde(default)]
     pub output: OutputSummary,
+    /// What its processes did at their end; empty in records of releases that did not know it.
+    #[serde(default, skip_serializing_if = "ExitDetails::is_empty")]
+    pub exit: ExitDetails,
     /// Whose word this is.
     pub source: Source,
     /// Epoch of the leader that wrote this.
@@ -201,8 +208,9 @@ impl AttemptRecord {
             attempt: self.attempt.attempt,
             stage: self.stage,
             outcome: outcome.map(|o| o.name().to_owned()),
-            exit_code: outcome.and_then(Outcome::exit_code),
-            message: outcome.map(Outcome::message).unwrap_or_default(),
+            exit_code: outcome.and_then(|outcome| self.exit.exit_code(outcome)),
+            message: outcome.map(|outcome| describe(outcome, &self.exit)).unwrap_or_default(),
+            exit: self.exit.clone(),
             started_at: self.started_at,
             ended_at: self.ended_at,
             spec_hash: self.spec_hash.clone(),
@@ -296,5 +304,27 @@ mod tests {
     fn a_long_command_is_cut_at_a_character() {
         let line = shown(&["echo", &"ä".repeat(2000)]);
         assert!(line.len() <= MAX_COMMAND_DISPLAY && line.ends_with('…'), "{} bytes", line.len());
+    }
+
+    #[test]
+    fn a_record_without_exit_details_is_read_and_one_with_them_has_them_in_its_execution_and_its_message() {
+        let earlier = serde_json::json!({
+            "attempt": "u/1/n/1", "namespace": "a", "name": "b", "runStartedAt": 1, "specHash": "0".repeat(64),
+            "command": "df", "environment": "Host", "stage": "Ended", "startedAt": 1, "endedAt": 2,
+            "outcome": {"outcome": "TimedOut"}, "source": "Agent", "epoch": 1
+        });
+        let mut record: AttemptRecord = serde_json::from_value(earlier).unwrap();
+        let execution = record.execution();
+        assert_eq!((execution.exit_code, execution.message), (None, Outcome::TimedOut.message()));
+        assert!(!serde_json::to_string(&record).unwrap().contains("exit"));
+
+        record.exit =
+            ExitDetails { code: Some(3), ..ExitDetails::clock(sentinel_protocol::exit::Clock::Run, 2_000) };
+        let execution = record.execution();
+        assert_eq!(execution.exit_code, Some(3));
+        assert_eq!(execution.message, "ended by timeouts.run after 2s; exited with code 3");
+        let read: ExecutionRecord =
+            serde_json::from_value(serde_json::to_value(&execution).unwrap()).unwrap();
+        assert_eq!(read, execution);
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
+use sentinel_protocol::exit::{ExitDetails, Fate, LeftBehind, LeftProcess, signal_name};
 use sentinel_protocol::metrics::NodeMetrics;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::Stage;
@@ -139,7 +140,7 @@ pub struct ExecutionView {
     /// How it ended; absent while it goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
-    /// Exit code of the command, where it has one.
+    /// Exit code of the command, where it has one, whatever its outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
     /// The same for people.
@@ -196,6 +197,69 @@ pub struct AttemptDetails {
     pub log_end: u64,
     /// Milliseconds for which a full spool held the command up.
     pub blocked_ms: u64,
+    /// What its processes did at their end; absent where nothing is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<ExitView>,
+}
+
+/// What the processes of a command did at their end, beside the Outcome.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExitView {
+    /// Exit code of the command's main process, where it exited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
+    /// Number of the signal that ended the main process, where one did, no matter who sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Name of that signal, such as `SIGTERM`, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal_name: Option<&'static str>,
+    /// Whether KILL had to be sent: `timeouts.grace` after TERM something of the command was still there.
+    pub killed: bool,
+    /// The clock that ended it, or kept it from starting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockView>,
+    /// Processes that were still there after the main process had ended by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<LeftView>,
+    /// Set when another process still held the output open: how long after the end of the main process our side was
+    /// closed, milliseconds. What is written to it later is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_held_ms: Option<u64>,
+}
+
+/// A clock that was over.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClockView {
+    /// Its field in the Task: `timeouts.start`, `timeouts.run`, `timeouts.idle` or `timeouts.total`.
+    pub field: &'static str,
+    /// How long it had been counted when it was over, milliseconds: `run` and `total` from the start of the command,
+    /// `idle` from its last output, `start` from when the node accepted it.
+    pub after_ms: u64,
+}
+
+/// Processes that outlived the main process of a command.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftView {
+    /// How many there were.
+    pub count: u32,
+    /// What became of them: `Ended`, or `Kept` for `run.leftovers: Keep`.
+    pub fate: &'static str,
+    /// Some of them, at most 8.
+    pub processes: Vec<ProcessView>,
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessView {
+    /// Its process id on the node.
+    pub pid: i32,
+    /// Its name as the kernel has it.
+    pub name: String,
 }
 
 /// What went through one stream.
@@ -310,6 +374,30 @@ impl From<&AttemptRecord> for AttemptDetails {
             stderr: stream(&record.output.stderr),
             log_end: record.output.end,
             blocked_ms: record.output.blocked_ms,
+            exit: (!record.exit.is_empty()).then(|| ExitView::from(&record.exit)),
+        }
+    }
+}
+
+impl From<&ExitDetails> for ExitView {
+    fn from(exit: &ExitDetails) -> Self {
+        let process = |process: &LeftProcess| ProcessView { pid: process.pid, name: process.name.clone() };
+        let left = |left: &LeftBehind| LeftView {
+            count: left.count,
+            fate: match left.fate {
+                Fate::Ended => "Ended",
+                Fate::Kept => "Kept",
+            },
+            processes: left.processes.iter().map(process).collect(),
+        };
+        Self {
+            code: exit.code,
+            signal: exit.signal,
+            signal_name: exit.signal.and_then(signal_name),
+            killed: exit.killed,
+            clock: exit.clock.map(|clock| ClockView { field: clock.name.field(), after_ms: clock.after_ms }),
+            left: exit.left.as_ref().map(left),
+            output_held_ms: exit.output_held_ms,
         }
     }
 }

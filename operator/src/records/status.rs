@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt as _;
 use sentinel_core::conditions::{self, kind};
+use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Stage;
@@ -164,6 +165,7 @@ impl<'a> StatusRun<'a> {
                 ended_at: said.finished_at.as_ref().map(millis),
                 spec_hash: self.facts.spec_hash.clone(),
                 command: String::new(),
+                exit: ExitDetails::default(),
                 source: if ended && !concluded { Source::Agent } else { Source::Operator },
                 epoch: Epoch(0),
             },

@@ -335,13 +335,28 @@ pub struct RunSpec {
     #[serde(default)]
     pub output: Output,
 
-    /// What the command and all that it starts may use together; a node that cannot hold a limit does not start the
-    /// command. Example: `{cpu: 500m, memory: 256Mi, pids: 64}`.
+    /// What the command and all that it starts may use: cpu, memory and pids together, nofile and core each process. A
+    /// node that cannot hold a limit does not start the command. Example: `{cpu: 500m, memory: 256Mi, pids: 64}`.
     #[serde(default)]
     pub limits: Limits,
+
+    /// What becomes of processes that are still there when the command itself has ended: `End` ends them, `Keep` leaves
+    /// them running. Example: `Keep`.
+    #[serde(default)]
+    pub leftovers: Leftovers,
 }
 
-/// What a command may use; what is left out is without limit.
+/// What becomes of processes that outlive the command.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Leftovers {
+    /// They are ended: TERM, after `timeouts.grace` KILL.
+    #[default]
+    End,
+    /// They are left running, under the limits of the command; nothing stops them later.
+    Keep,
+}
+
+/// What a command may use; what is left out is without limit, unless it says otherwise.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
@@ -360,6 +375,18 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_194_304))]
     pub pids: Option<i32>,
+
+    /// Open files of each process (RLIMIT_NOFILE, soft and hard); without it as many as the agent may open. Example:
+    /// `65536`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16, max = 1_073_741_816))]
+    pub nofile: Option<i32>,
+
+    /// Bytes of a core dump of each process (RLIMIT_CORE, soft and hard); without it 0, which means no dumps. Example:
+    /// `512Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), transform = rules::amount("spec.run.limits.core", "0", "16Ti"))]
+    pub core: Option<String>,
 }
 
 /// Written out because the derive knows no bounds on a value that may be of two types.
@@ -380,14 +407,19 @@ pub(super) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
 /// A script and who reads it.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!self.text.startsWith('\\ufeff')").message("spec.run.script.text must not begin with a byte-order mark").field_path(".text"))]
-#[x_kube(validation = Rule::new("!self.text.matches('^[^\\\\n]*\\\\r\\\\n')").message("spec.run.script.text has lines that end with CR LF; save it with LF").field_path(".text"))]
+#[x_kube(validation = Rule::new("!self.text.startsWith('\\ufeff')").message("spec.run.script.text must not begin with a byte-order mark; save it as UTF-8 without one").field_path(".text"))]
+#[x_kube(validation = Rule::new("!self.text.contains('\\r\\n') && !(self.text.contains('\\r') && !self.text.contains('\\n'))").message("spec.run.script.text has lines that end with CR LF; save it with LF, for example with: dos2unix FILE").field_path(".text"))]
+#[x_kube(validation = Rule::new("has(self.interpreter) || !self.text.matches('^\\\\s+#!')").message("spec.run.script.text has a #! line after blank space; make it the very first line, or set spec.run.script.interpreter").field_path(".text"))]
+#[x_kube(validation = Rule::new("has(self.interpreter) || !self.text.startsWith('#!') || (self.text.matches('^#![ \\\\t]*[^ \\\\t\\\\n]') && !self.text.matches('^#![^\\\\n]{254}'))").message("spec.run.script.text has a #! line that names no program or is longer than 255 bytes; correct it, or set spec.run.script.interpreter").field_path(".text"))]
+#[x_kube(validation = Rule::new("!has(self.interpreter) || !self.interpreter.matches('\\\\s')").message("spec.run.script.interpreter takes no arguments; leave it out and write them in the first line of the text, such as #!/bin/bash -eu").field_path(".interpreter"))]
 pub struct Script {
-    /// The interpreter: a path, or a name that is looked up in PATH. Example: `/usr/bin/python3`.
-    #[serde(default = "default_interpreter")]
+    /// The program that reads the script: a path, or a name that is looked up in PATH, without arguments. Without it,
+    /// the first line of the text says it (`#!/usr/bin/python3 -u`, one argument at most, as the kernel takes it); a
+    /// text without such a line is read by /bin/sh. Example: `/usr/bin/python3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096), transform = rules::no_zero_byte("spec.run.script.interpreter"))]
     #[schemars(transform = rules::max_bytes("spec.run.script.interpreter", 4096))]
-    pub interpreter: String,
+    pub interpreter: Option<String>,
 
     /// The script itself. Example: `"set -e\nuname -a\n"`.
     #[schemars(length(min = 1, max = 131_072), transform = rules::no_zero_byte("spec.run.script.text"))]
@@ -437,6 +469,11 @@ pub struct Output {
     #[serde(default = "default_max_block")]
     #[schemars(length(max = 32), transform = rules::duration("spec.run.output.maxBlock", "0s", "24h", ""))]
     pub max_block: String,
+
+    /// Gives the command one pipe for both streams, so that their order is that of writing. All of it is then standard
+    /// output, and standard error is empty. With two pipes the order between them is not known. Example: `true`.
+    #[serde(default)]
+    pub merge: bool,
 }
 
 /// The clocks of each node's command.
@@ -513,7 +550,7 @@ pub enum OnChange {
 
 impl Default for Output {
     fn default() -> Self {
-        Self { limit: default_limit(), spool: default_spool(), max_block: default_max_block() }
+        Self { limit: default_limit(), spool: default_spool(), max_block: default_max_block(), merge: false }
     }
 }
 
@@ -551,6 +588,7 @@ impl Default for RunSpec {
             environment: Environment::default(),
             output: Output::default(),
             limits: Limits::default(),
+            leftovers: Leftovers::default(),
         }
     }
 }
@@ -563,9 +601,6 @@ fn default_umask() -> String {
 }
 fn default_success_exit_codes() -> Vec<i32> {
     vec![0]
-}
-fn default_interpreter() -> String {
-    "/bin/sh".to_owned()
 }
 fn default_limit() -> String {
     "1Gi".to_owned()

@@ -415,7 +415,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "script-with-crlf",
             run("{script: {text: \"#!/bin/sh\\r\\necho\\r\\n\"}}"),
-            "spec.run.script.text is \"#!/bin/sh\\r\\n\"; it must have lines that end with LF alone, not CR LF",
+            "spec.run.script.text has lines that end with CR LF, line 1 is the first; save it with LF",
             "spec.run.script.text has lines that end with CR LF",
         ),
         bad(
@@ -423,6 +423,73 @@ fn of_run() -> Vec<Bad> {
             run("{script: {text: \"\\uFEFF#!/bin/sh\\n\"}}"),
             "it must not begin with a byte-order mark",
             "spec.run.script.text must not begin with a byte-order mark",
+        ),
+        bad(
+            "script-with-crlf-further-down",
+            run("{script: {text: \"df\\ndf\\r\\n\"}}"),
+            "spec.run.script.text has lines that end with CR LF, line 2 is the first; save it with LF",
+            "spec.run.script.text has lines that end with CR LF; save it with LF",
+        ),
+        bad(
+            "script-with-cr",
+            run("{script: {text: \"df\\rdf\\r\"}}"),
+            "spec.run.script.text has lines that end with CR and none that ends with LF",
+            "spec.run.script.text has lines that end with CR LF; save it with LF",
+        ),
+        bad(
+            "script-with-late-shebang",
+            run("{script: {text: \"\\n#!/bin/sh\\n\"}}"),
+            "spec.run.script.text has a #! line after blank space; make it the very first line",
+            "spec.run.script.text has a #! line after blank space; make it the very first line",
+        ),
+        bad(
+            "script-with-empty-shebang",
+            run("{script: {text: \"#! \\ndf\\n\"}}"),
+            "spec.run.script.text has a #! line that names no program",
+            "spec.run.script.text has a #! line that names no program",
+        ),
+        bad(
+            "script-with-long-shebang",
+            run(&format!("{{script: {{text: \"#!/{}\\ndf\\n\"}}}}", "x".repeat(253))),
+            "spec.run.script.text has a #! line of 256 bytes; the kernel takes 255 at most",
+            "spec.run.script.text has a #! line that names no program or is longer than 255 bytes",
+        ),
+        bad(
+            "interpreter-with-arguments",
+            run("{script: {interpreter: /bin/bash -eu, text: df}}"),
+            "spec.run.script.interpreter is \"/bin/bash -eu\"; it takes no arguments; leave it out and write them in the \
+             first line of the text, such as #!/bin/bash -eu",
+            "spec.run.script.interpreter takes no arguments; leave it out and write them in the first line of the text",
+        ),
+        bad(
+            "leftovers-unknown",
+            run("{command: [a], leftovers: Kill}"),
+            "spec.run.leftovers",
+            "spec.run.leftovers",
+        ),
+        bad(
+            "merge-not-a-boolean",
+            run("{command: [a], output: {merge: \"yes\"}}"),
+            "spec.run.output.merge",
+            "spec.run.output.merge",
+        ),
+        bad(
+            "nofile-too-few",
+            run("{command: [a], limits: {nofile: 3}}"),
+            "spec.run.limits.nofile is \"3\"; it must be 16 to 1073741816",
+            "spec.run.limits.nofile",
+        ),
+        bad(
+            "core-too-large",
+            run("{command: [a], limits: {core: 17Ti}}"),
+            "spec.run.limits.core is \"17Ti\"; it must be 0 to 16Ti",
+            "spec.run.limits.core must be 0 to 16Ti",
+        ),
+        bad(
+            "core-not-a-quantity",
+            run("{command: [a], limits: {core: unlimited}}"),
+            "spec.run.limits.core",
+            "spec.run.limits.core",
         ),
         bad(
             "env-without-name",

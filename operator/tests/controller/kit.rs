@@ -326,7 +326,7 @@ impl Stage {
             owned: Mutex::default(),
             refusals: AtomicU32::new(0),
             next_session: AtomicU32::new(1),
-            version: AtomicU16::new(2),
+            version: AtomicU16::new(3),
         });
         let history = Arc::new(MapHistory::default());
         let operator = Operator::start(&cluster, &fleet, &history, &moments);
@@ -583,6 +583,7 @@ fn record(report: &Report, task: TaskRef, run_started_at: UnixMillis) -> Attempt
         outcome: ended.map(|ended| ended.outcome.clone()),
         usage: Usage::default(),
         output: OutputSummary::default(),
+        exit: ended.map(|ended| ended.exit.clone()).unwrap_or_default(),
         source: Source::Agent,
         epoch: Epoch(1),
     }
@@ -599,6 +600,7 @@ pub(crate) fn ended(outcome: Outcome) -> ReportedState {
         ended_at: UnixMillis(1_790_000_001_456),
         usage: Usage::default(),
         output: OutputSummary::default(),
+        exit: sentinel_protocol::exit::ExitDetails::default(),
     }))
 }
 

@@ -14,9 +14,11 @@ use std::time::Duration;
 use sentinel_operator::cluster::{TaskKeeper, TaskStore};
 use sentinel_operator::resource::Task;
 use sentinel_operator::resource::marks::{ABANDON, CANCEL, FINALIZER, RERUN};
+use sentinel_protocol::exit::{Clock, ExitDetails};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::ResourceLimits;
 use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::to_operator::ReportedState;
 use sentinel_protocol::version::Version;
 
 use self::kit::{Stage, Told, condition, ended, failed, phase, running, succeeded, task_ref};
@@ -161,14 +163,42 @@ async fn an_edit_of_anything_else_runs_nothing_and_a_new_token_runs_again() {
 #[tokio::test(start_paused = true)]
 async fn limits_and_clocks_reach_the_node() {
     let stage = Stage::with_nodes(&["a"]);
-    let spec = "{targets: {all: true}, run: {command: [x], limits: {cpu: 2, memory: 256Mi, pids: 64}}, timeouts: {idle: 2m, total: 1h}}";
+    let spec = "{targets: {all: true}, run: {command: [x], limits: {cpu: 2, memory: 256Mi, pids: 64, nofile: 4096, core: 1Mi}}, timeouts: {idle: 2m, total: 1h}}";
     stage.apply("t", spec).await;
     let starts = stage.starts(1).await;
     let start = &starts[0].0;
-    let limits = ResourceLimits { cpu_millis: Some(2000), memory: Some(256 << 20), pids: Some(64) };
+    let limits = ResourceLimits {
+        cpu_millis: Some(2000),
+        memory: Some(256 << 20),
+        pids: Some(64),
+        nofile: Some(4096),
+        core: Some(1 << 20),
+    };
     assert_eq!((start.request.limits, start.deadlines.idle_ms), (limits, Some(120_000)));
     let total = start.deadlines.total_ms.unwrap();
     assert!((3_590_000..=3_600_000).contains(&total), "{total}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_command_did_at_its_end_is_in_the_status_and_is_known_to_the_next_leader() {
+    let mut stage = Stage::with_nodes(&["a", "b"]);
+    stage.apply("t", "{targets: {all: true}, run: {command: [x]}}").await;
+    stage.starts(2).await;
+    let ReportedState::Ended(mut end) = ended(Outcome::TimedOut) else { panic!("no end") };
+    end.exit = ExitDetails { code: Some(3), ..ExitDetails::clock(Clock::Run, 10_000) };
+    stage.report("t", 1, "a", ReportedState::Ended(end));
+    let line = |task: &Task| {
+        let node = task.status.as_ref()?.nodes.iter().find(|node| node.node == "a")?.clone();
+        (node.state == "TimedOut").then_some((node.exit_code, node.message))
+    };
+    let expected = Some((Some(3), "ended by timeouts.run after 10s; exited with code 3".to_owned()));
+    let task = stage.until("t", |task| line(task).is_some()).await;
+    assert_eq!(line(&task), expected);
+    stage.calm().await;
+    stage.restart().await;
+    stage.report("t", 1, "b", succeeded());
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    assert_eq!(line(&task), expected);
 }
 
 const RETRYING: &str = "{targets: {all: true}, run: {command: [x]}, retry: {limit: 2, backoff: {initial: 5s}, causes: [Failed]}}";
@@ -228,6 +258,27 @@ async fn an_agent_that_would_overlook_a_limit_or_clock_is_sent_nothing_and_the_t
         let node = &task.status.unwrap().nodes[0];
         assert_eq!(node.state, "Refused");
         assert!(node.message.contains("older release"), "{}", node.message);
+    }
+    assert_eq!(stage.count_starts(), 0);
+    // The same of one that speaks 2 and would overlook what came later, each by its name.
+    stage.fleet.speak(Version(2));
+    for (name, run, field) in [
+        ("merged", "{command: [x], output: {merge: true}}", "run.output.merge"),
+        ("keeping", "{command: [x], leftovers: Keep}", "run.leftovers"),
+        ("files", "{command: [x], limits: {pids: 5, nofile: 99}}", "run.limits.nofile"),
+        ("core", "{command: [x], limits: {core: 1Mi}}", "run.limits.core"),
+        (
+            "argument",
+            "{script: {text: \"#!/bin/sh -e\"}}",
+            "the argument in the first line of run.script.text",
+        ),
+    ] {
+        stage.apply(name, &format!("{{targets: {{all: true}}, run: {run}}}")).await;
+        let task = stage.until(name, |task| condition(task, "Failed") == "True").await;
+        let node = &task.status.unwrap().nodes[0];
+        assert_eq!(node.state, "Refused");
+        let expected = format!("an older release that does not know {field}; upgrade the agent");
+        assert!(node.message.contains(&expected), "{}", node.message);
     }
     assert_eq!(stage.count_starts(), 0);
     // What it can do, it is asked to do.

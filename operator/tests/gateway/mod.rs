@@ -364,6 +364,7 @@ pub(crate) fn ended(bytes: u64) -> ReportedState {
         ended_at: UnixMillis(2),
         usage: Usage::default(),
         output: OutputSummary { stdout, end: bytes, ..OutputSummary::default() },
+        exit: sentinel_protocol::exit::ExitDetails::default(),
     }))
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use sentinel_operator::history::{
     AttemptRecord, Entry, History, OutputSegment, RunCounts, RunRecord, Source, Verdict,
 };
+use sentinel_protocol::exit::{Clock, ExitDetails, Fate, LeftBehind, LeftProcess};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream};
 use sentinel_protocol::outcome::{LostReason, Outcome};
@@ -45,6 +46,7 @@ pub(crate) fn accepted(id: &AttemptId) -> AttemptRecord {
         outcome: None,
         usage: Usage::default(),
         output: OutputSummary::default(),
+        exit: sentinel_protocol::exit::ExitDetails::default(),
         source: Source::Agent,
         epoch: Epoch(1),
     }
@@ -61,7 +63,20 @@ pub(crate) fn ended(id: &AttemptId, outcome: Outcome) -> AttemptRecord {
         outcome: Some(outcome),
         usage: Usage { user_ms: 12, system_ms: 3, max_rss: 5 << 20 },
         output: OutputSummary { end: 42, ..OutputSummary::default() },
+        exit: exit(),
         ..running(id)
+    }
+}
+
+/// As much as there can be about the end of a command.
+fn exit() -> ExitDetails {
+    let process = LeftProcess { pid: 4711, name: "nginx".to_owned() };
+    ExitDetails {
+        signal: Some(15),
+        killed: true,
+        left: Some(LeftBehind { count: 9, fate: Fate::Kept, processes: vec![process] }),
+        output_held_ms: Some(5_003),
+        ..ExitDetails::clock(Clock::Total, 600_000)
     }
 }
 

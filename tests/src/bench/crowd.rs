@@ -146,6 +146,7 @@ pub(crate) fn answers(start: &Start) -> [ToOperator; 2] {
         ended_at: now(),
         usage: Usage::default(),
         output: OutputSummary::default(),
+        exit: sentinel_protocol::exit::ExitDetails::default(),
     };
     let running = Running { started_at: now(), pid: 1 };
     [report(ReportedState::Running(running)), report(ReportedState::Ended(Box::new(ended)))]
@@ -170,8 +171,9 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
             stdin: String::new(),
             environment: Environment::Container,
             success_exit_codes: vec![0],
-            output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000 },
+            output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000, merge: false },
             limits: sentinel_protocol::request::ResourceLimits::default(),
+            leftovers: sentinel_protocol::request::Leftovers::End,
         },
         deadlines: Deadlines {
             start_ms: 300_000,

@@ -5,6 +5,7 @@
 
 mod retry;
 mod run;
+mod script;
 pub(super) mod targets;
 
 use std::panic::Location;

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sentinel_protocol::limits::{
-    CPU_MILLIS, MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_CONTROL_FRAME, MAX_ENV_BYTES, MAX_ENV_ITEMS,
-    MAX_STDIN_BYTES, MEMORY_BYTES, PIDS,
+    CORE_BYTES, CPU_MILLIS, MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_CONTROL_FRAME, MAX_ENV_BYTES,
+    MAX_ENV_ITEMS, MAX_STDIN_BYTES, MEMORY_BYTES, NOFILE, PIDS,
 };
 use sentinel_protocol::request::{self, OutputRules, Program, ResourceLimits, RunRequest};
 
 use super::super::invalid::Problems;
 use super::super::{quantity, task};
-use super::{HOUR, bytes, span};
+use super::{HOUR, bytes, script, span};
 
 /// Room that a `Start` needs beside the request.
 const START_OVERHEAD: usize = 16 << 10;
@@ -55,6 +55,10 @@ pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<R
         success_exit_codes: success_exit_codes?,
         output: output?,
         limits: limits?,
+        leftovers: match spec.leftovers {
+            task::Leftovers::End => request::Leftovers::End,
+            task::Leftovers::Keep => request::Leftovers::Keep,
+        },
     };
     fits_a_frame(&request, problems);
     Some(request)
@@ -63,7 +67,7 @@ pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<R
 fn program(spec: &task::RunSpec, problems: &mut Problems) -> Option<Program> {
     match (&spec.command, &spec.script) {
         (Some(command), None) => self::command(command, problems),
-        (None, Some(script)) => self::script(script, problems),
+        (None, Some(script)) => script::program(script, problems),
         (None, None) => {
             problems.field("spec.run", "must have exactly one of command and script; it has none");
             None
@@ -96,36 +100,6 @@ fn command(command: &[String], problems: &mut Problems) -> Option<Program> {
         no_nul(&format!("{FIELD}[{index}]"), item, problems);
     }
     Some(Program::Command(command.to_vec()))
-}
-
-fn script(script: &task::Script, problems: &mut Problems) -> Option<Program> {
-    const FIELD: &str = "spec.run.script.text";
-    let text = &script.text;
-    if script.interpreter.is_empty() || script.interpreter.len() > 4096 {
-        problems.value("spec.run.script.interpreter", &script.interpreter, "must name a program");
-    }
-    no_nul("spec.run.script.interpreter", &script.interpreter, problems);
-    no_nul(FIELD, text, problems);
-    if text.is_empty() {
-        problems.value(FIELD, "", "must not be empty");
-        return None;
-    }
-    if text.len() > MAX_COMMAND_BYTES {
-        let allowed = format!("must be at most {MAX_COMMAND_BYTES} bytes");
-        problems.value(FIELD, &format!("{} bytes", text.len()), allowed);
-    }
-    if text.starts_with('\u{feff}') {
-        problems.value(FIELD, text, "must not begin with a byte-order mark");
-    }
-    if text
-        .lines()
-        .next()
-        .is_some_and(|line| line.len() < text.len() && text[line.len()..].starts_with("\r\n"))
-    {
-        let first = text.lines().next().unwrap_or_default();
-        problems.value(FIELD, &format!("{first}\r\n"), "must have lines that end with LF alone, not CR LF");
-    }
-    Some(Program::Script { interpreter: script.interpreter.clone(), text: text.clone() })
 }
 
 fn env(spec: &[task::EnvVar], problems: &mut Problems) -> Option<Vec<request::EnvVar>> {
@@ -161,7 +135,7 @@ fn is_env_name(name: &str) -> bool {
     name.len() <= 256 && first.is_some_and(|byte| !byte.is_ascii_digit()) && name.bytes().all(inner)
 }
 
-fn no_nul(field: &str, text: &str, problems: &mut Problems) {
+pub(super) fn no_nul(field: &str, text: &str, problems: &mut Problems) {
     if let Some(at) = text.find('\0') {
         let allowed =
             format!("must not hold a zero byte, it does at offset {at}; the kernel cannot pass it on");
@@ -219,7 +193,7 @@ fn output(spec: &task::Output, problems: &mut Problems) -> Option<OutputRules> {
     let limit = bytes("spec.run.output.limit", &spec.limit, (0, 1 << 40), "0 to 1Ti", problems);
     let spool = bytes("spec.run.output.spool", &spec.spool, (1 << 20, 64 << 30), "1Mi to 64Gi", problems);
     let max_block = span("spec.run.output.maxBlock", &spec.max_block, (0, 24 * HOUR), "0s to 24h", problems);
-    Some(OutputRules { limit: limit?, spool: spool?, max_block_ms: max_block? })
+    Some(OutputRules { limit: limit?, spool: spool?, max_block_ms: max_block?, merge: spec.merge })
 }
 
 fn limits(spec: &task::Limits, problems: &mut Problems) -> Option<ResourceLimits> {
@@ -238,7 +212,27 @@ fn limits(spec: &task::Limits, problems: &mut Problems) -> Option<ResourceLimits
         Some(pids) => self::pids(pids, problems).map(Some),
         None => Some(None),
     };
-    Some(ResourceLimits { cpu_millis: cpu?, memory: memory?, pids: pids? })
+    let nofile = match spec.nofile {
+        Some(count) => nofile(count, problems).map(Some),
+        None => Some(None),
+    };
+    let core = match &spec.core {
+        Some(text) => {
+            let range = (*CORE_BYTES.start(), *CORE_BYTES.end());
+            bytes("spec.run.limits.core", text, range, "0 to 16Ti", problems).map(Some)
+        }
+        None => Some(None),
+    };
+    Some(ResourceLimits { cpu_millis: cpu?, memory: memory?, pids: pids?, nofile: nofile?, core: core? })
+}
+
+fn nofile(count: i32, problems: &mut Problems) -> Option<u32> {
+    let valid = u32::try_from(count).ok().filter(|count| NOFILE.contains(count));
+    if valid.is_none() {
+        let allowed = format!("must be {} to {}", NOFILE.start(), NOFILE.end());
+        problems.value("spec.run.limits.nofile", &count.to_string(), allowed);
+    }
+    valid
 }
 
 fn cpu(value: &IntOrString, problems: &mut Problems) -> Option<u32> {

@@ -1,0 +1,217 @@
+//! What a command finds at its start: its script, its output, its limits, its groups. Real processes under real
+//! supervisors.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests may panic"
+)]
+
+mod fixtures;
+
+use fixtures::{Node, is_root, sha256, shell, start};
+use sentinel_protocol::outcome::{Outcome, StartFailure};
+use sentinel_protocol::request::Program;
+use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::to_operator::StreamSummary;
+
+fn script(number: u32, interpreter: &str, argument: Option<&str>, text: &str) -> Start {
+    let mut start = start(number, &[]);
+    start.request.program = Program::Script {
+        interpreter: interpreter.to_owned(),
+        argument: argument.map(str::to_owned),
+        text: text.to_owned(),
+    };
+    start
+}
+
+#[test]
+fn an_interpreter_gets_its_one_argument_before_the_script() {
+    let mut node = Node::new();
+    let run =
+        node.run(&script(1, "/bin/sh", Some("-eu"), "#!/bin/sh -eu\necho $-; false; echo not reached\n"));
+    assert_eq!(run.ended.outcome, Outcome::Failed { exit_code: 1 });
+    assert!(
+        run.text().contains('e') && run.text().contains('u') && run.text().lines().count() == 1,
+        "{}",
+        run.text()
+    );
+    // One argument, as the kernel hands it over; `env -S` splits it.
+    let text = "#!/usr/bin/env -S sh -e -u\necho \"$0\"; case $- in *u*) echo strict;; esac\n";
+    assert_eq!(node.run(&script(2, "/usr/bin/env", Some("-S sh -e -u"), text)).text(), "/dev/fd/3\nstrict\n");
+    let run = node.run(&script(3, "/usr/bin/env", Some("sh -e"), "echo no\n"));
+    assert_eq!(run.ended.outcome, Outcome::Failed { exit_code: 127 });
+}
+
+#[test]
+fn a_script_without_a_final_newline_and_one_as_long_as_may_be_run_whole() {
+    let mut node = Node::new();
+    assert_eq!(node.run(&script(1, "/bin/sh", None, "echo first\necho last")).text(), "first\nlast\n");
+    let mut long = "# 0123456789012345678901234567890123456789012345678901234567890\n".repeat(3_000);
+    long.truncate((128 << 10) - 10);
+    long.push_str("\necho end\n");
+    assert_eq!(long.len(), 128 << 10);
+    assert_eq!(node.run(&script(2, "/bin/sh", None, &long)).text(), "end\n");
+}
+
+#[test]
+fn a_script_can_read_and_run_itself_by_the_name_it_is_called_by() {
+    let mut node = Node::new();
+    let text = "#!/bin/sh\n[ $# -gt 0 ] && { echo \"again $1\"; exit; }\nsed -n '/^DATA$/,$p' \"$0\"\n\
+        readlink \"$0\" | cut -c1-19\n\"$0\" once\nexec \"$0\" twice\nDATA\nkept here\n";
+    let expected = "DATA\nkept here\n/memfd:disk-report \nagain once\nagain twice\n";
+    let run = node.run(&script(1, "/bin/sh", None, text));
+    assert_eq!(run.text(), expected, "{:?}", String::from_utf8_lossy(&run.stderr()));
+    if is_root() {
+        let mut nobody = script(2, "/bin/sh", None, text);
+        nobody.request.user = Some("nobody".into());
+        let run = node.run(&nobody);
+        assert_eq!(run.text(), expected, "{:?}", String::from_utf8_lossy(&run.stderr()));
+    }
+}
+
+#[test]
+fn merged_output_is_in_the_order_of_writing() {
+    let mut node = Node::new();
+    let text = "i=0; while [ $i -lt 300 ]; do echo o$i; echo e$i >&2; i=$((i+1)); done";
+    let expected: String = (0..300).map(|i| format!("o{i}\ne{i}\n")).collect();
+    let mut merged = shell(1, text);
+    merged.request.output.merge = true;
+    let run = node.run(&merged);
+    assert_eq!(run.text(), expected);
+    let output = &run.ended.output;
+    assert_eq!(
+        (output.stdout.bytes, output.stdout.sha256.as_str()),
+        (expected.len() as u64, sha256(expected.as_bytes()).as_str())
+    );
+    assert_eq!(output.stderr, StreamSummary::default());
+    assert_eq!(run.stderr(), b"");
+    // Children share it, and the window and its counts are those of one stream.
+    let mut children = shell(2, "(echo a; ls /nosuch 2>&1 >/dev/null | wc -l; sh -c 'echo b >&2'; echo c)");
+    children.request.output.merge = true;
+    children.request.output.limit = 4;
+    let run = node.run(&children);
+    assert_eq!((run.text().as_str(), run.missing()), ("a\n1\n", 4));
+    assert_eq!((run.ended.output.stdout.bytes, run.ended.output.stdout.dropped), (8, 4));
+}
+
+#[test]
+fn merged_output_ends_when_both_of_its_ends_are_closed() {
+    let mut merged = shell(1, "exec 2>&-; echo out; exec >&-; sleep 0.2; exit 7");
+    merged.request.output.merge = true;
+    let run = Node::new().run(&merged);
+    assert_eq!((run.ended.outcome.clone(), run.text().as_str()), (Outcome::Failed { exit_code: 7 }, "out\n"));
+    assert!(!run.ended.output.held_open);
+}
+
+/// A line of `/proc/self/limits`: name, soft and hard.
+fn limit(text: &str, name: &str) -> (String, String) {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let mut words = line.split_ascii_whitespace().map(str::to_owned);
+    (words.next().unwrap(), words.next().unwrap())
+}
+
+#[test]
+fn open_files_and_core_dumps_have_the_limits_that_the_task_gives_and_no_dumps_otherwise() {
+    let mut node = Node::new();
+    let plain = node.run(&start(1, &["cat", "/proc/self/limits"])).text();
+    assert_eq!(limit(&plain, "Max core file size"), ("0".into(), "0".into()));
+    let mut limited = start(2, &["cat", "/proc/self/limits"]);
+    limited.request.limits.nofile = Some(64);
+    limited.request.limits.core = Some(0);
+    let text = node.run(&limited).text();
+    assert_eq!(limit(&text, "Max open files"), ("64".into(), "64".into()));
+    assert_eq!(limit(&text, "Max core file size"), ("0".into(), "0".into()));
+    if !is_root() {
+        eprintln!("NOT RUN in full: only root can raise a hard limit");
+        return;
+    }
+    // Also for a command that gives the right to raise them up, and with fewer descriptors than we have open.
+    limited.request.user = Some("nobody".into());
+    limited.request.limits.nofile = Some(16);
+    limited.request.limits.core = Some(1 << 20);
+    limited.attempt = "0b6c-1/3/node-1/1".parse().unwrap();
+    let text = node.run(&limited).text();
+    assert_eq!(limit(&text, "Max open files"), ("16".into(), "16".into()));
+    assert_eq!(limit(&text, "Max core file size"), ("1048576".into(), "1048576".into()));
+}
+
+#[test]
+fn a_limit_of_open_files_that_the_node_cannot_give_starts_nothing_and_is_named() {
+    let most: u64 = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
+    let Ok(more) = u32::try_from(most + 8) else { return };
+    let mut many = start(1, &["true"]);
+    many.request.limits.nofile = Some(more);
+    let run = Node::new().run(&many);
+    let Outcome::StartFailed { reason, message } = run.ended.outcome else {
+        panic!("{:?}", run.ended.outcome)
+    };
+    assert_eq!((reason, run.ended.started_at), (StartFailure::Other, None));
+    assert!(
+        message
+            .starts_with(&format!("run.limits.nofile cannot be held on this node: {more} cannot be set: ")),
+        "{message}"
+    );
+    assert!(
+        message.contains("LimitNOFILE=") && message.contains(&format!("{most} (fs.nr_open)")),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_group_that_is_asked_for_is_added_to_the_groups_that_the_user_has() {
+    if !is_root() {
+        eprintln!("NOT RUN: only root can become another user");
+        return;
+    }
+    let mut node = Node::new();
+    let mut groups = |number: u32, user: Option<&str>, group: Option<&str>| {
+        let mut look = shell(number, "id -g; id -G");
+        look.request.user = user.map(str::to_owned);
+        look.request.group = group.map(str::to_owned);
+        let text = node.run(&look).text();
+        let (primary, all) = text.split_once('\n').unwrap();
+        let mut all: Vec<u32> = all.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        all.sort_unstable();
+        (primary.to_owned(), all)
+    };
+    assert_eq!(groups(1, Some("nobody"), Some("1234")), ("1234".to_owned(), vec![1234, 65534]));
+    assert_eq!(groups(2, None, Some("1234")).0, "1234");
+    assert!(groups(3, None, Some("1234")).1.contains(&0), "the agent's own group stays too");
+    // As the system's own tool does it, for every user that the machine has.
+    let users = std::fs::read_to_string("/etc/passwd").unwrap();
+    let users: Vec<&str> = users.lines().filter_map(|line| line.split(':').next()).collect();
+    for (number, user) in (10..).zip(users) {
+        let tool = std::process::Command::new("setpriv")
+            .args(["--reuid", user, "--regid", "1234", "--init-groups", "id", "-G"])
+            .output();
+        let Ok(tool) = tool else {
+            eprintln!("NOT RUN in full: there is no setpriv program");
+            return;
+        };
+        assert!(tool.status.success(), "{tool:?}");
+        let mut theirs: Vec<u32> = String::from_utf8(tool.stdout)
+            .unwrap()
+            .split_whitespace()
+            .map(|word| word.parse().unwrap())
+            .collect();
+        theirs.sort_unstable();
+        assert_eq!(groups(number, Some(user), Some("1234")).1, theirs, "{user}");
+    }
+}
+
+#[test]
+fn a_user_without_a_line_in_the_password_file_has_the_root_directory_as_its_home_and_no_name() {
+    if !is_root() {
+        eprintln!("NOT RUN: only root can become another user");
+        return;
+    }
+    let mut number = start(1, &["env"]);
+    number.request.user = Some("4321".into());
+    number.request.group = Some("1234".into());
+    let text = Node::new().run(&number).text();
+    assert!(text.lines().any(|line| line == "HOME=/"), "{text}");
+    let names = ["USER=", "LOGNAME=", "SHELL="];
+    assert!(!text.lines().any(|line| names.iter().any(|name| line.starts_with(name))), "{text}");
+}
