@@ -1,12 +1,15 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::PossibleValuesParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::client::Server;
+use crate::client::{Server, Since};
 use crate::output::color::ColorChoice;
 use crate::output::format::Format;
 
@@ -31,6 +34,62 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+/// A command line that is wrong, or asks for help.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// As clap has it.
+    pub(crate) error: clap::Error,
+    /// What was probably meant.
+    pub(crate) hint: Option<String>,
+}
+
+impl Cli {
+    /// Reads a command line.
+    ///
+    /// # Errors
+    /// [`Refused`]; also where help or the version is asked for.
+    pub(crate) fn of(words: impl IntoIterator<Item = OsString>) -> Result<Self, Box<Refused>> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let mut command = without_empty_variables(Self::command());
+        command
+            .try_get_matches_from_mut(&words)
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .map_err(|error| Box::new(Refused { hint: dashes_hint(&words, &error), error }))
+    }
+}
+
+/// A variable that is set to nothing is as good as one that is not set: scripts clear variables that way.
+fn without_empty_variables(mut command: clap::Command) -> clap::Command {
+    let is_empty = |argument: &clap::Arg| {
+        let value = argument.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    };
+    let empty: Vec<clap::Id> =
+        command.get_arguments().filter(|argument| is_empty(argument)).map(|a| a.get_id().clone()).collect();
+    for id in empty {
+        command = command.mut_arg(id, |argument| argument.env(None::<&'static str>));
+    }
+    let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    for verb in verbs {
+        command = command.mut_subcommand(verb, without_empty_variables);
+    }
+    command
+}
+
+/// What to write in place of `sentinel run uname -a`.
+fn dashes_hint(words: &[OsString], error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(stray)) = error.get(ContextKind::InvalidArg) else { return None };
+    if error.kind() != ErrorKind::UnknownArgument || stray.starts_with('-') {
+        return None;
+    }
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let verb = words.iter().position(|word| word == "run")?;
+    let at = verb + words[verb..].iter().position(|word| word == stray)?;
+    let quoted =
+        |words: &[String]| words.iter().map(|word| crate::output::quoted(word)).collect::<Vec<_>>().join(" ");
+    Some(format!("Put -- before the command: sentinel {} -- {}", quoted(&words[1..at]), quoted(&words[at..])))
 }
 
 /// Flags of every verb.
@@ -68,7 +127,7 @@ pub(crate) enum Verb {
     /// Run everything on this machine: no cluster, no database, no containers.
     Dev(DevArgs),
     /// Run a command on nodes, and show its output.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Create Tasks from files, or change them to be as in the files.
     Apply(ApplyArgs),
     /// List Tasks, Runs, executions or nodes.
@@ -139,6 +198,13 @@ Examples:
   # With a shell, on two nodes by name
   sentinel run --node web-1 --node web-2 -- sh -c 'df -h / | tail -1'
 
+  # A script from a file, input from a pipe
+  sentinel run --all --script check.sh
+  generate-list | sentinel run --all --stdin -- sort
+
+  # One JSON object a line, for programs
+  sentinel run --all -o json -- uptime
+
   # Start it and leave
   sentinel run --all --detach -- apt-get update
 
@@ -171,7 +237,7 @@ pub(crate) struct RunArgs {
     pub(crate) detach: bool,
 
     /// End the command on a node after this time. Example: 10m.
-    #[arg(long, value_name = "TIME", value_parser = crate::args::span)]
+    #[arg(long, value_name = "TIME", value_parser = crate::args::span, help_heading = "Clocks and retries")]
     pub(crate) timeout: Option<Duration>,
 
     /// Name of the Task; otherwise one is made up.
@@ -182,9 +248,21 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
 
+    /// Hand our standard input to the command on each node; at most 64 KiB of UTF-8 text.
+    #[arg(long)]
+    pub(crate) stdin: bool,
+
+    /// Run this file as a script in place of a command; - is standard input. Its first line may name the interpreter.
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    pub(crate) script: Option<PathBuf>,
+
     /// Run as this user.
     #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
+
+    /// Run as this group; otherwise as the user's own.
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
 
     /// Run in this directory.
     #[arg(long, value_name = "DIR")]
@@ -198,24 +276,107 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N")]
     pub(crate) max_concurrent: Option<String>,
 
-    /// Delete the Task this long after its end; its Runs and output stay in History. Example: 10m.
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::args::span)]
+    /// Delete the Task this long after its end, with 0s as soon as it has ended; its Runs and output stay in History.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::args::span_or_none)]
     pub(crate) ttl: Duration,
 
+    /// End the command when it writes nothing for this long. Example: 2m.
+    #[arg(long, value_name = "TIME", value_parser = crate::args::span, help_heading = "Clocks and retries")]
+    pub(crate) idle: Option<Duration>,
+
+    /// How long a command that is to end may take from SIGTERM to SIGKILL. Example: 30s.
+    #[arg(long, value_name = "TIME", value_parser = crate::args::span_or_none, help_heading = "Clocks and retries")]
+    pub(crate) grace: Option<Duration>,
+
+    /// Try again this often on a node where it failed.
+    #[arg(long, value_name = "N", help_heading = "Clocks and retries")]
+    pub(crate) retry: Option<u32>,
+
+    /// CPU time it may use: 500m is half a CPU.
+    #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
+    pub(crate) cpu: Option<String>,
+
+    /// Memory it may use. Example: 256Mi.
+    #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
+    pub(crate) memory: Option<String>,
+
+    /// Processes and threads it may have.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) pids: Option<u32>,
+
+    /// File descriptors that each of its processes may have open.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) nofile: Option<u64>,
+
+    /// Size of a core file that it may leave. Example: 1Gi.
+    #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
+    pub(crate) core: Option<String>,
+
+    /// Do not begin lines with the node's name.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) no_prefix: bool,
+
+    /// Begin each line with the node's time.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) timestamps: bool,
+
+    /// Write standard error to standard output, in the order in which the command writes.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) merge: bool,
+
+    /// What becomes of processes that the command leaves behind when it ends.
+    #[arg(long, value_enum, value_name = "RULE", help_heading = "Output")]
+    pub(crate) leftovers: Option<Leftovers>,
+
+    /// Form of what is shown: the output of the command, or one JSON object a line (docs/cli.md lists them).
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value = "text",
+        value_name = "FORM",
+        help_heading = "Output",
+        conflicts_with_all = ["no_prefix", "timestamps"]
+    )]
+    pub(crate) output: RunForm,
+
     /// The command and its arguments, behind `--`. No shell touches them.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "script", value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+/// What becomes of processes that a command leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Leftovers {
+    /// They are ended.
+    End,
+    /// They go on.
+    Keep,
+}
+
+/// What `run` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RunForm {
+    /// The output of the command.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  sentinel apply task.yaml
+  sentinel apply tasks/ more.yaml
   sentinel apply -f task.yaml
-  sentinel apply -f tasks/ -f more.yaml
-  generate-tasks | sentinel apply -f -")]
+  generate-tasks | sentinel apply -")]
 pub(crate) struct ApplyArgs {
-    /// File or directory with Tasks in YAML or JSON, - for standard input; may be given several times.
-    #[arg(short, long, required = true, value_name = "FILE")]
+    /// Files or directories with Tasks in YAML or JSON, - for standard input.
+    #[arg(value_name = "FILE", required_unless_present = "filename")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// The same as a flag, as kubectl has it; may be given several times.
+    #[arg(short, long, value_name = "FILE")]
     pub(crate) filename: Vec<PathBuf>,
 
     /// Form of the result.
@@ -229,7 +390,9 @@ Examples:
   sentinel get tasks
   sentinel get tasks -A -o wide
   sentinel get task hello -o yaml
-  sentinel get executions --task hello --outcome Failed
+  sentinel get executions --task hello --outcome failed
+  sentinel get executions --sort-by duration
+  sentinel get execution hello/3/web-1
   sentinel get runs --task hello
   sentinel get executions --limit 0 -o name
   sentinel get nodes
@@ -247,6 +410,10 @@ pub(crate) struct GetArgs {
     /// Form of the result.
     #[arg(short, long, value_enum, default_value = "table", global = true)]
     pub(crate) output: Format,
+
+    /// Sort by a column, or by a field as -o json has it, smallest first. Example: duration, .metadata.name.
+    #[arg(long, global = true, value_name = "FIELD")]
+    pub(crate) sort_by: Option<String>,
 
     /// Most rows to list; 0 lists all. When there are more than are shown, standard error says so and JSON and YAML have
     /// `next`.
@@ -284,8 +451,10 @@ pub(crate) enum Noun {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExecutionsArgs {
-    /// One execution: TASK-UID/RUN/NODE.
-    pub(crate) id: Option<String>,
+    /// Describe one execution: TASK/RUN/NODE, where TASK is a name or a uid. NODE may be left out where there is only
+    /// one, RUN for the latest.
+    #[arg(value_name = "TASK[/RUN[/NODE]]")]
+    pub(crate) name: Option<String>,
 
     /// Only of this Task.
     #[arg(long, value_name = "NAME")]
@@ -299,13 +468,40 @@ pub(crate) struct ExecutionsArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<String>,
 
-    /// Only those that ended so. Example: Failed.
-    #[arg(long, value_name = "OUTCOME")]
+    /// Only those that ended so.
+    #[arg(long, value_name = "OUTCOME", value_parser = PossibleValuesParser::new(OUTCOMES), ignore_case = true)]
     pub(crate) outcome: Option<String>,
 
     /// Only those that have come so far.
-    #[arg(long, value_name = "STATE")]
+    #[arg(long, value_name = "STATE", ignore_case = true)]
     pub(crate) state: Option<StateFilter>,
+}
+
+/// How an execution can end.
+const OUTCOMES: [&str; 15] = [
+    "Succeeded",
+    "Failed",
+    "Signaled",
+    "StartFailed",
+    "StartTimedOut",
+    "TimedOut",
+    "IdleTimedOut",
+    "OomKilled",
+    "Cancelled",
+    "CancelFailed",
+    "Refused",
+    "Skipped",
+    "Interrupted",
+    "Lost",
+    "NotStarted",
+];
+
+impl ExecutionsArgs {
+    /// The outcome as the API spells it.
+    pub(crate) fn outcome(&self) -> Option<&'static str> {
+        let given = self.outcome.as_ref()?;
+        OUTCOMES.into_iter().find(|outcome| outcome.eq_ignore_ascii_case(given))
+    }
 }
 
 /// How far an execution has come.
@@ -334,13 +530,17 @@ Examples:
   # Of one node, with times
   sentinel logs hello --node web-1 --timestamps
 
+  # The last ten lines of each node; what was written in the last five minutes
+  sentinel logs hello --tail 10
+  sentinel logs hello --since 5m
+
   # Of an earlier Run
   sentinel logs hello --run 3
 
   # Of one execution, raw, from a position on
-  sentinel logs 0b6c8a1e-5b1c-4b0e-9f3b-3f0b8f1c2d3e/1/web-1 --from 1048576 > rest.log")]
+  sentinel logs hello/1/web-1 --from 1048576 > rest.log")]
 pub(crate) struct LogsArgs {
-    /// A Task by name (or NAMESPACE/NAME), or an execution as TASK-UID/RUN/NODE.
+    /// A Task by name (or NAMESPACE/NAME), or an execution as TASK/RUN/NODE, where TASK is a name or a uid.
     #[arg(value_name = "TASK|EXECUTION")]
     pub(crate) what: String,
 
@@ -365,8 +565,16 @@ pub(crate) struct LogsArgs {
     pub(crate) timestamps: bool,
 
     /// Begin at this position (of one node's log).
-    #[arg(long, default_value_t = 0, value_name = "POSITION")]
+    #[arg(long, default_value_t = 0, value_name = "POSITION", conflicts_with_all = ["tail", "since"])]
     pub(crate) from: u64,
+
+    /// Only the last lines of each node, so many of them.
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) tail: Option<u32>,
+
+    /// Only what was written since: a time such as 2026-11-28T03:00:00Z, or how long ago, such as 5m.
+    #[arg(long, value_name = "TIME", value_parser = crate::args::since)]
+    pub(crate) since: Option<Since>,
 
     /// Only this stream.
     #[arg(long, value_name = "STREAM")]
@@ -502,10 +710,24 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A span of time, none at all too.
+pub(crate) fn span_or_none(text: &str) -> Result<Duration, String> {
+    sentinel_operator::config::parse_duration(text)
+}
+
+/// A moment: one by the calendar, or so long ago.
+pub(crate) fn since(text: &str) -> Result<Since, String> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(Since::At(time));
+    }
+    span_or_none(text).map(Since::Ago).map_err(|_| {
+        "expected a time such as 2026-11-28T03:00:00Z, or how long ago, such as 5m or 1h30m".to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_well_formed_and_every_verb_has_a_help_text() {
@@ -531,5 +753,37 @@ mod tests {
         assert_eq!(run.command, ["ls", "-l", "--all"]);
         assert!(Cli::try_parse_from(["sentinel", "run", "--all"]).is_err());
         assert!(Cli::try_parse_from(["sentinel", "run", "--all", "-l", "a=b", "--", "ls"]).is_err());
+    }
+
+    #[test]
+    fn a_command_without_dashes_is_shown_with_them() {
+        let hint = |words: &[&str]| Cli::of(words.iter().map(|word| OsString::from(*word))).unwrap_err().hint;
+        assert_eq!(
+            hint(&["sentinel", "run", "--all", "uname", "-a"]).unwrap(),
+            "Put -- before the command: sentinel run --all -- uname -a"
+        );
+        assert_eq!(
+            hint(&["sentinel", "-n", "ops", "run", "echo", "a b"]).unwrap(),
+            "Put -- before the command: sentinel -n ops run -- echo 'a b'"
+        );
+        assert_eq!(hint(&["sentinel", "run", "--no-such-flag", "--", "ls"]), None);
+        assert_eq!(hint(&["sentinel", "get", "tasks", "a", "b"]), None);
+    }
+
+    #[test]
+    fn an_outcome_is_known_in_any_case_and_a_script_needs_no_command() {
+        let cli = |words: &[&str]| Cli::of(words.iter().map(|word| OsString::from(*word)));
+        let Ok(Cli { verb: Verb::Get(get), .. }) =
+            cli(&["sentinel", "get", "executions", "--outcome", "oomkilled", "--state", "ENDED"])
+        else {
+            panic!("not taken")
+        };
+        let Noun::Executions(wanted) = get.what else { panic!("not executions") };
+        assert_eq!((wanted.outcome(), wanted.state), (Some("OomKilled"), Some(StateFilter::Ended)));
+        assert!(cli(&["sentinel", "get", "executions", "--outcome", "great"]).is_err());
+        assert!(cli(&["sentinel", "run", "--script", "a.sh"]).is_ok());
+        assert!(cli(&["sentinel", "run", "--script", "a.sh", "--", "ls"]).is_err());
+        assert!(cli(&["sentinel", "run", "--ttl", "0s", "--", "ls"]).is_ok());
+        assert!(cli(&["sentinel", "logs", "a", "--since", "yesterday"]).is_err());
     }
 }

@@ -24,28 +24,44 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What to do next.
     pub(crate) hint: Option<String>,
+    /// The status of the server's answer, where it answered.
+    pub(crate) status: Option<u16>,
 }
 
 /// What a verb gives back: its exit code.
 pub(crate) type Ended = Result<u8, Failure>;
 
 impl Failure {
+    fn of(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, status: None }
+    }
+
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { code: FAILED, message: message.into(), hint: None }
+        Self::of(FAILED, message)
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: USAGE, message: message.into(), hint: None }
+        Self::of(USAGE, message)
     }
 
     pub(crate) fn timed_out(message: impl Into<String>) -> Self {
-        Self { code: TIMED_OUT, message: message.into(), hint: None }
+        Self::of(TIMED_OUT, message)
     }
 
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Whether the server answered that there is no such thing.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.status == Some(404)
+    }
+
+    /// Whether the server answered that there is such a thing already.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.status == Some(409)
     }
 
     /// The same with the exit code that `run` keeps apart from those of commands.

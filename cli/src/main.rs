@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 mod args;
 mod client;
 mod commands;
@@ -15,20 +13,24 @@ mod output;
 mod view;
 
 use exit::Failure;
-use output::color::{Paint, To};
+use output::color::Paint;
 use output::format::note;
+use output::text::Text;
 
 fn main() -> ExitCode {
     // A supervisor is this same binary, started anew for one command; it must not do anything else first.
     if sentinel_node_agent::supervisor::is_requested() {
         return sentinel_node_agent::supervisor::main();
     }
-    let cli = match args::Cli::try_parse() {
+    let cli = match args::Cli::of(std::env::args_os()) {
         Ok(cli) => cli,
         // Help and version are asked for; everything else is a mistake.
-        Err(error) => {
-            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
-            let _ = error.print();
+        Err(refused) => {
+            let code = if refused.error.use_stderr() { exit::USAGE } else { exit::OK };
+            let _ = refused.error.print();
+            if let Some(hint) = refused.hint {
+                note(&format!("\n{hint}"));
+            }
             return ExitCode::from(code);
         }
     };
@@ -49,13 +51,9 @@ fn ended(result: exit::Ended) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            note(&format!(
-                "{} {}",
-                Paint::Bad.on(To::Err, "error:"),
-                output::escape::escaped(&failure.message)
-            ));
-            if let Some(hint) = &failure.hint {
-                note(hint);
+            note(Text::new().painted(Paint::Bad, "error:").then(" ").then(failure.message));
+            if let Some(hint) = failure.hint {
+                note(&hint);
             }
             ExitCode::from(failure.code)
         }

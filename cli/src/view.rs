@@ -99,11 +99,15 @@ pub(crate) struct Run {
 #[serde(default)]
 pub(crate) struct Counts {
     #[serde(deserialize_with = "lenient")]
+    pub(crate) waiting: u64,
+    #[serde(deserialize_with = "lenient")]
     pub(crate) running: u64,
     #[serde(deserialize_with = "lenient")]
     pub(crate) succeeded: u64,
     #[serde(deserialize_with = "lenient")]
     pub(crate) failed: u64,
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) unreachable: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -139,6 +143,21 @@ pub(crate) enum Standing {
     Failed(String),
     /// Its spec cannot be run; the sentence says why.
     Invalid(String),
+}
+
+impl Node {
+    /// An Execution of the API's list, as the status of a Task has it.
+    pub(crate) fn of_execution(item: &Value) -> Self {
+        let number = |key: &str| item[key].as_u64();
+        Self {
+            name: item["node"].as_str().unwrap_or_default().to_owned(),
+            state: item["state"].as_str().unwrap_or_default().to_owned(),
+            attempt: number("attempt").and_then(|number| u32::try_from(number).ok()),
+            message: item["message"].as_str().unwrap_or_default().to_owned(),
+            exit_code: number("exitCode").and_then(|code| u8::try_from(code).ok()),
+            started_at: item["startedAt"].as_str().map(str::to_owned),
+        }
+    }
 }
 
 impl Task {

@@ -13,7 +13,11 @@ fn the_command_line_names_itself_its_version_and_its_platform() {
     use std::io::{BufRead as _, BufReader};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let server = listener.local_addr().unwrap().to_string();
-    let mut command = kit::sentinel().args(["--server", &server, "get", "tasks"]).spawn().unwrap();
+    let mut command = kit::sentinel()
+        .args(["--server", &server, "get", "tasks"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let (tcp, _) = listener.accept().unwrap();
     let head: Vec<String> =
         BufReader::new(tcp).lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();

@@ -40,11 +40,17 @@ fn a_task_from_a_file_runs_is_seen_live_and_is_listed() {
     dev.run(&["wait", "hello", "--for", "complete", "--timeout", "30s"]).ended(0).said("task/hello complete");
     let tasks = dev.run(&["get", "tasks"]).ended(0);
     assert!(
-        tasks.out.starts_with("NAME    PHASE       NODES   OK   FAILED   RUNNING   AGE\n"),
+        tasks
+            .out
+            .starts_with("NAME    PHASE       NODES   OK   FAILED   UNREACHABLE   RUNNING   WAITING   AGE\n"),
         "{}",
         tasks.out
     );
-    assert!(tasks.out.contains("hello   Succeeded   1       1    0        0 "), "{}", tasks.out);
+    assert!(
+        tasks.out.contains("hello   Succeeded   1       1    0        0             0         0 "),
+        "{}",
+        tasks.out
+    );
     dev.run(&["logs", "hello"]).ended(0).said("first\nsecond\n").said("oops");
     let stdout_alone = dev.run(&["logs", "hello", "--stream", "stdout"]).ended(0);
     assert_eq!((stdout_alone.out.as_str(), stdout_alone.err.as_str()), ("first\nsecond\n", ""));
@@ -134,7 +140,7 @@ fn every_problem_of_every_file_is_listed_and_nothing_is_started() {
     let ran = ran.ended(2);
     for (file, words) in [
         ("empty.yaml", "holds no Task"),
-        ("pod.yaml", "kind is \"Pod\""),
+        ("pod.yaml", "2 problems"),
         ("newer.yaml", "apiVersion is \"sentinelnode.dev/v9\""),
         ("both.yaml", "command"),
         ("none.yaml", "spec.run.command"),

@@ -75,7 +75,8 @@ fn a_script_can_read_and_run_itself_by_the_name_it_is_called_by() {
 fn merged_output_is_in_the_order_of_writing() {
     let mut node = Node::new();
     let text = "i=0; while [ $i -lt 300 ]; do echo o$i; echo e$i >&2; i=$((i+1)); done";
-    let expected: String = (0..300).map(|i| format!("o{i}\ne{i}\n")).collect();
+    let lines: Vec<String> = (0..300).map(|i| format!("o{i}\ne{i}\n")).collect();
+    let expected = lines.concat();
     let mut merged = shell(1, text);
     merged.request.output.merge = true;
     let run = node.run(&merged);

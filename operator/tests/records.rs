@@ -22,6 +22,7 @@ use sentinel_operator::history::{
 };
 use sentinel_operator::records::{Execution, Records};
 use sentinel_operator::resource::{Task, manifest};
+use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
@@ -56,6 +57,7 @@ fn ended(outcome: Outcome) -> ReportedState {
         ended_at: UnixMillis(2),
         usage: Usage::default(),
         output: OutputSummary::default(),
+        exit: ExitDetails::default(),
     }))
 }
 
@@ -88,6 +90,7 @@ fn attempt(id: &AttemptId, state: &ReportedState) -> AttemptRecord {
         outcome: end.map(|ended| ended.outcome.clone()),
         usage: Usage::default(),
         output: OutputSummary::default(),
+        exit: ExitDetails::default(),
         source: Source::Agent,
         epoch: Epoch(1),
     }

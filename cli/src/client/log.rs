@@ -19,8 +19,30 @@ pub(crate) struct LogQuery {
     pub(crate) from: u64,
     /// Only this stream.
     pub(crate) stream: Option<Stream>,
-    /// Of which Attempt; the latest unless said.
+    /// Of which Attempt; without it, of the latest.
     pub(crate) attempt: Option<u32>,
+    /// Only so many last lines.
+    pub(crate) tail: Option<u32>,
+    /// Only what was written since.
+    pub(crate) since: Option<Since>,
+}
+
+/// A moment by the node's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// So long ago, when the server reads it.
+    Ago(std::time::Duration),
+    /// This one.
+    At(jiff::Timestamp),
+}
+
+impl std::fmt::Display for Since {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ago(span) => write!(f, "{}ms", span.as_millis()),
+            Self::At(time) => write!(f, "{time}"),
+        }
+    }
 }
 
 /// A part of a log.
@@ -59,7 +81,11 @@ pub(crate) enum LogItem {
 
 /// A log being read.
 #[derive(Debug)]
-pub(crate) struct LogLines(Lines);
+pub(crate) struct LogLines {
+    lines: Lines,
+    /// The position that it begins at, where the server names it.
+    pub(crate) begins_at: Option<u64>,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -91,8 +117,12 @@ impl Client {
         }
         query.maybe("stream", wanted.stream.map(Stream::as_str));
         query.maybe("attempt", wanted.attempt);
+        query.maybe("tail", wanted.tail);
+        query.maybe("since", wanted.since);
         let response = self.send(Method::GET, &query.of(path), None).await?;
-        Ok(LogLines(Lines::new(response.into_body())))
+        let begins_at = response.headers().get("sentinel-log-from");
+        let begins_at = begins_at.and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(LogLines { lines: Lines::new(response.into_body()), begins_at })
     }
 }
 
@@ -100,7 +130,7 @@ impl LogLines {
     /// The next part; `None` when the stream ended before the log did, so that it must be asked for again.
     pub(crate) async fn next(&mut self) -> Result<Option<LogItem>, Failure> {
         loop {
-            let Some(text) = self.0.next().await? else { return Ok(None) };
+            let Some(text) = self.lines.next().await? else { return Ok(None) };
             let unreadable =
                 |error: &dyn std::fmt::Display| Failure::new(format!("unreadable record of a log: {error}"));
             let line: Line = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;

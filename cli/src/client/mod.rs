@@ -6,7 +6,7 @@ mod server;
 mod stream;
 
 pub(crate) use events::{Event, Events};
-pub(crate) use log::{LogItem, LogQuery};
+pub(crate) use log::{LogItem, LogQuery, Since};
 pub(crate) use server::Server;
 
 use std::time::Duration;
@@ -22,8 +22,8 @@ use sentinel_protocol::product::user_agent;
 use serde_json::Value;
 
 use crate::exit::{FAILED, Failure, USAGE};
-use crate::output::escape::escaped;
 use crate::output::format::note;
+use crate::output::text::Text;
 
 /// Largest answer that is read whole, bytes.
 const MAX_ANSWER: usize = 64 << 20;
@@ -109,11 +109,22 @@ impl Client {
         }
     }
 
+    /// Whether the server answers at all.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) async fn ping(&self) -> Result<(), Failure> {
+        match self.send(Method::GET, "/healthz", None).await {
+            Err(failure) if failure.status.is_none() => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
     /// Every item of a list, page after page. When some may be missing, that is said on standard error.
     pub(crate) async fn list_all(&self, path: &str, query: Query) -> Result<Vec<Value>, Failure> {
         let listed = self.list(path, query, usize::MAX, None).await?;
         if let Some(why) = &listed.partial {
-            note(&format!("sentinel: {}", escaped(why)));
+            note(Text::sentinel().then(why));
         }
         Ok(listed.items)
     }
@@ -202,8 +213,10 @@ async fn refusal(server: &Server, response: Response<Incoming>) -> Failure {
         Limited::new(response.into_body(), 1 << 20).collect().await.map(http_body_util::Collected::to_bytes);
     let value: Value = body.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let Some(message) = value["message"].as_str() else {
-        return Failure::new(format!("{server} answered {status}"))
-            .hint("Is it a Sentinel Node API? Say which with --server.");
+        let mut failure = Failure::new(format!("{server} answered {status}"))
+            .hint("Is it a Sentinel Node API? Name another with --server.");
+        failure.status = Some(status.as_u16());
+        return failure;
     };
     let code = match status {
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::UNSUPPORTED_MEDIA_TYPE => {
@@ -225,7 +238,7 @@ async fn refusal(server: &Server, response: Response<Incoming>) -> Failure {
         let before = message.split_once(" is not valid: ").map_or(message.as_str(), |(what, _)| what);
         message = format!("{before} has {} problems:{}", problems.len(), lines.collect::<String>());
     }
-    Failure { code, message, hint: None }
+    Failure { code, message, hint: None, status: Some(status.as_u16()) }
 }
 
 /// The query of a request.

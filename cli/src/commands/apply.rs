@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::args::ApplyArgs;
 use crate::client::{Client, task_path};
 use crate::exit::{Ended, Failure, OK};
-use crate::output::format::{self, Format, note, print};
+use crate::output::format::{Format, Whole, note, print};
+use crate::output::text::Text;
 
 /// A Task out of a file.
 #[derive(Debug, Clone)]
@@ -21,18 +22,23 @@ pub(crate) struct FileTask {
 }
 
 pub(super) async fn perform(client: &Client, namespace: &str, args: &ApplyArgs) -> Ended {
-    let tasks = read_all(&args.filename, namespace)?;
+    let files: Vec<PathBuf> = args.files.iter().chain(&args.filename).cloned().collect();
+    let tasks = read_all(&files, namespace)?;
     let mut first_failure: Option<Failure> = None;
     for task in &tasks {
         match apply(client, task).await {
-            Ok((result, value)) => match args.output {
-                Format::Json => print(&format::json(&value)?)?,
-                Format::Yaml => print(&format!("---\n{}", format::yaml(&value)?))?,
-                Format::Name => print(&format!("task/{}\n", task.name))?,
-                Format::Table | Format::Wide => print(&format!("task/{} {result}\n", task.name))?,
-            },
+            Ok((result, value)) => {
+                if args.output == Format::Yaml {
+                    print("---\n")?;
+                }
+                if args.output.print_whole(&value)? == Whole::NotOfThisForm {
+                    let name = Text::from("task/").name(&task.name);
+                    let named = args.output == Format::Name;
+                    print(if named { name } else { name.then(" ").name(&result) }.then("\n"))?;
+                }
+            }
             Err(failure) => {
-                note(&format!("task/{}: {failure}", task.name));
+                note(Text::from("task/").name(&task.name).then(format!(": {failure}")));
                 first_failure.get_or_insert(failure);
             }
         }
@@ -187,7 +193,7 @@ mod tests {
         for expected in [
             "3 problems",
             "empty.yaml: holds no Task",
-            "pod.yaml: document 1",
+            "pod.yaml: 2 problems",
             "/nowhere.yaml: there is no such file",
         ] {
             assert!(failure.message.contains(expected), "{expected:?} is not in {}", failure.message);

@@ -4,11 +4,11 @@ use clap::CommandFactory as _;
 
 use crate::args::{Cli, CompletionArgs};
 use crate::exit::{Ended, OK};
-use crate::output::format::print_bytes;
+use crate::output::sink::print_script;
 
 pub(super) fn perform(args: &CompletionArgs) -> Ended {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "sentinel", &mut script);
-    print_bytes(&script)?;
+    print_script(&script)?;
     Ok(OK)
 }

@@ -1,4 +1,4 @@
-//! `delete`: away with Tasks.
+//! `delete`: removes Tasks.
 
 use http::Method;
 
@@ -8,6 +8,7 @@ use crate::args::DeleteArgs;
 use crate::client::{Client, task_path};
 use crate::exit::{Ended, Failure, OK};
 use crate::output::format::{note, print};
+use crate::output::text::Text;
 
 pub(super) async fn perform(client: &Client, namespace: &str, args: &DeleteArgs) -> Ended {
     let mut wanted: Vec<(String, String)> = args
@@ -23,11 +24,11 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &DeleteArgs)
     for (namespace, name) in wanted {
         match client.call(Method::DELETE, &task_path(&namespace, &name), None).await {
             Ok(_) => {
-                print(&format!("task/{name} deletion requested\n"))?;
+                print(Text::from("task/").name(&name).then(" deletion requested\n"))?;
                 asked.push((namespace, name));
             }
             Err(failure) => {
-                note(&format!("task/{name}: {failure}"));
+                note(Text::from("task/").name(&name).then(format!(": {failure}")));
                 first_failure.get_or_insert(failure);
             }
         }

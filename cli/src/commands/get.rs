@@ -2,15 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::nodes;
 use super::run::flags;
+use super::{describe, execution, nodes, sort};
 use crate::args::{ExecutionsArgs, GetArgs, Noun, StateFilter};
-use crate::client::{Client, Listed, Query, escape, task_path};
+use crate::client::{Client, Listed, Query, task_path};
 use crate::exit::{Ended, FAILED, Failure, OK};
-use crate::output::color::To;
-use crate::output::escape::escaped;
-use crate::output::format::{self, Format, note, print};
+use crate::output::format::{Format, note, print};
 use crate::output::table::{Cell, Table};
+use crate::output::text::Text;
 use crate::output::time;
 use crate::view::Task;
 
@@ -21,32 +20,40 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &GetArgs) ->
         client.list(path, query, most, args.page.as_deref()).await
     };
     match &args.what {
-        Noun::Nodes => nodes::perform(client, None, args.output).await,
+        Noun::Nodes => nodes::perform(client, None, args.output, Some(args)).await,
         Noun::Tasks { name: Some(name) } => one_task(client, namespace, name, args.output).await,
         Noun::Tasks { name: None } => {
             let mut query = Query::default();
             query.maybe("namespace", scope);
-            let listed = list("/api/v1/tasks", query).await?;
+            let listed = sorted(list("/api/v1/tasks", query).await?, args)?;
             show(&listed, args.output, "tasks", scope, &|items, wide| tasks(items, wide, scope.is_none()))
         }
         Noun::Runs { task } => {
             let mut query = Query::default();
             query.maybe("namespace", scope);
             query.maybe("task", task.as_deref());
-            let listed = list("/api/v1/runs", query).await?;
+            let listed = sorted(list("/api/v1/runs", query).await?, args)?;
             show(&listed, args.output, "runs", scope, &|items, wide| runs(items, wide, scope.is_none()))
         }
         Noun::Executions(wanted) => {
-            if let Some(id) = &wanted.id {
-                one_execution(client, id, args.output).await
+            if let Some(name) = &wanted.name {
+                one_execution(client, namespace, name, args.output).await
             } else {
                 let listed = list("/api/v1/executions", executions_query(wanted, scope)).await?;
+                let listed = sorted(listed, args)?;
                 show(&listed, args.output, "executions", scope, &|items, wide| {
                     executions(items, wide, scope.is_none())
                 })
             }
         }
     }
+}
+
+fn sorted(mut listed: Listed, args: &GetArgs) -> Result<Listed, Failure> {
+    if let Some(field) = &args.sort_by {
+        sort::by(&mut listed.items, field, &args.what)?;
+    }
+    Ok(listed)
 }
 
 fn show(
@@ -58,13 +65,16 @@ fn show(
 ) -> Ended {
     let items = &listed.items;
     match output {
-        Format::Json => print(&format::json(&whole(listed))?)?,
-        Format::Yaml => print(&format::yaml(&whole(listed))?)?,
-        Format::Name => print(&items.iter().map(|item| name_of(item, what) + "\n").collect::<String>())?,
+        Format::Json | Format::Yaml => {
+            output.print_whole(&whole(listed))?;
+        }
+        Format::Name => {
+            print(items.iter().fold(Text::new(), |text, item| text.name(&name_of(item, what)).then("\n")))?;
+        }
         Format::Table | Format::Wide => {
             let table = table(items, output == Format::Wide);
             if !table.is_empty() {
-                print(&table.render(To::Out))?;
+                print(table.text())?;
             } else if listed.partial.is_none() {
                 let place = scope.map_or(String::new(), |namespace| format!(" in namespace {namespace}"));
                 note(&format!("No {what} found{place}."));
@@ -72,12 +82,12 @@ fn show(
         }
     }
     if listed.next.is_some() {
-        note(&format!("sentinel: {}", cut(items.len(), what)));
+        note(Text::sentinel().then(cut(items.len(), what)));
     }
     match &listed.partial {
         None => Ok(OK),
         Some(why) => {
-            note(&format!("sentinel: {what} may be missing: {}", escaped(why)));
+            note(Text::sentinel().then(format!("{what} may be missing: {why}")));
             Ok(FAILED)
         }
     }
@@ -117,7 +127,8 @@ fn name_of(item: &Value, what: &str) -> String {
 }
 
 fn tasks(items: &[Value], wide: bool, with_namespace: bool) -> Table {
-    let mut heads = vec!["NAME", "PHASE", "NODES", "OK", "FAILED", "RUNNING", "AGE"];
+    let mut heads =
+        vec!["NAME", "PHASE", "NODES", "OK", "FAILED", "UNREACHABLE", "RUNNING", "WAITING", "AGE"];
     if with_namespace {
         heads.insert(0, "NAMESPACE");
     }
@@ -134,7 +145,9 @@ fn tasks(items: &[Value], wide: bool, with_namespace: bool) -> Table {
             run.target_count.to_string().into(),
             run.counts.succeeded.to_string().into(),
             run.counts.failed.to_string().into(),
+            run.counts.unreachable.to_string().into(),
             run.counts.running.to_string().into(),
+            run.counts.waiting.to_string().into(),
             time::ago(task.metadata.creation_timestamp.as_deref()).into(),
         ];
         if with_namespace {
@@ -240,7 +253,7 @@ fn executions_query(wanted: &ExecutionsArgs, scope: Option<&str>) -> Query {
     query.maybe("task", wanted.task.as_deref());
     query.maybe("run", wanted.run);
     query.maybe("node", wanted.node.as_deref());
-    query.maybe("outcome", wanted.outcome.as_deref());
+    query.maybe("outcome", wanted.outcome());
     query.maybe(
         "state",
         wanted.state.map(|state| match state {
@@ -259,21 +272,20 @@ async fn one_task(client: &Client, namespace: &str, name: &str, output: Format) 
     let flags = flags(client, namespace);
     match output {
         Format::Json | Format::Yaml => {
-            let text = if output == Format::Json { format::json(&value)? } else { format::yaml(&value)? };
-            print(&text)?;
+            output.print_whole(&value)?;
             note_left_out(&Task::of(&value), &value, &flags);
         }
-        Format::Name => print(&format!("task/{name}\n"))?,
+        Format::Name => print(Text::from("task/").name(name).then("\n"))?,
         Format::Table | Format::Wide => {
             let wide = output == Format::Wide;
-            print(&tasks(std::slice::from_ref(&value), wide, false).render(To::Out))?;
+            print(tasks(std::slice::from_ref(&value), wide, false).text())?;
             let task = Task::of(&value);
             if let Some(sentence) = why(&task) {
-                print(&format!("\n{}\n", crate::output::escape::escaped(&sentence)))?;
+                print(&format!("\n{sentence}\n"))?;
             }
             let nodes = nodes_of(&task);
             if !nodes.is_empty() {
-                print(&format!("\n{}", nodes.render(To::Out)))?;
+                print(Text::from("\n").append(nodes.text()))?;
             }
             let number = task.status.run.as_ref().map(|run| run.number);
             let left = task
@@ -336,29 +348,19 @@ fn nodes_of(task: &Task) -> Table {
     table
 }
 
-async fn one_execution(client: &Client, id: &str, output: Format) -> Ended {
-    let value = client.get(&execution_path(id)?).await?;
+async fn one_execution(client: &Client, namespace: &str, name: &str, output: Format) -> Ended {
+    let value = client.get(&execution::path_of(client, namespace, name).await?).await?;
     match output {
-        Format::Json => print(&format::json(&value)?)?,
-        Format::Yaml => print(&format::yaml(&value)?)?,
-        Format::Name => print(&format!("execution/{id}\n"))?,
-        Format::Table | Format::Wide => {
-            print(&executions(std::slice::from_ref(&value), output == Format::Wide, false).render(To::Out))?;
+        Format::Json | Format::Yaml => {
+            output.print_whole(&value)?;
         }
+        Format::Name => print(Text::new().name(&name_of(&value, "executions")).then("\n"))?,
+        Format::Table => print(describe::execution(&value))?,
+        Format::Wide => print(executions(std::slice::from_ref(&value), true, false).text())?,
     }
     if let Some(why) = value["partial"]["message"].as_str() {
-        note(&format!("sentinel: {}", escaped(why)));
+        note(Text::sentinel().then(why));
         return Ok(FAILED);
     }
     Ok(OK)
-}
-
-/// The path of an execution given as `TASK-UID/RUN/NODE`.
-pub(super) fn execution_path(id: &str) -> Result<String, Failure> {
-    let parts: Vec<&str> = id.split('/').collect();
-    let [task, run, node] = parts[..] else {
-        return Err(Failure::usage(format!("{id:?} is not an execution; expected TASK-UID/RUN/NODE"))
-            .hint("sentinel get executions -o wide lists them"));
-    };
-    Ok(format!("/api/v1/executions/{}/{}/{}", escape(task), escape(run), escape(node)))
 }

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use sentinel_protocol::log::Stream;
 
-use super::get::execution_path;
+use super::execution;
 use crate::args::{LogsArgs, StreamFilter};
 use crate::client::{Client, Query, task_path};
 use crate::exit::{Ended, FAILED, Failure, INTERRUPTED, OK};
-use crate::follow::{Attempts, Look, NodeLog, Subject, Which, follow, log_path};
+use crate::follow::{Attempts, Form, Look, NodeLog, Subject, Which, follow, log_path, while_watching};
 use crate::interrupt::{Came, or_interrupt};
-use crate::output::escape::escaped;
 use crate::output::format::note;
 use crate::output::printer::Prefix;
+use crate::output::text::Text;
 use crate::view::Task;
 
 pub(super) async fn perform(client: &Client, namespace: &str, args: &LogsArgs) -> Ended {
@@ -23,7 +23,10 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &LogsArgs) -
             StreamFilter::Stderr => Stream::Stderr,
         }),
         from: args.from,
+        tail: args.tail,
+        since: args.since,
         follow: args.follow,
+        form: Form::Text,
     };
     let work = async {
         match args.what.matches('/').count() {
@@ -32,28 +35,34 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &LogsArgs) -
                 let (namespace, name) = args.what.split_once('/').unwrap_or((namespace, &args.what));
                 of_task(client, namespace, name, args, look).await
             }
-            _ => of_execution(client, &args.what, args.attempt, look).await,
+            _ => of_execution(client, namespace, args, look).await,
         }
     };
-    match or_interrupt(work).await? {
+    match or_interrupt(Box::pin(work)).await? {
         Came::Through(ended) => ended,
         Came::Interrupted => Ok(INTERRUPTED),
     }
 }
 
-async fn of_execution(client: &Client, id: &str, attempt: Option<u32>, look: Look) -> Ended {
-    let path = format!("{}/log", execution_path(id)?);
-    let attempts = attempt.map_or(Attempts::Latest, Attempts::Only);
-    NodeLog { client: client.clone(), path, prefix: Prefix::None, look, attempts, places: None }
-        .print()
-        .await?;
+async fn of_execution(client: &Client, namespace: &str, args: &LogsArgs, look: Look) -> Ended {
+    let path = format!("{}/log", execution::path_of(client, namespace, &args.what).await?);
+    let attempts = args.attempt.map_or(Attempts::Latest, Attempts::Only);
+    let (node, prefix, client) = (String::new(), Prefix::None, client.clone());
+    let log = NodeLog { client: client.clone(), path, node, prefix, look, attempts, places: None };
+    let printed = Box::pin(log.print());
+    if look.follow {
+        while_watching(&client, printed).await?;
+    } else {
+        printed.await?;
+    }
     Ok(OK)
 }
 
 async fn of_task(client: &Client, namespace: &str, name: &str, args: &LogsArgs, look: Look) -> Ended {
     let only: BTreeSet<String> = args.node.iter().cloned().collect();
     if args.attempt.is_some() {
-        return Err(Failure::usage("--attempt is of one execution").hint("Name it as TASK-UID/RUN/NODE"));
+        return Err(Failure::usage("--attempt is of one execution")
+            .hint(format!("Name it: sentinel logs {name}/RUN/NODE --attempt N")));
     }
     if args.from > 0 && only.len() != 1 {
         return Err(Failure::usage("--from is a position in the log of one node")
@@ -142,12 +151,20 @@ async fn of_past(
             Prefix::None
         };
         let attempts = Attempts::Latest;
-        let log = NodeLog { client: client.clone(), path, prefix, look, attempts, places: None };
-        match log.print().await {
+        let log = NodeLog {
+            client: client.clone(),
+            path,
+            node: node.clone(),
+            prefix,
+            look,
+            attempts,
+            places: None,
+        };
+        match Box::pin(log.print()).await {
             Ok(()) => {}
             // The output of one node that cannot be had hides none of the others'.
             Err(failure) if many && failure.code == FAILED => {
-                note(&format!("sentinel: {}: {}", escaped(&node), escaped(&failure.message)));
+                note(Text::sentinel().then(format!("{node}: {failure}")));
                 ended = FAILED;
             }
             Err(failure) => return Err(failure),

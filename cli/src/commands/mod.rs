@@ -4,11 +4,15 @@ pub(crate) mod apply;
 pub(crate) mod cancel;
 mod completion;
 mod delete;
+mod describe;
+mod execution;
 mod get;
 mod logs;
 mod nodes;
 mod rerun;
 mod run;
+mod sort;
+mod stdin;
 mod wait;
 
 use crate::args::{Cli, Verb};
@@ -22,11 +26,13 @@ pub(crate) async fn perform(cli: Cli) -> Ended {
     let namespace = cli.global.namespace.as_str();
     match cli.verb {
         Verb::Dev(args) => crate::dev::perform(args, namespace).await,
-        Verb::Run(args) => run::perform(&client, namespace, args).await.map_err(crate::exit::Failure::of_run),
+        Verb::Run(args) => {
+            run::perform(&client, namespace, &args).await.map_err(crate::exit::Failure::of_run)
+        }
         Verb::Apply(args) => apply::perform(&client, namespace, &args).await,
         Verb::Get(args) => get::perform(&client, namespace, &args).await,
         Verb::Logs(args) => logs::perform(&client, namespace, &args).await,
-        Verb::Nodes(args) => nodes::perform(&client, args.name.as_deref(), args.output).await,
+        Verb::Nodes(args) => nodes::perform(&client, args.name.as_deref(), args.output, None).await,
         Verb::Wait(args) => wait::perform(&client, namespace, &args).await,
         Verb::Cancel(args) => cancel::perform(&client, namespace, &args).await,
         Verb::Rerun(args) => rerun::perform(&client, namespace, &args).await,

@@ -2,15 +2,22 @@
 
 use serde_json::Value;
 
+use super::sort;
+use crate::args::GetArgs;
 use crate::client::{Client, escape};
 use crate::exit::{Ended, OK};
-use crate::output::color::To;
-use crate::output::format::{self, Format, note, print};
+use crate::output::format::{Format, note, print};
 use crate::output::table::{Cell, Table};
+use crate::output::text::Text;
 use crate::output::time;
 
-pub(super) async fn perform(client: &Client, name: Option<&str>, output: Format) -> Ended {
-    let (value, nodes) = if let Some(name) = name {
+pub(super) async fn perform(
+    client: &Client,
+    name: Option<&str>,
+    output: Format,
+    list: Option<&GetArgs>,
+) -> Ended {
+    let (mut value, mut nodes) = if let Some(name) = name {
         let node = client.get(&format!("/api/v1/nodes/{}", escape(name))).await?;
         (node.clone(), vec![node])
     } else {
@@ -18,16 +25,22 @@ pub(super) async fn perform(client: &Client, name: Option<&str>, output: Format)
         let nodes = value["items"].as_array().cloned().unwrap_or_default();
         (value, nodes)
     };
+    if let Some((field, list)) = list.and_then(|list| Some((list.sort_by.as_ref()?, list))) {
+        sort::by(&mut nodes, field, &list.what)?;
+        value["items"] = Value::Array(nodes.clone());
+    }
     match output {
-        Format::Json => print(&format::json(&value)?)?,
-        Format::Yaml => print(&format::yaml(&value)?)?,
+        Format::Json | Format::Yaml => {
+            output.print_whole(&value)?;
+        }
         Format::Name => {
-            for node in &nodes {
-                print(&format!("node/{}\n", node["name"].as_str().unwrap_or("")))?;
-            }
+            let name = |node: &Value| node["name"].as_str().unwrap_or("").to_owned();
+            print(
+                nodes.iter().fold(Text::new(), |text, node| text.then("node/").name(&name(node)).then("\n")),
+            )?;
         }
         Format::Table | Format::Wide if nodes.is_empty() => note("No nodes found."),
-        Format::Table | Format::Wide => print(&table(&nodes, output == Format::Wide).render(To::Out))?,
+        Format::Table | Format::Wide => print(table(&nodes, output == Format::Wide).text())?,
     }
     Ok(OK)
 }

@@ -19,7 +19,8 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &RerunArgs) 
         .ok_or_else(|| Failure::new("the server did not say which token it took"))?
         .to_owned();
     if args.follow {
-        return run::watch(client, namespace, &args.task, Which::OfToken(token)).await;
+        return run::watch(client, namespace, &args.task, Which::OfToken(token), run::Shown::followed())
+            .await;
     }
     print(&format!("task/{} rerun requested (token {token})\n", args.task))?;
     Ok(OK)

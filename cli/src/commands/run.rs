@@ -2,54 +2,115 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::io::Read as _;
+use std::path::Path;
 
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::cancel;
-use crate::args::RunArgs;
+use super::{cancel, stdin};
+use crate::args::{Leftovers, RunArgs, RunForm};
 use crate::client::Client;
 use crate::exit::{Ended, Failure, INTERRUPTED, OK};
-use crate::follow::{Look, Subject, Which, exit_code, follow, summarize};
+use crate::follow::{Form, Look, Subject, Which, advice, exit_code, follow, report, summarize};
 use crate::interrupt::{Came, or_interrupt, pressed_again};
 use crate::output::format::{note, print};
+use crate::output::sink::print_json_line;
+use crate::output::text::Text;
 use crate::view::Task;
 
-pub(super) async fn perform(client: &Client, namespace: &str, args: RunArgs) -> Ended {
-    let targets = targets(client, &args).await?;
+/// Most bytes of a script that are read: one more than any Task may have, so that the server's limit is what refuses it.
+const MAX_SCRIPT: u64 = sentinel_protocol::limits::MAX_COMMAND_BYTES as u64 + 1;
+
+pub(super) async fn perform(client: &Client, namespace: &str, args: &RunArgs) -> Ended {
+    let targets = targets(client, args).await?;
+    let content = content(args)?;
+    // What is written to a pipe may come later than we do; then it is seen at the end.
+    let remarked = remark_on_input(args);
     let made_up = args.name.is_none();
     let name = args.name.clone().unwrap_or_else(made_up_name);
-    let body = task(namespace, &name, &targets, &args)?;
-    let reply = client.call(Method::POST, "/api/v1/tasks", Some(&body)).await?;
+    let body = task(namespace, &name, &targets, content, args)?;
+    let reply = client.call(Method::POST, "/api/v1/tasks", Some(&body)).await.map_err(|failure| {
+        if !failure.is_conflict() {
+            return failure;
+        }
+        let flags = flags(client, namespace);
+        failure.hint(format!(
+            "Run that one again with: sentinel rerun {name}{flags}\nOr remove it first with: sentinel delete {name}{flags}"
+        ))
+    })?;
     let task = Task::of(&reply.value);
+    let form = match args.output {
+        RunForm::Text => Form::Text,
+        RunForm::Json => Form::Json,
+    };
     if args.detach {
         note(&format!("Started. See it with: sentinel logs -f {name}{}", flags(client, namespace)));
-        print(&format!("{name}\n"))?;
+        let created = json!({
+            "type": "created",
+            "namespace": task.metadata.namespace,
+            "task": name,
+            "taskUid": task.metadata.uid,
+        });
+        match form {
+            Form::Text => print(&format!("{name}\n"))?,
+            Form::Json => print_json_line(&created)
+                .map_err(|error| Failure::new(format!("failed to write to standard output: {error}")))?,
+        }
         return Ok(OK);
     }
     if !made_up {
-        note(&format!("sentinel: task {}", task.full_name()));
+        note(Text::sentinel().then(format!("task {}", task.full_name())));
     }
-    watch(client, namespace, &name, Which::Latest).await
+    let shown = Shown {
+        look: Look { follow: true, timestamps: args.timestamps, form, ..Look::default() },
+        prefixed: args.no_prefix.then_some(false),
+    };
+    let ended = watch(client, namespace, &name, Which::Latest, shown).await;
+    if !remarked {
+        remark_on_input(args);
+    }
+    ended
+}
+
+/// How what is followed is shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Shown {
+    look: Look,
+    prefixed: Option<bool>,
+}
+
+impl Shown {
+    /// As it comes, to its end.
+    pub(super) fn followed() -> Self {
+        Self { look: Look { follow: true, ..Look::default() }, prefixed: None }
+    }
 }
 
 /// Shows a Run to its end, and gives its exit code. The first Ctrl-C detaches, the second cancels.
-pub(super) async fn watch(client: &Client, namespace: &str, name: &str, which: Which) -> Ended {
+pub(super) async fn watch(client: &Client, namespace: &str, name: &str, which: Which, shown: Shown) -> Ended {
     let subject = Subject {
         client: client.clone(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         which,
         only: BTreeSet::new(),
-        look: Look { follow: true, ..Look::default() },
-        prefixed: None,
+        look: shown.look,
+        prefixed: shown.prefixed,
         origin: None,
     };
     match or_interrupt(follow(subject)).await? {
         Came::Through(followed) => {
             let followed = followed?;
             summarize(&followed);
-            exit_code(client, &followed).await
+            if let Some(advice) = advice(client, &followed).await {
+                note(Text::sentinel().then(advice));
+            }
+            let code = exit_code(client, &followed).await?;
+            if shown.look.form == Form::Json {
+                report(&followed, code)?;
+            }
+            Ok(code)
         }
         Came::Interrupted => {
             let flags = flags(client, namespace);
@@ -95,7 +156,57 @@ async fn targets(client: &Client, args: &RunArgs) -> Result<Value, Failure> {
     Ok(targets)
 }
 
-/// The one node there is; with several of them, somebody must say which.
+/// What is run: the command, or the script in its file.
+fn content(args: &RunArgs) -> Result<Map<String, Value>, Failure> {
+    let mut run = Map::new();
+    match &args.script {
+        None => {
+            run.insert("command".to_owned(), json!(args.command));
+        }
+        Some(file) => {
+            if args.stdin && file == Path::new("-") {
+                return Err(Failure::usage("--script - and --stdin cannot both read standard input"));
+            }
+            run.insert("script".to_owned(), json!({"text": script(file)?}));
+        }
+    }
+    if args.stdin {
+        run.insert("stdin".to_owned(), json!(stdin::read()?));
+    }
+    Ok(run)
+}
+
+fn script(file: &Path) -> Result<String, Failure> {
+    let name = file.display();
+    let read = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().take(MAX_SCRIPT).read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::File::open(file).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(MAX_SCRIPT).read_to_end(&mut bytes).map(|_| bytes)
+        })
+    };
+    let bytes = read.map_err(|error| Failure::usage(format!("failed to read the script {name}: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::usage(format!(
+            "the script {name} is not UTF-8 text: the byte at offset {at} is not part of a character"
+        ))
+    })
+}
+
+/// Remarks that our input goes nowhere, where one was meant to be read; gives whether it did.
+fn remark_on_input(args: &RunArgs) -> bool {
+    let takes_it = args.stdin || args.script.as_deref() == Some(Path::new("-"));
+    let offered = !takes_it && stdin::is_offered();
+    if offered {
+        note(Text::sentinel().then("standard input is not handed to the command; --stdin does that"));
+    }
+    offered
+}
+
+/// The one node there is; with several of them, a flag must name those that are meant.
 async fn the_only_node(client: &Client) -> Result<String, Failure> {
     let nodes = client.get("/api/v1/nodes").await?;
     let names: Vec<&str> =
@@ -104,12 +215,17 @@ async fn the_only_node(client: &Client) -> Result<String, Failure> {
         [only] => Ok(only.to_owned()),
         [] => Err(Failure::new("no node is known yet").hint("See: sentinel nodes")),
         _ => Err(Failure::usage(format!("on which of {} nodes?", names.len()))
-            .hint("Say --node NAME, -l SELECTOR or --all. See: sentinel nodes")),
+            .hint("Add --node NAME, -l SELECTOR or --all. See: sentinel nodes")),
     }
 }
 
-fn task(namespace: &str, name: &str, targets: &Value, args: &RunArgs) -> Result<Value, Failure> {
-    let mut run = json!({"command": args.command});
+fn task(
+    namespace: &str,
+    name: &str,
+    targets: &Value,
+    mut run: Map<String, Value>,
+    args: &RunArgs,
+) -> Result<Value, Failure> {
     if !args.env.is_empty() {
         let env: Result<Vec<Value>, Failure> = args
             .env
@@ -119,28 +235,48 @@ fn task(namespace: &str, name: &str, targets: &Value, args: &RunArgs) -> Result<
                 _ => Err(Failure::usage(format!("--env {pair:?} is not NAME=VALUE"))),
             })
             .collect();
-        run["env"] = Value::Array(env?);
+        run.insert("env".to_owned(), Value::Array(env?));
     }
-    if let Some(user) = &args.user {
-        run["user"] = json!(user);
+    let leftovers = args.leftovers.map(|leftovers| match leftovers {
+        Leftovers::End => "End",
+        Leftovers::Keep => "Keep",
+    });
+    let fields = [
+        ("user", args.user.as_deref()),
+        ("group", args.group.as_deref()),
+        ("workingDir", args.workdir.as_deref()),
+        ("environment", args.host.then_some("Host")),
+        ("leftovers", leftovers),
+    ];
+    for (field, value) in fields {
+        if let Some(value) = value {
+            run.insert(field.to_owned(), json!(value));
+        }
     }
-    if let Some(directory) = &args.workdir {
-        run["workingDir"] = json!(directory);
+    if args.merge {
+        run.insert("output".to_owned(), json!({"merge": true}));
     }
-    if args.host {
-        run["environment"] = json!("Host");
+    let limits = limits(args);
+    if !limits.is_empty() {
+        run.insert("limits".to_owned(), Value::Object(limits));
     }
     let mut spec = json!({
         "targets": targets,
         "run": run,
         "ttlAfterFinished": duration(args.ttl),
     });
-    if let Some(timeout) = args.timeout {
-        spec["timeouts"] = json!({"run": duration(timeout)});
+    let timeouts: Map<String, Value> = [("run", args.timeout), ("idle", args.idle), ("grace", args.grace)]
+        .into_iter()
+        .filter_map(|(clock, span)| Some((clock.to_owned(), json!(duration(span?)))))
+        .collect();
+    if !timeouts.is_empty() {
+        spec["timeouts"] = Value::Object(timeouts);
+    }
+    if let Some(limit) = args.retry {
+        spec["retry"] = json!({"limit": limit});
     }
     if let Some(amount) = &args.max_concurrent {
-        let amount = amount.parse::<u32>().map_or_else(|_| json!(amount), |number| json!(number));
-        spec["rollout"] = json!({"maxConcurrent": amount});
+        spec["rollout"] = json!({"maxConcurrent": number_or_text(amount)});
     }
     Ok(json!({
         "apiVersion": "sentinelnode.dev/v1alpha1",
@@ -148,6 +284,22 @@ fn task(namespace: &str, name: &str, targets: &Value, args: &RunArgs) -> Result<
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }))
+}
+
+fn limits(args: &RunArgs) -> Map<String, Value> {
+    let limits = [
+        ("cpu", args.cpu.as_deref().map(number_or_text)),
+        ("memory", args.memory.as_deref().map(Value::from)),
+        ("pids", args.pids.map(Value::from)),
+        ("nofile", args.nofile.map(Value::from)),
+        ("core", args.core.as_deref().map(Value::from)),
+    ];
+    limits.into_iter().filter_map(|(limit, value)| Some((limit.to_owned(), value?))).collect()
+}
+
+/// What may be a number or a text, such as 2 or 25%.
+fn number_or_text(text: &str) -> Value {
+    text.parse::<u32>().map_or_else(|_| json!(text), |number| json!(number))
 }
 
 /// A span of time as a Task has it.

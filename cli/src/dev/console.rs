@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{Client, Event, Events};
 use crate::exit::Failure;
 use crate::follow::{Followed, Look, Subject, Which, follow, summarize};
-use crate::output::color::{Paint, To};
-use crate::output::escape::escaped;
+use crate::output::color::Paint;
 use crate::output::format::note;
+use crate::output::text::Text;
 use crate::view::{Run, Standing, Task};
 
 /// How long what is still to be printed may take at the end.
@@ -63,7 +63,7 @@ async fn print(mut printing: Printing, mut events: Events, stop: CancellationTok
         match next {
             Ok(Some(Event::Task(value))) => printing.look(&Task::of(&value), News::Yes),
             Ok(Some(Event::Deleted(value))) => {
-                note(&format!("{} {} deleted", faint(), Task::of(&value).full_name()));
+                note(Text::sentinel().then(Task::of(&value).full_name()).then(" deleted"));
             }
             Ok(Some(Event::Synced)) => {}
             // The stream ended: ask again. What was printed is not printed twice.
@@ -100,7 +100,7 @@ impl Printing {
         if let Standing::Invalid(why) = task.standing()
             && self.refused.insert(uid.clone(), why.clone()).as_ref() != Some(&why)
         {
-            note(&format!("{} {} cannot be run: {}", faint(), task.full_name(), escaped(&why)));
+            note(Text::sentinel().then(format!("{} cannot be run: {why}", task.full_name())));
         }
         let Some(run) = &task.status.run else { return };
         if self.seen.get(uid).is_some_and(|seen| *seen >= run.number) {
@@ -123,9 +123,8 @@ fn announce(task: &Task, run: &Run) {
         count => format!("{count} nodes"),
     };
     let what = task.command().lines().next().unwrap_or("").to_owned();
-    let name = Paint::Strong.on(To::Err, &task.full_name());
-    let text = format!("run {} ({}) on {nodes}: {what}", run.number, run.trigger);
-    note(&format!("{} {name} {}", faint(), escaped(&text)));
+    let text = format!(" run {} ({}) on {nodes}: {what}", run.number, run.trigger);
+    note(Text::sentinel().painted(Paint::Strong, task.full_name()).then(text));
 }
 
 async fn one_run(client: Client, task: Task, number: u32) {
@@ -142,10 +141,6 @@ async fn one_run(client: Client, task: Task, number: u32) {
     match follow(subject).await {
         Ok(Followed { run: None, .. }) => {}
         Ok(followed) => summarize(&followed),
-        Err(failure) => note(&format!("{} {}: {failure}", faint(), task.full_name())),
+        Err(failure) => note(Text::sentinel().then(format!("{}: {failure}", task.full_name()))),
     }
-}
-
-fn faint() -> String {
-    Paint::Faint.on(To::Err, "sentinel:")
 }

@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use crate::client::Client;
 use crate::commands::apply::{FileTask, apply, read_path};
 use crate::exit::Failure;
-use crate::output::color::{Paint, To};
-use crate::output::escape::escaped;
+use crate::output::color::Paint;
 use crate::output::format::note;
+use crate::output::text::Text;
 
 /// How long a file must be left alone before it is read: editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -192,9 +192,9 @@ fn say_applied(task: &FileTask, result: &str) {
 }
 
 fn say(text: &str) {
-    note(&format!("{} {}", Paint::Faint.on(To::Err, "sentinel:"), escaped(text)));
+    note(Text::sentinel().then(text));
 }
 
 fn say_bad(text: &str) {
-    note(&format!("{} {}", Paint::Bad.on(To::Err, "sentinel:"), escaped(text)));
+    note(Text::new().painted(Paint::Bad, "sentinel:").then(" ").then(text));
 }

@@ -36,8 +36,9 @@ use crate::client::{Client, Server};
 use crate::commands::apply::read_all;
 use crate::exit::{Ended, Failure, OK};
 use crate::interrupt;
-use crate::output::color::{Paint, To};
+use crate::output::color::Paint;
 use crate::output::format::note;
+use crate::output::text::Text;
 
 /// How long the operator may take to hand what it holds to History at the end.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -157,7 +158,6 @@ fn not_started(args: &DevArgs, error: &RunError) -> Failure {
 fn banner(client: &Client, nodes: &Nodes, state: &State) {
     let base = client.server().base();
     let flag = if client.server().is_default() { String::new() } else { format!(" --server {base}") };
-    let faint = |text: &str| Paint::Faint.on(To::Err, text);
     let tries = [
         (format!("sentinel{flag} run{} -- uname -a", nodes.run_flag()), "run a command, see its output"),
         (format!("sentinel{flag} get tasks"), "what there is, and how it stands"),
@@ -166,18 +166,14 @@ fn banner(client: &Client, nodes: &Nodes, state: &State) {
         (format!("curl {base}/api/v1/tasks"), "the same for programs"),
     ];
     let width = tries.iter().map(|(words, _)| words.len()).max().unwrap_or(0);
-    let mut lines = vec![
-        format!(
-            "{} {}",
-            Paint::Strong.on(To::Err, "Sentinel Node, dev mode."),
-            faint("Everything runs in this process; Ctrl-C ends it.")
-        ),
-        format!("  API    {base}/api/v1"),
-        format!("  Nodes  {}", nodes.shown()),
-        format!("  State  {}", state.shown()),
-        "Try, in another terminal:".to_owned(),
-    ];
-    lines.extend(tries.iter().map(|(words, remark)| format!("  {words:<width$}   {}", faint(remark))));
-    lines.push(String::new());
-    note(&lines.join("\n"));
+    let mut text = Text::new()
+        .painted(Paint::Strong, "Sentinel Node, dev mode.")
+        .then(" ")
+        .painted(Paint::Faint, "Everything runs in this process; Ctrl-C ends it.")
+        .then(format!("\n  API    {base}/api/v1\n  Nodes  {}\n  State  {}", nodes.shown(), state.shown()))
+        .then("\nTry, in another terminal:\n");
+    for (words, remark) in tries {
+        text = text.then(format!("  {words:<width$}   ")).painted(Paint::Faint, remark).then("\n");
+    }
+    note(text);
 }

@@ -1,15 +1,16 @@
 //! The log of one node of a Run, printed as it comes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use sentinel_protocol::log::Stream;
 use tokio::sync::{Semaphore, watch};
 
-use crate::client::{Client, LogItem, LogQuery};
+use super::link::PATIENCE;
+use super::output::{Drops, Form, Output};
+use crate::client::{Client, LogItem, LogQuery, Since};
 use crate::exit::Failure;
-use crate::output::printer::{Prefix, Printer};
+use crate::output::printer::Prefix;
 
 /// How output is shown.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,12 +21,21 @@ pub(crate) struct Look {
     pub(crate) stream: Option<Stream>,
     /// First position.
     pub(crate) from: u64,
+    /// Only so many last lines.
+    pub(crate) tail: Option<u32>,
+    /// Only what was written since.
+    pub(crate) since: Option<Since>,
     /// Go on until the Attempt has ended.
     pub(crate) follow: bool,
+    /// For people or for programs.
+    pub(crate) form: Form,
 }
 
-/// How often a broken connection is made anew before giving up; pauses grow from 100 ms to 2 s.
-const TRIES: u32 = 30;
+/// How long it must be quiet until a marker of dropped bytes is shown: with more of them it would be one of many.
+const DROPS_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long the server may answer that there is no such log: just after its start it may not know yet.
+const MISSING_FOR: Duration = Duration::from_secs(10);
 
 /// A log to be printed.
 #[derive(Debug)]
@@ -34,6 +44,8 @@ pub(crate) struct NodeLog {
     pub(crate) client: Client,
     /// The path of the log.
     pub(crate) path: String,
+    /// The node.
+    pub(crate) node: String,
     /// How each line begins.
     pub(crate) prefix: Prefix,
     /// How it is shown.
@@ -56,32 +68,43 @@ pub(crate) enum Attempts {
 }
 
 impl NodeLog {
-    /// Prints the log to its end. A reader of our output that went away ends it without a word.
+    /// Prints the log to its end. When the reader of our output is gone it ends without an error.
     pub(crate) async fn print(mut self) -> Result<(), Failure> {
-        let mut printer = Printer::new(self.prefix.clone());
-        let mut attempt = match self.attempts {
+        let mut output = match self.look.form {
+            Form::Text => Output::text(self.prefix.clone(), self.look.timestamps),
+            Form::Json => Output::json(self.node.clone()),
+        };
+        let mut attempt = match &self.attempts {
             Attempts::Latest => None,
-            Attempts::Only(number) => Some(number),
+            Attempts::Only(number) => Some(*number),
+            // The last lines are those of the latest.
+            Attempts::All(known) if self.look.tail.is_some() => Some(*known.borrow()),
             Attempts::All(_) => Some(1),
         };
-        let mut printed = self.print_attempt(&mut printer, attempt, self.look.from).await;
+        if let Some(number) = attempt.filter(|number| *number > 1)
+            && self.look.form == Form::Json
+        {
+            let _ = output.attempt(number);
+        }
+        let mut printed = self.print_attempt(&mut output, attempt, Start::of(&self.look)).await;
         while let (Ok(Ended::Log), Attempts::All(known), Some(number)) =
             (&printed, &mut self.attempts, attempt)
         {
-            // Whoever knew of further Attempts is gone: this was the last.
+            // The sender is gone: this was the last.
             if known.wait_for(|latest| *latest > number).await.is_err() {
                 break;
             }
             let next = number + 1;
-            if printer.remark(Stream::Stderr, &format!("[sentinel: attempt {next}]")).is_err() {
+            if output.attempt(next).is_err() {
                 return Ok(());
             }
             attempt = Some(next);
-            printed = self.print_attempt(&mut printer, attempt, 0).await;
+            let start = Start { tail: None, from: 0, ..Start::of(&self.look) };
+            printed = self.print_attempt(&mut output, attempt, start).await;
         }
         if !matches!(printed, Ok(Ended::Reader)) {
-            // A reader that went away needs no last line.
-            let _ = printer.finish();
+            // A reader that is gone needs no last line.
+            let _ = output.finish();
         }
         printed.map(|_| ())
     }
@@ -89,66 +112,105 @@ impl NodeLog {
     /// Prints the log of one Attempt to its end.
     async fn print_attempt(
         &self,
-        printer: &mut Printer,
+        output: &mut Output,
         attempt: Option<u32>,
-        from: u64,
+        mut start: Start,
     ) -> Result<Ended, Failure> {
         let _place = match &self.places {
             Some(places) => places.acquire().await.ok(),
             None => None,
         };
-        let mut clock = Timestamps::default();
-        let mut position = from;
-        let mut tries = 0;
+        let mut pause = Duration::from_millis(100);
+        let mut reached = Instant::now();
         loop {
-            let before = position;
-            match self.read_on(printer, &mut clock, attempt, &mut position).await {
+            let before = start.from;
+            let ended = self.read_on(output, attempt, &mut start).await;
+            if std::mem::take(&mut start.answered) {
+                reached = Instant::now();
+            }
+            if start.from > before {
+                pause = Duration::from_millis(100);
+            }
+            match ended {
                 Ok(Ended::Connection) => {}
                 Ok(ended) => return Ok(ended),
-                // What cannot be asked for at all will not get better.
-                Err(failure) if tries >= TRIES || failure.code == crate::exit::USAGE || !self.look.follow => {
+                Err(failure) if !self.look.follow || is_final(&failure, reached.elapsed()) => {
                     return Err(failure);
                 }
                 Err(_) => {}
             }
-            tries = if position > before { 0 } else { tries + 1 };
-            if tries > TRIES {
-                return Err(Failure::new(format!("the log {} breaks off again and again", self.path)));
+            if reached.elapsed() > PATIENCE {
+                return Err(Failure::new(format!(
+                    "the log {} has broken off and could not be read on for {} minutes",
+                    self.path,
+                    PATIENCE.as_secs() / 60
+                )));
             }
-            tokio::time::sleep(Duration::from_millis((100 << tries.min(5)).min(2000))).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
 
     async fn read_on(
         &self,
-        printer: &mut Printer,
-        clock: &mut Timestamps,
+        output: &mut Output,
         attempt: Option<u32>,
-        position: &mut u64,
+        start: &mut Start,
     ) -> Result<Ended, Failure> {
-        let Look { follow, stream, .. } = self.look;
-        let wanted = LogQuery { follow, from: *position, stream, attempt };
+        let wanted = LogQuery {
+            follow: self.look.follow,
+            from: start.from,
+            stream: self.look.stream,
+            attempt,
+            tail: start.tail,
+            since: start.since,
+        };
         let mut lines = self.client.log(&self.path, wanted).await?;
-        while let Some(item) = lines.next().await? {
-            let written = match item {
-                LogItem::Bytes { stream, at_micros, data, end } => {
-                    *position = end;
-                    if self.look.timestamps {
-                        printer.bytes(stream, &clock.before_each_line(stream, at_micros, &data))
+        start.answered = true;
+        if let Some(position) = lines.begins_at {
+            // From now on the position alone names what is still to be read.
+            *start = Start { from: position, tail: None, since: None, ..*start };
+        }
+        let mut drops = Drops::default();
+        let ended = loop {
+            let pause = output.pause_after();
+            let quiet = pause.or_else(|| (!drops.is_empty()).then_some(DROPS_WITHIN));
+            let next = match quiet {
+                None => lines.next().await,
+                Some(quiet) => {
+                    if let Ok(next) = tokio::time::timeout(quiet, lines.next()).await {
+                        next
                     } else {
-                        printer.bytes(stream, &data)
+                        let shown = if pause.is_some() { output.pause() } else { show(&mut drops, output) };
+                        if shown.is_err() {
+                            return Ok(Ended::Reader);
+                        }
+                        continue;
                     }
                 }
-                LogItem::Hole { stream, len, why, end } => {
-                    *position = end;
-                    clock.at_line_start(stream);
-                    printer.remark(stream, &format!("[sentinel: {len} bytes dropped here: {}]", why.as_str()))
+            };
+            let item = match next {
+                Ok(Some(item)) => item,
+                Ok(None) => break Ok(Ended::Connection),
+                Err(failure) => break Err(failure),
+            };
+            let written = match item {
+                LogItem::Bytes { stream, at_micros, data, end } => {
+                    start.from = end;
+                    show(&mut drops, output).and_then(|()| output.bytes(stream, at_micros, &data))
                 }
-                LogItem::End => return Ok(Ended::Log),
-                LogItem::Pause { .. } if self.look.follow => return Ok(Ended::Connection),
-                LogItem::Pause { missing: 0 } => return Ok(Ended::Log),
+                LogItem::Hole { stream, len, why, end } => {
+                    start.from = end;
+                    match drops.add(stream, len, why) {
+                        Some((len, why)) => output.dropped(stream, len, why),
+                        None => Ok(()),
+                    }
+                }
+                LogItem::End => break Ok(Ended::Log),
+                LogItem::Pause { .. } if self.look.follow => break Ok(Ended::Connection),
+                LogItem::Pause { missing: 0 } => break Ok(Ended::Log),
                 LogItem::Pause { missing } => {
-                    return Err(Failure::new(format!(
+                    break Err(Failure::new(format!(
                         "{missing} bytes of the output in {} have not arrived from the node yet",
                         self.path
                     ))
@@ -158,8 +220,33 @@ impl NodeLog {
             if written.is_err() {
                 return Ok(Ended::Reader);
             }
-        }
-        Ok(Ended::Connection)
+        };
+        if show(&mut drops, output).is_err() { Ok(Ended::Reader) } else { ended }
+    }
+}
+
+fn show(drops: &mut Drops, output: &mut Output) -> std::io::Result<()> {
+    drops.take().try_for_each(|(stream, len, why)| output.dropped(stream, len, why))
+}
+
+/// Whether asking again cannot help.
+fn is_final(failure: &Failure, since: Duration) -> bool {
+    failure.code == crate::exit::USAGE || (failure.is_not_found() && since > MISSING_FOR)
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    from: u64,
+    tail: Option<u32>,
+    since: Option<Since>,
+    /// Whether the server has begun to answer.
+    answered: bool,
+}
+
+impl Start {
+    fn of(look: &Look) -> Self {
+        Self { from: look.from, tail: look.tail, since: look.since, answered: false }
     }
 }
 
@@ -168,57 +255,6 @@ enum Ended {
     Log,
     /// The connection went before the log ended.
     Connection,
-    /// Nobody reads what we print.
+    /// What we print is not read any more.
     Reader,
-}
-
-/// Puts the node's time before each line, also when a line comes in pieces.
-#[derive(Debug, Default)]
-struct Timestamps {
-    inside: [bool; 2],
-}
-
-impl Timestamps {
-    fn before_each_line(&mut self, stream: Stream, at_micros: i64, data: &[u8]) -> Vec<u8> {
-        let time = Timestamp::from_microsecond(at_micros)
-            .map_or_else(|_| "?".to_owned(), |time| format!("{time:.6}"));
-        let inside = &mut self.inside[lane(stream)];
-        let mut text = Vec::with_capacity(data.len() + 32);
-        for line in data.split_inclusive(|byte| *byte == b'\n') {
-            if !*inside {
-                text.extend_from_slice(time.as_bytes());
-                text.push(b' ');
-            }
-            text.extend_from_slice(line);
-            *inside = !line.ends_with(b"\n");
-        }
-        text
-    }
-
-    fn at_line_start(&mut self, stream: Stream) {
-        self.inside[lane(stream)] = false;
-    }
-}
-
-fn lane(stream: Stream) -> usize {
-    match stream {
-        Stream::Stdout => 0,
-        Stream::Stderr => 1,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_that_comes_in_pieces_has_one_time() {
-        let mut clock = Timestamps::default();
-        let first = clock.before_each_line(Stream::Stdout, 0, b"a\nb");
-        let second = clock.before_each_line(Stream::Stdout, 1_000_000, b"c\n");
-        assert_eq!(
-            String::from_utf8([first, second].concat()).unwrap(),
-            "1970-01-01T00:00:00.000000Z a\n1970-01-01T00:00:00.000000Z bc\n"
-        );
-    }
 }

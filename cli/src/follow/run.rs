@@ -2,19 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::link::{PATIENCE, while_watching};
 use super::node_log::{Attempts, Look, NodeLog};
+use super::output::Form;
 use crate::client::{Client, Event, Events, Query, escape};
 use crate::exit::Failure;
-use crate::output::color::{Paint, To};
+use crate::output::color::Paint;
 use crate::output::format::note;
 use crate::output::printer::Prefix;
-use crate::view::{Run, Standing, Task};
+use crate::output::sink::print_json_line;
+use crate::output::text::Text;
+use crate::view::{Counts, Node, Run, Standing, Task};
 
 /// Most logs that are read at once; others follow as these end.
 const LOGS_AT_ONCE: usize = 128;
@@ -22,8 +26,11 @@ const LOGS_AT_ONCE: usize = 128;
 /// How long after the end of a Run its logs may still be silent.
 const LAST_OUTPUT_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often a broken event stream is made anew, a second apart at most.
-const TRIES: u32 = 60;
+/// How long the server may answer that there is no such Task: just after its start it may not know yet.
+const MISSING_FOR: Duration = Duration::from_secs(10);
+
+/// How long History may lag behind the end of a Run.
+const HISTORY_WITHIN: Duration = Duration::from_secs(3);
 
 /// Which Run.
 #[derive(Debug, Clone)]
@@ -41,8 +48,23 @@ pub(crate) enum Which {
 pub(crate) struct Followed {
     /// The Task as it stood at the end of the Run.
     pub(crate) task: Task,
-    /// The Run; `None` when the Task could not be run, or is gone.
+    /// The Run; `None` when the Task could not be run, or runs anew already.
     pub(crate) run: Option<Run>,
+    /// Why there is no more to follow.
+    pub(crate) end: RunEnd,
+}
+
+/// Why a Run is not followed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunEnd {
+    /// It is over.
+    Over,
+    /// Its Task was deleted, and it with it.
+    Deleted,
+    /// A newer Run has taken its place.
+    Replaced,
+    /// The Task cannot be run.
+    Invalid,
 }
 
 /// What is followed.
@@ -63,32 +85,49 @@ pub(crate) struct Subject {
 
 /// Follows a Run to its end.
 pub(crate) async fn follow(subject: Subject) -> Result<Followed, Failure> {
+    let client = subject.client.clone();
+    while_watching(&client, Box::pin(follow_on(subject))).await
+}
+
+async fn follow_on(subject: Subject) -> Result<Followed, Failure> {
     let mut logs = Logs::new(&subject);
     let mut seen: Option<Task> = None;
-    let mut tries = 0;
+    let mut pause = Duration::from_millis(50);
+    let mut reached = Instant::now();
     loop {
-        match watch(&subject, &mut logs, &mut seen).await {
+        let mut answered = false;
+        match watch(&subject, &mut logs, &mut seen, &mut answered).await {
             Ok(Some(followed)) => {
                 logs.finish().await?;
-                return Ok(followed);
+                return logs.settled(followed).await;
             }
             // The stream ended; the server may be starting anew.
             Ok(None) => {}
-            Err(failure) if tries >= TRIES || seen.is_none() => return Err(failure),
-            Err(_) => {}
+            Err(failure) => {
+                let missing = failure.is_not_found() && reached.elapsed() > MISSING_FOR;
+                if seen.is_none() || missing || reached.elapsed() > PATIENCE {
+                    return Err(failure);
+                }
+            }
         }
-        tries += 1;
-        tokio::time::sleep(Duration::from_millis((50 << tries.min(5)).min(1000))).await;
+        if answered {
+            reached = Instant::now();
+            pause = Duration::from_millis(50);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 
-/// Looks at events until the Run is over; `None` when the stream ended before.
+/// Follows events until the Run is over; `None` when the stream ended before.
 async fn watch(
     subject: &Subject,
     logs: &mut Logs,
     seen: &mut Option<Task>,
+    answered: &mut bool,
 ) -> Result<Option<Followed>, Failure> {
     let mut events: Events = subject.client.task_events(&subject.namespace, &subject.name).await?;
+    *answered = true;
     while let Some(event) = events.next().await? {
         match event {
             Event::Task(value) => {
@@ -101,7 +140,9 @@ async fn watch(
             }
             Event::Deleted(value) => {
                 let task = Task::of(&value);
-                return Ok(Some(Followed { run: task.status.run.clone(), task }));
+                let run = task.status.run.clone();
+                // Its Run may have ended, and its status not have been written again, before it was gone.
+                return Ok(Some(Followed { run, task, end: RunEnd::Deleted }));
             }
             Event::Synced => {}
         }
@@ -109,26 +150,28 @@ async fn watch(
     Ok(None)
 }
 
-/// Opens the logs that can be opened; says whether the Run is over.
+/// Opens the logs that can be opened; gives the Run when it is over.
 async fn look(subject: &Subject, logs: &mut Logs, task: &Task) -> Result<Option<Followed>, Failure> {
+    let without_run = |end| Ok(Some(Followed { task: task.clone(), run: None, end }));
     if matches!(subject.which, Which::Latest) && matches!(task.standing(), Standing::Invalid(_)) {
-        return Ok(Some(Followed { task: task.clone(), run: None }));
+        return without_run(RunEnd::Invalid);
     }
     let Some(run) = wanted(&subject.which, task) else { return Ok(None) };
     if let Some(current) = &task.status.run
         && current.number > run
     {
-        return Ok(Some(Followed { task: task.clone(), run: None }));
+        return without_run(RunEnd::Replaced);
     }
     let Some(current) = task.status.run.clone().filter(|current| current.number == run) else {
         return Ok(None);
     };
+    logs.started(task, &current)?;
     logs.open(task, &current).await?;
     let over = current.verdict.is_some() || current.finished_at.is_some();
     if over && task.spec["retry"]["limit"].as_u64() > Some(0) {
         logs.hear_of_all_attempts(task, &current).await?;
     }
-    Ok(over.then(|| Followed { task: task.clone(), run: Some(current) }))
+    Ok(over.then(|| Followed { task: task.clone(), run: Some(current), end: RunEnd::Over }))
 }
 
 /// The number of the wanted Run, once it is known.
@@ -150,6 +193,8 @@ struct Logs {
     places: Arc<Semaphore>,
     /// The nodes whose logs are being printed, and the latest Attempt known of each.
     open: BTreeMap<String, watch::Sender<u32>>,
+    /// Whether the beginning of the Run was written.
+    started: bool,
 }
 
 impl Logs {
@@ -159,7 +204,25 @@ impl Logs {
             printing: JoinSet::new(),
             places: Arc::new(Semaphore::new(LOGS_AT_ONCE)),
             open: BTreeMap::new(),
+            started: false,
         }
+    }
+
+    /// The Run has begun: the first object for programs.
+    fn started(&mut self, task: &Task, run: &Run) -> Result<(), Failure> {
+        if self.started || self.subject.look.form == Form::Text {
+            return Ok(());
+        }
+        self.started = true;
+        print_json_line(&json!({
+            "type": "started",
+            "namespace": task.metadata.namespace,
+            "task": task.metadata.name,
+            "taskUid": task.metadata.uid,
+            "run": run.number,
+            "targets": run.target_count,
+        }))
+        .map_err(|error| Failure::new(format!("failed to write to standard output: {error}")))
     }
 
     async fn open(&mut self, task: &Task, run: &Run) -> Result<(), Failure> {
@@ -172,7 +235,8 @@ impl Logs {
             if !wanted || self.open.contains_key(&node) {
                 continue;
             }
-            let (latest, known) = watch::channel(1);
+            let attempt = task.status.nodes.iter().find(|status| status.name == node);
+            let (latest, known) = watch::channel(attempt.and_then(|status| status.attempt).unwrap_or(1));
             self.open.insert(node.clone(), latest);
             let prefix = if self.subject.prefixed.unwrap_or(many) {
                 Prefix::Node { name: node.clone(), origin: self.subject.origin.clone(), width }
@@ -182,6 +246,7 @@ impl Logs {
             let log = NodeLog {
                 client: self.subject.client.clone(),
                 path: log_path(&task.metadata.uid, run.number, &node),
+                node,
                 prefix,
                 look: self.subject.look,
                 attempts: Attempts::All(known),
@@ -240,21 +305,84 @@ impl Logs {
                 Ok(None) => return Ok(()),
                 Ok(Some(Ok(Ok(())))) => {}
                 Ok(Some(Ok(Err(failure)))) => {
-                    note(&Paint::Bad.on(To::Err, &format!("sentinel: {failure}")));
+                    note(Text::new().painted(Paint::Bad, format!("sentinel: {failure}")));
                 }
                 Ok(Some(Err(error))) => return Err(Failure::new(format!("failed to print a log: {error}"))),
                 Err(_) => {
                     let left = self.printing.len();
                     self.printing.abort_all();
-                    note(&format!(
-                        "sentinel: output of {left} node(s) has not arrived yet; read it later with: sentinel logs {}",
+                    note(Text::sentinel().then(format!(
+                        "output of {left} node(s) has not arrived yet; read it later with: sentinel logs {}",
                         self.subject.name
-                    ));
+                    )));
                     return Ok(());
                 }
             }
         }
     }
+}
+
+impl Logs {
+    /// The Run with how each of its nodes ended, where its Task does not have that: a Task that was deleted was not
+    /// written again after its Run had ended. What is for programs lists every node, of which a Task holds 100.
+    async fn settled(&self, mut followed: Followed) -> Result<Followed, Failure> {
+        let deleted = followed.end == RunEnd::Deleted;
+        let for_programs = self.subject.look.form == Form::Json;
+        let Some(run) = followed.run.clone().filter(|_| deleted || for_programs) else { return Ok(followed) };
+        let until = Instant::now() + HISTORY_WITHIN;
+        let mut nodes: Vec<Node>;
+        loop {
+            let items = self.executions(&followed.task, &run).await?;
+            let ended = items.iter().filter(|item| item["outcome"].is_string()).count() as u64;
+            nodes = items.iter().map(Node::of_execution).collect();
+            if ended >= run.target_count || Instant::now() > until {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // A node of which History knows nothing is as its Task had it.
+        let missing = |node: &&Node| nodes.iter().all(|known| known.name != node.name);
+        let missing: Vec<Node> = followed.task.status.nodes.iter().filter(missing).cloned().collect();
+        nodes.extend(missing);
+        if deleted && let Some(run) = &mut followed.run {
+            run.counts = count(&nodes, run.target_count);
+            self.conclude(&followed.task, run).await?;
+        }
+        // As the status has them: those that did not succeed first.
+        nodes.sort_by_key(|node| node.state == "Succeeded");
+        followed.task.status.nodes = nodes;
+        Ok(followed)
+    }
+
+    /// The verdict of a Run that History has and its Task had not.
+    async fn conclude(&self, task: &Task, run: &mut Run) -> Result<(), Failure> {
+        let mut query = Query::default();
+        query.add("taskUid", &task.metadata.uid);
+        let runs = self.subject.client.list_all("/api/v1/runs", query).await?;
+        if let Some(known) = runs.iter().find(|known| known["run"] == run.number) {
+            let text = |key: &str| known[key].as_str().map(str::to_owned);
+            run.verdict = run.verdict.take().or_else(|| text("verdict"));
+            run.finished_at = run.finished_at.take().or_else(|| text("finishedAt"));
+        }
+        Ok(())
+    }
+}
+
+/// How many nodes stand how; those of which nothing is known are waiting.
+fn count(nodes: &[Node], targets: u64) -> Counts {
+    let mut counts = Counts::default();
+    for node in nodes {
+        match node.state.as_str() {
+            "Succeeded" => counts.succeeded += 1,
+            "Lost" => counts.unreachable += 1,
+            "Pending" | "WaitingForNode" | "" => {}
+            "Dispatched" | "Running" => counts.running += 1,
+            _ => counts.failed += 1,
+        }
+    }
+    let known = counts.succeeded + counts.unreachable + counts.running + counts.failed;
+    counts.waiting = targets.saturating_sub(known);
+    counts
 }
 
 /// The path of the log of a node of a Run.

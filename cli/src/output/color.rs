@@ -33,6 +33,7 @@ pub(crate) fn choose(choice: ColorChoice) {
 }
 
 /// Whether the stream is a terminal.
+#[expect(clippy::disallowed_methods, reason = "asks about the streams and writes nothing")]
 pub(crate) fn is_terminal(to: To) -> bool {
     match to {
         To::Out => std::io::stdout().is_terminal(),
@@ -96,7 +97,7 @@ impl Paint {
     }
 
     /// The text in this colour, where the stream takes colour.
-    pub(crate) fn on(self, to: To, text: &str) -> String {
+    pub(super) fn on(self, to: To, text: &str) -> String {
         if is_on(to) { self.always(text) } else { text.to_owned() }
     }
 

@@ -60,6 +60,44 @@ pub(crate) fn escaped(text: &str) -> String {
     shown
 }
 
+/// A text on one line, for a name or a cell: line ends are shown too.
+pub(crate) fn one_line(text: &str) -> String {
+    escaped(text).replace('\n', "⏎").replace('\t', " ")
+}
+
+/// Whether no character of the text could steer a terminal.
+pub(super) fn is_safe(text: &str) -> bool {
+    !text.chars().any(|character| is_unsafe(character) && character != '\n' && character != '\t')
+}
+
+/// A JSON text whose strings have JSON's own escapes in place of every character that could steer a terminal. Outside
+/// of its strings JSON has none of them but line ends.
+pub(super) fn json_escaped(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_unsafe(character) && character != '\n' {
+            // Every one of them has at most four hexadecimal digits.
+            let _ = write!(shown, "\\u{:04x}", character as u32);
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Control characters, marks and overrides of direction, invisible separators.
+fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+        )
+}
+
 fn escape_into(shown: &mut String, text: &str) {
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
@@ -72,13 +110,7 @@ fn escape_into(shown: &mut String, text: &str) {
                 shown.push((character as u8 + 0x40) as char);
             }
             '\x7f' => shown.push_str("^?"),
-            // C1 controls; marks and overrides of direction; invisible separators.
-            '\u{80}'..='\u{9f}'
-            | '\u{61c}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' => {
+            _ if is_unsafe(character) => {
                 let _ = write!(shown, "\\u{{{:x}}}", character as u32);
             }
             _ => shown.push(character),
@@ -112,6 +144,15 @@ mod tests {
         let shown: String =
             ["50%\r", "100%\r", "\nend\r"].iter().map(|piece| escaper.push(piece.as_bytes())).collect();
         assert_eq!(shown + &escaper.finish(), "50%^M100%\nend^M");
+    }
+
+    #[test]
+    fn a_name_is_one_line_and_json_keeps_its_value() {
+        assert_eq!(one_line("a\nb\tc\x1b"), "a⏎b c^[");
+        let value = serde_json::json!("\x7f\u{9b}\u{202e}\n");
+        let text = json_escaped(&value.to_string());
+        assert_eq!(text, "\"\\u007f\\u009b\\u202e\\n\"");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! Tables as kubectl prints them: upper-case heads, columns apart by three spaces, nothing cut but at the screen's
 //! end being the terminal's affair.
 
-use std::fmt::Write as _;
-
-use super::color::{Paint, To};
-use super::escape::escaped;
+use super::color::Paint;
+use super::escape::one_line;
+use super::text::Text;
 
 /// A table.
 #[derive(Debug, Default)]
@@ -23,8 +22,7 @@ pub(crate) struct Cell {
 impl Cell {
     /// Text that may come from anywhere: shown on one line, with nothing that steers a terminal.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        let text: String = text.into();
-        let line = escaped(&text).replace('\n', "⏎").replace('\t', " ");
+        let line = one_line(&text.into());
         Self { text: if line.is_empty() { "-".to_owned() } else { line }, paint: None }
     }
 
@@ -67,30 +65,32 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The table as text for a stream.
-    pub(crate) fn render(&self, to: To) -> String {
+    /// The table as text.
+    pub(crate) fn text(&self) -> Text {
         let widths: Vec<usize> = (0..self.heads.len())
             .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
                 cells.map(|cell| width(&cell.text)).chain([self.heads[column].len()]).max().unwrap_or(0)
             })
             .collect();
-        let mut text = String::new();
         let heads: Vec<Cell> = self
             .heads
             .iter()
             .map(|head| Cell { text: (*head).to_owned(), paint: Some(Paint::Faint) })
             .collect();
+        let mut text = Text::new();
         for row in std::iter::once(&heads).chain(&self.rows) {
             for (column, cell) in row.iter().enumerate() {
-                let painted = cell.paint.map_or_else(|| cell.text.clone(), |paint| paint.on(to, &cell.text));
-                text.push_str(&painted);
+                text = match cell.paint {
+                    Some(paint) => text.painted(paint, &cell.text),
+                    None => text.then(&cell.text),
+                };
                 if column + 1 < row.len() {
                     let gap = widths.get(column).map_or(3, |wide| wide + 3 - width(&cell.text));
-                    let _ = write!(text, "{:gap$}", "");
+                    text = text.then(" ".repeat(gap));
                 }
             }
-            text.push('\n');
+            text = text.then("\n");
         }
         text
     }
@@ -118,6 +118,7 @@ fn width(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::color::To;
     use super::*;
 
     #[test]
@@ -125,7 +126,7 @@ mod tests {
         let mut table = Table::new(&["NAME", "STATE"]);
         table.row(vec!["a".into(), "Running".into()]);
         table.row(vec!["long-name".into(), Cell::new("")]);
-        assert_eq!(table.render(To::Out), "NAME        STATE\na           Running\nlong-name   -\n");
+        assert_eq!(table.text().render(To::Out), "NAME        STATE\na           Running\nlong-name   -\n");
     }
 
     #[test]
@@ -133,6 +134,6 @@ mod tests {
         let mut table = Table::new(&["COMMAND"]);
         table.row(vec![Cell::new("a\nb\x1b[2J")]);
         table.row(vec![Cell::new("x".repeat(50)).at_most(10)]);
-        assert_eq!(table.render(To::Out), "COMMAND\na⏎b^[[2J\nxxxxxxxxx…\n");
+        assert_eq!(table.text().render(To::Out), "COMMAND\na⏎b^[[2J\nxxxxxxxxx…\n");
     }
 }

@@ -4,7 +4,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "for tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -29,6 +29,11 @@ pub fn sentinel() -> Command {
 pub struct Heard(Arc<(Mutex<String>, Condvar)>);
 
 impl Heard {
+    /// Of a stream of a process, from now on.
+    pub fn of(stream: impl Read + Send + 'static) -> Self {
+        Self::listen(stream)
+    }
+
     fn listen(stream: impl Read + Send + 'static) -> Self {
         let heard = Self::default();
         let writer = heard.clone();
@@ -74,8 +79,17 @@ impl Dev {
         Self::start_as(sentinel(), arguments)
     }
 
-    pub fn start_as(mut command: Command, arguments: &[&str]) -> Self {
-        command.args(["dev", "--listen", "127.0.0.1:0"]).args(arguments);
+    pub fn start_as(command: Command, arguments: &[&str]) -> Self {
+        Self::start_on(command, "127.0.0.1:0", arguments)
+    }
+
+    /// Starts one on this address.
+    pub fn start_at(listen: &str, arguments: &[&str]) -> Self {
+        Self::start_on(sentinel(), listen, arguments)
+    }
+
+    fn start_on(mut command: Command, listen: &str, arguments: &[&str]) -> Self {
+        command.args(["dev", "--listen", listen]).args(arguments);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = Heard::listen(child.stdout.take().unwrap());
@@ -96,6 +110,18 @@ impl Dev {
     /// Runs the command line to its end.
     pub fn run(&self, arguments: &[&str]) -> Ran {
         Ran::of(arguments, &self.cli(arguments).output().unwrap())
+    }
+
+    /// Runs the command line to its end, with this on a pipe as its standard input.
+    pub fn run_with(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        let mut command = self.cli(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        // It may end without having read all of it.
+        let _ = pipe.write_all(input);
+        drop(pipe);
+        Ran::of(arguments, &child.wait_with_output().unwrap())
     }
 
     /// Waits until the answer of a command is so.
@@ -150,6 +176,16 @@ impl Dev {
         self.request(&format!("GET {path}"), b"")
     }
 
+    /// Its process stands still: connections stay open and nothing is answered.
+    pub fn stop_answering(&self) {
+        signal(&self.child, "STOP");
+    }
+
+    /// Its process goes on.
+    pub fn answer_again(&self) {
+        signal(&self.child, "CONT");
+    }
+
     pub fn interrupt(&self) {
         signal(&self.child, "INT");
     }
@@ -167,6 +203,7 @@ impl Drop for Dev {
         if self.ended {
             return;
         }
+        self.answer_again();
         signal(&self.child, "INT");
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
@@ -177,6 +214,16 @@ impl Drop for Dev {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A process that ends with the test.
+pub struct Ending(pub Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -334,4 +381,24 @@ pub fn task_without(fields: &[&str], more: &[(&str, Value)]) -> Vec<u8> {
         spec.insert((*field).to_owned(), given.clone());
     }
     value.to_string().into_bytes()
+}
+
+/// A server that answers every request with this JSON.
+pub fn serving(status: &'static str, body: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(body.as_bytes());
+        }
+    });
+    format!("http://{address}")
 }

@@ -1,12 +1,13 @@
 //! Log records as a reader gets them: plain text, or one JSON object a line. Pure.
 //!
 //! As text, a command's bytes are passed on as they are. A hole is a line of its own where the bytes would have
-//! been, so that nothing is missing silently; it may follow a line that the command had not ended.
+//! been, so that nothing is missing silently; it may follow a line that the command had not ended. Holes in a row are
+//! one line.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
-use sentinel_protocol::log::{DropReason, LogRecord, Stream};
+use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream};
 use sentinel_protocol::time::UnixMillis;
 use serde::Serialize;
 
@@ -35,6 +36,8 @@ pub(super) struct RecordWriter {
     only: Option<Stream>,
     /// Whether the last byte written ended a line; a record of either stream may be next.
     line_ended: bool,
+    /// A hole that is not written yet, since there may be more of it.
+    hole: Option<RecordHead>,
 }
 
 /// A record as a machine reads it.
@@ -55,23 +58,32 @@ struct JsonRecord {
 
 impl RecordWriter {
     pub(super) fn new(format: Format, only: Option<Stream>) -> Self {
-        Self { format, only, line_ended: true }
+        Self { format, only, line_ended: true, hole: None }
     }
 
-    /// The record for the reader; empty when it is of a stream that was not asked for.
+    /// The record for the reader; empty when it is of a stream that was not asked for, or a hole that may grow.
     pub(super) fn write(&mut self, record: &LogRecord) -> Bytes {
         if self.only.is_some_and(|only| only != record.head.stream) {
             return Bytes::new();
         }
         match self.format {
-            Format::Json => json(record),
-            Format::Text(_) if record.head.dropped.is_some() => self.hole(record),
-            Format::Text(Timestamps::Hidden) => {
-                self.line_ended = record.data.last() == Some(&b'\n');
-                record.data.clone()
-            }
-            Format::Text(Timestamps::Shown) => self.with_timestamps(record),
+            Format::Json => return json(record),
+            Format::Text(_) if record.head.dropped.is_some() => return self.widen(&record.head),
+            Format::Text(_) => {}
         }
+        let hole = self.flush();
+        let text = if self.format == Format::Text(Timestamps::Shown) {
+            self.with_timestamps(record)
+        } else {
+            self.line_ended = record.data.last() == Some(&b'\n');
+            record.data.clone()
+        };
+        if hole.is_empty() { text } else { [hole, text].concat().into() }
+    }
+
+    /// Whether a hole waits to be written.
+    pub(super) fn is_holding(&self) -> bool {
+        self.hole.is_some()
     }
 
     /// A line of ours at the end of a text.
@@ -81,18 +93,35 @@ impl RecordWriter {
         Bytes::from(format!("{begin}{line}\n"))
     }
 
-    fn hole(&mut self, record: &LogRecord) -> Bytes {
+    /// The hole that waits.
+    pub(super) fn flush(&mut self) -> Bytes {
+        let Some(hole) = self.hole.take() else { return Bytes::new() };
         let mut text = BytesMut::new();
         if !self.line_ended {
             text.put_u8(b'\n');
         }
         if self.format == Format::Text(Timestamps::Shown) {
-            text.put_slice(timestamp(record.head.at_micros).as_bytes());
+            text.put_slice(timestamp(hole.at_micros).as_bytes());
         }
-        let why = record.head.dropped.map_or("", DropReason::as_str);
-        text.put_slice(format!("[sentinel: {} bytes dropped here: {why}]\n", record.head.len).as_bytes());
+        let why = hole.dropped.map_or("", DropReason::as_str);
+        text.put_slice(format!("[sentinel: {} bytes dropped here: {why}]\n", hole.len).as_bytes());
         self.line_ended = true;
         text.freeze()
+    }
+
+    /// Adds a hole to the one that waits; gives that one when they are not the same.
+    fn widen(&mut self, head: &RecordHead) -> Bytes {
+        match &mut self.hole {
+            Some(hole) if hole.stream == head.stream && hole.dropped == head.dropped => {
+                hole.len = hole.len.saturating_add(head.len);
+                Bytes::new()
+            }
+            _ => {
+                let other = self.flush();
+                self.hole = Some(*head);
+                other
+            }
+        }
     }
 
     fn with_timestamps(&mut self, record: &LogRecord) -> Bytes {
@@ -140,8 +169,6 @@ pub(super) fn rfc3339(at: UnixMillis) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sentinel_protocol::log::RecordHead;
-
     fn record(stream: Stream, data: &'static [u8]) -> LogRecord {
         let head = RecordHead {
             stream,
@@ -163,7 +190,8 @@ mod tests {
 
     fn written(format: Format, only: Option<Stream>, records: &[LogRecord]) -> String {
         let mut writer = RecordWriter::new(format, only);
-        let bytes: Vec<u8> = records.iter().flat_map(|record| writer.write(record).to_vec()).collect();
+        let mut bytes: Vec<u8> = records.iter().flat_map(|record| writer.write(record).to_vec()).collect();
+        bytes.extend_from_slice(&writer.flush());
         String::from_utf8(bytes).unwrap()
     }
 
@@ -180,6 +208,20 @@ mod tests {
         let records = [record(Stream::Stdout, b"half"), hole(7), record(Stream::Stdout, b"next\n")];
         let expected = "half\n[sentinel: 7 bytes dropped here: output.limit was reached]\nnext\n";
         assert_eq!(written(Format::Text(Timestamps::Hidden), None, &records), expected);
+    }
+
+    #[test]
+    fn holes_in_a_row_are_one_line_and_those_of_another_kind_another() {
+        let mut unreadable = hole(1);
+        unreadable.head.dropped = Some(DropReason::Unreadable);
+        let records = [hole(7), hole(5), record(Stream::Stdout, b"x\n"), hole(2), unreadable];
+        let text = written(Format::Text(Timestamps::Hidden), None, &records);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(
+            lines[0].contains(" 12 bytes") && lines[2].contains(" 2 bytes") && lines[3].contains(" 1 bytes"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -22,11 +22,14 @@ use super::log_text::{Format, RecordWriter, Timestamps};
 use super::request::Query;
 use crate::gateway::Registry;
 use crate::history::Source;
-use crate::logs::{Follow, ReadError};
+use crate::logs::{Follow, Part, ReadError};
 use crate::records::Records;
 
 /// How long a reader of an Attempt that is over waits for the next piece of output that its node still holds.
 const REST_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a hole may grow before it is written: many in a row are one.
+const HOLE_GROWS: Duration = Duration::from_secs(1);
 
 /// How often a follower of an Attempt that has not begun asks whether it ever will.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -44,6 +47,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         .word("format", &[("text", Format::Text(timestamps)), ("json", Format::Json)])?
         .unwrap_or(Format::Text(timestamps));
     let number = query.read::<u32>("attempt", "the number of an Attempt, 1 or more")?;
+    let part = Part { from, stream: only, tail: tail(query)?, since_micros: since(api, query)? };
 
     let attempt = attempt(api, &task, run, &node, number).await?;
     let end = end(api, &attempt).await?;
@@ -55,6 +59,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
             .at("from", &from.to_string(), format!("0 to {end}")));
     }
     let place = api.place()?;
+    let from = api.logs.start_of(&attempt, part).await.map_err(|error| unable(&error.source))?;
     // The agent says how a command ended on one socket and sends its output on another, so the rest may be on its way.
     let rest = match end {
         LogEnd::At(end) if follow == Follow::No && api.registry.report(&attempt).is_some() => Some(end),
@@ -92,6 +97,32 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         answer = answer.with("sentinel-log-end", end);
     }
     Ok(answer)
+}
+
+/// Most last lines that can be asked for.
+const MAX_TAIL: usize = 100_000;
+
+fn tail(query: &Query) -> Result<Option<usize>, ApiError> {
+    let allowed = format!("a number of lines, 0 to {MAX_TAIL}");
+    match query.read::<usize>("tail", &allowed)? {
+        Some(lines) if lines > MAX_TAIL => Err(ApiError::query("tail", &lines.to_string(), allowed)),
+        lines => Ok(lines),
+    }
+}
+
+/// The moment that is meant, microseconds since the Unix epoch.
+fn since(api: &Api, query: &Query) -> Result<Option<i64>, ApiError> {
+    let Some(text) = query.text("since") else { return Ok(None) };
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        // Nothing of the microsecond that has begun was written at or after the moment, unless it is its beginning.
+        let micros = (time.as_nanosecond() + 999).div_euclid(1000);
+        return Ok(Some(i64::try_from(micros).unwrap_or(i64::MAX)));
+    }
+    let ago = crate::config::parse_duration(text).map_err(|_| {
+        ApiError::query("since", text, "a time as RFC 3339 has it, or how long ago, such as 90s or 1h30m")
+    })?;
+    let micros = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
+    Ok(Some(api.moments.now().wall.0.saturating_mul(1000).saturating_sub(micros)))
 }
 
 /// The Attempt whose log is meant: that of the number, or the latest that anybody knows of.
@@ -198,8 +229,10 @@ impl Body {
     async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         while !self.over {
             let stop = self.stop.clone();
+            let is_holding = self.writer.is_holding();
             let record = tokio::select! {
                 record = self.record() => record,
+                () = tokio::time::sleep(HOLE_GROWS), if is_holding => return Some(Ok(self.writer.flush())),
                 () = stop.cancelled() => {
                     self.over = true;
                     // An error, so that nobody takes it for the end of the log.
@@ -222,7 +255,8 @@ impl Body {
                 }
                 None => {
                     self.over = true;
-                    return self.last_line().map(Ok);
+                    let rest = [self.writer.flush(), self.last_line().unwrap_or_default()].concat();
+                    return (!rest.is_empty()).then(|| Ok(rest.into()));
                 }
             }
         }

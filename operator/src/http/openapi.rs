@@ -211,6 +211,14 @@ fn parameter(name: &str, place: &str) -> Value {
             json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100}),
             "Most items of a page.",
         ),
+        "tail" => (
+            json!({"type": "integer", "minimum": 0, "maximum": 100_000}),
+            "Only so many last lines of what there is now, and what follows.",
+        ),
+        "since" => (
+            text(),
+            "Only what was written since, by the node's clock: a time as RFC 3339 has it, or how long ago, such as 90s.",
+        ),
         "page" => (text(), "The next of an earlier answer to the same question."),
         "token" => (
             json!({"type": "string", "minLength": 1, "maxLength": 128}),

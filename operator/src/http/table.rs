@@ -105,7 +105,7 @@ pub const ROUTES: &[Route] = &[
         Method::GET,
         "/api/v1/executions/{taskUid}/{run}/{node}/log",
         Operation::ExecutionLog,
-        &["follow", "from", "stream", "timestamps", "format", "attempt"],
+        &["follow", "from", "stream", "timestamps", "format", "attempt", "tail", "since"],
     ),
 ];
 

@@ -463,6 +463,11 @@ impl Watch {
         lock(&self.channel.state).end
     }
 
+    /// Position behind the last byte that the hub holds, if it holds any of this log.
+    pub(super) fn held_end(&self) -> Option<u64> {
+        lock(&self.channel.state).tail.as_ref().map(|tail| tail.held().end)
+    }
+
     /// Says where the log ends, from another source.
     pub(super) fn set_end(&self, end: End) {
         self.hub.ended(&self.channel.attempt, end);

@@ -13,7 +13,9 @@
 
 pub mod hub;
 pub mod reader;
+pub mod start;
 
 pub use self::hub::{Hub, HubRules};
 pub use self::reader::{LogReader, ReadError};
+pub use self::start::Part;
 pub use sentinel_core::tail::{End, Follow};

@@ -81,6 +81,32 @@ impl LogReader {
         stream(cursor)
     }
 
+    /// Whether the node has reported the end of this Attempt, and where its log ends.
+    pub(super) fn has_ended(&self, attempt: &AttemptId) -> bool {
+        let reported = self.registry.report(attempt).map(|report| report.state);
+        matches!(reported, Some(ReportedState::Ended(_)))
+    }
+
+    /// Position behind the last byte that there is now.
+    ///
+    /// # Errors
+    /// As those of reading.
+    pub(super) async fn end_of(&self, attempt: &AttemptId) -> Result<u64, ReadError> {
+        if let Some(ReportedState::Ended(ended)) = self.registry.report(attempt).map(|report| report.state) {
+            return Ok(ended.output.end);
+        }
+        if let Some(end) = self.hub.watch(attempt).held_end() {
+            return Ok(end);
+        }
+        let failed = |source| ReadError { attempt: attempt.clone(), position: 0, source };
+        match self.history.attempt(attempt.clone()).await.map_err(failed)? {
+            Some(record) if record.stage == Stage::Ended && record.source == Source::Agent => {
+                Ok(record.output.end)
+            }
+            _ => self.history.output_end(attempt.clone(), 0).await.map_err(failed),
+        }
+    }
+
     fn cursor(&self, attempt: AttemptId, from: u64, follow: Follow) -> Cursor {
         Cursor {
             watch: self.hub.watch(&attempt),

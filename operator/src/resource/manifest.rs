@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::invalid::{Invalid, describe};
+use super::invalid::Invalid;
+use super::places::{Place, Places};
 use super::{Task, schema};
 
 /// Most bytes of one text.
@@ -27,25 +28,30 @@ pub enum ManifestError {
         at: usize,
     },
     /// Not YAML, or YAML that would unfold to far more than it is.
-    #[error("document {document}, line {line}: {message}")]
+    #[error("{place}: {message}")]
     NotYaml {
-        /// Which document, from 1.
-        document: usize,
-        /// The line in the text, from 1.
-        line: usize,
-        /// What the parser said.
+        /// Where in the text.
+        place: Place,
+        /// What the parser reported.
         message: String,
     },
-    /// A document that is no Task of this version.
-    #[error("document {document} (line {line}): {}", describe(.problems))]
+    /// A document that is not a Task of this version.
+    #[error("{}", all(.problems))]
     Invalid {
-        /// Which document, from 1.
-        document: usize,
-        /// The line it begins on, from 1.
-        line: usize,
-        /// What is wrong with it.
-        problems: Vec<Invalid>,
+        /// What is wrong with it, and where in the text.
+        problems: Vec<(Place, Invalid)>,
     },
+}
+
+/// One problem is a sentence behind its place; several are a line each.
+fn all(problems: &[(Place, Invalid)]) -> String {
+    let line = |(place, problem): &(Place, Invalid)| format!("{place}: {problem}");
+    let lines: Vec<String> = problems.iter().map(line).collect();
+    if lines.len() == 1 {
+        lines.concat()
+    } else {
+        format!("{} problems:\n    {}", lines.len(), lines.join("\n    "))
+    }
 }
 
 /// The Tasks in a file's bytes.
@@ -67,15 +73,26 @@ pub fn read(text: &str) -> Result<Vec<Task>, ManifestError> {
         return Err(ManifestError::TooLong { bytes: text.len() });
     }
     let mut tasks = Vec::new();
-    for (index, document) in documents(text).into_iter().enumerate() {
-        let number = index + 1;
-        let value = parse(&document, number)?;
-        for item in unfold(value) {
-            let at = |problems| ManifestError::Invalid { document: number, line: document.line, problems };
-            tasks.push(schema::admit(item).map_err(at)?);
+    for document in documents(text) {
+        let value = parse(&document)?;
+        for (item, path) in unfold(value) {
+            tasks.push(schema::admit(item).map_err(|problems| located(&document, &path, problems))?);
         }
     }
     if tasks.is_empty() { Err(ManifestError::Empty) } else { Ok(tasks) }
+}
+
+/// The problems of an item of a document, each with its place in the text.
+fn located(document: &Document, item: &str, problems: Vec<Invalid>) -> ManifestError {
+    let places = Places::of(&document.text);
+    let problems = problems
+        .into_iter()
+        .map(|problem| {
+            let place = places.find(item, &problem.field);
+            (Place { line: document.line + place.line - 1, ..place }, problem)
+        })
+        .collect();
+    ManifestError::Invalid { problems }
 }
 
 /// One document and the line it begins on.
@@ -110,19 +127,19 @@ fn is_blank(text: &str) -> bool {
     text.lines().all(|line| is_blank(line) || line.starts_with('%'))
 }
 
-fn parse(document: &Document, number: usize) -> Result<Value, ManifestError> {
+fn parse(document: &Document) -> Result<Value, ManifestError> {
     serde_saphyr::from_str::<Value>(&document.text).map_err(|error| {
-        let line = error.location().and_then(|at| usize::try_from(at.line()).ok()).unwrap_or(1);
+        let place = error.location().map_or(Place { line: 1, column: 1 }, |at| Place::of(&at));
         let message = error.without_snippet().to_string();
         // The parser repeats its own idea of the place, which is not the place in the file.
         let message = message.lines().next().unwrap_or_default();
         let message = message.split(" at line ").next().unwrap_or(message).to_owned();
-        ManifestError::NotYaml { document: number, line: document.line + line - 1, message }
+        ManifestError::NotYaml { place: Place { line: document.line + place.line - 1, ..place }, message }
     })
 }
 
-/// A list is its items; a document of nothing is none.
-fn unfold(value: Value) -> Vec<Value> {
+/// A list is its items, each with its path in the document; a document of nothing is none.
+fn unfold(value: Value) -> Vec<(Value, String)> {
     match value {
         Value::Null => Vec::new(),
         Value::Object(mut object)
@@ -132,11 +149,14 @@ fn unfold(value: Value) -> Vec<Value> {
                 .is_some_and(|kind| kind == "List" || kind == "TaskList") =>
         {
             match object.remove("items") {
-                Some(Value::Array(items)) => items,
+                Some(Value::Array(items)) => {
+                    let path = |index: usize| format!("items[{index}]");
+                    items.into_iter().enumerate().map(|(index, item)| (item, path(index))).collect()
+                }
                 _ => Vec::new(),
             }
         }
-        other => vec![other],
+        other => vec![(other, String::new())],
     }
 }
 
@@ -191,27 +211,50 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_task_is_named_with_its_document_and_line() {
+    fn what_is_not_a_task_is_named_with_its_line() {
         let pod = format!("{}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\n", hello("a"));
         assert_eq!(
             refused(&pod),
-            "document 2 (line 5): kind is \"Pod\"; it must be Task; apiVersion is \"v1\"; it must be sentinelnode.dev/v1alpha1"
+            "2 problems:\n    line 7, column 1: kind is \"Pod\"; it must be Task\n    line 6, column 1: apiVersion is \"v1\"; it must be sentinelnode.dev/v1alpha1"
         );
         let newer = hello("a").replace("v1alpha1", "v2");
         assert_eq!(
             refused(&newer),
-            "document 1 (line 1): apiVersion is \"sentinelnode.dev/v2\"; it must be sentinelnode.dev/v1alpha1"
+            "line 1, column 1: apiVersion is \"sentinelnode.dev/v2\"; it must be sentinelnode.dev/v1alpha1"
         );
         assert!(refused("just text\n").contains("must be a Task"), "{}", refused("just text\n"));
         assert!(refused("[1, 2]").contains("must be a Task"));
     }
 
     #[test]
-    fn what_is_no_yaml_is_named_with_its_line_in_the_file() {
+    fn a_bad_field_is_named_with_its_line_and_column_in_the_file() {
+        let task = "# A comment\n---\napiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata:\n  name: a\nspec:\n  targets: {all: true}\n  timeouts:\n    run: 5 minutes\n  run:\n    command:\n      - echo\n      - 7\n    env:\n      - name: A\n        vale: x\n      - {name: B, value: 1}\n";
+        let error = refused(task);
+        for expected in [
+            "line 10, column 5: spec.timeouts.run is",
+            "line 14, column 9: spec.run.command[1] is 7; it must be a text",
+            "line 17, column 9: spec.run.env[0].vale is no field; did you mean value?",
+            "line 18, column 19: spec.run.env[1].value is 1; it must be a text",
+        ] {
+            assert!(error.contains(expected), "{expected:?} is not in {error}");
+        }
+        // What is missing is named with the line of what it is missing from.
+        let error = refused(&hello("a").replace("run: {command: [\"true\"]}", "suspend: false"));
+        assert_eq!(error, "line 4, column 1: spec.run must be there");
+        let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: sentinelnode.dev/v1alpha1\n  kind: Task\n  metadata: {name: a}\n  spec:\n    targets: {al: true}\n    run: {command: [x]}\n";
+        assert!(
+            refused(list).starts_with("line 8, column 15: spec.targets.al is no field"),
+            "{}",
+            refused(list)
+        );
+    }
+
+    #[test]
+    fn what_is_not_yaml_is_named_with_its_line_in_the_file() {
         let text = format!("{}---\na: [1,\nb: }}\n", hello("a"));
         let error = refused(&text);
-        assert!(error.starts_with("document 2, line "), "{error}");
-        let line: usize = error["document 2, line ".len()..].split(':').next().unwrap().parse().unwrap();
+        assert!(error.starts_with("line "), "{error}");
+        let line: usize = error["line ".len()..].split(',').next().unwrap().parse().unwrap();
         assert!((6..=8).contains(&line), "{error}");
     }
 

@@ -16,6 +16,7 @@ pub mod duration;
 pub mod invalid;
 pub mod manifest;
 pub mod marks;
+pub mod places;
 pub mod presented;
 pub mod quantity;
 pub mod recorded;

@@ -85,7 +85,7 @@ async fn kubectl_explains_every_field_and_shows_the_columns() {
     }
     piece.apply(&bad_input::manifest("t", "{targets: {all: true}, run: {command: [df, -h]}}")).unwrap();
     let table = piece.kubectl(&["get", "stask"]).unwrap();
-    assert!(table.starts_with("NAME   PHASE   NODES   OK    FAILED   RUNNING   AGE"), "{table}");
+    assert!(table.starts_with("NAME   PHASE   NODES   OK    FAILED   UNREACHABLE   RUNNING   WAITING   AGE"), "{table}");
     let wide = piece.kubectl(&["get", "sentinel", "-o", "wide"]).unwrap();
     for column in ["UNREACHABLE", "REASON", "COMMAND", "PROGRESS", "RUN", "STARTED", "[\"df\",\"-h\"]"] {
         assert!(wide.contains(column), "{column}: {wide}");

@@ -483,7 +483,7 @@ fn of_run() -> Vec<Bad> {
             "core-too-large",
             run("{command: [a], limits: {core: 17Ti}}"),
             "spec.run.limits.core is \"17Ti\"; it must be 0 to 16Ti",
-            "spec.run.limits.core must be 0 to 16Ti",
+            "spec.run.limits.core must be an amount of 0 to 16Ti bytes",
         ),
         bad(
             "core-not-a-quantity",
