@@ -28,6 +28,11 @@ chaos *ARGS:
     cargo build --locked --workspace --bins
     cargo run --quiet --locked -p sentinel-tests --bin chaos -- {{ARGS}}
 
+# The attacks on an operator, with what each cost it: `just attacks http`, `just attacks --list`
+attacks *ARGS:
+    cargo build --locked -p sentinel-operator -p sentinel -p sentinel-node-agent -p sentinel-tests --bins
+    cargo run --quiet --locked -p sentinel-tests --bin attacks -- {{ARGS}}
+
 # How soon another operator leads a thousand agents after the leader was killed, and after it was asked to end. As root
 failover *ARGS:
     tests/parts/install

@@ -95,7 +95,7 @@ fn dashes_hint(words: &[OsString], error: &clap::Error) -> Option<String> {
 /// Flags of every verb.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Where the server is.
+    /// Where the server is: `http://HOST[:PORT]` or `unix:/PATH`. A dev mode of this user is found by itself.
     #[arg(
         long,
         global = true,
@@ -104,6 +104,10 @@ pub(crate) struct Global {
         value_name = "URL"
     )]
     pub(crate) server: Server,
+
+    /// File with the token that the server asks for; a dev mode of this user needs none.
+    #[arg(long, global = true, env = "SENTINEL_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 
     /// Namespace of the Tasks.
     #[arg(
@@ -162,7 +166,10 @@ Examples:
   # Keep what has run, and go on with it next time
   sentinel dev --state ~/.local/share/sentinel
 
-It ends with Ctrl-C. Exit codes: 0 ended on request, 1 failure, 2 a file is not valid (every problem is listed).")]
+It answers its own user and root alone: over a Unix socket that every verb finds by itself, and on --listen to those who
+have the token of the file that it names at its start.
+
+It ends with Ctrl-C, SIGTERM, SIGHUP or SIGQUIT. Exit codes: 0 ended on request, 1 failure, 2 a file is not valid (every problem is listed).")]
 pub(crate) struct DevArgs {
     /// Files or directories with Tasks in YAML; they are watched.
     #[arg(value_name = "FILE")]
@@ -176,7 +183,7 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
-    /// Address of the HTTP API; loopback only. Port 0 takes any free one.
+    /// Address of the HTTP API beside its socket; loopback only. Port 0 takes any free one.
     #[arg(long, default_value = "127.0.0.1:7980", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
 

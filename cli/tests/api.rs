@@ -93,8 +93,89 @@ fn a_page_of_another_site_gets_nothing() {
         dev.request(&head, &body("a", &["true"])).refused(403, "ForeignOrigin", &[]);
     }
     assert_eq!(dev.get("/api/v1/tasks").json()["items"], json!([]));
-    let ours = dev.request("GET /api/v1/tasks\norigin: http://localhost:3000", b"");
+    // A page of another port of this host is another site too.
+    for head in [
+        "POST /api/v1/tasks/default/a/rerun\norigin: http://localhost:3000",
+        "GET /api/v1/tasks\nsec-fetch-site: same-site",
+    ] {
+        dev.request(head, b"").refused(403, "ForeignOrigin", &["other ports"]);
+    }
+    let twice = format!("GET /api/v1/tasks\norigin: {0}\norigin: {0}", dev.server);
+    dev.request(&twice, b"").refused(403, "ForeignOrigin", &["more than once"]);
+    let ours = dev.request(&format!("GET /api/v1/tasks\norigin: {}", dev.server), b"");
     assert_eq!(ours.status, 200);
+}
+
+#[test]
+fn without_the_token_nothing_is_answered_but_the_probes() {
+    let dev = Dev::start(&[]);
+    for head in ["GET /api/v1/tasks", "GET /metrics", "GET /api/v1/events", "DELETE /api/v1/tasks/default/a"]
+    {
+        dev.stranger(head, b"").refused(401, "Unauthorized", &["its owner's alone"]);
+        dev.stranger(&format!("{head}\nauthorization: Bearer x"), b"").refused(401, "Unauthorized", &[]);
+    }
+    let post = format!("POST /api/v1/tasks\n{JSON}\nsentinel-request: 1");
+    dev.stranger(&post, &body("a", &["true"])).refused(401, "Unauthorized", &[]);
+    for probe in ["GET /healthz", "GET /readyz"] {
+        assert_eq!(dev.stranger(probe, b"").status, 200, "{probe}");
+    }
+    assert_eq!(dev.get("/api/v1/tasks").json()["items"], json!([]));
+    let curl = kit::over_socket(&dev.socket, "GET /api/v1/tasks HTTP/1.1\r\nhost: localhost\r\n");
+    assert_eq!((curl.status, curl.json()), (200, json!({"items": []})));
+}
+
+#[test]
+fn a_body_is_read_only_where_one_is_taken() {
+    let dev = Dev::start(&[]);
+    let large = vec![b' '; 100 << 10];
+    for head in ["POST /api/v1/tasks/default/a/rerun", "DELETE /api/v1/tasks/default/a", "GET /api/v1/tasks"]
+    {
+        dev.request(head, &large).refused(413, "BodyTooLarge", &["takes no body"]);
+    }
+    dev.request("POST /api/v1/nope", &large).refused(404, "UnknownPath", &[]);
+    dev.request("PATCH /api/v1/tasks", &large).refused(405, "MethodNotAllowed", &[]);
+    dev.stranger(&format!("POST /api/v1/tasks\n{JSON}"), &large).refused(401, "Unauthorized", &[]);
+}
+
+#[test]
+fn names_in_a_path_or_query_are_names_or_refused() {
+    let dev = Dev::start(&[]);
+    for path in [
+        "/api/v1/tasks/prod/%3Fx",
+        "/api/v1/tasks/prod/%23x",
+        "/api/v1/tasks/a%3Fb/x",
+        "/api/v1/tasks/a.b/x",
+        "/api/v1/tasks/A/x",
+        "/api/v1/tasks/default/x%20y",
+    ] {
+        for method in ["GET", "DELETE"] {
+            dev.request(&format!("{method} {path}"), b"").refused(
+                400,
+                "InvalidPath",
+                &["in the path must be"],
+            );
+        }
+        dev.request(&format!("GET {path}/events"), b"").refused(400, "InvalidPath", &[]);
+        dev.request(&format!("POST {path}/cancel"), b"").refused(400, "InvalidPath", &[]);
+    }
+    for query in ["namespace=..%2F..%2Fapi", "namespace=a%3Flimit", "namespace=", "namespace=A"] {
+        for path in ["tasks", "events", "runs", "executions"] {
+            dev.get(&format!("/api/v1/{path}?{query}")).refused(400, "InvalidQuery", &["namespace"]);
+        }
+    }
+    dev.get("/api/v1/runs?task=a%2Fb").refused(400, "InvalidQuery", &["task"]);
+    for page in ["x", "a%2F..%2Fb", "..%2Fa", "a%2Fb%3F"] {
+        dev.get(&format!("/api/v1/tasks?page={page}")).refused(400, "InvalidQuery", &["page"]);
+    }
+    let named = |metadata: Value| {
+        let mut task: Value = serde_json::from_slice(&body("a", &["true"])).unwrap();
+        task["metadata"] = metadata;
+        dev.request(&format!("POST /api/v1/tasks\n{JSON}"), task.to_string().as_bytes())
+    };
+    named(json!({"name": "a/b"})).refused(422, "InvalidTask", &["metadata.name"]);
+    named(json!({"name": "a", "namespace": "../x"})).refused(422, "InvalidTask", &["metadata.namespace"]);
+    named(json!({"generateName": "../x"})).refused(422, "InvalidTask", &["metadata.generateName"]);
+    assert_eq!(dev.get("/api/v1/tasks").json()["items"], json!([]));
 }
 
 #[test]

@@ -299,12 +299,163 @@ fn dev_mode_needs_no_root() {
         command.uid(65_534).gid(65_534);
     }
     let mut dev = Dev::start_as(command, &[]);
-    let ran = dev.run(&["run", "--", "id", "-u"]).ended(0);
+    let of = |uid: u32, arguments: &[&str]| {
+        let mut command = std::process::Command::new(&binary);
+        command.env("SENTINEL_SERVER", &dev.server).env_remove("SENTINEL_TOKEN_FILE").args(arguments);
+        if is_root {
+            command.uid(uid).gid(uid);
+        }
+        Ran::of(arguments, &command.stdin(Stdio::null()).output().unwrap())
+    };
+    let ran = of(65_534, &["run", "--", "id", "-u"]).ended(0);
     if is_root {
         assert_eq!(ran.out, "65534\n");
+        // Another user cannot use it, and root sends no Task to a server that is not root's.
+        of(65_533, &["get", "tasks"]).ended(1).said("the server belongs to user 65534");
+        of(0, &["run", "--", "id"]).ended(125).said("the server belongs to user 65534");
+        let listed = dev.get("/api/v1/tasks").json();
+        assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
     }
     dev.interrupt();
     assert_eq!(dev.wait().code(), Some(0));
+}
+
+#[test]
+fn dev_mode_is_its_users_alone() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+    let dev = Dev::start(&[]);
+    let me = std::fs::metadata("/proc/self").unwrap().uid();
+    let place = dev.socket.parent().unwrap().metadata().unwrap();
+    assert_eq!((place.uid(), place.permissions().mode() & 0o777), (me, 0o700));
+    for file in [&dev.socket, &dev.token_file] {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
+    let socket = format!("unix:{}", dev.socket.display());
+    dev.run(&["get", "tasks", "--server", &socket]).ended(0);
+    // The port alone opens nothing; the token does.
+    let forwarded = kit::forward(dev.server.strip_prefix("http://").unwrap());
+    dev.run(&["get", "tasks", "--server", &forwarded])
+        .ended(1)
+        .said("its owner's alone")
+        .said("--token-file");
+    let token = dev.token_file.to_str().unwrap();
+    dev.run(&["get", "tasks", "--server", &forwarded, "--token-file", token]).ended(0);
+    if me != 0 {
+        return;
+    }
+    dev.err.wait_for("It runs as root");
+    let curl = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("curl");
+        command.args(["-sS", "--max-time", "10"]).args(arguments).uid(65_534).gid(65_534);
+        Ran::of(arguments, &command.output().unwrap())
+    };
+    let tasks = format!("{}/api/v1/tasks", dev.server);
+    assert!(curl(&[&tasks]).out.contains("Unauthorized"));
+    let path = dev.socket.to_str().unwrap();
+    let refused = curl(&["--unix-socket", path, "http://localhost/api/v1/tasks"]);
+    assert!(refused.code != 0 && refused.out.is_empty(), "{refused:?}");
+    assert_eq!(dev.get("/api/v1/tasks").json()["items"], serde_json::json!([]));
+}
+
+#[test]
+fn a_server_of_another_user_at_the_port_is_sent_nothing() {
+    use std::os::unix::process::CommandExt as _;
+    if std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) != 0 {
+        return;
+    }
+    let heard = tempfile::NamedTempFile::new().unwrap();
+    let script = "import socket,sys\ns=socket.socket(); s.bind(('127.0.0.1',0)); s.listen(); print(s.getsockname()[1],flush=True)\nc,_=s.accept(); d=c.recv(65536); print(repr(d),flush=True)";
+    let mut thief = std::process::Command::new("python3");
+    thief.args(["-c", script]).uid(65_534).gid(65_534).stdout(Stdio::piped());
+    let mut thief = thief.spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(thief.stdout.take().unwrap()));
+    let port = lines.next().unwrap().unwrap();
+    std::fs::write(heard.path(), "a-token-that-stays-here").unwrap();
+    let server = format!("http://127.0.0.1:{port}");
+    let token = heard.path().to_str().unwrap();
+    let arguments = ["run", "--server", &server, "--token-file", token, "--all", "--", "true"];
+    let ran = Ran::of(&arguments, &sentinel().args(arguments).output().unwrap());
+    ran.ended(125).said("the server belongs to user 65534");
+    assert_eq!(lines.next().unwrap().unwrap(), "b''", "something was sent");
+    thief.wait().unwrap();
+}
+
+#[test]
+fn any_signal_that_can_be_caught_ends_dev_mode_as_ctrl_c_does_and_a_second_one_too() {
+    for (name, twice) in [("TERM", false), ("HUP", false), ("QUIT", false), ("TERM", true), ("HUP", true)] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = sentinel();
+        command.env("TMPDIR", directory.path());
+        let mut dev = Dev::start_as(command, &[]);
+        let mark = format!("{}", 100_000 + std::process::id());
+        dev.run(&["run", "--detach", "--name", "long", "--", "sleep", &mark]).ended(0);
+        dev.until(&["get", "task", "long"], |ran| ran.out.contains("Running"));
+        assert!(is_running(&mark));
+        dev.signal(name);
+        if twice {
+            dev.signal(name);
+            dev.signal("INT");
+        }
+        assert_eq!(dev.wait().code(), Some(0), "SIG{name}: {}", dev.err.text());
+        assert!(!is_running(&mark), "SIG{name}: the command outlived dev mode");
+        let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().flatten().collect();
+        assert!(left.is_empty(), "SIG{name}: {left:?}");
+        assert!(!dev.socket.exists() && !dev.token_file.exists(), "SIG{name}");
+    }
+}
+
+#[test]
+fn what_a_killed_dev_mode_left_is_found_by_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut command = sentinel();
+        command.env("TMPDIR", directory.path());
+        Dev::start_as(command, &[])
+    };
+    // One that is killed while a command runs, and one while none does.
+    let mut busy = start();
+    let mark = format!("{}", 200_000 + std::process::id());
+    busy.run(&["run", "--detach", "--name", "long", "--", "sleep", &mark]).ended(0);
+    busy.until(&["get", "task", "long"], |ran| ran.out.contains("Running"));
+    busy.signal("KILL");
+    busy.wait();
+    let mut idle = start();
+    idle.err.wait_for("left commands running");
+    idle.signal("KILL");
+    idle.wait();
+    assert!(idle.socket.exists(), "nothing was left to find");
+    let next = start();
+    let said = next.err.text();
+    assert!(said.contains(&format!("removed {}", idle.socket.display())), "{said}");
+    assert!(said.contains("left commands running"), "{said}");
+    let mut names: Vec<String> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path().display().to_string())
+        .filter(|path| path.contains("sentinel-dev-"))
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 2, "that of the busy one and of the one that runs: {names:?}");
+    assert!(is_running(&mark), "it was ended without a word");
+    // As it says: taken over, and ended with it.
+    let state = said.split("sentinel dev --state ").nth(1).unwrap().lines().next().unwrap().trim().to_owned();
+    let mut taken = Dev::start(&["--state", &state]);
+    taken.interrupt();
+    assert_eq!(taken.wait().code(), Some(0));
+    assert!(!is_running(&mark), "{}", taken.err.text());
+}
+
+#[test]
+fn a_second_dev_mode_on_the_same_state_serves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().to_str().unwrap();
+    let dev = Dev::start(&["--state", state]);
+    let arguments = ["dev", "--listen", "127.0.0.1:0", "--state", state];
+    let second = Ran::of(&arguments, &sentinel().args(arguments).output().unwrap());
+    let second = second.ended(1).said("is in use by another dev mode");
+    assert!(!second.err.contains("API"), "{second:?}");
+    dev.run(&["run", "--", "true"]).ended(0);
 }
 
 #[test]
@@ -313,6 +464,9 @@ fn without_a_server_it_is_said_how_to_get_one() {
     Ran::of(&["get"], &ran).ended(1).said("no server answers at http://127.0.0.1:9").said("sentinel dev");
     let ran = sentinel().args(["get", "tasks", "--server", "https://a"]).output().unwrap();
     Ran::of(&["get"], &ran).ended(2).said("expected http://HOST[:PORT]");
+    // A variable that is set to nothing is not set.
+    let empty = sentinel().env("SENTINEL_SERVER", "").args(["version"]).output().unwrap();
+    Ran::of(&["version"], &empty).ended(0);
     let ran = sentinel().args(["run", "--server", "127.0.0.1:9", "--all", "--", "true"]).output().unwrap();
     Ran::of(&["run"], &ran).ended(125);
 }

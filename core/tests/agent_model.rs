@@ -42,7 +42,7 @@ fn start(n: usize, spec: u8, epoch: u64) -> Start {
         attempt: id(n),
         spec_hash: hash(spec),
         epoch: Epoch(epoch),
-        task: TaskRef { namespace: "ops".into(), name: "t".into() },
+        task: TaskRef::new("ops", "t").unwrap(),
         request: RunRequest {
             program: Program::Command(vec!["true".into()]),
             env: vec![],

@@ -43,7 +43,7 @@ fn start(run: u32, script: &str) -> Start {
         attempt: attempt(run),
         spec_hash: spec(1),
         epoch: Epoch(1),
-        task: TaskRef { namespace: "ops".into(), name: "disk-report".into() },
+        task: TaskRef::new("ops", "disk-report").unwrap(),
         request: RunRequest {
             program: Program::Command(vec!["/bin/sh".into(), "-c".into(), script.into()]),
             env: Vec::new(),

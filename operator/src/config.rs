@@ -7,8 +7,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::files;
+use crate::gateway::auth::MAX_TOKEN;
+use crate::http::guard::Secret;
 use crate::telemetry::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sentinel_protocol::ids::Namespace;
+
+/// Longest file that holds one URL or token, bytes.
+const MAX_SMALL_FILE: u64 = 64 << 10;
 
 /// Exit code for a wrong command line or configuration.
 pub const EXIT_CONFIG: u8 = 2;
@@ -103,6 +110,15 @@ pub struct Flags {
     #[arg(long, env = "SENTINEL_API_LISTEN", default_value = "127.0.0.1:7980", value_name = "ADDRESS")]
     api_listen: SocketAddr,
 
+    /// File with a token that callers of the HTTP API must bear; without it everyone who can connect is answered.
+    /// Beside users of this machine, that is every process in the pod or, with the host's network, on the node.
+    #[arg(long, env = "SENTINEL_API_TOKEN_FILE", value_name = "FILE")]
+    api_token_file: Option<PathBuf>,
+
+    /// Unix socket of the HTTP API, for the user of this process and root alone, beside --api-listen.
+    #[arg(long, env = "SENTINEL_API_SOCKET", value_name = "PATH")]
+    api_socket: Option<PathBuf>,
+
     /// Address for metrics, liveness and readiness.
     #[arg(long, env = "SENTINEL_METRICS_LISTEN", default_value = "127.0.0.1:7981", value_name = "ADDRESS")]
     metrics_listen: SocketAddr,
@@ -141,9 +157,9 @@ pub struct Flags {
     #[arg(long, env = "SENTINEL_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<String>,
 
-    /// Carry out the Tasks of this namespace only; without it, of all.
-    #[arg(long, env = "SENTINEL_WATCH_NAMESPACE", value_name = "NAMESPACE")]
-    watch_namespace: Option<String>,
+    /// Carry out the Tasks of this namespace only, and answer questions about no other; without it, of all.
+    #[arg(long, env = "SENTINEL_WATCH_NAMESPACE", value_name = "NAMESPACE", value_parser = parse_namespace)]
+    watch_namespace: Option<Namespace>,
 
     /// How long to wait for output and results to reach History when ending. Example: 10s.
     #[arg(long, env = "SENTINEL_DRAIN", default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
@@ -200,6 +216,10 @@ pub struct Config {
     pub gateway_tls: Option<TlsFiles>,
     /// Address of the HTTP API.
     pub api_listen: SocketAddr,
+    /// The token that callers of the HTTP API must bear.
+    pub api_token: Option<Secret>,
+    /// Unix socket of the HTTP API.
+    pub api_socket: Option<PathBuf>,
     /// Address for metrics and probes.
     pub metrics_listen: SocketAddr,
     /// Audience that an agent's token must be for.
@@ -213,7 +233,7 @@ pub struct Config {
     /// Where agents reach this very operator.
     pub advertise: Option<String>,
     /// The only namespace whose Tasks are carried out; all when there is none.
-    pub watch_namespace: Option<String>,
+    pub watch_namespace: Option<Namespace>,
     /// How long to wait for History when ending.
     pub drain: Duration,
     /// Form of the log lines.
@@ -354,6 +374,8 @@ impl Flags {
                 .zip(self.gateway_tls_key_file)
                 .map(|(cert, key)| TlsFiles { cert, key }),
             api_listen: self.api_listen,
+            api_token: self.api_token_file.as_deref().map(read_token).transpose()?,
+            api_socket: self.api_socket,
             metrics_listen: self.metrics_listen,
             token_audience: self.token_audience,
             agent_service_account: self.agent_service_account,
@@ -407,17 +429,39 @@ pub fn any_loopback_port() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
 }
 
+/// The digest of the token that a file holds.
+fn read_token(path: &Path) -> Result<Secret, ConfigError> {
+    const FLAG: &str = "api-token-file";
+    let unreadable = |source| ConfigError::Unreadable { flag: FLAG, path: path.to_owned(), source };
+    let text = files::read_text(path, MAX_SMALL_FILE).map_err(unreadable)?;
+    let token = text.trim();
+    let wrong = |found: &str| ConfigError::NotAUrl {
+        flag: FLAG,
+        path: path.to_owned(),
+        expected: "a token of 16 or more printable characters without spaces",
+        found: found.to_owned(),
+    };
+    if token.len() < 16 {
+        return Err(wrong("it is shorter"));
+    }
+    if token.len() > MAX_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong("it is longer than 8 KiB, or holds other characters"));
+    }
+    Ok(Secret::of(token))
+}
+
+fn parse_namespace(text: &str) -> Result<Namespace, String> {
+    text.parse::<Namespace>().map_err(|error| format!("expected {}", error.allowed))
+}
+
 fn read_url(
     flag: &'static str,
     path: &Path,
     expected: &'static str,
     schemes: &[&str],
 ) -> Result<String, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-        flag,
-        path: path.to_owned(),
-        source,
-    })?;
+    let unreadable = |source| ConfigError::Unreadable { flag, path: path.to_owned(), source };
+    let text = files::read_text(path, MAX_SMALL_FILE).map_err(unreadable)?;
     let url = text.trim();
     let wrong = |found: String| ConfigError::NotAUrl { flag, path: path.to_owned(), expected, found };
     if url.is_empty() {
@@ -530,6 +574,29 @@ mod tests {
         let error =
             config(&["--storage", "embedded", "--data-dir", "/x", "--api-listen", "0.0.0.0:80"]).unwrap_err();
         assert!(error.contains("--api-listen 0.0.0.0:80 is not a loopback address"), "{error}");
+    }
+
+    #[test]
+    fn a_namespace_is_the_name_of_one() {
+        for bad in ["a/b", "..", "A", "a.b", "?x", ""] {
+            let flags = ["--storage", "embedded", "--data-dir", "/x", "--watch-namespace", bad];
+            let error = config(&flags).unwrap_err();
+            assert!(error.contains("at most 63 lower-case letters"), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_token_of_the_api_comes_from_a_file_and_is_never_shown() {
+        let with =
+            |path: &str| config(&["--storage", "embedded", "--data-dir", "/x", "--api-token-file", path]);
+        let good = file("0123456789abcdef-s3cret\n");
+        let config = with(good.path().to_str().unwrap()).unwrap();
+        assert_eq!(config.api_token, Some(Secret::of("0123456789abcdef-s3cret")));
+        assert!(!format!("{config:?}").contains("s3cret"));
+        for bad in ["", "short", "two words and more", &"x".repeat(100_000)] {
+            let error = with(file(bad).path().to_str().unwrap()).unwrap_err();
+            assert!(error.contains("--api-token-file"), "{bad:?}: {error}");
+        }
     }
 
     #[test]

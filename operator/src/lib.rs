@@ -4,7 +4,9 @@
 //! The thinking is in `sentinel_core`; here is what touches the world. In reading order:
 
 pub mod clock;
+pub mod files;
 pub mod kill_point;
+pub mod lock;
 pub mod resource;
 pub mod cluster;
 pub mod controller;

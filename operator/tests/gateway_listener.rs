@@ -211,3 +211,86 @@ async fn another_certificate_is_taken_up_and_a_bad_one_is_not() {
     let mut mute = TcpStream::connect(addr).await.unwrap();
     assert_eq!(exchange(&mut mute, "").await, "");
 }
+
+/// Waits until the metrics have this line.
+async fn metrics_say(metrics: &Metrics, line: &str) {
+    let said = async {
+        while !metrics.render().contains(line) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let within = tokio::time::timeout(Duration::from_secs(20), said).await;
+    assert!(within.is_ok(), "no {line:?} in\n{}", metrics.render());
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_is_ended_and_counted_and_a_slow_one_is_not() {
+    let metrics = Metrics::new();
+    let limits = Limits {
+        write_stall: Some(Duration::from_millis(500)),
+        send_buffer: Some(4 << 10),
+        ..Limits::default()
+    };
+    let server = Server::bind("api", any(), Exposure::NO_PEOPLE, limits, &metrics).await.unwrap();
+    let addr = server.local_addr();
+    let routes = warp::any().map(|| {
+        let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'x'; 16 << 10]));
+        warp::reply::stream(endless)
+    });
+    tokio::spawn(server.serve(warp::service(routes), CancellationToken::new()));
+    let mut deaf = TcpStream::connect(addr).await.unwrap();
+    deaf.write_all(GET.as_bytes()).await.unwrap();
+    let mut slow = TcpStream::connect(addr).await.unwrap();
+    slow.write_all(GET.as_bytes()).await.unwrap();
+    let reading = tokio::spawn(async move {
+        let mut buffer = vec![0; 256 << 10];
+        while slow.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    metrics_say(&metrics, "sentinel_server_stalled_total{listener=\"api\"} 1").await;
+    metrics_say(&metrics, "sentinel_server_connections{listener=\"api\"} 1").await;
+    assert!(!reading.is_finished(), "the one that reads was ended too");
+    reading.abort();
+}
+
+#[tokio::test]
+async fn one_client_cannot_have_every_connection() {
+    let metrics = Metrics::new();
+    let limits = Limits { per_client: 2, ..Limits::default() };
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("api.sock");
+    let server = Server::bind_socket("api", &socket, limits, &metrics).await.unwrap();
+    let routes = warp::any().and(warp::ext::get::<Peer>()).map(|peer: Peer| format!("{:?}", peer.client));
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(server.serve(warp::service(routes), stop.clone()));
+    let connect = || tokio::net::UnixStream::connect(&socket);
+    let (mut first, second) = (connect().await.unwrap(), connect().await.unwrap());
+    let mut third = connect().await.unwrap();
+    assert_eq!(third.read(&mut [0; 1]).await.unwrap(), 0, "the third is closed at once");
+    metrics_say(&metrics, "sentinel_server_refused_total{listener=\"api\"} 1").await;
+    let answer = exchange(&mut first, GET).await;
+    assert!(answer.ends_with(&format!("User({})", rustix::process::geteuid().as_raw())), "{answer}");
+    drop((first, second));
+    metrics_say(&metrics, "sentinel_server_connections{listener=\"api\"} 0").await;
+    assert!(exchange(&mut connect().await.unwrap(), GET).await.starts_with("HTTP/1.1 200"));
+    stop.cancel();
+    serving.await.unwrap();
+    assert!(!socket.exists(), "the socket stays behind");
+}
+
+#[tokio::test]
+async fn a_socket_that_a_process_left_is_replaced_and_one_that_is_served_is_not() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("api.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let bind = || async { Server::bind_socket("api", &socket, Limits::default(), &Metrics::new()).await };
+    let server = bind().await.unwrap();
+    assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(bind().await.unwrap_err().to_string().contains("failed to listen on"));
+    drop(server);
+    std::fs::write(&socket, "a file").unwrap();
+    assert!(bind().await.is_err());
+    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "a file", "a file that is no socket is left alone");
+}

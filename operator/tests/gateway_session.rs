@@ -359,7 +359,7 @@ fn start() -> Start {
         attempt: attempt("t/1/n/1"),
         spec_hash: spec_hash(),
         epoch: Epoch(1),
-        task: TaskRef { namespace: "ops".into(), name: "job".into() },
+        task: TaskRef::new("ops", "job").unwrap(),
         request: RunRequest {
             program,
             env: vec![],

@@ -249,7 +249,7 @@ impl World {
 }
 
 fn task_ref(name: &str) -> TaskRef {
-    TaskRef { namespace: "default".into(), name: name.into() }
+    TaskRef::new("default", name).unwrap()
 }
 
 fn facts(task: &str, run: u32) -> RunFacts {

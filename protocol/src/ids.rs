@@ -47,6 +47,20 @@ pub struct SpecHash(String);
 #[serde(try_from = "String", into = "String")]
 pub struct SessionId(String);
 
+/// The name of a Kubernetes namespace: an RFC 1123 label of at most 63 characters.
+///
+/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Namespace(String);
+
+/// The name of a Task: an RFC 1123 subdomain of at most 253 characters.
+///
+/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TaskName(String);
+
 macro_rules! text_id {
     ($name:ident, $what:literal, $allowed:literal, $check:expr) => {
         impl $name {
@@ -92,6 +106,19 @@ macro_rules! text_id {
             }
         }
 
+        impl std::ops::Deref for $name {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl PartialEq<&str> for $name {
+            fn eq(&self, other: &&str) -> bool {
+                self.0 == *other
+            }
+        }
+
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
@@ -119,6 +146,18 @@ text_id!(
     "lower-case letters, digits, '-' and '.', at most 253 characters, each part beginning and ending with a letter or digit",
     is_subdomain
 );
+text_id!(
+    Namespace,
+    "namespace",
+    "at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit",
+    |text| text.len() <= 63 && is_label(text)
+);
+text_id!(
+    TaskName,
+    "task name",
+    "lower-case letters, digits, '-' and '.', at most 253 characters, each part beginning and ending with a letter or digit",
+    is_subdomain
+);
 text_id!(TaskUid, "task uid", "1 to 64 letters, digits and '-'", is_file_safe);
 text_id!(SessionId, "session id", "1 to 64 letters, digits and '-'", is_file_safe);
 text_id!(SpecHash, "spec hash", "64 lower-case hexadecimal digits", |text| {
@@ -126,12 +165,24 @@ text_id!(SpecHash, "spec hash", "64 lower-case hexadecimal digits", |text| {
 });
 
 /// Where people find a Task: its namespace and name. Not an identity: a Task can be deleted and made again.
+///
+/// Both are checked when they are made, so that a reference can stand in a URL, a file name or a log line as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskRef {
     /// Namespace of the Task.
-    pub namespace: String,
+    pub namespace: Namespace,
     /// Name of the Task.
-    pub name: String,
+    pub name: TaskName,
+}
+
+impl TaskRef {
+    /// Parses both.
+    ///
+    /// # Errors
+    /// [`InvalidId`] for the first that breaks its rule.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Result<Self, InvalidId> {
+        Ok(Self { namespace: Namespace::new(namespace)?, name: TaskName::new(name)? })
+    }
 }
 
 impl fmt::Display for TaskRef {
@@ -268,6 +319,30 @@ mod tests {
             assert!(NodeName::new(bad).is_err(), "{bad:?} was accepted");
         }
         assert!(NodeName::new("a".repeat(254)).is_err());
+    }
+
+    #[test]
+    fn a_task_reference_is_made_of_kubernetes_names_alone() {
+        assert_eq!(TaskRef::new("ops", "disk.report-1").unwrap().to_string(), "ops/disk.report-1");
+        let long = "a".repeat(64);
+        for (namespace, name) in [
+            ("", "a"),
+            ("a", ""),
+            ("a.b", "a"),
+            ("a/b", "a"),
+            ("..", "a"),
+            ("a", ".."),
+            ("a", "?x"),
+            ("a", "x/y"),
+            ("a", "x%2fy"),
+            ("A", "a"),
+            ("a", "a\n"),
+            (long.as_str(), "a"),
+        ] {
+            assert!(TaskRef::new(namespace, name).is_err(), "{namespace:?} {name:?} was accepted");
+            let json = serde_json::json!({"namespace": namespace, "name": name});
+            assert!(serde_json::from_value::<TaskRef>(json).is_err(), "{namespace:?} {name:?} was decoded");
+        }
     }
 
     #[test]

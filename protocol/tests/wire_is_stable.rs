@@ -88,7 +88,7 @@ fn start(program: Program) -> ToAgent {
         attempt: id(),
         spec_hash: spec_hash(),
         epoch: Epoch(5),
-        task: TaskRef { namespace: "ops".into(), name: "disk-report".into() },
+        task: TaskRef::new("ops", "disk-report").unwrap(),
         request: request(program),
         deadlines: Deadlines {
             start_ms: 300_000,

@@ -20,4 +20,5 @@ pub mod stage;
 pub mod memory;
 pub mod machines;
 pub mod chaos;
+pub mod attacks;
 pub mod bench;

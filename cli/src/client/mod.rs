@@ -1,6 +1,8 @@
 //! The HTTP API, as a client sees it.
 
+mod connector;
 mod events;
+pub(crate) mod local;
 mod log;
 mod server;
 mod stream;
@@ -9,24 +11,31 @@ pub(crate) use events::{Event, Events};
 pub(crate) use log::{LogItem, LogQuery, Since};
 pub(crate) use server::Server;
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pool;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use sentinel_protocol::product::user_agent;
 use serde_json::Value;
 
+use self::connector::{Bears, Connector};
 use crate::exit::{FAILED, Failure, USAGE};
 use crate::output::format::note;
 use crate::output::text::Text;
+use sentinel_operator::files;
+use sentinel_operator::http::guard::OWN_HEADER;
 
 /// Largest answer that is read whole, bytes.
 const MAX_ANSWER: usize = 64 << 20;
+
+/// Longest file with a token, bytes.
+const MAX_TOKEN_FILE: u64 = 64 << 10;
 
 /// How long an answer may take to begin.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -49,7 +58,8 @@ pub(crate) struct Listed {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     server: Server,
-    pool: Pool<HttpConnector, Full<Bytes>>,
+    bearer: Option<HeaderValue>,
+    pool: Pool<Connector, Full<Bytes>>,
 }
 
 /// An answer, read whole.
@@ -65,11 +75,19 @@ pub(crate) struct Reply {
 
 impl Client {
     pub(crate) fn new(server: Server) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_secs(5)));
+        Self::bearing(server, None)
+    }
+
+    /// The same with the token of a file, if one is given.
+    pub(crate) fn with_token(server: Server, file: Option<&Path>) -> Result<Self, Failure> {
+        Ok(Self::bearing(server, file.map(read_token).transpose()?))
+    }
+
+    fn bearing(server: Server, bearer: Option<HeaderValue>) -> Self {
+        let bears = if bearer.is_some() { Bears::Token } else { Bears::Nothing };
+        let connector = Connector { server: server.clone(), bears };
         let pool = Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Self { server, pool }
+        Self { server, bearer, pool }
     }
 
     pub(crate) fn server(&self) -> &Server {
@@ -167,7 +185,12 @@ impl Client {
             .method(method)
             .uri(format!("{}{path}", self.server.base()))
             .header("accept", "application/json, text/event-stream, */*")
-            .header("user-agent", user_agent("sentinel"));
+            .header("user-agent", user_agent("sentinel"))
+            // No form of a web page can send it.
+            .header(OWN_HEADER, "1");
+        if let Some(bearer) = &self.bearer {
+            request = request.header(AUTHORIZATION, bearer);
+        }
         let bytes = match body {
             Some(value) => {
                 request = request.header("content-type", "application/json");
@@ -196,6 +219,23 @@ impl Client {
             Failure::new(format!("the connection to {} broke off: {}", self.server, root_cause(error)))
         }
     }
+}
+
+fn read_token(path: &Path) -> Result<HeaderValue, Failure> {
+    let wrong = |why: &str| {
+        Failure::usage(format!("--token-file {}: failed to read the token: {why}", path.display()))
+    };
+    // Read once, so that it may come from a pipe.
+    let bytes = std::fs::File::open(path).and_then(|file| files::read_from(file, MAX_TOKEN_FILE));
+    let text = bytes.map_err(|error| wrong(&error.to_string()))?;
+    let text = String::from_utf8(text).map_err(|_| wrong("it is not text"))?;
+    if text.trim().is_empty() {
+        return Err(wrong("the file is empty"));
+    }
+    let mut value = HeaderValue::try_from(format!("Bearer {}", text.trim()))
+        .map_err(|_| wrong("it holds characters that no token has"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {
@@ -238,7 +278,10 @@ async fn refusal(server: &Server, response: Response<Incoming>) -> Failure {
         let before = message.split_once(" is not valid: ").map_or(message.as_str(), |(what, _)| what);
         message = format!("{before} has {} problems:{}", problems.len(), lines.collect::<String>());
     }
-    Failure { code, message, hint: None, status: Some(status.as_u16()) }
+    let hint = (status == StatusCode::UNAUTHORIZED).then(|| {
+        "A dev mode answers its own user, by itself. From elsewhere: --token-file FILE, with the token of the file that it names at its start".to_owned()
+    });
+    Failure { code, message, hint, status: Some(status.as_u16()) }
 }
 
 /// The query of a request.

@@ -1,9 +1,10 @@
 //! `apply`: Tasks from files.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use http::{Method, StatusCode};
+use sentinel_operator::files;
+use sentinel_operator::resource::manifest::MAX_BYTES;
 use serde_json::Value;
 
 use crate::args::ApplyArgs;
@@ -11,6 +12,9 @@ use crate::client::{Client, task_path};
 use crate::exit::{Ended, Failure, OK};
 use crate::output::format::{Format, Whole, note, print};
 use crate::output::text::Text;
+
+/// Most bytes that are read of a file.
+const MAX_FILE: u64 = MAX_BYTES as u64;
 
 /// A Task out of a file.
 #[derive(Debug, Clone)]
@@ -23,7 +27,7 @@ pub(crate) struct FileTask {
 
 pub(super) async fn perform(client: &Client, namespace: &str, args: &ApplyArgs) -> Ended {
     let files: Vec<PathBuf> = args.files.iter().chain(&args.filename).cloned().collect();
-    let tasks = read_all(&files, namespace)?;
+    let tasks = read_all(&files, namespace, Pipes::Taken)?;
     let mut first_failure: Option<Failure> = None;
     for task in &tasks {
         match apply(client, task).await {
@@ -57,15 +61,24 @@ pub(crate) async fn apply(client: &Client, task: &FileTask) -> Result<(String, V
     Ok((reply.result.unwrap_or_else(|| done.to_owned()), reply.value))
 }
 
+/// Whether a file may be something else than a regular one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pipes {
+    /// It may: it is named on the command line and read once.
+    Taken,
+    /// It may not: it is read again and again, and must hold nothing up.
+    Refused,
+}
+
 /// Every Task of the files; of a directory, those in its YAML and JSON files.
 ///
 /// # Errors
 /// Everything that is wrong with any of them, in one message; then none is used.
-pub(crate) fn read_all(paths: &[PathBuf], namespace: &str) -> Result<Vec<FileTask>, Failure> {
+pub(crate) fn read_all(paths: &[PathBuf], namespace: &str, pipes: Pipes) -> Result<Vec<FileTask>, Failure> {
     let mut tasks: Vec<FileTask> = Vec::new();
     let mut problems = Vec::new();
     for path in paths {
-        for (file, read) in read_path(path, namespace) {
+        for (file, read) in read_path(path, namespace, pipes) {
             match read {
                 Ok(mut found) => tasks.append(&mut found),
                 Err(problem) => problems.push(format!("{}: {problem}", file.display())),
@@ -86,17 +99,19 @@ pub(crate) fn read_all(paths: &[PathBuf], namespace: &str) -> Result<Vec<FileTas
 }
 
 /// What one path holds, file by file.
-pub(crate) fn read_path(path: &Path, namespace: &str) -> Vec<(PathBuf, Result<Vec<FileTask>, String>)> {
-    if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        let read = std::io::stdin()
-            .read_to_end(&mut bytes)
+pub(crate) fn read_path(
+    path: &Path,
+    namespace: &str,
+    pipes: Pipes,
+) -> Vec<(PathBuf, Result<Vec<FileTask>, String>)> {
+    if path == Path::new("-") && pipes == Pipes::Taken {
+        let read = files::read_from(std::io::stdin(), MAX_FILE)
             .map_err(|error| format!("failed to read: {error}"))
-            .and_then(|_| parse(&bytes, namespace));
+            .and_then(|bytes| parse(&bytes, namespace));
         return vec![(PathBuf::from("standard input"), read)];
     }
     if !path.is_dir() {
-        return vec![(path.to_owned(), read_file(path, namespace))];
+        return vec![(path.to_owned(), read_file(path, namespace, pipes))];
     }
     match files_in(path) {
         Err(error) => vec![(path.to_owned(), Err(format!("failed to read the directory: {error}")))],
@@ -109,7 +124,7 @@ pub(crate) fn read_path(path: &Path, namespace: &str) -> Vec<(PathBuf, Result<Ve
         Ok(files) => files
             .into_iter()
             .map(|file| {
-                let read = read_file(&file, namespace);
+                let read = read_file(&file, namespace, Pipes::Refused);
                 (file, read)
             })
             .collect(),
@@ -139,8 +154,14 @@ pub(crate) fn may_hold_tasks(path: &Path) -> bool {
 }
 
 /// The Tasks of one file.
-pub(crate) fn read_file(path: &Path, namespace: &str) -> Result<Vec<FileTask>, String> {
-    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+pub(crate) fn read_file(path: &Path, namespace: &str, pipes: Pipes) -> Result<Vec<FileTask>, String> {
+    let is_regular = || std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let bytes = if pipes == Pipes::Refused || is_regular() {
+        files::read(path, MAX_FILE)
+    } else {
+        std::fs::File::open(path).and_then(|file| files::read_from(file, MAX_FILE))
+    };
+    let bytes = bytes.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
         std::io::ErrorKind::PermissionDenied => "may not be read".to_owned(),
         _ => format!("failed to read: {error}"),
@@ -176,7 +197,7 @@ mod tests {
         std::fs::write(directory.path().join("a.yml"), HELLO.replace("hello", "a")).unwrap();
         std::fs::write(directory.path().join("notes.txt"), "not yaml: [").unwrap();
         std::fs::write(directory.path().join(".b.yaml.swp.yaml"), "not yaml: [").unwrap();
-        let tasks = read_all(&[directory.path().to_owned()], "ns").unwrap();
+        let tasks = read_all(&[directory.path().to_owned()], "ns", Pipes::Taken).unwrap();
         let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
         assert_eq!((names, tasks[0].namespace.as_str()), (vec!["a", "b"], "ns"));
     }
@@ -188,7 +209,8 @@ mod tests {
         std::fs::write(directory.path().join("pod.yaml"), "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n")
             .unwrap();
         std::fs::write(directory.path().join("good.yaml"), HELLO).unwrap();
-        let failure = read_all(&[directory.path().to_owned(), "/nowhere.yaml".into()], "ns").unwrap_err();
+        let failure =
+            read_all(&[directory.path().to_owned(), "/nowhere.yaml".into()], "ns", Pipes::Taken).unwrap_err();
         assert_eq!(failure.code, crate::exit::USAGE);
         for expected in [
             "3 problems",
@@ -201,11 +223,34 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_not_read_beyond_its_bound_and_a_watched_one_is_a_regular_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::File::create(path("sparse.yaml")).unwrap().set_len(3 << 30).unwrap();
+        for pipes in [Pipes::Taken, Pipes::Refused] {
+            let error = read_file(&path("sparse.yaml"), "ns", pipes).unwrap_err();
+            assert!(error.contains("more than 4194304 bytes"), "{error}");
+        }
+        let error = read_file(Path::new("/dev/zero"), "ns", Pipes::Taken).unwrap_err();
+        assert!(error.contains("more than 4194304 bytes"), "{error}");
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe.yaml"), 0o600.into()).unwrap();
+        let error = read_file(&path("pipe.yaml"), "ns", Pipes::Refused).unwrap_err();
+        assert!(error.contains("not a regular file"), "{error}");
+        let pipe = path("pipe.yaml");
+        let writer = std::thread::spawn(move || std::fs::write(pipe, HELLO).unwrap());
+        assert_eq!(read_file(&path("pipe.yaml"), "ns", Pipes::Taken).unwrap().len(), 1);
+        writer.join().unwrap();
+        // In a folder it is passed over.
+        std::fs::remove_file(path("sparse.yaml")).unwrap();
+        assert!(files_in(directory.path()).unwrap().is_empty());
+    }
+
+    #[test]
     fn a_task_that_is_there_twice_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("a.yaml"), HELLO).unwrap();
         std::fs::write(directory.path().join("b.yaml"), HELLO).unwrap();
-        let failure = read_all(&[directory.path().to_owned()], "ns").unwrap_err();
+        let failure = read_all(&[directory.path().to_owned()], "ns", Pipes::Taken).unwrap_err();
         assert!(failure.message.contains("Task ns/hello is there twice"), "{}", failure.message);
     }
 }

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::apply::read_all;
+use super::apply::{Pipes, read_all};
 use super::wait::{What, until};
 use crate::args::DeleteArgs;
 use crate::client::{Client, task_path};
@@ -16,7 +16,7 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &DeleteArgs)
         .iter()
         .map(|name| (namespace.to_owned(), name.trim_start_matches("task/").to_owned()))
         .collect();
-    for task in read_all(&args.filename, namespace)? {
+    for task in read_all(&args.filename, namespace, Pipes::Taken)? {
         wanted.push((task.namespace, task.name));
     }
     let mut first_failure: Option<Failure> = None;

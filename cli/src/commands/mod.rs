@@ -22,8 +22,9 @@ use crate::output::format::print;
 
 /// Carries a verb out.
 pub(crate) async fn perform(cli: Cli) -> Ended {
-    let client = Client::new(cli.global.server.clone());
-    let namespace = cli.global.namespace.as_str();
+    let client = Client::with_token(cli.global.server.clone(), cli.global.token_file.as_deref())?;
+    // A variable that is set to nothing is not set.
+    let namespace = Some(cli.global.namespace.as_str()).filter(|name| !name.is_empty()).unwrap_or("default");
     match cli.verb {
         Verb::Dev(args) => crate::dev::perform(args, namespace).await,
         Verb::Run(args) => {

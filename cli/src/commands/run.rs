@@ -135,7 +135,7 @@ pub(super) fn flags(client: &Client, namespace: &str) -> String {
     }
     if !client.server().is_default() {
         flags.push_str(" --server ");
-        flags.push_str(client.server().base());
+        flags.push_str(&client.server().to_string());
     }
     flags
 }

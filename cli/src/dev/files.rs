@@ -11,7 +11,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use crate::client::Client;
-use crate::commands::apply::{FileTask, apply, read_path};
+use crate::commands::apply::{FileTask, Pipes, apply, read_path};
 use crate::exit::Failure;
 use crate::output::color::Paint;
 use crate::output::format::note;
@@ -49,7 +49,7 @@ impl Files {
     /// # Errors
     /// When the API refuses one; what is wrong in a file was found before anything was started.
     pub(super) async fn apply_all(&mut self) -> Result<(), Failure> {
-        for (path, read) in self.read() {
+        for (path, read) in self.read().await {
             if let Ok(tasks) = &read {
                 for task in tasks {
                     let (result, _) = apply(&self.client, task).await?;
@@ -102,12 +102,17 @@ impl Files {
         Ok(watcher)
     }
 
-    fn read(&self) -> Vec<(PathBuf, Result<Vec<FileTask>, String>)> {
-        self.paths.iter().flat_map(|path| read_path(path, &self.namespace)).collect()
+    /// What the files hold. They are read aside: a slow disk holds nothing else up.
+    async fn read(&self) -> Vec<(PathBuf, Result<Vec<FileTask>, String>)> {
+        let (paths, namespace) = (self.paths.clone(), self.namespace.clone());
+        let read = move || {
+            paths.iter().flat_map(|path| read_path(path, &namespace, Pipes::Refused)).collect::<Vec<_>>()
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
     async fn look(&mut self) {
-        let found = self.read();
+        let found = self.read().await;
         for path in self.known.keys().filter(|path| !found.iter().any(|(other, _)| other == *path)) {
             let known = self.known.get(path);
             say(&format!("{} is gone; {}", path.display(), known.map_or_else(String::new, Known::stays)));

@@ -1,16 +1,24 @@
-//! Where dev mode keeps everything: a directory that is given, or a temporary one that is removed at the end.
+//! Where dev mode keeps everything: a directory that is given, or a temporary one that is removed at the end. It is
+//! locked before anything else is opened, so that a second dev mode on it does nothing.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use sentinel_operator::lock::{Lock, LockError};
+
 use crate::exit::Failure;
 use crate::output::format::note;
+
+/// What the name of a temporary directory begins with.
+pub(super) const TEMPORARY: &str = "sentinel-dev-";
 
 /// The directory.
 #[derive(Debug)]
 pub(super) struct State {
     path: PathBuf,
     fate: Fate,
+    /// Given back last.
+    _lock: Lock,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +36,19 @@ impl State {
             };
             private().recursive(true).create(path).map_err(failed)?;
             let path = path.canonicalize().map_err(failed)?;
-            Ok(Self { path, fate: Fate::Kept })
+            let lock = Lock::take(&path).map_err(|error| not_taken(&path, &error))?;
+            Ok(Self { path, fate: Fate::Kept, _lock: lock })
         } else {
             let base = std::env::temp_dir();
             for attempt in 0_u32..100 {
-                let path = base.join(format!("sentinel-dev-{}-{attempt}", std::process::id()));
+                let path = base.join(format!("{TEMPORARY}{}-{attempt}", std::process::id()));
                 match private().create(&path) {
-                    Ok(()) => return Ok(Self { path, fate: Fate::Removed }),
+                    Ok(()) => match Lock::take(&path) {
+                        Ok(lock) => return Ok(Self { path, fate: Fate::Removed, _lock: lock }),
+                        // One that tidies up took it for a leftover.
+                        Err(LockError::Taken { .. }) => {}
+                        Err(error) => return Err(not_taken(&path, &error)),
+                    },
                     Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                     Err(error) => {
                         return Err(Failure::new(format!(
@@ -79,6 +93,14 @@ impl Drop for State {
     }
 }
 
+fn not_taken(path: &Path, error: &LockError) -> Failure {
+    match error {
+        LockError::Taken { .. } => Failure::new(format!("{} is in use by another dev mode", path.display()))
+            .hint("Use the one that runs (sentinel get tasks), or another directory: --state DIR"),
+        LockError::Io { source, .. } => Failure::usage(format!("{error}: {source}")),
+    }
+}
+
 fn private() -> std::fs::DirBuilder {
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o700);
@@ -97,6 +119,16 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         state.remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_in_use_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = State::open(Some(directory.path())).unwrap();
+        let failure = State::open(Some(directory.path())).unwrap_err();
+        assert!(failure.message.contains("in use by another dev mode"), "{failure}");
+        drop(first);
+        State::open(Some(directory.path())).unwrap();
     }
 
     #[test]

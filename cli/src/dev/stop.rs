@@ -7,9 +7,10 @@ use serde_json::Value;
 use crate::client::{Client, Query};
 use crate::commands::cancel;
 use crate::exit::Failure;
-use crate::interrupt;
 use crate::output::format::note;
 use crate::view::Task;
+
+use super::signals::Signals;
 
 /// How long commands get to end beyond their own grace.
 const BEYOND_GRACE: Duration = Duration::from_secs(5);
@@ -17,8 +18,11 @@ const BEYOND_GRACE: Duration = Duration::from_secs(5);
 /// Most commands that are named one by one.
 const NAMED: usize = 5;
 
-/// Ends every command of dev mode, and waits until none runs. Another Ctrl-C does not wait.
-pub(super) async fn end_commands(client: &Client) -> Result<(), Failure> {
+/// How long a command has to end where a second signal says not to wait: its supervisor has heard of it by then.
+const AT_LEAST: Duration = Duration::from_secs(2);
+
+/// Ends every command of dev mode, and waits until none runs; after another signal, for a moment only.
+pub(super) async fn end_commands(client: &Client, signals: &mut Signals) -> Result<(), Failure> {
     let tasks: Vec<Task> = client
         .list_all("/api/v1/tasks", Query::default())
         .await?
@@ -47,7 +51,12 @@ pub(super) async fn end_commands(client: &Client) -> Result<(), Failure> {
             Ok(ended) => ended?,
             Err(_) => note("sentinel: some commands did not end in time"),
         },
-        pressed = interrupt::pressed() => pressed?,
+        signal = signals.next() => {
+            note(&format!("\n{signal}: not waiting any longer"));
+            if let Ok(ended) = tokio::time::timeout(AT_LEAST, all_ended(client)).await {
+                ended?;
+            }
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The real binary.
 pub fn sentinel() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sentinel"));
-    for name in ["SENTINEL_SERVER", "SENTINEL_NAMESPACE", "SENTINEL_LOG", "NO_COLOR"] {
+    for name in ["SENTINEL_SERVER", "SENTINEL_TOKEN_FILE", "SENTINEL_NAMESPACE", "SENTINEL_LOG", "NO_COLOR"] {
         command.env_remove(name);
     }
     command
@@ -70,6 +70,10 @@ pub struct Dev {
     pub out: Heard,
     pub err: Heard,
     pub server: String,
+    /// The file with its token, and its socket.
+    pub token_file: PathBuf,
+    pub socket: PathBuf,
+    token: String,
     ended: bool,
 }
 
@@ -95,9 +99,14 @@ impl Dev {
         let out = Heard::listen(child.stdout.take().unwrap());
         let err = Heard::listen(child.stderr.take().unwrap());
         let text = err.wait_for("Try, in another terminal:");
-        let line = text.lines().find(|line| line.trim_start().starts_with("API ")).unwrap();
-        let server = line.split_whitespace().nth(1).unwrap().trim_end_matches("/api/v1").to_owned();
-        Self { child, out, err, server, ended: false }
+        let named = |label: &str| {
+            let line = text.lines().find(|line| line.trim_start().starts_with(label)).unwrap();
+            line.split_whitespace().nth(1).unwrap().to_owned()
+        };
+        let server = named("API ").trim_end_matches("/api/v1").to_owned();
+        let (token_file, socket) = (PathBuf::from(named("Token ")), PathBuf::from(named("Socket ")));
+        let token = std::fs::read_to_string(&token_file).unwrap().trim().to_owned();
+        Self { child, out, err, server, token_file, socket, token, ended: false }
     }
 
     /// The command line, against this one.
@@ -137,8 +146,13 @@ impl Dev {
         }
     }
 
-    /// A request made by hand: status, headers, body.
+    /// A request made by hand, with the token: status, headers, body.
     pub fn request(&self, head: &str, body: &[u8]) -> Answer {
+        self.stranger(&format!("{}\nauthorization: Bearer {}", head.trim(), self.token), body)
+    }
+
+    /// The same without the token.
+    pub fn stranger(&self, head: &str, body: &[u8]) -> Answer {
         let address = self.server.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -168,7 +182,12 @@ impl Dev {
     pub fn stream(&self, path: &str) -> Heard {
         let address = self.server.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
+            self.token
+        )
+        .unwrap();
         Heard::listen(stream)
     }
 
@@ -188,6 +207,10 @@ impl Dev {
 
     pub fn interrupt(&self) {
         signal(&self.child, "INT");
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(&self.child, name);
     }
 
     /// Waits for its end.
@@ -225,6 +248,33 @@ impl Drop for Ending {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A request over a Unix socket: its head without the end, and no body.
+pub fn over_socket(socket: &Path, head: &str) -> Answer {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    write!(stream, "{head}connection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    Answer::read(&answer)
+}
+
+/// Another port of this machine that leads to an address, as a tunnel does; its URL.
+pub fn forward(to: &str) -> String {
+    let (listener, to) = (std::net::TcpListener::bind("127.0.0.1:0").unwrap(), to.to_owned());
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for from in listener.incoming().flatten() {
+            let to = TcpStream::connect(&to).unwrap();
+            for (mut from, mut to) in [(from.try_clone().unwrap(), to.try_clone().unwrap()), (to, from)] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+            }
+        }
+    });
+    url
 }
 
 /// Sends a signal to a process that this test started.

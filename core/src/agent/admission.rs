@@ -196,7 +196,7 @@ mod tests {
             attempt: "u/1/n/1".parse().unwrap(),
             spec_hash: sentinel_protocol::ids::SpecHash::new("0".repeat(64)).unwrap(),
             epoch: Epoch(3),
-            task: sentinel_protocol::ids::TaskRef { namespace: "ops".into(), name: "t".into() },
+            task: sentinel_protocol::ids::TaskRef::new("ops", "t").unwrap(),
             request: RunRequest {
                 program: Program::Command(vec!["true".into()]),
                 env: vec![],

@@ -111,7 +111,7 @@ fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
         leftovers: Leftovers::End,
     };
     TaskPlan {
-        task: TaskRef { namespace: "ops".into(), name: "t".into() },
+        task: TaskRef::new("ops", "t").unwrap(),
         uid: TaskUid::new("uid").unwrap(),
         spec_hash: spec_hash(&targets, &request),
         targets,

@@ -53,7 +53,7 @@ pub fn plan() -> TaskPlan {
         leftovers: Leftovers::End,
     };
     TaskPlan {
-        task: TaskRef { namespace: "ops".into(), name: "t".into() },
+        task: TaskRef::new("ops", "t").unwrap(),
         uid: uid(),
         spec_hash: spec_hash(&targets, &request),
         targets,

@@ -17,7 +17,7 @@ use kube::runtime::watcher::Event;
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_core::targets::NodeFacts;
-use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
+use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
 use sentinel_protocol::product::user_agent;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -50,7 +50,7 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Dura
 #[derive(Clone)]
 pub struct KubeCluster {
     client: Client,
-    namespace: Option<String>,
+    namespace: Option<Namespace>,
     events: Events,
     tasks_health: Arc<WatchHealth>,
     nodes_health: Arc<WatchHealth>,
@@ -88,7 +88,7 @@ impl KubeCluster {
 
     /// Sees the Tasks of this namespace only: an operator of a part of the cluster, with rights in that part only.
     #[must_use]
-    pub fn within(mut self, namespace: Option<String>) -> Self {
+    pub fn within(mut self, namespace: Option<Namespace>) -> Self {
         self.namespace = namespace;
         self
     }
@@ -108,7 +108,7 @@ impl KubeCluster {
     }
 
     /// Tasks as they come, of one namespace or of all.
-    fn all_tasks(&self, namespace: Option<&String>) -> Api<DynamicObject> {
+    fn all_tasks(&self, namespace: Option<&str>) -> Api<DynamicObject> {
         let resource = watch::resource::<Task>();
         match namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
@@ -122,6 +122,18 @@ impl KubeCluster {
 
     fn tasks_of(&self, task: &Task) -> Api<Task> {
         self.tasks(&task.namespace().unwrap_or_default())
+    }
+
+    /// Refuses what is outside of the one namespace that this is a cluster of.
+    fn within_ours(&self, namespace: &str, doing: &str) -> Result<(), ClusterError> {
+        match &self.namespace {
+            Some(ours) if ours.as_str() != namespace => Err(ClusterError::Refused {
+                doing: doing.to_owned(),
+                code: 403,
+                message: format!("this operator is for namespace {ours} alone (--watch-namespace)"),
+            }),
+            _ => Ok(()),
+        }
     }
 
     async fn create_slice(&self, slice: TargetSlice) -> Result<(), ClusterError> {
@@ -151,14 +163,19 @@ impl KubeCluster {
 impl TaskStore for KubeCluster {
     fn get(&self, task: TaskRef) -> Answer<'_, Option<Task>> {
         Box::pin(async move {
+            let doing = format!("read Task {task}");
+            self.within_ours(&task.namespace, &doing)?;
             let api = self.tasks(&task.namespace);
-            call(&format!("read Task {task}"), Repeat::Harmless, || api.get_opt(&task.name)).await
+            call(&doing, Repeat::Harmless, || api.get_opt(&task.name)).await
         })
     }
 
     fn list(&self, namespace: Option<String>) -> Answer<'_, Vec<Task>> {
         Box::pin(async move {
-            let api = self.all_tasks(namespace.as_ref().or(self.namespace.as_ref()));
+            if let Some(namespace) = &namespace {
+                self.within_ours(namespace, "list Tasks")?;
+            }
+            let api = self.all_tasks(namespace.as_deref().or(self.namespace.as_deref()));
             let params = ListParams::default();
             let listed = call("list Tasks", Repeat::Harmless, || api.list(&params)).await?;
             // One that cannot be read must not hide the others; the watch says which it is.
@@ -174,6 +191,7 @@ impl TaskStore for KubeCluster {
             let api = self.tasks_of(&task);
             let doing = format!("create Task {}", display(&task));
             let params = writes_as(API_MANAGER);
+            self.within_ours(&task.namespace().unwrap_or_default(), &doing)?;
             call(&doing, Repeat::WhenUnseen, || async { api.create(&params, &task).await }).await
         })
     }
@@ -182,6 +200,7 @@ impl TaskStore for KubeCluster {
         Box::pin(async move {
             let api = self.tasks_of(&task);
             let doing = format!("apply Task {}", display(&task));
+            self.within_ours(&task.namespace().unwrap_or_default(), &doing)?;
             let body = json!({
                 "apiVersion": Task::api_version(&()),
                 "kind": Task::kind(&()),
@@ -204,6 +223,7 @@ impl TaskStore for KubeCluster {
         Box::pin(async move {
             let api = self.tasks(&task.namespace);
             let doing = format!("annotate Task {task} with {key}");
+            self.within_ours(&task.namespace, &doing)?;
             let body = json!({"metadata": {"annotations": {key: value}}});
             let params = patches_as(API_MANAGER);
             call(&doing, Repeat::Harmless, || async {
@@ -218,6 +238,7 @@ impl TaskStore for KubeCluster {
             let api = self.tasks(&task.namespace);
             let params = DeleteParams::default();
             let doing = format!("delete Task {task}");
+            self.within_ours(&task.namespace, &doing)?;
             // Not repeated: the second could hit a new Task of the same name.
             call(&doing, Repeat::WhenUnseen, || api.delete(&task.name, &params)).await?;
             Ok(())
@@ -315,8 +336,12 @@ impl TaskKeeper for KubeCluster {
 }
 
 impl Cluster for KubeCluster {
+    fn within(&self) -> Option<Namespace> {
+        self.namespace.clone()
+    }
+
     fn watch_tasks(&self) -> BoxStream<'static, Event<Task>> {
-        let api = self.all_tasks(self.namespace.as_ref());
+        let api = self.all_tasks(self.namespace.as_deref());
         watch::follow(api, Content::Whole, |object| Ok(decode_task(object)), self.tasks_health.clone())
     }
 

@@ -30,7 +30,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_core::targets::NodeFacts;
-use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
+use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
 
 pub use self::embedded::EmbeddedCluster;
 pub use self::error::ClusterError;
@@ -109,6 +109,11 @@ pub enum Publication {
 
 /// Where Tasks and Nodes live.
 pub trait Cluster: TaskStore + TaskKeeper {
+    /// The only namespace whose Tasks it has; all when there is none.
+    fn within(&self) -> Option<Namespace> {
+        None
+    }
+
     /// All Tasks and then every change, for ever. Level: changes may be merged, and everything may be said again.
     fn watch_tasks(&self) -> BoxStream<'static, Event<Task>>;
 

@@ -385,8 +385,8 @@ fn attempt_record(
     let facts = &page.facts;
     AttemptRecord {
         attempt: attempt.clone(),
-        namespace: facts.task.namespace.clone(),
-        name: facts.task.name.clone(),
+        namespace: facts.task.namespace.to_string(),
+        name: facts.task.name.to_string(),
         run_started_at: facts.started_at,
         spec_hash: facts.spec_hash.clone(),
         command: facts.command.clone(),
@@ -417,8 +417,8 @@ pub(super) fn run_record(
     let cancelled = matches!(run.stopping, Some(Stopping::Cancelled | Stopping::Deleted));
     RunRecord {
         task_uid: facts.uid.clone(),
-        namespace: facts.task.namespace.clone(),
-        name: facts.task.name.clone(),
+        namespace: facts.task.namespace.to_string(),
+        name: facts.task.name.to_string(),
         run: run.number,
         trigger: run.trigger.as_str().to_owned(),
         spec_hash: facts.spec_hash.clone(),

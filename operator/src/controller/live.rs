@@ -214,8 +214,8 @@ fn attempt(page: &Page, id: &AttemptId, tried: &Tried) -> AttemptRecord {
     };
     AttemptRecord {
         attempt: id.clone(),
-        namespace: facts.task.namespace.clone(),
-        name: facts.task.name.clone(),
+        namespace: facts.task.namespace.to_string(),
+        name: facts.task.name.to_string(),
         run_started_at: facts.started_at,
         spec_hash: facts.spec_hash.clone(),
         command: facts.command.clone(),

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn task(name: &str) -> TaskRef {
-        TaskRef { namespace: "ns".into(), name: name.into() }
+        TaskRef::new("ns", name).unwrap()
     }
 
     /// Asks for these, then for nothing more.

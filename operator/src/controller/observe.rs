@@ -10,7 +10,7 @@ use sentinel_core::rollout::{AgentFacts, Recall};
 use sentinel_core::settle::{self, Settled};
 use sentinel_core::status::{Recorded, RunRecord};
 use sentinel_core::trigger::Requests;
-use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
+use sentinel_protocol::ids::{NodeName, RunNumber};
 use sentinel_protocol::request::{Program, RunRequest};
 
 use super::context::Context;
@@ -215,7 +215,7 @@ fn retire_settled(context: &Context, book: &Book) {
 fn facts(plan: &TaskPlan, run: &RunRecord) -> RunFacts {
     let same = run.spec_hash == plan.spec_hash;
     RunFacts {
-        task: TaskRef { namespace: plan.task.namespace.clone(), name: plan.task.name.clone() },
+        task: plan.task.clone(),
         uid: plan.uid.clone(),
         run: run.number,
         spec_hash: run.spec_hash.clone(),

@@ -93,11 +93,11 @@ mod tests {
     use super::*;
 
     fn task(name: &str) -> TaskRef {
-        TaskRef { namespace: "ns".into(), name: name.into() }
+        TaskRef::new("ns", name).unwrap()
     }
 
     fn ready(queue: &mut Queue, now: Instant) -> Vec<String> {
-        std::iter::from_fn(|| queue.next(now)).map(|task| task.name).collect()
+        std::iter::from_fn(|| queue.next(now)).map(|task| task.name.to_string()).collect()
     }
 
     #[tokio::test(start_paused = true)]

@@ -87,7 +87,8 @@ async fn looks(context: &Arc<Context>, slot: &mut Slot, cached: &Task) -> Result
             }
             Err(LookError::Cluster(error)) if matches!(*error, ClusterError::Conflict { .. }) => {
                 Counters::add(&context.counters.conflicts);
-                match context.parts.cluster.get(name(&task)).await? {
+                let Some(named) = name(&task) else { return Ok(Again::WhenChanged) };
+                match context.parts.cluster.get(named).await? {
                     Some(now) if now.metadata.uid == task.metadata.uid => task = now,
                     _ => return Ok(Again::WhenChanged),
                 }
@@ -162,10 +163,7 @@ fn after(context: &Context, at: Moment) -> Again {
     Again::After(Duration::from_millis(at.since(context.parts.moments.moment()).max(1)))
 }
 
-/// Where people find a Task.
-pub(super) fn name(task: &Task) -> TaskRef {
-    TaskRef {
-        namespace: task.metadata.namespace.clone().unwrap_or_default(),
-        name: task.metadata.name.clone().unwrap_or_default(),
-    }
+/// Where people find a Task. An API server takes no other names, so there is always one.
+pub(super) fn name(task: &Task) -> Option<TaskRef> {
+    TaskRef::new(task.metadata.namespace.as_deref()?, task.metadata.name.as_deref()?).ok()
 }

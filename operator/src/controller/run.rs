@@ -100,7 +100,9 @@ impl Watched {
 async fn look_at_all_once_leading(mut lead: Lead, tasks: Store<Task>, wake: Wake) {
     lead.taken().await;
     for task in tasks.state() {
-        wake.task(&name(&task));
+        if let Some(task) = name(&task) {
+            wake.task(&task);
+        }
     }
 }
 

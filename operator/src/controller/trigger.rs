@@ -37,7 +37,7 @@ impl Trigger {
             Event::InitApply(task) => {
                 let (key, print) = (ObjectRef::from_obj(&task), fingerprint(&task));
                 if self.seen.get(&key) != Some(&print) {
-                    self.worth.push(name(&task));
+                    self.worth.extend(name(&task));
                 }
                 self.listing.insert(key, print);
                 Vec::new()
@@ -47,18 +47,18 @@ impl Trigger {
                 // What was deleted while nobody watched is missing in the list, and nothing else tells of it.
                 let gone = before.into_keys().filter(|key| !self.seen.contains_key(key));
                 self.worth.extend(
-                    gone.map(|key| TaskRef { namespace: key.namespace.unwrap_or_default(), name: key.name }),
+                    gone.filter_map(|key| TaskRef::new(key.namespace.unwrap_or_default(), key.name).ok()),
                 );
                 std::mem::take(&mut self.worth)
             }
             Event::Apply(task) => {
                 let print = fingerprint(&task);
                 let known = self.seen.insert(ObjectRef::from_obj(&task), print);
-                if known == Some(print) { Vec::new() } else { vec![name(&task)] }
+                if known == Some(print) { Vec::new() } else { Vec::from_iter(name(&task)) }
             }
             Event::Delete(task) => {
                 self.seen.remove(&ObjectRef::from_obj(&task));
-                vec![name(&task)]
+                Vec::from_iter(name(&task))
             }
         }
     }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     fn names(tasks: Vec<TaskRef>) -> Vec<String> {
-        tasks.into_iter().map(|task| task.name).collect()
+        tasks.into_iter().map(|task| task.name.to_string()).collect()
     }
 
     #[test]

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     fn task(name: &str) -> TaskRef {
-        TaskRef { namespace: "ns".into(), name: name.into() }
+        TaskRef::new("ns", name).unwrap()
     }
 
     #[test]
@@ -70,8 +70,9 @@ mod tests {
         for name in ["a", "b", "a", "a", "b"] {
             wake.task(&task(name));
         }
-        let names: Vec<String> =
-            std::iter::from_fn(|| stream.next().now_or_never().flatten()).map(|seen| seen.name).collect();
+        let names: Vec<String> = std::iter::from_fn(|| stream.next().now_or_never().flatten())
+            .map(|seen| seen.name.to_string())
+            .collect();
         assert_eq!(names, ["a", "b"]);
     }
 

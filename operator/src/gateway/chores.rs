@@ -115,9 +115,12 @@ async fn answer(results: &Results, history: &dyn History, chore: Chore) -> Resul
 /// What History knows of an Attempt, or else of its Run.
 async fn describe(history: &dyn History, id: &AttemptId) -> Result<Option<AttemptFacts>, HistoryError> {
     use sentinel_protocol::ids::TaskRef;
-    if let Some(known) = history.attempt(id.clone()).await? {
+    // A record whose names are none was never written by us; it describes nothing.
+    if let Some(known) = history.attempt(id.clone()).await?
+        && let Ok(task) = TaskRef::new(known.namespace, known.name)
+    {
         return Ok(Some(AttemptFacts {
-            task: TaskRef { namespace: known.namespace, name: known.name },
+            task,
             spec_hash: known.spec_hash,
             run_started_at: known.run_started_at,
             command: known.command,
@@ -127,12 +130,14 @@ async fn describe(history: &dyn History, id: &AttemptId) -> Result<Option<Attemp
     let query =
         RunQuery { task_uid: Some(id.task.clone()), run: Some(id.run), limit: 1, ..RunQuery::default() };
     let run = history.runs(query).await?.items.into_iter().next();
-    Ok(run.map(|run| AttemptFacts {
-        task: TaskRef { namespace: run.namespace, name: run.name },
-        spec_hash: run.spec_hash,
-        run_started_at: run.started_at,
-        command: run.command,
-        // The record of a Run does not say; no Attempt of it was ever recorded, so nobody has seen another word.
-        environment: Environment::Container,
+    Ok(run.and_then(|run| {
+        Some(AttemptFacts {
+            task: TaskRef::new(run.namespace, run.name).ok()?,
+            spec_hash: run.spec_hash,
+            run_started_at: run.started_at,
+            command: run.command,
+            // The record of a Run does not say; no Attempt of it was ever recorded, so nobody has seen another word.
+            environment: Environment::Container,
+        })
     }))
 }

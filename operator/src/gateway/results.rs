@@ -209,8 +209,8 @@ impl Results {
 fn record_of(report: &Report, facts: AttemptFacts, epoch: sentinel_protocol::ids::Epoch) -> AttemptRecord {
     let mut record = AttemptRecord {
         attempt: report.attempt.clone(),
-        namespace: facts.task.namespace,
-        name: facts.task.name,
+        namespace: facts.task.namespace.into(),
+        name: facts.task.name.into(),
         run_started_at: facts.run_started_at,
         spec_hash: report.spec_hash.clone(),
         command: facts.command,

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt as _};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
@@ -106,6 +107,21 @@ impl Answer {
             headers: Vec::new(),
             body: Body::Stream(Chunks::new(stream)),
         }
+    }
+
+    /// The same, holding on to something until the last of its body is on its way.
+    #[must_use]
+    pub fn holding(mut self, held: impl Send + 'static) -> Self {
+        self.body = match self.body {
+            Body::Whole(bytes) => Body::Whole(bytes),
+            Body::Stream(chunks) => {
+                let state = (chunks, held);
+                Body::Stream(Chunks::new(unfold(state, |(mut chunks, held)| async move {
+                    chunks.next().await.map(|chunk| (chunk, (chunks, held)))
+                })))
+            }
+        };
+        self
     }
 
     /// The same with one more header. A value that is no header value is left out.

@@ -82,9 +82,11 @@ pub enum Reason {
     Conflict,
     /// The position lies outside the log.
     PositionOutOfRange,
+    /// The API asks for its owner's token.
+    Unauthorized,
     /// The request names another host than this one.
     ForeignHost,
-    /// The request was made by a page of another site.
+    /// The request was made by a page of another site, or lacks the header that tells it from one.
     ForeignOrigin,
     /// As many streams as this server holds are open.
     TooManyStreams,

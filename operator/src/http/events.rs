@@ -1,10 +1,10 @@
 //! What happens to Tasks, as server-sent events: how each stands now, then each change. Events:
 //!
 //! * `task`: the Task as it now is;
-//! * `deleted`: it is gone; the data is how it stood last;
+//! * `deleted`: it is gone; the data is how it stood last, or only its name and uid where it has been gone for long;
 //! * `synced`: every Task that there was at the beginning has been said.
 //!
-//! A reader that is slow or was away misses steps and never the state.
+//! A reader that is slow or was away misses steps and never the state. It holds versions, and one event at a time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use kube::ResourceExt as _;
 use sentinel_protocol::ids::TaskRef;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, BodyError};
 use super::api::Api;
 use super::error::ApiError;
-use super::feed::Feed;
+use super::feed::{Feed, Snapshot};
 use super::request::Query;
 use super::tasks;
 use crate::controller::Seen;
-use crate::records::Records;
 use crate::resource::{Task, version};
 
 /// How often a silent stream says that it is there.
@@ -33,24 +33,22 @@ const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) async fn of_task(api: &Api, parts: &[String]) -> Result<Answer, ApiError> {
     let name = tasks::named(parts)?;
-    let place = api.place()?;
     // From the cluster, for the feed may lag behind what this reader wrote a moment ago.
     let seen = match (tasks::find(api, &name).await, api.feed.task(&name)) {
         (Ok(task), _) => Arc::new(task),
         (Err(error), Some(task)) if error.status.is_server_error() => task,
         (Err(error), _) => return Err(error),
     };
-    let state = Reader::new(api, Scope::One(name), place).knowing(&seen);
-    Ok(stream(state))
+    Ok(stream(Reader::new(api, Scope::One(name)).knowing(&seen)))
 }
 
-pub(super) async fn of_all(api: &Api, query: &Query) -> Result<Answer, ApiError> {
+pub(super) async fn of_all(api: &Api, query: &Query) -> Answer {
     let namespace = query.text("namespace").map(str::to_owned);
     // While the cluster does not answer, the feed is all there is.
     if let Ok(listed) = api.cluster.list(namespace.clone()).await {
         api.feed.catch_up(&listed, namespace.as_deref()).await;
     }
-    Ok(stream(Reader::new(api, Scope::All { namespace }, api.place()?)))
+    stream(Reader::new(api, Scope::All { namespace }))
 }
 
 fn stream(reader: Reader) -> Answer {
@@ -66,37 +64,63 @@ enum Scope {
     All { namespace: Option<String> },
 }
 
+impl Scope {
+    fn holds(&self, task: &Task) -> bool {
+        let namespace = task.metadata.namespace.as_deref();
+        match self {
+            Self::One(name) => {
+                namespace == Some(&*name.namespace) && task.metadata.name.as_deref() == Some(&*name.name)
+            }
+            Self::All { namespace: wanted } => wanted.is_none() || namespace == wanted.as_deref(),
+        }
+    }
+}
+
+/// What a reader knows of a Task.
+struct Known {
+    version: u64,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+impl Known {
+    fn of(task: &Task) -> Self {
+        let metadata = &task.metadata;
+        Self { version: version(task), namespace: metadata.namespace.clone(), name: metadata.name.clone() }
+    }
+}
+
 /// One reader of events.
 struct Reader {
     feed: Feed,
-    records: Records,
     bell: watch::Receiver<Seen>,
     scope: Scope,
     /// What the reader knows of each Task: by uid, for a Task can be deleted and made again.
-    known: HashMap<String, Arc<Task>>,
-    ready: VecDeque<Bytes>,
+    known: HashMap<String, Known>,
+    /// The Tasks whose events are due, by uid; each is sent as it then is.
+    due: VecDeque<String>,
+    /// What is left of the event that is being sent: its bytes are shared, what frames them is not.
+    pieces: VecDeque<Bytes>,
     synced: bool,
     /// Whether the feed has had the one Task of this reader. Before that, its absence there says nothing.
     arrived: bool,
     over: bool,
     stop: CancellationToken,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Reader {
-    fn new(api: &Api, scope: Scope, place: OwnedSemaphorePermit) -> Self {
+    fn new(api: &Api, scope: Scope) -> Self {
         Self {
             feed: api.feed.clone(),
-            records: api.records.clone(),
             bell: api.feed.bell(),
             scope,
             known: HashMap::new(),
-            ready: VecDeque::new(),
+            due: VecDeque::new(),
+            pieces: VecDeque::new(),
             synced: false,
             arrived: false,
             over: false,
             stop: api.stop.clone(),
-            _place: place,
         }
     }
 
@@ -108,8 +132,12 @@ impl Reader {
 
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(bytes) = self.ready.pop_front() {
+            if let Some(bytes) = self.pieces.pop_front() {
                 return Some(bytes);
+            }
+            if let Some(uid) = self.due.pop_front() {
+                self.say_or_miss(&uid);
+                continue;
             }
             if self.over {
                 return None;
@@ -117,11 +145,14 @@ impl Reader {
             // Before the look, so that a change during it rings again.
             self.bell.borrow_and_update();
             self.look();
+            if !self.due.is_empty() || !self.pieces.is_empty() {
+                continue;
+            }
             if !self.synced {
                 self.synced = true;
-                self.ready.push_back(Bytes::from_static(b"event: synced\ndata: {}\n\n"));
+                return Some(Bytes::from_static(b"event: synced\ndata: {}\n\n"));
             }
-            if self.ready.is_empty() && !self.over {
+            if !self.over {
                 let rung = tokio::select! {
                     rung = tokio::time::timeout(ALIVE_EVERY, self.bell.changed()) => rung,
                     () = self.stop.cancelled() => return None,
@@ -142,53 +173,58 @@ impl Reader {
 
     /// Compares what is with what the reader knows.
     fn look(&mut self) {
-        let now: Vec<Arc<Task>> = match &self.scope {
-            // An older one is what the Task was before the reader was told of it, or another of its name.
-            Scope::One(name) => {
-                self.feed.task(name).into_iter().filter(|task| !self.is_older(task)).collect()
-            }
-            Scope::All { namespace } => self.feed.tasks(namespace.as_deref()),
-        };
+        let snapshot = self.feed.snapshot();
         let is_one = matches!(self.scope, Scope::One(_));
-        self.arrived |= !now.is_empty();
+        // An older one is what the Task was before the reader was told of it, or another of its name.
+        let is_older = |task: &Task| is_one && self.known.values().any(|known| version(task) < known.version);
+        let now = || snapshot.tasks.iter().filter(|task| self.scope.holds(task) && !is_older(task));
+        self.arrived |= now().next().is_some();
         if is_one && !self.arrived {
             return;
         }
-        let gone: Vec<String> = self
-            .known
-            .keys()
-            .filter(|uid| !now.iter().any(|task| task.uid().as_deref() == Some(uid.as_str())))
-            .cloned()
-            .collect();
+        let is_new = |task: &&Arc<Task>| {
+            let known = self.known.get(task.metadata.uid.as_deref().unwrap_or_default());
+            known.is_none_or(|known| known.version < version(task))
+        };
+        let new: VecDeque<String> = now().filter(is_new).map(|task| task.uid().unwrap_or_default()).collect();
+        let gone: Vec<String> =
+            self.known.keys().filter(|uid| snapshot.by_uid(uid).is_none()).cloned().collect();
         for uid in gone {
-            if let Some(last) = self.known.remove(&uid) {
-                self.ready.push_back(event("deleted", &last));
-                self.over |= is_one;
-            }
+            self.say_gone(&snapshot, &uid);
+            self.over |= is_one;
         }
-        for task in now {
-            if self.over {
-                return;
-            }
-            let known = task.uid().and_then(|uid| self.known.get(&uid));
-            if known.is_none_or(|known| version(known) < version(&task)) {
-                self.say(&task);
-            }
+        if !self.over {
+            self.due = new;
         }
     }
 
-    fn is_older(&self, task: &Task) -> bool {
-        self.known.values().any(|known| version(task) < version(known))
+    /// Says a Task as it is by now. One that is gone meanwhile is for the next look.
+    fn say_or_miss(&mut self, uid: &str) {
+        let snapshot = self.feed.snapshot();
+        if let Some(task) = snapshot.by_uid(uid) {
+            self.say(task);
+        }
     }
 
-    fn say(&mut self, task: &Arc<Task>) {
-        let current = self.records.current(task);
-        self.ready.push_back(event("task", current.as_ref().unwrap_or(task)));
-        self.known.insert(task.uid().unwrap_or_default(), Arc::clone(task));
+    fn say(&mut self, task: &Task) {
+        // What has no JSON form cannot be sent, and is not tried again before it changes.
+        if let Ok(data) = self.feed.shown(task) {
+            self.event(b"event: task\ndata: ", data);
+        }
+        self.known.insert(task.uid().unwrap_or_default(), Known::of(task));
     }
-}
 
-fn event(kind: &str, task: &Task) -> Bytes {
-    let data = tasks::shown(task).map(|value| value.to_string()).unwrap_or_default();
-    Bytes::from(format!("event: {kind}\ndata: {data}\n\n"))
+    fn say_gone(&mut self, snapshot: &Snapshot, uid: &str) {
+        let Some(known) = self.known.remove(uid) else { return };
+        let last = snapshot.gone(uid).and_then(|task| self.feed.shown(task).ok());
+        let data = last.unwrap_or_else(|| {
+            let metadata = json!({"namespace": known.namespace, "name": known.name, "uid": uid});
+            Bytes::from(json!({"metadata": metadata}).to_string())
+        });
+        self.event(b"event: deleted\ndata: ", data);
+    }
+
+    fn event(&mut self, begin: &'static [u8], data: Bytes) {
+        self.pieces.extend([Bytes::from_static(begin), data, Bytes::from_static(b"\n\n")]);
+    }
 }

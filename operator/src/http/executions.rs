@@ -132,7 +132,12 @@ pub(super) async fn find(
     run: RunNumber,
     node: &NodeName,
 ) -> Result<Option<Execution>, ApiError> {
-    api.records.execution(task, run, node).await.map_err(|error| unable(&error))
+    let found = api.records.execution(task, run, node).await.map_err(|error| unable(&error))?;
+    // One of another namespace is another operator's.
+    let is_ours = |found: &Execution| {
+        api.within.as_ref().is_none_or(|within| found.record.namespace == within.as_str())
+    };
+    Ok(found.filter(is_ours))
 }
 
 const RUN: &str = "the number of a Run, 1 or more";

@@ -11,7 +11,6 @@ use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
 use sentinel_protocol::to_operator::{ReportedState, Stage};
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, BodyError};
@@ -58,7 +57,6 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         return Err(ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, Reason::PositionOutOfRange, message)
             .at("from", &from.to_string(), format!("0 to {end}")));
     }
-    let place = api.place()?;
     let from = api.logs.start_of(&attempt, part).await.map_err(|error| unable(&error.source))?;
     // The agent says how a command ended on one socket and sends its output on another, so the rest may be on its way.
     let rest = match end {
@@ -83,7 +81,6 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         never: (follow == Follow::Yes).then(|| never_begins(api, attempt.clone())),
         over: false,
         stop: api.stop.clone(),
-        _place: place,
     };
     let content_type = match format {
         Format::Text(_) => "text/plain; charset=utf-8",
@@ -222,7 +219,6 @@ struct Body {
     never: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     over: bool,
     stop: CancellationToken,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Body {

@@ -6,11 +6,15 @@
 //!
 //! Invariants:
 //!
-//! * nobody is authenticated here yet, so it answers on loopback only, and only to requests that name this host
-//!   ([`guard`]): a page of a foreign site in somebody's browser gets nothing;
+//! * each listener has a [`guard::Door`]: in dev mode the API is its owner's alone (a Unix socket, or a bearer token); in
+//!   a cluster people are not authenticated yet, so it answers on loopback only. It answers only requests that name this
+//!   host: a page of another site, or of another port, gets nothing;
+//! * the head of a request decides whether it is answered at all; its body is read after that, where the route takes one;
+//! * a name that a request gives is parsed before anything else sees it;
 //! * an unknown query parameter, a repeated one, or one out of range is an error that lists what is allowed, never
 //!   ignored;
-//! * every body has a bound; every stream is read at its reader's pace and can slow nobody else down;
+//! * every body has a bound; every stream is read at its reader's pace and can slow nobody else down; what waits for
+//!   slow readers is shared between them or counted;
 //! * each route is in [`table::ROUTES`] and in the OpenAPI document ([`openapi`]); a test holds them together.
 //!
 //! To add a route: a line in [`table::ROUTES`], an arm in [`Api::dispatch`](api::Api), an entry in [`openapi`], and
@@ -19,14 +23,16 @@
 pub mod answer;
 pub mod api;
 pub mod error;
+mod body;
 mod events;
 mod executions;
 pub mod feed;
-mod guard;
+pub mod guard;
 mod log_text;
 mod logs;
 mod nodes;
 pub mod openapi;
+mod rendering;
 pub mod request;
 pub mod routes;
 pub mod table;

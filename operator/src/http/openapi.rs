@@ -32,14 +32,19 @@ pub fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": format!(
-                "Run commands on nodes, watch them, and read what became of them. Answers on loopback only, as nobody \
-                 can authenticate yet. Unknown query parameters are refused. Bodies are at most {MAX_BODY} bytes. \
-                 Every answer that is no success is an Error."
+                "Run commands on nodes, watch them, and read what became of them. Answers on loopback only. A dev mode \
+                 asks for the bearer token of its user, an operator where --api-token-file names one; without one, a request that \
+                 changes something needs the header Sentinel-Request or a JSON body. Unknown query parameters are \
+                 refused. Bodies are at most {MAX_BODY} bytes. Every answer that is no success is an Error."
             ),
         },
         "servers": [{"url": "http://127.0.0.1:7980"}],
+        "security": [{"bearer": []}, {}],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
     })
 }
 

@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::error::{ApiError, Reason, shown};
 use super::table::decode;
+use crate::server::Client;
 
 /// Largest body of any request, bytes. A Task with the longest allowed script fits with room to spare.
 pub const MAX_BODY: usize = 512 << 10;
@@ -29,6 +30,8 @@ pub struct Request {
     pub query: String,
     /// The headers.
     pub headers: HeaderMap,
+    /// Whose connection it came over.
+    pub client: Client,
     /// The body, at most [`MAX_BODY`] bytes.
     pub body: Bytes,
 }
@@ -100,6 +103,15 @@ impl Query {
             pairs.push((name, value));
         }
         Ok(Self(pairs))
+    }
+
+    /// The same, with a value for a parameter that was not given.
+    #[must_use]
+    pub fn or(mut self, name: &str, value: &str) -> Self {
+        if self.text(name).is_none() {
+            self.0.push((name.to_owned(), value.to_owned()));
+        }
+        self
     }
 
     /// A parameter's text.

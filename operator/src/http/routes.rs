@@ -1,27 +1,39 @@
-//! Between warp and the handlers: the only file of the API that names warp.
+//! Between warp and the handlers: with [`super::body`], the only file of the API that names warp.
+//!
+//! The order is that of what a stranger can make us do: the route, the method and the guard are decided by the head;
+//! only then is a body read, where the route takes one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, Method, StatusCode};
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, stream};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::uri::Authority;
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
 use warp::reply::{Reply, Response};
 use warp::{Filter, Rejection};
 
-use super::answer::{Answer, Body};
-use super::api::{Api, Surface};
-use super::error::{ApiError, Reason};
-use super::request::{MAX_BODY, Request};
+use super::answer::{Answer, Body, BodyError, Chunks};
+use super::api::{Api, admit};
+use super::body::{self, Bodies};
+use super::error::ApiError;
+use super::guard::{Door, Surface};
+use super::request::Request;
 use crate::metrics::sources::Answers;
+use crate::server::{Client, Peer, Share, Shares};
+
+/// Bytes of whole answers that wait for their readers, in all and for each client.
+const ANSWERS_AT_ONCE: (usize, usize) = (64 << 20, 32 << 20);
+
+/// Answers up to so many bytes are not counted: a connection has buffers of that size anyway.
+const SMALL: usize = 16 << 10;
 
 /// The API as a listener serves it.
 pub fn service(
     api: Arc<Api>,
-    surface: Surface,
+    door: Door,
 ) -> impl tower_service::Service<
     http::Request<hyper::body::Incoming>,
     Response = Response,
@@ -30,83 +42,128 @@ pub fn service(
 > + Clone
 + Send
 + 'static {
-    warp::service(routes(api, surface))
+    warp::service(routes(api, door))
+}
+
+/// What all requests of a listener share.
+struct Listening {
+    api: Arc<Api>,
+    door: Door,
+    bodies: Bodies,
+    waiting: Shares,
+    answers: Answers,
 }
 
 /// Everything this API answers, a path that it does not have too.
-fn routes(api: Arc<Api>, surface: Surface) -> BoxedFilter<(Response,)> {
-    let listener = match surface {
+fn routes(api: Arc<Api>, door: Door) -> BoxedFilter<(Response,)> {
+    let listener = match door.surface {
         Surface::Everything => "api",
         Surface::ProbesAndMetrics => "metrics",
     };
     let answers = Answers::new(&api.metrics, listener);
+    let waiting = Shares::new(ANSWERS_AT_ONCE.0, ANSWERS_AT_ONCE.1);
+    let listening = Arc::new(Listening { api, door, bodies: Bodies::default(), waiting, answers });
     let query = warp::query::raw().or_else(|_: Rejection| async { Ok::<_, Infallible>((String::new(),)) });
     warp::method()
         .and(warp::path::full())
         .and(query)
+        .and(warp::ext::optional::<Authority>())
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<Peer>())
         .and(warp::body::stream())
-        .then(move |method, path, query, headers, body| {
-            let (api, answers) = (Arc::clone(&api), answers.clone());
-            async move {
-                let answer = answer(&api, surface, method, path, query, headers, body).await;
-                answers.count(answer.status);
-                respond(answer)
-            }
-        })
+        .then(
+            move |method,
+                  path: FullPath,
+                  query,
+                  authority: Option<Authority>,
+                  headers,
+                  peer: Option<Peer>,
+                  body| {
+                let listening = Arc::clone(&listening);
+                async move {
+                    let client = peer.map_or(Client::Local, |peer| peer.client);
+                    let path = path.as_str().to_owned();
+                    let head = Request { method, path, query, headers, client, body: Bytes::new() };
+                    let answer = answer(&listening, head, authority.as_ref(), body).await;
+                    listening.answers.count(answer.status);
+                    respond(answer, &listening.waiting, client)
+                }
+            },
+        )
         .boxed()
 }
 
 async fn answer(
-    api: &Api,
-    surface: Surface,
-    method: Method,
-    path: FullPath,
-    query: String,
-    headers: HeaderMap,
+    listening: &Listening,
+    mut request: Request,
+    authority: Option<&Authority>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Answer {
-    match read(body).await {
-        Ok(body) => {
-            let request = Request { method, path: path.as_str().to_owned(), query, headers, body };
-            api.answer(surface, &request).await
+    let Listening { api, door, bodies, .. } = listening;
+    let is_announced = body::is_announced(&request.headers);
+    let admitted = admit(door, &request, authority).and_then(|found| {
+        let is_taken = found.route.takes_body() || !is_announced;
+        if is_taken { Ok(found) } else { Err(body::not_taken()) }
+    });
+    let found = match admitted {
+        Ok(found) => found,
+        Err(error) => {
+            if door.surface == Surface::Everything {
+                body::discard(&request.headers, body).await;
+            }
+            return error.into();
         }
-        Err(error) => error.into(),
+    };
+    // Held until the body is worked on.
+    let _share: Share;
+    if found.route.takes_body() {
+        match bodies.read(request.client, &request.headers, body).await {
+            Ok((whole, share)) => {
+                request.body = whole;
+                _share = share;
+            }
+            Err(error) => return error.into(),
+        }
     }
+    api.answer(&found, &request).await
 }
 
-/// The whole body, and never more than [`MAX_BODY`] bytes of it.
-async fn read(body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<Bytes, ApiError> {
-    let mut body = std::pin::pin!(body);
-    let mut whole = BytesMut::new();
-    while let Some(piece) = body.next().await {
-        let mut piece = piece.map_err(|error| {
-            let message = format!("the body ended after {} bytes: {error}", whole.len());
-            ApiError::new(StatusCode::BAD_REQUEST, Reason::BodyIncomplete, message)
-        })?;
-        if whole.len() + piece.remaining() > MAX_BODY {
-            let message = format!("the body is larger than {MAX_BODY} bytes");
-            let allowed = format!("at most {MAX_BODY} bytes");
-            return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Reason::BodyTooLarge, message)
-                .at("body", "", allowed));
+fn respond(answer: Answer, waiting: &Shares, client: Client) -> Response {
+    let Answer { status, content_type, headers, body } = answer;
+    let mut length = None;
+    let mut response = match body {
+        Body::Whole(bytes) if bytes.len() <= SMALL => Response::new(bytes.into()),
+        Body::Whole(bytes) => {
+            let Some(share) = waiting.take(client, bytes.len()) else {
+                let full = ApiError::unavailable("too many answers wait for their readers");
+                return respond(full.into(), waiting, client);
+            };
+            length = Some(bytes.len());
+            warp::reply::stream(piece_by_piece(bytes, share)).into_response()
         }
-        whole.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
-    }
-    Ok(whole.freeze())
-}
-
-fn respond(answer: Answer) -> Response {
-    let mut response = match answer.body {
-        Body::Whole(bytes) => Response::new(bytes.into()),
         Body::Stream(chunks) => warp::reply::stream(chunks).into_response(),
     };
-    *response.status_mut() = answer.status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    for (name, value) in answer.headers {
-        headers.insert(name, value);
+    *response.status_mut() = status;
+    let all = response.headers_mut();
+    if let Some(length) = length {
+        all.insert(CONTENT_LENGTH, length.into());
+    }
+    all.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    all.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    all.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    for (name, value) in headers {
+        all.insert(name, value);
     }
     response
+}
+
+/// A large answer as its reader takes it: its bytes stay counted until the last piece is on its way.
+fn piece_by_piece(bytes: Bytes, share: Share) -> Chunks {
+    Chunks::new(stream::unfold((bytes, share), |(mut rest, share)| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        let piece = rest.split_to(rest.len().min(SMALL));
+        Some((Ok::<_, BodyError>(piece), (rest, share)))
+    }))
 }

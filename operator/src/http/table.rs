@@ -62,6 +62,13 @@ pub struct Route {
     pub query: &'static [&'static str],
 }
 
+impl Route {
+    /// Whether a request on it has a body.
+    pub fn takes_body(&self) -> bool {
+        matches!(self.operation, Operation::CreateTask | Operation::ApplyTask)
+    }
+}
+
 const fn route(
     method: Method,
     pattern: &'static str,

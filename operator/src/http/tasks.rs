@@ -1,17 +1,23 @@
 //! Tasks: read, made, changed, cancelled, run again, deleted. Whatever is written goes through the cluster's own
 //! rules; nothing here decides anything about a Run.
 
+use std::collections::VecDeque;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
 use http::StatusCode;
 use kube::ResourceExt as _;
-use sentinel_protocol::ids::TaskRef;
+use sentinel_protocol::ids::{InvalidId, TaskRef};
 use serde_json::{Value, json};
 
-use super::answer::Answer;
+use super::answer::{Answer, BodyError};
 use super::api::Api;
 use super::error::{ApiError, Problem, Reason};
 use super::executions::RunText;
+use super::feed::Feed;
 use super::request::{Query, Request};
-use super::view::List;
 use crate::cluster::ClusterError;
 use crate::resource::invalid::Invalid;
 use crate::resource::marks::{CANCEL, RERUN};
@@ -26,27 +32,100 @@ const MAX_TOKEN: usize = 128;
 
 pub(super) async fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
     let limit = query.limit()?;
-    let after = query.text("page").map(page_token).transpose()?;
+    let after = query.read::<After>("page", PAGE)?;
     let namespace = query.text("namespace").map(str::to_owned);
     let tasks = api.cluster.list(namespace).await.map_err(|error| refused(&error))?;
-    let phase = query.text("phase");
-    let mut fitting = tasks.iter().filter(|task| {
-        let key = (task.namespace().unwrap_or_default(), task.name_any());
-        after.as_ref().is_none_or(|after| key > *after)
-            && phase.is_none_or(|phase| phase_of(task).as_deref() == Some(phase))
+    let phase = query.text("phase").map(str::to_owned);
+    let mut fitting = tasks.into_iter().filter(|task| {
+        after.as_ref().is_none_or(|after| key(task) > after.key())
+            && phase.as_deref().is_none_or(|phase| phase_of(task).as_deref() == Some(phase))
     });
-    let page: Vec<&Task> = fitting.by_ref().take(limit).collect();
+    let page: VecDeque<Arc<Task>> = fitting.by_ref().take(limit).map(|task| latest(api, task)).collect();
     let more = fitting.next().is_some();
-    let last = page.last().filter(|_| more);
-    let next = last.map(|task| format!("{}/{}", task.namespace().unwrap_or_default(), task.name_any()));
-    let items = page.into_iter().map(|task| current(api, task)).collect::<Result<Vec<Value>, ApiError>>()?;
-    Answer::json(&List { items, next, partial: None })
+    let next = page.back().filter(|_| more).map(|task| key(task).join("/"));
+    let items = Items { feed: api.feed.clone(), page, next, pieces: VecDeque::new(), at: At::Begin };
+    Ok(Answer::stream("application/json", stream::iter(items)))
 }
 
-fn page_token(text: &str) -> Result<(String, String), ApiError> {
-    text.split_once('/')
-        .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
-        .ok_or_else(|| ApiError::query("page", text, "the `next` of an earlier answer to the same question"))
+const PAGE: &str = "the `next` of an earlier answer to the same question";
+
+/// The Task behind which a page begins.
+struct After(TaskRef);
+
+impl After {
+    fn key(&self) -> [&str; 2] {
+        [&self.0.namespace, &self.0.name]
+    }
+}
+
+impl FromStr for After {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (namespace, name) = text.split_once('/').ok_or(())?;
+        TaskRef::new(namespace, name).map(Self).map_err(|_| ())
+    }
+}
+
+/// A list on its way to its reader, one item at a time: the bytes of an item are shared with all who read that version.
+struct Items {
+    feed: Feed,
+    page: VecDeque<Arc<Task>>,
+    next: Option<String>,
+    pieces: VecDeque<Bytes>,
+    at: At,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Begin,
+    Within,
+    End,
+}
+
+impl Iterator for Items {
+    type Item = Result<Bytes, BodyError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(piece) = self.pieces.pop_front() {
+            return Some(Ok(piece));
+        }
+        let before: &'static [u8] = match self.at {
+            At::Begin => b"{\"items\":[",
+            At::Within => b",",
+            At::End => return None,
+        };
+        if let Some(task) = self.page.pop_front() {
+            self.at = At::Within;
+            match self.feed.shown(&task) {
+                Ok(item) => self.pieces.push_back(item),
+                Err(error) => {
+                    self.at = At::End;
+                    return Some(Err(error.into()));
+                }
+            }
+            return Some(Ok(Bytes::from_static(before)));
+        }
+        let begin: &[u8] = if self.at == At::Begin { before } else { b"" };
+        self.at = At::End;
+        let next = self.next.take().map(|next| format!(",\"next\":{}", json!(next)));
+        let end = format!("]{}}}\n", next.unwrap_or_default());
+        Some(Ok(Bytes::from([begin, end.as_bytes()].concat())))
+    }
+}
+
+/// The Task as the feed has it when that is the same version: then its memory is shared.
+fn latest(api: &Api, task: Task) -> Arc<Task> {
+    let known = reference(&task).ok().and_then(|name| api.feed.task(&name));
+    let same = |known: &Arc<Task>| {
+        known.metadata.uid == task.metadata.uid
+            && known.metadata.resource_version == task.metadata.resource_version
+    };
+    known.filter(same).unwrap_or_else(|| Arc::new(task))
+}
+
+fn key(task: &Task) -> [&str; 2] {
+    let metadata = &task.metadata;
+    [metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default()]
 }
 
 /// The phase is for people, so they may filter by it.
@@ -55,17 +134,21 @@ fn phase_of(task: &Task) -> Option<String> {
 }
 
 pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError> {
-    Answer::json(&current(api, &find(api, &named(parts)?).await?)?)
+    let task = find(api, &named(parts)?).await?;
+    one(api, StatusCode::OK, &task)
 }
 
 pub(super) async fn create(api: &Api, request: &Request) -> Result<Answer, ApiError> {
-    let task = admitted(request.json()?)?;
-    let name = reference(&task);
+    let task = admitted(request.json()?, api.within.as_deref())?;
+    // One without a name is given one; its namespace is checked all the same.
+    let name = reference(&task).or_else(|_| TaskRef::new(task.namespace().unwrap_or_default(), "unnamed"));
+    let name = name.map_err(|error| misnamed(&error))?;
+    api.is_ours(&name.namespace)?;
     let created = api.cluster.create(task).await.map_err(|error| match error {
         ClusterError::Exists { .. } => exists(&name),
         other => refused(&other),
     })?;
-    Ok(Answer::json_as(StatusCode::CREATED, &shown(&created)?)?.with("sentinel-result", "created"))
+    Ok(one(api, StatusCode::CREATED, &created)?.with("sentinel-result", "created"))
 }
 
 fn exists(name: &TaskRef) -> ApiError {
@@ -83,8 +166,8 @@ pub(super) async fn apply(api: &Api, parts: &[String], request: &Request) -> Res
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.entry("namespace").or_insert_with(|| json!(wanted.namespace));
     }
-    let task = admitted(body)?;
-    let given = reference(&task);
+    let task = admitted(body, api.within.as_deref())?;
+    let given = reference(&task).map_err(|error| misnamed(&error))?;
     if given != wanted {
         let message = format!("the path names Task {wanted}, the body {given}");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, Reason::InvalidTask, message).at(
@@ -100,7 +183,7 @@ pub(super) async fn apply(api: &Api, parts: &[String], request: &Request) -> Res
         Some(before) if same(&before, &applied) => (StatusCode::OK, "unchanged"),
         Some(_) => (StatusCode::OK, "configured"),
     };
-    Ok(Answer::json_as(status, &shown(&applied)?)?.with("sentinel-result", result))
+    Ok(one(api, status, &applied)?.with("sentinel-result", result))
 }
 
 /// Whether applying changed nothing that a person wrote.
@@ -189,32 +272,38 @@ pub(super) fn missing(name: &TaskRef) -> ApiError {
 
 /// The parts of a path that name a Task.
 pub(super) fn named(parts: &[String]) -> Result<TaskRef, ApiError> {
-    match parts {
-        [namespace, name] => Ok(TaskRef { namespace: namespace.clone(), name: name.clone() }),
-        _ => Err(ApiError::internal("the route of a Task has two open parts")),
-    }
+    let [namespace, name, ..] = parts else {
+        return Err(ApiError::internal("the route of a Task has two open parts"));
+    };
+    TaskRef::new(namespace.as_str(), name.as_str()).map_err(|error| {
+        let field = if error.what == "namespace" { "namespace" } else { "name" };
+        let message = format!("no such Task: {field} in the path must be {}", error.allowed);
+        ApiError::new(StatusCode::BAD_REQUEST, Reason::InvalidPath, message).at(
+            field,
+            &error.value,
+            error.allowed,
+        )
+    })
 }
 
-/// A Task as the API shows it, with what is known of its Run and not yet written.
-pub(super) fn current(api: &Api, task: &Task) -> Result<Value, ApiError> {
-    shown(api.records.current(task).as_ref().unwrap_or(task))
+/// A Task as the API shows it.
+fn one(api: &Api, status: StatusCode, task: &Task) -> Result<Answer, ApiError> {
+    Ok(Answer::whole(status, "application/json", api.feed.shown(task)?))
 }
 
-/// A Task as the API shows it: with a status that its readers can believe, and without the cluster's own book-keeping
-/// about who wrote which field.
-pub(super) fn shown(task: &Task) -> Result<Value, ApiError> {
-    let mut value = serde_json::to_value(present(task))
-        .map_err(|error| ApiError::internal(format!("failed to write a Task as JSON: {error}")))?;
-    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
-    Ok(value)
-}
-
-fn admitted(value: Value) -> Result<Task, ApiError> {
+fn admitted(value: Value, within: Option<&str>) -> Result<Task, ApiError> {
     let mut task = schema::admit(value).map_err(|problems| invalid(&problems))?;
-    task.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
+    task.metadata.namespace.get_or_insert_with(|| within.unwrap_or(DEFAULT_NAMESPACE).to_owned());
     Ok(task)
+}
+
+fn misnamed(error: &InvalidId) -> ApiError {
+    let problem = Problem {
+        field: "metadata.name".to_owned(),
+        value: error.value.clone(),
+        allowed: format!("must be {}", error.allowed),
+    };
+    ApiError::invalid("the Task", vec![problem])
 }
 
 fn invalid(problems: &[Invalid]) -> ApiError {
@@ -223,8 +312,8 @@ fn invalid(problems: &[Invalid]) -> ApiError {
     ApiError::invalid("the Task", problems.iter().map(problem).collect())
 }
 
-fn reference(task: &Task) -> TaskRef {
-    TaskRef { namespace: task.namespace().unwrap_or_default(), name: task.name_any() }
+fn reference(task: &Task) -> Result<TaskRef, InvalidId> {
+    TaskRef::new(task.namespace().unwrap_or_default(), task.metadata.name.clone().unwrap_or_default())
 }
 
 fn named_error(name: &TaskRef, error: &ClusterError) -> ApiError {

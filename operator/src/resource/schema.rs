@@ -126,7 +126,12 @@ fn metadata(metadata: Option<&Value>, problems: &mut Problems) {
                 problems.value("metadata.name", name, format!("must be {}", error.allowed));
             }
         }
-        (None, Some(_)) => {}
+        (None, Some(prefix)) => {
+            // What is appended to it is letters and digits.
+            if let Err(error) = sentinel_protocol::ids::TaskName::new(format!("{prefix}0")) {
+                problems.value("metadata.generateName", prefix, format!("must begin {}", error.allowed));
+            }
+        }
         (None, None) => problems.field("metadata.name", "must be there"),
     }
     if let Some(namespace) = text("namespace", problems)

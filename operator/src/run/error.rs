@@ -1,6 +1,7 @@
 //! Why an operator could not begin, or had to end.
 
 use crate::history::HistoryError;
+use crate::lock::LockError;
 use crate::presence::PresenceError;
 use crate::server::ServerError;
 use crate::server::tls::TlsError;
@@ -26,6 +27,9 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// The directory of the embedded History is another process's.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A port could not be had.
     #[error(transparent)]
     Server(Box<ServerError>),

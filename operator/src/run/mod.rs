@@ -25,5 +25,5 @@ mod tasks;
 
 pub use self::election::{Election, LeaseElection};
 pub use self::error::RunError;
-pub use self::operator::{Operator, Options, Seams};
+pub use self::operator::{ApiAt, Operator, Options, Seams};
 pub use self::process::run;

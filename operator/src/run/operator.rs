@@ -17,7 +17,7 @@ use super::gauges::Gauges;
 use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
-use crate::config::TlsFiles;
+use crate::config::{TlsFiles, any_loopback_port};
 use crate::controller::{
     self, Caches, Counters, Lead, LeadSetter, Ledgers, LiveLedgers, Moments, Parts, Seen, Wake,
 };
@@ -27,8 +27,9 @@ use crate::gateway::{
 use crate::health::{Condition, Health};
 use crate::history::History;
 use crate::history::archive::{Archiver, ArchiverOptions};
-use crate::http::api::{Api, MAX_STREAMS, Surface};
+use crate::http::api::{Api, MAX_LISTS, MAX_STREAMS};
 use crate::http::feed::Feed;
+use crate::http::guard::{Access, Door, Surface};
 use crate::http::routes as api_routes;
 use crate::logs::{Hub, HubRules, LogReader};
 use crate::metrics::{Registry as MetricsRegistry, sources};
@@ -36,7 +37,7 @@ use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
 use crate::records::Records;
 use crate::server::tls::TlsSource;
-use crate::server::{Exposure, Limits, Server};
+use crate::server::{Exposure, Limits, Server, Shares};
 
 /// How long the agents get to close their sockets when the operator ends.
 const AGENTS_WITHIN: Duration = Duration::from_secs(2);
@@ -81,8 +82,8 @@ pub struct Options {
     pub gateway: SocketAddr,
     /// Certificate and key of the gateway; without them it speaks plainly.
     pub gateway_tls: Option<TlsFiles>,
-    /// Address of the HTTP API.
-    pub api: SocketAddr,
+    /// Where the HTTP API is.
+    pub api: ApiAt,
     /// Address for metrics and probes; `None` has them on the API's listener alone.
     pub metrics: Option<SocketAddr>,
     /// How long what is on its way to History may take when ending.
@@ -91,6 +92,34 @@ pub struct Options {
     pub settings: Settings,
     /// How it comes to lead.
     pub election: Election,
+}
+
+/// Where the HTTP API is.
+#[derive(Debug)]
+pub enum ApiAt {
+    /// At an address of loopback, open to everyone who can connect.
+    Open(SocketAddr),
+    /// At these listeners, each with those whom it answers. The first is the one whose address is shown.
+    Servers(Vec<(Server, Access)>),
+}
+
+impl From<SocketAddr> for ApiAt {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Open(addr)
+    }
+}
+
+impl ApiAt {
+    async fn servers(self, metrics: &MetricsRegistry) -> Result<Vec<(Server, Access)>, RunError> {
+        match self {
+            Self::Servers(servers) => Ok(servers),
+            Self::Open(addr) => {
+                let limits = Limits::of_people();
+                let server = Server::bind("api", addr, Exposure::NO_PEOPLE, limits, metrics).await?;
+                Ok(vec![(server, Access::Open)])
+            }
+        }
+    }
 }
 
 /// An operator that runs.
@@ -126,12 +155,14 @@ impl Operator {
         if let Some(certificate) = &certificate {
             gateway_server = gateway_server.with_tls(certificate.clone());
         }
-        let api_server = Server::bind("api", options.api, Exposure::NO_PEOPLE, limits, &metrics).await?;
+        let api_servers = options.api.servers(&metrics).await?;
+        let probes = Limits::of_probes();
         let metrics_server = match options.metrics {
-            Some(addr) => Some(Server::bind("metrics", addr, Exposure::Anywhere, limits, &metrics).await?),
+            Some(addr) => Some(Server::bind("metrics", addr, Exposure::Anywhere, probes, &metrics).await?),
             None => None,
         };
-        let (gateway_addr, api_addr) = (gateway_server.local_addr(), api_server.local_addr());
+        let gateway_addr = gateway_server.local_addr();
+        let api_addr = api_servers.first().map_or_else(any_loopback_port, |(server, _)| server.local_addr());
         let metrics_addr = metrics_server.as_ref().map(Server::local_addr);
 
         let (stop_controller, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -222,8 +253,10 @@ impl Operator {
         };
         let caches = Caches { tasks_writer, tasks: tasks_seen.clone(), nodes_writer, bell };
         let nodes_known = nodes.clone();
-        let feed = Feed::new(tasks_seen.clone(), rings.clone(), move || (*nodes.nodes()).clone());
+        let all_nodes = move || (*nodes.nodes()).clone();
+        let feed = Feed::new(tasks_seen.clone(), rings.clone(), records.clone(), all_nodes);
         let api = Arc::new(Api {
+            within: cluster.within(),
             cluster,
             feed,
             records,
@@ -233,7 +266,8 @@ impl Operator {
             health,
             moments,
             dead_after_ms: options.settings.dead_after.as_millis() as u64,
-            streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
+            streams: Shares::new(MAX_STREAMS.0, MAX_STREAMS.1),
+            lists: Shares::new(MAX_LISTS.0, MAX_LISTS.1),
             stop: stop.clone(),
         });
 
@@ -262,10 +296,13 @@ impl Operator {
         }
         let agents = crate::gateway::routes::service(gateway.clone());
         tasks.spawn("the gateway", gateway_server.serve(agents, stop.clone()));
-        let people = api_routes::service(api.clone(), Surface::Everything);
-        tasks.spawn("the API", api_server.serve(people, stop.clone()));
+        for (server, access) in api_servers {
+            let door = Door { surface: Surface::Everything, access };
+            tasks.spawn("the API", server.serve(api_routes::service(api.clone(), door), stop.clone()));
+        }
         if let Some(server) = metrics_server {
-            let probes = api_routes::service(api, Surface::ProbesAndMetrics);
+            let door = Door { surface: Surface::ProbesAndMetrics, access: Access::Open };
+            let probes = api_routes::service(api, door);
             tasks.spawn("the metrics listener", server.serve(probes, stop.clone()));
         }
         let drain = options.drain;

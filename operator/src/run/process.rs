@@ -9,26 +9,34 @@ use sentinel_protocol::ids::Epoch;
 
 use super::election::{Election, LeaseElection};
 use super::error::RunError;
-use super::operator::{Operator, Options, Seams};
+use super::operator::{ApiAt, Operator, Options, Seams};
 use crate::clock::Clock;
 use crate::cluster::KubeCluster;
 use crate::config::{Config, Redis, Storage};
+use crate::files;
 use crate::gateway::{Settings, TokenReviews, TokenRules};
 use crate::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use crate::history::mongo::{MongoHistory, MongoOptions};
 use crate::history::{History, HistoryError};
+use crate::http::guard::Access;
+use crate::lock::Lock;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::Presence;
 use crate::presence::memory::MemoryPresence;
 use crate::presence::redis::{RedisOptions, RedisPresence};
-use crate::server::Exposure;
+use crate::server::{Exposure, Limits, Server};
 
-/// Runs an operator for a Kubernetes cluster until SIGTERM or SIGINT.
+/// Largest kubeconfig file that is read, bytes.
+const MAX_KUBECONFIG: u64 = 8 << 20;
+
+/// Runs an operator for a Kubernetes cluster until SIGTERM, SIGINT, SIGHUP or SIGQUIT.
 ///
 /// # Errors
 /// [`RunError`] when it could not begin, or when a part ended by itself.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let metrics = MetricsRegistry::new();
+    // Before any listener: a second process on the same directory must answer nothing for the first.
+    let _lock = data_lock(&config.storage)?;
     let cluster = kubernetes(config.kubeconfig.as_deref()).await?;
     let cluster = Arc::new(cluster.within(config.watch_namespace.clone()));
     let account = &config.agent_service_account;
@@ -49,13 +57,14 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         presence: presence(config.redis.as_ref())?,
         exposure: Exposure::Anywhere,
         clock: Clock::system(),
-        metrics,
+        metrics: metrics.clone(),
     };
     let election = election(&config).await?;
+    let api = api(&config, &metrics).await?;
     let options = Options {
         gateway: config.gateway_listen,
         gateway_tls: config.gateway_tls,
-        api: config.api_listen,
+        api,
         metrics: Some(config.metrics_listen),
         drain: config.drain,
         settings: Settings::default(),
@@ -68,6 +77,26 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         "the operator is up"
     );
     operator.run_until(stop).await
+}
+
+/// The listeners of the API: its port, and its socket where one is asked for.
+async fn api(config: &Config, metrics: &MetricsRegistry) -> Result<ApiAt, RunError> {
+    let limits = Limits::of_people();
+    let server = Server::bind("api", config.api_listen, Exposure::NO_PEOPLE, limits, metrics).await?;
+    let access = config.api_token.clone().map_or(Access::Open, Access::Bearer);
+    let mut servers = vec![(server, access)];
+    if let Some(path) = &config.api_socket {
+        servers.push((Server::bind_socket("api", path, limits, metrics).await?, Access::Socket));
+    }
+    Ok(ApiAt::Servers(servers))
+}
+
+/// Makes the data directory, and takes it.
+fn data_lock(storage: &Storage) -> Result<Option<Lock>, RunError> {
+    let Storage::Embedded { directory } = storage else { return Ok(None) };
+    std::fs::create_dir_all(directory)
+        .map_err(|source| RunError::DataDirectory { directory: directory.display().to_string(), source })?;
+    Ok(Some(Lock::take(directory)?))
 }
 
 /// The election by a Lease, unless this operator is to have no rivals.
@@ -95,6 +124,8 @@ async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, RunError
     let unusable = |error: Box<dyn std::error::Error + Send + Sync>| RunError::Kubeconfig(error);
     match kubeconfig {
         Some(path) => {
+            let named = |error| unusable(format!("failed to read {}: {error}", path.display()).into());
+            files::check(path, MAX_KUBECONFIG).map_err(named)?;
             let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(error.into()))?;
             let options = KubeConfigOptions::default();
             kube::Config::from_custom_kubeconfig(kubeconfig, &options)
@@ -118,10 +149,6 @@ fn unusable_history(error: HistoryError) -> RunError {
 async fn history(config: &Config) -> Result<Arc<dyn History>, RunError> {
     Ok(match &config.storage {
         Storage::Embedded { directory } => {
-            std::fs::create_dir_all(directory).map_err(|source| RunError::DataDirectory {
-                directory: directory.display().to_string(),
-                source,
-            })?;
             let options = EmbeddedOptions { retention: config.retention, ..EmbeddedOptions::default() };
             Arc::new(EmbeddedHistory::open(directory.join("history.db"), options).map_err(unusable_history)?)
         }
@@ -149,15 +176,19 @@ fn presence(redis: Option<&Redis>) -> Result<Arc<dyn Presence>, RunError> {
     })
 }
 
-/// Done at SIGTERM or SIGINT.
+/// Done at SIGTERM, SIGINT, SIGHUP or SIGQUIT.
 fn signals() -> Result<impl Future<Output = ()>, RunError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let of = |kind| signal(kind).map_err(RunError::Signals);
+    let (mut terminate, mut interrupt) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
+    let (mut hangup, mut quit) = (of(SignalKind::hangup())?, of(SignalKind::quit())?);
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("asked to end (SIGTERM)"),
-            _ = interrupt.recv() => tracing::info!("asked to end (SIGINT)"),
-        }
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            _ = hangup.recv() => "SIGHUP",
+            _ = quit.recv() => "SIGQUIT",
+        };
+        tracing::info!("asked to end ({name})");
     })
 }

@@ -1,7 +1,11 @@
 //! The accept loop and its connections.
 
+use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::io::{Error, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,20 +16,31 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::{Counter, Gauge, Registry as MetricsRegistry};
 
+use super::shares::{Client, Share, Shares};
+use super::stream::{Socket, Stream};
 use super::tls::{TlsError, TlsSource};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// The limits of one listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Connections open at once, upgraded ones included; more wait to be accepted.
     pub connections: usize,
+    /// Connections that one client may have; further ones are closed at once.
+    pub per_client: usize,
+    /// How long the other end may take nothing of what is to be written to it; `None` waits for ever.
+    pub write_stall: Option<Duration>,
+    /// Bytes that the kernel keeps for a TCP connection until they are acknowledged; `None` leaves it to the kernel.
+    pub send_buffer: Option<u32>,
     /// Time for the TLS handshake, and for the headers of a request.
     pub header_timeout: Duration,
     /// Bytes of all headers of a request.
@@ -40,10 +55,37 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
+            per_client: usize::MAX,
+            write_stall: None,
+            send_buffer: None,
             header_timeout: Duration::from_secs(5),
             header_bytes: 16 << 10,
             headers: 64,
             drain: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Limits {
+    /// Those of a listener for people and programs. One client leaves half of it to others.
+    pub fn of_people() -> Self {
+        Self {
+            connections: 2_048,
+            per_client: 1_024,
+            write_stall: Some(Duration::from_mins(2)),
+            send_buffer: Some(256 << 10),
+            ..Self::default()
+        }
+    }
+
+    /// Those of a listener for probes and scrapers, whose answers are short.
+    pub fn of_probes() -> Self {
+        Self {
+            connections: 256,
+            per_client: 64,
+            write_stall: Some(Duration::from_secs(10)),
+            send_buffer: Some(256 << 10),
+            ..Self::default()
         }
     }
 }
@@ -94,6 +136,17 @@ pub enum ServerError {
         #[source]
         source: std::io::Error,
     },
+    /// The socket cannot be made.
+    #[error("failed to listen on {} for {what}", path.display())]
+    BindSocket {
+        /// What was to be served.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The certificate or its key cannot be used.
     #[error("failed to serve {what} over TLS")]
     Tls {
@@ -108,23 +161,69 @@ pub enum ServerError {
 /// Who dials: an extension of every request.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The address at the other end.
+    /// The address at the other end; 127.0.0.1 without a port for a Unix socket.
     pub addr: SocketAddr,
+    /// Whose connection it is, for limits.
+    pub client: Client,
     /// The place among the listener's connections; whoever takes the connection over (an upgrade) keeps it as long
     /// as the connection lives.
-    pub place: Arc<OwnedSemaphorePermit>,
+    pub place: Arc<Place>,
 }
 
-/// A port that is open and not yet served.
+/// A place among the connections of a listener, and among those of one client.
+#[derive(Debug)]
+pub struct Place {
+    _of_all: OwnedSemaphorePermit,
+    _of_client: Share,
+}
+
+/// Where a listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Local {
+    /// At an address.
+    Tcp(SocketAddr),
+    /// At a path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "removed when it is dropped")] SocketFile),
+}
+
+/// The file of a Unix socket, removed when nothing listens on it any more.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone already, with its directory.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A port or socket that is open and not yet served.
 #[derive(Debug)]
 pub struct Server {
     what: &'static str,
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    listener: Listener,
+    local: Local,
     limits: Limits,
     tls: Option<TlsSource>,
     connections: Gauge,
     accept_errors: Counter,
+    refused: Counter,
+    stalled: Counter,
 }
 
 impl Server {
@@ -132,6 +231,7 @@ impl Server {
     ///
     /// # Errors
     /// [`ServerError`] when the address is not allowed or cannot be had.
+    #[expect(clippy::unused_async, reason = "to be called as bind_socket is, which waits")]
     pub async fn bind(
         what: &'static str,
         addr: SocketAddr,
@@ -145,25 +245,68 @@ impl Server {
             return Err(ServerError::Exposed { what, addr, while_ });
         }
         let bind = |source| ServerError::Bind { what, addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(bind)?;
-        let local_addr = listener.local_addr().map_err(bind)?;
-        Ok(Self {
+        let listener = listen(addr, &limits).map_err(bind)?;
+        let local = Local::Tcp(listener.local_addr().map_err(bind)?);
+        Ok(Self::new(what, Listener::Tcp(listener), local, limits, metrics))
+    }
+
+    /// Makes the Unix socket, for this process's user and root alone. One that a process left behind, on which nothing
+    /// listens any more, is replaced.
+    ///
+    /// # Errors
+    /// [`ServerError::BindSocket`] when it cannot be made, or something listens on it.
+    pub async fn bind_socket(
+        what: &'static str,
+        path: &Path,
+        limits: Limits,
+        metrics: &MetricsRegistry,
+    ) -> Result<Self, ServerError> {
+        let failed = |source| ServerError::BindSocket { what, path: path.to_owned(), source };
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                remove_stale(path).await.map_err(failed)?;
+                UnixListener::bind(path)
+            }
+            bound => bound,
+        };
+        let listener = listener.map_err(failed)?;
+        let file = SocketFile(path.to_owned());
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let local = Local::Unix(path.to_owned());
+        Ok(Self::new(what, Listener::Unix(listener, file), local, limits, metrics))
+    }
+
+    fn new(
+        what: &'static str,
+        listener: Listener,
+        local: Local,
+        limits: Limits,
+        metrics: &MetricsRegistry,
+    ) -> Self {
+        let label = [("listener", what)];
+        Self {
             what,
             listener,
-            local_addr,
+            local,
             limits,
             tls: None,
-            connections: metrics.gauge_with(
-                "sentinel_server_connections",
-                "Open connections.",
-                &[("listener", what)],
-            ),
+            connections: metrics.gauge_with("sentinel_server_connections", "Open connections.", &label),
             accept_errors: metrics.counter_with(
                 "sentinel_server_accept_errors_total",
                 "Connections that could not be accepted or whose TLS handshake failed.",
-                &[("listener", what)],
+                &label,
             ),
-        })
+            refused: metrics.counter_with(
+                "sentinel_server_refused_total",
+                "Connections closed at once: their client has as many as it may have, or is another user.",
+                &label,
+            ),
+            stalled: metrics.counter_with(
+                "sentinel_server_stalled_total",
+                "Connections ended because their other end did not read.",
+                &label,
+            ),
+        }
     }
 
     /// Speaks TLS.
@@ -173,9 +316,17 @@ impl Server {
         self
     }
 
-    /// Where it listens; the port is the real one when 0 was asked for.
+    /// Where it listens; the port is the real one when 0 was asked for, and none for a Unix socket.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        match &self.local {
+            Local::Tcp(addr) => *addr,
+            Local::Unix(_) => UNIX_PEER,
+        }
+    }
+
+    /// Where it listens.
+    pub fn local(&self) -> &Local {
+        &self.local
     }
 
     /// Serves until `stop`, then lets open requests finish for at most `limits.drain`. Upgraded connections are not
@@ -193,6 +344,7 @@ impl Server {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let places = Arc::new(Semaphore::new(self.limits.connections));
+        let clients = Shares::new(usize::MAX, self.limits.per_client);
         let open = TaskTracker::new();
         // Ends connections that are still open after the drain.
         let cut = CancellationToken::new();
@@ -201,7 +353,7 @@ impl Server {
             // the kernel's queue.
             let (stream, peer) = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.accept(&places) => accepted,
+                accepted = self.accept(&places, &clients) => accepted,
             };
             let connection = Connection {
                 limits: self.limits,
@@ -226,27 +378,78 @@ impl Server {
         }
     }
 
-    async fn accept(&self, places: &Arc<Semaphore>) -> (TcpStream, Peer) {
+    async fn accept(&self, places: &Arc<Semaphore>, clients: &Shares) -> (Stream, Peer) {
         loop {
             let Ok(place) = Arc::clone(places).acquire_owned().await else {
                 // Nobody closes this semaphore.
                 return std::future::pending().await;
             };
-            match self.listener.accept().await {
-                Ok((stream, addr)) => {
-                    // Without it a small answer can wait 40 ms for the acknowledgement of the one before.
-                    if stream.set_nodelay(true).is_ok() {
-                        return (stream, Peer { addr, place: Arc::new(place) });
-                    }
+            let (socket, addr, client) = match self.accept_any().await {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => {
+                    self.refused.add(1);
+                    continue;
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: the next try would fail at once as well.
                     self.accept_errors.add(1);
                     tracing::warn!(listener = self.what, %error, "unable to accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
                 }
+            };
+            let Some(share) = clients.take(client, 1) else {
+                self.refused.add(1);
+                continue;
+            };
+            let place = Arc::new(Place { _of_all: place, _of_client: share });
+            let stream = Stream::new(socket, self.limits.write_stall, self.stalled.clone());
+            return (stream, Peer { addr, client, place });
+        }
+    }
+
+    /// The next connection; `None` for one of a user whom the socket is not for, or that is gone already.
+    async fn accept_any(&self) -> Result<Option<(Socket, SocketAddr, Client)>, Error> {
+        match &self.listener {
+            Listener::Tcp(listener) => {
+                let (stream, addr) = listener.accept().await?;
+                // Without it a small answer can wait 40 ms for the acknowledgement of the one before.
+                let is_there = stream.set_nodelay(true).is_ok();
+                Ok(is_there.then(|| (Socket::Tcp(stream), addr, Client::from(addr))))
+            }
+            Listener::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                let ours = uid.filter(|uid| *uid == 0 || *uid == rustix::process::geteuid().as_raw());
+                Ok(ours.map(|uid| (Socket::Unix(stream), UNIX_PEER, Client::User(uid))))
             }
         }
+    }
+}
+
+/// What stands for the address of a connection over a Unix socket.
+const UNIX_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A listening port. Accepted connections inherit the size of its send buffer.
+fn listen(addr: SocketAddr, limits: &Limits) -> Result<TcpListener, Error> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    if let Some(bytes) = limits.send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Removes the file of a socket on which nothing listens.
+async fn remove_stale(path: &Path) -> Result<(), Error> {
+    // A connection to any other file is refused as well.
+    if !path.symlink_metadata()?.file_type().is_socket() {
+        return Err(Error::new(ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+    }
+    match tokio::net::UnixStream::connect(path).await {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        _ => Err(ErrorKind::AddrInUse.into()),
     }
 }
 
@@ -261,7 +464,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run<S, B>(self, stream: TcpStream, service: WithPeer<S>)
+    async fn run<S, B>(self, stream: Stream, service: WithPeer<S>)
     where
         S: tower_service::Service<http::Request<Incoming>, Response = http::Response<B>>
             + Clone
@@ -345,6 +548,10 @@ where
 
     fn call(&mut self, mut request: http::Request<B>) -> S::Future {
         request.extensions_mut().insert(self.peer.clone());
+        // A target with an authority names another host than the header might.
+        if let Some(authority) = request.uri().authority().cloned() {
+            request.extensions_mut().insert(authority);
+        }
         self.service.call(request)
     }
 }

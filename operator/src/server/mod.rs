@@ -4,9 +4,14 @@
 //! it is never used. What is here knows nothing of routes: it serves whatever HTTP service it is given, over
 //! HTTP/1.1 only, and tells that service who dials ([`Peer`], a request extension).
 //!
-//! It refuses to listen beyond loopback where nothing authenticates those who would dial ([`Exposure`]).
+//! It refuses to listen beyond loopback where nothing authenticates those who would dial ([`Exposure`]). A Unix socket
+//! is for its own user and root alone. Connections are counted for each client ([`Shares`]), and one whose other end
+//! does not read is ended.
 
 mod accept;
+mod shares;
+mod stream;
 pub mod tls;
 
-pub use self::accept::{Exposure, Limits, Peer, Server, ServerError};
+pub use self::accept::{Exposure, Limits, Local, Peer, Server, ServerError};
+pub use self::shares::{Client, Share, Shares};

@@ -16,6 +16,9 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+/// Largest file of a certificate chain or key, bytes.
+const MAX_FILE: u64 = 1 << 20;
+
 /// The two files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -132,7 +135,10 @@ impl TlsSource {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(every) => {}
             }
-            match self.reload() {
+            let files = self.clone();
+            let reloaded = tokio::task::spawn_blocking(move || files.reload()).await;
+            let Ok(reloaded) = reloaded else { continue };
+            match reloaded {
                 Ok(changed) => {
                     failing = false;
                     if changed {
@@ -172,7 +178,7 @@ impl ResolvesServerCert for Current {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+    crate::files::read(path, MAX_FILE).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
 fn load(files: &TlsFiles) -> Result<State, TlsError> {

@@ -36,7 +36,7 @@ async fn every_example_is_taken_and_is_the_same_task_as_in_dev_mode() {
         for task in manifest::read(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display())) {
             let name = task.metadata.name.clone().unwrap();
             let there =
-                piece.cluster.get(TaskRef { namespace: piece.namespace.clone(), name }).await.unwrap();
+                piece.cluster.get(TaskRef::new(piece.namespace.clone(), name).unwrap()).await.unwrap();
             assert_eq!(there.unwrap().spec, task.spec, "{}", file.display());
         }
     }
@@ -85,7 +85,10 @@ async fn kubectl_explains_every_field_and_shows_the_columns() {
     }
     piece.apply(&bad_input::manifest("t", "{targets: {all: true}, run: {command: [df, -h]}}")).unwrap();
     let table = piece.kubectl(&["get", "stask"]).unwrap();
-    assert!(table.starts_with("NAME   PHASE   NODES   OK    FAILED   UNREACHABLE   RUNNING   WAITING   AGE"), "{table}");
+    assert!(
+        table.starts_with("NAME   PHASE   NODES   OK    FAILED   UNREACHABLE   RUNNING   WAITING   AGE"),
+        "{table}"
+    );
     let wide = piece.kubectl(&["get", "sentinel", "-o", "wide"]).unwrap();
     for column in ["UNREACHABLE", "REASON", "COMMAND", "PROGRESS", "RUN", "STARTED", "[\"df\",\"-h\"]"] {
         assert!(wide.contains(column), "{column}: {wide}");
@@ -98,8 +101,7 @@ async fn a_task_can_be_selected_by_its_phase() {
     let Some(piece) = Piece::new("phase").await else { return };
     for (name, phase) in [("a", "Failed"), ("b", "Succeeded")] {
         piece.apply(&bad_input::manifest(name, "{targets: {all: true}, run: {command: [x]}}")).unwrap();
-        let there =
-            piece.cluster.get(TaskRef { namespace: piece.namespace.clone(), name: name.into() }).await;
+        let there = piece.cluster.get(TaskRef::new(piece.namespace.clone(), name).unwrap()).await;
         let status =
             TaskStatus { phase: Some(phase.into()), observed_generation: 1, ..TaskStatus::default() };
         piece.cluster.write_status(&there.unwrap().unwrap(), status).await.unwrap();
@@ -124,7 +126,7 @@ async fn a_target_slice_cannot_be_changed() {
 async fn a_status_of_the_largest_kind_is_taken() {
     let Some(piece) = Piece::new("large").await else { return };
     piece.apply(&bad_input::manifest("t", "{targets: {all: true}, run: {command: [x]}}")).unwrap();
-    let name = TaskRef { namespace: piece.namespace.clone(), name: "t".into() };
+    let name = TaskRef::new(piece.namespace.clone(), "t").unwrap();
     let task = piece.cluster.get(name).await.unwrap().unwrap();
     let long = "n".repeat(63) + "." + &"m".repeat(63) + "." + &"o".repeat(63) + "." + &"p".repeat(57);
     let nodes = (0..100)
@@ -170,7 +172,7 @@ async fn ten_thousand_nodes_are_listed_and_frozen_durably_in_a_small_task() {
         nodes.iter().filter(|(_, facts)| ours(&facts.labels)).map(|(name, _)| name.clone()).collect();
     assert_eq!(targets.len(), 10_000);
     piece.apply(&bad_input::manifest("t", "{targets: {all: true}, run: {command: [x]}}")).unwrap();
-    let name = TaskRef { namespace: piece.namespace.clone(), name: "t".into() };
+    let name = TaskRef::new(piece.namespace.clone(), "t").unwrap();
     let task = piece.cluster.get(name.clone()).await.unwrap().unwrap();
     let began = Instant::now();
     let frozen = piece.cluster.freeze_targets(&task, RunNumber(1), &targets).await.unwrap();

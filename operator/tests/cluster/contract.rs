@@ -24,7 +24,7 @@ struct Subject<'a> {
 
 impl Subject<'_> {
     fn name(&self, name: &str) -> TaskRef {
-        TaskRef { namespace: self.namespace.to_owned(), name: name.to_owned() }
+        TaskRef::new(self.namespace, name).unwrap()
     }
 
     fn task(&self, name: &str, command: &str) -> Task {

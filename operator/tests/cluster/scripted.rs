@@ -242,7 +242,7 @@ async fn a_post_is_repeated_when_the_server_was_too_busy_to_look_at_it() {
 async fn what_is_harmless_is_repeated_for_ten_seconds_and_no_longer() {
     let script = Script::new(vec![], vec![], vec![fail(503, "ServiceUnavailable")]);
     let began = Instant::now();
-    let read = script.cluster().get(TaskRef { namespace: "ns".into(), name: "t".into() }).await;
+    let read = script.cluster().get(TaskRef::new("ns", "t").unwrap()).await;
     assert!(matches!(read, Err(ClusterError::Unavailable { .. })), "{read:?}");
     assert!((7.0..10.1).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
     assert!((5..20).contains(&script.asked("GET").len()), "{} times", script.asked("GET").len());
@@ -256,4 +256,29 @@ async fn a_conflict_is_told_and_not_repeated() {
     let written = script.cluster().write_status(&seen, TaskStatus::default()).await;
     assert!(matches!(written, Err(ClusterError::Conflict { .. })), "{written:?}");
     assert_eq!(script.asked("PUT").len(), 1, "a conflict is not repeated but looked at");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_of_one_namespace_asks_the_api_server_about_no_other() {
+    let script = Script::new(vec![list(&[])], vec![], vec![say(&object("t", &json!(["true"])))]);
+    let cluster = script.cluster().within(Some("ns".parse().unwrap()));
+    let theirs = TaskRef::new("theirs", "t").unwrap();
+    let mut task: Task = serde_json::from_value(object("t", &json!(["true"]))).unwrap();
+    task.metadata.namespace = Some("theirs".to_owned());
+    let refused = [
+        cluster.get(theirs.clone()).await.map(drop),
+        cluster.list(Some("theirs".to_owned())).await.map(drop),
+        cluster.create(task.clone()).await.map(drop),
+        cluster.apply(task).await.map(drop),
+        cluster.annotate(theirs.clone(), "a", None).await.map(drop),
+        cluster.delete(theirs).await,
+    ];
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, ClusterError::Refused { code: 403, .. }), "{error}");
+        assert!(error.to_string().contains("namespace ns alone"), "{error}");
+    }
+    assert!(script.asked.lock().unwrap().is_empty(), "the API server was asked");
+    cluster.list(None).await.unwrap();
+    cluster.get(TaskRef::new("ns", "t").unwrap()).await.unwrap();
 }

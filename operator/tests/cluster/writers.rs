@@ -57,7 +57,7 @@ fn set(managers: &[String]) -> BTreeSet<String> {
 async fn every_write_to_an_api_server_names_its_writer() {
     let Some(piece) = Piece::new("managers").await else { return };
     let (cluster, namespace) = (&piece.cluster, piece.namespace.as_str());
-    let name = |name: &str| TaskRef { namespace: namespace.to_owned(), name: name.to_owned() };
+    let name = |name: &str| TaskRef::new(namespace, name).unwrap();
     cluster.create(task(namespace, "created")).await.unwrap();
     cluster.apply(task(namespace, "applied")).await.unwrap();
     let seen = cluster.annotate(name("created"), RERUN, Some("again".into())).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_request_to_an_api_server_names_the_program_its_version_and_its_platfo
         String::from_utf8(head).unwrap()
     });
     let cluster = KubeCluster::new(kube::Config::new(url), None).unwrap();
-    let _ = cluster.get(TaskRef { namespace: "ns".into(), name: "t".into() }).await;
+    let _ = cluster.get(TaskRef::new("ns", "t").unwrap()).await;
     let head = server.await.unwrap();
     let agents: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix("user-agent: ")).collect();
     assert_eq!(agents, [sentinel_protocol::product::user_agent("sentinel-operator")]);

@@ -300,7 +300,7 @@ pub(crate) fn node(name: &str) -> NodeName {
 }
 
 pub(crate) fn task_ref(name: &str) -> TaskRef {
-    TaskRef { namespace: "default".into(), name: name.into() }
+    TaskRef::new("default", name).unwrap()
 }
 
 impl Stage {
@@ -571,8 +571,8 @@ fn record(report: &Report, task: TaskRef, run_started_at: UnixMillis) -> Attempt
     };
     AttemptRecord {
         attempt: report.attempt.clone(),
-        namespace: task.namespace,
-        name: task.name,
+        namespace: task.namespace.into(),
+        name: task.name.into(),
         run_started_at,
         spec_hash: report.spec_hash.clone(),
         command: String::new(),

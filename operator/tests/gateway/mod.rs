@@ -101,7 +101,7 @@ impl Books for Remembering {
 
     fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts> {
         self.knows(&attempt.task).then(|| AttemptFacts {
-            task: TaskRef { namespace: "ops".into(), name: "job".into() },
+            task: TaskRef::new("ops", "job").unwrap(),
             spec_hash: spec_hash(),
             run_started_at: UnixMillis(1),
             command: "true".into(),

@@ -169,7 +169,7 @@ impl House {
         let options = Options {
             gateway: any,
             gateway_tls: None,
-            api: any,
+            api: any.into(),
             metrics: None,
             drain: Duration::ZERO,
             settings: Settings::default(),

@@ -160,7 +160,7 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
         attempt,
         spec_hash: SpecHash::new("0".repeat(64)).expect("a hash"),
         epoch: Epoch(1),
-        task: TaskRef { namespace: "default".into(), name: "bench".into() },
+        task: TaskRef::new("default", "bench").unwrap(),
         request: RunRequest {
             program: Program::Command(["sh", "-c", command].map(str::to_owned).to_vec()),
             env: vec![],

@@ -72,7 +72,7 @@ async fn agent(table: &mut Table) {
     // The commands end with the state directory's removal no more than without it: they are ended by name of Task.
     for number in 0..COMMANDS {
         let url = format!("{}/api/v1/tasks/default/t-{number}/cancel", rig.api.url);
-        rig.api.http.post(url).send().await.expect("an answer");
+        rig.api.http.post(url).header("sentinel-request", "1").send().await.expect("an answer");
     }
     until("all commands have ended", Duration::from_secs(20), || async {
         match children(agent.pid()).len() {

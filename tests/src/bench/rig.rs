@@ -70,7 +70,7 @@ pub(super) fn operator(arguments: &[String]) {
         let options = Options {
             gateway: any_loopback_port(),
             gateway_tls: None,
-            api: any_loopback_port(),
+            api: any_loopback_port().into(),
             metrics: None,
             drain: Duration::from_secs(1),
             settings: Settings::default(),

@@ -61,7 +61,7 @@ impl Ground {
         let options = Options {
             gateway: any_loopback_port(),
             gateway_tls: None,
-            api: any_loopback_port(),
+            api: any_loopback_port().into(),
             metrics: None,
             drain: Duration::from_secs(3),
             settings: Settings::default(),
@@ -104,7 +104,7 @@ impl Ground {
 
     /// Asks for the end of Run 1 of a Task.
     pub async fn cancel(&self, name: &str) {
-        let task = TaskRef { namespace: NAMESPACE.into(), name: name.into() };
+        let task = TaskRef::new(NAMESPACE, name).unwrap();
         self.cluster.annotate(task, "sentinelnode.dev/cancel", Some("1".into())).await.expect("annotated");
     }
 

@@ -8,7 +8,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::ClusterError;
+use crate::files;
 use crate::resource::{TargetSlice, Task};
+
+/// Largest file of one object, bytes: an object of an API server has at most 1.5 MiB, and this form is indented.
+const MAX_OBJECT: u64 = 32 << 20;
 
 /// The directory of an embedded cluster.
 #[derive(Debug)]
@@ -70,7 +74,7 @@ fn read_all<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, ClusterError> 
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let bytes = fs::read(&path).map_err(|error| failed("read", &path, error))?;
+        let bytes = files::read(&path, MAX_OBJECT).map_err(|error| failed("read", &path, error))?;
         let object = serde_json::from_slice(&bytes);
         found.push(object.map_err(|error| failed("read", &path, io::Error::other(error)))?);
     }

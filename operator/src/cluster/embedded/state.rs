@@ -78,7 +78,7 @@ impl State {
     // What people do.
 
     pub(super) fn get(&self, task: &TaskRef) -> Option<Task> {
-        self.tasks.get(&(task.namespace.clone(), task.name.clone())).map(|(_, task)| task.clone())
+        self.tasks.get(&(task.namespace.to_string(), task.name.to_string())).map(|(_, task)| task.clone())
     }
 
     pub(super) fn list(&self, namespace: Option<&str>) -> Vec<Task> {
@@ -239,7 +239,8 @@ impl State {
 
     pub(super) fn publish(&mut self, task: &Task, notice: &Notice, at: UnixMillis) {
         let (namespace, name) = key(task);
-        let published = Published { task: TaskRef { namespace, name }, notice: notice.clone(), at, count: 1 };
+        let Ok(about) = TaskRef::new(namespace, name) else { return };
+        let published = Published { task: about, notice: notice.clone(), at, count: 1 };
         // The same again is one event, as the series of an API server are.
         let same = |old: &&mut Published| old.task == published.task && old.notice == published.notice;
         if let Some(old) = self.published.iter_mut().find(same) {

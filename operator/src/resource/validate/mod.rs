@@ -96,6 +96,12 @@ fn read(task: &Task, problems: &mut Problems) -> Option<Read> {
         return None;
     }
     let spec = &task.spec;
+    // A manifest may leave both out.
+    let name = TaskRef::new(
+        task.metadata.namespace.as_deref().unwrap_or("default"),
+        task.metadata.name.as_deref().unwrap_or("unnamed"),
+    )
+    .map_err(|error| problems.value("metadata.name", &error.value, format!("must be {}", error.allowed)));
     let targets = targets::targets(&spec.targets, problems);
     let request = run::request(&spec.run, problems);
     let timeouts = timeouts(&spec.timeouts, problems);
@@ -108,10 +114,7 @@ fn read(task: &Task, problems: &mut Problems) -> Option<Read> {
     let ttl =
         ttl.map(|text| span("spec.ttlAfterFinished", text, (0, 87_600 * HOUR), "0s to 87600h", problems));
     Some(Read {
-        task: TaskRef {
-            namespace: task.metadata.namespace.clone().unwrap_or_default(),
-            name: task.metadata.name.clone().unwrap_or_default(),
-        },
+        task: name.ok()?,
         targets: targets?,
         request: request?,
         timeouts: timeouts?,

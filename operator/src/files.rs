@@ -1,0 +1,93 @@
+//! Files that others wrote, read within bounds: a file is a regular one, of at most so many bytes, or it is refused
+//! before it is read. A pipe without a writer, a device without an end or a sparse file of a terabyte holds nothing up.
+
+use std::fs::File;
+use std::io::{Error, ErrorKind, Read as _, Result};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// Opens without waiting: a pipe has no writer yet, perhaps never.
+fn open(path: &Path) -> Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    std::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+}
+
+/// All of a regular file.
+///
+/// # Errors
+/// When it cannot be read, is something else than a regular file, or has more than `most` bytes.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let file = open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    if metadata.len() > most {
+        return Err(too_large(most));
+    }
+    read_from(file, most)
+}
+
+/// The same as text.
+///
+/// # Errors
+/// As [`read`], and when it is not UTF-8.
+pub fn read_text(path: &Path, most: u64) -> Result<String> {
+    String::from_utf8(read(path, most)?)
+        .map_err(|_| Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))
+}
+
+/// Whether a file is one that [`read`] would read, for those that a library reads.
+///
+/// # Errors
+/// As [`read`].
+pub fn check(path: &Path, most: u64) -> Result<()> {
+    let metadata = open(path)?.metadata()?;
+    match metadata.is_file() {
+        true if metadata.len() <= most => Ok(()),
+        true => Err(too_large(most)),
+        false => Err(Error::new(ErrorKind::InvalidInput, "it is not a regular file")),
+    }
+}
+
+/// All that there is to read, at most `most` bytes.
+///
+/// # Errors
+/// When it cannot be read, or there is more.
+pub fn read_from(from: impl std::io::Read, most: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(too_large(most)) } else { Ok(bytes) }
+}
+
+fn too_large(most: u64) -> Error {
+    Error::new(ErrorKind::FileTooLarge, format!("it has more than {most} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_within_its_bound_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("good"), "abc").unwrap();
+        std::os::unix::fs::symlink(path("good"), path("link")).unwrap();
+        assert_eq!(read(&path("good"), 3).unwrap(), b"abc");
+        assert_eq!(read_text(&path("link"), 3).unwrap(), "abc");
+        assert_eq!(read(&path("good"), 2).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        File::create(path("sparse")).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(read(&path("sparse"), 1 << 20).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        // It has no writer: opening it the usual way would wait for ever.
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), 0o600.into()).unwrap();
+        for name in ["pipe", "."] {
+            assert_eq!(read(&path(name), 10).unwrap_err().to_string(), "it is not a regular file");
+        }
+        let devices = ["/dev/zero", "/dev/null"].map(Path::new);
+        for device in devices {
+            assert_eq!(read(device, 10).unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        assert_eq!(read_from(std::io::repeat(b'x'), 10).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    }
+}

@@ -1,0 +1,120 @@
+//! Requests whose body never ends: the route, the method and the guard come before it, and what is read of it has a
+//! budget and a deadline.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::Attack;
+use super::kit::{MIB, Row, Size, Victim, status_of};
+
+/// See the module.
+pub const ATTACK: Attack = Attack {
+    name: "bodies",
+    group: "http",
+    about: "POSTs of 512 KiB that stop one byte before their end, on every listener and path",
+    run,
+};
+
+/// What a body that is not finished may take, at the longest, before its connection is ended.
+const ENDED_WITHIN: Duration = Duration::from_secs(20);
+
+/// Of how many bytes the bodies are.
+const BODY: usize = 512 << 10;
+
+fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
+    async move {
+        let mut rows = Vec::new();
+        let operator = Victim::operator(&[]).await?;
+        if let Some(metrics) = operator.metrics {
+            rows.push(
+                unfinished(&operator, metrics, "metrics listener, /metrics", "/metrics", "", size).await?,
+            );
+        }
+        rows.push(
+            unfinished(&operator, operator.api, "operator's API, GET path", "/api/v1/nodes", "", size)
+                .await?,
+        );
+        operator.close().await;
+        let dev = Victim::dev(&[]).await?;
+        rows.push(
+            unfinished(&dev, dev.api, "dev mode's API, without its token", "/api/v1/tasks", "", size).await?,
+        );
+        let owner = dev.credentials();
+        rows.push(
+            unfinished(&dev, dev.api, "dev mode's API, as its owner", "/api/v1/tasks", &owner, size).await?,
+        );
+        dev.close().await;
+        Ok(rows)
+    }
+    .boxed()
+}
+
+async fn unfinished(
+    victim: &Victim,
+    at: SocketAddr,
+    place: &str,
+    path: &str,
+    credentials: &str,
+    size: Size,
+) -> Result<Row> {
+    let count = size.pick(60, 400);
+    let sampler = victim.watch();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {at}\r\n{credentials}sentinel-request: 1\r\ncontent-type: application/json\r\ncontent-length: {BODY}\r\n\r\n"
+    );
+    let begun = Instant::now();
+    let tries = (0..count).map(|_| one(at, &head));
+    let answers = join_all(tries).await;
+    let took = begun.elapsed();
+    let memory = sampler.finish();
+    let mut faults = Vec::new();
+    if took > ENDED_WITHIN {
+        faults.push(format!("{place}: the last connection stood {} s", took.as_secs()));
+    }
+    if !victim.is_alive().await {
+        faults.push(format!("{place}: /healthz does not answer"));
+    }
+    let accepted = answers.iter().filter(|status| status.is_some_and(|status| status < 300)).count();
+    Ok(Row {
+        attack: ATTACK.name,
+        tried: format!(
+            "{count} unfinished bodies of 512 KiB: {place}; all ended after {:.1} s",
+            took.as_secs_f64()
+        ),
+        accepted,
+        refused: count - accepted,
+        may_accept: 0,
+        memory,
+        bound: 40 * MIB,
+        faults,
+    })
+}
+
+/// All of a body but its last byte, and then nothing until the connection ends.
+async fn one(at: SocketAddr, head: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(at).await.ok()?;
+    stream.write_all(head.as_bytes()).await.ok()?;
+    let (mut from, mut to) = stream.split();
+    let piece = vec![b' '; 16 << 10];
+    let sending = async {
+        for _ in 0..BODY / piece.len() - 1 {
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+        let _ = to.write_all(&piece[1..]).await;
+        std::future::pending::<()>().await;
+    };
+    let mut answer = Vec::new();
+    tokio::select! {
+        () = sending => {}
+        _ = tokio::time::timeout(Duration::from_secs(60), from.read_to_end(&mut answer)) => {}
+    }
+    status_of(&String::from_utf8_lossy(&answer))
+}

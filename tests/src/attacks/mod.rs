@@ -1,0 +1,57 @@
+//! Attacks on an operator, as programs: each says what it tried, what was accepted, and what it cost the victim in
+//! memory, beside a bound that was stated before.
+//!
+//! * [`kit`]: a victim as a real process, its memory sampled while it is attacked, and the row that comes of it;
+//! * one file for each attack; [`ALL`] lists them.
+//!
+//! To add one: a file, a line in [`ALL`]. An attack takes its numbers from [`Size`], so that the tests can run a short
+//! form of what `just attacks` runs in full.
+
+pub mod bodies;
+pub mod files;
+pub mod kit;
+pub mod names;
+pub mod readers;
+pub mod strangers;
+
+pub use kit::{Report, Row, Size};
+
+use futures_util::future::BoxFuture;
+
+/// An attack.
+pub struct Attack {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// Which of them belong together: `http`, `gateway`, `local`.
+    pub group: &'static str,
+    /// What it does, one sentence.
+    pub about: &'static str,
+    /// Carries it out.
+    pub run: fn(Size) -> BoxFuture<'static, anyhow::Result<Vec<Row>>>,
+}
+
+/// All of them.
+pub const ALL: &[Attack] =
+    &[bodies::ATTACK, readers::ATTACK, names::ATTACK, strangers::ATTACK, files::ATTACK];
+
+/// Carries out the attacks of these names or groups; all of them when there are none.
+///
+/// # Errors
+/// When a name is unknown.
+pub async fn run(wanted: &[String], size: Size) -> anyhow::Result<Report> {
+    for name in wanted {
+        if !ALL.iter().any(|attack| attack.name == name || attack.group == name) {
+            anyhow::bail!("no attack and no group is called {name:?}; --list shows them");
+        }
+    }
+    let mut report = Report::default();
+    for attack in ALL {
+        if wanted.is_empty() || wanted.iter().any(|name| attack.name == name || attack.group == name) {
+            match (attack.run)(size).await {
+                Ok(rows) => report.rows.extend(rows),
+                Err(error) => report.rows.push(Row::not_done(attack.name, &error)),
+            }
+        }
+    }
+    Ok(report)
+}
