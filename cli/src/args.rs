@@ -179,6 +179,15 @@ pub(crate) struct DevArgs {
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1000))]
     pub(crate) nodes: u16,
 
+    /// Commands that run at once on each node, at most; further ones wait for their turn.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) max_attempts: u32,
+
+    /// Room that must be free on the disk of --state for a command to be started, as 64Mi or 1Gi.
+    #[arg(long, env = "SENTINEL_MIN_FREE", default_value = "64Mi", value_name = "SIZE",
+          value_parser = sentinel_node_agent::config::parse_size)]
+    pub(crate) min_free: u64,
+
     /// Directory to keep everything in; without it, it is a temporary one that is removed at the end.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,

@@ -16,6 +16,7 @@ use exit::Failure;
 use output::color::Paint;
 use output::format::note;
 use output::text::Text;
+use sentinel_node_agent::baseline::{self, Role};
 
 fn main() -> ExitCode {
     // A supervisor is this same binary, started anew for one command; it must not do anything else first.
@@ -34,6 +35,13 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let role = match &cli.verb {
+        args::Verb::Dev(_) => Role::Agent,
+        _ => Role::CommandLine,
+    };
+    if let Err(unfit) = baseline::settle(role) {
+        return ended(Err(Failure::new(unfit.to_string())));
+    }
     output::color::choose(cli.global.color);
     // Only dev mode speaks TLS, and only if asked to; but the choice is the process's, and must come first.
     rustls::crypto::ring::default_provider().install_default().ok();

@@ -2,6 +2,7 @@
 
 use sentinel_protocol::ids::SessionId;
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::to_operator::{Ended, ReportedState, Running, Stage};
 
 use crate::ledger::Told;
@@ -16,6 +17,10 @@ pub struct Execution {
     pub turn_at: Option<Moment>,
     /// The last `Start` of the latest that was handed to a Session.
     pub started: Option<Sent>,
+    /// Which offer of the latest was made last in this operator's life; 0 before the first.
+    offers: u32,
+    /// The last offer was declined for a reason that passes, and nothing is under way.
+    declined: Option<Declined>,
     /// The last `Cancel` of the latest that was handed to a Session.
     pub cancelled: Option<Sent>,
     /// The agent answered an Inventory in which the latest, that it once owned, is missing.
@@ -37,6 +42,17 @@ pub struct Tried {
     pub archived: Option<Stage>,
     /// Its agent said that it owns it, and was not told to forget it since.
     pub held: bool,
+}
+
+/// An agent declined an offer for a reason that passes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declined {
+    /// The reason.
+    pub refusal: Refusal,
+    /// When the Attempt is offered again.
+    pub again_at: Moment,
+    /// How many offers in a row were declined.
+    times: u32,
 }
 
 /// A message handed to a Session.
@@ -64,7 +80,42 @@ pub enum Known {
     Concluded(Box<Ended>),
 }
 
+/// After the first refusal that passes, the Attempt is offered again after this time, milliseconds; after each further
+/// one after twice the time.
+const OFFER_AGAIN_MS: u64 = 500;
+
+/// The longest wait between two offers, milliseconds: a node that is busy for minutes is used soon after it has room,
+/// and asked seldom enough that a thousand waiting targets are no load.
+const OFFER_AGAIN_AT_MOST_MS: u64 = 5_000;
+
 impl Execution {
+    /// The number of the offer that the next `Start` of the latest Attempt is. A `Start` that is sent once more in its
+    /// Session is the same offer.
+    pub fn offer(&self) -> u32 {
+        self.offers.saturating_add(u32::from(self.started.is_none())).max(1)
+    }
+
+    /// The reason that passes for which the latest Attempt waits, and when it is offered again.
+    pub fn declined(&self) -> Option<&Declined> {
+        self.declined.as_ref()
+    }
+
+    /// A `Start` of the latest Attempt was handed to a Session.
+    pub(crate) fn sent_start(&mut self, sent: Sent) {
+        self.offers = self.offer();
+        self.started = Some(sent);
+    }
+
+    /// The agent declined an offer of the latest Attempt for a reason that passes. When it is the offer that was made
+    /// last, none is on its way: the agent declines the earlier ones as well, however late they arrive.
+    pub(crate) fn decline(&mut self, offer: u32, refusal: &Refusal) -> Told {
+        let Some(sent) = self.started.take_if(|_| offer == self.offers) else { return Told::Known };
+        let times = self.declined.as_ref().map_or(0, |declined| declined.times).saturating_add(1);
+        let wait = OFFER_AGAIN_MS.saturating_mul(1 << (times - 1).min(8)).min(OFFER_AGAIN_AT_MOST_MS);
+        self.declined = Some(Declined { refusal: refusal.clone(), again_at: sent.at.plus(wait), times });
+        Told::News
+    }
+
     /// Whether its latest Attempt has its Outcome.
     pub fn is_over(&self) -> bool {
         self.ended().is_some()
@@ -110,6 +161,7 @@ impl Execution {
         let told = tried.learn(state);
         if number == self.latest.number {
             self.missing = false;
+            self.declined = None;
         } else if told == Told::News && self.is_unsent() {
             // It is not over as it was thought to be, so whether it is followed by another is to be asked anew.
             self.withdraw();

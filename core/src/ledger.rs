@@ -103,6 +103,11 @@ impl RunLedger {
         self.executions.iter()
     }
 
+    /// The number of the offer that the next `Start` to a node is.
+    pub fn offer(&self, node: &NodeName) -> u32 {
+        self.execution(node).map_or(1, Execution::offer)
+    }
+
     /// The latest Attempt of a node in this Run.
     pub fn attempt(&self, node: &NodeName) -> AttemptId {
         self.attempt_of(node, self.execution(node).map_or(1, |execution| execution.latest.number))
@@ -125,11 +130,18 @@ impl RunLedger {
         execution.hear(report.attempt.attempt, &report.state)
     }
 
-    /// An agent declined a `Start`: nothing was started for it, and nothing will be in that Session. A stale epoch is
-    /// no answer to the Attempt but to us, and is not for the ledger.
+    /// An agent declined a `Start`: nothing was started for it, and nothing will be for that offer of it. A reason that
+    /// passes leaves the Attempt waiting; any other is its Outcome. A stale epoch is no answer to the Attempt but to us,
+    /// and is not for the ledger.
     pub fn refused(&mut self, refused: &Refused, at: UnixMillis) -> Told {
         if refused.attempt.task != self.task || refused.attempt.run != self.run {
             return Told::OtherRun;
+        }
+        if refused.offer > 0 && refused.refusal.passes() {
+            let execution = self.executions.entry(refused.attempt.node.clone()).or_default();
+            let is_open = refused.attempt.attempt == execution.latest.number
+                && execution.latest.known == Known::Nothing;
+            return if is_open { execution.decline(refused.offer, &refused.refusal) } else { Told::Known };
         }
         let tried = self.attempt_mut(&refused.attempt);
         // Who owns an Attempt answers with what it is; so one that was thought accepted was another spec's.
@@ -239,7 +251,7 @@ impl RunLedger {
 
     /// A `Start` of the latest Attempt was handed to a Session.
     pub fn sent_start(&mut self, node: &NodeName, session: SessionId, at: Moment) {
-        self.executions.entry(node.clone()).or_default().started = Some(Sent { session, at });
+        self.executions.entry(node.clone()).or_default().sent_start(Sent { session, at });
     }
 
     /// A `Cancel` of the latest Attempt was handed to a Session.

@@ -479,9 +479,10 @@ fn action(c: &Circumstances<'_>, node: &NodeName, step: Step, now: Now) -> Actio
         Step::Again => Action::Again(node.clone()),
         Step::Withdraw => Action::Withdraw(node.clone()),
         Step::Conclude(conclusion) => {
+            let execution = c.ledger.execution(node);
             let ended = Ended {
-                started_at: started_at(c.ledger.execution(node)),
-                ..never_started(conclusion.outcome(), now.wall)
+                started_at: started_at(execution),
+                ..never_started(conclusion.outcome(execution), now.wall)
             };
             Action::Conclude { attempt: attempt(), ended: Box::new(ended) }
         }

@@ -101,11 +101,13 @@ pub enum Conclusion {
 }
 
 impl Conclusion {
-    /// The Outcome it is recorded as.
-    pub fn outcome(self) -> Outcome {
+    /// The Outcome it is recorded as; what the Execution waited for is named in it.
+    pub fn outcome(self, execution: Option<&Execution>) -> Outcome {
         match self {
             Self::NotStarted => Outcome::NotStarted,
-            Self::StartTimedOut => Outcome::StartTimedOut,
+            Self::StartTimedOut => Outcome::StartTimedOut {
+                why: execution.and_then(Execution::declined).map(|declined| declined.refusal.to_string()),
+            },
             Self::Lost(reason) => Outcome::Lost { reason },
         }
     }
@@ -183,8 +185,8 @@ pub enum Outlook {
     Again,
 }
 
-/// Looks at every target in order. `slots` of a rollout are taken by what is under way; a target without an agent
-/// does not take one, so that it cannot hold up the others, but its start clock runs.
+/// Looks at every target in order. `slots` of a rollout are taken by what is under way; a target without an agent, or
+/// whose agent is busy, does not take one, so that it cannot hold up the others, but its start clock runs.
 pub fn look_at_all<'a>(
     circumstances: &Circumstances<'a>,
     targets: &'a [NodeName],
@@ -263,9 +265,13 @@ fn waiting(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slo
     // What History may know of a Run that was taken over is not started on a guess: the agent may have lost its memory.
     let known = c.ledger.origin() == Origin::Begun || c.recall == Recall::Done;
     let attempt = Living { run: c.ledger.run(), attempt: execution.latest.number };
-    if agent.session.is_some() && slot && known && !agent.is_busy_for(attempt) {
+    let again_at = execution.declined().map(|declined| declined.again_at).filter(|at| c.now < *at);
+    let ready = agent.session.is_some() && slot && known && !agent.is_busy_for(attempt);
+    if ready && again_at.is_none() {
         look.steps.push(c.start(deadline));
         look.wake_at = Some(c.now.plus(SAY_AGAIN_MS));
+    } else if ready {
+        look.wake_at = earlier(again_at, Some(deadline));
     } else {
         look.wake_at = Some(deadline);
     }
@@ -348,7 +354,7 @@ fn lost_when_silent(
 }
 
 fn conclude(c: &Circumstances<'_>, execution: &Execution, conclusion: Conclusion) -> Look {
-    let outlook = c.follows(execution.latest.number, &conclusion.outcome());
+    let outlook = c.follows(execution.latest.number, &conclusion.outcome(Some(execution)));
     // What follows is thought about once the conclusion stands.
     let wake_at = (outlook == Outlook::Again).then_some(c.now);
     Look { steps: vec![Step::Conclude(conclusion)], wake_at, outlook }

@@ -289,7 +289,7 @@ fn standing(execution: &Execution) -> Standing {
         None if execution.is_under_way() => Standing::Running,
         None => Standing::Waiting,
         Some(Outcome::Succeeded { .. }) => Standing::Succeeded,
-        Some(Outcome::Lost { .. } | Outcome::StartTimedOut) => Standing::Unreachable,
+        Some(Outcome::Lost { .. } | Outcome::StartTimedOut { .. }) => Standing::Unreachable,
         Some(_) => Standing::Failed,
     }
 }
@@ -311,7 +311,10 @@ pub fn line(node: &NodeName, execution: &Execution, reach: Reach) -> NodeStatus 
         (Known::Accepted, _) => ("Dispatched", String::new()),
         _ if execution.started.is_some() => ("Dispatched", String::new()),
         _ if reach == Reach::Unreachable => ("WaitingForNode", "no agent of this node is connected".into()),
-        _ => ("Pending", String::new()),
+        _ => match execution.declined() {
+            Some(declined) => ("WaitingForNode", declined.refusal.to_string()),
+            None => ("Pending", String::new()),
+        },
     };
     let before = execution.before_latest().and_then(Tried::ended);
     let message = match before {

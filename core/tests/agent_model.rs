@@ -65,6 +65,7 @@ fn start(n: usize, spec: u8, epoch: u64) -> Start {
             grace_ms: 1000,
         },
         credit: 0,
+        offer: 0,
     }
 }
 
@@ -601,6 +602,40 @@ fn a_start_sent_twice_and_refused_once_is_not_run_in_the_same_session() {
 }
 
 #[test]
+fn a_busy_agent_declines_each_copy_of_an_offer_and_takes_the_next_offer_once_it_has_room() {
+    let mut agent = Agent::new(Rules { max_attempts: 1, ..rules() }, Epoch(0));
+    agent.step(Event::Connected { epoch: Epoch(1) }, at(0));
+    agent.step(received_start(0, 0, 1), at(0));
+    agent.step(Event::Recorded { attempt: id(0) }, at(0));
+    let offer = |agent: &mut Agent, offer| {
+        let start = Start { offer, ..start(1, 0, 1) };
+        agent.step(received(ToAgent::Start(Box::new(start))), at(1))
+    };
+    let declined = offer(&mut agent, 1);
+    assert_eq!(only_refusal(&declined), &Refusal::TooManyAttempts { limit: 1 });
+    assert!(matches!(&declined[..], [Effect::Send(ToOperator::Refused(r))] if r.offer == 1), "{declined:?}");
+
+    let over = ended_without_exit_code();
+    agent.step(Event::Concluded { attempt: id(0), ended: Box::new(over) }, at(2));
+    assert_eq!(offer(&mut agent, 1), declined, "a late copy of the offer was taken");
+    assert!(matches!(offer(&mut agent, 2)[..], [Effect::Record(_)]));
+}
+
+#[test]
+fn an_operator_that_offers_once_is_refused_for_good() {
+    let mut agent = Agent::new(Rules { max_attempts: 0, ..rules() }, Epoch(0));
+    agent.step(Event::Connected { epoch: Epoch(1) }, at(0));
+    let refused = agent.step(received_start(0, 0, 1), at(0));
+    assert!(matches!(&refused[..], [Effect::Send(ToOperator::Refused(r))] if r.offer == 0), "{refused:?}");
+    assert_eq!(agent.step(received_start(0, 0, 1), at(1)), refused);
+}
+
+fn ended_without_exit_code() -> Ended {
+    let (usage, output) = (Usage::default(), OutputSummary::default());
+    Ended { outcome: Outcome::Cancelled, started_at: None, ended_at: UnixMillis(1), usage, output, exit: ExitDetails::default() }
+}
+
+#[test]
 fn a_report_is_said_again_every_ten_seconds_until_its_stage_is_acknowledged() {
     let mut agent = recorded_agent();
     let reports = |effects: Vec<Effect>| effects.iter().filter(|e| matches!(e, Effect::Send(_))).count();
@@ -670,7 +705,7 @@ fn what_was_accepted_before_a_reboot_starts_only_when_it_is_asked_for_again() {
     machine.start(0);
     assert_eq!(machine.world.dirs[&id(0)].supervisors.len(), 1);
     machine.apply(&Op::Pass { millis: START_MS });
-    assert_eq!(machine.world.told[&id(1)].outcome, Outcome::StartTimedOut);
+    assert_eq!(machine.world.told[&id(1)].outcome, Outcome::StartTimedOut { why: None });
 }
 
 #[test]

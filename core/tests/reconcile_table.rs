@@ -5,7 +5,7 @@
 mod world;
 
 use sentinel_core::conditions::{Archive, Holds};
-use sentinel_core::ledger::{Origin, RunLedger, Source};
+use sentinel_core::ledger::{Origin, RunLedger, Source, Told};
 use sentinel_core::moment::Moment;
 use sentinel_core::plan::{Amount, OnChange, Starts};
 use sentinel_core::reconcile::{Action, Finalizer, Lifecycle, Write};
@@ -116,7 +116,7 @@ fn a_target_that_cannot_be_started_in_its_time_is_timed_out() {
     world.report("b", succeeded());
     world.pass(60_000);
     world.step();
-    assert_eq!(world.outcome("a"), Some(Outcome::StartTimedOut));
+    assert_eq!(world.outcome("a"), Some(Outcome::StartTimedOut { why: None }));
     assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesUnreachable")));
 }
 
@@ -584,11 +584,88 @@ fn a_refusal_ends_also_what_was_thought_accepted() {
         attempt: world.ledger.attempt(&node("a")),
         spec_hash: world.run().spec_hash.clone(),
         refusal: Refusal::SpecHashMismatch,
+        offer: 0,
     };
     world.ledger.refused(&refused, UnixMillis(1));
     world.settle();
     assert_eq!(world.run().verdict, Some(Verdict::Failed));
     assert_eq!(world.outcome("a"), Some(Outcome::Refused { refusal: Refusal::SpecHashMismatch }));
+}
+
+fn busy(world: &World, name: &str, offer: u32) -> Refused {
+    Refused {
+        attempt: world.ledger.attempt(&node(name)),
+        spec_hash: world.run().spec_hash.clone(),
+        refusal: Refusal::TooManyAttempts { limit: 64 },
+        offer,
+    }
+}
+
+#[test]
+fn a_busy_node_is_waited_for_with_growing_pauses_and_its_status_says_so() {
+    let mut world = World::new(plan(), &["a"]);
+    assert_eq!(started(&world.settle()), ["a"]);
+    for (offer, wait) in [(1, 500), (2, 1_000), (3, 2_000), (4, 4_000), (5, 5_000), (6, 5_000)] {
+        assert_eq!(world.ledger.refused(&busy(&world, "a", offer), UnixMillis(1)), Told::News);
+        let decision = world.look();
+        assert_eq!(decision.wake_at, Some(world.now.plus(wait)));
+        world.step();
+        let line = &world.status.as_ref().unwrap().nodes.as_ref().unwrap()[0];
+        assert_eq!(line.state, "WaitingForNode");
+        assert!(line.message.contains("busy: 64 of 64 commands"), "{}", line.message);
+        world.pass(wait);
+        assert_eq!(started(&world.settle()), ["a"], "offer {}", offer + 1);
+    }
+    world.report("a", succeeded());
+    world.settle();
+    assert_eq!(world.run().verdict, Some(Verdict::Complete));
+}
+
+#[test]
+fn a_node_that_stays_busy_is_timed_out_with_the_reason() {
+    let mut world = World::new(plan(), &["a"]);
+    world.settle();
+    world.ledger.refused(&busy(&world, "a", 1), UnixMillis(1));
+    world.pass(60_000);
+    world.settle();
+    let Some(Outcome::StartTimedOut { why: Some(why) }) = world.outcome("a") else {
+        panic!("{:?}", world.outcome("a"))
+    };
+    assert!(why.contains("busy: 64 of 64 commands"), "{why}");
+}
+
+#[test]
+fn a_busy_node_does_not_hold_up_the_others_and_a_stopped_run_starts_it_no_more() {
+    let mut world = World::new(plan(), &["a", "b"]);
+    world.plan.max_concurrent = Amount::Count(1);
+    assert_eq!(started(&world.settle()), ["a"]);
+    world.ledger.refused(&busy(&world, "a", 1), UnixMillis(1));
+    assert_eq!(started(&world.settle()), ["b"]);
+    world.requests.cancel = Some(world.run().number);
+    world.settle();
+    assert_eq!(world.outcome("a"), Some(Outcome::NotStarted));
+}
+
+#[test]
+fn a_late_refusal_of_an_earlier_offer_changes_nothing() {
+    let mut world = World::new(plan(), &["a"]);
+    world.settle();
+    world.ledger.refused(&busy(&world, "a", 1), UnixMillis(1));
+    world.pass(500);
+    assert_eq!(started(&world.settle()), ["a"]);
+    assert_eq!(world.ledger.refused(&busy(&world, "a", 1), UnixMillis(1)), Told::Known);
+    assert!(world.ledger.execution(&node("a")).unwrap().is_under_way());
+}
+
+#[test]
+fn an_agent_that_declines_for_good_is_believed_whatever_its_reason() {
+    let mut world = World::new(plan(), &["a"]);
+    world.settle();
+    world.ledger.refused(&busy(&world, "a", 0), UnixMillis(1));
+    assert_eq!(
+        world.outcome("a"),
+        Some(Outcome::Refused { refusal: Refusal::TooManyAttempts { limit: 64 } })
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use sentinel_protocol::request::Environment;
 
 use crate::heartbeat::Sampler;
 use crate::link::{Endpoint, Timing, Token};
-use crate::supervisor::Warm;
+use crate::supervisor::{Host, Warm};
 
 const EXAMPLES: &str = "Examples:
   node-agent --operator-url ws://127.0.0.1:7070 --token-file ./token --state-dir ./state
@@ -61,16 +61,36 @@ pub struct RunArgs {
     /// Name of this node in the agent's own log. The operator learns the name from the token alone.
     #[arg(long, env = "SENTINEL_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
-    /// Commands that run at once, at most.
+    /// Commands that run at once, at most. A node that has as many is busy: further ones wait for their turn, up to
+    /// `timeouts.start` of their Task.
     #[arg(long, env = "SENTINEL_MAX_ATTEMPTS", default_value_t = 64, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_attempts: u32,
+    /// Room that must be free on the disk of the state directory for a command to be started, as 64Mi or 1Gi. A command
+    /// with little output and no limits needs 4Mi at most, so that one that cleans up can be run.
+    #[arg(long, env = "SENTINEL_MIN_FREE", default_value = "64Mi", value_name = "SIZE", value_parser = parse_size)]
+    pub min_free: u64,
     /// Form of the agent's own log.
     #[arg(long, env = "SENTINEL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// What of the agent's own log is written, for example `info` or `sentinel_node_agent=debug`.
     #[arg(long, env = "SENTINEL_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+}
+
+/// Reads a number of bytes: `1048576`, `64Mi`, `1Gi`.
+///
+/// # Errors
+/// What is allowed.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let units = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40)];
+    let unit = units.iter().find_map(|(unit, power)| Some((text.strip_suffix(unit)?, *power)));
+    let (digits, power) = unit.unwrap_or((text, 0));
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = is_number.then(|| digits.parse::<u64>().ok()).flatten();
+    number.and_then(|number| number.checked_mul(1 << power)).ok_or_else(|| {
+        "a size is a whole number of bytes, or one with Ki, Mi, Gi or Ti, as in 64Mi".to_owned()
+    })
 }
 
 /// Where commands may run.
@@ -114,6 +134,8 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// What it takes.
     pub rules: Rules,
+    /// What the host is to commands that ask for it.
+    pub host: Host,
     /// Whether a supervisor waits for the next start; `No` where many agents are in one process.
     pub warm: Warm,
     /// Binary that becomes a supervisor; `None` is this one.
@@ -133,6 +155,7 @@ impl AgentConfig {
             ca_file: None,
             state_dir: state_dir.into(),
             rules: Rules::default(),
+            host: Host::OfProcess1,
             warm: Warm::Yes,
             supervisor: None,
             sampler: None,
@@ -150,6 +173,7 @@ impl From<&RunArgs> for AgentConfig {
     fn from(args: &RunArgs) -> Self {
         let rules = Rules {
             max_attempts: args.max_attempts,
+            min_free: args.min_free,
             environments: args.profile.environments(),
             ..Rules::default()
         };
@@ -181,7 +205,7 @@ mod tests {
         let config = AgentConfig::from(&cli.run.unwrap());
         assert_eq!(config.operator.authority(), "op:7000");
         assert_eq!(config.rules.environments, [Environment::Host, Environment::Container]);
-        assert_eq!(config.rules.max_attempts, 64);
+        assert_eq!((config.rules.max_attempts, config.rules.min_free), (64, 64 << 20));
     }
 
     #[test]
@@ -193,6 +217,16 @@ mod tests {
         let max =
             parse(&["--operator-url", "ws://op", "--token-file", "/t", "--max-attempts", "0"]).unwrap_err();
         assert!(max.contains("--max-attempts") && max.contains("1..=4096"), "{max}");
+        for size in ["-1", "", "1.5Gi", "64MB", "Mi", "99999999999999Ti"] {
+            let min_free =
+                parse(&["--operator-url", "ws://op", "--token-file", "/t", &format!("--min-free={size}")]);
+            let min_free = min_free.unwrap_err();
+            assert!(min_free.contains("--min-free") && min_free.contains("64Mi"), "{min_free}");
+        }
+        assert_eq!(
+            (parse_size("0"), parse_size("64Mi"), parse_size("1Gi")),
+            (Ok(0), Ok(64 << 20), Ok(1 << 30))
+        );
     }
 
     #[test]

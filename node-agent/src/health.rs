@@ -2,8 +2,9 @@
 //!
 //! A small status file says so, with the moment on the boot clock until which it may be believed.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,7 +119,10 @@ impl StatusFile {
         let new = self.path.with_extension("new");
         let written = serde_json::to_vec(&status)
             .map_err(io::Error::from)
-            .and_then(|bytes| fs::write(&new, bytes))
+            .and_then(|bytes| {
+                let mut options = OpenOptions::new();
+                options.write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(&bytes)
+            })
             .and_then(|()| fs::rename(&new, &self.path));
         if let Err(error) = written {
             tracing::debug!(%error, "unable to write the status file");

@@ -5,10 +5,13 @@
 //!
 //! The modules, in reading order:
 
+pub mod baseline;
 pub mod host;
 pub mod kill_point;
 pub mod journal;
+pub mod private_dir;
 pub mod process;
+pub mod shortage;
 pub mod spool;
 pub mod supervisor;
 

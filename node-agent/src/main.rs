@@ -5,8 +5,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use sentinel_node_agent::baseline::{self, Role};
 use sentinel_node_agent::config::{AgentConfig, Cli, Command, RunArgs};
-use sentinel_node_agent::{health, run, supervisor, telemetry};
+use sentinel_node_agent::{health, run, shortage, supervisor, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -14,10 +15,11 @@ fn main() -> ExitCode {
     if supervisor::is_requested() {
         return supervisor::main();
     }
+    let unfit = baseline::settle(Role::Agent);
     let cli = Cli::parse();
     let done = match (cli.command, cli.run) {
         (Some(Command::Health { state_dir }), _) => health::health(&state_dir).map_err(Into::into),
-        (None, Some(args)) => be_the_agent(&args),
+        (None, Some(args)) => unfit.map_err(Into::into).and_then(|()| be_the_agent(&args)),
         (None, None) => {
             let _ = Cli::command().print_help();
             return ExitCode::from(2);
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&*error);
+            let _ = writeln!(std::io::stderr(), "node-agent: {}", shortage::describe(&*error));
             ExitCode::FAILURE
         }
     }
@@ -51,15 +53,4 @@ fn be_the_agent(args: &RunArgs) -> Result<(), Box<dyn Error>> {
         tracing::info!("agent ends; commands live on");
         Ok(())
     })
-}
-
-/// The error and what it rests on, in one line on standard error.
-fn say(error: &dyn Error) {
-    let mut text = format!("node-agent: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
+use sentinel_protocol::request::Environment;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ use crate::heartbeat::Sampler;
 use crate::host::Home;
 use crate::journal::{JournalError, StateDir};
 use crate::link::{Board, DialError, Dialer, Link, Logs, carry_output, keep_connected};
-use crate::supervisor::{Launcher, Survival, survival};
+use crate::supervisor::{Host, Launcher, Survival, sees_the_machine, survival};
 use crate::vitals::Vitals;
 
 /// Why an agent could not begin, or had to end.
@@ -78,9 +79,19 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     let board = Arc::new(Board::default());
     let vitals = Arc::new(Vitals::default());
     let launcher = match config.supervisor {
-        Some(program) => Launcher::of(program, config.warm),
-        None => Launcher::new(config.warm),
+        Some(program) => Launcher::with(program, config.warm, config.host),
+        None => Launcher::new(config.warm, config.host),
     };
+    let mut rules = config.rules;
+    rules.directory = Some(journal.root().display().to_string());
+    if config.host == Host::OfProcess1
+        && rules.environments.contains(&Environment::Host)
+        && let Err(why) = sees_the_machine()
+    {
+        tracing::error!(why, "environment Host is not offered");
+        rules.environments.retain(|environment| *environment != Environment::Host);
+        rules.unavailable = Some(why);
+    }
     let link = Link {
         dialer: dialer.clone(),
         timing: config.timing,
@@ -92,7 +103,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         boot_id: home.boot_id.clone(),
         state_id: journal.state_id().to_owned(),
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-        environments: config.rules.environments.clone(),
+        environments: rules.environments.clone(),
         random,
     };
     let logs = Logs {
@@ -104,7 +115,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         session: session_seen,
         random,
     };
-    let rules = config.rules;
+    vitals.set_limit(rules.max_attempts);
     let parts = Parts { journal, launcher, rules, inbox, mailbox: mailbox.clone(), board, vitals, home };
     let (woken, awake) = oneshot::channel();
     let (dying, dead) = oneshot::channel::<()>();

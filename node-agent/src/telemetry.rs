@@ -1,6 +1,12 @@
 //! The agent's own log, on standard error.
+//!
+//! What others sent (names, error texts) can end up in a line. A line is one line: what would begin another, or steer a
+//! terminal, is shown as an escape.
+
+use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::LogFormat;
 
@@ -23,11 +29,104 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), InvalidFilter> {
     let builder = tracing_subscriber::fmt()
         .log_internal_errors(false)
         .with_env_filter(parsed)
-        .with_writer(std::io::stderr);
+        .with_writer(OneLine(io::stderr));
     // A second subscriber changes nothing; the first one stays.
     let _ = match format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
     Ok(())
+}
+
+/// Writes each event as one line of printable characters.
+#[derive(Debug, Clone, Copy)]
+struct OneLine<M>(M);
+
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLine<M> {
+    type Writer = Line<M::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Line(self.0.make_writer())
+    }
+}
+
+/// See [`OneLine`].
+#[derive(Debug)]
+struct Line<W>(W);
+
+impl<W: Write> Write for Line<W> {
+    /// The subscriber writes an event, its end of line included, in one call.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        if line.chars().any(steers) {
+            self.0.write_all(format!("{}\n", escaped(line)).as_bytes())?;
+        } else {
+            self.0.write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Control characters, those of the upper half included, ends of lines of Unicode, and what turns the direction of text.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(line: &str) -> String {
+    line.chars().fold(String::with_capacity(line.len() + 16), |mut shown, c| {
+        if steers(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+        shown
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_others_sent_cannot_forge_a_line_of_the_log_or_steer_a_terminal() {
+        let bad = "x\n2026-01-01T00:00:00Z ERROR all is lost\r\x1b[31m\u{9b}31m\u{202e}";
+        for json in [false, true] {
+            let sink = Sink::default();
+            let inner = sink.clone();
+            let lines =
+                tracing_subscriber::fmt().with_writer(OneLine(move || inner.clone())).with_ansi(false);
+            let log = || tracing::warn!(error = %bad, "an agent said {bad}");
+            if json {
+                tracing::subscriber::with_default(lines.json().finish(), log);
+            } else {
+                tracing::subscriber::with_default(lines.finish(), log);
+            }
+            let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+            let line = text.strip_suffix('\n').unwrap();
+            assert!(!line.chars().any(steers), "{text:?}");
+            assert!(line.contains("all is lost"), "{text:?}");
+        }
+    }
 }

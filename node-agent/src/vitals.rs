@@ -11,6 +11,7 @@ use sentinel_protocol::metrics::NodeMetrics;
 pub(crate) struct Vitals {
     highest_epoch: AtomicU64,
     living: AtomicU64,
+    limit: AtomicU64,
     unacknowledged: AtomicU64,
     waiting: AtomicU64,
     ignored: AtomicU64,
@@ -24,6 +25,11 @@ impl Vitals {
 
     pub(crate) fn set_highest_epoch(&self, epoch: Epoch) {
         self.highest_epoch.store(epoch.0, Relaxed);
+    }
+
+    /// How many Attempts may live at once.
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.limit.store(u64::from(limit), Relaxed);
     }
 
     pub(crate) fn set_counts(&self, living: usize, unacknowledged: usize) {
@@ -53,6 +59,7 @@ impl Vitals {
         NodeMetrics {
             running: u32::try_from(self.living.load(Relaxed)).unwrap_or(u32::MAX),
             unacknowledged: u32::try_from(self.unacknowledged.load(Relaxed)).unwrap_or(u32::MAX),
+            running_limit: u32::try_from(self.limit.load(Relaxed)).unwrap_or(u32::MAX),
             spooled: self.waiting.load(Relaxed),
             ..node
         }

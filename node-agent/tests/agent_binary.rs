@@ -4,6 +4,7 @@
 mod gateway;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -27,6 +28,7 @@ fn health(dir: &Path) -> Output {
 fn node() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("token"), TOKEN).unwrap();
+    fs::set_permissions(dir.path().join("token"), PermissionsExt::from_mode(0o400)).unwrap();
     dir
 }
 

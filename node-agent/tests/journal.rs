@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use fixtures::{Node, finish, is_root, shell, start, wait_for};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sentinel_node_agent::journal::{
-    Accepted, AttemptDir, AttemptState, Changed, Delivery, JournalError, Loaded, Output, StateDir, Tombstone,
-    Watch,
+    Accepted, AttemptDir, AttemptState, Bell, Changed, Delivery, Heard, JournalError, Loaded, StateDir,
+    Tombstone,
 };
 use sentinel_node_agent::supervisor::{Launcher, Warm};
 use sentinel_protocol::ids::Epoch;
@@ -281,23 +281,18 @@ fn tombstones_go_after_thirty_days() {
 }
 
 #[test]
-fn a_watch_tells_of_state_exit_and_output() {
+fn a_supervisor_rings_for_state_exit_and_output() {
     let mut node = Node::new();
+    let mut bell = Bell::open(node.path()).unwrap();
     let attempt = node.accept(&shell(1, "echo x"));
-    let mut watch = Watch::new().unwrap();
-    watch.add(&attempt, Output::Watched).unwrap();
-    assert_eq!(watch.changes().unwrap(), []);
+    assert_eq!(bell.rings().unwrap(), (vec![], Heard::All));
     node.launcher.launch(&attempt).unwrap();
     let mut seen = Vec::new();
-    wait_for("both kinds of change", || {
-        seen.extend(watch.changes().unwrap());
-        let has = |what| seen.iter().any(|change| change.attempt == attempt && change.what == what);
+    wait_for("both kinds of ring", || {
+        seen.extend(bell.rings().unwrap().0);
+        let has = |what| seen.iter().any(|ring| ring.attempt == attempt.name() && ring.what == what);
         (has(Changed::Record) && has(Changed::Output) && attempt.exit().unwrap().is_some()).then_some(())
     });
-    watch.remove(&attempt);
-    watch.changes().unwrap();
-    attempt.set_delivery(&Delivery::default()).unwrap();
-    assert_eq!(watch.changes().unwrap(), []);
 }
 
 /// A file system of a few hundred KiB.

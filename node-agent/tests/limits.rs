@@ -207,5 +207,5 @@ fn what_is_left_of_the_run_ends_a_command_that_may_run_longer_and_is_counted_fro
     let mut late = shell(2, "echo too late");
     late.deadlines.total_ms = Some(0);
     let run_of = run(&late);
-    assert_eq!((run_of.ended.outcome, run_of.ended.started_at), (Outcome::StartTimedOut, None));
+    assert_eq!((run_of.ended.outcome, run_of.ended.started_at), (Outcome::StartTimedOut { why: None }, None));
 }

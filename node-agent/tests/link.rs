@@ -4,6 +4,7 @@
 mod gateway;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,7 @@ fn start(run: u32, script: &str) -> Start {
             grace_ms: 1_000,
         },
         credit: ALL,
+        offer: 0,
     }
 }
 
@@ -90,6 +92,7 @@ impl Node {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("token"), TOKEN).unwrap();
+        fs::set_permissions(dir.path().join("token"), PermissionsExt::from_mode(0o600)).unwrap();
         Self { dir, running: None }
     }
 

@@ -13,7 +13,7 @@ use fixtures::{Node, finish, is_alive, is_root, running, sha256, shell, start, v
 use rustix::process::{Pid, Signal, kill_process};
 use sentinel_node_agent::journal::{Abandonment, AttemptState, Verdict};
 use sentinel_node_agent::spool::{self, Reader};
-use sentinel_node_agent::supervisor::{Liveness, Remains, Warm, check_environment, end_tree, liveness};
+use sentinel_node_agent::supervisor::{Host, Liveness, Remains, Warm, check_environment, end_tree, liveness};
 use sentinel_protocol::log::DropReason;
 use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::request::{Environment, OutputRules, Program};
@@ -264,7 +264,7 @@ fn the_hosts_namespaces_are_entered_or_are_ours_already() {
     let mut look = shell(1, "for n in mnt uts ipc net cgroup; do readlink /proc/self/ns/$n; done");
     look.request.environment = Environment::Host;
     let run = node.run(&look);
-    if let Err(words) = check_environment(Environment::Host) {
+    if let Err(words) = check_environment(Environment::Host, Host::OfProcess1) {
         // A machine that hides its process 1 even from root: said, and nothing was started.
         let failed = Outcome::StartFailed { reason: StartFailure::Namespace, message: words };
         assert_eq!(run.ended.outcome, failed);
@@ -546,7 +546,7 @@ fn a_start_that_comes_too_late_or_is_cancelled_before_starts_nothing() {
     let mut late = start(1, &["true"]);
     late.deadlines.start_ms = 0;
     let run = node.run(&late);
-    assert_eq!((run.ended.outcome, run.ended.started_at), (Outcome::StartTimedOut, None));
+    assert_eq!((run.ended.outcome, run.ended.started_at), (Outcome::StartTimedOut { why: None }, None));
     let attempt = node.accept(&start(2, &["true"]));
     attempt.request_cancel(UnixMillis(1)).unwrap();
     node.launcher.launch(&attempt).unwrap();

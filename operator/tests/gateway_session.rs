@@ -200,6 +200,7 @@ async fn an_agent_that_speaks_for_another_node_is_refused_and_believed_nothing()
             attempt: foreign.attempt.clone(),
             spec_hash: spec_hash(),
             refusal: Refusal::Stopping,
+            offer: 0,
         }),
     ] {
         let mut agent = world.agent("n").await;
@@ -376,6 +377,7 @@ fn start() -> Start {
         },
         deadlines: Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
         credit: 0,
+        offer: 0,
     }
 }
 

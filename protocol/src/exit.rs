@@ -160,8 +160,17 @@ pub fn describe(outcome: &Outcome, exit: &ExitDetails) -> String {
 fn timed_out(outcome: &Outcome, clock: ClockEnd) -> Option<String> {
     let (field, after) = (clock.name.field(), span(clock.after_ms));
     match (outcome, clock.name) {
-        (Outcome::StartTimedOut, Clock::Start) => Some(format!("not started within {after} ({field})")),
-        (Outcome::StartTimedOut, _) => Some(format!("not started: {field} was over after {after}")),
+        (Outcome::StartTimedOut { why }, name) => {
+            let mut text = match name {
+                Clock::Start => format!("not started within {after} ({field})"),
+                _ => format!("not started: {field} was over after {after}"),
+            };
+            if let Some(why) = why {
+                text.push_str(": ");
+                text.push_str(why);
+            }
+            Some(text)
+        }
         (Outcome::TimedOut, _) => Some(format!("ended by {field} after {after}")),
         (Outcome::IdleTimedOut, _) => Some(format!("ended by {field} after {after} without output")),
         _ => None,
@@ -308,7 +317,7 @@ mod tests {
             "ended by timeouts.idle after 2m30s without output; ended by signal 15 (SIGTERM)",
         );
         check(
-            Outcome::StartTimedOut,
+            Outcome::StartTimedOut { why: None },
             ExitDetails::clock(Clock::Start, 300_000),
             "not started within 5m (timeouts.start)",
         );

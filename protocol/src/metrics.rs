@@ -26,6 +26,9 @@ pub struct NodeMetrics {
     pub networks: Vec<NetworkMetrics>,
     /// Attempts that the agent owns and that are not over.
     pub running: u32,
+    /// Attempts that are not over, at most: with as many the node is busy. 0 from an agent that does not say.
+    #[serde(default, skip_serializing_if = "crate::to_agent::is_zero")]
+    pub running_limit: u32,
     /// Reports that wait for their Ack.
     pub unacknowledged: u32,
     /// Bytes of output that wait on the node's disk.

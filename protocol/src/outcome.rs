@@ -32,7 +32,11 @@ pub enum Outcome {
         message: String,
     },
     /// The command was not started within `timeouts.start`, or what `timeouts.total` left of it.
-    StartTimedOut,
+    StartTimedOut {
+        /// What it waited for, where that is known: a busy node, for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
     /// The command ran longer than `timeouts.run`, or than what `timeouts.total` left it, and was ended.
     TimedOut,
     /// The command wrote nothing for `timeouts.idle` and was ended.
@@ -139,7 +143,7 @@ impl Outcome {
             Self::Failed { .. } => "Failed",
             Self::Signaled { .. } => "Signaled",
             Self::StartFailed { .. } => "StartFailed",
-            Self::StartTimedOut => "StartTimedOut",
+            Self::StartTimedOut { .. } => "StartTimedOut",
             Self::TimedOut => "TimedOut",
             Self::IdleTimedOut => "IdleTimedOut",
             Self::OomKilled { .. } => "OomKilled",
@@ -169,7 +173,12 @@ impl Outcome {
             Self::Failed { exit_code } => format!("exited with code {exit_code}"),
             Self::Signaled { signal } => format!("ended by signal {}", signal_text(*signal)),
             Self::StartFailed { message, .. } => message.clone(),
-            Self::StartTimedOut => "not started within timeouts.start or timeouts.total".to_owned(),
+            Self::StartTimedOut { why: None } => {
+                "not started within timeouts.start or timeouts.total".to_owned()
+            }
+            Self::StartTimedOut { why: Some(why) } => {
+                format!("not started within timeouts.start or timeouts.total: {why}")
+            }
             Self::TimedOut => "ran longer than timeouts.run or timeouts.total and was ended".to_owned(),
             Self::IdleTimedOut => "wrote nothing for timeouts.idle and was ended".to_owned(),
             Self::OomKilled { peak: None } => "ended by the kernel for run.limits.memory".to_owned(),

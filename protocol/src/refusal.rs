@@ -29,13 +29,19 @@ pub enum Refusal {
     EnvironmentUnavailable {
         /// What was asked for.
         environment: String,
+        /// What the node lacks for it, where the agent knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
-    /// Too little room on the node's disk to keep the record of it.
+    /// Too little room on the node's disk to keep the record and the output of it.
     DiskLow {
         /// Bytes free.
         free: u64,
         /// Bytes needed.
         needed: u64,
+        /// The agent's state directory; an older agent does not send it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        directory: Option<String>,
     },
     /// As many Attempts as this agent takes at once are there already.
     TooManyAttempts {
@@ -56,6 +62,33 @@ pub enum Refusal {
     Stopping,
 }
 
+impl Refusal {
+    /// Whether the reason goes away without a change of the Task or of the node: a busy node has room again, and an
+    /// agent that stops for an upgrade comes back. A `Start` that was declined for it is offered again; see
+    /// [`crate::to_agent::Start::offer`]. A full disk and a failing one need a person, so they are final.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::TooManyAttempts { .. } | Self::Stopping)
+    }
+}
+
+/// A number of bytes for people: `12 MiB`, `1.5 GiB`. Rounded down, so that what is short of a limit never reads as if
+/// it had reached it.
+pub fn human_bytes(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    let power = (bytes.ilog2() / 10).min(6);
+    let scale = 1_u64 << (10 * power);
+    let (whole, tenths) = (bytes / scale, bytes % scale / (scale / 10).max(1));
+    let unit = units[power as usize - 1];
+    if whole >= 10 || tenths == 0 {
+        format!("{whole} {unit}")
+    } else {
+        format!("{whole}.{} {unit}", tenths.min(9))
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -63,14 +96,20 @@ impl fmt::Display for Refusal {
             Self::SpecHashMismatch => f.write_str("this attempt id was used before for another spec"),
             Self::AlreadyCancelled => f.write_str("this attempt was cancelled before it was started"),
             Self::Policy { rule } => write!(f, "the node's policy does not allow it (rule {rule})"),
-            Self::EnvironmentUnavailable { environment } => {
-                write!(f, "this agent's profile does not offer run.environment {environment}")
+            Self::EnvironmentUnavailable { environment, why } => {
+                write!(f, "this agent does not offer run.environment {environment}")?;
+                why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
             }
-            Self::DiskLow { free, needed } => {
-                write!(f, "the node's disk has {free} bytes free, {needed} are needed to record an attempt")
-            }
+            Self::DiskLow { free, needed, directory } => write!(
+                f,
+                "{} has {} free, {} are needed to start a command; free space there, or lower --min-free of the \
+                 agent (a Task with run.output.spool or run.output.limit of at most 1Mi and no run.limits needs less)",
+                directory.as_deref().unwrap_or("the node's disk"),
+                human_bytes(*free),
+                human_bytes(*needed)
+            ),
             Self::TooManyAttempts { limit } => {
-                write!(f, "the agent already owns {limit} attempts, its limit")
+                write!(f, "the node is busy: {limit} of {limit} commands (--max-attempts of its agent)")
             }
             Self::JournalUnsafe { message } => write!(f, "the agent cannot record attempts: {message}"),
             Self::InvalidRequest { message } => f.write_str(message),
@@ -130,5 +169,35 @@ impl fmt::Display for SessionRefusal {
             Self::WrongState { message } => write!(f, "state directory refused: {message}"),
             Self::Stopping => f.write_str("the operator is stopping"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_in_the_largest_unit_and_never_rounded_up() {
+        for (bytes, shown) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            ((64 << 20) - 1, "63 MiB"),
+            (64 << 20, "64 MiB"),
+            ((10 << 20) - 1, "9.9 MiB"),
+            (3 << 30, "3 GiB"),
+            (u64::MAX, "15 EiB"),
+        ] {
+            assert_eq!(human_bytes(bytes), shown, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_low_disk_is_refused_with_the_directory_in_units_that_people_read() {
+        let directory = Some("/var/lib/sentinel".to_owned());
+        let text = Refusal::DiskLow { free: 12 << 20, needed: 64 << 20, directory }.to_string();
+        assert!(text.starts_with("/var/lib/sentinel has 12 MiB free, 64 MiB are needed"), "{text}");
+        assert!(text.contains("--min-free"), "{text}");
     }
 }

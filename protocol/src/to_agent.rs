@@ -60,6 +60,16 @@ pub struct Start {
     pub deadlines: Deadlines,
     /// Log position up to which the agent may send at once.
     pub credit: u64,
+    /// Which offer of the Attempt this is in its Session, from 1. An offer that the agent declined for a reason that
+    /// passes ([`crate::refusal::Refusal::passes`]) stays declined however often it arrives; the next one is thought
+    /// about anew. 0 from an operator that offers an Attempt once only.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub offer: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+pub(crate) fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Start {

@@ -204,7 +204,7 @@ pub struct StreamSummary {
     pub sha256: String,
 }
 
-/// A `Start` is declined; nothing was started for it and nothing will be.
+/// A `Start` is declined; nothing was started for this offer of it and nothing will be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
@@ -214,4 +214,8 @@ pub struct Refused {
     pub spec_hash: SpecHash,
     /// Why.
     pub refusal: Refusal,
+    /// The offer that was declined ([`crate::to_agent::Start::offer`]). 0 from an agent that declines an Attempt for
+    /// good, whatever the reason.
+    #[serde(default, skip_serializing_if = "crate::to_agent::is_zero")]
+    pub offer: u32,
 }

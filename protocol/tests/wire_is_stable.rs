@@ -98,6 +98,7 @@ fn start(program: Program) -> ToAgent {
             grace_ms: 10_000,
         },
         credit: 1 << 20,
+        offer: 0,
     }))
 }
 
@@ -250,6 +251,7 @@ fn what_the_agent_says_is_stable() {
         networks: vec![NetworkMetrics { interface: "lo".into(), received: 1, sent: 2 }],
         running: 1,
         unacknowledged: 2,
+        running_limit: 0,
         spooled: 3,
     };
     check("heartbeat", &ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1_700_000_000_000), metrics }));
@@ -264,7 +266,7 @@ fn every_outcome_is_stable() {
         Outcome::Failed { exit_code: 3 },
         Outcome::Signaled { signal: 9 },
         Outcome::StartFailed { reason: StartFailure::ProgramNotFound, message },
-        Outcome::StartTimedOut,
+        Outcome::StartTimedOut { why: None },
         Outcome::TimedOut,
         Outcome::IdleTimedOut,
         Outcome::OomKilled { peak: None },
@@ -279,6 +281,9 @@ fn every_outcome_is_stable() {
         let name = format!("ended-{}", outcome.name().to_lowercase());
         check(&name, &ToOperator::Report(Box::new(report(ReportedState::Ended(Box::new(ended(outcome)))))));
     }
+    let outcome = Outcome::StartTimedOut { why: Some("the node is busy".into()) };
+    let state = ReportedState::Ended(Box::new(ended(outcome)));
+    check("ended-starttimedout-why", &ToOperator::Report(Box::new(report(state))));
     let outcome = Outcome::OomKilled { peak: Some(256 << 20) };
     let state = ReportedState::Ended(Box::new(ended(outcome)));
     check("ended-oomkilled-peak", &ToOperator::Report(Box::new(report(state))));
@@ -299,14 +304,31 @@ fn every_refusal_is_stable() {
         ("spec-hash-mismatch", Refusal::SpecHashMismatch),
         ("already-cancelled", Refusal::AlreadyCancelled),
         ("policy", Refusal::Policy { rule: "no-root".into() }),
-        ("environment", Refusal::EnvironmentUnavailable { environment: "Host".into() }),
-        ("disk-low", Refusal::DiskLow { free: 1, needed: 2 }),
+        ("environment", Refusal::EnvironmentUnavailable { environment: "Host".into(), why: None }),
+        ("disk-low", Refusal::DiskLow { free: 1, needed: 2, directory: None }),
         ("too-many", Refusal::TooManyAttempts { limit: 64 }),
         ("journal-unsafe", Refusal::JournalUnsafe { message: "EIO".into() }),
         ("invalid", Refusal::InvalidRequest { message: "run.umask".into() }),
         ("stopping", Refusal::Stopping),
     ] {
-        let refused = Refused { attempt: id(), spec_hash: spec_hash(), refusal };
+        let refused = Refused { attempt: id(), spec_hash: spec_hash(), refusal, offer: 0 };
+        check(&format!("refused-{name}"), &ToOperator::Refused(refused));
+    }
+    // Fields that came later are left out where they say nothing, so that what an older end sends and reads is above.
+    for (name, refusal, offer) in [
+        ("busy-offer", Refusal::TooManyAttempts { limit: 64 }, 3),
+        (
+            "environment-why",
+            Refusal::EnvironmentUnavailable { environment: "Host".into(), why: Some("hostPID".into()) },
+            0,
+        ),
+        (
+            "disk-low-directory",
+            Refusal::DiskLow { free: 1, needed: 2, directory: Some("/var/lib/sentinel".into()) },
+            0,
+        ),
+    ] {
+        let refused = Refused { attempt: id(), spec_hash: spec_hash(), refusal, offer };
         check(&format!("refused-{name}"), &ToOperator::Refused(refused));
     }
 }
@@ -342,7 +364,7 @@ fn the_log_socket_is_stable() {
 #[test]
 fn no_golden_file_is_without_its_test() {
     let count = fs::read_dir(golden("")).unwrap().count();
-    assert_eq!(count, 57, "a file was added or lost; correct this number with its test");
+    assert_eq!(count, 61, "a file was added or lost; correct this number with its test");
 }
 
 #[test]

@@ -164,7 +164,7 @@ impl Stage {
     pub async fn agent(&self, short: &str, labels: &[(&str, &str)]) -> Program {
         let node = self.piece.node(short, labels).await;
         let token = self.piece.agent_token(&node).await;
-        std::fs::write(self.path().join(format!("{short}.token")), token).expect("a token file");
+        secret(&self.path().join(format!("{short}.token")), &token);
         let agent = self.start_agent(short);
         self.reachable(short).await;
         agent
@@ -228,4 +228,14 @@ impl Stage {
         mongo.database(&self.database).drop().await.expect("database dropped");
         self.piece.close().await;
     }
+}
+
+/// Writes a file that only we can read, as a token's has to be.
+pub fn secret(path: &Path, text: &str) {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(path).expect("a token file");
+    file.write_all(text.as_bytes()).expect("a token file");
 }

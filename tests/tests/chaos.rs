@@ -279,6 +279,7 @@ async fn a_read_only_state_directory_is_named_when_the_agent_begins() {
     let disk = SmallDisk::mount(&directory.path().join("state"), "ro,size=1m");
     let token = directory.path().join("token");
     fs::write(&token, "x").unwrap();
+    fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let flags = [
         ("--operator-url", "ws://127.0.0.1:9".to_owned()),
         ("--token-file", token.display().to_string()),

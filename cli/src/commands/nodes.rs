@@ -65,7 +65,11 @@ fn table(nodes: &[Value], wide: bool) -> Table {
             Cell::new(of(number("memoryUsed"), number("memoryTotal"))),
             Cell::new(metrics["load"][0].as_f64().map(|load| format!("{load:.2}")).unwrap_or_default()),
             Cell::new(fullest_disk(metrics)),
-            Cell::new(number("running").map(|n| n.to_string()).unwrap_or_default()),
+            Cell::new(match (number("running"), number("runningLimit")) {
+                (Some(running), Some(limit)) => format!("{running}/{limit}"),
+                (Some(running), None) => running.to_string(),
+                (None, _) => String::new(),
+            }),
             Cell::new(number("uptimeSeconds").map(|s| time::span(s * 1000)).unwrap_or_default()),
         ];
         if wide {

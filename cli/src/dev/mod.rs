@@ -66,7 +66,7 @@ pub(crate) async fn perform(args: DevArgs, namespace: &str) -> Ended {
         EmbeddedCluster::in_directory(&state.path().join("cluster"), clock.clone()).map_err(|error| {
             Failure::new(format!("failed to open the Tasks kept in {}: {error}", state.shown()))
         })?;
-    let nodes = Nodes::plan(args.nodes)?;
+    let nodes = Nodes::plan(args.nodes)?.limited(args.max_attempts, args.min_free);
     cluster.set_nodes(nodes.facts());
 
     let (operator, door) = start(&args, &state, cluster, tokens.clone(), clock).await?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use sentinel_core::targets::NodeFacts;
 use sentinel_node_agent::heartbeat::Sampler;
-use sentinel_node_agent::supervisor::Warm;
+use sentinel_node_agent::shortage::{Needs, describe};
+use sentinel_node_agent::supervisor::{Host, Warm};
 use sentinel_node_agent::{AgentConfig, AgentError, Endpoint, Rules, Token};
 use sentinel_operator::gateway::StaticTokens;
 use sentinel_protocol::ids::NodeName;
@@ -30,6 +31,7 @@ const SIMULATED: &str = "sentinelnode.dev/simulated";
 pub(super) struct Nodes {
     local: NodeName,
     simulated: Vec<NodeName>,
+    rules: Rules,
 }
 
 /// Agents that run.
@@ -41,7 +43,18 @@ pub(super) struct Agents {
 
 impl Nodes {
     /// This machine and so many simulated nodes.
+    ///
+    /// # Errors
+    /// When this machine could not hold so many: it would not be said, but some of them would fail at any time.
     pub(super) fn plan(simulated: u16) -> Result<Self, Failure> {
+        if simulated > 0
+            && let Some(lack) = needs(simulated).lacking()
+        {
+            return Err(Failure::new(format!(
+                "--nodes {simulated} is more than this machine can hold: {lack}"
+            ))
+            .hint("Simulate fewer nodes, or raise the limit"));
+        }
         let local = NodeName::new(as_name(&host_name())).map_err(|error| Failure::new(error.to_string()))?;
         let simulated = (1..=simulated)
             .map(|number| {
@@ -49,7 +62,15 @@ impl Nodes {
                 NodeName::new(format!("{name}-{number}")).map_err(|error| Failure::new(error.to_string()))
             })
             .collect::<Result<Vec<NodeName>, Failure>>()?;
-        Ok(Self { local, simulated })
+        // The host is this machine, which we are on already, so everybody may run commands there.
+        let environments = vec![Environment::Host, Environment::Container];
+        Ok(Self { local, simulated, rules: Rules { environments, ..Rules::default() } })
+    }
+
+    /// The same nodes, each of which takes so many commands at once, and none while less of its disk is free.
+    pub(super) fn limited(mut self, max_attempts: u32, min_free: u64) -> Self {
+        self.rules = Rules { max_attempts, min_free, ..self.rules };
+        self
     }
 
     /// The nodes as a cluster would list them. Simulated ones have zones and pools, so that selectors have something
@@ -106,20 +127,17 @@ impl Nodes {
         let mut agents = Agents { set: JoinSet::new(), stop: CancellationToken::new() };
         for name in std::iter::once(&self.local).chain(&self.simulated) {
             let directory = state.join("nodes").join(name.as_str());
-            std::fs::create_dir_all(&directory)
-                .map_err(|error| Failure::new(format!("failed to make {}: {error}", directory.display())))?;
             let token = Token::Fixed(tokens.issue(name));
             let mut config = AgentConfig::new(operator.clone(), token, directory);
             config.sampler = Some(sampler.clone());
             config.warm = if *name == self.local { Warm::Yes } else { Warm::No };
-            config.rules = Rules { environments: environments(), ..Rules::default() };
+            config.rules = self.rules.clone();
+            config.host = Host::Here;
             let (name, stop) = (name.clone(), agents.stop.clone());
             agents.set.spawn(async move {
                 let ended = sentinel_node_agent::run(config, stop.cancelled_owned()).await;
                 if let Err(error) = &ended {
-                    let cause =
-                        std::error::Error::source(error).map(|c| format!(": {c}")).unwrap_or_default();
-                    note(&format!("sentinel: the agent of {name} has failed: {error}{cause}"));
+                    note(&format!("sentinel: the agent of {name} has failed: {}", describe(error)));
                 }
                 (name, ended)
             });
@@ -161,14 +179,11 @@ impl Agents {
     }
 }
 
-/// Where commands may run: only root can enter the namespaces of the host.
-fn environments() -> Vec<Environment> {
-    if is_root() { vec![Environment::Host, Environment::Container] } else { vec![Environment::Container] }
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+/// What simulated nodes take, with a command on each: the agent's files, sockets (its end and the operator's) and thread,
+/// a supervisor and a command.
+fn needs(simulated: u16) -> Needs {
+    let nodes = u64::from(simulated) + 1;
+    Needs { descriptors: 64 + 16 * nodes, processes: 32 + 3 * nodes, memory: (64 + 5 * nodes) << 20 }
 }
 
 fn arch() -> &'static str {
@@ -212,8 +227,7 @@ mod tests {
 
     #[test]
     fn simulated_nodes_can_be_told_apart_by_labels() {
-        let nodes =
-            Nodes { local: NodeName::new("here").unwrap(), simulated: Nodes::plan(4).unwrap().simulated };
+        let nodes = Nodes { local: NodeName::new("here").unwrap(), ..Nodes::plan(4).unwrap() };
         let facts = nodes.facts();
         assert_eq!(facts.len(), 5);
         let web =

@@ -4,6 +4,8 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use sentinel_node_agent::private_dir;
+use sentinel_node_agent::shortage::describe;
 use sentinel_operator::lock::{Lock, LockError};
 
 use crate::exit::Failure;
@@ -31,11 +33,9 @@ impl State {
     /// The given directory, made if it is not there; or a temporary one that only this user can read.
     pub(super) fn open(given: Option<&Path>) -> Result<Self, Failure> {
         if let Some(path) = given {
-            let failed = |error: std::io::Error| {
-                Failure::usage(format!("--state {}: failed to use the directory: {error}", path.display()))
-            };
-            private().recursive(true).create(path).map_err(failed)?;
-            let path = path.canonicalize().map_err(failed)?;
+            let path = private_dir::open(path).map_err(|error| {
+                Failure::usage(format!("--state {}: {}", path.display(), describe(&error)))
+            })?;
             let lock = Lock::take(&path).map_err(|error| not_taken(&path, &error))?;
             Ok(Self { path, fate: Fate::Kept, _lock: lock })
         } else {

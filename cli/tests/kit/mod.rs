@@ -205,6 +205,10 @@ impl Dev {
         signal(&self.child, "CONT");
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn interrupt(&self) {
         signal(&self.child, "INT");
     }

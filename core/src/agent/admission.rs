@@ -19,11 +19,23 @@ pub struct Rules {
     pub max_attempts: u32,
     /// Attempts owned, over or not, at most: results wait here while History is away.
     pub max_owned: u32,
-    /// Bytes that must be free on the Journal's disk for a new Attempt.
+    /// Bytes that must be free on the Journal's disk for a new Attempt. One that can hardly fill it needs
+    /// [`EMERGENCY_FREE`] at most, so that a command can be run that cleans up.
     pub min_free: u64,
     /// Where commands can run.
     pub environments: Vec<Environment>,
+    /// Why the other environments are not offered, where that is not simply the agent's configuration.
+    pub unavailable: Option<String>,
+    /// The Journal's directory, for messages.
+    pub directory: Option<String>,
 }
+
+/// Bytes that must be free for an Attempt with little output and no limits, when [`Rules::min_free`] asks for more.
+/// Twice what the largest request, its records and [`SMALL_OUTPUT`] of output take.
+pub const EMERGENCY_FREE: u64 = 4 << 20;
+
+/// An Attempt whose output can take no more than so many bytes of the disk is one with little output.
+pub const SMALL_OUTPUT: u64 = 1 << 20;
 
 impl Default for Rules {
     fn default() -> Self {
@@ -32,6 +44,8 @@ impl Default for Rules {
             max_owned: 10_000,
             min_free: 64 << 20,
             environments: vec![Environment::Container],
+            unavailable: None,
+            directory: None,
         }
     }
 }
@@ -79,7 +93,8 @@ fn environment_offered(c: &Candidate<'_>) -> Result<(), Refusal> {
     if c.rules.environments.contains(&environment) {
         return Ok(());
     }
-    Err(Refusal::EnvironmentUnavailable { environment: environment.as_str().to_owned() })
+    let why = c.rules.unavailable.clone();
+    Err(Refusal::EnvironmentUnavailable { environment: environment.as_str().to_owned(), why })
 }
 
 fn room_for_one_more(c: &Candidate<'_>) -> Result<(), Refusal> {
@@ -92,8 +107,11 @@ fn room_for_one_more(c: &Candidate<'_>) -> Result<(), Refusal> {
 }
 
 fn disk_has_room(c: &Candidate<'_>) -> Result<(), Refusal> {
-    if c.free < c.rules.min_free {
-        return Err(Refusal::DiskLow { free: c.free, needed: c.rules.min_free });
+    let request = &c.start.request;
+    let is_small = request.output.limit.min(request.output.spool) <= SMALL_OUTPUT && request.limits.is_none();
+    let needed = if is_small { c.rules.min_free.min(EMERGENCY_FREE) } else { c.rules.min_free };
+    if c.free < needed {
+        return Err(Refusal::DiskLow { free: c.free, needed, directory: c.rules.directory.clone() });
     }
     Ok(())
 }
@@ -207,12 +225,13 @@ mod tests {
                 stdin: String::new(),
                 environment: Environment::Container,
                 success_exit_codes: vec![0],
-                output: OutputRules { limit: 1, spool: 1, max_block_ms: 0, merge: false },
+                output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 0, merge: false },
                 limits: ResourceLimits::default(),
                 leftovers: Leftovers::End,
             },
             deadlines: Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
             credit: 0,
+            offer: 0,
         }
     }
 
@@ -251,6 +270,24 @@ mod tests {
         check(Candidate { free: (64 << 20) - 1, ..base() }, "DiskLow");
         let host = Rules { environments: vec![Environment::Host], ..Rules::default() };
         check(candidate(&start, &host), "EnvironmentUnavailable");
+    }
+
+    #[test]
+    fn a_low_disk_still_takes_a_command_that_can_hardly_fill_it() {
+        let rules = Rules { directory: Some("/s".into()), ..Rules::default() };
+        let admitted = |start: &Start, free| admit(&Candidate { free, ..candidate(start, &rules) });
+        let low = |needed| Err(Refusal::DiskLow { free: 3 << 20, needed, directory: Some("/s".into()) });
+        let mut small = start();
+        assert_eq!(admitted(&small, 3 << 20), low(64 << 20));
+        small.request.output.spool = SMALL_OUTPUT;
+        assert_eq!(admitted(&small, EMERGENCY_FREE), Ok(()));
+        assert_eq!(admitted(&small, 3 << 20), low(EMERGENCY_FREE));
+        small.request.output = OutputRules { limit: SMALL_OUTPUT, ..start().request.output };
+        assert_eq!(admitted(&small, EMERGENCY_FREE), Ok(()), "little is kept, however large the window");
+        small.request.limits.pids = Some(5);
+        assert_eq!(admitted(&small, 3 << 20), low(64 << 20));
+        let none = Rules { min_free: 0, ..Rules::default() };
+        assert_eq!(admit(&Candidate { free: 0, ..candidate(&small, &none) }), Ok(()));
     }
 
     #[test]

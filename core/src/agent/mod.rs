@@ -29,7 +29,7 @@ mod effect;
 mod event;
 mod step;
 
-pub use admission::Rules;
+pub use admission::{EMERGENCY_FREE, Rules, SMALL_OUTPUT};
 pub use effect::{Effect, Ignored};
 pub use event::{Event, Facts, Seen, Tombstone};
 pub use step::{Agent, RELAUNCH_AFTER_MS, RESEND_AFTER_MS};

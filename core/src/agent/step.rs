@@ -52,7 +52,7 @@ pub struct Agent {
     attempts: BTreeMap<String, Attempt>,
     unreadable: BTreeSet<String>,
     /// What was refused in this Session stays refused in it: a `Start` that was sent twice must not be declined and
-    /// then run.
+    /// then run. What was refused for a reason that passes can be asked for with a higher offer.
     refused: BTreeMap<AttemptId, Refused>,
 }
 
@@ -79,6 +79,11 @@ impl Agent {
     /// Attempts that are not over.
     pub fn living(&self) -> usize {
         self.attempts.values().filter(|attempt| !attempt.is_over()).count()
+    }
+
+    /// Whether this Attempt is here and not over.
+    pub fn is_living(&self, id: &AttemptId) -> bool {
+        self.attempts.get(&id.directory_name()).is_some_and(|attempt| attempt.id == *id && !attempt.is_over())
     }
 
     /// Reports that wait for their Ack.
@@ -210,7 +215,7 @@ impl Agent {
             }
             return;
         }
-        if let Some(refused) = self.refused.get(&start.attempt) {
+        if let Some(refused) = self.refused.get(&start.attempt).filter(|refused| stands(refused, &start)) {
             return self.say(ToOperator::Refused(refused.clone()), out);
         }
         let candidate = Candidate {
@@ -224,8 +229,9 @@ impl Agent {
             free: facts.free,
         };
         if let Err(refusal) = admit(&candidate) {
-            return self.refuse(&start.attempt, &start.spec_hash, refusal, out);
+            return self.decline(&start.attempt, &start.spec_hash, refusal, start.offer, out);
         }
+        self.refused.remove(&start.attempt);
         self.raise_epoch(start.epoch, out);
         let start_by = now.moment.plus(start.deadlines.start_ms);
         let attempt = Attempt::new(start.attempt.clone(), start.spec_hash.clone(), start_by);
@@ -335,7 +341,7 @@ impl Agent {
                 if attempt.cancel != Cancel::Unwanted {
                     abandon_as(attempt, Outcome::Cancelled, now, out);
                 } else if now.moment >= attempt.start_by {
-                    abandon_as(attempt, Outcome::StartTimedOut, now, out);
+                    abandon_as(attempt, Outcome::StartTimedOut { why: None }, now, out);
                 }
             }
             Conclusion::NotStarted => {
@@ -472,12 +478,24 @@ impl Agent {
     }
 
     fn refuse(&mut self, id: &AttemptId, spec_hash: &SpecHash, refusal: Refusal, out: &mut Vec<Effect>) {
+        self.decline(id, spec_hash, refusal, 0, out);
+    }
+
+    fn decline(
+        &mut self,
+        id: &AttemptId,
+        spec_hash: &SpecHash,
+        refusal: Refusal,
+        offer: u32,
+        out: &mut Vec<Effect>,
+    ) {
         if self.link == Link::Down {
             return;
         }
         // A leader that learns of a higher epoch rises above it and asks again; what is here stays known anyway.
         let passing = matches!(refusal, Refusal::StaleEpoch { .. });
-        let refused = Refused { attempt: id.clone(), spec_hash: spec_hash.clone(), refusal };
+        let offer = if refusal.passes() { offer } else { 0 };
+        let refused = Refused { attempt: id.clone(), spec_hash: spec_hash.clone(), refusal, offer };
         if !passing && self.known(id).is_none() {
             if self.refused.len() >= REFUSALS_REMEMBERED {
                 self.refused.pop_first();
@@ -488,13 +506,18 @@ impl Agent {
     }
 }
 
+/// Whether what was refused stays refused when this `Start` asks for it.
+fn stands(refused: &Refused, start: &Start) -> bool {
+    refused.offer == 0 || start.offer <= refused.offer
+}
+
 /// What comes next for an Attempt that surely has not started.
 fn go_on(attempt: &mut Attempt, stopping: bool, now: Now, out: &mut Vec<Effect>) {
     let on_its_way = attempt.launched.is_some_and(|at| now.moment.since(at) < RELAUNCH_AFTER_MS);
     if attempt.cancel != Cancel::Unwanted {
         abandon_as(attempt, Outcome::Cancelled, now, out);
     } else if now.moment >= attempt.start_by {
-        abandon_as(attempt, Outcome::StartTimedOut, now, out);
+        abandon_as(attempt, Outcome::StartTimedOut { why: None }, now, out);
     } else if !on_its_way && !stopping {
         attempt.launched = Some(now.moment);
         out.push(Effect::Launch(attempt.id.clone()));

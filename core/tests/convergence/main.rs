@@ -72,7 +72,7 @@ fn after_any_faults_everything_ran_once_and_every_result_is_known() {
     });
     println!("{tally:?}");
     assert!(
-        tally.executions > 0 && tally.retries > 0 && tally.lost > 0 && tally.takeovers > 0,
+        tally.executions > 0 && tally.retries > 0 && tally.lost > 0 && tally.takeovers > 0 && tally.busy > 0,
         "the faults are not there: {tally:?}"
     );
 }

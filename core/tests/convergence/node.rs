@@ -9,7 +9,7 @@ use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_agent::{Ack, Start, ToAgent};
+use sentinel_protocol::to_agent::{Ack, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Running, Stage, ToOperator, Usage};
 
 use super::mutation::Mutation;
@@ -59,6 +59,9 @@ pub struct Node {
     agent: Agent,
     connected: bool,
     mutation: Option<Mutation>,
+    /// Attempts of other Tasks: they take places of the agent, and whether each is over.
+    guests: BTreeMap<AttemptId, bool>,
+    guests_made: u64,
     /// Attempts for which a fault of this node was injected: their `Lost` is justified.
     pub faulted: BTreeSet<AttemptId>,
     /// What is to be sent, in order.
@@ -77,9 +80,14 @@ fn ended(outcome: Outcome, at: u64) -> Ended {
     }
 }
 
+/// Two commands at once, so that other Tasks can keep it busy.
+fn rules() -> Rules {
+    Rules { max_attempts: 2, ..Rules::default() }
+}
+
 impl Node {
     pub fn new(name: NodeName, mutation: Option<Mutation>) -> Self {
-        let agent = Agent::new(Rules::default(), Epoch(0));
+        let agent = Agent::new(rules(), Epoch(0));
         Self {
             name,
             boot: 0,
@@ -90,6 +98,8 @@ impl Node {
             agent,
             connected: false,
             mutation,
+            guests: BTreeMap::new(),
+            guests_made: 0,
             faulted: BTreeSet::new(),
             outbox: vec![],
         }
@@ -208,7 +218,8 @@ impl Node {
     pub fn crash(&mut self) -> Result<(), Violation> {
         self.connected = false;
         self.outbox.clear();
-        self.agent = Agent::new(Rules::default(), Epoch(self.epoch));
+        self.guests.clear();
+        self.agent = Agent::new(rules(), Epoch(self.epoch));
         let ids: Vec<AttemptId> = self.dirs.keys().cloned().collect();
         let seen = ids.iter().filter_map(|id| self.seen(id)).collect();
         self.handle(Event::Replayed { seen, unreadable: vec![] }, None)
@@ -233,6 +244,88 @@ impl Node {
             dir.acked = None;
         }
         self.crash()
+    }
+
+    // --- other Tasks ------------------------------------------------------------------------------------------
+
+    /// A command of another Task comes, or one that is there ends.
+    pub fn guest(&mut self, rng: &mut Rng) -> Result<(), Violation> {
+        if rng.chance(400) {
+            return self.end_guests();
+        }
+        self.guests_made += 1;
+        let attempt: AttemptId = format!("guest/{}/{}/1", self.guests_made, self.name).parse().unwrap();
+        let text = serde_json::json!({
+            "attempt": attempt, "specHash": "0".repeat(64), "epoch": self.agent.highest_epoch(),
+            "task": {"namespace": "a", "name": "guest"},
+            "request": {"program": {"command": ["true"]}, "workingDir": "/", "umask": 18,
+                "environment": "Container", "successExitCodes": [0],
+                "output": {"limit": 1, "spool": 1, "maxBlockMs": 1}},
+            "deadlines": {"startMs": 1_000_000_000_u64, "graceMs": 1}, "credit": 0
+        });
+        let start: Box<Start> = serde_json::from_value(text).unwrap();
+        let facts = Facts { tombstone: None, free: u64::MAX };
+        self.handle(Event::Received { message: ToAgent::Start(start), facts }, None)
+    }
+
+    /// All commands of other Tasks end, and are forgotten.
+    pub fn end_guests(&mut self) -> Result<(), Violation> {
+        let ids: Vec<AttemptId> = self.guests.keys().cloned().collect();
+        for id in ids {
+            self.guests.insert(id.clone(), true);
+            let seen = self.guest_seen(&id).unwrap();
+            self.handle(Event::Observed(seen), None)?;
+            let epoch = self.agent.highest_epoch();
+            let forget = ToAgent::Forget(Forget { attempt: id.clone(), epoch });
+            let ack = ToAgent::Ack(Ack { attempt: id, stage: Stage::Ended });
+            for message in [forget, ack] {
+                self.handle(Event::Received { message, facts: Facts::default() }, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn guest_seen(&self, id: &AttemptId) -> Option<Seen> {
+        let over = *self.guests.get(id)?;
+        let outcome = Outcome::Succeeded { exit_code: 0 };
+        let evidence = Evidence {
+            state: LastState::Running,
+            exit: if over { ExitRecord::Present } else { ExitRecord::Missing },
+            lock: if over { Lock::Free } else { Lock::Held },
+            tree: if over { Tree::Empty } else { Tree::Populated },
+            boot: Boot::Same,
+            home: Home::Same,
+        };
+        Some(Seen {
+            attempt: id.clone(),
+            spec_hash: SpecHash::new("0".repeat(64)).unwrap(),
+            start_by: Moment(u64::MAX),
+            evidence,
+            running: Some(Running { started_at: UnixMillis(1), pid: 8 }),
+            ended: over.then(|| Box::new(ended(outcome, self.clock))),
+            abandoned: None,
+            acked: None,
+        })
+    }
+
+    /// What an effect on a command of another Task leads to; `None` when it is one of ours.
+    fn perform_for_guest(&mut self, effect: &Effect) -> Option<Option<Event>> {
+        let is_guest = |id: &AttemptId| id.task.as_str() == "guest";
+        match effect {
+            Effect::Record(start) if is_guest(&start.attempt) => {
+                self.guests.insert(start.attempt.clone(), false);
+                Some(Some(Event::Recorded { attempt: start.attempt.clone() }))
+            }
+            Effect::Look(id) if is_guest(id) => Some(self.guest_seen(id).map(Event::Observed)),
+            Effect::Launch(id) | Effect::NoteAck { attempt: id, .. } if is_guest(id) => Some(None),
+            Effect::Bury(tombstone) if is_guest(&tombstone.attempt) => {
+                self.guests.remove(&tombstone.attempt);
+                Some(Some(Event::Buried { attempt: tombstone.attempt.clone() }))
+            }
+            Effect::Send(ToOperator::Report(report)) if is_guest(&report.attempt) => Some(None),
+            Effect::Send(ToOperator::Refused(refused)) if is_guest(&refused.attempt) => Some(None),
+            _ => None,
+        }
     }
 
     // --- supervisors ------------------------------------------------------------------------------------------
@@ -368,6 +461,9 @@ impl Node {
     }
 
     fn perform(&mut self, effect: Effect) -> Result<Option<Event>, Violation> {
+        if let Some(led_to) = self.perform_for_guest(&effect) {
+            return Ok(led_to);
+        }
         match effect {
             Effect::SetEpoch(epoch) => self.epoch = epoch.0,
             Effect::Record(start) | Effect::Confirm(start) => return Ok(Some(self.record(&start))),
@@ -415,7 +511,10 @@ impl Node {
         Ok(None)
     }
 
-    fn send(&mut self, message: ToOperator) {
+    fn send(&mut self, mut message: ToOperator) {
+        if let ToOperator::Inventory(inventory) = &mut message {
+            inventory.attempts.retain(|report| report.attempt.task.as_str() != "guest");
+        }
         let silent = match &message {
             ToOperator::Inventory(_) => false,
             ToOperator::Report(_) => self.is(Mutation::NoResend),

@@ -323,6 +323,7 @@ impl Operator {
             request: self.copy.plan.request.clone(),
             deadlines: Deadlines { start_ms, run_ms: None, idle_ms: None, total_ms, grace_ms: 1_000 },
             credit: 0,
+            offer: self.ledger.offer(&attempt.node),
         };
         if let Some(session) = self.send(&attempt.node, ToAgent::Start(Box::new(start)), around) {
             self.ledger.sent_start(&attempt.node, session, Moment(around.now));

@@ -15,7 +15,7 @@ use sentinel_protocol::ids::{AttemptId, NodeName, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::{Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::to_agent::ToAgent;
-use sentinel_protocol::to_operator::ReportedState;
+use sentinel_protocol::to_operator::{ReportedState, ToOperator};
 
 use super::link::Link;
 use super::mutation::Mutation;
@@ -55,6 +55,8 @@ pub struct Tally {
     pub reboots: usize,
     pub cuts: usize,
     pub restores: usize,
+    /// Offers that a busy agent declined.
+    pub busy: usize,
 }
 
 impl Tally {
@@ -67,6 +69,7 @@ impl Tally {
         self.reboots += other.reboots;
         self.cuts += other.cuts;
         self.restores += other.restores;
+        self.busy += other.busy;
     }
 }
 
@@ -236,6 +239,7 @@ impl Simulation {
                 self.replay(n);
                 Ok(())
             }
+            977..=986 => self.nodes[n].guest(&mut self.rng),
             948..=964 => {
                 self.edit();
                 Ok(())
@@ -274,6 +278,9 @@ impl Simulation {
         let Some(link) = self.links.get_mut(&name) else { return Ok(()) };
         if let Some(message) = link.to_operator.pop_front() {
             let (session, to) = (link.session.clone(), link.operator);
+            if matches!(&message, ToOperator::Refused(refused) if refused.refusal.passes()) {
+                self.tally.busy += 1;
+            }
             self.say(|| format!("{name} -> operator {to}: {message:?}"));
             let (operator, mut around) = self.of(to);
             if let Some(operator) = operator {
@@ -515,6 +522,9 @@ impl Simulation {
         self.cluster.up = true;
         self.cluster.plan.starts = Starts::Allowed;
         self.cluster.version += 1;
+        for node in &mut self.nodes {
+            node.end_guests()?;
+        }
         if let Some(zombie) = self.zombie.take() {
             self.drop_links(|operator| operator == zombie.id)?;
         }
@@ -667,7 +677,7 @@ impl Simulation {
             (Outcome::Lost { .. }, _) if !node.faulted.contains(id) && !self.troubled.contains(&id.node) => {
                 Err(Violation::new("O4", format!("{id} is Lost without a fault")))
             }
-            (Outcome::NotStarted | Outcome::StartTimedOut, _) => {
+            (Outcome::NotStarted | Outcome::StartTimedOut { .. }, _) => {
                 Err(Violation::new("O4", format!("{id} ran and is told as {told:?}")))
             }
             _ => Ok(()),

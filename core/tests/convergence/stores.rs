@@ -253,7 +253,9 @@ fn may_correct(before: &Outcome, after: &ReportedState, unfounded: bool) -> bool
     let ReportedState::Ended(after) = after else { return false };
     match before {
         Outcome::Lost { .. } | Outcome::Refused { .. } => true,
-        Outcome::NotStarted | Outcome::StartTimedOut => unfounded || after.outcome == Outcome::Cancelled,
+        Outcome::NotStarted | Outcome::StartTimedOut { .. } => {
+            unfounded || after.outcome == Outcome::Cancelled
+        }
         _ => false,
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::look::look;
 use super::mailbox::{Inbox, Input, Mailbox};
 use crate::host::{self, Home};
-use crate::journal::{AttemptDir, Changed, JournalError, Loaded, StateDir, Watch};
+use crate::journal::{AttemptDir, Bell, Changed, Heard, JournalError, Loaded, StateDir};
 use crate::link::Board;
 use crate::spool;
 use crate::supervisor::Launcher;
@@ -27,6 +27,12 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long new output may go unnoticed after some was noticed, so that a flood of it wakes nobody thousands of times
 /// a second.
 const OUTPUT_PAUSE: Duration = Duration::from_millis(5);
+
+/// How often Attempts are looked at at most where supervisors cannot ring.
+const POLL_AT_LEAST: Duration = Duration::from_millis(10);
+
+/// Attempts whose output is looked for in one turn, at most.
+const OUTPUT_LOOKS: usize = 1024;
 
 /// How often it wakes when there is nothing to look after.
 const REST: Duration = Duration::from_mins(1);
@@ -48,7 +54,8 @@ pub(crate) struct Body {
     pub(super) agent: Agent,
     pub(super) journal: StateDir,
     pub(super) launcher: Launcher,
-    pub(super) watch: Watch,
+    /// Rung by supervisors; `None` where there is no such thing.
+    bell: Option<Bell>,
     pub(super) mailbox: Mailbox,
     pub(super) board: Arc<Board>,
     pub(super) vitals: Arc<Vitals>,
@@ -61,24 +68,25 @@ pub(crate) struct Body {
     next_tick: u64,
     /// Until then changes are not listened to.
     deaf_until: Option<Instant>,
+    /// When a word came or a record changed last, milliseconds of the boot clock.
+    news_at: u64,
 }
 
 impl Body {
     /// Reads the Journal and begins what follows from it: adopts, starts, concludes.
     pub(crate) fn awaken(parts: Parts) -> Result<Self, JournalError> {
         let Parts { journal, launcher, rules, inbox, mailbox, board, vitals, home } = parts;
-        let watch = Watch::new().map_err(|e| JournalError::Io {
-            doing: "watch",
-            path: journal.root().to_owned(),
-            source: e,
-        })?;
+        let bell = Bell::open(journal.root());
+        if let Err(error) = &bell {
+            tracing::warn!(%error, "supervisors cannot ring; their records are looked at in short turns instead");
+        }
         let epoch = journal.highest_epoch()?;
         vitals.set_highest_epoch(epoch);
         let mut body = Self {
             agent: Agent::new(rules, epoch),
             journal,
             launcher,
-            watch,
+            bell: bell.ok(),
             mailbox,
             board,
             vitals,
@@ -88,6 +96,7 @@ impl Body {
             inbox,
             next_tick: 0,
             deaf_until: None,
+            news_at: host::boot_clock_ms(),
         };
         let replayed = body.replay()?;
         body.handle(replayed);
@@ -110,13 +119,34 @@ impl Body {
                 }
                 Wake::Changes => self.notice_changes(),
                 Wake::Time => {
+                    let begun = Instant::now();
                     self.launcher.reap();
                     self.handle(Event::Tick);
-                    let busy = self.agent.living() > 0 || self.agent.unacknowledged() > 0;
-                    let pause = if busy { TICK } else { REST };
+                    self.look_for_output();
+                    let pause = self.pause(begun.elapsed());
                     self.next_tick = host::boot_clock_ms() + pause.as_millis() as u64;
                 }
             }
+        }
+    }
+
+    /// How long until everything is looked at once more, when looking took so long.
+    fn pause(&self, took: Duration) -> Duration {
+        if self.agent.living() == 0 {
+            return if self.agent.unacknowledged() > 0 { TICK } else { REST };
+        }
+        if self.bell.is_some() {
+            return TICK;
+        }
+        // What has just begun is likely to end soon; and looking never takes more than a tenth of the time.
+        let age = host::boot_clock_ms().saturating_sub(self.news_at);
+        Duration::from_millis(age / 16).clamp(POLL_AT_LEAST, TICK).max(took * 9).min(10 * TICK)
+    }
+
+    /// Output of which nobody rang: the supervisor is of an older release, or its ring was turned away.
+    fn look_for_output(&mut self) {
+        for attempt in self.names.values().filter(|id| self.agent.is_living(id)).take(OUTPUT_LOOKS) {
+            self.board.wrote(attempt);
         }
     }
 
@@ -135,12 +165,14 @@ impl Body {
                 tv_nsec: i64::from(left.subsec_nanos()),
             };
             let changes = if deaf.is_some() { PollFlags::empty() } else { PollFlags::IN };
-            let mut ready = [PollFd::new(&self.inbox, PollFlags::IN), PollFd::new(&self.watch, changes)];
+            let mut ready = vec![PollFd::new(&self.inbox, PollFlags::IN)];
+            ready.extend(self.bell.as_ref().map(|bell| PollFd::new(bell, changes)));
             // An interrupted wait is begun again with the time that is left.
             if poll(&mut ready, Some(&timeout)).is_err() {
                 continue;
             }
-            let [words, changes] = ready.map(|fd| !fd.revents().is_empty());
+            let words = !ready[0].revents().is_empty();
+            let changes = ready.get(1).is_some_and(|fd| !fd.revents().is_empty());
             if words {
                 return Wake::Words;
             }
@@ -169,30 +201,37 @@ impl Body {
             Input::Stop => {}
         }
         // Something may live now that is to be looked after.
-        self.next_tick = self.next_tick.min(host::boot_clock_ms() + TICK.as_millis() as u64);
+        self.news_at = host::boot_clock_ms();
+        let pause = if self.bell.is_some() { TICK } else { POLL_AT_LEAST };
+        self.next_tick = self.next_tick.min(self.news_at + pause.as_millis() as u64);
     }
 
     fn notice_changes(&mut self) {
-        let changes = match self.watch.changes() {
-            Ok(changes) => changes,
+        let Some(bell) = &mut self.bell else { return };
+        let (rings, heard) = match bell.rings() {
+            Ok(heard) => heard,
             Err(error) => {
-                tracing::warn!(%error, "unable to read changes of the journal; looking every second instead");
-                self.deaf_until = Some(Instant::now() + TICK);
+                tracing::warn!(%error, "unable to hear the bell; looking in short turns instead");
+                self.bell = None;
                 return;
             }
         };
-        for change in changes {
-            match change.what {
+        if heard == Heard::Some {
+            self.next_tick = 0;
+        }
+        for ring in rings {
+            let Some(attempt) = self.names.get(&ring.attempt).cloned() else { continue };
+            match ring.what {
                 Changed::Record => {
-                    if let Some(event) = self.observe(&change.attempt) {
+                    if self.agent.is_living(&attempt)
+                        && let Some(event) = self.observe(&self.journal.attempt(&attempt))
+                    {
                         self.handle(event);
                     }
                 }
                 Changed::Output => {
                     self.deaf_until = Some(Instant::now() + OUTPUT_PAUSE);
-                    if let Some(attempt) = self.names.get(change.attempt.name()) {
-                        self.board.wrote(attempt);
-                    }
+                    self.board.wrote(&attempt);
                 }
             }
         }
@@ -233,9 +272,6 @@ impl Body {
                 continue;
             };
             self.names.insert(dir.name().to_owned(), one.attempt.clone());
-            if one.ended.is_none() {
-                self.watch_attempt(&dir);
-            }
             if let Loaded::Entry(entry) = &loaded {
                 let end = entry.exit.as_ref().map(|ended| ended.output.end);
                 if end.is_none_or(|end| entry.delivery.archived < end) {

@@ -99,7 +99,7 @@ fn home(state: &AttemptState, here: &Home) -> recovery::Home {
 fn outcome_of(why: Abandonment) -> Outcome {
     match why {
         Abandonment::Cancelled => Outcome::Cancelled,
-        Abandonment::StartTimedOut => Outcome::StartTimedOut,
+        Abandonment::StartTimedOut => Outcome::StartTimedOut { why: None },
         Abandonment::HandedBack => Outcome::NotStarted,
     }
 }
@@ -108,7 +108,7 @@ fn outcome_of(why: Abandonment) -> Outcome {
 pub(super) fn abandonment_for(outcome: &Outcome) -> Abandonment {
     match outcome {
         Outcome::Cancelled => Abandonment::Cancelled,
-        Outcome::StartTimedOut => Abandonment::StartTimedOut,
+        Outcome::StartTimedOut { .. } => Abandonment::StartTimedOut,
         _ => Abandonment::HandedBack,
     }
 }

@@ -1,11 +1,14 @@
 //! One function per effect. What an effect led to comes back as an event; nothing is decided here.
 
 use std::error::Error;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::thread;
 use std::time::Duration;
 
-use sentinel_core::agent::{Effect, Event, Tombstone};
+use sentinel_core::agent::{EMERGENCY_FREE, Effect, Event, Tombstone};
 use sentinel_protocol::ids::{AttemptId, SpecHash};
+use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Stage, ToOperator, Usage};
@@ -15,10 +18,14 @@ use super::body::Body;
 use super::look::{abandonment_for, look};
 use super::mailbox::Input;
 use crate::host;
-use crate::journal::{self, Accepted, AttemptDir, Delivery, JournalError, Output, StateDir, Verdict};
+use crate::journal::{self, Accepted, AttemptDir, Delivery, JournalError, SUPERVISOR_LOG, StateDir, Verdict};
 use crate::kill_point::KillPoint;
+use crate::shortage;
 use crate::spool;
 use crate::supervisor::{Remains, end_tree};
+
+/// Bytes of a supervisor's log that are read for its last line.
+const MAX_LAST_WORDS: u64 = 512;
 
 /// How long the processes of a dead supervisor's command are given to be gone.
 const TREE_PATIENCE: Duration = Duration::from_secs(5);
@@ -33,7 +40,6 @@ impl Body {
             }
             Effect::Record(start) => Some(self.record(*start, StateDir::create)),
             Effect::Confirm(start) => {
-                self.watch.remove(&self.journal.attempt(&start.attempt));
                 // Its Spool is about to go; `record` posts the new one.
                 self.board.forget(&start.attempt);
                 Some(self.record(*start, StateDir::create_again))
@@ -72,22 +78,23 @@ impl Body {
         let accepted = match Accepted::now(start) {
             Ok(accepted) => accepted,
             Err(error) => {
-                let message = format!("failed to read the boot id: {error}");
+                let message = format!("failed to read the boot id: {}", chain(&error));
                 return Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message } };
             }
         };
         match create(&self.journal, &accepted) {
             Ok(dir) => {
                 self.names.insert(dir.name().to_owned(), attempt.clone());
-                self.watch_attempt(&dir);
                 self.board.begin(&attempt, &dir, credit);
                 KillPoint::AgentRecorded.pass(self.journal.root());
                 Event::Recorded { attempt }
             }
-            Err(error) if error.is_disk_full() => {
+            Err(error) if error.is_disk_full() && !shortage::is_out_of_inodes(self.journal.root()) => {
                 let free = self.journal.free_bytes().unwrap_or(0);
-                tracing::warn!(%attempt, free, "the disk is full; an attempt is refused");
-                Event::NotRecorded { attempt, why: Refusal::DiskLow { free, needed: free.saturating_add(1) } }
+                let directory = Some(self.journal.root().display().to_string());
+                tracing::warn!(%attempt, free, error = chain(&error), "the disk is full; an attempt is refused");
+                let needed = EMERGENCY_FREE.max(free.saturating_add(1));
+                Event::NotRecorded { attempt, why: Refusal::DiskLow { free, needed, directory } }
             }
             Err(error @ JournalError::Unsafe { .. }) => {
                 // It will be refused, so it must not be found at the next start.
@@ -142,8 +149,11 @@ impl Body {
         None
     }
 
-    fn abandon(&mut self, attempt: AttemptId, ended: Ended) -> Option<Event> {
+    fn abandon(&mut self, attempt: AttemptId, mut ended: Ended) -> Option<Event> {
         let dir = self.journal.attempt(&attempt);
+        if let Outcome::StartTimedOut { why: why @ None } = &mut ended.outcome {
+            *why = last_words(&dir);
+        }
         let done = dir.abandon(abandonment_for(&ended.outcome)).and_then(|verdict| match verdict {
             Verdict::TooLate => Ok(None),
             Verdict::Abandoned => match dir.try_lock()? {
@@ -152,7 +162,7 @@ impl Body {
                 None => Ok(None),
             },
         });
-        self.over(attempt, &dir, done)
+        self.over(attempt, done)
     }
 
     fn conclude(&mut self, attempt: AttemptId, mut ended: Ended) -> Option<Event> {
@@ -165,18 +175,12 @@ impl Body {
             });
             lock.record_exit(ended).map(Some)
         });
-        self.over(attempt, &dir, done)
+        self.over(attempt, done)
     }
 
-    fn over(
-        &mut self,
-        attempt: AttemptId,
-        dir: &AttemptDir,
-        done: Result<Option<Ended>, JournalError>,
-    ) -> Option<Event> {
+    fn over(&mut self, attempt: AttemptId, done: Result<Option<Ended>, JournalError>) -> Option<Event> {
         match done {
             Ok(Some(ended)) => {
-                self.watch.remove(dir);
                 self.board.ended(&attempt, ended.output.end);
                 Some(Event::Concluded { attempt, ended: Box::new(ended) })
             }
@@ -195,7 +199,6 @@ impl Body {
             Ok(Some(seen)) => {
                 if let Some(ended) = &seen.ended {
                     KillPoint::AgentSawExit.pass(self.journal.root());
-                    self.watch.remove(dir);
                     self.board.ended(&seen.attempt, ended.output.end);
                 }
                 Some(Event::Observed(seen))
@@ -235,7 +238,6 @@ impl Body {
         KillPoint::AgentForgets.pass(self.journal.root());
         let attempt = tombstone.attempt.clone();
         let dir = self.journal.attempt(&attempt);
-        self.watch.remove(&dir);
         self.board.forget(&attempt);
         match self.journal.bury(&dir, &remember(tombstone)) {
             Ok(()) => {
@@ -259,17 +261,20 @@ impl Body {
             Err(TrySendError::Closed(_)) => self.outbox = None,
         }
     }
+}
 
-    pub(super) fn watch_attempt(&mut self, dir: &AttemptDir) {
-        if let Err(error) = self.watch.add(dir, Output::Watched) {
-            let error = chain(&error);
-            tracing::warn!(
-                attempt = dir.name(),
-                error,
-                "unable to watch an attempt; looking every second instead"
-            );
-        }
-    }
+/// What kept a supervisor from starting the command, in its own words.
+fn last_words(dir: &AttemptDir) -> Option<String> {
+    let mut end = Vec::new();
+    let mut file = fs::File::open(dir.file(SUPERVISOR_LOG)).ok()?;
+    let len = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(MAX_LAST_WORDS))).ok()?;
+    file.take(MAX_LAST_WORDS).read_to_end(&mut end).ok()?;
+    let text = String::from_utf8_lossy(&end);
+    // A line begins with its moment.
+    let line = text.lines().next_back()?;
+    let words = line.split_once(' ').map_or(line, |(_, words)| words);
+    (!words.is_empty()).then(|| format!("its supervisor ended: {words}"))
 }
 
 fn journal_failed(error: &JournalError) -> Event {
@@ -302,13 +307,7 @@ pub(super) fn recall(buried: journal::Tombstone, asked: &SpecHash) -> Tombstone 
     Tombstone { attempt: buried.attempt, spec_hash, ended }
 }
 
-/// An error and what it rests on, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+/// An error and what it rests on, in one line, with what the node lacks if it is for want of something.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    shortage::describe(error)
 }

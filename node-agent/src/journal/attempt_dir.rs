@@ -8,6 +8,8 @@ use sentinel_protocol::ids::{RunNumber, TaskUid};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Ended;
 
+use crate::private_dir::{self, Untrusted};
+
 use super::entry::{Abandonment, Accepted, AttemptState, Delivery, Entry, Loaded};
 use super::{JournalError, record};
 
@@ -159,10 +161,11 @@ impl AttemptDir {
     /// # Errors
     /// When the disk does not take it.
     pub fn request_cancel(&self, at: UnixMillis) -> Result<(), JournalError> {
-        if self.is_cancel_requested() {
-            return Ok(());
+        if !self.is_cancel_requested() {
+            record::replace(&self.file(CANCEL), &at)?;
         }
-        record::replace(&self.file(CANCEL), &at)
+        super::ring_supervisor(self);
+        Ok(())
     }
 
     /// Whether the supervisor was asked to end the command. The presence of the file counts, not what it says.
@@ -199,7 +202,11 @@ impl AttemptDir {
     }
 
     fn open(&self) -> Result<File, JournalError> {
-        File::open(&self.path).map_err(|e| JournalError::io("open", &self.path, e))
+        match private_dir::open_existing(&self.path) {
+            Ok(dir) => Ok(dir),
+            Err(Untrusted::Io { source, .. }) => Err(JournalError::io("open", &self.path, source)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Gives it up, if it surely was not started. A supervisor that comes later finds this and ends.

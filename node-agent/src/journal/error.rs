@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::private_dir::Untrusted;
+
 /// A failure of the Journal.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -12,6 +14,9 @@ pub enum JournalError {
         /// The state directory.
         root: PathBuf,
     },
+    /// A directory that others can change.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// Something on disk could not be read, made or removed; nothing else is in doubt.
     #[error("failed to {doing} {path}")]
     Io {
@@ -62,10 +67,13 @@ impl JournalError {
     /// Whether the disk was full.
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::Io { source, .. } | Self::Unsafe { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
+            Self::Io { source, .. } | Self::Unsafe { source, .. } => is_full(source),
+            Self::Untrusted(Untrusted::Io { source, .. }) => is_full(source),
             _ => false,
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -5,6 +5,7 @@
 //!   lock                        kernel lock of the one agent that works here
 //!   state_id                    random id, made once; another one means that this memory is gone
 //!   highest_epoch               the highest epoch seen
+//!   bell                        named pipe by which supervisors wake the agent, see [`bell`]
 //!   tombstones/<millis>.log     what was forgotten: id, spec hash, outcome; one checksummed line each
 //!   attempts/<uid>.<run>.<n>/   one Attempt; the directory itself carries its supervisor's kernel lock
 //!     request                   the accepted Start and the clocks of its acceptance; written once
@@ -13,6 +14,7 @@
 //!     exit                      how it ended; written once, into room reserved as `exit.reserve`
 //!     delivery                  what the operator has acknowledged; the agent's own
 //!     supervisor.log            what the supervisor had to say
+//!     bell                      named pipe by which the agent wakes the supervisor
 //!     log/                      the Spool, see [`crate::spool`]
 //! ```
 //!
@@ -28,16 +30,17 @@
 //! * An Attempt directory appears by a rename of a complete one: there is no half-made Attempt.
 
 mod attempt_dir;
+mod bell;
 mod entry;
 mod error;
 mod record;
 mod state_dir;
 mod tombstones;
-mod watch;
 
 pub(crate) use attempt_dir::SUPERVISOR_LOG;
 pub use attempt_dir::{AttemptDir, AttemptLock, Verdict};
+pub use bell::{Bell, Changed, Heard, Ring};
+pub(crate) use bell::{Hand, SupervisorBell, ring_supervisor};
 pub use entry::{Abandonment, Accepted, AttemptState, Delivery, Entry, Loaded, Tombstone};
 pub use error::JournalError;
 pub use state_dir::StateDir;
-pub use watch::{Change, Changed, Output, Watch};

@@ -2,13 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::JournalError;
+use crate::private_dir;
 
 /// No record is longer; a longer file is not read.
 const MAX_RECORD: u64 = 4 << 20;
@@ -43,11 +45,18 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 /// Reads a record; `None` when there is no such file.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, JournalError> {
-    let file = match File::open(path) {
+    // Neither is a link followed, nor is a named pipe waited for: both were put there by somebody else.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(JournalError::io("open", path, error)),
     };
+    let metadata = file.metadata().map_err(|e| JournalError::io("examine", path, e))?;
+    if !metadata.is_file() || !private_dir::is_ours(&metadata) {
+        let why = format!("it is not a file of ours (its owner is uid {})", metadata.uid());
+        return Err(JournalError::Corrupt { path: path.to_owned(), why });
+    }
     // Most records are read in one go.
     let mut bytes = Vec::with_capacity(4096);
     file.take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(|e| JournalError::io("read", path, e))?;
@@ -81,7 +90,10 @@ pub(super) fn announce<T: Serialize>(path: &Path, value: &T) -> Result<(), Journ
 /// Replaces a record that may be lost with the power, as its loss is harmless.
 pub(super) fn replace_unsynced<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
     let temporary = temporary(path);
-    fs::write(&temporary, encode(path, value)?).map_err(|e| JournalError::io("write", &temporary, e))?;
+    let bytes = encode(path, value)?;
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+    file.and_then(|mut file| file.write_all(&bytes)).map_err(|e| JournalError::io("write", &temporary, e))?;
     fs::rename(&temporary, path).map_err(|e| JournalError::io("rename", &temporary, e))
 }
 

@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sentinel_protocol::ids::{AttemptId, Epoch};
 
+use crate::private_dir;
+
 use super::attempt_dir::{EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, REQUEST};
 use super::tombstones::Tombstones;
 use super::{Accepted, AttemptDir, JournalError, Loaded, Tombstone, record};
@@ -25,13 +27,13 @@ impl StateDir {
     /// Opens the directory, making it where it is missing, and locks it.
     ///
     /// # Errors
-    /// [`JournalError::Locked`] when another agent has it; otherwise what stood in the way.
+    /// [`JournalError::Locked`] when another agent has it, [`JournalError::Untrusted`] when others can change it;
+    /// otherwise what stood in the way.
     pub fn open(root: &Path) -> Result<Self, JournalError> {
-        make_dir(root)?;
-        let root = fs::canonicalize(root).map_err(|e| JournalError::io("resolve", root, e))?;
+        let root = private_dir::open(root)?;
         let lock = lock(&root)?;
-        make_dir(&root.join("attempts"))?;
-        make_dir(&root.join("tombstones"))?;
+        private_dir::open_within(&root.join("attempts"))?;
+        private_dir::open_within(&root.join("tombstones"))?;
         let state_id = state_id(&root.join("state_id"))?;
         let tombstones = Mutex::new(Tombstones::open(&root.join("tombstones"), crate::host::wall_clock())?);
         record::sync_dir(&root)?;
@@ -226,6 +228,7 @@ fn lock(root: &Path) -> Result<File, JournalError> {
         .truncate(false)
         .write(true)
         .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
         .open(&path)
         .map_err(|e| JournalError::io("open", &path, e))?;
     match file.try_lock() {

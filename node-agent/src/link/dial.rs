@@ -1,7 +1,8 @@
 //! TCP, TLS, token, upgrade.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -237,7 +238,17 @@ impl Dialer {
 
 fn read_token(path: &Path) -> Result<String, DialError> {
     let bad = |why: String| DialError::Token { path: path.display().to_string(), why };
-    let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    let mut file = fs::File::open(path).map_err(|error| bad(error.to_string()))?;
+    let mode = file.metadata().map_err(|error| bad(error.to_string()))?.mode() & 0o7777;
+    if mode & 0o007 != 0 {
+        return Err(bad(format!(
+            "every user of this machine can use it (mode {mode:04o}), and whoever has it is this agent; chmod 0400 it, or \
+             set defaultMode: 0400 in the pod's volume"
+        )));
+    }
+    let mut text = String::new();
+    let limit = MAX_TOKEN_BYTES as u64 + 1024;
+    file.by_ref().take(limit).read_to_string(&mut text).map_err(|error| bad(error.to_string()))?;
     let token = text.trim();
     if token.is_empty() {
         return Err(bad("the file is empty".to_owned()));
@@ -250,6 +261,8 @@ fn read_token(path: &Path) -> Result<String, DialError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn dialer(url: &str, token: Token, ca_file: Option<PathBuf>) -> Dialer {
@@ -263,7 +276,11 @@ mod tests {
         let check = || dialer("ws://op:1", Token::File(path.clone()), None).check().unwrap_err().to_string();
         assert!(check().contains("No such file"));
         fs::write(&path, " \n").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o604)).unwrap();
+        assert!(check().contains("mode 0604") && check().contains("chmod 0400"), "{}", check());
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o440)).unwrap();
         assert!(check().contains("empty"));
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         fs::write(&path, "a\nb").unwrap();
         assert!(check().contains("characters"));
         fs::write(&path, "abc\n").unwrap();

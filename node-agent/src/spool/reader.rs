@@ -14,7 +14,7 @@ use super::drops;
 use super::entries::{Entry, Kind, delete, list};
 use super::place::Place;
 use super::segment::{self, Decoded, HEAD_LEN, HEADER_LEN};
-use crate::journal::AttemptDir;
+use crate::journal::{AttemptDir, ring_supervisor};
 
 /// Most that is read from a segment at once.
 const CHUNK: usize = 1 << 20;
@@ -136,13 +136,18 @@ impl Reader {
     pub fn release(&mut self, position: u64) -> Result<(), SpoolError> {
         self.look_for_exit()?;
         let entries = list(&self.log)?;
+        let mut released = false;
         for (at, entry) in entries.iter().enumerate() {
             // The last one is being written, until the Attempt has ended.
             let next = entries.get(at + 1).map(|next| next.position);
             let end = next.or_else(|| self.exit.as_ref().map(|exit| exit.output.end));
             if end.is_some_and(|end| end <= position) {
                 delete(&self.log, *entry)?;
+                released = true;
             }
+        }
+        if released {
+            ring_supervisor(&self.attempt);
         }
         Ok(())
     }

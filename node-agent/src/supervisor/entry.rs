@@ -9,13 +9,19 @@ use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::Host;
 use super::cgroup::{Cgroup, join_supervisors};
 use super::outside;
 use super::supervise::supervise;
+use crate::baseline::{self, Role};
 use crate::journal::{AttemptDir, SUPERVISOR_LOG};
+use crate::shortage;
 
 /// The first argument that makes this binary a supervisor.
 pub(super) const ARGUMENT: &str = "__supervise";
+
+/// The argument behind it that says where `environment: Host` is; see [`Host`].
+pub(super) const HOST_IS_HERE: &str = "host-is-here";
 
 /// Longest path that is read from standard input.
 const MAX_PATH: u64 = 4096;
@@ -33,6 +39,11 @@ pub fn is_requested() -> bool {
 /// It waits on its standard input for the path of the Attempt's directory; end-of-file without one means that the
 /// agent is gone, and so is this process.
 pub fn main() -> ExitCode {
+    if let Err(error) = baseline::settle(Role::Supervisor) {
+        note(&error.to_string());
+    }
+    let is_here = std::env::args_os().nth(2).is_some_and(|argument| argument == HOST_IS_HERE);
+    let host = if is_here { Host::Here } else { Host::OfProcess1 };
     // Takes descriptor 3, if nothing has it, so that whatever is opened later can be moved there in the child.
     let reserved = File::open("/dev/null");
     // Out of the agent's session, so that a Ctrl-C at its terminal is not meant for us.
@@ -46,7 +57,8 @@ pub fn main() -> ExitCode {
             // The walk over the process tree does without.
             note(&format!("no control group of our own: {error}"));
         }
-        supervise(&attempt, cgroup.as_ref().ok(), moved).map_err(|error| io::Error::other(chain(&error)))
+        supervise(&attempt, cgroup.as_ref().ok(), moved, host)
+            .map_err(|error| io::Error::other(shortage::describe(&error)))
     });
     // A group in which processes were kept, or would not end, stays; it is removed when they are gone.
     if let Ok(cgroup) = cgroup
@@ -120,15 +132,4 @@ fn detach(attempt: &AttemptDir) -> io::Result<()> {
         Err(_) => rustix::stdio::dup2_stderr(OpenOptions::new().write(true).open("/dev/null")?)?,
     }
     std::env::set_current_dir("/")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::cgroup;
-use super::entry::ARGUMENT;
+use super::entry::{ARGUMENT, HOST_IS_HERE};
 use crate::journal::AttemptDir;
 
 /// How often control groups of commands that are over are removed, if they are empty by then.
@@ -21,6 +21,15 @@ pub enum Warm {
     Yes,
     /// None does; for many agents in one process.
     No,
+}
+
+/// What the host is to commands that ask for `environment: Host`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// The machine that the node's process 1 is on: its namespaces are entered, where they are others than ours.
+    OfProcess1,
+    /// The machine that this process is on: there is nothing to enter.
+    Here,
 }
 
 /// Why a supervisor could not be started. The Attempt is as it was: accepted.
@@ -39,6 +48,7 @@ pub enum LaunchError {
 pub struct Launcher {
     program: PathBuf,
     warm: Warm,
+    host: Host,
     waiting: Option<Child>,
     running: Vec<Child>,
     /// Supervisors that ended, until their control groups are gone: those of the last minute, and those whose commands
@@ -49,15 +59,21 @@ pub struct Launcher {
 
 impl Launcher {
     /// Starts supervisors from this very binary, also when its file was replaced meanwhile.
-    pub fn new(warm: Warm) -> Self {
-        Self::of("/proc/self/exe", warm)
+    pub fn new(warm: Warm, host: Host) -> Self {
+        Self::with("/proc/self/exe", warm, host)
     }
 
     /// Starts supervisors from another binary, which calls [`super::main`].
     pub fn of(program: impl Into<PathBuf>, warm: Warm) -> Self {
+        Self::with(program, warm, Host::OfProcess1)
+    }
+
+    /// Starts supervisors from another binary, whose commands find the host here.
+    pub fn with(program: impl Into<PathBuf>, warm: Warm, host: Host) -> Self {
         let mut launcher = Self {
             program: program.into(),
             warm,
+            host,
             waiting: None,
             running: Vec::new(),
             ended: HashSet::new(),
@@ -127,6 +143,10 @@ impl Launcher {
         // Nothing here may make std fork instead of posix_spawn: a large agent would pay for its page tables.
         Command::new(&self.program)
             .arg(ARGUMENT)
+            .args(match self.host {
+                Host::OfProcess1 => None,
+                Host::Here => Some(HOST_IS_HERE),
+            })
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

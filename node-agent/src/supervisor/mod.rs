@@ -45,7 +45,7 @@ mod survival;
 
 pub use entry::{is_requested, main};
 pub use kill::{Remains, end_tree};
-pub use launch::{LaunchError, Launcher, Warm};
+pub use launch::{Host, LaunchError, Launcher, Warm};
 pub use liveness::{Liveness, liveness};
 pub use root::check_environment;
-pub use survival::{Survival, Tie, survival};
+pub use survival::{Survival, Tie, sees_the_machine, survival};

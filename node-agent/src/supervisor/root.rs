@@ -11,6 +11,7 @@ use rustix::thread::LinkNameSpaceType;
 use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Environment;
 
+use super::Host;
 use super::spawn::StartError;
 
 /// Files of users and groups are not read beyond this.
@@ -27,8 +28,8 @@ pub(super) struct Namespace {
 ///
 /// # Errors
 /// What stands in the way.
-pub fn check_environment(environment: Environment) -> Result<(), String> {
-    Root::of(environment).map(drop).map_err(|error| error.message)
+pub fn check_environment(environment: Environment, host: Host) -> Result<(), String> {
+    Root::of(environment, host).map(drop).map_err(|error| error.message)
 }
 
 /// What a command will see.
@@ -42,8 +43,9 @@ pub(super) struct Root {
 impl Root {
     /// The view of a command in this environment. The node's namespaces are those of its process 1; where they are
     /// ours already, there is nothing to enter.
-    pub(super) fn of(environment: Environment) -> Result<Self, StartError> {
+    pub(super) fn of(environment: Environment, host: Host) -> Result<Self, StartError> {
         match environment {
+            Environment::Host if host == Host::Here => Ok(Self { node: None, namespaces: Vec::new() }),
             Environment::Container => Ok(Self { node: None, namespaces: Vec::new() }),
             Environment::Host => Self::of_process(1).map_err(|error| {
                 let message = format!("the namespaces of the node cannot be opened: {error}");

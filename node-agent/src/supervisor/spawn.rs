@@ -15,12 +15,15 @@ use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Program;
 use sentinel_protocol::to_agent::Start;
 
+use super::Host;
 use super::cgroup::Cgroup;
 use super::child::{Birth, Plan, Step, Strings, spawn};
 use super::identity::{Identity, User};
 use super::limits::Limited;
 use super::program::{Located, check_directory, locate};
 use super::root::Root;
+
+use crate::shortage;
 
 /// `PATH` of a command that sets none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -41,9 +44,8 @@ impl StartError {
     }
 
     /// For lack of something of the node's.
-    pub(super) fn out_of_resources(doing: &str, error: &dyn std::error::Error) -> Self {
-        let because = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        Self::new(StartFailure::OutOfResources, format!("{doing}: {error}{because}"))
+    pub(super) fn out_of_resources(doing: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(StartFailure::OutOfResources, format!("{doing}: {}", shortage::describe(error)))
     }
 }
 
@@ -57,8 +59,8 @@ pub(super) struct Prepared {
 }
 
 /// Checks the request against the node.
-pub(super) fn prepare(start: &Start) -> Result<Prepared, StartError> {
-    prepare_in(Root::of(start.request.environment)?, start)
+pub(super) fn prepare(start: &Start, host: Host) -> Result<Prepared, StartError> {
+    prepare_in(Root::of(start.request.environment, host)?, start)
 }
 
 fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
@@ -209,7 +211,7 @@ impl Prepared {
             (_, Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC))
             | (None, _) => StartError::new(
                 StartFailure::OutOfResources,
-                format!("the node could not make a process: {error}"),
+                format!("the node could not make a process: {}", shortage::describe_io(error)),
             ),
             (Some(Step::Exec), Some(Errno::NOENT)) => StartError::new(
                 StartFailure::ProgramNotFound,
@@ -300,7 +302,7 @@ mod tests {
             }))
             .unwrap()
         };
-        let ours = Root::of(sentinel_protocol::request::Environment::Container).unwrap();
+        let ours = Root::of(sentinel_protocol::request::Environment::Container, Host::OfProcess1).unwrap();
         let error = prepare_in(ours, &start("/mnt/only-here")).unwrap_err();
         assert_eq!(error.reason, StartFailure::WorkingDirectory, "{}", error.message);
         let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here")).unwrap();

@@ -1,13 +1,11 @@
 //! The life of one Attempt, from *accepted* to its exit record.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::process::Pid;
 use sentinel_protocol::exit::{ClockEnd, ExitDetails, Fate, LeftBehind};
 use sentinel_protocol::limits::DRAIN_MS;
@@ -16,6 +14,7 @@ use sentinel_protocol::request::Leftovers;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, OutputSummary};
 
+use super::Host;
 use super::cgroup::{Cgroup, join_supervisors};
 use super::clocks::Clocks;
 use super::entry::{Moved, note};
@@ -28,7 +27,9 @@ use super::reap::{ExitStatus, Tree, reap};
 use super::spawn::{StartError, prepare};
 use super::stdin::StdinFeed;
 use crate::host::{self, boot_clock_ms};
-use crate::journal::{Accepted, AttemptDir, AttemptLock, AttemptState, JournalError};
+use crate::journal::{
+    Accepted, AttemptDir, AttemptLock, AttemptState, Changed, Hand, JournalError, SupervisorBell,
+};
 use crate::kill_point::KillPoint;
 use crate::process::ProcessIdentity;
 use crate::spool::{Room, Writer};
@@ -44,6 +45,14 @@ const SETTLE_MS: u64 = 100;
 
 /// How often the pipes are read once more when a kept process holds them open: more than a full pipe holds.
 const LAST_READS: usize = 8;
+
+/// How often the agent is rung for new output at most, milliseconds.
+const RING_EVERY_MS: u64 = 10;
+
+/// How often the directory is looked at for a cancel request and for released output, milliseconds: with a bell, in
+/// case an agent of another release does not ring it, and without one.
+const LOOK_EVERY_MS: u64 = 1_000;
+const LOOK_UNRUNG_MS: u64 = 100;
 
 /// How long a command has run before its supervisor moves to the others, milliseconds.
 const MOVE_AFTER_MS: u64 = 200;
@@ -62,6 +71,7 @@ pub(super) fn supervise(
     attempt: &AttemptDir,
     cgroup: Option<&Cgroup>,
     moved: Moved,
+    host: Host,
 ) -> Result<(), SuperviseError> {
     let lock = attempt.lock().map_err(SuperviseError::Journal)?;
     // Read under the lock: whoever had it before may have given the Attempt up, or carried it to its end.
@@ -72,14 +82,13 @@ pub(super) fn supervise(
     }
     let Some(accepted) = attempt.accepted().map_err(SuperviseError::Journal)? else { return Ok(()) };
     let nothing = ExitDetails::default();
-    let (outcome, exit) = match begin(&lock, &accepted, cgroup, moved) {
+    let (outcome, exit) = match begin(&lock, &accepted, cgroup, moved, host) {
         Ok(mut supervision) => return supervision.carry_on(&lock, &accepted),
         Err(NotBegun::TooLate(clock)) => {
-            (Outcome::StartTimedOut, ExitDetails { clock: Some(clock), ..nothing })
+            (Outcome::StartTimedOut { why: None }, ExitDetails { clock: Some(clock), ..nothing })
         }
         Err(NotBegun::Cancelled) => (Outcome::Cancelled, nothing),
         Err(NotBegun::Failed(error)) => (exit_record::start_failed(error.reason, &error.message), nothing),
-        Err(NotBegun::System(error)) => return Err(error),
     };
     record(&lock, exit_record::ended(outcome, None, OutputSummary::default(), exit))
 }
@@ -89,11 +98,12 @@ enum NotBegun {
     TooLate(ClockEnd),
     Cancelled,
     Failed(StartError),
-    System(SuperviseError),
 }
 
 fn record(lock: &AttemptLock, ended: Ended) -> Result<(), SuperviseError> {
-    lock.record_exit(ended).map(drop).map_err(SuperviseError::Journal)
+    let recorded = lock.record_exit(ended);
+    Hand::of(lock.attempt()).ring(Changed::Record);
+    recorded.map(drop).map_err(SuperviseError::Journal)
 }
 
 /// A command that runs, and all that is watched about it.
@@ -107,7 +117,15 @@ struct Supervision<'a> {
     output: Output,
     stdin: Option<StdinFeed>,
     signals: SignalFd,
-    inotify: OwnedFd,
+    /// Rung by the agent; `None` where there is no such thing.
+    bell: Option<SupervisorBell>,
+    /// The agent's bell.
+    agent: Hand,
+    /// When the agent is to be rung for new output, and when it was rung last.
+    ring_at: Option<u64>,
+    rung_at: u64,
+    /// When to look for what the agent may have left without ringing.
+    look_at: u64,
     /// How and when the command ended.
     exited: Option<(ExitStatus, u64)>,
     tree: Tree,
@@ -144,25 +162,35 @@ fn begin<'a>(
     accepted: &Accepted,
     cgroup: Option<&'a Cgroup>,
     moved: Moved,
+    host: Host,
 ) -> Result<Supervision<'a>, NotBegun> {
     let attempt = lock.attempt();
-    let system = |doing| move |source: io::Error| NotBegun::System(SuperviseError::System { doing, source });
+    // Nothing has been started, and nothing will be: what the node lacks is how the Attempt ends, and not a riddle in a
+    // log while others are launched for it in vain.
+    let system = |doing: &'static str| {
+        move |source: io::Error| {
+            NotBegun::Failed(StartError::out_of_resources(&format!("failed to {doing}"), &source))
+        }
+    };
     let boot_id = host::boot_id().map_err(system("read the boot id"))?;
     let mut clocks = Clocks::new(accepted, &boot_id, boot_clock_ms());
     if let Some(clock) = clocks.too_late_to_start(boot_clock_ms()) {
         return Err(NotBegun::TooLate(clock));
     }
     let signals = watch_signals().map_err(system("watch for signals"))?;
-    let inotify = watch_directory(attempt).map_err(system("watch the attempt's directory"))?;
+    // Without one, or with an agent that rings none, the directory is looked at from time to time.
+    let bell = SupervisorBell::open(attempt).ok();
     if attempt.is_cancel_requested() {
         return Err(NotBegun::Cancelled);
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| system("become the subreaper")(errno.into()))?;
     let failed = |doing: &'static str| {
-        move |error: &dyn std::error::Error| NotBegun::Failed(StartError::out_of_resources(doing, error))
+        move |error: &(dyn std::error::Error + 'static)| {
+            NotBegun::Failed(StartError::out_of_resources(doing, error))
+        }
     };
-    let prepared = prepare(&accepted.start).map_err(NotBegun::Failed)?;
+    let prepared = prepare(&accepted.start, host).map_err(NotBegun::Failed)?;
     let writer = Writer::create(&attempt.log(), accepted.start.request.output)
         .map_err(|e| failed("the node has no room for output")(&e))?;
     let merge = accepted.start.request.output.merge;
@@ -191,6 +219,8 @@ fn begin<'a>(
         let running = AttemptState::Running { supervisor, command, started_at, cgroup: cgroup_path };
         lock.set_state(&running).map_err(JournalErrorOrIo::Journal)
     });
+    let mut agent = Hand::of(attempt);
+    agent.ring(Changed::Record);
     if let Err(error) = running {
         // The command runs; what is on disk says that it may. It is carried to its end all the same.
         note(&format!("unable to note that the command runs: {error}"));
@@ -205,7 +235,11 @@ fn begin<'a>(
         output,
         stdin: stdin.and_then(StdinFeed::feed),
         signals,
-        inotify,
+        bell,
+        agent,
+        ring_at: None,
+        rung_at: 0,
+        look_at: 0,
         exited: None,
         tree: Tree::Populated,
         gone_at: None,
@@ -247,14 +281,6 @@ fn watch_signals() -> io::Result<SignalFd> {
     }
     blocked.thread_block()?;
     Ok(SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
-}
-
-/// Sees a cancel request appear, and output being released.
-fn watch_directory(attempt: &AttemptDir) -> io::Result<OwnedFd> {
-    let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-    inotify::add_watch(&inotify, attempt.path(), WatchFlags::MOVED_TO | WatchFlags::CREATE)?;
-    inotify::add_watch(&inotify, attempt.log(), WatchFlags::DELETE)?;
-    Ok(inotify)
 }
 
 /// What the loop does next.
@@ -331,6 +357,13 @@ impl Supervision<'_> {
             // Without it we live and end with the agent's own group.
             let _ = join_supervisors();
         }
+        if self.ring_at.is_some_and(|at| now >= at) {
+            (self.ring_at, self.rung_at) = (None, now);
+            self.agent.ring(Changed::Output);
+        }
+        if now >= self.look_at {
+            self.look_at_directory(now);
+        }
         let room = self.output.room(now);
         if let Some((why, clock)) = self.should_end(now, room) {
             self.ending = Some(Ending { why, clock, kill_at: self.clocks.kill_at(now), killed_at: None });
@@ -363,7 +396,8 @@ impl Supervision<'_> {
             Some(closed_at) => Some(closed_at.max(exited_at).saturating_add(SETTLE_MS)),
             None => Some(exited_at.saturating_add(DRAIN_MS)).filter(|_| stalled.is_none()),
         });
-        Next::Wait([deadline, drained, stalled, self.move_at].into_iter().flatten().min(), room)
+        let looks = [self.ring_at, Some(self.look_at)];
+        Next::Wait([deadline, drained, stalled, self.move_at].into_iter().chain(looks).flatten().min(), room)
     }
 
     /// When the command is without output for too long; never while it is held up on a full pipe.
@@ -470,8 +504,8 @@ impl Supervision<'_> {
 
     /// Waits until something happens or the moment has come, and takes what came.
     fn wait(&mut self, until: Option<u64>, room: Room) -> Result<(), SuperviseError> {
-        let mut fds =
-            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.inotify, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        fds.extend(self.bell.as_ref().map(|bell| PollFd::new(bell, PollFlags::IN)));
         if room == Room::Open {
             fds.extend(self.output.pipes().map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::IN)));
         }
@@ -481,19 +515,24 @@ impl Supervision<'_> {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(SuperviseError::System { doing: "poll", source: errno.into() }),
         }
-        let [children, directory] = [0, 1].map(|at| !fds[at].revents().is_empty());
+        let children = !fds[0].revents().is_empty();
+        let rung = self.bell.is_some() && !fds[1].revents().is_empty();
         drop(fds);
         if children {
             while matches!(self.signals.read_signal(), Ok(Some(_))) {}
         }
-        if directory {
-            self.look_at_directory();
+        if let Some(bell) = self.bell.as_mut().filter(|_| rung) {
+            bell.hush();
+            self.look_at_directory(boot_clock_ms());
         }
         match room {
             Room::Open => {
                 self.pipes = self.output.read();
                 if self.pipes == Brought::More {
-                    self.clocks.heard(boot_clock_ms());
+                    let now = boot_clock_ms();
+                    self.clocks.heard(now);
+                    // The first output is told at once, a flood of it a hundred times a second.
+                    self.ring_at.get_or_insert(now.max(self.rung_at.saturating_add(RING_EVERY_MS)));
                 }
             }
             // The command may have been held up until now.
@@ -503,12 +542,11 @@ impl Supervision<'_> {
         Ok(())
     }
 
-    fn look_at_directory(&mut self) {
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        // The events themselves say nothing that a look does not say better.
-        while matches!(rustix::io::read(&self.inotify, &mut buffer), Ok((read, _)) if !read.is_empty()) {}
+    fn look_at_directory(&mut self, now: u64) {
+        let pause = if self.bell.is_some() { LOOK_EVERY_MS } else { LOOK_UNRUNG_MS };
+        self.look_at = now.saturating_add(pause);
         self.cancel |= self.attempt.is_cancel_requested();
-        self.output.notice_released(boot_clock_ms());
+        self.output.notice_released(now);
     }
 }
 

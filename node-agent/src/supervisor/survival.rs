@@ -52,6 +52,21 @@ pub fn survival() -> Survival {
     Survival::Outlives
 }
 
+/// Whether the processes of the machine are seen, and with them the namespaces in which `environment: Host` runs; where
+/// they are not, the words say what is missing. Without them process 1 is the container's own, and a command for the
+/// host would run in the container without a word.
+///
+/// # Errors
+/// What is missing.
+pub fn sees_the_machine() -> Result<(), String> {
+    if is_machines_namespace() {
+        return Ok(());
+    }
+    Err("the agent has process ids of its own and not the machine's; its pod needs hostPID: true (and docker run \
+         --pid=host)"
+        .to_owned())
+}
+
 fn is_machines_namespace() -> bool {
     fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == MACHINES_NAMESPACE)
 }

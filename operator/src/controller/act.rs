@@ -211,6 +211,8 @@ impl Act<'_> {
         // The spec of a Run that was taken over may be another by now; then nothing of it is started.
         let Some(request) = facts.request.clone() else { return };
         let node = attempt.node.clone();
+        let mut offer = 1;
+        self.on_page(|page, _| offer = page.ledger.offer(&node));
         let start = Start {
             attempt,
             spec_hash: facts.spec_hash.clone(),
@@ -225,6 +227,7 @@ impl Act<'_> {
                 grace_ms: self.plan.timeouts.grace_ms,
             },
             credit: 0,
+            offer,
         };
         let speaks = self.context.parts.fleet.speaks(&node);
         if let Some(speaks) = speaks.filter(|speaks| *speaks < start.needs()) {
@@ -247,6 +250,7 @@ impl Act<'_> {
             attempt: start.attempt.clone(),
             spec_hash: start.spec_hash.clone(),
             refusal: Refusal::InvalidRequest { message },
+            offer: 0,
         };
         let mut told = Told::Known;
         self.on_page(|page, now| told = page.ledger.refused(&refused, now.wall));

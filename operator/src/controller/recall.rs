@@ -119,7 +119,7 @@ fn outcome(execution: &ExecutionRecord) -> Option<Outcome> {
     match (execution.outcome.as_deref()?, execution.exit_code) {
         ("Succeeded", Some(exit_code)) => Some(Outcome::Succeeded { exit_code }),
         ("Failed", Some(exit_code)) => Some(Outcome::Failed { exit_code }),
-        ("StartTimedOut", _) => Some(Outcome::StartTimedOut),
+        ("StartTimedOut", _) => Some(Outcome::StartTimedOut { why: None }),
         ("TimedOut", _) => Some(Outcome::TimedOut),
         ("IdleTimedOut", _) => Some(Outcome::IdleTimedOut),
         ("Cancelled", _) => Some(Outcome::Cancelled),

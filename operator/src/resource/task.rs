@@ -376,7 +376,7 @@ pub struct Limits {
     #[schemars(range(min = 1, max = 4_194_304))]
     pub pids: Option<i32>,
 
-    /// Open files of each process (RLIMIT_NOFILE, soft and hard); without it as many as the agent may open. Example:
+    /// Open files of each process (RLIMIT_NOFILE, soft and hard); without it 1024, up to the agent's hard limit. Example:
     /// `65536`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 1_073_741_816))]

@@ -183,6 +183,7 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
             grace_ms: 10_000,
         },
         credit: 64 << 10,
+        offer: 0,
     }
 }
 

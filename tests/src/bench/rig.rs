@@ -23,6 +23,7 @@ use tempfile::TempDir;
 
 use super::role::{self, Part};
 use crate::programs::Program;
+use crate::stage::secret;
 use crate::wait::until;
 
 /// The role of the operator.
@@ -106,7 +107,7 @@ impl Rig {
     /// A real agent for one of the nodes, connected.
     pub(super) async fn agent(&self, node: &str) -> Program {
         let path = |name: &str| self.directory.path().join(name).display().to_string();
-        std::fs::write(path("token"), &self.place.tokens[node]).expect("a token file");
+        secret(Path::new(&path("token")), &self.place.tokens[node]);
         let agent = start_agent(
             self.directory.path(),
             &format!("ws://{}", self.place.gateway),

@@ -13,6 +13,7 @@ use super::process::{Process, signal};
 use super::servers::steady_port;
 use crate::cluster::{Piece, SERVICE_ACCOUNT};
 use crate::programs::binary;
+use crate::stage::secret;
 use crate::wait::until;
 
 /// A node of the fleet.
@@ -217,7 +218,7 @@ async fn node(piece: &Piece, directory: &Path, number: usize, gateway: u16) -> N
     let short = format!("n{number}");
     let name = piece.node(&short, &[]).await;
     let token = directory.join(format!("{short}.token"));
-    std::fs::write(&token, piece.agent_token(&name).await).expect("a token file");
+    secret(&token, &piece.agent_token(&name).await);
     let cable = Cable::to(gateway).await;
     let state = directory.join(format!("{short}.state"));
     let agent = agent(&short, directory, cable.port, &token, &state);

@@ -169,7 +169,7 @@ impl Ground {
     /// The script that makes a machine of `tests/vm` this node.
     pub fn script(&self) -> String {
         format!(
-            "echo {} >/run/token\nexec node-agent --operator-url ws://10.0.2.2:{} --token-file /run/token \
+            "umask 077\necho {} >/run/token\nexec node-agent --operator-url ws://10.0.2.2:{} --token-file /run/token \
              --state-dir /var/lib/sentinel --profile host --node-name {}\n",
             self.token,
             self.gateway.port(),

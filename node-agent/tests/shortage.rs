@@ -1,0 +1,224 @@
+//! A node that lacks something: the outcome names it, its limit, and how to raise it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says when it cannot run"
+)]
+
+mod fixtures;
+mod gateway;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use fixtures::{PROGRAM, is_root, shell};
+use gateway::{Control, Gateway, within};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use sentinel_protocol::outcome::{Outcome, StartFailure};
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::to_agent::{Start, ToAgent};
+
+const TOKEN: &str = "a-token";
+
+struct Agent {
+    child: Child,
+    control: Control,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Agent {
+    /// Starts an agent whose state is in this directory.
+    async fn start(wrapper: &[&str], dir: &Path, arguments: &[&str]) -> Self {
+        let mut gateway = Gateway::start(TOKEN).await;
+        let token = dir.join("token");
+        fs::write(&token, TOKEN).unwrap();
+        fs::set_permissions(&token, PermissionsExt::from_mode(0o400)).unwrap();
+        if wrapper[0] == "setpriv" {
+            chown(&token, Some(NOBODY), None).unwrap();
+        }
+        let (program, own) = wrapper.split_first().unwrap();
+        let child = Command::new(program)
+            .args(own)
+            .args([PROGRAM, "--operator-url", &format!("ws://{}", gateway.address)])
+            .arg("--token-file")
+            .arg(&token)
+            .arg("--state-dir")
+            .arg(dir.join("state"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let control = gateway.control().await;
+        Self { child, control }
+    }
+
+    async fn say(&mut self, start: &Start) {
+        self.control.say(ToAgent::Start(Box::new(start.clone()))).await;
+    }
+
+    async fn outcome(&mut self, start: &Start) -> Outcome {
+        self.say(start).await;
+        within("the end", self.control.ended(&start.attempt)).await.outcome
+    }
+
+    fn limit(&self, resource: &str, to: usize) {
+        let pid = self.child.id().to_string();
+        let limit = format!("--{resource}={to}:{to}");
+        // The limits of another user's process are closed to a root without CAP_SYS_RESOURCE.
+        let owner = fs::metadata(format!("/proc/{pid}")).unwrap();
+        let (uid, gid) = (owner.uid().to_string(), owner.gid().to_string());
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "prlimit", "--pid", &pid, &limit]);
+        assert!(command.status().unwrap().success());
+    }
+
+    async fn refusal(&mut self, start: &Start) -> Refusal {
+        self.say(start).await;
+        within("a refusal", self.control.refused()).await.refusal
+    }
+}
+
+const NOBODY: u32 = 65534;
+
+#[tokio::test]
+async fn without_processes_the_outcome_names_their_limit() {
+    if !is_root() {
+        eprintln!("NOT RUN: only root can be another user");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(NOBODY), None).unwrap();
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut agent = Agent::start(&user, dir.path(), &[]).await;
+    agent.limit("nproc", 1);
+    // The supervisor that waited takes the first one.
+    agent.outcome(&shell(1, "true")).await;
+    let Outcome::StartFailed { reason: StartFailure::OutOfResources, message } =
+        agent.outcome(&shell(2, "true")).await
+    else {
+        panic!("it was started")
+    };
+    for words in ["uid 65534 has as many processes", "1 (ulimit -u)", "LimitNPROC="] {
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn without_descriptors_the_refusal_names_their_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(&["env"], dir.path(), &[]).await;
+    // All numbers below are taken, so no other can be.
+    let limit = 3;
+    agent.limit("nofile", limit);
+    let refusal = agent.refusal(&shell(1, "true")).await;
+    let Refusal::JournalUnsafe { message } = refusal else { panic!("{refusal:?}") };
+    for words in [&format!("no file descriptor left of its {limit}"), "ulimit -n", "LimitNOFILE="] {
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+/// A file system of a test's own.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn with(options: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let tmpfs = Some("tmpfs");
+        if !is_root() || mount(tmpfs, dir.path(), tmpfs, MsFlags::empty(), Some(options)).is_err() {
+            eprintln!("NOT RUN: a tmpfs cannot be mounted here");
+            return None;
+        }
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        Some(Self(dir))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test]
+async fn without_inodes_the_refusal_says_so_though_there_is_room() {
+    let Some(disk) = Disk::with("size=128m,nr_inodes=64") else { return };
+    let mut agent = Agent::start(&["env"], disk.0.path(), &[]).await;
+    for number in 0.. {
+        if fs::write(disk.0.path().join(number.to_string()), "").is_err() {
+            break;
+        }
+    }
+    let refusal = agent.refusal(&shell(1, "true")).await;
+    let Refusal::JournalUnsafe { message } = refusal else { panic!("{refusal:?}") };
+    assert!(message.contains("has no inode left of 64"), "{message}");
+}
+
+#[tokio::test]
+async fn without_room_the_refusal_names_the_directory_and_a_small_command_is_still_run() {
+    let Some(disk) = Disk::with("size=8m") else { return };
+    let mut agent = Agent::start(&["env"], disk.0.path(), &[]).await;
+    let refusal = agent.refusal(&shell(1, "true")).await;
+    let state = disk.0.path().join("state").canonicalize().unwrap();
+    assert!(
+        matches!(&refusal, Refusal::DiskLow { needed, directory: Some(directory), .. }
+            if *needed == 64 << 20 && *directory == state.display().to_string()),
+        "{refusal:?}"
+    );
+    let mut small = shell(2, "echo cleaned");
+    small.request.output.spool = 1 << 20;
+    assert_eq!(agent.outcome(&small).await, Outcome::Succeeded { exit_code: 0 });
+
+    drop(agent);
+    let mut agent = Agent::start(&["env"], disk.0.path(), &["--min-free", "1Mi"]).await;
+    assert_eq!(agent.outcome(&shell(3, "true")).await, Outcome::Succeeded { exit_code: 0 });
+}
+
+#[tokio::test]
+async fn where_supervisors_cannot_ring_the_agent_looks_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("state")).unwrap();
+    fs::set_permissions(dir.path().join("state"), PermissionsExt::from_mode(0o700)).unwrap();
+    fs::write(dir.path().join("state/bell"), "in the way").unwrap();
+    let mut agent = Agent::start(&["env"], dir.path(), &[]).await;
+    assert_eq!(agent.outcome(&shell(1, "echo x")).await, Outcome::Succeeded { exit_code: 0 });
+    let start = shell(2, "exec sleep 60");
+    agent.say(&start).await;
+    agent.control.running(&start.attempt).await;
+    let cancel = sentinel_protocol::to_agent::Cancel {
+        attempt: start.attempt.clone(),
+        spec_hash: start.spec_hash.clone(),
+        epoch: start.epoch,
+    };
+    agent.control.say(ToAgent::Cancel(cancel)).await;
+    assert_eq!(agent.control.ended(&start.attempt).await.outcome, Outcome::Cancelled);
+}
+
+#[tokio::test]
+async fn the_host_is_not_offered_where_its_processes_are_not_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    // Process ids of its own, as a pod without hostPID has them.
+    let unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let probe = Command::new("unshare").args(&unshare[1..]).arg("true").status();
+    if !is_root() || !probe.is_ok_and(|status| status.success()) {
+        eprintln!("NOT RUN: namespaces cannot be made here");
+        return;
+    }
+    let mut agent = Agent::start(&unshare, dir.path(), &["--profile", "host"]).await;
+    let mut host = shell(1, "true");
+    host.request.environment = sentinel_protocol::request::Environment::Host;
+    let refusal = agent.refusal(&host).await;
+    let words = refusal.to_string();
+    assert!(matches!(refusal, Refusal::EnvironmentUnavailable { .. }), "{refusal:?}");
+    assert!(words.contains("Host") && words.contains("hostPID: true"), "{words}");
+    assert_eq!(agent.outcome(&shell(2, "true")).await, Outcome::Succeeded { exit_code: 0 });
+}
