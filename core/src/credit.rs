@@ -46,7 +46,8 @@ impl Window {
         self.granted
     }
 
-    fn outstanding(&self) -> u64 {
+    /// Bytes that the agent may send, or has sent, and that are not archived.
+    pub fn outstanding(&self) -> u64 {
         self.granted - self.archived
     }
 }
@@ -111,8 +112,8 @@ impl CreditPool {
     }
 
     /// Moves the window on: History holds everything before `archived`, and everything before `received` is here.
-    /// What was granted is never taken back.
-    pub fn advance(&mut self, window: &mut Window, archived: u64, received: u64) {
+    /// What was granted is never taken back; at most `more` bytes are granted beyond it.
+    pub fn advance(&mut self, window: &mut Window, archived: u64, received: u64, more: u64) {
         self.reserved = self.reserved.saturating_sub(window.outstanding());
         let used_up =
             received > window.received && received.saturating_add(window.size / 2) >= window.granted;
@@ -128,7 +129,8 @@ impl CreditPool {
         if !self.is_short() {
             let free = self.rules.pool.saturating_sub(self.reserved);
             let size = window.size.min(free).max(self.rules.min_window);
-            window.granted = window.granted.max(window.archived.saturating_add(size));
+            let most = window.granted.saturating_add(more);
+            window.granted = window.granted.max(window.archived.saturating_add(size).min(most));
         }
         self.reserved += window.outstanding();
     }
@@ -146,16 +148,16 @@ mod tests {
     fn a_window_that_is_used_up_grows_to_its_share_and_one_that_is_not_does_not() {
         let mut pool = CreditPool::new(RULES);
         let mut window = pool.open(0);
-        pool.advance(&mut window, 0, 0);
+        pool.advance(&mut window, 0, 0, u64::MAX);
         assert_eq!(window.granted(), 10);
         for _ in 0..8 {
             let all = window.granted();
-            pool.advance(&mut window, all, all);
+            pool.advance(&mut window, all, all, u64::MAX);
         }
         assert_eq!(window.outstanding(), 200);
         let mut idle = pool.open(0);
         for _ in 0..8 {
-            pool.advance(&mut idle, 0, 0);
+            pool.advance(&mut idle, 0, 0, u64::MAX);
         }
         assert_eq!(idle.granted(), 10);
     }
@@ -165,22 +167,32 @@ mod tests {
         let mut pool = CreditPool::new(RULES);
         let mut windows: Vec<Window> = (0..500).map(|_| pool.open(0)).collect();
         for window in &mut windows {
-            pool.advance(window, 0, 0);
+            pool.advance(window, 0, 0, u64::MAX);
             assert_eq!(window.granted(), 10);
         }
         assert_eq!(pool.reserved(), 5000);
     }
 
     #[test]
+    fn no_more_is_granted_than_the_node_may_have() {
+        let mut pool = CreditPool::new(RULES);
+        let mut window = pool.open(0);
+        pool.advance(&mut window, 0, 0, 0);
+        assert_eq!(window.granted(), 0);
+        pool.advance(&mut window, 0, 0, 7);
+        assert_eq!((window.granted(), pool.reserved()), (7, 7));
+    }
+
+    #[test]
     fn nothing_more_is_granted_while_memory_is_short_and_again_when_it_is_not() {
         let mut pool = CreditPool::new(RULES);
         let mut window = pool.open(0);
-        pool.advance(&mut window, 0, 0);
+        pool.advance(&mut window, 0, 0, u64::MAX);
         pool.grow(750);
-        pool.advance(&mut window, 10, 10);
+        pool.advance(&mut window, 10, 10, u64::MAX);
         assert_eq!((window.granted(), pool.has_room(250), pool.has_room(251)), (10, true, false));
         pool.shrink(1);
-        pool.advance(&mut window, 10, 10);
+        pool.advance(&mut window, 10, 10, u64::MAX);
         assert!(window.granted() >= 20);
     }
 
@@ -223,7 +235,7 @@ mod tests {
                         // An honest agent sends within its credit, and only what was sent is archived.
                         *seen += (window.granted().max(*seen) - *seen) * received / 100;
                         let archived = before.archived + (*seen - before.archived) * archived / 100;
-                        pool.advance(window, archived, *seen);
+                        pool.advance(window, archived, *seen, u64::MAX);
                         prop_assert!(window.granted() >= before.granted());
                         prop_assert!(window.outstanding() <= RULES.max_window.max(before.outstanding()));
                         prop_assert!(pool.is_short() || window.outstanding() >= RULES.min_window);

@@ -16,6 +16,18 @@ use sentinel_protocol::ids::Epoch;
 
 use crate::moment::Moment;
 
+/// How far above the leader's an epoch may lie that an agent names, at most.
+///
+/// Agents have seen a higher epoch than the leader only when the cluster came back from an older state, or the record was
+/// deleted; then the leader rises above theirs. One agent's word must not carry the whole fleet further than that
+/// takes: this is more leaders than most fleets ever had, and a ten-thousand-millionth of what there is.
+pub const MAX_JUMP: u64 = 10_000;
+
+/// Whether an epoch that an agent names can be one that it has seen, where the leader's is `ours`.
+pub fn is_credible(named: Epoch, ours: Epoch) -> bool {
+    named.above(ours) <= MAX_JUMP
+}
+
 /// What the record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRecord {
@@ -110,7 +122,7 @@ impl Candidate {
             timing,
             role: Role::Following,
             seen: None,
-            highest: Epoch(0),
+            highest: Epoch::ZERO,
             renewed_at: Moment(0),
             swapping: None,
             failures: 0,
@@ -136,15 +148,29 @@ impl Candidate {
         is_fresh.then_some(record.address.as_deref())?
     }
 
-    /// Somebody named an epoch; the next one of ours lies above it.
+    /// An agent named an epoch; the next one of ours lies above it, unless it cannot be one that was led.
     pub fn heard_of(&mut self, epoch: Epoch) {
-        self.highest = self.highest.max(epoch);
+        if is_credible(epoch, self.highest) {
+            self.rise_to(epoch);
+        }
+    }
+
+    /// An epoch without a successor would leave none to lead with.
+    fn rise_to(&mut self, epoch: Epoch) {
+        if epoch < Epoch::MAX {
+            self.highest = self.highest.max(epoch);
+        }
+    }
+
+    /// The epoch above every one that was heard of.
+    fn above_highest(&self) -> Epoch {
+        self.highest.next().unwrap_or(self.highest)
     }
 
     /// The record was read.
     pub fn read(&mut self, record: Option<LeaseRecord>, now: Moment) {
         if let Some(record) = &record {
-            self.heard_of(record.epoch);
+            self.rise_to(record.epoch);
         }
         let unchanged = self.seen.as_ref().is_some_and(|(seen, _)| *seen == record);
         if !unchanged {
@@ -163,6 +189,7 @@ impl Candidate {
     pub fn swapped(&mut self, now: Moment) {
         let Some((begun, record)) = self.swapping.take() else { return };
         self.failures = 0;
+        self.rise_to(record.epoch);
         self.role = match record.holder {
             Some(_) => Role::Leading(record.epoch),
             None => Role::Deposed,
@@ -201,7 +228,7 @@ impl Candidate {
             return self.look_soon(now);
         }
         // An agent has seen a higher epoch than ours (a restored cluster): rise above it.
-        let epoch = if self.highest > epoch { Epoch(self.highest.0 + 1) } else { epoch };
+        let epoch = if self.highest > epoch { self.above_highest() } else { epoch };
         let due = self.renewed_at.plus(self.timing.renew_ms);
         let rises = Role::Leading(epoch) != self.role;
         if !rises && now < due {
@@ -222,7 +249,7 @@ impl Candidate {
             self.failures = 0;
             return Move::Look { after_ms: self.timing.look_ms };
         }
-        self.swap(Epoch(self.highest.0 + 1), now)
+        self.swap(self.above_highest(), now)
     }
 
     /// At once, but not again and again: an API server that is away refuses within a millisecond.

@@ -38,6 +38,9 @@ pub enum Origin {
     Inherited,
 }
 
+/// Attempts that an Execution has at most: the first, and as many retries as a Task may ask for.
+pub const MAX_ATTEMPTS: u32 = 21;
+
 /// How much of the record of a Run History holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RunStage {
@@ -65,6 +68,8 @@ pub enum Told {
     OtherRun,
     /// The same Attempt with another spec hash: somebody is wrong, and nothing is believed.
     Conflict,
+    /// No operator can have started an Attempt of that number in this Run: nothing is believed, and nothing archived.
+    Unstarted,
 }
 
 impl RunLedger {
@@ -118,6 +123,17 @@ impl RunLedger {
         AttemptId { task: self.task.clone(), run: self.run, node: node.clone(), attempt: number }
     }
 
+    /// Whether the Attempt of that number may have been started on a node: by this operator, or, in a Run that it took
+    /// over, by one before it. `retry.limit` can be edited during a Run, so that of a predecessor is not known.
+    pub fn may_have_started(&self, node: &NodeName, number: u32) -> bool {
+        let latest = self.execution(node).map_or(1, |execution| execution.latest.number);
+        let most = match self.origin {
+            Origin::Begun => latest,
+            Origin::Inherited => latest.max(MAX_ATTEMPTS),
+        };
+        (1..=most).contains(&number)
+    }
+
     /// An agent says what one of its Attempts is.
     pub fn report(&mut self, report: &Report) -> Told {
         if report.attempt.task != self.task || report.attempt.run != self.run {
@@ -125,6 +141,9 @@ impl RunLedger {
         }
         if report.spec_hash != self.spec_hash {
             return Told::Conflict;
+        }
+        if !self.may_have_started(&report.attempt.node, report.attempt.attempt) {
+            return Told::Unstarted;
         }
         let execution = self.executions.entry(report.attempt.node.clone()).or_default();
         execution.hear(report.attempt.attempt, &report.state)
@@ -136,6 +155,9 @@ impl RunLedger {
     pub fn refused(&mut self, refused: &Refused, at: UnixMillis) -> Told {
         if refused.attempt.task != self.task || refused.attempt.run != self.run {
             return Told::OtherRun;
+        }
+        if !self.may_have_started(&refused.attempt.node, refused.attempt.attempt) {
+            return Told::Unstarted;
         }
         if refused.offer > 0 && refused.refusal.passes() {
             let execution = self.executions.entry(refused.attempt.node.clone()).or_default();
@@ -293,4 +315,57 @@ pub enum Source {
 pub fn never_started(outcome: Outcome, at: UnixMillis) -> Ended {
     let (usage, output) = (Usage::default(), OutputSummary::default());
     Ended { outcome, started_at: None, ended_at: at, usage, output, exit: ExitDetails::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_protocol::to_operator::Running;
+
+    use super::*;
+
+    fn ledger(origin: Origin) -> RunLedger {
+        RunLedger::new(
+            TaskUid::new("u").unwrap(),
+            RunNumber(1),
+            SpecHash::new("a".repeat(64)).unwrap(),
+            origin,
+        )
+    }
+
+    fn report(number: u32) -> Report {
+        let attempt = format!("u/1/n/{number}").parse().unwrap();
+        let state = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 1 });
+        Report { attempt, spec_hash: SpecHash::new("a".repeat(64)).unwrap(), state }
+    }
+
+    #[test]
+    fn an_attempt_beyond_the_latest_one_started_is_not_believed() {
+        let mut ledger = ledger(Origin::Begun);
+        let node = NodeName::new("n").unwrap();
+        for number in [2, 21, 401, 99_999] {
+            assert_eq!(ledger.report(&report(number)), Told::Unstarted, "attempt {number}");
+            let refused = Refused {
+                attempt: report(number).attempt,
+                spec_hash: report(number).spec_hash,
+                refusal: Refusal::Stopping,
+                offer: 0,
+            };
+            assert_eq!(ledger.refused(&refused, UnixMillis(1)), Told::Unstarted, "attempt {number}");
+        }
+        assert!(ledger.execution(&node).is_none(), "it is in the ledger all the same");
+        assert_eq!(ledger.report(&report(1)), Told::News);
+        let ended = never_started(Outcome::Failed { exit_code: 1 }, UnixMillis(2));
+        ledger.conclude(&report(1).attempt, ended);
+        ledger.again(&node);
+        assert_eq!(ledger.report(&report(2)), Told::News);
+        assert_eq!(ledger.report(&report(3)), Told::Unstarted);
+    }
+
+    #[test]
+    fn of_a_run_that_was_taken_over_as_many_attempts_are_believed_as_a_task_may_ask_for() {
+        let mut ledger = ledger(Origin::Inherited);
+        assert_eq!(ledger.report(&report(MAX_ATTEMPTS + 1)), Told::Unstarted);
+        assert_eq!(ledger.report(&report(MAX_ATTEMPTS)), Told::News);
+        assert_eq!(ledger.report(&report(1)), Told::News);
+    }
 }

@@ -106,7 +106,9 @@ impl Conclusion {
         match self {
             Self::NotStarted => Outcome::NotStarted,
             Self::StartTimedOut => Outcome::StartTimedOut {
-                why: execution.and_then(Execution::declined).map(|declined| declined.refusal.to_string()),
+                why: execution
+                    .and_then(Execution::declined)
+                    .map(|declined| declined.refusal.to_string().into()),
             },
             Self::Lost(reason) => Outcome::Lost { reason },
         }

@@ -4,7 +4,7 @@ use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::to_operator::Stage;
 
 use crate::conditions::Archive;
-use crate::execution::Known;
+use crate::execution::{Execution, Known};
 use crate::ledger::{RunLedger, RunStage};
 use crate::reconcile::Action;
 use crate::rollout::AgentFacts;
@@ -32,7 +32,8 @@ pub enum Settled {
 /// What is left to do for a Run that is over.
 ///
 /// What an agent reported is archived on its way in; what the operator concluded itself has no Journal behind it and
-/// is archived from here. No agent forgets before everything is held.
+/// is archived from here. Each target is settled by itself: an agent forgets once History holds the Run's record and
+/// every Attempt of that agent's node, whatever the other nodes still owe.
 pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Settling {
     let mut actions = Vec::new();
     let mut all = true;
@@ -42,27 +43,72 @@ pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Se
         all = false;
         actions.push(Action::ArchiveRun(Box::new(record.clone())));
     }
-    let tries = || {
-        ledger.executions().flat_map(|(node, execution)| execution.attempts().map(move |tried| (node, tried)))
-    };
-    for (node, tried) in tries() {
-        let Some(ended) = tried.ended().filter(|_| tried.archived != Some(Stage::Ended)) else { continue };
-        all = false;
-        if matches!(tried.known, Known::Concluded(_)) {
-            let attempt = ledger.attempt_of(node, tried.number);
-            actions.push(Action::Conclude { attempt, ended: Box::new(ended.clone()) });
+    let run_held = all;
+    let mut forgets = Vec::new();
+    for (node, execution) in ledger.executions() {
+        let mut node_held = true;
+        for tried in execution.attempts() {
+            let Some(ended) = tried.ended().filter(|_| tried.archived != Some(Stage::Ended)) else {
+                continue;
+            };
+            node_held = false;
+            if matches!(tried.known, Known::Concluded(_)) {
+                let attempt = ledger.attempt_of(node, tried.number);
+                actions.push(Action::Conclude { attempt, ended: Box::new(ended.clone()) });
+            }
+        }
+        all &= node_held;
+        if run_held && node_held {
+            forgets.extend(forgets_of(ledger, node, execution, &agent));
         }
     }
-    if !all {
-        return Settling { actions, archived: Archive::Behind, settled: Settled::No };
+    let settled = if all && forgets.is_empty() { Settled::Yes } else { Settled::No };
+    actions.extend(forgets);
+    Settling { actions, archived: if all { Archive::Current } else { Archive::Behind }, settled }
+}
+
+/// Only what an agent may hold needs forgetting; one without a Session gets its `Forget` after its next Inventory.
+fn forgets_of(
+    ledger: &RunLedger,
+    node: &NodeName,
+    execution: &Execution,
+    agent: impl Fn(&NodeName) -> AgentFacts,
+) -> Vec<Action> {
+    let held = || execution.attempts().filter(|tried| tried.held && tried.ended().is_some());
+    if held().next().is_none() || agent(node).session.is_none() {
+        return Vec::new();
     }
-    let mut settled = Settled::Yes;
-    for (node, tried) in tries().filter(|(_, tried)| tried.ended().is_some()) {
-        // Only what an agent may hold needs forgetting; one that is away is told after its next Inventory.
-        if tried.held && agent(node).session.is_some() {
-            settled = Settled::No;
-            actions.push(Action::Forget(ledger.attempt_of(node, tried.number)));
+    held().map(|tried| Action::Forget(ledger.attempt_of(node, tried.number))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_protocol::ids::{RunNumber, SessionId, SpecHash, TaskUid};
+    use sentinel_protocol::outcome::Outcome;
+    use sentinel_protocol::time::UnixMillis;
+    use sentinel_protocol::to_operator::{Report, ReportedState};
+
+    use super::*;
+    use crate::ledger::{Origin, never_started};
+
+    /// One node's output never came, so its result was never archived; no other node ever heard that it may forget.
+    #[test]
+    fn a_node_whose_result_is_not_archived_keeps_no_other_from_forgetting() {
+        let hash = SpecHash::new("a".repeat(64)).unwrap();
+        let mut ledger =
+            RunLedger::new(TaskUid::new("u").unwrap(), RunNumber(1), hash.clone(), Origin::Begun);
+        for node in ["honest", "liar"] {
+            let ended = never_started(Outcome::Succeeded { exit_code: 0 }, UnixMillis(1));
+            let attempt = format!("u/1/{node}/1").parse().unwrap();
+            let state = ReportedState::Ended(Box::new(ended));
+            ledger.report(&Report { attempt, spec_hash: hash.clone(), state });
         }
+        let honest = "u/1/honest/1".parse().unwrap();
+        ledger.archived(&honest, Stage::Ended);
+        let session = SessionId::new("s").unwrap();
+        let settling =
+            settle(&ledger, |_| AgentFacts { session: Some(session.clone()), ..AgentFacts::default() });
+        assert_eq!(settling.actions, [Action::Forget(honest)]);
+        assert_eq!((settling.archived, settling.settled), (Archive::Behind, Settled::No));
     }
-    Settling { actions, archived: Archive::Current, settled }
 }

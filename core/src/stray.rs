@@ -3,6 +3,17 @@
 use sentinel_protocol::ids::RunNumber;
 use sentinel_protocol::to_operator::Stage;
 
+/// How far above the Run that a Task is at the number of a Run may lie that an agent names, at most.
+///
+/// Numbers from the future come from a cluster that was restored from an older state, and new Runs are numbered above
+/// them; one agent's word must not use the numbers up. So many Runs are 69 days of one each minute.
+pub const MAX_RUN_JUMP: u32 = 100_000;
+
+/// Whether a Run that an agent names can be one, where its Task is at `current`.
+pub fn is_credible(named: RunNumber, current: RunNumber) -> bool {
+    named.0.saturating_sub(current.0) <= MAX_RUN_JUMP
+}
+
 /// What the operator knows of the Task that a stray Attempt belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {

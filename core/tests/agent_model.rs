@@ -41,7 +41,7 @@ fn start(n: usize, spec: u8, epoch: u64) -> Start {
     Start {
         attempt: id(n),
         spec_hash: hash(spec),
-        epoch: Epoch(epoch),
+        epoch: Epoch::new(epoch).unwrap(),
         task: TaskRef::new("ops", "t").unwrap(),
         request: RunRequest {
             program: Program::Command(vec!["true".into()]),
@@ -177,7 +177,8 @@ impl World {
         let attempt = start.attempt.clone();
         assert!(!self.tombs.contains_key(&attempt), "{attempt} was recorded over its tombstone");
         assert_eq!(
-            start.epoch.0, self.epoch,
+            start.epoch.get(),
+            self.epoch,
             "a stale epoch was obeyed, or a newer one before it was durable"
         );
         let dir = Dir {
@@ -204,8 +205,8 @@ impl World {
     fn perform(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::SetEpoch(epoch) => {
-                assert!(epoch.0 >= self.epoch, "the epoch on disk went back");
-                self.epoch = epoch.0;
+                assert!(epoch.get() >= self.epoch, "the epoch on disk went back");
+                self.epoch = epoch.get();
             }
             Effect::Record(start) | Effect::Confirm(start) => return Some(self.record(&start)),
             Effect::Launch(attempt) => {
@@ -329,7 +330,7 @@ struct Machine {
 
 impl Machine {
     fn connected() -> Self {
-        let agent = Agent::new(rules(), Epoch(0));
+        let agent = Agent::new(rules(), Epoch::ZERO);
         let mut machine = Self { world: World::default(), agent, connected: false, crash_after: None };
         machine.restart();
         machine.connect();
@@ -355,7 +356,7 @@ impl Machine {
         self.crash_after = None;
         self.connected = false;
         self.world.refused_now.clear();
-        self.agent = Agent::new(rules(), Epoch(self.world.epoch));
+        self.agent = Agent::new(rules(), Epoch::new(self.world.epoch).unwrap());
         // What is launched now must rest on what is seen now.
         self.world.proofs.clear();
         let ids: Vec<AttemptId> = self.world.dirs.keys().cloned().collect();
@@ -372,7 +373,7 @@ impl Machine {
 
     fn connect(&mut self) {
         self.connected = true;
-        self.handle(Event::Connected { epoch: Epoch(self.world.epoch) });
+        self.handle(Event::Connected { epoch: Epoch::new(self.world.epoch).unwrap() });
     }
 
     fn disconnect(&mut self) {
@@ -393,7 +394,8 @@ impl Machine {
                 self.receive(ToAgent::Start(Box::new(start)), n);
             }
             Op::Cancel { n, stale } => {
-                let cancel = Cancel { attempt: id(n), spec_hash: hash(0), epoch: Epoch(epoch(stale)) };
+                let cancel =
+                    Cancel { attempt: id(n), spec_hash: hash(0), epoch: Epoch::new(epoch(stale)).unwrap() };
                 self.receive(ToAgent::Cancel(cancel), n);
             }
             Op::Ack { n, stage } => self.receive(ToAgent::Ack(Ack { attempt: id(n), stage }), n),
@@ -401,7 +403,10 @@ impl Machine {
                 if self.connected {
                     self.world.forgotten.insert(id(n));
                 }
-                self.receive(ToAgent::Forget(Forget { attempt: id(n), epoch: Epoch(self.world.epoch) }), n);
+                self.receive(
+                    ToAgent::Forget(Forget { attempt: id(n), epoch: Epoch::new(self.world.epoch).unwrap() }),
+                    n,
+                );
             }
             Op::Pass { millis } => {
                 self.world.now += millis;
@@ -537,9 +542,9 @@ fn received_start(n: usize, spec: u8, epoch: u64) -> Event {
 }
 
 fn recorded_agent() -> Agent {
-    let mut agent = Agent::new(rules(), Epoch(0));
+    let mut agent = Agent::new(rules(), Epoch::ZERO);
     agent.step(Event::Replayed { seen: vec![], unreadable: vec![] }, at(0));
-    agent.step(Event::Connected { epoch: Epoch(1) }, at(0));
+    agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
     agent.step(received_start(0, 0, 1), at(0));
     agent.step(Event::Recorded { attempt: id(0) }, at(0));
     agent
@@ -552,8 +557,8 @@ fn only_refusal(effects: &[Effect]) -> &Refusal {
 
 #[test]
 fn the_request_is_durable_before_it_is_launched_and_launched_before_it_is_reported() {
-    let mut agent = Agent::new(rules(), Epoch(0));
-    agent.step(Event::Connected { epoch: Epoch(1) }, at(0));
+    let mut agent = Agent::new(rules(), Epoch::ZERO);
+    agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
     let first = agent.step(received_start(0, 0, 1), at(0));
     assert_eq!(first, [Effect::Record(Box::new(start(0, 0, 1)))]);
     let then = agent.step(Event::Recorded { attempt: id(0) }, at(0));
@@ -582,10 +587,10 @@ fn the_same_id_for_another_spec_is_refused() {
 fn a_start_of_an_older_leader_is_refused_and_a_newer_epoch_is_durable_first() {
     let mut agent = recorded_agent();
     let newer = agent.step(received_start(1, 0, 5), at(1));
-    assert_eq!(newer[0], Effect::SetEpoch(Epoch(5)));
+    assert_eq!(newer[0], Effect::SetEpoch(Epoch::from(5)));
     assert!(matches!(newer[1], Effect::Record(_)));
     let older = agent.step(received_start(2, 0, 4), at(1));
-    assert_eq!(only_refusal(&older), &Refusal::StaleEpoch { seen: Epoch(5) });
+    assert_eq!(only_refusal(&older), &Refusal::StaleEpoch { seen: Epoch::from(5) });
 }
 
 #[test]
@@ -603,8 +608,8 @@ fn a_start_sent_twice_and_refused_once_is_not_run_in_the_same_session() {
 
 #[test]
 fn a_busy_agent_declines_each_copy_of_an_offer_and_takes_the_next_offer_once_it_has_room() {
-    let mut agent = Agent::new(Rules { max_attempts: 1, ..rules() }, Epoch(0));
-    agent.step(Event::Connected { epoch: Epoch(1) }, at(0));
+    let mut agent = Agent::new(Rules { max_attempts: 1, ..rules() }, Epoch::ZERO);
+    agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
     agent.step(received_start(0, 0, 1), at(0));
     agent.step(Event::Recorded { attempt: id(0) }, at(0));
     let offer = |agent: &mut Agent, offer| {
@@ -623,8 +628,8 @@ fn a_busy_agent_declines_each_copy_of_an_offer_and_takes_the_next_offer_once_it_
 
 #[test]
 fn an_operator_that_offers_once_is_refused_for_good() {
-    let mut agent = Agent::new(Rules { max_attempts: 0, ..rules() }, Epoch(0));
-    agent.step(Event::Connected { epoch: Epoch(1) }, at(0));
+    let mut agent = Agent::new(Rules { max_attempts: 0, ..rules() }, Epoch::ZERO);
+    agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
     let refused = agent.step(received_start(0, 0, 1), at(0));
     assert!(matches!(&refused[..], [Effect::Send(ToOperator::Refused(r))] if r.offer == 0), "{refused:?}");
     assert_eq!(agent.step(received_start(0, 0, 1), at(1)), refused);
@@ -632,7 +637,14 @@ fn an_operator_that_offers_once_is_refused_for_good() {
 
 fn ended_without_exit_code() -> Ended {
     let (usage, output) = (Usage::default(), OutputSummary::default());
-    Ended { outcome: Outcome::Cancelled, started_at: None, ended_at: UnixMillis(1), usage, output, exit: ExitDetails::default() }
+    Ended {
+        outcome: Outcome::Cancelled,
+        started_at: None,
+        ended_at: UnixMillis(1),
+        usage,
+        output,
+        exit: ExitDetails::default(),
+    }
 }
 
 #[test]
@@ -744,8 +756,8 @@ fn after_the_journal_failed_new_work_is_refused_and_the_old_goes_on() {
 
 #[test]
 fn a_stopping_agent_takes_no_work_and_launches_nothing_it_holds() {
-    let mut agent = Agent::new(rules(), Epoch(0));
-    agent.step(Event::Connected { epoch: Epoch(1) }, at(0));
+    let mut agent = Agent::new(rules(), Epoch::ZERO);
+    agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
     agent.step(received_start(0, 0, 1), at(0));
     agent.step(Event::Stopping, at(0));
     let effects = agent.step(Event::Recorded { attempt: id(0) }, at(0));
@@ -755,9 +767,9 @@ fn a_stopping_agent_takes_no_work_and_launches_nothing_it_holds() {
 
 #[test]
 fn an_attempt_whose_record_is_unreadable_is_lost_and_never_started() {
-    let mut agent = Agent::new(rules(), Epoch(0));
+    let mut agent = Agent::new(rules(), Epoch::ZERO);
     agent.step(Event::Replayed { seen: vec![], unreadable: vec![id(0).directory_name()] }, at(0));
-    agent.step(Event::Connected { epoch: Epoch(0) }, at(0));
+    agent.step(Event::Connected { epoch: Epoch::ZERO }, at(0));
     let effects = agent.step(received_start(0, 0, 1), at(0));
     let [Effect::Send(ToOperator::Report(report))] = &effects[..] else { panic!("{effects:?}") };
     assert!(matches!(&report.state, ReportedState::Ended(e) if e.outcome.name() == "Lost"));
@@ -770,10 +782,10 @@ fn an_inventory_is_cut_into_parts_and_only_the_last_says_that_it_is() {
         world.perform(Effect::Record(Box::new(start(n, 0, 0))));
         world.seen(&id(n)).unwrap()
     };
-    let mut agent = Agent::new(rules(), Epoch(0));
+    let mut agent = Agent::new(rules(), Epoch::ZERO);
     agent.step(Event::Replayed { seen: (0..1001).map(seen).collect(), unreadable: vec![] }, at(0));
     let parts: Vec<(usize, bool)> = agent
-        .step(Event::Connected { epoch: Epoch(0) }, at(0))
+        .step(Event::Connected { epoch: Epoch::ZERO }, at(0))
         .into_iter()
         .filter_map(|effect| match effect {
             Effect::Send(ToOperator::Inventory(part)) => Some((part.attempts.len(), part.more)),

@@ -34,6 +34,17 @@ fn crates_depend_only_on_what_they_may() {
     }
 }
 
+/// A sum that wrapped around once let one agent stop the fleet.
+#[test]
+fn a_number_that_overflows_ends_the_program_in_every_profile_that_is_shipped() {
+    let manifest = include_str!("../../Cargo.toml");
+    for profile in ["[profile.release]", "[profile.agent]"] {
+        let section = manifest.split(profile).nth(1).expect("the profile is there");
+        let section = section.split("\n[").next().expect("a section");
+        assert!(section.contains("\noverflow-checks = true\n"), "{profile} has no overflow-checks:{section}");
+    }
+}
+
 fn dependencies(package: &str) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use proptest::prelude::*;
-use sentinel_core::lease::{Candidate, LeaseRecord, Move, Role, Timing};
+use sentinel_core::lease::{Candidate, LeaseRecord, MAX_JUMP, Move, Role, Timing};
 use sentinel_core::moment::Moment;
 use sentinel_protocol::ids::Epoch;
 
@@ -197,13 +197,13 @@ fn a_lead_that_is_given_back_is_taken_at_the_next_look() {
     first.read(None, Moment(0));
     let Move::Swap(record) = first.next(Moment(0)) else { panic!("no swap") };
     first.swapped(Moment(1));
-    assert_eq!(first.role(Moment(1)), Role::Leading(Epoch(1)));
+    assert_eq!(first.role(Moment(1)), Role::Leading(Epoch::from(1)));
     let mut second = Candidate::new("b".into(), None, TIMING, 0);
     second.read(Some(record), Moment(10));
     assert_eq!(second.next(Moment(10)), Move::Look { after_ms: TIMING.look_ms });
     let given_back = first.resign(Moment(20)).unwrap();
     second.read(Some(given_back), Moment(30));
-    assert!(matches!(second.next(Moment(30)), Move::Swap(record) if record.epoch == Epoch(2)));
+    assert!(matches!(second.next(Moment(30)), Move::Swap(record) if record.epoch == Epoch::from(2)));
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_leader_that_cannot_renew_is_deposed_before_anybody_may_take_over() {
     leader.swapped(Moment(700));
     assert_eq!(
         leader.role(Moment(1_999)),
-        Role::Leading(Epoch(1)),
+        Role::Leading(Epoch::from(1)),
         "the renewal counts from when it was begun"
     );
     assert_eq!(leader.role(Moment(2_000)), Role::Deposed);
@@ -227,10 +227,41 @@ fn a_leader_rises_above_the_epoch_that_an_agent_has_seen() {
     leader.read(None, Moment(0));
     leader.next(Moment(0));
     leader.swapped(Moment(0));
-    leader.heard_of(Epoch(41));
+    leader.heard_of(Epoch::from(41));
     let Move::Swap(record) = leader.next(Moment(10)) else { panic!("no swap") };
     leader.swapped(Moment(11));
-    assert_eq!((record.epoch, leader.role(Moment(11))), (Epoch(42), Role::Leading(Epoch(42))));
+    assert_eq!((record.epoch, leader.role(Moment(11))), (Epoch::from(42), Role::Leading(Epoch::from(42))));
+}
+
+/// One agent that named the highest epoch there is made the next one wrap around, and the whole fleet refuse its leader.
+#[test]
+fn an_epoch_that_cannot_have_been_led_moves_nobody() {
+    let mut leader = Candidate::new("a".into(), None, TIMING, 0);
+    leader.read(None, Moment(0));
+    leader.next(Moment(0));
+    leader.swapped(Moment(0));
+    for named in [Epoch::MAX, Epoch::new(Epoch::MAX.get() / 2).unwrap(), Epoch::new(MAX_JUMP + 2).unwrap()] {
+        leader.heard_of(named);
+        assert!(matches!(leader.next(Moment(10)), Move::Look { .. }), "{named} moved the leader");
+    }
+    leader.heard_of(Epoch::new(MAX_JUMP + 1).unwrap());
+    let Move::Swap(record) = leader.next(Moment(10)) else { panic!("no swap") };
+    assert_eq!(record.epoch, Epoch::new(MAX_JUMP + 2).unwrap());
+}
+
+#[test]
+fn a_record_with_the_last_epoch_there_is_can_still_be_followed_by_a_leader() {
+    let record = LeaseRecord {
+        holder: None,
+        address: None,
+        epoch: Epoch::MAX,
+        duration_ms: TIMING.duration_ms,
+        renewal: 1,
+    };
+    let mut candidate = Candidate::new("a".into(), None, TIMING, 0);
+    candidate.read(Some(record), Moment(0));
+    let Move::Swap(record) = candidate.next(Moment(0)) else { panic!("no swap") };
+    assert_eq!(record.epoch, Epoch::from(1));
 }
 
 /// An API server that is away refuses within a millisecond: it was asked hundreds of times a second.
@@ -276,7 +307,7 @@ fn a_leader_whose_swap_failed_looks_at_once() {
     let record = LeaseRecord {
         holder: Some("a".into()),
         address: None,
-        epoch: Epoch(1),
+        epoch: Epoch::from(1),
         duration_ms: TIMING.duration_ms,
         renewal: 2,
     };

@@ -89,7 +89,7 @@ impl Probe {
             metrics.networks = networks
                 .iter()
                 .map(|(name, data)| NetworkMetrics {
-                    interface: name.to_string_lossy().into_owned(),
+                    interface: name.to_string_lossy().as_ref().into(),
                     received: data.total_received(),
                     sent: data.total_transmitted(),
                 })
@@ -104,7 +104,7 @@ impl Probe {
 fn disk(disk: &sysinfo::Disk) -> DiskMetrics {
     let mount: &Path = disk.mount_point();
     DiskMetrics {
-        mount: mount.to_string_lossy().into_owned(),
+        mount: mount.to_string_lossy().as_ref().into(),
         total: disk.total_space(),
         available: disk.available_space(),
     }

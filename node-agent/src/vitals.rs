@@ -20,11 +20,11 @@ pub(crate) struct Vitals {
 
 impl Vitals {
     pub(crate) fn highest_epoch(&self) -> Epoch {
-        Epoch(self.highest_epoch.load(Relaxed))
+        Epoch::new(self.highest_epoch.load(Relaxed)).unwrap_or(Epoch::MAX)
     }
 
     pub(crate) fn set_highest_epoch(&self, epoch: Epoch) {
-        self.highest_epoch.store(epoch.0, Relaxed);
+        self.highest_epoch.store(epoch.get(), Relaxed);
     }
 
     /// How many Attempts may live at once.

@@ -115,7 +115,10 @@ fn the_clock_that_ended_a_command_is_named() {
     let mut late = shell(3, "true");
     late.deadlines.start_ms = 0;
     let run = node.run(&late);
-    assert_eq!((run.ended.outcome.clone(), run.ended.started_at), (Outcome::StartTimedOut { why: None }, None));
+    assert_eq!(
+        (run.ended.outcome.clone(), run.ended.started_at),
+        (Outcome::StartTimedOut { why: None }, None)
+    );
     assert_eq!(clock(&run.ended.exit).unwrap().0, Clock::Start);
     // What ended by itself was ended by no clock.
     let mut quick = shell(4, "exit 0");

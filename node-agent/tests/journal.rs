@@ -56,6 +56,41 @@ fn full_attempt(state: &StateDir, number: u32) -> AttemptDir {
     attempt
 }
 
+/// Writes a record as the journal of an earlier release did.
+fn write_record(path: &std::path::Path, json: &str) {
+    let crc = crc32fast::hash(json.as_bytes());
+    std::fs::write(path, format!("{json}\ncrc32 {crc:08x}\n")).unwrap();
+}
+
+/// An agent that had believed the epoch of a leader which one liar had carried to the end of all numbers refused every
+/// command for ever after.
+#[test]
+fn an_agent_with_a_poisoned_epoch_comes_back_with_its_journal_and_believes_the_next_leader() {
+    for poison in [u64::MAX, i64::MAX as u64, Epoch::MAX.get() + 1, Epoch::MAX.get()] {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(root.path()).unwrap();
+        let attempt = full_attempt(&state, 1);
+        drop(state);
+        write_record(&root.path().join("highest_epoch"), &poison.to_string());
+        let request = attempt.path().join("request");
+        let text = std::fs::read_to_string(&request).unwrap();
+        let json = text.split("\ncrc32 ").next().unwrap();
+        assert!(json.contains("\"epoch\":1,"), "{json}");
+        write_record(&request, &json.replace("\"epoch\":1,", &format!("\"epoch\":{poison},")));
+
+        let state = StateDir::open(root.path()).unwrap();
+        assert_eq!(state.highest_epoch().unwrap(), Epoch::ZERO, "{poison} is believed");
+        let loaded = state.load().unwrap();
+        assert!(
+            matches!(&loaded[..], [(_, Loaded::Entry(entry))] if entry.exit == Some(ended())),
+            "{loaded:?}"
+        );
+        state.set_highest_epoch(Epoch::from(3)).unwrap();
+        state.set_highest_epoch(Epoch::from(2)).unwrap();
+        assert_eq!(state.highest_epoch().unwrap(), Epoch::from(3), "an older leader is believed again");
+    }
+}
+
 #[test]
 fn what_was_written_is_there_after_the_directory_is_opened_again() {
     let root = tempfile::tempdir().unwrap();
@@ -63,11 +98,11 @@ fn what_was_written_is_there_after_the_directory_is_opened_again() {
     let id = state.state_id().to_owned();
     full_attempt(&state, 1);
     state.create(&accepted(2)).unwrap();
-    state.set_highest_epoch(Epoch(9)).unwrap();
-    state.set_highest_epoch(Epoch(4)).unwrap();
+    state.set_highest_epoch(Epoch::from(9)).unwrap();
+    state.set_highest_epoch(Epoch::from(4)).unwrap();
     drop(state);
     let state = StateDir::open(root.path()).unwrap();
-    assert_eq!((state.state_id(), state.highest_epoch().unwrap()), (id.as_str(), Epoch(9)));
+    assert_eq!((state.state_id(), state.highest_epoch().unwrap()), (id.as_str(), Epoch::from(9)));
     let loaded = state.load().unwrap();
     let entries: Vec<_> = loaded
         .iter()

@@ -43,7 +43,7 @@ fn start(run: u32, script: &str) -> Start {
     Start {
         attempt: attempt(run),
         spec_hash: spec(1),
-        epoch: Epoch(1),
+        epoch: Epoch::from(1),
         task: TaskRef::new("ops", "disk-report").unwrap(),
         request: RunRequest {
             program: Program::Command(vec!["/bin/sh".into(), "-c".into(), script.into()]),
@@ -76,7 +76,7 @@ fn to_start(start: &Start) -> ToAgent {
 }
 
 fn cancel(run: u32) -> ToAgent {
-    ToAgent::Cancel(Cancel { attempt: attempt(run), spec_hash: spec(1), epoch: Epoch(1) })
+    ToAgent::Cancel(Cancel { attempt: attempt(run), spec_hash: spec(1), epoch: Epoch::from(1) })
 }
 
 /// What stops an agent, and its end.
@@ -210,7 +210,7 @@ async fn a_command_is_run_streamed_reported_acknowledged_and_forgotten() {
     assert_eq!(archive.bytes["stderr"], b"err\n");
 
     control.say(ToAgent::Ack(Ack { attempt: attempt(1), stage: Stage::Ended })).await;
-    control.say(ToAgent::Forget(Forget { attempt: attempt(1), epoch: Epoch(1) })).await;
+    control.say(ToAgent::Forget(Forget { attempt: attempt(1), epoch: Epoch::from(1) })).await;
     // The tombstone answers, and nothing runs again.
     control.say(to_start(&start)).await;
     let again = control.ended(&attempt(1)).await;
@@ -246,8 +246,8 @@ async fn a_repeated_start_is_recognised_and_another_spec_is_refused() {
     control.ended(&attempt(1)).await;
     control.say(to_start(&Start { spec_hash: spec(2), ..start.clone() })).await;
     assert_eq!(control.refused().await.refusal, Refusal::SpecHashMismatch);
-    control.say(to_start(&Start { epoch: Epoch(0), attempt: attempt(2), ..start })).await;
-    assert_eq!(control.refused().await.refusal, Refusal::StaleEpoch { seen: Epoch(1) });
+    control.say(to_start(&Start { epoch: Epoch::ZERO, attempt: attempt(2), ..start })).await;
+    assert_eq!(control.refused().await.refusal, Refusal::StaleEpoch { seen: Epoch::from(1) });
     assert_eq!(node.witness(), 1);
 }
 
@@ -335,7 +335,7 @@ async fn an_agent_that_is_stopped_and_begun_again_adopts_what_runs() {
         break gateway.welcome(socket, hello).await;
     };
     assert_eq!(control.hello.state_id, first_state);
-    assert_eq!(control.hello.highest_epoch, Epoch(1));
+    assert_eq!(control.hello.highest_epoch, Epoch::from(1));
     assert_eq!(control.inventory.attempts[0].state, ReportedState::Running(running));
     fs::write(go_on, "").unwrap();
     let ended = control.ended(&attempt(1)).await;

@@ -61,7 +61,7 @@ fn start_failure(start: &Start) -> (StartFailure, String) {
     let run = node.run(start);
     assert_eq!(run.ended.started_at, None, "nothing was started");
     match run.ended.outcome {
-        Outcome::StartFailed { reason, message } => (reason, message),
+        Outcome::StartFailed { reason, message } => (reason, message.into()),
         other => panic!("expected StartFailed, got {other:?}"),
     }
 }
@@ -266,7 +266,7 @@ fn the_hosts_namespaces_are_entered_or_are_ours_already() {
     let run = node.run(&look);
     if let Err(words) = check_environment(Environment::Host, Host::OfProcess1) {
         // A machine that hides its process 1 even from root: said, and nothing was started.
-        let failed = Outcome::StartFailed { reason: StartFailure::Namespace, message: words };
+        let failed = Outcome::StartFailed { reason: StartFailure::Namespace, message: words.into() };
         assert_eq!(run.ended.outcome, failed);
         return;
     }

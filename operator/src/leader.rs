@@ -215,10 +215,26 @@ fn record_of(lease: &Lease) -> LeaseRecord {
     LeaseRecord {
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
         address: annotation(ADDRESS_ANNOTATION),
-        epoch: Epoch(annotation(EPOCH_ANNOTATION).and_then(|text| text.parse().ok()).unwrap_or(0)),
+        epoch: epoch_of(annotation(EPOCH_ANNOTATION).as_deref()),
         duration_ms: u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0) * 1000,
         renewal: renewed.unsigned_abs(),
     }
+}
+
+/// The epoch of the Lease. What is none was not written by an operator of this release: the next leader then begins from
+/// what agents have seen, as after a Lease that was deleted.
+fn epoch_of(annotation: Option<&str>) -> Epoch {
+    let Some(text) = annotation else { return Epoch::ZERO };
+    let epoch =
+        text.parse().ok().and_then(|number| Epoch::new(number).ok()).filter(|epoch| *epoch < Epoch::MAX);
+    epoch.unwrap_or_else(|| {
+        tracing::error!(
+            annotation = EPOCH_ANNOTATION, value = text, highest = %Epoch::MAX,
+            "the lease holds an epoch that no leader can have had; it is treated as unknown: see \"A poisoned epoch\" \
+             in docs/security.md"
+        );
+        Epoch::ZERO
+    })
 }
 
 fn lease_of(name: &str, record: &LeaseRecord, read: Option<&Lease>) -> Lease {
@@ -244,4 +260,22 @@ fn lease_of(name: &str, record: &LeaseRecord, read: Option<&Lease>) -> Lease {
         ..LeaseSpec::default()
     });
     lease
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_with_an_epoch_that_no_leader_can_have_had_is_treated_as_one_without() {
+        assert_eq!(epoch_of(None), Epoch::ZERO);
+        assert_eq!(epoch_of(Some("41")), Epoch::from(41));
+        let highest = Epoch::MAX.get();
+        for poisoned in [u64::MAX, i64::MAX as u64, highest + 1, highest] {
+            assert_eq!(epoch_of(Some(&poisoned.to_string())), Epoch::ZERO, "{poisoned} is believed");
+        }
+        for garbage in ["", "-1", "x", "18446744073709551616"] {
+            assert_eq!(epoch_of(Some(garbage)), Epoch::ZERO, "{garbage:?} is believed");
+        }
+    }
 }

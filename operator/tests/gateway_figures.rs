@@ -54,8 +54,10 @@ fn child(role: &str, world: &World, input: &str) -> Child {
 }
 
 fn metrics() -> NodeMetrics {
-    let disk = |n: u32| DiskMetrics { mount: format!("/mnt/disk-{n}"), total: 1 << 40, available: 1 << 39 };
-    let network = |n: u32| NetworkMetrics { interface: format!("eth{n}"), received: 1 << 33, sent: 1 << 32 };
+    let disk =
+        |n: u32| DiskMetrics { mount: format!("/mnt/disk-{n}").into(), total: 1 << 40, available: 1 << 39 };
+    let network =
+        |n: u32| NetworkMetrics { interface: format!("eth{n}").into(), received: 1 << 33, sent: 1 << 32 };
     NodeMetrics {
         disks: (0..3).map(disk).collect(),
         networks: (0..3).map(network).collect(),

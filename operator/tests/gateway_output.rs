@@ -397,7 +397,7 @@ fn ended_entry(end: u64) -> sentinel_operator::history::Entry {
         output: facts.output,
         exit: facts.exit,
         source: Source::Agent,
-        epoch: sentinel_protocol::ids::Epoch(1),
+        epoch: sentinel_protocol::ids::Epoch::from(1),
     }))
 }
 

@@ -85,14 +85,14 @@ async fn what_is_no_websocket_is_told_so() {
 #[tokio::test]
 async fn an_agent_is_welcomed_and_counts_once_it_has_said_what_it_owns() {
     let world = world(Wishes::default()).await;
-    world.registry.set_epoch(Epoch(7));
+    world.registry.set_epoch(Epoch::from(7));
     let name = node_name("n-1");
     let mut agent = world.dial("n-1").await;
     agent.say(&ToOperator::Hello(hello())).await;
     let welcome = agent.expect_welcome().await;
     assert_eq!(
         (welcome.version, welcome.epoch, welcome.heartbeat_ms, welcome.dead_after_ms),
-        (Version(1), Epoch(7), 5000, 15_000)
+        (Version(1), Epoch::from(7), 5000, 15_000)
     );
     let view = world.registry.agent(&name).unwrap();
     assert_eq!(view.session.unwrap().session, welcome.session);
@@ -216,7 +216,7 @@ async fn an_agent_that_speaks_for_another_node_is_refused_and_believed_nothing()
 async fn a_heartbeat_is_mirrored_and_kept_within_bounds() {
     let world = world(Wishes::default()).await;
     let mut agent = world.agent("n").await;
-    let disk = DiskMetrics { mount: "/".repeat(1000), total: 1, available: 1 };
+    let disk = DiskMetrics { mount: "/".repeat(1000).into(), total: 1, available: 1 };
     let metrics = NodeMetrics { cpu_percent: 12.5, disks: vec![disk; 100], ..NodeMetrics::default() };
     agent.say(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(5), metrics })).await;
     let name = node_name("n");
@@ -279,7 +279,7 @@ async fn an_agent_that_does_not_read_is_cut_off_and_holds_no_memory() {
     let mut taken = 0_u64;
     let forget = |n: u64| {
         let id = format!("{n:0>60}/1/n/1");
-        ToAgent::Forget(Forget { attempt: attempt(&id), epoch: Epoch(1) })
+        ToAgent::Forget(Forget { attempt: attempt(&id), epoch: Epoch::from(1) })
     };
     // Far more than socket buffers and the outbox take together.
     while world.registry.send(&name, &forget(taken)).is_some() {
@@ -343,7 +343,7 @@ async fn a_start_reaches_its_agent_once_it_counts_and_carries_credit() {
     let task = heard.attempt.task.clone();
     eventually("it is owned", || fleet.living(&task, &name).is_some()).await;
     assert_eq!(fleet.owned(&task)[0].reports[0].attempt, heard.attempt);
-    let cancel = Cancel { attempt: heard.attempt, spec_hash: spec_hash(), epoch: Epoch(1) };
+    let cancel = Cancel { attempt: heard.attempt, spec_hash: spec_hash(), epoch: Epoch::from(1) };
     assert_eq!(fleet.cancel(cancel.clone()), Some(agent.session()));
     loop {
         match agent.hear().await {
@@ -359,7 +359,7 @@ fn start() -> Start {
     Start {
         attempt: attempt("t/1/n/1"),
         spec_hash: spec_hash(),
-        epoch: Epoch(1),
+        epoch: Epoch::from(1),
         task: TaskRef::new("ops", "job").unwrap(),
         request: RunRequest {
             program,
@@ -394,12 +394,12 @@ async fn strays_are_ended_and_forgotten_once_they_are_archived() {
     look(None);
     look(Some(Owner::AtRun(RunNumber(1))));
     look(Some(Owner::Gone));
-    let cancel = Cancel { attempt: attempt("t/1/n/1"), spec_hash: spec_hash(), epoch: Epoch(1) };
+    let cancel = Cancel { attempt: attempt("t/1/n/1"), spec_hash: spec_hash(), epoch: Epoch::from(1) };
     assert_eq!(agent.hear().await, ToAgent::Cancel(cancel), "and nothing while nobody can say whose it is");
     agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
     assert_eq!(agent.hear().await, ToAgent::Ack(Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended }));
     look(Some(Owner::Gone));
-    let forget = Forget { attempt: attempt("t/1/n/1"), epoch: Epoch(1) };
+    let forget = Forget { attempt: attempt("t/1/n/1"), epoch: Epoch::from(1) };
     assert_eq!(agent.hear().await, ToAgent::Forget(forget));
     assert!(world.registry.all_owned().is_empty());
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use gateway::*;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Container, Namespace, Node, Pod, PodSpec, ServiceAccount};
@@ -204,6 +205,8 @@ async fn an_api_server_that_is_away_refuses_nobody_for_good() {
     let config = kube::Config::new(format!("http://{nobody}").parse().unwrap());
     let rules = TokenRules { timeout: Duration::from_secs(2), ..TokenRules::new("a", "b") };
     let reviews = TokenReviews::new(kube::Client::try_from(config).unwrap(), rules, &Metrics::new());
-    let error = reviews.agent("x.y.z").await.unwrap_err();
+    let claims = r#"{"sub":"system:serviceaccount:a:b","aud":["sentinel-operator"],"exp":99999999999}"#;
+    let token = format!("e30.{}.c2ln", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims));
+    let error = reviews.agent(&token).await.unwrap_err();
     assert_eq!((error.reason(), error.status().as_u16()), ("Unavailable", 503));
 }

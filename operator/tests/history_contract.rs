@@ -99,7 +99,7 @@ contract! {
     any_order_of_the_same_records_ends_in_the_same_state,
     concurrent_writers_end_in_the_same_state,
     two_writers_at_once_leave_what_knows_more,
-    a_batch_of_long_messages_is_stored_and_changed,
+    a_batch_of_long_records_is_stored_and_changed,
     every_condition_of_a_list_is_kept,
     a_limit_out_of_bounds_is_refused,
     pages_have_no_gap_and_no_repeat_while_rows_arrive,
@@ -144,7 +144,7 @@ async fn every_outcome_is_read_as_it_was_written(site: &Site) {
         Outcome::Signaled { signal: 9 },
         Outcome::StartFailed {
             reason: StartFailure::ProgramNotFound,
-            message: "no such program: \"x\"\n€".to_owned(),
+            message: "no such program: \"x\"\n€".into(),
         },
         Outcome::StartTimedOut { why: None },
         Outcome::TimedOut,
@@ -159,8 +159,8 @@ async fn every_outcome_is_read_as_it_was_written(site: &Site) {
                 directory: Some("/var/lib/sentinel".into()),
             },
         },
-        Outcome::Refused { refusal: Refusal::StaleEpoch { seen: Epoch(7) } },
-        Outcome::Skipped { message: "another platform".to_owned() },
+        Outcome::Refused { refusal: Refusal::StaleEpoch { seen: Epoch::from(7) } },
+        Outcome::Skipped { message: "another platform".into() },
         Outcome::Interrupted { reason: InterruptReason::SupervisorDied },
         Outcome::Lost { reason: LostReason::StartUnproven },
         Outcome::NotStarted,
@@ -206,10 +206,10 @@ async fn repeating_a_write_changes_nothing(site: &Site) {
 
 async fn lost_is_corrected_by_evidence_and_never_the_other_way(site: &Site) {
     let id = attempt_id("lost", 1, "n");
-    let newer = AttemptRecord { epoch: Epoch(9), ..lost(&id) };
+    let newer = AttemptRecord { epoch: Epoch::from(9), ..lost(&id) };
     let evidence = ended(&id, Outcome::Succeeded { exit_code: 0 });
     store(site, &[lost(&id)]).await;
-    store(site, &[AttemptRecord { epoch: Epoch(99), ..running(&id) }]).await;
+    store(site, &[AttemptRecord { epoch: Epoch::from(99), ..running(&id) }]).await;
     assert_eq!(attempt(site, &id).await, Some(lost(&id)), "that it ran does not say how it ended");
     store(site, std::slice::from_ref(&newer)).await;
     assert_eq!(attempt(site, &id).await, Some(newer.clone()), "the newer leader's word");
@@ -225,7 +225,7 @@ async fn an_execution_without_an_attempt_gives_way_to_one_with(site: &Site) {
     let not_started = ExecutionRecord {
         attempt: 0,
         source: Source::Operator,
-        epoch: Epoch(5),
+        epoch: Epoch::from(5),
         ..ended(&id, Outcome::NotStarted).execution()
     };
     let entry = Entry::Execution(Box::new(not_started.clone()));
@@ -249,7 +249,9 @@ async fn a_run_that_is_over_stays_over_and_counts_evidence(site: &Site) {
     let begun = run_record("over", 1);
     let with_lost = finished(&begun, Verdict::Failed, &[("Succeeded", 2), ("Lost", 1)]);
     let corrected = finished(&begun, Verdict::Complete, &[("Succeeded", 3)]);
-    for run in [&with_lost, &begun, &corrected, &with_lost, &RunRecord { epoch: Epoch(8), ..begun.clone() }] {
+    for run in
+        [&with_lost, &begun, &corrected, &with_lost, &RunRecord { epoch: Epoch::from(8), ..begun.clone() }]
+    {
         site.history.record(vec![Entry::Run(Box::new(run.clone()))]).await.unwrap();
     }
     let page = runs(site, RunQuery { namespace: Some("ops".to_owned()), ..RunQuery::default() }).await;
@@ -274,7 +276,7 @@ fn record_of(task: &str, number: usize, (on, stage, kind, epoch): (u8, u8, u8, u
     // Moments differ, so that no two statements weigh the same.
     let at = Some(UnixMillis(T0 + number as i64));
     let ended_at = base.ended_at.and(at);
-    AttemptRecord { epoch: Epoch(epoch), started_at: at, ended_at, ..base }
+    AttemptRecord { epoch: Epoch::new(epoch).unwrap(), started_at: at, ended_at, ..base }
 }
 
 /// The rule in words, not in ranks.
@@ -399,11 +401,12 @@ async fn two_writers_at_once_leave_what_knows_more(site: &Site) {
     }
 }
 
-async fn a_batch_of_long_messages_is_stored_and_changed(site: &Site) {
+async fn a_batch_of_long_records_is_stored_and_changed(site: &Site) {
     let ids: Vec<_> = (0..12).map(|n| attempt_id("long", 1, &format!("n{n:02}"))).collect();
     let record = |id: &AttemptId, letter: &str, epoch: u64| {
-        let message = letter.repeat(1 << 20);
-        AttemptRecord { epoch: Epoch(epoch), ..ended(id, Outcome::Skipped { message }) }
+        let command = letter.repeat(1 << 20);
+        let skipped = ended(id, Outcome::Skipped { message: letter.into() });
+        AttemptRecord { epoch: Epoch::new(epoch).unwrap(), command, ..skipped }
     };
     // More than goes into one round trip; the second time as changes.
     for (letter, epoch) in [("a", 1), ("b", 2)] {

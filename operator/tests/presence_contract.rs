@@ -28,7 +28,11 @@ fn record(on: &str, heard: i64) -> PresenceRecord {
             cpu_percent: 12.5,
             memory_total: 1 << 40,
             load: [0.25, 1.5, 3.0],
-            disks: vec![DiskMetrics { mount: "/var/lib \"x\"".to_owned(), total: u64::MAX, available: 1 }],
+            disks: vec![DiskMetrics {
+                mount: "/var/lib \"x\"".into(),
+                total: sentinel_protocol::limits::MAX_COUNT,
+                available: 1,
+            }],
             ..NodeMetrics::default()
         },
     }

@@ -92,7 +92,7 @@ fn attempt(id: &AttemptId, state: &ReportedState) -> AttemptRecord {
         output: OutputSummary::default(),
         exit: ExitDetails::default(),
         source: Source::Agent,
-        epoch: Epoch(1),
+        epoch: Epoch::from(1),
     }
 }
 
@@ -110,7 +110,7 @@ fn run_record(task: &str, run: u32, verdict: Option<Verdict>) -> RunRecord {
         verdict,
         reason: None,
         counts: RunCounts { targets: TARGETS as u32, outcomes: BTreeMap::new() },
-        epoch: Epoch(1),
+        epoch: Epoch::from(1),
     }
 }
 

@@ -5,8 +5,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::AttemptId;
-use crate::limits::{MAX_CONTROL_FRAME, MAX_RECORD_DATA};
+use crate::limits::{MAX_CONTROL_FRAME, MAX_POSITION, MAX_RECORD_DATA};
 use crate::log::{LogRecord, RecordHead};
+use crate::time::UnixMillis;
 
 /// Why a frame is not a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +93,7 @@ pub fn decode_record(frame: &Bytes) -> Result<(AttemptId, LogRecord), CodecError
     let head = frame.get(2..body).ok_or(CodecError::Record("shorter than its head"))?;
     let Head { attempt, head } =
         serde_json::from_slice(head).map_err(|error| CodecError::Json(error.to_string()))?;
+    let head = RecordHead { at_micros: head.at_micros.clamp(0, UnixMillis::LAST.0 * 1000), ..head };
     let data = frame.slice(body..);
     within(data.len(), MAX_RECORD_DATA)?;
     check_lengths(&head, data.len())?;
@@ -106,8 +108,9 @@ fn check_lengths(head: &RecordHead, data: usize) -> Result<(), CodecError> {
     if head.len == 0 {
         return Err(CodecError::Record("it covers no byte"));
     }
-    if head.position.checked_add(head.len).is_none() || head.offset.checked_add(head.len).is_none() {
-        return Err(CodecError::Record("its position overflows"));
+    let end_of = |start: u64| start.checked_add(head.len).filter(|end| *end <= MAX_POSITION);
+    if end_of(head.position).is_none() || end_of(head.offset).is_none() {
+        return Err(CodecError::Record("its position is out of range"));
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::MAX_ATTEMPT;
+
 /// Why a text is not the id it claims to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?} is not valid: {allowed}")]
@@ -211,9 +213,77 @@ impl fmt::Display for RunNumber {
 }
 
 /// A number that grows with each new leader; a command with an older one is refused (fencing).
+///
+/// At most [`Epoch::MAX`]: no honest fleet comes near it (one leader a second for nine million years), so what is
+/// beyond was made up. It does not decode, and whatever is stored beyond is treated as unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Epoch(pub u64);
+#[serde(try_from = "u64", into = "u64")]
+pub struct Epoch(u64);
+
+/// A number that is not an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("epoch {0} is out of range: the highest epoch is {max}", max = Epoch::MAX)]
+pub struct EpochOutOfRange(pub u64);
+
+impl Epoch {
+    /// Before the first leader.
+    pub const ZERO: Self = Self(0);
+
+    /// The highest epoch.
+    pub const MAX: Self = Self((1 << 48) - 1);
+
+    /// The epoch of that number.
+    ///
+    /// # Errors
+    /// [`EpochOutOfRange`] when it is above [`Epoch::MAX`].
+    pub fn new(number: u64) -> Result<Self, EpochOutOfRange> {
+        if number <= Self::MAX.0 { Ok(Self(number)) } else { Err(EpochOutOfRange(number)) }
+    }
+
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The epoch after this one; `None` after [`Epoch::MAX`].
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).and_then(|number| Self::new(number).ok())
+    }
+
+    /// How far this one lies above another; 0 when it does not.
+    pub fn above(self, other: Self) -> u64 {
+        self.0.saturating_sub(other.0)
+    }
+
+    /// Decodes an epoch from a record that was stored before epochs had a bound: a number beyond it becomes
+    /// [`Epoch::MAX`].
+    ///
+    /// # Errors
+    /// When it is not a number.
+    pub fn stored<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer).map(|number| Self(number.min(Self::MAX.0)))
+    }
+}
+
+impl From<u32> for Epoch {
+    fn from(number: u32) -> Self {
+        Self(u64::from(number))
+    }
+}
+
+impl TryFrom<u64> for Epoch {
+    type Error = EpochOutOfRange;
+    fn try_from(number: u64) -> Result<Self, EpochOutOfRange> {
+        Self::new(number)
+    }
+}
+
+impl From<Epoch> for u64 {
+    fn from(epoch: Epoch) -> Self {
+        epoch.0
+    }
+}
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,7 +303,7 @@ pub struct AttemptId {
     pub run: RunNumber,
     /// The Node it is for.
     pub node: NodeName,
-    /// 1 for the first try, 2 for the first retry …
+    /// 1 for the first try, 2 for the first retry …, at most [`MAX_ATTEMPT`].
     pub attempt: u32,
 }
 
@@ -271,7 +341,7 @@ impl FromStr for AttemptId {
             task: TaskUid::new(task)?,
             run: RunNumber(number(run)?),
             node: NodeName::new(node)?,
-            attempt: number(attempt)?,
+            attempt: number(attempt).and_then(|n| if n <= MAX_ATTEMPT { Ok(n) } else { Err(invalid()) })?,
         })
     }
 }
@@ -303,11 +373,35 @@ mod tests {
 
     #[test]
     fn what_is_no_attempt_id_is_refused() {
-        for text in
-            ["", "a/1/n", "a/0/n/1", "a/1/n/0", "a/1/n/1/x", "a/1/N/1", "a/-1/n/1", "../1/n/1", "a/1/../1"]
-        {
+        for text in [
+            "",
+            "a/1/n",
+            "a/0/n/1",
+            "a/1/n/0",
+            "a/1/n/1/x",
+            "a/1/N/1",
+            "a/1/n/100000",
+            "a/-1/n/1",
+            "../1/n/1",
+            "a/1/../1",
+        ] {
             assert!(text.parse::<AttemptId>().is_err(), "{text:?} was accepted");
         }
+    }
+
+    #[test]
+    fn an_epoch_beyond_the_highest_does_not_decode_and_has_no_successor() {
+        let highest = Epoch::MAX.get();
+        assert_eq!(serde_json::from_str::<Epoch>(&highest.to_string()).unwrap(), Epoch::MAX);
+        for beyond in [highest + 1, u64::MAX / 2, u64::MAX] {
+            let error = serde_json::from_str::<Epoch>(&beyond.to_string()).unwrap_err().to_string();
+            assert!(error.contains("out of range"), "{error}");
+            assert_eq!(
+                Epoch::stored(serde::de::value::U64Deserializer::<serde::de::value::Error>::new(beyond)),
+                Ok(Epoch::MAX)
+            );
+        }
+        assert_eq!((Epoch::from(7).next(), Epoch::MAX.next()), (Some(Epoch::from(8)), None));
     }
 
     #[test]

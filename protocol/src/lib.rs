@@ -17,6 +17,7 @@
 //! The modules, in reading order:
 
 pub mod ids;
+pub mod text;
 pub mod time;
 pub mod version;
 pub mod product;

@@ -19,6 +19,28 @@ pub const INVENTORY_PART: usize = 500;
 /// Bytes of arguments, or of a script; the kernel takes 128 KiB for one argument (`MAX_ARG_STRLEN`).
 pub const MAX_COMMAND_BYTES: usize = 128 << 10;
 
+/// Behind the last position of any log; what stores and readers count with is signed.
+pub const MAX_POSITION: u64 = i64::MAX as u64;
+
+/// Largest number that only counts something (bytes used, milliseconds passed): exact in every reader of JSON, and so
+/// far below the end of a `u64` that sums over a fleet do not reach it.
+pub const MAX_COUNT: u64 = (1 << 50) - 1;
+
+/// Highest number of an Attempt; its text has five digits where Attempts are ordered by text.
+pub const MAX_ATTEMPT: u32 = 99_999;
+
+/// Processes that are named where a command would not end.
+pub const MAX_PIDS_NAMED: usize = 64;
+
+/// Disks, and network interfaces, in one sample of a node.
+pub const MAX_DEVICES: usize = 32;
+
+/// Protocol versions that an agent offers.
+pub const MAX_VERSIONS: usize = 64;
+
+/// Environments that an agent offers.
+pub const MAX_ENVIRONMENTS: usize = 8;
+
 /// Number of arguments.
 pub const MAX_COMMAND_ITEMS: usize = 1024;
 

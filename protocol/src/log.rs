@@ -43,6 +43,8 @@ pub enum DropReason {
     DiskFull,
     /// The record on the node's disk could not be read back.
     Unreadable,
+    /// The node did not send it, though it said that it was there. Only the operator says this.
+    NotSent,
 }
 
 impl DropReason {
@@ -53,6 +55,7 @@ impl DropReason {
             Self::LimitReached => "output.limit was reached",
             Self::DiskFull => "the node's disk was full",
             Self::Unreadable => "the record on the node's disk was unreadable",
+            Self::NotSent => "the node did not send it",
         }
     }
 }

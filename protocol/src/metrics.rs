@@ -1,28 +1,36 @@
 //! How a node does, as its agent measured it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::limits::MAX_DEVICES;
+use crate::text::{self, Name};
 
 /// One sample of a node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeMetrics {
     /// Share of all processors in use since the last sample, 0 to 100.
+    #[serde(deserialize_with = "percent")]
     pub cpu_percent: f32,
     /// Number of processors.
     pub cpu_count: u32,
     /// Memory in use, bytes.
+    #[serde(deserialize_with = "text::count")]
     pub memory_used: u64,
     /// Memory in all, bytes.
+    #[serde(deserialize_with = "text::count")]
     pub memory_total: u64,
     /// Load average over 1, 5 and 15 minutes.
+    #[serde(deserialize_with = "load")]
     pub load: [f64; 3],
     /// Seconds since the node was started.
+    #[serde(deserialize_with = "text::count")]
     pub uptime_seconds: u64,
-    /// Disks, at most 32.
-    #[serde(default)]
+    /// Disks, at most [`MAX_DEVICES`].
+    #[serde(default, deserialize_with = "text::first::<_, _, MAX_DEVICES>")]
     pub disks: Vec<DiskMetrics>,
-    /// Network interfaces, at most 32.
-    #[serde(default)]
+    /// Network interfaces, at most [`MAX_DEVICES`].
+    #[serde(default, deserialize_with = "text::first::<_, _, MAX_DEVICES>")]
     pub networks: Vec<NetworkMetrics>,
     /// Attempts that the agent owns and that are not over.
     pub running: u32,
@@ -32,6 +40,7 @@ pub struct NodeMetrics {
     /// Reports that wait for their Ack.
     pub unacknowledged: u32,
     /// Bytes of output that wait on the node's disk.
+    #[serde(deserialize_with = "text::count")]
     pub spooled: u64,
 }
 
@@ -40,10 +49,12 @@ pub struct NodeMetrics {
 #[serde(rename_all = "camelCase")]
 pub struct DiskMetrics {
     /// Where it is mounted.
-    pub mount: String,
+    pub mount: Name,
     /// Bytes in all.
+    #[serde(deserialize_with = "text::count")]
     pub total: u64,
     /// Bytes free.
+    #[serde(deserialize_with = "text::count")]
     pub available: u64,
 }
 
@@ -52,9 +63,22 @@ pub struct DiskMetrics {
 #[serde(rename_all = "camelCase")]
 pub struct NetworkMetrics {
     /// Its name.
-    pub interface: String,
+    pub interface: Name,
     /// Bytes received since the node was started.
+    #[serde(deserialize_with = "text::count")]
     pub received: u64,
     /// Bytes sent since the node was started.
+    #[serde(deserialize_with = "text::count")]
     pub sent: u64,
+}
+
+/// A share that is none (a number too large for an `f32` decodes as infinity) is 0.
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    let share = f32::deserialize(deserializer)?;
+    Ok(if share.is_finite() { share.clamp(0.0, 100.0) } else { 0.0 })
+}
+
+fn load<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 3], D::Error> {
+    let load = <[f64; 3]>::deserialize(deserializer)?;
+    Ok(load.map(|load| if load.is_finite() { load.clamp(0.0, 1e9) } else { 0.0 }))
 }

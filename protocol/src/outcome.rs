@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::exit::signal_text;
+use crate::limits::MAX_PIDS_NAMED;
 use crate::refusal::Refusal;
+use crate::text::{self, Message};
 
 /// How an Execution, or one Attempt of it, ended. Exactly one of these.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,13 +31,13 @@ pub enum Outcome {
         /// What stood in the way.
         reason: StartFailure,
         /// The same for people: names the thing and what was wrong with it.
-        message: String,
+        message: Message,
     },
     /// The command was not started within `timeouts.start`, or what `timeouts.total` left of it.
     StartTimedOut {
         /// What it waited for, where that is known: a busy node, for one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        why: Option<String>,
+        why: Option<Message>,
     },
     /// The command ran longer than `timeouts.run`, or than what `timeouts.total` left it, and was ended.
     TimedOut,
@@ -44,14 +46,15 @@ pub enum Outcome {
     /// The kernel ended the command, or a process of it and so the command, for `run.limits.memory`.
     OomKilled {
         /// The most that all of its processes used at once, bytes, where the kernel tells.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text::maybe_count")]
         peak: Option<u64>,
     },
     /// The command was ended on request, and nothing of it is left.
     Cancelled,
     /// The command was to be ended and would not die.
     CancelFailed {
-        /// Processes that are still there.
+        /// Processes that are still there, at most [`MAX_PIDS_NAMED`] of them.
+        #[serde(deserialize_with = "text::first::<_, _, MAX_PIDS_NAMED>")]
         pids: Vec<i32>,
     },
     /// The agent declined to run it.
@@ -62,7 +65,7 @@ pub enum Outcome {
     /// The node was not one to run it on.
     Skipped {
         /// Why.
-        message: String,
+        message: Message,
     },
     /// We or the node cut it off, and know that we did.
     Interrupted {
@@ -172,7 +175,7 @@ impl Outcome {
             Self::Succeeded { exit_code } => format!("exited with code {exit_code}, which counts as success"),
             Self::Failed { exit_code } => format!("exited with code {exit_code}"),
             Self::Signaled { signal } => format!("ended by signal {}", signal_text(*signal)),
-            Self::StartFailed { message, .. } => message.clone(),
+            Self::StartFailed { message, .. } => message.to_string(),
             Self::StartTimedOut { why: None } => {
                 "not started within timeouts.start or timeouts.total".to_owned()
             }
@@ -188,7 +191,7 @@ impl Outcome {
             Self::Cancelled => "cancelled".to_owned(),
             Self::CancelFailed { pids } => format!("would not end; still there: pids {pids:?}"),
             Self::Refused { refusal } => refusal.to_string(),
-            Self::Skipped { message } => message.clone(),
+            Self::Skipped { message } => message.to_string(),
             Self::Interrupted { reason } => match reason {
                 InterruptReason::SupervisorDied => "the supervisor was killed; the agent ended the command",
                 InterruptReason::AgentStopped => "the agent ended and the command with it",

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Epoch;
+use crate::limits::MAX_VERSIONS;
+use crate::text::{self, Message, Name};
 use crate::version::Version;
 
 /// Why an agent declined a `Start`.
@@ -23,25 +25,27 @@ pub enum Refusal {
     /// The node's policy does not allow it.
     Policy {
         /// Id of the rule that decided.
-        rule: String,
+        rule: Name,
     },
     /// The agent's profile has no such environment.
     EnvironmentUnavailable {
         /// What was asked for.
-        environment: String,
+        environment: Name,
         /// What the node lacks for it, where the agent knows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        why: Option<String>,
+        why: Option<Message>,
     },
     /// Too little room on the node's disk to keep the record and the output of it.
     DiskLow {
         /// Bytes free.
+        #[serde(deserialize_with = "text::count")]
         free: u64,
         /// Bytes needed.
+        #[serde(deserialize_with = "text::count")]
         needed: u64,
         /// The agent's state directory; an older agent does not send it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        directory: Option<String>,
+        directory: Option<Message>,
     },
     /// As many Attempts as this agent takes at once are there already.
     TooManyAttempts {
@@ -51,12 +55,12 @@ pub enum Refusal {
     /// The agent's record on disk could not be written, so it takes nothing new.
     JournalUnsafe {
         /// What the disk said.
-        message: String,
+        message: Message,
     },
     /// The request itself is not one that can be run.
     InvalidRequest {
         /// Which field, what was seen, what is allowed.
-        message: String,
+        message: Message,
     },
     /// The agent is ending.
     Stopping,
@@ -125,6 +129,7 @@ pub enum SessionRefusal {
     /// No common protocol version.
     Version {
         /// What the gateway speaks.
+        #[serde(deserialize_with = "text::first::<_, _, MAX_VERSIONS>")]
         spoken: Vec<Version>,
     },
     /// The first message was not the one expected.
@@ -132,7 +137,7 @@ pub enum SessionRefusal {
     /// A message could not be read.
     Malformed {
         /// What was wrong with it.
-        message: String,
+        message: Message,
     },
     /// A newer Session of the same node took its place.
     Replaced,
@@ -147,7 +152,7 @@ pub enum SessionRefusal {
     /// The state directory belongs to another node or machine.
     WrongState {
         /// What did not fit.
-        message: String,
+        message: Message,
     },
     /// The operator is ending.
     Stopping,
@@ -196,7 +201,9 @@ mod tests {
     #[test]
     fn a_low_disk_is_refused_with_the_directory_in_units_that_people_read() {
         let directory = Some("/var/lib/sentinel".to_owned());
-        let text = Refusal::DiskLow { free: 12 << 20, needed: 64 << 20, directory }.to_string();
+        let text =
+            Refusal::DiskLow { free: 12 << 20, needed: 64 << 20, directory: directory.map(Into::into) }
+                .to_string();
         assert!(text.starts_with("/var/lib/sentinel has 12 MiB free, 64 MiB are needed"), "{text}");
         assert!(text.contains("--min-free"), "{text}");
     }

@@ -4,11 +4,28 @@ use serde::{Deserialize, Serialize};
 
 /// A moment on somebody's wall clock, in milliseconds since the Unix epoch. For display and records only: no
 /// decision compares the wall clocks of two machines.
+///
+/// Decoding moves a moment before 1970 or after the year 9999 to that bound, so that every calendar can show it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "i64", into = "i64")]
 pub struct UnixMillis(pub i64);
 
+impl From<i64> for UnixMillis {
+    fn from(millis: i64) -> Self {
+        Self(millis.clamp(0, Self::LAST.0))
+    }
+}
+
+impl From<UnixMillis> for i64 {
+    fn from(moment: UnixMillis) -> Self {
+        moment.0
+    }
+}
+
 impl UnixMillis {
+    /// The last moment that is shown: near the end of the year 9999.
+    pub const LAST: Self = Self(253_402_207_200_000);
+
     /// Milliseconds from `earlier` to this moment; 0 when `earlier` is later.
     pub fn since(self, earlier: Self) -> u64 {
         u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)

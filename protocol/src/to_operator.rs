@@ -4,10 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{ExitDetails, describe};
 use crate::ids::{AttemptId, Epoch, SpecHash};
+use crate::limits::{INVENTORY_PART, MAX_ENVIRONMENTS, MAX_VERSIONS};
 use crate::metrics::NodeMetrics;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::request::Environment;
+use crate::text::{self, Name};
 use crate::time::UnixMillis;
 use crate::version::Version;
 
@@ -32,30 +34,33 @@ pub enum ToOperator {
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
     /// Every version the agent speaks.
+    #[serde(deserialize_with = "text::first::<_, _, MAX_VERSIONS>")]
     pub versions: Vec<Version>,
     /// The agent's own release, for people.
-    pub agent_version: String,
+    pub agent_version: Name,
     /// The kernel's boot id: another one means the node was started anew.
-    pub boot_id: String,
+    pub boot_id: Name,
     /// Random id of the agent's state directory: another one means that its memory is gone.
-    pub state_id: String,
+    pub state_id: Name,
     /// The highest epoch the agent has seen.
     pub highest_epoch: Epoch,
     /// Where this agent can run commands.
+    #[serde(deserialize_with = "text::first::<_, _, MAX_ENVIRONMENTS>")]
     pub environments: Vec<Environment>,
     /// Operating system, for example `linux`.
-    pub os: String,
+    pub os: Name,
     /// Processor architecture, for example `x86_64`.
-    pub arch: String,
+    pub arch: Name,
     /// Kernel release, for example `6.1.0`.
-    pub kernel: String,
+    pub kernel: Name,
 }
 
 /// A part of what the agent owns. After the last part the operator knows all of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inventory {
-    /// Attempts in the Journal that are not forgotten.
+    /// Attempts in the Journal that are not forgotten, at most [`INVENTORY_PART`] in one part.
+    #[serde(deserialize_with = "text::at_most::<_, _, INVENTORY_PART>")]
     pub attempts: Vec<Report>,
     /// Whether another part follows.
     pub more: bool,
@@ -167,10 +172,13 @@ impl Ended {
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// Processor time in user mode, milliseconds.
+    #[serde(deserialize_with = "text::count")]
     pub user_ms: u64,
     /// Processor time in the kernel, milliseconds.
+    #[serde(deserialize_with = "text::count")]
     pub system_ms: u64,
     /// Largest resident set of one of its processes, bytes.
+    #[serde(deserialize_with = "text::count")]
     pub max_rss: u64,
 }
 
@@ -183,8 +191,10 @@ pub struct OutputSummary {
     /// Standard error; with `run.output.merge` empty, without a digest.
     pub stderr: StreamSummary,
     /// Log position behind the last record, dropped bytes included; a reader that is here has all there is.
+    #[serde(deserialize_with = "text::count")]
     pub end: u64,
     /// Milliseconds for which a full spool held the command up.
+    #[serde(deserialize_with = "text::count")]
     pub blocked_ms: u64,
     /// Another process still held an output pipe open when the record was closed.
     #[serde(default)]
@@ -196,11 +206,13 @@ pub struct OutputSummary {
 #[serde(rename_all = "camelCase")]
 pub struct StreamSummary {
     /// Bytes written by the command, dropped ones included.
+    #[serde(deserialize_with = "text::count")]
     pub bytes: u64,
     /// Of these, bytes that were dropped.
+    #[serde(deserialize_with = "text::count")]
     pub dropped: u64,
     /// SHA-256 over all bytes written, dropped ones included; lower-case hexadecimal.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "text::digest")]
     pub sha256: String,
 }
 

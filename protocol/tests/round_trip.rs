@@ -6,13 +6,16 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use sentinel_protocol::codec::{CodecError, decode_record, decode_text, encode_record, encode_text};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskUid};
-use sentinel_protocol::limits::{MAX_CONTROL_FRAME, MAX_LOG_FRAME, MAX_RECORD_DATA};
+use sentinel_protocol::limits::{
+    MAX_ATTEMPT, MAX_CONTROL_FRAME, MAX_LOG_FRAME, MAX_POSITION, MAX_RECORD_DATA,
+};
 use sentinel_protocol::log::{DropReason, LogControl, LogRecord, RecordHead, Stream};
+use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Forget, ToAgent};
 use sentinel_protocol::to_operator::ToOperator;
 
 fn attempt() -> impl Strategy<Value = AttemptId> {
-    ("[0-9a-zA-Z-]{1,64}", 1..=u32::MAX, "[a-z0-9]{1,20}(\\.[a-z0-9]{1,20}){0,3}", 1..=u32::MAX).prop_map(
+    ("[0-9a-zA-Z-]{1,64}", 1..=u32::MAX, "[a-z0-9]{1,20}(\\.[a-z0-9]{1,20}){0,3}", 1..=MAX_ATTEMPT).prop_map(
         |(task, run, node, attempt)| AttemptId {
             task: TaskUid::new(task).unwrap(),
             run: RunNumber(run),
@@ -34,8 +37,8 @@ fn reason() -> impl Strategy<Value = Option<DropReason>> {
 
 fn record() -> impl Strategy<Value = LogRecord> {
     let data = prop::collection::vec(any::<u8>(), 1..2000);
-    let half = u64::MAX / 2;
-    (data, prop::bool::ANY, 0..half, 0..half, any::<i64>(), reason(), 1..half).prop_map(
+    let half = MAX_POSITION / 2;
+    (data, prop::bool::ANY, 0..half, 0..half, 0..=UnixMillis::LAST.0 * 1000, reason(), 1..half).prop_map(
         |(data, stdout, position, offset, at_micros, dropped, missing)| LogRecord {
             head: RecordHead {
                 stream: if stdout { Stream::Stdout } else { Stream::Stderr },
@@ -86,8 +89,8 @@ proptest! {
     }
 
     #[test]
-    fn a_text_message_is_read_back_exactly(attempt in attempt(), epoch in any::<u64>()) {
-        let message = ToAgent::Forget(Forget { attempt, epoch: Epoch(epoch) });
+    fn a_text_message_is_read_back_exactly(attempt in attempt(), epoch in 0..=Epoch::MAX.get()) {
+        let message = ToAgent::Forget(Forget { attempt, epoch: Epoch::new(epoch).unwrap() });
         prop_assert_eq!(decode_text::<ToAgent>(&encode_text(&message).unwrap()).unwrap(), message);
     }
 
@@ -124,9 +127,8 @@ fn of_len(len: u64, data: Vec<u8>, position: u64, dropped: Option<DropReason>) -
 
 #[test]
 fn the_largest_record_fits_its_frame_and_a_larger_one_is_refused() {
-    let id: AttemptId =
-        format!("{}/4294967295/{}/4294967295", "u".repeat(64), "n".repeat(253)).parse().unwrap();
-    let largest = of_len(MAX_RECORD_DATA as u64, vec![0; MAX_RECORD_DATA], u64::MAX / 2, None);
+    let id: AttemptId = format!("{}/4294967295/{}/99999", "u".repeat(64), "n".repeat(253)).parse().unwrap();
+    let largest = of_len(MAX_RECORD_DATA as u64, vec![0; MAX_RECORD_DATA], MAX_POSITION / 2, None);
     let frame = encode_record(&id, &largest).unwrap();
     assert!(frame.len() <= MAX_LOG_FRAME, "{} bytes", frame.len());
     assert_eq!(decode_record(&frame).unwrap().1, largest);
@@ -144,6 +146,7 @@ fn a_record_that_contradicts_itself_is_refused() {
         ("a hole of no byte", of_len(0, vec![], 0, Some(DropReason::DiskFull))),
         ("a hole with bytes in it", of_len(1, vec![0], 0, Some(DropReason::DiskFull))),
         ("a position that overflows", of_len(2, vec![0; 2], u64::MAX - 1, None)),
+        ("a position out of range", of_len(2, vec![0; 2], MAX_POSITION - 1, None)),
     ] {
         assert!(matches!(encode_record(&id, &record), Err(CodecError::Record(_))), "{why} was accepted");
     }

@@ -87,7 +87,7 @@ fn start(program: Program) -> ToAgent {
     ToAgent::Start(Box::new(Start {
         attempt: id(),
         spec_hash: spec_hash(),
-        epoch: Epoch(5),
+        epoch: Epoch::from(5),
         task: TaskRef::new("ops", "disk-report").unwrap(),
         request: request(program),
         deadlines: Deadlines {
@@ -177,7 +177,7 @@ fn the_first_messages_never_change() {
         agent_version: "0.1.0".into(),
         boot_id: "b".into(),
         state_id: "s".into(),
-        highest_epoch: Epoch(4),
+        highest_epoch: Epoch::from(4),
         environments: vec![Environment::Container, Environment::Host],
         os: "linux".into(),
         arch: "x86_64".into(),
@@ -190,7 +190,7 @@ fn the_first_messages_never_change() {
     let welcome = ToAgent::Welcome(Welcome {
         version: Version(1),
         session: SessionId::new("session-1").unwrap(),
-        epoch: Epoch(5),
+        epoch: Epoch::from(5),
         heartbeat_ms: 5000,
         dead_after_ms: 15_000,
     });
@@ -213,11 +213,14 @@ fn what_the_operator_says_is_stable() {
     );
     check("start-limited", &limited());
     check("start-merged", &merged());
-    check("cancel", &ToAgent::Cancel(Cancel { attempt: id(), spec_hash: spec_hash(), epoch: Epoch(5) }));
+    check(
+        "cancel",
+        &ToAgent::Cancel(Cancel { attempt: id(), spec_hash: spec_hash(), epoch: Epoch::from(5) }),
+    );
     for stage in [Stage::Accepted, Stage::Running, Stage::Ended] {
         check(&format!("ack-{stage:?}").to_lowercase(), &ToAgent::Ack(Ack { attempt: id(), stage }));
     }
-    check("forget", &ToAgent::Forget(Forget { attempt: id(), epoch: Epoch(5) }));
+    check("forget", &ToAgent::Forget(Forget { attempt: id(), epoch: Epoch::from(5) }));
     let leader = Some("10.0.0.7:7070".to_owned());
     for (name, refusal) in [
         ("hello-expected", SessionRefusal::HelloExpected),
@@ -265,7 +268,7 @@ fn every_outcome_is_stable() {
         Outcome::Succeeded { exit_code: 0 },
         Outcome::Failed { exit_code: 3 },
         Outcome::Signaled { signal: 9 },
-        Outcome::StartFailed { reason: StartFailure::ProgramNotFound, message },
+        Outcome::StartFailed { reason: StartFailure::ProgramNotFound, message: message.into() },
         Outcome::StartTimedOut { why: None },
         Outcome::TimedOut,
         Outcome::IdleTimedOut,
@@ -300,7 +303,7 @@ fn every_outcome_is_stable() {
 #[test]
 fn every_refusal_is_stable() {
     for (name, refusal) in [
-        ("stale-epoch", Refusal::StaleEpoch { seen: Epoch(9) }),
+        ("stale-epoch", Refusal::StaleEpoch { seen: Epoch::from(9) }),
         ("spec-hash-mismatch", Refusal::SpecHashMismatch),
         ("already-cancelled", Refusal::AlreadyCancelled),
         ("policy", Refusal::Policy { rule: "no-root".into() }),

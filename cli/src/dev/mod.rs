@@ -158,7 +158,7 @@ async fn start(
         metrics: None,
         drain: DRAIN,
         settings: Settings::default(),
-        election: Election::Alone(Epoch(1)),
+        election: Election::Alone(Epoch::from(1)),
     };
     let operator = Operator::start(seams, options).await.map_err(|error| not_started(args, &error))?;
     Ok((operator, door))

@@ -85,7 +85,7 @@ fn not_stopping(c: &Candidate<'_>) -> Result<(), Refusal> {
 }
 
 fn journal_safe(c: &Candidate<'_>) -> Result<(), Refusal> {
-    c.journal_failure.map_or(Ok(()), |message| Err(Refusal::JournalUnsafe { message: message.to_owned() }))
+    c.journal_failure.map_or(Ok(()), |message| Err(Refusal::JournalUnsafe { message: message.into() }))
 }
 
 fn environment_offered(c: &Candidate<'_>) -> Result<(), Refusal> {
@@ -93,8 +93,8 @@ fn environment_offered(c: &Candidate<'_>) -> Result<(), Refusal> {
     if c.rules.environments.contains(&environment) {
         return Ok(());
     }
-    let why = c.rules.unavailable.clone();
-    Err(Refusal::EnvironmentUnavailable { environment: environment.as_str().to_owned(), why })
+    let why = c.rules.unavailable.clone().map(Into::into);
+    Err(Refusal::EnvironmentUnavailable { environment: environment.as_str().into(), why })
 }
 
 fn room_for_one_more(c: &Candidate<'_>) -> Result<(), Refusal> {
@@ -111,14 +111,18 @@ fn disk_has_room(c: &Candidate<'_>) -> Result<(), Refusal> {
     let is_small = request.output.limit.min(request.output.spool) <= SMALL_OUTPUT && request.limits.is_none();
     let needed = if is_small { c.rules.min_free.min(EMERGENCY_FREE) } else { c.rules.min_free };
     if c.free < needed {
-        return Err(Refusal::DiskLow { free: c.free, needed, directory: c.rules.directory.clone() });
+        return Err(Refusal::DiskLow {
+            free: c.free,
+            needed,
+            directory: c.rules.directory.clone().map(Into::into),
+        });
     }
     Ok(())
 }
 
 /// The agent does not rely on the operator having validated: what could not be run as it is written is refused here.
 fn request_sound(request: &RunRequest) -> Result<(), Refusal> {
-    let refuse = |message: String| Err(Refusal::InvalidRequest { message });
+    let refuse = |message: String| Err(Refusal::InvalidRequest { message: message.into() });
     match &request.program {
         Program::Command(items) => {
             let bytes: usize = items.iter().map(String::len).sum();
@@ -200,7 +204,9 @@ fn within<T: PartialOrd + fmt::Display>(
 ) -> Result<(), Refusal> {
     let Some(value) = value.filter(|value| !allowed.contains(value)) else { return Ok(()) };
     let (least, most) = (allowed.start(), allowed.end());
-    Err(Refusal::InvalidRequest { message: format!("{field} is {value}; allowed is {least} to {most}") })
+    Err(Refusal::InvalidRequest {
+        message: format!("{field} is {value}; allowed is {least} to {most}").into(),
+    })
 }
 
 #[cfg(test)]
@@ -213,7 +219,7 @@ mod tests {
         Start {
             attempt: "u/1/n/1".parse().unwrap(),
             spec_hash: sentinel_protocol::ids::SpecHash::new("0".repeat(64)).unwrap(),
-            epoch: Epoch(3),
+            epoch: Epoch::from(3),
             task: sentinel_protocol::ids::TaskRef::new("ops", "t").unwrap(),
             request: RunRequest {
                 program: Program::Command(vec!["true".into()]),
@@ -239,7 +245,7 @@ mod tests {
         Candidate {
             start,
             rules,
-            highest_epoch: Epoch(3),
+            highest_epoch: Epoch::from(3),
             stopping: false,
             journal_failure: None,
             living: 0,
@@ -262,7 +268,7 @@ mod tests {
             let word = serde_json::to_value(&refusal).unwrap()["reason"].as_str().unwrap().to_owned();
             assert_eq!(word, reason);
         };
-        check(Candidate { highest_epoch: Epoch(4), ..base() }, "StaleEpoch");
+        check(Candidate { highest_epoch: Epoch::from(4), ..base() }, "StaleEpoch");
         check(Candidate { stopping: true, ..base() }, "Stopping");
         check(Candidate { journal_failure: Some("EIO"), ..base() }, "JournalUnsafe");
         check(Candidate { living: 64, ..base() }, "TooManyAttempts");

@@ -154,7 +154,7 @@ impl Agent {
             .map(|attempt| attempt.id.clone())
             .collect();
         for id in recording {
-            self.not_recorded(&id, Refusal::JournalUnsafe { message: message.to_owned() }, out);
+            self.not_recorded(&id, Refusal::JournalUnsafe { message: message.into() }, out);
         }
     }
 
@@ -261,7 +261,7 @@ impl Agent {
         if let Some(attempt) = self.attempts.get_mut(&directory) {
             if attempt.id != *id {
                 let message = format!("{} is here already, so {id} cannot be", attempt.id);
-                self.refuse(id, spec_hash, Refusal::InvalidRequest { message }, out);
+                self.refuse(id, spec_hash, Refusal::InvalidRequest { message: message.into() }, out);
             } else if attempt.spec_hash != *spec_hash {
                 self.refuse(id, spec_hash, Refusal::SpecHashMismatch, out);
             } else if self.link == Link::Up {
@@ -311,7 +311,7 @@ impl Agent {
     fn launch_failed(&mut self, id: &AttemptId, message: String, now: Now, out: &mut Vec<Effect>) {
         if let Some(attempt) = self.known(id).filter(|attempt| !attempt.is_over()) {
             let reason = StartFailure::OutOfResources;
-            abandon_as(attempt, Outcome::StartFailed { reason, message }, now, out);
+            abandon_as(attempt, Outcome::StartFailed { reason, message: message.into() }, now, out);
         }
     }
 

@@ -87,7 +87,7 @@ fn rules() -> Rules {
 
 impl Node {
     pub fn new(name: NodeName, mutation: Option<Mutation>) -> Self {
-        let agent = Agent::new(rules(), Epoch(0));
+        let agent = Agent::new(rules(), Epoch::ZERO);
         Self {
             name,
             boot: 0,
@@ -187,7 +187,7 @@ impl Node {
     /// What an agent that knows no epochs would read.
     fn as_if_unfenced(&self, mut message: ToAgent) -> ToAgent {
         if self.is(Mutation::EpochIgnored) {
-            let highest = Epoch(self.epoch.max(self.agent.highest_epoch().0));
+            let highest = Epoch::new(self.epoch).unwrap().max(self.agent.highest_epoch());
             match &mut message {
                 ToAgent::Start(start) => start.epoch = highest,
                 ToAgent::Cancel(cancel) => cancel.epoch = highest,
@@ -219,7 +219,7 @@ impl Node {
         self.connected = false;
         self.outbox.clear();
         self.guests.clear();
-        self.agent = Agent::new(rules(), Epoch(self.epoch));
+        self.agent = Agent::new(rules(), Epoch::new(self.epoch).unwrap());
         let ids: Vec<AttemptId> = self.dirs.keys().cloned().collect();
         let seen = ids.iter().filter_map(|id| self.seen(id)).collect();
         self.handle(Event::Replayed { seen, unreadable: vec![] }, None)
@@ -465,7 +465,7 @@ impl Node {
             return Ok(led_to);
         }
         match effect {
-            Effect::SetEpoch(epoch) => self.epoch = epoch.0,
+            Effect::SetEpoch(epoch) => self.epoch = epoch.get(),
             Effect::Record(start) | Effect::Confirm(start) => return Ok(Some(self.record(&start))),
             Effect::Launch(attempt) => {
                 if let Some(dir) = self.dirs.get_mut(&attempt) {

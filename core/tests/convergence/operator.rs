@@ -66,7 +66,7 @@ impl Operator {
             RunLedger::new(task.clone(), RunNumber(0), copy.plan.spec_hash.clone(), Origin::Inherited);
         Self {
             id,
-            epoch: Epoch(id),
+            epoch: Epoch::new(id).unwrap(),
             leading_since: Moment(now),
             mutation,
             task,
@@ -207,7 +207,7 @@ impl Operator {
     fn adopt_strays(&mut self) {
         let run = self.ledger.run();
         for (id, (report, archived)) in std::mem::take(&mut self.strays) {
-            if id.run != run || self.ledger.report(&report) == Told::Conflict {
+            if id.run != run || matches!(self.ledger.report(&report), Told::Conflict | Told::Unstarted) {
                 self.strays.insert(id, (report, archived));
             } else if let Some(stage) = archived {
                 self.ledger.archived(&id, stage);
@@ -409,18 +409,21 @@ impl Operator {
 
     fn report(&mut self, report: Report, around: &mut Around<'_>) {
         let id = report.attempt.clone();
+        let told = self.of_run(id.run).map_or(Told::OtherRun, |ledger| ledger.report(&report));
+        if told == Told::Unstarted {
+            return;
+        }
         if report.state.stage() == Stage::Ended {
             self.living.remove(&id);
         } else {
             self.living.insert(id.clone());
         }
-        let told = self.of_run(id.run).map_or(Told::OtherRun, |ledger| ledger.report(&report));
         match told {
             Told::OtherRun | Told::Conflict => {
                 let archived = self.strays.get(&id).and_then(|(_, archived)| *archived);
                 self.strays.insert(id.clone(), (report.clone(), archived));
             }
-            Told::News | Told::Known => {}
+            Told::News | Told::Known | Told::Unstarted => {}
         }
         if self.is(Mutation::AckBeforeHistory) {
             let ack = Ack { attempt: id.clone(), stage: report.state.stage() };

@@ -79,7 +79,10 @@ impl Body {
             Ok(accepted) => accepted,
             Err(error) => {
                 let message = format!("failed to read the boot id: {}", chain(&error));
-                return Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message } };
+                return Event::NotRecorded {
+                    attempt,
+                    why: Refusal::JournalUnsafe { message: message.into() },
+                };
             }
         };
         match create(&self.journal, &accepted) {
@@ -94,7 +97,10 @@ impl Body {
                 let directory = Some(self.journal.root().display().to_string());
                 tracing::warn!(%attempt, free, error = chain(&error), "the disk is full; an attempt is refused");
                 let needed = EMERGENCY_FREE.max(free.saturating_add(1));
-                Event::NotRecorded { attempt, why: Refusal::DiskLow { free, needed, directory } }
+                Event::NotRecorded {
+                    attempt,
+                    why: Refusal::DiskLow { free, needed, directory: directory.map(Into::into) },
+                }
             }
             Err(error @ JournalError::Unsafe { .. }) => {
                 // It will be refused, so it must not be found at the next start.
@@ -106,7 +112,7 @@ impl Body {
             Err(error) => {
                 let message = chain(&error);
                 tracing::error!(%attempt, error = message, "failed to record an attempt");
-                Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message } }
+                Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message: message.into() } }
             }
         }
     }
@@ -152,7 +158,7 @@ impl Body {
     fn abandon(&mut self, attempt: AttemptId, mut ended: Ended) -> Option<Event> {
         let dir = self.journal.attempt(&attempt);
         if let Outcome::StartTimedOut { why: why @ None } = &mut ended.outcome {
-            *why = last_words(&dir);
+            *why = last_words(&dir).map(Into::into);
         }
         let done = dir.abandon(abandonment_for(&ended.outcome)).and_then(|verdict| match verdict {
             Verdict::TooLate => Ok(None),

@@ -1,11 +1,12 @@
 //! What the Journal says about an Attempt.
 
-use sentinel_protocol::ids::{AttemptId, SpecHash};
+use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::{Ended, Stage};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::host;
 use crate::journal::AttemptDir;
@@ -16,6 +17,7 @@ use crate::process::ProcessIdentity;
 #[serde(rename_all = "camelCase")]
 pub struct Accepted {
     /// What is to be run.
+    #[serde(deserialize_with = "stored")]
     pub start: Start,
     /// When it was accepted, by the wall clock.
     pub accepted_at: UnixMillis,
@@ -23,6 +25,18 @@ pub struct Accepted {
     pub boot_id: String,
     /// When it was accepted, in milliseconds of that boot's clock; deadlines count from here.
     pub boot_ms: u64,
+}
+
+/// A request that an earlier release may have accepted with an epoch that does not decode any more. The epoch has done
+/// its work; the Attempt must not be lost for it.
+fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Start, D::Error> {
+    let mut start = serde_json::Value::deserialize(deserializer)?;
+    if let Some(epoch) = start.get_mut("epoch")
+        && epoch.as_u64().is_some_and(|number| number > Epoch::MAX.get())
+    {
+        *epoch = Epoch::MAX.get().into();
+    }
+    serde_json::from_value(start).map_err(D::Error::custom)
 }
 
 impl Accepted {

@@ -184,8 +184,8 @@ mod tests {
 
     #[test]
     fn no_cut_and_no_flipped_bit_of_a_record_is_taken_for_the_record() {
-        let bytes = encode(Path::new("x"), &Epoch(123_456)).unwrap();
-        assert_eq!(decode::<Epoch>(&bytes).unwrap(), Epoch(123_456));
+        let bytes = encode(Path::new("x"), &Epoch::from(123_456)).unwrap();
+        assert_eq!(decode::<Epoch>(&bytes).unwrap(), Epoch::from(123_456));
         for len in 0..bytes.len() {
             assert!(decode::<Epoch>(&bytes[..len]).is_err(), "cut to {len} bytes was accepted");
         }
@@ -203,10 +203,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (reserve_path, path) = (dir.path().join("r"), dir.path().join("x"));
         reserve(&reserve_path, 8192).unwrap();
-        fill_reserve(&reserve_path, &path, &Epoch(7)).unwrap();
-        assert_eq!(read::<Epoch>(&path).unwrap(), Some(Epoch(7)));
+        fill_reserve(&reserve_path, &path, &Epoch::from(7)).unwrap();
+        assert_eq!(read::<Epoch>(&path).unwrap(), Some(Epoch::from(7)));
         assert!(!reserve_path.exists());
-        fill_reserve(&reserve_path, &path, &Epoch(8)).unwrap();
-        assert_eq!(read::<Epoch>(&path).unwrap(), Some(Epoch(8)));
+        fill_reserve(&reserve_path, &path, &Epoch::from(8)).unwrap();
+        assert_eq!(read::<Epoch>(&path).unwrap(), Some(Epoch::from(8)));
     }
 }

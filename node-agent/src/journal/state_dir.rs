@@ -153,12 +153,22 @@ impl StateDir {
         dir.remove()
     }
 
-    /// The highest epoch seen; 0 when none was.
+    /// The highest epoch seen; 0 when none was, and when what is recorded is an epoch that no leader can have had: no
+    /// command could ever carry a higher one, so the agent would refuse all of them. Nothing else of the Journal is
+    /// touched, and the next leader's epoch takes its place.
     ///
     /// # Errors
     /// When the record is unreadable.
     pub fn highest_epoch(&self) -> Result<Epoch, JournalError> {
-        Ok(record::read(&self.root.join("highest_epoch"))?.unwrap_or_default())
+        let path = self.root.join("highest_epoch");
+        let number: u64 = record::read(&path)?.unwrap_or_default();
+        Ok(Epoch::new(number).ok().filter(|epoch| *epoch < Epoch::MAX).unwrap_or_else(|| {
+            tracing::error!(
+                path = %path.display(), recorded = number, highest = %Epoch::MAX,
+                "the recorded epoch is one that no leader can have had; it is treated as unknown, and the journal is kept"
+            );
+            Epoch::ZERO
+        }))
     }
 
     /// Notes a higher epoch; durable on return. A lower one is not written.

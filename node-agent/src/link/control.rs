@@ -120,14 +120,14 @@ async fn greet(link: &Link, at: Option<&str>) -> Result<(Socket, Welcome), Sessi
     let mut socket = link.dialer.dial(PATH, at, config).await.map_err(SessionError::Dial)?;
     let hello = ToOperator::Hello(Hello {
         versions: version::SPOKEN.to_vec(),
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        boot_id: link.boot_id.clone(),
-        state_id: link.state_id.clone(),
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        boot_id: link.boot_id.clone().into(),
+        state_id: link.state_id.clone().into(),
         highest_epoch: link.vitals.highest_epoch(),
         environments: link.environments.clone(),
-        os: std::env::consts::OS.to_owned(),
-        arch: std::env::consts::ARCH.to_owned(),
-        kernel: link.kernel.clone(),
+        os: std::env::consts::OS.into(),
+        arch: std::env::consts::ARCH.into(),
+        kernel: link.kernel.clone().into(),
     });
     let within = link.timing.welcome_within;
     let handshake = async {

@@ -56,6 +56,7 @@ pub(super) fn encode_head(head: &RecordHead, data: &[u8]) -> [u8; HEAD_LEN] {
         Some(DropReason::LimitReached) => 2,
         Some(DropReason::DiskFull) => 3,
         Some(DropReason::Unreadable) => 4,
+        Some(DropReason::NotSent) => 5,
     };
     bytes[8..16].copy_from_slice(&head.len.to_le_bytes());
     bytes[16..24].copy_from_slice(&head.position.to_le_bytes());
@@ -111,6 +112,7 @@ fn decode_head(bytes: &[u8], place: &Place) -> Option<(RecordHead, usize)> {
         2 => Some(DropReason::LimitReached),
         3 => Some(DropReason::DiskFull),
         4 => Some(DropReason::Unreadable),
+        5 => Some(DropReason::NotSent),
         _ => return None,
     };
     let head = RecordHead {

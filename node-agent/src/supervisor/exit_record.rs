@@ -61,7 +61,7 @@ pub(super) fn start_failed(reason: StartFailure, message: &str) -> Outcome {
     while !message.is_char_boundary(end) {
         end -= 1;
     }
-    Outcome::StartFailed { reason, message: message[..end].to_owned() }
+    Outcome::StartFailed { reason, message: message[..end].into() }
 }
 
 /// The record of an Attempt that ends now.

@@ -119,7 +119,7 @@ impl Gateway {
         let welcome = Welcome {
             version: Version(1),
             session: SessionId::new(format!("session-{}", self.sessions)).unwrap(),
-            epoch: Epoch(1),
+            epoch: Epoch::from(1),
             heartbeat_ms: self.heartbeat_ms,
             dead_after_ms: self.dead_after_ms,
         };

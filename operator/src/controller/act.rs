@@ -249,7 +249,7 @@ impl Act<'_> {
         let refused = Refused {
             attempt: start.attempt.clone(),
             spec_hash: start.spec_hash.clone(),
-            refusal: Refusal::InvalidRequest { message },
+            refusal: Refusal::InvalidRequest { message: message.into() },
             offer: 0,
         };
         let mut told = Told::Known;

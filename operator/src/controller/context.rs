@@ -61,7 +61,7 @@ impl Context {
 
     /// The epoch of this operator's lead. Only looks ask, and nobody looks without the lead; 0 is obeyed by no agent.
     pub(super) fn epoch(&self) -> Epoch {
-        self.parts.lead.led().map_or(Epoch(0), |led| led.epoch)
+        self.parts.lead.led().map_or(Epoch::ZERO, |led| led.epoch)
     }
 
     /// Since when this operator leads.

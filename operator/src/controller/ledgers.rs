@@ -9,19 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
-use sentinel_core::ledger::{Origin, RunLedger, RunStage, Told};
+use sentinel_core::ledger::{MAX_ATTEMPTS, Origin, RunLedger, RunStage, Told};
 use sentinel_core::moment::Moment;
 use sentinel_core::retry::Retry;
 use sentinel_core::rollout::Recall;
 use sentinel_core::settle::Settled;
 use sentinel_core::status::{RunRecord, Trigger};
-use sentinel_core::stray::Owner;
+use sentinel_core::stray::{self, Owner};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::RunRequest;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Refused, Report, Stage};
 
 use super::wake::Wake;
+use crate::gateway::Standing;
 use crate::resource::Task;
 
 /// What does not change about a Run, for those who dispatch and archive it.
@@ -107,6 +108,11 @@ impl Page {
         self.settled == Settled::No && self.targets.binary_search(node).is_ok()
     }
 
+    /// Whether the node is in its frozen target list.
+    fn is_target(&self, node: &NodeName) -> bool {
+        self.targets.binary_search(node).is_ok()
+    }
+
     /// The page of a Run of which nothing is known yet.
     pub fn new(facts: RunFacts, targets: Arc<Vec<NodeName>>, origin: Origin, recall: Recall) -> Self {
         let ledger = RunLedger::new(facts.uid.clone(), facts.run, facts.spec_hash.clone(), origin);
@@ -165,17 +171,38 @@ impl Ledgers {
     /// [`Ledgers::owner`]), and is asked for again when the ledger is opened.
     pub fn report(&self, report: &Report) -> Option<Told> {
         self.write(&report.attempt.task, report.attempt.run, |page| {
-            let told = page.ledger.report(report);
+            let foreign = report.spec_hash == page.facts.spec_hash && !page.is_target(&report.attempt.node);
+            let told = if foreign { Told::Unstarted } else { page.ledger.report(report) };
             // Who reports an Attempt of a settled Run has not heard that it may forget it.
             let news = if page.settled == Settled::Yes { News::Yes } else { news(told) };
             (told, news)
         })
     }
 
+    /// Whether an Attempt that an agent names can have been started: on a frozen target, under a number that was in use.
+    pub fn standing(&self, attempt: &AttemptId, spec_hash: Option<&SpecHash>) -> Standing {
+        if attempt.attempt > MAX_ATTEMPTS {
+            return Standing::Unstarted;
+        }
+        let Some(book) = self.book(&attempt.task) else { return Standing::Unknown };
+        let pages = book.pages();
+        let Some(page) = pages.page(attempt.run) else {
+            let current = pages.current.as_ref().map(|page| page.facts.run);
+            let credible = current.is_none_or(|current| stray::is_credible(attempt.run, current));
+            return if credible { Standing::Unknown } else { Standing::Unstarted };
+        };
+        // Of another spec under the same number, in a restored cluster, neither targets nor Attempts are known.
+        let other_spec = spec_hash.is_some_and(|hash| *hash != page.facts.spec_hash);
+        let started =
+            page.ledger.may_have_started(&attempt.node, attempt.attempt) && page.is_target(&attempt.node);
+        if other_spec || started { Standing::Started } else { Standing::Unstarted }
+    }
+
     /// An agent declined a `Start`. `None` when no ledger is open for its Run.
     pub fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told> {
         self.write(&refused.attempt.task, refused.attempt.run, |page| {
-            let told = page.ledger.refused(refused, at);
+            let foreign = !page.is_target(&refused.attempt.node);
+            let told = if foreign { Told::Unstarted } else { page.ledger.refused(refused, at) };
             (told, news(told))
         })
     }
@@ -244,6 +271,13 @@ impl Ledgers {
         let book = self.book(task)?;
         let pages = book.pages();
         pages.page(run).map(|page| page.facts.clone())
+    }
+
+    /// Whether this operator began that Run itself.
+    pub fn began(&self, task: &TaskUid, run: RunNumber) -> bool {
+        let Some(book) = self.book(task) else { return false };
+        let pages = book.pages();
+        pages.page(run).is_some_and(|page| page.ledger.origin() == Origin::Begun)
     }
 
     /// All Tasks have been listed: from now on one that is not in the cache is gone.
@@ -331,4 +365,51 @@ enum News {
 
 fn news(told: Told) -> News {
     if told == Told::News { News::Yes } else { News::No }
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_protocol::to_operator::{ReportedState, Running};
+
+    use super::*;
+
+    #[test]
+    fn only_attempts_of_frozen_targets_that_were_started_can_be_reported() {
+        let ledgers = Ledgers::new(Wake::default());
+        let task = TaskRef::new("ops", "job").unwrap();
+        let uid = TaskUid::new("u").unwrap();
+        let spec_hash = SpecHash::new("a".repeat(64)).unwrap();
+        let other = SpecHash::new("b".repeat(64)).unwrap();
+        let facts = RunFacts {
+            task: task.clone(),
+            uid: uid.clone(),
+            run: RunNumber(7),
+            spec_hash: spec_hash.clone(),
+            started_at: UnixMillis(1),
+            command: "true".to_owned(),
+            trigger: Trigger::SpecChange,
+            retry: Retry::never(),
+            request: None,
+        };
+        let targets = Arc::new(vec![NodeName::new("n").unwrap()]);
+        let book = ledgers.open(&uid, &task);
+        book.pages().current = Some(Page::new(facts, targets, Origin::Begun, Recall::Done));
+        let standing = |id: &str, hash: &SpecHash| ledgers.standing(&id.parse().unwrap(), Some(hash));
+        assert_eq!(standing("u/7/n/1", &spec_hash), Standing::Started);
+        assert_eq!(standing("u/7/n/2", &spec_hash), Standing::Unstarted, "attempt 2 of one with no retry");
+        assert_eq!(standing("u/7/m/1", &spec_hash), Standing::Unstarted, "a node that is no target");
+        assert_eq!(standing("u/7/n/2", &other), Standing::Started, "another future of a restored cluster");
+        assert_eq!(standing("u/7/n/22", &other), Standing::Unstarted);
+        assert_eq!(standing("u/6/n/1", &spec_hash), Standing::Unknown, "an earlier run");
+        assert_eq!(standing("u/4294967295/n/1", &spec_hash), Standing::Unstarted, "the last run there is");
+        assert_eq!(standing("v/1/n/1", &spec_hash), Standing::Unknown);
+        assert_eq!(standing("v/1/n/22", &spec_hash), Standing::Unstarted);
+        let report = Report {
+            attempt: "u/7/m/1".parse().unwrap(),
+            spec_hash,
+            state: ReportedState::Running(Running { started_at: UnixMillis(1), pid: 1 }),
+        };
+        assert_eq!(ledgers.report(&report), Some(Told::Unstarted));
+        assert_eq!(book.pages().current.as_ref().map(|page| page.ledger.executions().count()), Some(0));
+    }
 }

@@ -159,7 +159,7 @@ fn run(page: &Page, scope: &Scope) -> RunRecord {
         counts: Counts::default(),
     };
     let record = page.ledger.record().cloned().unwrap_or_else(begun);
-    let mut record = run_record(page, &record, Epoch(0));
+    let mut record = run_record(page, &record, Epoch::ZERO);
     // What is tried again has not ended.
     for node in page.targets.iter() {
         let again = page.ledger.execution(node).and_then(|execution| followed(page, execution, tried_again));
@@ -231,6 +231,6 @@ fn attempt(page: &Page, id: &AttemptId, tried: &Tried) -> AttemptRecord {
         output: ended.map_or_else(OutputSummary::default, |ended| ended.output.clone()),
         exit: ended.map(|ended| ended.exit.clone()).unwrap_or_default(),
         source,
-        epoch: Epoch(0),
+        epoch: Epoch::ZERO,
     }
 }

@@ -9,6 +9,7 @@ use sentinel_core::reconcile::{Decision, Finalizer, Lifecycle, Observed, decide}
 use sentinel_core::rollout::{AgentFacts, Recall};
 use sentinel_core::settle::{self, Settled};
 use sentinel_core::status::{Recorded, RunRecord};
+use sentinel_core::stray;
 use sentinel_core::trigger::Requests;
 use sentinel_protocol::ids::{NodeName, RunNumber};
 use sentinel_protocol::request::{Program, RunRequest};
@@ -53,7 +54,8 @@ pub(super) async fn observe(
         }
     }
     let book = parts.ledgers.open(&plan.uid, &plan.task);
-    let highest_run = highest_run(context, slot, task, plan).await;
+    let recorded_run = recorded.run.as_ref().map_or(RunNumber(0), |run| run.number);
+    let highest_run = highest_run(context, slot, task, plan, recorded_run).await;
     if let Some(run) = &recorded.run {
         let targets = frozen_targets(context, slot, task, run.number).await?;
         open_page(context, slot, &book, plan, run, targets);
@@ -80,18 +82,28 @@ pub(super) async fn observe(
 
 /// The highest Run number of this Task that an agent or History shows, asked once. Only a Task from before this
 /// operator can have had Runs that its status does not know, when the cluster was restored from an older state.
-async fn highest_run(context: &Context, slot: &mut Slot, task: &Task, plan: &TaskPlan) -> RunNumber {
+///
+/// An agent's word counts only where it lies near what the Task or History knows: it must not use the numbers up.
+async fn highest_run(
+    context: &Context,
+    slot: &mut Slot,
+    task: &Task,
+    plan: &TaskPlan,
+    recorded: RunNumber,
+) -> RunNumber {
     if let Some(highest) = slot.highest_run {
         return highest;
     }
-    let owned = context.parts.fleet.owned(&plan.uid);
-    let owned = owned.iter().flat_map(|agent| &agent.reports).map(|report| report.attempt.run).max();
     let born = task.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_millisecond());
     let archived = if born < context.leading_since().wall.0 {
         recall::highest_run(context, &plan.uid).await
     } else {
         None
     };
+    let owned = context.parts.fleet.owned(&plan.uid);
+    let known = recorded.max(archived.unwrap_or(RunNumber(0)));
+    let owned = owned.iter().flat_map(|agent| &agent.reports).map(|report| report.attempt.run);
+    let owned = owned.filter(|run| stray::is_credible(*run, known)).max();
     let highest = owned.max(archived).unwrap_or(RunNumber(0));
     slot.highest_run = Some(highest);
     highest

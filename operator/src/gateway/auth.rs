@@ -3,8 +3,9 @@
 //! [`TokenReviews`] asks the API server; [`StaticTokens`] is the dev mode's, where each agent is handed a random secret
 //! at birth.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::claims::plausible;
+use super::rates::{Buckets, Rates};
+use crate::clock::Clock;
 use crate::metrics::{Counter, Registry as MetricsRegistry};
 
 /// Longest token that is looked at, bytes. A bound service account's token has about 1 KiB.
@@ -34,7 +38,7 @@ pub struct AgentIdentity {
 }
 
 /// Why an agent was not believed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum AuthError {
     /// There is no token.
     #[error("an Authorization header with a bearer token is required")]
@@ -51,6 +55,11 @@ pub enum AuthError {
     /// Nobody can tell right now.
     #[error("unable to have the token reviewed: {0}")]
     Unavailable(String),
+    /// The token is not known yet, and too many such tokens came.
+    #[error(
+        "unable to review the token now: too many unknown tokens, from this address or in all; try again later"
+    )]
+    Busy,
 }
 
 impl AuthError {
@@ -62,6 +71,7 @@ impl AuthError {
             Self::Invalid(_) => "Invalid",
             Self::NotAnAgent(_) => "NotAnAgent",
             Self::Unavailable(_) => "Unavailable",
+            Self::Busy => "TooManyRequests",
         }
     }
 
@@ -71,6 +81,7 @@ impl AuthError {
             Self::Missing | Self::Malformed(_) | Self::Invalid(_) => http::StatusCode::UNAUTHORIZED,
             Self::NotAnAgent(_) => http::StatusCode::FORBIDDEN,
             Self::Unavailable(_) => http::StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy => http::StatusCode::TOO_MANY_REQUESTS,
         }
     }
 }
@@ -79,6 +90,16 @@ impl AuthError {
 pub trait Authenticate: Send + Sync + 'static {
     /// Who holds this token.
     fn agent<'a>(&'a self, bearer: &'a str) -> BoxFuture<'a, Result<AgentIdentity, AuthError>>;
+
+    /// Who holds this token, asked for a connection from this address.
+    fn agent_at<'a>(
+        &'a self,
+        bearer: &'a str,
+        from: Option<IpAddr>,
+    ) -> BoxFuture<'a, Result<AgentIdentity, AuthError>> {
+        let _ = from;
+        self.agent(bearer)
+    }
 }
 
 /// The one bearer token of a request, out of its `Authorization` headers.
@@ -165,6 +186,8 @@ pub struct TokenRules {
     pub believe: Duration,
     /// After how long an answer is given up.
     pub timeout: Duration,
+    /// How many tokens that are not known yet are reviewed.
+    pub rates: Rates,
 }
 
 impl TokenRules {
@@ -178,24 +201,80 @@ impl TokenRules {
             service_account: format!("{namespace}:{service_account}"),
             believe: Duration::from_secs(5),
             timeout: Duration::from_secs(5),
+            rates: Rates::default(),
         }
     }
 }
 
 /// Answers remembered at most; beyond that the API server is asked each time.
-const MAX_REMEMBERED: usize = 20_000;
+const MAX_REMEMBERED: usize = 40_000;
 
-/// Questions to the API server at once; more wait.
-const MAX_ASKING: usize = 64;
+/// How long a token that was an agent's is reviewed before those of strangers; tokens are renewed within the hour.
+const KNOWN_FOR: Duration = Duration::from_hours(2);
+
+/// Tokens remembered as refused, at most; beyond, the oldest is forgotten.
+const MAX_DENIED: usize = 10_000;
+
+/// How long a refusal stands. Short, since a pod that was just made may not be known to every API server yet.
+const DENIED_FOR: Duration = Duration::from_secs(10);
+
+/// Reviews under way at once of tokens that were an agent's before; more wait.
+const MAX_ASKING_KNOWN: usize = 32;
+
+/// Reviews under way at once of other tokens; more wait.
+const MAX_ASKING: usize = 32;
+
+/// Longest explanation of the API server that is passed on, bytes.
+const MAX_WORDS: usize = 256;
 
 /// Tokens reviewed by the API server.
+///
+/// Strangers must not be able to use up the API server's patience, or the places of agents: what cannot be an agent's
+/// token is refused unreviewed, a refusal is remembered for a while, what was an agent's before is reviewed first, and
+/// the rest has a rate for each address and one in all.
 pub struct TokenReviews {
     api: Api<TokenReview>,
     rules: TokenRules,
+    clock: Clock,
+    asking_known: Semaphore,
     asking: Semaphore,
+    strangers: Mutex<Buckets>,
     remembered: Mutex<HashMap<TokenHash, (Instant, AgentIdentity)>>,
+    denied: Mutex<Denied>,
     asked: Counter,
     failed: Counter,
+    spared: Counter,
+}
+
+/// Refusals of the API server, oldest first.
+#[derive(Debug, Default)]
+struct Denied {
+    errors: HashMap<TokenHash, AuthError>,
+    order: VecDeque<(Instant, TokenHash)>,
+}
+
+impl Denied {
+    fn drop_old(&mut self, room_for: usize) {
+        while let Some((at, _)) = self.order.front()
+            && (at.elapsed() >= DENIED_FOR || self.order.len() + room_for > MAX_DENIED)
+        {
+            if let Some((_, key)) = self.order.pop_front() {
+                self.errors.remove(&key);
+            }
+        }
+    }
+
+    fn add(&mut self, key: TokenHash, error: AuthError) {
+        self.drop_old(1);
+        if self.errors.insert(key, error).is_none() {
+            self.order.push_back((Instant::now(), key));
+        }
+    }
+
+    fn find(&mut self, key: &TokenHash) -> Option<AuthError> {
+        self.drop_old(0);
+        self.errors.get(key).cloned()
+    }
 }
 
 impl TokenReviews {
@@ -203,38 +282,80 @@ impl TokenReviews {
     pub fn new(client: Client, rules: TokenRules, metrics: &MetricsRegistry) -> Self {
         Self {
             api: Api::all(client),
-            rules,
+            clock: Clock::system(),
+            asking_known: Semaphore::new(MAX_ASKING_KNOWN),
             asking: Semaphore::new(MAX_ASKING),
+            strangers: Mutex::new(Buckets::new(rules.rates, Instant::now())),
+            rules,
             remembered: Mutex::default(),
+            denied: Mutex::default(),
             asked: metrics
                 .counter("sentinel_gateway_token_reviews_total", "TokenReviews asked of the API server."),
             failed: metrics.counter(
                 "sentinel_gateway_token_reviews_failed_total",
                 "TokenReviews that the API server did not answer.",
             ),
+            spared: metrics.counter(
+                "sentinel_gateway_token_reviews_spared_total",
+                "Tokens refused without a TokenReview: not an agent's by their own claims, refused a moment ago, or \
+                 beyond the rate of unknown tokens.",
+            ),
         }
     }
 
-    async fn review(&self, token: &str) -> Result<AgentIdentity, AuthError> {
+    async fn review(&self, token: &str, from: Option<IpAddr>) -> Result<AgentIdentity, AuthError> {
         let key = hash(token);
-        if let Some(identity) = self.recall(&key) {
-            return Ok(identity);
+        let known = match self.recall(&key) {
+            Some(Recalled::Fresh(identity)) => return Ok(identity),
+            Some(Recalled::Known) => true,
+            None => false,
+        };
+        if !known {
+            self.may_ask(token, &key, from).inspect_err(|_| self.spared.add(1))?;
         }
-        let status = tokio::time::timeout(self.rules.timeout, self.ask(token)).await.unwrap_or_else(|_| {
+        let asking = if known { &self.asking_known } else { &self.asking };
+        let asked = tokio::time::timeout(self.rules.timeout, self.ask(token, asking));
+        let status = asked.await.unwrap_or_else(|_| {
             let after = self.rules.timeout.as_millis();
             Err(AuthError::Unavailable(format!("the API server did not answer within {after} ms")))
         });
         if status.is_err() {
             self.failed.add(1);
         }
-        let identity = judge(&status?, &self.rules)?;
-        self.remember(key, identity.clone());
-        Ok(identity)
+        match judge(&status?, &self.rules) {
+            Ok(identity) => {
+                self.remember(key, identity.clone());
+                Ok(identity)
+            }
+            Err(error) => {
+                self.remembered().remove(&key);
+                self.denied().add(key, error.clone());
+                Err(error)
+            }
+        }
     }
 
-    async fn ask(&self, token: &str) -> Result<TokenReviewStatus, AuthError> {
+    /// Whether a token that is not known is worth a review.
+    fn may_ask(&self, token: &str, key: &TokenHash, from: Option<IpAddr>) -> Result<(), AuthError> {
+        plausible(token, &self.rules, self.clock.now())?;
+        if let Some(error) = self.denied().find(key) {
+            return Err(error);
+        }
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if strangers.take(from, Instant::now()) { Ok(()) } else { Err(AuthError::Busy) }
+    }
+
+    fn denied(&self) -> std::sync::MutexGuard<'_, Denied> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<TokenHash, (Instant, AgentIdentity)>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ask(&self, token: &str, asking: &Semaphore) -> Result<TokenReviewStatus, AuthError> {
         let unavailable = |message: String| AuthError::Unavailable(message);
-        let _turn = self.asking.acquire().await.map_err(|error| unavailable(error.to_string()))?;
+        let _turn = asking.acquire().await.map_err(|error| unavailable(error.to_string()))?;
         self.asked.add(1);
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -247,14 +368,21 @@ impl TokenReviews {
         Ok(answer.map_err(|error| unavailable(error.to_string()))?.status.unwrap_or_default())
     }
 
-    fn recall(&self, key: &TokenHash) -> Option<AgentIdentity> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+    fn recall(&self, key: &TokenHash) -> Option<Recalled> {
+        let remembered = self.remembered();
         let (at, identity) = remembered.get(key)?;
-        (at.elapsed() < self.rules.believe).then(|| identity.clone())
+        match at.elapsed() {
+            age if age < self.rules.believe => Some(Recalled::Fresh(identity.clone())),
+            age if age < KNOWN_FOR => Some(Recalled::Known),
+            _ => None,
+        }
     }
 
     fn remember(&self, key: TokenHash, identity: AgentIdentity) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self.remembered();
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.retain(|_, (at, _)| at.elapsed() < KNOWN_FOR);
+        }
         if remembered.len() >= MAX_REMEMBERED {
             remembered.retain(|_, (at, _)| at.elapsed() < self.rules.believe);
         }
@@ -262,6 +390,14 @@ impl TokenReviews {
             remembered.insert(key, (Instant::now(), identity));
         }
     }
+}
+
+/// What is remembered of a token.
+enum Recalled {
+    /// The answer, new enough to be believed.
+    Fresh(AgentIdentity),
+    /// That it was an agent's not long ago.
+    Known,
 }
 
 impl fmt::Debug for TokenReviews {
@@ -272,7 +408,15 @@ impl fmt::Debug for TokenReviews {
 
 impl Authenticate for TokenReviews {
     fn agent<'a>(&'a self, bearer: &'a str) -> BoxFuture<'a, Result<AgentIdentity, AuthError>> {
-        Box::pin(self.review(bearer))
+        Box::pin(self.review(bearer, None))
+    }
+
+    fn agent_at<'a>(
+        &'a self,
+        bearer: &'a str,
+        from: Option<IpAddr>,
+    ) -> BoxFuture<'a, Result<AgentIdentity, AuthError>> {
+        Box::pin(self.review(bearer, from))
     }
 }
 
@@ -280,7 +424,8 @@ impl Authenticate for TokenReviews {
 fn judge(status: &TokenReviewStatus, rules: &TokenRules) -> Result<AgentIdentity, AuthError> {
     if status.authenticated != Some(true) {
         // The API server's words, for example which audiences the token is for; never the token itself.
-        let words = status.error.clone().filter(|error| !error.is_empty());
+        let words = status.error.as_deref().filter(|error| !error.is_empty());
+        let words = words.map(|words| words[..words.floor_char_boundary(MAX_WORDS)].to_owned());
         return Err(AuthError::Invalid(
             words.unwrap_or_else(|| "the API server does not know it".to_owned()),
         ));

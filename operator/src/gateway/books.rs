@@ -19,6 +19,19 @@ pub struct AttemptFacts {
     pub command: String,
     /// Where it runs.
     pub environment: Environment,
+    /// `output.limit` of its Run, bytes; `None` where that is not known any more.
+    pub output_limit: Option<u64>,
+}
+
+/// Whether an Attempt that an agent names can be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A ledger is open for its Run, and the Attempt may have been started.
+    Started,
+    /// No operator can have started it.
+    Unstarted,
+    /// No ledger is open for its Run.
+    Unknown,
 }
 
 /// The controller's ledgers, as the gateway sees them. Nothing here waits; whatever is news wakes its Task.
@@ -40,6 +53,9 @@ pub trait Books: Send + Sync + 'static {
 
     /// An agent came or went.
     fn agent_changed(&self, node: &NodeName);
+
+    /// Whether an Attempt can have been started; `spec_hash` is the one that its agent names, if it names one.
+    fn standing(&self, attempt: &AttemptId, spec_hash: Option<&SpecHash>) -> Standing;
 
     /// What an Attempt is part of; `None` when no ledger is open for its Run.
     fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts>;

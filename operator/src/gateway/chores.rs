@@ -1,6 +1,7 @@
 //! Questions to History that results wait for, one after the other and never in a Session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::request::Environment;
@@ -26,12 +27,22 @@ pub(super) enum Chore {
     Describe(Box<Report>),
     /// Is all output of this Attempt archived?
     FindEnd(AttemptId),
+    /// The rest of this Attempt's output will not come: how far is it archived?
+    GiveUp(AttemptId),
 }
+
+/// How long output of an Attempt that is over may come no further, its node being connected and History taking what
+/// others send, before the rest is archived as missing.
+pub const OUTPUT_WITHIN: Duration = Duration::from_mins(10);
+
+/// How often is looked for it, at most.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The work behind [`Results`], which somebody must run.
 pub struct ResultsWork {
     results: Arc<Results>,
     history: Arc<dyn History>,
+    output_within: Duration,
     chores: mpsc::Receiver<Chore>,
     words: mpsc::Receiver<Archived>,
 }
@@ -56,6 +67,8 @@ pub struct ResultsParts {
     pub registry: Registry,
     /// Output on its way.
     pub hub: Hub,
+    /// See [`OUTPUT_WITHIN`].
+    pub output_within: Duration,
     /// Where to count.
     pub metrics: MetricsRegistry,
 }
@@ -65,9 +78,9 @@ impl Results {
     pub fn new(parts: ResultsParts) -> (Arc<Self>, ResultsWork) {
         let (sender, chores) = mpsc::channel(MAX_CHORES);
         let counts = GatewayMetrics::new(&parts.metrics);
-        let ResultsParts { archiver, words, history, books, registry, hub, .. } = parts;
+        let ResultsParts { archiver, words, history, books, registry, hub, output_within, .. } = parts;
         let results = Arc::new(Self::with_chores(archiver, books, registry, hub, counts, sender));
-        let work = ResultsWork { results: results.clone(), history, chores, words };
+        let work = ResultsWork { results: results.clone(), history, output_within, chores, words };
         (results, work)
     }
 }
@@ -75,7 +88,16 @@ impl Results {
 impl ResultsWork {
     /// Runs until the archiver and every [`Results`] but its own are gone.
     pub async fn run(self) {
-        let Self { results, history, mut chores, mut words } = self;
+        let Self { results, history, output_within, mut chores, mut words } = self;
+        let waiting = results.clone();
+        let watching = async move {
+            loop {
+                tokio::time::sleep((output_within / 4).min(LOOK_EVERY)).await;
+                for attempt in waiting.overdue(output_within) {
+                    waiting.want_given_up(attempt);
+                }
+            }
+        };
         let answers = results.clone();
         let asking = async move {
             while let Some(chore) = chores.recv().await {
@@ -93,6 +115,7 @@ impl ResultsWork {
         tokio::select! {
             () = hearing => {}
             () = asking => {}
+            () = watching => {}
         }
     }
 }
@@ -107,6 +130,13 @@ async fn answer(results: &Results, history: &dyn History, chore: Chore) -> Resul
         Chore::FindEnd(attempt) => {
             let end = history.output_end(attempt.clone(), 0).await?;
             results.settle(&attempt, end);
+        }
+        Chore::GiveUp(attempt) => {
+            let archived = match results.archived_position(&attempt) {
+                Some(position) => position,
+                None => history.output_end(attempt.clone(), 0).await?,
+            };
+            results.give_up(&attempt, archived);
         }
     }
     Ok(())
@@ -125,6 +155,7 @@ async fn describe(history: &dyn History, id: &AttemptId) -> Result<Option<Attemp
             run_started_at: known.run_started_at,
             command: known.command,
             environment: known.environment,
+            output_limit: None,
         }));
     }
     let query =
@@ -138,6 +169,7 @@ async fn describe(history: &dyn History, id: &AttemptId) -> Result<Option<Attemp
             command: run.command,
             // The record of a Run does not say; no Attempt of it was ever recorded, so nobody has seen another word.
             environment: Environment::Container,
+            output_limit: None,
         })
     }))
 }

@@ -2,6 +2,22 @@
 
 use crate::metrics::{Counter, Gauge, Histogram, Registry};
 
+/// Something that only a broken or hostile agent does.
+#[derive(Debug, Clone)]
+pub struct SecurityEvent(Counter);
+
+impl SecurityEvent {
+    /// Counts it. `log` is called for the first, second, fourth, eighth … of them, with their number: an agent that
+    /// repeats itself must not fill the log.
+    pub fn note(&self, log: impl FnOnce(u64)) {
+        self.0.add(1);
+        let count = self.0.get();
+        if count.is_power_of_two() {
+            log(count);
+        }
+    }
+}
+
 /// The gateway's metrics.
 #[derive(Debug, Clone)]
 pub struct GatewayMetrics {
@@ -32,9 +48,25 @@ pub struct GatewayMetrics {
     /// `Start`s that agents declined.
     pub declined: Counter,
     /// Reports about another node than the token's.
-    pub foreign: Counter,
+    pub foreign: SecurityEvent,
     /// Reports that contradict what an Attempt was started for.
-    pub conflicts: Counter,
+    pub conflicts: SecurityEvent,
+    /// Reports about Attempts that no operator can have started.
+    pub unstarted: SecurityEvent,
+    /// Epochs that cannot have been led.
+    pub epoch_jumps: SecurityEvent,
+    /// Sockets closed because their agent opened more than it may have.
+    pub too_many_sockets: SecurityEvent,
+    /// Messages that were not finished in time.
+    pub slow_messages: SecurityEvent,
+    /// Ends of output beyond what `output.limit` allows.
+    pub output_lies: SecurityEvent,
+    /// Reports not kept because their agent owns too much that no Task asks for.
+    pub dropped_reports: Counter,
+    /// Output offered of Attempts that are not known.
+    pub unknown_output: Counter,
+    /// Ends whose output did not come, and was marked as missing.
+    pub output_given_up: Counter,
     /// Reports that no ledger was open for.
     pub strays: Counter,
     /// Results not taken for archiving because too many waited; the agent says them again.
@@ -53,7 +85,7 @@ pub struct GatewayMetrics {
     pub gaps: Counter,
     /// Log sockets closed because there was no room for a record for too long.
     pub no_room: Counter,
-    refused: [(&'static str, Counter); 6],
+    refused: [(&'static str, Counter); 7],
 }
 
 impl GatewayMetrics {
@@ -69,7 +101,9 @@ impl GatewayMetrics {
         };
         let security = |kind| {
             let help = "Things that only a broken or hostile agent does.";
-            registry.counter_with("sentinel_gateway_security_events_total", help, &[("kind", kind)])
+            let counter =
+                registry.counter_with("sentinel_gateway_security_events_total", help, &[("kind", kind)]);
+            SecurityEvent(counter)
         };
         Self {
             sessions: registry.gauge("sentinel_gateway_sessions", "Sessions of agents that stand."),
@@ -92,6 +126,23 @@ impl GatewayMetrics {
             declined: registry.counter("sentinel_gateway_declined_total", "Starts that agents declined."),
             foreign: security("ForeignReport"),
             conflicts: security("SpecHashConflict"),
+            unstarted: security("UnstartedAttempt"),
+            epoch_jumps: security("EpochJump"),
+            too_many_sockets: security("TooManySockets"),
+            slow_messages: security("SlowMessage"),
+            output_lies: security("OutputBeyondLimit"),
+            dropped_reports: registry.counter(
+                "sentinel_gateway_reports_dropped_total",
+                "Reports not kept because their agent owns too much that no Task asks for; agents say them again.",
+            ),
+            unknown_output: registry.counter(
+                "sentinel_gateway_unknown_output_total",
+                "Offers of output, and records of it, of Attempts that are not known.",
+            ),
+            output_given_up: registry.counter(
+                "sentinel_gateway_output_given_up_total",
+                "Ends whose output did not come in time and was archived as missing.",
+            ),
             strays: registry.counter(
                 "sentinel_gateway_stray_reports_total",
                 "Reports about Attempts of Runs that nobody keeps a ledger of.",
@@ -117,8 +168,16 @@ impl GatewayMetrics {
                 "sentinel_logs_no_room_total",
                 "Log sockets closed because memory was short for too long; the agent keeps the output.",
             ),
-            refused: ["Missing", "Malformed", "Invalid", "NotAnAgent", "Unavailable", "NotAWebSocket"]
-                .map(refused),
+            refused: [
+                "Missing",
+                "Malformed",
+                "Invalid",
+                "NotAnAgent",
+                "Unavailable",
+                "NotAWebSocket",
+                "TooManyRequests",
+            ]
+            .map(refused),
         }
     }
 

@@ -2,14 +2,14 @@
 
 use sentinel_core::ledger::{RunStage, Told};
 use sentinel_core::rollout::{AgentFacts, Living};
-use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskUid};
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Refused, Report, Stage};
 use sentinel_protocol::version::Version;
 
-use super::books::{AttemptFacts, Books};
+use super::books::{AttemptFacts, Books, Standing};
 use super::registry::Registry;
 use crate::controller::fleet::{Fleet, Owned};
 use crate::controller::ledgers::Ledgers;
@@ -74,14 +74,22 @@ impl Books for Ledgers {
         self.agent_changed(node);
     }
 
+    fn standing(&self, attempt: &AttemptId, spec_hash: Option<&SpecHash>) -> Standing {
+        self.standing(attempt, spec_hash)
+    }
+
     fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts> {
         let facts = self.facts(&attempt.task, attempt.run)?;
+        // `output.limit` can be edited during a Run, and one before us may have started this under another.
+        let request = facts.request.as_ref();
+        let output_limit = request.filter(|_| self.began(&attempt.task, attempt.run)).map(|r| r.output.limit);
         Some(AttemptFacts {
             task: facts.task.clone(),
             spec_hash: facts.spec_hash.clone(),
             run_started_at: facts.started_at,
             command: facts.command.clone(),
             environment: facts.request.as_ref().map_or(Environment::Container, |request| request.environment),
+            output_limit,
         })
     }
 }

@@ -1,35 +1,31 @@
 //! The gateway as a whole: what every socket of every agent works with.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use sentinel_core::lease::MAX_JUMP;
 use sentinel_core::ledger::Told;
 use sentinel_core::moment::Moment;
-use sentinel_protocol::ids::{AttemptId, NodeName, SessionId};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SessionId};
 use sentinel_protocol::limits::{DEAD_AFTER_MS, HEARTBEAT_MS, HELLO_WITHIN_MS};
-use sentinel_protocol::metrics::NodeMetrics;
 use sentinel_protocol::refusal::{Refusal, SessionRefusal};
 use sentinel_protocol::to_operator::{Heartbeat, Inventory, Refused, Report};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{AgentIdentity, AuthError, Authenticate};
-use super::books::Books;
+use super::books::{Books, Standing};
 use super::counts::GatewayMetrics;
-use super::registry::{MAX_OWNED, Registry, Sample, TooMany};
+use super::registry::{MAX_OWNED, MAX_OWNED_BYTES, Registry, Sample, TooMany};
 use super::results::Results;
+use super::seats::{Room, Seat, Seats, Socket};
 use super::session;
 use crate::controller::Moments;
 use crate::logs::Hub;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::PresenceRecord;
-
-/// Disks and network interfaces that are kept of a node.
-const MAX_DEVICES: usize = 32;
-
-/// Longest name of one of them, bytes.
-const MAX_DEVICE_NAME: usize = 128;
 
 /// The times of the gateway.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +84,7 @@ struct Shared {
     parts: GatewayParts,
     counts: GatewayMetrics,
     declines: Mutex<Option<SessionRefusal>>,
+    seats: Seats,
     sockets: TaskTracker,
     cut: CancellationToken,
 }
@@ -107,6 +104,7 @@ impl Gateway {
             parts,
             counts,
             declines: Mutex::default(),
+            seats: Seats::default(),
             sockets: TaskTracker::new(),
             cut: CancellationToken::new(),
         }))
@@ -204,22 +202,68 @@ impl Gateway {
     pub(super) fn authenticate<'a>(
         &'a self,
         bearer: &'a str,
+        from: Option<IpAddr>,
     ) -> BoxFuture<'a, Result<AgentIdentity, AuthError>> {
-        self.0.parts.auth.agent(bearer)
+        self.0.parts.auth.agent_at(bearer, from)
+    }
+
+    /// A seat for one more socket of this agent; its oldest has to go where it has too many.
+    pub(super) fn seat(&self, node: &NodeName, socket: Socket) -> Seat {
+        let (seat, room) = self.0.seats.take(node, socket);
+        if room == Room::Made {
+            self.0.counts.too_many_sockets.note(|count| {
+                tracing::warn!(%node, ?socket, count, "security: an agent opens more sockets than it may have");
+            });
+        }
+        seat
+    }
+
+    /// An agent names an epoch that it has seen. One that cannot have been led is not believed, and ends the Session:
+    /// one agent must not carry the epoch of the whole fleet to its end.
+    pub(super) fn hear_epoch(&self, node: &NodeName, named: Epoch) -> Result<(), SessionRefusal> {
+        if self.registry().heard_of_epoch(named) {
+            return Ok(());
+        }
+        let ours = self.registry().epoch();
+        self.0.counts.epoch_jumps.note(|count| {
+            tracing::error!(
+                %node, %named, %ours, count,
+                "security: an agent names an epoch that no leader can have had; its session is refused"
+            );
+        });
+        let message = format!(
+            "it names epoch {named}, and this operator leads with {ours}: at most {MAX_JUMP} more is believed; \
+             see \"A poisoned epoch\" in docs/security.md"
+        );
+        Err(SessionRefusal::WrongState { message: message.into() })
+    }
+
+    /// A message of this agent was begun and not finished in time.
+    pub(super) fn slow_message(&self, node: &NodeName) -> session::Ended {
+        self.0.counts.slow_messages.note(|count| {
+            tracing::warn!(%node, count, "security: an agent began a message and did not finish it in time");
+        });
+        session::Ended::Silent
+    }
+
+    /// Whether output of this Attempt may be taken: the agent has reported it, or it may have been started.
+    pub(super) fn knows(&self, attempt: &AttemptId) -> bool {
+        self.registry().report(attempt).is_some()
+            || self.0.parts.books.standing(attempt, None) == Standing::Started
     }
 
     pub(super) fn heartbeat(&self, node: &NodeName, session: &SessionId, heartbeat: Heartbeat) {
         self.0.counts.heartbeats.add(1);
         let at = self.0.parts.moments.now().wall;
-        let metrics = Arc::new(bounded(heartbeat.metrics));
+        let metrics = Arc::new(heartbeat.metrics);
         let sample = Sample { at, metrics: metrics.clone() };
         let Some(hello) = self.registry().sampled(node, session, sample) else { return };
         (self.0.parts.presence)(PresenceRecord {
             node: node.clone(),
             session: session.clone(),
             last_heard: at,
-            agent_version: hello.agent_version.clone(),
-            boot_id: hello.boot_id.clone(),
+            agent_version: hello.agent_version.to_string(),
+            boot_id: hello.boot_id.to_string(),
             metrics: Arc::unwrap_or_clone(metrics),
         });
     }
@@ -230,9 +274,10 @@ impl Gateway {
         session: &SessionId,
         report: &Report,
     ) -> Result<(), SessionRefusal> {
-        self.note(node, session, report)?;
-        // Before its Inventory is complete a Session does not count, and what it says is told with the Inventory.
-        self.0.parts.results.report(report);
+        if let Some(report) = self.note(node, session, report)? {
+            // Before its Inventory is complete a Session does not count, and what it says is told with the Inventory.
+            self.0.parts.results.report(&report);
+        }
         Ok(())
     }
 
@@ -258,16 +303,21 @@ impl Gateway {
         Ok(())
     }
 
+    /// An agent declined a `Start`.
     pub(super) fn refused(&self, node: &NodeName, refused: &Refused) -> Result<(), SessionRefusal> {
         self.own(node, &refused.attempt)?;
         self.0.counts.declined.add(1);
         if let Refusal::StaleEpoch { seen } = refused.refusal {
-            self.registry().heard_of_epoch(seen);
+            self.hear_epoch(node, seen)?;
         }
-        tracing::info!(attempt = %refused.attempt, refusal = %refused.refusal, "an agent declined a Start");
         let now = self.0.parts.moments.now().wall;
-        if self.0.parts.books.refused(refused, now) == Some(Told::Conflict) {
-            self.0.counts.conflicts.add(1);
+        let told = self.0.parts.books.refused(refused, now);
+        if told == Some(Told::Unstarted) {
+            self.unstarted(node, &refused.attempt);
+            return Ok(());
+        }
+        if told == Some(Told::News) {
+            tracing::info!(attempt = %refused.attempt, refusal = %refused.refusal, "an agent declined a Start");
         }
         Ok(())
     }
@@ -302,32 +352,42 @@ impl Gateway {
         if attempt.node == *node {
             return Ok(());
         }
-        self.0.counts.foreign.add(1);
-        tracing::warn!(%node, %attempt, "security: an agent speaks for another node");
+        self.0.counts.foreign.note(|count| {
+            tracing::warn!(%node, %attempt, count, "security: an agent speaks for another node");
+        });
         let message = format!("attempt {attempt} is of another node than this agent's, {node}");
-        Err(SessionRefusal::WrongState { message })
+        Err(SessionRefusal::WrongState { message: message.into() })
     }
 
-    fn note(&self, node: &NodeName, session: &SessionId, report: &Report) -> Result<(), SessionRefusal> {
+    /// Takes note of a Report; gives it back as far as it is believed, and not at all when it is not kept.
+    fn note(
+        &self,
+        node: &NodeName,
+        session: &SessionId,
+        report: &Report,
+    ) -> Result<Option<Report>, SessionRefusal> {
         self.own(node, &report.attempt)?;
         self.0.counts.reports.add(1);
-        self.registry().reported(node, session, report.clone()).map_err(|TooMany| SessionRefusal::Malformed {
-            message: format!("more than {MAX_OWNED} attempts of one agent"),
+        if self.0.parts.books.standing(&report.attempt, Some(&report.spec_hash)) == Standing::Unstarted {
+            self.unstarted(node, &report.attempt);
+            return Ok(None);
+        }
+        let report = self.0.parts.results.believed(report);
+        let noted = self.registry().reported(node, session, report.clone());
+        noted.map(|()| Some(report)).map_err(|TooMany| {
+            let message = format!(
+                "the attempts of one agent are more than {MAX_OWNED}, or take more than {MAX_OWNED_BYTES} bytes"
+            );
+            SessionRefusal::Malformed { message: message.into() }
         })
     }
-}
 
-/// A sample with no more devices, and no longer names, than a node sensibly has.
-fn bounded(mut metrics: NodeMetrics) -> NodeMetrics {
-    let cut = |name: &mut String| {
-        name.truncate(name.floor_char_boundary(MAX_DEVICE_NAME));
-        name.shrink_to_fit();
-    };
-    metrics.disks.truncate(MAX_DEVICES);
-    metrics.disks.iter_mut().for_each(|disk| cut(&mut disk.mount));
-    metrics.disks.shrink_to_fit();
-    metrics.networks.truncate(MAX_DEVICES);
-    metrics.networks.iter_mut().for_each(|network| cut(&mut network.interface));
-    metrics.networks.shrink_to_fit();
-    metrics
+    fn unstarted(&self, node: &NodeName, attempt: &AttemptId) {
+        self.0.counts.unstarted.note(|count| {
+            tracing::warn!(
+                %node, %attempt, count,
+                "security: an agent reports an attempt that was never started; the report is not kept"
+            );
+        });
+    }
 }

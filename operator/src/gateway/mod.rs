@@ -13,20 +13,24 @@
 pub mod auth;
 mod books;
 mod chores;
+mod claims;
 mod counts;
 mod fleet;
 mod gate;
 pub mod outbox;
+mod meter;
 mod output;
+pub mod rates;
 pub mod registry;
 mod results;
+pub mod seats;
 pub mod routes;
 mod session;
 pub mod strays;
 
 pub use self::auth::{AgentIdentity, AuthError, Authenticate, StaticTokens, TokenReviews, TokenRules};
-pub use self::books::{AttemptFacts, Books};
-pub use self::chores::{ResultsParts, ResultsWork};
+pub use self::books::{AttemptFacts, Books, Standing};
+pub use self::chores::{OUTPUT_WITHIN, ResultsParts, ResultsWork};
 pub use self::counts::GatewayMetrics;
 pub use self::gate::{Gateway, GatewayParts, Settings};
 pub use self::registry::{AgentView, Inventory, Registry, Sample, SessionFacts};

@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::Gateway;
+use super::meter::Meter;
 use super::session::{Caller, GOODBYE, broken_refusal, first_text, short};
 use crate::logs::End;
 use crate::logs::hub::{Inlet, Taken};
@@ -31,6 +32,17 @@ const KNOWN: &[&str] = &["Hello", "Open", "Credit", "Refuse"];
 
 /// Attempts whose output one socket may carry.
 const MAX_OPEN: usize = 1024;
+
+/// Attempts that are not known yet whose offers of output are remembered: an agent may dial its log socket before the
+/// operator has heard all that it owns.
+const MAX_UNKNOWN: usize = 64;
+
+/// Bytes of output that one socket may be allowed to send and that are not archived, over all of its Attempts. A node
+/// with as many commands as an agent takes at once has less outstanding while none of them is busy.
+const MAX_CREDIT: u64 = 12 << 20;
+
+/// The same beyond it for Attempts that are over: those never wait for commands that run and write nothing.
+const CREDIT_OF_ENDED: u64 = 4 << 20;
 
 /// Why a log socket ends.
 #[derive(Debug)]
@@ -50,11 +62,12 @@ pub(super) async fn run<S>(gateway: Gateway, mut socket: WebSocketStream<S>, cal
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let node = caller.identity.node;
+    let Caller { identity, meter, .. } = caller;
+    let node = identity.node;
     let _counted = gateway.metrics().log_sockets.hold();
     let ended = match greet(&gateway, &mut socket, &node).await {
         Ok(session) => {
-            let mut link = Link::new(&gateway, &node, session);
+            let mut link = Link::new(&gateway, &node, session, meter);
             match link.hold(&mut socket).await {
                 Ok(()) => Ended::Gone,
                 Err(ended) => ended,
@@ -101,6 +114,9 @@ struct Link<'a> {
     node: &'a NodeName,
     session: SessionId,
     open: HashMap<AttemptId, Inlet>,
+    /// Attempts that are not known, and the first position that is on the node.
+    unknown: HashMap<AttemptId, u64>,
+    meter: Meter,
     /// Notified when the credit of some Attempt may have changed.
     wake: Arc<Notify>,
     heard: Instant,
@@ -114,9 +130,10 @@ enum Event {
 }
 
 impl<'a> Link<'a> {
-    fn new(gateway: &'a Gateway, node: &'a NodeName, session: SessionId) -> Self {
+    fn new(gateway: &'a Gateway, node: &'a NodeName, session: SessionId, meter: Meter) -> Self {
         let now = Instant::now();
-        Self { gateway, node, session, open: HashMap::new(), wake: Arc::default(), heard: now, sent: now }
+        let (open, unknown) = (HashMap::new(), HashMap::new());
+        Self { gateway, node, session, open, unknown, meter, wake: Arc::default(), heard: now, sent: now }
     }
 
     async fn hold<S>(&mut self, socket: &mut WebSocketStream<S>) -> Result<(), Ended>
@@ -143,6 +160,7 @@ impl<'a> Link<'a> {
                 }
                 Event::Frame(Some(Ok(message))) => {
                     self.heard = Instant::now();
+                    self.meter.saw(&message);
                     match message {
                         Message::Text(text) => self.text(socket, &text).await?,
                         Message::Binary(frame) => self.record(&frame).await?,
@@ -169,6 +187,31 @@ impl<'a> Link<'a> {
             Err(error) => return Err(malformed(error.to_string())),
         };
         self.gateway.own(self.node, &attempt).map_err(Ended::Refused)?;
+        if !self.gateway.knows(&attempt) {
+            self.gateway.metrics().unknown_output.add(1);
+            if self.unknown.len() < MAX_UNKNOWN {
+                self.unknown.insert(attempt, oldest);
+            }
+            return Ok(());
+        }
+        self.open(attempt, oldest)?;
+        self.send_credit(socket).await
+    }
+
+    /// Opens what was offered too early, once it is known. What was sent of it meanwhile was not taken: the agent then
+    /// continues behind a gap, the socket is closed, and the next one begins where it must.
+    fn open_known(&mut self) -> Result<(), Ended> {
+        let known: Vec<AttemptId> =
+            self.unknown.keys().filter(|attempt| self.gateway.knows(attempt)).cloned().collect();
+        for attempt in known {
+            if let Some(oldest) = self.unknown.remove(&attempt) {
+                self.open(attempt, oldest)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, attempt: AttemptId, oldest: u64) -> Result<(), Ended> {
         if self.open.len() >= MAX_OPEN && !self.open.contains_key(&attempt) {
             self.open.retain(|_, inlet| !inlet.is_complete());
             if self.open.len() >= MAX_OPEN {
@@ -180,12 +223,18 @@ impl<'a> Link<'a> {
             self.gateway.hub().ended(&attempt, End::At(ended.output.end));
         }
         self.open.insert(attempt, inlet);
-        self.send_credit(socket).await
+        Ok(())
     }
 
     async fn record(&mut self, frame: &Bytes) -> Result<(), Ended> {
         let (attempt, record) = decode_record(frame).map_err(|error| malformed(error.to_string()))?;
         let Some(inlet) = self.open.get(&attempt) else {
+            self.gateway.own(self.node, &attempt).map_err(Ended::Refused)?;
+            if self.unknown.contains_key(&attempt) || !self.gateway.knows(&attempt) {
+                // Not an error of the agent's, perhaps, and none that the output of its other Attempts should wait for.
+                self.gateway.metrics().unknown_output.add(1);
+                return Ok(());
+            }
             return Err(malformed(format!("output of {attempt}, which was not opened")));
         };
         self.make_room(&record).await?;
@@ -221,8 +270,17 @@ impl<'a> Link<'a> {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let mut messages = Vec::new();
+        let mut outstanding: u64 = self.open.values().map(Inlet::outstanding).sum();
         for inlet in self.open.values() {
-            if let Some(credit) = inlet.credit() {
+            let before = inlet.outstanding();
+            let most = if inlet.has_end() { MAX_CREDIT + CREDIT_OF_ENDED } else { MAX_CREDIT };
+            // What has none waits until the others are archived; what has some may finish.
+            if outstanding >= most && before == 0 {
+                continue;
+            }
+            let credit = inlet.credit(most.saturating_sub(outstanding));
+            outstanding = (outstanding - before).saturating_add(inlet.outstanding());
+            if let Some(credit) = credit {
                 let text = encode_text(&credit).map_err(|error| malformed(error.to_string()))?;
                 messages.push(Message::Text(text.into()));
             }
@@ -242,6 +300,11 @@ impl<'a> Link<'a> {
         if !self.gateway.registry().stands(self.node, &self.session) {
             return Err(Ended::Refused(SessionRefusal::Replaced));
         }
+        if self.meter.is_overdue(settings.dead_after) {
+            let _ = self.gateway.slow_message(self.node);
+            return Err(Ended::Silent);
+        }
+        self.open_known()?;
         self.send_credit(socket).await?;
         if self.sent.elapsed() >= settings.heartbeat {
             self.write(socket, vec![Message::Ping(Bytes::new())]).await?;
@@ -274,7 +337,7 @@ impl<'a> Link<'a> {
 }
 
 fn malformed(message: String) -> Ended {
-    Ended::Refused(SessionRefusal::Malformed { message })
+    Ended::Refused(SessionRefusal::Malformed { message: message.into() })
 }
 
 async fn goodbye<S>(socket: &mut WebSocketStream<S>, ended: Ended)

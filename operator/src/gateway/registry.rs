@@ -9,15 +9,18 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use sentinel_core::lease;
 use sentinel_core::moment::Moment;
 use sentinel_core::rollout::Living;
 use sentinel_protocol::codec::encode_text;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::metrics::NodeMetrics;
+use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::SessionRefusal;
+use sentinel_protocol::text::MAX_MESSAGE;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::ToAgent;
-use sentinel_protocol::to_operator::{Hello, Report, Stage};
+use sentinel_protocol::to_operator::{Ended, Hello, Report, ReportedState, Stage};
 use sentinel_protocol::version::{self, Version};
 
 use super::outbox::{Ending, Outbox};
@@ -25,6 +28,12 @@ use crate::controller::fleet::Owned;
 
 /// Attempts that one agent may own; an agent that claims more is refused.
 pub const MAX_OWNED: usize = 10_000;
+
+/// Bytes that what one agent owns may take here; an agent that claims more is refused.
+pub const MAX_OWNED_BYTES: usize = 16 << 20;
+
+/// Ended Attempts of Tasks that are gone that are kept of one agent; it says the others again once these are settled.
+pub const MAX_STRAYS: usize = 256;
 
 const SHARDS: usize = 32;
 
@@ -62,6 +71,8 @@ struct Live {
     outbox: Arc<Outbox>,
     inventory: Inventory,
     owned: BTreeMap<AttemptId, Entry>,
+    /// What `owned` takes, about, bytes.
+    bytes: usize,
 }
 
 /// An Attempt that an agent owns.
@@ -149,22 +160,26 @@ impl Registry {
 
     /// The epoch that Sessions are welcomed with.
     pub fn epoch(&self) -> Epoch {
-        Epoch(self.0.epoch.load(Ordering::Relaxed))
+        Epoch::new(self.0.epoch.load(Ordering::Relaxed)).unwrap_or(Epoch::MAX)
     }
 
     /// Another leader began.
     pub fn set_epoch(&self, epoch: Epoch) {
-        self.0.epoch.store(epoch.0, Ordering::Relaxed);
+        self.0.epoch.store(epoch.get(), Ordering::Relaxed);
     }
 
-    /// The highest epoch that any agent says it has seen.
+    /// The highest credible epoch that any agent says it has seen.
     pub fn highest_epoch(&self) -> Epoch {
-        Epoch(self.0.highest_epoch.load(Ordering::Relaxed))
+        Epoch::new(self.0.highest_epoch.load(Ordering::Relaxed)).unwrap_or(Epoch::MAX)
     }
 
-    /// An agent named this epoch.
-    pub fn heard_of_epoch(&self, epoch: Epoch) {
-        self.0.highest_epoch.fetch_max(epoch.0, Ordering::Relaxed);
+    /// An agent named this epoch; whether it can have been led. One that cannot changes nothing.
+    pub(super) fn heard_of_epoch(&self, epoch: Epoch) -> bool {
+        let credible = lease::is_credible(epoch, self.epoch());
+        if credible {
+            self.0.highest_epoch.fetch_max(epoch.get(), Ordering::Relaxed);
+        }
+        credible
     }
 
     /// Position up to which an agent may send output of a new Attempt before it was told anything; 0 unless set.
@@ -349,10 +364,14 @@ impl Registry {
         hello: Hello,
         now: Moment,
     ) -> (Arc<Outbox>, Replaced) {
-        self.0.highest_epoch.fetch_max(hello.highest_epoch.0, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::default());
-        let live =
-            Live { session, outbox: outbox.clone(), inventory: Inventory::Awaited, owned: BTreeMap::new() };
+        let live = Live {
+            session,
+            outbox: outbox.clone(),
+            inventory: Inventory::Awaited,
+            owned: BTreeMap::new(),
+            bytes: 0,
+        };
         let node = self.find_or_add(name);
         node.heard(now);
         let mut state = node.lock();
@@ -407,6 +426,12 @@ impl Registry {
         if live.owned.len() >= MAX_OWNED && !live.owned.contains_key(&report.attempt) {
             return Err(TooMany);
         }
+        let before = live.owned.get(&report.attempt).map_or(0, |entry| weight(&entry.report));
+        let bytes = live.bytes.saturating_sub(before).saturating_add(weight(&report));
+        if bytes > MAX_OWNED_BYTES {
+            return Err(TooMany);
+        }
+        live.bytes = bytes;
         match live.owned.get_mut(&report.attempt) {
             Some(entry) => entry.report = report,
             None => {
@@ -414,6 +439,31 @@ impl Registry {
             }
         }
         Ok(())
+    }
+
+    /// Drops what each agent owns of Tasks that are gone beyond [`MAX_STRAYS`] ended Attempts; how many were dropped.
+    /// What is not over stays: its command is to be ended.
+    pub(super) fn drop_strays(&self, is_gone: impl Fn(&TaskUid) -> bool) -> usize {
+        let mut dropped = 0;
+        for (_, node) in &self.nodes() {
+            let mut state = node.lock();
+            let Some(live) = state.live.as_mut().filter(|live| live.owned.len() > MAX_STRAYS) else {
+                continue;
+            };
+            let (mut kept, mut freed) = (0, 0);
+            live.owned.retain(|attempt, entry| {
+                let stray = entry.report.state.stage() == Stage::Ended && is_gone(&attempt.task);
+                kept += usize::from(stray);
+                let keep = !stray || kept <= MAX_STRAYS;
+                if !keep {
+                    dropped += 1;
+                    freed += weight(&entry.report);
+                }
+                keep
+            });
+            live.bytes = live.bytes.saturating_sub(freed);
+        }
+        dropped
     }
 
     /// All that the agent of this Session has said it owns.
@@ -457,7 +507,30 @@ impl Registry {
     }
 }
 
-/// An agent claims more than [`MAX_OWNED`] Attempts.
+/// What an owned Attempt takes, about, bytes: its id twice, and its Report.
+fn weight(report: &Report) -> usize {
+    let id = report.attempt.task.as_str().len() + report.attempt.node.as_str().len();
+    let state = match &report.state {
+        ReportedState::Ended(ended) => {
+            let digests = ended.output.stdout.sha256.len() + ended.output.stderr.sha256.len();
+            size_of_val::<Ended>(ended) + digests + outcome_text(&ended.outcome)
+        }
+        ReportedState::Accepted | ReportedState::Running(_) => 0,
+    };
+    size_of::<Entry>() + size_of::<AttemptId>() + 2 * id + report.spec_hash.as_str().len() + state
+}
+
+fn outcome_text(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::StartFailed { message, .. } | Outcome::Skipped { message } => message.len(),
+        Outcome::CancelFailed { pids } => size_of_val(pids.as_slice()),
+        // Of any of its texts; the longest is bounded by its type.
+        Outcome::Refused { .. } => MAX_MESSAGE,
+        _ => 0,
+    }
+}
+
+/// An agent claims more than [`MAX_OWNED`] Attempts, or more than [`MAX_OWNED_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooMany;
 

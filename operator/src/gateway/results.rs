@@ -6,18 +6,23 @@
 //!   output ──▶ hub ──▶ archiver ──▶ "archived" ─────┴─ both, for an end ──▶ ledger, Ack
 //! ```
 //!
+//! Output that does not come, though its node is connected and History takes what others send, is marked as missing after
+//! [`ResultsParts::output_within`](super::ResultsParts), so that one node cannot keep a Run from ever being archived.
+//!
 //! An end counts as archived when History holds the record *and* all output, for an agent that may forget an Attempt
 //! forgets its output as well. Everything here is level: whatever is not taken, or is forgotten in between, comes again,
 //! because an agent repeats a Report until it is acknowledged.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sentinel_core::ledger::{RunStage, Told};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::to_agent::{Ack, ToAgent};
 use sentinel_protocol::to_operator::{OutputSummary, Report, ReportedState, Stage, Usage};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::books::{AttemptFacts, Books};
 use super::chores::Chore;
@@ -48,7 +53,16 @@ struct Waiting {
     /// Where its log ends.
     end: u64,
     record: Record,
+    /// How far its output had come, and since when it has come no further while it could.
+    come: u64,
+    since: Instant,
 }
+
+/// Largest `output.limit` of a Task (`resource/validate`): the bound where that of the Run is not known.
+const MAX_OUTPUT_LIMIT: u64 = 1 << 40;
+
+/// Ends below this are not compared with the limit of their Run.
+const SMALL_OUTPUT: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Record {
@@ -77,9 +91,14 @@ impl Results {
     /// An agent says what one of its Attempts is.
     pub(super) fn report(&self, report: &Report) {
         match self.books.report(report) {
+            Some(Told::Unstarted) => return,
             Some(Told::Conflict) => {
-                self.metrics.conflicts.add(1);
-                tracing::warn!(attempt = %report.attempt, "security: an attempt is reported for another spec than it was started for");
+                self.metrics.conflicts.note(|count| {
+                    tracing::warn!(
+                        attempt = %report.attempt, count,
+                        "security: an attempt is reported for another spec than it was started for"
+                    );
+                });
                 // Its number was used before, in a future that a restored cluster does not know. What it says is kept.
                 return self.chore(Chore::Describe(Box::new(report.clone())));
             }
@@ -98,6 +117,81 @@ impl Results {
             // Of an earlier Run, most likely: History knows what it was part of.
             None => self.chore(Chore::Describe(Box::new(report.clone()))),
         }
+    }
+
+    /// The Report as far as it can be true: what is kept of output is at most `output.limit`, so its log ends no further
+    /// behind what was dropped than that.
+    pub(super) fn believed(&self, report: &Report) -> Report {
+        let mut report = report.clone();
+        let ReportedState::Ended(ended) = &mut report.state else { return report };
+        let output = &mut ended.output;
+        if output.end <= SMALL_OUTPUT {
+            return report;
+        }
+        let limit = self.books.facts(&report.attempt).and_then(|facts| facts.output_limit);
+        let limit = limit.unwrap_or(MAX_OUTPUT_LIMIT).max(SMALL_OUTPUT);
+        let dropped = output.stdout.dropped.saturating_add(output.stderr.dropped);
+        let most = dropped.saturating_add(limit);
+        if output.end > most {
+            let attempt = &report.attempt;
+            self.metrics.output_lies.note(|count| {
+                tracing::warn!(
+                    %attempt, end = output.end, limit, count,
+                    "security: an agent claims more output than output.limit allows; the rest is not waited for"
+                );
+            });
+            output.end = most;
+        }
+        report
+    }
+
+    /// Ends whose output has not come any further for `within`, though nothing kept it.
+    pub(super) fn overdue(&self, within: Duration) -> Vec<AttemptId> {
+        let now = Instant::now();
+        let is_held_up = !self.archiver.status().is_up || self.hub.is_short();
+        let mut overdue = Vec::new();
+        for (attempt, waiting) in self.waiting().iter_mut() {
+            if waiting.record != Record::Archived {
+                continue;
+            }
+            let come = self.hub.held_position(attempt).unwrap_or(0);
+            let is_connected = self.registry.standing(&attempt.node).0.is_some();
+            if come != waiting.come || is_held_up || !is_connected {
+                waiting.come = come;
+                waiting.since = now;
+                continue;
+            }
+            // What its agent does not own any more it has nothing of to send.
+            if self.registry.has_let_go(attempt) || now.saturating_duration_since(waiting.since) >= within {
+                waiting.since = now;
+                overdue.push(attempt.clone());
+            }
+        }
+        overdue
+    }
+
+    /// Asks for the rest of this output to be marked as missing.
+    pub(super) fn want_given_up(&self, attempt: AttemptId) {
+        self.chore(Chore::GiveUp(attempt));
+    }
+
+    /// How far the hub has archived the output of an Attempt; `None` when only History knows.
+    pub(super) fn archived_position(&self, attempt: &AttemptId) -> Option<u64> {
+        self.hub.archived_position(attempt)
+    }
+
+    /// The output of this Attempt, archived up to `archived`, will not come any further.
+    pub(super) fn give_up(&self, attempt: &AttemptId, archived: u64) {
+        let Some(end) = self.waiting().get(attempt).map(|waiting| waiting.end) else { return };
+        if archived >= end {
+            return self.settle(attempt, archived);
+        }
+        self.metrics.output_given_up.add(1);
+        tracing::warn!(
+            %attempt, archived, end,
+            "the node does not send the rest of this output; it is archived as missing"
+        );
+        self.hub.give_up(attempt, archived, end);
     }
 
     /// Wants the record of a Report archived.
@@ -178,7 +272,8 @@ impl Results {
             waiting.remove(&any);
             self.metrics.not_archived.add(1);
         }
-        waiting.entry(attempt.clone()).or_insert(Waiting { end, record: Record::OnTheWay }).record
+        let fresh = || Waiting { end, record: Record::OnTheWay, come: 0, since: Instant::now() };
+        waiting.entry(attempt.clone()).or_insert_with(fresh).record
     }
 
     /// History holds all that an agent said of an Attempt up to this stage.

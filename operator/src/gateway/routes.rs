@@ -16,6 +16,8 @@ use warp::filters::BoxedFilter;
 use warp::{Filter, Reply};
 
 use super::auth::bearer;
+use super::meter::Metered;
+use super::seats::Socket;
 use super::session::Caller;
 use super::{Gateway, output, session};
 use crate::server::Peer;
@@ -25,13 +27,6 @@ pub const CONTROL_PATH: &str = "/agent/v1/control";
 
 /// Path of the log socket.
 pub const LOGS_PATH: &str = "/agent/v1/logs";
-
-/// Which of the two sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Socket {
-    Control,
-    Logs,
-}
 
 impl Socket {
     /// Bounds on what is read and written before anything is looked at. Buffers grow to the largest message and never
@@ -95,11 +90,18 @@ async fn connect(
         Ok(token) => token,
         Err(error) => return refuse(&gateway, error.status(), error.reason(), &error.to_string()),
     };
-    let identity = match gateway.authenticate(token).await {
+    let from = peer.as_ref().map(|peer| peer.addr.ip());
+    let identity = match gateway.authenticate(token, from).await {
         Ok(identity) => identity,
         Err(error) => {
             let peer = peer.map(|peer| peer.addr);
-            tracing::warn!(?peer, %error, "an agent's token was not accepted");
+            // A flood of strangers must not become a flood of lines.
+            let count = gateway.metrics().refused(error.reason()).get() + 1;
+            if count.is_power_of_two() {
+                tracing::warn!(?peer, %error, count, "an agent's token was not accepted");
+            } else {
+                tracing::debug!(?peer, %error, count, "an agent's token was not accepted");
+            }
             return refuse(&gateway, error.status(), error.reason(), &error.to_string());
         }
     };
@@ -108,7 +110,11 @@ async fn connect(
         Err((status, message)) => return refuse(&gateway, status, "NotAWebSocket", message),
     };
     let accept = derive_accept_key(key.as_bytes());
-    let caller = Caller { identity, bearer: token.into() };
+    let seat = gateway.seat(&identity.node, socket);
+    let bearer = token.into();
+    if let Some(peer) = &peer {
+        peer.authenticated();
+    }
     let owner = gateway.clone();
     // Boxed where a future would otherwise be held twice, in the one around it as well: at 15,000 agents it counts.
     owner.spawn(Box::pin(async move {
@@ -116,12 +122,17 @@ async fn connect(
         let _peer = peer;
         let Ok(io) = upgrade.await else { return };
         let config = Some(socket.config());
-        let stream = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, config).await;
+        let (io, meter) = Metered::new(TokioIo::new(io));
+        let stream = WebSocketStream::from_raw_socket(io, Role::Server, config).await;
+        let caller = Caller { identity, bearer, meter };
         let run: BoxFuture<'static, ()> = match socket {
             Socket::Control => Box::pin(session::run(gateway, stream, caller)),
             Socket::Logs => Box::pin(output::run(gateway, stream, caller)),
         };
-        run.await;
+        tokio::select! {
+            () = run => {}
+            () = seat.cut.cancelled() => {}
+        }
     }));
     let response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -179,6 +190,9 @@ fn refuse(gateway: &Gateway, status: StatusCode, reason: &str, message: &str) ->
         Response::builder().status(status).header(http::header::CONTENT_TYPE, "application/json");
     if status == StatusCode::UNAUTHORIZED {
         response = response.header(http::header::WWW_AUTHENTICATE, "Bearer");
+    }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        response = response.header(http::header::RETRY_AFTER, "5");
     }
     if status == StatusCode::UPGRADE_REQUIRED {
         response = response

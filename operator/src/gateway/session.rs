@@ -12,7 +12,7 @@ use sentinel_protocol::codec::{decode_text, encode_text, is_unknown_kind};
 use sentinel_protocol::ids::{NodeName, SessionId};
 use sentinel_protocol::refusal::SessionRefusal;
 use sentinel_protocol::to_agent::{ToAgent, Welcome};
-use sentinel_protocol::to_operator::{Hello, ToOperator};
+use sentinel_protocol::to_operator::ToOperator;
 use sentinel_protocol::version;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -24,6 +24,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error as SocketError, Message, Utf8B
 
 use super::Gateway;
 use super::auth::{AgentIdentity, AuthError};
+use super::meter::Meter;
 use super::outbox::{Ending, Next, Outbox};
 use super::registry::Replaced;
 
@@ -39,6 +40,8 @@ pub(super) struct Caller {
     pub identity: AgentIdentity,
     /// Kept to have it reviewed again while the Session stands.
     pub bearer: Box<str>,
+    /// Knows whether a message has been under way for too long.
+    pub meter: Meter,
 }
 
 /// Why a Session ended.
@@ -67,12 +70,13 @@ pub(super) async fn run<S>(gateway: Gateway, mut socket: WebSocketStream<S>, cal
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let node = caller.identity.node.clone();
+    let Caller { identity, bearer, meter } = caller;
+    let node = identity.node.clone();
     let ended = match greet(&gateway, &mut socket, &node).await {
         Ok((session, outbox)) => {
             let standing = Standing { gateway: &gateway, node: &node, session: &session };
             let _counted = gateway.metrics().sessions.hold();
-            let mut conversation = Conversation::new(&gateway, &caller, &session, &outbox);
+            let mut conversation = Conversation::new(&gateway, (&node, &bearer), &session, &outbox, meter);
             let ended = conversation.hold(&mut socket).await;
             drop(standing);
             tracing::info!(%node, %session, ?ended, "session ended");
@@ -99,7 +103,7 @@ where
     let settings = gateway.settings();
     let text = timeout(settings.hello_within, first_text(socket)).await.unwrap_or(Err(Ended::Silent))?;
     let hello = match decode_text::<ToOperator>(&text) {
-        Ok(ToOperator::Hello(hello)) => bounded(hello),
+        Ok(ToOperator::Hello(hello)) => hello,
         Ok(_) => return Err(Ended::Refused(SessionRefusal::HelloExpected)),
         Err(error) => return Err(malformed(error.to_string())),
     };
@@ -110,6 +114,7 @@ where
     if let Some(refusal) = gateway.declines() {
         return Err(Ended::Refused(refusal));
     }
+    gateway.hear_epoch(node, hello.highest_epoch).map_err(Ended::Refused)?;
     let session = Gateway::new_session_id();
     let (outbox, replaced) = gateway.registry().begin(node, session.clone(), hello, gateway.moment());
     gateway.metrics().begun.add(1);
@@ -151,9 +156,11 @@ where
 /// A Session that stands.
 struct Conversation<'a> {
     gateway: &'a Gateway,
-    caller: &'a Caller,
+    node: &'a NodeName,
+    bearer: &'a str,
     session: &'a SessionId,
     outbox: &'a Arc<Outbox>,
+    meter: Meter,
     heard: Instant,
     sent: Instant,
     review_at: Instant,
@@ -163,13 +170,14 @@ struct Conversation<'a> {
 impl<'a> Conversation<'a> {
     fn new(
         gateway: &'a Gateway,
-        caller: &'a Caller,
+        (node, bearer): (&'a NodeName, &'a str),
         session: &'a SessionId,
         outbox: &'a Arc<Outbox>,
+        meter: Meter,
     ) -> Self {
         let now = Instant::now();
         let review_at = now + Gateway::jittered(gateway.settings().review_every);
-        Self { gateway, caller, session, outbox, heard: now, sent: now, review_at, review: None }
+        Self { gateway, node, bearer, session, outbox, meter, heard: now, sent: now, review_at, review: None }
     }
 
     async fn hold<S>(&mut self, socket: &mut WebSocketStream<S>) -> Ended
@@ -214,8 +222,8 @@ impl<'a> Conversation<'a> {
             Some(Ok(message)) => message,
         };
         self.heard = Instant::now();
-        let node = &self.caller.identity.node;
-        self.gateway.registry().heard(node, self.gateway.moment());
+        self.meter.saw(&message);
+        self.gateway.registry().heard(self.node, self.gateway.moment());
         match message {
             Message::Text(text) => self.text(&text),
             Message::Binary(_) => Err(malformed("a binary frame on the control socket".to_owned())),
@@ -232,7 +240,7 @@ impl<'a> Conversation<'a> {
             }
             Err(error) => return Err(malformed(error.to_string())),
         };
-        let (gateway, node, session) = (self.gateway, &self.caller.identity.node, self.session);
+        let (gateway, node, session) = (self.gateway, self.node, self.session);
         let taken = match message {
             ToOperator::Hello(_) => return Err(malformed("a second Hello".to_owned())),
             ToOperator::Heartbeat(heartbeat) => {
@@ -255,8 +263,11 @@ impl<'a> Conversation<'a> {
         if now >= self.heard + settings.dead_after {
             return Err(Ended::Silent);
         }
+        if self.meter.is_overdue(settings.dead_after) {
+            return Err(self.gateway.slow_message(self.node));
+        }
         if self.review.is_none() && now >= self.review_at {
-            self.review = Some(self.gateway.authenticate(&self.caller.bearer));
+            self.review = Some(self.gateway.authenticate(self.bearer, None));
         }
         if now >= self.sent + settings.heartbeat {
             self.write(socket, vec![Message::Ping(Bytes::new())]).await?;
@@ -265,13 +276,12 @@ impl<'a> Conversation<'a> {
     }
 
     fn reviewed(&mut self, answer: Result<AgentIdentity, AuthError>) -> Result<(), Ended> {
-        let node = &self.caller.identity.node;
         self.review = None;
         self.review_at = Instant::now() + Gateway::jittered(self.gateway.settings().review_every);
         match answer {
-            Ok(identity) if identity.node == *node => Ok(()),
+            Ok(identity) if identity.node == *self.node => Ok(()),
             // Nobody could tell: what runs goes on, and it is asked again.
-            Err(AuthError::Unavailable(_)) => Ok(()),
+            Err(AuthError::Unavailable(_) | AuthError::Busy) => Ok(()),
             Ok(_) | Err(_) => Err(Ended::Refused(SessionRefusal::Unauthenticated)),
         }
     }
@@ -351,7 +361,7 @@ impl Drop for Standing<'_> {
 }
 
 fn malformed(message: String) -> Ended {
-    Ended::Refused(SessionRefusal::Malformed { message })
+    Ended::Refused(SessionRefusal::Malformed { message: message.into() })
 }
 
 /// What a broken socket means: worth an answer only when the agent sent something that is no WebSocket message.
@@ -363,7 +373,7 @@ pub(super) fn broken_refusal(error: &SocketError) -> Option<SessionRefusal> {
         SocketError::Utf8(error) => error.clone(),
         _ => return None,
     };
-    Some(SessionRefusal::Malformed { message })
+    Some(SessionRefusal::Malformed { message: message.into() })
 }
 
 fn broken(error: &SocketError) -> Ended {
@@ -403,21 +413,4 @@ where
 /// The reason of a close frame has at most 123 bytes.
 pub(super) fn short(text: &str) -> Utf8Bytes {
     text[..text.floor_char_boundary(123)].into()
-}
-
-/// An agent's introduction with every text cut to what it may sensibly be.
-fn bounded(mut hello: Hello) -> Hello {
-    for text in [
-        &mut hello.agent_version,
-        &mut hello.boot_id,
-        &mut hello.state_id,
-        &mut hello.os,
-        &mut hello.arch,
-        &mut hello.kernel,
-    ] {
-        text.truncate(text.floor_char_boundary(128));
-    }
-    hello.versions.truncate(64);
-    hello.environments.truncate(8);
-    hello
 }

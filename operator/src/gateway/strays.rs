@@ -32,6 +32,14 @@ pub async fn sweep(
 /// One look.
 pub fn look(registry: &Registry, books: &dyn Books, owner: impl Fn(&TaskUid) -> Option<Owner>) {
     let epoch = registry.epoch();
+    let is_gone = |task: &TaskUid| owner(task) == Some(Owner::Gone);
+    let dropped = registry.drop_strays(is_gone);
+    if dropped > 0 {
+        tracing::warn!(
+            dropped,
+            "agents own more ended attempts of deleted tasks than are kept; they report them again"
+        );
+    }
     for owned in registry.all_owned() {
         let OwnedAttempt { attempt, spec_hash, stage, archived } = owned;
         let owner = match books.facts(&attempt) {

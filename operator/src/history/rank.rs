@@ -51,7 +51,7 @@ pub fn of_attempt(record: &AttemptRecord) -> String {
     format!(
         "{}-{:020}-{}-{:019}-{}",
         knowledge(record.stage, record.source, lost),
-        record.epoch.0,
+        record.epoch.get(),
         certainty(lost),
         moment(record.ended_at, record.started_at),
         digest(record)
@@ -65,7 +65,7 @@ pub fn of_execution(record: &ExecutionRecord) -> String {
         "{:010}-{}-{:020}-{}-{:019}-{}",
         record.attempt,
         knowledge(record.stage, record.source, lost),
-        record.epoch.0,
+        record.epoch.get(),
         certainty(lost),
         moment(record.ended_at, record.started_at),
         digest(record)
@@ -94,7 +94,7 @@ pub fn of_run(record: &RunRecord) -> String {
     format!(
         "{}-{:020}-{:010}-{:010}-{:019}-{}",
         u8::from(record.verdict.is_some()),
-        record.epoch.0,
+        record.epoch.get(),
         record.counts.ended(),
         u32::MAX - record.counts.of("Lost"),
         moment(record.finished_at, Some(record.started_at)),

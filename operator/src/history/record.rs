@@ -56,6 +56,7 @@ pub struct RunRecord {
     /// How its targets did.
     pub counts: RunCounts,
     /// Epoch of the leader that wrote this.
+    #[serde(deserialize_with = "Epoch::stored")]
     pub epoch: Epoch,
 }
 
@@ -138,6 +139,7 @@ pub struct ExecutionRecord {
     /// Whose word it is.
     pub source: Source,
     /// Epoch of the leader that wrote this.
+    #[serde(deserialize_with = "Epoch::stored")]
     pub epoch: Epoch,
 }
 
@@ -182,6 +184,7 @@ pub struct AttemptRecord {
     /// Whose word this is.
     pub source: Source,
     /// Epoch of the leader that wrote this.
+    #[serde(deserialize_with = "Epoch::stored")]
     pub epoch: Epoch,
 }
 

@@ -163,6 +163,7 @@ fn put_content(content: &mut Vec<u8>, records: &[LogRecord]) {
             Some(DropReason::LimitReached) => 2,
             Some(DropReason::DiskFull) => 3,
             Some(DropReason::Unreadable) => 4,
+            Some(DropReason::NotSent) => 5,
         };
         heads.push(stream | dropped << 1);
         put_varint(&mut heads, head.len);
@@ -220,6 +221,7 @@ fn read_heads(first: u64, mut heads: &[u8], data: &mut Bytes) -> Option<Vec<LogR
             2 => Some(DropReason::LimitReached),
             3 => Some(DropReason::DiskFull),
             4 => Some(DropReason::Unreadable),
+            5 => Some(DropReason::NotSent),
             _ => return None,
         };
         let len = get_varint(&mut heads)?;
@@ -318,6 +320,7 @@ mod tests {
                     Some(DropReason::LimitReached),
                     Some(DropReason::DiskFull),
                     Some(DropReason::Unreadable),
+                    Some(DropReason::NotSent),
                 ][usize::from(kind)];
                 let len = if dropped.is_some() { data.len() as u64 * 1_000_000_007 } else { data.len() as u64 };
                 let stream = if stderr { Stream::Stderr } else { Stream::Stdout };

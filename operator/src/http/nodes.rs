@@ -68,11 +68,11 @@ fn add_agent(api: &Api, view: &mut NodeView, agent: &AgentView) {
     view.last_heard_at =
         silence.and_then(|silence| rfc3339(UnixMillis(now.wall.0.saturating_sub(silence as i64))));
     if let Some(hello) = &agent.hello {
-        view.agent_version = Some(hello.agent_version.clone());
+        view.agent_version = Some(hello.agent_version.to_string());
         view.platform = Some(format!("{}/{} {}", hello.os, hello.arch, hello.kernel));
         view.environments =
             hello.environments.iter().map(|environment| environment.as_str().to_owned()).collect();
-        view.boot_id = Some(hello.boot_id.clone());
+        view.boot_id = Some(hello.boot_id.to_string());
     }
     view.metrics = agent.sample.as_ref().map(|sample| sample.metrics.as_ref().clone());
 }

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use sentinel_core::credit::{CreditPool, CreditRules, Window};
 use sentinel_core::tail::{self, Accepted, End, Follow, Next, Read, Tail};
 use sentinel_protocol::ids::AttemptId;
-use sentinel_protocol::log::{LogControl, LogRecord};
+use sentinel_protocol::log::{DropReason, LogControl, LogRecord, RecordHead, Stream};
 use tokio::sync::{Notify, watch};
 
 use crate::history::archive::{Archiver, OutputRefusal};
@@ -196,6 +197,11 @@ impl Hub {
         }
     }
 
+    /// Whether so much is held that nothing more is granted.
+    pub fn is_short(&self) -> bool {
+        lock(&self.0.pool).is_short()
+    }
+
     /// Returns when memory was freed since it was called.
     pub async fn freed(&self) {
         self.0.room.notified().await;
@@ -216,6 +222,38 @@ impl Hub {
         self.0.lost.add(1);
         let end = self.find(attempt).and_then(|c| lock(&c.state).tail.as_ref().map(|tail| tail.held().end));
         self.archived(attempt, end.unwrap_or(0));
+    }
+
+    /// Output of this Attempt from where it has come to until `end` will not come: a hole takes its place, in the archive
+    /// as well. `archived` is how far History holds it, for an Attempt of which nothing is held here.
+    pub fn give_up(&self, attempt: &AttemptId, archived: u64, end: u64) {
+        let (channel, ()) = self.join(attempt, |state| {
+            let tail = state.tail.get_or_insert_with(|| Tail::new(archived));
+            let position = tail.held().end;
+            if position < end {
+                let head = RecordHead {
+                    stream: Stream::Stdout,
+                    position,
+                    offset: position,
+                    len: end - position,
+                    at_micros: 0,
+                    dropped: Some(DropReason::NotSent),
+                };
+                if let Accepted::New { cost } = tail.accept(LogRecord { head, data: Bytes::new() }) {
+                    lock(&self.0.pool).grow(cost);
+                }
+            }
+        });
+        self.0.archiver.open_output(attempt, archived);
+        self.hand_on(&channel);
+        channel.news.send_replace(());
+    }
+
+    /// How far output of this Attempt is here, archived or not; `None` when nothing of it is.
+    pub fn held_position(&self, attempt: &AttemptId) -> Option<u64> {
+        let channel = self.find(attempt)?;
+        let state = lock(&channel.state);
+        state.tail.as_ref().map(|tail| tail.held().end)
     }
 
     /// Where the log of this Attempt ends is known now.
@@ -376,15 +414,26 @@ impl Inlet {
         Taken::New
     }
 
-    /// What the agent is to be told, if it differs from what it was told last.
-    pub fn credit(&self) -> Option<LogControl> {
+    /// Bytes that the agent may send, or has sent, and that are not archived.
+    pub fn outstanding(&self) -> u64 {
+        let state = lock(&self.channel.state);
+        state
+            .source
+            .as_ref()
+            .filter(|source| source.number == self.number)
+            .map_or(0, |s| s.window.outstanding())
+    }
+
+    /// What the agent is to be told, if it differs from what it was told last. `more` bounds what is granted beyond
+    /// what it was told before.
+    pub fn credit(&self, more: u64) -> Option<LogControl> {
         let mut state = lock(&self.channel.state);
         let State { tail: Some(tail), source: Some(source), .. } = &mut *state else { return None };
         if source.number != self.number {
             return None;
         }
         let archived = tail.archived();
-        lock(&self.hub.0.pool).advance(&mut source.window, archived, tail.held().end);
+        lock(&self.hub.0.pool).advance(&mut source.window, archived, tail.held().end, more);
         let now = (source.window.granted(), archived);
         if source.told == Some(now) {
             return None;
@@ -400,6 +449,11 @@ impl Inlet {
             (Some(tail), Some(source)) => source.window.granted() <= tail.held().end,
             _ => false,
         }
+    }
+
+    /// Whether it is known where the log ends.
+    pub fn has_end(&self) -> bool {
+        matches!(lock(&self.channel.state).end, End::At(_))
     }
 
     /// Whether History holds all there will ever be.

@@ -112,7 +112,7 @@ impl<'a> StatusRun<'a> {
                 .filter(|run| run.finished_at.is_some())
                 .map(|run| conditions::progress_message(&run)),
             counts: RunCounts { targets: u32::try_from(self.run.target_count).unwrap_or(0), outcomes },
-            epoch: Epoch(0),
+            epoch: Epoch::ZERO,
         }
     }
 
@@ -167,7 +167,7 @@ impl<'a> StatusRun<'a> {
                 command: String::new(),
                 exit: ExitDetails::default(),
                 source: if ended && !concluded { Source::Agent } else { Source::Operator },
-                epoch: Epoch(0),
+                epoch: Epoch::ZERO,
             },
             waiting: waiting.map(|(state, what)| Waiting { state, message: said.message.clone(), what }),
         }

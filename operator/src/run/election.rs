@@ -57,7 +57,7 @@ pub(super) async fn stand(
 ) {
     let LeaseElection { api, name, candidate } = election;
     let (standing, mut news) = watch::channel(Leadership::UNKNOWN);
-    let (heard_in, heard) = watch::channel(Epoch(0));
+    let (heard_in, heard) = watch::channel(Epoch::ZERO);
     let clock = {
         let moments = moments.clone();
         move || moments.moment()

@@ -22,7 +22,7 @@ use crate::controller::{
     self, Caches, Counters, Lead, LeadSetter, Ledgers, LiveLedgers, Moments, Parts, Seen, Wake,
 };
 use crate::gateway::{
-    Authenticate, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings, strays,
+    Authenticate, Gateway, GatewayParts, OUTPUT_WITHIN, Registry, Results, ResultsParts, Settings, strays,
 };
 use crate::health::{Condition, Health};
 use crate::history::History;
@@ -150,7 +150,9 @@ impl Operator {
     pub async fn start(seams: Seams, options: Options) -> Result<Self, RunError> {
         let Seams { cluster, history, presence, auth, exposure, clock, metrics } = seams;
         let limits = Limits::default();
-        let mut gateway_server = Server::bind("gateway", options.gateway, exposure, limits, &metrics).await?;
+        // On loopback every agent has the same address.
+        let agents = if exposure == Exposure::Anywhere { Limits::of_agents() } else { limits };
+        let mut gateway_server = Server::bind("gateway", options.gateway, exposure, agents, &metrics).await?;
         let certificate = options.gateway_tls.as_ref().map(open_certificate).transpose()?;
         if let Some(certificate) = &certificate {
             gateway_server = gateway_server.with_tls(certificate.clone());
@@ -184,6 +186,7 @@ impl Operator {
             books: Arc::new(ledgers.clone()),
             registry: registry.clone(),
             hub: hub.clone(),
+            output_within: OUTPUT_WITHIN,
             metrics: metrics.clone(),
         });
         let looked_at = presence.clone();

@@ -51,7 +51,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         std::mem::forget(history.clone());
     }
     let seams = Seams {
-        auth: Arc::new(TokenReviews::new(cluster.client(), rules, &metrics)),
+        // A client of its own: logins and what the controller asks for must not wait for each other.
+        auth: Arc::new(TokenReviews::new(client(&config).await?, rules, &metrics)),
         cluster,
         history,
         presence: presence(config.redis.as_ref())?,
@@ -101,7 +102,7 @@ fn data_lock(storage: &Storage) -> Result<Option<Lock>, RunError> {
 
 /// The election by a Lease, unless this operator is to have no rivals.
 async fn election(config: &Config) -> Result<Election, RunError> {
-    let Some(lease) = &config.lease else { return Ok(Election::Alone(Epoch(1))) };
+    let Some(lease) = &config.lease else { return Ok(Election::Alone(Epoch::from(1))) };
     let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
     let namespace = lease.namespace.clone().unwrap_or_else(|| kubernetes.default_namespace.clone());
     let client =
@@ -112,6 +113,11 @@ async fn election(config: &Config) -> Result<Election, RunError> {
         Candidate::new(identity, config.advertise.clone(), Timing::DEFAULT, suffix.as_u64_pair().0 >> 1);
     let api = Api::namespaced(client, &namespace);
     Ok(Election::Lease(Box::new(LeaseElection { api, name: lease.name.clone(), candidate })))
+}
+
+async fn client(config: &Config) -> Result<kube::Client, RunError> {
+    let config = kube_config(config.kubeconfig.as_deref()).await?;
+    kube::Client::try_from(config).map_err(|error| RunError::Kubeconfig(error.into()))
 }
 
 async fn kubernetes(kubeconfig: Option<&Path>) -> Result<KubeCluster, RunError> {

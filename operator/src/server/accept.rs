@@ -26,6 +26,7 @@ use crate::metrics::{Counter, Gauge, Registry as MetricsRegistry};
 use super::shares::{Client, Share, Shares};
 use super::stream::{Socket, Stream};
 use super::tls::{TlsError, TlsSource};
+use super::waiting::{Lobby, Waiting};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -41,6 +42,10 @@ pub struct Limits {
     pub write_stall: Option<Duration>,
     /// Bytes that the kernel keeps for a TCP connection until they are acknowledged; `None` leaves it to the kernel.
     pub send_buffer: Option<u32>,
+    /// Of these, connections whose other end has not proved who it is; more wait to be accepted.
+    pub waiting: usize,
+    /// Connections of one address among them (of IPv6, of one /64); more are closed at once.
+    pub waiting_per_address: usize,
     /// Time for the TLS handshake, and for the headers of a request.
     pub header_timeout: Duration,
     /// Bytes of all headers of a request.
@@ -58,6 +63,8 @@ impl Default for Limits {
             per_client: usize::MAX,
             write_stall: None,
             send_buffer: None,
+            waiting: 20_000,
+            waiting_per_address: usize::MAX,
             header_timeout: Duration::from_secs(5),
             header_bytes: 16 << 10,
             headers: 64,
@@ -87,6 +94,12 @@ impl Limits {
             send_buffer: Some(256 << 10),
             ..Self::default()
         }
+    }
+
+    /// Those of the listener for agents. An agent proves who it is with its first request, so few wait at a time, and a
+    /// whole fleet behind one address is still let in.
+    pub fn of_agents() -> Self {
+        Self { waiting: 4_000, waiting_per_address: 1_000, ..Self::default() }
     }
 }
 
@@ -168,6 +181,15 @@ pub struct Peer {
     /// The place among the listener's connections; whoever takes the connection over (an upgrade) keeps it as long
     /// as the connection lives.
     pub place: Arc<Place>,
+    /// Its place among those who have not proved who they are.
+    pub waiting: Arc<Waiting>,
+}
+
+impl Peer {
+    /// The other end has proved who it is.
+    pub fn authenticated(&self) {
+        self.waiting.leave();
+    }
 }
 
 /// A place among the connections of a listener, and among those of one client.
@@ -224,6 +246,7 @@ pub struct Server {
     accept_errors: Counter,
     refused: Counter,
     stalled: Counter,
+    turned_away: Counter,
 }
 
 impl Server {
@@ -306,6 +329,11 @@ impl Server {
                 "Connections ended because their other end did not read.",
                 &label,
             ),
+            turned_away: metrics.counter_with(
+                "sentinel_server_turned_away_total",
+                "Connections closed at once: their address has as many that have not proved who they are as it may.",
+                &label,
+            ),
         }
     }
 
@@ -345,6 +373,7 @@ impl Server {
     {
         let places = Arc::new(Semaphore::new(self.limits.connections));
         let clients = Shares::new(usize::MAX, self.limits.per_client);
+        let lobby = Lobby::new(self.limits.waiting, self.limits.waiting_per_address);
         let open = TaskTracker::new();
         // Ends connections that are still open after the drain.
         let cut = CancellationToken::new();
@@ -353,7 +382,7 @@ impl Server {
             // the kernel's queue.
             let (stream, peer) = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.accept(&places, &clients) => accepted,
+                accepted = self.accept(&places, &clients, &lobby) => accepted,
             };
             let connection = Connection {
                 limits: self.limits,
@@ -378,10 +407,11 @@ impl Server {
         }
     }
 
-    async fn accept(&self, places: &Arc<Semaphore>, clients: &Shares) -> (Stream, Peer) {
+    async fn accept(&self, places: &Arc<Semaphore>, clients: &Shares, lobby: &Lobby) -> (Stream, Peer) {
         loop {
-            let Ok(place) = Arc::clone(places).acquire_owned().await else {
-                // Nobody closes this semaphore.
+            let (Ok(place), Some(waiting)) = (Arc::clone(places).acquire_owned().await, lobby.place().await)
+            else {
+                // These semaphores are never closed.
                 return std::future::pending().await;
             };
             let (socket, addr, client) = match self.accept_any().await {
@@ -398,13 +428,17 @@ impl Server {
                     continue;
                 }
             };
+            let Some(waiting) = lobby.seat(waiting, addr.ip()) else {
+                self.turned_away.add(1);
+                continue;
+            };
             let Some(share) = clients.take(client, 1) else {
                 self.refused.add(1);
                 continue;
             };
             let place = Arc::new(Place { _of_all: place, _of_client: share });
             let stream = Stream::new(socket, self.limits.write_stall, self.stalled.clone());
-            return (stream, Peer { addr, client, place });
+            return (stream, Peer { addr, client, place, waiting: Arc::new(waiting) });
         }
     }
 

@@ -12,6 +12,8 @@ mod accept;
 mod shares;
 mod stream;
 pub mod tls;
+mod waiting;
 
 pub use self::accept::{Exposure, Limits, Local, Peer, Server, ServerError};
 pub use self::shares::{Client, Share, Shares};
+pub use self::waiting::Waiting;

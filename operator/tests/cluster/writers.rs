@@ -94,7 +94,7 @@ async fn lead_and_resign(piece: &Piece) {
     let candidate = Candidate::new("a-test".into(), None, Timing::DEFAULT, 7);
     let api = Api::<Lease>::namespaced(piece.client.clone(), &piece.namespace);
     let (standing, mut news) = watch::channel(Leadership::UNKNOWN);
-    let (_heard_in, heard) = watch::channel(Epoch(0));
+    let (_heard_in, heard) = watch::channel(Epoch::ZERO);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let campaign =

@@ -530,7 +530,7 @@ impl Operator {
             archiver: archiver.clone(),
             nodes,
             moments: moments.clone(),
-            lead: Lead::always(Epoch(1), moments.now()).1,
+            lead: Lead::always(Epoch::from(1), moments.now()).1,
         };
         let (bell, _) = tokio::sync::watch::channel(sentinel_operator::controller::Seen::default());
         let caches = Caches { tasks_writer, tasks, nodes_writer, bell };
@@ -585,7 +585,7 @@ fn record(report: &Report, task: TaskRef, run_started_at: UnixMillis) -> Attempt
         output: OutputSummary::default(),
         exit: ended.map(|ended| ended.exit.clone()).unwrap_or_default(),
         source: Source::Agent,
-        epoch: Epoch(1),
+        epoch: Epoch::from(1),
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use sentinel_core::ledger::{RunStage, Told};
 use sentinel_operator::clock::Clock;
 use sentinel_operator::controller::Moments;
 use sentinel_operator::gateway::{
-    AttemptFacts, Authenticate, Books, Gateway, GatewayParts, Registry, Results, ResultsParts, Settings,
-    StaticTokens, routes,
+    AttemptFacts, Authenticate, Books, Gateway, GatewayParts, OUTPUT_WITHIN, Registry, Results, ResultsParts,
+    Settings, Standing, StaticTokens, routes,
 };
 use sentinel_operator::history::History;
 use sentinel_operator::history::archive::{Archiver, ArchiverOptions};
@@ -58,6 +59,10 @@ pub(crate) enum Word {
 pub(crate) struct Remembering {
     pub(crate) told: Mutex<Vec<Word>>,
     pub(crate) unknown: Mutex<Vec<TaskUid>>,
+    /// The highest Attempt that was started of each Execution; all are when it is 0.
+    pub(crate) started: AtomicU32,
+    /// `output.limit` of every Run; none when it is 0.
+    pub(crate) output_limit: AtomicU64,
 }
 
 impl Remembering {
@@ -99,8 +104,19 @@ impl Books for Remembering {
         self.note(Word::AgentChanged(node.clone()));
     }
 
+    fn standing(&self, attempt: &AttemptId, _spec_hash: Option<&SpecHash>) -> Standing {
+        let started = self.started.load(Ordering::Relaxed);
+        match () {
+            () if !self.knows(&attempt.task) => Standing::Unknown,
+            () if started > 0 && attempt.attempt > started => Standing::Unstarted,
+            () => Standing::Started,
+        }
+    }
+
     fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts> {
+        let limit = self.output_limit.load(Ordering::Relaxed);
         self.knows(&attempt.task).then(|| AttemptFacts {
+            output_limit: (limit > 0).then_some(limit),
             task: TaskRef::new("ops", "job").unwrap(),
             spec_hash: spec_hash(),
             run_started_at: UnixMillis(1),
@@ -134,6 +150,9 @@ pub(crate) struct Wishes {
     pub(crate) history: Option<Arc<dyn History>>,
     pub(crate) rules: HubRules,
     pub(crate) archiver: ArchiverOptions,
+    /// How long output may come no further before it is given up.
+    pub(crate) output_within: Option<Duration>,
+    pub(crate) limits: Limits,
 }
 
 /// Times short enough to wait for.
@@ -168,6 +187,7 @@ pub(crate) async fn world(wishes: Wishes) -> World {
         books: books.clone(),
         registry: registry.clone(),
         hub: hub.clone(),
+        output_within: wishes.output_within.unwrap_or(OUTPUT_WITHIN),
         metrics: metrics.clone(),
     });
     tokio::spawn(work.run());
@@ -189,7 +209,7 @@ pub(crate) async fn world(wishes: Wishes) -> World {
     });
     let any = "127.0.0.1:0".parse().unwrap();
     let server =
-        Server::bind("gateway", any, Exposure::NO_TOKEN_REVIEW, Limits::default(), &metrics).await.unwrap();
+        Server::bind("gateway", any, Exposure::NO_TOKEN_REVIEW, wishes.limits, &metrics).await.unwrap();
     let addr = server.local_addr();
     let stop = CancellationToken::new();
     tokio::spawn(server.serve(warp::service(routes::agent(gateway.clone())), stop.clone()));

@@ -173,7 +173,7 @@ impl House {
             metrics: None,
             drain: Duration::ZERO,
             settings: Settings::default(),
-            election: Election::Alone(Epoch(1)),
+            election: Election::Alone(Epoch::from(1)),
         };
         let operator = Operator::start(seams, options).await.unwrap();
         Self {

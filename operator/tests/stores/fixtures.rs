@@ -48,7 +48,7 @@ pub(crate) fn accepted(id: &AttemptId) -> AttemptRecord {
         output: OutputSummary::default(),
         exit: sentinel_protocol::exit::ExitDetails::default(),
         source: Source::Agent,
-        epoch: Epoch(1),
+        epoch: Epoch::from(1),
     }
 }
 
@@ -105,7 +105,7 @@ pub(crate) fn run_record(task: &str, run: u32) -> RunRecord {
         verdict: None,
         reason: None,
         counts: RunCounts { targets: 3, ..RunCounts::default() },
-        epoch: Epoch(1),
+        epoch: Epoch::from(1),
     }
 }
 

@@ -234,10 +234,15 @@ impl Victim {
     /// An operator of a cluster that does not answer: all of its listeners are up, its History is in a directory, and
     /// it leads.
     pub async fn operator(arguments: &[&str]) -> Result<Self> {
+        Self::operator_of("http://127.0.0.1:9", arguments).await
+    }
+
+    /// The same of a cluster whose API server is at this URL.
+    pub async fn operator_of(api_server: &str, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let path = |name: &str| directory.path().join(name).display().to_string();
         let kubeconfig = path("kubeconfig");
-        std::fs::write(&kubeconfig, NO_CLUSTER)?;
+        std::fs::write(&kubeconfig, KUBECONFIG.replace("SERVER", api_server))?;
         let [api, metrics, gateway] = [0; 3].map(|_| SocketAddr::from(([127, 0, 0, 1], free_port())));
         let (listen_api, listen_metrics, listen_gateway) =
             (api.to_string(), metrics.to_string(), gateway.to_string());
@@ -344,12 +349,12 @@ pub fn status_of(answer: &str) -> Option<u16> {
     answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
 }
 
-/// A cluster at a port on which nothing listens.
-const NO_CLUSTER: &str = "\
+/// A cluster without credentials; `SERVER` is the URL of its API server.
+const KUBECONFIG: &str = "\
 apiVersion: v1
 kind: Config
 current-context: none
-clusters: [{name: none, cluster: {server: 'http://127.0.0.1:9'}}]
+clusters: [{name: none, cluster: {server: 'SERVER'}}]
 contexts: [{name: none, context: {cluster: none, user: none}}]
 users: [{name: none, user: {}}]
 ";

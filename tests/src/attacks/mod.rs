@@ -2,11 +2,18 @@
 //! memory, beside a bound that was stated before.
 //!
 //! * [`kit`]: a victim as a real process, its memory sampled while it is attacked, and the row that comes of it;
+//! * [`agents`]: an operator whose agents are ours, and what such an agent needs in order to talk;
 //! * one file for each attack; [`ALL`] lists them.
 //!
 //! To add one: a file, a line in [`ALL`]. An attack takes its numbers from [`Size`], so that the tests can run a short
 //! form of what `just attacks` runs in full.
 
+pub mod agent_epoch;
+pub mod agent_output;
+pub mod agent_reports;
+pub mod agent_sockets;
+pub mod agent_strangers;
+pub mod agents;
 pub mod bodies;
 pub mod files;
 pub mod kit;
@@ -31,8 +38,18 @@ pub struct Attack {
 }
 
 /// All of them.
-pub const ALL: &[Attack] =
-    &[bodies::ATTACK, readers::ATTACK, names::ATTACK, strangers::ATTACK, files::ATTACK];
+pub const ALL: &[Attack] = &[
+    bodies::ATTACK,
+    readers::ATTACK,
+    names::ATTACK,
+    strangers::ATTACK,
+    files::ATTACK,
+    agent_epoch::ATTACK,
+    agent_reports::ATTACK,
+    agent_output::ATTACK,
+    agent_sockets::ATTACK,
+    agent_strangers::ATTACK,
+];
 
 /// Carries out the attacks of these names or groups; all of them when there are none.
 ///

@@ -125,8 +125,8 @@ pub(crate) fn hello() -> Hello {
         versions: SPOKEN.to_vec(),
         agent_version: "bench".into(),
         boot_id: "boot".into(),
-        state_id: uuid::Uuid::new_v4().to_string(),
-        highest_epoch: Epoch(0),
+        state_id: uuid::Uuid::new_v4().to_string().into(),
+        highest_epoch: Epoch::ZERO,
         environments: vec![Environment::Container],
         os: "linux".into(),
         arch: "amd64".into(),
@@ -159,7 +159,7 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
     Start {
         attempt,
         spec_hash: SpecHash::new("0".repeat(64)).expect("a hash"),
-        epoch: Epoch(1),
+        epoch: Epoch::from(1),
         task: TaskRef::new("default", "bench").unwrap(),
         request: RunRequest {
             program: Program::Command(["sh", "-c", command].map(str::to_owned).to_vec()),

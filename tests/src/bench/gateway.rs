@@ -59,7 +59,7 @@ impl Gateway {
                     let welcome = Welcome {
                         version: Version(1),
                         session: SessionId::new("bench").expect("an id"),
-                        epoch: Epoch(1),
+                        epoch: Epoch::from(1),
                         heartbeat_ms: 5_000,
                         dead_after_ms: 60_000,
                     };
@@ -98,7 +98,7 @@ impl Session {
             }
         };
         say(&mut self.socket, &ToAgent::Ack(Ack { attempt: attempt.clone(), stage: Stage::Ended })).await;
-        say(&mut self.socket, &ToAgent::Forget(Forget { attempt, epoch: Epoch(1) })).await;
+        say(&mut self.socket, &ToAgent::Forget(Forget { attempt, epoch: Epoch::from(1) })).await;
         String::from_utf8_lossy(&printed).into_owned()
     }
 }

@@ -75,7 +75,7 @@ pub(super) fn operator(arguments: &[String]) {
             metrics: None,
             drain: Duration::from_secs(1),
             settings: Settings::default(),
-            election: Election::Alone(Epoch(1)),
+            election: Election::Alone(Epoch::from(1)),
         };
         let operator = Operator::start(seams, options).await.expect("an operator");
         let tokens = nodes.iter().map(|node| (node.to_string(), tokens.issue(node))).collect();

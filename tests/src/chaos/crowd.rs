@@ -63,7 +63,7 @@ impl Crowd {
                 token,
                 ports: ports.to_owned(),
                 state_id: uuid::Uuid::new_v4().to_string(),
-                highest_epoch: Epoch(0),
+                highest_epoch: Epoch::ZERO,
                 owned: BTreeMap::new(),
                 dice: Dice::new(dice.roll()),
                 standing: Arc::clone(&standing),
@@ -139,12 +139,12 @@ impl Agent {
     async fn session(&mut self, address: &str) -> Result<SessionRefusal> {
         let mut socket = timeout(DIAL_WITHIN, dial(address, &self.token)).await??;
         let mut hello = hello();
-        hello.state_id.clone_from(&self.state_id);
+        hello.state_id = self.state_id.as_str().into();
         hello.highest_epoch = self.highest_epoch;
         say(&mut socket, ToOperator::Hello(hello)).await?;
         let mut beats = interval(Duration::from_millis(HEARTBEAT_MS));
         beats.tick().await;
-        let mut led_by = Epoch(0);
+        let mut led_by = Epoch::ZERO;
         loop {
             let frame = tokio::select! {
                 frame = socket.next() => frame.context("the end")??,
@@ -179,7 +179,7 @@ impl Agent {
     fn stands(&self, led_by: Epoch) {
         let standing = &self.standing[self.at];
         standing.since.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
-        standing.epoch.store(led_by.0, Ordering::Relaxed);
+        standing.epoch.store(led_by.get(), Ordering::Relaxed);
     }
 
     async fn start(&mut self, socket: &mut Socket, start: &Start) -> Result<()> {

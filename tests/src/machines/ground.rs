@@ -65,7 +65,7 @@ impl Ground {
             metrics: None,
             drain: Duration::from_secs(3),
             settings: Settings::default(),
-            election: Election::Alone(Epoch(1)),
+            election: Election::Alone(Epoch::from(1)),
         };
         let operator = Operator::start(seams, options).await.expect("an operator");
         let (api, gateway) = (operator.api_addr(), operator.gateway_addr());

@@ -20,6 +20,8 @@ use crate::history::segment::MAX_SEGMENT_DATA;
 pub struct ArchiverOptions {
     /// Things (Attempts, Executions, Runs) whose latest record may wait; more are refused.
     pub max_entries: usize,
+    /// Bytes that these records may take; more are refused.
+    pub max_entry_bytes: usize,
     /// Bytes of output that may wait, over all Attempts; more are refused.
     pub max_output_bytes: usize,
     /// Most records in one write.
@@ -38,6 +40,7 @@ impl Default for ArchiverOptions {
     fn default() -> Self {
         Self {
             max_entries: 100_000,
+            max_entry_bytes: 128 << 20,
             max_output_bytes: 16 << 20,
             batch: 500,
             delay: Duration::from_millis(50),
@@ -127,7 +130,7 @@ impl Archiver {
         let (wake_entries, entries_woken) = mpsc::channel(1);
         let (wake_output, output_woken) = mpsc::channel(1);
         let archiver = Self {
-            entries: Arc::new(EntryQueue::new(options.max_entries)),
+            entries: Arc::new(EntryQueue::new(options.max_entries, options.max_entry_bytes)),
             output: Arc::new(OutputQueue::new(options.max_output_bytes)),
             status: Arc::new(Status::default()),
             wake_entries,

@@ -14,7 +14,7 @@ use crate::history::{History, rank};
 
 /// As many things as may wait wait already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many records wait for the history")]
+#[error("too many records, or too many bytes of them, wait for the history")]
 pub struct EntriesFull;
 
 /// Attempt, Execution and Run ids never look alike only by luck; so the kind is part of the key.
@@ -39,16 +39,37 @@ fn rank_of(entry: &Entry) -> String {
     }
 }
 
+/// What a record takes while it waits, about, bytes: its texts, and twice its key.
+fn cost(entry: &Entry, key: &Key) -> usize {
+    let texts = match entry {
+        Entry::Attempt(a) => {
+            let outcome = a.outcome.as_ref().map_or(0, |outcome| outcome.message().len());
+            a.namespace.len() + a.name.len() + a.command.len() + outcome
+        }
+        Entry::Execution(e) => e.namespace.len() + e.name.len() + e.command.len() + e.message.len(),
+        Entry::Run(r) => {
+            let reason = r.reason.as_ref().map_or(0, String::len);
+            r.namespace.len() + r.name.len() + r.command.len() + reason
+        }
+    };
+    RECORD_COST + texts + 2 * key.1.len()
+}
+
+/// What a record takes beside its texts: ids, digests, its rank, its place in the queue.
+const RECORD_COST: usize = 768;
+
 #[derive(Debug)]
 struct Waiting {
     entry: Entry,
     rank: String,
+    cost: usize,
     since: Instant,
 }
 
 #[derive(Debug)]
 pub(super) struct EntryQueue {
     max: usize,
+    max_bytes: usize,
     state: Mutex<State>,
 }
 
@@ -57,12 +78,15 @@ struct State {
     waiting: HashMap<Key, Waiting>,
     order: VecDeque<Key>,
     on_the_way: Arc<Vec<Entry>>,
+    /// What all records that wait or are on their way take.
+    bytes: usize,
+    on_the_way_bytes: usize,
     on_the_way_since: Option<Instant>,
 }
 
 impl EntryQueue {
-    pub(super) fn new(max: usize) -> Self {
-        Self { max, state: Mutex::default() }
+    pub(super) fn new(max: usize, max_bytes: usize) -> Self {
+        Self { max, max_bytes, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -71,19 +95,27 @@ impl EntryQueue {
 
     pub(super) fn put(&self, entry: Entry) -> Result<(), EntriesFull> {
         let (key, rank) = (Key::of(&entry), rank_of(&entry));
+        let cost = cost(&entry, &key);
         let mut state = self.state();
+        let state = &mut *state;
         if let Some(waiting) = state.waiting.get_mut(&key) {
             if rank > waiting.rank {
-                waiting.entry = entry;
-                waiting.rank = rank;
+                let bytes = state.bytes.saturating_sub(waiting.cost).saturating_add(cost);
+                if bytes > self.max_bytes && cost > waiting.cost {
+                    return Err(EntriesFull);
+                }
+                state.bytes = bytes;
+                (waiting.entry, waiting.rank, waiting.cost) = (entry, rank, cost);
             }
             return Ok(());
         }
-        if state.waiting.len() + state.on_the_way.len() >= self.max {
+        let bytes = state.bytes.saturating_add(cost);
+        if state.waiting.len() + state.on_the_way.len() >= self.max || bytes > self.max_bytes {
             return Err(EntriesFull);
         }
+        state.bytes = bytes;
         state.order.push_back(key.clone());
-        state.waiting.insert(key, Waiting { entry, rank, since: Instant::now() });
+        state.waiting.insert(key, Waiting { entry, rank, cost, since: Instant::now() });
         Ok(())
     }
 
@@ -119,6 +151,7 @@ impl EntryQueue {
         let count = batch.min(state.order.len());
         let keys: Vec<Key> = state.order.drain(..count).collect();
         let taken: Vec<Waiting> = keys.iter().filter_map(|key| state.waiting.remove(key)).collect();
+        state.on_the_way_bytes = taken.iter().map(|w| w.cost).sum();
         state.on_the_way_since = taken.iter().map(|w| w.since).min();
         state.on_the_way = Arc::new(taken.into_iter().map(|w| w.entry).collect());
         Arc::clone(&state.on_the_way)
@@ -127,6 +160,7 @@ impl EntryQueue {
     fn arrived(&self) {
         let mut state = self.state();
         state.on_the_way = Arc::default();
+        state.bytes = state.bytes.saturating_sub(std::mem::take(&mut state.on_the_way_bytes));
         state.on_the_way_since = None;
     }
 }

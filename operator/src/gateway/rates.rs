@@ -1,0 +1,165 @@
+//! How many tokens that are not known yet are reviewed: in all, and of one address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use tokio::time::Instant;
+
+/// Reviews of strangers a second.
+#[derive(Debug, Clone, Copy)]
+pub struct Rates {
+    /// In all.
+    pub all: Rate,
+    /// Of one address; of IPv6, one /64.
+    pub address: Rate,
+}
+
+/// A rate, and what may come at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// So many a second.
+    pub per_second: f64,
+    /// So many at once after a pause.
+    pub burst: f64,
+}
+
+impl Default for Rates {
+    /// A fleet of 15,000 that dials a new leader at once is in within 15 seconds; one address gets a tenth, and 2,000
+    /// agents behind a single one are in at once.
+    fn default() -> Self {
+        Self {
+            all: Rate { per_second: 1_000.0, burst: 4_000.0 },
+            address: Rate { per_second: 100.0, burst: 2_000.0 },
+        }
+    }
+}
+
+/// Addresses that are told apart; beyond, those without a bucket of their own share one.
+const MAX_ADDRESSES: usize = 10_000;
+
+/// Token buckets.
+#[derive(Debug)]
+pub(super) struct Buckets {
+    rates: Rates,
+    all: Bucket,
+    others: Bucket,
+    addresses: HashMap<IpAddr, Bucket>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(rate: Rate, now: Instant) -> Self {
+        Self { left: rate.burst, at: now }
+    }
+
+    fn fill(&mut self, rate: Rate, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.left = (self.left + passed * rate.per_second).min(rate.burst);
+        self.at = now;
+    }
+}
+
+impl Buckets {
+    pub(super) fn new(rates: Rates, now: Instant) -> Self {
+        let all = Bucket::full(rates.all, now);
+        let others = Bucket::full(rates.address, now);
+        Self { rates, all, others, addresses: HashMap::new() }
+    }
+
+    /// Whether one more may be reviewed now; it counts when it may. A caller without an address counts in all alone.
+    pub(super) fn take(&mut self, from: Option<IpAddr>, now: Instant) -> bool {
+        let rates = self.rates;
+        self.all.fill(rates.all, now);
+        let address = from.map(|from| self.address(network(from), now));
+        let may = address.as_ref().is_none_or(|bucket| bucket.left >= 1.0);
+        if let Some(bucket) = address
+            && may
+        {
+            bucket.left -= 1.0;
+        }
+        let may = may && self.all.left >= 1.0;
+        if may {
+            self.all.left -= 1.0;
+        }
+        may
+    }
+
+    fn address(&mut self, from: IpAddr, now: Instant) -> &mut Bucket {
+        let rate = self.rates.address;
+        if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&from) {
+            self.addresses.retain(|_, bucket| {
+                bucket.fill(rate, now);
+                bucket.left < rate.burst
+            });
+        }
+        let bucket = if self.addresses.len() < MAX_ADDRESSES || self.addresses.contains_key(&from) {
+            self.addresses.entry(from).or_insert_with(|| Bucket::full(rate, now))
+        } else {
+            &mut self.others
+        };
+        bucket.fill(rate, now);
+        bucket
+    }
+}
+
+/// Who has one address of an IPv6 network has all of it.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const RATES: Rates =
+        Rates { all: Rate { per_second: 10.0, burst: 20.0 }, address: Rate { per_second: 1.0, burst: 5.0 } };
+
+    fn taken(buckets: &mut Buckets, from: &str, now: Instant) -> usize {
+        (0..100).filter(|_| buckets.take(Some(from.parse().unwrap()), now)).count()
+    }
+
+    #[test]
+    fn one_address_gets_its_share_and_leaves_the_rest_to_others() {
+        let now = Instant::now();
+        let mut buckets = Buckets::new(RATES, now);
+        assert_eq!(taken(&mut buckets, "10.0.0.1", now), 5);
+        assert_eq!(taken(&mut buckets, "10.0.0.2", now), 5);
+        assert_eq!(taken(&mut buckets, "2001:db8::1", now), 5);
+        assert_eq!(taken(&mut buckets, "2001:db8::2", now), 0, "the same network");
+        let later = now + Duration::from_secs(3);
+        assert_eq!(taken(&mut buckets, "10.0.0.1", later), 3);
+    }
+
+    #[test]
+    fn all_addresses_together_have_a_bound() {
+        let now = Instant::now();
+        let mut buckets = Buckets::new(RATES, now);
+        let all: usize = (0..100).map(|n| taken(&mut buckets, &format!("10.0.1.{n}"), now)).sum();
+        assert_eq!(all, 20);
+    }
+
+    #[test]
+    fn addresses_are_forgotten_when_there_are_too_many() {
+        let now = Instant::now();
+        let mut buckets = Buckets::new(RATES, now);
+        for n in 0..MAX_ADDRESSES + 10 {
+            let at = now + Duration::from_millis(n as u64 * 200);
+            let address = IpAddr::from(u32::try_from(n).unwrap().to_be_bytes());
+            assert!(buckets.take(Some(address), at));
+        }
+        assert!(buckets.addresses.len() <= MAX_ADDRESSES);
+    }
+}

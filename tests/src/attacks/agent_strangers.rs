@@ -1,0 +1,115 @@
+//! Strangers without a token that is any good: they drive the API server's reviews, and hold the places of agents.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::io::AsyncReadExt as _;
+
+use super::Attack;
+use super::agents::{Fleet, STRANGE, connect, forged};
+use super::kit::{MIB, Row, Size};
+
+/// See the module.
+pub const ATTACK: Attack = Attack {
+    name: "agent-strangers",
+    group: "gateway",
+    about: "forged tokens and silent connections, thousands of them from one address",
+    run,
+};
+
+/// Reviews of one address at once, and a second.
+const BURST: usize = 2_000;
+const PER_SECOND: usize = 100;
+
+/// Connections of one address that have not proved who they are.
+const PER_ADDRESS: usize = 1_000;
+
+fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
+    async move { Ok(vec![tokens(size).await?, places(size).await?]) }.boxed()
+}
+
+async fn tokens(size: Size) -> Result<Row> {
+    let fleet = Fleet::start().await?;
+    let known = fleet.agent("known").await?;
+    let before = fleet.reviews();
+    let count = size.pick(4_000, 19_000);
+    let sampler = fleet.victim.watch();
+    let begun = Instant::now();
+    let mut faults = Vec::new();
+    let mut done = 0;
+    while done < count {
+        let tries = (done..count.min(done + 250)).map(|number| async move { forged(number) });
+        let tokens: Vec<String> = join_all(tries).await;
+        done += tokens.len();
+        let dials = tokens.iter().map(|token| fleet.dial("control", token, STRANGE));
+        if join_all(dials).await.iter().any(Result::is_ok) {
+            faults.push("a forged token opened a socket".to_owned());
+        }
+        if done % 1_000 == 0 {
+            for node in ["known", "new"] {
+                if let Err(error) = fleet.agent(&format!("{node}-{done}")).await {
+                    faults.push(format!("an agent was not let in meanwhile: {error:#}"));
+                }
+            }
+        }
+    }
+    let took = begun.elapsed();
+    drop(known);
+    let logins = 2 * (count / 1_000);
+    let accepted = fleet.reviews().saturating_sub(before + logins);
+    let memory = sampler.finish();
+    fleet.victim.close().await;
+    Ok(Row {
+        attack: ATTACK.name,
+        tried: format!(
+            "{count} forged tokens from one address in {:.1} s; accepted are reviews",
+            took.as_secs_f64()
+        ),
+        accepted,
+        refused: count.saturating_sub(accepted),
+        may_accept: BURST + (took.as_secs() as usize + 1) * PER_SECOND,
+        memory,
+        bound: 32 * MIB,
+        faults,
+    })
+}
+
+async fn places(size: Size) -> Result<Row> {
+    let fleet = Fleet::start().await?;
+    let gateway = fleet.victim.gateway.context("the operator has a gateway")?;
+    let count = size.pick(1_400, 19_000);
+    let sampler = fleet.victim.watch();
+    let mut held = Vec::new();
+    let mut closed = 0;
+    for _ in 0..count {
+        // The kernel may refuse one while thousands wait for their end.
+        match connect(gateway, STRANGE).await {
+            Ok(stream) => held.push(stream),
+            Err(_) => closed += 1,
+        }
+    }
+    let mut faults = Vec::new();
+    if let Err(error) = fleet.agent("honest").await {
+        faults.push(format!("an agent was not let in meanwhile: {error:#}"));
+    }
+    for stream in &mut held {
+        let mut byte = [0; 1];
+        let ended = tokio::time::timeout(std::time::Duration::from_millis(1), stream.read(&mut byte)).await;
+        closed += usize::from(ended.is_ok());
+    }
+    let memory = sampler.finish();
+    fleet.victim.close().await;
+    let accepted = count - closed;
+    Ok(Row {
+        attack: ATTACK.name,
+        tried: format!("{count} connections from one address that say nothing"),
+        accepted,
+        refused: closed,
+        may_accept: PER_ADDRESS,
+        memory,
+        bound: 24 * MIB,
+        faults,
+    })
+}
