@@ -166,8 +166,8 @@ Examples:
   # Keep what has run, and go on with it next time
   sentinel dev --state ~/.local/share/sentinel
 
-It answers its own user and root alone: over a Unix socket that every verb finds by itself, and on --listen to those who
-have the token of the file that it names at its start.
+It answers its own user alone: over a Unix socket that every verb of this user finds by itself, and on --listen to
+those who have the token of the file that it names at its start. Root may use the socket too, with curl.
 
 It ends with Ctrl-C, SIGTERM, SIGHUP or SIGQUIT. Exit codes: 0 ended on request, 1 failure, 2 a file is not valid (every problem is listed).")]
 pub(crate) struct DevArgs {
@@ -341,7 +341,7 @@ pub(crate) struct RunArgs {
     pub(crate) merge: bool,
 
     /// What becomes of processes that the command leaves behind when it ends.
-    #[arg(long, value_enum, value_name = "RULE", help_heading = "Output")]
+    #[arg(long, value_enum, ignore_case = true, value_name = "RULE", help_heading = "Output")]
     pub(crate) leftovers: Option<Leftovers>,
 
     /// Form of what is shown: the output of the command, or one JSON object a line (docs/cli.md lists them).
@@ -720,7 +720,7 @@ pub(crate) struct CompletionArgs {
 pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let span = sentinel_operator::config::parse_duration(text)?;
     if span.is_zero() {
-        Err("0 is no span of time to wait; leave the flag out for no limit".to_owned())
+        Err("must be longer than 0; leave the flag out to wait without a limit".to_owned())
     } else {
         Ok(span)
     }

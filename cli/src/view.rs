@@ -85,6 +85,9 @@ pub(crate) struct Run {
     pub(crate) finished_at: Option<String>,
     #[serde(deserialize_with = "lenient")]
     pub(crate) verdict: Option<String>,
+    /// Why it starts nothing more, if so.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) stopping: Option<String>,
     #[serde(deserialize_with = "lenient")]
     pub(crate) counts: Counts,
     #[serde(deserialize_with = "lenient")]

@@ -69,9 +69,12 @@ fn bad_requests_are_refused_with_what_is_allowed() {
     post(JSON, &vec![b' '; 600 << 10]).refused(413, "BodyTooLarge", &["524288"]);
     post(JSON, &body("a", &[])).refused(422, "InvalidTask", &["spec.run.command"]);
     post(JSON, &body("A B", &["true"])).refused(422, "InvalidTask", &["metadata.name"]);
-    let many = post(JSON, &task_without(&["targets"], &[("timeouts", json!({"run": "5 minutes"}))]));
+    let many = post(JSON, &task_without(&["targets"], &[("timeouts", json!({"run": 5}))]));
     many.refused(422, "InvalidTask", &["spec.targets", "spec.timeouts.run"]);
     assert!(many.json()["problems"].as_array().unwrap().len() >= 2, "{}", many.text());
+    // As an API server does: rules about a value are checked when every field is there and of its type.
+    let duration = post(JSON, &task_without(&[], &[("timeouts", json!({"run": "5 minutes"}))]));
+    duration.refused(422, "InvalidTask", &["spec.timeouts.run"]);
     let put = dev.request(&format!("PUT /api/v1/tasks/default/other\n{JSON}"), &body("a", &["true"]));
     put.refused(400, "InvalidTask", &["the path names Task default/other"]);
     // Nothing of all this was made.
@@ -111,7 +114,7 @@ fn without_the_token_nothing_is_answered_but_the_probes() {
     let dev = Dev::start(&[]);
     for head in ["GET /api/v1/tasks", "GET /metrics", "GET /api/v1/events", "DELETE /api/v1/tasks/default/a"]
     {
-        dev.stranger(head, b"").refused(401, "Unauthorized", &["its owner's alone"]);
+        dev.stranger(head, b"").refused(401, "Unauthorized", &["failed to authenticate"]);
         dev.stranger(&format!("{head}\nauthorization: Bearer x"), b"").refused(401, "Unauthorized", &[]);
     }
     let post = format!("POST /api/v1/tasks\n{JSON}\nsentinel-request: 1");

@@ -108,6 +108,14 @@ fn flags_of_run_become_fields_of_the_task() {
     ] {
         assert_eq!(spec.pointer(path), Some(&expected), "{path} of {spec}");
     }
+    // As the definition writes it.
+    dev.run(&["run", "--leftovers", "Keep", "--", "true"]).ended(0);
+    for endless in ["/dev/zero", "/dev/urandom"] {
+        dev.run(&["run", "--script", endless])
+            .ended(2)
+            .said(&format!("the script {endless} is longer than 128 KiB, the most that a Task carries"));
+    }
+    dev.run(&["run", "--timeout", "0s", "--", "true"]).ended(2).said("must be longer than 0");
     dev.run(&["run", "--group", "no-such-group", "--", "true"]).ended(126).said("no-such-group");
     dev.run(&["run", "--cpu", "lots", "--", "true"]).ended(2).said("spec.run.limits.cpu");
     dev.run(&["run", "--timestamps", "--", "echo", "hi"]).ended(0).said("Z hi\n");
@@ -142,6 +150,14 @@ fn for_programs_run_writes_one_object_a_line() {
         .collect();
     assert_eq!(errors, "oops\n");
     assert!(output.iter().any(|object| object["base64"].is_string()), "bytes that are not text: {}", ran.out);
+    let run = &["run", "-o", "json", "--name", "long", "--", "sh", "-c", "echo begun; exec sleep 600"];
+    let mut child = dev.cli(run).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let out = kit::Heard::of(child.stdout.take().unwrap());
+    out.wait_for("begun");
+    dev.run(&["cancel", "long"]).ended(0);
+    assert_eq!(wait(&mut child).code(), Some(130));
+    let text = out.wait_for("\"type\":\"result\"");
+    assert!(text.contains("\"verdict\":\"Cancelled\""), "{text}");
     let invalid = dev.run(&["run", "-o", "json", "--", ""]).ended(2);
     assert_eq!(invalid.out, "");
     let detached = dev.run(&["run", "-d", "-o", "json", "--", "true"]).ended(0);
@@ -170,7 +186,7 @@ fn mistakes_that_people_make_are_answered_with_what_to_write() {
     write(&file, &task("bad", "\n    command: [echo]\n    comand: [echo]"));
     dev.run(&["apply", file.to_str().unwrap()])
         .ended(2)
-        .said("bad.yaml: line 8, column 5: spec.run.comand is no field");
+        .said("bad.yaml: line 8, column 5: spec.run.comand is an unknown field");
     write(&file, &task("bad", "{script: {interpreter: \"/bin/bash -eu\", text: \"true\"}}"));
     dev.run(&["apply", file.to_str().unwrap()]).ended(2).said("takes no arguments").said("line 6");
     write(

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod kit;
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kit::{Dev, PATIENCE, Ran, is_running, sentinel, signal, task, wait, write};
@@ -85,7 +85,7 @@ fn commands_end_with_the_exit_code_that_tells_what_happened() {
     dev.run(&["run", "-l", "pool=none", "--", "true"]).ended(125).said("no node matches spec.targets");
     // Refused before anything is made.
     dev.run(&["run", "--env", "=b", "--", "true"]).ended(2).said("--env \"=b\" is not NAME=VALUE");
-    dev.run(&["run", "-l", "a b", "--", "true"]).ended(2).said("\"a b\" is no part of a label selector");
+    dev.run(&["run", "-l", "a b", "--", "true"]).ended(2).said("\"a b\" is not part of a label selector");
     dev.run(&["run", "--max-concurrent", "0%", "--", "true"]).ended(2).said("spec.rollout.maxConcurrent");
     dev.run(&["run", "--timeout", "-5s", "--", "true"]).ended(2);
     dev.run(&["run", "--", ""]).ended(2).said("spec.run.command[0]");
@@ -184,7 +184,7 @@ fn ctrl_c_ends_the_commands_says_so_and_leaves_nothing_behind() {
     let mut dev = Dev::start_as(command, &[]);
     let mark = format!("{}", 86_400 + std::process::id());
     dev.run(&["run", "--detach", "--name", "long", "--", "sleep", &mark]).ended(0).said("long\n");
-    dev.until(&["get", "task", "long"], |ran| ran.out.contains("Running"));
+    dev.until(&["get", "executions"], |ran| ran.out.contains("Running"));
     assert!(is_running(&mark));
     dev.interrupt();
     assert_eq!(dev.wait().code(), Some(0));
@@ -291,16 +291,16 @@ fn dev_mode_needs_no_root() {
     let open = |path: &std::path::Path, mode: u32| {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     };
-    open(directory.path(), 0o777);
+    open(directory.path(), 0o1777);
     open(&binary, 0o755);
-    let mut command = std::process::Command::new(&binary);
+    let mut command = Command::new(&binary);
     command.env("TMPDIR", directory.path()).env_remove("SENTINEL_SERVER");
     if is_root {
         command.uid(65_534).gid(65_534);
     }
     let mut dev = Dev::start_as(command, &[]);
     let of = |uid: u32, arguments: &[&str]| {
-        let mut command = std::process::Command::new(&binary);
+        let mut command = Command::new(&binary);
         command.env("SENTINEL_SERVER", &dev.server).env_remove("SENTINEL_TOKEN_FILE").args(arguments);
         if is_root {
             command.uid(uid).gid(uid);
@@ -337,7 +337,7 @@ fn dev_mode_is_its_users_alone() {
     let forwarded = kit::forward(dev.server.strip_prefix("http://").unwrap());
     dev.run(&["get", "tasks", "--server", &forwarded])
         .ended(1)
-        .said("its owner's alone")
+        .said("failed to authenticate")
         .said("--token-file");
     let token = dev.token_file.to_str().unwrap();
     dev.run(&["get", "tasks", "--server", &forwarded, "--token-file", token]).ended(0);
@@ -346,7 +346,7 @@ fn dev_mode_is_its_users_alone() {
     }
     dev.err.wait_for("It runs as root");
     let curl = |arguments: &[&str]| {
-        let mut command = std::process::Command::new("curl");
+        let mut command = Command::new("curl");
         command.args(["-sS", "--max-time", "10"]).args(arguments).uid(65_534).gid(65_534);
         Ran::of(arguments, &command.output().unwrap())
     };
@@ -366,7 +366,7 @@ fn a_server_of_another_user_at_the_port_is_sent_nothing() {
     }
     let heard = tempfile::NamedTempFile::new().unwrap();
     let script = "import socket,sys\ns=socket.socket(); s.bind(('127.0.0.1',0)); s.listen(); print(s.getsockname()[1],flush=True)\nc,_=s.accept(); d=c.recv(65536); print(repr(d),flush=True)";
-    let mut thief = std::process::Command::new("python3");
+    let mut thief = Command::new("python3");
     thief.args(["-c", script]).uid(65_534).gid(65_534).stdout(Stdio::piped());
     let mut thief = thief.spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(thief.stdout.take().unwrap()));
@@ -376,7 +376,8 @@ fn a_server_of_another_user_at_the_port_is_sent_nothing() {
     let token = heard.path().to_str().unwrap();
     let arguments = ["run", "--server", &server, "--token-file", token, "--all", "--", "true"];
     let ran = Ran::of(&arguments, &sentinel().args(arguments).output().unwrap());
-    ran.ended(125).said("the server belongs to user 65534");
+    let ran = ran.ended(125).said("refused to use http://").said("the server belongs to user 65534");
+    assert!(!ran.err.contains("no server answers"), "{ran:?}");
     assert_eq!(lines.next().unwrap().unwrap(), "b''", "something was sent");
     thief.wait().unwrap();
 }
@@ -390,7 +391,7 @@ fn any_signal_that_can_be_caught_ends_dev_mode_as_ctrl_c_does_and_a_second_one_t
         let mut dev = Dev::start_as(command, &[]);
         let mark = format!("{}", 100_000 + std::process::id());
         dev.run(&["run", "--detach", "--name", "long", "--", "sleep", &mark]).ended(0);
-        dev.until(&["get", "task", "long"], |ran| ran.out.contains("Running"));
+        dev.until(&["get", "executions"], |ran| ran.out.contains("Running"));
         assert!(is_running(&mark));
         dev.signal(name);
         if twice {
@@ -417,7 +418,7 @@ fn what_a_killed_dev_mode_left_is_found_by_the_next_one() {
     let mut busy = start();
     let mark = format!("{}", 200_000 + std::process::id());
     busy.run(&["run", "--detach", "--name", "long", "--", "sleep", &mark]).ended(0);
-    busy.until(&["get", "task", "long"], |ran| ran.out.contains("Running"));
+    busy.until(&["get", "executions"], |ran| ran.out.contains("Running"));
     busy.signal("KILL");
     busy.wait();
     let mut idle = start();
@@ -444,6 +445,50 @@ fn what_a_killed_dev_mode_left_is_found_by_the_next_one() {
     taken.interrupt();
     assert_eq!(taken.wait().code(), Some(0));
     assert!(!is_running(&mark), "{}", taken.err.text());
+}
+
+#[test]
+fn a_state_that_was_asked_for_by_name_is_kept_whatever_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |arguments: &[&str]| {
+        let mut command = sentinel();
+        command.env("TMPDIR", directory.path());
+        Dev::start_as(command, arguments)
+    };
+    let end = |mut dev: Dev| {
+        dev.signal("TERM");
+        assert_eq!(dev.wait().code(), Some(0));
+        dev.err.text()
+    };
+    let mine = directory.path().join("sentinel-dev-mine");
+    let _ = end(start(&["--state", mine.to_str().unwrap()]));
+    // One that a killed dev mode left becomes one that is kept when it is named.
+    let mut killed = start(&[]);
+    killed.signal("KILL");
+    killed.wait();
+    let temporary = |path: &std::path::Path| path.join("temporary").exists();
+    let left = std::fs::read_dir(directory.path()).unwrap().flatten().map(|entry| entry.path());
+    let left: Vec<_> = left.filter(|path| temporary(path)).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let taken = end(start(&["--state", left[0].to_str().unwrap()]));
+    let next = end(start(&[]));
+    for path in [&mine, &left[0]] {
+        assert!(path.join("history.db").exists(), "{} is gone: {taken}\n{next}", path.display());
+    }
+}
+
+#[test]
+fn a_dev_mode_under_nohup_goes_on_at_a_hangup() {
+    let mut command = Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_sentinel"));
+    let mut dev = Dev::start_as(command, &[]);
+    dev.signal("HUP");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", dev.pid())).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    assert_eq!(u64::from_str_radix(mask.trim(), 16).unwrap() & 1, 1, "SIGHUP is not ignored:\n{status}");
+    dev.run(&["run", "--", "true"]).ended(0);
+    dev.signal("TERM");
+    assert_eq!(dev.wait().code(), Some(0));
 }
 
 #[test]

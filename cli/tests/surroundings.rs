@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kit::{Dev, Ran, sentinel, task, write};
+use kit::{Dev, Heard, Ran, sentinel, task, write};
 
 /// Dev mode behind a program that ends in executing its arguments.
 fn behind(wrapper: &[&str], arguments: &[&str]) -> Dev {
@@ -151,9 +151,9 @@ fn the_host_of_dev_mode_is_this_machine_for_every_user() {
     let user: &[&str] =
         if is_root() { &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] } else { &["env"] };
     for wrapper in [&["env"][..], user] {
-        let dev = behind(wrapper, &[]);
-        dev.run(&["apply", "-f", file.path().to_str().unwrap()]).ended(0);
-        dev.run(&["wait", "host"]).ended(0);
+        // From the file itself: dev mode takes no Task from another user, and no other user sends it one.
+        let dev = behind(wrapper, &[file.path().to_str().unwrap()]);
+        dev.err.wait_for("default/host run 1: Complete");
         dev.out.wait_for(&fs::read_link("/proc/self/ns/mnt").unwrap().to_string_lossy());
     }
 }
@@ -166,21 +166,39 @@ fn a_busy_node_is_waited_for_and_said_to_be_busy() {
     let wait = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
     dev.run(&["run", "--detach", "--name", "first", "--", "sh", "-c", &wait]).ended(0);
     dev.until(&["get", "executions", "--task", "first"], |ran| ran.out.contains("Running"));
-    dev.run(&["run", "--detach", "--name", "second", "--", "true"]).ended(0);
     let busy = "the node is busy: 1 of 1 commands";
+    let followed = |arguments: &[&str]| {
+        dev.cli(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut second = followed(&["run", "--name", "second", "--", "true"]);
+    let mut third = followed(&["run", "--name", "third", "-o", "json", "--", "true"]);
+    let mut nope = followed(&["run", "--name", "fourth", "--node", "nope", "--", "true"]);
+    let (out, err) = (Heard::of(third.stdout.take().unwrap()), Heard::of(second.stderr.take().unwrap()));
+    err.wait_for(&format!(": waiting: {busy} (--max-attempts"));
+    out.wait_for("\"type\":\"waiting\"");
+    assert!(out.text().contains(busy), "{}", out.text());
+    let unreached = Heard::of(nope.stderr.take().unwrap());
+    unreached.wait_for("sentinel: nope: waiting: no agent of this node is connected\n");
+    dev.run(&["cancel", "fourth"]).ended(0);
+    assert!(!kit::wait(&mut nope).success(), "{}", unreached.text());
+    unreached.wait_for("default/fourth run 1: Cancelled");
     dev.until(&["get", "task", "second", "-o", "json"], |ran| ran.out.contains(busy));
     write(&gate, "");
-    dev.run(&["wait", "second"]).ended(0);
+    for child in [&mut second, &mut third] {
+        assert!(kit::wait(child).success());
+    }
+    err.wait_for("run 1: Complete");
+    assert_eq!(err.text().matches("waiting:").count(), 1, "{}", err.text());
 }
 
 #[test]
 fn a_low_disk_is_said_with_directory_and_units_and_a_small_command_can_still_clean_up() {
     let state = tempfile::tempdir().unwrap();
-    let dev = Dev::start(&["--min-free", "4000Ti", "--state", state.path().to_str().unwrap()]);
+    let dev = Dev::start(&["--min-free", "900Ti", "--state", state.path().to_str().unwrap()]);
     let ran = dev.run(&["run", "--name", "large", "--", "true"]);
     let status = dev.run(&["get", "task", "large", "-o", "json"]);
     let directory = fs::canonicalize(state.path()).unwrap();
-    for words in [directory.to_str().unwrap(), "iB free", "3.9 PiB are needed", "--min-free"] {
+    for words in [directory.to_str().unwrap(), "iB free", "900 TiB are needed", "--min-free"] {
         assert!(status.out.contains(words), "{words:?} is not in {status:?}; {ran:?}");
     }
     let file = tempfile::NamedTempFile::new().unwrap();

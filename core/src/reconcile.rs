@@ -482,6 +482,7 @@ fn action(c: &Circumstances<'_>, node: &NodeName, step: Step, now: Now) -> Actio
             let execution = c.ledger.execution(node);
             let ended = Ended {
                 started_at: started_at(execution),
+                exit: conclusion.exit(),
                 ..never_started(conclusion.outcome(execution), now.wall)
             };
             Action::Conclude { attempt: attempt(), ended: Box::new(ended) }

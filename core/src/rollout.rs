@@ -1,5 +1,6 @@
 //! Which targets of a Run are started now, which once more, and which are given up.
 
+use sentinel_protocol::exit::{Clock, ExitDetails};
 use sentinel_protocol::ids::{NodeName, RunNumber, SessionId};
 use sentinel_protocol::limits::DEAD_AFTER_MS;
 use sentinel_protocol::outcome::{LostReason, Outcome};
@@ -93,9 +94,17 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conclusion {
     /// It never began and will not.
-    NotStarted,
+    NotStarted {
+        /// The Run's time that was over, `timeouts.total`, milliseconds; `None` when the Run was stopped.
+        total_ms: Option<u64>,
+    },
     /// It never began in its time.
-    StartTimedOut,
+    StartTimedOut {
+        /// `timeouts.start`, milliseconds.
+        start_ms: u64,
+        /// What it waited for.
+        waited_for: WaitedFor,
+    },
     /// Nobody can know how it ended.
     Lost(LostReason),
 }
@@ -104,14 +113,57 @@ impl Conclusion {
     /// The Outcome it is recorded as; what the Execution waited for is named in it.
     pub fn outcome(self, execution: Option<&Execution>) -> Outcome {
         match self {
-            Self::NotStarted => Outcome::NotStarted,
-            Self::StartTimedOut => Outcome::StartTimedOut {
-                why: execution
-                    .and_then(Execution::declined)
-                    .map(|declined| declined.refusal.to_string().into()),
-            },
+            Self::NotStarted { .. } => Outcome::NotStarted,
+            Self::StartTimedOut { waited_for, .. } => {
+                Outcome::StartTimedOut { why: waited_for.text(execution).map(Into::into) }
+            }
             Self::Lost(reason) => Outcome::Lost { reason },
         }
+    }
+
+    /// The clock that was over, where it is one of the Task's.
+    pub fn exit(self) -> ExitDetails {
+        match self {
+            Self::StartTimedOut { start_ms, .. } => ExitDetails::clock(Clock::Start, start_ms),
+            Self::NotStarted { total_ms: Some(total_ms) } => ExitDetails::clock(Clock::Total, total_ms),
+            Self::NotStarted { total_ms: None } | Self::Lost(_) => ExitDetails::default(),
+        }
+    }
+}
+
+/// What a target that has its turn waits for when its start clock is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitedFor {
+    /// An agent; the node is in the cluster.
+    Agent,
+    /// An agent; the node is not in the cluster, or not any more.
+    Node,
+    /// The end of another command of this Task on the node.
+    OtherCommand,
+    /// The node's agent, which declined the last offer.
+    Room,
+    /// One of the Run's places.
+    Place,
+    /// The answer of History about what the operator before this one had started.
+    History,
+    /// Nothing that is known.
+    Unknown,
+}
+
+impl WaitedFor {
+    fn text(self, execution: Option<&Execution>) -> Option<String> {
+        let text = match self {
+            Self::Agent => "no agent of this node is connected",
+            Self::Node => "the node is not in the cluster, and no agent of it is connected",
+            Self::OtherCommand => "another command of this Task still runs on the node",
+            Self::Place => "as many nodes as spec.rollout.maxConcurrent allows were under way",
+            Self::History => "History has not answered what an earlier operator had started",
+            Self::Room => {
+                return execution.and_then(Execution::declined).map(|declined| declined.refusal.to_string());
+            }
+            Self::Unknown => return None,
+        };
+        Some(text.to_owned())
     }
 }
 
@@ -246,7 +298,8 @@ fn look_at(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slo
         return under_way(c, execution, agent);
     }
     if c.stopping.is_some() || c.is_out_of_time() {
-        return never_sent(c, execution, agent, Conclusion::NotStarted, c.now);
+        let total_ms = c.stopping.is_none().then_some(c.plan.timeouts.total_ms).flatten();
+        return never_sent(c, execution, agent, Conclusion::NotStarted { total_ms }, c.now);
     }
     if c.plan.starts == Starts::Suspended || (execution.turn_at.is_none() && !slot) {
         return Look { wake_at: c.ends_by, ..Look::default() };
@@ -261,14 +314,18 @@ fn waiting(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slo
         look.steps.push(Step::Turn);
     }
     let deadline = c.start_by(execution);
+    let waits_for = waits_for(c, execution, agent, slot);
     if c.now >= deadline {
-        return never_sent(c, execution, agent, Conclusion::StartTimedOut, deadline);
+        // Here it is the start clock: once the Run's own is over, targets are not looked at as waiting.
+        let waited_for = waits_for.unwrap_or(match execution.declined() {
+            Some(_) => WaitedFor::Room,
+            None => WaitedFor::Unknown,
+        });
+        let conclusion = Conclusion::StartTimedOut { start_ms: c.plan.timeouts.start_ms, waited_for };
+        return never_sent(c, execution, agent, conclusion, deadline);
     }
-    // What History may know of a Run that was taken over is not started on a guess: the agent may have lost its memory.
-    let known = c.ledger.origin() == Origin::Begun || c.recall == Recall::Done;
-    let attempt = Living { run: c.ledger.run(), attempt: execution.latest.number };
     let again_at = execution.declined().map(|declined| declined.again_at).filter(|at| c.now < *at);
-    let ready = agent.session.is_some() && slot && known && !agent.is_busy_for(attempt);
+    let ready = waits_for.is_none();
     if ready && again_at.is_none() {
         look.steps.push(c.start(deadline));
         look.wake_at = Some(c.now.plus(SAY_AGAIN_MS));
@@ -278,6 +335,30 @@ fn waiting(c: &Circumstances<'_>, execution: &Execution, agent: &AgentFacts, slo
         look.wake_at = Some(deadline);
     }
     look
+}
+
+/// Why a target that has its turn is not sent its `Start` now; a refusal that passes is not among it.
+fn waits_for(
+    c: &Circumstances<'_>,
+    execution: &Execution,
+    agent: &AgentFacts,
+    slot: bool,
+) -> Option<WaitedFor> {
+    let attempt = Living { run: c.ledger.run(), attempt: execution.latest.number };
+    if agent.session.is_none() {
+        return Some(match agent.node {
+            NodeObject::Present => WaitedFor::Agent,
+            NodeObject::Absent => WaitedFor::Node,
+        });
+    }
+    if agent.is_busy_for(attempt) {
+        return Some(WaitedFor::OtherCommand);
+    }
+    // What History may know of a Run that was taken over is not started on a guess: the agent may have lost its memory.
+    if c.ledger.origin() != Origin::Begun && c.recall != Recall::Done {
+        return Some(WaitedFor::History);
+    }
+    (!slot).then_some(WaitedFor::Place)
 }
 
 /// A target to which *we* have sent nothing. Who began the Run knows that nobody has; who inherited it must hear it
@@ -291,7 +372,7 @@ fn never_sent(
     due: Moment,
 ) -> Look {
     let proven = c.ledger.origin() == Origin::Begun || agent.session.is_some();
-    if proven && conclusion == Conclusion::NotStarted && execution.before_latest().is_some() {
+    if proven && matches!(conclusion, Conclusion::NotStarted { .. }) && execution.before_latest().is_some() {
         return Look { steps: vec![Step::Withdraw], ..Look::default() };
     }
     if proven {

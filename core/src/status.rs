@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use sentinel_protocol::ids::{NodeName, RunNumber, SpecHash};
-use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Ended;
 
@@ -191,14 +190,32 @@ impl Counts {
     }
 }
 
-/// How one target stands, in the order in which people want to see them.
+/// How one target stands, in the order in which people want to see them: which of the [`Counts`] it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
+pub enum Standing {
+    /// Ended otherwise.
     Failed,
+    /// Ended without anybody knowing how, or never reached.
     Unreachable,
+    /// Dispatched, accepted or running.
     Running,
+    /// Not yet under way.
     Waiting,
+    /// Ended as wished.
     Succeeded,
+}
+
+impl Standing {
+    /// By the word in the status: a state, or the name of an [`Outcome`].
+    pub fn of_word(word: &str) -> Self {
+        match word {
+            "" | "Pending" | "WaitingForNode" => Self::Waiting,
+            "Dispatched" | "Running" => Self::Running,
+            "Succeeded" => Self::Succeeded,
+            "Lost" | "StartTimedOut" => Self::Unreachable,
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// Whether a node's agent is heard of.
@@ -285,12 +302,10 @@ pub fn roll_up(
 }
 
 fn standing(execution: &Execution) -> Standing {
-    match execution.ended().map(|ended| &ended.outcome) {
+    match execution.ended() {
         None if execution.is_under_way() => Standing::Running,
         None => Standing::Waiting,
-        Some(Outcome::Succeeded { .. }) => Standing::Succeeded,
-        Some(Outcome::Lost { .. } | Outcome::StartTimedOut { .. }) => Standing::Unreachable,
-        Some(_) => Standing::Failed,
+        Some(ended) => Standing::of_word(ended.outcome.name()),
     }
 }
 

@@ -5,6 +5,7 @@
 mod world;
 
 use sentinel_core::conditions::{Archive, Holds};
+use sentinel_core::execution::Execution;
 use sentinel_core::ledger::{Origin, RunLedger, Source, Told};
 use sentinel_core::moment::Moment;
 use sentinel_core::plan::{Amount, OnChange, Starts};
@@ -116,8 +117,41 @@ fn a_target_that_cannot_be_started_in_its_time_is_timed_out() {
     world.report("b", succeeded());
     world.pass(60_000);
     world.step();
-    assert_eq!(world.outcome("a"), Some(Outcome::StartTimedOut { why: None }));
+    assert!(matches!(world.outcome("a"), Some(Outcome::StartTimedOut { .. })));
+    assert_eq!(
+        message(&world, "a"),
+        "not started within 1m (timeouts.start): no agent of this node is connected"
+    );
     assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesUnreachable")));
+}
+
+/// The sentence for people about the end of a target.
+fn message(world: &World, name: &str) -> String {
+    world.ledger.execution(&node(name)).and_then(Execution::ended).unwrap().message()
+}
+
+#[test]
+fn what_is_not_started_in_time_names_the_clock_its_time_and_what_it_waited_for() {
+    // A node that is not in the cluster.
+    let mut world = World::new(plan(), &["a"]);
+    world.disconnect("a");
+    world.settle();
+    world.nodes.clear();
+    world.pass(60_000);
+    world.settle();
+    let expected = "not started within 1m (timeouts.start): \
+                    the node is not in the cluster, and no agent of it is connected";
+    assert_eq!(message(&world, "a"), expected);
+
+    // The time of the Run is over before there is an agent.
+    let mut world = World::new(plan(), &["a"]);
+    world.plan.timeouts.total_ms = Some(30_000);
+    world.disconnect("a");
+    world.settle();
+    world.pass(30_000);
+    world.settle();
+    let expected = "not started: timeouts.total was over after 30s, before this node's turn";
+    assert_eq!(message(&world, "a"), expected);
 }
 
 /// What the `Start`s among the actions leave on the start clock and on the Run's.
@@ -632,6 +666,7 @@ fn a_node_that_stays_busy_is_timed_out_with_the_reason() {
         panic!("{:?}", world.outcome("a"))
     };
     assert!(why.contains("busy: 64 of 64 commands"), "{why}");
+    assert!(message(&world, "a").starts_with("not started within 1m (timeouts.start): "));
 }
 
 #[test]

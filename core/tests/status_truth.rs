@@ -2,7 +2,7 @@
 //! of a small cluster, each status ever written judged by a model that knows nothing but what was asked for and what
 //! the agents reported.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test")]
 
 mod kstatus;
 mod world;
@@ -173,17 +173,17 @@ impl Scene {
         if execution.started.is_none() || execution.is_over() || !connected {
             return false;
         }
-        let state = if !self.model.running.contains(&(run, n)) {
-            self.model.running.insert((run, n));
-            running()
-        } else {
-            self.model.running.remove(&(run, n));
-            if well {
+        let was_running = self.model.running.remove(&(run, n));
+        let state = match (was_running, well) {
+            (false, _) => {
+                self.model.running.insert((run, n));
+                running()
+            }
+            (true, true) => {
                 self.model.succeeded.insert((run, n));
                 succeeded()
-            } else {
-                ended(Outcome::Failed { exit_code: 1 })
             }
+            (true, false) => ended(Outcome::Failed { exit_code: 1 }),
         };
         self.world.report(NODES[n], state);
         true
@@ -228,8 +228,8 @@ impl Scene {
         let Some(success) = claim else { return Ok(()) };
         let run = status.recorded.run.as_ref().ok_or("a claim without a Run")?.number;
         let speaks_of_now = self.observed_generation == self.generation;
-        let told_rerun = self.model.begun.get(&run) == Some(&self.asked());
-        if speaks_of_now && !told_rerun && self.observed_latest_request() {
+        let carries_it_out = self.model.begun.get(&run) == Some(&self.asked());
+        if speaks_of_now && !carries_it_out && self.observed_latest_request() {
             return Err(format!("claims an end ({success}) for what no Run has carried out: {status:?}"));
         }
         if self

@@ -79,12 +79,15 @@ fn steers(c: char) -> bool {
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Escapes as JSON has them: a line that is a JSON object stays one.
 fn escaped(line: &str) -> String {
     line.chars().fold(String::with_capacity(line.len() + 16), |mut shown, c| {
-        if steers(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
+        match c {
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            c if steers(c) => shown.extend([format!("\\u{:04x}", u32::from(c))]),
+            c => shown.push(c),
         }
         shown
     })
@@ -127,6 +130,8 @@ mod tests {
             let line = text.strip_suffix('\n').unwrap();
             assert!(!line.chars().any(steers), "{text:?}");
             assert!(line.contains("all is lost"), "{text:?}");
+            assert!(line.contains("\\u009b31m\\u202e"), "{text:?}");
+            assert!(!json || serde_json::from_str::<serde_json::Value>(line).is_ok(), "{text:?}");
         }
     }
 }

@@ -333,3 +333,20 @@ fn a_process_that_left_the_control_group_of_its_command_is_asked_to_end_like_the
     assert_eq!((run.ended.outcome.clone(), run.text().as_str()), (Outcome::Cancelled, "out\nasked\n"));
     assert!(!run.ended.exit.killed);
 }
+
+/// It was taken for the end of the wait for output, and what the command had left went on.
+#[test]
+fn a_cancel_before_the_end_is_recorded_ends_what_would_be_kept() {
+    let mut node = Node::new();
+    // The child holds the output open, so that its end is awaited for some seconds.
+    let attempt = node.launch(&keeping(1, "sleep 1000 & echo $!; exit 0"));
+    wait_for_output(&attempt, "\n");
+    let (_, command) = running(&attempt);
+    wait_for("the main process to end", || (!command.is_alive()).then_some(()));
+    attempt.request_cancel(UnixMillis(0)).unwrap();
+    let run = finish(attempt);
+    let left = run.ended.exit.left.clone().unwrap();
+    assert_eq!((left.count, left.fate), (1, Fate::Ended), "{}", run.ended.message());
+    let child: i32 = run.text().trim().parse().unwrap();
+    wait_for("the child to end", || (!is_alive(child)).then_some(()));
+}

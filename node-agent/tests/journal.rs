@@ -20,6 +20,7 @@ use sentinel_node_agent::journal::{
 };
 use sentinel_node_agent::supervisor::{Launcher, Warm};
 use sentinel_protocol::ids::Epoch;
+use sentinel_protocol::limits::MAX_COUNT;
 use sentinel_protocol::log::DropReason;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::time::UnixMillis;
@@ -384,8 +385,8 @@ fn on_a_full_disk_nothing_new_is_taken_and_what_was_taken_can_still_be_recorded(
         signal: Some(64),
         killed: true,
         left: Some(left),
-        output_held_ms: Some(u64::MAX),
-        ..sentinel_protocol::exit::ExitDetails::clock(sentinel_protocol::exit::Clock::Total, u64::MAX)
+        output_held_ms: Some(MAX_COUNT),
+        ..sentinel_protocol::exit::ExitDetails::clock(sentinel_protocol::exit::Clock::Total, MAX_COUNT)
     };
     let longest = Ended { outcome: Outcome::CancelFailed { pids: vec![4_194_304; 64] }, exit, ..ended() };
     lock.record_exit(longest.clone()).unwrap();

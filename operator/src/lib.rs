@@ -7,6 +7,7 @@ pub mod clock;
 pub mod files;
 pub mod kill_point;
 pub mod lock;
+pub mod signals;
 pub mod resource;
 pub mod cluster;
 pub mod controller;

@@ -15,6 +15,8 @@ fn main() -> ExitCode {
             Err(error) => fail(EXIT_FAILURE, &error),
         };
     }
+    // Tasks and output are for the operator's own user; a file that others may read gets its mode where it is made.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let config = match cli.flags.into_config() {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),

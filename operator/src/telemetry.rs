@@ -1,7 +1,7 @@
 //! Our own log: text for people or JSON for machines, on standard error.
 //!
-//! What others sent (names, error texts) can end up in a line. A line is one line: control characters in it are shown
-//! as escapes, so that nobody can forge a second line or reach the terminal of whoever reads it.
+//! What others sent (names, error texts) can end up in a line. A line is one line: what would begin another,
+//! or steer a terminal, is shown as an escape.
 
 use std::io::{self, Write};
 
@@ -66,7 +66,7 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     done.map_err(|error| TelemetryError::Taken(error.to_string()))
 }
 
-/// Writes each event as one line without control characters.
+/// Writes each event as one line of printable characters.
 #[derive(Debug, Clone, Copy)]
 pub struct OneLine<M>(pub M);
 
@@ -85,11 +85,10 @@ pub struct Line<W>(W);
 impl<W: Write> Write for Line<W> {
     /// The subscriber writes an event, its end of line included, in one call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let line = event.strip_suffix(b"\n").unwrap_or(event);
-        if line.iter().any(|byte| is_control(*byte)) {
-            let mut shown = escaped(line);
-            shown.push(b'\n');
-            self.0.write_all(&shown)?;
+        let text = String::from_utf8_lossy(event);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        if line.chars().any(steers) {
+            self.0.write_all(format!("{}\n", escaped(line)).as_bytes())?;
         } else {
             self.0.write_all(event)?;
         }
@@ -101,20 +100,25 @@ impl<W: Write> Write for Line<W> {
     }
 }
 
-fn is_control(byte: u8) -> bool {
-    byte < 0x20 || byte == 0x7f
+/// Control characters, those of the upper half included, ends of lines of Unicode, and what turns the direction of text.
+pub(crate) fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn escaped(line: &[u8]) -> Vec<u8> {
-    let mut shown = Vec::with_capacity(line.len() + 16);
-    for &byte in line {
-        if is_control(byte) {
-            shown.extend(byte.escape_ascii());
-        } else {
-            shown.push(byte);
+/// Escapes as JSON has them: a line that is a JSON object stays one.
+fn escaped(line: &str) -> String {
+    line.chars().fold(String::with_capacity(line.len() + 16), |mut shown, c| {
+        match c {
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            c if steers(c) => shown.extend([format!("\\u{:04x}", u32::from(c))]),
+            c => shown.push(c),
         }
-    }
-    shown
+        shown
+    })
 }
 
 #[cfg(test)]
@@ -151,12 +155,15 @@ mod tests {
 
     #[test]
     fn what_others_sent_cannot_forge_a_line_or_reach_a_terminal() {
-        let bad = "x\n2026-01-01 ERROR all is lost\x1b[31m\x07";
+        let bad = "x\n2026-01-01 ERROR all is lost\x1b[31m\x07\u{9b}31m\u{202e}";
         for json in [false, true] {
             let text = logged(json, || tracing::warn!(name = %bad, "refused {bad}"));
             assert_eq!(text.lines().count(), 1, "{text:?}");
-            assert!(text.ends_with('\n') && !text.contains('\x1b') && !text.contains('\x07'), "{text:?}");
+            let line = text.strip_suffix('\n').unwrap();
+            assert!(!line.chars().any(steers), "{text:?}");
             assert!(text.contains("all is lost"), "{text:?}");
+            assert!(line.contains("\\u009b31m\\u202e"), "{text:?}");
+            assert!(!json || serde_json::from_str::<serde_json::Value>(line).is_ok(), "{text:?}");
         }
     }
 

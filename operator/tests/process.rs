@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::io::Write as _;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn operator(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_operator"));
@@ -71,6 +72,36 @@ fn without_a_cluster_it_says_how_to_name_one() {
 }
 
 #[test]
+fn only_its_own_user_may_enter_the_data_directory_that_it_makes() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    // It ends where it finds no cluster, with its directory made.
+    refused(&["--storage", "embedded", "--data-dir", data.to_str().unwrap()], &["Kubernetes cluster"]);
+    assert_eq!(std::fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn every_client_of_the_api_server_is_made_in_one_place() {
+    // The one names the operator in User-Agent, and does not retry beneath the retries of its callers.
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    let mut made = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                made.extend(text.matches("Client::try_from(").map(|_| path.clone()));
+                assert!(!text.contains("Client::try_default("), "{}", path.display());
+            }
+        }
+    }
+    assert!(matches!(made.as_slice(), [one] if one.ends_with("cluster/kube.rs")), "{made:?}");
+}
+
+#[test]
 fn help_has_examples_and_the_document_can_be_printed() {
     let help = operator(&["--help"]);
     let text = String::from_utf8_lossy(&help.stdout);
@@ -78,4 +109,40 @@ fn help_has_examples_and_the_document_can_be_printed() {
     let document = operator(&["openapi"]);
     let value: serde_json::Value = serde_json::from_slice(&document.stdout).unwrap();
     assert_eq!(value["openapi"], "3.1.0");
+}
+
+#[test]
+fn under_nohup_it_leaves_a_hangup_ignored() {
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = file(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n\
+         clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]\nusers: [{name: u, user: {}}]\n",
+    );
+    let any = "127.0.0.1:0";
+    let mut command = Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_operator")).args(["--storage", "embedded", "--data-dir"]);
+    command.arg(directory.path()).arg("--kubeconfig").arg(kubeconfig.path());
+    command.args(["--gateway-listen", any, "--api-listen", any, "--metrics-listen", any]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let path = format!("/proc/{}/status", child.id());
+    let has = |status: &str, mask: &str, signal: u32| {
+        let line = status.lines().find_map(|line| line.strip_prefix(mask));
+        line.is_some_and(|line| u64::from_str_radix(line.trim(), 16).unwrap() >> (signal - 1) & 1 == 1)
+    };
+    let deadline = Instant::now() + Duration::from_mins(1);
+    // SIGQUIT is the last that it catches.
+    let status = loop {
+        let status = std::fs::read_to_string(&path).unwrap();
+        let is_over = child.try_wait().unwrap().is_some() || Instant::now() > deadline;
+        if is_over || has(&status, "SigCgt:", 3) {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(has(&status, "SigCgt:", 15), "it did not get so far: {words}");
+    assert!(has(&status, "SigIgn:", 1) && !has(&status, "SigCgt:", 1), "{status}");
 }

@@ -205,6 +205,51 @@ async fn without_history_what_is_in_memory_is_listed_and_said_to_be_a_part() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_an_attempt_that_there_never_was_is_not_found_and_is_not_followed_for_ever() {
+    let house = House::new(&["a"]).await;
+    let mut agent = house.agent("a").await;
+    house.apply(&body("t", &["a"], &json!({}))).await;
+    let start = house.start(&mut agent).await;
+    let path = format!("/executions/{}/1/a/log", start.attempt.task);
+    let seventh = format!("{path}?attempt=7&follow=true&format=json");
+    // While the Execution goes on, a seventh Attempt may come; once it has ended, this reader is done.
+    let following = house.follow(&seventh).await;
+    let state = ended(0);
+    let report = Report { attempt: start.attempt.clone(), spec_hash: start.spec_hash.clone(), state };
+    agent.say(&ToOperator::Report(Box::new(report))).await;
+    house.until("/tasks/default/t", |task| task["status"]["run"]["verdict"] == "Complete").await;
+    let log = following.rest().await;
+    assert_eq!(log, "{\"ended\":true,\"kind\":\"end\",\"position\":0}\n");
+
+    for path in [&seventh, &format!("{path}?attempt=2")] {
+        let (status, error) = house.ask(path).await;
+        assert_eq!((status, &error["reason"]), (404, &json!("NotFound")), "{error}");
+        assert_eq!((&error["field"], &error["allowed"]), (&json!("attempt"), &json!("1")), "{error}");
+        assert!(error["message"].as_str().unwrap().contains("has ended with Attempt 1"), "{error}");
+    }
+    assert_eq!(house.log(&format!("{path}?attempt=1")).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_lines_are_no_lines_also_of_a_log_without_a_line_end() {
+    let house = House::new(&["a"]).await;
+    let mut agent = house.agent("a").await;
+    house.apply(&body("t", &["a"], &json!({}))).await;
+    let start = house.start(&mut agent).await;
+    let state = ended(3);
+    let report = Report { attempt: start.attempt.clone(), spec_hash: start.spec_hash.clone(), state };
+    agent.say(&ToOperator::Report(Box::new(report))).await;
+    let mut socket = house.log_socket(&agent, "a").await;
+    socket.say(&LogControl::Open { attempt: start.attempt.clone(), oldest: 0 }).await;
+    socket.hear_log().await;
+    socket.record(&start.attempt, &record(0, 3)).await;
+    let path = format!("/executions/{}/1/a/log", start.attempt.task);
+    house.until("/executions?node=a&task=t", |list| states(list) == [pair("a", "Succeeded")]).await;
+    assert_eq!(house.log(&path).await.len(), 3);
+    assert_eq!(house.log(&format!("{path}?tail=0")).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_of_an_end_whose_node_is_gone_says_how_much_is_missing() {
     let house = House::new(&["a"]).await;
     let mut agent = house.agent("a").await;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::limits::{MAX_LEFT_PROCESSES, MAX_PROCESS_NAME};
 use crate::outcome::Outcome;
+use crate::text;
 
 /// What the processes of a command did at its end. Everything is optional: a command that never started did nothing,
 /// and an agent of an older release sends none of it.
@@ -28,7 +29,7 @@ pub struct ExitDetails {
     pub left: Option<LeftBehind>,
     /// Set when another process still held the output open: how long after the main process's end our side was
     /// closed, milliseconds. What is written to it later is lost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text::maybe_count")]
     pub output_held_ms: Option<u64>,
 }
 
@@ -39,7 +40,9 @@ pub struct ClockEnd {
     /// Which one.
     pub name: Clock,
     /// How long it had been counted when it was over, milliseconds: for `run` and `total` from the start of the
-    /// command, for `idle` from its last output, for `start` from the moment the node accepted it.
+    /// command, for `idle` from its last output, for `start` from the moment the node accepted it. Where the operator concludes that the command was not
+    /// started, `start` counts from the node's turn in the Run and `total` from the Run's start.
+    #[serde(deserialize_with = "text::count")]
     pub after_ms: u64,
 }
 
@@ -78,7 +81,11 @@ pub struct LeftBehind {
     /// What became of them.
     pub fate: Fate,
     /// Some of them, at most [`MAX_LEFT_PROCESSES`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "few_processes")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "text::first::<_, _, MAX_LEFT_PROCESSES>"
+    )]
     pub processes: Vec<LeftProcess>,
 }
 
@@ -100,13 +107,6 @@ pub struct LeftProcess {
     /// Its name as the kernel has it, at most [`MAX_PROCESS_NAME`] bytes.
     #[serde(deserialize_with = "short_name")]
     pub name: String,
-}
-
-fn few_processes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LeftProcess>, D::Error> {
-    let mut processes = Vec::<LeftProcess>::deserialize(deserializer)?;
-    processes.truncate(MAX_LEFT_PROCESSES);
-    processes.shrink_to_fit();
-    Ok(processes)
 }
 
 fn short_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -171,28 +171,36 @@ fn timed_out(outcome: &Outcome, clock: ClockEnd) -> Option<String> {
             }
             Some(text)
         }
+        (Outcome::NotStarted, Clock::Total) => {
+            Some(format!("not started: {field} was over after {after}, before this node's turn"))
+        }
         (Outcome::TimedOut, _) => Some(format!("ended by {field} after {after}")),
         (Outcome::IdleTimedOut, _) => Some(format!("ended by {field} after {after} without output")),
         _ => None,
     }
 }
 
+/// Number of the signal that a process cannot ignore.
+const SIGKILL: i32 = 9;
+
 /// How the main process ended, where the Outcome is about something else.
 fn how_it_ended(outcome: &Outcome, exit: &ExitDetails) -> Option<String> {
     let says_it =
         matches!(outcome, Outcome::Succeeded { .. } | Outcome::Failed { .. } | Outcome::Signaled { .. });
+    let killed = exit.killed && exit.left.is_none();
     let how = match (exit.code, exit.signal) {
         _ if says_it => None,
         (Some(code), _) => Some(format!("exited with code {code}")),
+        // Our own KILL: one of the two sentences is enough.
+        (None, Some(SIGKILL)) if killed => None,
         (None, Some(signal)) => Some(format!("ended by signal {}", signal_text(signal))),
         (None, None) => None,
     };
-    match (how, exit.killed && exit.left.is_none()) {
+    match (how, killed) {
         (Some(how), true) => Some(format!("{how}; KILL was needed")),
         (None, true) => Some("KILL was needed".to_owned()),
         (how, false) => how,
     }
-    .map(|how| how.replace("ended by signal 9 (SIGKILL); KILL was needed", "KILL was needed"))
 }
 
 impl std::fmt::Display for LeftBehind {
@@ -320,6 +328,11 @@ mod tests {
             Outcome::StartTimedOut { why: None },
             ExitDetails::clock(Clock::Start, 300_000),
             "not started within 5m (timeouts.start)",
+        );
+        check(
+            Outcome::NotStarted,
+            ExitDetails::clock(Clock::Total, 3_600_000),
+            "not started: timeouts.total was over after 1h, before this node's turn",
         );
         check(
             Outcome::Cancelled,

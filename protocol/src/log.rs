@@ -43,7 +43,7 @@ pub enum DropReason {
     DiskFull,
     /// The record on the node's disk could not be read back.
     Unreadable,
-    /// The node did not send it, though it said that it was there. Only the operator says this.
+    /// The node did not send it, though it had reported it. Only the operator writes this.
     NotSent,
 }
 

@@ -401,10 +401,7 @@ fn a_start_needs_an_agent_that_knows_all_it_asks_for() {
         let (interpreter, text) = ("/bin/sh".to_owned(), "df".to_owned());
         start.request.program = Program::Script { interpreter, argument: argument.map(str::to_owned), text };
     };
-    let mut plain_script = match plain.clone() {
-        ToAgent::Start(start) => start,
-        _ => panic!("no Start"),
-    };
+    let ToAgent::Start(mut plain_script) = plain.clone() else { panic!("no Start") };
     script(&mut plain_script, None);
     assert_eq!(plain_script.needs(), Version(1));
     script(&mut plain_script, Some("-e"));

@@ -57,7 +57,7 @@ impl Connector {
         if theirs.ip().to_canonical().is_loopback() {
             local::check_tcp(ours, theirs)?;
         } else if self.bears == Bears::Token {
-            return Err(Error::other(
+            return Err(local::refused(
                 "a token is not sent in plain text to another machine; forward a port with ssh -L",
             ));
         }

@@ -14,13 +14,18 @@ pub(crate) enum Event {
     Task(Value),
     /// A Task is gone; this is how it stood last.
     Deleted(Value),
-    /// Every Task there is has been said once.
+    /// Every Task there is has come once.
     Synced,
 }
 
 /// A stream of events.
 #[derive(Debug)]
-pub(crate) struct Events(Lines);
+pub(crate) struct Events {
+    lines: Lines,
+    /// What has come of the next event.
+    kind: String,
+    data: String,
+}
 
 impl Client {
     /// Events of one Task: how it stands, then each change.
@@ -35,25 +40,24 @@ impl Client {
 
     async fn events(&self, path: &str) -> Result<Events, Failure> {
         let response = self.send(Method::GET, path, None).await?;
-        Ok(Events(Lines::new(response.into_body())))
+        let lines = Lines::new(response.into_body());
+        Ok(Events { lines, kind: String::new(), data: String::new() })
     }
 }
 
 impl Events {
-    /// The next event; `None` when the server ended the stream.
+    /// The next event; `None` when the server ended the stream. Nothing is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Result<Option<Event>, Failure> {
-        let (mut kind, mut data) = (String::new(), String::new());
-        while let Some(line) = self.0.next().await? {
+        while let Some(line) = self.lines.next().await? {
             if let Some(text) = line.strip_prefix("event:") {
-                text.trim_start().clone_into(&mut kind);
+                text.trim_start().clone_into(&mut self.kind);
             } else if let Some(text) = line.strip_prefix("data:") {
-                data.push_str(text.strip_prefix(' ').unwrap_or(text));
-            } else if line.is_empty() && !(kind.is_empty() && data.is_empty()) {
+                self.data.push_str(text.strip_prefix(' ').unwrap_or(text));
+            } else if line.is_empty() && !(self.kind.is_empty() && self.data.is_empty()) {
+                let (kind, data) = (std::mem::take(&mut self.kind), std::mem::take(&mut self.data));
                 if let Some(event) = event(&kind, &data)? {
                     return Ok(Some(event));
                 }
-                kind.clear();
-                data.clear();
             }
         }
         Ok(None)

@@ -256,7 +256,7 @@ pub(super) fn check_tcp(ours: SocketAddr, theirs: SocketAddr) -> Result<()> {
     if known {
         Ok(())
     } else {
-        Err(Error::other("the kernel does not say whose server it is, so nothing was sent to it"))
+        Err(refused("the kernel does not name the owner of the server, so nothing was sent to it"))
     }
 }
 
@@ -267,8 +267,16 @@ pub(crate) fn listeners(at: SocketAddr) -> Vec<u32> {
 }
 
 fn foreign(uid: u32) -> Error {
-    let message = format!("the server belongs to user {uid}, not to you or root, so nothing was sent to it");
-    Error::new(ErrorKind::PermissionDenied, message)
+    refused(format!("the server belongs to user {uid}, not to you or root, so nothing was sent to it"))
+}
+
+/// A server that is there and that we do not talk to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(String);
+
+pub(super) fn refused(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::PermissionDenied, Refused(why.into()))
 }
 
 /// A row of the kernel's tables of TCP sockets. Source: <https://docs.kernel.org/networking/proc_net_tcp.html>.

@@ -138,7 +138,7 @@ impl Client {
         }
     }
 
-    /// Every item of a list, page after page. When some may be missing, that is said on standard error.
+    /// Every item of a list, page after page. When some may be missing, standard error reports it.
     pub(crate) async fn list_all(&self, path: &str, query: Query) -> Result<Vec<Value>, Failure> {
         let listed = self.list(path, query, usize::MAX, None).await?;
         if let Some(why) = &listed.partial {
@@ -212,7 +212,11 @@ impl Client {
     }
 
     fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> Failure {
-        if error.is_connect() {
+        if is_refused(error) {
+            Failure::new(format!("refused to use {}: {}", self.server, root_cause(error))).hint(
+                "Run it as the user of that server, or name another one: --server URL (or SENTINEL_SERVER)",
+            )
+        } else if error.is_connect() {
             Failure::new(format!("no server answers at {}: {}", self.server, root_cause(error)))
                 .hint("Start one with: sentinel dev\nOr say where it is: --server URL (or SENTINEL_SERVER)")
         } else {
@@ -236,6 +240,15 @@ fn read_token(path: &Path) -> Result<HeaderValue, Failure> {
         .map_err(|_| wrong("it holds characters that no token has"))?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// Whether it was us who refused the server.
+fn is_refused(error: &hyper_util::client::legacy::Error) -> bool {
+    let first = std::error::Error::source(error);
+    std::iter::successors(first, |error| error.source()).any(|error| {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<local::Refused>)
+    })
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {
@@ -279,7 +292,7 @@ async fn refusal(server: &Server, response: Response<Incoming>) -> Failure {
         message = format!("{before} has {} problems:{}", problems.len(), lines.collect::<String>());
     }
     let hint = (status == StatusCode::UNAUTHORIZED).then(|| {
-        "A dev mode answers its own user, by itself. From elsewhere: --token-file FILE, with the token of the file that it names at its start".to_owned()
+        "A dev mode answers `sentinel` of its own user without a token. From elsewhere: --token-file FILE, with the token of the file that it names at its start".to_owned()
     });
     Failure { code, message, hint, status: Some(status.as_u16()) }
 }

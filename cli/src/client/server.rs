@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use http::Uri;
 
-/// Where the server is unless said otherwise.
+/// Where the server is by default.
 pub(crate) const DEFAULT: &str = "http://127.0.0.1:7980";
 
 /// The address of a server: `http://HOST[:PORT]` or `unix:/PATH`.
@@ -35,7 +35,7 @@ impl Server {
         }
     }
 
-    /// Whether it is where one looks unless told otherwise.
+    /// Whether it is the default one.
     pub(crate) fn is_default(&self) -> bool {
         matches!(self, Self::Http { base, .. } if base == DEFAULT)
     }

@@ -19,8 +19,8 @@ use crate::output::sink::print_json_line;
 use crate::output::text::Text;
 use crate::view::Task;
 
-/// Most bytes of a script that are read: one more than any Task may have, so that the server's limit is what refuses it.
-const MAX_SCRIPT: u64 = sentinel_protocol::limits::MAX_COMMAND_BYTES as u64 + 1;
+/// Most bytes of a script that a Task carries.
+const MAX_SCRIPT: usize = sentinel_protocol::limits::MAX_COMMAND_BYTES;
 
 pub(super) async fn perform(client: &Client, namespace: &str, args: &RunArgs) -> Ended {
     let targets = targets(client, args).await?;
@@ -178,16 +178,22 @@ fn content(args: &RunArgs) -> Result<Map<String, Value>, Failure> {
 
 fn script(file: &Path) -> Result<String, Failure> {
     let name = file.display();
+    // One byte more than fits, to know that there is more.
+    let most = MAX_SCRIPT as u64 + 1;
+    let mut bytes = Vec::new();
     let read = if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().take(MAX_SCRIPT).read_to_end(&mut bytes).map(|_| bytes)
+        std::io::stdin().lock().take(most).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(file).and_then(|file| {
-            let mut bytes = Vec::new();
-            file.take(MAX_SCRIPT).read_to_end(&mut bytes).map(|_| bytes)
-        })
+        std::fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes))
     };
-    let bytes = read.map_err(|error| Failure::usage(format!("failed to read the script {name}: {error}")))?;
+    read.map_err(|error| Failure::usage(format!("failed to read the script {name}: {error}")))?;
+    if bytes.len() > MAX_SCRIPT {
+        let limit = MAX_SCRIPT >> 10;
+        return Err(Failure::usage(format!(
+            "the script {name} is longer than {limit} KiB, the most that a Task carries"
+        ))
+        .hint("Put it where the nodes can fetch it, and run what fetches it."));
+    }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Failure::usage(format!(
@@ -321,7 +327,7 @@ fn made_up_name() -> String {
 /// A label selector as kubectl takes it, as the `nodeSelector` of a Task.
 fn parse_selector(text: &str) -> Result<Value, Failure> {
     let wrong = |part: &str| {
-        Failure::usage(format!("{part:?} is no part of a label selector"))
+        Failure::usage(format!("{part:?} is not part of a label selector"))
             .hint("Parts, joined by commas: key=value, key!=value, key in (a,b), key notin (a,b), key, !key")
     };
     let mut labels = Map::new();

@@ -1,6 +1,7 @@
 //! What a dev mode left that was killed: temporary state, commands that still run, sockets. Found at the next start.
 //!
-//! Only what no process holds is removed: a directory whose lock is free and in which no process has a file open.
+//! Only what no process holds is removed: a directory that dev mode made for itself, whose lock is free and in which no
+//! process has a file open.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use sentinel_operator::lock::Lock;
 
-use super::state::TEMPORARY;
+use super::state::{TEMPORARY, is_temporary};
 use crate::client::local;
 use crate::output::escape::escaped;
 use crate::output::format::note;
@@ -31,11 +32,15 @@ pub(super) fn find() {
 }
 
 fn look(directory: &Path) {
-    if !Lock::is_in(directory) && !is_old(directory) {
+    if !is_temporary(directory) || (!Lock::is_in(directory) && !is_old(directory)) {
         return;
     }
     // A dev mode that runs has it.
     let Ok(_lock) = Lock::take(directory) else { return };
+    // One that was given this directory may have run, and ended, in between.
+    if !is_temporary(directory) {
+        return;
+    }
     let shown = directory.display();
     let running = users_of(directory);
     if running.is_empty() {

@@ -53,7 +53,7 @@ const DRAIN: Duration = Duration::from_secs(3);
 pub(crate) async fn perform(args: DevArgs, namespace: &str) -> Ended {
     // From here on a signal ends it in order, and leaves nothing behind.
     let mut signals = Signals::catch()?;
-    // Everything that can be wrong with the files is said before anything is started.
+    // Everything that can be wrong with the files is reported before anything is started.
     read_all(&args.files, namespace, Pipes::Refused)?;
     telemetry::init(telemetry::LogFormat::Text, &args.log)
         .map_err(|error| Failure::usage(format!("--log {:?}: {error}", args.log)))?;
@@ -225,7 +225,7 @@ fn banner(door: &Door, nodes: &Nodes, state: &State) {
         .then(" ")
         .painted(Paint::Faint, "Everything runs in this process; Ctrl-C ends it.")
         .then(format!("\n  API    {base}/api/v1 "))
-        .painted(Paint::Faint, "(with the token; sentinel and root need none)")
+        .painted(Paint::Faint, "(with the token; sentinel of this user needs none, root over the socket)")
         .then(format!("\n  Socket {}", socket.display()))
         .then(format!("\n  Token  {}", place.token_file().display()))
         .then(format!("\n  Nodes  {}\n  State  {}\n", nodes.shown(), state.shown()));

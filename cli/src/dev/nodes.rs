@@ -45,7 +45,7 @@ impl Nodes {
     /// This machine and so many simulated nodes.
     ///
     /// # Errors
-    /// When this machine could not hold so many: it would not be said, but some of them would fail at any time.
+    /// When this machine cannot hold that many: some of them would fail later, at any time.
     pub(super) fn plan(simulated: u16) -> Result<Self, Failure> {
         if simulated > 0
             && let Some(lack) = needs(simulated).lacking()

@@ -14,6 +14,15 @@ use crate::output::format::note;
 /// What the name of a temporary directory begins with.
 pub(super) const TEMPORARY: &str = "sentinel-dev-";
 
+/// The file that marks a directory which dev mode made for itself and may remove. One that `--state` names has none: its
+/// name may be that of a temporary directory all the same.
+const MARK: &str = "temporary";
+
+/// Whether dev mode made the directory for itself.
+pub(super) fn is_temporary(directory: &Path) -> bool {
+    directory.join(MARK).symlink_metadata().is_ok()
+}
+
 /// The directory.
 #[derive(Debug)]
 pub(super) struct State {
@@ -37,12 +46,15 @@ impl State {
                 Failure::usage(format!("--state {}: {}", path.display(), describe(&error)))
             })?;
             let lock = Lock::take(&path).map_err(|error| not_taken(&path, &error))?;
+            // Perhaps one that a dev mode was killed on; from now on it is kept.
+            unmark(&path)?;
             Ok(Self { path, fate: Fate::Kept, _lock: lock })
         } else {
             let base = std::env::temp_dir();
             for attempt in 0_u32..100 {
                 let path = base.join(format!("{TEMPORARY}{}-{attempt}", std::process::id()));
-                match private().create(&path) {
+                // The mark comes before the lock: a tidying dev mode leaves alone what has no lock yet.
+                match private().create(&path).and_then(|()| std::fs::write(path.join(MARK), "")) {
                     Ok(()) => match Lock::take(&path) {
                         Ok(lock) => return Ok(Self { path, fate: Fate::Removed, _lock: lock }),
                         // One that tidies up took it for a leftover.
@@ -101,6 +113,19 @@ fn not_taken(path: &Path, error: &LockError) -> Failure {
     }
 }
 
+/// Takes the mark from a directory that is to be kept.
+fn unmark(directory: &Path) -> Result<(), Failure> {
+    let mark = directory.join(MARK);
+    match std::fs::remove_file(&mark) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::usage(format!(
+            "--state {}: failed to remove {}, which marks it as temporary: {error}",
+            directory.display(),
+            mark.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn private() -> std::fs::DirBuilder {
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o700);
@@ -117,6 +142,7 @@ mod tests {
         let state = State::open(None).unwrap();
         let path = state.path().to_owned();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(is_temporary(&path));
         state.remove();
         assert!(!path.exists());
     }
@@ -136,9 +162,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let given = directory.path().join("a/b");
         State::open(Some(&given)).unwrap().remove();
-        assert!(given.is_dir());
+        assert!(given.is_dir() && !is_temporary(&given));
         std::fs::write(directory.path().join("file"), "").unwrap();
         let failure = State::open(Some(&directory.path().join("file"))).unwrap_err();
         assert_eq!(failure.code, crate::exit::USAGE);
+    }
+
+    #[test]
+    fn a_given_directory_loses_the_mark_of_a_temporary_one() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(MARK), "").unwrap();
+        State::open(Some(directory.path())).unwrap().remove();
+        assert!(directory.path().is_dir() && !is_temporary(directory.path()));
     }
 }

@@ -1,4 +1,4 @@
-//! The end of dev mode: what still runs is said, and ended.
+//! The end of dev mode: what still runs is reported, and ended.
 
 use std::time::Duration;
 

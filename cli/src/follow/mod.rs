@@ -2,7 +2,7 @@
 //!
 //! [`run`] follows a Task's events and opens a log for each node ([`node_log`]); both go on where they were when the
 //! connection breaks. [`summary`] gives what came of it, in words, as JSON and as an
-//! exit code; [`link`] reports a server that is gone.
+//! exit code; [`waiting`] reports nodes on which nothing begins; [`link`] reports a server that is gone.
 
 mod hint;
 mod link;
@@ -10,6 +10,7 @@ mod node_log;
 mod output;
 mod run;
 mod summary;
+mod waiting;
 
 use hint::hint;
 pub(crate) use link::while_watching;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sentinel_core::status::Standing;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -11,6 +12,8 @@ use tokio::task::JoinSet;
 use super::link::{PATIENCE, while_watching};
 use super::node_log::{Attempts, Look, NodeLog};
 use super::output::Form;
+use super::summary::names;
+use super::waiting::Waiting;
 use crate::client::{Client, Event, Events, Query, escape};
 use crate::exit::Failure;
 use crate::output::color::Paint;
@@ -18,7 +21,7 @@ use crate::output::format::note;
 use crate::output::printer::Prefix;
 use crate::output::sink::print_json_line;
 use crate::output::text::Text;
-use crate::view::{Counts, Node, Run, Standing, Task};
+use crate::view::{self, Counts, Node, Run, Task};
 
 /// Most logs that are read at once; others follow as these end.
 const LOGS_AT_ONCE: usize = 128;
@@ -128,7 +131,15 @@ async fn watch(
 ) -> Result<Option<Followed>, Failure> {
     let mut events: Events = subject.client.task_events(&subject.namespace, &subject.name).await?;
     *answered = true;
-    while let Some(event) = events.next().await? {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event?,
+            () = until(logs.waiting.due()) => {
+                logs.report_waiting(seen.as_ref())?;
+                continue;
+            }
+        };
+        let Some(event) = event else { return Ok(None) };
         match event {
             Event::Task(value) => {
                 let task = Task::of(&value);
@@ -147,13 +158,20 @@ async fn watch(
             Event::Synced => {}
         }
     }
-    Ok(None)
+}
+
+/// Done at that moment; never without one.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Opens the logs that can be opened; gives the Run when it is over.
 async fn look(subject: &Subject, logs: &mut Logs, task: &Task) -> Result<Option<Followed>, Failure> {
     let without_run = |end| Ok(Some(Followed { task: task.clone(), run: None, end }));
-    if matches!(subject.which, Which::Latest) && matches!(task.standing(), Standing::Invalid(_)) {
+    if matches!(subject.which, Which::Latest) && matches!(task.standing(), view::Standing::Invalid(_)) {
         return without_run(RunEnd::Invalid);
     }
     let Some(run) = wanted(&subject.which, task) else { return Ok(None) };
@@ -168,6 +186,8 @@ async fn look(subject: &Subject, logs: &mut Logs, task: &Task) -> Result<Option<
     logs.started(task, &current)?;
     logs.open(task, &current).await?;
     let over = current.verdict.is_some() || current.finished_at.is_some();
+    let listed = if over { &[][..] } else { &task.status.nodes[..] };
+    logs.waiting.observe(listed, &subject.only, Instant::now());
     if over && task.spec["retry"]["limit"].as_u64() > Some(0) {
         logs.hear_of_all_attempts(task, &current).await?;
     }
@@ -195,6 +215,8 @@ struct Logs {
     open: BTreeMap<String, watch::Sender<u32>>,
     /// Whether the beginning of the Run was written.
     started: bool,
+    /// The nodes on which it has not begun.
+    waiting: Waiting,
 }
 
 impl Logs {
@@ -205,6 +227,7 @@ impl Logs {
             places: Arc::new(Semaphore::new(LOGS_AT_ONCE)),
             open: BTreeMap::new(),
             started: false,
+            waiting: Waiting::default(),
         }
     }
 
@@ -223,6 +246,27 @@ impl Logs {
             "targets": run.target_count,
         }))
         .map_err(|error| Failure::new(format!("failed to write to standard output: {error}")))
+    }
+
+    /// Why nodes keep the Run waiting, where that was not reported yet.
+    fn report_waiting(&mut self, task: Option<&Task>) -> Result<(), Failure> {
+        for (nodes, message) in self.waiting.take(Instant::now()) {
+            if self.subject.look.form == Form::Json {
+                print_json_line(&json!({"type": "waiting", "nodes": nodes, "message": message}))
+                    .map_err(|error| Failure::new(format!("failed to write to standard output: {error}")))?;
+                continue;
+            }
+            let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+            let text = match task {
+                // Beside the Runs of other Tasks.
+                Some(task) if self.subject.origin.is_some() => {
+                    Text::sentinel().then(task.full_name()).then(": ")
+                }
+                _ => Text::sentinel(),
+            };
+            note(text.append(names(&nodes)).then(format!(": waiting: {message}")));
+        }
+        Ok(())
     }
 
     async fn open(&mut self, task: &Task, run: &Run) -> Result<(), Failure> {
@@ -372,12 +416,12 @@ impl Logs {
 fn count(nodes: &[Node], targets: u64) -> Counts {
     let mut counts = Counts::default();
     for node in nodes {
-        match node.state.as_str() {
-            "Succeeded" => counts.succeeded += 1,
-            "Lost" => counts.unreachable += 1,
-            "Pending" | "WaitingForNode" | "" => {}
-            "Dispatched" | "Running" => counts.running += 1,
-            _ => counts.failed += 1,
+        match Standing::of_word(&node.state) {
+            Standing::Succeeded => counts.succeeded += 1,
+            Standing::Unreachable => counts.unreachable += 1,
+            Standing::Waiting => {}
+            Standing::Running => counts.running += 1,
+            Standing::Failed => counts.failed += 1,
         }
     }
     let known = counts.succeeded + counts.unreachable + counts.running + counts.failed;
@@ -388,4 +432,19 @@ fn count(nodes: &[Node], targets: u64) -> Counts {
 /// The path of the log of a node of a Run.
 pub(crate) fn log_path(uid: &str, run: u32, node: &str) -> String {
     format!("/api/v1/executions/{}/{run}/{}/log", escape(uid), escape(node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_was_never_reached_is_unreachable_as_in_a_status() {
+        let node = |state: &str| Node { state: state.to_owned(), ..Node::default() };
+        let states = ["Succeeded", "StartTimedOut", "Lost", "TimedOut", "Running", "WaitingForNode"];
+        let nodes: Vec<Node> = states.into_iter().map(node).collect();
+        let counts = count(&nodes, 7);
+        let Counts { waiting, running, succeeded, failed, unreachable } = counts;
+        assert_eq!((succeeded, unreachable, failed, running, waiting), (1, 2, 1, 1, 2));
+    }
 }

@@ -77,7 +77,10 @@ fn without_run(followed: &Followed) -> String {
 }
 
 fn verdict<'a>(followed: &Followed, run: &'a Run) -> &'a str {
-    match &run.verdict {
+    // As History has it. A Run that was complete when its cancellation was asked for is complete.
+    let cancelled = matches!(run.stopping.as_deref(), Some("Cancelled" | "Deleted"));
+    match run.verdict.as_deref() {
+        Some("Failed") if cancelled => "Cancelled",
         Some(verdict) => verdict,
         None if followed.end == RunEnd::Deleted => "Deleted",
         None => "Unknown",
@@ -98,7 +101,7 @@ fn grouped<'a>(nodes: &[&'a Node]) -> Vec<(Vec<&'a str>, &'a Node)> {
 }
 
 /// `web-1, web-2 and 3 more`.
-fn names(nodes: &[&str]) -> Text {
+pub(super) fn names(nodes: &[&str]) -> Text {
     let named = if nodes.len() > NAMED { NAMED - 1 } else { nodes.len() };
     let mut text = Text::new();
     for (index, name) in nodes.iter().take(named).enumerate() {
@@ -301,6 +304,27 @@ mod tests {
         assert!(text(&groups[0].0).contains(" and 3 more"), "{}", text(&groups[0].0));
         assert!(!text(&groups[0].0).contains("web-3"));
         assert!(text(&["a", "b", "c"]).contains("\"c\"") && !text(&["a", "b", "c"]).contains("more"));
+    }
+
+    #[test]
+    fn a_run_that_was_cancelled_did_not_just_fail() {
+        let followed = |end| Followed { task: Task::default(), run: None, end };
+        let run = |verdict: Option<&str>, stopping: Option<&str>| Run {
+            verdict: verdict.map(str::to_owned),
+            stopping: stopping.map(str::to_owned),
+            ..Run::default()
+        };
+        for (written, stopping, expected) in [
+            (Some("Failed"), Some("Cancelled"), "Cancelled"),
+            (Some("Failed"), Some("Deleted"), "Cancelled"),
+            (Some("Failed"), Some("SupersededFinish"), "Failed"),
+            (Some("Failed"), None, "Failed"),
+            (Some("Complete"), Some("Cancelled"), "Complete"),
+            (None, Some("Deleted"), "Unknown"),
+        ] {
+            assert_eq!(verdict(&followed(RunEnd::Over), &run(written, stopping)), expected);
+        }
+        assert_eq!(verdict(&followed(RunEnd::Deleted), &run(None, Some("Deleted"))), "Deleted");
     }
 
     #[test]

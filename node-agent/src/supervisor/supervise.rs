@@ -422,11 +422,16 @@ impl Supervision<'_> {
                 let idle = self.clocks.idle_over(now).filter(|_| room == Room::Open);
                 run.or(idle.map(|clock| (Why::IdleTimedOut, Some(clock))))
             }
-            Some(_) if self.tree == Tree::Empty || self.leftovers == Leftovers::Keep => None,
+            Some(_) if self.tree == Tree::Empty || self.may_keep() => None,
             Some((_, exited_at)) => {
                 self.output_is_over(now, exited_at, room).then_some((Why::Leftovers, None))
             }
         }
+    }
+
+    /// Whether what the command leaves is to be left alone: a Cancel before its end is recorded ends it all the same.
+    fn may_keep(&self) -> bool {
+        self.leftovers == Leftovers::Keep && !self.cancel
     }
 
     /// Whether no more output is awaited of a command that has ended by itself and left processes: nothing can come any
@@ -444,7 +449,7 @@ impl Supervision<'_> {
 
     /// Whether the command has ended by itself and what it left is to be left alone.
     fn is_kept(&mut self, now: u64, room: Room) -> bool {
-        let by_itself = self.leftovers == Leftovers::Keep && self.ending.is_none();
+        let by_itself = self.may_keep() && self.ending.is_none();
         let Some((_, exited_at)) = self.exited.filter(|_| by_itself && self.tree == Tree::Populated) else {
             return false;
         };

@@ -363,7 +363,7 @@ pub fn client(mut config: Config) -> kube::Result<Client> {
     Client::try_from(config)
 }
 
-/// Parameters of a write under this field manager. Without one the managed fields of what is written name nobody.
+/// Parameters of a write under this field manager. Without one the managed fields of what is written have no manager.
 pub fn writes_as(manager: &str) -> PostParams {
     PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() }
 }

@@ -119,7 +119,6 @@ fn outcome(execution: &ExecutionRecord) -> Option<Outcome> {
     match (execution.outcome.as_deref()?, execution.exit_code) {
         ("Succeeded", Some(exit_code)) => Some(Outcome::Succeeded { exit_code }),
         ("Failed", Some(exit_code)) => Some(Outcome::Failed { exit_code }),
-        ("StartTimedOut", _) => Some(Outcome::StartTimedOut { why: None }),
         ("TimedOut", _) => Some(Outcome::TimedOut),
         ("IdleTimedOut", _) => Some(Outcome::IdleTimedOut),
         ("Cancelled", _) => Some(Outcome::Cancelled),
@@ -130,8 +129,14 @@ fn outcome(execution: &ExecutionRecord) -> Option<Outcome> {
 
 async fn stored_outcome(context: &Context, execution: &ExecutionRecord) -> Result<Outcome, HistoryError> {
     let attempt = context.parts.history.attempt(attempt(execution)).await?;
-    // Without its record nobody can know how it ended, but that it did.
-    Ok(attempt.and_then(|attempt| attempt.outcome).unwrap_or(Outcome::Lost { reason: LostReason::StateLost }))
+    if let Some(outcome) = attempt.and_then(|attempt| attempt.outcome) {
+        return Ok(outcome);
+    }
+    Ok(match execution.outcome.as_deref() {
+        Some("StartTimedOut") => Outcome::StartTimedOut { why: None },
+        // Without its record it cannot be known how it ended, only that it did.
+        _ => Outcome::Lost { reason: LostReason::StateLost },
+    })
 }
 
 /// The Attempt that speaks for an Execution.

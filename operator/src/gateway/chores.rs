@@ -167,7 +167,7 @@ async fn describe(history: &dyn History, id: &AttemptId) -> Result<Option<Attemp
             spec_hash: run.spec_hash,
             run_started_at: run.started_at,
             command: run.command,
-            // The record of a Run does not say; no Attempt of it was ever recorded, so nobody has seen another word.
+            // The record of a Run does not say; no Attempt of it was ever recorded, so no reader has seen another value.
             environment: Environment::Container,
             output_limit: None,
         })

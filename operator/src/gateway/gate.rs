@@ -275,7 +275,7 @@ impl Gateway {
         report: &Report,
     ) -> Result<(), SessionRefusal> {
         if let Some(report) = self.note(node, session, report)? {
-            // Before its Inventory is complete a Session does not count, and what it says is told with the Inventory.
+            // Before its Inventory is complete a Session does not count, and its reports are taken in with the Inventory.
             self.0.parts.results.report(&report);
         }
         Ok(())

@@ -1,9 +1,11 @@
 //! How many tokens that are not known yet are reviewed: in all, and of one address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use tokio::time::Instant;
+
+use crate::server::network;
 
 /// Reviews of strangers a second.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +36,7 @@ impl Default for Rates {
     }
 }
 
-/// Addresses that are told apart; beyond, those without a bucket of their own share one.
+/// Addresses with a bucket of their own; those beyond share one.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// Token buckets.
@@ -75,18 +77,19 @@ impl Buckets {
     pub(super) fn take(&mut self, from: Option<IpAddr>, now: Instant) -> bool {
         let rates = self.rates;
         self.all.fill(rates.all, now);
-        let address = from.map(|from| self.address(network(from), now));
-        let may = address.as_ref().is_none_or(|bucket| bucket.left >= 1.0);
-        if let Some(bucket) = address
-            && may
-        {
+        // Both or none: what others use up must not empty the bucket of an address that was refused for it.
+        if self.all.left < 1.0 {
+            return false;
+        }
+        if let Some(from) = from {
+            let bucket = self.address(network(from), now);
+            if bucket.left < 1.0 {
+                return false;
+            }
             bucket.left -= 1.0;
         }
-        let may = may && self.all.left >= 1.0;
-        if may {
-            self.all.left -= 1.0;
-        }
-        may
+        self.all.left -= 1.0;
+        true
     }
 
     fn address(&mut self, from: IpAddr, now: Instant) -> &mut Bucket {
@@ -104,17 +107,6 @@ impl Buckets {
         };
         bucket.fill(rate, now);
         bucket
-    }
-}
-
-/// Who has one address of an IPv6 network has all of it.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -149,6 +141,19 @@ mod tests {
         let mut buckets = Buckets::new(RATES, now);
         let all: usize = (0..100).map(|n| taken(&mut buckets, &format!("10.0.1.{n}"), now)).sum();
         assert_eq!(all, 20);
+    }
+
+    #[test]
+    fn a_flood_from_many_addresses_does_not_use_up_the_bucket_of_an_address_that_it_shuts_out() {
+        let now = Instant::now();
+        let rates = Rates { address: Rate { per_second: 0.001, burst: 5.0 }, ..RATES };
+        let mut buckets = Buckets::new(rates, now);
+        assert_eq!(taken(&mut buckets, "10.0.0.1", now), 5);
+        for n in 0..10 {
+            taken(&mut buckets, &format!("10.0.1.{n}"), now);
+        }
+        assert_eq!(taken(&mut buckets, "10.0.0.2", now), 0, "nothing is left of what all share");
+        assert_eq!(taken(&mut buckets, "10.0.0.2", now + Duration::from_secs(2)), 5);
     }
 
     #[test]

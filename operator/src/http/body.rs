@@ -143,7 +143,7 @@ mod tests {
         HeaderMap::from_iter([(CONTENT_LENGTH, length.into())])
     }
 
-    /// These pieces, and then nothing for ever.
+    /// These pieces; the stream then stays open without more.
     fn pieces(pieces: Vec<&'static [u8]>) -> impl Stream<Item = Result<Bytes, warp::Error>> {
         futures_util::stream::iter(pieces.into_iter().map(|piece| Ok(Bytes::from_static(piece))))
             .chain(futures_util::stream::pending())

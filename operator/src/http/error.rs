@@ -4,6 +4,8 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::telemetry::steers;
+
 /// Largest part of somebody's input that is repeated to them.
 const SHOWN: usize = 64;
 
@@ -170,9 +172,13 @@ impl Problem {
     }
 }
 
-/// The beginning of somebody's input, on one line and without control characters.
+/// The beginning of an input, on one line and without what steers a terminal. Quotes and backslashes stay as they are:
+/// a value that is quoted already is not quoted twice.
 pub fn shown(value: &str) -> String {
-    let mut shown: String = value.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    for c in value.chars().take(SHOWN) {
+        if steers(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
     if value.chars().nth(SHOWN).is_some() {
         shown.push('…');
     }
@@ -199,7 +205,21 @@ mod tests {
     #[test]
     fn input_is_repeated_cut_and_without_control_characters() {
         assert_eq!(shown("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
+        assert_eq!(shown("\u{9b}31m\u{202e}"), "\\u{9b}31m\\u{202e}");
         assert_eq!(shown(&"x".repeat(100)).chars().count(), 65);
+    }
+
+    #[test]
+    fn the_first_problem_has_the_same_value_at_the_top_as_in_the_list() {
+        let problem = || Problem {
+            field: "spec.timeouts.start".to_owned(),
+            value: "\"5 minutes\"".to_owned(),
+            allowed: "must be a span of time".to_owned(),
+        };
+        let json =
+            serde_json::to_value(&*ApiError::invalid("Task", vec![problem(), problem()]).body).unwrap();
+        assert_eq!(json["value"], "\"5 minutes\"");
+        assert_eq!(json["value"], json["problems"][0]["value"]);
     }
 
     #[test]

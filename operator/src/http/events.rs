@@ -175,7 +175,7 @@ impl Reader {
     fn look(&mut self) {
         let snapshot = self.feed.snapshot();
         let is_one = matches!(self.scope, Scope::One(_));
-        // An older one is what the Task was before the reader was told of it, or another of its name.
+        // An older one is what the Task was before the reader received it, or another of its name.
         let is_older = |task: &Task| is_one && self.known.values().any(|known| version(task) < known.version);
         let now = || snapshot.tasks.iter().filter(|task| self.scope.holds(task) && !is_older(task));
         self.arrived |= now().next().is_some();

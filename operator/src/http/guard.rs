@@ -157,9 +157,8 @@ fn own_header(headers: &HeaderMap) -> Result<(), ApiError> {
 
 fn token(secret: &Secret, headers: &HeaderMap) -> Result<(), ApiError> {
     let refused = |why: String| {
-        let message = format!("this API is its owner's alone: {why}");
-        let allowed =
-            "Authorization: Bearer TOKEN, with the token of the file that dev mode names at its start";
+        let message = format!("failed to authenticate: {why}");
+        let allowed = "Authorization: Bearer TOKEN, with the token that the operator was started with";
         ApiError::new(StatusCode::UNAUTHORIZED, Reason::Unauthorized, message).at(
             "authorization",
             "",
@@ -168,7 +167,11 @@ fn token(secret: &Secret, headers: &HeaderMap) -> Result<(), ApiError> {
     };
     let given = bearer(headers).map_err(|error| refused(error.to_string()))?;
     // Digests are compared, so that the time this takes says nothing about the token.
-    if Secret::of(given) == *secret { Ok(()) } else { Err(refused("the token is another one".to_owned())) }
+    if Secret::of(given) == *secret {
+        Ok(())
+    } else {
+        Err(refused("the token is not the one of this API".to_owned()))
+    }
 }
 
 fn is_loopback(host: &str) -> bool {

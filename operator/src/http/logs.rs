@@ -22,7 +22,7 @@ use super::request::Query;
 use crate::gateway::Registry;
 use crate::history::Source;
 use crate::logs::{Follow, Part, ReadError};
-use crate::records::Records;
+use crate::records::{Execution, Records};
 
 /// How long a reader of an Attempt that is over waits for the next piece of output that its node still holds.
 const REST_WITHIN: Duration = Duration::from_secs(10);
@@ -137,9 +137,31 @@ async fn attempt(
         return Ok(attempt);
     }
     match executions::find(api, task, run, node).await? {
-        Some(known) => Ok(AttemptId { attempt: number.unwrap_or(known.record.attempt).max(1), ..attempt }),
+        Some(known) => {
+            let wanted = number.unwrap_or(known.record.attempt).max(1);
+            if let Some(last) = final_attempt(&known)
+                && wanted > last
+            {
+                return Err(no_such_attempt(&attempt, wanted, last));
+            }
+            Ok(AttemptId { attempt: wanted, ..attempt })
+        }
         None => Err(ApiError::not_found(format!("no Execution {task}/{run}/{node}"))),
     }
+}
+
+/// The number of the last Attempt of an Execution that is over.
+fn final_attempt(execution: &Execution) -> Option<u32> {
+    execution.outcome().map(|_| execution.record.attempt.max(1))
+}
+
+fn no_such_attempt(of: &AttemptId, wanted: u32, last: u32) -> ApiError {
+    let AttemptId { task, run, node, .. } = of;
+    let message = format!(
+        "no log of Attempt {wanted} of Execution {task}/{run}/{node}: the Execution has ended with Attempt {last}"
+    );
+    let allowed = if last == 1 { "1".to_owned() } else { format!("1 to {last}") };
+    ApiError::not_found(message).at("attempt", &wanted.to_string(), allowed)
 }
 
 /// What is known about the end of a log.
@@ -171,14 +193,14 @@ async fn end(api: &Api, attempt: &AttemptId) -> Result<LogEnd, ApiError> {
     })
 }
 
-/// Done when the Execution has ended without its command (`NotStarted`, `StartTimedOut`, `Skipped`): then its log never
-/// begins.
+/// Done when the Execution has ended without its command (`NotStarted`, `StartTimedOut`, `Skipped`), or with an Attempt
+/// before this one: then this log never begins.
 fn never_begins(api: &Api, attempt: AttemptId) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let (records, feed) = (api.records.clone(), api.feed.clone());
     Box::pin(async move {
         loop {
             tokio::time::sleep(ASK_EVERY).await;
-            if ended_without_command(&records, &attempt).await {
+            if ended_without(&records, &attempt).await {
                 return;
             }
             // A deleted Task starts nothing more.
@@ -189,13 +211,15 @@ fn never_begins(api: &Api, attempt: AttemptId) -> Pin<Box<dyn Future<Output = ()
     })
 }
 
-async fn ended_without_command(records: &Records, attempt: &AttemptId) -> bool {
+/// Whether the Execution is over and the Attempt neither ran nor will.
+async fn ended_without(records: &Records, attempt: &AttemptId) -> bool {
     let found = records.execution(&attempt.task, attempt.run, &attempt.node).await;
     found.is_ok_and(|found| {
         found.is_some_and(|execution| {
             let record = &execution.record;
             let unstarted = record.source == Source::Operator && record.started_at.is_none();
-            execution.outcome().is_some() && (record.attempt == 0 || unstarted)
+            let is_beyond = final_attempt(&execution).is_some_and(|last| attempt.attempt > last);
+            execution.outcome().is_some() && (record.attempt == 0 || unstarted || is_beyond)
         })
     })
 }
@@ -273,7 +297,7 @@ impl Body {
         }
     }
 
-    /// Bytes that the node has, or had, and that nobody here has received.
+    /// Bytes that the node has, or had, and that have not arrived here.
     fn missing(&self) -> u64 {
         match self.end {
             LogEnd::At(end) if self.follow == Follow::No && !self.registry.has_let_go(&self.attempt) => {

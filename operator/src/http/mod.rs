@@ -13,7 +13,7 @@
 //! * a name that a request gives is parsed before anything else sees it;
 //! * an unknown query parameter, a repeated one, or one out of range is an error that lists what is allowed, never
 //!   ignored;
-//! * every body has a bound; every stream is read at its reader's pace and can slow nobody else down; what waits for
+//! * every body has a bound; every stream is read at its reader's pace and cannot slow others down; what waits for
 //!   slow readers is shared between them or counted;
 //! * each route is in [`table::ROUTES`] and in the OpenAPI document ([`openapi`]); a test holds them together.
 //!

@@ -35,7 +35,7 @@ pub fn document() -> Value {
                 "Run commands on nodes, watch them, and read what became of them. Answers on loopback only. A dev mode \
                  asks for the bearer token of its user, an operator where --api-token-file names one; without one, a request that \
                  changes something needs the header Sentinel-Request or a JSON body. Unknown query parameters are \
-                 refused. Bodies are at most {MAX_BODY} bytes. Every answer that is no success is an Error."
+                 refused. Bodies are at most {MAX_BODY} bytes. Every answer but a success is an Error."
             ),
         },
         "servers": [{"url": "http://127.0.0.1:7980"}],

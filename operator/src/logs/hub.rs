@@ -424,8 +424,8 @@ impl Inlet {
             .map_or(0, |s| s.window.outstanding())
     }
 
-    /// What the agent is to be told, if it differs from what it was told last. `more` bounds what is granted beyond
-    /// what it was told before.
+    /// The credit to send to the agent, if it differs from what it was sent last. `more` bounds what is granted beyond
+    /// that.
     pub fn credit(&self, more: u64) -> Option<LogControl> {
         let mut state = lock(&self.channel.state);
         let State { tail: Some(tail), source: Some(source), .. } = &mut *state else { return None };

@@ -101,6 +101,9 @@ impl LogReader {
         stream: Option<OutputStream>,
         range: std::ops::Range<u64>,
     ) -> Result<u64, ReadError> {
+        if lines == 0 {
+            return Ok(range.end);
+        }
         let mut window = FIRST_WINDOW;
         loop {
             let start = range.end.saturating_sub(window).max(range.start);
@@ -158,11 +161,7 @@ impl LastLines {
         // What stands behind the last line end is a line as well.
         let unfinished = self.ends.back().is_some_and(|last| *last < self.end);
         let before = if unfinished { self.wanted } else { self.wanted + 1 };
-        match before {
-            // No line at all is wanted.
-            0 => Some(self.end),
-            _ => self.ends.len().checked_sub(before).and_then(|index| self.ends.get(index)).copied(),
-        }
+        self.ends.len().checked_sub(before).and_then(|index| self.ends.get(index)).copied()
     }
 }
 
@@ -197,13 +196,11 @@ mod tests {
         assert_eq!(start(2, None, &text), Some(108));
         assert_eq!(start(3, None, &text), Some(104));
         assert_eq!(start(4, None, &text), None, "the line before may have begun earlier");
-        assert_eq!(start(0, None, &text), Some(119));
         assert_eq!(start(2, Some(Stdout), &text), Some(104));
         assert_eq!(start(1, Some(Stderr), &text), None);
         let unfinished = [(Stdout, "one\ntwo\nthr"), (Stdout, "ee")];
         assert_eq!(start(1, None, &unfinished), Some(108));
         assert_eq!(start(2, None, &unfinished), Some(104));
-        assert_eq!(start(0, None, &unfinished), Some(113));
         assert_eq!(start(1, None, &[(Stdout, "one line only")]), None);
     }
 }

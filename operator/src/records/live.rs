@@ -1,4 +1,4 @@
-//! The seam to whoever carries Runs out: what is known of them before it is archived.
+//! The seam to the part that carries Runs out: what is known of them before it is archived.
 
 use std::collections::BTreeSet;
 

@@ -181,7 +181,7 @@ impl Records {
         Ok(())
     }
 
-    /// One Execution; `None` when there is none. The second value says why History was not heard.
+    /// One Execution; `None` when there is none.
     ///
     /// # Errors
     /// [`HistoryError`] when nothing is known of it and History does not answer.

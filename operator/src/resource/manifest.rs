@@ -228,22 +228,25 @@ mod tests {
 
     #[test]
     fn a_bad_field_is_named_with_its_line_and_column_in_the_file() {
-        let task = "# A comment\n---\napiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata:\n  name: a\nspec:\n  targets: {all: true}\n  timeouts:\n    run: 5 minutes\n  run:\n    command:\n      - echo\n      - 7\n    env:\n      - name: A\n        vale: x\n      - {name: B, value: 1}\n";
+        let task = "# A comment\n---\napiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata:\n  name: a\nspec:\n  targets: {all: true}\n  timeouts:\n    run: 5\n  run:\n    command:\n      - echo\n      - 7\n    env:\n      - name: A\n        vale: x\n      - {name: B, value: 1}\n";
         let error = refused(task);
         for expected in [
             "line 10, column 5: spec.timeouts.run is",
             "line 14, column 9: spec.run.command[1] is 7; it must be a text",
-            "line 17, column 9: spec.run.env[0].vale is no field; did you mean value?",
+            "line 17, column 9: spec.run.env[0].vale is an unknown field; did you mean value?",
             "line 18, column 19: spec.run.env[1].value is 1; it must be a text",
         ] {
             assert!(error.contains(expected), "{expected:?} is not in {error}");
         }
+        let bad_value = "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {name: a}\nspec:\n  targets: {all: true}\n  run: {command: [x]}\n  timeouts:\n    run: 5 minutes\n";
+        let error = refused(bad_value);
+        assert!(error.starts_with("line 8, column 5: spec.timeouts.run is \"5 minutes\""), "{error}");
         // What is missing is named with the line of what it is missing from.
         let error = refused(&hello("a").replace("run: {command: [\"true\"]}", "suspend: false"));
         assert_eq!(error, "line 4, column 1: spec.run must be there");
         let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: sentinelnode.dev/v1alpha1\n  kind: Task\n  metadata: {name: a}\n  spec:\n    targets: {al: true}\n    run: {command: [x]}\n";
         assert!(
-            refused(list).starts_with("line 8, column 15: spec.targets.al is no field"),
+            refused(list).starts_with("line 8, column 15: spec.targets.al is an unknown field"),
             "{}",
             refused(list)
         );

@@ -78,7 +78,7 @@ pub(super) fn label_key(field: &str) -> impl FnMut(&mut Schema) + use<> {
     rule("!format.qualifiedName().validate(self).hasValue()".to_owned(), label_keys(field))
 }
 
-/// What is said of a label key that is none.
+/// The message about a string that cannot be a label key.
 pub(super) fn label_keys(field: &str) -> String {
     format!("{field} must be a label key, such as pool or topology.kubernetes.io/zone")
 }

@@ -28,11 +28,23 @@ pub const MAX_TASK_BYTES: usize = 512 << 10;
 /// A Task out of JSON, as an API server would have it: checked in every respect, with its defaults.
 ///
 /// # Errors
-/// Everything that is wrong with it, as far as it can be told: structure first, then meaning.
+/// Everything that is wrong with its structure; and, where it can be read all the same, with its values.
 pub fn admit(value: Value) -> Result<Task, Vec<Invalid>> {
-    let task: Task = serde_path(complete(value)?)?;
-    validate::check(&task)?;
-    Ok(task)
+    let (value, mut problems) = completed(value);
+    match serde_path(value) {
+        Ok(task) => {
+            // A misspelt field would else be missed as well, and some values are bounded by schema and rules.
+            let is_known = |problem: &Invalid, known: &[Invalid]| {
+                let same = |a: &str, b: &str| a.starts_with(b) || b.starts_with(a);
+                known.iter().any(|known| same(&known.field, &problem.field))
+            };
+            let values = validate::check(&task).err().unwrap_or_default();
+            let structure = problems.clone();
+            problems.extend(values.into_iter().filter(|problem| !is_known(problem, &structure)));
+            if problems.is_empty() { Ok(task) } else { Err(problems) }
+        }
+        Err(unreadable) => Err(if problems.is_empty() { unreadable } else { problems }),
+    }
 }
 
 /// The first half of [`admit`]: what an API server does before it evaluates the rules in CEL, which
@@ -40,11 +52,17 @@ pub fn admit(value: Value) -> Result<Task, Vec<Invalid>> {
 ///
 /// # Errors
 /// Everything that is wrong with its structure.
-pub fn complete(mut value: Value) -> Result<Value, Vec<Invalid>> {
+pub fn complete(value: Value) -> Result<Value, Vec<Invalid>> {
+    let (value, problems) = completed(value);
+    if problems.is_empty() { Ok(value) } else { Err(problems) }
+}
+
+/// The value with its defaults, and what is wrong with its structure.
+fn completed(mut value: Value) -> (Value, Vec<Invalid>) {
     let mut problems = Problems::default();
     type_meta(&value, &mut problems);
     if !problems.is_empty() {
-        return Err(problems.into_inner());
+        return (Value::Null, problems.into_inner());
     }
     if let Value::Object(object) = &mut value {
         // As the API server does: only the operator writes it.
@@ -56,7 +74,7 @@ pub fn complete(mut value: Value) -> Result<Value, Vec<Invalid>> {
             None => problems.field("spec", "must be there"),
         }
     }
-    if problems.is_empty() { Ok(value) } else { Err(problems.into_inner()) }
+    (value, problems.into_inner())
 }
 
 fn serde_path(value: Value) -> Result<Task, Vec<Invalid>> {
@@ -379,10 +397,11 @@ fn join(path: &str, name: &str) -> String {
 fn unknown(object: &Map<String, Value>, known: &[&str], path: &str, problems: &mut Problems) {
     for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
         let field = join(path, name);
-        match nearest(name, known) {
-            Some(meant) => problems.field(field, format!("is no field; did you mean {meant}?")),
-            None => problems.field(field, format!("is no field; there are {}", known.join(", "))),
-        }
+        let known = match nearest(name, known) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => format!("the known ones are {}", known.join(", ")),
+        };
+        problems.field(field, format!("is an unknown field; {known}"));
     }
 }
 
@@ -444,6 +463,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_wrong_with_values_is_listed_beside_what_is_wrong_with_the_structure() {
+        let task = serde_json::json!({
+            "apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "a"},
+            "spec": {
+                "targets": {"all": true}, "run": {"command": ["true"], "nice": 3},
+                "timeouts": {"run": "5 minutes", "idle": "0s"}, "retry": {"limit": 99},
+            },
+        });
+        let problems = admit(task).unwrap_err();
+        let mut fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        fields.sort_unstable();
+        assert_eq!(fields, ["spec.retry.limit", "spec.run.nice", "spec.timeouts.idle", "spec.timeouts.run"]);
+    }
+
     /// A word of the schema that is not in this list is a rule that this checker would not hold.
     #[test]
     fn the_schema_uses_no_word_that_is_not_checked() {
@@ -489,7 +523,7 @@ mod tests {
         let task = json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "a"},
             "spec": {"targets": {"all": true}, "run": {"comand": ["df"]}}});
         let problems = admit(task).unwrap_err();
-        assert_eq!(problems[0].to_string(), "spec.run.comand is no field; did you mean command?");
+        assert_eq!(problems[0].to_string(), "spec.run.comand is an unknown field; did you mean command?");
     }
 
     #[test]

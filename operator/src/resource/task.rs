@@ -408,7 +408,7 @@ pub(super) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!self.text.startsWith('\\ufeff')").message("spec.run.script.text must not begin with a byte-order mark; save it as UTF-8 without one").field_path(".text"))]
-#[x_kube(validation = Rule::new("!self.text.contains('\\r\\n') && !(self.text.contains('\\r') && !self.text.contains('\\n'))").message("spec.run.script.text has lines that end with CR LF; save it with LF, for example with: dos2unix FILE").field_path(".text"))]
+#[x_kube(validation = Rule::new("!self.text.contains('\\r\\n') && !(self.text.contains('\\r') && !self.text.contains('\\n'))").message("spec.run.script.text has lines that end with CR LF or CR; save it with LF, for example with: dos2unix FILE, or mac2unix FILE").field_path(".text"))]
 #[x_kube(validation = Rule::new("has(self.interpreter) || !self.text.matches('^\\\\s+#!')").message("spec.run.script.text has a #! line after blank space; make it the very first line, or set spec.run.script.interpreter").field_path(".text"))]
 #[x_kube(validation = Rule::new("has(self.interpreter) || !self.text.startsWith('#!') || (self.text.matches('^#![ \\\\t]*[^ \\\\t\\\\n]') && !self.text.matches('^#![^\\\\n]{254}'))").message("spec.run.script.text has a #! line that names no program or is longer than 255 bytes; correct it, or set spec.run.script.interpreter").field_path(".text"))]
 #[x_kube(validation = Rule::new("!has(self.interpreter) || !self.interpreter.matches('\\\\s')").message("spec.run.script.interpreter takes no arguments; leave it out and write them in the first line of the text, such as #!/bin/bash -eu").field_path(".interpreter"))]

@@ -1,5 +1,6 @@
 //! An operator's process for a Kubernetes cluster: adapters from the configuration, then an [`Operator`] until a signal.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,11 +26,12 @@ use crate::presence::Presence;
 use crate::presence::memory::MemoryPresence;
 use crate::presence::redis::{RedisOptions, RedisPresence};
 use crate::server::{Exposure, Limits, Server};
+use crate::signals::Hangup;
 
 /// Largest kubeconfig file that is read, bytes.
 const MAX_KUBECONFIG: u64 = 8 << 20;
 
-/// Runs an operator for a Kubernetes cluster until SIGTERM, SIGINT, SIGHUP or SIGQUIT.
+/// Runs an operator for a Kubernetes cluster until SIGTERM, SIGINT, SIGQUIT, or SIGHUP where that is not ignored.
 ///
 /// # Errors
 /// [`RunError`] when it could not begin, or when a part ended by itself.
@@ -92,10 +94,14 @@ async fn api(config: &Config, metrics: &MetricsRegistry) -> Result<ApiAt, RunErr
     Ok(ApiAt::Servers(servers))
 }
 
-/// Makes the data directory, and takes it.
+/// Makes the data directory, which only the operator's own user may enter, and takes it.
 fn data_lock(storage: &Storage) -> Result<Option<Lock>, RunError> {
     let Storage::Embedded { directory } = storage else { return Ok(None) };
-    std::fs::create_dir_all(directory)
+    let mut maker = std::fs::DirBuilder::new();
+    maker
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
         .map_err(|source| RunError::DataDirectory { directory: directory.display().to_string(), source })?;
     Ok(Some(Lock::take(directory)?))
 }
@@ -117,7 +123,7 @@ async fn election(config: &Config) -> Result<Election, RunError> {
 
 async fn client(config: &Config) -> Result<kube::Client, RunError> {
     let config = kube_config(config.kubeconfig.as_deref()).await?;
-    kube::Client::try_from(config).map_err(|error| RunError::Kubeconfig(error.into()))
+    crate::cluster::kube::client(config).map_err(|error| RunError::Kubeconfig(error.into()))
 }
 
 async fn kubernetes(kubeconfig: Option<&Path>) -> Result<KubeCluster, RunError> {
@@ -182,17 +188,18 @@ fn presence(redis: Option<&Redis>) -> Result<Arc<dyn Presence>, RunError> {
     })
 }
 
-/// Done at SIGTERM, SIGINT, SIGHUP or SIGQUIT.
+/// Done at SIGTERM, SIGINT, SIGQUIT, or SIGHUP where that is not ignored.
 fn signals() -> Result<impl Future<Output = ()>, RunError> {
     use tokio::signal::unix::{SignalKind, signal};
     let of = |kind| signal(kind).map_err(RunError::Signals);
     let (mut terminate, mut interrupt) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
-    let (mut hangup, mut quit) = (of(SignalKind::hangup())?, of(SignalKind::quit())?);
+    let mut hangup = Hangup::catch().map_err(RunError::Signals)?;
+    let mut quit = of(SignalKind::quit())?;
     Ok(async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
-            _ = hangup.recv() => "SIGHUP",
+            () = hangup.recv() => "SIGHUP",
             _ = quit.recv() => "SIGQUIT",
         };
         tracing::info!("asked to end ({name})");

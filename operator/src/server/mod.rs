@@ -15,5 +15,6 @@ pub mod tls;
 mod waiting;
 
 pub use self::accept::{Exposure, Limits, Local, Peer, Server, ServerError};
+pub(crate) use self::shares::network;
 pub use self::shares::{Client, Share, Shares};
 pub use self::waiting::Waiting;

@@ -23,13 +23,18 @@ impl From<SocketAddr> for Client {
         if ip.is_loopback() {
             return Self::Local;
         }
-        match ip {
-            IpAddr::V4(_) => Self::Address(ip),
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.segments();
-                Self::Address(IpAddr::from([a, b, c, d, 0, 0, 0, 0]))
-            }
+        Self::Address(network(ip))
+    }
+}
+
+/// The address that counts for limits. Who has one address of an IPv6 /64 network has all of it.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
         }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::gateway::rates::network;
+use super::shares::network;
 
 /// The pool.
 #[derive(Debug, Clone)]

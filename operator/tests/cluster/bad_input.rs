@@ -403,7 +403,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "misspelt-field",
             run("{comand: [df]}"),
-            "spec.run.comand is no field; did you mean command?",
+            "spec.run.comand is an unknown field; did you mean command?",
             "unknown field \"spec.run.comand\"",
         ),
         bad(
@@ -428,13 +428,13 @@ fn of_run() -> Vec<Bad> {
             "script-with-crlf-further-down",
             run("{script: {text: \"df\\ndf\\r\\n\"}}"),
             "spec.run.script.text has lines that end with CR LF, line 2 is the first; save it with LF",
-            "spec.run.script.text has lines that end with CR LF; save it with LF",
+            "spec.run.script.text has lines that end with CR LF or CR; save it with LF",
         ),
         bad(
             "script-with-cr",
             run("{script: {text: \"df\\rdf\\r\"}}"),
             "spec.run.script.text has lines that end with CR and none that ends with LF",
-            "spec.run.script.text has lines that end with CR LF; save it with LF",
+            "spec.run.script.text has lines that end with CR LF or CR; save it with LF",
         ),
         bad(
             "script-with-late-shebang",
@@ -864,7 +864,7 @@ fn of_the_rest() -> Vec<Bad> {
         bad(
             "field-of-tomorrow",
             with("schedule: {cron: [\"0 3 * * *\"]}"),
-            "spec.schedule is no field",
+            "spec.schedule is an unknown field",
             "unknown field \"spec.schedule\"",
         ),
     ]

@@ -294,7 +294,8 @@ impl House {
     /// The data of the first event of a stream.
     pub(crate) async fn first_event(&self, path: &str) -> Value {
         let mut stream = TcpStream::connect(self.api).await.unwrap();
-        let head = format!("GET /api/v1{path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.api);
+        // HTTP/1.0, so that no chunk's length stands between the parts of an event.
+        let head = format!("GET /api/v1{path} HTTP/1.0\r\nhost: {}\r\n\r\n", self.api);
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut text = String::new();
         let mut bytes = vec![0; 64 << 10];
@@ -308,6 +309,19 @@ impl House {
                 return value;
             }
         }
+    }
+
+    /// A log that has begun to be answered, and is read to its end by [`Following::rest`].
+    pub(crate) async fn follow(&self, path: &str) -> Following {
+        let mut stream = TcpStream::connect(self.api).await.unwrap();
+        let head = format!("GET /api/v1{path} HTTP/1.0\r\nhost: {}\r\n\r\n", self.api);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            let read = within("the head of the answer comes", stream.read_buf(&mut answer)).await.unwrap();
+            assert!(read > 0, "the answer ended: {answer:?}");
+        }
+        Following { stream, answer }
     }
 
     async fn call(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
@@ -324,5 +338,22 @@ impl House {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, head.to_owned(), body.to_owned())
+    }
+}
+
+/// See [`House::follow`].
+pub(crate) struct Following {
+    stream: TcpStream,
+    answer: Vec<u8>,
+}
+
+impl Following {
+    /// All of the log, once it has ended.
+    pub(crate) async fn rest(mut self) -> String {
+        within("the log ends", self.stream.read_to_end(&mut self.answer)).await.unwrap();
+        let answer = String::from_utf8(self.answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(head.split(' ').nth(1), Some("200"), "{answer}");
+        body.to_owned()
     }
 }

@@ -12,7 +12,7 @@ pub mod agent_epoch;
 pub mod agent_output;
 pub mod agent_reports;
 pub mod agent_sockets;
-pub mod agent_strangers;
+pub mod agent_tokens;
 pub mod agents;
 pub mod bodies;
 pub mod files;
@@ -48,7 +48,7 @@ pub const ALL: &[Attack] = &[
     agent_reports::ATTACK,
     agent_output::ATTACK,
     agent_sockets::ATTACK,
-    agent_strangers::ATTACK,
+    agent_tokens::ATTACK,
 ];
 
 /// Carries out the attacks of these names or groups; all of them when there are none.

@@ -42,12 +42,18 @@ pub(super) fn program(script: &task::Script, problems: &mut Problems) -> Option<
 /// An interpreter takes the CR for a part of the line: a shell looks for the command `df\r`, the kernel for the
 /// interpreter `/bin/sh\r`.
 fn line_ends(text: &str, problems: &mut Problems) {
-    let save = "save it with LF, for example with: dos2unix FILE";
+    let save = "save it with LF, for example with";
     if let Some(at) = text.find("\r\n") {
         let line = text[..at].matches('\n').count() + 1;
-        problems.field(TEXT, format!("has lines that end with CR LF, line {line} is the first; {save}"));
+        problems.field(
+            TEXT,
+            format!("has lines that end with CR LF, line {line} is the first; {save}: dos2unix FILE"),
+        );
     } else if text.contains('\r') && !text.contains('\n') {
-        problems.field(TEXT, format!("has lines that end with CR and none that ends with LF; {save}"));
+        problems.field(
+            TEXT,
+            format!("has lines that end with CR and none that ends with LF; {save}: mac2unix FILE"),
+        );
     }
 }
 

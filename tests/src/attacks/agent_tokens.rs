@@ -13,7 +13,7 @@ use super::kit::{MIB, Row, Size};
 
 /// See the module.
 pub const ATTACK: Attack = Attack {
-    name: "agent-strangers",
+    name: "tokens",
     group: "gateway",
     about: "forged tokens and silent connections, thousands of them from one address",
     run,
