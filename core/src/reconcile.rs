@@ -101,7 +101,10 @@ pub struct Decision {
 /// How urgently a changed status is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Write {
-    /// Before the actions, and at once: it is their intent, or a Run's end.
+    /// Before the actions, none of which is taken without it: it is their intent, or a Run's end.
+    Intent,
+    /// At once, since the status would otherwise give the verdict of an earlier Run. While the API server is
+    /// unavailable the actions are taken all the same, and the status is written later.
     Now,
     /// With the next batch, at most about once a second.
     Soon,
@@ -230,9 +233,7 @@ fn close(plan: &TaskPlan, observed: &Observed<'_>, until: Moment, now: Now) -> D
     let status =
         status_of(doing, observed.archive, rested.status.recorded.clone(), rested.status.nodes.clone());
     let actions = rested.actions.into_iter().filter(|action| *action != Action::DeleteTask).collect();
-    // At once: until then the status has the verdict of the Run before.
-    let write = Write::Now;
-    Decision { status, actions, write, wake_at: earlier(rested.wake_at, Some(until)), ..rested }
+    Decision { status, actions, write: Write::Now, wake_at: earlier(rested.wake_at, Some(until)), ..rested }
 }
 
 /// A Run begins: its number and its target list become durable before anything is dispatched.
@@ -271,7 +272,7 @@ fn begin(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -
     Decision {
         status: status_of(doing, observed.archive, recorded, Some(Vec::new())),
         freeze: Some(targets),
-        write: Write::Now,
+        write: Write::Intent,
         actions,
         wake_at: Some(now.moment),
     }
@@ -329,7 +330,7 @@ fn carry_on(plan: &TaskPlan, observed: &Observed<'_>, run: &RunRecord, now: Now)
     Decision {
         status: status_of(doing, archive_of(observed, finished), recorded, Some(rolled.nodes)),
         freeze: None,
-        write: if intent { Write::Now } else { Write::Soon },
+        write: if intent { Write::Intent } else { Write::Soon },
         actions,
         wake_at,
     }
@@ -405,7 +406,6 @@ fn hold_back(observed: &Observed<'_>, last: Option<&RunRecord>) -> Decision {
     Decision {
         status: status_of(doing, archive_of(observed, last.is_some()), observed.recorded.clone(), None),
         freeze: None,
-        // At once: until then the status has the verdict of the Run before.
         write: Write::Now,
         actions,
         wake_at: None,

@@ -38,7 +38,7 @@ fn a_new_task_begins_run_1_and_starts_nothing_before_its_target_list_is_durable(
     let mut world = World::new(plan(), &["a", "b"]);
     let decision = world.look();
     assert_eq!(decision.freeze, Some(vec![node("a"), node("b")]));
-    assert_eq!(decision.write, Write::Now);
+    assert_eq!(decision.write, Write::Intent);
     assert_eq!(started(&decision.actions), [""; 0]);
     world.step();
     assert_eq!((world.run().number, world.run().trigger), (RunNumber(1), Trigger::SpecChange));

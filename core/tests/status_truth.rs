@@ -194,7 +194,7 @@ impl Scene {
             return Ok(());
         }
         let decision = self.world.look();
-        if decision.write == Write::Now || batch {
+        if decision.write != Write::Soon || batch {
             if decision.freeze.is_some() {
                 let run = decision.status.recorded.run.as_ref().unwrap().number;
                 self.model.begun.insert(run, self.asked());

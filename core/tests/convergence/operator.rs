@@ -151,12 +151,12 @@ impl Operator {
             decision.status.conditions = describe(Doing::Finished(run), archive).1;
         }
         let mut left = crash_after;
-        if decision.write == Write::Now || around.rng.chance(500) {
+        if decision.write != Write::Soon || around.rng.chance(500) {
             let freeze = decision.freeze.as_ref();
             let written =
                 around.cluster.write_status(&mut self.copy, &decision.status, freeze, self.mutation)?;
             let hasty = self.is(Mutation::DispatchBeforeFreeze) && freeze.is_some();
-            if !written && decision.write == Write::Now && !hasty {
+            if !written && decision.write == Write::Intent && !hasty {
                 return Ok(Life::Lives);
             }
             if let Some(targets) = freeze {

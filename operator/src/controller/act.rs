@@ -147,7 +147,7 @@ impl Act<'_> {
         match written.map_err(LookError::from) {
             Ok(written) => self.task = note_written(self.context, self.slot, written, self.now),
             Err(LookError::Cluster(error))
-                if decision.write == Write::Soon && matches!(*error, ClusterError::Unavailable { .. }) =>
+                if decision.write != Write::Intent && matches!(*error, ClusterError::Unavailable { .. }) =>
             {
                 // Commands go on while the API server is away; its status catches up.
                 tracing::warn!(task = %self.plan.task, %error, "the status is written later");
