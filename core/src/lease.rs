@@ -14,7 +14,7 @@
 
 use sentinel_protocol::ids::Epoch;
 
-use crate::moment::Moment;
+use crate::time::Monotonic;
 
 /// How far above the leader's an epoch may lie that an agent names, at most.
 ///
@@ -50,15 +50,15 @@ pub struct Timing {
     pub duration_ms: u64,
     /// How often the leader renews.
     pub renew_ms: u64,
-    /// How often a follower looks.
-    pub look_ms: u64,
+    /// How often a follower reads the record.
+    pub poll_ms: u64,
     /// How long nothing is asked after a second failure in a row.
     pub retry_ms: u64,
 }
 
 impl Timing {
     /// A takeover within a few seconds at two small writes a second.
-    pub const DEFAULT: Self = Self { duration_ms: 3_000, renew_ms: 500, look_ms: 250, retry_ms: 100 };
+    pub const DEFAULT: Self = Self { duration_ms: 3_000, renew_ms: 500, poll_ms: 250, retry_ms: 100 };
 
     /// The age of the last renewal at which a leader stops acting: well before anybody may take over.
     pub fn give_up_ms(self) -> u64 {
@@ -79,9 +79,9 @@ pub enum Role {
 
 /// What the candidate should do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Move {
+pub enum LeaseAction {
     /// Read the record again after so many milliseconds.
-    Look {
+    Read {
         /// Milliseconds to wait.
         after_ms: u64,
     },
@@ -99,16 +99,16 @@ pub struct Candidate {
     timing: Timing,
     role: Role,
     /// The record as last read, and since when we see it unchanged.
-    seen: Option<(Option<LeaseRecord>, Moment)>,
+    seen: Option<(Option<LeaseRecord>, Monotonic)>,
     /// The highest epoch that anybody named.
     highest: Epoch,
     /// When the last successful renewal was *begun*: its duration counts from there.
-    renewed_at: Moment,
+    renewed_at: Monotonic,
     /// When the swap under way was begun, and what it writes.
-    swapping: Option<(Moment, LeaseRecord)>,
+    swapping: Option<(Monotonic, LeaseRecord)>,
     /// Failures since the election last went its way, and when the latest was.
     failures: u32,
-    failed_at: Moment,
+    failed_at: Monotonic,
     renewals: u64,
 }
 
@@ -123,16 +123,16 @@ impl Candidate {
             role: Role::Following,
             seen: None,
             highest: Epoch::ZERO,
-            renewed_at: Moment(0),
+            renewed_at: Monotonic(0),
             swapping: None,
             failures: 0,
-            failed_at: Moment(0),
+            failed_at: Monotonic(0),
             renewals: seed,
         }
     }
 
     /// What it is now. A leader whose renewal is too old is deposed, whether it has noticed or not.
-    pub fn role(&self, now: Moment) -> Role {
+    pub fn role(&self, now: Monotonic) -> Role {
         match self.role {
             Role::Leading(_) if now.since(self.renewed_at) >= self.timing.give_up_ms() => Role::Deposed,
             role => role,
@@ -141,7 +141,7 @@ impl Candidate {
 
     /// Where the leader is, as far as the record says; nowhere once its holder has not renewed it for so long that it
     /// does not lead any more.
-    pub fn leader_address(&self, now: Moment) -> Option<&str> {
+    pub fn leader_address(&self, now: Monotonic) -> Option<&str> {
         let (record, since) = self.seen.as_ref()?;
         let record = record.as_ref().filter(|record| record.holder.is_some())?;
         let is_fresh = now.since(*since) < self.timing.give_up_ms();
@@ -149,14 +149,14 @@ impl Candidate {
     }
 
     /// An agent named an epoch; the next one of ours lies above it, unless it cannot be one that was led.
-    pub fn heard_of(&mut self, epoch: Epoch) {
+    pub fn observe_epoch(&mut self, epoch: Epoch) {
         if is_credible(epoch, self.highest) {
-            self.rise_to(epoch);
+            self.raise_to(epoch);
         }
     }
 
     /// An epoch without a successor would leave none to lead with.
-    fn rise_to(&mut self, epoch: Epoch) {
+    fn raise_to(&mut self, epoch: Epoch) {
         if epoch < Epoch::MAX {
             self.highest = self.highest.max(epoch);
         }
@@ -168,9 +168,9 @@ impl Candidate {
     }
 
     /// The record was read.
-    pub fn read(&mut self, record: Option<LeaseRecord>, now: Moment) {
+    pub fn read(&mut self, record: Option<LeaseRecord>, now: Monotonic) {
         if let Some(record) = &record {
-            self.rise_to(record.epoch);
+            self.raise_to(record.epoch);
         }
         let unchanged = self.seen.as_ref().is_some_and(|(seen, _)| *seen == record);
         if !unchanged {
@@ -180,16 +180,16 @@ impl Candidate {
     }
 
     /// The record could not be read.
-    pub fn read_failed(&mut self, now: Moment) {
+    pub fn read_failed(&mut self, now: Monotonic) {
         self.failures = self.failures.saturating_add(1);
         self.failed_at = now;
     }
 
     /// The swap that was asked for came through.
-    pub fn swapped(&mut self, now: Moment) {
+    pub fn swapped(&mut self, now: Monotonic) {
         let Some((begun, record)) = self.swapping.take() else { return };
         self.failures = 0;
-        self.rise_to(record.epoch);
+        self.raise_to(record.epoch);
         self.role = match record.holder {
             Some(_) => Role::Leading(record.epoch),
             None => Role::Deposed,
@@ -199,7 +199,7 @@ impl Candidate {
     }
 
     /// The swap did not come through, or nobody knows whether it did. The record is read again before anything else.
-    pub fn swap_failed(&mut self, now: Moment) {
+    pub fn swap_failed(&mut self, now: Monotonic) {
         self.read_failed(now);
         self.swapping = None;
         // Forgetting what was seen restarts the wait for an expiry, which is the safe side.
@@ -207,38 +207,38 @@ impl Candidate {
     }
 
     /// What to do now.
-    pub fn next(&mut self, now: Moment) -> Move {
+    pub fn next(&mut self, now: Monotonic) -> LeaseAction {
         match self.role(now) {
-            Role::Deposed => Move::End,
+            Role::Deposed => LeaseAction::End,
             Role::Leading(epoch) => self.lead(epoch, now),
             Role::Following => self.follow(now),
         }
     }
 
     /// What to write to give the lead back, so that nobody has to wait for it to run out.
-    pub fn resign(&mut self, now: Moment) -> Option<LeaseRecord> {
+    pub fn resign(&mut self, now: Monotonic) -> Option<LeaseRecord> {
         let Role::Leading(epoch) = self.role(now) else { return None };
         let record = LeaseRecord { holder: None, address: None, ..self.record(epoch) };
         self.swapping = Some((now, record.clone()));
         Some(record)
     }
 
-    fn lead(&mut self, epoch: Epoch, now: Moment) -> Move {
+    fn lead(&mut self, epoch: Epoch, now: Monotonic) -> LeaseAction {
         if self.seen.is_none() {
-            return self.look_soon(now);
+            return self.read_soon(now);
         }
         // An agent has seen a higher epoch than ours (a restored cluster): rise above it.
         let epoch = if self.highest > epoch { self.above_highest() } else { epoch };
         let due = self.renewed_at.plus(self.timing.renew_ms);
         let rises = Role::Leading(epoch) != self.role;
         if !rises && now < due {
-            return Move::Look { after_ms: due.since(now) };
+            return LeaseAction::Read { after_ms: due.since(now) };
         }
         self.swap(epoch, now)
     }
 
-    fn follow(&mut self, now: Moment) -> Move {
-        let Some((record, since)) = self.seen.clone() else { return self.look_soon(now) };
+    fn follow(&mut self, now: Monotonic) -> LeaseAction {
+        let Some((record, since)) = self.seen.clone() else { return self.read_soon(now) };
         let free = match &record {
             None => true,
             Some(record) if record.holder.is_none() => true,
@@ -247,22 +247,22 @@ impl Candidate {
         };
         if !free {
             self.failures = 0;
-            return Move::Look { after_ms: self.timing.look_ms };
+            return LeaseAction::Read { after_ms: self.timing.poll_ms };
         }
         self.swap(self.above_highest(), now)
     }
 
     /// At once, but not again and again: an API server that is away refuses within a millisecond.
-    fn look_soon(&self, now: Moment) -> Move {
+    fn read_soon(&self, now: Monotonic) -> LeaseAction {
         let until = if self.failures < 2 { now } else { self.failed_at.plus(self.timing.retry_ms) };
-        Move::Look { after_ms: until.since(now) }
+        LeaseAction::Read { after_ms: until.since(now) }
     }
 
-    fn swap(&mut self, epoch: Epoch, now: Moment) -> Move {
+    fn swap(&mut self, epoch: Epoch, now: Monotonic) -> LeaseAction {
         self.renewals = self.renewals.wrapping_add(1);
         let record = self.record(epoch);
         self.swapping = Some((now, record.clone()));
-        Move::Swap(record)
+        LeaseAction::Swap(record)
     }
 
     fn record(&self, epoch: Epoch) -> LeaseRecord {

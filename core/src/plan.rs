@@ -10,7 +10,7 @@ use sentinel_protocol::request::{EnvVar, Environment, Leftovers, Program, Resour
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::retry::Retry;
+use crate::reconcile::retry::Retry;
 
 /// A Task that can be run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules, Seen, Tombstone};
-use sentinel_core::moment::{Moment, Now};
-use sentinel_core::recovery::{Boot, Evidence, ExitRecord, Home, LastState, Lock, Tree};
+use sentinel_core::agent::recovery::{
+    Boot, Evidence, ExitRecord, LastState, Lock, SupervisorContainer, Tree,
+};
+use sentinel_core::agent::{Agent, AttemptSnapshot, Effect, Event, Facts, Rules, Tombstone};
+use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::outcome::Outcome;
@@ -74,7 +76,7 @@ fn start(n: usize, spec: u8, epoch: u64) -> Start {
 enum Supervisor {
     /// Launched, and not yet at the lock.
     OnItsWay,
-    /// Holds the lock, `starting` is durable.
+    /// ConditionStatus the lock, `starting` is durable.
     Starting,
     /// The command runs; `running` is not yet durable.
     Executed,
@@ -86,7 +88,7 @@ enum Supervisor {
 #[derive(Debug, Clone)]
 struct Dir {
     spec_hash: SpecHash,
-    start_by: Moment,
+    start_by: Monotonic,
     boot: u32,
     state: LastState,
     running: Option<Running>,
@@ -135,10 +137,10 @@ fn ended(outcome: Outcome, at: u64) -> Ended {
 
 impl World {
     fn now(&self) -> Now {
-        Now { moment: Moment(self.now), wall: UnixMillis(self.now.cast_signed()) }
+        Now { monotonic: Monotonic(self.now), wall: UnixMillis(self.now.cast_signed()) }
     }
 
-    fn seen(&mut self, id: &AttemptId) -> Option<Seen> {
+    fn seen(&mut self, id: &AttemptId) -> Option<AttemptSnapshot> {
         let dir = self.dirs.get(id)?;
         let evidence = Evidence {
             state: dir.state,
@@ -146,15 +148,15 @@ impl World {
             lock: if dir.locked() { Lock::Held } else { Lock::Free },
             tree: if dir.tree { Tree::Populated } else { Tree::Empty },
             boot: if dir.boot == self.boot { Boot::Same } else { Boot::Other },
-            home: Home::Same,
+            container: SupervisorContainer::Same,
         };
         if !dir.locked() && dir.state == LastState::Accepted && dir.exit.is_none() {
             self.proofs.insert(id.clone());
         }
-        Some(Seen {
+        Some(AttemptSnapshot {
             attempt: id.clone(),
             spec_hash: dir.spec_hash.clone(),
-            start_by: if dir.boot == self.boot { dir.start_by } else { Moment(START_MS) },
+            start_by: if dir.boot == self.boot { dir.start_by } else { Monotonic(START_MS) },
             evidence,
             running: dir.running.clone(),
             ended: dir.exit.clone().map(Box::new),
@@ -183,7 +185,7 @@ impl World {
         );
         let dir = Dir {
             spec_hash: start.spec_hash.clone(),
-            start_by: Moment(self.now + start.deadlines.start_ms),
+            start_by: Monotonic(self.now + start.deadlines.start_ms),
             boot: self.boot,
             state: LastState::Accepted,
             running: None,
@@ -246,20 +248,20 @@ impl World {
                 dir.exit = Some((*ended).clone());
                 return Some(Event::Concluded { attempt, ended });
             }
-            Effect::Look(attempt) => return self.seen(&attempt).map(Event::Observed),
+            Effect::Inspect(attempt) => return self.seen(&attempt).map(Event::Observed),
             Effect::NoteAck { attempt, stage } => self.dirs.get_mut(&attempt)?.acked = Some(stage),
-            Effect::Entomb(tombstone) => {
+            Effect::WriteTombstone(tombstone) => {
                 assert!(!self.dirs.contains_key(&tombstone.attempt));
                 self.tombs.insert(tombstone.attempt.clone(), tombstone.clone());
-                return Some(Event::Entombed(tombstone));
+                return Some(Event::TombstoneWritten(tombstone));
             }
-            Effect::Bury(tombstone) => {
+            Effect::Compact(tombstone) => {
                 let attempt = tombstone.attempt.clone();
                 assert!(self.forgotten.contains(&attempt), "{attempt} was buried without a Forget");
                 let dir = self.dirs.remove(&attempt)?;
                 assert_eq!(dir.exit.as_ref(), Some(&tombstone.ended), "another result was buried");
                 self.tombs.insert(attempt.clone(), tombstone);
-                return Some(Event::Buried { attempt });
+                return Some(Event::Compacted { attempt });
             }
             Effect::Send(ToOperator::Report(report)) => self.tell(&report),
             Effect::Send(ToOperator::Inventory(part)) => part.attempts.iter().for_each(|r| self.tell(r)),
@@ -530,7 +532,7 @@ proptest! {
 // --- single behaviours ---------------------------------------------------------------------------------------------
 
 fn at(seconds: u64) -> Now {
-    Now { moment: Moment(seconds * 1000), wall: UnixMillis(0) }
+    Now { monotonic: Monotonic(seconds * 1000), wall: UnixMillis(0) }
 }
 
 fn received(message: ToAgent) -> Event {

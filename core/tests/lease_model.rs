@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use proptest::prelude::*;
-use sentinel_core::lease::{Candidate, LeaseRecord, MAX_JUMP, Move, Role, Timing};
-use sentinel_core::moment::Moment;
+use sentinel_core::lease::{Candidate, LeaseAction, LeaseRecord, MAX_JUMP, Role, Timing};
+use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::Epoch;
 
 const TIMING: Timing = Timing::DEFAULT;
@@ -21,8 +21,8 @@ struct Process {
     /// The version it read last: what its next swap is compared with.
     version: u64,
     /// A swap on its way: it arrives at that moment, and its answer may be lost.
-    flight: Option<(Moment, u64, LeaseRecord, bool)>,
-    acts_at: Moment,
+    flight: Option<(Monotonic, u64, LeaseRecord, bool)>,
+    acts_at: Monotonic,
     /// The offset of its clock.
     skew: u64,
 }
@@ -54,7 +54,7 @@ fn fault() -> impl Strategy<Value = Fault> {
 struct Election {
     store: Store,
     processes: Vec<Process>,
-    now: Moment,
+    now: Monotonic,
     born: u64,
     epochs: Vec<(Epoch, String)>,
 }
@@ -62,7 +62,7 @@ struct Election {
 impl Election {
     fn new() -> Self {
         let mut election =
-            Self { store: Store::default(), processes: vec![], now: Moment(0), born: 0, epochs: vec![] };
+            Self { store: Store::default(), processes: vec![], now: Monotonic(0), born: 0, epochs: vec![] };
         for _ in 0..3 {
             let process = election.born();
             election.processes.push(process);
@@ -106,7 +106,7 @@ impl Election {
         self.now = self.now.plus(50);
     }
 
-    fn local(&self, p: usize) -> Moment {
+    fn local(&self, p: usize) -> Monotonic {
         self.now.plus(self.processes[p].skew)
     }
 
@@ -141,11 +141,11 @@ impl Election {
         process.version = self.store.version;
         process.candidate.read(self.store.record.clone(), local);
         match process.candidate.next(local) {
-            Move::Look { .. } => {}
-            Move::Swap(record) => {
+            LeaseAction::Read { .. } => {}
+            LeaseAction::Swap(record) => {
                 process.flight = Some((self.now.plus(delay), process.version, record, mute));
             }
-            Move::End => self.processes[p] = self.born(),
+            LeaseAction::End => self.processes[p] = self.born(),
         }
     }
 
@@ -194,58 +194,60 @@ proptest! {
 #[test]
 fn a_lead_that_is_given_back_is_taken_at_the_next_look() {
     let mut first = Candidate::new("a".into(), None, TIMING, 0);
-    first.read(None, Moment(0));
-    let Move::Swap(record) = first.next(Moment(0)) else { panic!("no swap") };
-    first.swapped(Moment(1));
-    assert_eq!(first.role(Moment(1)), Role::Leading(Epoch::from(1)));
+    first.read(None, Monotonic(0));
+    let LeaseAction::Swap(record) = first.next(Monotonic(0)) else { panic!("no swap") };
+    first.swapped(Monotonic(1));
+    assert_eq!(first.role(Monotonic(1)), Role::Leading(Epoch::from(1)));
     let mut second = Candidate::new("b".into(), None, TIMING, 0);
-    second.read(Some(record), Moment(10));
-    assert_eq!(second.next(Moment(10)), Move::Look { after_ms: TIMING.look_ms });
-    let given_back = first.resign(Moment(20)).unwrap();
-    second.read(Some(given_back), Moment(30));
-    assert!(matches!(second.next(Moment(30)), Move::Swap(record) if record.epoch == Epoch::from(2)));
+    second.read(Some(record), Monotonic(10));
+    assert_eq!(second.next(Monotonic(10)), LeaseAction::Read { after_ms: TIMING.poll_ms });
+    let given_back = first.resign(Monotonic(20)).unwrap();
+    second.read(Some(given_back), Monotonic(30));
+    assert!(
+        matches!(second.next(Monotonic(30)), LeaseAction::Swap(record) if record.epoch == Epoch::from(2))
+    );
 }
 
 #[test]
 fn a_leader_that_cannot_renew_is_deposed_before_anybody_may_take_over() {
     let mut leader = Candidate::new("a".into(), None, TIMING, 0);
-    leader.read(None, Moment(0));
-    leader.next(Moment(0));
-    leader.swapped(Moment(700));
+    leader.read(None, Monotonic(0));
+    leader.next(Monotonic(0));
+    leader.swapped(Monotonic(700));
     assert_eq!(
-        leader.role(Moment(1_999)),
+        leader.role(Monotonic(1_999)),
         Role::Leading(Epoch::from(1)),
         "the renewal counts from when it was begun"
     );
-    assert_eq!(leader.role(Moment(2_000)), Role::Deposed);
-    assert_eq!(leader.next(Moment(2_000)), Move::End);
+    assert_eq!(leader.role(Monotonic(2_000)), Role::Deposed);
+    assert_eq!(leader.next(Monotonic(2_000)), LeaseAction::End);
 }
 
 #[test]
 fn a_leader_rises_above_the_epoch_that_an_agent_has_seen() {
     let mut leader = Candidate::new("a".into(), None, TIMING, 0);
-    leader.read(None, Moment(0));
-    leader.next(Moment(0));
-    leader.swapped(Moment(0));
-    leader.heard_of(Epoch::from(41));
-    let Move::Swap(record) = leader.next(Moment(10)) else { panic!("no swap") };
-    leader.swapped(Moment(11));
-    assert_eq!((record.epoch, leader.role(Moment(11))), (Epoch::from(42), Role::Leading(Epoch::from(42))));
+    leader.read(None, Monotonic(0));
+    leader.next(Monotonic(0));
+    leader.swapped(Monotonic(0));
+    leader.observe_epoch(Epoch::from(41));
+    let LeaseAction::Swap(record) = leader.next(Monotonic(10)) else { panic!("no swap") };
+    leader.swapped(Monotonic(11));
+    assert_eq!((record.epoch, leader.role(Monotonic(11))), (Epoch::from(42), Role::Leading(Epoch::from(42))));
 }
 
 /// One agent that named the highest epoch there is made the next one wrap around, and the whole fleet refuse its leader.
 #[test]
 fn an_epoch_that_cannot_have_been_led_moves_nobody() {
     let mut leader = Candidate::new("a".into(), None, TIMING, 0);
-    leader.read(None, Moment(0));
-    leader.next(Moment(0));
-    leader.swapped(Moment(0));
+    leader.read(None, Monotonic(0));
+    leader.next(Monotonic(0));
+    leader.swapped(Monotonic(0));
     for named in [Epoch::MAX, Epoch::new(Epoch::MAX.get() / 2).unwrap(), Epoch::new(MAX_JUMP + 2).unwrap()] {
-        leader.heard_of(named);
-        assert!(matches!(leader.next(Moment(10)), Move::Look { .. }), "{named} moved the leader");
+        leader.observe_epoch(named);
+        assert!(matches!(leader.next(Monotonic(10)), LeaseAction::Read { .. }), "{named} moved the leader");
     }
-    leader.heard_of(Epoch::new(MAX_JUMP + 1).unwrap());
-    let Move::Swap(record) = leader.next(Moment(10)) else { panic!("no swap") };
+    leader.observe_epoch(Epoch::new(MAX_JUMP + 1).unwrap());
+    let LeaseAction::Swap(record) = leader.next(Monotonic(10)) else { panic!("no swap") };
     assert_eq!(record.epoch, Epoch::new(MAX_JUMP + 2).unwrap());
 }
 
@@ -259,20 +261,20 @@ fn a_record_with_the_last_epoch_there_is_can_still_be_followed_by_a_leader() {
         renewal: 1,
     };
     let mut candidate = Candidate::new("a".into(), None, TIMING, 0);
-    candidate.read(Some(record), Moment(0));
-    let Move::Swap(record) = candidate.next(Moment(0)) else { panic!("no swap") };
+    candidate.read(Some(record), Monotonic(0));
+    let LeaseAction::Swap(record) = candidate.next(Monotonic(0)) else { panic!("no swap") };
     assert_eq!(record.epoch, Epoch::from(1));
 }
 
 /// An API server that is away refuses within a millisecond: it was asked hundreds of times a second.
 #[test]
 fn a_record_that_cannot_be_read_or_written_is_not_asked_for_again_and_again() {
-    let asked_in_a_second = |step: &mut dyn FnMut(&mut Candidate, Moment)| {
+    let asked_in_a_second = |step: &mut dyn FnMut(&mut Candidate, Monotonic)| {
         let mut candidate = Candidate::new("a".into(), None, TIMING, 0);
-        let (mut now, mut asked) = (Moment(0), 0);
-        while now < Moment(1_000) {
+        let (mut now, mut asked) = (Monotonic(0), 0);
+        while now < Monotonic(1_000) {
             match candidate.next(now) {
-                Move::Look { after_ms } if after_ms > 0 => now = now.plus(after_ms),
+                LeaseAction::Read { after_ms } if after_ms > 0 => now = now.plus(after_ms),
                 _ => {
                     asked += 1;
                     now = now.plus(1);
@@ -295,14 +297,14 @@ fn a_record_that_cannot_be_read_or_written_is_not_asked_for_again_and_again() {
 #[test]
 fn a_leader_whose_swap_failed_looks_at_once() {
     let mut leader = Candidate::new("a".into(), None, TIMING, 0);
-    leader.read(None, Moment(0));
-    leader.next(Moment(0));
-    leader.swapped(Moment(0));
-    leader.next(Moment(500));
-    leader.swap_failed(Moment(510));
-    assert_eq!(leader.next(Moment(510)), Move::Look { after_ms: 0 });
-    leader.read_failed(Moment(520));
-    assert_eq!(leader.next(Moment(520)), Move::Look { after_ms: 100 });
+    leader.read(None, Monotonic(0));
+    leader.next(Monotonic(0));
+    leader.swapped(Monotonic(0));
+    leader.next(Monotonic(500));
+    leader.swap_failed(Monotonic(510));
+    assert_eq!(leader.next(Monotonic(510)), LeaseAction::Read { after_ms: 0 });
+    leader.read_failed(Monotonic(520));
+    assert_eq!(leader.next(Monotonic(520)), LeaseAction::Read { after_ms: 100 });
     // The swap had come through, and only its answer was lost.
     let record = LeaseRecord {
         holder: Some("a".into()),
@@ -311,19 +313,19 @@ fn a_leader_whose_swap_failed_looks_at_once() {
         duration_ms: TIMING.duration_ms,
         renewal: 2,
     };
-    leader.read(Some(record), Moment(620));
-    assert!(matches!(leader.next(Moment(620)), Move::Swap(_)));
+    leader.read(Some(record), Monotonic(620));
+    assert!(matches!(leader.next(Monotonic(620)), LeaseAction::Swap(_)));
 }
 
 /// Agents were sent to the dead leader for as long as its record stood, and so waited longer for the next.
 #[test]
 fn a_leader_that_does_not_renew_is_not_named_any_more() {
     let mut leader = Candidate::new("a".into(), Some("10.0.0.1:7979".into()), TIMING, 0);
-    leader.read(None, Moment(0));
-    let Move::Swap(record) = leader.next(Moment(0)) else { panic!("no swap") };
+    leader.read(None, Monotonic(0));
+    let LeaseAction::Swap(record) = leader.next(Monotonic(0)) else { panic!("no swap") };
     let mut follower = Candidate::new("b".into(), None, TIMING, 0);
-    follower.read(Some(record.clone()), Moment(100));
-    follower.read(Some(record), Moment(2_000));
-    assert_eq!(follower.leader_address(Moment(2_099)), Some("10.0.0.1:7979"));
-    assert_eq!(follower.leader_address(Moment(2_100)), None);
+    follower.read(Some(record.clone()), Monotonic(100));
+    follower.read(Some(record), Monotonic(2_000));
+    assert_eq!(follower.leader_address(Monotonic(2_099)), Some("10.0.0.1:7979"));
+    assert_eq!(follower.leader_address(Monotonic(2_100)), None);
 }

@@ -5,7 +5,7 @@
 
 use bytes_of::{record, written};
 use proptest::prelude::*;
-use sentinel_core::outflow::{Outflow, Sending, Turn, before};
+use sentinel_core::stream::outflow::{Outflow, OutputRead, before};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogControl;
 
@@ -83,7 +83,7 @@ struct Model {
     ended: [bool; ATTEMPTS],
     received: [Received; ATTEMPTS],
     /// A read that is under way.
-    reading: Option<Turn>,
+    reading: Option<OutputRead>,
 }
 
 impl Model {
@@ -107,7 +107,7 @@ impl Model {
             self.received[n].opened = true;
             self.credit(n);
         }
-        let turn = self.reading.take().or_else(|| self.outflow.turn());
+        let turn = self.reading.take().or_else(|| self.outflow.next_read());
         let Some(turn) = turn else { return };
         let n = turn.attempt.run.0 as usize - 1;
         let len = (self.disk[n].saturating_sub(turn.from)).min(7 - turn.from % 7);
@@ -116,7 +116,7 @@ impl Model {
         }
         let record = before(record(n, turn.from, len), turn.until).unwrap();
         let end = record.end();
-        if self.outflow.send(&turn, end) == Sending::Outdated {
+        if !self.outflow.send(&turn, end) {
             return;
         }
         let r = &mut self.received[n];
@@ -156,7 +156,7 @@ impl Model {
                 self.received[n].archived = self.received[n].upto;
                 self.credit(n);
             }
-            Op::Read => self.reading = self.reading.take().or_else(|| self.outflow.turn()),
+            Op::Read => self.reading = self.reading.take().or_else(|| self.outflow.next_read()),
             Op::Cut => self.cut(),
             Op::OperatorRestart => {
                 self.cut();

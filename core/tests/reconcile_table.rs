@@ -4,15 +4,14 @@
 
 mod world;
 
-use sentinel_core::conditions::{Archive, Holds};
-use sentinel_core::execution::Execution;
-use sentinel_core::ledger::{Origin, RunLedger, Source, Told};
-use sentinel_core::moment::Moment;
 use sentinel_core::plan::{Amount, OnChange, Starts};
+use sentinel_core::reconcile::conditions::{Archive, ConditionStatus};
+use sentinel_core::reconcile::execution::Execution;
+use sentinel_core::reconcile::ledger::{Applied, Origin, RunLedger, Source};
+use sentinel_core::reconcile::rollout::HistoryLookup;
+use sentinel_core::reconcile::run::{Stopping, Trigger, Verdict};
 use sentinel_core::reconcile::{Action, Finalizer, Lifecycle, Write};
-use sentinel_core::rollout::Recall;
-use sentinel_core::status::{Stopping, Trigger, Verdict};
-use sentinel_core::trigger::Abandon;
+use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::RunNumber;
 use sentinel_protocol::outcome::{LostReason, Outcome};
 use sentinel_protocol::refusal::Refusal;
@@ -59,20 +58,20 @@ fn a_run_without_targets_ends_at_once_and_is_no_success() {
     let mut world = World::new(plan(), &[]);
     world.step();
     assert_eq!(world.run().verdict, Some(Verdict::Failed));
-    assert_eq!(world.condition("Failed"), Some((Holds::True, "NoMatchingNodes")));
+    assert_eq!(world.condition("Failed"), Some((ConditionStatus::True, "NoMatchingNodes")));
     assert_eq!(world.condition("Reconciling"), None);
 }
 
 #[test]
 fn a_run_whose_targets_all_succeed_is_complete() {
     let mut world = all_running(&["a", "b"]);
-    assert_eq!(world.condition("Reconciling"), Some((Holds::True, "Running")));
-    assert_eq!(world.condition("Ready"), Some((Holds::Unknown, "Running")));
+    assert_eq!(world.condition("Reconciling"), Some((ConditionStatus::True, "Running")));
+    assert_eq!(world.condition("Ready"), Some((ConditionStatus::Unknown, "Running")));
     world.report("a", succeeded());
     world.report("b", succeeded());
     world.step();
-    assert_eq!(world.condition("Complete"), Some((Holds::True, "Complete")));
-    assert_eq!(world.condition("Ready"), Some((Holds::True, "Complete")));
+    assert_eq!(world.condition("Complete"), Some((ConditionStatus::True, "Complete")));
+    assert_eq!(world.condition("Ready"), Some((ConditionStatus::True, "Complete")));
     assert_eq!((world.condition("Reconciling"), world.condition("Stalled")), (None, None));
 }
 
@@ -82,9 +81,9 @@ fn a_run_with_a_failed_target_is_failed() {
     world.report("a", succeeded());
     world.report("b", ended(Outcome::Failed { exit_code: 3 }));
     world.step();
-    assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesFailed")));
-    assert_eq!(world.condition("Stalled"), Some((Holds::True, "NodesFailed")));
-    assert_eq!(world.condition("Ready"), Some((Holds::False, "NodesFailed")));
+    assert_eq!(world.condition("Failed"), Some((ConditionStatus::True, "NodesFailed")));
+    assert_eq!(world.condition("Stalled"), Some((ConditionStatus::True, "NodesFailed")));
+    assert_eq!(world.condition("Ready"), Some((ConditionStatus::False, "NodesFailed")));
     assert_eq!(world.condition("Reconciling"), None);
     let nodes = world.status.as_ref().unwrap().nodes.clone().unwrap();
     assert_eq!((nodes[0].state, nodes[0].exit_code), ("Failed", Some(3)), "failures come first");
@@ -122,7 +121,7 @@ fn a_target_that_cannot_be_started_in_its_time_is_timed_out() {
         message(&world, "a"),
         "not started within 1m (timeouts.start): no agent of this node is connected"
     );
-    assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesUnreachable")));
+    assert_eq!(world.condition("Failed"), Some((ConditionStatus::True, "NodesUnreachable")));
 }
 
 /// The sentence for people about the end of a target.
@@ -184,7 +183,7 @@ fn when_the_total_time_is_over_nothing_more_starts_and_what_runs_is_left_to_its_
     world.settle();
     world.report("a", running());
     let woken = world.look().wake_at.unwrap();
-    assert!(woken <= Moment(31_000), "{woken:?}");
+    assert!(woken <= Monotonic(31_000), "{woken:?}");
     world.pass(30_000);
     let actions = world.settle();
     assert_eq!((started(&actions), cancelled(&actions)), (vec![], vec![]));
@@ -193,7 +192,7 @@ fn when_the_total_time_is_over_nothing_more_starts_and_what_runs_is_left_to_its_
     assert_eq!(world.outcome("c"), Some(Outcome::NotStarted));
     world.report("a", ended(Outcome::TimedOut));
     world.settle();
-    assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesFailed")));
+    assert_eq!(world.condition("Failed"), Some((ConditionStatus::True, "NodesFailed")));
 }
 
 #[test]
@@ -257,7 +256,7 @@ fn what_runs_on_a_silent_node_is_lost_after_its_timeout_and_not_before() {
     world.pass(1);
     world.step();
     assert_eq!(world.outcome("a"), Some(LOST));
-    assert_eq!(world.condition("Failed"), Some((Holds::True, "NodesUnreachable")));
+    assert_eq!(world.condition("Failed"), Some((ConditionStatus::True, "NodesUnreachable")));
 }
 
 #[test]
@@ -312,7 +311,7 @@ fn the_cancel_annotation_ends_the_run_it_names_once() {
     assert_eq!(world.run().stopping, Some(Stopping::Cancelled));
     world.report("a", ended(Outcome::Cancelled));
     world.step();
-    assert_eq!(world.condition("Failed"), Some((Holds::True, "Cancelled")));
+    assert_eq!(world.condition("Failed"), Some((ConditionStatus::True, "Cancelled")));
     assert_eq!(world.status.as_ref().unwrap().phase, "Cancelled");
     // The same annotation does not touch the next Run.
     world.plan.rerun_token = "again".into();
@@ -418,14 +417,14 @@ fn a_suspended_task_begins_nothing_and_lets_running_commands_go_on() {
     world.plan.starts = Starts::Suspended;
     world.step();
     assert_eq!(world.recorded.run, None);
-    assert_eq!(world.condition("Suspended"), Some((Holds::True, "Suspended")));
+    assert_eq!(world.condition("Suspended"), Some((ConditionStatus::True, "Suspended")));
     world.plan.starts = Starts::Allowed;
     world.plan.max_concurrent = Amount::Count(1);
     world.settle();
     world.report("a", running());
     world.plan.starts = Starts::Suspended;
     world.step();
-    assert_eq!(world.condition("Reconciling"), Some((Holds::True, "Suspended")));
+    assert_eq!(world.condition("Reconciling"), Some((ConditionStatus::True, "Suspended")));
     world.report("a", succeeded());
     assert_eq!(started(&world.settle()), [""; 0]);
     world.plan.starts = Starts::Allowed;
@@ -439,10 +438,10 @@ fn nothing_is_forgotten_before_all_of_the_run_is_archived() {
     world.report("b", succeeded());
     let actions = world.settle();
     assert_eq!(forgotten(&actions), [""; 0]);
-    assert_eq!(world.condition("Archived"), Some((Holds::False, "HistoryBehind")));
+    assert_eq!(world.condition("Archived"), Some((ConditionStatus::False, "HistoryBehind")));
     world.archive_all();
     assert_eq!(forgotten(&world.settle()), ["a", "b"]);
-    assert_eq!(world.condition("Archived"), Some((Holds::True, "Archived")));
+    assert_eq!(world.condition("Archived"), Some((ConditionStatus::True, "Archived")));
     assert_eq!(world.settle(), []);
 }
 
@@ -455,11 +454,11 @@ fn a_finished_task_that_says_history_is_behind_looks_again_until_it_is_not() {
     // All of this Task is archived, others are not: nothing of its own will ever wake it again.
     world.archive = Archive::Behind;
     world.settle();
-    assert_eq!(world.condition("Archived"), Some((Holds::False, "HistoryBehind")));
+    assert_eq!(world.condition("Archived"), Some((ConditionStatus::False, "HistoryBehind")));
     assert!(world.look().wake_at.is_some());
     world.archive = Archive::Current;
     world.settle();
-    assert_eq!(world.condition("Archived"), Some((Holds::True, "Archived")));
+    assert_eq!(world.condition("Archived"), Some((ConditionStatus::True, "Archived")));
     assert_eq!(world.look().wake_at, None);
 }
 
@@ -514,7 +513,7 @@ fn an_abandoned_task_is_let_go_at_once() {
     let mut world = all_running(&["a"]);
     world.disconnect("a");
     world.lifecycle = Lifecycle::Deleting;
-    world.requests.abandon = Abandon::Yes;
+    world.requests.abandon = true;
     world.settle();
     assert!(world.deleted);
 }
@@ -546,14 +545,14 @@ fn taken_over() -> World {
     world.leading_since = world.now;
     let hash = world.run().spec_hash.clone();
     world.ledger = RunLedger::new(uid(), RunNumber(1), hash, Origin::Inherited);
-    world.recall = Recall::Pending;
+    world.history_lookup = HistoryLookup::Pending;
     world
 }
 
 #[test]
 fn a_new_leader_waits_before_it_calls_any_node_lost() {
     let mut world = taken_over();
-    world.recall = Recall::Done;
+    world.history_lookup = HistoryLookup::Done;
     world.settle();
     world.pass(119_999);
     world.settle();
@@ -574,7 +573,7 @@ fn a_new_leader_does_not_call_archived_what_only_the_old_one_had_concluded() {
     world.disconnect("b");
     world.ledger.recall(&world.ledger.attempt(&node("a")), &succeeded(), Source::Agent);
     world.step();
-    assert_eq!(world.condition("Archived"), Some((Holds::False, "HistoryBehind")));
+    assert_eq!(world.condition("Archived"), Some((ConditionStatus::False, "HistoryBehind")));
     assert!(world.look().wake_at.is_some());
 }
 
@@ -586,7 +585,7 @@ fn a_new_leader_concludes_nothing_while_history_may_know_better() {
     assert_eq!(world.outcome("a"), None);
     world.ledger.recall(&world.ledger.attempt(&node("a")), &succeeded(), Source::Agent);
     world.ledger.recall(&world.ledger.attempt(&node("b")), &succeeded(), Source::Agent);
-    world.recall = Recall::Done;
+    world.history_lookup = HistoryLookup::Done;
     world.settle();
     assert_eq!(world.run().verdict, Some(Verdict::Complete));
 }
@@ -603,7 +602,7 @@ fn a_new_leader_learns_from_the_agents_what_runs_and_starts_only_the_rest() {
         [""; 0],
         "History may know that it ran on b, whose agent lost its memory"
     );
-    world.recall = Recall::Done;
+    world.history_lookup = HistoryLookup::Done;
     assert_eq!(started(&world.settle()), ["b"]);
 }
 
@@ -620,7 +619,7 @@ fn a_refusal_ends_also_what_was_thought_accepted() {
         refusal: Refusal::SpecHashMismatch,
         offer: 0,
     };
-    world.ledger.refused(&refused, UnixMillis(1));
+    world.ledger.apply_refusal(&refused, UnixMillis(1));
     world.settle();
     assert_eq!(world.run().verdict, Some(Verdict::Failed));
     assert_eq!(world.outcome("a"), Some(Outcome::Refused { refusal: Refusal::SpecHashMismatch }));
@@ -640,7 +639,7 @@ fn a_busy_node_is_waited_for_with_growing_pauses_and_its_status_says_so() {
     let mut world = World::new(plan(), &["a"]);
     assert_eq!(started(&world.settle()), ["a"]);
     for (offer, wait) in [(1, 500), (2, 1_000), (3, 2_000), (4, 4_000), (5, 5_000), (6, 5_000)] {
-        assert_eq!(world.ledger.refused(&busy(&world, "a", offer), UnixMillis(1)), Told::News);
+        assert_eq!(world.ledger.apply_refusal(&busy(&world, "a", offer), UnixMillis(1)), Applied::Changed);
         let decision = world.look();
         assert_eq!(decision.wake_at, Some(world.now.plus(wait)));
         world.step();
@@ -659,7 +658,7 @@ fn a_busy_node_is_waited_for_with_growing_pauses_and_its_status_says_so() {
 fn a_node_that_stays_busy_is_timed_out_with_the_reason() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
-    world.ledger.refused(&busy(&world, "a", 1), UnixMillis(1));
+    world.ledger.apply_refusal(&busy(&world, "a", 1), UnixMillis(1));
     world.pass(60_000);
     world.settle();
     let Some(Outcome::StartTimedOut { why: Some(why) }) = world.outcome("a") else {
@@ -674,7 +673,7 @@ fn a_busy_node_does_not_hold_up_the_others_and_a_stopped_run_starts_it_no_more()
     let mut world = World::new(plan(), &["a", "b"]);
     world.plan.max_concurrent = Amount::Count(1);
     assert_eq!(started(&world.settle()), ["a"]);
-    world.ledger.refused(&busy(&world, "a", 1), UnixMillis(1));
+    world.ledger.apply_refusal(&busy(&world, "a", 1), UnixMillis(1));
     assert_eq!(started(&world.settle()), ["b"]);
     world.requests.cancel = Some(world.run().number);
     world.settle();
@@ -685,18 +684,18 @@ fn a_busy_node_does_not_hold_up_the_others_and_a_stopped_run_starts_it_no_more()
 fn a_late_refusal_of_an_earlier_offer_changes_nothing() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
-    world.ledger.refused(&busy(&world, "a", 1), UnixMillis(1));
+    world.ledger.apply_refusal(&busy(&world, "a", 1), UnixMillis(1));
     world.pass(500);
     assert_eq!(started(&world.settle()), ["a"]);
-    assert_eq!(world.ledger.refused(&busy(&world, "a", 1), UnixMillis(1)), Told::Known);
-    assert!(world.ledger.execution(&node("a")).unwrap().is_under_way());
+    assert_eq!(world.ledger.apply_refusal(&busy(&world, "a", 1), UnixMillis(1)), Applied::Unchanged);
+    assert!(world.ledger.execution(&node("a")).unwrap().is_active());
 }
 
 #[test]
 fn an_agent_that_declines_for_good_is_believed_whatever_its_reason() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
-    world.ledger.refused(&busy(&world, "a", 0), UnixMillis(1));
+    world.ledger.apply_refusal(&busy(&world, "a", 0), UnixMillis(1));
     assert_eq!(
         world.outcome("a"),
         Some(Outcome::Refused { refusal: Refusal::TooManyAttempts { limit: 64 } })
@@ -784,7 +783,7 @@ fn what_was_concluded_about_a_run_is_archived_before_the_next_one_begins() {
     assert_eq!((world.run().number, world.outcome("b")), (RunNumber(1), Some(Outcome::NotStarted)));
     assert!(world.run().finished_at.is_some());
     assert_eq!(world.condition("Complete"), None, "the new spec has not been carried out");
-    assert_eq!(world.condition("Reconciling"), Some((Holds::True, "RunDue")));
+    assert_eq!(world.condition("Reconciling"), Some((ConditionStatus::True, "RunDue")));
     world.archive_all();
     world.settle();
     assert_eq!(world.run().number, RunNumber(2));
@@ -807,10 +806,10 @@ fn a_new_leader_brings_a_run_to_its_end_in_history_before_the_next_one_begins() 
     let mut world = superseded();
     let hash = world.run().spec_hash.clone();
     world.ledger = RunLedger::new(uid(), RunNumber(1), hash, Origin::Inherited);
-    world.recall = Recall::Pending;
+    world.history_lookup = HistoryLookup::Pending;
     world.settle();
     assert_eq!(world.run().number, RunNumber(1));
-    world.recall = Recall::Done;
+    world.history_lookup = HistoryLookup::Done;
     world.ledger.recall(&world.ledger.attempt(&node("a")), &succeeded(), Source::Agent);
     world.settle();
     assert_eq!((world.run().number, world.outcome("b")), (RunNumber(1), Some(Outcome::NotStarted)));

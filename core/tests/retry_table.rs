@@ -4,12 +4,12 @@
 
 mod world;
 
-use sentinel_core::ledger::{Origin, RunLedger, Source};
 use sentinel_core::plan::{Amount, TaskPlan};
 use sentinel_core::reconcile::Action;
-use sentinel_core::retry::{Cause, Retry};
-use sentinel_core::rollout::{Living, Recall};
-use sentinel_core::status::Verdict;
+use sentinel_core::reconcile::ledger::{Origin, RunLedger, Source};
+use sentinel_core::reconcile::retry::{Cause, Retry};
+use sentinel_core::reconcile::rollout::{ActiveAttempt, HistoryLookup};
+use sentinel_core::reconcile::run::Verdict;
 use sentinel_protocol::ids::RunNumber;
 use sentinel_protocol::outcome::{LostReason, Outcome};
 use sentinel_protocol::to_operator::{Report, ReportedState};
@@ -150,7 +150,7 @@ fn lost_is_tried_again_only_when_named_and_never_beside_a_command_that_lives() {
         world.pass(2_000);
         world.settle();
         world.connect("a");
-        let living = Living { run: RunNumber(1), attempt: 1 };
+        let living = ActiveAttempt { run: RunNumber(1), attempt: 1 };
         world.agents.get_mut(&node("a")).unwrap().living = Some(living);
         assert_eq!(attempts_started(&world.settle()), [0; 0], "the lost command still runs");
         world.agents.get_mut(&node("a")).unwrap().living = None;
@@ -172,7 +172,7 @@ fn evidence_of_a_lost_attempt_makes_the_one_after_it_needless() {
     world.settle();
     assert_eq!(world.ledger.attempt(&node("a")).attempt, 2);
     let spec_hash = world.run().spec_hash.clone();
-    world.ledger.report(&Report { attempt: first, spec_hash, state: succeeded() });
+    world.ledger.apply_report(&Report { attempt: first, spec_hash, state: succeeded() });
     world.settle();
     assert_eq!(world.run().verdict, Some(Verdict::Complete));
     assert_eq!(attempts_started(&world.log), [1]);
@@ -196,14 +196,14 @@ fn a_new_leader_goes_on_with_the_attempt_that_history_and_the_agent_show() {
     let mut world = retrying(&[Cause::Failed], &["a"]);
     let hash = world.run().spec_hash.clone();
     world.ledger = RunLedger::new(uid(), RunNumber(1), hash, Origin::Inherited);
-    world.recall = Recall::Pending;
+    world.history_lookup = HistoryLookup::Pending;
     let second = world.ledger.attempt_of(&node("a"), 2);
     world.ledger.recall(&second, &failed(), Source::Agent);
     world.pass(100_000);
     world.settle();
     world.pass(100_000);
     assert_eq!(attempts_started(&world.settle()), [0; 0], "History may know of a third");
-    world.recall = Recall::Done;
+    world.history_lookup = HistoryLookup::Done;
     assert_eq!(attempts_started(&world.settle()), [3]);
 }
 

@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::Api;
-use sentinel_core::lease::{Candidate, LeaseRecord, Move, Role};
-use sentinel_core::moment::Moment;
+use sentinel_core::lease::{Candidate, LeaseAction, LeaseRecord, Role};
+use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::Epoch;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -67,22 +67,22 @@ pub async fn campaign(
     api: Api<Lease>,
     name: &str,
     mut candidate: Candidate,
-    clock: impl Fn() -> Moment,
+    clock: impl Fn() -> Monotonic,
     mut heard: watch::Receiver<Epoch>,
     leadership: watch::Sender<Leadership>,
     stop: CancellationToken,
 ) -> Ended {
     let mut last_read: Option<Lease> = None;
     loop {
-        candidate.heard_of(*heard.borrow_and_update());
+        candidate.observe_epoch(*heard.borrow_and_update());
         let next = candidate.next(clock());
         publish(&leadership, &candidate, clock());
         match next {
-            Move::End => return Ended::Deposed,
-            Move::Swap(record) => {
+            LeaseAction::End => return Ended::Deposed,
+            LeaseAction::Swap(record) => {
                 last_read = swap(&api, name, &mut candidate, &clock, &record, last_read).await;
             }
-            Move::Look { after_ms } => {
+            LeaseAction::Read { after_ms } => {
                 tokio::select! {
                     () = stop.cancelled() => {
                         if matches!(candidate.role(clock()), Role::Leading(_)) {
@@ -103,7 +103,7 @@ pub async fn campaign(
     }
 }
 
-fn publish(leadership: &watch::Sender<Leadership>, candidate: &Candidate, now: Moment) {
+fn publish(leadership: &watch::Sender<Leadership>, candidate: &Candidate, now: Monotonic) {
     let current =
         Leadership { role: candidate.role(now), leader: candidate.leader_address(now).map(str::to_owned) };
     leadership.send_if_modified(|known| {
@@ -120,7 +120,7 @@ async fn read(
     api: &Api<Lease>,
     name: &str,
     candidate: &mut Candidate,
-    clock: &impl Fn() -> Moment,
+    clock: &impl Fn() -> Monotonic,
     before: Option<Lease>,
 ) -> Option<Lease> {
     match timeout(CALL_WITHIN, api.get_opt(name)).await {
@@ -145,7 +145,7 @@ async fn swap(
     api: &Api<Lease>,
     name: &str,
     candidate: &mut Candidate,
-    clock: &impl Fn() -> Moment,
+    clock: &impl Fn() -> Monotonic,
     record: &LeaseRecord,
     read: Option<Lease>,
 ) -> Option<Lease> {
@@ -180,7 +180,7 @@ async fn give_back(
     api: &Api<Lease>,
     name: &str,
     candidate: &mut Candidate,
-    clock: &impl Fn() -> Moment,
+    clock: &impl Fn() -> Monotonic,
     read: Option<Lease>,
 ) {
     if let Some(record) = candidate.resign(clock()) {
@@ -194,7 +194,7 @@ async fn see_it_taken(
     api: &Api<Lease>,
     name: &str,
     candidate: &mut Candidate,
-    clock: &impl Fn() -> Moment,
+    clock: &impl Fn() -> Monotonic,
     leadership: &watch::Sender<Leadership>,
 ) {
     let looking = async {

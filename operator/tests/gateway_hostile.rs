@@ -14,7 +14,7 @@ use futures_util::{SinkExt, StreamExt};
 use gateway::*;
 use reviews::{ApiServer, forged};
 use sentinel_core::lease::MAX_JUMP;
-use sentinel_core::stray::Owner;
+use sentinel_core::reconcile::orphan::Owner;
 use sentinel_operator::gateway::rates::{Rate, Rates};
 use sentinel_operator::gateway::registry::MAX_STRAYS;
 use sentinel_operator::gateway::{Authenticate, Settings, TokenReviews, TokenRules, routes, strays};

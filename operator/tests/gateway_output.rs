@@ -12,7 +12,7 @@ use std::time::Duration;
 use door::Door;
 use futures_util::StreamExt;
 use gateway::*;
-use sentinel_core::credit::CreditRules;
+use sentinel_core::stream::credit::CreditRules;
 use sentinel_operator::gateway::routes;
 use sentinel_operator::history::OutputSegment;
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};

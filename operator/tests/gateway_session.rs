@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use gateway::*;
-use sentinel_core::stray::Owner;
+use sentinel_core::reconcile::orphan::Owner;
 use sentinel_operator::controller::Fleet;
 use sentinel_operator::gateway::{AgentIdentity, AuthError, Authenticate, routes, strays};
 use sentinel_operator::history::Source;

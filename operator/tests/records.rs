@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use kube::runtime::reflector;
 use kube::runtime::watcher::Event;
-use sentinel_core::ledger::Origin;
-use sentinel_core::retry::Retry;
-use sentinel_core::rollout::Recall;
-use sentinel_core::status::Trigger;
+use sentinel_core::reconcile::ledger::Origin;
+use sentinel_core::reconcile::retry::Retry;
+use sentinel_core::reconcile::rollout::HistoryLookup;
+use sentinel_core::reconcile::run::Trigger;
 use sentinel_operator::controller::ledgers::Page;
 use sentinel_operator::controller::{Ledgers, LiveLedgers, RunFacts, Wake};
 use sentinel_operator::gateway::Registry;
@@ -171,7 +171,7 @@ impl World {
         // Run 3 is under way: the ledger knows every target, History and the archiver a part.
         let book = ledgers.open(&TaskUid::new("t").unwrap(), &task_ref("t"));
         let targets: Arc<Vec<NodeName>> = Arc::new((0..TARGETS).map(node).collect());
-        book.pages().current = Some(Page::new(facts("t", 3), targets, Origin::Begun, Recall::Done));
+        book.pages().current = Some(Page::new(facts("t", 3), targets, Origin::Begun, HistoryLookup::Done));
         for index in 0..TARGETS {
             let (state, known) = truth(index);
             let attempt_id = id("t", 3, index);

@@ -40,7 +40,7 @@ fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name)
 }
 
-/// Holds bytes against a file.
+/// ConditionStatus bytes against a file.
 fn check_bytes(name: &str, bytes: &[u8]) {
     let path = golden(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -51,7 +51,7 @@ fn check_bytes(name: &str, bytes: &[u8]) {
     assert_eq!(seen, expected, "{name} is not what it was");
 }
 
-/// Holds a message against its file, both ways.
+/// ConditionStatus a message against its file, both ways.
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, message: &T) {
     let text = encode_text(message).unwrap();
     check_bytes(&format!("{name}.json"), text.as_bytes());

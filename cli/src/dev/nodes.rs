@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use sentinel_core::targets::NodeFacts;
+use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_node_agent::heartbeat::Sampler;
 use sentinel_node_agent::shortage::{Needs, describe};
 use sentinel_node_agent::supervisor::{Host, Warm};

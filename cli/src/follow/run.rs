@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sentinel_core::status::Standing;
+use sentinel_core::reconcile::run::TargetState;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -416,12 +416,12 @@ impl Logs {
 fn count(nodes: &[Node], targets: u64) -> Counts {
     let mut counts = Counts::default();
     for node in nodes {
-        match Standing::of_word(&node.state) {
-            Standing::Succeeded => counts.succeeded += 1,
-            Standing::Unreachable => counts.unreachable += 1,
-            Standing::Waiting => {}
-            Standing::Running => counts.running += 1,
-            Standing::Failed => counts.failed += 1,
+        match TargetState::from_status(&node.state) {
+            TargetState::Succeeded => counts.succeeded += 1,
+            TargetState::Unreachable => counts.unreachable += 1,
+            TargetState::Waiting => {}
+            TargetState::Running => counts.running += 1,
+            TargetState::Failed => counts.failed += 1,
         }
     }
     let known = counts.succeeded + counts.unreachable + counts.running + counts.failed;

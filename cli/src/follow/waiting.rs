@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use sentinel_core::status::Standing;
+use sentinel_core::reconcile::run::TargetState;
 
 use crate::view::Node;
 
@@ -25,7 +25,8 @@ impl Waiting {
         let before = std::mem::take(&mut self.nodes);
         for node in listed {
             let wanted = only.is_empty() || only.contains(&node.name);
-            let waits = Standing::of_word(&node.state) == Standing::Waiting && !node.message.is_empty();
+            let waits =
+                TargetState::from_status(&node.state) == TargetState::Waiting && !node.message.is_empty();
             if wanted && waits {
                 let since = before.get(&node.name).filter(|(message, _)| *message == node.message);
                 let since = since.map_or(now, |(_, since)| *since);

@@ -3,9 +3,9 @@
 use sentinel_protocol::ids::{AttemptId, SpecHash};
 use sentinel_protocol::to_operator::{Ended, Report, ReportedState, Running, Stage};
 
-use super::event::{Seen, Tombstone};
-use crate::moment::Moment;
-use crate::recovery::Verdict;
+use super::event::{AttemptSnapshot, Tombstone};
+use super::recovery::InferredEnd;
+use crate::time::Monotonic;
 
 /// How far an Attempt has come. See the drawing in [`super`].
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub(super) enum Phase {
 
 /// Whether the Attempt is to be ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cancel {
+pub(super) enum CancelState {
     /// No.
     Unwanted,
     /// Yes, and its supervisor, if it has one, was not told.
@@ -36,24 +36,17 @@ pub(super) enum Cancel {
 /// A tree that is being ended since its supervisor is gone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ending {
-    pub(super) verdict: Verdict,
-    pub(super) since: Moment,
+    pub(super) end: InferredEnd,
+    pub(super) since: Monotonic,
 }
 
 /// Ending a tree is given up, or asked for again, when no answer came for this long, milliseconds.
 const END_TREE_WITHIN_MS: u64 = 30_000;
 
 impl Ending {
-    pub(super) fn is_overdue(&self, now: Moment) -> bool {
+    pub(super) fn is_overdue(&self, now: Monotonic) -> bool {
         now.since(self.since) >= END_TREE_WITHIN_MS
     }
-}
-
-/// Whether the operator has asked for it to be forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    Yes,
-    No,
 }
 
 /// One Attempt.
@@ -61,35 +54,35 @@ pub(super) enum Wanted {
 pub(super) struct Attempt {
     pub(super) id: AttemptId,
     pub(super) spec_hash: SpecHash,
-    pub(super) start_by: Moment,
+    pub(super) start_by: Monotonic,
     pub(super) phase: Phase,
-    pub(super) cancel: Cancel,
+    pub(super) cancel: CancelState,
     /// When it was handed to a supervisor in this life of the agent.
-    pub(super) launched: Option<Moment>,
+    pub(super) launched: Option<Monotonic>,
     pub(super) ending: Option<Ending>,
     pub(super) acked: Option<Stage>,
-    pub(super) forget: Wanted,
+    pub(super) forget_requested: bool,
     /// When its present state was last said.
-    pub(super) said: Option<Moment>,
+    pub(super) reported_at: Option<Monotonic>,
 }
 
 impl Attempt {
-    pub(super) fn new(id: AttemptId, spec_hash: SpecHash, start_by: Moment) -> Self {
+    pub(super) fn new(id: AttemptId, spec_hash: SpecHash, start_by: Monotonic) -> Self {
         Self {
             id,
             spec_hash,
             start_by,
             phase: Phase::Recording,
-            cancel: Cancel::Unwanted,
+            cancel: CancelState::Unwanted,
             launched: None,
             ending: None,
             acked: None,
-            forget: Wanted::No,
-            said: None,
+            forget_requested: false,
+            reported_at: None,
         }
     }
 
-    pub(super) fn replayed(seen: &Seen) -> Self {
+    pub(super) fn replayed(seen: &AttemptSnapshot) -> Self {
         Self {
             phase: Phase::Accepted,
             acked: seen.acked,
@@ -129,7 +122,7 @@ impl Attempt {
     /// Moves on to another phase, whose Report is then to be said anew.
     pub(super) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        self.said = None;
+        self.reported_at = None;
     }
 
     pub(super) fn started_at(&self) -> Option<sentinel_protocol::time::UnixMillis> {

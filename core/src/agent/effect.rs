@@ -38,8 +38,8 @@ pub enum Effect {
         /// How it ended.
         ended: Box<Ended>,
     },
-    /// Look at an Attempt. Answered by `Observed`.
-    Look(AttemptId),
+    /// Inspect an Attempt on disk and in the kernel. Answered by `Observed`.
+    Inspect(AttemptId),
     /// Note that History holds the Report of this stage. Lost with the power, the Report is said once more.
     NoteAck {
         /// Which Attempt.
@@ -47,10 +47,10 @@ pub enum Effect {
         /// The stage.
         stage: Stage,
     },
-    /// Remember an Attempt that never was here. Answered by `Entombed`.
-    Entomb(Tombstone),
-    /// Replace an Attempt by its tombstone. Answered by `Buried`.
-    Bury(Tombstone),
+    /// Remember an Attempt that never was here. Answered by `TombstoneWritten`.
+    WriteTombstone(Tombstone),
+    /// Replace an Attempt's directory by its tombstone. Answered by `Compacted`.
+    Compact(Tombstone),
     /// Say it to the operator, if it can be said now; it will be said again.
     Send(ToOperator),
     /// Something was ignored; count it, and say so in the log.

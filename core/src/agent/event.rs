@@ -6,8 +6,8 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::{Ended, Running, Stage};
 
-use crate::moment::Moment;
-use crate::recovery::Evidence;
+use super::recovery::Evidence;
+use crate::time::Monotonic;
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub enum Event {
     /// The first event of a life: all that the Journal holds.
     Replayed {
         /// Attempts whose request can be read.
-        seen: Vec<Seen>,
+        seen: Vec<AttemptSnapshot>,
         /// Names of directories whose request cannot be read ([`AttemptId::directory_name`]).
         unreadable: Vec<String>,
     },
@@ -53,7 +53,7 @@ pub enum Event {
         message: String,
     },
     /// An Attempt was looked at.
-    Observed(Seen),
+    Observed(AttemptSnapshot),
     /// [`super::Effect::Abandon`] or [`super::Effect::Conclude`] is durable.
     Concluded {
         /// Which Attempt.
@@ -79,10 +79,10 @@ pub enum Event {
         /// Which Attempt.
         attempt: AttemptId,
     },
-    /// [`super::Effect::Entomb`] is durable.
-    Entombed(Tombstone),
-    /// [`super::Effect::Bury`] is durable and the Attempt's directory gone.
-    Buried {
+    /// [`super::Effect::WriteTombstone`] is durable.
+    TombstoneWritten(Tombstone),
+    /// [`super::Effect::Compact`] is durable and the Attempt's directory gone.
+    Compacted {
         /// Which Attempt.
         attempt: AttemptId,
     },
@@ -121,15 +121,15 @@ pub struct Tombstone {
 
 /// An Attempt as it is on disk and in the kernel.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct AttemptSnapshot {
     /// Which Attempt.
     pub attempt: AttemptId,
     /// Digest of the spec it is for.
     pub spec_hash: SpecHash,
     /// When its start deadline passes, on the boot clock. For one accepted before a reboot: the time allowed, counted
     /// from the boot, which is the most that can remain.
-    pub start_by: Moment,
-    /// What [`crate::recovery`] judges by.
+    pub start_by: Monotonic,
+    /// What [`super::recovery`] judges by.
     pub evidence: Evidence,
     /// The command that was started, where the record has it.
     pub running: Option<Running>,

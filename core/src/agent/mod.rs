@@ -3,7 +3,7 @@
 //! [`Agent::step`] takes one [`Event`] and answers with the [`Effect`]s to carry out, in order. It does nothing
 //! itself and waits for nothing: what an effect led to comes back as another event. So every gap between two effects
 //! is a place where the process may die, and what the next life does is decided by the same code from what is on
-//! disk (see [`crate::recovery`]).
+//! disk (see [`super::recovery`]).
 //!
 //! An Attempt's life, as the brain sees it:
 //!
@@ -27,9 +27,10 @@ mod admission;
 mod attempt;
 mod effect;
 mod event;
+pub mod recovery;
 mod step;
 
 pub use admission::{EMERGENCY_FREE, Rules, SMALL_OUTPUT};
 pub use effect::{Effect, Ignored};
-pub use event::{Event, Facts, Seen, Tombstone};
+pub use event::{AttemptSnapshot, Event, Facts, Tombstone};
 pub use step::{Agent, RELAUNCH_AFTER_MS, RESEND_AFTER_MS};

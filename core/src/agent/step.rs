@@ -14,11 +14,11 @@ use sentinel_protocol::to_operator::{
 };
 
 use super::admission::{Candidate, Rules, admit};
-use super::attempt::{Attempt, Cancel, Ending, Phase, Wanted};
+use super::attempt::{Attempt, CancelState, Ending, Phase};
 use super::effect::{Effect, Ignored};
-use super::event::{Event, Facts, Seen, Tombstone};
-use crate::moment::Now;
-use crate::recovery::{Conclusion, conclude};
+use super::event::{AttemptSnapshot, Event, Facts, Tombstone};
+use super::recovery::{RecoveryAction, recover};
+use crate::time::Now;
 
 /// A Report whose Ack has not come is said again after this time, milliseconds.
 pub const RESEND_AFTER_MS: u64 = 10_000;
@@ -91,7 +91,7 @@ impl Agent {
         self.attempts.values().filter(|attempt| attempt.is_unacknowledged()).count()
     }
 
-    /// Thinks about one event. `now.moment` is the node's boot clock.
+    /// Thinks about one event. `now.monotonic` is the node's boot clock.
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
         let out = &mut effects;
@@ -108,8 +108,10 @@ impl Agent {
             Event::TooLate { attempt } => self.too_late(&attempt, out),
             Event::TreeEnded { attempt, left } => self.tree_ended(&attempt, left, now, out),
             Event::CancelNotRequested { attempt } => self.cancel_not_requested(&attempt),
-            Event::Entombed(tombstone) => self.say(ToOperator::Report(Box::new(tombstone.report())), out),
-            Event::Buried { attempt } => self.buried(&attempt),
+            Event::TombstoneWritten(tombstone) => {
+                self.send(ToOperator::Report(Box::new(tombstone.report())), out)
+            }
+            Event::Compacted { attempt } => self.compacted(&attempt),
             Event::JournalFailed { message } => self.journal_failed(&message, out),
             Event::Tick => self.tick(now, out),
             Event::Stopping => self.stopping = true,
@@ -119,7 +121,13 @@ impl Agent {
 
     // --- life -------------------------------------------------------------------------------------------------
 
-    fn replayed(&mut self, seen: Vec<Seen>, unreadable: Vec<String>, now: Now, out: &mut Vec<Effect>) {
+    fn replayed(
+        &mut self,
+        seen: Vec<AttemptSnapshot>,
+        unreadable: Vec<String>,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
         self.unreadable = unreadable.into_iter().collect();
         for seen in seen {
             self.attempts.insert(seen.attempt.directory_name(), Attempt::replayed(&seen));
@@ -129,7 +137,7 @@ impl Agent {
 
     fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         let looks = self.attempts.values().filter(|a| !a.is_over() && !matches!(a.phase, Phase::Recording));
-        out.extend(looks.map(|attempt| Effect::Look(attempt.id.clone())));
+        out.extend(looks.map(|attempt| Effect::Inspect(attempt.id.clone())));
         if self.link == Link::Down {
             return;
         }
@@ -137,11 +145,11 @@ impl Agent {
             .attempts
             .values_mut()
             .filter(|a| a.is_unacknowledged())
-            .filter(|a| a.said.is_none_or(|said| now.moment.since(said) >= RESEND_AFTER_MS))
+            .filter(|a| a.reported_at.is_none_or(|said| now.monotonic.since(said) >= RESEND_AFTER_MS))
             .collect();
-        due.sort_by_key(|attempt| attempt.said);
+        due.sort_by_key(|attempt| attempt.reported_at);
         for attempt in due.into_iter().take(RESENDS_PER_TICK) {
-            say_state(attempt, now, out);
+            report_state(attempt, now, out);
         }
     }
 
@@ -167,7 +175,7 @@ impl Agent {
         let mut parts = Vec::new();
         for attempt in self.attempts.values_mut() {
             let Some(report) = attempt.report() else { continue };
-            attempt.said = Some(now.moment);
+            attempt.reported_at = Some(now.monotonic);
             if reports.len() == INVENTORY_PART {
                 parts.push(std::mem::take(&mut reports));
             }
@@ -207,7 +215,7 @@ impl Agent {
 
     fn start(&mut self, start: Box<Start>, facts: &Facts, now: Now, out: &mut Vec<Effect>) {
         // What is known is said whoever asks: it is the truth, and cannot do harm.
-        if self.answered_from_memory(&start.attempt, &start.spec_hash, facts.tombstone.as_ref(), now, out) {
+        if self.answer_known(&start.attempt, &start.spec_hash, facts.tombstone.as_ref(), now, out) {
             let known = self.attempts.get(&start.attempt.directory_name());
             if known.is_some_and(|attempt| self.may_confirm(attempt, &start)) {
                 self.raise_epoch(start.epoch, out);
@@ -216,7 +224,7 @@ impl Agent {
             return;
         }
         if let Some(refused) = self.refused.get(&start.attempt).filter(|refused| stands(refused, &start)) {
-            return self.say(ToOperator::Refused(refused.clone()), out);
+            return self.send(ToOperator::Refused(refused.clone()), out);
         }
         let candidate = Candidate {
             start: &start,
@@ -233,7 +241,7 @@ impl Agent {
         }
         self.refused.remove(&start.attempt);
         self.raise_epoch(start.epoch, out);
-        let start_by = now.moment.plus(start.deadlines.start_ms);
+        let start_by = now.monotonic.plus(start.deadlines.start_ms);
         let attempt = Attempt::new(start.attempt.clone(), start.spec_hash.clone(), start_by);
         self.attempts.insert(start.attempt.directory_name(), attempt);
         out.push(Effect::Record(start));
@@ -249,7 +257,7 @@ impl Agent {
     }
 
     /// Answers for an Attempt that is here, was here, or is here and unreadable.
-    fn answered_from_memory(
+    fn answer_known(
         &mut self,
         id: &AttemptId,
         spec_hash: &SpecHash,
@@ -265,13 +273,13 @@ impl Agent {
             } else if attempt.spec_hash != *spec_hash {
                 self.refuse(id, spec_hash, Refusal::SpecHashMismatch, out);
             } else if self.link == Link::Up {
-                say_state(attempt, now, out);
+                report_state(attempt, now, out);
             }
             return true;
         }
         if let Some(tombstone) = tombstone {
             if tombstone.spec_hash == *spec_hash {
-                self.say(ToOperator::Report(Box::new(tombstone.report())), out);
+                self.send(ToOperator::Report(Box::new(tombstone.report())), out);
             } else {
                 self.refuse(id, spec_hash, Refusal::SpecHashMismatch, out);
             }
@@ -281,7 +289,7 @@ impl Agent {
             let ended = ended_without_record(Outcome::Lost { reason: LostReason::StateLost }, now.wall);
             let state = ReportedState::Ended(Box::new(ended));
             let report = Report { attempt: id.clone(), spec_hash: spec_hash.clone(), state };
-            self.say(ToOperator::Report(Box::new(report)), out);
+            self.send(ToOperator::Report(Box::new(report)), out);
             return true;
         }
         false
@@ -289,12 +297,12 @@ impl Agent {
 
     fn recorded(&mut self, id: &AttemptId, now: Now, out: &mut Vec<Effect>) {
         let (stopping, link) = (self.stopping, self.link);
-        let Some(attempt) = self.known(id) else { return };
+        let Some(attempt) = self.attempt_mut(id) else { return };
         if matches!(attempt.phase, Phase::Recording | Phase::Unconfirmed) {
             attempt.enter(Phase::Accepted);
-            go_on(attempt, stopping, now, out);
+            start_or_expire(attempt, stopping, now, out);
             if link == Link::Up {
-                say_state(attempt, now, out);
+                report_state(attempt, now, out);
             }
         }
     }
@@ -309,7 +317,7 @@ impl Agent {
     }
 
     fn launch_failed(&mut self, id: &AttemptId, message: String, now: Now, out: &mut Vec<Effect>) {
-        if let Some(attempt) = self.known(id).filter(|attempt| !attempt.is_over()) {
+        if let Some(attempt) = self.attempt_mut(id).filter(|attempt| !attempt.is_over()) {
             let reason = StartFailure::OutOfResources;
             abandon_as(attempt, Outcome::StartFailed { reason, message: message.into() }, now, out);
         }
@@ -317,62 +325,62 @@ impl Agent {
 
     // --- what is seen of it -----------------------------------------------------------------------------------
 
-    fn observed(&mut self, seen: &Seen, now: Now, out: &mut Vec<Effect>) {
+    fn observed(&mut self, seen: &AttemptSnapshot, now: Now, out: &mut Vec<Effect>) {
         let (stopping, link) = (self.stopping, self.link);
-        let Some(attempt) = self.known(&seen.attempt) else { return };
+        let Some(attempt) = self.attempt_mut(&seen.attempt) else { return };
         if attempt.is_over() || matches!(attempt.phase, Phase::Recording) {
             return;
         }
         attempt.start_by = seen.start_by;
         let stage = attempt.stage();
-        match conclude(&seen.evidence) {
-            Conclusion::Report => {
+        match recover(&seen.evidence) {
+            RecoveryAction::Report => {
                 if let Some(ended) = &seen.ended {
                     attempt.enter(Phase::Ended(ended.clone()));
                 }
             }
-            Conclusion::Adopt => {
+            RecoveryAction::Adopt => {
                 note_running(attempt, seen);
-                pass_cancel_on(attempt, out);
+                request_cancel(attempt, out);
             }
-            Conclusion::StartNow => go_on(attempt, stopping, now, out),
-            Conclusion::AwaitConfirmation => {
+            RecoveryAction::StartNow => start_or_expire(attempt, stopping, now, out),
+            RecoveryAction::AwaitConfirmation => {
                 attempt.phase = Phase::Unconfirmed;
-                if attempt.cancel != Cancel::Unwanted {
+                if attempt.cancel != CancelState::Unwanted {
                     abandon_as(attempt, Outcome::Cancelled, now, out);
-                } else if now.moment >= attempt.start_by {
+                } else if now.monotonic >= attempt.start_by {
                     abandon_as(attempt, Outcome::StartTimedOut { why: None }, now, out);
                 }
             }
-            Conclusion::NotStarted => {
+            RecoveryAction::NotStarted => {
                 let outcome = seen.abandoned.clone().unwrap_or(Outcome::NotStarted);
                 abandon_as(attempt, outcome, now, out);
             }
-            Conclusion::Over(verdict) => {
+            RecoveryAction::Over(verdict) => {
                 note_running(attempt, seen);
                 // A tree that we are ending looks empty before we have been told so.
-                if attempt.ending.is_none_or(|ending| ending.is_overdue(now.moment)) {
+                if attempt.ending.is_none_or(|ending| ending.is_overdue(now.monotonic)) {
                     conclude_as(attempt, verdict.outcome(), now, out);
                 }
             }
-            Conclusion::EndTreeThen(verdict) => {
+            RecoveryAction::EndTreeThen(verdict) => {
                 note_running(attempt, seen);
-                if attempt.ending.is_none_or(|ending| ending.is_overdue(now.moment)) {
-                    attempt.ending = Some(Ending { verdict, since: now.moment });
+                if attempt.ending.is_none_or(|ending| ending.is_overdue(now.monotonic)) {
+                    attempt.ending = Some(Ending { end: verdict, since: now.monotonic });
                     out.push(Effect::EndTree(attempt.id.clone()));
                 }
             }
         }
         if link == Link::Up && attempt.stage() != stage {
-            say_state(attempt, now, out);
+            report_state(attempt, now, out);
         }
     }
 
     fn tree_ended(&mut self, id: &AttemptId, left: Vec<i32>, now: Now, out: &mut Vec<Effect>) {
-        let Some(attempt) = self.known(id).filter(|attempt| !attempt.is_over()) else { return };
+        let Some(attempt) = self.attempt_mut(id).filter(|attempt| !attempt.is_over()) else { return };
         let Some(ending) = attempt.ending.take() else { return };
         let outcome =
-            if left.is_empty() { ending.verdict.outcome() } else { Outcome::CancelFailed { pids: left } };
+            if left.is_empty() { ending.end.outcome() } else { Outcome::CancelFailed { pids: left } };
         // Nothing but KILL is used on a command whose supervisor is gone.
         let exit = ExitDetails { killed: true, ..ExitDetails::default() };
         let ended = Ended { exit, ..without_record(attempt, outcome, now) };
@@ -381,23 +389,24 @@ impl Agent {
 
     fn concluded(&mut self, id: &AttemptId, ended: Box<Ended>, now: Now, out: &mut Vec<Effect>) {
         let link = self.link;
-        let Some(attempt) = self.known(id).filter(|attempt| !attempt.is_over()) else { return };
+        let Some(attempt) = self.attempt_mut(id).filter(|attempt| !attempt.is_over()) else { return };
         attempt.enter(Phase::Ended(ended));
         if link == Link::Up {
-            say_state(attempt, now, out);
+            report_state(attempt, now, out);
         }
     }
 
     fn too_late(&mut self, id: &AttemptId, out: &mut Vec<Effect>) {
-        if let Some(attempt) = self.known(id).filter(|attempt| !attempt.is_over()) {
-            pass_cancel_on(attempt, out);
-            out.push(Effect::Look(id.clone()));
+        if let Some(attempt) = self.attempt_mut(id).filter(|attempt| !attempt.is_over()) {
+            request_cancel(attempt, out);
+            out.push(Effect::Inspect(id.clone()));
         }
     }
 
     fn cancel_not_requested(&mut self, id: &AttemptId) {
-        if let Some(attempt) = self.known(id).filter(|attempt| attempt.cancel == Cancel::Requested) {
-            attempt.cancel = Cancel::Wanted;
+        if let Some(attempt) = self.attempt_mut(id).filter(|attempt| attempt.cancel == CancelState::Requested)
+        {
+            attempt.cancel = CancelState::Wanted;
         }
     }
 
@@ -409,22 +418,22 @@ impl Agent {
             return ignore(Ignored::StaleEpoch, id, out);
         }
         self.raise_epoch(epoch, out);
-        if let Some(attempt) = self.known(&id).filter(|a| a.spec_hash == spec_hash && !a.is_over()) {
-            return want_cancel(attempt, now, out);
+        if let Some(attempt) = self.attempt_mut(&id).filter(|a| a.spec_hash == spec_hash && !a.is_over()) {
+            return cancel_attempt(attempt, now, out);
         }
-        if self.answered_from_memory(&id, &spec_hash, facts.tombstone.as_ref(), now, out) {
+        if self.answer_known(&id, &spec_hash, facts.tombstone.as_ref(), now, out) {
             return;
         }
         if self.journal_failure.is_some() {
             return ignore(Ignored::CancelWithoutJournal, id, out);
         }
         let ended = ended_without_record(Outcome::Cancelled, now.wall);
-        out.push(Effect::Entomb(Tombstone { attempt: id, spec_hash, ended }));
+        out.push(Effect::WriteTombstone(Tombstone { attempt: id, spec_hash, ended }));
     }
 
     fn ack(&mut self, ack: Ack, out: &mut Vec<Effect>) {
         let Ack { attempt: id, stage } = ack;
-        let Some(attempt) = self.known(&id) else { return ignore(Ignored::UnknownAttempt, id, out) };
+        let Some(attempt) = self.attempt_mut(&id) else { return ignore(Ignored::UnknownAttempt, id, out) };
         if Some(stage) > attempt.stage() {
             return ignore(Ignored::AckBeyondReport, id, out);
         }
@@ -433,8 +442,8 @@ impl Agent {
             // Of the earlier stages nothing is lost with the process: a new Session says everything anyway.
             if stage == Stage::Ended {
                 out.push(Effect::NoteAck { attempt: id, stage });
-                if attempt.forget == Wanted::Yes {
-                    bury(attempt, out);
+                if attempt.forget_requested {
+                    compact(attempt, out);
                 }
             }
         }
@@ -446,32 +455,32 @@ impl Agent {
             return ignore(Ignored::StaleEpoch, id, out);
         }
         self.raise_epoch(epoch, out);
-        let Some(attempt) = self.known(&id) else { return ignore(Ignored::UnknownAttempt, id, out) };
+        let Some(attempt) = self.attempt_mut(&id) else { return ignore(Ignored::UnknownAttempt, id, out) };
         if !attempt.is_over() {
             return ignore(Ignored::ForgetOfLiving, id, out);
         }
-        attempt.forget = Wanted::Yes;
+        attempt.forget_requested = true;
         // An operator that took over may know the result from History and not that some of its output is missing there:
         // only the Ack says both. Until it comes, the Report is said again.
         if attempt.is_unacknowledged() {
-            return say_state(attempt, now, out);
+            return report_state(attempt, now, out);
         }
-        bury(attempt, out);
+        compact(attempt, out);
     }
 
-    fn buried(&mut self, id: &AttemptId) {
-        if self.known(id).is_some_and(|attempt| attempt.is_over()) {
+    fn compacted(&mut self, id: &AttemptId) {
+        if self.attempt_mut(id).is_some_and(|attempt| attempt.is_over()) {
             self.attempts.remove(&id.directory_name());
         }
     }
 
-    // --- words ------------------------------------------------------------------------------------------------
+    // --- sending ------------------------------------------------------------------------------------------------
 
-    fn known(&mut self, id: &AttemptId) -> Option<&mut Attempt> {
+    fn attempt_mut(&mut self, id: &AttemptId) -> Option<&mut Attempt> {
         self.attempts.get_mut(&id.directory_name()).filter(|attempt| attempt.id == *id)
     }
 
-    fn say(&self, message: ToOperator, out: &mut Vec<Effect>) {
+    fn send(&self, message: ToOperator, out: &mut Vec<Effect>) {
         if self.link == Link::Up {
             out.push(Effect::Send(message));
         }
@@ -496,7 +505,7 @@ impl Agent {
         let passing = matches!(refusal, Refusal::StaleEpoch { .. });
         let offer = if refusal.passes() { offer } else { 0 };
         let refused = Refused { attempt: id.clone(), spec_hash: spec_hash.clone(), refusal, offer };
-        if !passing && self.known(id).is_none() {
+        if !passing && self.attempt_mut(id).is_none() {
             if self.refused.len() >= REFUSALS_REMEMBERED {
                 self.refused.pop_first();
             }
@@ -512,56 +521,56 @@ fn stands(refused: &Refused, start: &Start) -> bool {
 }
 
 /// What comes next for an Attempt that surely has not started.
-fn go_on(attempt: &mut Attempt, stopping: bool, now: Now, out: &mut Vec<Effect>) {
-    let on_its_way = attempt.launched.is_some_and(|at| now.moment.since(at) < RELAUNCH_AFTER_MS);
-    if attempt.cancel != Cancel::Unwanted {
+fn start_or_expire(attempt: &mut Attempt, stopping: bool, now: Now, out: &mut Vec<Effect>) {
+    let on_its_way = attempt.launched.is_some_and(|at| now.monotonic.since(at) < RELAUNCH_AFTER_MS);
+    if attempt.cancel != CancelState::Unwanted {
         abandon_as(attempt, Outcome::Cancelled, now, out);
-    } else if now.moment >= attempt.start_by {
+    } else if now.monotonic >= attempt.start_by {
         abandon_as(attempt, Outcome::StartTimedOut { why: None }, now, out);
     } else if !on_its_way && !stopping {
-        attempt.launched = Some(now.moment);
+        attempt.launched = Some(now.monotonic);
         out.push(Effect::Launch(attempt.id.clone()));
     }
 }
 
-fn want_cancel(attempt: &mut Attempt, now: Now, out: &mut Vec<Effect>) {
-    if attempt.cancel == Cancel::Unwanted {
-        attempt.cancel = Cancel::Wanted;
+fn cancel_attempt(attempt: &mut Attempt, now: Now, out: &mut Vec<Effect>) {
+    if attempt.cancel == CancelState::Unwanted {
+        attempt.cancel = CancelState::Wanted;
     }
     match attempt.phase {
         Phase::Accepted | Phase::Unconfirmed if attempt.ending.is_none() => {
             abandon_as(attempt, Outcome::Cancelled, now, out);
         }
-        Phase::Running(_) if attempt.ending.is_none() => pass_cancel_on(attempt, out),
+        Phase::Running(_) if attempt.ending.is_none() => request_cancel(attempt, out),
         // Being recorded: decided when that is done. Being ended: it ends. Over: nothing to do.
         _ => {}
     }
 }
 
-fn pass_cancel_on(attempt: &mut Attempt, out: &mut Vec<Effect>) {
-    if attempt.cancel == Cancel::Wanted {
-        attempt.cancel = Cancel::Requested;
+fn request_cancel(attempt: &mut Attempt, out: &mut Vec<Effect>) {
+    if attempt.cancel == CancelState::Wanted {
+        attempt.cancel = CancelState::Requested;
         out.push(Effect::RequestCancel(attempt.id.clone()));
     }
 }
 
-fn note_running(attempt: &mut Attempt, seen: &Seen) {
+fn note_running(attempt: &mut Attempt, seen: &AttemptSnapshot) {
     if let (Some(running), Phase::Accepted | Phase::Unconfirmed) = (&seen.running, &attempt.phase) {
         attempt.enter(Phase::Running(running.clone()));
     }
 }
 
-fn say_state(attempt: &mut Attempt, now: Now, out: &mut Vec<Effect>) {
+fn report_state(attempt: &mut Attempt, now: Now, out: &mut Vec<Effect>) {
     if let Some(report) = attempt.report() {
-        attempt.said = Some(now.moment);
+        attempt.reported_at = Some(now.monotonic);
         out.push(Effect::Send(ToOperator::Report(Box::new(report))));
     }
 }
 
-fn bury(attempt: &Attempt, out: &mut Vec<Effect>) {
+fn compact(attempt: &Attempt, out: &mut Vec<Effect>) {
     if let Phase::Ended(ended) = &attempt.phase {
         let (attempt, spec_hash) = (attempt.id.clone(), attempt.spec_hash.clone());
-        out.push(Effect::Bury(Tombstone { attempt, spec_hash, ended: (**ended).clone() }));
+        out.push(Effect::Compact(Tombstone { attempt, spec_hash, ended: (**ended).clone() }));
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules, Seen, Tombstone};
-use sentinel_core::moment::{Moment, Now};
-use sentinel_core::recovery::{Boot, Evidence, ExitRecord, Home, LastState, Lock, Tree};
+use sentinel_core::agent::recovery::{
+    Boot, Evidence, ExitRecord, LastState, Lock, SupervisorContainer, Tree,
+};
+use sentinel_core::agent::{Agent, AttemptSnapshot, Effect, Event, Facts, Rules, Tombstone};
+use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash};
 use sentinel_protocol::outcome::Outcome;
@@ -30,7 +32,7 @@ enum Supervisor {
 #[derive(Debug, Clone)]
 struct Dir {
     spec_hash: SpecHash,
-    start_by: Moment,
+    start_by: Monotonic,
     boot: u32,
     synced: bool,
     state: LastState,
@@ -106,7 +108,7 @@ impl Node {
     }
 
     fn now(&self) -> Now {
-        Now { moment: Moment(self.clock), wall: UnixMillis(self.clock.cast_signed()) }
+        Now { monotonic: Monotonic(self.clock), wall: UnixMillis(self.clock.cast_signed()) }
     }
 
     fn is(&self, mutation: Mutation) -> bool {
@@ -285,7 +287,7 @@ impl Node {
         Ok(())
     }
 
-    fn guest_seen(&self, id: &AttemptId) -> Option<Seen> {
+    fn guest_seen(&self, id: &AttemptId) -> Option<AttemptSnapshot> {
         let over = *self.guests.get(id)?;
         let outcome = Outcome::Succeeded { exit_code: 0 };
         let evidence = Evidence {
@@ -294,12 +296,12 @@ impl Node {
             lock: if over { Lock::Free } else { Lock::Held },
             tree: if over { Tree::Empty } else { Tree::Populated },
             boot: Boot::Same,
-            home: Home::Same,
+            container: SupervisorContainer::Same,
         };
-        Some(Seen {
+        Some(AttemptSnapshot {
             attempt: id.clone(),
             spec_hash: SpecHash::new("0".repeat(64)).unwrap(),
-            start_by: Moment(u64::MAX),
+            start_by: Monotonic(u64::MAX),
             evidence,
             running: Some(Running { started_at: UnixMillis(1), pid: 8 }),
             ended: over.then(|| Box::new(ended(outcome, self.clock))),
@@ -316,11 +318,11 @@ impl Node {
                 self.guests.insert(start.attempt.clone(), false);
                 Some(Some(Event::Recorded { attempt: start.attempt.clone() }))
             }
-            Effect::Look(id) if is_guest(id) => Some(self.guest_seen(id).map(Event::Observed)),
+            Effect::Inspect(id) if is_guest(id) => Some(self.guest_seen(id).map(Event::Observed)),
             Effect::Launch(id) | Effect::NoteAck { attempt: id, .. } if is_guest(id) => Some(None),
-            Effect::Bury(tombstone) if is_guest(&tombstone.attempt) => {
+            Effect::Compact(tombstone) if is_guest(&tombstone.attempt) => {
                 self.guests.remove(&tombstone.attempt);
-                Some(Some(Event::Buried { attempt: tombstone.attempt.clone() }))
+                Some(Some(Event::Compacted { attempt: tombstone.attempt.clone() }))
             }
             Effect::Send(ToOperator::Report(report)) if is_guest(&report.attempt) => Some(None),
             Effect::Send(ToOperator::Refused(refused)) if is_guest(&refused.attempt) => Some(None),
@@ -419,7 +421,7 @@ impl Node {
 
     // --- disk -------------------------------------------------------------------------------------------------
 
-    fn seen(&self, id: &AttemptId) -> Option<Seen> {
+    fn seen(&self, id: &AttemptId) -> Option<AttemptSnapshot> {
         let dir = self.dirs.get(id)?;
         let evidence = Evidence {
             state: dir.state,
@@ -427,12 +429,12 @@ impl Node {
             lock: if dir.locked() { Lock::Held } else { Lock::Free },
             tree: if dir.tree { Tree::Populated } else { Tree::Empty },
             boot: if dir.boot == self.boot { Boot::Same } else { Boot::Other },
-            home: Home::Same,
+            container: SupervisorContainer::Same,
         };
-        Some(Seen {
+        Some(AttemptSnapshot {
             attempt: id.clone(),
             spec_hash: dir.spec_hash.clone(),
-            start_by: if dir.boot == self.boot { dir.start_by } else { Moment(60_000) },
+            start_by: if dir.boot == self.boot { dir.start_by } else { Monotonic(60_000) },
             evidence,
             running: dir.running.clone(),
             ended: dir.exit.clone().map(Box::new),
@@ -445,7 +447,7 @@ impl Node {
         let attempt = start.attempt.clone();
         let dir = Dir {
             spec_hash: start.spec_hash.clone(),
-            start_by: Moment(self.clock + start.deadlines.start_ms),
+            start_by: Monotonic(self.clock + start.deadlines.start_ms),
             boot: self.boot,
             synced: !self.is(Mutation::NoSyncBeforeSpawn),
             state: LastState::Accepted,
@@ -485,25 +487,25 @@ impl Node {
             }
             Effect::Abandon { attempt, ended } => return Ok(self.abandon(attempt, ended)),
             Effect::Conclude { attempt, ended } => return Ok(self.conclude(attempt, ended)),
-            Effect::Look(attempt) => return Ok(self.seen(&attempt).map(Event::Observed)),
+            Effect::Inspect(attempt) => return Ok(self.seen(&attempt).map(Event::Observed)),
             Effect::NoteAck { attempt, stage } => {
                 if let Some(dir) = self.dirs.get_mut(&attempt) {
                     dir.acked = Some(stage);
                 }
             }
-            Effect::Entomb(tombstone) => {
+            Effect::WriteTombstone(tombstone) => {
                 if !self.is(Mutation::NoTombstone) {
                     self.tombs.insert(tombstone.attempt.clone(), tombstone.clone());
                 }
-                return Ok(Some(Event::Entombed(tombstone)));
+                return Ok(Some(Event::TombstoneWritten(tombstone)));
             }
-            Effect::Bury(tombstone) => {
+            Effect::Compact(tombstone) => {
                 let attempt = tombstone.attempt.clone();
                 self.dirs.remove(&attempt);
                 if !self.is(Mutation::NoTombstone) {
                     self.tombs.insert(attempt.clone(), tombstone);
                 }
-                return Ok(Some(Event::Buried { attempt }));
+                return Ok(Some(Event::Compacted { attempt }));
             }
             Effect::Send(message) => self.send(message),
             Effect::Ignored { .. } => {}

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sentinel_core::conditions::{Archive, Doing, describe};
-use sentinel_core::ledger::{Origin, RunLedger, RunStage, Source, Told};
-use sentinel_core::moment::{Moment, Now};
+use sentinel_core::reconcile::conditions::{Archive, TaskState, describe};
+use sentinel_core::reconcile::ledger::{Applied, Origin, RunLedger, RunStage, Source};
+use sentinel_core::reconcile::orphan::{OrphanAction, Owner, decide_orphan};
+use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts, HistoryLookup};
+use sentinel_core::reconcile::run::RunState;
+use sentinel_core::reconcile::settle::settle;
 use sentinel_core::reconcile::{Action, Finalizer, Lifecycle, Observed, Write, decide};
-use sentinel_core::rollout::{AgentFacts, Living, Recall};
-use sentinel_core::settle::{Settled, settle};
-use sentinel_core::status::RunRecord;
-use sentinel_core::stray::{Fate, Owner, judge};
+use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskUid};
 use sentinel_protocol::request::Deadlines;
 use sentinel_protocol::time::UnixMillis;
@@ -42,20 +42,20 @@ pub struct Around<'a> {
 pub struct Operator {
     pub id: u64,
     pub epoch: Epoch,
-    leading_since: Moment,
+    leading_since: Monotonic,
     mutation: Option<Mutation>,
     task: TaskUid,
     copy: Copy,
     ledger: RunLedger,
     retired: Vec<RunLedger>,
-    recall: Recall,
-    last_heard: BTreeMap<NodeName, Moment>,
+    history_lookup: HistoryLookup,
+    last_heard: BTreeMap<NodeName, Monotonic>,
     complete: BTreeMap<NodeName, SessionId>,
     strays: BTreeMap<AttemptId, (Report, Option<Stage>)>,
     /// Attempts that agents said are not over.
     living: BTreeSet<AttemptId>,
     queue: BTreeMap<AttemptId, (ReportedState, Source)>,
-    run_queue: BTreeMap<RunNumber, RunRecord>,
+    run_queue: BTreeMap<RunNumber, RunState>,
 }
 
 impl Operator {
@@ -67,13 +67,13 @@ impl Operator {
         Self {
             id,
             epoch: Epoch::new(id).unwrap(),
-            leading_since: Moment(now),
+            leading_since: Monotonic(now),
             mutation,
             task,
             copy,
             ledger,
             retired: vec![],
-            recall: Recall::Pending,
+            history_lookup: HistoryLookup::Pending,
             last_heard: BTreeMap::new(),
             complete: BTreeMap::new(),
             strays: BTreeMap::new(),
@@ -113,7 +113,7 @@ impl Operator {
             );
             let ledger = std::mem::replace(&mut self.ledger, empty);
             for (report, archived) in
-                self.retired.drain(..).chain([ledger]).flat_map(|ledger| ledger.strays())
+                self.retired.drain(..).chain([ledger]).flat_map(|ledger| ledger.orphans())
             {
                 self.strays.insert(report.attempt.clone(), (report, archived));
             }
@@ -121,7 +121,7 @@ impl Operator {
             return Ok(Life::Lives);
         }
         self.take_over(around);
-        let now = Now { moment: Moment(around.now), wall: UnixMillis(around.now.cast_signed()) };
+        let now = Now { monotonic: Monotonic(around.now), wall: UnixMillis(around.now.cast_signed()) };
         let facts: BTreeMap<NodeName, AgentFacts> =
             around.cluster.nodes.keys().map(|node| (node.clone(), self.facts(node, around.links))).collect();
         let agent = |node: &NodeName| facts.get(node).cloned().unwrap_or_default();
@@ -133,7 +133,7 @@ impl Operator {
                 targets: &self.copy.targets,
                 ledger: &self.ledger,
                 retired: &self.retired,
-                recall: self.recall,
+                history: self.history_lookup,
                 archive,
                 nodes: &around.cluster.nodes,
                 agent: &agent,
@@ -148,7 +148,7 @@ impl Operator {
         if self.is(Mutation::VerdictOfTheRunBefore)
             && let Some(run) = decision.status.recorded.run.as_ref().filter(|run| run.finished_at.is_some())
         {
-            decision.status.conditions = describe(Doing::Finished(run), archive).1;
+            decision.status.conditions = describe(TaskState::Finished(run), archive).1;
         }
         let mut left = crash_after;
         if decision.write != Write::Soon || around.rng.chance(500) {
@@ -170,7 +170,7 @@ impl Operator {
             left = left.map(|left| left - 1);
             self.act(action, around);
         }
-        self.retired.retain(|ledger| settle(ledger, agent).settled == Settled::No);
+        self.retired.retain(|ledger| !settle(ledger, agent).settled);
         self.settle_strays(around);
         Ok(Life::Lives)
     }
@@ -178,7 +178,7 @@ impl Operator {
     /// A Run that somebody else began: History is asked what is known of it.
     fn take_over(&mut self, around: &mut Around<'_>) {
         let Some(run) = self.copy.recorded.run.clone() else {
-            self.recall = Recall::Done;
+            self.history_lookup = HistoryLookup::Done;
             return;
         };
         if self.ledger.run() != run.number {
@@ -188,18 +188,18 @@ impl Operator {
             if old.run() > RunNumber(0) {
                 self.retired.push(old);
             }
-            self.recall = Recall::Pending;
+            self.history_lookup = HistoryLookup::Pending;
             self.adopt_strays();
         }
-        if self.recall == Recall::Pending && around.history.up {
+        if self.history_lookup == HistoryLookup::Pending && around.history.up {
             for (id, (state, source)) in around.history.executions(run.number) {
                 self.ledger.recall(id, state, *source);
             }
-            self.ledger.note_run(run.clone());
+            self.ledger.set_run(run.clone());
             if let Some(archived) = around.history.runs.get(&run.number) {
-                self.ledger.archived_run(RunStage::of(archived));
+                self.ledger.note_run_archived(RunStage::of(archived));
             }
-            self.recall = Recall::Done;
+            self.history_lookup = HistoryLookup::Done;
         }
     }
 
@@ -207,10 +207,12 @@ impl Operator {
     fn adopt_strays(&mut self) {
         let run = self.ledger.run();
         for (id, (report, archived)) in std::mem::take(&mut self.strays) {
-            if id.run != run || matches!(self.ledger.report(&report), Told::Conflict | Told::Unstarted) {
+            if id.run != run
+                || matches!(self.ledger.apply_report(&report), Applied::Conflict | Applied::NeverDispatched)
+            {
                 self.strays.insert(id, (report, archived));
             } else if let Some(stage) = archived {
-                self.ledger.archived(&id, stage);
+                self.ledger.note_archived(&id, stage);
             }
         }
     }
@@ -222,7 +224,7 @@ impl Operator {
         archived.chain(self.strays.keys().map(|id| id.run)).max().unwrap_or(RunNumber(0))
     }
 
-    fn begin(&mut self, targets: &[NodeName], run: &Option<RunRecord>) {
+    fn begin(&mut self, targets: &[NodeName], run: &Option<RunState>) {
         let run = run.as_ref().unwrap();
         let fresh = RunLedger::new(self.task.clone(), run.number, run.spec_hash.clone(), Origin::Begun);
         let old = std::mem::replace(&mut self.ledger, fresh);
@@ -230,7 +232,7 @@ impl Operator {
             self.retired.push(old);
         }
         self.adopt_strays();
-        self.recall = Recall::Done;
+        self.history_lookup = HistoryLookup::Done;
         self.copy.targets = targets.to_vec();
         self.copy.recorded.run = Some(run.clone());
     }
@@ -241,7 +243,7 @@ impl Operator {
             .filter(|link| link.operator == self.id && self.complete.get(node) == Some(&link.session))
             .map(|link| link.session.clone());
         let living = self.living.iter().filter(|id| id.node == *node && !self.is(Mutation::BusyIgnored));
-        let living = living.map(|id| Living { run: id.run, attempt: id.attempt }).max();
+        let living = living.map(|id| ActiveAttempt { run: id.run, attempt: id.attempt }).max();
         AgentFacts {
             session,
             last_heard: self.last_heard.get(node).copied(),
@@ -251,47 +253,48 @@ impl Operator {
     }
 
     fn act(&mut self, action: Action, around: &mut Around<'_>) {
-        let now = Moment(around.now);
-        match action {
+        let now = Monotonic(around.now);
+        if let Some(ledger) = self.ledger_of(&action) {
+            ledger.apply(&action, now);
+        }
+        match &action {
             Action::AddFinalizer => self.set_finalizer(Finalizer::Present, around),
             Action::RemoveFinalizer => self.set_finalizer(Finalizer::Absent, around),
             Action::DeleteTask => around.cluster.lifecycle = Lifecycle::Deleting,
-            Action::Turn(node) => self.ledger.turn(&node, now),
-            Action::RetryAt(node, at) => self.ledger.retry_at(&node, at),
-            Action::Again(node) => self.ledger.again(&node),
-            Action::Withdraw(node) => self.ledger.withdraw(&node),
             Action::Start { attempt, start_ms, total_ms } => {
-                self.start(attempt, (start_ms, total_ms), around)
+                let message = self.start(attempt, (*start_ms, *total_ms));
+                self.dispatch(&action, &attempt.node, message, around);
             }
             Action::Cancel(attempt) => {
                 let spec_hash = self.copy.recorded.run.as_ref().unwrap().spec_hash.clone();
                 let cancel = Cancel { attempt: attempt.clone(), spec_hash, epoch: self.epoch };
-                if let Some(session) = self.send(&attempt.node, ToAgent::Cancel(cancel), around) {
-                    self.ledger.sent_cancel(&attempt.node, session, now);
-                }
-            }
-            Action::Conclude { attempt, ended } => {
-                let state = ReportedState::Ended(ended.clone());
-                if let Some(ledger) = self.of_run(attempt.run) {
-                    ledger.conclude(&attempt, *ended);
-                }
-                self.queue.entry(attempt).or_insert((state, Source::Operator));
-            }
-            Action::ArchiveRun(record) => {
-                if let Some(ledger) = self.of_run(record.number) {
-                    ledger.note_run((*record).clone());
-                }
-                self.run_queue.insert(record.number, *record);
+                self.dispatch(&action, &attempt.node, ToAgent::Cancel(cancel), around);
             }
             Action::Forget(attempt) => {
                 let forget = Forget { attempt: attempt.clone(), epoch: self.epoch };
-                if self.send(&attempt.node, ToAgent::Forget(forget), around).is_some()
-                    && let Some(ledger) = self.of_run(attempt.run)
-                {
-                    ledger.sent_forget(&attempt);
-                }
+                self.dispatch(&action, &attempt.node, ToAgent::Forget(forget), around);
             }
-            Action::Publish(_) => {}
+            Action::Conclude { attempt, ended } => {
+                let state = ReportedState::Ended(ended.clone());
+                self.queue.entry(attempt.clone()).or_insert((state, Source::Operator));
+            }
+            Action::ArchiveRun(record) => {
+                self.run_queue.insert(record.number, record.as_ref().clone());
+            }
+            _ => {}
+        }
+    }
+
+    fn ledger_of(&mut self, action: &Action) -> Option<&mut RunLedger> {
+        self.of_run(action.run().unwrap_or(self.ledger.run()))
+    }
+
+    fn dispatch(&mut self, action: &Action, node: &NodeName, message: ToAgent, around: &mut Around<'_>) {
+        let now = Monotonic(around.now);
+        if let Some(session) = self.send(node, message, around)
+            && let Some(ledger) = self.ledger_of(action)
+        {
+            ledger.apply_sent(action, &session, now);
         }
     }
 
@@ -308,14 +311,9 @@ impl Operator {
         self.refresh(around.cluster);
     }
 
-    fn start(
-        &mut self,
-        attempt: AttemptId,
-        (start_ms, total_ms): (u64, Option<u64>),
-        around: &mut Around<'_>,
-    ) {
+    fn start(&self, attempt: &AttemptId, (start_ms, total_ms): (u64, Option<u64>)) -> ToAgent {
         let run = self.copy.recorded.run.as_ref().unwrap();
-        let start = Start {
+        ToAgent::Start(Box::new(Start {
             attempt: attempt.clone(),
             spec_hash: run.spec_hash.clone(),
             epoch: self.epoch,
@@ -324,10 +322,7 @@ impl Operator {
             deadlines: Deadlines { start_ms, run_ms: None, idle_ms: None, total_ms, grace_ms: 1_000 },
             credit: 0,
             offer: self.ledger.offer(&attempt.node),
-        };
-        if let Some(session) = self.send(&attempt.node, ToAgent::Start(Box::new(start)), around) {
-            self.ledger.sent_start(&attempt.node, session, Moment(around.now));
-        }
+        }))
     }
 
     fn send(&self, node: &NodeName, message: ToAgent, around: &mut Around<'_>) -> Option<SessionId> {
@@ -356,12 +351,14 @@ impl Operator {
                 Owner::AtRun(run) if run == attempt.run && self.ledger.run() == run => Owner::OtherSpec,
                 owner => owner,
             };
-            let message = match judge(attempt.run, state.stage(), archived, owner) {
-                Fate::Keep => continue,
-                Fate::Cancel => {
+            let message = match decide_orphan(attempt.run, state.stage(), archived, owner) {
+                OrphanAction::Keep => continue,
+                OrphanAction::Cancel => {
                     ToAgent::Cancel(Cancel { attempt: attempt.clone(), spec_hash, epoch: self.epoch })
                 }
-                Fate::Forget => ToAgent::Forget(Forget { attempt: attempt.clone(), epoch: self.epoch }),
+                OrphanAction::Forget => {
+                    ToAgent::Forget(Forget { attempt: attempt.clone(), epoch: self.epoch })
+                }
             };
             let forgets = matches!(message, ToAgent::Forget(_));
             if self.send(&attempt.node, message, around).is_some() && forgets {
@@ -379,7 +376,7 @@ impl Operator {
         message: ToOperator,
         around: &mut Around<'_>,
     ) {
-        self.last_heard.insert(node.clone(), Moment(around.now));
+        self.last_heard.insert(node.clone(), Monotonic(around.now));
         match message {
             ToOperator::Report(report) => self.report(*report, around),
             ToOperator::Inventory(part) => {
@@ -390,13 +387,13 @@ impl Operator {
                     self.report(report, around);
                 }
                 if !self.is(Mutation::NoInventory) {
-                    self.ledger.inventory(node, session, &owned);
+                    self.ledger.apply_inventory(node, session, &owned);
                 }
                 self.complete.insert(node.clone(), session.clone());
             }
             ToOperator::Refused(refused) => {
                 let at = UnixMillis(around.now.cast_signed());
-                self.ledger.refused(&refused, at);
+                self.ledger.apply_refusal(&refused, at);
             }
             ToOperator::Hello(_) | ToOperator::Heartbeat(_) => {}
         }
@@ -409,8 +406,8 @@ impl Operator {
 
     fn report(&mut self, report: Report, around: &mut Around<'_>) {
         let id = report.attempt.clone();
-        let told = self.of_run(id.run).map_or(Told::OtherRun, |ledger| ledger.report(&report));
-        if told == Told::Unstarted {
+        let told = self.of_run(id.run).map_or(Applied::OtherRun, |ledger| ledger.apply_report(&report));
+        if told == Applied::NeverDispatched {
             return;
         }
         if report.state.stage() == Stage::Ended {
@@ -419,11 +416,11 @@ impl Operator {
             self.living.insert(id.clone());
         }
         match told {
-            Told::OtherRun | Told::Conflict => {
+            Applied::OtherRun | Applied::Conflict => {
                 let archived = self.strays.get(&id).and_then(|(_, archived)| *archived);
                 self.strays.insert(id.clone(), (report.clone(), archived));
             }
-            Told::News | Told::Known | Told::Unstarted => {}
+            Applied::Changed | Applied::Unchanged | Applied::NeverDispatched => {}
         }
         if self.is(Mutation::AckBeforeHistory) {
             let ack = Ack { attempt: id.clone(), stage: report.state.stage() };
@@ -451,7 +448,7 @@ impl Operator {
         if let Some((number, record)) = self.run_queue.pop_first() {
             around.history.store_run(&record);
             if let Some(ledger) = self.of_run(number) {
-                ledger.archived_run(RunStage::of(&record));
+                ledger.note_run_archived(RunStage::of(&record));
             }
         }
         let Some((id, (state, source))) = self.queue.pop_first() else { return Ok(()) };
@@ -468,7 +465,7 @@ impl Operator {
         if let Some((_, archived)) = self.strays.get_mut(id) {
             *archived = (*archived).max(Some(stage));
         } else if let Some(ledger) = self.of_run(id.run) {
-            ledger.archived(id, stage);
+            ledger.note_archived(id, stage);
         }
     }
 }

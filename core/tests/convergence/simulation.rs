@@ -6,11 +6,11 @@ use std::fmt;
 use sentinel_core::plan::{
     Amount, ControlPlane, OnChange, Select, Starts, TargetRule, TaskPlan, Timeouts, spec_hash,
 };
+use sentinel_core::reconcile::retry::{Backoff, Cause, Retry};
+use sentinel_core::reconcile::status::Recorded;
+use sentinel_core::reconcile::targets::NodeFacts;
+use sentinel_core::reconcile::trigger::Requests;
 use sentinel_core::reconcile::{Finalizer, Lifecycle};
-use sentinel_core::retry::{Backoff, Cause, Retry};
-use sentinel_core::status::Recorded;
-use sentinel_core::targets::NodeFacts;
-use sentinel_core::trigger::Requests;
 use sentinel_protocol::ids::{AttemptId, NodeName, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::{Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest};
@@ -624,7 +624,7 @@ impl Simulation {
                 let what = format!("{node} has no outcome in run {}: {latest:?}", run.number);
                 return Err(Violation::new("O2", what));
             };
-            let again = self.cluster.plan.retry.again(id.attempt, &ended.outcome);
+            let again = self.cluster.plan.retry.allows(id.attempt, &ended.outcome);
             let same = run.stopping.is_none() && run.spec_hash == self.cluster.plan.spec_hash;
             // Evidence that came after the Run's end changes its record and nothing else; after a restore, History may
             // hold an Attempt of this id that was another spec's.

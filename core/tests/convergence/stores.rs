@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sentinel_core::ledger::{RunStage, Source};
 use sentinel_core::plan::TaskPlan;
+use sentinel_core::reconcile::ledger::{RunStage, Source};
+use sentinel_core::reconcile::run::RunState;
+use sentinel_core::reconcile::status::Recorded;
+use sentinel_core::reconcile::targets::NodeFacts;
+use sentinel_core::reconcile::trigger::Requests;
 use sentinel_core::reconcile::{Finalizer, Lifecycle, Status};
-use sentinel_core::status::{Recorded, RunRecord};
-use sentinel_core::targets::NodeFacts;
-use sentinel_core::trigger::Requests;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::ReportedState;
@@ -186,7 +187,7 @@ impl Cluster {
 pub struct History {
     pub up: bool,
     pub attempts: BTreeMap<AttemptId, (ReportedState, Source)>,
-    pub runs: BTreeMap<RunNumber, RunRecord>,
+    pub runs: BTreeMap<RunNumber, RunState>,
     /// A backup of the cluster was put back: a Run that had ended without a start may be carried out after all.
     pub restored: bool,
     /// The epoch of the leader, and conclusions that came late from one who was deposed: what he had not heard of, the
@@ -239,7 +240,7 @@ impl History {
         self.attempts.iter().filter(latest)
     }
 
-    pub fn store_run(&mut self, record: &RunRecord) {
+    pub fn store_run(&mut self, record: &RunState) {
         let stage = RunStage::of(record);
         if self.runs.get(&record.number).is_none_or(|known| RunStage::of(known) <= stage) {
             self.runs.insert(record.number, record.clone());

@@ -9,18 +9,19 @@
 
 use std::collections::BTreeMap;
 
-use sentinel_core::conditions::{Archive, Condition, Holds};
-use sentinel_core::ledger::{Origin, RunLedger, RunStage};
-use sentinel_core::moment::{Moment, Now};
 use sentinel_core::plan::{
     Amount, ControlPlane, OnChange, Select, Starts, TargetRule, TaskPlan, Timeouts, spec_hash,
 };
+use sentinel_core::reconcile::conditions::{Archive, Condition, ConditionStatus};
+use sentinel_core::reconcile::ledger::{Origin, RunLedger, RunStage};
+use sentinel_core::reconcile::retry::Retry;
+use sentinel_core::reconcile::rollout::{AgentFacts, HistoryLookup};
+use sentinel_core::reconcile::run::RunState;
+use sentinel_core::reconcile::status::Recorded;
+use sentinel_core::reconcile::targets::NodeFacts;
+use sentinel_core::reconcile::trigger::Requests;
 use sentinel_core::reconcile::{Action, Decision, Finalizer, Lifecycle, Observed, Status, decide};
-use sentinel_core::retry::Retry;
-use sentinel_core::rollout::{AgentFacts, Recall};
-use sentinel_core::status::{Recorded, RunRecord};
-use sentinel_core::targets::NodeFacts;
-use sentinel_core::trigger::Requests;
+use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::{Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest};
@@ -114,11 +115,11 @@ pub struct World {
     pub requests: Requests,
     pub lifecycle: Lifecycle,
     pub finalizer: Finalizer,
-    pub recall: Recall,
+    pub history_lookup: HistoryLookup,
     pub archive: Archive,
-    pub leading_since: Moment,
+    pub leading_since: Monotonic,
     pub highest_run: RunNumber,
-    pub now: Moment,
+    pub now: Monotonic,
     pub status: Option<Status>,
     /// Everything that was asked for, in order.
     pub log: Vec<Action>,
@@ -140,11 +141,11 @@ impl World {
             requests: Requests::default(),
             lifecycle: Lifecycle::Live,
             finalizer: Finalizer::Absent,
-            recall: Recall::Done,
+            history_lookup: HistoryLookup::Done,
             archive: Archive::Current,
-            leading_since: Moment(0),
+            leading_since: Monotonic(0),
             highest_run: RunNumber(0),
-            now: Moment(1_000),
+            now: Monotonic(1_000),
             status: None,
             log: vec![],
             deleted: false,
@@ -184,17 +185,17 @@ impl World {
         if let Some(agent) = self.agents.get_mut(&node(name)) {
             agent.last_heard = Some(self.now);
         }
-        self.ledger.report(&report);
+        self.ledger.apply_report(&report);
     }
 
     /// The agent's Inventory on its present Session holds nothing.
     pub fn owns_nothing(&mut self, name: &str) {
         let session = self.agents[&node(name)].session.clone().unwrap();
-        self.ledger.inventory(&node(name), &session, &[]);
+        self.ledger.apply_inventory(&node(name), &session, &[]);
     }
 
     pub fn now(&self) -> Now {
-        Now { moment: self.now, wall: UnixMillis(1_700_000_000_000 + self.now.0 as i64) }
+        Now { monotonic: self.now, wall: UnixMillis(1_700_000_000_000 + self.now.0 as i64) }
     }
 
     pub fn pass(&mut self, millis: u64) {
@@ -211,7 +212,7 @@ impl World {
             targets: &self.frozen,
             ledger: &self.ledger,
             retired: &self.retired,
-            recall: self.recall,
+            history: self.history_lookup,
             archive: self.archive,
             nodes: &self.nodes,
             agent: &|name| self.agents.get(name).cloned().unwrap_or_default(),
@@ -262,7 +263,6 @@ impl World {
     }
 
     pub fn act(&mut self, action: &Action) {
-        let session = |world: &Self, node: &NodeName| world.agents[node].session.clone().unwrap();
         match action {
             Action::AddFinalizer => self.finalizer = Finalizer::Present,
             Action::RemoveFinalizer => {
@@ -270,24 +270,15 @@ impl World {
                 self.deleted = true;
             }
             Action::DeleteTask => self.lifecycle = Lifecycle::Deleting,
-            Action::Turn(name) => self.ledger.turn(name, self.now),
-            Action::RetryAt(name, at) => self.ledger.retry_at(name, *at),
-            Action::Again(name) => self.ledger.again(name),
-            Action::Withdraw(name) => self.ledger.withdraw(name),
-            Action::Start { attempt, .. } => {
-                let session = session(self, &attempt.node);
-                self.ledger.sent_start(&attempt.node, session, self.now);
+            Action::Start { attempt, .. } | Action::Cancel(attempt) | Action::Forget(attempt) => {
+                let session = self.agents[&attempt.node].session.clone().unwrap();
+                let now = self.now;
+                self.of_run(attempt.run).apply_sent(action, &session, now);
             }
-            Action::Cancel(attempt) => {
-                let session = session(self, &attempt.node);
-                self.ledger.sent_cancel(&attempt.node, session, self.now);
+            _ => {
+                let (run, now) = (action.run().unwrap_or(self.ledger.run()), self.now);
+                self.of_run(run).apply(action, now);
             }
-            Action::Conclude { attempt, ended } => {
-                self.of_run(attempt.run).conclude(attempt, (**ended).clone());
-            }
-            Action::ArchiveRun(record) => self.of_run(record.number).note_run((**record).clone()),
-            Action::Forget(attempt) => self.of_run(attempt.run).sent_forget(attempt),
-            Action::Publish(_) => {}
         }
     }
 
@@ -308,19 +299,19 @@ impl World {
                 .map(|(name, tried)| ledger.attempt_of(name, tried.number))
                 .collect();
             for attempt in over {
-                ledger.archived(&attempt, Stage::Ended);
+                ledger.note_archived(&attempt, Stage::Ended);
             }
             if let Some(stage) = ledger.record().map(RunStage::of) {
-                ledger.archived_run(stage);
+                ledger.note_run_archived(stage);
             }
         }
     }
 
-    pub fn run(&self) -> &RunRecord {
+    pub fn run(&self) -> &RunState {
         self.recorded.run.as_ref().unwrap()
     }
 
-    pub fn condition(&self, kind: &str) -> Option<(Holds, &'static str)> {
+    pub fn condition(&self, kind: &str) -> Option<(ConditionStatus, &'static str)> {
         let conditions: &Vec<Condition> = &self.status.as_ref().unwrap().conditions;
         conditions.iter().find(|c| c.kind == kind).map(|c| (c.holds, c.reason))
     }

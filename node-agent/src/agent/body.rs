@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sentinel_core::agent::{Agent, Event, Facts, Rules};
-use sentinel_core::moment::{Moment, Now};
+use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::ToOperator;
@@ -315,5 +315,5 @@ enum Wake {
 }
 
 fn now() -> Now {
-    Now { moment: Moment(host::boot_clock_ms()), wall: host::wall_clock() }
+    Now { monotonic: Monotonic(host::boot_clock_ms()), wall: host::wall_clock() }
 }

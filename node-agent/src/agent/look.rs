@@ -1,8 +1,8 @@
 //! Files and locks to evidence. Nothing is decided here.
 
-use sentinel_core::agent::Seen;
-use sentinel_core::moment::Moment;
-use sentinel_core::recovery::{self, Boot, Evidence, ExitRecord, LastState, Lock, Tree};
+use sentinel_core::agent::AttemptSnapshot;
+use sentinel_core::agent::recovery::{self, Boot, Evidence, ExitRecord, LastState, Lock, Tree};
+use sentinel_core::time::Monotonic;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::Running;
 
@@ -13,7 +13,7 @@ use crate::supervisor::{self, Liveness};
 /// Looks at one Attempt. `None` when its request cannot be read, so that nothing can be said of it.
 ///
 /// The lock is tried before the files are read: a free lock then means that they are final.
-pub(super) fn look(dir: &AttemptDir, here: &Home) -> Result<Option<Seen>, JournalError> {
+pub(super) fn look(dir: &AttemptDir, here: &Home) -> Result<Option<AttemptSnapshot>, JournalError> {
     let (lock, tree) = match supervisor::liveness(dir) {
         Ok(Liveness::Alive) => (Lock::Held, Tree::Populated),
         Ok(Liveness::Dead { populated: true }) => (Lock::Free, Tree::Populated),
@@ -35,8 +35,21 @@ pub(super) fn look(dir: &AttemptDir, here: &Home) -> Result<Option<Seen>, Journa
             let state = LastState::Unreadable;
             return Ok(accepted.map(|accepted| {
                 let (exit, boot) = (ExitRecord::Missing, boot(&accepted, here));
-                let evidence = Evidence { state, exit, lock, tree, boot, home: recovery::Home::Same };
-                Seen { running: None, ended: None, abandoned: None, acked: None, ..seen(&accepted, evidence) }
+                let evidence = Evidence {
+                    state,
+                    exit,
+                    lock,
+                    tree,
+                    boot,
+                    container: recovery::SupervisorContainer::Same,
+                };
+                AttemptSnapshot {
+                    running: None,
+                    ended: None,
+                    abandoned: None,
+                    acked: None,
+                    ..seen(&accepted, evidence)
+                }
             }));
         }
     };
@@ -55,23 +68,23 @@ pub(super) fn look(dir: &AttemptDir, here: &Home) -> Result<Option<Seen>, Journa
         lock,
         tree,
         boot: boot(&entry.accepted, here),
-        home: home(&entry.state, here),
+        container: container(&entry.state, here),
     };
     let acked = entry.delivery.acked;
     let ended = entry.exit.map(Box::new);
-    Ok(Some(Seen { running, ended, abandoned, acked, ..seen(&entry.accepted, evidence) }))
+    Ok(Some(AttemptSnapshot { running, ended, abandoned, acked, ..seen(&entry.accepted, evidence) }))
 }
 
-fn seen(accepted: &Accepted, evidence: Evidence) -> Seen {
+fn seen(accepted: &Accepted, evidence: Evidence) -> AttemptSnapshot {
     let start_ms = accepted.start.deadlines.start_ms;
     let start_by = match evidence.boot {
         Boot::Same => accepted.boot_ms.saturating_add(start_ms),
         Boot::Other => start_ms,
     };
-    Seen {
+    AttemptSnapshot {
         attempt: accepted.start.attempt.clone(),
         spec_hash: accepted.start.spec_hash.clone(),
-        start_by: Moment(start_by),
+        start_by: Monotonic(start_by),
         evidence,
         running: None,
         ended: None,
@@ -85,14 +98,16 @@ fn boot(accepted: &Accepted, here: &Home) -> Boot {
 }
 
 /// Whether the supervisor lived in the container that the agent lives in.
-fn home(state: &AttemptState, here: &Home) -> recovery::Home {
+fn container(state: &AttemptState, here: &Home) -> recovery::SupervisorContainer {
     let supervisor = match state {
         AttemptState::Starting { supervisor, .. } | AttemptState::Running { supervisor, .. } => supervisor,
-        AttemptState::Accepted | AttemptState::Abandoned { .. } => return recovery::Home::Same,
+        AttemptState::Accepted | AttemptState::Abandoned { .. } => {
+            return recovery::SupervisorContainer::Same;
+        }
     };
     match (&supervisor.namespace, &here.namespace) {
-        (Some(theirs), Some(ours)) if theirs != ours => recovery::Home::Gone,
-        _ => recovery::Home::Same,
+        (Some(theirs), Some(ours)) if theirs != ours => recovery::SupervisorContainer::Gone,
+        _ => recovery::SupervisorContainer::Same,
     }
 }
 

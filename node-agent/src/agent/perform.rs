@@ -49,13 +49,13 @@ impl Body {
             Effect::EndTree(attempt) => self.end_tree(attempt),
             Effect::Abandon { attempt, ended } => self.abandon(attempt, *ended),
             Effect::Conclude { attempt, ended } => self.conclude(attempt, *ended),
-            Effect::Look(attempt) => self.observe(&self.journal.attempt(&attempt)),
+            Effect::Inspect(attempt) => self.observe(&self.journal.attempt(&attempt)),
             Effect::NoteAck { attempt, stage } => self.note_ack(&attempt, stage),
-            Effect::Entomb(tombstone) => match self.journal.entomb(&remember(&tombstone)) {
-                Ok(()) => Some(Event::Entombed(tombstone)),
+            Effect::WriteTombstone(tombstone) => match self.journal.entomb(&remember(&tombstone)) {
+                Ok(()) => Some(Event::TombstoneWritten(tombstone)),
                 Err(error) => Some(journal_failed(&error)),
             },
-            Effect::Bury(tombstone) => self.bury(&tombstone),
+            Effect::Compact(tombstone) => self.bury(&tombstone),
             Effect::Send(message) => {
                 self.send(message);
                 None
@@ -248,7 +248,7 @@ impl Body {
         match self.journal.bury(&dir, &remember(tombstone)) {
             Ok(()) => {
                 self.names.remove(dir.name());
-                Some(Event::Buried { attempt })
+                Some(Event::Compacted { attempt })
             }
             Err(error @ JournalError::Unsafe { .. }) => Some(journal_failed(&error)),
             Err(error) => {

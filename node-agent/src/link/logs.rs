@@ -1,6 +1,6 @@
 //! The log socket: open while there is output, beside the control socket of the same Session.
 //!
-//! What may be sent, and from where, is decided by [`sentinel_core::outflow`]. Here frames are read and written, and
+//! What may be sent, and from where, is decided by [`sentinel_core::stream::outflow`]. Here frames are read and written, and
 //! the Spools are read ahead by one batch.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use sentinel_core::outflow::{Outflow, Sending};
+use sentinel_core::stream::outflow::Outflow;
 use sentinel_protocol::codec::{CodecError, decode_text, encode_text, is_unknown_kind};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::limits::MAX_LOG_FRAME;
@@ -209,7 +209,7 @@ impl Carrier {
             let openings = self.outflow.openings();
             say(socket, &openings, patience).await?;
             let outflow = &mut self.outflow;
-            self.shelf.begin(|| outflow.turn());
+            self.shelf.begin(|| outflow.next_read());
             // Nothing is lost when one branch is dropped for another: all of them keep what they have.
             let happened = tokio::select! {
                 biased;
@@ -231,7 +231,7 @@ impl Carrier {
                     let frames = self.take_note(done);
                     // The next batch is read while this one is written.
                     let outflow = &mut self.outflow;
-                    self.shelf.begin(|| outflow.turn());
+                    self.shelf.begin(|| outflow.next_read());
                     write(socket, frames, patience).await?;
                 }
                 Happened::LookAgain => {
@@ -271,8 +271,8 @@ impl Carrier {
                     return frames;
                 }
                 match self.outflow.send(&turn, until) {
-                    Sending::Due => frames,
-                    Sending::Outdated => Vec::new(),
+                    true => frames,
+                    false => Vec::new(),
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sentinel_core::outflow::{Turn, before};
+use sentinel_core::stream::outflow::{OutputRead, before};
 use sentinel_protocol::codec::encode_record;
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
@@ -25,9 +25,9 @@ struct Source {
 /// What a job did.
 pub(super) enum Done {
     /// It read: frames for the socket, up to this position. No frame means that nothing was there.
-    Read { turn: Turn, frames: Vec<Bytes>, until: u64 },
+    Read { turn: OutputRead, frames: Vec<Bytes>, until: u64 },
     /// It could not read.
-    Failed { turn: Turn },
+    Failed { turn: OutputRead },
     /// It only let go of what is archived.
     Released,
 }
@@ -37,7 +37,7 @@ struct Job {
     dir: AttemptDir,
     reader: Option<Reader>,
     release: Option<u64>,
-    turn: Option<Turn>,
+    turn: Option<OutputRead>,
     chunk: Bytes,
 }
 
@@ -101,7 +101,7 @@ impl Shelf {
 
     /// Begins the next job, if none is under way. Releases come first: they are short, and a command may be waiting
     /// for the room.
-    pub(super) fn begin(&mut self, turn: impl FnOnce() -> Option<Turn>) {
+    pub(super) fn begin(&mut self, turn: impl FnOnce() -> Option<OutputRead>) {
         if self.working.is_some() {
             return;
         }
@@ -177,7 +177,7 @@ fn work(job: Job) -> Worked {
     Worked { attempt, reader: Some(reader), chunk, done }
 }
 
-fn encode(attempt: &AttemptId, turn: Turn, records: Vec<LogRecord>) -> Done {
+fn encode(attempt: &AttemptId, turn: OutputRead, records: Vec<LogRecord>) -> Done {
     let mut frames = Vec::with_capacity(records.len());
     let mut until = turn.from;
     for record in records {

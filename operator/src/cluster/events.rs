@@ -176,7 +176,7 @@ enum Turn {
     LeftOut,
 }
 
-/// Holds events to [`OF_A_TASK`] and [`OF_ALL`].
+/// ConditionStatus events to [`OF_A_TASK`] and [`OF_ALL`].
 #[derive(Debug, Default)]
 struct Limiter {
     all: Option<Instant>,

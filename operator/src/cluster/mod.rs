@@ -28,8 +28,8 @@ pub mod watch;
 use ::kube::runtime::watcher::Event;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
-use sentinel_core::targets::NodeFacts;
 use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
 
 pub use self::embedded::EmbeddedCluster;

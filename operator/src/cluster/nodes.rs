@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use kube::runtime::watcher::Event;
-use sentinel_core::targets::NodeFacts;
+use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_protocol::ids::NodeName;
 use tokio::sync::watch;
 

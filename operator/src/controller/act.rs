@@ -1,28 +1,28 @@
 //! Act: what was decided is done, in a fixed order: durable intent first, then the deed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use sentinel_core::ledger::Told;
-use sentinel_core::moment::{Moment, Now};
 use sentinel_core::plan::TaskPlan;
+use sentinel_core::reconcile::ledger::Applied;
+use sentinel_core::reconcile::run::RunState;
 use sentinel_core::reconcile::{Action, Decision, Finalizer, Notice, Write};
-use sentinel_core::status::{self, Stopping};
-use sentinel_protocol::ids::{AttemptId, NodeName};
+use sentinel_core::time::{Monotonic, Now};
+use sentinel_protocol::ids::{AttemptId, SessionId};
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::request::{Deadlines, Environment};
+use sentinel_protocol::request::Deadlines;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start};
-use sentinel_protocol::to_operator::{Ended, Refused, Stage};
+use sentinel_protocol::to_operator::{Ended, Refused};
 use sentinel_protocol::version::Version;
 
 use super::context::{Context, Counters};
 use super::error::LookError;
 use super::ledgers::{Page, Pages};
 use super::observe::Sight;
+use super::records::{attempt_record, run_record};
 use super::slots::Slot;
 use crate::cluster::{ClusterError, Publication};
-use crate::history::record::{AttemptRecord, Entry, RunCounts, RunRecord, Source, Verdict};
+use crate::history::record::Entry;
 use crate::kill_point::KillPoint;
 use crate::resource::marks::FINALIZER;
 use crate::resource::slice::Frozen;
@@ -43,7 +43,7 @@ pub(super) struct Acted {
     /// The Task as it now is; `None` when it is gone.
     pub(super) task: Option<Task>,
     /// When to look again at the latest.
-    pub(super) wake_at: Option<Moment>,
+    pub(super) wake_at: Option<Monotonic>,
 }
 
 /// Does what was decided. `status` is what the decision says, in the words of the resource.
@@ -95,7 +95,7 @@ async fn write(
 
 fn note_written(context: &Context, slot: &mut Slot, written: Task, now: Now) -> Task {
     Counters::add(&context.counters.status_writes);
-    slot.status_at = Some(now.moment);
+    slot.status_at = Some(now.monotonic);
     slot.wrote(&written);
     written
 }
@@ -107,7 +107,7 @@ struct Act<'a> {
     plan: &'a TaskPlan,
     sight: &'a Sight,
     now: Now,
-    wake_at: Option<Moment>,
+    wake_at: Option<Monotonic>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -131,8 +131,8 @@ impl Act<'_> {
         if self.task.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let due = self.slot.status_at.map_or(self.now.moment, |at| at.plus(BETWEEN_WRITES_MS));
-        if decision.write == Write::Soon && self.now.moment < due {
+        let due = self.slot.status_at.map_or(self.now.monotonic, |at| at.plus(BETWEEN_WRITES_MS));
+        if decision.write == Write::Soon && self.now.monotonic < due {
             self.look_again(due);
             return Ok(());
         }
@@ -151,7 +151,7 @@ impl Act<'_> {
             {
                 // Commands go on while the API server is away; its status catches up.
                 tracing::warn!(task = %self.plan.task, %error, "the status is written later");
-                self.look_again(self.now.moment.plus(5 * BETWEEN_WRITES_MS));
+                self.look_again(self.now.monotonic.plus(5 * BETWEEN_WRITES_MS));
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -170,6 +170,10 @@ impl Act<'_> {
     }
 
     async fn perform(&mut self, action: Action) -> Result<After, LookError> {
+        // Archiving compares with what the ledger had before.
+        if !matches!(action, Action::ArchiveRun(_)) {
+            self.note(&action);
+        }
         match action {
             Action::AddFinalizer if self.task.finalizers().iter().any(|text| text == FINALIZER) => {}
             Action::AddFinalizer => self.set_finalizer(Finalizer::Present).await?,
@@ -181,23 +185,35 @@ impl Act<'_> {
                 Ok(()) | Err(ClusterError::Gone { .. }) => return Ok(After::Gone),
                 Err(error) => return Err(error.into()),
             },
-            Action::Turn(node) => self.on_page(|page, now| page.ledger.turn(&node, now.moment)),
-            Action::RetryAt(node, at) => self.on_page(|page, _| page.ledger.retry_at(&node, at)),
-            Action::Again(node) => {
+            Action::Retry(_) => {
                 Counters::add(&self.context.counters.retries);
-                self.on_page(|page, _| page.ledger.again(&node));
-                // There is an Attempt to be started now.
-                self.look_again(self.now.moment);
+                // The new Attempt is to be started now.
+                self.look_again(self.now.monotonic);
             }
-            Action::Withdraw(node) => self.on_page(|page, _| page.ledger.withdraw(&node)),
-            Action::Start { attempt, start_ms, total_ms } => self.start(attempt, start_ms, total_ms),
-            Action::Cancel(attempt) => self.cancel(attempt),
-            Action::Forget(attempt) => self.forget(&attempt),
-            Action::Conclude { attempt, ended } => self.conclude(&attempt, &ended),
-            Action::ArchiveRun(record) => self.archive_run(*record),
+            Action::Start { .. } => self.start(&action),
+            Action::Cancel(_) => self.cancel(&action),
+            Action::Forget(_) => self.forget(&action),
+            Action::Conclude { ref attempt, ref ended } => self.conclude(attempt, ended),
+            Action::ArchiveRun(ref record) => self.archive_run(record, &action),
             Action::Publish(notice) => self.publish(notice),
+            Action::Admit(_) | Action::RetryAt(..) | Action::AbandonRetry(_) => {}
         }
         Ok(After::There)
+    }
+
+    /// Notes in its Run's ledger what an action changes there.
+    fn note(&self, action: &Action) {
+        let mut pages = self.sight.book.pages();
+        if let Some(page) = pages.page_of(action.run()) {
+            page.ledger.apply(action, self.now.monotonic);
+        }
+    }
+
+    fn note_sent(&self, action: &Action, session: &SessionId) {
+        let mut pages = self.sight.book.pages();
+        if let Some(page) = pages.page_of(action.run()) {
+            page.ledger.apply_sent(action, session, self.now.monotonic);
+        }
     }
 
     async fn set_finalizer(&mut self, finalizer: Finalizer) -> Result<(), LookError> {
@@ -206,7 +222,9 @@ impl Act<'_> {
         Ok(())
     }
 
-    fn start(&mut self, attempt: AttemptId, start_ms: u64, total_ms: Option<u64>) {
+    fn start(&mut self, action: &Action) {
+        let Action::Start { attempt, start_ms, total_ms } = action else { return };
+        let (start_ms, total_ms) = (*start_ms, *total_ms);
         let Some(facts) = self.context.parts.ledgers.facts(&attempt.task, attempt.run) else { return };
         // The spec of a Run that was taken over may be another by now; then nothing of it is started.
         let Some(request) = facts.request.clone() else { return };
@@ -214,7 +232,7 @@ impl Act<'_> {
         let mut offer = 1;
         self.on_page(|page, _| offer = page.ledger.offer(&node));
         let start = Start {
-            attempt,
+            attempt: attempt.clone(),
             spec_hash: facts.spec_hash.clone(),
             epoch: self.context.epoch(),
             task: facts.task.clone(),
@@ -237,7 +255,7 @@ impl Act<'_> {
         let Some(session) = session else { return self.offer_again() };
         KillPoint::StartHanded.pass();
         Counters::add(&self.context.counters.starts);
-        self.on_page(|page, now| page.ledger.sent_start(&node, session, now.moment));
+        self.note_sent(action, &session);
     }
 
     /// An agent that does not know a limit or clock would run the command without it. Nothing is sent, and the target
@@ -252,43 +270,38 @@ impl Act<'_> {
             refusal: Refusal::InvalidRequest { message: message.into() },
             offer: 0,
         };
-        let mut told = Told::Known;
-        self.on_page(|page, now| told = page.ledger.refused(&refused, now.wall));
+        let mut told = Applied::Unchanged;
+        self.on_page(|page, now| told = page.ledger.apply_refusal(&refused, now.wall));
         // One that accepted it while it was of a newer release is not told to start; its own start clock ends it.
-        if told == Told::News {
-            self.look_again(self.now.moment);
+        if told == Applied::Changed {
+            self.look_again(self.now.monotonic);
         }
     }
 
-    fn cancel(&mut self, attempt: AttemptId) {
+    fn cancel(&mut self, action: &Action) {
+        let Action::Cancel(attempt) = action else { return };
         let Some(facts) = self.context.parts.ledgers.facts(&attempt.task, attempt.run) else { return };
-        let node = attempt.node.clone();
         let spec_hash = facts.spec_hash.clone();
-        let cancel = Cancel { attempt, spec_hash, epoch: self.context.epoch() };
+        let cancel = Cancel { attempt: attempt.clone(), spec_hash, epoch: self.context.epoch() };
         let Some(session) = self.context.parts.fleet.cancel(cancel) else { return self.offer_again() };
         Counters::add(&self.context.counters.cancels);
-        self.on_page(|page, now| page.ledger.sent_cancel(&node, session, now.moment));
+        self.note_sent(action, &session);
     }
 
-    fn forget(&mut self, attempt: &AttemptId) {
+    fn forget(&mut self, action: &Action) {
+        let Action::Forget(attempt) = action else { return };
         KillPoint::Forgets.pass();
-        let run = attempt.run;
         let forget = Forget { attempt: attempt.clone(), epoch: self.context.epoch() };
-        if self.context.parts.fleet.forget(forget).is_none() {
-            return self.offer_again();
-        }
+        let Some(session) = self.context.parts.fleet.forget(forget) else { return self.offer_again() };
         Counters::add(&self.context.counters.forgets);
-        if let Some(page) = self.sight.book.pages().page_mut(run) {
-            page.ledger.sent_forget(attempt);
-        }
+        self.note_sent(action, &session);
     }
 
     /// Noted at once, archived when the archiver takes it. Said again by every decision until it is.
     fn conclude(&mut self, attempt: &AttemptId, ended: &Ended) {
-        let now = self.now.moment;
+        let now = self.now.monotonic;
         let mut pages = self.sight.book.pages();
         let Some(page) = pages.page_mut(attempt.run) else { return };
-        page.ledger.conclude(attempt, ended.clone());
         let handed = page.handed.conclusions.get(attempt).copied();
         let again = handed.map(|at| at.plus(HAND_AGAIN_MS)).filter(|again| now < *again);
         if let Some(again) = again {
@@ -306,8 +319,8 @@ impl Act<'_> {
         self.look_again(now.plus(HAND_AGAIN_MS));
     }
 
-    fn archive_run(&mut self, record: status::RunRecord) {
-        let now = self.now.moment;
+    fn archive_run(&mut self, record: &RunState, action: &Action) {
+        let now = self.now.monotonic;
         let mut pages = self.sight.book.pages();
         let Some(page) = pages.page_mut(record.number) else { return };
         if record.finished_at.is_some() {
@@ -315,13 +328,13 @@ impl Act<'_> {
         }
         let newly_ended = record.finished_at.is_some()
             && page.ledger.record().is_none_or(|known| known.finished_at.is_none());
-        page.ledger.note_run(record.clone());
-        let handed = page.handed.run.as_ref().filter(|(handed, _)| *handed == record);
+        page.ledger.apply(action, now);
+        let handed = page.handed.run.as_ref().filter(|(handed, _)| handed == record);
         let again = handed.map(|(_, at)| at.plus(HAND_AGAIN_MS)).filter(|again| now < *again);
         if again.is_none() {
-            let entry = Entry::Run(Box::new(run_record(page, &record, self.context.epoch())));
+            let entry = Entry::Run(Box::new(run_record(page, record, self.context.epoch())));
             match self.context.parts.archiver.record(entry) {
-                Ok(()) => page.handed.run = Some((record, now)),
+                Ok(()) => page.handed.run = Some((record.clone(), now)),
                 Err(_) => Counters::add(&self.context.counters.unarchived),
             }
         }
@@ -372,70 +385,10 @@ impl Act<'_> {
 
     fn offer_again(&mut self) {
         Counters::add(&self.context.counters.undelivered);
-        self.look_again(self.now.moment.plus(OFFER_AGAIN_MS));
+        self.look_again(self.now.monotonic.plus(OFFER_AGAIN_MS));
     }
 
-    fn look_again(&mut self, at: Moment) {
+    fn look_again(&mut self, at: Monotonic) {
         self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
-    }
-}
-
-fn attempt_record(
-    page: &Page,
-    attempt: &AttemptId,
-    ended: &Ended,
-    epoch: sentinel_protocol::ids::Epoch,
-) -> AttemptRecord {
-    let facts = &page.facts;
-    AttemptRecord {
-        attempt: attempt.clone(),
-        namespace: facts.task.namespace.to_string(),
-        name: facts.task.name.to_string(),
-        run_started_at: facts.started_at,
-        spec_hash: facts.spec_hash.clone(),
-        command: facts.command.clone(),
-        environment: facts.request.as_ref().map_or(Environment::Container, |request| request.environment),
-        stage: Stage::Ended,
-        started_at: ended.started_at,
-        ended_at: Some(ended.ended_at),
-        outcome: Some(ended.outcome.clone()),
-        usage: ended.usage,
-        output: ended.output.clone(),
-        exit: ended.exit.clone(),
-        source: Source::Operator,
-        epoch,
-    }
-}
-
-pub(super) fn run_record(
-    page: &Page,
-    run: &status::RunRecord,
-    epoch: sentinel_protocol::ids::Epoch,
-) -> RunRecord {
-    let facts = &page.facts;
-    let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
-    let ended = |node: &NodeName| page.ledger.execution(node).and_then(|execution| execution.ended());
-    for ended in page.targets.iter().filter_map(ended) {
-        *outcomes.entry(ended.outcome.name().to_owned()).or_default() += 1;
-    }
-    let cancelled = matches!(run.stopping, Some(Stopping::Cancelled | Stopping::Deleted));
-    RunRecord {
-        task_uid: facts.uid.clone(),
-        namespace: facts.task.namespace.to_string(),
-        name: facts.task.name.to_string(),
-        run: run.number,
-        trigger: run.trigger.as_str().to_owned(),
-        spec_hash: facts.spec_hash.clone(),
-        command: facts.command.clone(),
-        started_at: run.started_at,
-        finished_at: run.finished_at,
-        verdict: run.verdict.map(|verdict| match verdict {
-            status::Verdict::Complete => Verdict::Complete,
-            status::Verdict::Failed if cancelled => Verdict::Cancelled,
-            status::Verdict::Failed => Verdict::Failed,
-        }),
-        reason: run.finished_at.map(|_| sentinel_core::conditions::progress_message(run)),
-        counts: RunCounts { targets: run.targets, outcomes },
-        epoch,
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sentinel_core::conditions::Archive;
-use sentinel_core::moment::Now;
+use sentinel_core::reconcile::conditions::Archive;
+use sentinel_core::time::Now;
 use sentinel_protocol::ids::Epoch;
 use tokio::sync::Semaphore;
 

@@ -1,6 +1,6 @@
 //! The controller's side of the gateway: what it asks of those who hold the Sessions.
 
-use sentinel_core::rollout::{AgentFacts, Living};
+use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts};
 use sentinel_protocol::ids::{NodeName, SessionId, TaskUid};
 use sentinel_protocol::to_agent::{Cancel, Forget, Start};
 use sentinel_protocol::to_operator::Report;
@@ -13,7 +13,7 @@ pub trait Fleet: Send + Sync + 'static {
 
     /// The latest Attempt of this Task that is not over on the node, whatever ledger it belongs to: two are never on a
     /// node at once.
-    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<Living>;
+    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt>;
 
     /// The protocol version of the live Session of a node; `None` when there is no Session.
     fn speaks(&self, node: &NodeName) -> Option<Version>;

@@ -1,6 +1,6 @@
 //! Whether this operator leads. A follower keeps its caches filled and decides nothing.
 
-use sentinel_core::moment::Now;
+use sentinel_core::time::Now;
 use sentinel_protocol::ids::Epoch;
 use tokio::sync::watch;
 

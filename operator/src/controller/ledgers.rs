@@ -9,13 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
-use sentinel_core::ledger::{MAX_ATTEMPTS, Origin, RunLedger, RunStage, Told};
-use sentinel_core::moment::Moment;
-use sentinel_core::retry::Retry;
-use sentinel_core::rollout::Recall;
-use sentinel_core::settle::Settled;
-use sentinel_core::status::{RunRecord, Trigger};
-use sentinel_core::stray::{self, Owner};
+use sentinel_core::reconcile::ledger::{Applied, MAX_ATTEMPTS, Origin, RunLedger, RunStage};
+use sentinel_core::reconcile::orphan::{self, Owner};
+use sentinel_core::reconcile::retry::Retry;
+use sentinel_core::reconcile::rollout::HistoryLookup;
+use sentinel_core::reconcile::run::{RunState, Trigger};
+use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::RunRequest;
 use sentinel_protocol::time::UnixMillis;
@@ -86,9 +85,9 @@ pub struct Page {
     /// Its frozen target list, in order.
     pub targets: Arc<Vec<NodeName>>,
     /// Whether History has been asked about it.
-    pub recall: Recall,
+    pub recall: HistoryLookup,
     /// Whether anything is left to do for it, as far as was seen at the last look.
-    pub settled: Settled,
+    pub settled: bool,
     /// What was handed to the archiver, and when; it is handed over again only after a while.
     pub handed: Handed,
 }
@@ -97,15 +96,15 @@ pub struct Page {
 #[derive(Debug, Clone, Default)]
 pub struct Handed {
     /// Conclusions.
-    pub conclusions: HashMap<AttemptId, Moment>,
+    pub conclusions: HashMap<AttemptId, Monotonic>,
     /// The record of the Run.
-    pub run: Option<(RunRecord, Moment)>,
+    pub run: Option<(RunState, Monotonic)>,
 }
 
 impl Page {
     /// Whether the Run may wait for something of this node.
     fn concerns(&self, node: &NodeName) -> bool {
-        self.settled == Settled::No && self.targets.binary_search(node).is_ok()
+        !self.settled && self.targets.binary_search(node).is_ok()
     }
 
     /// Whether the node is in its frozen target list.
@@ -114,16 +113,9 @@ impl Page {
     }
 
     /// The page of a Run of which nothing is known yet.
-    pub fn new(facts: RunFacts, targets: Arc<Vec<NodeName>>, origin: Origin, recall: Recall) -> Self {
+    pub fn new(facts: RunFacts, targets: Arc<Vec<NodeName>>, origin: Origin, recall: HistoryLookup) -> Self {
         let ledger = RunLedger::new(facts.uid.clone(), facts.run, facts.spec_hash.clone(), origin);
-        Self {
-            ledger,
-            facts: Arc::new(facts),
-            targets,
-            recall,
-            settled: Settled::No,
-            handed: Handed::default(),
-        }
+        Self { ledger, facts: Arc::new(facts), targets, recall, settled: false, handed: Handed::default() }
     }
 }
 
@@ -155,6 +147,14 @@ impl Pages {
         self.all().find(|page| page.facts.run == run)
     }
 
+    /// The page of a Run, or that of the current one, to be written on.
+    pub fn page_of(&mut self, run: Option<RunNumber>) -> Option<&mut Page> {
+        match run {
+            Some(run) => self.page_mut(run),
+            None => self.current.as_mut(),
+        }
+    }
+
     /// The page of a Run, to be written on.
     pub fn page_mut(&mut self, run: RunNumber) -> Option<&mut Page> {
         self.all_mut().find(|page| page.facts.run == run)
@@ -169,12 +169,12 @@ impl Ledgers {
 
     /// An agent says what one of its Attempts is. `None` when no ledger is open for its Run: it may be a stray (see
     /// [`Ledgers::owner`]), and is asked for again when the ledger is opened.
-    pub fn report(&self, report: &Report) -> Option<Told> {
+    pub fn report(&self, report: &Report) -> Option<Applied> {
         self.write(&report.attempt.task, report.attempt.run, |page| {
             let foreign = report.spec_hash == page.facts.spec_hash && !page.is_target(&report.attempt.node);
-            let told = if foreign { Told::Unstarted } else { page.ledger.report(report) };
+            let told = if foreign { Applied::NeverDispatched } else { page.ledger.apply_report(report) };
             // Who reports an Attempt of a settled Run has not heard that it may forget it.
-            let news = if page.settled == Settled::Yes { News::Yes } else { news(told) };
+            let news = if page.settled { News::Yes } else { news(told) };
             (told, news)
         })
     }
@@ -188,7 +188,7 @@ impl Ledgers {
         let pages = book.pages();
         let Some(page) = pages.page(attempt.run) else {
             let current = pages.current.as_ref().map(|page| page.facts.run);
-            let credible = current.is_none_or(|current| stray::is_credible(attempt.run, current));
+            let credible = current.is_none_or(|current| orphan::is_credible(attempt.run, current));
             return if credible { Standing::Unknown } else { Standing::Unstarted };
         };
         // Of another spec under the same number, in a restored cluster, neither targets nor Attempts are known.
@@ -199,10 +199,11 @@ impl Ledgers {
     }
 
     /// An agent declined a `Start`. `None` when no ledger is open for its Run.
-    pub fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told> {
+    pub fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Applied> {
         self.write(&refused.attempt.task, refused.attempt.run, |page| {
             let foreign = !page.is_target(&refused.attempt.node);
-            let told = if foreign { Told::Unstarted } else { page.ledger.refused(refused, at) };
+            let told =
+                if foreign { Applied::NeverDispatched } else { page.ledger.apply_refusal(refused, at) };
             (told, news(told))
         })
     }
@@ -220,7 +221,7 @@ impl Ledgers {
             let mut pages = book.pages();
             let mut concerned = !owned.is_empty();
             for page in pages.all_mut() {
-                page.ledger.inventory(node, session, owned);
+                page.ledger.apply_inventory(node, session, owned);
                 concerned |= page.concerns(node);
             }
             drop(pages);
@@ -233,7 +234,7 @@ impl Ledgers {
     /// History holds this Attempt up to this stage.
     pub fn archived(&self, attempt: &AttemptId, stage: Stage) {
         self.write(&attempt.task, attempt.run, |page| {
-            let told = page.ledger.archived(attempt, stage);
+            let told = page.ledger.note_archived(attempt, stage);
             ((), news(told))
         });
     }
@@ -242,7 +243,7 @@ impl Ledgers {
     pub fn archived_run(&self, task: &TaskUid, run: RunNumber, stage: RunStage) {
         self.write(task, run, |page| {
             let before = page.ledger.run_archived();
-            page.ledger.archived_run(stage);
+            page.ledger.note_run_archived(stage);
             ((), if before < Some(stage) { News::Yes } else { News::No })
         });
     }
@@ -255,7 +256,7 @@ impl Ledgers {
 
     /// Nodes have come, gone or changed their labels. Wakes the Tasks of which anything is left to do.
     pub fn nodes_changed(&self) {
-        self.wake_where(|pages| pages.all().any(|page| page.settled == Settled::No));
+        self.wake_where(|pages| pages.all().any(|page| !page.settled));
     }
 
     fn wake_where(&self, concerned: impl Fn(&Pages) -> bool) {
@@ -363,8 +364,8 @@ enum News {
     No,
 }
 
-fn news(told: Told) -> News {
-    if told == Told::News { News::Yes } else { News::No }
+fn news(told: Applied) -> News {
+    if told == Applied::Changed { News::Yes } else { News::No }
 }
 
 #[cfg(test)]
@@ -393,7 +394,7 @@ mod tests {
         };
         let targets = Arc::new(vec![NodeName::new("n").unwrap()]);
         let book = ledgers.open(&uid, &task);
-        book.pages().current = Some(Page::new(facts, targets, Origin::Begun, Recall::Done));
+        book.pages().current = Some(Page::new(facts, targets, Origin::Begun, HistoryLookup::Done));
         let standing = |id: &str, hash: &SpecHash| ledgers.standing(&id.parse().unwrap(), Some(hash));
         assert_eq!(standing("u/7/n/1", &spec_hash), Standing::Started);
         assert_eq!(standing("u/7/n/2", &spec_hash), Standing::Unstarted, "attempt 2 of one with no retry");
@@ -409,7 +410,7 @@ mod tests {
             spec_hash,
             state: ReportedState::Running(Running { started_at: UnixMillis(1), pid: 1 }),
         };
-        assert_eq!(ledgers.report(&report), Some(Told::Unstarted));
+        assert_eq!(ledgers.report(&report), Some(Applied::NeverDispatched));
         assert_eq!(book.pages().current.as_ref().map(|page| page.ledger.executions().count()), Some(0));
     }
 }

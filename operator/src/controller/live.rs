@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use sentinel_core::execution::{self, Known, Tried};
-use sentinel_core::ledger::Origin;
-use sentinel_core::rollout::Recall;
-use sentinel_core::settle::Settled;
-use sentinel_core::status::{self, Counts, NodeStatus, Prospects, Reach, RollUp};
+use sentinel_core::reconcile::execution::{self, AttemptPhase, AttemptState};
+use sentinel_core::reconcile::ledger::Origin;
+use sentinel_core::reconcile::rollout::HistoryLookup;
+use sentinel_core::reconcile::run::{self, Counts};
+use sentinel_core::reconcile::status::{self, NodeStatus, PendingRetries, Reach, RollUp};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, TaskUid};
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Stage, Usage};
 
-use super::act::run_record;
 use super::fleet::Fleet;
 use super::ledgers::{Book, Ledgers, Page};
+use super::records::run_record;
 use crate::history::{AttemptRecord, ExecutionRecord, PageToken, RunRecord, Source};
 use crate::records::{Awaited, Execution, Extent, LiveRuns, Progress, Scope, TriedAgain, Waiting};
 
@@ -56,7 +56,7 @@ fn in_scope(book: &Book, uid: &TaskUid, scope: &Scope) -> bool {
 
 /// A settled Run is in History to the last record.
 fn is_wanted(page: &Page, scope: &Scope) -> bool {
-    scope.has_run(page.facts.run) && (scope.extent == Extent::All || page.settled == Settled::No)
+    scope.has_run(page.facts.run) && (scope.extent == Extent::All || !page.settled)
 }
 
 impl LiveRuns for LiveLedgers {
@@ -65,9 +65,13 @@ impl LiveRuns for LiveLedgers {
         for book in self.books(scope) {
             let pages = book.pages();
             // Of a Run that was taken over, History knows more until it has been asked.
-            let knows = |page: &&Page| page.recall == Recall::Done || scope.extent == Extent::All;
+            let knows = |page: &&Page| page.recall == HistoryLookup::Done || scope.extent == Extent::All;
             runs.extend(
-                pages.all().filter(|page| is_wanted(page, scope)).filter(knows).map(|page| run(page, scope)),
+                pages
+                    .all()
+                    .filter(|page| is_wanted(page, scope))
+                    .filter(knows)
+                    .map(|page| run_row(page, scope)),
             );
         }
         runs
@@ -112,7 +116,7 @@ impl LiveRuns for LiveLedgers {
         let tried = page.ledger.execution(&id.node)?.attempts().find(|tried| tried.number == id.attempt)?;
         // Of an end that History recalled, the ledger holds the Outcome alone.
         let recalled = page.ledger.origin() == Origin::Inherited && tried.archived == Some(Stage::Ended);
-        if recalled || tried.known == Known::Nothing {
+        if recalled || tried.phase == AttemptPhase::Unknown {
             return None;
         }
         Some(attempt(page, id, tried))
@@ -121,13 +125,13 @@ impl LiveRuns for LiveLedgers {
     fn roll_up(&self, task: &TaskUid, run: RunNumber, tried_again: TriedAgain) -> Option<RollUp> {
         let book = self.ledgers.book(task)?;
         let pages = book.pages();
-        let page = pages.page(run).filter(|page| page.recall == Recall::Done)?;
+        let page = pages.page(run).filter(|page| page.recall == HistoryLookup::Done)?;
         let again = |node: &&NodeName| {
             let execution = page.ledger.execution(node);
             execution.and_then(|one| followed(page, one, tried_again)).is_some()
         };
         let again = page.targets.iter().filter(again).cloned().collect();
-        let prospects = Prospects { again: &again, retries: page.facts.retry.limit };
+        let prospects = PendingRetries { targets: &again, limit: page.facts.retry.limit };
         Some(status::roll_up(&page.targets, &page.ledger, prospects, |node| self.reach(node)))
     }
 
@@ -143,10 +147,10 @@ fn is_finished(page: &Page) -> bool {
     page.ledger.record().is_some_and(|record| record.finished_at.is_some())
 }
 
-fn run(page: &Page, scope: &Scope) -> RunRecord {
+fn run_row(page: &Page, scope: &Scope) -> RunRecord {
     let facts = &page.facts;
     let tried_again = scope.tried_again(&facts.uid, facts.run);
-    let begun = || status::RunRecord {
+    let begun = || run::RunState {
         number: facts.run,
         trigger: facts.trigger,
         spec_hash: facts.spec_hash.clone(),
@@ -180,7 +184,7 @@ fn followed<'a>(
     tried_again: TriedAgain,
 ) -> Option<&'a Ended> {
     let ended = execution.ended().filter(|_| tried_again == TriedAgain::Yes && !is_finished(page))?;
-    page.facts.retry.again(execution.latest.number, &ended.outcome).then_some(ended)
+    page.facts.retry.allows(execution.latest.number, &ended.outcome).then_some(ended)
 }
 
 fn row(page: &Page, node: &NodeName, reach: Reach, tried_again: TriedAgain) -> Execution {
@@ -193,24 +197,24 @@ fn row(page: &Page, node: &NodeName, reach: Reach, tried_again: TriedAgain) -> E
         let line = status::between_attempts(node, execution, ended, page.facts.retry.limit, reach);
         return Execution { record, waiting: waiting(line, Awaited::Retry) };
     }
-    if execution.latest.known != Known::Nothing {
+    if execution.latest.phase != AttemptPhase::Unknown {
         return Execution::recorded(record);
     }
     let unsent = execution.started.is_none() && execution.before_latest().is_none();
     let number = if unsent { 0 } else { record.attempt };
     let record = ExecutionRecord { attempt: number, ..record };
-    Execution { record, waiting: waiting(status::line(node, execution, reach), Awaited::Start) }
+    Execution { record, waiting: waiting(status::node_status(node, execution, reach), Awaited::Start) }
 }
 
-fn attempt(page: &Page, id: &AttemptId, tried: &Tried) -> AttemptRecord {
+fn attempt(page: &Page, id: &AttemptId, tried: &AttemptState) -> AttemptRecord {
     let facts = &page.facts;
     let ended = tried.ended();
-    let (stage, source) = match &tried.known {
-        Known::Nothing => (Stage::Accepted, Source::Operator),
-        Known::Accepted => (Stage::Accepted, Source::Agent),
-        Known::Running(_) => (Stage::Running, Source::Agent),
-        Known::Ended(_) => (Stage::Ended, Source::Agent),
-        Known::Concluded(_) => (Stage::Ended, Source::Operator),
+    let (stage, source) = match &tried.phase {
+        AttemptPhase::Unknown => (Stage::Accepted, Source::Operator),
+        AttemptPhase::Accepted => (Stage::Accepted, Source::Agent),
+        AttemptPhase::Running(_) => (Stage::Running, Source::Agent),
+        AttemptPhase::Ended(_) => (Stage::Ended, Source::Agent),
+        AttemptPhase::Concluded(_) => (Stage::Ended, Source::Operator),
     };
     AttemptRecord {
         attempt: id.clone(),
@@ -221,8 +225,8 @@ fn attempt(page: &Page, id: &AttemptId, tried: &Tried) -> AttemptRecord {
         command: facts.command.clone(),
         environment: facts.request.as_ref().map_or(Environment::Container, |request| request.environment),
         stage,
-        started_at: match &tried.known {
-            Known::Running(running) => Some(running.started_at),
+        started_at: match &tried.phase {
+            AttemptPhase::Running(running) => Some(running.started_at),
             _ => ended.and_then(|ended| ended.started_at),
         },
         ended_at: ended.map(|ended| ended.ended_at),

@@ -24,6 +24,7 @@ pub mod moments;
 mod observe;
 mod queue;
 mod recall;
+mod records;
 mod reconcile;
 mod run;
 mod slots;

@@ -1,6 +1,6 @@
 //! The two clocks of this process, read together.
 
-use sentinel_core::moment::{Moment, Now};
+use sentinel_core::time::{Monotonic, Now};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -19,12 +19,12 @@ impl Moments {
     }
 
     /// The moment on the monotonic clock.
-    pub fn moment(&self) -> Moment {
-        Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    pub fn moment(&self) -> Monotonic {
+        Monotonic(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// The same instant on both clocks.
     pub fn now(&self) -> Now {
-        Now { moment: self.moment(), wall: self.wall.now() }
+        Now { monotonic: self.moment(), wall: self.wall.now() }
     }
 }

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use sentinel_core::ledger::{Origin, RunLedger};
-use sentinel_core::moment::Now;
 use sentinel_core::plan::TaskPlan;
+use sentinel_core::reconcile::ledger::{Origin, RunLedger};
+use sentinel_core::reconcile::orphan;
+use sentinel_core::reconcile::rollout::{AgentFacts, HistoryLookup};
+use sentinel_core::reconcile::run::RunState;
+use sentinel_core::reconcile::settle;
+use sentinel_core::reconcile::status::Recorded;
+use sentinel_core::reconcile::trigger::Requests;
 use sentinel_core::reconcile::{Decision, Finalizer, Lifecycle, Observed, decide};
-use sentinel_core::rollout::{AgentFacts, Recall};
-use sentinel_core::settle::{self, Settled};
-use sentinel_core::status::{Recorded, RunRecord};
-use sentinel_core::stray;
-use sentinel_core::trigger::Requests;
+use sentinel_core::time::Now;
 use sentinel_protocol::ids::{NodeName, RunNumber};
 use sentinel_protocol::request::{Program, RunRequest};
 
@@ -103,7 +104,7 @@ async fn highest_run(
     let owned = context.parts.fleet.owned(&plan.uid);
     let known = recorded.max(archived.unwrap_or(RunNumber(0)));
     let owned = owned.iter().flat_map(|agent| &agent.reports).map(|report| report.attempt.run);
-    let owned = owned.filter(|run| stray::is_credible(*run, known)).max();
+    let owned = owned.filter(|run| orphan::is_credible(*run, known)).max();
     let highest = owned.max(archived).unwrap_or(RunNumber(0));
     slot.highest_run = Some(highest);
     highest
@@ -122,14 +123,14 @@ pub(super) fn decide_on(context: &Context, plan: &TaskPlan, sight: &Sight, now: 
         targets: current.map_or(&no_targets, |page| &page.targets),
         ledger: current.map_or(&nothing, |page| &page.ledger),
         retired: &retired,
-        recall: current.map_or(Recall::Done, |page| page.recall),
+        history: current.map_or(HistoryLookup::Done, |page| page.recall),
         archive: context.archive(),
         nodes: &sight.nodes,
         agent: &|node| AgentFacts { living: fleet.living(&plan.uid, node), ..fleet.agent(node) },
         requests: &sight.requests,
         lifecycle: sight.lifecycle,
         finalizer: sight.finalizer,
-        leading_since: context.leading_since().moment,
+        leading_since: context.leading_since().monotonic,
         highest_run: sight.highest_run,
     };
     decide(plan, &observed, now)
@@ -158,7 +159,7 @@ pub(super) fn turn_page(
     slot: &Slot,
     book: &Arc<Book>,
     plan: &TaskPlan,
-    run: &RunRecord,
+    run: &RunState,
 ) {
     if let Some((_, targets)) = slot.targets.as_ref().filter(|(of, _)| *of == run.number) {
         open_page(context, slot, book, plan, run, targets.clone());
@@ -171,7 +172,7 @@ fn open_page(
     slot: &Slot,
     book: &Arc<Book>,
     plan: &TaskPlan,
-    run: &RunRecord,
+    run: &RunState,
     targets: Arc<Vec<NodeName>>,
 ) {
     let mut pages = book.pages();
@@ -182,7 +183,7 @@ fn open_page(
     // Of a Run that was taken over, over or not, agents have said and forgotten what only History still knows: without
     // asking it, targets that ended would be taken for never begun, and what is archived for lagging behind.
     let unknown = origin == Origin::Inherited;
-    let recall = if unknown { Recall::Pending } else { Recall::Done };
+    let recall = if unknown { HistoryLookup::Pending } else { HistoryLookup::Done };
     let page = Page::new(facts(plan, run), targets, origin, recall);
     let before = pages.current.replace(page);
     pages.retired.extend(before);
@@ -202,10 +203,10 @@ fn hear(context: &Context, plan: &TaskPlan, run: RunNumber, book: &Book) {
     let Some(page) = pages.page_mut(run) else { return };
     for agent in owned {
         for report in &agent.reports {
-            page.ledger.report(report);
+            page.ledger.apply_report(report);
         }
         let ids: Vec<_> = agent.reports.into_iter().map(|report| report.attempt).collect();
-        page.ledger.inventory(&agent.node, &agent.session, &ids);
+        page.ledger.apply_inventory(&agent.node, &agent.session, &ids);
     }
 }
 
@@ -213,18 +214,18 @@ fn hear(context: &Context, plan: &TaskPlan, run: RunNumber, book: &Book) {
 fn retire_settled(context: &Context, book: &Book) {
     let agent = |node: &NodeName| context.parts.fleet.agent(node);
     let mut pages = book.pages();
-    pages.retired.retain(|page| settle::settle(&page.ledger, agent).settled == Settled::No);
+    pages.retired.retain(|page| !settle::settle(&page.ledger, agent).settled);
     if let Some(page) = &mut pages.current {
         let over = page.ledger.record().is_some_and(|record| record.finished_at.is_some());
         let known = page.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
         let over = over && known >= page.targets.len();
-        let nothing_left = over && settle::settle(&page.ledger, agent).settled == Settled::Yes;
-        page.settled = if nothing_left { Settled::Yes } else { Settled::No };
+        let nothing_left = over && settle::settle(&page.ledger, agent).settled;
+        page.settled = if nothing_left { true } else { false };
     }
 }
 
 /// What does not change about a Run. Its request is known while the spec is still the one that it runs.
-fn facts(plan: &TaskPlan, run: &RunRecord) -> RunFacts {
+fn facts(plan: &TaskPlan, run: &RunState) -> RunFacts {
     let same = run.spec_hash == plan.spec_hash;
     RunFacts {
         task: plan.task.clone(),

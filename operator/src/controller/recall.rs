@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sentinel_core::ledger::{RunStage, Source};
-use sentinel_core::rollout::Recall;
+use sentinel_core::reconcile::ledger::{RunStage, Source};
+use sentinel_core::reconcile::rollout::HistoryLookup;
 use sentinel_protocol::ids::{AttemptId, RunNumber, TaskUid};
 use sentinel_protocol::outcome::{LostReason, Outcome};
 use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, Running, Stage, Usage};
@@ -24,7 +24,7 @@ const ASKED_WITHIN: Duration = Duration::from_secs(2);
 pub(super) fn spawn(context: Arc<Context>, book: Arc<Book>, run: RunNumber) {
     tokio::spawn(async move {
         let mut failures = 0;
-        while book.pages().page(run).is_some_and(|page| page.recall == Recall::Pending) {
+        while book.pages().page(run).is_some_and(|page| page.recall == HistoryLookup::Pending) {
             match recall(&context, &book, run).await {
                 Ok(()) => break,
                 Err(error) => {
@@ -82,9 +82,9 @@ async fn recall(context: &Context, book: &Book, run: RunNumber) -> Result<(), Hi
     if let Some(page) = book.pages().page_mut(run) {
         if let Some(stored) = stored {
             let stage = if stored.verdict.is_some() { RunStage::Finished } else { RunStage::Begun };
-            page.ledger.archived_run(stage);
+            page.ledger.note_run_archived(stage);
         }
-        page.recall = Recall::Done;
+        page.recall = HistoryLookup::Done;
     }
     Ok(())
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sentinel_core::moment::Moment;
 use sentinel_core::plan::{Starts, TaskPlan};
 use sentinel_core::reconcile::Decision;
+use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::{TaskRef, TaskUid};
 
 use super::act::{self, act};
@@ -107,7 +107,7 @@ async fn looks(context: &Arc<Context>, slot: &mut Slot, cached: &Task) -> Result
 /// What came of one look.
 struct Looked {
     task: Option<Task>,
-    wake_at: Option<Moment>,
+    wake_at: Option<Monotonic>,
 }
 
 async fn look(context: &Arc<Context>, slot: &mut Slot, task: Task) -> Result<Looked, LookError> {
@@ -153,13 +153,13 @@ fn remnant(task: &Task) -> Result<Option<TaskPlan>, LookError> {
 fn reject(decision: &mut Decision, task: &Task, problems: &[Invalid]) {
     if task.metadata.deletion_timestamp.is_none() {
         let (phase, conditions) =
-            sentinel_core::conditions::rejected(&crate::resource::invalid::describe(problems));
+            sentinel_core::reconcile::conditions::rejected(&crate::resource::invalid::describe(problems));
         decision.status.phase = phase;
         decision.status.conditions = conditions;
     }
 }
 
-fn after(context: &Context, at: Moment) -> Again {
+fn after(context: &Context, at: Monotonic) -> Again {
     Again::After(Duration::from_millis(at.since(context.parts.moments.moment()).max(1)))
 }
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sentinel_core::ledger::Origin;
-use sentinel_core::moment::Moment;
 use sentinel_core::plan::TaskPlan;
+use sentinel_core::reconcile::ledger::Origin;
+use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskUid};
 
 use crate::resource::invalid::Invalid;
@@ -20,7 +20,7 @@ pub(super) struct Slot {
     /// The Task as we last wrote it: later than the cache until the watch has caught up.
     written: Option<Task>,
     /// When its status was last written.
-    pub(super) status_at: Option<Moment>,
+    pub(super) status_at: Option<Monotonic>,
     /// The Run that this operator began itself.
     pub(super) begun: Option<RunNumber>,
     /// The frozen target list of a Run.

@@ -1,6 +1,6 @@
 //! Who must know what agents say, and who knows what their Attempts are part of.
 
-use sentinel_core::ledger::{RunStage, Told};
+use sentinel_core::reconcile::ledger::{Applied, RunStage};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
@@ -37,10 +37,10 @@ pub enum Standing {
 /// The controller's ledgers, as the gateway sees them. Nothing here waits; whatever is news wakes its Task.
 pub trait Books: Send + Sync + 'static {
     /// An agent says what one of its Attempts is. `None` when no ledger is open for its Run.
-    fn report(&self, report: &Report) -> Option<Told>;
+    fn report(&self, report: &Report) -> Option<Applied>;
 
     /// An agent declined a `Start`. `None` when no ledger is open for its Run.
-    fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told>;
+    fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Applied>;
 
     /// An agent has said all that it owns, before its Session counts as one.
     fn inventory(&self, node: &NodeName, session: &SessionId, reports: &[Report]);

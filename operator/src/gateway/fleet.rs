@@ -1,7 +1,7 @@
 //! The fleet as the controller sees it, and the controller's ledgers as the gateway sees them.
 
-use sentinel_core::ledger::{RunStage, Told};
-use sentinel_core::rollout::{AgentFacts, Living};
+use sentinel_core::reconcile::ledger::{Applied, RunStage};
+use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
@@ -20,7 +20,7 @@ impl Fleet for Registry {
         AgentFacts { session, last_heard, ..AgentFacts::default() }
     }
 
-    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<Living> {
+    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt> {
         self.living_of(task, node)
     }
 
@@ -50,11 +50,11 @@ impl Fleet for Registry {
 }
 
 impl Books for Ledgers {
-    fn report(&self, report: &Report) -> Option<Told> {
+    fn report(&self, report: &Report) -> Option<Applied> {
         self.report(report)
     }
 
-    fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Told> {
+    fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Applied> {
         self.refused(refused, at)
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sentinel_core::lease::MAX_JUMP;
-use sentinel_core::ledger::Told;
-use sentinel_core::moment::Moment;
+use sentinel_core::reconcile::ledger::Applied;
+use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SessionId};
 use sentinel_protocol::limits::{DEAD_AFTER_MS, HEARTBEAT_MS, HELLO_WITHIN_MS};
 use sentinel_protocol::refusal::{Refusal, SessionRefusal};
@@ -183,7 +183,7 @@ impl Gateway {
         self.0.declines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn moment(&self) -> Moment {
+    pub(super) fn moment(&self) -> Monotonic {
         self.0.parts.moments.moment()
     }
 
@@ -312,11 +312,11 @@ impl Gateway {
         }
         let now = self.0.parts.moments.now().wall;
         let told = self.0.parts.books.refused(refused, now);
-        if told == Some(Told::Unstarted) {
+        if told == Some(Applied::NeverDispatched) {
             self.unstarted(node, &refused.attempt);
             return Ok(());
         }
-        if told == Some(Told::News) {
+        if told == Some(Applied::Changed) {
             tracing::info!(attempt = %refused.attempt, refusal = %refused.refusal, "an agent declined a Start");
         }
         Ok(())

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sentinel_core::lease;
-use sentinel_core::moment::Moment;
-use sentinel_core::rollout::Living;
+use sentinel_core::reconcile::rollout::ActiveAttempt;
+use sentinel_core::time::Monotonic;
 use sentinel_protocol::codec::encode_text;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::metrics::NodeMetrics;
@@ -111,7 +111,7 @@ pub struct AgentView {
     /// Its Session, if one stands.
     pub session: Option<SessionFacts>,
     /// When this operator last heard of it; `None` when it never did.
-    pub last_heard: Option<Moment>,
+    pub last_heard: Option<Monotonic>,
     /// How it introduced itself last.
     pub hello: Option<Arc<Hello>>,
     /// How its node did last.
@@ -206,7 +206,7 @@ impl Registry {
     }
 
     /// The Session of a node that has said all it owns, and when its agent was last heard of.
-    pub fn standing(&self, name: &NodeName) -> (Option<SessionId>, Option<Moment>) {
+    pub fn standing(&self, name: &NodeName) -> (Option<SessionId>, Option<Monotonic>) {
         let Some(node) = self.find(name) else { return (None, None) };
         let live = node
             .lock()
@@ -244,13 +244,13 @@ impl Registry {
     }
 
     /// The latest Attempt of this Task that is not over on the node.
-    pub fn living_of(&self, task: &TaskUid, name: &NodeName) -> Option<Living> {
+    pub fn living_of(&self, task: &TaskUid, name: &NodeName) -> Option<ActiveAttempt> {
         let node = self.find(name)?;
         let state = node.lock();
         let owned = &state.live.as_ref()?.owned;
         let living = owned.values().map(|entry| &entry.report).filter(|r| r.state.stage() < Stage::Ended);
         let living = living.map(|report| &report.attempt).filter(|attempt| attempt.task == *task);
-        living.map(|attempt| Living { run: attempt.run, attempt: attempt.attempt }).max()
+        living.map(|attempt| ActiveAttempt { run: attempt.run, attempt: attempt.attempt }).max()
     }
 
     /// The number of the latest Attempt of an Execution that its node's live agent owns.
@@ -306,7 +306,7 @@ impl Registry {
     }
 
     /// How many nodes are of interest, by whether a Session stands and when the agent was last heard of.
-    pub fn count(&self, is_counted: impl Fn(bool, Option<Moment>) -> bool) -> usize {
+    pub fn count(&self, is_counted: impl Fn(bool, Option<Monotonic>) -> bool) -> usize {
         let mut count = 0;
         for shard in &self.0.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
@@ -362,7 +362,7 @@ impl Registry {
         name: &NodeName,
         session: SessionId,
         hello: Hello,
-        now: Moment,
+        now: Monotonic,
     ) -> (Arc<Outbox>, Replaced) {
         let outbox = Arc::new(Outbox::default());
         let live = Live {
@@ -398,7 +398,7 @@ impl Registry {
     }
 
     /// A frame came.
-    pub(super) fn heard(&self, name: &NodeName, now: Moment) {
+    pub(super) fn heard(&self, name: &NodeName, now: Monotonic) {
         if let Some(node) = self.find(name) {
             node.heard(now);
         }
@@ -555,15 +555,15 @@ impl Node {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn heard(&self, now: Moment) {
+    fn heard(&self, now: Monotonic) {
         // A moment of 0 would read as never; a process is never that young again.
         self.last_heard.fetch_max(now.0.max(1), Ordering::Relaxed);
     }
 
-    fn last_heard(&self) -> Option<Moment> {
+    fn last_heard(&self) -> Option<Monotonic> {
         match self.last_heard.load(Ordering::Relaxed) {
             0 => None,
-            at => Some(Moment(at)),
+            at => Some(Monotonic(at)),
         }
     }
 

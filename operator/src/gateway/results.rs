@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sentinel_core::ledger::{RunStage, Told};
+use sentinel_core::reconcile::ledger::{Applied, RunStage};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::to_agent::{Ack, ToAgent};
 use sentinel_protocol::to_operator::{OutputSummary, Report, ReportedState, Stage, Usage};
@@ -91,8 +91,8 @@ impl Results {
     /// An agent says what one of its Attempts is.
     pub(super) fn report(&self, report: &Report) {
         match self.books.report(report) {
-            Some(Told::Unstarted) => return,
-            Some(Told::Conflict) => {
+            Some(Applied::NeverDispatched) => return,
+            Some(Applied::Conflict) => {
                 self.metrics.conflicts.note(|count| {
                     tracing::warn!(
                         attempt = %report.attempt, count,
@@ -102,7 +102,7 @@ impl Results {
                 // Its number was used before, in a future that a restored cluster does not know. What it says is kept.
                 return self.chore(Chore::Describe(Box::new(report.clone())));
             }
-            Some(Told::News | Told::Known | Told::OtherRun) => {}
+            Some(Applied::Changed | Applied::Unchanged | Applied::OtherRun) => {}
             None => self.metrics.strays.add(1),
         }
         if let ReportedState::Ended(ended) = &report.state {

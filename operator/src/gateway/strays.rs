@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sentinel_core::stray::{Fate, Owner, judge};
+use sentinel_core::reconcile::orphan::{OrphanAction, Owner, decide_orphan};
 use sentinel_protocol::ids::TaskUid;
 use sentinel_protocol::to_agent::{Cancel, Forget, ToAgent};
 use tokio_util::sync::CancellationToken;
@@ -51,10 +51,10 @@ pub fn look(registry: &Registry, books: &dyn Books, owner: impl Fn(&TaskUid) -> 
             },
         };
         let node = attempt.node.clone();
-        let message = match judge(attempt.run, stage, archived, owner) {
-            Fate::Keep => continue,
-            Fate::Cancel => ToAgent::Cancel(Cancel { attempt, spec_hash, epoch }),
-            Fate::Forget => ToAgent::Forget(Forget { attempt, epoch }),
+        let message = match decide_orphan(attempt.run, stage, archived, owner) {
+            OrphanAction::Keep => continue,
+            OrphanAction::Cancel => ToAgent::Cancel(Cancel { attempt, spec_hash, epoch }),
+            OrphanAction::Forget => ToAgent::Forget(Forget { attempt, epoch }),
         };
         // Not taken: the next look says it again.
         registry.send(&node, &message);

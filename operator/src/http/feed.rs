@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
-use sentinel_core::targets::NodeFacts;
+use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_protocol::ids::{NodeName, TaskRef, TaskUid};
 use tokio::sync::watch;
 

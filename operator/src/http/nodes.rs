@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sentinel_core::targets::NodeFacts;
+use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::time::UnixMillis;
 
@@ -63,7 +63,7 @@ fn of_cluster(name: &NodeName, facts: NodeFacts) -> NodeView {
 
 fn add_agent(api: &Api, view: &mut NodeView, agent: &AgentView) {
     let now = api.moments.now();
-    let silence = agent.last_heard.map(|heard| now.moment.since(heard));
+    let silence = agent.last_heard.map(|heard| now.monotonic.since(heard));
     view.reachable = agent.session.is_some() && silence.is_some_and(|silence| silence <= api.dead_after_ms);
     view.last_heard_at =
         silence.and_then(|silence| rfc3339(UnixMillis(now.wall.0.saturating_sub(silence as i64))));

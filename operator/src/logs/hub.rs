@@ -5,8 +5,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use sentinel_core::credit::{CreditPool, CreditRules, Window};
-use sentinel_core::tail::{self, Accepted, End, Follow, Next, Read, Tail};
+use sentinel_core::stream::credit::{CreditPool, CreditRules, Window};
+use sentinel_core::stream::tail::{self, Accepted, End, Follow, Next, Read, Tail};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{DropReason, LogControl, LogRecord, RecordHead, Stream};
 use tokio::sync::{Notify, watch};

@@ -18,4 +18,4 @@ pub mod start;
 pub use self::hub::{Hub, HubRules};
 pub use self::reader::{LogReader, ReadError};
 pub use self::start::Part;
-pub use sentinel_core::tail::{End, Follow};
+pub use sentinel_core::stream::tail::{End, Follow};

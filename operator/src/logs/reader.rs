@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use sentinel_core::tail::{End, Follow, Next};
+use sentinel_core::stream::tail::{End, Follow, Next};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream as OutputStream};
 use sentinel_protocol::to_operator::{ReportedState, Stage};

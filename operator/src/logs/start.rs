@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use sentinel_core::tail::Follow;
+use sentinel_core::stream::tail::Follow;
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
 

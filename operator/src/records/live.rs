@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sentinel_core::status::RollUp;
+use sentinel_core::reconcile::status::RollUp;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
 
 use crate::history::{AttemptRecord, ExecutionQuery, ExecutionRecord, PageToken, RunQuery, RunRecord};

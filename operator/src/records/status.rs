@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt as _;
-use sentinel_core::conditions::{self, kind};
+use sentinel_core::reconcile::conditions::{self, kind};
 use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::time::UnixMillis;

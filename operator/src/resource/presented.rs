@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use sentinel_core::conditions::kind;
-use sentinel_core::trigger::rerun_asked;
+use sentinel_core::reconcile::conditions::kind;
+use sentinel_core::reconcile::trigger::rerun_asked;
 
 use super::{Task, TaskStatus, recorded};
 

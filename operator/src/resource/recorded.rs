@@ -2,10 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
-use sentinel_core::conditions::{self, Archive, Doing};
 use sentinel_core::reconcile;
-use sentinel_core::status::{self, RunRecord, RunSummary, Stopping, Trigger, Verdict};
-use sentinel_core::trigger::{Abandon, Requests};
+use sentinel_core::reconcile::conditions::{self, Archive, TaskState};
+use sentinel_core::reconcile::run::{self, RunState, RunSummary, Stopping, Trigger, Verdict};
+use sentinel_core::reconcile::status;
+use sentinel_core::reconcile::trigger::Requests;
 use sentinel_protocol::ids::{RunNumber, SpecHash};
 use sentinel_protocol::time::UnixMillis;
 
@@ -58,11 +59,11 @@ pub fn requests(task: &Task) -> (Requests, Vec<Invalid>) {
         fits
     });
     let abandon = match annotation(ABANDON).map(String::as_str) {
-        Some("true") => Abandon::Yes,
-        None | Some("false") => Abandon::No,
+        Some("true") => true,
+        None | Some("false") => false,
         Some(text) => {
             problems.value(field(ABANDON), text, "must be \"true\" or \"false\"");
-            Abandon::No
+            false
         }
     };
     (Requests { cancel, rerun: rerun.cloned(), abandon }, problems.into_inner())
@@ -96,7 +97,7 @@ pub fn write(
 /// knows better. What else the status says stays.
 pub fn rewrite_progress(task: &Task, rolled: &status::RollUp) -> Option<Task> {
     let before = read(task).ok()?.run?;
-    let after = RunRecord { counts: rolled.counts, ..before.clone() };
+    let after = RunState { counts: rolled.counts, ..before.clone() };
     // The end of a target that the operator concludes is written first and noted then.
     if after.counts.done() < before.counts.done() {
         return None;
@@ -104,7 +105,7 @@ pub fn rewrite_progress(task: &Task, rolled: &status::RollUp) -> Option<Task> {
     let mut task = task.clone();
     let said = task.status.as_mut()?;
     let (old, new) =
-        [&before, &after].map(|run| conditions::describe(Doing::Running(run), Archive::Current)).into();
+        [&before, &after].map(|run| conditions::describe(TaskState::Running(run), Archive::Current)).into();
     if said.phase.as_deref() == Some(old.0) {
         said.phase = Some(new.0.to_owned());
     }
@@ -157,7 +158,7 @@ fn write_conditions(
     decided.iter().map(write).collect()
 }
 
-fn read_run(run: &RunStatus) -> Result<RunRecord, Invalid> {
+fn read_run(run: &RunStatus) -> Result<RunState, Invalid> {
     let field = |name: &str| format!("status.run.{name}");
     let invalid = |name: &str, value: &str, allowed: &str| Invalid {
         field: field(name),
@@ -169,7 +170,7 @@ fn read_run(run: &RunStatus) -> Result<RunRecord, Invalid> {
     let started_at = run.started_at.as_ref().map(millis);
     let verdict = run.verdict.as_deref().map(|word| read_verdict(word).ok_or(word)).transpose();
     let stopping = run.stopping.as_deref().map(|word| read_stopping(word).ok_or(word)).transpose();
-    Ok(RunRecord {
+    Ok(RunState {
         number: number(run.number),
         trigger: read_trigger(&run.trigger),
         spec_hash,
@@ -185,7 +186,7 @@ fn read_run(run: &RunStatus) -> Result<RunRecord, Invalid> {
     })
 }
 
-fn write_run(run: &RunRecord, before: Option<&RunStatus>, frozen: Option<&Frozen>) -> RunStatus {
+fn write_run(run: &RunState, before: Option<&RunStatus>, frozen: Option<&Frozen>) -> RunStatus {
     let same = before.filter(|before| before.number == i64::from(run.number.0));
     let (targets, slices, digest) = match (frozen, same) {
         (Some(frozen), _) => (
@@ -252,8 +253,8 @@ fn write_node(node: &status::NodeStatus) -> NodeStatus {
     }
 }
 
-fn read_counts(counts: Counts) -> status::Counts {
-    status::Counts {
+fn read_counts(counts: Counts) -> run::Counts {
+    run::Counts {
         waiting: small(counts.waiting),
         running: small(counts.running),
         succeeded: small(counts.succeeded),
@@ -262,7 +263,7 @@ fn read_counts(counts: Counts) -> status::Counts {
     }
 }
 
-fn write_counts(counts: status::Counts) -> Counts {
+fn write_counts(counts: run::Counts) -> Counts {
     Counts {
         waiting: i64::from(counts.waiting),
         running: i64::from(counts.running),

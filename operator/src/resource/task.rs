@@ -139,7 +139,7 @@ pub struct TaskSpec {
     #[serde(default)]
     pub on_change: OnChange,
 
-    /// Holds back new starts; what runs goes on. Example: `true`.
+    /// ConditionStatus back new starts; what runs goes on. Example: `true`.
     #[serde(default)]
     pub suspend: bool,
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use kube::runtime::watcher::Event;
+use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Level, Notice};
-use sentinel_core::targets::NodeFacts;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{Cluster, ClusterError, EmbeddedCluster};
 use sentinel_operator::resource::marks::{CANCEL, FINALIZER};

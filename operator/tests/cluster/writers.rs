@@ -9,8 +9,8 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DynamicObject, ListParams, ObjectMeta, PostParams};
 use kube::core::ApiResource;
 use sentinel_core::lease::{Candidate, Role, Timing};
-use sentinel_core::moment::Moment;
 use sentinel_core::reconcile::{Finalizer, Level, Notice};
+use sentinel_core::time::Monotonic;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::kube::{API_MANAGER, OPERATOR_MANAGER};
 use sentinel_operator::cluster::{Cluster, EmbeddedCluster, KubeCluster, Publication, TaskKeeper, TaskStore};
@@ -90,7 +90,7 @@ async fn every_write_to_an_api_server_names_its_writer() {
 /// Takes the lead of a Lease in the test's namespace, renews it, and gives it back.
 async fn lead_and_resign(piece: &Piece) {
     let began = std::time::Instant::now();
-    let clock = move || Moment(u64::try_from(began.elapsed().as_millis()).unwrap());
+    let clock = move || Monotonic(u64::try_from(began.elapsed().as_millis()).unwrap());
     let candidate = Candidate::new("a-test".into(), None, Timing::DEFAULT, 7);
     let api = Api::<Lease>::namespaced(piece.client.clone(), &piece.namespace);
     let (standing, mut news) = watch::channel(Leadership::UNKNOWN);

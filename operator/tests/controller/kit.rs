@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use kube::runtime::reflector;
-use sentinel_core::ledger::RunStage;
-use sentinel_core::moment::Moment;
-use sentinel_core::rollout::{AgentFacts, Living};
-use sentinel_core::targets::NodeFacts;
+use sentinel_core::reconcile::ledger::RunStage;
+use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts};
+use sentinel_core::reconcile::targets::NodeFacts;
+use sentinel_core::time::Monotonic;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{EmbeddedCluster, NodeCache, TaskStore};
 use sentinel_operator::controller::fleet::Owned;
@@ -40,9 +40,9 @@ use tokio_util::sync::CancellationToken;
 /// Time, on the clock that does not wait, within which everything awaited must come.
 const DEADLINE: Duration = Duration::from_hours(1);
 
-/// What an agent was told.
+/// What an agent was delivered.
 #[derive(Debug, Clone)]
-pub(crate) enum Told {
+pub(crate) enum Delivered {
     Start(Box<Start>, Option<Box<Task>>),
     Cancel(#[expect(dead_code, reason = "shown when a test fails")] Cancel),
     Forget(#[expect(dead_code, reason = "shown when a test fails")] Forget),
@@ -53,9 +53,9 @@ pub(crate) struct Agents {
     cluster: EmbeddedCluster,
     moments: Moments,
     sessions: Mutex<HashMap<NodeName, SessionId>>,
-    heard: Mutex<HashMap<NodeName, Moment>>,
-    told: Mutex<Vec<Told>>,
-    owned: Mutex<BTreeMap<(TaskUid, NodeName), BTreeMap<Living, Report>>>,
+    heard: Mutex<HashMap<NodeName, Monotonic>>,
+    delivered: Mutex<Vec<Delivered>>,
+    owned: Mutex<BTreeMap<(TaskUid, NodeName), BTreeMap<ActiveAttempt, Report>>>,
     refusals: AtomicU32,
     next_session: AtomicU32,
     version: AtomicU16,
@@ -72,7 +72,7 @@ impl Agents {
         self.refusals.store(messages, Ordering::Relaxed);
     }
 
-    fn tell(&self, node: &NodeName, told: impl FnOnce() -> Told) -> Option<SessionId> {
+    fn tell(&self, node: &NodeName, delivered: impl FnOnce() -> Delivered) -> Option<SessionId> {
         if self
             .refusals
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
@@ -81,7 +81,7 @@ impl Agents {
             return None;
         }
         let session = self.sessions.lock().unwrap().get(node).cloned()?;
-        self.told.lock().unwrap().push(told());
+        self.delivered.lock().unwrap().push(delivered());
         Some(session)
     }
 }
@@ -96,10 +96,10 @@ impl Fleet for Agents {
         AgentFacts { session, last_heard, ..AgentFacts::default() }
     }
 
-    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<Living> {
+    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt> {
         let owned = self.owned.lock().unwrap();
         let runs = owned.get(&(task.clone(), node.clone()))?;
-        let lives = |(_, report): &(&Living, &Report)| report.state.stage() != Stages::Ended;
+        let lives = |(_, report): &(&ActiveAttempt, &Report)| report.state.stage() != Stages::Ended;
         runs.iter().filter(lives).map(|(attempt, _)| *attempt).max()
     }
 
@@ -111,7 +111,7 @@ impl Fleet for Agents {
         let recorded = self.cluster.get(start.task.clone()).now_or_never().unwrap().unwrap();
         let (node, attempt, spec_hash) =
             (start.attempt.node.clone(), start.attempt.clone(), start.spec_hash.clone());
-        let session = self.tell(&node, || Told::Start(Box::new(start), recorded.map(Box::new)))?;
+        let session = self.tell(&node, || Delivered::Start(Box::new(start), recorded.map(Box::new)))?;
         let report = Report { attempt: attempt.clone(), spec_hash, state: ReportedState::Accepted };
         let key = living(&attempt);
         let mut owned = self.owned.lock().unwrap();
@@ -120,7 +120,7 @@ impl Fleet for Agents {
     }
 
     fn cancel(&self, cancel: Cancel) -> Option<SessionId> {
-        self.tell(&cancel.attempt.node.clone(), || Told::Cancel(cancel))
+        self.tell(&cancel.attempt.node.clone(), || Delivered::Cancel(cancel))
     }
 
     fn forget(&self, forget: Forget) -> Option<SessionId> {
@@ -128,7 +128,7 @@ impl Fleet for Agents {
         if let Some(runs) = self.owned.lock().unwrap().get_mut(&(task.clone(), node.clone())) {
             runs.remove(&living(&forget.attempt));
         }
-        self.tell(&forget.attempt.node.clone(), || Told::Forget(forget))
+        self.tell(&forget.attempt.node.clone(), || Delivered::Forget(forget))
     }
 
     fn owned(&self, task: &TaskUid) -> Vec<Owned> {
@@ -291,8 +291,8 @@ fn clock() -> Clock {
 }
 
 /// Which of a Task's Attempts on a node it is.
-fn living(attempt: &AttemptId) -> Living {
-    Living { run: attempt.run, attempt: attempt.attempt }
+fn living(attempt: &AttemptId) -> ActiveAttempt {
+    ActiveAttempt { run: attempt.run, attempt: attempt.attempt }
 }
 
 pub(crate) fn node(name: &str) -> NodeName {
@@ -322,7 +322,7 @@ impl Stage {
             moments: moments.clone(),
             sessions: Mutex::default(),
             heard: Mutex::default(),
-            told: Mutex::default(),
+            delivered: Mutex::default(),
             owned: Mutex::default(),
             refusals: AtomicU32::new(0),
             next_session: AtomicU32::new(1),
@@ -358,7 +358,7 @@ impl Stage {
         let number = self.fleet.next_session.fetch_add(1, Ordering::Relaxed);
         let session = SessionId::new(format!("s-{number}")).unwrap();
         let owned = self.fleet.owned.lock().unwrap();
-        let of = |((_, owner), runs): (&(TaskUid, NodeName), &BTreeMap<Living, Report>)| {
+        let of = |((_, owner), runs): (&(TaskUid, NodeName), &BTreeMap<ActiveAttempt, Report>)| {
             if owner.as_str() == name { runs.values().cloned().collect() } else { Vec::new() }
         };
         let reports: Vec<Report> = owned.iter().flat_map(of).collect();
@@ -382,9 +382,9 @@ impl Stage {
 
     /// An agent reports; the gateway tells the ledger and archives it.
     pub(crate) fn report(&self, task: &str, run: u32, name: &str, state: ReportedState) {
-        let starts = self.fleet.told.lock().unwrap();
-        let of = |told: &Told| match told {
-            Told::Start(start, _)
+        let starts = self.fleet.delivered.lock().unwrap();
+        let of = |delivered: &Delivered| match delivered {
+            Delivered::Start(start, _)
                 if start.task.name == task
                     && start.attempt.run.0 == run
                     && start.attempt.node.as_str() == name =>
@@ -400,13 +400,13 @@ impl Stage {
 
     /// What was started of a Task.
     pub(crate) fn attempts(&self, task: &str) -> Vec<(AttemptId, SpecHash)> {
-        let of = |told: &Told| match told {
-            Told::Start(start, _) if start.task.name == task => {
+        let of = |delivered: &Delivered| match delivered {
+            Delivered::Start(start, _) if start.task.name == task => {
                 Some((start.attempt.clone(), start.spec_hash.clone()))
             }
             _ => None,
         };
-        self.fleet.told.lock().unwrap().iter().filter_map(of).collect()
+        self.fleet.delivered.lock().unwrap().iter().filter_map(of).collect()
     }
 
     /// An agent reports an Attempt; the gateway tells the ledger and archives it.
@@ -422,27 +422,29 @@ impl Stage {
         }
     }
 
-    pub(crate) fn told(&self) -> Vec<Told> {
-        self.fleet.told.lock().unwrap().clone()
+    pub(crate) fn delivered(&self) -> Vec<Delivered> {
+        self.fleet.delivered.lock().unwrap().clone()
     }
 
     pub(crate) fn count_starts(&self) -> usize {
-        self.told().iter().filter(|told| matches!(told, Told::Start(..))).count()
+        self.delivered().iter().filter(|delivered| matches!(delivered, Delivered::Start(..))).count()
     }
 
     /// Waits for so many `Start`s in all; each with the Task as it was recorded then.
     pub(crate) async fn starts(&self, count: usize) -> Vec<(Start, Option<Box<Task>>)> {
-        self.until_told(|told| told.iter().filter(|told| matches!(told, Told::Start(..))).count() >= count)
-            .await;
-        let start = |told| match told {
-            Told::Start(start, recorded) => Some((*start, recorded)),
+        self.until_delivered(|delivered| {
+            delivered.iter().filter(|delivered| matches!(delivered, Delivered::Start(..))).count() >= count
+        })
+        .await;
+        let start = |delivered| match delivered {
+            Delivered::Start(start, recorded) => Some((*start, recorded)),
             _ => None,
         };
-        self.told().into_iter().filter_map(start).collect()
+        self.delivered().into_iter().filter_map(start).collect()
     }
 
-    pub(crate) async fn until_told(&self, enough: impl Fn(&[Told]) -> bool) {
-        self.wait("what was told", || enough(&self.fleet.told.lock().unwrap()).then_some(())).await;
+    pub(crate) async fn until_delivered(&self, enough: impl Fn(&[Delivered]) -> bool) {
+        self.wait("what was delivered", || enough(&self.fleet.delivered.lock().unwrap()).then_some(())).await;
     }
 
     /// Waits until the Task is as wanted.
@@ -501,7 +503,7 @@ impl Stage {
                 panic!(
                     "waited in vain for {what}\n{}\n{:?}",
                     serde_json::to_string(&tasks).unwrap(),
-                    self.told()
+                    self.delivered()
                 );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -21,7 +21,7 @@ use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::ReportedState;
 use sentinel_protocol::version::Version;
 
-use self::kit::{Stage, Told, condition, ended, failed, phase, running, succeeded, task_ref};
+use self::kit::{Delivered, Stage, condition, ended, failed, phase, running, succeeded, task_ref};
 
 const HELLO: &str = "{targets: {all: true}, run: {command: [\"true\"]}}";
 
@@ -55,7 +55,11 @@ async fn a_run_is_recorded_before_its_first_start_and_ends_complete() {
     );
     assert_eq!(status.observed_generation, 1);
     assert_eq!(status.nodes.len(), 3);
-    stage.until_told(|told| told.iter().filter(|told| matches!(told, Told::Forget(_))).count() == 3).await;
+    stage
+        .until_delivered(|delivered| {
+            delivered.iter().filter(|delivered| matches!(delivered, Delivered::Forget(_))).count() == 3
+        })
+        .await;
     assert_eq!(stage.count_starts(), 3, "nothing was started twice");
     assert_eq!(stage.reasons("hello"), ["RunStarted", "RunComplete"]);
 }
@@ -112,7 +116,10 @@ async fn a_changed_spec_runs_when_what_runs_has_finished() {
     stage.until("t", |task| task.status.as_ref().unwrap().run.as_ref().unwrap().stopping.is_some()).await;
     stage.calm().await;
     assert_eq!(stage.count_starts(), 1, "nothing of either run was started while the old one runs");
-    assert!(stage.told().iter().all(|told| !matches!(told, Told::Cancel(_))), "Finish cancels nothing");
+    assert!(
+        stage.delivered().iter().all(|delivered| !matches!(delivered, Delivered::Cancel(_))),
+        "Finish cancels nothing"
+    );
     stage.report("t", 1, "a", succeeded());
     let starts = stage.starts(2).await;
     assert_eq!(starts[1].0.attempt.run.0, 2);
@@ -132,7 +139,11 @@ async fn a_changed_spec_ends_what_runs_when_on_change_is_cancel() {
     stage.starts(1).await;
     stage.report("t", 1, "a", running());
     stage.apply("t", "{targets: {all: true}, run: {command: [new]}, onChange: Cancel}").await;
-    stage.until_told(|told| told.iter().any(|told| matches!(told, Told::Cancel(_)))).await;
+    stage
+        .until_delivered(|delivered| {
+            delivered.iter().any(|delivered| matches!(delivered, Delivered::Cancel(_)))
+        })
+        .await;
     assert_eq!(stage.count_starts(), 1);
     stage.report("t", 1, "a", ended(Outcome::Cancelled));
     let starts = stage.starts(2).await;
@@ -223,7 +234,11 @@ async fn a_failed_attempt_is_followed_by_another_and_both_are_archived_and_forgo
     let task = stage.until("t", over).await;
     let status = task.status.unwrap();
     assert_eq!((status.nodes[0].attempt, status.nodes[0].state.as_str()), (Some(2), "Succeeded"));
-    stage.until_told(|told| told.iter().filter(|told| matches!(told, Told::Forget(_))).count() == 2).await;
+    stage
+        .until_delivered(|delivered| {
+            delivered.iter().filter(|delivered| matches!(delivered, Delivered::Forget(_))).count() == 2
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,7 +320,11 @@ async fn the_annotations_cancel_and_rerun_act_once() {
     stage.starts(1).await;
     stage.report("t", 1, "a", running());
     stage.cluster.annotate(task_ref("t"), CANCEL, Some("1".into())).await.unwrap();
-    stage.until_told(|told| told.iter().any(|told| matches!(told, Told::Cancel(_)))).await;
+    stage
+        .until_delivered(|delivered| {
+            delivered.iter().any(|delivered| matches!(delivered, Delivered::Cancel(_)))
+        })
+        .await;
     stage.report("t", 1, "a", ended(Outcome::Cancelled));
     let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
     assert_eq!(phase(&task), "Cancelled");
@@ -326,7 +345,11 @@ async fn a_deleted_task_is_cancelled_and_goes_when_its_command_has_ended() {
     stage.starts(1).await;
     stage.report("t", 1, "a", running());
     stage.cluster.delete(task_ref("t")).await.unwrap();
-    stage.until_told(|told| told.iter().any(|told| matches!(told, Told::Cancel(_)))).await;
+    stage
+        .until_delivered(|delivered| {
+            delivered.iter().any(|delivered| matches!(delivered, Delivered::Cancel(_)))
+        })
+        .await;
     stage.calm().await;
     assert!(stage.cluster.get(task_ref("t")).await.unwrap().is_some(), "it stays while its command runs");
     stage.report("t", 1, "a", ended(Outcome::Cancelled));
@@ -399,7 +422,11 @@ async fn a_restarted_operator_does_not_say_that_what_was_forgotten_after_its_end
     stage.report("t", 1, "a", succeeded());
     stage.report("t", 1, "b", failed(1));
     stage.until("t", |task| condition(task, "Archived") == "True").await;
-    stage.until_told(|told| told.iter().filter(|told| matches!(told, Told::Forget(_))).count() == 2).await;
+    stage
+        .until_delivered(|delivered| {
+            delivered.iter().filter(|delivered| matches!(delivered, Delivered::Forget(_))).count() == 2
+        })
+        .await;
     stage.restart().await;
     stage.calm().await;
     let task = stage.until("t", |task| condition(task, "Archived") == "True").await;
@@ -499,10 +526,10 @@ async fn a_long_target_list_is_kept_in_slices_and_read_back_after_a_restart() {
     // What was only accepted may be asked for again; beyond that, the next in the list has its turn and no other.
     let told_of = |node: &str| {
         let node = node.to_owned();
-        move |told: &Told| matches!(told, Told::Start(start, _) if start.attempt.node.as_str() == node)
+        move |delivered: &Delivered| matches!(delivered, Delivered::Start(start, _) if start.attempt.node.as_str() == node)
     };
-    stage.until_told(|told| told.iter().any(told_of(names[3]))).await;
-    assert!(!stage.told().iter().any(told_of(names[4])));
+    stage.until_delivered(|delivered| delivered.iter().any(told_of(names[3]))).await;
+    assert!(!stage.delivered().iter().any(told_of(names[4])));
 }
 
 #[tokio::test(start_paused = true)]
@@ -528,9 +555,13 @@ async fn tasks_run_while_history_is_away_and_nothing_is_forgotten_before_it_is_b
     let task = stage.until("t", |task| condition(task, "Complete") == "True").await;
     assert_eq!(condition(&task, "Ready"), "True");
     stage.until("t", |task| condition(task, "Archived") == "False").await;
-    assert!(stage.told().iter().all(|told| !matches!(told, Told::Forget(_))));
+    assert!(stage.delivered().iter().all(|delivered| !matches!(delivered, Delivered::Forget(_))));
     stage.history.come_back();
-    stage.until_told(|told| told.iter().any(|told| matches!(told, Told::Forget(_)))).await;
+    stage
+        .until_delivered(|delivered| {
+            delivered.iter().any(|delivered| matches!(delivered, Delivered::Forget(_)))
+        })
+        .await;
     stage.until("t", |task| condition(task, "Archived") == "True").await;
 }
 

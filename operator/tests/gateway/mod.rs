@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use sentinel_core::ledger::{RunStage, Told};
+use sentinel_core::reconcile::ledger::{Applied, RunStage};
 use sentinel_operator::clock::Clock;
 use sentinel_operator::controller::Moments;
 use sentinel_operator::gateway::{
@@ -80,14 +80,14 @@ impl Remembering {
 }
 
 impl Books for Remembering {
-    fn report(&self, report: &Report) -> Option<Told> {
+    fn report(&self, report: &Report) -> Option<Applied> {
         self.note(Word::Report(report.clone()));
-        self.knows(&report.attempt.task).then_some(Told::News)
+        self.knows(&report.attempt.task).then_some(Applied::Changed)
     }
 
-    fn refused(&self, refused: &Refused, _at: UnixMillis) -> Option<Told> {
+    fn refused(&self, refused: &Refused, _at: UnixMillis) -> Option<Applied> {
         self.note(Word::Refused(refused.clone()));
-        Some(Told::News)
+        Some(Applied::Changed)
     }
 
     fn inventory(&self, node: &NodeName, _session: &SessionId, reports: &[Report]) {

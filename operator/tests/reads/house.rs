@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sentinel_core::targets::NodeFacts;
+use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::gateway::{Settings, StaticTokens, routes};

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sentinel_core::targets::NodeFacts;
+use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::config::any_loopback_port;

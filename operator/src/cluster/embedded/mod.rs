@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use kube::runtime::watcher::Event;
+use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
-use sentinel_core::targets::NodeFacts;
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
 use tokio::sync::watch;
 

@@ -12,7 +12,7 @@ use std::panic::Location;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sentinel_core::plan::{self, Amount, Starts, TargetRule, TaskPlan};
-use sentinel_core::retry::Retry;
+use sentinel_core::reconcile::retry::Retry;
 use sentinel_protocol::ids::{TaskRef, TaskUid};
 use sentinel_protocol::limits::DEAD_AFTER_MS;
 use sentinel_protocol::request::RunRequest;

@@ -1,6 +1,6 @@
 //! How often a node is tried again.
 
-use sentinel_core::retry::{Backoff, Cause, Retry};
+use sentinel_core::reconcile::retry::{Backoff, Cause, Retry};
 
 use super::{HOUR, span};
 use crate::resource::invalid::Problems;

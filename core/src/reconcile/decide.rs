@@ -14,177 +14,25 @@
 //! by one decision and dispatched by a later one, which sees it recorded.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber};
+use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, Stage};
 
-use crate::conditions::{self, Archive, Condition, Doing};
-use crate::execution::{Execution, Known, Tried};
-use crate::ledger::{Origin, RunLedger, RunStage, never_started};
-use crate::moment::{Moment, Now};
+use super::action::{Action, Level, Notice};
+use super::conditions::{self, Archive, Condition, ConditionStatus, TaskState};
+use super::decision::{Decision, Finalizer, Lifecycle, Observed, Status, Write};
+use super::execution::{AttemptPhase, AttemptState, Execution};
+use super::ledger::{Origin, RunLedger, RunStage, never_started};
+use super::rollout::{self, AgentFacts, HistoryLookup, NodeObject, RolloutContext, Step, earlier};
+use super::run::{self, Counts, RunState, RunSummary, Stopping, Trigger, Verdict};
+use super::settle;
+use super::status::{self, Handled, MAX_RECENT, NodeStatus, PendingRetries, Reach, Recorded, RollUp};
+use super::targets;
+use super::trigger;
 use crate::plan::{Starts, TaskPlan};
-use crate::rollout::{self, AgentFacts, Circumstances, NodeObject, Outlook, Recall, Step, earlier};
-use crate::settle;
-use crate::status::{
-    self, Counts, Handled, MAX_RECENT, NodeStatus, Prospects, Reach, Recorded, RollUp, RunRecord, RunSummary,
-    Stopping, Trigger, Verdict,
-};
-use crate::targets::{self, NodeFacts};
-use crate::trigger::{self, Abandon, Requests};
-
-/// What is known about a Task when it is looked at.
-pub struct Observed<'a> {
-    /// What its status says.
-    pub recorded: &'a Recorded,
-    /// The frozen target list of the recorded Run, as the cluster holds it.
-    pub targets: &'a [NodeName],
-    /// What is known of the recorded Run's Executions.
-    pub ledger: &'a RunLedger,
-    /// Ledgers of earlier Runs that are not settled yet.
-    pub retired: &'a [RunLedger],
-    /// Whether History has been asked about them.
-    pub recall: Recall,
-    /// Whether History keeps up.
-    pub archive: Archive,
-    /// All Nodes.
-    pub nodes: &'a BTreeMap<NodeName, NodeFacts>,
-    /// What is known of a node's agent.
-    pub agent: &'a dyn Fn(&NodeName) -> AgentFacts,
-    /// What people asked for by annotation.
-    pub requests: &'a Requests,
-    /// Whether the Task is being deleted.
-    pub lifecycle: Lifecycle,
-    /// Whether our finalizer is on it.
-    pub finalizer: Finalizer,
-    /// Since when this operator leads.
-    pub leading_since: Moment,
-    /// The highest Run number of this Task that an Inventory or History shows: after a cluster was restored from an
-    /// older state, new Runs are numbered above what has already been.
-    pub highest_run: RunNumber,
-}
-
-/// Whether a Task is being deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifecycle {
-    /// It is not.
-    Live,
-    /// It is.
-    Deleting,
-}
-
-/// Whether our finalizer is on the Task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finalizer {
-    /// It is: a deletion waits for us.
-    Present,
-    /// It is not.
-    Absent,
-}
-
-/// What should happen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decision {
-    /// The whole status, to be compared with what the Task has.
-    pub status: Status,
-    /// A Run begins: its target list, to be made durable together with the status and before anything else.
-    pub freeze: Option<Vec<NodeName>>,
-    /// How urgently the status is to be written.
-    pub write: Write,
-    /// What to do once the status is written, in this order.
-    pub actions: Vec<Action>,
-    /// When to look again, if nothing happens before.
-    pub wake_at: Option<Moment>,
-}
-
-/// How urgently a changed status is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Write {
-    /// Before the actions, none of which is taken without it: it is their intent, or a Run's end.
-    Intent,
-    /// At once, since the status would otherwise give the verdict of an earlier Run. While the API server is
-    /// unavailable the actions are taken all the same, and the status is written later.
-    Now,
-    /// With the next batch, at most about once a second.
-    Soon,
-}
-
-/// The status of a Task.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Status {
-    /// One word for people; no code reads it.
-    pub phase: &'static str,
-    /// Conditions, without their times.
-    pub conditions: Vec<Condition>,
-    /// The current or last Run, earlier ones, and what was acted on.
-    pub recorded: Recorded,
-    /// At most 100 nodes, failures first; `None` leaves what the status has.
-    pub nodes: Option<Vec<NodeStatus>>,
-}
-
-/// Something to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Put our finalizer on the Task, before its first command exists.
-    AddFinalizer,
-    /// Take it off: nothing of ours is left.
-    RemoveFinalizer,
-    /// Delete the Task: it is finished for longer than `ttlAfterFinished`.
-    DeleteTask,
-    /// A target has its turn.
-    Turn(NodeName),
-    /// A target is tried again at this moment.
-    RetryAt(NodeName, Moment),
-    /// A target is tried again: the Attempt after its latest becomes its latest.
-    Again(NodeName),
-    /// The latest Attempt of a target will not be.
-    Withdraw(NodeName),
-    /// Send `Start`.
-    Start {
-        /// Which Attempt.
-        attempt: AttemptId,
-        /// Milliseconds left on its start clock.
-        start_ms: u64,
-        /// Milliseconds left to the Run; `None` is without limit.
-        total_ms: Option<u64>,
-    },
-    /// Send `Cancel`.
-    Cancel(AttemptId),
-    /// Note how an Execution ended, by our own conclusion, and archive it.
-    Conclude {
-        /// Which Attempt.
-        attempt: AttemptId,
-        /// How it ended.
-        ended: Box<Ended>,
-    },
-    /// Archive the Run's own record.
-    ArchiveRun(Box<RunRecord>),
-    /// Send `Forget`: the Run is over and archived.
-    Forget(AttemptId),
-    /// Publish a cluster event.
-    Publish(Notice),
-}
-
-/// Something worth a cluster event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// Its cause, one CamelCase word.
-    pub reason: &'static str,
-    /// The same for people.
-    pub note: String,
-    /// Whether somebody should look at it.
-    pub level: Level,
-}
-
-/// Whether somebody should look at a cluster event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// No need.
-    Normal,
-    /// Yes.
-    Warning,
-}
+use crate::time::{Monotonic, Now};
 
 /// Decides what should happen next for a Task.
 pub fn decide(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
@@ -196,15 +44,15 @@ pub fn decide(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
 
 fn decide_current(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     match &observed.recorded.run {
-        Some(run) if run.finished_at.is_none() => carry_on(plan, observed, run, now),
-        _ if observed.lifecycle == Lifecycle::Deleting => let_go(observed),
+        Some(run) if run.finished_at.is_none() => continue_run(plan, observed, run, now),
+        _ if observed.lifecycle == Lifecycle::Deleting => finalize(observed),
         last => match trigger::due(plan, observed.recorded, observed.requests) {
-            Some(_) if plan.starts == Starts::Suspended => hold_back(observed, last.as_ref()),
-            Some(trigger) => match last.as_ref().and_then(|last| waits_for_archive(observed, last, now)) {
-                Some(until) => close(plan, observed, until, now),
-                None => begin(plan, observed, trigger, now),
+            Some(_) if plan.starts == Starts::Suspended => suspended_before_run(observed, last.as_ref()),
+            Some(trigger) => match last.as_ref().and_then(|last| archive_deadline(observed, last, now)) {
+                Some(until) => await_archive(plan, observed, until, now),
+                None => start_run(plan, observed, trigger, now),
             },
-            None => rest(plan, observed, now),
+            None => idle(plan, observed, now),
         },
     }
 }
@@ -212,9 +60,9 @@ fn decide_current(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decisio
 /// Until when the next Run waits for what the operator itself concluded about this one to be archived. With the next
 /// Run the target list of this one is gone, so an operator that died then would leave targets without an Outcome in
 /// History. A History that is away for longer holds up no Run.
-fn waits_for_archive(observed: &Observed<'_>, last: &RunRecord, now: Now) -> Option<Moment> {
+fn archive_deadline(observed: &Observed<'_>, last: &RunState, now: Now) -> Option<Monotonic> {
     let left =
-        rollout::CLOSE_WITHIN_MS.checked_sub(now.wall.since(last.finished_at?)).filter(|left| *left > 0)?;
+        rollout::ARCHIVE_WAIT_MS.checked_sub(now.wall.since(last.finished_at?)).filter(|left| *left > 0)?;
     let ledger = observed.ledger;
     if ledger.run() != last.number {
         return None;
@@ -222,27 +70,26 @@ fn waits_for_archive(observed: &Observed<'_>, last: &RunRecord, now: Now) -> Opt
     let mut tries = ledger.executions().flat_map(|(_, execution)| execution.attempts());
     let over = ledger.executions().filter(|(_, execution)| execution.is_over()).count();
     let unheard = ledger.origin() == Origin::Inherited && over < observed.targets.len();
-    (unheard || tries.any(Tried::is_only_concluded)).then(|| now.moment.plus(left))
+    (unheard || tries.any(AttemptState::is_only_concluded)).then(|| now.monotonic.plus(left))
 }
 
 /// A Run is due, and the one before is brought to an end in History first.
-fn close(plan: &TaskPlan, observed: &Observed<'_>, until: Moment, now: Now) -> Decision {
-    let rested = rest(plan, observed, now);
-    let run = rested.status.recorded.run.clone();
-    let doing = run.as_ref().map_or(Doing::HeldBack, Doing::Due);
-    let status =
-        status_of(doing, observed.archive, rested.status.recorded.clone(), rested.status.nodes.clone());
-    let actions = rested.actions.into_iter().filter(|action| *action != Action::DeleteTask).collect();
-    Decision { status, actions, write: Write::Now, wake_at: earlier(rested.wake_at, Some(until)), ..rested }
+fn await_archive(plan: &TaskPlan, observed: &Observed<'_>, until: Monotonic, now: Now) -> Decision {
+    let idle = idle(plan, observed, now);
+    let run = idle.status.recorded.run.clone();
+    let doing = run.as_ref().map_or(TaskState::HeldBack, TaskState::Due);
+    let status = status_of(doing, observed.archive, idle.status.recorded.clone(), idle.status.nodes.clone());
+    let actions = idle.actions.into_iter().filter(|action| *action != Action::DeleteTask).collect();
+    Decision { status, actions, write: Write::Now, wake_at: earlier(idle.wake_at, Some(until)), ..idle }
 }
 
 /// A Run begins: its number and its target list become durable before anything is dispatched.
-fn begin(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -> Decision {
+fn start_run(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -> Decision {
     let targets = targets::choose(&plan.targets, observed.nodes);
     let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
     let last = observed.recorded.run.as_ref();
     let number = last.map_or(observed.highest_run, |run| run.number.max(observed.highest_run)).next();
-    let mut run = RunRecord {
+    let mut run = RunState {
         number,
         trigger,
         spec_hash: plan.spec_hash.clone(),
@@ -254,18 +101,18 @@ fn begin(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -
         targets: count,
         counts: Counts { waiting: count, ..Counts::default() },
     };
-    let mut notices = vec![begun(&run)];
+    let mut notices = vec![run_started(&run)];
     if targets.is_empty() {
         run.finished_at = Some(now.wall);
         run.verdict = Some(Verdict::Failed);
-        notices.push(ended(&run));
+        notices.push(run_ended(&run));
     }
     let recorded = Recorded {
         recent: with_recent(&observed.recorded.recent, last),
         handled: Handled { rerun: observed.requests.rerun.clone(), ..observed.recorded.handled.clone() },
         run: Some(run.clone()),
     };
-    let doing = if targets.is_empty() { Doing::Finished(&run) } else { Doing::Running(&run) };
+    let doing = if targets.is_empty() { TaskState::Finished(&run) } else { TaskState::Running(&run) };
     let mut actions: Vec<Action> = needs_finalizer(observed).into_iter().collect();
     actions.push(Action::ArchiveRun(Box::new(run.clone())));
     actions.extend(notices.into_iter().map(Action::Publish));
@@ -274,36 +121,36 @@ fn begin(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -
         freeze: Some(targets),
         write: Write::Intent,
         actions,
-        wake_at: Some(now.moment),
+        wake_at: Some(now.monotonic),
     }
 }
 
 /// A Run is under way.
-fn carry_on(plan: &TaskPlan, observed: &Observed<'_>, run: &RunRecord, now: Now) -> Decision {
+fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: Now) -> Decision {
     let deleting = observed.lifecycle == Lifecycle::Deleting;
     let due = trigger::due(plan, observed.recorded, observed.requests);
     let (cancel, handled) = trigger::cancel_asked(run, observed.requests, &observed.recorded.handled);
     let stopping = trigger::stopping(plan, run, cancel, deleting, due);
-    let circumstances = Circumstances {
+    let circumstances = RolloutContext {
         plan,
         ledger: observed.ledger,
         stopping,
         ends_by: ends_by(plan, run, now),
-        recall: observed.recall,
+        history: observed.history,
         leading_since: observed.leading_since,
-        now: now.moment,
+        now: now.monotonic,
     };
     let mut actions: Vec<Action> = needs_finalizer(observed).into_iter().collect();
     let steps = steps(&circumstances, observed, now);
     let mut wake_at = steps.wake_at;
     actions.extend(steps.actions);
-    let after = once_done(observed.ledger, &actions);
-    let prospects = Prospects { again: &steps.again, retries: plan.retry.limit };
-    let rolled = status::roll_up(observed.targets, &after, prospects, |node| reach(observed, node));
-    let mut run = RunRecord { stopping, counts: rolled.counts, ..run.clone() };
-    run.verdict = status::verdict(observed.targets.len(), rolled.counts);
+    let after = ledger_after(observed.ledger, &actions, now.monotonic);
+    let pending = PendingRetries { targets: &steps.retried, limit: plan.retry.limit };
+    let rolled = status::roll_up(observed.targets, &after, pending, |node| reach(observed, node));
+    let mut run = RunState { stopping, counts: rolled.counts, ..run.clone() };
+    run.verdict = run::verdict(observed.targets.len(), rolled.counts);
     run.finished_at = run.verdict.map(|_| now.wall);
-    if deleting && observed.requests.abandon == Abandon::Yes {
+    if deleting && observed.requests.abandon {
         run.finished_at = run.finished_at.or(Some(now.wall));
         run.verdict = run.verdict.or(Some(Verdict::Failed));
     }
@@ -313,18 +160,18 @@ fn carry_on(plan: &TaskPlan, observed: &Observed<'_>, run: &RunRecord, now: Now)
         actions.push(Action::ArchiveRun(Box::new(run.clone())));
     }
     if finished {
-        actions.push(Action::Publish(ended(&run)));
-        wake_at = Some(now.moment);
+        actions.push(Action::Publish(run_ended(&run)));
+        wake_at = Some(now.monotonic);
     }
     let suspended = plan.starts == Starts::Suspended;
     let doing = match () {
-        () if deleting => Doing::Terminating(Some(&run)),
+        () if deleting => TaskState::Terminating(Some(&run)),
         // The verdict of this Run is not that of the spec that the status speaks about.
-        () if finished && due.is_some() && suspended => Doing::Suspended(Some(&run)),
-        () if finished && due.is_some() => Doing::Due(&run),
-        () if finished => Doing::Finished(&run),
-        () if suspended && rolled.counts.waiting > 0 => Doing::Suspended(Some(&run)),
-        () => Doing::Running(&run),
+        () if finished && due.is_some() && suspended => TaskState::Suspended(Some(&run)),
+        () if finished && due.is_some() => TaskState::Due(&run),
+        () if finished => TaskState::Finished(&run),
+        () if suspended && rolled.counts.waiting > 0 => TaskState::Suspended(Some(&run)),
+        () => TaskState::Running(&run),
     };
     let recorded = Recorded { run: Some(run.clone()), recent: observed.recorded.recent.clone(), handled };
     Decision {
@@ -337,8 +184,8 @@ fn carry_on(plan: &TaskPlan, observed: &Observed<'_>, run: &RunRecord, now: Now)
 }
 
 /// The last Run is over and nothing is due.
-fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
-    let Some(last) = &observed.recorded.run else { return hold_back(observed, None) };
+fn idle(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
+    let Some(last) = &observed.recorded.run else { return suspended_before_run(observed, None) };
     let (run, rolled) = corrected(observed, last);
     let (_, handled) = trigger::cancel_asked(last, observed.requests, &observed.recorded.handled);
     let mut actions = Vec::new();
@@ -349,7 +196,7 @@ fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     if unnoted || (noted != Some(&run) && rolled.is_some()) {
         actions.push(Action::ArchiveRun(Box::new(run.clone())));
     }
-    let Steps { actions: unfinished, wake_at, .. } = conclude_again(plan, observed, last, now);
+    let Steps { actions: unfinished, wake_at, .. } = conclude_inherited(plan, observed, last, now);
     actions.extend(unfinished);
     let settled = settle::settle(observed.ledger, observed.agent);
     actions.extend(settled.actions);
@@ -364,12 +211,13 @@ fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     let archive = archive_of(observed, true);
     // Nobody says when the last that History was behind with has gone in; what the archiver could not take is said again.
     let behind = [archive, settled.archived].contains(&Archive::Behind);
-    let catches_up = behind.then(|| now.moment.plus(rollout::SAY_AGAIN_MS));
-    let mut status = status_of(Doing::Finished(&run), archive, recorded, rolled.map(|rolled| rolled.nodes));
+    let catches_up = behind.then(|| now.monotonic.plus(rollout::RESEND_MS));
+    let mut status =
+        status_of(TaskState::Finished(&run), archive, recorded, rolled.map(|rolled| rolled.nodes));
     if plan.starts == Starts::Suspended {
         status.conditions.push(suspended());
     }
-    let expires = expires.filter(|left| *left > 0).map(|left| now.moment.plus(left));
+    let expires = expires.filter(|left| *left > 0).map(|left| now.monotonic.plus(left));
     Decision {
         status,
         freeze: None,
@@ -381,27 +229,30 @@ fn rest(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
 
 /// An operator before this one ended the Run and died before its own conclusions were archived: what neither History
 /// nor an agent knows of is concluded again, so that every target has its Outcome.
-fn conclude_again(plan: &TaskPlan, observed: &Observed<'_>, last: &RunRecord, now: Now) -> Steps {
+fn conclude_inherited(plan: &TaskPlan, observed: &Observed<'_>, last: &RunState, now: Now) -> Steps {
     let ledger = observed.ledger;
-    if ledger.run() != last.number || ledger.origin() == Origin::Begun || observed.recall == Recall::Pending {
+    if ledger.run() != last.number
+        || ledger.origin() == Origin::Begun
+        || observed.history == HistoryLookup::Pending
+    {
         return Steps::default();
     }
-    let circumstances = Circumstances {
+    let circumstances = RolloutContext {
         plan,
         ledger,
         // What still runs there was given up and may finish: its result corrects the record.
         stopping: last.stopping.or(Some(Stopping::SupersededFinish)),
         ends_by: None,
-        recall: observed.recall,
+        history: observed.history,
         leading_since: observed.leading_since,
-        now: now.moment,
+        now: now.monotonic,
     };
     steps(&circumstances, observed, now)
 }
 
 /// A Run is due and starts are held back.
-fn hold_back(observed: &Observed<'_>, last: Option<&RunRecord>) -> Decision {
-    let doing = last.map_or(Doing::HeldBack, |run| Doing::Suspended(Some(run)));
+fn suspended_before_run(observed: &Observed<'_>, last: Option<&RunState>) -> Decision {
+    let doing = last.map_or(TaskState::HeldBack, |run| TaskState::Suspended(Some(run)));
     let actions = settle::settle(observed.ledger, observed.agent).actions;
     Decision {
         status: status_of(doing, archive_of(observed, last.is_some()), observed.recorded.clone(), None),
@@ -413,7 +264,7 @@ fn hold_back(observed: &Observed<'_>, last: Option<&RunRecord>) -> Decision {
 }
 
 /// The Task is being deleted and nothing of it runs.
-fn let_go(observed: &Observed<'_>) -> Decision {
+fn finalize(observed: &Observed<'_>) -> Decision {
     let run = observed.recorded.run.as_ref();
     let mut actions = settle::settle(observed.ledger, observed.agent).actions;
     if observed.finalizer == Finalizer::Present {
@@ -421,7 +272,7 @@ fn let_go(observed: &Observed<'_>) -> Decision {
     }
     Decision {
         status: status_of(
-            Doing::Terminating(run),
+            TaskState::Terminating(run),
             archive_of(observed, run.is_some()),
             observed.recorded.clone(),
             None,
@@ -435,12 +286,12 @@ fn let_go(observed: &Observed<'_>) -> Decision {
 
 /// When all of a Run must have ended. Its beginning is known by the wall clock alone, as operators come and go during
 /// a Run; what is left is counted from there on the reader's own clock.
-fn ends_by(plan: &TaskPlan, run: &RunRecord, now: Now) -> Option<Moment> {
+fn ends_by(plan: &TaskPlan, run: &RunState, now: Now) -> Option<Monotonic> {
     let total = plan.timeouts.total_ms?;
     let gone = now.wall.since(run.started_at);
     Some(match total.checked_sub(gone) {
-        Some(left) => now.moment.plus(left),
-        None => Moment(now.moment.0.saturating_sub(gone - total)),
+        Some(left) => now.monotonic.plus(left),
+        None => Monotonic(now.monotonic.0.saturating_sub(gone - total)),
     })
 }
 
@@ -449,35 +300,35 @@ fn ends_by(plan: &TaskPlan, run: &RunRecord, now: Now) -> Option<Moment> {
 struct Steps {
     actions: Vec<Action>,
     /// Targets of which an Attempt has ended and another follows.
-    again: BTreeSet<NodeName>,
-    wake_at: Option<Moment>,
+    retried: BTreeSet<NodeName>,
+    wake_at: Option<Monotonic>,
 }
 
-fn steps(c: &Circumstances<'_>, observed: &Observed<'_>, now: Now) -> Steps {
+fn steps(c: &RolloutContext<'_>, observed: &Observed<'_>, now: Now) -> Steps {
     let mut steps = Steps::default();
     let agent = |node: &NodeName| {
         let object = if observed.nodes.contains_key(node) { NodeObject::Present } else { NodeObject::Absent };
         AgentFacts { node: object, ..(observed.agent)(node) }
     };
-    for (node, look) in rollout::look_at_all(c, observed.targets, agent) {
-        steps.wake_at = earlier(steps.wake_at, look.wake_at);
-        if look.outlook == Outlook::Again {
-            steps.again.insert(node.clone());
+    for (node, decision) in rollout::decide_targets(c, observed.targets, agent) {
+        steps.wake_at = earlier(steps.wake_at, decision.wake_at);
+        if decision.retries {
+            steps.retried.insert(node.clone());
         }
-        steps.actions.extend(look.steps.into_iter().map(|step| action(c, node, step, now)));
+        steps.actions.extend(decision.steps.into_iter().map(|step| action(c, node, step, now)));
     }
     steps
 }
 
-fn action(c: &Circumstances<'_>, node: &NodeName, step: Step, now: Now) -> Action {
+fn action(c: &RolloutContext<'_>, node: &NodeName, step: Step, now: Now) -> Action {
     let attempt = || c.ledger.attempt(node);
     match step {
-        Step::Turn => Action::Turn(node.clone()),
+        Step::Admit => Action::Admit(node.clone()),
         Step::Start { start_ms, total_ms } => Action::Start { attempt: attempt(), start_ms, total_ms },
         Step::Cancel => Action::Cancel(attempt()),
         Step::RetryAt(at) => Action::RetryAt(node.clone(), at),
-        Step::Again => Action::Again(node.clone()),
-        Step::Withdraw => Action::Withdraw(node.clone()),
+        Step::Retry => Action::Retry(node.clone()),
+        Step::AbandonRetry => Action::AbandonRetry(node.clone()),
         Step::Conclude(conclusion) => {
             let execution = c.ledger.execution(node);
             let ended = Ended {
@@ -491,38 +342,35 @@ fn action(c: &Circumstances<'_>, node: &NodeName, step: Step, now: Now) -> Actio
 }
 
 fn started_at(execution: Option<&Execution>) -> Option<UnixMillis> {
-    match execution.map(|execution| &execution.latest.known) {
-        Some(Known::Running(running)) => Some(running.started_at),
+    match execution.map(|execution| &execution.latest.phase) {
+        Some(AttemptPhase::Running(running)) => Some(running.started_at),
         _ => None,
     }
 }
 
 /// The ledger as it will be once what changes an Outcome is done. Most looks change none, and a copy of a thousand
 /// Executions costs more than all else they do.
-fn once_done<'a>(ledger: &'a RunLedger, actions: &[Action]) -> Cow<'a, RunLedger> {
+fn ledger_after<'a>(ledger: &'a RunLedger, actions: &[Action], now: Monotonic) -> Cow<'a, RunLedger> {
     let mut after = Cow::Borrowed(ledger);
     for action in actions {
-        match action {
-            Action::Conclude { attempt, ended } => {
-                after.to_mut().conclude(attempt, (**ended).clone());
-            }
-            Action::Withdraw(node) => after.to_mut().withdraw(node),
-            _ => {}
+        if matches!(action, Action::Conclude { .. } | Action::AbandonRetry(_)) {
+            after.to_mut().apply(action, now);
         }
     }
     after
 }
 
 /// A finished Run in the light of late evidence: an Execution that was taken for lost may have ended after all.
-fn corrected(observed: &Observed<'_>, last: &RunRecord) -> (RunRecord, Option<RollUp>) {
+fn corrected(observed: &Observed<'_>, last: &RunState) -> (RunState, Option<RollUp>) {
     let known = observed.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
     if observed.ledger.run() != last.number || known < observed.targets.len() || observed.targets.is_empty() {
         return (last.clone(), None);
     }
-    let rolled =
-        status::roll_up(observed.targets, observed.ledger, Prospects::none(), |node| reach(observed, node));
-    let verdict = status::verdict(observed.targets.len(), rolled.counts).or(last.verdict);
-    (RunRecord { counts: rolled.counts, verdict, ..last.clone() }, Some(rolled))
+    let rolled = status::roll_up(observed.targets, observed.ledger, PendingRetries::none(), |node| {
+        reach(observed, node)
+    });
+    let verdict = run::verdict(observed.targets.len(), rolled.counts).or(last.verdict);
+    (RunState { counts: rolled.counts, verdict, ..last.clone() }, Some(rolled))
 }
 
 fn archive_of(observed: &Observed<'_>, finished: bool) -> Archive {
@@ -530,10 +378,10 @@ fn archive_of(observed: &Observed<'_>, finished: bool) -> Archive {
         .ledger
         .executions()
         .flat_map(|(_, execution)| execution.attempts())
-        .any(|tried| tried.ended().is_some() && tried.archived != Some(Stage::Ended));
+        .any(|attempt| attempt.ended().is_some() && attempt.archived != Some(Stage::Ended));
     // A target whose end the operator before this one had only concluded is in no archive before it is concluded again.
     let over = observed.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
-    let asked = observed.ledger.origin() == Origin::Inherited && observed.recall == Recall::Done;
+    let asked = observed.ledger.origin() == Origin::Inherited && observed.history == HistoryLookup::Done;
     let unheard = asked && over < observed.targets.len();
     if finished && (behind || unheard) { Archive::Behind } else { observed.archive }
 }
@@ -547,12 +395,12 @@ fn needs_finalizer(observed: &Observed<'_>) -> Option<Action> {
     needed.then_some(Action::AddFinalizer)
 }
 
-fn with_recent(recent: &[RunSummary], last: Option<&RunRecord>) -> Vec<RunSummary> {
+fn with_recent(recent: &[RunSummary], last: Option<&RunState>) -> Vec<RunSummary> {
     last.map(RunSummary::from).into_iter().chain(recent.iter().cloned()).take(MAX_RECENT).collect()
 }
 
 fn status_of(
-    doing: Doing<'_>,
+    doing: TaskState<'_>,
     archive: Archive,
     recorded: Recorded,
     nodes: Option<Vec<NodeStatus>>,
@@ -564,13 +412,13 @@ fn status_of(
 fn suspended() -> Condition {
     Condition {
         kind: conditions::kind::SUSPENDED,
-        holds: conditions::Holds::True,
+        holds: ConditionStatus::True,
         reason: "Suspended",
         message: "spec.suspend is true; nothing is started".to_owned(),
     }
 }
 
-fn begun(run: &RunRecord) -> Notice {
+fn run_started(run: &RunState) -> Notice {
     Notice {
         reason: "RunStarted",
         note: format!("run {} begins on {} nodes ({})", run.number, run.targets, run.trigger.as_str()),
@@ -578,7 +426,7 @@ fn begun(run: &RunRecord) -> Notice {
     }
 }
 
-fn ended(run: &RunRecord) -> Notice {
+fn run_ended(run: &RunState) -> Notice {
     let complete = run.verdict == Some(Verdict::Complete);
     Notice {
         reason: if complete { "RunComplete" } else { "RunFailed" },

@@ -64,7 +64,7 @@ impl Flow {
 
 /// What is to be read and sent next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
+pub struct OutputRead {
     /// Of which Attempt.
     pub attempt: AttemptId,
     /// From which position on.
@@ -73,15 +73,6 @@ pub struct Turn {
     pub until: u64,
     hints: u64,
     connection: u64,
-}
-
-/// Whether what was read is to be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sending {
-    /// It is.
-    Due,
-    /// It was read for an earlier connection, and will be read again.
-    Outdated,
 }
 
 /// The flows of one agent.
@@ -219,12 +210,12 @@ impl Outflow {
     }
 
     /// Whose turn it is: one after the other, so that nobody's flood keeps another's line waiting.
-    pub fn turn(&mut self) -> Option<Turn> {
+    pub fn next_read(&mut self) -> Option<OutputRead> {
         let connection = self.connection;
         let sendable = |(attempt, flow): (&AttemptId, &Flow)| {
             let ready =
                 flow.opening == Opening::Open && flow.unread == Unread::Maybe && flow.next < flow.granted;
-            ready.then(|| Turn {
+            ready.then(|| OutputRead {
                 attempt: attempt.clone(),
                 from: flow.next,
                 until: flow.granted,
@@ -241,21 +232,21 @@ impl Outflow {
 
     /// Records up to here are handed to the connection. Refused when they were read for an earlier connection or for
     /// an Attempt that is gone: then they must not be sent.
-    pub fn send(&mut self, turn: &Turn, until: u64) -> Sending {
+    pub fn send(&mut self, turn: &OutputRead, until: u64) -> bool {
         if turn.connection != self.connection {
-            return Sending::Outdated;
+            return false;
         }
-        let Some(flow) = self.flows.get_mut(&turn.attempt) else { return Sending::Outdated };
+        let Some(flow) = self.flows.get_mut(&turn.attempt) else { return false };
         flow.fresh = false;
         flow.next = flow.next.max(until);
         if flow.end.is_some_and(|end| flow.next >= end) {
             flow.unread = Unread::None;
         }
-        Sending::Due
+        true
     }
 
     /// Nothing was there to be read.
-    pub fn nothing_there(&mut self, turn: &Turn) {
+    pub fn nothing_there(&mut self, turn: &OutputRead) {
         if let Some(flow) = self.flows.get_mut(&turn.attempt)
             && flow.hints == turn.hints
             && turn.connection == self.connection
@@ -287,7 +278,7 @@ mod tests {
     }
 
     fn turns(outflow: &mut Outflow, count: usize) -> Vec<u32> {
-        (0..count).filter_map(|_| outflow.turn()).map(|turn| turn.attempt.run.0).collect()
+        (0..count).filter_map(|_| outflow.next_read()).map(|turn| turn.attempt.run.0).collect()
     }
 
     #[test]
@@ -297,7 +288,7 @@ mod tests {
         assert!(!outflow.has_work() && outflow.openings().is_empty());
         outflow.wrote(&id(1));
         assert_eq!(outflow.openings(), [LogControl::Open { attempt: id(1), oldest: 0 }]);
-        let turn = outflow.turn().unwrap();
+        let turn = outflow.next_read().unwrap();
         assert_eq!((turn.from, turn.until), (0, 100));
     }
 
@@ -307,11 +298,11 @@ mod tests {
         outflow.begin(id(1), 10);
         outflow.wrote(&id(1));
         outflow.openings();
-        let turn = outflow.turn().unwrap();
-        assert_eq!(outflow.send(&turn, 10), Sending::Due);
-        assert_eq!(outflow.turn(), None);
+        let turn = outflow.next_read().unwrap();
+        assert_eq!(outflow.send(&turn, 10), true);
+        assert_eq!(outflow.next_read(), None);
         assert_eq!(outflow.credit(&id(1), 25, 0), None);
-        assert_eq!(outflow.turn().map(|turn| (turn.from, turn.until)), Some((10, 25)));
+        assert_eq!(outflow.next_read().map(|turn| (turn.from, turn.until)), Some((10, 25)));
     }
 
     #[test]
@@ -320,14 +311,14 @@ mod tests {
         outflow.begin(id(1), 100);
         outflow.wrote(&id(1));
         outflow.openings();
-        let turn = outflow.turn().unwrap();
+        let turn = outflow.next_read().unwrap();
         outflow.send(&turn, 80);
         assert_eq!(outflow.credit(&id(1), 100, 30), Some(30));
         outflow.disconnected();
         assert_eq!(outflow.openings(), [LogControl::Open { attempt: id(1), oldest: 30 }]);
-        assert_eq!(outflow.turn(), None, "before the first credit nobody knows from where");
+        assert_eq!(outflow.next_read(), None, "before the first credit nobody knows from where");
         assert_eq!(outflow.credit(&id(1), 200, 50), Some(50));
-        assert_eq!(outflow.turn().map(|turn| (turn.from, turn.until)), Some((50, 200)));
+        assert_eq!(outflow.next_read().map(|turn| (turn.from, turn.until)), Some((50, 200)));
     }
 
     #[test]
@@ -336,7 +327,7 @@ mod tests {
         outflow.begin(id(1), 100);
         outflow.wrote(&id(1));
         outflow.openings();
-        let turn = outflow.turn().unwrap();
+        let turn = outflow.next_read().unwrap();
         outflow.send(&turn, 7);
         outflow.ended(&id(1), 7);
         assert!(outflow.has_work(), "sent is not archived");
@@ -351,12 +342,12 @@ mod tests {
         outflow.begin(id(1), 100);
         outflow.wrote(&id(1));
         outflow.openings();
-        let turn = outflow.turn().unwrap();
+        let turn = outflow.next_read().unwrap();
         outflow.wrote(&id(1));
         outflow.nothing_there(&turn);
-        let turn = outflow.turn().unwrap();
+        let turn = outflow.next_read().unwrap();
         outflow.nothing_there(&turn);
-        assert_eq!(outflow.turn(), None);
+        assert_eq!(outflow.next_read(), None);
     }
 
     #[test]
@@ -379,7 +370,7 @@ mod tests {
         outflow.wrote(&id(1));
         outflow.openings();
         assert_eq!(outflow.credit(&id(1), 50, 0), None);
-        assert_eq!(outflow.turn().unwrap().until, 100);
+        assert_eq!(outflow.next_read().unwrap().until, 100);
     }
 
     #[test]
@@ -388,12 +379,12 @@ mod tests {
         outflow.begin(id(1), 100);
         outflow.wrote(&id(1));
         outflow.openings();
-        let turn = outflow.turn().unwrap();
+        let turn = outflow.next_read().unwrap();
         outflow.disconnected();
         outflow.openings();
         outflow.credit(&id(1), 100, 0);
-        assert_eq!(outflow.send(&turn, 50), Sending::Outdated);
-        assert_eq!(outflow.turn().map(|turn| turn.from), Some(0));
+        assert_eq!(outflow.send(&turn, 50), false);
+        assert_eq!(outflow.next_read().map(|turn| turn.from), Some(0));
     }
 
     #[test]

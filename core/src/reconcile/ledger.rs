@@ -1,7 +1,7 @@
 //! What the operator knows of one Run, node by node.
 //!
 //! The ledger is memory and not truth: what was started is in the agents' Journals, how it ended is in History. It
-//! is filled by Reports and Inventories, by what [`crate::reconcile::decide`] concluded itself, and after a restart
+//! is filled by Reports and Inventories, by what [`super::decide`] concluded itself, and after a restart
 //! by what History recalls; losing it costs time and never a result.
 
 use std::collections::BTreeMap;
@@ -13,9 +13,11 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Refused, Report, ReportedState, Stage, Usage};
 
-use crate::execution::{Execution, Known, Sent, Tried};
-use crate::moment::Moment;
-use crate::status::RunRecord;
+use super::action::Action;
+pub use super::execution::Applied;
+use super::execution::{AttemptPhase, AttemptState, Execution, Sent};
+use super::run::RunState;
+use crate::time::Monotonic;
 
 /// The executions of one Run.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +26,7 @@ pub struct RunLedger {
     run: RunNumber,
     spec_hash: SpecHash,
     origin: Origin,
-    record: Option<RunRecord>,
+    record: Option<RunState>,
     run_archived: Option<RunStage>,
     executions: BTreeMap<NodeName, Execution>,
 }
@@ -52,24 +54,9 @@ pub enum RunStage {
 
 impl RunStage {
     /// The stage that a record shows.
-    pub fn of(record: &RunRecord) -> Self {
+    pub fn of(record: &RunState) -> Self {
         if record.finished_at.is_some() { Self::Finished } else { Self::Begun }
     }
-}
-
-/// What came of telling the ledger something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    /// It knows more than before.
-    News,
-    /// It knew that already, or knows better.
-    Known,
-    /// It is about another Run of the Task.
-    OtherRun,
-    /// The same Attempt with another spec hash: somebody is wrong, and nothing is believed.
-    Conflict,
-    /// No operator can have started an Attempt of that number in this Run: nothing is believed, and nothing archived.
-    Unstarted,
 }
 
 impl RunLedger {
@@ -89,7 +76,7 @@ impl RunLedger {
     }
 
     /// The Run's own record, as it was last to be archived.
-    pub fn record(&self) -> Option<&RunRecord> {
+    pub fn record(&self) -> Option<&RunState> {
         self.record.as_ref()
     }
 
@@ -135,106 +122,112 @@ impl RunLedger {
     }
 
     /// An agent says what one of its Attempts is.
-    pub fn report(&mut self, report: &Report) -> Told {
+    pub fn apply_report(&mut self, report: &Report) -> Applied {
         if report.attempt.task != self.task || report.attempt.run != self.run {
-            return Told::OtherRun;
+            return Applied::OtherRun;
         }
         if report.spec_hash != self.spec_hash {
-            return Told::Conflict;
+            return Applied::Conflict;
         }
         if !self.may_have_started(&report.attempt.node, report.attempt.attempt) {
-            return Told::Unstarted;
+            return Applied::NeverDispatched;
         }
         let execution = self.executions.entry(report.attempt.node.clone()).or_default();
-        execution.hear(report.attempt.attempt, &report.state)
+        execution.apply_report(report.attempt.attempt, &report.state)
     }
 
     /// An agent declined a `Start`: nothing was started for it, and nothing will be for that offer of it. A reason that
     /// passes leaves the Attempt waiting; any other is its Outcome. A stale epoch is no answer to the Attempt but to us,
     /// and is not for the ledger.
-    pub fn refused(&mut self, refused: &Refused, at: UnixMillis) -> Told {
+    pub fn apply_refusal(&mut self, refused: &Refused, at: UnixMillis) -> Applied {
         if refused.attempt.task != self.task || refused.attempt.run != self.run {
-            return Told::OtherRun;
+            return Applied::OtherRun;
         }
         if !self.may_have_started(&refused.attempt.node, refused.attempt.attempt) {
-            return Told::Unstarted;
+            return Applied::NeverDispatched;
         }
         if refused.offer > 0 && refused.refusal.passes() {
             let execution = self.executions.entry(refused.attempt.node.clone()).or_default();
             let is_open = refused.attempt.attempt == execution.latest.number
-                && execution.latest.known == Known::Nothing;
-            return if is_open { execution.decline(refused.offer, &refused.refusal) } else { Told::Known };
+                && execution.latest.phase == AttemptPhase::Unknown;
+            return if is_open {
+                execution.note_declined(refused.offer, &refused.refusal)
+            } else {
+                Applied::Unchanged
+            };
         }
-        let tried = self.attempt_mut(&refused.attempt);
+        let attempt = self.attempt_mut(&refused.attempt);
         // Who owns an Attempt answers with what it is; so one that was thought accepted was another spec's.
-        let open = matches!(tried.known, Known::Nothing | Known::Accepted);
+        let open = matches!(attempt.phase, AttemptPhase::Unknown | AttemptPhase::Accepted);
         if matches!(refused.refusal, Refusal::StaleEpoch { .. }) || !open {
-            return Told::Known;
+            return Applied::Unchanged;
         }
         let outcome = Outcome::Refused { refusal: refused.refusal.clone() };
-        tried.known = Known::Concluded(Box::new(never_started(outcome, at)));
-        Told::News
+        attempt.phase = AttemptPhase::Concluded(Box::new(never_started(outcome, at)));
+        Applied::Changed
     }
 
     /// An agent has said all that it owns; `owned` are the Attempts of this Task among it.
-    pub fn inventory(&mut self, node: &NodeName, session: &SessionId, owned: &[AttemptId]) {
+    pub fn apply_inventory(&mut self, node: &NodeName, session: &SessionId, owned: &[AttemptId]) {
         let latest = self.attempt(node);
         let Self { run, executions, .. } = self;
         let Some(execution) = executions.get_mut(node) else { return };
-        execution.hold_only(|number| owned.iter().any(|id| id.run == *run && id.attempt == number));
+        execution.retain_owned(|number| owned.iter().any(|id| id.run == *run && id.attempt == number));
         if owned.contains(&latest) {
             return;
         }
-        match execution.latest.known {
+        match execution.latest.phase {
             // A `Start` handed to an older Session never arrived.
-            Known::Nothing if execution.started.as_ref().is_some_and(|sent| sent.session != *session) => {
+            AttemptPhase::Unknown
+                if execution.started.as_ref().is_some_and(|sent| sent.session != *session) =>
+            {
                 execution.started = None;
             }
-            Known::Accepted | Known::Running(_) => execution.missing = true,
+            AttemptPhase::Accepted | AttemptPhase::Running(_) => execution.missing = true,
             _ => {}
         }
     }
 
     /// What agents own of this Run, with the stage that History holds: all that matters of it once its Task is gone.
-    pub fn strays(&self) -> Vec<(Report, Option<Stage>)> {
-        let stray = |node: &NodeName, tried: &Tried| {
-            let state = match &tried.known {
-                Known::Nothing | Known::Concluded(_) => return None,
-                Known::Accepted => ReportedState::Accepted,
-                Known::Running(running) => ReportedState::Running(running.clone()),
-                Known::Ended(ended) => ReportedState::Ended(ended.clone()),
+    pub fn orphans(&self) -> Vec<(Report, Option<Stage>)> {
+        let orphan = |node: &NodeName, attempt: &AttemptState| {
+            let state = match &attempt.phase {
+                AttemptPhase::Unknown | AttemptPhase::Concluded(_) => return None,
+                AttemptPhase::Accepted => ReportedState::Accepted,
+                AttemptPhase::Running(running) => ReportedState::Running(running.clone()),
+                AttemptPhase::Ended(ended) => ReportedState::Ended(ended.clone()),
             };
-            let attempt = self.attempt_of(node, tried.number);
-            Some((Report { attempt, spec_hash: self.spec_hash.clone(), state }, tried.archived))
+            let id = self.attempt_of(node, attempt.number);
+            Some((Report { attempt: id, spec_hash: self.spec_hash.clone(), state }, attempt.archived))
         };
         let of = |(node, execution): (_, &Execution)| {
-            execution.attempts().filter_map(|tried| stray(node, tried)).collect::<Vec<_>>()
+            execution.attempts().filter_map(|attempt| orphan(node, attempt)).collect::<Vec<_>>()
         };
         self.executions().flat_map(of).collect()
     }
 
     /// History recalls an Attempt, after a restart of the operator.
-    pub fn recall(&mut self, attempt: &AttemptId, state: &ReportedState, source: Source) -> Told {
-        let tried = self.attempt_mut(attempt);
+    pub fn recall(&mut self, attempt: &AttemptId, state: &ReportedState, source: Source) -> Applied {
+        let attempt = self.attempt_mut(attempt);
         let told = match (source, state) {
-            (Source::Operator, ReportedState::Ended(ended)) => tried.conclude(ended.clone()),
-            (Source::Operator, _) => Told::Known,
-            (Source::Agent, state) => tried.learn(state),
+            (Source::Operator, ReportedState::Ended(ended)) => attempt.conclude(ended.clone()),
+            (Source::Operator, _) => Applied::Unchanged,
+            (Source::Agent, state) => attempt.observe(state),
         };
         // History may hold a conclusion that an agent has since proved wrong: that is not what is known now.
-        if source == Source::Agent || !matches!(tried.known, Known::Ended(_)) {
-            tried.note_archived(state.stage());
+        if source == Source::Agent || !matches!(attempt.phase, AttemptPhase::Ended(_)) {
+            attempt.note_archived(state.stage());
         }
         told
     }
 
     /// History holds the Attempt up to this stage.
-    pub fn archived(&mut self, attempt: &AttemptId, stage: Stage) -> Told {
+    pub fn note_archived(&mut self, attempt: &AttemptId, stage: Stage) -> Applied {
         self.attempt_mut(attempt).note_archived(stage)
     }
 
     /// The Run's own record is this; History holds the one before at most.
-    pub fn note_run(&mut self, record: RunRecord) {
+    pub fn set_run(&mut self, record: RunState) {
         if self.record.as_ref() != Some(&record) {
             self.run_archived = self.run_archived.filter(|stage| *stage < RunStage::of(&record));
             self.record = Some(record);
@@ -242,22 +235,22 @@ impl RunLedger {
     }
 
     /// History holds the Run's own record up to this stage.
-    pub fn archived_run(&mut self, stage: RunStage) {
+    pub fn note_run_archived(&mut self, stage: RunStage) {
         self.run_archived = self.run_archived.max(Some(stage));
     }
 
     /// Since when the Execution has its turn; the first word stands.
-    pub fn turn(&mut self, node: &NodeName, at: Moment) {
-        self.executions.entry(node.clone()).or_default().turn_at.get_or_insert(at);
+    fn admit(&mut self, node: &NodeName, at: Monotonic) {
+        self.executions.entry(node.clone()).or_default().admitted_at.get_or_insert(at);
     }
 
-    /// When the Execution is tried again, its latest Attempt having ended; the first word stands.
-    pub fn retry_at(&mut self, node: &NodeName, at: Moment) {
+    /// When the Execution is retried, its latest Attempt having ended; the first word stands.
+    fn retry_at(&mut self, node: &NodeName, at: Monotonic) {
         self.executions.entry(node.clone()).or_default().retry_at.get_or_insert(at);
     }
 
-    /// The Execution is tried again: its latest Attempt is one of which nobody knows yet.
-    pub fn again(&mut self, node: &NodeName) {
+    /// The Execution is retried: its latest Attempt is one of which nobody knows yet.
+    fn retry(&mut self, node: &NodeName) {
         let Some(execution) = self.executions.get_mut(node).filter(|execution| execution.is_over()) else {
             return;
         };
@@ -265,39 +258,64 @@ impl RunLedger {
     }
 
     /// The latest Attempt, of which nobody was told anything, is given up: the one before it was the last.
-    pub fn withdraw(&mut self, node: &NodeName) {
+    fn abandon_retry(&mut self, node: &NodeName) {
         if let Some(execution) = self.executions.get_mut(node) {
-            execution.withdraw();
+            execution.abandon_retry();
         }
     }
 
     /// A `Start` of the latest Attempt was handed to a Session.
-    pub fn sent_start(&mut self, node: &NodeName, session: SessionId, at: Moment) {
+    fn sent_start(&mut self, node: &NodeName, session: SessionId, at: Monotonic) {
         self.executions.entry(node.clone()).or_default().sent_start(Sent { session, at });
     }
 
     /// A `Cancel` of the latest Attempt was handed to a Session.
-    pub fn sent_cancel(&mut self, node: &NodeName, session: SessionId, at: Moment) {
+    fn sent_cancel(&mut self, node: &NodeName, session: SessionId, at: Monotonic) {
         self.executions.entry(node.clone()).or_default().cancelled = Some(Sent { session, at });
     }
 
     /// A `Forget` was handed to a Session.
-    pub fn sent_forget(&mut self, attempt: &AttemptId) {
-        self.attempt_mut(attempt).held = false;
+    fn sent_forget(&mut self, attempt: &AttemptId) {
+        self.attempt_mut(attempt).owned = false;
     }
 
     /// The operator concludes how an Attempt ended. What an agent said stands against it.
-    pub fn conclude(&mut self, attempt: &AttemptId, ended: Ended) -> Told {
-        let tried = self.attempt_mut(attempt);
-        let told = tried.conclude(Box::new(ended));
-        if told == Told::News {
+    fn conclude(&mut self, attempt: &AttemptId, ended: Ended) -> Applied {
+        let attempt = self.attempt_mut(attempt);
+        let told = attempt.conclude(Box::new(ended));
+        if told == Applied::Changed {
             // The archive holds an earlier stage of it at most.
-            tried.archived = tried.archived.filter(|stage| *stage < Stage::Ended);
+            attempt.archived = attempt.archived.filter(|stage| *stage < Stage::Ended);
         }
         told
     }
 
-    fn attempt_mut(&mut self, attempt: &AttemptId) -> &mut Tried {
+    /// Notes what a decided action changes in the ledger. `Start`, `Cancel` and `Forget` change it once a Session has
+    /// taken them: see [`RunLedger::apply_sent`].
+    pub fn apply(&mut self, action: &Action, now: Monotonic) -> Applied {
+        match action {
+            Action::Admit(node) => self.admit(node, now),
+            Action::RetryAt(node, at) => self.retry_at(node, *at),
+            Action::Retry(node) => self.retry(node),
+            Action::AbandonRetry(node) => self.abandon_retry(node),
+            Action::Conclude { attempt, ended } => return self.conclude(attempt, (**ended).clone()),
+            Action::ArchiveRun(record) => self.set_run(record.as_ref().clone()),
+            _ => return Applied::Unchanged,
+        }
+        Applied::Changed
+    }
+
+    /// Notes that a Session took the message of a `Start`, `Cancel` or `Forget`.
+    pub fn apply_sent(&mut self, action: &Action, session: &SessionId, at: Monotonic) {
+        match action {
+            Action::Start { attempt, .. } => self.sent_start(&attempt.node, session.clone(), at),
+            Action::Cancel(attempt) => self.sent_cancel(&attempt.node, session.clone(), at),
+            Action::Forget(attempt) => self.sent_forget(attempt),
+            _ => {}
+        }
+    }
+
+    fn attempt_mut(&mut self, attempt: &AttemptId) -> &mut AttemptState {
         self.executions.entry(attempt.node.clone()).or_default().attempt_mut(attempt.attempt)
     }
 }
@@ -343,29 +361,33 @@ mod tests {
         let mut ledger = ledger(Origin::Begun);
         let node = NodeName::new("n").unwrap();
         for number in [2, 21, 401, 99_999] {
-            assert_eq!(ledger.report(&report(number)), Told::Unstarted, "attempt {number}");
+            assert_eq!(ledger.apply_report(&report(number)), Applied::NeverDispatched, "attempt {number}");
             let refused = Refused {
                 attempt: report(number).attempt,
                 spec_hash: report(number).spec_hash,
                 refusal: Refusal::Stopping,
                 offer: 0,
             };
-            assert_eq!(ledger.refused(&refused, UnixMillis(1)), Told::Unstarted, "attempt {number}");
+            assert_eq!(
+                ledger.apply_refusal(&refused, UnixMillis(1)),
+                Applied::NeverDispatched,
+                "attempt {number}"
+            );
         }
         assert!(ledger.execution(&node).is_none(), "it is in the ledger all the same");
-        assert_eq!(ledger.report(&report(1)), Told::News);
+        assert_eq!(ledger.apply_report(&report(1)), Applied::Changed);
         let ended = never_started(Outcome::Failed { exit_code: 1 }, UnixMillis(2));
         ledger.conclude(&report(1).attempt, ended);
-        ledger.again(&node);
-        assert_eq!(ledger.report(&report(2)), Told::News);
-        assert_eq!(ledger.report(&report(3)), Told::Unstarted);
+        ledger.retry(&node);
+        assert_eq!(ledger.apply_report(&report(2)), Applied::Changed);
+        assert_eq!(ledger.apply_report(&report(3)), Applied::NeverDispatched);
     }
 
     #[test]
     fn of_a_run_that_was_taken_over_as_many_attempts_are_believed_as_a_task_may_ask_for() {
         let mut ledger = ledger(Origin::Inherited);
-        assert_eq!(ledger.report(&report(MAX_ATTEMPTS + 1)), Told::Unstarted);
-        assert_eq!(ledger.report(&report(MAX_ATTEMPTS)), Told::News);
-        assert_eq!(ledger.report(&report(1)), Told::News);
+        assert_eq!(ledger.apply_report(&report(MAX_ATTEMPTS + 1)), Applied::NeverDispatched);
+        assert_eq!(ledger.apply_report(&report(MAX_ATTEMPTS)), Applied::Changed);
+        assert_eq!(ledger.apply_report(&report(1)), Applied::Changed);
     }
 }

@@ -5,16 +5,15 @@ use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::to_operator::{Ended, ReportedState, Running, Stage};
 
-use crate::ledger::Told;
-use crate::moment::Moment;
+use crate::time::Monotonic;
 
 /// A Run on one node.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Execution {
     /// The latest Attempt.
-    pub latest: Tried,
-    /// Since when the latest could have been started: the start clock.
-    pub turn_at: Option<Moment>,
+    pub latest: AttemptState,
+    /// Since when the rollout admits the latest Attempt: its start clock.
+    pub admitted_at: Option<Monotonic>,
     /// The last `Start` of the latest that was handed to a Session.
     pub started: Option<Sent>,
     /// Which offer of the latest was made last in this operator's life; 0 before the first.
@@ -25,23 +24,23 @@ pub struct Execution {
     pub cancelled: Option<Sent>,
     /// The agent answered an Inventory in which the latest, that it once owned, is missing.
     pub missing: bool,
-    /// When it is tried again, the latest having ended.
-    pub retry_at: Option<Moment>,
+    /// When it is retried, the latest having ended.
+    pub retry_at: Option<Monotonic>,
     /// The Attempts before the latest, oldest first.
-    earlier: Vec<Tried>,
+    earlier: Vec<AttemptState>,
 }
 
 /// One Attempt.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tried {
+pub struct AttemptState {
     /// Its number, from 1.
     pub number: u32,
     /// What it is, as far as anybody said.
-    pub known: Known,
+    pub phase: AttemptPhase,
     /// How much of it History holds.
     pub archived: Option<Stage>,
     /// Its agent said that it owns it, and was not told to forget it since.
-    pub held: bool,
+    pub owned: bool,
 }
 
 /// An agent declined an offer for a reason that passes.
@@ -50,7 +49,7 @@ pub struct Declined {
     /// The reason.
     pub refusal: Refusal,
     /// When the Attempt is offered again.
-    pub again_at: Moment,
+    pub again_at: Monotonic,
     /// How many offers in a row were declined.
     times: u32,
 }
@@ -61,15 +60,15 @@ pub struct Sent {
     /// To which one; a later Session has not seen it.
     pub session: SessionId,
     /// When.
-    pub at: Moment,
+    pub at: Monotonic,
 }
 
 /// What an Attempt is.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub enum Known {
-    /// Nobody said anything.
+pub enum AttemptPhase {
+    /// No Report of it has arrived.
     #[default]
-    Nothing,
+    Unknown,
     /// In the agent's Journal, not yet started.
     Accepted,
     /// Its command runs.
@@ -78,6 +77,21 @@ pub enum Known {
     Ended(Box<Ended>),
     /// It is over, by the operator's own conclusion.
     Concluded(Box<Ended>),
+}
+
+/// What applying evidence to the ledger changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The ledger changed.
+    Changed,
+    /// The ledger already had this, or something later.
+    Unchanged,
+    /// The evidence is about another Run of the Task.
+    OtherRun,
+    /// The same Attempt with another spec hash: ignored.
+    Conflict,
+    /// No operator can have dispatched an Attempt of that number in this Run: ignored, and not archived.
+    NeverDispatched,
 }
 
 /// After the first refusal that passes, the Attempt is offered again after this time, milliseconds; after each further
@@ -108,12 +122,12 @@ impl Execution {
 
     /// The agent declined an offer of the latest Attempt for a reason that passes. When it is the offer that was made
     /// last, none is on its way: the agent declines the earlier ones as well, however late they arrive.
-    pub(crate) fn decline(&mut self, offer: u32, refusal: &Refusal) -> Told {
-        let Some(sent) = self.started.take_if(|_| offer == self.offers) else { return Told::Known };
+    pub(crate) fn note_declined(&mut self, offer: u32, refusal: &Refusal) -> Applied {
+        let Some(sent) = self.started.take_if(|_| offer == self.offers) else { return Applied::Unchanged };
         let times = self.declined.as_ref().map_or(0, |declined| declined.times).saturating_add(1);
         let wait = OFFER_AGAIN_MS.saturating_mul(1 << (times - 1).min(8)).min(OFFER_AGAIN_AT_MOST_MS);
         self.declined = Some(Declined { refusal: refusal.clone(), again_at: sent.at.plus(wait), times });
-        Told::News
+        Applied::Changed
     }
 
     /// Whether its latest Attempt has its Outcome.
@@ -127,71 +141,72 @@ impl Execution {
     }
 
     /// Whether an agent has, or may have, a command for it: it takes a place in the rollout.
-    pub fn is_under_way(&self) -> bool {
-        !self.is_over() && (self.started.is_some() || self.latest.known != Known::Nothing)
+    pub fn is_active(&self) -> bool {
+        !self.is_over() && (self.started.is_some() || self.latest.phase != AttemptPhase::Unknown)
     }
 
     /// Its Attempts, oldest first.
-    pub fn attempts(&self) -> impl Iterator<Item = &Tried> {
+    pub fn attempts(&self) -> impl Iterator<Item = &AttemptState> {
         self.earlier.iter().chain([&self.latest])
     }
 
     /// The Attempt before the latest.
-    pub fn before_latest(&self) -> Option<&Tried> {
+    pub fn before_latest(&self) -> Option<&AttemptState> {
         self.earlier.last()
     }
 
     /// The Attempts of these numbers are the ones that its agent owns.
-    pub(crate) fn hold_only(&mut self, owned: impl Fn(u32) -> bool) {
-        for tried in self.earlier.iter_mut().chain([&mut self.latest]) {
-            tried.held &= owned(tried.number);
+    pub(crate) fn retain_owned(&mut self, owned: impl Fn(u32) -> bool) {
+        for attempt in self.earlier.iter_mut().chain([&mut self.latest]) {
+            attempt.owned &= owned(attempt.number);
         }
     }
 
     /// Nothing was ever handed out for its latest Attempt, and nobody has heard of it.
     fn is_unsent(&self) -> bool {
-        self.latest.known == Known::Nothing && self.started.is_none()
+        self.latest.phase == AttemptPhase::Unknown && self.started.is_none()
     }
 
     /// Takes in what an agent says of one of its Attempts.
-    pub(crate) fn hear(&mut self, number: u32, state: &ReportedState) -> Told {
-        let tried = self.attempt_mut(number);
+    pub(crate) fn apply_report(&mut self, number: u32, state: &ReportedState) -> Applied {
+        let attempt = self.attempt_mut(number);
         // Who reports it has not forgotten it, whatever was said before.
-        tried.held = true;
-        let told = tried.learn(state);
+        attempt.owned = true;
+        let told = attempt.observe(state);
         if number == self.latest.number {
             self.missing = false;
             self.declined = None;
-        } else if told == Told::News && self.is_unsent() {
+        } else if told == Applied::Changed && self.is_unsent() {
             // It is not over as it was thought to be, so whether it is followed by another is to be asked anew.
-            self.withdraw();
+            self.abandon_retry();
         }
         told
     }
 
     /// The Attempt of that number. One above the latest becomes the latest; what was said of the one before stays.
-    pub(crate) fn attempt_mut(&mut self, number: u32) -> &mut Tried {
+    pub(crate) fn attempt_mut(&mut self, number: u32) -> &mut AttemptState {
         if number > self.latest.number {
-            let fresh = Self { latest: Tried { number, ..Tried::default() }, ..Self::default() };
+            let fresh =
+                Self { latest: AttemptState { number, ..AttemptState::default() }, ..Self::default() };
             let before = std::mem::replace(self, fresh);
             self.earlier = before.earlier;
-            if before.latest != (Tried { number: before.latest.number, ..Tried::default() }) {
+            if before.latest != (AttemptState { number: before.latest.number, ..AttemptState::default() }) {
                 self.earlier.push(before.latest);
             }
         }
         if number == self.latest.number {
             return &mut self.latest;
         }
-        let at = self.earlier.partition_point(|tried| tried.number < number);
-        if self.earlier.get(at).is_none_or(|tried| tried.number != number) {
-            self.earlier.insert(at, Tried { number, ..Tried::default() });
+        let at = self.earlier.partition_point(|attempt| attempt.number < number);
+        if self.earlier.get(at).is_none_or(|attempt| attempt.number != number) {
+            self.earlier.insert(at, AttemptState { number, ..AttemptState::default() });
         }
         #[expect(clippy::indexing_slicing, reason = "just looked up or inserted")]
         &mut self.earlier[at]
     }
 
     /// The latest Attempt, for which nobody was told anything, is given up: the one before it was the last.
-    pub(crate) fn withdraw(&mut self) {
+    pub(crate) fn abandon_retry(&mut self) {
         if let Some(latest) = self.earlier.pop() {
             let earlier = std::mem::take(&mut self.earlier);
             *self = Self { latest, earlier, ..Self::default() };
@@ -199,65 +214,65 @@ impl Execution {
     }
 }
 
-impl Default for Tried {
+impl Default for AttemptState {
     fn default() -> Self {
-        Self { number: 1, known: Known::Nothing, archived: None, held: false }
+        Self { number: 1, phase: AttemptPhase::Unknown, archived: None, owned: false }
     }
 }
 
-impl Tried {
+impl AttemptState {
     /// How it ended.
     pub fn ended(&self) -> Option<&Ended> {
-        match &self.known {
-            Known::Ended(ended) | Known::Concluded(ended) => Some(ended),
+        match &self.phase {
+            AttemptPhase::Ended(ended) | AttemptPhase::Concluded(ended) => Some(ended),
             _ => None,
         }
     }
 
     /// Whether it is over by a conclusion of this operator that nobody else knows of: no agent, and not History.
     pub fn is_only_concluded(&self) -> bool {
-        matches!(self.known, Known::Concluded(_)) && self.archived != Some(Stage::Ended)
+        matches!(self.phase, AttemptPhase::Concluded(_)) && self.archived != Some(Stage::Ended)
     }
 
     /// Notes how much of it History holds.
-    pub(crate) fn note_archived(&mut self, stage: Stage) -> Told {
+    pub(crate) fn note_archived(&mut self, stage: Stage) -> Applied {
         if self.archived >= Some(stage) {
-            return Told::Known;
+            return Applied::Unchanged;
         }
         self.archived = Some(stage);
-        Told::News
+        Applied::Changed
     }
 
     /// Takes in evidence. A stage never goes back, and an Outcome never changes but from a conclusion of `Lost` to
     /// what the agent knows.
-    pub(crate) fn learn(&mut self, state: &ReportedState) -> Told {
-        let before = self.known.clone();
-        match (&self.known, state) {
-            (Known::Ended(_), _) => {}
+    pub(crate) fn observe(&mut self, state: &ReportedState) -> Applied {
+        let before = self.phase.clone();
+        match (&self.phase, state) {
+            (AttemptPhase::Ended(_), _) => {}
             // Evidence of a command that ran stands above every conclusion.
-            (Known::Concluded(ours), ReportedState::Ended(theirs))
+            (AttemptPhase::Concluded(ours), ReportedState::Ended(theirs))
                 if matches!(ours.outcome, Outcome::Lost { .. }) || theirs.started_at.is_some() =>
             {
-                self.known = Known::Ended(theirs.clone());
+                self.phase = AttemptPhase::Ended(theirs.clone());
                 self.archived = None;
             }
-            (Known::Concluded(_), _) => {}
-            (_, ReportedState::Ended(ended)) => self.known = Known::Ended(ended.clone()),
-            (Known::Nothing | Known::Accepted, ReportedState::Running(running)) => {
-                self.known = Known::Running(running.clone());
+            (AttemptPhase::Concluded(_), _) => {}
+            (_, ReportedState::Ended(ended)) => self.phase = AttemptPhase::Ended(ended.clone()),
+            (AttemptPhase::Unknown | AttemptPhase::Accepted, ReportedState::Running(running)) => {
+                self.phase = AttemptPhase::Running(running.clone());
             }
-            (Known::Nothing, ReportedState::Accepted) => self.known = Known::Accepted,
+            (AttemptPhase::Unknown, ReportedState::Accepted) => self.phase = AttemptPhase::Accepted,
             _ => {}
         }
-        if self.known == before { Told::Known } else { Told::News }
+        if self.phase == before { Applied::Unchanged } else { Applied::Changed }
     }
 
     /// The operator concludes how it ended. What an agent said stands against it.
-    pub(crate) fn conclude(&mut self, ended: Box<Ended>) -> Told {
+    pub(crate) fn conclude(&mut self, ended: Box<Ended>) -> Applied {
         if self.ended().is_some() {
-            return Told::Known;
+            return Applied::Unchanged;
         }
-        self.known = Known::Concluded(ended);
-        Told::News
+        self.phase = AttemptPhase::Concluded(ended);
+        Applied::Changed
     }
 }

@@ -2,8 +2,9 @@
 
 use sentinel_protocol::ids::RunNumber;
 
+use super::run::{RunState, Stopping, Trigger};
+use super::status::{Handled, Recorded};
 use crate::plan::{OnChange, TaskPlan};
-use crate::status::{Handled, Recorded, RunRecord, Stopping, Trigger};
 
 /// What people asked for by annotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,17 +14,7 @@ pub struct Requests {
     /// `sentinelnode.dev/rerun`: any text; another one than before runs the Task again.
     pub rerun: Option<String>,
     /// `sentinelnode.dev/abandon`: give up on what cannot be reached, so that a deletion can end.
-    pub abandon: Abandon,
-}
-
-/// Whether a deletion may leave behind what it cannot reach.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Abandon {
-    /// It waits.
-    #[default]
-    No,
-    /// It does not wait.
-    Yes,
+    pub abandon: bool,
 }
 
 /// Whether a new Run is due, and why.
@@ -48,7 +39,7 @@ pub fn rerun_asked(requests: &Requests, handled: &Handled) -> bool {
 /// Why the Run starts nothing more, if so. A stronger reason than the recorded one wins; none is ever taken back.
 pub fn stopping(
     plan: &TaskPlan,
-    run: &RunRecord,
+    run: &RunState,
     cancel: bool,
     deleting: bool,
     due: Option<Trigger>,
@@ -76,7 +67,7 @@ pub fn stopping(
 /// Whether the annotation asks for the cancellation of this Run and nobody has acted on it, and what is handled then.
 ///
 /// A number that is not this Run's is never acted on: older ones are noted as handled, later ones wait for their Run.
-pub fn cancel_asked(run: &RunRecord, requests: &Requests, handled: &Handled) -> (bool, Handled) {
+pub fn cancel_asked(run: &RunState, requests: &Requests, handled: &Handled) -> (bool, Handled) {
     match requests.cancel {
         Some(number) if number <= run.number && handled.cancel != Some(number) => {
             let acts = number == run.number && run.finished_at.is_none();

@@ -101,8 +101,8 @@ impl Retry {
         Self { limit: 0, backoff, causes: Cause::USUAL.to_vec() }
     }
 
-    /// Whether the Attempt of this number, ended so, is followed by another.
-    pub fn again(&self, attempt: u32, outcome: &Outcome) -> bool {
+    /// Whether another Attempt follows the one of this number after `outcome`.
+    pub fn allows(&self, attempt: u32, outcome: &Outcome) -> bool {
         attempt <= self.limit && self.causes.iter().any(|cause| cause.name() == outcome.name())
     }
 
@@ -138,16 +138,16 @@ mod tests {
     fn only_a_named_outcome_is_tried_again_and_only_so_often() {
         let retry = retry(2, &[Cause::Failed]);
         let failed = Outcome::Failed { exit_code: 1 };
-        assert_eq!([1, 2, 3].map(|n| retry.again(n, &failed)), [true, true, false]);
-        assert!(!retry.again(1, &Outcome::TimedOut));
-        assert!(!Retry::never().again(1, &failed));
+        assert_eq!([1, 2, 3].map(|n| retry.allows(n, &failed)), [true, true, false]);
+        assert!(!retry.allows(1, &Outcome::TimedOut));
+        assert!(!Retry::never().allows(1, &failed));
     }
 
     #[test]
     fn lost_is_not_tried_again_unless_it_is_named() {
         let lost = Outcome::Lost { reason: LostReason::NodeUnreachable };
-        assert!(!retry(5, &Cause::USUAL).again(1, &lost));
-        assert!(retry(5, &[Cause::Lost]).again(1, &lost));
+        assert!(!retry(5, &Cause::USUAL).allows(1, &lost));
+        assert!(retry(5, &[Cause::Lost]).allows(1, &lost));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! `Stalled=True`, `Failed=True`, `Ready=False` and no `Reconciling`, for kstatus takes the first of the two that is
 //! true. Source: <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>.
 
-use crate::status::{Counts, RunRecord, Stopping, Verdict};
+use super::run::{Counts, RunState, Stopping, Verdict};
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Condition {
     /// Its type.
     pub kind: &'static str,
     /// Whether it holds.
-    pub holds: Holds,
+    pub holds: ConditionStatus,
     /// Its cause, one CamelCase word.
     pub reason: &'static str,
     /// The same for people.
@@ -21,7 +21,7 @@ pub struct Condition {
 
 /// Whether a condition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
+pub enum ConditionStatus {
     /// It does.
     True,
     /// It does not.
@@ -30,7 +30,7 @@ pub enum Holds {
     Unknown,
 }
 
-impl Holds {
+impl ConditionStatus {
     /// The word in the status.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,19 +63,19 @@ pub mod kind {
 
 /// What a Task is doing, from which its conditions follow.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Doing<'a> {
+pub enum TaskState<'a> {
     /// No Run yet, and starts are held back.
     HeldBack,
     /// A Run is under way.
-    Running(&'a RunRecord),
+    Running(&'a RunState),
     /// The last Run is over, and another is due: what is asked for now has not been carried out.
-    Due(&'a RunRecord),
+    Due(&'a RunState),
     /// A Run is under way or due, and starts are held back.
-    Suspended(Option<&'a RunRecord>),
+    Suspended(Option<&'a RunState>),
     /// The last Run is over.
-    Finished(&'a RunRecord),
+    Finished(&'a RunState),
     /// The Task is being deleted.
-    Terminating(Option<&'a RunRecord>),
+    Terminating(Option<&'a RunState>),
 }
 
 /// Whether History holds all that is known.
@@ -88,39 +88,40 @@ pub enum Archive {
 }
 
 /// Phase for people, and conditions for everybody else.
-pub fn describe(doing: Doing<'_>, archive: Archive) -> (&'static str, Vec<Condition>) {
-    let mut conditions = vec![condition(kind::ACCEPTED, Holds::True, "Valid", "the spec can be run")];
+pub fn describe(doing: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Condition>) {
+    let mut conditions =
+        vec![condition(kind::ACCEPTED, ConditionStatus::True, "Valid", "the spec can be run")];
     let phase = match doing {
-        Doing::HeldBack | Doing::Suspended(_) => {
+        TaskState::HeldBack | TaskState::Suspended(_) => {
             let message = match doing {
-                Doing::Suspended(Some(run)) => format!("spec.suspend is true; {}", progress_message(run)),
+                TaskState::Suspended(Some(run)) => format!("spec.suspend is true; {}", progress_message(run)),
                 _ => "spec.suspend is true; nothing is started".to_owned(),
             };
-            conditions.push(condition(kind::RECONCILING, Holds::True, "Suspended", &message));
-            conditions.push(condition(kind::READY, Holds::Unknown, "Suspended", &message));
-            conditions.push(condition(kind::SUSPENDED, Holds::True, "Suspended", &message));
+            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, "Suspended", &message));
+            conditions.push(condition(kind::READY, ConditionStatus::Unknown, "Suspended", &message));
+            conditions.push(condition(kind::SUSPENDED, ConditionStatus::True, "Suspended", &message));
             "Suspended"
         }
-        Doing::Running(run) => {
+        TaskState::Running(run) => {
             let (phase, reason) = running_phase(run);
             let message = progress_message(run);
-            conditions.push(condition(kind::RECONCILING, Holds::True, reason, &message));
-            conditions.push(condition(kind::READY, Holds::Unknown, reason, &message));
+            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, reason, &message));
+            conditions.push(condition(kind::READY, ConditionStatus::Unknown, reason, &message));
             phase
         }
-        Doing::Due(last) => {
+        TaskState::Due(last) => {
             let message = format!("another run is due; {}", progress_message(last));
-            conditions.push(condition(kind::RECONCILING, Holds::True, "RunDue", &message));
-            conditions.push(condition(kind::READY, Holds::Unknown, "RunDue", &message));
+            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, "RunDue", &message));
+            conditions.push(condition(kind::READY, ConditionStatus::Unknown, "RunDue", &message));
             "Pending"
         }
-        Doing::Terminating(run) => {
+        TaskState::Terminating(run) => {
             let message = run.map_or_else(|| "the Task is being deleted".to_owned(), progress_message);
-            conditions.push(condition(kind::RECONCILING, Holds::True, "Terminating", &message));
-            conditions.push(condition(kind::READY, Holds::Unknown, "Terminating", &message));
+            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, "Terminating", &message));
+            conditions.push(condition(kind::READY, ConditionStatus::Unknown, "Terminating", &message));
             "Terminating"
         }
-        Doing::Finished(run) => finished(run, &mut conditions),
+        TaskState::Finished(run) => finished(run, &mut conditions),
     };
     conditions.push(archived(archive));
     (phase, conditions)
@@ -129,14 +130,14 @@ pub fn describe(doing: Doing<'_>, archive: Archive) -> (&'static str, Vec<Condit
 /// Phase and conditions of a Task whose spec cannot be run. `Stalled` is said too, or kstatus would wait for ever.
 pub fn rejected(message: &str) -> (&'static str, Vec<Condition>) {
     let conditions = vec![
-        condition(kind::ACCEPTED, Holds::False, "InvalidSpec", message),
-        condition(kind::STALLED, Holds::True, "InvalidSpec", message),
-        condition(kind::READY, Holds::False, "InvalidSpec", message),
+        condition(kind::ACCEPTED, ConditionStatus::False, "InvalidSpec", message),
+        condition(kind::STALLED, ConditionStatus::True, "InvalidSpec", message),
+        condition(kind::READY, ConditionStatus::False, "InvalidSpec", message),
     ];
     ("Rejected", conditions)
 }
 
-fn running_phase(run: &RunRecord) -> (&'static str, &'static str) {
+fn running_phase(run: &RunState) -> (&'static str, &'static str) {
     match run.stopping {
         Some(Stopping::Cancelled) => ("Running", "Cancelling"),
         Some(Stopping::SupersededFinish | Stopping::SupersededCancel) => ("Running", "Superseded"),
@@ -146,11 +147,11 @@ fn running_phase(run: &RunRecord) -> (&'static str, &'static str) {
     }
 }
 
-fn finished(run: &RunRecord, conditions: &mut Vec<Condition>) -> &'static str {
+fn finished(run: &RunState, conditions: &mut Vec<Condition>) -> &'static str {
     let message = progress_message(run);
     if run.verdict == Some(Verdict::Complete) {
-        conditions.push(condition(kind::READY, Holds::True, "Complete", &message));
-        conditions.push(condition(kind::COMPLETE, Holds::True, "Complete", &message));
+        conditions.push(condition(kind::READY, ConditionStatus::True, "Complete", &message));
+        conditions.push(condition(kind::COMPLETE, ConditionStatus::True, "Complete", &message));
         return "Succeeded";
     }
     let (phase, reason, message) = match run.stopping {
@@ -162,20 +163,20 @@ fn finished(run: &RunRecord, conditions: &mut Vec<Condition>) -> &'static str {
         None if run.counts.failed == 0 => ("Failed", "NodesUnreachable", message),
         None => ("Failed", "NodesFailed", message),
     };
-    conditions.push(condition(kind::STALLED, Holds::True, reason, &message));
-    conditions.push(condition(kind::READY, Holds::False, reason, &message));
-    conditions.push(condition(kind::FAILED, Holds::True, reason, &message));
+    conditions.push(condition(kind::STALLED, ConditionStatus::True, reason, &message));
+    conditions.push(condition(kind::READY, ConditionStatus::False, reason, &message));
+    conditions.push(condition(kind::FAILED, ConditionStatus::True, reason, &message));
     phase
 }
 
 fn archived(archive: Archive) -> Condition {
     match archive {
         Archive::Current => {
-            condition(kind::ARCHIVED, Holds::True, "Archived", "History holds all that is known")
+            condition(kind::ARCHIVED, ConditionStatus::True, "Archived", "History holds all that is known")
         }
         Archive::Behind => condition(
             kind::ARCHIVED,
-            Holds::False,
+            ConditionStatus::False,
             "HistoryBehind",
             "History lags behind; results and output wait on the nodes and are archived when it is back",
         ),
@@ -183,7 +184,7 @@ fn archived(archive: Archive) -> Condition {
 }
 
 /// One sentence on how far a Run is. The counts that it names add up to the number of targets.
-pub fn progress_message(run: &RunRecord) -> String {
+pub fn progress_message(run: &RunState) -> String {
     let Counts { waiting, running, succeeded, failed, unreachable } = run.counts;
     let done = format!("run {}: {}/{} done", run.number, run.counts.done(), run.targets);
     let parts = [
@@ -198,6 +199,6 @@ pub fn progress_message(run: &RunRecord) -> String {
     if parts.is_empty() { done } else { format!("{done}, {}", parts.join(", ")) }
 }
 
-fn condition(kind: &'static str, holds: Holds, reason: &'static str, message: &str) -> Condition {
+fn condition(kind: &'static str, holds: ConditionStatus, reason: &'static str, message: &str) -> Condition {
     Condition { kind, holds, reason, message: message.to_owned() }
 }

@@ -66,7 +66,7 @@ pub enum Boot {
 
 /// The container that its supervisor lived in, where it had one of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Home {
+pub enum SupervisorContainer {
     /// It is the one that the agent lives in, or not known.
     Same,
     /// The agent lives in another one now: that one has ended, and the kernel ended all that was in it.
@@ -88,19 +88,19 @@ pub struct Evidence {
     /// Its boot.
     pub boot: Boot,
     /// Its supervisor's container.
-    pub home: Home,
+    pub container: SupervisorContainer,
 }
 
 /// How an Attempt ended that has no exit record of its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum InferredEnd {
     /// It was cut off, and we know it.
     Interrupted(InterruptReason),
     /// Nobody can know.
     Lost(LostReason),
 }
 
-impl Verdict {
+impl InferredEnd {
     /// The same as an outcome.
     pub fn outcome(self) -> Outcome {
         match self {
@@ -112,7 +112,7 @@ impl Verdict {
 
 /// What follows from the [`Evidence`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conclusion {
+pub enum RecoveryAction {
     /// Its supervisor lives: leave it alone and look again when something changes.
     Adopt,
     /// It surely never started, and its clock still runs: start it if the start deadline allows.
@@ -125,17 +125,17 @@ pub enum Conclusion {
     /// It was given up before it started.
     NotStarted,
     /// It is over, and this is how.
-    Over(Verdict),
+    Over(InferredEnd),
     /// Its supervisor is gone and processes of it are left: end them, then it is over, and this is how.
-    EndTreeThen(Verdict),
+    EndTreeThen(InferredEnd),
 }
 
 /// The table. Rows are tried from top to bottom.
-pub fn conclude(evidence: &Evidence) -> Conclusion {
-    use Conclusion::{Adopt, AwaitConfirmation, EndTreeThen, NotStarted, Over, Report, StartNow};
-    let died = Verdict::Interrupted(InterruptReason::SupervisorDied);
-    let lost = Verdict::Lost;
-    let Evidence { state, exit, lock, tree, boot, home } = *evidence;
+pub fn recover(evidence: &Evidence) -> RecoveryAction {
+    use RecoveryAction::{Adopt, AwaitConfirmation, EndTreeThen, NotStarted, Over, Report, StartNow};
+    let died = InferredEnd::Interrupted(InterruptReason::SupervisorDied);
+    let lost = InferredEnd::Lost;
+    let Evidence { state, exit, lock, tree, boot, container } = *evidence;
     match (exit, lock, state, boot, tree) {
         // The supervisor's own word stands above all else.
         (ExitRecord::Present, ..) => Report,
@@ -154,8 +154,8 @@ pub fn conclude(evidence: &Evidence) -> Conclusion {
         (_, _, LastState::Starting | LastState::Running, Boot::Same, Tree::Populated) => EndTreeThen(died),
         (_, _, LastState::Starting, Boot::Same, Tree::Empty) => Over(lost(LostReason::StartUnproven)),
         // Supervisor and command were ended together, with the agent that was in there with them.
-        (_, _, LastState::Running, Boot::Same, Tree::Empty) if home == Home::Gone => {
-            Over(Verdict::Interrupted(InterruptReason::AgentStopped))
+        (_, _, LastState::Running, Boot::Same, Tree::Empty) if container == SupervisorContainer::Gone => {
+            Over(InferredEnd::Interrupted(InterruptReason::AgentStopped))
         }
         (_, _, LastState::Running, Boot::Same, Tree::Empty) => Over(lost(LostReason::ExitStatusLost)),
         (_, _, LastState::Unreadable, Boot::Same, Tree::Populated) => {
@@ -185,27 +185,27 @@ mod tests {
                 lock: if bits & 2 == 0 { Lock::Held } else { Lock::Free },
                 tree: if bits & 4 == 0 { Tree::Populated } else { Tree::Empty },
                 boot: if bits & 8 == 0 { Boot::Same } else { Boot::Other },
-                home: if bits & 16 == 0 { Home::Same } else { Home::Gone },
+                container: if bits & 16 == 0 { SupervisorContainer::Same } else { SupervisorContainer::Gone },
             })
         })
     }
 
-    fn dead(state: LastState, tree: Tree, boot: Boot) -> Conclusion {
-        let home = Home::Same;
-        conclude(&Evidence { state, exit: ExitRecord::Missing, lock: Lock::Free, tree, boot, home })
+    fn dead(state: LastState, tree: Tree, boot: Boot) -> RecoveryAction {
+        let container = SupervisorContainer::Same;
+        recover(&Evidence { state, exit: ExitRecord::Missing, lock: Lock::Free, tree, boot, container })
     }
 
     #[test]
     fn an_exit_record_is_believed_whatever_else_is_seen() {
         let seen = every_evidence().filter(|e| e.exit == ExitRecord::Present);
-        assert_eq!(seen.map(|e| assert_eq!(conclude(&e), Conclusion::Report, "{e:?}")).count(), 80);
+        assert_eq!(seen.map(|e| assert_eq!(recover(&e), RecoveryAction::Report, "{e:?}")).count(), 80);
     }
 
     #[test]
     fn an_abandoned_attempt_never_starts_even_if_a_late_supervisor_holds_the_lock() {
         for e in every_evidence().filter(|e| e.exit == ExitRecord::Missing && e.state == LastState::Abandoned)
         {
-            assert_eq!(conclude(&e), Conclusion::NotStarted, "{e:?}");
+            assert_eq!(recover(&e), RecoveryAction::NotStarted, "{e:?}");
         }
     }
 
@@ -213,7 +213,7 @@ mod tests {
     fn a_living_supervisor_is_adopted_in_every_state() {
         for e in every_evidence().filter(|e| e.exit == ExitRecord::Missing && e.lock == Lock::Held) {
             if e.state != LastState::Abandoned {
-                assert_eq!(conclude(&e), Conclusion::Adopt, "{e:?}");
+                assert_eq!(recover(&e), RecoveryAction::Adopt, "{e:?}");
             }
         }
     }
@@ -221,20 +221,20 @@ mod tests {
     #[test]
     fn accepted_without_a_supervisor_surely_never_started() {
         for tree in [Tree::Empty, Tree::Populated] {
-            assert_eq!(dead(LastState::Accepted, tree, Boot::Same), Conclusion::StartNow);
-            assert_eq!(dead(LastState::Accepted, tree, Boot::Other), Conclusion::AwaitConfirmation);
+            assert_eq!(dead(LastState::Accepted, tree, Boot::Same), RecoveryAction::StartNow);
+            assert_eq!(dead(LastState::Accepted, tree, Boot::Other), RecoveryAction::AwaitConfirmation);
         }
     }
 
     #[test]
     fn starting_without_an_exit_record_is_lost_for_want_of_proof() {
-        let lost = Conclusion::Over(Verdict::Lost(LostReason::StartUnproven));
+        let lost = RecoveryAction::Over(InferredEnd::Lost(LostReason::StartUnproven));
         assert_eq!(dead(LastState::Starting, Tree::Empty, Boot::Same), lost);
     }
 
     #[test]
     fn a_command_whose_supervisor_was_killed_is_ended_and_interrupted() {
-        let ended = Conclusion::EndTreeThen(Verdict::Interrupted(InterruptReason::SupervisorDied));
+        let ended = RecoveryAction::EndTreeThen(InferredEnd::Interrupted(InterruptReason::SupervisorDied));
         for state in [LastState::Starting, LastState::Running] {
             assert_eq!(dead(state, Tree::Populated, Boot::Same), ended);
         }
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_command_that_died_with_its_supervisor_has_lost_its_exit_status() {
-        let lost = Conclusion::Over(Verdict::Lost(LostReason::ExitStatusLost));
+        let lost = RecoveryAction::Over(InferredEnd::Lost(LostReason::ExitStatusLost));
         assert_eq!(dead(LastState::Running, Tree::Empty, Boot::Same), lost);
     }
 
@@ -250,24 +250,24 @@ mod tests {
     fn a_command_that_ended_with_the_agents_container_was_interrupted_and_one_that_may_not_have_begun_is_lost()
      {
         let ended = |state| {
-            conclude(&Evidence {
+            recover(&Evidence {
                 state,
                 exit: ExitRecord::Missing,
                 lock: Lock::Free,
                 tree: Tree::Empty,
                 boot: Boot::Same,
-                home: Home::Gone,
+                container: SupervisorContainer::Gone,
             })
         };
-        let interrupted = Verdict::Interrupted(InterruptReason::AgentStopped);
-        assert_eq!(ended(LastState::Running), Conclusion::Over(interrupted));
-        let lost = Verdict::Lost(LostReason::StartUnproven);
-        assert_eq!(ended(LastState::Starting), Conclusion::Over(lost));
+        let interrupted = InferredEnd::Interrupted(InterruptReason::AgentStopped);
+        assert_eq!(ended(LastState::Running), RecoveryAction::Over(interrupted));
+        let lost = InferredEnd::Lost(LostReason::StartUnproven);
+        assert_eq!(ended(LastState::Starting), RecoveryAction::Over(lost));
     }
 
     #[test]
     fn a_reboot_loses_what_was_starting_or_running_and_kills_nobody() {
-        let lost = Conclusion::Over(Verdict::Lost(LostReason::NodeRebooted));
+        let lost = RecoveryAction::Over(InferredEnd::Lost(LostReason::NodeRebooted));
         for state in [LastState::Starting, LastState::Running] {
             for tree in [Tree::Empty, Tree::Populated] {
                 assert_eq!(dead(state, tree, Boot::Other), lost);
@@ -277,14 +277,17 @@ mod tests {
 
     #[test]
     fn an_unreadable_record_is_lost_and_what_still_runs_of_it_is_ended() {
-        let lost = Verdict::Lost(LostReason::StateLost);
-        assert_eq!(dead(LastState::Unreadable, Tree::Empty, Boot::Same), Conclusion::Over(lost));
-        assert_eq!(dead(LastState::Unreadable, Tree::Populated, Boot::Same), Conclusion::EndTreeThen(lost));
+        let lost = InferredEnd::Lost(LostReason::StateLost);
+        assert_eq!(dead(LastState::Unreadable, Tree::Empty, Boot::Same), RecoveryAction::Over(lost));
+        assert_eq!(
+            dead(LastState::Unreadable, Tree::Populated, Boot::Same),
+            RecoveryAction::EndTreeThen(lost)
+        );
     }
 
     #[test]
     fn a_state_that_a_power_cut_left_unreadable_is_told_as_the_reboot_that_it_was() {
-        let rebooted = Conclusion::Over(Verdict::Lost(LostReason::NodeRebooted));
+        let rebooted = RecoveryAction::Over(InferredEnd::Lost(LostReason::NodeRebooted));
         assert_eq!(dead(LastState::Unreadable, Tree::Empty, Boot::Other), rebooted);
         assert_eq!(dead(LastState::Unreadable, Tree::Populated, Boot::Other), rebooted);
     }
@@ -294,7 +297,7 @@ mod tests {
         let mut seen = 0;
         for e in every_evidence() {
             seen += 1;
-            if matches!(conclude(&e), Conclusion::StartNow | Conclusion::AwaitConfirmation) {
+            if matches!(recover(&e), RecoveryAction::StartNow | RecoveryAction::AwaitConfirmation) {
                 assert_eq!((e.state, e.lock, e.exit), (LastState::Accepted, Lock::Free, ExitRecord::Missing));
             }
         }
@@ -304,7 +307,7 @@ mod tests {
     #[test]
     fn a_tree_is_ended_only_if_it_is_seen_and_belongs_to_this_boot() {
         for e in every_evidence() {
-            if matches!(conclude(&e), Conclusion::EndTreeThen(_)) {
+            if matches!(recover(&e), RecoveryAction::EndTreeThen(_)) {
                 assert_eq!((e.tree, e.boot, e.lock), (Tree::Populated, Boot::Same, Lock::Free), "{e:?}");
             }
         }

@@ -3,30 +3,21 @@
 use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::to_operator::Stage;
 
-use crate::conditions::Archive;
-use crate::execution::{Execution, Known};
-use crate::ledger::{RunLedger, RunStage};
-use crate::reconcile::Action;
-use crate::rollout::AgentFacts;
+use super::action::Action;
+use super::conditions::Archive;
+use super::execution::{AttemptPhase, Execution};
+use super::ledger::{RunLedger, RunStage};
+use super::rollout::AgentFacts;
 
 /// What is left to do for a Run that is over.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settling {
+pub struct Settlement {
     /// What to do now; asked again, it says the same until it is done.
     pub actions: Vec<Action>,
     /// Whether History holds all of it.
     pub archived: Archive,
-    /// Whether nothing is left: the ledger may be dropped.
-    pub settled: Settled,
-}
-
-/// Whether anything is left to do for a Run that is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// Nothing.
-    Yes,
-    /// Something.
-    No,
+    /// Nothing is left to do: the ledger may be dropped.
+    pub settled: bool,
 }
 
 /// What is left to do for a Run that is over.
@@ -34,7 +25,7 @@ pub enum Settled {
 /// What an agent reported is archived on its way in; what the operator concluded itself has no Journal behind it and
 /// is archived from here. Each target is settled by itself: an agent forgets once History holds the Run's record and
 /// every Attempt of that agent's node, whatever the other nodes still owe.
-pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Settling {
+pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Settlement {
     let mut actions = Vec::new();
     let mut all = true;
     if let Some(record) = ledger.record()
@@ -47,13 +38,13 @@ pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Se
     let mut forgets = Vec::new();
     for (node, execution) in ledger.executions() {
         let mut node_held = true;
-        for tried in execution.attempts() {
-            let Some(ended) = tried.ended().filter(|_| tried.archived != Some(Stage::Ended)) else {
+        for attempt in execution.attempts() {
+            let Some(ended) = attempt.ended().filter(|_| attempt.archived != Some(Stage::Ended)) else {
                 continue;
             };
             node_held = false;
-            if matches!(tried.known, Known::Concluded(_)) {
-                let attempt = ledger.attempt_of(node, tried.number);
+            if matches!(attempt.phase, AttemptPhase::Concluded(_)) {
+                let attempt = ledger.attempt_of(node, attempt.number);
                 actions.push(Action::Conclude { attempt, ended: Box::new(ended.clone()) });
             }
         }
@@ -62,9 +53,9 @@ pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Se
             forgets.extend(forgets_of(ledger, node, execution, &agent));
         }
     }
-    let settled = if all && forgets.is_empty() { Settled::Yes } else { Settled::No };
+    let settled = all && forgets.is_empty();
     actions.extend(forgets);
-    Settling { actions, archived: if all { Archive::Current } else { Archive::Behind }, settled }
+    Settlement { actions, archived: if all { Archive::Current } else { Archive::Behind }, settled }
 }
 
 /// Only what an agent may hold needs forgetting; one without a Session gets its `Forget` after its next Inventory.
@@ -74,11 +65,11 @@ fn forgets_of(
     execution: &Execution,
     agent: impl Fn(&NodeName) -> AgentFacts,
 ) -> Vec<Action> {
-    let held = || execution.attempts().filter(|tried| tried.held && tried.ended().is_some());
+    let held = || execution.attempts().filter(|attempt| attempt.owned && attempt.ended().is_some());
     if held().next().is_none() || agent(node).session.is_none() {
         return Vec::new();
     }
-    held().map(|tried| Action::Forget(ledger.attempt_of(node, tried.number))).collect()
+    held().map(|attempt| Action::Forget(ledger.attempt_of(node, attempt.number))).collect()
 }
 
 #[cfg(test)]
@@ -88,8 +79,8 @@ mod tests {
     use sentinel_protocol::time::UnixMillis;
     use sentinel_protocol::to_operator::{Report, ReportedState};
 
+    use super::super::ledger::{Origin, never_started};
     use super::*;
-    use crate::ledger::{Origin, never_started};
 
     /// One node's output never came, so its result was never archived; no other node ever heard that it may forget.
     #[test]
@@ -101,14 +92,14 @@ mod tests {
             let ended = never_started(Outcome::Succeeded { exit_code: 0 }, UnixMillis(1));
             let attempt = format!("u/1/{node}/1").parse().unwrap();
             let state = ReportedState::Ended(Box::new(ended));
-            ledger.report(&Report { attempt, spec_hash: hash.clone(), state });
+            ledger.apply_report(&Report { attempt, spec_hash: hash.clone(), state });
         }
         let honest = "u/1/honest/1".parse().unwrap();
-        ledger.archived(&honest, Stage::Ended);
+        ledger.note_archived(&honest, Stage::Ended);
         let session = SessionId::new("s").unwrap();
         let settling =
             settle(&ledger, |_| AgentFacts { session: Some(session.clone()), ..AgentFacts::default() });
         assert_eq!(settling.actions, [Action::Forget(honest)]);
-        assert_eq!((settling.archived, settling.settled), (Archive::Behind, Settled::No));
+        assert_eq!((settling.archived, settling.settled), (Archive::Behind, false));
     }
 }

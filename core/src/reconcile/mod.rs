@@ -1,0 +1,27 @@
+//! The operator's side: what should happen next for one Task.
+//!
+//! [`decide`] is the entry point. In reading order: [`decision`] and [`action`] (its
+//! input and output), [`run`] (a Run and its
+//! counts), [`trigger`] (is a Run due, does the current one stop), [`targets`] (which nodes), [`rollout`] (which
+//! targets start, retry or are given up), [`retry`], [`execution`] and [`ledger`] (what is known of each node),
+//! [`settle`] (archive, then forget), [`status`] and [`conditions`] (what the Task says about itself), [`orphan`]
+//! (Attempts that no ledger has).
+
+pub mod action;
+pub mod conditions;
+mod decide;
+pub mod decision;
+pub mod execution;
+pub mod ledger;
+pub mod orphan;
+pub mod retry;
+pub mod rollout;
+pub mod run;
+pub mod settle;
+pub mod status;
+pub mod targets;
+pub mod trigger;
+
+pub use action::{Action, Level, Notice};
+pub use decide::decide;
+pub use decision::{Decision, Finalizer, Lifecycle, Observed, Status, Write};
