@@ -1,83 +1,84 @@
-//! Who leads: the election over one record that is changed by compare-and-swap alone.
+//! Leader election over one record that is changed only by compare-and-swap.
 //!
 //! ```text
 //!                 record free, or unchanged for its whole duration
 //!    Following ─────────────────────────────────────────────────────▶ Leading (epoch grows)
 //!        ▲                                                               │
-//!        └── never in place: who loses the record, or could not renew ───┘
-//!            it for two thirds of its duration, ends its process
+//!        └── never in the same process: a leader that lost the record, ──┘
+//!            or could not renew it for 2/3 of its duration, exits
 //! ```
 //!
-//! No two clocks are compared. Whether a record has run out is judged by how long *we* have seen it unchanged, as in
-//! Kubernetes' own election; and a writer that was overtaken learns it from the failed swap. The **epoch** grows with
-//! each new leader and is what agents believe: a leader that does not know yet that it was deposed is refused by them.
+//! Clocks of different processes are never compared. A record has expired once *this* process has seen it unchanged for
+//! its duration, as in client-go's leader election, and a writer that was overtaken finds out by the failed swap. The
+//! **epoch** grows with each leader. Agents refuse a lower one, so a deposed leader that does not know it yet does no
+//! harm.
 
 use sentinel_protocol::ids::Epoch;
 
 use crate::time::Monotonic;
 
-/// How far above the leader's an epoch may lie that an agent names, at most.
+/// How far above the leader's epoch an epoch named by an agent may be.
 ///
-/// Agents have seen a higher epoch than the leader only when the cluster came back from an older state, or the record was
-/// deleted; then the leader rises above theirs. One agent's word must not carry the whole fleet further than that
-/// takes: this is more leaders than most fleets ever had, and a ten-thousand-millionth of what there is.
+/// Agents have seen a higher epoch than the leader only after the cluster was restored from a backup or the record was
+/// deleted; the leader then raises its own above theirs. One agent must not be able to exhaust the epochs: this limit is
+/// more leaders than most fleets ever have, and a tiny fraction of the range.
 pub const MAX_JUMP: u64 = 10_000;
 
-/// Whether an epoch that an agent names can be one that it has seen, where the leader's is `ours`.
+/// Whether an agent may name this epoch if the leader's is `ours`.
 pub fn is_credible(named: Epoch, ours: Epoch) -> bool {
     named.above(ours) <= MAX_JUMP
 }
 
-/// What the record says.
+/// The election record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRecord {
-    /// Who holds it; `None` when it was given back.
+    /// Its holder; `None` if it was released.
     pub holder: Option<String>,
     /// Where agents reach the holder.
     pub address: Option<String>,
-    /// Grows with each new holder.
+    /// Grows with each holder.
     pub epoch: Epoch,
-    /// How long it is good for after a renewal, milliseconds.
+    /// How long a renewal is valid, milliseconds.
     pub duration_ms: u64,
     /// Changes with every renewal; compared for equality only.
     pub renewal: u64,
 }
 
-/// The numbers of an election, milliseconds.
+/// The timing of an election, milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// How long a renewal is good for.
+    /// How long a renewal is valid.
     pub duration_ms: u64,
     /// How often the leader renews.
     pub renew_ms: u64,
     /// How often a follower reads the record.
     pub poll_ms: u64,
-    /// How long nothing is asked after a second failure in a row.
+    /// The backoff after the second failure in a row.
     pub retry_ms: u64,
 }
 
 impl Timing {
-    /// A takeover within a few seconds at two small writes a second.
+    /// A takeover within a few seconds, at two small writes per second.
     pub const DEFAULT: Self = Self { duration_ms: 3_000, renew_ms: 500, poll_ms: 250, retry_ms: 100 };
 
-    /// The age of the last renewal at which a leader stops acting: well before anybody may take over.
+    /// The age of the last renewal at which a leader stops acting, well before another may take over.
     pub fn give_up_ms(self) -> u64 {
         self.duration_ms / 3 * 2
     }
 }
 
-/// What the candidate is.
+/// The role of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Somebody else leads, or nobody.
+    /// Another process leads, or none does.
     Following,
     /// It leads.
     Leading(Epoch),
-    /// It led and must not act any more: the process ends.
+    /// It led and must not act any more: the process exits.
     Deposed,
 }
 
-/// What the candidate should do now.
+/// What a candidate should do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseAction {
     /// Read the record again after so many milliseconds.
@@ -85,10 +86,10 @@ pub enum LeaseAction {
         /// Milliseconds to wait.
         after_ms: u64,
     },
-    /// Write this in place of the record last read; create it when there was none.
+    /// Replace the record last read by this one; create it if there was none.
     Swap(LeaseRecord),
-    /// End the process.
-    End,
+    /// Exit the process.
+    Exit,
 }
 
 /// One candidate.
@@ -98,23 +99,22 @@ pub struct Candidate {
     address: Option<String>,
     timing: Timing,
     role: Role,
-    /// The record as last read, and since when we see it unchanged.
+    /// The record as last read, and since when it has been unchanged.
     seen: Option<(Option<LeaseRecord>, Monotonic)>,
-    /// The highest epoch that anybody named.
+    /// The highest epoch observed.
     highest: Epoch,
-    /// When the last successful renewal was *begun*: its duration counts from there.
+    /// When the last successful renewal was *begun*: its validity counts from then.
     renewed_at: Monotonic,
-    /// When the swap under way was begun, and what it writes.
+    /// When the pending swap was begun, and what it writes.
     swapping: Option<(Monotonic, LeaseRecord)>,
-    /// Failures since the election last went its way, and when the latest was.
+    /// Failures since the last success, and when the latest was.
     failures: u32,
     failed_at: Monotonic,
     renewals: u64,
 }
 
 impl Candidate {
-    /// A candidate that has seen nothing yet. `seed` makes its renewals differ from those of an earlier process of
-    /// the same identity.
+    /// A new candidate. `seed` makes its renewals differ from those of an earlier process with the same identity.
     pub fn new(identity: String, address: Option<String>, timing: Timing, seed: u64) -> Self {
         Self {
             identity,
@@ -131,7 +131,7 @@ impl Candidate {
         }
     }
 
-    /// What it is now. A leader whose renewal is too old is deposed, whether it has noticed or not.
+    /// Its current role. A leader with an outdated renewal is deposed, whether it has noticed or not.
     pub fn role(&self, now: Monotonic) -> Role {
         match self.role {
             Role::Leading(_) if now.since(self.renewed_at) >= self.timing.give_up_ms() => Role::Deposed,
@@ -139,8 +139,8 @@ impl Candidate {
         }
     }
 
-    /// Where the leader is, as far as the record says; nowhere once its holder has not renewed it for so long that it
-    /// does not lead any more.
+    /// The address of the leader by the record; `None` once the holder cannot be leading any more, as it has not renewed the
+    /// record.
     pub fn leader_address(&self, now: Monotonic) -> Option<&str> {
         let (record, since) = self.seen.as_ref()?;
         let record = record.as_ref().filter(|record| record.holder.is_some())?;
@@ -148,21 +148,21 @@ impl Candidate {
         is_fresh.then_some(record.address.as_deref())?
     }
 
-    /// An agent named an epoch; the next one of ours lies above it, unless it cannot be one that was led.
+    /// Observes an epoch named by an agent: the next own epoch will be above it, unless it is not credible.
     pub fn observe_epoch(&mut self, epoch: Epoch) {
         if is_credible(epoch, self.highest) {
             self.raise_to(epoch);
         }
     }
 
-    /// An epoch without a successor would leave none to lead with.
+    /// The highest possible epoch is ignored: it has no successor to lead with.
     fn raise_to(&mut self, epoch: Epoch) {
         if epoch < Epoch::MAX {
             self.highest = self.highest.max(epoch);
         }
     }
 
-    /// The epoch above every one that was heard of.
+    /// The epoch above all observed ones.
     fn above_highest(&self) -> Epoch {
         self.highest.next().unwrap_or(self.highest)
     }
@@ -185,7 +185,7 @@ impl Candidate {
         self.failed_at = now;
     }
 
-    /// The swap that was asked for came through.
+    /// The requested swap succeeded.
     pub fn swapped(&mut self, now: Monotonic) {
         let Some((begun, record)) = self.swapping.take() else { return };
         self.failures = 0;
@@ -198,24 +198,24 @@ impl Candidate {
         self.seen = Some((Some(record), now));
     }
 
-    /// The swap did not come through, or nobody knows whether it did. The record is read again before anything else.
+    /// The swap failed, or its result is unknown. The record is read again first.
     pub fn swap_failed(&mut self, now: Monotonic) {
         self.read_failed(now);
         self.swapping = None;
-        // Forgetting what was seen restarts the wait for an expiry, which is the safe side.
+        // Dropping the record restarts the wait for its expiry, which is safe.
         self.seen = None;
     }
 
-    /// What to do now.
+    /// What to do next.
     pub fn next(&mut self, now: Monotonic) -> LeaseAction {
         match self.role(now) {
-            Role::Deposed => LeaseAction::End,
+            Role::Deposed => LeaseAction::Exit,
             Role::Leading(epoch) => self.lead(epoch, now),
             Role::Following => self.follow(now),
         }
     }
 
-    /// What to write to give the lead back, so that nobody has to wait for it to run out.
+    /// The record to write to release leadership, so that a successor need not wait for its expiry.
     pub fn resign(&mut self, now: Monotonic) -> Option<LeaseRecord> {
         let Role::Leading(epoch) = self.role(now) else { return None };
         let record = LeaseRecord { holder: None, address: None, ..self.record(epoch) };
@@ -227,7 +227,7 @@ impl Candidate {
         if self.seen.is_none() {
             return self.read_soon(now);
         }
-        // An agent has seen a higher epoch than ours (a restored cluster): rise above it.
+        // An agent has observed a higher epoch (a restored cluster): raise ours above it.
         let epoch = if self.highest > epoch { self.above_highest() } else { epoch };
         let due = self.renewed_at.plus(self.timing.renew_ms);
         let rises = Role::Leading(epoch) != self.role;
@@ -242,7 +242,7 @@ impl Candidate {
         let free = match &record {
             None => true,
             Some(record) if record.holder.is_none() => true,
-            // Our own earlier process is as dead as any other that no longer renews, and not before.
+            // The holder may be an earlier process of this identity: it expires like any other.
             Some(record) => now.since(since) >= record.duration_ms,
         };
         if !free {
@@ -252,7 +252,7 @@ impl Candidate {
         self.swap(self.above_highest(), now)
     }
 
-    /// At once, but not again and again: an API server that is away refuses within a millisecond.
+    /// At once, but with a backoff after failures: an API server that is down refuses within a millisecond.
     fn read_soon(&self, now: Monotonic) -> LeaseAction {
         let until = if self.failures < 2 { now } else { self.failed_at.plus(self.timing.retry_ms) };
         LeaseAction::Read { after_ms: until.since(now) }
@@ -275,7 +275,7 @@ impl Candidate {
         }
     }
 
-    /// A leader that reads another's name in the record has been deposed.
+    /// A leader that reads another holder in the record has been deposed.
     fn notice_loss(&mut self) {
         let Role::Leading(epoch) = self.role else { return };
         let Some((record, _)) = &self.seen else { return };

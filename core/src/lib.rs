@@ -1,8 +1,8 @@
-//! The thinking of Sentinel Node: what is decided, apart from what is done.
+//! The decisions of Sentinel Node, without side effects.
 //!
-//! There is no clock here, no I/O, no environment, no randomness and nothing asynchronous: time and identity come
-//! in as arguments, and what is to be done goes out as values. That is what lets the tests put every part of the
-//! system through loss, repetition, restarts and clock jumps without starting a process.
+//! This crate has no clock, I/O, environment, randomness or async code: time and identity are arguments, and actions are
+//! return values. So tests can put the whole system through loss, repetition, restarts and clock jumps without starting
+//! a process.
 //!
 //! Three state machines live here:
 //!
@@ -10,7 +10,7 @@
 //! * [`agent::Agent::step`], a node's: what to do about a message, a change on disk or time passing;
 //! * [`stream::outflow::Outflow`], the log link's: whose output may be sent now, and from where.
 //!
-//! Two smaller ones stand beside them: [`lease`] (leader election) and [`stream::credit`] (flow control). A Task
+//! Two smaller ones: [`lease`] (leader election) and [`stream::credit`] (flow control). A Task
 //! enters as a validated [`plan::TaskPlan`].
 
 pub mod agent;

@@ -1,7 +1,7 @@
-//! A Task after validation: what the rest of the system believes.
+//! A validated Task.
 //!
-//! A [`TaskPlan`] cannot hold nonsense. It is made in one place per source of Tasks (the operator's
-//! `resource::validate`), and nothing behind that place looks at a raw spec again.
+//! A [`TaskPlan`] is valid by construction. The operator's `resource::validate` is the only place that makes one, and no
+//! later code reads the raw spec.
 
 use std::collections::BTreeMap;
 
@@ -15,25 +15,25 @@ use crate::reconcile::retry::Retry;
 /// A Task that can be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskPlan {
-    /// Where people find it.
+    /// Its namespace and name.
     pub task: TaskRef,
-    /// Which one it is.
+    /// Its uid.
     pub uid: TaskUid,
-    /// Which nodes it is for.
+    /// Its targets.
     pub targets: TargetRule,
-    /// What is run on each.
+    /// What runs on each.
     pub request: RunRequest,
     /// Its clocks.
     pub timeouts: Timeouts,
-    /// How often and after what a target is tried again.
+    /// Its retry policy.
     pub retry: Retry,
-    /// How many targets may be under way at once.
+    /// How many targets may be active at once.
     pub max_concurrent: Amount,
     /// What a new Run does to the commands of the old one.
     pub on_change: OnChange,
-    /// Whether new starts are held back.
+    /// Whether it is suspended.
     pub starts: Starts,
-    /// Changed to run the same spec again.
+    /// A changed token runs the same spec again.
     pub rerun_token: String,
     /// When a finished Task is deleted; `None` is never.
     pub ttl_after_finished_ms: Option<u64>,
@@ -41,41 +41,41 @@ pub struct TaskPlan {
     pub spec_hash: SpecHash,
 }
 
-/// Which nodes a Task is for.
+/// The targets of a Task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetRule {
-    /// The nodes to take.
+    /// The nodes to select.
     pub select: Select,
-    /// The nodes to leave out again.
+    /// The nodes to exclude.
     pub exclude: Vec<NodeName>,
-    /// Whether control plane nodes may be among them.
+    /// Whether control plane nodes are included.
     pub control_plane: ControlPlane,
 }
 
-/// The nodes to take.
+/// The nodes to select.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Select {
     /// Every node.
     All,
-    /// These, whether they exist or not: a name without a Node is a target that is never reached.
+    /// These, whether they exist or not: a name without a Node is an unreachable target.
     Names(Vec<NodeName>),
-    /// Those whose labels match.
+    /// Nodes with matching labels.
     Labels(LabelSelector),
 }
 
-/// Whether control plane nodes may be targets. They are protected unless asked for.
+/// Whether control plane nodes may be targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ControlPlane {
     /// They may.
     Include,
-    /// They are left out, unless named one by one.
+    /// They are excluded, unless listed by name.
     Exclude,
 }
 
 /// A Kubernetes label selector: all requirements must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LabelSelector {
-    /// Labels that must have exactly this value.
+    /// Labels and their required values.
     pub match_labels: BTreeMap<String, String>,
     /// Further requirements.
     pub match_expressions: Vec<Requirement>,
@@ -97,40 +97,40 @@ pub enum LabelOperator {
     In(Vec<String>),
     /// Its value is none of these, or it is missing.
     NotIn(Vec<String>),
-    /// It is there.
+    /// It exists.
     Exists,
     /// It is missing.
     DoesNotExist,
 }
 
-/// The clocks of a Task, each its own, in milliseconds.
+/// The timeouts of a Task, in milliseconds; each has a clock of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From a target's turn until its command must have started.
+    /// From the admission of a target until its command must have started.
     pub start_ms: u64,
-    /// From the start of a command until it must have ended; `None` is without limit.
+    /// From the start of a command until it must have ended; `None` is no limit.
     pub run_ms: Option<u64>,
-    /// How long a command may be without output; `None` is without limit.
+    /// How long a command may write nothing; `None` is no limit.
     pub idle_ms: Option<u64>,
-    /// From the beginning of a Run until all of it must have ended; `None` is without limit.
+    /// From the start of a Run until all of it must have ended; `None` is no limit.
     pub total_ms: Option<u64>,
-    /// From the last sign of a node until what runs on it is taken for lost.
+    /// From the last message of a node until its commands are concluded as lost.
     pub unreachable_ms: u64,
-    /// From asking a command to end until it is made to.
+    /// From SIGTERM to SIGKILL.
     pub grace_ms: u64,
 }
 
-/// A number of targets, absolute or as a share of all.
+/// A number of targets, absolute or as a percentage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Amount {
-    /// So many.
+    /// A number.
     Count(u32),
-    /// So many of a hundred, 1 to 100; at least one target.
+    /// A percentage, 1 to 100; at least one target.
     Percent(u8),
 }
 
 impl Amount {
-    /// The number out of `total`: shares are rounded down, as in a Deployment's `maxUnavailable`, but never to 0.
+    /// The number out of `total`. Percentages are rounded down, as in a Deployment's `maxUnavailable`, but never to 0.
     pub fn of(self, total: usize) -> usize {
         match self {
             Self::Count(count) => count as usize,
@@ -139,12 +139,12 @@ impl Amount {
     }
 }
 
-/// What a new Run does to the commands of the old one. Two Runs of one Task never overlap.
+/// What a new Run does to the commands of the previous one. Two Runs of a Task never overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnChange {
-    /// What runs may finish; nothing more of the old Run is started.
+    /// Running commands may finish; nothing more is started.
     Finish,
-    /// What runs is cancelled.
+    /// Running commands are cancelled.
     Cancel,
 }
 
@@ -153,15 +153,15 @@ pub enum OnChange {
 pub enum Starts {
     /// They may.
     Allowed,
-    /// They are held back; running ones go on.
+    /// They may not; running ones continue.
     Suspended,
 }
 
-/// The digest of what is run and where.
+/// The digest of what runs and where.
 ///
-/// What is in it decides what a release upgrade runs again, so the digested form is spelled out here and frozen by a
-/// test: a field added later must be left out of the JSON while it has its default. `output` is not in it: how much
-/// of the output is kept does not change what is run.
+/// A changed digest runs the Task again, so the digested form is written out here and pinned by a test: a field that is
+/// added later must be omitted from the JSON while it has its default. `output` is not part of it, as how much output is
+/// kept does not change what runs.
 ///
 /// # Panics
 /// Never: the digest is written in hexadecimal right here.

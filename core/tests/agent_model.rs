@@ -115,9 +115,9 @@ struct World {
     dirs: BTreeMap<AttemptId, Dir>,
     tombs: BTreeMap<AttemptId, Tombstone>,
     executions: BTreeMap<AttemptId, u32>,
-    /// Attempts of which it was just shown that they had not started.
+    /// Attempts just proven not to have started.
     proofs: BTreeSet<AttemptId>,
-    told: BTreeMap<AttemptId, Ended>,
+    reported: BTreeMap<AttemptId, Ended>,
     forgotten: BTreeSet<AttemptId>,
     refused_now: BTreeSet<AttemptId>,
     refused_ever: BTreeSet<AttemptId>,
@@ -165,13 +165,16 @@ impl World {
         })
     }
 
-    fn tell(&mut self, report: &Report) {
+    fn note_report(&mut self, report: &Report) {
         if let ReportedState::Ended(ended) = &report.state {
-            let first = self.told.entry(report.attempt.clone()).or_insert_with(|| (**ended).clone());
+            let first = self.reported.entry(report.attempt.clone()).or_insert_with(|| (**ended).clone());
             assert_eq!(first, &**ended, "the outcome of {} changed", report.attempt);
         }
         if matches!(report.state, ReportedState::Running(_)) {
-            assert!(self.dirs[&report.attempt].running.is_some(), "running was said before it was durable");
+            assert!(
+                self.dirs[&report.attempt].running.is_some(),
+                "running was reported before it was durable"
+            );
         }
     }
 
@@ -263,8 +266,10 @@ impl World {
                 self.tombs.insert(attempt.clone(), tombstone);
                 return Some(Event::Compacted { attempt });
             }
-            Effect::Send(ToOperator::Report(report)) => self.tell(&report),
-            Effect::Send(ToOperator::Inventory(part)) => part.attempts.iter().for_each(|r| self.tell(r)),
+            Effect::Send(ToOperator::Report(report)) => self.note_report(&report),
+            Effect::Send(ToOperator::Inventory(part)) => {
+                part.attempts.iter().for_each(|r| self.note_report(r))
+            }
             Effect::Send(ToOperator::Refused(refused)) => {
                 if !matches!(refused.refusal, Refusal::StaleEpoch { .. } | Refusal::SpecHashMismatch) {
                     self.refused_now.insert(refused.attempt.clone());
@@ -443,7 +448,7 @@ impl Machine {
         self.connect();
         for _ in 0..40 {
             for &n in asked {
-                if !self.world.told.contains_key(&id(n)) && !self.world.refused_now.contains(&id(n)) {
+                if !self.world.reported.contains_key(&id(n)) && !self.world.refused_now.contains(&id(n)) {
                     self.start(n);
                 }
             }
@@ -491,7 +496,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The id was used for another spec before; the operator is told so each time.
+/// The id was used for another spec before; every Start is refused.
 fn taken_by_another_spec(world: &World, n: usize) -> bool {
     let other = |spec_hash: &SpecHash| *spec_hash != hash(0);
     world.dirs.get(&id(n)).is_some_and(|dir| other(&dir.spec_hash))
@@ -514,14 +519,14 @@ proptest! {
         machine.settle(&asked);
         let world = &machine.world;
         for &n in &asked {
-            let answered = world.told.contains_key(&id(n)) || world.refused_ever.contains(&id(n));
+            let answered = world.reported.contains_key(&id(n)) || world.refused_ever.contains(&id(n));
             prop_assert!(answered || taken_by_another_spec(world, n), "{} was never answered", id(n));
         }
         for (id, dir) in &world.dirs {
             prop_assert!(dir.exit.is_some() || dir.boot != world.boot, "{id} never ended");
-            prop_assert!(dir.exit.is_none() || world.told.contains_key(id), "the end of {id} was never said");
+            prop_assert!(dir.exit.is_none() || world.reported.contains_key(id), "the end of {id} was never reported");
         }
-        for (id, ended) in &world.told {
+        for (id, ended) in &world.reported {
             let kept = world.dirs.get(id).and_then(|dir| dir.exit.clone());
             let kept = kept.or_else(|| world.tombs.get(id).map(|tomb| tomb.ended.clone()));
             prop_assert_eq!(kept.as_ref(), Some(ended), "the end of {} was forgotten", id);
@@ -558,7 +563,7 @@ fn only_refusal(effects: &[Effect]) -> &Refusal {
 }
 
 #[test]
-fn the_request_is_durable_before_it_is_launched_and_launched_before_it_is_reported() {
+fn request_is_durable_before_launch_and_launched_before_report() {
     let mut agent = Agent::new(rules(), Epoch::ZERO);
     agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
     let first = agent.step(received_start(0, 0, 1), at(0));
@@ -571,7 +576,7 @@ fn the_request_is_durable_before_it_is_launched_and_launched_before_it_is_report
 }
 
 #[test]
-fn a_repeated_start_is_answered_with_what_the_attempt_is_now() {
+fn repeated_start_is_answered_with_the_current_state() {
     let mut agent = recorded_agent();
     let again = agent.step(received_start(0, 0, 1), at(1));
     assert!(
@@ -580,13 +585,13 @@ fn a_repeated_start_is_answered_with_what_the_attempt_is_now() {
 }
 
 #[test]
-fn the_same_id_for_another_spec_is_refused() {
+fn same_id_with_another_spec_is_refused() {
     let mut agent = recorded_agent();
     assert_eq!(only_refusal(&agent.step(received_start(0, 1, 1), at(1))), &Refusal::SpecHashMismatch);
 }
 
 #[test]
-fn a_start_of_an_older_leader_is_refused_and_a_newer_epoch_is_durable_first() {
+fn stale_epoch_is_refused_and_a_newer_one_persisted_first() {
     let mut agent = recorded_agent();
     let newer = agent.step(received_start(1, 0, 5), at(1));
     assert_eq!(newer[0], Effect::SetEpoch(Epoch::from(5)));
@@ -596,7 +601,7 @@ fn a_start_of_an_older_leader_is_refused_and_a_newer_epoch_is_durable_first() {
 }
 
 #[test]
-fn a_start_sent_twice_and_refused_once_is_not_run_in_the_same_session() {
+fn refused_start_is_not_run_when_resent_in_the_session() {
     let mut machine = Machine::connected();
     (0..4).for_each(|n| machine.start(n));
     assert!(machine.world.refused_now.contains(&id(3)));
@@ -609,7 +614,7 @@ fn a_start_sent_twice_and_refused_once_is_not_run_in_the_same_session() {
 }
 
 #[test]
-fn a_busy_agent_declines_each_copy_of_an_offer_and_takes_the_next_offer_once_it_has_room() {
+fn busy_agent_declines_copies_of_an_offer_and_accepts_the_next() {
     let mut agent = Agent::new(Rules { max_attempts: 1, ..rules() }, Epoch::ZERO);
     agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
     agent.step(received_start(0, 0, 1), at(0));
@@ -629,7 +634,7 @@ fn a_busy_agent_declines_each_copy_of_an_offer_and_takes_the_next_offer_once_it_
 }
 
 #[test]
-fn an_operator_that_offers_once_is_refused_for_good() {
+fn start_without_offer_number_is_refused_permanently() {
     let mut agent = Agent::new(Rules { max_attempts: 0, ..rules() }, Epoch::ZERO);
     agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
     let refused = agent.step(received_start(0, 0, 1), at(0));
@@ -650,7 +655,7 @@ fn ended_without_exit_code() -> Ended {
 }
 
 #[test]
-fn a_report_is_said_again_every_ten_seconds_until_its_stage_is_acknowledged() {
+fn report_is_resent_every_ten_seconds_until_acknowledged() {
     let mut agent = recorded_agent();
     let reports = |effects: Vec<Effect>| effects.iter().filter(|e| matches!(e, Effect::Send(_))).count();
     assert_eq!(reports(agent.step(Event::Tick, at(9))), 0);
@@ -663,7 +668,7 @@ fn a_report_is_said_again_every_ten_seconds_until_its_stage_is_acknowledged() {
 }
 
 #[test]
-fn a_cancel_of_an_unknown_attempt_is_remembered_so_that_its_start_comes_too_late() {
+fn cancel_of_an_unknown_attempt_prevents_its_later_start() {
     let mut machine = Machine::connected();
     machine.apply(&Op::Cancel { n: 0, stale: false });
     assert_eq!(machine.world.tombs[&id(0)].ended.outcome, Outcome::Cancelled);
@@ -671,21 +676,21 @@ fn a_cancel_of_an_unknown_attempt_is_remembered_so_that_its_start_comes_too_late
     machine.connect();
     machine.start(0);
     assert!(machine.world.dirs.is_empty());
-    assert_eq!(machine.world.told[&id(0)].outcome, Outcome::Cancelled);
+    assert_eq!(machine.world.reported[&id(0)].outcome, Outcome::Cancelled);
 }
 
 #[test]
-fn an_attempt_that_is_cancelled_before_its_supervisor_comes_never_starts() {
+fn cancelled_attempt_without_supervisor_never_starts() {
     let mut machine = Machine::connected();
     machine.start(0);
     machine.apply(&Op::Cancel { n: 0, stale: false });
     machine.world.supervise(0, 0, false);
-    assert_eq!(machine.world.told[&id(0)].outcome, Outcome::Cancelled);
+    assert_eq!(machine.world.reported[&id(0)].outcome, Outcome::Cancelled);
     assert!(machine.world.executions.is_empty());
 }
 
 #[test]
-fn a_running_command_is_cancelled_through_its_supervisor() {
+fn running_command_is_cancelled_by_its_supervisor() {
     let mut machine = Machine::connected();
     machine.start(0);
     (0..3).for_each(|_| machine.world.supervise(0, 0, false));
@@ -693,11 +698,11 @@ fn a_running_command_is_cancelled_through_its_supervisor() {
     assert!(machine.world.dirs[&id(0)].cancel && machine.world.dirs[&id(0)].exit.is_none());
     machine.world.supervise(0, 0, false);
     machine.apply(&Op::Observe { n: 0 });
-    assert_eq!(machine.world.told[&id(0)].outcome, Outcome::Cancelled);
+    assert_eq!(machine.world.reported[&id(0)].outcome, Outcome::Cancelled);
 }
 
 #[test]
-fn a_launched_attempt_whose_supervisor_died_on_the_way_is_launched_again_after_five_seconds() {
+fn lost_supervisor_is_relaunched_after_five_seconds() {
     let mut machine = Machine::connected();
     machine.start(0);
     machine.world.supervise(0, 0, true);
@@ -708,7 +713,7 @@ fn a_launched_attempt_whose_supervisor_died_on_the_way_is_launched_again_after_f
 }
 
 #[test]
-fn what_was_accepted_before_a_reboot_starts_only_when_it_is_asked_for_again() {
+fn attempt_accepted_before_a_reboot_waits_for_another_start() {
     let mut machine = Machine::connected();
     machine.start(0);
     machine.start(1);
@@ -719,11 +724,11 @@ fn what_was_accepted_before_a_reboot_starts_only_when_it_is_asked_for_again() {
     machine.start(0);
     assert_eq!(machine.world.dirs[&id(0)].supervisors.len(), 1);
     machine.apply(&Op::Pass { millis: START_MS });
-    assert_eq!(machine.world.told[&id(1)].outcome, Outcome::StartTimedOut { why: None });
+    assert_eq!(machine.world.reported[&id(1)].outcome, Outcome::StartTimedOut { why: None });
 }
 
 #[test]
-fn a_forget_of_a_living_attempt_is_ignored() {
+fn forget_of_an_active_attempt_is_ignored() {
     let mut machine = Machine::connected();
     machine.start(0);
     machine.apply(&Op::Forget { n: 0 });
@@ -731,7 +736,7 @@ fn a_forget_of_a_living_attempt_is_ignored() {
 }
 
 #[test]
-fn a_result_is_forgotten_only_when_it_was_acknowledged() {
+fn result_is_forgotten_only_once_acknowledged() {
     let mut machine = Machine::connected();
     machine.start(0);
     for _ in 0..4 {
@@ -745,7 +750,7 @@ fn a_result_is_forgotten_only_when_it_was_acknowledged() {
 }
 
 #[test]
-fn after_the_journal_failed_new_work_is_refused_and_the_old_goes_on() {
+fn journal_failure_refuses_new_attempts_and_keeps_old_ones() {
     let mut agent = recorded_agent();
     agent.step(received_start(1, 0, 1), at(1));
     let effects = agent.step(Event::JournalFailed { message: "EIO".into() }, at(1));
@@ -757,7 +762,7 @@ fn after_the_journal_failed_new_work_is_refused_and_the_old_goes_on() {
 }
 
 #[test]
-fn a_stopping_agent_takes_no_work_and_launches_nothing_it_holds() {
+fn stopping_agent_accepts_and_launches_nothing() {
     let mut agent = Agent::new(rules(), Epoch::ZERO);
     agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
     agent.step(received_start(0, 0, 1), at(0));
@@ -768,7 +773,7 @@ fn a_stopping_agent_takes_no_work_and_launches_nothing_it_holds() {
 }
 
 #[test]
-fn an_attempt_whose_record_is_unreadable_is_lost_and_never_started() {
+fn attempt_with_unreadable_record_is_lost_and_never_started() {
     let mut agent = Agent::new(rules(), Epoch::ZERO);
     agent.step(Event::Replayed { seen: vec![], unreadable: vec![id(0).directory_name()] }, at(0));
     agent.step(Event::Connected { epoch: Epoch::ZERO }, at(0));
@@ -778,7 +783,7 @@ fn an_attempt_whose_record_is_unreadable_is_lost_and_never_started() {
 }
 
 #[test]
-fn an_inventory_is_cut_into_parts_and_only_the_last_says_that_it_is() {
+fn large_inventory_is_sent_in_parts() {
     let seen = |n: usize| {
         let mut world = World::default();
         world.perform(Effect::Record(Box::new(start(n, 0, 0))));

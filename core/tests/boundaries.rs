@@ -21,7 +21,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn crates_depend_only_on_what_they_may() {
+fn crates_depend_only_on_allowed_crates() {
     for (package, allowed) in ALLOWED {
         let extra: Vec<String> =
             dependencies(package).into_iter().filter(|name| !allowed.contains(&name.as_str())).collect();
@@ -36,7 +36,7 @@ fn crates_depend_only_on_what_they_may() {
 
 /// A sum that wrapped around once let one agent stop the fleet.
 #[test]
-fn a_number_that_overflows_ends_the_program_in_every_profile_that_is_shipped() {
+fn overflow_checks_are_on_in_every_shipped_profile() {
     let manifest = include_str!("../../Cargo.toml");
     for profile in ["[profile.release]", "[profile.agent]"] {
         let section = manifest.split(profile).nth(1).expect("the profile is there");

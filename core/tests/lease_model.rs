@@ -1,5 +1,5 @@
 //! The election under every order of reads and swaps, slow ones and lost answers included: never two leaders at a
-//! time, never an epoch twice, and somebody leads when the faults stop.
+//! time, never an epoch twice, and a leader once the faults stop.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use proptest::prelude::*;
@@ -145,7 +145,7 @@ impl Election {
             LeaseAction::Swap(record) => {
                 process.flight = Some((self.now.plus(delay), process.version, record, mute));
             }
-            LeaseAction::End => self.processes[p] = self.born(),
+            LeaseAction::Exit => self.processes[p] = self.born(),
         }
     }
 
@@ -183,7 +183,7 @@ proptest! {
         for fault in &faults {
             election.step(fault);
         }
-        // The longest freeze and the longest swap, then one lease and two looks.
+        // The longest freeze and the longest swap, then one lease and two polls.
         for _ in 0..(15_000 + TIMING.duration_ms * 2) / 50 {
             election.step(&Fault::Nothing);
         }
@@ -192,7 +192,7 @@ proptest! {
 }
 
 #[test]
-fn a_lead_that_is_given_back_is_taken_at_the_next_look() {
+fn released_lease_is_taken_at_the_next_poll() {
     let mut first = Candidate::new("a".into(), None, TIMING, 0);
     first.read(None, Monotonic(0));
     let LeaseAction::Swap(record) = first.next(Monotonic(0)) else { panic!("no swap") };
@@ -209,7 +209,7 @@ fn a_lead_that_is_given_back_is_taken_at_the_next_look() {
 }
 
 #[test]
-fn a_leader_that_cannot_renew_is_deposed_before_anybody_may_take_over() {
+fn leader_that_cannot_renew_is_deposed_before_a_takeover() {
     let mut leader = Candidate::new("a".into(), None, TIMING, 0);
     leader.read(None, Monotonic(0));
     leader.next(Monotonic(0));
@@ -220,11 +220,11 @@ fn a_leader_that_cannot_renew_is_deposed_before_anybody_may_take_over() {
         "the renewal counts from when it was begun"
     );
     assert_eq!(leader.role(Monotonic(2_000)), Role::Deposed);
-    assert_eq!(leader.next(Monotonic(2_000)), LeaseAction::End);
+    assert_eq!(leader.next(Monotonic(2_000)), LeaseAction::Exit);
 }
 
 #[test]
-fn a_leader_rises_above_the_epoch_that_an_agent_has_seen() {
+fn leader_raises_its_epoch_above_an_observed_one() {
     let mut leader = Candidate::new("a".into(), None, TIMING, 0);
     leader.read(None, Monotonic(0));
     leader.next(Monotonic(0));
@@ -237,7 +237,7 @@ fn a_leader_rises_above_the_epoch_that_an_agent_has_seen() {
 
 /// One agent that named the highest epoch there is made the next one wrap around, and the whole fleet refuse its leader.
 #[test]
-fn an_epoch_that_cannot_have_been_led_moves_nobody() {
+fn implausible_epoch_is_ignored() {
     let mut leader = Candidate::new("a".into(), None, TIMING, 0);
     leader.read(None, Monotonic(0));
     leader.next(Monotonic(0));
@@ -252,7 +252,7 @@ fn an_epoch_that_cannot_have_been_led_moves_nobody() {
 }
 
 #[test]
-fn a_record_with_the_last_epoch_there_is_can_still_be_followed_by_a_leader() {
+fn record_with_the_highest_epoch_can_be_taken_over() {
     let record = LeaseRecord {
         holder: None,
         address: None,
@@ -266,9 +266,9 @@ fn a_record_with_the_last_epoch_there_is_can_still_be_followed_by_a_leader() {
     assert_eq!(record.epoch, Epoch::from(1));
 }
 
-/// An API server that is away refuses within a millisecond: it was asked hundreds of times a second.
+/// An API server that is down refuses within a millisecond; it used to be asked hundreds of times per second.
 #[test]
-fn a_record_that_cannot_be_read_or_written_is_not_asked_for_again_and_again() {
+fn failed_reads_and_writes_back_off() {
     let asked_in_a_second = |step: &mut dyn FnMut(&mut Candidate, Monotonic)| {
         let mut candidate = Candidate::new("a".into(), None, TIMING, 0);
         let (mut now, mut asked) = (Monotonic(0), 0);
@@ -295,7 +295,7 @@ fn a_record_that_cannot_be_read_or_written_is_not_asked_for_again_and_again() {
 }
 
 #[test]
-fn a_leader_whose_swap_failed_looks_at_once() {
+fn leader_reads_at_once_after_a_failed_swap() {
     let mut leader = Candidate::new("a".into(), None, TIMING, 0);
     leader.read(None, Monotonic(0));
     leader.next(Monotonic(0));
@@ -319,7 +319,7 @@ fn a_leader_whose_swap_failed_looks_at_once() {
 
 /// Agents were sent to the dead leader for as long as its record stood, and so waited longer for the next.
 #[test]
-fn a_leader_that_does_not_renew_is_not_named_any_more() {
+fn leader_without_renewals_is_not_named() {
     let mut leader = Candidate::new("a".into(), Some("10.0.0.1:7979".into()), TIMING, 0);
     leader.read(None, Monotonic(0));
     let LeaseAction::Swap(record) = leader.next(Monotonic(0)) else { panic!("no swap") };

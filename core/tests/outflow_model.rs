@@ -107,22 +107,22 @@ impl Model {
             self.received[n].opened = true;
             self.credit(n);
         }
-        let turn = self.reading.take().or_else(|| self.outflow.next_read());
-        let Some(turn) = turn else { return };
-        let n = turn.attempt.run.0 as usize - 1;
-        let len = (self.disk[n].saturating_sub(turn.from)).min(7 - turn.from % 7);
+        let read = self.reading.take().or_else(|| self.outflow.next_read());
+        let Some(read) = read else { return };
+        let n = read.attempt.run.0 as usize - 1;
+        let len = (self.disk[n].saturating_sub(read.from)).min(7 - read.from % 7);
         if len == 0 {
-            return self.outflow.nothing_there(&turn);
+            return self.outflow.note_empty(&read);
         }
-        let record = before(record(n, turn.from, len), turn.until).unwrap();
+        let record = before(record(n, read.from, len), read.until).unwrap();
         let end = record.end();
-        if !self.outflow.send(&turn, end) {
+        if !self.outflow.send(&read, end) {
             return;
         }
         let r = &mut self.received[n];
         assert!(r.opened, "a record before its Open");
         assert!(end <= r.granted, "{end} is beyond the granted {}", r.granted);
-        assert!(record.head.position <= r.upto, "a hole that nobody declared");
+        assert!(record.head.position <= r.upto, "an undeclared gap");
         for (at, byte) in (record.head.position..).zip(record.data.iter()) {
             assert_eq!(*byte, written(n, at));
         }

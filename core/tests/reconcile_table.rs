@@ -33,9 +33,9 @@ fn all_running(names: &[&str]) -> World {
 }
 
 #[test]
-fn a_new_task_begins_run_1_and_starts_nothing_before_its_target_list_is_durable() {
+fn new_task_starts_nothing_before_its_targets_are_persisted() {
     let mut world = World::new(plan(), &["a", "b"]);
-    let decision = world.look();
+    let decision = world.decide();
     assert_eq!(decision.freeze, Some(vec![node("a"), node("b")]));
     assert_eq!(decision.write, Write::Intent);
     assert_eq!(started(&decision.actions), [""; 0]);
@@ -45,7 +45,7 @@ fn a_new_task_begins_run_1_and_starts_nothing_before_its_target_list_is_durable(
 }
 
 #[test]
-fn the_finalizer_is_on_the_task_before_the_first_start() {
+fn finalizer_is_added_before_the_first_start() {
     let mut world = World::new(plan(), &["a"]);
     let actions = world.settle();
     let finalizer = actions.iter().position(|action| *action == Action::AddFinalizer).unwrap();
@@ -54,7 +54,7 @@ fn the_finalizer_is_on_the_task_before_the_first_start() {
 }
 
 #[test]
-fn a_run_without_targets_ends_at_once_and_is_no_success() {
+fn run_without_targets_fails_at_once() {
     let mut world = World::new(plan(), &[]);
     world.step();
     assert_eq!(world.run().verdict, Some(Verdict::Failed));
@@ -63,7 +63,7 @@ fn a_run_without_targets_ends_at_once_and_is_no_success() {
 }
 
 #[test]
-fn a_run_whose_targets_all_succeed_is_complete() {
+fn run_is_complete_if_all_targets_succeed() {
     let mut world = all_running(&["a", "b"]);
     assert_eq!(world.condition("Reconciling"), Some((ConditionStatus::True, "Running")));
     assert_eq!(world.condition("Ready"), Some((ConditionStatus::Unknown, "Running")));
@@ -76,7 +76,7 @@ fn a_run_whose_targets_all_succeed_is_complete() {
 }
 
 #[test]
-fn a_run_with_a_failed_target_is_failed() {
+fn run_fails_if_a_target_fails() {
     let mut world = all_running(&["a", "b"]);
     world.report("a", succeeded());
     world.report("b", ended(Outcome::Failed { exit_code: 3 }));
@@ -90,7 +90,7 @@ fn a_run_with_a_failed_target_is_failed() {
 }
 
 #[test]
-fn no_more_targets_are_under_way_at_once_than_allowed() {
+fn active_targets_are_limited_by_max_concurrent() {
     let mut world = World::new(plan(), &["a", "b", "c"]);
     world.plan.max_concurrent = Amount::Count(1);
     assert_eq!(started(&world.settle()), ["a"]);
@@ -101,7 +101,7 @@ fn no_more_targets_are_under_way_at_once_than_allowed() {
 }
 
 #[test]
-fn a_node_without_an_agent_does_not_hold_up_the_others() {
+fn node_without_agent_does_not_delay_others() {
     let mut world = World::new(plan(), &["a", "b", "c"]);
     world.plan.max_concurrent = Amount::Count(1);
     world.disconnect("a");
@@ -109,7 +109,7 @@ fn a_node_without_an_agent_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_target_that_cannot_be_started_in_its_time_is_timed_out() {
+fn target_that_cannot_start_times_out() {
     let mut world = World::new(plan(), &["a", "b"]);
     world.disconnect("a");
     world.settle();
@@ -130,7 +130,7 @@ fn message(world: &World, name: &str) -> String {
 }
 
 #[test]
-fn what_is_not_started_in_time_names_the_clock_its_time_and_what_it_waited_for() {
+fn start_timeout_names_clock_and_blocker() {
     // A node that is not in the cluster.
     let mut world = World::new(plan(), &["a"]);
     world.disconnect("a");
@@ -163,7 +163,7 @@ fn clocks(actions: &[Action]) -> Vec<(u64, Option<u64>)> {
 }
 
 #[test]
-fn a_start_says_what_is_left_of_the_run_and_the_start_clock_is_never_longer() {
+fn start_carries_the_remaining_run_time() {
     let mut world = World::new(plan(), &["a", "b"]);
     world.plan.timeouts.total_ms = Some(90_000);
     world.plan.max_concurrent = Amount::Count(1);
@@ -175,14 +175,14 @@ fn a_start_says_what_is_left_of_the_run_and_the_start_clock_is_never_longer() {
 }
 
 #[test]
-fn when_the_total_time_is_over_nothing_more_starts_and_what_runs_is_left_to_its_own_clock_first() {
+fn total_timeout_starts_nothing_more_and_lets_agents_end_commands() {
     let mut world = World::new(plan(), &["a", "b", "c"]);
     world.plan.timeouts.total_ms = Some(30_000);
     world.plan.max_concurrent = Amount::Count(1);
     world.disconnect("c");
     world.settle();
     world.report("a", running());
-    let woken = world.look().wake_at.unwrap();
+    let woken = world.decide().wake_at.unwrap();
     assert!(woken <= Monotonic(31_000), "{woken:?}");
     world.pass(30_000);
     let actions = world.settle();
@@ -196,18 +196,18 @@ fn when_the_total_time_is_over_nothing_more_starts_and_what_runs_is_left_to_its_
 }
 
 #[test]
-fn an_agent_that_does_not_end_a_command_when_the_total_time_is_over_is_told_to() {
+fn agent_that_misses_the_total_timeout_is_sent_a_cancel() {
     let mut world = all_running(&["a"]);
     world.plan.timeouts.total_ms = Some(30_000);
     world.pass(30_000 + 10_000);
     assert_eq!(cancelled(&world.settle()), [""; 0], "it has its grace, and time to report");
-    let due = world.look().wake_at.unwrap();
+    let due = world.decide().wake_at.unwrap();
     world.pass(due.since(world.now));
     assert_eq!(cancelled(&world.settle()), ["a"]);
 }
 
 #[test]
-fn a_suspended_run_ends_when_its_total_time_is_over() {
+fn suspended_run_ends_at_its_total_timeout() {
     let mut world = World::new(plan(), &["a", "b"]);
     world.plan.timeouts.total_ms = Some(30_000);
     world.plan.max_concurrent = Amount::Count(1);
@@ -215,13 +215,13 @@ fn a_suspended_run_ends_when_its_total_time_is_over() {
     world.plan.starts = Starts::Suspended;
     world.report("a", succeeded());
     world.settle();
-    world.pass(world.look().wake_at.unwrap().since(world.now));
+    world.pass(world.decide().wake_at.unwrap().since(world.now));
     world.settle();
     assert_eq!(world.outcome("b"), Some(Outcome::NotStarted));
 }
 
 #[test]
-fn an_operator_that_takes_over_counts_the_total_time_from_the_runs_beginning() {
+fn new_leader_counts_the_total_timeout_from_the_runs_start() {
     let mut world = World::new(plan(), &["a", "b"]);
     world.plan.timeouts.total_ms = Some(90_000);
     world.plan.max_concurrent = Amount::Count(1);
@@ -234,7 +234,7 @@ fn an_operator_that_takes_over_counts_the_total_time_from_the_runs_beginning() {
 }
 
 #[test]
-fn the_start_clock_of_a_waiting_target_begins_with_its_turn() {
+fn start_clock_begins_at_admission() {
     let mut world = World::new(plan(), &["a", "b"]);
     world.plan.max_concurrent = Amount::Count(1);
     world.settle();
@@ -247,7 +247,7 @@ fn the_start_clock_of_a_waiting_target_begins_with_its_turn() {
 }
 
 #[test]
-fn what_runs_on_a_silent_node_is_lost_after_its_timeout_and_not_before() {
+fn command_on_an_unreachable_node_is_lost_after_the_timeout() {
     let mut world = all_running(&["a"]);
     world.disconnect("a");
     world.pass(119_999);
@@ -260,7 +260,7 @@ fn what_runs_on_a_silent_node_is_lost_after_its_timeout_and_not_before() {
 }
 
 #[test]
-fn late_evidence_corrects_what_was_taken_for_lost_and_nothing_else() {
+fn late_evidence_corrects_only_lost_outcomes() {
     let mut world = all_running(&["a"]);
     world.disconnect("a");
     world.pass(120_000);
@@ -276,7 +276,7 @@ fn late_evidence_corrects_what_was_taken_for_lost_and_nothing_else() {
 }
 
 #[test]
-fn a_start_is_said_again_to_a_new_session_that_does_not_own_the_attempt() {
+fn start_is_resent_in_a_new_session() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
     world.connect("a");
@@ -285,7 +285,7 @@ fn a_start_is_said_again_to_a_new_session_that_does_not_own_the_attempt() {
 }
 
 #[test]
-fn a_start_without_an_answer_is_said_again_after_ten_seconds_and_not_before() {
+fn unanswered_start_is_resent_after_ten_seconds() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
     world.pass(9_999);
@@ -295,7 +295,7 @@ fn a_start_without_an_answer_is_said_again_after_ten_seconds_and_not_before() {
 }
 
 #[test]
-fn an_agent_that_no_longer_owns_a_running_attempt_has_lost_its_memory() {
+fn running_attempt_missing_from_an_inventory_is_lost() {
     let mut world = all_running(&["a"]);
     world.connect("a");
     world.owns_nothing("a");
@@ -304,7 +304,7 @@ fn an_agent_that_no_longer_owns_a_running_attempt_has_lost_its_memory() {
 }
 
 #[test]
-fn the_cancel_annotation_ends_the_run_it_names_once() {
+fn cancel_annotation_cancels_its_run_once() {
     let mut world = all_running(&["a"]);
     world.requests.cancel = Some(RunNumber(1));
     assert_eq!(cancelled(&world.step()), ["a"]);
@@ -320,7 +320,7 @@ fn the_cancel_annotation_ends_the_run_it_names_once() {
 }
 
 #[test]
-fn a_cancel_for_another_run_does_nothing() {
+fn cancel_of_another_run_does_nothing() {
     let mut world = all_running(&["a"]);
     for number in [0, 2] {
         world.requests.cancel = Some(RunNumber(number));
@@ -330,7 +330,7 @@ fn a_cancel_for_another_run_does_nothing() {
 }
 
 #[test]
-fn a_cancelled_run_starts_nothing_more() {
+fn cancelled_run_starts_nothing_more() {
     let mut world = World::new(plan(), &["a", "b"]);
     world.plan.max_concurrent = Amount::Count(1);
     world.settle();
@@ -343,7 +343,7 @@ fn a_cancelled_run_starts_nothing_more() {
 }
 
 #[test]
-fn a_changed_spec_lets_running_commands_finish_and_then_begins_a_new_run() {
+fn spec_change_lets_commands_finish_before_the_new_run() {
     let mut world = World::new(plan(), &["a", "b"]);
     world.plan.max_concurrent = Amount::Count(1);
     world.settle();
@@ -360,7 +360,7 @@ fn a_changed_spec_lets_running_commands_finish_and_then_begins_a_new_run() {
 }
 
 #[test]
-fn a_changed_spec_cancels_running_commands_when_the_task_says_so() {
+fn spec_change_cancels_commands_if_on_change_is_cancel() {
     let mut world = all_running(&["a"]);
     world.plan.on_change = OnChange::Cancel;
     world.plan = changed(&world.plan, "new");
@@ -371,7 +371,7 @@ fn a_changed_spec_cancels_running_commands_when_the_task_says_so() {
 }
 
 #[test]
-fn a_spec_that_changed_there_and_back_runs_again_because_its_run_was_cut_short() {
+fn spec_changed_back_runs_again() {
     let mut world = all_running(&["a"]);
     let original = world.plan.clone();
     world.plan = changed(&world.plan, "new");
@@ -383,7 +383,7 @@ fn a_spec_that_changed_there_and_back_runs_again_because_its_run_was_cut_short()
 }
 
 #[test]
-fn an_edit_of_anything_else_begins_no_run() {
+fn other_edits_start_no_run() {
     let mut world = all_running(&["a"]);
     world.report("a", succeeded());
     world.settle();
@@ -395,7 +395,7 @@ fn an_edit_of_anything_else_begins_no_run() {
 }
 
 #[test]
-fn a_changed_rerun_token_or_annotation_runs_the_same_spec_again_once() {
+fn rerun_token_or_annotation_reruns_once() {
     let mut world = all_running(&["a"]);
     world.report("a", succeeded());
     world.settle();
@@ -412,7 +412,7 @@ fn a_changed_rerun_token_or_annotation_runs_the_same_spec_again_once() {
 }
 
 #[test]
-fn a_suspended_task_begins_nothing_and_lets_running_commands_go_on() {
+fn suspended_task_starts_nothing_and_keeps_commands_running() {
     let mut world = World::new(plan(), &["a", "b"]);
     world.plan.starts = Starts::Suspended;
     world.step();
@@ -432,7 +432,7 @@ fn a_suspended_task_begins_nothing_and_lets_running_commands_go_on() {
 }
 
 #[test]
-fn nothing_is_forgotten_before_all_of_the_run_is_archived() {
+fn nothing_is_forgotten_before_it_is_archived() {
     let mut world = all_running(&["a", "b"]);
     world.report("a", succeeded());
     world.report("b", succeeded());
@@ -445,25 +445,53 @@ fn nothing_is_forgotten_before_all_of_the_run_is_archived() {
     assert_eq!(world.settle(), []);
 }
 
+/// Each flip of one condition used to rewrite the status of every finished Task at once, which kept a new leader from
+/// renewing its Lease.
 #[test]
-fn a_finished_task_that_says_history_is_behind_looks_again_until_it_is_not() {
+fn history_outage_does_not_rewrite_archived_tasks() {
+    let mut world = all_running(&["a"]);
+    world.report("a", succeeded());
+    world.settle();
+    assert_eq!(world.condition("Archived"), Some((ConditionStatus::False, "HistoryBehind")));
+    assert!(world.decide().wake_at.is_some(), "nothing else reconciles it when History has caught up");
+    world.archive_all();
+    world.settle();
+    world.archive = Archive::Behind;
+    world.settle();
+    assert_eq!(world.condition("Archived"), Some((ConditionStatus::True, "Archived")));
+    assert_eq!(world.decide().wake_at, None);
+}
+
+#[test]
+fn new_leader_keeps_archived_until_history_answers() {
     let mut world = all_running(&["a"]);
     world.report("a", succeeded());
     world.settle();
     world.archive_all();
-    // All of this Task is archived, others are not: nothing of its own will ever wake it again.
+    world.settle();
+    let status = world.decide().status;
+    let hash = world.run().spec_hash.clone();
+    world.ledger = RunLedger::new(uid(), RunNumber(1), hash, Origin::Inherited);
+    world.history_lookup = HistoryLookup::Pending;
     world.archive = Archive::Behind;
-    world.settle();
-    assert_eq!(world.condition("Archived"), Some((ConditionStatus::False, "HistoryBehind")));
-    assert!(world.look().wake_at.is_some());
-    world.archive = Archive::Current;
-    world.settle();
-    assert_eq!(world.condition("Archived"), Some((ConditionStatus::True, "Archived")));
-    assert_eq!(world.look().wake_at, None);
+    world.report("a", succeeded());
+    assert_eq!(world.decide().status.conditions, status.conditions);
 }
 
 #[test]
-fn a_forget_that_was_lost_is_said_again() {
+fn node_that_disconnects_later_does_not_rewrite_a_finished_task() {
+    let mut world = all_running(&["a"]);
+    world.report("a", succeeded());
+    world.settle();
+    world.archive_all();
+    world.settle();
+    let nodes = world.decide().status.nodes;
+    world.disconnect("a");
+    assert_eq!(world.decide().status.nodes, nodes);
+}
+
+#[test]
+fn lost_forget_is_resent() {
     let mut world = all_running(&["a"]);
     world.report("a", succeeded());
     world.settle();
@@ -474,7 +502,7 @@ fn a_forget_that_was_lost_is_said_again() {
 }
 
 #[test]
-fn the_ledger_of_an_earlier_run_is_settled_beside_the_new_one() {
+fn superseded_ledger_is_settled_beside_the_new_run() {
     let mut world = all_running(&["a"]);
     world.report("a", succeeded());
     world.plan.rerun_token = "2".into();
@@ -486,7 +514,7 @@ fn the_ledger_of_an_earlier_run_is_settled_beside_the_new_one() {
 }
 
 #[test]
-fn a_deleted_task_cancels_its_run_and_is_let_go_when_all_of_it_ended() {
+fn deleted_task_is_released_once_its_commands_ended() {
     let mut world = all_running(&["a"]);
     world.lifecycle = Lifecycle::Deleting;
     assert_eq!(cancelled(&world.step()), ["a"]);
@@ -497,7 +525,7 @@ fn a_deleted_task_cancels_its_run_and_is_let_go_when_all_of_it_ended() {
 }
 
 #[test]
-fn a_deleted_task_does_not_wait_for_ever_for_a_node_that_is_gone() {
+fn deletion_does_not_wait_forever_for_a_lost_node() {
     let mut world = all_running(&["a"]);
     world.disconnect("a");
     world.lifecycle = Lifecycle::Deleting;
@@ -509,7 +537,7 @@ fn a_deleted_task_does_not_wait_for_ever_for_a_node_that_is_gone() {
 }
 
 #[test]
-fn an_abandoned_task_is_let_go_at_once() {
+fn abandoned_task_is_released_at_once() {
     let mut world = all_running(&["a"]);
     world.disconnect("a");
     world.lifecycle = Lifecycle::Deleting;
@@ -519,7 +547,7 @@ fn an_abandoned_task_is_let_go_at_once() {
 }
 
 #[test]
-fn a_finished_task_is_deleted_after_its_time_and_not_before_it_is_archived() {
+fn ttl_deletes_a_finished_task_once_archived() {
     let mut world = all_running(&["a"]);
     world.plan.ttl_after_finished_ms = Some(5_000);
     world.report("a", succeeded());
@@ -532,14 +560,14 @@ fn a_finished_task_is_deleted_after_its_time_and_not_before_it_is_archived() {
     assert_eq!(world.lifecycle, Lifecycle::Deleting);
 }
 
-/// The world of an operator that took a Run over and has heard of nobody yet.
+/// An operator that took a Run over and has received nothing yet.
 fn taken_over() -> World {
     let mut world = World::new(plan(), &["a", "b"]);
     world.settle();
     world.disconnect("a");
     world.disconnect("b");
     for agent in world.agents.values_mut() {
-        agent.last_heard = None;
+        agent.last_seen = None;
     }
     world.pass(1_000_000);
     world.leading_since = world.now;
@@ -550,7 +578,7 @@ fn taken_over() -> World {
 }
 
 #[test]
-fn a_new_leader_waits_before_it_calls_any_node_lost() {
+fn new_leader_waits_before_concluding_lost() {
     let mut world = taken_over();
     world.history_lookup = HistoryLookup::Done;
     world.settle();
@@ -559,11 +587,11 @@ fn a_new_leader_waits_before_it_calls_any_node_lost() {
     assert_eq!(world.outcome("a"), None);
     world.pass(1);
     world.settle();
-    assert_eq!(world.outcome("a"), Some(LOST), "and it never says that nothing was started there");
+    assert_eq!(world.outcome("a"), Some(LOST), "and it never concludes NotStarted there");
 }
 
 #[test]
-fn a_new_leader_does_not_call_archived_what_only_the_old_one_had_concluded() {
+fn new_leader_reports_unarchived_conclusions_as_behind() {
     let mut world = all_running(&["a", "b"]);
     world.report("a", succeeded());
     world.report("b", succeeded());
@@ -574,11 +602,11 @@ fn a_new_leader_does_not_call_archived_what_only_the_old_one_had_concluded() {
     world.ledger.recall(&world.ledger.attempt(&node("a")), &succeeded(), Source::Agent);
     world.step();
     assert_eq!(world.condition("Archived"), Some((ConditionStatus::False, "HistoryBehind")));
-    assert!(world.look().wake_at.is_some());
+    assert!(world.decide().wake_at.is_some());
 }
 
 #[test]
-fn a_new_leader_concludes_nothing_while_history_may_know_better() {
+fn new_leader_concludes_nothing_before_history_answers() {
     let mut world = taken_over();
     world.pass(10_000_000);
     world.settle();
@@ -591,7 +619,7 @@ fn a_new_leader_concludes_nothing_while_history_may_know_better() {
 }
 
 #[test]
-fn a_new_leader_learns_from_the_agents_what_runs_and_starts_only_the_rest() {
+fn new_leader_starts_only_what_does_not_run() {
     let mut world = taken_over();
     world.connect("a");
     world.report("a", running());
@@ -609,7 +637,7 @@ fn a_new_leader_learns_from_the_agents_what_runs_and_starts_only_the_rest() {
 /// Found by the convergence simulation: after a backup was restored, History recalled an Attempt of another spec under
 /// the same number, and the agent's refusal was asked for again without end.
 #[test]
-fn a_refusal_ends_also_what_was_thought_accepted() {
+fn refusal_ends_an_attempt_that_seemed_accepted() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
     world.report("a", ReportedState::Accepted);
@@ -635,12 +663,12 @@ fn busy(world: &World, name: &str, offer: u32) -> Refused {
 }
 
 #[test]
-fn a_busy_node_is_waited_for_with_growing_pauses_and_its_status_says_so() {
+fn busy_node_is_offered_again_with_backoff() {
     let mut world = World::new(plan(), &["a"]);
     assert_eq!(started(&world.settle()), ["a"]);
     for (offer, wait) in [(1, 500), (2, 1_000), (3, 2_000), (4, 4_000), (5, 5_000), (6, 5_000)] {
         assert_eq!(world.ledger.apply_refusal(&busy(&world, "a", offer), UnixMillis(1)), Applied::Changed);
-        let decision = world.look();
+        let decision = world.decide();
         assert_eq!(decision.wake_at, Some(world.now.plus(wait)));
         world.step();
         let line = &world.status.as_ref().unwrap().nodes.as_ref().unwrap()[0];
@@ -655,7 +683,7 @@ fn a_busy_node_is_waited_for_with_growing_pauses_and_its_status_says_so() {
 }
 
 #[test]
-fn a_node_that_stays_busy_is_timed_out_with_the_reason() {
+fn busy_node_times_out_with_its_reason() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
     world.ledger.apply_refusal(&busy(&world, "a", 1), UnixMillis(1));
@@ -669,7 +697,7 @@ fn a_node_that_stays_busy_is_timed_out_with_the_reason() {
 }
 
 #[test]
-fn a_busy_node_does_not_hold_up_the_others_and_a_stopped_run_starts_it_no_more() {
+fn busy_node_does_not_delay_others() {
     let mut world = World::new(plan(), &["a", "b"]);
     world.plan.max_concurrent = Amount::Count(1);
     assert_eq!(started(&world.settle()), ["a"]);
@@ -681,7 +709,7 @@ fn a_busy_node_does_not_hold_up_the_others_and_a_stopped_run_starts_it_no_more()
 }
 
 #[test]
-fn a_late_refusal_of_an_earlier_offer_changes_nothing() {
+fn late_refusal_of_an_earlier_offer_is_ignored() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
     world.ledger.apply_refusal(&busy(&world, "a", 1), UnixMillis(1));
@@ -692,7 +720,7 @@ fn a_late_refusal_of_an_earlier_offer_changes_nothing() {
 }
 
 #[test]
-fn an_agent_that_declines_for_good_is_believed_whatever_its_reason() {
+fn permanent_refusal_is_final_whatever_its_reason() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
     world.ledger.apply_refusal(&busy(&world, "a", 0), UnixMillis(1));
@@ -703,7 +731,7 @@ fn an_agent_that_declines_for_good_is_believed_whatever_its_reason() {
 }
 
 #[test]
-fn runs_are_numbered_above_all_that_an_inventory_or_history_shows() {
+fn runs_are_numbered_above_inventories_and_history() {
     let mut world = World::new(plan(), &["a"]);
     world.highest_run = RunNumber(41);
     world.settle();
@@ -711,7 +739,7 @@ fn runs_are_numbered_above_all_that_an_inventory_or_history_shows() {
 }
 
 #[test]
-fn status_lists_at_most_a_hundred_nodes_and_counts_all() {
+fn status_lists_a_hundred_nodes_and_counts_all() {
     let names: Vec<String> = (0..150).map(|n| format!("n{n:03}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut world = all_running(&names);
@@ -724,7 +752,7 @@ fn status_lists_at_most_a_hundred_nodes_and_counts_all() {
 }
 
 #[test]
-fn nothing_is_asked_for_when_nothing_changed() {
+fn no_actions_without_changes() {
     let mut world = all_running(&["a", "b"]);
     world.archive_all();
     world.settle();
@@ -734,7 +762,7 @@ fn nothing_is_asked_for_when_nothing_changed() {
 }
 
 #[test]
-fn an_accepted_attempt_is_asked_for_again_since_a_rebooted_node_waits_for_that() {
+fn start_of_an_accepted_attempt_is_resent_for_rebooted_nodes() {
     let mut world = World::new(plan(), &["a"]);
     world.settle();
     world.report("a", ReportedState::Accepted);
@@ -748,7 +776,7 @@ fn an_accepted_attempt_is_asked_for_again_since_a_rebooted_node_waits_for_that()
 }
 
 #[test]
-fn what_ran_on_a_node_that_was_deleted_is_lost_for_that_reason_and_not_before_its_time() {
+fn command_on_a_deleted_node_is_lost_after_the_timeout() {
     let mut world = all_running(&["a", "b"]);
     for name in ["a", "b"] {
         world.disconnect(name);
@@ -763,7 +791,7 @@ fn what_ran_on_a_node_that_was_deleted_is_lost_for_that_reason_and_not_before_it
     assert_eq!(world.outcome("b"), Some(LOST));
 }
 
-/// A Run of which one target was never started, since the next one is due.
+/// A Run with a target that was never started because the next Run is due.
 fn superseded() -> World {
     let mut world = World::new(plan(), &["a", "b"]);
     world.plan.max_concurrent = Amount::Count(1);
@@ -778,7 +806,7 @@ fn superseded() -> World {
 }
 
 #[test]
-fn what_was_concluded_about_a_run_is_archived_before_the_next_one_begins() {
+fn conclusions_are_archived_before_the_next_run() {
     let mut world = superseded();
     assert_eq!((world.run().number, world.outcome("b")), (RunNumber(1), Some(Outcome::NotStarted)));
     assert!(world.run().finished_at.is_some());
@@ -790,19 +818,32 @@ fn what_was_concluded_about_a_run_is_archived_before_the_next_one_begins() {
 }
 
 #[test]
-fn a_history_that_is_away_holds_up_the_next_run_for_a_minute_at_most() {
+fn history_outage_delays_the_next_run_by_a_minute_at_most() {
     let mut world = superseded();
     world.pass(59_000);
     world.settle();
     assert_eq!(world.run().number, RunNumber(1));
-    assert!(world.look().wake_at.is_some_and(|at| at <= world.now.plus(60_000)));
+    assert!(world.decide().wake_at.is_some_and(|at| at <= world.now.plus(60_000)));
     world.pass(1_000);
     world.settle();
     assert_eq!(world.run().number, RunNumber(2));
 }
 
+/// Leaders that crashed one after the other left no Outcome in History, as the minute was counted from the Run's end.
 #[test]
-fn a_new_leader_brings_a_run_to_its_end_in_history_before_the_next_one_begins() {
+fn each_leader_waits_a_minute_for_the_archive() {
+    let mut world = superseded();
+    world.pass(300_000);
+    world.leading_since = world.now;
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(1));
+    world.pass(60_000);
+    world.settle();
+    assert_eq!(world.run().number, RunNumber(2));
+}
+
+#[test]
+fn new_leader_archives_the_last_run_before_the_next() {
     let mut world = superseded();
     let hash = world.run().spec_hash.clone();
     world.ledger = RunLedger::new(uid(), RunNumber(1), hash, Origin::Inherited);

@@ -38,17 +38,17 @@ fn attempts_started(actions: &[Action]) -> Vec<u32> {
 }
 
 #[test]
-fn a_failed_attempt_is_followed_by_another_after_its_backoff() {
+fn failed_attempt_is_retried_after_its_backoff() {
     let mut world = retrying(&[Cause::Failed], &["a"]);
     world.report("a", failed());
     assert_eq!(attempts_started(&world.settle()), [0; 0], "the backoff comes first");
-    let wait = world.look().wake_at.unwrap().since(world.now);
+    let wait = world.decide().wake_at.unwrap().since(world.now);
     assert!((750..=1000).contains(&wait), "{wait} ms");
     world.pass(wait);
     assert_eq!(attempts_started(&world.settle()), [2]);
     world.report("a", failed());
     world.settle();
-    let wait = world.look().wake_at.unwrap().since(world.now);
+    let wait = world.decide().wake_at.unwrap().since(world.now);
     assert!((1500..=2000).contains(&wait), "{wait} ms");
     world.pass(wait);
     assert_eq!(attempts_started(&world.settle()), [3]);
@@ -58,20 +58,20 @@ fn a_failed_attempt_is_followed_by_another_after_its_backoff() {
 }
 
 #[test]
-fn a_run_is_not_over_while_an_attempt_follows_and_says_so() {
+fn run_is_not_over_while_a_retry_is_pending() {
     let mut world = retrying(&[Cause::Failed], &["a", "b"]);
     world.report("a", failed());
     world.report("b", succeeded());
     world.settle();
     assert_eq!((world.run().finished_at, world.run().counts.waiting), (None, 1));
-    let status = world.look().status;
+    let status = world.decide().status;
     let line = status.nodes.as_ref().unwrap().iter().find(|line| line.node == node("a")).unwrap();
     assert_eq!((line.state, line.attempt), ("Pending", 1));
     assert_eq!(line.message, "attempt 1 ended Failed with exit code 3; attempt 2 of at most 3 follows");
 }
 
 #[test]
-fn after_the_last_attempt_the_execution_ended_as_that_one_did() {
+fn last_attempt_decides_the_outcome() {
     let mut world = retrying(&[Cause::Failed], &["a"]);
     for _ in 0..3 {
         world.report("a", failed());
@@ -85,7 +85,7 @@ fn after_the_last_attempt_the_execution_ended_as_that_one_did() {
 }
 
 #[test]
-fn an_outcome_that_is_not_named_is_final() {
+fn unnamed_outcome_is_final() {
     let mut world = retrying(&[Cause::TimedOut], &["a"]);
     world.report("a", failed());
     world.settle();
@@ -93,7 +93,7 @@ fn an_outcome_that_is_not_named_is_final() {
 }
 
 #[test]
-fn nothing_is_tried_again_once_the_run_is_cancelled_and_the_last_outcome_stands() {
+fn cancelled_run_retries_nothing() {
     let mut world = retrying(&[Cause::Failed], &["a"]);
     world.report("a", failed());
     world.settle();
@@ -104,7 +104,7 @@ fn nothing_is_tried_again_once_the_run_is_cancelled_and_the_last_outcome_stands(
 }
 
 #[test]
-fn a_further_attempt_that_the_cancellation_came_before_leaves_the_outcome_of_the_one_before() {
+fn retry_cancelled_before_dispatch_keeps_the_previous_outcome() {
     let mut world = retrying(&[Cause::Failed], &["a"]);
     world.report("a", failed());
     world.settle();
@@ -119,13 +119,13 @@ fn a_further_attempt_that_the_cancellation_came_before_leaves_the_outcome_of_the
 }
 
 #[test]
-fn a_further_attempt_waits_for_its_place_in_the_rollout() {
+fn retry_waits_for_a_slot() {
     let mut world = retrying(&[Cause::Failed], &["a", "b"]);
     world.plan.max_concurrent = Amount::Count(1);
     let mut world = World::new(world.plan, &["a", "b"]);
     world.settle();
     world.report("a", failed());
-    assert_eq!(started(&world.settle()), ["b"], "who waits to be tried again holds nobody up");
+    assert_eq!(started(&world.settle()), ["b"], "a target waiting for its retry delays no other");
     world.pass(2_000);
     assert_eq!(started(&world.settle()), [""; 0]);
     world.report("b", succeeded());
@@ -133,7 +133,7 @@ fn a_further_attempt_waits_for_its_place_in_the_rollout() {
 }
 
 #[test]
-fn lost_is_tried_again_only_when_named_and_never_beside_a_command_that_lives() {
+fn lost_is_retried_only_if_named_and_never_beside_an_active_command() {
     for (causes, again) in [(vec![Cause::Failed], false), (vec![Cause::Lost], true)] {
         let mut world = retrying(&causes, &["a"]);
         world.report("a", running());
@@ -150,16 +150,16 @@ fn lost_is_tried_again_only_when_named_and_never_beside_a_command_that_lives() {
         world.pass(2_000);
         world.settle();
         world.connect("a");
-        let living = ActiveAttempt { run: RunNumber(1), attempt: 1 };
-        world.agents.get_mut(&node("a")).unwrap().living = Some(living);
+        let active = ActiveAttempt { run: RunNumber(1), attempt: 1 };
+        world.agents.get_mut(&node("a")).unwrap().active = Some(active);
         assert_eq!(attempts_started(&world.settle()), [0; 0], "the lost command still runs");
-        world.agents.get_mut(&node("a")).unwrap().living = None;
+        world.agents.get_mut(&node("a")).unwrap().active = None;
         assert_eq!(attempts_started(&world.settle()), [2]);
     }
 }
 
 #[test]
-fn evidence_of_a_lost_attempt_makes_the_one_after_it_needless() {
+fn late_evidence_cancels_a_needless_retry() {
     let mut world = retrying(&[Cause::Lost], &["a"]);
     world.report("a", running());
     world.settle();
@@ -179,7 +179,7 @@ fn evidence_of_a_lost_attempt_makes_the_one_after_it_needless() {
 }
 
 #[test]
-fn every_attempt_of_an_execution_is_archived_and_forgotten() {
+fn every_attempt_is_archived_and_forgotten() {
     let mut world = retrying(&[Cause::Failed], &["a"]);
     world.report("a", failed());
     world.settle();
@@ -192,7 +192,7 @@ fn every_attempt_of_an_execution_is_archived_and_forgotten() {
 }
 
 #[test]
-fn a_new_leader_goes_on_with_the_attempt_that_history_and_the_agent_show() {
+fn new_leader_continues_with_the_latest_attempt() {
     let mut world = retrying(&[Cause::Failed], &["a"]);
     let hash = world.run().spec_hash.clone();
     world.ledger = RunLedger::new(uid(), RunNumber(1), hash, Origin::Inherited);
@@ -209,7 +209,7 @@ fn a_new_leader_goes_on_with_the_attempt_that_history_and_the_agent_show() {
 
 /// The simulation found a second Attempt whose first had no Outcome in History: the operator had died in between.
 #[test]
-fn what_was_concluded_about_an_attempt_is_archived_before_the_next_one_or_a_minute_has_passed() {
+fn conclusion_is_archived_before_the_retry_or_a_minute_passes() {
     for archived in [true, false] {
         let mut world = retrying(&[Cause::Lost], &["a"]);
         world.report("a", running());

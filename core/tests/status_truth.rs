@@ -1,4 +1,4 @@
-//! The status tells the truth at every instant: every interleaving, to a depth, of edits, requests, reports and writes
+//! The status tells the truth at every instant: all interleavings, to a depth, of edits, requests, reports and writes
 //! of a small cluster, each status ever written judged by a model that knows nothing but what was asked for and what
 //! the agents reported.
 
@@ -77,7 +77,7 @@ struct Model {
     begun: BTreeMap<RunNumber, Asked>,
     /// Nodes of a Run that ended well.
     succeeded: BTreeSet<(RunNumber, usize)>,
-    /// Nodes of a Run of which a command is running.
+    /// Nodes with a running command of a Run.
     running: BTreeSet<(RunNumber, usize)>,
 }
 
@@ -193,7 +193,7 @@ impl Scene {
         if self.world.deleted {
             return Ok(());
         }
-        let decision = self.world.look();
+        let decision = self.world.decide();
         if decision.write != Write::Soon || batch {
             if decision.freeze.is_some() {
                 let run = decision.status.recorded.run.as_ref().unwrap().number;
@@ -212,7 +212,7 @@ impl Scene {
     fn judge(&self) -> Result<(), String> {
         let Some(status) = &self.world.status else { return Ok(()) };
         let shown = Shown {
-            conditions: status.conditions.iter().map(|c| (c.kind, c.holds.as_str())).collect(),
+            conditions: status.conditions.iter().map(|c| (c.kind, c.status.as_str())).collect(),
             generation: self.generation,
             observed_generation: self.observed_generation,
             deleting: self.world.lifecycle == Lifecycle::Deleting,
@@ -280,7 +280,7 @@ fn explore(scene: &Scene, depth: usize, seen: &mut u64) {
     }
 }
 
-/// The steps from which every sequence goes on, so that short sequences reach far.
+/// Initial steps of every sequence, so that short sequences reach far.
 fn beginnings() -> Vec<Vec<Step>> {
     use Step::{Edit, Fail, Reconcile, Rerun, Succeed, Suspend};
     let under_way = vec![Reconcile, Reconcile, Succeed(0), Succeed(1), Reconcile];
@@ -301,7 +301,7 @@ fn beginnings() -> Vec<Vec<Step>> {
 }
 
 #[test]
-fn no_interleaving_of_edits_reports_and_writes_makes_the_status_claim_what_is_not_true() {
+fn status_is_true_in_every_interleaving() {
     let depth = std::env::var("SENTINEL_DEPTH").map_or(4, |text| text.parse().unwrap());
     let mut seen = 0;
     for on_change in [OnChange::Finish, OnChange::Cancel] {

@@ -78,7 +78,7 @@ pub async fn campaign(
         let next = candidate.next(clock());
         publish(&leadership, &candidate, clock());
         match next {
-            LeaseAction::End => return Ended::Deposed,
+            LeaseAction::Exit => return Ended::Deposed,
             LeaseAction::Swap(record) => {
                 last_read = swap(&api, name, &mut candidate, &clock, &record, last_read).await;
             }

@@ -238,7 +238,7 @@ async fn a_silent_agent_is_dropped_although_its_connection_stays_open() {
     let told = world.books.told();
     assert_eq!(told.last(), Some(&Word::AgentChanged(name.clone())));
     assert_eq!(world.counter("sentinel_gateway_sessions_ended_total{reason=\"Silent\"}"), 1);
-    assert!(world.registry.agent(&name).unwrap().last_heard.is_some());
+    assert!(world.registry.agent(&name).unwrap().last_seen.is_some());
     drop(agent);
 }
 

@@ -21,7 +21,7 @@ fn record(on: &str, heard: i64) -> PresenceRecord {
     PresenceRecord {
         node: node(on),
         session: "s-1".parse().unwrap(),
-        last_heard: UnixMillis(heard),
+        last_seen: UnixMillis(heard),
         agent_version: "0.1.0".to_owned(),
         boot_id: "b00t".to_owned(),
         metrics: NodeMetrics {

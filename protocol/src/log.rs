@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_cut_at_a_position_inside_it() {
+    fn record_is_cut_at_a_position() {
         let cut = record(10, b"abcdef").from_position(12).unwrap();
         assert_eq!(
             (cut.head.position, cut.head.offset, cut.head.len, &cut.data[..]),

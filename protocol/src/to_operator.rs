@@ -156,6 +156,12 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// The end of an Attempt without an exit record: no start time, no usage, no output.
+    pub fn without_record(outcome: Outcome, ended_at: UnixMillis) -> Self {
+        let (usage, output) = (Usage::default(), OutputSummary::default());
+        Self { outcome, started_at: None, ended_at, usage, output, exit: ExitDetails::default() }
+    }
+
     /// One sentence for people.
     pub fn message(&self) -> String {
         describe(&self.outcome, &self.exit)

@@ -1,4 +1,4 @@
-//! Whether a new `Start` is taken: an ordered list of rules, the first that objects decides.
+//! Admission of a new `Start`: an ordered list of rules; the first one that refuses decides.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -12,19 +12,19 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{Environment, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::to_agent::Start;
 
-/// What this agent takes.
+/// What this agent admits.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Attempts that are not over, at most.
+    /// Active Attempts at most.
     pub max_attempts: u32,
-    /// Attempts owned, over or not, at most: results wait here while History is away.
+    /// Attempts at most, including those that are over: results wait here while History is unavailable.
     pub max_owned: u32,
-    /// Bytes that must be free on the Journal's disk for a new Attempt. One that can hardly fill it needs
-    /// [`EMERGENCY_FREE`] at most, so that a command can be run that cleans up.
+    /// Bytes that must be free on the Journal's disk for a new Attempt. One that can write little needs at most
+    /// [`EMERGENCY_FREE`], so that a command that cleans up can still run.
     pub min_free: u64,
-    /// Where commands can run.
+    /// Environments that commands can run in.
     pub environments: Vec<Environment>,
-    /// Why the other environments are not offered, where that is not simply the agent's configuration.
+    /// Why the other environments are unavailable, if not by the agent's configuration.
     pub unavailable: Option<String>,
     /// The Journal's directory, for messages.
     pub directory: Option<String>,
@@ -34,7 +34,7 @@ pub struct Rules {
 /// Twice what the largest request, its records and [`SMALL_OUTPUT`] of output take.
 pub const EMERGENCY_FREE: u64 = 4 << 20;
 
-/// An Attempt whose output can take no more than so many bytes of the disk is one with little output.
+/// An Attempt whose output takes at most this many bytes of the disk counts as one with little output.
 pub const SMALL_OUTPUT: u64 = 1 << 20;
 
 impl Default for Rules {
@@ -50,7 +50,7 @@ impl Default for Rules {
     }
 }
 
-/// What the rules look at.
+/// What the rules decide about.
 pub(super) struct Candidate<'a> {
     pub(super) start: &'a Start,
     pub(super) rules: &'a Rules,
@@ -62,7 +62,10 @@ pub(super) struct Candidate<'a> {
     pub(super) free: u64,
 }
 
-/// The Refusal of the first rule that objects.
+/// Applies the rules in order.
+///
+/// # Errors
+/// The first rule's Refusal.
 pub(super) fn admit(candidate: &Candidate<'_>) -> Result<(), Refusal> {
     current_epoch(candidate)?;
     not_stopping(candidate)?;
@@ -120,7 +123,7 @@ fn disk_has_room(c: &Candidate<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The agent does not rely on the operator having validated: what could not be run as it is written is refused here.
+/// The agent does not rely on the operator's validation: an invalid request is refused here.
 fn request_sound(request: &RunRequest) -> Result<(), Refusal> {
     let refuse = |message: String| Err(Refusal::InvalidRequest { message: message.into() });
     match &request.program {

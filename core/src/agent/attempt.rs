@@ -1,4 +1,4 @@
-//! What the brain remembers of one Attempt.
+//! The agent's state of one Attempt.
 
 use sentinel_protocol::ids::{AttemptId, SpecHash};
 use sentinel_protocol::to_operator::{Ended, Report, ReportedState, Running, Stage};
@@ -7,14 +7,14 @@ use super::event::{AttemptSnapshot, Tombstone};
 use super::recovery::InferredEnd;
 use crate::time::Monotonic;
 
-/// How far an Attempt has come. See the drawing in [`super`].
+/// Where an Attempt is in its life. See the diagram in [`super`].
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
-    /// Its request is being made durable; nobody was told of it.
+    /// Its request is being made durable; not reported yet.
     Recording,
     /// Its request is durable.
     Accepted,
-    /// Accepted before a reboot, surely not started, and waiting for another `Start`.
+    /// Accepted before a reboot, certainly not started, and waiting for another `Start`.
     Unconfirmed,
     /// Its command runs.
     Running(Running),
@@ -22,25 +22,25 @@ pub(super) enum Phase {
     Ended(Box<Ended>),
 }
 
-/// Whether the Attempt is to be ended.
+/// Whether the Attempt is to be cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CancelState {
     /// No.
     Unwanted,
-    /// Yes, and its supervisor, if it has one, was not told.
+    /// Yes; its supervisor, if any, has not been asked.
     Wanted,
-    /// Yes, and its supervisor was told.
+    /// Yes, and its supervisor has been asked.
     Requested,
 }
 
-/// A tree that is being ended since its supervisor is gone.
+/// A process tree that is being killed because its supervisor died.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ending {
     pub(super) end: InferredEnd,
     pub(super) since: Monotonic,
 }
 
-/// Ending a tree is given up, or asked for again, when no answer came for this long, milliseconds.
+/// Without an answer for this long, milliseconds, killing a tree is requested again.
 const END_TREE_WITHIN_MS: u64 = 30_000;
 
 impl Ending {
@@ -57,12 +57,12 @@ pub(super) struct Attempt {
     pub(super) start_by: Monotonic,
     pub(super) phase: Phase,
     pub(super) cancel: CancelState,
-    /// When it was handed to a supervisor in this life of the agent.
+    /// When this agent process handed it to a supervisor.
     pub(super) launched: Option<Monotonic>,
     pub(super) ending: Option<Ending>,
     pub(super) acked: Option<Stage>,
     pub(super) forget_requested: bool,
-    /// When its present state was last said.
+    /// When its current phase was last reported.
     pub(super) reported_at: Option<Monotonic>,
 }
 
@@ -90,7 +90,7 @@ impl Attempt {
         }
     }
 
-    /// What it is, for the operator; `None` while nothing durable can be said.
+    /// Its Report; `None` until its request is durable.
     pub(super) fn report(&self) -> Option<Report> {
         let state = match &self.phase {
             Phase::Recording => return None,
@@ -114,12 +114,12 @@ impl Attempt {
         matches!(self.phase, Phase::Ended(_))
     }
 
-    /// Whether its present state still waits for an Ack.
+    /// Whether its current phase still waits for an Ack.
     pub(super) fn is_unacknowledged(&self) -> bool {
         self.stage().is_some_and(|stage| self.acked < Some(stage))
     }
 
-    /// Moves on to another phase, whose Report is then to be said anew.
+    /// Enters another phase, which is then to be reported.
     pub(super) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.reported_at = None;
@@ -134,7 +134,7 @@ impl Attempt {
 }
 
 impl Tombstone {
-    /// The Report that it stands for.
+    /// The Report it replaces.
     pub fn report(&self) -> Report {
         Report {
             attempt: self.attempt.clone(),

@@ -1,4 +1,4 @@
-//! What an agent can do.
+//! The effects an agent carries out.
 
 use sentinel_protocol::ids::{AttemptId, Epoch};
 use sentinel_protocol::to_agent::Start;
@@ -6,11 +6,11 @@ use sentinel_protocol::to_operator::{Ended, Stage, ToOperator};
 
 use super::event::Tombstone;
 
-/// One thing to do. The effects of a step are carried out in order; a durable one that fails with
+/// An effect. The effects of a step are carried out in order; a durable one that fails with
 /// [`super::Event::JournalFailed`] or [`super::Event::NotRecorded`] ends the batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Remember the epoch durably, before anything is done under it.
+    /// Persist the epoch before acting under it.
     SetEpoch(Epoch),
     /// Make the request durable. Answered by `Recorded` or `NotRecorded`.
     Record(Box<Start>),
@@ -18,11 +18,11 @@ pub enum Effect {
     Confirm(Box<Start>),
     /// Hand the Attempt to a supervisor. Answered by `LaunchFailed`, or in time by `Observed`.
     Launch(AttemptId),
-    /// Leave word for the supervisor to end the command.
+    /// Ask the supervisor to end the command.
     RequestCancel(AttemptId),
-    /// End what is left of a command whose supervisor is gone. Answered by `TreeEnded`; may take seconds.
+    /// Kill what is left of a command whose supervisor died. Answered by `TreeEnded`; may take seconds.
     EndTree(AttemptId),
-    /// Take the Attempt's lock, and if it surely has not started, give it up and record that it is over. Answered by
+    /// Take the Attempt's lock and, if it certainly has not started, record that it is over. Answered by
     /// `Concluded` or `TooLate`.
     Abandon {
         /// Which Attempt.
@@ -40,7 +40,7 @@ pub enum Effect {
     },
     /// Inspect an Attempt on disk and in the kernel. Answered by `Observed`.
     Inspect(AttemptId),
-    /// Note that History holds the Report of this stage. Lost with the power, the Report is said once more.
+    /// Note that History holds the Report of this stage. Not synced: after a power cut the Report is sent once more.
     NoteAck {
         /// Which Attempt.
         attempt: AttemptId,
@@ -51,9 +51,9 @@ pub enum Effect {
     WriteTombstone(Tombstone),
     /// Replace an Attempt's directory by its tombstone. Answered by `Compacted`.
     Compact(Tombstone),
-    /// Say it to the operator, if it can be said now; it will be said again.
+    /// Send it to the operator if there is a Session; it will be resent otherwise.
     Send(ToOperator),
-    /// Something was ignored; count it, and say so in the log.
+    /// Something was ignored: count and log it.
     Ignored {
         /// What it was.
         what: Ignored,
@@ -62,25 +62,25 @@ pub enum Effect {
     },
 }
 
-/// What was ignored, and why.
+/// What was ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ignored {
     /// A command of an older leader.
     StaleEpoch,
-    /// A message about an Attempt that is not here.
+    /// A message about an Attempt that this node does not have.
     UnknownAttempt,
-    /// An Ack of a stage that was never reported.
+    /// An Ack for a stage that was never reported.
     AckBeyondReport,
-    /// A Forget of an Attempt that is not over, or was for another spec.
+    /// A Forget of an Attempt that is not over, or of another spec.
     ForgetOfLiving,
-    /// A cancellation that could not be remembered, since the Journal fails.
+    /// A cancellation that could not be recorded because the Journal fails.
     CancelWithoutJournal,
     /// A message that belongs to the handshake.
     Handshake,
 }
 
 impl Ignored {
-    /// The word for metrics and the log.
+    /// Its label in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::StaleEpoch => "stale_epoch",

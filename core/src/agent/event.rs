@@ -1,4 +1,4 @@
-//! What can happen to an agent.
+//! The events an agent reacts to.
 
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
 use sentinel_protocol::outcome::Outcome;
@@ -9,28 +9,28 @@ use sentinel_protocol::to_operator::{Ended, Running, Stage};
 use super::recovery::Evidence;
 use crate::time::Monotonic;
 
-/// One thing that happened.
+/// An event.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The first event of a life: all that the Journal holds.
+    /// The first event of a process: the whole Journal.
     Replayed {
         /// Attempts whose request can be read.
         seen: Vec<AttemptSnapshot>,
         /// Names of directories whose request cannot be read ([`AttemptId::directory_name`]).
         unreadable: Vec<String>,
     },
-    /// A Session stands.
+    /// A Session has begun.
     Connected {
         /// The leader's epoch.
         epoch: Epoch,
     },
-    /// The Session is over.
+    /// The Session has ended.
     Disconnected,
-    /// A message came.
+    /// A message arrived.
     Received {
         /// The message.
         message: ToAgent,
-        /// What the disk says about the Attempt that it names.
+        /// What is on disk about the Attempt it names.
         facts: Facts,
     },
     /// [`super::Effect::Record`] or [`super::Effect::Confirm`] is durable.
@@ -42,17 +42,17 @@ pub enum Event {
     NotRecorded {
         /// Which Attempt.
         attempt: AttemptId,
-        /// Why, in the words of a Refusal.
+        /// The Refusal to send.
         why: Refusal,
     },
-    /// [`super::Effect::Launch`] failed: there is no supervisor.
+    /// [`super::Effect::Launch`] failed: no supervisor was started.
     LaunchFailed {
         /// Which Attempt.
         attempt: AttemptId,
-        /// What stood in the way.
+        /// The cause.
         message: String,
     },
-    /// An Attempt was looked at.
+    /// An Attempt was inspected.
     Observed(AttemptSnapshot),
     /// [`super::Effect::Abandon`] or [`super::Effect::Conclude`] is durable.
     Concluded {
@@ -61,8 +61,8 @@ pub enum Event {
         /// How it ended.
         ended: Box<Ended>,
     },
-    /// [`super::Effect::Abandon`] or [`super::Effect::Conclude`] found the Attempt in other hands, or further than
-    /// was thought; nothing was written.
+    /// [`super::Effect::Abandon`] or [`super::Effect::Conclude`] found the Attempt locked by its supervisor, or in a
+    /// later state; nothing was written.
     TooLate {
         /// Which Attempt.
         attempt: AttemptId,
@@ -71,7 +71,7 @@ pub enum Event {
     TreeEnded {
         /// Which Attempt.
         attempt: AttemptId,
-        /// Processes that would not end.
+        /// Processes that survived SIGKILL.
         left: Vec<i32>,
     },
     /// [`super::Effect::RequestCancel`] failed.
@@ -86,29 +86,28 @@ pub enum Event {
         /// Which Attempt.
         attempt: AttemptId,
     },
-    /// The Journal can no longer be trusted with anything new. The rest of the effects of that step were not carried
-    /// out.
+    /// The Journal cannot be written reliably any more. The remaining effects of that step were skipped.
     JournalFailed {
-        /// What the disk said.
+        /// The I/O error.
         message: String,
     },
     /// About a second has passed.
     Tick,
-    /// The agent was asked to end. Commands live on.
+    /// The agent was asked to stop. Commands keep running.
     Stopping,
 }
 
-/// What the disk says about the Attempt that a message names; read before the step, so that a hundred thousand
-/// tombstones need not be in memory.
+/// What is on disk about the Attempt that a message names. Read before the step, so that tombstones need not be in
+/// memory.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// Its tombstone, where it has one.
+    /// Its tombstone, if it has one.
     pub tombstone: Option<Tombstone>,
     /// Bytes free for the Journal.
     pub free: u64,
 }
 
-/// What stays of an Attempt after *Forget*.
+/// What remains of an Attempt after *Forget*.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tombstone {
     /// Which Attempt.
@@ -129,13 +128,13 @@ pub struct AttemptSnapshot {
     /// When its start deadline passes, on the boot clock. For one accepted before a reboot: the time allowed, counted
     /// from the boot, which is the most that can remain.
     pub start_by: Monotonic,
-    /// What [`super::recovery`] judges by.
+    /// The input of [`super::recovery`].
     pub evidence: Evidence,
-    /// The command that was started, where the record has it.
+    /// The command that was started, if recorded.
     pub running: Option<Running>,
     /// The exit record, where there is one.
     pub ended: Option<Box<Ended>>,
-    /// How it was given up before its start, where the record says so.
+    /// The recorded Outcome, if it was given up before its start.
     pub abandoned: Option<Outcome>,
     /// The latest stage whose Ack is noted on disk.
     pub acked: Option<Stage>,

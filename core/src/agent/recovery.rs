@@ -1,80 +1,80 @@
-//! What became of an Attempt, judged from what its directory and the kernel still say. One table, and the only code
-//! that decides it: after a restart of the agent, and at every later look.
+//! What became of an Attempt, decided from its directory and the kernel. This table is the only code that decides it,
+//! after a restart of the agent and whenever the Attempt is inspected.
 //!
-//! States are written *before* the deed they name, so each of them says what may have happened since:
+//! A state is written *before* the step it names, so it tells what may have happened since:
 //!
 //! ```text
 //!  accepted ──(supervisor takes the lock)──▶ starting ──(exec)──▶ running ──(exit)──▶ exit record
 //!      └──(agent takes the lock)──▶ abandoned
 //! ```
 //!
-//! The lock on the directory is a kernel lock that the supervisor holds for life, and that a child of it holds until
-//! it has become the command. A lock that is *free* therefore proves that nobody is left who could still start it.
+//! The supervisor holds a kernel lock on the directory for its whole life, and its child holds it until `exec`. A *free*
+//! lock therefore proves that no process is left that could still start the command.
 
 use sentinel_protocol::outcome::{InterruptReason, LostReason, Outcome};
 
-/// The last state that is durable in the Attempt's directory.
+/// The last durable state in the Attempt's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LastState {
-    /// The request is recorded, and no supervisor has announced a start.
+    /// The request is recorded; no supervisor has announced a start.
     Accepted,
-    /// The agent gave it up under the lock; a supervisor that comes late starts nothing.
+    /// The agent gave it up while holding the lock; a late supervisor starts nothing.
     Abandoned,
     /// A supervisor was about to start the command.
     Starting,
     /// The command was started.
     Running,
-    /// The record is there and cannot be read.
+    /// The record exists and cannot be read.
     Unreadable,
 }
 
 /// Whether the supervisor left an exit record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExitRecord {
-    /// It is there and whole.
+    /// It exists and is complete.
     Present,
-    /// There is none, or none that can be read.
+    /// It is missing or unreadable.
     Missing,
 }
 
 /// The kernel lock on the Attempt's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lock {
-    /// A supervisor, or its child on the way to the command, lives.
+    /// A supervisor, or its child before `exec`, is alive.
     Held,
-    /// No supervisor is left.
+    /// No supervisor is alive.
     Free,
 }
 
 /// The processes of the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tree {
-    /// At least one of them lives.
+    /// At least one is alive.
     Populated,
-    /// None is left.
+    /// None is alive.
     Empty,
 }
 
-/// Whether the record was written since the node was last started.
+/// Whether the record was written since the last boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Boot {
-    /// Yes.
+    /// It was.
     Same,
-    /// The node was started anew in between.
+    /// The node has booted since.
     Other,
 }
 
-/// The container that its supervisor lived in, where it had one of its own.
+/// The container its supervisor ran in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SupervisorContainer {
-    /// It is the one that the agent lives in, or not known.
+    /// The agent's own container, or unknown.
     Same,
-    /// The agent lives in another one now: that one has ended, and the kernel ended all that was in it.
+    /// An earlier container of the agent: it has ended, and the kernel killed every process in it.
     Gone,
 }
 
-/// All that is known about an Attempt from outside its supervisor. The lock must have been tried *before* the files
-/// were read: then a free lock means that the files are final.
+/// All that is known about an Attempt from outside its supervisor. The lock must be tried *before* the files are read:
+/// then a free lock means that the files are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Evidence {
     /// Its last durable state.
@@ -91,17 +91,17 @@ pub struct Evidence {
     pub container: SupervisorContainer,
 }
 
-/// How an Attempt ended that has no exit record of its supervisor.
+/// How an Attempt without an exit record ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InferredEnd {
-    /// It was cut off, and we know it.
+    /// It certainly was cut off.
     Interrupted(InterruptReason),
-    /// Nobody can know.
+    /// Unknown.
     Lost(LostReason),
 }
 
 impl InferredEnd {
-    /// The same as an outcome.
+    /// The Outcome to record.
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Interrupted(reason) => Outcome::Interrupted { reason },
@@ -113,47 +113,47 @@ impl InferredEnd {
 /// What follows from the [`Evidence`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecoveryAction {
-    /// Its supervisor lives: leave it alone and look again when something changes.
+    /// Its supervisor is alive: leave it alone.
     Adopt,
-    /// It surely never started, and its clock still runs: start it if the start deadline allows.
+    /// It certainly never started: start it if the start deadline allows.
     StartNow,
-    /// It surely never started, but the node was started anew since, and how much of its start deadline remains is
-    /// unknown: start it only when the operator asks once more.
+    /// It certainly never started, but the node has rebooted, so how much of its start deadline remains is unknown:
+    /// start it only when the operator sends another `Start`.
     AwaitConfirmation,
-    /// It is over, as its exit record says.
+    /// It is over: report its exit record.
     Report,
     /// It was given up before it started.
     NotStarted,
-    /// It is over, and this is how.
+    /// It is over, without an exit record.
     Over(InferredEnd),
-    /// Its supervisor is gone and processes of it are left: end them, then it is over, and this is how.
+    /// Its supervisor died and processes are left: kill them, then it is over.
     EndTreeThen(InferredEnd),
 }
 
-/// The table. Rows are tried from top to bottom.
+/// Decides what to do. The first matching row applies.
 pub fn recover(evidence: &Evidence) -> RecoveryAction {
     use RecoveryAction::{Adopt, AwaitConfirmation, EndTreeThen, NotStarted, Over, Report, StartNow};
     let died = InferredEnd::Interrupted(InterruptReason::SupervisorDied);
     let lost = InferredEnd::Lost;
     let Evidence { state, exit, lock, tree, boot, container } = *evidence;
     match (exit, lock, state, boot, tree) {
-        // The supervisor's own word stands above all else.
+        // The supervisor's own record outranks everything else.
         (ExitRecord::Present, ..) => Report,
-        // Once abandoned, a late supervisor reads so and ends without a start, whether or not it holds the lock.
+        // A late supervisor reads that it was abandoned and starts nothing, whether or not it holds the lock.
         (_, _, LastState::Abandoned, ..) => NotStarted,
-        // Whoever holds the lock owns the truth.
+        // The holder of the lock will write the exit record.
         (_, Lock::Held, ..) => Adopt,
         (_, _, LastState::Accepted, Boot::Same, _) => StartNow,
         (_, _, LastState::Accepted, Boot::Other, _) => AwaitConfirmation,
-        // Nothing survives a boot, so what looks like its tree belongs to somebody else and is left alone.
-        // A state that cannot be read is one that a power cut tore: the first of them is durable by name only.
+        // No process survives a reboot, so a populated tree belongs to something else and is left alone.
+        // An unreadable state was torn by a power cut: only the name of the first one is durable.
         (_, _, LastState::Starting | LastState::Running | LastState::Unreadable, Boot::Other, _) => {
             Over(lost(LostReason::NodeRebooted))
         }
-        // A living tree proves the start that the state alone does not.
+        // A live process proves the start, which the state alone does not.
         (_, _, LastState::Starting | LastState::Running, Boot::Same, Tree::Populated) => EndTreeThen(died),
         (_, _, LastState::Starting, Boot::Same, Tree::Empty) => Over(lost(LostReason::StartUnproven)),
-        // Supervisor and command were ended together, with the agent that was in there with them.
+        // Supervisor and command died with the agent's container.
         (_, _, LastState::Running, Boot::Same, Tree::Empty) if container == SupervisorContainer::Gone => {
             Over(InferredEnd::Interrupted(InterruptReason::AgentStopped))
         }
@@ -177,7 +177,7 @@ mod tests {
         LastState::Unreadable,
     ];
 
-    fn every_evidence() -> impl Iterator<Item = Evidence> {
+    fn all_evidence() -> impl Iterator<Item = Evidence> {
         STATES.into_iter().flat_map(|state| {
             (0..32).map(move |bits: u8| Evidence {
                 state,
@@ -196,22 +196,21 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_record_is_believed_whatever_else_is_seen() {
-        let seen = every_evidence().filter(|e| e.exit == ExitRecord::Present);
+    fn reports_the_exit_record_whatever_the_rest_shows() {
+        let seen = all_evidence().filter(|e| e.exit == ExitRecord::Present);
         assert_eq!(seen.map(|e| assert_eq!(recover(&e), RecoveryAction::Report, "{e:?}")).count(), 80);
     }
 
     #[test]
-    fn an_abandoned_attempt_never_starts_even_if_a_late_supervisor_holds_the_lock() {
-        for e in every_evidence().filter(|e| e.exit == ExitRecord::Missing && e.state == LastState::Abandoned)
-        {
+    fn never_starts_an_abandoned_attempt_even_with_a_late_supervisor() {
+        for e in all_evidence().filter(|e| e.exit == ExitRecord::Missing && e.state == LastState::Abandoned) {
             assert_eq!(recover(&e), RecoveryAction::NotStarted, "{e:?}");
         }
     }
 
     #[test]
-    fn a_living_supervisor_is_adopted_in_every_state() {
-        for e in every_evidence().filter(|e| e.exit == ExitRecord::Missing && e.lock == Lock::Held) {
+    fn adopts_a_live_supervisor_in_every_state() {
+        for e in all_evidence().filter(|e| e.exit == ExitRecord::Missing && e.lock == Lock::Held) {
             if e.state != LastState::Abandoned {
                 assert_eq!(recover(&e), RecoveryAction::Adopt, "{e:?}");
             }
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn accepted_without_a_supervisor_surely_never_started() {
+    fn accepted_without_supervisor_never_started() {
         for tree in [Tree::Empty, Tree::Populated] {
             assert_eq!(dead(LastState::Accepted, tree, Boot::Same), RecoveryAction::StartNow);
             assert_eq!(dead(LastState::Accepted, tree, Boot::Other), RecoveryAction::AwaitConfirmation);
@@ -227,13 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn starting_without_an_exit_record_is_lost_for_want_of_proof() {
+    fn starting_without_exit_record_is_lost() {
         let lost = RecoveryAction::Over(InferredEnd::Lost(LostReason::StartUnproven));
         assert_eq!(dead(LastState::Starting, Tree::Empty, Boot::Same), lost);
     }
 
     #[test]
-    fn a_command_whose_supervisor_was_killed_is_ended_and_interrupted() {
+    fn kills_and_interrupts_a_command_without_supervisor() {
         let ended = RecoveryAction::EndTreeThen(InferredEnd::Interrupted(InterruptReason::SupervisorDied));
         for state in [LastState::Starting, LastState::Running] {
             assert_eq!(dead(state, Tree::Populated, Boot::Same), ended);
@@ -241,14 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_died_with_its_supervisor_has_lost_its_exit_status() {
+    fn exit_status_is_lost_when_command_and_supervisor_died() {
         let lost = RecoveryAction::Over(InferredEnd::Lost(LostReason::ExitStatusLost));
         assert_eq!(dead(LastState::Running, Tree::Empty, Boot::Same), lost);
     }
 
     #[test]
-    fn a_command_that_ended_with_the_agents_container_was_interrupted_and_one_that_may_not_have_begun_is_lost()
-     {
+    fn running_command_is_interrupted_when_the_agents_container_ended() {
         let ended = |state| {
             recover(&Evidence {
                 state,
@@ -266,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reboot_loses_what_was_starting_or_running_and_kills_nobody() {
+    fn reboot_loses_active_attempts_and_kills_no_process() {
         let lost = RecoveryAction::Over(InferredEnd::Lost(LostReason::NodeRebooted));
         for state in [LastState::Starting, LastState::Running] {
             for tree in [Tree::Empty, Tree::Populated] {
@@ -276,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_record_is_lost_and_what_still_runs_of_it_is_ended() {
+    fn unreadable_record_is_lost_and_its_processes_killed() {
         let lost = InferredEnd::Lost(LostReason::StateLost);
         assert_eq!(dead(LastState::Unreadable, Tree::Empty, Boot::Same), RecoveryAction::Over(lost));
         assert_eq!(
@@ -286,27 +284,27 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_a_power_cut_left_unreadable_is_told_as_the_reboot_that_it_was() {
+    fn unreadable_record_after_a_reboot_is_reported_as_reboot() {
         let rebooted = RecoveryAction::Over(InferredEnd::Lost(LostReason::NodeRebooted));
         assert_eq!(dead(LastState::Unreadable, Tree::Empty, Boot::Other), rebooted);
         assert_eq!(dead(LastState::Unreadable, Tree::Populated, Boot::Other), rebooted);
     }
 
     #[test]
-    fn only_an_accepted_attempt_without_a_supervisor_may_ever_start() {
+    fn only_accepted_without_supervisor_may_start() {
         let mut seen = 0;
-        for e in every_evidence() {
+        for e in all_evidence() {
             seen += 1;
             if matches!(recover(&e), RecoveryAction::StartNow | RecoveryAction::AwaitConfirmation) {
                 assert_eq!((e.state, e.lock, e.exit), (LastState::Accepted, Lock::Free, ExitRecord::Missing));
             }
         }
-        assert_eq!(seen, 160, "every combination was looked at");
+        assert_eq!(seen, 160, "every combination was tried");
     }
 
     #[test]
-    fn a_tree_is_ended_only_if_it_is_seen_and_belongs_to_this_boot() {
-        for e in every_evidence() {
+    fn kills_a_tree_only_if_populated_in_this_boot() {
+        for e in all_evidence() {
             if matches!(recover(&e), RecoveryAction::EndTreeThen(_)) {
                 assert_eq!((e.tree, e.boot, e.lock), (Tree::Populated, Boot::Same, Lock::Free), "{e:?}");
             }

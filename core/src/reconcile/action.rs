@@ -1,4 +1,4 @@
-//! What the operator does for a Task once it is decided.
+//! The actions of a decision.
 
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber};
 use sentinel_protocol::to_operator::Ended;
@@ -6,14 +6,14 @@ use sentinel_protocol::to_operator::Ended;
 use super::run::RunState;
 use crate::time::Monotonic;
 
-/// Something to be done.
+/// Something to do for a Task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Put our finalizer on the Task, before its first command exists.
+    /// Add our finalizer, before the first command exists.
     AddFinalizer,
-    /// Take it off: nothing of ours is left.
+    /// Remove our finalizer: nothing is left to clean up.
     RemoveFinalizer,
-    /// Delete the Task: it is finished for longer than `ttlAfterFinished`.
+    /// Delete the Task: `ttlAfterFinished` has passed.
     DeleteTask,
     /// The rollout admits a target: its start clock begins.
     Admit(NodeName),
@@ -25,25 +25,25 @@ pub enum Action {
     AbandonRetry(NodeName),
     /// Send `Start`.
     Start {
-        /// Which Attempt.
+        /// The Attempt.
         attempt: AttemptId,
         /// Milliseconds left on its start clock.
         start_ms: u64,
-        /// Milliseconds left to the Run; `None` is without limit.
+        /// Milliseconds left for the Run; `None` is no limit.
         total_ms: Option<u64>,
     },
     /// Send `Cancel`.
     Cancel(AttemptId),
-    /// Note how an Execution ended, by our own conclusion, and archive it.
+    /// Record how an Execution ended by the operator's own conclusion, and archive it.
     Conclude {
-        /// Which Attempt.
+        /// The Attempt.
         attempt: AttemptId,
         /// How it ended.
         ended: Box<Ended>,
     },
     /// Archive the Run's own record.
     ArchiveRun(Box<RunState>),
-    /// Send `Forget`: the Run is over and archived.
+    /// Send `Forget`: the Attempt is over and archived.
     Forget(AttemptId),
     /// Publish a cluster event.
     Publish(Notice),
@@ -63,22 +63,22 @@ impl Action {
     }
 }
 
-/// Something worth a cluster event.
+/// A Kubernetes event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Its cause, one CamelCase word.
+    /// CamelCase reason.
     pub reason: &'static str,
-    /// The same for people.
+    /// Message for people.
     pub note: String,
-    /// Whether somebody should look at it.
+    /// Its type.
     pub level: Level,
 }
 
-/// Whether somebody should look at a cluster event.
+/// The type of a Kubernetes event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// No need.
+    /// Informational.
     Normal,
-    /// Yes.
+    /// Needs attention.
     Warning,
 }

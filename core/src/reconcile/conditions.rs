@@ -1,7 +1,7 @@
-//! Conditions and phase, so that kstatus, `kubectl wait`, Helm, Argo CD and Flux all read the same story.
+//! Conditions and phase, such that kstatus, `kubectl wait`, Helm, Argo CD and Flux agree.
 //!
 //! Running is `Reconciling=True`, `Ready=Unknown`; success is `Ready=True`, `Complete=True`; a terminal failure is
-//! `Stalled=True`, `Failed=True`, `Ready=False` and no `Reconciling`, for kstatus takes the first of the two that is
+//! `Stalled=True`, `Failed=True`, `Ready=False` and no `Reconciling`, as kstatus uses the first of the two that is
 //! true. Source: <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>.
 
 use super::run::{Counts, RunState, Stopping, Verdict};
@@ -11,27 +11,27 @@ use super::run::{Counts, RunState, Stopping, Verdict};
 pub struct Condition {
     /// Its type.
     pub kind: &'static str,
-    /// Whether it holds.
-    pub holds: ConditionStatus,
-    /// Its cause, one CamelCase word.
+    /// Its status.
+    pub status: ConditionStatus,
+    /// CamelCase reason.
     pub reason: &'static str,
-    /// The same for people.
+    /// Message for people.
     pub message: String,
 }
 
-/// Whether a condition holds.
+/// The status of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConditionStatus {
-    /// It does.
+    /// It holds.
     True,
-    /// It does not.
+    /// It does not hold.
     False,
-    /// Nobody knows yet.
+    /// Not known yet.
     Unknown,
 }
 
 impl ConditionStatus {
-    /// The word in the status.
+    /// Its name in the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
@@ -45,32 +45,32 @@ impl ConditionStatus {
 pub mod kind {
     /// The spec can be run.
     pub const ACCEPTED: &str = "Accepted";
-    /// The last Run reached its end as wished.
+    /// The last Run succeeded.
     pub const READY: &str = "Ready";
-    /// A Run is under way or waits.
+    /// A Run is active or due.
     pub const RECONCILING: &str = "Reconciling";
-    /// Nothing will change until somebody changes something.
+    /// Nothing will change until the Task or a node does.
     pub const STALLED: &str = "Stalled";
-    /// The Run is over and a success.
+    /// The Run is over and succeeded.
     pub const COMPLETE: &str = "Complete";
-    /// The Run is over and no success.
+    /// The Run is over and did not succeed.
     pub const FAILED: &str = "Failed";
-    /// New starts are held back.
+    /// Nothing is started.
     pub const SUSPENDED: &str = "Suspended";
-    /// History holds all that is known.
+    /// History has all that is known.
     pub const ARCHIVED: &str = "Archived";
 }
 
-/// What a Task is doing, from which its conditions follow.
+/// The state of a Task, which its conditions follow from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TaskState<'a> {
-    /// No Run yet, and starts are held back.
+    /// Suspended before its first Run.
     HeldBack,
-    /// A Run is under way.
+    /// A Run is active.
     Running(&'a RunState),
-    /// The last Run is over, and another is due: what is asked for now has not been carried out.
+    /// The last Run is over, and another is due: the current spec has not been run.
     Due(&'a RunState),
-    /// A Run is under way or due, and starts are held back.
+    /// A Run is active or due, and the Task is suspended.
     Suspended(Option<&'a RunState>),
     /// The last Run is over.
     Finished(&'a RunState),
@@ -78,7 +78,7 @@ pub enum TaskState<'a> {
     Terminating(Option<&'a RunState>),
 }
 
-/// Whether History holds all that is known.
+/// Whether History has all that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Archive {
     /// It does, or the rest is on its way.
@@ -87,13 +87,13 @@ pub enum Archive {
     Behind,
 }
 
-/// Phase for people, and conditions for everybody else.
-pub fn describe(doing: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Condition>) {
+/// The phase for people, and the conditions.
+pub fn describe(state: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Condition>) {
     let mut conditions =
         vec![condition(kind::ACCEPTED, ConditionStatus::True, "Valid", "the spec can be run")];
-    let phase = match doing {
+    let phase = match state {
         TaskState::HeldBack | TaskState::Suspended(_) => {
-            let message = match doing {
+            let message = match state {
                 TaskState::Suspended(Some(run)) => format!("spec.suspend is true; {}", progress_message(run)),
                 _ => "spec.suspend is true; nothing is started".to_owned(),
             };
@@ -127,7 +127,7 @@ pub fn describe(doing: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Co
     (phase, conditions)
 }
 
-/// Phase and conditions of a Task whose spec cannot be run. `Stalled` is said too, or kstatus would wait for ever.
+/// Phase and conditions of a Task with an invalid spec. Without `Stalled` kstatus would wait forever.
 pub fn rejected(message: &str) -> (&'static str, Vec<Condition>) {
     let conditions = vec![
         condition(kind::ACCEPTED, ConditionStatus::False, "InvalidSpec", message),
@@ -172,18 +172,18 @@ fn finished(run: &RunState, conditions: &mut Vec<Condition>) -> &'static str {
 fn archived(archive: Archive) -> Condition {
     match archive {
         Archive::Current => {
-            condition(kind::ARCHIVED, ConditionStatus::True, "Archived", "History holds all that is known")
+            condition(kind::ARCHIVED, ConditionStatus::True, "Archived", "History has all that is known")
         }
         Archive::Behind => condition(
             kind::ARCHIVED,
             ConditionStatus::False,
             "HistoryBehind",
-            "History lags behind; results and output wait on the nodes and are archived when it is back",
+            "History is behind; results and output wait on the nodes and are archived once it is available",
         ),
     }
 }
 
-/// One sentence on how far a Run is. The counts that it names add up to the number of targets.
+/// The progress of a Run in one sentence. Its counts add up to the number of targets.
 pub fn progress_message(run: &RunState) -> String {
     let Counts { waiting, running, succeeded, failed, unreachable } = run.counts;
     let done = format!("run {}: {}/{} done", run.number, run.counts.done(), run.targets);
@@ -199,6 +199,6 @@ pub fn progress_message(run: &RunState) -> String {
     if parts.is_empty() { done } else { format!("{done}, {}", parts.join(", ")) }
 }
 
-fn condition(kind: &'static str, holds: ConditionStatus, reason: &'static str, message: &str) -> Condition {
-    Condition { kind, holds, reason, message: message.to_owned() }
+fn condition(kind: &'static str, status: ConditionStatus, reason: &'static str, message: &str) -> Condition {
+    Condition { kind, status, reason, message: message.to_owned() }
 }

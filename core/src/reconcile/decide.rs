@@ -1,17 +1,17 @@
-//! The operator's brain: what should happen next for one Task, from what is known about it.
+//! [`decide`]: what should happen next for one Task, from what is known about it.
 //!
 //! ```text
 //!             due, starts allowed                 every target has its Outcome
 //!   no Run ───────────────────────▶ Run n active ────────────────────────────▶ Run n finished
 //!                                     │      ▲                                     │
-//!                     cancel, delete, │      │ nothing is ever taken back          │ due
+//!                     cancel, delete, │      │ no step is reversible               │ due
 //!                     newer Run due   ▼      │                                     ▼
 //!                                   stopping: starts nothing more              Run n + 1
 //! ```
 //!
-//! [`decide`] is asked again whenever anything changes, and at [`Decision::wake_at`]. It is given no reason for being
-//! asked and must not need one. What it wants durable comes before what it wants done: a Run's target list is frozen
-//! by one decision and dispatched by a later one, which sees it recorded.
+//! [`decide`] is called whenever anything changes, and at [`Decision::wake_at`]. It is level-triggered: it is not given
+//! the reason for the call. Durable intent comes before action: one decision persists a Run's target list, and a later
+//! one, which finds it recorded, dispatches.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ use super::action::{Action, Level, Notice};
 use super::conditions::{self, Archive, Condition, ConditionStatus, TaskState};
 use super::decision::{Decision, Finalizer, Lifecycle, Observed, Status, Write};
 use super::execution::{AttemptPhase, AttemptState, Execution};
-use super::ledger::{Origin, RunLedger, RunStage, never_started};
+use super::ledger::{Origin, RunLedger, RunStage};
 use super::rollout::{self, AgentFacts, HistoryLookup, NodeObject, RolloutContext, Step, earlier};
 use super::run::{self, Counts, RunState, RunSummary, Stopping, Trigger, Verdict};
 use super::settle;
@@ -57,23 +57,25 @@ fn decide_current(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decisio
     }
 }
 
-/// Until when the next Run waits for what the operator itself concluded about this one to be archived. With the next
-/// Run the target list of this one is gone, so an operator that died then would leave targets without an Outcome in
-/// History. A History that is away for longer holds up no Run.
+/// Until when the next Run waits for the archive to have the operator's own conclusions about the last one. The next Run
+/// replaces the target list, so an operator that crashed then would leave targets without an Outcome in History. A
+/// longer outage of History delays no Run.
 fn archive_deadline(observed: &Observed<'_>, last: &RunState, now: Now) -> Option<Monotonic> {
-    let left =
-        rollout::ARCHIVE_WAIT_MS.checked_sub(now.wall.since(last.finished_at?)).filter(|left| *left > 0)?;
+    // Each leader gets the whole time: one that has just taken over could not archive anything before.
+    let since_end = now.wall.since(last.finished_at?);
+    let waited = since_end.min(now.monotonic.since(observed.leading_since));
+    let left = rollout::ARCHIVE_WAIT_MS.checked_sub(waited).filter(|left| *left > 0)?;
     let ledger = observed.ledger;
     if ledger.run() != last.number {
         return None;
     }
-    let mut tries = ledger.executions().flat_map(|(_, execution)| execution.attempts());
+    let mut attempts = ledger.executions().flat_map(|(_, execution)| execution.attempts());
     let over = ledger.executions().filter(|(_, execution)| execution.is_over()).count();
-    let unheard = ledger.origin() == Origin::Inherited && over < observed.targets.len();
-    (unheard || tries.any(AttemptState::is_only_concluded)).then(|| now.monotonic.plus(left))
+    let is_incomplete = ledger.origin() == Origin::Inherited && over < observed.targets.len();
+    (is_incomplete || attempts.any(AttemptState::is_only_concluded)).then(|| now.monotonic.plus(left))
 }
 
-/// A Run is due, and the one before is brought to an end in History first.
+/// A Run is due, and History does not have all of the previous one yet.
 fn await_archive(plan: &TaskPlan, observed: &Observed<'_>, until: Monotonic, now: Now) -> Decision {
     let idle = idle(plan, observed, now);
     let run = idle.status.recorded.run.clone();
@@ -83,7 +85,7 @@ fn await_archive(plan: &TaskPlan, observed: &Observed<'_>, until: Monotonic, now
     Decision { status, actions, write: Write::Now, wake_at: earlier(idle.wake_at, Some(until)), ..idle }
 }
 
-/// A Run begins: its number and its target list become durable before anything is dispatched.
+/// Starts a Run: its number and its target list become durable before anything is dispatched.
 fn start_run(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -> Decision {
     let targets = targets::choose(&plan.targets, observed.nodes);
     let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
@@ -111,6 +113,7 @@ fn start_run(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: No
         recent: with_recent(&observed.recorded.recent, last),
         handled: Handled { rerun: observed.requests.rerun.clone(), ..observed.recorded.handled.clone() },
         run: Some(run.clone()),
+        archived: observed.recorded.archived,
     };
     let doing = if targets.is_empty() { TaskState::Finished(&run) } else { TaskState::Running(&run) };
     let mut actions: Vec<Action> = needs_finalizer(observed).into_iter().collect();
@@ -125,7 +128,7 @@ fn start_run(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: No
     }
 }
 
-/// A Run is under way.
+/// A Run is active.
 fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: Now) -> Decision {
     let deleting = observed.lifecycle == Lifecycle::Deleting;
     let due = trigger::due(plan, observed.recorded, observed.requests);
@@ -166,14 +169,14 @@ fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: N
     let suspended = plan.starts == Starts::Suspended;
     let doing = match () {
         () if deleting => TaskState::Terminating(Some(&run)),
-        // The verdict of this Run is not that of the spec that the status speaks about.
+        // This Run's verdict is not about the spec that the status describes.
         () if finished && due.is_some() && suspended => TaskState::Suspended(Some(&run)),
         () if finished && due.is_some() => TaskState::Due(&run),
         () if finished => TaskState::Finished(&run),
         () if suspended && rolled.counts.waiting > 0 => TaskState::Suspended(Some(&run)),
         () => TaskState::Running(&run),
     };
-    let recorded = Recorded { run: Some(run.clone()), recent: observed.recorded.recent.clone(), handled };
+    let recorded = Recorded { run: Some(run.clone()), handled, ..observed.recorded.clone() };
     Decision {
         status: status_of(doing, archive_of(observed, finished), recorded, Some(rolled.nodes)),
         freeze: None,
@@ -190,7 +193,7 @@ fn idle(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     let (_, handled) = trigger::cancel_asked(last, observed.requests, &observed.recorded.handled);
     let mut actions = Vec::new();
     let noted = observed.ledger.record();
-    // Somebody else may have ended it: a leader that did not know yet that it was deposed.
+    // A deposed leader may have ended it.
     let unnoted =
         observed.ledger.run() == run.number && noted.is_none_or(|record| record.finished_at.is_none());
     if unnoted || (noted != Some(&run) && rolled.is_some()) {
@@ -207,9 +210,9 @@ fn idle(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     if expires == Some(0) {
         actions.push(Action::DeleteTask);
     }
-    let recorded = Recorded { run: Some(run.clone()), recent: observed.recorded.recent.clone(), handled };
+    let recorded = Recorded { run: Some(run.clone()), handled, ..observed.recorded.clone() };
     let archive = archive_of(observed, true);
-    // Nobody says when the last that History was behind with has gone in; what the archiver could not take is said again.
+    // Nothing signals that History caught up, and what the archiver could not take must be handed over again.
     let behind = [archive, settled.archived].contains(&Archive::Behind);
     let catches_up = behind.then(|| now.monotonic.plus(rollout::RESEND_MS));
     let mut status =
@@ -227,8 +230,8 @@ fn idle(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     }
 }
 
-/// An operator before this one ended the Run and died before its own conclusions were archived: what neither History
-/// nor an agent knows of is concluded again, so that every target has its Outcome.
+/// The previous leader ended the Run and crashed before its own conclusions were archived. Targets that neither History
+/// nor an agent knows are concluded again, so that each has its Outcome.
 fn conclude_inherited(plan: &TaskPlan, observed: &Observed<'_>, last: &RunState, now: Now) -> Steps {
     let ledger = observed.ledger;
     if ledger.run() != last.number
@@ -240,7 +243,7 @@ fn conclude_inherited(plan: &TaskPlan, observed: &Observed<'_>, last: &RunState,
     let circumstances = RolloutContext {
         plan,
         ledger,
-        // What still runs there was given up and may finish: its result corrects the record.
+        // What still runs may finish; its result then corrects the record.
         stopping: last.stopping.or(Some(Stopping::SupersededFinish)),
         ends_by: None,
         history: observed.history,
@@ -250,7 +253,7 @@ fn conclude_inherited(plan: &TaskPlan, observed: &Observed<'_>, last: &RunState,
     steps(&circumstances, observed, now)
 }
 
-/// A Run is due and starts are held back.
+/// A Run is due, and the Task is suspended.
 fn suspended_before_run(observed: &Observed<'_>, last: Option<&RunState>) -> Decision {
     let doing = last.map_or(TaskState::HeldBack, |run| TaskState::Suspended(Some(run)));
     let actions = settle::settle(observed.ledger, observed.agent).actions;
@@ -263,7 +266,7 @@ fn suspended_before_run(observed: &Observed<'_>, last: Option<&RunState>) -> Dec
     }
 }
 
-/// The Task is being deleted and nothing of it runs.
+/// The Task is being deleted and none of its commands runs.
 fn finalize(observed: &Observed<'_>) -> Decision {
     let run = observed.recorded.run.as_ref();
     let mut actions = settle::settle(observed.ledger, observed.agent).actions;
@@ -284,8 +287,8 @@ fn finalize(observed: &Observed<'_>) -> Decision {
     }
 }
 
-/// When all of a Run must have ended. Its beginning is known by the wall clock alone, as operators come and go during
-/// a Run; what is left is counted from there on the reader's own clock.
+/// When the whole Run must have ended. Its start is known by the wall clock only, as the leader may change during a Run;
+/// the remaining time is counted on the monotonic clock.
 fn ends_by(plan: &TaskPlan, run: &RunState, now: Now) -> Option<Monotonic> {
     let total = plan.timeouts.total_ms?;
     let gone = now.wall.since(run.started_at);
@@ -295,11 +298,11 @@ fn ends_by(plan: &TaskPlan, run: &RunState, now: Now) -> Option<Monotonic> {
     })
 }
 
-/// What the rollout asks for.
+/// What the rollout decided for all targets.
 #[derive(Default)]
 struct Steps {
     actions: Vec<Action>,
-    /// Targets of which an Attempt has ended and another follows.
+    /// Targets that are retried.
     retried: BTreeSet<NodeName>,
     wake_at: Option<Monotonic>,
 }
@@ -334,7 +337,7 @@ fn action(c: &RolloutContext<'_>, node: &NodeName, step: Step, now: Now) -> Acti
             let ended = Ended {
                 started_at: started_at(execution),
                 exit: conclusion.exit(),
-                ..never_started(conclusion.outcome(execution), now.wall)
+                ..Ended::without_record(conclusion.outcome(execution), now.wall)
             };
             Action::Conclude { attempt: attempt(), ended: Box::new(ended) }
         }
@@ -348,8 +351,8 @@ fn started_at(execution: Option<&Execution>) -> Option<UnixMillis> {
     }
 }
 
-/// The ledger as it will be once what changes an Outcome is done. Most looks change none, and a copy of a thousand
-/// Executions costs more than all else they do.
+/// The ledger after the actions that change an Outcome. Copied only if there are any: for a thousand Executions the copy
+/// would cost more than the rest of the decision.
 fn ledger_after<'a>(ledger: &'a RunLedger, actions: &[Action], now: Monotonic) -> Cow<'a, RunLedger> {
     let mut after = Cow::Borrowed(ledger);
     for action in actions {
@@ -360,7 +363,7 @@ fn ledger_after<'a>(ledger: &'a RunLedger, actions: &[Action], now: Monotonic) -
     after
 }
 
-/// A finished Run in the light of late evidence: an Execution that was taken for lost may have ended after all.
+/// A finished Run, corrected by late evidence: an Execution that was concluded as lost may have ended after all.
 fn corrected(observed: &Observed<'_>, last: &RunState) -> (RunState, Option<RollUp>) {
     let known = observed.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
     if observed.ledger.run() != last.number || known < observed.targets.len() || observed.targets.is_empty() {
@@ -373,17 +376,23 @@ fn corrected(observed: &Observed<'_>, last: &RunState) -> (RunState, Option<Roll
     (RunState { counts: rolled.counts, verdict, ..last.clone() }, Some(rolled))
 }
 
+/// Whether History has all that is known. Of a finished Run this is about the Run alone: an outage of History must not
+/// rewrite the status of every finished Task.
 fn archive_of(observed: &Observed<'_>, finished: bool) -> Archive {
-    let behind = observed
-        .ledger
-        .executions()
-        .flat_map(|(_, execution)| execution.attempts())
-        .any(|attempt| attempt.ended().is_some() && attempt.archived != Some(Stage::Ended));
-    // A target whose end the operator before this one had only concluded is in no archive before it is concluded again.
-    let over = observed.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
-    let asked = observed.ledger.origin() == Origin::Inherited && observed.history == HistoryLookup::Done;
-    let unheard = asked && over < observed.targets.len();
-    if finished && (behind || unheard) { Archive::Behind } else { observed.archive }
+    if !finished {
+        return observed.archive;
+    }
+    let ledger = observed.ledger;
+    if ledger.origin() == Origin::Inherited && observed.history == HistoryLookup::Pending {
+        return observed.recorded.archived.unwrap_or(observed.archive);
+    }
+    let attempts = ledger.executions().flat_map(|(_, execution)| execution.attempts());
+    let unarchived =
+        attempts.filter(|attempt| attempt.ended().is_some() && attempt.archived != Some(Stage::Ended));
+    // Conclusions of the previous leader that were not archived must be made again first.
+    let over = ledger.executions().filter(|(_, execution)| execution.is_over()).count();
+    let is_incomplete = ledger.origin() == Origin::Inherited && over < observed.targets.len();
+    if unarchived.count() > 0 || is_incomplete { Archive::Behind } else { Archive::Current }
 }
 
 fn reach(observed: &Observed<'_>, node: &NodeName) -> Reach {
@@ -412,7 +421,7 @@ fn status_of(
 fn suspended() -> Condition {
     Condition {
         kind: conditions::kind::SUSPENDED,
-        holds: ConditionStatus::True,
+        status: ConditionStatus::True,
         reason: "Suspended",
         message: "spec.suspend is true; nothing is started".to_owned(),
     }
@@ -421,7 +430,7 @@ fn suspended() -> Condition {
 fn run_started(run: &RunState) -> Notice {
     Notice {
         reason: "RunStarted",
-        note: format!("run {} begins on {} nodes ({})", run.number, run.targets, run.trigger.as_str()),
+        note: format!("run {} started on {} nodes ({})", run.number, run.targets, run.trigger.as_str()),
         level: Level::Normal,
     }
 }

@@ -1,11 +1,11 @@
-//! What [`super::decide`] is given and what it answers.
+//! Input and output of [`super::decide`].
 
 use std::collections::BTreeMap;
 
 use sentinel_protocol::ids::{NodeName, RunNumber};
 
 use super::action::Action;
-use super::conditions::{Archive, Condition};
+use super::conditions::{Archive, Condition, ConditionStatus, kind};
 use super::ledger::RunLedger;
 use super::rollout::{AgentFacts, HistoryLookup};
 use super::status::{NodeStatus, Recorded};
@@ -13,34 +13,34 @@ use super::targets::NodeFacts;
 use super::trigger::Requests;
 use crate::time::Monotonic;
 
-/// What is known about a Task when it is looked at.
+/// What is known about a Task when it is reconciled.
 pub struct Observed<'a> {
-    /// What its status says.
+    /// Its recorded status.
     pub recorded: &'a Recorded,
-    /// The frozen target list of the recorded Run, as the cluster holds it.
+    /// The persisted target list of the recorded Run.
     pub targets: &'a [NodeName],
     /// What is known of the recorded Run's Executions.
     pub ledger: &'a RunLedger,
-    /// Ledgers of earlier Runs that are not settled yet.
+    /// Ledgers of superseded Runs that are not settled yet.
     pub retired: &'a [RunLedger],
-    /// Whether History has been asked about them.
+    /// Whether History has answered what it has of the recorded Run.
     pub history: HistoryLookup,
-    /// Whether History keeps up.
+    /// Whether History is up to date.
     pub archive: Archive,
     /// All Nodes.
     pub nodes: &'a BTreeMap<NodeName, NodeFacts>,
-    /// What is known of a node's agent.
+    /// What is known of each node's agent.
     pub agent: &'a dyn Fn(&NodeName) -> AgentFacts,
-    /// What people asked for by annotation.
+    /// Requests by annotation.
     pub requests: &'a Requests,
     /// Whether the Task is being deleted.
     pub lifecycle: Lifecycle,
     /// Whether our finalizer is on it.
     pub finalizer: Finalizer,
-    /// Since when this operator leads.
+    /// When this operator became the leader.
     pub leading_since: Monotonic,
-    /// The highest Run number of this Task that an Inventory or History shows: after a cluster was restored from an
-    /// older state, new Runs are numbered above what has already been.
+    /// The highest Run number of this Task in any Inventory or in History. After a cluster was restored from a backup, new
+    /// Runs are numbered above it.
     pub highest_run: RunNumber,
 }
 
@@ -56,7 +56,7 @@ pub enum Lifecycle {
 /// Whether our finalizer is on the Task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finalizer {
-    /// It is: a deletion waits for us.
+    /// It is: a deletion waits for it to be removed.
     Present,
     /// It is not.
     Absent,
@@ -65,39 +65,47 @@ pub enum Finalizer {
 /// What should happen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// The whole status, to be compared with what the Task has.
+    /// The whole status.
     pub status: Status,
-    /// A Run begins: its target list, to be made durable together with the status and before anything else.
+    /// A Run starts: its target list, to be persisted with the status before anything else.
     pub freeze: Option<Vec<NodeName>>,
     /// How urgently the status is to be written.
     pub write: Write,
-    /// What to do once the status is written, in this order.
+    /// What to do after the status is written, in this order.
     pub actions: Vec<Action>,
-    /// When to look again, if nothing happens before.
+    /// When to reconcile again if nothing changes before.
     pub wake_at: Option<Monotonic>,
 }
 
 /// How urgently a changed status is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Write {
-    /// Before the actions, none of which is taken without it: it is their intent, or a Run's end.
+    /// Before the actions, and none of them without it: it is their intent, or the end of a Run.
     Intent,
-    /// At once, since the status would otherwise give the verdict of an earlier Run. While the API server is
-    /// unavailable the actions are taken all the same, and the status is written later.
+    /// At once, as the status would otherwise still give the verdict of an earlier Run. If the API server is unavailable,
+    /// the actions are taken regardless and the status is written later.
     Now,
-    /// With the next batch, at most about once a second.
+    /// With the next batch, about once a second.
     Soon,
 }
 
 /// The status of a Task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
-    /// One word for people; no code reads it.
+    /// The phase, for people; no code reads it.
     pub phase: &'static str,
     /// Conditions, without their times.
     pub conditions: Vec<Condition>,
-    /// The current or last Run, earlier ones, and what was acted on.
+    /// The current or last Run, earlier ones, and handled requests.
     pub recorded: Recorded,
-    /// At most 100 nodes, failures first; `None` leaves what the status has.
+    /// At most 100 nodes, failures first; `None` leaves the list unchanged.
     pub nodes: Option<Vec<NodeStatus>>,
+}
+
+impl Status {
+    /// What its `Archived` condition says.
+    pub fn archived(&self) -> Option<Archive> {
+        let condition = self.conditions.iter().find(|condition| condition.kind == kind::ARCHIVED)?;
+        Some(if condition.status == ConditionStatus::True { Archive::Current } else { Archive::Behind })
+    }
 }

@@ -1,4 +1,4 @@
-//! What the operator knows of one Execution: its latest Attempt, and the ones before it.
+//! What the operator knows of one Execution: its latest Attempt and the earlier ones.
 
 use sentinel_protocol::ids::SessionId;
 use sentinel_protocol::outcome::Outcome;
@@ -14,19 +14,19 @@ pub struct Execution {
     pub latest: AttemptState,
     /// Since when the rollout admits the latest Attempt: its start clock.
     pub admitted_at: Option<Monotonic>,
-    /// The last `Start` of the latest that was handed to a Session.
+    /// The last `Start` of the latest Attempt that a Session took.
     pub started: Option<Sent>,
-    /// Which offer of the latest was made last in this operator's life; 0 before the first.
+    /// The number of the last offer of the latest Attempt that this operator made; 0 before the first.
     offers: u32,
-    /// The last offer was declined for a reason that passes, and nothing is under way.
+    /// The last offer was declined for a temporary reason, and no other is on its way.
     declined: Option<Declined>,
-    /// The last `Cancel` of the latest that was handed to a Session.
+    /// The last `Cancel` of the latest Attempt that a Session took.
     pub cancelled: Option<Sent>,
-    /// The agent answered an Inventory in which the latest, that it once owned, is missing.
+    /// The latest Attempt, which the agent once owned, is missing in its Inventory.
     pub missing: bool,
     /// When it is retried, the latest having ended.
     pub retry_at: Option<Monotonic>,
-    /// The Attempts before the latest, oldest first.
+    /// The earlier Attempts, oldest first.
     earlier: Vec<AttemptState>,
 }
 
@@ -35,15 +35,15 @@ pub struct Execution {
 pub struct AttemptState {
     /// Its number, from 1.
     pub number: u32,
-    /// What it is, as far as anybody said.
+    /// Its phase, as far as known.
     pub phase: AttemptPhase,
-    /// How much of it History holds.
+    /// How much of it History has.
     pub archived: Option<Stage>,
-    /// Its agent said that it owns it, and was not told to forget it since.
+    /// Its agent owns it: it was reported, and no `Forget` was sent since.
     pub owned: bool,
 }
 
-/// An agent declined an offer for a reason that passes.
+/// An agent declined an offer for a temporary reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declined {
     /// The reason.
@@ -54,28 +54,28 @@ pub struct Declined {
     times: u32,
 }
 
-/// A message handed to a Session.
+/// A message that a Session took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// To which one; a later Session has not seen it.
+    /// The Session; a later one has not seen the message.
     pub session: SessionId,
     /// When.
     pub at: Monotonic,
 }
 
-/// What an Attempt is.
+/// How far an Attempt is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum AttemptPhase {
     /// No Report of it has arrived.
     #[default]
     Unknown,
-    /// In the agent's Journal, not yet started.
+    /// In the agent's Journal, not started yet.
     Accepted,
     /// Its command runs.
     Running(Running),
-    /// It is over, by the agent's word.
+    /// Over, as reported by the agent.
     Ended(Box<Ended>),
-    /// It is over, by the operator's own conclusion.
+    /// Over, as concluded by the operator.
     Concluded(Box<Ended>),
 }
 
@@ -94,22 +94,21 @@ pub enum Applied {
     NeverDispatched,
 }
 
-/// After the first refusal that passes, the Attempt is offered again after this time, milliseconds; after each further
-/// one after twice the time.
+/// Backoff before the second offer after a temporary Refusal, milliseconds; it doubles with each further one.
 const OFFER_AGAIN_MS: u64 = 500;
 
-/// The longest wait between two offers, milliseconds: a node that is busy for minutes is used soon after it has room,
-/// and asked seldom enough that a thousand waiting targets are no load.
+/// The longest backoff between two offers, milliseconds: short enough to use a busy node soon after it has room, long
+/// enough that a thousand waiting targets cause no load.
 const OFFER_AGAIN_AT_MOST_MS: u64 = 5_000;
 
 impl Execution {
-    /// The number of the offer that the next `Start` of the latest Attempt is. A `Start` that is sent once more in its
-    /// Session is the same offer.
+    /// The offer number of the next `Start` of the latest Attempt. A `Start` that is resent in the same Session keeps its
+    /// number.
     pub fn offer(&self) -> u32 {
         self.offers.saturating_add(u32::from(self.started.is_none())).max(1)
     }
 
-    /// The reason that passes for which the latest Attempt waits, and when it is offered again.
+    /// The temporary Refusal that the latest Attempt waits for, if any.
     pub fn declined(&self) -> Option<&Declined> {
         self.declined.as_ref()
     }
@@ -120,8 +119,8 @@ impl Execution {
         self.started = Some(sent);
     }
 
-    /// The agent declined an offer of the latest Attempt for a reason that passes. When it is the offer that was made
-    /// last, none is on its way: the agent declines the earlier ones as well, however late they arrive.
+    /// The agent declined an offer of the latest Attempt for a temporary reason. If it was the last offer, none is on its
+    /// way: the agent also declines the earlier ones, however late they arrive.
     pub(crate) fn note_declined(&mut self, offer: u32, refusal: &Refusal) -> Applied {
         let Some(sent) = self.started.take_if(|_| offer == self.offers) else { return Applied::Unchanged };
         let times = self.declined.as_ref().map_or(0, |declined| declined.times).saturating_add(1);
@@ -140,7 +139,7 @@ impl Execution {
         self.latest.ended()
     }
 
-    /// Whether an agent has, or may have, a command for it: it takes a place in the rollout.
+    /// Whether an agent has, or may have, a command for it: it takes a slot of `maxConcurrent`.
     pub fn is_active(&self) -> bool {
         !self.is_over() && (self.started.is_some() || self.latest.phase != AttemptPhase::Unknown)
     }
@@ -150,40 +149,40 @@ impl Execution {
         self.earlier.iter().chain([&self.latest])
     }
 
-    /// The Attempt before the latest.
+    /// The previous Attempt.
     pub fn before_latest(&self) -> Option<&AttemptState> {
         self.earlier.last()
     }
 
-    /// The Attempts of these numbers are the ones that its agent owns.
+    /// Its agent owns only the Attempts with these numbers.
     pub(crate) fn retain_owned(&mut self, owned: impl Fn(u32) -> bool) {
         for attempt in self.earlier.iter_mut().chain([&mut self.latest]) {
             attempt.owned &= owned(attempt.number);
         }
     }
 
-    /// Nothing was ever handed out for its latest Attempt, and nobody has heard of it.
+    /// Its latest Attempt was never dispatched, and no evidence of it exists.
     fn is_unsent(&self) -> bool {
         self.latest.phase == AttemptPhase::Unknown && self.started.is_none()
     }
 
-    /// Takes in what an agent says of one of its Attempts.
+    /// Applies a Report of one of its Attempts.
     pub(crate) fn apply_report(&mut self, number: u32, state: &ReportedState) -> Applied {
         let attempt = self.attempt_mut(number);
-        // Who reports it has not forgotten it, whatever was said before.
+        // An agent that reports it has not forgotten it.
         attempt.owned = true;
-        let told = attempt.observe(state);
+        let applied = attempt.observe(state);
         if number == self.latest.number {
             self.missing = false;
             self.declined = None;
-        } else if told == Applied::Changed && self.is_unsent() {
-            // It is not over as it was thought to be, so whether it is followed by another is to be asked anew.
+        } else if applied == Applied::Changed && self.is_unsent() {
+            // It did not end as concluded, so whether it is retried must be decided again.
             self.abandon_retry();
         }
-        told
+        applied
     }
 
-    /// The Attempt of that number. One above the latest becomes the latest; what was said of the one before stays.
+    /// The Attempt with this number; one above the latest becomes the latest.
     pub(crate) fn attempt_mut(&mut self, number: u32) -> &mut AttemptState {
         if number > self.latest.number {
             let fresh =
@@ -205,7 +204,7 @@ impl Execution {
         &mut self.earlier[at]
     }
 
-    /// The latest Attempt, for which nobody was told anything, is given up: the one before it was the last.
+    /// The latest Attempt, which was never dispatched, is given up: the previous one was the last.
     pub(crate) fn abandon_retry(&mut self) {
         if let Some(latest) = self.earlier.pop() {
             let earlier = std::mem::take(&mut self.earlier);
@@ -229,12 +228,12 @@ impl AttemptState {
         }
     }
 
-    /// Whether it is over by a conclusion of this operator that nobody else knows of: no agent, and not History.
+    /// Whether only this operator's memory knows that it is over: neither an agent nor History does.
     pub fn is_only_concluded(&self) -> bool {
         matches!(self.phase, AttemptPhase::Concluded(_)) && self.archived != Some(Stage::Ended)
     }
 
-    /// Notes how much of it History holds.
+    /// Notes how much of it History has.
     pub(crate) fn note_archived(&mut self, stage: Stage) -> Applied {
         if self.archived >= Some(stage) {
             return Applied::Unchanged;
@@ -243,13 +242,12 @@ impl AttemptState {
         Applied::Changed
     }
 
-    /// Takes in evidence. A stage never goes back, and an Outcome never changes but from a conclusion of `Lost` to
-    /// what the agent knows.
+    /// Applies evidence. A phase never goes back, and an Outcome changes only from a concluded one to the agent's.
     pub(crate) fn observe(&mut self, state: &ReportedState) -> Applied {
         let before = self.phase.clone();
         match (&self.phase, state) {
             (AttemptPhase::Ended(_), _) => {}
-            // Evidence of a command that ran stands above every conclusion.
+            // Evidence that the command ran outranks every conclusion.
             (AttemptPhase::Concluded(ours), ReportedState::Ended(theirs))
                 if matches!(ours.outcome, Outcome::Lost { .. }) || theirs.started_at.is_some() =>
             {
@@ -267,7 +265,7 @@ impl AttemptState {
         if self.phase == before { Applied::Unchanged } else { Applied::Changed }
     }
 
-    /// The operator concludes how it ended. What an agent said stands against it.
+    /// The operator concludes how it ended. An agent's Report outranks it.
     pub(crate) fn conclude(&mut self, ended: Box<Ended>) -> Applied {
         if self.ended().is_some() {
             return Applied::Unchanged;

@@ -1,17 +1,16 @@
-//! What the operator knows of one Run, node by node.
+//! What the operator knows of one Run, by node.
 //!
-//! The ledger is memory and not truth: what was started is in the agents' Journals, how it ended is in History. It
-//! is filled by Reports and Inventories, by what [`super::decide`] concluded itself, and after a restart
-//! by what History recalls; losing it costs time and never a result.
+//! The ledger is a cache. The agents' Journals have what was started, and History has how it ended. It is filled by
+//! Reports, Inventories, the operator's own conclusions and, after a change of leader, from History. Losing it costs time
+//! and never a result.
 
 use std::collections::BTreeMap;
 
-use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, Refused, Report, ReportedState, Stage, Usage};
+use sentinel_protocol::to_operator::{Ended, Refused, Report, ReportedState, Stage};
 
 use super::action::Action;
 pub use super::execution::Applied;
@@ -31,29 +30,29 @@ pub struct RunLedger {
     executions: BTreeMap<NodeName, Execution>,
 }
 
-/// Whether this operator has known the Run from its first moment.
+/// Whether this operator started the Run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// It began the Run itself: what it has not sent was never sent.
+    /// It did: what it has not sent was never sent.
     Begun,
-    /// It took the Run over: somebody before it may have sent more than it knows.
+    /// It took the Run over: the previous leader may have sent more than this one knows.
     Inherited,
 }
 
-/// Attempts that an Execution has at most: the first, and as many retries as a Task may ask for.
+/// Attempts per Execution at most: the first, and the largest `retry.limit`.
 pub const MAX_ATTEMPTS: u32 = 21;
 
-/// How much of the record of a Run History holds.
+/// How much of a Run's record History has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RunStage {
-    /// That it began.
+    /// Its start.
     Begun,
-    /// How it ended.
+    /// Its end.
     Finished,
 }
 
 impl RunStage {
-    /// The stage that a record shows.
+    /// The stage of a record.
     pub fn of(record: &RunState) -> Self {
         if record.finished_at.is_some() { Self::Finished } else { Self::Begun }
     }
@@ -65,37 +64,37 @@ impl RunLedger {
         Self { task, run, spec_hash, origin, record: None, run_archived: None, executions: BTreeMap::new() }
     }
 
-    /// The Run it is about.
+    /// Its Run.
     pub fn run(&self) -> RunNumber {
         self.run
     }
 
-    /// Whether this operator began the Run.
+    /// Whether this operator started the Run.
     pub fn origin(&self) -> Origin {
         self.origin
     }
 
-    /// The Run's own record, as it was last to be archived.
+    /// The Run's record as last handed to the archive.
     pub fn record(&self) -> Option<&RunState> {
         self.record.as_ref()
     }
 
-    /// How much of the Run's own record History holds.
+    /// How much of the Run's record History has.
     pub fn run_archived(&self) -> Option<RunStage> {
         self.run_archived
     }
 
-    /// What is known of the Execution on a node.
+    /// The Execution on a node.
     pub fn execution(&self, node: &NodeName) -> Option<&Execution> {
         self.executions.get(node)
     }
 
-    /// All Executions that anything is known of.
+    /// All Executions with any evidence.
     pub fn executions(&self) -> impl Iterator<Item = (&NodeName, &Execution)> {
         self.executions.iter()
     }
 
-    /// The number of the offer that the next `Start` to a node is.
+    /// The offer number of the next `Start` to a node.
     pub fn offer(&self, node: &NodeName) -> u32 {
         self.execution(node).map_or(1, Execution::offer)
     }
@@ -105,13 +104,13 @@ impl RunLedger {
         self.attempt_of(node, self.execution(node).map_or(1, |execution| execution.latest.number))
     }
 
-    /// The Attempt of that number of a node in this Run.
+    /// The Attempt of a node with this number.
     pub fn attempt_of(&self, node: &NodeName, number: u32) -> AttemptId {
         AttemptId { task: self.task.clone(), run: self.run, node: node.clone(), attempt: number }
     }
 
-    /// Whether the Attempt of that number may have been started on a node: by this operator, or, in a Run that it took
-    /// over, by one before it. `retry.limit` can be edited during a Run, so that of a predecessor is not known.
+    /// Whether an Attempt with this number may have been started on a node, by this operator or by a previous leader of a
+    /// Run that was taken over. `retry.limit` can be edited during a Run, so a previous leader's limit is unknown.
     pub fn may_have_started(&self, node: &NodeName, number: u32) -> bool {
         let latest = self.execution(node).map_or(1, |execution| execution.latest.number);
         let most = match self.origin {
@@ -121,7 +120,7 @@ impl RunLedger {
         (1..=most).contains(&number)
     }
 
-    /// An agent says what one of its Attempts is.
+    /// Applies a Report.
     pub fn apply_report(&mut self, report: &Report) -> Applied {
         if report.attempt.task != self.task || report.attempt.run != self.run {
             return Applied::OtherRun;
@@ -136,9 +135,9 @@ impl RunLedger {
         execution.apply_report(report.attempt.attempt, &report.state)
     }
 
-    /// An agent declined a `Start`: nothing was started for it, and nothing will be for that offer of it. A reason that
-    /// passes leaves the Attempt waiting; any other is its Outcome. A stale epoch is no answer to the Attempt but to us,
-    /// and is not for the ledger.
+    /// Applies a Refusal: nothing was started for that offer of a `Start`, and nothing will be. After a temporary reason
+    /// the Attempt keeps waiting; any other is its Outcome. A stale epoch is about the leader, not the Attempt, and changes
+    /// nothing.
     pub fn apply_refusal(&mut self, refused: &Refused, at: UnixMillis) -> Applied {
         if refused.attempt.task != self.task || refused.attempt.run != self.run {
             return Applied::OtherRun;
@@ -157,17 +156,17 @@ impl RunLedger {
             };
         }
         let attempt = self.attempt_mut(&refused.attempt);
-        // Who owns an Attempt answers with what it is; so one that was thought accepted was another spec's.
+        // An owner of the Attempt would have answered with its state; so the one that was accepted had another spec.
         let open = matches!(attempt.phase, AttemptPhase::Unknown | AttemptPhase::Accepted);
         if matches!(refused.refusal, Refusal::StaleEpoch { .. }) || !open {
             return Applied::Unchanged;
         }
         let outcome = Outcome::Refused { refusal: refused.refusal.clone() };
-        attempt.phase = AttemptPhase::Concluded(Box::new(never_started(outcome, at)));
+        attempt.phase = AttemptPhase::Concluded(Box::new(Ended::without_record(outcome, at)));
         Applied::Changed
     }
 
-    /// An agent has said all that it owns; `owned` are the Attempts of this Task among it.
+    /// Applies an Inventory; `owned` are the Attempts of this Task in it.
     pub fn apply_inventory(&mut self, node: &NodeName, session: &SessionId, owned: &[AttemptId]) {
         let latest = self.attempt(node);
         let Self { run, executions, .. } = self;
@@ -177,7 +176,7 @@ impl RunLedger {
             return;
         }
         match execution.latest.phase {
-            // A `Start` handed to an older Session never arrived.
+            // A `Start` sent in an older Session never arrived.
             AttemptPhase::Unknown
                 if execution.started.as_ref().is_some_and(|sent| sent.session != *session) =>
             {
@@ -188,7 +187,7 @@ impl RunLedger {
         }
     }
 
-    /// What agents own of this Run, with the stage that History holds: all that matters of it once its Task is gone.
+    /// The Attempts that agents own of this Run, with the archived stage: what is left to handle once its Task is deleted.
     pub fn orphans(&self) -> Vec<(Report, Option<Stage>)> {
         let orphan = |node: &NodeName, attempt: &AttemptState| {
             let state = match &attempt.phase {
@@ -206,27 +205,27 @@ impl RunLedger {
         self.executions().flat_map(of).collect()
     }
 
-    /// History recalls an Attempt, after a restart of the operator.
+    /// Applies what History has of an Attempt, after a change of leader.
     pub fn recall(&mut self, attempt: &AttemptId, state: &ReportedState, source: Source) -> Applied {
         let attempt = self.attempt_mut(attempt);
-        let told = match (source, state) {
+        let applied = match (source, state) {
             (Source::Operator, ReportedState::Ended(ended)) => attempt.conclude(ended.clone()),
             (Source::Operator, _) => Applied::Unchanged,
             (Source::Agent, state) => attempt.observe(state),
         };
-        // History may hold a conclusion that an agent has since proved wrong: that is not what is known now.
+        // A conclusion in History that an agent has since disproved does not count as archived.
         if source == Source::Agent || !matches!(attempt.phase, AttemptPhase::Ended(_)) {
             attempt.note_archived(state.stage());
         }
-        told
+        applied
     }
 
-    /// History holds the Attempt up to this stage.
+    /// History has the Attempt up to this stage.
     pub fn note_archived(&mut self, attempt: &AttemptId, stage: Stage) -> Applied {
         self.attempt_mut(attempt).note_archived(stage)
     }
 
-    /// The Run's own record is this; History holds the one before at most.
+    /// Sets the Run's record; History has at most the previous one.
     pub fn set_run(&mut self, record: RunState) {
         if self.record.as_ref() != Some(&record) {
             self.run_archived = self.run_archived.filter(|stage| *stage < RunStage::of(&record));
@@ -234,22 +233,22 @@ impl RunLedger {
         }
     }
 
-    /// History holds the Run's own record up to this stage.
+    /// History has the Run's record up to this stage.
     pub fn note_run_archived(&mut self, stage: RunStage) {
         self.run_archived = self.run_archived.max(Some(stage));
     }
 
-    /// Since when the Execution has its turn; the first word stands.
+    /// The rollout admits the Execution; the first time counts.
     fn admit(&mut self, node: &NodeName, at: Monotonic) {
         self.executions.entry(node.clone()).or_default().admitted_at.get_or_insert(at);
     }
 
-    /// When the Execution is retried, its latest Attempt having ended; the first word stands.
+    /// When the Execution is retried; the first time counts.
     fn retry_at(&mut self, node: &NodeName, at: Monotonic) {
         self.executions.entry(node.clone()).or_default().retry_at.get_or_insert(at);
     }
 
-    /// The Execution is retried: its latest Attempt is one of which nobody knows yet.
+    /// The Execution is retried: a new Attempt becomes its latest.
     fn retry(&mut self, node: &NodeName) {
         let Some(execution) = self.executions.get_mut(node).filter(|execution| execution.is_over()) else {
             return;
@@ -257,37 +256,37 @@ impl RunLedger {
         execution.attempt_mut(execution.latest.number.saturating_add(1));
     }
 
-    /// The latest Attempt, of which nobody was told anything, is given up: the one before it was the last.
+    /// The latest Attempt, which was never dispatched, is given up: the previous one was the last.
     fn abandon_retry(&mut self, node: &NodeName) {
         if let Some(execution) = self.executions.get_mut(node) {
             execution.abandon_retry();
         }
     }
 
-    /// A `Start` of the latest Attempt was handed to a Session.
+    /// A Session took the `Start` of the latest Attempt.
     fn sent_start(&mut self, node: &NodeName, session: SessionId, at: Monotonic) {
         self.executions.entry(node.clone()).or_default().sent_start(Sent { session, at });
     }
 
-    /// A `Cancel` of the latest Attempt was handed to a Session.
+    /// A Session took the `Cancel` of the latest Attempt.
     fn sent_cancel(&mut self, node: &NodeName, session: SessionId, at: Monotonic) {
         self.executions.entry(node.clone()).or_default().cancelled = Some(Sent { session, at });
     }
 
-    /// A `Forget` was handed to a Session.
+    /// A Session took the `Forget`.
     fn sent_forget(&mut self, attempt: &AttemptId) {
         self.attempt_mut(attempt).owned = false;
     }
 
-    /// The operator concludes how an Attempt ended. What an agent said stands against it.
+    /// The operator concludes how an Attempt ended. An agent's Report outranks it.
     fn conclude(&mut self, attempt: &AttemptId, ended: Ended) -> Applied {
         let attempt = self.attempt_mut(attempt);
-        let told = attempt.conclude(Box::new(ended));
-        if told == Applied::Changed {
-            // The archive holds an earlier stage of it at most.
+        let applied = attempt.conclude(Box::new(ended));
+        if applied == Applied::Changed {
+            // History has at most an earlier stage.
             attempt.archived = attempt.archived.filter(|stage| *stage < Stage::Ended);
         }
-        told
+        applied
     }
 
     /// Notes what a decided action changes in the ledger. `Start`, `Cancel` and `Forget` change it once a Session has
@@ -320,19 +319,13 @@ impl RunLedger {
     }
 }
 
-/// Whose word a record is.
+/// Where a record comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// An agent's: evidence.
+    /// An agent: evidence.
     Agent,
-    /// The operator's: a conclusion.
+    /// The operator: a conclusion.
     Operator,
-}
-
-/// The end of an Execution of which nothing was ever started.
-pub fn never_started(outcome: Outcome, at: UnixMillis) -> Ended {
-    let (usage, output) = (Usage::default(), OutputSummary::default());
-    Ended { outcome, started_at: None, ended_at: at, usage, output, exit: ExitDetails::default() }
 }
 
 #[cfg(test)]
@@ -357,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_beyond_the_latest_one_started_is_not_believed() {
+    fn ignores_attempts_beyond_the_latest_started() {
         let mut ledger = ledger(Origin::Begun);
         let node = NodeName::new("n").unwrap();
         for number in [2, 21, 401, 99_999] {
@@ -374,9 +367,9 @@ mod tests {
                 "attempt {number}"
             );
         }
-        assert!(ledger.execution(&node).is_none(), "it is in the ledger all the same");
+        assert!(ledger.execution(&node).is_none(), "the ledger has it regardless");
         assert_eq!(ledger.apply_report(&report(1)), Applied::Changed);
-        let ended = never_started(Outcome::Failed { exit_code: 1 }, UnixMillis(2));
+        let ended = Ended::without_record(Outcome::Failed { exit_code: 1 }, UnixMillis(2));
         ledger.conclude(&report(1).attempt, ended);
         ledger.retry(&node);
         assert_eq!(ledger.apply_report(&report(2)), Applied::Changed);
@@ -384,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_run_that_was_taken_over_as_many_attempts_are_believed_as_a_task_may_ask_for() {
+    fn accepts_up_to_the_largest_retry_limit_after_a_takeover() {
         let mut ledger = ledger(Origin::Inherited);
         assert_eq!(ledger.apply_report(&report(MAX_ATTEMPTS + 1)), Applied::NeverDispatched);
         assert_eq!(ledger.apply_report(&report(MAX_ATTEMPTS)), Applied::Changed);

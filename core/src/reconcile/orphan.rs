@@ -1,47 +1,47 @@
-//! Attempts that an agent owns and no ledger knows: of a Task that is gone, or of a Run before the current one.
+//! Orphans: Attempts that an agent owns and no ledger has, of a deleted Task or an earlier Run.
 
 use sentinel_protocol::ids::RunNumber;
 use sentinel_protocol::to_operator::Stage;
 
-/// How far above the Run that a Task is at the number of a Run may lie that an agent names, at most.
+/// How far above the Task's current Run a Run number named by an agent may be.
 ///
-/// Numbers from the future come from a cluster that was restored from an older state, and new Runs are numbered above
-/// them; one agent's word must not use the numbers up. So many Runs are 69 days of one each minute.
+/// Higher numbers are legitimate after a cluster was restored from a backup, and new Runs are numbered above them; but one
+/// agent must not be able to exhaust the numbers. The limit is 69 days of one Run per minute.
 pub const MAX_RUN_JUMP: u32 = 100_000;
 
-/// Whether a Run that an agent names can be one, where its Task is at `current`.
+/// Whether an agent may name this Run if the Task's current one is `current`.
 pub fn is_credible(named: RunNumber, current: RunNumber) -> bool {
     named.0.saturating_sub(current.0) <= MAX_RUN_JUMP
 }
 
-/// What the operator knows of the Task that a orphan belongs to.
+/// What the operator knows of the Task that an orphan belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// No such Task, and all caches are filled: it was deleted.
+    /// It was deleted: the caches are complete and do not have it.
     Gone,
-    /// It is at this Run.
+    /// Its current Run.
     AtRun(RunNumber),
-    /// It is at the Run of this very number, for another spec: the cluster was restored from an older state.
+    /// Its current Run has the same number and another spec: the cluster was restored from a backup.
     OtherSpec,
 }
 
-/// What becomes of a orphan.
+/// What to do about an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrphanAction {
-    /// It stays: its own Run still deals with it, or will.
+    /// Keep it: its Run handles it, or its result is not archived yet.
     Keep,
-    /// Nobody wants its command any more: it is ended.
+    /// Cancel it: its command is not wanted any more.
     Cancel,
-    /// Its result is archived and nobody asks for it: the agent may forget.
+    /// Its result is archived: the agent may forget it.
     Forget,
 }
 
-/// What becomes of a orphan: nothing is forgotten before it is archived, and nothing runs for nobody.
+/// Decides about an orphan: nothing is forgotten before it is archived, and no command runs for a deleted Task.
 pub fn decide_orphan(run: RunNumber, stage: Stage, archived: Option<Stage>, owner: Owner) -> OrphanAction {
     match owner {
         Owner::AtRun(current) if run == current => OrphanAction::Keep,
-        // A number from the future is a cluster restored from an older state. What runs may finish; numbers rise above
-        // it, and no Start of another Run reaches its node before it has.
+        // The cluster was restored from a backup. The command may finish; new Runs are numbered above it, and none starts
+        // on its node before.
         Owner::AtRun(current) if run > current && stage != Stage::Ended => OrphanAction::Keep,
         Owner::OtherSpec if stage != Stage::Ended => OrphanAction::Keep,
         Owner::Gone | Owner::AtRun(_) | Owner::OtherSpec => match stage {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_of_a_deleted_task_or_an_earlier_run_is_ended_and_one_of_the_current_run_is_not() {
+    fn cancels_commands_of_deleted_tasks_and_earlier_runs() {
         assert_eq!(decide_orphan(RunNumber(1), Stage::Running, None, Owner::Gone), OrphanAction::Cancel);
         assert_eq!(
             decide_orphan(RunNumber(1), Stage::Accepted, None, Owner::AtRun(RunNumber(2))),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_from_before_a_restored_backup_may_finish_and_is_forgotten_once_archived() {
+    fn attempt_from_before_a_restore_may_finish() {
         let current = Owner::AtRun(RunNumber(1));
         assert_eq!(decide_orphan(RunNumber(2), Stage::Running, None, current), OrphanAction::Keep);
         assert_eq!(decide_orphan(RunNumber(2), Stage::Ended, None, current), OrphanAction::Keep);

@@ -1,55 +1,54 @@
-//! Whether an Execution whose Attempt has ended is tried once more, and after which wait.
+//! Whether an Execution is retried after an Attempt has ended, and after which backoff.
 
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::outcome::Outcome;
 use sha2::{Digest, Sha256};
 
-/// How often and after what an Execution is tried again.
+/// The retry policy of a Task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// Attempts after the first, at most.
+    /// Retries per Execution at most.
     pub limit: u32,
-    /// The wait before each.
+    /// The backoff before each.
     pub backoff: Backoff,
-    /// After which Outcomes. Whatever is not named is final, above all `Lost`: who names it accepts that a command may
-    /// have run twice.
+    /// Outcomes that are retried. Naming `Lost` accepts that a command may run twice.
     pub causes: Vec<Cause>,
 }
 
-/// Waits that grow, in milliseconds.
+/// Exponential backoff, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// Before the second Attempt.
     pub initial_ms: u64,
-    /// How many times longer each wait is than the one before it.
+    /// Factor from one wait to the next.
     pub factor: u32,
     /// The longest wait.
     pub max_ms: u64,
 }
 
-/// An Outcome after which an Execution may be tried again. What somebody asked for (`Cancelled`, `NotStarted`), what
-/// would only come again (`Skipped`) and what still runs (`CancelFailed`) is not among them.
+/// An Outcome that can be retried. Requested ones (`Cancelled`, `NotStarted`) cannot, nor those that would only repeat
+/// (`Skipped`) or still run (`CancelFailed`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The command exited with a code that is no success.
+    /// The command exited with a failure code.
     Failed,
-    /// A signal that we did not send ended the command.
+    /// A signal that was not sent by the agent ended the command.
     Signaled,
     /// The command could not be started.
     StartFailed,
     /// The command was not started in time.
     StartTimedOut,
-    /// The command ran longer than it may.
+    /// The command exceeded `timeouts.run`.
     TimedOut,
-    /// The command wrote nothing for too long.
+    /// The command exceeded `timeouts.idle`.
     IdleTimedOut,
-    /// The command used more memory than it may.
+    /// The command exceeded its memory limit.
     OomKilled,
     /// The agent declined.
     Refused,
-    /// We or the node cut it off.
+    /// The agent or the node cut it off.
     Interrupted,
-    /// Nobody can know how it ended.
+    /// How it ended is unknown.
     Lost,
 }
 
@@ -68,11 +67,11 @@ impl Cause {
         Self::Lost,
     ];
 
-    /// The causes when none are named: the command itself went wrong, and nobody cut it off.
+    /// The default causes: the command itself failed.
     pub const USUAL: [Self; 5] =
         [Self::Failed, Self::Signaled, Self::TimedOut, Self::IdleTimedOut, Self::OomKilled];
 
-    /// Its name, that of the Outcome.
+    /// The name of the Outcome.
     pub fn name(self) -> &'static str {
         match self {
             Self::Failed => "Failed",
@@ -95,20 +94,19 @@ impl Cause {
 }
 
 impl Retry {
-    /// No second Attempt, whatever happens.
+    /// No retries.
     pub fn never() -> Self {
         let backoff = Backoff { initial_ms: 1000, factor: 2, max_ms: 60_000 };
         Self { limit: 0, backoff, causes: Cause::USUAL.to_vec() }
     }
 
-    /// Whether another Attempt follows the one of this number after `outcome`.
+    /// Whether the Attempt with this number is retried after `outcome`.
     pub fn allows(&self, attempt: u32, outcome: &Outcome) -> bool {
         attempt <= self.limit && self.causes.iter().any(|cause| cause.name() == outcome.name())
     }
 
-    /// How long the next Attempt waits after this one, in milliseconds: its backoff less up to a quarter. The share
-    /// follows from the Attempt's id, so that nodes that failed together do not come back together, and whoever asks
-    /// again is told the same.
+    /// The backoff after this Attempt, in milliseconds, less a jitter of up to a quarter. The jitter is derived from the
+    /// Attempt's id: nodes that failed together retry apart, and the result is the same on every call.
     pub fn wait_ms(&self, ended: &AttemptId) -> u64 {
         let Backoff { initial_ms, factor, max_ms } = self.backoff;
         let growth = u64::from(factor).saturating_pow(ended.attempt.saturating_sub(1));
@@ -135,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_named_outcome_is_tried_again_and_only_so_often() {
+    fn retries_named_outcomes_up_to_the_limit() {
         let retry = retry(2, &[Cause::Failed]);
         let failed = Outcome::Failed { exit_code: 1 };
         assert_eq!([1, 2, 3].map(|n| retry.allows(n, &failed)), [true, true, false]);
@@ -144,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn lost_is_not_tried_again_unless_it_is_named() {
+    fn lost_is_retried_only_if_named() {
         let lost = Outcome::Lost { reason: LostReason::NodeUnreachable };
         assert!(!retry(5, &Cause::USUAL).allows(1, &lost));
         assert!(retry(5, &[Cause::Lost]).allows(1, &lost));
     }
 
     #[test]
-    fn each_cause_is_found_by_its_name_and_no_other_word_is() {
+    fn causes_are_parsed_by_exact_name() {
         assert!(Cause::ALL.into_iter().all(|cause| Cause::named(cause.name()) == Some(cause)));
         assert!(
             ["", "failed", "Cancelled", "NotStarted", "Succeeded"]
@@ -162,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_fail_together_do_not_come_back_together() {
+    fn nodes_that_fail_together_retry_apart() {
         let retry = retry(1, &Cause::USUAL);
         let waits: std::collections::BTreeSet<u64> =
             (0..64).map(|n| retry.wait_ms(&attempt(&format!("n{n}"), 1))).collect();
@@ -171,7 +169,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn waits_grow_from_the_first_to_the_longest_less_a_quarter(
+        fn backoff_grows_to_its_maximum_less_a_quarter(
             initial_ms in 1..3_600_000_u64, factor in 1..=10_u32, max_ms in 1..86_400_000_u64, n in 1..=20_u32,
         ) {
             let retry = Retry { backoff: Backoff { initial_ms, factor, max_ms }, ..Retry::never() };

@@ -1,4 +1,4 @@
-//! Which targets of a Run are started now, which once more, and which are given up.
+//! Which targets of a Run are started, retried or given up.
 
 use sentinel_protocol::exit::{Clock, ExitDetails};
 use sentinel_protocol::ids::{NodeName, RunNumber, SessionId};
@@ -11,22 +11,22 @@ use super::run::Stopping;
 use crate::plan::{Starts, TaskPlan};
 use crate::time::Monotonic;
 
-/// A message that may have been lost is said again after this time, in milliseconds.
+/// A message that may have been lost is resent after this time, milliseconds.
 pub const RESEND_MS: u64 = 10_000;
 
-/// How long what comes next, a Run or an Attempt, waits for what the operator concluded about the one before to be
-/// archived, milliseconds. A History that is away for longer holds up nothing.
+/// How long the next Run or Attempt waits for the operator's conclusions about the previous one to be archived,
+/// milliseconds. A longer outage of History delays nothing.
 pub(crate) const ARCHIVE_WAIT_MS: u64 = 60_000;
 
 /// What is known of a node's agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentFacts {
-    /// Its live Session, once it has said what it owns.
+    /// Its live Session, once its Inventory is complete.
     pub session: Option<SessionId>,
-    /// When this operator last heard of it, Heartbeat or otherwise.
-    pub last_heard: Option<Monotonic>,
-    /// The latest Attempt of this Task that lives there.
-    pub living: Option<ActiveAttempt>,
+    /// When this operator last received anything from it.
+    pub last_seen: Option<Monotonic>,
+    /// The latest active Attempt of this Task there.
+    pub active: Option<ActiveAttempt>,
     /// Whether the cluster has a Node of that name.
     pub node: NodeObject,
 }
@@ -34,14 +34,14 @@ pub struct AgentFacts {
 /// Whether the cluster has a Node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum NodeObject {
-    /// It has.
+    /// It does.
     #[default]
     Present,
-    /// It has not, or not any more.
+    /// It does not, or not any more.
     Absent,
 }
 
-/// An Attempt that lives on a node, of whatever Run of a Task.
+/// An Attempt of any Run of a Task that is active on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ActiveAttempt {
     /// Its Run.
@@ -51,9 +51,9 @@ pub struct ActiveAttempt {
 }
 
 impl AgentFacts {
-    /// Whether a command of the Task other than this Attempt's lives there: two are never on a node at once.
+    /// Whether another Attempt of the Task is active there: two never run on a node at once.
     fn is_busy_for(&self, attempt: ActiveAttempt) -> bool {
-        self.living.is_some_and(|living| living != attempt)
+        self.active.is_some_and(|active| active != attempt)
     }
 }
 
@@ -75,7 +75,7 @@ pub enum Step {
     Start {
         /// Milliseconds left to start in.
         start_ms: u64,
-        /// Milliseconds left to the Run; `None` is without limit.
+        /// Milliseconds left for the Run; `None` is no limit.
         total_ms: Option<u64>,
     },
     /// Send `Cancel`.
@@ -93,24 +93,24 @@ pub enum Step {
 /// How the operator concludes that an Execution ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conclusion {
-    /// It never began and will not.
+    /// It never started and will not.
     NotStarted {
-        /// The Run's time that was over, `timeouts.total`, milliseconds; `None` when the Run was stopped.
+        /// `timeouts.total`, milliseconds, if it ran out; `None` if the Run was stopped.
         total_ms: Option<u64>,
     },
-    /// It never began in its time.
+    /// It did not start in time.
     StartTimedOut {
         /// `timeouts.start`, milliseconds.
         start_ms: u64,
-        /// What it waited for.
+        /// What blocked it.
         blocker: Blocker,
     },
-    /// Nobody can know how it ended.
+    /// How it ended is unknown.
     Lost(LostReason),
 }
 
 impl Conclusion {
-    /// The Outcome it is recorded as; what the Execution waited for is named in it.
+    /// The Outcome to record; it names what blocked the Execution.
     pub fn outcome(self, execution: Option<&Execution>) -> Outcome {
         match self {
             Self::NotStarted { .. } => Outcome::NotStarted,
@@ -121,7 +121,7 @@ impl Conclusion {
         }
     }
 
-    /// The clock that was over, where it is one of the Task's.
+    /// The Task's clock that ran out, if one did.
     pub fn exit(self) -> ExitDetails {
         match self {
             Self::StartTimedOut { start_ms, .. } => ExitDetails::clock(Clock::Start, start_ms),
@@ -131,22 +131,22 @@ impl Conclusion {
     }
 }
 
-/// What a target that has its turn waits for when its start clock is over.
+/// What keeps an admitted target from starting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocker {
-    /// An agent; the node is in the cluster.
+    /// No agent is connected; the Node exists.
     Agent,
-    /// An agent; the node is not in the cluster, or not any more.
+    /// No agent is connected; the Node does not exist.
     Node,
-    /// The end of another command of this Task on the node.
+    /// Another command of this Task on the node.
     OtherCommand,
-    /// The node's agent, which declined the last offer.
+    /// The agent declined the last offer for a temporary reason.
     Room,
-    /// One of the Run's places.
-    Place,
-    /// The answer of History about what the operator before this one had started.
+    /// `maxConcurrent` is used up.
+    Slots,
+    /// History has not answered what a previous leader started.
     History,
-    /// Nothing that is known.
+    /// Unknown.
     Unknown,
 }
 
@@ -156,7 +156,7 @@ impl Blocker {
             Self::Agent => "no agent of this node is connected",
             Self::Node => "the node is not in the cluster, and no agent of it is connected",
             Self::OtherCommand => "another command of this Task still runs on the node",
-            Self::Place => "as many nodes as spec.rollout.maxConcurrent allows were under way",
+            Self::Slots => "as many nodes as spec.rollout.maxConcurrent allows were under way",
             Self::History => "History has not answered what an earlier operator had started",
             Self::Room => {
                 return execution.and_then(Execution::declined).map(|declined| declined.refusal.to_string());
@@ -172,39 +172,39 @@ impl Blocker {
 pub struct RolloutContext<'a> {
     /// The Task.
     pub plan: &'a TaskPlan,
-    /// What is known of the Run.
+    /// The Run's ledger.
     pub ledger: &'a RunLedger,
-    /// Why nothing more is started, if so.
+    /// Why the Run stops, if it does.
     pub stopping: Option<Stopping>,
-    /// When all of the Run must have ended, by `timeouts.total`; `None` is never.
+    /// When the whole Run must have ended, by `timeouts.total`; `None` is never.
     pub ends_by: Option<Monotonic>,
-    /// Whether History has been asked.
+    /// Whether History has answered.
     pub history: HistoryLookup,
-    /// Since when this operator leads; before that it heard of nobody.
+    /// When this operator became the leader; it received nothing before.
     pub leading_since: Monotonic,
     /// Now.
     pub now: Monotonic,
 }
 
 impl RolloutContext<'_> {
-    /// Whether the Run's time is over: nothing more is started, and what runs ends by its own clock.
+    /// Whether `timeouts.total` has passed: nothing more is started, and agents end what runs by their own clock.
     fn is_out_of_time(&self) -> bool {
         self.ends_by.is_some_and(|ends_by| self.now >= ends_by)
     }
 
-    /// When a target that has its turn must have started.
+    /// When an admitted target must have started.
     fn start_by(&self, execution: &Execution) -> Monotonic {
         let start_by = execution.admitted_at.unwrap_or(self.now).plus(self.plan.timeouts.start_ms);
         self.ends_by.map_or(start_by, |ends_by| ends_by.min(start_by))
     }
 
-    /// When an agent that has not reported its end by itself is told to: it does not know this clock, or knows an
-    /// earlier edition of it. Before that a Cancel would only hide the cause.
+    /// When an agent that should have ended a command by `timeouts.total` is sent a `Cancel`: it does not know this clock,
+    /// or an edited one. An earlier `Cancel` would hide the cause.
     fn overdue_at(&self) -> Option<Monotonic> {
         self.ends_by.map(|ends_by| ends_by.plus(self.plan.timeouts.grace_ms).plus(RESEND_MS))
     }
 
-    /// Whether another Attempt follows the one of this number when it ends so.
+    /// Whether a retry follows this Attempt after `outcome`.
     fn retries(&self, number: u32, outcome: &Outcome) -> bool {
         self.stopping.is_none() && !self.is_out_of_time() && self.plan.retry.allows(number, outcome)
     }
@@ -228,8 +228,8 @@ pub struct TargetDecision {
     pub retries: bool,
 }
 
-/// Decides about every target in order. `slots` of a rollout are taken by what is under way; a target without an agent, or
-/// whose agent is busy, does not take one, so that it cannot hold up the others, but its start clock runs.
+/// Decides about every target in order. Active targets take the slots of `maxConcurrent`. A target without an agent, or
+/// with a busy one, takes no slot and so delays no other target, but its start clock runs.
 pub fn decide_targets<'a>(
     circumstances: &RolloutContext<'a>,
     targets: &'a [NodeName],
@@ -256,7 +256,7 @@ pub fn decide_targets<'a>(
     decisions
 }
 
-/// A target whose latest Attempt has ended: attempt again after a while, if the Task says so, or done.
+/// A target whose latest Attempt has ended: it is retried after its backoff, or done.
 fn after_attempt(
     c: &RolloutContext<'_>,
     node: &NodeName,
@@ -271,7 +271,7 @@ fn after_attempt(
     let step = match execution.retry_at {
         None => Some(Step::RetryAt(due)),
         Some(due) if c.now >= due.plus(ARCHIVE_WAIT_MS) => Some(Step::Retry),
-        // With the next Attempt an operator that dies would leave this one without an Outcome in History.
+        // If the operator crashed after the retry began, this Attempt would have no Outcome in History.
         Some(due) if c.now >= due && !execution.latest.is_only_concluded() => Some(Step::Retry),
         Some(_) => None,
     };
@@ -290,7 +290,7 @@ fn undecided(
     slot: bool,
 ) -> TargetDecision {
     if execution.missing {
-        // The agent answers and no longer knows the Attempt: its memory is gone.
+        // The agent is connected and does not have the Attempt any more: its state was lost.
         return conclude(c, execution, Conclusion::Lost(LostReason::StateLost));
     }
     if execution.is_active() {
@@ -306,16 +306,16 @@ fn undecided(
     waiting(c, execution, agent, slot)
 }
 
-/// A target whose turn it is and that has not been sent its `Start`.
+/// A target that is admitted, or can be, and has not been sent its `Start`.
 fn waiting(c: &RolloutContext<'_>, execution: &Execution, agent: &AgentFacts, slot: bool) -> TargetDecision {
-    let mut look = TargetDecision::default();
+    let mut decision = TargetDecision::default();
     if execution.admitted_at.is_none() {
-        look.steps.push(Step::Admit);
+        decision.steps.push(Step::Admit);
     }
     let deadline = c.start_by(execution);
     let blocker = blocker(c, execution, agent, slot);
     if c.now >= deadline {
-        // Here it is the start clock: once the Run's own is over, targets are not looked at as waiting.
+        // This is the start clock: `waiting` is not called once `timeouts.total` has passed.
         let blocker = blocker.unwrap_or(match execution.declined() {
             Some(_) => Blocker::Room,
             None => Blocker::Unknown,
@@ -326,17 +326,17 @@ fn waiting(c: &RolloutContext<'_>, execution: &Execution, agent: &AgentFacts, sl
     let again_at = execution.declined().map(|declined| declined.again_at).filter(|at| c.now < *at);
     let ready = blocker.is_none();
     if ready && again_at.is_none() {
-        look.steps.push(c.start(deadline));
-        look.wake_at = Some(c.now.plus(RESEND_MS));
+        decision.steps.push(c.start(deadline));
+        decision.wake_at = Some(c.now.plus(RESEND_MS));
     } else if ready {
-        look.wake_at = earlier(again_at, Some(deadline));
+        decision.wake_at = earlier(again_at, Some(deadline));
     } else {
-        look.wake_at = Some(deadline);
+        decision.wake_at = Some(deadline);
     }
-    look
+    decision
 }
 
-/// Why a target that has its turn is not sent its `Start` now; a refusal that passes is not among it.
+/// What keeps an admitted target from being sent its `Start`, apart from a temporary Refusal.
 fn blocker(c: &RolloutContext<'_>, execution: &Execution, agent: &AgentFacts, slot: bool) -> Option<Blocker> {
     let attempt = ActiveAttempt { run: c.ledger.run(), attempt: execution.latest.number };
     if agent.session.is_none() {
@@ -348,16 +348,16 @@ fn blocker(c: &RolloutContext<'_>, execution: &Execution, agent: &AgentFacts, sl
     if agent.is_busy_for(attempt) {
         return Some(Blocker::OtherCommand);
     }
-    // What History may know of a Run that was taken over is not started on a guess: the agent may have lost its memory.
+    // In a Run that was taken over, History may know that the command ran although the agent lost its state.
     if c.ledger.origin() != Origin::Begun && c.history != HistoryLookup::Done {
         return Some(Blocker::History);
     }
-    (!slot).then_some(Blocker::Place)
+    (!slot).then_some(Blocker::Slots)
 }
 
-/// A target to which *we* have sent nothing. Who began the Run knows that nobody has; who inherited it must hear it
-/// from the agent, or from History. A further Attempt that the Run's stop came before says nothing of the Execution:
-/// that ended with the Attempt before.
+/// A target to which this operator has sent nothing. If it started the Run, nothing was sent at all; if it took the Run
+/// over, that must be confirmed by the agent or History. A retry that was never sent is given up: the Execution ended
+/// with the previous Attempt.
 fn never_sent(
     c: &RolloutContext<'_>,
     execution: &Execution,
@@ -375,41 +375,41 @@ fn never_sent(
     lost_if_unreachable(c, execution, agent, due)
 }
 
-/// A target whose agent has, or may have, a command for it.
+/// A target with an agent that has, or may have, its command.
 fn under_way(c: &RolloutContext<'_>, execution: &Execution, agent: &AgentFacts) -> TargetDecision {
-    let mut look = lost_if_unreachable(c, execution, agent, c.now);
-    let Some(session) = &agent.session else { return look };
-    if !look.steps.is_empty() {
-        return look;
+    let mut decision = lost_if_unreachable(c, execution, agent, c.now);
+    let Some(session) = &agent.session else { return decision };
+    if !decision.steps.is_empty() {
+        return decision;
     }
     let overdue_at = c.overdue_at();
-    look.wake_at = earlier(look.wake_at, overdue_at.filter(|at| c.now < *at));
+    decision.wake_at = earlier(decision.wake_at, overdue_at.filter(|at| c.now < *at));
     let overdue = overdue_at.is_some_and(|at| c.now >= at);
     let ends = overdue || c.stopping.is_some_and(Stopping::ends_commands);
     let (sent, step) = if ends {
         (execution.cancelled.as_ref(), Step::Cancel)
     } else if execution.latest.phase == AttemptPhase::Unknown
-        // Accepted before a reboot of its node, it waits to be asked for once more.
+        // Accepted before a reboot of its node, it waits for another `Start`.
         || (execution.latest.phase == AttemptPhase::Accepted && c.stopping.is_none() && c.plan.starts == Starts::Allowed)
     {
         (execution.started.as_ref(), c.start(c.start_by(execution)))
     } else {
-        return look;
+        return decision;
     };
     if is_resend_due(sent, session, c.now) {
-        look.steps.push(step);
+        decision.steps.push(step);
     }
     let again = sent.filter(|sent| sent.session == *session).map_or(c.now, |sent| sent.at).plus(RESEND_MS);
-    look.wake_at = earlier(look.wake_at, Some(again.max(c.now.plus(1))));
-    look
+    decision.wake_at = earlier(decision.wake_at, Some(again.max(c.now.plus(1))));
+    decision
 }
 
 fn is_resend_due(sent: Option<&Sent>, session: &SessionId, now: Monotonic) -> bool {
     sent.is_none_or(|sent| sent.session != *session || now.since(sent.at) >= RESEND_MS)
 }
 
-/// `Lost` once the node was silent for `timeouts.unreachable`, but never before one presence period of our own has
-/// passed, nor while History may still know better.
+/// `Lost` once the node was unreachable for `timeouts.unreachable`, but not before this operator has led for one presence
+/// period, nor before History has answered.
 fn lost_if_unreachable(
     c: &RolloutContext<'_>,
     execution: &Execution,
@@ -417,10 +417,10 @@ fn lost_if_unreachable(
     not_before: Monotonic,
 ) -> TargetDecision {
     let patience = c.plan.timeouts.unreachable_ms.max(DEAD_AFTER_MS);
-    let heard = agent.last_heard.unwrap_or(c.leading_since).max(c.leading_since);
-    let due = heard.plus(patience).max(not_before);
+    let last_seen = agent.last_seen.unwrap_or(c.leading_since).max(c.leading_since);
+    let due = last_seen.plus(patience).max(not_before);
     if c.now >= due && c.history == HistoryLookup::Done {
-        // A Node that was deleted may register again and its agent with it, so it is waited for like any other.
+        // A deleted Node may register again, and its agent with it, so it gets the same time as any other.
         let reason = match agent.node {
             NodeObject::Present => LostReason::NodeUnreachable,
             NodeObject::Absent => LostReason::NodeDeleted,
@@ -437,7 +437,7 @@ fn conclude(c: &RolloutContext<'_>, execution: &Execution, conclusion: Conclusio
     TargetDecision { steps: vec![Step::Conclude(conclusion)], wake_at, retries }
 }
 
-/// The earlier of two moments, where either may be none.
+/// The earlier of two times, either of which may be missing.
 pub(crate) fn earlier(a: Option<Monotonic>, b: Option<Monotonic>) -> Option<Monotonic> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

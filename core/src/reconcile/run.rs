@@ -1,19 +1,19 @@
-//! One Run: why it began, how far it is, how it ended.
+//! One Run: its trigger, progress and verdict.
 
 use sentinel_protocol::ids::{RunNumber, SpecHash};
 use sentinel_protocol::time::UnixMillis;
 
-/// Why a Run began.
+/// Why a Run was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// The spec hash changed, or there was no Run before.
+    /// The spec hash changed, or it is the first Run.
     SpecChange,
     /// The rerun token, or the rerun annotation, changed.
     RerunToken,
 }
 
 impl Trigger {
-    /// The word in the status.
+    /// Its name in the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SpecChange => "SpecChange",
@@ -22,21 +22,21 @@ impl Trigger {
     }
 }
 
-/// Why a Run starts nothing more.
+/// Why a Run stops: it starts nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopping {
-    /// Somebody asked for its cancellation: what runs is ended.
+    /// Cancellation was requested: running commands are ended.
     Cancelled,
-    /// A newer Run waits: what runs may finish.
+    /// A newer Run is due: running commands may finish.
     SupersededFinish,
-    /// A newer Run waits: what runs is ended.
+    /// A newer Run is due: running commands are ended.
     SupersededCancel,
-    /// The Task is being deleted: what runs is ended.
+    /// The Task is being deleted: running commands are ended.
     Deleted,
 }
 
 impl Stopping {
-    /// The word in the status.
+    /// Its name in the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cancelled => "Cancelled",
@@ -57,12 +57,12 @@ impl Stopping {
 pub enum Verdict {
     /// Every target succeeded.
     Complete,
-    /// Not every target succeeded, or there was none.
+    /// Some target did not succeed, or there was none.
     Failed,
 }
 
 impl Verdict {
-    /// The word in the status.
+    /// Its name in the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "Complete",
@@ -71,45 +71,45 @@ impl Verdict {
     }
 }
 
-/// One Run, as the status has it.
+/// A Run as recorded in the status.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunState {
     /// 1, 2, 3 …
     pub number: RunNumber,
-    /// Why it began.
+    /// Why it was started.
     pub trigger: Trigger,
-    /// Digest of the spec it carries out.
+    /// Digest of the spec it runs.
     pub spec_hash: SpecHash,
-    /// The rerun token when it began.
+    /// The rerun token it was started with.
     pub rerun_token: String,
-    /// When it began.
+    /// When it was started.
     pub started_at: UnixMillis,
     /// When its last target ended.
     pub finished_at: Option<UnixMillis>,
-    /// How it ended.
+    /// Its verdict, once it is over.
     pub verdict: Option<Verdict>,
-    /// Why it starts nothing more, if so.
+    /// Why it stops, if it does.
     pub stopping: Option<Stopping>,
     /// Number of targets.
     pub targets: u32,
-    /// How they stand.
+    /// Targets by state.
     pub counts: Counts,
 }
 
-/// A Run that is over and no longer the current one.
+/// A Run that is over and has been succeeded by another.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSummary {
     /// Its number.
     pub number: RunNumber,
-    /// Why it began.
+    /// Why it was started.
     pub trigger: Trigger,
-    /// When it began.
+    /// When it was started.
     pub started_at: UnixMillis,
     /// When it ended.
     pub finished_at: Option<UnixMillis>,
-    /// How it ended.
+    /// Its verdict, once it is over.
     pub verdict: Option<Verdict>,
-    /// How its targets ended.
+    /// Targets by state.
     pub counts: Counts,
 }
 
@@ -126,18 +126,18 @@ impl From<&RunState> for RunSummary {
     }
 }
 
-/// Targets by how they stand. The five add up to the number of targets.
+/// Targets by state. The five add up to the number of targets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Not yet under way.
+    /// Not dispatched yet.
     pub waiting: u32,
     /// Dispatched, accepted or running.
     pub running: u32,
-    /// Ended as wished.
+    /// Ended with a success.
     pub succeeded: u32,
-    /// Ended otherwise.
+    /// Ended without a success.
     pub failed: u32,
-    /// Ended without anybody knowing how, or never reached.
+    /// Ended in an unknown way, or never reached.
     pub unreachable: u32,
 }
 
@@ -158,25 +158,25 @@ impl Counts {
     }
 }
 
-/// How one target stands, in the order in which people want to see them: which of the [`Counts`] it is in.
+/// The state of a target, one of the [`Counts`], in the order in which people want to see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetState {
-    /// Ended otherwise.
+    /// Ended without a success.
     Failed,
-    /// Ended without anybody knowing how, or never reached.
+    /// Ended in an unknown way, or never reached.
     Unreachable,
     /// Dispatched, accepted or running.
     Running,
-    /// Not yet under way.
+    /// Not dispatched yet.
     Waiting,
-    /// Ended as wished.
+    /// Ended with a success.
     Succeeded,
 }
 
 impl TargetState {
-    /// By the word in the status: a state, or the name of an [`Outcome`].
-    pub fn from_status(word: &str) -> Self {
-        match word {
+    /// From a state in `status.nodes`: one of the operator's, or the name of an [`sentinel_protocol::outcome::Outcome`].
+    pub fn from_status(state: &str) -> Self {
+        match state {
             "" | "Pending" | "WaitingForNode" => Self::Waiting,
             "Dispatched" | "Running" => Self::Running,
             "Succeeded" => Self::Succeeded,
@@ -186,12 +186,12 @@ impl TargetState {
     }
 }
 
-/// The verdict of a Run all of whose targets have their Outcome; `None` while one has not.
+/// The verdict of a Run, once all targets have their Outcome.
 pub fn verdict(targets: usize, counts: Counts) -> Option<Verdict> {
     let targets = u32::try_from(targets).unwrap_or(u32::MAX);
     if counts.done() < targets {
         return None;
     }
-    // A Run that found no target reached nobody and is no success.
+    // A Run without targets is not a success: its selector probably has a mistake.
     Some(if targets > 0 && counts.succeeded == targets { Verdict::Complete } else { Verdict::Failed })
 }

@@ -1,4 +1,4 @@
-//! What is left to do for a Run that is over: archive all of it, then let the agents forget.
+//! What is left to do for a Run that is over: archive it, then have the agents forget it.
 
 use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::to_operator::Stage;
@@ -12,9 +12,9 @@ use super::rollout::AgentFacts;
 /// What is left to do for a Run that is over.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settlement {
-    /// What to do now; asked again, it says the same until it is done.
+    /// What to do now. The same until it is done.
     pub actions: Vec<Action>,
-    /// Whether History holds all of it.
+    /// Whether History has all of it.
     pub archived: Archive,
     /// Nothing is left to do: the ledger may be dropped.
     pub settled: bool,
@@ -22,9 +22,9 @@ pub struct Settlement {
 
 /// What is left to do for a Run that is over.
 ///
-/// What an agent reported is archived on its way in; what the operator concluded itself has no Journal behind it and
-/// is archived from here. Each target is settled by itself: an agent forgets once History holds the Run's record and
-/// every Attempt of that agent's node, whatever the other nodes still owe.
+/// Reports are archived as they arrive. The operator's own conclusions are in no Journal, so they are archived from here.
+/// Each target is settled separately: an agent may forget once History has the Run's record and every Attempt of its
+/// node, whatever the other nodes still owe.
 pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Settlement {
     let mut actions = Vec::new();
     let mut all = true;
@@ -58,7 +58,7 @@ pub fn settle(ledger: &RunLedger, agent: impl Fn(&NodeName) -> AgentFacts) -> Se
     Settlement { actions, archived: if all { Archive::Current } else { Archive::Behind }, settled }
 }
 
-/// Only what an agent may hold needs forgetting; one without a Session gets its `Forget` after its next Inventory.
+/// Only owned Attempts need a `Forget`; an agent without a Session gets it after its next Inventory.
 fn forgets_of(
     ledger: &RunLedger,
     node: &NodeName,
@@ -77,19 +77,19 @@ mod tests {
     use sentinel_protocol::ids::{RunNumber, SessionId, SpecHash, TaskUid};
     use sentinel_protocol::outcome::Outcome;
     use sentinel_protocol::time::UnixMillis;
-    use sentinel_protocol::to_operator::{Report, ReportedState};
+    use sentinel_protocol::to_operator::{Ended, Report, ReportedState};
 
-    use super::super::ledger::{Origin, never_started};
+    use super::super::ledger::Origin;
     use super::*;
 
-    /// One node's output never came, so its result was never archived; no other node ever heard that it may forget.
+    /// One node's output never arrived, so its result was never archived, and no other node was sent its Forget.
     #[test]
-    fn a_node_whose_result_is_not_archived_keeps_no_other_from_forgetting() {
+    fn unarchived_result_of_one_node_delays_no_other_nodes_forget() {
         let hash = SpecHash::new("a".repeat(64)).unwrap();
         let mut ledger =
             RunLedger::new(TaskUid::new("u").unwrap(), RunNumber(1), hash.clone(), Origin::Begun);
         for node in ["honest", "liar"] {
-            let ended = never_started(Outcome::Succeeded { exit_code: 0 }, UnixMillis(1));
+            let ended = Ended::without_record(Outcome::Succeeded { exit_code: 0 }, UnixMillis(1));
             let attempt = format!("u/1/{node}/1").parse().unwrap();
             let state = ReportedState::Ended(Box::new(ended));
             ledger.apply_report(&Report { attempt, spec_hash: hash.clone(), state });

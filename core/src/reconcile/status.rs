@@ -1,4 +1,4 @@
-//! What a Task says about itself: the values behind `status`, and the roll-up that makes them.
+//! The values of a Task's `status`, and how the Executions are rolled up into them.
 
 use std::collections::BTreeSet;
 
@@ -6,28 +6,31 @@ use sentinel_protocol::ids::{NodeName, RunNumber};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Ended;
 
+use super::conditions::Archive;
 use super::execution::{AttemptPhase, AttemptState, Execution};
 use super::ledger::RunLedger;
 use super::run::{Counts, RunState, RunSummary, TargetState};
 
-/// Nodes listed in `status.nodes` at most; the rest is counted, and listed by History.
+/// Nodes listed in `status.nodes` at most; the others are counted only.
 pub const MAX_NODES: usize = 100;
 
 /// Finished Runs listed in `status.recentRuns` at most.
 pub const MAX_RECENT: usize = 10;
 
-/// What the Task's status holds and the next decision builds on.
+/// The part of the status that the next decision builds on.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recorded {
     /// The current Run, or the last one.
     pub run: Option<RunState>,
     /// Earlier Runs, newest first.
     pub recent: Vec<RunSummary>,
-    /// Requests of a moment that were acted on.
+    /// One-time requests that were handled.
     pub handled: Handled,
+    /// The `Archived` condition, if it has one.
+    pub archived: Option<Archive>,
 }
 
-/// Requests of a moment that were acted on; each is acted on once.
+/// One-time requests that were handled; each is handled once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Handled {
     /// The Run number that `sentinelnode.dev/cancel` last named.
@@ -36,7 +39,7 @@ pub struct Handled {
     pub rerun: Option<String>,
 }
 
-/// Whether a node's agent is heard of.
+/// Whether a node's agent is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// It is.
@@ -69,30 +72,30 @@ pub struct NodeStatus {
     pub node: NodeName,
     /// Number of its latest Attempt, from 1.
     pub attempt: u32,
-    /// State or Outcome of its Execution, one word.
+    /// State or Outcome of its Execution.
     pub state: &'static str,
     /// Exit code, where there is one.
     pub exit_code: Option<u8>,
-    /// One sentence where the word does not say it all.
+    /// Details, if the state alone is not enough.
     pub message: String,
     /// When its command started.
     pub started_at: Option<UnixMillis>,
     /// When it ended.
     pub finished_at: Option<UnixMillis>,
-    /// Whether its agent is heard of.
+    /// Whether its agent is connected; once it is over, whether its result is known.
     pub reach: Reach,
 }
 
 /// Counts and the listed nodes of a Run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RollUp {
-    /// How the targets stand.
+    /// Targets by state.
     pub counts: Counts,
     /// At most [`MAX_NODES`] of them, failures first.
     pub nodes: Vec<NodeStatus>,
 }
 
-/// Rolls the Executions of a Run up.
+/// Rolls up the Executions of a Run.
 pub fn roll_up(
     targets: &[NodeName],
     ledger: &RunLedger,
@@ -109,7 +112,7 @@ pub fn roll_up(
         counts.add(state);
         states.push((state, node, execution));
     }
-    // Stable: what stands the same stays in the order of the targets, which is that of their names.
+    // A stable sort: targets in the same state stay in name order.
     states.sort_by_key(|(state, ..)| *state);
     let line = |(state, node, execution): &(TargetState, &NodeName, &Execution)| match execution.ended() {
         Some(ended) if *state == TargetState::Waiting => {
@@ -128,7 +131,7 @@ fn target_state(execution: &Execution) -> TargetState {
     }
 }
 
-/// How one target stands whose latest Attempt is what counts.
+/// The status of a target by its latest Attempt.
 pub fn node_status(node: &NodeName, execution: &Execution, reach: Reach) -> NodeStatus {
     let ended = execution.ended();
     let known = &execution.latest.phase;
@@ -139,7 +142,7 @@ pub fn node_status(node: &NodeName, execution: &Execution, reach: Reach) -> Node
     let (state, message) = match (known, ended) {
         (_, Some(ended)) => (ended.outcome.name(), ended.message()),
         (AttemptPhase::Running(_), _) if reach == Reach::Unreachable => {
-            ("Running", "the node is not heard of".into())
+            ("Running", "the node is unreachable".into())
         }
         (AttemptPhase::Running(_), _) => ("Running", String::new()),
         (AttemptPhase::Accepted, _) => ("Dispatched", String::new()),
@@ -152,8 +155,14 @@ pub fn node_status(node: &NodeName, execution: &Execution, reach: Reach) -> Node
     };
     let before = execution.before_latest().and_then(AttemptState::ended);
     let message = match before {
-        Some(before) if message.is_empty() => format!("the attempt before ended {}", describe_end(before)),
+        Some(before) if message.is_empty() => format!("the previous attempt ended {}", describe_end(before)),
         _ => message,
+    };
+    // Of a target that is over, the Outcome counts: a node that comes and goes later must not change the status.
+    let reach = match ended {
+        Some(_) if target_state(execution) == TargetState::Unreachable => Reach::Unreachable,
+        Some(_) => Reach::Reachable,
+        None => reach,
     };
     NodeStatus {
         node: node.clone(),
@@ -167,7 +176,7 @@ pub fn node_status(node: &NodeName, execution: &Execution, reach: Reach) -> Node
     }
 }
 
-/// How one target stands of which an Attempt has ended and another follows, of `retries` at most.
+/// The status of a target that waits for its next Attempt, with at most `retries` retries.
 pub fn between_attempts(
     node: &NodeName,
     execution: &Execution,
@@ -192,7 +201,7 @@ pub fn between_attempts(
     }
 }
 
-/// How an Attempt ended, in a few words.
+/// How an Attempt ended.
 fn describe_end(ended: &Ended) -> String {
     let name = ended.outcome.name();
     match ended.outcome.exit_code() {

@@ -1,4 +1,4 @@
-//! Which nodes a Run is for. Asked once, when the Run begins; the answer is the frozen target list.
+//! Which nodes a Run targets. Decided once, when the Run starts; the target list is persisted then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::plan::{ControlPlane, LabelOperator, LabelSelector, Select, TargetRule
 pub const CONTROL_PLANE_LABELS: [&str; 2] =
     ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 
-/// What target choice needs to know of a Node.
+/// The part of a Node that targets are chosen by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeFacts {
     /// Its labels.
@@ -27,10 +27,10 @@ impl NodeFacts {
     }
 }
 
-/// The nodes a Run is for, in order of name.
+/// The targets of a Run, in name order.
 ///
-/// A node listed by name is a target even when no such Node exists (it will not be reached, and the Run says so),
-/// and even when it belongs to the control plane: naming it is asking for it.
+/// A node listed by name is a target even if no such Node exists (the Run then reports it as unreachable), and even if it
+/// is a control plane node.
 pub fn choose(rule: &TargetRule, nodes: &BTreeMap<NodeName, NodeFacts>) -> Vec<NodeName> {
     let excluded: BTreeSet<&NodeName> = rule.exclude.iter().collect();
     let protected =
@@ -50,7 +50,7 @@ pub fn choose(rule: &TargetRule, nodes: &BTreeMap<NodeName, NodeFacts>) -> Vec<N
     chosen.into_iter().filter(|name| !excluded.contains(name)).collect()
 }
 
-/// Whether all requirements of the selector hold for the labels.
+/// Whether the labels satisfy all requirements of the selector.
 pub fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
         && selector.match_expressions.iter().all(|requirement| {
@@ -119,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn a_named_node_is_a_target_also_when_it_is_unknown_or_of_the_control_plane() {
+    fn named_nodes_are_targets_even_if_unknown_or_control_plane() {
         let names = Select::Names(vec![name("nowhere"), name("cp-1"), name("cp-1")]);
         check(names, &[], ControlPlane::Exclude, &["cp-1", "nowhere"]);
     }
 
     #[test]
-    fn a_selector_that_matches_nothing_gives_no_target() {
+    fn selector_without_matches_gives_no_targets() {
         check(labels(&[("pool", "gpu")], vec![]), &[], ControlPlane::Exclude, &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a new Run is due, and what becomes of the one before.
+//! Whether a new Run is due, and whether the current one stops.
 
 use sentinel_protocol::ids::RunNumber;
 
@@ -6,14 +6,14 @@ use super::run::{RunState, Stopping, Trigger};
 use super::status::{Handled, Recorded};
 use crate::plan::{OnChange, TaskPlan};
 
-/// What people asked for by annotation.
+/// Requests by annotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requests {
     /// `sentinelnode.dev/cancel`: the Run to cancel.
     pub cancel: Option<RunNumber>,
-    /// `sentinelnode.dev/rerun`: any text; another one than before runs the Task again.
+    /// `sentinelnode.dev/rerun`: any text; a changed one runs the Task again.
     pub rerun: Option<String>,
-    /// `sentinelnode.dev/abandon`: give up on what cannot be reached, so that a deletion can end.
+    /// `sentinelnode.dev/abandon`: a deletion does not wait for unreachable nodes.
     pub abandon: bool,
 }
 
@@ -26,17 +26,17 @@ pub fn due(plan: &TaskPlan, recorded: &Recorded, requests: &Requests) -> Option<
     if run.rerun_token != plan.rerun_token || rerun_asked(requests, &recorded.handled) {
         return Some(Trigger::RerunToken);
     }
-    // A Run that gave way to a newer one is never the last, even when the spec has become its own again.
+    // A superseded Run is always followed by another, even if the spec was changed back.
     matches!(run.stopping, Some(Stopping::SupersededFinish | Stopping::SupersededCancel))
         .then_some(Trigger::SpecChange)
 }
 
-/// Whether the annotation asks for a Run that has not begun: a request counts as under way until it is handled.
+/// Whether the annotation asks for a Run that has not started.
 pub fn rerun_asked(requests: &Requests, handled: &Handled) -> bool {
     requests.rerun.is_some() && requests.rerun != handled.rerun
 }
 
-/// Why the Run starts nothing more, if so. A stronger reason than the recorded one wins; none is ever taken back.
+/// Why the Run stops, if it does. A stronger reason replaces the recorded one; none is ever withdrawn.
 pub fn stopping(
     plan: &TaskPlan,
     run: &RunState,
@@ -64,9 +64,9 @@ pub fn stopping(
     if rank(wanted) > rank(run.stopping) { wanted } else { run.stopping }
 }
 
-/// Whether the annotation asks for the cancellation of this Run and nobody has acted on it, and what is handled then.
+/// Whether the annotation asks to cancel this Run and was not handled yet, and what is handled then.
 ///
-/// A number that is not this Run's is never acted on: older ones are noted as handled, later ones wait for their Run.
+/// The number of another Run cancels nothing: an older one is noted as handled, a later one waits for its Run.
 pub fn cancel_asked(run: &RunState, requests: &Requests, handled: &Handled) -> (bool, Handled) {
     match requests.cancel {
         Some(number) if number <= run.number && handled.cancel != Some(number) => {

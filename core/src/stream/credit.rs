@@ -1,14 +1,14 @@
-//! How much more output an agent may send: flow control over one bounded pool of memory.
+//! Flow control of output: how much more each Attempt may send, over one bounded memory pool.
 //!
-//! What is granted and not yet archived may have to be held in memory, so that is what the pool counts. Every Attempt
-//! that has output gets a small window at once, however many there are; a window that is used up grows, up to its
-//! share of the pool. Only when memory is *really* short (History is away, or slower than the nodes) does granting
-//! stop; then the agents' spools take over, and behind them the commands wait.
+//! Output that is granted and not archived may have to be held in memory, so that is what the pool counts. Every Attempt
+//! with output gets a small window at once; a window that is used up grows, up to its share of the pool. Granting stops
+//! only when memory is short, because History is unavailable or slower than the nodes. Then output fills the agents'
+//! spools, and once those are full the commands block.
 
-/// The numbers of the pool, in bytes.
+/// The limits of the pool, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CreditRules {
-    /// For all Attempts together.
+    /// Total for all Attempts.
     pub pool: u64,
     /// Smallest window of an Attempt.
     pub min_window: u64,
@@ -22,7 +22,7 @@ impl Default for CreditRules {
     }
 }
 
-/// All windows together.
+/// The pool, shared by all windows.
 #[derive(Debug, Clone)]
 pub struct CreditPool {
     rules: CreditRules,
@@ -46,7 +46,7 @@ impl Window {
         self.granted
     }
 
-    /// Bytes that the agent may send, or has sent, and that are not archived.
+    /// Bytes that are granted and not archived.
     pub fn outstanding(&self) -> u64 {
         self.granted - self.archived
     }
@@ -58,61 +58,61 @@ impl CreditPool {
         Self { rules, windows: 0, reserved: 0, held: 0 }
     }
 
-    /// The numbers it works by.
+    /// Its limits.
     pub fn rules(&self) -> CreditRules {
         self.rules
     }
 
-    /// Bytes that agents may still send or that are waiting for History.
+    /// Bytes granted and not archived, over all windows.
     pub fn reserved(&self) -> u64 {
         self.reserved
     }
 
-    /// Memory that is really in use for output that waits for History.
+    /// Memory in use for output that waits for History, in bytes.
     pub fn held(&self) -> u64 {
         self.held
     }
 
-    /// Whether so much is held that nothing more is granted.
+    /// Whether so much memory is in use that nothing more is granted.
     pub fn is_short(&self) -> bool {
         self.held >= self.rules.pool / 4 * 3
     }
 
-    /// Whether `more` bytes may be taken into memory: the hard bound, whatever was granted.
+    /// Whether `more` bytes fit into memory: the hard bound, whatever was granted.
     pub fn has_room(&self, more: u64) -> bool {
         self.held.saturating_add(more) <= self.rules.pool
     }
 
-    /// So much more memory is in use.
+    /// Adds memory in use.
     pub fn grow(&mut self, bytes: u64) {
         self.held = self.held.saturating_add(bytes);
     }
 
-    /// So much memory was freed.
+    /// Subtracts freed memory.
     pub fn shrink(&mut self, bytes: u64) {
         self.held = self.held.saturating_sub(bytes);
     }
 
-    /// How much may be kept of what is archived already, for readers that are nearly up to date: nothing once a
-    /// quarter of the pool is in use.
+    /// How much archived output may be kept for readers that are nearly up to date: nothing once a quarter of the pool is
+    /// in use.
     pub fn recent_allowance(&self) -> u64 {
         if self.held < self.rules.pool / 4 { u64::MAX } else { 0 }
     }
 
-    /// A window for an Attempt whose output is archived up to `archived`. Nothing is granted yet.
+    /// A window for an Attempt with output archived up to `archived`. Grants nothing yet.
     pub fn open(&mut self, archived: u64) -> Window {
         self.windows += 1;
         Window { granted: archived, archived, received: archived, size: self.rules.min_window }
     }
 
-    /// The Attempt has no more output, or nobody to send it.
+    /// Closes a window: the Attempt has no more output, or no connection.
     pub fn close(&mut self, window: Window) {
         self.windows = self.windows.saturating_sub(1);
         self.reserved = self.reserved.saturating_sub(window.outstanding());
     }
 
-    /// Moves the window on: History holds everything before `archived`, and everything before `received` is here.
-    /// What was granted is never taken back; at most `more` bytes are granted beyond it.
+    /// Advances the window: History has everything before `archived`, and the operator everything before `received`.
+    /// Grants are never revoked; at most `more` bytes are granted beyond them.
     pub fn advance(&mut self, window: &mut Window, archived: u64, received: u64, more: u64) {
         self.reserved = self.reserved.saturating_sub(window.outstanding());
         let used_up =
@@ -145,7 +145,7 @@ mod tests {
     const RULES: CreditRules = CreditRules { pool: 1000, min_window: 10, max_window: 200 };
 
     #[test]
-    fn a_window_that_is_used_up_grows_to_its_share_and_one_that_is_not_does_not() {
+    fn only_used_windows_grow_to_their_share() {
         let mut pool = CreditPool::new(RULES);
         let mut window = pool.open(0);
         pool.advance(&mut window, 0, 0, u64::MAX);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn many_attempts_share_the_pool_and_each_gets_something() {
+    fn many_attempts_share_the_pool() {
         let mut pool = CreditPool::new(RULES);
         let mut windows: Vec<Window> = (0..500).map(|_| pool.open(0)).collect();
         for window in &mut windows {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_granted_than_the_node_may_have() {
+    fn grants_at_most_the_nodes_allowance() {
         let mut pool = CreditPool::new(RULES);
         let mut window = pool.open(0);
         pool.advance(&mut window, 0, 0, 0);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_more_is_granted_while_memory_is_short_and_again_when_it_is_not() {
+    fn grants_stop_while_memory_is_short() {
         let mut pool = CreditPool::new(RULES);
         let mut window = pool.open(0);
         pool.advance(&mut window, 0, 0, u64::MAX);
@@ -218,7 +218,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_outstanding_is_bounded_and_never_taken_back(ops in prop::collection::vec(op(), 1..120)) {
+        fn outstanding_bytes_are_bounded_and_never_revoked(ops in prop::collection::vec(op(), 1..120)) {
             let mut pool = CreditPool::new(RULES);
             let mut windows: Vec<(Window, u64)> = Vec::new();
             for op in ops {

@@ -1,15 +1,15 @@
-//! Whose output may be sent now, and from where: the brain of the log socket.
+//! Which Attempt's output the agent sends next on the log socket, and from which position.
 //!
-//! The operator says absolute positions and never differences: up to where it takes output now (*granted*), and up
-//! to where History holds all of it (*archived*). Whatever happens to a message, the next one says everything again.
+//! The operator sends absolute positions: up to where it accepts output (*granted*), and up to where History has all of it
+//! (*archived*). A lost message is made up for by the next one.
 //!
 //! ```text
 //!   0 ........ archived ........ next ........ granted ........ end of what the command wrote
-//!   │ may leave the node │ on its way │  may be sent now  │  waits on the node's disk
+//!   │ may be deleted     │ in flight  │  may be sent now  │  waits on the node's disk
 //! ```
 //!
-//! After a new connection nobody knows what of "on its way" arrived, so sending begins again at *archived*, which the
-//! operator says in its first Credit; a byte that comes twice is recognised by its position.
+//! On a new connection it is unknown what of "in flight" arrived, so sending restarts at *archived*, which the operator's
+//! first Credit contains; the operator recognises repeated bytes by their position.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,22 +17,22 @@ use std::ops::Bound;
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{LogControl, LogRecord};
 
-/// Whether there may be output that was not read yet.
+/// Whether there may be unread output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unread {
     /// There may be.
     Maybe,
-    /// All was read when it was last looked.
+    /// The last read found none.
     None,
 }
 
-/// What this connection knows of a flow.
+/// The state of a flow on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Opening {
-    /// Nothing was said of it.
-    Unsaid,
-    /// Open was said; the first Credit says from where to send.
-    Asked,
+    /// `Open` was not sent.
+    Unannounced,
+    /// `Open` was sent; the first Credit has the position to send from.
+    Announced,
     /// Records may be sent.
     Open,
 }
@@ -45,10 +45,10 @@ struct Flow {
     granted: u64,
     end: Option<u64>,
     unread: Unread,
-    /// Number of hints that there is more, so that one which comes during a read is not lost.
+    /// Counts notifications of new output, so that one that arrives during a read is not lost.
     hints: u64,
     opening: Opening,
-    /// Nothing was ever sent of it, so that no Credit is needed to know where to begin.
+    /// Nothing of it was ever sent, so it starts at 0 without waiting for a Credit.
     fresh: bool,
 }
 
@@ -62,14 +62,14 @@ impl Flow {
     }
 }
 
-/// What is to be read and sent next.
+/// The next output to read and send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputRead {
-    /// Of which Attempt.
+    /// The Attempt.
     pub attempt: AttemptId,
-    /// From which position on.
+    /// The position to read from.
     pub from: u64,
-    /// Before which position; a record that reaches over it is to be cut by [`before`].
+    /// The position to stop before; a record that crosses it is cut by [`before`].
     pub until: u64,
     hints: u64,
     connection: u64,
@@ -79,19 +79,19 @@ pub struct OutputRead {
 #[derive(Debug, Default)]
 pub struct Outflow {
     flows: BTreeMap<AttemptId, Flow>,
-    /// Whose turn was last.
+    /// The Attempt that was read last.
     last: Option<AttemptId>,
-    /// Counts connections, so that what was read for one is not sent on the next.
+    /// Counts connections, so that output read for one is not sent on the next.
     connection: u64,
 }
 
 impl Outflow {
-    /// No flows yet.
+    /// No flows.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A new Attempt, whose output may be sent up to `credit` at once. Repeating it changes nothing.
+    /// Adds a new Attempt with an initial `credit`. Idempotent.
     pub fn begin(&mut self, attempt: AttemptId, credit: u64) {
         self.flows.entry(attempt).or_insert(Flow {
             oldest: 0,
@@ -101,12 +101,12 @@ impl Outflow {
             end: None,
             unread: Unread::None,
             hints: 0,
-            opening: Opening::Unsaid,
+            opening: Opening::Unannounced,
             fresh: true,
         });
     }
 
-    /// An Attempt of an earlier life, whose output is there from `oldest` on. Repeating it changes nothing.
+    /// Adds an Attempt of an earlier agent process with output from `oldest` on. Idempotent.
     pub fn resume(&mut self, attempt: AttemptId, oldest: u64) {
         self.flows.entry(attempt).or_insert(Flow {
             oldest,
@@ -116,12 +116,12 @@ impl Outflow {
             end: None,
             unread: Unread::Maybe,
             hints: 0,
-            opening: Opening::Unsaid,
+            opening: Opening::Unannounced,
             fresh: false,
         });
     }
 
-    /// There may be new output.
+    /// Notes that there may be new output.
     pub fn wrote(&mut self, attempt: &AttemptId) {
         if let Some(flow) = self.flows.get_mut(attempt) {
             flow.hints = flow.hints.wrapping_add(1);
@@ -129,7 +129,7 @@ impl Outflow {
         }
     }
 
-    /// The Attempt is over, and `end` is behind its last byte.
+    /// The Attempt is over and its output ends at `end`.
     pub fn ended(&mut self, attempt: &AttemptId, end: u64) {
         if let Some(flow) = self.flows.get_mut(attempt) {
             flow.end = Some(end);
@@ -147,7 +147,7 @@ impl Outflow {
         self.flows.remove(attempt);
     }
 
-    /// Whether the Attempt still has output that is not archived, or may come to have some.
+    /// Whether the Attempt has, or may still write, output that is not archived.
     pub fn knows(&self, attempt: &AttemptId) -> bool {
         self.flows.contains_key(attempt)
     }
@@ -157,19 +157,19 @@ impl Outflow {
         self.flows.values().any(Flow::has_work)
     }
 
-    /// Bytes known to be on this node that History does not hold yet.
+    /// Bytes known to be on this node and not in History.
     pub fn waiting(&self) -> u64 {
         let of = |flow: &Flow| flow.end.unwrap_or(flow.next).max(flow.next).saturating_sub(flow.archived);
         self.flows.values().map(of).sum()
     }
 
-    /// The connection is gone, and the operator's word with it: the next one may be another operator.
+    /// The connection is lost, and with it all grants: the next one may be to another operator.
     pub fn disconnected(&mut self) {
         self.connection += 1;
         for flow in self.flows.values_mut() {
-            flow.opening = Opening::Unsaid;
+            flow.opening = Opening::Unannounced;
             flow.granted = 0;
-            // What was sent and is not archived must be read again; what was never read is hinted at as ever.
+            // What was sent and is not archived must be read again.
             if flow.next > flow.archived {
                 flow.unread = Unread::Maybe;
             }
@@ -178,26 +178,26 @@ impl Outflow {
         }
     }
 
-    /// What is to be said on the connection before anything else: the flows that have work and were not announced.
+    /// The `Open` messages for flows with work that were not announced on this connection.
     pub fn openings(&mut self) -> Vec<LogControl> {
         let mut openings = Vec::new();
         for (attempt, flow) in &mut self.flows {
-            if flow.opening == Opening::Unsaid && flow.has_work() {
-                flow.opening = if flow.fresh { Opening::Open } else { Opening::Asked };
+            if flow.opening == Opening::Unannounced && flow.has_work() {
+                flow.opening = if flow.fresh { Opening::Open } else { Opening::Announced };
                 openings.push(LogControl::Open { attempt: attempt.clone(), oldest: flow.oldest });
             }
         }
         openings
     }
 
-    /// The operator's word; the answer is the position up to which the node may let go, when that has moved.
+    /// Applies a Credit. Returns the position up to which the node may delete output, if it has moved.
     pub fn credit(&mut self, attempt: &AttemptId, granted: u64, archived: u64) -> Option<u64> {
         let flow = self.flows.get_mut(attempt)?;
         flow.granted = flow.granted.max(granted);
         let moved = archived > flow.archived;
         flow.archived = flow.archived.max(archived);
         flow.oldest = flow.oldest.max(flow.archived);
-        if flow.opening == Opening::Asked {
+        if flow.opening == Opening::Announced {
             flow.opening = Opening::Open;
             flow.next = flow.archived;
         }
@@ -209,7 +209,7 @@ impl Outflow {
         moved.then_some(position)
     }
 
-    /// Whose turn it is: one after the other, so that nobody's flood keeps another's line waiting.
+    /// The next output to read, round-robin, so that one Attempt's flood does not delay another's.
     pub fn next_read(&mut self) -> Option<OutputRead> {
         let connection = self.connection;
         let sendable = |(attempt, flow): (&AttemptId, &Flow)| {
@@ -225,18 +225,18 @@ impl Outflow {
         };
         let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut behind = self.flows.range::<AttemptId, _>((after, Bound::Unbounded));
-        let turn = behind.find_map(sendable).or_else(|| self.flows.iter().find_map(sendable))?;
-        self.last = Some(turn.attempt.clone());
-        Some(turn)
+        let read = behind.find_map(sendable).or_else(|| self.flows.iter().find_map(sendable))?;
+        self.last = Some(read.attempt.clone());
+        Some(read)
     }
 
-    /// Records up to here are handed to the connection. Refused when they were read for an earlier connection or for
-    /// an Attempt that is gone: then they must not be sent.
-    pub fn send(&mut self, turn: &OutputRead, until: u64) -> bool {
-        if turn.connection != self.connection {
+    /// Notes that records up to `until` are being sent. Returns false if they must not be sent, because they were read for
+    /// an earlier connection or the Attempt was removed.
+    pub fn send(&mut self, read: &OutputRead, until: u64) -> bool {
+        if read.connection != self.connection {
             return false;
         }
-        let Some(flow) = self.flows.get_mut(&turn.attempt) else { return false };
+        let Some(flow) = self.flows.get_mut(&read.attempt) else { return false };
         flow.fresh = false;
         flow.next = flow.next.max(until);
         if flow.end.is_some_and(|end| flow.next >= end) {
@@ -245,18 +245,18 @@ impl Outflow {
         true
     }
 
-    /// Nothing was there to be read.
-    pub fn nothing_there(&mut self, turn: &OutputRead) {
-        if let Some(flow) = self.flows.get_mut(&turn.attempt)
-            && flow.hints == turn.hints
-            && turn.connection == self.connection
+    /// Notes that a read found no output.
+    pub fn note_empty(&mut self, read: &OutputRead) {
+        if let Some(flow) = self.flows.get_mut(&read.attempt)
+            && flow.hints == read.hints
+            && read.connection == self.connection
         {
             flow.unread = Unread::None;
         }
     }
 }
 
-/// The part of a record before `position`; `None` when nothing of it lies there.
+/// The part of a record before `position`, if any.
 pub fn before(mut record: LogRecord, position: u64) -> Option<LogRecord> {
     let len = position.saturating_sub(record.head.position).min(record.head.len);
     if len == 0 {
@@ -278,57 +278,57 @@ mod tests {
     }
 
     fn turns(outflow: &mut Outflow, count: usize) -> Vec<u32> {
-        (0..count).filter_map(|_| outflow.next_read()).map(|turn| turn.attempt.run.0).collect()
+        (0..count).filter_map(|_| outflow.next_read()).map(|read| read.attempt.run.0).collect()
     }
 
     #[test]
-    fn a_new_attempt_may_send_its_credit_at_once() {
+    fn new_attempt_sends_its_initial_credit() {
         let mut outflow = Outflow::new();
         outflow.begin(id(1), 100);
         assert!(!outflow.has_work() && outflow.openings().is_empty());
         outflow.wrote(&id(1));
         assert_eq!(outflow.openings(), [LogControl::Open { attempt: id(1), oldest: 0 }]);
-        let turn = outflow.next_read().unwrap();
-        assert_eq!((turn.from, turn.until), (0, 100));
+        let read = outflow.next_read().unwrap();
+        assert_eq!((read.from, read.until), (0, 100));
     }
 
     #[test]
-    fn nothing_is_sent_beyond_the_credit_and_more_credit_lets_it_go_on() {
+    fn sending_stops_at_the_credit_and_resumes_with_more() {
         let mut outflow = Outflow::new();
         outflow.begin(id(1), 10);
         outflow.wrote(&id(1));
         outflow.openings();
-        let turn = outflow.next_read().unwrap();
-        assert_eq!(outflow.send(&turn, 10), true);
+        let read = outflow.next_read().unwrap();
+        assert_eq!(outflow.send(&read, 10), true);
         assert_eq!(outflow.next_read(), None);
         assert_eq!(outflow.credit(&id(1), 25, 0), None);
-        assert_eq!(outflow.next_read().map(|turn| (turn.from, turn.until)), Some((10, 25)));
+        assert_eq!(outflow.next_read().map(|read| (read.from, read.until)), Some((10, 25)));
     }
 
     #[test]
-    fn after_a_new_connection_sending_begins_where_the_archive_ends() {
+    fn sending_restarts_at_the_archived_position_on_a_new_connection() {
         let mut outflow = Outflow::new();
         outflow.begin(id(1), 100);
         outflow.wrote(&id(1));
         outflow.openings();
-        let turn = outflow.next_read().unwrap();
-        outflow.send(&turn, 80);
+        let read = outflow.next_read().unwrap();
+        outflow.send(&read, 80);
         assert_eq!(outflow.credit(&id(1), 100, 30), Some(30));
         outflow.disconnected();
         assert_eq!(outflow.openings(), [LogControl::Open { attempt: id(1), oldest: 30 }]);
-        assert_eq!(outflow.next_read(), None, "before the first credit nobody knows from where");
+        assert_eq!(outflow.next_read(), None, "the position is unknown before the first credit");
         assert_eq!(outflow.credit(&id(1), 200, 50), Some(50));
-        assert_eq!(outflow.next_read().map(|turn| (turn.from, turn.until)), Some((50, 200)));
+        assert_eq!(outflow.next_read().map(|read| (read.from, read.until)), Some((50, 200)));
     }
 
     #[test]
-    fn an_attempt_is_done_when_all_of_it_is_archived() {
+    fn attempt_is_done_once_all_output_is_archived() {
         let mut outflow = Outflow::new();
         outflow.begin(id(1), 100);
         outflow.wrote(&id(1));
         outflow.openings();
-        let turn = outflow.next_read().unwrap();
-        outflow.send(&turn, 7);
+        let read = outflow.next_read().unwrap();
+        outflow.send(&read, 7);
         outflow.ended(&id(1), 7);
         assert!(outflow.has_work(), "sent is not archived");
         assert_eq!(outflow.waiting(), 7);
@@ -337,21 +337,21 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_that_comes_during_a_read_is_not_lost() {
+    fn notification_during_a_read_is_kept() {
         let mut outflow = Outflow::new();
         outflow.begin(id(1), 100);
         outflow.wrote(&id(1));
         outflow.openings();
-        let turn = outflow.next_read().unwrap();
+        let read = outflow.next_read().unwrap();
         outflow.wrote(&id(1));
-        outflow.nothing_there(&turn);
-        let turn = outflow.next_read().unwrap();
-        outflow.nothing_there(&turn);
+        outflow.note_empty(&read);
+        let read = outflow.next_read().unwrap();
+        outflow.note_empty(&read);
         assert_eq!(outflow.next_read(), None);
     }
 
     #[test]
-    fn attempts_take_turns_and_one_without_credit_is_passed_over() {
+    fn round_robin_skips_attempts_without_credit() {
         let mut outflow = Outflow::new();
         for (n, credit) in [(1, 100), (2, 0), (3, 100)] {
             outflow.begin(id(n), credit);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_credit_takes_nothing_back() {
+    fn older_credit_revokes_nothing() {
         let mut outflow = Outflow::new();
         outflow.begin(id(1), 100);
         outflow.wrote(&id(1));
@@ -374,21 +374,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_for_an_earlier_connection_is_not_sent() {
+    fn output_read_for_an_earlier_connection_is_not_sent() {
         let mut outflow = Outflow::new();
         outflow.begin(id(1), 100);
         outflow.wrote(&id(1));
         outflow.openings();
-        let turn = outflow.next_read().unwrap();
+        let read = outflow.next_read().unwrap();
         outflow.disconnected();
         outflow.openings();
         outflow.credit(&id(1), 100, 0);
-        assert_eq!(outflow.send(&turn, 50), false);
-        assert_eq!(outflow.next_read().map(|turn| turn.from), Some(0));
+        assert_eq!(outflow.send(&read, 50), false);
+        assert_eq!(outflow.next_read().map(|read| read.from), Some(0));
     }
 
     #[test]
-    fn what_is_forgotten_needs_no_connection() {
+    fn forgotten_attempt_needs_no_connection() {
         let mut outflow = Outflow::new();
         outflow.resume(id(1), 5);
         assert!(outflow.has_work());

@@ -1,22 +1,22 @@
-//! The end of an Attempt's log that is held in memory, and where a reader finds what it needs next.
+//! The tail of an Attempt's log in the operator's memory, and where a reader continues.
 //!
 //! ```text
 //!   0 ......... held.start ............. archived ............ held.end
 //!   |  History  |  held and in History   |  held only          |  on the node
 //! ```
 //!
-//! Two things are always true of a [`Tail`]: what it holds is one run without a hole, and whatever is not archived yet
-//! is held. So a reader that looks first here and then in History can never fall between the two.
+//! Two invariants of a [`Tail`]: what it holds has no gap, and everything that is not archived is held. So a reader that
+//! reads first here and then in History misses nothing.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use sentinel_protocol::log::LogRecord;
 
-/// What a record costs beside its bytes, so that many tiny records cannot cost more memory than they are counted for.
+/// Overhead counted per record, so that many tiny records do not use more memory than is counted.
 const RECORD_COST: u64 = 128;
 
-/// The part of a log that is in memory.
+/// The part of a log in memory.
 #[derive(Debug, Clone)]
 pub struct Tail {
     records: VecDeque<LogRecord>,
@@ -27,19 +27,19 @@ pub struct Tail {
     cost: u64,
 }
 
-/// What came of a record.
+/// The result of accepting a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// It, or its later part, was new and is held; memory in use grew by `cost`.
+    /// It, or its later part, was new and is held now.
     New {
-        /// By how much, bytes.
+        /// Growth of the memory in use, bytes.
         cost: u64,
     },
-    /// All of it was here before.
+    /// All of it was known.
     Repeated,
-    /// It begins behind the end: something is missing between. Nothing was taken.
+    /// It starts after the end: records are missing in between. Nothing was accepted.
     Gap {
-        /// The position that should have come.
+        /// The expected position.
         expected: u64,
     },
 }
@@ -49,19 +49,19 @@ pub enum Accepted {
 pub enum Read {
     /// Records from there on, the first of them cut to begin exactly there.
     Records(Vec<LogRecord>),
-    /// That is older than what is held; all of it is in History.
+    /// Older than what is held: read it from History.
     Older,
-    /// The reader has all there is so far.
-    Nothing,
+    /// The reader has everything so far.
+    Empty,
 }
 
-/// Memory that a record takes.
+/// Memory counted for a record, in bytes.
 pub fn cost(record: &LogRecord) -> u64 {
     record.data.len() as u64 + RECORD_COST
 }
 
 impl Tail {
-    /// The tail of a log of which everything before `from` is archived.
+    /// The empty tail of a log that is archived before `from`.
     pub fn new(from: u64) -> Self {
         Self { records: VecDeque::new(), start: from, end: from, archived: from, handed: from, cost: 0 }
     }
@@ -71,7 +71,7 @@ impl Tail {
         self.start..self.end
     }
 
-    /// Position up to which History holds everything.
+    /// Position up to which History has everything.
     pub fn archived(&self) -> u64 {
         self.archived
     }
@@ -81,7 +81,7 @@ impl Tail {
         self.cost
     }
 
-    /// Takes a record in; of a record that overlaps, only what is new.
+    /// Accepts a record; of an overlapping one, only the new part.
     pub fn accept(&mut self, record: LogRecord) -> Accepted {
         if record.head.position > self.end {
             return Accepted::Gap { expected: self.end };
@@ -94,30 +94,29 @@ impl Tail {
         Accepted::New { cost }
     }
 
-    /// The first record that was not yet handed on for archiving, cut to begin where the last one ended.
+    /// The first record that was not handed to the archiver yet, cut to start where the last one ended.
     pub fn next_unhanded(&self) -> Option<LogRecord> {
         let first = self.records.partition_point(|record| record.end() <= self.handed);
         self.records.get(first)?.clone().from_position(self.handed)
     }
 
-    /// Everything before `position` was handed on for archiving; it stays held until it is archived.
+    /// Everything before `position` was handed to the archiver; it stays held until it is archived.
     pub fn note_handed(&mut self, position: u64) {
         self.handed = self.handed.max(position.min(self.end));
     }
 
-    /// What was handed on from `position` on is to be handed on again.
+    /// Everything from `position` on must be handed to the archiver again.
     pub fn hand_back(&mut self, position: u64) {
         self.handed = self.handed.min(position).max(self.archived);
     }
 
-    /// History holds everything before `position`.
+    /// History has everything before `position`.
     pub fn note_archived(&mut self, position: u64) {
         self.archived = self.archived.max(position.min(self.end));
         self.handed = self.handed.max(self.archived);
     }
 
-    /// Lets go of archived records, the oldest first, until no more than `keep` bytes of memory are in use; gives back
-    /// how many were freed.
+    /// Drops archived records, oldest first, until at most `keep` bytes of memory are in use. Returns the bytes freed.
     pub fn trim(&mut self, keep: u64) -> u64 {
         let before = self.cost;
         while self.cost > keep {
@@ -133,13 +132,13 @@ impl Tail {
         before - self.cost
     }
 
-    /// What a reader at `position` gets, about `max_bytes` of it.
+    /// What a reader at `position` gets, about `max_bytes`.
     pub fn read(&self, position: u64, max_bytes: usize) -> Read {
         if position < self.start {
             return Read::Older;
         }
         let records = self.collect(position, max_bytes);
-        if records.is_empty() { Read::Nothing } else { Read::Records(records) }
+        if records.is_empty() { Read::Empty } else { Read::Records(records) }
     }
 
     fn collect(&self, position: u64, max_bytes: usize) -> Vec<LogRecord> {
@@ -157,19 +156,19 @@ impl Tail {
     }
 }
 
-/// What is known about where a log ends.
+/// Where a log ends, as far as known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum End {
     /// More may come.
     #[default]
     Open,
-    /// It ends here, by the word of its supervisor.
+    /// Here, as recorded by its supervisor.
     At(u64),
-    /// The Attempt is over and nobody can say where its log ends.
+    /// The Attempt is over and the end of its log is unknown.
     Unknown,
 }
 
-/// Whether a reader waits for what is not there yet.
+/// Whether a reader waits for new output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follow {
     /// It does, until the log ends.
@@ -178,7 +177,7 @@ pub enum Follow {
     No,
 }
 
-/// Where a reader looks next.
+/// Where a reader continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// In memory.
@@ -194,7 +193,7 @@ pub enum Next {
     Wait,
 }
 
-/// Where a reader at `position` looks next. `searched` is the position at which History was last found to have
+/// Where a reader at `position` continues. `searched` is the position at which History was last found to have
 /// nothing, so that an empty answer is not asked for again without anything having happened.
 pub fn next(position: u64, tail: Option<&Tail>, end: End, follow: Follow, searched: Option<u64>) -> Next {
     if matches!(end, End::At(end) if position >= end) {
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_is_trimmed_and_what_is_missing_is_refused() {
+    fn overlaps_are_trimmed_and_gaps_refused() {
         let mut tail = Tail::new(10);
         assert!(matches!(tail.accept(record(10, 5)), Accepted::New { .. }));
         assert_eq!(tail.accept(record(11, 3)), Accepted::Repeated);
@@ -257,7 +256,7 @@ mod tests {
         let Read::Records(read) = tail.read(13, 1000) else { panic!("nothing was read") };
         let ranges: Vec<_> = read.iter().map(|r| (r.head.position, r.end())).collect();
         assert_eq!(ranges, [(13, 15), (15, 22)]);
-        assert_eq!((tail.read(9, 10), tail.read(22, 10)), (Read::Older, Read::Nothing));
+        assert_eq!((tail.read(9, 10), tail.read(22, 10)), (Read::Older, Read::Empty));
     }
 
     #[test]
@@ -284,16 +283,16 @@ mod tests {
     fn where_a_reader_looks_next() {
         let mut tail = Tail::new(50);
         tail.accept(record(50, 50));
-        let looked = |position, end, follow, searched| next(position, Some(&tail), end, follow, searched);
+        let after = |position, end, follow, searched| next(position, Some(&tail), end, follow, searched);
         let alone = |position, end, follow, searched| next(position, None, end, follow, searched);
-        assert_eq!(looked(10, End::Open, Follow::No, None), Next::History { before: Some(50) });
-        assert_eq!(looked(50, End::Open, Follow::Yes, None), Next::Held);
-        assert_eq!(looked(100, End::Open, Follow::Yes, None), Next::Wait);
-        assert_eq!(looked(100, End::Open, Follow::No, None), Next::Done);
-        assert_eq!(looked(100, End::At(100), Follow::Yes, None), Next::Done);
-        assert_eq!(looked(100, End::At(120), Follow::Yes, None), Next::Wait);
-        assert_eq!(looked(100, End::Unknown, Follow::Yes, None), Next::Done);
-        assert_eq!(looked(120, End::Open, Follow::Yes, None), Next::Wait);
+        assert_eq!(after(10, End::Open, Follow::No, None), Next::History { before: Some(50) });
+        assert_eq!(after(50, End::Open, Follow::Yes, None), Next::Held);
+        assert_eq!(after(100, End::Open, Follow::Yes, None), Next::Wait);
+        assert_eq!(after(100, End::Open, Follow::No, None), Next::Done);
+        assert_eq!(after(100, End::At(100), Follow::Yes, None), Next::Done);
+        assert_eq!(after(100, End::At(120), Follow::Yes, None), Next::Wait);
+        assert_eq!(after(100, End::Unknown, Follow::Yes, None), Next::Done);
+        assert_eq!(after(120, End::Open, Follow::Yes, None), Next::Wait);
         assert_eq!(alone(10, End::Open, Follow::Yes, None), Next::History { before: None });
         assert_eq!(alone(10, End::Open, Follow::Yes, Some(10)), Next::Wait);
         assert_eq!(alone(10, End::Open, Follow::No, Some(10)), Next::Done);

@@ -5,7 +5,7 @@
 //! One seed is one history. `SENTINEL_SEEDS=from..to` runs others than those of the test; a failing seed is
 //! printed and can be run alone (`SENTINEL_SEEDS=17..18`, with `SENTINEL_TRACE=1` for what happened).
 //!
-//! The tester is tested too: `each_mutation_of_the_protocol_is_caught` breaks one rule at a time and wants a violation.
+//! The tester is tested too: `every_mutation_is_caught` breaks one rule at a time and wants a violation.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -50,7 +50,7 @@ fn run(seed: u64, mutation: Option<Mutation>) -> Result<simulation::Tally, Viola
 }
 
 #[test]
-fn after_any_faults_everything_ran_once_and_every_result_is_known() {
+fn after_any_faults_everything_ran_once_and_no_result_is_lost() {
     let seeds = seeds();
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let run_every = &|first: u64| {
@@ -78,7 +78,7 @@ fn after_any_faults_everything_ran_once_and_every_result_is_known() {
 }
 
 #[test]
-fn each_mutation_of_the_protocol_is_caught() {
+fn every_mutation_is_caught() {
     for mutation in Mutation::ALL {
         // A seed that fails anyway proves nothing of the mutation.
         let caught = (0..SEEDS_PER_MUTATION).find_map(|seed| {

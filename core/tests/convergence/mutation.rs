@@ -16,13 +16,13 @@ pub enum Mutation {
     NoTombstone,
     /// A supervisor starts its command without taking the lock.
     LockIgnored,
-    /// A supervisor does not look for `abandoned` once it has the lock.
+    /// A supervisor does not check for `abandoned` once it has the lock.
     AbandonedIgnored,
     /// A new target list is dispatched before it is durable.
     DispatchBeforeFreeze,
     /// The operator writes status without comparing the version it read.
     StatusWithoutCompare,
-    /// An agent says its Reports once and never again.
+    /// An agent never resends a Report.
     NoResend,
     /// A Session begins without an Inventory.
     NoInventory,

@@ -124,7 +124,7 @@ impl Node {
         self.dirs.keys()
     }
 
-    /// What the disk says of how an Attempt ended.
+    /// How an Attempt ended by its files on disk.
     pub fn end_of(&self, id: &AttemptId) -> Option<&Ended> {
         self.dirs
             .get(id)
@@ -204,7 +204,7 @@ impl Node {
         self.handle(Event::Tick, None)
     }
 
-    pub fn look(&mut self, rng: &mut Rng) -> Result<(), Violation> {
+    pub fn inspect(&mut self, rng: &mut Rng) -> Result<(), Violation> {
         let ids: Vec<AttemptId> = self.dirs.keys().cloned().collect();
         if ids.is_empty() {
             return Ok(());

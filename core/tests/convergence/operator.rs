@@ -49,11 +49,11 @@ pub struct Operator {
     ledger: RunLedger,
     retired: Vec<RunLedger>,
     history_lookup: HistoryLookup,
-    last_heard: BTreeMap<NodeName, Monotonic>,
+    last_seen: BTreeMap<NodeName, Monotonic>,
     complete: BTreeMap<NodeName, SessionId>,
-    strays: BTreeMap<AttemptId, (Report, Option<Stage>)>,
-    /// Attempts that agents said are not over.
-    living: BTreeSet<AttemptId>,
+    orphans: BTreeMap<AttemptId, (Report, Option<Stage>)>,
+    /// Attempts reported as active.
+    active: BTreeSet<AttemptId>,
     queue: BTreeMap<AttemptId, (ReportedState, Source)>,
     run_queue: BTreeMap<RunNumber, RunState>,
 }
@@ -74,10 +74,10 @@ impl Operator {
             ledger,
             retired: vec![],
             history_lookup: HistoryLookup::Pending,
-            last_heard: BTreeMap::new(),
+            last_seen: BTreeMap::new(),
             complete: BTreeMap::new(),
-            strays: BTreeMap::new(),
-            living: BTreeSet::new(),
+            orphans: BTreeMap::new(),
+            active: BTreeSet::new(),
             queue: BTreeMap::new(),
             run_queue: BTreeMap::new(),
         }
@@ -115,9 +115,9 @@ impl Operator {
             for (report, archived) in
                 self.retired.drain(..).chain([ledger]).flat_map(|ledger| ledger.orphans())
             {
-                self.strays.insert(report.attempt.clone(), (report, archived));
+                self.orphans.insert(report.attempt.clone(), (report, archived));
             }
-            self.settle_strays(around);
+            self.settle_orphans(around);
             return Ok(Life::Lives);
         }
         self.take_over(around);
@@ -171,11 +171,11 @@ impl Operator {
             self.act(action, around);
         }
         self.retired.retain(|ledger| !settle(ledger, agent).settled);
-        self.settle_strays(around);
+        self.settle_orphans(around);
         Ok(Life::Lives)
     }
 
-    /// A Run that somebody else began: History is asked what is known of it.
+    /// A Run started by another leader: History is asked for it.
     fn take_over(&mut self, around: &mut Around<'_>) {
         let Some(run) = self.copy.recorded.run.clone() else {
             self.history_lookup = HistoryLookup::Done;
@@ -189,7 +189,7 @@ impl Operator {
                 self.retired.push(old);
             }
             self.history_lookup = HistoryLookup::Pending;
-            self.adopt_strays();
+            self.adopt_orphans();
         }
         if self.history_lookup == HistoryLookup::Pending && around.history.up {
             for (id, (state, source)) in around.history.executions(run.number) {
@@ -203,14 +203,14 @@ impl Operator {
         }
     }
 
-    /// What agents already said of the Run that the ledger is for now.
-    fn adopt_strays(&mut self) {
+    /// Reports that arrived before the ledger of their Run existed.
+    fn adopt_orphans(&mut self) {
         let run = self.ledger.run();
-        for (id, (report, archived)) in std::mem::take(&mut self.strays) {
+        for (id, (report, archived)) in std::mem::take(&mut self.orphans) {
             if id.run != run
                 || matches!(self.ledger.apply_report(&report), Applied::Conflict | Applied::NeverDispatched)
             {
-                self.strays.insert(id, (report, archived));
+                self.orphans.insert(id, (report, archived));
             } else if let Some(stage) = archived {
                 self.ledger.note_archived(&id, stage);
             }
@@ -221,7 +221,7 @@ impl Operator {
     fn highest_run(&self, history: &History) -> RunNumber {
         let archived = history.attempts.keys().map(|id| id.run).chain(history.runs.keys().copied());
         let archived = archived.filter(|_| history.up);
-        archived.chain(self.strays.keys().map(|id| id.run)).max().unwrap_or(RunNumber(0))
+        archived.chain(self.orphans.keys().map(|id| id.run)).max().unwrap_or(RunNumber(0))
     }
 
     fn begin(&mut self, targets: &[NodeName], run: &Option<RunState>) {
@@ -231,7 +231,7 @@ impl Operator {
         if old.run() > RunNumber(0) {
             self.retired.push(old);
         }
-        self.adopt_strays();
+        self.adopt_orphans();
         self.history_lookup = HistoryLookup::Done;
         self.copy.targets = targets.to_vec();
         self.copy.recorded.run = Some(run.clone());
@@ -242,12 +242,12 @@ impl Operator {
             .get(node)
             .filter(|link| link.operator == self.id && self.complete.get(node) == Some(&link.session))
             .map(|link| link.session.clone());
-        let living = self.living.iter().filter(|id| id.node == *node && !self.is(Mutation::BusyIgnored));
-        let living = living.map(|id| ActiveAttempt { run: id.run, attempt: id.attempt }).max();
+        let active = self.active.iter().filter(|id| id.node == *node && !self.is(Mutation::BusyIgnored));
+        let active = active.map(|id| ActiveAttempt { run: id.run, attempt: id.attempt }).max();
         AgentFacts {
             session,
-            last_heard: self.last_heard.get(node).copied(),
-            living,
+            last_seen: self.last_seen.get(node).copied(),
+            active,
             ..AgentFacts::default()
         }
     }
@@ -338,13 +338,13 @@ impl Operator {
         self.retired.iter_mut().find(|ledger| ledger.run() == run)
     }
 
-    fn settle_strays(&mut self, around: &mut Around<'_>) {
+    fn settle_orphans(&mut self, around: &mut Around<'_>) {
         let owner = match &self.copy.recorded.run {
             _ if around.cluster.gone => Owner::Gone,
             Some(run) => Owner::AtRun(run.number),
             None => return,
         };
-        let all: Vec<(Report, Option<Stage>)> = self.strays.values().cloned().collect();
+        let all: Vec<(Report, Option<Stage>)> = self.orphans.values().cloned().collect();
         for (report, archived) in all {
             let Report { attempt, spec_hash, state } = report;
             let owner = match owner {
@@ -362,7 +362,7 @@ impl Operator {
             };
             let forgets = matches!(message, ToAgent::Forget(_));
             if self.send(&attempt.node, message, around).is_some() && forgets {
-                self.strays.remove(&attempt);
+                self.orphans.remove(&attempt);
             }
         }
     }
@@ -376,13 +376,13 @@ impl Operator {
         message: ToOperator,
         around: &mut Around<'_>,
     ) {
-        self.last_heard.insert(node.clone(), Monotonic(around.now));
+        self.last_seen.insert(node.clone(), Monotonic(around.now));
         match message {
             ToOperator::Report(report) => self.report(*report, around),
             ToOperator::Inventory(part) => {
                 let owned: Vec<AttemptId> =
                     part.attempts.iter().map(|report| report.attempt.clone()).collect();
-                self.living.retain(|id| id.node != *node);
+                self.active.retain(|id| id.node != *node);
                 for report in part.attempts {
                     self.report(report, around);
                 }
@@ -399,26 +399,26 @@ impl Operator {
         }
     }
 
-    /// A Session whose agent never says what it owns.
+    /// A Session with an agent that never sends its Inventory.
     pub fn assume_complete(&mut self, node: &NodeName, session: &SessionId) {
         self.complete.insert(node.clone(), session.clone());
     }
 
     fn report(&mut self, report: Report, around: &mut Around<'_>) {
         let id = report.attempt.clone();
-        let told = self.of_run(id.run).map_or(Applied::OtherRun, |ledger| ledger.apply_report(&report));
-        if told == Applied::NeverDispatched {
+        let applied = self.of_run(id.run).map_or(Applied::OtherRun, |ledger| ledger.apply_report(&report));
+        if applied == Applied::NeverDispatched {
             return;
         }
         if report.state.stage() == Stage::Ended {
-            self.living.remove(&id);
+            self.active.remove(&id);
         } else {
-            self.living.insert(id.clone());
+            self.active.insert(id.clone());
         }
-        match told {
+        match applied {
             Applied::OtherRun | Applied::Conflict => {
-                let archived = self.strays.get(&id).and_then(|(_, archived)| *archived);
-                self.strays.insert(id.clone(), (report.clone(), archived));
+                let archived = self.orphans.get(&id).and_then(|(_, archived)| *archived);
+                self.orphans.insert(id.clone(), (report.clone(), archived));
             }
             Applied::Changed | Applied::Unchanged | Applied::NeverDispatched => {}
         }
@@ -462,7 +462,7 @@ impl Operator {
     }
 
     fn note_archived(&mut self, id: &AttemptId, stage: Stage) {
-        if let Some((_, archived)) = self.strays.get_mut(id) {
+        if let Some((_, archived)) = self.orphans.get_mut(id) {
             *archived = (*archived).max(Some(stage));
         } else if let Some(ledger) = self.of_run(id.run) {
             ledger.note_archived(id, stage);

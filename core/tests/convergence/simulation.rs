@@ -88,7 +88,7 @@ pub struct Simulation {
     operators: u64,
     sessions: u64,
     witness: Witness,
-    /// Nodes of which a fault was injected.
+    /// Nodes with an injected fault.
     troubled: BTreeSet<NodeName>,
     edits: u32,
     /// Starts that were delivered, to be delivered once more at any later time.
@@ -201,7 +201,7 @@ impl Simulation {
         Ok(self.tally)
     }
 
-    fn say(&self, what: impl FnOnce() -> String) {
+    fn trace(&self, what: impl FnOnce() -> String) {
         if self.trace {
             println!("{:>7} {}", self.now, what());
         }
@@ -219,7 +219,7 @@ impl Simulation {
                 let kill = self.rng.chance(25);
                 self.nodes[n].supervise(&mut self.rng, kill, &mut self.witness)
             }
-            730..=779 => self.look(n),
+            730..=779 => self.inspect(n),
             780..=839 => self.connect(n),
             840..=859 => self.cut(n),
             860..=879 => self.crash_agent(n),
@@ -264,7 +264,7 @@ impl Simulation {
         let Some(link) = self.links.get_mut(&name) else { return Ok(()) };
         if let Some(message) = link.to_agent.pop_front() {
             let crash = (may_crash && self.rng.chance(20)).then(|| self.rng.below(4));
-            self.say(|| format!("{name} <- {message:?}"));
+            self.trace(|| format!("{name} <- {message:?}"));
             if matches!(message, ToAgent::Start(_)) {
                 self.delivered.push(message.clone());
             }
@@ -281,7 +281,7 @@ impl Simulation {
             if matches!(&message, ToOperator::Refused(refused) if refused.refusal.passes()) {
                 self.tally.busy += 1;
             }
-            self.say(|| format!("{name} -> operator {to}: {message:?}"));
+            self.trace(|| format!("{name} -> operator {to}: {message:?}"));
             let (operator, mut around) = self.of(to);
             if let Some(operator) = operator {
                 operator.receive(&name, &session, message, &mut around);
@@ -307,11 +307,11 @@ impl Simulation {
         }
     }
 
-    /// What the agent has said goes onto its link.
+    /// Moves the agent's outgoing messages to its link.
     fn post(&mut self, n: usize) {
-        let said = std::mem::take(&mut self.nodes[n].outbox);
+        let sent = std::mem::take(&mut self.nodes[n].outbox);
         if let Some(link) = self.links.get_mut(&self.nodes[n].name) {
-            for message in said {
+            for message in sent {
                 link.send_to_operator(message, &mut self.rng, self.faults);
             }
         }
@@ -347,7 +347,7 @@ impl Simulation {
         match leader.reconcile(&mut around, crash)? {
             Life::Lives => Ok(()),
             Life::Crashed => {
-                self.say(|| "the leader crashed between two actions".to_owned());
+                self.trace(|| "the leader crashed between two actions".to_owned());
                 self.takeover_from_dead()
             }
         }
@@ -359,11 +359,11 @@ impl Simulation {
         leader.archive(&mut around)
     }
 
-    fn look(&mut self, n: usize) -> Result<(), Violation> {
+    fn inspect(&mut self, n: usize) -> Result<(), Violation> {
         if self.rng.chance(500) {
             self.nodes[n].tick()?;
         } else {
-            self.nodes[n].look(&mut self.rng)?;
+            self.nodes[n].inspect(&mut self.rng)?;
         }
         self.post(n);
         Ok(())
@@ -382,7 +382,7 @@ impl Simulation {
         };
         self.sessions += 1;
         let session = SessionId::new(format!("s{}", self.sessions)).unwrap();
-        self.say(|| format!("{name} connects to operator {to} as {session}"));
+        self.trace(|| format!("{name} connects to operator {to} as {session}"));
         self.links.insert(name.clone(), Link::new(session.clone(), to));
         self.nodes[n].connect(epoch)?;
         if self.mutation == Some(Mutation::NoInventory) {
@@ -398,7 +398,7 @@ impl Simulation {
     fn cut(&mut self, n: usize) -> Result<(), Violation> {
         self.tally.cuts += 1;
         let name = self.nodes[n].name.clone();
-        self.say(|| format!("{name} is cut off"));
+        self.trace(|| format!("{name} is cut off"));
         self.troubled.insert(name.clone());
         self.links.remove(&name);
         self.nodes[n].disconnect()
@@ -406,7 +406,7 @@ impl Simulation {
 
     fn crash_agent(&mut self, n: usize) -> Result<(), Violation> {
         let name = self.nodes[n].name.clone();
-        self.say(|| format!("the agent of {name} is killed"));
+        self.trace(|| format!("the agent of {name} is killed"));
         self.troubled.insert(name.clone());
         self.links.remove(&name);
         self.nodes[n].crash()
@@ -415,7 +415,7 @@ impl Simulation {
     fn reboot(&mut self, n: usize) -> Result<(), Violation> {
         self.tally.reboots += 1;
         let name = self.nodes[n].name.clone();
-        self.say(|| format!("{name} loses its power"));
+        self.trace(|| format!("{name} loses its power"));
         self.troubled.insert(name.clone());
         self.links.remove(&name);
         self.nodes[n].reboot()
@@ -427,11 +427,11 @@ impl Simulation {
         self.troubled.extend(self.nodes.iter().map(|node| node.name.clone()));
         let next = Operator::new(self.operators, self.now, &self.cluster, self.mutation);
         self.history.leader = next.epoch;
-        self.say(|| format!("operator {} leads", next.id));
+        self.trace(|| format!("operator {} leads", next.id));
         std::mem::replace(&mut self.leader, next)
     }
 
-    /// The leader is frozen and another takes its place; thawed, it may go on for a while.
+    /// The leader is frozen and another takes its place; resumed, it may act for a while.
     fn takeover(&mut self) -> Result<(), Violation> {
         let old = self.next_leader();
         let lives = self.rng.chance(500);
@@ -454,7 +454,7 @@ impl Simulation {
         if !self.cluster.restore() {
             return Ok(());
         }
-        self.say(|| "etcd is put back to an older state".to_owned());
+        self.trace(|| "etcd is put back to an older state".to_owned());
         self.tally.restores += 1;
         self.history.restored = true;
         self.zombie = None;
@@ -510,13 +510,13 @@ impl Simulation {
             _ => {}
         }
         self.cluster.version += 1;
-        self.say(|| "somebody edits the Task".to_owned());
+        self.trace(|| "the Task is edited".to_owned());
     }
 
     // --- peace ------------------------------------------------------------------------------------------------
 
     fn peace(&mut self) -> Result<(), Violation> {
-        self.say(|| "peace".to_owned());
+        self.trace(|| "no more faults".to_owned());
         self.faults = false;
         self.history.up = true;
         self.cluster.up = true;
@@ -536,7 +536,7 @@ impl Simulation {
                     self.nodes[n].supervise(&mut self.rng, false, &mut self.witness)?;
                 }
                 self.nodes[n].tick()?;
-                self.nodes[n].look(&mut self.rng)?;
+                self.nodes[n].inspect(&mut self.rng)?;
                 self.post(n);
             }
             self.reconcile(false)?;
@@ -637,7 +637,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// A further Attempt follows one that ended, and there are not more of them than anybody wanted.
+    /// A further Attempt follows one that ended, and not more often than allowed.
     fn check_tries(&self, id: &AttemptId) -> Result<(), Violation> {
         let before = AttemptId { attempt: id.attempt.saturating_sub(1), ..id.clone() };
         let ended = matches!(self.history.attempts.get(&before), Some((ReportedState::Ended(_), _)));
@@ -655,8 +655,8 @@ impl Simulation {
         }
         for (id, (state, _)) in self.history.attempts.iter().filter(|(id, _)| id.node == node.name) {
             let (ReportedState::Ended(kept), Some(theirs)) = (state, node.end_of(id)) else { continue };
-            // An Attempt that never ran may be told apart as cancelled (by the tombstone) and not started (by a later
-            // leader that never heard of the cancellation).
+            // An Attempt that never ran may end as cancelled (by the tombstone) or as not started (by a later leader
+            // that did not know of the cancellation).
             if kept.outcome != theirs.outcome && self.witness.seen.contains_key(id) {
                 let what = format!("{id} ended {:?} and History has {:?}", theirs.outcome, kept.outcome);
                 return Err(Violation::new("O3", what));
@@ -665,20 +665,25 @@ impl Simulation {
         Ok(())
     }
 
-    /// O4: an exit that was seen is the exit that is told; `Lost` needs a fault that justifies it.
-    fn check_truth(&self, id: &AttemptId, told: &Outcome, seen: Option<&Outcome>) -> Result<(), Violation> {
+    /// O4: the reported exit is the observed one; `Lost` needs a fault that justifies it.
+    fn check_truth(
+        &self,
+        id: &AttemptId,
+        reported: &Outcome,
+        seen: Option<&Outcome>,
+    ) -> Result<(), Violation> {
         let node = self.nodes.iter().find(|node| node.name == id.node).unwrap();
-        match (told, seen) {
+        match (reported, seen) {
             (Outcome::Succeeded { .. } | Outcome::Failed { .. } | Outcome::Cancelled, seen)
-                if seen != Some(told) =>
+                if seen != Some(reported) =>
             {
-                Err(Violation::new("O4", format!("{id} is told as {told:?} and was seen as {seen:?}")))
+                Err(Violation::new("O4", format!("{id} was reported as {reported:?} and seen as {seen:?}")))
             }
             (Outcome::Lost { .. }, _) if !node.faulted.contains(id) && !self.troubled.contains(&id.node) => {
                 Err(Violation::new("O4", format!("{id} is Lost without a fault")))
             }
             (Outcome::NotStarted | Outcome::StartTimedOut { .. }, _) => {
-                Err(Violation::new("O4", format!("{id} ran and is told as {told:?}")))
+                Err(Violation::new("O4", format!("{id} ran and was reported as {reported:?}")))
             }
             _ => Ok(()),
         }

@@ -38,7 +38,7 @@ pub struct Cluster {
     pub restored: bool,
     /// What each Run was begun for.
     pub begun_for: BTreeMap<RunNumber, Asked>,
-    /// The Run of which the last written status claims that it is complete.
+    /// The Run that the last written status claims to be complete.
     pub claims_complete: Option<RunNumber>,
 }
 
@@ -50,7 +50,7 @@ pub struct Asked {
     rerun: Option<String>,
 }
 
-/// A look at the Task that was taken at one time.
+/// The Task as read at one time.
 #[derive(Clone)]
 pub struct Copy {
     pub plan: TaskPlan,
@@ -90,7 +90,7 @@ impl Cluster {
         true
     }
 
-    /// Compare and swap. `false`: somebody was faster, or the API server is away.
+    /// Compare and swap. False: another write was faster, or the API server is unavailable.
     pub fn write_status(
         &mut self,
         copy: &mut Copy,
@@ -104,7 +104,7 @@ impl Cluster {
         }
         if let Some(targets) = freeze {
             let run = status.recorded.run.as_ref().unwrap().number;
-            // A number may come twice only when a backup was restored and nobody who remembers it could be asked.
+            // A number may come twice only after a restored backup, when no party that remembers it was reachable.
             if let Some(before) = self.runs.insert(run, targets.clone())
                 && !self.restored
             {
@@ -122,9 +122,9 @@ impl Cluster {
             self.gave_up.insert(run.number);
         }
         self.judge(status, freeze.is_some())?;
-        self.recorded = status.recorded.clone();
+        self.recorded = Recorded { archived: status.archived(), ..status.recorded.clone() };
         self.version += 1;
-        copy.recorded = status.recorded.clone();
+        copy.recorded = self.recorded.clone();
         copy.version = self.version;
         Ok(true)
     }
@@ -145,7 +145,7 @@ impl Cluster {
         let wrong = |what: String| Err(Violation::new("O11", format!("{what}: {status:?}")));
         let deleting = self.lifecycle == Lifecycle::Deleting;
         let shown = Shown {
-            conditions: status.conditions.iter().map(|c| (c.kind, c.holds.as_str())).collect(),
+            conditions: status.conditions.iter().map(|c| (c.kind, c.status.as_str())).collect(),
             generation: 1,
             observed_generation: 1,
             deleting,
@@ -190,7 +190,7 @@ pub struct History {
     pub runs: BTreeMap<RunNumber, RunState>,
     /// A backup of the cluster was put back: a Run that had ended without a start may be carried out after all.
     pub restored: bool,
-    /// The epoch of the leader, and conclusions that came late from one who was deposed: what he had not heard of, the
+    /// The epoch of the leader, and conclusions that came late from one who was deposed: what it had not received, the
     /// new leader may have started meanwhile, and its evidence corrects them.
     pub leader: Epoch,
     pub late: BTreeSet<AttemptId>,
@@ -229,7 +229,7 @@ impl History {
         Ok(())
     }
 
-    /// The Executions of a Run, each as its latest Attempt tells it.
+    /// The Executions of a Run by their latest Attempts.
     pub fn executions(&self, run: RunNumber) -> impl Iterator<Item = (&AttemptId, &(ReportedState, Source))> {
         let latest = move |(id, _): &(&AttemptId, &(ReportedState, Source))| {
             let later = |other: &&AttemptId| {

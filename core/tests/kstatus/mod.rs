@@ -3,12 +3,7 @@
 //! Source: `checkGenericProperties` and `checkReadyCondition` in
 //! <https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus/status>. Helm, Argo CD and Flux decide by these
 //! rules or by a subset of them.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    reason = "shared by test files, each of which uses a part"
-)]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "shared by test files that each use a part")]
 
 /// What kstatus concludes about an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,6 @@
-//! A small cluster as values: one Task, its status, the operator's memory of it, and agents that say what the test
-//! tells them to. Acts on decisions exactly as the operator's `controller/act.rs` does, without any of its I/O.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    reason = "shared by test files, each of which uses a part"
-)]
+//! A small cluster as values: one Task, its status, the operator's memory of it, and agents that report what the
+//! test wants. Applies decisions as the operator's `controller/act.rs` does, without its I/O.
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "shared by test files that each use a part")]
 
 use std::collections::BTreeMap;
 
@@ -164,7 +159,7 @@ impl World {
         let session = SessionId::new(format!("s{}", self.sessions)).unwrap();
         let facts = AgentFacts {
             session: Some(session.clone()),
-            last_heard: Some(self.now),
+            last_seen: Some(self.now),
             ..AgentFacts::default()
         };
         self.agents.insert(node(name), facts);
@@ -175,7 +170,7 @@ impl World {
         self.agents.get_mut(&node(name)).unwrap().session = None;
     }
 
-    /// The agent says what its Attempt of the current Run is.
+    /// The agent reports its Attempt of the current Run.
     pub fn report(&mut self, name: &str, state: ReportedState) {
         let report = Report {
             attempt: self.ledger.attempt(&node(name)),
@@ -183,7 +178,7 @@ impl World {
             state,
         };
         if let Some(agent) = self.agents.get_mut(&node(name)) {
-            agent.last_heard = Some(self.now);
+            agent.last_seen = Some(self.now);
         }
         self.ledger.apply_report(&report);
     }
@@ -201,12 +196,12 @@ impl World {
     pub fn pass(&mut self, millis: u64) {
         self.now = self.now.plus(millis);
         for agent in self.agents.values_mut().filter(|agent| agent.session.is_some()) {
-            agent.last_heard = Some(self.now);
+            agent.last_seen = Some(self.now);
         }
     }
 
-    /// One look, without doing anything about it.
-    pub fn look(&self) -> Decision {
+    /// One decision, without acting on it.
+    pub fn decide(&self) -> Decision {
         let observed = Observed {
             recorded: &self.recorded,
             targets: &self.frozen,
@@ -225,9 +220,9 @@ impl World {
         decide(&self.plan, &observed, self.now())
     }
 
-    /// One look, and everything it asks for done. Returns the actions.
+    /// One reconcile: decides and acts. Returns the actions.
     pub fn step(&mut self) -> Vec<Action> {
-        let decision = self.look();
+        let decision = self.decide();
         self.record(&decision);
         for action in &decision.actions {
             self.act(action);
@@ -258,7 +253,7 @@ impl World {
                 self.retired.push(old);
             }
         }
-        self.recorded = decision.status.recorded.clone();
+        self.recorded = Recorded { archived: decision.status.archived(), ..decision.status.recorded.clone() };
         self.status = Some(decision.status.clone());
     }
 
@@ -313,7 +308,7 @@ impl World {
 
     pub fn condition(&self, kind: &str) -> Option<(ConditionStatus, &'static str)> {
         let conditions: &Vec<Condition> = &self.status.as_ref().unwrap().conditions;
-        conditions.iter().find(|c| c.kind == kind).map(|c| (c.holds, c.reason))
+        conditions.iter().find(|c| c.kind == kind).map(|c| (c.status, c.reason))
     }
 
     pub fn outcome(&self, name: &str) -> Option<Outcome> {

@@ -261,13 +261,13 @@ impl Carrier {
         match done {
             Done::Released => Vec::new(),
             Done::Failed { turn } => {
-                self.outflow.nothing_there(&turn);
+                self.outflow.note_empty(&turn);
                 self.unreadable.push(turn.attempt);
                 Vec::new()
             }
             Done::Read { turn, frames, until } => {
                 if frames.is_empty() {
-                    self.outflow.nothing_there(&turn);
+                    self.outflow.note_empty(&turn);
                     return frames;
                 }
                 match self.outflow.send(&turn, until) {

@@ -126,7 +126,7 @@ pub(super) fn decide_on(context: &Context, plan: &TaskPlan, sight: &Sight, now: 
         history: current.map_or(HistoryLookup::Done, |page| page.recall),
         archive: context.archive(),
         nodes: &sight.nodes,
-        agent: &|node| AgentFacts { living: fleet.living(&plan.uid, node), ..fleet.agent(node) },
+        agent: &|node| AgentFacts { active: fleet.living(&plan.uid, node), ..fleet.agent(node) },
         requests: &sight.requests,
         lifecycle: sight.lifecycle,
         finalizer: sight.finalizer,

@@ -16,8 +16,8 @@ use crate::controller::ledgers::Ledgers;
 
 impl Fleet for Registry {
     fn agent(&self, node: &NodeName) -> AgentFacts {
-        let (session, last_heard) = self.standing(node);
-        AgentFacts { session, last_heard, ..AgentFacts::default() }
+        let (session, last_seen) = self.standing(node);
+        AgentFacts { session, last_seen, ..AgentFacts::default() }
     }
 
     fn living(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt> {

@@ -261,7 +261,7 @@ impl Gateway {
         (self.0.parts.presence)(PresenceRecord {
             node: node.clone(),
             session: session.clone(),
-            last_heard: at,
+            last_seen: at,
             agent_version: hello.agent_version.to_string(),
             boot_id: hello.boot_id.to_string(),
             metrics: Arc::unwrap_or_clone(metrics),

@@ -53,7 +53,7 @@ struct Shared {
 #[derive(Debug)]
 struct Node {
     /// Milliseconds of the moment it was last heard of; 0 is never.
-    last_heard: AtomicU64,
+    last_seen: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -111,7 +111,7 @@ pub struct AgentView {
     /// Its Session, if one stands.
     pub session: Option<SessionFacts>,
     /// When this operator last heard of it; `None` when it never did.
-    pub last_heard: Option<Monotonic>,
+    pub last_seen: Option<Monotonic>,
     /// How it introduced itself last.
     pub hello: Option<Arc<Hello>>,
     /// How its node did last.
@@ -214,7 +214,7 @@ impl Registry {
             .as_ref()
             .filter(|live| live.inventory == Inventory::Complete)
             .map(|l| l.session.clone());
-        (live, node.last_heard())
+        (live, node.last_seen())
     }
 
     /// The protocol version that the live Session of a node speaks.
@@ -310,7 +310,7 @@ impl Registry {
         let mut count = 0;
         for shard in &self.0.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            count += shard.values().filter(|n| is_counted(n.lock().live.is_some(), n.last_heard())).count();
+            count += shard.values().filter(|n| is_counted(n.lock().live.is_some(), n.last_seen())).count();
         }
         count
     }
@@ -502,7 +502,7 @@ impl Registry {
         let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
         shard
             .entry(name.clone())
-            .or_insert_with(|| Arc::new(Node { last_heard: AtomicU64::new(0), state: Mutex::default() }))
+            .or_insert_with(|| Arc::new(Node { last_seen: AtomicU64::new(0), state: Mutex::default() }))
             .clone()
     }
 }
@@ -557,11 +557,11 @@ impl Node {
 
     fn heard(&self, now: Monotonic) {
         // A moment of 0 would read as never; a process is never that young again.
-        self.last_heard.fetch_max(now.0.max(1), Ordering::Relaxed);
+        self.last_seen.fetch_max(now.0.max(1), Ordering::Relaxed);
     }
 
-    fn last_heard(&self) -> Option<Monotonic> {
-        match self.last_heard.load(Ordering::Relaxed) {
+    fn last_seen(&self) -> Option<Monotonic> {
+        match self.last_seen.load(Ordering::Relaxed) {
             0 => None,
             at => Some(Monotonic(at)),
         }
@@ -577,7 +577,7 @@ impl Node {
         AgentView {
             node,
             session,
-            last_heard: self.last_heard(),
+            last_seen: self.last_seen(),
             hello: state.hello.clone(),
             sample: state.sample.clone(),
         }

@@ -63,7 +63,7 @@ fn of_cluster(name: &NodeName, facts: NodeFacts) -> NodeView {
 
 fn add_agent(api: &Api, view: &mut NodeView, agent: &AgentView) {
     let now = api.moments.now();
-    let silence = agent.last_heard.map(|heard| now.monotonic.since(heard));
+    let silence = agent.last_seen.map(|heard| now.monotonic.since(heard));
     view.reachable = agent.session.is_some() && silence.is_some_and(|silence| silence <= api.dead_after_ms);
     view.last_heard_at =
         silence.and_then(|silence| rfc3339(UnixMillis(now.wall.0.saturating_sub(silence as i64))));

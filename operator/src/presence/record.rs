@@ -14,7 +14,7 @@ pub struct PresenceRecord {
     /// Its Session.
     pub session: SessionId,
     /// When it was last heard of, by the operator's clock.
-    pub last_heard: UnixMillis,
+    pub last_seen: UnixMillis,
     /// Its release.
     pub agent_version: String,
     /// The boot id of the node's kernel.

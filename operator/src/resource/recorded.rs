@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use sentinel_core::reconcile;
-use sentinel_core::reconcile::conditions::{self, Archive, TaskState};
+use sentinel_core::reconcile::conditions::{self, Archive, TaskState, kind};
 use sentinel_core::reconcile::run::{self, RunState, RunSummary, Stopping, Trigger, Verdict};
 use sentinel_core::reconcile::status;
 use sentinel_core::reconcile::trigger::Requests;
@@ -36,6 +36,11 @@ pub fn read(task: &Task) -> Result<status::Recorded, Invalid> {
             cancel: said.handled.cancel.map(number),
             rerun: said.handled.rerun.clone(),
         },
+        archived: said.conditions.iter().find(|condition| condition.type_ == kind::ARCHIVED).map(
+            |condition| {
+                if condition.status == "True" { Archive::Current } else { Archive::Behind }
+            },
+        ),
     })
 }
 
@@ -144,10 +149,10 @@ fn write_conditions(
 ) -> Vec<Condition> {
     let write = |decided: &conditions::Condition| {
         let same =
-            before.iter().find(|old| old.type_ == decided.kind && old.status == decided.holds.as_str());
+            before.iter().find(|old| old.type_ == decided.kind && old.status == decided.status.as_str());
         Condition {
             type_: decided.kind.to_owned(),
-            status: decided.holds.as_str().to_owned(),
+            status: decided.status.as_str().to_owned(),
             reason: decided.reason.to_owned(),
             message: cut(&decided.message, 32_768),
             observed_generation: Some(generation),

@@ -89,11 +89,11 @@ impl Agents {
 impl Fleet for Agents {
     fn agent(&self, node: &NodeName) -> AgentFacts {
         let session = self.sessions.lock().unwrap().get(node).cloned();
-        let last_heard = match session {
+        let last_seen = match session {
             Some(_) => Some(self.moments.moment()),
             None => self.heard.lock().unwrap().get(node).copied(),
         };
-        AgentFacts { session, last_heard, ..AgentFacts::default() }
+        AgentFacts { session, last_seen, ..AgentFacts::default() }
     }
 
     fn living(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt> {

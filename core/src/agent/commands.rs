@@ -1,0 +1,162 @@
+//! The operator's commands: `Start`, `Cancel`, `Ack` and `Forget`.
+
+use sentinel_protocol::ids::{AttemptId, SpecHash};
+use sentinel_protocol::outcome::{LostReason, Outcome};
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start};
+use sentinel_protocol::to_operator::{Ended, Refused, Report, ReportedState, Stage, ToOperator};
+
+use super::admission::{Candidate, admit};
+use super::attempt::{Attempt, Phase};
+use super::effect::{Effect, Ignored};
+use super::event::{Facts, Tombstone};
+use super::step::Agent;
+use super::transition::{cancel_attempt, compact, ignore, report_state};
+use crate::time::Now;
+
+impl Agent {
+    pub(super) fn start(&mut self, start: Box<Start>, facts: &Facts, now: Now, out: &mut Vec<Effect>) {
+        // Reporting what is known is harmless, whichever leader asks.
+        if self.answer_known(&start.attempt, &start.spec_hash, facts.tombstone.as_ref(), now, out) {
+            let known = self.attempts.get(&start.attempt.directory_name());
+            if known.is_some_and(|attempt| self.may_confirm(attempt, &start)) {
+                self.raise_epoch(start.epoch, out);
+                out.push(Effect::Confirm(start));
+            }
+            return;
+        }
+        if let Some(refused) = self.refused.get(&start.attempt).filter(|refused| applies_to(refused, &start))
+        {
+            return self.send(ToOperator::Refused(refused.clone()), out);
+        }
+        let candidate = Candidate {
+            start: &start,
+            rules: &self.rules,
+            highest_epoch: self.highest_epoch,
+            stopping: self.stopping,
+            journal_failure: self.journal_failure.as_deref(),
+            living: self.living(),
+            owned: self.attempts.len(),
+            free: facts.free,
+        };
+        if let Err(refusal) = admit(&candidate) {
+            return self.decline(&start.attempt, &start.spec_hash, refusal, start.offer, out);
+        }
+        self.refused.remove(&start.attempt);
+        self.raise_epoch(start.epoch, out);
+        let start_by = now.monotonic.plus(start.deadlines.start_ms);
+        let attempt = Attempt::new(start.attempt.clone(), start.spec_hash.clone(), start_by);
+        self.attempts.insert(start.attempt.directory_name(), attempt);
+        out.push(Effect::Record(start));
+    }
+
+    fn may_confirm(&self, attempt: &Attempt, start: &Start) -> bool {
+        matches!(attempt.phase, Phase::Unconfirmed)
+            && attempt.spec_hash == start.spec_hash
+            && attempt.id == start.attempt
+            && start.epoch >= self.highest_epoch
+            && !self.stopping
+            && self.journal_failure.is_none()
+    }
+
+    /// Reports what is known of an Attempt that this node has, had, or cannot read. False if it knows nothing of it.
+    fn answer_known(
+        &mut self,
+        id: &AttemptId,
+        spec_hash: &SpecHash,
+        tombstone: Option<&Tombstone>,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let directory = id.directory_name();
+        if let Some(attempt) = self.attempts.get_mut(&directory) {
+            if attempt.id != *id {
+                let message =
+                    format!("this node already has {} in the directory that {id} needs", attempt.id);
+                self.refuse(id, spec_hash, Refusal::InvalidRequest { message: message.into() }, out);
+            } else if attempt.spec_hash != *spec_hash {
+                self.refuse(id, spec_hash, Refusal::SpecHashMismatch, out);
+            } else if self.connected {
+                report_state(attempt, now, out);
+            }
+            return true;
+        }
+        if let Some(tombstone) = tombstone {
+            if tombstone.spec_hash == *spec_hash {
+                self.send(ToOperator::Report(Box::new(tombstone.report())), out);
+            } else {
+                self.refuse(id, spec_hash, Refusal::SpecHashMismatch, out);
+            }
+            return true;
+        }
+        if self.unreadable.contains(&directory) {
+            let ended = Ended::without_record(Outcome::Lost { reason: LostReason::StateLost }, now.wall);
+            let state = ReportedState::Ended(Box::new(ended));
+            let report = Report { attempt: id.clone(), spec_hash: spec_hash.clone(), state };
+            self.send(ToOperator::Report(Box::new(report)), out);
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn cancel(&mut self, cancel: Cancel, facts: &Facts, now: Now, out: &mut Vec<Effect>) {
+        let Cancel { attempt: id, spec_hash, epoch } = cancel;
+        if epoch < self.highest_epoch {
+            return ignore(Ignored::StaleEpoch, id, out);
+        }
+        self.raise_epoch(epoch, out);
+        if let Some(attempt) = self.attempt_mut(&id).filter(|a| a.spec_hash == spec_hash && !a.is_over()) {
+            return cancel_attempt(attempt, now, out);
+        }
+        if self.answer_known(&id, &spec_hash, facts.tombstone.as_ref(), now, out) {
+            return;
+        }
+        if self.journal_failure.is_some() {
+            return ignore(Ignored::CancelWithoutJournal, id, out);
+        }
+        let ended = Ended::without_record(Outcome::Cancelled, now.wall);
+        out.push(Effect::WriteTombstone(Tombstone { attempt: id, spec_hash, ended }));
+    }
+
+    pub(super) fn ack(&mut self, ack: Ack, out: &mut Vec<Effect>) {
+        let Ack { attempt: id, stage } = ack;
+        let Some(attempt) = self.attempt_mut(&id) else { return ignore(Ignored::UnknownAttempt, id, out) };
+        if Some(stage) > attempt.stage() {
+            return ignore(Ignored::AckBeyondReport, id, out);
+        }
+        if Some(stage) > attempt.acked {
+            attempt.acked = Some(stage);
+            // Earlier stages need no durable Ack: a new Session reports everything anyway.
+            if stage == Stage::Ended {
+                out.push(Effect::NoteAck { attempt: id, stage });
+                if attempt.forget_requested {
+                    compact(attempt, out);
+                }
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, forget: Forget, now: Now, out: &mut Vec<Effect>) {
+        let Forget { attempt: id, epoch } = forget;
+        if epoch < self.highest_epoch {
+            return ignore(Ignored::StaleEpoch, id, out);
+        }
+        self.raise_epoch(epoch, out);
+        let Some(attempt) = self.attempt_mut(&id) else { return ignore(Ignored::UnknownAttempt, id, out) };
+        if !attempt.is_over() {
+            return ignore(Ignored::ForgetOfLiving, id, out);
+        }
+        attempt.forget_requested = true;
+        // A new leader may know the result from History without knowing that some output is missing there: only the Ack
+        // confirms both. Until then the Report is resent.
+        if attempt.is_unacknowledged() {
+            return report_state(attempt, now, out);
+        }
+        compact(attempt, out);
+    }
+}
+
+/// Whether a Refusal also applies to this `Start`.
+fn applies_to(refused: &Refused, start: &Start) -> bool {
+    refused.offer == 0 || start.offer <= refused.offer
+}
