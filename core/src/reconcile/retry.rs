@@ -87,7 +87,28 @@ impl Cause {
         }
     }
 
-    /// The cause of that name.
+    /// The cause that an Outcome is; `None` for one that is never retried.
+    pub fn of(outcome: &Outcome) -> Option<Self> {
+        Some(match outcome {
+            Outcome::Failed { .. } => Self::Failed,
+            Outcome::Signaled { .. } => Self::Signaled,
+            Outcome::StartFailed { .. } => Self::StartFailed,
+            Outcome::StartTimedOut { .. } => Self::StartTimedOut,
+            Outcome::TimedOut => Self::TimedOut,
+            Outcome::IdleTimedOut => Self::IdleTimedOut,
+            Outcome::OomKilled { .. } => Self::OomKilled,
+            Outcome::Refused { .. } => Self::Refused,
+            Outcome::Interrupted { .. } => Self::Interrupted,
+            Outcome::Lost { .. } => Self::Lost,
+            Outcome::Succeeded { .. }
+            | Outcome::Cancelled
+            | Outcome::CancelFailed { .. }
+            | Outcome::NotStarted
+            | Outcome::Skipped { .. } => return None,
+        })
+    }
+
+    /// The cause with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|cause| cause.name() == name)
     }
@@ -102,7 +123,7 @@ impl Retry {
 
     /// Whether the Attempt with this number is retried after `outcome`.
     pub fn allows(&self, attempt: u32, outcome: &Outcome) -> bool {
-        attempt <= self.limit && self.causes.iter().any(|cause| cause.name() == outcome.name())
+        attempt <= self.limit && Cause::of(outcome).is_some_and(|cause| self.causes.contains(&cause))
     }
 
     /// The backoff after this Attempt, in milliseconds, less a jitter of up to a quarter. The jitter is derived from the

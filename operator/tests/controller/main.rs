@@ -633,3 +633,27 @@ async fn ten_thousand_targets_start_report_and_end() {
     assert!(serde_json::to_vec(&task).unwrap().len() < 256 << 10);
     assert!(began.elapsed() < Duration::from_mins(1));
 }
+
+/// A new leader used to write the status of every finished Task twice, and lost its Lease behind its own writes.
+#[tokio::test(start_paused = true)]
+async fn a_takeover_writes_no_status_of_finished_tasks() {
+    let mut stage = Stage::with_nodes(&["a", "b"]);
+    let names: Vec<String> = (0..20).map(|number| format!("t{number}")).collect();
+    for name in &names {
+        stage.apply(name, HELLO).await;
+    }
+    stage.starts(40).await;
+    for name in &names {
+        stage.report(name, 1, "a", succeeded());
+        stage.report(name, 1, "b", failed(1));
+    }
+    for name in &names {
+        stage.until(name, |task| condition(task, "Archived") == "True").await;
+    }
+    stage.restart().await;
+    stage.calm().await;
+    stage.disconnect("a");
+    stage.history.go_away();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(stage.counter("status_writes"), 0);
+}
