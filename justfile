@@ -4,15 +4,16 @@
 default:
     @just --list --unsorted
 
-# Everything that can be said without running anything: format, lints, licences, documents
+# Everything that needs no test run: format, lints, licences, unused dependencies
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
     cargo deny check --hide-inclusion-graph licenses bans sources
+    cargo shear --locked --deny-warnings --check-test-targets
 
 # Each crate alone, so that none leans on features that another one turns on
 check-each:
-    for crate in sentinel-protocol sentinel-core sentinel-operator sentinel-node-agent sentinel; do cargo check --locked -p $crate || exit 1; done
+    for crate in sentinel-protocol sentinel-core sentinel-api sentinel-operator sentinel-node-agent sentinel; do cargo check --locked -p $crate || exit 1; done
 
 # All tests that need nothing but this machine
 test *ARGS:
@@ -22,7 +23,7 @@ test *ARGS:
 test-parts *ARGS:
     tests/parts/with-parts cargo test --workspace --locked {{ARGS}}
 
-# The kill harness: everything killed at random under load, then judged; `just chaos --kills 500 --seed 7`. As root
+# Fault injection: everything is killed at random under load, then checked; `just chaos --kills 500 --seed 7`. As root
 chaos *ARGS:
     tests/parts/install
     cargo build --locked --workspace --bins
@@ -33,13 +34,13 @@ attacks *ARGS:
     cargo build --locked -p sentinel-operator -p sentinel -p sentinel-node-agent -p sentinel-tests --bins
     cargo run --quiet --locked -p sentinel-tests --bin attacks -- {{ARGS}}
 
-# How soon another operator leads a thousand agents after the leader was killed, and after it was asked to end. As root
+# How soon another operator leads a thousand agents after the leader was killed, and after it was terminated. As root
 failover *ARGS:
     tests/parts/install
     cargo build --release --locked -p sentinel-operator -p sentinel-node-agent -p sentinel-tests --bins
     cargo run --release --quiet --locked -p sentinel-tests --bin chaos -- failover {{ARGS}}
 
-# MongoDB away for minutes under load; `just outage --outage-minutes 30` for the long form. As root
+# MongoDB down for minutes under load; `just outage --outage-minutes 30` for the long form. As root
 outage *ARGS:
     tests/parts/install
     cargo build --locked --workspace --bins
@@ -47,20 +48,25 @@ outage *ARGS:
 
 # Power cuts and control groups in virtual machines; the first time it builds a static agent. As root
 test-vm *ARGS:
-    cargo test --locked -p sentinel-tests --test machines_vm {{ARGS}} -- --ignored --nocapture
+    cargo test --workspace --locked --test machines_vm {{ARGS}} -- --ignored --nocapture
 
 # Agents as pods of two real nodes; the first time it builds a kubelet, which takes minutes. As root
 test-nodes *ARGS:
     tests/parts/install
     tests/parts/install nodes
-    cargo build --locked -p sentinel-operator --bin operator
-    tests/parts/with-parts sh -c 'tests/parts/nodes-up 2 && cargo test --locked -p sentinel-tests --test machines_pods "$@" -- --ignored' -- {{ARGS}}
+    cargo build --workspace --locked --bin operator
+    tests/parts/with-parts sh -c 'tests/parts/nodes-up --without-dns 2 && cargo test --workspace --locked --test machines_pods "$@" -- --ignored' -- {{ARGS}}
 
-# What is generated and committed: the CRDs and the OpenAPI document
+# Counts the words that tests/words.yaml bans, by file and by word; with paths, prints each use below them
+words *PATHS:
+    scripts/words {{PATHS}}
+
+# What is generated and committed: the CRDs, the OpenAPI document and the reference of the command line
 generate:
     cargo run --quiet --locked -p sentinel-operator --bin crdgen -- task | scripts/replace crds/task.yaml
     cargo run --quiet --locked -p sentinel-operator --bin crdgen -- targetslice | scripts/replace crds/targetslice.yaml
     cargo run --quiet --locked -p sentinel-operator --bin operator -- openapi | scripts/replace operator/openapi.json
+    cargo run --quiet --locked -p sentinel -- reference | scripts/replace docs/reference/cli.md
 
 # Dev mode, with the files given
 dev *ARGS="examples/hello.yaml":
@@ -87,6 +93,6 @@ kind-up:
     kind create cluster --name sentinel --config kind-config.yaml
     kubectl --context kind-sentinel apply -f crds/
 
-# Away with it
+# Deletes it
 kind-down:
     kind delete cluster --name sentinel

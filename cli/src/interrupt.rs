@@ -5,36 +5,36 @@ use std::time::Duration;
 
 use crate::exit::Failure;
 
-/// How long after the first Ctrl-C the second one still counts.
+/// How long after the first Ctrl-C a second one cancels.
 pub(crate) const SECOND_WITHIN: Duration = Duration::from_secs(2);
 
-/// How something that could be interrupted ended.
+/// How interruptible work ended.
 #[derive(Debug)]
-pub(crate) enum Came<T> {
-    /// To its end.
-    Through(T),
-    /// Ctrl-C was pressed first.
+pub(crate) enum Interruptible<T> {
+    /// It completed.
+    Done(T),
+    /// Ctrl-C came first.
     Interrupted,
 }
 
-/// Carries on until done, or until Ctrl-C.
-pub(crate) async fn or_interrupt<T>(work: impl Future<Output = T>) -> Result<Came<T>, Failure> {
+/// Runs the work until it completes or Ctrl-C is pressed.
+pub(crate) async fn until_interrupted<T>(work: impl Future<Output = T>) -> Result<Interruptible<T>, Failure> {
     tokio::select! {
-        done = work => Ok(Came::Through(done)),
-        pressed = pressed() => pressed.map(|()| Came::Interrupted),
+        done = work => Ok(Interruptible::Done(done)),
+        pressed = ctrl_c() => pressed.map(|()| Interruptible::Interrupted),
     }
 }
 
 /// Waits for the next Ctrl-C.
-pub(crate) async fn pressed() -> Result<(), Failure> {
+async fn ctrl_c() -> Result<(), Failure> {
     tokio::signal::ctrl_c()
         .await
         .map_err(|error| Failure::new(format!("failed to listen for Ctrl-C: {error}")))
 }
 
-/// Whether Ctrl-C is pressed once more, soon.
+/// Whether Ctrl-C is pressed again within [`SECOND_WITHIN`].
 pub(crate) async fn pressed_again() -> Result<bool, Failure> {
-    match tokio::time::timeout(SECOND_WITHIN, pressed()).await {
+    match tokio::time::timeout(SECOND_WITHIN, ctrl_c()).await {
         Ok(pressed) => pressed.map(|()| true),
         Err(_) => Ok(false),
     }

@@ -1,4 +1,4 @@
-//! The HTTP API as a program meets it: raw requests against a real dev mode.
+//! The HTTP API: raw requests against a real dev mode.
 
 #[cfg(test)]
 mod kit;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const JSON: &str = "content-type: application/json";
 
 #[test]
-fn the_command_line_names_itself_its_version_and_its_platform() {
+fn the_user_agent_has_name_version_and_platform() {
     use std::io::{BufRead as _, BufReader};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let server = listener.local_addr().unwrap().to_string();
@@ -29,63 +29,67 @@ fn the_command_line_names_itself_its_version_and_its_platform() {
 #[test]
 fn bad_requests_are_refused_with_what_is_allowed() {
     let dev = Dev::start(&[]);
-    dev.get("/api/v1/nope").refused(404, "UnknownPath", &["/api/v1/nope", "openapi.json"]);
-    dev.get("/api/v1/tasks/default/nope").refused(404, "NotFound", &["default/nope"]);
-    dev.get("/api/v1/nodes/nope").refused(404, "NotFound", &["nope"]);
-    dev.get("/api/v1/nodes/%2e%2e").refused(400, "InvalidPath", &[]);
+    dev.get("/api/v1/nope").is_error(404, "UnknownPath", &["/api/v1/nope", "openapi.json"]);
+    dev.get("/api/v1/tasks/default/nope").is_error(404, "NotFound", &["default/nope"]);
+    dev.get("/api/v1/nodes/nope").is_error(404, "NotFound", &["nope"]);
+    dev.get("/api/v1/nodes/%2e%2e").is_error(400, "InvalidPath", &[]);
     let wrong = dev.request("PATCH /api/v1/tasks", b"");
-    wrong.refused(405, "MethodNotAllowed", &["GET, POST"]);
+    wrong.is_error(405, "MethodNotAllowed", &["GET, POST"]);
     assert!(wrong.head.to_lowercase().contains("allow: get, post"), "{}", wrong.head);
     let overridden = dev.request("POST /api/v1/nodes\nx-http-method-override: GET", b"");
-    overridden.refused(405, "MethodNotAllowed", &[]);
+    overridden.is_error(405, "MethodNotAllowed", &[]);
 
-    dev.get("/api/v1/executions?nod=a").refused(400, "InvalidQuery", &["\"nod\"", "known: namespace, task"]);
-    dev.get("/api/v1/tasks?limit=0").refused(400, "InvalidQuery", &["limit", "1 to 500"]);
-    dev.get("/api/v1/tasks?limit=501").refused(400, "InvalidQuery", &["1 to 500"]);
-    dev.get("/api/v1/executions?outcome=Great").refused(400, "InvalidQuery", &["Succeeded, Failed"]);
-    dev.get("/api/v1/executions?state=Odd").refused(400, "InvalidQuery", &["Dispatched, Running, Ended"]);
-    dev.get("/api/v1/executions?page=zzz").refused(400, "InvalidQuery", &["page"]);
-    dev.get("/api/v1/executions?run=0").refused(400, "InvalidQuery", &["run"]);
-    dev.get("/api/v1/executions?run=1&run=2").refused(400, "InvalidQuery", &["given twice"]);
-    dev.get("/api/v1/executions/u/1/n/log").refused(404, "NotFound", &["u/1/n"]);
-    dev.get("/api/v1/executions/u/x/n/log").refused(400, "InvalidPath", &["run"]);
-    dev.get("/api/v1/executions/u/1/N_N/log").refused(400, "InvalidPath", &["node"]);
-    dev.get("/api/v1/executions/u/1/n/log?from=-1").refused(400, "InvalidQuery", &["from"]);
-    dev.get("/api/v1/executions/u/1/n/log?from=18446744073709551616").refused(400, "InvalidQuery", &["from"]);
-    dev.get("/api/v1/executions/u/1/n/log?stream=stdin").refused(400, "InvalidQuery", &["stdout, stderr"]);
+    dev.get("/api/v1/executions?nod=a").is_error(400, "InvalidQuery", &["\"nod\"", "known: namespace, task"]);
+    dev.get("/api/v1/tasks?limit=0").is_error(400, "InvalidQuery", &["limit", "1 to 500"]);
+    dev.get("/api/v1/tasks?limit=501").is_error(400, "InvalidQuery", &["1 to 500"]);
+    dev.get("/api/v1/executions?outcome=Great").is_error(400, "InvalidQuery", &["Succeeded, Failed"]);
+    dev.get("/api/v1/executions?state=Odd").is_error(400, "InvalidQuery", &["Dispatched, Running, Ended"]);
+    dev.get("/api/v1/executions?page=zzz").is_error(400, "InvalidQuery", &["page"]);
+    dev.get("/api/v1/executions?run=0").is_error(400, "InvalidQuery", &["run"]);
+    dev.get("/api/v1/executions?run=1&run=2").is_error(400, "InvalidQuery", &["given twice"]);
+    dev.get("/api/v1/executions/u/1/n/log").is_error(404, "NotFound", &["u/1/n"]);
+    dev.get("/api/v1/executions/u/x/n/log").is_error(400, "InvalidPath", &["run"]);
+    dev.get("/api/v1/executions/u/1/N_N/log").is_error(400, "InvalidPath", &["node"]);
+    dev.get("/api/v1/executions/u/1/n/log?from=-1").is_error(400, "InvalidQuery", &["from"]);
+    dev.get("/api/v1/executions/u/1/n/log?from=18446744073709551616").is_error(
+        400,
+        "InvalidQuery",
+        &["from"],
+    );
+    dev.get("/api/v1/executions/u/1/n/log?stream=stdin").is_error(400, "InvalidQuery", &["stdout, stderr"]);
 
     let post = |head: &str, body: &[u8]| dev.request(&format!("POST /api/v1/tasks\n{head}"), body);
-    post("", &body("a", &["true"])).refused(415, "UnsupportedMediaType", &["application/json"]);
-    post("content-type: text/plain", &body("a", &["true"])).refused(
+    post("", &body("a", &["true"])).is_error(415, "UnsupportedMediaType", &["application/json"]);
+    post("content-type: text/plain", &body("a", &["true"])).is_error(
         415,
         "UnsupportedMediaType",
         &["text/plain"],
     );
-    post(JSON, b"").refused(400, "InvalidJson", &["empty"]);
-    post(JSON, b"{\"a\": }").refused(400, "InvalidJson", &["column 7"]);
-    post(JSON, &b"[".repeat(100_000)).refused(400, "InvalidJson", &[]);
-    post(JSON, b"[1]").refused(422, "InvalidTask", &["Task"]);
-    post(JSON, b"null").refused(422, "InvalidTask", &["Task"]);
-    post(JSON, &vec![b' '; 600 << 10]).refused(413, "BodyTooLarge", &["524288"]);
-    post(JSON, &body("a", &[])).refused(422, "InvalidTask", &["spec.run.command"]);
-    post(JSON, &body("A B", &["true"])).refused(422, "InvalidTask", &["metadata.name"]);
+    post(JSON, b"").is_error(400, "InvalidJson", &["empty"]);
+    post(JSON, b"{\"a\": }").is_error(400, "InvalidJson", &["column 7"]);
+    post(JSON, &b"[".repeat(100_000)).is_error(400, "InvalidJson", &[]);
+    post(JSON, b"[1]").is_error(422, "InvalidTask", &["Task"]);
+    post(JSON, b"null").is_error(422, "InvalidTask", &["Task"]);
+    post(JSON, &vec![b' '; 600 << 10]).is_error(413, "BodyTooLarge", &["524288"]);
+    post(JSON, &body("a", &[])).is_error(422, "InvalidTask", &["spec.run.command"]);
+    post(JSON, &body("A B", &["true"])).is_error(422, "InvalidTask", &["metadata.name"]);
     let many = post(JSON, &task_without(&["targets"], &[("timeouts", json!({"run": 5}))]));
-    many.refused(422, "InvalidTask", &["spec.targets", "spec.timeouts.run"]);
+    many.is_error(422, "InvalidTask", &["spec.targets", "spec.timeouts.run"]);
     assert!(many.json()["problems"].as_array().unwrap().len() >= 2, "{}", many.text());
-    // As an API server does: rules about a value are checked when every field is there and of its type.
+    // As on an API server, rules about values are checked after types and required fields.
     let duration = post(JSON, &task_without(&[], &[("timeouts", json!({"run": "5 minutes"}))]));
-    duration.refused(422, "InvalidTask", &["spec.timeouts.run"]);
+    duration.is_error(422, "InvalidTask", &["spec.timeouts.run"]);
     let put = dev.request(&format!("PUT /api/v1/tasks/default/other\n{JSON}"), &body("a", &["true"]));
-    put.refused(400, "InvalidTask", &["the path names Task default/other"]);
-    // Nothing of all this was made.
+    put.is_error(400, "InvalidTask", &["the path names Task default/other"]);
+    // None of these requests created a Task.
     assert_eq!(dev.get("/api/v1/tasks").json()["items"], json!([]));
 }
 
 #[test]
-fn a_page_of_another_site_gets_nothing() {
+fn rejects_pages_of_other_sites_and_ports() {
     let dev = Dev::start(&[]);
     for host in ["evil.test", "127.0.0.1.evil.test", "10.0.0.1"] {
-        dev.request(&format!("GET /api/v1/tasks\nhost: {host}"), b"").refused(
+        dev.request(&format!("GET /api/v1/tasks\nhost: {host}"), b"").is_error(
             421,
             "ForeignHost",
             &["localhost"],
@@ -93,34 +97,38 @@ fn a_page_of_another_site_gets_nothing() {
     }
     for origin in ["http://evil.test", "null"] {
         let head = format!("POST /api/v1/tasks\norigin: {origin}\n{JSON}");
-        dev.request(&head, &body("a", &["true"])).refused(403, "ForeignOrigin", &[]);
+        dev.request(&head, &body("a", &["true"])).is_error(403, "ForeignOrigin", &[]);
     }
     assert_eq!(dev.get("/api/v1/tasks").json()["items"], json!([]));
-    // A page of another port of this host is another site too.
+    // Another port of the same host is another site too.
     for head in [
         "POST /api/v1/tasks/default/a/rerun\norigin: http://localhost:3000",
         "GET /api/v1/tasks\nsec-fetch-site: same-site",
     ] {
-        dev.request(head, b"").refused(403, "ForeignOrigin", &["other ports"]);
+        dev.request(head, b"").is_error(403, "ForeignOrigin", &["other ports"]);
     }
     let twice = format!("GET /api/v1/tasks\norigin: {0}\norigin: {0}", dev.server);
-    dev.request(&twice, b"").refused(403, "ForeignOrigin", &["more than once"]);
+    dev.request(&twice, b"").is_error(403, "ForeignOrigin", &["more than once"]);
     let ours = dev.request(&format!("GET /api/v1/tasks\norigin: {}", dev.server), b"");
     assert_eq!(ours.status, 200);
 }
 
 #[test]
-fn without_the_token_nothing_is_answered_but_the_probes() {
+fn without_the_token_only_probes_are_answered() {
     let dev = Dev::start(&[]);
     for head in ["GET /api/v1/tasks", "GET /metrics", "GET /api/v1/events", "DELETE /api/v1/tasks/default/a"]
     {
-        dev.stranger(head, b"").refused(401, "Unauthorized", &["failed to authenticate"]);
-        dev.stranger(&format!("{head}\nauthorization: Bearer x"), b"").refused(401, "Unauthorized", &[]);
+        dev.request_without_token(head, b"").is_error(401, "Unauthorized", &["failed to authenticate"]);
+        dev.request_without_token(&format!("{head}\nauthorization: Bearer x"), b"").is_error(
+            401,
+            "Unauthorized",
+            &[],
+        );
     }
     let post = format!("POST /api/v1/tasks\n{JSON}\nsentinel-request: 1");
-    dev.stranger(&post, &body("a", &["true"])).refused(401, "Unauthorized", &[]);
+    dev.request_without_token(&post, &body("a", &["true"])).is_error(401, "Unauthorized", &[]);
     for probe in ["GET /healthz", "GET /readyz"] {
-        assert_eq!(dev.stranger(probe, b"").status, 200, "{probe}");
+        assert_eq!(dev.request_without_token(probe, b"").status, 200, "{probe}");
     }
     assert_eq!(dev.get("/api/v1/tasks").json()["items"], json!([]));
     let curl = kit::over_socket(&dev.socket, "GET /api/v1/tasks HTTP/1.1\r\nhost: localhost\r\n");
@@ -128,20 +136,24 @@ fn without_the_token_nothing_is_answered_but_the_probes() {
 }
 
 #[test]
-fn a_body_is_read_only_where_one_is_taken() {
+fn a_body_is_read_only_where_one_is_expected() {
     let dev = Dev::start(&[]);
     let large = vec![b' '; 100 << 10];
     for head in ["POST /api/v1/tasks/default/a/rerun", "DELETE /api/v1/tasks/default/a", "GET /api/v1/tasks"]
     {
-        dev.request(head, &large).refused(413, "BodyTooLarge", &["takes no body"]);
+        dev.request(head, &large).is_error(413, "BodyTooLarge", &["takes no body"]);
     }
-    dev.request("POST /api/v1/nope", &large).refused(404, "UnknownPath", &[]);
-    dev.request("PATCH /api/v1/tasks", &large).refused(405, "MethodNotAllowed", &[]);
-    dev.stranger(&format!("POST /api/v1/tasks\n{JSON}"), &large).refused(401, "Unauthorized", &[]);
+    dev.request("POST /api/v1/nope", &large).is_error(404, "UnknownPath", &[]);
+    dev.request("PATCH /api/v1/tasks", &large).is_error(405, "MethodNotAllowed", &[]);
+    dev.request_without_token(&format!("POST /api/v1/tasks\n{JSON}"), &large).is_error(
+        401,
+        "Unauthorized",
+        &[],
+    );
 }
 
 #[test]
-fn names_in_a_path_or_query_are_names_or_refused() {
+fn rejects_invalid_names_in_path_query_and_body() {
     let dev = Dev::start(&[]);
     for path in [
         "/api/v1/tasks/prod/%3Fx",
@@ -152,47 +164,47 @@ fn names_in_a_path_or_query_are_names_or_refused() {
         "/api/v1/tasks/default/x%20y",
     ] {
         for method in ["GET", "DELETE"] {
-            dev.request(&format!("{method} {path}"), b"").refused(
+            dev.request(&format!("{method} {path}"), b"").is_error(
                 400,
                 "InvalidPath",
                 &["in the path must be"],
             );
         }
-        dev.request(&format!("GET {path}/events"), b"").refused(400, "InvalidPath", &[]);
-        dev.request(&format!("POST {path}/cancel"), b"").refused(400, "InvalidPath", &[]);
+        dev.request(&format!("GET {path}/events"), b"").is_error(400, "InvalidPath", &[]);
+        dev.request(&format!("POST {path}/cancel"), b"").is_error(400, "InvalidPath", &[]);
     }
     for query in ["namespace=..%2F..%2Fapi", "namespace=a%3Flimit", "namespace=", "namespace=A"] {
         for path in ["tasks", "events", "runs", "executions"] {
-            dev.get(&format!("/api/v1/{path}?{query}")).refused(400, "InvalidQuery", &["namespace"]);
+            dev.get(&format!("/api/v1/{path}?{query}")).is_error(400, "InvalidQuery", &["namespace"]);
         }
     }
-    dev.get("/api/v1/runs?task=a%2Fb").refused(400, "InvalidQuery", &["task"]);
+    dev.get("/api/v1/runs?task=a%2Fb").is_error(400, "InvalidQuery", &["task"]);
     for page in ["x", "a%2F..%2Fb", "..%2Fa", "a%2Fb%3F"] {
-        dev.get(&format!("/api/v1/tasks?page={page}")).refused(400, "InvalidQuery", &["page"]);
+        dev.get(&format!("/api/v1/tasks?page={page}")).is_error(400, "InvalidQuery", &["page"]);
     }
     let named = |metadata: Value| {
         let mut task: Value = serde_json::from_slice(&body("a", &["true"])).unwrap();
         task["metadata"] = metadata;
         dev.request(&format!("POST /api/v1/tasks\n{JSON}"), task.to_string().as_bytes())
     };
-    named(json!({"name": "a/b"})).refused(422, "InvalidTask", &["metadata.name"]);
-    named(json!({"name": "a", "namespace": "../x"})).refused(422, "InvalidTask", &["metadata.namespace"]);
-    named(json!({"generateName": "../x"})).refused(422, "InvalidTask", &["metadata.generateName"]);
+    named(json!({"name": "a/b"})).is_error(422, "InvalidTask", &["metadata.name"]);
+    named(json!({"name": "a", "namespace": "../x"})).is_error(422, "InvalidTask", &["metadata.namespace"]);
+    named(json!({"generateName": "../x"})).is_error(422, "InvalidTask", &["metadata.generateName"]);
     assert_eq!(dev.get("/api/v1/tasks").json()["items"], json!([]));
 }
 
 #[test]
-fn a_task_is_made_followed_read_and_deleted_by_plain_http() {
+fn a_task_is_created_followed_and_deleted_over_http() {
     let dev = Dev::start(&[]);
     let post = format!("POST /api/v1/tasks\n{JSON}");
     let made = dev.request(&post, &body("plain", &["sh", "-c", "echo one; echo two >&2; echo three"]));
     assert_eq!(made.status, 201, "{}", made.text());
     assert_eq!(made.json()["metadata"]["namespace"], "default");
-    assert_eq!(made.json()["spec"]["timeouts"]["grace"], "10s", "the defaults are there");
+    assert_eq!(made.json()["spec"]["timeouts"]["grace"], "10s", "defaults are set");
     let uid = made.json()["metadata"]["uid"].as_str().unwrap().to_owned();
-    dev.request(&post, &body("plain", &["true"])).refused(409, "AlreadyExists", &["default/plain"]);
+    dev.request(&post, &body("plain", &["true"])).is_error(409, "AlreadyExists", &["default/plain"]);
 
-    dev.run(&["wait", "plain", "--timeout", "60s"]).ended(0);
+    dev.run(&["wait", "plain", "--timeout", "60s"]).exited(0);
     let node = dev.get("/api/v1/nodes").json()["items"][0]["name"].as_str().unwrap().to_owned();
     let log = format!("/api/v1/executions/{uid}/1/{node}/log");
     let text = dev.get(&format!("{log}?follow=true"));
@@ -201,7 +213,7 @@ fn a_task_is_made_followed_read_and_deleted_by_plain_http() {
     assert_eq!(dev.get(&format!("{log}?stream=stdout")).text(), "one\nthree\n");
     assert_eq!(dev.get(&format!("{log}?stream=stderr")).text(), "two\n");
     assert_eq!(dev.get(&format!("{log}?from=14")).text(), "");
-    dev.get(&format!("{log}?from=15")).refused(416, "PositionOutOfRange", &["15", "14"]);
+    dev.get(&format!("{log}?from=15")).is_error(416, "PositionOutOfRange", &["15", "14"]);
     let lines: Vec<Value> = dev
         .get(&format!("{log}?format=json&follow"))
         .text()
@@ -217,23 +229,23 @@ fn a_task_is_made_followed_read_and_deleted_by_plain_http() {
     assert_eq!((&one["exitCode"], &one["details"]["stdout"]["bytes"]), (&json!(0), &json!(10)), "{one}");
     assert_eq!(dev.get("/api/v1/runs?task=plain").json()["items"][0]["verdict"], "Complete");
 
-    dev.request("POST /api/v1/tasks/default/plain/cancel", b"").refused(409, "Conflict", &["over already"]);
+    dev.request("POST /api/v1/tasks/default/plain/cancel", b"").is_error(409, "Conflict", &["over already"]);
     let rerun = dev.request("POST /api/v1/tasks/default/plain/rerun", b"");
     assert_eq!(rerun.status, 202, "{}", rerun.text());
     let gone = dev.request("DELETE /api/v1/tasks/default/plain", b"");
     assert_eq!(gone.status, 202, "{}", gone.text());
-    dev.run(&["wait", "plain", "--for", "deleted", "--timeout", "60s"]).ended(0);
-    dev.request("DELETE /api/v1/tasks/default/plain", b"").refused(404, "NotFound", &["default/plain"]);
+    dev.run(&["wait", "plain", "--for", "deleted", "--timeout", "60s"]).exited(0);
+    dev.request("DELETE /api/v1/tasks/default/plain", b"").is_error(404, "NotFound", &["default/plain"]);
 }
 
 #[test]
-fn lists_come_in_pages_without_gap_or_repeat() {
+fn pages_of_a_list_have_no_gaps_or_repeats() {
     let dev = Dev::start(&[]);
     for index in 0..7 {
         let name = format!("t{index}");
         let made = dev.request(&format!("POST /api/v1/tasks\n{JSON}"), &body(&name, &["true"]));
         assert_eq!(made.status, 201, "{}", made.text());
-        dev.run(&["wait", &name, "--timeout", "60s"]).ended(0);
+        dev.run(&["wait", &name, "--timeout", "60s"]).exited(0);
     }
     for (path, key) in
         [("/api/v1/tasks", "/metadata/name"), ("/api/v1/executions", "/task"), ("/api/v1/runs", "/task")]
@@ -270,7 +282,7 @@ fn every_documented_path_answers() {
             .replace("{taskUid}", "nope")
             .replace("{run}", "1");
         for method in methods.as_object().unwrap().keys() {
-            // A stream of everything never ends by itself; that it answers is seen in the other tests.
+            // This stream never ends; other tests read it.
             if path == "/api/v1/events" {
                 walked += 1;
                 continue;
@@ -292,21 +304,21 @@ fn every_documented_path_answers() {
 }
 
 #[test]
-fn events_begin_with_how_it_stands_and_go_on_to_the_end() {
+fn events_start_with_the_current_state_and_end_with_deletion() {
     let dev = Dev::start(&[]);
     let yaml = task("watched", "{command: [\"true\"]}");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("watched.yaml");
     kit::write(&file, &yaml);
-    dev.run(&["apply", "-f", file.to_str().unwrap()]).ended(0);
-    dev.run(&["wait", "watched", "--timeout", "60s"]).ended(0);
+    dev.run(&["apply", "-f", file.to_str().unwrap()]).exited(0);
+    dev.run(&["wait", "watched", "--timeout", "60s"]).exited(0);
     let events = dev.stream("/api/v1/tasks/default/watched/events");
     events.wait_for("event: synced");
-    dev.run(&["delete", "watched"]).ended(0);
+    dev.run(&["delete", "watched"]).exited(0);
     let deleting = events.wait_for("event: deleted");
     let kinds: Vec<&str> = deleting.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     assert_eq!(kinds.first(), Some(&"task"), "{deleting}");
     assert_eq!(kinds.get(1), Some(&"synced"), "{deleting}");
     assert_eq!(kinds.last(), Some(&"deleted"), "{deleting}");
-    dev.get("/api/v1/tasks/default/watched/events").refused(404, "NotFound", &[]);
+    dev.get("/api/v1/tasks/default/watched/events").is_error(404, "NotFound", &[]);
 }

@@ -1,4 +1,4 @@
-//! The command line as people and programs use it, with the real binary against a real dev mode.
+//! The command line, with the real binary against a real dev mode.
 
 #[cfg(test)]
 mod kit;
@@ -7,41 +7,40 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use kit::{Dev, Ran, sentinel, signal, task, wait, write};
+use kit::{CliOutput, Dev, sentinel, task, wait, write};
 use serde_json::Value;
 
-const REMARK: &str = "standard input is not handed to the command; --stdin does that";
+const WARNING: &str = "standard input is not passed to the command; use --stdin";
 
 #[test]
-fn input_is_handed_over_with_stdin_and_remarked_on_without() {
+fn input_is_passed_with_stdin_and_warned_about_without() {
     let dev = Dev::start(&[]);
-    let cat = dev.run_with(&["run", "--stdin", "--", "cat"], "zeile\näöü".as_bytes()).ended(0);
+    let cat = dev.run_with(&["run", "--stdin", "--", "cat"], "zeile\näöü".as_bytes()).exited(0);
     assert_eq!(cat.out, "zeile\näöü");
-    assert!(!cat.err.contains(REMARK), "{}", cat.err);
-    let without = dev.run_with(&["run", "--", "cat"], b"data\n").ended(0).said(REMARK);
+    assert!(!cat.err.contains(WARNING), "{}", cat.err);
+    let without = dev.run_with(&["run", "--", "cat"], b"data\n").exited(0).printed(WARNING);
     assert_eq!(without.out, "");
     let long = vec![b'x'; 65_537];
-    dev.run_with(&["run", "--stdin", "--", "cat"], &long).ended(2).said("longer than 64 KiB");
+    dev.run_with(&["run", "--stdin", "--", "cat"], &long).exited(2).printed("exceeds the limit of 64 KiB");
     dev.run_with(&["run", "--stdin", "--", "cat"], b"\xff\xfe")
-        .ended(2)
-        .said("not UTF-8 text")
-        .said("base64");
-    let script = dev.run_with(&["run", "--script", "-"], b"echo from a script\n").ended(0);
+        .exited(2)
+        .printed("not UTF-8 text")
+        .printed("base64");
+    let script = dev.run_with(&["run", "--script", "-"], b"echo from a script\n").exited(0);
     assert_eq!(script.out, "from a script\n");
-    assert!(!script.err.contains(REMARK), "{}", script.err);
+    assert!(!script.err.contains(WARNING), "{}", script.err);
 }
 
 #[test]
-fn nothing_is_remarked_where_input_is_not_meant_for_us() {
+fn inherited_input_causes_no_warning() {
     let dev = Dev::start(&[]);
-    // Nothing in it, or nothing there.
-    let empty = dev.run_with(&["run", "--", "true"], b"").ended(0);
-    assert!(!empty.err.contains(REMARK), "{}", empty.err);
-    let null = dev.run(&["run", "--", "true"]).ended(0);
-    assert!(!null.err.contains(REMARK), "{}", null.err);
-    // Loops share their own input with us.
+    // An empty pipe, and /dev/null.
+    let empty = dev.run_with(&["run", "--", "true"], b"").exited(0);
+    assert!(!empty.err.contains(WARNING), "{}", empty.err);
+    let null = dev.run(&["run", "--", "true"]).exited(0);
+    assert!(!null.err.contains(WARNING), "{}", null.err);
+    // The body of a loop inherits its input.
     let directory = tempfile::tempdir().unwrap();
     let list = directory.path().join("list");
     write(&list, "one\ntwo\nthree\n");
@@ -49,19 +48,19 @@ fn nothing_is_remarked_where_input_is_not_meant_for_us() {
         let mut command = Command::new("sh");
         command.env("SENTINEL_SERVER", &dev.server).env("S", env!("CARGO_BIN_EXE_sentinel")).env("L", &list);
         let output = command.args(["-c", script]).stdin(Stdio::null()).output().unwrap();
-        Ran::of(&[script], &output)
+        CliOutput::of(&[script], &output)
     };
     for script in [
         "while read word; do \"$S\" run -- echo \"$word\"; done < \"$L\"",
         "cat \"$L\" | while read word; do \"$S\" run -- echo \"$word\"; done",
     ] {
-        let ran = shell(script).ended(0);
+        let ran = shell(script).exited(0);
         assert_eq!(ran.out, "one\ntwo\nthree\n", "{script}");
-        assert!(!ran.err.contains(REMARK), "{script}: {}", ran.err);
+        assert!(!ran.err.contains(WARNING), "{script}: {}", ran.err);
     }
-    // And these give us ours.
-    shell("\"$S\" run -- cat < \"$L\"; true").ended(0).said(REMARK);
-    shell("echo data | \"$S\" run -- cat; true").ended(0).said(REMARK);
+    // These redirect input to `sentinel`.
+    shell("\"$S\" run -- cat < \"$L\"; true").exited(0).printed(WARNING);
+    shell("echo data | \"$S\" run -- cat; true").exited(0).printed(WARNING);
 }
 
 #[test]
@@ -93,9 +92,9 @@ fn flags_of_run_become_fields_of_the_task() {
             "--nofile",
             "512",
         ])
-        .ended(0);
+        .exited(0);
     assert_eq!(ran.out, "checked\nout\n", "merged, in the order of writing");
-    let spec = dev.run(&["get", "task", "flags", "-o", "json"]).ended(0).json()["spec"].clone();
+    let spec = dev.run(&["get", "task", "flags", "-o", "json"]).exited(0).json()["spec"].clone();
     for (path, expected) in [
         ("/retry/limit", Value::from(2)),
         ("/timeouts/grace", Value::from("3s")),
@@ -108,30 +107,30 @@ fn flags_of_run_become_fields_of_the_task() {
     ] {
         assert_eq!(spec.pointer(path), Some(&expected), "{path} of {spec}");
     }
-    // As the definition writes it.
-    dev.run(&["run", "--leftovers", "Keep", "--", "true"]).ended(0);
+    // Spelled as in the CRD.
+    dev.run(&["run", "--leftovers", "Keep", "--", "true"]).exited(0);
     for endless in ["/dev/zero", "/dev/urandom"] {
         dev.run(&["run", "--script", endless])
-            .ended(2)
-            .said(&format!("the script {endless} is longer than 128 KiB, the most that a Task carries"));
+            .exited(2)
+            .printed(&format!("script {endless} exceeds the limit of 128 KiB"));
     }
-    dev.run(&["run", "--timeout", "0s", "--", "true"]).ended(2).said("must be longer than 0");
-    dev.run(&["run", "--group", "no-such-group", "--", "true"]).ended(126).said("no-such-group");
-    dev.run(&["run", "--cpu", "lots", "--", "true"]).ended(2).said("spec.run.limits.cpu");
-    dev.run(&["run", "--timestamps", "--", "echo", "hi"]).ended(0).said("Z hi\n");
-    // As soon as it has ended, and its verdict is known all the same.
+    dev.run(&["run", "--timeout", "0s", "--", "true"]).exited(2).printed("must be longer than 0");
+    dev.run(&["run", "--group", "no-such-group", "--", "true"]).exited(126).printed("no-such-group");
+    dev.run(&["run", "--cpu", "lots", "--", "true"]).exited(2).printed("spec.run.limits.cpu");
+    dev.run(&["run", "--timestamps", "--", "echo", "hi"]).exited(0).printed("Z hi\n");
+    // The Task is deleted immediately, and its result is reported all the same.
     dev.run(&["run", "--ttl", "0s", "--name", "brief", "--", "echo", "hi"])
-        .ended(0)
-        .said("hi\n")
-        .said("succeeded");
-    dev.run(&["wait", "brief", "--for", "deleted", "--timeout", "60s"]).ended(0);
+        .exited(0)
+        .printed("hi\n")
+        .printed("succeeded");
+    dev.run(&["wait", "brief", "--for", "deleted", "--timeout", "60s"]).exited(0);
 }
 
 #[test]
-fn for_programs_run_writes_one_object_a_line() {
+fn run_writes_one_json_object_per_line() {
     let dev = Dev::start(&[]);
     let script = "printf 'a\\377b'; echo ä; echo oops >&2; exit 3";
-    let ran = dev.run(&["run", "-o", "json", "--", "sh", "-c", script]).ended(3);
+    let ran = dev.run(&["run", "-o", "json", "--", "sh", "-c", script]).exited(3);
     let objects: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |kind: &str| objects.iter().filter(|object| object["type"] == kind).collect::<Vec<_>>();
     assert_eq!(objects[0]["type"], "started");
@@ -152,43 +151,43 @@ fn for_programs_run_writes_one_object_a_line() {
     assert!(output.iter().any(|object| object["base64"].is_string()), "bytes that are not text: {}", ran.out);
     let run = &["run", "-o", "json", "--name", "long", "--", "sh", "-c", "echo begun; exec sleep 600"];
     let mut child = dev.cli(run).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let out = kit::Heard::of(child.stdout.take().unwrap());
+    let out = kit::ProcessOutput::read(child.stdout.take().unwrap());
     out.wait_for("begun");
-    dev.run(&["cancel", "long"]).ended(0);
+    dev.run(&["cancel", "long"]).exited(0);
     assert_eq!(wait(&mut child).code(), Some(130));
     let text = out.wait_for("\"type\":\"result\"");
     assert!(text.contains("\"verdict\":\"Cancelled\""), "{text}");
-    let invalid = dev.run(&["run", "-o", "json", "--", ""]).ended(2);
+    let invalid = dev.run(&["run", "-o", "json", "--", ""]).exited(2);
     assert_eq!(invalid.out, "");
-    let detached = dev.run(&["run", "-d", "-o", "json", "--", "true"]).ended(0);
+    let detached = dev.run(&["run", "-d", "-o", "json", "--", "true"]).exited(0);
     assert_eq!(detached.json()["type"], "created");
 }
 
 #[test]
-fn mistakes_that_people_make_are_answered_with_what_to_write() {
+fn common_mistakes_are_answered_with_a_correction() {
     let dev = Dev::start(&[]);
-    dev.run(&["run", "--", "echo hi there"]).ended(127).said("sh -c 'echo hi there'");
-    dev.run(&["run", "--", "cd", "/tmp"]).ended(127).said("sh -c 'cd /tmp'").said("--workdir /tmp");
-    let plain = dev.run(&["run", "--", "no-such-program"]).ended(127);
+    dev.run(&["run", "--", "echo hi there"]).exited(127).printed("sh -c 'echo hi there'");
+    dev.run(&["run", "--", "cd", "/tmp"]).exited(127).printed("sh -c 'cd /tmp'").printed("--workdir /tmp");
+    let plain = dev.run(&["run", "--", "no-such-program"]).exited(127);
     assert!(!plain.err.contains("sh -c"), "{}", plain.err);
-    dev.run(&["run", "uname", "-a"]).ended(2).said("sentinel run -- uname -a");
-    dev.run(&["run", "--name", "taken", "--", "true"]).ended(0);
-    let taken = dev.run(&["run", "--name", "taken", "--", "true"]).ended(125);
-    taken.said("sentinel rerun taken").said("sentinel delete taken");
-    dev.run(&["get", "executions", "--outcome", "succeeded"]).ended(0).said("Succeeded");
-    dev.run(&["get", "executions", "--outcome", "great"]).ended(2).said("OomKilled");
+    dev.run(&["run", "uname", "-a"]).exited(2).printed("sentinel run -- uname -a");
+    dev.run(&["run", "--name", "taken", "--", "true"]).exited(0);
+    let taken = dev.run(&["run", "--name", "taken", "--", "true"]).exited(125);
+    taken.printed("sentinel rerun taken").printed("sentinel delete taken");
+    dev.run(&["get", "executions", "--outcome", "succeeded"]).exited(0).printed("Succeeded");
+    dev.run(&["get", "executions", "--outcome", "great"]).exited(2).printed("OomKilled");
     let empty =
         dev.cli(&["get", "tasks"]).env("SENTINEL_SERVER", "").env("SENTINEL_NAMESPACE", "").output().unwrap();
-    let empty = Ran::of(&["get", "tasks"], &empty);
+    let empty = CliOutput::of(&["get", "tasks"], &empty);
     assert_ne!(empty.code, 2, "{empty:?}");
     let bad = tempfile::tempdir().unwrap();
     let file = bad.path().join("bad.yaml");
     write(&file, &task("bad", "\n    command: [echo]\n    comand: [echo]"));
     dev.run(&["apply", file.to_str().unwrap()])
-        .ended(2)
-        .said("bad.yaml: line 8, column 5: spec.run.comand is an unknown field");
+        .exited(2)
+        .printed("bad.yaml: line 8, column 5: spec.run.comand is an unknown field");
     write(&file, &task("bad", "{script: {interpreter: \"/bin/bash -eu\", text: \"true\"}}"));
-    dev.run(&["apply", file.to_str().unwrap()]).ended(2).said("takes no arguments").said("line 6");
+    dev.run(&["apply", file.to_str().unwrap()]).exited(2).printed("takes no arguments").printed("line 6");
     write(
         &file,
         &task(
@@ -196,24 +195,24 @@ fn mistakes_that_people_make_are_answered_with_what_to_write() {
             "{command: [echo], workingDir: tmp, umask: \"9\", script: {text: x, interpreter: \"\"}}",
         ),
     );
-    let refused = dev.run(&["apply", file.to_str().unwrap()]).ended(2);
+    let refused = dev.run(&["apply", file.to_str().unwrap()]).exited(2);
     assert!(!refused.err.contains("must match") && !refused.err.contains('^'), "{}", refused.err);
     write(&file, &task("good", "{command: [echo]}"));
-    dev.run(&["apply", file.to_str().unwrap(), "-f", "/nowhere.yaml"]).ended(2).said("/nowhere.yaml");
-    dev.run(&["apply", file.to_str().unwrap()]).ended(0).said("task/good created");
+    dev.run(&["apply", file.to_str().unwrap(), "-f", "/nowhere.yaml"]).exited(2).printed("/nowhere.yaml");
+    dev.run(&["apply", file.to_str().unwrap()]).exited(0).printed("task/good created");
 }
 
 #[test]
-fn what_a_command_leaves_behind_is_in_the_summary_of_a_run_that_went_well() {
+fn a_successful_run_reports_processes_left_behind() {
     let dev = Dev::start(&[]);
-    let left = dev.run(&["run", "--grace", "0s", "--", "sh", "-c", "sleep 600 & true"]).ended(0);
-    left.said("left 1 process").said("1 node, succeeded");
-    let nothing = dev.run(&["run", "--", "true"]).ended(0);
+    let left = dev.run(&["run", "--grace", "0s", "--", "sh", "-c", "sleep 600 & true"]).exited(0);
+    left.printed("left 1 process").printed("1 node, succeeded");
+    let nothing = dev.run(&["run", "--", "true"]).exited(0);
     assert_eq!(nothing.err.lines().count(), 1, "{}", nothing.err);
 }
 
 #[test]
-fn an_execution_is_described_by_its_name() {
+fn an_execution_is_described_by_name() {
     let dev = Dev::start(&[]);
     dev.run(&[
         "run",
@@ -228,36 +227,36 @@ fn an_execution_is_described_by_its_name() {
         "-c",
         "trap '' TERM; sleep 60",
     ])
-    .ended(124);
-    let described = dev.run(&["get", "execution", "slow"]).ended(0);
+    .exited(124);
+    let described = dev.run(&["get", "execution", "slow"]).exited(0);
     let node = described.out.lines().next().unwrap().rsplit('/').next().unwrap().to_owned();
     for expected in ["TimedOut", "timeouts.run, after 1", "SIGKILL (9)", "sentinel logs slow/1/"] {
         assert!(described.out.contains(expected), "{expected:?} is not in {}", described.out);
     }
     for name in [format!("slow/1/{node}"), "slow/1".to_owned(), format!("execution/slow/1/{node}")] {
         assert_eq!(
-            dev.run(&["get", "execution", &name]).ended(0).out.lines().count(),
+            dev.run(&["get", "execution", &name]).exited(0).out.lines().count(),
             described.out.lines().count()
         );
     }
-    let id = dev.run(&["get", "executions", "-o", "name"]).ended(0).out.trim().to_owned();
-    dev.run(&["get", "execution", &id]).ended(0).said("TimedOut");
-    dev.run(&["get", "execution", "slow/x"]).ended(2).said("expected TASK/RUN/NODE");
-    dev.run(&["get", "execution", "slow/9"]).ended(1).said("there is no execution slow/9");
-    dev.run(&["run", "--name", "later", "--", "true"]).ended(0);
-    let sorted = dev.run(&["get", "executions", "--sort-by", "duration", "-o", "json"]).ended(0).json();
+    let id = dev.run(&["get", "executions", "-o", "name"]).exited(0).out.trim().to_owned();
+    dev.run(&["get", "execution", &id]).exited(0).printed("TimedOut");
+    dev.run(&["get", "execution", "slow/x"]).exited(2).printed("expected TASK/RUN/NODE");
+    dev.run(&["get", "execution", "slow/9"]).exited(1).printed("no execution slow/9");
+    dev.run(&["run", "--name", "later", "--", "true"]).exited(0);
+    let sorted = dev.run(&["get", "executions", "--sort-by", "duration", "-o", "json"]).exited(0).json();
     let tasks: Vec<&str> =
         sorted["items"].as_array().unwrap().iter().map(|i| i["task"].as_str().unwrap()).collect();
     assert_eq!(tasks, ["later", "slow"]);
-    dev.run(&["get", "tasks", "--sort-by", "colour"]).ended(2).said("Columns: name,");
+    dev.run(&["get", "tasks", "--sort-by", "color"]).exited(2).printed("Columns: name,");
 }
 
 #[test]
-fn only_the_last_lines_are_shown_or_what_was_written_since() {
+fn logs_with_tail_or_since_show_the_end_only() {
     let dev = Dev::start(&[]);
     let script = "i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done; echo err >&2; printf last";
-    dev.run(&["run", "--name", "lines", "--", "sh", "-c", script]).ended(0);
-    let out = |arguments: &[&str]| dev.run(&[&["logs", "lines"], arguments].concat()).ended(0);
+    dev.run(&["run", "--name", "lines", "--", "sh", "-c", script]).exited(0);
+    let out = |arguments: &[&str]| dev.run(&[&["logs", "lines"], arguments].concat()).exited(0);
     assert_eq!(out(&["--tail", "2", "--stream", "stdout"]).out, "line 29999\nlast");
     let all = out(&["--tail", "20000", "--stream", "stdout"]).out;
     assert_eq!((all.lines().count(), all.lines().next()), (20_000, Some("line 10001")));
@@ -265,24 +264,24 @@ fn only_the_last_lines_are_shown_or_what_was_written_since() {
     assert_eq!(out(&["--tail", "100000"]).out.lines().count(), 30_001);
     assert_eq!(out(&["--since", "1h"]).out.lines().count(), 30_001);
     assert_eq!(out(&["--since", "2100-01-01T00:00:00Z"]).out, "");
-    dev.run(&["logs", "lines", "--since", "noon"]).ended(2).said("such as 5m");
-    dev.get("/api/v1/executions/u/1/n/log?tail=-1").refused(400, "InvalidQuery", &["tail", "100000"]);
-    dev.get("/api/v1/executions/u/1/n/log?since=noon").refused(400, "InvalidQuery", &["since", "RFC 3339"]);
+    dev.run(&["logs", "lines", "--since", "noon"]).exited(2).printed("such as 5m");
+    dev.get("/api/v1/executions/u/1/n/log?tail=-1").is_error(400, "InvalidQuery", &["tail", "100000"]);
+    dev.get("/api/v1/executions/u/1/n/log?since=noon").is_error(400, "InvalidQuery", &["since", "RFC 3339"]);
 
-    // What is written later is not before the moment.
+    // Output after the timestamp is included.
     let directory = tempfile::tempdir().unwrap();
     let gate = directory.path().join("gate");
     let script = format!("echo before; while [ ! -e {} ]; do sleep 0.05; done; echo after", gate.display());
-    dev.run(&["run", "-d", "--name", "gated", "--", "sh", "-c", &script]).ended(0);
-    dev.until(&["logs", "gated", "--timestamps"], |ran| ran.out.contains("before"));
+    dev.run(&["run", "-d", "--name", "gated", "--", "sh", "-c", &script]).exited(0);
+    dev.wait_until(&["logs", "gated", "--timestamps"], |ran| ran.out.contains("before"));
     let first = dev.run(&["logs", "gated", "--timestamps"]).out;
     let time = first.split(' ').next().unwrap().trim_end_matches('Z');
     let mut follow = dev.cli(&["logs", "-f", "gated", "--tail", "0"]).stdout(Stdio::piped()).spawn().unwrap();
-    // Half a microsecond behind the first line.
+    // Half a microsecond after the first line.
     let since = format!("{time}5Z");
     write(&gate, "");
-    dev.run(&["wait", "gated", "--timeout", "60s"]).ended(0);
-    assert_eq!(dev.run(&["logs", "gated", "--since", &since]).ended(0).out, "after\n");
+    dev.run(&["wait", "gated", "--timeout", "60s"]).exited(0);
+    assert_eq!(dev.run(&["logs", "gated", "--since", &since]).exited(0).out, "after\n");
     assert!(wait(&mut follow).success());
     let mut followed = String::new();
     follow.stdout.take().unwrap().read_to_string(&mut followed).unwrap();
@@ -290,9 +289,9 @@ fn only_the_last_lines_are_shown_or_what_was_written_since() {
 }
 
 #[test]
-fn a_prompt_and_a_long_line_of_one_of_several_nodes_are_shown_and_nothing_is_cut_inside_a_character() {
+fn prompts_are_shown_and_long_lines_split_between_characters() {
     let dev = Dev::start(&["--nodes", "1"]);
-    dev.until(&["get", "nodes", "-o", "json"], |ran| {
+    dev.wait_until(&["get", "nodes", "-o", "json"], |ran| {
         ran.json()["items"].as_array().unwrap().iter().filter(|node| node["reachable"] == true).count() == 2
     });
     let directory = tempfile::tempdir().unwrap();
@@ -309,11 +308,11 @@ fn a_prompt_and_a_long_line_of_one_of_several_nodes_are_shown_and_nothing_is_cut
         .unwrap();
     let mut shown = Vec::new();
     let mut out = child.stdout.take().unwrap();
-    // Reads until the prompt is there, though its line does not end.
+    // Reads until the prompt, whose line is not complete.
     while !String::from_utf8_lossy(&shown).contains("| Password: ") {
         let mut piece = [0; 1024];
         let read = out.read(&mut piece).unwrap();
-        assert!(read > 0, "it ended without the prompt: {}", String::from_utf8_lossy(&shown));
+        assert!(read > 0, "no prompt: {}", String::from_utf8_lossy(&shown));
         shown.extend_from_slice(&piece[..read]);
     }
     write(&gate, "");
@@ -324,8 +323,8 @@ fn a_prompt_and_a_long_line_of_one_of_several_nodes_are_shown_and_nothing_is_cut
 
     // 300 KiB of characters of three bytes in one line, on both nodes.
     let long = "i=0; s=; while [ $i -lt 1024 ]; do s=$s'日'; i=$((i+1)); done; i=0; while [ $i -lt 100 ]; do printf %s $s; i=$((i+1)); done; echo";
-    let ran = dev.run(&["run", "--all", "--", "sh", "-c", long]).ended(0);
-    assert!(!ran.out.contains('\u{fffd}'), "a character was cut");
+    let ran = dev.run(&["run", "--all", "--", "sh", "-c", long]).exited(0);
+    assert!(!ran.out.contains('\u{fffd}'), "a character was split");
     let nodes: BTreeSet<&str> = ran.out.lines().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(nodes.len(), 2, "{nodes:?}");
     for node in nodes {
@@ -339,7 +338,7 @@ fn a_prompt_and_a_long_line_of_one_of_several_nodes_are_shown_and_nothing_is_cut
 }
 
 #[test]
-fn a_task_that_is_deleted_while_it_runs_ends_with_states_and_numbers_that_add_up() {
+fn the_summary_of_a_deleted_task_is_consistent() {
     let dev = Dev::start(&[]);
     let mut child = dev
         .cli(&["run", "--name", "doomed", "--", "sh", "-c", "echo begun; exec sleep 600"])
@@ -347,18 +346,18 @@ fn a_task_that_is_deleted_while_it_runs_ends_with_states_and_numbers_that_add_up
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    dev.until(&["logs", "doomed"], |ran| ran.out.contains("begun"));
-    dev.run(&["delete", "doomed", "--wait"]).ended(0);
+    dev.wait_until(&["logs", "doomed"], |ran| ran.out.contains("begun"));
+    dev.run(&["delete", "doomed", "--wait"]).exited(0);
     assert_eq!(wait(&mut child).code(), Some(130));
-    let mut words = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
-    assert!(words.contains(": Cancelled"), "{words}");
-    assert!(words.contains("0 of 1 nodes succeeded, 1 Cancelled"), "{words}");
-    assert!(!words.contains("Running"), "{words}");
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert!(err.contains(": Cancelled"), "{err}");
+    assert!(err.contains("0 of 1 nodes succeeded, 1 Cancelled"), "{err}");
+    assert!(!err.contains("Running"), "{err}");
 }
 
 #[test]
-fn a_follower_reads_within_seconds_that_the_server_is_gone_and_goes_on_when_it_is_back() {
+fn a_follower_reports_a_silent_server_and_resumes() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -370,35 +369,33 @@ fn a_follower_reads_within_seconds_that_the_server_is_gone_and_goes_on_when_it_i
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut child = kit::Ending(child);
-    let err = kit::Heard::of(child.0.stderr.take().unwrap());
-    kit::Heard::of(child.0.stdout.take().unwrap()).wait_for("begun\n");
-    let begun = Instant::now();
-    dev.stop_answering();
+    let mut child = kit::KillOnDrop(child);
+    let err = kit::ProcessOutput::read(child.0.stderr.take().unwrap());
+    kit::ProcessOutput::read(child.0.stdout.take().unwrap()).wait_for("begun\n");
+    dev.suspend();
     err.wait_for("waiting for it to come back");
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-    dev.answer_again();
+    dev.resume();
     err.wait_for("the server answers again");
-    dev.run(&["cancel", "long"]).ended(0);
+    dev.run(&["cancel", "long"]).exited(0);
     assert_eq!(wait(&mut child.0).code(), Some(130));
     dev.interrupt();
     dev.wait();
 }
 
-/// What a hostile server could put into every text.
+/// What a hostile server could put into every string.
 const HOSTILE: &str = "x\\u001b]0;title\\u0007\\u009b2J\\u202e\\n";
 
 #[test]
-fn no_text_of_a_hostile_server_can_steer_the_terminal() {
+fn text_of_a_hostile_server_is_escaped() {
     let named = format!(
         "{{\"name\": \"{HOSTILE}\", \"task\": \"{HOSTILE}\", \"id\": \"{HOSTILE}\", \"node\": \"{HOSTILE}\", \"message\": \"{HOSTILE}\", \"run\": 1, \"state\": \"{HOSTILE}\", \"taskUid\": \"{HOSTILE}\", \"metadata\": {{\"name\": \"{HOSTILE}\"}}}}"
     );
-    let lists = kit::serving("200 OK", format!("{{\"items\": [{named}], \"name\": \"{HOSTILE}\"}}"));
-    let single = kit::serving("200 OK", named);
+    let lists = kit::serve_json("200 OK", format!("{{\"items\": [{named}], \"name\": \"{HOSTILE}\"}}"));
+    let single = kit::serve_json("200 OK", named);
     let error = format!(
         "{{\"reason\": \"{HOSTILE}\", \"message\": \"{HOSTILE}\", \"problems\": [{{\"field\": \"{HOSTILE}\", \"value\": \"{HOSTILE}\", \"allowed\": \"{HOSTILE}\"}}]}}"
     );
-    let errors = kit::serving("422 Unprocessable Entity", error);
+    let errors = kit::serve_json("422 Unprocessable Entity", error);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("a.yaml");
     write(&file, &task("a", "{command: [\"true\"]}"));
@@ -409,8 +406,8 @@ fn no_text_of_a_hostile_server_can_steer_the_terminal() {
             sentinel().args(arguments).args(["--server", server]).stdin(Stdio::null()).output().unwrap();
         for (stream, bytes) in [("out", &output.stdout), ("err", &output.stderr)] {
             let text = String::from_utf8_lossy(bytes);
-            let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
-            assert!(!text.contains(steers), "{arguments:?} {stream}: {text:?}");
+            let controls = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+            assert!(!text.contains(controls), "{arguments:?} {stream}: {text:?}");
         }
         assert!(!output.stdout.is_empty() || !output.stderr.is_empty(), "{arguments:?} printed nothing");
         tried += 1;
@@ -443,17 +440,48 @@ fn no_text_of_a_hostile_server_can_steer_the_terminal() {
 }
 
 #[test]
-fn a_pipe_of_ours_that_is_closed_ends_a_follower_quietly() {
+fn a_closed_pipe_does_not_fail_a_follower() {
     let dev = Dev::start(&[]);
+    let directory = tempfile::tempdir().unwrap();
+    let gate = directory.path().join("gate");
+    let script = format!(
+        "echo y; while [ ! -e {} ]; do sleep 0.05; done; i=0; while [ $i -lt 20000 ]; do echo y; i=$((i+1)); done; exit 3",
+        gate.display()
+    );
     let mut child = dev
-        .cli(&["run", "--", "sh", "-c", "while :; do echo y; done"])
+        .cli(&["run", "--", "sh", "-c", &script])
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
     let mut first = [0; 2];
-    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    stdout.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"y\n");
-    signal(&child, "INT");
-    assert_eq!(wait(&mut child).code(), Some(130));
+    drop(stdout);
+    write(&gate, "");
+    assert_eq!(wait(&mut child).code(), Some(3), "the exit code is that of the command");
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert!(!err.to_lowercase().contains("pipe") && !err.contains("failed to"), "{err}");
+}
+
+#[test]
+fn a_run_that_is_cancelled_before_it_starts_exits_with_130() {
+    let dev = Dev::start(&[]);
+    for (name, stop) in [("cancelled", "cancel"), ("deleted", "delete")] {
+        let mut child = dev
+            .cli(&["run", "--name", name, "--node", "nope", "-o", "json", "--", "true"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = kit::ProcessOutput::read(child.stdout.take().unwrap());
+        out.wait_for("\"type\":\"started\"");
+        dev.run(&[stop, name]).exited(0);
+        assert_eq!(wait(&mut child).code(), Some(130), "{stop}: {}", out.text());
+        let text = out.wait_for("\"type\":\"result\"");
+        let result: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!((&result["verdict"], &result["exitCode"]), (&"Cancelled".into(), &130.into()), "{text}");
+    }
 }

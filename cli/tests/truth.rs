@@ -1,13 +1,13 @@
-//! What `wait` gives is the verdict of what was asked for last, whatever was asked for a moment before.
+//! `wait` returns the verdict of the latest request, even right after an earlier one.
 
 #[cfg(test)]
 mod kit;
 
 use kit::{Dev, task, write};
 
-/// The status between two Runs had the verdict of the first and the generation of the second.
+/// Once, the status between two Runs had the verdict of the first and the generation of the second.
 #[test]
-fn wait_gives_the_verdict_of_the_latest_edit_and_never_that_of_the_run_before() {
+fn wait_returns_the_verdict_of_the_latest_edit() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("task.yaml");
     let dev = Dev::start(&[]);
@@ -15,22 +15,24 @@ fn wait_gives_the_verdict_of_the_latest_edit_and_never_that_of_the_run_before() 
         let gate = directory.path().join(name);
         let script = format!("while [ ! -e {} ]; do sleep 0.02; done; exit {code}", gate.display());
         write(&file, &task(name, &format!("{{command: [sh, -c, {script:?}]}}")));
-        dev.run(&["apply", "-f", file.to_str().unwrap()]).ended(0);
+        dev.run(&["apply", "-f", file.to_str().unwrap()]).exited(0);
     };
     for (n, (first, second)) in [(0, 4), (4, 0)].into_iter().cycle().take(20).enumerate() {
         let name = format!("edited-{n}");
         apply(&name, first);
-        dev.until(&["get", "task", &name, "-o", "json"], |ran| ran.json()["status"]["phase"] == "Running");
+        dev.wait_until(&["get", "task", &name, "-o", "json"], |ran| {
+            ran.json()["status"]["phase"] == "Running"
+        });
         apply(&name, second);
-        // Now the first Run ends, and the second begins.
+        // Now the first Run ends, and the second starts.
         write(&directory.path().join(&name), "");
-        dev.run(&["wait", &name, "--timeout", "60s"]).ended(i32::from(second != 0));
+        dev.run(&["wait", &name, "--timeout", "60s"]).exited(i32::from(second != 0));
     }
 }
 
-/// A request by annotation changes no generation: until the operator had begun the Run, the status was believed.
+/// A rerun does not change the generation: once, the old status counted until the operator started the new Run.
 #[test]
-fn wait_after_rerun_gives_the_verdict_of_the_new_run() {
+fn wait_after_rerun_returns_the_verdict_of_the_new_run() {
     let directory = tempfile::tempdir().unwrap();
     let (file, count) = (directory.path().join("task.yaml"), directory.path().join("count"));
     let dev = Dev::start(&[]);
@@ -38,16 +40,16 @@ fn wait_after_rerun_gives_the_verdict_of_the_new_run() {
     let script = format!("n=$(($(cat {0}) + 1)); echo $n > {0}; exit $((n % 2))", count.display());
     write(&count, "0");
     write(&file, &task("again", &format!("{{command: [sh, -c, {script:?}]}}")));
-    dev.run(&["apply", "-f", file.to_str().unwrap()]).ended(0);
-    dev.run(&["wait", "again", "--timeout", "60s"]).ended(1);
+    dev.run(&["apply", "-f", file.to_str().unwrap()]).exited(0);
+    dev.run(&["wait", "again", "--timeout", "60s"]).exited(1);
     for n in 2..42 {
-        dev.run(&["rerun", "again"]).ended(0);
-        let shown = dev.run(&["get", "task", "again", "-o", "json"]).ended(0).json();
+        dev.run(&["rerun", "again"]).exited(0);
+        let shown = dev.run(&["get", "task", "again", "-o", "json"]).exited(0).json();
         let number = shown["status"]["run"]["number"].as_i64();
         let over = shown["status"]["run"]["finishedAt"].is_string();
         let phase = shown["status"]["phase"].as_str().unwrap();
         let claims = ["Succeeded", "Failed"].contains(&phase);
-        assert!(!claims || (number == Some(n) && over), "run {n} was asked for: {}", shown["status"]);
-        dev.run(&["wait", "again", "--timeout", "60s"]).ended(i32::from(n % 2 != 0));
+        assert!(!claims || (number == Some(n) && over), "run {n} was requested: {}", shown["status"]);
+        dev.run(&["wait", "again", "--timeout", "60s"]).exited(i32::from(n % 2 != 0));
     }
 }

@@ -29,10 +29,10 @@ pub fn is_credible(named: Epoch, ours: Epoch) -> bool {
     named.above(ours) <= MAX_JUMP
 }
 
-/// The election record.
+/// The content of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRecord {
-    /// Its holder; `None` if it was released.
+    /// The identity of the holder; `None` when it was released.
     pub holder: Option<String>,
     /// Where agents reach the holder.
     pub address: Option<String>,
@@ -40,8 +40,6 @@ pub struct LeaseRecord {
     pub epoch: Epoch,
     /// How long a renewal is valid, milliseconds.
     pub duration_ms: u64,
-    /// Changes with every renewal; compared for equality only.
-    pub renewal: u64,
 }
 
 /// The timing of an election, milliseconds.
@@ -61,7 +59,7 @@ impl Timing {
     /// A takeover within a few seconds, at two small writes per second.
     pub const DEFAULT: Self = Self { duration_ms: 3_000, renew_ms: 500, poll_ms: 250, retry_ms: 100 };
 
-    /// The age of the last renewal at which a leader stops acting, well before another may take over.
+    /// The age of the last renewal at which a leader stops acting: well before another may take over.
     pub fn give_up_ms(self) -> u64 {
         self.duration_ms / 3 * 2
     }
@@ -70,7 +68,7 @@ impl Timing {
 /// The role of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Another process leads, or none does.
+    /// Another process leads, or none.
     Following,
     /// It leads.
     Leading(Epoch),
@@ -99,9 +97,9 @@ pub struct Candidate {
     address: Option<String>,
     timing: Timing,
     role: Role,
-    /// The record as last read, and since when it has been unchanged.
-    seen: Option<(Option<LeaseRecord>, Monotonic)>,
-    /// The highest epoch observed.
+    /// The record as last read, with the mark of its renewal, and since when it has been unchanged.
+    seen: Option<(Option<(LeaseRecord, u64)>, Monotonic)>,
+    /// The highest epoch that the record or an agent has named.
     highest: Epoch,
     /// When the last successful renewal was *begun*: its validity counts from then.
     renewed_at: Monotonic,
@@ -110,12 +108,11 @@ pub struct Candidate {
     /// Failures since the last success, and when the latest was.
     failures: u32,
     failed_at: Monotonic,
-    renewals: u64,
 }
 
 impl Candidate {
-    /// A new candidate. `seed` makes its renewals differ from those of an earlier process with the same identity.
-    pub fn new(identity: String, address: Option<String>, timing: Timing, seed: u64) -> Self {
+    /// A candidate that has read nothing yet.
+    pub fn new(identity: String, address: Option<String>, timing: Timing) -> Self {
         Self {
             identity,
             address,
@@ -127,7 +124,6 @@ impl Candidate {
             swapping: None,
             failures: 0,
             failed_at: Monotonic(0),
-            renewals: seed,
         }
     }
 
@@ -139,11 +135,11 @@ impl Candidate {
         }
     }
 
-    /// The address of the leader by the record; `None` once the holder cannot be leading any more, as it has not renewed the
-    /// record.
+    /// The leader's address in the record; `None` once the holder has not renewed for so long that it does not lead any
+    /// more.
     pub fn leader_address(&self, now: Monotonic) -> Option<&str> {
         let (record, since) = self.seen.as_ref()?;
-        let record = record.as_ref().filter(|record| record.holder.is_some())?;
+        let (record, _) = record.as_ref().filter(|(record, _)| record.holder.is_some())?;
         let is_fresh = now.since(*since) < self.timing.give_up_ms();
         is_fresh.then_some(record.address.as_deref())?
     }
@@ -162,14 +158,14 @@ impl Candidate {
         }
     }
 
-    /// The epoch above all observed ones.
+    /// The epoch above every known one.
     fn above_highest(&self) -> Epoch {
         self.highest.next().unwrap_or(self.highest)
     }
 
-    /// The record was read.
-    pub fn read(&mut self, record: Option<LeaseRecord>, now: Monotonic) {
-        if let Some(record) = &record {
+    /// The record was read, with a mark that changes with every renewal and is compared for equality only.
+    pub fn read(&mut self, record: Option<(LeaseRecord, u64)>, now: Monotonic) {
+        if let Some((record, _)) = &record {
             self.raise_to(record.epoch);
         }
         let unchanged = self.seen.as_ref().is_some_and(|(seen, _)| *seen == record);
@@ -185,8 +181,8 @@ impl Candidate {
         self.failed_at = now;
     }
 
-    /// The requested swap succeeded.
-    pub fn swapped(&mut self, now: Monotonic) {
+    /// The requested swap succeeded; `renewal` is the mark that a read of the record finds now.
+    pub fn swapped(&mut self, renewal: u64, now: Monotonic) {
         let Some((begun, record)) = self.swapping.take() else { return };
         self.failures = 0;
         self.raise_to(record.epoch);
@@ -195,10 +191,10 @@ impl Candidate {
             None => Role::Deposed,
         };
         self.renewed_at = begun;
-        self.seen = Some((Some(record), now));
+        self.seen = Some((Some((record, renewal)), now));
     }
 
-    /// The swap failed, or its result is unknown. The record is read again first.
+    /// The swap failed, or its result is unknown. The record is read again before anything else.
     pub fn swap_failed(&mut self, now: Monotonic) {
         self.read_failed(now);
         self.swapping = None;
@@ -215,7 +211,7 @@ impl Candidate {
         }
     }
 
-    /// The record to write to release leadership, so that a successor need not wait for its expiry.
+    /// What to write to release the lead, so that no other process has to wait until it expires.
     pub fn resign(&mut self, now: Monotonic) -> Option<LeaseRecord> {
         let Role::Leading(epoch) = self.role(now) else { return None };
         let record = LeaseRecord { holder: None, address: None, ..self.record(epoch) };
@@ -241,9 +237,9 @@ impl Candidate {
         let Some((record, since)) = self.seen.clone() else { return self.read_soon(now) };
         let free = match &record {
             None => true,
-            Some(record) if record.holder.is_none() => true,
+            Some((record, _)) if record.holder.is_none() => true,
             // The holder may be an earlier process of this identity: it expires like any other.
-            Some(record) => now.since(since) >= record.duration_ms,
+            Some((record, _)) => now.since(since) >= record.duration_ms,
         };
         if !free {
             self.failures = 0;
@@ -252,14 +248,13 @@ impl Candidate {
         self.swap(self.above_highest(), now)
     }
 
-    /// At once, but with a backoff after failures: an API server that is down refuses within a millisecond.
+    /// At once, but not in a hot loop: an unavailable API server may refuse within a millisecond.
     fn read_soon(&self, now: Monotonic) -> LeaseAction {
         let until = if self.failures < 2 { now } else { self.failed_at.plus(self.timing.retry_ms) };
         LeaseAction::Read { after_ms: until.since(now) }
     }
 
     fn swap(&mut self, epoch: Epoch, now: Monotonic) -> LeaseAction {
-        self.renewals = self.renewals.wrapping_add(1);
         let record = self.record(epoch);
         self.swapping = Some((now, record.clone()));
         LeaseAction::Swap(record)
@@ -271,7 +266,6 @@ impl Candidate {
             address: self.address.clone(),
             epoch,
             duration_ms: self.timing.duration_ms,
-            renewal: self.renewals,
         }
     }
 
@@ -279,9 +273,9 @@ impl Candidate {
     fn notice_loss(&mut self) {
         let Role::Leading(epoch) = self.role else { return };
         let Some((record, _)) = &self.seen else { return };
-        let ours = record
-            .as_ref()
-            .is_some_and(|record| record.holder.as_deref() == Some(&self.identity) && record.epoch >= epoch);
+        let ours = record.as_ref().is_some_and(|(record, _)| {
+            record.holder.as_deref() == Some(&self.identity) && record.epoch >= epoch
+        });
         if !ours {
             self.role = Role::Deposed;
         }

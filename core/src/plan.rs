@@ -108,11 +108,11 @@ pub enum LabelOperator {
 pub struct Timeouts {
     /// From the admission of a target until its command must have started.
     pub start_ms: u64,
-    /// From the start of a command until it must have ended; `None` is no limit.
+    /// From the start of a command until it must have ended; `None` means unlimited.
     pub run_ms: Option<u64>,
-    /// How long a command may write nothing; `None` is no limit.
+    /// How long a command may write nothing; `None` means unlimited.
     pub idle_ms: Option<u64>,
-    /// From the start of a Run until all of it must have ended; `None` is no limit.
+    /// From the start of a Run until all of it must have ended; `None` means unlimited.
     pub total_ms: Option<u64>,
     /// From the last message of a node until its commands are concluded as lost.
     pub unreachable_ms: u64,

@@ -76,7 +76,7 @@ fn start(n: usize, spec: u8, epoch: u64) -> Start {
 enum Supervisor {
     /// Launched, and not yet at the lock.
     OnItsWay,
-    /// ConditionStatus the lock, `starting` is durable.
+    /// Holds the lock, `starting` is durable.
     Starting,
     /// The command runs; `running` is not yet durable.
     Executed,
@@ -231,26 +231,8 @@ impl World {
                 dir.tree = false;
                 return Some(Event::TreeEnded { attempt, left: vec![] });
             }
-            Effect::Abandon { attempt, ended } => {
-                let dir = self.dirs.get_mut(&attempt)?;
-                let untouched = matches!(dir.state, LastState::Accepted | LastState::Abandoned);
-                if dir.locked() || dir.exit.is_some() || !untouched {
-                    return Some(Event::TooLate { attempt });
-                }
-                dir.state = LastState::Abandoned;
-                dir.exit = Some((*ended).clone());
-                return Some(Event::Concluded { attempt, ended });
-            }
-            Effect::Conclude { attempt, ended } => {
-                let dir = self.dirs.get_mut(&attempt)?;
-                if dir.locked() || dir.exit.is_some() {
-                    return Some(Event::TooLate { attempt });
-                }
-                assert!(!dir.tree, "concluded while the command lives");
-                assert!(dir.state != LastState::Accepted, "concluded what may still start");
-                dir.exit = Some((*ended).clone());
-                return Some(Event::Concluded { attempt, ended });
-            }
+            Effect::Abandon { attempt, ended } => return self.abandon(attempt, ended),
+            Effect::Conclude { attempt, ended } => return self.conclude(attempt, ended),
             Effect::Inspect(attempt) => return self.seen(&attempt).map(Event::Observed),
             Effect::NoteAck { attempt, stage } => self.dirs.get_mut(&attempt)?.acked = Some(stage),
             Effect::WriteTombstone(tombstone) => {
@@ -260,25 +242,55 @@ impl World {
             }
             Effect::Compact(tombstone) => {
                 let attempt = tombstone.attempt.clone();
-                assert!(self.forgotten.contains(&attempt), "{attempt} was buried without a Forget");
+                assert!(self.forgotten.contains(&attempt), "{attempt} was compacted without a Forget");
                 let dir = self.dirs.remove(&attempt)?;
-                assert_eq!(dir.exit.as_ref(), Some(&tombstone.ended), "another result was buried");
+                assert_eq!(dir.exit.as_ref(), Some(&tombstone.ended), "another result was compacted");
                 self.tombs.insert(attempt.clone(), tombstone);
                 return Some(Event::Compacted { attempt });
             }
-            Effect::Send(ToOperator::Report(report)) => self.note_report(&report),
-            Effect::Send(ToOperator::Inventory(part)) => {
-                part.attempts.iter().for_each(|r| self.note_report(r))
-            }
-            Effect::Send(ToOperator::Refused(refused)) => {
-                if !matches!(refused.refusal, Refusal::StaleEpoch { .. } | Refusal::SpecHashMismatch) {
-                    self.refused_now.insert(refused.attempt.clone());
-                    self.refused_ever.insert(refused.attempt);
-                }
-            }
-            Effect::Send(_) | Effect::Ignored { .. } => {}
+            Effect::Send(message) => self.note_sent(message),
+            Effect::Ignored { .. } => {}
         }
         None
+    }
+
+    fn abandon(&mut self, attempt: AttemptId, ended: Box<Ended>) -> Option<Event> {
+        let dir = self.dirs.get_mut(&attempt)?;
+        let untouched = matches!(dir.state, LastState::Accepted | LastState::Abandoned);
+        if dir.locked() || dir.exit.is_some() || !untouched {
+            return Some(Event::TooLate { attempt });
+        }
+        dir.state = LastState::Abandoned;
+        dir.exit = Some((*ended).clone());
+        Some(Event::Concluded { attempt, ended })
+    }
+
+    fn conclude(&mut self, attempt: AttemptId, ended: Box<Ended>) -> Option<Event> {
+        let dir = self.dirs.get_mut(&attempt)?;
+        if dir.locked() || dir.exit.is_some() {
+            return Some(Event::TooLate { attempt });
+        }
+        assert!(!dir.tree, "concluded while the command lives");
+        assert!(dir.state != LastState::Accepted, "concluded what may still start");
+        dir.exit = Some((*ended).clone());
+        Some(Event::Concluded { attempt, ended })
+    }
+
+    /// Notes what the operator receives.
+    fn note_sent(&mut self, message: ToOperator) {
+        match message {
+            ToOperator::Report(report) => self.note_report(&report),
+            ToOperator::Inventory(part) => {
+                part.attempts.iter().for_each(|r| self.note_report(r));
+            }
+            ToOperator::Refused(refused)
+                if !matches!(refused.refusal, Refusal::StaleEpoch { .. } | Refusal::SpecHashMismatch) =>
+            {
+                self.refused_now.insert(refused.attempt.clone());
+                self.refused_ever.insert(refused.attempt);
+            }
+            _ => {}
+        }
     }
 
     /// Lets one supervisor of an Attempt take its next step, or kills it.

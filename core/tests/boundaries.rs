@@ -39,7 +39,7 @@ fn crates_depend_only_on_allowed_crates() {
 fn overflow_checks_are_on_in_every_shipped_profile() {
     let manifest = include_str!("../../Cargo.toml");
     for profile in ["[profile.release]", "[profile.agent]"] {
-        let section = manifest.split(profile).nth(1).expect("the profile is there");
+        let section = manifest.split(profile).nth(1).expect("the profile exists");
         let section = section.split("\n[").next().expect("a section");
         assert!(section.contains("\noverflow-checks = true\n"), "{profile} has no overflow-checks:{section}");
     }

@@ -149,7 +149,7 @@ fn start_timeout_names_clock_and_blocker() {
     world.settle();
     world.pass(30_000);
     world.settle();
-    let expected = "not started: timeouts.total was over after 30s, before this node's turn";
+    let expected = "not started: timeouts.total expired after 30s, before this node was admitted";
     assert_eq!(message(&world, "a"), expected);
 }
 

@@ -1,19 +1,21 @@
-//! What a process of ours depends on, set at its start: it may have been started by anything.
+//! Resets the process attributes that agent and supervisor depend on, whatever started them.
 //!
-//! A parent passes on ignored and blocked signals, an alarm that is about to ring, limits, a umask and open
-//! descriptors. Some of them would stop us without a word: with SIGCHLD ignored no end of a command is seen, with
-//! SIGTERM blocked no agent ends, with a file size limit no record is written. So each process sets them before
-//! anything else. Commands get a set of their own, which does not depend on who started the agent either; it is listed
-//! in `docs/clocks-and-limits.md`.
+//! A process inherits ignored and blocked signals, a pending alarm, limits, a umask and open descriptors. Some of them
+//! would break it silently: with SIGCHLD ignored the end of a command is not observed, with SIGTERM blocked the agent does
+//! not exit, with a file size limit no record is written. So each process sets them before anything else. Commands have a
+//! set of their own, which does not depend on what started the agent either; it is listed in
+//! `docs/clocks-and-limits.md`.
 //!
-//! What a parent may well want is left alone: niceness and scheduling, processor affinity, an ignored SIGHUP (nohup),
-//! the signal at the parent's death, and hard limits that we may not raise.
+//! Attributes that a parent may have set on purpose are kept: niceness and scheduling, processor affinity, an ignored
+//! SIGHUP (nohup), the parent-death signal, and hard limits that cannot be raised.
 
 use std::io;
 
 use nix::libc;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::error_category::ErrorCategory;
 
 /// Descriptors without which an agent cannot work: its files and sockets, and the pipes to one supervisor.
 const DESCRIPTORS_NEEDED: u64 = 64;
@@ -24,8 +26,8 @@ const DESCRIPTORS_OF_COMMAND: u64 = 1024;
 /// The soft limit of the stack, as the kernel has it by default.
 const STACK: u64 = 8 << 20;
 
-/// Limits that we and our commands are to be without. One on the size of files or on processor time would end a
-/// supervisor in the middle of its work, and who limits a command says so in its Task.
+/// Limits that are removed for the process and its commands. One on file size or processor time would kill a supervisor in
+/// the middle of its work, and the limits of a command are in its Task.
 const UNLIMITED: [Resource; 7] = [
     Resource::Cpu,
     Resource::Fsize,
@@ -36,18 +38,18 @@ const UNLIMITED: [Resource; 7] = [
     Resource::Rttime,
 ];
 
-/// What a process is.
+/// The role of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// An agent, or many of them in one process.
     Agent,
     /// The supervisor of one Attempt. Its command inherits its limits.
     Supervisor,
-    /// A command line that keeps nothing. It only makes sure that it can be ended and can wait for children.
+    /// A command line without state. Only signals are reset, so that it can be ended and can wait for children.
     CommandLine,
 }
 
-/// Why a process cannot do its work.
+/// Why a process cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
     /// There are too few descriptors, and the limit cannot be raised.
@@ -61,22 +63,36 @@ pub enum Unfit {
     },
 }
 
-/// Sets what this process depends on. To be called first thing in `main`, before any thread or runtime exists.
+impl Unfit {
+    /// The label of this error in logs and metrics.
+    pub fn category(&self) -> ErrorCategory {
+        match self {
+            Self::Descriptors { .. } => ErrorCategory::Resources,
+        }
+    }
+
+    /// Whether starting again may succeed though the limit was not changed.
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+}
+
+/// Resets the attributes of this process. To be called first in `main`, before any thread or runtime exists.
 ///
 /// # Errors
-/// [`Unfit`] when the process could not do its work.
-pub fn settle(role: Role) -> Result<(), Unfit> {
+/// [`Unfit`] when the process could not work.
+pub fn apply(role: Role) -> Result<(), Unfit> {
     default_signals();
-    // One that was blocked until now and pending arrives here.
+    // A signal that was blocked and pending is delivered here.
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
     let _ = nix::unistd::alarm::cancel();
     if role == Role::CommandLine {
         return Ok(());
     }
-    let_go_of_descriptors(role);
+    close_inherited_descriptors(role);
     rustix::process::umask(Mode::from_raw_mode(0o077));
     for resource in UNLIMITED {
-        lift(resource);
+        remove_limit(resource);
     }
     raise(Resource::Nproc);
     set_stack();
@@ -92,8 +108,8 @@ pub fn settle(role: Role) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Every signal does what it does by default, but for those that would end us where an error code tells as much.
-/// SIGHUP stays ignored if it was: nohup means it. SIGSEGV and SIGBUS are Rust's own, for its stack guard.
+/// Every signal has its default action, except those that would kill the process where an error code is enough. SIGHUP
+/// stays ignored if it was, as nohup intends. SIGSEGV and SIGBUS are handled by Rust, for its stack guard.
 #[expect(unsafe_code, reason = "dispositions of signals have no safe interface")]
 fn default_signals() {
     let kept = [libc::SIGKILL, libc::SIGSTOP, libc::SIGHUP, libc::SIGSEGV, libc::SIGBUS];
@@ -103,21 +119,21 @@ fn default_signals() {
             libc::SIGPIPE | libc::SIGXFSZ => libc::SIG_IGN,
             _ => libc::SIG_DFL,
         };
-        // SAFETY: no handler is installed, and no other thread exists. For the two signals that libc keeps for itself
-        // it fails, which changes nothing.
+        // SAFETY: no handler is installed, and no other thread exists. For the two signals that libc reserves it
+        // fails, which changes nothing.
         unsafe { libc::signal(signal, disposition) };
     }
 }
 
-/// What others left open is not held open by us: a supervisor outlives the agent, and with it a pipe of whoever started
-/// the agent, who would wait for its end. An agent was perhaps given one for a reason; its children were not.
+/// Closes inherited descriptors: a supervisor outlives the agent and would keep a pipe of the agent's parent open, which may
+/// wait for its end. The agent keeps its own, but does not pass them on.
 #[expect(unsafe_code, reason = "close_range has no safe interface")]
-fn let_go_of_descriptors(role: Role) {
+fn close_inherited_descriptors(role: Role) {
     let flags = match role {
         Role::Supervisor => 0,
         _ => libc::c_long::from(libc::CLOSE_RANGE_CLOEXEC.cast_signed()),
     };
-    // SAFETY: nothing has been opened yet by us, so nothing that is in use is closed.
+    // SAFETY: this process has not opened a descriptor yet, so none in use is closed.
     let done = unsafe {
         libc::syscall(libc::SYS_close_range, 3 as libc::c_long, libc::c_long::from(i32::MAX), flags)
     };
@@ -130,8 +146,8 @@ fn let_go_of_descriptors(role: Role) {
     }
 }
 
-/// No limit, if we may; as much as we may otherwise.
-fn lift(resource: Resource) {
+/// Removes a limit, or raises it as far as possible.
+fn remove_limit(resource: Resource) {
     if setrlimit(resource, Rlimit { current: None, maximum: None }).is_err() {
         raise(resource);
     }
@@ -151,13 +167,13 @@ fn set_soft(resource: Resource, soft: u64) {
 
 fn set_stack() {
     if getrlimit(Resource::Stack).maximum.is_some_and(|hard| hard < STACK) {
-        // It takes a privilege; without it, what there is has to do.
+        // This needs a privilege; without it the limit stays.
         let _ = setrlimit(Resource::Stack, Rlimit { current: Some(STACK), maximum: None });
     }
     set_soft(Resource::Stack, STACK);
 }
 
-/// How many more files this process could open, by its soft limit; `None` is any number.
+/// How many more files this process can open, by its soft limit; `None` means unlimited.
 pub fn descriptors_left() -> io::Result<Option<u64>> {
     let open = std::fs::read_dir("/proc/self/fd")?.count() as u64;
     Ok(getrlimit(Resource::Nofile).current.map(|limit| limit.saturating_sub(open)))

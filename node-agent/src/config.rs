@@ -1,4 +1,4 @@
-//! Flags and environment to [`AgentConfig`]. The only reader of the environment.
+//! Flags and environment variables to [`AgentConfig`]. Nothing else reads the environment.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use sentinel_protocol::request::Environment;
 
 use crate::heartbeat::Sampler;
 use crate::link::{Endpoint, Timing, Token};
-use crate::supervisor::{Host, Warm};
+use crate::supervisor::{HostNamespaces, Prefork};
 
 const EXAMPLES: &str = "Examples:
   node-agent --operator-url ws://127.0.0.1:7070 --token-file ./token --state-dir ./state
@@ -21,18 +21,18 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Parser)]
 #[command(name = "node-agent", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do instead of being the agent.
+    /// A command other than running the agent.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// How to be the agent.
+    /// Options of the agent.
     #[command(flatten)]
     pub run: Option<RunArgs>,
 }
 
-/// What the binary does beside being the agent.
+/// Commands other than running the agent.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Exit with 0 when the agent of a state directory is connected to the operator, else with 1 and the reason.
+    /// Exit with 0 if the agent of a state directory is connected to the operator, otherwise with 1 and the reason.
     Health {
         /// The agent's state directory.
         #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
@@ -40,48 +40,52 @@ pub enum Command {
     },
 }
 
-/// How to be the agent.
+/// Options of the agent.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The operator's gateway: `ws://<host>[:<port>]`, or `wss://` with --ca-file.
     #[arg(long, env = "SENTINEL_OPERATOR_URL", value_name = "URL")]
     pub operator_url: Endpoint,
-    /// File with the agent's token; read again for each connection.
+    /// File with the agent's token; read for each connection.
     #[arg(long, env = "SENTINEL_TOKEN_FILE", value_name = "FILE")]
     pub token_file: PathBuf,
     /// PEM file with the certificates to trust for wss://.
     #[arg(long, env = "SENTINEL_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Where the agent keeps what it must not forget; one agent to a directory.
+    /// The agent's state directory; each agent needs its own.
     #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
     pub state_dir: PathBuf,
-    /// Where commands may run: in this container only, or also in the namespaces of the host.
+    /// Where commands may run: only in the agent's container, or also in the namespaces of the host.
     #[arg(long, env = "SENTINEL_PROFILE", value_enum, default_value_t = Profile::Container)]
     pub profile: Profile,
-    /// Name of this node in the agent's own log. The operator learns the name from the token alone.
+    /// The node is itself a container, as with kind or k3d. Then process 1 of the agent's PID namespace counts as the node's
+    /// init. Set it only together with hostPID: true: otherwise `Host` commands would run in the agent's pod.
+    #[arg(long, env = "SENTINEL_NESTED_NODE")]
+    pub nested_node: bool,
+    /// Name of this node in the agent's own log. The operator takes the name from the token only.
     #[arg(long, env = "SENTINEL_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
-    /// Commands that run at once, at most. A node that has as many is busy: further ones wait for their turn, up to
-    /// `timeouts.start` of their Task.
+    /// Maximum number of commands that run at the same time. Further ones wait, for at most `timeouts.start` of their
+    /// Task.
     #[arg(long, env = "SENTINEL_MAX_ATTEMPTS", default_value_t = 64, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_attempts: u32,
-    /// Room that must be free on the disk of the state directory for a command to be started, as 64Mi or 1Gi. A command
-    /// with little output and no limits needs 4Mi at most, so that one that cleans up can be run.
+    /// Free space on the disk of the state directory that is required to start a command, for example 64Mi or 1Gi. A
+    /// command with little output and no limits requires at most 4Mi, so that a cleanup command can still run.
     #[arg(long, env = "SENTINEL_MIN_FREE", default_value = "64Mi", value_name = "SIZE", value_parser = parse_size)]
     pub min_free: u64,
-    /// Form of the agent's own log.
+    /// Format of the agent's own log.
     #[arg(long, env = "SENTINEL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// What of the agent's own log is written, for example `info` or `sentinel_node_agent=debug`.
+    /// Filter of the agent's own log, for example `info` or `sentinel_node_agent=debug`.
     #[arg(long, env = "SENTINEL_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
 }
 
-/// Reads a number of bytes: `1048576`, `64Mi`, `1Gi`.
+/// Parses a number of bytes: `1048576`, `64Mi`, `1Gi`.
 ///
 /// # Errors
-/// What is allowed.
+/// The allowed forms.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let units = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40)];
     let unit = units.iter().find_map(|(unit, power)| Some((text.strip_suffix(unit)?, *power)));
@@ -103,7 +107,7 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// The environments that it offers.
+    /// The environments that it allows.
     pub fn environments(self) -> Vec<Environment> {
         match self {
             Self::Host => vec![Environment::Host, Environment::Container],
@@ -112,16 +116,16 @@ impl Profile {
     }
 }
 
-/// Form of the agent's own log.
+/// Format of the agent's own log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Readable lines.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// All that one agent needs; made from flags, or by hand for agents inside another process.
+/// The configuration of one agent: from flags, or built by a process that runs several.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
     /// The operator's gateway.
@@ -130,19 +134,23 @@ pub struct AgentConfig {
     pub token: Token,
     /// PEM file with the certificates to trust for `wss://`.
     pub ca_file: Option<PathBuf>,
-    /// Where the agent keeps what it must not forget; one agent to a directory.
+    /// The state directory; each agent needs its own.
     pub state_dir: PathBuf,
-    /// What it takes.
+    /// Name of the node, for the log only.
+    pub node_name: Option<String>,
+    /// What it accepts.
     pub rules: Rules,
-    /// What the host is to commands that ask for it.
-    pub host: Host,
-    /// Whether a supervisor waits for the next start; `No` where many agents are in one process.
-    pub warm: Warm,
-    /// Binary that becomes a supervisor; `None` is this one.
+    /// The namespaces of commands with `environment: Host`.
+    pub host: HostNamespaces,
+    /// The node is itself a container: its init need not be in the machine's initial PID namespace.
+    pub nested_node: bool,
+    /// Whether a supervisor is started in advance; not where many agents run in one process.
+    pub prefork: Prefork,
+    /// Binary of the supervisors; `None` is that of this process.
     pub supervisor: Option<PathBuf>,
-    /// Samples the node; `None` makes one of its own. Agents in one process can share one.
+    /// Samples the node; `None` creates one. Agents in one process can share one.
     pub sampler: Option<Sampler>,
-    /// Spans of time of the link.
+    /// Durations of the link.
     pub timing: Timing,
 }
 
@@ -153,10 +161,12 @@ impl AgentConfig {
             operator,
             token,
             ca_file: None,
+            node_name: None,
             state_dir: state_dir.into(),
             rules: Rules::default(),
-            host: Host::OfProcess1,
-            warm: Warm::Yes,
+            host: HostNamespaces::OfInit,
+            nested_node: false,
+            prefork: Prefork::One,
             supervisor: None,
             sampler: None,
             timing: Timing::default(),
@@ -179,7 +189,8 @@ impl From<&RunArgs> for AgentConfig {
         };
         let token = Token::File(args.token_file.clone());
         let base = Self::new(args.operator_url.clone(), token, args.state_dir.clone());
-        Self { ca_file: args.ca_file.clone(), rules, ..base }
+        let node_name = args.node_name.clone();
+        Self { ca_file: args.ca_file.clone(), node_name, rules, nested_node: args.nested_node, ..base }
     }
 }
 
@@ -194,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_are_consistent() {
+    fn flags_are_consistent() {
         Cli::command().debug_assert();
     }
 
@@ -209,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_flag_is_refused_with_its_name_and_what_is_allowed() {
+    fn an_invalid_flag_is_named_with_its_allowed_values() {
         let url = parse(&["--operator-url", "http://op", "--token-file", "/t"]).unwrap_err();
         assert!(url.contains("--operator-url") && url.contains("ws://<host>"), "{url}");
         let token = parse(&["--operator-url", "ws://op"]).unwrap_err();
@@ -230,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn health_needs_none_of_the_agents_flags() {
+    fn health_does_not_need_the_agents_flags() {
         let cli = parse(&["health", "--state-dir", "/x"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Health { state_dir }) if state_dir == *"/x"));
     }

@@ -1,9 +1,10 @@
-//! How the node does: sampled in a thread of its own, since a hung mount can hold a sample up for ever. A Heartbeat
-//! takes the latest sample there is and never waits for one.
+//! Samples the node's metrics in a thread of its own, since a hung mount can block a sample forever. A Heartbeat takes
+//! the latest sample and never waits for one.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -11,49 +12,64 @@ use std::time::Duration;
 use sentinel_protocol::metrics::{DiskMetrics, NetworkMetrics, NodeMetrics};
 use sysinfo::{DiskRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, Networks, System};
 
-/// Disks and networks in one sample, at most.
+/// Largest number of disks, and of networks, in one sample.
 const MAX_ITEMS: usize = 32;
 
 /// Samples the node; cloned handles share one thread, which ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     latest: Arc<Mutex<NodeMetrics>>,
-    /// Its closing is what ends the thread.
+    /// The thread exits when the last handle is dropped.
     _alive: SyncSender<()>,
 }
 
 impl Sampler {
-    /// Begins to sample, about every `period`.
+    /// Starts sampling, about every `period`.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// When the thread cannot be started.
     pub fn start(period: Duration) -> io::Result<Self> {
         let latest = Arc::new(Mutex::new(NodeMetrics::default()));
-        let (alive, ended) = sync_channel::<()>(0);
-        let shown = latest.clone();
-        thread::Builder::new().name("sample".to_owned()).stack_size(256 << 10).spawn(move || {
+        let (alive, closed) = sync_channel::<()>(0);
+        let published = latest.clone();
+        let main = move || {
             let mut probe = Probe::new();
-            // The share of the processors is known from the second look on.
-            let mut wait = MINIMUM_CPU_UPDATE_INTERVAL;
-            loop {
-                let sample = probe.sample();
-                *shown.lock().unwrap_or_else(PoisonError::into_inner) = sample;
-                if ended.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
-                    return;
-                }
-                wait = period.max(MINIMUM_CPU_UPDATE_INTERVAL);
-            }
-        })?;
+            keep_sampling(period, &closed, || {
+                *published.lock().unwrap_or_else(PoisonError::into_inner) = probe.sample();
+            });
+        };
+        thread::Builder::new().name("sample".to_owned()).stack_size(256 << 10).spawn(main)?;
         Ok(Self { latest, _alive: alive })
     }
 
-    /// The latest sample; all zero before the first.
+    /// The latest sample; all zero before the first one.
     pub fn latest(&self) -> NodeMetrics {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// What is kept between samples. A part that the system does not have stays empty.
+/// Samples until the last handle is dropped. A sample that panics is logged and counted, and the next one is taken.
+fn keep_sampling(period: Duration, closed: &Receiver<()>, mut sample: impl FnMut()) {
+    // The share of the processors is known from the second sample on.
+    let mut wait = MINIMUM_CPU_UPDATE_INTERVAL;
+    let mut panics = 0_u64;
+    loop {
+        if catch_unwind(AssertUnwindSafe(&mut sample)).is_err() {
+            panics += 1;
+            tracing::error!(
+                part = "sampler",
+                panics,
+                "a sample panicked; the previous one is reported until the next"
+            );
+        }
+        if closed.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+        wait = period.max(MINIMUM_CPU_UPDATE_INTERVAL);
+    }
+}
+
+/// What is kept between samples. A part that the system lacks stays empty.
 struct Probe {
     system: Option<System>,
     disks: Option<Disks>,
@@ -115,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_knows_processors_memory_load_and_uptime() {
+    fn a_sample_has_processors_memory_load_and_uptime() {
         let sample = Probe::new().sample();
         assert!(sample.cpu_count > 0 && sample.memory_total > sample.memory_used && sample.memory_used > 0);
         assert!(sample.uptime_seconds > 0);
@@ -124,13 +140,28 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_ends_with_the_last_handle() {
+    fn sampling_continues_after_a_panic() {
+        let (alive, closed) = sync_channel::<()>(0);
+        let mut alive = Some(alive);
+        let mut samples = 0;
+        keep_sampling(Duration::ZERO, &closed, || {
+            samples += 1;
+            if samples == 2 {
+                alive = None;
+            }
+            assert!(samples > 1, "a defect of the sampler");
+        });
+        assert_eq!(samples, 2);
+    }
+
+    #[test]
+    fn the_thread_exits_with_the_last_handle() {
         let sampler = Sampler::start(Duration::from_hours(1)).unwrap();
         let shown = Arc::downgrade(&sampler.latest);
         drop(sampler);
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while shown.strong_count() > 0 {
-            assert!(std::time::Instant::now() < deadline, "the thread is still there");
+            assert!(std::time::Instant::now() < deadline, "the thread is still running");
             thread::yield_now();
         }
     }

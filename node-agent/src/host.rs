@@ -1,4 +1,4 @@
-//! The clocks and the identity of this machine.
+//! The clocks and the boot id of this machine.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use sentinel_protocol::time::UnixMillis;
 
-/// Milliseconds on the boot clock: it counts suspended time and no one can set it.
+/// Milliseconds on the boot clock: it counts suspended time and cannot be set.
 pub fn boot_clock_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
@@ -26,35 +26,7 @@ pub fn wall_clock_micros() -> i64 {
     }
 }
 
-/// Where a process lives: the boot of its machine and, as far as that can be told, its container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Home {
-    /// The boot.
-    pub boot_id: String,
-    /// The process id namespace; see [`pid_namespace`].
-    pub namespace: Option<String>,
-}
-
-impl Home {
-    /// Of this process.
-    ///
-    /// # Errors
-    /// When the boot id cannot be read.
-    pub fn here() -> io::Result<Self> {
-        Ok(Self { boot_id: boot_id()?, namespace: pid_namespace() })
-    }
-}
-
-/// This process's namespace of process ids, by its number and when its first process began: numbers come again.
-/// `None` where `/proc` does not say. When the first process ends, the kernel ends all others in it
-/// (`pid_namespaces(7)`).
-pub fn pid_namespace() -> Option<String> {
-    let number = std::fs::read_link("/proc/self/ns/pid").ok()?;
-    let began = crate::process::stat(1).ok()?.start_time;
-    Some(format!("{}@{began}", number.display()))
-}
-
-/// The kernel's boot id: another one means that the machine was started anew.
+/// The kernel's boot id: it changes at every boot.
 ///
 /// # Errors
 /// When `/proc` cannot be read.

@@ -1,28 +1,28 @@
-//! Named places between an intent and its deed, at which a test can have this process killed.
+//! Named points between a durable intent and its effect, at which a test can have this process killed.
 //!
-//! A file of the place's name in `kill-points/` of the state directory arms it: whoever passes there next takes the
-//! file away and is gone, as by SIGKILL from outside. In a release build there is nothing of it.
+//! A file with the point's name in `kill-points/` of the state directory arms it: the next process that passes the point
+//! removes the file and aborts, as if by SIGKILL. Release builds do not contain them.
 
 use std::path::Path;
 
-/// A place.
+/// A kill point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillPoint {
     /// The agent: an Attempt is in the Journal, and no supervisor has it.
     AgentRecorded,
-    /// The agent: a supervisor has it, and nobody else knows.
+    /// The agent: a supervisor has it, and nothing was recorded about that.
     AgentLaunched,
-    /// The agent: an exit record was seen, and not reported.
+    /// The agent: an exit record was read, and not reported.
     AgentSawExit,
-    /// The agent: an Ack came, and is not noted.
+    /// The agent: an Ack was received, and is not recorded.
     AgentAcked,
     /// The agent: a Forget was decided on, and there is no tombstone.
     AgentForgets,
-    /// The supervisor: it holds the lock, and has announced nothing.
+    /// The supervisor: it holds the lock, and has not recorded *starting*.
     SupervisorLocked,
-    /// The supervisor: the start is announced, and the command not started.
+    /// The supervisor: *starting* is recorded, and the command not started.
     SupervisorAnnounced,
-    /// The supervisor: the command is started, and not noted as running.
+    /// The supervisor: the command is started, and *running* not recorded.
     SupervisorSpawned,
     /// The supervisor: the command has ended, and there is no exit record.
     SupervisorSawExit,
@@ -50,7 +50,7 @@ impl KillPoint {
         format!("{self:?}")
     }
 
-    /// Ends this process if the place is armed in this state directory.
+    /// Aborts this process if the point is armed in this state directory.
     pub(crate) fn pass(self, state_dir: &Path) {
         if cfg!(debug_assertions) && std::fs::remove_file(state_dir.join(FOLDER).join(self.name())).is_ok() {
             std::process::abort();

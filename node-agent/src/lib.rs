@@ -1,19 +1,28 @@
-//! Hands on the node: takes Attempts from the operator, runs each under a supervisor process, streams its output
-//! and reports how it ended. It never talks to the Kubernetes API.
+//! The node agent: takes Attempts from the operator, runs each under a supervisor process, streams its output and
+//! reports how it ended. It never talks to the Kubernetes API.
 //!
-//! [`run()`] is an agent from its config to its end; it may be used many times in one process.
+//! [`run()`] is an agent from its configuration to its exit; a process may run many.
 //!
-//! The modules, in reading order:
+//! The modules, in reading order. `tests/boundaries.rs` holds which of them may use which:
 
-pub mod baseline;
+pub mod error_category;
 pub mod host;
 pub mod kill_point;
-pub mod journal;
 pub mod private_dir;
 pub mod process;
+
+pub mod baseline;
+pub mod journal;
 pub mod shortage;
 pub mod spool;
 pub mod supervisor;
+
+mod agent_metrics;
+mod channel;
+mod spans;
+
+mod agent;
+mod link;
 
 pub mod config;
 pub mod health;
@@ -21,11 +30,8 @@ pub mod heartbeat;
 pub mod run;
 pub mod telemetry;
 
-mod agent;
-mod link;
-mod vitals;
-
 pub use config::AgentConfig;
-pub use link::{Backoff, DialError, Endpoint, InvalidUrl, Timing, Token};
+pub use error_category::ErrorCategory;
+pub use link::{DialError, Endpoint, InvalidUrl, ReconnectBackoff, Timing, Token};
 pub use run::{AgentError, run};
 pub use sentinel_core::agent::Rules;

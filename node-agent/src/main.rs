@@ -15,11 +15,11 @@ fn main() -> ExitCode {
     if supervisor::is_requested() {
         return supervisor::main();
     }
-    let unfit = baseline::settle(Role::Agent);
+    let unfit = baseline::apply(Role::Agent);
     let cli = Cli::parse();
     let done = match (cli.command, cli.run) {
         (Some(Command::Health { state_dir }), _) => health::health(&state_dir).map_err(Into::into),
-        (None, Some(args)) => unfit.map_err(Into::into).and_then(|()| be_the_agent(&args)),
+        (None, Some(args)) => unfit.map_err(Into::into).and_then(|()| run_agent(&args)),
         (None, None) => {
             let _ = Cli::command().print_help();
             return ExitCode::from(2);
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn be_the_agent(args: &RunArgs) -> Result<(), Box<dyn Error>> {
+fn run_agent(args: &RunArgs) -> Result<(), Box<dyn Error>> {
     telemetry::init(&args.log, args.log_format)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
@@ -48,9 +48,9 @@ fn be_the_agent(args: &RunArgs) -> Result<(), Box<dyn Error>> {
             }
         };
         let node = args.node_name.as_deref().unwrap_or("-");
-        tracing::info!(node, operator = %args.operator_url, version = env!("CARGO_PKG_VERSION"), "agent begins");
+        tracing::info!(node, operator = %args.operator_url, version = env!("CARGO_PKG_VERSION"), "agent starting");
         run::run(AgentConfig::from(args), Box::pin(shutdown)).await?;
-        tracing::info!("agent ends; commands live on");
+        tracing::info!("agent stopped; commands continue");
         Ok(())
     })
 }

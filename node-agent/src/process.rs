@@ -1,4 +1,4 @@
-//! Which process is meant: a pid alone is reused, a pid with its start time and boot id is not.
+//! Identity of processes: a pid alone is reused, a pid with its start time and boot id is not.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host;
 
-/// One process, for ever.
+/// One process, never another one that got its pid later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessIdentity {
@@ -17,27 +17,27 @@ pub struct ProcessIdentity {
     pub start_time: u64,
     /// The boot in which it ran.
     pub boot_id: String,
-    /// Its namespace of process ids, where it is known and of interest; see [`host::pid_namespace`].
+    /// Its pid namespace, where it is known; see [`pid_namespace`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
 
 impl ProcessIdentity {
-    /// The identity of the process that has this pid now.
+    /// The identity of the process with this pid.
     ///
     /// # Errors
-    /// When there is none, or `/proc` cannot be read.
+    /// When there is no such process, or `/proc` cannot be read.
     pub fn of(pid: i32) -> io::Result<Self> {
         Ok(Self { pid, start_time: stat(pid)?.start_time, boot_id: host::boot_id()?, namespace: None })
     }
 
-    /// The identity of this process, with its namespace.
+    /// The identity of this process, with its pid namespace.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn of_self() -> io::Result<Self> {
         let me = Self::of(std::process::id().cast_signed())?;
-        Ok(Self { namespace: host::pid_namespace(), ..me })
+        Ok(Self { namespace: pid_namespace(), ..me })
     }
 
     /// Whether that process still exists; a zombie does not count.
@@ -47,7 +47,35 @@ impl ProcessIdentity {
     }
 }
 
-/// The few fields of `/proc/<pid>/stat` that are used here.
+/// The scope that a process ends with: the boot of its machine and, as far as it is known, its container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerScope {
+    /// The boot id.
+    pub boot_id: String,
+    /// The pid namespace; see [`pid_namespace`].
+    pub namespace: Option<String>,
+}
+
+impl ContainerScope {
+    /// The scope of this process.
+    ///
+    /// # Errors
+    /// When the boot id cannot be read.
+    pub fn current() -> io::Result<Self> {
+        Ok(Self { boot_id: host::boot_id()?, namespace: pid_namespace() })
+    }
+}
+
+/// This process's pid namespace, by its number and the start time of its first process: numbers are reused. `None`
+/// where `/proc` does not show it. When the first process ends, the kernel ends all others in the namespace
+/// (`pid_namespaces(7)`).
+pub fn pid_namespace() -> Option<String> {
+    let number = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let started = stat(1).ok()?.start_time;
+    Some(format!("{}@{started}", number.display()))
+}
+
+/// The fields of `/proc/<pid>/stat` that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) state: u8,
@@ -58,7 +86,7 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    /// A zombie, or a process on its way to become one.
+    /// Whether it is a zombie, or about to become one.
     pub(crate) fn is_dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X')
     }
@@ -66,15 +94,15 @@ impl Stat {
 
 /// Reads `/proc/<pid>/stat`.
 pub(crate) fn stat(pid: i32) -> io::Result<Stat> {
-    // One read, as a growing buffer would take six; the line is at most a few hundred bytes.
+    // One read, where a growing buffer takes six; the line is a few hundred bytes long.
     let mut buffer = [0; 1024];
     let read = File::open(format!("/proc/{pid}/stat"))?.read(&mut buffer)?;
     parse_stat(&String::from_utf8_lossy(&buffer[..read])).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has an unknown form"))
+        io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has an unknown format"))
     })
 }
 
-/// The name in brackets may hold anything, also `) R 1`; so the last bracket counts.
+/// The name in brackets may contain anything, such as `) R 1`; so the last bracket counts.
 fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<i32>().ok();
@@ -92,14 +120,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_name_with_brackets_does_not_confuse_the_fields() {
+    fn parses_stat_of_a_process_name_with_brackets() {
         let text = "42 (a) R 1 (b) S 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 1 2";
         let stat = parse_stat(text).unwrap();
         assert_eq!(stat, Stat { state: b'S', parent: 7, group: 8, session: 9, start_time: 777 });
     }
 
     #[test]
-    fn this_process_is_alive_and_another_start_time_is_not_it() {
+    fn identity_distinguishes_start_time_and_boot() {
         let me = ProcessIdentity::of(std::process::id().cast_signed()).unwrap();
         assert!(me.is_alive());
         assert!(!ProcessIdentity { start_time: me.start_time + 1, ..me.clone() }.is_alive());

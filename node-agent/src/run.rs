@@ -1,27 +1,31 @@
-//! Wiring: one agent from its config to its end.
+//! Wiring: one agent from its configuration to its exit.
 
+use std::collections::HashMap;
 use std::fs;
-use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
+use sentinel_core::agent::Rules;
 use sentinel_protocol::request::Environment;
 use tokio::sync::{oneshot, watch};
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Body, Input, Parts, mailbox};
+use crate::agent::{AgentLoop, Performer};
+use crate::agent_metrics::AgentMetrics;
+use crate::channel::{Inbox, Input, Mailbox, OutputNotices, mailbox};
 use crate::config::AgentConfig;
+use crate::error_category::ErrorCategory;
 use crate::health::StatusFile;
 use crate::heartbeat::Sampler;
-use crate::host::Home;
 use crate::journal::{JournalError, StateDir};
-use crate::link::{Board, DialError, Dialer, Link, Logs, carry_output, keep_connected};
-use crate::supervisor::{Host, Launcher, Survival, sees_the_machine, survival};
-use crate::vitals::Vitals;
+use crate::link::{ControlLink, DialError, Dialer, LogLink, run_control_link, run_log_link};
+use crate::process::ContainerScope;
+use crate::supervisor::{HostNamespaces, Launcher, Survival, check_host_pid_namespace, survival};
 
-/// Why an agent could not begin, or had to end.
+/// Why an agent could not start, or had to exit.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// Token or certificates cannot be used.
@@ -32,142 +36,310 @@ pub enum AgentError {
     StateDir {
         /// The directory.
         path: PathBuf,
-        /// What stood in the way.
+        /// The cause.
         source: JournalError,
     },
-    /// The system did not give what an agent needs.
+    /// The system lacks something that an agent needs.
     #[error("failed to {doing}")]
     System {
         /// What was attempted.
         doing: &'static str,
-        /// What the system said.
+        /// The system error.
         source: io::Error,
     },
-    /// The agent's thread ended by itself: a broken invariant, already logged.
-    #[error("the agent's thread ended by itself; commands live on and are found by the next start")]
-    Died,
+    /// A part of the agent exited or panicked: a broken invariant, logged where it was found.
+    #[error("{part} exited unexpectedly; commands continue and are adopted by the next agent")]
+    PartExited {
+        /// Which part.
+        part: &'static str,
+    },
 }
 
-/// Is an agent until `shutdown` is done. May be used many times in one process, each with its own state directory.
-///
-/// When it ends it takes no more work; its commands live on under their supervisors and are found again.
-///
-/// # Errors
-/// [`AgentError`] when it could not begin, or had to end. An operator that cannot be reached is no error.
-pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
-    let dialer = Dialer { endpoint: config.operator, token: config.token, ca_file: config.ca_file };
-    dialer.check().map_err(AgentError::Link)?;
-    let path = config.state_dir;
-    let journal =
-        StateDir::open(&path).map_err(|source| AgentError::StateDir { path: path.clone(), source })?;
-    match survival() {
-        Survival::Outlives => tracing::info!("commands outlive this agent and are adopted by the next"),
-        Survival::EndsWithContainer(tie) => {
-            tracing::warn!(
-                because = tie.as_str(),
-                "commands end with this agent's container, as Interrupted"
-            );
+impl AgentError {
+    /// The label of this error in logs and metrics.
+    pub fn category(&self) -> ErrorCategory {
+        match self {
+            Self::Link(error) => error.category(),
+            Self::StateDir { source, .. } => source.category(),
+            Self::System { source, .. } => ErrorCategory::of_io(source),
+            Self::PartExited { .. } => ErrorCategory::Internal,
         }
     }
-    let home = Home::here().map_err(failed("read the boot id"))?;
+
+    /// Whether starting the agent again may succeed though nothing on this node was changed.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Link(error) => error.is_retryable(),
+            Self::StateDir { source, .. } => source.is_retryable(),
+            Self::System { .. } | Self::PartExited { .. } => true,
+        }
+    }
+}
+
+/// The parts of an agent, as errors name them.
+const AGENT_THREAD: &str = "the agent's thread";
+const CONTROL_LINK: &str = "the control link";
+const LOG_LINK: &str = "the log link";
+
+/// Runs an agent until `shutdown` completes. A process may run many, each with its own state directory.
+///
+/// When it exits it takes no more work; its commands continue under their supervisors, and the next agent adopts them.
+///
+/// # Errors
+/// [`AgentError`] when it could not start, or had to exit. An unreachable operator is not an error.
+pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
+    let dialer = Dialer {
+        endpoint: config.operator.clone(),
+        token: config.token.clone(),
+        ca_file: config.ca_file.clone(),
+    };
+    dialer.check().map_err(AgentError::Link)?;
+    let path = config.state_dir.clone();
+    let failed = |source| AgentError::StateDir { path: path.clone(), source };
+    let journal = StateDir::open(&path).map_err(failed)?;
+    log_survival();
+    let rules = rules(&config, &journal);
+    let (shared, links, inbox) = wire(config, &rules, dialer, &journal)?;
+    let mailbox = shared.mailbox.clone();
+    // The Journal is replayed before the operator is dialled.
+    let mut agent = AgentThread::start(shared, journal, rules, inbox)?;
+    agent.replayed().await?.map_err(failed)?;
+
+    let ended = serve(links, &mut agent, shutdown).await;
+    let stopped = mailbox.send(Input::Stop).await;
+    agent.join().await?;
+    ended.and(stopped.map_err(|_| AgentError::PartExited { part: AGENT_THREAD }))
+}
+
+/// Serves both links until `shutdown` completes or a part exits unexpectedly.
+async fn serve(
+    links: Links,
+    agent: &mut AgentThread,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), AgentError> {
+    let stop = CancellationToken::new();
+    let mut parts = Parts::default();
+    parts.spawn(CONTROL_LINK, run_control_link(links.control, stop.clone()));
+    parts.spawn(LOG_LINK, run_log_link(links.logs, stop.clone()));
+    let until = async {
+        tokio::select! {
+            () = shutdown => Ok(()),
+            () = agent.exited() => Err(AgentError::PartExited { part: AGENT_THREAD }),
+        }
+    };
+    let ended = parts.run(&stop, until).await;
+    if let Err(error) = &ended {
+        tracing::error!(category = error.category().as_str(), %error, "shutting down: a part of the agent exited");
+    }
+    ended
+}
+
+/// The tasks of an agent. None is detached: when one exits, so does the agent.
+#[derive(Default)]
+struct Parts {
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Parts {
+    fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let id = self.tasks.spawn(part).id();
+        self.names.insert(id, name);
+    }
+
+    /// Waits for `until`, or until a part exits; then stops all parts and waits for their end.
+    async fn run(
+        mut self,
+        stop: &CancellationToken,
+        until: impl Future<Output = Result<(), AgentError>>,
+    ) -> Result<(), AgentError> {
+        let mut ended = tokio::select! {
+            ended = until => ended,
+            Some(part) = self.tasks.join_next_with_id() => {
+                Err(self.exited(part.map_or_else(|error| error.id(), |(id, ())| id)))
+            }
+        };
+        stop.cancel();
+        while let Some(part) = self.tasks.join_next_with_id().await {
+            if let Err(error) = part {
+                ended = ended.and(Err(self.exited(error.id())));
+            }
+        }
+        ended
+    }
+
+    fn exited(&self, id: Id) -> AgentError {
+        AgentError::PartExited { part: self.names.get(&id).copied().unwrap_or("a part of the agent") }
+    }
+}
+
+/// What the agent's thread shares with the links.
+struct Shared {
+    mailbox: Mailbox,
+    notices: Arc<OutputNotices>,
+    metrics: Arc<AgentMetrics>,
+    launcher: Launcher,
+    scope: ContainerScope,
+}
+
+/// The links to the operator, not started yet.
+struct Links {
+    control: ControlLink,
+    logs: LogLink,
+}
+
+/// Creates the parts and connects them.
+fn wire(
+    config: AgentConfig,
+    rules: &Rules,
+    dialer: Dialer,
+    journal: &StateDir,
+) -> Result<(Shared, Links, Inbox), AgentError> {
+    let scope = ContainerScope::current().map_err(failed("read the boot id"))?;
     let sampler = match config.sampler {
         Some(sampler) => sampler,
         None => Sampler::start(AgentConfig::sample_period()).map_err(failed("start a thread for samples"))?,
     };
-    let (mailbox, inbox) = mailbox().map_err(failed("make an eventfd"))?;
-    let (session, session_seen) = watch::channel(None);
-    let board = Arc::new(Board::default());
-    let vitals = Arc::new(Vitals::default());
+    let (mailbox, inbox) = mailbox().map_err(failed("create an eventfd"))?;
+    let (session, session_changes) = watch::channel(None);
+    let notices = Arc::new(OutputNotices::default());
+    let metrics = Arc::new(AgentMetrics::default());
+    metrics.set_limit(rules.max_attempts);
     let launcher = match config.supervisor {
-        Some(program) => Launcher::with(program, config.warm, config.host),
-        None => Launcher::new(config.warm, config.host),
+        Some(program) => Launcher::with(program, config.prefork, config.host),
+        None => Launcher::new(config.prefork, config.host),
     };
-    let mut rules = config.rules;
-    rules.directory = Some(journal.root().display().to_string());
-    if config.host == Host::OfProcess1
-        && rules.environments.contains(&Environment::Host)
-        && let Err(why) = sees_the_machine()
-    {
-        tracing::error!(why, "environment Host is not offered");
-        rules.environments.retain(|environment| *environment != Environment::Host);
-        rules.unavailable = Some(why);
-    }
-    let link = Link {
+    let node = config.node_name.unwrap_or_else(|| "-".to_owned());
+    let control = ControlLink {
+        node: node.clone(),
         dialer: dialer.clone(),
         timing: config.timing,
         mailbox: mailbox.clone(),
-        vitals: vitals.clone(),
+        metrics: metrics.clone(),
         sampler,
-        status: StatusFile::new(journal.root(), &home.boot_id),
+        status: StatusFile::new(journal.root(), &scope.boot_id),
         session,
-        boot_id: home.boot_id.clone(),
+        boot_id: scope.boot_id.clone(),
         state_id: journal.state_id().to_owned(),
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         environments: rules.environments.clone(),
-        random,
     };
-    let logs = Logs {
+    let logs = LogLink {
+        node,
         dialer,
         timing: config.timing,
-        board: board.clone(),
+        notices: notices.clone(),
         mailbox: mailbox.clone(),
-        vitals: vitals.clone(),
-        session: session_seen,
-        random,
+        metrics: metrics.clone(),
+        session: session_changes,
     };
-    vitals.set_limit(rules.max_attempts);
-    let parts = Parts { journal, launcher, rules, inbox, mailbox: mailbox.clone(), board, vitals, home };
-    let (woken, awake) = oneshot::channel();
-    let (dying, dead) = oneshot::channel::<()>();
-    let live = move || {
-        let _dying = dying;
-        match Body::awaken(parts) {
-            Ok(body) => {
-                if woken.send(Ok(())).is_ok() {
-                    body.live();
-                }
-            }
-            // Nobody listens only when `run` itself was dropped.
-            Err(error) => drop(woken.send(Err(error))),
+    Ok((Shared { mailbox, notices, metrics, launcher, scope }, Links { control, logs }, inbox))
+}
+
+/// What this agent accepts on this machine.
+fn rules(config: &AgentConfig, journal: &StateDir) -> Rules {
+    let mut rules = config.rules.clone();
+    rules.directory = Some(journal.root().display().to_string());
+    if config.host == HostNamespaces::OfInit
+        && rules.environments.contains(&Environment::Host)
+        && !config.nested_node
+        && let Err(why) = check_host_pid_namespace()
+    {
+        tracing::error!(why, "environment Host is not available");
+        rules.environments.retain(|environment| *environment != Environment::Host);
+        rules.unavailable = Some(why);
+    }
+    rules
+}
+
+fn log_survival() {
+    match survival() {
+        Survival::Outlives => tracing::info!("commands survive this agent and are adopted by the next"),
+        Survival::EndsWithContainer(tie) => {
+            tracing::warn!(reason = tie.as_str(), "commands end with this agent's container, as Interrupted");
         }
-    };
-    let thread = thread::Builder::new().name("agent".to_owned()).spawn(live);
-    let thread = thread.map_err(failed("start the agent's thread"))?;
-    // What the Journal holds is known before anybody is told anything.
-    match awake.await {
-        Ok(Ok(())) => {}
-        Ok(Err(source)) => return Err(AgentError::StateDir { path, source }),
-        Err(_) => return Err(AgentError::Died),
+    }
+}
+
+/// The agent's thread, and what it reports.
+struct AgentThread {
+    thread: thread::JoinHandle<()>,
+    replayed: Option<oneshot::Receiver<Result<(), JournalError>>>,
+    /// Resolves when the thread exits, however that happens.
+    exited: oneshot::Receiver<()>,
+}
+
+impl AgentThread {
+    fn start(shared: Shared, journal: StateDir, rules: Rules, inbox: Inbox) -> Result<Self, AgentError> {
+        let Shared { mailbox, notices, metrics, launcher, scope } = shared;
+        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope);
+        let (report, replayed) = oneshot::channel();
+        let (alive, exited) = oneshot::channel::<()>();
+        let main = move || {
+            let _alive = alive;
+            match AgentLoop::start(performer, rules, inbox) {
+                Ok(agent) => {
+                    if report.send(Ok(())).is_ok() {
+                        agent.run();
+                    }
+                }
+                // The receiver is gone only when `run` was dropped.
+                Err(error) => drop(report.send(Err(error))),
+            }
+        };
+        let thread = thread::Builder::new().name("agent".to_owned()).spawn(main);
+        let thread = thread.map_err(failed("start the agent's thread"))?;
+        Ok(Self { thread, replayed: Some(replayed), exited })
     }
 
-    let stop = CancellationToken::new();
-    let talking =
-        async { tokio::join!(Box::pin(keep_connected(link, &stop)), Box::pin(carry_output(logs, &stop))) };
-    let listening = async {
-        shutdown.await;
-        stop.cancel();
-        std::future::pending::<()>().await;
-    };
-    let ended = tokio::select! {
-        _ = talking => Ok(()),
-        () = listening => Ok(()),
-        _ = dead => Err(AgentError::Died),
-    };
-    let stopped = mailbox.post(Input::Stop).await;
-    tokio::task::spawn_blocking(move || thread.join())
-        .await
-        .map_err(|_| AgentError::Died)?
-        .map_err(|_| AgentError::Died)?;
-    ended.and(stopped.map_err(|_| AgentError::Died))
+    /// Waits until the Journal is replayed.
+    async fn replayed(&mut self) -> Result<Result<(), JournalError>, AgentError> {
+        let exited = AgentError::PartExited { part: AGENT_THREAD };
+        match self.replayed.take() {
+            Some(replayed) => replayed.await.map_err(|_| exited),
+            None => Err(exited),
+        }
+    }
+
+    /// Waits until the thread has exited.
+    async fn exited(&mut self) {
+        let _ = (&mut self.exited).await;
+    }
+
+    async fn join(self) -> Result<(), AgentError> {
+        let exited = || AgentError::PartExited { part: AGENT_THREAD };
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        joined.map_err(|_| exited())?.map_err(|_| exited())
+    }
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> AgentError {
     move |source| AgentError::System { doing, source }
 }
 
-/// A number from 0 to 1, from the kernel's randomness.
-fn random() -> f64 {
-    let (bits, _) = uuid::Uuid::new_v4().as_u64_pair();
-    // The low 32 bits of the first half: the version's fixed digit is in its upper bits only of the lowest 16.
-    f64::from((bits >> 32) as u32) / f64::from(u32::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Panics of a part were not named, and one that returned early left an agent without it.
+    #[tokio::test]
+    async fn a_part_that_exits_or_panics_stops_the_others_and_is_named() {
+        for panics in [false, true] {
+            let stop = CancellationToken::new();
+            let mut parts = Parts::default();
+            parts.spawn("the failing part", async move { assert!(!panics, "a defect of the part") });
+            parts.spawn("the other part", stop.clone().cancelled_owned());
+            let ended = parts.run(&stop, std::future::pending()).await.unwrap_err();
+            assert!(matches!(ended, AgentError::PartExited { part: "the failing part" }), "{ended}");
+            assert_eq!((ended.category(), ended.is_retryable()), (ErrorCategory::Internal, true));
+        }
+    }
+
+    #[tokio::test]
+    async fn shutdown_stops_all_parts() {
+        let stop = CancellationToken::new();
+        let mut parts = Parts::default();
+        parts.spawn("a part", stop.clone().cancelled_owned());
+        parts.run(&stop, std::future::ready(Ok(()))).await.unwrap();
+    }
 }

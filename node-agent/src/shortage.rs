@@ -1,7 +1,7 @@
-//! What a node has run out of: from an error code, and where it was met, to the resource, its limit and how to raise it.
+//! What a node has run out of: from an error code and a path to the resource, its limit and how to raise it.
 //!
-//! `Resource temporarily unavailable` names none of the five limits that it may come from. Here each is looked at, and
-//! the one that is reached is named.
+//! `Resource temporarily unavailable` may be due to five limits and names none. Each is read here, and the one that is
+//! reached is named.
 
 use std::error::Error;
 use std::fs;
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
-use sentinel_protocol::refusal::human_bytes;
+use sentinel_protocol::human::human_bytes;
 
 use crate::journal::JournalError;
 
-/// An error with all that it rests on, and what the node lacks if it is for want of something; in one line.
+/// An error with its sources in one line, and the resource that the node has run out of, if that is the cause.
 pub fn describe(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut path = None;
@@ -40,12 +40,12 @@ pub fn describe(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// The same for an error without a cause.
+/// The same for a single system error.
 pub(crate) fn describe_io(error: &io::Error) -> String {
     explain(error, None).map_or_else(|| error.to_string(), |lack| format!("{error}: {lack}"))
 }
 
-/// What is lacking, its limit, and how to raise it; `None` when the error is not about a resource. `at` is the file or
+/// The resource, its limit, and how to raise it; `None` when the error is not about a resource. `at` is the file or
 /// directory that was used.
 pub fn explain(error: &io::Error, at: Option<&Path>) -> Option<String> {
     match Errno::from_raw_os_error(error.raw_os_error()?) {
@@ -77,7 +77,7 @@ fn descriptors() -> String {
     )
 }
 
-/// The limit of processes that is reached; where none can be seen to be, all of them.
+/// The limit of processes that is reached; all of them, where none is found to be.
 fn processes() -> String {
     if let Some(found) = full_pids_group() {
         return found;
@@ -102,14 +102,14 @@ fn processes() -> String {
         }
     }
     format!(
-        "no process can be made; one of these limits is reached: ulimit -u ({}), kernel.threads-max ({}), kernel.pid_max ({}), pids.max of a control group",
+        "no process can be created; one of these limits is reached: ulimit -u ({}), kernel.threads-max ({}), kernel.pid_max ({}), pids.max of a control group",
         number(getrlimit(Resource::Nproc).current),
         sysctl("kernel/threads-max"),
         sysctl("kernel/pid_max")
     )
 }
 
-/// A control group of ours, or above it, that has as many processes as it may.
+/// The control group of this process, or a parent of it, that has reached its limit of processes.
 fn full_pids_group() -> Option<String> {
     for group in groups("pids") {
         let read = |file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
@@ -128,7 +128,7 @@ fn full_pids_group() -> Option<String> {
 fn memory() -> String {
     if let Some(limit) = getrlimit(Resource::As).current {
         return format!(
-            "there is no memory within {} of addresses (ulimit -v); raise it with ulimit -v unlimited",
+            "the address space limit of {} is reached (ulimit -v); raise it with ulimit -v unlimited",
             human_bytes(limit)
         );
     }
@@ -159,17 +159,16 @@ fn memory() -> String {
     )
 }
 
-/// What the file system at this path lacks. The path itself may not exist.
+/// What the file system at this path has run out of. The path itself may not exist.
 fn disk(at: &Path) -> String {
-    let Some((place, stat)) =
-        at.ancestors().find_map(|place| Some((place, rustix::fs::statvfs(place).ok()?)))
+    let Some((mounted, stat)) = at.ancestors().find_map(|path| Some((path, rustix::fs::statvfs(path).ok()?)))
     else {
         return format!("the file system of {} is full; free space there", at.display());
     };
-    let place = place.display();
+    let place = mounted.display();
     if stat.f_files > 0 && stat.f_favail == 0 {
         return format!(
-            "the file system of {place} has no inode left of {}; remove files there, or make it anew with more inodes",
+            "the file system of {place} has no inode left of {}; remove files there, or recreate it with more inodes",
             stat.f_files
         );
     }
@@ -181,12 +180,12 @@ fn disk(at: &Path) -> String {
     )
 }
 
-/// Whether a disk is out of inodes and not of room.
+/// Whether a file system has run out of inodes rather than space.
 pub(crate) fn is_out_of_inodes(at: &Path) -> bool {
     rustix::fs::statvfs(at).is_ok_and(|stat| stat.f_files > 0 && stat.f_favail == 0)
 }
 
-/// The control group of this process that has a controller, and those above it, innermost first.
+/// The control group of this process with this controller, and its parents, innermost first.
 fn groups(controller: &str) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut found = Vec::new();
@@ -240,7 +239,7 @@ fn number(limit: Option<u64>) -> String {
     limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }
 
-/// What many agents in one process, and the commands on them, would take.
+/// What many agents in one process, and their commands, need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
     /// Files that this process opens.
@@ -252,8 +251,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// The first thing of which there is not enough, what there is and how to have more; `None` when there is enough,
-    /// as far as can be seen.
+    /// The first resource that is insufficient, with its limit; `None` when all are sufficient, as far as is known.
     pub fn lacking(self) -> Option<String> {
         let Self { descriptors, processes, memory } = self;
         if let Ok(Some(left)) = crate::baseline::descriptors_left()
@@ -308,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn each_lack_is_named_with_its_limit_and_how_to_raise_it() {
+    fn names_each_resource_with_its_limit_and_how_to_raise_it() {
         let at = Path::new("/tmp/no/such/file");
         for (code, words) in [
             (Errno::MFILE, &["file descriptor", "ulimit -n", "LimitNOFILE="][..]),
@@ -321,7 +319,7 @@ mod tests {
         ] {
             let text = explain(&errno(code), Some(at)).unwrap();
             for word in words {
-                assert!(text.contains(word), "{text:?} does not name {word:?}");
+                assert!(text.contains(word), "{text:?} does not contain {word:?}");
             }
         }
         assert_eq!(explain(&errno(Errno::NOENT), Some(at)), None);
@@ -329,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_journal_is_told_with_what_its_disk_lacks() {
+    fn describes_a_journal_error_with_the_state_of_its_disk() {
         let error = JournalError::io("create", Path::new("/tmp/x/request"), Errno::NOSPC);
         let text = describe(&error);
         assert!(text.starts_with("failed to create /tmp/x/request: No space left on device"), "{text}");
@@ -337,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_beyond_a_limit_is_named() {
+    fn names_the_limit_that_needs_exceed() {
         let enough = Needs { descriptors: 1, processes: 1, memory: 1 };
         assert_eq!(enough.lacking(), None);
         let memory = Needs { memory: u64::MAX, ..enough }.lacking().unwrap();

@@ -1,14 +1,20 @@
-//! The binary from outside: what it says when it cannot begin, and how it ends.
+//! The binary as a process: how it fails to start, what it logs, and how it exits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod gateway;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use gateway::{Gateway, within};
+use gateway::{Gateway, next_message, send_to, within};
+use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::refusal::SessionRefusal;
+use sentinel_protocol::to_agent::{Cancel, Forget, ToAgent};
+use sentinel_protocol::to_operator::ToOperator;
 
 const TOKEN: &str = "a-token";
 
@@ -32,17 +38,17 @@ fn node() -> tempfile::TempDir {
     dir
 }
 
-fn check_fails(mut command: Command, words: &[&str]) {
+fn check_fails(mut command: Command, expected: &[&str]) {
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "it began");
-    for word in words {
-        assert!(said.contains(word), "{said:?} does not say {word:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "it started");
+    for text in expected {
+        assert!(stderr.contains(text), "{stderr:?} does not contain {text:?}");
     }
 }
 
 #[test]
-fn what_keeps_it_from_beginning_is_said_and_it_ends_with_an_error() {
+fn a_failed_start_names_the_cause_and_exits_with_an_error() {
     let dir = node();
     let path = dir.path();
     check_fails(agent(path, "http://op"), &["--operator-url", "its scheme is http", "ws://<host>"]);
@@ -56,22 +62,101 @@ fn what_keeps_it_from_beginning_is_said_and_it_ends_with_an_error() {
     check_fails(bad_filter, &["--log", "x=y=z"]);
 }
 
-/// Ends the agent when the test does.
-struct Ended(Child);
+/// Kills the agent at the end of the test.
+struct KilledOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
+impl KilledOnDrop {
+    /// Ends the agent by SIGTERM and returns its log.
+    async fn terminate(mut self) -> String {
+        let pid = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
+        let mut stderr = self.0.stderr.take().unwrap();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).unwrap();
+            log
+        });
+        within("the agent's exit", read).await.unwrap()
+    }
+}
+
+/// The line of a JSON log with this message.
+fn line(log: &str, message: &str) -> serde_json::Value {
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let found = lines.into_iter().find(|line| line["fields"]["message"] == message);
+    found.unwrap_or_else(|| panic!("no line {message:?} in {log}"))
+}
+
 #[tokio::test]
-async fn it_is_healthy_while_connected_small_and_ends_at_sigterm() {
+async fn log_lines_carry_their_session_and_attempt() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let dir = node();
+    let mut command = agent(dir.path(), &format!("ws://{}", gateway.address));
+    // At the level of errors and warnings only, the fields are present too.
+    command.args([
+        "--log-format",
+        "json",
+        "--node-name",
+        "n-1",
+        "--log",
+        "warn,sentinel_node_agent::link=info",
+    ]);
+    let child = KilledOnDrop(command.spawn().unwrap());
+    let mut control = gateway.control().await;
+    let attempt: AttemptId = "0b6c-1/7/node-1/2".parse().unwrap();
+    let epoch = Epoch::from(1);
+    control.send_message(ToAgent::Forget(Forget { attempt: attempt.clone(), epoch })).await;
+    let spec_hash = SpecHash::new("0".repeat(64)).unwrap();
+    control.send_message(ToAgent::Cancel(Cancel { attempt: attempt.clone(), spec_hash, epoch })).await;
+    assert_eq!(control.ended(&attempt).await.outcome, Outcome::Cancelled);
+    let log = child.terminate().await;
+    let ignored = line(&log, "ignored a message of the operator");
+    let span =
+        serde_json::json!({"name": "attempt", "task": "0b6c-1", "run": 7, "node": "node-1", "attempt": 2});
+    assert_eq!(ignored["span"], span, "{ignored}");
+    let established = line(&log, "session established");
+    let span = serde_json::json!({"name": "session", "node": "n-1", "session": control.session.as_str()});
+    assert_eq!(established["span"], span, "{established}");
+}
+
+#[tokio::test]
+async fn text_of_the_operator_cannot_forge_log_lines() {
+    let forged = "x\n2026-01-01T00:00:00Z ERROR forged\r\u{1b}[31m\u{9b}31m\u{202e}:1";
+    for format in ["text", "json"] {
+        let mut gateway = Gateway::start(TOKEN).await;
+        let dir = node();
+        let mut command = agent(dir.path(), &format!("ws://{}", gateway.address));
+        command.args(["--log-format", format]);
+        let child = KilledOnDrop(command.spawn().unwrap());
+        let mut socket = gateway.control_socket().await;
+        let ToOperator::Hello(_) = next_message(&mut socket).await else { panic!("no Hello") };
+        let refusal = SessionRefusal::NotLeader { leader: Some(forged.to_owned()) };
+        send_to(&mut socket, &ToAgent::Refuse(refusal)).await;
+        // It has logged that it could not dial that leader when it returns to the configured address.
+        gateway.control_socket().await;
+        let log = child.terminate().await;
+        assert!(log.contains("failed to connect") && log.contains("ERROR forged"), "{log:?}");
+        for line in log.lines() {
+            assert!(!line.chars().any(|c| c.is_control() || c == '\u{202e}'), "{line:?}");
+            assert!(!line.starts_with("2026-01-01T00:00:00Z ERROR"), "{line:?}");
+            assert!(format == "text" || serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_is_healthy_while_connected_and_exits_at_sigterm() {
     let mut gateway = Gateway::start(TOKEN).await;
     let dir = node();
     assert!(!health(dir.path()).status.success());
-    let mut child = Ended(agent(dir.path(), &format!("ws://{}", gateway.address)).spawn().unwrap());
+    let mut child = KilledOnDrop(agent(dir.path(), &format!("ws://{}", gateway.address)).spawn().unwrap());
     let mut control = gateway.control().await;
     let is_healthy = || health(dir.path()).status.success();
     within("a healthy agent", async {
@@ -97,5 +182,5 @@ async fn it_is_healthy_while_connected_small_and_ends_at_sigterm() {
     })
     .await;
     assert!(ended.success());
-    assert!(!health(dir.path()).status.success(), "an ended agent looks healthy");
+    assert!(!health(dir.path()).status.success(), "a stopped agent is reported as healthy");
 }

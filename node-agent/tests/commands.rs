@@ -1,16 +1,9 @@
-//! What a command finds at its start: its script, its output, its limits, its groups. Real processes under real
-//! supervisors.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "tests may panic"
-)]
+//! The environment of a command: script, output, limits, groups. Real processes under real supervisors.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 mod fixtures;
 
-use fixtures::{Node, is_root, sha256, shell, start};
+use fixtures::{Node, can_run_as_root, cannot_run, sha256, shell, start};
 use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::request::Program;
 use sentinel_protocol::to_agent::Start;
@@ -27,7 +20,7 @@ fn script(number: u32, interpreter: &str, argument: Option<&str>, text: &str) ->
 }
 
 #[test]
-fn an_interpreter_gets_its_one_argument_before_the_script() {
+fn an_interpreter_gets_its_argument_before_the_script() {
     let mut node = Node::new();
     let run =
         node.run(&script(1, "/bin/sh", Some("-eu"), "#!/bin/sh -eu\necho $-; false; echo not reached\n"));
@@ -37,7 +30,7 @@ fn an_interpreter_gets_its_one_argument_before_the_script() {
         "{}",
         run.text()
     );
-    // One argument, as the kernel hands it over; `env -S` splits it.
+    // One argument, as the kernel passes it; `env -S` splits it.
     let text = "#!/usr/bin/env -S sh -e -u\necho \"$0\"; case $- in *u*) echo strict;; esac\n";
     assert_eq!(node.run(&script(2, "/usr/bin/env", Some("-S sh -e -u"), text)).text(), "/dev/fd/3\nstrict\n");
     let run = node.run(&script(3, "/usr/bin/env", Some("sh -e"), "echo no\n"));
@@ -45,7 +38,7 @@ fn an_interpreter_gets_its_one_argument_before_the_script() {
 }
 
 #[test]
-fn a_script_without_a_final_newline_and_one_as_long_as_may_be_run_whole() {
+fn a_script_without_final_newline_or_of_maximum_length_runs() {
     let mut node = Node::new();
     assert_eq!(node.run(&script(1, "/bin/sh", None, "echo first\necho last")).text(), "first\nlast\n");
     let mut long = "# 0123456789012345678901234567890123456789012345678901234567890\n".repeat(3_000);
@@ -56,14 +49,14 @@ fn a_script_without_a_final_newline_and_one_as_long_as_may_be_run_whole() {
 }
 
 #[test]
-fn a_script_can_read_and_run_itself_by_the_name_it_is_called_by() {
+fn a_script_can_read_and_run_itself_by_its_path() {
     let mut node = Node::new();
     let text = "#!/bin/sh\n[ $# -gt 0 ] && { echo \"again $1\"; exit; }\nsed -n '/^DATA$/,$p' \"$0\"\n\
         readlink \"$0\" | cut -c1-19\n\"$0\" once\nexec \"$0\" twice\nDATA\nkept here\n";
     let expected = "DATA\nkept here\n/memfd:disk-report \nagain once\nagain twice\n";
     let run = node.run(&script(1, "/bin/sh", None, text));
     assert_eq!(run.text(), expected, "{:?}", String::from_utf8_lossy(&run.stderr()));
-    if is_root() {
+    if can_run_as_root() {
         let mut nobody = script(2, "/bin/sh", None, text);
         nobody.request.user = Some("nobody".into());
         let run = node.run(&nobody);
@@ -72,7 +65,7 @@ fn a_script_can_read_and_run_itself_by_the_name_it_is_called_by() {
 }
 
 #[test]
-fn merged_output_is_in_the_order_of_writing() {
+fn merged_output_keeps_the_order_of_writing() {
     let mut node = Node::new();
     let text = "i=0; while [ $i -lt 300 ]; do echo o$i; echo e$i >&2; i=$((i+1)); done";
     let lines: Vec<String> = (0..300).map(|i| format!("o{i}\ne{i}\n")).collect();
@@ -88,7 +81,7 @@ fn merged_output_is_in_the_order_of_writing() {
     );
     assert_eq!(output.stderr, StreamSummary::default());
     assert_eq!(run.stderr(), b"");
-    // Children share it, and the window and its counts are those of one stream.
+    // Children share it, and limit and counts are those of one stream.
     let mut children = shell(2, "(echo a; ls /nosuch 2>&1 >/dev/null | wc -l; sh -c 'echo b >&2'; echo c)");
     children.request.output.merge = true;
     children.request.output.limit = 4;
@@ -98,7 +91,7 @@ fn merged_output_is_in_the_order_of_writing() {
 }
 
 #[test]
-fn merged_output_ends_when_both_of_its_ends_are_closed() {
+fn merged_output_ends_when_both_streams_are_closed() {
     let mut merged = shell(1, "exec 2>&-; echo out; exec >&-; sleep 0.2; exit 7");
     merged.request.output.merge = true;
     let run = Node::new().run(&merged);
@@ -114,7 +107,7 @@ fn limit(text: &str, name: &str) -> (String, String) {
 }
 
 #[test]
-fn open_files_and_core_dumps_have_the_limits_that_the_task_gives_and_no_dumps_otherwise() {
+fn open_files_and_core_dumps_are_limited_as_requested() {
     let mut node = Node::new();
     let plain = node.run(&start(1, &["cat", "/proc/self/limits"])).text();
     assert_eq!(limit(&plain, "Max core file size"), ("0".into(), "0".into()));
@@ -124,11 +117,10 @@ fn open_files_and_core_dumps_have_the_limits_that_the_task_gives_and_no_dumps_ot
     let text = node.run(&limited).text();
     assert_eq!(limit(&text, "Max open files"), ("64".into(), "64".into()));
     assert_eq!(limit(&text, "Max core file size"), ("0".into(), "0".into()));
-    if !is_root() {
-        eprintln!("NOT RUN in full: only root can raise a hard limit");
+    if !can_run_as_root() {
         return;
     }
-    // Also for a command that gives the right to raise them up, and with fewer descriptors than we have open.
+    // For a command without the privilege to raise them too, and with fewer descriptors than the supervisor has open.
     limited.request.user = Some("nobody".into());
     limited.request.limits.nofile = Some(16);
     limited.request.limits.core = Some(1 << 20);
@@ -139,9 +131,9 @@ fn open_files_and_core_dumps_have_the_limits_that_the_task_gives_and_no_dumps_ot
 }
 
 #[test]
-fn a_limit_of_open_files_that_the_node_cannot_give_starts_nothing_and_is_named() {
+fn an_impossible_limit_of_open_files_fails_the_start() {
     let most: u64 = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
-    let Ok(more) = u32::try_from(most + 8) else { return };
+    let more = u32::try_from(most + 8).unwrap();
     let mut many = start(1, &["true"]);
     many.request.limits.nofile = Some(more);
     let run = Node::new().run(&many);
@@ -161,17 +153,16 @@ fn a_limit_of_open_files_that_the_node_cannot_give_starts_nothing_and_is_named()
 }
 
 #[test]
-fn a_group_that_is_asked_for_is_added_to_the_groups_that_the_user_has() {
-    if !is_root() {
-        eprintln!("NOT RUN: only root can become another user");
+fn a_requested_group_is_added_to_the_users_groups() {
+    if !can_run_as_root() {
         return;
     }
     let mut node = Node::new();
     let mut groups = |number: u32, user: Option<&str>, group: Option<&str>| {
-        let mut look = shell(number, "id -g; id -G");
-        look.request.user = user.map(str::to_owned);
-        look.request.group = group.map(str::to_owned);
-        let text = node.run(&look).text();
+        let mut probe = shell(number, "id -g; id -G");
+        probe.request.user = user.map(str::to_owned);
+        probe.request.group = group.map(str::to_owned);
+        let text = node.run(&probe).text();
         let (primary, all) = text.split_once('\n').unwrap();
         let mut all: Vec<u32> = all.split_whitespace().map(|word| word.parse().unwrap()).collect();
         all.sort_unstable();
@@ -180,7 +171,7 @@ fn a_group_that_is_asked_for_is_added_to_the_groups_that_the_user_has() {
     assert_eq!(groups(1, Some("nobody"), Some("1234")), ("1234".to_owned(), vec![1234, 65534]));
     assert_eq!(groups(2, None, Some("1234")).0, "1234");
     assert!(groups(3, None, Some("1234")).1.contains(&0), "the agent's own group stays too");
-    // As the system's own tool does it, for every user that the machine has.
+    // The same as setpriv, for every user of the machine.
     let users = std::fs::read_to_string("/etc/passwd").unwrap();
     let users: Vec<&str> = users.lines().filter_map(|line| line.split(':').next()).collect();
     for (number, user) in (10..).zip(users) {
@@ -188,8 +179,7 @@ fn a_group_that_is_asked_for_is_added_to_the_groups_that_the_user_has() {
             .args(["--reuid", user, "--regid", "1234", "--init-groups", "id", "-G"])
             .output();
         let Ok(tool) = tool else {
-            eprintln!("NOT RUN in full: there is no setpriv program");
-            return;
+            return cannot_run("it needs setpriv (util-linux)");
         };
         assert!(tool.status.success(), "{tool:?}");
         let mut theirs: Vec<u32> = String::from_utf8(tool.stdout)
@@ -203,9 +193,8 @@ fn a_group_that_is_asked_for_is_added_to_the_groups_that_the_user_has() {
 }
 
 #[test]
-fn a_user_without_a_line_in_the_password_file_has_the_root_directory_as_its_home_and_no_name() {
-    if !is_root() {
-        eprintln!("NOT RUN: only root can become another user");
+fn a_user_without_passwd_entry_has_home_root_and_no_name() {
+    if !can_run_as_root() {
         return;
     }
     let mut number = start(1, &["env"]);

@@ -1,11 +1,5 @@
-//! The Journal on a real disk: what survives, what is noticed, and whom damage hurts.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "tests may panic"
-)]
+//! The Journal on a real disk: durability, detection of damage, and its scope.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 mod fixtures;
 
@@ -15,10 +9,10 @@ use std::path::{Path, PathBuf};
 use fixtures::{Node, finish, is_root, shell, start, wait_for};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sentinel_node_agent::journal::{
-    Accepted, AttemptDir, AttemptState, Bell, Changed, Delivery, Heard, JournalError, Loaded, StateDir,
-    Tombstone,
+    Accepted, AgentWakeups, AttemptDir, AttemptState, Change, Delivery, JournalError, Loaded,
+    ReceivedWakeups, StateDir, Tombstone,
 };
-use sentinel_node_agent::supervisor::{Launcher, Warm};
+use sentinel_node_agent::supervisor::{Launcher, Prefork};
 use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::limits::MAX_COUNT;
 use sentinel_protocol::log::DropReason;
@@ -57,16 +51,16 @@ fn full_attempt(state: &StateDir, number: u32) -> AttemptDir {
     attempt
 }
 
-/// Writes a record as the journal of an earlier release did.
+/// Writes a record as an earlier release did.
 fn write_record(path: &std::path::Path, json: &str) {
     let crc = crc32fast::hash(json.as_bytes());
     std::fs::write(path, format!("{json}\ncrc32 {crc:08x}\n")).unwrap();
 }
 
-/// An agent that had believed the epoch of a leader which one liar had carried to the end of all numbers refused every
-/// command for ever after.
+/// An agent that had accepted an epoch at the end of the range, which a compromised agent had caused, refused every later
+/// command.
 #[test]
-fn an_agent_with_a_poisoned_epoch_comes_back_with_its_journal_and_believes_the_next_leader() {
+fn a_poisoned_epoch_is_discarded_and_the_journal_kept() {
     for poison in [u64::MAX, i64::MAX as u64, Epoch::MAX.get() + 1, Epoch::MAX.get()] {
         let root = tempfile::tempdir().unwrap();
         let state = StateDir::open(root.path()).unwrap();
@@ -80,20 +74,20 @@ fn an_agent_with_a_poisoned_epoch_comes_back_with_its_journal_and_believes_the_n
         write_record(&request, &json.replace("\"epoch\":1,", &format!("\"epoch\":{poison},")));
 
         let state = StateDir::open(root.path()).unwrap();
-        assert_eq!(state.highest_epoch().unwrap(), Epoch::ZERO, "{poison} is believed");
+        assert_eq!(state.highest_epoch().unwrap(), Epoch::ZERO, "{poison} is accepted");
         let loaded = state.load().unwrap();
         assert!(
-            matches!(&loaded[..], [(_, Loaded::Entry(entry))] if entry.exit == Some(ended())),
+            matches!(&loaded[..], [(_, Loaded::Readable(entry))] if entry.exit == Some(ended())),
             "{loaded:?}"
         );
         state.set_highest_epoch(Epoch::from(3)).unwrap();
         state.set_highest_epoch(Epoch::from(2)).unwrap();
-        assert_eq!(state.highest_epoch().unwrap(), Epoch::from(3), "an older leader is believed again");
+        assert_eq!(state.highest_epoch().unwrap(), Epoch::from(3), "an older epoch is accepted again");
     }
 }
 
 #[test]
-fn what_was_written_is_there_after_the_directory_is_opened_again() {
+fn records_survive_reopening_the_directory() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let id = state.state_id().to_owned();
@@ -108,7 +102,7 @@ fn what_was_written_is_there_after_the_directory_is_opened_again() {
     let entries: Vec<_> = loaded
         .iter()
         .map(|(dir, loaded)| match loaded {
-            Loaded::Entry(entry) => (dir.name(), entry),
+            Loaded::Readable(entry) => (dir.name(), entry),
             Loaded::Corrupt { why, .. } => panic!("{why}"),
         })
         .collect();
@@ -121,7 +115,7 @@ fn what_was_written_is_there_after_the_directory_is_opened_again() {
 }
 
 #[test]
-fn a_second_agent_is_told_that_the_directory_is_in_use() {
+fn a_second_agent_cannot_open_the_directory() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let second = StateDir::open(root.path()).unwrap_err();
@@ -132,7 +126,7 @@ fn a_second_agent_is_told_that_the_directory_is_in_use() {
 }
 
 #[test]
-fn an_attempt_is_taken_once() {
+fn an_attempt_is_created_once() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let attempt = state.create(&accepted(1)).unwrap();
@@ -142,10 +136,10 @@ fn an_attempt_is_taken_once() {
     assert_eq!((task.as_str(), run.0, number), ("0b6c-1", 1, 1));
 }
 
-/// Found by power cuts: the note on archived output is not synced, and an empty one made the whole Attempt unreadable, so
-/// that its command was `Lost` (`StateLost`), or its result reported so after it was known.
+/// Found by power cuts: the delivery record is not synced, and an empty one made the whole Attempt corrupt, so that its
+/// command was `Lost` (`StateLost`), or its known result was reported so.
 #[test]
-fn a_damaged_note_of_what_the_operator_knows_loses_nothing_but_the_note() {
+fn a_damaged_delivery_record_counts_as_empty() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let attempt = full_attempt(&state, 1);
@@ -153,39 +147,39 @@ fn a_damaged_note_of_what_the_operator_knows_loses_nothing_but_the_note() {
     let whole = fs::read(&path).unwrap();
     for len in 0..whole.len() {
         fs::write(&path, &whole[..len]).unwrap();
-        let [(_, Loaded::Entry(entry))] = &state.load().unwrap()[..] else {
-            panic!("a note cut to {len} bytes made the attempt unreadable")
+        let [(_, Loaded::Readable(entry))] = &state.load().unwrap()[..] else {
+            panic!("a delivery record cut to {len} bytes made the attempt corrupt")
         };
         assert_eq!(entry.delivery, Delivery::default());
-        assert!(entry.exit.is_some(), "the result is still there");
+        assert!(entry.exit.is_some(), "the result is kept");
     }
-    let told = Delivery { acked: Some(Stage::Ended), archived: 9 };
-    attempt.set_delivery(&told).unwrap();
-    assert_eq!(attempt.delivery().unwrap(), told, "it is noted anew");
+    let noted = Delivery { acked: Some(Stage::Ended), archived: 9 };
+    attempt.set_delivery(&noted).unwrap();
+    assert_eq!(attempt.delivery().unwrap(), noted, "it is written anew");
 }
 
 #[test]
-fn a_cut_or_flipped_byte_in_a_small_file_hurts_its_own_attempt_and_no_other() {
+fn a_damaged_record_makes_only_its_own_attempt_corrupt() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let attempt = full_attempt(&state, 1);
     full_attempt(&state, 2);
     let is_corrupt = |what: &str| {
         let loaded = state.load().unwrap();
-        assert!(matches!(loaded[1].1, Loaded::Entry(_)), "{what} of one attempt hurt the other");
+        assert!(matches!(loaded[1].1, Loaded::Readable(_)), "{what} of one attempt damaged the other");
         match &loaded[0].1 {
-            Loaded::Corrupt { dir, why } => {
-                assert_eq!(dir, &attempt);
+            Loaded::Corrupt { why } => {
+                assert_eq!(loaded[0].0, attempt);
                 assert!(why.contains("unreadable"), "{why}");
                 true
             }
-            Loaded::Entry(_) => false,
+            Loaded::Readable(_) => false,
         }
     };
     for file in ["request", "state", "exit"] {
         let path = attempt.path().join(file);
         let whole = fs::read(&path).unwrap();
-        assert!(whole.iter().all(|b| b.is_ascii() && *b != 0), "{file} is readable by a person");
+        assert!(whole.iter().all(|b| b.is_ascii() && *b != 0), "{file} is readable text");
         for len in (0..whole.len()).step_by(3).chain([whole.len() - 1]) {
             fs::write(&path, &whole[..len]).unwrap();
             assert!(is_corrupt(file), "{file} cut to {len} of {} bytes", whole.len());
@@ -199,7 +193,7 @@ fn a_cut_or_flipped_byte_in_a_small_file_hurts_its_own_attempt_and_no_other() {
         let mut longer = whole.clone();
         longer.extend_from_slice(b"\0\0garbage");
         fs::write(&path, &longer).unwrap();
-        assert!(is_corrupt(file), "{file} with garbage behind it");
+        assert!(is_corrupt(file), "{file} with garbage after it");
         fs::write(&path, &whole).unwrap();
         assert!(!is_corrupt(file));
     }
@@ -210,18 +204,18 @@ fn a_cut_or_flipped_byte_in_a_small_file_hurts_its_own_attempt_and_no_other() {
 }
 
 #[test]
-fn records_of_two_attempts_that_were_swapped_are_noticed_by_their_names() {
+fn swapped_records_are_detected_by_name() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let (one, two) = (full_attempt(&state, 1), full_attempt(&state, 2));
     fs::copy(one.path().join("request"), two.path().join("request")).unwrap();
     let loaded = state.load().unwrap();
-    assert!(matches!(loaded[0].1, Loaded::Entry(_)));
+    assert!(matches!(loaded[0].1, Loaded::Readable(_)));
     assert!(matches!(loaded[1].1, Loaded::Corrupt { .. }));
 }
 
 #[test]
-fn half_made_and_half_removed_directories_are_no_attempts() {
+fn incomplete_directories_are_ignored_and_removed() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let attempts = root.path().join("attempts");
@@ -234,7 +228,7 @@ fn half_made_and_half_removed_directories_are_no_attempts() {
 }
 
 #[test]
-fn a_temporary_file_that_was_not_renamed_changes_nothing() {
+fn a_temporary_file_changes_nothing() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let attempt = state.create(&accepted(1)).unwrap();
@@ -247,17 +241,17 @@ fn a_temporary_file_that_was_not_renamed_changes_nothing() {
 }
 
 #[test]
-fn an_exit_record_is_written_once_and_counts_when_only_its_rename_is_missing() {
+fn an_exit_record_is_written_once_and_valid_before_rename() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let attempt = state.create(&accepted(1)).unwrap();
     let lock = attempt.try_lock().unwrap().unwrap();
     assert!(attempt.try_lock().unwrap().is_none(), "the lock is exclusive");
-    assert_eq!(lock.exit().unwrap(), None, "a reserve is no record");
+    assert_eq!(lock.exit().unwrap(), None, "a reserve is not a record");
     lock.record_exit(ended()).unwrap();
     let other = Ended { outcome: Outcome::Cancelled, ..ended() };
-    assert_eq!(lock.record_exit(other.clone()).unwrap(), ended(), "the first one stands");
-    // As if the power had gone before the rename.
+    assert_eq!(lock.record_exit(other.clone()).unwrap(), ended(), "the first one is kept");
+    // As after a power cut before the rename.
     fs::rename(attempt.path().join("exit"), attempt.path().join("exit.reserve")).unwrap();
     assert_eq!(attempt.exit().unwrap(), None);
     assert_eq!(lock.exit().unwrap(), Some(ended()));
@@ -265,24 +259,24 @@ fn an_exit_record_is_written_once_and_counts_when_only_its_rename_is_missing() {
     assert_eq!(attempt.exit().unwrap(), Some(ended()));
 }
 
-fn tombstone(number: u32, buried_at: UnixMillis) -> Tombstone {
+fn tombstone(number: u32, ended_at: UnixMillis) -> Tombstone {
     Tombstone {
         attempt: format!("0b6c-1/{number}/node-1/1").parse().unwrap(),
         spec_hash: number.is_multiple_of(2).then(|| "0".repeat(64).parse().unwrap()),
         outcome: Outcome::Succeeded { exit_code: 0 },
-        buried_at,
+        ended_at,
     }
 }
 
 #[test]
-fn what_was_buried_is_remembered_and_its_directory_is_gone() {
+fn compaction_keeps_a_tombstone_and_removes_the_directory() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let now = sentinel_node_agent::host::wall_clock();
     let attempt = full_attempt(&state, 1);
-    state.bury(&attempt, &tombstone(1, now)).unwrap();
-    state.bury(&attempt, &tombstone(1, now)).unwrap();
-    state.entomb(&tombstone(2, now)).unwrap();
+    state.compact(&attempt, &tombstone(1, now)).unwrap();
+    state.compact(&attempt, &tombstone(1, now)).unwrap();
+    state.write_tombstone(&tombstone(2, now)).unwrap();
     assert!(!attempt.path().exists());
     drop(state);
     // A torn line at the end, as a crash leaves it.
@@ -293,7 +287,7 @@ fn what_was_buried_is_remembered_and_its_directory_is_gone() {
     bytes.extend_from_slice(&torn);
     fs::write(&files[0], bytes).unwrap();
     let state = StateDir::open(root.path()).unwrap();
-    state.entomb(&tombstone(3, now)).unwrap();
+    state.write_tombstone(&tombstone(3, now)).unwrap();
     for number in 1..=3 {
         let expected = tombstone(number, now);
         assert_eq!(state.tombstone(&expected.attempt), Some(expected));
@@ -303,13 +297,13 @@ fn what_was_buried_is_remembered_and_its_directory_is_gone() {
 }
 
 #[test]
-fn tombstones_go_after_thirty_days() {
+fn tombstones_expire_after_thirty_days() {
     let root = tempfile::tempdir().unwrap();
     let now = sentinel_node_agent::host::wall_clock();
     let days_ago = |days: i64| UnixMillis(now.0 - days * 24 * 3_600_000);
     for (number, days) in [(1, 40), (2, 20)] {
         // Each opening begins a file of its own.
-        StateDir::open(root.path()).unwrap().entomb(&tombstone(number, days_ago(days))).unwrap();
+        StateDir::open(root.path()).unwrap().write_tombstone(&tombstone(number, days_ago(days))).unwrap();
     }
     let state = StateDir::open(root.path()).unwrap();
     assert_eq!(state.tombstone(&tombstone(1, now).attempt), None);
@@ -317,17 +311,17 @@ fn tombstones_go_after_thirty_days() {
 }
 
 #[test]
-fn a_supervisor_rings_for_state_exit_and_output() {
+fn a_supervisor_wakes_the_agent_for_records_and_output() {
     let mut node = Node::new();
-    let mut bell = Bell::open(node.path()).unwrap();
+    let mut wakeups = AgentWakeups::open(node.path()).unwrap();
     let attempt = node.accept(&shell(1, "echo x"));
-    assert_eq!(bell.rings().unwrap(), (vec![], Heard::All));
+    assert_eq!(wakeups.drain().unwrap(), ReceivedWakeups::default());
     node.launcher.launch(&attempt).unwrap();
     let mut seen = Vec::new();
-    wait_for("both kinds of ring", || {
-        seen.extend(bell.rings().unwrap().0);
-        let has = |what| seen.iter().any(|ring| ring.attempt == attempt.name() && ring.what == what);
-        (has(Changed::Record) && has(Changed::Output) && attempt.exit().unwrap().is_some()).then_some(())
+    wait_for("both kinds of wake-up", || {
+        seen.extend(wakeups.drain().unwrap().wakeups);
+        let has = |change| seen.iter().any(|it| it.attempt == attempt.name() && it.change == change);
+        (has(Change::Record) && has(Change::Output) && attempt.exit().unwrap().is_some()).then_some(())
     });
 }
 
@@ -340,7 +334,7 @@ impl SmallDisk {
         let options = format!("size={size}");
         let tmpfs = Some("tmpfs");
         if !is_root() || mount(tmpfs, dir.path(), tmpfs, MsFlags::empty(), Some(options.as_str())).is_err() {
-            eprintln!("NOT RUN: a tmpfs cannot be mounted here");
+            fixtures::cannot_run("it needs root and a tmpfs");
             return None;
         }
         Some(Self(dir))
@@ -350,7 +344,7 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// Takes all room that is left.
+    /// Uses up the remaining space.
     fn fill(&self) {
         use std::io::Write;
         let mut file = fs::File::create(self.path().join("filler")).unwrap();
@@ -366,14 +360,14 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn on_a_full_disk_nothing_new_is_taken_and_what_was_taken_can_still_be_recorded() {
+fn a_full_disk_refuses_new_attempts_and_records_exits() {
     let Some(disk) = SmallDisk::of("256k") else { return };
     let state = StateDir::open(&disk.path().join("state")).unwrap();
     let attempt = state.create(&accepted(1)).unwrap();
     disk.fill();
     let error = state.create(&accepted(2)).unwrap_err();
     assert!(error.is_disk_full(), "{error:?}");
-    assert_eq!(state.load().unwrap().len(), 1, "nothing half-made");
+    assert_eq!(state.load().unwrap().len(), 1, "nothing incomplete");
     let lock = attempt.try_lock().unwrap().unwrap();
     let process = sentinel_protocol::exit::LeftProcess { pid: 4_194_304, name: "\u{1}".repeat(48) };
     let left = sentinel_protocol::exit::LeftBehind {
@@ -394,10 +388,10 @@ fn on_a_full_disk_nothing_new_is_taken_and_what_was_taken_can_still_be_recorded(
 }
 
 #[test]
-fn a_command_that_fills_the_disk_goes_on_and_its_missing_output_is_counted_and_shown() {
+fn a_command_that_fills_the_disk_continues_with_holes() {
     let Some(disk) = SmallDisk::of("2m") else { return };
     let state = StateDir::open(&disk.path().join("state")).unwrap();
-    let mut launcher = Launcher::of(fixtures::PROGRAM, Warm::No);
+    let mut launcher = Launcher::of(fixtures::PROGRAM, Prefork::Off);
     let much = shell(1, "head -c 5000000 /dev/zero; echo end >&2; exit 5");
     let attempt = state.create(&Accepted::now(much).unwrap()).unwrap();
     launcher.launch(&attempt).unwrap();
@@ -411,14 +405,14 @@ fn a_command_that_fills_the_disk_goes_on_and_its_missing_output_is_counted_and_s
     assert_eq!(output.stdout.sha256, fixtures::sha256(&vec![0; 5_000_000]));
 }
 
-/// It was removed and made again; a power cut between the two took what the operator had been told we own, and the
-/// Attempt was Lost for want of its record, though it had never started.
+/// It was removed and created again; a power cut between the two lost an Attempt of the Inventory, so that it became
+/// `Lost`, though it had never started.
 #[test]
-fn an_attempt_that_is_taken_once_more_after_a_boot_is_never_absent() {
+fn replacing_an_attempt_never_leaves_it_absent() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let old = state.create(&accepted(1)).unwrap();
-    fs::write(old.log().join("left"), "by the boot before").unwrap();
+    fs::write(old.log().join("left"), "by the previous boot").unwrap();
     let (path, done) = (old.path().to_owned(), std::sync::atomic::AtomicBool::new(false));
     std::thread::scope(|scope| {
         let watching = scope.spawn(|| {
@@ -429,7 +423,7 @@ fn an_attempt_that_is_taken_once_more_after_a_boot_is_never_absent() {
             absent
         });
         for _ in 0..50 {
-            state.create_again(&accepted(1)).unwrap();
+            state.replace(&accepted(1)).unwrap();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(watching.join().unwrap(), 0);
@@ -438,7 +432,7 @@ fn an_attempt_that_is_taken_once_more_after_a_boot_is_never_absent() {
     let names: Vec<_> =
         fs::read_dir(root.path().join("attempts")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, [old.name()]);
-    // What is not there is made.
-    state.create_again(&accepted(2)).unwrap();
+    // A missing one is created.
+    state.replace(&accepted(2)).unwrap();
     assert_eq!(state.load().unwrap().len(), 2);
 }

@@ -1,5 +1,5 @@
-//! Limits and the idle and total clocks, on real commands under real supervisors. Limits need a machine where the
-//! tests may make control groups, v1 or v2; where they may not, that is what is tested.
+//! Limits and the idle and total clocks, on real commands under real supervisors. Limits need a machine where the tests
+//! can create control groups, v1 or v2.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 mod fixtures;
@@ -13,17 +13,19 @@ use sentinel_protocol::to_agent::Start;
 
 const MIB: u64 = 1 << 20;
 
-/// What a limit comes to: it holds, or the command is not started and the words name it.
-fn held(outcome: &Outcome, field: &str) -> bool {
+/// Whether the limit is enforced. Where it cannot be, the command is not started, the message names the limit, and the
+/// test has not run.
+fn is_enforced(outcome: &Outcome, field: &str) -> bool {
     let Outcome::StartFailed { reason, message } = outcome else { return true };
     assert_eq!(*reason, StartFailure::Other);
     assert!(message.starts_with(&format!("{field} cannot be held on this node: ")), "{message}");
-    assert!(!may_limit(), "{message}");
+    assert!(!can_limit(), "{message}");
+    fixtures::cannot_run(message);
     false
 }
 
-/// Whether this machine lets us make a v1 group, or one of v2 with its controllers.
-fn may_limit() -> bool {
+/// Whether the tests can create a v1 group, or a v2 group with the memory controller.
+fn can_limit() -> bool {
     let v1 = Path::new("/sys/fs/cgroup/memory/tasks").exists();
     let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     fixtures::is_root() && (v1 || controllers.contains("memory"))
@@ -34,12 +36,12 @@ fn run(start: &Start) -> fixtures::Finished {
 }
 
 #[test]
-fn a_command_that_wants_more_memory_than_its_limit_is_killed_and_its_peak_is_told() {
-    // `tail` keeps all of the one endless line.
+fn exceeding_the_memory_limit_is_oom_killed_with_its_peak() {
+    // `tail` keeps the whole endless line in memory.
     let mut greedy = start(1, &["tail", "/dev/zero"]);
     greedy.request.limits.memory = Some(32 * MIB);
     let run = run(&greedy);
-    if !held(&run.ended.outcome, "run.limits.memory") {
+    if !is_enforced(&run.ended.outcome, "run.limits.memory") {
         return;
     }
     let Outcome::OomKilled { peak: Some(peak) } = run.ended.outcome else {
@@ -49,60 +51,60 @@ fn a_command_that_wants_more_memory_than_its_limit_is_killed_and_its_peak_is_tol
 }
 
 #[test]
-fn a_command_within_its_limits_is_not_touched() {
+fn a_command_within_its_limits_is_not_affected() {
     let mut modest = shell(1, "echo fits; exit 3");
     modest.request.limits.memory = Some(64 * MIB);
     modest.request.limits.cpu_millis = Some(500);
     modest.request.limits.pids = Some(16);
     let run = run(&modest);
-    if held(&run.ended.outcome, "run.limits.cpu") {
+    if is_enforced(&run.ended.outcome, "run.limits.cpu") {
         assert_eq!((&run.ended.outcome, run.text().as_str()), (&Outcome::Failed { exit_code: 3 }, "fits\n"));
     }
 }
 
 #[test]
-fn a_signal_is_no_lack_of_memory() {
+fn a_signal_is_not_reported_as_oom() {
     let mut killed = shell(1, "kill -9 $$");
     killed.request.limits.memory = Some(64 * MIB);
     let run = run(&killed);
-    if held(&run.ended.outcome, "run.limits.memory") {
+    if is_enforced(&run.ended.outcome, "run.limits.memory") {
         assert_eq!(run.ended.outcome, Outcome::Signaled { signal: 9 });
     }
 }
 
 #[test]
-fn memory_is_counted_over_the_whole_tree_and_so_it_is_for_a_grandchild() {
+fn memory_of_grandchildren_counts() {
     let mut greedy = shell(1, "sh -c 'tail /dev/zero; exit 9'; exit 7");
     greedy.request.limits.memory = Some(32 * MIB);
     let run = run(&greedy);
-    if held(&run.ended.outcome, "run.limits.memory") {
+    if is_enforced(&run.ended.outcome, "run.limits.memory") {
         assert!(matches!(run.ended.outcome, Outcome::OomKilled { .. }), "{:?}", run.ended.outcome);
     }
 }
 
 #[test]
-fn a_command_with_a_limit_of_processes_cannot_make_more() {
+fn the_process_limit_is_enforced() {
     // The shell and three of its children.
     let mut many = shell(1, "for i in 1 2 3 4 5 6; do sleep 30 & done; echo made");
     many.request.limits.pids = Some(4);
     many.deadlines.grace_ms = 100;
     let run = run(&many);
-    if held(&run.ended.outcome, "run.limits.pids") {
+    if is_enforced(&run.ended.outcome, "run.limits.pids") {
         assert!(matches!(run.ended.outcome, Outcome::Failed { .. }), "{:?}", run.ended.outcome);
-        let words = String::from_utf8(run.stderr()).unwrap();
-        assert!(words.contains("fork"), "{words:?}");
+        let stderr = String::from_utf8(run.stderr()).unwrap();
+        assert!(stderr.contains("fork"), "{stderr:?}");
         assert_eq!(run.text(), "");
     }
 }
 
 #[test]
-fn a_command_with_a_tenth_of_a_cpu_gets_no_more() {
+fn the_cpu_limit_is_enforced() {
     let mut busy = shell(1, "while :; do :; done");
     busy.request.limits.cpu_millis = Some(100);
     busy.deadlines.run_ms = Some(2_000);
     busy.deadlines.grace_ms = 0;
     let run = run(&busy);
-    if held(&run.ended.outcome, "run.limits.cpu") {
+    if is_enforced(&run.ended.outcome, "run.limits.cpu") {
         assert_eq!(run.ended.outcome, Outcome::TimedOut);
         let used = run.ended.usage.user_ms + run.ended.usage.system_ms;
         // A full CPU would be 2000; on a machine that is busy otherwise it gets less.
@@ -110,7 +112,7 @@ fn a_command_with_a_tenth_of_a_cpu_gets_no_more() {
     }
 }
 
-/// The groups of a command, in all trees.
+/// The groups of a command, in all hierarchies.
 fn groups_of(supervisor: i32) -> Vec<PathBuf> {
     let trees = ["", "unified", "cpu", "memory", "pids"].map(|tree| Path::new("/sys/fs/cgroup").join(tree));
     let groups = trees.iter().flat_map(|tree| std::fs::read_dir(tree.join("sentinel")).into_iter().flatten());
@@ -120,9 +122,9 @@ fn groups_of(supervisor: i32) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_groups_of_a_command_hold_all_of_it_and_are_gone_when_it_is() {
-    if !may_limit() {
-        return;
+fn cgroups_hold_the_whole_command_and_are_removed_with_it() {
+    if !can_limit() {
+        return fixtures::cannot_run("it needs root and control groups with the memory controller");
     }
     let mut node = Node::new();
     let mut limited = shell(1, "sleep 600 & sleep 600");
@@ -147,9 +149,9 @@ fn the_groups_of_a_command_hold_all_of_it_and_are_gone_when_it_is() {
 }
 
 #[test]
-fn a_limit_that_the_kernel_refuses_starts_nothing_and_is_named() {
+fn a_limit_the_kernel_rejects_fails_the_start() {
     let mut none = start(1, &["true"]);
-    // Admission would have refused it; the supervisor does not rely on that.
+    // Admission refuses it; the supervisor does not rely on that.
     none.request.limits.cpu_millis = Some(0);
     let run = run(&none);
     let Outcome::StartFailed { message, .. } = run.ended.outcome else { panic!("{:?}", run.ended.outcome) };
@@ -158,46 +160,46 @@ fn a_limit_that_the_kernel_refuses_starts_nothing_and_is_named() {
 }
 
 #[test]
-fn a_command_that_falls_silent_is_ended_and_one_that_speaks_is_not() {
+fn the_idle_clock_ends_only_a_silent_command() {
     let mut silent = shell(1, "echo first; sleep 600");
     silent.deadlines.idle_ms = Some(300);
     let run_of = run(&silent);
     assert_eq!((&run_of.ended.outcome, run_of.text().as_str()), (&Outcome::IdleTimedOut, "first\n"));
     let took = run_of.ended.ended_at.since(run_of.ended.started_at.unwrap());
     assert!((300..6_000).contains(&took), "{took} ms");
-    // Far longer than the clock in all, and now and then a word on the one stream or the other.
-    let mut talking =
+    // Longer than the clock in all, with output now and then on either stream.
+    let mut chatty =
         shell(2, "for i in 1 2 3 4 5 6 7 8; do sleep 0.2; echo $i; sleep 0.2; echo $i >&2; done");
-    talking.deadlines.idle_ms = Some(2_000);
-    assert_eq!(run(&talking).ended.outcome, Outcome::Succeeded { exit_code: 0 });
+    chatty.deadlines.idle_ms = Some(2_000);
+    assert_eq!(run(&chatty).ended.outcome, Outcome::Succeeded { exit_code: 0 });
 }
 
 #[test]
-fn a_silent_command_that_ignores_term_is_killed_after_its_grace() {
-    let mut deaf = shell(1, "trap '' TERM; while :; do sleep 0.05; done");
-    deaf.deadlines.idle_ms = Some(300);
-    deaf.deadlines.grace_ms = 300;
-    let run = run(&deaf);
+fn an_idle_command_that_ignores_term_is_killed() {
+    let mut stubborn = shell(1, "trap '' TERM; while :; do sleep 0.05; done");
+    stubborn.deadlines.idle_ms = Some(300);
+    stubborn.deadlines.grace_ms = 300;
+    let run = run(&stubborn);
     assert_eq!(run.ended.outcome, Outcome::IdleTimedOut);
     assert!(run.ended.ended_at.since(run.ended.started_at.unwrap()) >= 600);
 }
 
 #[test]
-fn a_command_held_up_by_a_full_window_is_not_silent() {
+fn a_command_blocked_on_a_full_window_is_not_idle() {
     let mut node = Node::new();
-    // Nobody takes the output: the window is full at once, and the command stands for longer than its idle clock.
-    let mut held_up = shell(1, "head -c 12000000 /dev/zero");
-    held_up.request.output.spool = MIB;
-    held_up.request.output.max_block_ms = 1_500;
-    held_up.deadlines.idle_ms = Some(400);
-    let attempt = node.launch(&held_up);
+    // Nothing reads the output: the window is full at once, and the command is blocked for longer than its idle clock.
+    let mut blocked = shell(1, "head -c 12000000 /dev/zero");
+    blocked.request.output.spool = MIB;
+    blocked.request.output.max_block_ms = 1_500;
+    blocked.deadlines.idle_ms = Some(400);
+    let attempt = node.launch(&blocked);
     let ended = wait_for("the exit record", || attempt.exit().unwrap());
     assert_eq!(ended.outcome, Outcome::Succeeded { exit_code: 0 });
     assert!(ended.output.blocked_ms >= 1_000, "{:?}", ended.output);
 }
 
 #[test]
-fn what_is_left_of_the_run_ends_a_command_that_may_run_longer_and_is_counted_from_acceptance() {
+fn the_total_clock_counts_from_acceptance() {
     let mut long = shell(1, "sleep 600");
     long.deadlines.run_ms = Some(600_000);
     long.deadlines.total_ms = Some(400);

@@ -1,4 +1,4 @@
-//! A whole agent with real supervisors and commands, against a gateway that does what the test tells it.
+//! A whole agent with real supervisors and commands, against a gateway that is driven by the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod gateway;
@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use gateway::{Archive, Control, Gateway, Heard, PATIENCE, next_message, say, within};
+use gateway::{Archive, Control, Gateway, LogFrame, PATIENCE, next_message, send_to, within};
 use sentinel_node_agent::journal::{AttemptDir, AttemptState};
-use sentinel_node_agent::supervisor::Warm;
+use sentinel_node_agent::supervisor::Prefork;
 use sentinel_node_agent::{AgentConfig, AgentError, Timing, Token, health};
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::log::Stream;
@@ -38,7 +38,7 @@ fn spec(n: u8) -> SpecHash {
     SpecHash::new(format!("{n:064x}")).unwrap()
 }
 
-/// A request to run this shell text, with all the credit there is.
+/// A request to run this shell text, with unlimited credit.
 fn start(run: u32, script: &str) -> Start {
     Start {
         attempt: attempt(run),
@@ -79,7 +79,7 @@ fn cancel(run: u32) -> ToAgent {
     ToAgent::Cancel(Cancel { attempt: attempt(run), spec_hash: spec(1), epoch: Epoch::from(1) })
 }
 
-/// What stops an agent, and its end.
+/// Stops an agent, and the agent's task.
 type Agent = (oneshot::Sender<()>, JoinHandle<Result<(), AgentError>>);
 
 /// A node: a state directory, and the agent on it.
@@ -98,7 +98,7 @@ impl Node {
 
     fn with_agent(gateway: &Gateway) -> Self {
         let mut node = Self::new();
-        node.begin(gateway);
+        node.start(gateway);
         node
     }
 
@@ -114,7 +114,7 @@ impl Node {
         let url = format!("ws://{}", gateway.address).parse().unwrap();
         let config = AgentConfig::new(url, Token::File(self.path("token")), self.state());
         AgentConfig {
-            warm: Warm::No,
+            prefork: Prefork::Off,
             supervisor: Some(env!("CARGO_BIN_EXE_node-agent").into()),
             timing: Timing {
                 first_wait: Duration::from_millis(10),
@@ -125,7 +125,7 @@ impl Node {
         }
     }
 
-    fn begin(&mut self, gateway: &Gateway) {
+    fn start(&mut self, gateway: &Gateway) {
         let (stop, stopped) = oneshot::channel::<()>();
         let agent = sentinel_node_agent::run(self.config(gateway), async {
             let _ = stopped.await;
@@ -139,7 +139,7 @@ impl Node {
         within("the agent's end", agent).await.unwrap().unwrap();
     }
 
-    /// Lines that commands of this node wrote to a file: one for each time one ran.
+    /// Lines that commands of this node wrote to a file: one per run.
     fn witness(&self) -> usize {
         fs::read_to_string(self.path("witness")).map_or(0, |text| text.lines().count())
     }
@@ -149,7 +149,7 @@ impl Node {
     }
 }
 
-/// Receives all output of an Attempt and archives it, until this much is there.
+/// Receives and archives the output of an Attempt up to this position.
 async fn archive_all(
     gateway: &mut Gateway,
     control: &Control,
@@ -161,12 +161,12 @@ async fn archive_all(
         let mut logs = gateway.log(control).await;
         loop {
             match logs.next().await {
-                Heard::Open(opened, _) => {
+                LogFrame::Open(opened, _) => {
                     assert_eq!(opened, *id);
                     logs.credit(id, ALL, archive.upto).await;
                 }
-                Heard::Record(_, record) => archive.take(record),
-                Heard::Closed => break,
+                LogFrame::Record(_, record) => archive.take(record),
+                LogFrame::Closed => break,
             }
             if archive.upto >= end {
                 logs.credit(id, ALL, archive.upto).await;
@@ -182,7 +182,7 @@ fn check_output(ended: &Ended, archive: &Archive) {
 }
 
 #[tokio::test]
-async fn an_agent_names_itself_its_version_and_its_platform_in_the_handshake() {
+async fn the_handshake_carries_the_user_agent() {
     let mut gateway = Gateway::start(TOKEN).await;
     let mut node = Node::with_agent(&gateway);
     gateway.control().await;
@@ -192,13 +192,13 @@ async fn an_agent_names_itself_its_version_and_its_platform_in_the_handshake() {
 }
 
 #[tokio::test]
-async fn a_command_is_run_streamed_reported_acknowledged_and_forgotten() {
+async fn a_command_runs_and_is_reported_acked_and_forgotten() {
     let mut gateway = Gateway::start(TOKEN).await;
     let node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     assert!(control.inventory.attempts.is_empty());
     let start = start(1, &node.witnessed("echo out; echo err >&2; exit 3"));
-    control.say(to_start(&start)).await;
+    control.send_message(to_start(&start)).await;
     assert_eq!(control.report().await.state.stage(), Stage::Accepted);
     let ended = control.ended(&attempt(1)).await;
     assert_eq!(ended.outcome, Outcome::Failed { exit_code: 3 });
@@ -209,10 +209,10 @@ async fn a_command_is_run_streamed_reported_acknowledged_and_forgotten() {
     assert_eq!(archive.bytes["stdout"], b"out\n");
     assert_eq!(archive.bytes["stderr"], b"err\n");
 
-    control.say(ToAgent::Ack(Ack { attempt: attempt(1), stage: Stage::Ended })).await;
-    control.say(ToAgent::Forget(Forget { attempt: attempt(1), epoch: Epoch::from(1) })).await;
+    control.send_message(ToAgent::Ack(Ack { attempt: attempt(1), stage: Stage::Ended })).await;
+    control.send_message(ToAgent::Forget(Forget { attempt: attempt(1), epoch: Epoch::from(1) })).await;
     // The tombstone answers, and nothing runs again.
-    control.say(to_start(&start)).await;
+    control.send_message(to_start(&start)).await;
     let again = control.ended(&attempt(1)).await;
     assert_eq!((again.outcome, again.output.end), (Outcome::Failed { exit_code: 3 }, 0));
     assert_eq!(node.witness(), 1);
@@ -221,44 +221,44 @@ async fn a_command_is_run_streamed_reported_acknowledged_and_forgotten() {
 }
 
 #[tokio::test]
-async fn running_is_said_with_the_pid_of_the_command() {
+async fn running_is_reported_with_the_pid() {
     let mut gateway = Gateway::start(TOKEN).await;
     let _node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
-    control.say(to_start(&start(1, "echo $$; exec sleep 60"))).await;
+    control.send_message(to_start(&start(1, "echo $$; exec sleep 60"))).await;
     let running = control.running(&attempt(1)).await;
     let mut archive = Archive::default();
     archive_all(&mut gateway, &control, &attempt(1), &mut archive, 2).await;
     assert_eq!(String::from_utf8_lossy(&archive.bytes["stdout"]).trim(), running.pid.to_string());
-    control.say(cancel(1)).await;
+    control.send_message(cancel(1)).await;
     assert_eq!(control.ended(&attempt(1)).await.outcome, Outcome::Cancelled);
 }
 
 #[tokio::test]
-async fn a_repeated_start_is_recognised_and_another_spec_is_refused() {
+async fn a_repeated_start_is_recognised_and_another_spec_refused() {
     let mut gateway = Gateway::start(TOKEN).await;
     let node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     let start = start(1, &node.witnessed("true"));
     for _ in 0..20 {
-        control.say(to_start(&start)).await;
+        control.send_message(to_start(&start)).await;
     }
     control.ended(&attempt(1)).await;
-    control.say(to_start(&Start { spec_hash: spec(2), ..start.clone() })).await;
+    control.send_message(to_start(&Start { spec_hash: spec(2), ..start.clone() })).await;
     assert_eq!(control.refused().await.refusal, Refusal::SpecHashMismatch);
-    control.say(to_start(&Start { epoch: Epoch::ZERO, attempt: attempt(2), ..start })).await;
+    control.send_message(to_start(&Start { epoch: Epoch::ZERO, attempt: attempt(2), ..start })).await;
     assert_eq!(control.refused().await.refusal, Refusal::StaleEpoch { seen: Epoch::from(1) });
     assert_eq!(node.witness(), 1);
 }
 
 #[tokio::test]
-async fn output_is_exact_though_the_gateway_drops_both_sockets_again_and_again() {
+async fn output_is_exact_over_repeated_disconnects() {
     let mut gateway = Gateway::start(TOKEN).await;
     let _node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     let id = attempt(1);
     let start = Start { credit: 300_000, ..start(1, "seq 1 1500000") };
-    control.say(to_start(&start)).await;
+    control.send_message(to_start(&start)).await;
     let mut archive = Archive::default();
     let mut received = Archive::default();
     for round in 1..=6u64 {
@@ -266,12 +266,12 @@ async fn output_is_exact_though_the_gateway_drops_both_sockets_again_and_again()
         let mut granted = archive.upto.max(300_000);
         while received.upto < round * 1_000_000 {
             match logs.next().await {
-                Heard::Open(..) => logs.credit(&id, granted, archive.upto).await,
-                Heard::Record(_, record) => {
+                LogFrame::Open(..) => logs.credit(&id, granted, archive.upto).await,
+                LogFrame::Record(_, record) => {
                     assert!(record.end() <= granted, "{} is beyond the credit of {granted}", record.end());
                     received.take(record);
                 }
-                Heard::Closed => panic!("the agent closed"),
+                LogFrame::Closed => panic!("the agent closed"),
             }
             if granted - received.upto < 100_000 {
                 granted = received.upto + 300_000;
@@ -306,27 +306,28 @@ async fn archive_until(
     let mut logs = gateway.log(control).await;
     while archive.upto < end {
         match logs.next().await {
-            Heard::Open(..) => logs.credit(id, end, archive.upto).await,
-            Heard::Record(_, record) => archive.take(record),
-            Heard::Closed => panic!("the agent closed"),
+            LogFrame::Open(..) => logs.credit(id, end, archive.upto).await,
+            LogFrame::Record(_, record) => archive.take(record),
+            LogFrame::Closed => panic!("the agent closed"),
         }
     }
 }
 
 #[tokio::test]
-async fn an_agent_that_is_stopped_and_begun_again_adopts_what_runs() {
+async fn a_restarted_agent_adopts_running_commands() {
     let mut gateway = Gateway::start(TOKEN).await;
     let mut node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
-    let go_on = node.path("go-on");
-    let script = format!("echo before; while [ ! -e {} ]; do sleep 0.05; done; echo after", go_on.display());
-    control.say(to_start(&start(1, &node.witnessed(&script)))).await;
+    let release = node.path("release");
+    let script =
+        format!("echo before; while [ ! -e {} ]; do sleep 0.05; done; echo after", release.display());
+    control.send_message(to_start(&start(1, &node.witnessed(&script)))).await;
     let running = control.running(&attempt(1)).await;
     let first_state = control.hello.state_id.clone();
     drop(control);
     node.stop().await;
-    node.begin(&gateway);
-    // Sockets of the first agent may still be in the queue.
+    node.start(&gateway);
+    // Sockets of the first agent may still be queued.
     let mut control = loop {
         let mut socket = gateway.control_socket().await;
         let Some(Ok(Message::Text(text))) = within("a Hello", socket.next()).await else { continue };
@@ -337,7 +338,7 @@ async fn an_agent_that_is_stopped_and_begun_again_adopts_what_runs() {
     assert_eq!(control.hello.state_id, first_state);
     assert_eq!(control.hello.highest_epoch, Epoch::from(1));
     assert_eq!(control.inventory.attempts[0].state, ReportedState::Running(running));
-    fs::write(go_on, "").unwrap();
+    fs::write(release, "").unwrap();
     let ended = control.ended(&attempt(1)).await;
     assert_eq!(ended.outcome, Outcome::Succeeded { exit_code: 0 });
     let mut archive = Archive::default();
@@ -347,11 +348,11 @@ async fn an_agent_that_is_stopped_and_begun_again_adopts_what_runs() {
 }
 
 #[tokio::test]
-async fn a_command_whose_supervisor_is_killed_is_ended_and_interrupted() {
+async fn a_command_whose_supervisor_is_killed_is_interrupted() {
     let mut gateway = Gateway::start(TOKEN).await;
     let node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
-    control.say(to_start(&start(1, "echo here; exec sleep 600"))).await;
+    control.send_message(to_start(&start(1, "echo here; exec sleep 600"))).await;
     let running = control.running(&attempt(1)).await;
     archive_all(&mut gateway, &control, &attempt(1), &mut Archive::default(), 5).await;
     let dir = AttemptDir::at(node.state().join("attempts").join(attempt(1).directory_name()));
@@ -364,45 +365,45 @@ async fn a_command_whose_supervisor_is_killed_is_ended_and_interrupted() {
     assert!(ended.exit.killed, "nothing but KILL ends a command without its supervisor");
     assert_eq!(ended.started_at, Some(running.started_at));
     assert_eq!(ended.output.end, 5, "what it wrote before is still counted");
-    assert!(!command.is_alive(), "the command lives on");
+    assert!(!command.is_alive(), "the command survived");
 }
 
 #[tokio::test]
-async fn a_cancel_that_comes_before_its_start_is_remembered() {
+async fn a_cancel_before_its_start_is_remembered() {
     let mut gateway = Gateway::start(TOKEN).await;
     let node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
-    control.say(cancel(1)).await;
+    control.send_message(cancel(1)).await;
     assert_eq!(control.ended(&attempt(1)).await.outcome, Outcome::Cancelled);
-    control.say(to_start(&start(1, &node.witnessed("true")))).await;
+    control.send_message(to_start(&start(1, &node.witnessed("true")))).await;
     assert_eq!(control.ended(&attempt(1)).await.outcome, Outcome::Cancelled);
     assert_eq!(node.witness(), 0);
 }
 
 #[tokio::test]
-async fn an_unacknowledged_result_is_in_the_next_inventory_and_an_acknowledged_one_too() {
+async fn results_stay_in_the_inventory_until_forget() {
     let mut gateway = Gateway::start(TOKEN).await;
     let _node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
-    control.say(to_start(&start(1, "true"))).await;
+    control.send_message(to_start(&start(1, "true"))).await;
     let ended = control.ended(&attempt(1)).await;
     drop(control);
     let mut control = gateway.control().await;
     assert_eq!(control.inventory.attempts[0].state, ReportedState::Ended(Box::new(ended)));
-    control.say(ToAgent::Ack(Ack { attempt: attempt(1), stage: Stage::Ended })).await;
+    control.send_message(ToAgent::Ack(Ack { attempt: attempt(1), stage: Stage::Ended })).await;
     while control.heartbeat().await.metrics.unacknowledged > 0 {}
     drop(control);
     assert_eq!(gateway.control().await.inventory.attempts.len(), 1, "only Forget removes it");
 }
 
 #[tokio::test]
-async fn heartbeats_carry_metrics_and_the_probe_by_command_is_content() {
+async fn heartbeats_carry_metrics_and_the_probe_succeeds() {
     let mut gateway = Gateway::start(TOKEN).await;
     let mut node = Node::with_agent(&gateway);
     let mut control = gateway.control().await;
     let first = control.heartbeat().await;
     assert_eq!(first.metrics.running, 0);
-    control.say(to_start(&start(1, "exec sleep 60"))).await;
+    control.send_message(to_start(&start(1, "exec sleep 60"))).await;
     loop {
         let metrics = control.heartbeat().await.metrics;
         if metrics.running == 1 && metrics.memory_total > 0 && metrics.cpu_count > 0 {
@@ -410,14 +411,14 @@ async fn heartbeats_carry_metrics_and_the_probe_by_command_is_content() {
         }
     }
     assert!(health::health(&node.state()).is_ok());
-    control.say(cancel(1)).await;
+    control.send_message(cancel(1)).await;
     control.ended(&attempt(1)).await;
     node.stop().await;
     assert!(health::health(&node.state()).is_err());
 }
 
 #[tokio::test]
-async fn garbage_from_the_gateway_ends_the_session_and_the_agent_comes_back() {
+async fn malformed_frames_end_the_session_and_the_agent_reconnects() {
     let mut gateway = Gateway::start(TOKEN).await;
     let _node = Node::with_agent(&gateway);
     for text in ["no json", "{}", "{\"kind\":\"Start\"}", "{\"kind\":\"Ack\",\"attempt\":\"../x\"}"] {
@@ -434,15 +435,15 @@ async fn garbage_from_the_gateway_ends_the_session_and_the_agent_comes_back() {
         tcp.write_all(bytes).await.unwrap();
         tcp.shutdown().await.unwrap();
     }
-    // A kind that a newer operator knows is no garbage.
+    // A kind that a newer operator sends is not malformed.
     let mut control = gateway.control().await;
     control.socket.send(Message::text("{\"kind\":\"FromTheFuture\",\"x\":1}")).await.unwrap();
-    control.say(to_start(&start(1, "true"))).await;
+    control.send_message(to_start(&start(1, "true"))).await;
     assert_eq!(control.ended(&attempt(1)).await.outcome, Outcome::Succeeded { exit_code: 0 });
 }
 
 #[tokio::test]
-async fn a_silent_gateway_is_found_dead_by_deadline() {
+async fn a_silent_gateway_is_dropped_at_its_deadline() {
     let mut gateway = Gateway::start(TOKEN).await;
     (gateway.heartbeat_ms, gateway.dead_after_ms) = (50, 400);
     let _node = Node::with_agent(&gateway);
@@ -468,7 +469,7 @@ async fn pongs_alone_keep_a_session_alive() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_never_says_welcome_is_left() {
+async fn a_gateway_without_welcome_is_dropped() {
     let mut gateway = Gateway::start(TOKEN).await;
     let mut node = Node::new();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -478,13 +479,13 @@ async fn a_gateway_that_never_says_welcome_is_left() {
         let _ = stopped.await;
     });
     node.running = Some((stop, tokio::spawn(agent)));
-    let mute = gateway.control_socket().await;
+    let silent = gateway.control_socket().await;
     gateway.control().await;
-    drop(mute);
+    drop(silent);
 }
 
 #[tokio::test]
-async fn a_renewed_token_is_read_at_the_next_connection() {
+async fn a_renewed_token_is_used_for_the_next_connection() {
     let mut gateway = Gateway::start("another-token").await;
     let node = Node::with_agent(&gateway);
     within("a declined connection", async {
@@ -498,28 +499,28 @@ async fn a_renewed_token_is_read_at_the_next_connection() {
 }
 
 #[tokio::test]
-async fn an_agent_follows_the_hint_to_the_leader() {
+async fn an_agent_dials_the_named_leader() {
     let mut follower = Gateway::start(TOKEN).await;
     let mut leader = Gateway::start(TOKEN).await;
     let _node = Node::with_agent(&follower);
     let mut socket = follower.control_socket().await;
     let ToOperator::Hello(_) = next_message(&mut socket).await else { panic!("no Hello") };
     let refusal = SessionRefusal::NotLeader { leader: Some(leader.address.clone()) };
-    say(&mut socket, &ToAgent::Refuse(refusal)).await;
+    send_to(&mut socket, &ToAgent::Refuse(refusal)).await;
     let mut control = leader.control().await;
-    control.say(to_start(&start(1, "echo hi"))).await;
+    control.send_message(to_start(&start(1, "echo hi"))).await;
     let ended = control.ended(&attempt(1)).await;
     let mut archive = Archive::default();
     archive_all(&mut leader, &control, &attempt(1), &mut archive, ended.output.end).await;
     assert_eq!(archive.bytes["stdout"], b"hi\n");
-    // When the leader is gone, the configured address is the way back.
+    // When the leader is gone, the configured address is dialled again.
     drop((control, leader));
     follower.control_socket().await;
 }
 
-/// An agent that had been sent to its leader took no advice from that leader itself.
+/// An agent that had been sent to its leader ignored the address that this leader named.
 #[tokio::test]
-async fn a_leader_that_ends_names_the_next_to_an_agent_that_was_sent_to_it() {
+async fn a_stopping_leader_may_name_the_next() {
     let mut follower = Gateway::start(TOKEN).await;
     let mut leader = Gateway::start(TOKEN).await;
     let mut next = Gateway::start(TOKEN).await;
@@ -534,13 +535,13 @@ async fn a_leader_that_ends_names_the_next_to_an_agent_that_was_sent_to_it() {
     for (gateway, named) in [(&mut follower, leader.address.clone()), (&mut leader, next.address.clone())] {
         let mut socket = gateway.control_socket().await;
         let ToOperator::Hello(_) = next_message(&mut socket).await else { panic!("no Hello") };
-        say(&mut socket, &ToAgent::Refuse(SessionRefusal::NotLeader { leader: Some(named) })).await;
+        send_to(&mut socket, &ToAgent::Refuse(SessionRefusal::NotLeader { leader: Some(named) })).await;
     }
     next.control().await;
 }
 
 #[tokio::test]
-async fn two_agents_do_not_share_a_state_directory_and_many_agents_share_a_process() {
+async fn agents_share_a_process_but_not_a_state_directory() {
     let mut gateway = Gateway::start(TOKEN).await;
     let node = Node::with_agent(&gateway);
     let first = gateway.control().await;
@@ -552,7 +553,7 @@ async fn two_agents_do_not_share_a_state_directory_and_many_agents_share_a_proce
 }
 
 #[tokio::test]
-async fn more_commands_than_allowed_are_refused() {
+async fn commands_beyond_the_maximum_are_refused() {
     let mut gateway = Gateway::start(TOKEN).await;
     let mut node = Node::new();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -564,12 +565,12 @@ async fn more_commands_than_allowed_are_refused() {
     node.running = Some((stop, tokio::spawn(agent)));
     let mut control = gateway.control().await;
     for run in 1..=3 {
-        control.say(to_start(&start(run, "exec sleep 60"))).await;
+        control.send_message(to_start(&start(run, "exec sleep 60"))).await;
     }
     let refused = control.refused().await;
     assert_eq!((refused.attempt, refused.refusal), (attempt(3), Refusal::TooManyAttempts { limit: 2 }));
     for run in 1..=2 {
-        control.say(cancel(run)).await;
+        control.send_message(cancel(run)).await;
     }
     control.ended(&attempt(1)).await;
 }

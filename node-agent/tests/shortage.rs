@@ -1,11 +1,5 @@
-//! A node that lacks something: the outcome names it, its limit, and how to raise it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking, and says when it cannot run"
-)]
+//! A node that has run out of something: the outcome names it, its limit, and how to raise it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod fixtures;
 mod gateway;
@@ -37,7 +31,7 @@ impl Drop for Agent {
 }
 
 impl Agent {
-    /// Starts an agent whose state is in this directory.
+    /// Starts an agent with its state in this directory.
     async fn start(wrapper: &[&str], dir: &Path, arguments: &[&str]) -> Self {
         let mut gateway = Gateway::start(TOKEN).await;
         let token = dir.join("token");
@@ -62,12 +56,12 @@ impl Agent {
         Self { child, control }
     }
 
-    async fn say(&mut self, start: &Start) {
-        self.control.say(ToAgent::Start(Box::new(start.clone()))).await;
+    async fn send_start(&mut self, start: &Start) {
+        self.control.send_message(ToAgent::Start(Box::new(start.clone()))).await;
     }
 
     async fn outcome(&mut self, start: &Start) -> Outcome {
-        self.say(start).await;
+        self.send_start(start).await;
         within("the end", self.control.ended(&start.attempt)).await.outcome
     }
 
@@ -83,7 +77,7 @@ impl Agent {
     }
 
     async fn refusal(&mut self, start: &Start) -> Refusal {
-        self.say(start).await;
+        self.send_start(start).await;
         within("a refusal", self.control.refused()).await.refusal
     }
 }
@@ -91,9 +85,8 @@ impl Agent {
 const NOBODY: u32 = 65534;
 
 #[tokio::test]
-async fn without_processes_the_outcome_names_their_limit() {
-    if !is_root() {
-        eprintln!("NOT RUN: only root can be another user");
+async fn running_out_of_processes_names_their_limit() {
+    if !fixtures::can_run_as_root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -101,29 +94,29 @@ async fn without_processes_the_outcome_names_their_limit() {
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut agent = Agent::start(&user, dir.path(), &[]).await;
     agent.limit("nproc", 1);
-    // The supervisor that waited takes the first one.
+    // The preforked supervisor takes the first one.
     agent.outcome(&shell(1, "true")).await;
     let Outcome::StartFailed { reason: StartFailure::OutOfResources, message } =
         agent.outcome(&shell(2, "true")).await
     else {
         panic!("it was started")
     };
-    for words in ["uid 65534 has as many processes", "1 (ulimit -u)", "LimitNPROC="] {
-        assert!(message.contains(words), "{message}");
+    for expected in ["uid 65534 has as many processes", "1 (ulimit -u)", "LimitNPROC="] {
+        assert!(message.contains(expected), "{message}");
     }
 }
 
 #[tokio::test]
-async fn without_descriptors_the_refusal_names_their_limit() {
+async fn running_out_of_descriptors_names_their_limit() {
     let dir = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(&["env"], dir.path(), &[]).await;
-    // All numbers below are taken, so no other can be.
+    // All numbers below are in use, so no other is available.
     let limit = 3;
     agent.limit("nofile", limit);
     let refusal = agent.refusal(&shell(1, "true")).await;
     let Refusal::JournalUnsafe { message } = refusal else { panic!("{refusal:?}") };
-    for words in [&format!("no file descriptor left of its {limit}"), "ulimit -n", "LimitNOFILE="] {
-        assert!(message.contains(words), "{message}");
+    for expected in [&format!("no file descriptor left of its {limit}"), "ulimit -n", "LimitNOFILE="] {
+        assert!(message.contains(expected), "{message}");
     }
 }
 
@@ -135,7 +128,7 @@ impl Disk {
         let dir = tempfile::tempdir().unwrap();
         let tmpfs = Some("tmpfs");
         if !is_root() || mount(tmpfs, dir.path(), tmpfs, MsFlags::empty(), Some(options)).is_err() {
-            eprintln!("NOT RUN: a tmpfs cannot be mounted here");
+            fixtures::cannot_run("it needs root and a tmpfs");
             return None;
         }
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
@@ -150,7 +143,7 @@ impl Drop for Disk {
 }
 
 #[tokio::test]
-async fn without_inodes_the_refusal_says_so_though_there_is_room() {
+async fn running_out_of_inodes_is_named() {
     let Some(disk) = Disk::with("size=128m,nr_inodes=64") else { return };
     let mut agent = Agent::start(&["env"], disk.0.path(), &[]).await;
     for number in 0.. {
@@ -164,7 +157,7 @@ async fn without_inodes_the_refusal_says_so_though_there_is_room() {
 }
 
 #[tokio::test]
-async fn without_room_the_refusal_names_the_directory_and_a_small_command_is_still_run() {
+async fn a_full_disk_is_refused_by_name_and_small_commands_run() {
     let Some(disk) = Disk::with("size=8m") else { return };
     let mut agent = Agent::start(&["env"], disk.0.path(), &[]).await;
     let refusal = agent.refusal(&shell(1, "true")).await;
@@ -184,7 +177,7 @@ async fn without_room_the_refusal_names_the_directory_and_a_small_command_is_sti
 }
 
 #[tokio::test]
-async fn where_supervisors_cannot_ring_the_agent_looks_by_itself() {
+async fn without_wakeup_pipes_the_agent_polls() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("state")).unwrap();
     fs::set_permissions(dir.path().join("state"), PermissionsExt::from_mode(0o700)).unwrap();
@@ -192,33 +185,32 @@ async fn where_supervisors_cannot_ring_the_agent_looks_by_itself() {
     let mut agent = Agent::start(&["env"], dir.path(), &[]).await;
     assert_eq!(agent.outcome(&shell(1, "echo x")).await, Outcome::Succeeded { exit_code: 0 });
     let start = shell(2, "exec sleep 60");
-    agent.say(&start).await;
+    agent.send_start(&start).await;
     agent.control.running(&start.attempt).await;
     let cancel = sentinel_protocol::to_agent::Cancel {
         attempt: start.attempt.clone(),
         spec_hash: start.spec_hash.clone(),
         epoch: start.epoch,
     };
-    agent.control.say(ToAgent::Cancel(cancel)).await;
+    agent.control.send_message(ToAgent::Cancel(cancel)).await;
     assert_eq!(agent.control.ended(&start.attempt).await.outcome, Outcome::Cancelled);
 }
 
 #[tokio::test]
-async fn the_host_is_not_offered_where_its_processes_are_not_seen() {
+async fn environment_host_is_unavailable_without_host_pids() {
     let dir = tempfile::tempdir().unwrap();
-    // Process ids of its own, as a pod without hostPID has them.
+    // A pid namespace of its own, as a pod without hostPID has.
     let unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
     let probe = Command::new("unshare").args(&unshare[1..]).arg("true").status();
     if !is_root() || !probe.is_ok_and(|status| status.success()) {
-        eprintln!("NOT RUN: namespaces cannot be made here");
-        return;
+        return fixtures::cannot_run("it needs root and a pid namespace (unshare --pid)");
     }
     let mut agent = Agent::start(&unshare, dir.path(), &["--profile", "host"]).await;
     let mut host = shell(1, "true");
     host.request.environment = sentinel_protocol::request::Environment::Host;
     let refusal = agent.refusal(&host).await;
-    let words = refusal.to_string();
+    let message = refusal.to_string();
     assert!(matches!(refusal, Refusal::EnvironmentUnavailable { .. }), "{refusal:?}");
-    assert!(words.contains("Host") && words.contains("hostPID: true"), "{words}");
+    assert!(message.contains("Host") && message.contains("hostPID: true"), "{message}");
     assert_eq!(agent.outcome(&shell(2, "true")).await, Outcome::Succeeded { exit_code: 0 });
 }

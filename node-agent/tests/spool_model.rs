@@ -1,12 +1,6 @@
-//! The Spool against a naive model: whatever is written, dropped, released and read in any order, every position
-//! that is asked for comes back once, in order, as the same bytes or as a hole of the right stream and offset.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "tests may panic"
-)]
+//! The Spool against a naive model: whatever is written, dropped, released and read in any order, every requested
+//! position is returned once, in order, as the same bytes or as a hole of the right stream and offset.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 use std::path::Path;
 
@@ -57,8 +51,7 @@ impl Model {
         }
     }
 
-    /// Checks records that were read from `from`, returns the position behind them. Within a hole the order of the
-    /// streams may differ when `grouped`, so only its ends are compared then.
+    /// Checks records that were read from `from`; returns the position after them.
     fn check(&self, from: u64, records: &[LogRecord], dropped: &mut [u64; 2]) -> u64 {
         let mut at = from;
         for record in records {
@@ -100,7 +93,7 @@ fn spool(root: &Path, rules: OutputRules) -> (AttemptDir, Writer) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
-    fn every_position_comes_back_once_as_it_was_or_as_a_hole(steps in steps()) {
+    fn every_position_is_read_once_as_data_or_hole(steps in steps()) {
         let root = tempfile::tempdir().unwrap();
         let rules = OutputRules { limit: u64::MAX, spool: 64 << 10, max_block_ms: 100, merge: false };
         let (attempt, mut writer) = spool(root.path(), rules);
@@ -113,10 +106,10 @@ proptest! {
                 Step::Write { stream, len } => {
                     if let Room::Blocked { until_ms } = writer.room(now, 0) {
                         prop_assert!(until_ms > now);
-                        // Half of the time somebody reads, the other half time runs out.
+                        // Half of the time output is released, the other half time runs out.
                         if at % 2 == 0 {
                             reader.release(cursor).unwrap();
-                            writer.notice_released(now);
+                            writer.detect_released(now);
                         }
                         if matches!(writer.room(now, 0), Room::Blocked { .. }) {
                             now = until_ms;
@@ -133,7 +126,7 @@ proptest! {
                 }
                 Step::Release { percent } => {
                     reader.release(cursor * percent / 100).unwrap();
-                    writer.notice_released(now);
+                    writer.detect_released(now);
                     prop_assert!(reader.oldest().unwrap() <= cursor);
                 }
                 Step::Reopen => reader = Reader::open(&attempt).unwrap(),
@@ -149,13 +142,13 @@ proptest! {
             cursor = model.check(cursor, &records, &mut holes);
         }
         prop_assert_eq!(cursor, written.end, "the reader must reach the end");
-        // What was read before it was dropped is not seen as a hole.
+        // What was read before it was dropped is not a hole for this reader.
         prop_assert!(holes[0] <= written.dropped[0] && holes[1] <= written.dropped[1]);
     }
 }
 
 #[test]
-fn nobody_reads_and_the_counts_of_what_was_dropped_are_exact() {
+fn drops_without_a_reader_are_counted_exactly() {
     let root = tempfile::tempdir().unwrap();
     let rules = OutputRules { limit: u64::MAX, spool: 1 << 20, max_block_ms: 50, merge: false };
     let (attempt, mut writer) = spool(root.path(), rules);
@@ -173,7 +166,7 @@ fn nobody_reads_and_the_counts_of_what_was_dropped_are_exact() {
         writer.append(stream, &data, 0);
         model.write(stream, &data);
     }
-    assert_eq!(blocked, 1, "the command is held up once per stall");
+    assert_eq!(blocked, 1, "the command is blocked once per stall");
     let written = writer.finish(now);
     assert_eq!(written.blocked_ms, 50);
     let mut holes = [0; 2];
@@ -195,7 +188,7 @@ fn nobody_reads_and_the_counts_of_what_was_dropped_are_exact() {
 }
 
 #[test]
-fn beyond_the_limit_bytes_are_counted_and_shown_as_one_hole_per_stream() {
+fn output_beyond_the_limit_is_one_hole_per_stream() {
     let root = tempfile::tempdir().unwrap();
     let rules = OutputRules { limit: 1_000, spool: 1 << 20, max_block_ms: 0, merge: false };
     let (attempt, mut writer) = spool(root.path(), rules);
@@ -217,9 +210,9 @@ fn beyond_the_limit_bytes_are_counted_and_shown_as_one_hole_per_stream() {
     assert_eq!(written.dropped, [2_100, 400]);
 }
 
-/// A segment with a damaged byte: what is lost is one hole per stream, what stands in other segments is not touched.
+/// What is lost is one hole per stream; other segments are not affected.
 #[test]
-fn a_damaged_byte_anywhere_costs_at_most_its_own_segment_and_is_shown() {
+fn a_damaged_byte_costs_at_most_its_segment() {
     let root = tempfile::tempdir().unwrap();
     let rules = OutputRules { limit: u64::MAX, spool: 16 << 10, max_block_ms: u64::MAX, merge: false };
     let (attempt, mut writer) = spool(root.path(), rules);

@@ -1,19 +1,15 @@
 //! Real commands under real supervisors.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "tests may panic"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 mod fixtures;
 
-use fixtures::{Node, finish, is_alive, is_root, running, sha256, shell, start, variable, wait_for};
+use fixtures::{Node, can_run_as_root, finish, is_alive, running, sha256, shell, start, variable, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
-use sentinel_node_agent::journal::{Abandonment, AttemptState, Verdict};
+use sentinel_node_agent::journal::{AbandonResult, Abandonment, AttemptState};
 use sentinel_node_agent::spool::{self, Reader};
-use sentinel_node_agent::supervisor::{Host, Liveness, Remains, Warm, check_environment, end_tree, liveness};
+use sentinel_node_agent::supervisor::{
+    HostNamespaces, Liveness, Prefork, check_environment, end_tree, liveness,
+};
 use sentinel_protocol::log::DropReason;
 use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::request::{Environment, OutputRules, Program};
@@ -21,7 +17,7 @@ use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
 
 #[test]
-fn an_exit_code_is_a_success_or_a_failure_as_the_task_says() {
+fn success_exit_codes_decide_success() {
     let mut node = Node::new();
     let mut three = shell(1, "exit 3");
     assert_eq!(node.outcome(&three), Outcome::Failed { exit_code: 3 });
@@ -33,7 +29,7 @@ fn an_exit_code_is_a_success_or_a_failure_as_the_task_says() {
 }
 
 #[test]
-fn a_signal_that_nobody_of_us_sent_is_named() {
+fn a_signal_from_elsewhere_is_reported() {
     let mut node = Node::new();
     assert_eq!(node.outcome(&shell(1, "kill -9 $$")), Outcome::Signaled { signal: 9 });
     assert_eq!(node.outcome(&shell(2, "kill -TERM $$")), Outcome::Signaled { signal: 15 });
@@ -42,7 +38,7 @@ fn a_signal_that_nobody_of_us_sent_is_named() {
 }
 
 #[test]
-fn both_streams_arrive_whole_and_are_summed_up() {
+fn both_streams_are_complete_and_summed_up() {
     let mut node = Node::new();
     let run = node.run(&shell(1, "printf 'out\\n'; printf 'err' >&2; printf 'more'"));
     assert_eq!((run.stdout(), run.stderr()), (b"out\nmore".to_vec(), b"err".to_vec()));
@@ -67,7 +63,7 @@ fn start_failure(start: &Start) -> (StartFailure, String) {
 }
 
 #[test]
-fn what_cannot_be_started_says_what_and_why_and_has_no_exit_code() {
+fn a_failed_start_has_a_reason_and_no_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str, mode: u32| {
         use std::os::unix::fs::PermissionsExt;
@@ -80,10 +76,10 @@ fn what_cannot_be_started_says_what_and_why_and_has_no_exit_code() {
     let no_format = file("no-format", "echo no\n", 0o755);
     let no_interpreter = file("no-interpreter", "#!/nosuch/interpreter\n", 0o755);
     let directory = dir.path().to_str().unwrap();
-    let check = |argv: &[&str], reason, message: &str| {
-        let (found, words) = start_failure(&start(1, argv));
-        assert_eq!(found, reason, "{words}");
-        assert!(words.contains(message), "{words:?} does not contain {message:?}");
+    let check = |argv: &[&str], reason, expected: &str| {
+        let (found, message) = start_failure(&start(1, argv));
+        assert_eq!(found, reason, "{message}");
+        assert!(message.contains(expected), "{message:?} does not contain {expected:?}");
     };
     check(&["/bin/nosuch"], StartFailure::ProgramNotFound, "program \"/bin/nosuch\" does not exist");
     check(
@@ -97,20 +93,20 @@ fn what_cannot_be_started_says_what_and_why_and_has_no_exit_code() {
     check(&[directory], StartFailure::NotAFile, "is a directory");
     check(&["/dev/null"], StartFailure::NotAFile, "not a regular file");
     check(&[&plain], StartFailure::NotExecutable, "is not executable (mode 0644)");
-    check(&[&no_format], StartFailure::BadFormat, "a format the kernel does not know");
+    check(&[&no_format], StartFailure::BadFormat, "unknown executable format");
     check(&[&no_interpreter], StartFailure::ProgramNotFound, "#! line");
-    check(&["true", &"x".repeat(200 << 10)], StartFailure::TooLong, "longer than the kernel takes");
+    check(&["true", &"x".repeat(200 << 10)], StartFailure::TooLong, "longer than the kernel allows");
     check(&["true", "a\0b"], StartFailure::Other, "argument 1 contains a NUL byte");
 }
 
 #[test]
-fn user_group_and_directory_that_do_not_fit_are_named() {
-    let check = |change: fn(&mut Start), reason, message: &str| {
+fn an_invalid_user_group_or_directory_is_named() {
+    let check = |change: fn(&mut Start), reason, expected: &str| {
         let mut start = start(1, &["true"]);
         change(&mut start);
-        let (found, words) = start_failure(&start);
-        assert_eq!(found, reason, "{words}");
-        assert!(words.contains(message), "{words:?} does not contain {message:?}");
+        let (found, message) = start_failure(&start);
+        assert_eq!(found, reason, "{message}");
+        assert!(message.contains(expected), "{message:?} does not contain {expected:?}");
     };
     check(
         |s| s.request.user = Some("nosuch".into()),
@@ -123,7 +119,7 @@ fn user_group_and_directory_that_do_not_fit_are_named() {
         StartFailure::UnknownGroup,
         "group \"nosuch\" does not exist",
     );
-    check(|s| s.request.user = Some("54321".into()), StartFailure::UnknownGroup, "run.group must be given");
+    check(|s| s.request.user = Some("54321".into()), StartFailure::UnknownGroup, "set run.group");
     check(
         |s| s.request.working_dir = "/nosuch".into(),
         StartFailure::WorkingDirectory,
@@ -136,7 +132,7 @@ fn user_group_and_directory_that_do_not_fit_are_named() {
     );
     check(|s| s.request.working_dir = "tmp".into(), StartFailure::WorkingDirectory, "not an absolute path");
     check(|s| s.request.working_dir = String::new(), StartFailure::WorkingDirectory, "not an absolute path");
-    if is_root() {
+    if can_run_as_root() {
         let closed = |s: &mut Start| {
             s.request.user = Some("nobody".into());
             s.request.working_dir = "/root".into();
@@ -150,7 +146,7 @@ fn user_group_and_directory_that_do_not_fit_are_named() {
 }
 
 #[test]
-fn a_script_reaches_its_interpreter_as_a_file_that_cannot_be_written() {
+fn a_script_is_passed_as_a_sealed_file() {
     let mut node = Node::new();
     let mut script = start(1, &[]);
     let text = "read -r line; echo \"$0 $line\"; cat /dev/fd/3 | wc -c; { echo x > /dev/fd/3; } 2>/dev/null || echo sealed\n";
@@ -161,15 +157,15 @@ fn a_script_reaches_its_interpreter_as_a_file_that_cannot_be_written() {
     let mut missing = start(2, &[]);
     missing.request.program =
         Program::Script { interpreter: "/bin/nosuch".into(), argument: None, text: String::new() };
-    let (reason, words) = start_failure(&missing);
+    let (reason, message) = start_failure(&missing);
     assert_eq!(
-        (reason, words.as_str()),
+        (reason, message.as_str()),
         (StartFailure::ProgramNotFound, "interpreter \"/bin/nosuch\" does not exist")
     );
 }
 
 #[test]
-fn standard_input_is_what_the_task_says_and_then_ends() {
+fn stdin_is_the_tasks_text_and_then_end_of_file() {
     let mut node = Node::new();
     assert_eq!(node.run(&start(1, &["cat"])).text(), "");
     let mut long = start(2, &["sh", "-c", "sleep 0.2; cat"]);
@@ -177,14 +173,14 @@ fn standard_input_is_what_the_task_says_and_then_ends() {
     let run = node.run(&long);
     assert_eq!(run.stdout().len(), 4096 * 64);
     assert_eq!(run.ended.output.stdout.sha256, sha256(long.request.stdin.as_bytes()));
-    // A command that does not read it is not held up by it, and holds nothing up.
-    let mut deaf = start(3, &["true"]);
-    deaf.request.stdin = "x".repeat(3 << 20);
-    assert_eq!(node.outcome(&deaf), Outcome::Succeeded { exit_code: 0 });
+    // A command that does not read it is not blocked by it, and blocks nothing.
+    let mut unread = start(3, &["true"]);
+    unread.request.stdin = "x".repeat(3 << 20);
+    assert_eq!(node.outcome(&unread), Outcome::Succeeded { exit_code: 0 });
 }
 
 #[test]
-fn the_environment_is_clean_and_says_what_runs() {
+fn the_environment_is_clean_and_names_the_attempt() {
     let mut node = Node::new();
     let mut env = start(1, &["env"]);
     env.request.env = vec![variable("A", "b=c"), variable("LANG", "de_DE.UTF-8")];
@@ -208,12 +204,12 @@ fn the_environment_is_clean_and_says_what_runs() {
 }
 
 #[test]
-fn the_command_starts_in_its_directory_with_its_mask_and_no_core_dumps() {
+fn directory_umask_and_core_limit_are_applied() {
     let mut node = Node::new();
-    let mut look = shell(1, "pwd; umask; ulimit -c; cat /proc/self/oom_score_adj");
-    look.request.working_dir = "/usr".into();
-    look.request.umask = 0o027;
-    let text = node.run(&look).text();
+    let mut probe = shell(1, "pwd; umask; ulimit -c; cat /proc/self/oom_score_adj");
+    probe.request.working_dir = "/usr".into();
+    probe.request.umask = 0o027;
+    let text = node.run(&probe).text();
     assert_eq!(text, "/usr\n0027\n0\n500\n");
     let signals = node.run(&start(2, &["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"])).text();
     assert_eq!(signals, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
@@ -231,20 +227,19 @@ fn the_command_has_its_own_session_and_process_group() {
 
 #[test]
 fn the_command_inherits_no_descriptor() {
-    let mut node = Node::with(Warm::Yes);
+    let mut node = Node::with(Prefork::One);
     let run = node.run(&shell(1, "ls /proc/$$/fd; readlink /proc/$$/fd/0"));
     assert_eq!(run.text(), "0\n1\n2\n/dev/null\n");
 }
 
 #[test]
-fn a_command_runs_as_the_user_it_names_with_exactly_that_users_groups() {
-    if !is_root() {
-        eprintln!("NOT RUN: only root can become another user");
+fn a_command_runs_with_exactly_its_users_groups() {
+    if !can_run_as_root() {
         return;
     }
     let mut node = Node::new();
-    let look = "id -u; id -g; id -G; echo $HOME $USER; kill -0 1 2>/dev/null || echo powerless";
-    let mut nobody = shell(1, look);
+    let script_text = "id -u; id -g; id -G; echo $HOME $USER; kill -0 1 2>/dev/null || echo powerless";
+    let mut nobody = shell(1, script_text);
     nobody.request.user = Some("nobody".into());
     assert_eq!(node.run(&nobody).text(), "65534\n65534\n65534\n/nonexistent nobody\npowerless\n");
     let mut number = shell(2, "id -u; id -g; id -G");
@@ -259,14 +254,14 @@ fn a_command_runs_as_the_user_it_names_with_exactly_that_users_groups() {
 }
 
 #[test]
-fn the_hosts_namespaces_are_entered_or_are_ours_already() {
+fn the_hosts_namespaces_are_entered() {
     let mut node = Node::new();
-    let mut look = shell(1, "for n in mnt uts ipc net cgroup; do readlink /proc/self/ns/$n; done");
-    look.request.environment = Environment::Host;
-    let run = node.run(&look);
-    if let Err(words) = check_environment(Environment::Host, Host::OfProcess1) {
-        // A machine that hides its process 1 even from root: said, and nothing was started.
-        let failed = Outcome::StartFailed { reason: StartFailure::Namespace, message: words.into() };
+    let mut probe = shell(1, "for n in mnt uts ipc net cgroup; do readlink /proc/self/ns/$n; done");
+    probe.request.environment = Environment::Host;
+    let run = node.run(&probe);
+    if let Err(message) = check_environment(Environment::Host, HostNamespaces::OfInit) {
+        // A machine that hides its process 1 even from root: the reason is reported, and nothing is started.
+        let failed = Outcome::StartFailed { reason: StartFailure::Namespace, message: message.into() };
         assert_eq!(run.ended.outcome, failed);
         return;
     }
@@ -278,20 +273,20 @@ fn the_hosts_namespaces_are_entered_or_are_ours_already() {
 }
 
 #[test]
-fn a_command_that_ignores_term_is_killed_after_its_grace_and_has_timed_out() {
+fn a_command_that_ignores_term_is_killed_after_its_grace() {
     let mut node = Node::new();
-    let mut deaf = shell(1, "trap '' TERM; echo deaf; while :; do sleep 0.05; done");
-    deaf.deadlines.run_ms = Some(300);
-    deaf.deadlines.grace_ms = 300;
-    let run = node.run(&deaf);
+    let mut stubborn = shell(1, "trap '' TERM; echo stubborn; while :; do sleep 0.05; done");
+    stubborn.deadlines.run_ms = Some(300);
+    stubborn.deadlines.grace_ms = 300;
+    let run = node.run(&stubborn);
     assert_eq!(run.ended.outcome, Outcome::TimedOut);
-    assert_eq!(run.text(), "deaf\n");
+    assert_eq!(run.text(), "stubborn\n");
     let took = run.ended.ended_at.since(run.ended.started_at.unwrap());
     assert!((600..6_000).contains(&took), "{took} ms");
 }
 
 #[test]
-fn a_command_that_obeys_term_has_its_last_words() {
+fn output_after_term_is_kept() {
     let mut node = Node::new();
     let mut polite = shell(1, "trap 'echo bye; exit 0' TERM; echo hello; while :; do sleep 0.02; done");
     polite.deadlines.run_ms = Some(300);
@@ -301,7 +296,7 @@ fn a_command_that_obeys_term_has_its_last_words() {
 
 #[test]
 fn a_cancelled_command_ends_with_its_whole_tree() {
-    let mut node = Node::with(Warm::Yes);
+    let mut node = Node::with(Prefork::One);
     // Children, a grandchild in a session of its own, and a daemon by double fork.
     let text = "sleep 1000 & setsid sleep 1001 & (setsid sh -c 'sleep 1002 & echo $!' &) ; echo $$; wait";
     let attempt = node.launch(&shell(1, text));
@@ -333,11 +328,11 @@ fn a_stopped_command_can_be_cancelled() {
     let run = finish(attempt);
     assert_eq!(run.ended.outcome, Outcome::Cancelled);
     let took = run.ended.ended_at.since(run.ended.started_at.unwrap());
-    assert!(took < 9_000, "it was woken to hear TERM, not killed after the grace: {took} ms");
+    assert!(took < 9_000, "it received TERM and was not killed after the grace: {took} ms");
 }
 
 #[test]
-fn a_daemon_is_ended_with_its_command_whose_outcome_stands() {
+fn a_daemon_is_ended_and_the_outcome_stands() {
     let mut node = Node::new();
     let mut daemon = shell(
         1,
@@ -350,7 +345,7 @@ fn a_daemon_is_ended_with_its_command_whose_outcome_stands() {
 }
 
 #[test]
-fn a_grandchild_that_holds_stdout_delays_the_record_by_the_drain_and_is_ended() {
+fn a_grandchild_holding_stdout_is_ended_after_the_drain() {
     let mut node = Node::new();
     let run = node.run(&shell(1, "sleep 1000 & echo $!; exit 0"));
     assert_eq!(run.ended.outcome, Outcome::Succeeded { exit_code: 0 });
@@ -361,7 +356,7 @@ fn a_grandchild_that_holds_stdout_delays_the_record_by_the_drain_and_is_ended() 
 }
 
 #[test]
-fn a_command_that_closes_its_output_first_is_still_waited_for() {
+fn a_command_that_closed_its_output_is_waited_for() {
     let mut node = Node::new();
     let run = node.run(&shell(1, "echo last; exec >&- 2>&-; sleep 0.3; exit 7"));
     assert_eq!(
@@ -372,8 +367,8 @@ fn a_command_that_closes_its_output_first_is_still_waited_for() {
 }
 
 #[test]
-fn what_is_written_just_before_the_exit_is_never_missing() {
-    let mut node = Node::with(Warm::Yes);
+fn output_just_before_the_exit_is_complete() {
+    let mut node = Node::with(Prefork::One);
     for number in 1..=40 {
         let run = node.run(&shell(number, "printf 'last byte'"));
         assert_eq!(run.text(), "last byte", "run {number}");
@@ -381,15 +376,15 @@ fn what_is_written_just_before_the_exit_is_never_missing() {
 }
 
 #[test]
-fn a_single_line_of_100_mib_and_any_bytes_pass_unchanged() {
+fn a_line_of_100_mib_is_counted_completely() {
     let mut node = Node::new();
     let run = node.run(&shell(1, "head -c 104857600 /dev/zero | tr '\\0' 'x'"));
-    // Nobody reads meanwhile, and the window is 64 MiB: held up for at most maxBlock.
+    // Nothing reads meanwhile, and the window is 64 MiB: the command is blocked for at most maxBlock.
     assert_eq!(run.ended.output.stdout.bytes, 104_857_600);
 }
 
 #[test]
-fn random_bytes_come_back_with_the_digest_they_were_written_with() {
+fn random_bytes_have_the_digest_they_were_written_with() {
     let mut node = Node::new();
     let mut random =
         shell(1, "head -c 50000000 /dev/urandom | tee /proc/self/fd/2 | sha256sum | cut -d' ' -f1");
@@ -405,7 +400,7 @@ fn random_bytes_come_back_with_the_digest_they_were_written_with() {
 }
 
 #[test]
-fn output_beyond_the_limit_is_counted_hashed_and_shown() {
+fn output_beyond_the_limit_is_counted_and_hashed() {
     let mut node = Node::new();
     let mut much = shell(1, "head -c 3000000 /dev/zero; echo e >&2");
     much.request.output.limit = 1_000_000;
@@ -419,7 +414,7 @@ fn output_beyond_the_limit_is_counted_hashed_and_shown() {
 }
 
 #[test]
-fn a_full_spool_holds_the_command_up_and_then_drops_the_oldest_with_exact_counts() {
+fn a_full_spool_blocks_and_then_drops_the_oldest() {
     let mut node = Node::new();
     let mut much = shell(1, "head -c 10000000 /dev/zero; head -c 1000 /dev/zero >&2");
     much.request.output = OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 400, merge: false };
@@ -435,7 +430,7 @@ fn a_full_spool_holds_the_command_up_and_then_drops_the_oldest_with_exact_counts
 }
 
 #[test]
-fn a_reader_that_releases_lets_a_held_up_command_go_on() {
+fn releasing_output_unblocks_the_command() {
     let mut node = Node::new();
     let mut much = shell(1, "head -c 20000000 /dev/zero");
     much.request.output = OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 60_000, merge: false };
@@ -458,11 +453,11 @@ fn a_reader_that_releases_lets_a_held_up_command_go_on() {
 }
 
 #[test]
-fn the_agents_side_may_be_gone_and_everything_ends_with_a_record() {
-    let mut node = Node::with(Warm::Yes);
+fn commands_end_with_a_record_without_the_agent() {
+    let mut node = Node::with(Prefork::One);
     let attempts: Vec<_> =
         (1..=8).map(|n| node.launch(&shell(n, &format!("sleep 0.3; echo {n}; exit {n}")))).collect();
-    // The launcher goes, the state directory's lock goes; supervisors do not notice.
+    // Supervisors depend neither on the launcher nor on the lock of the state directory.
     drop(node.launcher);
     drop(node.state);
     for (n, attempt) in (1u8..).zip(attempts) {
@@ -475,7 +470,7 @@ fn the_agents_side_may_be_gone_and_everything_ends_with_a_record() {
 }
 
 #[test]
-fn when_the_supervisor_is_killed_the_agent_can_tell_end_the_tree_and_say_what_there_was() {
+fn a_dead_supervisors_tree_is_ended_and_its_output_recovered() {
     let mut node = Node::new();
     let attempt = node.launch(&shell(1, "echo before; trap '' TERM; setsid sleep 1000 & sleep 1000"));
     let (supervisor, command) = running(&attempt);
@@ -487,8 +482,8 @@ fn when_the_supervisor_is_killed_the_agent_can_tell_end_the_tree_and_say_what_th
     kill_process(Pid::from_raw(supervisor.pid).unwrap(), Signal::KILL).unwrap();
     wait_for("the lock", || (liveness(&attempt).unwrap() != Liveness::Alive).then_some(()));
     assert_eq!(liveness(&attempt).unwrap(), Liveness::Dead { populated: true });
-    let lock = attempt.try_lock().unwrap().expect("a dead holder frees the lock");
-    assert_eq!(end_tree(&attempt.state().unwrap(), fixtures::PATIENCE), Remains::Nothing);
+    let lock = attempt.try_lock().unwrap().expect("the lock of a dead holder is free");
+    assert_eq!(end_tree(&attempt.state().unwrap(), fixtures::PATIENCE), Vec::<i32>::new());
     assert!(!command.is_alive());
     let summary = spool::recover(&lock).unwrap();
     assert_eq!((summary.end, summary.stdout.bytes), (7, 7));
@@ -498,12 +493,12 @@ fn when_the_supervisor_is_killed_the_agent_can_tell_end_the_tree_and_say_what_th
 }
 
 #[test]
-fn a_late_supervisor_starts_nothing_after_the_attempt_was_given_up() {
+fn a_late_supervisor_does_not_start_an_abandoned_attempt() {
     let dir = tempfile::tempdir().unwrap();
     let witness = dir.path().join("started");
     let mut node = Node::new();
     let attempt = node.accept(&start(1, &["touch", witness.to_str().unwrap()]));
-    assert_eq!(attempt.abandon(Abandonment::HandedBack).unwrap(), Verdict::Abandoned);
+    assert_eq!(attempt.abandon(Abandonment::HandedBack).unwrap(), AbandonResult::Abandoned);
     node.launcher.launch(&attempt).unwrap();
     wait_for("the supervisor to end", || {
         node.launcher.reap();
@@ -512,7 +507,7 @@ fn a_late_supervisor_starts_nothing_after_the_attempt_was_given_up() {
     assert!(!witness.exists());
     assert_eq!(attempt.exit().unwrap(), None);
     assert_eq!(attempt.state().unwrap(), AttemptState::Abandoned { why: Abandonment::HandedBack });
-    assert_eq!(attempt.abandon(Abandonment::Cancelled).unwrap(), Verdict::Abandoned, "harmless to repeat");
+    assert_eq!(attempt.abandon(Abandonment::Cancelled).unwrap(), AbandonResult::Abandoned, "idempotent");
 }
 
 #[test]
@@ -525,10 +520,10 @@ fn an_attempt_handed_to_many_supervisors_is_started_once() {
         node.launcher.launch(&attempt).unwrap();
     }
     assert_eq!(
-        attempt.abandon(Abandonment::HandedBack).unwrap_or(Verdict::TooLate),
+        attempt.abandon(Abandonment::HandedBack).unwrap_or(AbandonResult::TooLate),
         match attempt.state().unwrap() {
-            AttemptState::Abandoned { .. } => Verdict::Abandoned,
-            _ => Verdict::TooLate,
+            AttemptState::Abandoned { .. } => AbandonResult::Abandoned,
+            _ => AbandonResult::TooLate,
         }
     );
     wait_for("all supervisors to end", || {
@@ -536,12 +531,12 @@ fn an_attempt_handed_to_many_supervisors_is_started_once() {
         (node.launcher.running() == 0).then_some(())
     });
     let started = std::fs::read_to_string(&witness).unwrap_or_default().lines().count();
-    let given_up = matches!(attempt.state().unwrap(), AttemptState::Abandoned { .. });
-    assert_eq!(started, usize::from(!given_up), "started once, or given up and not at all");
+    let abandoned = matches!(attempt.state().unwrap(), AttemptState::Abandoned { .. });
+    assert_eq!(started, usize::from(!abandoned), "started once, or abandoned and not at all");
 }
 
 #[test]
-fn a_start_that_comes_too_late_or_is_cancelled_before_starts_nothing() {
+fn a_late_or_cancelled_start_starts_nothing() {
     let mut node = Node::new();
     let mut late = start(1, &["true"]);
     late.deadlines.start_ms = 0;
@@ -555,12 +550,12 @@ fn a_start_that_comes_too_late_or_is_cancelled_before_starts_nothing() {
 }
 
 #[test]
-fn a_warm_supervisor_ends_with_its_agent_and_leaves_no_trace() {
-    let mut node = Node::with(Warm::Yes);
+fn a_preforked_supervisor_exits_with_its_agent() {
+    let mut node = Node::with(Prefork::One);
     assert_eq!(node.outcome(&start(1, &["true"])), Outcome::Succeeded { exit_code: 0 });
     let log = std::fs::read_to_string(
         node.state.attempt(&"0b6c-1/1/node-1/1".parse().unwrap()).path().join("supervisor.log"),
     );
-    assert_eq!(log.unwrap_or_default(), "", "a good run leaves nothing to say");
+    assert_eq!(log.unwrap_or_default(), "", "a successful run logs nothing");
     drop(node.launcher);
 }

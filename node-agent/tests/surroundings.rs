@@ -1,5 +1,5 @@
-//! The binary in surroundings that nobody would choose: whatever it is started with, commands run and find the same
-//! surroundings of their own, and SIGTERM and SIGINT end the agent.
+//! The binary with unusual process attributes: whatever it inherits, its commands run with the same attributes, and SIGTERM
+//! and SIGINT end the agent.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod fixtures;
@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use fixtures::{PROGRAM, is_root, read_all, shell};
+use fixtures::{PROGRAM, read_all, shell};
 use gateway::{Control, Gateway, within};
 use nix::sys::signal::Signal;
 use sentinel_node_agent::journal::{AttemptDir, AttemptState};
@@ -19,8 +19,8 @@ use sentinel_protocol::to_agent::{Start, ToAgent};
 
 const TOKEN: &str = "a-token";
 
-/// What a command can see of its surroundings.
-const LOOK: &str = "grep -E '^Sig(Blk|Ign)' /proc/self/status; for l in t f d s c v n; do ulimit -S$l; done; umask; pwd; \
+/// Prints the process attributes of a command.
+const PROBE: &str = "grep -E '^Sig(Blk|Ign)' /proc/self/status; for l in t f d s c v n; do ulimit -S$l; done; umask; pwd; \
     ls /proc/self/fd; env | grep -vE '^SENTINEL_' | sort";
 
 /// Signals that a parent may have ignored or blocked.
@@ -29,22 +29,22 @@ const SIGNALS: [&str; 14] = [
     "CONT",
 ];
 
-/// A node's directory, and the agent that was started in some surroundings.
-struct Odd {
+/// A node's directory, and the agent that was started with some attributes.
+struct WrappedAgent {
     dir: tempfile::TempDir,
     child: Child,
     control: Control,
 }
 
-impl Drop for Odd {
+impl Drop for WrappedAgent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Odd {
-    /// Starts the agent behind `wrapper`, which ends in executing its arguments.
+impl WrappedAgent {
+    /// Starts the agent through `wrapper`, which executes its arguments.
     async fn start(wrapper: &[&str]) -> Self {
         let mut gateway = Gateway::start(TOKEN).await;
         let dir = tempfile::tempdir().unwrap();
@@ -75,13 +75,13 @@ impl Odd {
         AttemptDir::at(self.state().join("attempts").join(start.attempt.directory_name()))
     }
 
-    async fn say(&mut self, start: &Start) {
-        self.control.say(ToAgent::Start(Box::new(start.clone()))).await;
+    async fn send_start(&mut self, start: &Start) {
+        self.control.send_message(ToAgent::Start(Box::new(start.clone()))).await;
     }
 
-    /// Runs a command to its end; what it wrote.
+    /// Runs a command to its end; returns its output.
     async fn run(&mut self, start: &Start) -> String {
-        self.say(start).await;
+        self.send_start(start).await;
         let ended = self.control.ended(&start.attempt).await;
         assert_eq!(ended.outcome, Outcome::Succeeded { exit_code: 0 });
         let records = read_all(&self.attempt(start), ended.output.end);
@@ -104,31 +104,31 @@ impl Odd {
     }
 }
 
-/// The agent works behind this wrapper, its commands find what they always find, and both signals end it.
+/// The agent works with this wrapper, its commands have the usual attributes, and both signals end it.
 async fn works_in(wrapper: &[&str]) {
-    let mut plain = Odd::start(&["env", "-i"]).await;
-    let usual = plain.run(&shell(1, LOOK)).await;
+    let mut plain = WrappedAgent::start(&["env", "-i"]).await;
+    let usual = plain.run(&shell(1, PROBE)).await;
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut odd = Odd::start(wrapper).await;
-        assert_eq!(odd.run(&shell(1, LOOK)).await, usual, "behind {wrapper:?}");
-        odd.ends_at(signal).await;
+        let mut wrapped = WrappedAgent::start(wrapper).await;
+        assert_eq!(wrapped.run(&shell(1, PROBE)).await, usual, "with {wrapper:?}");
+        wrapped.ends_at(signal).await;
     }
 }
 
-/// The same behind a shell that does this first.
+/// The same with a shell that runs this first.
 async fn works_after(shell: &str) {
     works_in(&["/bin/sh", "-c", &format!("{shell}\nexec \"$@\""), "sh"]).await;
 }
 
 #[tokio::test]
 async fn a_command_gets_default_signals_and_the_documented_limits() {
-    let seen = Odd::start(&["env", "-i"]).await.run(&shell(1, LOOK)).await;
+    let seen = WrappedAgent::start(&["env", "-i"]).await.run(&shell(1, PROBE)).await;
     let lines: Vec<&str> = seen.lines().collect();
     assert_eq!(lines[..2], ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"], "{seen}");
     // Processor time, file size, data, stack in KiB, core, addresses, descriptors.
     let (stack, core, descriptors) = (lines[5], lines[6], lines[8]);
     assert_eq!((stack, core, descriptors), ("8192", "0", "1024"), "{seen}");
-    if is_root() {
+    if fixtures::can_run_as_root() {
         let unlimited = [lines[2], lines[3], lines[4], lines[7]];
         assert_eq!(unlimited, ["unlimited"; 4], "{seen}");
     }
@@ -141,9 +141,9 @@ async fn a_command_gets_default_signals_and_the_documented_limits() {
 async fn ignored_signals_change_nothing() {
     let all = SIGNALS.map(|signal| format!("--ignore-signal={signal}"));
     for signal in &all {
-        let mut odd = Odd::start(&["env", signal]).await;
-        odd.run(&shell(1, "true")).await;
-        odd.ends_at(Signal::SIGTERM).await;
+        let mut wrapped = WrappedAgent::start(&["env", signal]).await;
+        wrapped.run(&shell(1, "true")).await;
+        wrapped.ends_at(Signal::SIGTERM).await;
     }
     let mut wrapper = vec!["env"];
     wrapper.extend(all.iter().map(String::as_str));
@@ -154,9 +154,9 @@ async fn ignored_signals_change_nothing() {
 async fn blocked_signals_change_nothing() {
     let all = SIGNALS.map(|signal| format!("--block-signal={signal}"));
     for signal in &all {
-        let mut odd = Odd::start(&["env", signal]).await;
-        odd.run(&shell(1, "true")).await;
-        odd.ends_at(Signal::SIGTERM).await;
+        let mut wrapped = WrappedAgent::start(&["env", signal]).await;
+        wrapped.run(&shell(1, "true")).await;
+        wrapped.ends_at(Signal::SIGTERM).await;
     }
     let mut wrapper = vec!["env"];
     wrapper.extend(all.iter().map(String::as_str));
@@ -164,13 +164,13 @@ async fn blocked_signals_change_nothing() {
 }
 
 #[tokio::test]
-async fn an_ignored_hangup_stays_ignored_as_nohup_wants() {
-    let mut odd = Odd::start(&["env", "--ignore-signal=HUP"]).await;
-    let pid = nix::unistd::Pid::from_raw(odd.child.id().cast_signed());
+async fn an_ignored_sighup_stays_ignored() {
+    let mut wrapped = WrappedAgent::start(&["env", "--ignore-signal=HUP"]).await;
+    let pid = nix::unistd::Pid::from_raw(wrapped.child.id().cast_signed());
     nix::sys::signal::kill(pid, Signal::SIGHUP).unwrap();
-    let seen = odd.run(&shell(1, "grep ^SigIgn /proc/self/status")).await;
-    assert_eq!(seen, "SigIgn:\t0000000000000000\n", "its commands do not have that");
-    odd.ends_at(Signal::SIGTERM).await;
+    let seen = wrapped.run(&shell(1, "grep ^SigIgn /proc/self/status")).await;
+    assert_eq!(seen, "SigIgn:\t0000000000000000\n", "its commands do not inherit that");
+    wrapped.ends_at(Signal::SIGTERM).await;
 }
 
 #[tokio::test]
@@ -181,29 +181,28 @@ async fn low_soft_limits_change_nothing() {
 }
 
 #[tokio::test]
-async fn low_hard_limits_are_raised_where_that_is_allowed_and_worked_with_elsewhere() {
+async fn low_hard_limits_are_raised_where_allowed() {
     let raise = "ulimit -t 3600; ulimit -t unlimited";
+    // Without CAP_SYS_RESOURCE a hard limit stays, and commands run within it.
     let may_raise =
         Command::new("/bin/sh").args(["-c", raise]).stderr(Stdio::null()).status().unwrap().success();
     for limit in ["-t 3600", "-d 100000", "-v 4000000", "-s 512", "-n 100"] {
         if may_raise && !limit.starts_with("-n") {
             works_after(&format!("ulimit {limit}")).await;
         } else {
-            let mut odd = Odd::start(&["/bin/sh", "-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]).await;
-            odd.run(&shell(1, "true")).await;
-            odd.ends_at(Signal::SIGTERM).await;
+            let mut wrapped =
+                WrappedAgent::start(&["/bin/sh", "-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]).await;
+            wrapped.run(&shell(1, "true")).await;
+            wrapped.ends_at(Signal::SIGTERM).await;
         }
-    }
-    if !may_raise {
-        eprintln!("NOT RUN: no hard limit may be raised here (CAP_SYS_RESOURCE)");
     }
 }
 
 #[tokio::test]
-async fn an_alarm_of_the_parent_does_not_ring() {
-    let mut odd = Odd::start(&["perl", "-e", "alarm 1; exec @ARGV", "--"]).await;
-    odd.run(&shell(1, "sleep 1.5")).await;
-    odd.ends_at(Signal::SIGTERM).await;
+async fn a_pending_alarm_is_cancelled() {
+    let mut wrapped = WrappedAgent::start(&["perl", "-e", "alarm 1; exec @ARGV", "--"]).await;
+    wrapped.run(&shell(1, "sleep 1.5")).await;
+    wrapped.ends_at(Signal::SIGTERM).await;
 }
 
 #[tokio::test]
@@ -215,27 +214,27 @@ async fn open_and_closed_descriptors_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_pipe_of_whoever_started_the_agent_is_not_held_open_by_a_supervisor() {
-    let mut odd = Odd::start(&["/bin/sh", "-c", "exec 7</dev/zero; exec \"$@\"", "sh"]).await;
+async fn a_supervisor_does_not_keep_inherited_descriptors_open() {
+    let mut wrapped = WrappedAgent::start(&["/bin/sh", "-c", "exec 7</dev/zero; exec \"$@\"", "sh"]).await;
     let start = shell(1, "exec sleep 60");
-    odd.say(&start).await;
-    odd.control.running(&start.attempt).await;
-    let AttemptState::Running { supervisor, .. } = odd.attempt(&start).state().unwrap() else { panic!() };
+    wrapped.send_start(&start).await;
+    wrapped.control.running(&start.attempt).await;
+    let AttemptState::Running { supervisor, .. } = wrapped.attempt(&start).state().unwrap() else { panic!() };
     let open = descriptors(supervisor.pid);
     assert!(!open.iter().any(|target| target == "/dev/zero"), "{open:?}");
     assert!(!open.iter().any(|target| target.contains("inotify")), "{open:?}");
-    let agent = descriptors(odd.child.id().cast_signed());
+    let agent = descriptors(wrapped.child.id().cast_signed());
     assert!(!agent.iter().any(|target| target.contains("inotify")), "{agent:?}");
     let cancel = sentinel_protocol::to_agent::Cancel {
         attempt: start.attempt.clone(),
         spec_hash: start.spec_hash.clone(),
         epoch: start.epoch,
     };
-    odd.control.say(ToAgent::Cancel(cancel)).await;
-    assert_eq!(odd.control.ended(&start.attempt).await.outcome, Outcome::Cancelled);
+    wrapped.control.send_message(ToAgent::Cancel(cancel)).await;
+    assert_eq!(wrapped.control.ended(&start.attempt).await.outcome, Outcome::Cancelled);
 }
 
-/// Where the descriptors of a process lead.
+/// The targets of a process's descriptors.
 fn descriptors(pid: i32) -> Vec<String> {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let target = |entry: std::io::Result<fs::DirEntry>| fs::read_link(entry.unwrap().path()).ok();
@@ -243,7 +242,7 @@ fn descriptors(pid: i32) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn neither_environment_nor_directory_nor_priority_are_needed() {
+async fn environment_directory_and_priority_are_not_needed() {
     works_in(&["env", "-i"]).await;
     works_in(&["env", "LD_LIBRARY_PATH=/nowhere", "LD_BIND_NOW=1", "GLIBC_TUNABLES=x", "IFS=x", "PATH="])
         .await;
@@ -258,29 +257,29 @@ async fn neither_environment_nor_directory_nor_priority_are_needed() {
 }
 
 #[tokio::test]
-async fn whatever_the_umask_nothing_that_it_keeps_is_open_to_others() {
-    let mut odd = Odd::start(&["/bin/sh", "-c", "umask 000; exec \"$@\"", "sh"]).await;
-    odd.run(&shell(1, "echo x")).await;
+async fn files_are_closed_to_others_under_any_umask() {
+    let mut wrapped = WrappedAgent::start(&["/bin/sh", "-c", "umask 000; exec \"$@\"", "sh"]).await;
+    wrapped.run(&shell(1, "echo x")).await;
     let mut seen = 0;
-    each_below(&odd.state(), &mut |path, mode| {
+    each_below(&wrapped.state(), &mut |path, mode| {
         seen += 1;
         assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
     });
     assert!(seen > 8, "{seen} files");
 }
 
-fn each_below(path: &Path, look: &mut impl FnMut(&Path, u32)) {
+fn each_below(path: &Path, visit: &mut impl FnMut(&Path, u32)) {
     let metadata = fs::symlink_metadata(path).unwrap();
-    look(path, metadata.mode());
+    visit(path, metadata.mode());
     if metadata.is_dir() {
         for entry in fs::read_dir(path).unwrap() {
-            each_below(&entry.unwrap().path(), look);
+            each_below(&entry.unwrap().path(), visit);
         }
     }
 }
 
-/// Starts the agent, which is not to begin; what it says.
-fn refused(dir: &Path, wrapper: &[&str]) -> String {
+/// Starts the agent, which has to fail; returns its standard error.
+fn failed_start(dir: &Path, wrapper: &[&str]) -> String {
     let token = dir.join("token");
     fs::write(&token, TOKEN).unwrap();
     fs::set_permissions(&token, PermissionsExt::from_mode(0o400)).unwrap();
@@ -299,21 +298,20 @@ fn refused(dir: &Path, wrapper: &[&str]) -> String {
 }
 
 #[test]
-fn with_too_few_descriptors_it_does_not_begin_and_names_the_limit() {
+fn too_few_descriptors_fail_the_start_and_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let said = refused(dir.path(), &["/bin/sh", "-c", "ulimit -n 30; exec \"$@\"", "sh"]);
-    assert!(said.contains("may open 30 files") && said.contains("LimitNOFILE="), "{said}");
+    let stderr = failed_start(dir.path(), &["/bin/sh", "-c", "ulimit -n 30; exec \"$@\"", "sh"]);
+    assert!(stderr.contains("may open 30 files") && stderr.contains("LimitNOFILE="), "{stderr}");
 }
 
 #[test]
-fn a_state_directory_that_others_can_change_is_refused_and_nothing_in_it_is_run() {
-    if !is_root() {
-        eprintln!("NOT RUN: only root can give a directory to another user");
+fn a_state_directory_writable_by_others_is_rejected() {
+    if !fixtures::can_run_as_root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    // A whole Attempt, as an agent would have made it, that leaves a file behind when it is run.
+    // A complete Attempt, as an agent creates it, that writes a file when it is run.
     let state = dir.path().join("state");
     let journal = sentinel_node_agent::journal::StateDir::open(&state).unwrap();
     let witness = dir.path().join("witness");
@@ -321,19 +319,18 @@ fn a_state_directory_that_others_can_change_is_refused_and_nothing_in_it_is_run(
     journal.create(&sentinel_node_agent::journal::Accepted::now(start).unwrap()).unwrap();
     drop(journal);
     fs::set_permissions(&state, PermissionsExt::from_mode(0o777)).unwrap();
-    let said = refused(dir.path(), &["env"]);
-    assert!(said.contains("mode 0777") && said.contains("can be written to by other users"), "{said}");
+    let stderr = failed_start(dir.path(), &["env"]);
+    assert!(stderr.contains("mode 0777") && stderr.contains("can be written to by other users"), "{stderr}");
     std::os::unix::fs::chown(&state, Some(65534), None).unwrap();
     fs::set_permissions(&state, PermissionsExt::from_mode(0o755)).unwrap();
-    let said = refused(dir.path(), &["env"]);
-    assert!(said.contains("(uid 65534)") && said.contains("mode 0755"), "{said}");
+    let stderr = failed_start(dir.path(), &["env"]);
+    assert!(stderr.contains("(uid 65534)") && stderr.contains("mode 0755"), "{stderr}");
     assert!(!witness.exists());
 }
 
 #[test]
-fn a_request_of_another_user_in_a_good_directory_is_not_run() {
-    if !is_root() {
-        eprintln!("NOT RUN: only root can give a file to another user");
+fn a_request_owned_by_another_user_is_not_run() {
+    if !fixtures::can_run_as_root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,17 +1,23 @@
-//! The wall clock as an argument, so that expiry and retention can be tested without waiting.
+//! The clocks as arguments, so that expiry, retention and deadlines can be tested without waiting.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::time::UnixMillis;
+use tokio::time::Instant;
 
-/// Says what time it is. Cloning it is cheap and gives the same clock.
+/// The wall clock and a monotonic clock. Clones are the same clock; monotonic readings of two different ones cannot be
+/// compared, so an operator has one.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> UnixMillis + Send + Sync>);
+pub struct Clock {
+    wall: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
+    start: Instant,
+}
 
 impl Clock {
-    /// The machine's wall clock.
+    /// The clocks of this machine.
     pub fn system() -> Self {
         Self::from_fn(|| {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -19,14 +25,24 @@ impl Clock {
         })
     }
 
-    /// A clock that asks `now`.
+    /// A clock whose wall time is what `now` returns.
     pub fn from_fn(now: impl Fn() -> UnixMillis + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
+        Self { wall: Arc::new(now), start: Instant::now() }
     }
 
-    /// The time.
+    /// The wall time, for records and people.
     pub fn now(&self) -> UnixMillis {
-        (self.0)()
+        (self.wall)()
+    }
+
+    /// The monotonic time, for spans: milliseconds since this clock was made.
+    pub fn monotonic(&self) -> Monotonic {
+        Monotonic(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Both times, read together.
+    pub fn reading(&self) -> Now {
+        Now { monotonic: self.monotonic(), wall: self.now() }
     }
 }
 

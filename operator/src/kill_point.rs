@@ -1,27 +1,27 @@
-//! Named places between an intent and its deed, at which a test can have this process killed.
+//! Points between an intent and its effect at which a test can kill this process.
 //!
-//! A file of the place's name in the directory that `SENTINEL_KILL_POINTS` names arms it: whoever passes there next
-//! takes the file away and is gone, without a last word. In a release build there is nothing of it.
+//! A file with the point's name in the directory that `SENTINEL_KILL_POINTS` names arms it: the next pass removes the file
+//! and aborts the process. Debug builds only.
 
 use std::path::Path;
 
-/// A place.
+/// A point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillPoint {
-    /// A Run and its target list are durable, and nothing else has been done about it.
+    /// A Run and its target list are durable, and nothing else was done about it.
     RunBegun,
-    /// A `Start` is in the queue of a Session.
+    /// A `Start` is in the send queue of a Session.
     StartHanded,
     /// History holds how an Attempt ended, and its agent has no Ack.
     Archived,
-    /// The status says that the Run is over, and History does not.
+    /// The status shows the end of the Run, and History does not.
     RunOver,
-    /// A Run is over and archived, and an agent is to forget it.
+    /// A Run is over and archived, and a Forget is about to be sent.
     Forgets,
 }
 
 impl KillPoint {
-    /// All of them, in the order in which a Run passes them.
+    /// All points, in the order in which a Run passes them.
     pub const ALL: [Self; 5] =
         [Self::RunBegun, Self::StartHanded, Self::Archived, Self::RunOver, Self::Forgets];
 
@@ -30,7 +30,7 @@ impl KillPoint {
         format!("{self:?}")
     }
 
-    /// Ends this process if the place is armed.
+    /// Aborts this process if the point is armed.
     pub(crate) fn pass(self) {
         if cfg!(debug_assertions)
             && let Some(directory) = std::env::var_os(VARIABLE)

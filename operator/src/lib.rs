@@ -1,9 +1,10 @@
-//! Hands in the cluster: decides who runs a Task and when, dispatches over WebSockets to the node agents, keeps what
-//! they report, and serves it.
+//! The operator: decides which nodes run a Task and when, dispatches over WebSockets to the node agents, keeps what they
+//! report, and serves it.
 //!
-//! The thinking is in `sentinel_core`; here is what touches the world. In reading order:
+//! Decisions are made in `sentinel_core`; this crate has the I/O. In reading order:
 
 pub mod clock;
+pub mod backoff;
 pub mod files;
 pub mod kill_point;
 pub mod lock;

@@ -1,18 +1,17 @@
-//! A directory that one process has: taken before anything else is opened, so that a second process does nothing with
-//! what is another one's.
+//! An exclusive lock on a data directory, taken before anything in it is opened, so that a second process changes nothing.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Error;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// The file that is locked. The kernel gives the lock back when the process ends, however it ends.
+/// The locked file. The kernel releases the lock when the process ends, however it ends.
 const FILE: &str = "operator.lock";
 
-/// Why a directory could not be taken.
+/// Why a directory could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it.
+    /// Another process holds the lock.
     #[error("{} is in use by another process", directory.display())]
     Taken {
         /// The directory.
@@ -23,26 +22,41 @@ pub enum LockError {
     Io {
         /// The lock file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         #[source]
         source: Error,
     },
 }
 
-/// A directory, ours as long as this value lives.
+impl LockError {
+    /// A label for logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Taken { .. } => "locked",
+            Self::Io { .. } => "io",
+        }
+    }
+
+    /// Whether a retry may succeed, once the other process has exited.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Taken { .. })
+    }
+}
+
+/// The lock, held as long as this value lives.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "holding it is its use")] File);
 
 impl Lock {
-    /// Whether the directory has ever been taken.
+    /// Whether the directory was ever locked.
     pub fn is_in(directory: &Path) -> bool {
         directory.join(FILE).symlink_metadata().is_ok()
     }
 
-    /// Takes the directory, which is there.
+    /// Locks the directory, which must exist.
     ///
     /// # Errors
-    /// [`LockError`] when another process has it, or it cannot be written to.
+    /// [`LockError`] when another process holds the lock, or the directory is not writable.
     pub fn take(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join(FILE);
         let failed = |source| LockError::Io { path: path.clone(), source };
@@ -63,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_one_process_s_until_it_lets_go() {
+    fn a_directory_is_locked_by_one_process_until_released() {
         let directory = tempfile::tempdir().unwrap();
         let first = Lock::take(directory.path()).unwrap();
         assert!(matches!(Lock::take(directory.path()), Err(LockError::Taken { .. })));

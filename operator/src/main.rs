@@ -1,4 +1,4 @@
-//! The operator's process: flags, log, run, exit code.
+//! The operator process: flags, log, run, exit code.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
             Err(error) => fail(EXIT_FAILURE, &error),
         };
     }
-    // Tasks and output are for the operator's own user; a file that others may read gets its mode where it is made.
+    // Tasks and output are private to the operator's user; a file that others may read gets its mode where it is created.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let config = match cli.flags.into_config() {
         Ok(config) => config,
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     if let Err(error) = telemetry::init(config.log_format, &config.log) {
         return fail(EXIT_CONFIG, &error);
     }
-    // More than one provider in the tree would make the first TLS connection panic; this says which one, once.
+    // With more than one provider in the tree, the first TLS connection would panic unless one is chosen.
     rustls::crypto::ring::default_provider().install_default().ok();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -39,19 +39,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says why, with every cause behind it, and gives the exit code.
+/// Prints the error with its causes, and returns the exit code.
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
     let mut text = format!("operator: {error}");
     let mut cause = error.source();
     while let Some(deeper) = cause {
-        let words = deeper.to_string();
-        if !text.ends_with(&words) {
+        let message = deeper.to_string();
+        if !text.ends_with(&message) {
             text.push_str(": ");
-            text.push_str(&words);
+            text.push_str(&message);
         }
         cause = deeper.source();
     }
-    // When even standard error is closed there is nobody left to tell.
+    // Nothing is left to do when standard error is closed.
     let _ = writeln!(std::io::stderr(), "{text}");
     ExitCode::from(code)
 }

@@ -1,15 +1,15 @@
-//! Signals that a process of ours ends at, where its parent lets it.
+//! Termination signals, and those that the parent has made this process ignore.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGHUP, unless it has been ignored since the start of the process, as under `nohup`: then it stays ignored.
+/// SIGHUP, unless the process was started with it ignored, as under `nohup`: then it stays ignored.
 #[derive(Debug)]
 pub struct Hangup(Option<Signal>);
 
 impl Hangup {
-    /// Begins to catch it, where it is not ignored.
+    /// Installs the handler, unless the signal is ignored.
     ///
     /// # Errors
     /// The handler cannot be installed.
@@ -21,7 +21,7 @@ impl Hangup {
         }
     }
 
-    /// Done at the next one; never where it is ignored.
+    /// Completes at the next SIGHUP; never where it is ignored.
     pub async fn recv(&mut self) {
         match &mut self.0 {
             Some(signal) => {
@@ -32,7 +32,7 @@ impl Hangup {
     }
 }
 
-/// Whether this process ignores SIGHUP. Not where `/proc` cannot be read.
+/// Whether this process ignores SIGHUP; false where `/proc` cannot be read.
 fn is_ignored() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status))
 }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_bit_of_the_mask_is_sighup() {
+    fn sighup_is_the_lowest_bit_of_the_mask() {
         assert!(ignores_hangup("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"));
         assert!(!ignores_hangup("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n"));
         assert!(!ignores_hangup(""));

@@ -1,14 +1,14 @@
-//! Our own log: text for people or JSON for machines, on standard error.
+//! The log of this process: text for people or JSON for machines, on standard error.
 //!
-//! What others sent (names, error texts) can end up in a line. A line is one line: what would begin another,
-//! or steer a terminal, is shown as an escape.
+//! A log line can contain untrusted text (names, error messages). Line breaks and terminal control characters are escaped,
+//! so that it can neither forge a line nor control a terminal.
 
 use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How our own log is written.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
@@ -25,36 +25,51 @@ impl std::str::FromStr for LogFormat {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            other => Err(format!("{other:?} is no log format; there are text and json")),
+            other => Err(format!("invalid log format {other:?}: expected text or json")),
         }
     }
 }
 
-/// Why our log could not be set up.
+/// Why logging could not be initialised.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter is no filter.
-    #[error("failed to read the log filter {filter:?}")]
+    /// The filter is invalid.
+    #[error("invalid log filter {filter:?}")]
     Filter {
-        /// What was given.
+        /// The filter.
         filter: String,
         /// What is wrong with it.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Somebody else set one up before.
-    #[error("failed to set the log up: {0}")]
+    /// A logger is installed already.
+    #[error("failed to initialise logging: {0}")]
     Taken(String),
 }
 
-/// Begins to log. `filter` is a level, or directives as in `info,sentinel_operator::gateway=debug`.
+impl TelemetryError {
+    /// A label for logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Filter { .. } => "log_filter",
+            Self::Taken(_) => "log_installed",
+        }
+    }
+
+    /// Never: another filter is needed, or a bug is to be fixed.
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+}
+
+/// Starts logging. `filter` is a level, or directives as in `info,sentinel_operator::gateway=debug`.
 ///
 /// # Errors
-/// [`TelemetryError`] when the filter cannot be read or a log is set up already.
+/// [`TelemetryError`] when the filter is invalid or a logger is installed already.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(filter)
         .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    // A line that cannot be written (a full disk behind standard error) is no reason to panic.
+    // A line that cannot be written (a full disk behind standard error) must not panic.
     let lines = tracing_subscriber::fmt()
         .log_internal_errors(false)
         .with_env_filter(filter)
@@ -100,14 +115,14 @@ impl<W: Write> Write for Line<W> {
     }
 }
 
-/// Control characters, those of the upper half included, ends of lines of Unicode, and what turns the direction of text.
+/// Whether a character controls a terminal or the layout: C0 and C1 controls, Unicode line ends, directional marks.
 pub(crate) fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}')
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Escapes as JSON has them: a line that is a JSON object stays one.
+/// JSON escapes, so that a line that is a JSON object stays one.
 fn escaped(line: &str) -> String {
     line.chars().fold(String::with_capacity(line.len() + 16), |mut shown, c| {
         match c {
@@ -154,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_sent_cannot_forge_a_line_or_reach_a_terminal() {
+    fn untrusted_text_cannot_forge_a_line_or_control_a_terminal() {
         let bad = "x\n2026-01-01 ERROR all is lost\x1b[31m\x07\u{9b}31m\u{202e}";
         for json in [false, true] {
             let text = logged(json, || tracing::warn!(name = %bad, "refused {bad}"));
@@ -168,9 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn a_format_that_is_none_is_refused_with_those_there_are() {
+    fn an_invalid_format_is_refused_with_the_valid_ones() {
         assert_eq!("json".parse(), Ok(LogFormat::Json));
         let error = "xml".parse::<LogFormat>().unwrap_err();
-        assert_eq!(error, "\"xml\" is no log format; there are text and json");
+        assert_eq!(error, "invalid log format \"xml\": expected text or json");
     }
 }

@@ -1,4 +1,4 @@
-//! The definitions in `crds/` are those that the types say, and every field of them explains itself.
+//! The definitions in `crds/` are generated from the types, and every field of them has a description.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +18,7 @@ fn committed(file: &str) -> String {
 }
 
 #[test]
-fn the_committed_definitions_are_what_the_types_say() {
+fn committed_definitions_are_current() {
     for (file, crd) in [("task.yaml", crd::task_crd()), ("targetslice.yaml", crd::target_slice_crd())] {
         let generated = crd::to_yaml(&crd.unwrap()).unwrap();
         assert!(committed(file) == generated, "crds/{file} is stale: run `just generate` and commit it");
@@ -45,14 +45,14 @@ fn schemas() -> Vec<Value> {
 }
 
 #[test]
-fn every_field_has_a_description_and_ours_an_example() {
+fn every_field_has_a_description_with_an_example() {
     let mut missing = Vec::new();
     for schema in schemas() {
         walk(&schema, "", &mut |path, property| {
             let description = property["description"].as_str().unwrap_or_default();
-            // Conditions come from Kubernetes, which explains them in its own way.
-            let ours = !path.starts_with(".status.conditions.");
-            if description.is_empty() || (ours && !description.contains("xample: `")) {
+            // Conditions have the descriptions of Kubernetes.
+            let is_ours = !path.starts_with(".status.conditions.");
+            if description.is_empty() || (is_ours && !description.contains("xample: `")) {
                 missing.push(path.to_owned());
             }
         });
@@ -62,7 +62,7 @@ fn every_field_has_a_description_and_ours_an_example() {
 }
 
 #[test]
-fn every_field_of_the_spec_that_is_not_required_has_a_default_or_means_something_by_its_absence() {
+fn optional_fields_of_the_spec_have_a_default_or_a_meaning_when_absent() {
     const ABSENT_MEANS_SOMETHING: [&str; 20] = [
         ".spec.ttlAfterFinished",
         ".spec.targets.nodeSelector",
@@ -109,7 +109,7 @@ fn every_field_of_the_spec_that_is_not_required_has_a_default_or_means_something
 }
 
 #[test]
-fn every_text_list_and_number_of_the_spec_is_bounded() {
+fn every_string_list_and_number_of_the_spec_is_bounded() {
     walk(&schemas()[0], "", &mut |path, property| {
         if !path.starts_with(".spec") {
             return;
@@ -129,23 +129,23 @@ fn every_text_list_and_number_of_the_spec_is_bounded() {
 }
 
 #[test]
-fn no_unsigned_format_is_used_which_newer_api_servers_warn_of() {
+fn no_unsigned_format_is_used() {
     for schema in schemas() {
         assert!(!schema.to_string().contains("\"uint"), "an unsigned format is in the schema");
     }
 }
 
 #[test]
-fn a_task_that_nobody_has_seen_says_so() {
+fn unobserved_task_has_generation_minus_one() {
     assert_eq!(
         schemas()[0]["properties"]["status"]["default"],
         serde_json::json!({"observedGeneration": -1})
     );
 }
 
-/// An API server prints the regular expression of a `pattern` that is not met; a rule has a sentence.
+/// For a `pattern` that does not match, an API server prints the regular expression; a rule has a message.
 #[test]
-fn what_people_write_is_held_by_rules_with_sentences_and_not_by_patterns() {
+fn spec_is_validated_by_rules_with_messages_and_not_by_patterns() {
     let mut patterns = Vec::new();
     let mut without_sentence = Vec::new();
     walk(&schemas()[0]["properties"]["spec"], ".spec", &mut |path, property| {
@@ -162,6 +162,6 @@ fn what_people_write_is_held_by_rules_with_sentences_and_not_by_patterns() {
         }
     });
     // A rule for each of 1024 arguments of 128 KiB would cost more than an API server allows.
-    assert_eq!(patterns, [".spec.run.command"], "give it a rule in operator/src/resource/rules.rs");
-    assert!(without_sentence.is_empty(), "field and what is allowed: {without_sentence:#?}");
+    assert_eq!(patterns, [".spec.run.command"], "add a rule in operator/src/resource/rules.rs");
+    assert!(without_sentence.is_empty(), "without field and allowed values: {without_sentence:#?}");
 }

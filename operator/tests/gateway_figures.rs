@@ -1,12 +1,12 @@
-//! Figures of the gateway: what an agent that is connected costs, and what a gigabyte of output costs. They are
-//! printed, and are worth something from a release build on a quiet machine only:
+//! Figures of the gateway: the cost of a connected agent, and of a gigabyte of output. They are printed, and mean
+//! something from a release build on a quiet machine only:
 //! `cargo test --release -p sentinel-operator --test gateway_figures -- --ignored --nocapture --test-threads 1`
 //!
 //! The agents run in a child process (this program again), so that the memory and processor time of this process are
 //! the gateway's, the hub's and the archive's alone.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
-#![allow(clippy::print_stdout, reason = "it is there to print")]
+#![allow(clippy::print_stdout, reason = "it prints figures")]
 
 mod gateway;
 
@@ -33,7 +33,7 @@ fn status(key: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Processor time of this process so far.
+/// CPU time of this process so far.
 fn cpu() -> Duration {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -41,7 +41,7 @@ fn cpu() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// This program again, in another role.
+/// This program in another role.
 fn child(role: &str, world: &World, input: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", role, "--ignored", "--nocapture"])
@@ -70,20 +70,20 @@ fn metrics() -> NodeMetrics {
 fn memory_of_connected_agents() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let world = world(Wishes::default()).await;
+        let world = world(Setup::default()).await;
         drop(world.agent("warm-up").await);
         let tokens: Vec<String> =
             (0..AGENTS).map(|n| world.tokens.issue(&node_name(&format!("n-{n}")))).collect();
         let before = status("VmRSS");
         let mut agents = child("child_agents", &world, &tokens.join(","));
-        let stand = || world.registry.agents().iter().filter(|agent| agent.sample.is_some()).count();
+        let connected = || world.registry.agents().iter().filter(|agent| agent.sample.is_some()).count();
         for _ in 0..3000 {
-            if stand() >= AGENTS {
+            if connected() >= AGENTS {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(stand() >= AGENTS, "{} agents are connected", stand());
+        assert!(connected() >= AGENTS, "{} agents are connected", connected());
         tokio::time::sleep(Duration::from_secs(1)).await;
         let after = status("VmRSS");
         println!(
@@ -108,12 +108,14 @@ fn child_agents() {
         let mut agents = Vec::new();
         for token in tokens.split(',') {
             let mut agent = Agent::dial(addr.parse().unwrap(), routes::CONTROL_PATH, token).await.unwrap();
-            agent.say(&ToOperator::Hello(hello())).await;
-            agent.say(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
-            agent.say(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1), metrics: metrics() })).await;
+            agent.send_json(&ToOperator::Hello(hello())).await;
+            agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+            agent
+                .send_json(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1), metrics: metrics() }))
+                .await;
             agents.push(agent);
         }
-        // Until the other process ends it, or ends itself.
+        // Until the parent process exits or kills this one.
         let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
         let _ = ended.await;
     });
@@ -124,7 +126,7 @@ fn child_agents() {
 fn a_gigabyte_of_output_with_one_reader() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let world = world(Wishes::default()).await;
+        let world = world(Setup::default()).await;
         let agent = world.agent("n").await;
         let mut agent_socket = agent.socket;
         tokio::spawn(async move { while agent_socket.next().await.is_some() {} });
@@ -132,7 +134,7 @@ fn a_gigabyte_of_output_with_one_reader() {
         let token = world.tokens.issue(&node_name("n"));
         let reader = world.reader.clone();
         let (before, busy, began) = (status("VmRSS"), cpu(), Instant::now());
-        let mut child = child("child_outpour", &world, &format!("{token},{session}"));
+        let mut child = child("child_output", &world, &format!("{token},{session}"));
         let reading = tokio::spawn(async move {
             let mut records = Box::pin(reader.open(attempt("t/1/n/1"), 0, Follow::Yes));
             let mut position = 0;
@@ -146,11 +148,11 @@ fn a_gigabyte_of_output_with_one_reader() {
         let took = began.elapsed();
         let used = cpu().saturating_sub(busy);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let said: Vec<String> = lines.map_while(Result::ok).filter(|l| l.contains("archived")).collect();
+        let printed: Vec<String> = lines.map_while(Result::ok).filter(|l| l.contains("archived")).collect();
         child.wait().unwrap();
         println!(
             "1 GB to a reader in {took:.2?}: {:.0} MB/s; all archived in {:.2?}; {:.2} CPU s here, archive included; \
-             RSS {before} KiB before, {} KiB at most; {said:?}",
+             RSS {before} KiB before, {} KiB peak; {printed:?}",
             BYTES as f64 / 1e6 / took.as_secs_f64(),
             began.elapsed(),
             used.as_secs_f64(),
@@ -161,16 +163,16 @@ fn a_gigabyte_of_output_with_one_reader() {
 
 #[test]
 #[ignore = "the other process of a_gigabyte_of_output_with_one_reader"]
-fn child_outpour() {
+fn child_output() {
     let Ok(addr) = std::env::var("FIGURES_ADDR") else { return };
     let input = std::env::var("FIGURES_INPUT").unwrap();
     let (token, session) = input.split_once(',').unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut socket = Agent::dial(addr.parse().unwrap(), routes::LOGS_PATH, token).await.unwrap();
-        socket.say(&LogControl::Hello { session: session.parse().unwrap() }).await;
+        socket.send_json(&LogControl::Hello { session: session.parse().unwrap() }).await;
         let id = attempt("t/1/n/1");
-        socket.say(&LogControl::Open { attempt: id.clone(), oldest: 0 }).await;
+        socket.send_json(&LogControl::Open { attempt: id.clone(), oldest: 0 }).await;
         // As `yes` writes.
         let text: bytes::Bytes = b"y\n".repeat(64 << 10).into();
         let (mut position, mut granted, mut archived) = (0_u64, 0_u64, 0_u64);
@@ -189,7 +191,7 @@ fn child_outpour() {
                     continue;
                 }
             }
-            if let LogControl::Credit { granted: to, archived: until, .. } = socket.hear_log().await {
+            if let LogControl::Credit { granted: to, archived: until, .. } = socket.receive_log().await {
                 (granted, archived) = (to, until);
             }
         }

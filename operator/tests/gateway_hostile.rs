@@ -1,4 +1,4 @@
-//! Agents that hold a good token and mean harm, and strangers that hold none: what they cost, and that others go on.
+//! Hostile agents with a valid token, and strangers without one: what they cost, and that others are not affected.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
 
@@ -16,8 +16,8 @@ use reviews::{ApiServer, forged};
 use sentinel_core::lease::MAX_JUMP;
 use sentinel_core::reconcile::orphan::Owner;
 use sentinel_operator::gateway::rates::{Rate, Rates};
-use sentinel_operator::gateway::registry::MAX_STRAYS;
-use sentinel_operator::gateway::{Authenticate, Settings, TokenReviews, TokenRules, routes, strays};
+use sentinel_operator::gateway::registry::MAX_ORPHANS;
+use sentinel_operator::gateway::{Authenticate, Settings, TokenReviews, TokenRules, orphans, routes};
 use sentinel_operator::logs::Follow;
 use sentinel_operator::metrics::Registry as Metrics;
 use sentinel_operator::server::Limits;
@@ -38,29 +38,29 @@ fn security(world: &World, kind: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn an_epoch_that_no_leader_can_have_had_ends_the_session_and_moves_nobody() {
-    let world = world(Wishes::default()).await;
+async fn refuses_an_epoch_that_no_leader_can_have_had() {
+    let world = world(Setup::default()).await;
     world.registry.set_epoch(Epoch::from(7));
     let jump = |more: u64| Epoch::new(7 + more).unwrap();
     for named in [Epoch::MAX, jump(MAX_JUMP + 1)] {
         let mut agent = world.dial("liar").await;
         agent
-            .say(&ToOperator::Hello(sentinel_protocol::to_operator::Hello {
+            .send_json(&ToOperator::Hello(sentinel_protocol::to_operator::Hello {
                 highest_epoch: named,
                 ..hello()
             }))
             .await;
-        agent.expect_refusal("state directory refused").await;
+        agent.expect_refusal("state was refused").await;
         assert_eq!(world.registry.highest_epoch(), Epoch::ZERO, "{named} was believed");
     }
-    // What an agent of an earlier release may send: no epoch at all.
+    // An agent of an earlier release may send what is not a valid epoch.
     let mut agent = world.dial("poisoned").await;
     let text = serde_json::to_string(&ToOperator::Hello(hello())).unwrap();
     let text = text.replace("\"highestEpoch\":0", "\"highestEpoch\":18446744073709551615");
     agent.send(Message::Text(text.into())).await;
     agent.expect_refusal("epoch 18446744073709551615 is out of range").await;
     assert_eq!(security(&world, "EpochJump"), 2);
-    // The same in a Refusal; a smaller jump is what a restored cluster looks like, and is followed.
+    // The same in a Refusal. A smaller jump comes from a restored cluster, and is followed.
     let mut agent = world.agent("n").await;
     let stale = |seen| {
         let refusal = Refusal::StaleEpoch { seen };
@@ -71,47 +71,48 @@ async fn an_epoch_that_no_leader_can_have_had_ends_the_session_and_moves_nobody(
             offer: 0,
         })
     };
-    agent.say(&stale(jump(MAX_JUMP))).await;
+    agent.send_json(&stale(jump(MAX_JUMP))).await;
     eventually("the epoch is noted", || world.registry.highest_epoch() == jump(MAX_JUMP)).await;
-    agent.say(&stale(Epoch::MAX)).await;
+    agent.send_json(&stale(Epoch::MAX)).await;
     agent.expect_refusal("at most").await;
     assert_eq!(world.registry.highest_epoch(), jump(MAX_JUMP));
 }
 
 #[tokio::test]
-async fn attempts_that_were_never_started_are_neither_kept_nor_archived() {
-    let world = world(Wishes::default()).await;
-    world.books.started.store(1, Ordering::Relaxed);
+async fn drops_reports_of_attempts_that_were_never_started() {
+    let world = world(Setup::default()).await;
+    world.ledgers.started.store(1, Ordering::Relaxed);
     let mut agent = world.agent("n").await;
     for number in 2..=400 {
         let report = report(&format!("t/1/n/{number}"), ended(0));
-        agent.say(&ToOperator::Report(Box::new(report))).await;
+        agent.send_json(&ToOperator::Report(Box::new(report))).await;
     }
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
-    assert_eq!(agent.hear().await, ToAgent::Ack(Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended }));
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
+    assert_eq!(agent.receive().await, ToAgent::Ack(Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended }));
     assert_eq!(security(&world, "UnstartedAttempt"), 399);
     let owned = world.registry.agent(&node_name("n")).unwrap().session.unwrap().owned;
-    assert_eq!(owned, 1, "the registry keeps what was never started");
+    assert_eq!(owned, 1, "the registry keeps an attempt that was never started");
     assert_eq!(world.history.attempt(attempt("t/1/n/2")).await.unwrap(), None);
     // The same in an Inventory.
     let mut again = world.dial("n").await;
-    again.say(&ToOperator::Hello(hello())).await;
+    again.send_json(&ToOperator::Hello(hello())).await;
     again.expect_welcome().await;
     let attempts = (1..=3).map(|number| report(&format!("t/1/n/{number}"), ended(0))).collect();
-    again.say(&ToOperator::Inventory(Inventory { attempts, more: false })).await;
-    eventually("the inventory is complete", || world.registry.standing(&node_name("n")).0.is_some()).await;
+    again.send_json(&ToOperator::Inventory(Inventory { attempts, more: false })).await;
+    eventually("the inventory is complete", || world.registry.active_session(&node_name("n")).is_some())
+        .await;
     assert_eq!(world.registry.all_owned().len(), 1);
 }
 
 #[tokio::test]
-async fn texts_of_an_agent_are_cut_and_what_it_may_own_is_bounded_in_bytes() {
-    let world = world(Wishes::default()).await;
+async fn truncates_the_texts_of_an_agent() {
+    let world = world(Setup::default()).await;
     let mut agent = world.agent("n").await;
     let large = |number: usize| {
         let message = "x".repeat(900_000).replace("xx", "ä");
         let mut report = report(&format!("u/1/n/{number}"), ended(0));
         if let ReportedState::Ended(ended) = &mut report.state {
-            // What the type does not let us say is said as text below.
+            // The type bounds the message; the text below does not.
             ended.outcome = Outcome::StartFailed { reason: StartFailure::Other, message: "MESSAGE".into() };
         }
         let text = serde_json::to_string(&ToOperator::Report(Box::new(report))).unwrap();
@@ -119,11 +120,11 @@ async fn texts_of_an_agent_are_cut_and_what_it_may_own_is_bounded_in_bytes() {
     };
     agent.send(Message::Text(large(1).into())).await;
     let id = attempt("u/1/n/1");
-    eventually("the report is known", || world.registry.report(&id).is_some()).await;
+    eventually("the report is recorded", || world.registry.report(&id).is_some()).await;
     let ReportedState::Ended(kept) = world.registry.report(&id).unwrap().state else { panic!("not ended") };
     let message = kept.outcome.message();
     assert!(message.len() <= 1024 && message.ends_with("ä…"), "{} bytes: {message:?}", message.len());
-    // A digest is exact, or the message is none.
+    // A digest that is not one makes the message malformed.
     let digest = serde_json::to_string(&ToOperator::Report(Box::new(report("u/1/n/2", ended(1))))).unwrap();
     let digest = digest.replacen("\"dropped\":0", "\"dropped\":0,\"sha256\":\"no digest\"", 1);
     agent.send(Message::Text(digest.into())).await;
@@ -131,86 +132,91 @@ async fn texts_of_an_agent_are_cut_and_what_it_may_own_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
-async fn of_deleted_tasks_an_agent_keeps_a_small_number_of_ended_attempts() {
-    let world = world(Wishes::default()).await;
-    world.books.unknown.lock().unwrap().push("gone".parse().unwrap());
+async fn bounds_the_ended_attempts_of_deleted_tasks_per_agent() {
+    let world = world(Setup::default()).await;
+    world.ledgers.unknown.lock().unwrap().push("gone".parse().unwrap());
     let mut agent = world.agent("n").await;
-    let count = MAX_STRAYS + 50;
+    let count = MAX_ORPHANS + 50;
     for number in 1..=count {
-        agent.say(&ToOperator::Report(Box::new(report(&format!("gone/{number}/n/1"), ended(0))))).await;
+        agent.send_json(&ToOperator::Report(Box::new(report(&format!("gone/{number}/n/1"), ended(0))))).await;
     }
     let running = ReportedState::Running(sentinel_protocol::to_operator::Running {
         started_at: sentinel_protocol::time::UnixMillis(1),
         pid: 1,
     });
-    agent.say(&ToOperator::Report(Box::new(report("gone/9999/n/1", running)))).await;
-    eventually("all is heard", || world.registry.all_owned().len() == count + 1).await;
-    strays::look(&world.registry, &*world.books, |_| Some(Owner::Gone));
-    assert_eq!(world.registry.all_owned().len(), MAX_STRAYS + 1);
-    assert!(world.registry.report(&attempt("gone/9999/n/1")).is_some(), "a command that runs is to be ended");
-    assert!(matches!(agent.hear().await, ToAgent::Cancel(_)), "it is ended");
+    agent.send_json(&ToOperator::Report(Box::new(report("gone/9999/n/1", running)))).await;
+    eventually("all are recorded", || world.registry.all_owned().len() == count + 1).await;
+    let metrics = world.gateway.metrics();
+    orphans::sweep(&world.registry, &*world.ledgers, |_| Some(Owner::Gone), metrics);
+    assert_eq!(world.counter("sentinel_gateway_reports_dropped_total"), 50);
+    assert_eq!(world.registry.all_owned().len(), MAX_ORPHANS + 1);
+    assert!(
+        world.registry.report(&attempt("gone/9999/n/1")).is_some(),
+        "a running command is dropped before it is cancelled"
+    );
+    assert!(matches!(agent.receive().await, ToAgent::Cancel(_)), "a running command is not cancelled");
 }
 
 #[tokio::test]
-async fn one_agent_has_two_log_sockets_and_its_newest_is_the_one_that_stands() {
-    let world = world(Wishes::default()).await;
+async fn bounds_the_log_sockets_of_an_agent_and_keeps_the_newest() {
+    let world = world(Setup::default()).await;
     let agent = world.agent("n").await;
     let mut sockets = Vec::new();
     for _ in 0..20 {
         sockets.push(world.log_socket(&agent, "n").await);
     }
-    eventually("two stand", || world.counter("sentinel_gateway_log_sockets") <= 2).await;
+    eventually("two are left", || world.counter("sentinel_gateway_log_sockets") <= 2).await;
     assert_eq!(security(&world, "TooManySockets"), 18);
     let newest = sockets.last_mut().unwrap();
-    newest.say(&LogControl::Open { attempt: attempt("t/1/n/1"), oldest: 0 }).await;
-    assert!(matches!(newest.hear_log().await, LogControl::Credit { granted: 131_072, .. }));
-    assert!(world.registry.standing(&node_name("n")).0.is_some(), "the session of the agent goes on");
+    newest.send_json(&LogControl::Open { attempt: attempt("t/1/n/1"), oldest: 0 }).await;
+    assert!(matches!(newest.receive_log().await, LogControl::Credit { granted: 131_072, .. }));
+    assert!(world.registry.active_session(&node_name("n")).is_some(), "the session ended");
 }
 
 #[tokio::test]
-async fn output_of_attempts_that_nobody_knows_is_granted_nothing_and_disturbs_no_other() {
-    let world = world(Wishes::default()).await;
-    world.books.unknown.lock().unwrap().push("x".parse().unwrap());
+async fn grants_no_credit_to_unknown_attempts() {
+    let world = world(Setup::default()).await;
+    world.ledgers.unknown.lock().unwrap().push("x".parse().unwrap());
     let mut agent = world.agent("n").await;
     let mut logs = world.log_socket(&agent, "n").await;
     for number in 1..=1024 {
-        logs.say(&LogControl::Open { attempt: attempt(&format!("x/{number}/n/1")), oldest: 0 }).await;
+        logs.send_json(&LogControl::Open { attempt: attempt(&format!("x/{number}/n/1")), oldest: 0 }).await;
     }
     logs.record(&attempt("x/1/n/1"), &record(0, 100)).await;
-    logs.say(&LogControl::Open { attempt: attempt("t/1/n/1"), oldest: 0 }).await;
-    let LogControl::Credit { attempt: granted, .. } = logs.hear_log().await else { panic!("no credit") };
+    logs.send_json(&LogControl::Open { attempt: attempt("t/1/n/1"), oldest: 0 }).await;
+    let LogControl::Credit { attempt: granted, .. } = logs.receive_log().await else { panic!("no credit") };
     assert_eq!(granted, attempt("t/1/n/1"));
     assert_eq!(world.counter("sentinel_logs_reserved_bytes"), 128 << 10);
     assert_eq!(world.counter("sentinel_gateway_unknown_output_total"), 1025);
-    // One of them was only early: its Report was still under way.
-    agent.say(&ToOperator::Report(Box::new(report("x/1/n/1", ended(100))))).await;
-    let LogControl::Credit { attempt: granted, archived, .. } = logs.hear_log().await else {
+    // One of them was offered before its Report arrived.
+    agent.send_json(&ToOperator::Report(Box::new(report("x/1/n/1", ended(100))))).await;
+    let LogControl::Credit { attempt: granted, archived, .. } = logs.receive_log().await else {
         panic!("no credit")
     };
     assert_eq!((granted, archived), (attempt("x/1/n/1"), 0));
 }
 
 #[tokio::test]
-async fn what_one_node_may_send_is_bounded_over_all_of_its_attempts() {
-    let world = world(Wishes::default()).await;
+async fn bounds_the_credit_of_a_node_over_all_its_attempts() {
+    let world = world(Setup::default()).await;
     let agent = world.agent("n").await;
     let mut logs = world.log_socket(&agent, "n").await;
     for number in 1..=1000 {
-        logs.say(&LogControl::Open { attempt: attempt(&format!("t/{number}/n/1")), oldest: 0 }).await;
+        logs.send_json(&LogControl::Open { attempt: attempt(&format!("t/{number}/n/1")), oldest: 0 }).await;
     }
     for _ in 0..96 {
-        assert!(matches!(logs.hear_log().await, LogControl::Credit { .. }));
+        assert!(matches!(logs.receive_log().await, LogControl::Credit { .. }));
     }
-    logs.say(&LogControl::Hello { session: agent.session() }).await;
-    eventually("all is heard", || world.counter("sentinel_gateway_log_sockets") == 0).await;
+    logs.send_json(&LogControl::Hello { session: agent.session() }).await;
+    eventually("the socket is closed", || world.counter("sentinel_gateway_log_sockets") == 0).await;
     let reserved = world.counter("sentinel_logs_reserved_bytes");
-    assert_eq!(reserved, 0, "what was reserved is given back");
+    assert_eq!(reserved, 0, "reserved memory is not released");
 }
 
 #[tokio::test]
-async fn a_message_in_fragments_has_a_deadline_whatever_comes_between_them() {
-    let settings = Settings { dead_after: Duration::from_millis(600), ..hasty() };
-    let world = world(Wishes { settings, ..Wishes::default() }).await;
+async fn a_fragmented_message_has_a_deadline_despite_pings() {
+    let settings = Settings { dead_after: Duration::from_millis(600), ..short_timeouts() };
+    let world = world(Setup { settings, ..Setup::default() }).await;
     let mut agent = world.agent("n").await;
     let begin = Frame::message(vec![b'x'; 50_000], OpCode::Data(Data::Text), false);
     agent.send(Message::Frame(begin)).await;
@@ -232,18 +238,18 @@ async fn a_message_in_fragments_has_a_deadline_whatever_comes_between_them() {
 }
 
 #[tokio::test]
-async fn a_lie_about_where_output_ends_becomes_a_marked_gap() {
+async fn an_end_beyond_the_output_limit_becomes_a_marked_gap() {
     let within = Duration::from_millis(300);
-    let world = world(Wishes { output_within: Some(within), ..Wishes::default() }).await;
-    world.books.output_limit.store(8 << 20, Ordering::Relaxed);
+    let world = world(Setup { output_within: Some(within), ..Setup::default() }).await;
+    world.ledgers.output_limit.store(8 << 20, Ordering::Relaxed);
     let mut agent = world.agent("n").await;
     let id = attempt("t/1/n/1");
     let mut logs = world.log_socket(&agent, "n").await;
-    logs.say(&LogControl::Open { attempt: id.clone(), oldest: 0 }).await;
-    logs.hear_log().await;
+    logs.send_json(&LogControl::Open { attempt: id.clone(), oldest: 0 }).await;
+    logs.receive_log().await;
     logs.record(&id, &record(0, 1000)).await;
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", ended(1 << 62))))).await;
-    assert_eq!(agent.hear().await, ToAgent::Ack(Ack { attempt: id.clone(), stage: Stage::Ended }));
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(1 << 62))))).await;
+    assert_eq!(agent.receive().await, ToAgent::Ack(Ack { attempt: id.clone(), stage: Stage::Ended }));
     assert_eq!(security(&world, "OutputBeyondLimit"), 1);
     assert_eq!(world.counter("sentinel_gateway_output_given_up_total"), 1);
     let kept = world.history.attempt(id.clone()).await.unwrap().unwrap();
@@ -258,42 +264,44 @@ async fn a_lie_about_where_output_ends_becomes_a_marked_gap() {
 }
 
 #[tokio::test]
-async fn output_that_no_longer_belongs_to_its_agent_is_not_waited_for() {
-    let world = world(Wishes { output_within: Some(Duration::from_secs(20)), ..Wishes::default() }).await;
+async fn does_not_wait_for_output_that_its_agent_no_longer_owns() {
+    let world = world(Setup { output_within: Some(Duration::from_secs(20)), ..Setup::default() }).await;
     let mut agent = world.agent("n").await;
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", ended(5000))))).await;
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(5000))))).await;
     let id = attempt("t/1/n/1");
-    eventually("the report is known", || world.registry.report(&id).is_some()).await;
+    eventually("the report is recorded", || world.registry.report(&id).is_some()).await;
     // Its state directory was lost: the next Session does not own it.
     let _again = world.agent("n").await;
-    eventually("it is archived", || world.books.told().contains(&Word::Archived(id.clone(), Stage::Ended)))
-        .await;
+    eventually("it is archived", || {
+        world.ledgers.calls().contains(&LedgerCall::Archived(id.clone(), Stage::Ended))
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn while_its_node_is_away_output_is_waited_for() {
-    let world = world(Wishes { output_within: Some(Duration::from_millis(100)), ..Wishes::default() }).await;
-    let (away, here) = (attempt("t/1/away/1"), attempt("t/1/here/1"));
-    let mut agent = world.agent("away").await;
-    agent.say(&ToOperator::Report(Box::new(report("t/1/away/1", ended(5000))))).await;
-    eventually("the report is known", || world.registry.report(&away).is_some()).await;
+async fn waits_for_output_while_its_node_is_disconnected() {
+    let world = world(Setup { output_within: Some(Duration::from_millis(100)), ..Setup::default() }).await;
+    let (offline, online) = (attempt("t/1/offline/1"), attempt("t/1/online/1"));
+    let mut agent = world.agent("offline").await;
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/offline/1", ended(5000))))).await;
+    eventually("the report is recorded", || world.registry.report(&offline).is_some()).await;
     drop(agent);
-    eventually("the session is over", || world.registry.standing(&node_name("away")).0.is_none()).await;
-    let mut agent = world.agent("here").await;
-    agent.say(&ToOperator::Report(Box::new(report("t/1/here/1", ended(5000))))).await;
-    assert_eq!(agent.hear().await, ToAgent::Ack(Ack { attempt: here, stage: Stage::Ended }));
+    eventually("the session ends", || world.registry.active_session(&node_name("offline")).is_none()).await;
+    let mut agent = world.agent("online").await;
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/online/1", ended(5000))))).await;
+    assert_eq!(agent.receive().await, ToAgent::Ack(Ack { attempt: online, stage: Stage::Ended }));
     assert!(
-        !world.books.told().contains(&Word::Archived(away, Stage::Ended)),
-        "given up while its node is away"
+        !world.ledgers.calls().contains(&LedgerCall::Archived(offline, Stage::Ended)),
+        "given up while its node is disconnected"
     );
 }
 
 #[tokio::test]
-async fn strangers_cannot_hold_the_places_of_agents() {
-    let limits = Limits { waiting_per_address: 30, ..Limits::of_agents() };
-    let world = world(Wishes { limits, ..Wishes::default() }).await;
+async fn unauthenticated_connections_cannot_occupy_the_slots_of_agents() {
+    let limits = Limits { unauthenticated_per_address: 30, ..Limits::of_agents() };
+    let world = world(Setup { limits, ..Setup::default() }).await;
     let mut agents = Vec::new();
-    // Who proved who it is does not count.
+    // An authenticated connection does not count.
     for n in 0..40 {
         agents.push(world.agent(&format!("n{n}")).await);
     }
@@ -303,10 +311,10 @@ async fn strangers_cannot_hold_the_places_of_agents() {
     }
     let mut one_more = TcpStream::connect(world.addr).await.unwrap();
     let read = within("it is closed at once", one_more.read(&mut [0; 1])).await;
-    assert!(matches!(read, Ok(0) | Err(_)), "a stranger too many is served");
+    assert!(matches!(read, Ok(0) | Err(_)), "a connection over the limit is served");
     assert!(world.counter("sentinel_server_turned_away_total{listener=\"gateway\"}") >= 1);
     drop(strangers);
-    eventually("there is room again", || {
+    eventually("slots are free again", || {
         world.counter("sentinel_server_connections{listener=\"gateway\"}") <= 40
     })
     .await;
@@ -323,23 +331,23 @@ fn reviews_of(server: &ApiServer, rates: Rates) -> (Arc<TokenReviews>, Metrics) 
 }
 
 #[tokio::test]
-async fn what_cannot_be_an_agents_token_and_what_was_refused_a_moment_ago_is_not_reviewed() {
+async fn does_not_review_implausible_or_recently_refused_tokens() {
     let server = ApiServer::start().await;
     let (reviews, _) = reviews_of(&server, Rates::default());
     for token in ["x.y.z", "abc", &forged("other", "sentinel-operator", 1), &forged("agent", "elsewhere", 1)]
     {
         assert!(reviews.agent(token).await.is_err());
     }
-    assert_eq!(server.asked(), 0);
+    assert_eq!(server.reviews(), 0);
     let refused = forged("agent", "sentinel-operator", 1);
     for _ in 0..100 {
-        assert_eq!(reviews.agent(&refused).await.unwrap_err().reason(), "Invalid");
+        assert_eq!(reviews.agent(&refused).await.unwrap_err().category(), "Invalid");
     }
-    assert_eq!(server.asked(), 1);
+    assert_eq!(server.reviews(), 1);
 }
 
 #[tokio::test]
-async fn strangers_neither_drive_the_api_server_nor_keep_agents_out() {
+async fn a_flood_of_unknown_tokens_spares_the_api_server_and_agents() {
     let server = ApiServer::start().await;
     let slow = Rate { per_second: 1.0, burst: 20.0 };
     let rates = Rates { all: Rate { per_second: 1000.0, burst: 1000.0 }, address: slow };
@@ -351,21 +359,21 @@ async fn strangers_neither_drive_the_api_server_nor_keep_agents_out() {
     for number in 0..2000 {
         let error =
             reviews.agent_at(&forged("agent", "sentinel-operator", number), attacker).await.unwrap_err();
-        busy += usize::from(error.reason() == "TooManyRequests");
+        busy += usize::from(error.category() == "TooManyRequests");
     }
     assert!(busy > 1900, "{busy} of 2000 were refused unreviewed");
-    assert!(server.asked() < 100, "{} reviews", server.asked());
-    // Who was an agent before is reviewed whatever comes from the same address; a new one from another address too.
+    assert!(server.reviews() < 100, "{} reviews", server.reviews());
+    // A token that was an agent's is reviewed despite the flood from its address; so is a new one from another address.
     assert!(reviews.agent_at(&known, attacker).await.is_ok());
     assert!(reviews.agent_at(&server.agent("n-new"), other).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_stranger_too_many_hears_when_to_come_again() {
+async fn refuses_unknown_tokens_over_the_rate_with_retry_after() {
     let server = ApiServer::start().await;
     let none = Rate { per_second: 0.0, burst: 0.0 };
     let (reviews, _) = reviews_of(&server, Rates { all: none, address: none });
-    let world = world(Wishes { auth: Some(reviews), ..Wishes::default() }).await;
+    let world = world(Setup { auth: Some(reviews), ..Setup::default() }).await;
     let token = forged("agent", "sentinel-operator", 1);
     let error = Agent::dial(world.addr, routes::CONTROL_PATH, &token).await.err().expect("refused");
     let SocketError::Http(answer) = error else { panic!("{error}") };

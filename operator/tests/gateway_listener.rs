@@ -1,4 +1,4 @@
-//! The accept loop: who may be listened to, and what a slow, greedy or late client gets.
+//! The accept loop: where it may listen, and how it treats slow, greedy and late clients.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sentinel_operator::metrics::Registry as Metrics;
-use sentinel_operator::server::tls::{TlsFiles, TlsSource};
+use sentinel_operator::server::tls::{CertificateFiles, TlsSource};
 use sentinel_operator::server::{Exposure, Limits, Peer, Server, ServerError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,7 +28,7 @@ async fn bind(limits: Limits) -> Server {
     bind_at(any(), Exposure::NO_PEOPLE, limits).await.unwrap()
 }
 
-fn hurried() -> Limits {
+fn short_timeouts() -> Limits {
     Limits {
         header_timeout: Duration::from_millis(300),
         drain: Duration::from_millis(300),
@@ -47,13 +47,13 @@ async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
 #[tokio::test]
-async fn an_address_that_others_can_reach_is_refused_while_nobody_is_authenticated() {
+async fn refuses_addresses_beyond_loopback_without_authentication() {
     for addr in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
         let refused = bind_at(addr.parse().unwrap(), Exposure::NO_PEOPLE, Limits::default()).await;
-        let said = refused.unwrap_err().to_string();
+        let message = refused.unwrap_err().to_string();
         assert!(
-            said.contains("only loopback addresses") && said.contains("no authentication of people"),
-            "{said}"
+            message.contains("only loopback addresses") && message.contains("no authentication of people"),
+            "{message}"
         );
     }
     let anywhere = bind_at("0.0.0.0:0".parse().unwrap(), Exposure::Anywhere, Limits::default()).await;
@@ -61,15 +61,15 @@ async fn an_address_that_others_can_reach_is_refused_while_nobody_is_authenticat
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_an_error_and_not_a_panic() {
+async fn a_port_in_use_is_an_error() {
     let first = bind(Limits::default()).await;
     let again = bind_at(first.local_addr(), Exposure::NO_PEOPLE, Limits::default()).await;
     assert!(again.unwrap_err().to_string().contains("failed to listen on 127.0.0.1"));
 }
 
 #[tokio::test]
-async fn a_request_knows_its_peer_and_half_a_request_is_cut_in_time() {
-    let server = bind(hurried()).await;
+async fn a_request_carries_its_peer_and_must_be_complete_in_time() {
+    let server = bind(short_timeouts()).await;
     let addr = server.local_addr();
     let routes = warp::any().and(warp::ext::get::<Peer>()).map(|peer: Peer| peer.addr.to_string());
     tokio::spawn(server.serve(warp::service(routes), CancellationToken::new()));
@@ -90,7 +90,7 @@ async fn a_request_knows_its_peer_and_half_a_request_is_cut_in_time() {
 }
 
 #[tokio::test]
-async fn more_connections_than_allowed_wait_for_a_place() {
+async fn connections_over_the_limit_wait_for_a_slot() {
     let server = bind(Limits { connections: 1, ..Limits::default() }).await;
     let addr = server.local_addr();
     let release = Arc::new(Notify::new());
@@ -115,14 +115,14 @@ async fn more_connections_than_allowed_wait_for_a_place() {
     release.notify_one();
     let mut answer = String::new();
     let read = tokio::time::timeout(Duration::from_secs(5), second.read_to_string(&mut answer)).await;
-    read.expect("the second has its turn").unwrap();
+    read.expect("the second is served").unwrap();
     assert!(answer.ends_with("done"));
 }
 
 #[tokio::test]
-async fn stopping_lets_a_request_finish_and_cuts_what_takes_too_long() {
+async fn stopping_drains_open_requests_and_then_closes_the_rest() {
     for (finishes, expected) in [(true, "done"), (false, "")] {
-        let server = bind(hurried()).await;
+        let server = bind(short_timeouts()).await;
         let addr = server.local_addr();
         let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (is_begun, held) = (begun.clone(), release.clone());
@@ -147,24 +147,24 @@ async fn stopping_lets_a_request_finish_and_cuts_what_takes_too_long() {
         let _ = client.read_to_string(&mut answer).await;
         assert!(answer.ends_with(expected), "{answer}");
         tokio::time::timeout(Duration::from_secs(5), serving).await.expect("it stops").unwrap();
-        assert!(TcpStream::connect(addr).await.is_err(), "nobody listens any more");
+        assert!(TcpStream::connect(addr).await.is_err(), "the port is still open");
     }
 }
 
-/// Two certificates for `localhost`, made once with openssl; nothing checks their dates.
+/// Two certificates for `localhost`, made once with openssl; their dates are not checked.
 const PAIRS: [(&str, &str); 2] = [
     (include_str!("gateway/tls/first.crt"), include_str!("gateway/tls/first.key")),
     (include_str!("gateway/tls/second.crt"), include_str!("gateway/tls/second.key")),
 ];
 
-fn write_pair(directory: &Path, certificate: &str, key: &str) -> TlsFiles {
-    let files = TlsFiles { certificate: directory.join("tls.crt"), key: directory.join("tls.key") };
+fn write_pair(directory: &Path, certificate: &str, key: &str) -> CertificateFiles {
+    let files = CertificateFiles { certificate: directory.join("tls.crt"), key: directory.join("tls.key") };
     std::fs::write(&files.certificate, certificate).unwrap();
     std::fs::write(&files.key, key).unwrap();
     files
 }
 
-/// Whether the server shows this certificate, and answers.
+/// Whether the server presents this certificate, and responds.
 async fn trusts(addr: SocketAddr, certificate: &str) -> bool {
     use rustls::pki_types::pem::PemObject;
     let mut roots = rustls::RootCertStore::empty();
@@ -184,47 +184,47 @@ async fn trusts(addr: SocketAddr, certificate: &str) -> bool {
 }
 
 #[tokio::test]
-async fn another_certificate_is_taken_up_and_a_bad_one_is_not() {
+async fn reloads_a_new_certificate_and_keeps_the_current_one_when_it_is_invalid() {
     let directory = tempfile::tempdir().unwrap();
     let [first, second] = PAIRS;
     let files = write_pair(directory.path(), first.0, first.1);
     let source = TlsSource::open(files).unwrap();
-    let server = bind(hurried()).await.with_tls(source.clone());
+    let server = bind(short_timeouts()).await.with_tls(source.clone());
     let addr = server.local_addr();
     tokio::spawn(server.serve(warp::service(warp::any().map(|| "safe")), CancellationToken::new()));
     assert!(trusts(addr, first.0).await && !trusts(addr, second.0).await);
     assert!(!source.reload().unwrap());
-    for (certificate, key, words) in [
+    for (certificate, key, text) in [
         ("", first.1, "no usable certificate"),
         (second.0, "x", "no usable private key"),
         (second.0, first.1, "cannot be used with the certificate"),
     ] {
         write_pair(directory.path(), certificate, key);
-        let said = source.reload().unwrap_err().to_string();
-        assert!(said.contains(words), "{said}");
-        assert!(trusts(addr, first.0).await, "the one before stays");
+        let message = source.reload().unwrap_err().to_string();
+        assert!(message.contains(text), "{message}");
+        assert!(trusts(addr, first.0).await, "the current certificate is gone");
     }
     write_pair(directory.path(), second.0, second.1);
     assert!(source.reload().unwrap());
     assert!(trusts(addr, second.0).await && !trusts(addr, first.0).await);
-    // A client that says nothing is let go of.
-    let mut mute = TcpStream::connect(addr).await.unwrap();
-    assert_eq!(exchange(&mut mute, "").await, "");
+    // The handshake has a deadline.
+    let mut silent = TcpStream::connect(addr).await.unwrap();
+    assert_eq!(exchange(&mut silent, "").await, "");
 }
 
-/// Waits until the metrics have this line.
-async fn metrics_say(metrics: &Metrics, line: &str) {
-    let said = async {
+/// Waits until the metrics contain this line.
+async fn expect_metric(metrics: &Metrics, line: &str) {
+    let rendered = async {
         while !metrics.render().contains(line) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let within = tokio::time::timeout(Duration::from_secs(20), said).await;
+    let within = tokio::time::timeout(Duration::from_secs(20), rendered).await;
     assert!(within.is_ok(), "no {line:?} in\n{}", metrics.render());
 }
 
 #[tokio::test]
-async fn a_reader_that_does_not_read_is_ended_and_counted_and_a_slow_one_is_not() {
+async fn closes_a_client_that_does_not_read_and_keeps_a_slow_one() {
     let metrics = Metrics::new();
     let limits = Limits {
         write_stall: Some(Duration::from_millis(500)),
@@ -238,8 +238,8 @@ async fn a_reader_that_does_not_read_is_ended_and_counted_and_a_slow_one_is_not(
         warp::reply::stream(endless)
     });
     tokio::spawn(server.serve(warp::service(routes), CancellationToken::new()));
-    let mut deaf = TcpStream::connect(addr).await.unwrap();
-    deaf.write_all(GET.as_bytes()).await.unwrap();
+    let mut stalled = TcpStream::connect(addr).await.unwrap();
+    stalled.write_all(GET.as_bytes()).await.unwrap();
     let mut slow = TcpStream::connect(addr).await.unwrap();
     slow.write_all(GET.as_bytes()).await.unwrap();
     let reading = tokio::spawn(async move {
@@ -248,14 +248,14 @@ async fn a_reader_that_does_not_read_is_ended_and_counted_and_a_slow_one_is_not(
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    metrics_say(&metrics, "sentinel_server_stalled_total{listener=\"api\"} 1").await;
-    metrics_say(&metrics, "sentinel_server_connections{listener=\"api\"} 1").await;
-    assert!(!reading.is_finished(), "the one that reads was ended too");
+    expect_metric(&metrics, "sentinel_server_stalled_total{listener=\"api\"} 1").await;
+    expect_metric(&metrics, "sentinel_server_connections{listener=\"api\"} 1").await;
+    assert!(!reading.is_finished(), "the client that reads was closed too");
     reading.abort();
 }
 
 #[tokio::test]
-async fn one_client_cannot_have_every_connection() {
+async fn bounds_the_connections_of_one_client() {
     let metrics = Metrics::new();
     let limits = Limits { per_client: 2, ..Limits::default() };
     let directory = tempfile::tempdir().unwrap();
@@ -267,20 +267,20 @@ async fn one_client_cannot_have_every_connection() {
     let connect = || tokio::net::UnixStream::connect(&socket);
     let (mut first, second) = (connect().await.unwrap(), connect().await.unwrap());
     let mut third = connect().await.unwrap();
-    assert_eq!(third.read(&mut [0; 1]).await.unwrap(), 0, "the third is closed at once");
-    metrics_say(&metrics, "sentinel_server_refused_total{listener=\"api\"} 1").await;
+    assert_eq!(third.read(&mut [0; 1]).await.unwrap(), 0, "the third is served");
+    expect_metric(&metrics, "sentinel_server_refused_total{listener=\"api\"} 1").await;
     let answer = exchange(&mut first, GET).await;
     assert!(answer.ends_with(&format!("User({})", rustix::process::geteuid().as_raw())), "{answer}");
     drop((first, second));
-    metrics_say(&metrics, "sentinel_server_connections{listener=\"api\"} 0").await;
+    expect_metric(&metrics, "sentinel_server_connections{listener=\"api\"} 0").await;
     assert!(exchange(&mut connect().await.unwrap(), GET).await.starts_with("HTTP/1.1 200"));
     stop.cancel();
     serving.await.unwrap();
-    assert!(!socket.exists(), "the socket stays behind");
+    assert!(!socket.exists(), "the socket file is not removed");
 }
 
 #[tokio::test]
-async fn a_socket_that_a_process_left_is_replaced_and_one_that_is_served_is_not() {
+async fn replaces_a_stale_socket_and_nothing_else() {
     use std::os::unix::fs::PermissionsExt as _;
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("api.sock");
@@ -292,5 +292,40 @@ async fn a_socket_that_a_process_left_is_replaced_and_one_that_is_served_is_not(
     drop(server);
     std::fs::write(&socket, "a file").unwrap();
     assert!(bind().await.is_err());
-    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "a file", "a file that is no socket is left alone");
+    assert_eq!(
+        std::fs::read_to_string(&socket).unwrap(),
+        "a file",
+        "a file that is not a socket is replaced"
+    );
+}
+
+#[tokio::test]
+async fn counts_certificate_reloads_by_result() {
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = PAIRS;
+    let source = TlsSource::open(write_pair(directory.path(), first.0, first.1)).unwrap();
+    let (metrics, stop) = (Metrics::new(), CancellationToken::new());
+    let every = Duration::from_millis(10);
+    let reloading = tokio::spawn(source.keep_current(every, metrics.clone(), stop.clone()));
+    write_pair(directory.path(), second.0, "x");
+    expect_metric(&metrics, "sentinel_server_certificate_reloads_total{result=\"Pem\"}").await;
+    write_pair(directory.path(), second.0, second.1);
+    expect_metric(&metrics, "sentinel_server_certificate_reloads_total{result=\"Reloaded\"} 1").await;
+    stop.cancel();
+    reloading.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panicking_handler_closes_its_connection_alone_and_is_counted() {
+    let metrics = Metrics::new();
+    let server = Server::bind("api", any(), Exposure::NO_PEOPLE, Limits::default(), &metrics).await.unwrap();
+    let addr = server.local_addr();
+    let panics = warp::path("panic").map(|| -> &'static str { panic!("on purpose") });
+    let routes = panics.or(warp::any().map(|| "served"));
+    tokio::spawn(server.serve(warp::service(routes), CancellationToken::new()));
+    let mut broken = TcpStream::connect(addr).await.unwrap();
+    assert_eq!(exchange(&mut broken, &GET.replace("GET /", "GET /panic")).await, "");
+    expect_metric(&metrics, "sentinel_server_connection_panics_total{listener=\"api\"} 1").await;
+    expect_metric(&metrics, "sentinel_server_connections{listener=\"api\"} 0").await;
+    assert!(exchange(&mut TcpStream::connect(addr).await.unwrap(), GET).await.ends_with("served"));
 }

@@ -1,20 +1,24 @@
-//! Control sockets over real loopback connections: good agents, bad agents, and those that are none.
+//! Control sockets over real loopback connections: valid agents, invalid ones, and clients that are not agents.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
 
 mod gateway;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use gateway::*;
 use sentinel_core::reconcile::orphan::Owner;
+use sentinel_operator::clock::Clock;
 use sentinel_operator::controller::Fleet;
-use sentinel_operator::gateway::{AgentIdentity, AuthError, Authenticate, routes, strays};
-use sentinel_operator::history::Source;
-use sentinel_protocol::ids::{Epoch, RunNumber, TaskRef};
+use sentinel_operator::gateway::{
+    AgentIdentity, AuthError, Authenticate, departed, orphans, publish_node_gauges, routes,
+};
+use sentinel_operator::history::RecordSource;
+use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, TaskRef};
 use sentinel_protocol::metrics::{DiskMetrics, NodeMetrics};
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{
@@ -30,7 +34,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
-/// One raw HTTP exchange: everything the gateway answers.
+/// One raw HTTP exchange: the whole response.
 async fn raw(world: &World, request: &str) -> String {
     let mut stream = TcpStream::connect(world.addr).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -47,8 +51,8 @@ fn upgrade(path: &str, more: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_request_without_a_good_token_is_refused_with_a_reason() {
-    let world = world(Wishes::default()).await;
+async fn refuses_requests_without_a_valid_token() {
+    let world = world(Setup::default()).await;
     for path in [routes::CONTROL_PATH, routes::LOGS_PATH] {
         for (header, reason) in [
             ("", "Missing"),
@@ -66,8 +70,8 @@ async fn a_request_without_a_good_token_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_is_told_so() {
-    let world = world(Wishes::default()).await;
+async fn refuses_requests_that_are_not_a_websocket_handshake() {
+    let world = world(Setup::default()).await;
     let token = world.tokens.issue(&node_name("n"));
     let auth = format!("Authorization: Bearer {token}\r\n");
     let plain = format!("GET /agent/v1/control HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{auth}\r\n");
@@ -83,12 +87,12 @@ async fn what_is_no_websocket_is_told_so() {
 }
 
 #[tokio::test]
-async fn an_agent_is_welcomed_and_counts_once_it_has_said_what_it_owns() {
-    let world = world(Wishes::default()).await;
+async fn a_session_is_active_once_its_inventory_is_complete() {
+    let world = world(Setup::default()).await;
     world.registry.set_epoch(Epoch::from(7));
     let name = node_name("n-1");
     let mut agent = world.dial("n-1").await;
-    agent.say(&ToOperator::Hello(hello())).await;
+    agent.send_json(&ToOperator::Hello(hello())).await;
     let welcome = agent.expect_welcome().await;
     assert_eq!(
         (welcome.version, welcome.epoch, welcome.heartbeat_ms, welcome.dead_after_ms),
@@ -96,63 +100,63 @@ async fn an_agent_is_welcomed_and_counts_once_it_has_said_what_it_owns() {
     );
     let view = world.registry.agent(&name).unwrap();
     assert_eq!(view.session.unwrap().session, welcome.session);
-    assert_eq!(world.registry.standing(&name).0, None, "not before its inventory");
+    assert_eq!(world.registry.active_session(&name), None, "active before its inventory is complete");
     let running =
         |id: &str| report(id, ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 }));
     let part = |attempts, more| ToOperator::Inventory(Inventory { attempts, more });
-    agent.say(&part(vec![running("t/1/n-1/1")], true)).await;
-    agent.say(&part(vec![running("u/1/n-1/1")], false)).await;
-    eventually("the session stands", || world.registry.standing(&name).0.is_some()).await;
-    let told = world.books.told();
-    let whole = Word::Inventory(name.clone(), vec![attempt("t/1/n-1/1"), attempt("u/1/n-1/1")]);
-    assert!(told.contains(&whole), "{told:?}");
+    agent.send_json(&part(vec![running("t/1/n-1/1")], true)).await;
+    agent.send_json(&part(vec![running("u/1/n-1/1")], false)).await;
+    eventually("the session stands", || world.registry.active_session(&name).is_some()).await;
+    let calls = world.ledgers.calls();
+    let whole = LedgerCall::Inventory(name.clone(), vec![attempt("t/1/n-1/1"), attempt("u/1/n-1/1")]);
+    assert!(calls.contains(&whole), "{calls:?}");
     let owned = world.registry.owned_of(&"t".parse().unwrap());
     assert_eq!((owned.len(), owned[0].reports.len()), (1, 1));
 }
 
 #[tokio::test]
-async fn bad_first_messages_are_refused_by_name() {
-    let world = world(Wishes { settings: hasty(), ..Wishes::default() }).await;
+async fn refuses_an_invalid_first_message() {
+    let world = world(Setup { settings: short_timeouts(), ..Setup::default() }).await;
     let beat = Heartbeat { at: UnixMillis(0), metrics: NodeMetrics::default() };
     let newer = {
         let mut hello = hello();
         hello.versions = vec![Version(9)];
         hello
     };
-    let text = |text: &str| Message::Text(text.into());
-    let json = |message: &ToOperator| text(&serde_json::to_string(message).unwrap());
-    for (first, words) in [
+    let frame = |text: &str| Message::Text(text.into());
+    let json = |message: &ToOperator| frame(&serde_json::to_string(message).unwrap());
+    for (first, text) in [
         (json(&ToOperator::Heartbeat(beat)), "the first message must be Hello"),
         (json(&ToOperator::Hello(newer)), "the operator speaks 1"),
         (Message::Binary(vec![1, 2, 3].into()), "the first message must be Hello"),
-        (text("{\"kind\":\"Hello\"}"), "missing field"),
-        (text("not json"), "not a message"),
-        (text(&"[".repeat(100_000)), "not a message"),
-        (text(&format!("\"{}\"", "x".repeat(1 << 20))), "too long"),
+        (frame("{\"kind\":\"Hello\"}"), "missing field"),
+        (frame("not json"), "not a message"),
+        (frame(&"[".repeat(100_000)), "not a message"),
+        (frame(&format!("\"{}\"", "x".repeat(1 << 20))), "too long"),
     ] {
         let mut agent = world.dial("n").await;
         // The gateway may refuse a frame before all of it was sent.
         let _ = futures_util::SinkExt::send(&mut agent.socket, first).await;
-        agent.expect_refusal(words).await;
+        agent.expect_refusal(text).await;
     }
     assert!(world.registry.agent(&node_name("n")).is_none());
 }
 
 #[tokio::test]
-async fn half_a_frame_or_nothing_at_all_is_given_up_on() {
-    let world = world(Wishes { settings: hasty(), ..Wishes::default() }).await;
+async fn closes_a_socket_that_sends_no_hello_in_time() {
+    let world = world(Setup { settings: short_timeouts(), ..Setup::default() }).await;
     let mut silent = world.dial("n").await;
     assert_eq!(silent.text().await, None);
     let mut half = world.dial("n").await;
-    // The head of a masked text frame of 100 bytes, and 3 of them.
+    // The header of a masked text frame of 100 bytes, and 3 of them.
     half.socket.get_mut().write_all(&[0x81, 0x80 | 0x64, 1, 2, 3, 4, 9, 9, 9]).await.unwrap();
     assert_eq!(half.text().await, None);
 }
 
 #[tokio::test]
-async fn what_breaks_the_rules_of_websockets_ends_the_session_with_a_reason() {
-    let world = world(Wishes { settings: hasty(), ..Wishes::default() }).await;
-    for (frame, words) in [
+async fn a_websocket_protocol_violation_ends_the_session() {
+    let world = world(Setup { settings: short_timeouts(), ..Setup::default() }).await;
+    for (frame, text) in [
         // Not masked.
         (vec![0x81, 1, b'x'], "unmasked"),
         // Reserved bits.
@@ -164,14 +168,14 @@ async fn what_breaks_the_rules_of_websockets_ends_the_session_with_a_reason() {
     ] {
         let mut agent = world.agent("n").await;
         agent.socket.get_mut().write_all(&frame).await.unwrap();
-        agent.expect_refusal(words).await;
+        agent.expect_refusal(text).await;
     }
 }
 
 #[tokio::test]
-async fn bad_later_messages_end_the_session_and_unknown_ones_do_not() {
-    let world = world(Wishes::default()).await;
-    for (bad, words) in [
+async fn malformed_messages_end_the_session_and_unknown_kinds_do_not() {
+    let world = world(Setup::default()).await;
+    for (bad, text) in [
         (Message::Binary(vec![0; 10].into()), "binary frame"),
         (Message::Text("{}".into()), "not a message"),
         (Message::Text("{\"kind\":\"Report\",\"attempt\":\"x\"}".into()), "not a message"),
@@ -179,19 +183,21 @@ async fn bad_later_messages_end_the_session_and_unknown_ones_do_not() {
     ] {
         let mut agent = world.agent("n").await;
         agent.send(bad).await;
-        agent.expect_refusal(words).await;
+        agent.expect_refusal(text).await;
     }
     let mut agent = world.agent("n").await;
     agent.send(Message::Text("{\"kind\":\"Telepathy\",\"thought\":1}".into())).await;
-    agent.say(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1), metrics: NodeMetrics::default() })).await;
+    agent
+        .send_json(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1), metrics: NodeMetrics::default() }))
+        .await;
     eventually("a heartbeat", || world.counter("sentinel_gateway_heartbeats_total") == 1).await;
     assert_eq!(world.counter("sentinel_gateway_unknown_messages_total"), 1);
     assert_eq!(world.counter("sentinel_gateway_sessions_ended_total{reason=\"Malformed\"}"), 4);
 }
 
 #[tokio::test]
-async fn an_agent_that_speaks_for_another_node_is_refused_and_believed_nothing() {
-    let world = world(Wishes::default()).await;
+async fn refuses_an_agent_that_reports_for_another_node() {
+    let world = world(Setup::default()).await;
     let foreign = report("t/1/other/1", ended(0));
     for message in [
         ToOperator::Report(Box::new(foreign.clone())),
@@ -204,21 +210,22 @@ async fn an_agent_that_speaks_for_another_node_is_refused_and_believed_nothing()
         }),
     ] {
         let mut agent = world.agent("n").await;
-        agent.say(&message).await;
+        agent.send_json(&message).await;
         agent.expect_refusal("is of another node than this agent's, n").await;
     }
-    let told = world.books.told();
-    assert!(!told.iter().any(|word| matches!(word, Word::Report(_) | Word::Refused(_))), "{told:?}");
+    let calls = world.ledgers.calls();
+    let is_applied = |call: &LedgerCall| matches!(call, LedgerCall::Report(_) | LedgerCall::Refused(_));
+    assert!(!calls.iter().any(is_applied), "{calls:?}");
     assert_eq!(world.counter("sentinel_gateway_security_events_total{kind=\"ForeignReport\"}"), 3);
 }
 
 #[tokio::test]
-async fn a_heartbeat_is_mirrored_and_kept_within_bounds() {
-    let world = world(Wishes::default()).await;
+async fn a_heartbeat_renews_presence_within_bounds() {
+    let world = world(Setup::default()).await;
     let mut agent = world.agent("n").await;
     let disk = DiskMetrics { mount: "/".repeat(1000).into(), total: 1, available: 1 };
     let metrics = NodeMetrics { cpu_percent: 12.5, disks: vec![disk; 100], ..NodeMetrics::default() };
-    agent.say(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(5), metrics })).await;
+    agent.send_json(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(5), metrics })).await;
     let name = node_name("n");
     eventually("it is mirrored", || world.presence.lock().unwrap().contains_key(&name)).await;
     let record = world.presence.lock().unwrap()[&name].clone();
@@ -229,124 +236,130 @@ async fn a_heartbeat_is_mirrored_and_kept_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_silent_agent_is_dropped_although_its_connection_stays_open() {
-    let world = world(Wishes { settings: hasty(), ..Wishes::default() }).await;
+async fn a_silent_session_ends_although_its_connection_is_open() {
+    let world = world(Setup { settings: short_timeouts(), ..Setup::default() }).await;
     let name = node_name("n");
     let agent = world.agent("n").await;
-    // Nobody polls the socket, so that not even pings are answered.
-    eventually("it is gone", || world.registry.standing(&name).0.is_none()).await;
-    let told = world.books.told();
-    assert_eq!(told.last(), Some(&Word::AgentChanged(name.clone())));
+    // The socket is not polled, so pings are not answered.
+    eventually("it is gone", || world.registry.active_session(&name).is_none()).await;
+    assert_eq!(world.ledgers.calls().last(), Some(&LedgerCall::AgentChanged(name.clone())));
     assert_eq!(world.counter("sentinel_gateway_sessions_ended_total{reason=\"Silent\"}"), 1);
     assert!(world.registry.agent(&name).unwrap().last_seen.is_some());
     drop(agent);
 }
 
 #[tokio::test]
-async fn an_agent_that_only_answers_pings_stays() {
-    let world = world(Wishes { settings: hasty(), ..Wishes::default() }).await;
+async fn an_agent_that_only_answers_pings_keeps_its_session() {
+    let world = world(Setup { settings: short_timeouts(), ..Setup::default() }).await;
     let mut agent = world.agent("n").await;
-    let long = hasty().dead_after * 3;
-    let heard = tokio::time::timeout(long, agent.text()).await;
-    assert!(heard.is_err(), "the session ended: {heard:?}");
+    // One ping per heartbeat: three times as many as a silent agent would receive.
+    let pings = 3 * short_timeouts().dead_after.as_millis() / short_timeouts().heartbeat.as_millis();
+    for _ in 0..pings {
+        let frame = within("a ping", agent.socket.next()).await;
+        assert!(matches!(frame, Some(Ok(Message::Ping(_)))), "the session ended: {frame:?}");
+    }
+    assert!(world.registry.is_current(&node_name("n"), &agent.session()));
 }
 
 #[tokio::test]
-async fn a_newer_session_takes_the_place_of_an_older_one() {
-    let world = world(Wishes::default()).await;
+async fn a_newer_session_replaces_the_current_one() {
+    let world = world(Setup::default()).await;
     let name = node_name("n");
     let mut older = world.agent("n").await;
     let newer = world.agent("n").await;
     older.expect_refusal("a newer session of this node").await;
-    eventually("only one counts", || world.metrics.render().contains("\nsentinel_gateway_sessions 1\n"))
+    eventually("one session is left", || world.metrics.render().contains("\nsentinel_gateway_sessions 1\n"))
         .await;
-    assert_eq!(world.registry.standing(&name).0, Some(newer.session()));
+    assert_eq!(world.registry.active_session(&name), Some(newer.session()));
     assert_eq!(world.counter("sentinel_gateway_sessions_ended_total{reason=\"Replaced\"}"), 1);
 }
 
 #[tokio::test]
-async fn an_agent_that_does_not_read_is_cut_off_and_holds_no_memory() {
-    let world = world(Wishes::default()).await;
+async fn the_session_of_an_agent_that_does_not_read_ends() {
+    let world = world(Setup::default()).await;
     let name = node_name("n");
     let token = world.tokens.issue(&name);
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(8 << 10).unwrap();
     let stream = socket.connect(world.addr).await.unwrap();
     let mut agent = Agent::over(stream, world.addr, routes::CONTROL_PATH, &token).await.unwrap();
-    agent.say(&ToOperator::Hello(hello())).await;
-    agent.say(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
-    eventually("the session stands", || world.registry.standing(&name).0.is_some()).await;
-    let mut taken = 0_u64;
+    agent.send_json(&ToOperator::Hello(hello())).await;
+    agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+    eventually("the session stands", || world.registry.active_session(&name).is_some()).await;
+    let mut queued = 0_u64;
     let forget = |n: u64| {
         let id = format!("{n:0>60}/1/n/1");
         ToAgent::Forget(Forget { attempt: attempt(&id), epoch: Epoch::from(1) })
     };
     // Far more than socket buffers and the outbox take together.
-    while world.registry.send(&name, &forget(taken)).is_some() {
-        taken += 1;
-        assert!(taken < 1_000_000, "everything was taken");
-        if taken.is_multiple_of(100) {
+    while world.registry.send(&name, &forget(queued)).is_some() {
+        queued += 1;
+        assert!(queued < 1_000_000, "the queue has no bound");
+        if queued.is_multiple_of(100) {
             tokio::task::yield_now().await;
         }
     }
-    eventually("it is cut off", || world.registry.standing(&name).0.is_none()).await;
+    eventually("the session ends", || world.registry.active_session(&name).is_none()).await;
     assert_eq!(world.counter("sentinel_gateway_sessions_ended_total{reason=\"NotReading\"}"), 1);
 }
 
 #[tokio::test]
 async fn a_result_is_acknowledged_only_when_history_holds_it() {
-    let world = world(Wishes::default()).await;
+    let world = world(Setup::default()).await;
     let mut agent = world.agent("n").await;
     let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
     let id = attempt("t/1/n/1");
-    assert_eq!(agent.hear().await, ToAgent::Ack(Ack { attempt: id.clone(), stage: Stage::Running }));
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
-    assert_eq!(agent.hear().await, ToAgent::Ack(Ack { attempt: id.clone(), stage: Stage::Ended }));
+    assert_eq!(agent.receive().await, ToAgent::Ack(Ack { attempt: id.clone(), stage: Stage::Running }));
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
+    assert_eq!(agent.receive().await, ToAgent::Ack(Ack { attempt: id.clone(), stage: Stage::Ended }));
     let stored = world.history.attempt(id.clone()).await.unwrap().unwrap();
-    assert_eq!((stored.stage, stored.source, stored.name.as_str()), (Stage::Ended, Source::Agent, "job"));
-    assert!(world.books.told().contains(&Word::Archived(id.clone(), Stage::Ended)));
-    // Said again, because the Ack was lost: acknowledged again.
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
-    assert_eq!(agent.hear().await, ToAgent::Ack(Ack { attempt: id, stage: Stage::Ended }));
+    assert_eq!(
+        (stored.stage, stored.source, stored.name.as_str()),
+        (Stage::Ended, RecordSource::Agent, "job")
+    );
+    assert!(world.ledgers.calls().contains(&LedgerCall::Archived(id.clone(), Stage::Ended)));
+    // Sent again because the Ack was lost: acknowledged again.
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
+    assert_eq!(agent.receive().await, ToAgent::Ack(Ack { attempt: id, stage: Stage::Ended }));
 }
 
 #[tokio::test]
-async fn a_result_of_a_run_without_a_ledger_is_archived_by_what_history_knows_of_it() {
-    let world = world(Wishes::default()).await;
+async fn archives_a_result_without_a_ledger_from_history() {
+    let world = world(Setup::default()).await;
     let mut agent = world.agent("n").await;
     let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
-    let _ = agent.hear().await;
-    world.books.unknown.lock().unwrap().push("t".parse().unwrap());
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
+    let _ = agent.receive().await;
+    world.ledgers.unknown.lock().unwrap().push("t".parse().unwrap());
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
     let ack = Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended };
-    assert_eq!(agent.hear().await, ToAgent::Ack(ack));
+    assert_eq!(agent.receive().await, ToAgent::Ack(ack));
     assert_eq!(world.counter("sentinel_gateway_stray_reports_total"), 1);
     let owned = world.registry.all_owned();
     assert_eq!((owned[0].stage, owned[0].archived), (Stage::Ended, Some(Stage::Ended)));
 }
 
 #[tokio::test]
-async fn a_start_reaches_its_agent_once_it_counts_and_carries_credit() {
-    let world = world(Wishes::default()).await;
+async fn a_start_reaches_its_agent_with_credit() {
+    let world = world(Setup::default()).await;
     let name = node_name("n");
     let fleet: &dyn Fleet = &world.registry;
-    assert_eq!(fleet.start(start()), None, "nobody is connected");
+    assert_eq!(fleet.start(start()), None, "no agent is connected");
     let mut agent = world.agent("n").await;
     assert_eq!(fleet.agent(&name).session, Some(agent.session()));
     assert_eq!(fleet.start(start()), Some(agent.session()));
-    let ToAgent::Start(heard) = agent.hear().await else { panic!("no start") };
-    assert_eq!((heard.attempt.clone(), heard.credit), (attempt("t/1/n/1"), 128 << 10));
+    let ToAgent::Start(start) = agent.receive().await else { panic!("no start") };
+    assert_eq!((start.attempt.clone(), start.credit), (attempt("t/1/n/1"), 128 << 10));
     let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
-    let task = heard.attempt.task.clone();
-    eventually("it is owned", || fleet.living(&task, &name).is_some()).await;
-    assert_eq!(fleet.owned(&task)[0].reports[0].attempt, heard.attempt);
-    let cancel = Cancel { attempt: heard.attempt, spec_hash: spec_hash(), epoch: Epoch::from(1) };
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
+    let task = start.attempt.task.clone();
+    eventually("it is owned", || fleet.active_attempt(&task, &name).is_some()).await;
+    assert_eq!(fleet.owned(&task)[0].reports[0].attempt, start.attempt);
+    let cancel = Cancel { attempt: start.attempt, spec_hash: spec_hash(), epoch: Epoch::from(1) };
     assert_eq!(fleet.cancel(cancel.clone()), Some(agent.session()));
     loop {
-        match agent.hear().await {
+        match agent.receive().await {
             ToAgent::Ack(_) => {}
             other => break assert_eq!(other, ToAgent::Cancel(cancel)),
         }
@@ -382,90 +395,192 @@ fn start() -> Start {
 }
 
 #[tokio::test]
-async fn strays_are_ended_and_forgotten_once_they_are_archived() {
-    let world = world(Wishes::default()).await;
+async fn orphans_are_cancelled_archived_and_forgotten() {
+    let world = world(Setup::default()).await;
     let mut agent = world.agent("n").await;
     let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
-    assert!(matches!(agent.hear().await, ToAgent::Ack(_)));
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
+    assert!(matches!(agent.receive().await, ToAgent::Ack(_)));
     // Its Task is deleted.
-    world.books.unknown.lock().unwrap().push("t".parse().unwrap());
-    let look = |owner| strays::look(&world.registry, &*world.books, |_| owner);
-    look(None);
-    look(Some(Owner::AtRun(RunNumber(1))));
-    look(Some(Owner::Gone));
+    world.ledgers.unknown.lock().unwrap().push("t".parse().unwrap());
+    let metrics = world.gateway.metrics();
+    let sweep = |owner| orphans::sweep(&world.registry, &*world.ledgers, |_| owner, metrics);
+    sweep(None);
+    sweep(Some(Owner::AtRun(RunNumber(1))));
+    sweep(Some(Owner::Gone));
     let cancel = Cancel { attempt: attempt("t/1/n/1"), spec_hash: spec_hash(), epoch: Epoch::from(1) };
-    assert_eq!(agent.hear().await, ToAgent::Cancel(cancel), "and nothing while nobody can say whose it is");
-    agent.say(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
-    assert_eq!(agent.hear().await, ToAgent::Ack(Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended }));
-    look(Some(Owner::Gone));
+    assert_eq!(agent.receive().await, ToAgent::Cancel(cancel), "cancelled while its Task may exist");
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
+    assert_eq!(agent.receive().await, ToAgent::Ack(Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended }));
+    sweep(Some(Owner::Gone));
     let forget = Forget { attempt: attempt("t/1/n/1"), epoch: Epoch::from(1) };
-    assert_eq!(agent.hear().await, ToAgent::Forget(forget));
+    assert_eq!(agent.receive().await, ToAgent::Forget(forget));
     assert!(world.registry.all_owned().is_empty());
 }
 
-/// Says yes, until it says no; or cannot say.
-struct Fickle {
-    good: Arc<AtomicBool>,
-    away: Arc<AtomicBool>,
+/// Accepts, refuses, or is unavailable; counts its reviews.
+#[derive(Default)]
+struct SwitchableAuth {
+    refuses: AtomicBool,
+    is_unavailable: AtomicBool,
+    reviews: AtomicUsize,
 }
 
-impl Authenticate for Fickle {
+impl Authenticate for SwitchableAuth {
     fn agent<'a>(&'a self, _bearer: &'a str) -> BoxFuture<'a, Result<AgentIdentity, AuthError>> {
-        let answer = if self.away.load(Ordering::Relaxed) {
-            Err(AuthError::Unavailable("gone fishing".into()))
-        } else if self.good.load(Ordering::Relaxed) {
-            Ok(AgentIdentity { node: node_name("n"), node_uid: None, pod_uid: None })
-        } else {
+        self.reviews.fetch_add(1, Ordering::Relaxed);
+        let answer = if self.is_unavailable.load(Ordering::Relaxed) {
+            Err(AuthError::Unavailable("connection refused".into()))
+        } else if self.refuses.load(Ordering::Relaxed) {
             Err(AuthError::Invalid("expired".into()))
+        } else {
+            Ok(AgentIdentity { node: node_name("n"), node_uid: None, pod_uid: None })
         };
         Box::pin(async move { answer })
     }
 }
 
 #[tokio::test]
-async fn a_session_whose_token_is_no_longer_good_ends_and_one_that_nobody_can_review_goes_on() {
-    let (good, away) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
-    let fickle = Arc::new(Fickle { good: good.clone(), away: away.clone() });
-    let wishes = Wishes { settings: hasty(), auth: Some(fickle), ..Wishes::default() };
-    let world = world(wishes).await;
+async fn a_session_ends_when_its_token_is_refused_and_not_while_it_cannot_be_reviewed() {
+    let auth = Arc::new(SwitchableAuth::default());
+    let setup = Setup { settings: short_timeouts(), auth: Some(auth.clone()), ..Setup::default() };
+    let world = world(setup).await;
     let mut agent = world.agent("n").await;
-    good.store(false, Ordering::Relaxed);
-    away.store(true, Ordering::Relaxed);
-    let heard = tokio::time::timeout(hasty().review_every * 4, agent.text()).await;
-    assert!(heard.is_err(), "the session ended although nobody could say: {heard:?}");
+    auth.refuses.store(true, Ordering::Relaxed);
+    auth.is_unavailable.store(true, Ordering::Relaxed);
+    let before = auth.reviews.load(Ordering::Relaxed);
+    // Reading answers the pings.
+    while auth.reviews.load(Ordering::Relaxed) < before + 4 {
+        let frame = within("a ping", agent.socket.next()).await;
+        assert!(matches!(frame, Some(Ok(Message::Ping(_)))), "the session ended: {frame:?}");
+    }
     let error = Agent::dial(world.addr, routes::CONTROL_PATH, "x").await.err().expect("refused");
     let SocketError::Http(answer) = error else { panic!("{error}") };
     assert_eq!(answer.status(), 503);
-    away.store(false, Ordering::Relaxed);
+    auth.is_unavailable.store(false, Ordering::Relaxed);
     agent.expect_refusal("no longer valid").await;
     assert_eq!(world.counter("sentinel_gateway_sessions_ended_total{reason=\"Unauthenticated\"}"), 1);
 }
 
+/// Nodes that an autoscaler had removed stayed in the registry, and in its metric, forever.
 #[tokio::test]
-async fn a_gateway_that_stops_says_so_to_its_agents_and_takes_no_new_ones() {
-    let world = world(Wishes::default()).await;
+async fn the_registry_shrinks_when_nodes_leave_the_cluster() {
+    let world = world(Setup::default()).await;
+    let clock = Clock::system();
+    publish_node_gauges(&world.metrics, &world.registry, &clock, Duration::from_secs(15));
+    let known = || world.counter("sentinel_nodes_known");
+    let kept = world.agent("kept").await;
+    let existing = [node_name("existing"), node_name("awaited")];
+    for name in ["existing", "awaited", "gone"] {
+        let agent = world.agent(name).await;
+        drop(agent);
+        let name = node_name(name);
+        eventually("the session ends", || world.registry.active_session(&name).is_none()).await;
+    }
+    assert_eq!(known(), 4);
+    world.ledgers.awaited.lock().unwrap().push(node_name("awaited"));
+    let remove = |exists: &[NodeName], now| {
+        departed::remove_departed(&world.registry, &*world.ledgers, |node| exists.contains(node), now)
+    };
+    assert_eq!(remove(&existing, clock.monotonic()), 1, "a deleted node without a session is removed");
+    assert!(world.registry.agent(&node_name("gone")).is_none());
+    // The Node of a connected agent, and that of a target of an unsettled Run, is deleted.
+    assert_eq!(remove(&[node_name("existing")], clock.monotonic()), 0);
+    assert_eq!(known(), 3);
+    world.ledgers.awaited.lock().unwrap().clear();
+    assert_eq!(remove(&[node_name("existing")], clock.monotonic()), 1);
+    assert_eq!(remove(&[], clock.monotonic()), 1);
+    assert_eq!((known(), world.registry.len()), (1, 1));
+    assert!(world.registry.is_current(&node_name("kept"), &kept.session()));
+    // One that comes back is known again, and one that a Run awaits is removed at last.
+    drop(world.agent("gone").await);
+    let gone = node_name("gone");
+    eventually("the session ends", || world.registry.active_session(&gone).is_none()).await;
+    assert_eq!(known(), 2);
+    world.ledgers.awaited.lock().unwrap().push(gone);
+    let month = clock.monotonic().plus(Duration::from_hours(720).as_millis() as u64);
+    assert_eq!(remove(&[], month), 0, "a Run may still wait for it");
+    assert_eq!(remove(&[], month.plus(Duration::from_hours(2).as_millis() as u64)), 1);
+}
+
+#[tokio::test]
+async fn a_stopping_gateway_refuses_its_agents() {
+    let world = world(Setup::default()).await;
     let mut agent = world.agent("n").await;
     let mut late = world.dial("m").await;
     let gateway = world.gateway.clone();
     let stopping = tokio::spawn(async move { gateway.stop(Duration::from_secs(5), None).await });
     agent.expect_refusal("the operator is stopping").await;
-    late.say(&ToOperator::Hello(hello())).await;
+    late.send_json(&ToOperator::Hello(hello())).await;
     late.expect_refusal("the operator is stopping").await;
     within("the gateway stops", stopping).await.unwrap();
 }
 
-/// Told only that it stops, a thousand agents looked for the next leader all at once, and kept it from being found.
+/// Without the name, a thousand agents searched for the next leader at once, and kept it from being found.
 #[tokio::test]
-async fn a_gateway_that_stops_and_knows_who_leads_next_names_it_to_its_agents() {
-    let world = world(Wishes::default()).await;
+async fn a_stopping_gateway_names_the_next_leader() {
+    let world = world(Setup::default()).await;
     let mut agent = world.agent("n").await;
     let mut late = world.dial("m").await;
     let gateway = world.gateway.clone();
     let successor = Some("10.0.0.2:7979".to_owned());
     let stopping = tokio::spawn(async move { gateway.stop(Duration::from_secs(5), successor).await });
     agent.expect_refusal("not the leader; the leader is 10.0.0.2:7979").await;
-    late.say(&ToOperator::Hello(hello())).await;
+    late.send_json(&ToOperator::Hello(hello())).await;
     late.expect_refusal("the operator is stopping").await;
     within("the gateway stops", stopping).await.unwrap();
+}
+
+/// Where a subscriber writes in a test.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// The first event with this message.
+    fn event(&self, message: &str) -> Option<serde_json::Value> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        events.into_iter().find(|event| event["fields"]["message"] == message)
+    }
+}
+
+#[tokio::test]
+async fn log_events_carry_the_session_and_the_attempt() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let world = world(Setup::default()).await;
+    let mut agent = world.agent("n-1").await;
+    agent
+        .send_json(&ToOperator::Refused(Refused {
+            attempt: attempt("t/7/n-1/2"),
+            spec_hash: spec_hash(),
+            refusal: Refusal::Stopping,
+            offer: 0,
+        }))
+        .await;
+    let declined = "an agent declined a Start";
+    eventually("it is logged", || log.event(declined).is_some()).await;
+    let event = log.event(declined).unwrap();
+    let fields = &event["fields"];
+    assert_eq!(fields["task"], "t", "{event}");
+    assert_eq!(fields["run"], "7", "{event}");
+    assert_eq!(fields["node"], "n-1", "{event}");
+    assert_eq!(fields["attempt"], 2, "{event}");
+    let span = &event["span"];
+    assert_eq!(span["name"], "session", "{event}");
+    assert_eq!(span["node"], "n-1", "{event}");
+    assert_eq!(span["session"], agent.session().to_string(), "{event}");
 }

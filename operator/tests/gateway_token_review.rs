@@ -1,8 +1,8 @@
-//! Agents' tokens before a real API server: only a token of the agents' service account, for our audience and bound to a
-//! living pod on a node, makes an agent, and the node is the one that the token says.
+//! Agents' tokens, reviewed by a real API server: only a token of the agents' service account, for our audience and bound
+//! to a live pod on a node, authenticates an agent, and its node is that of the token.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
-#![allow(clippy::print_stderr, reason = "a test that cannot run says so")]
+#![allow(clippy::print_stderr, reason = "a test that cannot run reports it")]
 
 mod gateway;
 
@@ -28,7 +28,7 @@ struct Parts {
     kubeconfig: PathBuf,
 }
 
-/// The real cluster; `None`, said loudly, where there is none. In CI that is a failure.
+/// The real cluster; `None`, with a message on stderr, where there is none. In CI that is a failure.
 async fn cluster(test: &str) -> Option<kube::Client> {
     let Some(path) = std::env::var_os("SENTINEL_PARTS") else {
         assert!(
@@ -131,7 +131,7 @@ impl Piece {
 }
 
 #[tokio::test]
-async fn only_a_token_bound_to_a_living_pod_of_the_agents_makes_an_agent() {
+async fn authenticates_only_tokens_bound_to_a_live_pod_of_the_agents() {
     const OURS: &str = TokenRules::DEFAULT_AUDIENCE;
     let Some(client) = cluster("tokens of agents").await else { return };
     let piece = Piece::new(client).await;
@@ -142,18 +142,18 @@ async fn only_a_token_bound_to_a_living_pod_of_the_agents_makes_an_agent() {
     let identity = reviews.agent(&good).await.unwrap();
     assert_eq!((identity.node.as_str(), identity.pod_uid), (piece.node.as_str(), Some(uid.clone())));
     assert!(identity.node_uid.is_some());
-    for (token, reason, words) in [
+    for (token, reason, text) in [
         (piece.token("agent", "elsewhere", Some(("agent-1", &uid))).await, "Invalid", "audience"),
         (piece.token("agent", OURS, None).await, "NotAnAgent", "not bound to a pod on a node"),
         (piece.token("other", OURS, Some(("other-1", &foreign))).await, "NotAnAgent", ":other"),
         ("x.y.z".to_owned(), "Invalid", "not accepted"),
     ] {
         let error = reviews.agent(&token).await.unwrap_err();
-        assert_eq!(error.reason(), reason, "{error}");
-        assert!(error.to_string().contains(words), "{error} does not say {words:?}");
+        assert_eq!(error.category(), reason, "{error}");
+        assert!(error.to_string().contains(text), "{error} does not contain {text:?}");
     }
     piece.api::<Pod>().delete("agent-1", &DeleteParams::default().grace_period(0)).await.unwrap();
-    // The API server itself believes an answer for some seconds.
+    // The API server itself caches a review for some seconds.
     let mut gone = None;
     for _ in 0..300 {
         match reviews.agent(&good).await {
@@ -164,7 +164,7 @@ async fn only_a_token_bound_to_a_living_pod_of_the_agents_makes_an_agent() {
             }
         }
     }
-    assert_eq!(gone.expect("the token of a deleted pod is still good").reason(), "Invalid");
+    assert_eq!(gone.expect("the token of a deleted pod is still valid").category(), "Invalid");
     piece.close().await;
 }
 
@@ -173,23 +173,23 @@ async fn a_session_over_a_real_token_ends_with_its_pod() {
     let Some(client) = cluster("a session over a real token").await else { return };
     let piece = Piece::new(client).await;
     let reviews = Arc::new(TokenReviews::new(piece.client.clone(), piece.rules(), &Metrics::new()));
-    let wishes = Wishes {
+    let setup = Setup {
         settings: sentinel_operator::gateway::Settings {
             review_every: Duration::from_millis(500),
             ..Default::default()
         },
         auth: Some(reviews),
-        ..Wishes::default()
+        ..Setup::default()
     };
-    let world = world(wishes).await;
+    let world = world(setup).await;
     let uid = piece.pod("agent-1", "agent").await;
     let token = piece.token("agent", TokenRules::DEFAULT_AUDIENCE, Some(("agent-1", &uid))).await;
     let mut agent = Agent::dial(world.addr, routes::CONTROL_PATH, &token).await.unwrap();
-    agent.say(&ToOperator::Hello(hello())).await;
+    agent.send_json(&ToOperator::Hello(hello())).await;
     agent.expect_welcome().await;
-    agent.say(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+    agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
     let name = node_name(&piece.node);
-    eventually("the session stands", || world.registry.standing(&name).0.is_some()).await;
+    eventually("the session stands", || world.registry.active_session(&name).is_some()).await;
     piece.api::<Pod>().delete("agent-1", &DeleteParams::default().grace_period(0)).await.unwrap();
     agent.expect_refusal("no longer valid").await;
     let error = Agent::dial(world.addr, routes::CONTROL_PATH, &token).await.err().expect("refused");
@@ -198,15 +198,16 @@ async fn a_session_over_a_real_token_ends_with_its_pod() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_is_away_refuses_nobody_for_good() {
+async fn an_unavailable_api_server_is_a_retryable_error() {
     rustls::crypto::ring::default_provider().install_default().ok();
-    // A port that nobody listens on.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let config = kube::Config::new(format!("http://{nobody}").parse().unwrap());
+    // A closed port.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = kube::Config::new(format!("http://{closed}").parse().unwrap());
     let rules = TokenRules { timeout: Duration::from_secs(2), ..TokenRules::new("a", "b") };
     let reviews = TokenReviews::new(kube::Client::try_from(config).unwrap(), rules, &Metrics::new());
     let claims = r#"{"sub":"system:serviceaccount:a:b","aud":["sentinel-operator"],"exp":99999999999}"#;
     let token = format!("e30.{}.c2ln", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims));
     let error = reviews.agent(&token).await.unwrap_err();
-    assert_eq!((error.reason(), error.status().as_u16()), ("Unavailable", 503));
+    let (category, status) = (error.category(), error.status().as_u16());
+    assert_eq!((category, status, error.is_retryable()), ("Unavailable", 503, true));
 }

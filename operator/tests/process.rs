@@ -1,4 +1,4 @@
-//! The operator's own binary: what it says to a wrong configuration, and how it ends.
+//! The operator binary: errors of a wrong configuration, and signals.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -18,12 +18,12 @@ fn operator(arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn refused(arguments: &[&str], words: &[&str]) {
+fn refused(arguments: &[&str], parts: &[&str]) {
     let output = operator(arguments);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
-    for word in words {
-        assert!(text.contains(word), "{arguments:?}: {word:?} is not in {text}");
+    for part in parts {
+        assert!(text.contains(part), "{arguments:?}: {part:?} is not in {text}");
     }
 }
 
@@ -34,11 +34,11 @@ fn file(text: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn a_wrong_configuration_ends_it_with_code_2_and_the_flag_in_question() {
+fn a_wrong_configuration_exits_with_2_and_names_the_flag() {
     refused(&[], &["--mongodb-url-file is missing"]);
     refused(&["--storage", "paper"], &["embedded", "mongodb"]);
     refused(&["--storage", "embedded"], &["--data-dir is missing"]);
-    refused(&["--drain", "5"], &["--drain", "\"5\" is not a span of time", "90s"]);
+    refused(&["--drain", "5"], &["--drain", "\"5\" is not a duration", "90s"]);
     refused(&["--agent-service-account", "x"], &["expected NAMESPACE/NAME"]);
     refused(
         &["--api-listen", "0.0.0.0:80", "--storage", "embedded", "--data-dir", "/x"],
@@ -58,7 +58,7 @@ fn a_wrong_configuration_ends_it_with_code_2_and_the_flag_in_question() {
 }
 
 #[test]
-fn without_a_cluster_it_says_how_to_name_one() {
+fn without_a_cluster_it_names_the_flag_for_one() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().to_str().unwrap();
     refused(
@@ -72,18 +72,18 @@ fn without_a_cluster_it_says_how_to_name_one() {
 }
 
 #[test]
-fn only_its_own_user_may_enter_the_data_directory_that_it_makes() {
+fn the_data_directory_is_private_to_its_user() {
     use std::os::unix::fs::PermissionsExt as _;
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    // It ends where it finds no cluster, with its directory made.
+    // It exits without a cluster, after creating the directory.
     refused(&["--storage", "embedded", "--data-dir", data.to_str().unwrap()], &["Kubernetes cluster"]);
     assert_eq!(std::fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[test]
-fn every_client_of_the_api_server_is_made_in_one_place() {
-    // The one names the operator in User-Agent, and does not retry beneath the retries of its callers.
+fn clients_of_the_api_server_are_made_in_one_place() {
+    // That one sets User-Agent, and does not retry beneath the retries of its callers.
     let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
     let mut made = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -98,11 +98,11 @@ fn every_client_of_the_api_server_is_made_in_one_place() {
             }
         }
     }
-    assert!(matches!(made.as_slice(), [one] if one.ends_with("cluster/kube.rs")), "{made:?}");
+    assert!(matches!(made.as_slice(), [one] if one.ends_with("cluster/client.rs")), "{made:?}");
 }
 
 #[test]
-fn help_has_examples_and_the_document_can_be_printed() {
+fn help_has_examples_and_openapi_is_printed() {
     let help = operator(&["--help"]);
     let text = String::from_utf8_lossy(&help.stdout);
     assert!(help.status.success() && text.contains("Examples:") && text.contains("Exit codes:"), "{text}");
@@ -112,7 +112,7 @@ fn help_has_examples_and_the_document_can_be_printed() {
 }
 
 #[test]
-fn under_nohup_it_leaves_a_hangup_ignored() {
+fn under_nohup_sighup_stays_ignored() {
     let directory = tempfile::tempdir().unwrap();
     let kubeconfig = file(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n\
@@ -131,7 +131,7 @@ fn under_nohup_it_leaves_a_hangup_ignored() {
         line.is_some_and(|line| u64::from_str_radix(line.trim(), 16).unwrap() >> (signal - 1) & 1 == 1)
     };
     let deadline = Instant::now() + Duration::from_mins(1);
-    // SIGQUIT is the last that it catches.
+    // SIGQUIT is the last handler that it installs.
     let status = loop {
         let status = std::fs::read_to_string(&path).unwrap();
         let is_over = child.try_wait().unwrap().is_some() || Instant::now() > deadline;
@@ -142,7 +142,7 @@ fn under_nohup_it_leaves_a_hangup_ignored() {
     };
     let _ = child.kill();
     let output = child.wait_with_output().unwrap();
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(has(&status, "SigCgt:", 15), "it did not get so far: {words}");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(has(&status, "SigCgt:", 15), "handlers were not installed: {log}");
     assert!(has(&status, "SigIgn:", 1) && !has(&status, "SigCgt:", 1), "{status}");
 }

@@ -1,5 +1,4 @@
-//! Pages of Runs and Executions of which some are in History, some on their way to it, some in memory, and some known from
-//! a Task's status only.
+//! Pages of Runs and Executions that are partly in History, queued in the archiver, in memory, and in a Task's status.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
 
@@ -12,15 +11,15 @@ use sentinel_core::reconcile::ledger::Origin;
 use sentinel_core::reconcile::retry::Retry;
 use sentinel_core::reconcile::rollout::HistoryLookup;
 use sentinel_core::reconcile::run::Trigger;
-use sentinel_operator::controller::ledgers::Page;
-use sentinel_operator::controller::{Ledgers, LiveLedgers, RunFacts, Wake};
+use sentinel_operator::controller::{ReconcileRequests, RunFacts, RunStore, RunStoreReader, TrackedRun};
 use sentinel_operator::gateway::Registry;
 use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions, ArchiverWork};
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::history::{
-    AttemptRecord, Entry, ExecutionQuery, History, PageToken, RunCounts, RunQuery, RunRecord, Source, Verdict,
+    AttemptRecord, ExecutionQuery, History, HistoryRecord, OutcomeName, PageToken, RecordSource, RunCounts,
+    RunQuery, RunRecord, RunVerdict,
 };
-use sentinel_operator::records::{Execution, Records};
+use sentinel_operator::records::{ExecutionStatus, Records};
 use sentinel_operator::resource::{Task, manifest};
 use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
@@ -61,8 +60,8 @@ fn ended(outcome: Outcome) -> ReportedState {
     }))
 }
 
-/// How the Execution with this index stands in truth: each state comes up.
-fn truth(index: usize) -> (&'static str, Option<ReportedState>) {
+/// The state of the Execution with this index: each one occurs.
+fn state_of(index: usize) -> (&'static str, Option<ReportedState>) {
     match index % 4 {
         0 => ("Succeeded", Some(ended(Outcome::Succeeded { exit_code: 0 }))),
         1 => ("Failed", Some(ended(Outcome::Failed { exit_code: 3 }))),
@@ -91,12 +90,12 @@ fn attempt(id: &AttemptId, state: &ReportedState) -> AttemptRecord {
         usage: Usage::default(),
         output: OutputSummary::default(),
         exit: ExitDetails::default(),
-        source: Source::Agent,
+        source: RecordSource::Agent,
         epoch: Epoch::from(1),
     }
 }
 
-fn run_record(task: &str, run: u32, verdict: Option<Verdict>) -> RunRecord {
+fn run_record(task: &str, run: u32, verdict: Option<RunVerdict>) -> RunRecord {
     RunRecord {
         task_uid: TaskUid::new(task).unwrap(),
         namespace: "default".into(),
@@ -114,19 +113,30 @@ fn run_record(task: &str, run: u32, verdict: Option<Verdict>) -> RunRecord {
     }
 }
 
-/// Everything that can be asked, spread over the places where it can be.
-struct World {
+/// Runs whose records are spread over all origins.
+struct Fixture {
     records: Records,
     history: Arc<EmbeddedHistory>,
-    /// Not at work: what is handed over stays on its way.
+    /// Not started: records stay queued.
     archiving: Option<ArchiverWork>,
-    /// Every Execution that there is, in the order of pages, and how it stands.
+    /// Every Execution, in the order of pages, and its state.
     rows: BTreeMap<String, (&'static str, NodeName, RunNumber)>,
     _done: mpsc::Receiver<Archived>,
     _directory: tempfile::TempDir,
 }
 
-impl World {
+/// The records of Run 1, which has finished.
+fn archived_run(note: &mut impl FnMut(&AttemptId, &'static str)) -> Vec<HistoryRecord> {
+    let mut stored = vec![HistoryRecord::Run(Box::new(run_record("t", 1, Some(RunVerdict::Failed))))];
+    for index in 0..TARGETS {
+        let (state, known) = (["Succeeded", "Failed"][index % 2], state_of(index % 2).1.unwrap());
+        note(&id("t", 1, index), state);
+        stored.push(HistoryRecord::Attempt(Box::new(attempt(&id("t", 1, index), &known))));
+    }
+    stored
+}
+
+impl Fixture {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let history =
@@ -135,54 +145,47 @@ impl World {
         history.prepare().await.unwrap();
         let (done_in, done) = mpsc::channel(4096);
         let (archiver, archiving) = Archiver::new(history.clone(), ArchiverOptions::default(), done_in);
-        let ledgers = Ledgers::new(Wake::default());
-        let live = LiveLedgers::new(ledgers.clone(), Arc::new(Registry::new()));
+        let ledgers = RunStore::new(ReconcileRequests::default());
+        let live = RunStoreReader::new(ledgers.clone(), Arc::new(Registry::new()));
         let (tasks, mut tasks_writer) = reflector::store();
         let mut rows = BTreeMap::new();
         let mut note = |id: &AttemptId, state| {
-            let stands_in = ReportedState::Accepted;
-            let key = PageToken::of_execution(&attempt(id, &stands_in).execution()).to_string();
+            let accepted = ReportedState::Accepted;
+            let key = PageToken::of_execution(&attempt(id, &accepted).execution()).to_string();
             rows.insert(key, (state, id.node.clone(), id.run));
         };
-        // Run 1 is in History, all of it.
-        let mut stored = vec![Entry::Run(Box::new(run_record("t", 1, Some(Verdict::Failed))))];
+        // Run 1 is in History completely.
+        let mut stored = archived_run(&mut note);
+        // Run 2 has finished and has no ledger; History has an earlier state of a part of it, the rest is queued.
+        stored.push(HistoryRecord::Run(Box::new(run_record("t", 2, None))));
+        archiver.record(HistoryRecord::Run(Box::new(run_record("t", 2, Some(RunVerdict::Failed))))).unwrap();
         for index in 0..TARGETS {
-            let (state, known) = (["Succeeded", "Failed"][index % 2], truth(index % 2).1.unwrap());
-            note(&id("t", 1, index), state);
-            stored.push(Entry::Attempt(Box::new(attempt(&id("t", 1, index), &known))));
-        }
-        // Run 2 is over and no ledger is open for it; History has a part of it as it was, the rest is on its way.
-        stored.push(Entry::Run(Box::new(run_record("t", 2, None))));
-        archiver.record(Entry::Run(Box::new(run_record("t", 2, Some(Verdict::Failed))))).unwrap();
-        for index in 0..TARGETS {
-            let (state, known) = (["Failed", "Succeeded"][index % 2], truth((index + 1) % 2).1.unwrap());
+            let (state, known) = (["Failed", "Succeeded"][index % 2], state_of((index + 1) % 2).1.unwrap());
             note(&id("t", 2, index), state);
             let end = attempt(&id("t", 2, index), &known);
             if index % 3 == 0 {
                 let accepted = attempt(&id("t", 2, index), &ReportedState::Accepted);
-                stored.push(Entry::Attempt(Box::new(accepted)));
+                stored.push(HistoryRecord::Attempt(Box::new(accepted)));
             }
             if index % 4 == 1 {
-                stored.push(Entry::Attempt(Box::new(end)));
+                stored.push(HistoryRecord::Attempt(Box::new(end)));
             } else {
-                archiver.record(Entry::Attempt(Box::new(end))).unwrap();
+                archiver.record(HistoryRecord::Attempt(Box::new(end))).unwrap();
             }
         }
-        // Run 3 is under way: the ledger knows every target, History and the archiver a part.
-        let book = ledgers.open(&TaskUid::new("t").unwrap(), &task_ref("t"));
+        // Run 3 is active: the ledger has every target, History and the archiver a part.
+        let book = ledgers.get_or_insert(&TaskUid::new("t").unwrap(), &task_ref("t"));
         let targets: Arc<Vec<NodeName>> = Arc::new((0..TARGETS).map(node).collect());
-        book.pages().current = Some(Page::new(facts("t", 3), targets, Origin::Begun, HistoryLookup::Done));
+        book.lock().current =
+            Some(TrackedRun::new(facts("t", 3), targets, Origin::Begun, HistoryLookup::Done));
         for index in 0..TARGETS {
-            let (state, known) = truth(index);
+            let (state, known) = state_of(index);
             let attempt_id = id("t", 3, index);
             note(&attempt_id, state);
             let Some(known) = known else { continue };
-            ledgers.report(&Report {
-                attempt: attempt_id.clone(),
-                spec_hash: spec_hash(),
-                state: known.clone(),
-            });
-            let record = Entry::Attempt(Box::new(attempt(&attempt_id, &known)));
+            let state = known.clone();
+            ledgers.report(&Report { attempt: attempt_id.clone(), spec_hash: spec_hash(), state });
+            let record = HistoryRecord::Attempt(Box::new(attempt(&attempt_id, &known)));
             match index % 3 {
                 0 => stored.push(record),
                 1 => archiver.record(record).unwrap(),
@@ -190,42 +193,46 @@ impl World {
             }
         }
         history.record(stored).await.unwrap();
-        // Another operator carries out Run 4 of another Task: only its status tells of it.
-        let told = task_of_another("u", 4);
-        for index in 0..4 {
-            note(&id("u", 4, index), ["Succeeded", "Failed", "Running", "Pending"][index]);
-        }
-        tasks_writer.apply_watcher_event(&Event::Apply(told));
+        // Another operator carries out Run 4 of another Task: only the Task's status shows it.
+        let task = task_of_another("u", 4);
+        let states = ["Succeeded", "Failed", "Running", "Pending"];
+        states.iter().enumerate().for_each(|(index, state)| note(&id("u", 4, index), state));
+        tasks_writer.apply_watcher_event(&Event::Apply(task));
         let records = Records::new(history.clone(), archiver, Arc::new(live), tasks);
         Self { records, history, archiving: Some(archiving), rows, _done: done, _directory: directory }
     }
 
-    /// All rows that fit, page by page of so many.
+    /// All matching rows, in pages of `limit`.
     async fn walk(
         &self,
         query: &ExecutionQuery,
         limit: u32,
-        fits: fn(&Execution) -> bool,
+        is_wanted: fn(&ExecutionStatus) -> bool,
     ) -> Vec<(String, String)> {
         let mut query = ExecutionQuery { limit, ..query.clone() };
         let mut walked = Vec::new();
         for _ in 0..1000 {
-            let page = self.records.executions(query.clone(), fits).await.unwrap();
+            let page = self.records.executions(query.clone(), is_wanted).await.unwrap();
             assert_eq!(page.partial, None);
             assert!(page.items.len() <= limit as usize, "{} rows of {limit}", page.items.len());
             for row in page.items {
                 let key = PageToken::of_execution(&row.record).to_string();
                 let state = row.waiting.as_ref().map(|waiting| waiting.state.to_owned());
                 let stage = if row.record.stage == Stage::Running { "Running" } else { "Dispatched" };
-                walked.push((key, state.or(row.record.outcome).unwrap_or_else(|| stage.to_owned())));
+                walked.push((
+                    key,
+                    state
+                        .or(row.record.outcome.map(|outcome| outcome.to_string()))
+                        .unwrap_or_else(|| stage.to_owned()),
+                ));
             }
-            // A token is good for as long as its row, whoever gave it.
+            // A token is valid wherever it came from.
             match page.next {
                 Some(next) => query.after = Some(next.to_string().parse().unwrap()),
                 None => return walked,
             }
         }
-        panic!("the pages do not end");
+        panic!("the pages have no end");
     }
 
     fn expected(&self, wanted: impl Fn(&str, &NodeName, RunNumber) -> bool) -> Vec<(String, String)> {
@@ -244,7 +251,7 @@ impl World {
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        panic!("not archived");
+        panic!("timed out: not archived");
     }
 }
 
@@ -266,7 +273,7 @@ fn facts(task: &str, run: u32) -> RunFacts {
     }
 }
 
-/// A Task of which four targets are in its status.
+/// A Task with four targets in its status.
 fn task_of_another(name: &str, run: u32) -> Task {
     let text = format!(
         "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {{name: {name}, namespace: default}}\nspec: {{targets: {{all: true}}, run: {{command: [\"true\"]}}}}\n"
@@ -286,7 +293,7 @@ fn task_of_another(name: &str, run: u32) -> Task {
             {"node": "n00", "state": "Succeeded", "exitCode": 0},
         ],
     });
-    // The time at which the Run began is what its rows are ordered by.
+    // Rows are ordered by the start of their Run.
     let began = std::time::Duration::from_millis(started_at(run).0 as u64).as_secs();
     status["run"]["startedAt"] =
         json!(k8s_openapi::jiff::Timestamp::from_second(began as i64).unwrap().to_string());
@@ -294,72 +301,72 @@ fn task_of_another(name: &str, run: u32) -> Task {
     task
 }
 
-fn any(_: &Execution) -> bool {
+fn any(_: &ExecutionStatus) -> bool {
     true
 }
 
 #[tokio::test]
-async fn pages_have_neither_gap_nor_repeat_where_memory_meets_history() {
-    let mut world = World::new().await;
+async fn pages_have_no_gap_or_repeat_across_origins() {
+    let mut fixture = Fixture::new().await;
     for archived in [false, true] {
         for limit in [1, 2, 3, 5, 7, 11, 12, 13, 40, 500] {
             let all = ExecutionQuery::default();
-            assert_eq!(world.walk(&all, limit, any).await, world.expected(|_, _, _| true), "limit {limit}");
-            for outcome in ["Succeeded", "Failed", "Lost"] {
-                let query = ExecutionQuery { outcome: Some(outcome.into()), ..all.clone() };
-                let expected = world.expected(|state, _, _| state == outcome);
-                assert_eq!(world.walk(&query, limit, any).await, expected, "{outcome}, limit {limit}");
+            assert_eq!(
+                fixture.walk(&all, limit, any).await,
+                fixture.expected(|_, _, _| true),
+                "limit {limit}"
+            );
+            for outcome in [OutcomeName::Succeeded, OutcomeName::Failed, OutcomeName::Lost] {
+                let query = ExecutionQuery { outcome: Some(outcome), ..all.clone() };
+                let expected = fixture.expected(|state, _, _| state == outcome.as_str());
+                assert_eq!(fixture.walk(&query, limit, any).await, expected, "{outcome}, limit {limit}");
             }
             let query = ExecutionQuery { node: Some(node(2)), ..all.clone() };
-            let expected = world.expected(|_, on, _| *on == node(2));
-            assert_eq!(world.walk(&query, limit, any).await, expected, "a node, limit {limit}");
+            let expected = fixture.expected(|_, on, _| *on == node(2));
+            assert_eq!(fixture.walk(&query, limit, any).await, expected, "a node, limit {limit}");
             let query = ExecutionQuery { run: Some(RunNumber(2)), task: Some("t".into()), ..all.clone() };
-            let expected = world.expected(|_, _, run| run == RunNumber(2));
-            assert_eq!(world.walk(&query, limit, any).await, expected, "a Run, limit {limit}");
-            let waits = |row: &Execution| row.waiting.is_some();
-            let expected = world.expected(|state, _, _| matches!(state, "WaitingForNode" | "Pending"));
-            assert_eq!(world.walk(&all, limit, waits).await, expected, "what waits, limit {limit}");
+            let expected = fixture.expected(|_, _, run| run == RunNumber(2));
+            assert_eq!(fixture.walk(&query, limit, any).await, expected, "a Run, limit {limit}");
+            let waits = |row: &ExecutionStatus| row.waiting.is_some();
+            let expected = fixture.expected(|state, _, _| matches!(state, "WaitingForNode" | "Pending"));
+            assert_eq!(fixture.walk(&all, limit, waits).await, expected, "waiting, limit {limit}");
         }
         if !archived {
-            world.archive_all().await;
+            fixture.archive_all().await;
         }
     }
 }
 
 #[tokio::test]
-async fn runs_are_listed_once_wherever_they_are_known() {
-    let world = World::new().await;
+async fn runs_are_listed_once_across_origins() {
+    let fixture = Fixture::new().await;
     for limit in 1..=5 {
         let mut query = RunQuery { limit, ..RunQuery::default() };
         let mut seen = Vec::new();
         loop {
-            let page = world.records.runs(query.clone()).await.unwrap();
+            let page = fixture.records.runs(query.clone()).await.unwrap();
             seen.extend(page.items.into_iter().map(|run| (run.run.0, run.verdict)));
             match page.next {
                 Some(next) => query.after = Some(next),
                 None => break,
             }
         }
-        let over = Some(Verdict::Failed);
+        let over = Some(RunVerdict::Failed);
         assert_eq!(seen, [(4, None), (3, None), (2, over), (1, over)], "limit {limit}");
     }
 }
 
-/// History may hold more than the status of a Task that another operator carries out.
 #[tokio::test]
-async fn what_history_knows_better_than_a_status_is_listed_under_its_own_outcome() {
-    let world = World::new().await;
-    // The status has this one as failed with attempt 1; a second one succeeded.
+async fn history_overrides_an_older_status() {
+    let fixture = Fixture::new().await;
+    // The status shows the failed Attempt 1; Attempt 2 has succeeded since.
     let second = AttemptId { attempt: 2, ..id("u", 4, 1) };
     let record = attempt(&second, &ended(Outcome::Succeeded { exit_code: 0 }));
-    world.history.record(vec![Entry::Attempt(Box::new(record))]).await.unwrap();
-    let count = async |outcome: &str| {
-        let query = ExecutionQuery {
-            task: Some("u".into()),
-            outcome: Some(outcome.into()),
-            ..ExecutionQuery::default()
-        };
-        world.walk(&query, 500, any).await.len()
+    fixture.history.record(vec![HistoryRecord::Attempt(Box::new(record))]).await.unwrap();
+    let count = async |outcome: OutcomeName| {
+        let query =
+            ExecutionQuery { task: Some("u".into()), outcome: Some(outcome), ..ExecutionQuery::default() };
+        fixture.walk(&query, 500, any).await.len()
     };
-    assert_eq!((count("Failed").await, count("Succeeded").await), (0, 2));
+    assert_eq!((count(OutcomeName::Failed).await, count(OutcomeName::Succeeded).await), (0, 2));
 }

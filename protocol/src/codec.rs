@@ -1,4 +1,4 @@
-//! Values to frames and back. Total, and bounded by [`crate::limits`].
+//! Encodes values to frames and decodes them. No input panics, and every size is bounded by [`crate::limits`].
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
@@ -9,46 +9,46 @@ use crate::limits::{MAX_CONTROL_FRAME, MAX_POSITION, MAX_RECORD_DATA};
 use crate::log::{LogRecord, RecordHead};
 use crate::time::UnixMillis;
 
-/// Why a frame is not a message.
+/// Why a frame could not be encoded or decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// The frame is larger than allowed.
+    /// The frame exceeds its limit.
     #[error("frame of {len} bytes exceeds the limit of {limit}")]
     TooLarge {
-        /// Its size.
+        /// Its size, bytes.
         len: usize,
-        /// The limit.
+        /// The limit, bytes.
         limit: usize,
     },
-    /// The text is not the JSON of a message.
+    /// The text is not a valid JSON message.
     #[error("not a message: {0}")]
     Json(String),
-    /// The binary frame is shorter than it says, or its head and body disagree.
+    /// The binary frame is truncated, or its head does not match its data.
     #[error("not a log record: {0}")]
     Record(&'static str),
 }
 
-/// The text frame of a control message.
+/// Encodes a control message as a text frame.
 ///
 /// # Errors
-/// [`CodecError::TooLarge`] when the message would not be accepted by the other end.
+/// [`CodecError::TooLarge`] when the other end would reject the frame for its size.
 pub fn encode_text<T: Serialize>(message: &T) -> Result<String, CodecError> {
     let text = serde_json::to_string(message).map_err(|error| CodecError::Json(error.to_string()))?;
     within(text.len(), MAX_CONTROL_FRAME)?;
     Ok(text)
 }
 
-/// The control message in a text frame.
+/// Decodes the control message in a text frame.
 ///
 /// # Errors
-/// [`CodecError`] when the frame is too large or not a message.
+/// [`CodecError`] when the frame is too large or not a valid message.
 pub fn decode_text<T: DeserializeOwned>(text: &str) -> Result<T, CodecError> {
     within(text.len(), MAX_CONTROL_FRAME)?;
     serde_json::from_str(text).map_err(|error| CodecError::Json(error.to_string()))
 }
 
-/// Whether the text is well-formed but of a kind that this build does not know; such a message is ignored, so that
-/// a newer peer can say more than an older one understands.
+/// Whether the text is a well-formed message of a kind that this build does not know. Such a message is ignored, so
+/// that a newer peer can send kinds that an older one does not have.
 pub fn is_unknown_kind(text: &str, known: &[&str]) -> bool {
     #[derive(Deserialize)]
     struct Kind {
@@ -64,10 +64,10 @@ struct Head {
     head: RecordHead,
 }
 
-/// The binary frame of a log record: length of the head (u16, big-endian), head as JSON, bytes.
+/// Encodes a log record as a binary frame: length of the head (u16, big-endian), head as JSON, data.
 ///
 /// # Errors
-/// [`CodecError`] when the record holds more than [`MAX_RECORD_DATA`] bytes or its head does not fit its bytes.
+/// [`CodecError`] when the record has more than [`MAX_RECORD_DATA`] bytes of data or its head does not match them.
 pub fn encode_record(attempt: &AttemptId, record: &LogRecord) -> Result<Bytes, CodecError> {
     within(record.data.len(), MAX_RECORD_DATA)?;
     check_lengths(&record.head, record.data.len())?;
@@ -81,10 +81,10 @@ pub fn encode_record(attempt: &AttemptId, record: &LogRecord) -> Result<Bytes, C
     Ok(frame.freeze())
 }
 
-/// The log record in a binary frame; its bytes are shared with the frame and not copied.
+/// Decodes the log record in a binary frame. Its data shares the frame's memory.
 ///
 /// # Errors
-/// [`CodecError`] when the frame is cut, its head is no head, or head and bytes disagree.
+/// [`CodecError`] when the frame is truncated, its head is invalid, or the head does not match the data.
 pub fn decode_record(frame: &Bytes) -> Result<(AttemptId, LogRecord), CodecError> {
     let [high, low, ..] = frame[..] else {
         return Err(CodecError::Record("shorter than its length field"));
@@ -103,10 +103,10 @@ pub fn decode_record(frame: &Bytes) -> Result<(AttemptId, LogRecord), CodecError
 fn check_lengths(head: &RecordHead, data: usize) -> Result<(), CodecError> {
     let expected = if head.dropped.is_some() { 0 } else { head.len };
     if data as u64 != expected {
-        return Err(CodecError::Record("its length and its bytes disagree"));
+        return Err(CodecError::Record("its length does not match its data"));
     }
     if head.len == 0 {
-        return Err(CodecError::Record("it covers no byte"));
+        return Err(CodecError::Record("it is empty"));
     }
     let end_of = |start: u64| start.checked_add(head.len).filter(|end| *end <= MAX_POSITION);
     if end_of(head.position).is_none() || end_of(head.offset).is_none() {

@@ -1,52 +1,54 @@
-//! What a command did at its end, kept beside every [`Outcome`]: the Outcome is the verdict, this is the evidence.
+//! How a command's processes ended, recorded with every [`Outcome`]: the Outcome is the result, this is the evidence.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::human::human_duration;
 use crate::limits::{MAX_LEFT_PROCESSES, MAX_PROCESS_NAME};
 use crate::outcome::Outcome;
 use crate::text;
 
-/// What the processes of a command did at its end. Everything is optional: a command that never started did nothing,
-/// and an agent of an older release sends none of it.
+/// How the processes of a command ended. Every field is optional: a command that never started has none, and an agent
+/// of an older release sends none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExitDetails {
-    /// Exit code of the command's main process, where it exited.
+    /// Exit code of the command's main process, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u8>,
-    /// Number of the signal that ended the main process, where one did, no matter who sent it.
+    /// Number of the signal that ended the main process, if one did, whichever process sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// Whether we had to send KILL: something of the command's tree was still there `timeouts.grace` after TERM, or
-    /// its supervisor was gone and no grace was given.
+    /// Whether SIGKILL was sent: a process of the command was still running `timeouts.grace` after SIGTERM, or the
+    /// supervisor had died, in which case there is no grace period.
     #[serde(default, skip_serializing_if = "is_false")]
     pub killed: bool,
-    /// The clock that ended it.
+    /// The timeout that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockEnd>,
-    /// Processes that were still there after the main process had ended by itself.
+    /// Processes that were still running after the main process had exited on its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<LeftBehind>,
-    /// Set when another process still held the output open: how long after the main process's end our side was
-    /// closed, milliseconds. What is written to it later is lost.
+    /// Set when another process still held the output open: milliseconds from the end of the main process until the
+    /// supervisor closed its end of the pipe. Later output is lost.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text::maybe_count")]
     pub output_held_ms: Option<u64>,
 }
 
-/// A clock that was over.
+/// A timeout that expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClockEnd {
-    /// Which one.
+    /// Which timeout.
     pub name: Clock,
-    /// How long it had been counted when it was over, milliseconds: for `run` and `total` from the start of the
-    /// command, for `idle` from its last output, for `start` from the moment the node accepted it. Where the operator concludes that the command was not
-    /// started, `start` counts from the node's turn in the Run and `total` from the Run's start.
+    /// The time that had passed when it expired, milliseconds: for `run` and `total` since the command started, for
+    /// `idle` since its last output, for `start` since the node accepted the Attempt. When the operator concludes that
+    /// the command was not started, `start` counts from the target's admission to the Run and `total` from the start of
+    /// the Run.
     #[serde(deserialize_with = "text::count")]
     pub after_ms: u64,
 }
 
-/// One of the clocks in `spec.timeouts`.
+/// One of the timeouts in `spec.timeouts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Clock {
@@ -76,11 +78,11 @@ impl Clock {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftBehind {
-    /// How many there were.
+    /// How many there were in all.
     pub count: u32,
-    /// What became of them.
+    /// What happened to them.
     pub fate: Fate,
-    /// Some of them, at most [`MAX_LEFT_PROCESSES`].
+    /// The first of them, up to [`MAX_LEFT_PROCESSES`].
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
@@ -89,12 +91,12 @@ pub struct LeftBehind {
     pub processes: Vec<LeftProcess>,
 }
 
-/// What became of processes that outlived the main process.
+/// What happened to processes that outlived the main process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Fate {
-    /// They were ended: TERM, after `timeouts.grace` KILL.
+    /// They were terminated: SIGTERM, and SIGKILL after `timeouts.grace`.
     Ended,
-    /// They were left running, as `run.leftovers: Keep` asks.
+    /// They were left running, because of `run.leftovers: Keep`.
     Kept,
 }
 
@@ -104,7 +106,7 @@ pub enum Fate {
 pub struct LeftProcess {
     /// Its process id on the node.
     pub pid: i32,
-    /// Its name as the kernel has it, at most [`MAX_PROCESS_NAME`] bytes.
+    /// Its name as the kernel reports it, up to [`MAX_PROCESS_NAME`] bytes.
     #[serde(deserialize_with = "short_name")]
     pub name: String,
 }
@@ -122,23 +124,23 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl ExitDetails {
-    /// Whether nothing is known.
+    /// Whether no field is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The details of a command that was ended, or not started, because a clock was over.
+    /// The details of a command that was ended, or not started, because a timeout expired.
     pub fn clock(name: Clock, after_ms: u64) -> Self {
         Self { clock: Some(ClockEnd { name, after_ms }), ..Self::default() }
     }
 
-    /// The exit code that belongs to this Outcome: the Outcome's own, else that of the main process.
+    /// The exit code to show with this Outcome: the Outcome's own, otherwise that of the main process.
     pub fn exit_code(&self, outcome: &Outcome) -> Option<u8> {
         outcome.exit_code().or(self.code)
     }
 }
 
-/// One sentence for people: the Outcome, and what the command did at its end where the Outcome does not say it.
+/// One sentence for people: the Outcome, and how the processes ended where the Outcome does not tell.
 pub fn describe(outcome: &Outcome, exit: &ExitDetails) -> String {
     let mut text =
         exit.clock.and_then(|clock| timed_out(outcome, clock)).unwrap_or_else(|| outcome.message());
@@ -152,18 +154,18 @@ pub fn describe(outcome: &Outcome, exit: &ExitDetails) -> String {
     }
     if let Some(held) = exit.output_held_ms {
         text.push_str("; output held open by another process, closed after ");
-        text.push_str(&span(held));
+        text.push_str(&human_duration(held));
     }
     text
 }
 
 fn timed_out(outcome: &Outcome, clock: ClockEnd) -> Option<String> {
-    let (field, after) = (clock.name.field(), span(clock.after_ms));
+    let (field, after) = (clock.name.field(), human_duration(clock.after_ms));
     match (outcome, clock.name) {
         (Outcome::StartTimedOut { why }, name) => {
             let mut text = match name {
                 Clock::Start => format!("not started within {after} ({field})"),
-                _ => format!("not started: {field} was over after {after}"),
+                _ => format!("not started: {field} expired after {after}"),
             };
             if let Some(why) = why {
                 text.push_str(": ");
@@ -172,7 +174,7 @@ fn timed_out(outcome: &Outcome, clock: ClockEnd) -> Option<String> {
             Some(text)
         }
         (Outcome::NotStarted, Clock::Total) => {
-            Some(format!("not started: {field} was over after {after}, before this node's turn"))
+            Some(format!("not started: {field} expired after {after}, before this node was admitted"))
         }
         (Outcome::TimedOut, _) => Some(format!("ended by {field} after {after}")),
         (Outcome::IdleTimedOut, _) => Some(format!("ended by {field} after {after} without output")),
@@ -180,18 +182,17 @@ fn timed_out(outcome: &Outcome, clock: ClockEnd) -> Option<String> {
     }
 }
 
-/// Number of the signal that a process cannot ignore.
 const SIGKILL: i32 = 9;
 
-/// How the main process ended, where the Outcome is about something else.
+/// How the main process ended, unless the Outcome already tells.
 fn how_it_ended(outcome: &Outcome, exit: &ExitDetails) -> Option<String> {
-    let says_it =
+    let is_in_outcome =
         matches!(outcome, Outcome::Succeeded { .. } | Outcome::Failed { .. } | Outcome::Signaled { .. });
     let killed = exit.killed && exit.left.is_none();
     let how = match (exit.code, exit.signal) {
-        _ if says_it => None,
+        _ if is_in_outcome => None,
         (Some(code), _) => Some(format!("exited with code {code}")),
-        // Our own KILL: one of the two sentences is enough.
+        // The supervisor's own SIGKILL: one of the two phrases is enough.
         (None, Some(SIGKILL)) if killed => None,
         (None, Some(signal)) => Some(format!("ended by signal {}", signal_text(signal))),
         (None, None) => None,
@@ -227,7 +228,7 @@ impl std::fmt::Display for LeftBehind {
     }
 }
 
-/// Number and name of a signal, for people: `15 (SIGTERM)`.
+/// A signal for people, as `15 (SIGTERM)`.
 pub fn signal_text(signal: i32) -> String {
     match signal_name(signal) {
         Some(name) => format!("{signal} ({name})"),
@@ -235,7 +236,9 @@ pub fn signal_text(signal: i32) -> String {
     }
 }
 
-/// Name of a signal by its number on Linux, as on every architecture that we build for; real-time signals have none.
+/// The Linux name of a signal number, the same on every architecture that is built for. `None` for real-time signals.
+///
+/// Source: `signal(7)`.
 pub fn signal_name(signal: i32) -> Option<&'static str> {
     const NAMES: [&str; 31] = [
         "SIGHUP",
@@ -273,20 +276,6 @@ pub fn signal_name(signal: i32) -> Option<&'static str> {
     usize::try_from(signal).ok()?.checked_sub(1).and_then(|at| NAMES.get(at)).copied()
 }
 
-/// A time for people: two units at most, milliseconds only below a second.
-fn span(ms: u64) -> String {
-    let (seconds, rest) = (ms / 1000, ms % 1000);
-    match seconds {
-        0 => format!("{rest}ms"),
-        1..60 if rest >= 100 => format!("{seconds}.{}s", rest / 100),
-        1..60 => format!("{seconds}s"),
-        60..3600 if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
-        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
-        _ if seconds / 60 % 60 == 0 => format!("{}h", seconds / 3600),
-        _ => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,17 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_has_the_outcome_and_what_the_command_did() {
+    fn describes_the_outcome_and_how_the_processes_ended() {
         let check = |outcome: Outcome, exit: ExitDetails, expected: &str| {
             assert_eq!(describe(&outcome, &exit), expected);
         };
         let run = || ExitDetails::clock(Clock::Run, 10_000);
         check(Outcome::TimedOut, ExitDetails::default(), &Outcome::TimedOut.message());
-        check(
-            Outcome::TimedOut,
-            ExitDetails { code: Some(3), ..run() },
-            "ended by timeouts.run after 10s; exited with code 3",
-        );
+        let exited = ExitDetails { code: Some(3), ..run() };
+        check(Outcome::TimedOut, exited, "ended by timeouts.run after 10s; exited with code 3");
         check(
             Outcome::TimedOut,
             ExitDetails { signal: Some(9), killed: true, ..run() },
@@ -332,7 +318,7 @@ mod tests {
         check(
             Outcome::NotStarted,
             ExitDetails::clock(Clock::Total, 3_600_000),
-            "not started: timeouts.total was over after 1h, before this node's turn",
+            "not started: timeouts.total expired after 1h, before this node was admitted",
         );
         check(
             Outcome::Cancelled,
@@ -363,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn more_processes_than_are_named_are_hinted_at_and_names_cannot_reach_a_terminal_raw() {
+    fn lists_some_leftovers_and_escapes_their_names() {
         let mut many = left(2, Fate::Ended);
         many.count = 40;
         many.processes[0].name = "a\u{1b}[31m".to_owned();
@@ -371,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hostile_agent_says_is_cut_when_it_is_read() {
+    fn decoding_truncates_oversized_leftovers() {
         let process = serde_json::json!({"pid": 1, "name": "ä".repeat(500)});
         let value = serde_json::json!({"count": 9_000, "fate": "Ended", "processes": vec![process; 5_000]});
         let read: LeftBehind = serde_json::from_value(value).unwrap();
@@ -380,15 +366,9 @@ mod tests {
     }
 
     #[test]
-    fn signals_have_their_linux_names() {
+    fn names_linux_signals() {
         let names = [1, 9, 15, 31].map(signal_name);
         assert_eq!(names, [Some("SIGHUP"), Some("SIGKILL"), Some("SIGTERM"), Some("SIGSYS")]);
         assert_eq!([0, 32, 64, -1, i32::MIN].map(signal_name), [None; 5]);
-    }
-
-    #[test]
-    fn times_are_short() {
-        let texts = [7, 1_000, 2_450, 59_999, 60_000, 61_000, 3_600_000, 5_400_000].map(span);
-        assert_eq!(texts, ["7ms", "1s", "2.4s", "59.9s", "1m", "1m1s", "1h", "1h30m"]);
     }
 }

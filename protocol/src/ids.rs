@@ -1,4 +1,4 @@
-//! Names of things, each a type of its own so that two of them cannot be mixed up.
+//! Identifiers, each a type of its own so that the compiler rejects mixing them up.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::MAX_ATTEMPT;
 
-/// Why a text is not the id it claims to be.
+/// An identifier that does not parse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {value:?} is not valid: {allowed}")]
+#[error("invalid {what} {value:?}: {allowed}")]
 pub struct InvalidId {
-    /// Which kind of id was expected.
+    /// Which kind of identifier was expected.
     pub what: &'static str,
-    /// The text seen, cut to 64 characters.
+    /// The text, truncated to 64 characters.
     pub value: String,
-    /// What would have been accepted.
+    /// What is allowed.
     pub allowed: &'static str,
 }
 
@@ -25,38 +25,38 @@ impl InvalidId {
     }
 }
 
-/// The name of a Kubernetes Node (in dev mode, of the machine): an RFC 1123 subdomain of at most 253 characters.
+/// The name of a Kubernetes Node (in dev mode, of the machine): an RFC 1123 subdomain, at most 253 characters.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(String);
 
-/// The uid that the API server gave to a Task; unique over time, where a name is not.
+/// The uid that the API server assigned to a Task; unique over time, unlike a name.
 ///
-/// At most 64 characters of `[0-9A-Za-z-]`, so that it can stand in a file name as it is.
+/// At most 64 characters of `[0-9A-Za-z-]`, so that it needs no escaping in a file name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TaskUid(String);
 
-/// Digest of the fields of a spec that decide what is run and where; 64 lower-case hexadecimal digits.
+/// SHA-256 of the spec fields that decide what is run and where; 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SpecHash(String);
 
-/// Random name of one authenticated connection of an agent to the gateway.
+/// Random id of a Session, one authenticated connection of an agent to the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SessionId(String);
 
-/// The name of a Kubernetes namespace: an RFC 1123 label of at most 63 characters.
+/// The name of a Kubernetes namespace: an RFC 1123 label, at most 63 characters.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Namespace(String);
 
-/// The name of a Task: an RFC 1123 subdomain of at most 253 characters.
+/// The name of a Task: an RFC 1123 subdomain, at most 253 characters.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,14 +69,14 @@ macro_rules! text_id {
             /// Parses the text.
             ///
             /// # Errors
-            /// [`InvalidId`] when the text breaks the rule in the type's description.
+            /// [`InvalidId`] when the text does not follow the rule in the type's description.
             pub fn new(value: impl Into<String>) -> Result<Self, InvalidId> {
                 let value = value.into();
                 let check: fn(&str) -> bool = $check;
                 if check(&value) { Ok(Self(value)) } else { Err(InvalidId::new($what, &value, $allowed)) }
             }
 
-            /// The text itself.
+            /// The identifier as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -166,9 +166,9 @@ text_id!(SpecHash, "spec hash", "64 lower-case hexadecimal digits", |text| {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 });
 
-/// Where people find a Task: its namespace and name. Not an identity: a Task can be deleted and made again.
+/// Namespace and name of a Task. Not an identity: a Task can be deleted and created again under the same name.
 ///
-/// Both are checked when they are made, so that a reference can stand in a URL, a file name or a log line as it is.
+/// Both are validated on construction, so that a reference needs no escaping in a URL, a file name or a log line.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskRef {
     /// Namespace of the Task.
@@ -178,10 +178,10 @@ pub struct TaskRef {
 }
 
 impl TaskRef {
-    /// Parses both.
+    /// Parses namespace and name.
     ///
     /// # Errors
-    /// [`InvalidId`] for the first that breaks its rule.
+    /// [`InvalidId`] for the first of them that is invalid.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Result<Self, InvalidId> {
         Ok(Self { namespace: Namespace::new(namespace)?, name: TaskName::new(name)? })
     }
@@ -199,7 +199,7 @@ impl fmt::Display for TaskRef {
 pub struct RunNumber(pub u32);
 
 impl RunNumber {
-    /// The Run after this one.
+    /// The next Run.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -212,27 +212,27 @@ impl fmt::Display for RunNumber {
     }
 }
 
-/// A number that grows with each new leader; a command with an older one is refused (fencing).
+/// The fencing token: it grows with each new leader, and an agent refuses a command with an older one.
 ///
-/// At most [`Epoch::MAX`]: no honest fleet comes near it (one leader a second for nine million years), so what is
-/// beyond was made up. It does not decode, and whatever is stored beyond is treated as unknown.
+/// At most [`Epoch::MAX`], which no real fleet reaches (one leader a second for nine million years). A larger number
+/// does not decode, and a larger stored one is treated as unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct Epoch(u64);
 
-/// A number that is not an epoch.
+/// A number above [`Epoch::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("epoch {0} is out of range: the highest epoch is {max}", max = Epoch::MAX)]
 pub struct EpochOutOfRange(pub u64);
 
 impl Epoch {
-    /// Before the first leader.
+    /// The epoch before the first leader.
     pub const ZERO: Self = Self(0);
 
     /// The highest epoch.
     pub const MAX: Self = Self((1 << 48) - 1);
 
-    /// The epoch of that number.
+    /// The epoch with this number.
     ///
     /// # Errors
     /// [`EpochOutOfRange`] when it is above [`Epoch::MAX`].
@@ -245,22 +245,21 @@ impl Epoch {
         self.0
     }
 
-    /// The epoch after this one; `None` after [`Epoch::MAX`].
+    /// The next epoch; `None` after [`Epoch::MAX`].
     #[must_use]
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).and_then(|number| Self::new(number).ok())
     }
 
-    /// How far this one lies above another; 0 when it does not.
+    /// The difference to a lower epoch; 0 when `other` is not lower.
     pub fn above(self, other: Self) -> u64 {
         self.0.saturating_sub(other.0)
     }
 
-    /// Decodes an epoch from a record that was stored before epochs had a bound: a number beyond it becomes
-    /// [`Epoch::MAX`].
+    /// Decodes an epoch from a record written before epochs had a bound: a larger number becomes [`Epoch::MAX`].
     ///
     /// # Errors
-    /// When it is not a number.
+    /// When the value is not a number.
     pub fn stored<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         u64::deserialize(deserializer).map(|number| Self(number.min(Self::MAX.0)))
     }
@@ -291,9 +290,9 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// One try of an Execution, for ever and everywhere: the same four facts name the same Attempt.
+/// Identifies one try of an Execution, globally and permanently.
 ///
-/// As text it is `<task uid>/<run>/<node>/<attempt>`.
+/// As text: `<task uid>/<run>/<node>/<attempt>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AttemptId {
@@ -301,19 +300,19 @@ pub struct AttemptId {
     pub task: TaskUid,
     /// The Run of that Task.
     pub run: RunNumber,
-    /// The Node it is for.
+    /// The Node it runs on.
     pub node: NodeName,
-    /// 1 for the first try, 2 for the first retry …, at most [`MAX_ATTEMPT`].
+    /// 1 for the first try, 2 for the first retry, up to [`MAX_ATTEMPT`].
     pub attempt: u32,
 }
 
 impl AttemptId {
-    /// The key that orders Attempts as they are read: run and attempt padded, so that text order is number order.
+    /// A key whose text order is the numeric order of Attempts: run and attempt are zero-padded.
     pub fn sort_key(&self) -> String {
         format!("{}/{:010}/{}/{:05}", self.task, self.run.0, self.node, self.attempt)
     }
 
-    /// The name of its directory on its own node, where the node need not be said.
+    /// The name of its directory on its node; the node's name is left out.
     pub fn directory_name(&self) -> String {
         format!("{}.{}.{}", self.task, self.run, self.attempt)
     }
@@ -364,7 +363,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attempt_id_survives_its_text() {
+    fn attempt_id_round_trips_through_text() {
         let id: AttemptId = "0b6c-1/7/node-1.example/2".parse().unwrap();
         assert_eq!(id.to_string(), "0b6c-1/7/node-1.example/2");
         assert_eq!(id.to_string().parse::<AttemptId>().unwrap(), id);
@@ -372,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_attempt_id_is_refused() {
+    fn rejects_invalid_attempt_ids() {
         for text in [
             "",
             "a/1/n",
@@ -390,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_beyond_the_highest_does_not_decode_and_has_no_successor() {
+    fn rejects_epochs_above_the_maximum() {
         let highest = Epoch::MAX.get();
         assert_eq!(serde_json::from_str::<Epoch>(&highest.to_string()).unwrap(), Epoch::MAX);
         for beyond in [highest + 1, u64::MAX / 2, u64::MAX] {
@@ -416,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_reference_is_made_of_kubernetes_names_alone() {
+    fn task_reference_accepts_only_kubernetes_names() {
         assert_eq!(TaskRef::new("ops", "disk.report-1").unwrap().to_string(), "ops/disk.report-1");
         let long = "a".repeat(64);
         for (namespace, name) in [
@@ -440,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn text_order_of_sort_keys_is_number_order() {
+    fn sort_keys_order_attempts_by_number() {
         let key = |run: u32| AttemptId { run: RunNumber(run), ..("u/1/n/1".parse().unwrap()) }.sort_key();
         assert!(key(9) < key(10) && key(99) < key(100));
     }

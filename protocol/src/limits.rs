@@ -1,94 +1,101 @@
-//! The numbers of the wire, each with its reason. Both ends refuse what is larger, before they allocate for it.
+//! The limits of the protocol, each with its reason. Both ends reject larger input before they allocate memory for it.
+//! `docs/protocol.md` tells what happens at each.
 
 use std::ops::RangeInclusive;
 
-/// Largest text frame on the control socket, bytes. A `Start` with the longest allowed command (128 KiB, and up to
-/// six bytes of JSON for one of text) must fit.
+/// Largest text frame on the control socket, bytes. A `Start` with the longest allowed command must fit: 128 KiB of
+/// text take up to six times as much in JSON.
 pub const MAX_CONTROL_FRAME: usize = 1 << 20;
 
-/// Largest binary frame on the log socket, bytes: one record, its head and the framing.
+/// Largest binary frame on the log socket, bytes: one record with its head.
 pub const MAX_LOG_FRAME: usize = MAX_RECORD_DATA + 4096;
 
-/// Largest run of bytes in one log record. A WebSocket keeps about twice its largest message for as long as it is
-/// open, so this is what one connection with output costs.
+/// Most data in one log record, bytes. A WebSocket keeps buffers of about twice its largest message while it is open,
+/// so this determines the memory of a connection with output.
 pub const MAX_RECORD_DATA: usize = 128 << 10;
 
-/// Attempts in one part of an Inventory; at under 1 KiB each a part fits a control frame.
+/// Attempts in one part of an Inventory; at less than 1 KiB each, a part fits a control frame.
 pub const INVENTORY_PART: usize = 500;
 
-/// Bytes of arguments, or of a script; the kernel takes 128 KiB for one argument (`MAX_ARG_STRLEN`).
+/// Bytes of all arguments, or of a script. The kernel accepts 128 KiB for one argument.
+///
+/// Source: `MAX_ARG_STRLEN` in `execve(2)`.
 pub const MAX_COMMAND_BYTES: usize = 128 << 10;
 
-/// Behind the last position of any log; what stores and readers count with is signed.
+/// Highest position in a log; stores and readers use signed 64-bit numbers.
 pub const MAX_POSITION: u64 = i64::MAX as u64;
 
-/// Largest number that only counts something (bytes used, milliseconds passed): exact in every reader of JSON, and so
-/// far below the end of a `u64` that sums over a fleet do not reach it.
+/// Largest value of a number that counts something (bytes, milliseconds). Every JSON reader represents it exactly, and
+/// sums over a fleet do not overflow a `u64`.
 pub const MAX_COUNT: u64 = (1 << 50) - 1;
 
-/// Highest number of an Attempt; its text has five digits where Attempts are ordered by text.
+/// Highest number of an Attempt; [`crate::ids::AttemptId::sort_key`] has five digits for it.
 pub const MAX_ATTEMPT: u32 = 99_999;
 
-/// Processes that are named where a command would not end.
+/// Most processes listed when a command could not be killed.
 pub const MAX_PIDS_NAMED: usize = 64;
 
-/// Disks, and network interfaces, in one sample of a node.
+/// Most disks, and most network interfaces, in one sample of a node.
 pub const MAX_DEVICES: usize = 32;
 
-/// Protocol versions that an agent offers.
+/// Most protocol versions that an agent can offer.
 pub const MAX_VERSIONS: usize = 64;
 
-/// Environments that an agent offers.
+/// Most environments that an agent can offer.
 pub const MAX_ENVIRONMENTS: usize = 8;
 
-/// Number of arguments.
+/// Most arguments of a command, the program included.
 pub const MAX_COMMAND_ITEMS: usize = 1024;
 
-/// Bytes of standard input that a Task can carry.
+/// Most bytes of standard input in a Task.
 pub const MAX_STDIN_BYTES: usize = 64 << 10;
 
-/// Thousandths of a CPU that a command can be limited to. The kernel counts in periods of 100 ms and gives at least 1 ms.
+/// Range of `run.limits.cpu`, thousandths of a CPU. The kernel schedules in periods of 100 ms and grants at least 1 ms.
 pub const CPU_MILLIS: RangeInclusive<u32> = 10..=1_024_000;
 
-/// Bytes of memory that a command can be limited to; with less not even a shell starts.
+/// Range of `run.limits.memory`, bytes; with less, not even a shell starts.
 pub const MEMORY_BYTES: RangeInclusive<u64> = (4 << 20)..=(16 << 40);
 
-/// Processes and threads that a command can be limited to; the kernel numbers no more.
+/// Range of `run.limits.pids`, processes and threads. The maximum is that of `kernel.pid_max`.
+///
+/// Source: `proc_sys_kernel(5)`.
 pub const PIDS: RangeInclusive<u32> = 1..=4_194_304;
 
-/// Open files that a process of a command may have: with less the dynamic loader opens nothing, more the kernel does not
-/// count (`fs.nr_open`).
+/// Range of `run.limits.nofile`, open files of one process. With less the dynamic loader fails; the maximum is that of
+/// `fs.nr_open`.
 pub const NOFILE: RangeInclusive<u32> = 16..=1_073_741_816;
 
-/// Bytes of a core dump of a process of a command.
+/// Range of `run.limits.core`, bytes of a core dump of one process.
 pub const CORE_BYTES: RangeInclusive<u64> = 0..=(16 << 40);
 
-/// Bytes of the first line of a script that names its interpreter; the kernel reads no more of it (`BINPRM_BUF_SIZE`).
+/// Most bytes in the `#!` line of a script; the kernel reads no more (`BINPRM_BUF_SIZE`).
+///
+/// Source: `execve(2)`.
 pub const MAX_SHEBANG: usize = 255;
 
-/// Processes that are named when a command left some behind.
+/// Most processes listed when a command left some running.
 pub const MAX_LEFT_PROCESSES: usize = 8;
 
-/// Bytes of the name of a process; the kernel's own are up to 15 (`TASK_COMM_LEN`), and one that is not UTF-8 grows
+/// Most bytes in the name of a process. The kernel's names have up to 15 (`TASK_COMM_LEN`); one that is not UTF-8 grows
 /// when it is converted.
 pub const MAX_PROCESS_NAME: usize = 48;
 
-/// How long output is awaited after the main process of a command has ended, milliseconds: a process that it left may
-/// hold the pipes.
+/// Time to wait for more output after the main process of a command has ended, milliseconds. A process that it left
+/// running may hold the pipes open.
 pub const DRAIN_MS: u64 = 5_000;
 
-/// Number of environment variables.
+/// Most environment variables in a Task.
 pub const MAX_ENV_ITEMS: usize = 256;
 
-/// Bytes of all environment names and values.
+/// Most bytes of all environment names and values in a Task.
 pub const MAX_ENV_BYTES: usize = 64 << 10;
 
-/// Time between Heartbeats, milliseconds.
+/// Interval between Heartbeats, milliseconds.
 pub const HEARTBEAT_MS: u64 = 5_000;
 
-/// Silence after which either end takes the connection for dead, milliseconds. A node whose Heartbeats stop is
-/// *unreachable* after this time, also when its TCP connection stays open.
+/// Time without a frame after which either end considers the connection dead, milliseconds. A node whose Heartbeats
+/// stop is *unreachable* after this time, even if its TCP connection stays open.
 pub const DEAD_AFTER_MS: u64 = 15_000;
 
-/// Time within which the first message must follow the upgrade, milliseconds.
+/// Time for the first message after the upgrade, milliseconds.
 pub const HELLO_WITHIN_MS: u64 = 5_000;

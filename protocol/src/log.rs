@@ -1,9 +1,9 @@
-//! Output on its way: records, positions and credit.
+//! The log stream: records, positions and credit.
 //!
-//! An Attempt has **one** log, in the order in which its supervisor read the two pipes. Every byte of either
-//! stream takes one **position** in it, a dropped byte too; so a position is a cursor for a viewer, a hole is a
-//! fact (`Dropped`) and never a guess, and a repeated record is recognised by where it stands. A record also says
-//! the **offset** in its own stream, so that one stream can be read alone.
+//! An Attempt has **one** log, in the order in which its supervisor read the two pipes. Every byte of either stream has
+//! a **position** in it, including dropped bytes. So a position is a cursor for a reader, a gap is recorded with its
+//! reason (`dropped`), and a duplicate record is recognised by its position. A record also has the **offset** in its
+//! own stream, so that one stream can be read alone.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// The word used in the API and on the wire.
+    /// Its name in the API and on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
@@ -31,19 +31,19 @@ impl Stream {
     }
 }
 
-/// Why bytes are missing at this place.
+/// Why bytes are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum DropReason {
-    /// The spool was full for longer than `output.maxBlock`.
+    /// The Spool was full for longer than `output.maxBlock`.
     SpoolFull,
-    /// The output was longer than `output.limit`.
+    /// The output exceeded `output.limit`.
     LimitReached,
-    /// The node's disk took no more.
+    /// The node's disk was full.
     DiskFull,
-    /// The record on the node's disk could not be read back.
+    /// The record on the node's disk was damaged or could not be read.
     Unreadable,
-    /// The node did not send it, though it had reported it. Only the operator writes this.
+    /// The node reported the bytes and did not send them. Only an operator records this.
     NotSent,
 }
 
@@ -60,22 +60,22 @@ impl DropReason {
     }
 }
 
-/// A run of output, or a hole where output was.
+/// A contiguous piece of output, or a gap where output was dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRecord {
-    /// Where it stands and what it is.
+    /// Position, length and kind.
     pub head: RecordHead,
-    /// The bytes; empty for a hole.
+    /// The bytes; empty for a gap.
     pub data: Bytes,
 }
 
 impl LogRecord {
-    /// Position of the first byte behind this record.
+    /// The position after the last byte of this record.
     pub fn end(&self) -> u64 {
         self.head.position.saturating_add(self.head.len)
     }
 
-    /// The part of this record from `position` on; `None` when nothing of it lies there.
+    /// The part of this record from `position` on; `None` when the record ends before it.
     #[must_use]
     pub fn from_position(mut self, position: u64) -> Option<Self> {
         if position <= self.head.position {
@@ -95,51 +95,51 @@ impl LogRecord {
     }
 }
 
-/// The small head of a [`LogRecord`].
+/// The head of a [`LogRecord`], sent as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordHead {
-    /// Which stream.
+    /// The stream it belongs to.
     pub stream: Stream,
     /// Position of the first byte in the Attempt's log.
     pub position: u64,
-    /// Position of the first byte in its own stream.
+    /// Offset of the first byte in its own stream.
     pub offset: u64,
-    /// Number of bytes, there or missing.
+    /// Number of bytes, present or dropped.
     pub len: u64,
-    /// When the supervisor read them, microseconds since the Unix epoch by the node's clock.
+    /// When the supervisor read them: microseconds since the Unix epoch, by the node's clock.
     pub at_micros: i64,
-    /// Set when the bytes are missing.
+    /// Why the bytes are missing; `None` when they are in the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<DropReason>,
 }
 
-/// Text frames on the log socket, both ways.
+/// A text frame on the log socket, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all_fields = "camelCase")]
 pub enum LogControl {
-    /// Agent: the first frame; ties the socket to the control Session of the same agent.
+    /// From the agent: the first frame, which binds the socket to the control Session of the same agent.
     Hello {
         /// The control Session.
         session: SessionId,
     },
-    /// Agent: I have output of this Attempt from `oldest` on. Answered by a Credit.
+    /// From the agent: the node has output of this Attempt from `oldest` on. Answered by a Credit.
     Open {
         /// Which Attempt.
         attempt: AttemptId,
-        /// First position that is still on the node.
+        /// The first position that is still on the node.
         oldest: u64,
     },
-    /// Operator: up to where the agent may send, and up to where History holds all of it.
+    /// From the operator: how far the agent may send, and how far the output is archived.
     Credit {
         /// Which Attempt.
         attempt: AttemptId,
-        /// The agent may send every byte before this position.
+        /// The agent may send all bytes before this position.
         granted: u64,
-        /// Every byte before this position is archived and may leave the node.
+        /// All bytes before this position are archived; the node may delete them.
         archived: u64,
     },
-    /// Operator: the socket is declined; it closes after this.
+    /// From the operator: the socket is refused or ended; it closes after this.
     Refuse {
         /// Why.
         refusal: SessionRefusal,
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn record_is_cut_at_a_position() {
+    fn trims_a_record_at_a_position_inside_it() {
         let cut = record(10, b"abcdef").from_position(12).unwrap();
         assert_eq!(
             (cut.head.position, cut.head.offset, cut.head.len, &cut.data[..]),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_before_the_position_is_gone_and_one_behind_it_is_whole() {
+    fn drops_earlier_and_keeps_later_records() {
         assert!(record(10, b"abc").from_position(13).is_none());
         assert_eq!(record(10, b"abc").from_position(3), Some(record(10, b"abc")));
     }

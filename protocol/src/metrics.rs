@@ -1,4 +1,4 @@
-//! How a node does, as its agent measured it.
+//! Node metrics, as the agent samples them.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -9,37 +9,38 @@ use crate::text::{self, Name};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeMetrics {
-    /// Share of all processors in use since the last sample, 0 to 100.
+    /// CPU usage of all processors since the last sample, percent from 0 to 100.
     #[serde(deserialize_with = "percent")]
     pub cpu_percent: f32,
-    /// Number of processors.
+    /// Number of logical processors.
     pub cpu_count: u32,
     /// Memory in use, bytes.
     #[serde(deserialize_with = "text::count")]
     pub memory_used: u64,
-    /// Memory in all, bytes.
+    /// Total memory, bytes.
     #[serde(deserialize_with = "text::count")]
     pub memory_total: u64,
     /// Load average over 1, 5 and 15 minutes.
     #[serde(deserialize_with = "load")]
     pub load: [f64; 3],
-    /// Seconds since the node was started.
+    /// Seconds since the node booted.
     #[serde(deserialize_with = "text::count")]
     pub uptime_seconds: u64,
-    /// Disks, at most [`MAX_DEVICES`].
+    /// Disks, up to [`MAX_DEVICES`].
     #[serde(default, deserialize_with = "text::first::<_, _, MAX_DEVICES>")]
     pub disks: Vec<DiskMetrics>,
-    /// Network interfaces, at most [`MAX_DEVICES`].
+    /// Network interfaces, up to [`MAX_DEVICES`].
     #[serde(default, deserialize_with = "text::first::<_, _, MAX_DEVICES>")]
     pub networks: Vec<NetworkMetrics>,
-    /// Attempts that the agent owns and that are not over.
+    /// Attempts that the agent owns and that have not ended.
     pub running: u32,
-    /// Attempts that are not over, at most: with as many the node is busy. 0 from an agent that does not say.
+    /// Most Attempts that may run at once (`--max-attempts`); a node with that many is busy. 0 from an agent that does
+    /// not send it.
     #[serde(default, skip_serializing_if = "crate::to_agent::is_zero")]
     pub running_limit: u32,
-    /// Reports that wait for their Ack.
+    /// Reports without an Ack.
     pub unacknowledged: u32,
-    /// Bytes of output that wait on the node's disk.
+    /// Bytes of output on the node's disk that are not archived.
     #[serde(deserialize_with = "text::count")]
     pub spooled: u64,
 }
@@ -48,12 +49,12 @@ pub struct NodeMetrics {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DiskMetrics {
-    /// Where it is mounted.
+    /// Mount point.
     pub mount: Name,
-    /// Bytes in all.
+    /// Size, bytes.
     #[serde(deserialize_with = "text::count")]
     pub total: u64,
-    /// Bytes free.
+    /// Free space, bytes.
     #[serde(deserialize_with = "text::count")]
     pub available: u64,
 }
@@ -62,17 +63,17 @@ pub struct DiskMetrics {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkMetrics {
-    /// Its name.
+    /// Interface name.
     pub interface: Name,
-    /// Bytes received since the node was started.
+    /// Bytes received since the node booted.
     #[serde(deserialize_with = "text::count")]
     pub received: u64,
-    /// Bytes sent since the node was started.
+    /// Bytes sent since the node booted.
     #[serde(deserialize_with = "text::count")]
     pub sent: u64,
 }
 
-/// A share that is none (a number too large for an `f32` decodes as infinity) is 0.
+/// Clamps a percentage. A number too large for an `f32` decodes as infinity and becomes 0.
 fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
     let share = f32::deserialize(deserializer)?;
     Ok(if share.is_finite() { share.clamp(0.0, 100.0) } else { 0.0 })

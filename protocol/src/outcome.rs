@@ -1,4 +1,4 @@
-//! How an Execution ended. A failed command is an outcome; an error is when *we* could not do our job.
+//! How an Execution ended. A failed command is an Outcome; an error is a failure of Sentinel Node itself.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,139 +7,139 @@ use crate::limits::MAX_PIDS_NAMED;
 use crate::refusal::Refusal;
 use crate::text::{self, Message};
 
-/// How an Execution, or one Attempt of it, ended. Exactly one of these.
+/// How an Execution, or one of its Attempts, ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all_fields = "camelCase")]
 pub enum Outcome {
-    /// The command exited with one of the success exit codes.
+    /// The command exited with one of `run.successExitCodes`.
     Succeeded {
-        /// Its exit code.
+        /// The exit code.
         exit_code: u8,
     },
     /// The command exited with another code.
     Failed {
-        /// Its exit code.
+        /// The exit code.
         exit_code: u8,
     },
-    /// A signal that we did not send ended the command.
+    /// A signal that did not come from the supervisor ended the command.
     Signaled {
-        /// Number of the signal.
+        /// The signal number.
         signal: i32,
     },
-    /// The command could not be started; no exit code exists.
+    /// The command could not be started; there is no exit code.
     StartFailed {
-        /// What stood in the way.
+        /// The cause.
         reason: StartFailure,
-        /// The same for people: names the thing and what was wrong with it.
+        /// The cause for people, with the name of the file, user or limit.
         message: Message,
     },
-    /// The command was not started within `timeouts.start`, or what `timeouts.total` left of it.
+    /// The command was not started within `timeouts.start`, or before `timeouts.total` expired.
     StartTimedOut {
-        /// What it waited for, where that is known: a busy node, for one.
+        /// What it waited for, if known, such as a busy node.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<Message>,
     },
-    /// The command ran longer than `timeouts.run`, or than what `timeouts.total` left it, and was ended.
+    /// The command was terminated because `timeouts.run` or `timeouts.total` expired.
     TimedOut,
-    /// The command wrote nothing for `timeouts.idle` and was ended.
+    /// The command was terminated because it wrote nothing for `timeouts.idle`.
     IdleTimedOut,
-    /// The kernel ended the command, or a process of it and so the command, for `run.limits.memory`.
+    /// The kernel's OOM killer ended the command, or one of its processes, because of `run.limits.memory`.
     OomKilled {
-        /// The most that all of its processes used at once, bytes, where the kernel tells.
+        /// Peak memory of all its processes together, bytes, if the kernel reports it.
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text::maybe_count")]
         peak: Option<u64>,
     },
-    /// The command was ended on request, and nothing of it is left.
+    /// The command was terminated on request, and none of its processes is left.
     Cancelled,
-    /// The command was to be ended and would not die.
+    /// The command was to be terminated, and processes of it survived SIGKILL.
     CancelFailed {
-        /// Processes that are still there, at most [`MAX_PIDS_NAMED`] of them.
+        /// Processes that are still running, up to [`MAX_PIDS_NAMED`].
         #[serde(deserialize_with = "text::first::<_, _, MAX_PIDS_NAMED>")]
         pids: Vec<i32>,
     },
-    /// The agent declined to run it.
+    /// The agent refused to run it.
     Refused {
         /// Why.
         refusal: Refusal,
     },
-    /// The node was not one to run it on.
+    /// The node does not match a guard of the Task. No release produces it yet.
     Skipped {
-        /// Why.
+        /// Which guard.
         message: Message,
     },
-    /// We or the node cut it off, and know that we did.
+    /// The command was cut off by the agent or the node, and did not run to its end.
     Interrupted {
-        /// What cut it off.
+        /// The cause.
         reason: InterruptReason,
     },
-    /// Nobody can know how it ended.
+    /// How it ended cannot be determined.
     Lost {
         /// Why not.
         reason: LostReason,
     },
-    /// The Run was stopped before this began.
+    /// The Run was stopped before this Execution began.
     NotStarted,
 }
 
 /// Why a command could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StartFailure {
-    /// No such program, or no such interpreter.
+    /// The program or the interpreter does not exist.
     ProgramNotFound,
-    /// The program is there and may not be executed: its mode, its mount, a directory on the way.
+    /// The program exists and may not be executed, because of its mode, its mount or a directory in its path.
     NotExecutable,
-    /// The program is a directory or another thing that is no regular file.
+    /// The program is not a regular file.
     NotAFile,
-    /// The kernel does not know the file's format (another architecture, a script without `#!`).
+    /// The kernel does not support the file's format (another architecture, a script without `#!`).
     BadFormat,
-    /// No such user on the node.
+    /// The user does not exist on the node.
     UnknownUser,
-    /// No such group on the node.
+    /// The group does not exist on the node.
     UnknownGroup,
-    /// The agent may not become that user or group.
+    /// The agent may not switch to that user or group.
     IdentityDenied,
-    /// The working directory is missing, no directory, or closed to the user.
+    /// The working directory does not exist, is not a directory, or the user may not enter it.
     WorkingDirectory,
-    /// Arguments and environment are longer than the kernel takes.
+    /// Arguments and environment exceed the kernel's limit (`E2BIG`).
     TooLong,
     /// The namespaces of the node could not be entered.
     Namespace,
-    /// The node had no process, memory or file descriptor left for it.
+    /// The node had no process, memory or file descriptor left.
     OutOfResources,
-    /// Anything else the kernel said; the message has its words.
+    /// Any other error of the kernel; the message contains it.
     Other,
 }
 
-/// What cut an Attempt off.
+/// What interrupted an Attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InterruptReason {
-    /// The supervisor was killed; the agent ended the command.
+    /// The supervisor was killed, and the agent terminated the command.
     SupervisorDied,
-    /// The agent ended and its profile could not keep the command alive.
+    /// The agent's container ended, and the command with it.
     AgentStopped,
-    /// The node was shutting down.
+    /// The node was shutting down. No release reports it yet.
     NodeShutdown,
 }
 
-/// Why nobody can know how an Attempt ended.
+/// Why the Outcome of an Attempt is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LostReason {
-    /// The agent was not heard of for `timeouts.unreachable`.
+    /// The node was unreachable for `timeouts.unreachable`.
     NodeUnreachable,
-    /// The Node object is gone.
+    /// The Node object was deleted.
     NodeDeleted,
-    /// The node was started anew while the command ran.
+    /// The node rebooted while the command ran.
     NodeRebooted,
-    /// The agent's state directory is another one than before, or its record is unreadable.
+    /// The agent no longer has the Attempt in its Journal, or the record is unreadable.
     StateLost,
-    /// The command may or may not have been started; the proof is missing.
+    /// Whether the command was started is unknown.
     StartUnproven,
-    /// Command and supervisor ended together, and with them the exit status.
+    /// Command and supervisor ended together, so the exit status was not recorded.
     ExitStatusLost,
 }
 
 impl Outcome {
-    /// The word for this outcome, as the Task, metrics and logs have it.
+    /// Its name in the Task, on the wire, in metrics and in logs.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Succeeded { .. } => "Succeeded",
@@ -160,7 +160,7 @@ impl Outcome {
         }
     }
 
-    /// The command's exit code, where it has one.
+    /// The command's exit code, if this Outcome has one.
     pub fn exit_code(&self) -> Option<u8> {
         match self {
             Self::Succeeded { exit_code } | Self::Failed { exit_code } => Some(*exit_code),
@@ -168,7 +168,7 @@ impl Outcome {
         }
     }
 
-    /// One sentence for people; [`crate::exit::describe`] adds what is known beside the Outcome.
+    /// One sentence for people; [`crate::exit::describe`] adds the details.
     pub fn message(&self) -> String {
         match self {
             Self::Succeeded { exit_code: 0 } => "exited with code 0".to_owned(),
@@ -182,32 +182,34 @@ impl Outcome {
             Self::StartTimedOut { why: Some(why) } => {
                 format!("not started within timeouts.start or timeouts.total: {why}")
             }
-            Self::TimedOut => "ran longer than timeouts.run or timeouts.total and was ended".to_owned(),
-            Self::IdleTimedOut => "wrote nothing for timeouts.idle and was ended".to_owned(),
-            Self::OomKilled { peak: None } => "ended by the kernel for run.limits.memory".to_owned(),
+            Self::TimedOut => "terminated because timeouts.run or timeouts.total expired".to_owned(),
+            Self::IdleTimedOut => "terminated because it wrote nothing for timeouts.idle".to_owned(),
+            Self::OomKilled { peak: None } => "killed by the kernel because of run.limits.memory".to_owned(),
             Self::OomKilled { peak: Some(peak) } => {
-                format!("ended by the kernel for run.limits.memory; it used up to {peak} bytes")
+                format!("killed by the kernel because of run.limits.memory; it used up to {peak} bytes")
             }
             Self::Cancelled => "cancelled".to_owned(),
-            Self::CancelFailed { pids } => format!("would not end; still there: pids {pids:?}"),
+            Self::CancelFailed { pids } => format!("could not be killed; still running: pids {pids:?}"),
             Self::Refused { refusal } => refusal.to_string(),
             Self::Skipped { message } => message.to_string(),
             Self::Interrupted { reason } => match reason {
-                InterruptReason::SupervisorDied => "the supervisor was killed; the agent ended the command",
-                InterruptReason::AgentStopped => "the agent ended and the command with it",
+                InterruptReason::SupervisorDied => {
+                    "the supervisor was killed; the agent terminated the command"
+                }
+                InterruptReason::AgentStopped => "the agent ended, and the command with it",
                 InterruptReason::NodeShutdown => "the node was shutting down",
             }
             .to_owned(),
             Self::Lost { reason } => match reason {
-                LostReason::NodeUnreachable => "the node was not heard of for timeouts.unreachable",
+                LostReason::NodeUnreachable => "the node was unreachable for timeouts.unreachable",
                 LostReason::NodeDeleted => "the Node was deleted",
                 LostReason::NodeRebooted => "the node was rebooted while the command ran",
-                LostReason::StateLost => "the agent's record of it is gone or unreadable",
+                LostReason::StateLost => "the agent's record of it is missing or unreadable",
                 LostReason::StartUnproven => "it may or may not have been started",
-                LostReason::ExitStatusLost => "its supervisor was killed and the exit status with it",
+                LostReason::ExitStatusLost => "its supervisor was killed before it recorded the exit status",
             }
             .to_owned(),
-            Self::NotStarted => "the Run was stopped before this node's turn".to_owned(),
+            Self::NotStarted => "the Run was stopped before this node was admitted".to_owned(),
         }
     }
 }

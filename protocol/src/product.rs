@@ -1,8 +1,9 @@
-//! How our programs name themselves to servers.
+//! The `User-Agent` of the programs.
 
-/// The `User-Agent` of a program of this version, in the form that kubectl has: `sentinel/0.1.0 (linux/amd64)`.
-/// Source: `DefaultKubernetesUserAgent` of k8s.io/client-go; an API server also takes the part before `/` for the
-/// field manager of a write that names none.
+/// The `User-Agent` of a program of this version, in kubectl's form: `sentinel/0.1.0 (linux/amd64)`. An API server also
+/// uses the part before `/` as the field manager of a write that names none.
+///
+/// Source: `DefaultKubernetesUserAgent` in k8s.io/client-go.
 pub fn user_agent(program: &str) -> String {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -17,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_is_named_with_its_version_and_platform() {
+    fn user_agent_has_version_and_platform() {
         let agent = user_agent("sentinel");
         let (product, platform) = agent.split_once(' ').unwrap();
         assert_eq!(product, concat!("sentinel/", env!("CARGO_PKG_VERSION")));

@@ -1,41 +1,42 @@
-//! Why a request is declined: closed enums, never a bare string.
+//! Why a `Start` or a Session is refused: closed enums, so that code never parses a message.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::human::human_bytes;
 use crate::ids::Epoch;
 use crate::limits::MAX_VERSIONS;
 use crate::text::{self, Message, Name};
 use crate::version::Version;
 
-/// Why an agent declined a `Start`.
+/// Why an agent refused a `Start`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all_fields = "camelCase")]
 pub enum Refusal {
-    /// The command carries an older epoch than the agent has seen.
+    /// The message has a lower epoch than the agent has seen.
     StaleEpoch {
         /// The highest epoch seen.
         seen: Epoch,
     },
-    /// The same Attempt id was already used with another spec hash.
+    /// The Attempt id was already used with another spec hash.
     SpecHashMismatch,
-    /// The Attempt was cancelled before it was started here.
+    /// The Attempt was cancelled before it was started. No release sends it: an agent answers with `Cancelled`.
     AlreadyCancelled,
-    /// The node's policy does not allow it.
+    /// The node's policy forbids it. No release sends it yet.
     Policy {
-        /// Id of the rule that decided.
+        /// Id of the rule that forbids it.
         rule: Name,
     },
-    /// The agent's profile has no such environment.
+    /// The agent does not offer this environment.
     EnvironmentUnavailable {
-        /// What was asked for.
+        /// The requested environment.
         environment: Name,
-        /// What the node lacks for it, where the agent knows.
+        /// What the node lacks, if the agent knows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<Message>,
     },
-    /// Too little room on the node's disk to keep the record and the output of it.
+    /// The node's disk has too little free space for the Attempt's record and output.
     DiskLow {
         /// Bytes free.
         #[serde(deserialize_with = "text::count")]
@@ -47,59 +48,41 @@ pub enum Refusal {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         directory: Option<Message>,
     },
-    /// As many Attempts as this agent takes at once are there already.
+    /// The agent already runs as many Attempts as it may.
     TooManyAttempts {
         /// The limit.
         limit: u32,
     },
-    /// The agent's record on disk could not be written, so it takes nothing new.
+    /// The Journal could not be written, so the agent accepts no new Attempt.
     JournalUnsafe {
-        /// What the disk said.
+        /// The error of the operating system.
         message: Message,
     },
-    /// The request itself is not one that can be run.
+    /// The request is invalid.
     InvalidRequest {
-        /// Which field, what was seen, what is allowed.
+        /// The field, its value, and what is allowed.
         message: Message,
     },
-    /// The agent is ending.
+    /// The agent is shutting down.
     Stopping,
 }
 
 impl Refusal {
-    /// Whether the reason goes away without a change of the Task or of the node: a busy node has room again, and an
-    /// agent that stops for an upgrade comes back. A `Start` that was declined for it is offered again; see
-    /// [`crate::to_agent::Start::offer`]. A full disk and a failing one need a person, so they are final.
-    pub fn passes(&self) -> bool {
+    /// Whether the reason is temporary: a busy node frees a slot, and an agent that stops for an upgrade returns. The
+    /// operator then offers the `Start` again; see [`crate::to_agent::Start::offer`]. All other reasons are final: a
+    /// full or failing disk, for example, needs a person.
+    pub fn is_temporary(&self) -> bool {
         matches!(self, Self::TooManyAttempts { .. } | Self::Stopping)
-    }
-}
-
-/// A number of bytes for people: `12 MiB`, `1.5 GiB`. Rounded down, so that what is short of a limit never reads as if
-/// it had reached it.
-pub fn human_bytes(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} bytes");
-    }
-    let power = (bytes.ilog2() / 10).min(6);
-    let scale = 1_u64 << (10 * power);
-    let (whole, tenths) = (bytes / scale, bytes % scale / (scale / 10).max(1));
-    let unit = units[power as usize - 1];
-    if whole >= 10 || tenths == 0 {
-        format!("{whole} {unit}")
-    } else {
-        format!("{whole}.{} {unit}", tenths.min(9))
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::StaleEpoch { seen } => write!(f, "the command is from an older leader than epoch {seen}"),
-            Self::SpecHashMismatch => f.write_str("this attempt id was used before for another spec"),
+            Self::StaleEpoch { seen } => write!(f, "the command is from a leader before epoch {seen}"),
+            Self::SpecHashMismatch => f.write_str("this attempt id was already used for another spec"),
             Self::AlreadyCancelled => f.write_str("this attempt was cancelled before it was started"),
-            Self::Policy { rule } => write!(f, "the node's policy does not allow it (rule {rule})"),
+            Self::Policy { rule } => write!(f, "the node's policy forbids it (rule {rule})"),
             Self::EnvironmentUnavailable { environment, why } => {
                 write!(f, "this agent does not offer run.environment {environment}")?;
                 why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
@@ -122,39 +105,41 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why the gateway declines or ends a Session.
+/// Why the gateway refuses or ends a Session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all_fields = "camelCase")]
 pub enum SessionRefusal {
     /// No common protocol version.
     Version {
-        /// What the gateway speaks.
+        /// The versions that the gateway speaks.
         #[serde(deserialize_with = "text::first::<_, _, MAX_VERSIONS>")]
         spoken: Vec<Version>,
     },
-    /// The first message was not the one expected.
+    /// The first message was not a Hello.
     HelloExpected,
-    /// A message could not be read.
+    /// A message was invalid, or exceeded a limit.
     Malformed {
-        /// What was wrong with it.
+        /// What is wrong with it.
         message: Message,
     },
-    /// A newer Session of the same node took its place.
+    /// A newer Session of the same node replaced this one.
     Replaced,
-    /// The identity behind the Session is no longer valid.
+    /// The agent's token is no longer valid.
     Unauthenticated,
-    /// This operator does not lead; another may.
+    /// This operator is not the leader.
     NotLeader {
-        /// Address of the leader, where it is known.
+        /// Address at which agents reach the leader, `host:port`, if known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         leader: Option<String>,
     },
-    /// The state directory belongs to another node or machine.
+    /// The agent's state does not belong to this node or this cluster: it names an epoch far above the leader's, or
+    /// reports an Attempt of another node. Its state directory was copied from another node or is older than the Lease,
+    /// or the agent is hostile.
     WrongState {
-        /// What did not fit.
+        /// What does not match.
         message: Message,
     },
-    /// The operator is ending.
+    /// The operator is shutting down.
     Stopping,
 }
 
@@ -167,11 +152,11 @@ impl fmt::Display for SessionRefusal {
             }
             Self::HelloExpected => f.write_str("the first message must be Hello"),
             Self::Malformed { message } => write!(f, "unreadable message: {message}"),
-            Self::Replaced => f.write_str("a newer session of this node took its place"),
+            Self::Replaced => f.write_str("replaced by a newer session of this node"),
             Self::Unauthenticated => f.write_str("the agent's identity is no longer valid"),
             Self::NotLeader { leader: Some(leader) } => write!(f, "not the leader; the leader is {leader}"),
             Self::NotLeader { leader: None } => f.write_str("not the leader, and no leader is known"),
-            Self::WrongState { message } => write!(f, "state directory refused: {message}"),
+            Self::WrongState { message } => write!(f, "the agent's state was refused: {message}"),
             Self::Stopping => f.write_str("the operator is stopping"),
         }
     }
@@ -182,24 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_shown_in_the_largest_unit_and_never_rounded_up() {
-        for (bytes, shown) in [
-            (0, "0 bytes"),
-            (1023, "1023 bytes"),
-            (1024, "1 KiB"),
-            (1536, "1.5 KiB"),
-            ((64 << 20) - 1, "63 MiB"),
-            (64 << 20, "64 MiB"),
-            ((10 << 20) - 1, "9.9 MiB"),
-            (3 << 30, "3 GiB"),
-            (u64::MAX, "15 EiB"),
-        ] {
-            assert_eq!(human_bytes(bytes), shown, "{bytes}");
-        }
-    }
-
-    #[test]
-    fn a_low_disk_is_refused_with_the_directory_in_units_that_people_read() {
+    fn disk_low_names_the_directory_and_readable_sizes() {
         let directory = Some("/var/lib/sentinel".to_owned());
         let text =
             Refusal::DiskLow { free: 12 << 20, needed: 64 << 20, directory: directory.map(Into::into) }

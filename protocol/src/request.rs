@@ -1,50 +1,50 @@
-//! What an agent is asked to run: the part of a Task that reaches a node.
+//! The part of a Task that is sent to a node: what to run and how.
 
 use serde::{Deserialize, Serialize};
 
-/// A command and everything that decides how it runs.
+/// A command and how to run it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunRequest {
-    /// What is executed.
+    /// The program to execute.
     pub program: Program,
-    /// The command's environment, beside the few variables every command gets.
+    /// Environment variables, in addition to those that every command gets (`docs/clocks-and-limits.md`).
     #[serde(default)]
     pub env: Vec<EnvVar>,
-    /// Directory in which the command starts.
+    /// Working directory of the command.
     pub working_dir: String,
-    /// User name or number; `None` is the agent's own user.
+    /// User name or number; `None` means the agent's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Group name or number; `None` is the user's own group.
+    /// Group name or number; `None` means the user's primary group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// File mode creation mask, 0 to 0o777.
     pub umask: u32,
-    /// Bytes that the command finds on its standard input, then end-of-file.
+    /// Standard input of the command, followed by end-of-file.
     #[serde(default)]
     pub stdin: String,
     /// Where the command runs.
     pub environment: Environment,
     /// Exit codes that count as success.
     pub success_exit_codes: Vec<u8>,
-    /// What happens to the output.
+    /// Limits of the output.
     pub output: OutputRules,
-    /// What the command may use; see [`crate::to_agent::Start::needs`].
+    /// Resource limits; see [`crate::to_agent::Start::needs`] for the version that they require.
     #[serde(default, skip_serializing_if = "ResourceLimits::is_none")]
     pub limits: ResourceLimits,
-    /// What becomes of processes that outlive the main process; see [`crate::to_agent::Start::needs`].
+    /// What happens to processes that outlive the main process; see [`crate::to_agent::Start::needs`].
     #[serde(default, skip_serializing_if = "Leftovers::is_end")]
     pub leftovers: Leftovers,
 }
 
-/// What becomes of processes that are still there when the main process of a command has ended by itself.
+/// What happens to processes that still run when the main process of a command has exited on its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Leftovers {
-    /// They are ended: TERM, after `timeouts.grace` KILL. The Attempt ends when none is left.
+    /// They are terminated: SIGTERM, and SIGKILL after `timeouts.grace`. The Attempt ends when none is left.
     #[default]
     End,
-    /// They are left running, and the Attempt ends without them.
+    /// They are left running, and the Attempt ends.
     Keep,
 }
 
@@ -55,8 +55,8 @@ impl Leftovers {
     }
 }
 
-/// What a command and everything that it starts may use; `None` is without limit unless it says otherwise. A node that
-/// cannot hold one of them does not start the command.
+/// Resource limits of a command and all its descendants. `None` means no limit unless the field's description differs.
+/// A node that cannot enforce one of them does not start the command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceLimits {
@@ -69,11 +69,11 @@ pub struct ResourceLimits {
     /// Processes and threads. Within [`crate::limits::PIDS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
-    /// Open files of each process, `RLIMIT_NOFILE` soft and hard; `None` is what the agent has. Within
-    /// [`crate::limits::NOFILE`].
+    /// Open files of each process: `RLIMIT_NOFILE`, soft and hard. `None` means soft 1024 and the agent's hard limit.
+    /// Within [`crate::limits::NOFILE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nofile: Option<u32>,
-    /// Bytes of a core dump of each process, `RLIMIT_CORE` soft and hard; `None` is 0, which means no dumps. Within
+    /// Bytes of a core dump of each process: `RLIMIT_CORE`, soft and hard. `None` means 0, no core dumps. Within
     /// [`crate::limits::CORE_BYTES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core: Option<u64>,
@@ -86,21 +86,21 @@ impl ResourceLimits {
     }
 }
 
-/// What is executed.
+/// The program to execute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Program {
-    /// A program and its arguments; no shell touches it.
+    /// A program and its arguments, executed without a shell.
     Command(Vec<String>),
-    /// A text handed to an interpreter as a file.
+    /// A script, passed to an interpreter as a file.
     Script {
-        /// The interpreter: a path, or a name that is looked up in `PATH`.
+        /// The interpreter: a path, or a name to search for in `PATH`.
         interpreter: String,
-        /// The one argument that it gets before the script's path, as from a script's first line; see
+        /// One argument for the interpreter, before the path of the script, as from a `#!` line; see
         /// [`crate::to_agent::Start::needs`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         argument: Option<String>,
-        /// The script.
+        /// The text of the script.
         text: String,
     },
 }
@@ -108,9 +108,9 @@ pub enum Program {
 /// One variable of the command's environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvVar {
-    /// Name; not empty, without `=` and NUL.
+    /// Name: not empty, without `=` and NUL.
     pub name: String,
-    /// Value; without NUL.
+    /// Value: without NUL.
     pub value: String,
 }
 
@@ -124,7 +124,7 @@ pub enum Environment {
 }
 
 impl Environment {
-    /// The word used in the Task and on the wire.
+    /// Its name in the Task and on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Host => "Host",
@@ -133,18 +133,18 @@ impl Environment {
     }
 }
 
-/// What happens to the output of a command.
+/// Limits of a command's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputRules {
-    /// Bytes kept in all, over both streams; what comes after is counted and dropped.
+    /// Most bytes kept of both streams together; the rest is counted and dropped.
     pub limit: u64,
-    /// Bytes that may wait on the node; a full window holds the command on its pipe.
+    /// Most bytes in the Spool, the window of output on the node; a full Spool blocks the command on its pipe.
     pub spool: u64,
-    /// How long a full window may hold the command up, in milliseconds, before the oldest output is dropped.
+    /// How long a full Spool may block the command before the oldest output is dropped, milliseconds.
     pub max_block_ms: u64,
-    /// Whether both streams share one pipe: then their order is that of writing, all of it is standard output and
-    /// standard error is empty. See [`crate::to_agent::Start::needs`].
+    /// Whether both streams share one pipe. The order is then the order of writing, all output counts as standard
+    /// output, and standard error is empty. See [`crate::to_agent::Start::needs`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub merge: bool,
 }
@@ -154,23 +154,23 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// The clocks of one Attempt, as milliseconds that remain when the message is read. They run on the node's boot
-/// clock, so no two wall clocks need to agree.
+/// The timeouts of one Attempt, as the milliseconds that remain when the agent receives the message. The agent measures
+/// them with its boot clock (`CLOCK_BOOTTIME`), so no wall clocks are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deadlines {
-    /// The command must have started within this time.
+    /// Time until the command must have started.
     pub start_ms: u64,
-    /// The command must have ended within this time of its start.
+    /// Time from the start of the command until it must have ended; `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_ms: Option<u64>,
-    /// The command must not be without output for this long; see [`crate::to_agent::Start::needs`].
+    /// Longest time without output; `None` means no limit. See [`crate::to_agent::Start::needs`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_ms: Option<u64>,
-    /// What is left of the whole Run's time: the command must have ended within it. An agent that does not know of
-    /// this one is sent a Cancel when it is over.
+    /// Time that is left to the whole Run, in which the command must have ended; `None` means no limit. The operator
+    /// also sends a Cancel when it expires, for agents that do not know this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_ms: Option<u64>,
-    /// Time between asking the command to end (TERM) and making it end (KILL).
+    /// Time from SIGTERM to SIGKILL.
     pub grace_ms: u64,
 }

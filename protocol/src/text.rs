@@ -1,8 +1,8 @@
-//! Texts and lists whose bound is part of their type or of their decoding.
+//! Strings, lists and numbers that are bounded while they are decoded, so that a peer cannot make the other end use
+//! unbounded memory.
 //!
-//! What one peer sets must not decide how much memory the other uses. A text for people is cut, and marked as cut,
-//! while it is decoded; a list keeps its first items; a number that only counts is capped. What identifies something
-//! (an id, a digest, an Inventory) is never cut: it is refused.
+//! A string for people is truncated and marked as such; a list keeps its first items; a number that only counts is
+//! capped. Identifiers (ids, digests, an Inventory) are never truncated: too long ones are rejected.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::MAX_COUNT;
 
-/// Ends a text that was cut.
+/// The end of a truncated text.
 const CUT_MARK: &str = "…";
 
 /// Longest message for people, bytes.
@@ -28,12 +28,12 @@ pub type Message = Text<MAX_MESSAGE>;
 /// A name that only people read, of at most [`MAX_NAME`] bytes.
 pub type Name = Text<MAX_NAME>;
 
-/// A text of at most `MAX` bytes. A longer one is cut at a character and ends with `…`.
+/// A string of at most `MAX` bytes. A longer one is truncated at a character boundary and ends with `…`.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text<const MAX: usize>(String);
 
 impl<const MAX: usize> Text<MAX> {
-    /// The text, cut where it is longer than `MAX` bytes.
+    /// The text, truncated if it is longer than `MAX` bytes.
     pub fn new(text: &str) -> Self {
         if text.len() <= MAX {
             return Self(text.to_owned());
@@ -43,7 +43,7 @@ impl<const MAX: usize> Text<MAX> {
         Self([kept, CUT_MARK].concat())
     }
 
-    /// The text itself.
+    /// The text as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -118,7 +118,7 @@ impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
-            // Only what is kept is copied.
+            // `visit_str` and not `visit_string`: only the part that is kept is copied.
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
                 Ok(Text::new(text))
             }
@@ -127,7 +127,7 @@ impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
     }
 }
 
-/// Decodes a list and keeps its first `MAX` items; the others are passed over without being stored.
+/// Decodes a list and keeps its first `MAX` items; the others are skipped without being stored.
 pub(crate) fn first<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -136,7 +136,7 @@ where
     deserializer.deserialize_seq(Items::<T, MAX> { beyond: Beyond::Dropped, item: PhantomData })
 }
 
-/// Decodes a list of at most `MAX` items; a longer one is an error.
+/// Decodes a list of at most `MAX` items; a longer list is an error.
 pub(crate) fn at_most<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -145,17 +145,17 @@ where
     deserializer.deserialize_seq(Items::<T, MAX> { beyond: Beyond::Refused, item: PhantomData })
 }
 
-/// Decodes a number that only counts something; what is above [`MAX_COUNT`] becomes that.
+/// Decodes a number that only counts something, capped at [`MAX_COUNT`].
 pub(crate) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     u64::deserialize(deserializer).map(|count| count.min(MAX_COUNT))
 }
 
-/// The same of a number that may be missing.
+/// The same for an optional number.
 pub(crate) fn maybe_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     Ok(Option::<u64>::deserialize(deserializer)?.map(|count| count.min(MAX_COUNT)))
 }
 
-/// Decodes the lower-case hexadecimal form of a SHA-256 digest, or an empty text.
+/// Decodes the lower-case hexadecimal form of a SHA-256 digest, or an empty string.
 pub(crate) fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = Text::<{ MAX_NAME }>::deserialize(deserializer)?;
     let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
@@ -167,7 +167,7 @@ pub(crate) fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Strin
     )))
 }
 
-/// What becomes of the items behind the bound of a list.
+/// What happens to the items of a list beyond its bound.
 enum Beyond {
     Dropped,
     Refused,
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_cut_at_a_character_and_shows_that_it_was_cut() {
+    fn truncates_at_a_character_boundary_and_marks_it() {
         let text = Text::<10>::new("äöüßäöüß");
         assert_eq!(text, "äöü…");
         assert!(text.len() <= 10);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_keeps_its_first_items_or_is_refused_by_its_length() {
+    fn long_lists_are_truncated_or_rejected() {
         let list = || serde_json::Deserializer::from_str("[1, 2, 3]");
         assert_eq!(first::<_, u8, 2>(&mut list()).unwrap(), [1, 2]);
         assert_eq!(at_most::<_, u8, 3>(&mut list()).unwrap(), [1, 2, 3]);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_has_exactly_one_form() {
+    fn rejects_malformed_digests() {
         let digest =
             |text: &str| digest(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text));
         assert_eq!(digest("").unwrap(), "");

@@ -1,4 +1,4 @@
-//! What the operator says to an agent on the control socket.
+//! Messages from the operator to an agent, on the control socket.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,21 +8,21 @@ use crate::request::{Deadlines, Leftovers, Program, RunRequest};
 use crate::to_operator::Stage;
 use crate::version::Version;
 
-/// A message to an agent. Unknown kinds are counted and ignored by the reader.
+/// A message to an agent. The receiver ignores unknown kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum ToAgent {
-    /// The Session stands.
+    /// The Session is established.
     Welcome(Welcome),
-    /// The Session is declined or ended; the socket closes after it.
+    /// The Session is refused or ended; the socket closes after this.
     Refuse(SessionRefusal),
-    /// Run this.
+    /// Run an Attempt.
     Start(Box<Start>),
-    /// End this, whether it runs, waits or has never been heard of.
+    /// Terminate an Attempt, whether it runs, waits or is unknown to the agent.
     Cancel(Cancel),
-    /// History holds this durably.
+    /// History holds a Report durably.
     Ack(Ack),
-    /// The Run is over and archived: the Attempt may be dropped, its tombstone stays.
+    /// The Run has ended and is archived: the agent deletes the Attempt and keeps its Tombstone.
     Forget(Forget),
 }
 
@@ -30,61 +30,61 @@ pub enum ToAgent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Welcome {
-    /// The version both sides speak from here on.
+    /// The version that both sides speak from here on.
     pub version: Version,
-    /// Name of this Session; the log socket names it too.
+    /// Id of this Session; the log socket refers to it.
     pub session: SessionId,
     /// The leader's epoch.
     pub epoch: Epoch,
-    /// How often a Heartbeat is expected, in milliseconds.
+    /// Interval of Heartbeats, milliseconds.
     pub heartbeat_ms: u64,
-    /// Silence from the gateway after which the agent takes the connection for dead, in milliseconds.
+    /// Time without a frame after which the agent considers the connection dead, milliseconds.
     pub dead_after_ms: u64,
 }
 
-/// Run this Attempt. Repeating it is harmless: the id is recognised.
+/// Run an Attempt. Repeating it is harmless: the agent recognises the id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Start {
     /// Which Attempt.
     pub attempt: AttemptId,
-    /// Digest of the spec that the request came from.
+    /// Hash of the spec that the request was made from.
     pub spec_hash: SpecHash,
     /// The leader's epoch.
     pub epoch: Epoch,
-    /// For people and for the command's environment.
+    /// Namespace and name of the Task, for people and for the command's environment.
     pub task: TaskRef,
     /// What to run.
     pub request: RunRequest,
-    /// Its clocks.
+    /// Its timeouts.
     pub deadlines: Deadlines,
-    /// Log position up to which the agent may send at once.
+    /// Log position up to which the agent may send output at once.
     pub credit: u64,
-    /// Which offer of the Attempt this is in its Session, from 1. An offer that the agent declined for a reason that
-    /// passes ([`crate::refusal::Refusal::passes`]) stays declined however often it arrives; the next one is thought
-    /// about anew. 0 from an operator that offers an Attempt once only.
+    /// Number of this offer of the Attempt within the Session, from 1. An offer that the agent refused for a temporary
+    /// reason ([`crate::refusal::Refusal::is_temporary`]) stays refused however often it arrives; the agent reconsiders only
+    /// an offer with a higher number. 0 from an operator that offers an Attempt only once.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub offer: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub(crate) fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
 impl Start {
-    /// The lowest protocol version whose agents do all that this asks for. An older agent would overlook a limit or a
-    /// clock, and run the command without; so it is not sent one.
+    /// The lowest protocol version that supports all fields in use. An older agent would ignore a limit or a timeout
+    /// and run the command without it, so the operator does not send it this message.
     pub fn needs(&self) -> Version {
         self.fields().filter(|(used, ..)| *used).map(|(_, since, _)| since).max().unwrap_or(Version(1))
     }
 
-    /// The fields of the Task that an agent which speaks no more than this version would overlook.
+    /// The fields of the Task in use that an agent of this version would ignore.
     pub fn unknown_to(&self, version: Version) -> Vec<&'static str> {
         self.fields().filter(|(used, since, _)| *used && *since > version).map(|(.., field)| field).collect()
     }
 
-    /// Whether each field that not every version has is used, the version it came with, and its name in the Task.
+    /// The fields that not every version has: whether each is used, its first version, and its name in the Task.
     fn fields(&self) -> impl Iterator<Item = (bool, Version, &'static str)> {
         let request = &self.request;
         let limits = &request.limits;
@@ -104,20 +104,20 @@ impl Start {
     }
 }
 
-/// End this Attempt.
+/// Terminate an Attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cancel {
     /// Which Attempt.
     pub attempt: AttemptId,
-    /// Digest of the spec it was (or would have been) started for, so that an agent which never heard of it can
-    /// answer with a whole Report and remember it.
+    /// Hash of the spec that it was, or would have been, started for: an agent that does not know the Attempt writes a
+    /// Tombstone with it and answers with a complete Report.
     pub spec_hash: SpecHash,
     /// The leader's epoch.
     pub epoch: Epoch,
 }
 
-/// History holds the Report of this stage, and every earlier one, durably.
+/// History holds the Report of this stage and of all earlier stages durably.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ack {
@@ -127,7 +127,7 @@ pub struct Ack {
     pub stage: Stage,
 }
 
-/// The Attempt may be dropped.
+/// The Attempt may be deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Forget {

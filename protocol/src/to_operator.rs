@@ -1,4 +1,4 @@
-//! What an agent says to the operator on the control socket.
+//! Messages from an agent to the operator, on the control socket.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,53 +13,56 @@ use crate::text::{self, Name};
 use crate::time::UnixMillis;
 use crate::version::Version;
 
-/// A message to the operator. Unknown kinds are counted and ignored by the reader.
+/// A message to the operator. The receiver counts and ignores unknown kinds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum ToOperator {
     /// The first message of a Session.
     Hello(Hello),
-    /// All that the agent owns; the first thing after Welcome, in one or more parts.
+    /// All Attempts that the agent owns, in one or more parts; the first message after Welcome.
     Inventory(Inventory),
-    /// I am here, and this is how the node does.
+    /// The agent is alive; contains the node's metrics.
     Heartbeat(Heartbeat),
-    /// What one Attempt is now. Said again until it is acknowledged.
+    /// The current state of one Attempt. Resent until it is acknowledged.
     Report(Box<Report>),
-    /// A `Start` is declined.
+    /// A `Start` is refused.
     Refused(Refused),
 }
 
-/// Who dials. The node's *name* is not in it: that comes from the token alone.
+/// The first message of a Session. It does not contain the node's name, which the gateway takes from the token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
-    /// Every version the agent speaks.
+    /// All protocol versions that the agent speaks.
     #[serde(deserialize_with = "text::first::<_, _, MAX_VERSIONS>")]
     pub versions: Vec<Version>,
-    /// The agent's own release, for people.
+    /// The agent's release, for people.
     pub agent_version: Name,
-    /// The kernel's boot id: another one means the node was started anew.
+    /// The kernel's boot id. It is recorded with the node's Presence.
+    ///
+    /// Source: `/proc/sys/kernel/random/boot_id`, `random(4)`.
     pub boot_id: Name,
-    /// Random id of the agent's state directory: another one means that its memory is gone.
+    /// Random id of the agent's state directory. No operator reads it: what a lost state directory means for an Attempt
+    /// follows from the Inventory. It stays because the shape of Hello is frozen ([`crate::version`]).
     pub state_id: Name,
     /// The highest epoch the agent has seen.
     pub highest_epoch: Epoch,
-    /// Where this agent can run commands.
+    /// The environments in which this agent can run commands.
     #[serde(deserialize_with = "text::first::<_, _, MAX_ENVIRONMENTS>")]
     pub environments: Vec<Environment>,
-    /// Operating system, for example `linux`.
+    /// Operating system, such as `linux`.
     pub os: Name,
-    /// Processor architecture, for example `x86_64`.
+    /// Processor architecture, such as `x86_64`.
     pub arch: Name,
-    /// Kernel release, for example `6.1.0`.
+    /// Kernel release, such as `6.1.0`.
     pub kernel: Name,
 }
 
-/// A part of what the agent owns. After the last part the operator knows all of it.
+/// A part of the Inventory, the list of all Attempts that the agent owns. It is complete after the last part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inventory {
-    /// Attempts in the Journal that are not forgotten, at most [`INVENTORY_PART`] in one part.
+    /// Attempts in the Journal, up to [`INVENTORY_PART`] in one part.
     #[serde(deserialize_with = "text::at_most::<_, _, INVENTORY_PART>")]
     pub attempts: Vec<Report>,
     /// Whether another part follows.
@@ -72,35 +75,35 @@ pub struct Inventory {
 pub struct Heartbeat {
     /// The node's wall clock, for display.
     pub at: UnixMillis,
-    /// How the node does.
+    /// The node's metrics.
     pub metrics: NodeMetrics,
 }
 
-/// What one Attempt is: a durable statement, equal in a Report and in an Inventory.
+/// The durable state of one Attempt, as a message of its own and as an item of an Inventory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Which Attempt.
     pub attempt: AttemptId,
-    /// Digest of the spec it was started for.
+    /// Hash of the spec that it was started for.
     pub spec_hash: SpecHash,
-    /// What it is.
+    /// Its state.
     pub state: ReportedState,
 }
 
-/// The state of an Attempt as its agent knows it.
+/// The state of an Attempt in its agent's Journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage")]
 pub enum ReportedState {
-    /// Journaled, and not yet started.
+    /// Recorded in the Journal and not started yet.
     Accepted,
-    /// The command runs.
+    /// The command is running.
     Running(Running),
-    /// The Attempt is over.
+    /// The Attempt has ended.
     Ended(Box<Ended>),
 }
 
-/// How far an Attempt has come; later ones include the earlier.
+/// The stages of an Attempt, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stage {
     /// See [`ReportedState::Accepted`].
@@ -112,7 +115,7 @@ pub enum Stage {
 }
 
 impl ReportedState {
-    /// The stage without its facts.
+    /// The stage without its details.
     pub fn stage(&self) -> Stage {
         match self {
             Self::Accepted => Stage::Accepted,
@@ -122,35 +125,35 @@ impl ReportedState {
     }
 }
 
-/// A command that runs.
+/// A running command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
-    /// When it was started, by the node's clock.
+    /// When it started, by the node's clock.
     pub started_at: UnixMillis,
     /// Its process id on the node.
     pub pid: i32,
 }
 
-/// An Attempt that is over.
+/// An Attempt that has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ended {
     /// How it ended.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// When the command was started, by the node's clock; `None` when it never was, or nobody knows.
+    /// When the command started, by the node's clock; `None` when it did not start, or the time is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<UnixMillis>,
-    /// When it ended, by the node's clock.
+    /// When the Attempt ended, by the node's clock.
     pub ended_at: UnixMillis,
-    /// What it used.
+    /// Resource usage.
     #[serde(default)]
     pub usage: Usage,
-    /// What it wrote.
+    /// Amount and digest of the output.
     #[serde(default)]
     pub output: OutputSummary,
-    /// What its processes did at their end.
+    /// How its processes ended.
     #[serde(default, skip_serializing_if = "ExitDetails::is_empty")]
     pub exit: ExitDetails,
 }
@@ -167,73 +170,72 @@ impl Ended {
         describe(&self.outcome, &self.exit)
     }
 
-    /// Exit code of the command, where it has one, whatever its Outcome.
+    /// Exit code of the command, if it has one, whatever the Outcome.
     pub fn exit_code(&self) -> Option<u8> {
         self.exit.exit_code(&self.outcome)
     }
 }
 
-/// What a command and its descendants used.
+/// Resource usage of a command and its descendants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// Processor time in user mode, milliseconds.
+    /// CPU time in user mode, milliseconds.
     #[serde(deserialize_with = "text::count")]
     pub user_ms: u64,
-    /// Processor time in the kernel, milliseconds.
+    /// CPU time in the kernel, milliseconds.
     #[serde(deserialize_with = "text::count")]
     pub system_ms: u64,
-    /// Largest resident set of one of its processes, bytes.
+    /// Largest resident set size of any of its processes, bytes.
     #[serde(deserialize_with = "text::count")]
     pub max_rss: u64,
 }
 
-/// What a command wrote, as its supervisor counted it.
+/// The output of a command, as its supervisor counted it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputSummary {
-    /// Standard output; with `run.output.merge` both streams.
+    /// Standard output; both streams with `run.output.merge`.
     pub stdout: StreamSummary,
-    /// Standard error; with `run.output.merge` empty, without a digest.
+    /// Standard error; empty and without a digest with `run.output.merge`.
     pub stderr: StreamSummary,
-    /// Log position behind the last record, dropped bytes included; a reader that is here has all there is.
+    /// The log position after the last byte, dropped bytes included. A reader at this position has read everything.
     #[serde(deserialize_with = "text::count")]
     pub end: u64,
-    /// Milliseconds for which a full spool held the command up.
+    /// Time for which a full Spool blocked the command, milliseconds.
     #[serde(deserialize_with = "text::count")]
     pub blocked_ms: u64,
-    /// Another process still held an output pipe open when the record was closed.
+    /// Whether another process still held an output pipe open when the supervisor closed it.
     #[serde(default)]
     pub held_open: bool,
 }
 
-/// What went through one stream.
+/// The output on one stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamSummary {
     /// Bytes written by the command, dropped ones included.
     #[serde(deserialize_with = "text::count")]
     pub bytes: u64,
-    /// Of these, bytes that were dropped.
+    /// How many of them were dropped.
     #[serde(deserialize_with = "text::count")]
     pub dropped: u64,
-    /// SHA-256 over all bytes written, dropped ones included; lower-case hexadecimal.
+    /// SHA-256 of all bytes written, dropped ones included; lower-case hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "text::digest")]
     pub sha256: String,
 }
 
-/// A `Start` is declined; nothing was started for this offer of it and nothing will be.
+/// An agent refuses a `Start`; it starts nothing for this offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
     /// Which Attempt.
     pub attempt: AttemptId,
-    /// Digest of the spec that was refused.
+    /// Hash of the spec that was refused.
     pub spec_hash: SpecHash,
     /// Why.
     pub refusal: Refusal,
-    /// The offer that was declined ([`crate::to_agent::Start::offer`]). 0 from an agent that declines an Attempt for
-    /// good, whatever the reason.
+    /// The offer that is refused ([`crate::to_agent::Start::offer`]). 0 from an agent whose refusals are all final.
     #[serde(default, skip_serializing_if = "crate::to_agent::is_zero")]
     pub offer: u32,
 }

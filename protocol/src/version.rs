@@ -1,8 +1,8 @@
-//! Which protocol the two ends speak.
+//! Protocol versions and their negotiation.
 //!
-//! The agent offers every version it speaks in its first message; the gateway chooses the highest common one or
-//! refuses with [`crate::refusal::SessionRefusal::Version`]. The shape of these first messages never changes, so
-//! that any two releases can at least tell each other that they do not fit.
+//! The agent offers all versions that it speaks in its Hello. The gateway chooses the highest common one, or refuses
+//! with [`crate::refusal::SessionRefusal::Version`]. The shape of Hello, Welcome and Refuse is frozen, so that any two
+//! releases can at least find out that they are incompatible.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +13,13 @@ pub struct Version(pub u16);
 
 /// The versions that this build speaks, lowest first.
 ///
-/// * 1: the first.
-/// * 2: `run.limits` and `timeouts.idle`. The messages are those of 1 with fields that were not there before; a
-///   `Start` that uses one of them needs an agent that speaks 2.
-/// * 3: `run.output.merge`, `run.leftovers`, `run.limits.nofile`, `run.limits.core`, and the argument of a script's
-///   interpreter; again fields that were not there before. What a command did at its end is reported by agents of
-///   this release whatever the version, as readers ignore fields that they do not know.
+/// * 1: the first version.
+/// * 2: adds the fields `run.limits` and `timeouts.idle` to `Start`. A `Start` that uses one of them needs an agent
+///   that speaks 2.
+/// * 3: adds `run.output.merge`, `run.leftovers`, `run.limits.nofile`, `run.limits.core` and the argument of a script's
+///   interpreter.
+///
+/// Fields that only inform, such as [`crate::exit::ExitDetails`], need no version: a receiver ignores unknown fields.
 pub const SPOKEN: &[Version] = &[Version(1), Version(2), Version(3)];
 
 /// The highest version that both sides speak.
@@ -31,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_highest_common_version_is_chosen() {
+    fn chooses_the_highest_common_version() {
         let v = |n: &[u16]| n.iter().map(|&n| Version(n)).collect::<Vec<_>>();
         assert_eq!(choose(&v(&[1, 2, 3]), &v(&[2, 3, 4])), Some(Version(3)));
         assert_eq!(choose(&v(&[5]), &v(&[1, 2])), None);

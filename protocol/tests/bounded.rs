@@ -1,8 +1,8 @@
-//! Nothing that an agent says decides how much memory the operator uses, or takes a number near the end of its type.
+//! No message of an agent makes the operator use unbounded memory, or store a number near the limit of its type.
 //!
-//! Every message of an agent that the golden files hold is made hostile leaf by leaf: the longest texts, the largest and
-//! smallest numbers, the longest lists. Each either does not decode, or decodes to something small. A field that is
-//! added later is in here as soon as it is in a golden file.
+//! The test takes every message of an agent from the golden files and makes it hostile field by field: the longest
+//! strings, the largest and smallest numbers, the longest lists. Each must be rejected or decode to something small.
+//! A new field is covered as soon as it is in a golden file.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -12,10 +12,10 @@ use sentinel_protocol::codec::{decode_text, encode_text};
 use sentinel_protocol::to_operator::ToOperator;
 use serde_json::{Value, json};
 
-/// Bytes of a message after it was bounded, over which something is not.
+/// Most bytes of a decoded message, encoded again; a larger one has an unbounded field.
 const SMALL: usize = 64 << 10;
 
-/// The largest number that every reader of JSON holds exactly.
+/// The largest integer that every JSON reader represents exactly.
 const EXACT: u64 = 1 << 53;
 
 fn messages() -> Vec<(String, Value)> {
@@ -34,7 +34,7 @@ fn messages() -> Vec<(String, Value)> {
     found
 }
 
-/// Where the leaves and lists of a value are.
+/// The JSON pointers of all leaves and lists of a value.
 fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -51,7 +51,7 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// What a hostile agent puts there.
+/// The values that a hostile agent would put in place of this one.
 fn hostile(value: &Value) -> Vec<Value> {
     match value {
         Value::String(text) => {
@@ -87,9 +87,9 @@ fn largest_number(value: &Value) -> u64 {
 }
 
 #[test]
-fn whatever_an_agent_puts_into_a_field_is_refused_or_small() {
+fn hostile_field_values_are_rejected_or_bounded() {
     let messages = messages();
-    assert!(messages.len() > 20, "the golden files are not found: {}", messages.len());
+    assert!(messages.len() > 20, "golden files are missing: only {} messages", messages.len());
     let mut tried = 0;
     for (name, message) in messages {
         let mut found = Vec::new();
@@ -101,11 +101,11 @@ fn whatever_an_agent_puts_into_a_field_is_refused_or_small() {
                 let Ok(decoded) = decode_text::<ToOperator>(&changed.to_string()) else { continue };
                 tried += 1;
                 let text = encode_text(&decoded).unwrap();
-                assert!(text.len() < SMALL, "{name}: {place} makes a message of {} bytes", text.len());
+                assert!(text.len() < SMALL, "{name}: {place} decodes to a message of {} bytes", text.len());
                 let largest = largest_number(&serde_json::from_str(&text).unwrap());
-                assert!(largest <= EXACT, "{name}: {place} lets {largest} through");
+                assert!(largest <= EXACT, "{name}: {place} accepts the number {largest}");
             }
         }
     }
-    assert!(tried > 200, "hardly anything decodes any more: {tried}");
+    assert!(tried > 200, "too few values decode, so the test shows little: {tried}");
 }

@@ -1,5 +1,4 @@
-//! The codec is total: whatever goes in, nothing panics; what it writes, it reads back exactly; what is too large is
-//! refused before it is sent and before it is believed.
+//! The codec never panics, decodes exactly what it encoded, and rejects oversized messages on both sides.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
@@ -57,19 +56,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_record_is_read_back_exactly(attempt in attempt(), record in record()) {
+    fn records_round_trip(attempt in attempt(), record in record()) {
         let frame = encode_record(&attempt, &record).unwrap();
         prop_assert!(frame.len() <= MAX_LOG_FRAME);
         prop_assert_eq!(decode_record(&frame).unwrap(), (attempt, record));
     }
 
     #[test]
-    fn any_bytes_are_a_record_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn decoding_arbitrary_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = decode_record(&bytes.into());
     }
 
     #[test]
-    fn a_damaged_record_never_panics_and_a_cut_one_is_never_taken_whole(
+    fn rejects_truncated_records_and_survives_damaged_ones(
         record in record(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
         let id: AttemptId = "u/1/n/1".parse().unwrap();
@@ -82,25 +81,25 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_a_message_or_an_error(text in any::<String>()) {
+    fn decoding_arbitrary_text_never_panics(text in any::<String>()) {
         let _ = decode_text::<ToAgent>(&text);
         let _ = decode_text::<ToOperator>(&text);
         let _ = decode_text::<LogControl>(&text);
     }
 
     #[test]
-    fn a_text_message_is_read_back_exactly(attempt in attempt(), epoch in 0..=Epoch::MAX.get()) {
+    fn text_messages_round_trip(attempt in attempt(), epoch in 0..=Epoch::MAX.get()) {
         let message = ToAgent::Forget(Forget { attempt, epoch: Epoch::new(epoch).unwrap() });
         prop_assert_eq!(decode_text::<ToAgent>(&encode_text(&message).unwrap()).unwrap(), message);
     }
 
     #[test]
-    fn an_attempt_id_is_read_back_from_its_text(attempt in attempt()) {
+    fn attempt_ids_round_trip_through_text(attempt in attempt()) {
         prop_assert_eq!(attempt.to_string().parse::<AttemptId>().unwrap(), attempt);
     }
 
     #[test]
-    fn a_record_cut_at_any_position_loses_nothing_behind_it(record in record(), at in any::<u64>()) {
+    fn trimming_a_record_keeps_all_later_bytes(record in record(), at in any::<u64>()) {
         let (first, end) = (record.head.position, record.end());
         match record.clone().from_position(at) {
             None => prop_assert!(at >= end),
@@ -126,7 +125,7 @@ fn of_len(len: u64, data: Vec<u8>, position: u64, dropped: Option<DropReason>) -
 }
 
 #[test]
-fn the_largest_record_fits_its_frame_and_a_larger_one_is_refused() {
+fn largest_record_fits_a_frame_and_a_larger_one_is_rejected() {
     let id: AttemptId = format!("{}/4294967295/{}/99999", "u".repeat(64), "n".repeat(253)).parse().unwrap();
     let largest = of_len(MAX_RECORD_DATA as u64, vec![0; MAX_RECORD_DATA], MAX_POSITION / 2, None);
     let frame = encode_record(&id, &largest).unwrap();
@@ -137,14 +136,14 @@ fn the_largest_record_fits_its_frame_and_a_larger_one_is_refused() {
 }
 
 #[test]
-fn a_record_that_contradicts_itself_is_refused() {
+fn rejects_inconsistent_records() {
     let id: AttemptId = "u/1/n/1".parse().unwrap();
     for (why, record) in [
-        ("more bytes than it says", of_len(1, vec![0; 2], 0, None)),
-        ("fewer bytes than it says", of_len(3, vec![0; 2], 0, None)),
-        ("no byte at all", of_len(0, vec![], 0, None)),
-        ("a hole of no byte", of_len(0, vec![], 0, Some(DropReason::DiskFull))),
-        ("a hole with bytes in it", of_len(1, vec![0], 0, Some(DropReason::DiskFull))),
+        ("more bytes than its length", of_len(1, vec![0; 2], 0, None)),
+        ("fewer bytes than its length", of_len(3, vec![0; 2], 0, None)),
+        ("an empty record", of_len(0, vec![], 0, None)),
+        ("an empty gap", of_len(0, vec![], 0, Some(DropReason::DiskFull))),
+        ("a gap with data", of_len(1, vec![0], 0, Some(DropReason::DiskFull))),
         ("a position that overflows", of_len(2, vec![0; 2], u64::MAX - 1, None)),
         ("a position out of range", of_len(2, vec![0; 2], MAX_POSITION - 1, None)),
     ] {
@@ -153,14 +152,14 @@ fn a_record_that_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn a_message_that_does_not_fit_a_frame_is_refused_on_both_sides() {
+fn rejects_oversized_messages_on_both_sides() {
     let text = format!("\"{}\"", "a".repeat(MAX_CONTROL_FRAME));
     assert!(matches!(encode_text(&text), Err(CodecError::TooLarge { .. })));
     assert!(matches!(decode_text::<String>(&text), Err(CodecError::TooLarge { .. })));
 }
 
 #[test]
-fn a_deeply_nested_message_is_an_error_and_no_overflow() {
+fn deep_nesting_is_an_error_not_a_stack_overflow() {
     let text = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
     assert!(decode_text::<ToAgent>(&text).is_err());
     let text = format!("{{\"kind\":\"Ack\",\"x\":{}{}}}", "[".repeat(200_000), "]".repeat(200_000));
@@ -168,7 +167,7 @@ fn a_deeply_nested_message_is_an_error_and_no_overflow() {
 }
 
 #[test]
-fn spec_hashes_are_exactly_64_hexadecimal_digits() {
+fn spec_hash_has_exactly_64_hexadecimal_digits() {
     for bad in ["", "ab", &"A".repeat(64), &"g".repeat(64), &"a".repeat(65)] {
         assert!(SpecHash::new(bad).is_err(), "{bad:?} was accepted");
     }

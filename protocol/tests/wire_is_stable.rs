@@ -1,7 +1,7 @@
-//! The wire, message by message, against checked-in files. A test that fails here says that an agent and an operator
-//! of two releases no longer understand each other: add a protocol version, or take the change back.
+//! Every message against a golden file. A failure here means that an agent and an operator of two releases no longer
+//! understand each other: add a protocol version, or revert the change.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p sentinel-protocol --test wire_is_stable` writes the files anew.
+//! `UPDATE_GOLDEN=1 cargo test -p sentinel-protocol --test wire_is_stable` rewrites the files.
 #![allow(
     clippy::disallowed_methods,
     clippy::items_after_statements,
@@ -40,7 +40,7 @@ fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name)
 }
 
-/// ConditionStatus bytes against a file.
+/// Compares bytes with a golden file.
 fn check_bytes(name: &str, bytes: &[u8]) {
     let path = golden(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -48,14 +48,14 @@ fn check_bytes(name: &str, bytes: &[u8]) {
     }
     let expected = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let (seen, expected) = (String::from_utf8_lossy(bytes), String::from_utf8_lossy(&expected));
-    assert_eq!(seen, expected, "{name} is not what it was");
+    assert_eq!(seen, expected, "the encoding of {name} has changed");
 }
 
-/// ConditionStatus a message against its file, both ways.
+/// Compares a message with its golden file, encoded and decoded.
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, message: &T) {
     let text = encode_text(message).unwrap();
     check_bytes(&format!("{name}.json"), text.as_bytes());
-    assert_eq!(&decode_text::<T>(&text).unwrap(), message, "{name} does not survive the wire");
+    assert_eq!(&decode_text::<T>(&text).unwrap(), message, "{name} does not round-trip");
 }
 
 fn id() -> AttemptId {
@@ -102,7 +102,7 @@ fn start(program: Program) -> ToAgent {
     }))
 }
 
-/// As version 2 has it: with every field that version 1 did not have.
+/// A `Start` with every field that version 2 added.
 fn limited() -> ToAgent {
     let ToAgent::Start(mut start) = start(Program::Command(vec!["df".into()])) else { panic!("no Start") };
     start.request.limits = ResourceLimits {
@@ -116,7 +116,7 @@ fn limited() -> ToAgent {
     ToAgent::Start(start)
 }
 
-/// As version 3 has it: with every field that version 2 did not have.
+/// A `Start` with every field that version 3 added.
 fn merged() -> ToAgent {
     let program = Program::Script {
         interpreter: "/bin/bash".into(),
@@ -131,7 +131,7 @@ fn merged() -> ToAgent {
     ToAgent::Start(start)
 }
 
-/// Everything that can be known about the end of a command.
+/// Exit details with every field set.
 fn exit() -> ExitDetails {
     ExitDetails {
         code: Some(3),
@@ -170,8 +170,8 @@ fn report(state: ReportedState) -> Report {
 }
 
 #[test]
-fn the_first_messages_never_change() {
-    // Spelled out here and not in a file, so that no update of the files can touch them.
+fn hello_welcome_and_refuse_are_frozen() {
+    // Literals and not golden files, so that `UPDATE_GOLDEN` cannot change them.
     let hello = ToOperator::Hello(Hello {
         versions: vec![Version(1)],
         agent_version: "0.1.0".into(),
@@ -205,7 +205,7 @@ fn the_first_messages_never_change() {
 }
 
 #[test]
-fn what_the_operator_says_is_stable() {
+fn messages_of_the_operator_are_stable() {
     check("start-command", &start(Program::Command(vec!["df".into(), "-h".into()])));
     check(
         "start-script",
@@ -237,7 +237,7 @@ fn what_the_operator_says_is_stable() {
 }
 
 #[test]
-fn what_the_agent_says_is_stable() {
+fn messages_of_the_agent_are_stable() {
     let running = Running { started_at: UnixMillis(1_700_000_000_000), pid: 4711 };
     check("report-accepted", &ToOperator::Report(Box::new(report(ReportedState::Accepted))));
     check("report-running", &ToOperator::Report(Box::new(report(ReportedState::Running(running.clone())))));
@@ -261,7 +261,7 @@ fn what_the_agent_says_is_stable() {
 }
 
 #[test]
-fn every_outcome_is_stable() {
+fn outcomes_are_stable() {
     let message = "program \"/bin/nosuch\" does not exist".to_owned();
     let refusal = Refusal::Policy { rule: "no-root".into() };
     for outcome in [
@@ -301,7 +301,7 @@ fn every_outcome_is_stable() {
 }
 
 #[test]
-fn every_refusal_is_stable() {
+fn refusals_are_stable() {
     for (name, refusal) in [
         ("stale-epoch", Refusal::StaleEpoch { seen: Epoch::from(9) }),
         ("spec-hash-mismatch", Refusal::SpecHashMismatch),
@@ -317,7 +317,8 @@ fn every_refusal_is_stable() {
         let refused = Refused { attempt: id(), spec_hash: spec_hash(), refusal, offer: 0 };
         check(&format!("refused-{name}"), &ToOperator::Refused(refused));
     }
-    // Fields that came later are left out where they say nothing, so that what an older end sends and reads is above.
+    // Optional fields that later releases added. They are omitted when empty, so the messages above are those of older
+    // releases.
     for (name, refusal, offer) in [
         ("busy-offer", Refusal::TooManyAttempts { limit: 64 }, 3),
         (
@@ -337,7 +338,7 @@ fn every_refusal_is_stable() {
 }
 
 #[test]
-fn the_log_socket_is_stable() {
+fn messages_of_the_log_socket_are_stable() {
     check("log-hello", &LogControl::Hello { session: SessionId::new("session-1").unwrap() });
     check("log-open", &LogControl::Open { attempt: id(), oldest: 10 });
     check("log-credit", &LogControl::Credit { attempt: id(), granted: 100, archived: 50 });
@@ -365,13 +366,13 @@ fn the_log_socket_is_stable() {
 }
 
 #[test]
-fn no_golden_file_is_without_its_test() {
+fn every_golden_file_has_a_test() {
     let count = fs::read_dir(golden("")).unwrap().count();
-    assert_eq!(count, 61, "a file was added or lost; correct this number with its test");
+    assert_eq!(count, 61, "a golden file was added or removed: update this number along with its test");
 }
 
 #[test]
-fn a_start_needs_an_agent_that_knows_all_it_asks_for() {
+fn start_requires_a_version_that_knows_its_fields() {
     let needs = |message: &ToAgent| match message {
         ToAgent::Start(start) => start.needs(),
         _ => panic!("no Start"),
@@ -406,13 +407,13 @@ fn a_start_needs_an_agent_that_knows_all_it_asks_for() {
     assert_eq!(plain_script.needs(), Version(1));
     script(&mut plain_script, Some("-e"));
     assert_eq!(plain_script.needs(), Version(3));
-    // The operator sees to this one itself.
+    // The operator enforces this one itself, with a Cancel.
     assert_eq!(change(|start| start.deadlines.total_ms = Some(1)), Version(1));
 }
 
-/// The same word with and without its detail, as releases before and after it write it.
+/// Releases before and after the field `peak` read each other's `OomKilled`.
 #[test]
-fn an_outcome_that_gained_a_detail_is_read_without_it() {
+fn an_outcome_with_a_new_field_stays_compatible() {
     let read: Outcome = decode_text(r#"{"outcome":"OomKilled"}"#).unwrap();
     assert_eq!(read, Outcome::OomKilled { peak: None });
     assert_eq!(encode_text(&read).unwrap(), r#"{"outcome":"OomKilled"}"#);
@@ -425,7 +426,7 @@ fn an_outcome_that_gained_a_detail_is_read_without_it() {
 }
 
 #[test]
-fn an_unknown_field_is_ignored_and_an_unknown_kind_is_recognised_as_such() {
+fn ignores_unknown_fields_and_recognises_unknown_kinds() {
     let text = r#"{"kind":"Ack","attempt":"u/1/n/1","stage":"Ended","fromTheFuture":true}"#;
     assert!(matches!(decode_text::<ToAgent>(text), Ok(ToAgent::Ack(_))));
     let text = r#"{"kind":"Drain","when":1}"#;

@@ -13,7 +13,7 @@ debian_packages() { # PACKAGE…: installs those that are missing, and leaves no
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   need_root "install the Debian packages ${missing[*]}"
-  say "installing the Debian packages ${missing[*]} (some seconds)"
+  log "installing the Debian packages ${missing[*]} (some seconds)"
   # Where that fails, there are no package lists yet, or they are old.
   without_services apt_get install --yes --no-install-recommends "${missing[@]}" 2>/dev/null || {
     apt_get update
@@ -55,7 +55,7 @@ need_root() { # TO DO WHAT
   [ "$(id -u)" = 0 ] || fail "only root can $1: run $0 as root, or install them yourself"
 }
 
-packages_of_missing() { # PROGRAM=PACKAGE…: the packages of those programs that are not here, whoever has brought them
+packages_of_missing() { # PROGRAM=PACKAGE…: the packages of those programs that are missing
   local pair
   for pair in "$@"; do
     command -v "${pair%%=*}" >/dev/null || printf '%s\n' "${pair#*=}"
@@ -69,7 +69,7 @@ locked() { # NAME COMMAND…
   mkdir -p "$cache"
   (
     if ! flock --nonblock 9; then
-      say "waiting for another build of $1"
+      log "waiting for another build of $1"
       flock 9
     fi
     # What a build that was cut off has left; its lock is ours now.
@@ -79,4 +79,4 @@ locked() { # NAME COMMAND…
   ) 9>"$cache/$1.lock"
 }
 
-took() { say "$1: done in $SECONDS s"; }
+took() { log "$1: done in $SECONDS s"; }

@@ -12,9 +12,9 @@ COREDNS_VERSION=v1.15.0
 POSTGRES_SUITE=${SENTINEL_POSTGRES_SUITE:-forky}
 
 # stdout belongs to the commands that with-parts runs, so we speak on stderr.
-say() { printf 'parts: %s\n' "$*" >&2; }
+log() { printf 'parts: %s\n' "$*" >&2; }
 fail() {
-  say "$*"
+  log "$*"
   exit 1
 }
 
@@ -69,7 +69,7 @@ program_path() {
 program() {
   local path
   path=$(program_path "$1")
-  command -v "$path" >/dev/null || fail "$1 is not installed here (looked for $path): run $parts/install $2"
+  command -v "$path" >/dev/null || fail "$1 is not installed here (expected $path): run $parts/install $2"
   printf '%s\n' "$path"
 }
 

@@ -10,7 +10,7 @@ image_prefix=localhost
 
 # --- of one node ---
 
-# node_field FILE NAME FIELD: what FILE says of that node.
+# node_field FILE NAME FIELD: that field of the node in FILE.
 node_field() {
   jq -er --arg name "$2" --arg field "$3" '.nodes[]? | select(.name == $name) | .[$field]' "$1" ||
     fail "$1 has no node '$2'; it has: $(jq -r '[.nodes[]?.name] | join(" ")' "$1")"
@@ -87,7 +87,7 @@ remove_cgroup() {
 
 # --- ending ---
 
-# cut_power FILE NAME: the link first, so that no peer hears a word of farewell; then, with its PID 1, all of its processes.
+# cut_power FILE NAME: the link first, so that no peer receives a FIN; then, with its PID 1, all of its processes.
 cut_power() {
   local pid start link cgroup
   pid=$(node_field "$1" "$2" pid) start=$(node_field "$1" "$2" start_time)
@@ -95,7 +95,7 @@ cut_power() {
   ip link delete "$link" 2>/dev/null || true
   if alive "$pid" "$start"; then kill -KILL "$pid" 2>/dev/null || true; fi
   until_true 10 gone "$pid" "$start" || fail "$2 (pid $pid) does not end"
-  # A node whose process was killed before FILE could name it lives on: whoever is in its cgroup is of it.
+  # A node that was killed before FILE could name its process still runs: all processes of its cgroup belong to it.
   until_true 3 cgroup_is_empty "$cgroup" || cgroup_pids "$cgroup" | xargs --no-run-if-empty kill -KILL 2>/dev/null || true
   until_true 20 cgroup_is_empty "$cgroup" || fail "processes of $2 do not end (cgroup $cgroup)"
 }
@@ -107,7 +107,7 @@ remove_nodes() {
   bridge=$(jq -r .network.bridge "$1") directory=$(jq -r .directory "$1")
   while read -r rule; do
     mapfile -t arguments < <(jq -r '.[]' <<<"$rule")
-    # Whoever emptied the tables meanwhile has done it for us.
+    # The tables may have been emptied meanwhile.
     iptables --wait --table "${arguments[0]}" --delete "${arguments[@]:1}" 2>/dev/null || true
   done < <(jq -c '.network.rules[]' "$1")
   until_true 20 remove_cgroup "$bridge" || fail "the cgroup $bridge is still in use"
@@ -129,12 +129,12 @@ boot_node() {
     --arg name "$2" --argjson pid "$pid" --argjson start_time "$(start_time "$pid" || echo 0)"
 }
 
-# wait_for_node FILE NAME SECONDS: until the cluster says that it is Ready with the boot id that it has now.
+# wait_for_node FILE NAME SECONDS: until the cluster shows it as Ready with its current boot id.
 wait_for_node() {
   local log
   until_true "$3" node_is_down_or_ready "$1" "$2" && node_is_up "$1" "$2" && return
   log=$(node_field "$1" "$2" directory)
-  say "$2 is not Ready; the last lines of its logs:"
+  log "$2 is not Ready; the last lines of its logs:"
   tail -n 12 "$log"/node.log "$log"/logs/*.log 2>/dev/null | cut -c 1-300 >&2
   exit 1
 }

@@ -34,26 +34,26 @@ edit_set() {
   mv "$1.new" "$1"
 }
 
-# set_is_living FILE: is all of it running, and does it use the same servers from outside as the environment now says?
+# set_is_living FILE: is all of it running, and does it use the same servers from outside as the environment names now?
 set_is_living() {
   local name pid start
   [ -f "$1" ] && [ "$(jq -r .state "$1" 2>/dev/null)" = up ] || return 1
   jq -e --arg redis "${REDIS_URL:-}" --arg mongodb "${MONGODB_URI:-}" '
     def uses($name; $field; $outside): if $outside == "" then any(.processes[]; .name == $name) else .[$field] == $outside end;
     uses("redis"; "redis_url"; $redis) and uses("ferretdb"; "mongodb_uri"; $mongodb)' "$1" >/dev/null || {
-    say "$1 does not use the stores that REDIS_URL and MONGODB_URI now ask for; starting afresh"
+    log "$1 does not use the stores that REDIS_URL and MONGODB_URI now ask for; starting afresh"
     return 1
   }
   while read -r name pid start _; do
     alive "$pid" "$start" || {
-      say "$name (pid $pid) of $1 is gone; starting afresh"
+      log "$name (pid $pid) of $1 is gone; starting afresh"
       return 1
     }
   done < <(set_processes "$1")
 }
 
 # stop_set FILE: stops exactly the processes that it names, waits for their end, and removes their data and the file.
-# The data goes away with them, so nobody is asked to put it in order first.
+# The data is removed with them, so no clean shutdown is needed.
 stop_set() {
   local name pid start data directory
   [ -f "$1" ] || return 0
@@ -61,7 +61,7 @@ stop_set() {
   if [ "$(jq '.network != null' "$1")" = true ]; then
     remove_nodes "$1" || fail "the nodes of $1 are not all removed"
   fi
-  # In this order, so that nobody sees the peer that it depends on go first.
+  # In this order, so that no process loses a peer that it depends on.
   while read -r name pid start data; do
     alive "$pid" "$start" || continue
     case $name in
@@ -75,7 +75,7 @@ stop_set() {
       kill -KILL "$pid" 2>/dev/null || true
       until_true 10 gone "$pid" "$start" || fail "$name (pid $pid) does not end"
     }
-    # What a postmaster that was killed has left behind ends by itself.
+    # The children of a killed postmaster exit on their own.
     [ "$name" != postgres ] || until_true 15 idle "$data/data" || fail "process $(working_in "$data/data") still works on $data/data"
   done < <(set_processes "$1")
   if [ -f "$directory/$set_marker" ]; then rm -rf --one-file-system "$directory"; fi

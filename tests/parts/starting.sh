@@ -16,7 +16,7 @@ defer() { deferred=$1; }
 listens() { { : <"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null; } # PORT
 
 ports_taken=''
-free_port() { # into $port: nobody listens on it, and it is below those that the kernel hands out by itself
+free_port() { # into $port: unused, and below the ephemeral range
   while true; do
     port=$((20000 + RANDOM % 12000))
     case $ports_taken in *" $port "*) continue ;; esac
@@ -47,12 +47,12 @@ wait_for() { # SECONDS NAME COMMAND…: until the part of that name answers
   shift 2
   read -r pid began < <(jq -r --arg name "$name" '.[] | select(.name == $name) | "\(.pid) \(.start_time)"' <<<"$processes")
   until_true "$seconds" gone_or "$pid" "$began" "$@" && alive "$pid" "$began" && return
-  say "the last lines of $name's log:"
+  log "the last lines of $name's log:"
   tail -n 15 "$directory/$name.log" | cut -c 1-400 >&2
   if alive "$pid" "$began"; then
     fail "$name did not answer within $seconds s"
   else
-    fail "$name ended by itself"
+    fail "$name exited"
   fi
 }
 

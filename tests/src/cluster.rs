@@ -1,4 +1,4 @@
-//! A test's own piece of the real cluster: a namespace, Node objects, and tokens for agents that no kubelet starts.
+//! A test's own namespace of the real cluster: a namespace, Node objects, and tokens for agents that no kubelet starts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,17 +18,17 @@ pub const AUDIENCE: &str = "sentinel-operator";
 /// Name of the agents' ServiceAccount in the test's namespace.
 pub const SERVICE_ACCOUNT: &str = "node-agent";
 
-/// A test's own namespace and nodes. Deleted when it is closed; on a failed test the names stay for a look.
-pub struct Piece {
+/// A test's own namespace and nodes. Deleted when it is closed; kept for inspection when the test fails.
+pub struct TestNamespace {
     /// The parts it lives on.
     pub parts: Parts,
     /// A client with all rights.
     pub client: kube::Client,
     /// Name of the namespace; also the value of the label `sentinel-test` on its nodes.
-    pub namespace: String,
+    pub name: String,
 }
 
-impl Piece {
+impl TestNamespace {
     /// A new namespace with the CRDs installed beside it.
     pub async fn new(test: &str) -> Self {
         Self::on(Parts::find(), test).await
@@ -45,9 +45,9 @@ impl Piece {
             .await
             .expect("no nodes left");
         let suffix = uuid::Uuid::new_v4().simple().to_string();
-        let namespace = format!("{test}-{}", &suffix[..8]);
+        let name = format!("{test}-{}", &suffix[..8]);
         let object = Namespace {
-            metadata: ObjectMeta { name: Some(namespace.clone()), ..ObjectMeta::default() },
+            metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
             ..Namespace::default()
         };
         Api::<Namespace>::all(client.clone())
@@ -58,22 +58,22 @@ impl Piece {
             metadata: ObjectMeta { name: Some(SERVICE_ACCOUNT.into()), ..ObjectMeta::default() },
             ..ServiceAccount::default()
         };
-        Api::<ServiceAccount>::namespaced(client.clone(), &namespace)
+        Api::<ServiceAccount>::namespaced(client.clone(), &name)
             .create(&PostParams::default(), &account)
             .await
             .expect("a service account");
-        Self { parts, client, namespace }
+        Self { parts, client, name }
     }
 
     /// Full name of a node of this test.
     pub fn node_name(&self, short: &str) -> String {
-        format!("{short}.{}", self.namespace)
+        format!("{short}.{}", self.name)
     }
 
     /// Makes a Node object, labelled as this test's.
     pub async fn node(&self, short: &str, labels: &[(&str, &str)]) -> String {
         let name = self.node_name(short);
-        let mut all = BTreeMap::from([("sentinel-test".to_owned(), self.namespace.clone())]);
+        let mut all = BTreeMap::from([("sentinel-test".to_owned(), self.name.clone())]);
         all.extend(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let node = Node {
             metadata: ObjectMeta { name: Some(name.clone()), labels: Some(all), ..ObjectMeta::default() },
@@ -85,7 +85,7 @@ impl Piece {
 
     /// A token as the kubelet would mount it: bound to a Pod of the agents' ServiceAccount on that node.
     pub async fn agent_token(&self, node: &str) -> String {
-        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.name);
         let name = format!("agent-{}", node.split('.').next().unwrap_or("x"));
         let pod = Pod {
             metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
@@ -115,7 +115,7 @@ impl Piece {
             },
             ..TokenRequest::default()
         };
-        let answer = Api::<ServiceAccount>::namespaced(self.client.clone(), &self.namespace)
+        let answer = Api::<ServiceAccount>::namespaced(self.client.clone(), &self.name)
             .create_token_request(SERVICE_ACCOUNT, &PostParams::default(), &request)
             .await
             .expect("a token");
@@ -127,7 +127,7 @@ impl Piece {
     /// # Errors
     /// Everything it printed, when it failed.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut all = vec!["-n", &self.namespace];
+        let mut all = vec!["-n", &self.name];
         all.extend(arguments);
         self.parts.kubectl(&all).await
     }
@@ -144,13 +144,13 @@ impl Piece {
 
     /// Removes the namespace and the nodes.
     pub async fn close(&self) {
-        let selector = kube::api::ListParams::default().labels(&format!("sentinel-test={}", self.namespace));
+        let selector = kube::api::ListParams::default().labels(&format!("sentinel-test={}", self.name));
         Api::<Node>::all(self.client.clone())
             .delete_collection(&DeleteParams::default(), &selector)
             .await
             .expect("nodes deleted");
         Api::<Namespace>::all(self.client.clone())
-            .delete(&self.namespace, &DeleteParams::default())
+            .delete(&self.name, &DeleteParams::default())
             .await
             .expect("namespace deleted");
     }

@@ -2,7 +2,7 @@
 //! real processes, and waiting for conditions with a deadline.
 //!
 //! Everything here asks for `SENTINEL_PARTS`, the file that `tests/parts/with-parts` writes; a test that cannot find
-//! it fails and says how to get it, so that no test passes by not having run.
+//! it fails with a message on how to get it, so that no test passes without having run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +16,9 @@ pub mod parts;
 pub mod wait;
 pub mod cluster;
 pub mod programs;
-pub mod stage;
+pub mod certificates;
+pub mod earlier;
+pub mod testbed;
 pub mod memory;
 pub mod machines;
 pub mod chaos;

@@ -26,7 +26,7 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     ticks as f64 / 100.0
 }
 
-/// Processes whose parent is `pid`, whichever of its threads started them.
+/// Child processes of `pid`, whichever of its threads started them.
 pub fn children(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let texts = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());

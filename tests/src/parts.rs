@@ -30,7 +30,7 @@ impl Parts {
     /// Reads the file that `SENTINEL_PARTS` names.
     ///
     /// # Panics
-    /// When there is none; the message says how to get one.
+    /// When there is none; the message explains how to get one.
     pub fn find() -> Self {
         let Some(file) = std::env::var_os("SENTINEL_PARTS") else {
             panic!(
@@ -40,7 +40,7 @@ impl Parts {
         let text = std::fs::read_to_string(&file)
             .unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
         serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("{} is no parts file: {error}", file.display()))
+            .unwrap_or_else(|error| panic!("{} is not a parts file: {error}", file.display()))
     }
 
     /// A client with all rights.

@@ -1,4 +1,4 @@
-//! Our own programs as real processes: started, stopped, killed, and looked at.
+//! Our own programs as real processes: started, stopped, killed, and measured.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,10 +18,14 @@ pub struct Program {
 impl Program {
     /// Starts a program built by this workspace. What it prints goes to `<directory>/<label>.log`.
     pub fn start(name: &str, label: &str, directory: &Path, arguments: &[String]) -> Self {
+        Self::start_binary(&binary(name), label, directory, arguments)
+    }
+
+    /// The same for any program.
+    pub fn start_binary(path: &Path, label: &str, directory: &Path, arguments: &[String]) -> Self {
         let log = directory.join(format!("{label}.log"));
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log file");
-        let path = binary(name);
-        let child = Command::new(&path)
+        let child = Command::new(path)
             .args(arguments)
             .env_remove("SENTINEL_PARTS")
             .stdin(Stdio::null())
@@ -60,7 +64,7 @@ impl Program {
         }
     }
 
-    /// The exit code, once it has ended by itself.
+    /// The exit code, once it has exited.
     pub async fn wait(mut self, within: Duration) -> Option<i32> {
         tokio::time::timeout(within, self.child.wait())
             .await

@@ -1,12 +1,12 @@
-//! Waiting for conditions, with a deadline and a word about what was waited for.
+//! Waiting for conditions, with a deadline and a description of the condition.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-/// Asks until the answer is there, for at most `deadline`.
+/// Polls until the condition holds, for at most `deadline`.
 ///
 /// # Panics
-/// When it is not there in time; the message has the last answer.
+/// When it does not hold in time; the message has the last error.
 pub async fn until<T, E: Debug, F: Future<Output = Result<T, E>>>(
     what: &str,
     deadline: Duration,

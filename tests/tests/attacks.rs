@@ -3,9 +3,9 @@
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sentinel_tests::attacks::{self, Size};
 
-/// One test, so that no attack disturbs the memory that another one measures.
+/// One test, so that no attack disturbs the memory measurement of another.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_attack_costs_no_more_than_its_bound() {
+async fn every_attack_stays_within_its_bound() {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let report = attacks::run(&[], Size::Short).await.unwrap();

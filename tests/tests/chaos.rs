@@ -1,4 +1,4 @@
-//! The promises, by breaking the system on purpose. Each test owns its servers, and kills them too.
+//! The promises, tested by breaking the system on purpose. Each test owns its servers, and kills them too.
 //!
 //! One after the other: each wants the machine, and the times that are promised are those of one system.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sentinel_tests::chaos::book;
-use sentinel_tests::chaos::check::{Case, Findings, executions, judge, settle};
-use sentinel_tests::chaos::dice::Dice;
-use sentinel_tests::chaos::faults::Damage;
+use sentinel_tests::chaos::check::{Findings, executions};
+use sentinel_tests::chaos::faults::InjectedFaults;
 use sentinel_tests::chaos::harness::{Options, System, run};
-use sentinel_tests::chaos::load::Load;
+use sentinel_tests::chaos::load_generator::LoadGenerator;
+use sentinel_tests::chaos::recording;
+use sentinel_tests::chaos::rng::Rng;
 use sentinel_tests::programs::{Program, binary};
 use sentinel_tests::wait::until;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use tokio::sync::Mutex;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// The longest that a witness of these tests takes by itself, milliseconds.
+/// The longest that a recorder of these tests takes, milliseconds.
 const MOST_MILLIS: u64 = 300;
 
 /// The seed of the short form; another one with `CHAOS_SEED`.
@@ -30,37 +30,41 @@ fn seed() -> u64 {
     std::env::var("CHAOS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7)
 }
 
-fn load(system: &System, most_millis: u64) -> Load {
+fn load(system: &System, most_millis: u64) -> LoadGenerator {
     let nodes = system.fleet.nodes.iter().map(|node| node.name.clone()).collect();
-    let piece = &system.fleet.piece;
-    Load::new(piece.client.clone(), &piece.namespace, nodes, &system.book(), most_millis, Dice::new(1))
+    let namespace = &system.fleet.namespace;
+    LoadGenerator::new(
+        namespace.client.clone(),
+        &namespace.name,
+        nodes,
+        &system.recording(),
+        most_millis,
+        Rng::new(1),
+    )
 }
 
-/// A Task whose witness on the only node writes and ends when there is this file.
-async fn submit_held(system: &System, load: &mut Load, name: &str, hold: &Path) {
+/// A Task with a recorder on the only node that waits for the file `hold` before it writes and ends.
+async fn submit_held(system: &System, load: &mut LoadGenerator, name: &str, hold: &Path) {
     let most = MOST_MILLIS.to_string();
     let spec = json!({
         "targets": {"nodeNames": [system.fleet.nodes[0].name]},
-        "run": {"command": [binary("witness"), system.book(), most, hold], "output": {"maxBlock": "1s"}},
+        "run": {"command": [binary("recorder"), system.recording(), most, hold], "output": {"maxBlock": "1s"}},
     });
     load.submit(name, spec).await.expect("the API server takes it");
 }
 
-async fn witnesses_start(system: &System, number: usize) {
-    until("the witnesses have started", Duration::from_mins(1), || async {
-        let started = book::read(&system.book()).len();
+async fn recorders_start(system: &System, number: usize) {
+    until("the recorders have started", Duration::from_mins(1), || async {
+        let started = recording::read(&system.recording()).len();
         if started >= number { Ok(()) } else { Err(started) }
     })
     .await;
 }
 
-/// The verdict on a system to which nothing was done that would explain a loss.
-async fn verdict(system: &System, load: &Load, most_millis: u64) -> Findings {
-    let (tasks, open) = settle(&system.fleet, &load.wishes, Duration::from_secs(90)).await.unwrap();
-    assert!(open.is_empty(), "{open:#?}");
-    let book = book::read(&system.book());
-    let case = Case { wishes: &load.wishes, damage: &Damage::default(), book: &book, most_millis };
-    judge(&system.fleet, &tasks, &case).await.unwrap()
+/// The verdict on a system without faults that would explain a loss.
+async fn verdict(system: &System, load: &LoadGenerator, most_millis: u64) -> Findings {
+    let (none, within) = (InjectedFaults::default(), Duration::from_secs(90));
+    system.verdict(load, &none, within, most_millis).await.0.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +76,7 @@ async fn nothing_is_lost_or_run_twice_whatever_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_agent_adopts_64_running_commands_within_2_s_and_starts_none_again() {
+async fn restarted_agent_adopts_64_commands_within_2_s() {
     const COMMANDS: usize = 64;
     let _guard = ONE_AT_A_TIME.lock().await;
     let system = System::start("adopt", 1).await;
@@ -81,7 +85,7 @@ async fn a_restarted_agent_adopts_64_running_commands_within_2_s_and_starts_none
     for number in 0..COMMANDS {
         submit_held(&system, &mut load, &format!("t{number}"), &hold).await;
     }
-    witnesses_start(&system, COMMANDS).await;
+    recorders_start(&system, COMMANDS).await;
 
     let node = &system.fleet.nodes[0];
     assert!(node.agent.kill(Duration::ZERO).await);
@@ -95,7 +99,7 @@ async fn a_restarted_agent_adopts_64_running_commands_within_2_s_and_starts_none
     .await;
     let adopted = restarted.elapsed();
     println!("{COMMANDS} commands adopted in {adopted:?}");
-    until("it says how many it has", Duration::from_secs(20), || async {
+    until("it reports how many it has", Duration::from_secs(20), || async {
         let view = system.fleet.get(&format!("/api/v1/nodes/{}", node.name)).await?;
         if view["metrics"]["running"] == COMMANDS { Ok(()) } else { Err(view["metrics"].to_string()) }
     })
@@ -110,22 +114,22 @@ async fn a_restarted_agent_adopts_64_running_commands_within_2_s_and_starts_none
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_mongodb_is_away_tasks_run_and_say_so_and_nothing_is_lost_when_it_is_back() {
-    const AWAY: Duration = Duration::from_secs(20);
+async fn mongodb_outage_loses_nothing_and_is_reported() {
+    const DOWN: Duration = Duration::from_secs(20);
     const MOST_MILLIS: u64 = 3_000;
     let _guard = ONE_AT_A_TIME.lock().await;
     let system = System::start("outage", 2).await;
     let mut load = load(&system, MOST_MILLIS);
-    // Some begin before it goes, some while it is away.
+    // Some begin before the outage, some during it.
     load.create().await.unwrap();
-    witnesses_start(&system, 1).await;
+    recorders_start(&system, 1).await;
     let ferretdb = std::sync::Arc::clone(&system.servers.ferretdb);
     let gone = Instant::now();
-    let away = tokio::spawn(async move { ferretdb.kill(AWAY).await });
+    let outage = tokio::spawn(async move { ferretdb.kill(DOWN).await });
     for _ in 0..8 {
         load.create().await.unwrap();
     }
-    until("a Task is over and not archived", AWAY, || async {
+    until("a Task is over and not archived", DOWN, || async {
         let text = serde_json::to_value(load.tasks().await).unwrap();
         let over = text.as_array().unwrap().iter().any(|task| {
             let conditions = task["status"]["conditions"].as_array().cloned().unwrap_or_default();
@@ -137,8 +141,8 @@ async fn while_mongodb_is_away_tasks_run_and_say_so_and_nothing_is_lost_when_it_
         if over { Ok(()) } else { Err(text.to_string()) }
     })
     .await;
-    assert!(gone.elapsed() < AWAY);
-    assert!(away.await.unwrap());
+    assert!(gone.elapsed() < DOWN);
+    assert!(outage.await.unwrap());
     let back = Instant::now();
     let findings = verdict(&system, &load, MOST_MILLIS).await;
     println!("drained {:?} after it was back: {findings:?}", back.elapsed());
@@ -182,7 +186,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_what_would_start_and_keeps_the_result_of_what_runs() {
+async fn full_disk_refuses_starts_and_keeps_running_results() {
     let _guard = ONE_AT_A_TIME.lock().await;
     let system = System::start("full", 1).await;
     let node = &system.fleet.nodes[0];
@@ -193,7 +197,7 @@ async fn a_full_disk_refuses_what_would_start_and_keeps_the_result_of_what_runs(
     let mut load = load(&system, MOST_MILLIS);
     let hold = system.directory.join("hold");
     submit_held(&system, &mut load, "runs", &hold).await;
-    witnesses_start(&system, 1).await;
+    recorders_start(&system, 1).await;
 
     disk.fill(32 << 20);
     submit_held(&system, &mut load, "refused", &hold).await;
@@ -207,9 +211,9 @@ async fn a_full_disk_refuses_what_would_start_and_keeps_the_result_of_what_runs(
     fs::write(&hold, "").unwrap();
     let findings = verdict(&system, &load, MOST_MILLIS).await;
     println!("{findings:?}");
-    let book = book::read(&system.book());
-    assert_eq!(book.len(), 1, "a refused command has started: {book:?}");
-    // The witness saw nothing of the refused one, and that is all that is wrong.
+    let recording = recording::read(&system.recording());
+    assert_eq!(recording.len(), 1, "a refused command has started: {recording:?}");
+    // Nothing was recorded of the refused one, and that is the only violation.
     let others: Vec<_> = findings.violations.iter().filter(|line| !line.contains("\"Refused\"")).collect();
     assert!(others.is_empty(), "{others:#?}");
     assert_eq!((findings.bytes_missing, findings.outcomes["Refused"]), (0, 1));
@@ -218,8 +222,7 @@ async fn a_full_disk_refuses_what_would_start_and_keeps_the_result_of_what_runs(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_ended_with_its_agents_container_is_interrupted_and_tried_again_where_that_is_wanted()
-{
+async fn command_that_dies_with_container_is_retried_if_asked() {
     let _guard = ONE_AT_A_TIME.lock().await;
     let system = System::start("contained", 1).await;
     let node = &system.fleet.nodes[0];
@@ -247,13 +250,13 @@ async fn a_command_that_ended_with_its_agents_container_is_interrupted_and_tried
     assert!(agent.kill(Duration::from_millis(100)).await);
     let of = async |task: &str| -> Result<Value, String> {
         let all = executions(&system.fleet).await?;
-        all.into_values().find(|found| found["task"] == task).ok_or_else(|| format!("{task} is not there"))
+        all.into_values().find(|found| found["task"] == task).ok_or_else(|| format!("{task} does not exist"))
     };
     until("the first is interrupted", Duration::from_secs(60), || async {
         let found = of("final").await?;
         let message = found["message"].as_str().unwrap_or_default();
-        let said = found["outcome"] == "Interrupted" && message.contains("agent");
-        if said { Ok(()) } else { Err(found.to_string()) }
+        let reported = found["outcome"] == "Interrupted" && message.contains("agent");
+        if reported { Ok(()) } else { Err(found.to_string()) }
     })
     .await;
     until("the second runs once more", Duration::from_secs(60), || async {
@@ -267,14 +270,14 @@ async fn a_command_that_ended_with_its_agents_container_is_interrupted_and_tried
         if found["outcome"] == "Succeeded" { Ok(()) } else { Err(found.to_string()) }
     })
     .await;
-    let book = book::read(&system.book());
-    assert!(book.values().all(|testimony| testimony.starts.len() == 1), "{book:?}");
+    let recording = recording::read(&system.recording());
+    assert!(recording.values().all(|recorded| recorded.starts.len() == 1), "{recording:?}");
     agent.end().await;
     system.end(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_only_state_directory_is_named_when_the_agent_begins() {
+async fn agent_names_read_only_state_directory_at_start() {
     let directory = tempfile::tempdir().unwrap();
     let disk = SmallDisk::mount(&directory.path().join("state"), "ro,size=1m");
     let token = directory.path().join("token");
@@ -288,7 +291,7 @@ async fn a_read_only_state_directory_is_named_when_the_agent_begins() {
     let flags: Vec<String> = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
     let agent = Program::start("node-agent", "agent", directory.path(), &flags);
     let code = agent.wait(Duration::from_secs(10)).await;
-    let said = fs::read_to_string(directory.path().join("agent.log")).unwrap();
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains(&disk.0.display().to_string()) && said.contains("Read-only file system"), "{said}");
+    let log = fs::read_to_string(directory.path().join("agent.log")).unwrap();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains(&disk.0.display().to_string()) && log.contains("Read-only file system"), "{log}");
 }

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use redis::AsyncCommands;
 use sentinel_tests::cluster::repository;
 use sentinel_tests::memory;
-use sentinel_tests::stage::Stage;
+use sentinel_tests::testbed::Testbed;
 use sentinel_tests::wait::until;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, MutexGuard};
@@ -22,9 +22,9 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 /// Silence after which a node is unreachable, as `protocol::limits` declares it.
 const DECLARED: Duration = Duration::from_millis(sentinel_protocol::limits::DEAD_AFTER_MS);
 
-async fn stage(test: &str) -> (Stage, MutexGuard<'static, ()>) {
+async fn testbed(test: &str) -> (Testbed, MutexGuard<'static, ()>) {
     let guard = ONE_AT_A_TIME.lock().await;
-    (Stage::new(test).await, guard)
+    (Testbed::new(test).await, guard)
 }
 
 fn task(name: &str, targets: &str, run: &str, more: &str) -> String {
@@ -34,30 +34,31 @@ fn task(name: &str, targets: &str, run: &str, more: &str) -> String {
 }
 
 /// The Task as the API server has it.
-async fn get_task(stage: &Stage, name: &str) -> serde_json::Value {
-    let text = stage.piece.kubectl(&["get", "tasks.sentinelnode.dev", name, "-o", "json"]).await.unwrap();
+async fn get_task(testbed: &Testbed, name: &str) -> serde_json::Value {
+    let text =
+        testbed.namespace.kubectl(&["get", "tasks.sentinelnode.dev", name, "-o", "json"]).await.unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-async fn wait_for(stage: &Stage, name: &str, condition: &str) -> Result<String, String> {
+async fn wait_for(testbed: &Testbed, name: &str, condition: &str) -> Result<String, String> {
     let condition = format!("--for=condition={condition}");
-    stage.piece.kubectl(&["wait", &condition, "--timeout=40s", "tasks.sentinelnode.dev", name]).await
+    testbed.namespace.kubectl(&["wait", &condition, "--timeout=40s", "tasks.sentinelnode.dev", name]).await
 }
 
 /// The URL of the log of a Task's current Run on a node.
-async fn log_url(stage: &Stage, name: &str, short: &str) -> String {
-    let task = get_task(stage, name).await;
+async fn log_url(testbed: &Testbed, name: &str, short: &str) -> String {
+    let task = get_task(testbed, name).await;
     let uid = task["metadata"]["uid"].as_str().unwrap();
     let run = &task["status"]["run"]["number"];
-    format!("{}/api/v1/executions/{uid}/{run}/{}/log", stage.api, stage.piece.node_name(short))
+    format!("{}/api/v1/executions/{uid}/{run}/{}/log", testbed.api, testbed.namespace.node_name(short))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_example_reaches_the_end_it_describes() {
-    let (stage, _guard) = stage("examples").await;
+async fn each_example_ends_as_it_states() {
+    let (testbed, _guard) = testbed("examples").await;
     let mut agents = vec![];
     for short in ["a", "b", "c"] {
-        agents.push(stage.agent(short, &[("pool", "web")]).await);
+        agents.push(testbed.agent(short, &[("pool", "web")]).await);
     }
     let mut seen = 0;
     for entry in std::fs::read_dir(repository().join("examples")).unwrap() {
@@ -67,40 +68,40 @@ async fn each_example_reaches_the_end_it_describes() {
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let ends = text.lines().find_map(|line| line.strip_prefix("# Ends: "));
-        let ends = ends.unwrap_or_else(|| panic!("{} does not say how it ends", path.display()));
+        let ends = ends.unwrap_or_else(|| panic!("{} does not state how it ends", path.display()));
         let condition = ends.split_whitespace().next().unwrap();
-        stage.piece.kubectl(&["apply", "-f", &path.to_string_lossy()]).await.unwrap();
+        testbed.namespace.kubectl(&["apply", "-f", &path.to_string_lossy()]).await.unwrap();
         for document in text.split("\n---") {
             let name = document.lines().find_map(|line| line.trim_start().strip_prefix("name: "));
             let Some(name) = name else { continue };
-            if let Err(said) = wait_for(&stage, name.trim(), condition).await {
+            if let Err(printed) = wait_for(&testbed, name.trim(), condition).await {
                 panic!(
-                    "{}: not {condition}: {said}\n{}",
+                    "{}: not {condition}: {printed}\n{}",
                     path.display(),
-                    get_task(&stage, name.trim()).await
+                    get_task(&testbed, name.trim()).await
                 );
             }
         }
         seen += 1;
     }
     assert!(seen >= 6, "only {seen} examples were found");
-    stage.close().await;
+    testbed.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_leaves_its_traces_in_status_redis_and_history() {
-    let (stage, _guard) = stage("traces").await;
-    let _agent = stage.agent("a", &[]).await;
+async fn task_is_recorded_in_status_redis_and_history() {
+    let (testbed, _guard) = testbed("traces").await;
+    let _agent = testbed.agent("a", &[]).await;
     let yaml = task(
         "hello",
         "{all: true}",
         "{script: {interpreter: /bin/sh, text: \"echo out; echo err >&2; exit 3\"}, successExitCodes: [0, 3]}",
         "",
     );
-    stage.piece.apply(&yaml).await.unwrap();
-    wait_for(&stage, "hello", "Complete").await.unwrap();
+    testbed.namespace.apply(&yaml).await.unwrap();
+    wait_for(&testbed, "hello", "Complete").await.unwrap();
 
-    let task = get_task(&stage, "hello").await;
+    let task = get_task(&testbed, "hello").await;
     let status = &task["status"];
     assert_eq!(status["observedGeneration"], task["metadata"]["generation"]);
     assert_eq!(status["run"]["number"], 1);
@@ -108,21 +109,22 @@ async fn a_task_leaves_its_traces_in_status_redis_and_history() {
     assert_eq!(status["nodes"][0]["state"], "Succeeded");
     assert_eq!(status["nodes"][0]["exitCode"], 3);
 
-    check_redis(&stage).await;
-    check_mongodb(&stage, task["metadata"]["uid"].as_str().unwrap()).await;
+    check_redis(&testbed).await;
+    check_mongodb(&testbed, task["metadata"]["uid"].as_str().unwrap()).await;
 
-    let log = stage.http.get(log_url(&stage, "hello", "a").await).send().await.unwrap().text().await.unwrap();
+    let log =
+        testbed.http.get(log_url(&testbed, "hello", "a").await).send().await.unwrap().text().await.unwrap();
     let mut lines: Vec<&str> = log.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["err", "out"]);
-    stage.close().await;
+    testbed.close().await;
 }
 
 /// One key per node, with a time to live that falls until it is renewed.
-async fn check_redis(stage: &Stage) {
-    let client = redis::Client::open(stage.piece.parts.redis_url.as_str()).unwrap();
+async fn check_redis(testbed: &Testbed) {
+    let client = redis::Client::open(testbed.namespace.parts.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
-    let key = format!("{}presence:{}", stage.prefix, stage.piece.node_name("a"));
+    let key = format!("{}presence:{}", testbed.prefix, testbed.namespace.node_name("a"));
     let first: i64 = redis.pttl(&key).await.unwrap();
     assert!(first > 0, "{key} has no time to live: {first}");
     until("the time to live falls", Duration::from_secs(5), || {
@@ -139,9 +141,9 @@ async fn check_redis(stage: &Stage) {
 }
 
 /// The execution with command, exit code, times and output.
-async fn check_mongodb(stage: &Stage, uid: &str) {
-    let client = mongodb::Client::with_uri_str(&stage.piece.parts.mongodb_uri).await.unwrap();
-    let database = client.database(&stage.database);
+async fn check_mongodb(testbed: &Testbed, uid: &str) {
+    let client = mongodb::Client::with_uri_str(&testbed.namespace.parts.mongodb_uri).await.unwrap();
+    let database = client.database(&testbed.database);
     let attempts = database.collection::<Document>("attempts");
     let attempt = until("the attempt is in MongoDB", Duration::from_secs(20), || async {
         let found = attempts.find(doc! {}).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
@@ -158,23 +160,24 @@ async fn check_mongodb(stage: &Stage, uid: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_agents_run_one_task_at_once_and_a_dead_or_frozen_one_is_noticed_and_comes_back() {
-    let (stage, _guard) = stage("three").await;
-    let (a, b, c) = (stage.agent("a", &[]).await, stage.agent("b", &[]).await, stage.agent("c", &[]).await);
+async fn dead_or_frozen_agent_is_detected_and_comes_back() {
+    let (testbed, _guard) = testbed("three").await;
+    let (a, b, c) =
+        (testbed.agent("a", &[]).await, testbed.agent("b", &[]).await, testbed.agent("c", &[]).await);
     let yaml = task("sleep", "{all: true}", "{command: [sleep, \"20\"]}", "  timeouts: {grace: 1s}\n");
-    stage.piece.apply(&yaml).await.unwrap();
+    testbed.namespace.apply(&yaml).await.unwrap();
     until("three commands run at once", Duration::from_secs(15), || async {
-        let counts = get_task(&stage, "sleep").await["status"]["run"]["counts"].clone();
+        let counts = get_task(&testbed, "sleep").await["status"]["run"]["counts"].clone();
         if counts["running"] == 3 { Ok(()) } else { Err(counts) }
     })
     .await;
 
     let unreachable = |short: &'static str, since: Instant| {
-        let stage = &stage;
+        let testbed = &testbed;
         async move {
-            let name = stage.piece.node_name(short);
+            let name = testbed.namespace.node_name(short);
             until("the node is unreachable", DECLARED + Duration::from_secs(3), || async {
-                let node = stage.get(&format!("/api/v1/nodes/{name}")).await?;
+                let node = testbed.get(&format!("/api/v1/nodes/{name}")).await?;
                 if node["reachable"] == false { Ok(()) } else { Err(node.to_string()) }
             })
             .await;
@@ -189,41 +192,41 @@ async fn three_agents_run_one_task_at_once_and_a_dead_or_frozen_one_is_noticed_a
     assert!(noticed <= DECLARED, "a killed agent was noticed after {noticed:?}");
     let noticed = unreachable("b", since).await;
     assert!(noticed <= DECLARED + Duration::from_secs(3), "a frozen agent was noticed after {noticed:?}");
-    until("status says who is not heard of", Duration::from_secs(10), || async {
-        let nodes = get_task(&stage, "sleep").await["status"]["nodes"].clone();
+    until("status shows which nodes are unreachable", Duration::from_secs(10), || async {
+        let nodes = get_task(&testbed, "sleep").await["status"]["nodes"].clone();
         let silent = nodes.as_array().unwrap().iter().filter(|node| node["reach"] == "Unreachable").count();
         if silent == 2 { Ok(()) } else { Err(nodes.to_string()) }
     })
     .await;
 
     b.signal(Signal::SIGCONT);
-    let a = stage.start_agent("a");
-    stage.reachable("a").await;
-    stage.reachable("b").await;
-    wait_for(&stage, "sleep", "Complete").await.unwrap();
+    let a = testbed.start_agent("a");
+    testbed.reachable("a").await;
+    testbed.reachable("b").await;
+    wait_for(&testbed, "sleep", "Complete").await.unwrap();
     drop((a, b, c));
-    stage.close().await;
+    testbed.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gigabyte_arrives_whole_and_nobody_grows() {
+async fn gigabyte_arrives_whole_in_bounded_memory() {
     const BYTES: u64 = 1_000_000_000;
     const LIMIT: u64 = 64 << 20;
-    let (stage, _guard) = stage("gigabyte").await;
-    let agent = stage.agent("a", &[]).await;
+    let (testbed, _guard) = testbed("gigabyte").await;
+    let agent = testbed.agent("a", &[]).await;
     let script = format!(
         "{{script: {{interpreter: /bin/sh, text: \"yes | head -c {BYTES}\"}}, output: {{limit: 2Gi, maxBlock: 60s}}}}"
     );
-    stage.piece.apply(&task("gigabyte", "{all: true}", &script, "")).await.unwrap();
+    testbed.namespace.apply(&task("gigabyte", "{all: true}", &script, "")).await.unwrap();
     until("the command runs", Duration::from_secs(15), || async {
-        let node = get_task(&stage, "gigabyte").await["status"]["nodes"][0].clone();
+        let node = get_task(&testbed, "gigabyte").await["status"]["nodes"][0].clone();
         if node["startedAt"].is_string() { Ok(()) } else { Err(node.to_string()) }
     })
     .await;
 
     let begun = Instant::now();
-    let url = format!("{}?follow=true", log_url(&stage, "gigabyte", "a").await);
-    let mut stream = stage.http.get(url).send().await.unwrap().bytes_stream();
+    let url = format!("{}?follow=true", log_url(&testbed, "gigabyte", "a").await);
+    let mut stream = testbed.http.get(url).send().await.unwrap().bytes_stream();
     let (mut digest, mut received, mut supervisor_peak) = (Sha256::new(), 0_u64, 0);
     while let Some(bytes) = stream.next().await {
         let bytes = bytes.unwrap();
@@ -245,9 +248,9 @@ async fn a_gigabyte_arrives_whole_and_nobody_grows() {
     }
     assert_eq!(received, BYTES);
     assert_eq!(digest.finalize(), expected.finalize());
-    wait_for(&stage, "gigabyte", "Complete").await.unwrap();
+    wait_for(&testbed, "gigabyte", "Complete").await.unwrap();
 
-    let operator_peak = memory::peak_rss(stage.operator.as_ref().unwrap().pid());
+    let operator_peak = memory::peak_rss(testbed.operator.as_ref().unwrap().pid());
     let agent_peak = memory::peak_rss(agent.pid());
     println!("peaks: operator {operator_peak}, agent {agent_peak}, supervisor {supervisor_peak}");
     assert!(operator_peak < LIMIT, "operator: {operator_peak}");
@@ -255,114 +258,125 @@ async fn a_gigabyte_arrives_whole_and_nobody_grows() {
     assert!(supervisor_peak > 0 && supervisor_peak < LIMIT, "supervisor: {supervisor_peak}");
 
     // A later reader gets all of it from History.
-    let again = stage.http.get(log_url(&stage, "gigabyte", "a").await).send().await.unwrap().bytes_stream();
+    let again =
+        testbed.http.get(log_url(&testbed, "gigabyte", "a").await).send().await.unwrap().bytes_stream();
     let again =
         again.try_fold(0_u64, |sum, bytes| async move { Ok(sum + bytes.len() as u64) }).await.unwrap();
     assert_eq!(again, BYTES);
-    stage.close().await;
+    testbed.close().await;
+}
+
+/// A cancellation ends the Run it names.
+async fn cancel_ends_run(testbed: &Testbed, number: u64) {
+    testbed.namespace.apply(&task("t", "{all: true}", "{command: [sleep, \"600\"]}", "")).await.unwrap();
+    until(&format!("run {number} runs"), Duration::from_secs(15), || async {
+        let status = get_task(testbed, "t").await["status"].clone();
+        let runs = status["run"]["number"] == number && status["run"]["counts"]["running"] == 1;
+        if runs { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    testbed
+        .namespace
+        .kubectl(&["annotate", "tasks.sentinelnode.dev", "t", &format!("sentinelnode.dev/cancel={number}")])
+        .await
+        .unwrap();
+    wait_for(testbed, "t", "Failed").await.unwrap();
+    assert_eq!(get_task(testbed, "t").await["status"]["phase"], "Cancelled");
+}
+
+/// Deleting a Task cancels its Run: nothing of it is left on the node.
+async fn delete_ends_run(testbed: &Testbed) {
+    testbed.namespace.apply(&task("gone", "{all: true}", "{command: [sleep, \"601\"]}", "")).await.unwrap();
+    until("it runs", Duration::from_secs(15), || async {
+        let status = get_task(testbed, "gone").await["status"].clone();
+        if status["run"]["counts"]["running"] == 1 { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    testbed.namespace.kubectl(&["delete", "--timeout=30s", "tasks.sentinelnode.dev", "gone"]).await.unwrap();
+    let left = std::process::Command::new("pgrep").args(["-f", "^sleep 601$"]).output().unwrap();
+    assert!(left.stdout.is_empty(), "the command still runs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_begin_when_they_should_and_only_then() {
-    let (stage, _guard) = stage("runs").await;
-    let _agent = stage.agent("a", &[]).await;
+async fn runs_begin_exactly_when_triggered() {
+    let (testbed, _guard) = testbed("runs").await;
+    let _agent = testbed.agent("a", &[]).await;
     let run_is = |number: u64| {
-        let stage = &stage;
+        let testbed = &testbed;
         async move {
             until(&format!("run {number} is over"), Duration::from_secs(20), || async {
-                let status = get_task(stage, "t").await["status"].clone();
+                let status = get_task(testbed, "t").await["status"].clone();
                 let over = status["run"]["finishedAt"].is_string();
                 if status["run"]["number"] == number && over { Ok(()) } else { Err(status.to_string()) }
             })
             .await;
         }
     };
-    stage.piece.apply(&task("t", "{all: true}", "{command: [echo, one]}", "")).await.unwrap();
+    testbed.namespace.apply(&task("t", "{all: true}", "{command: [echo, one]}", "")).await.unwrap();
     run_is(1).await;
-    stage.piece.apply(&task("t", "{all: true}", "{command: [echo, two]}", "")).await.unwrap();
+    testbed.namespace.apply(&task("t", "{all: true}", "{command: [echo, two]}", "")).await.unwrap();
     run_is(2).await;
-    stage
-        .piece
+    testbed
+        .namespace
         .apply(&task("t", "{all: true}", "{command: [echo, two]}", "  rerunToken: again\n"))
         .await
         .unwrap();
     run_is(3).await;
-    stage
-        .piece
+    testbed
+        .namespace
         .kubectl(&["annotate", "tasks.sentinelnode.dev", "t", "sentinelnode.dev/rerun=x"])
         .await
         .unwrap();
     run_is(4).await;
-    // Another edit, and a relist by a restarted operator, begin nothing.
+    // An edit of a field that is not in the spec hash begins nothing.
     let more = "  rerunToken: again\n  timeouts: {run: 1h}\n";
-    stage.piece.apply(&task("t", "{all: true}", "{command: [echo, two]}", more)).await.unwrap();
+    testbed.namespace.apply(&task("t", "{all: true}", "{command: [echo, two]}", more)).await.unwrap();
     until("the edit was seen", Duration::from_secs(10), || async {
-        let task = get_task(&stage, "t").await;
+        let task = get_task(&testbed, "t").await;
         let seen = task["status"]["observedGeneration"] == task["metadata"]["generation"];
         if seen { Ok(()) } else { Err(task["status"].to_string()) }
     })
     .await;
     run_is(4).await;
 
-    // A cancellation ends the Run it names.
-    stage.piece.apply(&task("t", "{all: true}", "{command: [sleep, \"600\"]}", "")).await.unwrap();
-    until("run 5 runs", Duration::from_secs(15), || async {
-        let status = get_task(&stage, "t").await["status"].clone();
-        let runs = status["run"]["number"] == 5 && status["run"]["counts"]["running"] == 1;
-        if runs { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
-    stage
-        .piece
-        .kubectl(&["annotate", "tasks.sentinelnode.dev", "t", "sentinelnode.dev/cancel=5"])
-        .await
-        .unwrap();
-    wait_for(&stage, "t", "Failed").await.unwrap();
-    assert_eq!(get_task(&stage, "t").await["status"]["phase"], "Cancelled");
-
-    // Deleting a Task cancels its Run: nothing of it is left on the node.
-    stage.piece.apply(&task("gone", "{all: true}", "{command: [sleep, \"601\"]}", "")).await.unwrap();
-    until("it runs", Duration::from_secs(15), || async {
-        let status = get_task(&stage, "gone").await["status"].clone();
-        if status["run"]["counts"]["running"] == 1 { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
-    stage.piece.kubectl(&["delete", "--timeout=30s", "tasks.sentinelnode.dev", "gone"]).await.unwrap();
-    let left = std::process::Command::new("pgrep").args(["-f", "^sleep 601$"]).output().unwrap();
-    assert!(left.stdout.is_empty(), "the command lives on");
-    stage.close().await;
+    cancel_ends_run(&testbed, 5).await;
+    delete_ends_run(&testbed).await;
+    testbed.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_was_killed_goes_on_from_what_is_durable() {
-    let (mut stage, _guard) = stage("killed").await;
-    let _agent = stage.agent("a", &[]).await;
+async fn killed_operator_resumes_from_durable_state() {
+    let (mut testbed, _guard) = testbed("killed").await;
+    let _agent = testbed.agent("a", &[]).await;
     let script = "{script: {interpreter: /bin/sh, text: \"echo begin; sleep 4; echo end\"}}";
-    stage.piece.apply(&task("t", "{all: true}", script, "")).await.unwrap();
+    testbed.namespace.apply(&task("t", "{all: true}", script, "")).await.unwrap();
     until("it runs", Duration::from_secs(15), || async {
-        let status = get_task(&stage, "t").await["status"].clone();
+        let status = get_task(&testbed, "t").await["status"].clone();
         if status["run"]["counts"]["running"] == 1 { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
-    stage.operator.take().unwrap().kill().await;
-    stage.start_operator().await;
-    wait_for(&stage, "t", "Complete").await.unwrap();
-    let log = stage.http.get(log_url(&stage, "t", "a").await).send().await.unwrap().text().await.unwrap();
+    testbed.operator.take().unwrap().kill().await;
+    testbed.start_operator().await;
+    wait_for(&testbed, "t", "Complete").await.unwrap();
+    let log = testbed.http.get(log_url(&testbed, "t", "a").await).send().await.unwrap().text().await.unwrap();
     assert_eq!(log, "begin\nend\n");
-    assert_eq!(get_task(&stage, "t").await["status"]["run"]["number"], 1);
-    stage.close().await;
+    assert_eq!(get_task(&testbed, "t").await["status"]["run"]["number"], 1);
+    testbed.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_field_is_explained_and_each_bad_task_is_refused_with_its_field() {
-    let (stage, _guard) = stage("refused").await;
+async fn explains_fields_and_names_field_of_invalid_task() {
+    let (testbed, _guard) = testbed("refused").await;
     let explained =
-        stage.piece.kubectl(&["explain", "tasks.sentinelnode.dev.spec", "--recursive"]).await.unwrap();
+        testbed.namespace.kubectl(&["explain", "tasks.sentinelnode.dev.spec", "--recursive"]).await.unwrap();
     assert!(explained.contains("maxConcurrent") && explained.contains("successExitCodes"), "{explained}");
     for field in ["spec.run.command", "spec.targets.exclude", "spec.timeouts.unreachable", "spec.rerunToken"]
     {
-        let text =
-            stage.piece.kubectl(&["explain", &format!("tasks.sentinelnode.dev.{field}")]).await.unwrap();
+        let text = testbed
+            .namespace
+            .kubectl(&["explain", &format!("tasks.sentinelnode.dev.{field}")])
+            .await
+            .unwrap();
         let description = text.split("DESCRIPTION:").nth(1).unwrap_or_default();
         assert!(description.trim().len() > 20, "{field} has no description: {text}");
     }
@@ -379,75 +393,75 @@ async fn each_field_is_explained_and_each_bad_task_is_refused_with_its_field() {
         (task("x", "{all: true}", "{comand: [a]}", ""), "comand"),
     ];
     for (yaml, field) in bad {
-        match stage.piece.apply(&yaml).await {
-            Ok(said) => panic!("accepted: {yaml}\n{said}"),
-            Err(said) => assert!(said.contains(field), "{field} is not named for\n{yaml}\n{said}"),
+        match testbed.namespace.apply(&yaml).await {
+            Ok(printed) => panic!("accepted: {yaml}\n{printed}"),
+            Err(printed) => assert!(printed.contains(field), "{field} is not named for\n{yaml}\n{printed}"),
         }
     }
-    stage.close().await;
+    testbed.close().await;
 }
 
 /// The epoch in the operators' Lease.
-async fn epoch(stage: &Stage) -> u64 {
-    let text = stage.piece.kubectl(&["get", "lease", "sentinel-operator", "-o", "json"]).await.unwrap();
+async fn epoch(testbed: &Testbed) -> u64 {
+    let text = testbed.namespace.kubectl(&["get", "lease", "sentinel-operator", "-o", "json"]).await.unwrap();
     let lease: serde_json::Value = serde_json::from_str(&text).unwrap();
     lease["metadata"]["annotations"]["sentinelnode.dev/epoch"].as_str().unwrap().parse().unwrap()
 }
 
-/// The agents dial one address; a follower there names the leader, and the leader is where it says.
+/// The agents dial one address; a follower there names the leader, and the leader is reachable at that address.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_takes_over_when_the_leader_is_killed_and_at_once_when_it_ends() {
-    let (mut stage, _guard) = stage("takeover").await;
-    let _agent = stage.agent("a", &[]).await;
+async fn follower_takes_over_when_leader_is_killed_or_ends() {
+    let (mut testbed, _guard) = testbed("takeover").await;
+    let _agent = testbed.agent("a", &[]).await;
     let script = "{script: {interpreter: /bin/sh, text: \"echo begin; sleep 8; echo end\"}}";
-    stage.piece.apply(&task("t", "{all: true}", script, "")).await.unwrap();
+    testbed.namespace.apply(&task("t", "{all: true}", script, "")).await.unwrap();
     until("it runs", Duration::from_secs(15), || async {
-        let status = get_task(&stage, "t").await["status"].clone();
+        let status = get_task(&testbed, "t").await["status"].clone();
         if status["run"]["counts"]["running"] == 1 { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
-    let first = epoch(&stage).await;
+    let first = epoch(&testbed).await;
 
     // A follower is ready, and does not touch the lead.
-    let follower = stage.start_follower();
+    let follower = testbed.start_follower();
     let ready = format!("{}/readyz", follower.metrics());
     until("the follower is ready", Duration::from_secs(20), || async {
-        let answer = stage.http.get(&ready).send().await.map_err(|error| error.to_string())?;
+        let answer = testbed.http.get(&ready).send().await.map_err(|error| error.to_string())?;
         if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
     })
     .await;
-    assert_eq!(epoch(&stage).await, first);
+    assert_eq!(epoch(&testbed).await, first);
 
     // Killed: the follower leads once the lease has run out. The old address is taken by a new follower, which
     // sends the agent on to the leader.
-    stage.operator.take().unwrap().kill().await;
+    testbed.operator.take().unwrap().kill().await;
     let begun = Instant::now();
     until("the epoch grows", Duration::from_secs(10), || async {
-        let now = epoch(&stage).await;
+        let now = epoch(&testbed).await;
         if now > first { Ok(()) } else { Err(now) }
     })
     .await;
     println!("killed: a new leader after {:?}", begun.elapsed());
-    let old_door = Stage::start_follower_at(&stage);
-    stage.promote(follower);
-    stage.reachable("a").await;
+    let follower_at_old_address = Testbed::start_follower_at(&testbed);
+    testbed.promote(follower);
+    testbed.reachable("a").await;
     println!("killed: the agent is back after {:?}", begun.elapsed());
-    wait_for(&stage, "t", "Complete").await.unwrap();
-    let log = stage.http.get(log_url(&stage, "t", "a").await).send().await.unwrap().text().await.unwrap();
+    wait_for(&testbed, "t", "Complete").await.unwrap();
+    let log = testbed.http.get(log_url(&testbed, "t", "a").await).send().await.unwrap().text().await.unwrap();
     assert_eq!(log, "begin\nend\n");
 
     // Ended: the lead is given back, and taken within moments.
-    let second = epoch(&stage).await;
+    let second = epoch(&testbed).await;
     let begun = Instant::now();
-    let ending = stage.operator.take().unwrap();
+    let ending = testbed.operator.take().unwrap();
     ending.signal(Signal::SIGTERM);
     until("the lead is taken again", Duration::from_secs(5), || async {
-        let now = epoch(&stage).await;
+        let now = epoch(&testbed).await;
         if now > second { Ok(()) } else { Err(now) }
     })
     .await;
     println!("ended: a new leader after {:?}", begun.elapsed());
     assert_eq!(ending.wait(Duration::from_secs(20)).await, Some(0));
-    drop(old_door);
-    stage.close().await;
+    drop(follower_at_old_address);
+    testbed.close().await;
 }

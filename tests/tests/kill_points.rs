@@ -1,4 +1,5 @@
-//! Every named place between an intent and its deed: whoever passes there is killed, and nothing is lost or run twice.
+//! Every kill point between an intent and its action: the process that reaches it is killed, and nothing is lost or run
+//! twice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 
 use std::fs;
@@ -7,21 +8,21 @@ use std::time::Duration;
 
 use sentinel_node_agent::kill_point::{FOLDER, KillPoint as OnNode};
 use sentinel_operator::kill_point::KillPoint as InOperator;
-use sentinel_tests::chaos::book::{self, Testimony};
 use sentinel_tests::chaos::check::executions;
-use sentinel_tests::chaos::dice::Dice;
 use sentinel_tests::chaos::harness::System;
-use sentinel_tests::chaos::load::Load;
+use sentinel_tests::chaos::load_generator::LoadGenerator;
+use sentinel_tests::chaos::recording::{self, Recorded};
+use sentinel_tests::chaos::rng::Rng;
 use sentinel_tests::programs::binary;
 use sentinel_tests::wait::until;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How an Attempt may be told to have ended when somebody was killed there. None: as the command ended.
-fn told(point: OnNode) -> &'static [&'static str] {
+/// Outcomes that are allowed when a process was killed there. None: as the command ended.
+fn allowed(point: OnNode) -> &'static [&'static str] {
     match point {
-        // Nobody can know whether it was started.
+        // It is unknown whether it was started.
         OnNode::SupervisorAnnounced => &["Lost"],
         // It was started, and may have died of its closed output before it was ended.
         OnNode::SupervisorSpawned => &["Lost", "Interrupted"],
@@ -33,29 +34,29 @@ fn told(point: OnNode) -> &'static [&'static str] {
 
 struct Points<'a> {
     system: &'a System,
-    load: Load,
+    load: LoadGenerator,
 }
 
 impl Points<'_> {
-    /// Runs one Task with the place armed. Gives the Execution and what its witness wrote down.
-    async fn pass(&mut self, name: &str, armed: &Path) -> (Value, Testimony) {
+    /// Runs one Task with the kill point armed. Returns the Execution and what its recorder wrote.
+    async fn pass(&mut self, name: &str, armed: &Path) -> (Value, Recorded) {
         fs::create_dir_all(armed.parent().unwrap()).unwrap();
         fs::write(armed, "").unwrap();
         let task = name.to_lowercase();
         let node = &self.system.fleet.nodes[0].name;
         let spec = json!({
             "targets": {"nodeNames": [node]},
-            "run": {"command": [binary("witness"), self.system.book(), "100"]},
+            "run": {"command": [binary("recorder"), self.system.recording(), "100"]},
         });
         self.load.submit(&task, spec).await.expect("the API server takes it");
-        until(&format!("{name} was passed"), PATIENCE, || async {
-            if armed.exists() { Err("nobody came by") } else { Ok(()) }
+        until(&format!("{name} was reached"), PATIENCE, || async {
+            if armed.exists() { Err("not reached") } else { Ok(()) }
         })
         .await;
         let execution = until(&format!("the Task of {name} is over and archived"), PATIENCE, || async {
             let all = executions(&self.system.fleet).await?;
             let found = all.into_values().find(|found| found["task"] == task);
-            let found = found.ok_or_else(|| "there is no execution".to_owned())?;
+            let found = found.ok_or_else(|| "no execution".to_owned())?;
             let tasks = self.load.tasks().await;
             let mine = tasks.iter().find(|found| found.metadata.name.as_deref() == Some(&task)).unwrap();
             let status = mine.status.clone().unwrap_or_default();
@@ -66,36 +67,43 @@ impl Points<'_> {
         })
         .await;
         let attempt = format!("{}/1", execution["id"].as_str().unwrap());
-        let testimony = book::read(&self.system.book()).remove(&attempt).unwrap_or_default();
+        let recorded = recording::read(&self.system.recording()).remove(&attempt).unwrap_or_default();
         until(&format!("the agent has forgotten the Task of {name}"), PATIENCE, || async {
             let left = fs::read_dir(self.system.fleet.nodes[0].state.join("attempts")).unwrap().count();
             if left == 0 { Ok(()) } else { Err(left) }
         })
         .await;
-        (execution, testimony)
+        (execution, recorded)
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_killed_at_a_named_place_loses_nothing_and_runs_nothing_twice() {
+async fn kill_points_lose_nothing_and_run_nothing_twice() {
     let system = System::start("points", 1).await;
-    let piece = &system.fleet.piece;
+    let namespace = &system.fleet.namespace;
     let nodes = system.fleet.nodes.iter().map(|node| node.name.clone()).collect();
-    let load = Load::new(piece.client.clone(), &piece.namespace, nodes, &system.book(), 100, Dice::new(1));
+    let load = LoadGenerator::new(
+        namespace.client.clone(),
+        &namespace.name,
+        nodes,
+        &system.recording(),
+        100,
+        Rng::new(1),
+    );
     let mut points = Points { system: &system, load };
     let state: PathBuf = system.fleet.nodes[0].state.clone();
     let mut wrong = Vec::new();
 
     let in_operator = InOperator::ALL.map(|point| (point.name(), system.directory.join(FOLDER), &[][..]));
-    let on_node = OnNode::ALL.map(|point| (point.name(), state.join(FOLDER), told(point)));
-    for (name, folder, told) in in_operator.into_iter().chain(on_node) {
-        let (execution, testimony) = points.pass(&name, &folder.join(&name)).await;
+    let on_node = OnNode::ALL.map(|point| (point.name(), state.join(FOLDER), allowed(point)));
+    for (name, folder, allowed) in in_operator.into_iter().chain(on_node) {
+        let (execution, recorded) = points.pass(&name, &folder.join(&name)).await;
         let outcome = execution["outcome"].as_str().unwrap_or_default();
-        let known = execution["exitCode"] == json!(testimony.exits.first()) && testimony.exits.len() == 1;
-        let right = if told.is_empty() { known } else { told.contains(&outcome) };
-        println!("{name}: {outcome}, {} starts", testimony.starts.len());
-        if !right || testimony.starts.len() > 1 {
-            wrong.push(format!("{name}: {execution} and {testimony:?}"));
+        let known = execution["exitCode"] == json!(recorded.exits.first()) && recorded.exits.len() == 1;
+        let right = if allowed.is_empty() { known } else { allowed.contains(&outcome) };
+        println!("{name}: {outcome}, {} starts", recorded.starts.len());
+        if !right || recorded.starts.len() > 1 {
+            wrong.push(format!("{name}: {execution} and {recorded:?}"));
         }
     }
     let clean = wrong.is_empty();

@@ -19,7 +19,7 @@ async fn pods(test: &str) -> (Pods, MutexGuard<'static, ()>) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs real nodes: just test-nodes"]
-async fn commands_run_in_the_agents_container_or_on_the_node_itself() {
+async fn commands_run_in_agent_container_or_on_host() {
     let (pods, _guard) = pods("environments").await;
     let script = "hostname; cat /etc/hostname; cat /proc/self/cgroup; exit 0";
     let container = pods.task("container", "Container", script).await;
@@ -41,13 +41,13 @@ async fn commands_run_in_the_agents_container_or_on_the_node_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs real nodes: just test-nodes"]
-async fn commands_on_the_host_outlive_their_agents_pods_and_are_adopted_by_the_next() {
+async fn host_commands_outlive_agent_pods_and_are_adopted() {
     let (pods, _guard) = pods("rolled").await;
-    let script = "echo start >>/var/witness; i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i + 1)); sleep 0.1; done; \
-                  echo waiting; while [ ! -e /var/enough ]; do sleep 0.2; done; echo end >>/var/witness";
+    let script = "echo start >>/var/recording; i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i + 1)); sleep 0.1; done; \
+                  echo waiting; while [ ! -e /var/enough ]; do sleep 0.2; done; echo end >>/var/recording";
     let uid = pods.task("long", "Host", script).await;
     for node in &pods.nodes {
-        pods.says(&uid, node, "line 3\n").await;
+        pods.output_contains(&uid, node, "line 3\n").await;
     }
     // Deleted by hand, then rolled.
     pods.kubectl(&["delete", "pods", "-l", "app=node-agent", "--wait"]).await;
@@ -58,7 +58,7 @@ async fn commands_on_the_host_outlive_their_agents_pods_and_are_adopted_by_the_n
     pods.kubectl(&["rollout", "restart", "daemonset/node-agent"]).await;
     pods.rolled_out().await;
     for node in &pods.nodes {
-        pods.says(&uid, node, "waiting").await;
+        pods.output_contains(&uid, node, "waiting").await;
         node_exec(node, "touch /var/enough").await.unwrap();
     }
     let expected: String =
@@ -67,25 +67,25 @@ async fn commands_on_the_host_outlive_their_agents_pods_and_are_adopted_by_the_n
         let execution = pods.ended(&uid, node).await;
         assert_eq!(execution["outcome"], "Succeeded", "{execution}");
         assert_eq!(pods.log(&uid, node).await, expected, "{node}");
-        let witness = node_exec(node, "cat /var/witness; rm /var/enough").await.unwrap();
-        assert_eq!(witness, "start\nend\n", "{node}");
+        let recording = node_exec(node, "cat /var/recording; rm /var/enough").await.unwrap();
+        assert_eq!(recording, "start\nend\n", "{node}");
     }
     pods.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs real nodes: just test-nodes"]
-async fn a_node_that_lost_its_power_comes_back_by_itself_and_says_what_it_lost() {
+async fn node_after_power_cut_reconnects_and_reports_lost() {
     let (pods, _guard) = pods("power").await;
     let [kept, cut] = &pods.nodes[..] else { panic!("two nodes are needed, not {:?}", pods.nodes) };
-    let script = "echo start >>/var/witness; echo begun; while [ ! -e /var/enough ]; do sleep 0.2; done";
+    let script = "echo start >>/var/recording; echo begun; while [ ! -e /var/enough ]; do sleep 0.2; done";
     let uid = pods.task("cut", "Host", script).await;
     for node in &pods.nodes {
-        pods.says(&uid, node, "begun").await;
+        pods.output_contains(&uid, node, "begun").await;
     }
     node_kill(cut).await;
     until("the node is unreachable", PATIENCE, || async {
-        let node = pods.stage.get(&format!("/api/v1/nodes/{cut}")).await?;
+        let node = pods.testbed.get(&format!("/api/v1/nodes/{cut}")).await?;
         if node["reachable"] == false { Ok(()) } else { Err(node.to_string()) }
     })
     .await;
@@ -101,8 +101,8 @@ async fn a_node_that_lost_its_power_comes_back_by_itself_and_says_what_it_lost()
     for node in &pods.nodes {
         let execution = pods.ended(&after, node).await;
         assert_eq!(execution["outcome"], "Succeeded", "{execution}");
-        let witness = node_exec(node, "cat /var/witness; rm -f /var/enough").await.unwrap();
-        assert_eq!(witness, "start\n", "{node}");
+        let recording = node_exec(node, "cat /var/recording; rm -f /var/enough").await.unwrap();
+        assert_eq!(recording, "start\n", "{node}");
     }
     pods.rolled_out().await;
     pods.close().await;

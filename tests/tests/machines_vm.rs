@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use sentinel_tests::machines::build::static_agent;
-use sentinel_tests::machines::ground::Ground;
-use sentinel_tests::machines::load::{Load, WITNESS};
 use sentinel_tests::machines::machine::Machine;
+use sentinel_tests::machines::operator::EmbeddedOperator;
+use sentinel_tests::machines::workload::{RECORDING, Workload};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -16,7 +16,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 /// Long enough for a machine in software emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long commands come and go before the power is cut, at most.
+/// The longest time that commands run before the power is cut.
 const LONGEST_RUN: Duration = Duration::from_millis(3500);
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -24,7 +24,7 @@ fn number(variable: &str, default: u64) -> u64 {
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text}")))
 }
 
-/// `SENTINEL_CUTS` says how often, `SENTINEL_SEED` when.
+/// `SENTINEL_CUTS` sets how often, `SENTINEL_SEED` when.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs virtual machines and a static agent: just test-vm"]
 async fn a_power_cut_at_any_instant_runs_nothing_twice_and_forgets_no_result() {
@@ -32,50 +32,50 @@ async fn a_power_cut_at_any_instant_runs_nothing_twice_and_forgets_no_result() {
     let cuts = number("SENTINEL_CUTS", 3);
     let mut seed = number("SENTINEL_SEED", u64::from(std::process::id()));
     println!("SENTINEL_CUTS={cuts} SENTINEL_SEED={seed}");
-    let ground = Ground::new("vm-1").await;
-    let mut machine = Machine::new(ground.path().join("machine"), &[static_agent()]);
-    let (mut load, mut boot) = (Load::default(), String::new());
+    let operator = EmbeddedOperator::new("vm-1").await;
+    let mut machine = Machine::new(operator.path().join("machine"), &[static_agent()]);
+    let (mut load, mut boot) = (Workload::default(), String::new());
     for cut in 1..=cuts {
-        machine.boot(&ground.script());
-        boot = ground.connected(&boot, PATIENCE).await;
+        machine.boot(&operator.script());
+        boot = operator.connected(&boot, PATIENCE).await;
         load.note_boot(&boot);
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let lasting = LONGEST_RUN.mul_f64((seed >> 40) as f64 / (1_u64 << 24) as f64);
         let begun = Instant::now();
         while begun.elapsed() < lasting {
-            load.press(&ground).await;
+            load.top_up(&operator).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         machine.cut().await;
-        load.look(&ground).await;
+        load.poll(&operator).await;
         load.note_cut();
         println!("cut {cut} after {lasting:?}");
     }
-    machine.boot(&ground.script());
-    boot = ground.connected(&boot, PATIENCE).await;
+    machine.boot(&operator.script());
+    boot = operator.connected(&boot, PATIENCE).await;
     load.note_boot(&boot);
     // These meet no cut, so none of them may be lost.
-    load.ask(&ground, 5).await;
-    let witness = async || machine.run(&format!("cat {WITNESS}")).await.unwrap();
-    let judgement = load.judge(&ground, witness).await;
-    println!("{judgement:#?}");
-    assert!(judgement.wrong.is_empty(), "{:#?}", judgement.wrong);
-    assert_eq!(judgement.most_starts, 1);
-    assert!(judgement.outcomes.contains_key("Succeeded"), "nothing ended: {:?}", judgement.outcomes);
+    load.submit(&operator, 5).await;
+    let recording = async || machine.run(&format!("cat {RECORDING}")).await.unwrap();
+    let verdict = load.check(&operator, recording).await;
+    println!("{verdict:#?}");
+    assert!(verdict.wrong.is_empty(), "{:#?}", verdict.wrong);
+    assert_eq!(verdict.most_starts, 1);
+    assert!(verdict.outcomes.contains_key("Succeeded"), "nothing ended: {:?}", verdict.outcomes);
     // A few cuts may all hit moments of one kind.
     if cuts >= 10 {
-        assert!(judgement.outcomes.contains_key("Lost"), "no cut hit a command: {:?}", judgement.outcomes);
-        assert!(judgement.started_after_a_cut > 0, "no command waited through a cut");
+        assert!(verdict.outcomes.contains_key("Lost"), "no cut hit a command: {:?}", verdict.outcomes);
+        assert!(verdict.started_after_a_cut > 0, "no command waited through a cut");
     }
     machine.cut().await;
 }
 
-/// Waits until the machine's shell says so.
+/// Waits until the command succeeds in the machine's shell.
 async fn shows(machine: &Machine, what: &str, command: &str) -> String {
     sentinel_tests::wait::until(what, PATIENCE, || machine.run(command)).await
 }
 
-/// A shell text that prints the processes whose command line contains this, and fails when there are none.
+/// A shell script that prints the processes with this in their command line, and fails when there are none.
 fn processes(what: &str) -> String {
     let (first, rest) = what.split_at(1);
     format!("ps -o pid,args | grep '[{first}]{rest}'")
@@ -85,11 +85,11 @@ fn processes(what: &str) -> String {
 #[ignore = "needs virtual machines and a static agent: just test-vm"]
 async fn a_cancelled_tree_is_gone_whatever_it_does_to_stay() {
     let _guard = ONE_AT_A_TIME.lock().await;
-    let ground = Ground::new("vm-1").await;
-    let mut machine = Machine::new(ground.path().join("machine"), &[static_agent()]);
-    machine.boot(&ground.script());
-    ground.connected("", PATIENCE).await;
-    // Each says `ready` when its processes are there; all of those are `sleep`s of one length.
+    let operator = EmbeddedOperator::new("vm-1").await;
+    let mut machine = Machine::new(operator.path().join("machine"), &[static_agent()]);
+    machine.boot(&operator.script());
+    operator.connected("", PATIENCE).await;
+    // Each prints `ready` when its processes exist; all of those are `sleep`s of one length.
     let trees = [
         ("double-fork", 9001, "( ( sleep 9001 & ) & ); sleep 9001 & echo ready; wait"),
         (
@@ -98,7 +98,7 @@ async fn a_cancelled_tree_is_gone_whatever_it_does_to_stay() {
             "setsid sh -c 'setsid sleep 9002 & sleep 9002' </dev/null >/dev/null 2>&1 & echo ready; sleep 9002",
         ),
         (
-            "deaf",
+            "ignores-term",
             9003,
             "trap '' TERM INT HUP; sh -c 'trap \"\" TERM; while :; do sleep 9003; done' & echo ready; while :; do sleep 9003; done",
         ),
@@ -107,18 +107,18 @@ async fn a_cancelled_tree_is_gone_whatever_it_does_to_stay() {
     ];
     for (name, seconds, script) in trees {
         let run = json!({ "command": ["/bin/sh", "-c", script] });
-        let uid = ground.task(name, run, &[("timeouts", json!({ "grace": "1s" }))]).await;
-        sentinel_tests::wait::until("it says that it is ready", PATIENCE, || async {
-            let log = ground.log(&uid).await?;
+        let uid = operator.task(name, run, &[("timeouts", json!({ "grace": "1s" }))]).await;
+        sentinel_tests::wait::until("it prints ready", PATIENCE, || async {
+            let log = operator.log(&uid).await?;
             if log.contains("ready") { Ok(()) } else { Err(log) }
         })
         .await;
-        shows(&machine, "its processes are there", &processes(&format!("sleep {seconds}"))).await;
-        ground.cancel(name).await;
-        let execution = ground.ended(&uid, PATIENCE).await;
+        shows(&machine, "its processes exist", &processes(&format!("sleep {seconds}"))).await;
+        operator.cancel(name).await;
+        let execution = operator.ended(&uid, PATIENCE).await;
         assert_eq!(execution["outcome"], "Cancelled", "{name}: {execution}");
         let left = machine.run(&processes(&format!("sleep {seconds}"))).await;
-        assert!(left.is_err(), "{name}: Cancelled, and still there: {left:?}");
+        assert!(left.is_err(), "{name}: Cancelled, and still running: {left:?}");
     }
     let groups = "cd /sys/fs/cgroup/sentinel && for g in *.*; do [ -d $g ] && wc -l <$g/cgroup.procs; done | grep -v '^0$'";
     let populated = machine.run(groups).await;
@@ -128,16 +128,16 @@ async fn a_cancelled_tree_is_gone_whatever_it_does_to_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs virtual machines and a static agent: just test-vm"]
-async fn a_daemon_whose_supervisor_was_killed_is_ended_by_its_control_group() {
+async fn cgroup_kill_ends_daemon_of_dead_supervisor() {
     let _guard = ONE_AT_A_TIME.lock().await;
-    let ground = Ground::new("vm-1").await;
-    let mut machine = Machine::new(ground.path().join("machine"), &[static_agent()]);
-    machine.boot(&ground.script());
-    ground.connected("", PATIENCE).await;
-    // In a session of its own and with nobody above it, the daemon is the command's by its group alone.
+    let operator = EmbeddedOperator::new("vm-1").await;
+    let mut machine = Machine::new(operator.path().join("machine"), &[static_agent()]);
+    machine.boot(&operator.script());
+    operator.connected("", PATIENCE).await;
+    // In a session of its own and without a parent, the daemon belongs to the command by its cgroup alone.
     let script =
         "setsid sh -c 'sleep 9010 & sleep 9010' </dev/null >/dev/null 2>&1 & echo $$; exec sleep 9011";
-    let uid = ground.task("orphan", json!({ "command": ["/bin/sh", "-c", script] }), &[]).await;
+    let uid = operator.task("orphan", json!({ "command": ["/bin/sh", "-c", script] }), &[]).await;
     let command = shows(
         &machine,
         "the command runs",
@@ -157,7 +157,7 @@ async fn a_daemon_whose_supervisor_was_killed_is_ended_by_its_control_group() {
     )
     .await;
     machine.run(&format!("kill -KILL {parent}")).await.unwrap();
-    let execution = ground.ended(&uid, PATIENCE).await;
+    let execution = operator.ended(&uid, PATIENCE).await;
     assert_eq!(execution["outcome"], "Interrupted", "{execution}");
     let left = machine.run(&processes("sleep 901")).await;
     assert!(left.is_err(), "still there: {left:?}");
@@ -167,95 +167,97 @@ async fn a_daemon_whose_supervisor_was_killed_is_ended_by_its_control_group() {
 }
 
 /// A machine with an agent that is connected.
-async fn node() -> (Ground, Machine) {
-    let ground = Ground::new("vm-1").await;
-    let mut machine = Machine::new(ground.path().join("machine"), &[static_agent()]);
-    machine.boot(&ground.script());
-    ground.connected("", PATIENCE).await;
-    (ground, machine)
+async fn node() -> (EmbeddedOperator, Machine) {
+    let operator = EmbeddedOperator::new("vm-1").await;
+    let mut machine = Machine::new(operator.path().join("machine"), &[static_agent()]);
+    machine.boot(&operator.script());
+    operator.connected("", PATIENCE).await;
+    (operator, machine)
 }
 
 /// A command of the machine's shell under limits; the Task's uid.
-async fn limited(ground: &Ground, name: &str, limits: Value, script: &str) -> String {
+async fn limited(operator: &EmbeddedOperator, name: &str, limits: Value, script: &str) -> String {
     let run = json!({ "command": ["/bin/sh", "-c", script], "limits": limits });
-    ground.task(name, run, &[("timeouts", json!({ "grace": "1s" }))]).await
+    operator.task(name, run, &[("timeouts", json!({ "grace": "1s" }))]).await
 }
 
 /// Waits until only the supervisor that waits for the next command has a group, an empty one: the others remove theirs
-/// after they have said how their commands ended.
+/// after they have reported how their commands ended.
 async fn no_group_is_left(machine: &Machine) {
     let groups =
         "cd /sys/fs/cgroup/sentinel && set -- *.*/ && ! grep . *.*/cgroup.procs && echo $* && [ $# = 1 ]";
     shows(machine, "the groups of the commands are gone", groups).await;
 }
 
-/// The value of a line `word value` of a file.
-fn counted(text: &str, word: &str) -> u64 {
-    let found = text.lines().find_map(|line| line.strip_prefix(word)?.trim().parse().ok());
-    found.unwrap_or_else(|| panic!("no number {word} in {text}"))
+/// The value of a line `key value` of a file.
+fn counted(text: &str, key: &str) -> u64 {
+    let found = text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+    found.unwrap_or_else(|| panic!("no number {key} in {text}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs virtual machines and a static agent: just test-vm"]
-async fn a_tree_over_its_memory_limit_is_killed_as_a_whole_and_its_peak_is_told() {
+async fn oom_kills_whole_tree_and_reports_its_peak() {
     let _guard = ONE_AT_A_TIME.lock().await;
-    let (ground, mut machine) = node().await;
+    let (operator, mut machine) = node().await;
     // `tail` keeps what it may have to print, all of it.
     let greedy = "tail -c 100000000 /dev/zero";
     let memory = || json!({ "memory": "24Mi" });
-    let alone = limited(&ground, "alone", memory(), &format!("exec {greedy}")).await;
-    // The shell would say 7, and be nobody's lack of memory, were it left alive.
+    let alone = limited(&operator, "alone", memory(), &format!("exec {greedy}")).await;
+    // If the shell survived, it would exit with 7 and no OOM would be reported.
     let tree = format!("sleep 9021 & sh -c '{greedy}; exit 9'; exit 7");
-    let tree = limited(&ground, "tree", memory(), &tree).await;
+    let tree = limited(&operator, "tree", memory(), &tree).await;
     for uid in [&alone, &tree] {
-        let execution = ground.ended(uid, PATIENCE).await;
+        let execution = operator.ended(uid, PATIENCE).await;
         assert_eq!(execution["outcome"], "OomKilled", "{execution}");
         let message = execution["message"].as_str().unwrap();
-        let peak = message.split(' ').find_map(|word| word.parse::<u64>().ok());
+        let peak = message.split(' ').find_map(|part| part.parse::<u64>().ok());
         let peak = peak.unwrap_or_else(|| panic!("no peak: {message}"));
         assert!((20 << 20..=25 << 20).contains(&peak), "{message}");
     }
     let left = machine.run(&processes("sleep 9021")).await;
-    assert!(left.is_err(), "killed for its memory, and still there: {left:?}");
+    assert!(left.is_err(), "killed for its memory, and still running: {left:?}");
     // A command that is killed otherwise lacked no memory, and one that keeps to it is not touched.
-    let killed = limited(&ground, "killed", memory(), "kill -9 $$").await;
-    assert_eq!(ground.ended(&killed, PATIENCE).await["outcome"], "Signaled");
-    let modest = limited(&ground, "modest", memory(), "echo fits").await;
-    assert_eq!(ground.ended(&modest, PATIENCE).await["outcome"], "Succeeded");
+    let killed = limited(&operator, "killed", memory(), "kill -9 $$").await;
+    assert_eq!(operator.ended(&killed, PATIENCE).await["outcome"], "Signaled");
+    let modest = limited(&operator, "modest", memory(), "echo fits").await;
+    assert_eq!(operator.ended(&modest, PATIENCE).await["outcome"], "Succeeded");
     no_group_is_left(&machine).await;
     machine.cut().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs virtual machines and a static agent: just test-vm"]
-async fn a_command_has_no_more_processes_than_its_limit() {
+async fn pids_limit_bounds_processes_of_command() {
     let _guard = ONE_AT_A_TIME.lock().await;
-    let (ground, mut machine) = node().await;
+    let (operator, mut machine) = node().await;
     // The shell and three of its children.
     let many = "for i in 1 2 3 4 5 6; do sleep 9031 & echo made $i; done; echo all";
-    let many = limited(&ground, "many", json!({ "pids": 4 }), many).await;
-    let execution = ground.ended(&many, PATIENCE).await;
+    let many = limited(&operator, "many", json!({ "pids": 4 }), many).await;
+    let execution = operator.ended(&many, PATIENCE).await;
     assert_eq!(execution["outcome"], "Failed", "{execution}");
-    let log = ground.log(&many).await.unwrap();
+    let log = operator.log(&many).await.unwrap();
     assert!(log.contains("made 3") && !log.contains("made 4"), "{log}");
     assert!(log.contains("fork"), "{log}");
     let left = machine.run(&processes("sleep 9031")).await;
-    assert!(left.is_err(), "the command has ended, and they are there: {left:?}");
+    assert!(left.is_err(), "the command has ended, and they still exist: {left:?}");
     no_group_is_left(&machine).await;
     machine.cut().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs virtual machines and a static agent: just test-vm"]
-async fn a_busy_command_gets_its_share_of_the_processor_and_its_group_holds_all_of_its_limits() {
+async fn cgroup_holds_all_limits_and_throttles_busy_command() {
     let _guard = ONE_AT_A_TIME.lock().await;
-    let (ground, mut machine) = node().await;
+    let (operator, mut machine) = node().await;
     let limits = json!({ "cpu": "200m", "memory": "64Mi", "pids": 8 });
-    let busy = limited(&ground, "busy", limits, "sleep 9041 & while :; do :; done").await;
+    let busy = limited(&operator, "busy", limits, "sleep 9041 & while :; do :; done").await;
     let populated = "cd /sys/fs/cgroup/sentinel && grep -l . *.*/cgroup.procs";
     let group = shows(&machine, "the command has a group", populated).await;
     let group = format!("/sys/fs/cgroup/sentinel/{}", group.trim().trim_end_matches("/cgroup.procs"));
-    let read = async |file: &str| shows(&machine, "the group tells", &format!("cat {group}/{file}")).await;
+    let read = async |file: &str| {
+        shows(&machine, "the file of the cgroup is readable", &format!("cat {group}/{file}")).await
+    };
     assert_eq!(read("cpu.max").await.trim(), "20000 100000");
     assert_eq!(read("memory.max").await.trim(), (64_u64 << 20).to_string());
     assert_eq!(read("memory.swap.max").await.trim(), "0");
@@ -269,13 +271,13 @@ async fn a_busy_command_gets_its_share_of_the_processor_and_its_group_holds_all_
         if counted(&now, "nr_periods ") >= spans { Ok(now) } else { Err(now) }
     })
     .await;
-    let more = |word: &str| (counted(&account, word) - counted(&begun, word)) as f64;
+    let more = |key: &str| (counted(&account, key) - counted(&begun, key)) as f64;
     let share = more("usage_usec ") / (more("nr_periods ") * 100_000.0);
     println!("of 0.2 of a processor it had {share:.3}: {account}");
     assert!((0.02..0.4).contains(&share), "{share}: {begun} {account}");
     assert!(more("nr_throttled ") > 0.0, "{begun} {account}");
-    ground.cancel("busy").await;
-    assert_eq!(ground.ended(&busy, PATIENCE).await["outcome"], "Cancelled");
+    operator.cancel("busy").await;
+    assert_eq!(operator.ended(&busy, PATIENCE).await["outcome"], "Cancelled");
     no_group_is_left(&machine).await;
     machine.cut().await;
 }

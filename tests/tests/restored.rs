@@ -1,4 +1,4 @@
-//! State that comes again: a cluster put back to an older backup, Tasks under their old names, a cloned state directory.
+//! State that comes back: a cluster restored from an older backup, recreated Tasks, a cloned state directory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 
 use std::collections::BTreeSet;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use sentinel_operator::resource::Task;
-use sentinel_tests::chaos::book;
 use sentinel_tests::chaos::check::executions;
 use sentinel_tests::chaos::fleet::Node;
 use sentinel_tests::chaos::harness::System;
+use sentinel_tests::chaos::recording;
 use sentinel_tests::programs::binary;
 use sentinel_tests::wait::until;
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ async fn apply(api: &Api<Task>, system: &System, token: &str, hold: &Path) {
         "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "t"},
         "spec": {
             "targets": {"nodeNames": system.fleet.nodes.iter().map(|node| &node.name).collect::<Vec<_>>()},
-            "run": {"command": [binary("witness"), system.book(), "50", hold]},
+            "run": {"command": [binary("recorder"), system.recording(), "50", hold]},
             "rerunToken": token,
         },
     });
@@ -63,31 +63,31 @@ async fn apply(api: &Api<Task>, system: &System, token: &str, hold: &Path) {
     .await;
 }
 
-/// Every Attempt that a witness saw was started once, and its exit code is in History.
-async fn judge(system: &System) -> BTreeSet<String> {
-    let seen = book::read(&system.book());
+/// Checks that every recorded Attempt was started once, and that its exit code is in History.
+async fn check(system: &System) -> BTreeSet<String> {
+    let seen = recording::read(&system.recording());
     until("History has how each ended", PATIENCE, || async {
         let known = executions(&system.fleet).await?;
-        for (attempt, testimony) in &seen {
+        for (attempt, recorded) in &seen {
             let (execution, _) = attempt.rsplit_once('/').unwrap();
-            let told = known.get(execution).map_or(&Value::Null, |found| &found["exitCode"]);
-            if *told != json!(testimony.exits.first()) {
-                return Err(format!("{attempt}: {testimony:?} and {:?}", known.get(execution)));
+            let archived = known.get(execution).map_or(&Value::Null, |found| &found["exitCode"]);
+            if *archived != json!(recorded.exits.first()) {
+                return Err(format!("{attempt}: {recorded:?} and {:?}", known.get(execution)));
             }
         }
         Ok(())
     })
     .await;
-    for (attempt, testimony) in &seen {
-        assert_eq!(testimony.starts.len(), 1, "{attempt} was started more than once: {testimony:?}");
+    for (attempt, recorded) in &seen {
+        assert_eq!(recorded.starts.len(), 1, "{attempt} was started more than once: {recorded:?}");
     }
     seen.into_keys().collect()
 }
 
 fn runs(attempts: &BTreeSet<String>) -> Vec<(String, u32)> {
     let run = |attempt: &String| {
-        let words: Vec<&str> = attempt.split('/').collect();
-        (words[0].to_owned(), words[1].parse().unwrap())
+        let parts: Vec<&str> = attempt.split('/').collect();
+        (parts[0].to_owned(), parts[1].parse().unwrap())
     };
     attempts.iter().map(run).collect::<BTreeSet<_>>().into_iter().collect()
 }
@@ -103,7 +103,7 @@ async fn nothing_is_left(nodes: &[Node]) {
 }
 
 /// As the Kubernetes documentation wants it: what reads the API server is started anew after a restore.
-async fn put_back(system: &System, backup: &Path) {
+async fn restore(system: &System, backup: &Path) {
     let data = system.directory.join("etcd");
     system.fleet.operator.end().await;
     system.servers.apiserver.end().await;
@@ -118,10 +118,10 @@ async fn put_back(system: &System, backup: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_etcd_was_put_back_runs_are_numbered_above_what_was_and_nothing_runs_twice_or_is_lost() {
+async fn etcd_restore_numbers_runs_above_and_runs_nothing_twice() {
     let _guard = ONE_AT_A_TIME.lock().await;
     let system = System::start("restored", 2).await;
-    let api: Api<Task> = Api::namespaced(system.fleet.piece.client.clone(), &system.fleet.piece.namespace);
+    let api: Api<Task> = Api::namespaced(system.fleet.namespace.client.clone(), &system.fleet.namespace.name);
     let hold = system.directory.join("hold");
     fs::write(&hold, "").unwrap();
     apply(&api, &system, "1", &hold).await;
@@ -141,28 +141,28 @@ async fn after_etcd_was_put_back_runs_are_numbered_above_what_was_and_nothing_ru
     apply(&api, &system, "3", &hold).await;
     run_is(&api, "run 3 runs", is_running(3, 2)).await;
 
-    put_back(&system, &backup).await;
+    restore(&system, &backup).await;
     let run = run_is(&api, "the Task is at run 1", is_over(1)).await;
     assert_eq!(run["rerunToken"], "1");
     apply(&api, &system, "again", &hold).await;
     run_is(&api, "a new run begins above all that was", |run| run["number"] == 4).await;
     assert_eq!(
-        book::read(&system.book()).keys().filter(|attempt| attempt.contains("/4/")).count(),
+        recording::read(&system.recording()).keys().filter(|attempt| attempt.contains("/4/")).count(),
         0,
         "the commands of run 3 are still there"
     );
     fs::write(&hold, "").unwrap();
     run_is(&api, "run 4 is over", is_over(4)).await;
-    let numbers: Vec<u32> = runs(&judge(&system).await).into_iter().map(|(_, run)| run).collect();
+    let numbers: Vec<u32> = runs(&check(&system).await).into_iter().map(|(_, run)| run).collect();
     assert_eq!(numbers, [1, 2, 3, 4]);
     system.end(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_is_deleted_and_created_again_is_another_one() {
+async fn recreated_task_is_a_new_task() {
     let _guard = ONE_AT_A_TIME.lock().await;
     let system = System::start("again", 2).await;
-    let api: Api<Task> = Api::namespaced(system.fleet.piece.client.clone(), &system.fleet.piece.namespace);
+    let api: Api<Task> = Api::namespaced(system.fleet.namespace.client.clone(), &system.fleet.namespace.name);
     let hold = system.directory.join("hold");
     apply(&api, &system, "", &hold).await;
     run_is(&api, "it runs", is_running(1, 2)).await;
@@ -178,18 +178,18 @@ async fn a_task_that_is_deleted_and_created_again_is_another_one() {
     fs::write(&hold, "").unwrap();
     apply(&api, &system, "", &hold).await;
     run_is(&api, "the new one is over", is_over(1)).await;
-    let seen = runs(&judge(&system).await);
+    let seen = runs(&check(&system).await);
     assert_eq!(seen.iter().map(|(_, run)| *run).collect::<Vec<_>>(), [1, 1], "{seen:?}");
     nothing_is_left(&system.fleet.nodes).await;
     system.end(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_on_a_clone_of_another_nodes_state_is_refused_starts_nothing_and_ends_nothing() {
+async fn agent_on_cloned_state_is_refused_and_runs_nothing() {
     let _guard = ONE_AT_A_TIME.lock().await;
     let system = System::start("cloned", 2).await;
     let [first, second] = &system.fleet.nodes[..] else { panic!("two nodes") };
-    let api: Api<Task> = Api::namespaced(system.fleet.piece.client.clone(), &system.fleet.piece.namespace);
+    let api: Api<Task> = Api::namespaced(system.fleet.namespace.client.clone(), &system.fleet.namespace.name);
     let hold = system.directory.join("hold");
     second.agent.end().await;
     apply(&api, &system, "", &hold).await;
@@ -201,7 +201,7 @@ async fn an_agent_on_a_clone_of_another_nodes_state_is_refused_starts_nothing_an
     fs::write(&boot_id, "00000000-0000-4000-8000-000000000001\n").unwrap();
     let clone = second.agent.elsewhere(&boot_id);
     clone.start().await;
-    until("it is refused, and says why", PATIENCE, || async {
+    until("it is refused, with the reason", PATIENCE, || async {
         let log = clone.log();
         let why = format!("is of another node than this agent's, {}", second.name);
         if log.contains(&why) { Ok(()) } else { Err(log) }
@@ -210,7 +210,7 @@ async fn an_agent_on_a_clone_of_another_nodes_state_is_refused_starts_nothing_an
     let view = system.fleet.get(&format!("/api/v1/nodes/{}", second.name)).await.unwrap();
     assert_eq!(view["reachable"], false, "{view}");
     let of_second = |attempt: &&String| attempt.contains(&second.name);
-    assert_eq!(book::read(&system.book()).keys().filter(of_second).count(), 0, "the clone ran it");
+    assert_eq!(recording::read(&system.recording()).keys().filter(of_second).count(), 0, "the clone ran it");
 
     // With a state directory of its own the node takes part.
     clone.end().await;
@@ -218,7 +218,7 @@ async fn an_agent_on_a_clone_of_another_nodes_state_is_refused_starts_nothing_an
     second.agent.start().await;
     fs::write(&hold, "").unwrap();
     run_is(&api, "both have run it", is_over(1)).await;
-    assert_eq!(judge(&system).await.len(), 2);
+    assert_eq!(check(&system).await.len(), 2);
     nothing_is_left(&system.fleet.nodes).await;
     system.end(true).await;
 }

@@ -7,7 +7,7 @@ vm=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Beside the cache of the parts, in whose ways all is kept.
 cache=${cache%/parts}/vm
 
-say() { printf 'vm: %s\n' "$*" >&2; }
+log() { printf 'vm: %s\n' "$*" >&2; }
 
 # In the order in which they must be loaded; ext4 and the rest that is needed are in the kernel itself.
 modules=(
@@ -22,6 +22,6 @@ base_folder() { printf '%s/base-%s\n' "$cache" "$({ printf '%s\n' "${modules[@]}
 base() {
   local folder
   folder=$(base_folder)
-  [ -d "$folder" ] || fail "the kernel is not installed here (looked for $folder): run $vm/install"
+  [ -d "$folder" ] || fail "the kernel is not installed here (expected $folder): run $vm/install"
   printf '%s\n' "$folder"
 }

@@ -1,86 +1,100 @@
-//! One execution for people: everything that is known of it, a line each.
+//! The description of one Execution for people, one property per line.
 
+use sentinel_protocol::human::{human_bytes, human_duration};
 use serde_json::Value;
 
-use crate::output::color::Paint;
+use crate::output::color::Style;
 use crate::output::text::Text;
 use crate::output::{quoted, time};
 
-/// Column at which the values begin.
+/// Column at which values start.
 const WIDTH: usize = 14;
 
-/// The description of an execution as the API gives it.
+/// The description of an Execution as the API returns it.
 pub(super) fn execution(value: &Value) -> Text {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let details = &value["details"];
-    let exit = &details["exit"];
-    let name = format!("{}/{}/{}", text(&value["task"]), value["run"], text(&value["node"]));
-    let mut lines = Lines::default();
-    lines.plain("Name", &name);
-    lines.plain("Namespace", &text(&value["namespace"]));
-    lines.plain("Id", &text(&value["id"]));
-    lines.plain("Command", &text(&value["command"]));
-    lines.plain("Environment", &text(&details["environment"]));
-    if let Some(attempt) = value["attempt"].as_u64() {
-        lines.plain("Attempt", &if attempt == 0 { "none was made".to_owned() } else { attempt.to_string() });
-    }
-    lines.line("State", Text::new().state(&text(&value["state"])));
-    lines.plain("Reason", &text(&details["reason"]));
-    lines.plain("Message", &text(&value["message"]));
-    let code = value["exitCode"].as_u64().or_else(|| exit["code"].as_u64());
-    lines.plain("Exit code", &code.map(|code| code.to_string()).unwrap_or_default());
-    lines.plain("Signal", &signal(details, exit));
-    lines.plain("Ended by", &clock(exit));
-    lines.plain("Left behind", &left(&exit["left"]));
-    if let Some(held) = exit["outputHeldMs"].as_u64() {
-        let after = time::span(held);
-        lines.plain(
-            "Output",
-            &format!("was still held open by another process; closed {after} after the command's end"),
-        );
-    }
-    lines.plain("Started", &moment(&value["startedAt"]));
-    lines.plain("Ended", &moment(&value["endedAt"]));
-    lines.plain("Duration", &value["durationMs"].as_u64().map(time::span).unwrap_or_default());
-    lines.plain("CPU time", &cpu(details));
-    let memory = details["maxRss"].as_u64().filter(|bytes| *bytes > 0);
-    lines.plain(
-        "Memory",
-        &memory.map(|bytes| format!("{} at most in one process", time::bytes(bytes))).unwrap_or_default(),
-    );
+    let name = format!("{}/{}/{}", string(&value["task"]), value["run"], string(&value["node"]));
+    let mut description = Description::default();
+    identity(&mut description, value, &name);
+    outcome(&mut description, value);
+    timing(&mut description, value);
     for (label, key) in [("Stdout", "stdout"), ("Stderr", "stderr")] {
-        lines.plain(label, &stream(&details[key]));
+        description.line(label, &stream(&details[key]));
     }
     if let Some(blocked) = details["blockedMs"].as_u64().filter(|blocked| *blocked > 0) {
-        lines.plain("Held up", &format!("{} by a full spool", time::span(blocked)));
+        description.line("Blocked", &format!("{} by a full spool", human_duration(blocked)));
     }
     if value["source"] == "Operator" {
-        lines.plain("Source", "concluded by the operator; the node has not reported it");
+        description.line("Source", "concluded by the operator; not reported by the node");
     }
-    lines.plain("Log", &format!("sentinel logs {}", quoted(&name)));
-    lines.0
+    description.line("Log", &format!("sentinel logs {}", quoted(&name)));
+    description.0
 }
 
-#[derive(Default)]
-struct Lines(Text);
+fn identity(description: &mut Description, value: &Value, name: &str) {
+    description.line("Name", name);
+    for (label, key) in [("Namespace", "namespace"), ("Id", "id"), ("Command", "command")] {
+        description.line(label, &string(&value[key]));
+    }
+    description.line("Environment", &string(&value["details"]["environment"]));
+    if let Some(attempt) = value["attempt"].as_u64() {
+        description.line("Attempt", &if attempt == 0 { "none".to_owned() } else { attempt.to_string() });
+    }
+}
 
-impl Lines {
-    /// A line, if there is something to write on it.
-    fn plain(&mut self, label: &str, value: &str) {
-        self.line(label, if value.is_empty() { Text::new() } else { Text::new().name(value) });
+fn outcome(description: &mut Description, value: &Value) {
+    let details = &value["details"];
+    let exit = &details["exit"];
+    description.styled("State", Text::new().state(&string(&value["state"])));
+    description.line("Reason", &string(&details["reason"]));
+    description.line("Message", &string(&value["message"]));
+    let code = value["exitCode"].as_u64().or_else(|| exit["code"].as_u64());
+    description.line("Exit code", &code.map(|code| code.to_string()).unwrap_or_default());
+    description.line("Signal", &signal(details, exit));
+    description.line("Ended by", &timeout(exit));
+    description.line("Left behind", &left_behind(&exit["left"]));
+    if let Some(held) = exit["outputHeldMs"].as_u64() {
+        let after = human_duration(held);
+        let held = format!("held open by another process; closed {after} after the command ended");
+        description.line("Output", &held);
+    }
+}
+
+fn timing(description: &mut Description, value: &Value) {
+    let details = &value["details"];
+    description.line("Started", &timestamp(&value["startedAt"]));
+    description.line("Ended", &timestamp(&value["endedAt"]));
+    description.line("Duration", &value["durationMs"].as_u64().map(human_duration).unwrap_or_default());
+    description.line("CPU time", &cpu_time(details));
+    let memory = details["maxRss"].as_u64().filter(|bytes| *bytes > 0);
+    let memory = memory.map(|bytes| format!("at most {} in one process", human_bytes(bytes)));
+    description.line("Memory", &memory.unwrap_or_default());
+}
+
+fn string(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Lines of labels and values; empty values are omitted.
+#[derive(Default)]
+struct Description(Text);
+
+impl Description {
+    fn line(&mut self, label: &str, value: &str) {
+        self.styled(label, if value.is_empty() { Text::new() } else { Text::new().single_line(value) });
     }
 
-    fn line(&mut self, label: &str, value: Text) {
+    fn styled(&mut self, label: &str, value: Text) {
         if value.is_empty() {
             return;
         }
         let text = std::mem::take(&mut self.0);
         let label = format!("{:<WIDTH$}", format!("{label}:"));
-        self.0 = text.painted(Paint::Faint, label).append(value).then("\n");
+        self.0 = text.styled(Style::Dim, label).append(value).plain("\n");
     }
 }
 
-/// `SIGKILL (9)`, and whether KILL was needed.
+/// `SIGKILL (9)`, and whether SIGKILL was needed.
 fn signal(details: &Value, exit: &Value) -> String {
     let number = exit["signal"].as_i64().or_else(|| details["signal"].as_i64());
     let name = number.map(|number| match exit["signalName"].as_str() {
@@ -89,21 +103,21 @@ fn signal(details: &Value, exit: &Value) -> String {
     });
     match (name, exit["killed"] == true) {
         (Some(name), true) => format!("{name}; it did not end on SIGTERM within timeouts.grace"),
-        (None, true) => "SIGKILL was needed for what was left after timeouts.grace".to_owned(),
+        (None, true) => "SIGKILL was needed for processes left after timeouts.grace".to_owned(),
         (name, false) => name.unwrap_or_default(),
     }
 }
 
-/// The clock that was over, and after how long.
-fn clock(exit: &Value) -> String {
+/// The timeout that expired, and after how long.
+fn timeout(exit: &Value) -> String {
     match (exit["clock"]["field"].as_str(), exit["clock"]["afterMs"].as_u64()) {
-        (Some(field), Some(after)) => format!("{field}, after {}", time::span(after)),
+        (Some(field), Some(after)) => format!("{field}, after {}", human_duration(after)),
         _ => String::new(),
     }
 }
 
 /// Processes that outlived the command.
-fn left(left: &Value) -> String {
+fn left_behind(left: &Value) -> String {
     let Some(count) = left["count"].as_u64() else { return String::new() };
     let named: Vec<String> = left["processes"]
         .as_array()
@@ -119,19 +133,15 @@ fn left(left: &Value) -> String {
     format!("{count} {unit}, {fate}{named}{more}")
 }
 
-fn moment(value: &Value) -> String {
-    value.as_str().map(|at| format!("{at} ({} ago)", time::ago(Some(at)))).unwrap_or_default()
+fn timestamp(value: &Value) -> String {
+    value.as_str().map(|at| format!("{at} ({} ago)", time::age(Some(at)))).unwrap_or_default()
 }
 
-fn cpu(details: &Value) -> String {
+fn cpu_time(details: &Value) -> String {
     match (details["userMs"].as_u64(), details["systemMs"].as_u64()) {
         (Some(user), Some(system)) => {
-            format!(
-                "{} ({} in the program, {} in the kernel)",
-                time::span(user + system),
-                time::span(user),
-                time::span(system)
-            )
+            let [total, user, system] = [user + system, user, system].map(human_duration);
+            format!("{total} ({user} user, {system} system)")
         }
         _ => String::new(),
     }
@@ -140,10 +150,8 @@ fn cpu(details: &Value) -> String {
 fn stream(stream: &Value) -> String {
     let Some(bytes) = stream["bytes"].as_u64() else { return String::new() };
     match stream["dropped"].as_u64() {
-        Some(dropped) if dropped > 0 => {
-            format!("{}, of which {} were dropped", time::bytes(bytes), time::bytes(dropped))
-        }
-        _ => time::bytes(bytes),
+        Some(dropped) if dropped > 0 => format!("{}, {} dropped", human_bytes(bytes), human_bytes(dropped)),
+        _ => human_bytes(bytes),
     }
 }
 
@@ -152,13 +160,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn lines(value: &Value) -> String {
+    fn described(value: &Value) -> String {
         format!("{:?}", execution(value))
     }
 
     #[test]
-    fn an_end_by_a_clock_names_the_clock_and_what_it_took() {
-        let text = lines(&json!({
+    fn a_timeout_is_named_with_its_duration() {
+        let text = described(&json!({
             "task": "web", "run": 3, "node": "n", "state": "TimedOut", "attempt": 1,
             "details": {"exit": {
                 "signal": 9, "signalName": "SIGKILL", "killed": true,
@@ -177,8 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
-        let text = lines(&json!({"task": "web", "run": 1, "node": "n", "state": "Running", "attempt": 1}));
+    fn unknown_properties_are_omitted() {
+        let text =
+            described(&json!({"task": "web", "run": 1, "node": "n", "state": "Running", "attempt": 1}));
         for absent in ["Exit code", "Signal", "Ended by", "Left behind", "Stdout", "Memory", "CPU"] {
             assert!(!text.contains(absent), "{absent:?} is in {text}");
         }

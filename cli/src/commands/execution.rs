@@ -1,21 +1,20 @@
-//! How an execution is named on the command line: `TASK/RUN/NODE`.
+//! Names of Executions on the command line: `TASK/RUN/NODE`.
 //!
-//! TASK is the name of a Task, or its uid, as the API has it in an execution's `id`. NODE may be left out where the Run
-//! has one node, and RUN too for the latest. A name means the newest Task that has had it; the uid of a Task that was
-//! deleted and made again names the older one.
+//! TASK is the name of a Task, or its uid as in the `id` of an Execution. NODE may be omitted if the Run has one node,
+//! and RUN too for the latest. A name means the newest Task that has had it; an older one that was deleted has its uid.
 
 use serde_json::Value;
 
 use crate::client::{Client, Query, escape};
 use crate::exit::Failure;
 
-/// Most names that are listed where one must be chosen.
+/// Maximum number of Executions that an ambiguity lists.
 const CHOICES: usize = 5;
 
-/// The path of the execution with this name.
+/// The API path of the Execution with this name.
 ///
 /// # Errors
-/// It is not a name, there is no such execution, or several have it; then they are listed.
+/// The name is invalid, or no Execution or several match; several are listed.
 pub(super) async fn path_of(client: &Client, namespace: &str, name: &str) -> Result<String, Failure> {
     let name = name.strip_prefix("execution/").unwrap_or(name);
     let parts: Vec<&str> = name.split('/').collect();
@@ -23,12 +22,12 @@ pub(super) async fn path_of(client: &Client, namespace: &str, name: &str) -> Res
         [task] => (task, None, None),
         [task, run] => (task, Some(run), None),
         [task, run, node] => (task, Some(run), Some(node)),
-        _ => return Err(not_a_name(name)),
+        _ => return Err(invalid_name(name)),
     };
     if task.is_empty() || node.is_some_and(str::is_empty) {
-        return Err(not_a_name(name));
+        return Err(invalid_name(name));
     }
-    let run = run.map(|run| run.parse::<u32>().map_err(|_| not_a_name(name))).transpose()?;
+    let run = run.map(|run| run.parse::<u32>().map_err(|_| invalid_name(name))).transpose()?;
     if let (true, Some(run), Some(node)) = (is_uid(task), run, node) {
         return Ok(path(task, run, node));
     }
@@ -38,24 +37,24 @@ pub(super) async fn path_of(client: &Client, namespace: &str, name: &str) -> Res
     query.maybe("run", run);
     query.maybe("node", node);
     let listed = client.list("/api/v1/executions", query, 500, None).await?;
-    one(&listed.items, namespace, name)
+    only(&listed.items, namespace, name)
 }
 
-/// The path of an execution by its parts.
+/// The API path of an Execution.
 pub(super) fn path(uid: &str, run: u32, node: &str) -> String {
     format!("/api/v1/executions/{}/{run}/{}", escape(uid), escape(node))
 }
 
-fn not_a_name(name: &str) -> Failure {
-    Failure::usage(format!("{name:?} is not an execution; expected TASK/RUN/NODE, for example hello/3/web-1"))
-        .hint("sentinel get executions lists them")
+fn invalid_name(name: &str) -> Failure {
+    Failure::usage(format!("invalid execution {name:?}: expected TASK/RUN/NODE, for example hello/3/web-1"))
+        .hint("List executions with: sentinel get executions")
 }
 
-/// The one of the newest Run.
-fn one(items: &[Value], namespace: &str, name: &str) -> Result<String, Failure> {
+/// The path of the only Execution of the newest Run among these, newest first.
+fn only(items: &[Value], namespace: &str, name: &str) -> Result<String, Failure> {
     let Some(first) = items.first() else {
-        return Err(Failure::new(format!("there is no execution {name} in namespace {namespace}"))
-            .hint("sentinel get executions lists them"));
+        return Err(Failure::new(format!("no execution {name} in namespace {namespace}"))
+            .hint("List executions with: sentinel get executions"));
     };
     let newest: Vec<&Value> = items
         .iter()
@@ -70,16 +69,13 @@ fn one(items: &[Value], namespace: &str, name: &str) -> Result<String, Failure> 
             list.push(format!("\n  and {} more", newest.len() - CHOICES));
         }
         let list = list.concat();
-        return Err(Failure::usage(format!(
-            "{name} is {} executions; name one of them:{list}",
-            newest.len()
-        )));
+        return Err(Failure::usage(format!("{name} matches {} executions; choose one:{list}", newest.len())));
     }
     let run = first["run"].as_u64().and_then(|run| u32::try_from(run).ok()).unwrap_or_default();
     Ok(path(&text(first, "taskUid"), run, &text(first, "node")))
 }
 
-/// Whether a text is a uid, as API servers make them.
+/// Whether the text has the form of a uid, as API servers generate them.
 fn is_uid(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
@@ -92,17 +88,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_newest_run_is_meant_and_one_of_several_nodes_must_be_named() {
+    fn selects_the_newest_run_and_lists_several_nodes() {
         let item = |run: u32, node: &str| json!({"task": "web", "taskUid": "u", "run": run, "node": node});
-        let path = one(&[item(3, "a"), item(2, "a"), item(2, "b")], "default", "web").unwrap();
+        let path = only(&[item(3, "a"), item(2, "a"), item(2, "b")], "default", "web").unwrap();
         assert_eq!(path, "/api/v1/executions/u/3/a");
-        let several = one(&[item(2, "a"), item(2, "b")], "default", "web").unwrap_err();
-        assert_eq!(several.message, "web is 2 executions; name one of them:\n  web/2/a\n  web/2/b");
-        assert!(one(&[], "ops", "web/9").unwrap_err().message.contains("web/9 in namespace ops"));
+        let several = only(&[item(2, "a"), item(2, "b")], "default", "web").unwrap_err();
+        assert_eq!(several.message, "web matches 2 executions; choose one:\n  web/2/a\n  web/2/b");
+        assert!(only(&[], "ops", "web/9").unwrap_err().message.contains("web/9 in namespace ops"));
     }
 
     #[test]
-    fn a_uid_and_a_name_are_distinguished() {
+    fn tells_uids_from_names() {
         assert!(is_uid("0b6c8a1e-5b1c-4b0e-9f3b-3f0b8f1c2d3e"));
         for name in ["web", "run-abcdefgh", "a-b-c-d-e", "0b6c8a1e-5b1c-4b0e-9f3b-3f0b8f1c2d3z"] {
             assert!(!is_uid(name), "{name}");

@@ -1,49 +1,49 @@
-//! `get`: lists, and single things.
+//! `get`: lists of Tasks, Runs, Executions and nodes, and single Tasks and Executions.
 
 use serde_json::{Value, json};
 
-use super::run::flags;
-use super::{describe, execution, nodes, sort};
+use super::flags::context_flags;
+use super::{describe, execution, nodes, sort, tables};
 use crate::args::{ExecutionsArgs, GetArgs, Noun, StateFilter};
 use crate::client::{Client, Listed, Query, task_path};
-use crate::exit::{Ended, FAILED, Failure, OK};
-use crate::output::format::{Format, note, print};
-use crate::output::table::{Cell, Table};
+use crate::exit::{ExitResult, FAILED, Failure, OK};
+use crate::output::format::{OutputFormat, note, print};
+use crate::output::table::Table;
 use crate::output::text::Text;
-use crate::output::time;
 use crate::view::Task;
 
-pub(super) async fn perform(client: &Client, namespace: &str, args: &GetArgs) -> Ended {
+pub(super) async fn execute(client: &Client, namespace: &str, args: &GetArgs) -> ExitResult {
     let scope = (!args.all_namespaces).then_some(namespace);
     let list = |path: &'static str, query: Query| async move {
-        let most = if args.limit == 0 { usize::MAX } else { args.limit as usize };
-        client.list(path, query, most, args.page.as_deref()).await
+        let limit = if args.limit == 0 { usize::MAX } else { args.limit as usize };
+        Ok::<_, Failure>(client.list(path, query, limit, args.page.as_deref()).await?)
     };
-    match &args.what {
-        Noun::Nodes => nodes::perform(client, None, args.output, Some(args)).await,
+    match &args.noun {
+        Noun::Nodes => nodes::execute(client, None, args.output, Some(args)).await,
         Noun::Tasks { name: Some(name) } => one_task(client, namespace, name, args.output).await,
         Noun::Tasks { name: None } => {
             let mut query = Query::default();
             query.maybe("namespace", scope);
             let listed = sorted(list("/api/v1/tasks", query).await?, args)?;
-            show(&listed, args.output, "tasks", scope, &|items, wide| tasks(items, wide, scope.is_none()))
+            let table = |items: &[Value], wide, namespace| tables::tasks(client, items, wide, namespace);
+            print_list(&listed, args.output, "tasks", scope, &table)
         }
         Noun::Runs { task } => {
             let mut query = Query::default();
             query.maybe("namespace", scope);
             query.maybe("task", task.as_deref());
             let listed = sorted(list("/api/v1/runs", query).await?, args)?;
-            show(&listed, args.output, "runs", scope, &|items, wide| runs(items, wide, scope.is_none()))
+            let table = |items: &[Value], wide, namespace| Ok(tables::runs(items, wide, namespace));
+            print_list(&listed, args.output, "runs", scope, &table)
         }
-        Noun::Executions(wanted) => {
-            if let Some(name) = &wanted.name {
+        Noun::Executions(filter) => {
+            if let Some(name) = &filter.name {
                 one_execution(client, namespace, name, args.output).await
             } else {
-                let listed = list("/api/v1/executions", executions_query(wanted, scope)).await?;
+                let listed = list("/api/v1/executions", executions_query(filter, scope)).await?;
                 let listed = sorted(listed, args)?;
-                show(&listed, args.output, "executions", scope, &|items, wide| {
-                    executions(items, wide, scope.is_none())
-                })
+                let table = |items: &[Value], wide, namespace| Ok(tables::executions(items, wide, namespace));
+                print_list(&listed, args.output, "executions", scope, &table)
             }
         }
     }
@@ -51,50 +51,54 @@ pub(super) async fn perform(client: &Client, namespace: &str, args: &GetArgs) ->
 
 fn sorted(mut listed: Listed, args: &GetArgs) -> Result<Listed, Failure> {
     if let Some(field) = &args.sort_by {
-        sort::by(&mut listed.items, field, &args.what)?;
+        sort::by(&mut listed.items, field, &args.noun)?;
     }
     Ok(listed)
 }
 
-fn show(
+/// Builds a table from items; wide or not, with a column for the namespace or not.
+type TableOf<'a> = dyn Fn(&[Value], bool, bool) -> Result<Table, Failure> + 'a;
+
+fn print_list(
     listed: &Listed,
-    output: Format,
-    what: &str,
+    output: OutputFormat,
+    noun: &str,
     scope: Option<&str>,
-    table: &dyn Fn(&[Value], bool) -> Table,
-) -> Ended {
+    table: &TableOf<'_>,
+) -> ExitResult {
     let items = &listed.items;
     match output {
-        Format::Json | Format::Yaml => {
-            output.print_whole(&whole(listed))?;
+        OutputFormat::Json | OutputFormat::Yaml => {
+            output.print_document(&document(listed))?;
         }
-        Format::Name => {
-            print(items.iter().fold(Text::new(), |text, item| text.name(&name_of(item, what)).then("\n")))?;
+        OutputFormat::Name => {
+            let names = items.iter().map(|item| name_of(item, noun));
+            print(names.fold(Text::new(), |text, name| text.single_line(&name).plain("\n")))?;
         }
-        Format::Table | Format::Wide => {
-            let table = table(items, output == Format::Wide);
+        OutputFormat::Table | OutputFormat::Wide => {
+            let table = table(items, output == OutputFormat::Wide, scope.is_none())?;
             if !table.is_empty() {
                 print(table.text())?;
             } else if listed.partial.is_none() {
-                let place = scope.map_or(String::new(), |namespace| format!(" in namespace {namespace}"));
-                note(&format!("No {what} found{place}."));
+                let namespace = scope.map_or(String::new(), |namespace| format!(" in namespace {namespace}"));
+                note(&format!("No {noun} found{namespace}."));
             }
         }
     }
     if listed.next.is_some() {
-        note(Text::sentinel().then(cut(items.len(), what)));
+        note(Text::message().plain(truncated(items.len(), noun)));
     }
     match &listed.partial {
         None => Ok(OK),
         Some(why) => {
-            note(Text::sentinel().then(format!("{what} may be missing: {why}")));
+            note(Text::message().plain(format!("{noun} may be missing: {why}")));
             Ok(FAILED)
         }
     }
 }
 
-/// A list as the API gives it, however many pages it came in.
-fn whole(listed: &Listed) -> Value {
+/// A list as the API returns it, regardless of the number of pages.
+fn document(listed: &Listed) -> Value {
     let mut value = json!({"items": listed.items});
     if let Some(next) = &listed.next {
         value["next"] = json!(next);
@@ -105,158 +109,35 @@ fn whole(listed: &Listed) -> Value {
     value
 }
 
-/// That there is more than is shown, and how to get it.
-fn cut(shown: usize, what: &str) -> String {
-    let narrower = match what {
-        "executions" => ", or narrow with --task, --run, --node, --state or --outcome",
-        "runs" => ", or narrow with --task",
+/// The warning that a list is truncated, and how to list the rest.
+fn truncated(shown: usize, noun: &str) -> String {
+    let filters = match noun {
+        "executions" => ", or filter with --task, --run, --node, --state or --outcome",
+        "runs" => ", or filter with --task",
         _ => "",
     };
-    format!(
-        "only the first {shown} {what} are shown, there are more: --limit N shows more, --limit 0 all{narrower}"
-    )
+    format!("only the first {shown} {noun} are shown: list more with --limit N, all with --limit 0{filters}")
 }
 
-fn name_of(item: &Value, what: &str) -> String {
+fn name_of(item: &Value, noun: &str) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
-    match what {
+    match noun {
         "tasks" => format!("task/{}", text(&item["metadata"]["name"])),
         "runs" => format!("run/{}/{}", text(&item["task"]), item["run"]),
         _ => format!("execution/{}", text(&item["id"])),
     }
 }
 
-fn tasks(items: &[Value], wide: bool, with_namespace: bool) -> Table {
-    let mut heads =
-        vec!["NAME", "PHASE", "NODES", "OK", "FAILED", "UNREACHABLE", "RUNNING", "WAITING", "AGE"];
-    if with_namespace {
-        heads.insert(0, "NAMESPACE");
-    }
-    if wide {
-        heads.extend(["RUN", "TRIGGER", "PROGRESS", "TARGET", "COMMAND", "REASON"]);
-    }
-    let mut table = Table::new(&heads);
-    for item in items {
-        let task = Task::of(item);
-        let run = task.status.run.clone().unwrap_or_default();
-        let mut row = vec![
-            Cell::new(&task.metadata.name),
-            Cell::state(&task.status.phase),
-            run.target_count.to_string().into(),
-            run.counts.succeeded.to_string().into(),
-            run.counts.failed.to_string().into(),
-            run.counts.unreachable.to_string().into(),
-            run.counts.running.to_string().into(),
-            run.counts.waiting.to_string().into(),
-            time::ago(task.metadata.creation_timestamp.as_deref()).into(),
-        ];
-        if with_namespace {
-            row.insert(0, Cell::new(&task.metadata.namespace));
-        }
-        if wide {
-            let reason = ["Stalled", "Reconciling", "Ready"].iter().find_map(|kind| task.condition(kind));
-            row.extend([
-                run.number.to_string().into(),
-                Cell::new(&run.trigger),
-                Cell::new(&run.progress),
-                Cell::new(task.target()).at_most(40),
-                Cell::new(task.command()).at_most(60),
-                Cell::new(reason.map(|condition| condition.reason.clone()).unwrap_or_default()),
-            ]);
-        }
-        table.row(row);
-    }
-    table
-}
-
-fn runs(items: &[Value], wide: bool, with_namespace: bool) -> Table {
-    let mut heads = vec!["TASK", "RUN", "VERDICT", "TRIGGER", "NODES", "ENDED", "STARTED"];
-    if with_namespace {
-        heads.insert(0, "NAMESPACE");
-    }
-    if wide {
-        heads.extend(["OUTCOMES", "COMMAND", "REASON"]);
-    }
-    let mut table = Table::new(&heads);
-    for item in items {
-        let text = |key: &str| item[key].as_str().unwrap_or("");
-        let outcomes: Vec<(&String, u64)> = item["outcomes"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(k, v)| (k, v.as_u64().unwrap_or(0)))
-            .collect();
-        let mut row = vec![
-            Cell::new(text("task")),
-            item["run"].to_string().into(),
-            Cell::state(item["verdict"].as_str().unwrap_or("Running")),
-            Cell::new(text("trigger")),
-            item["targets"].to_string().into(),
-            outcomes.iter().map(|(_, n)| n).sum::<u64>().to_string().into(),
-            time::ago(item["startedAt"].as_str()).into(),
-        ];
-        if with_namespace {
-            row.insert(0, Cell::new(text("namespace")));
-        }
-        if wide {
-            let counts: Vec<String> = outcomes.iter().map(|(name, n)| format!("{name}={n}")).collect();
-            row.extend([
-                Cell::new(counts.join(",")),
-                Cell::new(text("command")).at_most(60),
-                Cell::new(text("reason")),
-            ]);
-        }
-        table.row(row);
-    }
-    table
-}
-
-fn executions(items: &[Value], wide: bool, with_namespace: bool) -> Table {
-    let mut heads = vec!["TASK", "RUN", "NODE", "STATE", "CODE", "DURATION", "STARTED"];
-    if with_namespace {
-        heads.insert(0, "NAMESPACE");
-    }
-    if wide {
-        heads.extend(["ATTEMPT", "MESSAGE", "COMMAND", "ID"]);
-    }
-    let mut table = Table::new(&heads);
-    for item in items {
-        let text = |key: &str| item[key].as_str().unwrap_or("");
-        let mut row = vec![
-            Cell::new(text("task")),
-            item["run"].to_string().into(),
-            Cell::node(text("node")),
-            Cell::state(text("state")),
-            Cell::new(item["exitCode"].as_u64().map(|code| code.to_string()).unwrap_or_default()),
-            Cell::new(item["durationMs"].as_u64().map(time::span).unwrap_or_default()),
-            time::ago(item["startedAt"].as_str()).into(),
-        ];
-        if with_namespace {
-            row.insert(0, Cell::new(text("namespace")));
-        }
-        if wide {
-            row.extend([
-                item["attempt"].to_string().into(),
-                Cell::new(text("message")),
-                Cell::new(text("command")).at_most(60),
-                Cell::new(text("id")),
-            ]);
-        }
-        table.row(row);
-    }
-    table
-}
-
-fn executions_query(wanted: &ExecutionsArgs, scope: Option<&str>) -> Query {
+fn executions_query(filter: &ExecutionsArgs, scope: Option<&str>) -> Query {
     let mut query = Query::default();
     query.maybe("namespace", scope);
-    query.maybe("task", wanted.task.as_deref());
-    query.maybe("run", wanted.run);
-    query.maybe("node", wanted.node.as_deref());
-    query.maybe("outcome", wanted.outcome());
+    query.maybe("task", filter.task.as_deref());
+    query.maybe("run", filter.run);
+    query.maybe("node", filter.node.as_deref());
+    query.maybe("outcome", filter.outcome());
     query.maybe(
         "state",
-        wanted.state.map(|state| match state {
+        filter.state.map(|state| match state {
             StateFilter::Pending => "Pending",
             StateFilter::WaitingForNode => "WaitingForNode",
             StateFilter::Dispatched => "Dispatched",
@@ -267,36 +148,32 @@ fn executions_query(wanted: &ExecutionsArgs, scope: Option<&str>) -> Query {
     query
 }
 
-async fn one_task(client: &Client, namespace: &str, name: &str, output: Format) -> Ended {
+async fn one_task(client: &Client, namespace: &str, name: &str, output: OutputFormat) -> ExitResult {
     let value = client.get(&task_path(namespace, name)).await?;
-    let flags = flags(client, namespace);
+    let flags = context_flags(client, namespace);
+    let task: Task = client.read("a Task", &value)?;
     match output {
-        Format::Json | Format::Yaml => {
-            output.print_whole(&value)?;
-            note_left_out(&Task::of(&value), &value, &flags);
+        OutputFormat::Json | OutputFormat::Yaml => {
+            output.print_document(&value)?;
+            note_omissions(&task, &value, &flags);
         }
-        Format::Name => print(Text::from("task/").name(name).then("\n"))?,
-        Format::Table | Format::Wide => {
-            let wide = output == Format::Wide;
-            print(tasks(std::slice::from_ref(&value), wide, false).text())?;
-            let task = Task::of(&value);
-            if let Some(sentence) = why(&task) {
+        OutputFormat::Name => print(Text::from("task/").single_line(name).plain("\n"))?,
+        OutputFormat::Table | OutputFormat::Wide => {
+            let wide = output == OutputFormat::Wide;
+            print(tables::tasks(client, std::slice::from_ref(&value), wide, false)?.text())?;
+            if let Some(sentence) = explanation(&task) {
                 print(&format!("\n{sentence}\n"))?;
             }
-            let nodes = nodes_of(&task);
+            let nodes = tables::nodes_of(&task);
             if !nodes.is_empty() {
                 print(Text::from("\n").append(nodes.text()))?;
             }
-            let number = task.status.run.as_ref().map(|run| run.number);
-            let left = task
-                .status
-                .run
-                .map_or(0, |run| run.target_count)
-                .saturating_sub(task.status.nodes.len() as u64);
+            let run = task.status.run.unwrap_or_default();
+            let left = run.target_count.saturating_sub(task.status.nodes.len() as u64);
             if left > 0 {
-                let run = number.map(|number| format!(" --run {number}")).unwrap_or_default();
                 print(&format!(
-                    "and {left} more: sentinel get executions --task {name}{run} --limit 0{flags}\n"
+                    "and {left} more: sentinel get executions --task {name} --run {} --limit 0{flags}\n",
+                    run.number
                 ))?;
             }
         }
@@ -304,14 +181,14 @@ async fn one_task(client: &Client, namespace: &str, name: &str, output: Format) 
     Ok(OK)
 }
 
-/// What the status of a Task leaves out, for those who read it as JSON or YAML.
-fn note_left_out(task: &Task, value: &Value, flags: &str) {
+/// Warns readers of JSON and YAML of what the status of a Task omits.
+fn note_omissions(task: &Task, value: &Value, flags: &str) {
     let name = &task.metadata.name;
     let run = task.status.run.clone().unwrap_or_default();
     let (listed, all) = (task.status.nodes.len() as u64, run.target_count);
     if listed > 0 && listed < all {
         note(&format!(
-            "sentinel: status.nodes has {listed} of {all} nodes; all: sentinel get executions --task {name} --run {} --limit 0{flags}",
+            "sentinel: status.nodes has {listed} of {all} nodes; list all with: sentinel get executions --task {name} --run {} --limit 0{flags}",
             run.number
         ));
     }
@@ -319,47 +196,33 @@ fn note_left_out(task: &Task, value: &Value, flags: &str) {
     let earlier = u64::from(run.number).saturating_sub(1);
     if recent > 0 && recent < earlier {
         note(&format!(
-            "sentinel: status.recentRuns has the latest {recent} earlier runs only; all: sentinel get runs --task {name} --limit 0{flags}"
+            "sentinel: status.recentRuns has only the latest {recent} earlier runs; list all with: sentinel get runs --task {name} --limit 0{flags}"
         ));
     }
 }
 
-/// The sentence that says most about how a Task stands.
-fn why(task: &Task) -> Option<String> {
-    let refused = task.condition("Accepted").filter(|condition| condition.status == "False");
+/// Reason and message of the condition that explains the status best.
+fn explanation(task: &Task) -> Option<String> {
+    let rejected = task.condition("Accepted").filter(|condition| condition.status == "False");
     let kinds = ["Stalled", "Suspended", "Degraded", "Reconciling"];
     let current =
         || kinds.iter().find_map(|kind| task.condition(kind).filter(|condition| condition.status == "True"));
-    let condition = refused.or_else(current)?;
+    let condition = rejected.or_else(current)?;
     (!condition.message.is_empty()).then(|| format!("{}: {}", condition.reason, condition.message))
 }
 
-fn nodes_of(task: &Task) -> Table {
-    let mut table = Table::new(&["NODE", "STATE", "CODE", "STARTED", "MESSAGE"]);
-    for node in &task.status.nodes {
-        table.row(vec![
-            Cell::node(&node.name),
-            Cell::state(&node.state),
-            Cell::new(node.exit_code.map(|code| code.to_string()).unwrap_or_default()),
-            time::ago(node.started_at.as_deref()).into(),
-            Cell::new(&node.message),
-        ]);
-    }
-    table
-}
-
-async fn one_execution(client: &Client, namespace: &str, name: &str, output: Format) -> Ended {
+async fn one_execution(client: &Client, namespace: &str, name: &str, output: OutputFormat) -> ExitResult {
     let value = client.get(&execution::path_of(client, namespace, name).await?).await?;
     match output {
-        Format::Json | Format::Yaml => {
-            output.print_whole(&value)?;
+        OutputFormat::Json | OutputFormat::Yaml => {
+            output.print_document(&value)?;
         }
-        Format::Name => print(Text::new().name(&name_of(&value, "executions")).then("\n"))?,
-        Format::Table => print(describe::execution(&value))?,
-        Format::Wide => print(executions(std::slice::from_ref(&value), true, false).text())?,
+        OutputFormat::Name => print(Text::new().single_line(&name_of(&value, "executions")).plain("\n"))?,
+        OutputFormat::Table => print(describe::execution(&value))?,
+        OutputFormat::Wide => print(tables::executions(std::slice::from_ref(&value), true, false).text())?,
     }
     if let Some(why) = value["partial"]["message"].as_str() {
-        note(Text::sentinel().then(why));
+        note(Text::message().plain(why));
         return Ok(FAILED);
     }
     Ok(OK)

@@ -1,44 +1,44 @@
-//! One file per verb.
+//! The verbs, one file each; [`tables`], [`describe`], [`sort`] and [`execution`] serve those that read.
 
-pub(crate) mod apply;
-pub(crate) mod cancel;
+mod apply;
+mod cancel;
 mod completion;
 mod delete;
 mod describe;
 mod execution;
+mod flags;
 mod get;
 mod logs;
 mod nodes;
 mod rerun;
 mod run;
 mod sort;
-mod stdin;
+mod tables;
 mod wait;
 
 use crate::args::{Cli, Verb};
-use crate::client::Client;
-use crate::exit::{Ended, OK};
+use crate::client::connect;
+use crate::exit::{ExitResult, Failure, OK};
 use crate::output::format::print;
 
-/// Carries a verb out.
-pub(crate) async fn perform(cli: Cli) -> Ended {
-    let client = Client::with_token(cli.global.server.clone(), cli.global.token_file.as_deref())?;
-    // A variable that is set to nothing is not set.
+/// Executes a verb.
+pub(crate) async fn execute(cli: Cli) -> ExitResult {
+    let client = connect(cli.global.server.clone(), cli.global.token_file.as_deref())?;
+    // An empty value counts as unset.
     let namespace = Some(cli.global.namespace.as_str()).filter(|name| !name.is_empty()).unwrap_or("default");
     match cli.verb {
-        Verb::Dev(args) => crate::dev::perform(args, namespace).await,
-        Verb::Run(args) => {
-            run::perform(&client, namespace, &args).await.map_err(crate::exit::Failure::of_run)
-        }
-        Verb::Apply(args) => apply::perform(&client, namespace, &args).await,
-        Verb::Get(args) => get::perform(&client, namespace, &args).await,
-        Verb::Logs(args) => logs::perform(&client, namespace, &args).await,
-        Verb::Nodes(args) => nodes::perform(&client, args.name.as_deref(), args.output, None).await,
-        Verb::Wait(args) => wait::perform(&client, namespace, &args).await,
-        Verb::Cancel(args) => cancel::perform(&client, namespace, &args).await,
-        Verb::Rerun(args) => rerun::perform(&client, namespace, &args).await,
-        Verb::Delete(args) => delete::perform(&client, namespace, &args).await,
-        Verb::Completion(args) => completion::perform(&args),
+        Verb::Dev(args) => crate::dev::execute(args, namespace).await,
+        Verb::Run(args) => run::execute(&client, namespace, &args).await.map_err(Failure::for_run),
+        Verb::Apply(args) => apply::execute(&client, namespace, &args).await,
+        Verb::Get(args) => get::execute(&client, namespace, &args).await,
+        Verb::Logs(args) => logs::execute(&client, namespace, &args).await,
+        Verb::Nodes(args) => nodes::execute(&client, args.name.as_deref(), args.output, None).await,
+        Verb::Wait(args) => wait::execute(&client, namespace, &args).await,
+        Verb::Cancel(args) => cancel::execute(&client, namespace, &args).await,
+        Verb::Rerun(args) => rerun::execute(&client, namespace, &args).await,
+        Verb::Delete(args) => delete::execute(&client, namespace, &args).await,
+        Verb::Completion(args) => completion::execute(&args),
+        Verb::Reference => completion::reference(),
         Verb::Version => {
             print(concat!("sentinel ", env!("CARGO_PKG_VERSION"), "\n"))?;
             Ok(OK)

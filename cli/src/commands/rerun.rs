@@ -1,26 +1,17 @@
-//! `rerun`: the same spec once more.
-
-use http::Method;
+//! `rerun`: runs a Task again, unchanged.
 
 use super::run;
 use crate::args::RerunArgs;
-use crate::client::{Client, Query, task_path};
-use crate::exit::{Ended, Failure, OK};
-use crate::follow::Which;
+use crate::client::Client;
+use crate::exit::{ExitResult, OK};
+use crate::follow::RunSelector;
 use crate::output::format::print;
 
-pub(super) async fn perform(client: &Client, namespace: &str, args: &RerunArgs) -> Ended {
-    let mut query = Query::default();
-    query.maybe("token", args.token.as_deref());
-    let path = query.of(&format!("{}/rerun", task_path(namespace, &args.task)));
-    let reply = client.call(Method::POST, &path, None).await?;
-    let token = reply.value["token"]
-        .as_str()
-        .ok_or_else(|| Failure::new("the server did not say which token it took"))?
-        .to_owned();
+pub(super) async fn execute(client: &Client, namespace: &str, args: &RerunArgs) -> ExitResult {
+    let token = client.rerun_task(namespace, &args.task, args.token.as_deref()).await?;
     if args.follow {
-        return run::watch(client, namespace, &args.task, Which::OfToken(token), run::Shown::followed())
-            .await;
+        let run = RunSelector::OfToken(token);
+        return run::watch(client, namespace, &args.task, run, run::Display::default()).await;
     }
     print(&format!("task/{} rerun requested (token {token})\n", args.task))?;
     Ok(OK)

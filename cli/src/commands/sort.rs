@@ -1,4 +1,4 @@
-//! `--sort-by`: the rows of a list in the order of a column, or of a field as `-o json` has it.
+//! `--sort-by`: sorts a list by a column, or by a field of `-o json`.
 
 use std::cmp::Ordering;
 
@@ -7,28 +7,26 @@ use serde_json::Value;
 use crate::args::Noun;
 use crate::exit::Failure;
 
-/// Sorts, smallest first; what has no such field comes last, equals stay in their order.
+/// Sorts ascending and stably; rows without the field come last.
 ///
 /// # Errors
-/// No row has such a field.
-pub(super) fn by(items: &mut [Value], field: &str, what: &Noun) -> Result<(), Failure> {
-    let columns = columns(what);
+/// No row has the field.
+pub(super) fn by(items: &mut [Value], field: &str, noun: &Noun) -> Result<(), Failure> {
+    let columns = columns(noun);
     let column = columns.iter().find(|(column, _)| column.eq_ignore_ascii_case(field.trim()));
     let path = column.map_or_else(|| parse(field), |(_, path)| parse(path));
     if !items.is_empty() && items.iter().all(|item| find(item, &path).is_null()) {
         let names: Vec<&str> = columns.iter().map(|(column, _)| *column).collect();
-        return Err(Failure::usage(format!("no row has {field:?} to sort by")).hint(format!(
-            "Columns: {}. Or a field as in -o json, such as .metadata.name",
-            names.join(", ")
-        )));
+        return Err(Failure::usage(format!("unknown column or field {field:?}"))
+            .hint(format!("Columns: {}. Or a field of -o json, such as .metadata.name", names.join(", "))));
     }
     items.sort_by(|a, b| compare(find(a, &path), find(b, &path)));
     Ok(())
 }
 
-/// The columns of each table and the fields that they show.
-fn columns(what: &Noun) -> &'static [(&'static str, &'static str)] {
-    match what {
+/// The columns of each table, and the field that each shows.
+fn columns(noun: &Noun) -> &'static [(&'static str, &'static str)] {
+    match noun {
         Noun::Tasks { .. } => &[
             ("name", "metadata.name"),
             ("namespace", "metadata.namespace"),
@@ -63,7 +61,7 @@ fn columns(what: &Noun) -> &'static [(&'static str, &'static str)] {
         Noun::Nodes => &[
             ("name", "name"),
             ("reachable", "reachable"),
-            ("heard", "lastHeardAt"),
+            ("seen", "lastHeardAt"),
             ("cpu", "metrics.cpuPercent"),
             ("memory", "metrics.memoryUsed"),
             ("running", "metrics.running"),
@@ -72,7 +70,7 @@ fn columns(what: &Noun) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// `.metadata.name`, `{.metadata.name}` and `metadata.name` are the same.
+/// The parts of a path: `.metadata.name`, `{.metadata.name}` and `metadata.name` are equal.
 fn parse(field: &str) -> Vec<&str> {
     let field = field.trim();
     let field = field.strip_prefix('{').and_then(|field| field.strip_suffix('}')).unwrap_or(field);
@@ -102,14 +100,14 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn sorted(items: &Value, field: &str, what: &Noun) -> Vec<String> {
+    fn sorted(items: &Value, field: &str, noun: &Noun) -> Vec<String> {
         let mut items = items.as_array().unwrap().clone();
-        by(&mut items, field, what).unwrap();
+        by(&mut items, field, noun).unwrap();
         items.iter().map(|item| item["name"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
     #[test]
-    fn rows_come_in_the_order_of_a_column_or_field_with_what_has_none_last() {
+    fn sorts_by_column_or_field_with_missing_values_last() {
         let nodes = json!([
             {"name": "b", "metrics": {"cpuPercent": 9.5}},
             {"name": "c"},
@@ -121,8 +119,8 @@ mod tests {
             assert_eq!(sorted(&nodes, field, &Noun::Nodes), ["b", "a", "c"]);
         }
         let mut items = nodes.as_array().unwrap().clone();
-        let refused = by(&mut items, "colour", &Noun::Nodes).unwrap_err();
-        assert!(refused.hint.unwrap().contains("Columns: name, reachable"));
-        assert!(by(&mut [], "colour", &Noun::Nodes).is_ok());
+        let error = by(&mut items, "color", &Noun::Nodes).unwrap_err();
+        assert!(error.hint.unwrap().contains("Columns: name, reachable"));
+        assert!(by(&mut [], "color", &Noun::Nodes).is_ok());
     }
 }

@@ -1,129 +1,157 @@
-//! `wait`: until a Task is so.
+//! `wait`: waits until a Task meets a condition.
 
 use std::time::Duration;
 
+use sentinel_protocol::human::human_duration;
+
 use crate::args::{Until, WaitArgs};
-use crate::client::{Client, Event};
-use crate::exit::{Ended, FAILED, Failure, OK};
+use crate::client::{Client, ClientError, Event};
+use crate::exit::{ExitResult, FAILED, Failure, OK};
 use crate::output::format::print;
 use crate::view::{Standing, Task};
 
-pub(super) async fn perform(client: &Client, namespace: &str, args: &WaitArgs) -> Ended {
-    let what = match args.until {
-        Until::Ended => What::Over,
-        Until::Complete => What::Complete,
-        Until::Failed => What::Failed,
-        Until::Deleted => What::Deleted,
+/// Pause before events are requested again after an error.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Pause before events are requested again after their stream ended.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) async fn execute(client: &Client, namespace: &str, args: &WaitArgs) -> ExitResult {
+    let condition = match args.until {
+        Until::Ended => Condition::Ended,
+        Until::Complete => Condition::Complete,
+        Until::Failed => Condition::Failed,
+        Until::Deleted => Condition::Deleted,
     };
-    let outcome = until(client, namespace, &args.task, what, args.timeout).await?;
-    print(&format!("task/{} {}\n", args.task, outcome.sentence))?;
-    Ok(if outcome.as_wished { OK } else { FAILED })
+    let result = wait_for(client, namespace, &args.task, condition, args.timeout).await?;
+    print(&format!("task/{} {}\n", args.task, result.description))?;
+    Ok(if result.met { OK } else { FAILED })
 }
 
-/// What to wait for.
+/// A condition to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
-    /// The Run of the latest edit is over.
-    Over,
+pub(super) enum Condition {
+    /// The Run of the latest edit has ended.
+    Ended,
     /// It is complete.
     Complete,
     /// It has failed.
     Failed,
-    /// The Task is gone.
+    /// The Task is deleted.
     Deleted,
-    /// The Run with this number is over.
-    RunOver(u32),
+    /// The Run with this number has ended.
+    RunEnded(u32),
 }
 
-/// What it came to.
+/// How the wait ended.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    as_wished: bool,
-    sentence: String,
+pub(super) struct WaitResult {
+    /// Whether the condition is met; otherwise it cannot be met any more.
+    met: bool,
+    /// What became of the Task.
+    description: String,
 }
 
-/// Waits for it.
-pub(super) async fn until(
+impl WaitResult {
+    fn new(met: bool, description: impl Into<String>) -> Self {
+        Self { met, description: description.into() }
+    }
+}
+
+/// Waits until a Task meets the condition or can no longer meet it.
+///
+/// # Errors
+/// The timeout expired, the Task does not exist, or the server does not answer.
+pub(super) async fn wait_for(
     client: &Client,
     namespace: &str,
     name: &str,
-    what: What,
+    condition: Condition,
     timeout: Option<Duration>,
-) -> Result<Outcome, Failure> {
-    let wait = wait(client, namespace, name, what);
+) -> Result<WaitResult, Failure> {
+    let wait = watch(client, namespace, name, condition);
     match timeout {
         None => wait.await,
         Some(limit) => tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| {
-            Err(Failure::timed_out(format!(
-                "task {namespace}/{name} is not so after {}",
-                crate::output::time::span(limit.as_millis() as u64)
-            ))
-            .hint(format!("See how it stands with: sentinel get task {name}")))
+            let after = human_duration(limit.as_millis() as u64);
+            Err(Failure::timed_out(format!("timed out after {after} waiting for task {namespace}/{name}"))
+                .hint(format!("Check its status with: sentinel get task {name}")))
         }),
     }
 }
 
-async fn wait(client: &Client, namespace: &str, name: &str, what: What) -> Result<Outcome, Failure> {
-    let mut seen = false;
+async fn watch(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    condition: Condition,
+) -> Result<WaitResult, Failure> {
+    let mut observed = false;
     loop {
         let mut events = match client.task_events(namespace, name).await {
             Ok(events) => events,
-            Err(failure) if !seen => return gone_already(what, failure),
+            Err(error) if !observed => return missing(condition, error),
             Err(_) => {
-                // The server may be starting anew; or the Task went while nobody looked.
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                match client.get(&crate::client::task_path(namespace, name)).await {
-                    Err(failure) if what == What::Deleted && failure.message.contains("no Task") => {
-                        return Ok(outcome(true, "deleted"));
+                // The server may be restarting, or the Task was deleted between two connections.
+                tokio::time::sleep(RETRY_PAUSE).await;
+                match client.task(namespace, name).await {
+                    Err(error) if condition == Condition::Deleted && error.is_absence() => {
+                        return Ok(WaitResult::new(true, "deleted"));
                     }
                     _ => continue,
                 }
             }
         };
-        while let Ok(Some(event)) = events.next().await {
-            seen = true;
+        loop {
+            let event = match events.next().await {
+                Ok(Some(event)) => event,
+                Err(error) if !error.is_retryable() => return Err(error.into()),
+                Ok(None) | Err(_) => break,
+            };
+            observed = true;
             match event {
-                Event::Task(value) => {
-                    if let Some(outcome) = judge(&Task::of(&value), what) {
-                        return Ok(outcome);
+                Event::Task(task) => {
+                    if let Some(result) = evaluate(&task, condition) {
+                        return Ok(result);
                     }
                 }
                 Event::Deleted(_) => {
-                    let wished = matches!(what, What::Deleted | What::RunOver(_));
-                    return Ok(outcome(wished, "deleted"));
+                    let met = matches!(condition, Condition::Deleted | Condition::RunEnded(_));
+                    return Ok(WaitResult::new(met, "deleted"));
                 }
                 Event::Synced => {}
             }
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(RECONNECT_PAUSE).await;
     }
 }
 
-fn gone_already(what: What, failure: Failure) -> Result<Outcome, Failure> {
-    if what == What::Deleted && failure.message.contains("no Task") {
-        Ok(outcome(true, "deleted"))
+/// The result for a Task that did not exist in the first place.
+fn missing(condition: Condition, error: ClientError) -> Result<WaitResult, Failure> {
+    if condition == Condition::Deleted && error.is_absence() {
+        Ok(WaitResult::new(true, "deleted"))
     } else {
-        Err(failure)
+        Err(error.into())
     }
 }
 
-fn outcome(as_wished: bool, sentence: impl Into<String>) -> Outcome {
-    Outcome { as_wished, sentence: sentence.into() }
-}
-
-fn judge(task: &Task, what: What) -> Option<Outcome> {
-    if let What::RunOver(number) = what {
-        let run = task.status.run.as_ref()?;
-        let over = run.number > number || (run.number == number && run.verdict.is_some());
-        return over.then(|| outcome(true, "ended"));
-    }
-    if what == What::Deleted {
-        return None;
+/// The result, if the Task meets the condition or can no longer meet it.
+fn evaluate(task: &Task, condition: Condition) -> Option<WaitResult> {
+    match condition {
+        Condition::RunEnded(number) => {
+            let run = task.status.run.as_ref()?;
+            let ended = run.number > number || (run.number == number && run.verdict.is_some());
+            return ended.then(|| WaitResult::new(true, "ended"));
+        }
+        Condition::Deleted => return None,
+        Condition::Ended | Condition::Complete | Condition::Failed => {}
     }
     match task.standing() {
         Standing::UnderWay => None,
-        Standing::Complete => Some(outcome(what != What::Failed, "complete")),
-        Standing::Failed(why) => Some(outcome(what == What::Failed, format!("failed: {why}"))),
-        Standing::Invalid(why) => Some(outcome(false, format!("cannot be run: {why}"))),
+        Standing::Complete => Some(WaitResult::new(condition != Condition::Failed, "complete")),
+        Standing::Failed(why) => {
+            Some(WaitResult::new(condition == Condition::Failed, format!("failed: {why}")))
+        }
+        Standing::Invalid(why) => Some(WaitResult::new(false, format!("cannot be run: {why}"))),
     }
 }

@@ -1,4 +1,4 @@
-//! What dev mode prints of each Run: that it begins, its output, how it ended. Read from the API like anybody would.
+//! What dev mode prints of each Run: its start, its output and its result, read from the HTTP API.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -8,14 +8,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Event, Events};
 use crate::exit::Failure;
-use crate::follow::{Followed, Look, Subject, Which, follow, summarize};
-use crate::output::color::Paint;
+use crate::follow::{FollowRequest, FollowedRun, LogOptions, RunSelector, follow, summarize};
+use crate::output::color::Style;
 use crate::output::format::note;
 use crate::output::text::Text;
 use crate::view::{Run, Standing, Task};
 
-/// How long what is still to be printed may take at the end.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long the remaining output may take at the end.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Pause before events are requested again after their stream ended.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The console.
 #[derive(Debug)]
@@ -24,96 +27,101 @@ pub(super) struct Console {
     stop: CancellationToken,
 }
 
-/// Begins to print. Runs that are over already are not printed again.
+/// Starts to print. Runs that have already ended are not printed again.
 pub(super) async fn start(client: &Client) -> Result<Console, Failure> {
-    let mut printing = Printing {
+    let mut printer = RunPrinter {
         client: client.clone(),
-        seen: HashMap::new(),
-        refused: HashMap::new(),
+        latest: HashMap::new(),
+        rejected: HashMap::new(),
         runs: JoinSet::new(),
     };
     let mut events = client.all_events().await?;
     while let Some(event) = events.next().await? {
         match event {
-            Event::Task(value) => printing.look(&Task::of(&value), News::No),
+            Event::Task(task) => printer.observe(&task, Delivery::Initial),
             Event::Deleted(_) => {}
             Event::Synced => break,
         }
     }
     let stop = CancellationToken::new();
-    let task = tokio::spawn(print(printing, events, stop.clone()));
+    let task = tokio::spawn(print(printer, events, stop.clone()));
     Ok(Console { task, stop })
 }
 
 impl Console {
-    /// Prints what there still is, and ends.
+    /// Prints the remaining output and ends.
     pub(super) async fn finish(self) {
         self.stop.cancel();
-        // A panic in there was reported where it happened.
+        // A panic of the task has been reported already.
         let _ = self.task.await;
     }
 }
 
-async fn print(mut printing: Printing, mut events: Events, stop: CancellationToken) {
+async fn print(mut printer: RunPrinter, mut events: Events, stop: CancellationToken) {
     loop {
         let next = tokio::select! {
             next = events.next() => next,
             () = stop.cancelled() => break,
         };
         match next {
-            Ok(Some(Event::Task(value))) => printing.look(&Task::of(&value), News::Yes),
-            Ok(Some(Event::Deleted(value))) => {
-                note(Text::sentinel().then(Task::of(&value).full_name()).then(" deleted"));
+            Ok(Some(Event::Task(task))) => printer.observe(&task, Delivery::Update),
+            Ok(Some(Event::Deleted(task))) => {
+                note(Text::message().plain(task.full_name()).plain(" deleted"));
             }
             Ok(Some(Event::Synced)) => {}
-            // The stream ended: ask again. What was printed is not printed twice.
+            // The stream ended. Runs that were printed are not printed again.
             Ok(None) | Err(_) => {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                if let Ok(fresh) = printing.client.all_events().await {
-                    events = fresh;
+                tokio::time::sleep(RECONNECT_PAUSE).await;
+                if let Ok(reconnected) = printer.client.all_events().await {
+                    events = reconnected;
                 }
             }
         }
     }
-    let all = async { while printing.runs.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(LAST_WORDS, all).await;
+    let all = async { while printer.runs.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(FINISH_TIMEOUT, all).await;
 }
 
+/// How a Task arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
-    Yes,
-    No,
+enum Delivery {
+    /// In the initial list.
+    Initial,
+    /// As a change.
+    Update,
 }
 
-struct Printing {
+/// Prints Runs.
+struct RunPrinter {
     client: Client,
-    /// The latest Run of each Task, by uid, that is printed or needs not be.
-    seen: HashMap<String, u32>,
-    /// Why a Task cannot be run, so that it is said once.
-    refused: HashMap<String, String>,
+    /// The latest Run of each Task, by uid, that was printed or had ended before.
+    latest: HashMap<String, u32>,
+    /// Why a Task cannot be run, by uid, so that it is reported once.
+    rejected: HashMap<String, String>,
     runs: JoinSet<()>,
 }
 
-impl Printing {
-    fn look(&mut self, task: &Task, news: News) {
+impl RunPrinter {
+    /// Starts to print the Run of a Task, if it is a new one.
+    fn observe(&mut self, task: &Task, delivery: Delivery) {
         let uid = &task.metadata.uid;
         if let Standing::Invalid(why) = task.standing()
-            && self.refused.insert(uid.clone(), why.clone()).as_ref() != Some(&why)
+            && self.rejected.insert(uid.clone(), why.clone()).as_ref() != Some(&why)
         {
-            note(Text::sentinel().then(format!("{} cannot be run: {why}", task.full_name())));
+            note(Text::message().plain(format!("{} cannot be run: {why}", task.full_name())));
         }
         let Some(run) = &task.status.run else { return };
-        if self.seen.get(uid).is_some_and(|seen| *seen >= run.number) {
+        if self.latest.get(uid).is_some_and(|latest| *latest >= run.number) {
             return;
         }
-        self.seen.insert(uid.clone(), run.number);
-        let is_over = run.verdict.is_some();
-        if news == News::No && is_over {
+        self.latest.insert(uid.clone(), run.number);
+        let ended = run.verdict.is_some();
+        if delivery == Delivery::Initial && ended {
             return;
         }
         announce(task, run);
         while self.runs.try_join_next().is_some() {}
-        self.runs.spawn(one_run(self.client.clone(), task.clone(), run.number));
+        self.runs.spawn(print_run(self.client.clone(), task.clone(), run.number));
     }
 }
 
@@ -122,25 +130,25 @@ fn announce(task: &Task, run: &Run) {
         1 => "1 node".to_owned(),
         count => format!("{count} nodes"),
     };
-    let what = task.command().lines().next().unwrap_or("").to_owned();
-    let text = format!(" run {} ({}) on {nodes}: {what}", run.number, run.trigger);
-    note(Text::sentinel().painted(Paint::Strong, task.full_name()).then(text));
+    let command = task.command().lines().next().unwrap_or("").to_owned();
+    let text = format!(" run {} ({}) on {nodes}: {command}", run.number, run.trigger);
+    note(Text::message().styled(Style::Bold, task.full_name()).plain(text));
 }
 
-async fn one_run(client: Client, task: Task, number: u32) {
-    let subject = Subject {
+async fn print_run(client: Client, task: Task, number: u32) {
+    let request = FollowRequest {
         client,
         namespace: task.metadata.namespace.clone(),
         name: task.metadata.name.clone(),
-        which: Which::Number(number),
-        only: BTreeSet::new(),
-        look: Look { follow: true, ..Look::default() },
+        run: RunSelector::Number(number),
+        nodes: BTreeSet::new(),
+        options: LogOptions { follow: true, ..LogOptions::default() },
         prefixed: Some(true),
-        origin: Some(task.metadata.name.clone()),
+        show_task: true,
     };
-    match follow(subject).await {
-        Ok(Followed { run: None, .. }) => {}
+    match follow(request).await {
+        Ok(FollowedRun { run: None, .. }) => {}
         Ok(followed) => summarize(&followed),
-        Err(failure) => note(Text::sentinel().then(format!("{}: {failure}", task.full_name()))),
+        Err(failure) => note(Text::message().plain(format!("{}: {failure}", task.full_name()))),
     }
 }

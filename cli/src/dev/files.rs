@@ -1,7 +1,7 @@
-//! Tasks from files: applied at the start, and again whenever a file changes.
+//! Tasks from files: applied at startup, and again when a file changes.
 //!
-//! Level, not edge: a notice from the file system only says that it is time to look; what is done follows from what
-//! the files hold. So a notice that is lost costs two seconds and nothing else.
+//! Level, not edge: a notification of the file system only triggers a poll, which compares what the files hold with
+//! what was applied. A lost notification delays a change by at most [`POLL_INTERVAL`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,87 +11,87 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use crate::client::Client;
-use crate::commands::apply::{FileTask, Pipes, apply, read_path};
 use crate::exit::Failure;
-use crate::output::color::Paint;
+use crate::manifests::{FileKind, Manifest, read_path};
 use crate::output::format::note;
 use crate::output::text::Text;
 
-/// How long a file must be left alone before it is read: editors write in several steps.
-const SETTLE: Duration = Duration::from_millis(150);
+/// How long to wait after a notification before files are read: editors write in several steps.
+const DEBOUNCE: Duration = Duration::from_millis(150);
 
-/// How often the files are looked at when no notice comes.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often files are read without a notification.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The files that are watched.
+/// The watched files.
 #[derive(Debug)]
 pub(super) struct Files {
     paths: Vec<PathBuf>,
     namespace: String,
     client: Client,
-    known: BTreeMap<PathBuf, Known>,
+    applied: BTreeMap<PathBuf, Content>,
 }
 
-/// What a file held when it was last looked at.
+/// What a file held at the last poll.
 #[derive(Debug, Clone, PartialEq)]
-enum Known {
-    Good(Vec<(String, String, serde_json::Value)>),
-    Bad(String),
+enum Content {
+    Tasks(Vec<Manifest>),
+    /// The problem.
+    Invalid(String),
 }
 
 impl Files {
     pub(super) fn new(paths: Vec<PathBuf>, namespace: String, client: Client) -> Self {
-        Self { paths, namespace, client, known: BTreeMap::new() }
+        Self { paths, namespace, client, applied: BTreeMap::new() }
     }
 
-    /// Applies every Task of every file.
+    /// Applies every Task of every file. Problems of files were reported before.
     ///
     /// # Errors
-    /// When the API refuses one; what is wrong in a file was found before anything was started.
+    /// The API rejects a Task.
     pub(super) async fn apply_all(&mut self) -> Result<(), Failure> {
-        for (path, read) in self.read().await {
-            if let Ok(tasks) = &read {
+        for (path, content) in self.read().await {
+            if let Content::Tasks(tasks) = &content {
                 for task in tasks {
-                    let (result, _) = apply(&self.client, task).await?;
-                    say_applied(task, &result);
+                    let (result, _) = task.apply(&self.client).await?;
+                    report_applied(task, &result);
                 }
             }
-            self.known.insert(path, Known::of(read));
+            self.applied.insert(path, content);
         }
         Ok(())
     }
 
-    /// Looks at the files whenever one may have changed, for ever.
+    /// Applies changes, forever.
     pub(super) async fn watch(mut self) {
         if self.paths.is_empty() {
             return std::future::pending().await;
         }
-        let (bell, mut rings) = mpsc::channel::<()>(1);
-        let watcher = self.notices(bell);
+        let (notify, mut notifications) = mpsc::channel::<()>(1);
+        let watcher = self.watcher(notify);
         if let Err(error) = &watcher {
-            note(&format!("sentinel: no notices of changed files ({error}); they are looked at every 2 s"));
+            note(&format!("sentinel: failed to watch files ({error}); polling them every 2 s"));
         }
         loop {
-            // A closed channel (no watcher) leaves the clock alone.
-            let rang = tokio::time::timeout(LOOK_EVERY, async {
-                match rings.recv().await {
+            // Without a watcher the channel is closed, and only the timeout triggers a poll.
+            let notified = tokio::time::timeout(POLL_INTERVAL, async {
+                match notifications.recv().await {
                     Some(()) => {}
                     None => std::future::pending().await,
                 }
             });
-            if rang.await.is_ok() {
-                tokio::time::sleep(SETTLE).await;
-                while rings.try_recv().is_ok() {}
+            if notified.await.is_ok() {
+                tokio::time::sleep(DEBOUNCE).await;
+                while notifications.try_recv().is_ok() {}
             }
-            self.look().await;
+            self.poll().await;
         }
     }
 
-    /// Asks the system for notices about the directories that hold the files: an editor may replace a file.
-    fn notices(&self, bell: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    /// Watches the directories of the files, since editors replace files.
+    fn watcher(&self, notify: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
         let mut watcher = notify::recommended_watcher(move |_| {
-            // One ring that waits is as good as many.
-            let _ = bell.try_send(());
+            // A full channel already has a notification.
+            let _ = notify.try_send(());
         })?;
         for path in &self.paths {
             let directory =
@@ -102,104 +102,86 @@ impl Files {
         Ok(watcher)
     }
 
-    /// What the files hold. They are read aside: a slow disk holds nothing else up.
-    async fn read(&self) -> Vec<(PathBuf, Result<Vec<FileTask>, String>)> {
+    /// What the files hold. Read in a thread of its own, so that a slow disk blocks nothing else.
+    async fn read(&self) -> Vec<(PathBuf, Content)> {
         let (paths, namespace) = (self.paths.clone(), self.namespace.clone());
         let read = move || {
-            paths.iter().flat_map(|path| read_path(path, &namespace, Pipes::Refused)).collect::<Vec<_>>()
+            paths
+                .iter()
+                .flat_map(|path| read_path(path, &namespace, FileKind::Regular))
+                .map(|(path, read)| (path, read.map_or_else(Content::Invalid, Content::Tasks)))
+                .collect::<Vec<_>>()
         };
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
-    async fn look(&mut self) {
+    async fn poll(&mut self) {
         let found = self.read().await;
-        for path in self.known.keys().filter(|path| !found.iter().any(|(other, _)| other == *path)) {
-            let known = self.known.get(path);
-            say(&format!("{} is gone; {}", path.display(), known.map_or_else(String::new, Known::stays)));
+        for (path, content) in &self.applied {
+            if !found.iter().any(|(other, _)| other == path) {
+                report_removed(path, Some(content));
+            }
         }
-        self.known.retain(|path, _| found.iter().any(|(other, _)| other == path));
-        for (path, read) in found {
-            let now = Known::of(read.clone());
-            let before = self.known.get(&path);
-            if before == Some(&now) {
+        self.applied.retain(|path, _| found.iter().any(|(other, _)| other == path));
+        for (path, content) in found {
+            let previous = self.applied.get(&path);
+            if previous == Some(&content) {
                 continue;
             }
-            match read {
-                Err(_) if !path.exists() => {
-                    say(&format!(
-                        "{} is gone; {}",
-                        path.display(),
-                        before.map_or_else(String::new, Known::stays)
-                    ));
+            match &content {
+                Content::Invalid(_) if !path.exists() => report_removed(&path, previous),
+                Content::Invalid(problem) => {
+                    report_error(&format!("{}: {problem}; its applied Tasks are unchanged", path.display()));
                 }
-                Err(problem) => {
-                    say_bad(&format!("{}: {problem}; what was applied before stays", path.display()));
-                }
-                Ok(tasks) => self.apply_changed(&tasks, before.cloned().as_ref()).await,
+                Content::Tasks(tasks) => self.apply_changed(tasks, previous).await,
             }
-            self.known.insert(path, now);
+            self.applied.insert(path, content);
         }
     }
 
-    async fn apply_changed(&self, tasks: &[FileTask], before: Option<&Known>) {
-        let before = match before {
-            Some(Known::Good(before)) => before.as_slice(),
+    async fn apply_changed(&self, tasks: &[Manifest], previous: Option<&Content>) {
+        let previous = match previous {
+            Some(Content::Tasks(previous)) => previous.as_slice(),
             _ => &[],
         };
-        for task in tasks {
-            let same = before.iter().any(|(namespace, name, object)| {
-                *namespace == task.namespace && *name == task.name && *object == task.object
-            });
-            if same {
-                continue;
-            }
-            match apply(&self.client, task).await {
-                Ok((result, _)) => say_applied(task, &result),
-                Err(failure) => say_bad(&format!("{}/{}: {failure}", task.namespace, task.name)),
+        for task in tasks.iter().filter(|task| !previous.contains(task)) {
+            match task.apply(&self.client).await {
+                Ok((result, _)) => report_applied(task, &result),
+                Err(failure) => report_error(&format!("{}/{}: {failure}", task.namespace, task.name)),
             }
         }
-        for (namespace, name, _) in before {
+        for Manifest { namespace, name, .. } in previous {
             if !tasks.iter().any(|task| task.namespace == *namespace && task.name == *name) {
-                say(&format!(
-                    "{namespace}/{name} is no longer in its file; it stays (sentinel delete {name})"
+                report(&format!(
+                    "{namespace}/{name} was removed from its file; the Task is kept (delete it with: sentinel delete {name})"
                 ));
             }
         }
     }
 }
 
-impl Known {
-    fn of(read: Result<Vec<FileTask>, String>) -> Self {
-        match read {
-            Ok(tasks) => {
-                Self::Good(tasks.into_iter().map(|task| (task.namespace, task.name, task.object)).collect())
-            }
-            Err(problem) => Self::Bad(problem),
+fn report_removed(path: &Path, content: Option<&Content>) {
+    let kept = match content {
+        Some(Content::Tasks(tasks)) => {
+            let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
+            format!("; its Tasks are kept (delete them with: sentinel delete {})", names.join(" "))
         }
-    }
-
-    /// What is said of the Tasks of a file that is gone.
-    fn stays(&self) -> String {
-        match self {
-            Self::Good(tasks) => {
-                let names: Vec<&str> = tasks.iter().map(|(_, name, _)| name.as_str()).collect();
-                format!("its Tasks stay (sentinel delete {})", names.join(" "))
-            }
-            Self::Bad(_) => "what was applied before stays".to_owned(),
-        }
-    }
+        Some(Content::Invalid(_)) => "; its applied Tasks are kept".to_owned(),
+        None => String::new(),
+    };
+    report(&format!("{} was removed{kept}", path.display()));
 }
 
-fn say_applied(task: &FileTask, result: &str) {
+fn report_applied(task: &Manifest, result: &str) {
     if result != "unchanged" {
-        say(&format!("{}/{} {result}", task.namespace, task.name));
+        report(&format!("{}/{} {result}", task.namespace, task.name));
     }
 }
 
-fn say(text: &str) {
-    note(Text::sentinel().then(text));
+fn report(text: &str) {
+    note(Text::message().plain(text));
 }
 
-fn say_bad(text: &str) {
-    note(Text::new().painted(Paint::Bad, "sentinel:").then(" ").then(text));
+fn report_error(text: &str) {
+    note(Text::error().plain(text));
 }

@@ -1,92 +1,79 @@
-//! `sentinel dev`: operator and agents in one process, over embedded stores. The only place that sees both.
+//! `sentinel dev`: operator and agents in one process, over embedded stores. The only module that starts them.
 //!
-//! The operator is the same as in a cluster; its seams are filled by what needs nothing: the cluster in memory,
-//! History in one file, presence in memory, random tokens for the agents. The agents are the same too, and so are
-//! their supervisors. What is printed is read from the HTTP API, like any other client would.
+//! The operator is the same as in a cluster, with other implementations of its interfaces: a cluster in memory, History
+//! in one file, presence in memory, random tokens for the agents. Agents and supervisors are the same too. What is
+//! printed is read from the HTTP API, as by any other client.
 //!
-//! Its API is its user's alone: over a Unix socket in a directory that only that user can enter, and over TCP with a
-//! token from a file there ([`local`]).
+//! The API is open to this user only: over a Unix socket in a private directory, and over TCP with a token from a file
+//! in it ([`sentinel_api::client::dev_socket`]).
 //!
-//! In reading order: [`signals`] (what ends it), [`leftovers`] (of one that was killed), [`state`] (where it is kept),
-//! [`nodes`] (the agents), [`files`] (Tasks from files, watched), [`console`] (what is printed), [`stop`] (the end).
+//! In reading order: [`signals`] (what stops it), [`leftovers`] (of a killed one), [`state`] (its directory), [`server`]
+//! (operator and API), [`nodes`] (agents), [`files`] (watched Tasks), [`console`] (what is printed), [`stop`] (the end).
 
 mod console;
 mod files;
 mod leftovers;
 mod nodes;
+mod server;
 mod signals;
 mod state;
 mod stop;
 
-use std::sync::Arc;
-use std::time::Duration;
-
+use sentinel_api::client::peer::effective_uid;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
-use sentinel_operator::config::any_loopback_port;
-use sentinel_operator::gateway::{Settings, StaticTokens};
-use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
-use sentinel_operator::http::guard::{Access, Secret};
-use sentinel_operator::metrics::Registry;
-use sentinel_operator::presence::memory::MemoryPresence;
-use sentinel_operator::run::{ApiAt, Election, Operator, Options, RunError, Seams};
-use sentinel_operator::server::{Exposure, Limits, Server as ApiServer, ServerError};
+use sentinel_operator::gateway::StaticTokens;
+use sentinel_operator::run::RunError;
 use sentinel_operator::telemetry;
-use sentinel_protocol::ids::Epoch;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use self::nodes::Nodes;
+use self::server::{Endpoint, start};
 use self::signals::Signals;
 use self::state::State;
 use crate::args::DevArgs;
-use crate::client::local::{self, Place};
-use crate::client::{Client, Server};
-use crate::commands::apply::{Pipes, read_all};
-use crate::exit::{Ended, Failure, OK};
-use crate::output::color::Paint;
+use crate::client::{Server, connect};
+use crate::exit::{ExitResult, Failure, OK};
+use crate::manifests::{FileKind, read_all};
+use crate::output::color::Style;
 use crate::output::format::note;
 use crate::output::text::Text;
 
-/// How long the operator may take to hand what it holds to History at the end.
-const DRAIN: Duration = Duration::from_secs(3);
-
-pub(crate) async fn perform(args: DevArgs, namespace: &str) -> Ended {
-    // From here on a signal ends it in order, and leaves nothing behind.
+pub(crate) async fn execute(args: DevArgs, namespace: &str) -> ExitResult {
+    // Signals are caught first, so that nothing is ever left behind.
     let mut signals = Signals::catch()?;
-    // Everything that can be wrong with the files is reported before anything is started.
-    read_all(&args.files, namespace, Pipes::Refused)?;
+    // All problems of files are reported before anything is started.
+    read_all(&args.files, namespace, FileKind::Regular)?;
     telemetry::init(telemetry::LogFormat::Text, &args.log)
         .map_err(|error| Failure::usage(format!("--log {:?}: {error}", args.log)))?;
-    leftovers::find();
-    // Its lock comes before every listener.
+    leftovers::clean_up();
+    // The lock of the state comes before every listener.
     let state = State::open(args.state.as_deref())?;
     let clock = Clock::system();
     let tokens = StaticTokens::new();
-    let cluster =
-        EmbeddedCluster::in_directory(&state.path().join("cluster"), clock.clone()).map_err(|error| {
-            Failure::new(format!("failed to open the Tasks kept in {}: {error}", state.shown()))
-        })?;
-    let nodes = Nodes::plan(args.nodes)?.limited(args.max_attempts, args.min_free);
+    let cluster = EmbeddedCluster::in_directory(&state.path().join("cluster"), clock.clone())
+        .map_err(|error| Failure::new(format!("failed to open the Tasks in {}: {error}", state.summary())))?;
+    let nodes = Nodes::plan(args.nodes)?.with_limits(args.max_attempts, args.min_free);
     cluster.set_nodes(nodes.facts());
 
-    let (operator, door) = start(&args, &state, cluster, tokens.clone(), clock).await?;
-    let client = Client::new(Server::Unix(door.place.socket()));
+    let (operator, endpoint) = start(&args, &state, cluster, tokens.clone(), clock).await?;
+    let client = connect(Server::Unix(endpoint.socket.socket()), None)?;
     let gateway = operator.gateway_addr();
-    let ending = CancellationToken::new();
-    let operator_ending = ending.clone();
-    let mut operator =
-        tokio::spawn(async move { operator.run_until(operator_ending.cancelled_owned()).await });
+    let stop_operator = CancellationToken::new();
+    let stopped = stop_operator.clone().cancelled_owned();
+    let mut operator = tokio::spawn(async move { operator.run_until(stopped).await });
 
     let (mut agents, mut console) = (None, None);
     let work = async {
         agents = Some(nodes.start(gateway, &tokens, state.path())?);
-        nodes.wait_until_here(&client).await?;
-        banner(&door, &nodes, &state);
+        nodes.wait_until_connected(&client).await?;
+        banner(&endpoint, &nodes, &state);
         console = Some(console::start(&client).await?);
         let mut files = files::Files::new(args.files.clone(), namespace.to_owned(), client.clone());
         files.apply_all().await?;
         if args.files.is_empty() {
-            note("No Task yet. Try the lines above, or give files: sentinel dev examples/hello.yaml");
+            note("No Tasks yet. Try the commands above, or pass files: sentinel dev examples/hello.yaml");
         }
         files.watch().await;
         Ok::<(), Failure>(())
@@ -94,12 +81,12 @@ pub(crate) async fn perform(args: DevArgs, namespace: &str) -> Ended {
     let result = tokio::select! {
         result = work => result,
         _ = signals.next() => Ok(()),
-        ended = &mut operator => return Err(gone(ended)),
+        exited = &mut operator => return Err(operator_exited(exited)),
     };
-    // Whatever was the reason: commands that run belong to this dev mode, and end with it.
-    let stopped = tokio::select! {
-        stopped = stop::end_commands(&client, &mut signals) => stopped,
-        ended = &mut operator => return Err(gone(ended)),
+    // Running commands belong to this dev mode and end with it, whatever the result.
+    let cancelled = tokio::select! {
+        cancelled = stop::cancel_all(&client, &mut signals) => cancelled,
+        exited = &mut operator => return Err(operator_exited(exited)),
     };
     if let Some(console) = console {
         console.finish().await;
@@ -107,135 +94,63 @@ pub(crate) async fn perform(args: DevArgs, namespace: &str) -> Ended {
     if let Some(agents) = agents {
         agents.stop().await;
     }
-    ending.cancel();
-    let ended = operator.await.map_err(|error| Failure::new(format!("the operator failed: {error}")))?;
-    result.and(stopped)?;
-    ended.map_err(|error| Failure::new(format!("the operator failed: {error}")))?;
+    stop_operator.cancel();
+    let exited = join(operator).await;
+    result.and(cancelled).and(exited)?;
     state.remove();
     Ok(OK)
 }
 
-/// Where it answers, and what opens it.
-struct Door {
-    place: Place,
-    server: Server,
+/// Waits for the operator to stop.
+async fn join(operator: JoinHandle<Result<(), RunError>>) -> Result<(), Failure> {
+    match operator.await {
+        Ok(Ok(())) => Ok(()),
+        exited => Err(operator_exited(exited)),
+    }
 }
 
-fn gone(ended: Result<Result<(), RunError>, tokio::task::JoinError>) -> Failure {
-    Failure::new(match ended {
-        Ok(Ok(())) => "the operator ended by itself".to_owned(),
+/// The failure that the operator exited unexpectedly.
+fn operator_exited(exited: Result<Result<(), RunError>, JoinError>) -> Failure {
+    Failure::new(match exited {
+        Ok(Ok(())) => "the operator exited unexpectedly".to_owned(),
         Ok(Err(error)) => format!("the operator failed: {error}"),
         Err(error) => format!("the operator failed: {error}"),
     })
 }
 
-async fn start(
-    args: &DevArgs,
-    state: &State,
-    cluster: EmbeddedCluster,
-    tokens: StaticTokens,
-    clock: Clock,
-) -> Result<(Operator, Door), Failure> {
-    let metrics = Registry::new();
-    let (api, door) = doors(args, &metrics).await?;
-    let file = state.path().join("history.db");
-    let options = EmbeddedOptions { clock: clock.clone(), ..EmbeddedOptions::default() };
-    let history = EmbeddedHistory::open(&file, options)
-        .map_err(|error| Failure::new(format!("failed to open the history in {}: {error}", state.shown())))?;
-    let seams = Seams {
-        cluster: Arc::new(cluster),
-        history: Arc::new(history),
-        presence: Arc::new(MemoryPresence::new(clock.clone())),
-        auth: Arc::new(tokens),
-        exposure: Exposure::NO_TOKEN_REVIEW,
-        clock,
-        metrics,
-    };
-    let options = Options {
-        gateway: any_loopback_port(),
-        gateway_tls: None,
-        api,
-        metrics: None,
-        drain: DRAIN,
-        settings: Settings::default(),
-        election: Election::Alone(Epoch::from(1)),
-    };
-    let operator = Operator::start(seams, options).await.map_err(|error| not_started(args, &error))?;
-    Ok((operator, door))
-}
-
-/// The listeners of the API: a port that asks for a token, and a socket that is this user's.
-async fn doors(args: &DevArgs, metrics: &Registry) -> Result<(ApiAt, Door), Failure> {
-    let limits = Limits::of_people();
-    let failed = |error: ServerError| not_started(args, &error.into());
-    let tcp =
-        ApiServer::bind("api", args.listen, Exposure::NO_PEOPLE, limits, metrics).await.map_err(failed)?;
-    let address = tcp.local_addr();
-    let place = Place::take(address.port()).map_err(|error| {
-        Failure::new(format!("failed to make a place for the socket and the token of the API: {error}"))
-            .hint("Give a directory that only you can enter: XDG_RUNTIME_DIR=DIR")
-    })?;
-    let socket = ApiServer::bind_socket("api", &place.socket(), limits, metrics).await.map_err(failed)?;
-    let token = Secret::of(place.token());
-    let servers = ApiAt::Servers(vec![(tcp, Access::Bearer(token)), (socket, Access::Socket)]);
-    let server = format!("http://{address}").parse().map_err(Failure::new)?;
-    Ok((servers, Door { place, server }))
-}
-
-fn not_started(args: &DevArgs, error: &RunError) -> Failure {
-    let cause = |error: &RunError| {
-        std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
-    };
-    let RunError::Server(refused) = error else {
-        return Failure::new(format!("{error}{}", cause(error)));
-    };
-    match &**refused {
-        ServerError::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
-            let owners = local::listeners(args.listen);
-            let by = owners.iter().find(|uid| **uid != local::me());
-            let by = by.map(|uid| format!(" by user {uid}")).unwrap_or_default();
-            Failure::new(format!("{} is taken{by}", args.listen)).hint(
-                "Is another `sentinel dev` running? Take another port with --listen 127.0.0.1:7990, or any free one with --listen 127.0.0.1:0",
-            )
-        }
-        ServerError::Exposed { .. } => Failure::usage(format!("--listen {}: {error}", args.listen)),
-        _ => Failure::new(format!("{error}{}", cause(error))),
-    }
-}
-
-/// Says where to look.
-fn banner(door: &Door, nodes: &Nodes, state: &State) {
-    let Door { place, server } = door;
+/// Prints addresses and first commands.
+fn banner(endpoint: &Endpoint, nodes: &Nodes, state: &State) {
+    let Endpoint { socket: files, server } = endpoint;
     let base = server.base();
     let flag = if server.is_default() { String::new() } else { format!(" --server {base}") };
-    let socket = place.socket();
-    let tries = [
-        (format!("sentinel{flag} run{} -- uname -a", nodes.run_flag()), "run a command, see its output"),
-        (format!("sentinel{flag} get tasks"), "what there is, and how it stands"),
-        (format!("sentinel{flag} logs -f NAME"), "the output of a Task"),
-        (format!("sentinel{flag} nodes"), "how the nodes do"),
+    let socket = files.socket();
+    let examples = [
+        (format!("sentinel{flag} run{} -- uname -a", nodes.run_flag()), "run a command and show its output"),
+        (format!("sentinel{flag} get tasks"), "list Tasks with their status"),
+        (format!("sentinel{flag} logs -f NAME"), "follow the output of a Task"),
+        (format!("sentinel{flag} nodes"), "list nodes with their resources"),
         (
             format!("curl --unix-socket {} http://localhost/api/v1/tasks", socket.display()),
-            "the same for programs",
+            "the same over HTTP",
         ),
     ];
-    let width = tries[..4].iter().map(|(words, _)| words.len()).max().unwrap_or(0);
+    let width = examples[..4].iter().map(|(command, _)| command.len()).max().unwrap_or(0);
     let mut text = Text::new()
-        .painted(Paint::Strong, "Sentinel Node, dev mode.")
-        .then(" ")
-        .painted(Paint::Faint, "Everything runs in this process; Ctrl-C ends it.")
-        .then(format!("\n  API    {base}/api/v1 "))
-        .painted(Paint::Faint, "(with the token; sentinel of this user needs none, root over the socket)")
-        .then(format!("\n  Socket {}", socket.display()))
-        .then(format!("\n  Token  {}", place.token_file().display()))
-        .then(format!("\n  Nodes  {}\n  State  {}\n", nodes.shown(), state.shown()));
-    if local::me() == 0 {
-        let warning = "  It runs as root: so does every command whose Task names no user.\n";
-        text = text.painted(Paint::Bad, warning);
+        .styled(Style::Bold, "Sentinel Node, dev mode.")
+        .plain(" ")
+        .styled(Style::Dim, "Everything runs in this process; stop it with Ctrl-C.")
+        .plain(format!("\n  API    {base}/api/v1 "))
+        .styled(Style::Dim, "(with the token; your own sentinel needs none, root can use the socket)")
+        .plain(format!("\n  Socket {}", socket.display()))
+        .plain(format!("\n  Token  {}", files.token_file().display()))
+        .plain(format!("\n  Nodes  {}\n  State  {}\n", nodes.summary(), state.summary()));
+    if effective_uid() == 0 {
+        let warning = "  Running as root: so does every command whose Task names no user.\n";
+        text = text.styled(Style::Error, warning);
     }
-    text = text.then("Try, in another terminal:\n");
-    for (words, remark) in tries {
-        text = text.then(format!("  {words:<width$}   ")).painted(Paint::Faint, remark).then("\n");
+    text = text.plain("Try, in another terminal:\n");
+    for (command, meaning) in examples {
+        text = text.plain(format!("  {command:<width$}   ")).styled(Style::Dim, meaning).plain("\n");
     }
     note(text);
 }

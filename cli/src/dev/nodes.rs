@@ -1,4 +1,4 @@
-//! This machine as a node, and simulated ones beside it: real agents, each with a state directory of its own.
+//! The nodes of dev mode: this machine and simulated ones, each with a real agent and a state directory of its own.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_node_agent::heartbeat::Sampler;
 use sentinel_node_agent::shortage::{Needs, describe};
-use sentinel_node_agent::supervisor::{Host, Warm};
+use sentinel_node_agent::supervisor::{HostNamespaces, Prefork};
 use sentinel_node_agent::{AgentConfig, AgentError, Endpoint, Rules, Token};
 use sentinel_operator::gateway::StaticTokens;
 use sentinel_protocol::ids::NodeName;
@@ -20,10 +20,13 @@ use crate::client::Client;
 use crate::exit::Failure;
 use crate::output::format::note;
 
-/// How long this machine's agent may take to connect.
-const HERE_WITHIN: Duration = Duration::from_secs(15);
+/// How long the agent of this machine may take to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Label of a node that is simulated.
+/// How long all agents may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Label of simulated nodes.
 const SIMULATED: &str = "sentinelnode.dev/simulated";
 
 /// The nodes of dev mode.
@@ -34,7 +37,7 @@ pub(super) struct Nodes {
     rules: Rules,
 }
 
-/// Agents that run.
+/// The running agents.
 #[derive(Debug)]
 pub(super) struct Agents {
     set: JoinSet<(NodeName, Result<(), AgentError>)>,
@@ -42,39 +45,39 @@ pub(super) struct Agents {
 }
 
 impl Nodes {
-    /// This machine and so many simulated nodes.
+    /// This machine and a number of simulated nodes.
     ///
     /// # Errors
-    /// When this machine cannot hold that many: some of them would fail later, at any time.
+    /// The limits of this machine are too low for that many; some would fail later, at any time.
     pub(super) fn plan(simulated: u16) -> Result<Self, Failure> {
         if simulated > 0
             && let Some(lack) = needs(simulated).lacking()
         {
             return Err(Failure::new(format!(
-                "--nodes {simulated} is more than this machine can hold: {lack}"
+                "--nodes {simulated} exceeds what this machine can hold: {lack}"
             ))
             .hint("Simulate fewer nodes, or raise the limit"));
         }
-        let local = NodeName::new(as_name(&host_name())).map_err(|error| Failure::new(error.to_string()))?;
+        let local =
+            NodeName::new(node_name(&host_name())).map_err(|error| Failure::new(error.to_string()))?;
         let simulated = (1..=simulated)
             .map(|number| {
                 let name = if local.as_str() == format!("sim-{number}") { "simulated" } else { "sim" };
                 NodeName::new(format!("{name}-{number}")).map_err(|error| Failure::new(error.to_string()))
             })
             .collect::<Result<Vec<NodeName>, Failure>>()?;
-        // The host is this machine, which we are on already, so everybody may run commands there.
+        // Commands run on this machine in either environment, with no more rights than this process has.
         let environments = vec![Environment::Host, Environment::Container];
         Ok(Self { local, simulated, rules: Rules { environments, ..Rules::default() } })
     }
 
-    /// The same nodes, each of which takes so many commands at once, and none while less of its disk is free.
-    pub(super) fn limited(mut self, max_attempts: u32, min_free: u64) -> Self {
+    /// The same nodes with limits: commands at once, and free disk space for a start, bytes.
+    pub(super) fn with_limits(mut self, max_attempts: u32, min_free: u64) -> Self {
         self.rules = Rules { max_attempts, min_free, ..self.rules };
         self
     }
 
-    /// The nodes as a cluster would list them. Simulated ones have zones and pools, so that selectors have something
-    /// to select.
+    /// The nodes as a cluster would list them. Simulated ones have zones and pools, for selectors.
     pub(super) fn facts(&self) -> BTreeMap<NodeName, NodeFacts> {
         let common = |name: &NodeName| {
             BTreeMap::from([
@@ -96,8 +99,8 @@ impl Nodes {
         facts
     }
 
-    /// The nodes, for people.
-    pub(super) fn shown(&self) -> String {
+    /// The nodes, for the banner.
+    pub(super) fn summary(&self) -> String {
         match &self.simulated[..] {
             [] => format!("{} (this machine)", self.local),
             [only] => format!("{} (this machine), {only} (simulated)", self.local),
@@ -107,7 +110,7 @@ impl Nodes {
         }
     }
 
-    /// What `run` needs to know which node is meant.
+    /// The flag that `run` needs to choose nodes.
     pub(super) fn run_flag(&self) -> &'static str {
         if self.simulated.is_empty() { "" } else { " --all" }
     }
@@ -130,57 +133,55 @@ impl Nodes {
             let token = Token::Fixed(tokens.issue(name));
             let mut config = AgentConfig::new(operator.clone(), token, directory);
             config.sampler = Some(sampler.clone());
-            config.warm = if *name == self.local { Warm::Yes } else { Warm::No };
+            config.prefork = if *name == self.local { Prefork::One } else { Prefork::Off };
+            config.node_name = Some(name.to_string());
             config.rules = self.rules.clone();
-            config.host = Host::Here;
+            config.host = HostNamespaces::Own;
             let (name, stop) = (name.clone(), agents.stop.clone());
             agents.set.spawn(async move {
-                let ended = sentinel_node_agent::run(config, stop.cancelled_owned()).await;
-                if let Err(error) = &ended {
-                    note(&format!("sentinel: the agent of {name} has failed: {}", describe(error)));
+                let result = sentinel_node_agent::run(config, stop.cancelled_owned()).await;
+                if let Err(error) = &result {
+                    note(&format!("sentinel: the agent of {name} failed: {}", describe(error)));
                 }
-                (name, ended)
+                (name, result)
             });
         }
         Ok(agents)
     }
 
-    /// Waits until this machine's agent is connected; the simulated ones may follow.
-    pub(super) async fn wait_until_here(&self, client: &Client) -> Result<(), Failure> {
-        let path = format!("/api/v1/nodes/{}", self.local);
-        let here = async {
+    /// Waits until the agent of this machine is connected; simulated ones may connect later.
+    pub(super) async fn wait_until_connected(&self, client: &Client) -> Result<(), Failure> {
+        let connected = async {
             loop {
-                let node = client.get(&path).await?;
-                if node["reachable"].as_bool() == Some(true) {
+                if client.node(self.local.as_str()).await?.reachable {
                     return Ok(());
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(HERE_WITHIN, here).await.unwrap_or_else(|_| {
+        tokio::time::timeout(CONNECT_TIMEOUT, connected).await.unwrap_or_else(|_| {
             Err(Failure::new(format!(
                 "the agent of {} did not connect within {} s",
                 self.local,
-                HERE_WITHIN.as_secs()
+                CONNECT_TIMEOUT.as_secs()
             ))
-            .hint("See why with: --log info"))
+            .hint("Find out why with: --log info"))
         })
     }
 }
 
 impl Agents {
-    /// Ends all agents.
+    /// Stops all agents.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();
         let all = async { while self.set.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(5), all).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
             self.set.abort_all();
         }
     }
 }
 
-/// What simulated nodes take, with a command on each: the agent's files, sockets (its end and the operator's) and thread,
-/// a supervisor and a command.
+/// What nodes need with a command on each: files, sockets (both ends) and thread of the agent, a supervisor, a command.
 fn needs(simulated: u16) -> Needs {
     let nodes = u64::from(simulated) + 1;
     Needs { descriptors: 64 + 16 * nodes, processes: 32 + 3 * nodes, memory: (64 + 5 * nodes) << 20 }
@@ -198,8 +199,8 @@ fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
-/// A host name as the name of a node: what is not allowed becomes a dash.
-fn as_name(host: &str) -> String {
+/// A host name as the name of a node: invalid characters become dashes.
+fn node_name(host: &str) -> String {
     let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' { c } else { '-' };
     let text: String = host.to_ascii_lowercase().chars().map(allowed).take(253).collect();
     let parts: Vec<&str> =
@@ -212,21 +213,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_host_name_becomes_the_name_of_a_node() {
+    fn any_host_name_becomes_a_valid_node_name() {
         for (host, expected) in [
             ("My_Laptop.local", "my-laptop.local"),
             ("-a-..b-", "a.b"),
             ("", "localhost"),
             ("日本", "localhost"),
         ] {
-            assert_eq!(as_name(host), expected);
-            assert!(NodeName::new(as_name(host)).is_ok());
+            assert_eq!(node_name(host), expected);
+            assert!(NodeName::new(node_name(host)).is_ok());
         }
-        assert!(NodeName::new(as_name(&"x".repeat(300))).is_ok());
+        assert!(NodeName::new(node_name(&"x".repeat(300))).is_ok());
     }
 
     #[test]
-    fn simulated_nodes_can_be_told_apart_by_labels() {
+    fn simulated_nodes_differ_by_labels() {
         let nodes = Nodes { local: NodeName::new("here").unwrap(), ..Nodes::plan(4).unwrap() };
         let facts = nodes.facts();
         assert_eq!(facts.len(), 5);

@@ -1,13 +1,14 @@
-//! The signals that end dev mode: all that can be caught and mean it, but for a SIGHUP
-//! that is ignored from the start (`nohup`). Caught from before anything is made until after
-//! everything is removed, so that a second one, or one at a bad moment, leaves nothing behind.
+//! The signals that stop dev mode: SIGINT, SIGTERM, SIGHUP (unless it is ignored, as under `nohup`) and SIGQUIT.
+//!
+//! They are caught before anything is created and until everything is removed, so that a signal at any time, or a second
+//! one, leaves nothing behind.
 
 use sentinel_operator::signals::Hangup;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
 
-/// The signals, once they are caught.
+/// The caught signals.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: Signal,
@@ -17,7 +18,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Begins to catch them.
+    /// Starts to catch them.
     pub(super) fn catch() -> Result<Self, Failure> {
         let failed = |error| Failure::new(format!("failed to listen for signals: {error}"));
         let catch = |kind| signal(kind).map_err(failed);
@@ -29,7 +30,7 @@ impl Signals {
         })
     }
 
-    /// The next one.
+    /// Waits for the next signal; returns its name.
     pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "Ctrl-C",

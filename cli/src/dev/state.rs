@@ -1,5 +1,5 @@
-//! Where dev mode keeps everything: a directory that is given, or a temporary one that is removed at the end. It is
-//! locked before anything else is opened, so that a second dev mode on it does nothing.
+//! The state directory of dev mode: one given with `--state`, or a temporary one that is removed at exit. It is locked
+//! before anything else is opened, so that a second dev mode on it changes nothing.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -11,116 +11,124 @@ use sentinel_operator::lock::{Lock, LockError};
 use crate::exit::Failure;
 use crate::output::format::note;
 
-/// What the name of a temporary directory begins with.
+/// Prefix of the names of temporary directories.
 pub(super) const TEMPORARY: &str = "sentinel-dev-";
 
-/// The file that marks a directory which dev mode made for itself and may remove. One that `--state` names has none: its
-/// name may be that of a temporary directory all the same.
-const MARK: &str = "temporary";
+/// The file that marks a directory that dev mode created itself and may remove. The name alone does not: `--state` may
+/// name a directory with the same prefix.
+const MARKER: &str = "temporary";
 
-/// Whether dev mode made the directory for itself.
+/// Maximum number of names that are tried for a temporary directory.
+const MAX_NAMES: u32 = 100;
+
+/// Whether dev mode created the directory itself.
 pub(super) fn is_temporary(directory: &Path) -> bool {
-    directory.join(MARK).symlink_metadata().is_ok()
+    directory.join(MARKER).symlink_metadata().is_ok()
 }
 
-/// The directory.
+/// The state directory.
 #[derive(Debug)]
 pub(super) struct State {
     path: PathBuf,
-    fate: Fate,
-    /// Given back last.
+    at_exit: AtExit,
+    /// Released last.
     _lock: Lock,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Kept,
-    Removed,
+enum AtExit {
+    Keep,
+    Remove,
 }
 
 impl State {
-    /// The given directory, made if it is not there; or a temporary one that only this user can read.
+    /// Opens the given directory, created if missing; or creates a temporary one that only this user can read.
     pub(super) fn open(given: Option<&Path>) -> Result<Self, Failure> {
-        if let Some(path) = given {
-            let path = private_dir::open(path).map_err(|error| {
-                Failure::usage(format!("--state {}: {}", path.display(), describe(&error)))
-            })?;
-            let lock = Lock::take(&path).map_err(|error| not_taken(&path, &error))?;
-            // Perhaps one that a dev mode was killed on; from now on it is kept.
-            unmark(&path)?;
-            Ok(Self { path, fate: Fate::Kept, _lock: lock })
-        } else {
-            let base = std::env::temp_dir();
-            for attempt in 0_u32..100 {
-                let path = base.join(format!("{TEMPORARY}{}-{attempt}", std::process::id()));
-                // The mark comes before the lock: a tidying dev mode leaves alone what has no lock yet.
-                match private().create(&path).and_then(|()| std::fs::write(path.join(MARK), "")) {
-                    Ok(()) => match Lock::take(&path) {
-                        Ok(lock) => return Ok(Self { path, fate: Fate::Removed, _lock: lock }),
-                        // One that tidies up took it for a leftover.
-                        Err(LockError::Taken { .. }) => {}
-                        Err(error) => return Err(not_taken(&path, &error)),
-                    },
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                    Err(error) => {
-                        return Err(Failure::new(format!(
-                            "failed to make a temporary directory in {}: {error}",
-                            base.display()
-                        ))
-                        .hint("Say where with --state DIR"));
-                    }
+        match given {
+            Some(path) => Self::open_given(path),
+            None => Self::create_temporary(),
+        }
+    }
+
+    fn open_given(path: &Path) -> Result<Self, Failure> {
+        let path = private_dir::open(path)
+            .map_err(|error| Failure::usage(format!("--state {}: {}", path.display(), describe(&error))))?;
+        let lock = Lock::take(&path).map_err(|error| lock_failure(&path, &error))?;
+        // A directory that a killed dev mode left is kept from now on.
+        remove_marker(&path)?;
+        Ok(Self { path, at_exit: AtExit::Keep, _lock: lock })
+    }
+
+    fn create_temporary() -> Result<Self, Failure> {
+        let base = std::env::temp_dir();
+        for attempt in 0..MAX_NAMES {
+            let path = base.join(format!("{TEMPORARY}{}-{attempt}", std::process::id()));
+            // The marker comes before the lock: the cleanup of another dev mode ignores directories without a lock.
+            match private().create(&path).and_then(|()| std::fs::write(path.join(MARKER), "")) {
+                Ok(()) => match Lock::take(&path) {
+                    Ok(lock) => return Ok(Self { path, at_exit: AtExit::Remove, _lock: lock }),
+                    // The cleanup of another dev mode is removing it.
+                    Err(LockError::Taken { .. }) => {}
+                    Err(error) => return Err(lock_failure(&path, &error)),
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(Failure::new(format!(
+                        "failed to create a temporary directory in {}: {error}",
+                        base.display()
+                    ))
+                    .hint("Name a directory with --state DIR"));
                 }
             }
-            Err(Failure::new(format!("failed to make a temporary directory in {}", base.display())))
         }
+        Err(Failure::new(format!("failed to create a temporary directory in {}", base.display())))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory, and what becomes of it.
-    pub(super) fn shown(&self) -> String {
-        let fate = match self.fate {
-            Fate::Kept => "",
-            Fate::Removed => " (removed at the end; --state DIR keeps it)",
+    /// The directory, and whether it is removed, for the banner.
+    pub(super) fn summary(&self) -> String {
+        let removed = match self.at_exit {
+            AtExit::Keep => "",
+            AtExit::Remove => " (removed at exit; keep it with --state DIR)",
         };
-        format!("{}{fate}", self.path.display())
+        format!("{}{removed}", self.path.display())
     }
 
-    /// Removes it if it is a temporary one.
+    /// Removes the directory if it is temporary.
     pub(super) fn remove(self) {
-        // `Drop` does it; this says that it is meant.
         drop(self);
     }
 }
 
 impl Drop for State {
     fn drop(&mut self) {
-        if self.fate == Fate::Removed
+        if self.at_exit == AtExit::Remove
             && let Err(error) = std::fs::remove_dir_all(&self.path)
         {
-            note(&format!("sentinel: {} could not be removed: {error}", self.path.display()));
+            note(&format!("sentinel: failed to remove {}: {error}", self.path.display()));
         }
     }
 }
 
-fn not_taken(path: &Path, error: &LockError) -> Failure {
+fn lock_failure(path: &Path, error: &LockError) -> Failure {
     match error {
         LockError::Taken { .. } => Failure::new(format!("{} is in use by another dev mode", path.display()))
-            .hint("Use the one that runs (sentinel get tasks), or another directory: --state DIR"),
+            .hint("Use that one (sentinel get tasks), or another directory: --state DIR"),
         LockError::Io { source, .. } => Failure::usage(format!("{error}: {source}")),
     }
 }
 
-/// Takes the mark from a directory that is to be kept.
-fn unmark(directory: &Path) -> Result<(), Failure> {
-    let mark = directory.join(MARK);
-    match std::fs::remove_file(&mark) {
+/// Removes the marker of a temporary directory.
+fn remove_marker(directory: &Path) -> Result<(), Failure> {
+    let marker = directory.join(MARKER);
+    match std::fs::remove_file(&marker) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::usage(format!(
             "--state {}: failed to remove {}, which marks it as temporary: {error}",
             directory.display(),
-            mark.display()
+            marker.display()
         ))),
         _ => Ok(()),
     }
@@ -137,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_temporary_directory_is_private_and_gone_at_the_end() {
+    fn a_temporary_directory_is_private_and_removed() {
         use std::os::unix::fs::PermissionsExt as _;
         let state = State::open(None).unwrap();
         let path = state.path().to_owned();
@@ -148,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_in_use_is_refused() {
+    fn rejects_a_directory_that_is_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let first = State::open(Some(directory.path())).unwrap();
         let failure = State::open(Some(directory.path())).unwrap_err();
@@ -158,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_directory_stays() {
+    fn a_given_directory_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let given = directory.path().join("a/b");
         State::open(Some(&given)).unwrap().remove();
@@ -169,9 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn a_given_directory_loses_the_mark_of_a_temporary_one() {
+    fn a_given_directory_loses_the_temporary_marker() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join(MARK), "").unwrap();
+        std::fs::write(directory.path().join(MARKER), "").unwrap();
         State::open(Some(directory.path())).unwrap().remove();
         assert!(directory.path().is_dir() && !is_temporary(directory.path()));
     }

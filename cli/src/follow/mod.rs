@@ -1,20 +1,31 @@
-//! A Run on the screen: the output of all its nodes as it comes, then how it ended.
+//! Follows a Run: prints the output of all its nodes, then how it ended.
 //!
-//! [`run`] follows a Task's events and opens a log for each node ([`node_log`]); both go on where they were when the
-//! connection breaks. [`summary`] gives what came of it, in words, as JSON and as an
-//! exit code; [`waiting`] reports nodes on which nothing begins; [`link`] reports a server that is gone.
+//! [`run`] reads the events of a Task, and [`node_logs`] opens a log ([`node_log`]) for each node; both resume after a
+//! broken connection. [`waiting`] reports nodes that do not start, [`server_watch`] a server that does not answer. At
+//! the end, [`archived`] completes the result from History; [`summary`], [`report`] and [`exit_code`] present it as
+//! text, as JSON and as an exit code.
 
+mod archived;
+mod drops;
+mod exit_code;
+mod followed;
 mod hint;
-mod link;
 mod node_log;
+mod node_logs;
 mod output;
+mod report;
+mod request;
 mod run;
+mod server_watch;
 mod summary;
 mod waiting;
 
-use hint::hint;
-pub(crate) use link::while_watching;
-pub(crate) use node_log::{Attempts, Look, NodeLog};
-pub(crate) use output::Form;
-pub(crate) use run::{Followed, Subject, Which, follow, log_path};
-pub(crate) use summary::{advice, exit_code, report, summarize};
+pub(crate) use exit_code::{advice, exit_code};
+pub(crate) use followed::FollowedRun;
+pub(crate) use node_log::{AttemptSelector, NodeLog};
+pub(crate) use report::report;
+pub(crate) use request::{FollowRequest, LogOptions, RunSelector};
+pub(crate) use run::follow;
+pub(crate) use sentinel_api::path::log as log_path;
+pub(crate) use server_watch::with_server_watch;
+pub(crate) use summary::summarize;

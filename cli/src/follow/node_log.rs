@@ -1,97 +1,80 @@
-//! The log of one node of a Run, printed as it comes.
+//! Prints the log of one node of a Run while it is written, across broken connections.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sentinel_protocol::log::Stream;
 use tokio::sync::{Semaphore, watch};
 
-use super::link::PATIENCE;
-use super::output::{Drops, Form, Output};
+use super::drops::Drops;
+use super::output::OutputWriter;
+use super::request::LogOptions;
+use super::server_watch::RECONNECT_TIMEOUT;
 use crate::client::{Client, LogItem, LogQuery, Since};
 use crate::exit::Failure;
+use crate::output::format::StreamFormat;
 use crate::output::printer::Prefix;
 
-/// How output is shown.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Look {
-    /// Begin lines with the node's time.
-    pub(crate) timestamps: bool,
-    /// Only this stream.
-    pub(crate) stream: Option<Stream>,
-    /// First position.
-    pub(crate) from: u64,
-    /// Only so many last lines.
-    pub(crate) tail: Option<u32>,
-    /// Only what was written since.
-    pub(crate) since: Option<Since>,
-    /// Go on until the Attempt has ended.
-    pub(crate) follow: bool,
-    /// For people or for programs.
-    pub(crate) form: Form,
-}
+/// After how long without output a marker of dropped bytes is written; before that, more drops may follow.
+const DROPS_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long it must be quiet until a marker of dropped bytes is shown: with more of them it would be one of many.
-const DROPS_WITHIN: Duration = Duration::from_secs(1);
+/// How long the server may answer 404 for a log: after a restart it may not know it yet.
+const MISSING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the server may answer that there is no such log: just after its start it may not know yet.
-const MISSING_FOR: Duration = Duration::from_secs(10);
+/// Pauses between connections: the first one, doubled up to the last.
+const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// A log to be printed.
+/// A log to print.
 #[derive(Debug)]
 pub(crate) struct NodeLog {
-    /// Who to ask.
     pub(crate) client: Client,
-    /// The path of the log.
+    /// The API path of the log.
     pub(crate) path: String,
-    /// The node.
+    /// The name of the node.
     pub(crate) node: String,
-    /// How each line begins.
+    /// The prefix of each line.
     pub(crate) prefix: Prefix,
-    /// How it is shown.
-    pub(crate) look: Look,
-    /// Of which Attempts.
-    pub(crate) attempts: Attempts,
-    /// How many logs are read at once, where many are.
-    pub(crate) places: Option<Arc<Semaphore>>,
+    pub(crate) options: LogOptions,
+    pub(crate) attempts: AttemptSelector,
+    /// Limits the number of logs that are read at once.
+    pub(crate) permits: Option<Arc<Semaphore>>,
 }
 
-/// Of which Attempts of an Execution the output is printed.
+/// The Attempts of an Execution whose output is printed.
 #[derive(Debug)]
-pub(crate) enum Attempts {
-    /// Of the latest.
+pub(crate) enum AttemptSelector {
+    /// The latest.
     Latest,
-    /// Of the one with this number.
-    Only(u32),
-    /// Of all, the first to the last that becomes known before the sender is gone.
+    /// The one with this number.
+    Number(u32),
+    /// All, from the first to the latest that the channel has when its sender is dropped.
     All(watch::Receiver<u32>),
 }
 
 impl NodeLog {
-    /// Prints the log to its end. When the reader of our output is gone it ends without an error.
+    /// Prints the log to its end. A closed standard output ends it without an error.
     pub(crate) async fn print(mut self) -> Result<(), Failure> {
-        let mut output = match self.look.form {
-            Form::Text => Output::text(self.prefix.clone(), self.look.timestamps),
-            Form::Json => Output::json(self.node.clone()),
+        let mut output = match self.options.format {
+            StreamFormat::Text => OutputWriter::text(self.prefix.clone(), self.options.timestamps),
+            StreamFormat::Json => OutputWriter::json(self.node.clone()),
         };
         let mut attempt = match &self.attempts {
-            Attempts::Latest => None,
-            Attempts::Only(number) => Some(*number),
-            // The last lines are those of the latest.
-            Attempts::All(known) if self.look.tail.is_some() => Some(*known.borrow()),
-            Attempts::All(_) => Some(1),
+            AttemptSelector::Latest => None,
+            AttemptSelector::Number(number) => Some(*number),
+            // The last lines are those of the latest Attempt.
+            AttemptSelector::All(latest) if self.options.tail.is_some() => Some(*latest.borrow()),
+            AttemptSelector::All(_) => Some(1),
         };
         if let Some(number) = attempt.filter(|number| *number > 1)
-            && self.look.form == Form::Json
+            && self.options.format == StreamFormat::Json
         {
             let _ = output.attempt(number);
         }
-        let mut printed = self.print_attempt(&mut output, attempt, Start::of(&self.look)).await;
-        while let (Ok(Ended::Log), Attempts::All(known), Some(number)) =
-            (&printed, &mut self.attempts, attempt)
+        let mut end = self.print_attempt(&mut output, attempt, Cursor::new(&self.options)).await;
+        while let (Ok(LogEnd::Complete), AttemptSelector::All(latest), Some(number)) =
+            (&end, &mut self.attempts, attempt)
         {
-            // The sender is gone: this was the last.
-            if known.wait_for(|latest| *latest > number).await.is_err() {
+            // A dropped sender means that this was the last Attempt.
+            if latest.wait_for(|latest| *latest > number).await.is_err() {
                 break;
             }
             let next = number + 1;
@@ -99,91 +82,87 @@ impl NodeLog {
                 return Ok(());
             }
             attempt = Some(next);
-            let start = Start { tail: None, from: 0, ..Start::of(&self.look) };
-            printed = self.print_attempt(&mut output, attempt, start).await;
+            let cursor = Cursor { tail: None, from: 0, ..Cursor::new(&self.options) };
+            end = self.print_attempt(&mut output, attempt, cursor).await;
         }
-        if !matches!(printed, Ok(Ended::Reader)) {
-            // A reader that is gone needs no last line.
+        if !matches!(end, Ok(LogEnd::OutputClosed)) {
             let _ = output.finish();
         }
-        printed.map(|_| ())
+        end.map(|_| ())
     }
 
-    /// Prints the log of one Attempt to its end.
+    /// Prints the log of one Attempt to its end, reconnecting as needed.
     async fn print_attempt(
         &self,
-        output: &mut Output,
+        output: &mut OutputWriter,
         attempt: Option<u32>,
-        mut start: Start,
-    ) -> Result<Ended, Failure> {
-        let _place = match &self.places {
-            Some(places) => places.acquire().await.ok(),
+        mut cursor: Cursor,
+    ) -> Result<LogEnd, Failure> {
+        let _permit = match &self.permits {
+            Some(permits) => permits.acquire().await.ok(),
             None => None,
         };
-        let mut pause = Duration::from_millis(100);
-        let mut reached = Instant::now();
+        let (first_pause, last_pause) = RECONNECT_PAUSES;
+        let mut pause = first_pause;
+        let mut last_answer = Instant::now();
         loop {
-            let before = start.from;
-            let ended = self.read_on(output, attempt, &mut start).await;
-            if std::mem::take(&mut start.answered) {
-                reached = Instant::now();
+            let previous = cursor.from;
+            let end = self.print_connection(output, attempt, &mut cursor).await;
+            if std::mem::take(&mut cursor.answered) {
+                last_answer = Instant::now();
             }
-            if start.from > before {
-                pause = Duration::from_millis(100);
+            if cursor.from > previous {
+                pause = first_pause;
             }
-            match ended {
-                Ok(Ended::Connection) => {}
-                Ok(ended) => return Ok(ended),
-                Err(failure) if !self.look.follow || is_final(&failure, reached.elapsed()) => {
+            match end {
+                Ok(LogEnd::Disconnected) => {}
+                Ok(end) => return Ok(end),
+                Err(failure) if !self.options.follow || is_final(&failure, last_answer.elapsed()) => {
                     return Err(failure);
                 }
                 Err(_) => {}
             }
-            if reached.elapsed() > PATIENCE {
+            if last_answer.elapsed() > RECONNECT_TIMEOUT {
                 return Err(Failure::new(format!(
-                    "the log {} has broken off and could not be read on for {} minutes",
+                    "the connection to the log {} was lost and could not be restored within {} minutes",
                     self.path,
-                    PATIENCE.as_secs() / 60
+                    RECONNECT_TIMEOUT.as_secs() / 60
                 )));
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
+            pause = (pause * 2).min(last_pause);
         }
     }
 
-    async fn read_on(
+    /// Prints what one connection returns, and advances the cursor.
+    async fn print_connection(
         &self,
-        output: &mut Output,
+        output: &mut OutputWriter,
         attempt: Option<u32>,
-        start: &mut Start,
-    ) -> Result<Ended, Failure> {
-        let wanted = LogQuery {
-            follow: self.look.follow,
-            from: start.from,
-            stream: self.look.stream,
-            attempt,
-            tail: start.tail,
-            since: start.since,
-        };
-        let mut lines = self.client.log(&self.path, wanted).await?;
-        start.answered = true;
+        cursor: &mut Cursor,
+    ) -> Result<LogEnd, Failure> {
+        let mut lines = self.client.log(&self.path, self.query(attempt, cursor)).await?;
+        cursor.answered = true;
         if let Some(position) = lines.begins_at {
-            // From now on the position alone names what is still to be read.
-            *start = Start { from: position, tail: None, since: None, ..*start };
+            // The position replaces `tail` and `since` when the log is requested again.
+            *cursor = Cursor { from: position, tail: None, since: None, ..*cursor };
         }
         let mut drops = Drops::default();
-        let ended = loop {
-            let pause = output.pause_after();
-            let quiet = pause.or_else(|| (!drops.is_empty()).then_some(DROPS_WITHIN));
-            let next = match quiet {
+        let end = loop {
+            let flush_after = output.flush_after();
+            let pause = flush_after.or_else(|| (!drops.is_empty()).then_some(DROPS_PAUSE));
+            let next = match pause {
                 None => lines.next().await,
-                Some(quiet) => {
-                    if let Ok(next) = tokio::time::timeout(quiet, lines.next()).await {
+                Some(pause) => {
+                    if let Ok(next) = tokio::time::timeout(pause, lines.next()).await {
                         next
                     } else {
-                        let shown = if pause.is_some() { output.pause() } else { show(&mut drops, output) };
-                        if shown.is_err() {
-                            return Ok(Ended::Reader);
+                        let flushed = match flush_after {
+                            Some(_) => output.flush_paused(),
+                            None => write_drops(&mut drops, output),
+                        };
+                        if flushed.is_err() {
+                            return Ok(LogEnd::OutputClosed);
                         }
                         continue;
                     }
@@ -191,70 +170,95 @@ impl NodeLog {
             };
             let item = match next {
                 Ok(Some(item)) => item,
-                Ok(None) => break Ok(Ended::Connection),
+                Ok(None) => break Ok(LogEnd::Disconnected),
+                Err(error) => break Err(error.into()),
+            };
+            match self.print_item(item, output, &mut drops, cursor) {
+                Ok(None) => {}
+                Ok(Some(end)) => break Ok(end),
                 Err(failure) => break Err(failure),
-            };
-            let written = match item {
-                LogItem::Bytes { stream, at_micros, data, end } => {
-                    start.from = end;
-                    show(&mut drops, output).and_then(|()| output.bytes(stream, at_micros, &data))
-                }
-                LogItem::Hole { stream, len, why, end } => {
-                    start.from = end;
-                    match drops.add(stream, len, why) {
-                        Some((len, why)) => output.dropped(stream, len, why),
-                        None => Ok(()),
-                    }
-                }
-                LogItem::End => break Ok(Ended::Log),
-                LogItem::Pause { .. } if self.look.follow => break Ok(Ended::Connection),
-                LogItem::Pause { missing: 0 } => break Ok(Ended::Log),
-                LogItem::Pause { missing } => {
-                    break Err(Failure::new(format!(
-                        "{missing} bytes of the output in {} have not arrived from the node yet",
-                        self.path
-                    ))
-                    .hint("They come when the node is connected again: ask once more, or wait with -f"));
-                }
-            };
-            if written.is_err() {
-                return Ok(Ended::Reader);
             }
         };
-        if show(&mut drops, output).is_err() { Ok(Ended::Reader) } else { ended }
+        if write_drops(&mut drops, output).is_err() { Ok(LogEnd::OutputClosed) } else { end }
+    }
+
+    fn query(&self, attempt: Option<u32>, cursor: &Cursor) -> LogQuery {
+        LogQuery {
+            follow: self.options.follow,
+            from: cursor.from,
+            stream: self.options.stream,
+            attempt,
+            tail: cursor.tail,
+            since: cursor.since,
+        }
+    }
+
+    /// Prints one item; returns how the log ended, if this was its last one.
+    fn print_item(
+        &self,
+        item: LogItem,
+        output: &mut OutputWriter,
+        drops: &mut Drops,
+        cursor: &mut Cursor,
+    ) -> Result<Option<LogEnd>, Failure> {
+        let written = match item {
+            LogItem::Bytes { stream, at_micros, data, end } => {
+                cursor.from = end;
+                write_drops(drops, output).and_then(|()| output.bytes(stream, at_micros, &data))
+            }
+            LogItem::Hole { stream, len, why, end } => {
+                cursor.from = end;
+                match drops.add(stream, len, why) {
+                    Some((len, why)) => output.dropped(stream, len, why),
+                    None => Ok(()),
+                }
+            }
+            LogItem::End => return Ok(Some(LogEnd::Complete)),
+            LogItem::Pause { .. } if self.options.follow => return Ok(Some(LogEnd::Disconnected)),
+            LogItem::Pause { missing: 0 } => return Ok(Some(LogEnd::Complete)),
+            LogItem::Pause { missing } => {
+                return Err(Failure::new(format!(
+                    "{missing} bytes of the output in {} have not arrived from the node yet",
+                    self.path
+                ))
+                .hint("They arrive when the node reconnects: try again later, or wait with -f"));
+            }
+        };
+        Ok(written.is_err().then_some(LogEnd::OutputClosed))
     }
 }
 
-fn show(drops: &mut Drops, output: &mut Output) -> std::io::Result<()> {
+fn write_drops(drops: &mut Drops, output: &mut OutputWriter) -> std::io::Result<()> {
     drops.take().try_for_each(|(stream, len, why)| output.dropped(stream, len, why))
 }
 
-/// Whether asking again cannot help.
-fn is_final(failure: &Failure, since: Duration) -> bool {
-    failure.code == crate::exit::USAGE || (failure.is_not_found() && since > MISSING_FOR)
+/// Whether a retry cannot help; `elapsed`: time since the last answer.
+fn is_final(failure: &Failure, elapsed: Duration) -> bool {
+    failure.code == crate::exit::USAGE || (failure.is_not_found() && elapsed > MISSING_TIMEOUT)
 }
 
-/// Where reading begins.
+/// Where reading continues.
 #[derive(Debug, Clone, Copy)]
-struct Start {
+struct Cursor {
     from: u64,
     tail: Option<u32>,
     since: Option<Since>,
-    /// Whether the server has begun to answer.
+    /// Whether the server has answered.
     answered: bool,
 }
 
-impl Start {
-    fn of(look: &Look) -> Self {
-        Self { from: look.from, tail: look.tail, since: look.since, answered: false }
+impl Cursor {
+    fn new(options: &LogOptions) -> Self {
+        Self { from: options.from, tail: options.tail, since: options.since, answered: false }
     }
 }
 
-enum Ended {
-    /// There is no more.
-    Log,
-    /// The connection went before the log ended.
-    Connection,
-    /// What we print is not read any more.
-    Reader,
+/// Why no more is read.
+enum LogEnd {
+    /// The log ended.
+    Complete,
+    /// The connection ended first.
+    Disconnected,
+    /// Our own output is closed.
+    OutputClosed,
 }

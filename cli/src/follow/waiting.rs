@@ -1,4 +1,4 @@
-//! Which nodes keep a Run waiting and why, once they have done so for a while.
+//! Which nodes keep a Run waiting, and why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -7,40 +7,40 @@ use sentinel_core::reconcile::run::TargetState;
 
 use crate::view::Node;
 
-/// How long a node waits, for one reason, before that is reported: most of what waits begins sooner.
+/// How long a node must wait for the same reason before that is reported; most nodes start sooner.
 const REPORTED_AFTER: Duration = Duration::from_secs(2);
 
-/// The nodes that wait.
+/// The waiting nodes.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// Why each of them waits, and since when for that reason.
+    /// The reason of each, and since when.
     nodes: BTreeMap<String, (String, Instant)>,
-    /// What was reported last of each node.
+    /// The last reported reason of each node.
     reported: BTreeMap<String, String>,
 }
 
 impl Waiting {
-    /// Takes in the nodes as a status lists them; `only` these, or all when it is empty.
+    /// Updates the nodes from a status; `only` these, or all if it is empty.
     pub(super) fn observe(&mut self, listed: &[Node], only: &BTreeSet<String>, now: Instant) {
-        let before = std::mem::take(&mut self.nodes);
+        let previous = std::mem::take(&mut self.nodes);
         for node in listed {
             let wanted = only.is_empty() || only.contains(&node.name);
             let waits =
                 TargetState::from_status(&node.state) == TargetState::Waiting && !node.message.is_empty();
             if wanted && waits {
-                let since = before.get(&node.name).filter(|(message, _)| *message == node.message);
+                let since = previous.get(&node.name).filter(|(message, _)| *message == node.message);
                 let since = since.map_or(now, |(_, since)| *since);
                 self.nodes.insert(node.name.clone(), (node.message.clone(), since));
             }
         }
     }
 
-    /// When there is something to report, if nothing changes.
+    /// When the next report is due, if nothing changes.
     pub(super) fn due(&self) -> Option<Instant> {
         self.unreported().map(|(_, _, since)| since + REPORTED_AFTER).min()
     }
 
-    /// What there is to report: nodes that wait for the same reason together, with that reason.
+    /// The reports that are due: nodes that wait for the same reason, and the reason.
     pub(super) fn take(&mut self, now: Instant) -> Vec<(Vec<String>, String)> {
         let due: BTreeSet<&str> = self
             .unreported()
@@ -48,7 +48,7 @@ impl Waiting {
             .map(|(_, message, _)| message)
             .collect();
         let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        // Those that have waited less for the same reason too, so that they are not a line of their own.
+        // Includes nodes that have waited less for the same reason, so that they need no report of their own.
         for (node, message, _) in self.unreported().filter(|(_, message, _)| due.contains(message)) {
             groups.entry(message.to_owned()).or_default().push(node.to_owned());
         }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_wait_for_the_same_reason_are_reported_together_and_once() {
+    fn groups_nodes_by_reason_and_reports_each_once() {
         let (start, all) = (Instant::now(), BTreeSet::new());
         let second = Duration::from_secs(1);
         let mut waiting = Waiting::default();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_begins_in_time_and_one_that_is_not_followed_are_not_reported() {
+    fn ignores_nodes_that_start_in_time_or_are_not_selected() {
         let start = Instant::now();
         let mut waiting = Waiting::default();
         waiting.observe(&[busy("a"), busy("b")], &BTreeSet::from(["a".to_owned()]), start);

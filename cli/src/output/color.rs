@@ -1,11 +1,12 @@
-//! Colour: on a terminal, unless NO_COLOR says no, or as --color says.
+//! Colors: on a terminal, unless NO_COLOR is set, or as --color requests.
 
 use std::io::IsTerminal as _;
-use std::sync::OnceLock;
 
+use anstream::AutoStream;
+use anstyle::AnsiColor;
 use clap::ValueEnum;
 
-/// When to colour.
+/// When to use colors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ColorChoice {
     /// On a terminal, unless NO_COLOR is set.
@@ -18,99 +19,109 @@ pub(crate) enum ColorChoice {
 
 /// One of our two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum To {
+pub(crate) enum StdStream {
     /// Standard output.
     Out,
     /// Standard error.
     Err,
 }
 
-static CHOICE: OnceLock<ColorChoice> = OnceLock::new();
-
-/// Sets what --color said; the first call holds.
+/// Sets the choice of --color for the process.
 pub(crate) fn choose(choice: ColorChoice) {
-    let _ = CHOICE.set(choice);
+    match choice {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
 }
 
 /// Whether the stream is a terminal.
-#[expect(clippy::disallowed_methods, reason = "asks about the streams and writes nothing")]
-pub(crate) fn is_terminal(to: To) -> bool {
-    match to {
-        To::Out => std::io::stdout().is_terminal(),
-        To::Err => std::io::stderr().is_terminal(),
+#[expect(clippy::disallowed_methods, reason = "inspects the streams and writes nothing")]
+pub(crate) fn is_terminal(stream: StdStream) -> bool {
+    match stream {
+        StdStream::Out => std::io::stdout().is_terminal(),
+        StdStream::Err => std::io::stderr().is_terminal(),
     }
 }
 
-/// Whether to colour what goes to the stream.
-pub(crate) fn is_on(to: To) -> bool {
-    match CHOICE.get().copied().unwrap_or(ColorChoice::Auto) {
-        ColorChoice::Always => true,
-        ColorChoice::Never => false,
-        ColorChoice::Auto => {
-            let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-            !refused && !dumb && is_terminal(to)
-        }
-    }
+/// Whether text on the stream is colored: by --color, the usual environment variables, and whether it is a terminal.
+#[expect(clippy::disallowed_methods, reason = "inspects the streams and writes nothing")]
+fn is_colored(stream: StdStream) -> bool {
+    let choice = match stream {
+        StdStream::Out => AutoStream::choice(&std::io::stdout()),
+        StdStream::Err => AutoStream::choice(&std::io::stderr()),
+    };
+    choice != anstream::ColorChoice::Never
 }
 
-/// A way to set text apart.
+/// The style of a text, by its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Paint {
-    /// It went well.
-    Good,
-    /// It did not.
-    Bad,
-    /// It is under way, or wants attention.
-    Busy,
-    /// It matters less.
-    Faint,
-    /// It matters more.
-    Strong,
-    /// One of the colours for nodes.
+pub(crate) enum Style {
+    /// Success.
+    Success,
+    /// Failure.
+    Error,
+    /// In progress, or needs attention.
+    Warning,
+    /// Secondary.
+    Dim,
+    /// Emphasized.
+    Bold,
+    /// One of [`NODE_COLORS`].
     Node(u8),
 }
 
-/// Colours for nodes: readable on dark and light ground, none of them red or green, which mean something.
-const NODES: [&str; 8] = ["36", "34", "35", "33", "96", "94", "95", "93"];
+/// Colors of nodes: readable on dark and light backgrounds. None is red or green, which mean failure and success.
+const NODE_COLORS: [AnsiColor; 8] = [
+    AnsiColor::Cyan,
+    AnsiColor::Blue,
+    AnsiColor::Magenta,
+    AnsiColor::Yellow,
+    AnsiColor::BrightCyan,
+    AnsiColor::BrightBlue,
+    AnsiColor::BrightMagenta,
+    AnsiColor::BrightYellow,
+];
 
-impl Paint {
-    /// The colour of a node: the same for the same name, everywhere and always.
+impl Style {
+    /// The color of a node, derived from its name so that it never changes.
     pub(crate) fn node(name: &str) -> Self {
+        // FNV-1a.
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        Self::Node(((hash ^ (hash >> 32)) % NODES.len() as u64) as u8)
+        Self::Node(((hash ^ (hash >> 32)) % NODE_COLORS.len() as u64) as u8)
     }
 
-    /// The colour of a state, phase or outcome.
-    pub(crate) fn state(word: &str) -> Option<Self> {
-        Some(match word {
-            "Succeeded" | "Complete" | "Ready" | "yes" => Self::Good,
-            "Running" | "Dispatched" | "Reconciling" | "WaitingForNode" => Self::Busy,
-            "" | "-" | "Pending" | "Suspended" | "NotStarted" | "Skipped" => Self::Faint,
+    /// The style of a state, phase or outcome.
+    pub(crate) fn state(state: &str) -> Option<Self> {
+        Some(match state {
+            "Succeeded" | "Complete" | "Ready" | "yes" => Self::Success,
+            "Running" | "Dispatched" | "Reconciling" | "WaitingForNode" => Self::Warning,
+            "" | "-" | "Pending" | "Suspended" | "NotStarted" | "Skipped" => Self::Dim,
             "Failed" | "Signaled" | "StartFailed" | "StartTimedOut" | "TimedOut" | "IdleTimedOut"
             | "OomKilled" | "Cancelled" | "CancelFailed" | "Refused" | "Interrupted" | "Lost" | "Invalid"
-            | "no" => Self::Bad,
+            | "no" => Self::Error,
             _ => return None,
         })
     }
 
-    /// The text in this colour, where the stream takes colour.
-    pub(super) fn on(self, to: To, text: &str) -> String {
-        if is_on(to) { self.always(text) } else { text.to_owned() }
+    /// The text in this style, if the stream is colored.
+    pub(super) fn render(self, stream: StdStream, text: &str) -> String {
+        if is_colored(stream) { self.always(text) } else { text.to_owned() }
     }
 
     fn always(self, text: &str) -> String {
-        let code = match self {
-            Self::Good => "32",
-            Self::Bad => "31",
-            Self::Busy => "33",
-            Self::Faint => "2",
-            Self::Strong => "1",
-            Self::Node(index) => NODES[usize::from(index) % NODES.len()],
+        let style = match self {
+            Self::Success => AnsiColor::Green.on_default(),
+            Self::Error => AnsiColor::Red.on_default(),
+            Self::Warning => AnsiColor::Yellow.on_default(),
+            Self::Dim => anstyle::Style::new().dimmed(),
+            Self::Bold => anstyle::Style::new().bold(),
+            Self::Node(index) => NODE_COLORS[usize::from(index) % NODE_COLORS.len()].on_default(),
         };
-        format!("\x1b[{code}m{text}\x1b[0m")
+        format!("{style}{text}{style:#}")
     }
 }
 
@@ -119,10 +130,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_keeps_its_colour_and_neighbours_differ() {
-        assert_eq!(Paint::node("web-1"), Paint::node("web-1"));
-        let colours: std::collections::BTreeSet<String> =
-            (1..=20).map(|n| Paint::node(&format!("web-{n}")).always("x")).collect();
-        assert!(colours.len() >= 5, "only {} colours for 20 nodes", colours.len());
+    fn a_node_keeps_its_color_and_neighbors_differ() {
+        assert_eq!(Style::node("web-1"), Style::node("web-1"));
+        let colors: std::collections::BTreeSet<String> =
+            (1..=20).map(|n| Style::node(&format!("web-{n}")).always("x")).collect();
+        assert!(colors.len() >= 5, "only {} colors for 20 nodes", colors.len());
+    }
+
+    #[test]
+    fn a_style_is_reset_after_its_text() {
+        assert_eq!(Style::Error.always("no"), "\x1b[31mno\x1b[0m");
     }
 }

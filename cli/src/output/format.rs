@@ -1,4 +1,4 @@
-//! The forms that a result is printed in.
+//! The output formats that flags choose between.
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -8,39 +8,42 @@ use crate::exit::Failure;
 
 pub(crate) use super::sink::{note, print};
 
-/// How a result is printed.
+/// Format of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// A table.
     #[default]
     Table,
     /// A table with more columns.
     Wide,
-    /// JSON, as the API gave it.
+    /// JSON as returned by the API.
     Json,
     /// YAML.
     Yaml,
-    /// Names only, one a line.
+    /// Names only, one per line.
     Name,
 }
 
-impl Format {
-    /// Prints the value where this form is one of the whole value.
+impl OutputFormat {
+    /// Prints the value if the format is JSON or YAML; returns whether it did.
     ///
     /// # Errors
     /// [`Failure`] when it cannot be written.
-    pub(crate) fn print_whole(self, value: &Value) -> Result<Whole, Failure> {
+    pub(crate) fn print_document(self, value: &Value) -> Result<bool, Failure> {
         match self {
-            Self::Json => print_json(value).map(|()| Whole::Printed),
-            Self::Yaml => print_yaml(value).map(|()| Whole::Printed),
-            Self::Table | Self::Wide | Self::Name => Ok(Whole::NotOfThisForm),
+            Self::Json => print_json(value).map(|()| true),
+            Self::Yaml => print_yaml(value).map(|()| true),
+            Self::Table | Self::Wide | Self::Name => Ok(false),
         }
     }
 }
 
-/// Whether the whole value was printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whole {
-    Printed,
-    NotOfThisForm,
+/// Format of the output of commands while it is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum StreamFormat {
+    /// The output of the command.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
 }

@@ -1,53 +1,52 @@
-//! The only way to our two streams.
+//! The only module that writes to standard output and standard error; a lint bans `stdout()` and `stderr()` elsewhere.
 //!
-//! Whatever goes out is one of three things: a [`Text`], which is escaped; a value as JSON or YAML, in which the format's
-//! own escapes stand for every character that could steer a terminal; output of commands, which the printer escapes
-//! where it goes to a terminal. A lint bans `std::io::stdout` and `stderr` everywhere else.
+//! It writes one of three things: a [`Text`], which is escaped; JSON or YAML, in which the format's own escapes replace
+//! every character that could control a terminal; output of commands, which the printer escapes on a terminal.
 //!
-//! A line may be left open (a prompt, a progress bar). The sink remembers who left it, so that the next writer does not
-//! write into it.
+//! A line may stay unfinished (a prompt, a progress bar). The sink remembers its writer, so that another one starts a
+//! new line first.
 
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::color::{To, is_terminal};
+use super::color::{StdStream, is_terminal};
 use super::escape::{is_safe, json_escaped};
 use super::text::Text;
 use crate::exit::Failure;
 
-/// Who writes a line.
+/// The writer of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writer {
-    /// We ourselves.
-    Ours,
-    /// A command whose output passes as it is, on either stream.
-    Raw,
+    /// This program.
+    Own,
+    /// A command whose output passes unchanged, on either stream.
+    Passthrough,
     /// One stream of one node.
-    Lane(u64),
+    NodeStream(u64),
 }
 
-/// What a writer wrote.
+/// Bytes to write.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct Rendered {
     pub(super) bytes: Vec<u8>,
-    /// Whether the last line of it is to be continued.
-    pub(super) open: bool,
+    /// Whether the last line is unfinished.
+    pub(super) unfinished: bool,
 }
 
-/// Who left the last line of each stream open.
-static OPEN: Mutex<[Option<Writer>; 2]> = Mutex::new([None, None]);
+/// The writer of the unfinished last line of each stream.
+static UNFINISHED: Mutex<[Option<Writer>; 2]> = Mutex::new([None, None]);
 
-/// Writes a text to standard output. A reader that is gone is not an error: the result is not wanted any more.
+/// Writes a text to standard output. A closed pipe is not an error: its reader has what it needs.
 ///
 /// # Errors
 /// [`Failure`] when it cannot be written.
 pub(crate) fn print(text: impl Into<Text>) -> Result<(), Failure> {
-    print_bytes(text.into().render(To::Out).as_bytes())
+    print_bytes(text.into().render(StdStream::Out).as_bytes())
 }
 
-/// Writes a value to standard output as JSON on many lines.
+/// Writes a value to standard output as indented JSON.
 ///
 /// # Errors
 /// [`Failure`] when it cannot be written.
@@ -58,11 +57,11 @@ pub(crate) fn print_json(value: &Value) -> Result<(), Failure> {
 /// Writes a value to standard output as JSON on one line.
 ///
 /// # Errors
-/// As the stream gives them.
+/// The error of the stream, also that of a closed pipe.
 pub(crate) fn print_json_line(value: &Value) -> std::io::Result<()> {
     let mut line = json_escaped(&value.to_string());
     line.push('\n');
-    write(To::Out, Writer::Ours, |_| Written { bytes: line.into_bytes(), open: false })
+    write(StdStream::Out, Writer::Own, |_| Rendered { bytes: line.into_bytes(), unfinished: false })
 }
 
 /// Writes a value to standard output as YAML.
@@ -73,76 +72,76 @@ pub(crate) fn print_yaml(value: &Value) -> Result<(), Failure> {
     print_bytes(yaml(value)?.as_bytes())
 }
 
-/// Writes what we made ourselves, out of nothing that others sent, to standard output.
+/// Writes generated text, in which nothing comes from a server, to standard output.
 ///
 /// # Errors
 /// [`Failure`] when it cannot be written.
-pub(crate) fn print_script(script: &[u8]) -> Result<(), Failure> {
-    print_bytes(script)
+pub(crate) fn print_generated(text: &[u8]) -> Result<(), Failure> {
+    print_bytes(text)
 }
 
-/// Writes a line about how it goes to standard error. When even that fails there is nowhere left to report it.
+/// Writes a message to standard error. An error of that stream cannot be reported anywhere and is ignored.
 pub(crate) fn note(text: impl Into<Text>) {
-    let line = text.into().render(To::Err) + "\n";
-    let _ = write(To::Err, Writer::Ours, |_| Written { bytes: line.into_bytes(), open: false });
+    let line = text.into().render(StdStream::Err) + "\n";
+    let _ = write(StdStream::Err, Writer::Own, |_| Rendered { bytes: line.into_bytes(), unfinished: false });
 }
 
 fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
-    match write(To::Out, Writer::Ours, |_| Written { bytes: bytes.to_vec(), open: false }) {
+    match write(StdStream::Out, Writer::Own, |_| Rendered { bytes: bytes.to_vec(), unfinished: false }) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| Failure::new(format!("failed to write to standard output: {error}"))),
+        other => other.map_err(|error| Failure::stdout(&error)),
     }
 }
 
-/// A value as JSON. Characters that could steer a terminal are written as JSON's own escapes, so it is the same value.
+/// A value as JSON, with JSON's own escapes for characters that could control a terminal.
 pub(super) fn json(value: &Value) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
         .map(|text| json_escaped(&text) + "\n")
         .map_err(|error| Failure::new(format!("failed to write JSON: {error}")))
 }
 
-/// A value as YAML. Where a text in it could steer a terminal it is JSON, which is YAML too.
+/// A value as YAML; as JSON, which is YAML too, if a text in it could control a terminal.
 pub(super) fn yaml(value: &Value) -> Result<String, Failure> {
     let text = serde_saphyr::to_string(value)
         .map_err(|error| Failure::new(format!("failed to write YAML: {error}")))?;
     if is_safe(&text) { Ok(text) } else { json(value) }
 }
 
-/// Lets a writer write, one at a time. `make` is given whether the writer's own line is still open; a line that another
-/// left open is ended first.
-pub(super) fn write(to: To, by: Writer, make: impl FnOnce(bool) -> Written) -> std::io::Result<()> {
-    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let written = make(open[index(to)] == Some(by));
-    if written.bytes.is_empty() {
+/// Writes what `render` returns, one writer at a time. `render` gets whether the writer's own last line is
+/// unfinished; an unfinished line of another writer is ended first.
+pub(super) fn write(to: StdStream, by: Writer, render: impl FnOnce(bool) -> Rendered) -> std::io::Result<()> {
+    let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let rendered = render(unfinished[index(to)] == Some(by));
+    if rendered.bytes.is_empty() {
         return Ok(());
     }
-    for stream in [To::Out, To::Err] {
+    for stream in [StdStream::Out, StdStream::Err] {
         // On a terminal both streams are one screen.
         let same_screen = stream == to || (is_terminal(stream) && is_terminal(to));
-        if same_screen && open[index(stream)].is_some_and(|other| other != by) {
-            open[index(stream)] = None;
+        if same_screen && unfinished[index(stream)].is_some_and(|other| other != by) {
+            unfinished[index(stream)] = None;
             raw(stream, b"\n")?;
         }
     }
-    open[index(to)] = written.open.then_some(by);
-    raw(to, &written.bytes)
+    unfinished[index(to)] = rendered.unfinished.then_some(by);
+    raw(to, &rendered.bytes)
 }
 
-fn index(to: To) -> usize {
+fn index(to: StdStream) -> usize {
     match to {
-        To::Out => 0,
-        To::Err => 1,
+        StdStream::Out => 0,
+        StdStream::Err => 1,
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that writes to our streams")]
-fn raw(to: To, bytes: &[u8]) -> std::io::Result<()> {
+#[expect(clippy::disallowed_methods, reason = "the one module that writes to these streams")]
+fn raw(to: StdStream, bytes: &[u8]) -> std::io::Result<()> {
     match to {
-        To::Out => {
+        StdStream::Out => {
             let mut out = std::io::stdout().lock();
             out.write_all(bytes).and_then(|()| out.flush())
         }
-        To::Err => std::io::stderr().lock().write_all(bytes),
+        StdStream::Err => std::io::stderr().lock().write_all(bytes),
     }
 }
 
@@ -155,7 +154,7 @@ mod tests {
     const HOSTILE: &str = "a\x1b[2J\x7f\u{9b}2J\u{202e}b\u{200b}\u{2028}\u{feff}";
 
     #[test]
-    fn yaml_is_the_same_value_as_json() {
+    fn yaml_and_json_hold_the_same_value() {
         let value = json!({"a": ["yes", "1", 1, null, true, "x: y\nz"], "b": {"c": {}}});
         let text = yaml(&value).unwrap();
         let back: Value = serde_saphyr::from_str(&text).unwrap();
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn json_and_yaml_hold_hostile_text_without_one_character_that_steers_a_terminal() {
+    fn json_and_yaml_escape_hostile_text() {
         let value = json!({HOSTILE: [HOSTILE, "ä→日"]});
         for text in [json(&value).unwrap(), yaml(&value).unwrap()] {
             assert!(is_safe(&text), "{text:?}");

@@ -1,14 +1,15 @@
-//! Tables as kubectl prints them: upper-case heads, columns apart by three spaces, nothing cut but at the screen's
-//! end being the terminal's affair.
+//! Tables as kubectl prints them: headers in upper case, columns separated by three spaces, no borders.
 
-use super::color::Paint;
-use super::escape::one_line;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use super::color::Style;
+use super::escape::single_line;
 use super::text::Text;
 
 /// A table.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    heads: Vec<&'static str>,
+    headers: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
 }
 
@@ -16,31 +17,38 @@ pub(crate) struct Table {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cell {
     text: String,
-    paint: Option<Paint>,
+    style: Option<Style>,
 }
 
 impl Cell {
-    /// Text that may come from anywhere: shown on one line, with nothing that steers a terminal.
+    /// A cell with any text; line ends are shown, so that it stays on one line. An empty text becomes `-`.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        let line = one_line(&text.into());
-        Self { text: if line.is_empty() { "-".to_owned() } else { line }, paint: None }
+        let line = single_line(&text.into());
+        Self { text: if line.is_empty() { "-".to_owned() } else { line }, style: None }
     }
 
-    /// A state, in its colour.
-    pub(crate) fn state(word: &str) -> Self {
-        Self { paint: Paint::state(word), ..Self::new(word) }
+    /// A state, phase or outcome in its style.
+    pub(crate) fn state(state: &str) -> Self {
+        Self { style: Style::state(state), ..Self::new(state) }
     }
 
-    /// A node's name, in its colour.
+    /// The name of a node in its color.
     pub(crate) fn node(name: &str) -> Self {
-        Self { paint: Some(Paint::node(name)), ..Self::new(name) }
+        Self { style: Some(Style::node(name)), ..Self::new(name) }
     }
 
-    /// The same, cut to so many characters.
+    /// The same cell, truncated to a width in columns of a terminal.
     #[must_use]
-    pub(crate) fn at_most(mut self, characters: usize) -> Self {
-        if self.text.chars().count() > characters {
-            self.text = self.text.chars().take(characters.saturating_sub(1)).chain(['…']).collect();
+    pub(crate) fn truncated(mut self, width: usize) -> Self {
+        if self.text.width() > width {
+            let mut room = width.saturating_sub(1);
+            let fits = |character: &char| {
+                let columns = character.width().unwrap_or(0);
+                let fits = columns <= room;
+                room = room.saturating_sub(columns);
+                fits
+            };
+            self.text = self.text.chars().take_while(fits).chain(['…']).collect();
         }
         self
     }
@@ -53,8 +61,8 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 impl Table {
-    pub(crate) fn new(heads: &[&'static str]) -> Self {
-        Self { heads: heads.to_vec(), rows: Vec::new() }
+    pub(crate) fn new(headers: &[&'static str]) -> Self {
+        Self { headers: headers.to_vec(), rows: Vec::new() }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<Cell>) {
@@ -67,73 +75,66 @@ impl Table {
 
     /// The table as text.
     pub(crate) fn text(&self) -> Text {
-        let widths: Vec<usize> = (0..self.heads.len())
+        let widths: Vec<usize> = (0..self.headers.len())
             .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
-                cells.map(|cell| width(&cell.text)).chain([self.heads[column].len()]).max().unwrap_or(0)
+                cells.map(|cell| cell.text.width()).chain([self.headers[column].len()]).max().unwrap_or(0)
             })
             .collect();
-        let heads: Vec<Cell> = self
-            .heads
+        let headers: Vec<Cell> = self
+            .headers
             .iter()
-            .map(|head| Cell { text: (*head).to_owned(), paint: Some(Paint::Faint) })
+            .map(|header| Cell { text: (*header).to_owned(), style: Some(Style::Dim) })
             .collect();
         let mut text = Text::new();
-        for row in std::iter::once(&heads).chain(&self.rows) {
+        for row in std::iter::once(&headers).chain(&self.rows) {
             for (column, cell) in row.iter().enumerate() {
-                text = match cell.paint {
-                    Some(paint) => text.painted(paint, &cell.text),
-                    None => text.then(&cell.text),
+                text = match cell.style {
+                    Some(style) => text.styled(style, &cell.text),
+                    None => text.plain(&cell.text),
                 };
                 if column + 1 < row.len() {
-                    let gap = widths.get(column).map_or(3, |wide| wide + 3 - width(&cell.text));
-                    text = text.then(" ".repeat(gap));
+                    let gap = widths.get(column).map_or(3, |widest| widest + 3 - cell.text.width());
+                    text = text.plain(" ".repeat(gap));
                 }
             }
-            text = text.then("\n");
+            text = text.plain("\n");
         }
         text
     }
 }
 
-/// Columns that a text takes on a terminal, as far as it is known without tables of characters: wide East Asian
-/// characters take two.
-fn width(text: &str) -> usize {
-    text.chars()
-        .map(|c| match c as u32 {
-            0x300..=0x36f => 0,
-            0x1100..=0x115f
-            | 0x2e80..=0xa4cf
-            | 0xac00..=0xd7a3
-            | 0xf900..=0xfaff
-            | 0xfe30..=0xfe6f
-            | 0xff00..=0xff60
-            | 0xffe0..=0xffe6
-            | 0x1f300..=0x1faff
-            | 0x20000..=0x3fffd => 2,
-            _ => 1,
-        })
-        .sum()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::color::To;
+    use super::super::color::StdStream;
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_lines_have_no_trailing_space() {
+    fn columns_are_aligned_without_trailing_spaces() {
         let mut table = Table::new(&["NAME", "STATE"]);
         table.row(vec!["a".into(), "Running".into()]);
         table.row(vec!["long-name".into(), Cell::new("")]);
-        assert_eq!(table.text().render(To::Out), "NAME        STATE\na           Running\nlong-name   -\n");
+        assert_eq!(
+            table.text().render(StdStream::Out),
+            "NAME        STATE\na           Running\nlong-name   -\n"
+        );
     }
 
     #[test]
-    fn a_cell_cannot_break_the_table() {
+    fn wide_and_combining_characters_count_their_columns() {
+        let mut table = Table::new(&["NAME", "STATE"]);
+        table.row(vec!["日本".into(), "x".into()]);
+        table.row(vec!["e\u{301}e\u{301}".into(), "x".into()]);
+        assert_eq!(table.text().render(StdStream::Out), "NAME   STATE\n日本   x\ne\u{301}e\u{301}     x\n");
+        assert_eq!(Cell::new("日本語").truncated(5).text, "日本…");
+        assert_eq!(Cell::new("日本語").truncated(6).text, "日本語");
+    }
+
+    #[test]
+    fn a_cell_stays_on_one_line() {
         let mut table = Table::new(&["COMMAND"]);
         table.row(vec![Cell::new("a\nb\x1b[2J")]);
-        table.row(vec![Cell::new("x".repeat(50)).at_most(10)]);
-        assert_eq!(table.text().render(To::Out), "COMMAND\na⏎b^[[2J\nxxxxxxxxx…\n");
+        table.row(vec![Cell::new("x".repeat(50)).truncated(10)]);
+        assert_eq!(table.text().render(StdStream::Out), "COMMAND\na⏎b^[[2J\nxxxxxxxxx…\n");
     }
 }

@@ -1,18 +1,18 @@
-//! What we print ourselves: pieces of text, each of which may have a colour.
+//! Our own text: fragments, each with or without a style.
 //!
-//! A piece may hold anything, also what a server sent: it is escaped when it is printed, colour is added after that.
-//! So there is no text that could reach a terminal without being escaped, and nothing but [`Paint`] can colour it.
+//! A fragment may hold anything, including what a server sent: rendering escapes it first and adds the style after
+//! that. So no text reaches a terminal unescaped, and nothing but [`Style`] can color it.
 
-use super::color::{Paint, To};
-use super::escape::{escaped, one_line};
+use super::color::{StdStream, Style};
+use super::escape::{escaped, single_line};
 
 /// Text for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Text(Vec<Piece>);
+pub(crate) struct Text(Vec<Fragment>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Piece {
-    paint: Option<Paint>,
+struct Fragment {
+    style: Option<Style>,
     text: String,
 }
 
@@ -21,31 +21,36 @@ impl Text {
         Self::default()
     }
 
-    /// Begins a line about how it goes.
-    pub(crate) fn sentinel() -> Self {
-        Self::new().painted(Paint::Faint, "sentinel:").then(" ")
+    /// Starts a message with `sentinel:`, which sets it apart from output of commands.
+    pub(crate) fn message() -> Self {
+        Self::new().styled(Style::Dim, "sentinel:").plain(" ")
     }
 
-    /// Appends a text.
+    /// Starts an error message with `sentinel:`.
+    pub(crate) fn error() -> Self {
+        Self::new().styled(Style::Error, "sentinel:").plain(" ")
+    }
+
+    /// Appends a text without a style.
     #[must_use]
-    pub(crate) fn then(mut self, text: impl Into<String>) -> Self {
-        self.0.push(Piece { paint: None, text: text.into() });
+    pub(crate) fn plain(mut self, text: impl Into<String>) -> Self {
+        self.0.push(Fragment { style: None, text: text.into() });
         self
     }
 
-    /// Appends a text in a colour.
+    /// Appends a text with a style.
     #[must_use]
-    pub(crate) fn painted(mut self, paint: Paint, text: impl Into<String>) -> Self {
-        self.0.push(Piece { paint: Some(paint), text: text.into() });
+    pub(crate) fn styled(mut self, style: Style, text: impl Into<String>) -> Self {
+        self.0.push(Fragment { style: Some(style), text: text.into() });
         self
     }
 
-    /// Appends a text in the colour that its word has, if it has one.
+    /// Appends a state, phase or outcome in its style.
     #[must_use]
-    pub(crate) fn state(self, word: &str) -> Self {
-        match Paint::state(word) {
-            Some(paint) => self.painted(paint, word),
-            None => self.then(word),
+    pub(crate) fn state(self, state: &str) -> Self {
+        match Style::state(state) {
+            Some(style) => self.styled(style, state),
+            None => self.plain(state),
         }
     }
 
@@ -56,39 +61,39 @@ impl Text {
         self
     }
 
-    /// Appends a text whose line ends are shown, for what must be one line.
+    /// Appends a text with its line ends shown, so that it stays on one line.
     #[must_use]
-    pub(crate) fn name(self, text: &str) -> Self {
-        self.then(one_line(text))
+    pub(crate) fn single_line(self, text: &str) -> Self {
+        self.plain(single_line(text))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(|piece| piece.text.is_empty())
+        self.0.iter().all(|fragment| fragment.text.is_empty())
     }
 
-    /// As it goes to a stream: escaped, then coloured where the stream takes colour.
-    pub(super) fn render(&self, to: To) -> String {
-        let mut shown = String::new();
-        for piece in &self.0 {
-            let text = escaped(&piece.text);
-            match piece.paint {
-                Some(paint) => shown.push_str(&paint.on(to, &text)),
-                None => shown.push_str(&text),
+    /// The text for a stream: escaped, then styled if the stream is colored.
+    pub(super) fn render(&self, stream: StdStream) -> String {
+        let mut rendered = String::new();
+        for fragment in &self.0 {
+            let text = escaped(&fragment.text);
+            match fragment.style {
+                Some(style) => rendered.push_str(&style.render(stream, &text)),
+                None => rendered.push_str(&text),
             }
         }
-        shown
+        rendered
     }
 }
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        Self::new().then(text)
+        Self::new().plain(text)
     }
 }
 
 impl From<&String> for Text {
     fn from(text: &String) -> Self {
-        Self::new().then(text.as_str())
+        Self::new().plain(text.as_str())
     }
 }
 
@@ -97,9 +102,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_piece_of_a_text_can_steer_a_terminal() {
-        let text =
-            Text::sentinel().painted(Paint::Bad, "a\x1b]0;title\x07").then("\u{9b}2J\u{202e}").name("x\ny");
-        assert_eq!(text.render(To::Out), "sentinel: a^[]0;title^G\\u{9b}2J\\u{202e}x⏎y");
+    fn every_fragment_is_escaped() {
+        let text = Text::message()
+            .styled(Style::Error, "a\x1b]0;title\x07")
+            .plain("\u{9b}2J\u{202e}")
+            .single_line("x\ny");
+        assert_eq!(text.render(StdStream::Out), "sentinel: a^[]0;title^G\\u{9b}2J\\u{202e}x⏎y");
     }
 }

@@ -1,6 +1,6 @@
-//! A real `sentinel dev` for a test: its own port, its own directory, ended at the end.
+//! A real `sentinel dev` for each test, on a port and in a directory of its own, and tools to drive it.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, reason = "no test binary uses all of it")]
 #![allow(missing_docs, unreachable_pub, reason = "for tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// How long anything may take on a loaded machine. Nothing waits this long when it works.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+/// Deadline of every wait, long enough for a loaded machine. A test that passes never waits this long.
+pub const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The real binary.
+/// A command that runs the real binary, without our environment variables.
 pub fn sentinel() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sentinel"));
     for name in ["SENTINEL_SERVER", "SENTINEL_TOKEN_FILE", "SENTINEL_NAMESPACE", "SENTINEL_LOG", "NO_COLOR"] {
@@ -24,61 +24,58 @@ pub fn sentinel() -> Command {
     command
 }
 
-/// Text that a process writes, as it comes.
+/// The output of a process so far.
 #[derive(Debug, Clone, Default)]
-pub struct Heard(Arc<(Mutex<String>, Condvar)>);
+pub struct ProcessOutput(Arc<(Mutex<String>, Condvar)>);
 
-impl Heard {
-    /// Of a stream of a process, from now on.
-    pub fn of(stream: impl Read + Send + 'static) -> Self {
-        Self::listen(stream)
-    }
-
-    fn listen(stream: impl Read + Send + 'static) -> Self {
-        let heard = Self::default();
-        let writer = heard.clone();
+impl ProcessOutput {
+    /// Reads a stream of a process in a thread.
+    pub fn read(stream: impl Read + Send + 'static) -> Self {
+        let output = Self::default();
+        let writer = output.clone();
         std::thread::spawn(move || {
             let mut reader = BufReader::new(stream);
             let mut line = Vec::new();
             while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                let (text, bell) = &*writer.0;
+                let (text, changed) = &*writer.0;
                 text.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
-                bell.notify_all();
+                changed.notify_all();
                 line.clear();
             }
         });
-        heard
+        output
     }
 
     pub fn text(&self) -> String {
         self.0.0.lock().unwrap().clone()
     }
 
-    /// Waits until this has been written.
+    /// Waits until the output contains this.
     pub fn wait_for(&self, expected: &str) -> String {
-        let (text, bell) = &*self.0;
-        let (text, timeout) =
-            bell.wait_timeout_while(text.lock().unwrap(), PATIENCE, |text| !text.contains(expected)).unwrap();
-        assert!(!timeout.timed_out(), "{expected:?} was not written; there is:\n{text}");
+        let (text, changed) = &*self.0;
+        let (text, timeout) = changed
+            .wait_timeout_while(text.lock().unwrap(), TIMEOUT, |text| !text.contains(expected))
+            .unwrap();
+        assert!(!timeout.timed_out(), "{expected:?} is not in the output:\n{text}");
         text.clone()
     }
 }
 
-/// A dev mode that runs.
+/// A running dev mode; it is stopped on drop.
 pub struct Dev {
     child: Child,
-    pub out: Heard,
-    pub err: Heard,
+    pub out: ProcessOutput,
+    pub err: ProcessOutput,
     pub server: String,
-    /// The file with its token, and its socket.
+    /// The file with the token, and the socket.
     pub token_file: PathBuf,
     pub socket: PathBuf,
     token: String,
-    ended: bool,
+    exited: bool,
 }
 
 impl Dev {
-    /// Starts one with these arguments, and waits until it says where it is.
+    /// Starts one with these arguments, and waits for its banner.
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_as(sentinel(), arguments)
     }
@@ -87,7 +84,7 @@ impl Dev {
         Self::start_on(command, "127.0.0.1:0", arguments)
     }
 
-    /// Starts one on this address.
+    /// Starts one that listens on this address.
     pub fn start_at(listen: &str, arguments: &[&str]) -> Self {
         Self::start_on(sentinel(), listen, arguments)
     }
@@ -96,8 +93,8 @@ impl Dev {
         command.args(["dev", "--listen", listen]).args(arguments);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let out = Heard::listen(child.stdout.take().unwrap());
-        let err = Heard::listen(child.stderr.take().unwrap());
+        let out = ProcessOutput::read(child.stdout.take().unwrap());
+        let err = ProcessOutput::read(child.stderr.take().unwrap());
         let text = err.wait_for("Try, in another terminal:");
         let named = |label: &str| {
             let line = text.lines().find(|line| line.trim_start().starts_with(label)).unwrap();
@@ -106,56 +103,56 @@ impl Dev {
         let server = named("API ").trim_end_matches("/api/v1").to_owned();
         let (token_file, socket) = (PathBuf::from(named("Token ")), PathBuf::from(named("Socket ")));
         let token = std::fs::read_to_string(&token_file).unwrap().trim().to_owned();
-        Self { child, out, err, server, token_file, socket, token, ended: false }
+        Self { child, out, err, server, token_file, socket, token, exited: false }
     }
 
-    /// The command line, against this one.
+    /// A command line against this dev mode.
     pub fn cli(&self, arguments: &[&str]) -> Command {
         let mut command = sentinel();
         command.env("SENTINEL_SERVER", &self.server).args(arguments).stdin(Stdio::null());
         command
     }
 
-    /// Runs the command line to its end.
-    pub fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(arguments, &self.cli(arguments).output().unwrap())
+    /// Runs a command line to its end.
+    pub fn run(&self, arguments: &[&str]) -> CliOutput {
+        CliOutput::of(arguments, &self.cli(arguments).output().unwrap())
     }
 
-    /// Runs the command line to its end, with this on a pipe as its standard input.
-    pub fn run_with(&self, arguments: &[&str], input: &[u8]) -> Ran {
+    /// Runs a command line to its end, with this as its standard input.
+    pub fn run_with(&self, arguments: &[&str], input: &[u8]) -> CliOutput {
         let mut command = self.cli(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut pipe = child.stdin.take().unwrap();
-        // It may end without having read all of it.
+        // It may exit without reading all of it.
         let _ = pipe.write_all(input);
         drop(pipe);
-        Ran::of(arguments, &child.wait_with_output().unwrap())
+        CliOutput::of(arguments, &child.wait_with_output().unwrap())
     }
 
-    /// Waits until the answer of a command is so.
-    pub fn until(&self, arguments: &[&str], so: impl Fn(&Ran) -> bool) -> Ran {
-        let deadline = Instant::now() + PATIENCE;
+    /// Runs a command line until its output meets the condition.
+    pub fn wait_until(&self, arguments: &[&str], condition: impl Fn(&CliOutput) -> bool) -> CliOutput {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let ran = self.run(arguments);
-            if so(&ran) {
+            if condition(&ran) {
                 return ran;
             }
-            assert!(Instant::now() < deadline, "it never came to that; last: {ran:?}");
+            assert!(Instant::now() < deadline, "the condition was never met; last output: {ran:?}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// A request made by hand, with the token: status, headers, body.
-    pub fn request(&self, head: &str, body: &[u8]) -> Answer {
-        self.stranger(&format!("{}\nauthorization: Bearer {}", head.trim(), self.token), body)
+    /// Sends a raw HTTP request with the token.
+    pub fn request(&self, head: &str, body: &[u8]) -> Response {
+        self.request_without_token(&format!("{}\nauthorization: Bearer {}", head.trim(), self.token), body)
     }
 
-    /// The same without the token.
-    pub fn stranger(&self, head: &str, body: &[u8]) -> Answer {
+    /// Sends a raw HTTP request without the token.
+    pub fn request_without_token(&self, head: &str, body: &[u8]) -> Response {
         let address = self.server.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let host = if head.to_lowercase().contains("\nhost:") {
             String::new()
         } else {
@@ -171,15 +168,15 @@ impl Dev {
         };
         let request = format!("{first} HTTP/1.1\r\n{host}{rest}{length}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
-        // The server may answer, and close, before it has read all of it.
+        // The server may respond and close without reading the whole body.
         let _ = stream.write_all(body);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        Answer::read(&answer)
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response);
+        Response::parse(&response)
     }
 
-    /// A GET whose answer goes on: its text as it comes, headers and the lengths of its pieces among it.
-    pub fn stream(&self, path: &str) -> Heard {
+    /// Sends a GET request with a streaming response; returns its raw text so far, with headers and chunk sizes.
+    pub fn stream(&self, path: &str) -> ProcessOutput {
         let address = self.server.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
         write!(
@@ -188,20 +185,20 @@ impl Dev {
             self.token
         )
         .unwrap();
-        Heard::listen(stream)
+        ProcessOutput::read(stream)
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Response {
         self.request(&format!("GET {path}"), b"")
     }
 
-    /// Its process stands still: connections stay open and nothing is answered.
-    pub fn stop_answering(&self) {
+    /// Stops its process: connections stay open, and nothing is answered.
+    pub fn suspend(&self) {
         signal(&self.child, "STOP");
     }
 
-    /// Its process goes on.
-    pub fn answer_again(&self) {
+    /// Continues its process.
+    pub fn resume(&self) {
         signal(&self.child, "CONT");
     }
 
@@ -217,20 +214,20 @@ impl Dev {
         signal(&self.child, name);
     }
 
-    /// Waits for its end.
+    /// Waits until it has exited.
     pub fn wait(&mut self) -> ExitStatus {
         let status = wait(&mut self.child);
-        self.ended = true;
+        self.exited = true;
         status
     }
 }
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        if self.ended {
+        if self.exited {
             return;
         }
-        self.answer_again();
+        self.resume();
         signal(&self.child, "INT");
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
@@ -244,26 +241,26 @@ impl Drop for Dev {
     }
 }
 
-/// A process that ends with the test.
-pub struct Ending(pub Child);
+/// A process that is killed when the test ends.
+pub struct KillOnDrop(pub Child);
 
-impl Drop for Ending {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A request over a Unix socket: its head without the end, and no body.
-pub fn over_socket(socket: &Path, head: &str) -> Answer {
+/// Sends a raw HTTP request without a body over a Unix socket.
+pub fn over_socket(socket: &Path, head: &str) -> Response {
     let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
     write!(stream, "{head}connection: close\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    Answer::read(&answer)
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).unwrap();
+    Response::parse(&response)
 }
 
-/// Another port of this machine that leads to an address, as a tunnel does; its URL.
+/// Forwards another port to an address, as a tunnel does; returns its URL.
 pub fn forward(to: &str) -> String {
     let (listener, to) = (std::net::TcpListener::bind("127.0.0.1:0").unwrap(), to.to_owned());
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -281,33 +278,33 @@ pub fn forward(to: &str) -> String {
     url
 }
 
-/// Sends a signal to a process that this test started.
+/// Sends a signal to a child process.
 pub fn signal(child: &Child, name: &str) {
     Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
 }
 
-/// Waits for the end of a process, with a deadline.
+/// Waits until a child process has exited.
 pub fn wait(child: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        assert!(Instant::now() < deadline, "the process does not end");
+        assert!(Instant::now() < deadline, "the process did not exit");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// A command that has ended.
+/// The result of a command.
 #[derive(Debug)]
-pub struct Ran {
+pub struct CliOutput {
     pub command: String,
     pub code: i32,
     pub out: String,
     pub err: String,
 }
 
-impl Ran {
+impl CliOutput {
     pub fn of(arguments: &[&str], output: &Output) -> Self {
         Self {
             command: arguments.join(" "),
@@ -317,16 +314,16 @@ impl Ran {
         }
     }
 
-    /// It ended with this code.
+    /// Asserts the exit code.
     #[track_caller]
-    pub fn ended(self, code: i32) -> Self {
+    pub fn exited(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:?}");
         self
     }
 
-    /// It said so.
+    /// Asserts that standard output or standard error contains this.
     #[track_caller]
-    pub fn said(self, expected: &str) -> Self {
+    pub fn printed(self, expected: &str) -> Self {
         assert!(
             self.out.contains(expected) || self.err.contains(expected),
             "{expected:?} is not in {self:?}"
@@ -339,18 +336,18 @@ impl Ran {
     }
 }
 
-/// The answer to a request.
+/// An HTTP response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
 }
 
-impl Answer {
-    fn read(bytes: &[u8]) -> Self {
+impl Response {
+    fn parse(bytes: &[u8]) -> Self {
         let split = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-        let split = split.unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(bytes)));
+        let split = split.unwrap_or_else(|| panic!("no response: {:?}", String::from_utf8_lossy(bytes)));
         let head = String::from_utf8_lossy(&bytes[..split]).into_owned();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let raw = &bytes[split + 4..];
@@ -366,14 +363,14 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// It is an error with this status and reason, whose message has these words in it.
+    /// Asserts that this is an error with this status and reason, and these parts in its message.
     #[track_caller]
-    pub fn refused(&self, status: u16, reason: &str, words: &[&str]) {
+    pub fn is_error(&self, status: u16, reason: &str, parts: &[&str]) {
         assert_eq!(self.status, status, "{} {}", self.head, self.text());
         let body = self.json();
         assert_eq!(body["reason"], reason, "{body}");
-        for word in words {
-            assert!(body["message"].as_str().unwrap().contains(word), "{word:?} is not in {body}");
+        for part in parts {
+            assert!(body["message"].as_str().unwrap().contains(part), "{part:?} is not in {body}");
         }
     }
 }
@@ -403,16 +400,16 @@ pub fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-/// Whether a process has this among its arguments.
-pub fn is_running(mark: &str) -> bool {
+/// Whether a `sleep` process has this argument.
+pub fn is_running(argument: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let arguments: Vec<&[u8]> = cmdline.split(|byte| *byte == 0).collect();
-        arguments.first() == Some(&&b"sleep"[..]) && arguments.contains(&mark.as_bytes())
+        arguments.first() == Some(&&b"sleep"[..]) && arguments.contains(&argument.as_bytes())
     })
 }
 
-/// A Task as the API takes it.
+/// A Task in JSON.
 pub fn body(name: &str, command: &[&str]) -> Vec<u8> {
     json!({
         "apiVersion": "sentinelnode.dev/v1alpha1",
@@ -424,7 +421,7 @@ pub fn body(name: &str, command: &[&str]) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The same without some fields of its spec, and with others.
+/// A Task in JSON without some fields of its spec, and with others.
 pub fn task_without(fields: &[&str], more: &[(&str, Value)]) -> Vec<u8> {
     let mut value: Value = serde_json::from_slice(&body("a", &["true"])).unwrap();
     let spec = value["spec"].as_object_mut().unwrap();
@@ -437,8 +434,8 @@ pub fn task_without(fields: &[&str], more: &[(&str, Value)]) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-/// A server that answers every request with this JSON.
-pub fn serving(status: &'static str, body: String) -> String {
+/// A server that responds to every request with this JSON; returns its URL.
+pub fn serve_json(status: &'static str, body: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

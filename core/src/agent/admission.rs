@@ -126,7 +126,40 @@ fn disk_has_room(c: &Candidate<'_>) -> Result<(), Refusal> {
 /// The agent does not rely on the operator's validation: an invalid request is refused here.
 fn request_sound(request: &RunRequest) -> Result<(), Refusal> {
     let refuse = |message: String| Err(Refusal::InvalidRequest { message: message.into() });
-    match &request.program {
+    program_sound(&request.program)?;
+    let env_bytes: usize = request.env.iter().map(|v| v.name.len() + v.value.len()).sum();
+    if request.env.len() > MAX_ENV_ITEMS || env_bytes > MAX_ENV_BYTES {
+        return refuse(format!(
+            "run.env has {} variables and {env_bytes} bytes; allowed are {MAX_ENV_ITEMS} and {MAX_ENV_BYTES}",
+            request.env.len()
+        ));
+    }
+    if let Some(bad) = request
+        .env
+        .iter()
+        .find(|v| v.name.is_empty() || v.name.contains(['=', '\0']) || v.value.contains('\0'))
+    {
+        let name: String = bad.name.chars().take(64).collect();
+        return refuse(format!(
+            "run.env variable {name:?}: the name must not be empty or contain '=' or NUL"
+        ));
+    }
+    if request.stdin.len() > MAX_STDIN_BYTES {
+        let len = request.stdin.len();
+        return refuse(format!("run.stdin has {len} bytes; allowed are {MAX_STDIN_BYTES}"));
+    }
+    if !request.working_dir.starts_with('/') || request.working_dir.contains('\0') {
+        return refuse(format!("run.workingDir {:?} is not an absolute path", request.working_dir));
+    }
+    if request.umask > 0o777 {
+        return refuse(format!("run.umask {:o} is not between 0 and 777", request.umask));
+    }
+    limits_sound(&request.limits)
+}
+
+fn program_sound(program: &Program) -> Result<(), Refusal> {
+    let refuse = |message: String| Err(Refusal::InvalidRequest { message: message.into() });
+    match program {
         Program::Command(items) => {
             let bytes: usize = items.iter().map(String::len).sum();
             if items.first().is_none_or(String::is_empty) {
@@ -162,34 +195,7 @@ fn request_sound(request: &RunRequest) -> Result<(), Refusal> {
             }
         }
     }
-    let env_bytes: usize = request.env.iter().map(|v| v.name.len() + v.value.len()).sum();
-    if request.env.len() > MAX_ENV_ITEMS || env_bytes > MAX_ENV_BYTES {
-        return refuse(format!(
-            "run.env has {} variables and {env_bytes} bytes; allowed are {MAX_ENV_ITEMS} and {MAX_ENV_BYTES}",
-            request.env.len()
-        ));
-    }
-    if let Some(bad) = request
-        .env
-        .iter()
-        .find(|v| v.name.is_empty() || v.name.contains(['=', '\0']) || v.value.contains('\0'))
-    {
-        let name: String = bad.name.chars().take(64).collect();
-        return refuse(format!(
-            "run.env variable {name:?}: the name must not be empty or contain '=' or NUL"
-        ));
-    }
-    if request.stdin.len() > MAX_STDIN_BYTES {
-        let len = request.stdin.len();
-        return refuse(format!("run.stdin has {len} bytes; allowed are {MAX_STDIN_BYTES}"));
-    }
-    if !request.working_dir.starts_with('/') || request.working_dir.contains('\0') {
-        return refuse(format!("run.workingDir {:?} is not an absolute path", request.working_dir));
-    }
-    if request.umask > 0o777 {
-        return refuse(format!("run.umask {:o} is not between 0 and 777", request.umask));
-    }
-    limits_sound(&request.limits)
+    Ok(())
 }
 
 fn limits_sound(limits: &ResourceLimits) -> Result<(), Refusal> {

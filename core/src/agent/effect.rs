@@ -47,7 +47,7 @@ pub enum Effect {
         /// The stage.
         stage: Stage,
     },
-    /// Remember an Attempt that never was here. Answered by `TombstoneWritten`.
+    /// Write the tombstone of an Attempt that this node never had. Answered by `TombstoneWritten`.
     WriteTombstone(Tombstone),
     /// Replace an Attempt's directory by its tombstone. Answered by `Compacted`.
     Compact(Tombstone),

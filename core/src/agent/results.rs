@@ -76,17 +76,17 @@ impl Agent {
                 let outcome = seen.abandoned.clone().unwrap_or(Outcome::NotStarted);
                 abandon_as(attempt, outcome, now, out);
             }
-            RecoveryAction::Over(verdict) => {
+            RecoveryAction::Over(end) => {
                 note_running(attempt, seen);
                 // The tree being killed is empty before `TreeEnded` arrives.
                 if attempt.ending.is_none_or(|ending| ending.is_overdue(now.monotonic)) {
-                    conclude_as(attempt, verdict.outcome(), now, out);
+                    conclude_as(attempt, end.outcome(), now, out);
                 }
             }
-            RecoveryAction::EndTreeThen(verdict) => {
+            RecoveryAction::EndTreeThen(end) => {
                 note_running(attempt, seen);
                 if attempt.ending.is_none_or(|ending| ending.is_overdue(now.monotonic)) {
-                    attempt.ending = Some(Ending { end: verdict, since: now.monotonic });
+                    attempt.ending = Some(Ending { end, since: now.monotonic });
                     out.push(Effect::EndTree(attempt.id.clone()));
                 }
             }

@@ -94,7 +94,7 @@ impl Agent {
             Event::TreeEnded { attempt, left } => self.tree_ended(&attempt, left, now, out),
             Event::CancelNotRequested { attempt } => self.cancel_not_requested(&attempt),
             Event::TombstoneWritten(tombstone) => {
-                self.send(ToOperator::Report(Box::new(tombstone.report())), out)
+                self.send(ToOperator::Report(Box::new(tombstone.report())), out);
             }
             Event::Compacted { attempt } => self.compacted(&attempt),
             Event::JournalFailed { message } => self.journal_failed(&message, out),
@@ -231,7 +231,7 @@ impl Agent {
         }
         // A leader that learns of a higher epoch raises its own and sends another `Start`.
         let passing = matches!(refusal, Refusal::StaleEpoch { .. });
-        let offer = if refusal.passes() { offer } else { 0 };
+        let offer = if refusal.is_temporary() { offer } else { 0 };
         let refused = Refused { attempt: id.clone(), spec_hash: spec_hash.clone(), refusal, offer };
         if !passing && self.attempt_mut(id).is_none() {
             if self.refused.len() >= REFUSALS_REMEMBERED {

@@ -29,7 +29,7 @@ pub enum Action {
         attempt: AttemptId,
         /// Milliseconds left on its start clock.
         start_ms: u64,
-        /// Milliseconds left for the Run; `None` is no limit.
+        /// Milliseconds left for the Run; `None` means unlimited.
         total_ms: Option<u64>,
     },
     /// Send `Cancel`.

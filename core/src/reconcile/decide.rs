@@ -37,8 +37,9 @@ use crate::time::{Monotonic, Now};
 /// Decides what should happen next for a Task.
 pub fn decide(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     let mut decision = decide_current(plan, observed, now);
-    let retired = observed.retired.iter().flat_map(|ledger| settle::settle(ledger, observed.agent).actions);
-    decision.actions.extend(retired);
+    let superseded =
+        observed.superseded.iter().flat_map(|ledger| settle::settle(ledger, observed.agent).actions);
+    decision.actions.extend(superseded);
     decision
 }
 
@@ -134,7 +135,7 @@ fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: N
     let due = trigger::due(plan, observed.recorded, observed.requests);
     let (cancel, handled) = trigger::cancel_asked(run, observed.requests, &observed.recorded.handled);
     let stopping = trigger::stopping(plan, run, cancel, deleting, due);
-    let circumstances = RolloutContext {
+    let context = RolloutContext {
         plan,
         ledger: observed.ledger,
         stopping,
@@ -144,7 +145,7 @@ fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: N
         now: now.monotonic,
     };
     let mut actions: Vec<Action> = needs_finalizer(observed).into_iter().collect();
-    let steps = steps(&circumstances, observed, now);
+    let steps = steps(&context, observed, now);
     let mut wake_at = steps.wake_at;
     actions.extend(steps.actions);
     let after = ledger_after(observed.ledger, &actions, now.monotonic);
@@ -240,7 +241,7 @@ fn conclude_inherited(plan: &TaskPlan, observed: &Observed<'_>, last: &RunState,
     {
         return Steps::default();
     }
-    let circumstances = RolloutContext {
+    let context = RolloutContext {
         plan,
         ledger,
         // What still runs may finish; its result then corrects the record.
@@ -250,7 +251,7 @@ fn conclude_inherited(plan: &TaskPlan, observed: &Observed<'_>, last: &RunState,
         leading_since: observed.leading_since,
         now: now.monotonic,
     };
-    steps(&circumstances, observed, now)
+    steps(&context, observed, now)
 }
 
 /// A Run is due, and the Task is suspended.

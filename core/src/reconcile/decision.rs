@@ -22,7 +22,7 @@ pub struct Observed<'a> {
     /// What is known of the recorded Run's Executions.
     pub ledger: &'a RunLedger,
     /// Ledgers of superseded Runs that are not settled yet.
-    pub retired: &'a [RunLedger],
+    pub superseded: &'a [&'a RunLedger],
     /// Whether History has answered what it has of the recorded Run.
     pub history: HistoryLookup,
     /// Whether History is up to date.
@@ -103,7 +103,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// What its `Archived` condition says.
+    /// Its `Archived` condition.
     pub fn archived(&self) -> Option<Archive> {
         let condition = self.conditions.iter().find(|condition| condition.kind == kind::ARCHIVED)?;
         Some(if condition.status == ConditionStatus::True { Archive::Current } else { Archive::Behind })

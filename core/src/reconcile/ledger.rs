@@ -145,7 +145,7 @@ impl RunLedger {
         if !self.may_have_started(&refused.attempt.node, refused.attempt.attempt) {
             return Applied::NeverDispatched;
         }
-        if refused.offer > 0 && refused.refusal.passes() {
+        if refused.offer > 0 && refused.refusal.is_temporary() {
             let execution = self.executions.entry(refused.attempt.node.clone()).or_default();
             let is_open = refused.attempt.attempt == execution.latest.number
                 && execution.latest.phase == AttemptPhase::Unknown;

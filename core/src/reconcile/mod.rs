@@ -1,11 +1,10 @@
 //! The operator's side: what should happen next for one Task.
 //!
-//! [`decide`] is the entry point. In reading order: [`decision`] and [`action`] (its
-//! input and output), [`run`] (a Run and its
-//! counts), [`trigger`] (is a Run due, does the current one stop), [`targets`] (which nodes), [`rollout`] (which
-//! targets start, retry or are given up), [`retry`], [`execution`] and [`ledger`] (what is known of each node),
-//! [`settle`] (archive, then forget), [`status`] and [`conditions`] (what the Task says about itself), [`orphan`]
-//! (Attempts that no ledger has).
+//! [`decide`] is the entry point. In reading order: [`decision`] and [`action`] (its input and output), [`run`] (a Run
+//! and its counts), [`trigger`] (is a Run due, does the current one stop), [`targets`] (which nodes), [`rollout`]
+//! (which targets start, retry or are given up), [`retry`], [`execution`] and [`ledger`] (what is known of each node),
+//! [`settle`] (archive, then forget), [`status`] and [`conditions`] (what the Task shows), [`orphan`] (Attempts that
+//! no ledger has).
 
 pub mod action;
 pub mod conditions;

@@ -75,7 +75,7 @@ pub enum Step {
     Start {
         /// Milliseconds left to start in.
         start_ms: u64,
-        /// Milliseconds left for the Run; `None` is no limit.
+        /// Milliseconds left for the Run; `None` means unlimited.
         total_ms: Option<u64>,
     },
     /// Send `Cancel`.
@@ -231,20 +231,20 @@ pub struct TargetDecision {
 /// Decides about every target in order. Active targets take the slots of `maxConcurrent`. A target without an agent, or
 /// with a busy one, takes no slot and so delays no other target, but its start clock runs.
 pub fn decide_targets<'a>(
-    circumstances: &RolloutContext<'a>,
+    context: &RolloutContext<'a>,
     targets: &'a [NodeName],
     agent: impl Fn(&NodeName) -> AgentFacts,
 ) -> Vec<(&'a NodeName, TargetDecision)> {
     let none = Execution::default();
-    let of = |node: &NodeName| circumstances.ledger.execution(node);
+    let of = |node: &NodeName| context.ledger.execution(node);
     let under_way = targets.iter().filter(|node| of(node).is_some_and(Execution::is_active)).count();
-    let mut slots = circumstances.plan.max_concurrent.of(targets.len()).saturating_sub(under_way);
+    let mut slots = context.plan.max_concurrent.of(targets.len()).saturating_sub(under_way);
     let mut decisions = Vec::new();
     for node in targets {
         let execution = of(node).unwrap_or(&none);
         let decision = match execution.ended() {
-            Some(ended) => after_attempt(circumstances, node, execution, &ended.outcome),
-            None => undecided(circumstances, execution, &agent(node), slots > 0),
+            Some(ended) => after_attempt(context, node, execution, &ended.outcome),
+            None => undecided(context, execution, &agent(node), slots > 0),
         };
         if !execution.is_active() && decision.steps.iter().any(|step| matches!(step, Step::Start { .. })) {
             slots -= 1;
@@ -437,7 +437,7 @@ fn conclude(c: &RolloutContext<'_>, execution: &Execution, conclusion: Conclusio
     TargetDecision { steps: vec![Step::Conclude(conclusion)], wake_at, retries }
 }
 
-/// The earlier of two times, either of which may be missing.
+/// The earlier of two times; each may be missing.
 pub(crate) fn earlier(a: Option<Monotonic>, b: Option<Monotonic>) -> Option<Monotonic> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -299,7 +299,7 @@ mod tests {
         outflow.wrote(&id(1));
         outflow.openings();
         let read = outflow.next_read().unwrap();
-        assert_eq!(outflow.send(&read, 10), true);
+        assert!(outflow.send(&read, 10));
         assert_eq!(outflow.next_read(), None);
         assert_eq!(outflow.credit(&id(1), 25, 0), None);
         assert_eq!(outflow.next_read().map(|read| (read.from, read.until)), Some((10, 25)));
@@ -383,7 +383,7 @@ mod tests {
         outflow.disconnected();
         outflow.openings();
         outflow.credit(&id(1), 100, 0);
-        assert_eq!(outflow.send(&read, 50), false);
+        assert!(!outflow.send(&read, 50));
         assert_eq!(outflow.next_read().map(|read| read.from), Some(0));
     }
 

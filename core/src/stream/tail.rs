@@ -182,7 +182,7 @@ pub enum Follow {
 pub enum Next {
     /// In memory.
     Held,
-    /// In History, for what lies before this position where one is given; otherwise for whatever is there.
+    /// In History, for what lies before this position if one is given; otherwise for all it has.
     History {
         /// The first position that need not come from History.
         before: Option<u64>,
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_let_go_of_before_it_is_archived() {
+    fn nothing_is_dropped_before_it_is_archived() {
         let mut tail = Tail::new(0);
         tail.accept(record(0, 100));
         tail.accept(record(100, 100));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_reader_looks_next() {
+    fn where_a_reader_continues() {
         let mut tail = Tail::new(50);
         tail.accept(record(50, 50));
         let after = |position, end, follow, searched| next(position, Some(&tail), end, follow, searched);
@@ -324,7 +324,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_reader_gets_every_byte_once_whatever_is_archived_and_let_go_of(
+        fn a_reader_gets_every_byte_once(
             start in 0..50_u64,
             ops in prop::collection::vec(op(), 1..80),
         ) {

@@ -179,7 +179,7 @@ impl Node {
             return self.crash();
         }
         if let (true, ToAgent::Forget(forget)) = (self.is(Mutation::ForgetBeforeArchive), &message) {
-            // The agent's own guard is broken too, or it would hold what the operator lets go of.
+            // The agent's own guard is broken too, or it would catch what the operator lets through.
             let message = ToAgent::Ack(Ack { attempt: forget.attempt.clone(), stage: Stage::Ended });
             self.handle(Event::Received { message, facts: Facts::default() }, None)?;
         }
@@ -250,7 +250,7 @@ impl Node {
 
     // --- other Tasks ------------------------------------------------------------------------------------------
 
-    /// A command of another Task comes, or one that is there ends.
+    /// A command of another Task starts or ends.
     pub fn guest(&mut self, rng: &mut Rng) -> Result<(), Violation> {
         if rng.chance(400) {
             return self.end_guests();

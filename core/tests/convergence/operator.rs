@@ -92,7 +92,7 @@ impl Operator {
         self.queue.is_empty() && self.run_queue.is_empty()
     }
 
-    // --- looking and acting -----------------------------------------------------------------------------------
+    // --- reconciling -----------------------------------------------------------------------------------
 
     /// The watch brings the Task as it is now. A deposed leader's watch may be late.
     pub fn refresh(&mut self, cluster: &Cluster) {
@@ -132,7 +132,7 @@ impl Operator {
                 recorded: &self.copy.recorded,
                 targets: &self.copy.targets,
                 ledger: &self.ledger,
-                retired: &self.retired,
+                superseded: &self.retired.iter().collect::<Vec<_>>(),
                 history: self.history_lookup,
                 archive,
                 nodes: &around.cluster.nodes,
@@ -244,12 +244,7 @@ impl Operator {
             .map(|link| link.session.clone());
         let active = self.active.iter().filter(|id| id.node == *node && !self.is(Mutation::BusyIgnored));
         let active = active.map(|id| ActiveAttempt { run: id.run, attempt: id.attempt }).max();
-        AgentFacts {
-            session,
-            last_seen: self.last_seen.get(node).copied(),
-            active,
-            ..AgentFacts::default()
-        }
+        AgentFacts { session, last_seen: self.last_seen.get(node).copied(), active, ..AgentFacts::default() }
     }
 
     fn act(&mut self, action: Action, around: &mut Around<'_>) {
@@ -440,7 +435,7 @@ impl Operator {
 
     // --- archiving --------------------------------------------------------------------------------------------
 
-    /// One write to History, and the word that it is durable.
+    /// One write to History, and its confirmation.
     pub fn archive(&mut self, around: &mut Around<'_>) -> Result<(), Violation> {
         if !around.history.up {
             return Ok(());

@@ -278,7 +278,7 @@ impl Simulation {
         let Some(link) = self.links.get_mut(&name) else { return Ok(()) };
         if let Some(message) = link.to_operator.pop_front() {
             let (session, to) = (link.session.clone(), link.operator);
-            if matches!(&message, ToOperator::Refused(refused) if refused.refusal.passes()) {
+            if matches!(&message, ToOperator::Refused(refused) if refused.refusal.is_temporary()) {
                 self.tally.busy += 1;
             }
             self.trace(|| format!("{name} -> operator {to}: {message:?}"));
@@ -374,7 +374,7 @@ impl Simulation {
         if self.links.contains_key(&name) {
             return Ok(());
         }
-        // Somebody may still dial the old leader.
+        // An agent may still dial the old leader.
         let late = self.rng.chance(200);
         let (to, epoch) = match &self.zombie {
             Some(zombie) if late => (zombie.id, zombie.epoch),
@@ -589,7 +589,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// O11: while the status says `Complete`, the witness saw every target of that Run succeed.
+    /// O11: while the status is `Complete`, the witness saw every target of that Run succeed.
     fn check_claim(&self) -> Result<(), Violation> {
         let Some(run) = self.cluster.claims_complete.filter(|_| !self.cluster.restored) else {
             return Ok(());
@@ -628,8 +628,8 @@ impl Simulation {
             let same = run.stopping.is_none() && run.spec_hash == self.cluster.plan.spec_hash;
             // Evidence that came after the Run's end changes its record and nothing else; after a restore, History may
             // hold an Attempt of this id that was another spec's.
-            let told_late = self.cluster.gave_up.contains(&run.number) || self.history.restored;
-            if again && same && !told_late {
+            let corrected_late = self.cluster.gave_up.contains(&run.number) || self.history.restored;
+            if again && same && !corrected_late {
                 let what = format!("{id} ended {:?} and was not tried again", ended.outcome);
                 return Err(Violation::new("O2", what));
             }

@@ -248,7 +248,7 @@ impl History {
     }
 }
 
-/// A conclusion of `Lost` gives way to evidence; one that nothing was started gives way to the agent's word that it was
+/// A conclusion of `Lost` gives way to evidence; one that nothing was started gives way to the agent's report that it was
 /// cancelled before its start.
 fn may_correct(before: &Outcome, after: &ReportedState, unfounded: bool) -> bool {
     let ReportedState::Ended(after) = after else { return false };

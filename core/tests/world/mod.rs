@@ -157,11 +157,8 @@ impl World {
     pub fn connect(&mut self, name: &str) -> SessionId {
         self.sessions += 1;
         let session = SessionId::new(format!("s{}", self.sessions)).unwrap();
-        let facts = AgentFacts {
-            session: Some(session.clone()),
-            last_seen: Some(self.now),
-            ..AgentFacts::default()
-        };
+        let facts =
+            AgentFacts { session: Some(session.clone()), last_seen: Some(self.now), ..AgentFacts::default() };
         self.agents.insert(node(name), facts);
         session
     }
@@ -206,7 +203,7 @@ impl World {
             recorded: &self.recorded,
             targets: &self.frozen,
             ledger: &self.ledger,
-            retired: &self.retired,
+            superseded: &self.retired.iter().collect::<Vec<_>>(),
             history: self.history_lookup,
             archive: self.archive,
             nodes: &self.nodes,
@@ -231,7 +228,7 @@ impl World {
         decision.actions
     }
 
-    /// Looks until nothing more is asked for, at most a few times. Returns all actions.
+    /// Reconciles until no action is left, at most a few times. Returns all actions.
     pub fn settle(&mut self) -> Vec<Action> {
         let from = self.log.len();
         for _ in 0..8 {

@@ -1,19 +1,17 @@
-//! The agent's body: carries out what [`sentinel_core::agent`] decides.
+//! The agent's thread: carries out what [`sentinel_core::agent`] decides.
 //!
-//! It lives in a plain thread of its own and waits in one `poll(2)` for a word from the link, a change on disk, or
-//! the next second. The link lives elsewhere, so a slow disk can delay an Attempt but never a heartbeat; and between
-//! the socket and the supervisor a `Start` crosses just one thread.
+//! It is a plain thread that waits in one `poll(2)` for an input, a wake-up by a supervisor, or the next second. The
+//! link runs elsewhere, so that a slow disk can delay an Attempt but never a heartbeat; and between the socket and the
+//! supervisor a `Start` passes through only one thread.
 //!
-//! * [`mailbox`]: how others reach the body; bounded, with a bell that `poll` can hear.
-//! * [`body`]: select → step → perform.
-//! * [`perform`]: one function per effect.
-//! * [`look`]: files and locks to evidence.
+//! * [`agent_loop`]: select → step → perform.
+//! * [`performer`]: one function per effect.
+//! * [`inspect`]: files and locks to evidence; [`conversion`]: records of the Journal to values of `core` and back.
 
-mod body;
-mod look;
-mod mailbox;
-mod perform;
+mod agent_loop;
+mod conversion;
+mod inspect;
+mod performer;
 
-pub(crate) use body::{Body, Parts};
-pub(crate) use mailbox::{Input, Mailbox, Slot, mailbox};
-pub(crate) use perform::chain;
+pub(crate) use agent_loop::AgentLoop;
+pub(crate) use performer::Performer;

@@ -1,4 +1,4 @@
-//! The directory of one Attempt.
+//! The directory of one Attempt: its records, and the lock that a supervisor holds.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -10,8 +10,10 @@ use sentinel_protocol::to_operator::Ended;
 
 use crate::private_dir::{self, Untrusted};
 
-use super::entry::{Abandonment, Accepted, AttemptState, Delivery, Entry, Loaded};
-use super::{JournalError, record};
+use super::attempt_record::{Abandonment, Accepted, AttemptRecord, AttemptState, Delivery, Loaded};
+use super::error::JournalError;
+use super::record_file;
+use super::wakeup::{AgentWaker, SupervisorWakeups, wake_supervisor};
 
 pub(super) const REQUEST: &str = "request";
 const STATE: &str = "state";
@@ -25,23 +27,23 @@ pub(crate) const SUPERVISOR_LOG: &str = "supervisor.log";
 /// Room kept for the exit record; the longest one is about half of it.
 pub(super) const EXIT_ROOM: u64 = 8 << 10;
 
-/// Where an Attempt is kept. A name only: nothing is opened or held by it.
+/// The path of an Attempt. A value only: nothing is opened or locked by it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptDir {
     path: PathBuf,
 }
 
-/// What became of the wish to give an Attempt up.
+/// The result of [`AttemptDir::abandon`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is given up: nothing was started, and nothing will be.
+pub enum AbandonResult {
+    /// It is abandoned: nothing was started, and nothing will be.
     Abandoned,
-    /// A supervisor has it, or has had it.
+    /// A supervisor has taken it.
     TooLate,
 }
 
 impl AttemptDir {
-    /// The Attempt kept at this path.
+    /// The Attempt at this path.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
@@ -51,7 +53,7 @@ impl AttemptDir {
         &self.path
     }
 
-    /// The state directory that it is in, two levels up.
+    /// The state directory it is in, two levels up.
     pub(crate) fn state_dir(&self) -> &Path {
         self.path.parent().and_then(Path::parent).unwrap_or(&self.path)
     }
@@ -61,7 +63,7 @@ impl AttemptDir {
         self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 
-    /// What its name says: Task, Run and number of the Attempt. Known also when its records are unreadable.
+    /// Task, Run and number of the Attempt, from its name. Known even when its records cannot be read.
     pub fn name_parts(&self) -> Option<(TaskUid, RunNumber, u32)> {
         let mut parts = self.name().split('.');
         let task = TaskUid::new(parts.next()?).ok()?;
@@ -79,21 +81,21 @@ impl AttemptDir {
         self.path.join(name)
     }
 
-    /// Everything the Journal says about it now.
+    /// Everything the Journal records about it now.
     ///
     /// # Errors
-    /// When the disk cannot be read. A damaged record is no error but [`Loaded::Corrupt`].
+    /// When the disk cannot be read. A damaged record is not an error but [`Loaded::Corrupt`].
     pub fn load(&self) -> Result<Loaded, JournalError> {
-        let entry = || {
+        let read = || {
             let corrupt = |why| JournalError::Corrupt { path: self.file(REQUEST), why };
             // The exit record is read before the state: the supervisor writes them in the other order.
             let exit = self.exit()?;
-            let accepted = self.accepted()?.ok_or_else(|| corrupt("it is missing".to_owned()))?;
+            let accepted = self.accepted()?.ok_or_else(|| corrupt("missing".to_owned()))?;
             let of = accepted.start.attempt.directory_name();
             if of != self.name() {
-                return Err(corrupt(format!("it is the request of attempt {of}")));
+                return Err(corrupt(format!("the request of attempt {of}")));
             }
-            Ok(Entry {
+            Ok(AttemptRecord {
                 accepted,
                 state: self.state()?,
                 cancel_requested: self.is_cancel_requested(),
@@ -101,11 +103,9 @@ impl AttemptDir {
                 delivery: self.delivery()?,
             })
         };
-        match entry() {
-            Ok(entry) => Ok(Loaded::Entry(Box::new(entry))),
-            Err(error @ JournalError::Corrupt { .. }) => {
-                Ok(Loaded::Corrupt { dir: self.clone(), why: error.to_string() })
-            }
+        match read() {
+            Ok(record) => Ok(Loaded::Readable(Box::new(record))),
+            Err(error @ JournalError::Corrupt { .. }) => Ok(Loaded::Corrupt { why: error.to_string() }),
             Err(error) => Err(error),
         }
     }
@@ -115,15 +115,15 @@ impl AttemptDir {
     /// # Errors
     /// When the record is unreadable.
     pub fn accepted(&self) -> Result<Option<Accepted>, JournalError> {
-        record::read(&self.file(REQUEST))
+        record_file::read(&self.file(REQUEST))
     }
 
-    /// How far it came.
+    /// How far it has come.
     ///
     /// # Errors
     /// When the record is unreadable.
     pub fn state(&self) -> Result<AttemptState, JournalError> {
-        Ok(record::read(&self.file(STATE))?.unwrap_or(AttemptState::Accepted))
+        Ok(record_file::read(&self.file(STATE))?.unwrap_or(AttemptState::Accepted))
     }
 
     /// How it ended; `None` while it has not.
@@ -131,62 +131,62 @@ impl AttemptDir {
     /// # Errors
     /// When the record is unreadable.
     pub fn exit(&self) -> Result<Option<Ended>, JournalError> {
-        record::read(&self.file(EXIT))
+        record_file::read(&self.file(EXIT))
     }
 
-    /// What the operator knows of it. Of a note that is damaged nothing is believed: notes are not synced, so
-    /// a power cut may leave half of one. It only means that the operator is told once more.
+    /// What the operator has acknowledged. A damaged record counts as empty: it is not synced, so that a power cut may leave
+    /// half of it. The only consequence is that Reports and output are sent once more.
     ///
     /// # Errors
     /// When the disk cannot be read.
     pub fn delivery(&self) -> Result<Delivery, JournalError> {
-        match record::read(&self.file(DELIVERY)) {
+        match record_file::read(&self.file(DELIVERY)) {
             Ok(delivery) => Ok(delivery.unwrap_or_default()),
             Err(JournalError::Corrupt { .. }) => Ok(Delivery::default()),
             Err(error) => Err(error),
         }
     }
 
-    /// Notes what the operator knows of it, without waiting for the disk: a note lost with the power only means that a
-    /// Report or output is offered once more. The agent's one thread writes it while Starts wait for their turn.
+    /// Records what the operator has acknowledged, without waiting for the disk: the only consequence of a loss is that a
+    /// Report or output is sent once more. The agent's thread writes it while Starts are queued.
     ///
     /// # Errors
-    /// When the note cannot be written.
+    /// When the record cannot be written.
     pub fn set_delivery(&self, delivery: &Delivery) -> Result<(), JournalError> {
-        record::replace_unsynced(&self.file(DELIVERY), delivery)
+        record_file::replace_unsynced(&self.file(DELIVERY), delivery)
     }
 
-    /// Asks the supervisor to end the command; durable on return, harmless to repeat.
+    /// Asks the supervisor to end the command; durable on return, idempotent.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When it cannot be written.
     pub fn request_cancel(&self, at: UnixMillis) -> Result<(), JournalError> {
         if !self.is_cancel_requested() {
-            record::replace(&self.file(CANCEL), &at)?;
+            record_file::replace(&self.file(CANCEL), &at)?;
         }
-        super::ring_supervisor(self);
+        self.wake_supervisor();
         Ok(())
     }
 
-    /// Whether the supervisor was asked to end the command. The presence of the file counts, not what it says.
+    /// Whether the supervisor was asked to end the command. The presence of the file counts, not its content.
     pub fn is_cancel_requested(&self) -> bool {
         self.file(CANCEL).exists()
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock if it is free.
     ///
     /// # Errors
     /// When the directory cannot be opened or locked.
     pub fn try_lock(&self) -> Result<Option<AttemptLock>, JournalError> {
         let dir = self.open()?;
         match dir.try_lock() {
-            Ok(()) => Ok(Some(AttemptLock { _dir: dir, at: self.clone() })),
+            Ok(()) => Ok(Some(AttemptLock { _dir: dir, attempt: self.clone() })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(JournalError::io("lock", &self.path, error)),
         }
     }
 
-    /// Takes the lock, waiting for whoever holds it.
+    /// Takes the lock, waiting until it is free.
     ///
     /// # Errors
     /// When the directory cannot be opened or locked.
@@ -194,11 +194,26 @@ impl AttemptDir {
         let dir = self.open()?;
         loop {
             match dir.lock() {
-                Ok(()) => return Ok(AttemptLock { _dir: dir, at: self.clone() }),
+                Ok(()) => return Ok(AttemptLock { _dir: dir, attempt: self.clone() }),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(JournalError::io("lock", &self.path, error)),
             }
         }
+    }
+
+    /// Wakes the supervisor, if one is waiting; see [`super::wakeup`].
+    pub(crate) fn wake_supervisor(&self) {
+        wake_supervisor(&self.path);
+    }
+
+    /// The supervisor's end of the agent's pipe.
+    pub(crate) fn agent_waker(&self) -> AgentWaker {
+        AgentWaker::new(self.state_dir(), self.name())
+    }
+
+    /// The pipe by which the agent wakes the supervisor.
+    pub(crate) fn supervisor_wakeups(&self) -> std::io::Result<SupervisorWakeups> {
+        SupervisorWakeups::open(&self.path)
     }
 
     fn open(&self) -> Result<File, JournalError> {
@@ -209,31 +224,31 @@ impl AttemptDir {
         }
     }
 
-    /// Gives it up, if it surely was not started. A supervisor that comes later finds this and ends.
+    /// Abandons it, if it certainly was not started. A supervisor that comes later finds this and exits.
     ///
     /// # Errors
-    /// When the disk does not take it.
-    pub fn abandon(&self, why: Abandonment) -> Result<Verdict, JournalError> {
-        let Some(lock) = self.try_lock()? else { return Ok(Verdict::TooLate) };
+    /// When it cannot be written.
+    pub fn abandon(&self, why: Abandonment) -> Result<AbandonResult, JournalError> {
+        let Some(lock) = self.try_lock()? else { return Ok(AbandonResult::TooLate) };
         if lock.exit()?.is_some() {
-            return Ok(Verdict::TooLate);
+            return Ok(AbandonResult::TooLate);
         }
         match self.state()? {
             AttemptState::Accepted => {
                 lock.set_state(&AttemptState::Abandoned { why })?;
-                Ok(Verdict::Abandoned)
+                Ok(AbandonResult::Abandoned)
             }
-            AttemptState::Abandoned { .. } => Ok(Verdict::Abandoned),
-            AttemptState::Starting { .. } | AttemptState::Running { .. } => Ok(Verdict::TooLate),
+            AttemptState::Abandoned { .. } => Ok(AbandonResult::Abandoned),
+            AttemptState::Starting { .. } | AttemptState::Running { .. } => Ok(AbandonResult::TooLate),
         }
     }
 
     /// Removes it with its output.
     ///
     /// # Errors
-    /// When something of it cannot be removed.
+    /// When a part of it cannot be removed.
     pub fn remove(&self) -> Result<(), JournalError> {
-        // Renamed first: whatever a crash leaves is no Attempt any more and is swept at the next start.
+        // Renamed first: what a crash leaves is not an Attempt any more, and is removed at the next start.
         let doomed = self.path.with_file_name(format!("{GONE}{}", self.name()));
         match fs::rename(&self.path, &doomed) {
             Ok(()) => {}
@@ -244,67 +259,67 @@ impl AttemptDir {
     }
 }
 
-/// Prefix of a directory that is being made.
+/// Prefix of a directory that is being created.
 pub(super) const NEW: &str = ".new.";
 /// Prefix of a directory that is being removed.
 pub(super) const GONE: &str = ".gone.";
 
-/// The kernel lock on an Attempt's directory: whoever holds it owns the truth about the Attempt. The kernel frees
+/// The kernel lock on an Attempt's directory: its holder alone writes states and the exit record. The kernel releases
 /// it when the holder dies.
 #[derive(Debug)]
 pub struct AttemptLock {
     /// Open for as long as the lock is held.
     _dir: File,
-    at: AttemptDir,
+    attempt: AttemptDir,
 }
 
 impl AttemptLock {
     /// The Attempt it locks.
     pub fn attempt(&self) -> &AttemptDir {
-        &self.at
+        &self.attempt
     }
 
-    /// Notes how far the Attempt came; durable on return.
+    /// Records how far the Attempt has come; durable on return.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When it cannot be written.
     pub fn set_state(&self, state: &AttemptState) -> Result<(), JournalError> {
-        record::replace(&self.at.file(STATE), state)
+        record_file::replace(&self.attempt.file(STATE), state)
     }
 
-    /// Notes that it may start from now on; on return it is durable that there is a state, and no more: after a loss of
-    /// power it may be unreadable. That says enough, as nothing survives a boot: what may have started then is lost
+    /// Records that the command may start from now on. On return only the existence of the record is durable: after a loss
+    /// of power it may be unreadable. That is enough, as no process survives a reboot: what may have been started is lost
     /// either way, and is never started again.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When it cannot be written.
     pub fn announce_start(&self, starting: &AttemptState) -> Result<(), JournalError> {
-        record::announce(&self.at.file(STATE), starting)
+        record_file::announce(&self.attempt.file(STATE), starting)
     }
 
-    /// How it ended, counting a record that is complete and was not renamed yet.
+    /// How it ended; a record that is complete and not renamed yet counts.
     ///
     /// # Errors
     /// When the record is unreadable.
     pub fn exit(&self) -> Result<Option<Ended>, JournalError> {
-        if let Some(ended) = self.at.exit()? {
+        if let Some(ended) = self.attempt.exit()? {
             return Ok(Some(ended));
         }
-        Ok(record::read(&self.at.file(EXIT_RESERVE)).unwrap_or(None))
+        Ok(record_file::read(&self.attempt.file(EXIT_RESERVE)).unwrap_or(None))
     }
 
-    /// Writes how it ended, once: when a record is there already, that one stands and is returned. Durable on
-    /// return; it needs no new room on the disk.
+    /// Records how it ended, once: an existing record is kept and returned. Durable on return; it needs no additional room
+    /// on the disk.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When it cannot be written.
     pub fn record_exit(&self, ended: Ended) -> Result<Ended, JournalError> {
-        let path = self.at.file(EXIT);
-        if let Some(ended) = self.at.exit()? {
+        let path = self.attempt.file(EXIT);
+        if let Some(ended) = self.attempt.exit()? {
             return Ok(ended);
         }
         let ended = self.exit()?.unwrap_or(ended);
-        record::fill_reserve(&self.at.file(EXIT_RESERVE), &path, &ended)?;
+        record_file::fill_reserve(&self.attempt.file(EXIT_RESERVE), &path, &ended)?;
         Ok(ended)
     }
 }

@@ -3,12 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::error_category::ErrorCategory;
 use crate::private_dir::Untrusted;
 
 /// A failure of the Journal.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// Another agent works in this state directory.
+    /// Another agent uses this state directory.
     #[error("the state directory {root} is in use by another agent")]
     Locked {
         /// The state directory.
@@ -17,22 +18,22 @@ pub enum JournalError {
     /// A directory that others can change.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
-    /// Something on disk could not be read, made or removed; nothing else is in doubt.
+    /// Something on disk could not be read, created or removed; nothing else is in doubt.
     #[error("failed to {doing} {path}")]
     Io {
         /// What was attempted, as a verb.
         doing: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
+        /// The system error.
         source: io::Error,
     },
-    /// The disk did not take what it was given to keep. What it holds now is unknown: take nothing new.
-    #[error("the disk failed to keep {path}; the journal cannot be trusted")]
+    /// An fsync failed. What the disk holds now is unknown, so no new Attempt is accepted.
+    #[error("failed to sync {path}; the journal cannot be trusted")]
     Unsafe {
         /// The file or directory that was synced.
         path: PathBuf,
-        /// What the system said.
+        /// The system error.
         source: io::Error,
     },
     /// A record is damaged.
@@ -43,16 +44,16 @@ pub enum JournalError {
         /// What is wrong with it.
         why: String,
     },
-    /// A value that cannot be written down.
+    /// A value could not be encoded.
     #[error("failed to encode {path}")]
     Encode {
         /// The file it was for.
         path: PathBuf,
-        /// What the encoder said.
+        /// The encoder's error.
         source: serde_json::Error,
     },
-    /// The Attempt is in the Journal already.
-    #[error("attempt {name} is in the journal already")]
+    /// The Attempt is already in the Journal.
+    #[error("attempt {name} is already in the journal")]
     Exists {
         /// Name of its directory.
         name: String,
@@ -62,6 +63,22 @@ pub enum JournalError {
 impl JournalError {
     pub(crate) fn io(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io { doing, path: path.to_owned(), source: source.into() }
+    }
+
+    /// The label of this error in logs and metrics.
+    pub fn category(&self) -> ErrorCategory {
+        match self {
+            Self::Locked { .. } => ErrorCategory::Configuration,
+            Self::Untrusted(error) => error.category(),
+            Self::Io { source, .. } | Self::Unsafe { source, .. } => ErrorCategory::of_io(source),
+            Self::Corrupt { .. } => ErrorCategory::Corrupt,
+            Self::Encode { .. } | Self::Exists { .. } => ErrorCategory::Internal,
+        }
+    }
+
+    /// Whether the same operation may succeed later. A failed fsync is never retried on the same file.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Locked { .. })
     }
 
     /// Whether the disk was full.

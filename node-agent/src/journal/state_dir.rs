@@ -1,4 +1,4 @@
-//! The agent's state directory.
+//! The agent's state directory: Attempts, tombstones, the highest epoch.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -10,9 +10,11 @@ use sentinel_protocol::ids::{AttemptId, Epoch};
 
 use crate::private_dir;
 
-use super::attempt_dir::{EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, REQUEST};
+use super::attempt_dir::{AttemptDir, EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, REQUEST};
+use super::attempt_record::{Accepted, Loaded, Tombstone};
+use super::error::JournalError;
+use super::record_file;
 use super::tombstones::Tombstones;
-use super::{Accepted, AttemptDir, JournalError, Loaded, Tombstone, record};
 
 /// The state directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -24,11 +26,11 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Opens the directory, making it where it is missing, and locks it.
+    /// Opens the directory, creating it where it is missing, and locks it.
     ///
     /// # Errors
-    /// [`JournalError::Locked`] when another agent has it, [`JournalError::Untrusted`] when others can change it;
-    /// otherwise what stood in the way.
+    /// [`JournalError::Locked`] when another agent uses it, [`JournalError::Untrusted`] when other users can change it;
+    /// otherwise the error of the disk.
     pub fn open(root: &Path) -> Result<Self, JournalError> {
         let root = private_dir::open(root)?;
         let lock = lock(&root)?;
@@ -36,7 +38,7 @@ impl StateDir {
         private_dir::open_within(&root.join("tombstones"))?;
         let state_id = state_id(&root.join("state_id"))?;
         let tombstones = Mutex::new(Tombstones::open(&root.join("tombstones"), crate::host::wall_clock())?);
-        record::sync_dir(&root)?;
+        record_file::sync_dir(&root)?;
         sweep(&root.join("attempts"))?;
         Ok(Self { root, state_id, tombstones, _lock: lock })
     }
@@ -46,12 +48,13 @@ impl StateDir {
         &self.root
     }
 
-    /// Its random id, made once.
+    /// Its random id, generated once. It shows in the operator's log whether a node has a new state directory; no decision
+    /// reads it.
     pub fn state_id(&self) -> &str {
         &self.state_id
     }
 
-    /// Every Attempt that is there, in the order of their names.
+    /// Every Attempt, in the order of their names.
     ///
     /// # Errors
     /// When the directory itself cannot be read; a damaged Attempt is [`Loaded::Corrupt`].
@@ -65,9 +68,8 @@ impl StateDir {
             let dir = AttemptDir::at(attempts.join(name));
             let loaded = match dir.load() {
                 Ok(loaded) => loaded,
-                // A file of one Attempt that cannot be read at all (it is a directory, its blocks are bad) is that
-                // Attempt's harm and nobody else's.
-                Err(error) => Loaded::Corrupt { dir: dir.clone(), why: with_source(&error) },
+                // A file that cannot be read at all (a directory in its place, bad blocks) makes only its own Attempt corrupt.
+                Err(error) => Loaded::Corrupt { why: with_source(&error) },
             };
             found.push((dir, loaded));
         }
@@ -75,10 +77,10 @@ impl StateDir {
         Ok(found)
     }
 
-    /// Takes an Attempt into the Journal, with room for its exit record; durable on return.
+    /// Adds an Attempt to the Journal, with room for its exit record; durable on return.
     ///
     /// # Errors
-    /// [`JournalError::Exists`] when it is there already; otherwise what the disk said, and nothing of it is there.
+    /// [`JournalError::Exists`] when it is already in the Journal; otherwise the error of the disk, and it is not in the Journal.
     pub fn create(&self, accepted: &Accepted) -> Result<AttemptDir, JournalError> {
         let attempts = self.attempts();
         let name = accepted.start.attempt.directory_name();
@@ -94,17 +96,17 @@ impl StateDir {
             let _ = fs::remove_dir_all(&new);
             return Err(error);
         }
-        record::sync_dir(&attempts)?;
+        record_file::sync_dir(&attempts)?;
         Ok(dir)
     }
 
-    /// Takes an Attempt into the Journal once more, in place of what an earlier boot left of it; durable on return.
-    /// Whenever the power is cut, the one or the other is there: the operator was told that we own it, and would
-    /// conclude that it is lost.
+    /// Replaces an Attempt in the Journal that was accepted before a reboot; durable on return. At every moment either the
+    /// old or the new one exists: the Attempt was in an Inventory, and without it the operator would conclude that it is
+    /// lost.
     ///
     /// # Errors
-    /// What the disk said, and nothing of it is there.
-    pub fn create_again(&self, accepted: &Accepted) -> Result<AttemptDir, JournalError> {
+    /// The error of the disk, and the Attempt is not in the Journal.
+    pub fn replace(&self, accepted: &Accepted) -> Result<AttemptDir, JournalError> {
         let attempts = self.attempts();
         let dir = self.attempt(&accepted.start.attempt);
         let new = attempts.join(format!("{NEW}{}", dir.name()));
@@ -115,18 +117,18 @@ impl StateDir {
             dir.remove()?;
             return Err(error);
         }
-        record::sync_dir(&attempts)?;
-        // The old one now; what stays of it is swept at the next start.
+        record_file::sync_dir(&attempts)?;
+        // This is the old one now; what remains of it is removed at the next start.
         let _ = fs::remove_dir_all(&new);
         Ok(dir)
     }
 
-    /// Where an Attempt is, or would be.
+    /// The directory of an Attempt, whether it exists or not.
     pub fn attempt(&self, id: &AttemptId) -> AttemptDir {
         AttemptDir::at(self.attempts().join(id.directory_name()))
     }
 
-    /// What is remembered of an Attempt that was forgotten.
+    /// The tombstone of an Attempt.
     pub fn tombstone(&self, id: &AttemptId) -> Option<Tombstone> {
         self.tombstones().find(id)
     }
@@ -136,56 +138,55 @@ impl StateDir {
         self.tombstones().len()
     }
 
-    /// Remembers an Attempt that has no directory; durable on return.
+    /// Adds a tombstone for an Attempt that has no directory; durable on return.
     ///
     /// # Errors
-    /// When the disk does not take it.
-    pub fn entomb(&self, tombstone: &Tombstone) -> Result<(), JournalError> {
+    /// When it cannot be written.
+    pub fn write_tombstone(&self, tombstone: &Tombstone) -> Result<(), JournalError> {
         self.tombstones().add(tombstone)
     }
 
     /// Writes the tombstone (durable), then removes the Attempt's directory.
     ///
     /// # Errors
-    /// When the disk does not take it, or something cannot be removed.
-    pub fn bury(&self, dir: &AttemptDir, tombstone: &Tombstone) -> Result<(), JournalError> {
-        self.entomb(tombstone)?;
+    /// When it cannot be written, or something cannot be removed.
+    pub fn compact(&self, dir: &AttemptDir, tombstone: &Tombstone) -> Result<(), JournalError> {
+        self.write_tombstone(tombstone)?;
         dir.remove()
     }
 
-    /// The highest epoch seen; 0 when none was, and when what is recorded is an epoch that no leader can have had: no
-    /// command could ever carry a higher one, so the agent would refuse all of them. Nothing else of the Journal is
-    /// touched, and the next leader's epoch takes its place.
+    /// The highest epoch seen. 0 when none was, and when the record has an epoch that no leader can have had: no command
+    /// could carry a higher one, so the agent would refuse all of them. The next leader's epoch replaces it.
     ///
     /// # Errors
     /// When the record is unreadable.
     pub fn highest_epoch(&self) -> Result<Epoch, JournalError> {
         let path = self.root.join("highest_epoch");
-        let number: u64 = record::read(&path)?.unwrap_or_default();
+        let number: u64 = record_file::read(&path)?.unwrap_or_default();
         Ok(Epoch::new(number).ok().filter(|epoch| *epoch < Epoch::MAX).unwrap_or_else(|| {
             tracing::error!(
                 path = %path.display(), recorded = number, highest = %Epoch::MAX,
-                "the recorded epoch is one that no leader can have had; it is treated as unknown, and the journal is kept"
+                "the recorded epoch is out of range; it is treated as unknown, and the journal is kept"
             );
             Epoch::ZERO
         }))
     }
 
-    /// Notes a higher epoch; durable on return. A lower one is not written.
+    /// Records a higher epoch; durable on return. A lower one is not written.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When it cannot be written.
     pub fn set_highest_epoch(&self, epoch: Epoch) -> Result<(), JournalError> {
         if epoch <= self.highest_epoch()? {
             return Ok(());
         }
-        record::replace(&self.root.join("highest_epoch"), &epoch)
+        record_file::replace(&self.root.join("highest_epoch"), &epoch)
     }
 
-    /// Bytes that the file system still has for us.
+    /// Bytes available to this process on the file system.
     ///
     /// # Errors
-    /// When it does not say.
+    /// When the file system cannot be queried.
     pub fn free_bytes(&self) -> Result<u64, JournalError> {
         let stat = rustix::fs::statvfs(&self.root).map_err(|e| JournalError::io("measure", &self.root, e))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -200,16 +201,16 @@ impl StateDir {
     }
 }
 
-/// All that an Attempt needs before it is seen: the request, room for the exit record, the folder of its Spool.
+/// All that an Attempt needs before it gets its name: the request, room for the exit record, the folder of its Spool.
 fn fill(new: &Path, accepted: &Accepted) -> Result<(), JournalError> {
     make_dir(new)?;
     make_dir(&new.join(LOG))?;
-    record::reserve(&new.join(EXIT_RESERVE), EXIT_ROOM)?;
+    record_file::reserve(&new.join(EXIT_RESERVE), EXIT_ROOM)?;
     // Syncs the directory as well, and with it the two names above.
-    record::write_unseen(&new.join(REQUEST), accepted)
+    record_file::write_hidden(&new.join(REQUEST), accepted)
 }
 
-/// Has the two directories change places in one step, where the file system can.
+/// Exchanges the two directories atomically, where the file system can.
 fn exchange(new: &Path, dir: &AttemptDir) -> Result<(), JournalError> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     use rustix::io::Errno;
@@ -228,7 +229,7 @@ fn make_dir(path: &Path) -> Result<(), JournalError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|e| JournalError::io("make the directory", path, e))
+        .map_err(|e| JournalError::io("create the directory", path, e))
 }
 
 fn lock(root: &Path) -> Result<File, JournalError> {
@@ -249,15 +250,15 @@ fn lock(root: &Path) -> Result<File, JournalError> {
 }
 
 fn state_id(path: &Path) -> Result<String, JournalError> {
-    if let Some(id) = record::read(path)? {
+    if let Some(id) = record_file::read(path)? {
         return Ok(id);
     }
     let id = uuid::Uuid::new_v4().to_string();
-    record::replace(path, &id)?;
+    record_file::replace(path, &id)?;
     Ok(id)
 }
 
-/// Removes what a crash left of directories that were being made or removed.
+/// Removes directories whose creation or removal a crash interrupted.
 fn sweep(attempts: &Path) -> Result<(), JournalError> {
     for name in names(attempts)? {
         if name.starts_with(NEW) || name.starts_with(GONE) {

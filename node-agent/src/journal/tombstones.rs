@@ -1,8 +1,8 @@
-//! What was forgotten, so that a repeated `Start` is still recognised: append-only files of checksummed lines.
+//! Tombstones, by which a repeated `Start` of a forgotten Attempt is recognised: append-only files of checksummed lines.
 //!
-//! Each line is `<8 hexadecimal digits of crc32> <JSON>`. A file is begun at every start of the agent, so that
-//! nothing is ever appended behind a torn line. Whole files go when they are too old, or when there are too many
-//! tombstones. In memory there is only where each one stands.
+//! Each line is `<8 hexadecimal digits of crc32> <JSON>`. A new file is created at every start of the
+//! agent, so that nothing is appended after a torn line. Whole files are removed when they are too old, or when there
+//! are too many tombstones. Only their locations are kept in memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -14,27 +14,29 @@ use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::time::UnixMillis;
 use sha2::{Digest, Sha256};
 
-use super::{JournalError, Tombstone, record};
+use super::attempt_record::Tombstone;
+use super::error::JournalError;
+use super::record_file;
 
 /// How long a tombstone is kept, milliseconds: 30 days.
 const KEPT_MS: u64 = 30 * 24 * 3_600_000;
-/// How many are kept at most; beyond that the oldest file goes.
+/// Largest number of tombstones; beyond, the oldest file is removed.
 const MAX_COUNT: usize = 100_000;
-/// How many a file takes.
+/// Tombstones per file.
 const PER_FILE: usize = 5_000;
-/// The longest line that is read back.
+/// Longest line that is read, bytes.
 const MAX_LINE: u64 = 64 << 10;
 
 type Key = [u8; 16];
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct TombstoneLocation {
     file: u64,
     offset: u64,
 }
 
 #[derive(Debug)]
-struct Segment {
+struct TombstoneFile {
     number: u64,
     keys: Vec<Key>,
 }
@@ -42,17 +44,17 @@ struct Segment {
 #[derive(Debug)]
 pub(super) struct Tombstones {
     root: PathBuf,
-    places: HashMap<Key, Place>,
+    locations: HashMap<Key, TombstoneLocation>,
     /// Oldest first.
-    segments: VecDeque<Segment>,
+    files: VecDeque<TombstoneFile>,
     current: Option<File>,
 }
 
 impl Tombstones {
-    /// Reads what is there; files older than 30 days are removed. A damaged line is left out, the others count.
+    /// Reads the files; those older than 30 days are removed. A damaged line is skipped.
     pub(super) fn open(root: &Path, now: UnixMillis) -> Result<Self, JournalError> {
         let mut tombstones =
-            Self { root: root.to_owned(), places: HashMap::new(), segments: VecDeque::new(), current: None };
+            Self { root: root.to_owned(), locations: HashMap::new(), files: VecDeque::new(), current: None };
         for number in tombstones.numbers()? {
             if i64::try_from(number).is_ok_and(|begun| now.since(UnixMillis(begun)) > KEPT_MS + KEPT_MS / 30)
             {
@@ -65,13 +67,13 @@ impl Tombstones {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.places.len()
+        self.locations.len()
     }
 
     pub(super) fn find(&self, id: &AttemptId) -> Option<Tombstone> {
-        let place = self.places.get(&key(id))?;
-        let mut file = File::open(self.path(place.file)).ok()?;
-        file.seek(SeekFrom::Start(place.offset)).ok()?;
+        let location = self.locations.get(&key(id))?;
+        let mut file = File::open(self.path(location.file)).ok()?;
+        file.seek(SeekFrom::Start(location.offset)).ok()?;
         let mut line = Vec::new();
         BufReader::new(file.take(MAX_LINE)).read_until(b'\n', &mut line).ok()?;
         parse(&line).filter(|tombstone| tombstone.attempt == *id)
@@ -79,15 +81,14 @@ impl Tombstones {
 
     /// Adds one; durable on return.
     pub(super) fn add(&mut self, tombstone: &Tombstone) -> Result<(), JournalError> {
-        if self.current.is_none() || self.segments.back().is_none_or(|segment| segment.keys.len() >= PER_FILE)
-        {
-            self.begin_file(tombstone.buried_at)?;
+        if self.current.is_none() || self.files.back().is_none_or(|file| file.keys.len() >= PER_FILE) {
+            self.create_file(tombstone.ended_at)?;
             self.make_room()?;
         }
-        let (Some(file), Some(segment)) = (&mut self.current, self.segments.back_mut()) else {
+        let (Some(file), Some(file_entry)) = (&mut self.current, self.files.back_mut()) else {
             return Ok(());
         };
-        let path = self.root.join(format!("{:020}.log", segment.number));
+        let path = self.root.join(format!("{:020}.log", file_entry.number));
         let json = serde_json::to_string(tombstone)
             .map_err(|source| JournalError::Encode { path: path.clone(), source })?;
         let line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
@@ -95,24 +96,24 @@ impl Tombstones {
             .seek(SeekFrom::End(0))
             .and_then(|offset| file.write_all(line.as_bytes()).map(|()| offset))
             .map_err(|e| JournalError::io("write", &path, e))
-            .and_then(|offset| record::sync(file, &path).map(|()| offset));
+            .and_then(|offset| record_file::sync(file, &path).map(|()| offset));
         match written {
             Ok(offset) => {
                 let key = key(&tombstone.attempt);
-                segment.keys.push(key);
-                self.places.insert(key, Place { file: segment.number, offset });
+                file_entry.keys.push(key);
+                self.locations.insert(key, TombstoneLocation { file: file_entry.number, offset });
                 Ok(())
             }
             Err(error) => {
-                // The file may end in a torn line, or in one that the disk does not have: begin another.
+                // The file may end in a torn line, or in one that is not on the disk: create another.
                 self.current = None;
                 Err(error)
             }
         }
     }
 
-    fn begin_file(&mut self, now: UnixMillis) -> Result<(), JournalError> {
-        let after_last = self.segments.back().map_or(0, |segment| segment.number + 1);
+    fn create_file(&mut self, now: UnixMillis) -> Result<(), JournalError> {
+        let after_last = self.files.back().map_or(0, |file| file.number + 1);
         let mut number = u64::try_from(now.0).unwrap_or(0).max(after_last);
         let file = loop {
             let path = self.path(number);
@@ -123,18 +124,18 @@ impl Tombstones {
                 Err(error) => return Err(JournalError::io("create", &path, error)),
             }
         };
-        record::sync_dir(&self.root)?;
-        self.segments.push_back(Segment { number, keys: Vec::new() });
+        record_file::sync_dir(&self.root)?;
+        self.files.push_back(TombstoneFile { number, keys: Vec::new() });
         self.current = Some(file);
         Ok(())
     }
 
     fn make_room(&mut self) -> Result<(), JournalError> {
-        while self.places.len() > MAX_COUNT - PER_FILE && self.segments.len() > 1 {
-            let Some(oldest) = self.segments.pop_front() else { return Ok(()) };
+        while self.locations.len() > MAX_COUNT - PER_FILE && self.files.len() > 1 {
+            let Some(oldest) = self.files.pop_front() else { return Ok(()) };
             for key in oldest.keys {
-                if self.places.get(&key).is_some_and(|place| place.file == oldest.number) {
-                    self.places.remove(&key);
+                if self.locations.get(&key).is_some_and(|location| location.file == oldest.number) {
+                    self.locations.remove(&key);
                 }
             }
             self.remove_file(oldest.number)?;
@@ -146,7 +147,7 @@ impl Tombstones {
         let path = self.path(number);
         let file = File::open(&path).map_err(|e| JournalError::io("open", &path, e))?;
         let mut reader = BufReader::new(file);
-        let mut segment = Segment { number, keys: Vec::new() };
+        let mut file_entry = TombstoneFile { number, keys: Vec::new() };
         let mut offset = 0;
         loop {
             let mut line = Vec::new();
@@ -159,16 +160,16 @@ impl Tombstones {
             }
             if let Some(tombstone) = parse(&line) {
                 let key = key(&tombstone.attempt);
-                segment.keys.push(key);
-                self.places.insert(key, Place { file: number, offset });
+                file_entry.keys.push(key);
+                self.locations.insert(key, TombstoneLocation { file: number, offset });
             }
             offset += read as u64;
         }
-        self.segments.push_back(segment);
+        self.files.push_back(file_entry);
         Ok(())
     }
 
-    /// Numbers of the files that are there, oldest first. Anything else in the folder is left alone.
+    /// Numbers of the files, oldest first. Anything else in the folder is ignored.
     fn numbers(&self) -> Result<Vec<u64>, JournalError> {
         let list = |e| JournalError::io("list", &self.root, e);
         let mut numbers = Vec::new();

@@ -1,306 +1,332 @@
-//! One Session on the control socket.
+//! One Session on the control socket: Hello, Welcome, messages, heartbeats, deadlines.
 //!
-//! select → step → perform, where the step is the agent's: what comes in goes to its mailbox, what it says goes out.
-//! Heartbeats go out by the clock, whatever the agent's thread is waiting for.
+//! Messages of the operator go to the agent's thread, and what that sends goes to the operator. Heartbeats are sent by
+//! the clock, whatever the agent's thread is waiting for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
-use sentinel_protocol::codec::{CodecError, decode_text, encode_text, is_unknown_kind};
+use sentinel_protocol::codec::{decode_text, is_unknown_kind};
+use sentinel_protocol::ids::SessionId;
 use sentinel_protocol::limits::MAX_CONTROL_FRAME;
 use sentinel_protocol::refusal::SessionRefusal;
+use sentinel_protocol::request::Environment;
 use sentinel_protocol::to_agent::{ToAgent, Welcome};
 use sentinel_protocol::to_operator::{Heartbeat, Hello, ToOperator};
 use sentinel_protocol::version;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
 
-use super::dial::{DialError, Socket};
-use super::reconnect::{Link, Session};
-use crate::agent::Input;
+use super::dial::Dialer;
+use super::socket::{SocketError, TimedSocket};
+use super::timing::Timing;
+use crate::agent_metrics::AgentMetrics;
+use crate::channel::{Input, InputPermit, Mailbox};
+use crate::error_category::ErrorCategory;
+use crate::health::StatusFile;
+use crate::heartbeat::Sampler;
 use crate::host;
 
 /// The gateway's path.
 const PATH: &str = "/agent/v1/control";
 
-/// Messages to the operator that may wait; beyond, Reports wait for their repetition.
-const OUTBOX: usize = 2048;
+/// Messages to the operator that may be queued; beyond, Reports are dropped and sent again later.
+const OUTGOING: usize = 2048;
 
-/// The kinds that [`ToAgent`] knows; another one is ignored, so that a newer operator can say more.
+/// The kinds that [`ToAgent`] knows; another one is ignored, so that a newer operator can send more.
 const KNOWN_KINDS: &[&str] = &["Welcome", "Refuse", "Start", "Cancel", "Ack", "Forget"];
 
-/// The heartbeat that the gateway may ask for, at the least and at the most, milliseconds.
+/// Smallest and largest heartbeat period that the gateway may ask for, milliseconds.
 const HEARTBEAT_BOUNDS: (u64, u64) = (50, 60_000);
 
-/// The silence that the gateway may ask for, at the least and at the most, milliseconds.
+/// Smallest and largest read deadline that the gateway may ask for, milliseconds.
 const DEAD_AFTER_BOUNDS: (u64, u64) = (100, 300_000);
 
-/// Why a Session ended, or never began.
+/// Why a Session ended, or was not established.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
-    /// We were asked to end.
+    /// The agent was asked to exit.
     #[error("the agent is stopping")]
     Stopped,
-    /// The agent's thread is gone.
-    #[error("the agent's thread has ended")]
+    /// The agent's thread has exited.
+    #[error("the agent's thread has exited")]
     AgentGone,
-    /// No connection.
-    #[error("no connection")]
-    Dial(#[source] DialError),
-    /// The gateway declined or ended it, in its own words.
-    #[error("the operator refused: {0}")]
+    /// The gateway declined or ended it.
+    #[error("refused by the operator: {0}")]
     Refused(SessionRefusal),
-    /// The gateway said something else than it should have.
-    #[error("unable to understand the operator: {0}")]
-    Malformed(String),
-    /// The connection broke.
-    #[error("the connection broke")]
-    Broken(#[source] Box<tungstenite::Error>),
-    /// The gateway closed the connection.
-    #[error("the operator closed the connection")]
-    Closed,
-    /// Nothing was heard, or nothing could be said, for too long.
-    #[error("nothing was heard of the operator for {} ms", .0.as_millis())]
-    Silent(Duration),
-    /// A message of ours does not fit a frame.
-    #[error("unable to write a message")]
-    Encode(#[source] CodecError),
+    /// The socket failed.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }
 
-/// What was waited for.
-enum Happened<'a> {
-    Room(crate::agent::Slot<'a>),
-    Heard(Option<Result<Message, tungstenite::Error>>),
-    ToSay(ToOperator),
-    HeartbeatDue,
-    Silence,
-    AgentGone,
-    Stop,
+impl SessionError {
+    pub(super) fn category(&self) -> ErrorCategory {
+        match self {
+            Self::Stopped => ErrorCategory::Shutdown,
+            Self::AgentGone => ErrorCategory::Internal,
+            Self::Refused(_) => ErrorCategory::Refused,
+            Self::Socket(error) => error.category(),
+        }
+    }
+
+    pub(super) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Stopped | Self::AgentGone => false,
+            Self::Refused(refusal) => !matches!(refusal, SessionRefusal::Version { .. }),
+            Self::Socket(error) => error.is_retryable(),
+        }
+    }
 }
 
-/// Dials, shakes hands and talks until something ends it.
-pub(super) async fn session(link: &mut Link, at: Option<&str>, stop: &CancellationToken) -> SessionError {
-    let greeted = tokio::select! {
-        greeted = greet(link, at) => greeted,
+/// An established Session, as the log socket needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SessionInfo {
+    pub(crate) id: SessionId,
+    /// The address that was dialled, when it is not the configured one.
+    pub(crate) at: Option<String>,
+    /// Without a frame for this long the connection counts as dead.
+    pub(crate) dead_after: Duration,
+}
+
+/// All that the control link needs.
+pub(crate) struct ControlLink {
+    /// Name of the node, for the log only.
+    pub(crate) node: String,
+    pub(crate) dialer: Dialer,
+    pub(crate) timing: Timing,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) metrics: Arc<AgentMetrics>,
+    pub(crate) sampler: Sampler,
+    pub(crate) status: StatusFile,
+    /// The established Session, for the log link.
+    pub(crate) session: watch::Sender<Option<SessionInfo>>,
+    pub(crate) boot_id: String,
+    /// For the log of the operator only; see [`crate::journal::StateDir::state_id`].
+    pub(crate) state_id: String,
+    pub(crate) kernel: String,
+    pub(crate) environments: Vec<Environment>,
+}
+
+/// Dials, shakes hands and serves the Session until something ends it.
+pub(super) async fn run_session(
+    link: &ControlLink,
+    at: Option<&str>,
+    stop: &CancellationToken,
+) -> SessionError {
+    let established = tokio::select! {
+        established = establish(link, at) => established,
         () = stop.cancelled() => return SessionError::Stopped,
     };
-    let (mut socket, welcome) = match greeted {
-        Ok(greeted) => greeted,
+    let (socket, welcome) = match established {
+        Ok(established) => established,
         Err(error) => return error,
     };
-    tracing::info!(session = %welcome.session, epoch = %welcome.epoch, operator = %link.dialer.endpoint, "session stands");
-    let (outbox, from_agent) = mpsc::channel(OUTBOX);
-    if link.mailbox.post(Input::Connected { epoch: welcome.epoch, outbox }).await.is_err() {
+    tracing::Span::current().record("session", welcome.session.as_str());
+    tracing::info!(epoch = %welcome.epoch, operator = %link.dialer.endpoint, "session established");
+    let (outbox, outgoing) = mpsc::channel(OUTGOING);
+    if link.mailbox.send(Input::Connected { epoch: welcome.epoch, outbox }).await.is_err() {
         return SessionError::AgentGone;
     }
-    let (least, most) = DEAD_AFTER_BOUNDS;
-    let dead_after = Duration::from_millis(welcome.dead_after_ms.clamp(least, most));
-    let session = Session { id: welcome.session.clone(), at: at.map(str::to_owned), dead_after };
-    link.session.send_replace(Some(session));
-    let mut talk = Talk { socket: &mut socket, dead_after, heard_at: Instant::now() };
-    let ended = talk.go_on(link, &welcome, from_agent, stop).await;
-    // Best effort: the gateway finds out by itself otherwise.
-    let _ = timeout(Duration::from_millis(200), socket.close(None)).await;
-    match link.mailbox.post(Input::Disconnected).await {
+    let mut session = Session::new(link, socket, &welcome, outgoing);
+    link.session.send_replace(Some(SessionInfo {
+        id: welcome.session,
+        at: at.map(str::to_owned),
+        dead_after: session.dead_after,
+    }));
+    let ended = session.run(stop).await;
+    session.socket.close().await;
+    match link.mailbox.send(Input::Disconnected).await {
         Ok(()) => ended,
         Err(_) => SessionError::AgentGone,
     }
 }
 
-async fn greet(link: &Link, at: Option<&str>) -> Result<(Socket, Welcome), SessionError> {
+async fn establish(link: &ControlLink, at: Option<&str>) -> Result<(TimedSocket, Welcome), SessionError> {
     let config = WebSocketConfig::default()
         .read_buffer_size(4096)
         .write_buffer_size(0)
         .max_write_buffer_size(2 * MAX_CONTROL_FRAME)
         .max_message_size(Some(MAX_CONTROL_FRAME))
         .max_frame_size(Some(MAX_CONTROL_FRAME));
-    let mut socket = link.dialer.dial(PATH, at, config).await.map_err(SessionError::Dial)?;
-    let hello = ToOperator::Hello(Hello {
+    let within = link.timing.welcome_within;
+    let mut socket = TimedSocket::connect(&link.dialer, PATH, at, config, within).await?;
+    let mut hello = Some(ToOperator::Hello(Hello {
         versions: version::SPOKEN.to_vec(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         boot_id: link.boot_id.clone().into(),
         state_id: link.state_id.clone().into(),
-        highest_epoch: link.vitals.highest_epoch(),
+        highest_epoch: link.metrics.highest_epoch(),
         environments: link.environments.clone(),
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
         kernel: link.kernel.clone().into(),
-    });
-    let within = link.timing.welcome_within;
+    }));
     let handshake = async {
-        let text = encode_text(&hello).map_err(SessionError::Encode)?;
-        socket.send(Message::text(text)).await.map_err(broken)?;
+        socket.send_texts(|| hello.take()).await?;
         loop {
-            match socket.next().await {
-                None | Some(Ok(Message::Close(_))) => return Err(SessionError::Closed),
-                Some(Err(error)) => return Err(broken(error)),
-                Some(Ok(Message::Text(text))) => match decode_text(&text) {
-                    Ok(ToAgent::Welcome(welcome)) if version::SPOKEN.contains(&welcome.version) => {
-                        return Ok(welcome);
-                    }
-                    Ok(ToAgent::Welcome(welcome)) => {
-                        let version = welcome.version.0;
-                        return Err(SessionError::Malformed(format!("it chose protocol version {version}")));
-                    }
-                    Ok(ToAgent::Refuse(refusal)) => return Err(SessionError::Refused(refusal)),
-                    Ok(_) => {
-                        return Err(SessionError::Malformed("its first message is no Welcome".to_owned()));
-                    }
-                    Err(error) => return Err(SessionError::Malformed(error.to_string())),
-                },
-                Some(Ok(Message::Binary(_))) => {
-                    return Err(SessionError::Malformed("a binary frame on the control socket".to_owned()));
-                }
-                Some(Ok(_)) => {}
+            if let Some(text) = socket.recv().await? {
+                return welcome(&text);
             }
         }
     };
-    let welcome = timeout(within, handshake).await.map_err(|_| SessionError::Silent(within))??;
+    let welcome = timeout(within, handshake).await.map_err(|_| SocketError::TimedOut(within))??;
     Ok((socket, welcome))
 }
 
-struct Talk<'a> {
-    socket: &'a mut Socket,
-    dead_after: Duration,
-    heard_at: Instant,
+/// The gateway's answer to a Hello.
+fn welcome(text: &str) -> Result<Welcome, SessionError> {
+    let malformed = |why: String| Err(SocketError::Malformed(why).into());
+    match decode_text(text) {
+        Ok(ToAgent::Welcome(welcome)) if version::SPOKEN.contains(&welcome.version) => Ok(welcome),
+        Ok(ToAgent::Welcome(welcome)) => {
+            malformed(format!("protocol version {}, which was not offered", welcome.version.0))
+        }
+        Ok(ToAgent::Refuse(refusal)) => Err(SessionError::Refused(refusal)),
+        Ok(_) => malformed("expected a Welcome".to_owned()),
+        Err(error) => malformed(error.to_string()),
+    }
 }
 
-impl Talk<'_> {
-    async fn go_on(
-        &mut self,
-        link: &Link,
+/// What a Session waits for.
+enum SessionEvent<'a> {
+    /// The mailbox has room for the next message; it may have been full until now.
+    Permit {
+        permit: InputPermit<'a>,
+        was_full: bool,
+    },
+    Received(Result<Option<Utf8Bytes>, SocketError>),
+    Outgoing(ToOperator),
+    HeartbeatDue,
+    ReadTimeout,
+    AgentGone,
+    Stop,
+}
+
+/// An established Session.
+struct Session<'a> {
+    link: &'a ControlLink,
+    socket: TimedSocket,
+    outgoing: mpsc::Receiver<ToOperator>,
+    heartbeat: Interval,
+    heartbeat_sent: bool,
+    /// Nothing is read without room in the mailbox for it.
+    permit: Option<InputPermit<'a>>,
+    dead_after: Duration,
+    last_received: Instant,
+}
+
+impl<'a> Session<'a> {
+    fn new(
+        link: &'a ControlLink,
+        mut socket: TimedSocket,
         welcome: &Welcome,
-        mut from_agent: mpsc::Receiver<ToOperator>,
-        stop: &CancellationToken,
-    ) -> SessionError {
+        outgoing: mpsc::Receiver<ToOperator>,
+    ) -> Self {
+        let (least, most) = DEAD_AFTER_BOUNDS;
+        let dead_after = Duration::from_millis(welcome.dead_after_ms.clamp(least, most));
+        socket.set_write_deadline(dead_after);
         let (least, most) = HEARTBEAT_BOUNDS;
         let period = Duration::from_millis(welcome.heartbeat_ms.clamp(least, most));
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut first_heartbeat = true;
-        let mut slot = None;
+        Self {
+            link,
+            socket,
+            outgoing,
+            heartbeat,
+            heartbeat_sent: false,
+            permit: None,
+            dead_after,
+            last_received: Instant::now(),
+        }
+    }
+
+    /// Serves the Session until something ends it.
+    async fn run(&mut self, stop: &CancellationToken) -> SessionError {
         loop {
-            let waited_for_room = slot.is_none() && link.mailbox.is_full();
-            // Nothing is lost when one branch is dropped for another: reserving, receiving and reading a frame all
-            // keep what they have. While the mailbox is full nothing is read, and so silence says nothing either.
-            let happened = tokio::select! {
-                biased;
-                () = stop.cancelled() => Happened::Stop,
-                _ = heartbeat.tick() => Happened::HeartbeatDue,
-                room = link.mailbox.slot(), if slot.is_none() => match room {
-                    Ok(room) => Happened::Room(room),
-                    Err(_) => Happened::AgentGone,
-                },
-                message = from_agent.recv() => message.map_or(Happened::AgentGone, Happened::ToSay),
-                frame = self.socket.next(), if slot.is_some() => Happened::Heard(frame),
-                () = sleep_until(self.heard_at + self.dead_after), if slot.is_some() => Happened::Silence,
-            };
-            let done = match happened {
-                Happened::Stop => return SessionError::Stopped,
-                Happened::AgentGone => return SessionError::AgentGone,
-                Happened::Silence => return SessionError::Silent(self.dead_after),
-                Happened::Room(room) => {
-                    slot = Some(room);
-                    // What came while nothing was read still has to be read.
-                    if waited_for_room {
-                        self.heard_at = Instant::now();
-                    }
-                    Ok(())
-                }
-                Happened::HeartbeatDue => {
-                    first_heartbeat = false;
-                    self.heartbeat(link).await
-                }
-                Happened::ToSay(message) => {
-                    let last = matches!(&message, ToOperator::Inventory(part) if !part.more);
-                    let mut said = self.say(message, &mut from_agent).await;
-                    // The node is shown as soon as the operator knows what is on it.
-                    if said.is_ok() && last && first_heartbeat {
-                        first_heartbeat = false;
-                        said = self.heartbeat(link).await;
-                    }
-                    said
-                }
-                Happened::Heard(frame) => {
-                    self.heard_at = Instant::now();
-                    match heard(frame) {
-                        Ok(Some(message)) => {
-                            if let Some(slot) = slot.take() {
-                                slot.post(Input::Message(message));
-                            }
-                            Ok(())
-                        }
-                        Ok(None) => Ok(()),
-                        Err(error) => Err(error),
-                    }
-                }
-            };
-            if let Err(error) = done {
+            let event = self.next_event(stop).await;
+            if let Err(error) = self.on_event(event).await {
                 return error;
             }
         }
     }
 
-    /// Says this and whatever else waits, in one write as far as possible.
-    async fn say(
-        &mut self,
-        message: ToOperator,
-        more: &mut mpsc::Receiver<ToOperator>,
-    ) -> Result<(), SessionError> {
-        let mut next = Some(message);
-        let writing = async {
-            while let Some(message) = next.take() {
-                let text = encode_text(&message).map_err(SessionError::Encode)?;
-                self.socket.feed(Message::text(text)).await.map_err(broken)?;
-                next = more.try_recv().ok();
-            }
-            self.socket.flush().await.map_err(broken)
-        };
-        timeout(self.dead_after, writing).await.map_err(|_| SessionError::Silent(self.dead_after))?
+    /// Every branch is cancel safe. While the mailbox is full nothing is read, so the read deadline does not count.
+    async fn next_event(&mut self, stop: &CancellationToken) -> SessionEvent<'a> {
+        let link = self.link;
+        let can_read = self.permit.is_some();
+        let was_full = !can_read && link.mailbox.is_full();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => SessionEvent::Stop,
+            _ = self.heartbeat.tick() => SessionEvent::HeartbeatDue,
+            permit = link.mailbox.reserve(), if !can_read => match permit {
+                Ok(permit) => SessionEvent::Permit { permit, was_full },
+                Err(_) => SessionEvent::AgentGone,
+            },
+            message = self.outgoing.recv() => message.map_or(SessionEvent::AgentGone, SessionEvent::Outgoing),
+            received = self.socket.recv(), if can_read => SessionEvent::Received(received),
+            () = sleep_until(self.last_received + self.dead_after), if can_read => SessionEvent::ReadTimeout,
+        }
     }
 
-    async fn heartbeat(&mut self, link: &Link) -> Result<(), SessionError> {
-        let metrics = link.vitals.complete(link.sampler.latest());
+    async fn on_event(&mut self, event: SessionEvent<'a>) -> Result<(), SessionError> {
+        match event {
+            SessionEvent::Stop => return Err(SessionError::Stopped),
+            SessionEvent::AgentGone => return Err(SessionError::AgentGone),
+            SessionEvent::ReadTimeout => return Err(SocketError::TimedOut(self.dead_after).into()),
+            SessionEvent::Permit { permit, was_full } => {
+                self.permit = Some(permit);
+                // Frames that arrived while nothing was read are still to be read.
+                if was_full {
+                    self.last_received = Instant::now();
+                }
+            }
+            SessionEvent::HeartbeatDue => self.send_heartbeat().await?,
+            SessionEvent::Outgoing(message) => {
+                let inventory_sent = matches!(&message, ToOperator::Inventory(part) if !part.more);
+                let mut first = Some(message);
+                let outgoing = &mut self.outgoing;
+                self.socket.send_texts(|| first.take().or_else(|| outgoing.try_recv().ok())).await?;
+                // The node shows up as soon as the operator knows what it owns.
+                if inventory_sent && !self.heartbeat_sent {
+                    self.send_heartbeat().await?;
+                }
+            }
+            SessionEvent::Received(received) => {
+                self.last_received = Instant::now();
+                if let Some(text) = received?
+                    && let Some(message) = message(&text)?
+                    && let Some(permit) = self.permit.take()
+                {
+                    permit.send(Input::Message(message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_heartbeat(&mut self) -> Result<(), SessionError> {
+        self.heartbeat_sent = true;
+        let metrics = self.link.metrics.complete(self.link.sampler.latest());
         let heartbeat = ToOperator::Heartbeat(Heartbeat { at: host::wall_clock(), metrics });
-        link.status.note_connected(self.dead_after);
-        let writing = async {
-            let text = encode_text(&heartbeat).map_err(SessionError::Encode)?;
-            self.socket.feed(Message::text(text)).await.map_err(broken)?;
-            // Its pong counts as a word of the gateway, which may have nothing else to say.
-            self.socket.send(Message::Ping(Vec::new().into())).await.map_err(broken)
-        };
-        timeout(self.dead_after, writing).await.map_err(|_| SessionError::Silent(self.dead_after))?
+        self.link.status.note_connected(self.dead_after);
+        Ok(self.socket.send_with_ping(&heartbeat).await?)
     }
 }
 
-/// What a frame says to the agent; `None` when it says nothing to it.
-fn heard(frame: Option<Result<Message, tungstenite::Error>>) -> Result<Option<ToAgent>, SessionError> {
-    let text = match frame {
-        None | Some(Ok(Message::Close(_))) => return Err(SessionError::Closed),
-        Some(Err(error)) => return Err(broken(error)),
-        Some(Ok(Message::Binary(_))) => {
-            return Err(SessionError::Malformed("a binary frame on the control socket".to_owned()));
-        }
-        Some(Ok(Message::Text(text))) => text,
-        Some(Ok(_)) => return Ok(None),
-    };
-    match decode_text(&text) {
+/// The message in a text frame; `None` when its kind is not known.
+fn message(text: &str) -> Result<Option<ToAgent>, SessionError> {
+    match decode_text(text) {
         Ok(ToAgent::Refuse(refusal)) => Err(SessionError::Refused(refusal)),
         Ok(message) => Ok(Some(message)),
-        Err(_) if is_unknown_kind(&text, KNOWN_KINDS) => {
+        Err(_) if is_unknown_kind(text, KNOWN_KINDS) => {
             tracing::debug!("a message of an unknown kind was ignored");
             Ok(None)
         }
-        Err(error) => Err(SessionError::Malformed(error.to_string())),
-    }
-}
-
-fn broken(error: tungstenite::Error) -> SessionError {
-    match error {
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => SessionError::Closed,
-        error => SessionError::Broken(Box::new(error)),
+        Err(error) => Err(SocketError::Malformed(error.to_string()).into()),
     }
 }

@@ -1,4 +1,4 @@
-//! TCP, TLS, token, upgrade.
+//! Dials the gateway: TCP, TLS, token, WebSocket upgrade.
 
 use std::fs;
 use std::io::{self, Read};
@@ -22,26 +22,27 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config, tungstenite};
 use tokio_util::either::Either;
 
-use super::Endpoint;
+use super::endpoint::Endpoint;
+use crate::error_category::ErrorCategory;
 
 /// Time for all of TCP, TLS and upgrade.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);
 
-/// Unacknowledged bytes this old end the connection in the kernel, also when nobody writes.
+/// Bytes unacknowledged for this long end the connection in the kernel, even when nothing more is written.
 const TCP_USER_TIMEOUT_MS: u32 = 20_000;
 
 /// A token is a few kilobytes; a file much larger is not one.
 const MAX_TOKEN_BYTES: usize = 64 << 10;
 
-/// The agent's end of a connection.
-pub(crate) type Socket = WebSocketStream<Either<TcpStream, TlsStream<TcpStream>>>;
+/// A connection to the gateway.
+pub(super) type WebSocket = WebSocketStream<Either<TcpStream, TlsStream<TcpStream>>>;
 
 /// The agent's identity.
 #[derive(Clone)]
 pub enum Token {
-    /// In a file that is read again for each connection, since it is renewed while we run.
+    /// In a file that is read for each connection, since it is renewed while the agent runs.
     File(PathBuf),
-    /// Given once; for agents inside the operator's own process.
+    /// Given once; for agents in the operator's own process.
     Fixed(String),
 }
 
@@ -57,7 +58,7 @@ impl std::fmt::Debug for Token {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// The token is missing or no token.
+    /// The token cannot be read, or is not one.
     #[error("unable to read the token in {path}: {why}")]
     Token {
         /// The file.
@@ -65,7 +66,7 @@ pub enum DialError {
         /// What is wrong.
         why: String,
     },
-    /// The certificates to trust are missing or none.
+    /// The certificates to trust cannot be read, or are not certificates.
     #[error("unable to read certificates from {path}: {why}")]
     CaFile {
         /// The file.
@@ -76,52 +77,70 @@ pub enum DialError {
     /// No certificates to trust were named.
     #[error("wss:// needs the certificates to trust; give them with --ca-file")]
     NoCaFile,
-    /// The host's name cannot be in a certificate.
-    #[error("unable to speak TLS with {host:?}")]
+    /// The host's name cannot be the subject of a certificate.
+    #[error("invalid TLS server name {host:?}")]
     ServerName {
         /// The host.
         host: String,
         /// What is wrong.
         source: InvalidDnsNameError,
     },
-    /// No TCP connection.
+    /// The TCP connection failed.
     #[error("unable to connect to {address}")]
     Connect {
-        /// Where to.
+        /// The address.
         address: String,
-        /// What the system said.
+        /// The system error.
         source: io::Error,
     },
-    /// No TLS.
-    #[error("unable to agree on TLS with {address}")]
+    /// The TLS handshake failed.
+    #[error("TLS handshake with {address} failed")]
     Tls {
-        /// With whom.
+        /// The address.
         address: String,
-        /// What was wrong.
+        /// The cause.
         source: io::Error,
     },
-    /// Nothing for too long.
+    /// It took too long.
     #[error("unable to reach {address} within {} s", DIAL_WITHIN.as_secs())]
     TimedOut {
-        /// Whom.
+        /// The address.
         address: String,
     },
-    /// The other end is no gateway, or declined.
+    /// The other end is not a gateway, or declined.
     #[error("{address} declined: {why}")]
     Declined {
-        /// Who.
+        /// The address.
         address: String,
-        /// The status and words of its answer.
+        /// Status and body of its response.
         why: String,
     },
     /// The upgrade failed otherwise.
-    #[error("unable to upgrade the connection to {address}")]
+    #[error("WebSocket upgrade with {address} failed")]
     Upgrade {
-        /// With whom.
+        /// The address.
         address: String,
-        /// What was wrong.
+        /// The cause.
         source: Box<tungstenite::Error>,
     },
+}
+
+impl DialError {
+    /// The label of this error in logs and metrics.
+    pub fn category(&self) -> ErrorCategory {
+        match self {
+            Self::Token { .. } | Self::CaFile { .. } => ErrorCategory::Credentials,
+            Self::NoCaFile | Self::ServerName { .. } => ErrorCategory::Configuration,
+            Self::Connect { .. } | Self::Tls { .. } | Self::Upgrade { .. } => ErrorCategory::Network,
+            Self::TimedOut { .. } => ErrorCategory::Timeout,
+            Self::Declined { .. } => ErrorCategory::Refused,
+        }
+    }
+
+    /// Whether dialling again may succeed though nothing on this node was changed. A token is renewed on disk.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::CaFile { .. } | Self::NoCaFile | Self::ServerName { .. })
+    }
 }
 
 /// Dials the operator.
@@ -129,12 +148,12 @@ pub enum DialError {
 pub(crate) struct Dialer {
     pub(crate) endpoint: Endpoint,
     pub(crate) token: Token,
-    /// Certificates to trust, read again for each connection.
+    /// PEM file with the certificates to trust, read for each connection.
     pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl Dialer {
-    /// Whether what is needed to dial can be read; to be asked once at the start.
+    /// Checks that what is needed to dial can be read; called once at the agent's start.
     pub(crate) fn check(&self) -> Result<(), DialError> {
         self.authorization()?;
         if self.endpoint.is_secure() {
@@ -144,26 +163,26 @@ impl Dialer {
         Ok(())
     }
 
-    /// A WebSocket to one of the gateway's paths, at the operator's own address or at that of another replica.
+    /// Connects to one of the gateway's paths, at the configured address or at that of another replica.
     pub(crate) async fn dial(
         &self,
         path: &str,
         at: Option<&str>,
         config: WebSocketConfig,
-    ) -> Result<Socket, DialError> {
+    ) -> Result<WebSocket, DialError> {
         let address = at.map_or_else(|| self.endpoint.authority(), str::to_owned);
-        match timeout(DIAL_WITHIN, self.dial_unhurried(path, &address, config)).await {
+        match timeout(DIAL_WITHIN, self.dial_without_deadline(path, &address, config)).await {
             Ok(dialled) => dialled,
             Err(_) => Err(DialError::TimedOut { address }),
         }
     }
 
-    async fn dial_unhurried(
+    async fn dial_without_deadline(
         &self,
         path: &str,
         address: &str,
         config: WebSocketConfig,
-    ) -> Result<Socket, DialError> {
+    ) -> Result<WebSocket, DialError> {
         let owned = || address.to_owned();
         let refused = |source| DialError::Upgrade { address: owned(), source: Box::new(source) };
         let mut request = self.endpoint.url(path).into_client_request().map_err(refused)?;
@@ -175,7 +194,7 @@ impl Dialer {
         let failed = |source| DialError::Connect { address: owned(), source };
         let tcp = TcpStream::connect(address).await.map_err(failed)?;
         tcp.set_nodelay(true).map_err(failed)?;
-        // Only a finer deadline than our own; where the kernel has none, ours holds.
+        // A finer deadline than the ones above; where the kernel lacks it, those apply.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&tcp, TCP_USER_TIMEOUT_MS);
 
         let stream = if self.endpoint.is_secure() {
@@ -188,9 +207,9 @@ impl Dialer {
         match client_async_with_config(request, stream, Some(config)).await {
             Ok((socket, _)) => Ok(socket),
             Err(tungstenite::Error::Http(answer)) => {
-                let words = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-                let words: String = words.chars().filter(|c| !c.is_control()).take(300).collect();
-                let why = format!("{} {words}", answer.status()).trim_end().to_owned();
+                let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+                let body: String = body.chars().filter(|c| !c.is_control()).take(300).collect();
+                let why = format!("{} {body}", answer.status()).trim_end().to_owned();
                 Err(DialError::Declined { address: owned(), why })
             }
             Err(error) => Err(refused(error)),
@@ -204,7 +223,7 @@ impl Dialer {
         };
         let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| DialError::Token {
             path,
-            why: "it holds characters that no token has".to_owned(),
+            why: "it contains characters that are not allowed in a token".to_owned(),
         })?;
         value.set_sensitive(true);
         Ok(value)
@@ -225,7 +244,7 @@ impl Dialer {
             roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
         }
         if roots.is_empty() {
-            return Err(unusable("it holds no certificate".to_owned()));
+            return Err(unusable("it contains no certificate".to_owned()));
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -242,8 +261,8 @@ fn read_token(path: &Path) -> Result<String, DialError> {
     let mode = file.metadata().map_err(|error| bad(error.to_string()))?.mode() & 0o7777;
     if mode & 0o007 != 0 {
         return Err(bad(format!(
-            "every user of this machine can use it (mode {mode:04o}), and whoever has it is this agent; chmod 0400 it, or \
-             set defaultMode: 0400 in the pod's volume"
+            "it is open to every user of this machine (mode {mode:04o}), and its holder can act as this agent; chmod 0400 \
+             it, or set defaultMode: 0400 in the pod's volume"
         )));
     }
     let mut text = String::new();
@@ -254,7 +273,7 @@ fn read_token(path: &Path) -> Result<String, DialError> {
         return Err(bad("the file is empty".to_owned()));
     }
     if token.len() > MAX_TOKEN_BYTES {
-        return Err(bad(format!("it has {} bytes; a token has at most {MAX_TOKEN_BYTES}", token.len())));
+        return Err(bad(format!("it is {} bytes long; the limit is {MAX_TOKEN_BYTES}", token.len())));
     }
     Ok(token.to_owned())
 }
@@ -270,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_missing_empty_or_broken_is_said_at_the_start() {
+    fn check_rejects_a_missing_empty_or_malformed_token() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         let check = || dialer("ws://op:1", Token::File(path.clone()), None).check().unwrap_err().to_string();
@@ -288,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_without_usable_certificates_is_said_at_the_start() {
+    fn check_rejects_tls_without_usable_certificates() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.crt");
         let token = || Token::Fixed("t".into());
@@ -300,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_never_shown() {
+    fn debug_output_does_not_contain_the_token() {
         assert!(
             !format!("{:?}", dialer("ws://op:1", Token::Fixed("s3cret".into()), None)).contains("s3cret")
         );

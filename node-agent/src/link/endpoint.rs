@@ -1,22 +1,22 @@
-//! Where the operator is.
+//! The operator's address.
 
 use std::fmt;
 use std::str::FromStr;
 
 use http::Uri;
 
-/// Why a text is not the operator's address.
+/// A text that is not an operator URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("operator URL {url:?} is not valid: {why}; expected ws://<host>[:<port>] or wss://<host>[:<port>]")]
+#[error("invalid operator URL {url:?}: {why}; expected ws://<host>[:<port>] or wss://<host>[:<port>]")]
 pub struct InvalidUrl {
-    /// The text seen.
+    /// The text.
     pub url: String,
     /// What is wrong with it.
     pub why: String,
 }
 
-/// The operator's gateway: `ws://host:port` or `wss://host:port`, with a path before the gateway's own if a proxy
-/// wants one.
+/// The operator's gateway: `ws://host:port` or `wss://host:port`, with a path prefix if a proxy
+/// needs one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     secure: bool,
@@ -26,17 +26,17 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether TLS is spoken.
+    /// Whether TLS is used.
     pub fn is_secure(&self) -> bool {
         self.secure
     }
 
-    /// The host's name or address, without brackets; TLS checks it also when another address is dialled.
+    /// The host's name or address, without brackets; TLS verifies it even when another address is dialled.
     pub fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// `host:port`, as it is dialled.
+    /// `host:port`.
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
@@ -62,7 +62,7 @@ impl FromStr for Endpoint {
         };
         let authority = uri.authority().ok_or_else(|| invalid("it has no host".to_owned()))?;
         if authority.as_str().contains('@') {
-            return Err(invalid("it holds a user; the token belongs into a file".to_owned()));
+            return Err(invalid("it contains a user; the token belongs in a file".to_owned()));
         }
         if authority.host().is_empty() {
             return Err(invalid("it has no host".to_owned()));
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_url_gives_host_port_and_path() {
+    fn parses_host_port_and_path() {
         let check = |text: &str, authority: &str, host: &str, url: &str| {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint.authority(), authority, "{text}");
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_operator_url_is_refused_with_the_reason() {
+    fn rejects_an_invalid_operator_url_with_the_reason() {
         for (text, why) in [
             ("http://op:7000", "scheme"),
             ("op:7000", "scheme"),

@@ -1,26 +1,27 @@
-//! The link to the operator: two WebSockets, dialled from here.
+//! The link to the operator: two WebSockets, dialled by the agent.
 //!
-//! * [`endpoint`]: where the operator is; [`dial`]: TCP, TLS, token, upgrade.
-//! * [`reconnect`]: when to dial, and whom: the one loop that keeps a Session.
-//! * [`control`]: one Session on the control socket: Hello, Welcome, messages, heartbeats, deadlines.
-//! * [`logs`]: the log socket, open while there is output; [`shelf`] reads the Spools for it.
-//! * [`board`]: what the agent's thread wants the log socket to know.
+//! * [`endpoint`]: the operator's address; [`dial`]: TCP, TLS, token, upgrade; [`socket`]: reading and writing with
+//!   deadlines, the same on both sockets.
+//! * [`timing`]: deadlines and backoff.
+//! * [`control`]: one Session on the control socket; [`reconnect`]: the loop that keeps one.
+//! * [`logs`]: the log socket, open while there is output; [`spool_readers`] reads the Spools for it.
 //!
-//! Both sockets live on one thread and never wait for the disk: the control socket talks to the agent's thread by a
-//! bounded mailbox, and the log socket reads the Spools on a blocking thread.
+//! Both sockets are served on one thread and never wait for the disk: the control socket reaches the agent's thread
+//! through a bounded mailbox, and the log socket has the Spools read on a blocking thread.
 
-mod board;
 mod control;
 mod dial;
 mod endpoint;
 mod logs;
 mod reconnect;
-mod shelf;
+mod socket;
+mod spool_readers;
+mod timing;
 
-pub(crate) use board::Board;
+pub(crate) use control::ControlLink;
 pub(crate) use dial::Dialer;
 pub use dial::{DialError, Token};
 pub use endpoint::{Endpoint, InvalidUrl};
-pub(crate) use logs::{Logs, carry_output};
-pub use reconnect::{Backoff, Timing};
-pub(crate) use reconnect::{Link, keep_connected};
+pub(crate) use logs::{LogLink, run_log_link};
+pub(crate) use reconnect::run_control_link;
+pub use timing::{ReconnectBackoff, Timing};

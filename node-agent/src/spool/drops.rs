@@ -1,7 +1,7 @@
-//! What stood in dropped segments: a file of lines, each `<8 hexadecimal digits of crc32> <JSON>` for one segment.
+//! The lengths of dropped segments: a file of lines, each `<8 hexadecimal digits of crc32> <JSON>` for one segment.
 //!
-//! The runs keep the exact order of the two streams, so that a reader who had come to the middle of a segment can be
-//! told what is missing from there on. A run takes a few bytes where its output took thousands.
+//! The runs keep the exact order of the two streams, so that a reader in the middle of a segment learns exactly what is
+//! missing from there on. A run takes a few bytes where its output took thousands.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -12,9 +12,9 @@ use sentinel_protocol::log::{DropReason, LogRecord, Stream};
 use serde::{Deserialize, Serialize};
 
 use super::SpoolError;
-use super::place::{Place, STREAMS, index};
+use super::log_position::{LogPosition, STREAMS, index};
 
-/// A file of drops is not read beyond this.
+/// Bytes of a drop file that are read.
 const MAX_FILE: u64 = 64 << 20;
 
 /// One dropped segment.
@@ -32,7 +32,7 @@ pub(crate) struct Dropped {
 }
 
 impl Dropped {
-    pub(crate) fn new(start: &Place, at_micros: i64) -> Self {
+    pub(crate) fn new(start: &LogPosition, at_micros: i64) -> Self {
         let [stdout, stderr] = start.offsets;
         Self { position: start.position, stdout, stderr, at_micros, runs: Vec::new() }
     }
@@ -53,15 +53,15 @@ impl Dropped {
         }
     }
 
-    pub(crate) fn start(&self) -> Place {
-        Place { position: self.position, offsets: [self.stdout, self.stderr] }
+    pub(crate) fn start(&self) -> LogPosition {
+        LogPosition { position: self.position, offsets: [self.stdout, self.stderr] }
     }
 
     fn runs(&self) -> impl Iterator<Item = (Stream, u64)> {
         self.runs.iter().zip(STREAMS.into_iter().cycle()).map(|(len, stream)| (stream, *len))
     }
 
-    pub(crate) fn end(&self) -> Place {
+    pub(crate) fn end(&self) -> LogPosition {
         self.runs().fold(self.start(), |place, (stream, len)| place.after(stream, len))
     }
 
@@ -76,7 +76,7 @@ impl Dropped {
     }
 }
 
-/// Appends one; returns the number of bytes it took. A file that ends in a torn line takes no more.
+/// Appends one; returns the number of bytes written. On failure the file is cut back to its length before.
 pub(crate) fn append(path: &Path, dropped: &Dropped) -> Result<u64, SpoolError> {
     let failed = |e| SpoolError::io("write", path, e);
     let json = serde_json::to_string(dropped).map_err(|e| failed(e.into()))?;
@@ -90,7 +90,7 @@ pub(crate) fn append(path: &Path, dropped: &Dropped) -> Result<u64, SpoolError> 
     Ok(line.len() as u64)
 }
 
-/// Reads what is there, up to the first damaged line.
+/// Reads the lines up to the first damaged one.
 pub(crate) fn read(path: &Path) -> Result<Vec<Dropped>, SpoolError> {
     let mut text = Vec::new();
     let file = match File::open(path) {
@@ -113,8 +113,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_come_back_as_holes_in_the_same_order() {
-        let start = Place { position: 5, offsets: [2, 3] };
+    fn runs_are_read_as_holes_in_the_same_order() {
+        let start = LogPosition { position: 5, offsets: [2, 3] };
         let mut dropped = Dropped::new(&start, 9);
         for (stream, len) in
             [(Stream::Stderr, 4), (Stream::Stderr, 1), (Stream::Stdout, 7), (Stream::Stderr, 2)]
@@ -133,15 +133,15 @@ mod tests {
             holes,
             [(Stream::Stderr, 5, 3, 5), (Stream::Stdout, 10, 2, 7), (Stream::Stderr, 17, 8, 2)]
         );
-        assert_eq!(read[0].end(), Place { position: 19, offsets: [9, 10] });
+        assert_eq!(read[0].end(), LogPosition { position: 19, offsets: [9, 10] });
     }
 
     #[test]
-    fn a_damaged_line_and_what_follows_it_is_not_believed() {
+    fn reading_stops_at_a_damaged_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("d");
         for position in 0..3 {
-            append(&path, &Dropped::new(&Place { position, offsets: [position, 0] }, 0)).unwrap();
+            append(&path, &Dropped::new(&LogPosition { position, offsets: [position, 0] }, 0)).unwrap();
         }
         let bytes = std::fs::read(&path).unwrap();
         let second = bytes.len() / 3;

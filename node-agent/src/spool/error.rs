@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::error_category::ErrorCategory;
 use crate::journal::JournalError;
 
 /// A failure of the Spool.
@@ -15,7 +16,7 @@ pub enum SpoolError {
         doing: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
+        /// The system error.
         source: io::Error,
     },
     /// The Attempt's exit record could not be read.
@@ -24,6 +25,22 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
+    /// The label of this error in logs and metrics.
+    pub fn category(&self) -> ErrorCategory {
+        match self {
+            Self::Io { source, .. } => ErrorCategory::of_io(source),
+            Self::Exit(error) => error.category(),
+        }
+    }
+
+    /// Whether the same operation may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Io { .. } => true,
+            Self::Exit(error) => error.is_retryable(),
+        }
+    }
+
     pub(crate) fn io(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io { doing, path: path.to_owned(), source: source.into() }
     }

@@ -1,4 +1,4 @@
-//! Reads the Spool; the agent's side.
+//! Reads the Spool: the agent's side.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -11,14 +11,14 @@ use sentinel_protocol::to_operator::Ended;
 
 use super::SpoolError;
 use super::drops;
-use super::entries::{Entry, Kind, delete, list};
-use super::place::Place;
+use super::files::{SpoolFile, SpoolFileKind, delete, list};
+use super::log_position::LogPosition;
 use super::segment::{self, Decoded, HEAD_LEN, HEADER_LEN};
-use crate::journal::{AttemptDir, ring_supervisor};
+use crate::journal::AttemptDir;
 
-/// Most that is read from a segment at once.
+/// Bytes read from a segment at once.
 const CHUNK: usize = 1 << 20;
-/// What a record counts beside its data, so that many small ones do not make an answer huge.
+/// Bytes that a record counts for beside its data, so that many small ones do not make a batch huge.
 const RECORD_COST: usize = 64;
 
 /// Reads the output of one Attempt while its supervisor writes it, and afterwards.
@@ -28,24 +28,24 @@ pub struct Reader {
     log: PathBuf,
     exit: Option<Ended>,
     cursor: Option<Cursor>,
-    /// Behind the last record that was given out.
-    last: Place,
-    /// What was read last. Its memory is used again once nobody holds a record of it: new memory for every read is
-    /// cleared by the kernel first, which costs more than reading into it.
+    /// The position after the last record that was returned.
+    last: LogPosition,
+    /// The bytes read last. Their memory is reused once no record refers to it: the kernel clears new memory first, which
+    /// costs more than reading into it.
     chunk: Bytes,
 }
 
-/// A segment that is open, and the next record in it.
+/// An open segment, and the next record in it.
 #[derive(Debug)]
 struct Cursor {
-    entry: Entry,
+    entry: SpoolFile,
     file: File,
-    start: Place,
-    place: Place,
+    start: LogPosition,
+    place: LogPosition,
     offset: u64,
 }
 
-/// Records on their way out.
+/// The records to return.
 struct Batch {
     from: u64,
     room: usize,
@@ -65,11 +65,11 @@ impl Batch {
     }
 }
 
-/// How an attempt to read went.
-enum Pass {
-    /// As far as there was something, or room for it.
-    Done(Place),
-    /// A file went away between listing and opening it.
+/// How one pass over the files ended.
+enum ReadPass {
+    /// At the end of the log, or with a full batch.
+    Done(LogPosition),
+    /// A file was deleted between listing and opening it.
     Again,
 }
 
@@ -81,65 +81,64 @@ impl Reader {
     pub fn open(attempt: &AttemptDir) -> Result<Self, SpoolError> {
         let log = attempt.log();
         list(&log)?;
-        let (last, chunk) = (Place::default(), Bytes::new());
+        let (last, chunk) = (LogPosition::default(), Bytes::new());
         Ok(Self { attempt: attempt.clone(), log, exit: None, cursor: None, last, chunk })
     }
 
-    /// Memory to read into, from another reader or from this one before.
-    pub(crate) fn lend(&mut self, chunk: Bytes) {
+    /// Memory to read into, from another reader or an earlier read of this one.
+    pub(crate) fn set_buffer(&mut self, chunk: Bytes) {
         self.chunk = chunk;
     }
 
-    /// Takes that memory away, for another reader.
-    pub(crate) fn reclaim(&mut self) -> Bytes {
+    /// Takes that memory back, for another reader.
+    pub(crate) fn take_buffer(&mut self) -> Bytes {
         std::mem::take(&mut self.chunk)
     }
 
-    /// The first position that is still on the node (a hole counts). 0 when nothing was written yet; the end of the
-    /// log when all of it was released.
+    /// The first position that is still on the node (a hole counts). 0 when nothing was written yet; the end of the log when
+    /// all of it was released.
     ///
     /// # Errors
     /// When the disk cannot be read.
     pub fn oldest(&mut self) -> Result<u64, SpoolError> {
-        self.look_for_exit()?;
+        self.load_exit()?;
         let first = list(&self.log)?.first().map(|entry| entry.position);
         Ok(first.unwrap_or_else(|| self.exit.as_ref().map_or(0, |exit| exit.output.end)))
     }
 
     /// Records from this position on, of about `max_bytes` in all, at least one if there is one. The first is cut so
-    /// that it begins at `from`; it begins later only where earlier output was released. Empty means *not yet*, or,
-    /// when the Attempt has ended and `from` is its `output.end`, the end.
+    /// that it begins at `from`; it begins later only where earlier output was released. Empty means that there is no more output
+    /// yet, or, when the Attempt has ended and `from` is its `output.end`, the end.
     ///
     /// # Errors
-    /// When the disk cannot be read. A damaged record is no error but a hole.
+    /// When the disk cannot be read. A damaged record is not an error but a hole.
     pub fn read(&mut self, from: u64, max_bytes: usize) -> Result<Vec<LogRecord>, SpoolError> {
         let mut batch = Batch { from, room: max_bytes.max(1), records: Vec::new() };
-        // A file that was listed is gone only when it was released or dropped meanwhile, which cannot go on for ever
-        // between two looks; the next call looks again.
+        // A listed file is missing only when it was released or dropped meanwhile. The next call tries again.
         for _ in 0..4 {
             match self.pass(&mut batch)? {
-                Pass::Done(last) => {
+                ReadPass::Done(last) => {
                     self.last = last;
                     break;
                 }
-                Pass::Again if batch.records.is_empty() => {}
-                Pass::Again => break,
+                ReadPass::Again if batch.records.is_empty() => {}
+                ReadPass::Again => break,
             }
         }
         Ok(batch.records)
     }
 
-    /// Everything before this position is archived: files that lie wholly before it are deleted.
+    /// Everything before this position is archived: files that end before it are deleted.
     ///
     /// # Errors
     /// When one cannot be deleted.
     pub fn release(&mut self, position: u64) -> Result<(), SpoolError> {
-        self.look_for_exit()?;
-        let entries = list(&self.log)?;
+        self.load_exit()?;
+        let files = list(&self.log)?;
         let mut released = false;
-        for (at, entry) in entries.iter().enumerate() {
+        for (at, entry) in files.iter().enumerate() {
             // The last one is being written, until the Attempt has ended.
-            let next = entries.get(at + 1).map(|next| next.position);
+            let next = files.get(at + 1).map(|next| next.position);
             let end = next.or_else(|| self.exit.as_ref().map(|exit| exit.output.end));
             if end.is_some_and(|end| end <= position) {
                 delete(&self.log, *entry)?;
@@ -147,39 +146,41 @@ impl Reader {
             }
         }
         if released {
-            ring_supervisor(&self.attempt);
+            self.attempt.wake_supervisor();
         }
         Ok(())
     }
 
-    fn look_for_exit(&mut self) -> Result<(), SpoolError> {
+    fn load_exit(&mut self) -> Result<(), SpoolError> {
         if self.exit.is_none() {
             self.exit = self.attempt.exit().map_err(SpoolError::Exit)?;
         }
         Ok(())
     }
 
-    fn pass(&mut self, batch: &mut Batch) -> Result<Pass, SpoolError> {
-        // In this order: when the exit record is there, the list is final.
-        self.look_for_exit()?;
-        let entries = list(&self.log)?;
+    fn pass(&mut self, batch: &mut Batch) -> Result<ReadPass, SpoolError> {
+        // In this order: when the exit record exists, the list is final.
+        self.load_exit()?;
+        let files = list(&self.log)?;
         let from = batch.from;
         let mut place = match from {
-            0 => Some(Place::default()),
+            0 => Some(LogPosition::default()),
             _ => Some(self.last).filter(|last| last.position == from),
         };
-        let first = entries.partition_point(|entry| entry.position <= from).saturating_sub(1);
-        for entry in entries.get(first..).unwrap_or_default() {
+        let first = files.partition_point(|entry| entry.position <= from).saturating_sub(1);
+        for entry in files.get(first..).unwrap_or_default() {
             let behind = match entry.kind {
-                Kind::Drop => self.read_drops(*entry, place, batch)?,
-                Kind::Segment => match self.enter(*entry, from)? {
-                    Entered::Gone => return Ok(Pass::Again),
-                    Entered::Unreadable => None,
-                    // A segment whose lengths were noted as dropped, and which is about to be deleted.
-                    Entered::At(start) if place.is_some_and(|p| p.position > start.position.max(from)) => {
+                SpoolFileKind::Drop => self.read_drops(*entry, place, batch)?,
+                SpoolFileKind::Segment => match self.enter(*entry, from)? {
+                    SegmentOpen::Gone => return Ok(ReadPass::Again),
+                    SegmentOpen::Unreadable => None,
+                    // A segment whose lengths are recorded as dropped, and which is about to be deleted.
+                    SegmentOpen::At(start)
+                        if place.is_some_and(|p| p.position > start.position.max(from)) =>
+                    {
                         None
                     }
-                    Entered::At(start) => {
+                    SegmentOpen::At(start) => {
                         fill_gap(place, &start, batch);
                         Some(self.read_segment(batch)?)
                     }
@@ -187,25 +188,25 @@ impl Reader {
             };
             place = behind.or(place);
             if batch.is_full() {
-                return Ok(Pass::Done(place.unwrap_or_default()));
+                return Ok(ReadPass::Done(place.unwrap_or_default()));
             }
         }
         if let (Some(exit), Some(place)) = (&self.exit, &mut place) {
             let offsets = [exit.output.stdout.bytes, exit.output.stderr.bytes];
-            let end = Place { position: exit.output.end, offsets };
+            let end = LogPosition { position: exit.output.end, offsets };
             if fill_gap(Some(*place), &end, batch) {
                 *place = end;
             }
         }
-        Ok(Pass::Done(place.unwrap_or(self.last)))
+        Ok(ReadPass::Done(place.unwrap_or(self.last)))
     }
 
     fn read_drops(
         &self,
-        entry: Entry,
-        mut place: Option<Place>,
+        entry: SpoolFile,
+        mut place: Option<LogPosition>,
         batch: &mut Batch,
-    ) -> Result<Option<Place>, SpoolError> {
+    ) -> Result<Option<LogPosition>, SpoolError> {
         for dropped in drops::read(&entry.path(&self.log))? {
             fill_gap(place, &dropped.start(), batch);
             let mut at = dropped.start();
@@ -221,19 +222,19 @@ impl Reader {
         Ok(place)
     }
 
-    /// Opens a segment, unless it is open and `from` lies behind what was read of it.
-    fn enter(&mut self, entry: Entry, from: u64) -> Result<Entered, SpoolError> {
+    /// Opens a segment, unless it is open and `from` is after what was read of it.
+    fn enter(&mut self, entry: SpoolFile, from: u64) -> Result<SegmentOpen, SpoolError> {
         if let Some(cursor) = &self.cursor
             && cursor.entry == entry
             && (cursor.place.position <= from || cursor.offset == HEADER_LEN as u64)
         {
-            return Ok(Entered::At(cursor.start));
+            return Ok(SegmentOpen::At(cursor.start));
         }
         self.cursor = None;
         let path = entry.path(&self.log);
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Entered::Gone),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(SegmentOpen::Gone),
             Err(error) => return Err(SpoolError::io("open", &path, error)),
         };
         let mut header = [0; HEADER_LEN];
@@ -241,13 +242,13 @@ impl Reader {
             segment::read_full(&file, &mut header, 0).map_err(|e| SpoolError::io("read", &path, e))?;
         let start =
             segment::decode_header(&header[..filled]).filter(|start| start.position == entry.position);
-        let Some(start) = start else { return Ok(Entered::Unreadable) };
+        let Some(start) = start else { return Ok(SegmentOpen::Unreadable) };
         self.cursor = Some(Cursor { entry, file, start, place: start, offset: HEADER_LEN as u64 });
-        Ok(Entered::At(start))
+        Ok(SegmentOpen::At(start))
     }
 
-    /// Gives out records of the open segment until the batch is full or no good record follows.
-    fn read_segment(&mut self, batch: &mut Batch) -> Result<Place, SpoolError> {
+    /// Adds records of the open segment until the batch is full or no valid record follows.
+    fn read_segment(&mut self, batch: &mut Batch) -> Result<LogPosition, SpoolError> {
         let Some(cursor) = &mut self.cursor else { return Ok(self.last) };
         let path = cursor.entry.path(&self.log);
         let failed = |e| SpoolError::io("read", &path, e);
@@ -275,18 +276,18 @@ impl Reader {
     }
 }
 
-/// What became of the wish to open a segment.
-enum Entered {
-    /// It is open and begins here.
-    At(Place),
-    /// It has no good header (yet).
+/// The result of opening a segment.
+enum SegmentOpen {
+    /// It is open and begins at this position.
+    At(LogPosition),
+    /// It has no valid header (yet).
     Unreadable,
     /// It was deleted.
     Gone,
 }
 
 impl Cursor {
-    /// Takes good records from the front of `chunk`; returns the bytes taken.
+    /// Decodes valid records from the front of `chunk`; returns the bytes used.
     fn decode_chunk(&mut self, chunk: &Bytes, batch: &mut Batch) -> usize {
         let mut at = 0;
         while !batch.is_full()
@@ -301,9 +302,8 @@ impl Cursor {
     }
 }
 
-/// Gives out holes for what is missing between a known place and the next thing that is there. Returns whether
-/// something is missing.
-fn fill_gap(place: Option<Place>, next: &Place, batch: &mut Batch) -> bool {
+/// Adds holes for what is missing between a known position and the next file. Returns whether something is missing.
+fn fill_gap(place: Option<LogPosition>, next: &LogPosition, batch: &mut Batch) -> bool {
     let Some(place) = place.filter(|place| place.position < next.position) else { return false };
     let Some(lens) = place.distance(next) else { return false };
     for hole in place.holes(lens, 0, DropReason::Unreadable) {

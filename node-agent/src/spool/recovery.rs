@@ -1,33 +1,33 @@
-//! What a Spool whose supervisor died holds.
+//! Recovers the Spool of a supervisor that died.
 
 use std::fs::OpenOptions;
 
 use sentinel_protocol::log::RecordHead;
 use sentinel_protocol::to_operator::{OutputSummary, StreamSummary};
 
-use super::entries::{Kind, delete, list};
-use super::place::{Place, index};
+use super::files::{SpoolFileKind, delete, list};
+use super::log_position::{LogPosition, index};
 use super::{SpoolError, drops, segment};
 use crate::journal::AttemptLock;
 
-/// Cuts a torn tail off and says what is there: lengths and `end`, without digests; of the dropped bytes, those
-/// whose record is still on the node. Only for an Attempt whose supervisor is dead, which the lock proves.
+/// Truncates a torn tail and sums up the rest: lengths and `end`, without digests; dropped bytes count as far as their
+/// record is still on the node. Only for an Attempt whose supervisor is dead, which the lock proves.
 ///
 /// # Errors
 /// When the disk cannot be read or written.
 pub fn recover(lock: &AttemptLock) -> Result<OutputSummary, SpoolError> {
     let log = lock.attempt().log();
-    let mut end = Place::default();
+    let mut end = LogPosition::default();
     let mut dropped = [0; 2];
     let mut count = |head: &RecordHead| {
         if head.dropped.is_some() {
             dropped[index(head.stream)] += head.len;
         }
     };
-    let entries = list(&log)?;
-    for (at, entry) in entries.iter().enumerate() {
+    let files = list(&log)?;
+    for (at, entry) in files.iter().enumerate() {
         let path = entry.path(&log);
-        if entry.kind == Kind::Drop {
+        if entry.kind == SpoolFileKind::Drop {
             for noted in drops::read(&path)? {
                 noted.holes().for_each(|hole| count(&hole.head));
                 end = noted.end();
@@ -35,7 +35,7 @@ pub fn recover(lock: &AttemptLock) -> Result<OutputSummary, SpoolError> {
             continue;
         }
         if entry.position < end.position {
-            // Noted as dropped; the supervisor died before it deleted it.
+            // Recorded as dropped; the supervisor died before it deleted it.
             delete(&log, *entry)?;
             continue;
         }
@@ -45,7 +45,7 @@ pub fn recover(lock: &AttemptLock) -> Result<OutputSummary, SpoolError> {
             .open(&path)
             .map_err(|e| SpoolError::io("open", &path, e))?;
         let walked = segment::walk(&file, &mut count).map_err(|e| SpoolError::io("read", &path, e))?;
-        let is_last = at + 1 == entries.len();
+        let is_last = at + 1 == files.len();
         match walked {
             Some(walked) => {
                 end = walked.end;

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use sentinel_protocol::limits::MAX_RECORD_DATA;
 use sentinel_protocol::log::{DropReason, RecordHead, Stream};
 
-use super::place::Place;
+use super::log_position::LogPosition;
 
 pub(super) const HEADER_LEN: usize = 40;
 pub(super) const HEAD_LEN: usize = 44;
@@ -19,8 +19,8 @@ pub(super) const HEAD_LEN: usize = 44;
 const HEADER_MAGIC: &[u8; 8] = b"SNSPOOL1";
 const RECORD_MAGIC: &[u8; 4] = b"REC1";
 
-/// The header of a segment that begins here.
-pub(super) fn encode_header(start: &Place) -> [u8; HEADER_LEN] {
+/// The header of a segment that begins at this position.
+pub(super) fn encode_header(start: &LogPosition) -> [u8; HEADER_LEN] {
     let mut bytes = [0; HEADER_LEN];
     bytes[..8].copy_from_slice(HEADER_MAGIC);
     bytes[8..16].copy_from_slice(&start.position.to_le_bytes());
@@ -31,14 +31,14 @@ pub(super) fn encode_header(start: &Place) -> [u8; HEADER_LEN] {
     bytes
 }
 
-/// Where a segment begins; `None` when the bytes are no header.
-pub(super) fn decode_header(bytes: &[u8]) -> Option<Place> {
+/// Where a segment begins; `None` when the bytes are not a valid header.
+pub(super) fn decode_header(bytes: &[u8]) -> Option<LogPosition> {
     let bytes = bytes.get(..HEADER_LEN)?;
     let sound = &bytes[..8] == HEADER_MAGIC
         && number32(bytes, 32) == crc32fast::hash(&bytes[..32])
         && bytes[36..] == [0; 4];
-    let start = Place { position: number(bytes, 8), offsets: [number(bytes, 16), number(bytes, 24)] };
-    // What is checksummed and impossible was written by something else.
+    let start = LogPosition { position: number(bytes, 8), offsets: [number(bytes, 16), number(bytes, 24)] };
+    // A valid checksum over impossible numbers was written by another program.
     (sound && start.offsets[0].checked_add(start.offsets[1]) == Some(start.position)).then_some(start)
 }
 
@@ -74,19 +74,19 @@ fn checksum(head: &[u8], data: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// What stands at the beginning of some bytes.
+/// What some bytes begin with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
     /// A record, and the number of bytes it takes in the file.
     Record(RecordHead, usize),
-    /// The beginning of one.
+    /// An incomplete record.
     Short,
-    /// No record that could stand at this place.
+    /// Not a valid record at this position.
     Bad,
 }
 
-/// Reads the record that should stand at `place`.
-pub(super) fn decode(bytes: &[u8], place: &Place) -> Decoded {
+/// Decodes the record at `place`.
+pub(super) fn decode(bytes: &[u8], place: &LogPosition) -> Decoded {
     let Some((head, data_len)) = bytes.get(..HEAD_LEN).and_then(|head| decode_head(head, place)) else {
         return if bytes.len() < HEAD_LEN { Decoded::Short } else { Decoded::Bad };
     };
@@ -99,8 +99,8 @@ pub(super) fn decode(bytes: &[u8], place: &Place) -> Decoded {
     }
 }
 
-/// The head, not yet checked against its checksum, and the number of data bytes behind it.
-fn decode_head(bytes: &[u8], place: &Place) -> Option<(RecordHead, usize)> {
+/// The head, before its checksum is verified, and the number of data bytes after it.
+fn decode_head(bytes: &[u8], place: &LogPosition) -> Option<(RecordHead, usize)> {
     let stream = match bytes[4] {
         1 => Stream::Stdout,
         2 => Stream::Stderr,
@@ -145,17 +145,16 @@ fn number32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(number)
 }
 
-/// What a walk over a segment found.
+/// The result of [`walk`].
 #[derive(Debug)]
 pub(super) struct Walked {
-    /// Behind the last good record.
-    pub(super) end: Place,
+    /// The position after the last valid record.
+    pub(super) end: LogPosition,
     /// Bytes of the file up to there.
     pub(super) file_len: u64,
 }
 
-/// Walks over the records of a segment from its header on, up to the first that is not good; `None` without a good
-/// header.
+/// Visits the records of a segment up to the first invalid one; `None` without a valid header.
 pub(super) fn walk(file: &File, mut visit: impl FnMut(&RecordHead)) -> io::Result<Option<Walked>> {
     let mut buffer = vec![0; 2 * (HEAD_LEN + MAX_RECORD_DATA)];
     let filled = read_full(file, &mut buffer[..HEADER_LEN], 0)?;
@@ -176,7 +175,7 @@ pub(super) fn walk(file: &File, mut visit: impl FnMut(&RecordHead)) -> io::Resul
     }
 }
 
-/// Fills the buffer from this offset on, as far as the file goes.
+/// Fills the buffer from this offset on, up to the end of the file.
 pub(super) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -195,8 +194,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_flipped_bit_of_a_segment_header_is_accepted() {
-        let start = Place { position: 30, offsets: [10, 20] };
+    fn rejects_a_segment_header_with_any_bit_flipped() {
+        let start = LogPosition { position: 30, offsets: [10, 20] };
         let bytes = encode_header(&start);
         assert_eq!(decode_header(&bytes), Some(start));
         for bit in 0..bytes.len() * 8 {
@@ -207,8 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn no_cut_and_no_flipped_bit_of_a_record_is_taken_for_the_record() {
-        let place = Place { position: 30, offsets: [10, 20] };
+    fn rejects_a_record_with_any_byte_missing_or_bit_flipped() {
+        let place = LogPosition { position: 30, offsets: [10, 20] };
         let data = b"some output\n";
         let head = place.head(Stream::Stderr, data.len() as u64, -5, None);
         let mut bytes = encode_head(&head, data).to_vec();

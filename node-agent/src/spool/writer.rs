@@ -1,4 +1,4 @@
-//! Writes the Spool; the supervisor's side. Nothing here fails: what the disk does not take becomes a hole.
+//! Writes the Spool: the supervisor's side. Writing never fails: output that the disk does not take becomes a hole.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -12,64 +12,63 @@ use sentinel_protocol::request::OutputRules;
 
 use super::SpoolError;
 use super::drops::{self, Dropped};
-use super::entries::{Entry, delete};
-use super::place::{Place, STREAMS, index};
+use super::files::{SpoolFile, delete};
+use super::log_position::{LogPosition, STREAMS, index};
 use super::segment::{self, HEAD_LEN, HEADER_LEN};
 
-/// A segment is not larger than this.
+/// Largest segment, bytes.
 const MAX_SEGMENT: u64 = 4 << 20;
-/// Nor smaller, however small the window.
+/// Smallest segment, however small the window, bytes.
 const MIN_SEGMENT: u64 = 4 << 10;
-/// Room kept for the last holes on a full disk.
+/// Room kept for the last holes on a full disk, bytes.
 const RESERVE: u64 = 4 << 10;
-/// A file of drops that is longer takes no more.
+/// A drop file of this size is not appended to, bytes.
 const MAX_DROPS_FILE: u64 = 256 << 10;
-/// A hole that grows is written down at least this often, in bytes and microseconds.
+/// A growing hole is written at least this often, in bytes and microseconds.
 const HOLE_BYTES: u64 = 64 << 20;
 const HOLE_MICROS: i64 = 1_000_000;
 
 /// Whether there is room for more output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
-    /// Go on reading the pipes.
+    /// Read the pipes.
     Open,
-    /// The window is full: leave the pipes alone until something is released, or until this moment of the clock
-    /// that [`Writer::room`] is asked with, in milliseconds.
+    /// The window is full: do not read the pipes until something is released, or until this time.
     Blocked {
-        /// The moment.
+        /// Milliseconds on the clock whose time [`Writer::room`] was given.
         until_ms: u64,
     },
 }
 
-/// What went through the Spool.
+/// Totals of a Spool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
     /// Bytes of stdout and stderr, dropped ones included.
     pub bytes: [u64; 2],
-    /// Of these, dropped ones.
+    /// The dropped ones among them.
     pub dropped: [u64; 2],
-    /// Position behind the last record.
+    /// Position after the last record.
     pub end: u64,
-    /// Milliseconds for which a full window held the command up.
+    /// Milliseconds for which a full window blocked the command.
     pub blocked_ms: u64,
 }
 
 #[derive(Debug)]
-struct Segment {
-    start: Place,
+struct OpenSegment {
+    start: LogPosition,
     bytes: u64,
 }
 
 /// A hole that is not yet on disk.
 #[derive(Debug)]
 struct Hole {
-    start: Place,
+    start: LogPosition,
     lens: [u64; 2],
     reason: DropReason,
     since_micros: i64,
 }
 
-/// The window is full. The command may be held up once per stall; a stall ends when something is released.
+/// The window is full. The command is blocked once per stall; a stall ends when something is released.
 #[derive(Debug, Clone, Copy)]
 struct Stall {
     since_ms: u64,
@@ -83,23 +82,23 @@ pub struct Writer {
     rules: OutputRules,
     segment_size: u64,
     /// Oldest first; the last one is written to while `file` is open.
-    segments: VecDeque<Segment>,
+    segments: VecDeque<OpenSegment>,
     file: Option<File>,
-    /// Behind everything, the hole in memory included.
-    place: Place,
+    /// The position after everything, the hole in memory included.
+    place: LogPosition,
     hole: Option<Hole>,
     kept: u64,
     dropped: [u64; 2],
-    drops: Option<(Entry, u64, u64)>,
+    drops: Option<(SpoolFile, u64, u64)>,
     stall: Option<Stall>,
     blocked_ms: u64,
 }
 
 impl Writer {
-    /// Begins a Spool in this empty folder.
+    /// Creates a Spool in this empty folder.
     ///
     /// # Errors
-    /// When there is no room for the little that it needs in advance.
+    /// When there is no room for the reserve.
     pub fn create(log: &Path, rules: OutputRules) -> Result<Self, SpoolError> {
         let reserve = log.join("reserve");
         let file = File::create(&reserve).map_err(|e| SpoolError::io("create", &reserve, e))?;
@@ -118,7 +117,7 @@ impl Writer {
             segment_size: (rules.spool / 4).clamp(MIN_SEGMENT, MAX_SEGMENT),
             segments: VecDeque::new(),
             file: None,
-            place: Place::default(),
+            place: LogPosition::default(),
             hole: None,
             kept: 0,
             dropped: [0; 2],
@@ -128,10 +127,10 @@ impl Writer {
         })
     }
 
-    /// Whether the pipes may be read now. In a stall that lasts longer than `maxBlock` the oldest output is dropped
-    /// here, until there is room.
+    /// Whether the pipes may be read now. When a stall has lasted `maxBlock`, the oldest output is dropped until there is
+    /// room.
     pub fn room(&mut self, now_ms: u64, at_micros: i64) -> Room {
-        // Beyond the limit nothing is kept, so nothing has to wait.
+        // Beyond the limit nothing is kept, so there is always room.
         if self.on_disk() < self.rules.spool || self.kept >= self.rules.limit {
             self.end_wait(now_ms);
             return Room::Open;
@@ -148,7 +147,7 @@ impl Writer {
         Room::Open
     }
 
-    /// Takes output. Bytes beyond the limit, and bytes that the disk does not take, become a hole.
+    /// Appends output. Bytes beyond the limit, and bytes that the disk does not take, become a hole.
     pub fn append(&mut self, stream: Stream, data: &[u8], at_micros: i64) {
         let room = self.rules.limit.saturating_sub(self.kept);
         let (kept, beyond) = data.split_at(usize::try_from(room).unwrap_or(usize::MAX).min(data.len()));
@@ -165,14 +164,14 @@ impl Writer {
         }
     }
 
-    /// Takes note of segments that the reader has released.
-    pub fn notice_released(&mut self, now_ms: u64) {
+    /// Detects segments that the reader has released.
+    pub fn detect_released(&mut self, now_ms: u64) {
         let before = self.segments.len();
         while self.segments.len() > 1
             && self
                 .segments
                 .front()
-                .is_some_and(|s| !Entry::segment(s.start.position).path(&self.log).exists())
+                .is_some_and(|s| !SpoolFile::segment(s.start.position).path(&self.log).exists())
         {
             self.segments.pop_front();
         }
@@ -182,7 +181,7 @@ impl Writer {
         }
     }
 
-    /// Writes the last hole down and says what went through. The disk may be full: there is room for this.
+    /// Writes the last hole and returns the totals. The reserve has room for this on a full disk.
     pub fn finish(&mut self, now_ms: u64) -> Written {
         self.end_wait(now_ms);
         let reserve = self.log.join("reserve");
@@ -194,7 +193,7 @@ impl Writer {
         self.written()
     }
 
-    /// What went through until now.
+    /// The totals until now.
     pub fn written(&self) -> Written {
         Written {
             bytes: self.place.offsets,
@@ -204,10 +203,10 @@ impl Writer {
         }
     }
 
-    /// Makes what is there durable, as far as the disk plays along: a loss here is seen as a hole.
+    /// Syncs the files, best effort: a loss is detected as a hole.
     pub fn sync(&mut self) {
         for segment in &self.segments {
-            if let Ok(file) = File::open(Entry::segment(segment.start.position).path(&self.log)) {
+            if let Ok(file) = File::open(SpoolFile::segment(segment.start.position).path(&self.log)) {
                 let _ = file.sync_data();
             }
         }
@@ -258,7 +257,7 @@ impl Writer {
                 || at_micros.saturating_sub(hole.since_micros) >= HOLE_MICROS
         });
         if old {
-            // Tried again with the next output.
+            // Retried with the next output.
             let _ = self.write_hole();
         }
     }
@@ -278,13 +277,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes a record, whole or not at all.
+    /// Writes a record completely or not at all.
     fn write_record(&mut self, head: &RecordHead, data: &[u8]) -> io::Result<()> {
         if self.segments.back().is_some_and(|segment| segment.bytes >= self.segment_size) {
             self.file = None;
         }
         if self.file.is_none() {
-            self.begin_segment(head)?;
+            self.create_segment(head)?;
         }
         let (Some(file), Some(segment)) = (&mut self.file, self.segments.back_mut()) else { return Ok(()) };
         let head_bytes = segment::encode_head(head, data);
@@ -294,7 +293,7 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                // What cannot even be cut off stays as a torn end, and the next segment shows what is missing.
+                // Where truncating fails too, a torn end remains, and the next segment shows what is missing.
                 let cut = file
                     .set_len(segment.bytes)
                     .and_then(|()| io::Seek::seek(file, io::SeekFrom::Start(segment.bytes)).map(drop));
@@ -306,18 +305,18 @@ impl Writer {
         }
     }
 
-    /// Begins a segment at the place of this record.
-    fn begin_segment(&mut self, head: &RecordHead) -> io::Result<()> {
+    /// Creates a segment at the position of this record.
+    fn create_segment(&mut self, head: &RecordHead) -> io::Result<()> {
         let mut offsets = [head.position - head.offset; 2];
         offsets[index(head.stream)] = head.offset;
-        let start = Place { position: head.position, offsets };
-        let path = Entry::segment(start.position).path(&self.log);
+        let start = LogPosition { position: head.position, offsets };
+        let path = SpoolFile::segment(start.position).path(&self.log);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         if let Err(error) = file.write_all(&segment::encode_header(&start)) {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        self.segments.push_back(Segment { start, bytes: HEADER_LEN as u64 });
+        self.segments.push_back(OpenSegment { start, bytes: HEADER_LEN as u64 });
         self.file = Some(file);
         Ok(())
     }
@@ -333,13 +332,14 @@ impl Writer {
             file.write_all(&bytes)?;
             file.set_len(bytes.len() as u64)
         });
-        if written.is_ok() && fs::rename(reserve, Entry::segment(hole.start.position).path(&self.log)).is_ok()
+        if written.is_ok()
+            && fs::rename(reserve, SpoolFile::segment(hole.start.position).path(&self.log)).is_ok()
         {
-            self.segments.push_back(Segment { start: hole.start, bytes: bytes.len() as u64 });
+            self.segments.push_back(OpenSegment { start: hole.start, bytes: bytes.len() as u64 });
         }
     }
 
-    /// Drops the oldest segment: what it held is written down, then it is deleted.
+    /// Drops the oldest segment: its lengths are recorded, then it is deleted.
     fn drop_oldest(&mut self, at_micros: i64) {
         let Some(oldest) = self.segments.pop_front() else { return };
         if self.segments.is_empty() {
@@ -350,7 +350,7 @@ impl Writer {
             (None, Some(hole)) => hole.start,
             (None, None) => self.place,
         };
-        let entry = Entry::segment(oldest.start.position);
+        let entry = SpoolFile::segment(oldest.start.position);
         let path = entry.path(&self.log);
         let mut dropped = Dropped::new(&oldest.start, at_micros);
         let mut newly = [0; 2];
@@ -363,9 +363,9 @@ impl Writer {
             })
         });
         if matches!(&walked, Err(error) if error.kind() == io::ErrorKind::NotFound) {
-            return; // Released in the meantime: the reader has it all.
+            return; // Released meanwhile: the reader has read it all.
         }
-        // What the walk did not reach is unreadable, but its lengths are known.
+        // The rest of the segment is unreadable, but its lengths are known.
         if let Some(rest) = dropped.end().distance(&end) {
             for (stream, len) in STREAMS.into_iter().zip(rest) {
                 dropped.push(stream, len);
@@ -374,20 +374,20 @@ impl Writer {
         }
         self.dropped[0] += newly[0];
         self.dropped[1] += newly[1];
-        let noted = self.note_dropped(&dropped);
+        let recorded = self.record_dropped(&dropped);
         let _ = delete(&self.log, entry);
-        if noted.is_err() {
-            // On a full disk the deletion makes the room. Should this fail too, the reader finds the hole by the
-            // places on both sides of it.
-            let _ = self.note_dropped(&dropped);
+        if recorded.is_err() {
+            // On a full disk the deletion makes room. Should this fail too, the reader detects the hole by the positions
+            // on both sides of it.
+            let _ = self.record_dropped(&dropped);
         }
     }
 
-    fn note_dropped(&mut self, dropped: &Dropped) -> Result<(), SpoolError> {
+    fn record_dropped(&mut self, dropped: &Dropped) -> Result<(), SpoolError> {
         let start = dropped.start().position;
         let (entry, len) = match self.drops {
             Some((entry, end, len)) if end == start && len < MAX_DROPS_FILE => (entry, len),
-            _ => (Entry::dropped(start), 0),
+            _ => (SpoolFile::dropped(start), 0),
         };
         let added = drops::append(&entry.path(&self.log), dropped)?;
         self.drops = Some((entry, dropped.end().position, len + added));

@@ -1,7 +1,7 @@
 //! The control group (v2) of a command. What limits it is in [`super::limits`].
 //!
-//! The command is born in it. The supervisor is never in it: supervisors sit together in `sentinel/supervisors`,
-//! outside the agent's own group, so that what ends the agent does not end them.
+//! The command is created in it. The supervisor is never in it: supervisors share `sentinel/supervisors`, outside the
+//! agent's own group, so that what ends the agent does not end them.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -9,12 +9,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::limits;
-use super::outside;
+use super::cgroup_v1;
+use super::pod_cgroup::{self, FOLDER};
 use crate::process;
-
-/// The folder of our groups in a tree of groups.
-pub(super) const SUPERVISED: &str = "sentinel";
 
 /// A control group.
 #[derive(Debug)]
@@ -24,23 +21,23 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a group for the command of this supervisor.
+    /// Creates a group for the command of this supervisor.
     pub(super) fn new() -> io::Result<Self> {
-        let path = folder()?.join(name_of_ours()?);
+        let path = folder()?.join(own_name()?);
         fs::create_dir_all(&path)?;
         let directory = File::open(&path)?.into();
         Ok(Self { path, directory })
     }
 
-    /// Its directory, for a child to be born in.
+    /// Its directory, for `clone3`.
     pub(super) fn directory(&self) -> &OwnedFd {
         &self.directory
     }
 
-    /// Has this controller count and limit in this group.
+    /// Enables a controller in this group.
     ///
     /// # Errors
-    /// `NotFound` when the tree does not have it; what the kernel said when it is not for us.
+    /// `NotFound` when the hierarchy does not have it; otherwise the kernel's error.
     pub(super) fn enable(&self, controller: &str) -> io::Result<()> {
         if has_controller(&self.path, controller) {
             return Ok(());
@@ -49,7 +46,7 @@ impl Cgroup {
         if !has_controller(&mount, controller) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        for parent in [mount.clone(), mount.join(SUPERVISED)] {
+        for parent in [mount.clone(), mount.join(FOLDER)] {
             fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"))?;
         }
         if has_controller(&self.path, controller) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
@@ -81,13 +78,13 @@ fn has_controller(group: &Path, controller: &str) -> bool {
     controllers.split_whitespace().any(|name| name == controller)
 }
 
-/// What the groups of this supervisor's command are called: by a pid and a start time that no other process has.
-pub(super) fn name_of_ours() -> io::Result<String> {
+/// The name of the groups of this supervisor's command: a pid and a start time that no other process has.
+pub(super) fn own_name() -> io::Result<String> {
     let me = std::process::id();
     Ok(format!("{me}.{}", process::stat(me.cast_signed())?.start_time))
 }
 
-/// Processes in the group at this path, as a state record has it.
+/// Processes in the group at this path.
 pub(super) fn pids(path: &Path) -> Vec<i32> {
     let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
@@ -106,41 +103,50 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Moves this process to the other supervisors. It may take the kernel milliseconds, in which nothing on the machine
-/// can fork; so it is done when there is time.
+/// Which group this process is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// That of the supervisors, or it cannot be moved there.
+    WithSupervisors,
+    /// The agent's, until it is moved.
+    WithAgent,
+}
+
+/// Moves this process to the other supervisors. The kernel may take milliseconds, in which nothing on the machine can
+/// fork; so it is done when no start is waiting.
 pub(super) fn join_supervisors() -> io::Result<()> {
-    let left = outside::leave();
+    let left = pod_cgroup::leave();
     let path = folder()?.join("supervisors");
     fs::create_dir_all(&path)?;
     fs::write(path.join("cgroup.procs"), "0").and(left)
 }
 
-/// Removes groups of supervisors that were killed; those in which something lives stay.
+/// Removes groups of supervisors that were killed; those with processes stay.
 pub(super) fn sweep() {
-    for folder in our_folders() {
-        // Harmless when it fails: what stays is empty.
+    for folder in folders() {
+        // Harmless when it fails: an empty group costs little.
         let _ = sweep_in(&folder, |_| true);
     }
 }
 
-/// Removes the groups of these supervisors, which have ended, and forgets those of which none is left: a command may
-/// have left processes in its group, and now they may be gone.
+/// Removes the groups of these supervisors, which have ended, and drops those without a group from the set: processes
+/// that a command left may have ended by now.
 pub(super) fn sweep_ended(supervisors: &mut HashSet<u32>) {
     if supervisors.is_empty() {
         return;
     }
     let mut left = HashSet::new();
-    for folder in our_folders() {
+    for folder in folders() {
         left.extend(sweep_in(&folder, |pid| supervisors.contains(&pid)).unwrap_or_default());
     }
     *supervisors = left;
 }
 
-fn our_folders() -> impl Iterator<Item = PathBuf> {
-    mount().map(|mount| mount.join(SUPERVISED)).into_iter().chain(limits::v1_trees())
+fn folders() -> impl Iterator<Item = PathBuf> {
+    mount().map(|mount| mount.join(FOLDER)).into_iter().chain(cgroup_v1::folders())
 }
 
-/// Removes the empty groups of dead supervisors that are asked for; returns whose groups had to stay.
+/// Removes the empty groups of dead supervisors for which `wanted` holds; returns the supervisors whose groups stay.
 fn sweep_in(folder: &Path, wanted: impl Fn(u32) -> bool) -> io::Result<Vec<u32>> {
     let mut left = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -150,7 +156,7 @@ fn sweep_in(folder: &Path, wanted: impl Fn(u32) -> bool) -> io::Result<Vec<u32>>
         let Ok(pid) = pid.parse::<u32>() else { continue };
         let lives =
             process::stat(pid.cast_signed()).is_ok_and(|stat| stat.start_time.to_string() == start_time);
-        // Where it is not empty its command lives, and the recovery of its Attempt decides, or it was kept.
+        // A group with processes belongs to an Attempt that recovery decides about, or they are kept.
         if wanted(pid) && !lives && remove(&entry.path()).is_err() {
             left.push(pid);
         }
@@ -158,14 +164,14 @@ fn sweep_in(folder: &Path, wanted: impl Fn(u32) -> bool) -> io::Result<Vec<u32>>
     Ok(left)
 }
 
-/// Where the groups of commands are.
+/// The folder of the groups of commands.
 pub(super) fn folder() -> io::Result<PathBuf> {
-    Ok(mount()?.join(SUPERVISED))
+    Ok(mount()?.join(FOLDER))
 }
 
-/// Where control groups v2 are mounted: alone, or beside v1.
+/// The mount of control groups v2: alone, or beside v1.
 fn mount() -> io::Result<PathBuf> {
-    let groups = outside::groups();
+    let groups = pod_cgroup::groups();
     [groups.clone(), groups.join("unified")]
         .into_iter()
         .find(|path| path.join("cgroup.procs").exists() && !path.join("tasks").exists())

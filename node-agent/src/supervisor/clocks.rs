@@ -1,4 +1,4 @@
-//! When an Attempt's time is up. All moments are milliseconds of the boot clock.
+//! The deadlines of an Attempt. All times are milliseconds of the boot clock.
 
 use sentinel_protocol::exit::{Clock, ClockEnd};
 use sentinel_protocol::request::Deadlines;
@@ -9,20 +9,19 @@ use crate::journal::Accepted;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clocks {
     deadlines: Deadlines,
-    /// When what is left to start and to the Run began to count.
+    /// When the start and total clocks began to count.
     from: u64,
     start_by: u64,
-    /// When the Run's time is over.
+    /// When the total clock runs out.
     total_until: Option<u64>,
     started_at: u64,
     run_until: Option<u64>,
-    /// When output came last; the start counts as output.
-    heard_at: u64,
+    /// When output was last observed; the start counts as output.
+    last_output_at: u64,
 }
 
 impl Clocks {
-    /// What is left to start and to the Run counts from the acceptance; in another boot, where that moment means
-    /// nothing, from now.
+    /// The start and total clocks count from the acceptance; after a reboot, where that time means nothing, from now.
     pub(super) fn new(accepted: &Accepted, boot_id: &str, now: u64) -> Self {
         let from = if accepted.boot_id == boot_id { accepted.boot_ms } else { now };
         let deadlines = accepted.start.deadlines;
@@ -33,11 +32,11 @@ impl Clocks {
             start_by: from.saturating_add(deadlines.start_ms),
             total_until: deadlines.total_ms.map(|total| from.saturating_add(total)),
             run_until: None,
-            heard_at: now,
+            last_output_at: now,
         }
     }
 
-    /// The clock by which it is too late to start, if it is.
+    /// The clock that has run out before the start, if one has.
     pub(super) fn too_late_to_start(&self, now: u64) -> Option<ClockEnd> {
         let after_ms = now.saturating_sub(self.from);
         let total = self.total_until.filter(|until| now >= *until).map(|_| Clock::Total);
@@ -49,38 +48,38 @@ impl Clocks {
     pub(super) fn started(&mut self, now: u64) {
         self.started_at = now;
         self.run_until = self.deadlines.run_ms.map(|run| now.saturating_add(run));
-        self.heard_at = now;
+        self.last_output_at = now;
     }
 
-    /// Output came, or could not come because there was no room for it.
-    pub(super) fn heard(&mut self, now: u64) {
-        self.heard_at = now;
+    /// Output was observed, or the command was blocked for lack of room for it.
+    pub(super) fn on_output(&mut self, now: u64) {
+        self.last_output_at = now;
     }
 
-    /// When the command has been without output for too long, if none comes.
+    /// When the idle clock runs out if there is no output until then.
     pub(super) fn idle_until(&self) -> Option<u64> {
-        self.deadlines.idle_ms.map(|idle| self.heard_at.saturating_add(idle))
+        self.deadlines.idle_ms.map(|idle| self.last_output_at.saturating_add(idle))
     }
 
-    /// When the command must have ended: by its own time, or by the Run's.
+    /// When the run or total clock runs out, whichever is first.
     pub(super) fn run_until(&self) -> Option<u64> {
         [self.run_until, self.total_until].into_iter().flatten().min()
     }
 
-    /// The clock that a running command has used up: its own time or the Run's, whichever was over first.
+    /// The run or total clock that has run out, whichever was first.
     pub(super) fn run_over(&self, now: u64) -> Option<ClockEnd> {
         let until = self.run_until().filter(|until| now >= *until)?;
         let name = if self.run_until == Some(until) { Clock::Run } else { Clock::Total };
         Some(ClockEnd { name, after_ms: now.saturating_sub(self.started_at) })
     }
 
-    /// The idle clock, when the command has been without output for too long.
+    /// The idle clock, when it has run out.
     pub(super) fn idle_over(&self, now: u64) -> Option<ClockEnd> {
         self.idle_until().filter(|until| now >= *until)?;
-        Some(ClockEnd { name: Clock::Idle, after_ms: now.saturating_sub(self.heard_at) })
+        Some(ClockEnd { name: Clock::Idle, after_ms: now.saturating_sub(self.last_output_at) })
     }
 
-    /// When a command that is asked to end now is made to.
+    /// When a command that receives TERM now is killed.
     pub(super) fn kill_at(&self, now: u64) -> u64 {
         now.saturating_add(self.deadlines.grace_ms)
     }
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_deadline_counts_from_acceptance_in_the_same_boot_and_from_now_in_another() {
+    fn start_clock_counts_from_acceptance_or_the_reboot() {
         let late = |after_ms| Some(ClockEnd { name: Clock::Start, after_ms });
         let same = Clocks::new(&accepted(100), "b", 9_000);
         assert_eq!([same.too_late_to_start(1_099), same.too_late_to_start(1_101)], [None, late(101)]);
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_the_run_counts_from_acceptance_and_ends_the_shorter_of_two_clocks() {
+    fn total_clock_counts_from_acceptance_and_the_first_clock_wins() {
         let mut accepted = accepted(u64::MAX);
         accepted.start.deadlines.total_ms = Some(1_200);
         let mut clocks = Clocks::new(&accepted, "b", 1_000);
@@ -127,20 +126,20 @@ mod tests {
     }
 
     #[test]
-    fn the_idle_clock_begins_anew_with_every_output() {
+    fn idle_clock_restarts_with_every_output() {
         let mut accepted = accepted(u64::MAX);
         assert_eq!(Clocks::new(&accepted, "b", 0).idle_until(), None);
         accepted.start.deadlines.idle_ms = Some(100);
         let mut clocks = Clocks::new(&accepted, "b", 0);
         clocks.started(2_000);
         assert_eq!(clocks.idle_until(), Some(2_100));
-        clocks.heard(2_050);
+        clocks.on_output(2_050);
         assert_eq!((clocks.idle_until(), clocks.idle_over(2_149)), (Some(2_150), None));
         assert_eq!(clocks.idle_over(2_151), Some(ClockEnd { name: Clock::Idle, after_ms: 101 }));
     }
 
     #[test]
-    fn the_run_deadline_counts_from_the_start() {
+    fn run_clock_counts_from_the_start() {
         let mut clocks = Clocks::new(&accepted(u64::MAX), "b", 0);
         assert_eq!(clocks.run_until(), None);
         clocks.started(2_000);

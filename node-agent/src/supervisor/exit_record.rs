@@ -1,4 +1,4 @@
-//! What the exit record says.
+//! The content of the exit record.
 
 use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::outcome::{Outcome, StartFailure};
@@ -9,19 +9,19 @@ use super::limits::OutOfMemory;
 use super::reap::ExitStatus;
 use crate::host;
 
-/// Longest message in an exit record, bytes; the record must fit the room that is kept for it.
+/// Longest message in an exit record, bytes; the record has to fit its reserve.
 const MAX_MESSAGE: usize = 600;
-/// Most pids that are named.
+/// Most pids in an exit record.
 const MAX_PIDS: usize = 64;
 
 /// Why the supervisor ended the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
-    /// The command ran too long.
+pub(super) enum EndReason {
+    /// The run or total clock ran out.
     TimedOut,
-    /// It wrote nothing for too long.
+    /// The idle clock ran out.
     IdleTimedOut,
-    /// It was asked to.
+    /// The operator cancelled it.
     Cancelled,
     /// The command had ended and left processes behind.
     Leftovers,
@@ -30,23 +30,23 @@ pub(super) enum Why {
 /// The outcome of a command that was started.
 pub(super) fn outcome(
     status: Option<ExitStatus>,
-    ended_for: Option<Why>,
-    mut left: Vec<i32>,
+    reason: Option<EndReason>,
+    mut survivors: Vec<i32>,
     success: &[u8],
     oom: Option<OutOfMemory>,
 ) -> Outcome {
-    if !left.is_empty() {
-        left.truncate(MAX_PIDS);
-        return Outcome::CancelFailed { pids: left };
+    if !survivors.is_empty() {
+        survivors.truncate(MAX_PIDS);
+        return Outcome::CancelFailed { pids: survivors };
     }
-    match (ended_for, status) {
-        (Some(Why::TimedOut), _) => Outcome::TimedOut,
-        (Some(Why::IdleTimedOut), _) => Outcome::IdleTimedOut,
-        (Some(Why::Cancelled), _) => Outcome::Cancelled,
+    match (reason, status) {
+        (Some(EndReason::TimedOut), _) => Outcome::TimedOut,
+        (Some(EndReason::IdleTimedOut), _) => Outcome::IdleTimedOut,
+        (Some(EndReason::Cancelled), _) => Outcome::Cancelled,
         (_, Some(ExitStatus::Exited(exit_code))) if success.contains(&exit_code) => {
             Outcome::Succeeded { exit_code }
         }
-        // One that got over the loss of a process and succeeded has succeeded, as above.
+        // A command that lost a process and succeeded all the same has succeeded, as above.
         (_, Some(_)) if let Some(OutOfMemory { peak }) = oom => Outcome::OomKilled { peak },
         (_, Some(ExitStatus::Exited(exit_code))) => Outcome::Failed { exit_code },
         (_, Some(ExitStatus::Signaled(signal))) => Outcome::Signaled { signal },
@@ -64,7 +64,7 @@ pub(super) fn start_failed(reason: StartFailure, message: &str) -> Outcome {
     Outcome::StartFailed { reason, message: message[..end].into() }
 }
 
-/// The record of an Attempt that ends now.
+/// The exit record of an Attempt that ends now.
 pub(super) fn ended(
     outcome: Outcome,
     started_at: Option<UnixMillis>,
@@ -75,7 +75,7 @@ pub(super) fn ended(
     Ended { outcome, started_at, ended_at: host::wall_clock(), usage, output, exit }
 }
 
-/// What all reaped children used.
+/// The usage of all reaped children.
 fn usage() -> Usage {
     use nix::sys::resource::{UsageWho, getrusage};
     use nix::sys::time::TimeValLike;
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_outcome_follows_from_status_cause_and_remains() {
+    fn outcome_follows_from_status_reason_and_survivors() {
         use ExitStatus::{Exited, Signaled};
         let check = |status, why, left: &[i32], expected| {
             assert_eq!(outcome(Some(status), why, left.to_vec(), &[0, 3], None), expected);
@@ -102,14 +102,14 @@ mod tests {
         check(Exited(3), None, &[], Outcome::Succeeded { exit_code: 3 });
         check(Exited(1), None, &[], Outcome::Failed { exit_code: 1 });
         check(Signaled(9), None, &[], Outcome::Signaled { signal: 9 });
-        check(Exited(0), Some(Why::Leftovers), &[], Outcome::Succeeded { exit_code: 0 });
-        check(Exited(0), Some(Why::TimedOut), &[], Outcome::TimedOut);
-        check(Signaled(15), Some(Why::Cancelled), &[], Outcome::Cancelled);
-        check(Signaled(9), Some(Why::Cancelled), &[7], Outcome::CancelFailed { pids: vec![7] });
+        check(Exited(0), Some(EndReason::Leftovers), &[], Outcome::Succeeded { exit_code: 0 });
+        check(Exited(0), Some(EndReason::TimedOut), &[], Outcome::TimedOut);
+        check(Signaled(15), Some(EndReason::Cancelled), &[], Outcome::Cancelled);
+        check(Signaled(9), Some(EndReason::Cancelled), &[7], Outcome::CancelFailed { pids: vec![7] });
     }
 
     #[test]
-    fn a_process_killed_for_memory_explains_every_end_but_success_and_ours() {
+    fn out_of_memory_explains_every_end_but_success_and_termination() {
         let oom = Some(OutOfMemory { peak: Some(7) });
         let check = |status, why, expected| {
             assert_eq!(outcome(Some(status), why, vec![], &[0], oom), expected);
@@ -117,15 +117,15 @@ mod tests {
         let killed = Outcome::OomKilled { peak: Some(7) };
         check(ExitStatus::Signaled(9), None, killed.clone());
         check(ExitStatus::Exited(137), None, killed.clone());
-        check(ExitStatus::Exited(1), Some(Why::Leftovers), killed);
+        check(ExitStatus::Exited(1), Some(EndReason::Leftovers), killed);
         check(ExitStatus::Exited(0), None, Outcome::Succeeded { exit_code: 0 });
-        check(ExitStatus::Signaled(9), Some(Why::TimedOut), Outcome::TimedOut);
-        check(ExitStatus::Signaled(9), Some(Why::IdleTimedOut), Outcome::IdleTimedOut);
-        check(ExitStatus::Signaled(9), Some(Why::Cancelled), Outcome::Cancelled);
+        check(ExitStatus::Signaled(9), Some(EndReason::TimedOut), Outcome::TimedOut);
+        check(ExitStatus::Signaled(9), Some(EndReason::IdleTimedOut), Outcome::IdleTimedOut);
+        check(ExitStatus::Signaled(9), Some(EndReason::Cancelled), Outcome::Cancelled);
     }
 
     #[test]
-    fn a_long_message_is_cut_between_characters() {
+    fn truncates_a_long_message_between_characters() {
         let Outcome::StartFailed { message, .. } = start_failed(StartFailure::Other, &"ä".repeat(400))
         else {
             panic!("another outcome")

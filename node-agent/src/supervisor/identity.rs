@@ -1,11 +1,11 @@
-//! As whom a command runs: users and groups from the very files that the command will see, without NSS, which would
-//! load code from there.
+//! The user and groups a command runs as. They are read from the files that the command will see, without NSS, which
+//! would load code from there.
 
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use sentinel_protocol::outcome::StartFailure;
 
 use super::root::Root;
-use super::spawn::StartError;
+use super::start_error::StartError;
 
 /// A line of `/etc/passwd`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,25 +17,25 @@ pub(super) struct User {
     pub(super) shell: String,
 }
 
-/// What the child becomes.
+/// The credentials that the child takes (`credentials(7)`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct Credentials {
     pub(super) uid: Uid,
     pub(super) gid: Gid,
     pub(super) groups: Vec<Gid>,
 }
 
-/// As whom a command runs.
+/// The user and groups a command runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     /// Its line in `/etc/passwd`, when it has one.
     pub(super) user: Option<User>,
-    /// `None` when it is ours already.
-    pub(super) change: Option<Change>,
+    /// `None` when they are the agent's own.
+    pub(super) credentials: Option<Credentials>,
 }
 
 impl Identity {
-    /// Looks user and group up, by name or number.
+    /// Resolves user and group, by name or number.
     pub(super) fn resolve(root: &Root, user: Option<&str>, group: Option<&str>) -> Result<Self, StartError> {
         let read = |path: &str, reason| {
             root.read(path)
@@ -48,23 +48,23 @@ impl Identity {
             return Err(StartError::new(StartFailure::UnknownUser, message));
         };
         if user.is_none() && group.is_none() {
-            return Ok(Self { user: entry, change: None });
+            return Ok(Self { user: entry, credentials: None });
         }
         let groups = read("/etc/group", StartFailure::UnknownGroup)?;
         let gid = primary_group(&groups, user, group, entry.as_ref())?;
         let all = all_groups(&groups, gid, entry.as_ref());
-        let change = Change {
+        let credentials = Credentials {
             uid: Uid::from_raw(uid),
             gid: Gid::from_raw(gid),
             groups: all.into_iter().map(Gid::from_raw).collect(),
         };
-        // Without privilege only what we are already is possible, and needs no call that would be denied.
-        let is_ours = !geteuid().is_root() && change.uid == geteuid() && change.gid == getegid();
-        Ok(Self { user: entry, change: (!is_ours).then_some(change) })
+        // Without privilege only the agent's own are possible, and need no system call, which would be denied.
+        let is_own = !geteuid().is_root() && credentials.uid == geteuid() && credentials.gid == getegid();
+        Ok(Self { user: entry, credentials: (!is_own).then_some(credentials) })
     }
 }
 
-/// The user's number, and its line when it has one; `None` when there is no such user.
+/// The uid, and the line in `/etc/passwd` when it has one; `None` when there is no such user.
 fn find_user(passwd: &str, user: Option<&str>) -> Option<(u32, Option<User>)> {
     let by_number = |uid| (uid, users(passwd).find(|entry| entry.uid == uid));
     match user {
@@ -85,8 +85,7 @@ fn primary_group(
     let Some(group) = group else {
         return entry.map(|entry| entry.gid).ok_or_else(|| {
             let user = user.unwrap_or_default();
-            let message =
-                format!("user {user:?} has no line in /etc/passwd and so no group; run.group must be given");
+            let message = format!("user {user:?} is not in /etc/passwd and so has no group; set run.group");
             StartError::new(StartFailure::UnknownGroup, message)
         });
     };
@@ -97,8 +96,8 @@ fn primary_group(
     })
 }
 
-/// All groups of the command: the one it runs as, and those that a login of its user has (`initgroups`), the user's
-/// primary group among them also when another is asked for. To drop it could open what is closed to that group.
+/// All groups of the command: its primary group, and those that a login of its user has (`initgroups`), including the
+/// user's own primary group when another one is requested: dropping it could open what is closed to that group.
 fn all_groups(groups: &str, gid: u32, entry: Option<&User>) -> Vec<u32> {
     let mut all = vec![gid];
     if let Some(entry) = entry {
@@ -111,7 +110,7 @@ fn all_groups(groups: &str, gid: u32, entry: Option<&User>) -> Vec<u32> {
     all
 }
 
-/// A user or group number; the largest one means "unchanged" to the kernel and is no number here.
+/// A uid or gid; the largest number means "unchanged" to the kernel and is not valid.
 fn number(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten().filter(|n| *n != u32::MAX)
 }
@@ -152,7 +151,7 @@ mod tests {
     const GROUP: &str = "root:x:0:\nweb:x:34:\nssl:x:40:a,web\nlog:x:41:webb,xweb\n";
 
     #[test]
-    fn a_user_is_found_by_name_first_and_then_by_number() {
+    fn finds_a_user_by_name_first_and_then_by_number() {
         let uid = |user| find_user(PASSWD, Some(user)).map(|(uid, entry)| (uid, entry.is_some()));
         assert_eq!(uid("web"), Some((33, true)));
         assert_eq!(uid("33"), Some((33, true)));
@@ -164,12 +163,12 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_in_exactly_the_groups_that_name_it() {
+    fn a_user_is_in_exactly_the_groups_that_list_it() {
         assert_eq!(memberships(GROUP, "web").collect::<Vec<_>>(), [40]);
     }
 
     #[test]
-    fn a_group_that_is_asked_for_comes_before_the_users_own_groups_and_replaces_none() {
+    fn a_requested_group_is_added_to_the_users_groups() {
         let (_, web) = find_user(PASSWD, Some("web")).unwrap();
         assert_eq!(all_groups(GROUP, 34, web.as_ref()), [34, 40]);
         assert_eq!(all_groups(GROUP, 41, web.as_ref()), [41, 34, 40]);
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_line_has_no_group_of_its_own() {
+    fn a_uid_without_an_entry_has_no_group() {
         let error = primary_group(GROUP, Some("1234"), None, None).unwrap_err();
         assert_eq!(error.reason, StartFailure::UnknownGroup);
         assert_eq!(primary_group(GROUP, Some("1234"), Some("ssl"), None).unwrap(), 40);

@@ -1,4 +1,4 @@
-//! Ends a command's whole tree: politely, then not.
+//! Ends a command's whole tree: TERM, then KILL.
 
 use std::fs;
 use std::io;
@@ -11,16 +11,7 @@ use super::cgroup::{self, Cgroup};
 use crate::journal::AttemptState;
 use crate::process::{self, Stat};
 
-/// What is left of a tree that was to be ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Remains {
-    /// Nothing.
-    Nothing,
-    /// These processes.
-    Processes(Vec<i32>),
-}
-
-/// Asks every process of our tree to end. A stopped one is woken, so that it hears it.
+/// Sends TERM to every process of this supervisor's tree, and CONT, so that a stopped one receives it.
 pub(super) fn terminate(cgroup: Option<&Cgroup>) {
     for (pid, stat) in tree(cgroup) {
         signal(pid, &stat, Signal::TERM);
@@ -28,10 +19,10 @@ pub(super) fn terminate(cgroup: Option<&Cgroup>) {
     }
 }
 
-/// Kills every process of our tree.
+/// Sends KILL to every process of this supervisor's tree.
 pub(super) fn kill(cgroup: Option<&Cgroup>) {
     if let Some(cgroup) = cgroup {
-        // The group kills as a whole, forks included. Kernels before 5.14 cannot; the walk can, by repetition.
+        // `cgroup.kill` includes processes that are being forked. Before Linux 5.14 the loop over the tree, repeated, does.
         let _ = cgroup.kill();
     }
     for (pid, stat) in tree(cgroup) {
@@ -39,8 +30,8 @@ pub(super) fn kill(cgroup: Option<&Cgroup>) {
     }
 }
 
-/// Living processes of our tree: those of the group, and those that descend from us, as a process may have left the
-/// group and where there is none.
+/// Living processes of this supervisor's tree: those in the group, and its descendants, as a process may have left the
+/// group, or there may be none.
 pub(super) fn pids(cgroup: Option<&Cgroup>) -> Vec<i32> {
     tree(cgroup).into_iter().map(|(pid, _)| pid).collect()
 }
@@ -80,7 +71,7 @@ fn all_processes() -> Vec<(i32, Stat)> {
         .collect()
 }
 
-/// Sends a signal to exactly this process: the descriptor cannot be confused by a pid that is used again.
+/// Sends a signal to exactly this process: a pidfd is not affected by the reuse of the pid.
 fn signal(pid: i32, stat: &Stat, signal: Signal) {
     let send = || -> io::Result<()> {
         let raw = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
@@ -90,11 +81,11 @@ fn signal(pid: i32, stat: &Stat, signal: Signal) {
         }
         Ok(())
     };
-    // One that has gone needs no signal; one that may not be signalled is found again by the check for remains.
+    // A process that has ended needs no signal; one that may not be signalled is found by the check for survivors.
     let _ = send();
 }
 
-/// Living processes of a command whose supervisor is dead: those in its group, else those of its session.
+/// Living processes of a command whose supervisor is dead: those in its group and those of its session.
 pub(super) fn orphans(state: &AttemptState) -> Vec<i32> {
     orphaned(state).into_iter().map(|(pid, _)| pid).collect()
 }
@@ -113,8 +104,8 @@ fn orphaned(state: &AttemptState) -> Vec<(i32, Stat)> {
     let mut found: Vec<(i32, Stat)> =
         in_group.into_iter().filter_map(|pid| Some((pid, process::stat(pid).ok()?))).collect();
     if let Some(command) = command {
-        // A session keeps its number for as long as a process is in it, so this is the command's or nobody's,
-        // unless all of it went and the pid was used again: then its leader is younger than the command.
+        // A session keeps its id while it has a process, so it is the command's unless all its processes have ended and the
+        // pid was reused: then its leader is younger than the command.
         let leader = process::stat(command.pid).ok();
         if leader.is_none_or(|leader| leader.start_time == command.start_time) {
             let in_session = |stat: &Stat| stat.session == command.pid || stat.group == command.pid;
@@ -127,9 +118,9 @@ fn orphaned(state: &AttemptState) -> Vec<(i32, Stat)> {
     found
 }
 
-/// Kills the tree of a command whose supervisor is dead, by its control group and its session, and waits up to
-/// `patience` for it to be gone. Blocks. For an Attempt whose lock is free only.
-pub fn end_tree(state: &AttemptState, patience: Duration) -> Remains {
+/// Kills the tree of a command whose supervisor is dead, by its control group and its session, and blocks up to
+/// `patience` until it has ended. Returns the processes that survived. Only for an Attempt whose lock is free.
+pub fn end_tree(state: &AttemptState, patience: Duration) -> Vec<i32> {
     let until = Instant::now() + patience;
     let group = match state {
         AttemptState::Starting { cgroup, .. } | AttemptState::Running { cgroup, .. } => cgroup.as_deref(),
@@ -139,13 +130,13 @@ pub fn end_tree(state: &AttemptState, patience: Duration) -> Remains {
         let left = orphaned(state);
         if left.is_empty() {
             if let Some(path) = group {
-                // Harmless when it stays: it is empty.
+                // Harmless when it fails: an empty group costs little.
                 let _ = cgroup::remove(Path::new(path));
             }
-            return Remains::Nothing;
+            return Vec::new();
         }
         if Instant::now() >= until {
-            return Remains::Processes(left.into_iter().map(|(pid, _)| pid).collect());
+            return left.into_iter().map(|(pid, _)| pid).collect();
         }
         if let Some(path) = group {
             let _ = cgroup::kill(Path::new(path));

@@ -1,4 +1,4 @@
-//! What is still there when the main process of a command has ended by itself.
+//! The processes that outlive the main process of a command.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,11 +9,11 @@ use sentinel_protocol::limits::{MAX_LEFT_PROCESSES, MAX_PROCESS_NAME};
 use super::cgroup::Cgroup;
 use super::kill;
 
-/// From `linux/sched.h`: the process is in `do_exit`. It has closed its files already, so the end of the output may be
-/// seen before it is a zombie; it is ending by itself and was not left behind.
+/// From `linux/sched.h`: the process is in `do_exit`. It has closed its files, so the end of the output may be observed
+/// before it is a zombie; it was not left behind.
 const PF_EXITING: u32 = 0x4;
 
-/// The processes that the command left behind; `None` when there are none but some that are just ending.
+/// The processes that the command left behind; `None` when there are none, or only some that are exiting.
 pub(super) fn left_behind(cgroup: Option<&Cgroup>, fate: Fate) -> Option<LeftBehind> {
     let mut left = LeftBehind { count: 0, fate, processes: Vec::new() };
     for pid in kill::pids(cgroup) {
@@ -26,14 +26,14 @@ pub(super) fn left_behind(cgroup: Option<&Cgroup>, fate: Fate) -> Option<LeftBeh
     (left.count > 0).then_some(left)
 }
 
-/// The name of a living process that is not ending.
+/// The name of a living process that is not exiting.
 fn name_of(pid: i32) -> Option<String> {
     let mut buffer = [0; 1024];
     let read = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut buffer).ok()?;
     living_name(&buffer[..read])
 }
 
-/// The name in brackets may hold anything, also `) R 1`; so the last bracket counts.
+/// The name in brackets may contain anything, such as `) R 1`; so the last bracket counts.
 fn living_name(stat: &[u8]) -> Option<String> {
     let open = stat.iter().position(|&byte| byte == b'(')?;
     let close = stat.iter().rposition(|&byte| byte == b')')?;
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_ending_is_not_left_behind() {
+    fn an_exiting_process_is_not_left_behind() {
         assert_eq!(living_name(&stat("sleep", 'S', 0x40_4000)).as_deref(), Some("sleep"));
         assert_eq!(living_name(&stat("a) R 1 (b", 'D', 0)).as_deref(), Some("a) R 1 (b"));
         assert_eq!(living_name(&stat("sleep", 'R', 0x40_4004)), None);

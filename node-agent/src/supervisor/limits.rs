@@ -1,8 +1,7 @@
-//! The limits of a command, held by control groups: v2, and v1 for a controller that the machine has only there.
+//! Enforces the limits of a command by control groups: v2, and v1 for a controller that the machine has only there.
 //!
-//! With v2 the group is the one that the command is born in anyway. With v1 each controller has a tree of its own,
-//! and the command moves to a group there before it becomes its program. A limit is held or the command does not
-//! start; nothing is tried halfway.
+//! With v2 it is the group that the command is created in anyway. With v1 each controller has a hierarchy of its own, and
+//! the command joins a group there before exec. A limit is enforced or the command does not start.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -11,20 +10,21 @@ use std::path::{Path, PathBuf};
 
 use sentinel_protocol::request::ResourceLimits;
 
-use super::cgroup::{self, Cgroup, SUPERVISED};
+use super::cgroup::{self, Cgroup};
+use super::cgroup_v1;
 
-/// Length of the span in which CPU time is counted out, microseconds; the kernel's own default.
+/// Period of the CPU quota, microseconds; the kernel's default.
 const PERIOD_US: u64 = 100_000;
 
-/// A limit that this node cannot hold.
+/// A limit that this node cannot enforce.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LimitError {
-    /// The controller is nowhere, or not for us.
+    /// The controller is missing, or cannot be used.
     #[error(
         "{field} cannot be held on this node: its control groups have no {controller} controller for the agent{why}"
     )]
     NoController { field: &'static str, controller: &'static str, why: String },
-    /// A group could not be made or set.
+    /// A group could not be created or configured.
     #[error("{field} cannot be held on this node: {file}: {source}", file = file.display())]
     Refused { field: &'static str, file: PathBuf, source: io::Error },
 }
@@ -32,7 +32,7 @@ pub(super) enum LimitError {
 /// Processes that the kernel killed for the memory limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OutOfMemory {
-    /// The most that was used at once, bytes, where the kernel tells.
+    /// Peak usage, bytes, where the kernel reports it.
     pub(super) peak: Option<u64>,
 }
 
@@ -44,101 +44,101 @@ enum Version {
 
 /// A group in which a limit is set.
 #[derive(Debug)]
-struct Place {
+struct LimitGroup {
     field: &'static str,
     path: PathBuf,
     version: Version,
 }
 
-/// The groups that hold a command to its limits. Those that were made for it go with this.
+/// The groups that enforce a command's limits. Those created for it are removed when this is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Limited {
-    joins: Vec<OwnedFd>,
-    memory: Option<Place>,
-    made: Vec<PathBuf>,
+pub(super) struct AppliedLimits {
+    join_files: Vec<OwnedFd>,
+    memory: Option<LimitGroup>,
+    created: Vec<PathBuf>,
 }
 
-impl Limited {
+impl AppliedLimits {
     /// Sets the limits. `cgroup` is the v2 group of the command, if it has one.
     pub(super) fn new(limits: &ResourceLimits, cgroup: Option<&Cgroup>) -> Result<Self, LimitError> {
         let mut limited = Self::default();
         if let Some(millis) = limits.cpu_millis {
-            let place = limited.place("run.limits.cpu", "cpu", cgroup)?;
-            place.set_cpu(u64::from(millis))?;
-            limited.join(&place)?;
+            let group = limited.group("run.limits.cpu", "cpu", cgroup)?;
+            group.set_cpu(u64::from(millis))?;
+            limited.add_join_file(&group)?;
         }
         if let Some(bytes) = limits.memory {
-            let place = limited.place("run.limits.memory", "memory", cgroup)?;
-            place.set_memory(bytes)?;
-            limited.join(&place)?;
-            limited.memory = Some(place);
+            let group = limited.group("run.limits.memory", "memory", cgroup)?;
+            group.set_memory(bytes)?;
+            limited.add_join_file(&group)?;
+            limited.memory = Some(group);
         }
         if let Some(count) = limits.pids {
-            let place = limited.place("run.limits.pids", "pids", cgroup)?;
-            place.set("pids.max", &count.to_string())?;
-            limited.join(&place)?;
+            let group = limited.group("run.limits.pids", "pids", cgroup)?;
+            group.set("pids.max", &count.to_string())?;
+            limited.add_join_file(&group)?;
         }
         Ok(limited)
     }
 
-    /// The files by which a process moves itself into the groups.
-    pub(super) fn joins(&self) -> &[OwnedFd] {
-        &self.joins
+    /// The files by which a process joins the groups.
+    pub(super) fn join_files(&self) -> &[OwnedFd] {
+        &self.join_files
     }
 
-    /// Whether the kernel killed for the memory limit. Groups are made for one command, so all that they count is its.
+    /// Whether the kernel killed for the memory limit. A group is created for one command, so its counters are the command's.
     pub(super) fn out_of_memory(&self) -> Option<OutOfMemory> {
         self.memory.as_ref()?.out_of_memory()
     }
 
-    fn place(
+    fn group(
         &mut self,
         field: &'static str,
         controller: &'static str,
         cgroup: Option<&Cgroup>,
-    ) -> Result<Place, LimitError> {
+    ) -> Result<LimitGroup, LimitError> {
         let why = match cgroup.map(|cgroup| (cgroup, cgroup.enable(controller))) {
             Some((cgroup, Ok(()))) => {
-                return Ok(Place { field, path: cgroup.path().to_owned(), version: Version::V2 });
+                return Ok(LimitGroup { field, path: cgroup.path().to_owned(), version: Version::V2 });
             }
             Some((_, Err(error))) if error.kind() != io::ErrorKind::NotFound => format!(" ({error})"),
             _ => String::new(),
         };
-        let Some(tree) = v1_tree(controller) else {
+        let Some(folder) = cgroup_v1::folder(controller) else {
             return Err(LimitError::NoController { field, controller, why });
         };
         let refused = |file: &Path, source| LimitError::Refused { field, file: file.to_owned(), source };
-        let name = cgroup::name_of_ours().map_err(|error| refused(Path::new("/proc/self/stat"), error))?;
-        let path = tree.join(name);
+        let name = cgroup::own_name().map_err(|error| refused(Path::new("/proc/self/stat"), error))?;
+        let path = folder.join(name);
         fs::create_dir_all(&path).map_err(|error| refused(&path, error))?;
-        // Two controllers can share a tree, as cpu and cpuacct do.
-        if !self.made.contains(&path) {
-            self.made.push(path.clone());
+        // Two controllers can share a hierarchy, as cpu and cpuacct do.
+        if !self.created.contains(&path) {
+            self.created.push(path.clone());
         }
-        Ok(Place { field, path, version: Version::V1 })
+        Ok(LimitGroup { field, path, version: Version::V1 })
     }
 
-    /// Also into the v2 group: where the kernel cannot have a child born in it, it would be outside.
-    fn join(&mut self, place: &Place) -> Result<(), LimitError> {
-        let file = place.path.join("cgroup.procs");
+    /// The v2 group too: a kernel without `CLONE_INTO_CGROUP` does not create the child in it.
+    fn add_join_file(&mut self, group: &LimitGroup) -> Result<(), LimitError> {
+        let file = group.path.join("cgroup.procs");
         match OpenOptions::new().write(true).open(&file) {
-            Ok(procs) => self.joins.push(procs.into()),
-            Err(source) => return Err(LimitError::Refused { field: place.field, file, source }),
+            Ok(procs) => self.join_files.push(procs.into()),
+            Err(source) => return Err(LimitError::Refused { field: group.field, file, source }),
         }
         Ok(())
     }
 }
 
-impl Drop for Limited {
+impl Drop for AppliedLimits {
     fn drop(&mut self) {
-        for path in &self.made {
-            // Not empty when the tree would not die; swept up later.
+        for path in &self.created {
+            // With processes in it, it stays, and the agent removes it later.
             let _ = cgroup::remove(path);
         }
     }
 }
 
-impl Place {
+impl LimitGroup {
     fn set(&self, file: &str, value: &str) -> Result<(), LimitError> {
         let file = self.path.join(file);
         fs::write(&file, value).map_err(|source| LimitError::Refused { field: self.field, file, source })
@@ -156,12 +156,12 @@ impl Place {
     }
 
     fn set_memory(&self, bytes: u64) -> Result<(), LimitError> {
-        // Swap would only put the end off; where a kernel does not count it, there is nothing to be set.
+        // Swap would only delay the end; where the kernel does not account for it, nothing can be set.
         match self.version {
             Version::V2 => {
                 self.set("memory.max", &bytes.to_string())?;
                 let _ = self.set("memory.swap.max", "0");
-                // All of the command or none of it; kernels before 4.19 kill one process.
+                // Kill the whole command; kernels before 4.19 kill one process.
                 let _ = self.set("memory.oom.group", "1");
             }
             Version::V1 => {
@@ -172,9 +172,9 @@ impl Place {
         Ok(())
     }
 
-    /// A process killed because the whole machine was out of memory was not killed for the limit, so v2 is asked for
-    /// both: whether the limit was hit, and whether somebody was killed. With v1 the hits are not counted once swap is
-    /// limited too, and a kill has to do.
+    /// A process killed because the whole machine was out of memory was not killed for the limit, so with v2 both are
+    /// read: whether the limit was hit, and whether a process was killed. With v1 hits are not counted once swap is
+    /// limited too, so a kill is enough.
     fn out_of_memory(&self) -> Option<OutOfMemory> {
         let (killed, hit, peak) = match self.version {
             Version::V2 => {
@@ -186,8 +186,8 @@ impl Place {
                 (killed, killed, "memory.max_usage_in_bytes")
             }
         };
-        let happened = killed.is_some_and(|n| n > 0) && hit.is_some_and(|n| n > 0);
-        happened.then(|| OutOfMemory { peak: number(&self.read(peak)) })
+        let is_oom = killed.is_some_and(|n| n > 0) && hit.is_some_and(|n| n > 0);
+        is_oom.then(|| OutOfMemory { peak: number(&self.read(peak)) })
     }
 
     fn read(&self, file: &str) -> String {
@@ -199,33 +199,10 @@ fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// The number behind a word in a file of lines.
-fn count(text: &str, word: &str) -> Option<u64> {
+/// The number after a name in a file of lines.
+fn count(text: &str, key: &str) -> Option<u64> {
     let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
-    pairs.find(|(name, _)| *name == word).and_then(|(_, value)| number(value))
-}
-
-/// Our folder in the v1 tree of a controller.
-fn v1_tree(controller: &str) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    v1_mount(&mounts, controller).map(|mount| mount.join(SUPERVISED))
-}
-
-fn v1_mount(mounts: &str, controller: &str) -> Option<PathBuf> {
-    let mount = |line: &str| {
-        let mut fields = line.split(' ').skip(1);
-        let (path, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
-        let has = kind == "cgroup" && options.split(',').any(|option| option == controller);
-        has.then(|| PathBuf::from(path))
-    };
-    mounts.lines().find_map(mount)
-}
-
-/// Our folders in all v1 trees in which groups are made.
-pub(super) fn v1_trees() -> Vec<PathBuf> {
-    let mut trees: Vec<PathBuf> = ["cpu", "memory", "pids"].into_iter().filter_map(v1_tree).collect();
-    trees.dedup();
-    trees
+    pairs.find(|(name, _)| *name == key).and_then(|(_, value)| number(value))
 }
 
 #[cfg(test)]
@@ -233,33 +210,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_controller_is_found_in_its_own_tree_and_in_a_shared_one() {
-        let mounts = "proc /proc proc rw,nosuid 0 0\n\
-            cgroup2 /sys/fs/cgroup/unified cgroup2 rw,memory 0 0\n\
-            cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,relatime,cpu,cpuacct 0 0\n\
-            cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n";
-        let at = |controller| v1_mount(mounts, controller).map(|path| path.to_str().unwrap().to_owned());
-        assert_eq!(at("cpu").as_deref(), Some("/sys/fs/cgroup/cpu,cpuacct"));
-        assert_eq!(at("memory").as_deref(), Some("/sys/fs/cgroup/memory"));
-        assert_eq!(at("pids"), None);
-    }
-
-    #[test]
-    fn counters_are_found_by_their_whole_name() {
+    fn finds_counters_by_their_whole_name() {
         let events = "low 0\nmax 9\noom 2\noom_kill 1\noom_group_kill 1\n";
         assert_eq!((count(events, "oom"), count(events, "oom_kill")), (Some(2), Some(1)));
         assert_eq!(count("", "oom"), None);
     }
 
     #[test]
-    fn a_limit_without_a_controller_is_named() {
+    fn names_the_limit_without_a_controller() {
         let error = LimitError::NoController {
             field: "run.limits.memory",
             controller: "memory",
             why: " (Device or resource busy (os error 16))".to_owned(),
         };
-        let words = "run.limits.memory cannot be held on this node: its control groups have no memory controller \
+        let expected = "run.limits.memory cannot be held on this node: its control groups have no memory controller \
             for the agent (Device or resource busy (os error 16))";
-        assert_eq!(error.to_string(), words);
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -3,19 +3,19 @@
 use super::kill::orphans;
 use crate::journal::{AttemptDir, JournalError};
 
-/// What is known about the supervisor of an Attempt.
+/// The state of an Attempt's supervisor, by its lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
     /// It holds the lock.
     Alive,
-    /// Nobody holds the lock: it is dead, or never came.
+    /// The lock is free: the supervisor is dead, or was never started.
     Dead {
-        /// Whether processes of the command are still there.
+        /// Whether processes of the command are alive.
         populated: bool,
     },
 }
 
-/// Looks whether an Attempt has a living supervisor, by trying its lock.
+/// Checks whether an Attempt has a living supervisor, by trying its lock.
 ///
 /// # Errors
 /// When the directory or its state cannot be read.

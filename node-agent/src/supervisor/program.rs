@@ -1,5 +1,5 @@
-//! What is executed, and whether it can be: looked at before the fork, so that the words can be exact. The kernel
-//! has the last word all the same.
+//! Finds the program and checks whether it can be executed, before the fork, so that the message can be precise. The
+//! kernel decides all the same.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Program;
 
 use super::root::Root;
-use super::spawn::StartError;
+use super::start_error::StartError;
 
-/// Where the script is found by its interpreter.
+/// The path under which the interpreter reads the script.
 const SCRIPT_PATH: &str = "/dev/fd/3";
 
 /// A program that was found.
@@ -19,9 +19,9 @@ const SCRIPT_PATH: &str = "/dev/fd/3";
 pub(super) struct Located {
     /// For messages: `program` or `interpreter`.
     pub(super) what: &'static str,
-    /// As the Task names it.
+    /// Its name in the Task.
     pub(super) named: String,
-    /// What is handed to `exec`.
+    /// The path for `execve`.
     pub(super) path: PathBuf,
     pub(super) argv: Vec<String>,
 }
@@ -48,7 +48,7 @@ pub(super) fn locate(
         return Err(StartError::new(StartFailure::ProgramNotFound, format!("{what} is empty")));
     }
     let path = if named.contains('/') {
-        // What is executed stays relative to the directory; what is looked at cannot be.
+        // The path for `execve` stays relative to the directory; the check needs an absolute one.
         check_executable(root, &directory.join(&named)).map_err(fail)?;
         PathBuf::from(&named)
     } else {
@@ -82,12 +82,13 @@ fn check_executable(root: &Root, path: &Path) -> Result<(), Wrong> {
             StartFailure::ProgramNotFound,
             "does not exist: a part of its path is not a directory".to_owned(),
         ),
-        io::ErrorKind::PermissionDenied => {
-            (StartFailure::NotExecutable, "cannot be reached: permission denied on the way to it".to_owned())
-        }
-        _ => (StartFailure::Other, format!("cannot be looked at: {error}")),
+        io::ErrorKind::PermissionDenied => (
+            StartFailure::NotExecutable,
+            "cannot be reached: permission denied on a parent directory".to_owned(),
+        ),
+        _ => (StartFailure::Other, format!("cannot be examined: {error}")),
     })?;
-    let stat = fstat(&fd).map_err(|error| (StartFailure::Other, format!("cannot be looked at: {error}")))?;
+    let stat = fstat(&fd).map_err(|error| (StartFailure::Other, format!("cannot be examined: {error}")))?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {}
         FileType::Directory => return Err((StartFailure::NotAFile, "is a directory".to_owned())),

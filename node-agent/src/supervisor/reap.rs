@@ -1,4 +1,4 @@
-//! Who of our children ended. The supervisor is the subreaper of its tree, so every orphan of it is a child too.
+//! Reaps children. The supervisor is the subreaper of its tree, so every orphan of the tree is its child too.
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
@@ -6,41 +6,32 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 /// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExitStatus {
-    /// By itself.
+    /// It exited with this code.
     Exited(u8),
-    /// By a signal.
+    /// A signal ended it.
     Signaled(i32),
 }
 
-/// What a round of reaping found.
+/// The result of [`reap`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reaped {
-    /// How the command ended, if it was among them.
+    /// How the command ended, if it was reaped.
     pub(super) command: Option<ExitStatus>,
-    /// Whether a child is left, and so a process of the tree.
-    pub(super) tree: Tree,
-}
-
-/// Whether processes of the command's tree are left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tree {
-    /// None.
-    Empty,
-    /// Some.
-    Populated,
+    /// Whether no child is left, and so no process of the tree.
+    pub(super) tree_is_empty: bool,
 }
 
 /// Reaps every child that has ended.
 pub(super) fn reap(command: Pid) -> Reaped {
-    let mut reaped = Reaped { command: None, tree: Tree::Populated };
+    let mut reaped = Reaped { command: None, tree_is_empty: false };
     loop {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if pid == command => reaped.command = exit_status(status),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) => return reaped,
-            // ECHILD: none is left.
+            // ECHILD: no child is left.
             Err(_) => {
-                reaped.tree = Tree::Empty;
+                reaped.tree_is_empty = true;
                 return reaped;
             }
         }

@@ -1,4 +1,4 @@
-//! The file system and the namespaces that a command will see, looked at from outside.
+//! The file system and the namespaces that a command will see.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,41 +11,43 @@ use rustix::thread::LinkNameSpaceType;
 use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Environment;
 
-use super::Host;
-use super::spawn::StartError;
+use super::invocation::HostNamespaces;
+use super::start_error::StartError;
 
-/// Files of users and groups are not read beyond this.
+/// Bytes of `/etc/passwd` and `/etc/group` that are read.
 const MAX_FILE: u64 = 8 << 20;
 
-/// A namespace of the node that is another than ours.
+/// A namespace of the node that is not the agent's own.
 #[derive(Debug)]
 pub(super) struct Namespace {
     pub(super) fd: OwnedFd,
     pub(super) kind: LinkNameSpaceType,
 }
 
-/// Whether commands can run in this environment here; where they cannot, the words say why.
+/// Checks whether commands can run in this environment on this machine.
 ///
 /// # Errors
-/// What stands in the way.
-pub fn check_environment(environment: Environment, host: Host) -> Result<(), String> {
+/// The reason why they cannot.
+pub fn check_environment(environment: Environment, host: HostNamespaces) -> Result<(), String> {
     Root::of(environment, host).map(drop).map_err(|error| error.message)
 }
 
-/// What a command will see.
+/// The root directory and namespaces of a command.
 #[derive(Debug)]
 pub(super) struct Root {
-    /// The node's root directory, where it is another than ours.
+    /// The node's root directory, where it is not the agent's own.
     node: Option<OwnedFd>,
     namespaces: Vec<Namespace>,
 }
 
 impl Root {
-    /// The view of a command in this environment. The node's namespaces are those of its process 1; where they are
-    /// ours already, there is nothing to enter.
-    pub(super) fn of(environment: Environment, host: Host) -> Result<Self, StartError> {
+    /// Those of a command in this environment. The node's namespaces are those of its process 1; the agent's own are not
+    /// entered again.
+    pub(super) fn of(environment: Environment, host: HostNamespaces) -> Result<Self, StartError> {
         match environment {
-            Environment::Host if host == Host::Here => Ok(Self { node: None, namespaces: Vec::new() }),
+            Environment::Host if host == HostNamespaces::Own => {
+                Ok(Self { node: None, namespaces: Vec::new() })
+            }
             Environment::Container => Ok(Self { node: None, namespaces: Vec::new() }),
             Environment::Host => Self::of_process(1).map_err(|error| {
                 let message = format!("the namespaces of the node cannot be opened: {error}");
@@ -54,9 +56,9 @@ impl Root {
         }
     }
 
-    /// The view of this process.
+    /// Those of this process.
     pub(super) fn of_process(pid: i32) -> io::Result<Self> {
-        // The mount namespace comes last: until then our own /proc is needed.
+        // The mount namespace is last: until then this process's /proc is needed.
         let kinds = [
             ("uts", LinkNameSpaceType::HostNameAndNISDomainName),
             ("ipc", LinkNameSpaceType::InterProcessCommunication),
@@ -86,7 +88,7 @@ impl Root {
         self.namespaces
     }
 
-    /// Opens an absolute path as the command would, symbolic links included.
+    /// Opens an absolute path as the command would, following symbolic links.
     pub(super) fn open(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
         Ok(match &self.node {
@@ -95,7 +97,7 @@ impl Root {
         })
     }
 
-    /// Reads a text file as the command would find it; a missing one is empty.
+    /// Reads a text file as the command would see it; a missing one is empty.
     pub(super) fn read(&self, path: &str) -> io::Result<String> {
         let file = match self.open(Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK) {
             Ok(file) => File::from(file),

@@ -1,4 +1,4 @@
-//! Starts the command.
+//! Checks a request against the node, and spawns the command.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -15,51 +15,34 @@ use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Program;
 use sentinel_protocol::to_agent::Start;
 
-use super::Host;
 use super::cgroup::Cgroup;
-use super::child::{Birth, Plan, Step, Strings, spawn};
+use super::child::{ChildStep, ExecPlan, Inherited, Strings, spawn};
 use super::identity::{Identity, User};
-use super::limits::Limited;
+use super::invocation::HostNamespaces;
+use super::limits::AppliedLimits;
 use super::program::{Located, check_directory, locate};
 use super::root::Root;
+use super::start_error::StartError;
 
 use crate::shortage;
 
 /// `PATH` of a command that sets none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The kernel takes 249 bytes.
+/// Longest name of a memfd, characters; the kernel's limit is 249 bytes.
 const MAX_MEMFD_NAME: usize = 200;
 
-/// Why a command could not be started.
-#[derive(Debug)]
-pub(super) struct StartError {
-    pub(super) reason: StartFailure,
-    pub(super) message: String,
-}
-
-impl StartError {
-    pub(super) fn new(reason: StartFailure, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-
-    /// For lack of something of the node's.
-    pub(super) fn out_of_resources(doing: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::new(StartFailure::OutOfResources, format!("{doing}: {}", shortage::describe(error)))
-    }
-}
-
-/// Everything that was looked up for a command; nothing of it has happened yet.
+/// A command that was checked, ready to be spawned.
 #[derive(Debug)]
 pub(super) struct Prepared {
     located: Located,
     directory: String,
     user: Option<String>,
-    plan: Plan,
+    plan: ExecPlan,
 }
 
 /// Checks the request against the node.
-pub(super) fn prepare(start: &Start, host: Host) -> Result<Prepared, StartError> {
+pub(super) fn prepare(start: &Start, host: HostNamespaces) -> Result<Prepared, StartError> {
     prepare_in(Root::of(start.request.environment, host)?, start)
 }
 
@@ -74,20 +57,20 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
     let script = match &request.program {
         Program::Command(_) => None,
         Program::Script { text, .. } => {
-            Some(script(&start.task.name, text).map_err(resources("the script could not be kept"))?)
+            Some(script(&start.task.name, text).map_err(resources("the script could not be stored"))?)
         }
     };
     let argv = located.argv.iter().enumerate();
     let argv = argv.map(|(at, arg)| c_string(arg, || format!("argument {at}"))).collect::<Result<_, _>>()?;
     let envp =
         env.iter().map(|(name, value)| c_string(format!("{name}={value}"), || format!("variable {name:?}")));
-    let plan = Plan {
+    let plan = ExecPlan {
         path: c_string(located.path.as_os_str().as_bytes(), || "the program's path".to_owned())?,
         argv: Strings::new(argv),
         envp: Strings::new(envp.collect::<Result<_, _>>()?),
         directory: c_string(&request.working_dir, || "the working directory".to_owned())?,
         umask: Mode::from_raw_mode(request.umask & 0o777),
-        change: identity.change,
+        credentials: identity.credentials,
         namespaces: root.into_namespaces(),
         script,
         nofile: request.limits.nofile.map(u64::from),
@@ -102,42 +85,43 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
 }
 
 impl Prepared {
-    /// Starts it in this control group, under these limits and with these as standard input, output and error; returns its pid, which
-    /// is also its session and process group.
+    /// Spawns it in this control group, under these limits and with these as standard input, output and error; returns its
+    /// pid, which is also its session and process group.
     pub(super) fn start(
         self,
         cgroup: Option<&Cgroup>,
-        limited: &Limited,
+        limited: &AppliedLimits,
         stdin: Option<OwnedFd>,
         outputs: [OwnedFd; 2],
     ) -> Result<i32, StartError> {
         let resources =
-            |error: io::Error| StartError::out_of_resources("the node could not make a process", &error);
+            |error: io::Error| StartError::out_of_resources("the node could not create a process", &error);
         let [stdout, stderr] = outputs;
         let stdin =
             stdin.map_or_else(|| File::open("/dev/null").map(OwnedFd::from), Ok).map_err(resources)?;
-        let (said, failed_at) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| resources(errno.into()))?;
-        let birth = Birth {
+        let (failure_pipe, failed_at) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|errno| resources(errno.into()))?;
+        let inherited = Inherited {
             stdio: [stdin, stdout, stderr],
             cgroup: cgroup.map(Cgroup::directory),
-            joins: limited.joins(),
+            join_files: limited.join_files(),
             failed_at,
         };
-        let pid = spawn(&self.plan, &birth).map_err(resources)?;
-        // With it go our copies of the command's ends, and so the end-of-file of what we read is the command's.
-        drop(birth);
+        let pid = spawn(&self.plan, &inherited).map_err(resources)?;
+        // This closes the supervisor's copies of the command's ends, so that end-of-file means that the command closed them.
+        drop(inherited);
         let mut failure = Vec::new();
-        File::from(said).read_to_end(&mut failure).map_err(resources)?;
+        File::from(failure_pipe).read_to_end(&mut failure).map_err(resources)?;
         let [step, errno @ ..] = &failure[..] else { return Ok(pid) };
         if let Some(pid) = Pid::from_raw(pid) {
             let _ = waitpid(Some(pid), WaitOptions::empty());
         }
         let errno = errno.try_into().map_or(0, i32::from_le_bytes);
-        Err(self.explain(Step::from_byte(*step), &io::Error::from_raw_os_error(errno)))
+        Err(self.explain(ChildStep::from_byte(*step), &io::Error::from_raw_os_error(errno)))
     }
 }
 
-/// The command's whole environment: a few variables for every command, then the request's.
+/// The command's environment: a few variables for every command, then the request's.
 fn environment(start: &Start, user: Option<&User>) -> Vec<(String, String)> {
     let id = &start.attempt;
     let mut env: Vec<(String, String)> = Vec::new();
@@ -164,7 +148,7 @@ fn environment(start: &Start, user: Option<&User>) -> Vec<(String, String)> {
     env
 }
 
-/// The script as a file that cannot be changed any more. It has the Task's name in `/proc/PID/fd`.
+/// The script as a sealed memfd. It has the Task's name in `/proc/PID/fd`.
 fn script(task: &str, text: &str) -> io::Result<OwnedFd> {
     let plain = |c: &char| c.is_ascii_alphanumeric() || "-._".contains(*c);
     let name: String = task.chars().filter(plain).take(MAX_MEMFD_NAME).collect();
@@ -182,18 +166,18 @@ fn c_string(bytes: impl AsRef<[u8]>, what: impl FnOnce() -> String) -> Result<CS
 }
 
 impl Prepared {
-    /// Which limit of each process the kernel did not take, and what stands in the way.
-    fn rlimit_refused(&self, step: Step, error: &io::Error) -> String {
+    /// The message for a limit of each process that the kernel denied.
+    fn rlimit_refused(&self, step: ChildStep, error: &io::Error) -> String {
         let (field, value, resource, setting) = match step {
-            Step::Core => ("run.limits.core", self.plan.core, Resource::Core, "LimitCORE"),
+            ChildStep::Core => ("run.limits.core", self.plan.core, Resource::Core, "LimitCORE"),
             _ => ("run.limits.nofile", self.plan.nofile, Resource::Nofile, "LimitNOFILE"),
         };
         let value = value.unwrap_or_default();
         let hard =
             getrlimit(resource).maximum.map_or_else(|| "unlimited".to_owned(), |hard| hard.to_string());
-        let most = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+        let nr_open = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
         let kernel = match step {
-            Step::Nofile => format!(" and the kernel's is {} (fs.nr_open)", most.trim()),
+            ChildStep::Nofile => format!(" and the kernel's is {} (fs.nr_open)", nr_open.trim()),
             _ => String::new(),
         };
         format!(
@@ -202,65 +186,68 @@ impl Prepared {
         )
     }
 
-    /// What the kernel meant.
-    fn explain(&self, step: Option<Step>, error: &io::Error) -> StartError {
+    /// Explains why a step failed.
+    fn explain(&self, step: Option<ChildStep>, error: &io::Error) -> StartError {
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        let lacks_resources =
+            matches!(errno, Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC));
+        let Some(step) = step.filter(|_| !lacks_resources) else {
+            let message = format!("the node could not create a process: {}", shortage::describe_io(error));
+            return StartError::new(StartFailure::OutOfResources, message);
+        };
         let Located { what, named, .. } = &self.located;
         let (directory, who) = (&self.directory, self.user.as_deref().unwrap_or_default());
-        match (step, errno) {
-            (_, Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC))
-            | (None, _) => StartError::new(
-                StartFailure::OutOfResources,
-                format!("the node could not make a process: {}", shortage::describe_io(error)),
-            ),
-            (Some(Step::Exec), Some(Errno::NOENT)) => StartError::new(
-                StartFailure::ProgramNotFound,
-                format!(
-                    "{what} {named:?} needs a program that does not exist (its #! line or its dynamic loader)"
-                ),
-            ),
-            (Some(Step::Exec), Some(Errno::ACCESS | Errno::PERM)) => StartError::new(
-                StartFailure::NotExecutable,
-                format!(
-                    "{what} {named:?} may not be executed: {error} (its mode, its mount or a directory on the way)"
-                ),
-            ),
-            (Some(Step::Exec), Some(Errno::NOEXEC)) => StartError::new(
-                StartFailure::BadFormat,
-                format!(
-                    "{what} {named:?} has a format the kernel does not know (another architecture, or no #! line)"
-                ),
-            ),
-            (Some(Step::Exec), Some(Errno::TOOBIG)) => StartError::new(
-                StartFailure::TooLong,
-                format!("arguments and environment of {what} {named:?} are longer than the kernel takes"),
-            ),
-            (Some(Step::Directory), _) => StartError::new(
+        let (reason, message) = match step {
+            ChildStep::Exec => self.explain_exec(errno, error),
+            ChildStep::Directory => (
                 StartFailure::WorkingDirectory,
                 format!("working directory {directory:?} cannot be entered: {error}"),
             ),
-            (Some(Step::Groups | Step::Group | Step::User | Step::Verify), _) => StartError::new(
-                StartFailure::IdentityDenied,
-                format!("the agent may not run commands as {who:?}: {error}"),
-            ),
-            (Some(Step::Namespace), _) => StartError::new(
-                StartFailure::Namespace,
-                format!("the namespaces of the node cannot be entered: {error}"),
-            ),
-            (Some(Step::Limits), _) => StartError::new(
+            ChildStep::Groups | ChildStep::Group | ChildStep::User | ChildStep::Verify => {
+                (StartFailure::IdentityDenied, format!("the agent may not run commands as {who:?}: {error}"))
+            }
+            ChildStep::Namespace => {
+                (StartFailure::Namespace, format!("the namespaces of the node cannot be entered: {error}"))
+            }
+            ChildStep::Limits => (
                 StartFailure::Other,
                 format!(
                     "run.limits cannot be held on this node: its control groups cannot be joined: {error}"
                 ),
             ),
-            (Some(step @ (Step::Nofile | Step::Core)), _) => {
-                StartError::new(StartFailure::Other, self.rlimit_refused(step, error))
+            ChildStep::Nofile | ChildStep::Core => (StartFailure::Other, self.rlimit_refused(step, error)),
+            ChildStep::Session | ChildStep::Script | ChildStep::Pipes => {
+                (StartFailure::Other, format!("{what} {named:?} could not be started: {error}"))
             }
-            (Some(Step::Session | Step::Script | Step::Pipes | Step::Exec), _) => StartError::new(
-                StartFailure::Other,
-                format!("{what} {named:?} could not be started: {error}"),
+        };
+        StartError::new(reason, message)
+    }
+
+    /// Explains why `execve` failed.
+    fn explain_exec(&self, errno: Option<Errno>, error: &io::Error) -> (StartFailure, String) {
+        let Located { what, named, .. } = &self.located;
+        let (reason, why) = match errno {
+            Some(Errno::NOENT) => (
+                StartFailure::ProgramNotFound,
+                "needs a program that does not exist (its #! line or its dynamic loader)".to_owned(),
             ),
-        }
+            Some(Errno::ACCESS | Errno::PERM) => (
+                StartFailure::NotExecutable,
+                format!("may not be executed: {error} (its mode, its mount or a parent directory)"),
+            ),
+            Some(Errno::NOEXEC) => (
+                StartFailure::BadFormat,
+                "has an unknown executable format (another architecture, or no #! line)".to_owned(),
+            ),
+            Some(Errno::TOOBIG) => {
+                let message = format!(
+                    "arguments and environment of {what} {named:?} are longer than the kernel allows"
+                );
+                return (StartFailure::TooLong, message);
+            }
+            _ => (StartFailure::Other, format!("could not be started: {error}")),
+        };
+        (reason, format!("{what} {named:?} {why}"))
     }
 }
 
@@ -270,9 +257,9 @@ mod tests {
     use std::io::BufRead;
     use std::process::{Command, Stdio};
 
-    /// Stands for the node's process 1, which not every machine shows: another process in namespaces of its own.
+    /// The node's process 1 is not visible on every machine; another process in namespaces of its own takes its place.
     #[test]
-    fn a_command_enters_the_namespaces_of_the_node_and_is_looked_up_there() {
+    fn a_command_is_found_and_run_in_the_nodes_namespaces() {
         let inner = "mount -t tmpfs none /mnt && cp /bin/hostname /mnt/only-here && mkdir /mnt/dir \
             && hostname inner-node && echo ready && exec cat";
         let node = Command::new("unshare")
@@ -280,16 +267,13 @@ mod tests {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn();
-        let Ok(mut node) = node else {
-            eprintln!("NOT RUN: there is no unshare program");
-            return;
-        };
+        let mut node = node.expect("this test needs unshare (util-linux)");
         let mut ready = String::new();
         io::BufReader::new(node.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
-        if ready != "ready\n" {
-            eprintln!("NOT RUN: namespaces cannot be made here");
-            return;
-        }
+        assert_eq!(
+            ready, "ready\n",
+            "this test needs root and namespaces; elsewhere: -- --skip nodes_namespaces"
+        );
         let pid = node.id().cast_signed();
         let start = |program: &str| -> Start {
             serde_json::from_value(serde_json::json!({
@@ -302,16 +286,17 @@ mod tests {
             }))
             .unwrap()
         };
-        let ours = Root::of(sentinel_protocol::request::Environment::Container, Host::OfProcess1).unwrap();
+        let ours =
+            Root::of(sentinel_protocol::request::Environment::Container, HostNamespaces::OfInit).unwrap();
         let error = prepare_in(ours, &start("/mnt/only-here")).unwrap_err();
         assert_eq!(error.reason, StartFailure::WorkingDirectory, "{}", error.message);
         let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here")).unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let stderr = stdout.try_clone().unwrap();
-        prepared.start(None, &Limited::default(), None, [stdout, stderr]).unwrap();
-        let mut said = String::new();
-        File::from(read).read_to_string(&mut said).unwrap();
-        assert_eq!(said, "inner-node\n");
+        prepared.start(None, &AppliedLimits::default(), None, [stdout, stderr]).unwrap();
+        let mut output = String::new();
+        File::from(read).read_to_string(&mut output).unwrap();
+        assert_eq!(output, "inner-node\n");
         drop(node.stdin.take());
         node.wait().unwrap();
     }

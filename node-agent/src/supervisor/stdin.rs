@@ -1,4 +1,4 @@
-//! Feeds the command's standard input without ever waiting for it.
+//! Writes the command's standard input without ever blocking.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
-/// Bytes on their way to the command; dropping it is end-of-file.
+/// Bytes to be written to the command; dropping it is end-of-file.
 #[derive(Debug)]
 pub(super) struct StdinFeed {
     pipe: File,
@@ -14,16 +14,16 @@ pub(super) struct StdinFeed {
 }
 
 impl StdinFeed {
-    /// The feed, and the end that the command reads.
+    /// The feed, and the command's end of the pipe.
     pub(super) fn new(bytes: Vec<u8>) -> io::Result<(Self, OwnedFd)> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&write, true)?;
-        // Usually all of it fits; where it may not grow, the loop writes the rest.
+        // Usually all of it fits; where the pipe cannot grow, the loop writes the rest.
         let _ = fcntl_setpipe_size(&write, bytes.len().max(4096));
         Ok((Self { pipe: File::from(write), rest: bytes }, read))
     }
 
-    /// Writes what the pipe takes; `None` when all is written or nobody reads any more.
+    /// Writes what the pipe takes; `None` when all is written or the command has closed its end.
     pub(super) fn feed(mut self) -> Option<Self> {
         while !self.rest.is_empty() {
             match self.pipe.write(&self.rest) {

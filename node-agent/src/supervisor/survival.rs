@@ -1,87 +1,86 @@
-//! Whether a command outlives the agent that started it, tried when the agent begins, and said.
+//! Whether a command survives the agent that started it. Checked and logged when the agent starts.
 //!
-//! Two things may tie it to the agent: a namespace of process ids that ends with the agent's container, and control
-//! groups that whoever ends the container empties.
+//! Two things may tie it to the agent's container: a pid namespace that ends with the container, and control groups whose
+//! processes the container runtime kills with it.
 
 use std::fs;
 use std::io;
 
-use super::{cgroup, outside};
+use super::{cgroup, pod_cgroup};
 
-/// The number of the namespace of process ids in which the machine's first process is (`PROC_PID_INIT_INO`).
-const MACHINES_NAMESPACE: &str = "pid:[4026531836]";
+/// The initial pid namespace, in which the machine's first process is (`PROC_PID_INIT_INO`).
+const INIT_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// What becomes of a command when its agent ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survival {
-    /// It goes on, and the next agent adopts it.
+    /// It continues, and the next agent adopts it.
     Outlives,
-    /// It is ended with the agent's container, and the next agent calls it `Interrupted`.
+    /// It ends with the agent's container, and the next agent reports it as `Interrupted`.
     EndsWithContainer(Tie),
 }
 
 /// What ties a command to the agent's container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tie {
-    /// They share a namespace of process ids that is the container's own.
+    /// They share a pid namespace that is the container's own.
     Namespace,
-    /// No control group can be made outside the container's.
+    /// No control group can be created outside the container's.
     ControlGroups,
 }
 
 impl Tie {
-    /// The same for people.
+    /// The reason, for the log.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Namespace => "the container has process ids of its own (hostPID is not set)",
-            Self::ControlGroups => "no control group can be made outside the container's",
+            Self::Namespace => "the container has a pid namespace of its own (hostPID is not set)",
+            Self::ControlGroups => "no control group can be created outside the container's",
         }
     }
 }
 
-/// Finds out, by making what a command would need.
+/// Checks it, by creating the groups that a command would need.
 pub fn survival() -> Survival {
-    let in_pod = outside::is_in_pod();
-    if !in_pod && !is_machines_namespace() {
+    let in_pod = pod_cgroup::is_in_pod();
+    if !in_pod && !is_init_pid_namespace() {
         return Survival::EndsWithContainer(Tie::Namespace);
     }
-    // Outside of any container nobody empties our groups.
-    if in_pod && try_groups().is_err() {
+    // Outside a container no runtime kills the processes in the groups.
+    if in_pod && try_creating_groups().is_err() {
         return Survival::EndsWithContainer(Tie::ControlGroups);
     }
     Survival::Outlives
 }
 
-/// Whether the processes of the machine are seen, and with them the namespaces in which `environment: Host` runs; where
-/// they are not, the words say what is missing. Without them process 1 is the container's own, and a command for the
-/// host would run in the container without a word.
+/// Checks that the agent is in the machine's pid namespace. Elsewhere process 1 is the container's own, and a command with
+/// `environment: Host` would run in the container instead.
 ///
 /// # Errors
 /// What is missing.
-pub fn sees_the_machine() -> Result<(), String> {
-    if is_machines_namespace() {
+pub fn check_host_pid_namespace() -> Result<(), String> {
+    if is_init_pid_namespace() {
         return Ok(());
     }
-    Err("the agent has process ids of its own and not the machine's; its pod needs hostPID: true (and docker run \
-         --pid=host)"
+    Err("the agent has a pid namespace of its own; its pod needs hostPID: true (or docker run --pid=host), and on \
+         nodes that are containers, as of kind, the agent also needs --nested-node"
         .to_owned())
 }
 
-fn is_machines_namespace() -> bool {
-    fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == MACHINES_NAMESPACE)
+fn is_init_pid_namespace() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == INIT_PID_NAMESPACE)
 }
 
-/// Makes the groups that commands and supervisors get, with v1, v2 or both.
-fn try_groups() -> io::Result<()> {
-    outside::make_groups()?;
+/// Creates the groups that commands and supervisors need, with v1, v2 or both.
+fn try_creating_groups() -> io::Result<()> {
+    pod_cgroup::create_groups()?;
     match cgroup::folder() {
         Ok(folder) => {
             let probe = folder.join(format!("{}.probe", std::process::id()));
             fs::create_dir_all(&probe)?;
             fs::remove_dir(&probe)
         }
-        // Then commands stay in the groups of v1 that their supervisors moved to.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && outside::is_inherited() => Ok(()),
+        // Commands stay in the groups of v1 that their supervisors moved to.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && pod_cgroup::is_inherited() => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -1,4 +1,4 @@
-//! A gateway that does what its test tells it: real sockets, a real token check, no thinking of its own.
+//! A gateway that is driven by its test: real sockets, a real token check, no decisions of its own.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
-/// Long enough for a busy machine; a test that gets there has failed.
+/// Long enough for a busy machine; a test that reaches it has failed.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub type Socket = WebSocketStream<TcpStream>;
@@ -72,7 +72,7 @@ impl Gateway {
                         return Ok(response);
                     }
                     *count.lock().unwrap() += 1;
-                    let mut refused = http::Response::new(Some("no such agent".to_owned()));
+                    let mut refused = http::Response::new(Some("unknown agent".to_owned()));
                     *refused.status_mut() = http::StatusCode::UNAUTHORIZED;
                     Err(refused)
                 };
@@ -101,7 +101,7 @@ impl Gateway {
         }
     }
 
-    /// The next control socket, before anything was said on it.
+    /// The next control socket, before anything was received on it.
     pub async fn control_socket(&mut self) -> Socket {
         within("a control socket", self.controls.recv()).await.unwrap()
     }
@@ -113,7 +113,7 @@ impl Gateway {
         self.welcome(socket, hello).await
     }
 
-    /// Goes on with a socket on which Hello was said.
+    /// Continues with a socket on which Hello was received.
     pub async fn welcome(&mut self, mut socket: Socket, hello: Hello) -> Control {
         self.sessions += 1;
         let welcome = Welcome {
@@ -124,7 +124,7 @@ impl Gateway {
             dead_after_ms: self.dead_after_ms,
         };
         let session = welcome.session.clone();
-        say(&mut socket, &ToAgent::Welcome(welcome)).await;
+        send_to(&mut socket, &ToAgent::Welcome(welcome)).await;
         let inventory = loop {
             match next_message(&mut socket).await {
                 ToOperator::Inventory(inventory) => break inventory,
@@ -136,7 +136,7 @@ impl Gateway {
         Control { socket, hello, inventory, session }
     }
 
-    /// The next log socket, behind its Hello.
+    /// The next log socket, after its Hello.
     pub async fn log(&mut self, control: &Control) -> Logs {
         loop {
             let mut socket = within("a log socket", self.logs.recv()).await.unwrap();
@@ -159,8 +159,8 @@ pub struct Control {
 }
 
 impl Control {
-    pub async fn say(&mut self, message: ToAgent) {
-        say(&mut self.socket, &message).await;
+    pub async fn send_message(&mut self, message: ToAgent) {
+        send_to(&mut self.socket, &message).await;
     }
 
     pub async fn report(&mut self) -> Report {
@@ -222,25 +222,25 @@ pub struct Logs {
     pub socket: Socket,
 }
 
-/// What a log socket says.
-pub enum Heard {
+/// What a log socket receives.
+pub enum LogFrame {
     Open(AttemptId, u64),
     Record(AttemptId, LogRecord),
     Closed,
 }
 
 impl Logs {
-    pub async fn next(&mut self) -> Heard {
+    pub async fn next(&mut self) -> LogFrame {
         loop {
             match within("output", self.socket.next()).await {
-                None | Some(Err(_) | Ok(Message::Close(_))) => return Heard::Closed,
+                None | Some(Err(_) | Ok(Message::Close(_))) => return LogFrame::Closed,
                 Some(Ok(Message::Binary(frame))) => {
                     let (attempt, record) = decode_record(&frame).unwrap();
-                    return Heard::Record(attempt, record);
+                    return LogFrame::Record(attempt, record);
                 }
                 Some(Ok(Message::Text(text))) => match decode_text(&text).unwrap() {
-                    LogControl::Open { attempt, oldest } => return Heard::Open(attempt, oldest),
-                    other => panic!("an agent does not say {other:?}"),
+                    LogControl::Open { attempt, oldest } => return LogFrame::Open(attempt, oldest),
+                    other => panic!("unexpected {other:?} from an agent"),
                 },
                 Some(Ok(_)) => {}
             }
@@ -250,7 +250,7 @@ impl Logs {
     pub async fn credit(&mut self, attempt: &AttemptId, granted: u64, archived: u64) {
         let credit = LogControl::Credit { attempt: attempt.clone(), granted, archived };
         let text = encode_text(&credit).unwrap();
-        // The agent may have closed for want of output.
+        // The agent may have closed it, having no output.
         let _ = self.socket.send(Message::text(text)).await;
     }
 }
@@ -264,10 +264,10 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Takes a record in; what it has is skipped, and a hole that nobody declared fails the test.
+    /// Archives a record; what it has is skipped, and an undeclared hole fails the test.
     pub fn take(&mut self, record: LogRecord) {
         let Some(record) = record.from_position(self.upto) else { return };
-        assert_eq!(record.head.position, self.upto, "a hole that nobody declared");
+        assert_eq!(record.head.position, self.upto, "an undeclared hole");
         assert_eq!(record.head.dropped, None, "dropped output");
         self.upto = record.end();
         let stream = record.head.stream.as_str();
@@ -284,7 +284,7 @@ impl Archive {
     }
 }
 
-pub async fn say(socket: &mut Socket, message: &ToAgent) {
+pub async fn send_to(socket: &mut Socket, message: &ToAgent) {
     socket.send(Message::text(encode_text(message).unwrap())).await.unwrap();
 }
 
@@ -293,7 +293,7 @@ pub async fn next_message(socket: &mut Socket) -> ToOperator {
         match within("a message", socket.next())
             .await
             .expect("the agent closed")
-            .expect("the agent broke off")
+            .expect("the connection broke")
         {
             Message::Text(text) => return decode_text(&text).unwrap(),
             Message::Ping(_) | Message::Pong(_) => {}

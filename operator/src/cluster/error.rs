@@ -2,39 +2,39 @@
 
 use std::time::Duration;
 
-/// Why a cluster did not do what it was asked.
+/// Why a call to a cluster failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// The object has changed since it was seen; look again.
+    /// The object has changed since it was read: read it again.
     #[error("unable to {doing}: the object has changed meanwhile")]
     Conflict {
         /// What was attempted, on what.
         doing: String,
     },
-    /// There is no such object (any more).
+    /// The object does not exist (any more).
     #[error("unable to {doing}: there is no such object")]
     Gone {
         /// What was attempted, on what.
         doing: String,
     },
-    /// There is an object of that name already.
+    /// An object of that name exists already.
     #[error("failed to {doing}: there is one of that name already")]
     Exists {
         /// What was attempted, on what.
         doing: String,
     },
-    /// The object, or who asks, is not acceptable; asking again will not help.
+    /// The object is invalid, or the caller is not allowed to do this.
     #[error("failed to {doing}: {message}")]
     Refused {
         /// What was attempted, on what.
         doing: String,
         /// The HTTP status that fits.
         code: u16,
-        /// The cluster's words.
+        /// The cluster's message.
         message: String,
     },
-    /// The cluster did not answer in time; whether it has done it is not known.
-    #[error("unable to {doing}: no answer within {}", crate::resource::duration::show(*.within))]
+    /// The cluster did not answer in time; it may or may not have done it.
+    #[error("unable to {doing}: no answer within {}", sentinel_protocol::duration::format(*.within))]
     TimedOut {
         /// What was attempted, on what.
         doing: String,
@@ -46,23 +46,36 @@ pub enum ClusterError {
     Unavailable {
         /// What was attempted, on what.
         doing: String,
-        /// What stood in the way.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A frozen target list is not what the status says it is: somebody has removed or replaced a part of it.
+    /// A frozen target list differs from what the status records: a part of it was removed or replaced.
     #[error("failed to read the frozen target list of {task}: {wrong}")]
     TargetsDamaged {
         /// The Task.
         task: String,
-        /// What does not fit.
+        /// What differs.
         wrong: String,
     },
 }
 
 impl ClusterError {
-    /// Whether asking again, after a look at the object as it is now, may help.
-    pub fn may_pass(&self) -> bool {
+    /// A label for logs and metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "conflict",
+            Self::Gone { .. } => "gone",
+            Self::Exists { .. } => "exists",
+            Self::Refused { .. } => "refused",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Unavailable { .. } => "unavailable",
+            Self::TargetsDamaged { .. } => "targets_damaged",
+        }
+    }
+
+    /// Whether a retry, after reading the object again, may succeed.
+    pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Conflict { .. } | Self::TimedOut { .. } | Self::Unavailable { .. })
     }
 }

@@ -1,8 +1,8 @@
 //! Cluster events about Tasks, in `events.k8s.io/v1`.
 //!
-//! What is the same is one event: its name is a digest of what it says, so that a repetition, by whichever operator,
-//! finds the event that is there and adds to its series. What is not the same is an event of its own; the Recorder of
-//! kube joins whatever has the same reason, and shows the first note for all of it.
+//! Equal notices are one event: its name is a digest of its content, so that a repetition, by any operator, finds the
+//! existing event and adds to its series. Different notices are different events; the Recorder of kube merges those
+//! with the same reason, and shows the first note for all of them.
 //!
 //! Every event is an object in etcd for an hour. A Task that runs every second must not fill it: [`Limiter`].
 
@@ -21,12 +21,14 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::kube::{OPERATOR_MANAGER, Repeat, call, patches_as, writes_as};
+use super::call::{Repeat, call};
+use super::client::{OPERATOR_MANAGER, patches_as, writes_as};
+use super::error::ClusterError;
+use super::seams::Publication;
 use super::targets::display;
-use super::{ClusterError, Publication};
 use crate::resource::Task;
 
-/// Longest note, bytes: the API server takes 1 KiB.
+/// Longest note, bytes: the API server accepts 1 KiB.
 const MAX_NOTE: usize = 1000;
 
 /// Longest name of an instance, bytes, for the API server.
@@ -35,7 +37,7 @@ const MAX_INSTANCE: usize = 128;
 /// Longest name of an object, bytes.
 const MAX_NAME: usize = 253;
 
-/// How often the series of an event is tried to be longer by one while others write it, too.
+/// Attempts to add to the series of an event while other processes do the same.
 const ATTEMPTS: usize = 4;
 
 /// Publishes events. Clones share the limits.
@@ -47,18 +49,19 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// `instance` is this process.
+    /// `instance` names this process.
     pub(super) fn new(client: Client, instance: Option<String>) -> Self {
         let mut instance = instance.unwrap_or_else(|| OPERATOR_MANAGER.to_owned());
         instance.truncate(instance.floor_char_boundary(MAX_INSTANCE));
         Self { client, instance, limiter: Arc::default() }
     }
 
-    /// Publishes what happened to the Task, unless there are too many events already.
+    /// Publishes a notice about the Task, within the rate limit.
     pub(super) async fn publish(&self, task: &Task, notice: &Notice) -> Result<Publication, ClusterError> {
         let uid = task.uid().unwrap_or_default();
-        let turn = self.limiter.lock().unwrap_or_else(PoisonError::into_inner).take(&uid, Instant::now());
-        let Turn::Now { left_out } = turn else { return Ok(Publication::LeftOut) };
+        let admission =
+            self.limiter.lock().unwrap_or_else(PoisonError::into_inner).take(&uid, Instant::now());
+        let Admission::Admitted { left_out } = admission else { return Ok(Publication::LeftOut) };
         let event = self.event(task, notice, left_out);
         let name = event.name_any();
         let api: Api<Event> =
@@ -66,12 +69,12 @@ impl Events {
         let doing = format!("publish an event about Task {}", display(task));
         let params = writes_as(OPERATOR_MANAGER);
         for _ in 0..ATTEMPTS {
-            match call(&doing, Repeat::WhenUnseen, || api.create(&params, &event)).await {
+            match call(&doing, Repeat::Unprocessed, || api.create(&params, &event)).await {
                 Err(ClusterError::Exists { .. }) => {}
                 created => return created.map(|_| Publication::Published),
             }
             match repeat(&api, &name, &doing).await {
-                // It has expired meanwhile, or another operator has added to it.
+                // It has expired, or another operator has added to it.
                 Err(ClusterError::Gone { .. } | ClusterError::Conflict { .. }) => {}
                 repeated => return repeated.map(|()| Publication::Published),
             }
@@ -104,18 +107,18 @@ impl Events {
     }
 }
 
-/// Makes the series of the event that is there longer by one. Conflict when another has done so meanwhile.
+/// Adds one to the series of an existing event. Conflict when another process has done so meanwhile.
 async fn repeat(api: &Api<Event>, name: &str, doing: &str) -> Result<(), ClusterError> {
-    let there = call(doing, Repeat::Harmless, || api.get(name)).await?;
-    let count = there.series.as_ref().map_or(1, |series| series.count).saturating_add(1);
+    let existing = call(doing, Repeat::Idempotent, || api.get(name)).await?;
+    let count = existing.series.as_ref().map_or(1, |series| series.count).saturating_add(1);
     let series = EventSeries { count, last_observed_time: MicroTime(Timestamp::now()) };
-    let body = json!({"metadata": {"resourceVersion": there.metadata.resource_version}, "series": series});
+    let body = json!({"metadata": {"resourceVersion": existing.metadata.resource_version}, "series": series});
     let (params, patch) = (patches_as(OPERATOR_MANAGER), Patch::Merge(&body));
-    call(doing, Repeat::WhenUnseen, || api.patch(name, &params, &patch)).await?;
+    call(doing, Repeat::Unprocessed, || api.patch(name, &params, &patch)).await?;
     Ok(())
 }
 
-/// What the operator did, as the word that programs read beside the reason.
+/// The `action` of an event: what the operator did, for programs.
 fn action(reason: &str) -> &'static str {
     match reason {
         "RunStarted" => "StartRun",
@@ -124,7 +127,7 @@ fn action(reason: &str) -> &'static str {
     }
 }
 
-/// The note, and how many events before it are missing.
+/// The note, and how many earlier events are missing.
 fn note(text: &str, left_out: u32) -> String {
     let missing = match left_out {
         0 => String::new(),
@@ -135,7 +138,7 @@ fn note(text: &str, left_out: u32) -> String {
     format!("{}{missing}", &text[..text.floor_char_boundary(room)])
 }
 
-/// The Task's name, and a digest of what the event says about which Task.
+/// The Task's name, and a digest of the Task's uid and the event's content.
 fn name(task: &Task, type_: &str, reason: &str, note: &str) -> String {
     let mut hash = Sha256::new();
     for part in [task.metadata.uid.as_deref().unwrap_or_default(), type_, reason, note] {
@@ -151,76 +154,76 @@ fn name(task: &Task, type_: &str, reason: &str, note: &str) -> String {
     format!("{}.{digest}", name.trim_end_matches(['.', '-']))
 }
 
-/// So many at once, then one in each interval.
+/// A token bucket: `burst` at once, then one in each interval.
 #[derive(Debug, Clone, Copy)]
 struct Rate {
     burst: u32,
     every: Duration,
 }
 
-/// Of one Task: fifty Runs with a beginning and an end, then one Run a minute.
+/// For one Task: fifty Runs with a beginning and an end, then one Run a minute.
 const OF_A_TASK: Rate = Rate { burst: 100, every: Duration::from_secs(30) };
 
-/// Of all Tasks together.
+/// For all Tasks together.
 const OF_ALL: Rate = Rate { burst: 500, every: Duration::from_millis(100) };
 
-/// Tasks whose events are counted; of more than these the one that has been quiet for longest is forgotten.
+/// Tasks whose events are counted; beyond that, the one without events for longest is dropped.
 const MAX_TASKS: usize = 4096;
 
 /// Whether an event may be published.
 #[derive(Debug, PartialEq, Eq)]
-enum Turn {
-    /// Yes; so many of this Task were left out since the last one.
-    Now { left_out: u32 },
-    /// No: it is left out, and counted.
+enum Admission {
+    /// It may; this many of the Task were left out since the last one.
+    Admitted { left_out: u32 },
+    /// It may not: it is left out, and counted.
     LeftOut,
 }
 
-/// ConditionStatus events to [`OF_A_TASK`] and [`OF_ALL`].
+/// Limits events to [`OF_A_TASK`] and [`OF_ALL`].
 #[derive(Debug, Default)]
 struct Limiter {
     all: Option<Instant>,
-    tasks: HashMap<String, Count>,
+    tasks: HashMap<String, Bucket>,
 }
 
-/// A Task's share: when all of its burst is there again, and what it was denied.
+/// The bucket of a Task: when it is full again, and how many events it has refused.
 #[derive(Debug, Clone, Copy)]
-struct Count {
+struct Bucket {
     full_at: Instant,
     left_out: u32,
 }
 
 impl Limiter {
-    fn take(&mut self, uid: &str, now: Instant) -> Turn {
+    fn take(&mut self, uid: &str, now: Instant) -> Admission {
         if !self.tasks.contains_key(uid) {
             self.make_room(now);
         }
-        let count = self.tasks.entry(uid.to_owned()).or_insert(Count { full_at: now, left_out: 0 });
-        let of_task = spend(OF_A_TASK, count.full_at, now);
+        let bucket = self.tasks.entry(uid.to_owned()).or_insert(Bucket { full_at: now, left_out: 0 });
+        let of_task = spend(OF_A_TASK, bucket.full_at, now);
         let Some((full_at, all)) = of_task.zip(spend(OF_ALL, self.all.unwrap_or(now), now)) else {
-            count.left_out = count.left_out.saturating_add(1);
-            return Turn::LeftOut;
+            bucket.left_out = bucket.left_out.saturating_add(1);
+            return Admission::LeftOut;
         };
         self.all = Some(all);
-        count.full_at = full_at;
-        Turn::Now { left_out: std::mem::take(&mut count.left_out) }
+        bucket.full_at = full_at;
+        Admission::Admitted { left_out: std::mem::take(&mut bucket.left_out) }
     }
 
-    /// A Task of which nothing is owed is as good as forgotten.
+    /// A full bucket without refused events needs no entry.
     fn make_room(&mut self, now: Instant) {
         if self.tasks.len() < MAX_TASKS {
             return;
         }
-        self.tasks.retain(|_, count| count.full_at > now || count.left_out > 0);
+        self.tasks.retain(|_, bucket| bucket.full_at > now || bucket.left_out > 0);
         while self.tasks.len() >= MAX_TASKS {
-            let quiet = self.tasks.iter().min_by_key(|(_, count)| count.full_at).map(|(uid, _)| uid.clone());
-            let Some(quiet) = quiet else { return };
-            self.tasks.remove(&quiet);
+            let idle = self.tasks.iter().min_by_key(|(_, bucket)| bucket.full_at).map(|(uid, _)| uid.clone());
+            let Some(idle) = idle else { return };
+            self.tasks.remove(&idle);
         }
     }
 }
 
-/// When the burst is whole again after one more; `None` when there is none left.
+/// When the bucket is full again after one more event; `None` when it is empty.
 fn spend(rate: Rate, full_at: Instant, now: Instant) -> Option<Instant> {
     let full_at = full_at.max(now) + rate.every;
     (full_at <= now + rate.every * rate.burst).then_some(full_at)
@@ -231,23 +234,23 @@ mod tests {
     use super::*;
 
     fn published(limiter: &mut Limiter, uid: &str, times: u32, now: Instant) -> u32 {
-        (0..times).map(|_| u32::from(limiter.take(uid, now) != Turn::LeftOut)).sum()
+        (0..times).map(|_| u32::from(limiter.take(uid, now) != Admission::LeftOut)).sum()
     }
 
     #[test]
-    fn a_task_that_runs_without_pause_publishes_a_burst_and_then_one_event_in_thirty_seconds() {
+    fn a_busy_task_publishes_a_burst_then_one_event_in_30_s() {
         let (mut limiter, now) = (Limiter::default(), Instant::now());
         assert_eq!(published(&mut limiter, "busy", 1000, now), 100);
         assert_eq!(published(&mut limiter, "quiet", 3, now), 3, "others are not held back");
         let later = now + Duration::from_secs(61);
-        assert_eq!(limiter.take("busy", later), Turn::Now { left_out: 900 });
-        assert_eq!(limiter.take("busy", later), Turn::Now { left_out: 0 });
-        assert_eq!(limiter.take("busy", later), Turn::LeftOut);
+        assert_eq!(limiter.take("busy", later), Admission::Admitted { left_out: 900 });
+        assert_eq!(limiter.take("busy", later), Admission::Admitted { left_out: 0 });
+        assert_eq!(limiter.take("busy", later), Admission::LeftOut);
         assert_eq!(published(&mut limiter, "busy", 1000, now + Duration::from_hours(2)), 100);
     }
 
     #[test]
-    fn many_tasks_together_publish_no_more_than_etcd_should_take() {
+    fn all_tasks_together_are_limited() {
         let (mut limiter, now) = (Limiter::default(), Instant::now());
         let at_once: u32 = (0..6000).map(|n| published(&mut limiter, &n.to_string(), 1, now)).sum();
         assert_eq!(at_once, 500);
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_fits_and_tells_how_many_events_are_missing() {
+    fn a_note_is_cut_and_counts_missing_events() {
         assert_eq!(note("run 7 begins", 0), "run 7 begins");
         assert_eq!(note("run 7 begins", 12), "run 7 begins; 12 events before this one were left out");
         let long = note(&"é".repeat(2000), 1);

@@ -1,52 +1,33 @@
-//! A Kubernetes API server, with limits and retries of our own.
-//!
-//! The client's usual retries are off: they repeat any request, a POST too, up to 15 times over minutes. Here every
-//! call ends within [`CALL_WITHIN`]; what may be repeated without harm is repeated within that time, and everything
-//! else only when the server said that it did not look at it (429).
+//! Tasks and Nodes in a Kubernetes API server. What is written, and how conflicts are found; calls are in `call`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
-use http::HeaderValue;
-use http::header::USER_AGENT;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
-use sentinel_protocol::product::user_agent;
 use serde_json::json;
-use tokio::time::{Instant, timeout_at};
 
-use super::backoff::Backoff;
+use super::call::{Repeat, call};
+use super::client::{API_MANAGER, OPERATOR_MANAGER, client, patches_as, writes_as};
+use super::error::ClusterError;
 use super::events::Events;
+use super::seams::{Answer, Cluster, Publication, TaskKeeper, TaskStore};
 use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
 use super::watch::{self, Content, WatchHealth};
-use super::{Answer, Cluster, ClusterError, Publication, TaskKeeper, TaskStore};
 use crate::resource::marks::{FINALIZER, UNREADABLE, UNREADABLE_STATUS};
 use crate::resource::slice::Frozen;
 use crate::resource::{TargetSlice, Task, TaskSpec, TaskStatus};
 
-/// Time within which every call has an answer, good or bad.
-pub const CALL_WITHIN: Duration = Duration::from_secs(10);
-
-/// The field manager of what the operator keeps: status, finalizer, target lists, events, the Lease. Also how it names
-/// itself in events and, with its version, in `User-Agent`.
-pub const OPERATOR_MANAGER: &str = "sentinel-operator";
-
-/// The field manager of what people write through the HTTP API, which the command line does too.
-pub const API_MANAGER: &str = "sentinel-operator-api";
-
-/// Slices written at once.
+/// Target slices written concurrently.
 const SLICES_AT_ONCE: usize = 4;
 
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(2) };
-
-/// A Kubernetes cluster. Cloning it gives the same one.
+/// A Kubernetes cluster. Clones share it.
 #[derive(Clone)]
 pub struct KubeCluster {
     client: Client,
@@ -56,18 +37,9 @@ pub struct KubeCluster {
     nodes_health: Arc<WatchHealth>,
 }
 
-/// Whether a request may be made twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
-    /// The second time finds what the first has done, or does nothing.
-    Harmless,
-    /// Only when the server has said that it did not look at the first.
-    WhenUnseen,
-}
-
 impl KubeCluster {
-    /// A cluster behind this configuration; nothing is asked yet. `instance` is this process in cluster events, for
-    /// example the name of its pod.
+    /// A cluster behind this configuration; nothing is sent yet. `instance` names this process in cluster events, for
+    /// example its pod.
     ///
     /// # Errors
     /// When no client can be made of the configuration.
@@ -75,7 +47,7 @@ impl KubeCluster {
         Ok(Self::with_client(client(config)?, instance))
     }
 
-    /// The same over a client that was made elsewhere; it should not retry by itself.
+    /// The same over an existing client, which should not retry.
     pub fn with_client(client: Client, instance: Option<String>) -> Self {
         Self {
             events: Events::new(client.clone(), instance),
@@ -86,28 +58,23 @@ impl KubeCluster {
         }
     }
 
-    /// Sees the Tasks of this namespace only: an operator of a part of the cluster, with rights in that part only.
+    /// Restricts it to the Tasks of one namespace: for an operator with rights in that namespace only.
     #[must_use]
     pub fn within(mut self, namespace: Option<Namespace>) -> Self {
         self.namespace = namespace;
         self
     }
 
-    /// The client, for what is not about Tasks (`TokenReview`).
+    /// The client, for other kinds of object (`TokenReview`).
     pub fn client(&self) -> Client {
         self.client.clone()
-    }
-
-    /// How the streams of Tasks and of Nodes do.
-    pub fn health(&self) -> [Arc<WatchHealth>; 2] {
-        [self.tasks_health.clone(), self.nodes_health.clone()]
     }
 
     fn tasks(&self, namespace: &str) -> Api<Task> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// Tasks as they come, of one namespace or of all.
+    /// Tasks as untyped objects, of one namespace or of all.
     fn all_tasks(&self, namespace: Option<&str>) -> Api<DynamicObject> {
         let resource = watch::resource::<Task>();
         match namespace {
@@ -124,7 +91,7 @@ impl KubeCluster {
         self.tasks(&task.namespace().unwrap_or_default())
     }
 
-    /// Refuses what is outside of the one namespace that this is a cluster of.
+    /// Refuses other namespaces than the one it is restricted to.
     fn within_ours(&self, namespace: &str, doing: &str) -> Result<(), ClusterError> {
         match &self.namespace {
             Some(ours) if ours.as_str() != namespace => Err(ClusterError::Refused {
@@ -140,19 +107,19 @@ impl KubeCluster {
         let name = slice.name_any();
         let api = self.slices(&slice.namespace().unwrap_or_default());
         let doing = format!("create TargetSlice {name}");
-        // Its name says what is in it, so making it twice is harmless.
-        let made = call(&doing, Repeat::Harmless, || async {
+        // Its name is a digest of its content.
+        let made = call(&doing, Repeat::Idempotent, || async {
             api.create(&writes_as(OPERATOR_MANAGER), &slice).await
         });
         match made.await {
             Ok(_) => Ok(()),
             Err(ClusterError::Exists { .. }) => {
                 let doing = format!("read TargetSlice {name}");
-                let there = call(&doing, Repeat::Harmless, || api.get(&name)).await?;
-                if there.spec == slice.spec {
+                let existing = call(&doing, Repeat::Idempotent, || api.get(&name)).await?;
+                if existing.spec == slice.spec {
                     return Ok(());
                 }
-                let wrong = format!("TargetSlice {name} is there already, with other nodes");
+                let wrong = format!("TargetSlice {name} exists already, with other nodes");
                 Err(ClusterError::TargetsDamaged { task: "a Task".to_owned(), wrong })
             }
             Err(error) => Err(error),
@@ -166,7 +133,7 @@ impl TaskStore for KubeCluster {
             let doing = format!("read Task {task}");
             self.within_ours(&task.namespace, &doing)?;
             let api = self.tasks(&task.namespace);
-            call(&doing, Repeat::Harmless, || api.get_opt(&task.name)).await
+            call(&doing, Repeat::Idempotent, || api.get_opt(&task.name)).await
         })
     }
 
@@ -177,8 +144,8 @@ impl TaskStore for KubeCluster {
             }
             let api = self.all_tasks(namespace.as_deref().or(self.namespace.as_deref()));
             let params = ListParams::default();
-            let listed = call("list Tasks", Repeat::Harmless, || api.list(&params)).await?;
-            // One that cannot be read must not hide the others; the watch says which it is.
+            let listed = call("list Tasks", Repeat::Idempotent, || api.list(&params)).await?;
+            // One that cannot be read must not hide the others; the watch logs which it is.
             let mut tasks: Vec<Task> =
                 listed.items.into_iter().filter_map(|item| item.try_parse::<Task>().ok()).collect();
             tasks.sort_by_key(|task| (task.namespace(), task.name_any()));
@@ -192,7 +159,7 @@ impl TaskStore for KubeCluster {
             let doing = format!("create Task {}", display(&task));
             let params = writes_as(API_MANAGER);
             self.within_ours(&task.namespace().unwrap_or_default(), &doing)?;
-            call(&doing, Repeat::WhenUnseen, || async { api.create(&params, &task).await }).await
+            call(&doing, Repeat::Unprocessed, || async { api.create(&params, &task).await }).await
         })
     }
 
@@ -214,8 +181,10 @@ impl TaskStore for KubeCluster {
             });
             let params = PatchParams::apply(API_MANAGER).force();
             let name = task.name_any();
-            call(&doing, Repeat::Harmless, || async { api.patch(&name, &params, &Patch::Apply(&body)).await })
-                .await
+            call(&doing, Repeat::Idempotent, || async {
+                api.patch(&name, &params, &Patch::Apply(&body)).await
+            })
+            .await
         })
     }
 
@@ -226,7 +195,7 @@ impl TaskStore for KubeCluster {
             self.within_ours(&task.namespace, &doing)?;
             let body = json!({"metadata": {"annotations": {key: value}}});
             let params = patches_as(API_MANAGER);
-            call(&doing, Repeat::Harmless, || async {
+            call(&doing, Repeat::Idempotent, || async {
                 api.patch(&task.name, &params, &Patch::Merge(&body)).await
             })
             .await
@@ -240,7 +209,7 @@ impl TaskStore for KubeCluster {
             let doing = format!("delete Task {task}");
             self.within_ours(&task.namespace, &doing)?;
             // Not repeated: the second could hit a new Task of the same name.
-            call(&doing, Repeat::WhenUnseen, || api.delete(&task.name, &params)).await?;
+            call(&doing, Repeat::Unprocessed, || api.delete(&task.name, &params)).await?;
             Ok(())
         })
     }
@@ -251,10 +220,10 @@ impl TaskKeeper for KubeCluster {
         Box::pin(async move {
             let api = self.tasks_of(seen);
             let doing = format!("write the status of Task {}", display(seen));
-            // Its resourceVersion goes along: the server refuses it when the Task has changed since.
+            // With its resourceVersion: the server refuses it when the Task has changed since.
             let body = Task { status: Some(status), ..seen.clone() };
             let (name, params) = (seen.name_any(), writes_as(OPERATOR_MANAGER));
-            call(&doing, Repeat::Harmless, || api.replace_status(&name, &params, &body)).await
+            call(&doing, Repeat::Idempotent, || api.replace_status(&name, &params, &body)).await
         })
     }
 
@@ -276,12 +245,14 @@ impl TaskKeeper for KubeCluster {
                 "finalizers": finalizers,
             }});
             let (name, params) = (seen.name_any(), patches_as(OPERATOR_MANAGER));
-            call(&doing, Repeat::Harmless, || async { api.patch(&name, &params, &Patch::Merge(&body)).await })
-                .await
+            call(&doing, Repeat::Idempotent, || async {
+                api.patch(&name, &params, &Patch::Merge(&body)).await
+            })
+            .await
         })
     }
 
-    fn freeze_targets<'a>(
+    fn persist_targets<'a>(
         &'a self,
         task: &'a Task,
         run: RunNumber,
@@ -298,7 +269,7 @@ impl TaskKeeper for KubeCluster {
         })
     }
 
-    fn frozen_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, Vec<NodeName>> {
+    fn load_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, Vec<NodeName>> {
         Box::pin(async move {
             let Some(run) = task.status.as_ref().and_then(|status| status.run.as_ref()) else {
                 return Ok(Vec::new());
@@ -309,13 +280,13 @@ impl TaskKeeper for KubeCluster {
                 let selector = format!("{DIGEST_LABEL}={}", run.targets_digest);
                 let params = ListParams::default().labels(&selector);
                 let doing = format!("list the TargetSlices of Task {}", display(task));
-                found = call(&doing, Repeat::Harmless, || api.list(&params)).await?.items;
+                found = call(&doing, Repeat::Idempotent, || api.list(&params)).await?.items;
             }
             targets::assemble(task, run, &found)
         })
     }
 
-    fn thaw_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, ()> {
+    fn delete_old_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, ()> {
         Box::pin(async move {
             let api = self.slices(&task.namespace().unwrap_or_default());
             let current = task.status.as_ref().and_then(|status| status.run.as_ref());
@@ -323,9 +294,9 @@ impl TaskKeeper for KubeCluster {
             let uid = task.uid().unwrap_or_default();
             let selector = format!("{TASK_UID_LABEL}={uid},{DIGEST_LABEL}!={current}");
             let params = ListParams::default().labels(&selector);
-            let doing = format!("remove old TargetSlices of Task {}", display(task));
+            let doing = format!("delete old TargetSlices of Task {}", display(task));
             let how = DeleteParams::default();
-            call(&doing, Repeat::Harmless, || api.delete_collection(&how, &params)).await?;
+            call(&doing, Repeat::Idempotent, || api.delete_collection(&how, &params)).await?;
             Ok(())
         })
     }
@@ -349,32 +320,14 @@ impl Cluster for KubeCluster {
         let api = Api::all_with(self.client.clone(), &watch::resource::<Node>());
         watch::follow(api, Content::Metadata, decode_node, self.nodes_health.clone())
     }
-}
 
-/// A client that names itself and does not retry by itself: a lead, or a call, has its own idea of how long to try.
-///
-/// # Errors
-/// When no client can be made of the configuration.
-pub fn client(mut config: Config) -> kube::Result<Client> {
-    config.default_retry = false;
-    if let Ok(agent) = HeaderValue::try_from(user_agent(OPERATOR_MANAGER)) {
-        config.headers.push((USER_AGENT, agent));
+    fn watches(&self) -> Vec<Arc<WatchHealth>> {
+        vec![self.tasks_health.clone(), self.nodes_health.clone()]
     }
-    Client::try_from(config)
 }
 
-/// Parameters of a write under this field manager. Without one the managed fields of what is written have no manager.
-pub fn writes_as(manager: &str) -> PostParams {
-    PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() }
-}
-
-/// Parameters of a patch under this field manager.
-pub fn patches_as(manager: &str) -> PatchParams {
-    PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() }
-}
-
-/// A Task as it came, without what is of no use to us and makes up half of an object. One that cannot be read stays in
-/// sight, marked as such: what is out of sight counts as deleted, and its commands as nobody's.
+/// A Task without its managed fields, which are half of an object and not read here. One that cannot be decoded is kept
+/// and marked as such: a Task that is missing counts as deleted, and its commands as orphans.
 fn decode_task(mut object: DynamicObject) -> Task {
     object.metadata.managed_fields = None;
     let error = match object.clone().try_parse::<Task>() {
@@ -397,64 +350,4 @@ fn decode_task(mut object: DynamicObject) -> Task {
 fn decode_node(object: DynamicObject) -> Result<(NodeName, NodeFacts), String> {
     let name = NodeName::new(object.name_any()).map_err(|error| error.to_string())?;
     Ok((name, NodeFacts { labels: object.metadata.labels.unwrap_or_default() }))
-}
-
-/// Makes a request until it is answered, or its time is over.
-pub(super) async fn call<T, F>(
-    doing: &str,
-    repeat: Repeat,
-    request: impl Fn() -> F,
-) -> Result<T, ClusterError>
-where
-    F: Future<Output = kube::Result<T>>,
-{
-    let deadline = Instant::now() + CALL_WITHIN;
-    let mut failures = 0;
-    loop {
-        let Ok(answer) = timeout_at(deadline, request()).await else {
-            return Err(ClusterError::TimedOut { doing: doing.to_owned(), within: CALL_WITHIN });
-        };
-        let error = match answer {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        failures += 1;
-        let wait = BACKOFF.after(failures);
-        if !may_repeat(&error, repeat) || Instant::now() + wait >= deadline {
-            return Err(told(doing, error));
-        }
-        tracing::debug!(doing, %error, failures, "asking the API server again");
-        tokio::time::sleep(wait).await;
-    }
-}
-
-fn may_repeat(error: &kube::Error, repeat: Repeat) -> bool {
-    match error {
-        kube::Error::Api(status) if status.code == 429 => true,
-        kube::Error::Api(status) => status.code >= 500 && repeat == Repeat::Harmless,
-        kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => {
-            repeat == Repeat::Harmless
-        }
-        _ => false,
-    }
-}
-
-/// The error in our words.
-fn told(doing: &str, error: kube::Error) -> ClusterError {
-    let doing = doing.to_owned();
-    match error {
-        kube::Error::Api(status) => match (status.code, status.reason.as_str()) {
-            (409, "AlreadyExists") => ClusterError::Exists { doing },
-            (409, _) => ClusterError::Conflict { doing },
-            (404, _) => ClusterError::Gone { doing },
-            (429 | 500.., _) => {
-                ClusterError::Unavailable { doing, source: Box::new(kube::Error::Api(status)) }
-            }
-            (code, _) => ClusterError::Refused { doing, code, message: status.message },
-        },
-        kube::Error::SerdeError(error) => {
-            ClusterError::Refused { doing, code: 500, message: format!("the answer cannot be read: {error}") }
-        }
-        other => ClusterError::Unavailable { doing, source: Box::new(other) },
-    }
 }

@@ -8,23 +8,14 @@ use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_protocol::ids::NodeName;
 use tokio::sync::watch;
 
-/// The Nodes by name, as they were when somebody looked.
+/// The Nodes by name, at one time.
 pub type Nodes = Arc<BTreeMap<NodeName, NodeFacts>>;
 
-/// All Nodes, kept up to date by [`NodeCache::apply`]. Cloning it gives the same cache.
+/// All Nodes, kept up to date by [`NodeWriter::apply`]. Clones share the cache.
 #[derive(Debug, Clone)]
 pub struct NodeCache {
     nodes: Arc<RwLock<Nodes>>,
     complete: watch::Sender<bool>,
-}
-
-/// Whether an event changed anything that target choice looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Changed {
-    /// It did.
-    Yes,
-    /// It did not: Nodes say much that does not matter here.
-    No,
 }
 
 /// The writing side: one per cache.
@@ -46,7 +37,7 @@ impl NodeCache {
         self.nodes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until all Nodes have been listed once. Before that nobody may choose targets.
+    /// Waits until all Nodes have been listed once. Earlier, targets cannot be chosen.
     pub async fn wait_until_complete(&self) {
         // The cache itself holds the sending side, so it is never closed.
         let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
@@ -54,16 +45,16 @@ impl NodeCache {
 }
 
 impl NodeWriter {
-    /// Takes a change in.
-    pub fn apply(&mut self, event: Event<(NodeName, NodeFacts)>) -> Changed {
+    /// Applies a change; returns whether it changed anything that target choice reads.
+    pub fn apply(&mut self, event: Event<(NodeName, NodeFacts)>) -> bool {
         match event {
             Event::Init => {
                 self.listing = Some(BTreeMap::new());
-                Changed::No
+                false
             }
             Event::InitApply((name, facts)) => {
                 self.listing.get_or_insert_default().insert(name, facts);
-                Changed::No
+                false
             }
             Event::InitDone => {
                 let listed = self.listing.take().unwrap_or_default();
@@ -88,9 +79,9 @@ impl NodeWriter {
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Nodes) -> bool) -> Changed {
+    fn change(&self, change: impl FnOnce(&mut Nodes) -> bool) -> bool {
         let mut nodes = self.cache.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        if change(&mut nodes) { Changed::Yes } else { Changed::No }
+        change(&mut nodes)
     }
 }
 
@@ -104,33 +95,33 @@ mod tests {
     }
 
     #[test]
-    fn a_new_list_replaces_all_and_shows_only_when_it_is_complete() {
+    fn a_new_list_replaces_all_once_it_is_complete() {
         let (cache, mut writer) = NodeCache::new();
         writer.apply(Event::Init);
         writer.apply(Event::InitApply(node("a", "web")));
         assert!(cache.nodes().is_empty());
-        assert_eq!(writer.apply(Event::InitDone), Changed::Yes);
+        assert!(writer.apply(Event::InitDone));
         assert_eq!(cache.nodes().len(), 1);
         writer.apply(Event::Init);
         writer.apply(Event::InitApply(node("b", "web")));
-        assert_eq!(writer.apply(Event::InitDone), Changed::Yes);
+        assert!(writer.apply(Event::InitDone));
         assert_eq!(cache.nodes().keys().map(NodeName::as_str).collect::<Vec<_>>(), ["b"]);
     }
 
     #[test]
-    fn only_what_target_choice_looks_at_is_a_change() {
+    fn only_what_target_choice_reads_is_a_change() {
         let (_cache, mut writer) = NodeCache::new();
         writer.apply(Event::Init);
         writer.apply(Event::InitDone);
-        assert_eq!(writer.apply(Event::Apply(node("a", "web"))), Changed::Yes);
-        assert_eq!(writer.apply(Event::Apply(node("a", "web"))), Changed::No);
-        assert_eq!(writer.apply(Event::Apply(node("a", "db"))), Changed::Yes);
-        assert_eq!(writer.apply(Event::Delete(node("a", "db"))), Changed::Yes);
-        assert_eq!(writer.apply(Event::Delete(node("a", "db"))), Changed::No);
+        assert!(writer.apply(Event::Apply(node("a", "web"))));
+        assert!(!writer.apply(Event::Apply(node("a", "web"))));
+        assert!(writer.apply(Event::Apply(node("a", "db"))));
+        assert!(writer.apply(Event::Delete(node("a", "db"))));
+        assert!(!writer.apply(Event::Delete(node("a", "db"))));
     }
 
     #[tokio::test]
-    async fn who_waits_is_let_through_when_all_nodes_are_listed() {
+    async fn waiters_continue_once_all_nodes_are_listed() {
         let (cache, mut writer) = NodeCache::new();
         let waiting = tokio::spawn({
             let cache = cache.clone();

@@ -1,7 +1,7 @@
 //! A frozen target list: in the status while it is short, in slices beyond that.
 //!
-//! The names of slices say what is in them, so that a slice that is there already is the right one, whoever made it
-//! and whenever: freezing again after a crash, or by a second operator, can neither fail nor mix two lists.
+//! The name of a slice has a digest of its list, so that a slice that exists already is the right one: persisting again
+//! after a crash, or by a second operator, can neither fail nor mix two lists.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use kube::api::{ObjectMeta, Resource};
 use sentinel_protocol::ids::{NodeName, RunNumber};
 use sha2::{Digest, Sha256};
 
-use super::ClusterError;
+use super::error::ClusterError;
 use crate::resource::slice::{Frozen, MAX_SLICE_NODES};
 use crate::resource::status::{MAX_LISTED, RunStatus};
 use crate::resource::{TargetSlice, TargetSliceSpec, Task};
@@ -20,7 +20,7 @@ pub const TASK_UID_LABEL: &str = "sentinelnode.dev/task-uid";
 /// Label of a slice: the digest of the whole list that it is a part of.
 pub const DIGEST_LABEL: &str = "sentinelnode.dev/targets-digest";
 
-/// What the status is to say of this list.
+/// What the status must record of this list.
 pub fn plan(run: RunNumber, targets: &[NodeName]) -> Frozen {
     if targets.len() <= MAX_LISTED {
         return Frozen { targets: targets.to_vec(), ..Frozen::default() };
@@ -33,7 +33,7 @@ pub fn plan(run: RunNumber, targets: &[NodeName]) -> Frozen {
     }
 }
 
-/// The slices that hold this list; none when it is short.
+/// The slices that hold this list; empty when it is short.
 pub fn slices(task: &Task, run: RunNumber, targets: &[NodeName]) -> Vec<TargetSlice> {
     let frozen = plan(run, targets);
     if frozen.slices == 0 {
@@ -50,7 +50,10 @@ pub fn slice_name(task: &Task, digest: &str, index: usize) -> String {
     format!("targets-{uid}-{digest}-{index}").to_ascii_lowercase()
 }
 
-/// The list that the status names, out of the slices that were found.
+/// The list that the status records, from the slices found.
+///
+/// # Errors
+/// [`ClusterError::TargetsDamaged`] when a slice is missing, or the list is not the recorded one.
 pub fn assemble(task: &Task, run: &RunStatus, found: &[TargetSlice]) -> Result<Vec<NodeName>, ClusterError> {
     let damaged = |wrong: String| ClusterError::TargetsDamaged { task: display(task), wrong };
     let mut names = Vec::new();
@@ -99,7 +102,7 @@ fn slice(task: &Task, run: RunNumber, digest: &str, index: usize, nodes: &[NodeN
     }
 }
 
-/// Sixteen hexadecimal digits over the Run and the names: enough to tell the lists of one Task apart.
+/// Sixteen hexadecimal digits over the Run and the names: enough to distinguish the lists of one Task.
 fn digest(run: RunNumber, targets: &[NodeName]) -> String {
     let mut hash = Sha256::new();
     hash.update(run.0.to_be_bytes());
@@ -114,7 +117,7 @@ fn digest(run: RunNumber, targets: &[NodeName]) -> String {
 }
 
 /// `namespace/name` of a Task, for messages.
-pub(super) fn display(task: &Task) -> String {
+pub(crate) fn display(task: &Task) -> String {
     let of = |text: &Option<String>| text.clone().unwrap_or_default();
     format!("{}/{}", of(&task.metadata.namespace), of(&task.metadata.name))
 }

@@ -1,19 +1,19 @@
-//! Streams of changes that survive whatever a watch does.
+//! Watches that recover from every failure.
 //!
-//! A loop of list and watch of our own, because the usual one has three habits we cannot live with: an HTTP 410 in
-//! answer to a watch is repeated with the same resourceVersion for ever, a 410 inside of a watch lists again in a hot
-//! loop, and one object that cannot be read ends the view of all others. Here
+//! A list-watch loop of our own, because kube's watcher has three habits that we cannot accept: an HTTP 410 in answer to
+//! a watch request is retried with the same resourceVersion forever, a 410 inside of a watch relists in a hot loop, and
+//! it does not show when it last received anything. Here
 //!
-//! * "gone" in any shape means a new list, and so do a few failures in a row;
-//! * between two lists are at least [`BETWEEN_LISTS`], with jitter;
-//! * a watch lasts [`WATCH_FOR`], so a dead one is found soon after;
-//! * an object that cannot be read is set aside, said once and counted; what was known of it before stays.
+//! * "gone" in any form leads to a new list, and so do a few failures in a row;
+//! * two lists are at least [`BETWEEN_LISTS`] apart, with jitter;
+//! * a watch lasts [`WATCH_FOR`], so that a dead one is found soon after;
+//! * an object that cannot be decoded is skipped, logged once and counted; its previous version is kept;
+//! * [`WatchHealth`] shows in readiness and metrics how long the API server has been silent.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -21,18 +21,22 @@ use futures_util::stream::{self, BoxStream};
 use kube::api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta, WatchEvent, WatchParams};
 use kube::runtime::watcher::Event;
 use kube::{Api, ResourceExt};
-use std::sync::Arc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::backoff::{Backoff, jitter};
+use crate::backoff::{Backoff, jitter};
+use crate::health::Health;
+use crate::metrics::{Kind, Registry};
 
 /// Least time between two lists of one kind.
 pub const BETWEEN_LISTS: Duration = Duration::from_secs(5);
 
-/// How long one watch lasts; the server ends it then, and the next goes on where it was.
+/// How long one watch lasts; then the server ends it, and the next continues from there.
 pub const WATCH_FOR: Duration = Duration::from_mins(1);
 
-/// Silence beyond the end of a watch after which it is taken for dead.
+/// Silence of the API server after which a watch counts as dead: it answers at least once in every [`WATCH_FOR`].
+pub const DEAD_AFTER: Duration = Duration::from_mins(2);
+
+/// Silence beyond the end of a watch after which it is opened again.
 const OVERDUE: Duration = Duration::from_secs(10);
 
 /// Time within which one page of a list, or the beginning of a watch, must be answered.
@@ -41,15 +45,15 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Objects on one page of a list.
 const PAGE: u32 = 500;
 
-/// Failures of a watch in a row after which a list is tried instead.
+/// Failures of a watch in a row after which it lists again.
 const FAILURES_BEFORE_LIST: u32 = 3;
 
-/// Most objects that are remembered as unreadable, so that each is said once.
+/// Most undecodable objects that are remembered, so that each is logged once.
 const MAX_UNREADABLE: usize = 1000;
 
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(15) };
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(15) };
 
-/// How much of each object is asked for.
+/// How much of each object is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// All of it.
@@ -58,32 +62,45 @@ pub enum Content {
     Metadata,
 }
 
-/// How a stream of changes does: for health and metrics.
+/// The health of one watch.
 #[derive(Debug)]
 pub struct WatchHealth {
-    /// What is watched, for people.
+    /// What is watched, in the plural: also the label of its metrics.
     pub what: &'static str,
-    last_contact: Mutex<Option<Instant>>,
+    /// When the API server last answered; before the first answer, when this was made.
+    last_contact: Mutex<Instant>,
     lists: AtomicU64,
     failures: AtomicU64,
     unreadable: AtomicU64,
 }
 
 impl WatchHealth {
-    /// Nothing was heard yet.
+    /// Nothing was received yet.
     pub fn new(what: &'static str) -> Self {
         Self {
             what,
-            last_contact: Mutex::new(None),
+            last_contact: Mutex::new(Instant::now()),
             lists: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             unreadable: AtomicU64::new(0),
         }
     }
 
-    /// Time since the API server last answered anything; `None` when it never has.
-    pub fn silence(&self) -> Option<Duration> {
-        self.last_contact.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    /// Time since the API server last answered this watch, or since the start when it never has.
+    pub fn silence(&self) -> Duration {
+        self.last_contact.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Why the watch counts as dead; `None` while it does not.
+    pub fn problem(&self) -> Option<String> {
+        let silence = self.silence();
+        (silence > DEAD_AFTER).then(|| {
+            format!(
+                "the watch of {} has received nothing from the API server for {} s",
+                self.what,
+                silence.as_secs()
+            )
+        })
     }
 
     /// Lists made so far.
@@ -96,20 +113,48 @@ impl WatchHealth {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Objects that could not be read, each version counted once.
+    /// Objects that could not be decoded, each version counted once.
     pub fn unreadable(&self) -> u64 {
         self.unreadable.load(Ordering::Relaxed)
     }
 
-    fn heard(&self) {
-        *self.last_contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// Makes it part of readiness and of the metrics.
+    pub fn publish(self: &Arc<Self>, health: &Health, metrics: &Registry) {
+        let watch = Arc::clone(self);
+        health.check(self.check_name(), move || watch.problem());
+        let series = |kind, name, help, value: fn(&Self) -> f64| {
+            let watch = Arc::clone(self);
+            metrics.computed(kind, name, help, &[("what", self.what)], move || value(&watch));
+        };
+        let silence = "Seconds since the API server last answered a watch.";
+        series(Kind::Gauge, "sentinel_watch_silence_seconds", silence, |watch| watch.silence().as_secs_f64());
+        let lists = "Lists made by a watch.";
+        series(Kind::Counter, "sentinel_watch_lists_total", lists, |watch| watch.lists() as f64);
+        let failures = "Failed lists and watch requests.";
+        series(Kind::Counter, "sentinel_watch_failures_total", failures, |watch| watch.failures() as f64);
+        let unreadable = "Versions of objects that could not be decoded.";
+        series(Kind::Counter, "sentinel_watch_unreadable_total", unreadable, |watch| {
+            watch.unreadable() as f64
+        });
+    }
+
+    fn check_name(&self) -> &'static str {
+        match self.what {
+            "tasks" => "the watch of tasks",
+            "nodes" => "the watch of nodes",
+            other => other,
+        }
+    }
+
+    fn received(&self) {
+        *self.last_contact.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
 
-/// One object as it came; the reason when it cannot be read.
+/// Decodes one object; the reason when it cannot.
 pub type Decode<K> = fn(DynamicObject) -> Result<K, String>;
 
-/// All objects of a kind and then every change, for ever.
+/// All objects of a kind and then every change; it never ends.
 pub fn follow<K>(
     api: Api<DynamicObject>,
     content: Content,
@@ -149,7 +194,7 @@ struct Follower<K> {
     phase: Phase,
     next_list: Instant,
     failures: u32,
-    /// Objects that cannot be read, by uid, with the version that was said.
+    /// Undecodable objects by uid, with the version that was logged.
     unreadable: HashMap<String, String>,
     ready: VecDeque<Event<K>>,
 }
@@ -165,16 +210,16 @@ enum Phase {
     Watching(String, BoxStream<'static, kube::Result<WatchEvent<DynamicObject>>>),
 }
 
-/// Why a step did not succeed.
+/// Why a step failed.
 enum Failure {
-    /// The version is too old for the server: only a list helps.
+    /// The version is too old for the server: a list is needed.
     Gone,
     /// Anything else.
     Other(String),
 }
 
 impl<K: Debug + Send + 'static> Follower<K> {
-    /// One step; whatever it learns goes to `ready`. Safe to drop at any await: the phase changes after it.
+    /// One step; its events go to `ready`. Cancellation safe: the phase changes after the last await.
     async fn step(&mut self) {
         let failed = match &mut self.phase {
             Phase::List => {
@@ -186,18 +231,18 @@ impl<K: Debug + Send + 'static> Follower<K> {
             Phase::Watching(..) => self.read_watch().await,
         };
         let Err(failure) = failed else {
-            self.health.heard();
+            self.health.received();
             return;
         };
         self.health.failures.fetch_add(1, Ordering::Relaxed);
         self.failures += 1;
         match failure {
             Failure::Gone => {
-                tracing::info!(what = self.health.what, "watch: the version is gone, listing anew");
+                tracing::info!(what = self.health.what, "resourceVersion is too old; listing again");
                 self.phase = Phase::List;
             }
             Failure::Other(error) => {
-                tracing::warn!(what = self.health.what, %error, failures = self.failures, "unable to watch");
+                tracing::warn!(what = self.health.what, %error, failures = self.failures, "watch failed; will retry");
                 self.phase = match std::mem::replace(&mut self.phase, Phase::List) {
                     Phase::Watch(version) | Phase::Watching(version, _)
                         if self.failures < FAILURES_BEFORE_LIST =>
@@ -249,11 +294,11 @@ impl<K: Debug + Send + 'static> Follower<K> {
         let Phase::Watching(version, stream) = &mut self.phase else { return Ok(()) };
         let next = timeout(WATCH_FOR + OVERDUE, stream.next()).await;
         let event = match next {
-            Err(_) => return Err(Failure::Other("the watch is silent beyond its end".to_owned())),
-            // The server ends a watch after its time.
+            Err(_) => return Err(Failure::Other("the watch did not end in time".to_owned())),
+            // The server ends a watch after its timeout.
             Ok(None) => {
                 self.phase = Phase::Watch(std::mem::take(version));
-                // A server that ends watches at once must not make us busy.
+                // A server that ends watches at once must not cause a busy loop.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 return Ok(());
             }
@@ -273,7 +318,7 @@ impl<K: Debug + Send + 'static> Follower<K> {
         };
         *version = object.unwrap_or_else(|| version.clone());
         self.failures = 0;
-        let learned = match event {
+        let change = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => self.decode(object).map(Event::Apply),
             WatchEvent::Deleted(object) => {
                 self.unreadable.remove(&object.uid().unwrap_or_default());
@@ -281,11 +326,11 @@ impl<K: Debug + Send + 'static> Follower<K> {
             }
             _ => None,
         };
-        self.ready.extend(learned);
+        self.ready.extend(change);
         Ok(())
     }
 
-    /// The object, or nothing when it cannot be read; said once per version of it.
+    /// The decoded object; `None` when it cannot be decoded, which is logged once per version.
     fn decode(&mut self, object: DynamicObject) -> Option<K> {
         let (uid, name) = (object.uid().unwrap_or_default(), object.name_any());
         let version = object.resource_version().unwrap_or_default();
@@ -296,10 +341,10 @@ impl<K: Debug + Send + 'static> Follower<K> {
             }
             Err(error) => {
                 if self.unreadable.len() < MAX_UNREADABLE
-                    && self.unreadable.insert(uid, version.clone()).is_none_or(|said| said != version)
+                    && self.unreadable.insert(uid, version.clone()).is_none_or(|logged| logged != version)
                 {
                     self.health.unreadable.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(what = self.health.what, name, %error, "set aside an object that cannot be read");
+                    tracing::warn!(what = self.health.what, name, %error, "skipped an object that cannot be decoded");
                 }
                 None
             }
@@ -370,7 +415,7 @@ fn status_failure(code: u16, message: &str) -> Failure {
     if code == 410 { Failure::Gone } else { Failure::Other(format!("{code}: {message}")) }
 }
 
-/// The whole kind `K`, for [`follow`].
+/// The kind `K` untyped, for [`follow`].
 pub(super) fn resource<K: kube::Resource<DynamicType = ()>>() -> ApiResource {
     ApiResource::erase::<K>(&())
 }

@@ -1,4 +1,4 @@
-//! The controller's side of the gateway: what it asks of those who hold the Sessions.
+//! The controller's seam to the gateway: the agents, and messages to them.
 
 use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts};
 use sentinel_protocol::ids::{NodeName, SessionId, TaskUid};
@@ -6,30 +6,30 @@ use sentinel_protocol::to_agent::{Cancel, Forget, Start};
 use sentinel_protocol::to_operator::Report;
 use sentinel_protocol::version::Version;
 
-/// All connected agents. Nothing here waits: a message is handed to a Session's queue, or it is not.
+/// All agents. Nothing here waits: a message is put into the queue of a Session, or it is not.
 pub trait Fleet: Send + Sync + 'static {
-    /// What is known of a node's agent. Its Session counts once its Inventory is complete and in the ledgers.
+    /// What is known of a node's agent. Its Session counts once its Inventory is complete and applied to the ledgers.
     fn agent(&self, node: &NodeName) -> AgentFacts;
 
-    /// The latest Attempt of this Task that is not over on the node, whatever ledger it belongs to: two are never on a
-    /// node at once.
-    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt>;
+    /// The latest Attempt of this Task that has not ended on the node, whichever Run it belongs to: two are never active
+    /// on one node.
+    fn active_attempt(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt>;
 
-    /// The protocol version of the live Session of a node; `None` when there is no Session.
-    fn speaks(&self, node: &NodeName) -> Option<Version>;
+    /// The protocol version of a node's live Session; `None` without one.
+    fn protocol_version(&self, node: &NodeName) -> Option<Version>;
 
-    /// Hands a `Start` to the live Session of its node; the gateway fills in the credit. `None` when there is no
-    /// Session, or its queue is full.
+    /// Queues a `Start` for the live Session of its node, and returns the Session; the gateway fills in the credit.
+    /// `None` without a Session, or when its queue is full.
     fn start(&self, start: Start) -> Option<SessionId>;
 
-    /// Hands a `Cancel` to the live Session of its node.
+    /// Queues a `Cancel` for the live Session of its node.
     fn cancel(&self, cancel: Cancel) -> Option<SessionId>;
 
-    /// Hands a `Forget` to the live Session of its node.
+    /// Queues a `Forget` for the live Session of its node.
     fn forget(&self, forget: Forget) -> Option<SessionId>;
 
-    /// What the live agents are known to own of this Task: asked when a ledger is opened, for what was said before.
-    /// Every agent that is connected and has completed its Inventory is in the answer, whatever it owns.
+    /// What connected agents own of this Task, read when a Run begins to be tracked. It has an entry for every agent with
+    /// a complete Inventory, whether it owns anything of the Task or not.
     fn owned(&self, task: &TaskUid) -> Vec<Owned>;
 }
 

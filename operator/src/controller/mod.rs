@@ -1,41 +1,53 @@
-//! The loop that carries Tasks out: *validate → observe → decide → act*.
+//! The controller of Tasks: *validate → observe → decide → act*.
 //!
-//! Nothing here decides: [`sentinel_core::reconcile::decide`] does, from what `observe` gathers, and `act` does what
-//! it says, in a fixed order: durable intent first, then the deed. In reading order:
+//! It decides nothing itself: [`sentinel_core::reconcile::decide`] does, from what `observe` gathers; `act` performs
+//! the result in a fixed order, durable intent before any effect. In reading order:
 //!
-//! * [`run`](fn@run): what causes a look; `trigger`: which changes of a Task do; `looks`: the loop that makes them;
-//!   `queue`: whose turn it is;
-//! * `reconcile`: one look; `observe`, `act`: its two ends; `recall`: what History knows of a Run taken over;
-//! * [`fleet`]: the seam to the gateway, which reaches the agents;
-//! * [`ledgers`]: what is known of every Run, fed by the gateway and the archive; `live`: the same for readers;
-//! * [`lead`]: whether this operator leads, and with which epoch;
-//! * `slots`: what is remembered of a Task from look to look; [`context`]: what every look needs;
-//! * [`moments`]: the two clocks; [`wake`]: who must be looked at; [`error`]: why a look failed.
+//! * [`run`](fn@run): what enqueues a Task; `change_filter`: which changes of a Task do; [`requests`]: reconcile requests
+//!   from elsewhere; `worker`: the worker loop; `work_queue`: what is due;
+//! * `reconcile`: one Task; `observe` and `tracking`: what is known; `act` and its parts `status_writer`, `dispatcher`,
+//!   `archive_handover`, `events`: what is done; `history_lookup`: what History knows of a Run taken over;
+//! * [`fleet`]: the seam to the gateway; `ledger_sink`: the gateway's seam to us;
+//! * [`run_store`] and [`task_runs`]: the state of every Run, fed by the gateway and the archive; `run_store_reader`: the
+//!   same for the API; `history_records`: the same as records of History;
+//! * [`leadership`]: whether this operator leads, and with which epoch;
+//! * `task_cache`: what is kept of a Task between reconciles; [`context`]: what every reconcile needs; [`counters`]; `background`: tasks
+//!   that no reconcile waits for; [`error`]: why a reconcile failed.
 
 mod act;
+mod archive_handover;
+mod background;
+mod change_filter;
 pub mod context;
+pub mod counters;
+mod dispatcher;
 pub mod error;
+mod events;
 pub mod fleet;
-pub mod lead;
-pub mod ledgers;
-mod live;
-mod looks;
-pub mod moments;
+mod history_lookup;
+mod history_records;
+pub mod leadership;
+mod ledger_sink;
 mod observe;
-mod queue;
-mod recall;
-mod records;
 mod reconcile;
+pub mod requests;
 mod run;
-mod slots;
-mod trigger;
-pub mod wake;
+pub mod run_store;
+mod run_store_reader;
+mod status_writer;
+mod task_cache;
+pub mod task_runs;
+mod tracking;
+mod work_queue;
+mod worker;
 
-pub use self::context::{Counters, Parts};
+pub use self::context::Parts;
+pub use self::counters::Counters;
+pub use self::error::ReconcileError;
 pub use self::fleet::Fleet;
-pub use self::lead::{Lead, LeadSetter, Led};
-pub use self::ledgers::{Ledgers, RunFacts};
-pub use self::live::LiveLedgers;
-pub use self::moments::Moments;
-pub use self::run::{Caches, Seen, run};
-pub use self::wake::Wake;
+pub use self::leadership::{Leadership, LeadershipSetter, Term};
+pub use self::requests::ReconcileRequests;
+pub use self::run::{CacheProgress, Caches, run};
+pub use self::run_store::RunStore;
+pub use self::run_store_reader::RunStoreReader;
+pub use self::task_runs::{RunFacts, TrackedRun};

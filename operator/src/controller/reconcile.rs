@@ -1,4 +1,4 @@
-//! One look at one Task: *validate → observe → decide → act*, again at once while there is more to do.
+//! Reconciles one Task: *validate → observe → decide → act*, repeated while there is more to do at once.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -6,141 +6,164 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use sentinel_core::plan::{Starts, TaskPlan};
-use sentinel_core::reconcile::Decision;
+use sentinel_core::reconcile::{Decision, Level, Notice};
 use sentinel_core::time::Monotonic;
-use sentinel_protocol::ids::{TaskRef, TaskUid};
+use sentinel_protocol::ids::TaskUid;
+use tracing::Instrument as _;
 
-use super::act::{self, act};
-use super::context::{Context, Counters};
-use super::error::LookError;
+use super::act::act;
+use super::change_filter::task_ref;
+use super::context::Context;
+use super::counters::Counters;
+use super::error::ReconcileError;
+use super::events::publish;
 use super::observe::{decide_on, observe};
-use super::slots::Slot;
+use super::status_writer::StatusWriter;
+use super::task_cache::TaskCache;
+use crate::backoff::Backoff;
 use crate::cluster::ClusterError;
-use crate::cluster::backoff::Backoff;
+use crate::cluster::targets::display;
 use crate::resource::{Invalid, Task, TaskSpec, recorded, validate};
 
-/// Looks in a row before another Task has its turn.
-const MOST_LOOKS: usize = 8;
+/// Passes over one Task in a row before another Task has its turn.
+const MAX_PASSES: usize = 8;
 
-const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_mins(5) };
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(5) };
 
-/// When a Task is to be looked at again, if nothing about it changes before.
+/// When a Task is reconciled again, if nothing about it changes earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
-    /// There is no need.
-    WhenChanged,
-    /// After this time.
+pub(super) enum Requeue {
+    /// Not before a change.
+    AwaitChange,
+    /// After this delay.
     After(Duration),
 }
 
-/// Looks at a Task until there is nothing to do now, and says when to look again; after a look that failed later and
-/// later, up to five minutes.
-pub(super) async fn look_at(cached: Arc<Task>, context: Arc<Context>) -> Again {
-    if context.parts.lead.led().is_none() {
-        // Looked at when the lead is taken.
-        return Again::WhenChanged;
+/// Reconciles a Task until nothing is to be done now. A failure is retried with backoff, after at most five minutes.
+pub(super) async fn reconcile(cached: Arc<Task>, context: Arc<Context>) -> Requeue {
+    let task = display(&cached);
+    let span = tracing::info_span!("reconcile", task, run = tracing::field::Empty);
+    guarded(cached, context).instrument(span).await
+}
+
+/// The same, with a panic as an error.
+async fn guarded(cached: Arc<Task>, context: Arc<Context>) -> Requeue {
+    if context.parts.leadership.term().is_none() {
+        // Every Task is requested when this operator becomes the leader.
+        return Requeue::AwaitChange;
     }
     let Ok(uid) = TaskUid::new(cached.metadata.uid.clone().unwrap_or_default()) else {
-        return after_failure(&cached, &LookError::Uid, 1);
+        return failed(&context, &cached, &ReconcileError::Uid, 1);
     };
-    let memory = context.slots.of(&uid);
-    let mut slot = memory.lock().await;
-    let looked = AssertUnwindSafe(looks(&context, &mut slot, &cached)).catch_unwind().await;
-    let failed = match looked {
-        Ok(Ok(again)) => {
-            slot.failures = 0;
-            return again;
+    let cache = context.caches.of(&uid);
+    let mut cache = cache.lock().await;
+    let result = AssertUnwindSafe(passes(&context, &mut cache, &cached)).catch_unwind().await;
+    let error = match result {
+        Ok(Ok(requeue)) => {
+            cache.failures = 0;
+            return requeue;
         }
         Ok(Err(error)) => error,
         Err(panic) => {
-            Counters::add(&context.counters.panicked_looks);
-            let said =
+            Counters::add(&context.counters.panicked_reconciles);
+            let message =
                 panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            LookError::Panicked(said.unwrap_or("it did not say why").to_owned())
+            ReconcileError::Panicked(message.unwrap_or("without a message").to_owned())
         }
     };
-    Counters::add(&context.counters.failed_looks);
-    slot.failures += 1;
-    after_failure(&cached, &failed, slot.failures)
+    cache.failures += 1;
+    failed(&context, &cached, &error, cache.failures)
 }
 
-fn after_failure(task: &Task, error: &LookError, failures: u32) -> Again {
-    let wait = BACKOFF.after(failures);
-    let (namespace, name) = (task.metadata.namespace.as_deref(), task.metadata.name.as_deref());
-    tracing::warn!(namespace, name, %error, failures, again_in = ?wait, "unable to carry a Task out");
-    Again::After(wait)
+/// Counts and logs a failure. One that a retry alone does not cure is published as a cluster event too: a person has to
+/// act, and reads the Task and not this log.
+fn failed(context: &Context, task: &Task, error: &ReconcileError, failures: u32) -> Requeue {
+    context.counters.failed(error);
+    let retry_in = BACKOFF.after(failures);
+    let (category, retryable) = (error.category(), error.is_retryable());
+    tracing::warn!(%error, category, retryable, failures, ?retry_in, "reconcile failed; will retry");
+    if !retryable {
+        let note = format!("{error} ({category})");
+        publish(context, task, Notice { reason: "ReconcileFailed", note, level: Level::Warning });
+    }
+    Requeue::After(retry_in)
 }
 
-async fn looks(context: &Arc<Context>, slot: &mut Slot, cached: &Task) -> Result<Again, LookError> {
-    let mut task = slot.latest(cached);
+async fn passes(
+    context: &Arc<Context>,
+    cache: &mut TaskCache,
+    cached: &Task,
+) -> Result<Requeue, ReconcileError> {
+    let mut task = cache.latest(cached);
     let mut wake_at = None;
-    for _ in 0..MOST_LOOKS {
-        Counters::add(&context.counters.looks);
-        match look(context, slot, task.clone()).await {
-            Ok(Looked { task: None, .. }) => return Ok(Again::WhenChanged),
-            Ok(Looked { task: Some(next), wake_at: at }) => {
+    for _ in 0..MAX_PASSES {
+        Counters::add(&context.counters.reconciles);
+        match pass(context, cache, task.clone()).await {
+            Ok(Pass { task: None, .. }) => return Ok(Requeue::AwaitChange),
+            Ok(Pass { task: Some(next), wake_at: at }) => {
                 task = next;
                 wake_at = at;
-                if at.is_none_or(|at| at > context.parts.moments.moment()) {
+                if at.is_none_or(|at| at > context.parts.clock.monotonic()) {
                     break;
                 }
             }
-            Err(LookError::Cluster(error)) if matches!(*error, ClusterError::Conflict { .. }) => {
+            Err(ReconcileError::Cluster(ClusterError::Conflict { .. })) => {
                 Counters::add(&context.counters.conflicts);
-                let Some(named) = name(&task) else { return Ok(Again::WhenChanged) };
+                let Some(named) = task_ref(&task) else { return Ok(Requeue::AwaitChange) };
                 match context.parts.cluster.get(named).await? {
-                    Some(now) if now.metadata.uid == task.metadata.uid => task = now,
-                    _ => return Ok(Again::WhenChanged),
+                    Some(latest) if latest.metadata.uid == task.metadata.uid => task = latest,
+                    _ => return Ok(Requeue::AwaitChange),
                 }
-                slot.wrote(&task);
-                wake_at = Some(context.parts.moments.moment());
+                cache.note_written(&task);
+                wake_at = Some(context.parts.clock.monotonic());
             }
-            Err(LookError::Cluster(error)) if matches!(*error, ClusterError::Gone { .. }) => {
-                return Ok(Again::WhenChanged);
-            }
+            Err(ReconcileError::Cluster(ClusterError::Gone { .. })) => return Ok(Requeue::AwaitChange),
             Err(error) => return Err(error),
         }
     }
-    Ok(wake_at.map_or(Again::WhenChanged, |at| after(context, at)))
+    Ok(wake_at.map_or(Requeue::AwaitChange, |at| requeue_at(context, at)))
 }
 
-/// What came of one look.
-struct Looked {
+/// The result of one pass.
+struct Pass {
     task: Option<Task>,
     wake_at: Option<Monotonic>,
 }
 
-async fn look(context: &Arc<Context>, slot: &mut Slot, task: Task) -> Result<Looked, LookError> {
-    let now = context.parts.moments.now();
-    let (plan, problems) = match slot.plan(&task) {
+async fn pass(context: &Arc<Context>, cache: &mut TaskCache, task: Task) -> Result<Pass, ReconcileError> {
+    let now = context.parts.clock.reading();
+    let (plan, problems) = match cache.plan(&task) {
         Ok(plan) => (plan, None),
         Err(problems) => {
             let Some(plan) = remnant(&task)? else {
                 let status = recorded::write_rejected(&task, &problems, now.wall);
-                let task = act::write_only(context, slot, task, status, now).await?;
-                return Ok(Looked { task: Some(task), wake_at: None });
+                let task = StatusWriter { context, cache, now }.write_if_changed(task, status).await?;
+                return Ok(Pass { task: Some(task), wake_at: None });
             };
             (Arc::new(plan), Some(problems))
         }
     };
-    let sight = observe(context, slot, &task, &plan).await?;
-    let mut decision = decide_on(context, &plan, &sight, now);
+    let snapshot = observe(context, cache, &task, &plan).await?;
+    let mut decision = decide_on(context, &plan, &snapshot, now);
+    if let Some(run) = &decision.status.recorded.run {
+        tracing::Span::current().record("run", run.number.0);
+    }
     if let Some(problems) = problems {
         reject(&mut decision, &task, &problems);
     }
-    let acted = act(context, slot, task, &plan, &sight, decision, now).await?;
-    Ok(Looked { task: acted.task, wake_at: acted.wake_at })
+    let acted = act(context, cache, task, &plan, &snapshot, decision, now).await?;
+    Ok(Pass { task: acted.task, wake_at: acted.wake_at })
 }
 
-/// What must still be carried out for a Task whose spec cannot be run (any more): its Run under way, its deletion. A
-/// plan that starts nothing and wants no other Run; `None` when nothing is left of it.
-fn remnant(task: &Task) -> Result<Option<TaskPlan>, LookError> {
-    let run = recorded::read(task).map_err(LookError::Status)?.run;
+/// What is still to be done for a Task whose spec is invalid (now): its active Run, its deletion. A plan that starts
+/// nothing and wants no other Run; `None` when nothing is left of it.
+fn remnant(task: &Task) -> Result<Option<TaskPlan>, ReconcileError> {
+    let run = recorded::read(task).map_err(ReconcileError::Status)?.run;
     if run.is_none() && task.metadata.deletion_timestamp.is_none() {
         return Ok(None);
     }
     let stand_in = Task { spec: TaskSpec::stand_in(), ..task.clone() };
-    let Ok(mut plan) = validate::validate(&stand_in) else { return Err(LookError::Uid) };
+    let Ok(mut plan) = validate::validate(&stand_in) else { return Err(ReconcileError::Uid) };
     plan.starts = Starts::Suspended;
     if let Some(run) = run {
         plan.spec_hash = run.spec_hash;
@@ -149,7 +172,7 @@ fn remnant(task: &Task) -> Result<Option<TaskPlan>, LookError> {
     Ok(Some(plan))
 }
 
-/// The status says that the spec cannot be run, whatever else is to be done.
+/// The status shows that the spec is invalid, whatever else is to be done.
 fn reject(decision: &mut Decision, task: &Task, problems: &[Invalid]) {
     if task.metadata.deletion_timestamp.is_none() {
         let (phase, conditions) =
@@ -159,11 +182,6 @@ fn reject(decision: &mut Decision, task: &Task, problems: &[Invalid]) {
     }
 }
 
-fn after(context: &Context, at: Monotonic) -> Again {
-    Again::After(Duration::from_millis(at.since(context.parts.moments.moment()).max(1)))
-}
-
-/// Where people find a Task. An API server takes no other names, so there is always one.
-pub(super) fn name(task: &Task) -> Option<TaskRef> {
-    TaskRef::new(task.metadata.namespace.as_deref()?, task.metadata.name.as_deref()?).ok()
+fn requeue_at(context: &Context, at: Monotonic) -> Requeue {
+    Requeue::After(Duration::from_millis(at.since(context.parts.clock.monotonic()).max(1)))
 }

@@ -1,29 +1,34 @@
-//! The loop itself: three causes of a look (a change of the Task, a change of the Nodes, news of a Run), and the looks,
-//! never two at one Task.
+//! The controller's inputs (changes of Tasks, changes of Nodes, reconcile requests, a new leadership), and its end.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::Event;
 use sentinel_protocol::ids::TaskRef;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::context::{Context, Counters, Parts};
-use super::lead::Lead;
-use super::looks::{self, Ask, until};
-use super::reconcile::{Again, look_at, name};
-use super::trigger::Trigger;
-use super::wake::Wake;
-use crate::cluster::nodes::{Changed, NodeWriter};
+use super::change_filter::{ChangeFilter, task_ref};
+use super::context::{Context, Parts};
+use super::counters::Counters;
+use super::reconcile::{Requeue, reconcile};
+use super::requests::ReconcileRequests;
+use super::worker::{self, Input, sleep_until_due};
+use crate::cluster::nodes::NodeWriter;
+use crate::health::SILENT_FOR;
 use crate::resource::Task;
 
-/// Changes of Nodes come in flocks; one look per Task is enough for a flock.
-const AFTER_NODE_CHANGE: Duration = Duration::from_millis(500);
+/// Node events are bursty; debounce them.
+const NODE_DEBOUNCE: Duration = Duration::from_millis(500);
+
+/// How long background tasks get to finish when the controller stops.
+const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 
 /// The writing ends of the caches, which the controller fills.
 pub struct Caches {
@@ -33,104 +38,151 @@ pub struct Caches {
     pub tasks: Store<Task>,
     /// The cache of Nodes.
     pub nodes_writer: NodeWriter,
-    /// Rings after each change of the cache of Tasks.
-    pub bell: watch::Sender<Seen>,
+    /// Notified after each change of the cache of Tasks.
+    pub progress: watch::Sender<CacheProgress>,
 }
 
-/// What the cache of Tasks has seen. To be asked instead of `Store::wait_until_ready`, which remembers one waiter only:
-/// whoever asks takes the place of who asked before, who then waits for ever.
+/// How far the cache of Tasks has come. Used instead of `Store::wait_until_ready`, which keeps the waker of one waiter
+/// only: a second waiter replaces the first, which then waits forever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct CacheProgress {
     /// Changes so far.
     pub changes: u64,
     /// Whether all Tasks have been listed once.
     pub listed: bool,
 }
 
-/// Carries Tasks out until `stop`; what runs on nodes then goes on. `wake` is what `parts.ledgers` was made with.
-pub async fn run(parts: Parts, caches: Caches, wake: Wake, counters: Arc<Counters>, stop: CancellationToken) {
-    let Caches { tasks_writer, tasks, nodes_writer, bell } = caches;
+/// Reconciles Tasks until `stop`; commands on nodes keep running. `requests` is what `parts.runs` was made with. Returns
+/// early, which ends the process, when a watch ends.
+///
+/// # Panics
+/// When the watch of Nodes panicked: its panic is passed on.
+pub async fn run(
+    parts: Parts,
+    caches: Caches,
+    requests: ReconcileRequests,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+) {
+    let Caches { tasks_writer, tasks, nodes_writer, progress } = caches;
     let context = Arc::new(Context::new(parts, counters));
-    let nodes = tokio::spawn(follow_nodes(context.clone(), nodes_writer, stop.clone()));
-    let lead =
-        tokio::spawn(look_at_all_once_leading(context.parts.lead.clone(), tasks.clone(), wake.clone()));
-    let mut watched = Watched { trigger: Trigger::new(tasks_writer), bell, context: context.clone() };
+    let health = context.parts.health.clone();
+    let follow = follow_nodes(context.clone(), nodes_writer);
+    let watched = health.clone();
+    let mut nodes =
+        AbortOnDropHandle::new(tokio::spawn(async move { watched.watched("the Node cache", follow).await }));
+    let mut cache =
+        TaskCacheFeed { filter: ChangeFilter::new(tasks_writer), progress, context: context.clone() };
+    let synced = caches_synced(cache.progress.subscribe(), context.clone());
     let changes = context.parts.cluster.watch_tasks();
-    let changes = changes.flat_map(move |event| stream::iter(watched.take(event)));
-    let asks = stream::select(changes, wake.stream().map(Ask::Look));
-    looks::make(asks, |task| look(context.clone(), tasks.clone(), task), &stop).await;
-    nodes.abort();
-    lead.abort();
-}
-
-/// One look at the Task of this name, or what is due when there is none.
-async fn look(context: Arc<Context>, tasks: Store<Task>, task: TaskRef) -> Again {
-    if let Some(cached) = tasks.get(&ObjectRef::new(&task.name).within(&task.namespace)) {
-        return look_at(cached, context).await;
+    let changes = changes.flat_map(move |event| stream::iter(cache.take(event)));
+    let inputs = stream::select(
+        stream::select(
+            changes.chain(stream::iter([Input::WatchEnded])),
+            requests.stream().map(Input::Reconcile),
+        ),
+        stream::select(synced, all_once_leading(&context, tasks.clone())),
+    );
+    let beat = health.watch("the controller", SILENT_FOR);
+    let workers =
+        worker::run(inputs, |task| reconcile_named(context.clone(), tasks.clone(), task), &beat, &stop);
+    tokio::select! {
+        () = workers => {}
+        ended = &mut nodes => {
+            if let Err(error) = ended && error.is_panic() {
+                std::panic::resume_unwind(error.into_panic());
+            }
+            tracing::error!("the watch of Nodes ended");
+        }
     }
-    forget_the_gone(&context, &tasks);
-    Again::WhenChanged
+    context.background.drain(DRAIN_WITHIN).await;
 }
 
-/// What is done with every change of a Task, whether it is worth a look or not.
-struct Watched {
-    trigger: Trigger,
-    bell: watch::Sender<Seen>,
+/// Reconciles the Task of this name; releases what is kept of it when it does not exist any more.
+async fn reconcile_named(context: Arc<Context>, tasks: Store<Task>, task: TaskRef) -> Requeue {
+    if let Some(cached) = tasks.get(&ObjectRef::new(&task.name).within(&task.namespace)) {
+        return reconcile(cached, context).await;
+    }
+    release_deleted(&context, &tasks);
+    Requeue::AwaitChange
+}
+
+/// Fills the cache of Tasks.
+struct TaskCacheFeed {
+    filter: ChangeFilter,
+    progress: watch::Sender<CacheProgress>,
     context: Arc<Context>,
 }
 
-impl Watched {
-    /// Takes a change in; answers with what it asks for.
-    fn take(&mut self, event: Event<Task>) -> Vec<Ask> {
+impl TaskCacheFeed {
+    /// Applies a change to the cache; returns the Tasks to reconcile because of it.
+    fn take(&mut self, event: Event<Task>) -> Vec<Input> {
         let listed = matches!(event, Event::InitDone);
-        let mut asks: Vec<Ask> = self.trigger.take(event).into_iter().map(Ask::Look).collect();
+        let changed: Vec<Input> = self.filter.take(event).into_iter().map(Input::Reconcile).collect();
         if listed {
-            self.context.parts.ledgers.note_listed();
-            asks.push(Ask::Listed);
+            self.context.parts.runs.note_listed();
         }
-        self.bell.send_modify(|seen| {
-            seen.changes += 1;
-            seen.listed |= listed;
+        self.progress.send_modify(|progress| {
+            progress.changes += 1;
+            progress.listed |= listed;
         });
-        asks
+        changed
     }
 }
 
-/// Every Task is looked at when the lead is taken: changes from before were nobody's to act on.
-async fn look_at_all_once_leading(mut lead: Lead, tasks: Store<Task>, wake: Wake) {
-    lead.taken().await;
-    for task in tasks.state() {
-        if let Some(task) = name(&task) {
-            wake.task(&task);
+/// One [`Input::CachesSynced`], once all Tasks and Nodes have been listed. Before that a Task that is not in the cache
+/// is not known to be deleted, and targets cannot be chosen.
+fn caches_synced(
+    mut progress: watch::Receiver<CacheProgress>,
+    context: Arc<Context>,
+) -> BoxStream<'static, Input> {
+    let synced = async move {
+        // It fails only when the feed is dropped, and the controller with it.
+        if progress.wait_for(|progress| progress.listed).await.is_err() {
+            std::future::pending::<()>().await;
         }
-    }
+        context.parts.nodes.wait_until_complete().await;
+        Input::CachesSynced
+    };
+    synced.into_stream().boxed()
 }
 
-/// Keeps the cache of Nodes and wakes who may care.
-async fn follow_nodes(context: Arc<Context>, mut writer: NodeWriter, stop: CancellationToken) {
+/// Every Task, once this operator leads: a follower has ignored earlier changes.
+fn all_once_leading(context: &Context, tasks: Store<Task>) -> BoxStream<'static, Input> {
+    let mut leadership = context.parts.leadership.clone();
+    let all = async move {
+        leadership.wait_until_leading().await;
+        let tasks = tasks.state();
+        stream::iter(tasks.into_iter().filter_map(|task| task_ref(&task)).map(Input::Reconcile))
+    };
+    all.into_stream().flatten().boxed()
+}
+
+/// Keeps the cache of Nodes and requests the reconciles that a change of it may concern.
+async fn follow_nodes(context: Arc<Context>, mut writer: NodeWriter) {
     let mut changes = context.parts.cluster.watch_nodes();
     let mut due: Option<Instant> = None;
     loop {
         // Cancellation safe: a stream's next event is not taken until it is returned, and a sleep holds nothing.
         tokio::select! {
-            () = stop.cancelled() => return,
             event = changes.next() => {
                 let Some(event) = event else { return };
-                if writer.apply(event) == Changed::Yes && due.is_none() {
-                    due = Some(Instant::now() + AFTER_NODE_CHANGE);
+                if writer.apply(event) && due.is_none() {
+                    due = Some(Instant::now() + NODE_DEBOUNCE);
                 }
             }
-            () = until(due) => {
+            () = sleep_until_due(due) => {
                 due = None;
-                context.parts.ledgers.nodes_changed();
+                context.parts.runs.nodes_changed();
             }
         }
     }
 }
 
-/// A Task is gone: so are its book and our memory of it. What agents still own of it is stray from now on.
-fn forget_the_gone(context: &Context, tasks: &Store<Task>) {
-    let there: HashSet<String> = tasks.state().iter().filter_map(|task| task.metadata.uid.clone()).collect();
-    context.parts.ledgers.close_all_but(|uid, _| there.contains(uid.as_str()));
-    context.slots.keep(|uid| there.contains(uid.as_str()));
+/// Drops the Runs and caches of Tasks that do not exist any more. What agents still own of them is orphaned.
+fn release_deleted(context: &Context, tasks: &Store<Task>) {
+    let existing: HashSet<String> =
+        tasks.state().iter().filter_map(|task| task.metadata.uid.clone()).collect();
+    context.parts.runs.retain(|uid, _| existing.contains(uid.as_str()));
+    context.caches.retain(|uid| existing.contains(uid.as_str()));
 }

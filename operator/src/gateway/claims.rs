@@ -1,7 +1,7 @@
-//! What a token says of itself, unverified: enough to refuse what cannot be an agent's without asking the API server.
+//! The unverified claims of a token: enough to refuse what cannot be an agent's without asking the API server.
 //!
-//! Nothing here makes anyone an agent. A token that passes is reviewed as any other; one that does not would have been
-//! refused by that review, and a stranger who sends many of them costs the API server nothing.
+//! Nothing here authenticates an agent. A token that passes is reviewed like any other; one that does not would have been
+//! refused by that review, and a stranger that sends many of them costs the API server nothing.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,9 +9,10 @@ use sentinel_protocol::text::Name;
 use sentinel_protocol::time::UnixMillis;
 use serde::Deserialize;
 
-use super::auth::{AuthError, TokenRules};
+use super::auth::AuthError;
+use super::token_rules::TokenRules;
 
-/// How far the clocks of the API server and of this machine may be apart.
+/// Tolerated difference between the clocks of the API server and this machine.
 const CLOCK_SKEW_MS: u64 = 300_000;
 
 /// Audiences of a token that are compared.
@@ -41,17 +42,17 @@ impl Audiences {
     }
 }
 
-/// Whether the token can be an agent's.
+/// Checks that the token can be an agent's.
 ///
 /// # Errors
-/// The [`AuthError`] that its review would end with.
-pub(super) fn plausible(token: &str, rules: &TokenRules, now: UnixMillis) -> Result<(), AuthError> {
+/// The [`AuthError`] that its review would return.
+pub(super) fn check_claims(token: &str, rules: &TokenRules, now: UnixMillis) -> Result<(), AuthError> {
     let invalid = |message: &str| AuthError::Invalid(message.to_owned());
     let claims = claims(token).ok_or_else(|| invalid("it is not a token of a service account"))?;
     if !claims.aud.is_some_and(|audiences| audiences.contains(&rules.audience)) {
         return Err(AuthError::Invalid(format!("it is not for the audience {:?}", rules.audience)));
     }
-    // Seconds; a number too large for a moment is far away.
+    // Seconds since the epoch; the cast saturates for a number out of range.
     let expires = claims.exp.map(|seconds| UnixMillis(seconds as i64).0.saturating_mul(1000));
     if expires.is_none_or(|at| UnixMillis(at).plus(CLOCK_SKEW_MS) < now) {
         return Err(invalid("it has expired"));
@@ -89,16 +90,16 @@ mod tests {
         format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
     }
 
-    fn judged(token: &str) -> Result<(), &'static str> {
-        plausible(token, &TokenRules::new("sentinel", "agent"), NOW).map_err(|error| error.reason())
+    fn checked(token: &str) -> Result<(), &'static str> {
+        check_claims(token, &TokenRules::new("sentinel", "agent"), NOW).map_err(|error| error.category())
     }
 
     #[test]
-    fn only_a_token_for_us_of_the_agents_account_that_has_not_expired_is_worth_a_review() {
+    fn accepts_an_unexpired_token_of_the_agents_account_and_audience() {
         const SUB: &str = "\"sub\":\"system:serviceaccount:sentinel:agent\"";
         const AUD: &str = "\"aud\":[\"x\",\"sentinel-operator\"]";
         let (later, now, long_ago) = ("\"exp\":1800003600", "\"exp\":1800000000", "\"exp\":1799999000");
-        let of = |parts: &[&str]| judged(&token(&format!("{{{}}}", parts.join(","))));
+        let of = |parts: &[&str]| checked(&token(&format!("{{{}}}", parts.join(","))));
         assert_eq!(of(&[SUB, AUD, later]), Ok(()));
         assert_eq!(of(&[SUB, "\"aud\":\"sentinel-operator\"", now]), Ok(()));
         assert_eq!(of(&[SUB, AUD, long_ago]), Err("Invalid"));
@@ -112,11 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_of_a_service_account_is_not_reviewed() {
+    fn refuses_text_that_is_not_a_service_account_token() {
         for text in
             ["", "abc", "a.b", "a.b.c.d", "x.y.z", "e30.e30.", &token("[]"), &token("{\"exp\":\"x\"}")]
         {
-            assert_eq!(judged(text), Err("Invalid"), "{text:?}");
+            assert_eq!(checked(text), Err("Invalid"), "{text:?}");
         }
     }
 }

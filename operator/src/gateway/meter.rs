@@ -1,8 +1,7 @@
-//! How long a WebSocket message has been under way.
+//! How long a WebSocket message has been incomplete.
 //!
-//! A deadline for frames is none for messages: a message in fragments stays unfinished for as long as pings come between
-//! them. So the bytes are counted where they come in, and those that belong to no frame seen so far are a message that
-//! is not finished.
+//! A deadline for frames does not bound messages: one in fragments stays incomplete for as long as pings arrive in between.
+//! So the bytes read are counted, and those that belong to no complete frame are part of an incomplete message.
 
 use std::io;
 use std::pin::Pin;
@@ -15,23 +14,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-/// Bytes of a client's control frame beside its payload (RFC 6455, section 5.2): two of head, four of mask.
+/// Bytes of a client's control frame without its payload (RFC 6455, section 5.2): two of header, four of mask.
 const CONTROL_HEAD: u64 = 6;
 
-/// Counts what is read from a stream.
+/// Counts the bytes read from a stream.
 #[derive(Debug)]
 pub(super) struct Metered<S> {
     inner: S,
     read: Arc<AtomicU64>,
 }
 
-/// Judges by the count.
+/// Measures how long a message has been incomplete.
 #[derive(Debug)]
 pub(super) struct Meter {
     read: Arc<AtomicU64>,
-    /// So many of the bytes read belong to frames that were seen.
+    /// Bytes that belong to complete frames.
     seen: u64,
-    /// Since when there are more than these; of no meaning while there are none.
+    /// Since when `read` exceeds `seen`; without meaning while it does not.
     since: Instant,
 }
 
@@ -43,14 +42,14 @@ impl<S> Metered<S> {
 }
 
 impl Meter {
-    /// A frame or a whole message was seen.
+    /// A control frame or a whole message was received.
     pub(super) fn saw(&mut self, message: &Message) {
         let read = self.read.load(Ordering::Relaxed);
         self.seen = match message {
             Message::Ping(payload) | Message::Pong(payload) => {
                 self.seen.saturating_add(CONTROL_HEAD + payload.len() as u64).min(read)
             }
-            // What is read of the next message already is counted with this one; that is one read's worth at most.
+            // Bytes of the next message that were read along count with this one: less than one read buffer.
             _ => read,
         };
         if self.seen == read || !matches!(message, Message::Ping(_) | Message::Pong(_)) {
@@ -58,8 +57,8 @@ impl Meter {
         }
     }
 
-    /// Whether a message has been unfinished for so long. To be asked from time to time, since that is when it notes
-    /// that none is.
+    /// Whether a message has been incomplete for `within`. To be called periodically: it resets the timer when no message
+    /// is incomplete.
     pub(super) fn is_overdue(&mut self, within: Duration) -> bool {
         if self.read.load(Ordering::Relaxed) <= self.seen {
             self.since = Instant::now();

@@ -1,119 +1,126 @@
-//! What waits to be sent to one agent: encoded once, bounded, and ended rather than stalled.
+//! The send queue of one Session: messages are encoded once, and the queue is bounded.
 //!
-//! The rule at the bound: the Session ends. Every message is level, so the next Session says again whatever was lost,
-//! and an agent that does not read cannot hold memory here.
+//! At the bound the Session ends. Every message is level, so the next Session resends whatever was lost, and an agent
+//! that does not read cannot hold memory here.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sentinel_protocol::refusal::SessionRefusal;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// Messages that may wait.
+/// Messages that may be queued.
 pub const MAX_MESSAGES: usize = 512;
 
-/// Bytes that may wait: a few of the largest messages.
+/// Bytes that may be queued: a few of the largest messages.
 pub const MAX_BYTES: usize = 4 << 20;
 
-/// Why a Session ends from our side.
+/// Why the operator ends a Session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// The agent is told why.
-    Refuse(SessionRefusal),
-    /// The agent did not take what was sent to it, so it cannot be told.
+pub enum CloseReason {
+    /// With a refusal, which is sent to the agent.
+    Refused(SessionRefusal),
+    /// The agent does not read, so nothing can be sent to it.
     NotReading,
 }
 
-/// What waits to be sent to one agent.
+/// The send queue of one Session.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    state: Mutex<State>,
+    queue: Mutex<Queue>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Queue {
     messages: Vec<Utf8Bytes>,
     bytes: usize,
-    /// When the first of them came.
+    /// When the first of them was queued.
     since: Option<Instant>,
-    ending: Option<Ending>,
+    closed: Option<CloseReason>,
 }
 
-/// The message was not taken: the Session is over, or ends because of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotTaken;
+/// The message was not queued: the Session is closing, or closes because its queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the session is closing")]
+pub struct NotQueued;
 
-/// What the sender does next.
+/// What the owner of the socket does next.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Send these, the first of which has waited since then.
+pub enum OutboxAction {
+    /// Write these messages; the first was queued at that time.
     Send(Vec<Utf8Bytes>, Instant),
-    /// End the Session.
-    End(Ending),
-    /// Wait.
+    /// Close the socket.
+    Close(CloseReason),
+    /// Wait for a change.
     Wait,
 }
 
 impl Outbox {
-    /// Adds a message.
+    /// Queues a message.
     ///
     /// # Errors
-    /// [`NotTaken`] when the Session is ending, or is made to end because it is full.
-    pub fn push(&self, message: Utf8Bytes) -> Result<(), NotTaken> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.ending.is_some() {
-            return Err(NotTaken);
+    /// [`NotQueued`] when the Session is closing, or closes because its queue is full.
+    pub fn push(&self, message: Utf8Bytes) -> Result<(), NotQueued> {
+        let mut queue = self.lock();
+        if queue.closed.is_some() {
+            return Err(NotQueued);
         }
-        let bytes = state.bytes + message.len();
-        if state.messages.len() >= MAX_MESSAGES || bytes > MAX_BYTES {
-            state.end(Ending::NotReading);
+        let bytes = queue.bytes + message.len();
+        if queue.messages.len() >= MAX_MESSAGES || bytes > MAX_BYTES {
+            queue.close(CloseReason::NotReading);
             self.changed.notify_one();
-            return Err(NotTaken);
+            return Err(NotQueued);
         }
-        state.bytes = bytes;
-        state.since.get_or_insert_with(Instant::now);
-        state.messages.push(message);
+        queue.bytes = bytes;
+        queue.since.get_or_insert_with(Instant::now);
+        queue.messages.push(message);
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Ends the Session; the first reason stands.
-    pub fn end(&self, ending: Ending) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).end(ending);
+    /// Closes the Session and drops what is queued; the first reason stays.
+    pub fn close(&self, reason: CloseReason) {
+        self.lock().close(reason);
         self.changed.notify_one();
     }
 
-    /// What to do now. Asked by the one task that owns the socket.
-    pub fn next(&self) -> Next {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ending) = &state.ending {
-            return Next::End(ending.clone());
+    /// What to do next. For the one task that owns the socket.
+    pub fn next_action(&self) -> OutboxAction {
+        let mut queue = self.lock();
+        if let Some(reason) = &queue.closed {
+            return OutboxAction::Close(reason.clone());
         }
-        if state.messages.is_empty() {
-            return Next::Wait;
+        if queue.messages.is_empty() {
+            return OutboxAction::Wait;
         }
-        state.bytes = 0;
-        let since = state.since.take().unwrap_or_else(Instant::now);
-        Next::Send(std::mem::take(&mut state.messages), since)
+        queue.bytes = 0;
+        let since = queue.since.take().unwrap_or_else(Instant::now);
+        OutboxAction::Send(std::mem::take(&mut queue.messages), since)
     }
 
-    /// Whether the Session is to end.
-    pub fn is_ending(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).ending.is_some()
-    }
-
-    /// Returns once something changed since the last [`Outbox::next`]. Nothing is lost when it is dropped early.
+    /// Waits for a change since the last [`Outbox::next_action`]. Cancel-safe.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
+
+    /// Waits until the Session is to close. Other changes meanwhile show in the next [`Outbox::next_action`].
+    pub async fn closed(&self) {
+        while self.lock().closed.is_none() {
+            self.changed().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl State {
-    fn end(&mut self, ending: Ending) {
-        if self.ending.is_none() {
-            self.ending = Some(ending);
+impl Queue {
+    fn close(&mut self, reason: CloseReason) {
+        if self.closed.is_none() {
+            self.closed = Some(reason);
             self.messages = Vec::new();
             self.bytes = 0;
         }
@@ -125,36 +132,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_come_out_in_order_and_once() {
+    fn messages_are_taken_in_order_and_once() {
         let outbox = Outbox::default();
         outbox.push("a".into()).unwrap();
         outbox.push("b".into()).unwrap();
-        let Next::Send(messages, _) = outbox.next() else { panic!("nothing to send") };
+        let OutboxAction::Send(messages, _) = outbox.next_action() else { panic!("nothing to send") };
         assert_eq!(messages, ["a", "b"]);
-        assert_eq!(outbox.next(), Next::Wait);
+        assert_eq!(outbox.next_action(), OutboxAction::Wait);
     }
 
     #[test]
-    fn too_many_messages_or_bytes_end_the_session() {
+    fn too_many_messages_or_bytes_close_the_session() {
         let many = Outbox::default();
         for _ in 0..MAX_MESSAGES {
             many.push("x".into()).unwrap();
         }
-        assert_eq!(many.push("x".into()), Err(NotTaken));
-        assert_eq!(many.next(), Next::End(Ending::NotReading));
+        assert_eq!(many.push("x".into()), Err(NotQueued));
+        assert_eq!(many.next_action(), OutboxAction::Close(CloseReason::NotReading));
         let large = Outbox::default();
         for _ in 0..4 {
             large.push("x".repeat(1 << 20).into()).unwrap();
         }
-        assert_eq!(large.push("x".into()), Err(NotTaken));
+        assert_eq!(large.push("x".into()), Err(NotQueued));
     }
 
     #[test]
-    fn the_first_reason_to_end_stands() {
+    fn the_first_reason_to_close_stays() {
         let outbox = Outbox::default();
-        outbox.end(Ending::Refuse(SessionRefusal::Replaced));
-        outbox.end(Ending::NotReading);
-        assert_eq!(outbox.push("x".into()), Err(NotTaken));
-        assert_eq!(outbox.next(), Next::End(Ending::Refuse(SessionRefusal::Replaced)));
+        outbox.close(CloseReason::Refused(SessionRefusal::Replaced));
+        outbox.close(CloseReason::NotReading);
+        assert_eq!(outbox.push("x".into()), Err(NotQueued));
+        let refused = CloseReason::Refused(SessionRefusal::Replaced);
+        assert_eq!(outbox.next_action(), OutboxAction::Close(refused));
     }
 }

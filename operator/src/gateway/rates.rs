@@ -1,4 +1,4 @@
-//! How many tokens that are not known yet are reviewed: in all, and of one address.
+//! The rate of reviews of unknown tokens, in total and per address: token buckets.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,27 +7,27 @@ use tokio::time::Instant;
 
 use crate::server::network;
 
-/// Reviews of strangers a second.
+/// Rates of reviews of unknown tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
-    /// In all.
+    /// In total.
     pub all: Rate,
-    /// Of one address; of IPv6, one /64.
+    /// Per address; of IPv6, per /64.
     pub address: Rate,
 }
 
-/// A rate, and what may come at once.
+/// A rate and its burst.
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
-    /// So many a second.
+    /// Reviews per second.
     pub per_second: f64,
-    /// So many at once after a pause.
+    /// Reviews at once after a pause.
     pub burst: f64,
 }
 
 impl Default for Rates {
-    /// A fleet of 15,000 that dials a new leader at once is in within 15 seconds; one address gets a tenth, and 2,000
-    /// agents behind a single one are in at once.
+    /// A fleet of 15,000 that dials a new leader at once is reviewed within 15 seconds; one address gets a tenth, and
+    /// 2,000 agents behind a single one are reviewed at once.
     fn default() -> Self {
         Self {
             all: Rate { per_second: 1_000.0, burst: 4_000.0 },
@@ -36,7 +36,7 @@ impl Default for Rates {
     }
 }
 
-/// Addresses with a bucket of their own; those beyond share one.
+/// Addresses with a bucket of their own; further ones share one.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// Token buckets.
@@ -73,11 +73,11 @@ impl Buckets {
         Self { rates, all, others, addresses: HashMap::new() }
     }
 
-    /// Whether one more may be reviewed now; it counts when it may. A caller without an address counts in all alone.
+    /// Takes one review, if the rates allow it now. A caller without an address counts in the total alone.
     pub(super) fn take(&mut self, from: Option<IpAddr>, now: Instant) -> bool {
         let rates = self.rates;
         self.all.fill(rates.all, now);
-        // Both or none: what others use up must not empty the bucket of an address that was refused for it.
+        // From both buckets or neither: an exhausted total must not drain the bucket of an address.
         if self.all.left < 1.0 {
             return false;
         }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_gets_its_share_and_leaves_the_rest_to_others() {
+    fn one_address_cannot_use_the_share_of_others() {
         let now = Instant::now();
         let mut buckets = Buckets::new(RATES, now);
         assert_eq!(taken(&mut buckets, "10.0.0.1", now), 5);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_together_have_a_bound() {
+    fn all_addresses_share_the_total() {
         let now = Instant::now();
         let mut buckets = Buckets::new(RATES, now);
         let all: usize = (0..100).map(|n| taken(&mut buckets, &format!("10.0.1.{n}"), now)).sum();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_from_many_addresses_does_not_use_up_the_bucket_of_an_address_that_it_shuts_out() {
+    fn an_exhausted_total_does_not_drain_the_bucket_of_an_address() {
         let now = Instant::now();
         let rates = Rates { address: Rate { per_second: 0.001, burst: 5.0 }, ..RATES };
         let mut buckets = Buckets::new(rates, now);
@@ -152,12 +152,12 @@ mod tests {
         for n in 0..10 {
             taken(&mut buckets, &format!("10.0.1.{n}"), now);
         }
-        assert_eq!(taken(&mut buckets, "10.0.0.2", now), 0, "nothing is left of what all share");
+        assert_eq!(taken(&mut buckets, "10.0.0.2", now), 0, "the total is exhausted");
         assert_eq!(taken(&mut buckets, "10.0.0.2", now + Duration::from_secs(2)), 5);
     }
 
     #[test]
-    fn addresses_are_forgotten_when_there_are_too_many() {
+    fn drops_full_buckets_when_there_are_too_many_addresses() {
         let now = Instant::now();
         let mut buckets = Buckets::new(RATES, now);
         for n in 0..MAX_ADDRESSES + 10 {

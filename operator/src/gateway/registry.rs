@@ -1,585 +1,370 @@
-//! Which agents are connected, what they own, and when they were last heard of.
+//! Which agents are connected, what they own, and when they were last seen.
 //!
-//! This is what decisions read of the fleet; the Presence store is a mirror of it for others. Nodes are spread over
-//! shards, a shard's map changes only when a node is seen for the first time or dropped, and nothing is ever awaited
-//! under a lock.
+//! This is what decisions read about the fleet; the Presence store mirrors it for others. The parts: [`SessionTable`]
+//! holds the Session of each node, [`AttemptIndex`] what its agent owns, [`SessionTerms`] epoch and initial credit.
+//! A node is added when its agent first connects, and removed by [`Registry::remove_departed`].
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
-use sentinel_core::lease;
 use sentinel_core::reconcile::rollout::ActiveAttempt;
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::codec::encode_text;
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
-use sentinel_protocol::metrics::NodeMetrics;
-use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskUid};
 use sentinel_protocol::refusal::SessionRefusal;
-use sentinel_protocol::text::MAX_MESSAGE;
-use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::ToAgent;
-use sentinel_protocol::to_operator::{Ended, Hello, Report, ReportedState, Stage};
+use sentinel_protocol::to_operator::{Hello, Report, Stage};
 use sentinel_protocol::version::{self, Version};
 
-use super::outbox::{Ending, Outbox};
+use super::attempt_index::{AttemptIndex, TooMany};
+pub use super::attempt_index::{MAX_ORPHANS, MAX_OWNED, MAX_OWNED_BYTES, OwnedAttempt};
+use super::outbox::{CloseReason, Outbox};
+pub use super::session_table::{InventoryState, Sample};
+use super::session_table::{LiveSession, NodeEntry, SessionTable};
+use super::session_terms::SessionTerms;
 use crate::controller::fleet::Owned;
 
-/// Attempts that one agent may own; an agent that claims more is refused.
-pub const MAX_OWNED: usize = 10_000;
-
-/// Bytes that what one agent owns may take here; an agent that claims more is refused.
-pub const MAX_OWNED_BYTES: usize = 16 << 20;
-
-/// Ended Attempts of Tasks that are gone that are kept of one agent; it says the others again once these are settled.
-pub const MAX_STRAYS: usize = 256;
-
-const SHARDS: usize = 32;
-
-/// All agents that were heard of. Cloning it gives the same registry.
-#[derive(Debug, Clone)]
-pub struct Registry(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    shards: Vec<RwLock<HashMap<NodeName, Arc<Node>>>>,
-    hasher: RandomState,
-    epoch: AtomicU64,
-    highest_epoch: AtomicU64,
-    initial_credit: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Node {
-    /// Milliseconds of the moment it was last heard of; 0 is never.
-    last_seen: AtomicU64,
-    state: Mutex<State>,
-}
+/// All agents that have connected. Cloning it gives the same registry.
+#[derive(Debug, Clone, Default)]
+pub struct Registry(Arc<RegistryState>);
 
 #[derive(Debug, Default)]
-struct State {
-    live: Option<Live>,
-    hello: Option<Arc<Hello>>,
-    sample: Option<Sample>,
+struct RegistryState {
+    sessions: SessionTable,
+    terms: SessionTerms,
 }
 
-/// The Session that stands.
-#[derive(Debug)]
-struct Live {
-    session: SessionId,
-    outbox: Arc<Outbox>,
-    inventory: Inventory,
-    owned: BTreeMap<AttemptId, Entry>,
-    /// What `owned` takes, about, bytes.
-    bytes: usize,
-}
-
-/// An Attempt that an agent owns.
-#[derive(Debug)]
-struct Entry {
-    report: Report,
-    /// How much of it History holds, as far as was heard in this Session.
-    archived: Option<Stage>,
-}
-
-/// Whether an agent has said all that it owns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inventory {
-    /// Not yet.
-    Awaited,
-    /// It has.
-    Complete,
-}
-
-/// A Session as others see it.
+/// A Session, for readers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionFacts {
-    /// Its name.
+pub struct SessionView {
+    /// Its id.
     pub session: SessionId,
-    /// Whether the agent has said all that it owns.
-    pub inventory: Inventory,
-    /// Attempts that it owns.
+    /// Whether the agent has sent its whole Inventory.
+    pub inventory: InventoryState,
+    /// Number of Attempts that the agent owns.
     pub owned: usize,
 }
 
-/// An agent as others see it.
+/// An agent, for readers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentView {
     /// Its node.
     pub node: NodeName,
-    /// Its Session, if one stands.
-    pub session: Option<SessionFacts>,
-    /// When this operator last heard of it; `None` when it never did.
+    /// Its current Session.
+    pub session: Option<SessionView>,
+    /// When this operator last received a frame from it; `None` when it never did.
     pub last_seen: Option<Monotonic>,
-    /// How it introduced itself last.
+    /// Its latest Hello.
     pub hello: Option<Arc<Hello>>,
-    /// How its node did last.
+    /// The latest metrics of its node.
     pub sample: Option<Sample>,
 }
 
-/// An Attempt that a connected agent owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnedAttempt {
-    /// Which.
-    pub attempt: AttemptId,
-    /// Digest of the spec it was started for.
-    pub spec_hash: SpecHash,
-    /// How far it has come.
-    pub stage: Stage,
-    /// How much of it History holds, as far as was heard since its agent connected.
-    pub archived: Option<Stage>,
-}
-
-/// How a node did, and when.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    /// When this operator heard it, by the operator's wall clock.
-    pub at: UnixMillis,
-    /// What it heard.
-    pub metrics: Arc<NodeMetrics>,
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self(Arc::new(Shared {
-            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            hasher: RandomState::new(),
-            epoch: AtomicU64::new(1),
-            highest_epoch: AtomicU64::new(0),
-            initial_credit: AtomicU64::new(0),
-        }))
-    }
-}
-
+/// The terms of Sessions.
 impl Registry {
-    /// Nobody was heard of.
+    /// An empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The epoch that Sessions are welcomed with.
+    /// The epoch that agents are welcomed with.
     pub fn epoch(&self) -> Epoch {
-        Epoch::new(self.0.epoch.load(Ordering::Relaxed)).unwrap_or(Epoch::MAX)
+        self.0.terms.epoch()
     }
 
-    /// Another leader began.
+    /// Sets the epoch, when this operator becomes the leader.
     pub fn set_epoch(&self, epoch: Epoch) {
-        self.0.epoch.store(epoch.get(), Ordering::Relaxed);
+        self.0.terms.set_epoch(epoch);
     }
 
-    /// The highest credible epoch that any agent says it has seen.
+    /// The highest credible epoch that any agent has reported.
     pub fn highest_epoch(&self) -> Epoch {
-        Epoch::new(self.0.highest_epoch.load(Ordering::Relaxed)).unwrap_or(Epoch::MAX)
+        self.0.terms.highest_epoch()
     }
 
-    /// An agent named this epoch; whether it can have been led. One that cannot changes nothing.
-    pub(super) fn heard_of_epoch(&self, epoch: Epoch) -> bool {
-        let credible = lease::is_credible(epoch, self.epoch());
-        if credible {
-            self.0.highest_epoch.fetch_max(epoch.get(), Ordering::Relaxed);
-        }
-        credible
+    /// Takes in an epoch that an agent reports; `false`, and no change, when no leader can have had it.
+    pub(super) fn observe_epoch(&self, epoch: Epoch) -> bool {
+        self.0.terms.observe_epoch(epoch)
     }
 
-    /// Position up to which an agent may send output of a new Attempt before it was told anything; 0 unless set.
+    /// Position up to which an agent may send output of a new Attempt before it receives Credit; 0 unless set.
     pub fn initial_credit(&self) -> u64 {
-        self.0.initial_credit.load(Ordering::Relaxed)
+        self.0.terms.initial_credit()
     }
 
     /// See [`Registry::initial_credit`].
     pub fn set_initial_credit(&self, credit: u64) {
-        self.0.initial_credit.store(credit, Ordering::Relaxed);
+        self.0.terms.set_initial_credit(credit);
     }
+}
 
-    /// Every agent that was heard of, by node.
+/// Agents and their Sessions.
+impl Registry {
+    /// Every known agent, by node.
     pub fn agents(&self) -> Vec<AgentView> {
+        let entries = self.0.sessions.all();
         let mut views: Vec<AgentView> =
-            self.nodes().iter().map(|(name, node)| node.view(name.clone())).collect();
+            entries.iter().map(|(name, entry)| view(name.clone(), entry)).collect();
         views.sort_unstable_by(|a, b| a.node.cmp(&b.node));
         views
     }
 
-    /// The agent of a node; `None` when it was never heard of.
-    pub fn agent(&self, name: &NodeName) -> Option<AgentView> {
-        Some(self.find(name)?.view(name.clone()))
+    /// The agent of a node; `None` when it is not known.
+    pub fn agent(&self, node: &NodeName) -> Option<AgentView> {
+        Some(view(node.clone(), &*self.0.sessions.find(node)?))
     }
 
-    /// The Session of a node that has said all it owns, and when its agent was last heard of.
-    pub fn standing(&self, name: &NodeName) -> (Option<SessionId>, Option<Monotonic>) {
-        let Some(node) = self.find(name) else { return (None, None) };
-        let live = node
-            .lock()
-            .live
-            .as_ref()
-            .filter(|live| live.inventory == Inventory::Complete)
-            .map(|l| l.session.clone());
-        (live, node.last_seen())
+    /// The Session of a node, once its Inventory is complete.
+    pub fn active_session(&self, node: &NodeName) -> Option<SessionId> {
+        let entry = self.0.sessions.find(node)?;
+        let state = entry.lock();
+        state.active().map(|live| live.session.clone())
     }
 
-    /// The protocol version that the live Session of a node speaks.
-    pub fn version_of(&self, name: &NodeName) -> Option<Version> {
-        let node = self.find(name)?;
-        let state = node.lock();
+    /// When the last frame of a node's agent was received.
+    pub fn last_seen(&self, node: &NodeName) -> Option<Monotonic> {
+        self.0.sessions.find(node)?.last_seen()
+    }
+
+    /// The protocol version of the current Session of a node.
+    pub fn protocol_version(&self, node: &NodeName) -> Option<Version> {
+        let entry = self.0.sessions.find(node)?;
+        let state = entry.lock();
         let hello = state.hello.as_ref().filter(|_| state.live.is_some())?;
         version::choose(&hello.versions, version::SPOKEN)
     }
 
-    /// What connected agents own of a Task; every agent that completed its Inventory is in it.
-    pub fn owned_of(&self, task: &TaskUid) -> Vec<Owned> {
-        let nodes = self.nodes();
-        let owned_of = |(name, node): &(NodeName, Arc<Node>)| {
-            let state = node.lock();
-            let live = state.live.as_ref().filter(|live| live.inventory == Inventory::Complete)?;
-            let reports = live
-                .owned
-                .values()
-                .map(|entry| &entry.report)
-                .filter(|r| r.attempt.task == *task)
-                .cloned()
-                .collect();
-            Some(Owned { node: name.clone(), session: live.session.clone(), reports })
-        };
-        nodes.iter().filter_map(owned_of).collect()
+    /// Number of known nodes.
+    pub fn len(&self) -> usize {
+        self.0.sessions.count(|_| true)
     }
 
-    /// The latest Attempt of this Task that is not over on the node.
-    pub fn living_of(&self, task: &TaskUid, name: &NodeName) -> Option<ActiveAttempt> {
-        let node = self.find(name)?;
-        let state = node.lock();
-        let owned = &state.live.as_ref()?.owned;
-        let living = owned.values().map(|entry| &entry.report).filter(|r| r.state.stage() < Stage::Ended);
-        let living = living.map(|report| &report.attempt).filter(|attempt| attempt.task == *task);
-        living.map(|attempt| ActiveAttempt { run: attempt.run, attempt: attempt.attempt }).max()
+    /// Whether no node is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    /// The number of the latest Attempt of an Execution that its node's live agent owns.
-    pub fn latest_of(&self, task: &TaskUid, run: RunNumber, name: &NodeName) -> Option<u32> {
-        let node = self.find(name)?;
-        let state = node.lock();
-        let owned = state.live.as_ref()?.owned.keys();
-        owned
-            .filter(|attempt| attempt.task == *task && attempt.run == run)
-            .map(|attempt| attempt.attempt)
-            .max()
+    /// Number of nodes with a Session whose agent was last seen at a time for which `is_recent` holds.
+    pub fn count_reachable(&self, is_recent: impl Fn(Monotonic) -> bool) -> usize {
+        let is_reachable =
+            |entry: &NodeEntry| entry.last_seen().is_some_and(&is_recent) && entry.lock().live.is_some();
+        self.0.sessions.count(is_reachable)
     }
 
-    /// What the live agent of its node says of an Attempt.
-    pub fn report(&self, attempt: &AttemptId) -> Option<Report> {
-        let node = self.find(&attempt.node)?;
-        let state = node.lock();
-        Some(state.live.as_ref()?.owned.get(attempt)?.report.clone())
+    /// Whether this Session is the current one of its node.
+    pub fn is_current(&self, node: &NodeName, session: &SessionId) -> bool {
+        self.0.sessions.find(node).is_some_and(|entry| entry.lock().current(session).is_some())
     }
 
-    /// Whether the agent of its node is connected, has said all that it owns, and this Attempt is not among it.
-    pub fn has_let_go(&self, attempt: &AttemptId) -> bool {
-        let Some(node) = self.find(&attempt.node) else { return false };
-        let state = node.lock();
-        let live = state.live.as_ref().filter(|live| live.inventory == Inventory::Complete);
-        live.is_some_and(|live| !live.owned.contains_key(attempt))
-    }
-
-    /// All that connected agents own.
-    pub fn all_owned(&self) -> Vec<OwnedAttempt> {
-        let nodes = self.nodes();
-        let mut all = Vec::new();
-        for (_, node) in &nodes {
-            let state = node.lock();
-            let owned = state.live.iter().flat_map(|live| &live.owned);
-            all.extend(owned.map(|(attempt, entry)| OwnedAttempt {
-                attempt: attempt.clone(),
-                spec_hash: entry.report.spec_hash.clone(),
-                stage: entry.report.state.stage(),
-                archived: entry.archived,
-            }));
-        }
-        all
-    }
-
-    /// History holds this Attempt up to this stage.
-    pub(super) fn archived(&self, attempt: &AttemptId, stage: Stage) {
-        let Some(node) = self.find(&attempt.node) else { return };
-        let mut state = node.lock();
-        if let Some(entry) = state.live.as_mut().and_then(|live| live.owned.get_mut(attempt)) {
-            entry.archived = entry.archived.max(Some(stage));
-        }
-    }
-
-    /// How many nodes are of interest, by whether a Session stands and when the agent was last heard of.
-    pub fn count(&self, is_counted: impl Fn(bool, Option<Monotonic>) -> bool) -> usize {
-        let mut count = 0;
-        for shard in &self.0.shards {
-            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            count += shard.values().filter(|n| is_counted(n.lock().live.is_some(), n.last_seen())).count();
-        }
-        count
-    }
-
-    /// Hands a message to the Session of a node: the name of the Session that took it.
+    /// Queues a message for the Session of a node; returns the Session that took it, `None` when there is none or its
+    /// queue is full.
     pub fn send(&self, node: &NodeName, message: &ToAgent) -> Option<SessionId> {
-        let node = self.find(node)?;
+        let entry = self.0.sessions.find(node)?;
         let text = match encode_text(message) {
             Ok(text) => text,
             Err(error) => {
-                tracing::error!(%error, "failed to encode a message to an agent");
+                tracing::error!(%node, %error, "failed to encode a message to an agent");
                 return None;
             }
         };
-        let mut state = node.lock();
+        let mut state = entry.lock();
         let live = state.live.as_mut()?;
         live.outbox.push(text.into()).ok()?;
         if let ToAgent::Forget(forget) = message {
-            live.owned.remove(&forget.attempt);
+            live.owned.forget(&forget.attempt);
         }
         Some(live.session.clone())
     }
 
     /// Ends every Session.
     pub fn end_all(&self, refusal: &SessionRefusal) {
-        for (_, node) in self.nodes() {
-            if let Some(live) = &node.lock().live {
-                live.outbox.end(Ending::Refuse(refusal.clone()));
+        for (_, entry) in self.0.sessions.all() {
+            if let Some(live) = &entry.lock().live {
+                live.outbox.close(CloseReason::Refused(refusal.clone()));
             }
         }
     }
 
-    /// Nothing is known of this node any more, unless its agent is connected.
-    pub fn drop_node(&self, name: &NodeName) {
-        let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
-        if shard.get(name).is_some_and(|node| node.lock().live.is_none()) {
-            shard.remove(name);
-        }
+    /// Removes the nodes without a Session for which `is_departed` holds, given when their agents were last seen;
+    /// returns how many. It is called without a lock.
+    pub fn remove_departed(&self, is_departed: impl Fn(&NodeName, Option<Monotonic>) -> bool) -> usize {
+        let idle = self.0.sessions.all().into_iter().filter(|(_, entry)| entry.lock().live.is_none());
+        let departed = idle
+            .map(|(node, entry)| (node, entry.last_seen()))
+            .filter(|(node, last_seen)| is_departed(node, *last_seen));
+        departed.filter(|(node, last_seen)| self.0.sessions.remove_idle(node, *last_seen)).count()
     }
 
-    /// Whether this Session stands.
-    pub fn stands(&self, name: &NodeName, session: &SessionId) -> bool {
-        self.find(name).is_some_and(|node| node.lock().live(session).is_some())
-    }
-
-    /// A Session begins; an older one of the same node ends.
+    /// Begins a Session and ends the previous one of the same node; returns its outbox, and whether there was one.
     pub(super) fn begin(
         &self,
-        name: &NodeName,
+        node: &NodeName,
         session: SessionId,
         hello: Hello,
         now: Monotonic,
-    ) -> (Arc<Outbox>, Replaced) {
+    ) -> (Arc<Outbox>, bool) {
         let outbox = Arc::new(Outbox::default());
-        let live = Live {
+        let live = LiveSession {
             session,
             outbox: outbox.clone(),
-            inventory: Inventory::Awaited,
-            owned: BTreeMap::new(),
-            bytes: 0,
+            inventory: InventoryState::Pending,
+            owned: AttemptIndex::default(),
         };
-        let node = self.find_or_add(name);
-        node.heard(now);
-        let mut state = node.lock();
-        state.hello = Some(Arc::new(hello));
-        let replaced = match state.live.replace(live) {
-            Some(older) => {
-                older.outbox.end(Ending::Refuse(SessionRefusal::Replaced));
-                Replaced::Yes
-            }
-            None => Replaced::No,
-        };
-        (outbox, replaced)
+        let replaced = self.0.sessions.begin(node, live, hello, now);
+        if let Some(replaced) = &replaced {
+            replaced.outbox.close(CloseReason::Refused(SessionRefusal::Replaced));
+        }
+        (outbox, replaced.is_some())
     }
 
-    /// A Session ended; whether it stood until now.
-    pub(super) fn end(&self, name: &NodeName, session: &SessionId) -> bool {
-        let Some(node) = self.find(name) else { return false };
-        let mut state = node.lock();
-        let stood = state.live(session).is_some();
-        if stood {
+    /// Ends a Session; returns whether it was the current one.
+    pub(super) fn end(&self, node: &NodeName, session: &SessionId) -> bool {
+        let Some(entry) = self.0.sessions.find(node) else { return false };
+        let mut state = entry.lock();
+        let was_current = state.current(session).is_some();
+        if was_current {
             state.live = None;
         }
-        stood
+        was_current
     }
 
-    /// A frame came.
-    pub(super) fn heard(&self, name: &NodeName, now: Monotonic) {
-        if let Some(node) = self.find(name) {
-            node.heard(now);
+    /// A frame of a node's agent was received.
+    pub(super) fn touch(&self, node: &NodeName, now: Monotonic) {
+        if let Some(entry) = self.0.sessions.find(node) {
+            entry.touch(now);
         }
     }
 
-    /// A Heartbeat came over the Session that stands; gives back how its agent introduced itself.
-    pub(super) fn sampled(&self, name: &NodeName, session: &SessionId, sample: Sample) -> Option<Arc<Hello>> {
-        let node = self.find(name)?;
-        let mut state = node.lock();
-        state.live(session)?;
+    /// Takes in the metrics of a Heartbeat, if its Session is the current one; returns the Hello of that Session.
+    pub(super) fn record_sample(
+        &self,
+        node: &NodeName,
+        session: &SessionId,
+        sample: Sample,
+    ) -> Option<Arc<Hello>> {
+        let entry = self.0.sessions.find(node)?;
+        let mut state = entry.lock();
+        state.current(session)?;
         state.sample = Some(sample);
         state.hello.clone()
     }
+}
 
-    /// An Attempt is what this Report says. A Session that does not stand any more is not listened to.
-    pub(super) fn reported(
+/// Attempts that agents own.
+impl Registry {
+    /// What connected agents own of a Task. Every agent with a complete Inventory is in the answer.
+    pub fn owned_of(&self, task: &TaskUid) -> Vec<Owned> {
+        let owned_of = |(node, entry): (NodeName, Arc<NodeEntry>)| {
+            let state = entry.lock();
+            let live = state.active()?;
+            let reports = live.owned.reports().filter(|r| r.attempt.task == *task).cloned().collect();
+            Some(Owned { node, session: live.session.clone(), reports })
+        };
+        self.0.sessions.all().into_iter().filter_map(owned_of).collect()
+    }
+
+    /// The latest Attempt of this Task on the node that has not ended.
+    pub fn active_attempt(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt> {
+        let entry = self.0.sessions.find(node)?;
+        let state = entry.lock();
+        let reports = state.live.as_ref()?.owned.reports();
+        reports
+            .filter(|report| report.attempt.task == *task && report.state.stage() < Stage::Ended)
+            .map(|report| ActiveAttempt { run: report.attempt.run, attempt: report.attempt.attempt })
+            .max()
+    }
+
+    /// The number of the latest Attempt of an Execution that the connected agent of its node owns.
+    pub fn latest_attempt(&self, task: &TaskUid, run: RunNumber, node: &NodeName) -> Option<u32> {
+        let entry = self.0.sessions.find(node)?;
+        let state = entry.lock();
+        let attempts = state.live.as_ref()?.owned.reports().map(|report| &report.attempt);
+        attempts
+            .filter(|attempt| attempt.task == *task && attempt.run == run)
+            .map(|attempt| attempt.attempt)
+            .max()
+    }
+
+    /// All Attempts that connected agents own.
+    pub fn all_owned(&self) -> Vec<OwnedAttempt> {
+        let mut all = Vec::new();
+        for (_, entry) in self.0.sessions.all() {
+            let state = entry.lock();
+            all.extend(state.live.iter().flat_map(|live| live.owned.summaries()));
+        }
+        all
+    }
+
+    /// Drops the ended Attempts of deleted Tasks beyond [`MAX_ORPHANS`] per agent; returns how many.
+    pub(super) fn drop_orphans(&self, is_gone: impl Fn(&TaskUid) -> bool) -> usize {
+        let drop_of = |(_, entry): (NodeName, Arc<NodeEntry>)| {
+            entry.lock().live.as_mut().map_or(0, |live| live.owned.drop_orphans(&is_gone))
+        };
+        self.0.sessions.all().into_iter().map(drop_of).sum()
+    }
+
+    /// History holds this Attempt up to this stage.
+    pub(super) fn note_archived(&self, attempt: &AttemptId, stage: Stage) {
+        let Some(entry) = self.0.sessions.find(&attempt.node) else { return };
+        if let Some(live) = entry.lock().live.as_mut() {
+            live.owned.note_archived(attempt, stage);
+        }
+    }
+
+    /// Takes in a Report, if its Session is the current one.
+    pub(super) fn apply_report(
         &self,
-        name: &NodeName,
+        node: &NodeName,
         session: &SessionId,
         report: Report,
     ) -> Result<(), TooMany> {
-        let Some(node) = self.find(name) else { return Ok(()) };
-        let mut state = node.lock();
-        let Some(live) = state.live(session) else { return Ok(()) };
-        if live.owned.len() >= MAX_OWNED && !live.owned.contains_key(&report.attempt) {
-            return Err(TooMany);
-        }
-        let before = live.owned.get(&report.attempt).map_or(0, |entry| weight(&entry.report));
-        let bytes = live.bytes.saturating_sub(before).saturating_add(weight(&report));
-        if bytes > MAX_OWNED_BYTES {
-            return Err(TooMany);
-        }
-        live.bytes = bytes;
-        match live.owned.get_mut(&report.attempt) {
-            Some(entry) => entry.report = report,
-            None => {
-                live.owned.insert(report.attempt.clone(), Entry { report, archived: None });
-            }
-        }
-        Ok(())
+        let Some(entry) = self.0.sessions.find(node) else { return Ok(()) };
+        let mut state = entry.lock();
+        state.current(session).map_or(Ok(()), |live| live.owned.apply(report))
     }
 
-    /// Drops what each agent owns of Tasks that are gone beyond [`MAX_STRAYS`] ended Attempts; how many were dropped.
-    /// What is not over stays: its command is to be ended.
-    pub(super) fn drop_strays(&self, is_gone: impl Fn(&TaskUid) -> bool) -> usize {
-        let mut dropped = 0;
-        for (_, node) in &self.nodes() {
-            let mut state = node.lock();
-            let Some(live) = state.live.as_mut().filter(|live| live.owned.len() > MAX_STRAYS) else {
-                continue;
-            };
-            let (mut kept, mut freed) = (0, 0);
-            live.owned.retain(|attempt, entry| {
-                let stray = entry.report.state.stage() == Stage::Ended && is_gone(&attempt.task);
-                kept += usize::from(stray);
-                let keep = !stray || kept <= MAX_STRAYS;
-                if !keep {
-                    dropped += 1;
-                    freed += weight(&entry.report);
-                }
-                keep
-            });
-            live.bytes = live.bytes.saturating_sub(freed);
-        }
-        dropped
+    /// All Reports that were received in this Session, if it is the current one.
+    pub(super) fn reports_in(&self, node: &NodeName, session: &SessionId) -> Option<Vec<Report>> {
+        let entry = self.0.sessions.find(node)?;
+        let mut state = entry.lock();
+        Some(state.current(session)?.owned.reports().cloned().collect())
     }
 
-    /// All that the agent of this Session has said it owns.
-    pub(super) fn owned_by(&self, name: &NodeName, session: &SessionId) -> Option<Vec<Report>> {
-        let node = self.find(name)?;
-        let mut state = node.lock();
-        Some(state.live(session)?.owned.values().map(|entry| entry.report.clone()).collect())
-    }
-
-    /// The last part of an Inventory came: from now on the Session counts.
-    pub(super) fn inventoried(&self, name: &NodeName, session: &SessionId) {
-        let Some(node) = self.find(name) else { return };
-        if let Some(live) = node.lock().live(session) {
-            live.inventory = Inventory::Complete;
+    /// The last part of an Inventory was received: the Session is active from now on.
+    pub(super) fn complete_inventory(&self, node: &NodeName, session: &SessionId) {
+        let Some(entry) = self.0.sessions.find(node) else { return };
+        if let Some(live) = entry.lock().current(session) {
+            live.inventory = InventoryState::Complete;
         }
     }
 
-    fn nodes(&self) -> Vec<(NodeName, Arc<Node>)> {
-        let mut nodes = Vec::new();
-        for shard in &self.0.shards {
-            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            nodes.extend(shard.iter().map(|(name, node)| (name.clone(), node.clone())));
-        }
-        nodes
+    /// The latest Report of an Attempt by the connected agent that owns it.
+    pub fn report(&self, attempt: &AttemptId) -> Option<Report> {
+        let entry = self.0.sessions.find(&attempt.node)?;
+        let state = entry.lock();
+        state.live.as_ref()?.owned.report(attempt).cloned()
     }
 
-    fn shard(&self, name: &NodeName) -> &RwLock<HashMap<NodeName, Arc<Node>>> {
-        &self.0.shards[self.0.hasher.hash_one(name) as usize % SHARDS]
-    }
-
-    fn find(&self, name: &NodeName) -> Option<Arc<Node>> {
-        self.shard(name).read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
-    }
-
-    fn find_or_add(&self, name: &NodeName) -> Arc<Node> {
-        let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
-        shard
-            .entry(name.clone())
-            .or_insert_with(|| Arc::new(Node { last_seen: AtomicU64::new(0), state: Mutex::default() }))
-            .clone()
+    /// Whether the agent of its node is connected, its Inventory is complete, and the Attempt is not in it: then no more
+    /// of its output will arrive.
+    pub fn is_released(&self, attempt: &AttemptId) -> bool {
+        let Some(entry) = self.0.sessions.find(&attempt.node) else { return false };
+        let state = entry.lock();
+        state.active().is_some_and(|live| live.owned.report(attempt).is_none())
     }
 }
 
-/// What an owned Attempt takes, about, bytes: its id twice, and its Report.
-fn weight(report: &Report) -> usize {
-    let id = report.attempt.task.as_str().len() + report.attempt.node.as_str().len();
-    let state = match &report.state {
-        ReportedState::Ended(ended) => {
-            let digests = ended.output.stdout.sha256.len() + ended.output.stderr.sha256.len();
-            size_of_val::<Ended>(ended) + digests + outcome_text(&ended.outcome)
-        }
-        ReportedState::Accepted | ReportedState::Running(_) => 0,
-    };
-    size_of::<Entry>() + size_of::<AttemptId>() + 2 * id + report.spec_hash.as_str().len() + state
-}
-
-fn outcome_text(outcome: &Outcome) -> usize {
-    match outcome {
-        Outcome::StartFailed { message, .. } | Outcome::Skipped { message } => message.len(),
-        Outcome::CancelFailed { pids } => size_of_val(pids.as_slice()),
-        // Of any of its texts; the longest is bounded by its type.
-        Outcome::Refused { .. } => MAX_MESSAGE,
-        _ => 0,
-    }
-}
-
-/// An agent claims more than [`MAX_OWNED`] Attempts, or more than [`MAX_OWNED_BYTES`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooMany;
-
-/// Whether an older Session stood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replaced {
-    /// One did, and ends now.
-    Yes,
-    /// None did.
-    No,
-}
-
-impl State {
-    /// The Session of this name, when it is the one that stands.
-    fn live(&mut self, session: &SessionId) -> Option<&mut Live> {
-        self.live.as_mut().filter(|live| live.session == *session)
-    }
-}
-
-impl Node {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn heard(&self, now: Monotonic) {
-        // A moment of 0 would read as never; a process is never that young again.
-        self.last_seen.fetch_max(now.0.max(1), Ordering::Relaxed);
-    }
-
-    fn last_seen(&self) -> Option<Monotonic> {
-        match self.last_seen.load(Ordering::Relaxed) {
-            0 => None,
-            at => Some(Monotonic(at)),
-        }
-    }
-
-    fn view(&self, node: NodeName) -> AgentView {
-        let state = self.lock();
-        let session = state.live.as_ref().map(|live| SessionFacts {
-            session: live.session.clone(),
-            inventory: live.inventory,
-            owned: live.owned.len(),
-        });
-        AgentView {
-            node,
-            session,
-            last_seen: self.last_seen(),
-            hello: state.hello.clone(),
-            sample: state.sample.clone(),
-        }
+fn view(node: NodeName, entry: &NodeEntry) -> AgentView {
+    let state = entry.lock();
+    let session = state.live.as_ref().map(|live| SessionView {
+        session: live.session.clone(),
+        inventory: live.inventory,
+        owned: live.owned.len(),
+    });
+    AgentView {
+        node,
+        session,
+        last_seen: entry.last_seen(),
+        hello: state.hello.clone(),
+        sample: state.sample.clone(),
     }
 }

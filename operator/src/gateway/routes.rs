@@ -1,12 +1,13 @@
 //! From HTTP to a WebSocket. The only file of the gateway that names warp.
 //!
-//! The upgrade is our own: warp's gives each connection a read buffer of 128 KiB, which 15,000 idle agents cannot have.
+//! The upgrade is done here: warp's gives each connection a read buffer of 128 KiB, too much for 15,000 idle agents.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::limits::{MAX_CONTROL_FRAME, MAX_LOG_FRAME};
 use serde::Serialize;
 use tokio_tungstenite::WebSocketStream;
@@ -15,11 +16,12 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use warp::filters::BoxedFilter;
 use warp::{Filter, Reply};
 
-use super::auth::bearer;
+use super::auth::{AgentIdentity, AuthError, bearer};
+use super::gate::Gateway;
 use super::meter::Metered;
-use super::seats::Socket;
-use super::session::Caller;
-use super::{Gateway, output, session};
+use super::socket::Caller;
+use super::socket_slots::SocketKind;
+use super::{log_socket, session};
 use crate::server::Peer;
 
 /// Path of the control socket.
@@ -28,25 +30,23 @@ pub const CONTROL_PATH: &str = "/agent/v1/control";
 /// Path of the log socket.
 pub const LOGS_PATH: &str = "/agent/v1/logs";
 
-impl Socket {
-    /// Bounds on what is read and written before anything is looked at. Buffers grow to the largest message and never
-    /// shrink, so they begin small where mostly nothing happens.
-    fn config(self) -> WebSocketConfig {
-        let (read, largest) = match self {
-            Self::Control => (1 << 10, MAX_CONTROL_FRAME),
-            Self::Logs => (64 << 10, MAX_LOG_FRAME),
-        };
-        // The write buffer is not allocated before it is used; several messages at once are then one write.
-        WebSocketConfig::default()
-            .read_buffer_size(read)
-            .write_buffer_size(4 << 10)
-            .max_write_buffer_size(8 << 20)
-            .max_message_size(Some(largest))
-            .max_frame_size(Some(largest))
-    }
+/// Bounds on what is read and written before it is decoded. Buffers grow to the largest message and never shrink, so
+/// they begin small where little is sent.
+fn config(kind: SocketKind) -> WebSocketConfig {
+    let (read, largest) = match kind {
+        SocketKind::Control => (1 << 10, MAX_CONTROL_FRAME),
+        SocketKind::Logs => (64 << 10, MAX_LOG_FRAME),
+    };
+    // The write buffer is not allocated before it is used; several messages at once are then one write.
+    WebSocketConfig::default()
+        .read_buffer_size(read)
+        .write_buffer_size(4 << 10)
+        .max_write_buffer_size(8 << 20)
+        .max_message_size(Some(largest))
+        .max_frame_size(Some(largest))
 }
 
-/// The gateway as a listener serves it.
+/// The gateway, as an HTTP service for a listener.
 pub fn service(
     gateway: Gateway,
 ) -> impl tower_service::Service<
@@ -62,98 +62,111 @@ pub fn service(
 
 /// The routes of agents.
 pub fn agent(gateway: Gateway) -> BoxedFilter<(impl Reply,)> {
-    let control = warp::path!("agent" / "v1" / "control").map(|| Socket::Control);
-    let logs = warp::path!("agent" / "v1" / "logs").map(|| Socket::Logs);
-    let socket = control.or(logs).unify();
-    socket
-        .and(warp::method())
+    let control = warp::path!("agent" / "v1" / "control").map(|| SocketKind::Control);
+    let logs = warp::path!("agent" / "v1" / "logs").map(|| SocketKind::Logs);
+    let kind = control.or(logs).unify();
+    kind.and(warp::method())
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional::<OnUpgrade>())
         .and(warp::ext::optional::<Peer>())
-        .then(move |socket, method, headers, upgrade, peer| {
+        .then(move |kind, method, headers, upgrade, peer| {
             let gateway = gateway.clone();
-            async move { connect(gateway, socket, &method, &headers, upgrade, peer).await }
+            async move { connect(gateway, kind, &method, &headers, upgrade, peer).await }
         })
         .boxed()
 }
 
 async fn connect(
     gateway: Gateway,
-    socket: Socket,
+    kind: SocketKind,
     method: &http::Method,
     headers: &http::HeaderMap,
     upgrade: Option<OnUpgrade>,
     peer: Option<Peer>,
 ) -> Response<Bytes> {
-    // Who it is comes before what it wants: strangers learn nothing from the answer.
-    let token = match bearer(headers) {
-        Ok(token) => token,
-        Err(error) => return refuse(&gateway, error.status(), error.reason(), &error.to_string()),
-    };
-    let from = peer.as_ref().map(|peer| peer.addr.ip());
-    let identity = match gateway.authenticate(token, from).await {
-        Ok(identity) => identity,
-        Err(error) => {
-            let peer = peer.map(|peer| peer.addr);
-            // A flood of strangers must not become a flood of lines.
-            let count = gateway.metrics().refused(error.reason()).get() + 1;
-            if count.is_power_of_two() {
-                tracing::warn!(?peer, %error, count, "an agent's token was not accepted");
-            } else {
-                tracing::debug!(?peer, %error, count, "an agent's token was not accepted");
-            }
-            return refuse(&gateway, error.status(), error.reason(), &error.to_string());
-        }
+    // Authentication comes first: the response tells strangers nothing else.
+    let (identity, token) = match authenticate(&gateway, headers, peer.as_ref()).await {
+        Ok(authenticated) => authenticated,
+        Err(error) => return refuse(&gateway, error.status(), error.category(), &error.to_string()),
     };
     let (key, upgrade) = match handshake(method, headers, upgrade) {
         Ok(agreed) => agreed,
         Err((status, message)) => return refuse(&gateway, status, "NotAWebSocket", message),
     };
-    let accept = derive_accept_key(key.as_bytes());
-    let seat = gateway.seat(&identity.node, socket);
-    let bearer = token.into();
     if let Some(peer) = &peer {
         peer.authenticated();
     }
-    let owner = gateway.clone();
-    // Boxed where a future would otherwise be held twice, in the one around it as well: at 15,000 agents it counts.
-    owner.spawn(Box::pin(async move {
-        // Kept until the socket ends: it counts as one of the listener's connections.
-        let _peer = peer;
-        let Ok(io) = upgrade.await else { return };
-        let config = Some(socket.config());
-        let (io, meter) = Metered::new(TokioIo::new(io));
-        let stream = WebSocketStream::from_raw_socket(io, Role::Server, config).await;
-        let caller = Caller { identity, bearer, meter };
-        let run: BoxFuture<'static, ()> = match socket {
-            Socket::Control => Box::pin(session::run(gateway, stream, caller)),
-            Socket::Logs => Box::pin(output::run(gateway, stream, caller)),
-        };
-        tokio::select! {
-            () = run => {}
-            () = seat.cut.cancelled() => {}
-        }
-    }));
+    serve(gateway, kind, (identity.node, token.into()), upgrade, peer);
     let response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(http::header::CONNECTION, "Upgrade")
         .header(http::header::UPGRADE, "websocket")
-        .header(http::header::SEC_WEBSOCKET_ACCEPT, accept);
+        .header(http::header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()));
     response.body(Bytes::new()).unwrap_or_default()
 }
 
-/// The key of a WebSocket handshake, or what is wrong with it.
+/// The agent of a request, and its token.
+async fn authenticate<'a>(
+    gateway: &Gateway,
+    headers: &'a http::HeaderMap,
+    peer: Option<&Peer>,
+) -> Result<(AgentIdentity, &'a str), AuthError> {
+    let token = bearer(headers)?;
+    let from = peer.map(|peer| peer.addr.ip());
+    let identity = gateway.authenticate(token, from).await.inspect_err(|error| {
+        let peer = peer.map(|peer| peer.addr);
+        let (category, count) = (error.category(), gateway.metrics().refused(error.category()).get() + 1);
+        // A flood of strangers must not become a flood of lines.
+        if count.is_power_of_two() {
+            tracing::warn!(?peer, %error, category, count, "an agent's token was not accepted");
+        } else {
+            tracing::debug!(?peer, %error, category, count, "an agent's token was not accepted");
+        }
+    })?;
+    Ok((identity, token))
+}
+
+/// Runs the socket in a task of its own, once the connection is upgraded.
+fn serve(
+    gateway: Gateway,
+    kind: SocketKind,
+    (node, bearer): (NodeName, Box<str>),
+    upgrade: OnUpgrade,
+    peer: Option<Peer>,
+) {
+    let slot = gateway.socket_slot(&node, kind);
+    let owner = gateway.clone();
+    // Boxed where a future would otherwise be stored twice, in the outer one as well: it counts with 15,000 agents.
+    owner.spawn(Box::pin(async move {
+        // Kept until the socket closes: it counts as one of the listener's connections.
+        let _peer = peer;
+        let Ok(io) = upgrade.await else { return };
+        let (io, meter) = Metered::new(TokioIo::new(io));
+        let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config(kind))).await;
+        let caller = Caller { node, bearer, meter };
+        let run: BoxFuture<'static, ()> = match kind {
+            SocketKind::Control => Box::pin(session::run(gateway, stream, caller)),
+            SocketKind::Logs => Box::pin(log_socket::run(gateway, stream, caller)),
+        };
+        tokio::select! {
+            () = run => {}
+            () = slot.evicted.cancelled() => {}
+        }
+    }));
+}
+
+/// The key of a WebSocket handshake, or the status and message that refuse it.
 fn handshake(
     method: &http::Method,
     headers: &http::HeaderMap,
     upgrade: Option<OnUpgrade>,
 ) -> Result<(String, OnUpgrade), (StatusCode, &'static str)> {
-    let has = |name: http::HeaderName, word: &str| {
+    let has = |name: http::HeaderName, token: &str| {
         let values = headers.get_all(name);
         values
             .iter()
             .filter_map(|v| v.to_str().ok())
-            .any(|v| v.split(',').any(|w| w.trim().eq_ignore_ascii_case(word)))
+            .any(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case(token)))
     };
     if !has(http::header::UPGRADE, "websocket") || !has(http::header::CONNECTION, "upgrade") {
         return Err((
@@ -176,16 +189,16 @@ fn handshake(
     Ok((key.to_owned(), upgrade))
 }
 
-/// The answer to a request that becomes no socket.
+/// The body of a response that refuses a request.
 #[derive(Serialize)]
-struct Refused<'a> {
+struct RefusalBody<'a> {
     reason: &'a str,
     message: &'a str,
 }
 
 fn refuse(gateway: &Gateway, status: StatusCode, reason: &str, message: &str) -> Response<Bytes> {
     gateway.metrics().refused(reason).add(1);
-    let body = serde_json::to_vec(&Refused { reason, message }).unwrap_or_default();
+    let body = serde_json::to_vec(&RefusalBody { reason, message }).unwrap_or_default();
     let mut response =
         Response::builder().status(status).header(http::header::CONTENT_TYPE, "application/json");
     if status == StatusCode::UNAUTHORIZED {

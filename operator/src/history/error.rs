@@ -1,4 +1,4 @@
-//! What can go wrong between us and an archive.
+//! Why a store did not do what it was asked, and whether to ask again.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 /// Why History did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    /// The file could not be opened or made.
+    /// The file could not be opened or created.
     #[error("failed to open the history file {}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         #[source]
         source: rusqlite::Error,
     },
@@ -20,12 +20,12 @@ pub enum HistoryError {
     Sqlite {
         /// What was attempted.
         action: &'static str,
-        /// What SQLite said.
+        /// SQLite's error.
         #[source]
         source: rusqlite::Error,
     },
-    /// The URI is not one of MongoDB. Never contains the URI itself, which may hold a password.
-    #[error("failed to understand the MongoDB URI: {message}")]
+    /// The URI does not address MongoDB. Never contains the URI itself, which may hold a password.
+    #[error("invalid MongoDB URI: {message}")]
     InvalidUri {
         /// What is wrong with it.
         message: String,
@@ -35,25 +35,25 @@ pub enum HistoryError {
     Unreachable {
         /// What was attempted.
         action: &'static str,
-        /// Where.
+        /// The server.
         host: String,
         /// In one line.
         message: String,
     },
     /// A server answered, with an error.
-    #[error("unable to {action}: MongoDB at {host} said: {message}")]
+    #[error("unable to {action}: MongoDB at {host} returned an error: {message}")]
     Mongo {
         /// What was attempted.
         action: &'static str,
-        /// Where.
+        /// The server.
         host: String,
         /// In one line.
         message: String,
-        /// All of it.
+        /// The driver's error.
         #[source]
-        source: Box<mongodb::error::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The store took too long. What was asked may still happen; asking again is harmless.
+    /// The store took too long. The write may still happen; repeating it is harmless.
     #[error("unable to {action}: {store} did not answer within {} ms", after.as_millis())]
     TimedOut {
         /// What was attempted.
@@ -63,19 +63,25 @@ pub enum HistoryError {
         /// The limit.
         after: Duration,
     },
-    /// Others wrote the same records again and again while we tried to.
-    #[error("unable to {action}: others keep changing the same records")]
+    /// Other writers changed the same records in every round.
+    #[error("unable to {action}: other writers keep changing the same records")]
     Contended {
         /// What was attempted.
         action: &'static str,
     },
-    /// The store was closed.
+    /// The task that carried the operation out panicked.
+    #[error("unable to {action}: the operation panicked")]
+    Panicked {
+        /// What was attempted.
+        action: &'static str,
+    },
+    /// The store's own thread has ended: nothing will ever be stored by this process again.
     #[error("failed to {action}: the history is closed")]
     Closed {
         /// What was attempted.
         action: &'static str,
     },
-    /// What is stored cannot be read.
+    /// A stored record cannot be read.
     #[error("failed to read {what}: {message}")]
     Unreadable {
         /// Which record.
@@ -83,7 +89,7 @@ pub enum HistoryError {
         /// What is wrong with it.
         message: String,
     },
-    /// What is to be stored cannot be.
+    /// A record cannot be stored.
     #[error("failed to store {what}: {message}")]
     Unstorable {
         /// Which record.
@@ -91,25 +97,31 @@ pub enum HistoryError {
         /// What is wrong with it.
         message: String,
     },
-    /// The question makes no sense; the message is for whoever asked.
+    /// The query is invalid; the message is for the client.
     #[error("{message}")]
     InvalidQuery {
-        /// What was asked, and what is allowed.
+        /// The value, and what is allowed.
         message: String,
     },
 }
 
-/// Whether asking again can help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// After a while.
-    Later,
-    /// Not with the same words.
-    Never,
-}
-
 impl HistoryError {
-    /// The kind of error as one word: metric label and event reason.
+    /// Every category: the values of the metric label.
+    pub const CATEGORIES: [&'static str; 11] = [
+        "File",
+        "InvalidUri",
+        "Unreachable",
+        "Server",
+        "TimedOut",
+        "Contended",
+        "Panicked",
+        "Closed",
+        "Unreadable",
+        "Unstorable",
+        "InvalidQuery",
+    ];
+
+    /// The kind of error: metric label and event reason, one of [`HistoryError::CATEGORIES`].
     pub fn category(&self) -> &'static str {
         match self {
             Self::Open { .. } | Self::Sqlite { .. } => "File",
@@ -118,6 +130,7 @@ impl HistoryError {
             Self::Mongo { .. } => "Server",
             Self::TimedOut { .. } => "TimedOut",
             Self::Contended { .. } => "Contended",
+            Self::Panicked { .. } => "Panicked",
             Self::Closed { .. } => "Closed",
             Self::Unreadable { .. } => "Unreadable",
             Self::Unstorable { .. } => "Unstorable",
@@ -125,14 +138,41 @@ impl HistoryError {
         }
     }
 
-    /// Whether asking again can help.
-    pub fn retry(&self) -> Retry {
+    /// Whether the same operation can succeed later.
+    pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unstorable { .. }
+            Self::Open { .. }
+            | Self::Sqlite { .. }
+            | Self::Unreachable { .. }
+            | Self::Mongo { .. }
+            | Self::TimedOut { .. }
+            | Self::Contended { .. }
+            | Self::Panicked { .. } => true,
+            Self::Closed { .. }
+            | Self::Unstorable { .. }
             | Self::Unreadable { .. }
             | Self::InvalidQuery { .. }
-            | Self::InvalidUri { .. } => Retry::Never,
-            _ => Retry::Later,
+            | Self::InvalidUri { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_a_known_category() {
+        let after = Duration::ZERO;
+        let errors = [
+            HistoryError::InvalidUri { message: String::new() },
+            HistoryError::TimedOut { action: "x", store: String::new(), after },
+            HistoryError::Panicked { action: "x" },
+            HistoryError::Closed { action: "x" },
+            HistoryError::Unstorable { what: String::new(), message: String::new() },
+        ];
+        for error in errors {
+            assert!(HistoryError::CATEGORIES.contains(&error.category()), "{error:?}");
         }
     }
 }

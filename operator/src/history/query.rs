@@ -1,7 +1,7 @@
-//! Questions to History and pages of answers.
+//! Queries to History and pages of rows.
 //!
-//! A page goes on behind the last row of the one before, by a key that never changes for a row. So rows that arrive
-//! meanwhile are neither seen twice nor push others off the edge.
+//! A page continues after the last row of the previous one, by a key that never changes for a row. So rows that arrive
+//! in between are neither returned twice nor displace others.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,10 @@ use sentinel_protocol::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use super::error::HistoryError;
+use super::outcome::OutcomeName;
 use super::record::{ExecutionRecord, RunRecord};
 
-/// Most rows on one page.
+/// The largest page.
 pub const MAX_PAGE: u32 = 500;
 
 /// Which Executions to list; all given conditions must hold.
@@ -23,17 +24,17 @@ pub struct ExecutionQuery {
     pub namespace: Option<String>,
     /// Only of Tasks with this name.
     pub task: Option<String>,
-    /// Only of this very Task.
+    /// Only of the Task with this uid.
     pub task_uid: Option<TaskUid>,
     /// Only of the Run with this number.
     pub run: Option<RunNumber>,
     /// Only on this node.
     pub node: Option<NodeName>,
-    /// Only with the Outcome of this name.
-    pub outcome: Option<String>,
-    /// Most rows wanted: 1 to [`MAX_PAGE`]; 0 stands for [`MAX_PAGE`].
+    /// Only with this Outcome.
+    pub outcome: Option<OutcomeName>,
+    /// Page size: 1 to [`MAX_PAGE`]; 0 means [`MAX_PAGE`].
     pub limit: u32,
-    /// Go on behind this row.
+    /// Only rows after this one.
     pub after: Option<PageToken>,
 }
 
@@ -44,27 +45,27 @@ pub struct RunQuery {
     pub namespace: Option<String>,
     /// Only of Tasks with this name.
     pub task: Option<String>,
-    /// Only of this very Task.
+    /// Only of the Task with this uid.
     pub task_uid: Option<TaskUid>,
     /// Only the Run with this number.
     pub run: Option<RunNumber>,
-    /// Most rows wanted: 1 to [`MAX_PAGE`]; 0 stands for [`MAX_PAGE`].
+    /// Page size: 1 to [`MAX_PAGE`]; 0 means [`MAX_PAGE`].
     pub limit: u32,
-    /// Go on behind this row.
+    /// Only rows after this one.
     pub after: Option<PageToken>,
 }
 
-/// Some rows, and where to go on.
+/// Some rows, and where the next page begins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<T> {
     /// The rows, in order.
     pub items: Vec<T>,
-    /// Ask with this for the next page; `None` when this is the last.
+    /// The `after` of the next page; `None` when this is the last.
     pub next: Option<PageToken>,
 }
 
 impl<T> Page<T> {
-    /// A page out of up to `limit + 1` rows with their keys: the one too many says that another page follows.
+    /// A page of `limit` rows with their keys: an extra row shows that another page follows.
     pub(super) fn cut(mut rows: Vec<(String, T)>, limit: usize) -> Self {
         let more = rows.len() > limit;
         rows.truncate(limit);
@@ -73,7 +74,7 @@ impl<T> Page<T> {
     }
 }
 
-/// The place behind a row. Opaque to callers; safe in a URL once percent-encoded.
+/// The position after a row. Opaque to callers; safe in a URL once percent-encoded.
 ///
 /// Its order is that of the rows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,22 +82,22 @@ impl<T> Page<T> {
 pub struct PageToken(String);
 
 impl PageToken {
-    /// The place behind an Execution in a list of Executions.
+    /// The position after an Execution in a list of Executions.
     pub fn of_execution(record: &ExecutionRecord) -> Self {
         Self(execution_order(record.run_started_at, &record.task_uid, record.run, &record.node))
     }
 
-    /// The place behind a Run in a list of Runs.
+    /// The position after a Run in a list of Runs.
     pub fn of_run(record: &RunRecord) -> Self {
         Self::of_run_start(record.started_at, &record.task_uid, record.run)
     }
 
-    /// The place before the Executions of a Run and behind those of the Run before it.
+    /// The position before the Executions of a Run and after those of the next newer Run.
     pub fn of_run_start(started_at: UnixMillis, task: &TaskUid, run: RunNumber) -> Self {
         Self(run_order(started_at, task, run))
     }
 
-    /// Whether every Execution of this Run comes before this place.
+    /// Whether every Execution of this Run comes before this position.
     pub fn is_behind_run(&self, started_at: UnixMillis, task: &TaskUid, run: RunNumber) -> bool {
         let key = run_order(started_at, task, run);
         self.0 > key && !self.0.starts_with(&key)
@@ -127,9 +128,9 @@ impl FromStr for PageToken {
         if known {
             Ok(Self(text.to_owned()))
         } else {
-            let seen: String = text.chars().take(64).collect();
+            let shown: String = text.chars().take(64).collect();
             Err(HistoryError::InvalidQuery {
-                message: format!("page token {seen:?} is not one that an earlier page gave"),
+                message: format!("invalid page token {shown:?}: use the token of an earlier page"),
             })
         }
     }
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_order_of_keys_is_newest_first_then_by_node() {
+    fn keys_sort_newest_first_then_by_node() {
         let key = |at: i64, run: u32, node: &str| {
             execution_order(UnixMillis(at), &"u".parse().unwrap(), RunNumber(run), &node.parse().unwrap())
         };
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_no_page_gave_is_refused_by_name() {
+    fn rejects_invalid_page_tokens() {
         let key = run_order(UnixMillis(1), &"u".parse().unwrap(), RunNumber(1));
         assert!(key.parse::<PageToken>().is_ok());
         for bad in ["", "1", "x/y/z", "{}", "0123456789abcdef/a\nb/c"] {
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_out_of_bounds_is_refused_with_the_bounds() {
+    fn rejects_a_limit_out_of_bounds() {
         assert_eq!(page_size(0).unwrap(), 500);
         assert_eq!(page_size(7).unwrap(), 7);
         assert!(page_size(501).unwrap_err().to_string().contains("limit 501 is not within 1 to 500"));

@@ -1,13 +1,13 @@
-//! Which of two records of the same thing knows more.
+//! Which of two records with the same id knows more.
 //!
-//! A rank is a text, and text order is the order of knowledge. Whoever holds the higher rank stays: stores need to
-//! compare nothing else, records may come in any order, and repeating one changes nothing. From the strongest reason
+//! A rank is a text, and text order is the order of knowledge. The record with the higher rank stays: stores need to
+//! compare nothing else, records may come in any order, and repeating one changes nothing. From the strongest criterion
 //! to the weakest:
 //!
-//! 1. how far the thing has come; among ends, the agent's word before the operator's, and a known end before `Lost`;
+//! 1. the stage; among ends, the agent's before the operator's, and a known end before `Lost`;
 //! 2. the epoch of the leader that wrote it;
 //! 3. the later end or start;
-//! 4. a digest of the content, so that even nonsense ends in the same state whatever the order.
+//! 4. a digest of the content, so that even contradictory records end in the same state in any order.
 
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::time::UnixMillis;
@@ -15,25 +15,26 @@ use sentinel_protocol::to_operator::Stage;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::record::{AttemptRecord, ExecutionRecord, RunRecord, Source};
+use super::outcome::OutcomeName;
+use super::record::{AttemptRecord, ExecutionRecord, RecordSource, RunRecord};
 
-/// How much a statement about an Attempt is worth: the first digit of its rank.
-fn knowledge(stage: Stage, source: Source, lost: bool) -> u8 {
+/// The first digit of a rank.
+fn knowledge(stage: Stage, source: RecordSource, lost: bool) -> u8 {
     match (stage, source) {
         (Stage::Accepted, _) => 1,
         (Stage::Running, _) => 2,
-        (Stage::Ended, Source::Operator) => 3,
-        (Stage::Ended, Source::Agent) if lost => 4,
-        (Stage::Ended, Source::Agent) => 5,
+        (Stage::Ended, RecordSource::Operator) => 3,
+        (Stage::Ended, RecordSource::Agent) if lost => 4,
+        (Stage::Ended, RecordSource::Agent) => 5,
     }
 }
 
-/// `Lost` gives way to any other word of the same weight.
+/// `Lost` gives way to any other Outcome of the same weight.
 fn certainty(lost: bool) -> u8 {
     u8::from(!lost)
 }
 
-fn moment(ended: Option<UnixMillis>, started: Option<UnixMillis>) -> u64 {
+fn latest_time(ended: Option<UnixMillis>, started: Option<UnixMillis>) -> u64 {
     let at = ended.or(started).unwrap_or_default().0;
     u64::try_from(at).unwrap_or(0)
 }
@@ -53,51 +54,51 @@ pub fn of_attempt(record: &AttemptRecord) -> String {
         knowledge(record.stage, record.source, lost),
         record.epoch.get(),
         certainty(lost),
-        moment(record.ended_at, record.started_at),
+        latest_time(record.ended_at, record.started_at),
         digest(record)
     )
 }
 
 /// Rank of an Execution: that of its latest Attempt.
 pub fn of_execution(record: &ExecutionRecord) -> String {
-    let lost = record.outcome.as_deref() == Some("Lost");
+    let lost = record.outcome == Some(OutcomeName::Lost);
     format!(
         "{:010}-{}-{:020}-{}-{:019}-{}",
         record.attempt,
         knowledge(record.stage, record.source, lost),
         record.epoch.get(),
         certainty(lost),
-        moment(record.ended_at, record.started_at),
+        latest_time(record.ended_at, record.started_at),
         digest(record)
     )
 }
 
-/// How much a record of an Execution knows: the number of its Attempt, then how far that is known. What ranks higher by
-/// [`of_execution`] never weighs less.
+/// How much a record of an Execution knows: the number of its Attempt, then how far that is known. A record that ranks
+/// higher by [`of_execution`] never weighs less.
 pub fn weight_of_execution(record: &ExecutionRecord) -> (u32, u8) {
-    let lost = record.outcome.as_deref() == Some("Lost");
+    let lost = record.outcome == Some(OutcomeName::Lost);
     (record.attempt, knowledge(record.stage, record.source, lost))
 }
 
-/// How much a record of an Attempt knows. What ranks higher by [`of_attempt`] never weighs less.
+/// How much a record of an Attempt knows. A record that ranks higher by [`of_attempt`] never weighs less.
 pub fn weight_of_attempt(record: &AttemptRecord) -> u8 {
     knowledge(record.stage, record.source, matches!(record.outcome, Some(Outcome::Lost { .. })))
 }
 
-/// How much a record of a Run knows: whether it is over, then how many of its targets are.
+/// How much a record of a Run knows: whether it has ended, then how many of its targets have.
 pub fn weight_of_run(record: &RunRecord) -> (bool, u32) {
     (record.verdict.is_some(), record.counts.ended())
 }
 
-/// Rank of a Run: one that is over before one that goes on; then the epoch; then more ends, and fewer of them `Lost`.
+/// Rank of a Run: a finished one before an active one; then the epoch; then more ends, and fewer of them `Lost`.
 pub fn of_run(record: &RunRecord) -> String {
     format!(
         "{}-{:020}-{:010}-{:010}-{:019}-{}",
         u8::from(record.verdict.is_some()),
         record.epoch.get(),
         record.counts.ended(),
-        u32::MAX - record.counts.of("Lost"),
-        moment(record.finished_at, Some(record.started_at)),
+        u32::MAX - record.counts.of(OutcomeName::Lost),
+        latest_time(record.finished_at, Some(record.started_at)),
         digest(record)
     )
 }

@@ -1,44 +1,43 @@
-//! What History holds, one struct per kind. The stores wrap each in an envelope with a shape number of its own.
+//! The records that History holds, one struct per kind. Each store adds an envelope with its own schema version.
 
 use std::collections::BTreeMap;
 
 use sentinel_protocol::exit::{ExitDetails, describe};
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskUid};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{OutputSummary, Stage, Usage};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, Stage, Usage};
 use serde::{Deserialize, Serialize};
 
-/// Longest command that is kept for display, bytes; what is longer is cut with an ellipsis by [`display_command`].
-pub const MAX_COMMAND_DISPLAY: usize = 1024;
+use super::outcome::OutcomeName;
 
-/// One thing to store.
+pub use sentinel_api::command_line::display_command;
+
+/// A record to store.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Entry {
-    /// An Attempt, and by it its Execution.
+pub enum HistoryRecord {
+    /// An Attempt, and with it its Execution.
     Attempt(Box<AttemptRecord>),
-    /// An Execution that no Attempt speaks for (`NotStarted`, `Skipped`, `Lost` before dispatch).
-    Execution(Box<ExecutionRecord>),
     /// A Run.
     Run(Box<RunRecord>),
 }
 
-/// One carrying-out of a Task over its targets.
+/// One Run of a Task over its targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunRecord {
     /// The Task.
     pub task_uid: TaskUid,
-    /// Namespace of the Task.
+    /// The Task's namespace.
     pub namespace: String,
-    /// Name of the Task.
+    /// The Task's name.
     pub name: String,
     /// Number of the Run in the Task.
     pub run: RunNumber,
-    /// Why it began: `SpecChange`, `RerunToken`, `Schedule`, `NodeJoin`.
+    /// Why it began: `SpecChange` or `RerunToken`.
     pub trigger: String,
-    /// Digest of the spec it is for.
+    /// Digest of its spec.
     pub spec_hash: SpecHash,
     /// The command, for people; see [`display_command`].
     pub command: String,
@@ -47,13 +46,13 @@ pub struct RunRecord {
     /// When its last target ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<UnixMillis>,
-    /// How it ended as a whole; `None` while it goes on.
+    /// How it ended as a whole; `None` while it is active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<RunVerdict>,
     /// Why this verdict, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How its targets did.
+    /// Its targets by Outcome.
     pub counts: RunCounts,
     /// Epoch of the leader that wrote this.
     #[serde(deserialize_with = "Epoch::stored")]
@@ -62,24 +61,24 @@ pub struct RunRecord {
 
 /// How a Run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Verdict {
-    /// Within its budgets.
+pub enum RunVerdict {
+    /// Every target succeeded.
     Complete,
-    /// Not so.
+    /// Some target did not succeed, or there was none.
     Failed,
     /// Ended on request, or replaced by a newer Run.
     Cancelled,
 }
 
-/// How many targets of a Run are where.
+/// How many targets of a Run ended with which Outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunCounts {
     /// Targets in all.
     pub targets: u32,
-    /// Targets that have ended, by the name of their Outcome ([`Outcome::name`]).
+    /// Targets that have ended, by Outcome.
     #[serde(default)]
-    pub outcomes: BTreeMap<String, u32>,
+    pub outcomes: BTreeMap<OutcomeName, u32>,
 }
 
 impl RunCounts {
@@ -88,21 +87,21 @@ impl RunCounts {
         self.outcomes.values().fold(0, |sum, n| sum.saturating_add(*n))
     }
 
-    /// Targets with the Outcome of that name.
-    pub fn of(&self, outcome: &str) -> u32 {
-        self.outcomes.get(outcome).copied().unwrap_or(0)
+    /// Targets that ended with this Outcome.
+    pub fn of(&self, outcome: OutcomeName) -> u32 {
+        self.outcomes.get(&outcome).copied().unwrap_or(0)
     }
 }
 
-/// A Run on one node: where its latest Attempt is.
+/// A Run on one node: the state of its latest Attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutionRecord {
     /// The Task.
     pub task_uid: TaskUid,
-    /// Namespace of the Task.
+    /// The Task's namespace.
     pub namespace: String,
-    /// Name of the Task.
+    /// The Task's name.
     pub name: String,
     /// Number of the Run in the Task.
     pub run: RunNumber,
@@ -114,30 +113,33 @@ pub struct ExecutionRecord {
     pub attempt: u32,
     /// How far it has come.
     pub stage: Stage,
-    /// Name of its Outcome ([`Outcome::name`]); `None` while it goes on.
+    /// Its Outcome by name; `None` while it is active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<String>,
+    pub outcome: Option<OutcomeName>,
+    /// Its Outcome in full; absent in records of earlier releases: see [`outcome_of`](super::outcome_of).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome_details: Option<Outcome>,
     /// Exit code of the command, where it has one, whatever its Outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
-    /// The Outcome for people; empty while it goes on.
+    /// The Outcome for people; empty while it is active.
     #[serde(default)]
     pub message: String,
-    /// What the command's processes did at their end; empty in records of releases that did not know it.
+    /// How the command's processes ended; empty in records of earlier releases.
     #[serde(default, skip_serializing_if = "ExitDetails::is_empty")]
     pub exit: ExitDetails,
     /// When the command was started, by the node's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<UnixMillis>,
-    /// When it ended, by the clock of whoever says so.
+    /// When it ended, by the clock of its `source`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<UnixMillis>,
-    /// Digest of the spec it is for.
+    /// Digest of its spec.
     pub spec_hash: SpecHash,
     /// The command, for people.
     pub command: String,
-    /// Whose word it is.
-    pub source: Source,
+    /// Who stated it.
+    pub source: RecordSource,
     /// Epoch of the leader that wrote this.
     #[serde(deserialize_with = "Epoch::stored")]
     pub epoch: Epoch,
@@ -149,13 +151,13 @@ pub struct ExecutionRecord {
 pub struct AttemptRecord {
     /// Which Attempt.
     pub attempt: AttemptId,
-    /// Namespace of the Task.
+    /// The Task's namespace.
     pub namespace: String,
-    /// Name of the Task.
+    /// The Task's name.
     pub name: String,
     /// When the Run began, by the operator's clock. The same in every record of this Run.
     pub run_started_at: UnixMillis,
-    /// Digest of the spec it is for.
+    /// Digest of its spec.
     pub spec_hash: SpecHash,
     /// The command, for people.
     pub command: String,
@@ -163,41 +165,109 @@ pub struct AttemptRecord {
     pub environment: Environment,
     /// How far it has come.
     pub stage: Stage,
-    /// When the command was started, by the node's clock; `None` when it never was, or nobody knows.
+    /// When the command was started, by the node's clock; `None` when it never was, or that is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<UnixMillis>,
-    /// When it ended, by the clock of whoever says so.
+    /// When it ended, by the clock of its `source`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<UnixMillis>,
     /// How it ended; present exactly when `stage` is [`Stage::Ended`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// What it used.
+    /// Processor time and memory.
     #[serde(default)]
     pub usage: Usage,
-    /// What it wrote.
+    /// What it wrote to stdout and stderr.
     #[serde(default)]
     pub output: OutputSummary,
-    /// What its processes did at their end; empty in records of releases that did not know it.
+    /// How its processes ended; empty in records of earlier releases.
     #[serde(default, skip_serializing_if = "ExitDetails::is_empty")]
     pub exit: ExitDetails,
-    /// Whose word this is.
-    pub source: Source,
+    /// Who stated it.
+    pub source: RecordSource,
     /// Epoch of the leader that wrote this.
     #[serde(deserialize_with = "Epoch::stored")]
     pub epoch: Epoch,
 }
 
-/// Whose word a record is.
+/// Who stated a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Source {
-    /// The agent said so: evidence.
+pub enum RecordSource {
+    /// The agent reported it: evidence.
     Agent,
-    /// The operator concluded it, for want of evidence.
+    /// The operator concluded it, without evidence from the agent.
     Operator,
 }
 
+/// What an Attempt's record repeats of its Run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunContext {
+    /// The Task.
+    pub task: TaskRef,
+    /// When the Run began, by the operator's clock.
+    pub started_at: UnixMillis,
+    /// Digest of its spec.
+    pub spec_hash: SpecHash,
+    /// The command, for people.
+    pub command: String,
+    /// Where it runs.
+    pub environment: Environment,
+}
+
 impl AttemptRecord {
+    /// An Attempt that was accepted, or that is not known to be more.
+    pub fn accepted(attempt: AttemptId, run: RunContext, source: RecordSource, epoch: Epoch) -> Self {
+        Self {
+            attempt,
+            namespace: run.task.namespace.into(),
+            name: run.task.name.into(),
+            run_started_at: run.started_at,
+            spec_hash: run.spec_hash,
+            command: run.command,
+            environment: run.environment,
+            stage: Stage::Accepted,
+            started_at: None,
+            ended_at: None,
+            outcome: None,
+            usage: Usage::default(),
+            output: OutputSummary::default(),
+            exit: ExitDetails::default(),
+            source,
+            epoch,
+        }
+    }
+
+    /// The same once its command was started.
+    #[must_use]
+    pub fn running(self, started_at: UnixMillis) -> Self {
+        Self { stage: Stage::Running, started_at: Some(started_at), ..self }
+    }
+
+    /// The same once it has ended.
+    #[must_use]
+    pub fn ended(self, ended: &Ended) -> Self {
+        Self {
+            stage: Stage::Ended,
+            started_at: ended.started_at,
+            ended_at: Some(ended.ended_at),
+            outcome: Some(ended.outcome.clone()),
+            usage: ended.usage,
+            output: ended.output.clone(),
+            exit: ended.exit.clone(),
+            ..self
+        }
+    }
+
+    /// The same in the state that an agent reports.
+    #[must_use]
+    pub fn in_state(self, state: &ReportedState) -> Self {
+        match state {
+            ReportedState::Accepted => self,
+            ReportedState::Running(running) => self.running(running.started_at),
+            ReportedState::Ended(ended) => self.ended(ended),
+        }
+    }
+
     /// The Execution as this Attempt leaves it.
     pub fn execution(&self) -> ExecutionRecord {
         let outcome = self.outcome.as_ref();
@@ -210,7 +280,8 @@ impl AttemptRecord {
             run_started_at: self.run_started_at,
             attempt: self.attempt.attempt,
             stage: self.stage,
-            outcome: outcome.map(|o| o.name().to_owned()),
+            outcome: outcome.map(OutcomeName::from),
+            outcome_details: outcome.cloned(),
             exit_code: outcome.and_then(|outcome| self.exit.exit_code(outcome)),
             message: outcome.map(|outcome| describe(outcome, &self.exit)).unwrap_or_default(),
             exit: self.exit.clone(),
@@ -224,9 +295,9 @@ impl AttemptRecord {
     }
 }
 
-/// A record that can be named in an error, and whose name is its id.
+/// A record that errors can name.
 pub(super) trait Identified: Serialize {
-    /// Which record, for people.
+    /// Kind and id, for people.
     fn what(&self) -> String;
 }
 
@@ -249,6 +320,16 @@ impl Identified for RunRecord {
 }
 
 impl ExecutionRecord {
+    /// The Attempt that decided it; the first one where there was none.
+    pub fn attempt_id(&self) -> AttemptId {
+        AttemptId {
+            task: self.task_uid.clone(),
+            run: self.run,
+            node: self.node.clone(),
+            attempt: self.attempt.max(1),
+        }
+    }
+
     /// The same for every record of this Execution; text order is by Task, Run and node.
     pub fn id(&self) -> String {
         format!("{}/{:010}/{}", self.task_uid, self.run.0, self.node)
@@ -262,55 +343,12 @@ impl RunRecord {
     }
 }
 
-/// An argv as one line for people: words quoted where a shell would need it, at most [`MAX_COMMAND_DISPLAY`] bytes.
-pub fn display_command(argv: &[String]) -> String {
-    let mut line = String::new();
-    for word in argv {
-        if line.len() > MAX_COMMAND_DISPLAY {
-            break;
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-        if !word.is_empty() && word.chars().all(plain) {
-            line.push_str(word);
-        } else {
-            line.push('\'');
-            line.push_str(&word.replace('\'', "'\\''"));
-            line.push('\'');
-        }
-    }
-    if line.len() > MAX_COMMAND_DISPLAY {
-        let end = line.floor_char_boundary(MAX_COMMAND_DISPLAY - '…'.len_utf8());
-        line.truncate(end);
-        line.push('…');
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shown(words: &[&str]) -> String {
-        display_command(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>())
-    }
-
     #[test]
-    fn a_command_is_shown_as_one_would_type_it() {
-        assert_eq!(shown(&["df", "-h"]), "df -h");
-        assert_eq!(shown(&["sh", "-c", "echo it's $A", ""]), r"sh -c 'echo it'\''s $A' ''");
-    }
-
-    #[test]
-    fn a_long_command_is_cut_at_a_character() {
-        let line = shown(&["echo", &"ä".repeat(2000)]);
-        assert!(line.len() <= MAX_COMMAND_DISPLAY && line.ends_with('…'), "{} bytes", line.len());
-    }
-
-    #[test]
-    fn a_record_without_exit_details_is_read_and_one_with_them_has_them_in_its_execution_and_its_message() {
+    fn exit_details_are_optional_and_reach_the_execution() {
         let earlier = serde_json::json!({
             "attempt": "u/1/n/1", "namespace": "a", "name": "b", "runStartedAt": 1, "specHash": "0".repeat(64),
             "command": "df", "environment": "Host", "stage": "Ended", "startedAt": 1, "endedAt": 2,

@@ -3,7 +3,7 @@
 //! Stored form, format 1: one byte `1`; the length of the content as 4 bytes, little-endian; the content as one zstd
 //! frame with its own checksum. The content is the length of the heads (4 bytes), the heads, and all bytes of output
 //! one after the other. Heads are a few bytes each: flags (stream, dropped), length, and the differences of time and
-//! offset to what was to be expected. Positions follow from the first one, since a segment has no hole.
+//! offset to the predicted ones. Positions follow from the first one, since a segment has no hole.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sentinel_protocol::ids::AttemptId;
@@ -11,16 +11,16 @@ use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream};
 
 use super::error::HistoryError;
 
-/// Most bytes of output that go into one segment. Stays far below the 16 MiB of a MongoDB document.
+/// Most bytes of output in one segment: far below the 16 MiB of a MongoDB document.
 pub const MAX_SEGMENT_DATA: usize = 1 << 20;
 
-/// Most records that go into one segment, so that many tiny ones do not make it slow to read.
+/// Most records in one segment, so that many tiny ones do not make it slow to read.
 pub const MAX_SEGMENT_RECORDS: usize = 16_384;
 
 /// Stores keep positions as signed numbers.
 pub(super) const MAX_POSITION: u64 = i64::MAX as u64;
 
-/// Level 1: output is compressed on the way, on the operator's processors.
+/// Level 1: output is compressed by the operator while it is archived.
 const ZSTD_LEVEL: i32 = 1;
 const FORMAT: u8 = 1;
 /// Largest content that is unpacked: data, and heads of at most 32 bytes.
@@ -29,7 +29,7 @@ const MAX_CONTENT: usize = MAX_SEGMENT_DATA + MAX_SEGMENT_RECORDS * 32 + 4;
 /// A run of output records without a hole between them, compressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputSegment {
-    /// Whose output.
+    /// The Attempt that wrote it.
     pub attempt: AttemptId,
     /// Position of the first byte.
     pub first: u64,
@@ -43,8 +43,8 @@ pub struct OutputSegment {
     pub packed: Bytes,
 }
 
-/// Packs segments one after the other. The compressor's tables and the two buffers are megabytes: made anew for each
-/// segment, they cost more than the compression.
+/// Packs segments one after the other. The compressor's tables and the two buffers take megabytes: allocating them for
+/// each segment costs more than the compression.
 pub struct Packer {
     compressor: zstd::bulk::Compressor<'static>,
     content: Vec<u8>,
@@ -58,10 +58,10 @@ impl std::fmt::Debug for Packer {
 }
 
 impl Packer {
-    /// Makes what packing needs.
+    /// Allocates the compressor.
     ///
     /// # Errors
-    /// When the compressor cannot be made, which is when there is no memory for it.
+    /// When there is no memory for it.
     pub fn new() -> std::io::Result<Self> {
         let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
         compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
@@ -72,7 +72,7 @@ impl Packer {
     ///
     /// # Errors
     /// [`HistoryError::Unstorable`] when there are none, when there is a hole or an overlap between them, when a record
-    /// carries another number of bytes than it says, or when they are more than a segment takes.
+    /// carries another number of bytes than its head states, or when they exceed the limits of a segment.
     pub fn pack(&mut self, attempt: AttemptId, records: &[LogRecord]) -> Result<OutputSegment, HistoryError> {
         let unstorable =
             |message: String| HistoryError::Unstorable { what: format!("output of {attempt}"), message };
@@ -80,10 +80,10 @@ impl Packer {
         let mut end = first;
         let mut raw_bytes = 0;
         for LogRecord { head, data } in records {
-            let there = if head.dropped.is_some() { 0 } else { head.len };
-            if head.position != end || head.len == 0 || data.len() as u64 != there {
+            let expected = if head.dropped.is_some() { 0 } else { head.len };
+            if head.position != end || head.len == 0 || data.len() as u64 != expected {
                 return Err(unstorable(format!(
-                    "the record at {} of {} bytes carries {} and was expected at {end}",
+                    "the record at {} of {} bytes carries {} and should begin at {end}",
                     head.position,
                     head.len,
                     data.len()
@@ -92,7 +92,7 @@ impl Packer {
             end = end
                 .checked_add(head.len)
                 .filter(|end| *end <= MAX_POSITION)
-                .ok_or_else(|| unstorable("positions run over".to_owned()))?;
+                .ok_or_else(|| unstorable("positions overflow".to_owned()))?;
             raw_bytes += data.len();
         }
         if raw_bytes > MAX_SEGMENT_DATA || records.len() > MAX_SEGMENT_RECORDS {
@@ -123,7 +123,7 @@ impl Packer {
 }
 
 impl OutputSegment {
-    /// Packs one segment by itself; see [`Packer::pack`].
+    /// Packs a single segment; see [`Packer::pack`].
     ///
     /// # Errors
     /// Those of [`Packer::pack`].
@@ -151,7 +151,7 @@ impl OutputSegment {
 
 fn put_content(content: &mut Vec<u8>, records: &[LogRecord]) {
     let mut heads = Vec::with_capacity(records.len() * 8 + 8);
-    let mut expected = Expected::default();
+    let mut predicted = Prediction::default();
     for LogRecord { head, .. } in records {
         let stream = match head.stream {
             Stream::Stdout => 0,
@@ -167,9 +167,9 @@ fn put_content(content: &mut Vec<u8>, records: &[LogRecord]) {
         };
         heads.push(stream | dropped << 1);
         put_varint(&mut heads, head.len);
-        put_varint(&mut heads, zigzag(head.at_micros.wrapping_sub(expected.at_micros)));
-        put_varint(&mut heads, zigzag(head.offset.wrapping_sub(expected.offset(head.stream)) as i64));
-        expected.see(head);
+        put_varint(&mut heads, zigzag(head.at_micros.wrapping_sub(predicted.at_micros)));
+        put_varint(&mut heads, zigzag(head.offset.wrapping_sub(predicted.offset(head.stream)) as i64));
+        predicted.update(head);
     }
     content.clear();
     content.put_u32_le(heads.len() as u32);
@@ -187,11 +187,11 @@ fn unpack(first: u64, end: u64, packed: &[u8]) -> Result<Vec<LogRecord>, String>
     let (length, frame) = rest.split_first_chunk::<4>().ok_or("it is cut short")?;
     let length = u32::from_le_bytes(*length) as usize;
     if length > MAX_CONTENT {
-        return Err(format!("it claims to hold {length} bytes"));
+        return Err(format!("its header claims {length} bytes"));
     }
     let content = zstd::bulk::decompress(frame, length).map_err(|e| e.to_string())?;
     if content.len() != length {
-        return Err(format!("it holds {} bytes and not {length}", content.len()));
+        return Err(format!("it holds {} bytes instead of {length}", content.len()));
     }
     let mut content = Bytes::from(content);
     let heads_length =
@@ -202,15 +202,15 @@ fn unpack(first: u64, end: u64, packed: &[u8]) -> Result<Vec<LogRecord>, String>
     let mut data = content.split_off(4 + heads_length);
     let records = read_heads(first, &content[4..], &mut data).ok_or("its heads are damaged")?;
     if records.last().map(LogRecord::end) != Some(end) || !data.is_empty() {
-        return Err("its heads and its bytes do not agree".to_owned());
+        return Err("its heads do not match its bytes".to_owned());
     }
     Ok(records)
 }
 
-/// `None` when heads end in the middle, or speak of bytes that are not there.
+/// `None` when the heads are truncated, or claim more bytes than there are.
 fn read_heads(first: u64, mut heads: &[u8], data: &mut Bytes) -> Option<Vec<LogRecord>> {
     let mut records = Vec::new();
-    let mut expected = Expected::default();
+    let mut predicted = Prediction::default();
     let mut position = first;
     while let Some((flags, rest)) = heads.split_first() {
         heads = rest;
@@ -225,29 +225,29 @@ fn read_heads(first: u64, mut heads: &[u8], data: &mut Bytes) -> Option<Vec<LogR
             _ => return None,
         };
         let len = get_varint(&mut heads)?;
-        let at_micros = expected.at_micros.wrapping_add(unzigzag(get_varint(&mut heads)?));
-        let offset = expected.offset(stream).wrapping_add(unzigzag(get_varint(&mut heads)?) as u64);
+        let at_micros = predicted.at_micros.wrapping_add(unzigzag(get_varint(&mut heads)?));
+        let offset = predicted.offset(stream).wrapping_add(unzigzag(get_varint(&mut heads)?) as u64);
         let head = RecordHead { stream, position, offset, len, at_micros, dropped };
-        let there = if dropped.is_some() { 0 } else { usize::try_from(len).ok()? };
-        if there > data.len() {
+        let expected = if dropped.is_some() { 0 } else { usize::try_from(len).ok()? };
+        if expected > data.len() {
             return None;
         }
-        records.push(LogRecord { head, data: data.split_to(there) });
-        expected.see(&head);
+        records.push(LogRecord { head, data: data.split_to(expected) });
+        predicted.update(&head);
         position = position.checked_add(len)?;
     }
     Some(records)
 }
 
-/// What the next head would say if nothing surprising happened.
+/// The prediction for the next head: the same time, and offsets without a jump.
 #[derive(Default)]
-struct Expected {
+struct Prediction {
     at_micros: i64,
     stdout: u64,
     stderr: u64,
 }
 
-impl Expected {
+impl Prediction {
     fn offset(&self, stream: Stream) -> u64 {
         match stream {
             Stream::Stdout => self.stdout,
@@ -255,7 +255,7 @@ impl Expected {
         }
     }
 
-    fn see(&mut self, head: &RecordHead) {
+    fn update(&mut self, head: &RecordHead) {
         self.at_micros = head.at_micros;
         let offset = match head.stream {
             Stream::Stdout => &mut self.stdout,
@@ -333,14 +333,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_is_unpacked_with_every_fact_of_it(records in records()) {
+        fn unpack_returns_what_was_packed(records in records()) {
             let segment = OutputSegment::pack(attempt(), &records).unwrap();
             prop_assert_eq!(segment.end, records.last().unwrap().end());
             prop_assert_eq!(segment.unpack().unwrap(), records);
         }
 
         #[test]
-        fn damage_is_an_error_and_never_other_output(records in records(), at in any::<prop::sample::Index>(), bit in 0..8_u32) {
+        fn a_flipped_bit_never_changes_the_output(records in records(), at in any::<prop::sample::Index>(), bit in 0..8_u32) {
             let mut segment = OutputSegment::pack(attempt(), &records).unwrap();
             let mut packed = segment.packed.to_vec();
             let at = at.index(packed.len());
@@ -353,7 +353,7 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_an_error_and_no_panic(garbage in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn garbage_is_an_error(garbage in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut packed = vec![FORMAT];
             packed.extend(garbage);
             let segment = OutputSegment {
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_between_records_is_refused() {
+    fn rejects_a_hole_between_records() {
         let record = |position: u64| LogRecord {
             head: RecordHead {
                 stream: Stream::Stdout,
@@ -378,7 +378,7 @@ mod tests {
         };
         assert!(OutputSegment::pack(attempt(), &[record(0), record(1)]).is_ok());
         let error = OutputSegment::pack(attempt(), &[record(0), record(2)]).unwrap_err().to_string();
-        assert!(error.contains("task/1/node/1") && error.contains("expected at 1"), "{error}");
+        assert!(error.contains("task/1/node/1") && error.contains("should begin at 1"), "{error}");
         assert!(OutputSegment::pack(attempt(), &[]).is_err());
     }
 }

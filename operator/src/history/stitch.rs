@@ -1,4 +1,4 @@
-//! One log out of segments that may overlap, because output is sent again after a crash and cut differently then.
+//! One log out of segments that may overlap: after a crash, output is sent again and divided differently.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,21 @@ use sentinel_protocol::log::LogRecord;
 use super::error::HistoryError;
 use super::segment::OutputSegment;
 
-/// How far output is covered without a hole, from segments offered in any order.
+/// How far output is covered without a hole, from segments added in any order.
 pub(super) struct Coverage {
     end: u64,
-    /// Segments behind a hole, first → end.
+    /// Segments after a hole, first → end.
     beyond: BTreeMap<u64, u64>,
 }
 
 impl Coverage {
-    /// Nothing is known yet from `from` on.
+    /// No segment yet; coverage begins at `from`.
     pub(super) fn from(from: u64) -> Self {
         Self { end: from, beyond: BTreeMap::new() }
     }
 
-    /// There is a segment from `first` to `end`.
-    pub(super) fn offer(&mut self, first: u64, end: u64) {
+    /// Adds a segment from `first` to `end`.
+    pub(super) fn add(&mut self, first: u64, end: u64) {
         if first > self.end {
             let longest = self.beyond.entry(first).or_insert(end);
             *longest = end.max(*longest);
@@ -41,7 +41,7 @@ impl Coverage {
     }
 }
 
-/// Records that are put together from a position on.
+/// Collects records from a position on.
 pub(super) struct Stitch {
     position: u64,
     room: usize,
@@ -49,12 +49,12 @@ pub(super) struct Stitch {
 }
 
 impl Stitch {
-    /// Nothing yet; up to about `max_bytes` are wanted from `from` on.
+    /// Collects about `max_bytes` from `from` on.
     pub(super) fn new(from: u64, max_bytes: usize) -> Self {
         Self { position: from, room: max_bytes, records: Vec::new() }
     }
 
-    /// The position that is wanted next.
+    /// The position of the next byte.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
@@ -64,12 +64,12 @@ impl Stitch {
         self.room == 0 && !self.records.is_empty()
     }
 
-    /// Nothing is held before `first`: go on there.
+    /// Nothing is held before `first`: continue there.
     pub(super) fn skip_to(&mut self, first: u64) {
         self.position = self.position.max(first);
     }
 
-    /// Takes from a segment what lies at and behind the position, which must be inside it.
+    /// Takes the records of a segment at and after the position, which must be inside it.
     pub(super) fn take(&mut self, segment: &OutputSegment) -> Result<(), HistoryError> {
         for record in segment.unpack()? {
             if self.is_full() {
@@ -84,7 +84,7 @@ impl Stitch {
         Ok(())
     }
 
-    /// What was put together.
+    /// The collected records.
     pub(super) fn finish(self) -> Vec<LogRecord> {
         self.records
     }
@@ -98,17 +98,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn coverage_ends_at_the_first_byte_that_no_segment_has(
+        fn coverage_ends_at_the_first_missing_byte(
             segments in prop::collection::vec((0..60_u64, 1..20_u64), 0..12),
             from in 0..40_u64,
         ) {
             let mut coverage = Coverage::from(from);
-            let mut there = [false; 100];
+            let mut covered = [false; 100];
             for (first, len) in segments {
-                coverage.offer(first, first + len);
-                there[first as usize..(first + len) as usize].fill(true);
+                coverage.add(first, first + len);
+                covered[first as usize..(first + len) as usize].fill(true);
             }
-            let naive = (from..100).find(|at| !there[*at as usize]).unwrap();
+            let naive = (from..100).find(|at| !covered[*at as usize]).unwrap();
             prop_assert_eq!(coverage.end(), naive);
         }
     }

@@ -1,4 +1,4 @@
-//! An answer as the handlers give it.
+//! The answer of a handler.
 
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::error::ApiError;
 
-/// What a stream of an answer's body ends with when it cannot go on; the connection is cut, so that a reader can
-/// tell it from the end.
+/// Why a streamed body ends early. The connection is then closed without an end of the body, so that its reader can
+/// distinguish it from the end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An answer.
@@ -33,7 +33,7 @@ pub struct Answer {
 pub enum Body {
     /// All of it.
     Whole(Bytes),
-    /// As it comes, at the reader's pace.
+    /// In chunks, at the pace of its reader.
     Stream(Chunks),
 }
 
@@ -46,12 +46,12 @@ impl std::fmt::Debug for Body {
     }
 }
 
-/// A body that comes in pieces.
+/// A body in chunks.
 ///
-/// The mutex is never locked: it makes a stream that is only `Send` also `Sync`, which warp's body asks for.
-pub struct Chunks(Mutex<Pieces>);
+/// The mutex is never locked: it makes a stream that is only `Send` also `Sync`, which warp requires of a body.
+pub struct Chunks(Mutex<ChunkStream>);
 
-type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
+type ChunkStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
 impl Chunks {
     /// Wraps a stream.
@@ -80,7 +80,7 @@ impl Answer {
         Self::json_as(StatusCode::OK, value)
     }
 
-    /// A JSON value with a status of its own.
+    /// A JSON value with another status.
     ///
     /// # Errors
     /// 500 when the value has no JSON form.
@@ -91,12 +91,12 @@ impl Answer {
         Ok(Self::whole(status, "application/json", text))
     }
 
-    /// A body that is all there.
+    /// A complete body.
     pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self { status, content_type, headers: Vec::new(), body: Body::Whole(body.into()) }
     }
 
-    /// 200 with a body that comes in pieces.
+    /// 200 with a body in chunks.
     pub fn stream(
         content_type: &'static str,
         stream: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static,
@@ -109,7 +109,7 @@ impl Answer {
         }
     }
 
-    /// The same, holding on to something until the last of its body is on its way.
+    /// The same, keeping a value alive until the body is sent.
     #[must_use]
     pub fn holding(mut self, held: impl Send + 'static) -> Self {
         self.body = match self.body {
@@ -124,7 +124,7 @@ impl Answer {
         self
     }
 
-    /// The same with one more header. A value that is no header value is left out.
+    /// The same with one more header, unless the value cannot stand in a header.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl std::fmt::Display) -> Self {
         if let Ok(value) = HeaderValue::from_str(&value.to_string()) {

@@ -1,5 +1,5 @@
-//! The body of a request: read only where a route takes one, after everything that the head can be refused for, within
-//! a budget of bytes, and no slower than a least rate.
+//! The body of a request: read only where the route takes one and after every check of the head, within a budget of
+//! bytes and above a minimum rate.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use super::error::{ApiError, Reason};
 use super::request::MAX_BODY;
 use crate::server::{Client, Share, Shares};
 
-/// Bytes of bodies that are received or worked on at once, in all and for each client.
+/// Bytes of bodies that are received or handled at once, in all and for each client.
 const AT_ONCE: (usize, usize) = (8 << 20, 4 << 20);
 
-/// Time that a body has beyond what its bytes take at the least rate.
+/// Time that a body has in addition to that of its bytes at the minimum rate.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The least rate at which a body may come, bytes a second.
-const LEAST_RATE: usize = 64 << 10;
+/// Minimum rate of a body, bytes per second.
+const MIN_RATE: usize = 64 << 10;
 
-/// Most that is read of a body that is refused, so that its sender gets to read why.
-const DISCARDED: usize = 2 * MAX_BODY;
+/// Bytes that are read of the body of a refused request, so that its sender reads the answer.
+const MAX_DISCARDED: usize = 2 * MAX_BODY;
 
 /// How long that may take.
-const DISCARDED_WITHIN: Duration = Duration::from_secs(1);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bodies of one listener.
+/// The budget for bodies of one listener.
 #[derive(Debug, Clone)]
 pub(super) struct Bodies(Shares);
 
@@ -48,17 +48,17 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// What a path that takes no body answers to one.
+/// The answer of a path that takes no body.
 pub(super) fn not_taken() -> ApiError {
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Reason::BodyTooLarge, "this path takes no body")
         .at("body", "", "no body")
 }
 
 impl Bodies {
-    /// The whole body, at most [`MAX_BODY`] bytes; its share of the budget is to be held until it is worked on.
+    /// The whole body, at most [`MAX_BODY`] bytes. Its share of the budget is held until the body is handled.
     ///
     /// # Errors
-    /// 413 when it is larger, 503 when others are being received, 408 when it comes too slowly, 400 when it breaks off.
+    /// 413 when it is larger, 503 when the budget is used up, 408 when it is too slow, 400 when it ends early.
     pub(super) async fn read(
         &self,
         client: Client,
@@ -73,15 +73,13 @@ impl Bodies {
             return Err(too_large());
         }
         let Some(share) = self.0.take(client, announced) else {
-            return Err(ApiError::unavailable(
-                "as many bodies as this server takes at once are being received",
-            ));
+            return Err(ApiError::unavailable("too many requests with bodies are being received"));
         };
         let begun = Instant::now();
         let mut body = pin!(body);
         let mut whole = BytesMut::new();
         loop {
-            let due = begun + GRACE + Duration::from_secs_f64(whole.len() as f64 / LEAST_RATE as f64);
+            let due = begun + GRACE + Duration::from_secs_f64(whole.len() as f64 / MIN_RATE as f64);
             let Ok(piece) = timeout_at(due, body.next()).await else { return Err(too_slow(whole.len())) };
             let Some(piece) = piece else { break };
             let mut piece = piece.map_err(|error| broken(whole.len(), &error))?;
@@ -97,10 +95,10 @@ impl Bodies {
     }
 }
 
-/// Reads what there is of a body that is refused, for a moment and without keeping it: a connection that is closed with
-/// bytes unread is reset, and the answer is lost with it.
+/// Reads and drops the body of a refused request, for a moment: closing a connection with unread bytes resets it, and the
+/// answer is lost.
 pub(super) async fn discard(headers: &HeaderMap, body: impl Stream<Item = Result<impl Buf, warp::Error>>) {
-    // Its sender waits to be asked, and will read the answer first.
+    // Its sender waits for `100 Continue` and reads the answer first.
     if headers.contains_key(EXPECT) || !is_announced(headers) {
         return;
     }
@@ -109,13 +107,13 @@ pub(super) async fn discard(headers: &HeaderMap, body: impl Stream<Item = Result
         let mut read = 0;
         while let Some(Ok(piece)) = body.next().await {
             read += piece.remaining();
-            if read > DISCARDED {
+            if read > MAX_DISCARDED {
                 return;
             }
         }
     };
-    // The end of its time is as good as the end of the body.
-    let _ = tokio::time::timeout(DISCARDED_WITHIN, all).await;
+    // A timeout ends it as well as the end of the body does.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, all).await;
 }
 
 fn too_large() -> ApiError {
@@ -125,8 +123,8 @@ fn too_large() -> ApiError {
 }
 
 fn too_slow(read: usize) -> ApiError {
-    let message = format!("the body came too slowly: {read} bytes were read before its time was over");
-    let allowed = format!("at least {LEAST_RATE} bytes a second, after {} s", GRACE.as_secs());
+    let message = format!("the body was too slow: {read} bytes were received in time");
+    let allowed = format!("at least {MIN_RATE} bytes per second, after {} s", GRACE.as_secs());
     ApiError::new(StatusCode::REQUEST_TIMEOUT, Reason::BodyIncomplete, message).at("body", "", allowed)
 }
 
@@ -143,14 +141,14 @@ mod tests {
         HeaderMap::from_iter([(CONTENT_LENGTH, length.into())])
     }
 
-    /// These pieces; the stream then stays open without more.
+    /// A stream of these chunks that stays open.
     fn pieces(pieces: Vec<&'static [u8]>) -> impl Stream<Item = Result<Bytes, warp::Error>> {
         futures_util::stream::iter(pieces.into_iter().map(|piece| Ok(Bytes::from_static(piece))))
             .chain(futures_util::stream::pending())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_stops_is_given_up_in_time_and_its_bytes_are_given_back() {
+    async fn stalled_body_is_refused_in_time_and_its_budget_is_returned() {
         let bodies = Bodies::default();
         let begun = Instant::now();
         let refused = bodies.read(Client::Local, &headers(100), pieces(vec![b"abc"])).await.unwrap_err();
@@ -160,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_trickles_is_given_up_however_often_a_byte_comes() {
+    async fn trickling_body_is_refused() {
         let trickle = futures_util::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             Some((Ok::<_, warp::Error>(Bytes::from_static(b"x")), ()))
@@ -172,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_client_cannot_have_all_the_bytes_and_a_large_body_is_refused_unread() {
+    async fn one_client_cannot_use_the_whole_budget() {
         let bodies = Bodies::default();
         let most = AT_ONCE.1 / MAX_BODY;
         let held: Vec<Share> = (0..most).map(|_| bodies.0.take(Client::Local, MAX_BODY).unwrap()).collect();

@@ -1,10 +1,11 @@
-//! What happens to Tasks, as server-sent events: how each stands now, then each change. Events:
+//! Changes of Tasks as server-sent events: the current state of each, then each change. Events:
 //!
-//! * `task`: the Task as it now is;
-//! * `deleted`: it is gone; the data is how it stood last, or only its name and uid where it has been gone for long;
-//! * `synced`: every Task that there was at the beginning has been said.
+//! * `task`: a Task as it is now;
+//! * `deleted`: a deleted Task as it was last, or only its name and uid when it was deleted long ago;
+//! * `synced`: every Task that existed at the beginning has been sent.
 //!
-//! A reader that is slow or was away misses steps and never the state. It holds versions, and one event at a time.
+//! A reader that is slow or was disconnected may miss intermediate states and never the latest. It holds versions, and one
+//! event at a time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,37 +26,37 @@ use super::error::ApiError;
 use super::feed::{Feed, Snapshot};
 use super::request::Query;
 use super::tasks;
-use crate::controller::Seen;
+use crate::controller::CacheProgress;
 use crate::resource::{Task, version};
 
-/// How often a silent stream says that it is there.
-const ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// Interval of comments on an idle stream, by which a reader knows that it is connected.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 pub(super) async fn of_task(api: &Api, parts: &[String]) -> Result<Answer, ApiError> {
     let name = tasks::named(parts)?;
-    // From the cluster, for the feed may lag behind what this reader wrote a moment ago.
+    // From the cluster: the feed may lag behind what this reader has just written.
     let seen = match (tasks::find(api, &name).await, api.feed.task(&name)) {
         (Ok(task), _) => Arc::new(task),
         (Err(error), Some(task)) if error.status.is_server_error() => task,
         (Err(error), _) => return Err(error),
     };
-    Ok(stream(Reader::new(api, Scope::One(name)).knowing(&seen)))
+    Ok(stream(EventReader::new(api, Scope::One(name)).beginning_with(&seen)))
 }
 
 pub(super) async fn of_all(api: &Api, query: &Query) -> Answer {
     let namespace = query.text("namespace").map(str::to_owned);
-    // While the cluster does not answer, the feed is all there is.
-    if let Ok(listed) = api.cluster.list(namespace.clone()).await {
+    // While the cluster does not answer, the feed is the only source.
+    if let Ok(listed) = api.store.list(namespace.clone()).await {
         api.feed.catch_up(&listed, namespace.as_deref()).await;
     }
-    stream(Reader::new(api, Scope::All { namespace }))
+    stream(EventReader::new(api, Scope::All { namespace }))
 }
 
-fn stream(reader: Reader) -> Answer {
+fn stream(reader: EventReader) -> Answer {
     Answer::stream("text/event-stream", events(reader))
 }
 
-fn events(reader: Reader) -> impl Stream<Item = Result<Bytes, BodyError>> + Send {
+fn events(reader: EventReader) -> impl Stream<Item = Result<Bytes, BodyError>> + Send {
     unfold(reader, |mut reader| async move { reader.next().await.map(|bytes| (Ok(bytes), reader)) })
 }
 
@@ -76,14 +77,14 @@ impl Scope {
     }
 }
 
-/// What a reader knows of a Task.
-struct Known {
+/// The version of a Task that a reader has.
+struct SentTask {
     version: u64,
     namespace: Option<String>,
     name: Option<String>,
 }
 
-impl Known {
+impl SentTask {
     fn of(task: &Task) -> Self {
         let metadata = &task.metadata;
         Self { version: version(task), namespace: metadata.namespace.clone(), name: metadata.name.clone() }
@@ -91,30 +92,30 @@ impl Known {
 }
 
 /// One reader of events.
-struct Reader {
+struct EventReader {
     feed: Feed,
-    bell: watch::Receiver<Seen>,
+    changes: watch::Receiver<CacheProgress>,
     scope: Scope,
-    /// What the reader knows of each Task: by uid, for a Task can be deleted and made again.
-    known: HashMap<String, Known>,
-    /// The Tasks whose events are due, by uid; each is sent as it then is.
+    /// What was sent, by uid: a Task can be deleted and created again.
+    sent: HashMap<String, SentTask>,
+    /// Uids of Tasks whose events are due; each is sent as it is then.
     due: VecDeque<String>,
-    /// What is left of the event that is being sent: its bytes are shared, what frames them is not.
+    /// The rest of the event that is being sent: its data is shared between readers, its frame is not.
     pieces: VecDeque<Bytes>,
     synced: bool,
-    /// Whether the feed has had the one Task of this reader. Before that, its absence there says nothing.
+    /// Whether the feed has had the one Task of this reader. Before that, its absence there means nothing.
     arrived: bool,
     over: bool,
     stop: CancellationToken,
 }
 
-impl Reader {
+impl EventReader {
     fn new(api: &Api, scope: Scope) -> Self {
         Self {
             feed: api.feed.clone(),
-            bell: api.feed.bell(),
+            changes: api.feed.changes(),
             scope,
-            known: HashMap::new(),
+            sent: HashMap::new(),
             due: VecDeque::new(),
             pieces: VecDeque::new(),
             synced: false,
@@ -124,9 +125,9 @@ impl Reader {
         }
     }
 
-    /// Begins with this Task, said at once.
-    fn knowing(mut self, task: &Arc<Task>) -> Self {
-        self.say(task);
+    /// Begins with this Task.
+    fn beginning_with(mut self, task: &Arc<Task>) -> Self {
+        self.send(task);
         self
     }
 
@@ -136,15 +137,15 @@ impl Reader {
                 return Some(bytes);
             }
             if let Some(uid) = self.due.pop_front() {
-                self.say_or_miss(&uid);
+                self.send_current(&uid);
                 continue;
             }
             if self.over {
                 return None;
             }
-            // Before the look, so that a change during it rings again.
-            self.bell.borrow_and_update();
-            self.look();
+            // Before the comparison, so that a change during it is noticed after it.
+            self.changes.borrow_and_update();
+            self.compare();
             if !self.due.is_empty() || !self.pieces.is_empty() {
                 continue;
             }
@@ -153,16 +154,16 @@ impl Reader {
                 return Some(Bytes::from_static(b"event: synced\ndata: {}\n\n"));
             }
             if !self.over {
-                let rung = tokio::select! {
-                    rung = tokio::time::timeout(ALIVE_EVERY, self.bell.changed()) => rung,
+                let changed = tokio::select! {
+                    changed = tokio::time::timeout(KEEP_ALIVE, self.changes.changed()) => changed,
                     () = self.stop.cancelled() => return None,
                 };
-                match rung {
+                match changed {
                     Ok(Ok(())) => {}
-                    // The operator is ending.
+                    // The operator is shutting down.
                     Ok(Err(_)) => self.over = true,
                     Err(_) => {
-                        // Made and gone again before the feed heard of it: the reader asks anew and is told.
+                        // Created and deleted before the feed had it: the reader requests it again and gets a 404.
                         self.over = matches!(self.scope, Scope::One(_)) && !self.arrived;
                         return Some(Bytes::from_static(b": alive\n\n"));
                     }
@@ -171,26 +172,26 @@ impl Reader {
         }
     }
 
-    /// Compares what is with what the reader knows.
-    fn look(&mut self) {
+    /// Compares the Tasks with what was sent.
+    fn compare(&mut self) {
         let snapshot = self.feed.snapshot();
         let is_one = matches!(self.scope, Scope::One(_));
-        // An older one is what the Task was before the reader received it, or another of its name.
-        let is_older = |task: &Task| is_one && self.known.values().any(|known| version(task) < known.version);
+        // An older one is a version before the one that was sent, or an earlier Task of the same name.
+        let is_older = |task: &Task| is_one && self.sent.values().any(|sent| version(task) < sent.version);
         let now = || snapshot.tasks.iter().filter(|task| self.scope.holds(task) && !is_older(task));
         self.arrived |= now().next().is_some();
         if is_one && !self.arrived {
             return;
         }
         let is_new = |task: &&Arc<Task>| {
-            let known = self.known.get(task.metadata.uid.as_deref().unwrap_or_default());
-            known.is_none_or(|known| known.version < version(task))
+            let sent = self.sent.get(task.metadata.uid.as_deref().unwrap_or_default());
+            sent.is_none_or(|sent| sent.version < version(task))
         };
         let new: VecDeque<String> = now().filter(is_new).map(|task| task.uid().unwrap_or_default()).collect();
         let gone: Vec<String> =
-            self.known.keys().filter(|uid| snapshot.by_uid(uid).is_none()).cloned().collect();
+            self.sent.keys().filter(|uid| snapshot.by_uid(uid).is_none()).cloned().collect();
         for uid in gone {
-            self.say_gone(&snapshot, &uid);
+            self.send_deleted(&snapshot, &uid);
             self.over |= is_one;
         }
         if !self.over {
@@ -198,27 +199,27 @@ impl Reader {
         }
     }
 
-    /// Says a Task as it is by now. One that is gone meanwhile is for the next look.
-    fn say_or_miss(&mut self, uid: &str) {
+    /// Sends a Task as it is now. One that was deleted meanwhile is left to the next comparison.
+    fn send_current(&mut self, uid: &str) {
         let snapshot = self.feed.snapshot();
         if let Some(task) = snapshot.by_uid(uid) {
-            self.say(task);
+            self.send(task);
         }
     }
 
-    fn say(&mut self, task: &Task) {
-        // What has no JSON form cannot be sent, and is not tried again before it changes.
-        if let Ok(data) = self.feed.shown(task) {
+    fn send(&mut self, task: &Task) {
+        // A Task without a JSON form cannot be sent, and is not tried again before it changes.
+        if let Ok(data) = self.feed.json(task) {
             self.event(b"event: task\ndata: ", data);
         }
-        self.known.insert(task.uid().unwrap_or_default(), Known::of(task));
+        self.sent.insert(task.uid().unwrap_or_default(), SentTask::of(task));
     }
 
-    fn say_gone(&mut self, snapshot: &Snapshot, uid: &str) {
-        let Some(known) = self.known.remove(uid) else { return };
-        let last = snapshot.gone(uid).and_then(|task| self.feed.shown(task).ok());
+    fn send_deleted(&mut self, snapshot: &Snapshot, uid: &str) {
+        let Some(sent) = self.sent.remove(uid) else { return };
+        let last = snapshot.deleted(uid).and_then(|task| self.feed.json(task).ok());
         let data = last.unwrap_or_else(|| {
-            let metadata = json!({"namespace": known.namespace, "name": known.name, "uid": uid});
+            let metadata = json!({"namespace": sent.namespace, "name": sent.name, "uid": uid});
             Bytes::from(json!({"metadata": metadata}).to_string())
         });
         self.event(b"event: deleted\ndata: ", data);

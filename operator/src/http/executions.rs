@@ -1,6 +1,7 @@
-//! Runs and Executions: those under way and those that were, archived or not.
+//! Runs and Executions, active and finished, archived or not.
 
 use http::StatusCode;
+use sentinel_api::view::{AttemptDetails, ExecutionView, List, Partial, RunView};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
 use sentinel_protocol::to_operator::Stage;
 
@@ -8,33 +9,12 @@ use super::answer::Answer;
 use super::api::Api;
 use super::error::{ApiError, Reason};
 use super::request::Query;
-use super::view::{AttemptDetails, ExecutionView, List, Partial, RunView};
-use crate::history::error::Retry;
-use crate::history::{ExecutionQuery, HistoryError, PageToken, RunQuery};
-use crate::records::{Execution, Listed};
+use crate::history::{ExecutionQuery, HistoryError, OutcomeName, PageToken, RunQuery};
+use crate::records::{ExecutionStatus, Listed};
 
-/// The names of all outcomes, as a filter takes them.
-const OUTCOMES: &[(&str, &str)] = &[
-    ("Succeeded", "Succeeded"),
-    ("Failed", "Failed"),
-    ("Signaled", "Signaled"),
-    ("StartFailed", "StartFailed"),
-    ("StartTimedOut", "StartTimedOut"),
-    ("TimedOut", "TimedOut"),
-    ("IdleTimedOut", "IdleTimedOut"),
-    ("OomKilled", "OomKilled"),
-    ("Cancelled", "Cancelled"),
-    ("CancelFailed", "CancelFailed"),
-    ("Refused", "Refused"),
-    ("Skipped", "Skipped"),
-    ("Interrupted", "Interrupted"),
-    ("Lost", "Lost"),
-    ("NotStarted", "NotStarted"),
-];
-
-/// How far an Execution has come, as a filter.
+/// The states that a filter accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum StateFilter {
     Pending,
     WaitingForNode,
     Dispatched,
@@ -42,17 +22,17 @@ enum State {
     Ended,
 }
 
-/// The names of the states, as a filter takes them.
-const STATES: &[(&str, State)] = &[
-    ("Pending", State::Pending),
-    ("WaitingForNode", State::WaitingForNode),
-    ("Dispatched", State::Dispatched),
-    ("Running", State::Running),
-    ("Ended", State::Ended),
+/// The states by name.
+const STATES: &[(&str, StateFilter)] = &[
+    ("Pending", StateFilter::Pending),
+    ("WaitingForNode", StateFilter::WaitingForNode),
+    ("Dispatched", StateFilter::Dispatched),
+    ("Running", StateFilter::Running),
+    ("Ended", StateFilter::Ended),
 ];
 
-impl State {
-    fn holds(self, execution: &Execution) -> bool {
+impl StateFilter {
+    fn holds(self, execution: &ExecutionStatus) -> bool {
         let record = &execution.record;
         let is = match (&execution.waiting, record.stage) {
             (Some(waiting), _) => return STATES.contains(&(waiting.state, self)),
@@ -79,18 +59,18 @@ pub(super) async fn list_runs(api: &Api, query: &Query) -> Result<Answer, ApiErr
 }
 
 pub(super) async fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
-    let state = query.word("state", STATES)?;
+    let state = query.one_of("state", STATES)?;
     let wanted = ExecutionQuery {
         namespace: query.text("namespace").map(str::to_owned),
         task: query.text("task").map(str::to_owned),
         task_uid: task_uid(query)?,
         run: query.read::<RunText>("run", RUN)?.map(|text| text.0),
         node: query.read::<NodeName>("node", "the name of a node")?,
-        outcome: query.word("outcome", OUTCOMES)?.map(str::to_owned),
+        outcome: query.one_of("outcome", OutcomeName::NAMES)?,
         limit: query.limit()? as u32,
         after: page(query)?,
     };
-    let fits = |execution: &Execution| state.is_none_or(|state| state.holds(execution));
+    let fits = |execution: &ExecutionStatus| state.is_none_or(|state| state.holds(execution));
     let listed = api.records.executions(wanted, fits).await.map_err(|error| unable(&error))?;
     Answer::json(&list_of(listed, ExecutionView::from))
 }
@@ -114,9 +94,9 @@ pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError>
         let attempt = AttemptId { task, run, node, attempt: number };
         match api.records.attempt(&attempt).await {
             Ok(record) => view.details = record.as_ref().map(AttemptDetails::from),
-            Err(error) if error.retry() == Retry::Later => {
+            Err(error) if error.is_retryable() => {
                 view.partial = Some(Partial::of(format!(
-                    "History does not answer, so what the command used and wrote is not shown: {error}"
+                    "History is unavailable, so resource usage and output totals are not shown: {error}"
                 )));
             }
             Err(error) => return Err(unable(&error)),
@@ -125,16 +105,16 @@ pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError>
     Answer::json(&view)
 }
 
-/// One Execution as it is known now.
+/// One Execution in its current state.
 pub(super) async fn find(
     api: &Api,
     task: &TaskUid,
     run: RunNumber,
     node: &NodeName,
-) -> Result<Option<Execution>, ApiError> {
+) -> Result<Option<ExecutionStatus>, ApiError> {
     let found = api.records.execution(task, run, node).await.map_err(|error| unable(&error))?;
-    // One of another namespace is another operator's.
-    let is_ours = |found: &Execution| {
+    // One of another namespace belongs to another operator.
+    let is_ours = |found: &ExecutionStatus| {
         api.within.as_ref().is_none_or(|within| found.record.namespace == within.as_str())
     };
     Ok(found.filter(is_ours))
@@ -142,7 +122,7 @@ pub(super) async fn find(
 
 const RUN: &str = "the number of a Run, 1 or more";
 
-/// The parts of a path that name an Execution.
+/// The id of an Execution from the segments of a path.
 pub(super) fn id(parts: &[String]) -> Result<(TaskUid, RunNumber, NodeName), ApiError> {
     let [task, run, node] = parts else {
         return Err(ApiError::internal("the route of an Execution has three open parts"));
@@ -158,7 +138,7 @@ pub(super) fn id(parts: &[String]) -> Result<(TaskUid, RunNumber, NodeName), Api
     ))
 }
 
-/// The number of a Run as people write it.
+/// The number of a Run, as text.
 pub(super) struct RunText(pub(super) RunNumber);
 
 impl std::str::FromStr for RunText {
@@ -173,18 +153,18 @@ fn task_uid(query: &Query) -> Result<Option<TaskUid>, ApiError> {
 }
 
 fn page(query: &Query) -> Result<Option<PageToken>, ApiError> {
-    query.read::<PageToken>("page", "the `next` of an earlier answer to the same question")
+    query.read::<PageToken>("page", "the `next` of an earlier answer to the same query")
 }
 
-/// What a reader hears when History does not answer.
+/// The answer when History cannot be read.
 pub(super) fn unable(error: &HistoryError) -> ApiError {
     match error {
         HistoryError::InvalidQuery { message } => {
             ApiError::new(StatusCode::BAD_REQUEST, Reason::InvalidQuery, message.clone())
         }
-        _ if error.retry() == Retry::Later => {
-            ApiError::unavailable(format!("History does not answer, commands run on: {error}"))
-        }
+        _ if error.is_retryable() => ApiError::unavailable(format!(
+            "History is unavailable; running commands are not affected: {error}"
+        )),
         _ => ApiError::internal(error.to_string()),
     }
 }

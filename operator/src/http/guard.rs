@@ -1,12 +1,12 @@
-//! Whether a request may be answered at all, decided by its head alone.
+//! Whether a request is answered at all, decided by its head.
 //!
-//! Each listener has a [`Door`]: what it offers, and to whom. In dev mode the TCP listener asks for the owner's bearer
-//! token and the Unix socket is the owner's by its peer credentials. In a cluster people are not authenticated yet, so that
-//! the API listens on loopback and only answers requests that name this host.
+//! Each listener has a [`Door`]: which part of the API it serves, and to whom. In dev mode the TCP listener requires the
+//! bearer token of its owner, and the Unix socket the owner's credentials. In a cluster users are not authenticated yet, so
+//! the API listens on loopback and answers only requests that name this host.
 //!
-//! A browser on this machine would carry the requests of a foreign page in. What such a page cannot forge is checked:
-//! `Host` (DNS rebinding), `Origin`, which must be ours exactly, port included, and on each write a header that no form
-//! of another site can send.
+//! A browser on this machine would forward requests of foreign pages. The guard checks what such a page cannot forge:
+//! `Host` (DNS rebinding), `Origin`, which must equal ours with its port, and on each write a header that no form of
+//! another site can send.
 
 use http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use http::uri::Authority;
@@ -19,35 +19,34 @@ use crate::gateway::auth::bearer;
 
 const HOSTS: &str = "localhost, 127.0.0.1 (any 127.x.y.z), [::1]";
 
-/// The header by which a program says that it, and no form in a browser, makes a request.
-pub const OWN_HEADER: &str = "sentinel-request";
+pub use sentinel_api::OWN_HEADER;
 
-/// Which part of the API a listener offers.
+/// The part of the API that a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
-    /// All of it.
+    /// The whole API.
     Everything,
-    /// Liveness, readiness and metrics; for a listener that probes and scrapers reach.
+    /// Liveness, readiness and metrics; for probes and scrapers.
     ProbesAndMetrics,
 }
 
-/// To whom a listener offers it.
+/// Who may use a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// To everyone who can connect.
+    /// Every process that can connect.
     Open,
-    /// To those whom the Unix socket lets in.
+    /// Processes that the Unix socket admits.
     Socket,
-    /// To those who hold this token.
+    /// Holders of this token.
     Bearer(Secret),
 }
 
-/// What a listener offers, and to whom.
+/// What a listener serves, and to whom.
 #[derive(Debug, Clone)]
 pub struct Door {
     /// Which part of the API.
     pub surface: Surface,
-    /// To whom.
+    /// Who may use it.
     pub access: Access,
 }
 
@@ -68,16 +67,16 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// The head of a request, as far as the guard reads it.
+/// The part of a request's head that the guard checks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head<'a> {
     pub(super) method: &'a Method,
-    /// The authority of the request's target, where it has one.
+    /// The authority of the request target, where it has one.
     pub(super) authority: Option<&'a Authority>,
     pub(super) headers: &'a HeaderMap,
 }
 
-/// Refuses what names another host, comes from a page of another site, or lacks what this door asks for.
+/// Refuses a request that names another host, comes from a page of another site, or lacks the required credentials.
 ///
 /// # Errors
 /// 421 for a foreign host, 403 for a foreign origin, 401 without the token.
@@ -96,7 +95,7 @@ fn is_write(method: &Method) -> bool {
     !(method == Method::GET || method == Method::HEAD || method == Method::OPTIONS)
 }
 
-/// The host that the request names, once; none for HTTP/1.0, where nothing was rebound.
+/// The host that the request names, exactly once; `None` in HTTP/1.0, which browsers do not use.
 fn host(head: Head<'_>) -> Result<Option<&str>, ApiError> {
     let foreign = |text: &str, message: String| {
         ApiError::new(StatusCode::MISDIRECTED_REQUEST, Reason::ForeignHost, message).at("host", text, HOSTS)
@@ -104,11 +103,11 @@ fn host(head: Head<'_>) -> Result<Option<&str>, ApiError> {
     let mut values = head.headers.get_all(HOST).iter();
     let named = values.next().map(|value| value.to_str().unwrap_or(""));
     if values.next().is_some() {
-        return Err(foreign("", "the header Host is there more than once".to_owned()));
+        return Err(foreign("", "the header Host is given more than once".to_owned()));
     }
     for text in named.into_iter().chain(head.authority.map(Authority::as_str)) {
         if !is_loopback(text) {
-            return Err(foreign(text, format!("this API answers only as {HOSTS}")));
+            return Err(foreign(text, format!("unknown host; this API answers for {HOSTS}")));
         }
     }
     Ok(head.authority.map(Authority::as_str).or(named))
@@ -122,14 +121,14 @@ fn origin(host: Option<&str>, headers: &HeaderMap) -> Result<(), ApiError> {
     let mut values = headers.get_all(ORIGIN).iter();
     let given = values.next().map(|value| value.to_str().unwrap_or(""));
     if values.next().is_some() {
-        return Err(foreign("", "the header Origin is there more than once"));
+        return Err(foreign("", "the header Origin is given more than once"));
     }
     if let Some(given) = given
         && !given.eq_ignore_ascii_case(&ours)
     {
         return Err(foreign(given, "requests from pages of other sites, and of other ports, are refused"));
     }
-    // Browsers send this too, also where they send no Origin.
+    // Browsers send this even where they send no Origin.
     for value in headers.get_all("sec-fetch-site") {
         let value = value.to_str().unwrap_or("");
         if value != "same-origin" && value != "none" {
@@ -142,7 +141,7 @@ fn origin(host: Option<&str>, headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A form can send neither our header nor a body that is JSON.
+/// A form can send neither this header nor a JSON body.
 fn own_header(headers: &HeaderMap) -> Result<(), ApiError> {
     let is_json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|declared| {
         let media_type = declared.split(';').next().unwrap_or("").trim();
@@ -151,7 +150,7 @@ fn own_header(headers: &HeaderMap) -> Result<(), ApiError> {
     if is_json || headers.contains_key(OWN_HEADER) {
         return Ok(());
     }
-    let message = "a request that changes something needs the header Sentinel-Request: 1, which no form of a web page can send";
+    let message = "a request that changes something requires the header Sentinel-Request: 1, which a form of a web page cannot send";
     Err(ApiError::new(StatusCode::FORBIDDEN, Reason::ForeignOrigin, message).at(OWN_HEADER, "", "1"))
 }
 
@@ -166,12 +165,8 @@ fn token(secret: &Secret, headers: &HeaderMap) -> Result<(), ApiError> {
         )
     };
     let given = bearer(headers).map_err(|error| refused(error.to_string()))?;
-    // Digests are compared, so that the time this takes says nothing about the token.
-    if Secret::of(given) == *secret {
-        Ok(())
-    } else {
-        Err(refused("the token is not the one of this API".to_owned()))
-    }
+    // Comparing digests takes a time that reveals nothing about the token.
+    if Secret::of(given) == *secret { Ok(()) } else { Err(refused("wrong token".to_owned())) }
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -212,7 +207,7 @@ mod tests {
     const FORBIDDEN: Option<StatusCode> = Some(StatusCode::FORBIDDEN);
 
     #[test]
-    fn this_host_is_answered() {
+    fn requests_for_this_host_pass() {
         for host in
             ["localhost", "localhost:7980", "127.0.0.1:7980", "127.1.2.3", "[::1]:7980", "[::1]", "LOCALHOST"]
         {
@@ -224,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_host_is_refused() {
+    fn foreign_host_is_refused() {
         for host in [
             "evil.test",
             "localhost.evil.test",
@@ -246,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_ours_exactly_or_refused() {
+    fn foreign_origin_is_refused() {
         for origin in [
             "null",
             "",
@@ -271,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_needs_what_no_form_can_send() {
+    fn write_requires_what_a_form_cannot_send() {
         let post = |header: (&'static str, &str)| {
             status(&Access::Open, &Method::POST, &[("host", "localhost"), header])
         };
@@ -289,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_asked_for_and_compared() {
+    fn wrong_or_missing_token_is_refused() {
         let door = Access::Bearer(Secret::of("s3cret"));
         let with = |headers: &[(&'static str, &str)]| status(&door, &Method::GET, headers);
         let refused = Some(StatusCode::UNAUTHORIZED);

@@ -1,8 +1,7 @@
-//! Log records as a reader gets them: plain text, or one JSON object a line. Pure.
+//! Log records in the form of an answer: plain text, or one JSON object per line. Pure.
 //!
-//! As text, a command's bytes are passed on as they are. A hole is a line of its own where the bytes would have
-//! been, so that nothing is missing silently; it may follow a line that the command had not ended. Holes in a row are
-//! one line.
+//! As text, the bytes of a command are passed on unchanged. Missing bytes are a line of their own in their place, so that
+//! nothing is missing silently, even after a line that the command had not ended. Consecutive holes are one line.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +10,7 @@ use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream};
 use sentinel_protocol::time::UnixMillis;
 use serde::Serialize;
 
-/// How records are written.
+/// The form of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     /// The bytes themselves.
@@ -20,27 +19,27 @@ pub(super) enum Format {
     Json,
 }
 
-/// Whether each line of text begins with the node's time.
+/// Whether each line of text begins with its time by the node's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timestamps {
-    /// It does.
+    /// Each line begins with it.
     Shown,
-    /// It does not.
+    /// Lines are as the command wrote them.
     Hidden,
 }
 
-/// Writes records one after another.
+/// Formats the records of one log.
 #[derive(Debug)]
 pub(super) struct RecordWriter {
     format: Format,
     only: Option<Stream>,
-    /// Whether the last byte written ended a line; a record of either stream may be next.
+    /// Whether the last byte ended a line; a record of either stream may follow.
     line_ended: bool,
-    /// A hole that is not written yet, since there may be more of it.
+    /// A hole that is not written yet: the next record may extend it.
     hole: Option<RecordHead>,
 }
 
-/// A record as a machine reads it.
+/// A record as JSON.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct JsonRecord {
@@ -61,7 +60,7 @@ impl RecordWriter {
         Self { format, only, line_ended: true, hole: None }
     }
 
-    /// The record for the reader; empty when it is of a stream that was not asked for, or a hole that may grow.
+    /// The bytes of a record; empty when it is of another stream, or a hole that may grow.
     pub(super) fn write(&mut self, record: &LogRecord) -> Bytes {
         if self.only.is_some_and(|only| only != record.head.stream) {
             return Bytes::new();
@@ -81,19 +80,19 @@ impl RecordWriter {
         if hole.is_empty() { text } else { [hole, text].concat().into() }
     }
 
-    /// Whether a hole waits to be written.
+    /// Whether a hole is pending.
     pub(super) fn is_holding(&self) -> bool {
         self.hole.is_some()
     }
 
-    /// A line of ours at the end of a text.
+    /// A line that is not of the command, at the end of a text.
     pub(super) fn remark(&mut self, line: &str) -> Bytes {
         let begin = if self.line_ended { "" } else { "\n" };
         self.line_ended = true;
         Bytes::from(format!("{begin}{line}\n"))
     }
 
-    /// The hole that waits.
+    /// The pending hole.
     pub(super) fn flush(&mut self) -> Bytes {
         let Some(hole) = self.hole.take() else { return Bytes::new() };
         let mut text = BytesMut::new();
@@ -109,7 +108,7 @@ impl RecordWriter {
         text.freeze()
     }
 
-    /// Adds a hole to the one that waits; gives that one when they are not the same.
+    /// Extends the pending hole; returns it when the new one has another stream or cause.
     fn widen(&mut self, head: &RecordHead) -> Bytes {
         match &mut self.hole {
             Some(hole) if hole.stream == head.stream && hole.dropped == head.dropped => {
@@ -155,13 +154,13 @@ fn json(record: &LogRecord) -> Bytes {
     text.into()
 }
 
-/// A node's time and a space, to the microsecond, in UTC.
+/// A time by the node's clock, to the microsecond in UTC, and a space.
 fn timestamp(at_micros: i64) -> String {
     jiff::Timestamp::from_microsecond(at_micros)
         .map_or_else(|_| "? ".to_owned(), |time| format!("{time:.6} "))
 }
 
-/// A moment as RFC 3339 in UTC; `None` when it lies outside the years that RFC 3339 has.
+/// A time in RFC 3339, in UTC; `None` outside the years that RFC 3339 has.
 pub(super) fn rfc3339(at: UnixMillis) -> Option<String> {
     jiff::Timestamp::from_millisecond(at.0).ok().map(|time| format!("{time:.3}"))
 }
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_the_bytes_of_the_command() {
+    fn text_is_the_output_unchanged() {
         let records =
             [record(Stream::Stdout, b"a\nb"), record(Stream::Stderr, b"!"), record(Stream::Stdout, b"c\n")];
         assert_eq!(written(Format::Text(Timestamps::Hidden), None, &records), "a\nb!c\n");
@@ -204,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_a_line_of_its_own() {
+    fn hole_is_a_line_of_its_own() {
         let records = [record(Stream::Stdout, b"half"), hole(7), record(Stream::Stdout, b"next\n")];
         let expected = "half\n[sentinel: 7 bytes dropped here: output.limit was reached]\nnext\n";
         assert_eq!(written(Format::Text(Timestamps::Hidden), None, &records), expected);
     }
 
     #[test]
-    fn holes_in_a_row_are_one_line_and_those_of_another_kind_another() {
+    fn consecutive_holes_of_one_cause_are_one_line() {
         let mut unreadable = hole(1);
         unreadable.head.dropped = Some(DropReason::Unreadable);
         let records = [hole(7), hole(5), record(Stream::Stdout, b"x\n"), hole(2), unreadable];

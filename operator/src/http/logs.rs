@@ -1,4 +1,4 @@
-//! The output of one Execution: all of it that there is, or all that there will be.
+//! The output of one Execution: what exists so far, or until its end.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -20,54 +20,55 @@ use super::executions::{self, unable};
 use super::log_text::{Format, RecordWriter, Timestamps};
 use super::request::Query;
 use crate::gateway::Registry;
-use crate::history::Source;
-use crate::logs::{Follow, Part, ReadError};
-use crate::records::{Execution, Records};
+use crate::history::RecordSource;
+use crate::logs::{Follow, LogParams, ReadError};
+use crate::records::{ExecutionStatus, Records};
 
-/// How long a reader of an Attempt that is over waits for the next piece of output that its node still holds.
-const REST_WITHIN: Duration = Duration::from_secs(10);
+/// How long a reader of a finished Attempt waits for the next output that its node still holds.
+const REST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a hole may grow before it is written: many in a row are one.
+/// How long a hole may grow before it is written: consecutive ones are one.
 const HOLE_GROWS: Duration = Duration::from_secs(1);
 
-/// How often a follower of an Attempt that has not begun asks whether it ever will.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How often a follower of an Attempt that has not begun checks whether it still can.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Records of a log, in order.
-type Pieces = Pin<Box<dyn Stream<Item = Result<LogRecord, ReadError>> + Send>>;
+type RecordStream = Pin<Box<dyn Stream<Item = Result<LogRecord, ReadError>> + Send>>;
 
 pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
     let (task, run, node) = executions::id(parts)?;
     let follow = if query.is_set("follow")? { Follow::Yes } else { Follow::No };
     let from = query.read::<u64>("from", "a position: 0 to 18446744073709551615")?.unwrap_or(0);
-    let only = query.word("stream", &[("stdout", OutputStream::Stdout), ("stderr", OutputStream::Stderr)])?;
+    let only =
+        query.one_of("stream", &[("stdout", OutputStream::Stdout), ("stderr", OutputStream::Stderr)])?;
     let timestamps = if query.is_set("timestamps")? { Timestamps::Shown } else { Timestamps::Hidden };
     let format = query
-        .word("format", &[("text", Format::Text(timestamps)), ("json", Format::Json)])?
+        .one_of("format", &[("text", Format::Text(timestamps)), ("json", Format::Json)])?
         .unwrap_or(Format::Text(timestamps));
     let number = query.read::<u32>("attempt", "the number of an Attempt, 1 or more")?;
-    let part = Part { from, stream: only, tail: tail(query)?, since_micros: since(api, query)? };
+    let params = LogParams { from, stream: only, tail: tail(query)?, since_micros: since(api, query)? };
 
     let attempt = attempt(api, &task, run, &node, number).await?;
     let end = end(api, &attempt).await?;
     if let LogEnd::At(end) = end
         && from > end
     {
-        let message = format!("position {from} lies behind the end of the log, {end}");
+        let message = format!("position {from} is after the end of the log, {end}");
         return Err(ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, Reason::PositionOutOfRange, message)
             .at("from", &from.to_string(), format!("0 to {end}")));
     }
-    let from = api.logs.start_of(&attempt, part).await.map_err(|error| unable(&error.source))?;
-    // The agent says how a command ended on one socket and sends its output on another, so the rest may be on its way.
+    let from = api.logs.start_position(&attempt, params).await.map_err(|error| unable(&error.source))?;
+    // The agent reports the end of a command on one socket and sends its output on another: the rest may still arrive.
     let rest = match end {
         LogEnd::At(end) if follow == Follow::No && api.registry.report(&attempt).is_some() => Some(end),
         _ => None,
     };
-    let records: Pieces = match rest {
+    let records: RecordStream = match rest {
         Some(end) => Box::pin(api.logs.open_to(attempt.clone(), from, end)),
         None => Box::pin(api.logs.open(attempt.clone(), from, follow)),
     };
-    let body = Body {
+    let body = LogBody {
         records,
         writer: RecordWriter::new(format, only),
         format,
@@ -76,7 +77,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         end,
         attempt: attempt.clone(),
         registry: api.registry.clone(),
-        rest_within: rest.map(|_| REST_WITHIN),
+        rest_timeout: rest.map(|_| REST_TIMEOUT),
         begun: end != LogEnd::NotBegun,
         never: (follow == Follow::Yes).then(|| never_begins(api, attempt.clone())),
         over: false,
@@ -96,7 +97,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     Ok(answer)
 }
 
-/// Most last lines that can be asked for.
+/// Largest number of last lines.
 const MAX_TAIL: usize = 100_000;
 
 fn tail(query: &Query) -> Result<Option<usize>, ApiError> {
@@ -107,22 +108,22 @@ fn tail(query: &Query) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// The moment that is meant, microseconds since the Unix epoch.
+/// The `since` of the query, microseconds since the Unix epoch.
 fn since(api: &Api, query: &Query) -> Result<Option<i64>, ApiError> {
     let Some(text) = query.text("since") else { return Ok(None) };
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        // Nothing of the microsecond that has begun was written at or after the moment, unless it is its beginning.
+        // Rounded up: a microsecond that begins before the given time is not after it.
         let micros = (time.as_nanosecond() + 999).div_euclid(1000);
         return Ok(Some(i64::try_from(micros).unwrap_or(i64::MAX)));
     }
-    let ago = crate::config::parse_duration(text).map_err(|_| {
-        ApiError::query("since", text, "a time as RFC 3339 has it, or how long ago, such as 90s or 1h30m")
+    let ago = sentinel_protocol::duration::parse(text).map_err(|_| {
+        ApiError::query("since", text, "a time in RFC 3339, or a duration before now such as 90s or 1h30m")
     })?;
     let micros = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
-    Ok(Some(api.moments.now().wall.0.saturating_mul(1000).saturating_sub(micros)))
+    Ok(Some(api.clock.now().0.saturating_mul(1000).saturating_sub(micros)))
 }
 
-/// The Attempt whose log is meant: that of the number, or the latest that anybody knows of.
+/// The Attempt whose log is read: the one with the number, or the latest that is known.
 async fn attempt(
     api: &Api,
     task: &TaskUid,
@@ -130,7 +131,7 @@ async fn attempt(
     node: &NodeName,
     number: Option<u32>,
 ) -> Result<AttemptId, ApiError> {
-    let known = number.or_else(|| api.registry.latest_of(task, run, node));
+    let known = number.or_else(|| api.registry.latest_attempt(task, run, node));
     let attempt =
         AttemptId { task: task.clone(), run, node: node.clone(), attempt: known.unwrap_or(1).max(1) };
     if api.registry.report(&attempt).is_some() {
@@ -150,8 +151,8 @@ async fn attempt(
     }
 }
 
-/// The number of the last Attempt of an Execution that is over.
-fn final_attempt(execution: &Execution) -> Option<u32> {
+/// The number of the last Attempt of a finished Execution.
+fn final_attempt(execution: &ExecutionStatus) -> Option<u32> {
     execution.outcome().map(|_| execution.record.attempt.max(1))
 }
 
@@ -169,11 +170,11 @@ fn no_such_attempt(of: &AttemptId, wanted: u32, last: u32) -> ApiError {
 enum LogEnd {
     /// The Attempt has not begun.
     NotBegun,
-    /// It goes on.
+    /// It is active.
     Open,
-    /// It is over, and so long.
+    /// It is finished, with this length.
     At(u64),
-    /// It is over, and nobody can say how long it would be.
+    /// It is finished, with an unknown length.
     Unknown,
 }
 
@@ -188,18 +189,18 @@ async fn end(api: &Api, attempt: &AttemptId) -> Result<LogEnd, ApiError> {
     Ok(match record {
         None => LogEnd::NotBegun,
         Some(record) if record.stage < Stage::Ended => LogEnd::Open,
-        Some(record) if record.source == Source::Agent => LogEnd::At(record.output.end),
+        Some(record) if record.source == RecordSource::Agent => LogEnd::At(record.output.end),
         Some(_) => LogEnd::Unknown,
     })
 }
 
-/// Done when the Execution has ended without its command (`NotStarted`, `StartTimedOut`, `Skipped`), or with an Attempt
-/// before this one: then this log never begins.
+/// Completes when the Execution has ended without its command (`NotStarted`, `StartTimedOut`, `Skipped`), or with a
+/// previous Attempt: then this log never begins.
 fn never_begins(api: &Api, attempt: AttemptId) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let (records, feed) = (api.records.clone(), api.feed.clone());
     Box::pin(async move {
         loop {
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(CHECK_EVERY).await;
             if ended_without(&records, &attempt).await {
                 return;
             }
@@ -211,41 +212,41 @@ fn never_begins(api: &Api, attempt: AttemptId) -> Pin<Box<dyn Future<Output = ()
     })
 }
 
-/// Whether the Execution is over and the Attempt neither ran nor will.
+/// Whether the Execution is finished and the Attempt did not run.
 async fn ended_without(records: &Records, attempt: &AttemptId) -> bool {
     let found = records.execution(&attempt.task, attempt.run, &attempt.node).await;
     found.is_ok_and(|found| {
         found.is_some_and(|execution| {
             let record = &execution.record;
-            let unstarted = record.source == Source::Operator && record.started_at.is_none();
+            let unstarted = record.source == RecordSource::Operator && record.started_at.is_none();
             let is_beyond = final_attempt(&execution).is_some_and(|last| attempt.attempt > last);
             execution.outcome().is_some() && (record.attempt == 0 || unstarted || is_beyond)
         })
     })
 }
 
-/// A log on its way to its reader.
-struct Body {
-    records: Pieces,
+/// A log that is being sent.
+struct LogBody {
+    records: RecordStream,
     writer: RecordWriter,
     format: Format,
     position: u64,
     follow: Follow,
-    /// What was known of its end when it was asked for.
+    /// What was known about its end when it was requested.
     end: LogEnd,
     attempt: AttemptId,
     registry: Registry,
-    /// How long the next piece may take, where the end is known.
-    rest_within: Option<Duration>,
-    /// Whether there is an Attempt.
+    /// How long the next record may take, where the end is known.
+    rest_timeout: Option<Duration>,
+    /// Whether the Attempt has begun.
     begun: bool,
-    /// Done when there will never be one.
+    /// Completes when it never will.
     never: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     over: bool,
     stop: CancellationToken,
 }
 
-impl Body {
+impl LogBody {
     async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         while !self.over {
             let stop = self.stop.clone();
@@ -255,8 +256,8 @@ impl Body {
                 () = tokio::time::sleep(HOLE_GROWS), if is_holding => return Some(Ok(self.writer.flush())),
                 () = stop.cancelled() => {
                     self.over = true;
-                    // An error, so that nobody takes it for the end of the log.
-                    return Some(Err("the operator is ending".into()));
+                    // An error, so that it is not mistaken for the end of the log.
+                    return Some(Err("the operator is shutting down".into()));
                 }
             };
             match record {
@@ -270,7 +271,7 @@ impl Body {
                 }
                 Some(Err(error)) => {
                     self.over = true;
-                    tracing::warn!(%error, "a log broke off before its reader had all of it");
+                    tracing::warn!(%error, "failed to read a log; its reader receives an incomplete answer");
                     return Some(Err(error.into()));
                 }
                 None => {
@@ -283,9 +284,9 @@ impl Body {
         None
     }
 
-    /// The next record; `None` when there is none, or will never be one.
+    /// The next record; `None` at the end, or when there never will be one.
     async fn record(&mut self) -> Option<Result<LogRecord, ReadError>> {
-        if let Some(limit) = self.rest_within {
+        if let Some(limit) = self.rest_timeout {
             return tokio::time::timeout(limit, self.records.next()).await.ok().flatten();
         }
         match &mut self.never {
@@ -297,18 +298,18 @@ impl Body {
         }
     }
 
-    /// Bytes that the node has, or had, and that have not arrived here.
+    /// Bytes that the node still holds, or held, and that have not arrived.
     fn missing(&self) -> u64 {
         match self.end {
-            LogEnd::At(end) if self.follow == Follow::No && !self.registry.has_let_go(&self.attempt) => {
+            LogEnd::At(end) if self.follow == Follow::No && !self.registry.is_released(&self.attempt) => {
                 end.saturating_sub(self.position)
             }
             _ => 0,
         }
     }
 
-    /// What tells the end of the log from a broken connection, and from output that has not arrived. Text has a line
-    /// for the latter only: its end is the end.
+    /// Distinguishes the end of the log from a broken connection, and from output that has not arrived. Text has a line for
+    /// the latter only.
     fn last_line(&mut self) -> Option<Bytes> {
         let missing = self.missing();
         if self.format != Format::Json {

@@ -1,29 +1,30 @@
 //! The HTTP API for people and programs, under `/api/v1`.
 //!
-//! A request passes: [`routes`] (the only file that names warp) → [`table`] (which operation is it) → one handler,
-//! by noun → [`answer::Answer`] → [`routes`] again. Handlers see values: a [`request::Request`] in, an answer or an
-//! [`error::ApiError`] out.
+//! A request passes [`routes`] (only it and `body` name warp), [`guard`], [`table`] (its operation), `dispatch`, and a
+//! handler: one file per noun, `tasks`, `events`, `executions`, `logs`, `nodes`. A handler gets a [`request::Request`]
+//! and returns an [`answer::Answer`] or an [`error::ApiError`]. What it answers from is [`api::Api`]. Shapes and
+//! reasons are those of the crate `sentinel-api`; `view` fills them.
 //!
 //! Invariants:
 //!
-//! * each listener has a [`guard::Door`]: in dev mode the API is its owner's alone (a Unix socket, or a bearer token); in
-//!   a cluster people are not authenticated yet, so it answers on loopback only. It answers only requests that name this
-//!   host: a page of another site, or of another port, gets nothing;
-//! * the head of a request decides whether it is answered at all; its body is read after that, where the route takes one;
-//! * a name that a request gives is parsed before anything else sees it;
-//! * an unknown query parameter, a repeated one, or one out of range is an error that lists what is allowed, never
-//!   ignored;
-//! * every body has a bound; every stream is read at its reader's pace and cannot slow others down; what waits for
+//! * each listener has a [`guard::Door`]: in dev mode the API is for its owner only (a Unix socket, or a bearer token); in
+//!   a cluster users are not authenticated yet, so it answers on loopback only. It answers only requests that name this
+//!   host, and none of a page of another site or port;
+//! * handlers change Tasks by `TaskStore` only, so that they cannot write a status (`operator/tests/http_imports.rs`);
+//! * the head of a request decides whether it is answered; only then is its body read, where the route takes one;
+//! * names in a request are parsed before they are used;
+//! * an unknown, repeated or out-of-range query parameter is an error that lists what is allowed;
+//! * every body has a bound; every stream is read at the pace of its reader and cannot slow others down; what waits for
 //!   slow readers is shared between them or counted;
 //! * each route is in [`table::ROUTES`] and in the OpenAPI document ([`openapi`]); a test holds them together.
 //!
-//! To add a route: a line in [`table::ROUTES`], an arm in [`Api::dispatch`](api::Api), an entry in [`openapi`], and
-//! `just generate`.
+//! To add a route: a line in [`table::ROUTES`], an arm in `Api::dispatch`, an entry in [`openapi`], and `just generate`.
 
 pub mod answer;
 pub mod api;
 pub mod error;
 mod body;
+mod dispatch;
 mod events;
 mod executions;
 pub mod feed;
@@ -37,6 +38,6 @@ pub mod request;
 pub mod routes;
 pub mod table;
 mod tasks;
-pub mod view;
+mod view;
 
 pub use api::Api;

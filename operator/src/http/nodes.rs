@@ -1,7 +1,8 @@
-//! Nodes: those that the cluster has and those whose agents were heard of.
+//! Nodes: those of the cluster, and those whose agents have connected.
 
 use std::collections::BTreeMap;
 
+use sentinel_api::view::{List, NodeView};
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::time::UnixMillis;
@@ -11,11 +12,10 @@ use super::api::Api;
 use super::error::ApiError;
 use super::log_text::rfc3339;
 use super::request::Query;
-use super::view::{List, NodeView};
 use crate::gateway::AgentView;
 
 pub(super) fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
-    let wanted = query.word("reachable", &[("true", true), ("false", false)])?;
+    let wanted = query.one_of("reachable", &[("true", true), ("false", false)])?;
     let mut views: BTreeMap<NodeName, NodeView> =
         api.feed.nodes().into_iter().map(|(name, facts)| (name.clone(), of_cluster(&name, facts))).collect();
     for agent in api.registry.agents() {
@@ -62,8 +62,8 @@ fn of_cluster(name: &NodeName, facts: NodeFacts) -> NodeView {
 }
 
 fn add_agent(api: &Api, view: &mut NodeView, agent: &AgentView) {
-    let now = api.moments.now();
-    let silence = agent.last_seen.map(|heard| now.monotonic.since(heard));
+    let now = api.clock.reading();
+    let silence = agent.last_seen.map(|seen| now.monotonic.since(seen));
     view.reachable = agent.session.is_some() && silence.is_some_and(|silence| silence <= api.dead_after_ms);
     view.last_heard_at =
         silence.and_then(|silence| rfc3339(UnixMillis(now.wall.0.saturating_sub(silence as i64))));

@@ -1,14 +1,14 @@
-//! The OpenAPI document of the API, made from the table of routes, the resource and the views, so that it cannot say
-//! anything else than they do. `operator/openapi.json` is this document, written down; a test fails when it is stale.
+//! The OpenAPI document, generated from the table of routes, the custom resource and the views. `operator/openapi.json` is
+//! this document; a test fails when it is stale.
 
 use kube::CustomResourceExt as _;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
+use sentinel_api::reason::ErrorBody;
+use sentinel_api::view::{ExecutionView, NodeView, RunView};
 use serde_json::{Map, Value, json};
 
-use super::error::ErrorBody;
 use super::request::{MAX_BODY, MAX_PAGE};
 use super::table::{Operation, ROUTES, Route};
-use super::view::{ExecutionView, NodeView, RunView};
 use crate::resource::Task;
 
 /// The document.
@@ -32,10 +32,10 @@ pub fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": format!(
-                "Run commands on nodes, watch them, and read what became of them. Answers on loopback only. A dev mode \
-                 asks for the bearer token of its user, an operator where --api-token-file names one; without one, a request that \
-                 changes something needs the header Sentinel-Request or a JSON body. Unknown query parameters are \
-                 refused. Bodies are at most {MAX_BODY} bytes. Every answer but a success is an Error."
+                "Run commands on nodes, watch them, and read their results and output. Answers on loopback only. A dev mode \
+                 requires the bearer token of its user, an operator the one that --api-token-file names; without one, a \
+                 request that changes something requires the header Sentinel-Request or a JSON body. Unknown query \
+                 parameters are errors. Bodies are at most {MAX_BODY} bytes. Every answer that is not a success is an Error."
             ),
         },
         "servers": [{"url": "http://127.0.0.1:7980"}],
@@ -54,7 +54,7 @@ pub fn text() -> String {
 }
 
 fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
-    let Words { id, tag, summary, success } = words(route.operation);
+    let OperationText { id, tag, summary, success } = text_of(route.operation);
     let mut operation = json!({
         "operationId": id,
         "tags": [tag],
@@ -62,7 +62,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
         "responses": {
             success: {"description": "Success.", "content": content(route.operation, schemas)},
             "default": {
-                "description": "It was not done; reason and message say why.",
+                "description": "Error; see reason and message.",
                 "content": {"application/json": {"schema": schema::<ErrorBody>(schemas)}},
             },
         },
@@ -84,57 +84,59 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     operation
 }
 
-struct Words {
+struct OperationText {
     id: &'static str,
     tag: &'static str,
     summary: &'static str,
     success: &'static str,
 }
 
-fn words(operation: Operation) -> Words {
+fn text_of(operation: Operation) -> OperationText {
     let (id, tag, summary, success) = match operation {
-        Operation::Health => ("health", "process", "Whether the process lives.", "200"),
-        Operation::Ready => ("ready", "process", "Whether it can do its work, and if not, why.", "200"),
-        Operation::Metrics => ("metrics", "process", "Metrics as Prometheus reads them.", "200"),
+        Operation::Health => ("health", "process", "Liveness of the process.", "200"),
+        Operation::Ready => {
+            ("ready", "process", "Readiness of the process, with the reasons when it is not ready.", "200")
+        }
+        Operation::Metrics => ("metrics", "process", "Metrics in the text format of Prometheus.", "200"),
         Operation::OpenApi => ("openapi", "process", "This document.", "200"),
-        Operation::ListNodes => ("listNodes", "nodes", "Every node, and how it does.", "200"),
-        Operation::GetNode => ("getNode", "nodes", "One node, and how it does.", "200"),
+        Operation::ListNodes => ("listNodes", "nodes", "All nodes.", "200"),
+        Operation::GetNode => ("getNode", "nodes", "One node.", "200"),
         Operation::ListTasks => ("listTasks", "tasks", "Tasks, by namespace and name.", "200"),
-        Operation::CreateTask => ("createTask", "tasks", "A new Task.", "201"),
+        Operation::CreateTask => ("createTask", "tasks", "Creates a Task.", "201"),
         Operation::GetTask => ("getTask", "tasks", "One Task.", "200"),
         Operation::ApplyTask => (
             "applyTask",
             "tasks",
-            "Makes the Task, or changes it to be so; header Sentinel-Result says which: created, configured, unchanged.",
+            "Creates the Task, or changes it. The header Sentinel-Result is created, configured or unchanged.",
             "200",
         ),
         Operation::DeleteTask => {
-            ("deleteTask", "tasks", "Deletes a Task; what runs of it is cancelled first.", "202")
+            ("deleteTask", "tasks", "Deletes a Task; its running commands are cancelled first.", "202")
         }
-        Operation::CancelTask => ("cancelTask", "tasks", "Ends the Run that goes on.", "202"),
+        Operation::CancelTask => ("cancelTask", "tasks", "Cancels the active Run.", "202"),
         Operation::RerunTask => ("rerunTask", "tasks", "Runs the same spec again.", "202"),
         Operation::TaskEvents => (
             "taskEvents",
             "tasks",
-            "How a Task stands, then each change, as server-sent events: task, deleted, synced.",
+            "The state of a Task, then each change, as server-sent events: task, deleted, synced.",
             "200",
         ),
-        Operation::Events => ("events", "tasks", "The same of all Tasks.", "200"),
+        Operation::Events => ("events", "tasks", "The same for all Tasks.", "200"),
         Operation::ListRuns => ("listRuns", "executions", "Runs, newest first.", "200"),
         Operation::ListExecutions => ("listExecutions", "executions", "Executions, newest Run first.", "200"),
         Operation::GetExecution => {
-            ("getExecution", "executions", "One Execution, with what it used and wrote.", "200")
+            ("getExecution", "executions", "One Execution, with its resource usage and output totals.", "200")
         }
         Operation::ExecutionLog => (
             "executionLog",
             "executions",
-            "The output of an Execution, from any position, until there is no more or until it has ended. As text, \
-             the bytes of the command; bytes that are missing are a line '[sentinel: N bytes dropped here: reason]'. \
-             As JSON, one record a line, the bytes in base64; the last line is of kind 'end'.",
+            "The output of an Execution from any position: what exists so far, or with follow until the Attempt has ended. \
+             As text, the bytes of the command, with a line '[sentinel: N bytes dropped here: reason]' for missing \
+             bytes. As JSON, one record per line with the bytes in base64; the last line is of kind 'end'.",
             "200",
         ),
     };
-    Words { id, tag, summary, success }
+    OperationText { id, tag, summary, success }
 }
 
 fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
@@ -180,14 +182,14 @@ fn log_line() -> Value {
         "properties": {
             "kind": {"enum": ["record", "end"]},
             "stream": {"enum": ["stdout", "stderr"]},
-            "position": {"type": "integer", "description": "Position of the first byte in the log of both streams; of the end, behind the last."},
+            "position": {"type": "integer", "description": "Position of the first byte in the log of both streams; for kind end, the position after the last byte."},
             "offset": {"type": "integer", "description": "Position of the first byte in its own stream."},
-            "len": {"type": "integer", "description": "Number of bytes, there or missing."},
-            "atMicros": {"type": "integer", "description": "Node's time, microseconds since 1970-01-01T00:00:00Z."},
+            "len": {"type": "integer", "description": "Number of bytes, present or missing."},
+            "atMicros": {"type": "integer", "description": "Time by the clock of the node, microseconds since 1970-01-01T00:00:00Z."},
             "data": {"type": "string", "contentEncoding": "base64"},
-            "dropped": {"type": "string", "description": "Why the bytes are missing; then there is no data."},
-            "ended": {"type": "boolean", "description": "Whether this is all there will ever be."},
-            "missing": {"type": "integer", "description": "Bytes of a log that is over that have not arrived from the node yet."},
+            "dropped": {"type": "string", "description": "Why the bytes are missing; data is absent then."},
+            "ended": {"type": "boolean", "description": "Whether the log is complete."},
+            "missing": {"type": "integer", "description": "Bytes of a finished log that have not arrived from the node yet."},
         },
     })
 }
@@ -202,40 +204,38 @@ fn parameter(name: &str, place: &str) -> Value {
         "taskUid" => (text(), "Uid of the Task."),
         "run" => (number(), "Number of the Run in its Task."),
         "node" => (text(), "Name of the node."),
-        "attempt" => (number(), "Number of the Attempt; the latest unless said."),
-        "reachable" => {
-            (json!({"type": "boolean"}), "Only nodes that can be reached, or only those that cannot.")
-        }
+        "attempt" => (number(), "Number of the Attempt; by default the latest."),
+        "reachable" => (json!({"type": "boolean"}), "Only reachable nodes, or only unreachable ones."),
         "phase" => (text(), "Only Tasks in this phase."),
-        "outcome" => (text(), "Only Executions that ended so, for example Failed."),
+        "outcome" => (text(), "Only Executions with this Outcome, for example Failed."),
         "state" => (
             json!({"enum": ["Pending", "WaitingForNode", "Dispatched", "Running", "Ended"]}),
-            "Only Executions that have come so far.",
+            "Only Executions in this state.",
         ),
         "limit" => (
             json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100}),
-            "Most items of a page.",
+            "Largest number of items in a page.",
         ),
         "tail" => (
             json!({"type": "integer", "minimum": 0, "maximum": 100_000}),
-            "Only so many last lines of what there is now, and what follows.",
+            "Only this many last lines of the current output, and further output.",
         ),
         "since" => (
             text(),
-            "Only what was written since, by the node's clock: a time as RFC 3339 has it, or how long ago, such as 90s.",
+            "Only output since a time by the clock of the node: in RFC 3339, or a duration before now such as 90s.",
         ),
-        "page" => (text(), "The next of an earlier answer to the same question."),
+        "page" => (text(), "The next of an earlier answer to the same query."),
         "token" => (
             json!({"type": "string", "minLength": 1, "maxLength": 128}),
-            "Any text not given before; made up unless said.",
+            "Any string that was not used before; generated by default.",
         ),
-        "follow" => (switch(), "Whether to go on until the Attempt has ended."),
-        "from" => {
-            (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte wanted.")
-        }
+        "follow" => (switch(), "Whether to continue until the Attempt has ended."),
+        "from" => (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte."),
         "stream" => (json!({"enum": ["stdout", "stderr"]}), "Only this stream."),
-        "timestamps" => (switch(), "Whether each line of text begins with the node's time."),
-        "format" => (json!({"enum": ["text", "json"], "default": "text"}), "How the log is written."),
+        "timestamps" => {
+            (switch(), "Whether each line of text begins with its time by the clock of the node.")
+        }
+        "format" => (json!({"enum": ["text", "json"], "default": "text"}), "Form of the log."),
         _ => (text(), ""),
     };
     json!({"name": name, "in": place, "required": place == "path", "schema": schema, "description": description})
@@ -247,12 +247,12 @@ fn list(item: &Value) -> Value {
         "required": ["items"],
         "properties": {
             "items": {"type": "array", "items": item},
-            "next": {"type": "string", "description": "Ask again with page set to this for what follows; absent when nothing does."},
+            "next": {"type": "string", "description": "The page parameter of the next request; absent on the last page."},
             "partial": {
                 "type": "object",
                 "required": ["message"],
                 "properties": {"message": {"type": "string"}},
-                "description": "Why items may be missing that exist; absent when none are.",
+                "description": "Why items that exist may be missing; absent when none are.",
             },
         },
     })
@@ -262,7 +262,7 @@ fn schema<T: schemars::JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
     schemas.subschema_for::<T>().to_value()
 }
 
-/// A Task as its definition in the cluster has it.
+/// The schema of a Task, from its definition.
 fn task_schema() -> Value {
     let definition = serde_json::to_value(Task::crd()).unwrap_or_default();
     let mut schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_route_is_documented_with_its_parameters_and_nothing_else_is() {
+    fn exactly_the_routes_are_documented_with_their_parameters() {
         let document = document();
         let paths = document["paths"].as_object().unwrap();
         let mut documented = 0;
@@ -294,7 +294,7 @@ mod tests {
                 .collect();
             assert_eq!(names, route.query, "{} {}", route.method, route.pattern);
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
-                assert_ne!(parameter["description"], "", "{} has no text", parameter["name"]);
+                assert_ne!(parameter["description"], "", "{} has no description", parameter["name"]);
             }
             documented += 1;
         }
@@ -305,18 +305,18 @@ mod tests {
     #[test]
     fn operation_ids_are_unique() {
         let ids: std::collections::BTreeSet<&str> =
-            ROUTES.iter().map(|route| words(route.operation).id).collect();
+            ROUTES.iter().map(|route| text_of(route.operation).id).collect();
         assert_eq!(ids.len(), ROUTES.len());
     }
 
     #[test]
-    fn every_reference_leads_somewhere() {
+    fn every_reference_resolves() {
         fn walk(value: &Value, root: &Value) {
             match value {
                 Value::Object(object) => {
                     if let Some(Value::String(reference)) = object.get("$ref") {
                         let pointer = reference.strip_prefix('#').unwrap();
-                        assert!(root.pointer(pointer).is_some(), "{reference} leads nowhere");
+                        assert!(root.pointer(pointer).is_some(), "{reference} does not resolve");
                     }
                     object.values().for_each(|value| walk(value, root));
                 }
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_document_is_current() {
+    fn committed_document_is_current() {
         let committed = include_str!("../../openapi.json");
         assert!(committed == text(), "operator/openapi.json is stale: run `just generate`");
     }

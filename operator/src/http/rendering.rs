@@ -1,5 +1,5 @@
-//! Tasks as JSON, made once for each version and shared by all who read it: a thousand readers of one Task hold its
-//! bytes once.
+//! Tasks as JSON, serialized once for each version and shared by its readers: a thousand readers of one Task hold its bytes
+//! once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,24 +10,24 @@ use super::error::ApiError;
 use crate::resource::Task;
 use crate::resource::presented::present;
 
-/// From how many entries on those without a reader are removed.
+/// Number of entries from which those without a reader are removed.
 const PRUNE_FROM: usize = 64;
 
-/// What readers hold at the moment. Clones are the same.
+/// The bytes that readers hold. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Renderings(Arc<Mutex<Known>>);
+pub(super) struct Renderings(Arc<Mutex<Cache>>);
 
 #[derive(Debug, Default)]
-struct Known {
-    /// By uid: the version, and its bytes as long as someone holds them.
+struct Cache {
+    /// By uid: the version, and its bytes while a reader holds them.
     tasks: HashMap<String, (String, Weak<Vec<u8>>)>,
     prune_at: usize,
 }
 
-/// Bytes that are shared.
-struct Shared(Arc<Vec<u8>>);
+/// Bytes of a rendering.
+struct SharedBytes(Arc<Vec<u8>>);
 
-impl AsRef<[u8]> for Shared {
+impl AsRef<[u8]> for SharedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
@@ -43,7 +43,7 @@ impl Renderings {
             return render(task).map(Bytes::from);
         };
         if let Some(known) = self.known(uid, version) {
-            return Ok(Bytes::from_owner(Shared(known)));
+            return Ok(Bytes::from_owner(SharedBytes(known)));
         }
         let made = Arc::new(render(task)?);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +52,7 @@ impl Renderings {
             known.prune_at = known.tasks.len() * 2;
         }
         known.tasks.insert(uid.clone(), (version.clone(), Arc::downgrade(&made)));
-        Ok(Bytes::from_owner(Shared(made)))
+        Ok(Bytes::from_owner(SharedBytes(made)))
     }
 
     fn known(&self, uid: &str, version: &str) -> Option<Arc<Vec<u8>>> {
@@ -62,8 +62,7 @@ impl Renderings {
     }
 }
 
-/// A Task as the API shows it: with a status that its readers can believe, and without the cluster's own book-keeping
-/// about who wrote which field.
+/// A Task as the API shows it: with the status of its latest request (see [`present`]), and without `managedFields`.
 ///
 /// # Errors
 /// 500 when it has no JSON form.
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn one_version_is_the_same_bytes_for_every_reader_and_is_gone_with_the_last() {
+    fn readers_of_one_version_share_its_bytes_until_the_last_is_gone() {
         let renderings = Renderings::default();
         let first = renderings.of(&task("u", "1")).unwrap();
         let again = renderings.of(&task("u", "1")).unwrap();
@@ -97,7 +96,7 @@ mod tests {
         let newer = renderings.of(&task("u", "2")).unwrap();
         assert_ne!(first.as_ptr(), newer.as_ptr());
         drop((first, again, newer));
-        assert!(renderings.known("u", "2").is_none(), "it has no reader and is kept");
+        assert!(renderings.known("u", "2").is_none(), "it has no reader and is still cached");
         for number in 0..1_000 {
             renderings.of(&task(&number.to_string(), "1")).unwrap();
         }

@@ -1,36 +1,36 @@
-//! A request as the handlers see it.
+//! A request as handlers receive it.
 
 use std::str::FromStr;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode};
+use sentinel_api::path::unescape;
 
 use super::error::{ApiError, Reason, shown};
-use super::table::decode;
 use crate::server::Client;
 
-/// Largest body of any request, bytes. A Task with the longest allowed script fits with room to spare.
+/// Largest body of a request, bytes. A Task with the longest allowed script fits with room to spare.
 pub const MAX_BODY: usize = 512 << 10;
 
-/// Most records in one page of a list.
+/// Largest page of a list.
 pub const MAX_PAGE: usize = 500;
 
-/// Records in a page when the request does not say.
+/// Default page of a list.
 const DEFAULT_PAGE: usize = 100;
 
-/// A request, its body read in full.
+/// A request with its whole body.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// The path as it stands in the request, without the query.
+    /// The path, still escaped, without the query.
     pub path: String,
-    /// What stands behind the `?`.
+    /// The query, still escaped, without `?`.
     pub query: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// Whose connection it came over.
+    /// The client whose connection it arrived on.
     pub client: Client,
     /// The body, at most [`MAX_BODY`] bytes.
     pub body: Bytes,
@@ -40,7 +40,7 @@ impl Request {
     /// Refuses a body that is not declared as one of these media types.
     ///
     /// # Errors
-    /// 415 naming what is taken.
+    /// 415 naming the accepted media types.
     pub fn must_be(&self, allowed: &[&str]) -> Result<(), ApiError> {
         let declared = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let media_type = declared.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
@@ -51,7 +51,7 @@ impl Request {
         Err(ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Reason::UnsupportedMediaType,
-            format!("content-type {:?} is not taken here; allowed: {allowed}", shown(declared)),
+            format!("unsupported content-type {:?}; allowed: {allowed}", shown(declared)),
         )
         .at("content-type", declared, allowed))
     }
@@ -59,7 +59,7 @@ impl Request {
     /// The body as JSON.
     ///
     /// # Errors
-    /// 415 when it is not declared as JSON, 400 with line and column when it is none.
+    /// 415 when it is not declared as JSON, 400 with line and column when it is invalid.
     pub fn json(&self) -> Result<serde_json::Value, ApiError> {
         self.must_be(&["application/json"])?;
         serde_json::from_slice(&self.body).map_err(|error| {
@@ -82,15 +82,15 @@ impl Request {
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads what stands behind the `?`.
+    /// Parses the query of a request.
     ///
     /// # Errors
-    /// 400 when a parameter is unknown (the message lists the known ones), repeated, or badly escaped.
+    /// 400 when a parameter is unknown (the message lists the known ones), repeated, or has an invalid escape.
     pub fn parse(raw: &str, known: &[&str]) -> Result<Self, ApiError> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let text = |raw: &str| decode(&raw.replace('+', " ")).filter(|text| !text.contains('\0'));
+            let text = |raw: &str| unescape(&raw.replace('+', " ")).filter(|text| !text.contains('\0'));
             let (Some(name), Some(value)) = (text(name), text(value)) else {
                 return Err(ApiError::query(&shown(name), value, "UTF-8 text escaped as %XX"));
             };
@@ -105,7 +105,7 @@ impl Query {
         Ok(Self(pairs))
     }
 
-    /// The same, with a value for a parameter that was not given.
+    /// The same with a default for a parameter.
     #[must_use]
     pub fn or(mut self, name: &str, value: &str) -> Self {
         if self.text(name).is_none() {
@@ -114,12 +114,12 @@ impl Query {
         self
     }
 
-    /// A parameter's text.
+    /// The text of a parameter.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A parameter that reads as a `T`.
+    /// A parameter that parses as a `T`.
     ///
     /// # Errors
     /// 400 naming the parameter, its value and what is allowed.
@@ -129,24 +129,24 @@ impl Query {
             .transpose()
     }
 
-    /// A parameter that is one of some words.
+    /// A parameter with a closed set of values.
     ///
     /// # Errors
-    /// 400 naming the parameter, its value and the words.
-    pub fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, ApiError> {
+    /// 400 naming the parameter, its value and the allowed ones.
+    pub fn one_of<T: Copy>(&self, name: &str, values: &[(&str, T)]) -> Result<Option<T>, ApiError> {
         let Some(value) = self.text(name) else { return Ok(None) };
-        let found = words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
-        let allowed = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        let found = values.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning);
+        let allowed = || values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         found.map(Some).ok_or_else(|| ApiError::query(name, value, allowed()))
     }
 
-    /// A switch: `true` or `false`; present without a value is `true`.
+    /// A boolean parameter: `true` or `false`; without a value it is `true`.
     ///
     /// # Errors
-    /// 400 for any other word.
+    /// 400 for any other value.
     pub fn is_set(&self, name: &str) -> Result<bool, ApiError> {
         Ok(self
-            .word(name, &[("true", true), ("false", false), ("1", true), ("0", false), ("", true)])?
+            .one_of(name, &[("true", true), ("false", false), ("1", true), ("0", false), ("", true)])?
             .unwrap_or(false))
     }
 
@@ -180,14 +180,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_parameter_is_refused_with_the_known_ones() {
+    fn unknown_parameter_is_refused_with_the_known_ones() {
         let error = Query::parse("nod=a", &["node", "run"]).unwrap_err();
         assert_eq!(error.status, StatusCode::BAD_REQUEST);
         assert!(error.body.message.contains("known: node, run"), "{}", error.body.message);
     }
 
     #[test]
-    fn a_repeated_or_badly_escaped_parameter_is_refused() {
+    fn repeated_or_badly_escaped_parameter_is_refused() {
         for raw in ["node=a&node=b", "node=%f", "node=%ff", "node=%00"] {
             assert!(Query::parse(raw, &["node"]).is_err(), "{raw} was accepted");
         }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_json_is_refused_with_its_position() {
+    fn invalid_json_is_refused_with_its_position() {
         let mut request = Request { body: Bytes::from_static(b"{\n \"a\": }"), ..Request::default() };
         assert_eq!(request.json().unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
         request.headers.insert(CONTENT_TYPE, "application/json; charset=utf-8".parse().unwrap());

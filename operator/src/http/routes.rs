@@ -1,7 +1,7 @@
 //! Between warp and the handlers: with [`super::body`], the only file of the API that names warp.
 //!
-//! The order is that of what a stranger can make us do: the route, the method and the guard are decided by the head;
-//! only then is a body read, where the route takes one.
+//! The head of a request decides route, method and guard. Only then is a body read, where the route takes one, so that an
+//! unauthenticated client can cause as little work as possible.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,21 +16,22 @@ use warp::reply::{Reply, Response};
 use warp::{Filter, Rejection};
 
 use super::answer::{Answer, Body, BodyError, Chunks};
-use super::api::{Api, admit};
+use super::api::Api;
 use super::body::{self, Bodies};
+use super::dispatch::admit;
 use super::error::ApiError;
 use super::guard::{Door, Surface};
 use super::request::Request;
-use crate::metrics::sources::Answers;
+use crate::metrics::HttpResponses;
 use crate::server::{Client, Peer, Share, Shares};
 
-/// Bytes of whole answers that wait for their readers, in all and for each client.
+/// Bytes of whole answers that are not sent yet, in all and for each client.
 const ANSWERS_AT_ONCE: (usize, usize) = (64 << 20, 32 << 20);
 
-/// Answers up to so many bytes are not counted: a connection has buffers of that size anyway.
+/// Answers up to this size are not counted: a connection has buffers of that size anyway.
 const SMALL: usize = 16 << 10;
 
-/// The API as a listener serves it.
+/// The API as a service for a listener.
 pub fn service(
     api: Arc<Api>,
     door: Door,
@@ -45,22 +46,22 @@ pub fn service(
     warp::service(routes(api, door))
 }
 
-/// What all requests of a listener share.
+/// The state that requests of a listener share.
 struct Listening {
     api: Arc<Api>,
     door: Door,
     bodies: Bodies,
     waiting: Shares,
-    answers: Answers,
+    answers: HttpResponses,
 }
 
-/// Everything this API answers, a path that it does not have too.
+/// Answers every request, unknown paths included.
 fn routes(api: Arc<Api>, door: Door) -> BoxedFilter<(Response,)> {
     let listener = match door.surface {
         Surface::Everything => "api",
         Surface::ProbesAndMetrics => "metrics",
     };
-    let answers = Answers::new(&api.metrics, listener);
+    let answers = HttpResponses::new(&api.metrics, listener);
     let waiting = Shares::new(ANSWERS_AT_ONCE.0, ANSWERS_AT_ONCE.1);
     let listening = Arc::new(Listening { api, door, bodies: Bodies::default(), waiting, answers });
     let query = warp::query::raw().or_else(|_: Rejection| async { Ok::<_, Infallible>((String::new(),)) });
@@ -114,7 +115,7 @@ async fn answer(
             return error.into();
         }
     };
-    // Held until the body is worked on.
+    // Held until the body is handled.
     let _share: Share;
     if found.route.takes_body() {
         match bodies.read(request.client, &request.headers, body).await {
@@ -135,11 +136,11 @@ fn respond(answer: Answer, waiting: &Shares, client: Client) -> Response {
         Body::Whole(bytes) if bytes.len() <= SMALL => Response::new(bytes.into()),
         Body::Whole(bytes) => {
             let Some(share) = waiting.take(client, bytes.len()) else {
-                let full = ApiError::unavailable("too many answers wait for their readers");
+                let full = ApiError::unavailable("too many answers are not read yet");
                 return respond(full.into(), waiting, client);
             };
             length = Some(bytes.len());
-            warp::reply::stream(piece_by_piece(bytes, share)).into_response()
+            warp::reply::stream(chunked(bytes, share)).into_response()
         }
         Body::Stream(chunks) => warp::reply::stream(chunks).into_response(),
     };
@@ -157,8 +158,8 @@ fn respond(answer: Answer, waiting: &Shares, client: Client) -> Response {
     response
 }
 
-/// A large answer as its reader takes it: its bytes stay counted until the last piece is on its way.
-fn piece_by_piece(bytes: Bytes, share: Share) -> Chunks {
+/// A large answer in chunks; it stays counted until the last one is sent.
+fn chunked(bytes: Bytes, share: Share) -> Chunks {
     Chunks::new(stream::unfold((bytes, share), |(mut rest, share)| async move {
         if rest.is_empty() {
             return None;

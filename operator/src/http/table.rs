@@ -1,43 +1,43 @@
-//! Which paths there are, as data: matching, the 405 answers, the checks of query parameters and the test of the
-//! OpenAPI document all read this one table.
+//! The routes as data. Matching, 405 answers, checks of query parameters, and the test of the OpenAPI document read this
+//! table.
 
-use http::Method;
+use http::{Method, StatusCode};
+use sentinel_api::path::unescape;
 
 use super::error::{ApiError, Reason, shown};
-use http::StatusCode;
 
-/// What a route does; one handler each.
+/// What a route does; each has one handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Whether the process lives.
+    /// Liveness.
     Health,
-    /// Whether it can do its work.
+    /// Readiness.
     Ready,
-    /// Metrics as Prometheus reads them.
+    /// Metrics in the text format of Prometheus.
     Metrics,
     /// The OpenAPI document.
     OpenApi,
-    /// Every node.
+    /// All nodes.
     ListNodes,
     /// One node.
     GetNode,
     /// Tasks.
     ListTasks,
-    /// A new Task.
+    /// Create a Task.
     CreateTask,
     /// One Task.
     GetTask,
-    /// A Task as it should be, there already or not.
+    /// Create or change a Task.
     ApplyTask,
-    /// Away with a Task.
+    /// Delete a Task.
     DeleteTask,
-    /// End the Run of a Task.
+    /// Cancel the active Run of a Task.
     CancelTask,
-    /// Run a Task's spec again.
+    /// Run the same spec again.
     RerunTask,
-    /// What happens to one Task, as it happens.
+    /// Changes of one Task.
     TaskEvents,
-    /// What happens to all Tasks, as it happens.
+    /// Changes of all Tasks.
     Events,
     /// Runs, newest first.
     ListRuns,
@@ -54,16 +54,16 @@ pub enum Operation {
 pub struct Route {
     /// Its method.
     pub method: Method,
-    /// Its path; a part in braces matches any one part of a request's path.
+    /// Its path; a segment in braces matches any segment.
     pub pattern: &'static str,
     /// What it does.
     pub operation: Operation,
-    /// The query parameters it knows.
+    /// Its query parameters.
     pub query: &'static [&'static str],
 }
 
 impl Route {
-    /// Whether a request on it has a body.
+    /// Whether its requests have a body.
     pub fn takes_body(&self) -> bool {
         matches!(self.operation, Operation::CreateTask | Operation::ApplyTask)
     }
@@ -116,23 +116,23 @@ pub const ROUTES: &[Route] = &[
     ),
 ];
 
-/// A route and the parts of the path that its pattern left open, in order.
+/// A route and the segments of the path that matched braces, in order.
 #[derive(Debug)]
 pub struct Found {
     /// The route.
     pub route: &'static Route,
-    /// The open parts, decoded.
+    /// Those segments, unescaped.
     pub parts: Vec<String>,
 }
 
-/// Longest path that is looked at, bytes.
+/// Longest path, bytes.
 const MAX_PATH: usize = 2048;
 
-/// The route for a method and a path as it stands in the request.
+/// The route for a method and an escaped path.
 ///
 /// # Errors
-/// 404 when there is no such path, 405 (with the methods there are) when there is no such method on it, 400 or 414
-/// when the path cannot be read.
+/// 404 for an unknown path, 405 (with the methods of the path) for another method, 400 or 414 when the path cannot be
+/// read.
 pub fn find(method: &Method, path: &str) -> Result<Found, ApiError> {
     let parts = split(path)?;
     let mut methods: Vec<&str> = Vec::new();
@@ -147,7 +147,7 @@ pub fn find(method: &Method, path: &str) -> Result<Found, ApiError> {
         return Err(ApiError::new(
             StatusCode::NOT_FOUND,
             Reason::UnknownPath,
-            format!("no path {} in this API; GET /api/v1/openapi.json lists them", shown(path)),
+            format!("unknown path {}; GET /api/v1/openapi.json lists all", shown(path)),
         ));
     }
     let allowed = methods.join(", ");
@@ -166,16 +166,16 @@ fn split(path: &str) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::new(
             StatusCode::URI_TOO_LONG,
             Reason::InvalidPath,
-            format!("the path has {} bytes, at most {MAX_PATH} are allowed", path.len()),
+            format!("the path has {} bytes; at most {MAX_PATH} are allowed", path.len()),
         ));
     }
     path.trim_start_matches('/').trim_end_matches('/').split('/').map(part).collect()
 }
 
 fn part(raw: &str) -> Result<String, ApiError> {
-    let text = decode(raw).ok_or_else(|| unreadable(raw))?;
-    let harmless = !text.contains(['/', '\\', '\0']) && text != ".." && text != ".";
-    if harmless { Ok(text) } else { Err(unreadable(raw)) }
+    let text = unescape(raw).ok_or_else(|| unreadable(raw))?;
+    let is_plain = !text.contains(['/', '\\', '\0']) && text != ".." && text != ".";
+    if is_plain { Ok(text) } else { Err(unreadable(raw)) }
 }
 
 fn unreadable(raw: &str) -> ApiError {
@@ -183,25 +183,9 @@ fn unreadable(raw: &str) -> ApiError {
     ApiError::new(
         StatusCode::BAD_REQUEST,
         Reason::InvalidPath,
-        format!("a part of the path is not {allowed}"),
+        format!("invalid path: each segment must be {allowed}"),
     )
     .at("path", raw, allowed)
-}
-
-/// Percent-decodes; `None` when an escape is cut or the result is no UTF-8.
-pub(super) fn decode(raw: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(raw.len());
-    let mut rest = raw.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digit = |byte: u8| (byte as char).to_digit(16);
-            let (high, low) = (digit(rest.next()?)?, digit(rest.next()?)?);
-            bytes.push((high * 16 + low) as u8);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 fn matches(pattern: &str, parts: &[String]) -> Option<Vec<String>> {
@@ -228,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_finds_its_route_and_its_open_parts() {
+    fn path_finds_its_route_and_segments() {
         let found = find(&Method::GET, "/api/v1/executions/uid-1/3/node-1.example/log").unwrap();
         assert_eq!(found.route.operation, Operation::ExecutionLog);
         assert_eq!(found.parts, ["uid-1", "3", "node-1.example"]);
@@ -238,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_method_is_told_the_right_ones() {
+    fn wrong_method_is_answered_with_the_allowed_ones() {
         let error = find(&Method::PATCH, "/api/v1/tasks/a/b").unwrap_err();
         assert_eq!(error.status, StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(error.allow.as_deref(), Some("GET, PUT, DELETE"));
     }
 
     #[test]
-    fn what_is_no_path_is_refused_and_not_guessed_at() {
+    fn invalid_paths_are_refused() {
         let status = |path: &str| find(&Method::GET, path).unwrap_err().status;
         assert_eq!(status("/api/v2/tasks"), StatusCode::NOT_FOUND);
         assert_eq!(status("/api/v1/tasks/a//"), StatusCode::NOT_FOUND);

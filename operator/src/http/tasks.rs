@@ -1,5 +1,5 @@
-//! Tasks: read, made, changed, cancelled, run again, deleted. Whatever is written goes through the cluster's own
-//! rules; nothing here decides anything about a Run.
+//! Tasks: list, get, create, apply, cancel, rerun, delete. The cluster validates every write; nothing here decides about
+//! a Run.
 
 use std::collections::VecDeque;
 use std::str::FromStr;
@@ -24,17 +24,17 @@ use crate::resource::marks::{CANCEL, RERUN};
 use crate::resource::presented::present;
 use crate::resource::{Task, schema};
 
-/// Where a Task goes that names no namespace.
+/// Namespace of a Task that names none.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// Longest rerun token, characters; as the Task's own field has it.
+/// Longest rerun token, characters; as for the field of the Task.
 const MAX_TOKEN: usize = 128;
 
 pub(super) async fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
     let limit = query.limit()?;
     let after = query.read::<After>("page", PAGE)?;
     let namespace = query.text("namespace").map(str::to_owned);
-    let tasks = api.cluster.list(namespace).await.map_err(|error| refused(&error))?;
+    let tasks = api.store.list(namespace).await.map_err(|error| refused(&error))?;
     let phase = query.text("phase").map(str::to_owned);
     let mut fitting = tasks.into_iter().filter(|task| {
         after.as_ref().is_none_or(|after| key(task) > after.key())
@@ -43,13 +43,14 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
     let page: VecDeque<Arc<Task>> = fitting.by_ref().take(limit).map(|task| latest(api, task)).collect();
     let more = fitting.next().is_some();
     let next = page.back().filter(|_| more).map(|task| key(task).join("/"));
-    let items = Items { feed: api.feed.clone(), page, next, pieces: VecDeque::new(), at: At::Begin };
+    let items =
+        ListBody { feed: api.feed.clone(), page, next, pieces: VecDeque::new(), position: Position::Begin };
     Ok(Answer::stream("application/json", stream::iter(items)))
 }
 
-const PAGE: &str = "the `next` of an earlier answer to the same question";
+const PAGE: &str = "the `next` of an earlier answer to the same query";
 
-/// The Task behind which a page begins.
+/// The Task after which a page begins.
 struct After(TaskRef);
 
 impl After {
@@ -66,54 +67,54 @@ impl FromStr for After {
     }
 }
 
-/// A list on its way to its reader, one item at a time: the bytes of an item are shared with all who read that version.
-struct Items {
+/// A list that is sent item by item: the bytes of an item are shared with other readers of that version.
+struct ListBody {
     feed: Feed,
     page: VecDeque<Arc<Task>>,
     next: Option<String>,
     pieces: VecDeque<Bytes>,
-    at: At,
+    position: Position,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum Position {
     Begin,
     Within,
     End,
 }
 
-impl Iterator for Items {
+impl Iterator for ListBody {
     type Item = Result<Bytes, BodyError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(piece) = self.pieces.pop_front() {
             return Some(Ok(piece));
         }
-        let before: &'static [u8] = match self.at {
-            At::Begin => b"{\"items\":[",
-            At::Within => b",",
-            At::End => return None,
+        let before: &'static [u8] = match self.position {
+            Position::Begin => b"{\"items\":[",
+            Position::Within => b",",
+            Position::End => return None,
         };
         if let Some(task) = self.page.pop_front() {
-            self.at = At::Within;
-            match self.feed.shown(&task) {
+            self.position = Position::Within;
+            match self.feed.json(&task) {
                 Ok(item) => self.pieces.push_back(item),
                 Err(error) => {
-                    self.at = At::End;
+                    self.position = Position::End;
                     return Some(Err(error.into()));
                 }
             }
             return Some(Ok(Bytes::from_static(before)));
         }
-        let begin: &[u8] = if self.at == At::Begin { before } else { b"" };
-        self.at = At::End;
+        let begin: &[u8] = if self.position == Position::Begin { before } else { b"" };
+        self.position = Position::End;
         let next = self.next.take().map(|next| format!(",\"next\":{}", json!(next)));
         let end = format!("]{}}}\n", next.unwrap_or_default());
         Some(Ok(Bytes::from([begin, end.as_bytes()].concat())))
     }
 }
 
-/// The Task as the feed has it when that is the same version: then its memory is shared.
+/// The Task from the feed when that has the same version: then its memory is shared.
 fn latest(api: &Api, task: Task) -> Arc<Task> {
     let known = reference(&task).ok().and_then(|name| api.feed.task(&name));
     let same = |known: &Arc<Task>| {
@@ -140,11 +141,11 @@ pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError>
 
 pub(super) async fn create(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     let task = admitted(request.json()?, api.within.as_deref())?;
-    // One without a name is given one; its namespace is checked all the same.
+    // A name may be generated; the namespace is checked in any case.
     let name = reference(&task).or_else(|_| TaskRef::new(task.namespace().unwrap_or_default(), "unnamed"));
     let name = name.map_err(|error| misnamed(&error))?;
-    api.is_ours(&name.namespace)?;
-    let created = api.cluster.create(task).await.map_err(|error| match error {
+    api.check_namespace(&name.namespace)?;
+    let created = api.store.create(task).await.map_err(|error| match error {
         ClusterError::Exists { .. } => exists(&name),
         other => refused(&other),
     })?;
@@ -152,17 +153,17 @@ pub(super) async fn create(api: &Api, request: &Request) -> Result<Answer, ApiEr
 }
 
 fn exists(name: &TaskRef) -> ApiError {
-    ApiError::new(StatusCode::CONFLICT, Reason::AlreadyExists, format!("there is a Task {name} already")).at(
+    ApiError::new(StatusCode::CONFLICT, Reason::AlreadyExists, format!("Task {name} already exists")).at(
         "metadata.name",
         &name.name,
-        "a name that is not taken; PUT changes the Task that is there",
+        "an unused name; PUT changes an existing Task",
     )
 }
 
 pub(super) async fn apply(api: &Api, parts: &[String], request: &Request) -> Result<Answer, ApiError> {
     let wanted = named(parts)?;
     let mut body = request.json()?;
-    // A body without a namespace means that of the path.
+    // A body without a namespace has that of the path.
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.entry("namespace").or_insert_with(|| json!(wanted.namespace));
     }
@@ -176,18 +177,18 @@ pub(super) async fn apply(api: &Api, parts: &[String], request: &Request) -> Res
             format!("as in the path: {wanted}"),
         ));
     }
-    let before = api.cluster.get(wanted).await.map_err(|error| refused(&error))?;
-    let applied = api.cluster.apply(task).await.map_err(|error| refused(&error))?;
+    let before = api.store.get(wanted).await.map_err(|error| refused(&error))?;
+    let applied = api.store.apply(task).await.map_err(|error| refused(&error))?;
     let (status, result) = match before {
         None => (StatusCode::CREATED, "created"),
-        Some(before) if same(&before, &applied) => (StatusCode::OK, "unchanged"),
+        Some(before) if is_unchanged(&before, &applied) => (StatusCode::OK, "unchanged"),
         Some(_) => (StatusCode::OK, "configured"),
     };
     Ok(one(api, status, &applied)?.with("sentinel-result", result))
 }
 
-/// Whether applying changed nothing that a person wrote.
-fn same(before: &Task, after: &Task) -> bool {
+/// Whether applying changed nothing that users write.
+fn is_unchanged(before: &Task, after: &Task) -> bool {
     before.metadata.uid == after.metadata.uid
         && before.metadata.generation == after.metadata.generation
         && before.metadata.labels == after.metadata.labels
@@ -196,13 +197,13 @@ fn same(before: &Task, after: &Task) -> bool {
 
 pub(super) async fn delete(api: &Api, parts: &[String]) -> Result<Answer, ApiError> {
     let name = named(parts)?;
-    api.cluster.delete(name.clone()).await.map_err(|error| named_error(&name, &error))?;
-    let said = json!({
+    api.store.delete(name.clone()).await.map_err(|error| named_error(&name, &error))?;
+    let accepted = json!({
         "namespace": name.namespace,
         "task": name.name,
-        "message": "it is gone when nothing of it runs any more",
+        "message": "deletion requested; it completes when none of its commands runs",
     });
-    Answer::json_as(StatusCode::ACCEPTED, &said)
+    Answer::json_as(StatusCode::ACCEPTED, &accepted)
 }
 
 pub(super) async fn cancel(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
@@ -215,54 +216,53 @@ pub(super) async fn cancel(api: &Api, parts: &[String], query: &Query) -> Result
         return Err(conflict(format!("Task {name} has no Run to cancel")));
     };
     if let Some(wanted) = wanted.filter(|wanted| *wanted != run.number) {
-        return Err(conflict(format!("the Run of Task {name} is number {}, not {wanted}", run.number)));
+        return Err(conflict(format!("the active Run of Task {name} is {}, not {wanted}", run.number)));
     }
     if let Some(verdict) = &run.verdict {
         return Err(conflict(format!("Run {} of Task {name} is over already: {verdict}", run.number)));
     }
     let number = run.number;
-    let annotated = api.cluster.annotate(name.clone(), CANCEL, Some(number.to_string())).await;
+    let annotated = api.store.annotate(name.clone(), CANCEL, Some(number.to_string())).await;
     annotated.map_err(|error| named_error(&name, &error))?;
-    let said = json!({"namespace": name.namespace, "task": name.name, "run": number});
-    Answer::json_as(StatusCode::ACCEPTED, &said)
+    let accepted = json!({"namespace": name.namespace, "task": name.name, "run": number});
+    Answer::json_as(StatusCode::ACCEPTED, &accepted)
 }
 
 pub(super) async fn rerun(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
     let name = named(parts)?;
     let token = match query.text("token") {
-        None => made_up_token(api),
+        None => generate_token(api),
         Some(token) if !token.is_empty() && token.chars().count() <= MAX_TOKEN => token.to_owned(),
         Some(token) => {
-            return Err(ApiError::query("token", token, format!("a text of 1 to {MAX_TOKEN} characters")));
+            return Err(ApiError::query("token", token, format!("1 to {MAX_TOKEN} characters")));
         }
     };
     let task = find(api, &name).await?;
     if task.annotations().get(RERUN) == Some(&token) {
-        let message =
-            format!("Task {name} has been asked to run again with this token before; nothing is run");
+        let message = format!("a rerun of Task {name} was already requested with this token");
         return Err(ApiError::new(StatusCode::CONFLICT, Reason::Conflict, message).at(
             "token",
             &token,
-            "a token that was not given before",
+            "a token that was not used before",
         ));
     }
-    let annotated = api.cluster.annotate(name.clone(), RERUN, Some(token.clone())).await;
+    let annotated = api.store.annotate(name.clone(), RERUN, Some(token.clone())).await;
     annotated.map_err(|error| named_error(&name, &error))?;
-    let said = json!({"namespace": name.namespace, "task": name.name, "token": token});
-    Answer::json_as(StatusCode::ACCEPTED, &said)
+    let accepted = json!({"namespace": name.namespace, "task": name.name, "token": token});
+    Answer::json_as(StatusCode::ACCEPTED, &accepted)
 }
 
-/// A token that was not given before: the time, and a number for those who ask within one millisecond.
-fn made_up_token(api: &Api) -> String {
-    static ASKED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let number = ASKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let time = super::log_text::rfc3339(api.moments.now().wall).unwrap_or_default();
+/// An unused token: the time, and a number for requests within one millisecond.
+fn generate_token(api: &Api) -> String {
+    static REQUESTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = REQUESTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let time = super::log_text::rfc3339(api.clock.now()).unwrap_or_default();
     format!("{time}-{number}")
 }
 
-/// The Task of that name as the cluster has it.
+/// The Task of that name in the cluster.
 pub(super) async fn find(api: &Api, name: &TaskRef) -> Result<Task, ApiError> {
-    let found = api.cluster.get(name.clone()).await.map_err(|error| refused(&error))?;
+    let found = api.store.get(name.clone()).await.map_err(|error| refused(&error))?;
     found.ok_or_else(|| missing(name))
 }
 
@@ -270,7 +270,7 @@ pub(super) fn missing(name: &TaskRef) -> ApiError {
     ApiError::not_found(format!("no Task {name}"))
 }
 
-/// The parts of a path that name a Task.
+/// The name of a Task from the segments of a path.
 pub(super) fn named(parts: &[String]) -> Result<TaskRef, ApiError> {
     let [namespace, name, ..] = parts else {
         return Err(ApiError::internal("the route of a Task has two open parts"));
@@ -288,7 +288,7 @@ pub(super) fn named(parts: &[String]) -> Result<TaskRef, ApiError> {
 
 /// A Task as the API shows it.
 fn one(api: &Api, status: StatusCode, task: &Task) -> Result<Answer, ApiError> {
-    Ok(Answer::whole(status, "application/json", api.feed.shown(task)?))
+    Ok(Answer::whole(status, "application/json", api.feed.json(task)?))
 }
 
 fn admitted(value: Value, within: Option<&str>) -> Result<Task, ApiError> {
@@ -320,7 +320,7 @@ fn named_error(name: &TaskRef, error: &ClusterError) -> ApiError {
     if matches!(error, ClusterError::Gone { .. }) { missing(name) } else { refused(error) }
 }
 
-/// What a caller hears of the cluster's refusal.
+/// The answer when the cluster refused.
 fn refused(error: &ClusterError) -> ApiError {
     match error {
         ClusterError::Conflict { .. } => {

@@ -1,21 +1,23 @@
-//! Output between the agents, the archive and those who read it.
+//! Output between the agents, the archive and its readers.
 //!
 //! ```text
-//!   log socket ──accept──▶ hub: the tail of each Attempt ──▶ archiver ──▶ History
+//!   log socket ─publish─▶ hub: the tail of each Attempt ──▶ archiver ──▶ History
 //!        ▲                    │  (what is not archived, and a little more)    │
 //!        └──────credit────────┘                                               │
 //!                             └────────▶ reader (a cursor) ◀──────────────────┘
 //! ```
 //!
-//! A reader is nothing but a position: it looks in the hub, and in History for what is older. Nobody waits for a
-//! reader, and a reader misses nothing: whatever the hub lets go of is in History. All memory here is counted in one
-//! pool; when it is used up the agents get no more credit and keep the output on their disks.
+//! A reader is only a position: it reads the hub, and History for what is older. Readers never slow anything down and
+//! miss nothing: whatever the hub drops is in History. All memory here is counted in one pool; when it is used up, agents
+//! get no more credit and keep the output on their disks.
 
+pub mod attempts;
 pub mod hub;
 pub mod reader;
 pub mod start;
 
+pub use self::attempts::ReportedAttempts;
 pub use self::hub::{Hub, HubRules};
 pub use self::reader::{LogReader, ReadError};
-pub use self::start::Part;
+pub use self::start::LogParams;
 pub use sentinel_core::stream::tail::{End, Follow};

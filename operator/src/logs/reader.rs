@@ -1,4 +1,4 @@
-//! A cursor over one Attempt's log: the hub where it is near the end, History for what is older.
+//! A cursor over one Attempt's log: the hub near the end, History for what is older.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,29 +9,43 @@ use futures_util::stream::unfold;
 use sentinel_core::stream::tail::{End, Follow, Next};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream as OutputStream};
-use sentinel_protocol::to_operator::{ReportedState, Stage};
+use sentinel_protocol::to_operator::Stage;
 
-use super::hub::{Hub, Look, Watch};
-use crate::gateway::Registry;
-use crate::history::{History, HistoryError, Source};
+use super::attempts::ReportedAttempts;
+use super::hub::{Available, Hub, LogSubscriber};
+use crate::history::error::HistoryError;
+use crate::history::record::RecordSource;
+use crate::history::store::History;
 
-/// Bytes asked of History at once.
+/// Bytes per read of History.
 const HISTORY_BYTES: usize = 1 << 20;
 
-/// How long a reader that waits goes without another look at History and at how the Attempt is.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How often a waiting reader reads History and the state of the Attempt again.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Why a reader got no further.
+/// Why a reader stopped early.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read output of {attempt} at position {position}")]
 pub struct ReadError {
-    /// Whose output.
+    /// The Attempt.
     pub attempt: AttemptId,
-    /// Where it stopped; a new reader can go on here.
+    /// Where it stopped; a new reader can continue here.
     pub position: u64,
-    /// What History said.
+    /// Why History could not be read.
     #[source]
     pub source: HistoryError,
+}
+
+impl ReadError {
+    /// The kind of error: that of its source.
+    pub fn category(&self) -> &'static str {
+        self.source.category()
+    }
+
+    /// Whether a new reader can succeed later.
+    pub fn is_retryable(&self) -> bool {
+        self.source.is_retryable()
+    }
 }
 
 /// Reads logs. Cloning it is cheap.
@@ -39,7 +53,7 @@ pub struct ReadError {
 pub struct LogReader {
     hub: Hub,
     history: Arc<dyn History>,
-    registry: Registry,
+    attempts: Arc<dyn ReportedAttempts>,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -49,16 +63,16 @@ impl std::fmt::Debug for LogReader {
 }
 
 impl LogReader {
-    /// Reads the hub and this archive; how an Attempt ended is asked of the agents' Reports, then of the archive.
-    pub fn new(hub: Hub, history: Arc<dyn History>, registry: Registry) -> Self {
-        Self { hub, history, registry }
+    /// Reads the hub and this archive. Where a log ends is known from the agents' Reports, then from the archive.
+    pub fn new(hub: Hub, history: Arc<dyn History>, attempts: impl ReportedAttempts) -> Self {
+        Self { hub, history, attempts: Arc::new(attempts) }
     }
 
     /// The log of an Attempt from a position on, in order, without a gap or a repeat: the first record begins at
-    /// `from`, each next one where the one before ended, and what is missing is a record that says so.
+    /// `from`, each next one where the previous one ended, and missing bytes are a record that marks them.
     ///
-    /// With [`Follow::No`] it ends with what is there now. With [`Follow::Yes`] it ends when the Attempt is over and
-    /// everything it wrote was read, however long that takes; while History is away it waits. An error is the last item.
+    /// With [`Follow::No`] it ends with what exists now. With [`Follow::Yes`] it ends when the Attempt has ended and its
+    /// whole log was read, however long that takes; while History is unavailable it waits. An error is the last item.
     pub fn open(
         &self,
         attempt: AttemptId,
@@ -68,7 +82,7 @@ impl LogReader {
         stream(self.cursor(attempt, from, follow))
     }
 
-    /// The same for an Attempt that is over and whose log is known to end at `end`: it ends there, and waits for what
+    /// The same for an Attempt that has ended and whose log is known to end at `end`: it ends there, and waits for what
     /// has not arrived from the node. The wait has no bound.
     pub fn open_to(
         &self,
@@ -77,30 +91,29 @@ impl LogReader {
         end: u64,
     ) -> impl Stream<Item = Result<LogRecord, ReadError>> + Send + 'static {
         let cursor = self.cursor(attempt, from, Follow::Yes);
-        cursor.watch.set_end(End::At(end));
+        cursor.subscriber.set_end(End::At(end));
         stream(cursor)
     }
 
-    /// Whether the node has reported the end of this Attempt, and where its log ends.
+    /// Whether the node has reported the end of this Attempt, and with it the end of its log.
     pub(super) fn has_ended(&self, attempt: &AttemptId) -> bool {
-        let reported = self.registry.report(attempt).map(|report| report.state);
-        matches!(reported, Some(ReportedState::Ended(_)))
+        self.attempts.log_end(attempt).is_some()
     }
 
-    /// Position behind the last byte that there is now.
+    /// Position behind the last byte that exists now.
     ///
     /// # Errors
-    /// As those of reading.
+    /// Those of reading.
     pub(super) async fn end_of(&self, attempt: &AttemptId) -> Result<u64, ReadError> {
-        if let Some(ReportedState::Ended(ended)) = self.registry.report(attempt).map(|report| report.state) {
-            return Ok(ended.output.end);
+        if let Some(end) = self.attempts.log_end(attempt) {
+            return Ok(end);
         }
-        if let Some(end) = self.hub.watch(attempt).held_end() {
+        if let Some(end) = self.hub.subscribe(attempt).held_end() {
             return Ok(end);
         }
         let failed = |source| ReadError { attempt: attempt.clone(), position: 0, source };
         match self.history.attempt(attempt.clone()).await.map_err(failed)? {
-            Some(record) if record.stage == Stage::Ended && record.source == Source::Agent => {
+            Some(record) if record.stage == Stage::Ended && record.source == RecordSource::Agent => {
                 Ok(record.output.end)
             }
             _ => self.history.output_end(attempt.clone(), 0).await.map_err(failed),
@@ -109,14 +122,14 @@ impl LogReader {
 
     fn cursor(&self, attempt: AttemptId, from: u64, follow: Follow) -> Cursor {
         Cursor {
-            watch: self.hub.watch(&attempt),
+            subscriber: self.hub.subscribe(&attempt),
             reader: self.clone(),
             attempt,
             position: from,
             follow,
             searched: None,
             ready: VecDeque::new(),
-            state: Progress::New,
+            state: CursorState::New,
         }
     }
 }
@@ -130,78 +143,78 @@ fn stream(cursor: Cursor) -> impl Stream<Item = Result<LogRecord, ReadError>> + 
 
 struct Cursor {
     reader: LogReader,
-    watch: Watch,
+    subscriber: LogSubscriber,
     attempt: AttemptId,
     position: u64,
     follow: Follow,
-    /// Where History was last found to have nothing.
+    /// The position at which History was last found to have nothing.
     searched: Option<u64>,
     ready: VecDeque<LogRecord>,
-    state: Progress,
+    state: CursorState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum CursorState {
     New,
-    Going,
-    Over,
+    Reading,
+    Failed,
 }
 
 impl Cursor {
     async fn next(&mut self) -> Option<Result<LogRecord, ReadError>> {
-        if self.state == Progress::New {
-            self.learn_end().await;
-            self.state = Progress::Going;
+        if self.state == CursorState::New {
+            self.refresh_end().await;
+            self.state = CursorState::Reading;
         }
-        while self.state == Progress::Going {
+        while self.state == CursorState::Reading {
             if let Some(record) = self.ready.pop_front() {
                 return Some(Ok(record));
             }
-            match self.watch.look(self.position, self.follow, self.searched) {
-                Look::Records(records) => self.take(records),
-                Look::Go(Next::History { before }) => {
-                    if let Err(source) = self.ask_history(before).await {
-                        self.state = Progress::Over;
+            match self.subscriber.read(self.position, self.follow, self.searched) {
+                Available::Records(records) => self.take(records),
+                Available::Nothing(Next::History { before }) => {
+                    if let Err(source) = self.read_history(before).await {
+                        self.state = CursorState::Failed;
                         let (attempt, position) = (self.attempt.clone(), self.position);
                         return Some(Err(ReadError { attempt, position, source }));
                     }
                 }
-                Look::Go(Next::Done) => return None,
-                Look::Go(Next::Wait | Next::Held) => self.wait().await,
+                Available::Nothing(Next::Done) => return None,
+                Available::Nothing(Next::Wait | Next::Held) => self.wait().await,
             }
         }
         None
     }
 
-    /// Takes in records, cut to go on exactly where the last one ended; a hole becomes a record.
+    /// Takes records, cut to begin where the last one ended; a hole becomes a record.
     fn take(&mut self, records: Vec<LogRecord>) {
         for record in records {
             let Some(record) = record.from_position(self.position) else { continue };
             if record.head.position > self.position {
-                self.ready.push_back(missing(self.position, record.head.position));
+                self.ready.push_back(missing_record(self.position, record.head.position));
             }
             self.position = record.end();
             self.ready.push_back(record);
         }
     }
 
-    async fn ask_history(&mut self, before: Option<u64>) -> Result<(), HistoryError> {
-        let asked = self.reader.history.output(self.attempt.clone(), self.position, HISTORY_BYTES).await;
-        let records = match (asked, self.follow) {
+    async fn read_history(&mut self, before: Option<u64>) -> Result<(), HistoryError> {
+        let read = self.reader.history.output(self.attempt.clone(), self.position, HISTORY_BYTES).await;
+        let records = match (read, self.follow) {
             (Ok(records), _) => records,
-            (Err(error), Follow::Yes) if error.retry() == crate::history::error::Retry::Later => {
-                self.watch_for(LOOK_AGAIN).await;
+            (Err(error), Follow::Yes) if error.is_retryable() => {
+                self.wait_for_change().await;
                 return Ok(());
             }
             (Err(error), _) => return Err(error),
         };
-        let is_settled = before.is_some() || self.is_settled();
+        let is_final = before.is_some() || self.are_holes_final();
         let at = self.position;
-        self.take(if is_settled { records } else { without_hole(records, at) });
+        self.take(if is_final { records } else { up_to_first_hole(records, at) });
         if self.position == at {
             match before {
                 Some(before) => {
-                    self.ready.push_back(missing(at, before));
+                    self.ready.push_back(missing_record(at, before));
                     self.position = before;
                 }
                 None => self.searched = Some(at),
@@ -210,62 +223,61 @@ impl Cursor {
         Ok(())
     }
 
-    /// Whether nothing more will come to fill a hole: nobody holds any of this output but History.
-    fn is_settled(&self) -> bool {
-        match self.watch.end() {
+    /// Whether holes in History cannot be filled any more: only History has any of this output.
+    fn are_holes_final(&self) -> bool {
+        match self.subscriber.end() {
             End::Unknown => true,
-            End::At(_) => self.reader.registry.has_let_go(&self.attempt),
+            End::At(_) => self.reader.attempts.is_released(&self.attempt),
             End::Open => false,
         }
     }
 
     async fn wait(&mut self) {
-        self.watch_for(LOOK_AGAIN).await;
+        self.wait_for_change().await;
         self.searched = None;
     }
 
-    /// Waits for news, and looks up how the Attempt is when none come.
-    async fn watch_for(&mut self, time: Duration) {
-        if tokio::time::timeout(time, self.watch.news()).await.is_err() {
-            self.learn_end().await;
+    /// Waits for a change in the hub, and reads the state of the Attempt when none comes.
+    async fn wait_for_change(&mut self) {
+        if tokio::time::timeout(POLL_INTERVAL, self.subscriber.changed()).await.is_err() {
+            self.refresh_end().await;
         }
     }
 
-    /// Where the log ends, by the agent's Report or by what History holds.
-    async fn learn_end(&mut self) {
-        if matches!(self.watch.end(), End::At(_)) {
+    /// Determines where the log ends, by the agent's Report or by History.
+    async fn refresh_end(&mut self) {
+        if matches!(self.subscriber.end(), End::At(_)) {
             return;
         }
-        let reported = self.reader.registry.report(&self.attempt).map(|report| report.state);
-        if let Some(ReportedState::Ended(ended)) = reported {
-            return self.watch.set_end(End::At(ended.output.end));
+        if let Some(end) = self.reader.attempts.log_end(&self.attempt) {
+            return self.subscriber.set_end(End::At(end));
         }
-        // Nobody waits for an archive that is away: the next look asks again.
+        // While History is unavailable, the next call tries again.
         if let Ok(Some(record)) = self.reader.history.attempt(self.attempt.clone()).await
             && record.stage == Stage::Ended
         {
-            self.watch.set_end(match record.source {
-                Source::Agent => End::At(record.output.end),
-                Source::Operator => End::Unknown,
+            self.subscriber.set_end(match record.source {
+                RecordSource::Agent => End::At(record.output.end),
+                RecordSource::Operator => End::Unknown,
             });
         }
     }
 }
 
 /// The records that follow one another from a position on.
-fn without_hole(mut records: Vec<LogRecord>, mut position: u64) -> Vec<LogRecord> {
-    let whole = records.iter().take_while(|record| {
+fn up_to_first_hole(mut records: Vec<LogRecord>, mut position: u64) -> Vec<LogRecord> {
+    let contiguous = records.iter().take_while(|record| {
         let follows = record.head.position <= position;
         position = position.max(record.end());
         follows
     });
-    let whole = whole.count();
-    records.truncate(whole);
+    let count = contiguous.count();
+    records.truncate(count);
     records
 }
 
-/// The record that says that bytes are gone which the archive once held, or should have.
-fn missing(from: u64, to: u64) -> LogRecord {
+/// Marks bytes that the archive once held, or should have held.
+fn missing_record(from: u64, to: u64) -> LogRecord {
     LogRecord {
         head: RecordHead {
             stream: OutputStream::Stdout,

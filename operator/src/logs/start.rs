@@ -1,5 +1,5 @@
-//! Where a reader begins who wants the last lines of a log, or what was written since a moment: found here, by reading
-//! as little of the log as that takes, so that nothing is sent only to be thrown away.
+//! Finds where a reader begins who wants the last lines of a log, or what was written since a given time. Reads as little
+//! of the log as possible and sends none of it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -12,21 +12,21 @@ use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
 
 use super::reader::{LogReader, ReadError};
 
-/// Bytes at the end of a log in which its last lines are searched first; four times as many each time after.
+/// Bytes at the end of a log in which its last lines are searched first; four times as many in each next round.
 const FIRST_WINDOW: u64 = 64 << 10;
 
-/// Bytes within which a moment is searched record by record.
-const NEAR: u64 = 256 << 10;
+/// Bytes below which a time is searched record by record instead of by bisection.
+const LINEAR_SEARCH_BYTES: u64 = 256 << 10;
 
-/// How long output may take to arrive of a command that has ended.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
+/// How long a search waits for output of a command that has just ended.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Which part of a log is wanted.
+/// Which part of a log to read.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Part {
+pub struct LogParams {
     /// First position.
     pub from: u64,
-    /// Only so many last lines.
+    /// Only this many last lines.
     pub tail: Option<usize>,
     /// Only what was written since, by the node's clock, microseconds since the Unix epoch.
     pub since_micros: Option<i64>,
@@ -35,34 +35,34 @@ pub struct Part {
 }
 
 impl LogReader {
-    /// The position at which the wanted part begins in what there is of the log now.
+    /// The position at which that part begins in the log as it is now.
     ///
     /// # Errors
-    /// As those of reading.
-    pub async fn start_of(&self, attempt: &AttemptId, part: Part) -> Result<u64, ReadError> {
-        if part.tail.is_none() && part.since_micros.is_none() {
-            return Ok(part.from);
+    /// Those of reading.
+    pub async fn start_position(&self, attempt: &AttemptId, params: LogParams) -> Result<u64, ReadError> {
+        if params.tail.is_none() && params.since_micros.is_none() {
+            return Ok(params.from);
         }
-        let end = self.end_of(attempt).await?.max(part.from);
-        let mut start = part.from;
-        if let Some(micros) = part.since_micros {
+        let end = self.end_of(attempt).await?.max(params.from);
+        let mut start = params.from;
+        if let Some(micros) = params.since_micros {
             start = self.since(attempt, micros, start..end).await?;
         }
-        match part.tail {
-            Some(lines) => self.tail(attempt, lines, part.stream, start..end).await,
+        match params.tail {
+            Some(lines) => self.tail(attempt, lines, params.stream, start..end).await,
             None => Ok(start),
         }
     }
 
-    /// The first record of the range that was written at or after the moment. The node's clock may have been set while
-    /// the command ran; then it is one of those where times pass the moment.
+    /// The first record of the range that was written at or after a time. If the node's clock was set while the command
+    /// ran, it is one of the records at which the time is passed.
     async fn since(
         &self,
         attempt: &AttemptId,
         micros: i64,
         mut range: std::ops::Range<u64>,
     ) -> Result<u64, ReadError> {
-        while range.end - range.start > NEAR {
+        while range.end - range.start > LINEAR_SEARCH_BYTES {
             let middle = range.start + (range.end - range.start) / 2;
             match self.first_at(attempt, middle).await? {
                 Some(record) if record.head.at_micros < micros => range.start = middle,
@@ -74,7 +74,7 @@ impl LogReader {
         let mut records = Box::pin(self.open(attempt.clone(), range.start, Follow::No));
         while let Some(record) = records.next().await {
             let record = record?;
-            // A hole of the archive has no time.
+            // A hole in the archive has no time.
             if record.head.at_micros >= micros && record.head.at_micros != 0 {
                 return Ok(record.head.position);
             }
@@ -93,7 +93,7 @@ impl LogReader {
         Ok(None)
     }
 
-    /// The position behind the line end before the last lines of the range.
+    /// The position after the line end that precedes the last lines of the range.
     async fn tail(
         &self,
         attempt: &AttemptId,
@@ -108,14 +108,14 @@ impl LogReader {
         loop {
             let start = range.end.saturating_sub(window).max(range.start);
             let mut last = LastLines::new(lines, stream);
-            // Output of a command that has just ended may be on its way; what does not come soon is not waited for.
+            // Output of a command that has just ended may still arrive; the wait for it is short.
             let mut records: Pin<Box<dyn Stream<Item = _> + Send>> = if self.has_ended(attempt) {
                 Box::pin(self.open_to(attempt.clone(), start, range.end))
             } else {
                 Box::pin(self.open(attempt.clone(), start, Follow::No))
             };
             while last.end < range.end
-                && let Ok(Some(record)) = tokio::time::timeout(ARRIVES_WITHIN, records.next()).await
+                && let Ok(Some(record)) = tokio::time::timeout(ARRIVAL_TIMEOUT, records.next()).await
             {
                 last.take(&record?);
             }
@@ -128,13 +128,13 @@ impl LogReader {
     }
 }
 
-/// The line ends of the records that came last.
+/// The last line ends of the records so far.
 struct LastLines {
     wanted: usize,
     stream: Option<OutputStream>,
-    /// Positions behind line ends, at most one more than are wanted and that of an unfinished line.
+    /// Positions after line ends: at most one more than wanted.
     ends: VecDeque<u64>,
-    /// Position behind everything.
+    /// Position after the last record.
     end: u64,
 }
 
@@ -156,9 +156,9 @@ impl LastLines {
         }
     }
 
-    /// Where the wanted lines begin; `None` when that lies before what was seen.
+    /// Where the wanted lines begin; `None` when that lies before the first record.
     fn start(&self) -> Option<u64> {
-        // What stands behind the last line end is a line as well.
+        // Bytes after the last line end are a line as well.
         let unfinished = self.ends.back().is_some_and(|last| *last < self.end);
         let before = if unfinished { self.wanted } else { self.wanted + 1 };
         self.ends.len().checked_sub(before).and_then(|index| self.ends.get(index)).copied()
@@ -189,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_begin_behind_the_line_end_before_them() {
+    fn last_lines_begin_after_the_preceding_line_end() {
         use OutputStream::{Stderr, Stdout};
         let text = [(Stdout, "one\ntwo\n"), (Stderr, "oops\n"), (Stdout, "three\n")];
         assert_eq!(start(1, None, &text), Some(113));
         assert_eq!(start(2, None, &text), Some(108));
         assert_eq!(start(3, None, &text), Some(104));
-        assert_eq!(start(4, None, &text), None, "the line before may have begun earlier");
+        assert_eq!(start(4, None, &text), None, "the first line may have begun earlier");
         assert_eq!(start(2, Some(Stdout), &text), Some(104));
         assert_eq!(start(1, Some(Stderr), &text), None);
         let unfinished = [(Stdout, "one\ntwo\nthr"), (Stdout, "ee")];

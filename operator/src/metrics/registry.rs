@@ -1,22 +1,38 @@
-//! Counters, gauges and histograms by name, and their text.
+//! Counters, gauges and histograms by name. `prometheus-client` has their values and renders them.
+//!
+//! Its own registry takes each metric once and does not notice a name of two kinds, so that names are kept here, and it
+//! renders them as a [`Collector`]. Each family has one kind. Code that asks for a name as another kind gets a metric that
+//! is not exposed; that is logged as an error and counted in `sentinel_metrics_conflicts_total`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, prometheus_text,
+};
+use prometheus_client::metrics::{MetricType, counter, gauge, histogram};
 
 /// The labels of one time series.
 pub type Labels<'a> = &'a [(&'static str, &'static str)];
 
 /// All metrics of a process. Clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct Registry(Arc<Mutex<BTreeMap<&'static str, Family>>>);
+#[derive(Debug, Clone)]
+pub struct Registry(Arc<Metrics>);
+
+#[derive(Debug)]
+struct Metrics {
+    families: Mutex<BTreeMap<&'static str, Family>>,
+    conflicts: Counter,
+}
 
 #[derive(Debug)]
 struct Family {
+    kind: MetricType,
     help: &'static str,
-    series: BTreeMap<String, Series>,
+    series: BTreeMap<Vec<(&'static str, &'static str)>, Series>,
 }
 
 #[derive(Clone)]
@@ -24,81 +40,101 @@ enum Series {
     Counter(Counter),
     Gauge(Gauge),
     Histogram(Histogram),
-    /// Asked for at the moment of the scrape.
+    /// Read at each scrape.
     Computed(Kind, Arc<dyn Fn() -> f64 + Send + Sync>),
 }
 
-/// What kind a computed metric is.
+/// The kind of a computed metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It only grows.
+    /// It never decreases.
     Counter,
-    /// It goes up and down.
+    /// It can go up and down.
     Gauge,
 }
 
-impl std::fmt::Debug for Series {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.kind())
+impl fmt::Debug for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind().as_str())
     }
 }
 
 impl Series {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> MetricType {
         match self {
-            Self::Counter(_) | Self::Computed(Kind::Counter, _) => "counter",
-            Self::Gauge(_) | Self::Computed(Kind::Gauge, _) => "gauge",
-            Self::Histogram(_) => "histogram",
+            Self::Counter(_) | Self::Computed(Kind::Counter, _) => MetricType::Counter,
+            Self::Gauge(_) | Self::Computed(Kind::Gauge, _) => MetricType::Gauge,
+            Self::Histogram(_) => MetricType::Histogram,
+        }
+    }
+
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Counter(counter) => counter.0.encode(encoder),
+            Self::Gauge(gauge) => gauge.0.encode(encoder),
+            Self::Histogram(histogram) => histogram.0.encode(encoder),
+            Self::Computed(kind, value) => {
+                let value = value();
+                let is_whole = value.fract() == 0.0 && value.abs() < 1e15;
+                match kind {
+                    Kind::Counter if is_whole => {
+                        encoder.encode_counter::<NoLabelSet, _, u64>(&(value as u64), None)
+                    }
+                    Kind::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
+                    Kind::Gauge if is_whole => encoder.encode_gauge(&(value as i64)),
+                    Kind::Gauge => encoder.encode_gauge(&value),
+                }
+            }
         }
     }
 }
 
-/// A number that only grows.
+/// A number that never decreases.
 #[derive(Debug, Clone, Default)]
-pub struct Counter(Arc<AtomicU64>);
+pub struct Counter(counter::Counter);
 
 impl Counter {
     /// Adds to it.
     pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
+        self.0.inc_by(n);
     }
 
     /// Its value.
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.get()
     }
 }
 
-/// A number that goes up and down.
+/// A number that can go up and down.
 #[derive(Debug, Clone, Default)]
-pub struct Gauge(Arc<AtomicI64>);
+pub struct Gauge(gauge::Gauge);
 
 impl Gauge {
     /// Sets it.
     pub fn set(&self, value: i64) {
-        self.0.store(value, Ordering::Relaxed);
+        self.0.set(value);
     }
 
     /// Its value.
     pub fn get(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.get()
     }
 
-    /// One more, until what is returned is dropped.
+    /// Adds one until the guard is dropped.
     #[must_use]
     pub fn hold(&self) -> Held {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.inc();
         Held(self.clone())
     }
 }
 
-/// Counts as one in a [`Gauge`] while it lives.
+/// Counts as one in a [`Gauge`] until it is dropped.
 #[derive(Debug)]
 pub struct Held(Gauge);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.dec();
     }
 }
 
@@ -106,35 +142,36 @@ impl Drop for Held {
 pub const TIMES: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// How often which times were seen.
+/// A histogram of durations.
 #[derive(Debug, Clone)]
-pub struct Histogram(Arc<Buckets>);
+pub struct Histogram(histogram::Histogram);
 
-#[derive(Debug)]
-struct Buckets {
-    counts: Vec<AtomicU64>,
-    sum_micros: AtomicU64,
+impl Default for Histogram {
+    fn default() -> Self {
+        Self(histogram::Histogram::new(TIMES.iter().copied()))
+    }
 }
 
 impl Histogram {
-    fn new() -> Self {
-        let counts = TIMES.iter().map(|_| AtomicU64::new(0)).chain([AtomicU64::new(0)]).collect();
-        Self(Arc::new(Buckets { counts, sum_micros: AtomicU64::new(0) }))
-    }
-
-    /// Adds one time.
+    /// Adds one duration.
     pub fn observe(&self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        let bucket = TIMES.iter().position(|bound| seconds <= *bound).unwrap_or(TIMES.len());
-        if let Some(count) = self.0.counts.get(bucket) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        self.0.sum_micros.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
+        self.0.observe(time.as_secs_f64());
     }
+}
 
-    /// How many times were added.
-    pub fn count(&self) -> u64 {
-        self.0.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+impl Family {
+    fn new(kind: MetricType, help: &'static str) -> Self {
+        Self { kind, help, series: BTreeMap::new() }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let registry = Self(Arc::new(Metrics { families: Mutex::default(), conflicts: Counter::default() }));
+        let help = "Metrics that the code registers under two kinds; the second is not exposed.";
+        let conflicts = Series::Counter(registry.0.conflicts.clone());
+        registry.series("sentinel_metrics_conflicts_total", help, &[], conflicts);
+        registry
     }
 }
 
@@ -144,17 +181,16 @@ impl Registry {
         Self::default()
     }
 
-    /// The counter of that name without labels; the same one whenever it is asked for.
+    /// The counter of that name without labels; the same one on every call.
     pub fn counter(&self, name: &'static str, help: &'static str) -> Counter {
         self.counter_with(name, help, &[])
     }
 
     /// The counter of that name and those labels.
     pub fn counter_with(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Counter {
-        match self.series(name, help, labels, || Series::Counter(Counter::default())) {
+        match self.series(name, help, labels, Series::Counter(Counter::default())) {
             Series::Counter(counter) => counter,
-            // Two kinds under one name is a mistake in the code; a number of its own does no harm.
-            _ => Counter::default(),
+            computed => self.shadowed(name, &computed),
         }
     }
 
@@ -165,21 +201,21 @@ impl Registry {
 
     /// The gauge of that name and those labels.
     pub fn gauge_with(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauge {
-        match self.series(name, help, labels, || Series::Gauge(Gauge::default())) {
+        match self.series(name, help, labels, Series::Gauge(Gauge::default())) {
             Series::Gauge(gauge) => gauge,
-            _ => Gauge::default(),
+            computed => self.shadowed(name, &computed),
         }
     }
 
-    /// The histogram of times of that name and those labels.
+    /// The histogram of durations of that name and those labels.
     pub fn histogram_with(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Histogram {
-        match self.series(name, help, labels, || Series::Histogram(Histogram::new())) {
+        match self.series(name, help, labels, Series::Histogram(Histogram::default())) {
             Series::Histogram(histogram) => histogram,
-            _ => Histogram::new(),
+            computed => self.shadowed(name, &computed),
         }
     }
 
-    /// A number that is asked for at each scrape. Another one of the same name and labels takes its place.
+    /// A number that is read at each scrape. A later one of the same name and labels replaces it.
     pub fn computed(
         &self,
         kind: Kind,
@@ -188,63 +224,82 @@ impl Registry {
         labels: Labels<'_>,
         value: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
-        let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = families.entry(name).or_insert_with(|| Family { help, series: BTreeMap::new() });
-        family.series.insert(label_text(labels), Series::Computed(kind, Arc::new(value)));
+        let series = Series::Computed(kind, Arc::new(value));
+        let mut families = self.families();
+        let kind = series.kind();
+        let family = families.entry(name).or_insert_with(|| Family::new(kind, help));
+        let labels = labels.to_vec();
+        let replaces = family.series.get(&labels).is_none_or(|old| matches!(old, Series::Computed(..)));
+        if family.kind == kind && replaces {
+            family.series.insert(labels, series);
+        } else {
+            self.conflict(name, family.kind.as_str(), "computed");
+        }
     }
 
-    fn series(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        labels: Labels<'_>,
-        make: impl FnOnce() -> Series,
-    ) -> Series {
-        let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = families.entry(name).or_insert_with(|| Family { help, series: BTreeMap::new() });
-        family.series.entry(label_text(labels)).or_insert_with(make).clone()
+    /// How often a name was asked for as another kind than its family has.
+    pub fn conflicts(&self) -> u64 {
+        self.0.conflicts.get()
+    }
+
+    /// The series of that name and those labels, or the new one, unregistered, where the kinds clash.
+    fn series(&self, name: &'static str, help: &'static str, labels: Labels<'_>, new: Series) -> Series {
+        let mut families = self.families();
+        let kind = new.kind();
+        let family = families.entry(name).or_insert_with(|| Family::new(kind, help));
+        if family.kind != kind {
+            self.conflict(name, family.kind.as_str(), kind.as_str());
+            return new;
+        }
+        family.series.entry(labels.to_vec()).or_insert(new).clone()
+    }
+
+    /// For a name and labels that belong to a computed metric: a metric that is not exposed.
+    fn shadowed<T: Default>(&self, name: &str, registered: &Series) -> T {
+        self.conflict(name, "computed", registered.kind().as_str());
+        T::default()
+    }
+
+    fn conflict(&self, name: &str, registered: &str, requested: &str) {
+        self.0.conflicts.add(1);
+        tracing::error!(
+            name,
+            registered,
+            requested,
+            "a metric is registered under two kinds; the second is not exposed"
+        );
+    }
+
+    fn families(&self) -> MutexGuard<'_, BTreeMap<&'static str, Family>> {
+        self.0.families.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All metrics in the Prometheus text format, version 0.0.4.
     pub fn render(&self) -> String {
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register_collector(Box::new(self.clone()));
         let mut text = String::with_capacity(16 << 10);
-        let families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, family) in families.iter() {
-            let kind = family.series.values().next().map_or("untyped", Series::kind);
-            let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
-            for (labels, series) in &family.series {
-                render_series(&mut text, name, labels, series);
-            }
-        }
+        // Writing to a String cannot fail.
+        let _ = prometheus_text::encode(&mut text, &registry);
         text
     }
 }
 
-fn render_series(text: &mut String, name: &str, labels: &str, series: &Series) {
-    let braced = |labels: &str| if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-    // Writing to a String cannot fail.
-    let _ = match series {
-        Series::Counter(counter) => writeln!(text, "{name}{} {}", braced(labels), counter.get()),
-        Series::Gauge(gauge) => writeln!(text, "{name}{} {}", braced(labels), gauge.get()),
-        Series::Computed(_, value) => writeln!(text, "{name}{} {}", braced(labels), value()),
-        Series::Histogram(histogram) => {
-            let mut sum = 0;
-            let comma = if labels.is_empty() { "" } else { "," };
-            let bounds = TIMES.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
-            for (count, bound) in histogram.0.counts.iter().zip(bounds) {
-                sum += count.load(Ordering::Relaxed);
-                let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {sum}");
+impl Collector for Registry {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, family) in self.families().iter() {
+            // The encoder appends the suffix to the names of counters.
+            let stem = match family.kind {
+                MetricType::Counter => name.strip_suffix("_total").unwrap_or(name),
+                _ => name,
+            };
+            let mut encoder = encoder.encode_descriptor(stem, family.help, None, family.kind)?;
+            for (labels, series) in &family.series {
+                series.encode(encoder.encode_family(labels)?)?;
             }
-            let seconds = Duration::from_micros(histogram.0.sum_micros.load(Ordering::Relaxed)).as_secs_f64();
-            let labels = braced(labels);
-            writeln!(text, "{name}_sum{labels} {seconds}\n{name}_count{labels} {sum}")
         }
-    };
-}
-
-fn label_text(labels: Labels<'_>) -> String {
-    let parts: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
-    parts.join(",")
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -252,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_is_what_prometheus_reads() {
+    fn renders_the_prometheus_text_format() {
         let metrics = Registry::new();
         metrics.counter_with("sentinel_a_total", "As.", &[("kind", "x")]).add(2);
         metrics.counter_with("sentinel_a_total", "As.", &[("kind", "x")]).add(1);
@@ -273,16 +328,33 @@ mod tests {
             "sentinel_d_seconds_sum 0.002",
             "sentinel_d_seconds_count 1",
         ] {
-            assert!(text.lines().any(|seen| seen == line), "no line {line:?} in\n{text}");
+            assert!(text.lines().any(|rendered| rendered == line), "no line {line:?} in\n{text}");
         }
     }
 
     #[test]
-    fn what_is_held_is_counted_while_it_lives() {
+    fn counts_a_held_gauge_until_the_guard_is_dropped() {
         let gauge = Registry::new().gauge("sentinel_x", "X.");
         let held = gauge.hold();
         assert_eq!(gauge.get(), 1);
         drop(held);
         assert_eq!(gauge.get(), 0);
+    }
+
+    #[test]
+    fn a_name_of_two_kinds_is_counted_and_only_the_first_is_exposed() {
+        let metrics = Registry::new();
+        metrics.counter("sentinel_a_total", "As.").add(1);
+        metrics.gauge("sentinel_a_total", "As.").set(9);
+        metrics.histogram_with("sentinel_a_total", "As.", &[("kind", "x")]).observe(Duration::ZERO);
+        metrics.computed(Kind::Gauge, "sentinel_a_total", "As.", &[], || 9.0);
+        metrics.computed(Kind::Counter, "sentinel_b_total", "Bs.", &[], || 2.0);
+        metrics.counter("sentinel_b_total", "Bs.").add(9);
+        assert_eq!(metrics.conflicts(), 4);
+        let text = metrics.render();
+        for line in ["sentinel_a_total 1", "sentinel_b_total 2", "sentinel_metrics_conflicts_total 4"] {
+            assert!(text.lines().any(|rendered| rendered == line), "no line {line:?} in\n{text}");
+        }
+        assert!(!text.contains('9'), "the second kind is exposed:\n{text}");
     }
 }

@@ -1,12 +1,12 @@
-//! What can go wrong between us and a Presence store. Never carries a URL, which may hold a password.
+//! Why a Presence store failed. Never carries a URL, which may hold a password.
 
 use std::time::Duration;
 
 /// Why Presence did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PresenceError {
-    /// The URL is not one of Redis.
-    #[error("failed to understand the Redis URL: {message}")]
+    /// The URL does not address Redis.
+    #[error("invalid Redis URL: {message}")]
     InvalidUrl {
         /// What is wrong with it.
         message: String,
@@ -16,39 +16,50 @@ pub enum PresenceError {
     Redis {
         /// What was attempted.
         action: &'static str,
-        /// Where.
+        /// The server.
         host: String,
-        /// What the client said.
+        /// The client's error.
         #[source]
-        source: ::redis::RedisError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Redis failed a moment ago and is not asked again just yet.
-    #[error("unable to {action}: Redis at {host} failed; it is tried again in {} ms", again_in.as_millis())]
-    Away {
+    /// Redis failed a moment ago; the circuit breaker lets nothing through.
+    #[error("unable to {action}: Redis at {host} failed; the next attempt is in {} ms", retry_in.as_millis())]
+    CircuitOpen {
         /// What was attempted.
         action: &'static str,
-        /// Where.
+        /// The server.
         host: String,
-        /// When it is.
-        again_in: Duration,
+        /// How long the circuit stays open.
+        retry_in: Duration,
     },
-    /// A record could not be turned into text.
-    #[error("failed to write the presence of a node")]
-    Unwritable {
-        /// Why not.
+    /// A record could not be serialized.
+    #[error("failed to serialize the presence of a node")]
+    Unserializable {
+        /// The serializer's error.
         #[source]
         source: serde_json::Error,
     },
 }
 
 impl PresenceError {
-    /// The kind of error as one word: metric label.
+    /// Every category: the values of the metric label.
+    pub const CATEGORIES: [&'static str; 4] = ["InvalidUrl", "Redis", "CircuitOpen", "Unserializable"];
+
+    /// The kind of error: metric label, one of [`PresenceError::CATEGORIES`].
     pub fn category(&self) -> &'static str {
         match self {
             Self::InvalidUrl { .. } => "InvalidUrl",
             Self::Redis { .. } => "Redis",
-            Self::Away { .. } => "Away",
-            Self::Unwritable { .. } => "Unwritable",
+            Self::CircuitOpen { .. } => "CircuitOpen",
+            Self::Unserializable { .. } => "Unserializable",
+        }
+    }
+
+    /// Whether the same operation can succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Redis { .. } | Self::CircuitOpen { .. } => true,
+            Self::InvalidUrl { .. } | Self::Unserializable { .. } => false,
         }
     }
 }

@@ -9,7 +9,7 @@ use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::time::UnixMillis;
 
 use super::record::PresenceRecord;
-use super::{Answer, Presence};
+use super::store::{Presence, PresenceFuture};
 use crate::clock::Clock;
 
 /// Presence that ends with the process. Bounded by the number of nodes that are renewed within one time to live.
@@ -25,8 +25,8 @@ impl MemoryPresence {
         Self { clock, records: Mutex::default() }
     }
 
-    /// The records, with those gone that have expired.
-    fn living(&self) -> MutexGuard<'_, BTreeMap<NodeName, (UnixMillis, PresenceRecord)>> {
+    /// The records, after expired ones are removed.
+    fn unexpired(&self) -> MutexGuard<'_, BTreeMap<NodeName, (UnixMillis, PresenceRecord)>> {
         let now = self.clock.now();
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         records.retain(|_, (expires, _)| *expires > now);
@@ -35,27 +35,19 @@ impl MemoryPresence {
 }
 
 impl Presence for MemoryPresence {
-    fn renew(&self, records: Vec<PresenceRecord>, ttl: Duration) -> Answer<'_, ()> {
+    fn renew(&self, records: Vec<PresenceRecord>, ttl: Duration) -> PresenceFuture<'_, ()> {
         let expires = self.clock.now().plus(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let mut living = self.living();
-        living.extend(records.into_iter().map(|record| (record.node.clone(), (expires, record))));
+        let renewed = records.into_iter().map(|record| (record.node.clone(), (expires, record)));
+        self.unexpired().extend(renewed);
         std::future::ready(Ok(())).boxed()
     }
 
-    fn withdraw(&self, nodes: Vec<NodeName>) -> Answer<'_, ()> {
-        let mut living = self.living();
-        for node in &nodes {
-            living.remove(node);
-        }
-        std::future::ready(Ok(())).boxed()
-    }
-
-    fn list(&self) -> Answer<'_, Vec<PresenceRecord>> {
-        let records = self.living().values().map(|(_, record)| record.clone()).collect();
+    fn list(&self) -> PresenceFuture<'_, Vec<PresenceRecord>> {
+        let records = self.unexpired().values().map(|(_, record)| record.clone()).collect();
         std::future::ready(Ok(records)).boxed()
     }
 
-    fn check(&self) -> Answer<'_, ()> {
+    fn check(&self) -> PresenceFuture<'_, ()> {
         std::future::ready(Ok(())).boxed()
     }
 }

@@ -1,8 +1,7 @@
-//! From the gateway to a Presence store without anybody waiting: the latest word of each node, flushed four times a
-//! second.
+//! Copies the latest record of each node to a Presence store four times a second, without blocking the gateway.
 //!
-//! While the store is away the latest words stay, bounded by the number of nodes; older ones are dropped and counted.
-//! When it is back, everything that has not expired meanwhile is written with the next flush.
+//! While the store is unavailable the latest records stay queued, bounded by the number of nodes; older ones are dropped
+//! and counted. When it is available again, every record that has not expired is written with the next flush.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +11,8 @@ use sentinel_protocol::ids::NodeName;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::Presence;
 use super::record::PresenceRecord;
+use super::store::Presence;
 
 /// Times and bounds of a [`PresenceMirror`].
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +20,8 @@ pub struct MirrorOptions {
     /// Time to live of each record; at least one second.
     pub ttl: Duration,
     /// Time between flushes.
-    pub every: Duration,
-    /// Nodes that may wait; others are dropped.
+    pub flush_interval: Duration,
+    /// Nodes that may be queued; others are dropped.
     pub max_nodes: usize,
 }
 
@@ -30,123 +29,120 @@ impl Default for MirrorOptions {
     fn default() -> Self {
         Self {
             ttl: Duration::from_millis(sentinel_protocol::limits::DEAD_AFTER_MS),
-            every: Duration::from_millis(250),
+            flush_interval: Duration::from_millis(250),
             max_nodes: 50_000,
         }
     }
 }
 
-/// A look at a [`PresenceMirror`]. Totals are since it was made.
+/// A snapshot of a [`PresenceMirror`]. Totals are since it was created.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MirrorStatus {
-    /// Nodes whose word waits.
+    /// Nodes whose record is queued.
     pub queued: u64,
     /// Records written.
     pub renewed: u64,
-    /// Records that were never written: a newer one came, they expired, or too many waited.
+    /// Records that were never written: a newer one came, they expired, or the queue was full.
     pub dropped: u64,
-    /// Flushes that failed.
-    pub failed: u64,
-    /// Why the last failed flush failed.
+    /// Failed flushes by [`PresenceError::category`](super::PresenceError::category).
+    pub failures: BTreeMap<&'static str, u64>,
+    /// Error of the last failed flush.
     pub last_error: Option<String>,
     /// Whether the last flush succeeded; true before the first.
     pub is_up: bool,
 }
 
-/// The latest word on a node.
+impl MirrorStatus {
+    /// Failed flushes of every category.
+    pub fn total_failures(&self) -> u64 {
+        self.failures.values().sum()
+    }
+}
+
+/// The latest record of a node, and when it was handed over.
 #[derive(Debug, Clone)]
-enum Word {
-    Here(Box<PresenceRecord>, Instant),
-    Gone,
+struct QueuedPresence {
+    record: PresenceRecord,
+    since: Instant,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    words: BTreeMap<NodeName, Word>,
-    renewed: u64,
-    dropped: u64,
-    failed: u64,
-    last_error: Option<String>,
-    is_down: bool,
+struct MirrorState {
+    queue: BTreeMap<NodeName, QueuedPresence>,
+    /// `queued` is taken from `queue`.
+    totals: MirrorStatus,
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct MirrorInner {
+    state: Mutex<MirrorState>,
     options: MirrorOptions,
     flush_now: Notify,
 }
 
-/// Takes words on nodes. Cloning it gives the same mirror.
+/// Queues records of nodes. Clones share one mirror.
 #[derive(Debug, Clone)]
-pub struct PresenceMirror(Arc<Shared>);
+pub struct PresenceMirror(Arc<MirrorInner>);
 
 impl PresenceMirror {
-    /// A mirror and its work, which somebody must run.
+    /// A mirror and its work, which the caller must run.
     pub fn new(presence: Arc<dyn Presence>, options: MirrorOptions) -> (Self, MirrorWork) {
-        let shared = Arc::new(Shared { state: Mutex::default(), options, flush_now: Notify::new() });
-        (Self(Arc::clone(&shared)), MirrorWork { presence, shared })
+        let totals = MirrorStatus { is_up: true, ..MirrorStatus::default() };
+        let state = Mutex::new(MirrorState { totals, ..MirrorState::default() });
+        let inner = Arc::new(MirrorInner { state, options, flush_now: Notify::new() });
+        (Self(Arc::clone(&inner)), MirrorWork { presence, inner })
     }
 
-    /// The node was heard of.
+    /// Queues the record of a node, which replaces an older one. A node that is not renewed expires.
     pub fn renew(&self, record: PresenceRecord) {
-        let node = record.node.clone();
-        self.0.say(node, Word::Here(Box::new(record), Instant::now()));
+        let mut state = self.0.state();
+        if state.queue.len() >= self.0.options.max_nodes && !state.queue.contains_key(&record.node) {
+            state.totals.dropped += 1;
+            return;
+        }
+        let queued = QueuedPresence { since: Instant::now(), record };
+        if state.queue.insert(queued.record.node.clone(), queued).is_some() {
+            state.totals.dropped += 1;
+        }
     }
 
-    /// The node's agent has said goodbye. A node that is merely silent needs no word: its record expires.
-    pub fn withdraw(&self, node: NodeName) {
-        self.0.say(node, Word::Gone);
-    }
-
-    /// Flushes soon instead of at the next turn.
+    /// Flushes soon instead of at the next interval.
     pub fn flush(&self) {
         self.0.flush_now.notify_one();
     }
 
-    /// How it does.
+    /// Its counters, and how much is queued.
     pub fn status(&self) -> MirrorStatus {
         let state = self.0.state();
-        MirrorStatus {
-            queued: state.words.len() as u64,
-            renewed: state.renewed,
-            dropped: state.dropped,
-            failed: state.failed,
-            last_error: state.last_error.clone(),
-            is_up: !state.is_down,
-        }
+        MirrorStatus { queued: state.queue.len() as u64, ..state.totals.clone() }
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl MirrorInner {
+    fn state(&self) -> MutexGuard<'_, MirrorState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn say(&self, node: NodeName, word: Word) {
+    /// Takes the queue; expired records are dropped and counted.
+    fn take_unexpired(&self) -> Vec<QueuedPresence> {
         let mut state = self.state();
-        if state.words.len() >= self.options.max_nodes && !state.words.contains_key(&node) {
-            state.dropped += 1;
-            return;
-        }
-        if let Some(Word::Here(..)) = state.words.insert(node, word) {
-            state.dropped += 1;
-        }
+        let taken = std::mem::take(&mut state.queue);
+        let count = taken.len();
+        let ttl = self.options.ttl;
+        let unexpired: Vec<_> = taken.into_values().filter(|queued| queued.since.elapsed() < ttl).collect();
+        state.totals.dropped += (count - unexpired.len()) as u64;
+        unexpired
     }
 
-    fn take(&self) -> BTreeMap<NodeName, Word> {
-        std::mem::take(&mut self.state().words)
-    }
-
-    /// What could not be written waits again, unless there is newer.
-    fn put_back(&self, words: BTreeMap<NodeName, Word>) {
+    /// Queues again what could not be written, unless there is a newer record.
+    fn put_back(&self, unwritten: Vec<QueuedPresence>) {
         let mut state = self.state();
-        for (node, word) in words {
-            let is_full = state.words.len() >= self.options.max_nodes;
-            if is_full || state.words.contains_key(&node) {
-                state.dropped += u64::from(matches!(word, Word::Here(..)));
+        for queued in unwritten {
+            let node = &queued.record.node;
+            if state.queue.len() >= self.options.max_nodes || state.queue.contains_key(node) {
+                state.totals.dropped += 1;
             } else {
-                state.words.insert(node, word);
+                state.queue.insert(node.clone(), queued);
             }
         }
     }
@@ -155,71 +151,47 @@ impl Shared {
 /// The work of a [`PresenceMirror`].
 pub struct MirrorWork {
     presence: Arc<dyn Presence>,
-    shared: Arc<Shared>,
+    inner: Arc<MirrorInner>,
 }
 
 impl MirrorWork {
-    /// Flushes until it is dropped. Nothing is owed to a mirror, so it may be dropped at any time.
+    /// Flushes until it is dropped, which is safe at any time.
     pub async fn run(self) {
-        let mut turns = tokio::time::interval(self.shared.options.every);
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut interval = tokio::time::interval(self.inner.options.flush_interval);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = turns.tick() => {}
-                () = self.shared.flush_now.notified() => {}
+                _ = interval.tick() => {}
+                () = self.inner.flush_now.notified() => {}
             }
             self.flush().await;
         }
     }
 
     async fn flush(&self) {
-        let words = self.shared.take();
-        if words.is_empty() {
+        let queued = self.inner.take_unexpired();
+        if queued.is_empty() {
             return;
         }
-        let (mut records, mut gone) = (Vec::new(), Vec::new());
-        let mut expired = 0;
-        for (node, word) in &words {
-            match word {
-                Word::Here(_, heard) if heard.elapsed() >= self.shared.options.ttl => expired += 1,
-                Word::Here(record, _) => records.push((**record).clone()),
-                Word::Gone => gone.push(node.clone()),
-            }
-        }
-        let count = records.len() as u64;
-        let outcome = self.write(records, gone).await;
-        let mut state = self.shared.state();
-        state.dropped += expired;
-        match outcome {
+        let records = queued.iter().map(|queued| queued.record.clone()).collect();
+        let written = self.presence.renew(records, self.inner.options.ttl).await;
+        let mut state = self.inner.state();
+        match written {
             Ok(()) => {
-                state.renewed += count;
-                state.is_down = false;
+                state.totals.renewed += queued.len() as u64;
+                state.totals.is_up = true;
             }
             Err(error) => {
-                state.failed += 1;
-                state.is_down = true;
-                state.last_error = Some(error.to_string());
-                drop(state);
-                let ttl = self.shared.options.ttl;
-                let living = words
-                    .into_iter()
-                    .filter(|(_, word)| !matches!(word, Word::Here(_, at) if at.elapsed() >= ttl));
-                self.shared.put_back(living.collect());
+                *state.totals.failures.entry(error.category()).or_default() += 1;
+                state.totals.is_up = false;
+                state.totals.last_error = Some(error.to_string());
+                if error.is_retryable() {
+                    drop(state);
+                    self.inner.put_back(queued);
+                } else {
+                    state.totals.dropped += queued.len() as u64;
+                }
             }
         }
-    }
-
-    async fn write(
-        &self,
-        records: Vec<PresenceRecord>,
-        gone: Vec<NodeName>,
-    ) -> Result<(), super::PresenceError> {
-        if !records.is_empty() {
-            self.presence.renew(records, self.shared.options.ttl).await?;
-        }
-        if !gone.is_empty() {
-            self.presence.withdraw(gone).await?;
-        }
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Presence in Redis: one key per node, `<prefix>presence:<node>`, a JSON text with an expiry.
 //!
-//! Keys are written in pipelines. When Redis fails, `Circuit` answers for it for a second at a time, so that an
-//! outage costs nobody a timeout per call, and is said once in the log and not per call.
+//! Keys are written in pipelines. When Redis is unreachable, a circuit breaker fails calls at once for a second at a time,
+//! so that an outage does not cost a timeout per call, and is logged once.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,23 +14,23 @@ use tokio::time::Instant;
 
 use super::error::PresenceError;
 use super::record::PresenceRecord;
-use super::{Answer, Presence};
+use super::store::{Presence, PresenceFuture};
 
-/// Keys in one round trip.
+/// Keys per round trip.
 const PIPELINE: usize = 500;
-/// Keys that Redis looks at in one step of a scan.
+/// Keys that Redis examines in one step of a scan.
 const SCAN_COUNT: usize = 500;
 
 /// How a [`RedisPresence`] behaves.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
-    /// Put before every key, so that installations can share a server.
+    /// Prefix of every key, so that installations can share a server.
     pub prefix: String,
-    /// How long one answer may take.
+    /// How long one response may take.
     pub response_timeout: Duration,
     /// How long opening the connection may take.
     pub connection_timeout: Duration,
-    /// How long Redis is left alone after it failed.
+    /// How long the circuit stays open after a failure.
     pub pause: Duration,
 }
 
@@ -51,19 +51,19 @@ pub struct RedisPresence {
     options: RedisOptions,
     /// `host:port`, for errors.
     host: String,
-    circuit: Circuit,
+    breaker: CircuitBreaker,
 }
 
 impl RedisPresence {
-    /// Understands the URL. Redis is connected to at the first call, and again by itself after an outage.
+    /// Parses the URL. The client connects at the first call and reconnects after an outage.
     ///
     /// # Errors
-    /// [`PresenceError::InvalidUrl`], which repeats no password.
+    /// [`PresenceError::InvalidUrl`], which does not repeat a password.
     pub fn new(url: &str, options: RedisOptions) -> Result<Self, PresenceError> {
         let invalid = |error: RedisError| PresenceError::InvalidUrl { message: error.to_string() };
         let client = Client::open(url).map_err(invalid)?;
         let host = client.get_connection_info().addr().to_string();
-        // One quick retry; beyond that the circuit decides when to try again.
+        // One quick retry; beyond that the circuit breaker decides when to try again.
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(20))
@@ -71,37 +71,41 @@ impl RedisPresence {
             .set_connection_timeout(Some(options.connection_timeout))
             .set_pipeline_buffer_size(1024);
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(invalid)?;
-        Ok(Self { connection, options, host, circuit: Circuit::default() })
+        Ok(Self { connection, options, host, breaker: CircuitBreaker::default() })
     }
 
     fn key(&self, node: &NodeName) -> String {
         format!("{}presence:{node}", self.options.prefix)
     }
 
-    /// Runs one exchange with Redis, unless it failed a moment ago.
-    async fn ask<T>(
+    /// Awaits one exchange with Redis, unless the circuit is open.
+    async fn call<T>(
         &self,
         action: &'static str,
         exchange: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, PresenceError> {
         let host = || self.host.clone();
-        if let Some(again_in) = self.circuit.closed_for() {
-            return Err(PresenceError::Away { action, host: host(), again_in });
+        if let Some(retry_in) = self.breaker.open_for() {
+            return Err(PresenceError::CircuitOpen { action, host: host(), retry_in });
         }
         match exchange.await {
-            Ok(answer) => {
-                if self.circuit.succeeded() == Change::Turned {
-                    tracing::info!(host = %self.host, "redis is back; presence is mirrored again");
+            Ok(response) => {
+                if self.breaker.succeeded() {
+                    tracing::info!(host = %self.host, "Redis is available again; presence is mirrored");
                 }
-                Ok(answer)
+                Ok(response)
             }
             Err(source) => {
-                // A server that answers is not away, even if it declines.
-                let is_away = source.is_io_error() || source.is_timeout() || source.is_connection_dropped();
-                if is_away && self.circuit.failed(self.options.pause) == Change::Turned {
-                    tracing::warn!(host = %self.host, error = %source, "redis is away; presence is not mirrored meanwhile");
+                // A server that responds is available, even if it refuses.
+                let is_unreachable =
+                    source.is_io_error() || source.is_timeout() || source.is_connection_dropped();
+                let is_new = is_unreachable && self.breaker.failed(self.options.pause);
+                let error = PresenceError::Redis { action, host: host(), source: Box::new(source) };
+                if is_new {
+                    let category = error.category();
+                    tracing::warn!(%error, category, "Redis is unavailable; presence is not mirrored");
                 }
-                Err(PresenceError::Redis { action, host: host(), source })
+                Err(error)
             }
         }
     }
@@ -113,14 +117,14 @@ impl RedisPresence {
         loop {
             let mut scan = ::redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_COUNT);
-            let (next, some): (u64, Vec<String>) = self.ask("list presence", self.query(&scan)).await?;
-            keys.extend(some);
+            let (next, found): (u64, Vec<String>) = self.call("list presence", self.query(&scan)).await?;
+            keys.extend(found);
             if next == 0 {
                 break;
             }
             cursor = next;
         }
-        // SCAN may say a key twice.
+        // SCAN may return a key twice.
         keys.sort_unstable();
         keys.dedup();
         Ok(keys)
@@ -136,44 +140,32 @@ impl RedisPresence {
 }
 
 impl Presence for RedisPresence {
-    fn renew(&self, records: Vec<PresenceRecord>, ttl: Duration) -> Answer<'_, ()> {
+    fn renew(&self, records: Vec<PresenceRecord>, ttl: Duration) -> PresenceFuture<'_, ()> {
         async move {
             let seconds = ttl.as_secs().max(1);
-            for some in records.chunks(PIPELINE) {
+            for chunk in records.chunks(PIPELINE) {
                 let mut pipeline = ::redis::pipe();
-                for record in some {
+                for record in chunk {
                     let text = serde_json::to_string(record)
-                        .map_err(|source| PresenceError::Unwritable { source })?;
+                        .map_err(|source| PresenceError::Unserializable { source })?;
                     pipeline.cmd("SET").arg(self.key(&record.node)).arg(text).arg("EX").arg(seconds).ignore();
                 }
-                self.ask("renew presence", self.pipeline(&pipeline)).await?;
+                self.call("renew presence", self.pipeline(&pipeline)).await?;
             }
             Ok(())
         }
         .boxed()
     }
 
-    fn withdraw(&self, nodes: Vec<NodeName>) -> Answer<'_, ()> {
-        async move {
-            for some in nodes.chunks(PIPELINE) {
-                let mut command = ::redis::cmd("DEL");
-                command.arg(some.iter().map(|node| self.key(node)).collect::<Vec<_>>());
-                let _removed: u64 = self.ask("withdraw presence", self.query(&command)).await?;
-            }
-            Ok(())
-        }
-        .boxed()
-    }
-
-    fn list(&self) -> Answer<'_, Vec<PresenceRecord>> {
+    fn list(&self) -> PresenceFuture<'_, Vec<PresenceRecord>> {
         async move {
             let keys = self.keys().await?;
             let mut records = Vec::with_capacity(keys.len());
-            for some in keys.chunks(PIPELINE) {
+            for chunk in keys.chunks(PIPELINE) {
                 let mut command = ::redis::cmd("MGET");
-                command.arg(some);
-                let texts: Vec<Option<String>> = self.ask("list presence", self.query(&command)).await?;
-                // Missing ones expired in between; others' keys that look like ours are passed over.
+                command.arg(chunk);
+                let texts: Vec<Option<String>> = self.call("list presence", self.query(&command)).await?;
+                // Missing values expired in between; keys of other programs are skipped.
                 records.extend(
                     texts
                         .into_iter()
@@ -187,16 +179,16 @@ impl Presence for RedisPresence {
         .boxed()
     }
 
-    fn check(&self) -> Answer<'_, ()> {
+    fn check(&self) -> PresenceFuture<'_, ()> {
         async move {
-            let _pong: String = self.ask("check", self.query(&::redis::cmd("PING"))).await?;
+            let _pong: String = self.call("check", self.query(&::redis::cmd("PING"))).await?;
             Ok(())
         }
         .boxed()
     }
 }
 
-/// A prefix may hold what SCAN takes for a pattern.
+/// Escapes the characters that are special in a pattern of SCAN.
 fn escape_glob(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -208,43 +200,40 @@ fn escape_glob(text: &str) -> String {
     escaped
 }
 
-/// Whether the other side is left alone for now.
+/// Fails calls at once for a while after Redis was unreachable. Our own, because the crates for it wrap a service or need
+/// a policy for each call; this is two fields.
 #[derive(Debug, Default)]
-struct Circuit(Mutex<CircuitState>);
+struct CircuitBreaker(Mutex<BreakerState>);
 
 #[derive(Debug, Default)]
-struct CircuitState {
+struct BreakerState {
     is_down: bool,
-    closed_until: Option<Instant>,
+    open_until: Option<Instant>,
 }
 
-/// Whether an outage began or ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Change {
-    Turned,
-    Same,
-}
-
-impl Circuit {
-    fn state(&self) -> MutexGuard<'_, CircuitState> {
+impl CircuitBreaker {
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn closed_for(&self) -> Option<Duration> {
-        let left = self.state().closed_until?.saturating_duration_since(Instant::now());
+    /// How long the circuit stays open; `None` while it is closed.
+    fn open_for(&self) -> Option<Duration> {
+        let left = self.state().open_until?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    fn failed(&self, pause: Duration) -> Change {
+    /// Opens the circuit; returns whether an outage began.
+    fn failed(&self, pause: Duration) -> bool {
         let mut state = self.state();
-        state.closed_until = Some(Instant::now() + pause);
-        if std::mem::replace(&mut state.is_down, true) { Change::Same } else { Change::Turned }
+        state.open_until = Some(Instant::now() + pause);
+        !std::mem::replace(&mut state.is_down, true)
     }
 
-    fn succeeded(&self) -> Change {
+    /// Closes the circuit; returns whether an outage ended.
+    fn succeeded(&self) -> bool {
         let mut state = self.state();
-        state.closed_until = None;
-        if std::mem::replace(&mut state.is_down, false) { Change::Turned } else { Change::Same }
+        state.open_until = None;
+        std::mem::replace(&mut state.is_down, false)
     }
 }
 
@@ -253,18 +242,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_is_taken_by_its_letters() {
+    fn escapes_patterns_in_the_prefix() {
         assert_eq!(escape_glob("a*b[c]:"), r"a\*b\[c\]:");
     }
 
     #[test]
-    fn a_circuit_says_an_outage_once_and_opens_by_itself() {
-        let circuit = Circuit::default();
-        assert_eq!(circuit.failed(Duration::from_mins(1)), Change::Turned);
-        assert!(circuit.closed_for().is_some());
-        assert_eq!(circuit.failed(Duration::ZERO), Change::Same);
-        assert!(circuit.closed_for().is_none(), "its pause is over");
-        assert_eq!(circuit.succeeded(), Change::Turned);
-        assert_eq!(circuit.succeeded(), Change::Same);
+    fn breaker_reports_an_outage_once_and_closes_after_its_pause() {
+        let breaker = CircuitBreaker::default();
+        assert!(breaker.failed(Duration::from_mins(1)), "the outage begins");
+        assert!(breaker.open_for().is_some());
+        assert!(!breaker.failed(Duration::ZERO), "the outage was reported before");
+        assert!(breaker.open_for().is_none(), "the pause is over");
+        assert!(breaker.succeeded(), "the outage ends");
+        assert!(!breaker.succeeded());
     }
 }

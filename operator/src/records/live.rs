@@ -1,79 +1,81 @@
-//! The seam to the part that carries Runs out: what is known of them before it is archived.
+//! The interface to the controller: what it knows of Runs before that is archived.
 
 use std::collections::BTreeSet;
 
 use sentinel_core::reconcile::status::RollUp;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
 
-use crate::history::{AttemptRecord, ExecutionQuery, ExecutionRecord, PageToken, RunQuery, RunRecord};
+use crate::history::outcome::OutcomeName;
+use crate::history::query::{ExecutionQuery, PageToken, RunQuery};
+use crate::history::record::{AttemptRecord, ExecutionRecord, RunRecord};
 
-/// Runs that are held in memory. Nothing here waits.
+/// Runs that are held in memory. No method blocks.
 pub trait LiveRuns: Send + Sync + 'static {
     /// The Runs in scope, in no order.
     fn runs(&self, scope: &Scope) -> Vec<RunRecord>;
 
-    /// The Executions in scope, in the order of pages: the first `most` behind `after`. Every target of a Run is one,
-    /// also before anything was sent to its node. Fewer than `most` means that there are no others.
-    fn executions(&self, scope: &Scope, after: Option<&PageToken>, most: usize) -> Vec<Execution>;
+    /// The Executions in scope, in the order of pages: the first `limit` after `after`. Every target of a Run is one, also
+    /// before anything was sent to its node. Fewer than `limit` means that there are no others.
+    fn executions(&self, scope: &Scope, after: Option<&PageToken>, limit: usize) -> Vec<ExecutionStatus>;
 
-    /// An Attempt, as far as it is known first hand.
+    /// An Attempt, as far as the controller knows it from its agent.
     fn attempt(&self, id: &AttemptId) -> Option<AttemptRecord>;
 
-    /// How the targets of a Run stand, in the words of its Task's status; `None` when that is not known here.
-    fn roll_up(&self, task: &TaskUid, run: RunNumber, tried_again: TriedAgain) -> Option<RollUp>;
+    /// The targets of a Run as its Task's status shows them; `None` when that is not known here.
+    fn roll_up(&self, task: &TaskUid, run: RunNumber, retries: Retries) -> Option<RollUp>;
 
-    /// How far a Run is known here; `None` when it is not held.
-    fn progress(&self, task: &TaskUid, run: RunNumber) -> Option<Progress>;
+    /// Whether a Run has finished; `None` when it is not held.
+    fn progress(&self, task: &TaskUid, run: RunNumber) -> Option<RunProgress>;
 }
 
-/// Whether what has ended may be tried again.
+/// Whether an Attempt that has ended may be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TriedAgain {
-    /// As the Task says.
-    Yes,
+pub enum Retries {
+    /// As the Task specifies.
+    Allowed,
     /// The Run starts nothing more.
-    No,
+    Stopped,
 }
 
-/// Whether a Run that is held in memory is over.
+/// Whether a Run that is held in memory has finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// It goes on.
-    UnderWay,
-    /// It is over.
+pub enum RunProgress {
+    /// It is active.
+    Active,
+    /// It has finished.
     Finished,
 }
 
-/// Which Runs and Executions are asked for; all given conditions must hold.
+/// Which Runs and Executions to read; all given conditions must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     /// Only of Tasks in this namespace.
     pub namespace: Option<String>,
     /// Only of Tasks with this name.
     pub task: Option<String>,
-    /// Only of this very Task.
+    /// Only of the Task with this uid.
     pub task_uid: Option<TaskUid>,
     /// Only of the Run with this number.
     pub run: Option<RunNumber>,
     /// Only on this node.
     pub node: Option<NodeName>,
-    /// Of these, which.
+    /// Archived ones as well, or not.
     pub extent: Extent,
-    /// Runs that start nothing more, by the status of their Tasks: what has ended in them is not tried again.
+    /// Runs that start nothing more, by the status of their Tasks: their ended Attempts are not retried.
     pub stopping: BTreeSet<(TaskUid, RunNumber)>,
 }
 
-/// How much of what is held in memory is wanted.
+/// How much of what is held in memory to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     /// What History may not hold yet.
     Unarchived,
-    /// All of it: History does not answer.
+    /// All of it: History is unavailable.
     All,
 }
 
 impl Scope {
-    /// Every Run there is.
+    /// Every Run.
     pub fn everything() -> Self {
         Self {
             namespace: None,
@@ -86,7 +88,7 @@ impl Scope {
         }
     }
 
-    /// The scope of a question about Executions.
+    /// The scope of a query for Executions.
     pub fn of_executions(query: &ExecutionQuery, extent: Extent) -> Self {
         Self {
             namespace: query.namespace.clone(),
@@ -99,7 +101,7 @@ impl Scope {
         }
     }
 
-    /// The scope of a question about Runs.
+    /// The scope of a query for Runs.
     pub fn of_runs(query: &RunQuery, extent: Extent) -> Self {
         Self {
             namespace: query.namespace.clone(),
@@ -119,18 +121,18 @@ impl Scope {
             && self.task_uid.as_ref().is_none_or(|wanted| wanted == uid)
     }
 
-    /// Whether a Run of a Task in scope is.
+    /// Whether a Run of a Task in scope is in scope.
     pub fn has_run(&self, run: RunNumber) -> bool {
         self.run.is_none_or(|wanted| wanted == run)
     }
 
-    /// Whether what has ended in a Run may be tried again.
-    pub fn tried_again(&self, task: &TaskUid, run: RunNumber) -> TriedAgain {
-        let stops = !self.stopping.is_empty() && self.stopping.contains(&(task.clone(), run));
-        if stops { TriedAgain::No } else { TriedAgain::Yes }
+    /// Whether ended Attempts of a Run may be retried.
+    pub fn retries(&self, task: &TaskUid, run: RunNumber) -> Retries {
+        let is_stopping = !self.stopping.is_empty() && self.stopping.contains(&(task.clone(), run));
+        if is_stopping { Retries::Stopped } else { Retries::Allowed }
     }
 
-    /// Whether a node is.
+    /// Whether a node is in scope.
     pub fn has_node(&self, node: &NodeName) -> bool {
         self.node.as_ref().is_none_or(|wanted| wanted == node)
     }
@@ -138,41 +140,41 @@ impl Scope {
 
 /// A Run on one node, as it is known now.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Execution {
-    /// Its latest Attempt. Of one that waits for its first: number 0, and nothing else that an agent would know.
+pub struct ExecutionStatus {
+    /// Its latest Attempt. Before the first one: number 0, and none of the fields that an agent reports.
     pub record: ExecutionRecord,
-    /// Why the record is not all there is to say: it waits.
-    pub waiting: Option<Waiting>,
+    /// Set while it waits for an Attempt that no agent has confirmed.
+    pub waiting: Option<WaitingState>,
 }
 
-/// An Execution of which no agent has confirmed an Attempt that is not over.
+/// Why an Execution waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub struct WaitingState {
     /// `Pending`, `WaitingForNode` or `Dispatched`.
     pub state: &'static str,
-    /// A sentence where the word does not say it all.
+    /// For people; empty where the state is enough.
     pub message: String,
-    /// For what.
-    pub what: Awaited,
+    /// The Attempt that it waits for.
+    pub waiting_for: WaitingFor,
 }
 
-/// What an Execution waits for.
+/// Which Attempt an Execution waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Awaited {
-    /// The Attempt that the record names; 0 is the first. No agent has confirmed it.
+pub enum WaitingFor {
+    /// The one that the record names; 0 is the first. No agent has confirmed it.
     Start,
-    /// The Attempt after the one that the record names, which is over.
+    /// The one after the Attempt that the record names, which has ended.
     Retry,
 }
 
-impl Execution {
-    /// An Execution of which the record says all.
+impl ExecutionStatus {
+    /// An Execution that does not wait.
     pub fn recorded(record: ExecutionRecord) -> Self {
         Self { record, waiting: None }
     }
 
-    /// The name of its Outcome; `None` while it goes on or waits.
-    pub fn outcome(&self) -> Option<&str> {
-        self.record.outcome.as_deref().filter(|_| self.waiting.is_none())
+    /// Its Outcome; `None` while it is active or waits.
+    pub fn outcome(&self) -> Option<OutcomeName> {
+        self.record.outcome.filter(|_| self.waiting.is_none())
     }
 }

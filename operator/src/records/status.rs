@@ -1,5 +1,5 @@
-//! What the status of a Task says of its latest Run, in the words of History. An operator that does not lead knows no
-//! more, and neither does one that has just taken the lead.
+//! The latest Run of a Task, read from the Task's status as records of History. A follower knows nothing else of an active
+//! Run, and neither does a new leader at first.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,20 @@ use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Stage;
 
-use super::live::{Awaited, Execution, Extent, Scope, Waiting};
-use crate::history::{ExecutionRecord, RunCounts, RunRecord, Source, Verdict};
+use super::live::{ExecutionStatus, Extent, Scope, WaitingFor, WaitingState};
+use crate::history::outcome::OutcomeName;
+use crate::history::record::{ExecutionRecord, RecordSource, RunCounts, RunRecord, RunVerdict};
 use crate::resource::status::{NodeStatus, RunStatus};
 use crate::resource::{Task, recorded};
 
-/// The latest Run of a Task, as its status has it.
+/// The latest Run of a Task in its status.
 pub(super) struct StatusRun<'a> {
     task: &'a Task,
     run: &'a RunStatus,
-    facts: Facts,
+    identity: RunIdentity,
 }
 
-struct Facts {
+struct RunIdentity {
     uid: TaskUid,
     namespace: String,
     name: String,
@@ -33,11 +34,11 @@ struct Facts {
 }
 
 impl<'a> StatusRun<'a> {
-    /// The latest Run of a Task, if it has one that is in scope and of which the status can say anything new: what is
-    /// over and archived is in History.
+    /// The latest Run of a Task, if it is in scope and History may know less of it: finished and archived Runs are left to
+    /// History.
     pub(super) fn of(task: &'a Task, scope: &Scope) -> Option<Self> {
         let run = task.status.as_ref()?.run.as_ref()?;
-        let facts = Facts {
+        let identity = RunIdentity {
             uid: TaskUid::new(task.uid()?).ok()?,
             namespace: task.namespace().unwrap_or_default(),
             name: task.name_any(),
@@ -45,25 +46,26 @@ impl<'a> StatusRun<'a> {
             spec_hash: SpecHash::new(run.spec_hash.as_str()).ok()?,
             started_at: millis(run.started_at.as_ref()?),
         };
-        let found = Self { task, run, facts };
-        let facts = &found.facts;
-        let wanted = scope.has_task(&facts.namespace, &facts.name, &facts.uid) && scope.has_run(facts.number);
+        let found = Self { task, run, identity };
+        let identity = &found.identity;
+        let wanted = scope.has_task(&identity.namespace, &identity.name, &identity.uid)
+            && scope.has_run(identity.number);
         (wanted && (scope.extent == Extent::All || !found.is_archived())).then_some(found)
     }
 
     pub(super) fn task_uid(&self) -> &TaskUid {
-        &self.facts.uid
+        &self.identity.uid
     }
 
     pub(super) fn number(&self) -> RunNumber {
-        self.facts.number
+        self.identity.number
     }
 
     pub(super) fn is_finished(&self) -> bool {
         self.run.finished_at.is_some()
     }
 
-    /// Whether nothing more of it is started: what has ended is not tried again.
+    /// Whether it starts nothing more: ended Attempts are not retried.
     pub(super) fn is_stopping(&self) -> bool {
         self.is_finished() || self.run.stopping.is_some()
     }
@@ -78,34 +80,34 @@ impl<'a> StatusRun<'a> {
         self.task.status.iter().flat_map(|status| &status.nodes)
     }
 
-    /// Targets of which the status names neither state nor Outcome.
+    /// Targets that are not listed in the status.
     pub(super) fn unlisted(&self) -> u64 {
         let listed = self.nodes().count().max(self.run.targets.len());
         u64::try_from(self.run.target_count).unwrap_or(0).saturating_sub(listed as u64)
     }
 
-    /// Its record.
+    /// Its record in History.
     pub(super) fn record(&self) -> RunRecord {
-        let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
-        for node in self.nodes().filter(|node| !is_open(&node.state)) {
-            *outcomes.entry(node.state.clone()).or_default() += 1;
+        let mut outcomes: BTreeMap<OutcomeName, u32> = BTreeMap::new();
+        for outcome in self.nodes().filter_map(|node| node.state.parse().ok()) {
+            *outcomes.entry(outcome).or_default() += 1;
         }
         let read = recorded::read(self.task).ok().and_then(|read| read.run);
         let cancelled = matches!(self.run.stopping.as_deref(), Some("Cancelled" | "Deleted"));
         RunRecord {
-            task_uid: self.facts.uid.clone(),
-            namespace: self.facts.namespace.clone(),
-            name: self.facts.name.clone(),
-            run: self.facts.number,
+            task_uid: self.identity.uid.clone(),
+            namespace: self.identity.namespace.clone(),
+            name: self.identity.name.clone(),
+            run: self.identity.number,
             trigger: self.run.trigger.clone(),
-            spec_hash: self.facts.spec_hash.clone(),
+            spec_hash: self.identity.spec_hash.clone(),
             command: String::new(),
-            started_at: self.facts.started_at,
+            started_at: self.identity.started_at,
             finished_at: self.run.finished_at.as_ref().map(millis),
             verdict: match self.run.verdict.as_deref() {
-                Some("Complete") => Some(Verdict::Complete),
-                Some(_) if cancelled => Some(Verdict::Cancelled),
-                Some(_) => Some(Verdict::Failed),
+                Some("Complete") => Some(RunVerdict::Complete),
+                Some(_) if cancelled => Some(RunVerdict::Cancelled),
+                Some(_) => Some(RunVerdict::Failed),
                 None => None,
             },
             reason: read
@@ -117,65 +119,75 @@ impl<'a> StatusRun<'a> {
     }
 
     /// Its Executions, as far as the status lists them.
-    pub(super) fn executions(&self, scope: &Scope) -> Vec<Execution> {
-        let mut rows: BTreeMap<NodeName, Execution> = BTreeMap::new();
+    pub(super) fn executions(&self, scope: &Scope) -> Vec<ExecutionStatus> {
+        let mut rows: BTreeMap<NodeName, ExecutionStatus> = BTreeMap::new();
         for target in &self.run.targets {
             if let Ok(node) = NodeName::new(target.as_str()) {
-                let unsaid = NodeStatus { state: "Pending".to_owned(), ..NodeStatus::default() };
-                rows.insert(node.clone(), self.execution(node, &unsaid));
+                let pending = NodeStatus { state: "Pending".to_owned(), ..NodeStatus::default() };
+                rows.insert(node.clone(), self.execution(node, &pending));
             }
         }
-        for said in self.nodes() {
-            if let Ok(node) = NodeName::new(said.node.as_str()) {
-                rows.insert(node.clone(), self.execution(node, said));
+        for listed in self.nodes() {
+            if let Ok(node) = NodeName::new(listed.node.as_str()) {
+                rows.insert(node.clone(), self.execution(node, listed));
             }
         }
         rows.into_iter().filter(|(node, _)| scope.has_node(node)).map(|(_, row)| row).collect()
     }
 
-    fn execution(&self, node: NodeName, said: &NodeStatus) -> Execution {
-        let attempt = said.attempt.and_then(|number| u32::try_from(number).ok()).unwrap_or(1);
-        let (waiting, stage) = match said.state.as_str() {
-            "Dispatched" => (Some(("Dispatched", Awaited::Start)), Stage::Accepted),
-            // Only of a target that is to be tried again does the status say more than the word.
-            "Pending" if !said.message.is_empty() => (Some(("Pending", Awaited::Retry)), Stage::Accepted),
-            "Pending" => (Some(("Pending", Awaited::Start)), Stage::Accepted),
-            "WaitingForNode" => (Some(("WaitingForNode", Awaited::Start)), Stage::Accepted),
+    fn execution(&self, node: NodeName, listed: &NodeStatus) -> ExecutionStatus {
+        let attempt = listed.attempt.and_then(|number| u32::try_from(number).ok()).unwrap_or(1);
+        let (waiting, stage) = match listed.state.as_str() {
+            "Dispatched" => (Some(("Dispatched", WaitingFor::Start)), Stage::Accepted),
+            // The status has a message for a pending target only between two Attempts.
+            "Pending" if !listed.message.is_empty() => {
+                (Some(("Pending", WaitingFor::Retry)), Stage::Accepted)
+            }
+            "Pending" => (Some(("Pending", WaitingFor::Start)), Stage::Accepted),
+            "WaitingForNode" => (Some(("WaitingForNode", WaitingFor::Start)), Stage::Accepted),
             "Running" => (None, Stage::Running),
             _ => (None, Stage::Ended),
         };
-        let ended = stage == Stage::Ended;
-        let unsent = waiting.is_some_and(|(state, _)| state != "Dispatched") && said.attempt.is_none();
-        let concluded = matches!(said.state.as_str(), "Lost" | "NotStarted" | "StartTimedOut");
-        let retry = waiting.is_some_and(|(_, what)| what == Awaited::Retry);
-        Execution {
+        let outcome = if stage == Stage::Ended { listed.state.parse().ok() } else { None };
+        let is_unsent = waiting.is_some_and(|(state, _)| state != "Dispatched") && listed.attempt.is_none();
+        let is_retry = waiting.is_some_and(|(_, waiting_for)| waiting_for == WaitingFor::Retry);
+        ExecutionStatus {
             record: ExecutionRecord {
-                task_uid: self.facts.uid.clone(),
-                namespace: self.facts.namespace.clone(),
-                name: self.facts.name.clone(),
-                run: self.facts.number,
+                task_uid: self.identity.uid.clone(),
+                namespace: self.identity.namespace.clone(),
+                name: self.identity.name.clone(),
+                run: self.identity.number,
                 node,
-                run_started_at: self.facts.started_at,
-                attempt: if unsent && !retry { 0 } else { attempt },
+                run_started_at: self.identity.started_at,
+                attempt: if is_unsent && !is_retry { 0 } else { attempt },
                 stage,
-                outcome: ended.then(|| said.state.clone()),
-                exit_code: said.exit_code.and_then(|code| u8::try_from(code).ok()),
-                message: if ended { said.message.clone() } else { String::new() },
-                started_at: said.started_at.as_ref().map(millis),
-                ended_at: said.finished_at.as_ref().map(millis),
-                spec_hash: self.facts.spec_hash.clone(),
+                outcome,
+                outcome_details: None,
+                exit_code: listed.exit_code.and_then(|code| u8::try_from(code).ok()),
+                message: if stage == Stage::Ended { listed.message.clone() } else { String::new() },
+                started_at: listed.started_at.as_ref().map(millis),
+                ended_at: listed.finished_at.as_ref().map(millis),
+                spec_hash: self.identity.spec_hash.clone(),
                 command: String::new(),
                 exit: ExitDetails::default(),
-                source: if ended && !concluded { Source::Agent } else { Source::Operator },
+                source: outcome.map_or(RecordSource::Operator, likely_source),
                 epoch: Epoch::ZERO,
             },
-            waiting: waiting.map(|(state, what)| Waiting { state, message: said.message.clone(), what }),
+            waiting: waiting.map(|(state, waiting_for)| WaitingState {
+                state,
+                message: listed.message.clone(),
+                waiting_for,
+            }),
         }
     }
 }
 
-fn is_open(state: &str) -> bool {
-    matches!(state, "Pending" | "WaitingForNode" | "Dispatched" | "Running")
+/// Who states this Outcome as a rule; the status does not show it.
+fn likely_source(outcome: OutcomeName) -> RecordSource {
+    match outcome {
+        OutcomeName::Lost | OutcomeName::NotStarted | OutcomeName::StartTimedOut => RecordSource::Operator,
+        _ => RecordSource::Agent,
+    }
 }
 
 fn millis(time: &MicroTime) -> UnixMillis {

@@ -1,4 +1,4 @@
-//! The two custom resource definitions, as they are installed.
+//! The two custom resource definitions.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -9,12 +9,12 @@ use super::{TargetSlice, Task};
 /// The definition of `tasks.sentinelnode.dev`.
 ///
 /// # Errors
-/// When the derived definition is not one; a test holds that it is.
+/// When the derived definition is invalid; a test holds that it is not.
 pub fn task_crd() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut crd = serde_json::to_value(Task::crd())?;
     tidy(&mut crd);
     if let Some(schema) = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
-        // Until the operator has seen a Task, every waiting tool must read it as "in progress".
+        // Until the operator has observed a Task, tools that wait must read it as in progress.
         schema["properties"]["status"]["default"] = json!({"observedGeneration": -1});
     }
     serde_json::from_value(crd)
@@ -39,9 +39,8 @@ pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::s
     Ok(format!("# Generated from operator/src/resource by `just generate`; do not edit.\n{text}"))
 }
 
-/// Takes out what the derive says and nobody should hear: an optional field is simply left out, so no field needs to
-/// take `null` (the API server drops a `null` where none is allowed), and the line breaks of a doc comment are not
-/// those of a terminal.
+/// Removes what the derive adds needlessly: `nullable`, since optional fields are omitted (the API server drops a `null`
+/// where none is allowed), and the line breaks of doc comments.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(object) => {

@@ -1,22 +1,22 @@
-//! What is wrong with a Task: where, what was seen, what is allowed.
+//! Problems of a Task: the field, its value, and what is allowed.
 
 use std::fmt;
 use std::panic::Location;
 
-/// Most problems reported at once; who has more fixes these first.
+/// Largest number of problems that are reported at once.
 pub const MAX_PROBLEMS: usize = 20;
 
-/// Longest piece of a value that is shown, characters.
-const SHOWN: usize = 64;
+/// Longest part of a value that is shown, characters.
+const MAX_SHOWN: usize = 64;
 
 /// One thing that is wrong with a Task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
     /// Path of the field, as in `spec.run.command[0]`.
     pub field: String,
-    /// What was seen, escaped and cut to 64 characters; empty when nothing was there.
+    /// Its value, escaped and cut to 64 characters; empty when the field itself is the problem.
     pub value: String,
-    /// What is allowed, as the end of a sentence that begins with the field: "must …".
+    /// What is allowed, as the end of a sentence that begins with the field: "must be …", "is required".
     pub allowed: String,
 }
 
@@ -31,13 +31,13 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// All problems in one sentence each, separated by `; `.
+/// All problems, a sentence each, separated by `; `.
 pub fn describe(problems: &[Invalid]) -> String {
-    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    texts.join("; ")
+    let sentences: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    sentences.join("; ")
 }
 
-/// Collects problems, at most [`MAX_PROBLEMS`].
+/// Collects up to [`MAX_PROBLEMS`] problems.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     found: Vec<Invalid>,
@@ -45,19 +45,19 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    /// `field` is `value`, which is not allowed.
+    /// `field` has this value, which is not allowed.
     #[track_caller]
     pub(super) fn value(&mut self, field: impl Into<String>, value: &str, allowed: impl Into<String>) {
         self.push(field.into(), show(value), allowed.into());
     }
 
-    /// Something about `field` itself is wrong.
+    /// `field` itself is the problem.
     #[track_caller]
     pub(super) fn field(&mut self, field: impl Into<String>, allowed: impl Into<String>) {
         self.push(field.into(), String::new(), allowed.into());
     }
 
-    /// `field` is this JSON, which is not allowed.
+    /// `field` has this JSON value, which is not allowed.
     #[track_caller]
     pub(super) fn json(&mut self, field: &str, value: &serde_json::Value, allowed: impl Into<String>) {
         let text = match value {
@@ -67,17 +67,17 @@ impl Problems {
         self.push(field.to_owned(), text, allowed.into());
     }
 
-    /// Whether none was found so far.
+    /// Whether no problem was found so far.
     pub(super) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// What was found.
+    /// The problems.
     pub(super) fn into_inner(self) -> Vec<Invalid> {
         self.found
     }
 
-    /// Where each was raised: the rule that was broken.
+    /// For each problem the code that raised it: the rule that it breaks.
     pub(super) fn raised_at(self) -> Vec<&'static Location<'static>> {
         self.raised_at
     }
@@ -92,13 +92,13 @@ impl Problems {
     }
 }
 
-/// A text in quotes, with everything escaped that could hide or act on a terminal.
+/// A string in quotes, with control and invisible characters escaped.
 pub(super) fn show(text: &str) -> String {
-    let kept: String = text.chars().take(SHOWN).collect();
+    let kept: String = text.chars().take(MAX_SHOWN).collect();
     if kept.len() < text.len() { format!("{kept:?}…") } else { format!("{kept:?}") }
 }
 
 fn cut(text: &str) -> String {
-    let kept: String = text.chars().take(SHOWN).collect();
+    let kept: String = text.chars().take(MAX_SHOWN).collect();
     if kept.len() < text.len() { format!("{kept}…") } else { kept }
 }

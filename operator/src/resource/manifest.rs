@@ -1,4 +1,4 @@
-//! A YAML text becomes Tasks, as `kubectl apply -f` would take it: several documents, lists, empty documents left out.
+//! Manifests: YAML into Tasks, as `kubectl apply -f` reads it, with several documents, lists, and empty documents.
 
 use serde_json::Value;
 
@@ -6,44 +6,60 @@ use super::invalid::Invalid;
 use super::places::{Place, Places};
 use super::{Task, schema};
 
-/// Most bytes of one text.
+/// Largest manifest, bytes.
 pub const MAX_BYTES: usize = 4 << 20;
 
-/// Why a text holds no Tasks that could be run.
+/// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Nothing but comments and white space.
+    /// It has comments and white space only.
     #[error("holds no Task: it is empty")]
     Empty,
-    /// More than anybody would write.
-    #[error("is {bytes} bytes long; at most {MAX_BYTES} are read")]
+    /// It is longer than [`MAX_BYTES`].
+    #[error("has {bytes} bytes; at most {MAX_BYTES} are allowed")]
     TooLong {
-        /// Its length.
+        /// Its length, bytes.
         bytes: usize,
     },
-    /// Not UTF-8.
-    #[error("is not UTF-8 text: the byte at offset {at} is none")]
+    /// It is not UTF-8.
+    #[error("is not valid UTF-8 at byte offset {at}")]
     NotText {
-        /// Where.
+        /// Offset of the first invalid byte.
         at: usize,
     },
-    /// Not YAML, or YAML that would unfold to far more than it is.
+    /// It is not YAML, or expands to far more than its size.
     #[error("{place}: {message}")]
     NotYaml {
-        /// Where in the text.
+        /// Line and column.
         place: Place,
         /// What the parser reported.
         message: String,
     },
-    /// A document that is not a Task of this version.
+    /// A document is not a valid Task.
     #[error("{}", all(.problems))]
     Invalid {
-        /// What is wrong with it, and where in the text.
+        /// Its problems with their places.
         problems: Vec<(Place, Invalid)>,
     },
 }
 
-/// One problem is a sentence behind its place; several are a line each.
+impl ManifestError {
+    /// The kind of error, as a label of metrics and logs: `encoding`, `syntax` or `validation`.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::TooLong { .. } | Self::NotText { .. } => "encoding",
+            Self::NotYaml { .. } => "syntax",
+            Self::Empty | Self::Invalid { .. } => "validation",
+        }
+    }
+
+    /// Whether the same manifest may be accepted later: never, without a change of it.
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+}
+
+/// One problem follows its place; several are a line each.
 fn all(problems: &[(Place, Invalid)]) -> String {
     let line = |(place, problem): &(Place, Invalid)| format!("{place}: {problem}");
     let lines: Vec<String> = problems.iter().map(line).collect();
@@ -54,17 +70,17 @@ fn all(problems: &[(Place, Invalid)]) -> String {
     }
 }
 
-/// The Tasks in a file's bytes.
+/// The Tasks in the bytes of a file.
 ///
 /// # Errors
-/// The first document that is wrong; then none of them is used.
+/// About the first invalid document; then no document is used.
 pub fn read_bytes(bytes: &[u8]) -> Result<Vec<Task>, ManifestError> {
     let text =
         std::str::from_utf8(bytes).map_err(|error| ManifestError::NotText { at: error.valid_up_to() })?;
     read(text)
 }
 
-/// The Tasks in a text.
+/// The Tasks in a manifest.
 ///
 /// # Errors
 /// As [`read_bytes`].
@@ -82,7 +98,7 @@ pub fn read(text: &str) -> Result<Vec<Task>, ManifestError> {
     if tasks.is_empty() { Err(ManifestError::Empty) } else { Ok(tasks) }
 }
 
-/// The problems of an item of a document, each with its place in the text.
+/// The problems of an item of a document, each with its place in the file.
 fn located(document: &Document, item: &str, problems: Vec<Invalid>) -> ManifestError {
     let places = Places::of(&document.text);
     let problems = problems
@@ -95,13 +111,13 @@ fn located(document: &Document, item: &str, problems: Vec<Invalid>) -> ManifestE
     ManifestError::Invalid { problems }
 }
 
-/// One document and the line it begins on.
+/// A document and the line it begins on.
 struct Document {
     line: usize,
     text: String,
 }
 
-/// A line that begins with `---` always begins a document, also inside of a block of text.
+/// A line that begins with `---` always begins a document, even in a block scalar.
 /// Source: YAML 1.2.2, §9.1.4 and `c-forbidden`.
 fn documents(text: &str) -> Vec<Document> {
     let mut documents = vec![Document { line: 1, text: String::new() }];
@@ -131,14 +147,14 @@ fn parse(document: &Document) -> Result<Value, ManifestError> {
     serde_saphyr::from_str::<Value>(&document.text).map_err(|error| {
         let place = error.location().map_or(Place { line: 1, column: 1 }, |at| Place::of(&at));
         let message = error.without_snippet().to_string();
-        // The parser repeats its own idea of the place, which is not the place in the file.
+        // The parser appends its place, which is relative to the document.
         let message = message.lines().next().unwrap_or_default();
         let message = message.split(" at line ").next().unwrap_or(message).to_owned();
         ManifestError::NotYaml { place: Place { line: document.line + place.line - 1, ..place }, message }
     })
 }
 
-/// A list is its items, each with its path in the document; a document of nothing is none.
+/// The items of a list, each with its path in the document, or the document itself; nothing for `null`.
 fn unfold(value: Value) -> Vec<(Value, String)> {
     match value {
         Value::Null => Vec::new(),
@@ -179,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn several_documents_are_each_a_task_and_empty_ones_are_left_out() {
+    fn each_document_is_a_task_and_empty_ones_are_skipped() {
         let text = format!("# first\n---\n{}---\n\n---\n{}...\n# the end\n", hello("a"), hello("b"));
         assert_eq!(names(&text), ["a", "b"]);
         assert_eq!(names(&format!("\u{feff}{}", hello("a"))), ["a"]);
     }
 
     #[test]
-    fn a_list_is_its_items() {
+    fn items_of_a_list_are_tasks() {
         let item = "{apiVersion: sentinelnode.dev/v1alpha1, kind: Task, metadata: {name: NAME}, spec: {targets: {all: true}, run: {command: [x]}}}";
         let text = format!(
             "apiVersion: v1\nkind: List\nitems:\n- {}\n- {}\n",
@@ -197,21 +213,21 @@ mod tests {
     }
 
     #[test]
-    fn three_dashes_in_a_script_are_text_when_they_are_indented() {
+    fn indented_dashes_in_a_script_are_text() {
         let text = "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {name: a}\nspec:\n  targets: {all: true}\n  run:\n    script:\n      text: |\n        echo one\n        ---\n        echo two\n";
         let task = read(text).unwrap().remove(0);
         assert_eq!(task.spec.run.script.unwrap().text, "echo one\n---\necho two\n");
     }
 
     #[test]
-    fn nothing_is_refused_as_empty() {
+    fn empty_manifest_is_refused() {
         for text in ["", "\n\n", "# only a comment\n", "---\n---\n", "kind: List\nitems: []\n"] {
             assert_eq!(refused(text), "holds no Task: it is empty", "{text:?}");
         }
     }
 
     #[test]
-    fn what_is_not_a_task_is_named_with_its_line() {
+    fn other_kinds_are_refused_with_their_line() {
         let pod = format!("{}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\n", hello("a"));
         assert_eq!(
             refused(&pod),
@@ -227,23 +243,23 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_field_is_named_with_its_line_and_column_in_the_file() {
+    fn invalid_field_is_named_with_line_and_column() {
         let task = "# A comment\n---\napiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata:\n  name: a\nspec:\n  targets: {all: true}\n  timeouts:\n    run: 5\n  run:\n    command:\n      - echo\n      - 7\n    env:\n      - name: A\n        vale: x\n      - {name: B, value: 1}\n";
         let error = refused(task);
         for expected in [
             "line 10, column 5: spec.timeouts.run is",
-            "line 14, column 9: spec.run.command[1] is 7; it must be a text",
+            "line 14, column 9: spec.run.command[1] is 7; it must be a string",
             "line 17, column 9: spec.run.env[0].vale is an unknown field; did you mean value?",
-            "line 18, column 19: spec.run.env[1].value is 1; it must be a text",
+            "line 18, column 19: spec.run.env[1].value is 1; it must be a string",
         ] {
             assert!(error.contains(expected), "{expected:?} is not in {error}");
         }
         let bad_value = "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {name: a}\nspec:\n  targets: {all: true}\n  run: {command: [x]}\n  timeouts:\n    run: 5 minutes\n";
         let error = refused(bad_value);
         assert!(error.starts_with("line 8, column 5: spec.timeouts.run is \"5 minutes\""), "{error}");
-        // What is missing is named with the line of what it is missing from.
+        // A missing field has the place of its parent.
         let error = refused(&hello("a").replace("run: {command: [\"true\"]}", "suspend: false"));
-        assert_eq!(error, "line 4, column 1: spec.run must be there");
+        assert_eq!(error, "line 4, column 1: spec.run is required");
         let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: sentinelnode.dev/v1alpha1\n  kind: Task\n  metadata: {name: a}\n  spec:\n    targets: {al: true}\n    run: {command: [x]}\n";
         assert!(
             refused(list).starts_with("line 8, column 15: spec.targets.al is an unknown field"),
@@ -253,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_yaml_is_named_with_its_line_in_the_file() {
+    fn invalid_yaml_is_refused_with_its_line() {
         let text = format!("{}---\na: [1,\nb: }}\n", hello("a"));
         let error = refused(&text);
         assert!(error.starts_with("line "), "{error}");
@@ -262,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_of_aliases_is_refused_quickly() {
+    fn alias_bomb_is_refused_quickly() {
         let mut text = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
         for level in 1..12 {
             let below = level - 1;
@@ -275,16 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_there_twice_is_refused() {
+    fn duplicate_key_is_refused() {
         let text = hello("a").replace("kind: Task\n", "kind: Task\nkind: Task\n");
         assert!(matches!(read(&text), Err(ManifestError::NotYaml { .. })), "{}", refused(&text));
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_refused() {
-        assert_eq!(
-            read_bytes(b"kind: \xff").unwrap_err().to_string(),
-            "is not UTF-8 text: the byte at offset 6 is none"
-        );
+    fn invalid_utf8_is_refused() {
+        assert_eq!(read_bytes(b"kind: \xff").unwrap_err().to_string(), "is not valid UTF-8 at byte offset 6");
     }
 }

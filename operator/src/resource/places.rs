@@ -1,11 +1,11 @@
-//! Where the fields of a YAML document stand in its text, for messages about them.
+//! Line and column of the fields of a YAML document, for messages about them.
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 
-/// A place in a text.
+/// A line and a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The line, from 1.
@@ -15,7 +15,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// As the parser has it.
+    /// From the parser.
     pub(super) fn of(location: &Location) -> Self {
         let number = |number: u64| usize::try_from(number).unwrap_or(1).max(1);
         Self { line: number(location.line()), column: number(location.column()) }
@@ -33,13 +33,13 @@ impl fmt::Display for Place {
 pub(super) struct Places(Option<Spanned<Node>>);
 
 impl Places {
-    /// Reads a document once more, for its places.
+    /// Parses a document again, for its places.
     pub(super) fn of(text: &str) -> Self {
         Self(serde_saphyr::from_str(text).ok())
     }
 
-    /// The place of a field of an item of the document, both given as paths such as `spec.run.env[0].name`. A field
-    /// that is not there has the place of what it is missing from.
+    /// The place of a field of an item of the document, both as paths such as `spec.run.env[0].name`. A missing field has
+    /// the place of its parent.
     pub(super) fn find(&self, item: &str, field: &str) -> Place {
         let Some(root) = &self.0 else { return Place { line: 1, column: 1 } };
         let (mut node, mut place) = (&root.value, Place::of(&root.referenced));
@@ -69,14 +69,14 @@ enum Step {
     Index(usize),
 }
 
-/// The steps of a path. What stands in brackets is an index, or the key of a map whose keys are free.
+/// The steps of a path. Brackets hold an index, or the key of a map.
 fn steps(path: &str) -> impl Iterator<Item = Step> {
     let mut steps = Vec::new();
     let mut rest = path;
     while !rest.is_empty() {
         if let Some(inner) = rest.strip_prefix('[') {
-            let (word, after) = inner.split_once(']').unwrap_or((inner, ""));
-            steps.push(word.parse().map_or_else(|_| Step::Key(word.to_owned()), Step::Index));
+            let (key, after) = inner.split_once(']').unwrap_or((inner, ""));
+            steps.push(key.parse().map_or_else(|_| Step::Key(key.to_owned()), Step::Index));
             rest = after;
         } else {
             let end = rest.find(['.', '[']).unwrap_or(rest.len());
@@ -90,7 +90,7 @@ fn steps(path: &str) -> impl Iterator<Item = Step> {
     steps.into_iter()
 }
 
-/// A document as far as it has places.
+/// The structure of a document, with places.
 #[derive(Debug)]
 enum Node {
     Map(Vec<(Spanned<String>, Spanned<Node>)>),
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_its_steps() {
+    fn path_is_split_into_steps() {
         let key = |text: &str| Step::Key(text.to_owned());
         let found: Vec<Step> = steps("spec.run.env[12].name").collect();
         assert_eq!(found, [key("spec"), key("run"), key("env"), Step::Index(12), key("name")]);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_found_through_an_alias_and_what_is_missing_at_its_parent() {
+    fn field_is_found_through_an_alias_and_a_missing_one_at_its_parent() {
         let places = Places::of("a: &x\n  b: 1\nc:\n  - *x\n  - d: 2\n");
         let at = |field: &str| (places.find("", field).line, places.find("", field).column);
         assert_eq!(at("a.b"), (2, 3));

@@ -1,8 +1,8 @@
-//! A Task as the API presents it: a status that does not know of the latest request yet shows as under way.
+//! A Task as the API presents it: a status from before the latest request is shown as in progress.
 //!
-//! Between an edit, or a `rerun` annotation, and the first write of the operator that knows of it, the stored status
-//! has the verdict of the Run before. `observedGeneration` gives an edit away; an annotation changes no generation, so
-//! the status alone would be believed.
+//! Between an edit, or a `rerun` annotation, and the first status write that includes it, the stored status has the verdict
+//! of the previous Run. `observedGeneration` reveals an edit; an annotation changes no generation, so a client would take
+//! the old verdict for the new one.
 
 use std::borrow::Cow;
 
@@ -12,17 +12,17 @@ use sentinel_core::reconcile::trigger::rerun_asked;
 
 use super::{Task, TaskStatus, recorded};
 
-/// The Task with the status that its readers should believe.
+/// The Task with a status that is correct for its latest request.
 pub fn present(task: &Task) -> Cow<'_, Task> {
-    let Some(status) = task.status.as_ref().filter(|status| claims_an_end(status)) else {
+    let Some(status) = task.status.as_ref().filter(|status| has_verdict(status)) else {
         return Cow::Borrowed(task);
     };
     let message = if task.metadata.deletion_timestamp.is_some() {
         "the Task is being deleted"
     } else if status.observed_generation != task.metadata.generation.unwrap_or_default() {
-        "the operator has not acted on the latest edit yet"
-    } else if !holds(status, kind::ACCEPTED, "False") && asks_for_a_rerun(task) {
-        "the operator has not acted on the request to run again yet"
+        "the operator has not observed the latest edit yet"
+    } else if !holds(status, kind::ACCEPTED, "False") && requests_rerun(task) {
+        "the operator has not handled the rerun request yet"
     } else {
         return Cow::Borrowed(task);
     };
@@ -31,13 +31,13 @@ pub fn present(task: &Task) -> Cow<'_, Task> {
     let mut presented = task.clone();
     presented.status = Some(TaskStatus {
         phase: Some(phase.to_owned()),
-        conditions: under_way(&status.conditions, reason, message),
+        conditions: in_progress(&status.conditions, reason, message),
         ..status.clone()
     });
     Cow::Owned(presented)
 }
 
-fn claims_an_end(status: &TaskStatus) -> bool {
+fn has_verdict(status: &TaskStatus) -> bool {
     [kind::READY, kind::COMPLETE, kind::FAILED, kind::STALLED].iter().any(|kind| holds(status, kind, "True"))
 }
 
@@ -45,13 +45,13 @@ fn holds(status: &TaskStatus, kind: &str, value: &str) -> bool {
     status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == value)
 }
 
-fn asks_for_a_rerun(task: &Task) -> bool {
+fn requests_rerun(task: &Task) -> bool {
     let (requests, _) = recorded::requests(task);
-    // A status that cannot be read carries out nothing, whatever is asked for.
+    // With an unreadable status, requests are not handled.
     recorded::read(task).is_ok_and(|recorded| rerun_asked(&requests, &recorded.handled))
 }
 
-fn under_way(before: &[Condition], reason: &str, message: &str) -> Vec<Condition> {
+fn in_progress(before: &[Condition], reason: &str, message: &str) -> Vec<Condition> {
     let since = before.iter().find(|condition| condition.type_ == kind::READY);
     let Some(since) = since else { return before.to_vec() };
     let condition = |kind: &str, status: &str| Condition {
@@ -118,7 +118,7 @@ mod tests {
         conditions.iter().map(|c| (c.type_.clone(), c.status.clone())).collect()
     }
 
-    fn is_under_way(task: &Task) -> bool {
+    fn is_in_progress(task: &Task) -> bool {
         let shown = shown(task);
         let has = |kind: &str, status: &str| shown.contains(&(kind.to_owned(), status.to_owned()));
         let claims = ["Complete", "Failed", "Stalled"].iter().any(|kind| has(kind, "True"));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_speaks_about_the_latest_edit_is_presented_as_it_is() {
+    fn current_status_is_presented_unchanged() {
         for conditions in [COMPLETE, FAILED, REJECTED] {
             let task = task(conditions);
             assert!(matches!(present(&task), Cow::Borrowed(_)), "{conditions:?}");
@@ -134,16 +134,16 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_that_the_operator_has_not_seen_is_under_way() {
+    fn unobserved_edit_is_in_progress() {
         for conditions in [COMPLETE, FAILED, REJECTED] {
             let mut task = task(conditions);
             task.metadata.generation = Some(3);
-            assert!(is_under_way(&task), "{:?}", shown(&task));
+            assert!(is_in_progress(&task), "{:?}", shown(&task));
         }
     }
 
     #[test]
-    fn a_rerun_that_has_not_begun_is_under_way_unless_the_spec_is_rejected() {
+    fn pending_rerun_is_in_progress_unless_the_spec_is_rejected() {
         let asked = |conditions, handled: Option<&str>| {
             let mut task = task(conditions);
             task.metadata.annotations = Some([(RERUN.to_owned(), "again".to_owned())].into());
@@ -151,17 +151,17 @@ mod tests {
                 Handled { rerun: handled.map(str::to_owned), ..Handled::default() };
             task
         };
-        assert!(is_under_way(&asked(COMPLETE, None)));
-        assert!(is_under_way(&asked(FAILED, Some("before"))));
-        assert!(!is_under_way(&asked(COMPLETE, Some("again"))), "it was handled");
-        assert!(!is_under_way(&asked(REJECTED, None)), "it cannot be run");
+        assert!(is_in_progress(&asked(COMPLETE, None)));
+        assert!(is_in_progress(&asked(FAILED, Some("before"))));
+        assert!(!is_in_progress(&asked(COMPLETE, Some("again"))), "it was handled");
+        assert!(!is_in_progress(&asked(REJECTED, None)), "it cannot be run");
     }
 
     #[test]
-    fn a_task_that_is_being_deleted_claims_nothing() {
+    fn task_being_deleted_is_in_progress() {
         let mut task = task(COMPLETE);
         task.metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
-        assert!(is_under_way(&task));
+        assert!(is_in_progress(&task));
         assert_eq!(present(&task).status.as_ref().unwrap().phase.as_deref(), Some("Terminating"));
     }
 }

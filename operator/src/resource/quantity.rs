@@ -1,6 +1,6 @@
 //! Amounts as Kubernetes writes them: of bytes, `64Mi`, `1G`, `4096`; of CPUs, `500m`, `2`.
 
-/// The bytes that a quantity says, in at most 12 digits; `None` when it is none, or more than fits.
+/// The bytes of a quantity of at most 12 digits; `None` when it is invalid or too large.
 pub fn parse(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, suffix) = text.split_at_checked(digits)?;
@@ -20,7 +20,7 @@ pub fn parse(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
-/// The thousandths that an amount of CPU says, as `500m` or `2`; `None` when it is none, or more than fits.
+/// The thousandths of an amount of CPU such as `500m` or `2`; `None` when it is invalid or too large.
 pub fn parse_millis(text: &str) -> Option<u32> {
     let (digits, factor) = match text.strip_suffix('m') {
         Some(digits) => (digits, 1),
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantities_are_read_as_kubernetes_writes_them() {
+    fn parses_quantities_as_kubernetes_writes_them() {
         for (text, bytes) in [
             ("0", 0),
             ("4096", 4096),
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn cpus_are_read_whole_or_in_thousandths() {
+    fn parses_cpus_whole_or_in_thousandths() {
         for (text, millis) in [("500m", 500), ("2", 2000), ("1024", 1_024_000), ("0", 0)] {
             assert_eq!(parse_millis(text), Some(millis), "{text}");
         }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_none() {
+    fn rejects_other_text() {
         for text in [
             "",
             "Mi",

@@ -1,4 +1,4 @@
-//! The status on the Task, to and from the values that decisions are made of.
+//! The status of a Task, to and from the values that decisions use.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -16,27 +16,27 @@ use super::marks::{ABANDON, CANCEL, RERUN, UNREADABLE_STATUS};
 use super::slice::Frozen;
 use super::status::{Counts, Handled, NodeStatus, RecentRun, RunStatus, TaskStatus};
 
-/// Longest text of a `rerun` annotation, characters; what is longer is not acted on.
+/// Longest `rerun` annotation, characters; a longer one is ignored.
 const MAX_TOKEN: usize = 128;
 
-/// What the Task's status says, for the next decision to build on.
+/// What the status of a Task records, as input of the next decision.
 ///
 /// # Errors
-/// When it is not what an operator wrote: nothing is guessed, for a guess could run a command again.
+/// When no operator wrote it so: nothing is guessed, since a guess could run a command again.
 pub fn read(task: &Task) -> Result<status::Recorded, Invalid> {
     if let Some(error) = task.metadata.annotations.as_ref().and_then(|marks| marks.get(UNREADABLE_STATUS)) {
         let allowed = format!("must be one that this operator can read: {error}");
         return Err(Invalid { field: "status".to_owned(), value: String::new(), allowed });
     }
-    let Some(said) = &task.status else { return Ok(status::Recorded::default()) };
+    let Some(status) = &task.status else { return Ok(status::Recorded::default()) };
     Ok(status::Recorded {
-        run: said.run.as_ref().map(read_run).transpose()?,
-        recent: said.recent_runs.iter().map(read_recent).collect(),
+        run: status.run.as_ref().map(read_run).transpose()?,
+        recent: status.recent_runs.iter().map(read_recent).collect(),
         handled: status::Handled {
-            cancel: said.handled.cancel.map(number),
-            rerun: said.handled.rerun.clone(),
+            cancel: status.handled.cancel.map(number),
+            rerun: status.handled.rerun.clone(),
         },
-        archived: said.conditions.iter().find(|condition| condition.type_ == kind::ARCHIVED).map(
+        archived: status.conditions.iter().find(|condition| condition.type_ == kind::ARCHIVED).map(
             |condition| {
                 if condition.status == "True" { Archive::Current } else { Archive::Behind }
             },
@@ -44,7 +44,7 @@ pub fn read(task: &Task) -> Result<status::Recorded, Invalid> {
     })
 }
 
-/// What people ask for by annotation, and which of these annotations cannot be read.
+/// The requests in annotations, and the problems of unreadable ones.
 pub fn requests(task: &Task) -> (Requests, Vec<Invalid>) {
     let mut problems = Problems::default();
     let annotation = |key: &str| task.metadata.annotations.as_ref().and_then(|all| all.get(key));
@@ -74,8 +74,8 @@ pub fn requests(task: &Task) -> (Requests, Vec<Invalid>) {
     (Requests { cancel, rerun: rerun.cloned(), abandon }, problems.into_inner())
 }
 
-/// The status that a decision asks for, as it is written on the Task. `frozen` is what is new about the target list,
-/// if anything is; times of conditions change only with the conditions.
+/// The status of a decision, as it is written to the Task. `frozen` is a new target list, if there is one; the transition
+/// time of a condition changes only with its status.
 pub fn write(
     task: &Task,
     decided: &reconcile::Status,
@@ -98,37 +98,38 @@ pub fn write(
     }
 }
 
-/// The Task with a status that says of its Run under way how the targets stand now; `None` when it says so already, or
-/// knows better. What else the status says stays.
+/// The Task with the current progress of its active Run in the status; `None` when the status is as recent. The rest of
+/// the status is unchanged.
 pub fn rewrite_progress(task: &Task, rolled: &status::RollUp) -> Option<Task> {
     let before = read(task).ok()?.run?;
     let after = RunState { counts: rolled.counts, ..before.clone() };
-    // The end of a target that the operator concludes is written first and noted then.
+    // A target that the operator concludes is written to the status first and recorded after that.
     if after.counts.done() < before.counts.done() {
         return None;
     }
     let mut task = task.clone();
-    let said = task.status.as_mut()?;
+    let status = task.status.as_mut()?;
     let (old, new) =
         [&before, &after].map(|run| conditions::describe(TaskState::Running(run), Archive::Current)).into();
-    if said.phase.as_deref() == Some(old.0) {
-        said.phase = Some(new.0.to_owned());
+    if status.phase.as_deref() == Some(old.0) {
+        status.phase = Some(new.0.to_owned());
     }
     for (old, new) in old.1.iter().zip(&new.1) {
-        let same = |said: &&mut Condition| said.type_ == old.kind && said.message == old.message;
-        if let Some(said) = said.conditions.iter_mut().find(same) {
-            new.reason.clone_into(&mut said.reason);
-            new.message.clone_into(&mut said.message);
+        let same =
+            |condition: &&mut Condition| condition.type_ == old.kind && condition.message == old.message;
+        if let Some(condition) = status.conditions.iter_mut().find(same) {
+            new.reason.clone_into(&mut condition.reason);
+            new.message.clone_into(&mut condition.message);
         }
     }
-    said.nodes = rolled.nodes.iter().map(write_node).collect();
-    let run = said.run.as_mut()?;
+    status.nodes = rolled.nodes.iter().map(write_node).collect();
+    let run = status.run.as_mut()?;
     run.counts = write_counts(rolled.counts);
     run.progress = format!("{}/{}", rolled.counts.done(), after.targets);
     Some(task)
 }
 
-/// The status of a Task whose spec cannot be run. What it says of Runs stays.
+/// The status of a Task whose spec is invalid. Its Runs are unchanged.
 pub fn write_rejected(task: &Task, problems: &[Invalid], at: UnixMillis) -> TaskStatus {
     let before = task.status.clone().unwrap_or_default();
     let generation = task.metadata.generation.unwrap_or_default();
@@ -173,18 +174,18 @@ fn read_run(run: &RunStatus) -> Result<RunState, Invalid> {
     let spec_hash = SpecHash::new(run.spec_hash.as_str());
     let spec_hash = spec_hash.map_err(|error| invalid("specHash", &run.spec_hash, error.allowed))?;
     let started_at = run.started_at.as_ref().map(millis);
-    let verdict = run.verdict.as_deref().map(|word| read_verdict(word).ok_or(word)).transpose();
-    let stopping = run.stopping.as_deref().map(|word| read_stopping(word).ok_or(word)).transpose();
+    let verdict = run.verdict.as_deref().map(|name| read_verdict(name).ok_or(name)).transpose();
+    let stopping = run.stopping.as_deref().map(|name| read_stopping(name).ok_or(name)).transpose();
     Ok(RunState {
         number: number(run.number),
         trigger: read_trigger(&run.trigger),
         spec_hash,
         rerun_token: run.rerun_token.clone(),
-        started_at: started_at.ok_or_else(|| invalid("startedAt", "", "must be there"))?,
+        started_at: started_at.ok_or_else(|| invalid("startedAt", "", "is required"))?,
         finished_at: run.finished_at.as_ref().map(millis),
-        verdict: verdict.map_err(|word| invalid("verdict", word, "must be Complete or Failed"))?,
-        stopping: stopping.map_err(|word| {
-            invalid("stopping", word, "must be Cancelled, SupersededFinish, SupersededCancel or Deleted")
+        verdict: verdict.map_err(|name| invalid("verdict", name, "must be Complete or Failed"))?,
+        stopping: stopping.map_err(|name| {
+            invalid("stopping", name, "must be Cancelled, SupersededFinish, SupersededCancel or Deleted")
         })?,
         targets: small(run.target_count),
         counts: read_counts(run.counts),
@@ -278,19 +279,19 @@ fn write_counts(counts: run::Counts) -> Counts {
     }
 }
 
-/// Only shown, never decided by: a word of a newer operator is read as the commonest.
-fn read_trigger(word: &str) -> Trigger {
-    if word == Trigger::RerunToken.as_str() { Trigger::RerunToken } else { Trigger::SpecChange }
+/// For people only: a trigger of a newer operator is read as the most common one.
+fn read_trigger(name: &str) -> Trigger {
+    if name == Trigger::RerunToken.as_str() { Trigger::RerunToken } else { Trigger::SpecChange }
 }
 
-fn read_verdict(word: &str) -> Option<Verdict> {
-    [Verdict::Complete, Verdict::Failed].into_iter().find(|verdict| verdict.as_str() == word)
+fn read_verdict(name: &str) -> Option<Verdict> {
+    [Verdict::Complete, Verdict::Failed].into_iter().find(|verdict| verdict.as_str() == name)
 }
 
-fn read_stopping(word: &str) -> Option<Stopping> {
+fn read_stopping(name: &str) -> Option<Stopping> {
     let all =
         [Stopping::Cancelled, Stopping::SupersededFinish, Stopping::SupersededCancel, Stopping::Deleted];
-    all.into_iter().find(|stopping| stopping.as_str() == word)
+    all.into_iter().find(|stopping| stopping.as_str() == name)
 }
 
 fn number(number: i64) -> RunNumber {
@@ -305,7 +306,7 @@ fn millis(time: &MicroTime) -> UnixMillis {
     UnixMillis(time.0.as_millisecond())
 }
 
-/// A clock outside of the years that a timestamp can hold shows as the epoch.
+/// A time outside of the range of a timestamp becomes the epoch.
 fn micro(at: UnixMillis) -> MicroTime {
     MicroTime(Timestamp::from_millisecond(at.0).unwrap_or_default())
 }

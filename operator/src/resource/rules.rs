@@ -1,31 +1,31 @@
-//! The rules of a Task that its structure alone does not hold, as an API server evaluates them: in CEL.
+//! Validation rules of a Task in CEL, for what its structure does not enforce.
 //!
-//! Each has a sentence of its own, with the field and what is allowed; a `pattern` would print its regular expression.
-//! [`super::validate`] holds the same rules over the types. `tests/cluster` offers the same bad Tasks to both and to a
-//! real API server.
+//! Each has a message with the field and what is allowed; a `pattern` would print its regular expression.
+//! [`super::validate`] has the same rules in Rust. `tests/cluster` offers the same invalid Tasks to both, and to a real API
+//! server.
 //!
-//! What an API server lets a rule cost bounds what can be here: <https://kubernetes.io/docs/reference/using-api/cel/#resource-constraints>.
+//! An API server bounds the cost of rules: <https://kubernetes.io/docs/reference/using-api/cel/#resource-constraints>.
 
 use kube::core::{Rule, validate};
 use schemars::Schema;
 
-/// A duration as Kubernetes writes it: hours, minutes, seconds and milliseconds, in this order. Bounded in digits, so
-/// that no sum of its parts overflows. The second pattern is for the empty text, which the first one takes.
+/// A duration as Kubernetes writes it: hours, minutes, seconds and milliseconds, in this order. The digits are bounded, so
+/// that the sum cannot overflow. The second pattern excludes the empty string, which the first one matches.
 const IS_DURATION: &str =
     "self.matches('^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?([0-9]{1,8}ms)?$') && self.matches('^[0-9]')";
 
-/// An amount of bytes: a number with a decimal (k, M, G, T) or binary (Ki, Mi, Gi, Ti) suffix, or none.
+/// An amount of bytes: a number with an optional decimal (k, M, G, T) or binary (Ki, Mi, Gi, Ti) suffix.
 const IS_AMOUNT: &str = "self.matches('^[0-9]{1,12}(k|M|G|T|Ki|Mi|Gi|Ti)?$')";
 
-/// As [`sentinel_protocol::ids::NodeName`] has it.
+/// As in [`sentinel_protocol::ids::NodeName`].
 const IS_SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
-/// Most pairs of a name that is listed and one that is excluded for which CEL may compare them: the cost of one rule
-/// is bounded when it is evaluated, too.
+/// Largest number of pairs of a listed and an excluded name that CEL compares: the cost of a rule is bounded at its
+/// evaluation, too.
 const MAX_PAIRS: usize = 250_000;
 
 fn add(schema: &mut Schema, rule: Rule) {
-    // A rule is strings, and they have a JSON form; a test holds that each is in the definition.
+    // Strings always have a JSON form; a test holds that each rule is in the definition.
     let _ = validate(schema, rule);
 }
 
@@ -44,7 +44,7 @@ pub(super) fn each(mut rule: impl FnMut(&mut Schema)) -> impl FnMut(&mut Schema)
     }
 }
 
-/// A text that is a duration from `least` to `most`; `hint` ends the sentence.
+/// A duration from `least` to `most`; `hint` ends the message.
 pub(super) fn duration(field: &str, least: &str, most: &str, hint: &str) -> impl FnMut(&mut Schema) + use<> {
     rule(
         format!(
@@ -54,7 +54,7 @@ pub(super) fn duration(field: &str, least: &str, most: &str, hint: &str) -> impl
     )
 }
 
-/// A text that is an amount of bytes from `least` to `most`.
+/// An amount of bytes from `least` to `most`.
 pub(super) fn amount(field: &str, least: &str, most: &str) -> impl FnMut(&mut Schema) + use<> {
     let compare = |sign: &str, bound: &str| format!("quantity(self).compareTo(quantity('{bound}')) {sign} 0");
     rule(
@@ -63,22 +63,22 @@ pub(super) fn amount(field: &str, least: &str, most: &str) -> impl FnMut(&mut Sc
     )
 }
 
-/// A text that is the name of a node.
+/// The name of a node.
 pub(super) fn node_name(field: &str) -> impl FnMut(&mut Schema) + use<> {
     rule(
         format!("self.matches('{IS_SUBDOMAIN}')"),
         format!(
-            "{field} must have names of nodes: lower-case letters, digits, '-' and '.', each part beginning and ending with a letter or digit"
+            "{field} must be names of nodes: lower-case letters, digits, '-' and '.', each part beginning and ending with a letter or digit"
         ),
     )
 }
 
-/// A text that is a label key.
+/// A label key.
 pub(super) fn label_key(field: &str) -> impl FnMut(&mut Schema) + use<> {
     rule("!format.qualifiedName().validate(self).hasValue()".to_owned(), label_keys(field))
 }
 
-/// The message about a string that cannot be a label key.
+/// The message about an invalid label key.
 pub(super) fn label_keys(field: &str) -> String {
     format!("{field} must be a label key, such as pool or topology.kubernetes.io/zone")
 }
@@ -89,7 +89,7 @@ pub(super) fn label_keyed(field: &str) -> Rule {
         .message(format!("each key of {}", label_keys(field)).as_str())
 }
 
-/// A text that is a label value.
+/// A label value.
 pub(super) fn label_value(field: &str) -> impl FnMut(&mut Schema) + use<> {
     rule(
         "!format.labelValue().validate(self).hasValue()".to_owned(),
@@ -99,25 +99,25 @@ pub(super) fn label_value(field: &str) -> impl FnMut(&mut Schema) + use<> {
     )
 }
 
-/// A text without a zero byte.
+/// A string without a zero byte.
 pub(super) fn no_zero_byte(field: &str) -> impl FnMut(&mut Schema) + use<> {
     rule(
         r"!self.contains('\u0000')".to_owned(),
-        format!("{field} must not hold a zero byte, which the kernel cannot pass on"),
+        format!("{field} must not contain a zero byte, which the kernel cannot pass on"),
     )
 }
 
-/// A text of at most so many bytes; `maxLength` counts characters.
+/// A string of at most this many bytes; `maxLength` counts characters.
 pub(super) fn max_bytes(field: &str, most: usize) -> impl FnMut(&mut Schema) + use<> {
     rule(format!("size(bytes(self)) <= {most}"), format!("{field} must be at most {most} bytes"))
 }
 
-/// A path from the root.
+/// An absolute path.
 pub(super) fn absolute_path(field: &str) -> impl FnMut(&mut Schema) + use<> {
-    rule("self.startsWith('/')".to_owned(), format!("{field} must be a path from the root, such as /tmp"))
+    rule("self.startsWith('/')".to_owned(), format!("{field} must be an absolute path, such as /tmp"))
 }
 
-/// A user or group, by name or number. 4294967295 is -1 to the kernel: "leave it as it is".
+/// A user or group, by name or number. 4294967295 is -1 in the kernel, which means no change.
 pub(super) fn identity(field: &str) -> impl FnMut(&mut Schema) + use<> {
     rule(
         r"self.matches('^[A-Za-z_][A-Za-z0-9_.@-]*[$]?$') || (self.matches('^[0-9]{1,10}$') && int(self) <= 4294967294)"
@@ -142,11 +142,11 @@ pub(super) fn env_name(field: &str) -> impl FnMut(&mut Schema) + use<> {
     )
 }
 
-/// All environment variables together.
+/// The size of all environment variables together.
 pub(super) fn env_bytes(field: &str, most: usize) -> impl FnMut(&mut Schema) + use<> {
     rule(
         format!("self.map(item, size(bytes(item.name)) + size(bytes(item.value))).sum() <= {most}"),
-        format!("{field} must be at most {most} bytes in all, names and values"),
+        format!("{field} must be at most {most} bytes in total, names and values"),
     )
 }
 
@@ -157,7 +157,7 @@ pub(super) fn count_or_percentage(field: &str, most: i32) -> Rule {
     )
 }
 
-/// An amount of CPU: thousandths with `m`, or whole ones. The range of a number is in the schema.
+/// An amount of CPU: thousandths with `m`, or whole CPUs. The range of a number is in the schema.
 pub(super) fn cpu(field: &str) -> Rule {
     Rule::new(
         "type(self) == int || (string(self).matches('^([1-9][0-9]{0,6}m|[1-9][0-9]{0,3})$') \
@@ -170,19 +170,19 @@ pub(super) fn cpu(field: &str) -> Rule {
     )
 }
 
-/// No node is both listed and excluded, as far as CEL may compare them.
+/// No node is both listed and excluded, within [`MAX_PAIRS`].
 pub(super) fn listed_or_excluded() -> Rule {
     Rule::new(format!(
         "!has(self.nodeNames) || !has(self.exclude.nodeNames) || \
          size(self.nodeNames) * size(self.exclude.nodeNames) > {MAX_PAIRS} || \
          !self.nodeNames.exists(name, name in self.exclude.nodeNames)"
     ))
-    .message("spec.targets.nodeNames must not have a name that spec.targets.exclude.nodeNames has too")
+    .message("spec.targets.nodeNames must not have a name that is also in spec.targets.exclude.nodeNames")
     .field_path(".nodeNames")
 }
 
-/// Waits begin no longer than they end. What is no duration is refused by the rules of the two fields.
-pub(super) fn waits_grow() -> Rule {
+/// The first delay is not longer than the longest. Invalid durations are refused by the rules of the two fields.
+pub(super) fn delays_grow() -> Rule {
     let is_duration = |field: &str| IS_DURATION.replace("self.", &format!("self.{field}."));
     Rule::new(format!(
         "!({} && {}) || duration(self.initial) <= duration(self.max)",

@@ -1,7 +1,10 @@
-//! What an API server does to a Task before anybody sees it, for Tasks that come another way: files and the API of
-//! dev mode. Its structure is checked against the schema of our own definition, strictly; defaults are filled in.
+//! Validation and defaulting of an API server, for Tasks that do not come through one: files, and the API of dev mode. The
+//! structure is validated strictly against the schema of the definition; defaults are filled in.
 //!
-//! Not a general checker: it knows the words that our schema uses, and a test fails when the schema learns a new one.
+//! Not a general validator: it supports the keywords that this schema uses, and a test fails when the schema uses another
+//! one. No library does the same: `jsonschema` fills in no defaults, ignores the `x-kubernetes-*` keywords and lists, for a
+//! field of two types, an error for each type; `serde_ignored` with `serde_path_to_error` ends at the first wrong type,
+//! where this reports every problem of a file at once.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -19,21 +22,21 @@ pub const API_VERSION: &str = "sentinelnode.dev/v1alpha1";
 /// What `kind` must be.
 pub const KIND: &str = "Task";
 
-/// Most bytes of all annotations. Source: `TotalAnnotationSizeLimitB` of k8s.io/apimachinery.
+/// Largest size of all annotations, bytes. Source: `TotalAnnotationSizeLimitB` of k8s.io/apimachinery.
 const MAX_ANNOTATIONS: usize = 256 << 10;
 
-/// Most bytes of a Task as JSON.
+/// Largest Task as JSON, bytes.
 pub const MAX_TASK_BYTES: usize = 512 << 10;
 
-/// A Task out of JSON, as an API server would have it: checked in every respect, with its defaults.
+/// A Task from JSON, as an API server would admit it: validated, with defaults.
 ///
 /// # Errors
-/// Everything that is wrong with its structure; and, where it can be read all the same, with its values.
+/// All problems of its structure; and, where it can be read nevertheless, of its values.
 pub fn admit(value: Value) -> Result<Task, Vec<Invalid>> {
     let (value, mut problems) = completed(value);
     match serde_path(value) {
         Ok(task) => {
-            // A misspelt field would else be missed as well, and some values are bounded by schema and rules.
+            // A misspelt field would be reported as missing too, and some values are bounded by the schema and by rules.
             let is_known = |problem: &Invalid, known: &[Invalid]| {
                 let same = |a: &str, b: &str| a.starts_with(b) || b.starts_with(a);
                 known.iter().any(|known| same(&known.field, &problem.field))
@@ -47,17 +50,17 @@ pub fn admit(value: Value) -> Result<Task, Vec<Invalid>> {
     }
 }
 
-/// The first half of [`admit`]: what an API server does before it evaluates the rules in CEL, which
-/// [`validate::check`] holds as well. Structure is checked, and defaults are filled in.
+/// The first half of [`admit`]: what an API server does before it evaluates the rules in CEL, which [`validate::check`]
+/// has too. The structure is validated, and defaults are filled in.
 ///
 /// # Errors
-/// Everything that is wrong with its structure.
+/// All problems of its structure.
 pub fn complete(value: Value) -> Result<Value, Vec<Invalid>> {
     let (value, problems) = completed(value);
     if problems.is_empty() { Ok(value) } else { Err(problems) }
 }
 
-/// The value with its defaults, and what is wrong with its structure.
+/// The value with its defaults, and the problems of its structure.
 fn completed(mut value: Value) -> (Value, Vec<Invalid>) {
     let mut problems = Problems::default();
     type_meta(&value, &mut problems);
@@ -65,13 +68,13 @@ fn completed(mut value: Value) -> (Value, Vec<Invalid>) {
         return (Value::Null, problems.into_inner());
     }
     if let Value::Object(object) = &mut value {
-        // As the API server does: only the operator writes it.
+        // As in an API server: it is a subresource.
         object.remove("status");
         metadata(object.get("metadata"), &mut problems);
         unknown(object, &["apiVersion", "kind", "metadata", "spec"], "", &mut problems);
         match object.get_mut("spec") {
-            Some(spec) => check(spec, &rules().spec, "spec", &mut problems),
-            None => problems.field("spec", "must be there"),
+            Some(spec) => check(spec, &spec_schema().spec, "spec", &mut problems),
+            None => problems.field("spec", "is required"),
         }
     }
     (value, problems.into_inner())
@@ -104,7 +107,7 @@ fn type_meta(value: &Value, problems: &mut Problems) {
     }
 }
 
-/// What `metadata` can hold.
+/// The fields of `metadata`.
 const METADATA: [&str; 14] = [
     "name",
     "generateName",
@@ -124,7 +127,7 @@ const METADATA: [&str; 14] = [
 
 fn metadata(metadata: Option<&Value>, problems: &mut Problems) {
     let Some(Value::Object(metadata)) = metadata else {
-        problems.field("metadata", "must be there, with a name");
+        problems.field("metadata", "is required, with a name");
         return;
     };
     unknown(metadata, &METADATA, "metadata", problems);
@@ -132,7 +135,7 @@ fn metadata(metadata: Option<&Value>, problems: &mut Problems) {
         Some(Value::String(text)) => Some(text.clone()),
         None | Some(Value::Null) => None,
         Some(other) => {
-            problems.json(&format!("metadata.{field}"), other, "must be a text");
+            problems.json(&format!("metadata.{field}"), other, "must be a string");
             None
         }
     };
@@ -145,12 +148,12 @@ fn metadata(metadata: Option<&Value>, problems: &mut Problems) {
             }
         }
         (None, Some(prefix)) => {
-            // What is appended to it is letters and digits.
+            // The generated suffix is letters and digits.
             if let Err(error) = sentinel_protocol::ids::TaskName::new(format!("{prefix}0")) {
                 problems.value("metadata.generateName", prefix, format!("must begin {}", error.allowed));
             }
         }
-        (None, None) => problems.field("metadata.name", "must be there"),
+        (None, None) => problems.field("metadata.name", "is required"),
     }
     if let Some(namespace) = text("namespace", problems)
         && (namespace.contains('.')
@@ -164,12 +167,14 @@ fn metadata(metadata: Option<&Value>, problems: &mut Problems) {
         match metadata.get(field) {
             None | Some(Value::Null) => {}
             Some(Value::Object(entries)) => marks(field, entries, problems),
-            Some(other) => problems.json(&format!("metadata.{field}"), other, "must be an object of texts"),
+            Some(other) => {
+                problems.json(&format!("metadata.{field}"), other, "must be an object with string values");
+            }
         }
     }
 }
 
-/// Checks labels or annotations. Capitals are allowed in the prefix of an annotation.
+/// Validates labels or annotations. The prefix of an annotation may have capitals.
 /// Source: `ValidateAnnotations` and `ValidateLabels` of k8s.io/apimachinery.
 fn marks(field: &str, entries: &Map<String, Value>, problems: &mut Problems) {
     let is_label = field == "labels";
@@ -185,30 +190,30 @@ fn marks(field: &str, entries: &Map<String, Value>, problems: &mut Problems) {
                 problems.value(format!("metadata.{field}[{key}]"), text, LABEL_VALUE);
             }
             Value::String(text) => bytes += key.len() + text.len(),
-            other => problems.json(&format!("metadata.{field}[{key}]"), other, "must be a text"),
+            other => problems.json(&format!("metadata.{field}[{key}]"), other, "must be a string"),
         }
     }
     if !is_label && bytes > MAX_ANNOTATIONS {
-        let allowed = format!("must be at most {MAX_ANNOTATIONS} bytes in all");
+        let allowed = format!("must be at most {MAX_ANNOTATIONS} bytes in total");
         problems.value("metadata.annotations", &format!("{bytes} bytes"), allowed);
     }
 }
 
-/// The schema of a Task's spec, and its patterns.
-struct Rules {
+/// The schema of the spec of a Task, and its patterns.
+struct SpecSchema {
     spec: Value,
     patterns: HashMap<String, Regex>,
 }
 
-fn rules() -> &'static Rules {
-    static RULES: OnceLock<Rules> = OnceLock::new();
-    RULES.get_or_init(|| {
+fn spec_schema() -> &'static SpecSchema {
+    static SCHEMA: OnceLock<SpecSchema> = OnceLock::new();
+    SCHEMA.get_or_init(|| {
         let crd = crd::task_crd().ok().and_then(|crd| serde_json::to_value(crd).ok()).unwrap_or_default();
         let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").cloned();
         let spec = spec.unwrap_or_default();
         let mut patterns = HashMap::new();
         collect_patterns(&spec, &mut patterns);
-        Rules { spec, patterns }
+        SpecSchema { spec, patterns }
     })
 }
 
@@ -227,7 +232,7 @@ fn collect_patterns(schema: &Value, patterns: &mut HashMap<String, Regex>) {
     }
 }
 
-/// Checks a value against its schema and fills in defaults.
+/// Validates a value and fills in defaults.
 fn check(value: &mut Value, schema: &Value, path: &str, problems: &mut Problems) {
     if schema["x-kubernetes-int-or-string"] == Value::Bool(true) {
         int_or_text(value, schema, path, problems);
@@ -245,7 +250,7 @@ fn check(value: &mut Value, schema: &Value, path: &str, problems: &mut Problems)
             let wanted = match wanted {
                 "object" => "an object",
                 "array" => "a list",
-                "string" => "a text (a number or a word like yes needs quotes)",
+                "string" => "a string (quote numbers, and words such as yes)",
                 "integer" => "a whole number",
                 "boolean" => "true or false",
                 other => other,
@@ -271,14 +276,14 @@ fn check_object(object: &mut Map<String, Value>, schema: &Value, path: &str, pro
     unknown(object, &known, path, problems);
     for (name, property) in properties {
         let default = property.get("default");
-        // As the API server does: an empty value is as good as none where there is a default.
+        // As in an API server: null counts as absent where there is a default.
         if default.is_some() && object.get(name).is_none_or(Value::is_null) {
             object.insert(name.clone(), default.cloned().unwrap_or_default());
         }
     }
     for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !object.contains_key(required) {
-            problems.field(join(path, required), "must be there");
+            problems.field(join(path, required), "is required");
         }
     }
     for (name, value) in object {
@@ -303,7 +308,7 @@ fn check_array(items: &mut [Value], schema: &Value, path: &str, problems: &mut P
     check_unique(items, schema, path, problems);
 }
 
-/// A list that is a set has no item twice, and one that is a map no key.
+/// A list of type set has no duplicate items, and one of type map no duplicate keys.
 fn check_unique(items: &[Value], schema: &Value, path: &str, problems: &mut Problems) {
     let key = match schema["x-kubernetes-list-type"].as_str() {
         Some("set") => None,
@@ -317,7 +322,7 @@ fn check_unique(items: &[Value], schema: &Value, path: &str, problems: &mut Prob
             None => (format!("{path}[{index}]"), item),
         };
         if let Some(first) = seen.insert(value, index) {
-            let allowed = format!("must not be there twice; {path}[{first}] has it too");
+            let allowed = format!("must be unique; {path}[{first}] is the same");
             problems.json(&field, value, allowed);
         }
     }
@@ -331,22 +336,21 @@ fn check_text(text: &str, schema: &Value, path: &str, problems: &mut Problems) {
         problems.value(path, text, format!("must be {} characters long", range(least, most)));
         return;
     }
-    if let Some(words) = schema["enum"].as_array()
-        && !words.iter().any(|word| word == text)
+    if let Some(names) = schema["enum"].as_array()
+        && !names.iter().any(|name| name == text)
     {
-        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
-        problems.value(path, text, format!("must be {}", words.join(" or ")));
+        let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
+        problems.value(path, text, format!("must be {}", names.join(" or ")));
     }
-    // What a pattern means is said better by those who check the meaning; here it is only refused.
     if let Some(pattern) = schema["pattern"].as_str()
-        && rules().patterns.get(pattern).is_some_and(|regex| !regex.is_match(text))
+        && spec_schema().patterns.get(pattern).is_some_and(|regex| !regex.is_match(text))
     {
-        problems.value(path, text, shape(pattern));
+        problems.value(path, text, pattern_message(pattern));
     }
 }
 
 fn check_number(number: Option<i64>, schema: &Value, path: &str, problems: &mut Problems) {
-    let bound = |word: &str| schema[word].as_f64().map(|bound| bound as i64);
+    let bound = |keyword: &str| schema[keyword].as_f64().map(|bound| bound as i64);
     let (least, most) = (bound("minimum").unwrap_or(i64::MIN), bound("maximum").unwrap_or(i64::MAX));
     let widest = match schema["format"].as_str() {
         Some("int32") => i64::from(i32::MAX),
@@ -355,7 +359,7 @@ fn check_number(number: Option<i64>, schema: &Value, path: &str, problems: &mut 
     match number {
         Some(number) if number >= least && number <= most.min(widest) => {}
         _ => {
-            let seen = number.map_or_else(|| "a larger number".to_owned(), |number| number.to_string());
+            let seen = number.map_or_else(|| "a number out of range".to_owned(), |number| number.to_string());
             problems.value(path, &seen, format!("must be {least} to {}", most.min(widest)));
         }
     }
@@ -367,18 +371,18 @@ fn int_or_text(value: &Value, schema: &Value, path: &str, problems: &mut Problem
             check_number(number.as_i64(), schema, path, problems);
         }
         Value::String(text) => check_text(text, schema, path, problems),
-        other => problems.json(path, other, "must be a whole number or a text"),
+        other => problems.json(path, other, "must be a whole number or a string"),
     }
 }
 
-/// What a pattern asks for, in words.
-fn shape(pattern: &str) -> String {
+/// The message about a pattern that does not match.
+fn pattern_message(pattern: &str) -> String {
     match pattern {
-        super::task::NO_NUL_PATTERN => {
-            "must not hold a zero byte, which the kernel cannot pass on".to_owned()
+        super::task::run::NO_NUL_PATTERN => {
+            "must not contain a zero byte, which the kernel cannot pass on".to_owned()
         }
-        // A test holds every pattern of the schema to words of its own.
-        _ => "must be of another form; the description of the field has an example".to_owned(),
+        // Not reached: a test holds that each pattern of the schema has a message.
+        _ => "must match its pattern; the description of the field has an example".to_owned(),
     }
 }
 
@@ -399,20 +403,20 @@ fn unknown(object: &Map<String, Value>, known: &[&str], path: &str, problems: &m
         let field = join(path, name);
         let known = match nearest(name, known) {
             Some(meant) => format!("did you mean {meant}?"),
-            None => format!("the known ones are {}", known.join(", ")),
+            None => format!("known fields: {}", known.join(", ")),
         };
         problems.field(field, format!("is an unknown field; {known}"));
     }
 }
 
-/// The known word that is at most a few letters away.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let most = (word.chars().count() / 3).clamp(1, 3);
-    let candidates = known.iter().map(|candidate| (distance(word, candidate), *candidate));
+/// The known name within a few letters, if there is one.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let most = (name.chars().count() / 3).clamp(1, 3);
+    let candidates = known.iter().map(|candidate| (distance(name, candidate), *candidate));
     candidates.filter(|(distance, _)| *distance <= most).min().map(|(_, candidate)| candidate)
 }
 
-/// Letters to change, add or take away to make one word of the other; capitals do not count.
+/// The Levenshtein distance, without case.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.to_lowercase(), b.to_lowercase());
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
@@ -439,16 +443,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pattern_of_the_schema_is_one_that_we_can_check_and_explain() {
+    fn every_pattern_of_the_schema_is_supported_and_has_a_message() {
         let mut found = HashMap::new();
-        collect_patterns(&rules().spec, &mut found);
+        collect_patterns(&spec_schema().spec, &mut found);
         let mut in_schema = Vec::new();
-        texts(&rules().spec, "pattern", &mut in_schema);
+        texts(&spec_schema().spec, "pattern", &mut in_schema);
         for pattern in in_schema {
-            assert!(found.contains_key(&pattern), "{pattern} is no regular expression for us");
-            let words = shape(&pattern);
-            assert!(!words.contains("of another form"), "{pattern} has no words");
-            assert!(!words.contains(['^', '\\', '*']), "{words:?} is written for programs");
+            assert!(found.contains_key(&pattern), "{pattern} is not a supported regular expression");
+            let message = pattern_message(&pattern);
+            assert!(!message.contains("match its pattern"), "{pattern} has no message");
+            assert!(!message.contains(['^', '\\', '*']), "{message:?} shows the expression");
         }
     }
 
@@ -464,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_values_is_listed_beside_what_is_wrong_with_the_structure() {
+    fn problems_of_structure_and_values_are_listed_together() {
         let task = serde_json::json!({
             "apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "a"},
             "spec": {
@@ -478,10 +482,10 @@ mod tests {
         assert_eq!(fields, ["spec.retry.limit", "spec.run.nice", "spec.timeouts.idle", "spec.timeouts.run"]);
     }
 
-    /// A word of the schema that is not in this list is a rule that this checker would not hold.
+    /// A keyword of the schema that is not in this list would not be validated.
     #[test]
-    fn the_schema_uses_no_word_that_is_not_checked() {
-        const CHECKED: [&str; 21] = [
+    fn schema_uses_supported_keywords_only() {
+        const SUPPORTED: [&str; 21] = [
             "additionalProperties",
             "default",
             "description",
@@ -502,24 +506,24 @@ mod tests {
             "x-kubernetes-int-or-string",
             "x-kubernetes-list-map-keys",
             "x-kubernetes-list-type",
-            // Checked by `validate`; tests/cluster holds that both refuse the same.
+            // In `validate`; tests/cluster holds that both refuse the same.
             "x-kubernetes-validations",
         ];
         fn walk(schema: &Value) {
-            for (word, value) in schema.as_object().unwrap() {
-                assert!(CHECKED.contains(&word.as_str()), "{word} is not checked");
-                match word.as_str() {
+            for (keyword, value) in schema.as_object().unwrap() {
+                assert!(SUPPORTED.contains(&keyword.as_str()), "{keyword} is not supported");
+                match keyword.as_str() {
                     "properties" => value.as_object().unwrap().values().for_each(walk),
                     "items" | "additionalProperties" => walk(value),
                     _ => {}
                 }
             }
         }
-        walk(&rules().spec);
+        walk(&spec_schema().spec);
     }
 
     #[test]
-    fn a_misspelt_field_is_named_with_the_one_that_was_meant() {
+    fn misspelt_field_is_named_with_a_suggestion() {
         let task = json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "a"},
             "spec": {"targets": {"all": true}, "run": {"comand": ["df"]}}});
         let problems = admit(task).unwrap_err();
@@ -527,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn distance_counts_letters() {
+    fn distance_counts_edits() {
         assert_eq!(distance("comand", "command"), 1);
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("kitten", "sitting"), 3);

@@ -1,4 +1,4 @@
-//! A part of a frozen target list that is too long for the Task's status.
+//! `TargetSlice`s: the target list of a Run that is too long for the status of its Task.
 
 #![expect(unreachable_pub, reason = "KubeSchema repeats each type in a place of its own")]
 
@@ -6,12 +6,12 @@ use kube::{CustomResource, KubeSchema};
 use sentinel_protocol::ids::NodeName;
 use serde::{Deserialize, Serialize};
 
-use super::task::NODE_NAME_PATTERN;
+use super::task::targets::NODE_NAME_PATTERN;
 
-/// Most nodes in one slice: at 253 bytes each a slice stays under 256 KiB.
+/// Largest number of nodes in one slice: at 253 bytes each it stays under 256 KiB.
 pub const MAX_SLICE_NODES: usize = 1000;
 
-/// Part `index` of the frozen target list of Run `run`; written once, owned by the Task.
+/// Part `index` of the target list of Run `run`; written once, owned by the Task.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[kube(
     group = "sentinelnode.dev",
@@ -22,7 +22,7 @@ pub const MAX_SLICE_NODES: usize = 1000;
     category = "sentinel",
     namespaced,
     derive = "PartialEq",
-    doc = "A part of the frozen target list of one Run of a Task; made by the operator and never changed. Example: `kubectl get targetslices -l sentinelnode.dev/task=hello`.",
+    doc = "A part of the target list of one Run of a Task; created by the operator and never changed. Example: `kubectl get targetslices -l sentinelnode.dev/task=hello`.",
     printcolumn(name = "Run", type_ = "integer", json_path = ".spec.run", description = "Number of the Run"),
     printcolumn(name = "Index", type_ = "integer", json_path = ".spec.index", description = "Position of this part"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -30,7 +30,7 @@ pub const MAX_SLICE_NODES: usize = 1000;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TargetSliceSpec {
-    /// Number of the Run that this list belongs to. Example: `2`.
+    /// Number of the Run. Example: `2`.
     #[schemars(range(min = 1))]
     pub run: i64,
 
@@ -44,12 +44,12 @@ pub struct TargetSliceSpec {
     pub nodes: Vec<String>,
 }
 
-/// What the status says of a frozen target list.
+/// What the status records about the target list of a Run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frozen {
-    /// The list itself, where it is short.
+    /// The list, where it is short.
     pub targets: Vec<NodeName>,
-    /// How many slices hold it otherwise.
+    /// Number of slices that hold it otherwise.
     pub slices: u32,
     /// The digest in their names.
     pub digest: String,

@@ -1,7 +1,7 @@
-//! The status of a Task: what the operator says about it. Bounded, whatever the number of nodes.
+//! The status of a Task. Bounded, independent of the number of nodes.
 //!
-//! Words that only the operator writes are plain texts here, not enums: a status written by a newer operator must
-//! still be readable by an older one.
+//! Names that only the operator writes are strings and not enums: an older operator must be able to read the status of a
+//! newer one.
 
 #![expect(clippy::doc_markdown, reason = "kubectl explain prints these texts as they are")]
 
@@ -9,26 +9,26 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How many nodes `status.nodes` shows, and how many targets `status.run.targets` holds itself.
+/// Number of nodes in `status.nodes`, and of targets in `status.run.targets`.
 pub const MAX_LISTED: usize = 100;
 
-/// How many earlier Runs `status.recentRuns` keeps.
+/// Number of earlier Runs in `status.recentRuns`.
 pub const MAX_RECENT_RUNS: usize = 10;
 
-/// How the Task stands. `observedGeneration` is -1 until the operator has seen the Task.
+/// The status of the Task. `observedGeneration` is -1 until the operator has observed the Task.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskStatus {
-    /// The `metadata.generation` that this status speaks about, -1 before the first look. Example: `3`.
+    /// The `metadata.generation` that this status is about, -1 before the first reconciliation. Example: `3`.
     #[serde(default = "unseen")]
     pub observed_generation: i64,
 
-    /// One word for people; no program reads it, see conditions. Example: `Running`.
+    /// A summary for people; programs read the conditions. Example: `Running`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub phase: Option<String>,
 
-    /// What is true of the Task, for programs: Accepted, Reconciling, Ready, Complete, Failed, Stalled, Suspended,
+    /// Conditions of the Task, for programs: Accepted, Reconciling, Ready, Complete, Failed, Stalled, Suspended,
     /// Archived. Example: `kubectl wait --for=condition=Complete stask/hello`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -39,7 +39,7 @@ pub struct TaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunStatus>,
 
-    /// Up to 100 nodes of the latest Run, failures first; all of them are in the API. Example:
+    /// Up to 100 nodes of the latest Run, failures first; the API has all of them. Example:
     /// `[{node: worker-1, state: Failed, exitCode: 3}]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
@@ -52,7 +52,7 @@ pub struct TaskStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["number"]))]
     pub recent_runs: Vec<RecentRun>,
 
-    /// Requests of a moment that were acted on, so that each is acted on once. Example: `{cancel: 2}`.
+    /// One-time requests that were handled, so that each is handled once. Example: `{cancel: 2}`.
     #[serde(default, skip_serializing_if = "Handled::is_empty")]
     pub handled: Handled,
 }
@@ -75,7 +75,7 @@ impl Default for TaskStatus {
     }
 }
 
-/// One carrying-out of a Task over its targets.
+/// One execution of a Task on all its targets.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RunStatus {
@@ -87,7 +87,7 @@ pub struct RunStatus {
     #[schemars(length(max = 64))]
     pub trigger: String,
 
-    /// Digest of what it runs and where. Example: `196549c399bb6b28…`.
+    /// Digest of the fields that decide what runs and where. Example: `196549c399bb6b28…`.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub spec_hash: String,
@@ -101,85 +101,85 @@ pub struct RunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<MicroTime>,
 
-    /// When its last node ended. Example: `2026-11-24T03:00:07Z`.
+    /// When its last target ended. Example: `2026-11-24T03:00:07Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<MicroTime>,
 
-    /// How it ended, absent while it runs. Example: `Complete`.
+    /// Complete or Failed; absent while it is active. Example: `Complete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub verdict: Option<String>,
 
-    /// Why nothing more of it is started, absent otherwise. Example: `Cancelled`.
+    /// Why it starts no more commands; absent otherwise. Example: `Cancelled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub stopping: Option<String>,
 
-    /// How many of its targets are where. Example: `{succeeded: 37, running: 13}`.
+    /// Number of targets by state. Example: `{succeeded: 37, running: 13}`.
     #[serde(default)]
     pub counts: Counts,
 
-    /// Targets that have ended, of all. Example: `37/50`.
+    /// Finished targets out of total. Example: `37/50`.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub progress: String,
 
-    /// The frozen target list, where it has at most 100 names; a longer one is in TargetSlices. Example: `[worker-1]`.
+    /// The target list, if it has at most 100 names; a longer one is in TargetSlices. Example: `[worker-1]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 253)))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub targets: Vec<String>,
 
-    /// How many targets it has. Example: `50`.
+    /// Number of targets. Example: `50`.
     #[serde(default)]
     pub target_count: i64,
 
-    /// How many TargetSlices hold its frozen target list; 0 when the list is in targets. Example: `10`.
+    /// Number of TargetSlices that hold the target list; 0 when the list is in targets. Example: `10`.
     #[serde(default)]
     pub target_slices: i64,
 
-    /// Digest of the list that the TargetSlices hold, part of their names. Example: `3f1c2a9b04d7e815`.
+    /// Digest of the target list in the TargetSlices, a part of their names. Example: `3f1c2a9b04d7e815`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub targets_digest: String,
 }
 
-/// How many targets are where. The five add up to all of them.
+/// Number of targets by state. The five add up to all targets.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Targets that are not under way yet. Example: `10`.
+    /// Targets that have not started. Example: `10`.
     #[serde(default)]
     pub waiting: i64,
-    /// Targets to whose agent the command was handed, or on which it runs. Example: `13`.
+    /// Targets on which the command was dispatched or is running. Example: `13`.
     #[serde(default)]
     pub running: i64,
-    /// Targets that ended as wished. Example: `37`.
+    /// Targets that succeeded. Example: `37`.
     #[serde(default)]
     pub succeeded: i64,
-    /// Targets that ended otherwise. Example: `2`.
+    /// Targets that ended without success. Example: `2`.
     #[serde(default)]
     pub failed: i64,
-    /// Targets that were never reached, or of which nobody can know how they ended. Example: `1`.
+    /// Targets that were never reached, or whose result is unknown. Example: `1`.
     #[serde(default)]
     pub unreachable: i64,
 }
 
-/// How one target stands.
+/// The state of one target.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// The node's name. Example: `worker-1`.
     #[schemars(length(max = 253))]
     pub node: String,
-    /// Where it stands: Pending, WaitingForNode, Dispatched, Running, or its outcome. Example: `Failed`.
+    /// Pending, WaitingForNode, Dispatched, Running, or its Outcome. Example: `Failed`.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub state: String,
     /// Number of its latest Attempt, absent for the first. Example: `2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<i64>,
-    /// A sentence where the word does not say it all. Example: `exited with code 3`.
+    /// Details of the state, for people. Example: `exited with code 3`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,
@@ -192,7 +192,7 @@ pub struct NodeStatus {
     /// When it ended, by the node's clock. Example: `2026-11-24T03:00:07Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<MicroTime>,
-    /// Whether its agent is heard of: Reachable or Unreachable. Example: `Reachable`.
+    /// Whether its agent is Reachable or Unreachable. Example: `Reachable`.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub reach: String,
@@ -208,7 +208,7 @@ pub struct RecentRun {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub trigger: String,
-    /// How it ended: Complete or Failed. Example: `Complete`.
+    /// Complete or Failed. Example: `Complete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub verdict: Option<String>,
@@ -218,12 +218,12 @@ pub struct RecentRun {
     /// When it ended. Example: `2026-11-24T03:00:07Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<MicroTime>,
-    /// How many of its targets ended how. Example: `{succeeded: 50}`.
+    /// Number of targets by state. Example: `{succeeded: 50}`.
     #[serde(default)]
     pub counts: Counts,
 }
 
-/// Requests of a moment that were acted on.
+/// One-time requests that were handled.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Handled {
@@ -237,7 +237,7 @@ pub struct Handled {
 }
 
 impl Handled {
-    /// Whether nothing was ever asked.
+    /// Whether no request was handled yet.
     pub fn is_empty(&self) -> bool {
         self.cancel.is_none() && self.rerun.is_none()
     }

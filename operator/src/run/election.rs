@@ -1,7 +1,9 @@
-//! Leadership, joined to the parts that act on it: the controller's [`Lead`], the gateway, the registry's epoch.
+//! The election, connected to the components that act on it: the controller's [`Leadership`], the gateway, the registry.
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use sentinel_core::lease::{Candidate, Role};
@@ -10,16 +12,18 @@ use sentinel_protocol::refusal::SessionRefusal;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::controller::{LeadSetter, Moments};
+use super::tasks::until;
+use crate::clock::Clock;
+use crate::controller::{Leadership, LeadershipSetter};
 use crate::gateway::Gateway;
-use crate::leader::{Ended, Leadership, campaign};
+use crate::leader::{Campaign, CampaignEnd, ElectionStatus};
 
-/// How often is looked for a higher epoch that an agent named.
-const LISTEN_EVERY: Duration = Duration::from_millis(500);
+/// How often the highest epoch that an agent named is read.
+const EPOCH_POLL: Duration = Duration::from_millis(500);
 
-/// How an operator comes to lead.
+/// How an operator becomes the leader.
 pub enum Election {
-    /// It has no rivals, and this epoch.
+    /// Without an election, with this epoch.
     Alone(Epoch),
     /// By a Lease.
     Lease(Box<LeaseElection>),
@@ -31,7 +35,7 @@ pub struct LeaseElection {
     pub api: Api<Lease>,
     /// Name of the Lease.
     pub name: String,
-    /// Who stands.
+    /// This process in the election.
     pub candidate: Candidate,
 }
 
@@ -44,67 +48,106 @@ impl std::fmt::Debug for Election {
     }
 }
 
-/// Takes part in the election, and tells everybody how it stands. Ends when the lead is lost, and then the process
-/// must; or when told to stop, with the lead given back. Where the next leader is, if it is known then, is said to
-/// `successor`.
-pub(super) async fn stand(
+/// An election that was set up.
+pub(super) struct Elected {
+    /// Whether this operator leads.
+    pub(super) leadership: Leadership,
+    /// The work, which ends when the lead is lost; the process must exit then.
+    pub(super) work: BoxFuture<'static, ()>,
+    /// The address of the next leader once the lead is released, where it is known.
+    pub(super) successor: oneshot::Receiver<Option<String>>,
+}
+
+/// Sets the election up. It ends with `stop`, and releases the lead then.
+pub(super) fn elect(
+    election: Election,
+    gateway: &Gateway,
+    clock: &Clock,
+    stop: CancellationToken,
+) -> Elected {
+    let (successor_in, successor) = oneshot::channel();
+    match election {
+        Election::Alone(epoch) => {
+            gateway.registry().set_epoch(epoch);
+            let (setter, leadership) = Leadership::always(epoch, clock.reading());
+            Elected { leadership, work: until(stop, hold(setter)).boxed(), successor }
+        }
+        Election::Lease(election) => {
+            gateway.decline(Some(SessionRefusal::NotLeader { leader: None }));
+            let (setter, leadership) = Leadership::new();
+            let work =
+                campaign(*election, setter, gateway.clone(), clock.clone(), successor_in, stop).boxed();
+            Elected { leadership, work, successor }
+        }
+    }
+}
+
+/// Keeps the leadership of an operator without an election.
+async fn hold(leadership: LeadershipSetter) {
+    std::future::pending::<()>().await;
+    drop(leadership);
+}
+
+/// Takes part in the election and applies every change of it. Ends when the lead is lost, or when stopped, with the lead
+/// released; then it sends the address of the next leader, if it is known, to `successor`.
+async fn campaign(
     election: LeaseElection,
-    lead: LeadSetter,
+    leadership: LeadershipSetter,
     gateway: Gateway,
-    moments: Moments,
+    clock: Clock,
     successor: oneshot::Sender<Option<String>>,
     stop: CancellationToken,
 ) {
     let LeaseElection { api, name, candidate } = election;
-    let (standing, mut news) = watch::channel(Leadership::UNKNOWN);
-    let (heard_in, heard) = watch::channel(Epoch::ZERO);
-    let clock = {
-        let moments = moments.clone();
-        move || moments.moment()
+    let (status, mut changes) = watch::channel(ElectionStatus::UNKNOWN);
+    let (epochs_in, epochs) = watch::channel(Epoch::ZERO);
+    let monotonic = {
+        let clock = clock.clone();
+        move || clock.monotonic()
     };
-    let asked_to_stop = stop.clone();
-    let tell = async {
+    let campaign = Campaign { api, name: name.clone(), candidate, clock: monotonic, status };
+    let apply_changes = async {
         loop {
-            apply(&news.borrow_and_update().clone(), &lead, &gateway, &moments);
-            if news.changed().await.is_err() {
+            apply(&changes.borrow_and_update().clone(), &leadership, &gateway, &clock);
+            if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     };
-    let listen = async {
+    let poll_epochs = async {
         loop {
-            tokio::time::sleep(LISTEN_EVERY).await;
+            tokio::time::sleep(EPOCH_POLL).await;
             let highest = gateway.registry().highest_epoch();
-            heard_in.send_if_modified(|known| {
+            epochs_in.send_if_modified(|known| {
                 let higher = highest > *known;
                 *known = highest.max(*known);
                 higher
             });
         }
     };
-    let ended = tokio::select! {
-        ended = campaign(api, &name, candidate, clock, heard, standing, stop) => ended,
-        () = tell => return,
-        () = listen => return,
+    let end = tokio::select! {
+        end = campaign.run(epochs, stop.clone()) => end,
+        () = apply_changes => return,
+        () = poll_epochs => return,
     };
-    if ended == Ended::Stopped || asked_to_stop.is_cancelled() {
-        // Nobody waits for it when the process ends for another reason.
-        let _ = successor.send(news.borrow().leader.clone());
-        asked_to_stop.cancelled().await;
+    if end == CampaignEnd::Stopped || stop.is_cancelled() {
+        // The receiver is dropped when the process exits for another reason.
+        let _ = successor.send(changes.borrow().leader.clone());
+        stop.cancelled().await;
     } else {
-        tracing::error!(lease = %name, "the lead was lost: this process ends, so that nothing of it goes on acting");
+        tracing::error!(lease = %name, "lost leadership; exiting");
     }
 }
 
-fn apply(standing: &Leadership, lead: &LeadSetter, gateway: &Gateway, moments: &Moments) {
-    match standing.role {
+fn apply(status: &ElectionStatus, leadership: &LeadershipSetter, gateway: &Gateway, clock: &Clock) {
+    match status.role {
         Role::Leading(epoch) => {
             gateway.registry().set_epoch(epoch);
-            lead.take(epoch, moments.now());
+            leadership.lead(epoch, clock.reading());
             gateway.accept();
         }
         Role::Following => {
-            gateway.decline_as_follower(SessionRefusal::NotLeader { leader: standing.leader.clone() });
+            gateway.decline_as_follower(SessionRefusal::NotLeader { leader: status.leader.clone() });
         }
         // The campaign ends with it, and the process with the campaign.
         Role::Deposed => {}

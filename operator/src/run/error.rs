@@ -1,4 +1,4 @@
-//! Why an operator could not begin, or had to end.
+//! Why an operator could not start, or had to exit.
 
 use crate::history::HistoryError;
 use crate::lock::LockError;
@@ -6,7 +6,7 @@ use crate::presence::PresenceError;
 use crate::server::ServerError;
 use crate::server::tls::TlsError;
 
-/// Why the operator could not begin, or had to end.
+/// Why the operator could not start, or had to exit.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The cluster's address or credentials cannot be used.
@@ -18,45 +18,66 @@ pub enum RunError {
     /// Presence cannot be used.
     #[error("failed to use presence")]
     Presence(#[source] Box<PresenceError>),
-    /// The directory of the embedded History cannot be made.
+    /// The directory of the embedded History cannot be created.
     #[error("failed to make the data directory {directory}")]
     DataDirectory {
         /// The directory.
         directory: String,
-        /// What the system said.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The directory of the embedded History is another process's.
+    /// The directory of the embedded History cannot be locked.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// A port could not be had.
+    /// A port cannot be opened.
     #[error(transparent)]
     Server(Box<ServerError>),
     /// The certificate cannot be used.
     #[error("failed to use the gateway's certificate")]
     Certificate(#[source] Box<TlsError>),
-    /// Signals cannot be listened for.
+    /// Signal handlers cannot be installed.
     #[error("failed to listen for signals")]
     Signals(#[source] std::io::Error),
-    /// A part that must never end ended.
-    #[error("{part} ended by itself")]
-    Ended {
-        /// Which.
+    /// A component returned, which it must not.
+    #[error("{part} exited")]
+    Exited {
+        /// The component.
         part: &'static str,
     },
-    /// A part broke an invariant of its own; the log has its words.
+    /// A component panicked.
     #[error("{part} failed: {message}")]
-    Broke {
-        /// Which.
+    Panicked {
+        /// The component.
         part: &'static str,
-        /// What it said last.
+        /// The panic.
         message: String,
     },
 }
 
 impl RunError {
-    /// Whether other flags or files would help, and trying again would not.
+    /// A label for logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Kubeconfig(_) => "kubeconfig",
+            Self::History(_) => "history",
+            Self::Presence(_) => "presence",
+            Self::DataDirectory { .. } => "data_directory",
+            Self::Lock(error) => error.category(),
+            Self::Server(_) => "server",
+            Self::Certificate(_) => "certificate",
+            Self::Signals(_) => "signals",
+            Self::Exited { .. } => "exited",
+            Self::Panicked { .. } => "panic",
+        }
+    }
+
+    /// Whether a restart with the same configuration may succeed.
+    pub fn is_retryable(&self) -> bool {
+        !self.is_configuration()
+    }
+
+    /// Whether other flags or files are needed.
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Kubeconfig(_) | Self::Certificate(_) | Self::DataDirectory { .. } => true,

@@ -1,29 +1,35 @@
-//! Wiring, top to bottom: adapters, tasks, the end. The only place that knows every part; there is no logic here.
+//! Wiring: adapters, components, the end. The only place that knows every component; no logic here.
 //!
 //! ```text
 //!   cluster ──watch──▶ controller ──Start, Cancel, Forget──▶ registry ──▶ Sessions ──▶ agents
 //!      ▲                   ▲   └──records──▶ archiver ──▶ History         │   │
-//!      └──status───────────┘                 ▲    └─words─▶ results ──Ack─┘   │ output
-//!        ledgers ◀──Reports──────────────────┼────────────── gateway ◀────────┘
+//!      └──status───────────┘                 ▲    └─stored─▶ results ─Ack─┘   │ output
+//!        run store ◀──Reports────────────────┼────────────── gateway ◀────────┘
 //!                                            └── hub ◀── log sockets ── readers ◀── API
 //! ```
 //!
-//! Every task is in one set; the first that ends by itself ends the process. On request everything stops in this
-//! order: the controller (nothing new is started), the agents are told, what is on its way to History gets a while,
-//! the listeners close. Commands on the nodes go on through all of it.
-
+//! Every component is in one set; when one exits, the process does. On request they are stopped in this order: the
+//! controller (nothing new is started), the election, the Sessions, then, after a while for what is on its way to History,
+//! everything else. Commands on the nodes keep running through all of it.
 //!
-//! In reading order: [`process`] (a process for a Kubernetes cluster), [`operator`] (an operator, wherever its Tasks
-//! live), `tasks` (what ends when one part does), `gauges` (what the parts say about themselves).
+//! In reading order: [`process`] (a process for a Kubernetes cluster), [`operator`] (an operator over any [`Seams`]),
+//! `listeners` (its ports), `election` (its leadership), `archive` (its way to History), `caches` (its readiness), `gauges`
+//! (its metrics), `tasks` (its components).
 
+mod archive;
+mod caches;
 pub mod election;
 pub mod error;
 mod gauges;
+mod listeners;
 pub mod operator;
+#[cfg(feature = "drivers")]
 pub mod process;
 mod tasks;
 
 pub use self::election::{Election, LeaseElection};
 pub use self::error::RunError;
-pub use self::operator::{ApiAt, Operator, Options, Seams};
+pub use self::listeners::ApiAt;
+pub use self::operator::{Operator, Options, Seams};
+#[cfg(feature = "drivers")]
 pub use self::process::run;

@@ -1,61 +1,50 @@
-//! An operator: every part made, joined and started; ended in order.
+//! An operator: every component made, connected and started; stopped in order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use kube::runtime::reflector;
-use sentinel_protocol::refusal::SessionRefusal;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::election::{Election, stand};
+use super::archive::{Archive, ArchiveParts, drained};
+use super::caches::{self, CacheReaders};
+use super::election::{Election, elect};
 use super::error::RunError;
 use super::gauges::Gauges;
+use super::listeners::{Addresses, ApiAt, ListenAt, Listeners};
 use super::tasks::{Tasks, until};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, NodeCache};
-use crate::config::{TlsFiles, any_loopback_port};
-use crate::controller::{
-    self, Caches, Counters, Lead, LeadSetter, Ledgers, LiveLedgers, Moments, Parts, Seen, Wake,
-};
+use crate::cluster::Cluster;
+use crate::config::TlsFiles;
+use crate::controller::{self, Counters, Parts, ReconcileRequests, RunStore, RunStoreReader};
 use crate::gateway::{
-    Authenticate, Gateway, GatewayParts, OUTPUT_WITHIN, Registry, Results, ResultsParts, Settings, strays,
+    Authenticate, Gateway, GatewayParts, Registry, Settings, departed, orphans, publish_node_gauges,
 };
-use crate::health::{Condition, Health};
+use crate::health::Health;
 use crate::history::History;
-use crate::history::archive::{Archiver, ArchiverOptions};
+use crate::history::archive::Archiver;
 use crate::http::api::{Api, MAX_LISTS, MAX_STREAMS};
 use crate::http::feed::Feed;
-use crate::http::guard::{Access, Door, Surface};
-use crate::http::routes as api_routes;
-use crate::logs::{Hub, HubRules, LogReader};
-use crate::metrics::{Registry as MetricsRegistry, sources};
+use crate::logs::LogReader;
+use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
 use crate::records::Records;
-use crate::server::tls::TlsSource;
-use crate::server::{Exposure, Limits, Server, Shares};
+use crate::server::{Exposure, Shares};
 
-/// How long the agents get to close their sockets when the operator ends.
+/// How long agents get to close their sockets when the operator stops.
 const AGENTS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long agents are kept while the lead is given back and taken; then they are told only that we stop.
+/// How long Sessions are kept while the lead is released and taken; then agents are closed without a successor.
 const SUCCESSOR_WITHIN: Duration = Duration::from_secs(2);
 
-/// Words of the archiver that may wait for the gateway.
-const WORDS: usize = 4096;
+/// How often orphaned Attempts are searched for.
+const ORPHANS_EVERY: Duration = Duration::from_secs(30);
 
-/// How often what agents own and nobody asks for any more is looked for.
-const STRAYS_EVERY: Duration = Duration::from_secs(30);
-
-/// How often changed certificates are looked for.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(30);
-
-/// Pauses between attempts to prepare History: they grow from the first to the second.
-const PREPARE_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// How often nodes that have left the cluster are removed from the registry.
+const DEPARTED_EVERY: Duration = Duration::from_secs(30);
 
 /// What differs between a cluster and dev mode.
 pub struct Seams {
@@ -63,281 +52,139 @@ pub struct Seams {
     pub cluster: Arc<dyn Cluster>,
     /// The archive.
     pub history: Arc<dyn History>,
-    /// Where presence is mirrored to.
+    /// Where presence is mirrored.
     pub presence: Arc<dyn Presence>,
-    /// Who agents are.
+    /// Authentication of agents.
     pub auth: Arc<dyn Authenticate>,
     /// Where the gateway may listen, given that.
     pub exposure: Exposure,
-    /// The wall clock.
+    /// The clock.
     pub clock: Clock,
-    /// Where everything is counted.
+    /// The metrics.
     pub metrics: MetricsRegistry,
 }
 
-/// Where to listen, and how patient to be.
+/// Where to listen, and the times.
 #[derive(Debug)]
 pub struct Options {
     /// Address for agents.
     pub gateway: SocketAddr,
-    /// Certificate and key of the gateway; without them it speaks plainly.
+    /// Certificate and key of the gateway; plain TCP without them.
     pub gateway_tls: Option<TlsFiles>,
     /// Where the HTTP API is.
     pub api: ApiAt,
     /// Address for metrics and probes; `None` has them on the API's listener alone.
     pub metrics: Option<SocketAddr>,
-    /// How long what is on its way to History may take when ending.
+    /// How long what is on its way to History may take at the end.
     pub drain: Duration,
     /// The gateway's times.
     pub settings: Settings,
-    /// How it comes to lead.
+    /// How this operator becomes the leader.
     pub election: Election,
 }
 
-/// Where the HTTP API is.
-#[derive(Debug)]
-pub enum ApiAt {
-    /// At an address of loopback, open to everyone who can connect.
-    Open(SocketAddr),
-    /// At these listeners, each with those whom it answers. The first is the one whose address is shown.
-    Servers(Vec<(Server, Access)>),
-}
-
-impl From<SocketAddr> for ApiAt {
-    fn from(addr: SocketAddr) -> Self {
-        Self::Open(addr)
-    }
-}
-
-impl ApiAt {
-    async fn servers(self, metrics: &MetricsRegistry) -> Result<Vec<(Server, Access)>, RunError> {
-        match self {
-            Self::Servers(servers) => Ok(servers),
-            Self::Open(addr) => {
-                let limits = Limits::of_people();
-                let server = Server::bind("api", addr, Exposure::NO_PEOPLE, limits, metrics).await?;
-                Ok(vec![(server, Access::Open)])
-            }
-        }
-    }
-}
-
-/// An operator that runs.
+/// A running operator.
 #[derive(Debug)]
 pub struct Operator {
     tasks: Tasks,
-    /// Ends the controller, then everything else.
-    stop_controller: CancellationToken,
-    /// Gives the lead back.
-    stop_election: CancellationToken,
-    /// Where the next leader is, once that is done.
+    stop: Stop,
+    /// The address of the next leader, once the lead is released.
     successor: oneshot::Receiver<Option<String>>,
-    stop: CancellationToken,
     gateway: Gateway,
     archiver: Archiver,
     mirror: PresenceMirror,
     drain: Duration,
-    api_addr: SocketAddr,
-    gateway_addr: SocketAddr,
-    metrics_addr: Option<SocketAddr>,
+    addresses: Addresses,
+}
+
+/// What stops the components, in this order.
+#[derive(Debug, Clone, Default)]
+struct Stop {
+    controller: CancellationToken,
+    /// Releases the lead.
+    election: CancellationToken,
+    /// Everything else.
+    all: CancellationToken,
+}
+
+/// What most components share.
+struct Shared {
+    health: Health,
+    clock: Clock,
+    metrics: MetricsRegistry,
+    registry: Registry,
+    runs: RunStore,
+    stop: Stop,
 }
 
 impl Operator {
-    /// Opens the ports and starts every part.
+    /// Opens the ports and starts every component.
     ///
     /// # Errors
-    /// [`RunError`] when a port or certificate cannot be had; then nothing was started.
+    /// [`RunError`] when a port cannot be opened or the certificate cannot be used; then nothing was started.
     pub async fn start(seams: Seams, options: Options) -> Result<Self, RunError> {
         let Seams { cluster, history, presence, auth, exposure, clock, metrics } = seams;
-        let limits = Limits::default();
-        // On loopback every agent has the same address.
-        let agents = if exposure == Exposure::Anywhere { Limits::of_agents() } else { limits };
-        let mut gateway_server = Server::bind("gateway", options.gateway, exposure, agents, &metrics).await?;
-        let certificate = options.gateway_tls.as_ref().map(open_certificate).transpose()?;
-        if let Some(certificate) = &certificate {
-            gateway_server = gateway_server.with_tls(certificate.clone());
-        }
-        let api_servers = options.api.servers(&metrics).await?;
-        let probes = Limits::of_probes();
-        let metrics_server = match options.metrics {
-            Some(addr) => Some(Server::bind("metrics", addr, Exposure::Anywhere, probes, &metrics).await?),
-            None => None,
+        let Options { gateway, gateway_tls, api, metrics: metrics_addr, drain, settings, election } = options;
+        let at = ListenAt { gateway, gateway_tls, api, metrics: metrics_addr };
+        let listeners = Listeners::bind(at, exposure, &metrics).await?;
+        let addresses = listeners.addresses();
+
+        let requests = ReconcileRequests::default();
+        let shared = Shared {
+            health: Health::new(),
+            clock,
+            metrics,
+            registry: Registry::new(),
+            runs: RunStore::new(requests.clone()),
+            stop: Stop::default(),
         };
-        let gateway_addr = gateway_server.local_addr();
-        let api_addr = api_servers.first().map_or_else(any_loopback_port, |(server, _)| server.local_addr());
-        let metrics_addr = metrics_server.as_ref().map(Server::local_addr);
+        let stop = shared.stop.clone();
+        let mut tasks = Tasks::new(shared.health.clone());
 
-        let (stop_controller, stop) = (CancellationToken::new(), CancellationToken::new());
-        let moments = Moments::new(clock.clone());
-        let wake = Wake::default();
-        let ledgers = Ledgers::new(wake.clone());
-        let health = Health::new();
-        let tasks_listed = health.require("tasks", "the Tasks have not all been listed yet");
-        let nodes_listed = health.require("nodes", "the Nodes have not all been listed yet");
-        let registry = Registry::new();
-
-        let (words_in, words) = mpsc::channel(WORDS);
-        let (archiver, archiving) = Archiver::new(history.clone(), ArchiverOptions::default(), words_in);
-        let hub = Hub::new(archiver.clone(), HubRules::default(), &metrics);
-        let (results, settling) = Results::new(ResultsParts {
-            archiver: archiver.clone(),
-            words,
-            history: history.clone(),
-            books: Arc::new(ledgers.clone()),
-            registry: registry.clone(),
-            hub: hub.clone(),
-            output_within: OUTPUT_WITHIN,
-            metrics: metrics.clone(),
-        });
-        let looked_at = presence.clone();
-        let (mirror, mirroring) = PresenceMirror::new(presence, MirrorOptions::default());
-        let renew = mirror.clone();
-        let gateway = Gateway::new(GatewayParts {
-            settings: options.settings,
-            auth,
-            registry: registry.clone(),
-            books: Arc::new(ledgers.clone()),
-            results,
-            hub: hub.clone(),
-            presence: Box::new(move |record| renew.renew(record)),
-            moments: moments.clone(),
-            metrics: metrics.clone(),
-        });
-        let (tasks_seen, tasks_writer) = reflector::store();
-        let (nodes, nodes_writer) = NodeCache::new();
-        let (bell, rings) = watch::channel(Seen::default());
+        let (readers, caches) = caches::start(&mut tasks, &shared.health, stop.all.clone());
+        let archive = Archive::start(&mut tasks, &shared.archive_parts(&history));
+        let (mirror, presence_answered) = start_mirror(&mut tasks, presence, &stop.all);
+        let gateway = shared.gateway(settings, auth, &archive, &mirror);
+        let elected = elect(election, &gateway, &shared.clock, stop.election.clone());
+        tasks.spawn("the election", elected.work);
         let counters = Arc::new(Counters::default());
-        let gauges = Gauges {
-            archiver: archiver.clone(),
-            mirror: mirror.clone(),
-            ledgers: ledgers.clone(),
-            counters: counters.clone(),
-            history_answered: AtomicBool::new(false).into(),
-            presence_answered: AtomicBool::new(false).into(),
-        };
-        let (history_answered, presence_answered) =
-            (gauges.history_answered.clone(), gauges.presence_answered.clone());
-        gauges.publish(&metrics);
-        sources::agents(&metrics, &registry, &moments, options.settings.dead_after);
-        let (owners, known, seen) = (ledgers.clone(), tasks_seen.clone(), rings.clone());
-        let strays = strays::sweep(
-            registry.clone(),
-            Arc::new(ledgers.clone()),
-            move |task| if seen.borrow().listed { owners.owner(task, &known) } else { None },
-            STRAYS_EVERY,
-            stop.clone(),
-        );
-        let stop_election = CancellationToken::new();
-        let (successor_in, successor) = oneshot::channel();
-        let (lead, standing) = match options.election {
-            Election::Alone(epoch) => {
-                registry.set_epoch(epoch);
-                let (setter, lead) = Lead::always(epoch, moments.now());
-                (lead, until(stop_election.clone(), hold(setter)).boxed())
-            }
-            Election::Lease(election) => {
-                gateway.decline(Some(SessionRefusal::NotLeader { leader: None }));
-                let (setter, lead) = Lead::new();
-                let stop = stop_election.clone();
-                (lead, stand(*election, setter, gateway.clone(), moments.clone(), successor_in, stop).boxed())
-            }
-        };
-        let live = LiveLedgers::new(ledgers.clone(), Arc::new(registry.clone()));
-        let records = Records::new(history.clone(), archiver.clone(), Arc::new(live), tasks_seen.clone());
         let parts = Parts {
             cluster: cluster.clone(),
-            fleet: Arc::new(registry.clone()),
-            ledgers,
+            fleet: Arc::new(shared.registry.clone()),
+            runs: shared.runs.clone(),
             history: history.clone(),
-            archiver: archiver.clone(),
-            nodes: nodes.clone(),
-            moments: moments.clone(),
-            lead,
+            archiver: archive.archiver.clone(),
+            nodes: readers.nodes.clone(),
+            clock: shared.clock.clone(),
+            leadership: elected.leadership,
+            health: shared.health.clone(),
         };
-        let caches = Caches { tasks_writer, tasks: tasks_seen.clone(), nodes_writer, bell };
-        let nodes_known = nodes.clone();
-        let all_nodes = move || (*nodes.nodes()).clone();
-        let feed = Feed::new(tasks_seen.clone(), rings.clone(), records.clone(), all_nodes);
-        let api = Arc::new(Api {
-            within: cluster.within(),
-            cluster,
-            feed,
-            records,
-            registry: registry.clone(),
-            logs: LogReader::new(hub, history.clone(), registry),
-            metrics,
-            health,
-            moments,
-            dead_after_ms: options.settings.dead_after.as_millis() as u64,
-            streams: Shares::new(MAX_STREAMS.0, MAX_STREAMS.1),
-            lists: Shares::new(MAX_LISTS.0, MAX_LISTS.1),
-            stop: stop.clone(),
-        });
+        let controller = controller::run(parts, caches, requests, counters.clone(), stop.controller.clone());
+        tasks.spawn("the reconcile loop", controller);
+        shared.start_orphan_sweep(&mut tasks, &readers, &gateway);
+        shared.start_departed_sweep(&mut tasks, &readers);
 
-        let mut tasks = Tasks::default();
-        tasks.spawn(
-            "the caches",
-            report_ready((rings.clone(), tasks_listed), (nodes_known, nodes_listed), stop.clone()),
-        );
-        tasks.spawn("preparing History", prepare(history, history_answered, stop.clone()));
-        tasks.spawn("the archiver", until(stop.clone(), archiving.run()));
-        tasks.spawn("the results", until(stop.clone(), settling.run()));
-        tasks.spawn(
-            "the presence mirror",
-            until(stop.clone(), async move {
-                // So that a wrong address is said at the start, and not when the first agent comes. The store says it itself.
-                presence_answered.store(looked_at.check().await.is_ok(), Ordering::Relaxed);
-                mirroring.run().await;
-            }),
-        );
-        tasks
-            .spawn("the controller", controller::run(parts, caches, wake, counters, stop_controller.clone()));
-        tasks.spawn("the sweep for strays", strays);
-        tasks.spawn("the election", standing);
-        if let Some(certificate) = certificate {
-            tasks.spawn("the certificate", certificate.keep_current(CERTIFICATES_EVERY, stop.clone()));
-        }
-        let agents = crate::gateway::routes::service(gateway.clone());
-        tasks.spawn("the gateway", gateway_server.serve(agents, stop.clone()));
-        for (server, access) in api_servers {
-            let door = Door { surface: Surface::Everything, access };
-            tasks.spawn("the API", server.serve(api_routes::service(api.clone(), door), stop.clone()));
-        }
-        if let Some(server) = metrics_server {
-            let door = Door { surface: Surface::ProbesAndMetrics, access: Access::Open };
-            let probes = api_routes::service(api, door);
-            tasks.spawn("the metrics listener", server.serve(probes, stop.clone()));
-        }
-        let drain = options.drain;
-        Ok(Self {
-            tasks,
-            stop_controller,
-            stop_election,
-            successor,
-            stop,
-            gateway,
-            archiver,
-            mirror,
-            drain,
-            api_addr,
-            gateway_addr,
-            metrics_addr,
-        })
+        shared.publish_metrics(&*cluster, &archive, &mirror, counters, presence_answered, settings);
+        let archiver = archive.archiver.clone();
+        let api = shared.api(cluster, history, archive, readers, settings);
+        listeners.serve(&mut tasks, gateway.clone(), Arc::new(api), &stop.all);
+        let successor = elected.successor;
+        Ok(Self { tasks, stop, successor, gateway, archiver, mirror, drain, addresses })
     }
 
     /// Address of the HTTP API.
     pub fn api_addr(&self) -> SocketAddr {
-        self.api_addr
+        self.addresses.api
     }
 
     /// Address for agents.
     pub fn gateway_addr(&self) -> SocketAddr {
-        self.gateway_addr
+        self.addresses.gateway
     }
 
     /// Address for metrics and probes, where they have one of their own.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
-        self.metrics_addr
+        self.addresses.metrics
     }
 
     /// The connected agents.
@@ -345,102 +192,158 @@ impl Operator {
         self.gateway.registry()
     }
 
-    /// Runs until `stop` is done, then ends in order.
+    /// Runs until `stop` completes, then stops in order.
     ///
     /// # Errors
-    /// [`RunError`] when a part ended by itself; the others were ended in order all the same.
+    /// [`RunError`] when a component exited; the others were stopped in order all the same.
     pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
         let result = tokio::select! {
             () = stop => Ok(()),
-            error = self.tasks.first_end() => Err(error),
+            error = self.tasks.first_exit() => Err(error),
         };
         if let Err(error) = &result {
-            tracing::error!(%error, "ending, since a part is gone");
+            tracing::error!(%error, category = error.category(), "shutting down: a component exited");
         }
-        self.end().await;
+        self.shut_down().await;
         result
     }
 
-    async fn end(mut self) {
-        tracing::info!("ending: nothing new is started; commands on the nodes go on");
-        self.stop_controller.cancel();
-        // The next leader need not wait: the epoch keeps what is still on its way from here apart.
-        self.stop_election.cancel();
+    async fn shut_down(mut self) {
+        tracing::info!("shutting down: nothing new is started; commands on the nodes keep running");
+        self.stop.controller.cancel();
+        // The next leader need not wait: its epoch is higher than that of anything still in flight from here.
+        self.stop.election.cancel();
         let successor = tokio::time::timeout(SUCCESSOR_WITHIN, self.successor).await;
         let successor = successor.ok().and_then(Result::ok).flatten();
-        tracing::info!(successor = successor.as_deref(), "the agents are told");
+        tracing::info!(successor = successor.as_deref(), "closing the Sessions");
         self.gateway.stop(AGENTS_WITHIN, successor).await;
         self.mirror.flush();
         if tokio::time::timeout(self.drain, drained(&self.archiver)).await.is_err() {
             let status = self.archiver.status();
             tracing::warn!(
-                records = status.queued_entries,
+                records = status.queued_records,
                 bytes = status.queued_bytes,
-                "History does not take what is on its way to it; the agents keep it until they hear of it"
+                "drain timed out; agents will resend unarchived records"
             );
         }
-        self.stop.cancel();
-        self.tasks.end().await;
+        self.stop.all.cancel();
+        self.tasks.join().await;
     }
 }
 
-/// Keeps the lead of an operator without rivals.
-async fn hold(lead: LeadSetter) {
-    std::future::pending::<()>().await;
-    drop(lead);
+impl Shared {
+    fn archive_parts<'a>(&'a self, history: &'a Arc<dyn History>) -> ArchiveParts<'a> {
+        let Self { runs, registry, metrics, stop, .. } = self;
+        ArchiveParts { history, runs, registry, metrics, stop: &stop.all }
+    }
+
+    fn gateway(
+        &self,
+        settings: Settings,
+        auth: Arc<dyn Authenticate>,
+        archive: &Archive,
+        mirror: &PresenceMirror,
+    ) -> Gateway {
+        let mirror = mirror.clone();
+        Gateway::new(GatewayParts {
+            settings,
+            auth,
+            registry: self.registry.clone(),
+            ledgers: Arc::new(self.runs.clone()),
+            results: archive.results.clone(),
+            hub: archive.hub.clone(),
+            presence: Box::new(move |record| mirror.renew(record)),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    /// Cancels and forgets Attempts that no tracked Run has.
+    fn start_orphan_sweep(&self, tasks: &mut Tasks, readers: &CacheReaders, gateway: &Gateway) {
+        let CacheReaders { tasks: known, progress, .. } = readers.clone();
+        let (runs, ledgers) = (self.runs.clone(), Arc::new(self.runs.clone()));
+        let owner = move |task: &_| if progress.borrow().listed { runs.owner(task, &known) } else { None };
+        let (registry, metrics) = (self.registry.clone(), gateway.metrics().clone());
+        let stop = self.stop.all.clone();
+        tasks.spawn("the orphan sweep", orphans::run(registry, ledgers, owner, metrics, ORPHANS_EVERY, stop));
+    }
+
+    /// Removes nodes that have left the cluster from the registry.
+    fn start_departed_sweep(&self, tasks: &mut Tasks, readers: &CacheReaders) {
+        let (registry, ledgers) = (self.registry.clone(), Arc::new(self.runs.clone()));
+        let (nodes, clock, stop) = (readers.nodes.clone(), self.clock.clone(), self.stop.all.clone());
+        let sweep = departed::run(registry, ledgers, nodes, clock, DEPARTED_EVERY, stop);
+        tasks.spawn("the removal of departed nodes", sweep);
+    }
+
+    fn publish_metrics(
+        &self,
+        cluster: &dyn Cluster,
+        archive: &Archive,
+        mirror: &PresenceMirror,
+        counters: Arc<Counters>,
+        presence_answered: Arc<AtomicBool>,
+        settings: Settings,
+    ) {
+        for watch in cluster.watches() {
+            watch.publish(&self.health, &self.metrics);
+        }
+        publish_node_gauges(&self.metrics, &self.registry, &self.clock, settings.dead_after);
+        let gauges = Gauges {
+            archiver: archive.archiver.clone(),
+            mirror: mirror.clone(),
+            runs: self.runs.clone(),
+            counters,
+            history_answered: archive.answered.clone(),
+            presence_answered,
+        };
+        gauges.publish(&self.metrics);
+    }
+
+    fn api(
+        self,
+        cluster: Arc<dyn Cluster>,
+        history: Arc<dyn History>,
+        archive: Archive,
+        readers: CacheReaders,
+        settings: Settings,
+    ) -> Api {
+        let CacheReaders { tasks, nodes, progress } = readers;
+        let live = RunStoreReader::new(self.runs, Arc::new(self.registry.clone()));
+        let records = Records::new(history.clone(), archive.archiver, Arc::new(live), tasks.clone());
+        let all_nodes = move || (*nodes.nodes()).clone();
+        Api {
+            within: cluster.within(),
+            store: cluster,
+            feed: Feed::new(tasks, progress, records.clone(), all_nodes),
+            records,
+            registry: self.registry.clone(),
+            logs: LogReader::new(archive.hub, history, self.registry),
+            metrics: self.metrics,
+            health: self.health,
+            clock: self.clock,
+            dead_after_ms: settings.dead_after.as_millis() as u64,
+            streams: Shares::new(MAX_STREAMS.0, MAX_STREAMS.1),
+            lists: Shares::new(MAX_LISTS.0, MAX_LISTS.1),
+            stop: self.stop.all,
+        }
+    }
 }
 
-/// Is ready once all Tasks and Nodes have been listed.
-async fn report_ready(
-    (mut tasks, tasks_listed): (watch::Receiver<Seen>, Condition),
-    (nodes, nodes_listed): (NodeCache, Condition),
-    stop: CancellationToken,
-) {
-    let listed = async {
-        // It fails only when the writer is gone, and with it the controller.
-        if tasks.wait_for(|seen| seen.listed).await.is_ok() {
-            tasks_listed.met();
-        }
-        nodes.wait_until_complete().await;
-        nodes_listed.met();
-        std::future::pending::<()>().await;
+/// Starts the mirror of presence; the flag is set once its store has answered.
+fn start_mirror(
+    tasks: &mut Tasks,
+    presence: Arc<dyn Presence>,
+    stop: &CancellationToken,
+) -> (PresenceMirror, Arc<AtomicBool>) {
+    let (mirror, mirroring) = PresenceMirror::new(presence.clone(), MirrorOptions::default());
+    let answered = Arc::new(AtomicBool::new(false));
+    let noted = answered.clone();
+    let work = async move {
+        // The store logs its failures: a wrong address is logged at the start, and not with the first agent.
+        noted.store(presence.check().await.is_ok(), Ordering::Relaxed);
+        mirroring.run().await;
     };
-    until(stop, listed).await;
-}
-
-/// Done when nothing waits for History any more.
-async fn drained(archiver: &Archiver) {
-    loop {
-        let status = archiver.status();
-        if status.queued_entries == 0 && status.queued_bytes == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Prepares History, however long it takes to answer; says once that it does not, and once that it does again.
-async fn prepare(history: Arc<dyn History>, answered: Arc<AtomicBool>, stop: CancellationToken) {
-    let mut pause = PREPARE_PAUSES.0;
-    let mut complained = false;
-    while let Err(error) = history.prepare().await {
-        if !complained {
-            complained = true;
-            tracing::warn!(%error, "History does not answer yet; commands run, their results wait on the nodes");
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PREPARE_PAUSES.1),
-        }
-    }
-    answered.store(true, Ordering::Relaxed);
-    if complained {
-        tracing::info!("History answers");
-    }
-    stop.cancelled().await;
-}
-
-fn open_certificate(files: &TlsFiles) -> Result<TlsSource, RunError> {
-    let files = crate::server::tls::TlsFiles { certificate: files.cert.clone(), key: files.key.clone() };
-    TlsSource::open(files).map_err(|error| RunError::Certificate(Box::new(error)))
+    tasks.spawn("the presence mirror", until(stop.clone(), work));
+    (mirror, answered)
 }

@@ -1,4 +1,4 @@
-//! An operator's process for a Kubernetes cluster: adapters from the configuration, then an [`Operator`] until a signal.
+//! The operator process for a Kubernetes cluster: adapters from the configuration, then an [`Operator`] until a signal.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -10,7 +10,8 @@ use sentinel_protocol::ids::Epoch;
 
 use super::election::{Election, LeaseElection};
 use super::error::RunError;
-use super::operator::{ApiAt, Operator, Options, Seams};
+use super::listeners::ApiAt;
+use super::operator::{Operator, Options, Seams};
 use crate::clock::Clock;
 use crate::cluster::KubeCluster;
 use crate::config::{Config, Redis, Storage};
@@ -34,10 +35,10 @@ const MAX_KUBECONFIG: u64 = 8 << 20;
 /// Runs an operator for a Kubernetes cluster until SIGTERM, SIGINT, SIGQUIT, or SIGHUP where that is not ignored.
 ///
 /// # Errors
-/// [`RunError`] when it could not begin, or when a part ended by itself.
+/// [`RunError`] when it could not start, or when a component exited.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let metrics = MetricsRegistry::new();
-    // Before any listener: a second process on the same directory must answer nothing for the first.
+    // Before any listener: a second process on the same directory must not answer for the first.
     let _lock = data_lock(&config.storage)?;
     let cluster = kubernetes(config.kubeconfig.as_deref()).await?;
     let cluster = Arc::new(cluster.within(config.watch_namespace.clone()));
@@ -48,12 +49,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     };
     let history = history(&config).await?;
     if matches!(config.storage, Storage::Mongodb { .. }) {
-        // Its driver speaks to the server once more when it is dropped, on a runtime that is about to end, and panics.
-        // This process is about to end as well: the kernel closes the connections.
+        // When dropped, its driver calls the server once more, on a runtime that is shutting down, and panics. This process
+        // is exiting as well: the kernel closes the connections.
         std::mem::forget(history.clone());
     }
     let seams = Seams {
-        // A client of its own: logins and what the controller asks for must not wait for each other.
+        // A client of its own: token reviews and the controller must not wait for each other.
         auth: Arc::new(TokenReviews::new(client(&config).await?, rules, &metrics)),
         cluster,
         history,
@@ -77,12 +78,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let operator = Operator::start(seams, options).await?;
     tracing::info!(
         gateway = %operator.gateway_addr(), api = %operator.api_addr(), metrics = ?operator.metrics_addr(),
-        "the operator is up"
+        "the operator is running"
     );
     operator.run_until(stop).await
 }
 
-/// The listeners of the API: its port, and its socket where one is asked for.
+/// The listeners of the API: its port, and its socket where one is configured.
 async fn api(config: &Config, metrics: &MetricsRegistry) -> Result<ApiAt, RunError> {
     let limits = Limits::of_people();
     let server = Server::bind("api", config.api_listen, Exposure::NO_PEOPLE, limits, metrics).await?;
@@ -94,7 +95,7 @@ async fn api(config: &Config, metrics: &MetricsRegistry) -> Result<ApiAt, RunErr
     Ok(ApiAt::Servers(servers))
 }
 
-/// Makes the data directory, which only the operator's own user may enter, and takes it.
+/// Creates the data directory, for the operator's own user only, and locks it.
 fn data_lock(storage: &Storage) -> Result<Option<Lock>, RunError> {
     let Storage::Embedded { directory } = storage else { return Ok(None) };
     let mut maker = std::fs::DirBuilder::new();
@@ -106,24 +107,23 @@ fn data_lock(storage: &Storage) -> Result<Option<Lock>, RunError> {
     Ok(Some(Lock::take(directory)?))
 }
 
-/// The election by a Lease, unless this operator is to have no rivals.
+/// The election by a Lease, unless it is switched off.
 async fn election(config: &Config) -> Result<Election, RunError> {
     let Some(lease) = &config.lease else { return Ok(Election::Alone(Epoch::from(1))) };
     let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
     let namespace = lease.namespace.clone().unwrap_or_else(|| kubernetes.default_namespace.clone());
     let client =
-        crate::cluster::kube::client(kubernetes).map_err(|error| RunError::Kubeconfig(error.into()))?;
+        crate::cluster::client::client(kubernetes).map_err(|error| RunError::Kubeconfig(error.into()))?;
     let suffix = uuid::Uuid::new_v4();
     let identity = format!("{}_{suffix}", host_name().unwrap_or_else(|| "operator".to_owned()));
-    let candidate =
-        Candidate::new(identity, config.advertise.clone(), Timing::DEFAULT, suffix.as_u64_pair().0 >> 1);
+    let candidate = Candidate::new(identity, config.advertise.clone(), Timing::DEFAULT);
     let api = Api::namespaced(client, &namespace);
     Ok(Election::Lease(Box::new(LeaseElection { api, name: lease.name.clone(), candidate })))
 }
 
 async fn client(config: &Config) -> Result<kube::Client, RunError> {
     let config = kube_config(config.kubeconfig.as_deref()).await?;
-    crate::cluster::kube::client(config).map_err(|error| RunError::Kubeconfig(error.into()))
+    crate::cluster::client::client(config).map_err(|error| RunError::Kubeconfig(error.into()))
 }
 
 async fn kubernetes(kubeconfig: Option<&Path>) -> Result<KubeCluster, RunError> {
@@ -148,7 +148,7 @@ async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, RunError
     }
 }
 
-/// The name of this process's pod, which is its host's name.
+/// The host name of this process, which is the name of its pod.
 fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
@@ -188,7 +188,7 @@ fn presence(redis: Option<&Redis>) -> Result<Arc<dyn Presence>, RunError> {
     })
 }
 
-/// Done at SIGTERM, SIGINT, SIGQUIT, or SIGHUP where that is not ignored.
+/// Completes at SIGTERM, SIGINT, SIGQUIT, or SIGHUP where that is not ignored.
 fn signals() -> Result<impl Future<Output = ()>, RunError> {
     use tokio::signal::unix::{SignalKind, signal};
     let of = |kind| signal(kind).map_err(RunError::Signals);
@@ -202,6 +202,6 @@ fn signals() -> Result<impl Future<Output = ()>, RunError> {
             () = hangup.recv() => "SIGHUP",
             _ = quit.recv() => "SIGQUIT",
         };
-        tracing::info!("asked to end ({name})");
+        tracing::info!(signal = name, "received a signal; shutting down");
     })
 }

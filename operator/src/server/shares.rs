@@ -1,19 +1,18 @@
-//! Places and bytes of which there are so many, in all and for each client: one client cannot take what all share.
+//! A quota in total and per client, so that one client cannot take what all share: connections, bytes, requests.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Who a connection belongs to, as far as limits go.
+/// The client that a connection or request counts for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Client {
-    /// A process of this machine, over TCP. Which one of 127.0.0.0/8 it sends from is its own choice, so that they are
-    /// all one.
+    /// A process on this machine, over TCP. It chooses freely among 127.0.0.0/8, so all of loopback is one client.
     #[default]
     Local,
     /// An IPv4 address, or the /64 network of an IPv6 address.
     Address(IpAddr),
-    /// A user of this machine, over a Unix socket.
+    /// A user of this machine, by uid, over a Unix socket.
     User(u32),
 }
 
@@ -27,7 +26,7 @@ impl From<SocketAddr> for Client {
     }
 }
 
-/// The address that counts for limits. Who has one address of an IPv6 /64 network has all of it.
+/// The address that counts for limits: of IPv6 the /64 network, since a host with one address of it has all.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => {
@@ -38,24 +37,24 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// So many of something. Clones share them.
+/// A quota. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Shares(Arc<Inner>);
+pub struct Shares(Arc<Quota>);
 
 #[derive(Debug)]
-struct Inner {
+struct Quota {
     all: usize,
     each: usize,
-    taken: Mutex<Taken>,
+    usage: Mutex<ClientUsage>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct ClientUsage {
     all: usize,
-    by: HashMap<Client, usize>,
+    by_client: HashMap<Client, usize>,
 }
 
-/// A part of [`Shares`], given back when it is dropped.
+/// A part of [`Shares`], returned on drop.
 #[derive(Debug)]
 pub struct Share {
     from: Shares,
@@ -64,43 +63,43 @@ pub struct Share {
 }
 
 impl Shares {
-    /// `all` of them, of which each client may have `each`.
+    /// A quota of `all` in total and `each` per client.
     pub fn new(all: usize, each: usize) -> Self {
-        Self(Arc::new(Inner { all, each, taken: Mutex::default() }))
+        Self(Arc::new(Quota { all, each, usage: Mutex::default() }))
     }
 
-    /// Takes `amount` for a client; `None` when there are not so many left, for it or at all.
+    /// Takes `amount` for a client; `None` when that exceeds its quota or the total.
     pub fn take(&self, client: Client, amount: usize) -> Option<Share> {
-        let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = taken.by.get(&client).copied().unwrap_or(0).checked_add(amount)?;
-        let all = taken.all.checked_add(amount)?;
+        let mut usage = self.0.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = usage.by_client.get(&client).copied().unwrap_or(0).checked_add(amount)?;
+        let all = usage.all.checked_add(amount)?;
         if mine > self.0.each || all > self.0.all {
             return None;
         }
-        taken.all = all;
-        taken.by.insert(client, mine);
+        usage.all = all;
+        usage.by_client.insert(client, mine);
         Some(Share { from: self.clone(), client, amount })
     }
 
-    /// How many each client may have.
+    /// The quota of each client.
     pub fn each(&self) -> usize {
         self.0.each
     }
 
-    /// How many are taken.
+    /// The amount taken by all clients.
     pub fn taken(&self) -> usize {
-        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner).all
+        self.0.usage.lock().unwrap_or_else(PoisonError::into_inner).all
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut taken = self.from.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.all = taken.all.saturating_sub(self.amount);
-        if let Some(mine) = taken.by.get_mut(&self.client) {
+        let mut usage = self.from.0.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        usage.all = usage.all.saturating_sub(self.amount);
+        if let Some(mine) = usage.by_client.get_mut(&self.client) {
             *mine = mine.saturating_sub(self.amount);
             if *mine == 0 {
-                taken.by.remove(&self.client);
+                usage.by_client.remove(&self.client);
             }
         }
     }
@@ -111,22 +110,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_client_cannot_take_what_all_share() {
+    fn one_client_cannot_exhaust_the_quota() {
         let shares = Shares::new(10, 6);
         let (greedy, other) = (Client::User(1), Client::User(2));
         let first = shares.take(greedy, 6).unwrap();
-        assert!(shares.take(greedy, 1).is_none(), "more than its own");
+        assert!(shares.take(greedy, 1).is_none(), "more than its own quota");
         let _second = shares.take(other, 4).unwrap();
-        assert!(shares.take(other, 1).is_none(), "more than there are");
+        assert!(shares.take(other, 1).is_none(), "more than the total");
         assert!(shares.take(other, usize::MAX).is_none());
         drop(first);
         assert_eq!(shares.taken(), 4);
         assert!(shares.take(greedy, 6).is_some());
-        assert_eq!(shares.0.taken.lock().unwrap().by.len(), 1, "who has none is forgotten");
+        assert_eq!(
+            shares.0.usage.lock().unwrap().by_client.len(),
+            1,
+            "a client without shares stays in the map"
+        );
     }
 
     #[test]
-    fn all_loopback_addresses_are_one_client_and_so_is_an_ipv6_network() {
+    fn loopback_is_one_client_and_so_is_each_ipv6_network() {
         let client = |text: &str| Client::from(text.parse::<SocketAddr>().unwrap());
         assert_eq!(client("127.0.0.1:1"), client("127.3.2.1:2"));
         assert_eq!(client("[::1]:1"), client("[::ffff:127.0.0.1]:1"));

@@ -1,4 +1,4 @@
-//! A connection as the accept loop hands it on: TCP or a Unix socket, ended when its other end does not read.
+//! A TCP or Unix stream whose writes time out when the client does not read.
 
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
@@ -11,69 +11,70 @@ use tokio::time::{Instant, Sleep};
 
 use crate::metrics::Counter;
 
-/// TCP or a Unix socket.
+/// A TCP or Unix stream.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(super) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-/// A connection that fails once its other end has taken nothing of what is to be written for too long.
+/// Fails once a pending write has made no progress for `write_timeout`.
 #[derive(Debug)]
-pub(super) struct Stream {
-    socket: Socket,
-    patience: Option<Duration>,
-    /// Runs while something waits to be written.
+pub(super) struct WriteTimeoutStream {
+    transport: Transport,
+    write_timeout: Option<Duration>,
+    /// Runs while a write is pending.
     stall: Option<Pin<Box<Sleep>>>,
     stalled: Counter,
 }
 
-impl Stream {
-    pub(super) fn new(socket: Socket, patience: Option<Duration>, stalled: Counter) -> Self {
-        Self { socket, patience, stall: None, stalled }
+impl WriteTimeoutStream {
+    pub(super) fn new(transport: Transport, write_timeout: Option<Duration>, stalled: Counter) -> Self {
+        Self { transport, write_timeout, stall: None, stalled }
     }
 
-    /// What a write came to; starts, resets or ends the wait.
-    fn wrote(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
+    /// Starts, resets or stops the timer by the result of a write.
+    fn check_progress(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
         if written.is_ready() {
             self.stall = None;
             return written;
         }
-        let Some(patience) = self.patience else { return Poll::Pending };
-        let stall =
-            self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + patience)));
+        let Some(write_timeout) = self.write_timeout else { return Poll::Pending };
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + write_timeout)));
         ready!(stall.as_mut().poll(cx));
         self.stall = None;
         self.stalled.add(1);
-        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the other end does not read")))
+        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read")))
     }
 }
 
-macro_rules! on_socket {
-    ($self:ident, $socket:ident => $call:expr) => {
-        match &mut $self.socket {
-            Socket::Tcp($socket) => {
-                let $socket = Pin::new($socket);
+macro_rules! with_transport {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.transport {
+            Transport::Tcp($stream) => {
+                let $stream = Pin::new($stream);
                 $call
             }
-            Socket::Unix($socket) => {
-                let $socket = Pin::new($socket);
+            Transport::Unix($stream) => {
+                let $stream = Pin::new($stream);
                 $call
             }
         }
     };
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for WriteTimeoutStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        on_socket!(self, socket => socket.poll_read(cx, buf))
+        with_transport!(self, stream => stream.poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for WriteTimeoutStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
-        let written = on_socket!(self, socket => socket.poll_write(cx, buf));
-        self.wrote(cx, written)
+        let written = with_transport!(self, stream => stream.poll_write(cx, buf));
+        self.check_progress(cx, written)
     }
 
     fn poll_write_vectored(
@@ -81,22 +82,22 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        let written = on_socket!(self, socket => socket.poll_write_vectored(cx, bufs));
-        self.wrote(cx, written)
+        let written = with_transport!(self, stream => stream.poll_write_vectored(cx, bufs));
+        self.check_progress(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.socket {
-            Socket::Tcp(socket) => socket.is_write_vectored(),
-            Socket::Unix(socket) => socket.is_write_vectored(),
+        match &self.transport {
+            Transport::Tcp(stream) => stream.is_write_vectored(),
+            Transport::Unix(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        on_socket!(self, socket => socket.poll_flush(cx))
+        with_transport!(self, stream => stream.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        on_socket!(self, socket => socket.poll_shutdown(cx))
+        with_transport!(self, stream => stream.poll_shutdown(cx))
     }
 }

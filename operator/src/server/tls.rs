@@ -1,7 +1,7 @@
-//! The server's certificate, read again when its files change.
+//! The server's certificate, reloaded when its files change.
 //!
-//! The files are polled: the kubelet swaps a symbolic link, which a watch on the file itself would miss. A pair of
-//! files that cannot be used is reported and the one before stays.
+//! The files are polled: the kubelet swaps a symbolic link, which a watch on the file itself would miss. A pair that
+//! cannot be used is reported, and the current one stays.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,14 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Registry as MetricsRegistry;
+
 /// Largest file of a certificate chain or key, bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// The two files.
+/// The two files of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
+pub struct CertificateFiles {
     /// The certificate chain, PEM.
     pub certificate: PathBuf,
     /// Its private key, PEM.
@@ -34,56 +36,73 @@ pub enum TlsError {
     /// A file could not be read.
     #[error("unable to read {}", path.display())]
     Read {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: std::io::Error,
     },
-    /// A file holds something else.
+    /// A file does not contain what it should.
     #[error("{} holds no usable {what}", path.display())]
     Pem {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// What it should contain.
         what: &'static str,
-        /// What is wrong with it.
+        /// The parser's error.
         #[source]
         source: rustls::pki_types::pem::Error,
     },
-    /// The two do not fit each other, or the key is of a kind we cannot use.
+    /// The two do not match, or the key is of an unsupported kind.
     #[error("the key in {} cannot be used with the certificate in {}", key.display(), certificate.display())]
     Pair {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// What is wrong.
+        /// The error of rustls.
         #[source]
         source: rustls::Error,
     },
-    /// TLS itself refused.
+    /// rustls refused the configuration.
     #[error("failed to set TLS up")]
     Setup {
-        /// Why.
+        /// The error of rustls.
         #[source]
         source: rustls::Error,
     },
 }
 
-/// What a listener needs to speak TLS. Clones share the certificate.
+impl TlsError {
+    /// The kind of error, one of a fixed set: metric label.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "Read",
+            Self::Pem { .. } => "Pem",
+            Self::Pair { .. } => "Pair",
+            Self::Setup { .. } => "Setup",
+        }
+    }
+
+    /// Whether reading the files again can succeed: they may be in the middle of a rotation.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Setup { .. })
+    }
+}
+
+/// The certificate of a listener. Clones share it.
 #[derive(Clone)]
 pub struct TlsSource {
-    current: Arc<Current>,
+    resolver: Arc<CertificateResolver>,
     acceptor: TlsAcceptor,
 }
 
-struct Current {
-    files: TlsFiles,
-    state: RwLock<State>,
+struct CertificateResolver {
+    files: CertificateFiles,
+    loaded: RwLock<LoadedPair>,
 }
 
-struct State {
+struct LoadedPair {
     pair: Arc<CertifiedKey>,
     /// The bytes that `pair` was made from.
     certificate: Vec<u8>,
@@ -95,17 +114,17 @@ impl TlsSource {
     ///
     /// # Errors
     /// [`TlsError`] when they cannot be used.
-    pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
-        let state = RwLock::new(load(&files)?);
-        let current = Arc::new(Current { files, state });
+    pub fn open(files: CertificateFiles) -> Result<Self, TlsError> {
+        let loaded = RwLock::new(load(&files)?);
+        let resolver = Arc::new(CertificateResolver { files, loaded });
         let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|source| TlsError::Setup { source })?
             .with_no_client_auth()
-            .with_cert_resolver(current.clone());
+            .with_cert_resolver(resolver.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.send_tls13_tickets = 1;
-        Ok(Self { current, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        Ok(Self { resolver, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
     /// For the handshake of one connection.
@@ -113,47 +132,58 @@ impl TlsSource {
         &self.acceptor
     }
 
-    /// Looks at the files once: `true` when another certificate is in use from now on.
+    /// Reads the files once; `true` when a new certificate is in use.
     ///
     /// # Errors
-    /// [`TlsError`] when they changed and cannot be used; the certificate before stays.
+    /// [`TlsError`] when they changed and cannot be used; the current certificate stays.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let next = load(&self.current.files)?;
-        let mut state = self.current.state.write().unwrap_or_else(PoisonError::into_inner);
-        if state.certificate == next.certificate && state.key == next.key {
+        let next = load(&self.resolver.files)?;
+        let mut loaded = self.resolver.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        if loaded.certificate == next.certificate && loaded.key == next.key {
             return Ok(false);
         }
-        *state = next;
+        *loaded = next;
         Ok(true)
     }
 
-    /// Looks at the files every `every` until `stop`.
-    pub async fn keep_current(self, every: Duration, stop: CancellationToken) {
+    /// Reads the files every `every` until `stop`, and counts each reload and each kind of failure.
+    pub async fn keep_current(self, every: Duration, metrics: MetricsRegistry, stop: CancellationToken) {
+        let count = |result| {
+            let help = "Certificates reloaded, and attempts that failed, by result.";
+            let name = "sentinel_server_certificate_reloads_total";
+            metrics.counter_with(name, help, &[("result", result)]).add(1);
+        };
         let mut failing = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(every) => {}
             }
-            let files = self.clone();
-            let reloaded = tokio::task::spawn_blocking(move || files.reload()).await;
-            let Ok(reloaded) = reloaded else { continue };
-            match reloaded {
-                Ok(changed) => {
+            let source = self.clone();
+            match tokio::task::spawn_blocking(move || source.reload()).await {
+                Ok(Ok(changed)) => {
                     failing = false;
                     if changed {
-                        tracing::info!(certificate = %self.current.files.certificate.display(), "another certificate is in use");
+                        count("Reloaded");
+                        let certificate = self.resolver.files.certificate.display();
+                        tracing::info!(%certificate, "certificate reloaded");
                     }
                 }
-                // Said once per trouble and not at every look.
-                Err(error) if !failing => {
+                Ok(Err(error)) => {
+                    count(error.category());
+                    // Logged once until a reload succeeds, not at every attempt.
+                    if !failing {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "unable to reload the certificate; the current one stays in use"
+                        );
+                    }
                     failing = true;
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "unable to take the new certificate; the one before stays in use"
-                    );
                 }
-                Err(_) => {}
+                Err(error) => {
+                    count("Panicked");
+                    tracing::error!(%error, "the certificate reload panicked; the current one stays in use");
+                }
             }
         }
     }
@@ -161,19 +191,19 @@ impl TlsSource {
 
 impl fmt::Debug for TlsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsSource").field("files", &self.current.files).finish_non_exhaustive()
+        f.debug_struct("TlsSource").field("files", &self.resolver.files).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Current {
+impl fmt::Debug for CertificateResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Current").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("CertificateResolver").field("files", &self.files).finish_non_exhaustive()
     }
 }
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.state.read().unwrap_or_else(PoisonError::into_inner).pair.clone())
+        Some(self.loaded.read().unwrap_or_else(PoisonError::into_inner).pair.clone())
     }
 }
 
@@ -181,7 +211,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     crate::files::read(path, MAX_FILE).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
-fn load(files: &TlsFiles) -> Result<State, TlsError> {
+fn load(files: &CertificateFiles) -> Result<LoadedPair, TlsError> {
     let certificate = read(&files.certificate)?;
     let key = read(&files.key)?;
     let bad = |path: &Path, what| {
@@ -198,5 +228,5 @@ fn load(files: &TlsFiles) -> Result<State, TlsError> {
     let pair = CertifiedKey::from_der(chain, private, &default_provider()).map_err(|source| {
         TlsError::Pair { certificate: files.certificate.clone(), key: files.key.clone(), source }
     })?;
-    Ok(State { pair: Arc::new(pair), certificate, key })
+    Ok(LoadedPair { pair: Arc::new(pair), certificate, key })
 }

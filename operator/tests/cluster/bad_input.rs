@@ -1,31 +1,31 @@
-//! Tasks that must be refused: what is wrong with them, how we say it, and how the API server says it.
+//! Tasks that must be refused: what is wrong, our message, and the API server's.
 
 /// One of them.
 pub(crate) struct Bad {
-    /// What is wrong, in a word or two; also the Task's name.
+    /// What is wrong, in short; also the Task's name.
     pub(crate) name: &'static str,
     /// Its spec, as YAML.
     pub(crate) spec: String,
-    /// How we say it: field, value and what is allowed.
+    /// Our message: field, value and what is allowed.
     pub(crate) ours: &'static str,
-    /// Who refuses it when it is applied.
+    /// Whether an API server refuses it.
     pub(crate) at_apply: AtApply,
 }
 
-/// Who refuses a bad Task when it is applied. Dev mode always does.
+/// Whether an API server refuses a bad Task. Dev mode always does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AtApply {
-    /// An API server too, and its words contain these.
+    /// An API server too, with this in its message.
     Refused(&'static str),
-    /// An API server takes it, for this reason; the status of the Task then refuses it.
+    /// An API server accepts it, for this reason; the status of the Task then refuses it.
     Taken {
-        /// Why the definition cannot say it.
+        /// Why the definition cannot describe it.
         because: &'static str,
     },
 }
 
 impl Bad {
-    /// What the API server's words contain; `None` where it takes the Task.
+    /// A part of the API server's message; `None` where it accepts the Task.
     pub(crate) fn theirs(&self) -> Option<&'static str> {
         match self.at_apply {
             AtApply::Refused(theirs) => Some(theirs),
@@ -64,6 +64,7 @@ pub(crate) fn all() -> Vec<Bad> {
     [of_targets(), of_selectors(), of_run(), of_bytes(), of_the_rest()].into_iter().flatten().collect()
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn of_targets() -> Vec<Bad> {
     let many: Vec<String> = (0..1001).map(|n| format!("n{n}")).collect();
     vec![
@@ -88,7 +89,7 @@ fn of_targets() -> Vec<Bad> {
         bad(
             "missing-targets",
             "{run: {command: [x]}}",
-            "spec.targets must be there",
+            "spec.targets is required",
             "spec.targets: Required value",
         ),
         bad(
@@ -107,19 +108,19 @@ fn of_targets() -> Vec<Bad> {
             "bad-node-name",
             targets("{nodeNames: [Worker_1]}"),
             "spec.targets.nodeNames[0] is \"Worker_1\"; it must be the name of a node",
-            "spec.targets.nodeNames must have names of nodes",
+            "spec.targets.nodeNames must be names of nodes",
         ),
         bad(
             "name-twice",
             targets("{nodeNames: [a, a]}"),
-            "spec.targets.nodeNames[1] is \"a\"; it must not be there twice",
+            "spec.targets.nodeNames[1] is \"a\"; it must be unique",
             "spec.targets.nodeNames[1]: Duplicate value",
         ),
         bad(
             "listed-and-excluded",
             targets("{nodeNames: [a], exclude: {nodeNames: [a]}}"),
             "spec.targets.nodeNames is \"a\"; it must not be both listed and excluded",
-            "spec.targets.nodeNames must not have a name that spec.targets.exclude.nodeNames has too",
+            "spec.targets.nodeNames must not have a name that is also in spec.targets.exclude.nodeNames",
         ),
         bad(
             "bad-label-key",
@@ -160,6 +161,7 @@ fn of_targets() -> Vec<Bad> {
     ]
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn of_selectors() -> Vec<Bad> {
     let labels: Vec<String> = (0..65).map(|n| format!("a{n}: b")).collect();
     let expressions: Vec<String> = (0..65).map(|n| format!("{{key: a{n}, operator: Exists}}")).collect();
@@ -210,7 +212,7 @@ fn of_selectors() -> Vec<Bad> {
             "bad-name-excluded",
             targets("{all: true, exclude: {nodeNames: [\"a b\"]}}"),
             "spec.targets.exclude.nodeNames[0] is \"a b\"; it must be the name of a node",
-            "spec.targets.exclude.nodeNames must have names of nodes",
+            "spec.targets.exclude.nodeNames must be names of nodes",
         ),
         bad(
             "too-many-excluded",
@@ -231,7 +233,8 @@ fn of_selectors() -> Vec<Bad> {
     ]
 }
 
-/// What is counted in bytes, and what a zero byte is in.
+/// Limits in bytes, and zero bytes.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn of_bytes() -> Vec<Bad> {
     let e = |count: usize| "é".repeat(count);
     let control = "\\x01".repeat(130_000);
@@ -246,7 +249,7 @@ fn of_bytes() -> Vec<Bad> {
             "larger-than-a-frame",
             run(&format!("{{command: [echo, \"{control}\"], stdin: \"{}\"}}", "\\x01".repeat(65_536))),
             "it must be at most 1032192 bytes as JSON, with command, env and stdin",
-            "CEL cannot tell how long a text is as JSON",
+            "CEL cannot compute the length of a string as JSON",
         ),
         bad(
             "script-of-bytes",
@@ -257,8 +260,8 @@ fn of_bytes() -> Vec<Bad> {
         bad(
             "nul-in-script",
             run("{script: {text: \"a\\0b\"}}"),
-            "spec.run.script.text is \"a\\0b\"; it must not hold a zero byte",
-            "spec.run.script.text must not hold a zero byte",
+            "spec.run.script.text is \"a\\0b\"; it must not contain a zero byte",
+            "spec.run.script.text must not contain a zero byte",
         ),
         bad(
             "interpreter-of-nothing",
@@ -275,20 +278,20 @@ fn of_bytes() -> Vec<Bad> {
         bad(
             "nul-in-interpreter",
             run("{script: {interpreter: \"/bin/a\\0b\", text: a}}"),
-            "spec.run.script.interpreter is \"/bin/a\\0b\"; it must not hold a zero byte",
-            "spec.run.script.interpreter must not hold a zero byte",
+            "spec.run.script.interpreter is \"/bin/a\\0b\"; it must not contain a zero byte",
+            "spec.run.script.interpreter must not contain a zero byte",
         ),
         bad(
             "nul-in-env",
             run("{command: [a], env: [{name: A, value: \"a\\0b\"}]}"),
-            "spec.run.env[0].value is \"a\\0b\"; it must not hold a zero byte",
-            "spec.run.env.value must not hold a zero byte",
+            "spec.run.env[0].value is \"a\\0b\"; it must not contain a zero byte",
+            "spec.run.env.value must not contain a zero byte",
         ),
         bad(
             "env-of-bytes",
             run(&format!("{{command: [a], env: [{{name: A, value: {}}}]}}", e(40_000))),
             "spec.run.env is \"80001 bytes\"; it must be at most 65536 bytes",
-            "spec.run.env must be at most 65536 bytes in all",
+            "spec.run.env must be at most 65536 bytes in total",
         ),
         bad(
             "stdin-of-bytes",
@@ -305,8 +308,8 @@ fn of_bytes() -> Vec<Bad> {
         bad(
             "nul-in-directory",
             run("{command: [a], workingDir: \"/a\\0b\"}"),
-            "spec.run.workingDir is \"/a\\0b\"; it must not hold a zero byte",
-            "spec.run.workingDir must not hold a zero byte",
+            "spec.run.workingDir is \"/a\\0b\"; it must not contain a zero byte",
+            "spec.run.workingDir must not contain a zero byte",
         ),
         bad(
             "directory-of-bytes",
@@ -341,6 +344,7 @@ fn of_bytes() -> Vec<Bad> {
     ]
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn of_run() -> Vec<Bad> {
     let long = "x".repeat(1 << 20);
     let half = "x".repeat(70_000);
@@ -379,13 +383,13 @@ fn of_run() -> Vec<Bad> {
         bad(
             "number-in-command",
             run("{command: [sleep, 5]}"),
-            "spec.run.command[1] is 5; it must be a text (a number or a word like yes needs quotes)",
+            "spec.run.command[1] is 5; it must be a string (quote numbers, and words such as yes)",
             "spec.run.command[1]",
         ),
         bad(
             "nul-in-command",
             run("{command: [a, \"b\\0c\"]}"),
-            "spec.run.command[1] is \"b\\0c\"; it must not hold a zero byte, which the kernel cannot pass on",
+            "spec.run.command[1] is \"b\\0c\"; it must not contain a zero byte, which the kernel cannot pass on",
             "spec.run.command[1]",
         ),
         bad(
@@ -398,7 +402,7 @@ fn of_run() -> Vec<Bad> {
             "long-in-all",
             run(&format!("{{command: [echo, {half}, {half}]}}")),
             "spec.run.command is \"140007 bytes\"; it must be at most 131072; put more into spec.run.script",
-            "spec.run.command must be at most 131072 bytes in all",
+            "spec.run.command must be at most 131072 bytes in total",
         ),
         bad(
             "misspelt-field",
@@ -451,15 +455,15 @@ fn of_run() -> Vec<Bad> {
         bad(
             "script-with-long-shebang",
             run(&format!("{{script: {{text: \"#!/{}\\ndf\\n\"}}}}", "x".repeat(253))),
-            "spec.run.script.text has a #! line of 256 bytes; the kernel takes 255 at most",
+            "spec.run.script.text has a #! line of 256 bytes; the kernel accepts at most 255",
             "spec.run.script.text has a #! line that names no program or is longer than 255 bytes",
         ),
         bad(
             "interpreter-with-arguments",
             run("{script: {interpreter: /bin/bash -eu, text: df}}"),
-            "spec.run.script.interpreter is \"/bin/bash -eu\"; it takes no arguments; leave it out and write them in the \
+            "spec.run.script.interpreter is \"/bin/bash -eu\"; it takes no arguments; omit it and write them in the \
              first line of the text, such as #!/bin/bash -eu",
-            "spec.run.script.interpreter takes no arguments; leave it out and write them in the first line of the text",
+            "spec.run.script.interpreter takes no arguments; omit it and write them in the first line of the text",
         ),
         bad(
             "leftovers-unknown",
@@ -494,7 +498,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "env-without-name",
             run("{command: [a], env: [{value: x}]}"),
-            "spec.run.env[0].name must be there",
+            "spec.run.env[0].name is required",
             "spec.run.env[0].name: Required value",
         ),
         bad(
@@ -512,7 +516,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "env-name-twice",
             run("{command: [a], env: [{name: A}, {name: A}]}"),
-            "spec.run.env[1].name is \"A\"; it must not be there twice; spec.run.env[0] has it too",
+            "spec.run.env[1].name is \"A\"; it must be unique; spec.run.env[0] is the same",
             "spec.run.env[1]: Duplicate value",
         ),
         bad(
@@ -529,7 +533,7 @@ fn of_run() -> Vec<Bad> {
                 &half[..40_000]
             )),
             "spec.run.env is \"80002 bytes\"; it must be at most 65536 bytes",
-            "spec.run.env must be at most 65536 bytes in all",
+            "spec.run.env must be at most 65536 bytes in total",
         ),
         bad(
             "relative-directory",
@@ -552,7 +556,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "user-as-number",
             run("{command: [a], user: 0}"),
-            "spec.run.user is 0; it must be a text",
+            "spec.run.user is 0; it must be a string",
             "spec.run.user",
         ),
         bad("umask-as-number", run("{command: [a], umask: 022}"), "spec.run.umask is", "spec.run.umask"),
@@ -577,7 +581,7 @@ fn of_run() -> Vec<Bad> {
         bad(
             "exit-code-twice",
             run("{command: [a], successExitCodes: [0, 0]}"),
-            "spec.run.successExitCodes[1] is 0; it must not be there twice",
+            "spec.run.successExitCodes[1] is 0; it must be unique",
             "spec.run.successExitCodes[1]: Duplicate value",
         ),
         bad(
@@ -679,6 +683,7 @@ fn of_run() -> Vec<Bad> {
     ]
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn of_the_rest() -> Vec<Bad> {
     vec![
         bad(
@@ -762,7 +767,7 @@ fn of_the_rest() -> Vec<Bad> {
         bad(
             "timeout-as-number",
             with("timeouts: {run: 5}"),
-            "spec.timeouts.run is 5; it must be a text",
+            "spec.timeouts.run is 5; it must be a string",
             "spec.timeouts.run",
         ),
         bad(

@@ -1,9 +1,9 @@
-//! Tasks that are nearly right: every field of two full Tasks, with everything that a field might hold in place of what
-//! it should. Nothing is written here about what is allowed; the tests only ask whether all who judge a Task agree.
+//! Nearly valid Tasks: every field of two full Tasks, with every kind of value in its place. What is allowed is not written
+//! here; the tests compare the validators with each other.
 
 use serde_json::{Value, json};
 
-/// A Task, and what was done to it.
+/// A Task, and how it was changed.
 pub(crate) struct Odd {
     /// The field and its new value, in short.
     pub(crate) what: String,
@@ -12,6 +12,7 @@ pub(crate) struct Odd {
 }
 
 /// Everything that a text, a number or a list might be.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn values() -> Vec<Value> {
     let texts = [
         "",
@@ -183,7 +184,7 @@ fn task(spec: &Value) -> Value {
     json!({"apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "odd"}, "spec": spec})
 }
 
-/// Two Tasks that hold every field there is.
+/// Two Tasks that together have every field.
 fn full() -> [Value; 2] {
     let rest = |targets: Value, program: (&str, Value)| {
         let mut spec = json!({
@@ -268,7 +269,7 @@ fn without(full: &Value, pointer: &str, odd: &mut Vec<Odd>) {
     odd.push(Odd { what: format!("no {pointer}"), task });
 }
 
-/// With keys and items around what is there: another key for each text, the same item twice, very many items.
+/// With other keys and items: another key for each string, the same item twice, very many items.
 fn around(full: &Value, pointer: &str, odd: &mut Vec<Odd>) {
     let Some(there) = full.pointer(pointer) else { return };
     let mut push = |what: String, value: Value| {

@@ -73,30 +73,30 @@ macro_rules! contract {
 }
 
 contract!(
-    a_new_task_has_an_identity_and_says_that_nobody_has_seen_it,
-    a_name_is_taken_once,
+    a_new_task_has_an_identity_and_no_observed_generation,
+    a_name_can_be_used_once,
     a_bad_task_is_refused_naming_the_field,
     a_name_can_be_left_to_the_cluster,
-    an_applied_spec_is_a_new_generation_and_the_same_one_is_nothing,
-    a_status_or_an_annotation_is_no_new_generation,
-    a_write_about_a_task_that_has_changed_since_is_a_conflict,
-    a_status_that_says_the_same_changes_nothing,
+    only_a_changed_spec_is_a_new_generation,
+    a_status_or_annotation_keeps_the_generation,
+    a_write_to_a_changed_task_is_a_conflict,
+    an_equal_status_changes_nothing,
     a_status_changes_nothing_but_the_status,
     a_held_task_stays_until_it_is_released,
-    a_status_is_written_with_the_hold_and_where_that_is_two_writes_without_it,
-    a_task_that_is_not_held_goes_at_once,
-    nothing_can_be_held_that_is_going,
+    status_and_finalizer_are_one_write_where_possible,
+    a_task_without_finalizer_is_deleted_at_once,
+    a_task_in_deletion_takes_no_finalizer,
     a_short_target_list_needs_no_slices,
-    a_long_target_list_comes_back_as_it_was_and_again,
-    a_target_list_with_a_part_missing_is_said_to_be_damaged,
-    old_target_lists_go_and_the_current_one_stays,
-    who_watches_sees_everything_and_then_every_change,
-    what_is_not_there_is_gone,
+    a_long_target_list_is_persisted_idempotently,
+    a_target_list_without_a_slice_is_damaged,
+    only_old_target_lists_are_deleted,
+    a_watch_yields_everything_and_then_every_change,
+    a_missing_task_is_gone,
     tasks_are_listed_by_namespace_and_name,
     an_event_can_be_published,
 );
 
-async fn a_new_task_has_an_identity_and_says_that_nobody_has_seen_it(subject: Subject<'_>) {
+async fn a_new_task_has_an_identity_and_no_observed_generation(subject: Subject<'_>) {
     let task = subject.made("t").await;
     assert_eq!(task.metadata.generation, Some(1));
     assert!(task.metadata.uid.as_ref().is_some_and(|uid| uid.len() > 10));
@@ -109,7 +109,7 @@ async fn a_new_task_has_an_identity_and_says_that_nobody_has_seen_it(subject: Su
     );
 }
 
-async fn a_name_is_taken_once(subject: Subject<'_>) {
+async fn a_name_can_be_used_once(subject: Subject<'_>) {
     subject.made("t").await;
     let again = subject.cluster.create(subject.task("t", "other")).await;
     assert!(matches!(again, Err(ClusterError::Exists { .. })), "{again:?}");
@@ -133,7 +133,7 @@ async fn a_name_can_be_left_to_the_cluster(subject: Subject<'_>) {
     assert!(first.starts_with("run-") && second.starts_with("run-") && first != second);
 }
 
-async fn an_applied_spec_is_a_new_generation_and_the_same_one_is_nothing(subject: Subject<'_>) {
+async fn only_a_changed_spec_is_a_new_generation(subject: Subject<'_>) {
     let first = subject.cluster.apply(subject.task("t", "x")).await.unwrap();
     assert_eq!(first.metadata.generation, Some(1));
     let same = subject.cluster.apply(subject.task("t", "x")).await.unwrap();
@@ -143,7 +143,7 @@ async fn an_applied_spec_is_a_new_generation_and_the_same_one_is_nothing(subject
     assert_eq!(other.spec.run.command.as_deref(), Some(&["other".to_owned()][..]));
 }
 
-async fn a_status_or_an_annotation_is_no_new_generation(subject: Subject<'_>) {
+async fn a_status_or_annotation_keeps_the_generation(subject: Subject<'_>) {
     let task = subject.made("t").await;
     let status =
         TaskStatus { observed_generation: 1, phase: Some("Pending".into()), ..TaskStatus::default() };
@@ -156,7 +156,7 @@ async fn a_status_or_an_annotation_is_no_new_generation(subject: Subject<'_>) {
     assert!(cleared.metadata.annotations.is_none_or(|annotations| !annotations.contains_key(CANCEL)));
 }
 
-async fn a_write_about_a_task_that_has_changed_since_is_a_conflict(subject: Subject<'_>) {
+async fn a_write_to_a_changed_task_is_a_conflict(subject: Subject<'_>) {
     let seen = subject.made("t").await;
     subject.cluster.annotate(subject.name("t"), CANCEL, Some("1".into())).await.unwrap();
     let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
@@ -170,7 +170,7 @@ async fn a_write_about_a_task_that_has_changed_since_is_a_conflict(subject: Subj
     assert_eq!(now.status.unwrap().observed_generation, -1, "nothing was written");
 }
 
-async fn a_status_that_says_the_same_changes_nothing(subject: Subject<'_>) {
+async fn an_equal_status_changes_nothing(subject: Subject<'_>) {
     let task = subject.made("t").await;
     let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
     let first = subject.cluster.write_status(&task, status.clone()).await.unwrap();
@@ -201,7 +201,7 @@ async fn a_held_task_stays_until_it_is_released(subject: Subject<'_>) {
     assert_eq!(subject.cluster.get(subject.name("t")).await.unwrap(), None);
 }
 
-async fn a_status_is_written_with_the_hold_and_where_that_is_two_writes_without_it(subject: Subject<'_>) {
+async fn status_and_finalizer_are_one_write_where_possible(subject: Subject<'_>) {
     let task = subject.made("t").await;
     let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
     let written = subject.cluster.write_status_and_hold(&task, status.clone()).await.unwrap();
@@ -212,7 +212,7 @@ async fn a_status_is_written_with_the_hold_and_where_that_is_two_writes_without_
     assert_eq!(again.metadata.finalizers, held.metadata.finalizers, "once is enough");
 }
 
-async fn a_task_that_is_not_held_goes_at_once(subject: Subject<'_>) {
+async fn a_task_without_finalizer_is_deleted_at_once(subject: Subject<'_>) {
     let task = subject.made("t").await;
     subject.cluster.delete(subject.name("t")).await.unwrap();
     assert_eq!(subject.cluster.get(subject.name("t")).await.unwrap(), None);
@@ -220,7 +220,7 @@ async fn a_task_that_is_not_held_goes_at_once(subject: Subject<'_>) {
     assert_ne!(again.metadata.uid, task.metadata.uid);
 }
 
-async fn nothing_can_be_held_that_is_going(subject: Subject<'_>) {
+async fn a_task_in_deletion_takes_no_finalizer(subject: Subject<'_>) {
     let mut task = subject.task("t", "x");
     task.metadata.finalizers = Some(vec!["example.com/other".into()]);
     subject.cluster.create(task).await.unwrap();
@@ -234,9 +234,9 @@ fn names(count: usize) -> Vec<NodeName> {
     (0..count).map(|n| NodeName::new(format!("node-{n:06}")).unwrap()).collect()
 }
 
-/// The Task with a status that names the frozen list of this many.
+/// The Task with a status that records a frozen list of this length.
 async fn frozen(subject: &Subject<'_>, task: &Task, run: u32, count: usize) -> Task {
-    let frozen = subject.cluster.freeze_targets(task, RunNumber(run), &names(count)).await.unwrap();
+    let frozen = subject.cluster.persist_targets(task, RunNumber(run), &names(count)).await.unwrap();
     let run = RunStatus {
         number: i64::from(run),
         target_count: i64::try_from(count).unwrap(),
@@ -250,76 +250,76 @@ async fn frozen(subject: &Subject<'_>, task: &Task, run: u32, count: usize) -> T
 
 async fn a_short_target_list_needs_no_slices(subject: Subject<'_>) {
     let task = subject.made("t").await;
-    assert!(subject.cluster.frozen_targets(&task).await.unwrap().is_empty(), "no run has no targets");
+    assert!(subject.cluster.load_targets(&task).await.unwrap().is_empty(), "no run has no targets");
     let task = frozen(&subject, &task, 1, 100).await;
     let run = task.status.as_ref().unwrap().run.as_ref().unwrap();
     assert_eq!((run.targets.len(), run.target_slices), (100, 0));
-    assert_eq!(subject.cluster.frozen_targets(&task).await.unwrap(), names(100));
+    assert_eq!(subject.cluster.load_targets(&task).await.unwrap(), names(100));
 }
 
-async fn a_long_target_list_comes_back_as_it_was_and_again(subject: Subject<'_>) {
+async fn a_long_target_list_is_persisted_idempotently(subject: Subject<'_>) {
     let task = subject.made("t").await;
-    let once = subject.cluster.freeze_targets(&task, RunNumber(1), &names(2001)).await.unwrap();
-    let twice = subject.cluster.freeze_targets(&task, RunNumber(1), &names(2001)).await.unwrap();
+    let once = subject.cluster.persist_targets(&task, RunNumber(1), &names(2001)).await.unwrap();
+    let twice = subject.cluster.persist_targets(&task, RunNumber(1), &names(2001)).await.unwrap();
     assert_eq!(once, twice, "freezing again after a crash is harmless");
-    // An operator that died here, and one that then saw another Node.
-    let other = subject.cluster.freeze_targets(&task, RunNumber(1), &names(2002)).await.unwrap();
+    // An operator that crashed here, and one that then saw another Node.
+    let other = subject.cluster.persist_targets(&task, RunNumber(1), &names(2002)).await.unwrap();
     assert_ne!(once.digest, other.digest);
     let task = frozen(&subject, &task, 1, 2001).await;
-    assert_eq!(subject.cluster.frozen_targets(&task).await.unwrap(), names(2001));
+    assert_eq!(subject.cluster.load_targets(&task).await.unwrap(), names(2001));
     assert!(serde_json::to_vec(&task).unwrap().len() < 32 << 10);
 }
 
-async fn a_target_list_with_a_part_missing_is_said_to_be_damaged(subject: Subject<'_>) {
+async fn a_target_list_without_a_slice_is_damaged(subject: Subject<'_>) {
     let task = subject.made("t").await;
     let mut task = frozen(&subject, &task, 1, 1500).await;
     task.status.as_mut().unwrap().run.as_mut().unwrap().targets_digest = "0123456789abcdef".into();
-    let damaged = subject.cluster.frozen_targets(&task).await;
+    let damaged = subject.cluster.load_targets(&task).await;
     let Err(ClusterError::TargetsDamaged { wrong, .. }) = damaged else { panic!("{damaged:?}") };
     assert!(wrong.contains("is missing"), "{wrong}");
 }
 
-async fn old_target_lists_go_and_the_current_one_stays(subject: Subject<'_>) {
+async fn only_old_target_lists_are_deleted(subject: Subject<'_>) {
     let task = subject.made("t").await;
     let old = frozen(&subject, &task, 1, 1200).await;
     let new = frozen(&subject, &old, 2, 1300).await;
-    subject.cluster.thaw_targets(&new).await.unwrap();
-    assert_eq!(subject.cluster.frozen_targets(&new).await.unwrap().len(), 1300);
-    let gone = subject.cluster.frozen_targets(&old).await;
+    subject.cluster.delete_old_targets(&new).await.unwrap();
+    assert_eq!(subject.cluster.load_targets(&new).await.unwrap().len(), 1300);
+    let gone = subject.cluster.load_targets(&old).await;
     assert!(matches!(gone, Err(ClusterError::TargetsDamaged { .. })), "{gone:?}");
 }
 
-async fn who_watches_sees_everything_and_then_every_change(subject: Subject<'_>) {
+async fn a_watch_yields_everything_and_then_every_change(subject: Subject<'_>) {
     subject.made("before").await;
-    // Told of this namespace alone: a real cluster has others.
+    // Of this namespace only: a real cluster has others.
     let mut stream = subject.cluster.watch_tasks();
     let within = Duration::from_secs(20);
     let mut story: Vec<String> = Vec::new();
-    let mut word;
+    let mut event;
     let ours = subject.namespace.to_owned();
-    while story.last().is_none_or(|word| word != "InitDone") {
-        (stream, word) = tokio::time::timeout(within, told(stream, &ours)).await.unwrap();
-        story.push(word);
+    while story.last().is_none_or(|event| event != "InitDone") {
+        (stream, event) = tokio::time::timeout(within, next_event(stream, &ours)).await.unwrap();
+        story.push(event);
     }
     let after = subject.made("after").await;
-    (stream, word) = tokio::time::timeout(within, told(stream, &ours)).await.unwrap();
-    story.push(word);
+    (stream, event) = tokio::time::timeout(within, next_event(stream, &ours)).await.unwrap();
+    story.push(event);
     let status = TaskStatus { observed_generation: 1, ..TaskStatus::default() };
     subject.cluster.write_status(&after, status).await.unwrap();
-    (stream, word) = tokio::time::timeout(within, told(stream, &ours)).await.unwrap();
-    story.push(word);
+    (stream, event) = tokio::time::timeout(within, next_event(stream, &ours)).await.unwrap();
+    story.push(event);
     subject.cluster.delete(subject.name("after")).await.unwrap();
-    (_, word) = tokio::time::timeout(within, told(stream, &ours)).await.unwrap();
-    story.push(word);
+    (_, event) = tokio::time::timeout(within, next_event(stream, &ours)).await.unwrap();
+    story.push(event);
     assert_eq!(story, ["Init", "InitApply before", "InitDone", "Apply after", "Apply after", "Delete after"]);
 }
 
 type Tasks = futures_util::stream::BoxStream<'static, Event<Task>>;
 
-/// The next event that is about this namespace, in words.
-async fn told(mut stream: Tasks, namespace: &str) -> (Tasks, String) {
+/// The next event about this namespace, as text.
+async fn next_event(mut stream: Tasks, namespace: &str) -> (Tasks, String) {
     loop {
-        let (word, task) = match stream.next().await.expect("a watch never ends") {
+        let (event, task) = match stream.next().await.expect("a watch never ends") {
             Event::Init => return (stream, "Init".to_owned()),
             Event::InitDone => return (stream, "InitDone".to_owned()),
             Event::InitApply(task) => ("InitApply", task),
@@ -327,12 +327,12 @@ async fn told(mut stream: Tasks, namespace: &str) -> (Tasks, String) {
             Event::Delete(task) => ("Delete", task),
         };
         if task.metadata.namespace.as_deref() == Some(namespace) {
-            return (stream, format!("{word} {}", task.metadata.name.unwrap()));
+            return (stream, format!("{event} {}", task.metadata.name.unwrap()));
         }
     }
 }
 
-async fn what_is_not_there_is_gone(subject: Subject<'_>) {
+async fn a_missing_task_is_gone(subject: Subject<'_>) {
     assert_eq!(subject.cluster.get(subject.name("none")).await.unwrap(), None);
     let deleted = subject.cluster.delete(subject.name("none")).await;
     assert!(matches!(deleted, Err(ClusterError::Gone { .. })), "{deleted:?}");
@@ -361,7 +361,7 @@ async fn an_event_can_be_published(subject: Subject<'_>) {
 }
 
 #[tokio::test]
-async fn an_embedded_cluster_comes_back_from_its_directory_as_it_was() {
+async fn an_embedded_cluster_is_restored_from_its_directory() {
     let directory = tempfile::tempdir().unwrap();
     let open = || EmbeddedCluster::in_directory(directory.path(), Clock::system()).unwrap();
     let cluster = open();
@@ -372,7 +372,7 @@ async fn an_embedded_cluster_comes_back_from_its_directory_as_it_was() {
     let cluster = open();
     let subject = Subject { cluster: &cluster, namespace: "here" };
     assert_eq!(subject.cluster.get(subject.name("t")).await.unwrap().as_ref(), Some(&task));
-    assert_eq!(subject.cluster.frozen_targets(&task).await.unwrap(), names(1500));
+    assert_eq!(subject.cluster.load_targets(&task).await.unwrap(), names(1500));
     subject.cluster.delete(subject.name("t")).await.unwrap();
     assert_eq!(open().list_names(), ["u"]);
     assert_eq!(std::fs::read_dir(directory.path().join("targetslices")).unwrap().count(), 0);
@@ -392,7 +392,7 @@ impl ListNames for EmbeddedCluster {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_task_stops_the_start_and_is_named() {
+async fn an_invalid_file_stops_the_start_and_is_named() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("tasks")).unwrap();
     std::fs::write(directory.path().join("tasks/x.json"), "{").unwrap();
@@ -401,7 +401,7 @@ async fn a_file_that_is_no_task_stops_the_start_and_is_named() {
 }
 
 #[tokio::test]
-async fn nodes_of_the_embedded_cluster_are_told_whole() {
+async fn nodes_of_the_embedded_cluster_are_listed_whole() {
     let cluster = EmbeddedCluster::in_memory(Clock::system());
     let mut stream = cluster.watch_nodes();
     let node = |name: &str| (NodeName::new(name).unwrap(), NodeFacts::default());

@@ -13,7 +13,7 @@ use sentinel_operator::cluster::KubeCluster;
 use sentinel_operator::resource::crd;
 use serde::Deserialize;
 
-/// What the tests of the cluster read of the file that `tests/parts/up` writes.
+/// The fields of the file that `tests/parts/up` writes which these tests read.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Parts {
     pub(crate) kubeconfig: PathBuf,
@@ -25,7 +25,7 @@ pub(crate) struct Bin {
     pub(crate) kubectl: PathBuf,
 }
 
-/// The real parts; `None`, said loudly, where there are none. In CI that is a failure.
+/// The real parts; `None`, with a message, where they are not running. In CI that is a failure.
 pub(crate) fn parts(test: &str) -> Option<Parts> {
     let Some(path) = std::env::var_os("SENTINEL_PARTS") else {
         assert!(
@@ -72,7 +72,7 @@ impl Piece {
         Some(Self { cluster, client, namespace, parts })
     }
 
-    /// What kubectl printed; all of it as an error when it failed.
+    /// The output of kubectl; as an error when it failed.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut kubectl = Command::new(&self.parts.bin.kubectl);
         kubectl.arg("--kubeconfig").arg(&self.parts.kubeconfig).args(["-n", &self.namespace]).args(arguments);
@@ -87,7 +87,7 @@ impl Piece {
         self.with_file(&["apply", "--server-side"], yaml)
     }
 
-    /// Asks whether the YAML text could be created, and keeps nothing.
+    /// A dry-run creation of the YAML text.
     pub(crate) fn create_nothing(&self, yaml: &str) -> Result<String, String> {
         self.with_file(&["create", "--dry-run=server"], yaml)
     }
@@ -99,7 +99,7 @@ impl Piece {
         self.kubectl(&[arguments, &["-f", &path]].concat())
     }
 
-    /// Makes Node objects, labelled as this test's, some at a time.
+    /// Creates Node objects with this test's label, some at a time.
     pub(crate) async fn nodes(&self, names: &[String]) {
         use futures_util::StreamExt;
         let api = Api::<Node>::all(self.client.clone());

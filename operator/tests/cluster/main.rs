@@ -1,5 +1,5 @@
 //! Tasks and where they live: what is refused, the contract of both clusters, and our definitions on a real API server.
-//! The real one is tested where `SENTINEL_PARTS` says where it is (`tests/parts/with-parts`), and always in CI.
+//! The real one is tested where `SENTINEL_PARTS` is set (`tests/parts/with-parts`), and always in CI.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,6 +13,7 @@ mod bad_input;
 mod battery;
 mod contract;
 mod kit;
+mod lease;
 mod refusals;
 mod scripted;
 mod validation;

@@ -12,7 +12,7 @@ use crate::bad_input::{self, AtApply};
 use crate::battery;
 use crate::kit::Piece;
 
-/// What the API server says to the creation of this Task, which it does not keep.
+/// A dry-run creation of this Task; the API server's message when it refuses.
 async fn offered(client: &kube::Client, namespace: &str, task: &Value) -> Result<(), String> {
     let path = format!(
         "/apis/sentinelnode.dev/v1alpha1/namespaces/{namespace}/tasks?dryRun=All&fieldValidation=Strict"
@@ -33,26 +33,26 @@ fn value(bad: &bad_input::Bad) -> Value {
 }
 
 #[tokio::test]
-async fn every_bad_task_is_refused_when_it_is_applied_but_for_those_that_the_definition_cannot_describe() {
+async fn an_api_server_refuses_every_describable_bad_task() {
     let Some(piece) = Piece::new("bad").await else { return };
     let mut wrong = Vec::new();
     for bad in bad_input::all() {
         match (offered(&piece.client, &piece.namespace, &value(&bad)).await, bad.at_apply) {
             (Ok(()), AtApply::Taken { .. }) => {}
             (Ok(()), AtApply::Refused(_)) => wrong.push(format!("{}: accepted", bad.name)),
-            (Err(words), AtApply::Taken { because }) => {
-                let words: String = words.chars().take(600).collect();
-                wrong.push(format!("{}: refused although {because}: {words}", bad.name));
+            (Err(message), AtApply::Taken { because }) => {
+                let message: String = message.chars().take(600).collect();
+                wrong.push(format!("{}: refused although {because}: {message}", bad.name));
             }
-            (Err(words), AtApply::Refused(theirs)) if !words.contains(theirs) => {
-                let words: String = words.chars().take(600).collect();
-                wrong.push(format!("{}: {words}\n    wanted: {theirs}", bad.name));
+            (Err(message), AtApply::Refused(theirs)) if !message.contains(theirs) => {
+                let message: String = message.chars().take(600).collect();
+                wrong.push(format!("{}: {message}\n    wanted: {theirs}", bad.name));
             }
-            (Err(words), AtApply::Refused(_)) => {
-                // The one pattern of the definition, for a byte that nobody writes by accident.
-                let pattern = words.contains("should match '") && bad.name != "nul-in-command";
-                if pattern || words.contains("rule evaluation error") || words.contains("no such key") {
-                    wrong.push(format!("{}: not for people: {words}", bad.name));
+            (Err(message), AtApply::Refused(_)) => {
+                // The only pattern of the definition, for a byte that is not written by accident.
+                let pattern = message.contains("should match '") && bad.name != "nul-in-command";
+                if pattern || message.contains("rule evaluation error") || message.contains("no such key") {
+                    wrong.push(format!("{}: not for people: {message}", bad.name));
                 }
             }
         }
@@ -63,15 +63,15 @@ async fn every_bad_task_is_refused_when_it_is_applied_but_for_those_that_the_def
 
 /// A rule that no bad Task breaks may be one that can never be broken.
 #[tokio::test]
-async fn every_sentence_of_the_definition_is_what_an_api_server_says_to_a_bad_task() {
+async fn every_message_of_the_definition_is_returned_once() {
     let Some(piece) = Piece::new("sentences").await else { return };
-    let mut unsaid = sentences();
+    let mut unseen = sentences();
     for bad in bad_input::all() {
-        if let Err(words) = offered(&piece.client, &piece.namespace, &value(&bad)).await {
-            unsaid.retain(|sentence| !words.contains(sentence.as_str()));
+        if let Err(message) = offered(&piece.client, &piece.namespace, &value(&bad)).await {
+            unseen.retain(|sentence| !message.contains(sentence.as_str()));
         }
     }
-    assert!(unsaid.is_empty(), "no bad Task has the answer: {unsaid:#?}");
+    assert!(unseen.is_empty(), "no bad Task has the answer: {unseen:#?}");
     piece.close().await;
 }
 
@@ -96,9 +96,9 @@ fn sentences() -> BTreeSet<String> {
     found
 }
 
-/// All that dev mode takes, and every sixth of the others: an API server has other tests to serve.
+/// All that dev mode accepts, and every sixth of the others, to spare the API server.
 #[tokio::test]
-async fn dev_mode_and_an_api_server_take_and_refuse_the_same_tasks() {
+async fn dev_mode_and_an_api_server_refuse_the_same() {
     let Some(piece) = Piece::new("same").await else { return };
     let judged = battery::all().into_iter().enumerate().filter_map(|(index, odd)| {
         let ours = schema::admit(odd.task.clone()).map(|_| ());
@@ -130,7 +130,7 @@ async fn dev_mode_and_an_api_server_take_and_refuse_the_same_tasks() {
 }
 
 #[tokio::test]
-async fn labels_and_annotations_are_refused_by_dev_mode_as_by_an_api_server() {
+async fn both_refuse_the_same_labels_and_annotations() {
     let Some(piece) = Piece::new("labels").await else { return };
     let keys = ["a", "", "a b", "a/b", "a/b/c", "A/b", "example.com/a", "Example.com/a", "-a", "a-", "é"];
     let long = "x".repeat(64);
@@ -186,7 +186,7 @@ async fn define(client: &kube::Client, definition: &Value) {
     tokio::time::timeout(std::time::Duration::from_secs(20), waited).await.unwrap().unwrap();
 }
 
-/// Waits until the API server goes by the definition: it refuses what only that one refuses.
+/// Waits until the API server uses the definition: it refuses what only that one refuses.
 async fn refused_at_last(piece: &Piece, yaml: &str) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while piece.create_nothing(yaml).is_ok() {
@@ -196,7 +196,7 @@ async fn refused_at_last(piece: &Piece, yaml: &str) {
 }
 
 #[tokio::test]
-async fn a_task_from_before_a_rule_can_still_be_edited_in_its_other_fields() {
+async fn a_task_older_than_a_rule_stays_editable() {
     let Some(piece) = Piece::new("ratchet").await else { return };
     let group = format!("{}.example", piece.namespace);
     let mut before = definition(&group);

@@ -1,4 +1,4 @@
-//! What the client does when an API server does what a good one seldom does. The server is a script; time is paused.
+//! Rare behaviour of an API server. The server is a script; time is paused.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,6 +12,8 @@ use http::{Method, Request, Response};
 use kube::client::Body;
 use kube::runtime::watcher::Event;
 use sentinel_operator::cluster::{Cluster, ClusterError, KubeCluster, TaskKeeper, TaskStore};
+use sentinel_operator::health::Health;
+use sentinel_operator::metrics::Registry;
 use sentinel_operator::resource::marks::UNREADABLE;
 use sentinel_operator::resource::status::TaskStatus;
 use sentinel_operator::resource::{Task, manifest, recorded, validate};
@@ -26,28 +28,34 @@ struct Line {
     body: String,
 }
 
-/// An API server that plays its lines in order, the last one again and again, and remembers what it was asked.
+/// An API server that plays its lines in order, then repeats the last one, and records its requests.
 #[derive(Clone)]
 struct Script {
     lists: Arc<Mutex<VecDeque<Line>>>,
     watches: Arc<Mutex<VecDeque<Line>>>,
     others: Arc<Mutex<VecDeque<Line>>>,
-    asked: Arc<Mutex<Vec<(Instant, String)>>>,
+    requests: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
 impl Script {
     fn new(lists: Vec<Line>, watches: Vec<Line>, others: Vec<Line>) -> Self {
         let lines = |lines: Vec<Line>| Arc::new(Mutex::new(lines.into()));
-        Self { lists: lines(lists), watches: lines(watches), others: lines(others), asked: Arc::default() }
+        Self { lists: lines(lists), watches: lines(watches), others: lines(others), requests: Arc::default() }
     }
 
     fn cluster(&self) -> KubeCluster {
         KubeCluster::with_client(kube::Client::new(self.clone(), "default"), None)
     }
 
-    /// When it was asked for this.
-    fn asked(&self, what: &str) -> Vec<Instant> {
-        self.asked.lock().unwrap().iter().filter(|(_, asked)| asked == what).map(|(at, _)| *at).collect()
+    /// When it received these requests.
+    fn requests(&self, what: &str) -> Vec<Instant> {
+        self.requests
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(_, request)| request == what)
+            .map(|(at, _)| *at)
+            .collect()
     }
 }
 
@@ -69,10 +77,10 @@ impl tower_service::Service<Request<Body>> for Script {
         } else {
             (request.method().as_str(), &self.others)
         };
-        self.asked.lock().unwrap().push((Instant::now(), what.to_owned()));
+        self.requests.lock().unwrap().push((Instant::now(), what.to_owned()));
         let mut lines = lines.lock().unwrap();
         let line = if lines.len() > 1 { lines.pop_front() } else { lines.front().cloned() };
-        let line = line.unwrap_or_else(|| panic!("nobody wrote what to say to a {what}"));
+        let line = line.unwrap_or_else(|| panic!("the script has no answer to a {what}"));
         std::future::ready(Ok(Response::builder()
             .status(line.code)
             .body(Body::from(line.body.into_bytes()))
@@ -80,12 +88,12 @@ impl tower_service::Service<Request<Body>> for Script {
     }
 }
 
-fn say(body: &Value) -> Line {
+fn ok(body: &Value) -> Line {
     Line { code: 200, body: body.to_string() }
 }
 
 fn fail(code: u16, reason: &str) -> Line {
-    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "as the script says",
+    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "as in the script",
         "reason": reason, "code": code});
     Line { code, body: body.to_string() }
 }
@@ -98,7 +106,7 @@ fn object(name: &str, command: &Value) -> Value {
 }
 
 fn list(items: &[Value]) -> Line {
-    say(
+    ok(
         &json!({"apiVersion": "sentinelnode.dev/v1alpha1", "kind": "TaskList", "metadata": {"resourceVersion": "10"}, "items": items}),
     )
 }
@@ -113,13 +121,13 @@ fn gone_event() -> Value {
         "message": "too old resource version", "reason": "Expired", "code": 410}})
 }
 
-/// What the first events were, in words, and the Tasks in them.
+/// The first events as text, and the Tasks in them.
 async fn story(cluster: &KubeCluster, events: usize) -> (Vec<String>, Vec<Task>) {
     let mut stream = cluster.watch_tasks();
-    let (mut words, mut tasks) = (Vec::new(), Vec::new());
+    let (mut texts, mut tasks) = (Vec::new(), Vec::new());
     for _ in 0..events {
         let event = tokio::time::timeout(Duration::from_mins(10), stream.next()).await.unwrap().unwrap();
-        let (word, task) = match event {
+        let (kind, task) = match event {
             Event::Init => ("Init", None),
             Event::InitDone => ("InitDone", None),
             Event::InitApply(task) => ("InitApply", Some(task)),
@@ -127,10 +135,10 @@ async fn story(cluster: &KubeCluster, events: usize) -> (Vec<String>, Vec<Task>)
             Event::Delete(task) => ("Delete", Some(task)),
         };
         let name = task.as_ref().and_then(|task| task.metadata.name.clone()).unwrap_or_default();
-        words.push(format!("{word} {name}").trim_end().to_owned());
+        texts.push(format!("{kind} {name}").trim_end().to_owned());
         tasks.extend(task);
     }
-    (words, tasks)
+    (texts, tasks)
 }
 
 fn apart(times: &[Instant]) -> Vec<f64> {
@@ -138,60 +146,89 @@ fn apart(times: &[Instant]) -> Vec<f64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_answered_with_gone_lists_anew_and_not_too_often() {
+async fn a_watch_refused_as_gone_lists_again_at_bounded_rate() {
     let script = Script::new(vec![list(&[])], vec![fail(410, "Expired")], vec![]);
     story(&script.cluster(), 8).await;
-    let lists = script.asked("list");
+    let lists = script.requests("list");
     assert_eq!(lists.len(), 4);
     assert!(apart(&lists).iter().all(|seconds| (5.0..6.1).contains(seconds)), "{:?}", apart(&lists));
-    assert!(script.asked("watch").len() <= 4, "each list is followed by one watch");
+    assert!(script.requests("watch").len() <= 4, "each list is followed by one watch");
 }
 
 #[tokio::test(start_paused = true)]
-async fn gone_inside_of_a_watch_lists_anew_and_not_too_often() {
+async fn gone_inside_a_watch_lists_again_at_bounded_rate() {
     let script = Script::new(vec![list(&[])], vec![events(&[gone_event()])], vec![]);
     story(&script.cluster(), 8).await;
-    let lists = script.asked("list");
+    let lists = script.requests("list");
     assert!(apart(&lists).iter().all(|seconds| (5.0..6.1).contains(seconds)), "{:?}", apart(&lists));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_ends_goes_on_without_a_list() {
+async fn a_watch_that_ends_continues_without_a_list() {
     let added = json!({"type": "ADDED", "object": object("a", &json!(["x"]))});
     let ends = vec![events(&[]), events(&[]), events(&[added])];
     let script = Script::new(vec![list(&[])], ends, vec![]);
-    let (words, _) = story(&script.cluster(), 3).await;
-    assert_eq!(words, ["Init", "InitDone", "Apply a"]);
-    assert_eq!(script.asked("list").len(), 1);
+    let (story, _) = story(&script.cluster(), 3).await;
+    assert_eq!(story, ["Init", "InitDone", "Apply a"]);
+    assert_eq!(script.requests("list").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_fails_again_and_again_lists_anew() {
+async fn a_watch_that_fails_repeatedly_lists_again() {
     let script = Script::new(vec![list(&[])], vec![fail(500, "InternalError")], vec![]);
     story(&script.cluster(), 4).await;
-    assert_eq!(script.asked("watch").len(), 3);
-    assert_eq!(script.asked("list").len(), 2);
+    assert_eq!(script.requests("watch").len(), 3);
+    assert_eq!(script.requests("list").len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_fails_is_tried_again_later_and_later() {
+async fn a_failed_list_is_retried_with_backoff() {
     let script = Script::new(vec![fail(503, "ServiceUnavailable"); 6], vec![], vec![]);
     let cluster = script.cluster();
     let mut stream = cluster.watch_tasks();
     let waited = tokio::time::timeout(Duration::from_mins(1), stream.next()).await;
-    assert!(waited.is_err(), "nothing can be told yet");
-    let lists = script.asked("list");
+    assert!(waited.is_err(), "no event without a list");
+    let lists = script.requests("list");
     assert!((5..=12).contains(&lists.len()), "{} lists in a minute", lists.len());
-    assert!(cluster.health()[0].failures() >= 5);
-    assert_eq!(cluster.health()[0].silence(), None);
+    let watch = &cluster.watches()[0];
+    assert!(watch.failures() >= 5);
+    assert!(watch.silence() >= Duration::from_mins(1), "the server has never answered");
+}
+
+/// It was seen by nothing but a test: readiness stayed green while no change of a Task arrived.
+#[tokio::test(start_paused = true)]
+async fn a_dead_watch_fails_readiness_and_shows_in_metrics() {
+    let down = fail(503, "ServiceUnavailable");
+    let script = Script::new(vec![list(&[]), down.clone()], vec![fail(500, "InternalError")], vec![]);
+    let cluster = script.cluster();
+    let (health, metrics) = (Health::new(), Registry::new());
+    cluster.watches()[0].publish(&health, &metrics);
+    let mut stream = cluster.watch_tasks();
+    let mut follow = async |time| {
+        let all = async { while stream.next().await.is_some() {} };
+        assert!(tokio::time::timeout(time, all).await.is_err());
+    };
+    follow(Duration::from_mins(2)).await;
+    assert!(health.ready().ok, "one quiet watch is not a dead one: {:?}", health.ready());
+    follow(Duration::from_secs(10)).await;
+    let reason = health.ready().reasons["the watch of tasks"].clone();
+    assert!(reason.contains("has received nothing from the API server for 1"), "{reason}");
+    assert!(health.alive().ok, "a restart does not cure it");
+    let text = metrics.render();
+    let silence =
+        text.lines().find_map(|line| line.strip_prefix("sentinel_watch_silence_seconds{what=\"tasks\"} "));
+    assert!(silence.unwrap().parse::<f64>().unwrap() > 120.0, "{text}");
+    script.lists.lock().unwrap().push_back(list(&[]));
+    follow(Duration::from_mins(1)).await;
+    assert!(health.ready().ok, "{:?}", health.ready());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_cannot_be_read_hides_no_other_and_stays_in_sight() {
+async fn an_undecodable_task_is_kept_and_hides_no_other() {
     let poison = object("poison", &json!({"from": "the future"}));
     let script = Script::new(vec![list(&[poison, object("good", &json!(["x"]))])], vec![events(&[])], vec![]);
-    let (words, tasks) = story(&script.cluster(), 4).await;
-    assert_eq!(words, ["Init", "InitApply poison", "InitApply good", "InitDone"]);
+    let (story, tasks) = story(&script.cluster(), 4).await;
+    assert_eq!(story, ["Init", "InitApply poison", "InitApply good", "InitDone"]);
     let poison = &tasks[0];
     assert!(poison.metadata.annotations.as_ref().unwrap()[UNREADABLE].contains("invalid type"));
     let problems = validate::validate(poison).unwrap_err();
@@ -208,7 +245,7 @@ async fn a_task_that_cannot_be_read_hides_no_other_and_stays_in_sight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_that_cannot_be_read_is_never_taken_for_an_empty_one() {
+async fn an_undecodable_status_is_not_an_empty_one() {
     let mut strange = object("strange", &json!(["x"]));
     strange["status"]["run"]["number"] = json!("four");
     let script = Script::new(vec![list(&[strange])], vec![events(&[])], vec![]);
@@ -223,44 +260,44 @@ fn task() -> Task {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_is_not_repeated_when_the_server_may_have_acted_on_it() {
+async fn a_post_that_may_have_succeeded_is_not_repeated() {
     let script = Script::new(vec![], vec![], vec![fail(503, "ServiceUnavailable")]);
     let made = script.cluster().create(task()).await;
     assert!(matches!(made, Err(ClusterError::Unavailable { .. })), "{made:?}");
-    assert_eq!(script.asked("POST").len(), 1);
+    assert_eq!(script.requests("POST").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_is_repeated_when_the_server_was_too_busy_to_look_at_it() {
+async fn a_post_that_was_throttled_is_repeated() {
     let busy = fail(429, "TooManyRequests");
-    let script = Script::new(vec![], vec![], vec![busy.clone(), busy, say(&object("t", &json!(["x"])))]);
+    let script = Script::new(vec![], vec![], vec![busy.clone(), busy, ok(&object("t", &json!(["x"])))]);
     script.cluster().create(task()).await.unwrap();
-    assert_eq!(script.asked("POST").len(), 3);
+    assert_eq!(script.requests("POST").len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_harmless_is_repeated_for_ten_seconds_and_no_longer() {
+async fn an_idempotent_call_is_retried_for_ten_seconds() {
     let script = Script::new(vec![], vec![], vec![fail(503, "ServiceUnavailable")]);
     let began = Instant::now();
     let read = script.cluster().get(TaskRef::new("ns", "t").unwrap()).await;
     assert!(matches!(read, Err(ClusterError::Unavailable { .. })), "{read:?}");
     assert!((7.0..10.1).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
-    assert!((5..20).contains(&script.asked("GET").len()), "{} times", script.asked("GET").len());
+    assert!((5..20).contains(&script.requests("GET").len()), "{} times", script.requests("GET").len());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_conflict_is_told_and_not_repeated() {
+async fn a_conflict_is_returned_and_not_retried() {
     let script = Script::new(vec![], vec![], vec![fail(409, "Conflict")]);
     let mut seen = task();
     seen.metadata.resource_version = Some("5".into());
     let written = script.cluster().write_status(&seen, TaskStatus::default()).await;
     assert!(matches!(written, Err(ClusterError::Conflict { .. })), "{written:?}");
-    assert_eq!(script.asked("PUT").len(), 1, "a conflict is not repeated but looked at");
+    assert_eq!(script.requests("PUT").len(), 1, "the caller reads the object again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_of_one_namespace_asks_the_api_server_about_no_other() {
-    let script = Script::new(vec![list(&[])], vec![], vec![say(&object("t", &json!(["true"])))]);
+async fn a_cluster_of_one_namespace_requests_no_other() {
+    let script = Script::new(vec![list(&[])], vec![], vec![ok(&object("t", &json!(["true"])))]);
     let cluster = script.cluster().within(Some("ns".parse().unwrap()));
     let theirs = TaskRef::new("theirs", "t").unwrap();
     let mut task: Task = serde_json::from_value(object("t", &json!(["true"]))).unwrap();
@@ -278,7 +315,7 @@ async fn a_cluster_of_one_namespace_asks_the_api_server_about_no_other() {
         assert!(matches!(error, ClusterError::Refused { code: 403, .. }), "{error}");
         assert!(error.to_string().contains("namespace ns alone"), "{error}");
     }
-    assert!(script.asked.lock().unwrap().is_empty(), "the API server was asked");
+    assert!(script.requests.lock().unwrap().is_empty(), "the API server received a request");
     cluster.list(None).await.unwrap();
     cluster.get(TaskRef::new("ns", "t").unwrap()).await.unwrap();
 }

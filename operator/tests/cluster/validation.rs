@@ -1,5 +1,5 @@
-//! Every bad Task is refused in our own words: the field, the value, what is allowed. Whoever judges a Task refuses the
-//! same: the validator, and the rules of the definition, which kube-cel evaluates here and an API server in `refusals`.
+//! Every bad Task is refused with the field, the value and what is allowed, and equally by the validator and by the rules
+//! of the definition, which kube-cel evaluates here and an API server in `refusals`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ use sentinel_operator::resource::{Task, crd, manifest, schema, validate};
 use serde_json::Value;
 
 #[test]
-fn every_bad_task_is_refused_naming_field_value_and_what_is_allowed() {
+fn bad_tasks_are_refused_with_field_value_and_allowed() {
     let mut wrong = Vec::new();
     for bad in bad_input::all() {
         match manifest::read(&bad_input::manifest(bad.name, &bad.spec)) {
@@ -29,12 +29,12 @@ fn value(bad: &bad_input::Bad) -> Value {
     serde_saphyr::from_str(&bad_input::manifest(bad.name, &bad.spec)).unwrap()
 }
 
-/// What the schema refuses as well must not depend on it: a Task may come from where no schema was.
+/// The validator must not depend on the schema: a Task may have been stored without one.
 #[test]
-fn what_can_be_read_at_all_is_refused_by_validation_alone() {
+fn validation_alone_refuses_every_decodable_bad_task() {
     let mut wrong = Vec::new();
     for bad in bad_input::all() {
-        // What is no Task for the types (a number where a text must be) cannot get this far.
+        // What does not decode (a number in place of a string) cannot get this far.
         let Ok(mut task) = serde_json::from_value::<Task>(value(&bad)) else { continue };
         task.metadata.uid = Some("u".into());
         let unknown_field = bad.ours.contains("is an unknown field");
@@ -63,7 +63,7 @@ fn rules() -> BTreeSet<String> {
     rules
 }
 
-/// What no spec can break: name and uid come from the API server, and the mark from the watch.
+/// Rules that no spec can break: name and uid come from the API server, and the mark from the watch.
 const NOT_OF_THE_SPEC: [&str; 3] =
     ["\"metadata.name\"", "\"metadata.uid\"", "must be one that this operator can read"];
 
@@ -91,9 +91,9 @@ fn every_rule_of_the_validator_is_broken_by_a_bad_task() {
     assert!(unbroken.is_empty(), "add a Task to bad_input that breaks each of these rules: {unbroken:#?}");
 }
 
-/// What an API server takes and only the status refuses later. A new one needs a reason.
+/// What an API server accepts and only the status refuses later. A new one needs a reason.
 #[test]
-fn only_what_the_definition_cannot_describe_is_left_to_the_status() {
+fn only_undescribable_rules_are_left_to_the_status() {
     let taken: Vec<(&str, &str)> = bad_input::all()
         .into_iter()
         .filter_map(|bad| match bad.at_apply {
@@ -109,12 +109,12 @@ fn only_what_the_definition_cannot_describe_is_left_to_the_status() {
 /// The rules of the definition, evaluated.
 struct Definition {
     spec: kube_cel::CompiledSchema,
-    /// Those of each part of the spec alone: a regular expression is compiled anew wherever it is used.
+    /// Those of each part of the spec: a regular expression is compiled wherever it is used.
     parts: BTreeMap<String, kube_cel::CompiledSchema>,
     validator: kube_cel::Validator,
 }
 
-/// Fields that may be a number or a text: kube-cel cannot tell which it is, so their rules are left to `refusals`.
+/// Int-or-string fields: kube-cel does not distinguish the two, so their rules are left to `refusals`.
 const OF_TWO_TYPES: [&str; 2] = ["spec.rollout.maxConcurrent", "spec.run.limits.cpu"];
 
 impl Definition {
@@ -131,7 +131,7 @@ impl Definition {
         Self { spec: kube_cel::compile_schema(&spec), parts, validator: kube_cel::Validator::new() }
     }
 
-    /// What the rules say, all of them or those of the part that a pointer is in.
+    /// The messages of the rules, all or those of the part that a pointer is in.
     fn problems(&self, spec: &Value, pointer: &str) -> Option<String> {
         let part = pointer.split(['/', ' ']).nth(2).unwrap_or_default();
         let judged = match self.parts.get(part) {
@@ -156,9 +156,9 @@ fn disagreement(definition: &Definition, task: Value, changed: &str) -> Option<S
 }
 
 #[test]
-fn the_rules_of_the_definition_refuse_what_the_validator_refuses_and_nothing_else() {
+fn the_validator_and_the_definition_refuse_the_same() {
     let definition = Definition::new();
-    // A part of them: it takes its time, and `refusals` offers what dev mode takes to an API server.
+    // A sample, as this is slow; `refusals` sends what dev mode accepts to an API server.
     let odd: Vec<_> = battery::all().into_iter().step_by(5).collect();
     let count = odd.len();
     let mut wrong: Vec<String> = odd
@@ -169,7 +169,9 @@ fn the_rules_of_the_definition_refuse_what_the_validator_refuses_and_nothing_els
         })
         .collect();
     for bad in bad_input::all().iter().filter(|bad| bad.theirs().is_some()) {
-        wrong.extend(disagreement(&definition, value(bad), "").map(|words| format!("{}: {words}", bad.name)));
+        wrong.extend(
+            disagreement(&definition, value(bad), "").map(|message| format!("{}: {message}", bad.name)),
+        );
     }
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
 }

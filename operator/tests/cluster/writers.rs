@@ -1,4 +1,4 @@
-//! Who is behind what an operator writes to a real API server: field managers, `User-Agent`, and cluster events.
+//! How the operator identifies itself to a real API server: field managers, `User-Agent`, cluster events.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use sentinel_core::lease::{Candidate, Role, Timing};
 use sentinel_core::reconcile::{Finalizer, Level, Notice};
 use sentinel_core::time::Monotonic;
 use sentinel_operator::clock::Clock;
-use sentinel_operator::cluster::kube::{API_MANAGER, OPERATOR_MANAGER};
+use sentinel_operator::cluster::client::{API_MANAGER, OPERATOR_MANAGER};
 use sentinel_operator::cluster::{Cluster, EmbeddedCluster, KubeCluster, Publication, TaskKeeper, TaskStore};
-use sentinel_operator::leader::{Leadership, campaign};
+use sentinel_operator::leader::{Campaign, ElectionStatus};
 use sentinel_operator::resource::marks::RERUN;
 use sentinel_operator::resource::status::TaskStatus;
 use sentinel_operator::resource::{TargetSlice, Task, manifest};
@@ -74,7 +74,7 @@ async fn every_write_to_an_api_server_names_its_writer() {
         ])
     );
     let nodes: Vec<NodeName> = (0..101).map(|n| NodeName::new(format!("n{n}")).unwrap()).collect();
-    cluster.freeze_targets(&seen, RunNumber(1), &nodes).await.unwrap();
+    cluster.persist_targets(&seen, RunNumber(1), &nodes).await.unwrap();
     assert_eq!(managers::<TargetSlice>(&piece).await, set(&[format!("{OPERATOR_MANAGER} Update")]));
     let notice = Notice { reason: "RunStarted", note: "run 1 begins".into(), level: Level::Normal };
     for _ in 0..2 {
@@ -87,25 +87,25 @@ async fn every_write_to_an_api_server_names_its_writer() {
     piece.close().await;
 }
 
-/// Takes the lead of a Lease in the test's namespace, renews it, and gives it back.
+/// Acquires a Lease in the test's namespace and releases it.
 async fn lead_and_resign(piece: &Piece) {
     let began = std::time::Instant::now();
     let clock = move || Monotonic(u64::try_from(began.elapsed().as_millis()).unwrap());
-    let candidate = Candidate::new("a-test".into(), None, Timing::DEFAULT, 7);
+    let candidate = Candidate::new("a-test".into(), None, Timing::DEFAULT);
     let api = Api::<Lease>::namespaced(piece.client.clone(), &piece.namespace);
-    let (standing, mut news) = watch::channel(Leadership::UNKNOWN);
-    let (_heard_in, heard) = watch::channel(Epoch::ZERO);
+    let (status, mut changes) = watch::channel(ElectionStatus::UNKNOWN);
+    let (_epochs_in, epochs) = watch::channel(Epoch::ZERO);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
-    let campaign =
-        tokio::spawn(async move { campaign(api, "lead", candidate, clock, heard, standing, stopped).await });
-    let leads = news.wait_for(|standing| matches!(standing.role, Role::Leading(_)));
+    let campaign = Campaign { api, name: "lead".to_owned(), candidate, clock, status };
+    let campaign = tokio::spawn(campaign.run(epochs, stopped));
+    let leads = changes.wait_for(|status| matches!(status.role, Role::Leading(_)));
     drop(tokio::time::timeout(Duration::from_secs(30), leads).await.unwrap().unwrap());
     stop.cancel();
     campaign.await.unwrap();
 }
 
-/// An API server takes the part of `User-Agent` before `/` for the manager of a write that names none.
+/// For a write without a field manager, an API server uses the part of `User-Agent` before `/`.
 #[tokio::test]
 async fn an_api_server_knows_the_operator_by_its_user_agent() {
     let Some(piece) = Piece::new("agent").await else { return };
@@ -121,7 +121,7 @@ async fn an_api_server_knows_the_operator_by_its_user_agent() {
 }
 
 #[tokio::test]
-async fn a_request_to_an_api_server_names_the_program_its_version_and_its_platform() {
+async fn requests_name_program_version_and_platform() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -143,18 +143,18 @@ async fn a_request_to_an_api_server_names_the_program_its_version_and_its_platfo
     assert_eq!(agents, [sentinel_protocol::product::user_agent("sentinel-operator")]);
 }
 
-/// What every cluster makes of notices, and then what it has: note and how often.
-async fn events_say_what_happened(cluster: &dyn Cluster, namespace: &str) {
+/// Publishes notices to any cluster.
+async fn publish_notices(cluster: &dyn Cluster, namespace: &str) {
     let task = cluster.create(task(namespace, "busy")).await.unwrap();
-    let say = async |reason: &'static str, note: &str| {
+    let publish = async |reason: &'static str, note: &str| {
         let notice = Notice { reason, note: note.to_owned(), level: Level::Normal };
         assert_eq!(cluster.publish(&task, &notice).await.unwrap(), Publication::Published);
     };
     for run in 1..=3 {
-        say("RunStarted", &format!("run {run} begins on 2 nodes")).await;
+        publish("RunStarted", &format!("run {run} begins on 2 nodes")).await;
     }
     for _ in 0..3 {
-        say("RunComplete", "run 3: all 2 nodes succeeded").await;
+        publish("RunComplete", "run 3: all 2 nodes succeeded").await;
     }
 }
 
@@ -166,9 +166,9 @@ const EXPECTED: [(&str, i32); 4] = [
 ];
 
 #[tokio::test]
-async fn runs_are_events_of_their_own_and_the_same_again_is_a_series_in_the_embedded_cluster() {
+async fn embedded_events_are_per_run_and_repeats_are_counted() {
     let cluster = EmbeddedCluster::in_memory(Clock::system());
-    events_say_what_happened(&cluster, "here").await;
+    publish_notices(&cluster, "here").await;
     let mut found: Vec<_> =
         cluster.published().into_iter().map(|event| (event.notice.note, event.count)).collect();
     found.sort();
@@ -176,9 +176,9 @@ async fn runs_are_events_of_their_own_and_the_same_again_is_a_series_in_the_embe
 }
 
 #[tokio::test]
-async fn runs_are_events_of_their_own_and_the_same_again_is_a_series_on_an_api_server() {
+async fn real_events_are_per_run_and_repeats_are_a_series() {
     let Some(piece) = Piece::new("events").await else { return };
-    events_say_what_happened(&piece.cluster, &piece.namespace).await;
+    publish_notices(&piece.cluster, &piece.namespace).await;
     let api = Api::<Event>::namespaced(piece.client.clone(), &piece.namespace);
     let events = api.list(&ListParams::default()).await.unwrap().items;
     let count = |event: &Event| event.series.as_ref().map_or(1, |series| series.count);
@@ -205,7 +205,7 @@ async fn runs_are_events_of_their_own_and_the_same_again_is_a_series_on_an_api_s
     piece.close().await;
 }
 
-/// An operator that took over does not know what the one before it has published.
+/// A new leader does not know what the previous one has published.
 #[tokio::test]
 async fn a_second_operator_adds_to_the_series_of_the_first() {
     let Some(piece) = Piece::new("second").await else { return };

@@ -1,298 +1,63 @@
-//! A stage for the controller: everything around it is real but the agents, who do what a test says, and History,
-//! which is a map that can be away.
+//! A stage for the controller: everything around it is real but the agents, which do what a test tells them.
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use kube::runtime::reflector;
 use sentinel_core::reconcile::ledger::RunStage;
-use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts};
 use sentinel_core::reconcile::targets::NodeFacts;
-use sentinel_core::time::Monotonic;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{EmbeddedCluster, NodeCache, TaskStore};
-use sentinel_operator::controller::fleet::Owned;
-use sentinel_operator::controller::{Caches, Counters, Fleet, Lead, Ledgers, Moments, Parts, Wake, run};
-use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions};
-use sentinel_operator::history::query::MAX_PAGE;
-use sentinel_operator::history::record::{AttemptRecord, Entry, ExecutionRecord, RunRecord, Source};
-use sentinel_operator::history::{
-    Answer, ExecutionQuery, History, HistoryError, OutputSegment, Page, PageToken, RunQuery, rank,
+use sentinel_operator::controller::{
+    CacheProgress, Caches, Counters, Leadership, Parts, ReconcileRequests, RunStore, run,
 };
+use sentinel_operator::health::Health;
+use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions};
+use sentinel_operator::history::record::{AttemptRecord, HistoryRecord, RecordSource};
+use sentinel_operator::history::{ExecutionQuery, History};
 use sentinel_operator::resource::{Task, manifest};
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SessionId, SpecHash, TaskRef, TaskUid};
-use sentinel_protocol::log::LogRecord;
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash, TaskRef};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_agent::{Cancel, Forget, Start};
+use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::{
     Ended, OutputSummary, Report, ReportedState, Running, Stage as Stages, Usage,
 };
-use sentinel_protocol::version::Version;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Time, on the clock that does not wait, within which everything awaited must come.
+use super::agents::{Agents, Delivered};
+use super::history::SwitchedHistory;
+
+/// Paused time within which everything awaited must come.
 const DEADLINE: Duration = Duration::from_hours(1);
-
-/// What an agent was delivered.
-#[derive(Debug, Clone)]
-pub(crate) enum Delivered {
-    Start(Box<Start>, Option<Box<Task>>),
-    Cancel(#[expect(dead_code, reason = "shown when a test fails")] Cancel),
-    Forget(#[expect(dead_code, reason = "shown when a test fails")] Forget),
-}
-
-/// The agents of a stage.
-pub(crate) struct Agents {
-    cluster: EmbeddedCluster,
-    moments: Moments,
-    sessions: Mutex<HashMap<NodeName, SessionId>>,
-    heard: Mutex<HashMap<NodeName, Monotonic>>,
-    delivered: Mutex<Vec<Delivered>>,
-    owned: Mutex<BTreeMap<(TaskUid, NodeName), BTreeMap<ActiveAttempt, Report>>>,
-    refusals: AtomicU32,
-    next_session: AtomicU32,
-    version: AtomicU16,
-}
-
-impl Agents {
-    /// The agents are of a release that speaks this version.
-    pub(crate) fn speak(&self, version: Version) {
-        self.version.store(version.0, Ordering::Relaxed);
-    }
-
-    /// The next messages find no room.
-    pub(crate) fn refuse_next(&self, messages: u32) {
-        self.refusals.store(messages, Ordering::Relaxed);
-    }
-
-    fn tell(&self, node: &NodeName, delivered: impl FnOnce() -> Delivered) -> Option<SessionId> {
-        if self
-            .refusals
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-            .is_ok()
-        {
-            return None;
-        }
-        let session = self.sessions.lock().unwrap().get(node).cloned()?;
-        self.delivered.lock().unwrap().push(delivered());
-        Some(session)
-    }
-}
-
-impl Fleet for Agents {
-    fn agent(&self, node: &NodeName) -> AgentFacts {
-        let session = self.sessions.lock().unwrap().get(node).cloned();
-        let last_seen = match session {
-            Some(_) => Some(self.moments.moment()),
-            None => self.heard.lock().unwrap().get(node).copied(),
-        };
-        AgentFacts { session, last_seen, ..AgentFacts::default() }
-    }
-
-    fn living(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt> {
-        let owned = self.owned.lock().unwrap();
-        let runs = owned.get(&(task.clone(), node.clone()))?;
-        let lives = |(_, report): &(&ActiveAttempt, &Report)| report.state.stage() != Stages::Ended;
-        runs.iter().filter(lives).map(|(attempt, _)| *attempt).max()
-    }
-
-    fn speaks(&self, _: &NodeName) -> Option<Version> {
-        Some(Version(self.version.load(Ordering::Relaxed)))
-    }
-
-    fn start(&self, start: Start) -> Option<SessionId> {
-        let recorded = self.cluster.get(start.task.clone()).now_or_never().unwrap().unwrap();
-        let (node, attempt, spec_hash) =
-            (start.attempt.node.clone(), start.attempt.clone(), start.spec_hash.clone());
-        let session = self.tell(&node, || Delivered::Start(Box::new(start), recorded.map(Box::new)))?;
-        let report = Report { attempt: attempt.clone(), spec_hash, state: ReportedState::Accepted };
-        let key = living(&attempt);
-        let mut owned = self.owned.lock().unwrap();
-        owned.entry((attempt.task, node)).or_default().entry(key).or_insert(report);
-        Some(session)
-    }
-
-    fn cancel(&self, cancel: Cancel) -> Option<SessionId> {
-        self.tell(&cancel.attempt.node.clone(), || Delivered::Cancel(cancel))
-    }
-
-    fn forget(&self, forget: Forget) -> Option<SessionId> {
-        let AttemptId { task, node, .. } = &forget.attempt;
-        if let Some(runs) = self.owned.lock().unwrap().get_mut(&(task.clone(), node.clone())) {
-            runs.remove(&living(&forget.attempt));
-        }
-        self.tell(&forget.attempt.node.clone(), || Delivered::Forget(forget))
-    }
-
-    fn owned(&self, task: &TaskUid) -> Vec<Owned> {
-        let owned = self.owned.lock().unwrap();
-        let sessions = self.sessions.lock().unwrap();
-        let of = |node: &NodeName| {
-            let runs = owned.get(&(task.clone(), node.clone()));
-            runs.into_iter().flat_map(BTreeMap::values).cloned().collect()
-        };
-        sessions
-            .iter()
-            .map(|(node, session)| Owned { node: node.clone(), session: session.clone(), reports: of(node) })
-            .collect()
-    }
-}
-
-/// A History that is a map, and can be away.
-#[derive(Default)]
-pub(crate) struct MapHistory {
-    attempts: Mutex<BTreeMap<String, AttemptRecord>>,
-    runs: Mutex<BTreeMap<String, RunRecord>>,
-    away: AtomicBool,
-}
-
-impl MapHistory {
-    pub(crate) fn go_away(&self) {
-        self.away.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn come_back(&self) {
-        self.away.store(false, Ordering::Relaxed);
-    }
-
-    fn there(&self) -> Result<(), HistoryError> {
-        if self.away.load(Ordering::Relaxed) {
-            let after = Duration::from_secs(1);
-            return Err(HistoryError::TimedOut { action: "answer", store: "the map".to_owned(), after });
-        }
-        Ok(())
-    }
-}
-
-impl History for MapHistory {
-    fn prepare(&self) -> Answer<'_, ()> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn check(&self) -> Answer<'_, ()> {
-        Box::pin(async { self.there() })
-    }
-
-    fn record(&self, entries: Vec<Entry>) -> Answer<'_, ()> {
-        Box::pin(async move {
-            self.there()?;
-            for entry in entries {
-                match entry {
-                    Entry::Attempt(new) => {
-                        let mut attempts = self.attempts.lock().unwrap();
-                        let id = new.attempt.sort_key();
-                        if attempts.get(&id).is_none_or(|old| rank::of_attempt(old) <= rank::of_attempt(&new))
-                        {
-                            attempts.insert(id, *new);
-                        }
-                    }
-                    Entry::Run(new) => {
-                        let mut runs = self.runs.lock().unwrap();
-                        if runs.get(&new.id()).is_none_or(|old| rank::of_run(old) <= rank::of_run(&new)) {
-                            runs.insert(new.id(), *new);
-                        }
-                    }
-                    Entry::Execution(_) => {}
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn append_output(&self, _: Vec<OutputSegment>) -> Answer<'_, ()> {
-        Box::pin(async { self.there() })
-    }
-
-    fn output(&self, _: AttemptId, _: u64, _: usize) -> Answer<'_, Vec<LogRecord>> {
-        Box::pin(async { self.there().map(|()| Vec::new()) })
-    }
-
-    fn output_end(&self, _: AttemptId, from: u64) -> Answer<'_, u64> {
-        Box::pin(async move { self.there().map(|()| from) })
-    }
-
-    fn attempt(&self, id: AttemptId) -> Answer<'_, Option<AttemptRecord>> {
-        Box::pin(async move {
-            self.there()?;
-            Ok(self.attempts.lock().unwrap().get(&id.sort_key()).cloned())
-        })
-    }
-
-    fn executions(&self, query: ExecutionQuery) -> Answer<'_, Page<ExecutionRecord>> {
-        Box::pin(async move {
-            self.there()?;
-            let attempts = self.attempts.lock().unwrap();
-            let wanted = |record: &&AttemptRecord| {
-                Some(&record.attempt.task) == query.task_uid.as_ref() && Some(record.attempt.run) == query.run
-            };
-            let mut latest: BTreeMap<PageToken, ExecutionRecord> = BTreeMap::new();
-            // In the order of their ids: of an Execution, the latest Attempt comes last.
-            for row in attempts.values().filter(wanted).map(AttemptRecord::execution) {
-                latest.insert(PageToken::of_execution(&row), row);
-            }
-            Ok(page(latest, query.limit, query.after.as_ref()))
-        })
-    }
-
-    fn runs(&self, query: RunQuery) -> Answer<'_, Page<RunRecord>> {
-        Box::pin(async move {
-            self.there()?;
-            let runs = self.runs.lock().unwrap();
-            let wanted = |run: &&RunRecord| {
-                Some(&run.task_uid) == query.task_uid.as_ref() && Some(run.run) == query.run
-            };
-            let wanted = runs.values().filter(wanted).cloned();
-            let rows = wanted.map(|run| (PageToken::of_run(&run), run)).collect();
-            Ok(page(rows, query.limit, query.after.as_ref()))
-        })
-    }
-}
-
-/// A page of rows in order, as a History gives it: at most 500.
-fn page<T>(rows: BTreeMap<PageToken, T>, limit: u32, after: Option<&PageToken>) -> Page<T> {
-    let limit = if limit == 0 { MAX_PAGE } else { limit } as usize;
-    let mut rows = rows.into_iter().filter(|(key, _)| after.is_none_or(|after| key > after));
-    let taken: Vec<(PageToken, T)> = rows.by_ref().take(limit).collect();
-    let more = rows.next().is_some();
-    let next = taken.last().filter(|_| more).map(|(key, _)| key.clone());
-    Page { items: taken.into_iter().map(|(_, row)| row).collect(), next }
-}
 
 /// A controller at work, and all around it.
 pub(crate) struct Stage {
     pub(crate) cluster: EmbeddedCluster,
     pub(crate) fleet: Arc<Agents>,
-    pub(crate) history: Arc<MapHistory>,
-    moments: Moments,
+    pub(crate) history: Arc<SwitchedHistory>,
+    clock: Clock,
     operator: Operator,
 }
 
-/// What goes with an operator's process.
+/// What ends with an operator's process.
 struct Operator {
-    ledgers: Ledgers,
+    runs: RunStore,
     archiver: Archiver,
     counters: Arc<Counters>,
     stop: CancellationToken,
     work: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// A wall clock that goes with the paused one.
+/// A wall clock that follows the paused one.
 fn clock() -> Clock {
     let start = tokio::time::Instant::now();
     let base = 1_790_000_000_000;
     Clock::from_fn(move || UnixMillis(base + i64::try_from(start.elapsed().as_millis()).unwrap()))
-}
-
-/// Which of a Task's Attempts on a node it is.
-fn living(attempt: &AttemptId) -> ActiveAttempt {
-    ActiveAttempt { run: attempt.run, attempt: attempt.attempt }
 }
 
 pub(crate) fn node(name: &str) -> NodeName {
@@ -316,21 +81,11 @@ impl Stage {
 
     fn over(cluster: EmbeddedCluster, names: &[&str]) -> Self {
         cluster.set_nodes(names.iter().map(|name| (node(name), NodeFacts::default())).collect());
-        let moments = Moments::new(clock());
-        let fleet = Arc::new(Agents {
-            cluster: cluster.clone(),
-            moments: moments.clone(),
-            sessions: Mutex::default(),
-            heard: Mutex::default(),
-            delivered: Mutex::default(),
-            owned: Mutex::default(),
-            refusals: AtomicU32::new(0),
-            next_session: AtomicU32::new(1),
-            version: AtomicU16::new(3),
-        });
-        let history = Arc::new(MapHistory::default());
-        let operator = Operator::start(&cluster, &fleet, &history, &moments);
-        let stage = Self { cluster, fleet, history, moments, operator };
+        let clock = clock();
+        let fleet = Arc::new(Agents::new(cluster.clone(), clock.clone()));
+        let history = Arc::new(SwitchedHistory::new(clock.clone()));
+        let operator = Operator::start(&cluster, &fleet, &history, &clock);
+        let stage = Self { cluster, fleet, history, clock, operator };
         for name in names {
             stage.connect(name);
         }
@@ -343,7 +98,7 @@ impl Stage {
             work.abort();
             let _ = work.await;
         }
-        self.operator = Operator::start(&self.cluster, &self.fleet, &self.history, &self.moments);
+        self.operator = Operator::start(&self.cluster, &self.fleet, &self.history, &self.clock);
     }
 
     pub(crate) async fn apply(&self, name: &str, spec: &str) {
@@ -355,75 +110,44 @@ impl Stage {
 
     /// A new Session of this node's agent, with its Inventory.
     pub(crate) fn connect(&self, name: &str) {
-        let number = self.fleet.next_session.fetch_add(1, Ordering::Relaxed);
-        let session = SessionId::new(format!("s-{number}")).unwrap();
-        let owned = self.fleet.owned.lock().unwrap();
-        let of = |((_, owner), runs): (&(TaskUid, NodeName), &BTreeMap<ActiveAttempt, Report>)| {
-            if owner.as_str() == name { runs.values().cloned().collect() } else { Vec::new() }
-        };
-        let reports: Vec<Report> = owned.iter().flat_map(of).collect();
-        drop(owned);
-        self.operator.ledgers.inventory(&node(name), &session, &reports);
-        self.fleet.sessions.lock().unwrap().insert(node(name), session);
-        self.operator.ledgers.agent_changed(&node(name));
+        let name = node(name);
+        let (session, reports) = self.fleet.next_session(&name);
+        self.operator.runs.inventory(&name, &session, &reports);
+        self.fleet.set_live(&name, session);
+        self.operator.runs.agent_changed(&name);
     }
 
-    /// The agent of this node comes back without its Journal: it owns nothing.
+    /// The agent of this node connects without its Journal: it owns nothing.
     pub(crate) fn connect_empty(&self, name: &str) {
-        self.fleet.owned.lock().unwrap().retain(|(_, owner), _| owner.as_str() != name);
+        self.fleet.lose_journal(&node(name));
         self.connect(name);
     }
 
     pub(crate) fn disconnect(&self, name: &str) {
-        self.fleet.sessions.lock().unwrap().remove(&node(name));
-        self.fleet.heard.lock().unwrap().insert(node(name), self.moments.moment());
-        self.operator.ledgers.agent_changed(&node(name));
+        self.fleet.disconnect(&node(name));
+        self.operator.runs.agent_changed(&node(name));
     }
 
-    /// An agent reports; the gateway tells the ledger and archives it.
+    /// An agent reports the Attempt that was last started; it goes to the run store and to the archive.
     pub(crate) fn report(&self, task: &str, run: u32, name: &str, state: ReportedState) {
-        let starts = self.fleet.delivered.lock().unwrap();
-        let of = |delivered: &Delivered| match delivered {
-            Delivered::Start(start, _)
-                if start.task.name == task
-                    && start.attempt.run.0 == run
-                    && start.attempt.node.as_str() == name =>
-            {
-                Some((start.attempt.clone(), start.spec_hash.clone()))
-            }
-            _ => None,
-        };
-        let (attempt, spec_hash) = starts.iter().rev().find_map(of).expect("it was started");
-        drop(starts);
+        let (attempt, spec_hash) = self.fleet.last_started(task, run, name).expect("it was started");
         self.report_of(&attempt, spec_hash, state);
     }
 
-    /// What was started of a Task.
-    pub(crate) fn attempts(&self, task: &str) -> Vec<(AttemptId, SpecHash)> {
-        let of = |delivered: &Delivered| match delivered {
-            Delivered::Start(start, _) if start.task.name == task => {
-                Some((start.attempt.clone(), start.spec_hash.clone()))
-            }
-            _ => None,
-        };
-        self.fleet.delivered.lock().unwrap().iter().filter_map(of).collect()
-    }
-
-    /// An agent reports an Attempt; the gateway tells the ledger and archives it.
+    /// An agent reports an Attempt; it goes to the run store and to the archive.
     pub(crate) fn report_of(&self, attempt: &AttemptId, spec_hash: SpecHash, state: ReportedState) {
         let report = Report { attempt: attempt.clone(), spec_hash, state };
-        let key = (attempt.task.clone(), attempt.node.clone());
-        self.fleet.owned.lock().unwrap().entry(key).or_default().insert(living(attempt), report.clone());
-        self.operator.ledgers.report(&report);
-        let facts = self.operator.ledgers.facts(&attempt.task, attempt.run);
+        self.fleet.own(&report);
+        self.operator.runs.report(&report);
+        let facts = self.operator.runs.facts(&attempt.task, attempt.run);
         if let Some(facts) = facts {
             let record = record(&report, facts.task.clone(), facts.started_at);
-            self.operator.archiver.record(Entry::Attempt(Box::new(record))).unwrap();
+            self.operator.archiver.record(HistoryRecord::Attempt(Box::new(record))).unwrap();
         }
     }
 
     pub(crate) fn delivered(&self) -> Vec<Delivered> {
-        self.fleet.delivered.lock().unwrap().clone()
+        self.fleet.delivered()
     }
 
     pub(crate) fn count_starts(&self) -> usize {
@@ -444,42 +168,64 @@ impl Stage {
     }
 
     pub(crate) async fn until_delivered(&self, enough: impl Fn(&[Delivered]) -> bool) {
-        self.wait("what was delivered", || enough(&self.fleet.delivered.lock().unwrap()).then_some(())).await;
+        self.wait("what was delivered", || self.fleet.has_delivered(&enough).then_some(())).await;
     }
 
     /// Waits until the Task is as wanted.
     pub(crate) async fn until(&self, name: &str, wanted: impl Fn(&Task) -> bool) -> Task {
-        let look = || self.now(name).filter(|task| task.status.is_some() && wanted(task));
-        self.wait(name, look).await
+        let read = || self.now(name).filter(|task| task.status.is_some() && wanted(task));
+        self.wait(name, read).await
     }
 
     pub(crate) async fn until_gone(&self, name: &str) {
         self.wait(name, || self.now(name).is_none().then_some(())).await;
     }
 
-    /// Waits until no book is open.
-    pub(crate) async fn until_closed(&self) {
-        self.wait("books", || self.operator.ledgers.is_empty().then_some(())).await;
+    /// Waits until no Run is tracked.
+    pub(crate) async fn until_untracked(&self) {
+        self.wait("the run store", || self.operator.runs.is_empty().then_some(())).await;
     }
 
     /// Waits until the results of these nodes are archived.
     pub(crate) async fn until_archived(&self, names: &[&str]) {
-        let held = |name: &&str| {
-            let attempts = self.history.attempts.lock().unwrap();
-            attempts
-                .values()
-                .any(|record| record.attempt.node.as_str() == *name && record.stage == Stages::Ended)
-        };
-        self.wait("the archive", || names.iter().all(held).then_some(())).await;
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let mut archived = std::collections::HashSet::new();
+            let mut query = ExecutionQuery::default();
+            loop {
+                let page = self.history.executions(query.clone()).await.unwrap();
+                let ended = page.items.iter().filter(|execution| execution.stage == Stages::Ended);
+                archived.extend(ended.map(|execution| execution.node.to_string()));
+                match page.next {
+                    Some(next) => query.after = Some(next),
+                    None => break,
+                }
+            }
+            if names.iter().all(|name| archived.contains(*name)) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "never archived: {names:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
-    /// Waits for a while in which everything that is going to happen by itself does.
+    /// Lets everything that is due without an input happen.
     pub(crate) async fn calm(&self) {
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
 
     pub(crate) fn counter(&self, name: &str) -> u64 {
         self.operator.counters.all().into_iter().find(|(counter, _)| *counter == name).unwrap().1
+    }
+
+    /// Failed reconciles of this category.
+    pub(crate) fn errors(&self, category: &str) -> u64 {
+        self.operator.counters.errors(category)
+    }
+
+    /// Waits for a cluster event about a Task.
+    pub(crate) async fn until_event(&self, name: &str, reason: &str) {
+        self.wait(reason, || self.reasons(name).contains(&reason).then_some(())).await;
     }
 
     /// Reasons of the cluster events about a Task.
@@ -492,10 +238,10 @@ impl Stage {
         self.cluster.get(task_ref(name)).now_or_never().unwrap().unwrap()
     }
 
-    async fn wait<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
+    async fn wait<T>(&self, what: &str, read: impl Fn() -> Option<T>) -> T {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         loop {
-            if let Some(found) = look() {
+            if let Some(found) = read() {
                 return found;
             }
             if tokio::time::Instant::now() > deadline {
@@ -515,11 +261,11 @@ impl Operator {
     fn start(
         cluster: &EmbeddedCluster,
         fleet: &Arc<Agents>,
-        history: &Arc<MapHistory>,
-        moments: &Moments,
+        history: &Arc<SwitchedHistory>,
+        clock: &Clock,
     ) -> Self {
-        let wake = Wake::default();
-        let ledgers = Ledgers::new(wake.clone());
+        let requests = ReconcileRequests::default();
+        let runs = RunStore::new(requests.clone());
         let (done, archived) = mpsc::channel(64);
         let (archiver, archive) = Archiver::new(history.clone(), ArchiverOptions::default(), done);
         let (nodes, nodes_writer) = NodeCache::new();
@@ -527,22 +273,23 @@ impl Operator {
         let parts = Parts {
             cluster: Arc::new(cluster.clone()),
             fleet: fleet.clone(),
-            ledgers: ledgers.clone(),
+            runs: runs.clone(),
             history: history.clone(),
             archiver: archiver.clone(),
             nodes,
-            moments: moments.clone(),
-            lead: Lead::always(Epoch::from(1), moments.now()).1,
+            clock: clock.clone(),
+            leadership: Leadership::always(Epoch::from(1), clock.reading()).1,
+            health: Health::new(),
         };
-        let (bell, _) = tokio::sync::watch::channel(sentinel_operator::controller::Seen::default());
-        let caches = Caches { tasks_writer, tasks, nodes_writer, bell };
+        let (progress, _) = tokio::sync::watch::channel(CacheProgress::default());
+        let caches = Caches { tasks_writer, tasks, nodes_writer, progress };
         let (counters, stop) = (Arc::new(Counters::default()), CancellationToken::new());
         let work = vec![
             tokio::spawn(archive.run()),
-            tokio::spawn(hear_of_the_archive(archived, ledgers.clone())),
-            tokio::spawn(run(parts, caches, wake, counters.clone(), stop.clone())),
+            tokio::spawn(apply_archived(archived, runs.clone())),
+            tokio::spawn(run(parts, caches, requests, counters.clone(), stop.clone())),
         ];
-        Self { ledgers, archiver, counters, stop, work }
+        Self { runs, archiver, counters, stop, work }
     }
 }
 
@@ -552,13 +299,13 @@ impl Drop for Operator {
     }
 }
 
-async fn hear_of_the_archive(mut archived: mpsc::Receiver<Archived>, ledgers: Ledgers) {
+async fn apply_archived(mut archived: mpsc::Receiver<Archived>, runs: RunStore) {
     while let Some(archived) = archived.recv().await {
         match archived {
-            Archived::Attempt { id, stage, .. } => ledgers.archived(&id, stage),
+            Archived::Attempt { id, stage, .. } => runs.archived(&id, stage),
             Archived::Run { task_uid, run, verdict } => {
                 let stage = if verdict.is_some() { RunStage::Finished } else { RunStage::Begun };
-                ledgers.archived_run(&task_uid, run, stage);
+                runs.archived_run(&task_uid, run, stage);
             }
             _ => {}
         }
@@ -586,7 +333,7 @@ fn record(report: &Report, task: TaskRef, run_started_at: UnixMillis) -> Attempt
         usage: Usage::default(),
         output: OutputSummary::default(),
         exit: ended.map(|ended| ended.exit.clone()).unwrap_or_default(),
-        source: Source::Agent,
+        source: RecordSource::Agent,
         epoch: Epoch::from(1),
     }
 }
@@ -614,7 +361,7 @@ pub(crate) fn failed(exit_code: u8) -> ReportedState {
     ended(Outcome::Failed { exit_code })
 }
 
-/// Status of a condition; empty when it is not there.
+/// Status of a condition; empty when it is absent.
 pub(crate) fn condition<'a>(task: &'a Task, kind: &str) -> &'a str {
     let conditions = task.status.as_ref().map_or(&[][..], |status| &status.conditions);
     conditions.iter().find(|condition| condition.type_ == kind).map_or("", |condition| &condition.status)

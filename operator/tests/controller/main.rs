@@ -1,4 +1,4 @@
-//! The controller over an embedded cluster, with agents that do what the test says, on a clock that does not wait.
+//! The controller over an embedded cluster and History, with agents that do what the test tells them, on a paused clock.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,7 +7,11 @@
     reason = "it is a test"
 )]
 
+mod agents;
+mod history;
 mod kit;
+#[path = "../stores/mod.rs"]
+mod stores;
 
 use std::time::Duration;
 
@@ -21,12 +25,13 @@ use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::ReportedState;
 use sentinel_protocol::version::Version;
 
-use self::kit::{Delivered, Stage, condition, ended, failed, phase, running, succeeded, task_ref};
+use self::agents::Delivered;
+use self::kit::{Stage, condition, ended, failed, phase, running, succeeded, task_ref};
 
 const HELLO: &str = "{targets: {all: true}, run: {command: [\"true\"]}}";
 
 #[tokio::test(start_paused = true)]
-async fn a_run_is_recorded_before_its_first_start_and_ends_complete() {
+async fn a_run_is_recorded_before_its_first_start() {
     let stage = Stage::with_nodes(&["a", "b", "c"]);
     stage.apply("hello", HELLO).await;
     let starts = stage.starts(3).await;
@@ -65,7 +70,7 @@ async fn a_run_is_recorded_before_its_first_start_and_ends_complete() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_failure_makes_the_run_fail_and_says_on_which_node() {
+async fn one_failure_fails_the_run_and_names_the_node() {
     let stage = Stage::with_nodes(&["a", "b"]);
     stage.apply("t", HELLO).await;
     stage.starts(2).await;
@@ -84,7 +89,7 @@ async fn one_failure_makes_the_run_fail_and_says_on_which_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_selector_that_matches_nothing_is_no_success() {
+async fn a_selector_without_matches_fails_the_run() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", "{targets: {nodeSelector: {matchLabels: {pool: gpu}}}, run: {command: [x]}}").await;
     let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
@@ -94,7 +99,7 @@ async fn a_selector_that_matches_nothing_is_no_success() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_nodes_are_under_way_than_max_concurrent() {
+async fn max_concurrent_bounds_the_active_nodes() {
     let stage = Stage::with_nodes(&["a", "b", "c"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [x]}, rollout: {maxConcurrent: 1}}").await;
     for (done, node) in ["a", "b", "c"].into_iter().enumerate() {
@@ -107,7 +112,7 @@ async fn no_more_nodes_are_under_way_than_max_concurrent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_spec_runs_when_what_runs_has_finished() {
+async fn a_changed_spec_runs_after_active_commands_finish() {
     let stage = Stage::with_nodes(&["a", "b"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [old]}, rollout: {maxConcurrent: 1}}").await;
     stage.starts(1).await;
@@ -133,7 +138,7 @@ async fn a_changed_spec_runs_when_what_runs_has_finished() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_spec_ends_what_runs_when_on_change_is_cancel() {
+async fn on_change_cancel_cancels_active_commands() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [old]}, onChange: Cancel}").await;
     stage.starts(1).await;
@@ -151,7 +156,7 @@ async fn a_changed_spec_ends_what_runs_when_on_change_is_cancel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edit_of_anything_else_runs_nothing_and_a_new_token_runs_again() {
+async fn only_a_hashed_edit_or_a_new_token_runs_again() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
@@ -191,7 +196,7 @@ async fn limits_and_clocks_reach_the_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_command_did_at_its_end_is_in_the_status_and_is_known_to_the_next_leader() {
+async fn exit_details_reach_the_status_and_the_next_leader() {
     let mut stage = Stage::with_nodes(&["a", "b"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [x]}}").await;
     stage.starts(2).await;
@@ -220,7 +225,7 @@ fn numbers(starts: &[(Start, Option<Box<Task>>)]) -> Vec<u32> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_attempt_is_followed_by_another_and_both_are_archived_and_forgotten() {
+async fn a_failed_attempt_is_retried_and_both_are_forgotten() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", RETRYING).await;
     stage.starts(1).await;
@@ -242,7 +247,7 @@ async fn a_failed_attempt_is_followed_by_another_and_both_are_archived_and_forgo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restarted_operator_goes_on_with_the_attempt_that_there_was() {
+async fn a_restarted_operator_adopts_the_active_attempt() {
     let mut stage = Stage::with_nodes(&["a"]);
     stage.apply("t", RETRYING).await;
     stage.starts(1).await;
@@ -261,9 +266,9 @@ async fn a_restarted_operator_goes_on_with_the_attempt_that_there_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_would_overlook_a_limit_or_clock_is_sent_nothing_and_the_target_says_so() {
+async fn an_old_agent_is_sent_nothing_that_it_would_ignore() {
     let stage = Stage::with_nodes(&["a"]);
-    stage.fleet.speak(Version(1));
+    stage.fleet.set_version(Version(1));
     for (name, spec) in [
         ("limited", "{targets: {all: true}, run: {command: [x], limits: {pids: 5}}}"),
         ("idle", "{targets: {all: true}, run: {command: [x]}, timeouts: {idle: 5s}}"),
@@ -275,8 +280,8 @@ async fn an_agent_that_would_overlook_a_limit_or_clock_is_sent_nothing_and_the_t
         assert!(node.message.contains("older release"), "{}", node.message);
     }
     assert_eq!(stage.count_starts(), 0);
-    // The same of one that speaks 2 and would overlook what came later, each by its name.
-    stage.fleet.speak(Version(2));
+    // An agent of version 2 would ignore what was added later; each field is named.
+    stage.fleet.set_version(Version(2));
     for (name, run, field) in [
         ("merged", "{command: [x], output: {merge: true}}", "run.output.merge"),
         ("keeping", "{command: [x], leftovers: Keep}", "run.leftovers"),
@@ -296,7 +301,7 @@ async fn an_agent_that_would_overlook_a_limit_or_clock_is_sent_nothing_and_the_t
         assert!(node.message.contains(&expected), "{}", node.message);
     }
     assert_eq!(stage.count_starts(), 0);
-    // What it can do, it is asked to do.
+    // What it supports is sent.
     stage.apply("plain", "{targets: {all: true}, run: {command: [x]}, timeouts: {total: 1h}}").await;
     stage.starts(1).await;
 }
@@ -314,7 +319,7 @@ async fn a_suspended_task_starts_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_annotations_cancel_and_rerun_act_once() {
+async fn cancel_and_rerun_annotations_act_once() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
@@ -339,7 +344,7 @@ async fn the_annotations_cancel_and_rerun_act_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deleted_task_is_cancelled_and_goes_when_its_command_has_ended() {
+async fn a_deleted_task_is_cancelled_and_removed_after_its_command() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
@@ -354,11 +359,11 @@ async fn a_deleted_task_is_cancelled_and_goes_when_its_command_has_ended() {
     assert!(stage.cluster.get(task_ref("t")).await.unwrap().is_some(), "it stays while its command runs");
     stage.report("t", 1, "a", ended(Outcome::Cancelled));
     stage.until_gone("t").await;
-    stage.until_closed().await;
+    stage.until_untracked().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_that_cannot_reach_a_node_can_be_abandoned() {
+async fn a_deletion_that_waits_for_a_node_can_be_abandoned() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
@@ -374,7 +379,7 @@ async fn a_deletion_that_cannot_reach_a_node_can_be_abandoned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_node_is_lost_after_its_time_and_a_late_result_corrects_the_record() {
+async fn a_silent_node_is_lost_and_a_late_result_corrects_it() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [x]}, timeouts: {unreachable: 60s}}").await;
     stage.starts(1).await;
@@ -393,7 +398,7 @@ async fn a_silent_node_is_lost_after_its_time_and_a_late_result_corrects_the_rec
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restarted_operator_starts_nothing_again_and_loses_no_result() {
+async fn a_restarted_operator_repeats_nothing_and_loses_nothing() {
     let mut stage = Stage::with_nodes(&["a", "b", "c"]);
     stage.apply("t", HELLO).await;
     stage.starts(3).await;
@@ -401,7 +406,7 @@ async fn a_restarted_operator_starts_nothing_again_and_loses_no_result() {
     stage.report("t", 1, "b", running());
     stage.report("t", 1, "c", running());
     stage.until_archived(&["a"]).await;
-    // Whoever ran it cannot be asked any more.
+    // Its agent is unreachable.
     stage.disconnect("a");
     stage.restart().await;
     stage.calm().await;
@@ -415,7 +420,7 @@ async fn a_restarted_operator_starts_nothing_again_and_loses_no_result() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restarted_operator_does_not_say_that_what_was_forgotten_after_its_end_never_started() {
+async fn a_restarted_operator_knows_forgotten_attempts() {
     let mut stage = Stage::with_nodes(&["a", "b"]);
     stage.apply("t", HELLO).await;
     stage.starts(2).await;
@@ -437,9 +442,9 @@ async fn a_restarted_operator_does_not_say_that_what_was_forgotten_after_its_end
     assert_eq!((counts.succeeded, counts.failed), (1, 1));
 }
 
-/// What ended is known from History alone: more of it than History gives at once.
+/// The ended Executions are in History only, on more than one page.
 #[tokio::test(start_paused = true)]
-async fn a_run_of_more_nodes_than_a_page_of_history_is_taken_over_to_the_last_of_them() {
+async fn a_takeover_reads_every_page_of_history() {
     let names: Vec<String> = (0..1203).map(|n| format!("node-{n:05}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut stage = Stage::with_nodes(&names);
@@ -470,7 +475,7 @@ async fn a_run_of_more_nodes_than_a_page_of_history_is_taken_over_to_the_last_of
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operator_that_dies_between_the_record_and_the_start_goes_on_from_the_record() {
+async fn a_crash_between_record_and_start_continues_the_run() {
     let mut stage = Stage::with_nodes(&["a"]);
     stage.disconnect("a");
     stage.apply("t", HELLO).await;
@@ -484,7 +489,7 @@ async fn an_operator_that_dies_between_the_record_and_the_start_goes_on_from_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_is_written_about_once_a_second_however_many_nodes_report() {
+async fn status_writes_are_batched_to_about_one_a_second() {
     let names: Vec<String> = (0..90).map(|n| format!("n{n:02}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let stage = Stage::with_nodes(&names);
@@ -506,7 +511,7 @@ async fn status_is_written_about_once_a_second_however_many_nodes_report() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_target_list_is_kept_in_slices_and_read_back_after_a_restart() {
+async fn a_long_target_list_survives_a_restart_in_slices() {
     let names: Vec<String> = (0..2500).map(|n| format!("node-{n:05}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut stage = Stage::with_nodes(&names);
@@ -516,24 +521,24 @@ async fn a_long_target_list_is_kept_in_slices_and_read_back_after_a_restart() {
     let run = recorded.status.as_ref().unwrap().run.as_ref().unwrap();
     assert_eq!((run.target_count, run.target_slices, run.targets.len()), (2500, 3, 0));
     assert_eq!(
-        stage.cluster.frozen_targets(recorded).await.unwrap().len(),
+        stage.cluster.load_targets(recorded).await.unwrap().len(),
         2500,
         "durable before the first start"
     );
     assert!(serde_json::to_vec(recorded).unwrap().len() < 64 << 10);
     stage.restart().await;
     stage.report("t", 1, names[0], succeeded());
-    // What was only accepted may be asked for again; beyond that, the next in the list has its turn and no other.
-    let told_of = |node: &str| {
+    // What was only accepted may be sent again; beyond that only the next in the list is started.
+    let started_on = |node: &str| {
         let node = node.to_owned();
         move |delivered: &Delivered| matches!(delivered, Delivered::Start(start, _) if start.attempt.node.as_str() == node)
     };
-    stage.until_delivered(|delivered| delivered.iter().any(told_of(names[3]))).await;
-    assert!(!stage.delivered().iter().any(told_of(names[4])));
+    stage.until_delivered(|delivered| delivered.iter().any(started_on(names[3]))).await;
+    assert!(!stage.delivered().iter().any(started_on(names[4])));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_finished_task_is_deleted_after_its_time() {
+async fn a_finished_task_is_deleted_after_its_ttl() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", "{targets: {all: true}, run: {command: [x]}, ttlAfterFinished: 10m}").await;
     stage.starts(1).await;
@@ -546,9 +551,9 @@ async fn a_finished_task_is_deleted_after_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_run_while_history_is_away_and_nothing_is_forgotten_before_it_is_back() {
+async fn tasks_run_without_history_and_nothing_is_forgotten() {
     let stage = Stage::with_nodes(&["a"]);
-    stage.history.go_away();
+    stage.history.set_available(false);
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
     stage.report("t", 1, "a", succeeded());
@@ -556,7 +561,7 @@ async fn tasks_run_while_history_is_away_and_nothing_is_forgotten_before_it_is_b
     assert_eq!(condition(&task, "Ready"), "True");
     stage.until("t", |task| condition(task, "Archived") == "False").await;
     assert!(stage.delivered().iter().all(|delivered| !matches!(delivered, Delivered::Forget(_))));
-    stage.history.come_back();
+    stage.history.set_available(true);
     stage
         .until_delivered(|delivered| {
             delivered.iter().any(|delivered| matches!(delivered, Delivered::Forget(_)))
@@ -566,11 +571,11 @@ async fn tasks_run_while_history_is_away_and_nothing_is_forgotten_before_it_is_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_spec_that_cannot_be_run_is_said_so_and_its_task_can_be_deleted() {
+async fn an_invalid_spec_is_reported_and_its_task_deletable() {
     let directory = tempfile::tempdir().unwrap();
     let tasks = directory.path().join("tasks");
     std::fs::create_dir_all(&tasks).unwrap();
-    // As a newer schema, or none, might have let it in.
+    // As a newer schema, or none, might have accepted it.
     let bad = r#"{"apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "bad",
         "namespace": "default", "uid": "u-1", "generation": 4, "resourceVersion": "7",
         "finalizers": ["sentinelnode.dev/run"]},
@@ -588,7 +593,7 @@ async fn a_spec_that_cannot_be_run_is_said_so_and_its_task_can_be_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_no_session_could_take_is_offered_again() {
+async fn an_undelivered_start_is_sent_again() {
     let stage = Stage::with_nodes(&["a"]);
     stage.fleet.refuse_next(2);
     stage.apply("t", HELLO).await;
@@ -597,7 +602,7 @@ async fn a_start_that_no_session_could_take_is_offered_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_name_made_again_is_another_task() {
+async fn a_recreated_task_of_the_same_name_is_another() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", HELLO).await;
     let first = stage.starts(1).await.remove(0).0.attempt.task;
@@ -611,27 +616,76 @@ async fn the_same_name_made_again_is_another_task() {
     assert_ne!(first, second.attempt.task);
 }
 
-/// Also a guard against work that grows with the square of the targets: it takes a second or two.
+/// Also a guard against work that grows with the square of the targets: it is counted, and not timed.
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_targets_start_report_and_end() {
+async fn ten_thousand_targets_take_linear_work() {
     let names: Vec<String> = (0..10_000).map(|n| format!("node-{n:05}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let stage = Stage::with_nodes(&names);
-    let began = std::time::Instant::now();
+    let (began, reads) = (tokio::time::Instant::now(), stage.fleet.reads());
     stage.apply("t", HELLO).await;
     stage.starts(10_000).await;
-    eprintln!("10,000 started in {:?}", began.elapsed());
-    let attempts = stage.attempts("t");
+    let attempts = stage.fleet.started("t");
     for (index, (attempt, spec_hash)) in attempts.into_iter().enumerate() {
         stage.report_of(&attempt, spec_hash, if index == 7 { failed(1) } else { succeeded() });
     }
     let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
-    eprintln!("10,000 ended in {:?}", began.elapsed());
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?} of paused time");
+    // Each pass reads the agent of each target a few times.
+    let (passes, reads) = (stage.counter("reconciles"), stage.fleet.reads() - reads);
+    eprintln!("10,000 targets: {passes} passes, {reads} reads of agents, {took:?} of paused time");
+    assert!(passes <= 20, "{passes} passes");
+    assert!(reads <= 4 * 10_000 * passes, "{reads} reads in {passes} passes");
     let status = task.status.as_ref().unwrap();
     assert_eq!(status.run.as_ref().unwrap().progress, "10000/10000");
     assert_eq!((status.nodes.len(), status.nodes[0].node.as_str()), (100, "node-00007"));
     assert!(serde_json::to_vec(&task).unwrap().len() < 256 << 10);
-    assert!(began.elapsed() < Duration::from_mins(1));
+}
+
+/// Collects what is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_reconcile_is_counted_logged_and_published() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let directory = tempfile::tempdir().unwrap();
+    let tasks = directory.path().join("tasks");
+    std::fs::create_dir_all(&tasks).unwrap();
+    let strange = r#"{"apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "strange",
+        "namespace": "default", "uid": "u-1", "generation": 1, "resourceVersion": "7"},
+        "spec": {"targets": {"all": true}, "run": {"command": ["true"]}},
+        "status": {"observedGeneration": 1, "run": {"number": 1, "specHash": "nonsense"}}}"#;
+    std::fs::write(tasks.join("default.strange.json"), strange).unwrap();
+    let stage = Stage::in_directory(directory.path(), &["a"]);
+    stage.until_event("strange", "ReconcileFailed").await;
+    // Another test's thread, without a subscriber, may have disabled the span for the whole process.
+    tracing::callsite::rebuild_interest_cache();
+    stage.calm().await;
+    assert!(stage.errors("status") >= 2, "it is retried");
+    assert_eq!(stage.errors("status"), stage.counter("failed_reconciles"));
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let line = text.lines().rfind(|line| line.contains("reconcile failed")).unwrap();
+    for part in ["reconcile{task=\"default/strange\"}", "category=\"status\"", "retryable=false"] {
+        assert!(line.contains(part), "{part:?} is not in {line}");
+    }
+    stage.apply("t", HELLO).await;
+    stage.starts(1).await;
+    assert_eq!(stage.reasons("t"), ["RunStarted"], "nothing failed there");
 }
 
 /// A new leader used to write the status of every finished Task twice, and lost its Lease behind its own writes.
@@ -653,7 +707,7 @@ async fn a_takeover_writes_no_status_of_finished_tasks() {
     stage.restart().await;
     stage.calm().await;
     stage.disconnect("a");
-    stage.history.go_away();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    stage.history.set_available(false);
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(stage.counter("status_writes"), 0);
 }

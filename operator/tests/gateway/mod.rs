@@ -1,4 +1,4 @@
-//! A gateway on a real port, and an agent that says whatever a test wants it to.
+//! A gateway on a real port, and scripted agents.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the fixtures")]
 
@@ -12,10 +12,9 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use sentinel_core::reconcile::ledger::{Applied, RunStage};
 use sentinel_operator::clock::Clock;
-use sentinel_operator::controller::Moments;
 use sentinel_operator::gateway::{
-    AttemptFacts, Authenticate, Books, Gateway, GatewayParts, OUTPUT_WITHIN, Registry, Results, ResultsParts,
-    Settings, Standing, StaticTokens, routes,
+    AttemptFacts, Authenticate, Gateway, GatewayParts, LedgerSink, OUTPUT_WITHIN, Registry, Results,
+    ResultsParts, Settings, Standing, StaticTokens, routes,
 };
 use sentinel_operator::history::History;
 use sentinel_operator::history::archive::{Archiver, ArchiverOptions};
@@ -44,9 +43,9 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::sync::CancellationToken;
 
-/// What the gateway told the controller.
+/// A call of the gateway to the controller's ledgers.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Word {
+pub(crate) enum LedgerCall {
     Report(Report),
     Refused(Refused),
     Inventory(NodeName, Vec<AttemptId>),
@@ -54,24 +53,26 @@ pub(crate) enum Word {
     AgentChanged(NodeName),
 }
 
-/// Books that remember what they were told; every Attempt is known unless a test says otherwise.
+/// Ledgers that record their calls. Every Attempt is known unless a test changes that.
 #[derive(Default)]
-pub(crate) struct Remembering {
-    pub(crate) told: Mutex<Vec<Word>>,
+pub(crate) struct RecordingLedgers {
+    pub(crate) calls: Mutex<Vec<LedgerCall>>,
     pub(crate) unknown: Mutex<Vec<TaskUid>>,
+    /// Nodes that an unsettled Run targets.
+    pub(crate) awaited: Mutex<Vec<NodeName>>,
     /// The highest Attempt that was started of each Execution; all are when it is 0.
     pub(crate) started: AtomicU32,
     /// `output.limit` of every Run; none when it is 0.
     pub(crate) output_limit: AtomicU64,
 }
 
-impl Remembering {
-    pub(crate) fn told(&self) -> Vec<Word> {
-        self.told.lock().unwrap().clone()
+impl RecordingLedgers {
+    pub(crate) fn calls(&self) -> Vec<LedgerCall> {
+        self.calls.lock().unwrap().clone()
     }
 
-    fn note(&self, told: Word) {
-        self.told.lock().unwrap().push(told);
+    fn push(&self, call: LedgerCall) {
+        self.calls.lock().unwrap().push(call);
     }
 
     fn knows(&self, task: &TaskUid) -> bool {
@@ -79,29 +80,29 @@ impl Remembering {
     }
 }
 
-impl Books for Remembering {
+impl LedgerSink for RecordingLedgers {
     fn report(&self, report: &Report) -> Option<Applied> {
-        self.note(Word::Report(report.clone()));
+        self.push(LedgerCall::Report(report.clone()));
         self.knows(&report.attempt.task).then_some(Applied::Changed)
     }
 
     fn refused(&self, refused: &Refused, _at: UnixMillis) -> Option<Applied> {
-        self.note(Word::Refused(refused.clone()));
+        self.push(LedgerCall::Refused(refused.clone()));
         Some(Applied::Changed)
     }
 
     fn inventory(&self, node: &NodeName, _session: &SessionId, reports: &[Report]) {
-        self.note(Word::Inventory(node.clone(), reports.iter().map(|r| r.attempt.clone()).collect()));
+        self.push(LedgerCall::Inventory(node.clone(), reports.iter().map(|r| r.attempt.clone()).collect()));
     }
 
     fn archived(&self, attempt: &AttemptId, stage: Stage) {
-        self.note(Word::Archived(attempt.clone(), stage));
+        self.push(LedgerCall::Archived(attempt.clone(), stage));
     }
 
     fn archived_run(&self, _task: &TaskUid, _run: RunNumber, _stage: RunStage) {}
 
     fn agent_changed(&self, node: &NodeName) {
-        self.note(Word::AgentChanged(node.clone()));
+        self.push(LedgerCall::AgentChanged(node.clone()));
     }
 
     fn standing(&self, attempt: &AttemptId, _spec_hash: Option<&SpecHash>) -> Standing {
@@ -111,6 +112,10 @@ impl Books for Remembering {
             () if started > 0 && attempt.attempt > started => Standing::Unstarted,
             () => Standing::Started,
         }
+    }
+
+    fn awaits_node(&self, node: &NodeName) -> bool {
+        self.awaited.lock().unwrap().contains(node)
     }
 
     fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts> {
@@ -131,7 +136,7 @@ pub(crate) struct World {
     pub(crate) addr: SocketAddr,
     pub(crate) gateway: Gateway,
     pub(crate) registry: Registry,
-    pub(crate) books: Arc<Remembering>,
+    pub(crate) ledgers: Arc<RecordingLedgers>,
     pub(crate) hub: Hub,
     pub(crate) history: Arc<dyn History>,
     pub(crate) reader: LogReader,
@@ -142,21 +147,21 @@ pub(crate) struct World {
     _directory: tempfile::TempDir,
 }
 
-/// What a test wants to be different.
+/// What differs from the defaults in a test.
 #[derive(Default)]
-pub(crate) struct Wishes {
+pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) auth: Option<Arc<dyn Authenticate>>,
     pub(crate) history: Option<Arc<dyn History>>,
     pub(crate) rules: HubRules,
     pub(crate) archiver: ArchiverOptions,
-    /// How long output may come no further before it is given up.
+    /// How long output may make no progress before it is given up.
     pub(crate) output_within: Option<Duration>,
     pub(crate) limits: Limits,
 }
 
-/// Times short enough to wait for.
-pub(crate) fn hasty() -> Settings {
+/// Timeouts short enough for tests.
+pub(crate) fn short_timeouts() -> Settings {
     Settings {
         heartbeat: Duration::from_millis(100),
         dead_after: Duration::from_millis(600),
@@ -166,59 +171,52 @@ pub(crate) fn hasty() -> Settings {
     }
 }
 
-pub(crate) async fn world(wishes: Wishes) -> World {
+pub(crate) async fn world(setup: Setup) -> World {
     let directory = tempfile::tempdir().unwrap();
-    let history = wishes.history.unwrap_or_else(|| {
+    let history = setup.history.unwrap_or_else(|| {
         let path = directory.path().join("history.db");
         Arc::new(EmbeddedHistory::open(path, EmbeddedOptions::default()).unwrap())
     });
     history.prepare().await.unwrap();
-    let metrics = Metrics::new();
-    let registry = Registry::new();
-    let books = Arc::new(Remembering::default());
-    let (done, words) = mpsc::channel(1024);
-    let (archiver, archiving) = Archiver::new(history.clone(), wishes.archiver, done);
+    let (metrics, registry) = (Metrics::new(), Registry::new());
+    let ledgers = Arc::new(RecordingLedgers::default());
+    let (done, archived) = mpsc::channel(1024);
+    let (archiver, archiving) = Archiver::new(history.clone(), setup.archiver, done);
     tokio::spawn(archiving.run());
-    let hub = Hub::new(archiver.clone(), wishes.rules, &metrics);
+    let hub = Hub::new(archiver.clone(), setup.rules, &metrics);
     let (results, work) = Results::new(ResultsParts {
         archiver,
-        words,
+        archived,
         history: history.clone(),
-        books: books.clone(),
+        ledgers: ledgers.clone(),
         registry: registry.clone(),
         hub: hub.clone(),
-        output_within: wishes.output_within.unwrap_or(OUTPUT_WITHIN),
+        output_within: setup.output_within.unwrap_or(OUTPUT_WITHIN),
         metrics: metrics.clone(),
     });
     tokio::spawn(work.run());
-    let tokens = StaticTokens::new();
-    let presence = Arc::new(Mutex::new(HashMap::new()));
+    let (tokens, presence) = (StaticTokens::new(), Arc::new(Mutex::new(HashMap::new())));
     let mirrored = presence.clone();
     let gateway = Gateway::new(GatewayParts {
-        settings: wishes.settings,
-        auth: wishes.auth.unwrap_or_else(|| Arc::new(tokens.clone())),
+        settings: setup.settings,
+        auth: setup.auth.unwrap_or_else(|| Arc::new(tokens.clone())),
         registry: registry.clone(),
-        books: books.clone(),
+        ledgers: ledgers.clone(),
         results,
         hub: hub.clone(),
         presence: Box::new(move |record: PresenceRecord| {
             mirrored.lock().unwrap().insert(record.node.clone(), record);
         }),
-        moments: Moments::new(Clock::system()),
+        clock: Clock::system(),
         metrics: metrics.clone(),
     });
-    let any = "127.0.0.1:0".parse().unwrap();
-    let server =
-        Server::bind("gateway", any, Exposure::NO_TOKEN_REVIEW, wishes.limits, &metrics).await.unwrap();
-    let addr = server.local_addr();
-    let stop = CancellationToken::new();
-    tokio::spawn(server.serve(warp::service(routes::agent(gateway.clone())), stop.clone()));
+    let (addr, stop) = listen(&gateway, setup.limits, &metrics).await;
     let reader = LogReader::new(hub.clone(), history.clone(), registry.clone());
     World {
         addr,
         gateway,
         registry,
-        books,
+        ledgers,
         hub,
         history,
         reader,
@@ -230,35 +228,49 @@ pub(crate) async fn world(wishes: Wishes) -> World {
     }
 }
 
+/// Serves the gateway on a free port.
+async fn listen(gateway: &Gateway, limits: Limits, metrics: &Metrics) -> (SocketAddr, CancellationToken) {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let server = Server::bind("gateway", any, Exposure::NO_TOKEN_REVIEW, limits, metrics).await.unwrap();
+    let (addr, stop) = (server.local_addr(), CancellationToken::new());
+    tokio::spawn(server.serve(warp::service(routes::agent(gateway.clone())), stop.clone()));
+    (addr, stop)
+}
+
 impl World {
-    pub(crate) fn counter(&self, line_begins: &str) -> u64 {
+    pub(crate) fn counter(&self, series: &str) -> u64 {
         let text = self.metrics.render();
-        let line = text.lines().find(|line| line.starts_with(line_begins));
+        let line = text.lines().find(|line| line.starts_with(series));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
     }
 
-    /// An agent whose Session stands and whose Inventory is complete.
+    /// An agent with a Session and a complete, empty Inventory.
     pub(crate) async fn agent(&self, node: &str) -> Agent {
         let mut agent = self.dial(node).await;
-        agent.say(&ToOperator::Hello(hello())).await;
+        agent.send_json(&ToOperator::Hello(hello())).await;
         agent.welcome = Some(agent.expect_welcome().await);
-        agent.say(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+        agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
         let name = node_name(node);
-        eventually("the session stands", || self.registry.standing(&name).0.is_some()).await;
+        eventually("the session is active", || self.registry.active_session(&name).is_some()).await;
         agent
     }
 
-    /// A socket of an agent that has said nothing yet.
+    /// A control socket on which nothing was sent yet.
     pub(crate) async fn dial(&self, node: &str) -> Agent {
         let token = self.tokens.issue(&node_name(node));
         Agent::dial(self.addr, routes::CONTROL_PATH, &token).await.unwrap()
     }
 
-    /// A log socket tied to the Session of an agent.
+    /// A log socket that belongs to the Session of an agent.
     pub(crate) async fn log_socket(&self, agent: &Agent, node: &str) -> Agent {
+        self.log_socket_of(agent.session(), node).await
+    }
+
+    /// A log socket that belongs to this Session.
+    pub(crate) async fn log_socket_of(&self, session: SessionId, node: &str) -> Agent {
         let token = self.tokens.issue(&node_name(node));
         let mut socket = Agent::dial(self.addr, routes::LOGS_PATH, &token).await.unwrap();
-        socket.say(&LogControl::Hello { session: agent.session() }).await;
+        socket.send_json(&LogControl::Hello { session }).await;
         socket
     }
 }
@@ -293,7 +305,7 @@ impl Agent {
         self.welcome.as_ref().expect("welcomed").session.clone()
     }
 
-    pub(crate) async fn say<T: serde::Serialize>(&mut self, message: &T) {
+    pub(crate) async fn send_json<T: serde::Serialize>(&mut self, message: &T) {
         self.send(Message::Text(serde_json::to_string(message).unwrap().into())).await;
     }
 
@@ -308,7 +320,7 @@ impl Agent {
     /// The next text frame; `None` when the socket is closed.
     pub(crate) async fn text(&mut self) -> Option<String> {
         loop {
-            match within("a frame comes", self.socket.next()).await {
+            match within("a frame is received", self.socket.next()).await {
                 Some(Ok(Message::Text(text))) => return Some(text.to_string()),
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
                 Some(Ok(_)) => {}
@@ -316,32 +328,80 @@ impl Agent {
         }
     }
 
-    pub(crate) async fn hear(&mut self) -> ToAgent {
+    pub(crate) async fn receive(&mut self) -> ToAgent {
         let text = self.text().await.expect("the socket is open");
         serde_json::from_str(&text).unwrap()
     }
 
-    pub(crate) async fn hear_log(&mut self) -> LogControl {
+    pub(crate) async fn receive_log(&mut self) -> LogControl {
         let text = self.text().await.expect("the socket is open");
         serde_json::from_str(&text).unwrap()
     }
 
     pub(crate) async fn expect_welcome(&mut self) -> Welcome {
-        match self.hear().await {
+        match self.receive().await {
             ToAgent::Welcome(welcome) => welcome,
-            other => panic!("no welcome but {other:?}"),
+            other => panic!("expected Welcome, received {other:?}"),
         }
     }
 
-    /// Asserts that the gateway says why and closes.
-    pub(crate) async fn expect_refusal(&mut self, words: &str) {
-        let said = match self.hear().await {
+    /// Asserts that the gateway refuses with this text and closes.
+    pub(crate) async fn expect_refusal(&mut self, text: &str) {
+        let refusal = match self.receive().await {
             ToAgent::Refuse(refusal) => refusal.to_string(),
-            other => panic!("no refusal but {other:?}"),
+            other => panic!("expected Refuse, received {other:?}"),
         };
-        let (lower, words) = (said.to_lowercase(), words.to_lowercase());
-        assert!(lower.contains(&words), "{said:?} does not say {words:?}");
-        assert_eq!(self.text().await, None, "the socket is closed after a refusal");
+        let (lower, text) = (refusal.to_lowercase(), text.to_lowercase());
+        assert!(lower.contains(&text), "{refusal:?} does not contain {text:?}");
+        assert_eq!(self.text().await, None, "the socket stays open after a refusal");
+    }
+}
+
+/// An agent whose control socket is read in the background, as a real agent's is: pings are answered, and messages wait
+/// until the test receives them.
+pub(crate) struct ServicedAgent {
+    session: SessionId,
+    outgoing: mpsc::Sender<Message>,
+    incoming: mpsc::Receiver<ToAgent>,
+}
+
+impl ServicedAgent {
+    pub(crate) fn new(agent: Agent) -> Self {
+        let session = agent.session();
+        let (outgoing, mut to_send) = mpsc::channel::<Message>(16);
+        let (received, incoming) = mpsc::channel(1024);
+        let mut socket = agent.socket;
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    frame = socket.next() => match frame {
+                        Some(Ok(Message::Text(text))) => {
+                            received.send(serde_json::from_str(&text).unwrap()).await.ok();
+                        }
+                        Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                        Some(Ok(_)) => {}
+                    },
+                    message = to_send.recv() => match message {
+                        Some(message) => socket.send(message).await.unwrap(),
+                        None => return,
+                    },
+                }
+            }
+        });
+        Self { session, outgoing, incoming }
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.session.clone()
+    }
+
+    pub(crate) async fn send_json<T: serde::Serialize>(&self, message: &T) {
+        let message = Message::Text(serde_json::to_string(message).unwrap().into());
+        self.outgoing.send(message).await.unwrap();
+    }
+
+    pub(crate) async fn receive(&mut self) -> ToAgent {
+        within("a message is received", self.incoming.recv()).await.expect("the session is open")
     }
 }
 
@@ -407,7 +467,7 @@ pub(crate) fn record(position: u64, len: u64) -> LogRecord {
     }
 }
 
-/// Waits until something holds, for a while.
+/// Polls a condition, with a deadline.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if holds() {
@@ -415,10 +475,10 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("still not: {what}");
+    panic!("not within 10 s: {what}");
 }
 
-/// Waits for something, but not for ever.
+/// Awaits a future, with a deadline.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let Ok(value) = tokio::time::timeout(Duration::from_secs(20), future).await else {
         panic!("not within 20 s: {what}");

@@ -1,5 +1,5 @@
-//! An API server that answers `TokenReviews` and nothing else, over real HTTP. It answers as the real one does in
-//! `gateway_token_review.rs`: what it knows is authenticated for the audience asked for, and what it does not is not.
+//! An API server that serves `TokenReviews` and nothing else, over real HTTP. It answers as the real one does in
+//! `gateway_token_review.rs`: a known token is authenticated for the requested audience, an unknown one is not.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct ApiServer {
     addr: SocketAddr,
     known: Arc<Mutex<HashMap<String, String>>>,
-    asked: Arc<AtomicUsize>,
+    reviews: Arc<AtomicUsize>,
 }
 
 impl ApiServer {
@@ -24,23 +24,23 @@ impl ApiServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let known: Arc<Mutex<HashMap<String, String>>> = Arc::default();
-        let asked: Arc<AtomicUsize> = Arc::default();
-        let (tokens, count) = (known.clone(), asked.clone());
+        let reviews: Arc<AtomicUsize> = Arc::default();
+        let (tokens, count) = (known.clone(), reviews.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, tokens.clone(), count.clone()));
             }
         });
-        Self { addr, known, asked }
+        Self { addr, known, reviews }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// `TokenReviews` that came.
-    pub(crate) fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+    /// `TokenReviews` received.
+    pub(crate) fn reviews(&self) -> usize {
+        self.reviews.load(Ordering::Relaxed)
     }
 
     /// The token of an agent on this node.
@@ -51,7 +51,7 @@ impl ApiServer {
     }
 }
 
-/// A token that says the right things, or wrong ones, and that nobody signed.
+/// An unsigned token with these claims.
 pub(crate) fn forged(account: &str, audience: &str, number: usize) -> String {
     claims_of(account, audience, &number.to_string())
 }
@@ -64,11 +64,11 @@ fn claims_of(account: &str, audience: &str, id: &str) -> String {
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
-async fn serve(mut stream: TcpStream, known: Arc<Mutex<HashMap<String, String>>>, asked: Arc<AtomicUsize>) {
+async fn serve(mut stream: TcpStream, known: Arc<Mutex<HashMap<String, String>>>, reviews: Arc<AtomicUsize>) {
     let mut buffer = Vec::new();
     loop {
         let Some(body) = request(&mut stream, &mut buffer).await else { return };
-        asked.fetch_add(1, Ordering::Relaxed);
+        reviews.fetch_add(1, Ordering::Relaxed);
         let review: Value = serde_json::from_slice(&body).unwrap();
         let token = review["spec"]["token"].as_str().unwrap_or_default();
         let node = known.lock().unwrap().get(token).cloned();

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use sentinel_operator::history::{
-    AttemptRecord, Entry, History, OutputSegment, RunCounts, RunRecord, Source, Verdict,
+    AttemptRecord, History, HistoryRecord, OutcomeName, OutputSegment, RecordSource, RunCounts, RunRecord,
+    RunVerdict,
 };
 use sentinel_protocol::exit::{Clock, ExitDetails, Fate, LeftBehind, LeftProcess};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskUid};
@@ -47,7 +48,7 @@ pub(crate) fn accepted(id: &AttemptId) -> AttemptRecord {
         usage: Usage::default(),
         output: OutputSummary::default(),
         exit: sentinel_protocol::exit::ExitDetails::default(),
-        source: Source::Agent,
+        source: RecordSource::Agent,
         epoch: Epoch::from(1),
     }
 }
@@ -68,7 +69,7 @@ pub(crate) fn ended(id: &AttemptId, outcome: Outcome) -> AttemptRecord {
     }
 }
 
-/// As much as there can be about the end of a command.
+/// Every detail about the end of a command.
 fn exit() -> ExitDetails {
     let process = LeftProcess { pid: 4711, name: "nginx".to_owned() };
     ExitDetails {
@@ -82,13 +83,13 @@ fn exit() -> ExitDetails {
 
 pub(crate) fn lost(id: &AttemptId) -> AttemptRecord {
     AttemptRecord {
-        source: Source::Operator,
+        source: RecordSource::Operator,
         ..ended(id, Outcome::Lost { reason: LostReason::NodeUnreachable })
     }
 }
 
-pub(crate) fn attempt_entry(record: &AttemptRecord) -> Entry {
-    Entry::Attempt(Box::new(record.clone()))
+pub(crate) fn history_record(record: &AttemptRecord) -> HistoryRecord {
+    HistoryRecord::Attempt(Box::new(record.clone()))
 }
 
 pub(crate) fn run_record(task: &str, run: u32) -> RunRecord {
@@ -109,20 +110,17 @@ pub(crate) fn run_record(task: &str, run: u32) -> RunRecord {
     }
 }
 
-pub(crate) fn finished(run: &RunRecord, verdict: Verdict, outcomes: &[(&str, u32)]) -> RunRecord {
+pub(crate) fn finished(run: &RunRecord, verdict: RunVerdict, outcomes: &[(OutcomeName, u32)]) -> RunRecord {
     RunRecord {
         finished_at: Some(UnixMillis(run.started_at.0 + 60_000)),
         verdict: Some(verdict),
-        reason: Some("as it went".to_owned()),
-        counts: RunCounts {
-            targets: run.counts.targets,
-            outcomes: outcomes.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
-        },
+        reason: Some("3/3 targets ended".to_owned()),
+        counts: RunCounts { targets: run.counts.targets, outcomes: outcomes.iter().copied().collect() },
         ..run.clone()
     }
 }
 
-/// A log of records, each of some bytes of a pattern; every seventh is a hole, the streams take turns of five and two.
+/// A log of records with patterned bytes: of every seven, five are stdout, two stderr, and one of the former is dropped.
 pub(crate) fn log(lengths: impl IntoIterator<Item = usize>) -> Vec<LogRecord> {
     let (mut position, mut offsets) = (0_u64, [0_u64; 2]);
     lengths
@@ -160,16 +158,16 @@ pub(crate) fn segments(id: &AttemptId, records: &[LogRecord], each: usize) -> Ve
     records.chunks(each).map(|some| OutputSegment::pack(id.clone(), some).unwrap()).collect()
 }
 
-/// What of the log lies at and behind a position.
+/// The part of the log at and after a position.
 pub(crate) fn rest_of(records: &[LogRecord], from: u64) -> Vec<LogRecord> {
     records.iter().cloned().filter_map(|record| record.from_position(from)).collect()
 }
 
-/// What a log says about each of its positions: stream, offset, time, and the byte or why it is missing. So that two
-/// logs can be compared whose records are cut differently.
-pub(crate) type Place = (u64, Stream, u64, i64, Result<u8, DropReason>);
+/// One position of a log: stream, offset, time, and the byte or why it is missing. Makes logs comparable whose records
+/// are divided differently.
+pub(crate) type LogByte = (u64, Stream, u64, i64, Result<u8, DropReason>);
 
-pub(crate) fn places(records: &[LogRecord]) -> Vec<Place> {
+pub(crate) fn log_bytes(records: &[LogRecord]) -> Vec<LogByte> {
     records
         .iter()
         .flat_map(|LogRecord { head, data }| {
@@ -181,7 +179,7 @@ pub(crate) fn places(records: &[LogRecord]) -> Vec<Place> {
         .collect()
 }
 
-/// All output from a position on, asked for in pieces.
+/// All output from a position on, read in pieces.
 pub(crate) async fn read_all(
     history: &dyn History,
     id: &AttemptId,

@@ -1,6 +1,8 @@
-//! What the tests of stores share: where the real ones are, a clock that is moved by hand, and records to store.
+//! What the tests of stores share: the addresses of real ones, a manual clock, a store with faults, and fixtures.
 #![allow(dead_code, reason = "each test program uses its own part of this")]
+#![allow(clippy::print_stderr, reason = "a test that cannot run reports it")]
 
+pub(crate) mod faulty;
 pub(crate) mod fixtures;
 pub(crate) mod parts;
 
@@ -11,11 +13,11 @@ use std::time::Duration;
 use sentinel_operator::clock::Clock;
 use sentinel_protocol::time::UnixMillis;
 
-/// A clock that starts now and moves when it is told to.
+/// A clock that starts now and moves only by [`ManualClock::advance`].
 #[derive(Clone)]
-pub(crate) struct Hands(Arc<AtomicI64>);
+pub(crate) struct ManualClock(Arc<AtomicI64>);
 
-impl Hands {
+impl ManualClock {
     pub(crate) fn new() -> Self {
         Self(Arc::new(AtomicI64::new(Clock::system().now().0)))
     }
@@ -34,7 +36,7 @@ impl Hands {
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while !holds() {
-        assert!(tokio::time::Instant::now() < deadline, "not within ten seconds: {what}");
+        assert!(tokio::time::Instant::now() < deadline, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

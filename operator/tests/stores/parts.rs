@@ -1,20 +1,20 @@
-//! The real stores, as `tests/parts/up` wrote down where they are.
+//! The real stores, from the file that `tests/parts/up` writes.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// The part of the file that the tests of stores read.
+/// The fields that the tests of stores use.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Parts {
     pub(crate) redis_url: String,
     pub(crate) mongodb_uri: String,
-    /// Paths of the programs that serve them, by name; without those that were not started by us.
+    /// Paths of the servers' programs, by name; only of those that `tests/parts/up` started.
     #[serde(default)]
     pub(crate) bin: BTreeMap<String, String>,
 }
 
-/// The real stores; `None`, said loudly, where there are none. In CI that is a failure.
+/// The real stores; `None`, with a message on stderr, where there are none. In CI that is a failure.
 pub(crate) fn parts(test: &str) -> Option<Parts> {
     let Some(path) = std::env::var_os("SENTINEL_PARTS") else {
         assert!(
@@ -29,7 +29,7 @@ pub(crate) fn parts(test: &str) -> Option<Parts> {
     Some(serde_json::from_str(&text).unwrap_or_else(|e| panic!("SENTINEL_PARTS {}: {e}", path.display())))
 }
 
-/// A name that no other test has.
-pub(crate) fn unique(word: &str) -> String {
-    format!("{word}-{}", uuid::Uuid::new_v4().simple())
+/// A name that no other test uses.
+pub(crate) fn unique(prefix: &str) -> String {
+    format!("{prefix}-{}", uuid::Uuid::new_v4().simple())
 }

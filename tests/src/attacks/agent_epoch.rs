@@ -1,5 +1,5 @@
-//! An agent that names epochs no leader can have had, so that the next leader would wrap around and be refused by the
-//! whole fleet.
+//! An agent that sends epochs which no leader can have had, so that the next leader's epoch would overflow and every
+//! agent would refuse it.
 
 use anyhow::Result;
 use futures_util::FutureExt as _;
@@ -9,7 +9,7 @@ use sentinel_protocol::to_agent::ToAgent;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::Attack;
-use super::agents::{Fleet, LOCAL, hear, hello, token};
+use super::agents::{Fleet, LOCAL, hello, receive, token};
 use super::kit::{MIB, Row, Size};
 
 /// See the module.
@@ -33,12 +33,12 @@ fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
             let text = serde_json::to_string(&hello())?;
             let text = text.replace("\"highestEpoch\":0", &format!("\"highestEpoch\":{epoch}"));
             socket.send(Message::text(text)).await?;
-            accepted += usize::from(matches!(hear(&mut socket).await?, ToAgent::Welcome(_)));
+            accepted += usize::from(matches!(receive(&mut socket).await?, ToAgent::Welcome(_)));
         }
         let mut faults = Vec::new();
         let mut honest = fleet.dial("control", &token("honest"), LOCAL).await?;
-        super::agents::say(&mut honest, &hello()).await?;
-        match hear(&mut honest).await? {
+        super::agents::send(&mut honest, &hello()).await?;
+        match receive(&mut honest).await? {
             ToAgent::Welcome(welcome) if welcome.epoch.get() == 1 => {}
             other => faults.push(format!("an honest agent is answered {other:?}")),
         }

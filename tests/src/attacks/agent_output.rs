@@ -1,4 +1,4 @@
-//! An agent that says its commands wrote more than any command may, so that the operator would wait for it for ever.
+//! An agent that reports more output than a command may write, so that the operator would wait for it forever.
 
 use anyhow::Result;
 use futures_util::FutureExt as _;
@@ -8,7 +8,7 @@ use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, StreamSummary, Usage};
 
 use super::Attack;
-use super::agents::{Fleet, report, say};
+use super::agents::{Fleet, report, send};
 use super::kit::{MIB, Row, Size};
 
 /// See the module.
@@ -33,15 +33,15 @@ fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
                 output: OutputSummary { stdout, end, ..OutputSummary::default() },
             };
             let state = ReportedState::Ended(Box::new(ended));
-            say(&mut agent.control, &report(&format!("task/{number}/writer/1"), state)?).await?;
+            send(&mut agent.control, &report(&format!("task/{number}/writer/1"), state)?).await?;
         }
-        agent.heard().await?;
+        agent.flush().await?;
         let refused = fleet.security("OutputBeyondLimit").await?;
         let memory = sampler.finish();
         fleet.victim.close().await;
         Ok(vec![Row {
             attack: ATTACK.name,
-            tried: format!("{count} results whose output ends at 2^62"),
+            tried: format!("{count} results with output that ends at 2^62"),
             accepted: count - refused,
             refused,
             may_accept: 0,

@@ -32,7 +32,7 @@ fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
         let unknown = flood(count, |number| format!("unknown-{number}/1/reporter/1")).await?;
         let tried = format!("{count} Reports of 1 MB for Tasks that do not exist");
         let rows = vec![
-            // Each is cut, and kept until it is known whose it is.
+            // Each is truncated, and kept until its Task is known.
             Row { tried, may_accept: count, ..unknown },
             {
                 let row = flood(400, |number| format!("task/1/reporter/{}", number + 2)).await?;
@@ -62,7 +62,7 @@ async fn flood(count: usize, id: impl Fn(usize) -> String) -> Result<Row> {
         let report = serde_json::to_string(&report(&id(number), ReportedState::Ended(Box::new(ended)))?)?;
         agent.control.send(Message::text(report.replace("MESSAGE", &text))).await?;
     }
-    agent.heard().await?;
+    agent.flush().await?;
     let refused = fleet.security("UnstartedAttempt").await?;
     drop(agent);
     let mut faults = Vec::new();

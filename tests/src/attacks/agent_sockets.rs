@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::Attack;
-use super::agents::{Agent, Fleet, Socket, say};
+use super::agents::{Agent, Fleet, Socket, send};
 use super::kit::{MIB, Row, Size};
 
 /// See the module.
@@ -43,7 +43,7 @@ async fn fragments(size: Size) -> Result<Row> {
         let _ = socket.send(Message::Frame(begin)).await;
         sockets.push(socket);
     }
-    agent.heard().await?;
+    agent.flush().await?;
     let accepted = count - closed(&mut sockets).await;
     let mut faults = Vec::new();
     // Longer than a message may take.
@@ -52,7 +52,7 @@ async fn fragments(size: Size) -> Result<Row> {
         for socket in &mut sockets {
             let _ = socket.send(Message::Ping(vec![0; 64].into())).await;
         }
-        agent.heard().await?;
+        agent.flush().await?;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     if closed(&mut sockets).await < count {
@@ -100,9 +100,9 @@ async fn offers(size: Size) -> Result<Row> {
         let mut logs = agent.logs(&fleet).await?;
         for run in 1..=each {
             let attempt = format!("task/{run}/{node}/1").parse()?;
-            say(&mut logs, &LogControl::Open { attempt, oldest: 0 }).await?;
+            send(&mut logs, &LogControl::Open { attempt, oldest: 0 }).await?;
         }
-        logs.send(Message::Ping(b"heard?"[..].into())).await?;
+        logs.send(Message::Ping(b"flush"[..].into())).await?;
         while !matches!(logs.next().await, Some(Ok(Message::Pong(_)) | Err(_)) | None) {}
         agents.push((agent, logs));
     }

@@ -1,4 +1,4 @@
-//! Strangers without a token that is any good: they drive the API server's reviews, and hold the places of agents.
+//! Clients without a valid token: they cause TokenReviews at the API server, and occupy connections that agents need.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::io::AsyncReadExt as _;
 
 use super::Attack;
-use super::agents::{Fleet, STRANGE, connect, forged};
+use super::agents::{Fleet, STRANGER, connect, forged};
 use super::kit::{MIB, Row, Size};
 
 /// See the module.
@@ -43,7 +43,7 @@ async fn tokens(size: Size) -> Result<Row> {
         let tries = (done..count.min(done + 250)).map(|number| async move { forged(number) });
         let tokens: Vec<String> = join_all(tries).await;
         done += tokens.len();
-        let dials = tokens.iter().map(|token| fleet.dial("control", token, STRANGE));
+        let dials = tokens.iter().map(|token| fleet.dial("control", token, STRANGER));
         if join_all(dials).await.iter().any(Result::is_ok) {
             faults.push("a forged token opened a socket".to_owned());
         }
@@ -85,7 +85,7 @@ async fn places(size: Size) -> Result<Row> {
     let mut closed = 0;
     for _ in 0..count {
         // The kernel may refuse one while thousands wait for their end.
-        match connect(gateway, STRANGE).await {
+        match connect(gateway, STRANGER).await {
             Ok(stream) => held.push(stream),
             Err(_) => closed += 1,
         }
@@ -104,7 +104,7 @@ async fn places(size: Size) -> Result<Row> {
     let accepted = count - closed;
     Ok(Row {
         attack: ATTACK.name,
-        tried: format!("{count} connections from one address that say nothing"),
+        tried: format!("{count} silent connections from one address"),
         accepted,
         refused: closed,
         may_accept: PER_ADDRESS,

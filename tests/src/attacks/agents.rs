@@ -1,5 +1,5 @@
-//! An operator whose agents are ours: an API server that knows their tokens and nothing else, and the sockets of agents
-//! that say whatever an attack wants.
+//! An operator with simulated agents: an API server that answers `TokenReviews` and nothing else, and agents that send
+//! whatever an attack wants.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -95,39 +95,39 @@ impl Fleet {
         tokio::time::timeout(ANSWERED_WITHIN, dialling).await?
     }
 
-    /// An agent whose Session stands.
+    /// An agent with an established Session.
     ///
     /// # Errors
     /// When the operator does not welcome it.
     pub async fn agent(&self, node: &str) -> Result<Agent> {
         let mut control = self.dial("control", &token(node), LOCAL).await?;
-        say(&mut control, &hello()).await?;
-        let session = match hear(&mut control).await? {
+        send(&mut control, &hello()).await?;
+        let session = match receive(&mut control).await? {
             ToAgent::Welcome(welcome) => welcome.session,
             other => bail!("no welcome but {other:?}"),
         };
-        say(&mut control, &ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await?;
+        send(&mut control, &ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await?;
         Ok(Agent { control, session, node: node.to_owned() })
     }
 }
 
-/// Where honest agents dial from.
+/// Address that honest agents dial from.
 pub const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 
-/// Where strangers dial from.
-pub const STRANGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 66));
+/// Address that unauthenticated clients dial from.
+pub const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 66));
 
 /// A connection from an address of ours.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub async fn connect(to: SocketAddr, from: IpAddr) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(from, 0))?;
     Ok(socket.connect(to).await?)
 }
 
-/// An agent whose Session stands.
+/// An agent with an established Session.
 pub struct Agent {
     /// Its control socket.
     pub control: Socket,
@@ -144,16 +144,16 @@ impl Agent {
     /// When it is refused.
     pub async fn logs(&self, fleet: &Fleet) -> Result<Socket> {
         let mut socket = fleet.dial("logs", &token(&self.node), LOCAL).await?;
-        say(&mut socket, &LogControl::Hello { session: self.session.clone() }).await?;
+        send(&mut socket, &LogControl::Hello { session: self.session.clone() }).await?;
         Ok(socket)
     }
 
-    /// Returns once the operator has read all that was said.
+    /// Returns once the operator has read everything that was sent: it answers a ping in order.
     ///
     /// # Errors
     /// When the Session has ended.
-    pub async fn heard(&mut self) -> Result<()> {
-        self.control.send(Message::Ping(b"heard?"[..].into())).await?;
+    pub async fn flush(&mut self) -> Result<()> {
+        self.control.send(Message::Ping(b"flush"[..].into())).await?;
         let waiting = async {
             loop {
                 match self.control.next().await {
@@ -168,9 +168,9 @@ impl Agent {
     }
 }
 
-/// What an agent says first.
+/// The first message of an agent.
 pub fn hello() -> ToOperator {
-    ToOperator::Hello(crate::bench::crowd::hello())
+    ToOperator::Hello(crate::bench::simulated_agents::hello())
 }
 
 /// A Report of an Attempt of this node, of some spec.
@@ -183,11 +183,11 @@ pub fn report(id: &str, state: ReportedState) -> Result<ToOperator> {
     Ok(ToOperator::Report(Box::new(Report { attempt, spec_hash, state })))
 }
 
-/// Says it.
+/// Sends a message.
 ///
 /// # Errors
 /// When the socket is closed, or does not take it in time.
-pub async fn say<T: serde::Serialize>(socket: &mut Socket, message: &T) -> Result<()> {
+pub async fn send<T: serde::Serialize>(socket: &mut Socket, message: &T) -> Result<()> {
     let text = serde_json::to_string(message)?;
     Ok(tokio::time::timeout(ANSWERED_WITHIN, socket.send(Message::text(text))).await??)
 }
@@ -196,8 +196,8 @@ pub async fn say<T: serde::Serialize>(socket: &mut Socket, message: &T) -> Resul
 ///
 /// # Errors
 /// When the socket is closed, or nothing comes in time.
-pub async fn hear(socket: &mut Socket) -> Result<ToAgent> {
-    let hearing = async {
+pub async fn receive(socket: &mut Socket) -> Result<ToAgent> {
+    let receiving = async {
         loop {
             match socket.next().await {
                 Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text)?),
@@ -207,7 +207,7 @@ pub async fn hear(socket: &mut Socket) -> Result<ToAgent> {
             }
         }
     };
-    tokio::time::timeout(ANSWERED_WITHIN, hearing).await?
+    tokio::time::timeout(ANSWERED_WITHIN, receiving).await?
 }
 
 /// The token of an agent on this node.
@@ -228,7 +228,7 @@ fn claims(kind: &str, id: &str) -> String {
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
-/// Answers `TokenReviews`; everything else of the cluster is not there.
+/// Answers `TokenReviews`, and 503 to everything else.
 async fn serve(mut stream: TcpStream, asked: Arc<AtomicUsize>) {
     let mut buffer = Vec::new();
     while let Some((path, body)) = next_request(&mut stream, &mut buffer).await {

@@ -1,4 +1,4 @@
-//! Requests whose body never ends: the route, the method and the guard come before it, and what is read of it has a
+//! Requests with a body that never ends: route, method and guard are checked before the body is read, and reading has a
 //! budget and a deadline.
 
 use std::net::SocketAddr;
@@ -21,10 +21,10 @@ pub const ATTACK: Attack = Attack {
     run,
 };
 
-/// What a body that is not finished may take, at the longest, before its connection is ended.
+/// The longest time before a connection with an unfinished body is closed.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
-/// Of how many bytes the bodies are.
+/// Bytes of each body.
 const BODY: usize = 512 << 10;
 
 fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
@@ -101,14 +101,14 @@ async fn one(at: SocketAddr, head: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(at).await.ok()?;
     stream.write_all(head.as_bytes()).await.ok()?;
     let (mut from, mut to) = stream.split();
-    let piece = vec![b' '; 16 << 10];
+    let namespace = vec![b' '; 16 << 10];
     let sending = async {
-        for _ in 0..BODY / piece.len() - 1 {
-            if to.write_all(&piece).await.is_err() {
+        for _ in 0..BODY / namespace.len() - 1 {
+            if to.write_all(&namespace).await.is_err() {
                 return;
             }
         }
-        let _ = to.write_all(&piece[1..]).await;
+        let _ = to.write_all(&namespace[1..]).await;
         std::future::pending::<()>().await;
     };
     let mut answer = Vec::new();

@@ -1,5 +1,5 @@
 //! What may stand in a watched folder beside Tasks: a sparse file of gigabytes, a pipe without a writer, links to
-//! devices. Dev mode says what is wrong with each and goes on.
+//! devices. Dev mode reports what is wrong with each and continues.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
         }
         std::os::unix::fs::symlink(path("loop.yaml"), path("loop.yaml"))?;
         std::fs::write(path("last.yaml"), task.replace("NAME", "last"))?;
-        until("the Task of the last file is there", Duration::from_secs(60), || async {
+        until("the Task of the last file exists", Duration::from_secs(60), || async {
             match dev.ask("GET", "/api/v1/tasks/default/last", None).await {
                 Ok((200, _)) => Ok(()),
                 other => Err(format!("{other:?}; {}", dev.program.log())),

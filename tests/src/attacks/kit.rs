@@ -1,4 +1,4 @@
-//! What the attacks share: victims, the memory they use meanwhile, and the table.
+//! What the attacks share: the victim, a sampler of its memory, and the table of results.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -50,7 +50,7 @@ impl Size {
 pub struct Row {
     /// Its name.
     pub attack: &'static str,
-    /// What was tried, in words and numbers.
+    /// What was tried, for people.
     pub tried: String,
     /// How many of the tries were taken.
     pub accepted: usize,
@@ -62,7 +62,7 @@ pub struct Row {
     pub memory: Memory,
     /// By how much its resident memory may grow, bytes.
     pub bound: u64,
-    /// What else went wrong; nothing when all is well.
+    /// What else went wrong.
     pub faults: Vec<String>,
 }
 
@@ -71,14 +71,14 @@ pub struct Row {
 pub struct Memory {
     /// Before the attack.
     pub before: u64,
-    /// The most while it went on.
+    /// The maximum during the attack.
     pub peak: u64,
     /// When it was over.
     pub after: u64,
 }
 
 impl Row {
-    /// An attack that could not be carried out, for one because its victim did not start.
+    /// An attack that could not be carried out, for example because its victim did not start.
     pub fn not_done(attack: &'static str, error: &anyhow::Error) -> Self {
         Self {
             attack,
@@ -178,7 +178,7 @@ impl Sampler {
         Self { pid, before, peak, over, thread: Some(thread) }
     }
 
-    /// Ends, and says what was seen.
+    /// Ends, and returns what was measured.
     pub fn finish(mut self) -> Memory {
         self.over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -214,7 +214,7 @@ impl Victim {
         all.extend(arguments);
         let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
         let program = Program::start("sentinel", "dev", directory.path(), &all);
-        let text = until("dev mode says where it is", STARTS_WITHIN, || async {
+        let text = until("dev mode prints its addresses", STARTS_WITHIN, || async {
             let log = program.log();
             if log.contains("Try, in another terminal:") { Ok(log) } else { Err(log) }
         })
@@ -237,7 +237,7 @@ impl Victim {
         Self::operator_of("http://127.0.0.1:9", arguments).await
     }
 
-    /// The same of a cluster whose API server is at this URL.
+    /// The same, with a cluster that has its API server at this URL.
     pub async fn operator_of(api_server: &str, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let path = |name: &str| directory.path().join(name).display().to_string();

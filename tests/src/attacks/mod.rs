@@ -1,8 +1,8 @@
-//! Attacks on an operator, as programs: each says what it tried, what was accepted, and what it cost the victim in
-//! memory, beside a bound that was stated before.
+//! Attacks on an operator: each reports what it tried, what was accepted, and how much memory it cost the victim,
+//! beside a declared bound.
 //!
 //! * [`kit`]: a victim as a real process, its memory sampled while it is attacked, and the row that comes of it;
-//! * [`agents`]: an operator whose agents are ours, and what such an agent needs in order to talk;
+//! * [`agents`]: an operator with simulated agents, and what such an agent needs to speak the protocol;
 //! * one file for each attack; [`ALL`] lists them.
 //!
 //! To add one: a file, a line in [`ALL`]. An attack takes its numbers from [`Size`], so that the tests can run a short

@@ -21,7 +21,7 @@ const NAMES: [&str; 12] =
 
 fn run(_: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
     async move {
-        // Its cluster does not answer: a request that went on to it would be answered with 503.
+        // Its cluster does not answer: a request that reached it would be answered with 503.
         let operator = Victim::operator(&["--watch-namespace", "ours"]).await?;
         let sampler = operator.watch();
         let mut tries: Vec<(&str, String)> = Vec::new();

@@ -49,7 +49,7 @@ fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
     .boxed()
 }
 
-/// So many readers of a path, none of which reads on after the status.
+/// So many readers of a path that stop reading after the status line.
 async fn unread(dev: &Victim, path: &str, readers: usize) -> Result<Row> {
     let sampler = dev.watch();
     let credentials = dev.credentials();
@@ -103,7 +103,7 @@ fn row(tried: String, counts: (usize, usize, usize), memory: Memory, faults: Vec
     Row { attack: ATTACK.name, tried, accepted, refused, may_accept, memory, bound: 48 * MIB, faults }
 }
 
-/// A request whose answer is read up to its status and no further, over a connection that is given back open.
+/// Sends a request, reads the status of the answer and nothing more, and returns the open connection.
 async fn open(at: SocketAddr, path: &str, credentials: &str) -> Option<(TcpStream, u16)> {
     let socket = tokio::net::TcpSocket::new_v4().ok()?;
     // So that what is not read waits at the victim, and not in our own kernel buffers.

@@ -1,4 +1,4 @@
-//! Another user of the machine, and pages in a browser: who asks a dev mode for what is not theirs gets nothing.
+//! Another user of the machine, and pages in a browser: neither gets anything from a dev mode that is not theirs.
 
 use std::process::Stdio;
 
@@ -18,8 +18,8 @@ pub const ATTACK: Attack = Attack {
     run,
 };
 
-/// A user that owns nothing.
-const NOBODY: u32 = 65_534;
+/// A user without files or processes (`nobody`).
+const OTHER_USER: u32 = 65_534;
 
 fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
     async move {
@@ -47,35 +47,36 @@ async fn another_user(dev: &Victim, size: Size) -> Result<Row> {
     })
     .to_string();
     let mut tries: Vec<Vec<String>> = Vec::new();
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let arguments =
+        |arguments: &[&str]| arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>();
     let tasks = format!("{base}/api/v1/tasks");
-    let post = words(&["-X", "POST", "-H", "content-type: application/json", "-d", &task]);
-    tries.push([words(&[&tasks]), post.clone()].concat());
-    tries.push(words(&["-X", "DELETE", &format!("{tasks}/default/stolen")]));
-    tries.push(words(&[&format!("{base}/metrics")]));
+    let post = arguments(&["-X", "POST", "-H", "content-type: application/json", "-d", &task]);
+    tries.push([arguments(&[&tasks]), post.clone()].concat());
+    tries.push(arguments(&["-X", "DELETE", &format!("{tasks}/default/stolen")]));
+    tries.push(arguments(&[&format!("{base}/metrics")]));
     if let Some(socket) = &dev.socket {
         let through =
-            words(&["--unix-socket", &socket.display().to_string(), "http://localhost/api/v1/tasks"]);
+            arguments(&["--unix-socket", &socket.display().to_string(), "http://localhost/api/v1/tasks"]);
         tries.push([through, post].concat());
     }
     for guess in 0..size.pick(10, 100) {
-        tries.push(words(&["-H", &format!("authorization: Bearer {guess:043}"), &tasks]));
+        tries.push(arguments(&["-H", &format!("authorization: Bearer {guess:043}"), &tasks]));
     }
     let (count, mut accepted) = (tries.len(), 0);
     for arguments in tries {
         let mut curl = tokio::process::Command::new("curl");
         curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20"]).args(arguments);
-        curl.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
+        curl.uid(OTHER_USER).gid(OTHER_USER).current_dir("/").stdin(Stdio::null());
         let code = String::from_utf8_lossy(&curl.output().await?.stdout).into_owned();
         accepted += usize::from(code.starts_with('2'));
     }
     let mut faults = Vec::new();
     if dev.ask("GET", "/api/v1/tasks/default/stolen", None).await?.0 != 404 {
-        faults.push("a Task of another user is there".to_owned());
+        faults.push("another user has created a Task".to_owned());
     }
     Ok(Row {
         attack: ATTACK.name,
-        tried: format!("{count} requests of user {NOBODY} to dev mode: port, socket, guessed tokens"),
+        tried: format!("{count} requests of user {OTHER_USER} to dev mode: port, socket, guessed tokens"),
         accepted,
         refused: count - accepted,
         may_accept: 0,
@@ -87,7 +88,7 @@ async fn another_user(dev: &Victim, size: Size) -> Result<Row> {
 
 /// What a page of another site or port can have a browser send. The owner's credentials go along, as though the browser
 /// had them.
-async fn pages(victim: &Victim, whose: &str) -> Result<Row> {
+async fn pages(victim: &Victim, api_of: &str) -> Result<Row> {
     let sampler = victim.watch();
     let (at, credentials) = (victim.api, victim.credentials());
     let ours = format!("host: {at}\r\n{credentials}");
@@ -117,7 +118,7 @@ async fn pages(victim: &Victim, whose: &str) -> Result<Row> {
     Ok(Row {
         attack: ATTACK.name,
         tried: format!(
-            "{} requests as pages of other sites and ports have them sent, to {whose}",
+            "{} requests as pages of other sites and ports have them sent, to {api_of}",
             heads.len()
         ),
         accepted,

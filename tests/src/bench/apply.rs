@@ -11,43 +11,43 @@ use serde_json::json;
 
 use super::figures::{Times, clock, until_printed};
 use super::limits::spawn_and_read;
-use super::rig::{AGENT, Api, Made, TELL_TIME, task};
-use super::sections::note;
+use super::progress::note;
+use super::setup::{AGENT, Api, CreatedTask, PRINT_TIME, task};
 use super::table::Table;
 use crate::programs::Program;
-use crate::stage::Stage;
+use crate::testbed::Testbed;
 
 const ROUNDS: usize = 200;
 const WARM_UP: usize = 10;
 
-/// kubectl takes a while to start by itself, so few of them say enough.
+/// kubectl alone takes a while to start, so a few rounds are enough.
 const KUBECTL_ROUNDS: usize = 20;
 
 pub(super) async fn measure(table: &mut Table) {
     note("apply: a namespace, an operator, an agent");
-    let stage = Stage::new("bench").await;
-    let node = stage.piece.node("n", &[]).await;
-    let token = stage.piece.agent_token(&node).await;
-    std::fs::write(stage.path().join("n.token"), token).expect("a token file");
-    let agent = Program::start(AGENT, "n", stage.path(), &stage.agent_arguments("n"));
-    stage.reachable("n").await;
+    let testbed = Testbed::new("bench").await;
+    let node = testbed.namespace.node("n", &[]).await;
+    let token = testbed.namespace.agent_token(&node).await;
+    std::fs::write(testbed.path().join("n.token"), token).expect("a token file");
+    let agent = Program::start(AGENT, "n", testbed.path(), &testbed.agent_arguments("n"));
+    testbed.reachable("n").await;
     note("apply: the floor");
-    let floor = floor(&stage).await;
+    let floor = floor(&testbed).await;
     note("apply: create a Task");
-    let created = created(&stage, &node).await;
+    let created = created(&testbed, &node).await;
     note("apply: kubectl apply");
-    let (applied, kubectl) = applied(&stage, &node).await;
+    let (applied, kubectl) = applied(&testbed, &node).await;
     table.times("create on the API server → process start", created, floor, "8 / 25 ms");
     table.times("kubectl apply begins → process start", applied, kubectl, "");
     drop(agent);
-    stage.close().await;
+    testbed.close().await;
 }
 
-/// A ConfigMap is created, a watch says so, a process is started.
-async fn floor(stage: &Stage) -> Times {
-    let maps = Kube::<ConfigMap>::namespaced(stage.piece.client.clone(), &stage.piece.namespace);
-    let other = stage.piece.parts.client().await;
-    let seen = Kube::<ConfigMap>::namespaced(other, &stage.piece.namespace);
+/// A ConfigMap is created, a watch delivers it, a process is started.
+async fn floor(testbed: &Testbed) -> Times {
+    let maps = Kube::<ConfigMap>::namespaced(testbed.namespace.client.clone(), &testbed.namespace.name);
+    let other = testbed.namespace.parts.client().await;
+    let seen = Kube::<ConfigMap>::namespaced(other, &testbed.namespace.name);
     let version =
         seen.list(&kube::api::ListParams::default()).await.expect("a list").metadata.resource_version;
     let events = seen.watch(&WatchParams::default(), &version.unwrap_or_default()).await.expect("a watch");
@@ -79,17 +79,17 @@ async fn floor(stage: &Stage) -> Times {
     Times::of(times.split_off(WARM_UP))
 }
 
-async fn created(stage: &Stage, node: &str) -> Times {
-    let tasks = Kube::<Task>::namespaced(stage.piece.client.clone(), &stage.piece.namespace);
-    let api = Api::at(&stage.api);
+async fn created(testbed: &Testbed, node: &str) -> Times {
+    let tasks = Kube::<Task>::namespaced(testbed.namespace.client.clone(), &testbed.namespace.name);
+    let api = Api::at(&testbed.api);
     let mut times = Vec::new();
     for number in 0..WARM_UP + ROUNDS {
-        let mut object = task(&format!("t-{number}"), &json!({"nodeNames": [node]}), TELL_TIME);
-        object["metadata"]["namespace"] = json!(stage.piece.namespace);
+        let mut object = task(&format!("t-{number}"), &json!({"nodeNames": [node]}), PRINT_TIME);
+        object["metadata"]["namespace"] = json!(testbed.namespace.name);
         let object: Task = serde_json::from_value(object).expect("a Task");
         let begun = clock();
         let task = tasks.create(&PostParams::default(), &object).await.expect("created");
-        let made = Made::of(&serde_json::to_value(&task).expect("JSON"));
+        let made = CreatedTask::of(&serde_json::to_value(&task).expect("JSON"));
         let printed = api.follow(&made, node).await.text().await.expect("output");
         times.push(until_printed(begun, &printed));
         api.finished(&made).await;
@@ -97,24 +97,24 @@ async fn created(stage: &Stage, node: &str) -> Times {
     Times::of(times.split_off(WARM_UP))
 }
 
-/// With the program that people use, beside what that program takes by itself to create a ConfigMap.
-async fn applied(stage: &Stage, node: &str) -> (Times, Times) {
-    let api = Api::at(&stage.api);
+/// With kubectl, beside what kubectl alone takes to create a ConfigMap.
+async fn applied(testbed: &Testbed, node: &str) -> (Times, Times) {
+    let api = Api::at(&testbed.api);
     let (mut ours, mut alone) = (Vec::new(), Vec::new());
     for number in 0..KUBECTL_ROUNDS {
         let name = format!("k-{number}");
-        let mut object = task(&name, &json!({"nodeNames": [node]}), TELL_TIME);
-        object["metadata"]["namespace"] = json!(stage.piece.namespace);
+        let mut object = task(&name, &json!({"nodeNames": [node]}), PRINT_TIME);
+        object["metadata"]["namespace"] = json!(testbed.namespace.name);
         let begun = clock();
-        stage.piece.apply(&object.to_string()).await.expect("applied");
-        let path = format!("/api/v1/tasks/{}/{name}", stage.piece.namespace);
-        let made = Made::of(&api.get(&path).await.expect("the Task"));
+        testbed.namespace.apply(&object.to_string()).await.expect("applied");
+        let path = format!("/api/v1/tasks/{}/{name}", testbed.namespace.name);
+        let made = CreatedTask::of(&api.get(&path).await.expect("the Task"));
         let printed = api.follow(&made, node).await.text().await.expect("output");
         ours.push(until_printed(begun, &printed));
         api.finished(&made).await;
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
         let begun = std::time::Instant::now();
-        stage.piece.apply(&map.to_string()).await.expect("applied");
+        testbed.namespace.apply(&map.to_string()).await.expect("applied");
         alone.push(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::Write;
 use std::time::Instant;
 
-use super::crowd;
 use super::figures::{Times, clock, until_printed};
 use super::gateway::Gateway;
 use super::limits;
-use super::rig::{Rig, TELL_TIME, start_agent, task};
-use super::sections::note;
+use super::progress::note;
+use super::setup::{PRINT_TIME, Setup, start_agent, task};
+use super::simulated_agents;
 use super::table::Table;
 use serde_json::json;
 
@@ -56,7 +56,7 @@ async fn agent_alone() -> Times {
     let mut session = gateway.session().await;
     let mut times = Vec::new();
     for _ in 0..WARM_UP + ROUNDS {
-        let start = crowd::start("n", 1, TELL_TIME);
+        let start = simulated_agents::start("n", 1, PRINT_TIME);
         let begun = clock();
         let printed = session.run(start).await;
         times.push(until_printed(begun, &printed));
@@ -67,17 +67,17 @@ async fn agent_alone() -> Times {
 /// From the HTTP request that makes a Task, over embedded stores.
 async fn whole() -> Times {
     let node = "n".to_owned();
-    let rig = Rig::new(std::slice::from_ref(&node)).await;
-    let _agent = rig.agent(&node).await;
+    let setup = Setup::new(std::slice::from_ref(&node)).await;
+    let _agent = setup.agent(&node).await;
     let mut times = Vec::new();
     for number in 0..WARM_UP + ROUNDS {
-        let task = task(&format!("t-{number}"), &json!({"nodeNames": [node]}), TELL_TIME);
+        let task = task(&format!("t-{number}"), &json!({"nodeNames": [node]}), PRINT_TIME);
         let begun = clock();
-        let made = rig.api.create(&task).await;
-        let printed = rig.api.follow(&made, &node).await.text().await.expect("output");
+        let made = setup.api.create(&task).await;
+        let printed = setup.api.follow(&made, &node).await.text().await.expect("output");
         times.push(until_printed(begun, &printed));
-        rig.api.finished(&made).await;
+        setup.api.finished(&made).await;
     }
-    rig.operator.end().await;
+    setup.operator.end().await;
     Times::of(times.split_off(WARM_UP))
 }

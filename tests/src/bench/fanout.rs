@@ -6,11 +6,11 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::crowd;
 use super::figures::Times;
 use super::limits;
-use super::rig::{Api, Rig, task};
-use super::sections::note;
+use super::progress::note;
+use super::setup::{Api, Setup, task};
+use super::simulated_agents;
 use super::table::Table;
 
 pub(super) async fn measure(table: &mut Table) {
@@ -25,34 +25,34 @@ pub(super) async fn measure(table: &mut Table) {
 
 async fn fan_out(count: usize, rounds: usize) -> Times {
     let nodes: Vec<String> = (0..count).map(|number| format!("n-{number:04}")).collect();
-    let rig = Rig::new(&nodes).await;
-    let crowd = crowd::connect(&rig.place).await;
-    let mut ends = Ends::of(&rig.api).await;
+    let setup = Setup::new(&nodes).await;
+    let agents = simulated_agents::connect(&setup.addresses).await;
+    let mut ends = Ends::of(&setup.api).await;
     let mut times = Vec::new();
     // The first pays for what is made once.
     for number in 0..=rounds {
         let name = format!("t-{number}");
         let task = task(&name, &json!({"all": true}), "true");
         let begun = Instant::now();
-        let made = rig.api.create(&task).await;
+        let made = setup.api.create(&task).await;
         let ended = ends.of_task(&name).await;
         times.push(ended - begun);
-        rig.api.finished(&made).await;
-        // History and the agents are told of it before the next begins.
+        setup.api.finished(&made).await;
+        // History and the agents receive it before the next begins.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    crowd.end().await;
-    rig.operator.end().await;
+    agents.end().await;
+    setup.operator.end().await;
     Times::of(times.split_off(1))
 }
 
-/// When Runs end, as the API's events say it.
+/// When Runs end, from the API's event stream.
 struct Ends(mpsc::Receiver<(String, Instant)>);
 
 impl Ends {
     async fn of(api: &Api) -> Self {
         let answer = api.http.get(format!("{}/api/v1/events", api.url)).send().await.expect("events");
-        let (said, ends) = mpsc::channel(64);
+        let (sender, ends) = mpsc::channel(64);
         tokio::spawn(async move {
             let mut bytes = answer.bytes_stream();
             let mut text = Vec::new();
@@ -62,7 +62,7 @@ impl Ends {
                 while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
                     let event: Vec<u8> = text.drain(..end + 2).collect();
                     if let Some(name) = ended(&event)
-                        && said.send((name, at)).await.is_err()
+                        && sender.send((name, at)).await.is_err()
                     {
                         return;
                     }
@@ -74,7 +74,7 @@ impl Ends {
 
     async fn of_task(&mut self, name: &str) -> Instant {
         loop {
-            let (of, at) = self.0.recv().await.expect("events go on");
+            let (of, at) = self.0.recv().await.expect("the event stream is open");
             if of == name {
                 return at;
             }
@@ -82,7 +82,7 @@ impl Ends {
     }
 }
 
-/// The Task whose Run is over, if the event says so of one; and all of its nodes must have succeeded.
+/// The name of the Task, if the event shows that its Run is over; all of its nodes must have succeeded.
 fn ended(event: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(event);
     let data = text.lines().find_map(|line| line.strip_prefix("data: "))?;

@@ -29,9 +29,9 @@ pub(super) fn clock() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_nanos()
 }
 
-/// From a moment of [`clock`] to what a command printed with `date +%s%N`.
+/// From a reading of [`clock`] to what a command printed with `date +%s%N`.
 pub(super) fn until_printed(begun: u128, printed: &str) -> Duration {
-    let at: u128 = printed.trim().parse().unwrap_or_else(|_| panic!("{printed:?} is no time"));
+    let at: u128 = printed.trim().parse().unwrap_or_else(|_| panic!("{printed:?} is not a time"));
     Duration::from_nanos(at.saturating_sub(begun).try_into().expect("a short time"))
 }
 

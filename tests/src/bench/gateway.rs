@@ -1,4 +1,4 @@
-//! The barest gateway an agent can talk to: one Session, one command after the other.
+//! A minimal gateway: one Session, one command after the other.
 
 use std::net::SocketAddr;
 
@@ -41,7 +41,7 @@ impl Gateway {
                 };
                 let Ok(socket) = accept_hdr_async(tcp, seen).await else { continue };
                 if path == "/agent/v1/control" {
-                    control_in.send(socket).await.expect("somebody wants it");
+                    control_in.send(socket).await.expect("the receiver exists");
                 } else {
                     tokio::spawn(collect(socket, output_in.clone()));
                 }
@@ -50,11 +50,11 @@ impl Gateway {
         Self { address, control, output }
     }
 
-    /// The agent's Session, once it stands.
+    /// The agent's Session, once it is established.
     pub(super) async fn session(mut self) -> Session {
         let mut socket = self.control.recv().await.expect("an agent");
         loop {
-            match hear(&mut socket).await {
+            match receive(&mut socket).await {
                 ToOperator::Hello(_) => {
                     let welcome = Welcome {
                         version: Version(1),
@@ -63,7 +63,7 @@ impl Gateway {
                         heartbeat_ms: 5_000,
                         dead_after_ms: 60_000,
                     };
-                    say(&mut socket, &ToAgent::Welcome(welcome)).await;
+                    send(&mut socket, &ToAgent::Welcome(welcome)).await;
                 }
                 ToOperator::Inventory(_) => return Session { socket, output: self.output },
                 _ => {}
@@ -79,12 +79,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Has it run a command, and returns what that printed, when the agent has said that it ended.
+    /// Has it run a command, and returns what that printed, when the agent has reported its end.
     pub(super) async fn run(&mut self, start: Start) -> String {
         let attempt = start.attempt.clone();
-        say(&mut self.socket, &ToAgent::Start(Box::new(start))).await;
+        send(&mut self.socket, &ToAgent::Start(Box::new(start))).await;
         loop {
-            if let ToOperator::Report(report) = hear(&mut self.socket).await
+            if let ToOperator::Report(report) = receive(&mut self.socket).await
                 && let ReportedState::Ended(_) = report.state
                 && report.attempt == attempt
             {
@@ -97,13 +97,13 @@ impl Session {
                 break bytes;
             }
         };
-        say(&mut self.socket, &ToAgent::Ack(Ack { attempt: attempt.clone(), stage: Stage::Ended })).await;
-        say(&mut self.socket, &ToAgent::Forget(Forget { attempt, epoch: Epoch::from(1) })).await;
+        send(&mut self.socket, &ToAgent::Ack(Ack { attempt: attempt.clone(), stage: Stage::Ended })).await;
+        send(&mut self.socket, &ToAgent::Forget(Forget { attempt, epoch: Epoch::from(1) })).await;
         String::from_utf8_lossy(&printed).into_owned()
     }
 }
 
-/// Takes output as fast as it comes, and says at once that it is archived.
+/// Takes output as fast as it comes, and grants credit as if it were archived at once.
 async fn collect(mut socket: Socket, output: mpsc::Sender<(AttemptId, Vec<u8>)>) {
     while let Some(Ok(message)) = socket.next().await {
         let credit = match message {
@@ -130,13 +130,13 @@ async fn collect(mut socket: Socket, output: mpsc::Sender<(AttemptId, Vec<u8>)>)
     }
 }
 
-async fn say(socket: &mut Socket, message: &ToAgent) {
+async fn send(socket: &mut Socket, message: &ToAgent) {
     socket.send(Message::text(encode_text(message).expect("a message"))).await.expect("sent");
 }
 
-async fn hear(socket: &mut Socket) -> ToOperator {
+async fn receive(socket: &mut Socket) -> ToOperator {
     loop {
-        if let Message::Text(text) = socket.next().await.expect("the agent is there").expect("a frame") {
+        if let Message::Text(text) = socket.next().await.expect("the agent is connected").expect("a frame") {
             return decode_text(&text).expect("a message");
         }
     }

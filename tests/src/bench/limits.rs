@@ -11,10 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
-use super::crowd;
 use super::figures::{Times, clock, until_printed};
-use super::rig::TELL_TIME;
-use super::role::{self, Part};
+use super::setup::PRINT_TIME;
+use super::simulated_agents;
+use super::worker::{self, Worker};
 use crate::memory::cpu_seconds;
 
 /// Roles of the plainest programs.
@@ -36,7 +36,7 @@ pub(super) struct Spawning {
 pub(super) async fn spawning(rounds: usize) -> Spawning {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
-    let spawner = Part::start(SPAWNER, &[&address]);
+    let spawner = Worker::start(SPAWNER, &[&address]);
     let (tcp, _) = listener.accept().await.expect("the spawner");
     tcp.set_nodelay(true).expect("no delay");
     let mut socket = accept_async(tcp).await.expect("an upgrade");
@@ -66,7 +66,7 @@ async fn ask(socket: &mut WebSocketStream<tokio::net::TcpStream>, what: &str) ->
 
 /// In a child: answers a WebSocket, with what a command prints if asked to start one.
 pub(super) fn spawner(arguments: &[String]) {
-    role::runtime().block_on(async {
+    worker::runtime().block_on(async {
         let tcp = tokio::net::TcpStream::connect(&arguments[0]).await.expect("a connection");
         tcp.set_nodelay(true).expect("no delay");
         let (mut socket, _) = client_async("ws://limit/", tcp).await.expect("an upgrade");
@@ -79,20 +79,20 @@ pub(super) fn spawner(arguments: &[String]) {
 
 /// Starts the command of the dispatch figures by `posix_spawn`, and returns what it printed.
 pub(super) fn spawn_and_read() -> String {
-    let output = Command::new("sh").args(["-c", TELL_TIME]).output().expect("a shell");
+    let output = Command::new("sh").args(["-c", PRINT_TIME]).output().expect("a shell");
     String::from_utf8(output.stdout).expect("a time")
 }
 
 /// A message to each of `count` plain TCP connections, of the size of a `Start`, and back of the size of the reports.
 pub(super) async fn fan_out(count: usize, rounds: usize) -> Times {
-    let (there, back) = crowd::sizes();
+    let (there, back) = simulated_agents::sizes();
     // All of them dial at once, and one that finds the queue full waits for an answer that never comes.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
     let listener = socket.listen(4 * count as u32).expect("a listener");
     let address = listener.local_addr().expect("an address").to_string();
     let [count_text, there_text, back_text] = [count, there, back].map(|number| number.to_string());
-    let echoes = Part::start(ECHOES, &[&address, &count_text, &there_text, &back_text]);
+    let echoes = Worker::start(ECHOES, &[&address, &count_text, &there_text, &back_text]);
     let mut sockets = Vec::new();
     for _ in 0..count {
         let (tcp, _) = listener.accept().await.expect("an echo");
@@ -119,7 +119,7 @@ pub(super) async fn fan_out(count: usize, rounds: usize) -> Times {
 /// In a child: many plain TCP connections that answer.
 pub(super) fn echoes(arguments: &[String]) {
     let [count, there, back] = [1, 2, 3].map(|at| arguments[at].parse::<usize>().expect("a number"));
-    role::runtime().block_on(async {
+    worker::runtime().block_on(async {
         let mut echoes = tokio::task::JoinSet::new();
         for _ in 0..count {
             let address = arguments[0].clone();
@@ -157,10 +157,10 @@ impl Flow {
 pub(super) async fn copy(command: &str, bytes: u64) -> Flow {
     let sink = TcpListener::bind("127.0.0.1:0").expect("a port");
     let sink_address = sink.local_addr().expect("an address").to_string();
-    let mut middle = Part::start(MIDDLE, &[&sink_address]);
-    let middle_address: SocketAddr = middle.hear().await;
-    let mut source = Part::start(SOURCE, &[&middle_address.to_string(), command]);
-    source.tell(&"begin").await;
+    let mut middle = Worker::start(MIDDLE, &[&sink_address]);
+    let middle_address: SocketAddr = middle.receive().await;
+    let mut source = Worker::start(SOURCE, &[&middle_address.to_string(), command]);
+    source.send(&"begin").await;
     let begun = Instant::now();
     let reading = tokio::task::spawn_blocking(move || {
         let (mut from, _) = sink.accept().expect("the middle");
@@ -183,7 +183,7 @@ pub(super) async fn copy(command: &str, bytes: u64) -> Flow {
 #[allow(clippy::zombie_processes, reason = "this process ends right after, and init waits")]
 pub(super) fn source(arguments: &[String]) {
     let to = TcpStream::connect(&arguments[0]).expect("a connection");
-    let _: String = role::heard();
+    let _: String = worker::read_line();
     let command =
         Command::new("sh").args(["-c", &arguments[1]]).stdout(Stdio::piped()).spawn().expect("a shell");
     let from = command.stdout.expect("its output");
@@ -195,7 +195,7 @@ pub(super) fn source(arguments: &[String]) {
 /// In a child: from TCP to TCP.
 pub(super) fn middle(arguments: &[String]) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    role::say(&listener.local_addr().expect("an address"));
+    worker::write_line(&listener.local_addr().expect("an address"));
     let (from, _) = listener.accept().expect("the source");
     pour(from, TcpStream::connect(&arguments[0]).expect("a connection"));
     wait_for_the_end();

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::crowd;
-use super::rig::{Rig, task};
-use super::sections::{agent_binary, note};
+use super::progress::note;
+use super::setup::agent_binary;
+use super::setup::{Setup, task};
+use super::simulated_agents;
 use super::table::Table;
 use crate::memory::{children, pss, rss};
 use crate::wait::until;
@@ -24,12 +25,12 @@ pub(super) async fn measure(table: &mut Table) {
 
 async fn operator(table: &mut Table) {
     let nodes: Vec<String> = (0..AGENTS).map(|number| format!("n-{number:04}")).collect();
-    let rig = Rig::new(&nodes).await;
-    let pid = rig.operator.pid();
+    let setup = Setup::new(&nodes).await;
+    let pid = setup.operator.pid();
     settle().await;
     let idle = (rss(pid) as f64, pss(pid) as f64);
-    let crowd = crowd::connect(&rig.place).await;
-    // Each has said a Heartbeat.
+    let agents = simulated_agents::connect(&setup.addresses).await;
+    // Each has sent a Heartbeat.
     tokio::time::sleep(Duration::from_millis(sentinel_protocol::limits::HEARTBEAT_MS + 500)).await;
     let busy = (rss(pid) as f64, pss(pid) as f64);
     table.number("operator idle, RSS", idle.0 / MIB, None, "MiB", "");
@@ -37,14 +38,14 @@ async fn operator(table: &mut Table) {
     let each = |after: f64, before: f64| (after - before) / 1024.0 / AGENTS as f64;
     table.number("operator, a connected agent more, RSS", each(busy.0, idle.0), None, "KiB", "4 KiB");
     table.number("operator, a connected agent more, PSS", each(busy.1, idle.1), None, "KiB", "4 KiB");
-    crowd.end().await;
-    rig.operator.end().await;
+    agents.end().await;
+    setup.operator.end().await;
 }
 
 async fn agent(table: &mut Table) {
     let node = "n".to_owned();
-    let rig = Rig::new(std::slice::from_ref(&node)).await;
-    let agent = rig.agent(&node).await;
+    let setup = Setup::new(std::slice::from_ref(&node)).await;
+    let agent = setup.agent(&node).await;
     settle().await;
     let size = std::fs::metadata(agent_binary()).map_or(0, |about| about.len());
     table.number("agent's binary", size as f64 / MIB, None, "MiB", "");
@@ -56,7 +57,7 @@ async fn agent(table: &mut Table) {
     let (_, _, waiting) = family(agent.pid());
     table.number("  its supervisor that waits, PSS", waiting, None, "MiB", "");
     for number in 0..COMMANDS {
-        rig.api.create(&task(&format!("t-{number}"), &json!({"nodeNames": [node]}), "sleep 60")).await;
+        setup.api.create(&task(&format!("t-{number}"), &json!({"nodeNames": [node]}), "sleep 60")).await;
     }
     until("all commands run", Duration::from_secs(20), || async {
         match children(agent.pid()).len() {
@@ -71,8 +72,8 @@ async fn agent(table: &mut Table) {
     table.number(&format!("  its {count} supervisors together, PSS"), others, None, "MiB", "");
     // The commands end with the state directory's removal no more than without it: they are ended by name of Task.
     for number in 0..COMMANDS {
-        let url = format!("{}/api/v1/tasks/default/t-{number}/cancel", rig.api.url);
-        rig.api.http.post(url).header("sentinel-request", "1").send().await.expect("an answer");
+        let url = format!("{}/api/v1/tasks/default/t-{number}/cancel", setup.api.url);
+        setup.api.http.post(url).header("sentinel-request", "1").send().await.expect("an answer");
     }
     until("all commands have ended", Duration::from_secs(20), || async {
         match children(agent.pid()).len() {
@@ -81,7 +82,7 @@ async fn agent(table: &mut Table) {
         }
     })
     .await;
-    rig.operator.end().await;
+    setup.operator.end().await;
 }
 
 /// What was touched at the start is given back, or not at all.

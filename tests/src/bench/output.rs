@@ -7,8 +7,8 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use super::limits::{self, Flow};
-use super::rig::{Rig, task};
-use super::sections::note;
+use super::progress::note;
+use super::setup::{Setup, task};
 use super::table::Table;
 use crate::memory::{children, cpu_seconds, peak_rss};
 
@@ -46,25 +46,25 @@ struct Measured {
 
 async fn ours(command: &str) -> Measured {
     let node = "n".to_owned();
-    let rig = Rig::new(std::slice::from_ref(&node)).await;
-    let agent = rig.agent(&node).await;
+    let setup = Setup::new(std::slice::from_ref(&node)).await;
+    let agent = setup.agent(&node).await;
     let mut task = task("gigabyte", &json!({"nodeNames": [node]}), command);
     task["spec"]["run"]["output"] = json!({"limit": "2Gi", "maxBlock": "60s"});
-    let (operator, agent) = (rig.operator.pid(), agent.pid());
+    let (operator, agent) = (setup.operator.pid(), agent.pid());
     let before = [operator, agent].map(cpu_seconds);
     let mut supervisors = Supervisors::of(agent);
     let begun = Instant::now();
-    let made = rig.api.create(&task).await;
-    let mut output = rig.api.follow(&made, &node).await.bytes_stream();
+    let made = setup.api.create(&task).await;
+    let mut output = setup.api.follow(&made, &node).await.bytes_stream();
     let mut received = 0;
     while let Some(bytes) = output.next().await {
         received += bytes.expect("output").len() as u64;
-        supervisors.look();
+        supervisors.sample();
     }
     let time = begun.elapsed();
     assert_eq!(received, BYTES, "output is missing");
     let after = [operator, agent].map(cpu_seconds);
-    rig.api.finished(&made).await;
+    setup.api.finished(&made).await;
     let [operator_cpu, agent_cpu] = [0, 1].map(|at| after[at] - before[at]);
     let supervisor_cpu: f64 = supervisors.seen.values().map(|(cpu, _)| cpu).sum();
     let supervisor_peak = supervisors.seen.values().map(|(_, peak)| *peak).max().unwrap_or(0);
@@ -77,27 +77,27 @@ async fn ours(command: &str) -> Measured {
             ("supervisor", supervisor_peak),
         ],
     };
-    rig.operator.end().await;
+    setup.operator.end().await;
     measured
 }
 
 /// What the supervisors of an agent use; they are gone when the command is.
 struct Supervisors {
     agent: u32,
-    looked: Instant,
+    sampled: Instant,
     seen: BTreeMap<u32, (f64, u64)>,
 }
 
 impl Supervisors {
     fn of(agent: u32) -> Self {
-        Self { agent, looked: Instant::now(), seen: BTreeMap::new() }
+        Self { agent, sampled: Instant::now(), seen: BTreeMap::new() }
     }
 
-    fn look(&mut self) {
-        if self.looked.elapsed() < Duration::from_millis(20) {
+    fn sample(&mut self) {
+        if self.sampled.elapsed() < Duration::from_millis(20) {
             return;
         }
-        self.looked = Instant::now();
+        self.sampled = Instant::now();
         for pid in children(self.agent) {
             let (cpu, peak) = (cpu_seconds(pid), peak_rss(pid));
             // One that has just ended shows zeros.

@@ -1,11 +1,11 @@
-//! How much of the machine others use. Two busy processors look like a slow program.
+//! How much of the machine other processes use: on busy processors every figure is worse.
 
 use std::time::{Duration, Instant};
 
-use super::sections::note;
+use super::progress::note;
 
-/// How long a look at the machine takes.
-const LOOK: Duration = Duration::from_millis(500);
+/// How long processor use is sampled.
+const SAMPLE: Duration = Duration::from_millis(500);
 
 /// Others use less than this share on a quiet machine.
 const QUIET: f64 = 0.10;
@@ -27,7 +27,7 @@ pub(super) async fn others(patience: Patience) -> f64 {
     let begun = Instant::now();
     loop {
         let (busy, all) = ticks();
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(SAMPLE).await;
         let (busy_now, all_now) = ticks();
         let share = (busy_now - busy) as f64 / (all_now - all).max(1) as f64;
         if share < QUIET || patience == Patience::None {

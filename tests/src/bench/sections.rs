@@ -1,12 +1,12 @@
 //! Which sections there are, and their order.
 
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use super::progress::{load, note};
 use super::quiet::{self, Patience};
 use super::table::Table;
-use super::{apply, crowd, dispatch, fanout, limits, memory, output, rig, role};
+use super::{apply, dispatch, fanout, limits, memory, output, setup, simulated_agents, worker};
 
 /// No section takes longer.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -25,14 +25,14 @@ Usage: bench [--patient] [dispatch|apply|fanout|output|memory]…
   memory     operator and agent, idle and at work
 
 --patient waits before each section, for some minutes, until others leave the machine alone.
-Without a section, all of them; apply is left out where there are no real parts.
+Without a section, all of them; apply is left out without SENTINEL_PARTS.
 Another machine's figures are of no use: only the ratios travel.";
 
 /// The benchmark's `main`.
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some(role::ARGUMENT) => return be(&arguments[1..]),
+        Some(worker::ARGUMENT) => return run_worker(&arguments[1..]),
         Some("--help" | "-h") => {
             println!("{HELP}");
             return ExitCode::SUCCESS;
@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
     build_agent();
     let begun = Instant::now();
     let (mut table, mut disturbed) = (Table::default(), Vec::new());
-    role::runtime().block_on(perform(&mut table, &wanted, patience, &mut disturbed));
+    worker::runtime().block_on(perform(&mut table, &wanted, patience, &mut disturbed));
     print!("{table}");
     let took = begun.elapsed().as_secs();
     println!("{took} s; others used of the machine, before: {}; load {}", disturbed.join(", "), load());
@@ -87,13 +87,13 @@ async fn perform(table: &mut Table, wanted: &[String], patience: Patience, distu
     }
 }
 
-/// Becomes one of the child processes.
-fn be(arguments: &[String]) -> ExitCode {
-    role::die_with_parent();
+/// Becomes one of the worker processes.
+fn run_worker(arguments: &[String]) -> ExitCode {
+    worker::die_with_parent();
     let rest = &arguments[1..];
     match arguments[0].as_str() {
-        rig::OPERATOR => rig::operator(rest),
-        crowd::CROWD => crowd::crowd(rest),
+        setup::OPERATOR => setup::operator(rest),
+        simulated_agents::SIMULATED_AGENTS => simulated_agents::run(rest),
         limits::SPAWNER => limits::spawner(rest),
         limits::ECHOES => limits::echoes(rest),
         limits::SOURCE => limits::source(rest),
@@ -118,20 +118,4 @@ fn build_agent() {
         let built = Command::new(&cargo).args(arguments).current_dir(crate::cluster::repository()).status();
         assert!(built.expect("cargo starts").success(), "cargo {}", arguments.join(" "));
     }
-}
-
-/// Progress, for people.
-pub(super) fn note(what: &str) {
-    eprintln!("bench: {what} (load {})", load());
-}
-
-/// How busy the machine is, whoever keeps it so.
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
-}
-
-/// The agent's binary, relative to where cargo puts the others.
-pub(super) fn agent_binary() -> PathBuf {
-    crate::programs::binary(rig::AGENT)
 }

@@ -1,4 +1,4 @@
-//! The attacks, on demand; `--help` says how.
+//! The attacks, on demand; see `--help`.
 #![allow(missing_docs, clippy::print_stdout, reason = "a program for people")]
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The kill harness, on demand, and its two companions; `--help` says how.
+//! The fault injector, on demand, with its two companions `outage` and `failover`; see `--help`.
 #![allow(missing_docs, clippy::print_stdout, reason = "a program for people")]
 
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sentinel_tests::chaos::{failover, harness, outage};
 
 const USAGE: &str = "\
-usage: chaos [--kills N] [--agents N] [--seed N]                          everything is killed at random
-       chaos outage [--outage-minutes N] [--agents N] [--seed N]          MongoDB is away under load
+usage: chaos [--kills N] [--agents N] [--seed N]                          kills processes at random under load
+       chaos outage [--outage-minutes N] [--agents N] [--seed N]          MongoDB is down under load
        chaos failover [--operators N] [--agents N] [--rounds N] [--seed N]  how soon another operator leads";
 
 #[tokio::main]
@@ -22,25 +22,27 @@ async fn main() -> Result<ExitCode> {
     // A thousand agents are a thousand connections, here and in the operators.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    let (said, is_good) = match mode.as_str() {
-        "" => kills(&Numbers::of(&arguments, &["kills", "agents", "seed"])?).await,
-        "outage" => away(&Numbers::of(&arguments, &["outage-minutes", "agents", "seed"])?).await,
-        "failover" => takeovers(&Numbers::of(&arguments, &["operators", "agents", "rounds", "seed"])?).await,
+    let (report, is_good) = match mode.as_str() {
+        "" => run_kills(&NumberFlags::of(&arguments, &["kills", "agents", "seed"])?).await,
+        "outage" => run_outage(&NumberFlags::of(&arguments, &["outage-minutes", "agents", "seed"])?).await,
+        "failover" => {
+            run_failover(&NumberFlags::of(&arguments, &["operators", "agents", "rounds", "seed"])?).await
+        }
         _ => bail!("{mode} is unknown\n{USAGE}"),
     };
-    println!("{said}");
+    println!("{report}");
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn kills(numbers: &Numbers) -> (String, bool) {
+async fn run_kills(numbers: &NumberFlags) -> (String, bool) {
     let (kills, agents) = (numbers.get("kills", 500), numbers.get("agents", 20) as usize);
     let report = harness::run(harness::Options::long(kills, agents, numbers.get("seed", 1))).await;
     (report.to_string(), report.is_clean())
 }
 
-async fn away(numbers: &Numbers) -> (String, bool) {
+async fn run_outage(numbers: &NumberFlags) -> (String, bool) {
     let report = outage::run(outage::Options {
-        away: Duration::from_mins(numbers.get("outage-minutes", 3)),
+        down: Duration::from_mins(numbers.get("outage-minutes", 3)),
         agents: numbers.get("agents", 20) as usize,
         seed: numbers.get("seed", 1),
     });
@@ -48,7 +50,7 @@ async fn away(numbers: &Numbers) -> (String, bool) {
     (report.to_string(), report.is_clean())
 }
 
-async fn takeovers(numbers: &Numbers) -> (String, bool) {
+async fn run_failover(numbers: &NumberFlags) -> (String, bool) {
     let report = failover::run(failover::Options {
         operators: numbers.get("operators", 3) as usize,
         agents: numbers.get("agents", 1_000) as usize,
@@ -60,9 +62,9 @@ async fn takeovers(numbers: &Numbers) -> (String, bool) {
 }
 
 /// Flags with a number each.
-struct Numbers(BTreeMap<String, u64>);
+struct NumberFlags(BTreeMap<String, u64>);
 
-impl Numbers {
+impl NumberFlags {
     fn of(arguments: &[String], known: &[&str]) -> Result<Self> {
         let mut numbers = BTreeMap::new();
         for pair in arguments.chunks(2) {

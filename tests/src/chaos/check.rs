@@ -1,4 +1,4 @@
-//! The verdict: what the witnesses wrote down against Task status, History and logs.
+//! Compares what the recorders wrote with Task status, History and logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,27 +10,27 @@ use kube::api::ListParams;
 use sentinel_operator::resource::Task;
 use serde_json::Value;
 
-use super::book::{Book, Testimony};
-use super::faults::Damage;
+use super::behavior::Behavior;
+use super::faults::InjectedFaults;
 use super::fleet::Fleet;
-use super::load::Wishes;
-use super::plot::Plot;
+use super::load_generator::Requests;
+use super::recording::{Recorded, Recording};
 
-/// How long the log of a deleted Task may take into History, whose Task can no longer say so.
+/// How long the log of a deleted Task may take into History: no condition shows it any more.
 const LOG_PATIENCE: Duration = Duration::from_secs(15);
 
-/// What was found.
+/// Result of the check.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     /// Tasks that are still there.
     pub tasks: usize,
     /// Targets of all their Runs, and Attempts of deleted Tasks.
     pub executions: usize,
-    /// Attempts that a witness saw start.
+    /// Attempts that a recorder saw start.
     pub attempts: usize,
     /// Most starts of one Attempt.
     pub most_starts: usize,
-    /// Executions without a result, or with another one than the witness saw.
+    /// Executions without a result, or with another one than was recorded.
     pub results_lost: usize,
     /// Executions that are `Lost` or `Interrupted` without a fault that explains it.
     pub unjustified: usize,
@@ -42,7 +42,7 @@ pub struct Findings {
     pub bytes_missing: u64,
     /// Executions by outcome.
     pub outcomes: BTreeMap<String, usize>,
-    /// Everything that ought not to be, in words.
+    /// Every violation, described.
     pub violations: Vec<String>,
 }
 
@@ -65,39 +65,39 @@ impl fmt::Display for Findings {
     }
 }
 
-/// What the check knows beforehand.
+/// Input of the check.
 pub struct Case<'a> {
     /// What was asked for.
-    pub wishes: &'a Wishes,
+    pub requests: &'a Requests,
     /// What was done to the system.
-    pub damage: &'a Damage,
-    /// What the witnesses wrote down.
-    pub book: &'a Book,
-    /// The longest that a command takes by itself, milliseconds.
+    pub injected: &'a InjectedFaults,
+    /// What the recorders wrote.
+    pub recording: &'a Recording,
+    /// The longest that a command takes, not counting faults, milliseconds.
     pub most_millis: u64,
 }
 
-/// Waits until every Task says that its Run is over and archived. Returns them all, and in words what was still open
+/// Waits until the Run of every Task is over and archived. Returns all Tasks, and a description of what was still open
 /// at the deadline.
 ///
 /// # Errors
 /// That the API server did not even list them.
 pub async fn settle(
     fleet: &Fleet,
-    wishes: &Wishes,
+    requests: &Requests,
     within: Duration,
 ) -> Result<(Vec<Task>, Vec<String>), String> {
-    let api = Api::<Task>::namespaced(fleet.piece.client.clone(), &fleet.piece.namespace);
+    let api = Api::<Task>::namespaced(fleet.namespace.client.clone(), &fleet.namespace.name);
     let begun = Instant::now();
     loop {
-        fleet.look_after().await;
+        fleet.restart_if_exited().await;
         let listed = api.list(&ListParams::default()).await.map_err(|error| error.to_string());
         let is_late = begun.elapsed() > within;
         match listed {
             Ok(list) => {
                 let mut open: Vec<String> = list.items.iter().filter_map(unsettled).collect();
                 if open.is_empty() || is_late {
-                    open.extend(vanished(&list.items, wishes));
+                    open.extend(vanished(&list.items, requests));
                     return Ok((list.items, open));
                 }
             }
@@ -108,24 +108,24 @@ pub async fn settle(
     }
 }
 
-/// Tasks that were there and that nobody deleted.
-fn vanished(tasks: &[Task], wishes: &Wishes) -> Vec<String> {
+/// Tasks that disappeared without a deletion.
+fn vanished(tasks: &[Task], requests: &Requests) -> Vec<String> {
     let there: BTreeSet<&str> = tasks.iter().filter_map(|task| task.metadata.name.as_deref()).collect();
-    let gone = wishes.created.iter().filter(|name| !there.contains(name.as_str()));
-    let gone = gone.filter(|name| !wishes.deleted.contains(*name));
-    gone.map(|name| format!("{name}: gone, though nobody deleted it")).collect()
+    let gone = requests.created.iter().filter(|name| !there.contains(name.as_str()));
+    let gone = gone.filter(|name| !requests.deleted.contains(*name));
+    gone.map(|name| format!("{name}: gone without a deletion")).collect()
 }
 
 /// What a Task still waits for.
 fn unsettled(task: &Task) -> Option<String> {
     let name = task.metadata.name.as_deref().unwrap_or_default();
-    let why = |what: &str| Some(format!("{name}: {what}; {}", said(task)));
+    let why = |what: &str| Some(format!("{name}: {what}; {}", summary(task)));
     if task.metadata.deletion_timestamp.is_some() {
         return why("it is being deleted");
     }
     let Some(status) = &task.status else { return why("no status") };
     if Some(status.observed_generation) != task.metadata.generation {
-        return why("the latest spec was not looked at");
+        return why("the latest spec was not observed");
     }
     let asked = task.metadata.annotations.as_ref().and_then(|all| all.get("sentinelnode.dev/rerun"));
     if asked.is_some() && asked != status.handled.rerun.as_ref() {
@@ -141,7 +141,7 @@ fn unsettled(task: &Task) -> Option<String> {
     None
 }
 
-fn said(task: &Task) -> String {
+fn summary(task: &Task) -> String {
     let Some(status) = &task.status else { return String::new() };
     let ended = ["Succeeded", "Failed"];
     let nodes = status.nodes.iter().filter(|node| !ended.contains(&node.state.as_str()));
@@ -157,7 +157,7 @@ fn said(task: &Task) -> String {
 /// Every Execution that History has, by id.
 ///
 /// # Errors
-/// What the API said instead.
+/// The answer of the API, when it is not a success.
 pub async fn executions(fleet: &Fleet) -> Result<BTreeMap<String, Value>, String> {
     let mut all = BTreeMap::new();
     let mut page = String::new();
@@ -173,28 +173,28 @@ pub async fn executions(fleet: &Fleet) -> Result<BTreeMap<String, Value>, String
     }
 }
 
-/// Compares everything with everything.
+/// Compares recordings, status, History and logs.
 ///
 /// # Errors
 /// When the API does not answer.
-pub async fn judge(fleet: &Fleet, tasks: &[Task], case: &Case<'_>) -> Result<Findings, String> {
+pub async fn check(fleet: &Fleet, tasks: &[Task], case: &Case<'_>) -> Result<Findings, String> {
     let history = executions(fleet).await?;
-    let mut findings = Findings { tasks: tasks.len(), attempts: case.book.len(), ..Findings::default() };
+    let mut findings = Findings { tasks: tasks.len(), attempts: case.recording.len(), ..Findings::default() };
     let mut expected: BTreeSet<String> = tasks.iter().flat_map(targets).collect();
-    expected.extend(case.book.keys().filter_map(|id| id.rsplit_once('/')).map(|(id, _)| id.to_owned()));
+    expected.extend(case.recording.keys().filter_map(|id| id.rsplit_once('/')).map(|(id, _)| id.to_owned()));
     findings.executions = expected.len();
     for id in &expected {
-        let testimony = case.book.get(&format!("{id}/1")).cloned().unwrap_or_default();
-        findings.most_starts = findings.most_starts.max(testimony.starts.len());
-        if testimony.starts.len() > 1 || testimony.exits.len() > 1 {
-            findings.violations.push(format!("{id}: started more than once: {testimony:?}"));
+        let recorded = case.recording.get(&format!("{id}/1")).cloned().unwrap_or_default();
+        findings.most_starts = findings.most_starts.max(recorded.starts.len());
+        if recorded.starts.len() > 1 || recorded.exits.len() > 1 {
+            findings.violations.push(format!("{id}: started more than once: {recorded:?}"));
         }
-        judge_outcome(&mut findings, case, id, &history, &testimony);
+        check_outcome(&mut findings, case, id, &history, &recorded);
     }
     for task in tasks {
-        judge_status(&mut findings, task, &history);
+        check_status(&mut findings, task, &history);
     }
-    for log in judge_logs(fleet, case, &history).await {
+    for log in check_logs(fleet, case, &history).await {
         findings.bytes += log.bytes;
         findings.bytes_marked += log.marked;
         findings.bytes_missing += log.missing;
@@ -211,38 +211,38 @@ fn targets(task: &Task) -> Vec<String> {
     nodes.flat_map(|node| (1..=runs).map(move |run| format!("{uid}/{run}/{node}"))).collect()
 }
 
-fn judge_outcome(
+fn check_outcome(
     findings: &mut Findings,
     case: &Case<'_>,
     id: &str,
     history: &BTreeMap<String, Value>,
-    testimony: &Testimony,
+    recorded: &Recorded,
 ) {
     let record = history.get(id);
     let Some(record) = record.filter(|record| record["outcome"].is_string()) else {
         findings.results_lost += 1;
-        findings.violations.push(format!("{id}: no result in History: {record:?}; witness: {testimony:?}"));
+        findings.violations.push(format!("{id}: no result in History: {record:?}; recorded: {recorded:?}"));
         return;
     };
     let outcome = record["outcome"].as_str().unwrap_or_default();
     *findings.outcomes.entry(outcome.to_owned()).or_default() += 1;
     let task = record["task"].as_str().unwrap_or_default();
     let run = record["run"].as_u64().unwrap_or_default() as u32;
-    let called_off =
-        case.wishes.cancelled.contains(&(task.to_owned(), run)) || case.wishes.deleted.contains(task);
+    let cancelled =
+        case.requests.cancelled.contains(&(task.to_owned(), run)) || case.requests.deleted.contains(task);
     // A Run that a later one waits for starts nothing more.
     let next = format!("{}/{}/", record["taskUid"].as_str().unwrap_or_default(), run + 1);
     let followed = history.range(next.clone()..).next().is_some_and(|(id, _)| id.starts_with(&next));
-    let cut_off = case.damage.supervisors.contains(&format!("{id}/1"));
+    let cut_off = case.injected.supervisors.contains(&format!("{id}/1"));
     let explained = match outcome {
-        "Cancelled" => called_off,
-        "NotStarted" => (called_off || followed) && testimony.starts.is_empty(),
+        "Cancelled" => cancelled,
+        "NotStarted" => (cancelled || followed) && recorded.starts.is_empty(),
         "Interrupted" | "Lost" => cut_off,
         _ => false,
     };
-    let as_seen = testimony.exits.first().is_some_and(|code| {
-        let word = if *code == 0 { "Succeeded" } else { "Failed" };
-        outcome == word && record["exitCode"].as_u64() == Some(u64::from(*code))
+    let as_seen = recorded.exits.first().is_some_and(|code| {
+        let expected = if *code == 0 { "Succeeded" } else { "Failed" };
+        outcome == expected && record["exitCode"].as_u64() == Some(u64::from(*code))
     });
     if as_seen || explained {
         return;
@@ -252,11 +252,11 @@ fn judge_outcome(
     } else {
         findings.results_lost += 1;
     }
-    findings.violations.push(format!("{id}: {record} is not what the witness saw: {testimony:?}"));
+    findings.violations.push(format!("{id}: {record} differs from what was recorded: {recorded:?}"));
 }
 
-/// The status of a Task must say the same as History.
-fn judge_status(findings: &mut Findings, task: &Task, history: &BTreeMap<String, Value>) {
+/// Task status and History must agree.
+fn check_status(findings: &mut Findings, task: &Task, history: &BTreeMap<String, Value>) {
     let uid = task.metadata.uid.as_deref().unwrap_or_default();
     let Some(status) = &task.status else { return };
     let Some(run) = &status.run else { return };
@@ -264,7 +264,7 @@ fn judge_status(findings: &mut Findings, task: &Task, history: &BTreeMap<String,
         let id = format!("{uid}/{}/{}", run.number, node.node);
         let outcome = history.get(&id).and_then(|record| record["outcome"].as_str());
         if outcome != Some(node.state.as_str()) {
-            let line = format!("{id}: status says {}, History says {outcome:?}", node.state);
+            let line = format!("{id}: status has {}, History has {outcome:?}", node.state);
             findings.violations.push(line);
         }
     }
@@ -279,26 +279,26 @@ struct Log {
     violation: Option<String>,
 }
 
-async fn judge_logs(fleet: &Fleet, case: &Case<'_>, history: &BTreeMap<String, Value>) -> Vec<Log> {
+async fn check_logs(fleet: &Fleet, case: &Case<'_>, history: &BTreeMap<String, Value>) -> Vec<Log> {
     let whole = |id: &str| {
         let outcome = history.get(id).and_then(|record| record["outcome"].as_str());
         matches!(outcome, Some("Succeeded" | "Failed"))
     };
-    let ids = case.book.keys().filter_map(|id| id.rsplit_once('/')).map(|(id, _)| id.to_owned());
+    let ids = case.recording.keys().filter_map(|id| id.rsplit_once('/')).map(|(id, _)| id.to_owned());
     stream::iter(ids.flat_map(|id| [(id.clone(), false), (id, true)]))
         .map(|(id, stderr)| {
             let whole = whole(&id);
-            async move { judge_log(fleet, &id, stderr, whole, case.most_millis).await }
+            async move { check_log(fleet, &id, stderr, whole, case.most_millis).await }
         })
         .buffer_unordered(6)
         .collect()
         .await
 }
 
-/// Reads one stream of one Attempt and compares it with what its witness writes: all of it where it came to its end,
-/// else the beginning of it.
-async fn judge_log(fleet: &Fleet, id: &str, stderr: bool, whole: bool, most_millis: u64) -> Log {
-    let expected = Plot::of(&format!("{id}/1"), most_millis).stream(stderr);
+/// Reads one stream of one Attempt and compares it with what its recorder writes: all of it if the command ended
+/// normally, otherwise a prefix.
+async fn check_log(fleet: &Fleet, id: &str, stderr: bool, whole: bool, most_millis: u64) -> Log {
+    let expected = Behavior::of(&format!("{id}/1"), most_millis).stream(stderr);
     let stream = if stderr { "stderr" } else { "stdout" };
     let path = format!("/api/v1/executions/{id}/log?stream={stream}");
     let begun = Instant::now();
@@ -324,25 +324,24 @@ fn compare(expected: &str, got: &str, whole: bool) -> Log {
     let mut at = 0;
     for line in got.split_inclusive('\n') {
         let rest = expected.get(at..).unwrap_or_default();
-        if let Some(hole) = line.strip_prefix("[sentinel: ") {
-            let bytes = hole.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        if let Some(gap) = line.strip_prefix("[sentinel: ") {
+            let bytes = gap.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
             log.marked += bytes;
             at += bytes as usize;
         } else if rest.starts_with(line) {
             at += line.len();
         } else if !line.is_empty() && rest.starts_with(line.trim_end()) {
-            // A hole is a line of its own, so the line before it is ended for it.
+            // A gap marker is a line of its own, so the previous line is terminated early.
             at += line.trim_end().len();
         } else {
             log.missing = (expected.len() - at.min(expected.len())) as u64;
-            log.violation =
-                Some(format!("at byte {at} there is {line:?} instead of {:?}", rest.lines().next()));
+            log.violation = Some(format!("at byte {at} got {line:?} instead of {:?}", rest.lines().next()));
             return log;
         }
     }
     if whole && at != expected.len() {
         log.missing = (expected.len() - at.min(expected.len())) as u64;
-        log.violation = Some(format!("{at} bytes of {} are there or marked as dropped", expected.len()));
+        log.violation = Some(format!("{at} bytes of {} are present or marked as dropped", expected.len()));
     }
     log
 }
@@ -352,7 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_without_a_marker_is_counted() {
+    fn counts_missing_bytes_without_marker() {
         let expected = "one\ntwo\nthree\n";
         assert_eq!(compare(expected, expected, true), Log { bytes: 14, ..Log::default() });
         assert_eq!(compare(expected, "one\ntwo\n", true).missing, 6);
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marked_hole_is_not_missing() {
+    fn does_not_count_marked_gap_as_missing() {
         let got = "one\n[sentinel: 4 bytes dropped here: x]\nthree\n";
         let log = compare("one\ntwo\nthree\n", got, true);
         assert_eq!((log.marked, log.missing, log.violation), (4, 0, None));

@@ -1,7 +1,7 @@
-//! How soon another operator leads, and how soon all agents can be reached through it.
+//! Measures how soon another operator leads, and how soon all agents are connected to it.
 //!
-//! Several operators as processes on a real API server, and a crowd of simulated agents. The leader is killed, or
-//! asked to end; it is started again at once, as a kubelet would. Three times are taken from the signal: until the
+//! Several operators as processes on a real API server, and a agents of simulated agents. The leader is killed, or
+//! asked to end; it is started again at once, as a kubelet would. Three times are takeover from the signal: until the
 //! Lease names another leader, until every agent has a Session with that one, and until a Task on all of them, made
 //! right after the signal, is complete.
 
@@ -18,12 +18,12 @@ use sentinel_operator::leader::{ADDRESS_ANNOTATION, EPOCH_ANNOTATION};
 use sentinel_operator::resource::Task;
 use serde_json::json;
 
-use super::crowd::Crowd;
-use super::dice::Dice;
 use super::fleet;
 use super::process::Process;
+use super::rng::Rng;
 use super::servers::{Servers, steady_port};
-use crate::cluster::Piece;
+use super::simulated_agents::SimulatedAgents;
+use crate::cluster::TestNamespace;
 use crate::wait::until;
 
 /// Name of the Lease, the operator's default.
@@ -32,7 +32,7 @@ const LEASE: &str = "sentinel-operator";
 /// The longest that anything here may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// A Session as old as this was a good one: its agent is not slowed down by what was before.
+/// Age from which a Session counts as stable: its agent has reset its backoff.
 const SETTLED: Duration = Duration::from_secs(6);
 
 /// How to run it.
@@ -48,16 +48,16 @@ pub struct Options {
     pub seed: u64,
 }
 
-/// What is done to the leader.
+/// How the leader is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deed {
+enum Stop {
     Killed,
-    AskedToEnd,
+    Terminated,
 }
 
 /// Times of one takeover, since the signal.
 #[derive(Debug, Clone, Copy)]
-struct Taken {
+struct Takeover {
     /// The Lease names another leader.
     led: Duration,
     /// Every agent has a Session with it.
@@ -70,24 +70,24 @@ struct Taken {
 #[derive(Debug, Default)]
 pub struct Report {
     agents: usize,
-    killed: Vec<Taken>,
-    asked: Vec<Taken>,
+    killed: Vec<Takeover>,
+    asked: Vec<Takeover>,
 }
 
 impl Report {
-    /// Whether a new leader was there within its limit each time.
+    /// Whether another operator led within the limit each time.
     pub fn is_in_time(&self) -> bool {
-        let within = |all: &[Taken], limit| all.iter().all(|taken| taken.led <= limit);
-        within(&self.killed, Deed::Killed.limit()) && within(&self.asked, Deed::AskedToEnd.limit())
+        let within = |all: &[Takeover], limit| all.iter().all(|takeover| takeover.led <= limit);
+        within(&self.killed, Stop::Killed.limit()) && within(&self.asked, Stop::Terminated.limit())
     }
 }
 
-impl Deed {
+impl Stop {
     /// Until another leads.
     fn limit(self) -> Duration {
         match self {
             Self::Killed => Duration::from_secs(5),
-            Self::AskedToEnd => Duration::from_millis(1_500),
+            Self::Terminated => Duration::from_millis(1_500),
         }
     }
 }
@@ -99,10 +99,10 @@ impl fmt::Display for Report {
             "{:<58}{:>8}{:>8}{:>8}{:>8}",
             "since the signal, seconds", "p50", "p99", "most", "limit"
         )?;
-        for (what, all, deed) in
-            [("killed", &self.killed, Deed::Killed), ("asked to end", &self.asked, Deed::AskedToEnd)]
+        for (what, all, stop) in
+            [("killed", &self.killed, Stop::Killed), ("asked to end", &self.asked, Stop::Terminated)]
         {
-            let mut line = |name: String, of: fn(&Taken) -> Duration, limit: Option<Duration>| {
+            let mut line = |name: String, of: fn(&Takeover) -> Duration, limit: Option<Duration>| {
                 let mut times: Vec<Duration> = all.iter().map(of).collect();
                 times.sort_unstable();
                 let at = |share: f64| {
@@ -113,15 +113,15 @@ impl fmt::Display for Report {
                 let what = format!("{what} {} times: {name}", all.len());
                 writeln!(f, "{what:<58}{:>8.2}{:>8.2}{:>8.2}{limit:>8}", at(0.5), at(0.99), at(1.0))
             };
-            line("another leads".to_owned(), |taken| taken.led, Some(deed.limit()))?;
-            line(format!("all {} agents connected to it", self.agents), |taken| taken.connected, None)?;
-            line("a Task on all of them complete".to_owned(), |taken| taken.complete, None)?;
+            line("another leads".to_owned(), |takeover| takeover.led, Some(stop.limit()))?;
+            line(format!("all {} agents connected to it", self.agents), |takeover| takeover.connected, None)?;
+            line("a Task on all of them complete".to_owned(), |takeover| takeover.complete, None)?;
         }
         Ok(())
     }
 }
 
-/// Who leads.
+/// The current leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Leader {
     epoch: u64,
@@ -135,20 +135,20 @@ struct Replica {
     metrics: u16,
 }
 
-struct Scene {
+struct Scenario {
     options: Options,
     directory: PathBuf,
     servers: Servers,
-    piece: Piece,
+    namespace: TestNamespace,
     replicas: Vec<Replica>,
-    crowd: Crowd,
+    agents: SimulatedAgents,
     http: reqwest::Client,
 }
 
 /// Measures it. Where everything was written is removed, and left when it panics.
 pub async fn run(options: Options) -> Report {
     let begun = Instant::now();
-    let scene = Scene::set(options).await;
+    let scenario = Scenario::set(options).await;
     println!(
         "{} operators and {} agents are up after {:.0?}",
         options.operators,
@@ -157,58 +157,58 @@ pub async fn run(options: Options) -> Report {
     );
     let mut report = Report { agents: options.agents, ..Report::default() };
     for number in 1..=options.rounds {
-        for deed in [Deed::Killed, Deed::AskedToEnd] {
-            let taken = scene.round(deed, &format!("{deed:?}-{number}").to_lowercase()).await;
-            println!("{deed:?} {number}: {taken:.2?}");
-            match deed {
-                Deed::Killed => report.killed.push(taken),
-                Deed::AskedToEnd => report.asked.push(taken),
+        for stop in [Stop::Killed, Stop::Terminated] {
+            let takeover = scenario.round(stop, &format!("{stop:?}-{number}").to_lowercase()).await;
+            println!("{stop:?} {number}: {takeover:.2?}");
+            match stop {
+                Stop::Killed => report.killed.push(takeover),
+                Stop::Terminated => report.asked.push(takeover),
             }
         }
     }
-    scene.end().await;
+    scenario.end().await;
     report
 }
 
-impl Scene {
+impl Scenario {
     async fn set(options: Options) -> Self {
         let directory = tempfile::Builder::new().prefix("failover-").tempdir().expect("a directory").keep();
-        let mut ports = Dice::new(u64::from(std::process::id()));
+        let mut ports = Rng::new(u64::from(std::process::id()));
         let servers = Servers::start(&directory, &mut ports).await;
-        let piece = Piece::on(servers.parts.clone(), "failover").await;
+        let namespace = TestNamespace::on(servers.parts.clone(), "failover").await;
         let mut replicas = Vec::new();
         for number in 0..options.operators {
             let [gateway, api, metrics]: [u16; 3] = std::array::from_fn(|_| steady_port(&mut ports));
             let more = [
-                ("--lease-namespace", piece.namespace.clone()),
+                ("--lease-namespace", namespace.name.clone()),
                 ("--advertise", format!("127.0.0.1:{gateway}")),
             ];
             let name = format!("operator-{number}");
-            let process = fleet::operator(&name, &piece, &directory, [gateway, api, metrics], &more);
+            let process = fleet::operator(&name, &namespace, &directory, [gateway, api, metrics], &more);
             process.start().await;
             replicas.push(Replica { process, gateway, metrics });
         }
         let gateways: Vec<u16> = replicas.iter().map(|replica| replica.gateway).collect();
-        let tokens = tokens(&piece, options.agents).await;
-        let crowd = Crowd::gather(tokens, &gateways, &mut Dice::new(options.seed));
+        let tokens = tokens(&namespace, options.agents).await;
+        let agents = SimulatedAgents::spawn(tokens, &gateways, &mut Rng::new(options.seed));
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().expect("a client");
-        let scene = Self { options, directory, servers, piece, replicas, crowd, http };
-        scene.calm().await;
-        scene
+        let scenario = Self { options, directory, servers, namespace, replicas, agents, http };
+        scenario.wait_until_stable().await;
+        scenario
     }
 
-    /// One takeover, begun when everything has calmed down.
-    async fn round(&self, deed: Deed, name: &str) -> Taken {
-        self.calm().await;
+    /// One takeover, begun when the system is stable.
+    async fn round(&self, stop: Stop, name: &str) -> Takeover {
+        self.wait_until_stable().await;
         let before = self.leader().await.expect("a leader");
         let leader = self.replicas.iter().find(|one| before.address.ends_with(&format!(":{}", one.gateway)));
         let process = Arc::clone(&leader.expect("an operator of ours").process);
-        self.crowd.ends();
+        self.agents.ends();
         let begun = Instant::now();
-        let deed = tokio::spawn(async move {
-            match deed {
-                Deed::Killed => process.kill(Duration::ZERO).await,
-                Deed::AskedToEnd => process.restart(Duration::from_secs(30)).await,
+        let stopped = tokio::spawn(async move {
+            match stop {
+                Stop::Killed => process.kill(Duration::ZERO).await,
+                Stop::Terminated => process.restart(Duration::from_secs(30)).await,
             }
         });
         let (led, connected, complete) = tokio::join!(
@@ -216,10 +216,10 @@ impl Scene {
             self.all_connected(before.epoch, begun),
             self.task_complete(name, begun),
         );
-        assert!(deed.await.expect("it does not panic"), "nobody else has hold of the leader");
-        println!("  ends of dials and Sessions: {:?}", self.crowd.ends());
+        assert!(stopped.await.expect("it does not panic"), "another fault holds the leader");
+        println!("  ends of dials and Sessions: {:?}", self.agents.ends());
         self.remove(name).await;
-        Taken { led, connected, complete }
+        Takeover { led, connected, complete }
     }
 
     async fn another_leads(&self, epoch: u64, begun: Instant) -> Duration {
@@ -234,7 +234,7 @@ impl Scene {
 
     async fn all_connected(&self, epoch: u64, begun: Instant) -> Duration {
         until("every agent is connected to it", PATIENCE, || async {
-            let connected = self.crowd.led_above(epoch);
+            let connected = self.agents.led_above(epoch);
             if connected == self.options.agents { Ok(begun.elapsed()) } else { Err(connected) }
         })
         .await
@@ -263,7 +263,7 @@ impl Scene {
         .await
     }
 
-    /// Waits for the archive, so that nothing of this round goes on in the next.
+    /// Waits for the archive, so that no work of this round continues in the next.
     async fn remove(&self, name: &str) {
         until("the Task is archived", PATIENCE, || async {
             let task = self.tasks().get(name).await.map_err(|error| error.to_string())?;
@@ -283,26 +283,26 @@ impl Scene {
     }
 
     /// Waits until every operator is ready and every agent has had its Session for a while.
-    async fn calm(&self) {
+    async fn wait_until_stable(&self) {
         for replica in &self.replicas {
             let url = format!("http://127.0.0.1:{}/readyz", replica.metrics);
             until("the operator is ready", PATIENCE, || async {
-                replica.process.look_after().await;
+                replica.process.restart_if_exited().await;
                 let answer = self.http.get(&url).send().await.map_err(|error| error.to_string())?;
                 if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
             })
             .await;
         }
         until("every agent is connected", PATIENCE, || async {
-            let (connected, youngest) = (self.crowd.led_above(0), self.crowd.youngest());
-            let calm = connected == self.options.agents && youngest >= SETTLED;
-            if calm { Ok(()) } else { Err((connected, youngest)) }
+            let (connected, youngest) = (self.agents.led_above(0), self.agents.youngest());
+            let wait_until_stable = connected == self.options.agents && youngest >= SETTLED;
+            if wait_until_stable { Ok(()) } else { Err((connected, youngest)) }
         })
         .await;
     }
 
     async fn leader(&self) -> Option<Leader> {
-        let leases = Api::<Lease>::namespaced(self.piece.client.clone(), &self.piece.namespace);
+        let leases = Api::<Lease>::namespaced(self.namespace.client.clone(), &self.namespace.name);
         let lease = leases.get(LEASE).await.ok()?;
         let annotations = lease.metadata.annotations?;
         let epoch = annotations.get(EPOCH_ANNOTATION)?.parse().ok()?;
@@ -310,11 +310,11 @@ impl Scene {
     }
 
     fn tasks(&self) -> Api<Task> {
-        Api::namespaced(self.piece.client.clone(), &self.piece.namespace)
+        Api::namespaced(self.namespace.client.clone(), &self.namespace.name)
     }
 
     async fn end(self) {
-        drop(self.crowd);
+        drop(self.agents);
         for replica in &self.replicas {
             replica.process.end().await;
         }
@@ -326,10 +326,10 @@ impl Scene {
 }
 
 /// Nodes with these many agents' tokens.
-async fn tokens(piece: &Piece, agents: usize) -> Vec<String> {
+async fn tokens(namespace: &TestNamespace, agents: usize) -> Vec<String> {
     let token = |number: usize| async move {
-        let node = piece.node(&format!("n{number}"), &[]).await;
-        piece.agent_token(&node).await
+        let node = namespace.node(&format!("n{number}"), &[]).await;
+        namespace.agent_token(&node).await
     };
     stream::iter(0..agents).map(token).buffer_unordered(16).collect().await
 }

@@ -1,4 +1,4 @@
-//! What is done to the system.
+//! Injects faults: kills, freezes, restarts, network faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::cable::{Way, Weather};
-use super::dice::Dice;
 use super::fleet::{Fleet, Node};
 use super::process::{Process, signal};
+use super::proxy::{Direction, Network};
+use super::rng::Rng;
 use super::servers::Servers;
 
-/// Whom a fault befalls.
+/// What a fault is injected into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
     Operator,
@@ -23,12 +23,12 @@ enum Victim {
     Postgres,
     Apiserver,
     Etcd,
-    Cable,
+    Proxy,
 }
 
-/// What is done to it.
+/// The kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deed {
+enum Fault {
     Kill,
     Freeze,
     Restart,
@@ -43,64 +43,64 @@ const VICTIMS: [(u64, Victim); 9] = [
     (5, Victim::Postgres),
     (6, Victim::Apiserver),
     (5, Victim::Etcd),
-    (16, Victim::Cable),
+    (16, Victim::Proxy),
 ];
 
-const DEEDS: [(u64, Deed); 3] = [(70, Deed::Kill), (20, Deed::Freeze), (10, Deed::Restart)];
+const FAULTS: [(u64, Fault); 3] = [(70, Fault::Kill), (20, Fault::Freeze), (10, Fault::Restart)];
 
-/// Everything that was done.
+/// All faults injected so far.
 #[derive(Debug, Clone, Default)]
-pub struct Damage {
-    /// How often, by kind: `kill agent`, `freeze etcd`, `cable Cut` …
+pub struct InjectedFaults {
+    /// How often, by kind: `kill agent`, `freeze etcd`, `proxy cut` …
     pub counts: BTreeMap<String, u64>,
-    /// Attempts whose supervisor was killed.
+    /// Attempts that had their supervisor killed.
     pub supervisors: BTreeSet<String>,
 }
 
-impl Damage {
+impl InjectedFaults {
     /// How many processes were killed.
     pub fn kills(&self) -> u64 {
         self.counts.iter().filter(|(kind, _)| kind.starts_with("kill ")).map(|(_, count)| count).sum()
     }
 }
 
-/// Does damage, and writes it down before it is done.
-pub struct Mischief {
+/// Injects faults; each is recorded before it takes effect where the check depends on it.
+pub struct FaultInjector {
     servers: Arc<Servers>,
     fleet: Arc<Fleet>,
     /// The longest that a fault lasts, milliseconds.
     longest: u64,
-    damage: Mutex<Damage>,
+    injected: Mutex<InjectedFaults>,
 }
 
-impl Mischief {
-    /// No fault lasts longer than so many milliseconds.
+impl FaultInjector {
+    /// `longest` is the longest duration of a fault, milliseconds.
     pub fn new(servers: Arc<Servers>, fleet: Arc<Fleet>, longest: u64) -> Self {
-        Self { servers, fleet, longest, damage: Mutex::default() }
+        Self { servers, fleet, longest, injected: Mutex::default() }
     }
 
-    /// What was done so far.
-    pub fn damage(&self) -> Damage {
-        self.damage.lock().expect("nobody panicked with it").clone()
+    /// All faults injected so far.
+    pub fn injected(&self) -> InjectedFaults {
+        self.injected.lock().expect("not poisoned").clone()
     }
 
-    fn note(&self, kind: String) {
-        *self.damage.lock().expect("nobody panicked with it").counts.entry(kind).or_default() += 1;
+    fn record(&self, kind: String) {
+        *self.injected.lock().expect("not poisoned").counts.entry(kind).or_default() += 1;
     }
 
-    /// Chooses a fault. The future that is returned does it, and is done when it is healed.
-    pub fn next(self: &Arc<Self>, dice: &mut Dice) -> impl Future<Output = ()> + Send + 'static {
-        let victim = dice.weighted(&VICTIMS).unwrap_or(Victim::Agent);
-        let deed = dice.weighted(&DEEDS).unwrap_or(Deed::Kill);
+    /// Chooses a fault. The returned future injects it, and completes when the fault is over.
+    pub fn next(self: &Arc<Self>, rng: &mut Rng) -> impl Future<Output = ()> + Send + 'static {
+        let victim = rng.weighted(&VICTIMS).unwrap_or(Victim::Agent);
+        let fault = rng.weighted(&FAULTS).unwrap_or(Fault::Kill);
         // Most faults are short; one in sixteen is long.
-        let most = if dice.percent(6) { self.longest } else { self.longest.min(2_000) };
-        let (span, own) = (dice.millis(0, most), Dice::new(dice.roll()));
+        let most = if rng.percent(6) { self.longest } else { self.longest.min(2_000) };
+        let (span, own) = (rng.millis(0, most), Rng::new(rng.next_u64()));
         let this = Arc::clone(self);
-        async move { this.befall(victim, deed, span, own).await }
+        async move { this.inject(victim, fault, span, own).await }
     }
 
-    async fn befall(&self, victim: Victim, deed: Deed, span: Duration, mut dice: Dice) {
-        let Some(node) = dice.pick(&self.fleet.nodes) else { return };
+    async fn inject(&self, victim: Victim, fault: Fault, span: Duration, mut rng: Rng) {
+        let Some(node) = rng.pick(&self.fleet.nodes) else { return };
         let process = match victim {
             Victim::Operator => &self.fleet.operator,
             Victim::Agent => &node.agent,
@@ -109,56 +109,56 @@ impl Mischief {
             Victim::Postgres => &self.servers.postgres,
             Victim::Apiserver => &self.servers.apiserver,
             Victim::Etcd => &self.servers.etcd,
-            Victim::Cable => return self.weather(node, span, &mut dice).await,
-            Victim::Supervisor => return self.supervisor(deed, span, &mut dice).await,
+            Victim::Proxy => return self.network(node, span, &mut rng).await,
+            Victim::Supervisor => return self.supervisor(fault, span, &mut rng).await,
         };
-        self.process(process, &format!("{victim:?}").to_lowercase(), deed, span).await;
+        self.process(process, &format!("{victim:?}").to_lowercase(), fault, span).await;
     }
 
-    async fn process(&self, process: &Process, kind: &str, deed: Deed, span: Duration) {
-        let (word, done) = match deed {
-            Deed::Kill => ("kill", process.kill(span).await),
-            Deed::Freeze => ("freeze", process.freeze(span).await),
-            Deed::Restart => ("restart", process.restart(Duration::from_secs(20)).await),
+    async fn process(&self, process: &Process, kind: &str, fault: Fault, span: Duration) {
+        let (verb, done) = match fault {
+            Fault::Kill => ("kill", process.kill(span).await),
+            Fault::Freeze => ("freeze", process.freeze(span).await),
+            Fault::Restart => ("restart", process.restart(Duration::from_secs(20)).await),
         };
         if done {
-            self.note(format!("{word} {kind}"));
+            self.record(format!("{verb} {kind}"));
         }
     }
 
-    async fn weather(&self, node: &Node, span: Duration, dice: &mut Dice) {
-        if node.cable.weather() != Weather::Clear {
+    async fn network(&self, node: &Node, span: Duration, rng: &mut Rng) {
+        if node.proxy.network() != Network::Normal {
             return;
         }
-        let weather = match dice.below(6) {
-            0 => Weather::Cut,
-            1 => Weather::Silent,
-            2 => Weather::Deaf(Way::Up),
-            3 => Weather::Deaf(Way::Down),
-            4 => Weather::Late(dice.millis(50, 1_000)),
-            _ => Weather::Trickle(200 + dice.below(20_000)),
+        let network = match rng.below(6) {
+            0 => Network::Cut,
+            1 => Network::Blackhole,
+            2 => Network::OneWayBlackhole(Direction::Up),
+            3 => Network::OneWayBlackhole(Direction::Down),
+            4 => Network::Delayed(rng.millis(50, 1_000)),
+            _ => Network::Throttled(200 + rng.below(20_000)),
         };
-        node.cable.set(weather);
-        let kind = format!("{weather:?}");
+        node.proxy.set(network);
+        let kind = format!("{network:?}");
         let kind = kind.split('(').next().unwrap_or_default().to_lowercase();
-        self.note(format!("cable {kind}"));
+        self.record(format!("proxy {kind}"));
         tokio::time::sleep(span.max(Duration::from_millis(100))).await;
-        node.cable.set(Weather::Clear);
+        node.proxy.set(Network::Normal);
     }
 
     /// A supervisor of any node that has one.
-    async fn supervisor(&self, deed: Deed, span: Duration, dice: &mut Dice) {
+    async fn supervisor(&self, fault: Fault, span: Duration, rng: &mut Rng) {
         let all: Vec<_> = self.fleet.nodes.iter().flat_map(|node| self.fleet.supervisors(node)).collect();
-        let Some(supervisor) = dice.pick(&all) else { return };
-        if deed == Deed::Freeze {
-            self.note("freeze supervisor".to_owned());
+        let Some(supervisor) = rng.pick(&all) else { return };
+        if fault == Fault::Freeze {
+            self.record("freeze supervisor".to_owned());
             signal(supervisor.pid, Signal::SIGSTOP);
             tokio::time::sleep(span).await;
             signal(supervisor.pid, Signal::SIGCONT);
         } else {
             let attempt = supervisor.attempt.clone();
-            self.damage.lock().expect("nobody panicked with it").supervisors.insert(attempt);
-            self.note("kill supervisor".to_owned());
+            self.injected.lock().expect("not poisoned").supervisors.insert(attempt);
+            self.record("kill supervisor".to_owned());
             signal(supervisor.pid, Signal::SIGKILL);
         }
     }

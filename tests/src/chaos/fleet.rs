@@ -1,4 +1,4 @@
-//! Our own side of the system: one operator, and agents that reach it each over a cable of its own.
+//! One operator, and agents that each connect through a proxy of their own.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::cable::Cable;
-use super::dice::Dice;
 use super::process::{Process, signal};
+use super::proxy::Proxy;
+use super::rng::Rng;
 use super::servers::steady_port;
-use crate::cluster::{Piece, SERVICE_ACCOUNT};
+use crate::cluster::{SERVICE_ACCOUNT, TestNamespace};
 use crate::programs::binary;
-use crate::stage::secret;
+use crate::testbed::secret;
 use crate::wait::until;
 
 /// A node of the fleet.
@@ -23,7 +23,7 @@ pub struct Node {
     /// Its agent.
     pub agent: Arc<Process>,
     /// Its network.
-    pub cable: Cable,
+    pub proxy: Proxy,
     /// State directory of its agent.
     pub state: PathBuf,
 }
@@ -40,7 +40,7 @@ pub struct Supervisor {
 /// Operator and agents.
 pub struct Fleet {
     /// Namespace and nodes.
-    pub piece: Piece,
+    pub namespace: TestNamespace,
     /// The operator.
     pub operator: Arc<Process>,
     /// The nodes.
@@ -56,19 +56,19 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts an operator and so many agents, and waits until all are connected.
-    pub async fn start(piece: Piece, directory: &Path, agents: usize, dice: &mut Dice) -> Self {
-        let ports: [u16; 3] = std::array::from_fn(|_| steady_port(dice));
+    pub async fn start(namespace: TestNamespace, directory: &Path, agents: usize, rng: &mut Rng) -> Self {
+        let ports: [u16; 3] = std::array::from_fn(|_| steady_port(rng));
         let [gateway, api, metrics] = ports;
-        let operator = operator("operator", &piece, directory, ports, &[]);
+        let operator = operator("operator", &namespace, directory, ports, &[]);
         operator.start().await;
         let mut nodes = Vec::new();
         for number in 0..agents {
-            nodes.push(node(&piece, directory, number, gateway).await);
+            nodes.push(node(&namespace, directory, number, gateway).await);
         }
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("a client");
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let fleet = Self {
-            piece,
+            namespace,
             operator,
             nodes,
             api: url(api),
@@ -80,17 +80,17 @@ impl Fleet {
         fleet
     }
 
-    /// Waits until the operator is ready and hears every agent.
+    /// Waits until the operator is ready and every agent is connected.
     pub async fn ready(&self, within: Duration) {
         until("the operator is ready", within, || async {
-            self.look_after().await;
+            self.restart_if_exited().await;
             let url = format!("{}/readyz", self.metrics);
             let answer = self.http.get(url).send().await.map_err(|error| error.to_string())?;
             if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
         })
         .await;
         until("every node is reachable", within, || async {
-            self.look_after().await;
+            self.restart_if_exited().await;
             for node in &self.nodes {
                 let view = self.get(&format!("/api/v1/nodes/{}", node.name)).await?;
                 if view["reachable"] != true {
@@ -102,18 +102,18 @@ impl Fleet {
         .await;
     }
 
-    /// Starts again what ended by itself.
-    pub async fn look_after(&self) {
-        self.operator.look_after().await;
+    /// Restarts processes that have exited.
+    pub async fn restart_if_exited(&self) {
+        self.operator.restart_if_exited().await;
         for node in &self.nodes {
-            node.agent.look_after().await;
+            node.agent.restart_if_exited().await;
         }
     }
 
     /// A JSON answer of the HTTP API.
     ///
     /// # Errors
-    /// What it said instead.
+    /// The answer, when it is not a success.
     pub async fn get(&self, path: &str) -> Result<serde_json::Value, String> {
         let text = self.text(path).await?;
         serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
@@ -122,7 +122,7 @@ impl Fleet {
     /// A whole answer of the HTTP API.
     ///
     /// # Errors
-    /// What it said instead, or that it broke off.
+    /// The answer, when it is not a success, or that it was cut short.
     pub async fn text(&self, path: &str) -> Result<String, String> {
         let answer = self.http.get(format!("{}{path}", self.api)).send().await;
         let answer = answer.map_err(|error| error.to_string())?;
@@ -131,13 +131,13 @@ impl Fleet {
         if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
     }
 
-    /// The supervisors of a node that have an Attempt, whoever their parent is.
+    /// The supervisors of a node that have an Attempt, whatever their parent process.
     pub fn supervisors(&self, node: &Node) -> Vec<Supervisor> {
         let attempts = node.state.join("attempts");
         processes()
             .filter_map(|pid| {
-                let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-                if words.split(|byte| *byte == 0).nth(1)? != b"__supervise" {
+                let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+                if arguments.split(|byte| *byte == 0).nth(1)? != b"__supervise" {
                     return None;
                 }
                 let log = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
@@ -159,25 +159,25 @@ impl Fleet {
         self.sweep();
     }
 
-    /// Ends supervisors and witnesses, which outlive agents by design.
+    /// Kills supervisors and recorders, which outlive agents by design.
     fn sweep(&self) {
         let supervisors = self.nodes.iter().flat_map(|node| self.supervisors(node)).map(|found| found.pid);
-        // Our directory has a name of its own, which stands in the arguments of a witness.
+        // The directory is unique to this system and is among the arguments of a recorder.
         let ours = self.directory.display().to_string();
-        let witnesses = processes().filter(|pid| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words = String::from_utf8_lossy(&words);
-            words.split('\0').next().is_some_and(|program| program.ends_with("/witness"))
-                && words.contains(&ours)
+        let recorders = processes().filter(|pid| {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let arguments = String::from_utf8_lossy(&arguments);
+            arguments.split('\0').next().is_some_and(|program| program.ends_with("/recorder"))
+                && arguments.contains(&ours)
         });
-        for pid in supervisors.chain(witnesses) {
+        for pid in supervisors.chain(recorders) {
             signal(pid, Signal::SIGKILL);
         }
     }
 }
 
 impl Drop for Fleet {
-    /// A failed test leaves nothing that runs.
+    /// A failed test leaves no process running.
     fn drop(&mut self) {
         self.sweep();
     }
@@ -186,7 +186,7 @@ impl Drop for Fleet {
 /// Describes the process of an operator at these ports: of its gateway, API and metrics.
 pub fn operator(
     name: &str,
-    piece: &Piece,
+    namespace: &TestNamespace,
     directory: &Path,
     [gateway, api, metrics]: [u16; 3],
     more: &[(&str, String)],
@@ -199,31 +199,31 @@ pub fn operator(
     };
     let flags = [
         ("--storage", "mongodb".to_owned()),
-        ("--mongodb-url-file", write("mongodb-url", &piece.parts.mongodb_uri)),
-        ("--mongodb-database", piece.namespace.clone()),
-        ("--redis-url-file", write("redis-url", &piece.parts.redis_url)),
-        ("--redis-prefix", format!("{}:", piece.namespace)),
-        ("--kubeconfig", piece.parts.kubeconfig.display().to_string()),
-        ("--watch-namespace", piece.namespace.clone()),
+        ("--mongodb-url-file", write("mongodb-url", &namespace.parts.mongodb_uri)),
+        ("--mongodb-database", namespace.name.clone()),
+        ("--redis-url-file", write("redis-url", &namespace.parts.redis_url)),
+        ("--redis-prefix", format!("{}:", namespace.name)),
+        ("--kubeconfig", namespace.parts.kubeconfig.display().to_string()),
+        ("--watch-namespace", namespace.name.clone()),
         ("--gateway-listen", format!("127.0.0.1:{gateway}")),
         ("--api-listen", format!("127.0.0.1:{api}")),
         ("--metrics-listen", format!("127.0.0.1:{metrics}")),
-        ("--agent-service-account", format!("{}/{SERVICE_ACCOUNT}", piece.namespace)),
+        ("--agent-service-account", format!("{}/{SERVICE_ACCOUNT}", namespace.name)),
     ];
     let flags: Vec<_> = flags.into_iter().chain(more.iter().cloned()).collect();
     Process::new(name, binary("operator"), arguments(&flags), directory.join(format!("{name}.log")))
 }
 
-async fn node(piece: &Piece, directory: &Path, number: usize, gateway: u16) -> Node {
+async fn node(namespace: &TestNamespace, directory: &Path, number: usize, gateway: u16) -> Node {
     let short = format!("n{number}");
-    let name = piece.node(&short, &[]).await;
+    let name = namespace.node(&short, &[]).await;
     let token = directory.join(format!("{short}.token"));
-    secret(&token, &piece.agent_token(&name).await);
-    let cable = Cable::to(gateway).await;
+    secret(&token, &namespace.agent_token(&name).await);
+    let proxy = Proxy::to(gateway).await;
     let state = directory.join(format!("{short}.state"));
-    let agent = agent(&short, directory, cable.port, &token, &state);
+    let agent = agent(&short, directory, proxy.port, &token, &state);
     agent.start().await;
-    Node { name, agent, cable, state }
+    Node { name, agent, proxy, state }
 }
 
 /// Describes the process of an agent.

@@ -1,23 +1,23 @@
-//! One run of the kill harness, from the first server to the verdict.
+//! One run of the fault injector, from the first server to the verdict.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::check::{Case, Findings, judge, settle};
-use super::dice::Dice;
-use super::faults::{Damage, Mischief};
+use super::check::{Case, Findings, check, settle};
+use super::faults::{FaultInjector, InjectedFaults};
 use super::fleet::Fleet;
-use super::load::Load;
+use super::load_generator::LoadGenerator;
+use super::rng::Rng;
 use super::servers::Servers;
-use super::{book, process};
-use crate::cluster::Piece;
+use super::{process, recording};
+use crate::cluster::TestNamespace;
 
-/// Faults that last at once, at most.
+/// Maximum number of faults at a time.
 const AT_ONCE: usize = 6;
 
 /// How to run it.
@@ -71,16 +71,16 @@ impl Options {
     }
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// How it was run.
     pub options: Options,
     /// What was done to the system.
-    pub damage: Damage,
+    pub injected: InjectedFaults,
     /// What was found; why not, when the system did not even settle.
     pub findings: Result<Findings, String>,
-    /// Processes of ours that ended though nobody asked, and panics in their logs.
+    /// Unexpected exits of our processes, and panics in their logs.
     pub crashes: Vec<String>,
     /// How long all of it took.
     pub took: Duration,
@@ -103,8 +103,8 @@ impl fmt::Display for Report {
             "seed {}, {} agents, {:.0?} in all, {:.1?} to settle",
             options.seed, options.agents, self.took, self.settled
         )?;
-        writeln!(f, "kills {}", self.damage.kills())?;
-        for (kind, count) in &self.damage.counts {
+        writeln!(f, "kills {}", self.injected.kills())?;
+        for (kind, count) in &self.injected.counts {
             writeln!(f, "  {kind:<22}{count:>6}")?;
         }
         match &self.findings {
@@ -118,7 +118,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A whole system of processes that all are ours. Ended by [`System::end`].
+/// A whole system: servers, operator and agents as child processes. Ended by [`System::end`].
 pub struct System {
     /// Everything that is written lies here; kept when a verdict is bad.
     pub directory: PathBuf,
@@ -126,7 +126,7 @@ pub struct System {
     pub servers: Arc<Servers>,
     /// Operator and agents.
     pub fleet: Arc<Fleet>,
-    keeper: JoinHandle<()>,
+    restarter: JoinHandle<()>,
 }
 
 impl System {
@@ -134,31 +134,55 @@ impl System {
     pub async fn start(test: &str, agents: usize) -> Self {
         let directory = tempfile::Builder::new().prefix("chaos-").tempdir().expect("a directory").keep();
         // Ports must differ between two runs of one seed at a time.
-        let mut ports = Dice::new(u64::from(std::process::id()));
+        let mut ports = Rng::new(u64::from(std::process::id()));
         let servers = Arc::new(Servers::start(&directory, &mut ports).await);
-        let piece = Piece::on(servers.parts.clone(), test).await;
-        let fleet = Arc::new(Fleet::start(piece, &directory, agents, &mut ports).await);
-        let keeper = tokio::spawn(keep(Arc::clone(&servers), Arc::clone(&fleet)));
-        Self { directory, servers, fleet, keeper }
+        let namespace = TestNamespace::on(servers.parts.clone(), test).await;
+        let fleet = Arc::new(Fleet::start(namespace, &directory, agents, &mut ports).await);
+        let restarter = tokio::spawn(keep_running(Arc::clone(&servers), Arc::clone(&fleet)));
+        Self { directory, servers, fleet, restarter }
     }
 
-    /// The file of the witnesses.
-    pub fn book(&self) -> PathBuf {
-        self.directory.join("witness.book")
+    /// The file that the recorders write.
+    pub fn recording(&self) -> PathBuf {
+        self.directory.join("recording")
     }
 
     /// Waits until everything answers again.
     pub async fn heal(&self) {
         for node in &self.fleet.nodes {
-            node.cable.set(super::cable::Weather::Clear);
+            node.proxy.set(super::proxy::Network::Normal);
         }
         self.servers.answer().await;
         self.fleet.ready(Duration::from_mins(1)).await;
     }
 
-    /// Ends all of it. Removes what was written, unless it is to be looked at.
+    /// Waits until every Task is over and archived, for at most `within`, then compares what was recorded with what the
+    /// system reports. Returns the findings, and how long the system took to settle.
+    pub async fn verdict(
+        &self,
+        load: &LoadGenerator,
+        injected: &InjectedFaults,
+        within: Duration,
+        most_millis: u64,
+    ) -> (Result<Findings, String>, Duration) {
+        let begun = Instant::now();
+        let settled = settle(&self.fleet, &load.requests, within).await;
+        let took = begun.elapsed();
+        let recording = recording::read(&self.recording());
+        let case = Case { requests: &load.requests, injected, recording: &recording, most_millis };
+        let findings = match settled {
+            Ok((tasks, open)) => check(&self.fleet, &tasks, &case).await.map(|mut findings| {
+                findings.violations.extend(open);
+                findings
+            }),
+            Err(why) => Err(why),
+        };
+        (findings, took)
+    }
+
+    /// Ends all processes. Removes the directory when `clean`, and keeps it for inspection otherwise.
     pub async fn end(self, clean: bool) {
-        self.keeper.abort();
+        self.restarter.abort();
         self.fleet.end().await;
         for server in self.servers.all() {
             server.end().await;
@@ -170,29 +194,30 @@ impl System {
         }
     }
 
-    /// Processes of ours that ended though nobody asked, and panics in their logs.
+    /// Unexpected exits of our processes, and panics in their logs.
     pub fn crashes(&self) -> Vec<String> {
         let ours = std::iter::once(&self.fleet.operator).chain(self.fleet.nodes.iter().map(|n| &n.agent));
         ours.flat_map(|process| {
             let log = process.log();
             let mut found: Vec<_> =
                 panics(&log).into_iter().map(|line| format!("{}: {line}", process.name)).collect();
-            // Who loses the lead ends, and is started again: that is no crash.
-            let gave_way = log.lines().filter(|line| line.contains("the lead was lost")).count() as u64;
-            if process.ended_by_itself() > gave_way {
-                let times = process.ended_by_itself();
+            // An operator that loses its leadership exits and is restarted: that is not a crash.
+            let lost_lead =
+                log.lines().filter(|line| line.contains("lost leadership; exiting")).count() as u64;
+            if process.unexpected_exits() > lost_lead {
+                let times = process.unexpected_exits();
                 let lines: Vec<_> = log
                     .lines()
                     .filter(|line| line.contains("error: ") || line.contains("failed to"))
                     .collect();
                 let last = lines.last().copied().unwrap_or_default();
-                found.push(format!("{} ended by itself {times} times; {last}", process.name));
+                found.push(format!("{} exited unexpectedly {times} times; {last}", process.name));
             }
-            if process.would_not_stop() > 0 {
+            if process.stop_timeouts() > 0 {
                 found.push(format!(
-                    "{} did not end in time on SIGTERM {} times",
+                    "{} did not exit in time on SIGTERM {} times",
                     process.name,
-                    process.would_not_stop()
+                    process.stop_timeouts()
                 ));
             }
             found
@@ -201,17 +226,18 @@ impl System {
     }
 }
 
-/// Panics in a log. Not those of the MongoDB driver while it says goodbye in a runtime that ends: its own task, after
-/// all of ours.
+/// Panics in a log. Not those of the MongoDB driver while it ends its sessions during runtime shutdown: a task of its
+/// own, after all of ours.
 fn panics(log: &str) -> Vec<&str> {
     let lines: Vec<&str> = log.lines().collect();
-    let is_farewell = |at: usize| lines[at..].iter().take(48).any(|line| line.contains("end_all_sessions"));
+    let is_driver_shutdown =
+        |at: usize| lines[at..].iter().take(48).any(|line| line.contains("end_all_sessions"));
     let panics = lines.iter().enumerate().filter(|(_, line)| line.contains("panicked at"));
-    panics.filter(|(at, _)| !is_farewell(*at)).map(|(_, line)| *line).collect()
+    panics.filter(|(at, _)| !is_driver_shutdown(*at)).map(|(_, line)| *line).collect()
 }
 
-/// Starts again what ended by itself, as a kubelet would.
-async fn keep(servers: Arc<Servers>, fleet: Arc<Fleet>) {
+/// Restarts processes that have exited, as a kubelet would.
+async fn keep_running(servers: Arc<Servers>, fleet: Arc<Fleet>) {
     let processes: Vec<Arc<process::Process>> = servers
         .all()
         .into_iter()
@@ -220,78 +246,77 @@ async fn keep(servers: Arc<Servers>, fleet: Arc<Fleet>) {
         .cloned()
         .collect();
     loop {
-        futures_util::future::join_all(processes.iter().map(|process| process.look_after())).await;
+        futures_util::future::join_all(processes.iter().map(|process| process.restart_if_exited())).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// Runs the harness.
+/// Runs it.
 pub async fn run(options: Options) -> Report {
     let begun = Instant::now();
     let system = System::start("chaos", options.agents).await;
     println!("seed {}: the system is up after {:.1?}", options.seed, begun.elapsed());
-    let mut dice = Dice::new(options.seed);
+    let mut rng = Rng::new(options.seed);
     let nodes = system.fleet.nodes.iter().map(|node| node.name.clone()).collect();
-    let piece = &system.fleet.piece;
-    let (book, load_dice) = (system.book(), Dice::new(dice.roll()));
-    let load =
-        Load::new(piece.client.clone(), &piece.namespace, nodes, &book, options.most_millis, load_dice);
+    let namespace = &system.fleet.namespace;
+    let (recording, load_rng) = (system.recording(), Rng::new(rng.next_u64()));
+    let load = LoadGenerator::new(
+        namespace.client.clone(),
+        &namespace.name,
+        nodes,
+        &recording,
+        options.most_millis,
+        load_rng,
+    );
     let load = Arc::new(Mutex::new(load));
-    let loading = tokio::spawn(keep_loaded(Arc::clone(&load), options.task_every, dice.clone()));
+    let loading = tokio::spawn(keep_loaded(Arc::clone(&load), options.task_every, rng.clone()));
 
     let (servers, fleet) = (Arc::clone(&system.servers), Arc::clone(&system.fleet));
-    let mischief = Arc::new(Mischief::new(servers, fleet, options.longest_fault));
-    let mut faults = JoinSet::new();
-    let mut said = Instant::now();
-    while mischief.damage().kills() < options.kills {
-        while faults.len() >= AT_ONCE {
-            faults.join_next().await;
-        }
-        if said.elapsed() > Duration::from_secs(15) {
-            said = Instant::now();
-            let (kills, attempts) = (mischief.damage().kills(), book::read(&book).len());
-            println!("seed {}: {kills} kills, {attempts} attempts, {:.0?}", options.seed, begun.elapsed());
-        }
-        while faults.try_join_next().is_some() {}
-        faults.spawn(mischief.next(&mut dice));
-        tokio::time::sleep(dice.millis(options.fault_every / 2, options.fault_every * 3 / 2)).await;
-    }
-    while faults.join_next().await.is_some() {}
+    let injector = Arc::new(FaultInjector::new(servers, fleet, options.longest_fault));
+    inject(&injector, &options, &recording, begun, &mut rng).await;
     loading.abort();
     println!("seed {}: the last fault is over after {:.1?}", options.seed, begun.elapsed());
 
     system.heal().await;
-    let healed = Instant::now();
     let load = load.lock().await;
-    let settled = settle(&system.fleet, &load.wishes, options.settle).await;
-    let settled_after = healed.elapsed();
-    let damage = mischief.damage();
-    let book = book::read(&book);
-    let case = Case { wishes: &load.wishes, damage: &damage, book: &book, most_millis: options.most_millis };
-    let findings = match settled {
-        Ok((tasks, open)) => judge(&system.fleet, &tasks, &case).await.map(|mut findings| {
-            findings.violations.extend(open);
-            findings
-        }),
-        Err(why) => Err(why),
-    };
+    let injected = injector.injected();
+    let (findings, settled) = system.verdict(&load, &injected, options.settle, options.most_millis).await;
     let crashes = system.crashes();
-    let report = Report {
-        options,
-        damage: damage.clone(),
-        findings,
-        crashes,
-        took: begun.elapsed(),
-        settled: settled_after,
-    };
+    let report = Report { options, injected, findings, crashes, took: begun.elapsed(), settled };
     system.end(report.is_clean()).await;
     report
 }
 
-/// Goes on with the load, a step every so many milliseconds on average.
-pub(super) async fn keep_loaded(load: Arc<Mutex<Load>>, every: u64, mut dice: Dice) {
+/// Injects faults until so many processes were killed, and waits until all faults are over.
+async fn inject(
+    injector: &Arc<FaultInjector>,
+    options: &Options,
+    recording: &Path,
+    begun: Instant,
+    rng: &mut Rng,
+) {
+    let mut faults = JoinSet::new();
+    let mut reported = Instant::now();
+    while injector.injected().kills() < options.kills {
+        while faults.len() >= AT_ONCE {
+            faults.join_next().await;
+        }
+        if reported.elapsed() > Duration::from_secs(15) {
+            reported = Instant::now();
+            let (kills, attempts) = (injector.injected().kills(), recording::read(recording).len());
+            println!("seed {}: {kills} kills, {attempts} attempts, {:.0?}", options.seed, begun.elapsed());
+        }
+        while faults.try_join_next().is_some() {}
+        faults.spawn(injector.next(rng));
+        tokio::time::sleep(rng.millis(options.fault_every / 2, options.fault_every * 3 / 2)).await;
+    }
+    while faults.join_next().await.is_some() {}
+}
+
+/// Continues the load, a step every `every` milliseconds on average.
+pub(super) async fn keep_loaded(load: Arc<Mutex<LoadGenerator>>, every: u64, mut rng: Rng) {
     loop {
         load.lock().await.step().await;
-        tokio::time::sleep(dice.millis(every / 2, every * 3 / 2)).await;
+        tokio::time::sleep(rng.millis(every / 2, every * 3 / 2)).await;
     }
 }

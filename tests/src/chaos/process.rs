@@ -1,4 +1,4 @@
-//! One process of the system that is kept up as a kubelet would, and that faults may befall.
+//! One process of the system: restarted when it exits, as a kubelet would, and a target of faults.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use sentinel_operator::kill_point::VARIABLE;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
-/// How long a process that ended by itself stays down, as a kubelet's first back-off, shortened.
+/// How long a process that exited stays down: a kubelet's first back-off, shortened.
 const BACK_OFF: Duration = Duration::from_millis(500);
 
 /// A process that is started again whenever it ends. Killed when the last handle is dropped.
@@ -24,8 +24,8 @@ pub struct Process {
     arguments: Vec<OsString>,
     log: PathBuf,
     child: Mutex<Option<Child>>,
-    ended_by_itself: AtomicU64,
-    would_not_stop: AtomicU64,
+    unexpected_exits: AtomicU64,
+    stop_timeouts: AtomicU64,
 }
 
 impl Process {
@@ -37,12 +37,12 @@ impl Process {
             arguments,
             log,
             child: Mutex::new(None),
-            ended_by_itself: AtomicU64::new(0),
-            would_not_stop: AtomicU64::new(0),
+            unexpected_exits: AtomicU64::new(0),
+            stop_timeouts: AtomicU64::new(0),
         })
     }
 
-    /// The same process as it would be on another machine: one whose boot id is what this file says. As root.
+    /// The same process as it would be on another machine: with the boot id in this file. As root.
     pub fn elsewhere(&self, boot_id: &Path) -> Arc<Self> {
         let before = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
         let [shell, flag, before] = ["sh", "-c", before].map(OsString::from);
@@ -92,24 +92,24 @@ impl Process {
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()))
     }
 
-    /// Starts it again when it has ended by itself; to be called a few times a second.
-    pub async fn look_after(&self) {
+    /// Restarts it when it has exited; to be called a few times a second.
+    pub async fn restart_if_exited(&self) {
         let Ok(mut child) = self.child.try_lock() else { return };
         let Some(running) = child.as_mut() else { return };
         if let Ok(Some(status)) = running.try_wait() {
-            self.ended_by_itself.fetch_add(1, Ordering::Relaxed);
-            println!("{} ended by itself: {status}", self.name);
+            self.unexpected_exits.fetch_add(1, Ordering::Relaxed);
+            println!("{} exited: {status}", self.name);
             tokio::time::sleep(BACK_OFF).await;
             *child = Some(self.spawn());
         }
     }
 
-    /// Process id, when it runs and no fault has hold of it.
+    /// Process id, when it runs and no fault holds it.
     pub fn pid(&self) -> Option<u32> {
         self.child.try_lock().ok().and_then(|child| child.as_ref().and_then(Child::id))
     }
 
-    /// SIGKILL; started again after `down`. False when another fault has hold of it.
+    /// SIGKILL; started again after `down`. False when another fault holds it.
     pub async fn kill(&self, down: Duration) -> bool {
         let Ok(mut child) = self.child.try_lock() else { return false };
         if let Some(mut running) = child.take() {
@@ -120,7 +120,7 @@ impl Process {
         true
     }
 
-    /// SIGSTOP, and SIGCONT after `frozen`. False when another fault has hold of it.
+    /// SIGSTOP, and SIGCONT after `frozen`. False when another fault holds it.
     pub async fn freeze(&self, frozen: Duration) -> bool {
         let Ok(child) = self.child.try_lock() else { return false };
         let Some(pid) = child.as_ref().and_then(Child::id) else { return false };
@@ -138,7 +138,7 @@ impl Process {
                 signal(pid, Signal::SIGTERM);
             }
             if tokio::time::timeout(patience, running.wait()).await.is_err() {
-                self.would_not_stop.fetch_add(1, Ordering::Relaxed);
+                self.stop_timeouts.fetch_add(1, Ordering::Relaxed);
                 let _ = running.kill().await;
             }
         }
@@ -154,14 +154,14 @@ impl Process {
         }
     }
 
-    /// How often it ended though nobody asked it to.
-    pub fn ended_by_itself(&self) -> u64 {
-        self.ended_by_itself.load(Ordering::Relaxed)
+    /// How often it exited unexpectedly.
+    pub fn unexpected_exits(&self) -> u64 {
+        self.unexpected_exits.load(Ordering::Relaxed)
     }
 
-    /// How often it did not end in time on SIGTERM.
-    pub fn would_not_stop(&self) -> u64 {
-        self.would_not_stop.load(Ordering::Relaxed)
+    /// How often it did not exit in time on SIGTERM.
+    pub fn stop_timeouts(&self) -> u64 {
+        self.stop_timeouts.load(Ordering::Relaxed)
     }
 
     /// All that it printed, over all of its lives.

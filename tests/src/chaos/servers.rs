@@ -1,4 +1,4 @@
-//! A set of real servers whose every process is ours to kill: the parts of `tests/parts`, as children.
+//! A set of real servers as child processes, so that each can be killed: the parts of `tests/parts`.
 
 use std::ffi::OsString;
 use std::net::TcpListener;
@@ -11,8 +11,8 @@ use kube::Api;
 use mongodb::bson::doc;
 use redis::AsyncCommands;
 
-use super::dice::Dice;
 use super::process::Process;
+use super::rng::Rng;
 use crate::cluster::repository;
 use crate::parts::{Bin, Parts};
 use crate::wait::until;
@@ -38,8 +38,8 @@ pub struct Servers {
 
 impl Servers {
     /// Starts all of them in this directory and waits until they answer.
-    pub async fn start(directory: &Path, dice: &mut Dice) -> Self {
-        let ports: [u16; 5] = std::array::from_fn(|_| steady_port(dice));
+    pub async fn start(directory: &Path, rng: &mut Rng) -> Self {
+        let ports: [u16; 5] = std::array::from_fn(|_| steady_port(rng));
         let [etcd_port, api_port, redis_port, postgres_port, ferretdb_port] = ports;
         let serve = |name: &str, folder: &str, numbers: &[u16]| {
             let mut arguments: Vec<OsString> = vec![directory.join(folder).into()];
@@ -78,7 +78,7 @@ impl Servers {
     pub async fn answer(&self) {
         until("the API server answers", PATIENCE, || async {
             for server in self.all() {
-                server.look_after().await;
+                server.restart_if_exited().await;
             }
             if !self.parts.kubeconfig.exists() {
                 return Err("no kubeconfig yet".to_owned());
@@ -88,7 +88,7 @@ impl Servers {
         })
         .await;
         until("Redis answers", PATIENCE, || async {
-            self.redis.look_after().await;
+            self.redis.restart_if_exited().await;
             let client = redis::Client::open(self.parts.redis_url.as_str())?;
             let mut redis = client.get_multiplexed_async_connection().await?;
             redis.exists::<_, bool>("x").await
@@ -98,7 +98,7 @@ impl Servers {
         let mongo = mongodb::Client::with_uri_str(&options).await.expect("a client");
         until("FerretDB answers", PATIENCE, || async {
             for server in [&self.postgres, &self.ferretdb] {
-                server.look_after().await;
+                server.restart_if_exited().await;
             }
             mongo.database("x").collection::<mongodb::bson::Document>("x").find_one(doc! {}).await
         })
@@ -107,9 +107,9 @@ impl Servers {
 }
 
 /// A loopback port that is free, and that the kernel does not hand out while its server is down.
-pub fn steady_port(dice: &mut Dice) -> u16 {
+pub fn steady_port(rng: &mut Rng) -> u16 {
     loop {
-        let port = 20_000 + dice.below(12_000) as u16;
+        let port = 20_000 + rng.below(12_000) as u16;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

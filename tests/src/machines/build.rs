@@ -11,7 +11,7 @@ use crate::cluster::repository;
 /// When it does not build.
 pub fn static_agent() -> PathBuf {
     let output = Command::new(repository().join("tests/static-agent")).output().expect("bash starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the static agent does not build:\n{said}");
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the static agent does not build:\n{output_text}");
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }

@@ -65,11 +65,11 @@ impl Machine {
     pub async fn run(&self, command: &str) -> Result<String, String> {
         let output = Command::new(vm("run")).arg(&self.directory).arg(command).output().await;
         let output = output.expect("bash starts");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         if output.status.success() {
-            return Ok(said);
+            return Ok(printed);
         }
-        Err(format!("{}: {said}{}", output.status, String::from_utf8_lossy(&output.stderr)))
+        Err(format!("{}: {printed}{}", output.status, String::from_utf8_lossy(&output.stderr)))
     }
 
     /// The end of what it wrote to its console, over all boots.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::build::static_agent;
 use crate::cluster::repository;
-use crate::stage::Stage;
+use crate::testbed::Testbed;
 use crate::wait::until;
 
 /// Long enough for a pod on a busy machine.
@@ -20,7 +20,7 @@ const PROGRAMS: [&str; 6] = ["sh", "cat", "hostname", "sleep", "echo", "true"];
 /// A whole system with one agent pod on every real node.
 pub struct Pods {
     /// Namespace, operator, stores.
-    pub stage: Stage,
+    pub testbed: Testbed,
     /// Names of the nodes.
     pub nodes: Vec<String>,
 }
@@ -29,18 +29,18 @@ impl Pods {
     /// Agents that are connected.
     ///
     /// # Panics
-    /// When the set that `SENTINEL_PARTS` names has no nodes; the message says how to get some.
+    /// When the set that `SENTINEL_PARTS` names has no nodes; the message explains how to get some.
     pub async fn deploy(test: &str) -> Self {
         let set = std::env::var("SENTINEL_PARTS").expect("SENTINEL_PARTS: run `just test-nodes`");
         let set: Value = serde_json::from_str(&std::fs::read_to_string(set).expect("a set")).expect("JSON");
         let gateway = set["network"]["gateway"].as_str().expect("a set with nodes: run `just test-nodes`");
         let nodes = set["nodes"].as_array().into_iter().flatten();
         let nodes = nodes.filter_map(|node| node["name"].as_str().map(str::to_owned)).collect();
-        let stage = Stage::new(test).await;
-        image(stage.path()).await;
-        let pods = Self { stage, nodes };
+        let testbed = Testbed::new(test).await;
+        image(testbed.path()).await;
+        let pods = Self { testbed, nodes };
         pods.sweep().await;
-        let url = format!("--from-literal=operator-url=ws://{gateway}:{}", pods.stage.gateway_port());
+        let url = format!("--from-literal=operator-url=ws://{gateway}:{}", pods.testbed.gateway_port());
         pods.kubectl(&["create", "configmap", "node-agent", &url]).await;
         let manifest = repository().join("tests/manifests/agent.yaml");
         pods.kubectl(&["apply", "-f", &manifest.to_string_lossy()]).await;
@@ -53,9 +53,9 @@ impl Pods {
 
     /// `kubectl … -n <namespace>`, which must succeed.
     pub async fn kubectl(&self, arguments: &[&str]) -> String {
-        match self.stage.piece.kubectl(arguments).await {
-            Ok(said) => said,
-            Err(said) => panic!("kubectl {arguments:?}: {said}"),
+        match self.testbed.namespace.kubectl(arguments).await {
+            Ok(printed) => printed,
+            Err(printed) => panic!("kubectl {arguments:?}: {printed}"),
         }
     }
 
@@ -68,7 +68,7 @@ impl Pods {
     /// Waits until the agent of a node is connected.
     pub async fn reachable(&self, node: &str) {
         until(&format!("the agent of {node} is connected"), PATIENCE, || async {
-            let node = self.stage.get(&format!("/api/v1/nodes/{node}")).await?;
+            let node = self.testbed.get(&format!("/api/v1/nodes/{node}")).await?;
             if node["reachable"] == true { Ok(()) } else { Err(node.to_string()) }
         })
         .await;
@@ -90,7 +90,7 @@ impl Pods {
                 "run": { "script": { "interpreter": "/bin/sh", "text": script }, "environment": environment },
             },
         });
-        self.stage.piece.apply(&task.to_string()).await.expect("a valid Task");
+        self.testbed.namespace.apply(&task.to_string()).await.expect("a valid Task");
         let path = "jsonpath={.metadata.uid}";
         self.kubectl(&["get", "tasks.sentinelnode.dev", name, "-o", path]).await
     }
@@ -99,7 +99,7 @@ impl Pods {
     pub async fn ended(&self, uid: &str, node: &str) -> Value {
         let path = format!("/api/v1/executions/{uid}/1/{node}");
         until(&format!("{uid} has ended on {node}"), PATIENCE, || async {
-            let execution = self.stage.get(&path).await?;
+            let execution = self.testbed.get(&path).await?;
             if execution["outcome"].is_string() { Ok(execution) } else { Err(execution.to_string()) }
         })
         .await
@@ -107,13 +107,13 @@ impl Pods {
 
     /// The output of the first Run of a Task on a node.
     pub async fn log(&self, uid: &str, node: &str) -> String {
-        let url = format!("{}/api/v1/executions/{uid}/1/{node}/log", self.stage.api);
-        self.stage.http.get(url).send().await.expect("an answer").text().await.expect("a text")
+        let url = format!("{}/api/v1/executions/{uid}/1/{node}/log", self.testbed.api);
+        self.testbed.http.get(url).send().await.expect("an answer").text().await.expect("a text")
     }
 
-    /// Waits until the output of a Task on a node contains this.
-    pub async fn says(&self, uid: &str, node: &str, what: &str) {
-        until(&format!("{uid} says {what:?} on {node}"), PATIENCE, || async {
+    /// Waits until the output of a Task on a node contains `what`.
+    pub async fn output_contains(&self, uid: &str, node: &str, what: &str) {
+        until(&format!("the output of {uid} on {node} contains {what:?}"), PATIENCE, || async {
             let log = self.log(uid, node).await;
             if log.contains(what) { Ok(()) } else { Err(log) }
         })
@@ -123,17 +123,19 @@ impl Pods {
     /// Removes the agents and everything else of the test.
     pub async fn close(self) {
         self.sweep().await;
-        self.stage.close().await;
+        self.testbed.close().await;
     }
 
     /// Removes agents and what they keep, those that a failed test left too: a node has room for one.
     async fn sweep(&self) {
         let all =
             ["delete", "daemonset", "-A", "-l", "app=node-agent", "--cascade=foreground", "--timeout=60s"];
-        self.stage.piece.parts.kubectl(&all).await.expect("no agents");
+        self.testbed.namespace.parts.kubectl(&all).await.expect("no agents");
         for node in &self.nodes {
-            until("the node is clean", PATIENCE, || node_exec(node, "rm -rf /var/lib/sentinel /var/witness"))
-                .await;
+            until("the node is clean", PATIENCE, || {
+                node_exec(node, "rm -rf /var/lib/sentinel /var/recording")
+            })
+            .await;
         }
     }
 }
@@ -179,9 +181,9 @@ async fn image(scratch: &Path) {
 async fn script(name: &str, arguments: &[&str]) -> Result<String, String> {
     let path = repository().join("tests/parts").join(name);
     let output = tokio::process::Command::new(path).args(arguments).output().await.expect("bash starts");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
-        return Ok(said);
+        return Ok(printed);
     }
-    Err(format!("{name} {arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr)))
+    Err(format!("{name} {arguments:?}: {printed}{}", String::from_utf8_lossy(&output.stderr)))
 }

@@ -1,4 +1,4 @@
-//! One JSON file for each object, written beside and renamed into place, so that a crash leaves the old or the new.
+//! One JSON file for each object, written to a temporary file and renamed, so that a crash leaves the old or the new.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cluster::ClusterError;
+use crate::cluster::error::ClusterError;
 use crate::files;
 use crate::resource::{TargetSlice, Task};
 
-/// Largest file of one object, bytes: an object of an API server has at most 1.5 MiB, and this form is indented.
+/// Largest file of one object, bytes: an API server accepts 1.5 MiB, and these files are indented.
 const MAX_OBJECT: u64 = 32 << 20;
 
 /// The directory of an embedded cluster.
@@ -21,7 +21,7 @@ pub(super) struct Disk {
     slices: PathBuf,
 }
 
-/// What was found in it.
+/// The objects found in it.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) tasks: Vec<Task>,
@@ -29,7 +29,7 @@ pub(super) struct Found {
 }
 
 impl Disk {
-    /// Reads what is there.
+    /// Reads every object.
     pub(super) fn open(directory: &Path) -> Result<(Self, Found), ClusterError> {
         let disk = Self { tasks: directory.join("tasks"), slices: directory.join("targetslices") };
         for folder in [&disk.tasks, &disk.slices] {
@@ -59,7 +59,7 @@ impl Disk {
         remove(&self.slices.join(format!("{name}.json")))
     }
 
-    /// Names and namespaces are checked before: letters, digits, `-` and `.`; a namespace has no `.`.
+    /// Names and namespaces are validated: letters, digits, `-` and `.`; a namespace has no `.`.
     fn task_file(&self, task: &Task) -> PathBuf {
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
         self.tasks.join(format!("{}.{}.json", of(&task.metadata.namespace), of(&task.metadata.name)))
@@ -83,11 +83,11 @@ fn read_all<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, ClusterError> 
 
 fn write(path: &Path, object: &impl Serialize) -> Result<(), ClusterError> {
     let attempt = || -> io::Result<()> {
-        let beside = path.with_extension("new");
-        let mut file = File::create(&beside)?;
+        let temporary = path.with_extension("new");
+        let mut file = File::create(&temporary)?;
         file.write_all(&serde_json::to_vec_pretty(object)?)?;
         file.sync_all()?;
-        fs::rename(&beside, path)?;
+        fs::rename(&temporary, path)?;
         sync_parent(path)
     };
     attempt().map_err(|error| failed("write", path, error))

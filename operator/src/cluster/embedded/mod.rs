@@ -1,10 +1,12 @@
 //! A cluster in memory, for dev mode and for tests: Tasks, their target lists and Nodes, with the rules of an API
-//! server. What is written is checked and completed as there ([`crate::resource::schema`]); uid, generation,
-//! resourceVersion, finalizers and deletion mean the same; watches tell the same story.
+//! server. Writes are validated and defaulted in the same way ([`crate::resource::schema`]); uid, generation,
+//! resourceVersion, finalizers and deletion mean the same; watches yield the same events.
 //!
-//! * `state`: the objects and the rules; * `disk`: one JSON file for each object, where a directory is given.
+//! * `state`: the objects and the rules; `disk`: one JSON file for each object, where a directory is given;
+//! * `published`: cluster events.
 
 mod disk;
+mod published;
 mod state;
 
 use std::collections::BTreeMap;
@@ -19,15 +21,17 @@ use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
 use tokio::sync::watch;
 
-use self::state::{Seen, State};
-use super::{Answer, Cluster, ClusterError, Publication, TaskKeeper, TaskStore, targets};
+use self::state::{Cursor, State};
+use super::error::ClusterError;
+use super::seams::{Answer, Cluster, Publication, TaskKeeper, TaskStore};
+use super::targets;
 use crate::clock::Clock;
 use crate::resource::slice::Frozen;
 use crate::resource::{Task, TaskStatus};
 
-pub use self::state::Published;
+pub use self::published::Published;
 
-/// A cluster in memory. Cloning it gives the same one.
+/// A cluster in memory. Clones share it.
 #[derive(Debug, Clone)]
 pub struct EmbeddedCluster(Arc<Shared>);
 
@@ -40,12 +44,12 @@ struct Shared {
 }
 
 impl EmbeddedCluster {
-    /// An empty cluster that is gone with the process.
+    /// An empty cluster that ends with the process.
     pub fn in_memory(clock: Clock) -> Self {
         Self::over(State::default(), clock)
     }
 
-    /// The cluster that is kept in this directory, which is made if it is not there.
+    /// The cluster that is kept in this directory, which is created when it does not exist.
     ///
     /// # Errors
     /// When the directory cannot be used, or something in it cannot be read; the text names the file.
@@ -59,10 +63,10 @@ impl EmbeddedCluster {
         Self(Arc::new(Shared { state: Mutex::new(state), changed, clock }))
     }
 
-    /// The Nodes are these, from now on.
+    /// Replaces the Nodes.
     pub fn set_nodes(&self, nodes: BTreeMap<NodeName, NodeFacts>) {
         self.state().set_nodes(nodes);
-        self.tell();
+        self.notify();
     }
 
     /// The latest cluster events, oldest first.
@@ -79,29 +83,29 @@ impl EmbeddedCluster {
         change: impl FnOnce(&mut State) -> Result<T, ClusterError>,
     ) -> Result<T, ClusterError> {
         let done = change(&mut self.state());
-        self.tell();
+        self.notify();
         done
     }
 
-    fn tell(&self) {
+    fn notify(&self) {
         let version = self.state().version();
         self.0.changed.send_if_modified(|known| std::mem::replace(known, version) != version);
     }
 
-    /// Everything and then every change, as `look` sees it.
+    /// All objects and then every change, as `changes` yields them.
     fn follow<K: Send + 'static>(
         &self,
-        look: fn(&State, &mut Seen) -> Vec<Event<K>>,
+        changes: fn(&State, &mut Cursor) -> Vec<Event<K>>,
     ) -> BoxStream<'static, Event<K>> {
-        let follower = (self.clone(), self.0.changed.subscribe(), Seen::default());
-        let batches = stream::unfold(follower, move |(cluster, mut changed, mut seen)| async move {
+        let follower = (self.clone(), self.0.changed.subscribe(), Cursor::default());
+        let batches = stream::unfold(follower, move |(cluster, mut changed, mut cursor)| async move {
             loop {
                 changed.mark_unchanged();
-                let events = look(&cluster.state(), &mut seen);
+                let events = changes(&cluster.state(), &mut cursor);
                 if !events.is_empty() {
-                    return Some((stream::iter(events), (cluster, changed, seen)));
+                    return Some((stream::iter(events), (cluster, changed, cursor)));
                 }
-                // The cluster in our hand holds the sender, so this never fails.
+                // `cluster` holds the sender, so this never fails.
                 let _ = changed.changed().await;
             }
         });
@@ -109,7 +113,7 @@ impl EmbeddedCluster {
     }
 }
 
-/// Every answer is there at once: the work is a moment's, done when the answer is asked for.
+/// A future that is ready at its first poll: the work is short, and done in the poll.
 macro_rules! at_once {
     ($answer:expr) => {
         Box::pin(async move { $answer })
@@ -155,7 +159,7 @@ impl TaskKeeper for EmbeddedCluster {
         at_once!(self.change(|state| state.set_finalizer(seen, finalizer)))
     }
 
-    fn freeze_targets<'a>(
+    fn persist_targets<'a>(
         &'a self,
         task: &'a Task,
         run: RunNumber,
@@ -167,14 +171,14 @@ impl TaskKeeper for EmbeddedCluster {
         })
     }
 
-    fn frozen_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, Vec<NodeName>> {
+    fn load_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, Vec<NodeName>> {
         at_once!(match task.status.as_ref().and_then(|status| status.run.as_ref()) {
             None => Ok(Vec::new()),
             Some(run) => targets::assemble(task, run, &self.state().slices_of(task)),
         })
     }
 
-    fn thaw_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, ()> {
+    fn delete_old_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, ()> {
         at_once!(self.change(|state| state.remove_old_slices(task)))
     }
 

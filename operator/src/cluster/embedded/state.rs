@@ -12,33 +12,18 @@ use sentinel_protocol::time::UnixMillis;
 use uuid::Uuid;
 
 use super::disk::{Disk, Found};
-use crate::cluster::ClusterError;
+use super::published::{Events, Published};
+use crate::cluster::error::ClusterError;
 use crate::cluster::targets::display;
 use crate::resource::invalid::describe;
 use crate::resource::marks::FINALIZER;
 use crate::resource::{TargetSlice, Task, TaskStatus, schema, version};
 
-/// Removed objects that are remembered for those who watch; who is further behind is told everything anew.
-const MAX_GONE: usize = 1024;
+/// Most deleted Tasks that are remembered for watches; a watch that is further behind lists again.
+const MAX_DELETED: usize = 1024;
 
-/// Cluster events that are kept.
-const MAX_PUBLISHED: usize = 1000;
-
-/// Where an object lives when nothing else is said.
+/// The namespace of an object that names none.
 const DEFAULT_NAMESPACE: &str = "default";
-
-/// A cluster event.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Published {
-    /// The Task it is about.
-    pub task: TaskRef,
-    /// What it says.
-    pub notice: Notice,
-    /// When it was published last.
-    pub at: UnixMillis,
-    /// How often it was published.
-    pub count: u32,
-}
 
 type Key = (String, String);
 
@@ -46,17 +31,17 @@ type Key = (String, String);
 pub(super) struct State {
     version: u64,
     tasks: BTreeMap<Key, (u64, Task)>,
-    gone: VecDeque<(u64, Task)>,
+    deleted: VecDeque<(u64, Task)>,
     slices: BTreeMap<String, TargetSlice>,
     nodes: BTreeMap<NodeName, NodeFacts>,
     nodes_version: u64,
-    published: VecDeque<Published>,
+    events: Events,
     disk: Option<Disk>,
 }
 
-/// How far somebody who watches has seen.
+/// The version up to which a watch has been served.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Option<u64>);
+pub(super) struct Cursor(Option<u64>);
 
 impl State {
     pub(super) fn restored(disk: Disk, found: Found) -> Self {
@@ -75,7 +60,7 @@ impl State {
         self.version
     }
 
-    // What people do.
+    // Writes of people.
 
     pub(super) fn get(&self, task: &TaskRef) -> Option<Task> {
         self.tasks.get(&(task.namespace.to_string(), task.name.to_string())).map(|(_, task)| task.clone())
@@ -109,8 +94,8 @@ impl State {
     pub(super) fn apply(&mut self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
         let doing = format!("apply Task {}", display(task));
         let task = admitted(&doing, task)?;
-        let Some((_, there)) = self.tasks.get(&key(&task)) else { return self.create(&task, now) };
-        let mut changed = there.clone();
+        let Some((_, existing)) = self.tasks.get(&key(&task)) else { return self.create(&task, now) };
+        let mut changed = existing.clone();
         for (old, new) in [
             (&mut changed.metadata.labels, task.metadata.labels),
             (&mut changed.metadata.annotations, task.metadata.annotations),
@@ -150,14 +135,14 @@ impl State {
         }
         if task.metadata.deletion_timestamp.is_none() {
             task.metadata.deletion_timestamp = Some(time(now));
-            // As the API server does: asking for deletion is a change of intent.
+            // As in an API server: a deletion request changes the generation.
             task.metadata.generation = task.metadata.generation.map(|generation| generation + 1);
             self.put(task)?;
         }
         Ok(())
     }
 
-    // What the operator keeps.
+    // Writes of the operator.
 
     pub(super) fn write_status(&mut self, seen: &Task, status: TaskStatus) -> Result<Task, ClusterError> {
         let mut task = self.unchanged(seen, "write the status of")?;
@@ -173,7 +158,7 @@ impl State {
         let mut task = self.unchanged(seen, "write the status of")?;
         task.status = Some(status);
         let finalizers = task.metadata.finalizers.get_or_insert_default();
-        // Whoever asks for it by itself hears why it is not put on a Task that is being deleted.
+        // `set_finalizer` reports why a Task that is being deleted gets none.
         if task.metadata.deletion_timestamp.is_none() && !finalizers.iter().any(|text| text == FINALIZER) {
             finalizers.push(FINALIZER.to_owned());
         }
@@ -184,16 +169,16 @@ impl State {
         let mut task = self.unchanged(seen, "set the finalizer of")?;
         let deleting = task.metadata.deletion_timestamp.is_some();
         let finalizers = task.metadata.finalizers.get_or_insert_default();
-        let there = finalizers.iter().any(|text| text == FINALIZER);
+        let is_present = finalizers.iter().any(|text| text == FINALIZER);
         match finalizer {
-            Finalizer::Present if !there && deleting => {
+            Finalizer::Present if !is_present && deleting => {
                 return Err(ClusterError::Refused {
                     doing: format!("set the finalizer of Task {}", display(seen)),
                     code: 422,
                     message: "no new finalizers can be added if the object is being deleted".to_owned(),
                 });
             }
-            Finalizer::Present if !there => finalizers.push(FINALIZER.to_owned()),
+            Finalizer::Present if !is_present => finalizers.push(FINALIZER.to_owned()),
             Finalizer::Present => {}
             Finalizer::Absent => finalizers.retain(|text| text != FINALIZER),
         }
@@ -208,9 +193,9 @@ impl State {
         for slice in slices {
             let Some(name) = slice.metadata.name.clone() else { continue };
             match self.slices.get(&name) {
-                Some(there) if there.spec == slice.spec => continue,
+                Some(existing) if existing.spec == slice.spec => continue,
                 Some(_) => {
-                    let wrong = format!("TargetSlice {name} is there already, with other nodes");
+                    let wrong = format!("TargetSlice {name} exists already, with other nodes");
                     return Err(ClusterError::TargetsDamaged { task: "a Task".to_owned(), wrong });
                 }
                 None => {}
@@ -239,23 +224,12 @@ impl State {
 
     pub(super) fn publish(&mut self, task: &Task, notice: &Notice, at: UnixMillis) {
         let (namespace, name) = key(task);
-        let Ok(about) = TaskRef::new(namespace, name) else { return };
-        let published = Published { task: about, notice: notice.clone(), at, count: 1 };
-        // The same again is one event, as the series of an API server are.
-        let same = |old: &&mut Published| old.task == published.task && old.notice == published.notice;
-        if let Some(old) = self.published.iter_mut().find(same) {
-            old.count = old.count.saturating_add(1);
-            old.at = at;
-            return;
-        }
-        self.published.push_back(published);
-        while self.published.len() > MAX_PUBLISHED {
-            self.published.pop_front();
-        }
+        let Ok(task) = TaskRef::new(namespace, name) else { return };
+        self.events.publish(task, notice, at);
     }
 
     pub(super) fn published(&self) -> Vec<Published> {
-        self.published.iter().cloned().collect()
+        self.events.all()
     }
 
     // Nodes.
@@ -268,18 +242,18 @@ impl State {
         }
     }
 
-    // What is seen of it.
+    // Watches.
 
-    pub(super) fn task_changes(&self, seen: &mut Seen) -> Vec<Event<Task>> {
-        let since = seen.0.replace(self.version);
-        let oldest = self.gone.front().map_or(0, |(version, _)| *version);
+    pub(super) fn task_changes(&self, cursor: &mut Cursor) -> Vec<Event<Task>> {
+        let since = cursor.0.replace(self.version);
+        let oldest = self.deleted.front().map_or(0, |(version, _)| *version);
         match since {
-            Some(since) if self.gone.len() < MAX_GONE || oldest <= since => {
+            Some(since) if self.deleted.len() < MAX_DELETED || oldest <= since => {
                 let changed = self.tasks.values().filter(|(version, _)| *version > since);
-                let gone = self.gone.iter().filter(|(version, _)| *version > since);
+                let deleted = self.deleted.iter().filter(|(version, _)| *version > since);
                 let mut events: Vec<(u64, Event<Task>)> =
                     changed.map(|(version, task)| (*version, Event::Apply(task.clone()))).collect();
-                events.extend(gone.map(|(version, task)| (*version, Event::Delete(task.clone()))));
+                events.extend(deleted.map(|(version, task)| (*version, Event::Delete(task.clone()))));
                 events.sort_by_key(|(version, _)| *version);
                 events.into_iter().map(|(_, event)| event).collect()
             }
@@ -290,20 +264,20 @@ impl State {
         }
     }
 
-    /// Nodes change seldom here, so every change tells all of them.
-    pub(super) fn node_changes(&self, seen: &mut Seen) -> Vec<Event<(NodeName, NodeFacts)>> {
-        // Until somebody has said which Nodes there are, the list is not complete.
-        if self.nodes_version == 0 || seen.0 == Some(self.nodes_version) {
+    /// Nodes change seldom here, so every change lists all of them.
+    pub(super) fn node_changes(&self, cursor: &mut Cursor) -> Vec<Event<(NodeName, NodeFacts)>> {
+        // Before the first `set_nodes` the list is not complete.
+        if self.nodes_version == 0 || cursor.0 == Some(self.nodes_version) {
             return Vec::new();
         }
-        seen.0 = Some(self.nodes_version);
+        cursor.0 = Some(self.nodes_version);
         let all = self.nodes.iter().map(|(name, facts)| Event::InitApply((name.clone(), facts.clone())));
         std::iter::once(Event::Init).chain(all).chain([Event::InitDone]).collect()
     }
 
-    // The rules.
+    // Rules.
 
-    /// The Task as it is, when it is still as it was seen.
+    /// The current Task, if it is still as it was read.
     fn unchanged(&self, seen: &Task, doing: &str) -> Result<Task, ClusterError> {
         let doing = || format!("{doing} Task {}", display(seen));
         let Some((_, task)) = self.tasks.get(&key(seen)) else {
@@ -316,11 +290,11 @@ impl State {
         Ok(task.clone())
     }
 
-    /// Stores a Task; one that is as it was keeps its version.
+    /// Stores a Task; an unchanged one keeps its version.
     fn put(&mut self, mut task: Task) -> Result<Task, ClusterError> {
         let key = key(&task);
-        if let Some((_, there)) = self.tasks.get(&key)
-            && *there == task
+        if let Some((_, existing)) = self.tasks.get(&key)
+            && *existing == task
         {
             return Ok(task);
         }
@@ -341,9 +315,9 @@ impl State {
         }
         self.version += 1;
         self.tasks.remove(&key(task));
-        self.gone.push_back((self.version, task.clone()));
-        while self.gone.len() > MAX_GONE {
-            self.gone.pop_front();
+        self.deleted.push_back((self.version, task.clone()));
+        while self.deleted.len() > MAX_DELETED {
+            self.deleted.pop_front();
         }
         self.remove_slices(task, |_| true)
     }
@@ -366,7 +340,7 @@ impl State {
     }
 }
 
-/// What an API server does with a Task at the door.
+/// Admission of a Task, as in an API server: defaults and validation.
 fn admitted(doing: &str, task: &Task) -> Result<Task, ClusterError> {
     let refused = |message: String| ClusterError::Refused { doing: doing.to_owned(), code: 422, message };
     let json = serde_json::to_value(task).map_err(|error| refused(error.to_string()))?;

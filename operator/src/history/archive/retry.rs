@@ -1,42 +1,68 @@
-//! One write, tried until History takes it or says that it never will.
+//! One write, retried until History takes it or rejects it for good.
 
 use std::future::Future;
-use std::time::Duration;
 
-use super::archiver::ArchiverOptions;
-use super::status::{Change, Status};
-use crate::history::error::{HistoryError, Retry};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 
-/// Tries `write` until it succeeds.
+use super::options::ArchiverOptions;
+use super::status::{Totals, Transition};
+use crate::history::error::HistoryError;
+
+/// Why a write was given up.
+#[derive(Debug)]
+pub(super) enum WriteFailure {
+    /// It can never succeed.
+    Rejected(HistoryError),
+    /// The store has ended.
+    Closed(HistoryError),
+}
+
+/// The archiver cannot continue.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ArchiverStopped {
+    /// The receiver of [`Archived`](super::Archived) was dropped.
+    #[error("the receiver of its notifications was dropped")]
+    Unobserved,
+    /// The store has ended.
+    #[error(transparent)]
+    HistoryClosed(HistoryError),
+}
+
+/// Repeats `write` with growing pauses until it succeeds.
 ///
 /// # Errors
-/// The error of a write that can never succeed.
+/// [`WriteFailure`] when repeating it is pointless.
 pub(super) async fn until_stored<F: Future<Output = Result<(), HistoryError>>>(
-    status: &Status,
+    totals: &Totals,
     options: &ArchiverOptions,
     mut write: impl FnMut() -> F,
-) -> Result<(), HistoryError> {
-    let mut pause = options.retry_first;
+) -> Result<(), WriteFailure> {
+    let mut pauses = ExponentialBuilder::new()
+        .with_min_delay(options.retry_min)
+        .with_max_delay(options.retry_max)
+        .without_max_times()
+        .build();
     loop {
-        match write().await {
+        let error = match write().await {
             Ok(()) => {
-                if status.succeeded() == Change::Turned {
-                    tracing::info!("history is back");
+                if totals.succeeded() == Transition::Changed {
+                    tracing::info!("History is available again");
                 }
                 return Ok(());
             }
-            Err(error) if error.retry() == Retry::Never => return Err(error),
-            Err(error) => {
-                if status.failed(error.to_string()) == Change::Turned {
-                    tracing::warn!(%error, category = error.category(), "history is away; what is to be stored waits");
-                }
-                tokio::time::sleep(pause).await;
-                pause = next_pause(pause, options.retry_most);
-            }
+            Err(error) => error,
+        };
+        if matches!(error, HistoryError::Closed { .. }) {
+            totals.failed(&error);
+            return Err(WriteFailure::Closed(error));
         }
+        if !error.is_retryable() {
+            return Err(WriteFailure::Rejected(error));
+        }
+        if totals.failed(&error) == Transition::Changed {
+            let category = error.category();
+            tracing::warn!(%error, category, "History is unavailable; records and output are queued");
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(options.retry_max)).await;
     }
-}
-
-fn next_pause(pause: Duration, most: Duration) -> Duration {
-    pause.saturating_mul(2).min(most)
 }

@@ -1,4 +1,4 @@
-//! Questions to the file, each on a connection that only reads.
+//! Queries, each on a read-only connection.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
 use serde::de::DeserializeOwned;
 
-use super::writer::BODY_VERSION;
+use super::schema::BODY_VERSION;
 use crate::history::error::HistoryError;
 use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, page_size};
 use crate::history::record::{AttemptRecord, ExecutionRecord, RunRecord};
@@ -22,9 +22,9 @@ pub(super) fn attempt(
 ) -> Result<Option<AttemptRecord>, HistoryError> {
     let row = connection
         .prepare_cached("SELECT id, version, body FROM attempts WHERE id = ?1 AND expire_at > ?2")
-        .and_then(|mut statement| statement.query_row(params![id.sort_key(), now], stored).optional())
+        .and_then(|mut statement| statement.query_row(params![id.sort_key(), now], stored_row).optional())
         .map_err(failed("read an attempt"))?;
-    row.map(Stored::parse).transpose()
+    row.map(StoredRow::parse).transpose()
 }
 
 pub(super) fn executions(
@@ -33,13 +33,13 @@ pub(super) fn executions(
     now: i64,
 ) -> Result<Page<ExecutionRecord>, HistoryError> {
     let limit = page_size(query.limit)?;
-    let mut filter = Filter::new(now, query.after.as_ref());
+    let mut filter = SqlFilter::new(now, query.after.as_ref());
     filter.equals("namespace", query.namespace.clone());
     filter.equals("name", query.task.clone());
     filter.equals("task_uid", query.task_uid.as_ref().map(|uid| uid.as_str().to_owned()));
     filter.equals("run", query.run.map(|run| i64::from(run.0)));
     filter.equals("node", query.node.as_ref().map(|node| node.as_str().to_owned()));
-    filter.equals("outcome", query.outcome.clone());
+    filter.equals("outcome", query.outcome.map(|outcome| outcome.as_str().to_owned()));
     let rows = filter.rows(connection, "executions", limit).map_err(failed("list executions"))?;
     parse_page(rows, limit)
 }
@@ -50,7 +50,7 @@ pub(super) fn runs(
     now: i64,
 ) -> Result<Page<RunRecord>, HistoryError> {
     let limit = page_size(query.limit)?;
-    let mut filter = Filter::new(now, query.after.as_ref());
+    let mut filter = SqlFilter::new(now, query.after.as_ref());
     filter.equals("namespace", query.namespace.clone());
     filter.equals("name", query.task.clone());
     filter.equals("task_uid", query.task_uid.as_ref().map(|uid| uid.as_str().to_owned()));
@@ -59,13 +59,13 @@ pub(super) fn runs(
     parse_page(rows, limit)
 }
 
-/// Conditions of a list, in SQL. Column names are ours; values are bound.
-struct Filter {
+/// The conditions of a list, in SQL. Column names are constants; values are bound.
+struct SqlFilter {
     conditions: String,
     values: Vec<Value>,
 }
 
-impl Filter {
+impl SqlFilter {
     fn new(now: i64, after: Option<&PageToken>) -> Self {
         let mut filter = Self { conditions: "expire_at > ?1".to_owned(), values: vec![Value::Integer(now)] };
         filter.condition("ord", ">", after.map(|token| token.as_str().to_owned()));
@@ -89,7 +89,7 @@ impl Filter {
         connection: &Connection,
         table: &str,
         limit: usize,
-    ) -> rusqlite::Result<Vec<(String, Stored)>> {
+    ) -> rusqlite::Result<Vec<(String, StoredRow)>> {
         let sql = format!(
             "SELECT id, version, body, ord FROM {table} WHERE {} ORDER BY ord LIMIT {}",
             self.conditions,
@@ -97,40 +97,40 @@ impl Filter {
         );
         let mut statement = connection.prepare_cached(&sql)?;
         let rows =
-            statement.query_map(params_from_iter(self.values), |row| Ok((row.get(3)?, stored(row)?)))?;
+            statement.query_map(params_from_iter(self.values), |row| Ok((row.get(3)?, stored_row(row)?)))?;
         rows.collect()
     }
 }
 
-struct Stored {
+struct StoredRow {
     id: String,
     version: u32,
     body: String,
 }
 
-fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
-    Ok(Stored { id: row.get(0)?, version: row.get(1)?, body: row.get(2)? })
+fn stored_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredRow> {
+    Ok(StoredRow { id: row.get(0)?, version: row.get(1)?, body: row.get(2)? })
 }
 
-impl Stored {
+impl StoredRow {
     fn parse<T: DeserializeOwned>(self) -> Result<T, HistoryError> {
         let unreadable = |message| HistoryError::Unreadable { what: self.id.clone(), message };
         if self.version > BODY_VERSION {
-            return Err(unreadable(format!("it was written by a newer release (shape {})", self.version)));
+            return Err(unreadable(format!("it was written by a newer release (version {})", self.version)));
         }
         serde_json::from_str(&self.body).map_err(|e| unreadable(e.to_string()))
     }
 }
 
 fn parse_page<T: DeserializeOwned>(
-    rows: Vec<(String, Stored)>,
+    rows: Vec<(String, StoredRow)>,
     limit: usize,
 ) -> Result<Page<T>, HistoryError> {
     let rows: Result<Vec<_>, _> = rows.into_iter().map(|(key, stored)| Ok((key, stored.parse()?))).collect();
     Ok(Page::cut(rows?, limit))
 }
 
-/// Output of an attempt that has not expired; `?1` its key, `?2` now.
+/// Output of an Attempt that has not expired; `?1` is its key, `?2` is now.
 const LIVE: &str = "attempt = ?1 AND EXISTS (SELECT 1 FROM outputs WHERE attempt = ?1 AND expire_at > ?2)";
 
 pub(super) fn output_end(
@@ -140,16 +140,16 @@ pub(super) fn output_end(
     now: i64,
 ) -> Result<u64, HistoryError> {
     let mut coverage = Coverage::from(from);
-    let mut look = || -> rusqlite::Result<()> {
+    let mut read = || -> rusqlite::Result<()> {
         let sql = format!("SELECT first, end_ FROM segments WHERE {LIVE} AND end_ > ?3 ORDER BY end_");
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params![attempt.sort_key(), now, position(from)])?;
         while let Some(row) = rows.next()? {
-            coverage.offer(row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64);
+            coverage.add(row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64);
         }
         Ok(())
     };
-    look().map_err(failed("find the end of archived output"))?;
+    read().map_err(failed("find the end of archived output"))?;
     Ok(coverage.end())
 }
 
@@ -175,7 +175,7 @@ pub(super) fn output(
     Ok(stitch.finish())
 }
 
-/// The segment that covers the position, or else the first one behind it.
+/// The segment that covers the position, or else the first one after it.
 fn next_segment(
     connection: &Connection,
     attempt: &AttemptId,
@@ -202,7 +202,7 @@ fn next_segment(
             })
             .optional()
     };
-    // Nearly always the next one by its end covers the position; the others are for overlaps and for holes.
+    // The next one by its end nearly always covers the position; the other queries are for overlaps and holes.
     match find("ORDER BY end_")? {
         Some(next) if next.first > at => match find("AND first <= ?3 ORDER BY end_")? {
             Some(covering) => Ok(Some(covering)),
@@ -212,7 +212,7 @@ fn next_segment(
     }
 }
 
-/// Positions are stored as SQLite's signed integers; no log is longer than those.
+/// SQLite's integers are signed; no log reaches beyond them.
 fn position(at: u64) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
 }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// Shape of the file, kept in `PRAGMA user_version`.
-const SHAPE: i32 = 1;
+/// Version of the tables, kept in `PRAGMA user_version`.
+const SCHEMA_VERSION: i32 = 1;
 
-/// `ord` is the page order (text order is newest first), `rank` says which record of one id knows more, `expire_at` is
-/// in milliseconds since the Unix epoch, `body` is the record as JSON in the shape `version`. The expiry of output
-/// stands apart from it, because SQLite writes a whole row anew for each change.
+/// Version of `body`.
+pub(super) const BODY_VERSION: u32 = 1;
+
+/// `ord` is the page order (text order is newest first), `rank` decides which record of one id knows more, `expire_at`
+/// is in milliseconds since the Unix epoch, `body` is the record as JSON in format `version`. The expiry of output has a
+/// table of its own, because SQLite rewrites a whole row for each change.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS attempts (
   id TEXT NOT NULL PRIMARY KEY, rank TEXT NOT NULL, expire_at INTEGER NOT NULL,
@@ -48,25 +51,25 @@ CREATE TABLE IF NOT EXISTS segments (
 CREATE UNIQUE INDEX IF NOT EXISTS segments_place ON segments (attempt, end_, first);
 ";
 
-/// How long a connection waits for another process that has the file.
+/// How long a connection waits for another process that locks the file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// The one connection that writes.
+/// Opens the one connection that writes.
 pub(super) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // FULL: a commit is on the disk when it returns, also through a power cut.
+    // FULL: a commit survives a power cut once it has returned.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // 16 MiB of log between checkpoints, an 8 MiB cache: fast enough, and the operator stays small.
+    // 16 MiB of log between checkpoints and an 8 MiB cache keep the operator small.
     connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.pragma_update(None, "cache_size", -8192)?;
     Ok(connection)
 }
 
-/// A connection that only reads.
+/// Opens a read-only connection.
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -76,16 +79,17 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Makes what is not there.
+/// Creates missing tables and indexes.
 ///
 /// # Errors
-/// Also when the file was made by a newer release.
-pub(super) fn make_tables(connection: &Connection) -> rusqlite::Result<()> {
-    let shape: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if shape > SHAPE {
-        let message = format!("it has shape {shape} of a newer release; this one knows shape {SHAPE}");
+/// Also when the file was created by a newer release.
+pub(super) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version > SCHEMA_VERSION {
+        let message =
+            format!("it has schema version {version} of a newer release; this one supports {SCHEMA_VERSION}");
         return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(1), Some(message)));
     }
     connection.execute_batch(TABLES)?;
-    connection.pragma_update(None, "user_version", SHAPE)
+    connection.pragma_update(None, "user_version", SCHEMA_VERSION)
 }

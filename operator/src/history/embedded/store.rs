@@ -1,4 +1,4 @@
-//! The seam over the file: hands writes to the writer's thread, and reads to threads that may block.
+//! [`History`] over the file: writes go to the writer's thread, reads to threads that may block.
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,24 @@ use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::writer::{Job, QUEUE, Work, write_all};
+use super::writer::{self, Job, QUEUE, Work};
 use super::{reader, schema};
 use crate::clock::Clock;
 use crate::history::error::HistoryError;
 use crate::history::query::{ExecutionQuery, Page, RunQuery};
-use crate::history::record::{AttemptRecord, Entry, ExecutionRecord, RunRecord};
+use crate::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
 use crate::history::segment::OutputSegment;
-use crate::history::{Answer, DEFAULT_RETENTION, History};
+use crate::history::store::{DEFAULT_RETENTION, History, HistoryFuture};
 
-/// Reads at a time; others wait.
-const READERS: usize = 4;
+/// Concurrent reads; others wait.
+const MAX_READERS: usize = 4;
 
 /// How an [`EmbeddedHistory`] behaves.
 #[derive(Debug, Clone)]
 pub struct EmbeddedOptions {
     /// Records and output are kept this long after they last changed.
     pub retention: Duration,
-    /// Tells what has expired.
+    /// The time that expiry is measured by.
     pub clock: Clock,
 }
 
@@ -38,41 +38,41 @@ impl Default for EmbeddedOptions {
     }
 }
 
-/// History in one file. Dropping it ends its thread after what is queued is written.
+/// History in one file. Dropping it ends its thread after all queued writes.
 #[derive(Debug)]
 pub struct EmbeddedHistory {
     jobs: mpsc::Sender<Job>,
-    readers: Arc<Readers>,
+    readers: Arc<ReaderPool>,
     clock: Clock,
 }
 
 impl EmbeddedHistory {
-    /// Opens the file, and makes it when it is not there.
+    /// Opens the file; creates it when it does not exist.
     ///
     /// # Errors
-    /// [`HistoryError::Open`] when the file is no history, of a newer release, or cannot be written.
+    /// [`HistoryError::Open`] when the file is not a history file, is of a newer release, or cannot be written.
     pub fn open(path: impl Into<PathBuf>, options: EmbeddedOptions) -> Result<Self, HistoryError> {
         let path: PathBuf = path.into();
         let opened = |source| HistoryError::Open { path: path.clone(), source };
-        make_private(&path).map_err(|e| opened(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
-        let writer = schema::open_writer(&path).map_err(opened)?;
-        schema::make_tables(&writer).map_err(opened)?;
+        create_private(&path).map_err(|e| opened(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
+        let connection = schema::open_writer(&path).map_err(opened)?;
+        schema::create_tables(&connection).map_err(opened)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let clock = options.clock.clone();
         let retention = u64::try_from(options.retention.as_millis()).unwrap_or(u64::MAX);
         std::thread::Builder::new()
             .name("history-writer".to_owned())
-            .spawn(move || write_all(writer, queue, &options.clock, retention))
+            .spawn(move || writer::run(connection, queue, &options.clock, retention))
             .map_err(|e| opened(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
-        Ok(Self { jobs, readers: Arc::new(Readers::new(&path)), clock })
+        Ok(Self { jobs, readers: Arc::new(ReaderPool::new(&path)), clock })
     }
 
-    /// Removes everything that has expired, now; otherwise it goes by itself little by little.
+    /// Removes all expired rows now; otherwise the writer removes them in small steps.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub async fn sweep(&self) -> Result<(), HistoryError> {
-        self.write("remove what has expired", Work::Sweep).await
+        self.write("remove expired rows", Work::Sweep).await
     }
 
     async fn write(&self, action: &'static str, work: Work) -> Result<(), HistoryError> {
@@ -85,37 +85,36 @@ impl EmbeddedHistory {
         &self,
         action: &'static str,
         read: impl FnOnce(&Connection, i64) -> Result<T, HistoryError> + Send + 'static,
-    ) -> Answer<'_, T> {
+    ) -> HistoryFuture<'_, T> {
         let readers = Arc::clone(&self.readers);
         let now = self.clock.now().0;
         async move {
             let _permit = readers.permits.acquire().await.map_err(|_| HistoryError::Closed { action })?;
-            let reading = Arc::clone(&readers);
+            let pool = Arc::clone(&readers);
             tokio::task::spawn_blocking(move || {
-                let connection = reading.take().map_err(|source| HistoryError::Sqlite { action, source })?;
+                let connection = pool.take().map_err(|source| HistoryError::Sqlite { action, source })?;
                 let outcome = read(&connection, now);
-                reading.give_back(connection);
+                pool.put_back(connection);
                 outcome
             })
             .await
-            .map_err(|_| HistoryError::Closed { action })?
+            .map_err(|_| HistoryError::Panicked { action })?
         }
         .boxed()
     }
 }
 
-/// Makes the file, when it is not there, for its owner alone: commands print secrets. SQLite's own files beside it get
-/// the same mode.
-fn make_private(path: &Path) -> std::io::Result<()> {
+/// Creates a missing file for its owner alone: commands print secrets. SQLite gives its own files the same mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
     std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }
 
 impl History for EmbeddedHistory {
-    fn prepare(&self) -> Answer<'_, ()> {
-        self.write("make tables", Work::Prepare).boxed()
+    fn prepare(&self) -> HistoryFuture<'_, ()> {
+        self.write("create tables", Work::Prepare).boxed()
     }
 
-    fn check(&self) -> Answer<'_, ()> {
+    fn check(&self) -> HistoryFuture<'_, ()> {
         self.read("check", |connection, _| {
             connection
                 .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
@@ -123,50 +122,50 @@ impl History for EmbeddedHistory {
         })
     }
 
-    fn record(&self, entries: Vec<Entry>) -> Answer<'_, ()> {
-        self.write("record", Work::Record(entries)).boxed()
+    fn record(&self, records: Vec<HistoryRecord>) -> HistoryFuture<'_, ()> {
+        self.write("record", Work::Record(records)).boxed()
     }
 
-    fn append_output(&self, segments: Vec<OutputSegment>) -> Answer<'_, ()> {
+    fn append_output(&self, segments: Vec<OutputSegment>) -> HistoryFuture<'_, ()> {
         self.write("append output", Work::Append(segments)).boxed()
     }
 
-    fn output(&self, attempt: AttemptId, from: u64, max_bytes: usize) -> Answer<'_, Vec<LogRecord>> {
+    fn output(&self, attempt: AttemptId, from: u64, max_bytes: usize) -> HistoryFuture<'_, Vec<LogRecord>> {
         self.read("read output", move |connection, now| {
             reader::output(connection, &attempt, from, max_bytes, now)
         })
     }
 
-    fn output_end(&self, attempt: AttemptId, from: u64) -> Answer<'_, u64> {
+    fn output_end(&self, attempt: AttemptId, from: u64) -> HistoryFuture<'_, u64> {
         self.read("find the end of archived output", move |connection, now| {
             reader::output_end(connection, &attempt, from, now)
         })
     }
 
-    fn attempt(&self, id: AttemptId) -> Answer<'_, Option<AttemptRecord>> {
+    fn attempt(&self, id: AttemptId) -> HistoryFuture<'_, Option<AttemptRecord>> {
         self.read("read an attempt", move |connection, now| reader::attempt(connection, &id, now))
     }
 
-    fn executions(&self, query: ExecutionQuery) -> Answer<'_, Page<ExecutionRecord>> {
+    fn executions(&self, query: ExecutionQuery) -> HistoryFuture<'_, Page<ExecutionRecord>> {
         self.read("list executions", move |connection, now| reader::executions(connection, &query, now))
     }
 
-    fn runs(&self, query: RunQuery) -> Answer<'_, Page<RunRecord>> {
+    fn runs(&self, query: RunQuery) -> HistoryFuture<'_, Page<RunRecord>> {
         self.read("list runs", move |connection, now| reader::runs(connection, &query, now))
     }
 }
 
-/// Connections that only read, made when they are needed and kept.
+/// Read-only connections, opened on demand and kept.
 #[derive(Debug)]
-struct Readers {
+struct ReaderPool {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
 }
 
-impl Readers {
+impl ReaderPool {
     fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), idle: Mutex::new(Vec::new()), permits: Semaphore::new(READERS) }
+        Self { path: path.to_owned(), idle: Mutex::new(Vec::new()), permits: Semaphore::new(MAX_READERS) }
     }
 
     fn take(&self) -> rusqlite::Result<Connection> {
@@ -174,9 +173,9 @@ impl Readers {
         idle.map_or_else(|| schema::open_reader(&self.path), Ok)
     }
 
-    fn give_back(&self, connection: Connection) {
+    fn put_back(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < READERS {
+        if idle.len() < MAX_READERS {
             idle.push(connection);
         }
     }

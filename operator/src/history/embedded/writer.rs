@@ -1,4 +1,4 @@
-//! The thread that writes: everything that waits goes into one transaction, and is answered after its commit.
+//! The writer's thread: all queued jobs go into one transaction and are answered after its commit.
 
 use std::time::Duration;
 
@@ -7,47 +7,41 @@ use sentinel_protocol::to_operator::Stage;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::schema;
+use super::schema::{self, BODY_VERSION};
 use crate::clock::Clock;
 use crate::history::error::HistoryError;
+use crate::history::outcome::OutcomeName;
+use crate::history::query;
 use crate::history::rank;
-use crate::history::record::{AttemptRecord, Entry, ExecutionRecord, RunRecord};
+use crate::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, Identified, RunRecord};
 use crate::history::segment::OutputSegment;
-use crate::history::{query, record};
 
-/// Shape of `body`.
-pub(super) const BODY_VERSION: u32 = 1;
-/// Jobs that may wait; more make their callers wait.
+/// Jobs that may be queued; callers wait while it is full.
 pub(super) const QUEUE: usize = 64;
 /// Most jobs in one transaction.
 const GROUP: usize = 64;
-/// Time between looks for what has expired.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Time between searches for expired rows.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Rows removed at a time.
 const SWEEP_ROWS: usize = 200;
 
-/// What the thread is asked for, and where the answer goes.
+/// A request to the thread, and where its result goes.
 pub(super) struct Job {
     pub(super) work: Work,
     pub(super) done: oneshot::Sender<Result<(), HistoryError>>,
 }
 
-/// What the thread can do.
+/// What the thread does.
 pub(super) enum Work {
     Prepare,
-    Record(Vec<Entry>),
+    Record(Vec<HistoryRecord>),
     Append(Vec<OutputSegment>),
-    /// Remove all that has expired, now.
+    /// Remove all expired rows now.
     Sweep,
 }
 
-/// Works until every sender is gone. `retention` in milliseconds.
-pub(super) fn write_all(
-    mut connection: Connection,
-    mut jobs: mpsc::Receiver<Job>,
-    clock: &Clock,
-    retention: u64,
-) {
+/// Runs until every sender is dropped. `retention` in milliseconds.
+pub(super) fn run(mut connection: Connection, mut jobs: mpsc::Receiver<Job>, clock: &Clock, retention: u64) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -69,8 +63,8 @@ pub(super) fn write_all(
         match arrived {
             Some(0) => return,
             Some(_) => {
-                let writing = Writing { connection: &connection, now: clock.now().0, retention };
-                writing.group(std::mem::take(&mut group));
+                let transaction = Transaction { connection: &connection, now: clock.now().0, retention };
+                transaction.commit(std::mem::take(&mut group));
             }
             None => {
                 let more = match sweep_step(&mut connection, clock.now().0) {
@@ -80,23 +74,23 @@ pub(super) fn write_all(
                         false
                     }
                 };
-                // While there is more, go on at once, but only when no job waits.
-                next_sweep = Instant::now() + if more { Duration::ZERO } else { SWEEP_EVERY };
+                // While there is more, continue at once, but only when no job is queued.
+                next_sweep = Instant::now() + if more { Duration::ZERO } else { SWEEP_INTERVAL };
             }
         }
     }
 }
 
-struct Writing<'a> {
+struct Transaction<'a> {
     connection: &'a Connection,
     now: i64,
     retention: u64,
 }
 
-impl Writing<'_> {
-    /// One transaction for all; a job that fails is taken back alone, and the others stand.
-    fn group(&self, jobs: Vec<Job>) {
-        let mut waiting = Vec::with_capacity(jobs.len());
+impl Transaction<'_> {
+    /// One transaction for all jobs; one that fails is rolled back alone.
+    fn commit(&self, jobs: Vec<Job>) {
+        let mut succeeded = Vec::with_capacity(jobs.len());
         if let Err(source) = self.connection.execute_batch("BEGIN IMMEDIATE") {
             let error = CommitFailure::of(&source);
             for job in jobs {
@@ -106,17 +100,17 @@ impl Writing<'_> {
         }
         for Job { work, done } in jobs {
             match self.within_savepoint(work) {
-                Ok(()) => waiting.push(done),
+                Ok(()) => succeeded.push(done),
                 Err(error) => answer(done, Err(error)),
             }
         }
         let outcome = self.connection.execute_batch("COMMIT");
         if outcome.is_err() && !self.connection.is_autocommit() {
-            // Nothing more can be done about it; the next BEGIN would say so.
+            // If this fails too, the next BEGIN reports it.
             let _ = self.connection.execute_batch("ROLLBACK");
         }
         let failure = outcome.err().map(|source| CommitFailure::of(&source));
-        for done in waiting {
+        for done in succeeded {
             answer(done, failure.as_ref().map_or(Ok(()), |f| Err(f.to_history())));
         }
     }
@@ -135,25 +129,19 @@ impl Writing<'_> {
         let action = work.action();
         let sqlite = |source| HistoryError::Sqlite { action, source };
         match work {
-            Work::Prepare => schema::make_tables(self.connection).map_err(sqlite),
+            Work::Prepare => schema::create_tables(self.connection).map_err(sqlite),
             Work::Sweep => {
                 while sweep_rows(self.connection, self.now).map_err(sqlite)? > 0 {}
                 Ok(())
             }
             Work::Append(segments) => segments.iter().try_for_each(|s| self.segment(s)).map_err(sqlite),
-            Work::Record(entries) => {
-                for entry in &entries {
-                    match entry {
-                        Entry::Attempt(attempt) => {
-                            self.attempt(attempt)?;
-                            self.execution(&attempt.execution())?;
-                        }
-                        Entry::Execution(execution) => self.execution(execution)?,
-                        Entry::Run(run) => self.run(run)?,
-                    }
+            Work::Record(records) => records.iter().try_for_each(|record| match record {
+                HistoryRecord::Attempt(attempt) => {
+                    self.attempt(attempt)?;
+                    self.execution(&attempt.execution())
                 }
-                Ok(())
-            }
+                HistoryRecord::Run(run) => self.run(run),
+            }),
         }
     }
 
@@ -198,7 +186,7 @@ impl Writing<'_> {
                 record.task_uid.as_str(),
                 record.run.0,
                 record.node.as_str(),
-                record.outcome,
+                record.outcome.map(OutcomeName::as_str),
                 BODY_VERSION,
                 body(record)?,
             ],
@@ -262,15 +250,15 @@ impl Writing<'_> {
 impl Work {
     fn action(&self) -> &'static str {
         match self {
-            Self::Prepare => "make tables",
+            Self::Prepare => "create tables",
             Self::Record(_) => "record",
             Self::Append(_) => "append output",
-            Self::Sweep => "remove what has expired",
+            Self::Sweep => "remove expired rows",
         }
     }
 }
 
-/// A failed commit, told to each that waited for it; rusqlite's error cannot be copied.
+/// A failed commit, reported to each of its jobs; rusqlite's error is not `Clone`.
 struct CommitFailure {
     code: rusqlite::ffi::Error,
     message: String,
@@ -289,11 +277,11 @@ impl CommitFailure {
 }
 
 fn answer(done: oneshot::Sender<Result<(), HistoryError>>, outcome: Result<(), HistoryError>) {
-    // Whoever asked may have gone away; what is stored stays stored.
+    // The caller may be gone; what is stored stays stored.
     let _ = done.send(outcome);
 }
 
-fn body(record: &impl record::Identified) -> Result<String, HistoryError> {
+fn body(record: &impl Identified) -> Result<String, HistoryError> {
     serde_json::to_string(record)
         .map_err(|e| HistoryError::Unstorable { what: record.what(), message: e.to_string() })
 }

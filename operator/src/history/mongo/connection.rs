@@ -1,4 +1,4 @@
-//! The client and its collections, and how an operation is run and its failure told.
+//! The client and its collections, and how an operation is run and its error mapped.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,19 +8,21 @@ use mongodb::bson::{DateTime, Document, doc};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, WriteConcern};
 use mongodb::{Client, Collection, Database};
+use sentinel_protocol::text::Text;
 use tokio::sync::Semaphore;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::clock::Clock;
-use crate::history::DEFAULT_RETENTION;
 use crate::history::error::HistoryError;
+use crate::history::store::DEFAULT_RETENTION;
 
 /// The database when neither the URI nor the options name one.
 const DEFAULT_DATABASE: &str = "sentinel";
-/// Operations at a time, also such as nobody waits for any more. Twice the connections.
-const OPERATIONS: usize = 64;
-const CONNECTIONS: u32 = 32;
-/// Longest message that is passed on from a server or from the driver, characters.
-const MESSAGE: usize = 300;
+/// Concurrent operations, including those whose caller has given up. Twice the connections.
+const MAX_OPERATIONS: usize = 64;
+const MAX_CONNECTIONS: u32 = 32;
+/// Longest message taken from a server or from the driver, bytes.
+const MAX_MESSAGE: usize = 300;
 
 /// How a [`MongoHistory`](super::MongoHistory) behaves.
 #[derive(Debug, Clone)]
@@ -29,13 +31,13 @@ pub struct MongoOptions {
     pub retention: Duration,
     /// Name of the database; by default that of the URI, or `sentinel`.
     pub database: Option<String>,
-    /// How long a server is looked for before an operation fails.
+    /// How long server selection may take before an operation fails.
     pub server_selection_timeout: Duration,
     /// How long opening one connection may take.
     pub connect_timeout: Duration,
-    /// How long anybody waits for an operation.
+    /// How long a caller waits for an operation.
     pub operation_timeout: Duration,
-    /// Tells what has expired, and when what is written will.
+    /// The time that expiry is measured by.
     pub clock: Clock,
 }
 
@@ -52,7 +54,7 @@ impl Default for MongoOptions {
     }
 }
 
-/// Everything that an operation needs.
+/// The client and what every operation needs.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) database: Database,
@@ -64,37 +66,25 @@ pub(super) struct Connection {
     host: String,
     options: MongoOptions,
     permits: Arc<Semaphore>,
+    /// Owns the operations, including those whose caller has given up.
+    operations: TaskTracker,
 }
 
 impl Connection {
-    /// Understands the URI; connects to nobody yet, but looks a `mongodb+srv` name up.
+    /// Parses the URI. Does not connect yet, but resolves a `mongodb+srv` name.
     pub(super) async fn new(uri: &str, options: MongoOptions) -> Result<Self, HistoryError> {
-        let text = uri.to_owned();
-        let parsing = tokio::spawn(async move { ClientOptions::parse(&text).await });
-        let timed_out = || HistoryError::TimedOut {
-            action: "look the MongoDB URI up",
-            store: "DNS".to_owned(),
-            after: options.operation_timeout,
-        };
-        let parsed =
-            tokio::time::timeout(options.operation_timeout, parsing).await.map_err(|_| timed_out())?;
-        let mut client =
-            parsed.map_err(|_| HistoryError::Closed { action: "understand the MongoDB URI" })?.map_err(
-                |error| HistoryError::InvalidUri { message: without_credentials(uri, one_line(&error)) },
-            )?;
+        let mut client = parse_uri(uri, options.operation_timeout).await?;
         client.app_name.get_or_insert_with(|| "sentinel-node".to_owned());
         client.server_selection_timeout = Some(options.server_selection_timeout);
         client.connect_timeout = Some(options.connect_timeout);
-        client.max_pool_size.get_or_insert(CONNECTIONS);
+        client.max_pool_size.get_or_insert(MAX_CONNECTIONS);
         let host = client.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let name = options
             .database
             .clone()
             .or_else(|| client.default_database.clone())
             .unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-        let client = Client::with_options(client).map_err(|error| HistoryError::InvalidUri {
-            message: without_credentials(uri, one_line(&error)),
-        })?;
+        let client = Client::with_options(client).map_err(|error| invalid_uri(uri, &error))?;
         let database = client.database(&name);
         let collection = |name: &str| database.collection_with_options(name, durable());
         Ok(Self {
@@ -105,12 +95,13 @@ impl Connection {
             database,
             host,
             options,
-            permits: Arc::new(Semaphore::new(OPERATIONS)),
+            permits: Arc::new(Semaphore::new(MAX_OPERATIONS)),
+            operations: TaskTracker::new(),
         })
     }
 
-    /// Runs an operation of the driver to its end, however long anybody waits for it: a dropped future of the driver can
-    /// leave its connection in disorder.
+    /// Runs an operation of the driver to completion even if its caller gives up: a future of the driver that is dropped
+    /// can leave its connection in an undefined state.
     pub(super) async fn run<T, F>(
         self: &Arc<Self>,
         action: &'static str,
@@ -130,7 +121,7 @@ impl Connection {
             .await
             .map_err(timed_out)?
             .map_err(|_| HistoryError::Closed { action })?;
-        let task = tokio::spawn(async move {
+        let task = self.operations.spawn(async move {
             let outcome = operation.await;
             drop(permit);
             outcome
@@ -138,15 +129,15 @@ impl Connection {
         tokio::time::timeout_at(deadline, task)
             .await
             .map_err(timed_out)?
-            .map_err(|_| HistoryError::Closed { action })?
+            .map_err(|_| HistoryError::Panicked { action })?
     }
 
-    /// The driver's error in our words.
+    /// Maps an error of the driver.
     pub(super) fn failed(&self, action: &'static str) -> impl Fn(Error) -> HistoryError {
         let host = self.host.clone();
         move |error| match &*error.kind {
             ErrorKind::ServerSelection { message, .. } | ErrorKind::ConnectionPoolCleared { message, .. } => {
-                HistoryError::Unreachable { action, host: host.clone(), message: innermost(message) }
+                HistoryError::Unreachable { action, host: host.clone(), message: root_cause(message) }
             }
             ErrorKind::Io(source) => {
                 HistoryError::Unreachable { action, host: host.clone(), message: source.to_string() }
@@ -160,14 +151,14 @@ impl Connection {
         }
     }
 
-    /// A server's error that the driver did not look at.
-    pub(super) fn said(&self, action: &'static str, message: &str) -> HistoryError {
-        let message = cut(message);
+    /// Maps an error that a server returned inside of a successful reply.
+    pub(super) fn server_error(&self, action: &'static str, message: &str) -> HistoryError {
+        let message = truncate(message);
         let source = Box::new(Error::custom(message.clone()));
         HistoryError::Mongo { action, host: self.host.clone(), message, source }
     }
 
-    /// How long the server may work on one read.
+    /// How long the server may spend on one read.
     pub(super) fn max_time(&self) -> Duration {
         self.options.operation_timeout
     }
@@ -176,14 +167,14 @@ impl Connection {
         DateTime::from_millis(self.options.clock.now().0)
     }
 
-    /// When what is written now expires.
+    /// When a document that is written now expires.
     pub(super) fn expiry(&self) -> DateTime {
         let retention = u64::try_from(self.options.retention.as_millis()).unwrap_or(u64::MAX);
         DateTime::from_millis(self.options.clock.now().plus(retention).0)
     }
 }
 
-/// Acknowledged means: on the disks of a majority.
+/// Acknowledged once on the disks of a majority.
 fn write_concern() -> WriteConcern {
     WriteConcern::builder()
         .w(Acknowledgment::Majority)
@@ -196,46 +187,58 @@ fn durable() -> CollectionOptions {
     CollectionOptions::builder().write_concern(write_concern()).read_concern(ReadConcern::majority()).build()
 }
 
-/// The same as [`write_concern`] for a command of our own.
+/// [`write_concern`] for a raw command.
 pub(super) fn write_concern_document() -> Document {
     doc! { "w": "majority", "j": true, "wtimeout": 5000 }
 }
 
-/// The message, unless it repeats something of what stands before the host.
+async fn parse_uri(uri: &str, within: Duration) -> Result<ClientOptions, HistoryError> {
+    const ACTION: &str = "resolve the MongoDB URI";
+    let text = uri.to_owned();
+    // A task of its own, so that a panic of the driver's parser becomes an error.
+    let parsing = AbortOnDropHandle::new(tokio::spawn(async move { ClientOptions::parse(&text).await }));
+    let timed_out = |_| HistoryError::TimedOut { action: ACTION, store: "DNS".to_owned(), after: within };
+    tokio::time::timeout(within, parsing)
+        .await
+        .map_err(timed_out)?
+        .map_err(|_| HistoryError::Panicked { action: ACTION })?
+        .map_err(|error| invalid_uri(uri, &error))
+}
+
+fn invalid_uri(uri: &str, error: &Error) -> HistoryError {
+    HistoryError::InvalidUri { message: without_credentials(uri, one_line(error)) }
+}
+
+/// The message, unless it repeats a part of the credentials.
 fn without_credentials(uri: &str, message: String) -> String {
     let after_scheme = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     let credentials = after_scheme.rsplit_once('@').map_or("", |(credentials, _)| credentials);
     let parts = credentials.split(|c: char| !c.is_alphanumeric()).filter(|part| part.len() > 2);
     if parts.into_iter().any(|part| message.contains(part)) {
-        "it is not of the form mongodb://user:password@host:port/database; '@', ':', '/' and '%' in a password must \
-         be percent-encoded"
+        "expected mongodb://user:password@host:port/database with '@', ':', '/' and '%' in a password percent-encoded"
             .to_owned()
     } else {
         message
     }
 }
 
-/// The driver's long texts in one short line.
+/// An error of the driver in one short line.
 fn one_line(error: &Error) -> String {
-    cut(&error.kind.to_string())
+    truncate(&error.kind.to_string())
 }
 
-fn cut(text: &str) -> String {
+fn truncate(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.chars().count() > MESSAGE {
-        line.chars().take(MESSAGE - 1).chain(['…']).collect()
-    } else {
-        line
-    }
+    Text::<MAX_MESSAGE>::from(line).to_string()
 }
 
-/// Of "Server selection timeout: … Servers: [ { Address: …, Error: Kind: I/O error: Connection refused (os error 111),
-/// labels: {} } ]" what is of use: "Connection refused (os error 111)".
-fn innermost(text: &str) -> String {
-    let Some((_, error)) = text.rsplit_once("Error: ") else { return cut(text) };
+/// The root cause of a selection error: "Connection refused (os error 111)" out of "Server selection timeout: …
+/// Servers: [ { Address: …, Error: Kind: I/O error: Connection refused (os error 111), labels: {} } ]".
+fn root_cause(text: &str) -> String {
+    let Some((_, error)) = text.rsplit_once("Error: ") else { return truncate(text) };
     let end = error.find(", labels").or_else(|| error.find(" }")).unwrap_or(error.len());
     let error = error[..end].trim_start_matches("Kind: ").trim_start_matches("I/O error: ");
-    cut(error)
+    truncate(error)
 }
 
 #[cfg(test)]
@@ -243,19 +246,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_long_selection_error_the_cause_is_left() {
+    fn root_cause_of_a_selection_error_is_extracted() {
         let text = "Server selection timeout: No available servers. Topology: { Type: Unknown, Servers: [ { Address: \
                     127.0.0.1:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {} } ] }";
-        assert_eq!(innermost(text), "Connection refused (os error 111)");
+        assert_eq!(root_cause(text), "Connection refused (os error 111)");
         assert_eq!(
-            innermost("Server selection timeout: nobody there"),
-            "Server selection timeout: nobody there"
+            root_cause("Server selection timeout: no servers"),
+            "Server selection timeout: no servers"
         );
     }
 
     #[test]
-    fn a_message_is_one_line_of_bounded_length() {
-        let line = cut(&"word\n".repeat(200));
-        assert!(line.chars().count() <= MESSAGE && !line.contains('\n'));
+    fn messages_are_one_line_of_bounded_length() {
+        let line = truncate(&"text\n".repeat(200));
+        assert!(line.len() <= MAX_MESSAGE && !line.contains('\n'));
     }
 }

@@ -1,4 +1,4 @@
-//! Records as documents: the record's own fields, and the envelope that the store needs.
+//! Records as documents: the record's own fields in an envelope of `_id`, `v`, `rank`, `order` and `expireAt`.
 
 use mongodb::bson::{Bson, DateTime, Document, deserialize_from_document, serialize_to_document};
 use serde::de::DeserializeOwned;
@@ -8,24 +8,24 @@ use crate::history::query::{execution_order, run_order};
 use crate::history::rank;
 use crate::history::record::{AttemptRecord, ExecutionRecord, Identified, RunRecord};
 
-/// Shape of the documents, in their field `v`.
+/// Version of the documents, in their field `v`.
 const VERSION: i32 = 1;
-/// Somewhat less than the 16 MiB that MongoDB takes.
+/// Less than MongoDB's limit of 16 MiB.
 const MAX_DOCUMENT: usize = 15 << 20;
-/// Moments that people look for are dates in the database, and numbers in our records.
-const MOMENTS: [&str; 4] = ["runStartedAt", "startedAt", "endedAt", "finishedAt"];
+/// Kept as dates, so that people can query them; numbers in our records.
+const DATE_FIELDS: [&str; 4] = ["runStartedAt", "startedAt", "endedAt", "finishedAt"];
 
 /// A document to store.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(super) struct StoredRecord {
     pub(super) id: String,
     pub(super) rank: String,
     pub(super) document: Document,
-    /// Bytes that it takes on the wire.
+    /// Encoded size, bytes.
     pub(super) size: usize,
 }
 
-impl Stored {
+impl StoredRecord {
     pub(super) fn attempt(record: &AttemptRecord, expire_at: DateTime) -> Result<Self, HistoryError> {
         let id = record.attempt.sort_key();
         Self::new(record, id, rank::of_attempt(record), None, expire_at)
@@ -62,35 +62,35 @@ impl Stored {
         };
         let fields = serialize_to_document(record).map_err(unstorable)?;
         document.extend(fields);
-        for name in MOMENTS {
-            if let Some(moment) = document.get_mut(name)
-                && let Bson::Int64(millis) = *moment
+        for name in DATE_FIELDS {
+            if let Some(value) = document.get_mut(name)
+                && let Bson::Int64(millis) = *value
             {
-                *moment = Bson::DateTime(DateTime::from_millis(millis));
+                *value = Bson::DateTime(DateTime::from_millis(millis));
             }
         }
         let size = document.to_vec().map_err(unstorable)?.len();
         if size > MAX_DOCUMENT {
-            let message = format!("it takes {size} bytes, and a document at most {MAX_DOCUMENT}");
+            let message = format!("it takes {size} bytes, more than the {MAX_DOCUMENT} of a document");
             return Err(HistoryError::Unstorable { what: record.what(), message });
         }
         Ok(Self { id, rank, document, size })
     }
 }
 
-/// The record in a document.
+/// Reads the record of a document.
 pub(super) fn parse<T: DeserializeOwned>(mut document: Document) -> Result<T, HistoryError> {
     let what = document.get_str("_id").unwrap_or("a document without an id").to_owned();
     let version = document.get_i32("v").unwrap_or_default();
     if version > VERSION {
-        let message = format!("it was written by a newer release (shape {version})");
+        let message = format!("it was written by a newer release (version {version})");
         return Err(HistoryError::Unreadable { what, message });
     }
-    for name in MOMENTS {
-        if let Some(moment) = document.get_mut(name)
-            && let Bson::DateTime(date) = *moment
+    for name in DATE_FIELDS {
+        if let Some(value) = document.get_mut(name)
+            && let Bson::DateTime(date) = *value
         {
-            *moment = Bson::Int64(date.timestamp_millis());
+            *value = Bson::Int64(date.timestamp_millis());
         }
     }
     deserialize_from_document(document).map_err(|e| HistoryError::Unreadable { what, message: e.to_string() })

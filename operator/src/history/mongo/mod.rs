@@ -7,12 +7,12 @@
 //! | `runs` | `<task uid>/<run>` | the record, `rank`, `order`, `expireAt` |
 //! | `output` | `<attempt's id>/<end>/<first>` | the packed segment, `expireAt` |
 //!
-//! Uniqueness is that of `_id` alone. A write of records is: read the ranks that are stored, insert what is missing,
-//! replace what knows less (by a condition on `rank`, so that two writers cannot undo each other), and read again until
-//! nothing is left to do. Every write asks for a majority and its journal, and there are no transactions.
+//! Only `_id` is unique. A write of records reads the stored ranks, inserts what is missing, replaces what knows less
+//! (conditional on `rank`, so that two writers cannot undo each other), and repeats until nothing is left to do. Every
+//! write asks for a majority and its journal; there are no transactions.
 //!
-//! MongoDB removes what has expired by itself within a minute or so; reads do not see it from that moment on. The parts
-//! of an output expire each for itself: an Attempt that runs for longer than the retention loses its oldest output.
+//! MongoDB removes expired documents within about a minute; reads filter them at once. Segments of output expire one by
+//! one: an Attempt that runs for longer than the retention loses its oldest output.
 
 mod connection;
 mod document;

@@ -1,5 +1,5 @@
-//! Segments of output. Their `_id` is `<attempt>/<end>/<first>`, so that what ends behind a position is one range of
-//! the one index there is, and coverage can be known from ids alone.
+//! Segments of output. Their `_id` is `<attempt>/<end>/<first>`, so that the segments that end after a position are one
+//! range of the only index, and coverage follows from the ids alone.
 
 use futures_util::TryStreamExt as _;
 use mongodb::bson::spec::BinarySubtype;
@@ -13,22 +13,22 @@ use crate::history::error::HistoryError;
 use crate::history::segment::OutputSegment;
 use crate::history::stitch::{Coverage, Stitch};
 
-/// Shape of the documents, in their field `v`.
+/// Version of the documents, in their field `v`.
 const VERSION: i32 = 1;
-/// Segments in one insert: a few megabytes.
-const INSERT: usize = 16;
-/// Segments read at a time.
-const READ: usize = 16;
+/// Segments per insert: a few megabytes.
+const INSERT_BATCH: usize = 16;
+/// Segments per read.
+const READ_BATCH: usize = 16;
 const APPEND_ACTION: &str = "append output";
 const READ_ACTION: &str = "read output";
 const END_ACTION: &str = "find the end of archived output";
 
 pub(super) async fn append(connection: &Connection, segments: &[OutputSegment]) -> Result<(), HistoryError> {
     let expire_at = connection.expiry();
-    for some in segments.chunks(INSERT) {
-        let documents = some.iter().map(|segment| {
+    for batch in segments.chunks(INSERT_BATCH) {
+        let documents = batch.iter().map(|segment| {
             doc! {
-                "_id": place(&segment.attempt, segment.end, segment.first),
+                "_id": segment_id(&segment.attempt, segment.end, segment.first),
                 "v": VERSION,
                 "attempt": segment.attempt.to_string(),
                 "first": segment.first as i64,
@@ -48,20 +48,20 @@ pub(super) async fn append(connection: &Connection, segments: &[OutputSegment]) 
     Ok(())
 }
 
-fn place(attempt: &AttemptId, end: u64, first: u64) -> String {
+fn segment_id(attempt: &AttemptId, end: u64, first: u64) -> String {
     format!("{}/{end:020}/{first:020}", attempt.sort_key())
 }
 
-/// `first` and `end` out of an id.
-fn parse_place(id: &str) -> Option<(u64, u64)> {
+/// `first` and `end` of an id.
+fn parse_segment_id(id: &str) -> Option<(u64, u64)> {
     let mut parts = id.rsplit('/');
     let first = parts.next()?.parse().ok()?;
     let end = parts.next()?.parse().ok()?;
     Some((first, end))
 }
 
-/// What ends behind `at`. '~' is behind every digit.
-fn behind(connection: &Connection, attempt: &AttemptId, at: u64) -> Document {
+/// Matches the segments that end after `at`. '~' sorts after every digit.
+fn ending_after(connection: &Connection, attempt: &AttemptId, at: u64) -> Document {
     let key = attempt.sort_key();
     doc! {
         "_id": { "$gt": format!("{key}/{at:020}/~"), "$lt": format!("{key}/~") },
@@ -75,20 +75,20 @@ pub(super) async fn end(
     from: u64,
 ) -> Result<u64, HistoryError> {
     let mut coverage = Coverage::from(from);
-    each_place(connection, attempt, from, END_ACTION, |first, end| coverage.offer(first, end)).await?;
+    for_each_segment_id(connection, attempt, from, END_ACTION, |first, end| coverage.add(first, end)).await?;
     Ok(coverage.end())
 }
 
-async fn each_place(
+async fn for_each_segment_id(
     connection: &Connection,
     attempt: &AttemptId,
     at: u64,
     action: &'static str,
-    mut see: impl FnMut(u64, u64),
+    mut visit: impl FnMut(u64, u64),
 ) -> Result<(), HistoryError> {
     let mut cursor = connection
         .output
-        .find(behind(connection, attempt, at))
+        .find(ending_after(connection, attempt, at))
         .projection(doc! { "_id": 1 })
         .sort(doc! { "_id": 1 })
         .batch_size(1000)
@@ -96,8 +96,8 @@ async fn each_place(
         .await
         .map_err(connection.failed(action))?;
     while let Some(document) = cursor.try_next().await.map_err(connection.failed(action))? {
-        if let Some((first, end)) = document.get_str("_id").ok().and_then(parse_place) {
-            see(first, end);
+        if let Some((first, end)) = document.get_str("_id").ok().and_then(parse_segment_id) {
+            visit(first, end);
         }
     }
     Ok(())
@@ -121,7 +121,7 @@ pub(super) async fn read(
                 break;
             }
             if segment.first > stitch.position() {
-                go_over(connection, attempt, &mut stitch).await?;
+                cross_gap(connection, attempt, &mut stitch).await?;
                 break;
             }
             if segment.end > stitch.position() {
@@ -129,15 +129,15 @@ pub(super) async fn read(
             }
         }
         if stitch.position() == before {
-            // What covered the position has expired between two looks.
+            // The segment that covered the position has expired in between.
             return Err(HistoryError::Contended { action: READ_ACTION });
         }
     }
     Ok(stitch.finish())
 }
 
-/// The next segment by its end begins behind the position: it is a hole, or a longer segment overlaps this one.
-async fn go_over(
+/// The next segment by its end begins after the position: either a longer segment covers it, or it is a hole.
+async fn cross_gap(
     connection: &Connection,
     attempt: &AttemptId,
     stitch: &mut Stitch,
@@ -145,7 +145,7 @@ async fn go_over(
     let at = stitch.position();
     let mut covering: Option<(u64, u64)> = None;
     let mut nearest: Option<u64> = None;
-    each_place(connection, attempt, at, READ_ACTION, |first, end| {
+    for_each_segment_id(connection, attempt, at, READ_ACTION, |first, end| {
         if first <= at && covering.is_none_or(|(_, longest)| end > longest) {
             covering = Some((first, end));
         }
@@ -154,14 +154,14 @@ async fn go_over(
     .await?;
     match (covering, nearest) {
         (Some((first, end)), _) => {
-            let filter = doc! { "_id": place(attempt, end, first) };
+            let filter = doc! { "_id": segment_id(attempt, end, first) };
             let found = connection
                 .output
                 .find_one(filter)
                 .max_time(connection.max_time())
                 .await
                 .map_err(connection.failed(READ_ACTION))?;
-            // Gone between two looks: the next look sees that.
+            // It may have expired in between; then the position does not advance.
             if let Some(document) = found {
                 stitch.take(&parse(attempt, &document)?)?;
             }
@@ -178,11 +178,11 @@ async fn next_segments(
     at: u64,
     max_bytes: usize,
 ) -> Result<Vec<OutputSegment>, HistoryError> {
-    // A segment holds up to half a megabyte as it comes from the archiver; one more, since the first is cut.
-    let wanted = (max_bytes / (512 << 10) + 2).min(READ);
+    // The archiver's segments hold up to half a megabyte; one more, since the first is read from its middle.
+    let wanted = (max_bytes / (512 << 10) + 2).min(READ_BATCH);
     let cursor = connection
         .output
-        .find(behind(connection, attempt, at))
+        .find(ending_after(connection, attempt, at))
         .sort(doc! { "_id": 1 })
         .limit(wanted as i64)
         .batch_size(wanted as u32)
@@ -199,7 +199,7 @@ fn parse(attempt: &AttemptId, document: &Document) -> Result<OutputSegment, Hist
         message,
     };
     let id = document.get_str("_id").unwrap_or_default();
-    let (first, end) = parse_place(id).ok_or_else(|| unreadable(format!("its id is {id:?}")))?;
+    let (first, end) = parse_segment_id(id).ok_or_else(|| unreadable(format!("its id is {id:?}")))?;
     let packed = document.get_binary_generic("packed").map_err(|e| unreadable(e.to_string()))?;
     let number =
         |name: &str| document.get(name).and_then(|n| n.as_i64().or_else(|| n.as_i32().map(i64::from)));

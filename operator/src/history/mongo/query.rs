@@ -1,4 +1,4 @@
-//! Lists and single records.
+//! Reads of single records and of pages.
 
 use futures_util::TryStreamExt as _;
 use mongodb::Collection;
@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::connection::Connection;
 use super::document::parse;
 use crate::history::error::HistoryError;
+use crate::history::outcome::OutcomeName;
 use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, page_size};
 use crate::history::record::{AttemptRecord, ExecutionRecord, RunRecord};
 
@@ -37,7 +38,7 @@ pub(super) async fn executions(
     equals(&mut filter, "taskUid", query.task_uid.as_ref().map(AsRef::as_ref));
     equals(&mut filter, "run", query.run.map(|run| i64::from(run.0)));
     equals(&mut filter, "node", query.node.as_ref().map(AsRef::as_ref));
-    equals(&mut filter, "outcome", query.outcome.as_deref());
+    equals(&mut filter, "outcome", query.outcome.map(OutcomeName::as_str));
     page(connection, &connection.executions, "list executions", filter, query.after.as_ref(), limit).await
 }
 

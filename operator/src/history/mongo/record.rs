@@ -1,4 +1,4 @@
-//! Storing records so that whoever knows most wins, whoever else writes at the same time.
+//! Storing records so that the one that knows most wins, also among concurrent writers.
 
 use std::collections::HashMap;
 
@@ -8,32 +8,31 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::{Error, ErrorKind};
 
 use super::connection::{Connection, write_concern_document};
-use super::document::Stored;
+use super::document::StoredRecord;
 use crate::history::error::HistoryError;
-use crate::history::record::Entry;
+use crate::history::record::HistoryRecord;
 
 const ACTION: &str = "record";
-/// Documents in one round trip.
+/// Documents per round trip.
 const CHUNK: usize = 250;
-/// And no more than this of them, far below the 48 MB of a message.
+/// Bytes per round trip, far below the 48 MB of a message.
 const CHUNK_BYTES: usize = 8 << 20;
-/// How often a chunk is looked at again because somebody else wrote in between.
-const ROUNDS: usize = 8;
-/// The server's word for "this `_id` is taken".
+/// How often a chunk is retried because another writer changed the same records.
+const MAX_ROUNDS: usize = 8;
+/// The server's code for a duplicate `_id`.
 const DUPLICATE_KEY: i32 = 11000;
 
-/// Attempts, then Executions, then Runs: whoever sees a Run that is over finds all that it speaks of.
-pub(super) async fn record(connection: &Connection, entries: &[Entry]) -> Result<(), HistoryError> {
+/// Attempts, then Executions, then Runs: a reader that finds a finished Run finds its Executions too.
+pub(super) async fn record(connection: &Connection, records: &[HistoryRecord]) -> Result<(), HistoryError> {
     let expire_at = connection.expiry();
     let (mut attempts, mut executions, mut runs) = (Latest::default(), Latest::default(), Latest::default());
-    for entry in entries {
-        match entry {
-            Entry::Attempt(attempt) => {
-                attempts.put(Stored::attempt(attempt, expire_at)?);
-                executions.put(Stored::execution(&attempt.execution(), expire_at)?);
+    for record in records {
+        match record {
+            HistoryRecord::Attempt(attempt) => {
+                attempts.put(StoredRecord::attempt(attempt, expire_at)?);
+                executions.put(StoredRecord::execution(&attempt.execution(), expire_at)?);
             }
-            Entry::Execution(execution) => executions.put(Stored::execution(execution, expire_at)?),
-            Entry::Run(run) => runs.put(Stored::run(run, expire_at)?),
+            HistoryRecord::Run(run) => runs.put(StoredRecord::run(run, expire_at)?),
         }
     }
     put_all(connection, &connection.attempts, attempts).await?;
@@ -43,10 +42,10 @@ pub(super) async fn record(connection: &Connection, entries: &[Entry]) -> Result
 
 /// The document with the highest rank for each id.
 #[derive(Default)]
-struct Latest(HashMap<String, Stored>);
+struct Latest(HashMap<String, StoredRecord>);
 
 impl Latest {
-    fn put(&mut self, stored: Stored) {
+    fn put(&mut self, stored: StoredRecord) {
         match self.0.get_mut(&stored.id) {
             Some(other) if other.rank >= stored.rank => {}
             Some(other) => *other = stored,
@@ -62,18 +61,18 @@ async fn put_all(
     collection: &Collection<Document>,
     documents: Latest,
 ) -> Result<(), HistoryError> {
-    let mut documents: Vec<Stored> = documents.0.into_values().collect();
-    // In the order of their ids, so that two writers of the same ones do not wait for each other crosswise.
+    let mut documents: Vec<StoredRecord> = documents.0.into_values().collect();
+    // Sorted by id, so that two writers of the same documents cannot deadlock.
     documents.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     while !documents.is_empty() {
-        let rest = documents.split_off(chunk_of(documents.iter().map(|stored| stored.size)));
+        let rest = documents.split_off(chunk_len(documents.iter().map(|stored| stored.size)));
         put_chunk(connection, collection, std::mem::replace(&mut documents, rest)).await?;
     }
     Ok(())
 }
 
-/// How many documents of these sizes go into one round trip: one at least.
-fn chunk_of(sizes: impl Iterator<Item = usize>) -> usize {
+/// How many documents of these sizes go into one round trip: at least one.
+fn chunk_len(sizes: impl Iterator<Item = usize>) -> usize {
     let mut bytes = 0;
     let fits = |size: &usize| {
         bytes += size;
@@ -85,20 +84,20 @@ fn chunk_of(sizes: impl Iterator<Item = usize>) -> usize {
 async fn put_chunk(
     connection: &Connection,
     collection: &Collection<Document>,
-    mut pending: Vec<Stored>,
+    mut pending: Vec<StoredRecord>,
 ) -> Result<(), HistoryError> {
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         let stored = stored_ranks(connection, collection, &pending).await?;
         pending.retain(|document| stored.get(&document.id).is_none_or(|rank| *rank < document.rank));
         if pending.is_empty() {
             return Ok(());
         }
         let (replaced, inserted): (Vec<_>, Vec<_>) =
-            pending.iter().partition::<Vec<&Stored>, _>(|document| stored.contains_key(&document.id));
-        // Where both have met nobody else, there is no need to look again.
-        let was_alone = insert(connection, collection, &inserted).await?
+            pending.iter().partition::<Vec<&StoredRecord>, _>(|document| stored.contains_key(&document.id));
+        // Without a concurrent writer, there is nothing left to check.
+        let uncontended = insert(connection, collection, &inserted).await?
             & replace(connection, collection, &replaced).await?;
-        if was_alone {
+        if uncontended {
             return Ok(());
         }
     }
@@ -108,7 +107,7 @@ async fn put_chunk(
 async fn stored_ranks(
     connection: &Connection,
     collection: &Collection<Document>,
-    documents: &[Stored],
+    documents: &[StoredRecord],
 ) -> Result<HashMap<String, String>, HistoryError> {
     let ids: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
     let cursor = collection
@@ -123,11 +122,11 @@ async fn stored_ranks(
     Ok(found.iter().map(|document| (text(document, "_id"), text(document, "rank"))).collect())
 }
 
-/// Whether all were new.
+/// Returns whether all were new.
 async fn insert(
     connection: &Connection,
     collection: &Collection<Document>,
-    documents: &[&Stored],
+    documents: &[&StoredRecord],
 ) -> Result<bool, HistoryError> {
     if documents.is_empty() {
         return Ok(true);
@@ -139,7 +138,7 @@ async fn insert(
     }
 }
 
-/// Whether an unordered insert failed for nothing but documents that are there already.
+/// Whether an unordered insert failed only because documents exist already.
 pub(super) fn is_only_duplicates(error: &Error) -> bool {
     let ErrorKind::InsertMany(failure) = &*error.kind else { return false };
     failure.write_concern_error.is_none()
@@ -149,11 +148,11 @@ pub(super) fn is_only_duplicates(error: &Error) -> bool {
             .is_some_and(|errors| errors.iter().all(|error| error.code == DUPLICATE_KEY))
 }
 
-/// Whether all were there and knew less. One command for all; the driver's own bulk write needs MongoDB 8.
+/// Returns whether all existed and knew less. One command for all; the driver's own bulk write needs MongoDB 8.
 async fn replace(
     connection: &Connection,
     collection: &Collection<Document>,
-    documents: &[&Stored],
+    documents: &[&StoredRecord],
 ) -> Result<bool, HistoryError> {
     if documents.is_empty() {
         return Ok(true);
@@ -176,13 +175,13 @@ async fn replace(
     };
     let reply = connection.database.run_command(command).await.map_err(connection.failed(ACTION))?;
     for field in ["writeErrors", "writeConcernError"] {
-        let complaint = match reply.get(field) {
+        let error = match reply.get(field) {
             Some(Bson::Array(errors)) => errors.first().and_then(Bson::as_document),
             Some(Bson::Document(error)) => Some(error),
             _ => None,
         };
-        if let Some(complaint) = complaint {
-            return Err(connection.said(ACTION, complaint.get_str("errmsg").unwrap_or(field)));
+        if let Some(error) = error {
+            return Err(connection.server_error(ACTION, error.get_str("errmsg").unwrap_or(field)));
         }
     }
     let matched = reply.get("n").and_then(|n| n.as_i64().or_else(|| n.as_i32().map(i64::from)));
@@ -194,10 +193,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_trip_takes_few_large_documents_many_small_ones_and_always_one() {
-        assert_eq!(chunk_of([1000; 1000].into_iter()), CHUNK);
-        assert_eq!(chunk_of([1 << 20; 60].into_iter()), 8);
-        assert_eq!(chunk_of([15 << 20; 2].into_iter()), 1);
-        assert_eq!(chunk_of([10].into_iter()), 1);
+    fn a_chunk_is_bounded_in_documents_and_bytes() {
+        assert_eq!(chunk_len([1000; 1000].into_iter()), CHUNK);
+        assert_eq!(chunk_len([1 << 20; 60].into_iter()), 8);
+        assert_eq!(chunk_len([15 << 20; 2].into_iter()), 1);
+        assert_eq!(chunk_len([10].into_iter()), 1);
     }
 }

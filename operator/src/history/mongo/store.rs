@@ -1,4 +1,4 @@
-//! The seam over MongoDB.
+//! [`History`] over MongoDB.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use super::connection::{Connection, MongoOptions};
 use super::{output, query, record};
 use crate::history::error::HistoryError;
 use crate::history::query::{ExecutionQuery, Page, RunQuery};
-use crate::history::record::{AttemptRecord, Entry, ExecutionRecord, RunRecord};
+use crate::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
 use crate::history::segment::OutputSegment;
-use crate::history::{Answer, History};
+use crate::history::store::{History, HistoryFuture};
 
 /// History in MongoDB.
 #[derive(Debug)]
@@ -25,18 +25,18 @@ pub struct MongoHistory {
 }
 
 impl MongoHistory {
-    /// Understands the URI. Servers are looked for at the first operation, and found again by themselves.
+    /// Parses the URI. The driver connects at the first operation and reconnects when needed.
     ///
     /// # Errors
-    /// [`HistoryError::InvalidUri`], which names what is wrong and repeats no password.
+    /// [`HistoryError::InvalidUri`], which names what is wrong without repeating a password.
     pub async fn new(uri: &str, options: MongoOptions) -> Result<Self, HistoryError> {
         Ok(Self { connection: Arc::new(Connection::new(uri, options).await?) })
     }
 
-    /// Removes the whole database; for tests that made it.
+    /// Drops the whole database; for tests that created it.
     ///
     /// # Errors
-    /// When the server is away.
+    /// When the server is unreachable.
     pub async fn drop_database(&self) -> Result<(), HistoryError> {
         let action = "drop the database";
         let connection = Arc::clone(&self.connection);
@@ -46,7 +46,7 @@ impl MongoHistory {
     }
 }
 
-const PREPARE: &str = "make indexes";
+const PREPARE: &str = "create indexes";
 
 async fn prepare(connection: &Connection) -> Result<(), HistoryError> {
     let by_order = |fields: &[&str]| {
@@ -70,7 +70,7 @@ async fn prepare(connection: &Connection) -> Result<(), HistoryError> {
     Ok(())
 }
 
-/// Documents go when their own date has come.
+/// Documents expire at the date that each of them holds.
 async fn expire(connection: &Connection, collection: &Collection<Document>) -> Result<(), HistoryError> {
     let options = IndexOptions::builder().expire_after(Duration::ZERO).build();
     let index = IndexModel::builder().keys(doc! { "expireAt": 1 }).options(options).build();
@@ -79,12 +79,12 @@ async fn expire(connection: &Connection, collection: &Collection<Document>) -> R
 }
 
 impl History for MongoHistory {
-    fn prepare(&self) -> Answer<'_, ()> {
+    fn prepare(&self) -> HistoryFuture<'_, ()> {
         let connection = Arc::clone(&self.connection);
         self.connection.run(PREPARE, async move { prepare(&connection).await }).boxed()
     }
 
-    fn check(&self) -> Answer<'_, ()> {
+    fn check(&self) -> HistoryFuture<'_, ()> {
         let connection = Arc::clone(&self.connection);
         let ping = async move {
             let ping = connection.database.run_command(doc! { "ping": 1 }).await;
@@ -93,42 +93,42 @@ impl History for MongoHistory {
         self.connection.run("check", ping).boxed()
     }
 
-    fn record(&self, entries: Vec<Entry>) -> Answer<'_, ()> {
+    fn record(&self, records: Vec<HistoryRecord>) -> HistoryFuture<'_, ()> {
         let connection = Arc::clone(&self.connection);
-        self.connection.run("record", async move { record::record(&connection, &entries).await }).boxed()
+        self.connection.run("record", async move { record::record(&connection, &records).await }).boxed()
     }
 
-    fn append_output(&self, segments: Vec<OutputSegment>) -> Answer<'_, ()> {
+    fn append_output(&self, segments: Vec<OutputSegment>) -> HistoryFuture<'_, ()> {
         let connection = Arc::clone(&self.connection);
         self.connection
             .run("append output", async move { output::append(&connection, &segments).await })
             .boxed()
     }
 
-    fn output(&self, attempt: AttemptId, from: u64, max_bytes: usize) -> Answer<'_, Vec<LogRecord>> {
+    fn output(&self, attempt: AttemptId, from: u64, max_bytes: usize) -> HistoryFuture<'_, Vec<LogRecord>> {
         let connection = Arc::clone(&self.connection);
         let read = async move { output::read(&connection, &attempt, from, max_bytes).await };
         self.connection.run("read output", read).boxed()
     }
 
-    fn output_end(&self, attempt: AttemptId, from: u64) -> Answer<'_, u64> {
+    fn output_end(&self, attempt: AttemptId, from: u64) -> HistoryFuture<'_, u64> {
         let connection = Arc::clone(&self.connection);
         let end = async move { output::end(&connection, &attempt, from).await };
         self.connection.run("find the end of archived output", end).boxed()
     }
 
-    fn attempt(&self, id: AttemptId) -> Answer<'_, Option<AttemptRecord>> {
+    fn attempt(&self, id: AttemptId) -> HistoryFuture<'_, Option<AttemptRecord>> {
         let connection = Arc::clone(&self.connection);
         self.connection.run("read an attempt", async move { query::attempt(&connection, &id).await }).boxed()
     }
 
-    fn executions(&self, query: ExecutionQuery) -> Answer<'_, Page<ExecutionRecord>> {
+    fn executions(&self, query: ExecutionQuery) -> HistoryFuture<'_, Page<ExecutionRecord>> {
         let connection = Arc::clone(&self.connection);
         let list = async move { query::executions(&connection, &query).await };
         self.connection.run("list executions", list).boxed()
     }
 
-    fn runs(&self, query: RunQuery) -> Answer<'_, Page<RunRecord>> {
+    fn runs(&self, query: RunQuery) -> HistoryFuture<'_, Page<RunRecord>> {
         let connection = Arc::clone(&self.connection);
         self.connection.run("list runs", async move { query::runs(&connection, &query).await }).boxed()
     }

@@ -1,12 +1,13 @@
-//! A Task becomes a [`TaskPlan`], or a list of what is wrong with it.
+//! A Task into a [`TaskPlan`], or a list of its problems.
 //!
-//! Everything is checked here that schema and CEL rules check, for a Task may come from where no API server is; and
-//! what they cannot: bytes instead of characters, names that are both listed and excluded, the size of it all.
+//! Validates what schema and CEL rules validate, since a Task may not come through an API server, and what they cannot:
+//! bytes instead of characters, names that are both listed and excluded, the total size.
 
 mod retry;
 mod run;
 mod script;
 pub(super) mod targets;
+mod values;
 
 use std::panic::Location;
 
@@ -17,21 +18,19 @@ use sentinel_protocol::ids::{TaskRef, TaskUid};
 use sentinel_protocol::limits::DEAD_AFTER_MS;
 use sentinel_protocol::request::RunRequest;
 
+use self::values::{HOUR, SECOND, duration};
 use super::invalid::{Invalid, Problems};
 use super::marks::UNREADABLE;
-use super::{Task, duration, quantity, task};
+use super::{Task, task};
 
-const SECOND: u64 = 1000;
-const HOUR: u64 = 3600 * SECOND;
-
-/// What the Task says, as the rest of the operator believes it.
+/// The plan of a Task, which the rest of the operator relies on.
 ///
 /// # Errors
-/// Everything that is wrong with it, at least one and at most [`super::invalid::MAX_PROBLEMS`] problems.
+/// Its problems, from one to [`super::invalid::MAX_PROBLEMS`].
 pub fn validate(task: &Task) -> Result<TaskPlan, Vec<Invalid>> {
     let mut problems = Problems::default();
     let uid = TaskUid::new(task.metadata.uid.clone().unwrap_or_default());
-    let uid = uid.map_err(|error| problems.value("metadata.uid", &error.value, "must be there")).ok();
+    let uid = uid.map_err(|error| problems.value("metadata.uid", &error.value, "must be set")).ok();
     let found = read(task, &mut problems);
     match (found, uid, problems.is_empty()) {
         (Some(read), Some(uid), true) => Ok(read.plan(uid)),
@@ -39,7 +38,7 @@ pub fn validate(task: &Task) -> Result<TaskPlan, Vec<Invalid>> {
     }
 }
 
-/// Whether the Task, that need not have been created yet, can be run.
+/// Whether a Task, which may not exist yet, can be run.
 ///
 /// # Errors
 /// As [`validate`].
@@ -49,16 +48,16 @@ pub fn check(task: &Task) -> Result<(), Vec<Invalid>> {
     if problems.is_empty() { Ok(()) } else { Err(problems.into_inner()) }
 }
 
-/// The places in this module that raise what is wrong with the Task, one for each problem: the rules that it breaks.
-/// Tests hold with it that each rule is broken by one of their bad Tasks.
+/// For each problem of the Task the code in this module that raises it: the rules that it breaks. Tests hold by it that
+/// each rule is broken by one of their invalid Tasks.
 pub fn broken_rules(task: &Task) -> Vec<&'static Location<'static>> {
     let mut problems = Problems::default();
     read(task, &mut problems);
     problems.raised_at()
 }
 
-/// A plan without the Task's uid.
-struct Read {
+/// A plan without the uid of the Task.
+struct PlanParts {
     task: TaskRef,
     targets: TargetRule,
     request: RunRequest,
@@ -71,7 +70,7 @@ struct Read {
     ttl_after_finished_ms: Option<u64>,
 }
 
-impl Read {
+impl PlanParts {
     fn plan(self, uid: TaskUid) -> TaskPlan {
         TaskPlan {
             spec_hash: plan::spec_hash(&self.targets, &self.request),
@@ -90,13 +89,13 @@ impl Read {
     }
 }
 
-fn read(task: &Task, problems: &mut Problems) -> Option<Read> {
+fn read(task: &Task, problems: &mut Problems) -> Option<PlanParts> {
     if let Some(error) = task.metadata.annotations.as_ref().and_then(|marks| marks.get(UNREADABLE)) {
         problems.field("spec", format!("must be one that this operator can read: {error}"));
         return None;
     }
     let spec = &task.spec;
-    // A manifest may leave both out.
+    // A manifest may omit both.
     let name = TaskRef::new(
         task.metadata.namespace.as_deref().unwrap_or("default"),
         task.metadata.name.as_deref().unwrap_or("unnamed"),
@@ -112,8 +111,8 @@ fn read(task: &Task, problems: &mut Problems) -> Option<Read> {
     }
     let ttl = spec.ttl_after_finished.as_deref();
     let ttl =
-        ttl.map(|text| span("spec.ttlAfterFinished", text, (0, 87_600 * HOUR), "0s to 87600h", problems));
-    Some(Read {
+        ttl.map(|text| duration("spec.ttlAfterFinished", text, (0, 87_600 * HOUR), "0s to 87600h", problems));
+    Some(PlanParts {
         task: name.ok()?,
         targets: targets?,
         request: request?,
@@ -132,9 +131,9 @@ fn read(task: &Task, problems: &mut Problems) -> Option<Read> {
 
 fn timeouts(spec: &task::Timeouts, problems: &mut Problems) -> Option<plan::Timeouts> {
     let month = 720 * HOUR;
-    let start = span("spec.timeouts.start", &spec.start, (SECOND, month), "1s to 720h", problems);
+    let start = duration("spec.timeouts.start", &spec.start, (SECOND, month), "1s to 720h", problems);
     let mut optional = |field: &str, text: Option<&str>| match text {
-        Some(text) => span(field, text, (SECOND, 8760 * HOUR), "1s to 8760h", problems).map(Some),
+        Some(text) => duration(field, text, (SECOND, 8760 * HOUR), "1s to 8760h", problems).map(Some),
         None => Some(None),
     };
     let run = optional("spec.timeouts.run", spec.run.as_deref());
@@ -142,8 +141,8 @@ fn timeouts(spec: &task::Timeouts, problems: &mut Problems) -> Option<plan::Time
     let total = optional("spec.timeouts.total", spec.total.as_deref());
     let least = DEAD_AFTER_MS;
     let unreachable =
-        span("spec.timeouts.unreachable", &spec.unreachable, (least, month), "15s to 720h", problems);
-    let grace = span("spec.timeouts.grace", &spec.grace, (0, HOUR), "0s to 1h", problems);
+        duration("spec.timeouts.unreachable", &spec.unreachable, (least, month), "15s to 720h", problems);
+    let grace = duration("spec.timeouts.grace", &spec.grace, (0, HOUR), "0s to 1h", problems);
     Some(plan::Timeouts {
         start_ms: start?,
         run_ms: run?,
@@ -154,35 +153,11 @@ fn timeouts(spec: &task::Timeouts, problems: &mut Problems) -> Option<plan::Time
     })
 }
 
-fn span(field: &str, text: &str, range: (u64, u64), allowed: &str, problems: &mut Problems) -> Option<u64> {
-    let Some(millis) = duration::parse(text) else {
-        problems.value(field, text, format!("must be a duration of {allowed}, such as 5m, 1h30m or 500ms"));
-        return None;
-    };
-    if millis < range.0 || millis > range.1 {
-        problems.value(field, text, format!("must be {allowed}"));
-        return None;
-    }
-    Some(millis)
-}
-
-fn bytes(field: &str, text: &str, range: (u64, u64), allowed: &str, problems: &mut Problems) -> Option<u64> {
-    let Some(amount) = quantity::parse(text) else {
-        problems.value(field, text, format!("must be an amount of {allowed} bytes, such as 64Mi or 1G"));
-        return None;
-    };
-    if amount < range.0 || amount > range.1 {
-        problems.value(field, text, format!("must be {allowed}"));
-        return None;
-    }
-    Some(amount)
-}
-
 fn amount(value: &IntOrString, problems: &mut Problems) -> Option<Amount> {
     const FIELD: &str = "spec.rollout.maxConcurrent";
     let allowed = "must be a number from 1 to 100000, or a percentage from 1% to 100%";
     match value {
-        IntOrString::Int(count) if (1..=task::MAX_CONCURRENT).contains(count) => {
+        IntOrString::Int(count) if (1..=task::rollout::MAX_CONCURRENT).contains(count) => {
             u32::try_from(*count).ok().map(Amount::Count)
         }
         IntOrString::Int(count) => {

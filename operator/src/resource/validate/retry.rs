@@ -1,34 +1,34 @@
-//! How often a node is tried again.
+//! `spec.retry`.
 
 use sentinel_core::reconcile::retry::{Backoff, Cause, Retry};
 
-use super::{HOUR, span};
+use super::values::{HOUR, duration};
 use crate::resource::invalid::Problems;
-use crate::resource::retry::{self as spec, RetryCause};
+use crate::resource::task::retry::{self as spec, RetryCause};
 
 const ALLOWED: &str = "100ms to 24h";
-const WAITS: (u64, u64) = (100, 24 * HOUR);
+const DELAYS: (u64, u64) = (100, 24 * HOUR);
 
-pub(super) fn retry(said: &spec::Retry, problems: &mut Problems) -> Option<Retry> {
-    let limit = number("spec.retry.limit", said.limit, 0, spec::MAX_RETRIES, problems);
-    let backoff = &said.backoff;
-    let initial = span("spec.retry.backoff.initial", &backoff.initial, WAITS, ALLOWED, problems);
+pub(super) fn retry(given: &spec::Retry, problems: &mut Problems) -> Option<Retry> {
+    let limit = number("spec.retry.limit", given.limit, 0, spec::MAX_RETRIES, problems);
+    let backoff = &given.backoff;
+    let initial = duration("spec.retry.backoff.initial", &backoff.initial, DELAYS, ALLOWED, problems);
     let factor = number("spec.retry.backoff.factor", backoff.factor, 1, spec::MAX_FACTOR, problems);
-    let max = span("spec.retry.backoff.max", &backoff.max, WAITS, ALLOWED, problems);
+    let max = duration("spec.retry.backoff.max", &backoff.max, DELAYS, ALLOWED, problems);
     if initial.zip(max).is_some_and(|(initial, max)| initial > max) {
         let rule = "must be at most spec.retry.backoff.max";
         problems.value("spec.retry.backoff.initial", &backoff.initial, rule);
     }
-    if said.causes.is_empty() {
-        problems.field("spec.retry.causes", "must name at least one outcome; retry.limit 0 is no retry");
+    if given.causes.is_empty() {
+        problems.field("spec.retry.causes", "must name at least one Outcome; retry.limit 0 disables retries");
     }
-    for (at, named) in said.causes.iter().enumerate() {
-        if said.causes.iter().take(at).any(|before| before == named) {
-            problems.value("spec.retry.causes", cause(*named).name(), "must name each outcome once");
+    for (at, named) in given.causes.iter().enumerate() {
+        if given.causes.iter().take(at).any(|before| before == named) {
+            problems.value("spec.retry.causes", cause(*named).name(), "must name each Outcome once");
         }
     }
     let backoff = Backoff { initial_ms: initial?, factor: factor?, max_ms: max? };
-    Some(Retry { limit: limit?, backoff, causes: said.causes.iter().copied().map(cause).collect() })
+    Some(Retry { limit: limit?, backoff, causes: given.causes.iter().copied().map(cause).collect() })
 }
 
 fn number(field: &str, value: i32, least: i32, most: i32, problems: &mut Problems) -> Option<u32> {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_when_nothing_is_said_is_the_cores_word_for_never() {
+    fn retries_nothing_by_default() {
         let mut problems = Problems::default();
         assert_eq!(retry(&spec::Retry::default(), &mut problems), Some(Retry::never()));
         assert!(problems.is_empty());

@@ -11,25 +11,22 @@ use sentinel_protocol::request::{self, OutputRules, Program, ResourceLimits, Run
 
 use super::super::invalid::Problems;
 use super::super::{quantity, task};
-use super::{HOUR, bytes, script, span};
+use super::script;
+use super::values::{HOUR, bytes, duration, no_zero_byte};
 
-/// Room that a `Start` needs beside the request.
+/// Size of a `Start` without its request.
 const START_OVERHEAD: usize = 16 << 10;
 
 pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<RunRequest> {
     let program = program(spec, problems);
     let env = env(&spec.env, problems);
     if !spec.working_dir.starts_with('/') {
-        problems.value(
-            "spec.run.workingDir",
-            &spec.working_dir,
-            "must be a path from the root, such as /tmp",
-        );
+        problems.value("spec.run.workingDir", &spec.working_dir, "must be an absolute path, such as /tmp");
     }
     if spec.working_dir.len() > 4096 {
         problems.value("spec.run.workingDir", &spec.working_dir, "must be at most 4096 bytes");
     }
-    no_nul("spec.run.workingDir", &spec.working_dir, problems);
+    no_zero_byte("spec.run.workingDir", &spec.working_dir, problems);
     identity("spec.run.user", spec.user.as_deref(), problems);
     identity("spec.run.group", spec.group.as_deref(), problems);
     if spec.stdin.len() > MAX_STDIN_BYTES {
@@ -97,7 +94,7 @@ fn command(command: &[String], problems: &mut Problems) -> Option<Program> {
         return None;
     }
     for (index, item) in command.iter().enumerate() {
-        no_nul(&format!("{FIELD}[{index}]"), item, problems);
+        no_zero_byte(&format!("{FIELD}[{index}]"), item, problems);
     }
     Some(Program::Command(command.to_vec()))
 }
@@ -120,10 +117,10 @@ fn env(spec: &[task::EnvVar], problems: &mut Problems) -> Option<Vec<request::En
             problems.value(format!("{field}.name"), &var.name, allowed);
         }
         if let Some(first) = seen.insert(&var.name, index) {
-            let allowed = format!("must not be there twice; {FIELD}[{first}] has it too");
+            let allowed = format!("must be unique; {FIELD}[{first}] is the same");
             problems.value(format!("{field}.name"), &var.name, allowed);
         }
-        no_nul(&format!("{field}.value"), &var.value, problems);
+        no_zero_byte(&format!("{field}.value"), &var.value, problems);
     }
     let var = |var: &task::EnvVar| request::EnvVar { name: var.name.clone(), value: var.value.clone() };
     Some(spec.iter().map(var).collect())
@@ -135,18 +132,10 @@ fn is_env_name(name: &str) -> bool {
     name.len() <= 256 && first.is_some_and(|byte| !byte.is_ascii_digit()) && name.bytes().all(inner)
 }
 
-pub(super) fn no_nul(field: &str, text: &str, problems: &mut Problems) {
-    if let Some(at) = text.find('\0') {
-        let allowed =
-            format!("must not hold a zero byte, it does at offset {at}; the kernel cannot pass it on");
-        problems.value(field, text, allowed);
-    }
-}
-
 fn identity(field: &str, value: Option<&str>, problems: &mut Problems) {
     let Some(value) = value else { return };
     if value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty() {
-        // 4294967295 is -1 to the kernel: "leave it as it is".
+        // 4294967295 is -1 in the kernel, which means no change.
         if value.len() <= 10 && value.parse::<u32>().is_ok_and(|id| id != u32::MAX) {
             return;
         }
@@ -181,7 +170,7 @@ fn exit_codes(codes: &[i32], problems: &mut Problems) -> Option<Vec<u8>> {
         match u8::try_from(*code) {
             Ok(code) if valid.insert(code) => {}
             Ok(_) => {
-                problems.value(format!("{FIELD}[{index}]"), &code.to_string(), "must not be there twice");
+                problems.value(format!("{FIELD}[{index}]"), &code.to_string(), "must be unique");
             }
             Err(_) => problems.value(format!("{FIELD}[{index}]"), &code.to_string(), "must be 0 to 255"),
         }
@@ -192,7 +181,8 @@ fn exit_codes(codes: &[i32], problems: &mut Problems) -> Option<Vec<u8>> {
 fn output(spec: &task::Output, problems: &mut Problems) -> Option<OutputRules> {
     let limit = bytes("spec.run.output.limit", &spec.limit, (0, 1 << 40), "0 to 1Ti", problems);
     let spool = bytes("spec.run.output.spool", &spec.spool, (1 << 20, 64 << 30), "1Mi to 64Gi", problems);
-    let max_block = span("spec.run.output.maxBlock", &spec.max_block, (0, 24 * HOUR), "0s to 24h", problems);
+    let max_block =
+        duration("spec.run.output.maxBlock", &spec.max_block, (0, 24 * HOUR), "0s to 24h", problems);
     Some(OutputRules { limit: limit?, spool: spool?, max_block_ms: max_block?, merge: spec.merge })
 }
 
@@ -262,7 +252,7 @@ fn pids(count: i32, problems: &mut Problems) -> Option<u32> {
     valid
 }
 
-/// A request of control characters is up to six times as long on the wire as in memory.
+/// Control characters make a request up to six times as long on the wire as in memory.
 fn fits_a_frame(request: &RunRequest, problems: &mut Problems) {
     let size = serde_json::to_vec(request).map_or(usize::MAX, |json| json.len());
     let most = MAX_CONTROL_FRAME - START_OVERHEAD;

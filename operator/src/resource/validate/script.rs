@@ -1,21 +1,21 @@
-//! `spec.run.script`: who reads the text, and whether it is one that an interpreter can read.
+//! `spec.run.script`: its interpreter, and whether that can read the text.
 
 use sentinel_protocol::limits::{MAX_COMMAND_BYTES, MAX_SHEBANG};
 use sentinel_protocol::request::Program;
 
 use super::super::invalid::Problems;
 use super::super::task;
-use super::run::no_nul;
+use super::values::no_zero_byte;
 
 const TEXT: &str = "spec.run.script.text";
 const INTERPRETER: &str = "spec.run.script.interpreter";
 
-/// Reads a script that names no interpreter in any way.
+/// Interpreter of a script that names none.
 const DEFAULT_INTERPRETER: &str = "/bin/sh";
 
 pub(super) fn program(script: &task::Script, problems: &mut Problems) -> Option<Program> {
     let text = &script.text;
-    no_nul(TEXT, text, problems);
+    no_zero_byte(TEXT, text, problems);
     if text.is_empty() {
         problems.value(TEXT, "", "must not be empty");
         return None;
@@ -39,8 +39,8 @@ pub(super) fn program(script: &task::Script, problems: &mut Problems) -> Option<
     Some(Program::Script { interpreter, argument, text: text.clone() })
 }
 
-/// An interpreter takes the CR for a part of the line: a shell looks for the command `df\r`, the kernel for the
-/// interpreter `/bin/sh\r`.
+/// To an interpreter the CR is a part of the line: a shell runs the command `df\r`, the kernel the interpreter
+/// `/bin/sh\r`.
 fn line_ends(text: &str, problems: &mut Problems) {
     let save = "save it with LF, for example with";
     if let Some(at) = text.find("\r\n") {
@@ -58,20 +58,20 @@ fn line_ends(text: &str, problems: &mut Problems) {
 }
 
 fn named(interpreter: &str, problems: &mut Problems) {
-    no_nul(INTERPRETER, interpreter, problems);
+    no_zero_byte(INTERPRETER, interpreter, problems);
     if interpreter.is_empty() || interpreter.len() > 4096 {
         problems.value(INTERPRETER, interpreter, "must name a program");
     } else if interpreter.contains(char::is_whitespace) {
         let allowed = format!(
-            "takes no arguments; leave it out and write them in the first line of the text, such as #!{}",
+            "takes no arguments; omit it and write them in the first line of the text, such as #!{}",
             interpreter.trim()
         );
         problems.value(INTERPRETER, interpreter, allowed);
     }
 }
 
-/// Who reads a script by its first line, as the kernel reads it: behind `#!` the program, then one argument with all
-/// that follows. Unlike the kernel, a name without `/` is looked up in `PATH`.
+/// The interpreter in the first line of a script, as the kernel reads it: after `#!` the program, then the rest as one
+/// argument. Unlike in the kernel, a name without `/` is searched in `PATH`.
 fn first_line(text: &str, problems: &mut Problems) -> Option<(String, Option<String>)> {
     let Some(rest) = text.strip_prefix("#!") else {
         if text.trim_start().starts_with("#!") {
@@ -86,7 +86,7 @@ fn first_line(text: &str, problems: &mut Problems) -> Option<(String, Option<Str
     let line_bytes = line.len() + 2;
     if line_bytes > MAX_SHEBANG {
         let allowed = format!(
-            "has a #! line of {line_bytes} bytes; the kernel takes {MAX_SHEBANG} at most. Shorten it, or set {INTERPRETER}"
+            "has a #! line of {line_bytes} bytes; the kernel accepts at most {MAX_SHEBANG}. Shorten it, or set {INTERPRETER}"
         );
         problems.field(TEXT, allowed);
         return None;
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_names_the_interpreter_as_the_kernel_reads_it() {
+    fn first_line_names_the_interpreter_as_in_the_kernel() {
         let check = |text, program: &str, argument: Option<&str>| {
             assert_eq!(read(None, text), Ok((program.to_owned(), argument.map(str::to_owned))), "{text:?}");
         };
@@ -138,16 +138,16 @@ mod tests {
     }
 
     #[test]
-    fn an_interpreter_that_is_given_stands_and_the_first_line_is_a_comment() {
+    fn given_interpreter_overrides_the_first_line() {
         assert_eq!(read(Some("bash"), "#!/usr/bin/python3 -u\n"), Ok(("bash".to_owned(), None)));
         assert_eq!(read(Some("cat"), " #!\n"), Ok(("cat".to_owned(), None)));
     }
 
     #[test]
-    fn a_script_that_would_not_run_as_it_is_meant_is_refused_with_what_to_do() {
+    fn broken_script_is_refused_with_a_remedy() {
         let check = |interpreter: Option<&str>, text: &str, expected: &str| {
-            let words = read(interpreter, text).unwrap_err();
-            assert!(words.contains(expected), "{text:?}: {words}");
+            let message = read(interpreter, text).unwrap_err();
+            assert!(message.contains(expected), "{text:?}: {message}");
         };
         check(None, "", "must not be empty");
         check(
@@ -168,20 +168,16 @@ mod tests {
         check(
             None,
             &format!("#!/{}\n", "x".repeat(253)),
-            "a #! line of 256 bytes; the kernel takes 255 at most",
+            "a #! line of 256 bytes; the kernel accepts at most 255",
         );
-        check(None, "a\0b", "must not hold a zero byte");
-        check(
-            Some("/bin/bash -eu"),
-            "df\n",
-            "takes no arguments; leave it out and write them in the first line",
-        );
+        check(None, "a\0b", "must not contain a zero byte");
+        check(Some("/bin/bash -eu"), "df\n", "takes no arguments; omit it and write them in the first line");
         check(Some("/bin/bash -eu"), "df\n", "such as #!/bin/bash -eu");
         check(Some(""), "df\n", "must name a program");
     }
 
     #[test]
-    fn a_carriage_return_within_a_line_is_left_alone() {
+    fn carriage_return_within_a_line_is_accepted() {
         assert!(read(None, "printf 'a\rb\n'\necho\n").is_ok());
     }
 }

@@ -8,7 +8,7 @@ use sentinel_protocol::ids::NodeName;
 use super::super::invalid::Problems;
 use super::super::task;
 
-/// Most names in one list of nodes.
+/// Largest number of names in a list of nodes.
 const MAX_NAMES: usize = 1000;
 
 pub(super) fn targets(spec: &task::Targets, problems: &mut Problems) -> Option<TargetRule> {
@@ -59,7 +59,7 @@ fn names(field: &str, names: &[String], problems: &mut Problems) -> Option<Vec<N
     for (index, name) in names.iter().enumerate() {
         match NodeName::new(name.as_str()) {
             Ok(node) if seen.insert(node.clone()) => valid.push(node),
-            Ok(_) => problems.value(format!("{field}[{index}]"), name, "must not be there twice"),
+            Ok(_) => problems.value(format!("{field}[{index}]"), name, "must be unique"),
             Err(error) => problems.value(
                 format!("{field}[{index}]"),
                 name,

@@ -1,0 +1,140 @@
+//! A connection to the server: over TCP or a Unix socket, and never to a server of another local user.
+//!
+//! This is why the client is built on hyper and not on reqwest: the owner of the server is checked on the open
+//! connection before the first byte is sent, and reqwest does not expose its connections.
+
+use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_util::either::Either;
+
+use super::server::Server;
+use super::{dev_socket, peer};
+
+/// How long a connection attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whether requests carry a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Credentials {
+    /// A bearer token.
+    Token,
+    /// No secret.
+    None,
+}
+
+/// Connects to one server.
+#[derive(Debug, Clone)]
+pub(super) struct Connector {
+    pub(super) server: Server,
+    pub(super) credentials: Credentials,
+}
+
+impl Connector {
+    async fn connect(self) -> Result<Link> {
+        let (host, port) = match &self.server {
+            Server::Unix(path) => return unix(path).await,
+            Server::Http { host, port, .. } => (host.trim_start_matches('[').trim_end_matches(']'), *port),
+        };
+        // The socket of this user's dev mode identifies it better than a port that any user can take.
+        if self.server.is_local()
+            && let Some(socket) = dev_socket::socket_of(port)
+        {
+            match unix(&socket).await {
+                Err(error) if is_absent(&error) => {}
+                connected => return connected,
+            }
+        }
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
+        if theirs.ip().to_canonical().is_loopback() {
+            peer::check_tcp(ours, theirs)?;
+        } else if self.credentials == Credentials::Token {
+            return Err(peer::untrusted(
+                "a token is not sent in plain text to another machine; forward a port with ssh -L",
+            ));
+        }
+        Ok(Link(TokioIo::new(Either::Left(stream))))
+    }
+}
+
+async fn unix(path: &Path) -> Result<Link> {
+    let stream = UnixStream::connect(path).await?;
+    peer::check_socket(&stream)?;
+    Ok(Link(TokioIo::new(Either::Right(stream))))
+}
+
+/// Nothing listens there anymore.
+fn is_absent(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = Link;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Link>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect()).await;
+            connected.unwrap_or_else(|_| Err(Error::new(ErrorKind::TimedOut, "no connection within 5 s")))
+        })
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Link(TokioIo<Either<TcpStream, UnixStream>>);
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Link {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+}

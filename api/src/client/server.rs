@@ -1,0 +1,144 @@
+//! The address of a server.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use http::Uri;
+
+/// The default address.
+const DEFAULT: &str = "http://127.0.0.1:7980";
+
+/// The address of a server: `http://HOST[:PORT]` or `unix:/PATH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Server {
+    /// Over TCP; a dev mode of this user is reached over its socket instead.
+    Http {
+        /// Prefix of every request's URL, without a trailing slash.
+        base: String,
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// Over a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Server {
+    /// Prefix of every request's URL, without a trailing slash.
+    pub fn base(&self) -> &str {
+        match self {
+            Self::Http { base, .. } => base,
+            Self::Unix(_) => "http://localhost",
+        }
+    }
+
+    /// Whether it is the default address.
+    pub fn is_default(&self) -> bool {
+        matches!(self, Self::Http { base, .. } if base == DEFAULT)
+    }
+
+    /// Whether its host names the loopback interface of this machine.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Http { host, .. } => {
+                let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+                host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.is_loopback())
+            }
+        }
+    }
+}
+
+/// A text that is not the address of a server.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; expected http://HOST[:PORT] or unix:/PATH, for example {DEFAULT}")]
+pub struct InvalidServer(String);
+
+impl FromStr for Server {
+    type Err = InvalidServer;
+
+    fn from_str(text: &str) -> Result<Self, InvalidServer> {
+        let wrong = |what: &str| InvalidServer(what.to_owned());
+        // An empty environment variable counts as unset.
+        let text = if text.is_empty() { DEFAULT } else { text };
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+            return if path.is_absolute() {
+                Ok(Self::Unix(path))
+            } else {
+                Err(wrong("the path is not absolute"))
+            };
+        }
+        let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let base = with_scheme.strip_suffix('/').unwrap_or(&with_scheme).to_owned();
+        let uri: Uri = base.parse().map_err(|error| wrong(&format!("not a URL ({error})")))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => {
+                return Err(wrong("https is not supported yet, the API answers on loopback only"));
+            }
+            _ => return Err(wrong("unknown scheme")),
+        }
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("no host"))?.to_owned();
+        if uri.path() != "/" || uri.query().is_some() {
+            return Err(wrong("a path or query"));
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(wrong("a user; put a token into a file and name it with --token-file"));
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().ends_with(':')) {
+            return Err(wrong("no port after the colon"));
+        }
+        let port = uri.port_u16().unwrap_or(80);
+        Ok(Self::Http { base, host, port })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { base, .. } => f.write_str(base),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_address_with_and_without_scheme_and_slash() {
+        for text in ["http://127.0.0.1:7980", "127.0.0.1:7980", "http://127.0.0.1:7980/", "localhost:7980"] {
+            let server: Server = text.parse().unwrap();
+            assert!(server.base().starts_with("http://") && server.base().ends_with(":7980"), "{server}");
+            assert!(server.is_local());
+        }
+        assert!(!"http://127.0.0.1.evil.test".parse::<Server>().unwrap().is_local());
+        assert!("http://[::1]:80".parse::<Server>().unwrap().is_local());
+    }
+
+    #[test]
+    fn empty_text_is_the_default_address() {
+        assert!("".parse::<Server>().unwrap().is_default());
+    }
+
+    #[test]
+    fn accepts_absolute_path_of_a_socket() {
+        for text in ["unix:/run/x.sock", "unix:///run/x.sock"] {
+            assert_eq!(text.parse::<Server>().unwrap(), Server::Unix("/run/x.sock".into()));
+        }
+        assert!("unix:x.sock".parse::<Server>().unwrap_err().to_string().contains("not absolute"));
+    }
+
+    #[test]
+    fn rejects_anything_else_with_the_expected_form() {
+        for text in ["https://a", "ftp://a", "http://", "http://a/b", "http://a?b", "http://u:p@a", "a b"] {
+            let error = text.parse::<Server>().unwrap_err().to_string();
+            assert!(error.contains("expected http://HOST[:PORT]"), "{text:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Nodes, Runs and Executions as the API shows them.
+//!
+//! These shapes are promises to programs: within `/api/v1` fields are added, never renamed or removed. A name of a
+//! closed set (a state, an Outcome) is a string here: a newer server may have more of them.
+
+mod execution;
+mod list;
+mod node;
+mod run;
+
+pub use execution::{
+    AttemptDetails, ClockView, ExecutionView, ExitView, LeftView, ProcessView, StreamDetails,
+};
+pub use list::{List, Partial};
+pub use node::NodeView;
+pub use run::RunView;

@@ -1,0 +1,81 @@
+//! The arguments of `logs`.
+
+use clap::{Args, ValueEnum};
+
+use super::values::since;
+use crate::client::Since;
+
+const EXAMPLES: &str = "\
+Examples:
+  # Follow the output of a Task's latest Run on all its nodes
+  sentinel logs -f hello
+
+  # One node, with timestamps
+  sentinel logs hello --node web-1 --timestamps
+
+  # The last ten lines of each node; the last five minutes
+  sentinel logs hello --tail 10
+  sentinel logs hello --since 5m
+
+  # An earlier Run
+  sentinel logs hello --run 3
+
+  # One Execution, raw, from a position
+  sentinel logs hello/1/web-1 --from 1048576 > rest.log";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct LogsArgs {
+    /// A Task as NAME or NAMESPACE/NAME, or an Execution as TASK/RUN/NODE. TASK is a name or a uid.
+    #[arg(value_name = "TASK|EXECUTION")]
+    pub(crate) subject: String,
+
+    /// Follow the output until the Run has ended.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Only this node; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Vec<String>,
+
+    /// Number of the Run; the latest by default.
+    #[arg(long, value_name = "N")]
+    pub(crate) run: Option<u32>,
+
+    /// Number of the Attempt; the latest by default. Requires an Execution.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "follow")]
+    pub(crate) attempt: Option<u32>,
+
+    /// Prefix each line with its time on the node.
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+
+    /// Start at this byte position in the log of one node.
+    #[arg(long, default_value_t = 0, value_name = "POSITION", conflicts_with_all = ["tail", "since"])]
+    pub(crate) from: u64,
+
+    /// Show at most this many last lines of each node.
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) tail: Option<u32>,
+
+    /// Only output since a time such as 2026-11-28T03:00:00Z, or a duration such as 5m ago.
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(crate) since: Option<Since>,
+
+    /// Only this stream.
+    #[arg(long, value_name = "STREAM")]
+    pub(crate) stream: Option<StreamFilter>,
+
+    /// Do not prefix lines with the name of the node.
+    #[arg(long)]
+    pub(crate) no_prefix: bool,
+}
+
+/// One of the two output streams of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamFilter {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}

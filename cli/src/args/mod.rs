@@ -1,0 +1,239 @@
+//! The command line: flags that every verb has, the verbs, and how a command line is parsed.
+//!
+//! The arguments of each verb are in a file of their own; [`values`] parses durations and times.
+
+mod dev;
+mod get;
+mod logs;
+mod run;
+mod task;
+mod values;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+pub(crate) use dev::DevArgs;
+pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
+pub(crate) use logs::{LogsArgs, StreamFilter};
+pub(crate) use run::{Leftovers, RunArgs};
+pub(crate) use task::{ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, RerunArgs, Until, WaitArgs};
+
+use crate::client::Server;
+use crate::output::color::ColorChoice;
+
+const EXAMPLES: &str = "\
+Examples:
+  # Try it: no cluster, no database, nothing to install
+  sentinel dev examples/hello.yaml
+
+  # Against a running server
+  sentinel run --all -- uname -a
+  sentinel get tasks
+  sentinel logs -f hello
+  sentinel nodes
+
+Exit codes: 0 success, 1 failure, 2 usage error, 124 timed out, 130 interrupted by Ctrl-C.";
+
+/// Run commands on nodes, follow their output, and show their results.
+#[derive(Debug, Parser)]
+#[command(name = "sentinel", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// An invalid command line, or a request for help or the version.
+#[derive(Debug)]
+pub(crate) struct ParseError {
+    /// The error of clap.
+    pub(crate) error: clap::Error,
+    /// What was probably meant.
+    pub(crate) hint: Option<String>,
+}
+
+impl Cli {
+    /// Parses a command line.
+    ///
+    /// # Errors
+    /// [`ParseError`], also when help or the version is requested.
+    pub(crate) fn parse_args(words: impl IntoIterator<Item = OsString>) -> Result<Self, Box<ParseError>> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let mut command = ignore_empty_variables(Self::command());
+        command
+            .try_get_matches_from_mut(&words)
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .map_err(|error| Box::new(ParseError { hint: missing_dashes(&words, &error), error }))
+    }
+}
+
+/// An empty environment variable counts as unset: scripts clear variables that way.
+fn ignore_empty_variables(mut command: clap::Command) -> clap::Command {
+    let is_empty = |argument: &clap::Arg| {
+        let value = argument.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    };
+    let empty: Vec<clap::Id> =
+        command.get_arguments().filter(|argument| is_empty(argument)).map(|a| a.get_id().clone()).collect();
+    for id in empty {
+        command = command.mut_arg(id, |argument| argument.env(None::<&'static str>));
+    }
+    let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    for verb in verbs {
+        command = command.mut_subcommand(verb, ignore_empty_variables);
+    }
+    command
+}
+
+/// The corrected form of `sentinel run uname -a`, where the `--` is missing.
+fn missing_dashes(words: &[OsString], error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(unexpected)) = error.get(ContextKind::InvalidArg) else { return None };
+    if error.kind() != ErrorKind::UnknownArgument || unexpected.starts_with('-') {
+        return None;
+    }
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let verb = words.iter().position(|word| word == "run")?;
+    let at = verb + words[verb..].iter().position(|word| word == unexpected)?;
+    let quoted =
+        |words: &[String]| words.iter().map(|word| crate::output::quoted(word)).collect::<Vec<_>>().join(" ");
+    Some(format!("Put -- before the command: sentinel {} -- {}", quoted(&words[1..at]), quoted(&words[at..])))
+}
+
+/// Flags of every verb.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Address of the server: `http://HOST[:PORT]` or `unix:/PATH`. Your own dev mode is found without it.
+    #[arg(
+        long,
+        global = true,
+        env = "SENTINEL_SERVER",
+        default_value = "http://127.0.0.1:7980",
+        value_name = "URL"
+    )]
+    pub(crate) server: Server,
+
+    /// File with the bearer token for the server; your own dev mode needs none.
+    #[arg(long, global = true, env = "SENTINEL_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Namespace of the Tasks.
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "SENTINEL_NAMESPACE",
+        default_value = "default",
+        value_name = "NAME"
+    )]
+    pub(crate) namespace: String,
+
+    /// When to use colors.
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) color: ColorChoice,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run operator and agents on this machine: no cluster, no database, no containers.
+    Dev(DevArgs),
+    /// Run a command on nodes and show its output.
+    Run(Box<RunArgs>),
+    /// Create or update Tasks from files.
+    Apply(ApplyArgs),
+    /// List Tasks, Runs, Executions or nodes.
+    Get(GetArgs),
+    /// Show the output of a Task, or of one Execution.
+    Logs(LogsArgs),
+    /// List nodes with their status and resources.
+    Nodes(NodesArgs),
+    /// Wait until a Task has ended.
+    Wait(WaitArgs),
+    /// Cancel the Run of a Task.
+    Cancel(CancelArgs),
+    /// Run a Task again, unchanged.
+    Rerun(RerunArgs),
+    /// Delete Tasks; their Runs are cancelled.
+    Delete(DeleteArgs),
+    /// Print the version.
+    Version,
+    /// Print the completion script of a shell.
+    Completion(CompletionArgs),
+    /// Print docs/reference/cli.md.
+    #[command(hide = true)]
+    Reference,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Cli, Box<ParseError>> {
+        Cli::parse_args(words.iter().map(|word| OsString::from(*word)))
+    }
+
+    #[test]
+    fn every_verb_and_argument_has_a_help_text() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for verb in command.get_subcommands() {
+            assert!(verb.get_about().is_some(), "{} has no text", verb.get_name());
+            for argument in verb.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {} has no text",
+                    verb.get_name(),
+                    argument.get_id()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn run_takes_everything_after_the_dashes_as_the_command() {
+        let cli = Cli::try_parse_from(["sentinel", "run", "--all", "--", "ls", "-l", "--all"]).unwrap();
+        let Verb::Run(run) = cli.verb else { panic!("not run") };
+        assert_eq!(run.command, ["ls", "-l", "--all"]);
+        assert!(Cli::try_parse_from(["sentinel", "run", "--all"]).is_err());
+        assert!(Cli::try_parse_from(["sentinel", "run", "--all", "-l", "a=b", "--", "ls"]).is_err());
+    }
+
+    #[test]
+    fn a_command_without_dashes_is_corrected_in_a_hint() {
+        let hint = |words: &[&str]| parse(words).unwrap_err().hint;
+        assert_eq!(
+            hint(&["sentinel", "run", "--all", "uname", "-a"]).unwrap(),
+            "Put -- before the command: sentinel run --all -- uname -a"
+        );
+        assert_eq!(
+            hint(&["sentinel", "-n", "ops", "run", "echo", "a b"]).unwrap(),
+            "Put -- before the command: sentinel -n ops run -- echo 'a b'"
+        );
+        assert_eq!(hint(&["sentinel", "run", "--no-such-flag", "--", "ls"]), None);
+        assert_eq!(hint(&["sentinel", "get", "tasks", "a", "b"]), None);
+    }
+
+    #[test]
+    fn outcomes_and_states_are_matched_in_any_case() {
+        let Ok(Cli { verb: Verb::Get(get), .. }) =
+            parse(&["sentinel", "get", "executions", "--outcome", "oomkilled", "--state", "ENDED"])
+        else {
+            panic!("rejected")
+        };
+        let Noun::Executions(filter) = get.noun else { panic!("not executions") };
+        assert_eq!((filter.outcome(), filter.state), (Some("OomKilled"), Some(StateFilter::Ended)));
+        assert!(parse(&["sentinel", "get", "executions", "--outcome", "great"]).is_err());
+    }
+
+    #[test]
+    fn a_script_replaces_the_command() {
+        assert!(parse(&["sentinel", "run", "--script", "a.sh"]).is_ok());
+        assert!(parse(&["sentinel", "run", "--script", "a.sh", "--", "ls"]).is_err());
+        assert!(parse(&["sentinel", "run", "--ttl", "0s", "--", "ls"]).is_ok());
+        assert!(parse(&["sentinel", "logs", "a", "--since", "yesterday"]).is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! `run`: creates a Task from flags ([`spec`], [`selector`], [`input`]) and follows its Run.
+
+mod input;
+mod selector;
+mod spec;
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::flags::context_flags;
+use crate::args::RunArgs;
+use crate::client::Client;
+use crate::exit::{ExitResult, Failure, INTERRUPTED, OK};
+use crate::follow::{FollowRequest, LogOptions, RunSelector, advice, exit_code, follow, report, summarize};
+use crate::interrupt::{Interruptible, pressed_again, until_interrupted};
+use crate::output::format::{StreamFormat, note, print};
+use crate::output::sink::print_json_line;
+use crate::output::text::Text;
+use crate::view::Task;
+
+pub(super) async fn execute(client: &Client, namespace: &str, args: &RunArgs) -> ExitResult {
+    let name = args.name.clone().unwrap_or_else(spec::random_name);
+    let body = spec::task(client, namespace, &name, args).await?;
+    // A slow writer may not have written to the pipe yet; then the warning follows at the end.
+    let warned = input::warn_unread(args);
+    let task = client.create_task(&body).await.map_err(Failure::from).map_err(|failure| {
+        if !failure.is_conflict() {
+            return failure;
+        }
+        let flags = context_flags(client, namespace);
+        failure.hint(format!(
+            "Run the existing Task again with: sentinel rerun {name}{flags}\nOr delete it first with: sentinel delete {name}{flags}"
+        ))
+    })?;
+    if args.detach {
+        return detached(client, namespace, &name, &task, args.output);
+    }
+    if args.name.is_some() {
+        note(Text::message().plain(format!("task {}", task.full_name())));
+    }
+    let display = Display {
+        timestamps: args.timestamps,
+        format: args.output,
+        prefixed: args.no_prefix.then_some(false),
+    };
+    let result = watch(client, namespace, &name, RunSelector::Latest, display).await;
+    if !warned {
+        input::warn_unread(args);
+    }
+    result
+}
+
+/// Prints the name of the Task that `--detach` started.
+fn detached(client: &Client, namespace: &str, name: &str, task: &Task, format: StreamFormat) -> ExitResult {
+    note(&format!("Started. Follow it with: sentinel logs -f {name}{}", context_flags(client, namespace)));
+    match format {
+        StreamFormat::Text => print(&format!("{name}\n"))?,
+        StreamFormat::Json => print_json_line(&json!({
+            "type": "created",
+            "namespace": task.metadata.namespace,
+            "task": name,
+            "taskUid": task.metadata.uid,
+        }))
+        .map_err(|error| Failure::stdout(&error))?,
+    }
+    Ok(OK)
+}
+
+/// How the output of a Run is shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Display {
+    timestamps: bool,
+    format: StreamFormat,
+    /// Whether lines have a prefix; `None`: with more than one node.
+    prefixed: Option<bool>,
+}
+
+/// Follows a Run to its end, and returns its exit code. The first Ctrl-C detaches, the second cancels.
+pub(super) async fn watch(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    run: RunSelector,
+    display: Display,
+) -> ExitResult {
+    let request = FollowRequest {
+        client: client.clone(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        run,
+        nodes: BTreeSet::new(),
+        options: LogOptions {
+            follow: true,
+            timestamps: display.timestamps,
+            format: display.format,
+            ..LogOptions::default()
+        },
+        prefixed: display.prefixed,
+        show_task: false,
+    };
+    match until_interrupted(follow(request)).await? {
+        Interruptible::Done(followed) => {
+            let followed = followed?;
+            summarize(&followed);
+            if let Some(advice) = advice(client, &followed).await {
+                note(Text::message().plain(advice));
+            }
+            let code = exit_code(client, &followed).await?;
+            if display.format == StreamFormat::Json {
+                report(&followed, code)?;
+            }
+            Ok(code)
+        }
+        Interruptible::Interrupted => {
+            let flags = context_flags(client, namespace);
+            note(&format!(
+                "\nDetached; the Run continues. Press Ctrl-C again within 2 s to cancel it.\n  follow it again:  sentinel logs -f {name}{flags}\n  cancel it:        sentinel cancel {name}{flags}"
+            ));
+            if pressed_again().await? {
+                client.cancel_task(namespace, name, None).await?;
+                note("Cancelled.");
+            }
+            Ok(INTERRUPTED)
+        }
+    }
+}

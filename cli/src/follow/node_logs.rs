@@ -1,0 +1,200 @@
+//! The logs of all nodes of a Run, printed concurrently.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sentinel_api::path::log as log_path;
+use serde_json::json;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use unicode_width::UnicodeWidthStr as _;
+
+use super::archived::executions;
+use super::node_log::{AttemptSelector, NodeLog};
+use super::request::FollowRequest;
+use super::summary::names;
+use super::waiting::Waiting;
+use crate::exit::Failure;
+use crate::output::color::Style;
+use crate::output::format::{StreamFormat, note};
+use crate::output::printer::Prefix;
+use crate::output::sink::print_json_line;
+use crate::output::text::Text;
+use crate::view::{Run, Task};
+
+/// Maximum number of logs that are read at once; others follow when these have ended.
+const MAX_LOGS: usize = 128;
+
+/// How long logs may be silent after the end of the Run.
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The logs of a Run that are being printed.
+pub(super) struct NodeLogs {
+    request: FollowRequest,
+    printing: JoinSet<Result<(), Failure>>,
+    permits: Arc<Semaphore>,
+    /// Nodes whose logs are being printed, and the latest known Attempt of each.
+    open: BTreeMap<String, watch::Sender<u32>>,
+    /// Whether the `started` object was written.
+    started: bool,
+    /// Nodes on which the command has not started.
+    waiting: Waiting,
+}
+
+impl NodeLogs {
+    pub(super) fn new(request: &FollowRequest) -> Self {
+        Self {
+            request: request.clone(),
+            printing: JoinSet::new(),
+            permits: Arc::new(Semaphore::new(MAX_LOGS)),
+            open: BTreeMap::new(),
+            started: false,
+            waiting: Waiting::default(),
+        }
+    }
+
+    /// Updates the logs from the status of a Task; returns whether the Run has ended.
+    pub(super) async fn observe(&mut self, task: &Task, run: &Run) -> Result<bool, Failure> {
+        self.report_started(task, run)?;
+        self.open(task, run).await?;
+        let ended = run.verdict.is_some() || run.finished_at.is_some();
+        let listed = if ended { &[][..] } else { &task.status.nodes[..] };
+        self.waiting.observe(listed, &self.request.nodes, Instant::now());
+        if ended && task.spec["retry"]["limit"].as_u64() > Some(0) {
+            self.announce_all_attempts(task, run).await?;
+        }
+        Ok(ended)
+    }
+
+    /// Writes the `started` object once, in JSON.
+    fn report_started(&mut self, task: &Task, run: &Run) -> Result<(), Failure> {
+        if self.started || self.request.options.format == StreamFormat::Text {
+            return Ok(());
+        }
+        self.started = true;
+        print_json_line(&json!({
+            "type": "started",
+            "namespace": task.metadata.namespace,
+            "task": task.metadata.name,
+            "taskUid": task.metadata.uid,
+            "run": run.number,
+            "targets": run.target_count,
+        }))
+        .map_err(|error| Failure::stdout(&error))
+    }
+
+    /// When [`NodeLogs::report_waiting`] is due.
+    pub(super) fn report_due(&self) -> Option<Instant> {
+        self.waiting.due()
+    }
+
+    /// Reports nodes that keep the Run waiting and the reason, if not reported yet.
+    pub(super) fn report_waiting(&mut self, task: Option<&Task>) -> Result<(), Failure> {
+        for (nodes, message) in self.waiting.take(Instant::now()) {
+            if self.request.options.format == StreamFormat::Json {
+                print_json_line(&json!({"type": "waiting", "nodes": nodes, "message": message}))
+                    .map_err(|error| Failure::stdout(&error))?;
+                continue;
+            }
+            let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+            let text = match task {
+                Some(task) if self.request.show_task => Text::message().plain(task.full_name()).plain(": "),
+                _ => Text::message(),
+            };
+            note(text.append(names(&nodes)).plain(format!(": waiting: {message}")));
+        }
+        Ok(())
+    }
+
+    /// Opens the logs of nodes that are not open yet, and announces new Attempts to all.
+    async fn open(&mut self, task: &Task, run: &Run) -> Result<(), Failure> {
+        let nodes = self.nodes(task, run).await?;
+        let prefixed = self.request.prefixed.unwrap_or(run.target_count > 1 || nodes.len() > 1);
+        let task_name = self.request.show_task.then(|| task.metadata.name.clone());
+        let task_width = task_name.as_ref().map_or(0, |name| name.width() + 1);
+        let width = nodes.iter().map(|node| node.width()).max().unwrap_or(0) + task_width;
+        for node in nodes {
+            let selected = self.request.nodes.is_empty() || self.request.nodes.contains(&node);
+            if !selected || self.open.contains_key(&node) {
+                continue;
+            }
+            let status = task.status.nodes.iter().find(|status| status.name == node);
+            let (latest, known) = watch::channel(status.and_then(|status| status.attempt).unwrap_or(1));
+            self.open.insert(node.clone(), latest);
+            let prefix = if prefixed {
+                Prefix::Node { name: node.clone(), task: task_name.clone(), width }
+            } else {
+                Prefix::None
+            };
+            let log = NodeLog {
+                client: self.request.client.clone(),
+                path: log_path(&task.metadata.uid, run.number, &node),
+                node,
+                prefix,
+                options: self.request.options,
+                attempts: AttemptSelector::All(known),
+                permits: Some(Arc::clone(&self.permits)),
+            };
+            self.printing.spawn(log.print());
+        }
+        for node in &task.status.nodes {
+            self.announce_attempt(&node.name, node.attempt.unwrap_or(1));
+        }
+        Ok(())
+    }
+
+    fn announce_attempt(&self, node: &str, attempt: u32) {
+        if let Some(latest) = self.open.get(node) {
+            latest.send_if_modified(|latest| {
+                let later = attempt > *latest;
+                *latest = attempt.max(*latest);
+                later
+            });
+        }
+    }
+
+    /// A status lists only some of the nodes, and a short Attempt may come and go between two of them; at the end the
+    /// list of Executions has them all.
+    async fn announce_all_attempts(&self, task: &Task, run: &Run) -> Result<(), Failure> {
+        for item in executions(&self.request.client, task, run).await? {
+            self.announce_attempt(&item.node, item.attempt);
+        }
+        Ok(())
+    }
+
+    /// The nodes whose logs can be opened.
+    async fn nodes(&self, task: &Task, run: &Run) -> Result<Vec<String>, Failure> {
+        if !run.targets.is_empty() || run.target_count == 0 {
+            return Ok(run.targets.clone());
+        }
+        // The status omits a long target list; the Executions name the nodes that have started.
+        let items = executions(&self.request.client, task, run).await?;
+        Ok(items.into_iter().map(|item| item.node).collect())
+    }
+
+    /// Waits until every log is printed; gives up on those that stay silent.
+    pub(super) async fn finish(&mut self) -> Result<(), Failure> {
+        // Drops the senders: no further Attempts follow.
+        self.open.clear();
+        loop {
+            match tokio::time::timeout(LAST_OUTPUT_TIMEOUT, self.printing.join_next()).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(Ok(Ok(())))) => {}
+                Ok(Some(Ok(Err(failure)))) => {
+                    note(Text::new().styled(Style::Error, format!("sentinel: {failure}")));
+                }
+                Ok(Some(Err(error))) => return Err(Failure::new(format!("failed to print a log: {error}"))),
+                Err(_) => {
+                    let left = self.printing.len();
+                    self.printing.abort_all();
+                    note(Text::message().plain(format!(
+                        "the output of {left} node(s) has not arrived yet; read it later with: sentinel logs {}",
+                        self.request.name
+                    )));
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! select → step → perform.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules};
+use sentinel_core::time::{Monotonic, Now};
+use sentinel_protocol::to_agent::ToAgent;
+
+use super::conversion::tombstone_from_journal;
+use super::performer::Performer;
+use crate::channel::{Inbox, Input};
+use crate::host;
+use crate::journal::{AgentWakeups, Change, JournalError, Loaded, Wakeup};
+
+/// How often active Attempts are inspected, though no change was observed.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long wake-ups are not polled for after one that was about output, so that a flood of output does not wake the
+/// thread thousands of times a second.
+const OUTPUT_DEBOUNCE: Duration = Duration::from_millis(5);
+
+/// Shortest time between two inspections where supervisors cannot wake the agent.
+const POLL_AT_LEAST: Duration = Duration::from_millis(10);
+
+/// Attempts that are checked for output in one tick.
+const OUTPUT_CHECKS: usize = 1024;
+
+/// How often the thread wakes when no Attempt is active.
+const IDLE_TICK: Duration = Duration::from_mins(1);
+
+/// The agent's thread.
+pub(crate) struct AgentLoop {
+    agent: Agent,
+    performer: Performer,
+    /// Wake-ups by supervisors; `None` where the file system has no named pipes.
+    wakeups: Option<AgentWakeups>,
+    inbox: Inbox,
+    /// Milliseconds of the boot clock.
+    next_tick: u64,
+    /// Wake-ups are not polled for until then.
+    debounce_until: Option<Instant>,
+    /// When an input was last received or a record last changed, milliseconds of the boot clock.
+    changed_at: u64,
+}
+
+impl AgentLoop {
+    /// Reads the Journal and does what follows from it: adopts, starts, concludes.
+    ///
+    /// # Errors
+    /// When the state directory cannot be read.
+    pub(crate) fn start(performer: Performer, rules: Rules, inbox: Inbox) -> Result<Self, JournalError> {
+        let wakeups = AgentWakeups::open(performer.journal().root());
+        if let Err(error) = &wakeups {
+            tracing::warn!(%error, "supervisors cannot wake the agent; their records are polled instead");
+        }
+        let epoch = performer.journal().highest_epoch()?;
+        performer.metrics().set_highest_epoch(epoch);
+        let mut agent_loop = Self {
+            agent: Agent::new(rules, epoch),
+            performer,
+            wakeups: wakeups.ok(),
+            inbox,
+            next_tick: 0,
+            debounce_until: None,
+            changed_at: host::boot_clock_ms(),
+        };
+        let replayed = agent_loop.replay()?;
+        agent_loop.step_and_perform(replayed);
+        Ok(agent_loop)
+    }
+
+    /// Runs until it receives [`Input::Stop`]. Commands continue without it.
+    pub(crate) fn run(mut self) {
+        loop {
+            match self.select() {
+                Ready::Inputs => {
+                    self.inbox.drain_wakeups();
+                    while let Some(input) = self.inbox.try_recv() {
+                        if let Input::Stop = input {
+                            self.step_and_perform(Event::Stopping);
+                            return;
+                        }
+                        self.on_input(input);
+                    }
+                }
+                Ready::Wakeups => self.on_wakeups(),
+                Ready::Tick => self.on_tick(),
+            }
+        }
+    }
+
+    /// Waits. Inputs take precedence over wake-ups: a party waits for their answer.
+    fn select(&self) -> Ready {
+        loop {
+            let left = Duration::from_millis(self.next_tick.saturating_sub(host::boot_clock_ms()));
+            if left.is_zero() {
+                return Ready::Tick;
+            }
+            let debounce = self.debounce_until.map(|until| until.saturating_duration_since(Instant::now()));
+            let debounce = debounce.filter(|pause| !pause.is_zero());
+            let left = debounce.map_or(left, |pause| pause.min(left));
+            let timeout = Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(left.subsec_nanos()),
+            };
+            let polled = if debounce.is_some() { PollFlags::empty() } else { PollFlags::IN };
+            let mut fds = vec![PollFd::new(&self.inbox, PollFlags::IN)];
+            fds.extend(self.wakeups.as_ref().map(|wakeups| PollFd::new(wakeups, polled)));
+            // After EINTR the wait is resumed with the time that is left.
+            if poll(&mut fds, Some(&timeout)).is_err() {
+                continue;
+            }
+            if !fds[0].revents().is_empty() {
+                return Ready::Inputs;
+            }
+            if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+                return Ready::Wakeups;
+            }
+        }
+    }
+
+    fn on_input(&mut self, input: Input) {
+        match input {
+            Input::Connected { epoch, outbox } => {
+                self.performer.set_outbox(Some(outbox));
+                self.step_and_perform(Event::Connected { epoch });
+            }
+            Input::Disconnected => {
+                self.performer.set_outbox(None);
+                self.step_and_perform(Event::Disconnected);
+            }
+            Input::Message(message) => {
+                let facts = self.facts(&message);
+                self.step_and_perform(Event::Received { message, facts });
+            }
+            Input::Event(event) => self.step_and_perform(*event),
+            Input::Archived { attempt, position } => self.performer.note_archived(&attempt, position),
+            Input::Stop => {}
+        }
+        // An Attempt may be active now that has to be inspected.
+        self.changed_at = host::boot_clock_ms();
+        let pause = if self.wakeups.is_some() { TICK } else { POLL_AT_LEAST };
+        self.next_tick = self.next_tick.min(self.changed_at + pause.as_millis() as u64);
+    }
+
+    fn on_wakeups(&mut self) {
+        let Some(wakeups) = &mut self.wakeups else { return };
+        let received = match wakeups.drain() {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::warn!(%error, "unable to read the wake-up pipe; records are polled instead");
+                self.wakeups = None;
+                return;
+            }
+        };
+        if received.may_be_incomplete {
+            self.next_tick = 0;
+        }
+        for Wakeup { attempt, change } in received.wakeups {
+            let Some(attempt) = self.performer.attempt_in(&attempt) else { continue };
+            match change {
+                Change::Record => {
+                    if self.agent.is_living(&attempt)
+                        && let Some(event) = self.performer.perform(Effect::Inspect(attempt))
+                    {
+                        self.step_and_perform(event);
+                    }
+                }
+                Change::Output => {
+                    self.debounce_until = Some(Instant::now() + OUTPUT_DEBOUNCE);
+                    self.performer.notices().written(&attempt);
+                }
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let began = Instant::now();
+        self.performer.reap();
+        self.step_and_perform(Event::Tick);
+        // Output without a wake-up: the supervisor is of an older release, or the pipe was full.
+        let active = self.performer.attempts().filter(|id| self.agent.is_living(id));
+        for attempt in active.take(OUTPUT_CHECKS) {
+            self.performer.notices().written(attempt);
+        }
+        let pause = self.pause(began.elapsed());
+        self.next_tick = host::boot_clock_ms() + pause.as_millis() as u64;
+    }
+
+    /// How long until the next tick, when the last one took this long.
+    fn pause(&self, took: Duration) -> Duration {
+        if self.agent.living() == 0 {
+            return if self.agent.unacknowledged() > 0 { TICK } else { IDLE_TICK };
+        }
+        if self.wakeups.is_some() {
+            return TICK;
+        }
+        // A command that has just started is likely to end soon; and polling never takes more than a tenth of the time.
+        let age = host::boot_clock_ms().saturating_sub(self.changed_at);
+        Duration::from_millis(age / 16).clamp(POLL_AT_LEAST, TICK).max(took * 9).min(10 * TICK)
+    }
+
+    /// Steps and performs until no event is left.
+    fn step_and_perform(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.agent.step(event, now()) {
+                let result = self.performer.perform(effect);
+                let failed = matches!(result, Some(Event::JournalFailed { .. } | Event::NotRecorded { .. }));
+                events.extend(result);
+                if failed {
+                    break;
+                }
+            }
+        }
+        self.performer.metrics().set_counts(self.agent.living(), self.agent.unacknowledged());
+    }
+
+    fn replay(&mut self) -> Result<Event, JournalError> {
+        let mut seen = Vec::new();
+        let mut unreadable = Vec::new();
+        for (dir, loaded) in self.performer.journal().load()? {
+            if let Loaded::Corrupt { why } = &loaded {
+                tracing::error!(attempt = dir.name(), why, "the record of an attempt is corrupt");
+            }
+            match self.performer.replay(&dir, &loaded) {
+                Some(snapshot) => seen.push(snapshot),
+                None => unreadable.push(dir.name().to_owned()),
+            }
+        }
+        Ok(Event::Replayed { seen, unreadable })
+    }
+
+    fn facts(&self, message: &ToAgent) -> Facts {
+        let (attempt, spec_hash) = match message {
+            ToAgent::Start(start) => (&start.attempt, &start.spec_hash),
+            ToAgent::Cancel(cancel) => (&cancel.attempt, &cancel.spec_hash),
+            _ => return Facts::default(),
+        };
+        let journal = self.performer.journal();
+        let kept = journal.tombstone(attempt);
+        let tombstone = kept.map(|kept| tombstone_from_journal(kept, spec_hash));
+        // Where the free space is unknown, the write shows whether there is enough.
+        Facts { tombstone, free: journal.free_bytes().unwrap_or(u64::MAX) }
+    }
+}
+
+/// What the thread was woken for.
+enum Ready {
+    Inputs,
+    Wakeups,
+    Tick,
+}
+
+fn now() -> Now {
+    Now { monotonic: Monotonic(host::boot_clock_ms()), wall: host::wall_clock() }
+}

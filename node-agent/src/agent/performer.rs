@@ -1,0 +1,456 @@
+//! One function per effect. The result of an effect is an event; nothing is decided here.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use sentinel_core::agent::{AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, Tombstone};
+use sentinel_protocol::ids::AttemptId;
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Stage, ToOperator};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::conversion::{abandonment_for, tombstone_to_journal};
+use super::inspect::inspect;
+use crate::agent_metrics::AgentMetrics;
+use crate::channel::{Input, Mailbox, OutputNotices};
+use crate::host;
+use crate::journal::{
+    AbandonResult, Accepted, AttemptDir, Delivery, JournalError, Loaded, SUPERVISOR_LOG, StateDir,
+};
+use crate::kill_point::KillPoint;
+use crate::process::ContainerScope;
+use crate::shortage::{self, describe};
+use crate::spans::attempt_span;
+use crate::spool;
+use crate::supervisor::{Launcher, end_tree};
+
+/// Bytes of a supervisor's log that are read for its last line.
+const MAX_LAST_LINE: u64 = 512;
+
+/// How long the processes of a dead supervisor's command may take to end after they were killed.
+const TREE_ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Carries out effects on Journal, supervisors and link.
+pub(crate) struct Performer {
+    journal: StateDir,
+    launcher: Launcher,
+    mailbox: Mailbox,
+    notices: Arc<OutputNotices>,
+    metrics: Arc<AgentMetrics>,
+    scope: ContainerScope,
+    /// Where the current Session takes its messages.
+    outbox: Option<mpsc::Sender<ToOperator>>,
+    /// The Attempts in the Journal, by the name of their directory.
+    attempts: BTreeMap<String, AttemptId>,
+    /// Threads that end the trees of dead supervisors.
+    tree_enders: Vec<JoinHandle<()>>,
+}
+
+impl Performer {
+    pub(crate) fn new(
+        journal: StateDir,
+        launcher: Launcher,
+        mailbox: Mailbox,
+        notices: Arc<OutputNotices>,
+        metrics: Arc<AgentMetrics>,
+        scope: ContainerScope,
+    ) -> Self {
+        Self {
+            journal,
+            launcher,
+            mailbox,
+            notices,
+            metrics,
+            scope,
+            outbox: None,
+            attempts: BTreeMap::new(),
+            tree_enders: Vec::new(),
+        }
+    }
+
+    pub(super) fn journal(&self) -> &StateDir {
+        &self.journal
+    }
+
+    pub(super) fn metrics(&self) -> &AgentMetrics {
+        &self.metrics
+    }
+
+    pub(super) fn notices(&self) -> &OutputNotices {
+        &self.notices
+    }
+
+    pub(super) fn set_outbox(&mut self, outbox: Option<mpsc::Sender<ToOperator>>) {
+        self.outbox = outbox;
+    }
+
+    /// The Attempts in the Journal.
+    pub(super) fn attempts(&self) -> impl Iterator<Item = &AttemptId> {
+        self.attempts.values()
+    }
+
+    /// The Attempt in the directory of this name.
+    pub(super) fn attempt_in(&self, directory: &str) -> Option<AttemptId> {
+        self.attempts.get(directory).cloned()
+    }
+
+    /// Reaps supervisors and threads that have ended.
+    pub(super) fn reap(&mut self) {
+        self.launcher.reap();
+        for ended in self.tree_enders.extract_if(.., |thread| thread.is_finished()) {
+            // The agent asks for it again when no answer comes.
+            if ended.join().is_err() {
+                self.metrics.count_restart("end-tree");
+            }
+        }
+    }
+
+    /// Carries out an effect, in the span of the Attempt that it is about.
+    pub(super) fn perform(&mut self, effect: Effect) -> Option<Event> {
+        let span = subject(&effect).map(attempt_span);
+        let _entered = span.as_ref().map(tracing::Span::enter);
+        match effect {
+            Effect::SetEpoch(epoch) => {
+                self.metrics.set_highest_epoch(epoch);
+                let set = self.journal.set_highest_epoch(epoch);
+                set.err().map(|error| journal_failed(&error))
+            }
+            Effect::Record(start) => Some(self.record(*start, StateDir::create)),
+            Effect::Confirm(start) => {
+                // Its Spool is about to be replaced; `record` publishes the new one.
+                self.notices.forget(&start.attempt);
+                Some(self.record(*start, StateDir::replace))
+            }
+            Effect::Launch(attempt) => self.launch(attempt),
+            Effect::RequestCancel(attempt) => self.request_cancel(attempt),
+            Effect::EndTree(attempt) => self.end_tree(attempt),
+            Effect::Abandon { attempt, ended } => self.abandon(attempt, *ended),
+            Effect::Conclude { attempt, ended } => self.conclude(attempt, *ended),
+            Effect::Inspect(attempt) => self.inspect_attempt(&attempt),
+            Effect::NoteAck { attempt, stage } => self.note_ack(&attempt, stage),
+            Effect::WriteTombstone(tombstone) => {
+                match self.journal.write_tombstone(&tombstone_to_journal(&tombstone)) {
+                    Ok(()) => Some(Event::TombstoneWritten(tombstone)),
+                    Err(error) => Some(journal_failed(&error)),
+                }
+            }
+            Effect::Compact(tombstone) => self.compact(&tombstone),
+            Effect::Send(message) => self.send(message),
+            Effect::Ignored { what, .. } => self.count_ignored(what),
+        }
+    }
+
+    fn count_ignored(&self, what: Ignored) -> Option<Event> {
+        let total = self.metrics.count_ignored();
+        tracing::warn!(reason = what.as_str(), total, "ignored a message of the operator");
+        None
+    }
+
+    fn record(
+        &mut self,
+        start: Start,
+        create: fn(&StateDir, &Accepted) -> Result<AttemptDir, JournalError>,
+    ) -> Event {
+        let (attempt, credit) = (start.attempt.clone(), start.credit);
+        let accepted = match Accepted::now(start) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let message = format!("failed to read the boot id: {}", describe(&error));
+                let why = Refusal::JournalUnsafe { message: message.into() };
+                return Event::NotRecorded { attempt, why };
+            }
+        };
+        match create(&self.journal, &accepted) {
+            Ok(dir) => {
+                self.attempts.insert(dir.name().to_owned(), attempt.clone());
+                self.notices.begin(&attempt, &dir, credit);
+                KillPoint::AgentRecorded.pass(self.journal.root());
+                Event::Recorded { attempt }
+            }
+            Err(error) => self.not_recorded(attempt, &error),
+        }
+    }
+
+    fn not_recorded(&self, attempt: AttemptId, error: &JournalError) -> Event {
+        if error.is_disk_full() && !shortage::is_out_of_inodes(self.journal.root()) {
+            let free = self.journal.free_bytes().unwrap_or(0);
+            let directory = Some(self.journal.root().display().to_string());
+            tracing::warn!(free, error = describe(error), "the disk is full; the attempt is refused");
+            let needed = EMERGENCY_FREE.max(free.saturating_add(1));
+            let why = Refusal::DiskLow { free, needed, directory: directory.map(Into::into) };
+            return Event::NotRecorded { attempt, why };
+        }
+        if let JournalError::Unsafe { .. } = error {
+            // It is refused, so it must not be in the Journal at the next start.
+            if let Err(error) = self.journal.attempt(&attempt).remove() {
+                tracing::error!(error = describe(&error), "failed to remove what was not recorded");
+            }
+            return journal_failed(error);
+        }
+        let message = describe(error);
+        tracing::error!(category = error.category().as_str(), error = message, "failed to record an attempt");
+        Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message: message.into() } }
+    }
+
+    fn launch(&mut self, attempt: AttemptId) -> Option<Event> {
+        let launched = self.launcher.launch(&self.journal.attempt(&attempt));
+        KillPoint::AgentLaunched.pass(self.journal.root());
+        launched.err().map(|error| Event::LaunchFailed { attempt, message: describe(&error) })
+    }
+
+    fn request_cancel(&mut self, attempt: AttemptId) -> Option<Event> {
+        let requested = self.journal.attempt(&attempt).request_cancel(host::wall_clock());
+        requested.err().map(|error| {
+            tracing::error!(error = describe(&error), "unable to record a cancel request; will retry");
+            Event::CancelNotRequested { attempt }
+        })
+    }
+
+    /// In a thread of its own: it takes as long as the processes take to end.
+    fn end_tree(&mut self, attempt: AttemptId) -> Option<Event> {
+        let dir = self.journal.attempt(&attempt);
+        let mailbox = self.mailbox.clone();
+        let ending = move || {
+            let span = attempt_span(&attempt);
+            let left = span.in_scope(|| match dir.state() {
+                Ok(state) => end_tree(&state, TREE_ENDS_WITHIN),
+                Err(error) => {
+                    tracing::error!(error = describe(&error), "failed to find the processes of an attempt");
+                    vec![]
+                }
+            });
+            // Closed when the agent is exiting; the next one inspects the Attempt again.
+            let _ = mailbox.blocking_send(Input::Event(Box::new(Event::TreeEnded { attempt, left })));
+        };
+        match thread::Builder::new().name("end-tree".to_owned()).spawn(ending) {
+            Ok(thread) => self.tree_enders.push(thread),
+            Err(error) => {
+                tracing::error!(
+                    error = describe(&error),
+                    "unable to start a thread that ends a command; will retry"
+                );
+            }
+        }
+        None
+    }
+
+    fn abandon(&mut self, attempt: AttemptId, mut ended: Ended) -> Option<Event> {
+        let dir = self.journal.attempt(&attempt);
+        if let Outcome::StartTimedOut { why: why @ None } = &mut ended.outcome {
+            *why = last_log_line(&dir).map(Into::into);
+        }
+        let done = dir.abandon(abandonment_for(&ended.outcome)).and_then(|result| match result {
+            AbandonResult::TooLate => Ok(None),
+            AbandonResult::Abandoned => match dir.try_lock()? {
+                Some(lock) => lock.record_exit(ended).map(Some),
+                // A late supervisor holds it, finds the Attempt abandoned and exits.
+                None => Ok(None),
+            },
+        });
+        self.concluded(attempt, done)
+    }
+
+    fn conclude(&mut self, attempt: AttemptId, mut ended: Ended) -> Option<Event> {
+        let dir = self.journal.attempt(&attempt);
+        let done = dir.try_lock().and_then(|lock| {
+            let Some(lock) = lock else { return Ok(None) };
+            ended.output = spool::recover(&lock).unwrap_or_else(|error| {
+                tracing::error!(
+                    category = error.category().as_str(),
+                    error = describe(&error),
+                    "failed to read the output of an attempt"
+                );
+                OutputSummary::default()
+            });
+            lock.record_exit(ended).map(Some)
+        });
+        self.concluded(attempt, done)
+    }
+
+    fn concluded(&mut self, attempt: AttemptId, done: Result<Option<Ended>, JournalError>) -> Option<Event> {
+        match done {
+            Ok(Some(ended)) => {
+                self.notices.ended(&attempt, ended.output.end);
+                Some(Event::Concluded { attempt, ended: Box::new(ended) })
+            }
+            Ok(None) => Some(Event::TooLate { attempt }),
+            Err(error @ JournalError::Unsafe { .. }) => Some(journal_failed(&error)),
+            Err(error) => {
+                tracing::error!(
+                    category = error.category().as_str(),
+                    error = describe(&error),
+                    "unable to record the end of an attempt; will retry"
+                );
+                None
+            }
+        }
+    }
+
+    /// Inspects an Attempt on disk and in the kernel.
+    fn inspect_attempt(&mut self, attempt: &AttemptId) -> Option<Event> {
+        let dir = self.journal.attempt(attempt);
+        match inspect(&dir, &self.scope) {
+            Ok(Some(seen)) => {
+                if let Some(ended) = &seen.ended {
+                    KillPoint::AgentSawExit.pass(self.journal.root());
+                    self.notices.ended(&seen.attempt, ended.output.end);
+                }
+                Some(Event::Observed(seen))
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(
+                    category = error.category().as_str(),
+                    error = describe(&error),
+                    "unable to inspect an attempt; will retry"
+                );
+                None
+            }
+        }
+    }
+
+    /// Takes an Attempt over that was in the Journal when the agent started; `None` when its request cannot be read.
+    pub(super) fn replay(&mut self, dir: &AttemptDir, loaded: &Loaded) -> Option<AttemptSnapshot> {
+        let seen = inspect(dir, &self.scope).unwrap_or_else(|error| {
+            tracing::error!(
+                attempt = dir.name(),
+                category = error.category().as_str(),
+                error = describe(&error),
+                "failed to read the record of an attempt"
+            );
+            None
+        })?;
+        self.attempts.insert(dir.name().to_owned(), seen.attempt.clone());
+        if let Loaded::Readable(record) = loaded {
+            let end = record.exit.as_ref().map(|ended| ended.output.end);
+            if end.is_none_or(|end| record.delivery.archived < end) {
+                self.resume_output(&seen.attempt, dir, end);
+            }
+        }
+        Some(seen)
+    }
+
+    fn resume_output(&self, attempt: &AttemptId, dir: &AttemptDir, end: Option<u64>) {
+        match spool::Reader::open(dir).and_then(|mut reader| reader.oldest()) {
+            Ok(oldest) => {
+                self.notices.resume(attempt, dir, oldest);
+                if let Some(end) = end {
+                    self.notices.ended(attempt, end);
+                }
+            }
+            Err(error) => attempt_span(attempt).in_scope(|| {
+                tracing::error!(
+                    category = error.category().as_str(),
+                    error = describe(&error),
+                    "failed to open the output of an attempt"
+                );
+            }),
+        }
+    }
+
+    fn note_ack(&mut self, attempt: &AttemptId, stage: Stage) -> Option<Event> {
+        KillPoint::AgentAcked.pass(self.journal.root());
+        let dir = self.journal.attempt(attempt);
+        let noted = dir
+            .delivery()
+            .and_then(|delivery| dir.set_delivery(&Delivery { acked: Some(stage), ..delivery }));
+        // If this is lost, the Report is sent once more after a restart.
+        if let Err(error) = noted {
+            tracing::warn!(error = describe(&error), "unable to record an acknowledgement");
+        }
+        None
+    }
+
+    pub(super) fn note_archived(&mut self, attempt: &AttemptId, position: u64) {
+        let dir = self.journal.attempt(attempt);
+        let noted = dir
+            .delivery()
+            .and_then(|delivery| dir.set_delivery(&Delivery { archived: position, ..delivery }));
+        if let Err(error) = noted {
+            attempt_span(attempt).in_scope(|| {
+                tracing::debug!(error = describe(&error), "unable to record which output is archived");
+            });
+        }
+    }
+
+    fn compact(&mut self, tombstone: &Tombstone) -> Option<Event> {
+        KillPoint::AgentForgets.pass(self.journal.root());
+        let attempt = tombstone.attempt.clone();
+        let dir = self.journal.attempt(&attempt);
+        self.notices.forget(&attempt);
+        match self.journal.compact(&dir, &tombstone_to_journal(tombstone)) {
+            Ok(()) => {
+                self.attempts.remove(dir.name());
+                Some(Event::Compacted { attempt })
+            }
+            Err(error @ JournalError::Unsafe { .. }) => Some(journal_failed(&error)),
+            Err(error) => {
+                tracing::warn!(error = describe(&error), "unable to remove a forgotten attempt; will retry");
+                None
+            }
+        }
+    }
+
+    fn send(&mut self, message: ToOperator) -> Option<Event> {
+        if let Some(outbox) = &self.outbox {
+            match outbox.try_send(message) {
+                Ok(()) => {}
+                // Reports are resent until they are acknowledged, so a dropped one is only late.
+                Err(TrySendError::Full(_)) => self.metrics.count_dropped(),
+                Err(TrySendError::Closed(_)) => self.outbox = None,
+            }
+        }
+        None
+    }
+}
+
+/// The Attempt that an effect is about.
+fn subject(effect: &Effect) -> Option<&AttemptId> {
+    match effect {
+        Effect::SetEpoch(_) => None,
+        Effect::Record(start) | Effect::Confirm(start) => Some(&start.attempt),
+        Effect::Launch(attempt)
+        | Effect::RequestCancel(attempt)
+        | Effect::EndTree(attempt)
+        | Effect::Inspect(attempt)
+        | Effect::Abandon { attempt, .. }
+        | Effect::Conclude { attempt, .. }
+        | Effect::NoteAck { attempt, .. } => Some(attempt),
+        Effect::WriteTombstone(tombstone) | Effect::Compact(tombstone) => Some(&tombstone.attempt),
+        Effect::Send(ToOperator::Report(report)) => Some(&report.attempt),
+        Effect::Send(ToOperator::Refused(refused)) => Some(&refused.attempt),
+        Effect::Send(_) => None,
+        Effect::Ignored { attempt, .. } => attempt.as_ref(),
+    }
+}
+
+/// What kept a supervisor from starting the command: the last line of its log.
+fn last_log_line(dir: &AttemptDir) -> Option<String> {
+    let mut end = Vec::new();
+    let mut file = fs::File::open(dir.file(SUPERVISOR_LOG)).ok()?;
+    let len = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(MAX_LAST_LINE))).ok()?;
+    file.take(MAX_LAST_LINE).read_to_end(&mut end).ok()?;
+    let text = String::from_utf8_lossy(&end);
+    // A line begins with its timestamp.
+    let line = text.lines().next_back()?;
+    let message = line.split_once(' ').map_or(line, |(_, message)| message);
+    (!message.is_empty()).then(|| format!("its supervisor ended: {message}"))
+}
+
+fn journal_failed(error: &JournalError) -> Event {
+    let message = describe(error);
+    tracing::error!(
+        category = error.category().as_str(),
+        error = message,
+        "the journal failed; no new attempts are accepted"
+    );
+    Event::JournalFailed { message }
+}

@@ -1,0 +1,154 @@
+//! What the Journal records about an Attempt.
+
+use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::to_operator::{Ended, Stage};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::host;
+use crate::process::ProcessIdentity;
+
+/// A request that was accepted, and the clocks of that moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// What is to be run.
+    #[serde(deserialize_with = "stored")]
+    pub start: Start,
+    /// When it was accepted, by the wall clock.
+    pub accepted_at: UnixMillis,
+    /// The boot in which it was accepted.
+    pub boot_id: String,
+    /// When it was accepted, in milliseconds of that boot's clock; deadlines count from here.
+    pub boot_ms: u64,
+}
+
+/// A request that an earlier release may have accepted with an epoch that is out of range today. The epoch is not needed
+/// any more, and the Attempt must not be lost for it.
+fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Start, D::Error> {
+    let mut start = serde_json::Value::deserialize(deserializer)?;
+    if let Some(epoch) = start.get_mut("epoch")
+        && epoch.as_u64().is_some_and(|number| number > Epoch::MAX.get())
+    {
+        *epoch = Epoch::MAX.get().into();
+    }
+    serde_json::from_value(start).map_err(D::Error::custom)
+}
+
+impl Accepted {
+    /// This request, accepted at this moment.
+    ///
+    /// # Errors
+    /// When the boot id cannot be read.
+    pub fn now(start: Start) -> std::io::Result<Self> {
+        Ok(Self {
+            start,
+            accepted_at: host::wall_clock(),
+            boot_id: host::boot_id()?,
+            boot_ms: host::boot_clock_ms(),
+        })
+    }
+}
+
+/// How far an Attempt has come on its node.
+///
+/// ```text
+/// Accepted ──► Starting ──► Running ──► (the exit record)
+///    └───────► Abandoned        └────► (the exit record, straight from Starting when nothing could be started)
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all_fields = "camelCase")]
+pub enum AttemptState {
+    /// In the Journal; no supervisor has taken it.
+    Accepted,
+    /// Abandoned before anything was started; nothing will be.
+    Abandoned {
+        /// Why.
+        why: Abandonment,
+    },
+    /// A supervisor is about to start the command, or has just done so.
+    Starting {
+        /// The supervisor.
+        supervisor: ProcessIdentity,
+        /// The command's control group, as a path; `None` where none could be created.
+        cgroup: Option<String>,
+    },
+    /// The command was started.
+    Running {
+        /// The supervisor.
+        supervisor: ProcessIdentity,
+        /// The command; also its session and process group.
+        command: ProcessIdentity,
+        /// When it was started, by the node's wall clock.
+        started_at: UnixMillis,
+        /// The command's control group, as a path; `None` where none could be created.
+        cgroup: Option<String>,
+    },
+}
+
+/// Why an Attempt was abandoned before it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Abandonment {
+    /// The operator cancelled it.
+    Cancelled,
+    /// It could not be started within `timeouts.start`.
+    StartTimedOut,
+    /// The agent handed it back.
+    HandedBack,
+}
+
+/// What the operator has acknowledged, as the agent recorded it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    /// The latest stage whose Report was acknowledged.
+    pub acked: Option<Stage>,
+    /// Log position before which everything is archived.
+    pub archived: u64,
+}
+
+/// All that the Journal records about one Attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptRecord {
+    /// The request.
+    pub accepted: Accepted,
+    /// How far it has come.
+    pub state: AttemptState,
+    /// Whether the supervisor has been asked to end it.
+    pub cancel_requested: bool,
+    /// How it ended, when it has.
+    pub exit: Option<Ended>,
+    /// What the operator has acknowledged.
+    pub delivery: Delivery,
+}
+
+/// The content of an Attempt's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    /// Readable.
+    Readable(Box<AttemptRecord>),
+    /// Not readable; its files are left as they are.
+    Corrupt {
+        /// Which file, and what was wrong with it.
+        why: String,
+    },
+}
+
+/// What is kept of an Attempt after Forget, so that a repeated `Start` is recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tombstone {
+    /// Which Attempt.
+    pub attempt: AttemptId,
+    /// Digest of its spec; `None` when it was cancelled before its `Start` was ever seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_hash: Option<SpecHash>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it ended, by the node's wall clock. Earlier releases wrote this name.
+    #[serde(rename = "buriedAt")]
+    pub ended_at: UnixMillis,
+}

@@ -1,0 +1,103 @@
+//! What callers ask of a cluster.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use kube::runtime::watcher::Event;
+use sentinel_core::reconcile::targets::NodeFacts;
+use sentinel_core::reconcile::{Finalizer, Notice};
+use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
+
+use super::error::ClusterError;
+use super::watch::WatchHealth;
+use crate::resource::slice::Frozen;
+use crate::resource::{Task, TaskStatus};
+
+/// The result of a call, within about ten seconds.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, ClusterError>>;
+
+/// What people do with Tasks.
+pub trait TaskStore: Send + Sync + 'static {
+    /// The Task of that name; `None` when it does not exist.
+    fn get(&self, task: TaskRef) -> Answer<'_, Option<Task>>;
+
+    /// All Tasks of a namespace, or of all, in order of namespace and name.
+    fn list(&self, namespace: Option<String>) -> Answer<'_, Vec<Task>>;
+
+    /// Creates the Task. [`ClusterError::Exists`] when one of that name exists.
+    fn create(&self, task: Task) -> Answer<'_, Task>;
+
+    /// Creates the Task, or gives the one of that name this spec, and these labels and annotations beside its own.
+    fn apply(&self, task: Task) -> Answer<'_, Task>;
+
+    /// Sets an annotation, or removes it.
+    fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task>;
+
+    /// Requests the Task's deletion; it stays until its finalizer is removed. [`ClusterError::Gone`] when it does not
+    /// exist.
+    fn delete(&self, task: TaskRef) -> Answer<'_, ()>;
+}
+
+/// What the operator writes about a Task. Every write names the Task as it was read; when it has changed since, the
+/// result is [`ClusterError::Conflict`] and nothing was written.
+pub trait TaskKeeper: Send + Sync + 'static {
+    /// Replaces the status; returns the Task as it is now.
+    fn write_status<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task>;
+
+    /// The same, and adds [`crate::resource::marks::FINALIZER`] where one write can do both, which an API server does not
+    /// allow. The returned Task shows whether it has the finalizer now.
+    fn write_status_and_hold<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task> {
+        self.write_status(seen, status)
+    }
+
+    /// Adds or removes [`crate::resource::marks::FINALIZER`]; returns the Task as it is now.
+    fn set_finalizer<'a>(&'a self, seen: &'a Task, finalizer: Finalizer) -> Answer<'a, Task>;
+
+    /// Makes the target list of a Run durable, as far as it does not fit into the status. Returns what the status must
+    /// record of it. Idempotent.
+    fn persist_targets<'a>(
+        &'a self,
+        task: &'a Task,
+        run: RunNumber,
+        targets: &'a [NodeName],
+    ) -> Answer<'a, Frozen>;
+
+    /// The frozen target list of the Run that the Task's status records, in order; empty when it records none.
+    fn load_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, Vec<NodeName>>;
+
+    /// Deletes target lists of the Task that its status does not name.
+    fn delete_old_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, ()>;
+
+    /// Publishes a cluster event about the Task. The same notice again adds to its series; a different one is an event
+    /// of its own. Events are for people; one may be dropped.
+    fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, Publication>;
+}
+
+/// What happened to a cluster event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publication {
+    /// It was published.
+    Published,
+    /// It exceeded the rate limit; the next one of the Task counts how many are missing.
+    LeftOut,
+}
+
+/// Where Tasks and Nodes live.
+pub trait Cluster: TaskStore + TaskKeeper {
+    /// The only namespace whose Tasks it has; `None` for all.
+    fn within(&self) -> Option<Namespace> {
+        None
+    }
+
+    /// All Tasks and then every change; it never ends. Level: changes may be merged, and all Tasks may be listed again.
+    fn watch_tasks(&self) -> BoxStream<'static, Event<Task>>;
+
+    /// All Nodes and then every change; it never ends.
+    fn watch_nodes(&self) -> BoxStream<'static, Event<(NodeName, NodeFacts)>>;
+
+    /// The health of the watches, where they can fail.
+    fn watches(&self) -> Vec<Arc<WatchHealth>> {
+        Vec::new()
+    }
+}

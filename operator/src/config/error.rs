@@ -1,0 +1,76 @@
+//! Why the configuration is invalid.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why the configuration is invalid. Never contains the content of a file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A required flag is missing.
+    #[error("--{needed} is missing: --{flag} needs it")]
+    Missing {
+        /// The flag that requires it.
+        flag: &'static str,
+        /// The missing flag.
+        needed: &'static str,
+    },
+    /// A file could not be read.
+    #[error("failed to read the file of --{flag}, {}: {source}", path.display())]
+    Unreadable {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file has invalid content.
+    #[error("the file of --{flag}, {}, does not hold {expected}: {found}", path.display())]
+    Content {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is expected.
+        expected: &'static str,
+        /// What was found, without the content.
+        found: String,
+    },
+    /// The API must not be reachable from other hosts.
+    #[error(
+        "--api-listen {address} is not a loopback address: the API does not authenticate people yet, so any client that reaches it could run commands on every node; listen on 127.0.0.1 or [::1]"
+    )]
+    ApiNotLoopback {
+        /// The address given.
+        address: SocketAddr,
+    },
+    /// Two listeners have the same address.
+    #[error("--{one} and --{other} are both {address}")]
+    SameAddress {
+        /// A flag.
+        one: &'static str,
+        /// Another flag.
+        other: &'static str,
+        /// The address given to both.
+        address: SocketAddr,
+    },
+}
+
+impl ConfigError {
+    /// A label for logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "missing_flag",
+            Self::Unreadable { .. } => "unreadable_file",
+            Self::Content { .. } => "invalid_file",
+            Self::ApiNotLoopback { .. } => "exposed_api",
+            Self::SameAddress { .. } => "same_address",
+        }
+    }
+
+    /// Never: the configuration has to change.
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+}

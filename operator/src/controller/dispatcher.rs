@@ -1,0 +1,131 @@
+//! Dispatch: `Start`, `Cancel` and `Forget` into the send queues of Sessions.
+
+use sentinel_core::plan::TaskPlan;
+use sentinel_core::reconcile::Action;
+use sentinel_core::reconcile::ledger::Applied;
+use sentinel_core::time::{Monotonic, Now};
+use sentinel_protocol::ids::{AttemptId, SessionId};
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::request::Deadlines;
+use sentinel_protocol::to_agent::{Cancel, Forget, Start};
+use sentinel_protocol::to_operator::Refused;
+use sentinel_protocol::version::Version;
+
+use super::context::Context;
+use super::counters::Counters;
+use super::task_runs::TaskRuns;
+use crate::kill_point::KillPoint;
+
+/// Delay before a message that no Session took is sent again, milliseconds.
+const RESEND_MS: u64 = 200;
+
+/// Sends the messages of one Task.
+pub(super) struct Dispatcher<'a> {
+    pub(super) context: &'a Context,
+    pub(super) plan: &'a TaskPlan,
+    pub(super) runs: &'a TaskRuns,
+    pub(super) now: Now,
+}
+
+impl Dispatcher<'_> {
+    /// Sends the message of an action; returns when to reconcile again, if that is needed.
+    pub(super) fn dispatch(&self, action: &Action) -> Option<Monotonic> {
+        match action {
+            Action::Start { attempt, start_ms, total_ms } => {
+                self.start(action, attempt, *start_ms, *total_ms)
+            }
+            Action::Cancel(attempt) => self.cancel(action, attempt),
+            Action::Forget(attempt) => self.forget(action, attempt),
+            _ => None,
+        }
+    }
+
+    fn start(
+        &self,
+        action: &Action,
+        attempt: &AttemptId,
+        start_ms: u64,
+        total_ms: Option<u64>,
+    ) -> Option<Monotonic> {
+        let facts = self.context.parts.runs.facts(&attempt.task, attempt.run)?;
+        // The spec of a Run that was taken over may have changed; then nothing of it is started.
+        let request = facts.request.clone()?;
+        let offer = self.runs.lock().current.as_ref().map_or(1, |run| run.ledger.offer(&attempt.node));
+        let timeouts = &self.plan.timeouts;
+        let start = Start {
+            attempt: attempt.clone(),
+            spec_hash: facts.spec_hash.clone(),
+            epoch: self.context.epoch(),
+            task: facts.task.clone(),
+            request,
+            deadlines: Deadlines {
+                start_ms,
+                run_ms: timeouts.run_ms,
+                idle_ms: timeouts.idle_ms,
+                total_ms,
+                grace_ms: timeouts.grace_ms,
+            },
+            credit: 0,
+            offer,
+        };
+        let version = self.context.parts.fleet.protocol_version(&attempt.node);
+        if let Some(version) = version.filter(|version| *version < start.needs()) {
+            return self.refuse_for_old_agent(&start, version);
+        }
+        let Some(session) = self.context.parts.fleet.start(start) else { return Some(self.undelivered()) };
+        KillPoint::StartHanded.pass();
+        Counters::add(&self.context.counters.starts);
+        self.apply_sent(action, &session);
+        None
+    }
+
+    /// An agent that does not know a limit or a clock would run the command without it. Nothing is sent, and the target
+    /// ends as if the agent had refused.
+    fn refuse_for_old_agent(&self, start: &Start, version: Version) -> Option<Monotonic> {
+        let fields = start.unknown_to(version).join(", ");
+        let message =
+            format!("the node's agent is of an older release that does not know {fields}; upgrade the agent");
+        let refused = Refused {
+            attempt: start.attempt.clone(),
+            spec_hash: start.spec_hash.clone(),
+            refusal: Refusal::InvalidRequest { message: message.into() },
+            offer: 0,
+        };
+        let mut runs = self.runs.lock();
+        let applied = runs.current.as_mut().map(|run| run.ledger.apply_refusal(&refused, self.now.wall));
+        // One that was accepted while its agent was of a newer release is not sent; its own start clock ends it.
+        (applied == Some(Applied::Changed)).then_some(self.now.monotonic)
+    }
+
+    fn cancel(&self, action: &Action, attempt: &AttemptId) -> Option<Monotonic> {
+        let facts = self.context.parts.runs.facts(&attempt.task, attempt.run)?;
+        let spec_hash = facts.spec_hash.clone();
+        let cancel = Cancel { attempt: attempt.clone(), spec_hash, epoch: self.context.epoch() };
+        let Some(session) = self.context.parts.fleet.cancel(cancel) else { return Some(self.undelivered()) };
+        Counters::add(&self.context.counters.cancels);
+        self.apply_sent(action, &session);
+        None
+    }
+
+    fn forget(&self, action: &Action, attempt: &AttemptId) -> Option<Monotonic> {
+        KillPoint::Forgets.pass();
+        let forget = Forget { attempt: attempt.clone(), epoch: self.context.epoch() };
+        let Some(session) = self.context.parts.fleet.forget(forget) else { return Some(self.undelivered()) };
+        Counters::add(&self.context.counters.forgets);
+        self.apply_sent(action, &session);
+        None
+    }
+
+    /// Notes in the ledger which Session took the message.
+    fn apply_sent(&self, action: &Action, session: &SessionId) {
+        if let Some(run) = self.runs.lock().get_or_current(action.run()) {
+            run.ledger.apply_sent(action, session, self.now.monotonic);
+        }
+    }
+
+    /// No Session, or a full send queue: when to send again.
+    fn undelivered(&self) -> Monotonic {
+        Counters::add(&self.context.counters.undelivered);
+        self.now.monotonic.plus(RESEND_MS)
+    }
+}

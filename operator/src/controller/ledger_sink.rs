@@ -1,0 +1,59 @@
+//! The run store as the gateway writes to it.
+
+use sentinel_core::reconcile::ledger::{Applied, RunStage};
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
+use sentinel_protocol::request::Environment;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::{Refused, Report, Stage};
+
+use super::run_store::RunStore;
+use crate::gateway::{AttemptFacts, LedgerSink, Standing};
+
+impl LedgerSink for RunStore {
+    fn report(&self, report: &Report) -> Option<Applied> {
+        self.report(report)
+    }
+
+    fn refused(&self, refused: &Refused, at: UnixMillis) -> Option<Applied> {
+        self.refused(refused, at)
+    }
+
+    fn inventory(&self, node: &NodeName, session: &SessionId, reports: &[Report]) {
+        self.inventory(node, session, reports);
+    }
+
+    fn archived(&self, attempt: &AttemptId, stage: Stage) {
+        self.archived(attempt, stage);
+    }
+
+    fn archived_run(&self, task: &TaskUid, run: RunNumber, stage: RunStage) {
+        self.archived_run(task, run, stage);
+    }
+
+    fn agent_changed(&self, node: &NodeName) {
+        self.agent_changed(node);
+    }
+
+    fn standing(&self, attempt: &AttemptId, spec_hash: Option<&SpecHash>) -> Standing {
+        self.standing(attempt, spec_hash)
+    }
+
+    fn awaits_node(&self, node: &NodeName) -> bool {
+        self.awaits_node(node)
+    }
+
+    fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts> {
+        let facts = self.facts(&attempt.task, attempt.run)?;
+        // `output.limit` can be edited during a Run, and an earlier operator may have started this under another.
+        let request = facts.request.as_ref();
+        let output_limit = request.filter(|_| self.began(&attempt.task, attempt.run)).map(|r| r.output.limit);
+        Some(AttemptFacts {
+            task: facts.task.clone(),
+            spec_hash: facts.spec_hash.clone(),
+            run_started_at: facts.started_at,
+            command: facts.command.clone(),
+            environment: request.map_or(Environment::Container, |request| request.environment),
+            output_limit,
+        })
+    }
+}

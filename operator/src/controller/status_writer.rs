@@ -1,0 +1,95 @@
+//! The only place that writes the status of Tasks.
+
+use sentinel_core::reconcile::{Action, Decision, Write};
+use sentinel_core::time::{Monotonic, Now};
+
+use super::context::Context;
+use super::counters::Counters;
+use super::error::ReconcileError;
+use super::task_cache::TaskCache;
+use crate::cluster::ClusterError;
+use crate::resource::Task;
+use crate::resource::status::TaskStatus;
+
+/// Least time between two writes of one Task's status that are not urgent, milliseconds.
+const BETWEEN_WRITES_MS: u64 = 1000;
+
+/// Delay of a write that failed because the API server is unavailable, milliseconds.
+const RETRY_WRITE_MS: u64 = 5000;
+
+/// Writes the status of one Task.
+pub(super) struct StatusWriter<'a> {
+    pub(super) context: &'a Context,
+    pub(super) cache: &'a mut TaskCache,
+    pub(super) now: Now,
+}
+
+/// The result of a write.
+pub(super) enum Written {
+    /// The Task has this status already.
+    Unchanged,
+    /// Written; the Task as it is now.
+    Now(Box<Task>),
+    /// Not written: due at this time.
+    Later(Monotonic),
+}
+
+impl StatusWriter<'_> {
+    /// Writes a status that no decision goes with, unless the Task has it already; returns the Task as it is now.
+    pub(super) async fn write_if_changed(
+        &mut self,
+        task: Task,
+        status: TaskStatus,
+    ) -> Result<Task, ReconcileError> {
+        if task.status.as_ref() == Some(&status) {
+            return Ok(task);
+        }
+        let written = self.context.parts.cluster.write_status(&task, status).await?;
+        self.note(&written);
+        Ok(written)
+    }
+
+    /// Writes the status of a decision, as urgently as it asks for.
+    ///
+    /// # Errors
+    /// The write failed, and it was the intent of actions; or it failed for good.
+    pub(super) async fn write_decided(
+        &mut self,
+        task: &Task,
+        decision: &Decision,
+        status: TaskStatus,
+    ) -> Result<Written, ReconcileError> {
+        if task.status.as_ref() == Some(&status) {
+            return Ok(Written::Unchanged);
+        }
+        let now = self.now.monotonic;
+        let due = self.cache.status_at.map_or(now, |at| at.plus(BETWEEN_WRITES_MS));
+        if decision.write == Write::Soon && now < due {
+            return Ok(Written::Later(due));
+        }
+        let cluster = &self.context.parts.cluster;
+        let written = if decision.actions.contains(&Action::AddFinalizer) {
+            cluster.write_status_and_hold(task, status).await
+        } else {
+            cluster.write_status(task, status).await
+        };
+        match written {
+            Ok(written) => {
+                self.note(&written);
+                Ok(Written::Now(Box::new(written)))
+            }
+            Err(error @ ClusterError::Unavailable { .. }) if decision.write != Write::Intent => {
+                // Commands keep running while the API server is unavailable; the status catches up.
+                tracing::warn!(%error, category = error.category(), "unable to write the status; will retry");
+                Ok(Written::Later(now.plus(RETRY_WRITE_MS)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn note(&mut self, written: &Task) {
+        Counters::add(&self.context.counters.status_writes);
+        self.cache.status_at = Some(self.now.monotonic);
+        self.cache.note_written(written);
+    }
+}

@@ -1,0 +1,149 @@
+//! The Runs of one Task that this operator tracks: the current one, and superseded ones that are not settled yet.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sentinel_core::reconcile::ledger::{Origin, RunLedger};
+use sentinel_core::reconcile::retry::Retry;
+use sentinel_core::reconcile::rollout::HistoryLookup;
+use sentinel_core::reconcile::run::{RunState, Trigger};
+use sentinel_core::time::Monotonic;
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
+use sentinel_protocol::request::RunRequest;
+use sentinel_protocol::time::UnixMillis;
+
+/// What never changes about a Run, for dispatch and for its records in History.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunFacts {
+    /// Namespace and name of its Task.
+    pub task: TaskRef,
+    /// The uid of its Task.
+    pub uid: TaskUid,
+    /// Its number.
+    pub run: RunNumber,
+    /// Digest of the spec it carries out.
+    pub spec_hash: SpecHash,
+    /// When it began, by the operator's wall clock.
+    pub started_at: UnixMillis,
+    /// Its command, for people.
+    pub command: String,
+    /// Why it began.
+    pub trigger: Trigger,
+    /// After which Outcomes an Execution of it is retried.
+    pub retry: Retry,
+    /// What it runs. `None` when this operator took the Run over after its spec had changed: then nothing of it can be
+    /// started any more, and such a Run wants nothing started.
+    pub request: Option<RunRequest>,
+}
+
+/// The tracked Runs of one Task. Its lock is held briefly, and never across an await.
+#[derive(Debug)]
+pub struct TaskRuns {
+    task: TaskRef,
+    runs: Mutex<Runs>,
+}
+
+/// What a [`TaskRuns`] guards.
+#[derive(Debug, Default)]
+pub struct Runs {
+    /// The Run that the Task's status records.
+    pub current: Option<TrackedRun>,
+    /// Earlier Runs that are not settled yet: not all archived, or not all forgotten.
+    pub superseded: Vec<TrackedRun>,
+}
+
+/// The state of one Run.
+#[derive(Debug, Clone)]
+pub struct TrackedRun {
+    /// Its Executions.
+    pub ledger: RunLedger,
+    /// What never changes about it.
+    pub facts: Arc<RunFacts>,
+    /// Its frozen target list, in order.
+    pub targets: Arc<Vec<NodeName>>,
+    /// Whether History has answered what it holds of this Run.
+    pub lookup: HistoryLookup,
+    /// Whether the last reconcile found nothing left to do for it.
+    pub settled: bool,
+    /// What the archiver was given, and when.
+    pub handed: Handed,
+}
+
+/// What the archiver was given, and when; the same is handed over again only after a while.
+#[derive(Debug, Clone, Default)]
+pub struct Handed {
+    /// Attempts that the operator concluded.
+    pub conclusions: HashMap<AttemptId, Monotonic>,
+    /// The record of the Run.
+    pub run: Option<(RunState, Monotonic)>,
+}
+
+impl TaskRuns {
+    /// No Runs yet.
+    pub fn new(task: TaskRef) -> Self {
+        Self { task, runs: Mutex::default() }
+    }
+
+    /// Namespace and name of the Task.
+    pub fn task(&self) -> &TaskRef {
+        &self.task
+    }
+
+    /// Locks its Runs.
+    pub fn lock(&self) -> MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runs {
+    /// All Runs, the current one first.
+    pub fn all(&self) -> impl Iterator<Item = &TrackedRun> {
+        self.current.iter().chain(&self.superseded)
+    }
+
+    /// The same, mutable.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut TrackedRun> {
+        self.current.iter_mut().chain(&mut self.superseded)
+    }
+
+    /// The Run of this number.
+    pub fn get(&self, run: RunNumber) -> Option<&TrackedRun> {
+        self.all().find(|tracked| tracked.facts.run == run)
+    }
+
+    /// The same, mutable.
+    pub fn get_mut(&mut self, run: RunNumber) -> Option<&mut TrackedRun> {
+        self.all_mut().find(|tracked| tracked.facts.run == run)
+    }
+
+    /// The Run of this number, or the current one for `None`.
+    pub fn get_or_current(&mut self, run: Option<RunNumber>) -> Option<&mut TrackedRun> {
+        match run {
+            Some(run) => self.get_mut(run),
+            None => self.current.as_mut(),
+        }
+    }
+}
+
+impl TrackedRun {
+    /// A Run without any Attempt yet.
+    pub fn new(facts: RunFacts, targets: Arc<Vec<NodeName>>, origin: Origin, lookup: HistoryLookup) -> Self {
+        let ledger = RunLedger::new(facts.uid.clone(), facts.run, facts.spec_hash.clone(), origin);
+        Self { ledger, facts: Arc::new(facts), targets, lookup, settled: false, handed: Handed::default() }
+    }
+
+    /// Whether the node is in its frozen target list.
+    pub(super) fn is_target(&self, node: &NodeName) -> bool {
+        self.targets.binary_search(node).is_ok()
+    }
+
+    /// Whether the Run may wait for this node.
+    pub(super) fn concerns(&self, node: &NodeName) -> bool {
+        !self.settled && self.is_target(node)
+    }
+
+    /// Whether the Run has ended.
+    pub(super) fn is_finished(&self) -> bool {
+        self.ledger.record().is_some_and(|record| record.finished_at.is_some())
+    }
+}

@@ -1,0 +1,99 @@
+//! Which Runs of a Task are tracked: from its beginning, or its takeover, until everything of it is settled.
+
+use std::sync::Arc;
+
+use sentinel_core::plan::TaskPlan;
+use sentinel_core::reconcile::ledger::Origin;
+use sentinel_core::reconcile::rollout::HistoryLookup;
+use sentinel_core::reconcile::run::RunState;
+use sentinel_core::reconcile::settle;
+use sentinel_protocol::ids::{NodeName, RunNumber};
+use sentinel_protocol::request::{Program, RunRequest};
+
+use super::context::Context;
+use super::history_lookup;
+use super::task_cache::TaskCache;
+use super::task_runs::{RunFacts, TaskRuns, TrackedRun};
+use crate::history::record::display_command;
+
+/// Makes the recorded Run the current one, if it is not. The previous Run is superseded, and kept until it is settled.
+pub(super) fn begin_run(
+    context: &Arc<Context>,
+    cache: &TaskCache,
+    runs: &Arc<TaskRuns>,
+    plan: &TaskPlan,
+    run: &RunState,
+    targets: Arc<Vec<NodeName>>,
+) {
+    let mut locked = runs.lock();
+    if locked.current.as_ref().is_some_and(|current| current.facts.run == run.number) {
+        return;
+    }
+    let origin = cache.origin(run.number);
+    // Agents have reported and forgotten Attempts of a Run that was taken over, ended or not, and only History still
+    // knows them. Without a lookup, ended targets would count as never begun, and archived ones as lagging behind.
+    let is_inherited = origin == Origin::Inherited;
+    let lookup = if is_inherited { HistoryLookup::Pending } else { HistoryLookup::Done };
+    let previous = locked.current.replace(TrackedRun::new(facts(plan, run), targets, origin, lookup));
+    locked.superseded.extend(previous);
+    drop(locked);
+    if is_inherited {
+        apply_inventories(context, plan, run.number, runs);
+        history_lookup::spawn(context.clone(), runs.clone(), run.number);
+    }
+}
+
+/// Applies what connected agents reported before the Run was tracked.
+fn apply_inventories(context: &Context, plan: &TaskPlan, run: RunNumber, runs: &TaskRuns) {
+    let owned = context.parts.fleet.owned(&plan.uid);
+    let mut runs = runs.lock();
+    let Some(tracked) = runs.get_mut(run) else { return };
+    for agent in owned {
+        for report in &agent.reports {
+            tracked.ledger.apply_report(report);
+        }
+        let ids: Vec<_> = agent.reports.into_iter().map(|report| report.attempt).collect();
+        tracked.ledger.apply_inventory(&agent.node, &agent.session, &ids);
+    }
+}
+
+/// Drops superseded Runs that are settled, and notes whether the current one is.
+pub(super) fn drop_settled(context: &Context, runs: &TaskRuns) {
+    let agent = |node: &NodeName| context.parts.fleet.agent(node);
+    let mut runs = runs.lock();
+    runs.superseded.retain(|run| !settle::settle(&run.ledger, agent).settled);
+    if let Some(run) = &mut runs.current {
+        let ended = run.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
+        let over = run.is_finished() && ended >= run.targets.len();
+        run.settled = over && settle::settle(&run.ledger, agent).settled;
+    }
+}
+
+/// What never changes about a Run. Its request is known while the spec is still the one that it runs.
+fn facts(plan: &TaskPlan, run: &RunState) -> RunFacts {
+    let same = run.spec_hash == plan.spec_hash;
+    RunFacts {
+        task: plan.task.clone(),
+        uid: plan.uid.clone(),
+        run: run.number,
+        spec_hash: run.spec_hash.clone(),
+        started_at: run.started_at,
+        command: if same { command_line(&plan.request) } else { String::new() },
+        trigger: run.trigger,
+        retry: plan.retry.clone(),
+        request: same.then(|| plan.request.clone()),
+    }
+}
+
+/// What is run, as one line for people.
+fn command_line(request: &RunRequest) -> String {
+    match &request.program {
+        Program::Command(argv) => display_command(argv),
+        Program::Script { interpreter, argument, text } => {
+            let interpreter: Vec<String> = [interpreter].into_iter().chain(argument).cloned().collect();
+            let interpreter = display_command(&interpreter);
+            let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!"));
+            format!("{interpreter} (script: {})", display_command(&[first.unwrap_or_default().to_owned()]))
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The worker loop: takes Tasks from the work queue and reconciles each in a tokio task of its own, so that one that
+//! computes delays no other.
+
+use std::time::Duration;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
+use sentinel_protocol::ids::TaskRef;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::reconcile::Requeue;
+use super::work_queue::WorkQueue;
+use crate::health::{BEAT_EVERY, Beat};
+
+/// Reconciles in flight at once.
+pub(super) const MAX_CONCURRENT: usize = 32;
+
+/// A reconcile that takes longer than this hangs: every call within it has a deadline, and all of them together stay
+/// well below. Then the loop does not beat any more.
+pub(super) const HUNG_AFTER: Duration = Duration::from_mins(10);
+
+/// Delay of a Task whose reconcile panicked outside of its own guard.
+const AFTER_PANIC: Duration = Duration::from_mins(1);
+
+/// What reaches the worker loop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Input {
+    /// Reconcile this Task.
+    Reconcile(TaskRef),
+    /// The caches are filled. No reconcile begins earlier.
+    CachesSynced,
+    /// The watch of Tasks ended, which it must not.
+    WatchEnded,
+}
+
+/// Reconciles until `stop`, then waits for the reconciles in flight; what is queued is dropped. Returns early when the
+/// watch of Tasks ends.
+pub(super) async fn run<F>(
+    mut inputs: impl Stream<Item = Input> + Unpin,
+    reconcile: impl Fn(TaskRef) -> F,
+    beat: &Beat,
+    stop: &CancellationToken,
+) where
+    F: Future<Output = Requeue> + Send + 'static,
+{
+    let mut queue = WorkQueue::new(MAX_CONCURRENT);
+    let mut in_flight = FuturesUnordered::new();
+    let mut synced = false;
+    let mut ticks = interval(BEAT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        while synced && let Some(task) = queue.get(Instant::now()) {
+            in_flight.push(spawn(reconcile(task.clone()), task));
+        }
+        // Cancellation safe: what a stream or a reconcile yields is not taken until it is returned.
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some((task, requeue)) = in_flight.next() => queue.done(task, requeue),
+            Some(input) = inputs.next() => match input {
+                Input::Reconcile(task) => queue.add(task),
+                Input::CachesSynced => synced = true,
+                Input::WatchEnded => {
+                    tracing::error!("the watch of Tasks ended");
+                    break;
+                }
+            },
+            () = sleep_until_due(queue.next_due()) => {}
+            _ = ticks.tick() => {}
+        }
+        if queue.oldest_in_flight().is_none_or(|started| started.elapsed() < HUNG_AFTER) {
+            beat.beat();
+        }
+    }
+    while in_flight.next().await.is_some() {}
+}
+
+/// One reconcile, and when the next is due.
+fn spawn<F>(reconcile: F, task: TaskRef) -> impl Future<Output = (TaskRef, Option<Instant>)>
+where
+    F: Future<Output = Requeue> + Send + 'static,
+{
+    let reconcile = AbortOnDropHandle::new(tokio::spawn(async move {
+        let requeue = reconcile.await;
+        // Other ready tasks first: of many reports that arrive at once, the next reconcile then sees many.
+        tokio::task::yield_now().await;
+        requeue
+    }));
+    async move {
+        let requeue = reconcile.await.unwrap_or_else(|error| {
+            tracing::error!(%task, %error, "reconcile task panicked or was aborted");
+            Requeue::After(AFTER_PANIC)
+        });
+        let due = match requeue {
+            Requeue::AwaitChange => None,
+            Requeue::After(delay) => Instant::now().checked_add(delay),
+        };
+        (task, due)
+    }
+}
+
+/// Sleeps until `due`; forever when it is `None`.
+pub(super) async fn sleep_until_due(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use futures_util::stream;
+
+    use super::*;
+    use crate::health::{Health, SILENT_FOR};
+
+    fn task(name: &str) -> TaskRef {
+        TaskRef::new("ns", name).unwrap()
+    }
+
+    fn beat() -> Beat {
+        Health::new().watch("the controller", SILENT_FOR)
+    }
+
+    /// These inputs, and none after them.
+    fn inputs(inputs: Vec<Input>) -> impl Stream<Item = Input> + Unpin {
+        stream::iter(inputs).chain(stream::pending())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_reconcile_begins_before_the_caches_are_synced() {
+        let (count, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let reconcile = |_| {
+            let count = count.clone();
+            async move {
+                count.fetch_add(1, Ordering::Relaxed);
+                Requeue::AwaitChange
+            }
+        };
+        let beat = beat();
+        let early = run(inputs(vec![Input::Reconcile(task("a"))]), reconcile, &beat, &stop);
+        assert!(tokio::time::timeout(Duration::from_secs(9), early).await.is_err(), "it keeps running");
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+        let later =
+            run(inputs(vec![Input::Reconcile(task("a")), Input::CachesSynced]), reconcile, &beat, &stop);
+        assert!(tokio::time::timeout(Duration::from_secs(9), later).await.is_err());
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_is_requeued_as_asked_and_a_panic_delays_no_other() {
+        let (begun, stop) = (Instant::now(), CancellationToken::new());
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let reconcile = |of: TaskRef| {
+            let times = times.clone();
+            async move {
+                assert_ne!(of.name, "bad");
+                let mut times = times.lock().unwrap();
+                times.push(begun.elapsed().as_secs());
+                if times.len() < 3 { Requeue::After(Duration::from_secs(4)) } else { Requeue::AwaitChange }
+            }
+        };
+        let wanted = vec![Input::CachesSynced, Input::Reconcile(task("bad")), Input::Reconcile(task("a"))];
+        let beat = beat();
+        let running = run(inputs(wanted), reconcile, &beat, &stop);
+        let _ = tokio::time::timeout(Duration::from_secs(99), running).await;
+        assert_eq!(*times.lock().unwrap(), [0, 4, 8]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stop_waits_for_reconciles_in_flight_and_begins_no_other() {
+        let stop = CancellationToken::new();
+        let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let reconcile = |_| {
+            let (begun, ended, stop) = (begun.clone(), ended.clone(), stop.clone());
+            async move {
+                begun.fetch_add(1, Ordering::Relaxed);
+                stop.cancel();
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                ended.fetch_add(1, Ordering::Relaxed);
+                Requeue::After(Duration::from_secs(1))
+            }
+        };
+        let wanted = std::iter::once(Input::CachesSynced);
+        let wanted =
+            wanted.chain((0..MAX_CONCURRENT + 9).map(|number| Input::Reconcile(task(&number.to_string()))));
+        run(inputs(wanted.collect()), reconcile, &beat(), &stop).await;
+        let begun = begun.load(Ordering::Relaxed);
+        assert!((1..=MAX_CONCURRENT).contains(&begun), "{begun}");
+        assert_eq!(ended.load(Ordering::Relaxed), begun);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reconcile_that_hangs_fails_liveness() {
+        let (health, stop) = (Health::new(), CancellationToken::new());
+        let beat = health.watch("the controller", SILENT_FOR);
+        let wanted = vec![Input::CachesSynced, Input::Reconcile(task("a"))];
+        let hangs = run(inputs(wanted), |_| std::future::pending(), &beat, &stop);
+        let observe = async {
+            tokio::time::sleep(HUNG_AFTER.mul_f64(0.99)).await;
+            assert!(health.alive().ok, "slow, but within what calls may take");
+            tokio::time::sleep(SILENT_FOR + 3 * BEAT_EVERY).await;
+            assert!(health.alive().reasons.contains_key("the controller"));
+        };
+        tokio::select! { () = hangs => panic!("it ended"), () = observe => {} }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_ends_ends_the_controller() {
+        let stop = CancellationToken::new();
+        run(inputs(vec![Input::WatchEnded]), |_| async { Requeue::AwaitChange }, &beat(), &stop).await;
+    }
+}

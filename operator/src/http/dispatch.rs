@@ -1,0 +1,141 @@
+//! From an admitted request to its answer: query parameters, bounds, and the handler of each operation.
+
+use http::StatusCode;
+use http::uri::Authority;
+use sentinel_protocol::ids::{Namespace, TaskName};
+
+use super::answer::Answer;
+use super::api::Api;
+use super::error::{ApiError, Reason};
+use super::guard::{self, Door, Head, Surface};
+use super::request::{Query, Request};
+use super::table::{self, Found, Operation};
+use super::{events, executions, logs, nodes, openapi, tasks};
+use crate::health::Verdict;
+use crate::server::{Client, Share, Shares};
+
+impl Api {
+    /// The answer to an admitted request; an error is an answer too.
+    pub(super) async fn answer(&self, found: &Found, request: &Request) -> Answer {
+        match self.route(found, request).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if error.status.is_server_error() {
+                    tracing::warn!(
+                        path = request.path,
+                        status = error.status.as_u16(),
+                        category = error.category(),
+                        retryable = error.is_retryable(),
+                        "{error}"
+                    );
+                }
+                error.into()
+            }
+        }
+    }
+
+    async fn route(&self, found: &Found, request: &Request) -> Result<Answer, ApiError> {
+        let query = Query::parse(&request.query, found.route.query)?;
+        let query = self.check_names(found, query)?;
+        let operation = found.route.operation;
+        let slot = match operation {
+            Operation::TaskEvents | Operation::Events | Operation::ExecutionLog => {
+                Some(slot(&self.streams, request.client, "streams")?)
+            }
+            Operation::ListTasks => Some(slot(&self.lists, request.client, "lists")?),
+            _ => None,
+        };
+        let answer = self.dispatch(operation, &found.parts, &query, request).await?;
+        Ok(match slot {
+            Some(slot) => answer.holding(slot),
+            None => answer,
+        })
+    }
+
+    /// Checks the names in a request, and that they are of a namespace that this operator serves.
+    fn check_names(&self, found: &Found, query: Query) -> Result<Query, ApiError> {
+        let namespace = query.read::<Namespace>("namespace", NAMESPACE)?;
+        query.read::<TaskName>("task", TASK)?;
+        if found.route.pattern.contains("{namespace}") {
+            self.check_namespace(&tasks::named(&found.parts)?.namespace)?;
+        }
+        let Some(within) = &self.within else { return Ok(query) };
+        match namespace {
+            Some(namespace) => self.check_namespace(&namespace).map(|()| query),
+            None if found.route.query.contains(&"namespace") => Ok(query.or("namespace", within)),
+            None => Ok(query),
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        operation: Operation,
+        parts: &[String],
+        query: &Query,
+        request: &Request,
+    ) -> Result<Answer, ApiError> {
+        match operation {
+            Operation::Health => probe(&self.health.alive()),
+            Operation::Ready => probe(&self.health.ready()),
+            Operation::Metrics => {
+                let text = self.metrics.render();
+                Ok(Answer::whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+            }
+            Operation::OpenApi => Answer::json(&openapi::document()),
+            Operation::ListNodes => nodes::list(self, query),
+            Operation::GetNode => nodes::get(self, parts),
+            Operation::ListTasks => tasks::list(self, query).await,
+            Operation::CreateTask => tasks::create(self, request).await,
+            Operation::GetTask => tasks::get(self, parts).await,
+            Operation::ApplyTask => tasks::apply(self, parts, request).await,
+            Operation::DeleteTask => tasks::delete(self, parts).await,
+            Operation::CancelTask => tasks::cancel(self, parts, query).await,
+            Operation::RerunTask => tasks::rerun(self, parts, query).await,
+            Operation::TaskEvents => events::of_task(self, parts).await,
+            Operation::Events => Ok(events::of_all(self, query).await),
+            Operation::ListRuns => executions::list_runs(self, query).await,
+            Operation::ListExecutions => executions::list(self, query).await,
+            Operation::GetExecution => executions::get(self, parts).await,
+            Operation::ExecutionLog => logs::read(self, parts, query).await,
+        }
+    }
+}
+
+const NAMESPACE: &str = "the name of a namespace: at most 63 lower-case letters, digits and '-'";
+const TASK: &str = "the name of a Task: at most 253 lower-case letters, digits, '-' and '.'";
+
+/// A slot for a streaming answer, held until it is read.
+fn slot(shares: &Shares, client: Client, what: &str) -> Result<Share, ApiError> {
+    shares.take(client, 1).ok_or_else(|| {
+        let message = format!("too many open {what}: the limit for one client is {}", shares.each());
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Reason::TooManyStreams, message)
+    })
+}
+
+/// The route of a request, where the head of the request passes the guard.
+pub(super) fn admit(
+    door: &Door,
+    request: &Request,
+    authority: Option<&Authority>,
+) -> Result<Found, ApiError> {
+    let found = table::find(&request.method, &request.path)?;
+    let operation = found.route.operation;
+    let is_probe = matches!(operation, Operation::Health | Operation::Ready | Operation::Metrics);
+    match door.surface {
+        Surface::Everything => {
+            let head = Head { method: &request.method, authority, headers: &request.headers };
+            guard::check(&door.access, operation, head)?;
+        }
+        Surface::ProbesAndMetrics if is_probe => {}
+        Surface::ProbesAndMetrics => {
+            return Err(ApiError::not_found("only /healthz, /readyz and /metrics are served here"));
+        }
+    }
+    Ok(found)
+}
+
+/// 200 when healthy, 503 with the reasons when not.
+fn probe(verdict: &Verdict) -> Result<Answer, ApiError> {
+    let status = if verdict.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Answer::json_as(status, verdict)
+}
