@@ -1,5 +1,7 @@
 //! The agent's brain over random histories: messages lost, repeated and reordered, crashes between any two effects,
 //! reboots, and supervisors that come late or are killed. Disk, kernel and supervisors are plain values here.
+//!
+//! Over 500 lines: it is one model, and each of its steps reads and changes the same world.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -18,10 +20,11 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{
     Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
 };
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{
-    Ended, OutputSummary, Report, ReportedState, Running, Stage, ToOperator, Usage,
+    Ended, OutputSummary, Report, ReportedState, Running, ToOperator, Usage,
 };
 
 const IDS: usize = 4;

@@ -17,8 +17,9 @@ use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::limits::MAX_COUNT;
 use sentinel_protocol::log::DropReason;
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, Stage, Usage};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Usage};
 
 fn accepted(number: u32) -> Accepted {
     Accepted::now(start(number, &["true"])).unwrap()

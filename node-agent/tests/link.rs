@@ -20,8 +20,9 @@ use sentinel_protocol::refusal::{Refusal, SessionRefusal};
 use sentinel_protocol::request::{
     Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
 };
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
-use sentinel_protocol::to_operator::{Ended, ReportedState, Stage, ToOperator};
+use sentinel_protocol::to_operator::{Ended, ReportedState, ToOperator};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

@@ -25,8 +25,9 @@ use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::log::{DropReason, LogControl};
 use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::{Ack, ToAgent};
-use sentinel_protocol::to_operator::{Inventory, Refused, ReportedState, Stage, ToOperator};
+use sentinel_protocol::to_operator::{Inventory, Refused, ReportedState, ToOperator};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
@@ -189,11 +190,57 @@ async fn grants_no_credit_to_unknown_attempts() {
     assert_eq!(world.counter("sentinel_logs_reserved_bytes"), 128 << 10);
     assert_eq!(world.counter("sentinel_gateway_unknown_output_total"), 1025);
     // One of them was offered before its Report arrived.
-    agent.send_json(&ToOperator::Report(Box::new(report("x/1/n/1", ended(100))))).await;
+    agent.send_json(&ToOperator::Report(Box::new(report("x/2/n/1", ended(100))))).await;
     let LogControl::Credit { attempt: granted, archived, .. } = logs.receive_log().await else {
         panic!("no credit")
     };
-    assert_eq!((granted, archived), (attempt("x/1/n/1"), 0));
+    assert_eq!((granted, archived), (attempt("x/2/n/1"), 0));
+}
+
+/// A command was started just when its leader was deposed; its agent sent all of its output to the next leader before
+/// that one had read the Inventory, had nothing more to send, and none of it was ever archived.
+#[tokio::test]
+async fn output_that_was_ignored_is_sent_again() {
+    let world = world(Setup::default()).await;
+    world.ledgers.unknown.lock().unwrap().push("x".parse().unwrap());
+    let mut agent = world.agent("n").await;
+    let mut logs = world.log_socket(&agent, "n").await;
+    let early = attempt("x/1/n/1");
+    logs.send_json(&LogControl::Open { attempt: early.clone(), oldest: 0 }).await;
+    logs.record(&early, &record(0, 100)).await;
+    eventually("the record is ignored", || world.counter("sentinel_gateway_unknown_output_total") == 2).await;
+    agent.send_json(&ToOperator::Report(Box::new(report("x/1/n/1", ended(100))))).await;
+    assert_eq!(logs.text().await, None, "the socket stays open, and the agent waits forever");
+    let mut logs = world.log_socket(&agent, "n").await;
+    logs.send_json(&LogControl::Open { attempt: early.clone(), oldest: 0 }).await;
+    logs.record(&early, &record(0, 100)).await;
+    while !matches!(logs.receive_log().await, LogControl::Credit { archived: 100, .. }) {}
+}
+
+/// On a busy socket, Attempts that became known were opened only once it was idle.
+#[tokio::test]
+async fn attempt_that_becomes_known_is_opened_on_a_busy_socket() {
+    let world = world(Setup::default()).await;
+    world.ledgers.unknown.lock().unwrap().push("x".parse().unwrap());
+    let mut agent = world.agent("n").await;
+    let mut logs = world.log_socket(&agent, "n").await;
+    let (late, busy) = (attempt("x/1/n/1"), attempt("t/1/n/1"));
+    logs.send_json(&LogControl::Open { attempt: late.clone(), oldest: 0 }).await;
+    logs.send_json(&LogControl::Open { attempt: busy.clone(), oldest: 0 }).await;
+    assert!(matches!(logs.receive_log().await, LogControl::Credit { attempt, .. } if attempt == busy));
+    agent.send_json(&ToOperator::Report(Box::new(report("x/1/n/1", ended(100))))).await;
+    // One record for each Credit: the socket is never idle.
+    let until_opened = async {
+        for position in (0..).step_by(10) {
+            logs.record(&busy, &record(position, 10)).await;
+            match logs.receive_log().await {
+                LogControl::Credit { attempt, .. } if attempt == late => break,
+                LogControl::Credit { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    within("the late attempt is opened", until_opened).await;
 }
 
 #[tokio::test]

@@ -20,8 +20,9 @@ use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::logs::{Follow, HubRules, LogReader};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{DropReason, LogControl, LogRecord};
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::{Ack, ToAgent};
-use sentinel_protocol::to_operator::{Inventory, Stage, ToOperator};
+use sentinel_protocol::to_operator::{Inventory, ToOperator};
 
 const ID: &str = "t/1/n/1";
 

@@ -24,11 +24,10 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{
     Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
 };
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
-use sentinel_protocol::to_operator::{
-    Heartbeat, Inventory, Refused, ReportedState, Running, Stage, ToOperator,
-};
+use sentinel_protocol::to_operator::{Heartbeat, Inventory, Refused, ReportedState, Running, ToOperator};
 use sentinel_protocol::version::Version;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};

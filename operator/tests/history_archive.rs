@@ -15,7 +15,7 @@ use std::time::Duration;
 use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions, OutputRefusal, RecordsFull};
 use sentinel_operator::history::{History as _, HistoryRecord, RecordSource};
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::to_operator::Stage;
+use sentinel_protocol::stage::Stage;
 use stores::eventually;
 use stores::faulty::{Fault, FaultyHistory, REJECTED_NODE};
 use stores::fixtures::{accepted, attempt_id, ended, history_record, log, read_all, run_record, running};

@@ -25,8 +25,9 @@ use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Stage, Usage};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Usage};
 use serde_json::json;
 use tokio::sync::mpsc;
 

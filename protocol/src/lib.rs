@@ -24,6 +24,8 @@ pub mod human;
 pub mod version;
 pub mod product;
 pub mod request;
+pub mod stage;
+pub mod signal;
 pub mod outcome;
 pub mod exit;
 pub mod refusal;

@@ -36,7 +36,7 @@ pub struct NodeMetrics {
     pub running: u32,
     /// Most Attempts that may run at once (`--max-attempts`); a node with that many is busy. 0 from an agent that does
     /// not send it.
-    #[serde(default, skip_serializing_if = "crate::to_agent::is_zero")]
+    #[serde(default, skip_serializing_if = "crate::text::is_zero")]
     pub running_limit: u32,
     /// Reports without an Ack.
     pub unacknowledged: u32,

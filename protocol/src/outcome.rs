@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::exit::signal_text;
 use crate::limits::MAX_PIDS_NAMED;
 use crate::refusal::Refusal;
+use crate::signal::signal_text;
 use crate::text::{self, Message};
 
 /// How an Execution, or one of its Attempts, ended.

@@ -155,6 +155,12 @@ pub(crate) fn maybe_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     Ok(Option::<u64>::deserialize(deserializer)?.map(|count| count.min(MAX_COUNT)))
 }
 
+/// Whether a number can be left out of a message because it is the default.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// Decodes the lower-case hexadecimal form of a SHA-256 digest, or an empty string.
 pub(crate) fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = Text::<{ MAX_NAME }>::deserialize(deserializer)?;

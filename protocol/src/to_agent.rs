@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use crate::refusal::SessionRefusal;
 use crate::request::{Deadlines, Leftovers, Program, RunRequest};
-use crate::to_operator::Stage;
+use crate::stage::Stage;
 use crate::version::Version;
 
 /// A message to an agent. The receiver ignores unknown kinds.
@@ -63,13 +63,8 @@ pub struct Start {
     /// Number of this offer of the Attempt within the Session, from 1. An offer that the agent refused for a temporary
     /// reason ([`crate::refusal::Refusal::is_temporary`]) stays refused however often it arrives; the agent reconsiders only
     /// an offer with a higher number. 0 from an operator that offers an Attempt only once.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::text::is_zero")]
     pub offer: u32,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-pub(crate) fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 impl Start {

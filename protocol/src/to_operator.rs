@@ -9,6 +9,7 @@ use crate::metrics::NodeMetrics;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::request::Environment;
+use crate::stage::Stage;
 use crate::text::{self, Name};
 use crate::time::UnixMillis;
 use crate::version::Version;
@@ -101,17 +102,6 @@ pub enum ReportedState {
     Running(Running),
     /// The Attempt has ended.
     Ended(Box<Ended>),
-}
-
-/// The stages of an Attempt, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Stage {
-    /// See [`ReportedState::Accepted`].
-    Accepted,
-    /// See [`ReportedState::Running`].
-    Running,
-    /// See [`ReportedState::Ended`].
-    Ended,
 }
 
 impl ReportedState {
@@ -236,6 +226,6 @@ pub struct Refused {
     /// Why.
     pub refusal: Refusal,
     /// The offer that is refused ([`crate::to_agent::Start::offer`]). 0 from an agent whose refusals are all final.
-    #[serde(default, skip_serializing_if = "crate::to_agent::is_zero")]
+    #[serde(default, skip_serializing_if = "crate::text::is_zero")]
     pub offer: u32,
 }

@@ -26,10 +26,11 @@ use sentinel_protocol::refusal::{Refusal, SessionRefusal};
 use sentinel_protocol::request::{
     Deadlines, EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
 };
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent, Welcome};
 use sentinel_protocol::to_operator::{
-    Ended, Heartbeat, Hello, Inventory, OutputSummary, Refused, Report, ReportedState, Running, Stage,
+    Ended, Heartbeat, Hello, Inventory, OutputSummary, Refused, Report, ReportedState, Running,
     StreamSummary, ToOperator, Usage,
 };
 use sentinel_protocol::version::Version;

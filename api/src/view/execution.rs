@@ -1,7 +1,8 @@
 //! An Execution, and what is known about its latest Attempt.
 
 use schemars::JsonSchema;
-use sentinel_protocol::exit::{ExitDetails, Fate, LeftBehind, LeftProcess, signal_name};
+use sentinel_protocol::exit::{ExitDetails, Fate, LeftBehind, LeftProcess};
+use sentinel_protocol::signal::signal_name;
 use serde::{Deserialize, Serialize};
 
 use super::Partial;

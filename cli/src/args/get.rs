@@ -3,6 +3,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::task_name::TaskName;
 use crate::output::format::OutputFormat;
 
 const EXAMPLES: &str = "\
@@ -56,8 +57,8 @@ pub(crate) enum Noun {
     /// List Tasks, or show one Task with its nodes.
     #[command(visible_alias = "task", alias = "stask")]
     Tasks {
-        /// Name of the Task.
-        name: Option<String>,
+        /// The Task: NAME or NAMESPACE/NAME.
+        name: Option<TaskName>,
     },
     /// List Runs, newest first.
     #[command(visible_alias = "run")]

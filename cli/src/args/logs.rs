@@ -1,7 +1,11 @@
 //! The arguments of `logs`.
 
+use std::convert::Infallible;
+use std::str::FromStr;
+
 use clap::{Args, ValueEnum};
 
+use super::task_name::TaskName;
 use super::values::since;
 use crate::client::Since;
 
@@ -23,12 +27,31 @@ Examples:
   # One Execution, raw, from a position
   sentinel logs hello/1/web-1 --from 1048576 > rest.log";
 
+/// What to show the output of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LogsSubject {
+    /// A Task.
+    Task(TaskName),
+    /// The Execution with this name.
+    Execution(String),
+}
+
+impl FromStr for LogsSubject {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let is_execution = text.starts_with("execution/")
+            || text.strip_prefix("task/").unwrap_or(text).matches('/').count() > 1;
+        if is_execution { Ok(Self::Execution(text.to_owned())) } else { text.parse().map(Self::Task) }
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct LogsArgs {
     /// A Task as NAME or NAMESPACE/NAME, or an Execution as TASK/RUN/NODE. TASK is a name or a uid.
     #[arg(value_name = "TASK|EXECUTION")]
-    pub(crate) subject: String,
+    pub(crate) subject: LogsSubject,
 
     /// Follow the output until the Run has ended.
     #[arg(short, long)]

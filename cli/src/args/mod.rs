@@ -7,6 +7,7 @@ mod get;
 mod logs;
 mod run;
 mod task;
+mod task_name;
 mod values;
 
 use std::ffi::OsString;
@@ -17,7 +18,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
-pub(crate) use logs::{LogsArgs, StreamFilter};
+pub(crate) use logs::{LogsArgs, LogsSubject, StreamFilter};
 pub(crate) use run::{Leftovers, RunArgs};
 pub(crate) use task::{ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, RerunArgs, Until, WaitArgs};
 
@@ -96,7 +97,11 @@ fn missing_dashes(words: &[OsString], error: &clap::Error) -> Option<String> {
         return None;
     }
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let verb = words.iter().position(|word| word == "run")?;
+    // The verb is the first argument with the name of one: `get run` is another.
+    let verb = words.iter().position(|word| Cli::command().find_subcommand(word).is_some())?;
+    if words[verb] != "run" {
+        return None;
+    }
     let at = verb + words[verb..].iter().position(|word| word == unexpected)?;
     let quoted =
         |words: &[String]| words.iter().map(|word| crate::output::quoted(word)).collect::<Vec<_>>().join(" ");
@@ -215,6 +220,7 @@ mod tests {
         );
         assert_eq!(hint(&["sentinel", "run", "--no-such-flag", "--", "ls"]), None);
         assert_eq!(hint(&["sentinel", "get", "tasks", "a", "b"]), None);
+        assert_eq!(hint(&["sentinel", "get", "run", "a", "b"]), None);
     }
 
     #[test]

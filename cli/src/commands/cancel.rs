@@ -7,11 +7,12 @@ use crate::exit::{ExitResult, OK};
 use crate::output::format::print;
 
 pub(super) async fn execute(client: &Client, namespace: &str, args: &CancelArgs) -> ExitResult {
-    let run = client.cancel_task(namespace, &args.task, args.run).await?;
-    print(&format!("task/{} run {run}: cancel requested\n", args.task))?;
+    let (namespace, name) = args.task.within(namespace);
+    let run = client.cancel_task(namespace, name, args.run).await?;
+    print(&format!("task/{name} run {run}: cancel requested\n"))?;
     if args.wait {
-        wait_for(client, namespace, &args.task, Condition::RunEnded(run), None).await?;
-        print(&format!("task/{} run {run}: ended\n", args.task))?;
+        let ended = wait_for(client, namespace, name, Condition::RunEnded(run), None).await?;
+        print(&format!("task/{name} run {run}: {}\n", ended.description))?;
     }
     Ok(OK)
 }

@@ -12,7 +12,8 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &DeleteArgs)
     let mut tasks: Vec<(String, String)> = args
         .tasks
         .iter()
-        .map(|name| (namespace.to_owned(), name.trim_start_matches("task/").to_owned()))
+        .map(|task| task.within(namespace))
+        .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
         .collect();
     for task in read_all(&args.filename, namespace, FileKind::Any)? {
         tasks.push((task.namespace, task.name));

@@ -20,7 +20,10 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &GetArgs) ->
     };
     match &args.noun {
         Noun::Nodes => nodes::execute(client, None, args.output, Some(args)).await,
-        Noun::Tasks { name: Some(name) } => one_task(client, namespace, name, args.output).await,
+        Noun::Tasks { name: Some(name) } => {
+            let (namespace, name) = name.within(namespace);
+            one_task(client, namespace, name, args.output).await
+        }
         Noun::Tasks { name: None } => {
             let mut query = Query::default();
             query.maybe("namespace", scope);

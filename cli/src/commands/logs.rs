@@ -6,7 +6,8 @@ use sentinel_protocol::log::Stream;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::execution;
-use crate::args::{LogsArgs, StreamFilter};
+use super::flags::context_flags;
+use crate::args::{LogsArgs, LogsSubject, StreamFilter};
 use crate::client::{Client, Query};
 use crate::exit::{ExitResult, FAILED, Failure, INTERRUPTED, OK};
 use crate::follow::{
@@ -31,13 +32,14 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -
         format: StreamFormat::Text,
     };
     let work = async {
-        match args.subject.matches('/').count() {
-            0 => TaskLogs::new(client, namespace, &args.subject, args, options)?.print().await,
-            1 => {
-                let (namespace, name) = args.subject.split_once('/').unwrap_or((namespace, &args.subject));
+        match &args.subject {
+            LogsSubject::Task(task) => {
+                let (namespace, name) = task.within(namespace);
                 TaskLogs::new(client, namespace, name, args, options)?.print().await
             }
-            _ => of_execution(client, namespace, args, options).await,
+            LogsSubject::Execution(execution) => {
+                of_execution(client, namespace, execution, args, options).await
+            }
         }
     };
     match until_interrupted(Box::pin(work)).await? {
@@ -46,8 +48,14 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -
     }
 }
 
-async fn of_execution(client: &Client, namespace: &str, args: &LogsArgs, options: LogOptions) -> ExitResult {
-    let path = format!("{}/log", execution::path_of(client, namespace, &args.subject).await?);
+async fn of_execution(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    args: &LogsArgs,
+    options: LogOptions,
+) -> ExitResult {
+    let path = format!("{}/log", execution::path_of(client, namespace, name).await?);
     let log = NodeLog {
         client: client.clone(),
         path,
@@ -118,10 +126,21 @@ impl<'a> TaskLogs<'a> {
                 return Ok(OK);
             }
         }
-        let missing = Failure::new(format!("no output of {namespace}/{name} found"))
-            .hint(format!("List its Runs with: sentinel get runs --task {name}"));
         let run = self.run.or(latest);
+        let missing = self.missing(run);
         self.print_archived(run, missing).await
+    }
+
+    /// The failure when no Execution matches.
+    fn missing(&self, run: Option<u32>) -> Failure {
+        let (namespace, name) = (self.namespace, self.name);
+        let run = run.map_or(String::new(), |run| format!(" of run {run}"));
+        let nodes: Vec<&str> = self.nodes.iter().map(String::as_str).collect();
+        let nodes = if nodes.is_empty() { String::new() } else { format!(" on node {}", nodes.join(" or ")) };
+        Failure::new(format!("task {namespace}/{name} has no execution{run}{nodes}")).hint(format!(
+            "List its Runs with: sentinel get runs --task {name}{}",
+            context_flags(self.client, namespace)
+        ))
     }
 
     async fn follow(self, run: RunSelector) -> ExitResult {

@@ -8,11 +8,12 @@ use crate::follow::RunSelector;
 use crate::output::format::print;
 
 pub(super) async fn execute(client: &Client, namespace: &str, args: &RerunArgs) -> ExitResult {
-    let token = client.rerun_task(namespace, &args.task, args.token.as_deref()).await?;
+    let (namespace, name) = args.task.within(namespace);
+    let token = client.rerun_task(namespace, name, args.token.as_deref()).await?;
     if args.follow {
         let run = RunSelector::OfToken(token);
-        return run::watch(client, namespace, &args.task, run, run::Display::default()).await;
+        return run::watch(client, namespace, name, run, run::Display::default()).await;
     }
-    print(&format!("task/{} rerun requested (token {token})\n", args.task))?;
+    print(&format!("task/{name} rerun requested (token {token})\n"))?;
     Ok(OK)
 }

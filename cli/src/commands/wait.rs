@@ -23,8 +23,9 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &WaitArgs) -
         Until::Failed => Condition::Failed,
         Until::Deleted => Condition::Deleted,
     };
-    let result = wait_for(client, namespace, &args.task, condition, args.timeout).await?;
-    print(&format!("task/{} {}\n", args.task, result.description))?;
+    let (namespace, name) = args.task.within(namespace);
+    let result = wait_for(client, namespace, name, condition, args.timeout).await?;
+    print(&format!("task/{name} {}\n", result.description))?;
     Ok(if result.met { OK } else { FAILED })
 }
 
@@ -49,7 +50,7 @@ pub(super) struct WaitResult {
     /// Whether the condition is met; otherwise it cannot be met any more.
     met: bool,
     /// What became of the Task.
-    description: String,
+    pub(super) description: String,
 }
 
 impl WaitResult {
@@ -140,8 +141,13 @@ fn evaluate(task: &Task, condition: Condition) -> Option<WaitResult> {
     match condition {
         Condition::RunEnded(number) => {
             let run = task.status.run.as_ref()?;
-            let ended = run.number > number || (run.number == number && run.verdict.is_some());
-            return ended.then(|| WaitResult::new(true, "ended"));
+            if run.number > number {
+                return Some(WaitResult::new(true, "ended"));
+            }
+            let verdict = run.verdict.as_ref().filter(|_| run.number == number)?;
+            let is_cancelled = verdict == "Failed" && run.stopping.as_deref() == Some("Cancelled");
+            let word = if is_cancelled { "cancelled".to_owned() } else { verdict.to_lowercase() };
+            return Some(WaitResult::new(true, word));
         }
         Condition::Deleted => return None,
         Condition::Ended | Condition::Complete | Condition::Failed => {}
@@ -150,7 +156,8 @@ fn evaluate(task: &Task, condition: Condition) -> Option<WaitResult> {
         Standing::UnderWay => None,
         Standing::Complete => Some(WaitResult::new(condition != Condition::Failed, "complete")),
         Standing::Failed(why) => {
-            Some(WaitResult::new(condition == Condition::Failed, format!("failed: {why}")))
+            let verdict = if task.status.phase == "Cancelled" { "cancelled" } else { "failed" };
+            Some(WaitResult::new(condition == Condition::Failed, format!("{verdict}: {why}")))
         }
         Standing::Invalid(why) => Some(WaitResult::new(false, format!("cannot be run: {why}"))),
     }

@@ -1,7 +1,8 @@
 //! The agent's state of one Attempt.
 
 use sentinel_protocol::ids::{AttemptId, SpecHash};
-use sentinel_protocol::to_operator::{Ended, Report, ReportedState, Running, Stage};
+use sentinel_protocol::stage::Stage;
+use sentinel_protocol::to_operator::{Ended, Report, ReportedState, Running};
 
 use super::event::{AttemptSnapshot, Tombstone};
 use super::recovery::InferredEnd;

@@ -3,8 +3,9 @@
 use sentinel_protocol::ids::{AttemptId, SpecHash};
 use sentinel_protocol::outcome::{LostReason, Outcome};
 use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start};
-use sentinel_protocol::to_operator::{Ended, Refused, Report, ReportedState, Stage, ToOperator};
+use sentinel_protocol::to_operator::{Ended, Refused, Report, ReportedState, ToOperator};
 
 use super::admission::{Candidate, admit};
 use super::attempt::{Attempt, Phase};

@@ -1,8 +1,9 @@
 //! The effects an agent carries out.
 
 use sentinel_protocol::ids::{AttemptId, Epoch};
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::Start;
-use sentinel_protocol::to_operator::{Ended, Stage, ToOperator};
+use sentinel_protocol::to_operator::{Ended, ToOperator};
 
 use super::event::Tombstone;
 

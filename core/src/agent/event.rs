@@ -3,8 +3,9 @@
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::ToAgent;
-use sentinel_protocol::to_operator::{Ended, Running, Stage};
+use sentinel_protocol::to_operator::{Ended, Running};
 
 use super::recovery::Evidence;
 use crate::time::Monotonic;

@@ -17,8 +17,9 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use sentinel_protocol::ids::NodeName;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Ended, Stage};
+use sentinel_protocol::to_operator::Ended;
 
 use super::action::{Action, Level, Notice};
 use super::conditions::{self, Archive, Condition, ConditionStatus, TaskState};

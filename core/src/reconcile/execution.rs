@@ -3,7 +3,8 @@
 use sentinel_protocol::ids::SessionId;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::to_operator::{Ended, ReportedState, Running, Stage};
+use sentinel_protocol::stage::Stage;
+use sentinel_protocol::to_operator::{Ended, ReportedState, Running};
 
 use crate::time::Monotonic;
 

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Ended, Refused, Report, ReportedState, Stage};
+use sentinel_protocol::to_operator::{Ended, Refused, Report, ReportedState};
 
 use super::action::Action;
 pub use super::execution::Applied;

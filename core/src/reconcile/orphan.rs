@@ -1,7 +1,7 @@
 //! Orphans: Attempts that an agent owns and no ledger has, of a deleted Task or an earlier Run.
 
 use sentinel_protocol::ids::RunNumber;
-use sentinel_protocol::to_operator::Stage;
+use sentinel_protocol::stage::Stage;
 
 /// How far above the Task's current Run a Run number named by an agent may be.
 ///

@@ -1,7 +1,7 @@
 //! What is left to do for a Run that is over: archive it, then have the agents forget it.
 
 use sentinel_protocol::ids::NodeName;
-use sentinel_protocol::to_operator::Stage;
+use sentinel_protocol::stage::Stage;
 
 use super::action::Action;
 use super::conditions::Archive;

@@ -17,6 +17,11 @@ use std::ops::Bound;
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{LogControl, LogRecord};
 
+/// Most flows of ended Attempts that are open at a time; the next one follows when one of them is archived. An operator
+/// closes a socket that opens more than it carries, and output must continue after an outage of History that was longer
+/// than any such bound. Flows of living Attempts are not counted: there are never many, and people watch them.
+pub const MAX_ENDED_OPEN: usize = 256;
+
 /// Whether there may be unread output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unread {
@@ -178,11 +183,20 @@ impl Outflow {
         }
     }
 
-    /// The `Open` messages for flows with work that were not announced on this connection.
+    /// The `Open` messages for flows with work that were not announced on this connection, of at most [`MAX_ENDED_OPEN`]
+    /// ended Attempts at a time.
     pub fn openings(&mut self) -> Vec<LogControl> {
         let mut openings = Vec::new();
+        let is_open = |flow: &&Flow| flow.end.is_some() && flow.opening != Opening::Unannounced;
+        let mut ended = self.flows.values().filter(is_open).count();
         for (attempt, flow) in &mut self.flows {
             if flow.opening == Opening::Unannounced && flow.has_work() {
+                if flow.end.is_some() {
+                    if ended >= MAX_ENDED_OPEN {
+                        continue;
+                    }
+                    ended += 1;
+                }
                 flow.opening = if flow.fresh { Opening::Open } else { Opening::Announced };
                 openings.push(LogControl::Open { attempt: attempt.clone(), oldest: flow.oldest });
             }
@@ -334,6 +348,36 @@ mod tests {
         assert_eq!(outflow.waiting(), 7);
         assert_eq!(outflow.credit(&id(1), 100, 7), Some(7));
         assert!(!outflow.has_work());
+    }
+
+    /// A node had more unarchived Attempts than an operator opens on one socket: it was closed each time before any output
+    /// was sent.
+    #[test]
+    fn a_bounded_number_of_ended_attempts_is_open_at_a_time() {
+        let mut outflow = Outflow::new();
+        for n in 1..=2_000 {
+            outflow.resume(id(n), 0);
+            outflow.ended(&id(n), 10);
+        }
+        outflow.begin(id(9_999), 100);
+        outflow.wrote(&id(9_999));
+        let opened = |outflow: &mut Outflow| -> Vec<AttemptId> {
+            let openings = outflow.openings().into_iter();
+            openings
+                .map(|open| if let LogControl::Open { attempt, .. } = open { attempt } else { panic!() })
+                .collect()
+        };
+        let first = opened(&mut outflow);
+        assert_eq!(first.len(), MAX_ENDED_OPEN + 1);
+        assert!(first.contains(&id(9_999)), "a living attempt waits for the output of ended ones");
+        let mut archived = 0;
+        let mut open = first;
+        while let Some(attempt) = open.pop() {
+            outflow.credit(&attempt, 10, 10);
+            archived += 1;
+            open.extend(opened(&mut outflow));
+        }
+        assert_eq!(archived, 2_001, "attempts were never opened");
     }
 
     #[test]

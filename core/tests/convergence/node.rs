@@ -1,4 +1,6 @@
 //! A node: its disk, its kernel, its supervisors and its agent.
+//!
+//! Over 500 lines: it is one model, and each of its steps reads and changes the same node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +12,10 @@ use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash};
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Forget, Start, ToAgent};
-use sentinel_protocol::to_operator::{Ended, OutputSummary, Running, Stage, ToOperator, Usage};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Running, ToOperator, Usage};
 
 use super::mutation::Mutation;
 use super::rng::Rng;

@@ -12,9 +12,10 @@ use sentinel_core::reconcile::{Action, Finalizer, Lifecycle, Observed, Write, de
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskUid};
 use sentinel_protocol::request::Deadlines;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
-use sentinel_protocol::to_operator::{Report, ReportedState, Stage, ToOperator};
+use sentinel_protocol::to_operator::{Report, ReportedState, ToOperator};
 
 use super::link::Link;
 use super::mutation::Mutation;

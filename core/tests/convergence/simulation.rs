@@ -1,4 +1,6 @@
 //! One history: faults at random, then peace, then the questions.
+//!
+//! Over 500 lines: it is one model, and each of its steps reads and changes the same world.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

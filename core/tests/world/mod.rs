@@ -20,8 +20,9 @@ use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::{Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Stage, Usage};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Usage};
 
 pub fn node(name: &str) -> NodeName {
     NodeName::new(name).unwrap()

@@ -11,8 +11,9 @@ use sentinel_core::agent::{AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignor
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::Start;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, Stage, ToOperator};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, ToOperator};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 

@@ -2,9 +2,10 @@
 
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
-use sentinel_protocol::to_operator::{Ended, Stage};
+use sentinel_protocol::to_operator::Ended;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 

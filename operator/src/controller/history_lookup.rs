@@ -8,7 +8,8 @@ use futures_util::FutureExt;
 use sentinel_core::reconcile::ledger::{RunStage, Source};
 use sentinel_core::reconcile::rollout::HistoryLookup;
 use sentinel_protocol::ids::{RunNumber, TaskUid};
-use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, Running, Stage, Usage};
+use sentinel_protocol::stage::Stage;
+use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, Running, Usage};
 
 use super::context::Context;
 use super::counters::Counters;

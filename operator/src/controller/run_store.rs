@@ -12,8 +12,9 @@ use kube::runtime::reflector::Store;
 use sentinel_core::reconcile::ledger::{Applied, MAX_ATTEMPTS, Origin, RunStage};
 use sentinel_core::reconcile::orphan::{self, Owner};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Refused, Report, Stage};
+use sentinel_protocol::to_operator::{Refused, Report};
 
 use super::requests::ReconcileRequests;
 use super::task_runs::{RunFacts, Runs, TaskRuns, TrackedRun};

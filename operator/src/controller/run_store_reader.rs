@@ -8,7 +8,8 @@ use sentinel_core::reconcile::rollout::HistoryLookup;
 use sentinel_core::reconcile::run::{self, Counts};
 use sentinel_core::reconcile::status::{self, NodeStatus, PendingRetries, Reach, RollUp};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, TaskUid};
-use sentinel_protocol::to_operator::{Ended, Stage};
+use sentinel_protocol::stage::Stage;
+use sentinel_protocol::to_operator::Ended;
 
 use super::fleet::Fleet;
 use super::history_records::{run_context, run_record};

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use sentinel_protocol::ids::{AttemptId, SpecHash, TaskUid};
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::text::MAX_MESSAGE;
-use sentinel_protocol::to_operator::{Ended, Report, ReportedState, Stage};
+use sentinel_protocol::to_operator::{Ended, Report, ReportedState};
 
 /// Attempts that one agent may own; an agent that reports more is refused.
 pub const MAX_OWNED: usize = 10_000;

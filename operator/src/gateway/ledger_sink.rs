@@ -3,8 +3,9 @@
 use sentinel_core::reconcile::ledger::{Applied, RunStage};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::Environment;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Refused, Report, Stage};
+use sentinel_protocol::to_operator::{Refused, Report};
 
 /// The Run of an Attempt, for its record in History.
 #[derive(Debug, Clone, PartialEq, Eq)]

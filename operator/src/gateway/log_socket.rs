@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sentinel_protocol::codec::{decode_record, decode_text, encode_text, is_unknown_kind};
 use sentinel_protocol::ids::{AttemptId, NodeName, SessionId};
@@ -32,7 +33,10 @@ const MAX_OPEN: usize = 1024;
 
 /// Offers of output of unknown Attempts that are remembered: an agent may dial its log socket before the operator has
 /// received its whole Inventory.
-const MAX_UNKNOWN: usize = 64;
+const MAX_UNKNOWN: usize = MAX_OPEN;
+
+/// How often it is checked whether the operator knows them by now.
+const KNOWN_EVERY: Duration = Duration::from_millis(500);
 
 /// Credit and unarchived output of one socket, bytes, over all of its Attempts. A node with as many commands as an agent
 /// runs at once has less outstanding while none of them is busy.
@@ -46,6 +50,7 @@ enum LogSocketEvent {
     Frame(Result<Message, SocketEnd>),
     Credit,
     Deadline,
+    KnownCheck,
 }
 
 /// Runs a log socket until it closes.
@@ -97,14 +102,24 @@ where
     }
 }
 
+/// An offer of the output of an Attempt that the operator does not know yet.
+#[derive(Debug, Clone, Copy)]
+struct UnknownOffer {
+    /// The first position of the output on the node.
+    oldest: u64,
+    /// Records of it were sent and ignored: the agent believes that they have arrived.
+    has_ignored: bool,
+}
+
 /// An established log socket.
 struct LogSession<'a> {
     gateway: &'a Gateway,
     node: &'a NodeName,
     session: SessionId,
     open: HashMap<AttemptId, LogPublisher>,
-    /// Unknown Attempts, and the first position of their output on the node.
-    unknown: HashMap<AttemptId, u64>,
+    unknown: HashMap<AttemptId, UnknownOffer>,
+    /// When they are checked next.
+    known_check_at: Instant,
     /// Notified when the Credit of an Attempt may have changed.
     credit_changed: Arc<Notify>,
 }
@@ -112,7 +127,8 @@ struct LogSession<'a> {
 impl<'a> LogSession<'a> {
     fn new(gateway: &'a Gateway, node: &'a NodeName, session: SessionId) -> Self {
         let (open, unknown) = (HashMap::new(), HashMap::new());
-        Self { gateway, node, session, open, unknown, credit_changed: Arc::default() }
+        let known_check_at = Instant::now() + KNOWN_EVERY;
+        Self { gateway, node, session, open, unknown, known_check_at, credit_changed: Arc::default() }
     }
 
     async fn run<S>(&mut self, socket: &mut AgentSocket<S>) -> SocketEnd
@@ -120,6 +136,7 @@ impl<'a> LogSession<'a> {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         loop {
+            let has_unknown = !self.unknown.is_empty();
             let deadline = socket.next_deadline();
             let is_spent = self.open.values().any(LogPublisher::is_spent);
             let hub = self.gateway.hub();
@@ -129,6 +146,7 @@ impl<'a> LogSession<'a> {
                 () = self.credit_changed.notified() => LogSocketEvent::Credit,
                 () = hub.freed(), if is_spent => LogSocketEvent::Credit,
                 () = sleep_until(deadline) => LogSocketEvent::Deadline,
+                () = sleep_until(self.known_check_at), if has_unknown => LogSocketEvent::KnownCheck,
             };
             let step = match event {
                 LogSocketEvent::Frame(Ok(Message::Text(text))) => self.on_text(socket, &text).await,
@@ -137,6 +155,7 @@ impl<'a> LogSession<'a> {
                 LogSocketEvent::Frame(Err(end)) => Err(end),
                 LogSocketEvent::Credit => self.send_credit(socket).await,
                 LogSocketEvent::Deadline => self.on_deadline(socket).await,
+                LogSocketEvent::KnownCheck => self.on_known_check(socket).await,
             };
             if let Err(end) = step {
                 return end;
@@ -161,7 +180,7 @@ impl<'a> LogSession<'a> {
         if !self.gateway.is_known(&attempt) {
             self.gateway.metrics().output.unknown.add(1);
             if self.unknown.len() < MAX_UNKNOWN {
-                self.unknown.insert(attempt, oldest);
+                self.unknown.insert(attempt, UnknownOffer { oldest, has_ignored: false });
             }
             return Ok(());
         }
@@ -169,15 +188,18 @@ impl<'a> LogSession<'a> {
         self.send_credit(socket).await
     }
 
-    /// Opens the Attempts that were offered before they were known. Records sent in between were not accepted: the agent
-    /// then continues behind a gap, the socket is closed, and the next one starts at the right position.
+    /// Opens the Attempts that were offered before they were known. Where records were ignored in between, the socket is
+    /// closed instead, and the agent starts at the right position on the next one: it may have nothing more to send by
+    /// which the gap would show.
     fn open_known(&mut self) -> Result<(), SocketEnd> {
         let known: Vec<AttemptId> =
             self.unknown.keys().filter(|attempt| self.gateway.is_known(attempt)).cloned().collect();
         for attempt in known {
-            if let Some(oldest) = self.unknown.remove(&attempt) {
-                self.open(attempt, oldest)?;
+            let Some(offer) = self.unknown.remove(&attempt) else { continue };
+            if offer.has_ignored {
+                return Err(SocketEnd::OutputIgnored);
             }
+            self.open(attempt, offer.oldest)?;
         }
         Ok(())
     }
@@ -227,9 +249,13 @@ impl<'a> LogSession<'a> {
 
     /// A record of an Attempt that this socket did not open. For one that the operator does not know yet it is ignored,
     /// so that the output of the agent's other Attempts continues.
-    fn on_unopened(&self, attempt: &AttemptId) -> Result<(), SocketEnd> {
+    fn on_unopened(&mut self, attempt: &AttemptId) -> Result<(), SocketEnd> {
         self.gateway.check_node(self.node, attempt).map_err(SocketEnd::Refused)?;
-        if self.unknown.contains_key(attempt) || !self.gateway.is_known(attempt) {
+        let offer = self.unknown.get_mut(attempt);
+        if offer.is_some() || !self.gateway.is_known(attempt) {
+            if let Some(offer) = offer {
+                offer.has_ignored = true;
+            }
             self.gateway.metrics().output.unknown.add(1);
             return Ok(());
         }
@@ -274,8 +300,16 @@ impl<'a> LogSession<'a> {
         if !self.gateway.registry().is_current(self.node, &self.session) {
             return Err(SocketEnd::Refused(SessionRefusal::Replaced));
         }
-        self.open_known()?;
         self.send_credit(socket).await?;
         socket.ping_if_due().await
+    }
+
+    async fn on_known_check<S>(&mut self, socket: &mut AgentSocket<S>) -> Result<(), SocketEnd>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        self.known_check_at = Instant::now() + KNOWN_EVERY;
+        self.open_known()?;
+        self.send_credit(socket).await
     }
 }

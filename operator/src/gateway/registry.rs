@@ -11,8 +11,9 @@ use sentinel_core::time::Monotonic;
 use sentinel_protocol::codec::encode_text;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskUid};
 use sentinel_protocol::refusal::SessionRefusal;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::ToAgent;
-use sentinel_protocol::to_operator::{Hello, Report, Stage};
+use sentinel_protocol::to_operator::{Hello, Report};
 use sentinel_protocol::version::{self, Version};
 
 use super::attempt_index::{AttemptIndex, TooMany};

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use sentinel_core::reconcile::ledger::{Applied, RunStage};
 use sentinel_protocol::ids::{AttemptId, Epoch};
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::{Ack, ToAgent};
-use sentinel_protocol::to_operator::{Report, ReportedState, Stage};
+use sentinel_protocol::to_operator::{Report, ReportedState};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 

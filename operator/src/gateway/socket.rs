@@ -44,6 +44,8 @@ pub(super) enum SocketEnd {
     NotReading,
     /// Memory for output was short for too long.
     NoRoom,
+    /// Output arrived before the operator knew its Attempt, and was ignored; on its next socket the agent sends it again.
+    OutputIgnored,
     /// The gateway refuses the agent, and sends it the reason.
     Refused(SessionRefusal),
 }
@@ -61,6 +63,7 @@ impl SocketEnd {
             Self::Silent | Self::SlowMessage => "Silent",
             Self::NotReading => "NotReading",
             Self::NoRoom => "NoRoom",
+            Self::OutputIgnored => "OutputIgnored",
             Self::Refused(refusal) => match refusal {
                 SessionRefusal::Replaced => "Replaced",
                 SessionRefusal::Version { .. } => "Version",
@@ -89,6 +92,10 @@ impl SocketEnd {
         match self {
             Self::NoRoom => {
                 let reason = "memory for output is short; keep it and reconnect".into();
+                Some(CloseFrame { code: CloseCode::Again, reason })
+            }
+            Self::OutputIgnored => {
+                let reason = "output came before its attempt was known; send it again".into();
                 Some(CloseFrame { code: CloseCode::Again, reason })
             }
             Self::Refused(refusal) => {

@@ -10,8 +10,8 @@
 //! 4. a digest of the content, so that even contradictory records end in the same state in any order.
 
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::Stage;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 

@@ -6,8 +6,9 @@ use sentinel_protocol::exit::{ExitDetails, describe};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, Stage, Usage};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, Usage};
 use serde::{Deserialize, Serialize};
 
 use super::outcome::OutcomeName;

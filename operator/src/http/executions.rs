@@ -3,7 +3,7 @@
 use http::StatusCode;
 use sentinel_api::view::{AttemptDetails, ExecutionView, List, Partial, RunView};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
-use sentinel_protocol::to_operator::Stage;
+use sentinel_protocol::stage::Stage;
 
 use super::answer::Answer;
 use super::api::Api;

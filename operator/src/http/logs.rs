@@ -9,7 +9,8 @@ use futures_util::{Stream, StreamExt as _};
 use http::StatusCode;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
-use sentinel_protocol::to_operator::{ReportedState, Stage};
+use sentinel_protocol::stage::Stage;
+use sentinel_protocol::to_operator::ReportedState;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 

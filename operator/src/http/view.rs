@@ -2,7 +2,8 @@
 
 use sentinel_api::view::{AttemptDetails, ExecutionView, ExitView, RunView, StreamDetails};
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::to_operator::{Stage, StreamSummary};
+use sentinel_protocol::stage::Stage;
+use sentinel_protocol::to_operator::StreamSummary;
 
 use super::log_text::rfc3339;
 use crate::history::{AttemptRecord, ExecutionRecord, RecordSource, RunRecord, RunVerdict};

@@ -9,7 +9,7 @@ use futures_util::stream::unfold;
 use sentinel_core::stream::tail::{End, Follow, Next};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream as OutputStream};
-use sentinel_protocol::to_operator::Stage;
+use sentinel_protocol::stage::Stage;
 
 use super::attempts::ReportedAttempts;
 use super::hub::{Available, Hub, LogSubscriber};

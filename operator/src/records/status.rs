@@ -8,8 +8,8 @@ use kube::ResourceExt as _;
 use sentinel_core::reconcile::conditions::{self, kind};
 use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, SpecHash, TaskUid};
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::Stage;
 
 use super::live::{ExecutionStatus, Extent, Scope, WaitingFor, WaitingState};
 use crate::history::outcome::OutcomeName;

@@ -1,10 +1,12 @@
 //! The election, connected to the components that act on it: the controller's [`Leadership`], the gateway, the registry.
+//!
+//! The campaign has a thread, a runtime and a connection of its own. A renewal must not wait for the work that the lead is
+//! for: a leader that has just taken over is busy, and would be deposed by its own first seconds.
 
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use sentinel_core::lease::{Candidate, Role};
 use sentinel_protocol::ids::Epoch;
@@ -14,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tasks::until;
 use crate::clock::Clock;
+use crate::cluster::client::client;
 use crate::controller::{Leadership, LeadershipSetter};
 use crate::gateway::Gateway;
 use crate::leader::{Campaign, CampaignEnd, ElectionStatus};
@@ -31,8 +34,10 @@ pub enum Election {
 
 /// An election by a Lease.
 pub struct LeaseElection {
-    /// The Leases of its namespace; of a client without retries.
-    pub api: Api<Lease>,
+    /// How the API server is reached.
+    pub kubernetes: kube::Config,
+    /// Namespace of the Lease.
+    pub namespace: String,
     /// Name of the Lease.
     pub name: String,
     /// This process in the election.
@@ -98,14 +103,10 @@ async fn campaign(
     successor: oneshot::Sender<Option<String>>,
     stop: CancellationToken,
 ) {
-    let LeaseElection { api, name, candidate } = election;
+    let name = election.name.clone();
     let (status, mut changes) = watch::channel(ElectionStatus::UNKNOWN);
     let (epochs_in, epochs) = watch::channel(Epoch::ZERO);
-    let monotonic = {
-        let clock = clock.clone();
-        move || clock.monotonic()
-    };
-    let campaign = Campaign { api, name: name.clone(), candidate, clock: monotonic, status };
+    let campaign = on_own_thread(election, clock.clone(), status, epochs, stop.clone());
     let apply_changes = async {
         loop {
             apply(&changes.borrow_and_update().clone(), &leadership, &gateway, &clock);
@@ -126,7 +127,13 @@ async fn campaign(
         }
     };
     let end = tokio::select! {
-        end = campaign.run(epochs, stop.clone()) => end,
+        end = campaign => match end {
+            Ok(end) => end,
+            Err(error) => {
+                tracing::error!(lease = %name, error = &*error, "the election ended; exiting");
+                return;
+            }
+        },
         () = apply_changes => return,
         () = poll_epochs => return,
     };
@@ -137,6 +144,33 @@ async fn campaign(
     } else {
         tracing::error!(lease = %name, "lost leadership; exiting");
     }
+}
+
+/// Campaigns on a thread of its own; see the module.
+///
+/// # Errors
+/// The thread could not be started, or no client could be made.
+async fn on_own_thread(
+    election: LeaseElection,
+    clock: Clock,
+    status: watch::Sender<ElectionStatus>,
+    epochs: watch::Receiver<Epoch>,
+    stop: CancellationToken,
+) -> Result<CampaignEnd, Box<dyn std::error::Error + Send + Sync>> {
+    let LeaseElection { kubernetes, namespace, name, candidate } = election;
+    let (ended_in, ended) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let campaign = move || {
+        let end = runtime.block_on(async {
+            let api = Api::namespaced(client(kubernetes)?, &namespace);
+            let clock = move || clock.monotonic();
+            Ok(Campaign { api, name, candidate, clock, status }.run(epochs, stop).await)
+        });
+        // The receiver is dropped when the process exits for another reason.
+        let _ = ended_in.send(end);
+    };
+    std::thread::Builder::new().name("election".to_owned()).spawn(campaign)?;
+    ended.await?
 }
 
 fn apply(status: &ElectionStatus, leadership: &LeadershipSetter, gateway: &Gateway, clock: &Clock) {

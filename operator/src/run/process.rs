@@ -4,7 +4,6 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use kube::Api;
 use sentinel_core::lease::{Candidate, Timing};
 use sentinel_protocol::ids::Epoch;
 
@@ -112,13 +111,11 @@ async fn election(config: &Config) -> Result<Election, RunError> {
     let Some(lease) = &config.lease else { return Ok(Election::Alone(Epoch::from(1))) };
     let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
     let namespace = lease.namespace.clone().unwrap_or_else(|| kubernetes.default_namespace.clone());
-    let client =
-        crate::cluster::client::client(kubernetes).map_err(|error| RunError::Kubeconfig(error.into()))?;
     let suffix = uuid::Uuid::new_v4();
     let identity = format!("{}_{suffix}", host_name().unwrap_or_else(|| "operator".to_owned()));
     let candidate = Candidate::new(identity, config.advertise.clone(), Timing::DEFAULT);
-    let api = Api::namespaced(client, &namespace);
-    Ok(Election::Lease(Box::new(LeaseElection { api, name: lease.name.clone(), candidate })))
+    let name = lease.name.clone();
+    Ok(Election::Lease(Box::new(LeaseElection { kubernetes, namespace, name, candidate })))
 }
 
 async fn client(config: &Config) -> Result<kube::Client, RunError> {

@@ -1,4 +1,6 @@
 //! Tasks that must be refused: what is wrong, our message, and the API server's.
+//!
+//! Over 500 lines: it is one table, and a reader compares its rows.
 
 /// One of them.
 pub(crate) struct Bad {

@@ -13,8 +13,9 @@ use sentinel_operator::controller::Fleet;
 use sentinel_operator::controller::fleet::Owned;
 use sentinel_operator::resource::Task;
 use sentinel_protocol::ids::{AttemptId, NodeName, SessionId, SpecHash, TaskUid};
+use sentinel_protocol::stage::Stage as Stages;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start};
-use sentinel_protocol::to_operator::{Report, ReportedState, Stage as Stages};
+use sentinel_protocol::to_operator::{Report, ReportedState};
 use sentinel_protocol::version::Version;
 
 /// What an agent was delivered.

@@ -21,11 +21,10 @@ use sentinel_operator::resource::{Task, manifest};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash, TaskRef};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
+use sentinel_protocol::stage::Stage as Stages;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
-use sentinel_protocol::to_operator::{
-    Ended, OutputSummary, Report, ReportedState, Running, Stage as Stages, Usage,
-};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Usage};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 

@@ -28,11 +28,11 @@ use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, S
 use sentinel_protocol::log::{LogControl, LogRecord, RecordHead, Stream};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{ToAgent, Welcome};
 use sentinel_protocol::to_operator::{
-    Ended, Hello, Inventory, OutputSummary, Refused, Report, ReportedState, Stage, StreamSummary, ToOperator,
-    Usage,
+    Ended, Hello, Inventory, OutputSummary, Refused, Report, ReportedState, StreamSummary, ToOperator, Usage,
 };
 use sentinel_protocol::version::Version;
 use tokio::net::TcpStream;

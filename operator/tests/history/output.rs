@@ -10,7 +10,7 @@ use sentinel_operator::history::{AttemptRecord, ExecutionRecord, HistoryRecord, 
 use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::outcome::{LostReason, Outcome};
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::Stage;
+use sentinel_protocol::stage::Stage;
 
 use crate::stores::fixtures::{
     T0, accepted, attempt_id, ended, history_record, log, log_bytes, lost, read_all, rest_of, run_record,

@@ -10,8 +10,9 @@ use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, Ta
 use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream};
 use sentinel_protocol::outcome::{LostReason, Outcome};
 use sentinel_protocol::request::Environment;
+use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{OutputSummary, Stage, Usage};
+use sentinel_protocol::to_operator::{OutputSummary, Usage};
 
 pub(crate) const T0: i64 = 1_700_000_000_000;
 

@@ -104,7 +104,8 @@ pub async fn settle(
             Err(error) if is_late => return Err(format!("not within {within:?}: {error}")),
             Err(_) => {}
         }
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        // A list of every Task is real work for an API server that shares two cores with all else here.
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

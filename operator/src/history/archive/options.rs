@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sentinel_protocol::ids::{AttemptId, RunNumber, TaskUid};
-use sentinel_protocol::to_operator::Stage;
+use sentinel_protocol::stage::Stage;
 
 use crate::history::record::{HistoryRecord, RecordSource, RunVerdict};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
-use sentinel_protocol::to_operator::Stage;
+use sentinel_protocol::stage::Stage;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
