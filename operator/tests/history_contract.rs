@@ -35,6 +35,7 @@ macro_rules! output_contract {
             concurrent_writers_converge,
             output_is_read_back_from_every_position,
             overlapping_output_is_read_once,
+            lines_of_output_are_read_without_it,
             output_end_stops_at_the_first_hole,
             expired_records_and_output_are_not_returned,
         ] }

@@ -134,6 +134,88 @@ async fn every_route_shows_what_is_not_archived_yet() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_are_read_before_and_after_they_are_archived() {
+    let operator = TestOperator::new(&["a"]).await;
+    operator.history.set(Fault::WritesHang);
+    let mut agent = operator.agent("a").await;
+    operator.apply(&body("t", &["a"], &json!({}))).await;
+    let start = operator.start(&mut agent).await;
+    let path = format!("/executions/{}/1/a/lines", start.attempt.task);
+    let none = operator.get(&path).await;
+    let empty = json!({"attempt": 1, "lines": [], "next": 0, "totalLines": 0, "end": 0, "ended": false});
+    assert_eq!(none, empty);
+
+    let mut socket = operator.log_socket(&agent, "a").await;
+    socket.send_json(&LogControl::Open { attempt: start.attempt.clone(), oldest: 0 }).await;
+    let text = "one\ntwo \u{202e}<b>\nthr";
+    for (position, data) in [(0, text.as_bytes()), (text.len() as u64, b"ee\xff\n".as_slice())] {
+        let mut record = record(position, data.len() as u64);
+        record.data = data.to_vec().into();
+        socket.record(&start.attempt, &record).await;
+    }
+    let (len, total) = (text.len() as u64, text.len() as u64 + 4);
+    let shown = operator.until(&path, |shown| shown["end"] == total).await;
+    let line = |number: u64, position: u64, text: &str| json!({"line": number, "position": position, "stream": "stdout", "atMicros": 7, "text": text});
+    let lines = [line(1, 0, "one"), line(2, 4, "two \u{202e}<b>"), line(3, len - 3, "three\u{fffd}")];
+    assert_eq!(shown["lines"], json!(lines));
+    assert_eq!((&shown["totalLines"], &shown["ended"]), (&json!(3), &json!(false)), "{shown}");
+    assert_eq!(operator.get(&format!("{path}?line=2&count=1")).await["lines"], json!(lines[1..2]));
+    assert_eq!(operator.get(&format!("{path}?tail=1")).await["lines"], json!(lines[2..]));
+    assert_eq!(operator.get(&format!("{path}?position=5&count=1")).await["lines"], json!(lines[1..2]));
+    assert_eq!(operator.get(&format!("{path}?stream=stderr")).await["lines"], json!([]));
+
+    let state = ended(total);
+    let report = Report { attempt: start.attempt.clone(), spec_hash: start.spec_hash.clone(), state };
+    agent.send_json(&ToOperator::Report(Box::new(report))).await;
+    let whole = operator.until(&path, |shown| shown["ended"] == true).await;
+    let events = operator.follow(&format!("{path}/events?from=4")).await.rest().await;
+    let expected = format!(
+        "id: {total}\nevent: lines\ndata: {}\n\nevent: end\ndata: {{}}\n\n",
+        json!({"lines": lines[1..]})
+    );
+    assert_eq!(unordered(&events), unordered(&expected));
+    operator.history.set(Fault::None);
+    operator.until_archived(start.attempt.task.as_str(), "a", OutcomeName::Succeeded).await;
+    assert_eq!(operator.get(&path).await, whole);
+}
+
+/// Events with their data as values: the order of fields in JSON means nothing.
+fn unordered(events: &str) -> Vec<Result<Value, String>> {
+    let of = |line: &str| match line.strip_prefix("data: ") {
+        Some(data) => Ok(serde_json::from_str(data).unwrap()),
+        None => Err(line.to_owned()),
+    };
+    events.lines().map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_queries_of_lines_are_refused() {
+    let operator = TestOperator::new(&["a"]).await;
+    let mut agent = operator.agent("a").await;
+    operator.apply(&body("t", &["a"], &json!({}))).await;
+    let start = operator.start(&mut agent).await;
+    let path = format!("/executions/{}/1/a/lines", start.attempt.task);
+    for (query, parameter) in [
+        ("line=x", "line"),
+        ("line=1&tail=1", "line"),
+        ("position=-1", "position"),
+        ("tail=1&since=5m", "line"),
+        ("since=yesterday", "since"),
+        ("count=0", "count"),
+        ("count=1001", "count"),
+        ("stream=both", "stream"),
+        ("attempt=0x1", "attempt"),
+    ] {
+        let (status, body) = operator.ask(&format!("{path}?{query}")).await;
+        assert_eq!((status, &body["field"]), (400, &json!(parameter)), "{query}: {body}");
+    }
+    let (status, body) = operator.ask(&format!("{path}/events?from=x")).await;
+    assert_eq!((status, &body["field"]), (400, &json!("from")), "{body}");
+    let missing = operator.ask(&format!("/executions/{}/7/a/lines", start.attempt.task)).await;
+    assert_eq!(missing.0, 404, "{}", missing.1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_have_the_end_of_a_run_once_its_status_does() {
     let operator = TestOperator::new(&["a"]).await;
     operator.history.set(Fault::WritesHang);

@@ -4,6 +4,7 @@
 //! closed set (a state, an Outcome) is a string here: a newer server may have more of them.
 
 mod execution;
+mod lines;
 mod list;
 mod node;
 mod run;
@@ -11,6 +12,7 @@ mod run;
 pub use execution::{
     AttemptDetails, ClockView, ExecutionView, ExitView, LeftView, ProcessView, StreamDetails,
 };
+pub use lines::{GapView, LineItemView, LineView, LinesEventView, LinesView};
 pub use list::{List, Partial};
 pub use node::NodeView;
 pub use run::RunView;

@@ -34,5 +34,5 @@ pub use self::query::{ExecutionQuery, Page, PageToken, RunQuery};
 pub use self::record::{
     AttemptRecord, ExecutionRecord, HistoryRecord, RecordSource, RunContext, RunCounts, RunRecord, RunVerdict,
 };
-pub use self::segment::OutputSegment;
+pub use self::segment::{OutputSegment, SegmentLines};
 pub use self::store::{DEFAULT_RETENTION, History, HistoryFuture, outcome_of};

@@ -6,6 +6,7 @@
 //! offset to the predicted ones. Positions follow from the first one, since a segment has no hole.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use sentinel_core::stream::lines::LineCount;
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream};
 
@@ -39,8 +40,21 @@ pub struct OutputSegment {
     pub records: u32,
     /// Bytes of output, before compression.
     pub raw_bytes: u64,
+    /// Its lines; `None` in an archive of a release that did not count them.
+    pub lines: Option<LineCount>,
     /// The records in the stored form.
     pub packed: Bytes,
+}
+
+/// The lines of a segment, without its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentLines {
+    /// Position of the first byte.
+    pub first: u64,
+    /// Position behind the last byte.
+    pub end: u64,
+    /// Its lines; `None` where they were not counted.
+    pub lines: Option<LineCount>,
 }
 
 /// Packs segments one after the other. The compressor's tables and the two buffers take megabytes: allocating them for
@@ -105,6 +119,7 @@ impl Packer {
             end,
             records: records.len() as u32,
             raw_bytes: raw_bytes as u64,
+            lines: Some(LineCount::of(records)),
             packed,
         })
     }
@@ -357,7 +372,7 @@ mod tests {
             let mut packed = vec![FORMAT];
             packed.extend(garbage);
             let segment = OutputSegment {
-                attempt: attempt(), first: 0, end: 1, records: 1, raw_bytes: 1, packed: packed.into(),
+                attempt: attempt(), first: 0, end: 1, records: 1, raw_bytes: 1, lines: None, packed: packed.into(),
             };
             prop_assert!(segment.unpack().is_err());
         }

@@ -11,7 +11,7 @@ use super::error::HistoryError;
 use super::outcome::OutcomeName;
 use super::query::{ExecutionQuery, Page, RunQuery};
 use super::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
-use super::segment::OutputSegment;
+use super::segment::{OutputSegment, SegmentLines};
 
 /// How long records and output are kept after they last changed, unless configured otherwise: 30 days.
 pub const DEFAULT_RETENTION: Duration = Duration::from_hours(30 * 24);
@@ -41,6 +41,14 @@ pub trait History: Send + Sync + 'static {
     /// The position up to which all output from `from` on is held: `from` itself when the byte at `from` is not.
     /// Called with 0, or with the oldest position that is still on the node, to find where an agent must continue.
     fn output_end(&self, attempt: AttemptId, from: u64) -> HistoryFuture<'_, u64>;
+
+    /// The lines of up to `limit` segments that end after `from`, by their ends. Segments may overlap.
+    fn output_lines(
+        &self,
+        attempt: AttemptId,
+        from: u64,
+        limit: usize,
+    ) -> HistoryFuture<'_, Vec<SegmentLines>>;
 
     /// One Attempt.
     fn attempt(&self, id: AttemptId) -> HistoryFuture<'_, Option<AttemptRecord>>;

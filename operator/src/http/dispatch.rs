@@ -10,7 +10,7 @@ use super::error::{ApiError, Reason};
 use super::guard::{self, Door, Head, Surface};
 use super::request::{Query, Request};
 use super::table::{self, Found, Operation};
-use super::{events, executions, logs, nodes, openapi, tasks};
+use super::{events, executions, lines, logs, nodes, openapi, tasks};
 use crate::health::Verdict;
 use crate::server::{Client, Share, Shares};
 
@@ -39,9 +39,11 @@ impl Api {
         let query = self.check_names(found, query)?;
         let operation = found.route.operation;
         let slot = match operation {
-            Operation::TaskEvents | Operation::Events | Operation::ExecutionLog => {
-                Some(slot(&self.streams, request.client, "streams")?)
-            }
+            Operation::TaskEvents
+            | Operation::Events
+            | Operation::ExecutionLog
+            | Operation::ExecutionLines
+            | Operation::LineEvents => Some(slot(&self.streams, request.client, "streams")?),
             Operation::ListTasks => Some(slot(&self.lists, request.client, "lists")?),
             _ => None,
         };
@@ -97,6 +99,8 @@ impl Api {
             Operation::ListExecutions => executions::list(self, query).await,
             Operation::GetExecution => executions::get(self, parts).await,
             Operation::ExecutionLog => logs::read(self, parts, query).await,
+            Operation::ExecutionLines => lines::read(self, parts, query).await,
+            Operation::LineEvents => lines::follow(self, parts, query, request).await,
         }
     }
 }

@@ -110,7 +110,7 @@ fn tail(query: &Query) -> Result<Option<usize>, ApiError> {
 }
 
 /// The `since` of the query, microseconds since the Unix epoch.
-fn since(api: &Api, query: &Query) -> Result<Option<i64>, ApiError> {
+pub(super) fn since(api: &Api, query: &Query) -> Result<Option<i64>, ApiError> {
     let Some(text) = query.text("since") else { return Ok(None) };
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         // Rounded up: a microsecond that begins before the given time is not after it.
@@ -125,7 +125,7 @@ fn since(api: &Api, query: &Query) -> Result<Option<i64>, ApiError> {
 }
 
 /// The Attempt whose log is read: the one with the number, or the latest that is known.
-async fn attempt(
+pub(super) async fn attempt(
     api: &Api,
     task: &TaskUid,
     run: RunNumber,
@@ -168,7 +168,7 @@ fn no_such_attempt(of: &AttemptId, wanted: u32, last: u32) -> ApiError {
 
 /// What is known about the end of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LogEnd {
+pub(super) enum LogEnd {
     /// The Attempt has not begun.
     NotBegun,
     /// It is active.
@@ -179,7 +179,7 @@ enum LogEnd {
     Unknown,
 }
 
-async fn end(api: &Api, attempt: &AttemptId) -> Result<LogEnd, ApiError> {
+pub(super) async fn end(api: &Api, attempt: &AttemptId) -> Result<LogEnd, ApiError> {
     if let Some(report) = api.registry.report(attempt) {
         return Ok(match report.state {
             ReportedState::Ended(ended) => LogEnd::At(ended.output.end),
@@ -197,7 +197,7 @@ async fn end(api: &Api, attempt: &AttemptId) -> Result<LogEnd, ApiError> {
 
 /// Completes when the Execution has ended without its command (`NotStarted`, `StartTimedOut`, `Skipped`), or with a
 /// previous Attempt: then this log never begins.
-fn never_begins(api: &Api, attempt: AttemptId) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+pub(super) fn never_begins(api: &Api, attempt: AttemptId) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let (records, feed) = (api.records.clone(), api.feed.clone());
     Box::pin(async move {
         loop {

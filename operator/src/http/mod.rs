@@ -30,6 +30,7 @@ mod executions;
 pub mod feed;
 pub mod guard;
 mod log_text;
+mod lines;
 mod logs;
 mod nodes;
 pub mod openapi;

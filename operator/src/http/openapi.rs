@@ -4,7 +4,7 @@
 use kube::CustomResourceExt as _;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use sentinel_api::reason::ErrorBody;
-use sentinel_api::view::{ExecutionView, NodeView, RunView};
+use sentinel_api::view::{ExecutionView, LinesView, NodeView, RunView};
 use serde_json::{Map, Value, json};
 
 use super::request::{MAX_BODY, MAX_PAGE};
@@ -135,6 +135,19 @@ fn text_of(operation: Operation) -> OperationText {
              bytes. As JSON, one record per line with the bytes in base64; the last line is of kind 'end'.",
             "200",
         ),
+        Operation::ExecutionLines => (
+            "executionLines",
+            "executions",
+            "Lines of the output of an Execution as it is now: from a line, a position or a time on, or the last ones.",
+            "200",
+        ),
+        Operation::LineEvents => (
+            "lineEvents",
+            "executions",
+            "Every line that begins at a position or behind it, as it is written, as server-sent events: lines (LinesEventView; \
+             the id is the position to continue from, also by the header Last-Event-ID), end.",
+            "200",
+        ),
     };
     OperationText { id, tag, summary, success }
 }
@@ -145,13 +158,14 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
     let json = |schema: Value| json!({"application/json": {"schema": schema}});
     match operation {
         Operation::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
-        Operation::TaskEvents | Operation::Events => {
+        Operation::TaskEvents | Operation::Events | Operation::LineEvents => {
             json!({"text/event-stream": {"schema": {"type": "string"}}})
         }
         Operation::ExecutionLog => json!({
             "text/plain": {"schema": {"type": "string"}},
             "application/x-ndjson": {"schema": log_line()},
         }),
+        Operation::ExecutionLines => json(schema::<LinesView>(schemas)),
         Operation::ListNodes => json(list(&schema::<NodeView>(schemas))),
         Operation::GetNode => json(schema::<NodeView>(schemas)),
         Operation::ListTasks => json(list(&task)),
@@ -223,6 +237,15 @@ fn parameter(name: &str, place: &str) -> Value {
         "since" => (
             text(),
             "Only output since a time by the clock of the node: in RFC 3339, or a duration before now such as 90s.",
+        ),
+        "line" => (json!({"type": "integer", "minimum": 1, "default": 1}), "Number of the first line."),
+        "position" => (
+            json!({"type": "integer", "minimum": 0}),
+            "Begin with the last line that begins at or before this position.",
+        ),
+        "count" => (
+            json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 500}),
+            "Largest number of lines.",
         ),
         "page" => (text(), "The next of an earlier answer to the same query."),
         "token" => (

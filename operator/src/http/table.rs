@@ -47,6 +47,10 @@ pub enum Operation {
     GetExecution,
     /// The output of one Execution.
     ExecutionLog,
+    /// Lines of the output of one Execution.
+    ExecutionLines,
+    /// Lines of the output of one Execution as they are written.
+    LineEvents,
 }
 
 /// One route.
@@ -113,6 +117,18 @@ pub const ROUTES: &[Route] = &[
         "/api/v1/executions/{taskUid}/{run}/{node}/log",
         Operation::ExecutionLog,
         &["follow", "from", "stream", "timestamps", "format", "attempt", "tail", "since"],
+    ),
+    route(
+        Method::GET,
+        "/api/v1/executions/{taskUid}/{run}/{node}/lines",
+        Operation::ExecutionLines,
+        &["line", "position", "tail", "since", "count", "stream", "attempt"],
+    ),
+    route(
+        Method::GET,
+        "/api/v1/executions/{taskUid}/{run}/{node}/lines/events",
+        Operation::LineEvents,
+        &["from", "stream", "attempt"],
     ),
 ];
 

@@ -13,11 +13,15 @@
 
 pub mod attempts;
 pub mod hub;
+mod index;
+pub mod lines;
+mod missing;
 pub mod reader;
 pub mod start;
 
 pub use self::attempts::ReportedAttempts;
 pub use self::hub::{Hub, HubRules};
+pub use self::lines::{LinesFrom, LinesParams, LinesUpdate, LogLines};
 pub use self::reader::{LogReader, ReadError};
 pub use self::start::LogParams;
 pub use sentinel_core::stream::tail::{End, Follow};

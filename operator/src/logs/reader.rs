@@ -8,11 +8,13 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use sentinel_core::stream::tail::{End, Follow, Next};
 use sentinel_protocol::ids::AttemptId;
-use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream as OutputStream};
+use sentinel_protocol::log::LogRecord;
 use sentinel_protocol::stage::Stage;
 
 use super::attempts::ReportedAttempts;
 use super::hub::{Available, Hub, LogSubscriber};
+use super::index::LineIndexes;
+use super::missing::missing_record;
 use crate::history::error::HistoryError;
 use crate::history::record::RecordSource;
 use crate::history::store::History;
@@ -54,6 +56,7 @@ pub struct LogReader {
     hub: Hub,
     history: Arc<dyn History>,
     attempts: Arc<dyn ReportedAttempts>,
+    indexes: Arc<LineIndexes>,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -65,7 +68,7 @@ impl std::fmt::Debug for LogReader {
 impl LogReader {
     /// Reads the hub and this archive. Where a log ends is known from the agents' Reports, then from the archive.
     pub fn new(hub: Hub, history: Arc<dyn History>, attempts: impl ReportedAttempts) -> Self {
-        Self { hub, history, attempts: Arc::new(attempts) }
+        Self { hub, history, attempts: Arc::new(attempts), indexes: Arc::default() }
     }
 
     /// The log of an Attempt from a position on, in order, without a gap or a repeat: the first record begins at
@@ -93,6 +96,16 @@ impl LogReader {
         let cursor = self.cursor(attempt, from, Follow::Yes);
         cursor.subscriber.set_end(End::At(end));
         stream(cursor)
+    }
+
+    /// The archive.
+    pub(super) fn history(&self) -> &dyn History {
+        &*self.history
+    }
+
+    /// Where the lines of archived logs are.
+    pub(super) fn indexes(&self) -> &LineIndexes {
+        &self.indexes
     }
 
     /// Whether the node has reported the end of this Attempt, and with it the end of its log.
@@ -274,19 +287,4 @@ fn up_to_first_hole(mut records: Vec<LogRecord>, mut position: u64) -> Vec<LogRe
     let count = contiguous.count();
     records.truncate(count);
     records
-}
-
-/// Marks bytes that the archive once held, or should have held.
-fn missing_record(from: u64, to: u64) -> LogRecord {
-    LogRecord {
-        head: RecordHead {
-            stream: OutputStream::Stdout,
-            position: from,
-            offset: from,
-            len: to - from,
-            at_micros: 0,
-            dropped: Some(DropReason::Unreadable),
-        },
-        data: bytes::Bytes::new(),
-    }
 }

@@ -14,7 +14,7 @@ use sentinel_operator::clock::Clock;
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
 use sentinel_operator::history::{
-    ExecutionQuery, History, HistoryError, HistoryFuture, OutputSegment, Page, RunQuery,
+    ExecutionQuery, History, HistoryError, HistoryFuture, OutputSegment, Page, RunQuery, SegmentLines,
 };
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
@@ -96,6 +96,14 @@ impl History for SwitchedHistory {
         self.answer(move || self.store.output_end(attempt, from))
     }
 
+    fn output_lines(
+        &self,
+        attempt: AttemptId,
+        from: u64,
+        limit: usize,
+    ) -> HistoryFuture<'_, Vec<SegmentLines>> {
+        self.answer(move || self.store.output_lines(attempt, from, limit))
+    }
     fn attempt(&self, id: AttemptId) -> HistoryFuture<'_, Option<AttemptRecord>> {
         self.answer(|| self.store.attempt(id))
     }

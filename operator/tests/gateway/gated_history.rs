@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sentinel_operator::history::{
     AttemptRecord, ExecutionQuery, ExecutionRecord, History, HistoryError, HistoryFuture, HistoryRecord,
-    OutputSegment, Page, RunQuery, RunRecord,
+    OutputSegment, Page, RunQuery, RunRecord, SegmentLines,
 };
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
@@ -61,6 +61,14 @@ impl History for GatedHistory {
     }
     fn output_end(&self, attempt: AttemptId, from: u64) -> HistoryFuture<'_, u64> {
         self.through(self.inner.output_end(attempt, from))
+    }
+    fn output_lines(
+        &self,
+        attempt: AttemptId,
+        from: u64,
+        limit: usize,
+    ) -> HistoryFuture<'_, Vec<SegmentLines>> {
+        self.through(self.inner.output_lines(attempt, from, limit))
     }
     fn attempt(&self, id: AttemptId) -> HistoryFuture<'_, Option<AttemptRecord>> {
         self.through(self.inner.attempt(id))

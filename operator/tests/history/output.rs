@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use sentinel_operator::history::{AttemptRecord, ExecutionRecord, HistoryRecord, RecordSource, RunQuery};
+use sentinel_operator::history::{
+    AttemptRecord, ExecutionRecord, HistoryRecord, RecordSource, RunQuery, SegmentLines,
+};
 use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::outcome::{LostReason, Outcome};
-use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::stage::Stage;
+use sentinel_protocol::time::UnixMillis;
 
 use crate::stores::fixtures::{
     T0, accepted, attempt_id, ended, history_record, log, log_bytes, lost, read_all, rest_of, run_record,
@@ -195,6 +197,27 @@ pub(crate) async fn overlapping_output_is_read_once(site: &Site) {
         runtime.block_on(tried)
     };
     tokio::task::block_in_place(|| runner.run(&strategy, case)).unwrap();
+}
+
+pub(crate) async fn lines_of_output_are_read_without_it(site: &Site) {
+    let id = attempt_id("lines", 1, "n");
+    let all = segments(&id, &log([10; 12]), 3);
+    // Those of an earlier release have none.
+    let mut stored = all.clone();
+    stored[1].lines = None;
+    site.history.append_output(stored.clone()).await.unwrap();
+    let expected: Vec<SegmentLines> = stored
+        .iter()
+        .map(|segment| SegmentLines { first: segment.first, end: segment.end, lines: segment.lines })
+        .collect();
+    assert!(expected[0].lines.is_some());
+    let lines = |from: u64, limit: usize| site.history.output_lines(id.clone(), from, limit);
+    assert_eq!(lines(0, 100).await.unwrap(), expected);
+    assert_eq!(lines(29, 2).await.unwrap(), expected[..2]);
+    assert_eq!(lines(30, 2).await.unwrap(), expected[1..3]);
+    assert_eq!(lines(120, 2).await.unwrap(), []);
+    let other = attempt_id("lines", 1, "m");
+    assert_eq!(site.history.output_lines(other, 0, 100).await.unwrap(), []);
 }
 
 pub(crate) async fn output_end_stops_at_the_first_hole(site: &Site) {

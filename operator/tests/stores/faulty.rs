@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::history::{
     AttemptRecord, ExecutionQuery, ExecutionRecord, History, HistoryError, HistoryFuture, HistoryRecord,
-    OutputSegment, Page, RunQuery, RunRecord,
+    OutputSegment, Page, RunQuery, RunRecord, SegmentLines,
 };
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
@@ -122,6 +122,14 @@ impl History for FaultyHistory {
     }
     fn output_end(&self, attempt: AttemptId, from: u64) -> HistoryFuture<'_, u64> {
         self.read(self.inner.output_end(attempt, from))
+    }
+    fn output_lines(
+        &self,
+        attempt: AttemptId,
+        from: u64,
+        limit: usize,
+    ) -> HistoryFuture<'_, Vec<SegmentLines>> {
+        self.read(self.inner.output_lines(attempt, from, limit))
     }
     fn attempt(&self, id: AttemptId) -> HistoryFuture<'_, Option<AttemptRecord>> {
         self.read(self.inner.attempt(id))

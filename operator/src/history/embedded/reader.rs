@@ -12,7 +12,7 @@ use super::schema::BODY_VERSION;
 use crate::history::error::HistoryError;
 use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, page_size};
 use crate::history::record::{AttemptRecord, ExecutionRecord, RunRecord};
-use crate::history::segment::OutputSegment;
+use crate::history::segment::{OutputSegment, SegmentLines};
 use crate::history::stitch::{Coverage, Stitch};
 
 pub(super) fn attempt(
@@ -153,6 +153,35 @@ pub(super) fn output_end(
     Ok(coverage.end())
 }
 
+pub(super) fn output_lines(
+    connection: &Connection,
+    attempt: &AttemptId,
+    from: u64,
+    limit: usize,
+    now: i64,
+) -> Result<Vec<SegmentLines>, HistoryError> {
+    let read = || -> rusqlite::Result<Vec<SegmentLines>> {
+        let sql = format!(
+            "SELECT s.first, s.end_, l.lines FROM
+               (SELECT attempt, end_, first FROM segments WHERE {LIVE} AND end_ > ?3 ORDER BY end_ LIMIT ?4) s
+             LEFT JOIN segment_lines l ON l.attempt = s.attempt AND l.end_ = s.end_ AND l.first = s.first
+             ORDER BY s.end_"
+        );
+        let mut statement = connection.prepare_cached(&sql)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![attempt.sort_key(), now, position(from), limit], |row| {
+            let lines: Option<String> = row.get(2)?;
+            Ok(SegmentLines {
+                first: row.get::<_, i64>(0)? as u64,
+                end: row.get::<_, i64>(1)? as u64,
+                lines: lines.and_then(|text| serde_json::from_str(&text).ok()),
+            })
+        })?;
+        rows.collect()
+    };
+    read().map_err(failed("read the lines of output"))
+}
+
 pub(super) fn output(
     connection: &Connection,
     attempt: &AttemptId,
@@ -197,6 +226,7 @@ fn next_segment(
                     end: row.get::<_, i64>(1)? as u64,
                     records: row.get(2)?,
                     raw_bytes: row.get::<_, i64>(3)? as u64,
+                    lines: None,
                     packed: row.get::<_, Vec<u8>>(4)?.into(),
                 })
             })

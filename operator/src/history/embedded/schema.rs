@@ -13,7 +13,8 @@ pub(super) const BODY_VERSION: u32 = 1;
 
 /// `ord` is the page order (text order is newest first), `rank` decides which record of one id knows more, `expire_at`
 /// is in milliseconds since the Unix epoch, `body` is the record as JSON in format `version`. The expiry of output has a
-/// table of its own, because SQLite rewrites a whole row for each change.
+/// table of its own, because SQLite rewrites a whole row for each change. So have the lines of output (JSON), because they
+/// are read without it; segments of earlier releases have none.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS attempts (
   id TEXT NOT NULL PRIMARY KEY, rank TEXT NOT NULL, expire_at INTEGER NOT NULL,
@@ -49,6 +50,10 @@ CREATE TABLE IF NOT EXISTS segments (
   records INTEGER NOT NULL, raw_bytes INTEGER NOT NULL, packed BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS segments_place ON segments (attempt, end_, first);
+CREATE TABLE IF NOT EXISTS segment_lines (
+  attempt TEXT NOT NULL, end_ INTEGER NOT NULL, first INTEGER NOT NULL, lines TEXT NOT NULL,
+  PRIMARY KEY (attempt, end_, first)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// How long a connection waits for another process that locks the file.

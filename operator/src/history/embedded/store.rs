@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::history::error::HistoryError;
 use crate::history::query::{ExecutionQuery, Page, RunQuery};
 use crate::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
-use crate::history::segment::OutputSegment;
+use crate::history::segment::{OutputSegment, SegmentLines};
 use crate::history::store::{DEFAULT_RETENTION, History, HistoryFuture};
 
 /// Concurrent reads; others wait.
@@ -139,6 +139,17 @@ impl History for EmbeddedHistory {
     fn output_end(&self, attempt: AttemptId, from: u64) -> HistoryFuture<'_, u64> {
         self.read("find the end of archived output", move |connection, now| {
             reader::output_end(connection, &attempt, from, now)
+        })
+    }
+
+    fn output_lines(
+        &self,
+        attempt: AttemptId,
+        from: u64,
+        limit: usize,
+    ) -> HistoryFuture<'_, Vec<SegmentLines>> {
+        self.read("read the lines of output", move |connection, now| {
+            reader::output_lines(connection, &attempt, from, limit, now)
         })
     }
 

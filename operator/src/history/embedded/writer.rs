@@ -237,6 +237,14 @@ impl Transaction<'_> {
                 segment.raw_bytes as i64,
                 &segment.packed[..],
             ])?;
+        if let Some(lines) = segment.lines {
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO segment_lines (attempt, end_, first, lines) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![id, segment.end as i64, segment.first as i64, to_json(&lines)?])?;
+        }
         self.connection
             .prepare_cached(
                 "INSERT INTO outputs (attempt, expire_at) VALUES (?1, ?2)
@@ -286,6 +294,10 @@ fn body(record: &impl Identified) -> Result<String, HistoryError> {
         .map_err(|e| HistoryError::Unstorable { what: record.what(), message: e.to_string() })
 }
 
+fn to_json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
 fn sweep_step(connection: &mut Connection, now: i64) -> rusqlite::Result<usize> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let removed = sweep_rows(&transaction, now)?;
@@ -313,6 +325,9 @@ fn sweep_rows(connection: &Connection, now: i64) -> rusqlite::Result<usize> {
     );
     let segments = connection.prepare_cached(&sql)?.execute([now])?;
     if segments == 0 {
+        let lines =
+            "DELETE FROM segment_lines WHERE attempt IN (SELECT attempt FROM outputs WHERE expire_at <= ?1)";
+        connection.prepare_cached(lines)?.execute([now])?;
         removed += connection.prepare_cached("DELETE FROM outputs WHERE expire_at <= ?1")?.execute([now])?;
     }
     Ok(removed + segments)

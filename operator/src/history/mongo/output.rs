@@ -10,7 +10,7 @@ use sentinel_protocol::log::LogRecord;
 use super::connection::Connection;
 use super::record::is_only_duplicates;
 use crate::history::error::HistoryError;
-use crate::history::segment::OutputSegment;
+use crate::history::segment::{OutputSegment, SegmentLines};
 use crate::history::stitch::{Coverage, Stitch};
 
 /// Version of the documents, in their field `v`.
@@ -21,13 +21,14 @@ const INSERT_BATCH: usize = 16;
 const READ_BATCH: usize = 16;
 const APPEND_ACTION: &str = "append output";
 const READ_ACTION: &str = "read output";
+const LINES_ACTION: &str = "read the lines of output";
 const END_ACTION: &str = "find the end of archived output";
 
 pub(super) async fn append(connection: &Connection, segments: &[OutputSegment]) -> Result<(), HistoryError> {
     let expire_at = connection.expiry();
     for batch in segments.chunks(INSERT_BATCH) {
         let documents = batch.iter().map(|segment| {
-            doc! {
+            let mut document = doc! {
                 "_id": segment_id(&segment.attempt, segment.end, segment.first),
                 "v": VERSION,
                 "attempt": segment.attempt.to_string(),
@@ -37,7 +38,11 @@ pub(super) async fn append(connection: &Connection, segments: &[OutputSegment]) 
                 "rawBytes": segment.raw_bytes as i64,
                 "packed": Binary { subtype: BinarySubtype::Generic, bytes: segment.packed.to_vec() },
                 "expireAt": expire_at,
+            };
+            if let Some(lines) = segment.lines.and_then(|lines| serde_json::to_string(&lines).ok()) {
+                document.insert("lines", lines);
             }
+            document
         });
         match connection.output.insert_many(documents).ordered(false).await {
             Ok(_) => {}
@@ -77,6 +82,34 @@ pub(super) async fn end(
     let mut coverage = Coverage::from(from);
     for_each_segment_id(connection, attempt, from, END_ACTION, |first, end| coverage.add(first, end)).await?;
     Ok(coverage.end())
+}
+
+/// The lines of segments that end after a position; a string of JSON in their field `lines`.
+pub(super) async fn lines(
+    connection: &Connection,
+    attempt: &AttemptId,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<SegmentLines>, HistoryError> {
+    let failed = || connection.failed(LINES_ACTION);
+    let mut cursor = connection
+        .output
+        .find(ending_after(connection, attempt, from))
+        .projection(doc! { "_id": 1, "lines": 1 })
+        .sort(doc! { "_id": 1 })
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .batch_size(1000)
+        .max_time(connection.max_time())
+        .await
+        .map_err(failed())?;
+    let mut found = Vec::new();
+    while let Some(document) = cursor.try_next().await.map_err(failed())? {
+        if let Some((first, end)) = document.get_str("_id").ok().and_then(parse_segment_id) {
+            let lines = document.get_str("lines").ok().and_then(|text| serde_json::from_str(text).ok());
+            found.push(SegmentLines { first, end, lines });
+        }
+    }
+    Ok(found)
 }
 
 async fn for_each_segment_id(
@@ -209,6 +242,7 @@ fn parse(attempt: &AttemptId, document: &Document) -> Result<OutputSegment, Hist
         end,
         records: number("records").unwrap_or_default() as u32,
         raw_bytes: number("rawBytes").unwrap_or_default() as u64,
+        lines: None,
         packed: packed.clone().into(),
     })
 }

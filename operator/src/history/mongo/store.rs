@@ -15,7 +15,7 @@ use super::{output, query, record};
 use crate::history::error::HistoryError;
 use crate::history::query::{ExecutionQuery, Page, RunQuery};
 use crate::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
-use crate::history::segment::OutputSegment;
+use crate::history::segment::{OutputSegment, SegmentLines};
 use crate::history::store::{History, HistoryFuture};
 
 /// History in MongoDB.
@@ -115,6 +115,17 @@ impl History for MongoHistory {
         let connection = Arc::clone(&self.connection);
         let end = async move { output::end(&connection, &attempt, from).await };
         self.connection.run("find the end of archived output", end).boxed()
+    }
+
+    fn output_lines(
+        &self,
+        attempt: AttemptId,
+        from: u64,
+        limit: usize,
+    ) -> HistoryFuture<'_, Vec<SegmentLines>> {
+        let connection = Arc::clone(&self.connection);
+        let lines = async move { output::lines(&connection, &attempt, from, limit).await };
+        self.connection.run("read the lines of output", lines).boxed()
     }
 
     fn attempt(&self, id: AttemptId) -> HistoryFuture<'_, Option<AttemptRecord>> {

@@ -1,0 +1,250 @@
+//! Lines of a log, by number, position or time, from History and the hub.
+
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, unfold};
+use futures_util::{Stream, StreamExt as _};
+use sentinel_core::stream::lines::{LineCount, LineMark};
+use sentinel_core::stream::tail::Follow;
+use sentinel_core::stream::window::{FirstLine, LineWindow, WindowItem, WindowRange};
+use sentinel_protocol::ids::AttemptId;
+use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
+
+use super::index::{Checkpoint, LineIndex};
+use super::reader::{LogReader, ReadError};
+
+/// How far behind a window the rest of its open lines is searched, bytes.
+const REST_WITHIN: u64 = 1 << 20;
+
+/// Output that followers receive at once: as much as arrives within this time, up to this many bytes.
+const TOGETHER: (Duration, u64) = (Duration::from_millis(40), 256 << 10);
+
+/// Where lines begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinesFrom {
+    /// At the line with this number, from 1.
+    Line(u64),
+    /// At the last line that begins at or before this position.
+    Position(u64),
+    /// At the last lines, so many of them.
+    Tail(u64),
+    /// At the first line that began at or after a time by the node's clock, microseconds since the Unix epoch.
+    Since(i64),
+}
+
+/// Which lines to read.
+#[derive(Debug, Clone, Copy)]
+pub struct LinesParams {
+    /// Where they begin.
+    pub from: LinesFrom,
+    /// Most lines.
+    pub count: usize,
+    /// Only lines of this stream.
+    pub stream: Option<OutputStream>,
+}
+
+/// Lines of a log as it is now.
+#[derive(Debug, Clone)]
+pub struct LogLines {
+    /// The lines, and the gaps between them.
+    pub items: Vec<WindowItem>,
+    /// The position from which a follower receives every line that is not here, or not complete here.
+    pub next: u64,
+    /// Lines of the whole log.
+    pub total: u64,
+    /// Position behind the last byte.
+    pub end: u64,
+}
+
+/// Lines that are new or have changed.
+#[derive(Debug, Clone)]
+pub struct LinesUpdate {
+    /// The lines, and the gaps between them. A line that was open before is there again.
+    pub items: Vec<WindowItem>,
+    /// The position from which a new follower receives all that this one has not received.
+    pub next: u64,
+}
+
+impl LogReader {
+    /// Lines of a log as it is now.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn lines(&self, attempt: &AttemptId, params: LinesParams) -> Result<LogLines, ReadError> {
+        let index = self.line_index(attempt).await?;
+        let end = self.scan(attempt, index.end(), |_, _| false).await?;
+        let first = self.first_line(attempt, &index, end, params).await?;
+        let from = match first {
+            FirstLine::Number(number) => index.before_line(number, None),
+            FirstLine::OfStream(number) => index.before_line(number, params.stream),
+        };
+        let range = WindowRange { first, count: params.count, stream: params.stream };
+        let mut window = LineWindow::new(range, from.mark);
+        let mut position = from.position;
+        let mut records = Box::pin(self.open(attempt.clone(), position, Follow::No));
+        while let Some(record) = records.next().await {
+            let record = record?;
+            position = record.end();
+            window.add(&record);
+            let is_far = window.beyond().is_some_and(|(_, beyond)| position > beyond + REST_WITHIN);
+            if window.is_complete() || is_far {
+                break;
+            }
+        }
+        let beyond = window.beyond().map(|(_, position)| position);
+        let next = [beyond, window.first_open()].into_iter().flatten().min().unwrap_or(position);
+        let total = end.mark.lines(None).max(window.mark().lines(None));
+        Ok(LogLines { items: window.into_items(), next, total, end: end.position.max(position) })
+    }
+
+    /// Every line that begins at or behind a position, as it is written, until the Attempt has ended and all of its log was
+    /// read. An error is the last item.
+    ///
+    /// # Errors
+    /// Those of reading, before the first line.
+    pub async fn follow_lines(
+        &self,
+        attempt: &AttemptId,
+        from: u64,
+        stream: Option<OutputStream>,
+    ) -> Result<BoxStream<'static, Result<LinesUpdate, ReadError>>, ReadError> {
+        let index = self.line_index(attempt).await?;
+        let mark = self.mark_at(attempt, index.before_position(from), from).await?;
+        let first = FirstLine::Number(mark.lines(None) + 1);
+        let window = LineWindow::new(WindowRange { first, count: usize::MAX, stream }, mark);
+        let records = Box::pin(self.open(attempt.clone(), from, Follow::Yes).fuse());
+        let followed = Followed { records, window, position: from, failed: None };
+        let updates =
+            unfold(
+                followed,
+                |mut followed| async move { followed.next().await.map(|update| (update, followed)) },
+            );
+        Ok(updates.boxed())
+    }
+
+    async fn line_index(&self, attempt: &AttemptId) -> Result<LineIndex, ReadError> {
+        let index = self.indexes().of(self.history(), attempt).await;
+        index.map_err(|source| ReadError { attempt: attempt.clone(), position: 0, source })
+    }
+
+    async fn first_line(
+        &self,
+        attempt: &AttemptId,
+        index: &LineIndex,
+        end: Checkpoint,
+        params: LinesParams,
+    ) -> Result<FirstLine, ReadError> {
+        Ok(match params.from {
+            LinesFrom::Line(number) => FirstLine::Number(number.max(1)),
+            LinesFrom::Tail(count) => {
+                let first = end.mark.lines(params.stream).saturating_sub(count) + 1;
+                if params.stream.is_some() { FirstLine::OfStream(first) } else { FirstLine::Number(first) }
+            }
+            LinesFrom::Position(position) => {
+                let behind = position.saturating_add(1);
+                let mark = self.mark_at(attempt, index.before_position(position), behind).await?;
+                FirstLine::Number(mark.lines(None).max(1))
+            }
+            LinesFrom::Since(micros) => {
+                let is_since = |record: &LogRecord, _: LineMark| {
+                    record.head.at_micros >= micros && record.head.at_micros != 0
+                };
+                let found = self.scan(attempt, index.before_time(micros), is_since).await?;
+                FirstLine::Number(found.mark.lines(None) + 1)
+            }
+        })
+    }
+
+    /// The lines before a position.
+    async fn mark_at(
+        &self,
+        attempt: &AttemptId,
+        from: Checkpoint,
+        position: u64,
+    ) -> Result<LineMark, ReadError> {
+        let mut records = Box::pin(self.open(attempt.clone(), from.position, Follow::No));
+        let mut mark = from.mark;
+        let mut at = from.position;
+        while at < position
+            && let Some(record) = records.next().await
+        {
+            let mut record = record?;
+            if record.end() > position && record.head.dropped.is_none() {
+                let len = position - record.head.position;
+                record.data.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+            }
+            at = record.end();
+            mark = mark.after(&LineCount::of([&record]));
+        }
+        Ok(mark)
+    }
+
+    /// Reads until a record is the one; returns where that begins, or the end of the log.
+    async fn scan(
+        &self,
+        attempt: &AttemptId,
+        from: Checkpoint,
+        is_it: impl Fn(&LogRecord, LineMark) -> bool + Send,
+    ) -> Result<Checkpoint, ReadError> {
+        let mut at = from;
+        let mut records = Box::pin(self.open(attempt.clone(), from.position, Follow::No));
+        while let Some(record) = records.next().await {
+            let record = record?;
+            if is_it(&record, at.mark) {
+                break;
+            }
+            at.mark = at.mark.after(&LineCount::of([&record]));
+            at.position = record.end();
+        }
+        Ok(at)
+    }
+}
+
+/// A log whose lines are followed.
+struct Followed<S> {
+    records: S,
+    window: LineWindow,
+    position: u64,
+    /// The error, which is reported behind the lines that were read.
+    failed: Option<ReadError>,
+}
+
+impl<S: Stream<Item = Result<LogRecord, ReadError>> + Unpin> Followed<S> {
+    async fn next(&mut self) -> Option<Result<LinesUpdate, ReadError>> {
+        if let Some(error) = self.failed.take() {
+            return Some(Err(error));
+        }
+        loop {
+            let begun = self.position;
+            match self.records.next().await? {
+                Ok(record) => self.add(&record),
+                Err(error) => return Some(Err(error)),
+            }
+            let deadline = tokio::time::Instant::now() + TOGETHER.0;
+            while self.position - begun < TOGETHER.1
+                && let Ok(Some(next)) = tokio::time::timeout_at(deadline, self.records.next()).await
+            {
+                match next {
+                    Ok(record) => self.add(&record),
+                    Err(error) => {
+                        self.failed = Some(error);
+                        break;
+                    }
+                }
+            }
+            let items = self.window.take_changed();
+            if !items.is_empty() {
+                let next = self.window.first_open().unwrap_or(self.position);
+                return Some(Ok(LinesUpdate { items, next }));
+            }
+            if let Some(error) = self.failed.take() {
+                return Some(Err(error));
+            }
+        }
+    }
+
+    fn add(&mut self, record: &LogRecord) {
+        self.position = record.end();
+        self.window.add(record);
+    }
+}

@@ -1,0 +1,215 @@
+//! Lines of a log by number, position and time, over History, the hub and the seam between them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
+
+mod gateway;
+mod stores;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use gateway::{Agent, ServicedAgent, Setup, World, attempt, ended, eventually, report, within, world};
+use sentinel_core::stream::window::{Line, LineState, WindowItem};
+use sentinel_operator::history::OutputSegment;
+use sentinel_operator::logs::{LinesFrom, LinesParams, LogLines};
+use sentinel_protocol::log::{LogControl, LogRecord, RecordHead, Stream};
+use sentinel_protocol::to_operator::ToOperator;
+use stores::faulty::{Fault, FaultyHistory};
+
+const ID: &str = "t/1/n/1";
+
+/// Lines of the log in these tests; every fifth is on stderr.
+const LINES: u64 = 3_000;
+
+/// When line `n` is written, microseconds.
+fn time_of(number: u64) -> i64 {
+    1_000_000 + number as i64 * 1000
+}
+
+fn text_of(number: u64) -> String {
+    format!("line {number}")
+}
+
+fn stream_of(number: u64) -> Stream {
+    if number.is_multiple_of(5) { Stream::Stderr } else { Stream::Stdout }
+}
+
+/// One record a line.
+fn log() -> Vec<LogRecord> {
+    let mut position = 0;
+    let records = (1..=LINES).map(|number| {
+        let data = Bytes::from(format!("{}\n", text_of(number)));
+        let (len, at_micros) = (data.len() as u64, time_of(number));
+        let head =
+            RecordHead { stream: stream_of(number), position, offset: 0, len, at_micros, dropped: None };
+        position += len;
+        LogRecord { head, data }
+    });
+    records.collect()
+}
+
+/// A log in three parts: one was archived by a release that did not count lines, one since then, and one is in the
+/// hub only, because History takes nothing more.
+async fn three_thirds(records: &[LogRecord]) -> (World, Arc<FaultyHistory>, ServicedAgent, Agent) {
+    let history = FaultyHistory::new();
+    let world = world(Setup { history: Some(history.clone()), ..Setup::default() }).await;
+    let third = records.len() / 3;
+    let mut old: Vec<OutputSegment> = segments(&records[..third]);
+    for segment in &mut old {
+        segment.lines = None;
+    }
+    world.history.append_output(old).await.unwrap();
+    world.history.append_output(segments(&records[third..2 * third])).await.unwrap();
+    history.set(Fault::WritesHang);
+    let agent = ServicedAgent::new(world.agent("n").await);
+    let mut socket = world.log_socket_of(agent.session(), "n").await;
+    let oldest = records[2 * third].head.position;
+    socket.send_json(&LogControl::Open { attempt: attempt(ID), oldest }).await;
+    let LogControl::Credit { granted, .. } = socket.receive_log().await else { panic!("no credit") };
+    assert!(granted >= records.last().unwrap().end(), "the rest does not fit the first credit");
+    for record in &records[2 * third..] {
+        socket.record(&attempt(ID), record).await;
+    }
+    let end = records.last().unwrap().end();
+    eventually("the hub has all of it", || world.hub.held_position(&attempt(ID)) == Some(end)).await;
+    (world, history, agent, socket)
+}
+
+fn segments(records: &[LogRecord]) -> Vec<OutputSegment> {
+    records.chunks(70).map(|some| OutputSegment::pack(attempt(ID), some).unwrap()).collect()
+}
+
+async fn lines(world: &World, from: LinesFrom, count: usize, stream: Option<Stream>) -> LogLines {
+    let params = LinesParams { from, count, stream };
+    within("lines are read", world.reader.lines(&attempt(ID), params)).await.unwrap()
+}
+
+fn numbers(lines: &LogLines) -> Vec<u64> {
+    let of = |item: &WindowItem| match item {
+        WindowItem::Line(line) => {
+            assert_eq!(line.text, text_of(line.number).as_bytes(), "line {}", line.number);
+            assert_eq!((line.stream, line.state), (stream_of(line.number), LineState::Ended));
+            line.number
+        }
+        WindowItem::Gap { .. } => panic!("a gap"),
+    };
+    lines.items.iter().map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_are_found_by_number_position_and_time_in_history_and_in_the_hub() {
+    let records = log();
+    let (world, _history, _agent, _socket) = three_thirds(&records).await;
+    let end = records.last().unwrap().end();
+    for first in [1, 2, 69, 70, 71, 500, 999, 1000, 1001, 1500, 1999, 2000, 2001, 2500, 2999, 3000] {
+        let last = (first + 119).min(LINES);
+        let by_number = lines(&world, LinesFrom::Line(first), 120, None).await;
+        assert_eq!(numbers(&by_number), (first..=last).collect::<Vec<_>>(), "from line {first}");
+        assert_eq!((by_number.total, by_number.end), (LINES, end));
+        let record = &records[first as usize - 1];
+        assert_eq!(by_number.next, records.get(last as usize).map_or(end, |record| record.head.position));
+        // Any byte of the line, its newline too.
+        for position in [record.head.position, record.end() - 1] {
+            let found = lines(&world, LinesFrom::Position(position), 1, None).await;
+            assert_eq!(numbers(&found), [first], "at position {position}");
+        }
+        for (micros, found) in
+            [(time_of(first), first), (time_of(first) - 1, first), (time_of(first) + 1, first + 1)]
+        {
+            let since = lines(&world, LinesFrom::Since(micros), 1, None).await;
+            assert_eq!(numbers(&since), if found > LINES { vec![] } else { vec![found] }, "since {micros}");
+        }
+        let tail = lines(&world, LinesFrom::Tail(LINES - first + 1), 1, None).await;
+        assert_eq!(numbers(&tail), [first]);
+        let errors = lines(&world, LinesFrom::Line(first), 3, Some(Stream::Stderr)).await;
+        let expected: Vec<u64> = (first..=LINES).filter(|number| number.is_multiple_of(5)).take(3).collect();
+        assert_eq!(numbers(&errors), expected, "of stderr from line {first}");
+    }
+    let last_errors = lines(&world, LinesFrom::Tail(450), 2, Some(Stream::Stderr)).await;
+    assert_eq!(numbers(&last_errors), [755, 760]);
+    for (from, found) in [
+        (LinesFrom::Line(0), vec![1]),
+        (LinesFrom::Line(LINES + 1), vec![]),
+        (LinesFrom::Line(u64::MAX), vec![]),
+        (LinesFrom::Position(u64::MAX), vec![LINES]),
+        (LinesFrom::Tail(0), vec![]),
+        (LinesFrom::Tail(u64::MAX), vec![1]),
+        (LinesFrom::Since(i64::MIN), vec![1]),
+        (LinesFrom::Since(i64::MAX), vec![]),
+    ] {
+        assert_eq!(numbers(&lines(&world, from, 1, None).await), found, "{from:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn line_numbers_stay_when_the_rest_is_archived() {
+    let records = log();
+    let (world, history, _agent, mut socket) = three_thirds(&records).await;
+    let before = lines(&world, LinesFrom::Line(1_990), 20, None).await;
+    history.set(Fault::None);
+    let end = records.last().unwrap().end();
+    loop {
+        if let LogControl::Credit { archived, .. } = socket.receive_log().await
+            && archived == end
+        {
+            break;
+        }
+    }
+    let after = lines(&world, LinesFrom::Line(1_990), 20, None).await;
+    assert_eq!((before.items, before.total), (after.items, after.total));
+}
+
+/// Follows from a position until so many updates or the end; keeps the newest form of each line.
+async fn follow(world: &World, from: u64, updates: usize, known: &mut BTreeMap<u64, Line>) -> Option<u64> {
+    let mut stream = world.reader.follow_lines(&attempt(ID), from, None).await.unwrap();
+    let mut next = from;
+    for _ in 0..updates {
+        match within("lines are followed", stream.next()).await {
+            Some(update) => {
+                let update = update.unwrap();
+                next = update.next;
+                for item in update.items {
+                    let WindowItem::Line(line) = item else { panic!("a gap") };
+                    let earlier = known.insert(line.number, line);
+                    assert!(earlier.is_none_or(|line| line.state == LineState::Open), "a line was repeated");
+                }
+            }
+            None => return None,
+        }
+    }
+    Some(next)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_cut_off_misses_and_repeats_no_line() {
+    let records = log();
+    let (world, history, agent, mut socket) = three_thirds(&records).await;
+    let mut known = BTreeMap::new();
+    let mut next = follow(&world, 0, 1, &mut known).await.unwrap();
+    // A line that is written in three pieces, with a reader that reconnects between them.
+    let end = records.last().unwrap().end();
+    let mut position = end;
+    for piece in ["a li", "ne in ", "pieces\n"] {
+        let data = Bytes::from(piece);
+        let len = data.len() as u64;
+        let head =
+            RecordHead { stream: Stream::Stdout, position, offset: 0, len, at_micros: 5, dropped: None };
+        socket.record(&attempt(ID), &LogRecord { head, data }).await;
+        position += len;
+        eventually("it has arrived", || world.hub.held_position(&attempt(ID)) == Some(position)).await;
+        // Until this reader has seen it.
+        while known.get(&(LINES + 1)).is_none_or(|line| position > line.position + line.text.len() as u64 + 1)
+        {
+            next = follow(&world, next, 1, &mut known).await.unwrap();
+        }
+    }
+    history.set(Fault::None);
+    agent.send_json(&ToOperator::Report(Box::new(report(ID, ended(position))))).await;
+    assert_eq!(follow(&world, next, usize::MAX, &mut known).await, None, "it ends with the log");
+    assert_eq!(known.keys().copied().collect::<Vec<_>>(), (1..=LINES + 1).collect::<Vec<_>>());
+    let last = known.remove(&(LINES + 1)).unwrap();
+    assert_eq!((last.text, last.state), (b"a line in pieces".to_vec(), LineState::Ended));
+    assert!(known.values().all(|line| line.text == text_of(line.number).as_bytes()));
+}
