@@ -6,7 +6,7 @@
 //! * [`reason`]: the closed reasons of errors, and the body of an error;
 //! * [`path`]: paths and queries, with what people typed escaped;
 //! * [`decode`]: JSON into these types; a field of the wrong type is an error that names it;
-//! * [`command_line`]: an argv as one line;
+//! * [`command_line`]: an argv as one line; [`fold`]: names that differ in a number as one;
 //! * `client` (feature `client`): a typed client of one server.
 //!
 //! A client ignores fields that it does not know, so that a newer server may add some. It never guesses at one that it
@@ -16,6 +16,7 @@
 pub mod client;
 pub mod command_line;
 pub mod decode;
+pub mod fold;
 pub mod path;
 pub mod reason;
 pub mod task;

@@ -11,6 +11,7 @@ mod stores;
 use operator::TestOperator;
 use sentinel_operator::history::OutcomeName;
 use sentinel_protocol::log::LogControl;
+use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::{Report, ReportedState, Running, ToOperator};
 use serde_json::{Value, json};
 
@@ -186,6 +187,71 @@ fn unordered(events: &str) -> Vec<Result<Value, String>> {
         None => Err(line.to_owned()),
     };
     events.lines().map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_outputs_are_one_group_before_and_after_they_are_archived() {
+    let nodes = ["web-1", "web-2", "web-3", "web-4", "web-5", "gone"];
+    let operator = TestOperator::new(&nodes).await;
+    operator.history.set(Fault::WritesHang);
+    operator.apply(&body("t", &nodes, &json!({}))).await;
+    let mut uid = String::new();
+    let mut agents = Vec::new();
+    for (node, exit_code, stdout, stderr) in [
+        ("web-1", 0, 'a', 'e'),
+        ("web-2", 0, 'a', 'e'),
+        ("web-3", 0, 'a', 'f'),
+        ("web-4", 3, 'a', 'e'),
+        ("web-5", 0, 'b', 'e'),
+    ] {
+        let mut agent = operator.agent(node).await;
+        let start = operator.start(&mut agent).await;
+        let ReportedState::Ended(mut end) = ended(7) else { unreachable!() };
+        end.outcome = match exit_code {
+            0 => Outcome::Succeeded { exit_code },
+            _ => Outcome::Failed { exit_code },
+        };
+        end.output.stdout.sha256 = stdout.to_string().repeat(64);
+        (end.output.stderr.bytes, end.output.stderr.sha256) = (9, stderr.to_string().repeat(64));
+        let state = ReportedState::Ended(end);
+        let report = Report { attempt: start.attempt.clone(), spec_hash: start.spec_hash.clone(), state };
+        agent.send_json(&ToOperator::Report(Box::new(report))).await;
+        uid = start.attempt.task.to_string();
+        agents.push(agent);
+    }
+    let path = format!("/runs/{uid}/1/outputs");
+    let groups = |value: &Value| -> Vec<(String, String, u64)> {
+        let of = |group: &Value| {
+            let text = |name: &str| group[name].as_str().unwrap().to_owned();
+            (text("outcome"), text("nodes"), group["count"].as_u64().unwrap())
+        };
+        value["groups"].as_array().unwrap().iter().map(of).collect()
+    };
+    let group = |outcome: &str, nodes: &str, count: u64| (outcome.to_owned(), nodes.to_owned(), count);
+    let both = operator.until(&path, |outputs| outputs["ended"] == 5).await;
+    assert_eq!(both["pending"], 1);
+    let expected = [
+        group("Failed", "web-4", 1),
+        group("Succeeded", "web-3", 1),
+        group("Succeeded", "web-5", 1),
+        group("Succeeded", "web-[1,2]", 2),
+    ];
+    assert_eq!(groups(&both), expected, "{both}");
+    let last = &both["groups"][3];
+    assert_eq!((&last["node"], &last["attempt"], &last["exitCode"]), (&json!("web-1"), &json!(1), &json!(0)));
+    assert_eq!(last["stderr"], json!({"bytes": 9, "dropped": 0, "sha256": "e".repeat(64)}));
+    let by_stdout = operator.get(&format!("{path}?equal=stdout")).await;
+    let expected =
+        [group("Failed", "web-4", 1), group("Succeeded", "web-5", 1), group("Succeeded", "web-[1-3]", 3)];
+    assert_eq!(groups(&by_stdout), expected, "{by_stdout}");
+    operator.history.set(Fault::None);
+    for node in ["web-1", "web-2", "web-3", "web-5"] {
+        operator.until_archived(&uid, node, OutcomeName::Succeeded).await;
+    }
+    operator.until_archived(&uid, "web-4", OutcomeName::Failed).await;
+    assert_eq!(operator.get(&path).await, both);
+    assert_eq!(operator.ask(&format!("/runs/{uid}/9/outputs")).await.0, 404);
+    assert_eq!(operator.ask(&format!("{path}?equal=all")).await.0, 400);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use sentinel_protocol::exit::{ExitDetails, Fate, LeftBehind, LeftProcess};
 use sentinel_protocol::signal::signal_name;
+use sentinel_protocol::to_operator::StreamSummary;
 use serde::{Deserialize, Serialize};
 
 use super::Partial;
@@ -162,6 +163,12 @@ pub struct StreamDetails {
     pub dropped: u64,
     /// SHA-256 over all bytes written, hexadecimal; empty while the command runs.
     pub sha256: String,
+}
+
+impl From<&StreamSummary> for StreamDetails {
+    fn from(stream: &StreamSummary) -> Self {
+        Self { bytes: stream.bytes, dropped: stream.dropped, sha256: stream.sha256.clone() }
+    }
 }
 
 impl From<&ExitDetails> for ExitView {

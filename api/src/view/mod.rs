@@ -7,6 +7,7 @@ mod execution;
 mod lines;
 mod list;
 mod node;
+mod outputs;
 mod run;
 
 pub use execution::{
@@ -15,4 +16,5 @@ pub use execution::{
 pub use lines::{GapView, LineItemView, LineView, LinesEventView, LinesView};
 pub use list::{List, Partial};
 pub use node::NodeView;
+pub use outputs::{OutputGroupView, OutputsView};
 pub use run::RunView;

@@ -9,7 +9,7 @@ use sentinel_core::reconcile::ledger::{RunStage, Source};
 use sentinel_core::reconcile::rollout::HistoryLookup;
 use sentinel_protocol::ids::{RunNumber, TaskUid};
 use sentinel_protocol::stage::Stage;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, Running, Usage};
+use sentinel_protocol::to_operator::{Ended, ReportedState, Running, Usage};
 
 use super::context::Context;
 use super::counters::Counters;
@@ -113,7 +113,7 @@ async fn state(context: &Context, execution: &ExecutionRecord) -> Result<Reporte
             started_at,
             ended_at: execution.ended_at.unwrap_or_default(),
             usage: Usage::default(),
-            output: OutputSummary::default(),
+            output: execution.output.clone(),
             exit: execution.exit.clone(),
         }))),
     }

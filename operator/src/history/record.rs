@@ -129,6 +129,9 @@ pub struct ExecutionRecord {
     /// How the command's processes ended; empty in records of earlier releases.
     #[serde(default, skip_serializing_if = "ExitDetails::is_empty")]
     pub exit: ExitDetails,
+    /// What the command wrote; empty in records of earlier releases.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub output: OutputSummary,
     /// When the command was started, by the node's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<UnixMillis>,
@@ -144,6 +147,10 @@ pub struct ExecutionRecord {
     /// Epoch of the leader that wrote this.
     #[serde(deserialize_with = "Epoch::stored")]
     pub epoch: Epoch,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// One try of an Execution.
@@ -286,6 +293,7 @@ impl AttemptRecord {
             exit_code: outcome.and_then(|outcome| self.exit.exit_code(outcome)),
             message: outcome.map(|outcome| describe(outcome, &self.exit)).unwrap_or_default(),
             exit: self.exit.clone(),
+            output: self.output.clone(),
             started_at: self.started_at,
             ended_at: self.ended_at,
             spec_hash: self.spec_hash.clone(),

@@ -10,7 +10,7 @@ use super::error::{ApiError, Reason};
 use super::guard::{self, Door, Head, Surface};
 use super::request::{Query, Request};
 use super::table::{self, Found, Operation};
-use super::{events, executions, lines, logs, nodes, openapi, tasks};
+use super::{events, executions, lines, logs, nodes, openapi, outputs, tasks};
 use crate::health::Verdict;
 use crate::server::{Client, Share, Shares};
 
@@ -44,7 +44,7 @@ impl Api {
             | Operation::ExecutionLog
             | Operation::ExecutionLines
             | Operation::LineEvents => Some(slot(&self.streams, request.client, "streams")?),
-            Operation::ListTasks => Some(slot(&self.lists, request.client, "lists")?),
+            Operation::ListTasks | Operation::RunOutputs => Some(slot(&self.lists, request.client, "lists")?),
             _ => None,
         };
         let answer = self.dispatch(operation, &found.parts, &query, request).await?;
@@ -96,6 +96,7 @@ impl Api {
             Operation::TaskEvents => events::of_task(self, parts).await,
             Operation::Events => Ok(events::of_all(self, query).await),
             Operation::ListRuns => executions::list_runs(self, query).await,
+            Operation::RunOutputs => outputs::get(self, parts, query).await,
             Operation::ListExecutions => executions::list(self, query).await,
             Operation::GetExecution => executions::get(self, parts).await,
             Operation::ExecutionLog => logs::read(self, parts, query).await,

@@ -138,6 +138,21 @@ pub(super) fn id(parts: &[String]) -> Result<(TaskUid, RunNumber, NodeName), Api
     ))
 }
 
+/// Uid of the Task and number of the Run from the segments of a path.
+pub(super) fn run_id(parts: &[String]) -> Result<(TaskUid, RunNumber), ApiError> {
+    let [task, run] = parts else {
+        return Err(ApiError::internal("the route of a Run has two open parts"));
+    };
+    let wrong = |field: &str, value: &str, allowed: &str| {
+        let message = format!("no such Run: {field} in the path must be {allowed}");
+        ApiError::new(StatusCode::BAD_REQUEST, Reason::InvalidPath, message).at(field, value, allowed)
+    };
+    Ok((
+        TaskUid::new(task.as_str()).map_err(|error| wrong("taskUid", task, error.allowed))?,
+        run.parse::<RunText>().map_err(|()| wrong("run", run, RUN))?.0,
+    ))
+}
+
 /// The number of a Run, as text.
 pub(super) struct RunText(pub(super) RunNumber);
 

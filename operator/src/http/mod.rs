@@ -34,6 +34,7 @@ mod lines;
 mod logs;
 mod nodes;
 pub mod openapi;
+mod outputs;
 mod rendering;
 pub mod request;
 pub mod routes;

@@ -4,7 +4,7 @@
 use kube::CustomResourceExt as _;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use sentinel_api::reason::ErrorBody;
-use sentinel_api::view::{ExecutionView, LinesView, NodeView, RunView};
+use sentinel_api::view::{ExecutionView, LinesView, NodeView, OutputsView, RunView};
 use serde_json::{Map, Value, json};
 
 use super::request::{MAX_BODY, MAX_PAGE};
@@ -123,6 +123,9 @@ fn text_of(operation: Operation) -> OperationText {
         ),
         Operation::Events => ("events", "tasks", "The same for all Tasks.", "200"),
         Operation::ListRuns => ("listRuns", "executions", "Runs, newest first.", "200"),
+        Operation::RunOutputs => {
+            ("runOutputs", "executions", "What the targets of a Run wrote, equal outputs as one.", "200")
+        }
         Operation::ListExecutions => ("listExecutions", "executions", "Executions, newest Run first.", "200"),
         Operation::GetExecution => {
             ("getExecution", "executions", "One Execution, with its resource usage and output totals.", "200")
@@ -171,6 +174,7 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         Operation::ListTasks => json(list(&task)),
         Operation::CreateTask | Operation::GetTask | Operation::ApplyTask => json(task),
         Operation::ListRuns => json(list(&schema::<RunView>(schemas))),
+        Operation::RunOutputs => json(schema::<OutputsView>(schemas)),
         Operation::ListExecutions => json(list(&schema::<ExecutionView>(schemas))),
         Operation::GetExecution => json(schema::<ExecutionView>(schemas)),
         Operation::CancelTask => json(action("run", &json!({"type": "integer", "minimum": 1}))),
@@ -246,6 +250,10 @@ fn parameter(name: &str, place: &str) -> Value {
         "count" => (
             json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 500}),
             "Largest number of lines.",
+        ),
+        "equal" => (
+            json!({"enum": ["stdout", "stderr", "both"], "default": "both"}),
+            "Which output must be equal; exit code and Outcome always must.",
         ),
         "page" => (text(), "The next of an earlier answer to the same query."),
         "token" => (

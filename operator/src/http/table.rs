@@ -41,6 +41,8 @@ pub enum Operation {
     Events,
     /// Runs, newest first.
     ListRuns,
+    /// What the targets of a Run wrote, equal outputs as one.
+    RunOutputs,
     /// Executions, newest first.
     ListExecutions,
     /// One Execution.
@@ -105,6 +107,7 @@ pub const ROUTES: &[Route] = &[
         Operation::ListRuns,
         &["namespace", "task", "taskUid", "limit", "page"],
     ),
+    route(Method::GET, "/api/v1/runs/{taskUid}/{run}/outputs", Operation::RunOutputs, &["equal"]),
     route(
         Method::GET,
         "/api/v1/executions",

@@ -3,7 +3,6 @@
 use sentinel_api::view::{AttemptDetails, ExecutionView, ExitView, RunView, StreamDetails};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::stage::Stage;
-use sentinel_protocol::to_operator::StreamSummary;
 
 use super::log_text::rfc3339;
 use crate::history::{AttemptRecord, ExecutionRecord, RecordSource, RunRecord, RunVerdict};
@@ -91,11 +90,6 @@ impl From<ExecutionStatus> for ExecutionView {
 
 impl From<&AttemptRecord> for AttemptDetails {
     fn from(record: &AttemptRecord) -> Self {
-        let stream = |stream: &StreamSummary| StreamDetails {
-            bytes: stream.bytes,
-            dropped: stream.dropped,
-            sha256: stream.sha256.clone(),
-        };
         Self {
             environment: record.environment.as_str().to_owned(),
             signal: match record.outcome {
@@ -106,8 +100,8 @@ impl From<&AttemptRecord> for AttemptDetails {
             user_ms: record.usage.user_ms,
             system_ms: record.usage.system_ms,
             max_rss: record.usage.max_rss,
-            stdout: stream(&record.output.stdout),
-            stderr: stream(&record.output.stderr),
+            stdout: StreamDetails::from(&record.output.stdout),
+            stderr: StreamDetails::from(&record.output.stderr),
             log_end: record.output.end,
             blocked_ms: record.output.blocked_ms,
             exit: (!record.exit.is_empty()).then(|| ExitView::from(&record.exit)),

@@ -10,6 +10,7 @@ use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_operator::OutputSummary;
 
 use super::live::{ExecutionStatus, Extent, Scope, WaitingFor, WaitingState};
 use crate::history::outcome::OutcomeName;
@@ -170,6 +171,7 @@ impl<'a> StatusRun<'a> {
                 spec_hash: self.identity.spec_hash.clone(),
                 command: String::new(),
                 exit: ExitDetails::default(),
+                output: OutputSummary::default(),
                 source: outcome.map_or(RecordSource::Operator, likely_source),
                 epoch: Epoch::ZERO,
             },
