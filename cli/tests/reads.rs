@@ -54,6 +54,27 @@ fn every_read_after_wait_or_run_has_the_result() {
 }
 
 #[test]
+fn equal_outputs_of_many_nodes_are_shown_once() {
+    let dev = Dev::start(&["--nodes", "6"]);
+    let script = "case $SENTINEL_NODE in sim-2) echo odd >&2; exit 3;; sim-5) ;; *) echo fine;; esac";
+    dev.run(&["run", "--name", "many", "--all", "--", "sh", "-c", script]).exited(3);
+    let folded = dev.run(&["logs", "many", "--fold"]).exited(0);
+    let this = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let this = this.trim();
+    let (mut fine, odd) = (format!("sim-[1,3,4,6],{this}"), "== sim-2: Failed: exited with code 3\nodd\n");
+    if this < "sim" {
+        fine = format!("{this},sim-[1,3,4,6]");
+    }
+    let expected = format!("{odd}\n== sim-5: Succeeded; no output\n\n== {fine} (5 nodes): Succeeded\nfine\n");
+    assert_eq!(folded.out, expected);
+    let latest = dev.run(&["logs", "task/default/many", "--run", "1", "--fold"]).exited(0);
+    assert_eq!(latest.out, folded.out);
+    let missing = dev.run(&["logs", "many", "--run", "9", "--fold"]).exited(1);
+    assert!(missing.err.contains("task default/many has no execution of run 9"), "{}", missing.err);
+    dev.run(&["logs", "many/1/sim-1", "--fold"]).exited(2);
+}
+
+#[test]
 fn a_pending_target_is_listed_and_its_log_is_empty() {
     let dev = Dev::start(&["--nodes", "2"]);
     let made = dev.request(

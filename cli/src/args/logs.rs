@@ -24,6 +24,9 @@ Examples:
   # An earlier Run
   sentinel logs hello --run 3
 
+  # Equal outputs of many nodes as one
+  sentinel logs hello --fold
+
   # One Execution, raw, from a position
   sentinel logs hello/1/web-1 --from 1048576 > rest.log";
 
@@ -88,6 +91,10 @@ pub(crate) struct LogsArgs {
     /// Only this stream.
     #[arg(long, value_name = "STREAM")]
     pub(crate) stream: Option<StreamFilter>,
+
+    /// Show nodes with the same outcome, exit code and output as one, those that did not succeed first.
+    #[arg(long, conflicts_with_all = ["follow", "from", "attempt", "node", "stream", "since"])]
+    pub(crate) fold: bool,
 
     /// Do not prefix lines with the name of the node.
     #[arg(long)]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use sentinel_api::view::ExecutionView;
 use sentinel_protocol::log::Stream;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::execution;
 use super::flags::context_flags;
+use super::{execution, fold};
 use crate::args::{LogsArgs, LogsSubject, StreamFilter};
 use crate::client::{Client, Query};
 use crate::exit::{ExitResult, FAILED, Failure, INTERRUPTED, OK};
@@ -35,7 +36,11 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -
         match &args.subject {
             LogsSubject::Task(task) => {
                 let (namespace, name) = task.within(namespace);
-                TaskLogs::new(client, namespace, name, args, options)?.print().await
+                let logs = TaskLogs::new(client, namespace, name, args, options)?;
+                if args.fold { logs.print_folded().await } else { logs.print().await }
+            }
+            LogsSubject::Execution(_) if args.fold => {
+                Err(Failure::usage("--fold compares the nodes of a Run: name a Task"))
             }
             LogsSubject::Execution(execution) => {
                 of_execution(client, namespace, execution, args, options).await
@@ -129,6 +134,19 @@ impl<'a> TaskLogs<'a> {
         let run = self.run.or(latest);
         let missing = self.missing(run);
         self.print_archived(run, missing).await
+    }
+
+    /// The groups of equal output of a Run: of the newest without a number.
+    async fn print_folded(&self) -> ExitResult {
+        let mut query = Query::default();
+        query.add("namespace", self.namespace);
+        query.add("task", self.name);
+        query.maybe("run", self.run);
+        query.add("limit", 1);
+        let listed = self.client.list("/api/v1/executions", query, 1, None).await?;
+        let Some(newest) = listed.items.first() else { return Err(self.missing(self.run)) };
+        let newest: ExecutionView = self.client.read("an Execution", newest)?;
+        fold::print(self.client, &newest.task_uid, newest.run, self.options).await
     }
 
     /// The failure when no Execution matches.

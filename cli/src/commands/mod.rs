@@ -7,6 +7,7 @@ mod delete;
 mod describe;
 mod execution;
 mod flags;
+mod fold;
 mod get;
 mod logs;
 mod nodes;
