@@ -61,17 +61,24 @@ fn equal_outputs_of_many_nodes_are_shown_once() {
     let folded = dev.run(&["logs", "many", "--fold"]).exited(0);
     let this = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let this = this.trim();
-    let (mut fine, odd) = (format!("sim-[1,3,4,6],{this}"), "== sim-2: Failed: exited with code 3\nodd\n");
+    let (mut fine, odd) = (format!("sim-[1,3,4,6],{this}"), "== sim-2: Failed: exited with code 3\n");
     if this < "sim" {
         fine = format!("{this},sim-[1,3,4,6]");
     }
     let expected = format!("{odd}\n== sim-5: Succeeded; no output\n\n== {fine} (5 nodes): Succeeded\nfine\n");
-    assert_eq!(folded.out, expected);
+    assert_eq!((folded.out.as_str(), folded.err.as_str()), (expected.as_str(), "odd\n"));
     let latest = dev.run(&["logs", "task/default/many", "--run", "1", "--fold"]).exited(0);
     assert_eq!(latest.out, folded.out);
     let missing = dev.run(&["logs", "many", "--run", "9", "--fold"]).exited(1);
     assert!(missing.err.contains("task default/many has no execution of run 9"), "{}", missing.err);
     dev.run(&["logs", "many/1/sim-1", "--fold"]).exited(2);
+
+    let found = dev.run(&["logs", "many", "--grep", "^(odd|never)$"]).exited(0);
+    assert_eq!(found.out.split_whitespace().collect::<Vec<_>>(), ["sim-2", "|", "odd"]);
+    assert_eq!(dev.run(&["logs", "many/1/sim-2", "--grep", "d+"]).exited(0).out, "odd\n");
+    assert_eq!(dev.run(&["logs", "many", "--grep", "fine", "--stream", "stderr"]).exited(1).out, "");
+    let invalid = dev.run(&["logs", "many", "--grep", "("]).exited(2);
+    assert!(invalid.err.contains("unclosed group"), "{}", invalid.err);
 }
 
 #[test]

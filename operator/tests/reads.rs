@@ -255,6 +255,60 @@ async fn equal_outputs_are_one_group_before_and_after_they_are_archived() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_search_finds_lines_and_continues_where_it_ended() {
+    let operator = TestOperator::new(&["a"]).await;
+    operator.history.set(Fault::WritesHang);
+    let mut agent = operator.agent("a").await;
+    operator.apply(&body("t", &["a"], &json!({}))).await;
+    let start = operator.start(&mut agent).await;
+    let path = format!("/executions/{}/1/a/search", start.attempt.task);
+    let mut socket = operator.log_socket(&agent, "a").await;
+    socket.send_json(&LogControl::Open { attempt: start.attempt.clone(), oldest: 0 }).await;
+    let text = "fine\nerror: one\nfine\nerror: two\nerror";
+    // Divided inside a line, and inside the match.
+    let mut position = 0;
+    for piece in [&text[..8], &text[8..20], &text[20..]] {
+        let mut record = record(position, piece.len() as u64);
+        record.data = piece.as_bytes().to_vec().into();
+        socket.record(&start.attempt, &record).await;
+        position += piece.len() as u64;
+    }
+    operator
+        .until(&format!("/executions/{}/1/a/lines", start.attempt.task), |lines| lines["end"] == position)
+        .await;
+    let search = async |query: &str| -> Vec<Value> {
+        let text = operator.log(&format!("{path}?{query}")).await;
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let hit = |line: u64, position: u64, text: [&str; 3]| json!({"kind": "hit", "line": line, "position": position, "stream": "stdout", "atMicros": 7, "text": text});
+    let hits = [
+        hit(2, 5, ["", "error", ": one"]),
+        hit(4, 21, ["", "error", ": two"]),
+        hit(5, 32, ["", "error", ""]),
+    ];
+    let end =
+        |position: u64, complete: bool| json!({"kind": "end", "position": position, "complete": complete});
+    let all = search("pattern=error").await;
+    assert_eq!(all[..3], hits, "{all:?}");
+    assert_eq!(all[3..], [json!({"kind": "progress", "position": 37, "end": 37}), end(37, true)]);
+    let first = search("pattern=error&limit=1").await;
+    assert_eq!(first, [hits[0].clone(), end(6, false)]);
+    assert_eq!(search("pattern=error&from=6&limit=1").await, [hits[1].clone(), end(22, false)]);
+    assert_eq!(search("pattern=%5Ee.*e%24").await[0], hit(2, 5, ["", "error: one", ""]));
+    assert_eq!(search("pattern=error&stream=stderr").await.len(), 2, "progress and end only");
+    for (query, parameter) in [
+        ("", "pattern"),
+        ("pattern=%28", "pattern"),
+        ("pattern=%28a%7B1000%7D%29%7B1000%7D", "pattern"),
+        ("pattern=a&limit=0", "limit"),
+        ("pattern=a&from=x", "from"),
+    ] {
+        let (status, body) = operator.ask(&format!("{path}?{query}")).await;
+        assert_eq!((status, &body["field"]), (400, &json!(parameter)), "{query}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invalid_queries_of_lines_are_refused() {
     let operator = TestOperator::new(&["a"]).await;
     let mut agent = operator.agent("a").await;

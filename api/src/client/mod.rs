@@ -2,7 +2,7 @@
 //!
 //! [`Client`] has a method for each thing that the command line does, over the types of this crate; [`Client::get`],
 //! [`Client::list`] and [`Client::call`] give the JSON as the server sent it, for programs that pass it on. Streams are
-//! in [`events`] and [`log`]. A server of another local user gets nothing ([`peer`]); a dev mode of this user is reached
+//! in [`events`], [`log`] and [`search`]. A server of another local user gets nothing ([`peer`]); a dev mode of this user is reached
 //! over its socket ([`dev_socket`]).
 
 mod connector;
@@ -13,12 +13,14 @@ mod lines;
 pub mod log;
 pub mod peer;
 mod request;
+pub mod search;
 mod server;
 
 pub use error::ClientError;
 pub use events::{Event, Events};
 pub use log::{LogItem, LogLines, LogQuery, Since};
 pub use request::{Listed, Reply};
+pub use search::{Search, SearchQuery};
 pub use server::{InvalidServer, Server};
 
 use bytes::Bytes;

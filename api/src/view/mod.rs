@@ -9,6 +9,7 @@ mod list;
 mod node;
 mod outputs;
 mod run;
+mod search;
 
 pub use execution::{
     AttemptDetails, ClockView, ExecutionView, ExitView, LeftView, ProcessView, StreamDetails,
@@ -18,3 +19,4 @@ pub use list::{List, Partial};
 pub use node::NodeView;
 pub use outputs::{OutputGroupView, OutputsView};
 pub use run::RunView;
+pub use search::SearchLineView;

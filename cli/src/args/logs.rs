@@ -24,6 +24,9 @@ Examples:
   # An earlier Run
   sentinel logs hello --run 3
 
+  # Lines that match, on all nodes
+  sentinel logs hello --grep '(?i)error|fatal'
+
   # Equal outputs of many nodes as one
   sentinel logs hello --fold
 
@@ -87,6 +90,10 @@ pub(crate) struct LogsArgs {
     /// Only output since a time such as 2026-11-28T03:00:00Z, or a duration such as 5m ago.
     #[arg(long, value_name = "TIME", value_parser = since)]
     pub(crate) since: Option<Since>,
+
+    /// Show only lines that match this regular expression, found by the server; exit code 1 if none does.
+    #[arg(long, value_name = "REGEX", conflicts_with_all = ["follow", "from", "tail", "since", "timestamps", "fold"])]
+    pub(crate) grep: Option<String>,
 
     /// Only this stream.
     #[arg(long, value_name = "STREAM")]

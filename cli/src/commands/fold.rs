@@ -43,7 +43,8 @@ pub(super) async fn print(client: &Client, task_uid: &str, run: u32, options: Lo
 fn head(group: &OutputGroupView, is_after: bool) -> Text {
     let begin = if is_after { "\n== " } else { "== " };
     let nodes = if group.count == 1 { String::new() } else { format!(" ({} nodes)", group.count) };
-    let why = if group.message.is_empty() { String::new() } else { format!(": {}", group.message) };
+    let has_news = group.outcome != "Succeeded" && !group.message.is_empty();
+    let why = if has_news { format!(": {}", group.message) } else { String::new() };
     let nothing = if group.stdout.bytes + group.stderr.bytes == 0 { "; no output" } else { "" };
     Text::from(begin)
         .single_line(&group.nodes)

@@ -7,7 +7,8 @@ use sentinel_protocol::log::Stream;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::flags::context_flags;
-use super::{execution, fold};
+use super::grep::Searched;
+use super::{execution, fold, grep};
 use crate::args::{LogsArgs, LogsSubject, StreamFilter};
 use crate::client::{Client, Query};
 use crate::exit::{ExitResult, FAILED, Failure, INTERRUPTED, OK};
@@ -37,7 +38,11 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -
             LogsSubject::Task(task) => {
                 let (namespace, name) = task.within(namespace);
                 let logs = TaskLogs::new(client, namespace, name, args, options)?;
-                if args.fold { logs.print_folded().await } else { logs.print().await }
+                match &args.grep {
+                    Some(pattern) => logs.grep(pattern).await,
+                    None if args.fold => logs.print_folded().await,
+                    None => logs.print().await,
+                }
             }
             LogsSubject::Execution(_) if args.fold => {
                 Err(Failure::usage("--fold compares the nodes of a Run: name a Task"))
@@ -60,7 +65,12 @@ async fn of_execution(
     args: &LogsArgs,
     options: LogOptions,
 ) -> ExitResult {
-    let path = format!("{}/log", execution::path_of(client, namespace, name).await?);
+    let path = execution::path_of(client, namespace, name).await?;
+    if let Some(pattern) = &args.grep {
+        let searched = Searched { path, prefix: None, attempt: args.attempt };
+        return grep::execute(client, &[searched], pattern, options.stream).await;
+    }
+    let path = format!("{path}/log");
     let log = NodeLog {
         client: client.clone(),
         path,
@@ -136,13 +146,28 @@ impl<'a> TaskLogs<'a> {
         self.print_archived(run, missing).await
     }
 
+    /// Lines that match, of each node of a Run: of the newest without a number.
+    async fn grep(&self, pattern: &str) -> ExitResult {
+        let logs = self.archived(self.run).await?;
+        if logs.is_empty() {
+            return Err(self.missing(self.run));
+        }
+        let prefixed = self.prefixed.unwrap_or(logs.len() > 1);
+        let of = |(path, node): (String, String)| Searched {
+            path: path.trim_end_matches("/log").to_owned(),
+            prefix: prefixed.then_some(node),
+            attempt: None,
+        };
+        let searched: Vec<Searched> = logs.into_iter().map(of).collect();
+        grep::execute(self.client, &searched, pattern, self.options.stream).await
+    }
+
     /// The groups of equal output of a Run: of the newest without a number.
     async fn print_folded(&self) -> ExitResult {
         let mut query = Query::default();
         query.add("namespace", self.namespace);
         query.add("task", self.name);
         query.maybe("run", self.run);
-        query.add("limit", 1);
         let listed = self.client.list("/api/v1/executions", query, 1, None).await?;
         let Some(newest) = listed.items.first() else { return Err(self.missing(self.run)) };
         let newest: ExecutionView = self.client.read("an Execution", newest)?;

@@ -9,6 +9,7 @@ mod execution;
 mod flags;
 mod fold;
 mod get;
+mod grep;
 mod logs;
 mod nodes;
 mod rerun;

@@ -161,6 +161,14 @@ impl LineMark {
     }
 
     /// The mark of one stream.
+    pub fn of_stream(&self, stream: Stream) -> StreamMark {
+        match stream {
+            Stream::Stdout => self.stdout,
+            Stream::Stderr => self.stderr,
+        }
+    }
+
+    /// The mark of one stream, to be changed.
     pub(super) fn of(&mut self, stream: Stream) -> &mut StreamMark {
         match stream {
             Stream::Stdout => &mut self.stdout,

@@ -15,6 +15,8 @@
 //!   that no reconcile waits for; [`error`]: why a reconcile failed.
 
 mod act;
+#[cfg(test)]
+mod against_kube;
 mod archive_handover;
 mod background;
 mod change_filter;

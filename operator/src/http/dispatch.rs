@@ -10,7 +10,7 @@ use super::error::{ApiError, Reason};
 use super::guard::{self, Door, Head, Surface};
 use super::request::{Query, Request};
 use super::table::{self, Found, Operation};
-use super::{events, executions, lines, logs, nodes, openapi, outputs, tasks};
+use super::{events, executions, lines, logs, nodes, openapi, outputs, search, tasks};
 use crate::health::Verdict;
 use crate::server::{Client, Share, Shares};
 
@@ -43,7 +43,8 @@ impl Api {
             | Operation::Events
             | Operation::ExecutionLog
             | Operation::ExecutionLines
-            | Operation::LineEvents => Some(slot(&self.streams, request.client, "streams")?),
+            | Operation::LineEvents
+            | Operation::SearchLines => Some(slot(&self.streams, request.client, "streams")?),
             Operation::ListTasks | Operation::RunOutputs => Some(slot(&self.lists, request.client, "lists")?),
             _ => None,
         };
@@ -102,6 +103,7 @@ impl Api {
             Operation::ExecutionLog => logs::read(self, parts, query).await,
             Operation::ExecutionLines => lines::read(self, parts, query).await,
             Operation::LineEvents => lines::follow(self, parts, query, request).await,
+            Operation::SearchLines => search::read(self, parts, query).await,
         }
     }
 }

@@ -103,7 +103,7 @@ fn count(query: &Query) -> Result<usize, ApiError> {
     }
 }
 
-fn stream(query: &Query) -> Result<Option<OutputStream>, ApiError> {
+pub(super) fn stream(query: &Query) -> Result<Option<OutputStream>, ApiError> {
     query.one_of("stream", &[("stdout", OutputStream::Stdout), ("stderr", OutputStream::Stderr)])
 }
 

@@ -38,6 +38,7 @@ mod outputs;
 mod rendering;
 pub mod request;
 pub mod routes;
+mod search;
 pub mod table;
 mod tasks;
 mod view;

@@ -4,7 +4,7 @@
 use kube::CustomResourceExt as _;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use sentinel_api::reason::ErrorBody;
-use sentinel_api::view::{ExecutionView, LinesView, NodeView, OutputsView, RunView};
+use sentinel_api::view::{ExecutionView, LinesView, NodeView, OutputsView, RunView, SearchLineView};
 use serde_json::{Map, Value, json};
 
 use super::request::{MAX_BODY, MAX_PAGE};
@@ -130,29 +130,38 @@ fn text_of(operation: Operation) -> OperationText {
         Operation::GetExecution => {
             ("getExecution", "executions", "One Execution, with its resource usage and output totals.", "200")
         }
-        Operation::ExecutionLog => (
-            "executionLog",
-            "executions",
-            "The output of an Execution from any position: what exists so far, or with follow until the Attempt has ended. \
-             As text, the bytes of the command, with a line '[sentinel: N bytes dropped here: reason]' for missing \
-             bytes. As JSON, one record per line with the bytes in base64; the last line is of kind 'end'.",
-            "200",
-        ),
+        Operation::ExecutionLog
+        | Operation::ExecutionLines
+        | Operation::LineEvents
+        | Operation::SearchLines => return text_of_output(operation),
+    };
+    OperationText { id, tag, summary, success }
+}
+
+fn text_of_output(operation: Operation) -> OperationText {
+    let (id, summary) = match operation {
         Operation::ExecutionLines => (
             "executionLines",
-            "executions",
             "Lines of the output of an Execution as it is now: from a line, a position or a time on, or the last ones.",
-            "200",
+        ),
+        Operation::SearchLines => (
+            "searchLines",
+            "Lines of the output of an Execution that match an expression, as they are found. A search ends after 30 s or \
+             limit hits; then its last line has the position to continue from.",
         ),
         Operation::LineEvents => (
             "lineEvents",
-            "executions",
             "Every line that begins at a position or behind it, as it is written, as server-sent events: lines (LinesEventView; \
              the id is the position to continue from, also by the header Last-Event-ID), end.",
-            "200",
+        ),
+        _ => (
+            "executionLog",
+            "The output of an Execution from any position: what exists so far, or with follow until the Attempt has ended. \
+             As text, the bytes of the command, with a line '[sentinel: N bytes dropped here: reason]' for missing \
+             bytes. As JSON, one record per line with the bytes in base64; the last line is of kind 'end'.",
         ),
     };
-    OperationText { id, tag, summary, success }
+    OperationText { id, tag: "executions", summary, success: "200" }
 }
 
 fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
@@ -168,6 +177,9 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
             "text/plain": {"schema": {"type": "string"}},
             "application/x-ndjson": {"schema": log_line()},
         }),
+        Operation::SearchLines => {
+            json!({"application/x-ndjson": {"schema": schema::<SearchLineView>(schemas)}})
+        }
         Operation::ExecutionLines => json(schema::<LinesView>(schemas)),
         Operation::ListNodes => json(list(&schema::<NodeView>(schemas))),
         Operation::GetNode => json(schema::<NodeView>(schemas)),
@@ -212,10 +224,50 @@ fn log_line() -> Value {
     })
 }
 
+/// Parameters of routes that read output.
+fn output_parameter(name: &str) -> (Value, &'static str) {
+    let text = || json!({"type": "string"});
+    let switch = || json!({"type": "boolean", "default": false});
+    match name {
+        "tail" => (
+            json!({"type": "integer", "minimum": 0, "maximum": 100_000}),
+            "Only this many last lines of the current output, and further output.",
+        ),
+        "since" => (
+            text(),
+            "Only output since a time by the clock of the node: in RFC 3339, or a duration before now such as 90s.",
+        ),
+        "line" => (json!({"type": "integer", "minimum": 1, "default": 1}), "Number of the first line."),
+        "position" => (
+            json!({"type": "integer", "minimum": 0}),
+            "Begin with the last line that begins at or before this position.",
+        ),
+        "count" => (
+            json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 500}),
+            "Largest number of lines.",
+        ),
+        "pattern" => (
+            json!({"type": "string", "minLength": 1, "maxLength": 1024}),
+            "A regular expression, in the syntax of Rust's regex crate; ^ and $ match at lines.",
+        ),
+        "equal" => (
+            json!({"enum": ["stdout", "stderr", "both"], "default": "both"}),
+            "Which output must be equal; exit code and Outcome always must.",
+        ),
+        "follow" => (switch(), "Whether to continue until the Attempt has ended."),
+        "from" => (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte."),
+        "stream" => (json!({"enum": ["stdout", "stderr"]}), "Only this stream."),
+        "timestamps" => {
+            (switch(), "Whether each line of text begins with its time by the clock of the node.")
+        }
+        "format" => (json!({"enum": ["text", "json"], "default": "text"}), "Form of the log."),
+        _ => (text(), ""),
+    }
+}
+
 fn parameter(name: &str, place: &str) -> Value {
     let text = || json!({"type": "string"});
     let number = || json!({"type": "integer", "minimum": 1, "maximum": u32::MAX});
-    let switch = || json!({"type": "boolean", "default": false});
     let (schema, description) = match name {
         "namespace" => (text(), "Namespace of the Task."),
         "name" | "task" => (text(), "Name of the Task."),
@@ -234,40 +286,12 @@ fn parameter(name: &str, place: &str) -> Value {
             json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100}),
             "Largest number of items in a page.",
         ),
-        "tail" => (
-            json!({"type": "integer", "minimum": 0, "maximum": 100_000}),
-            "Only this many last lines of the current output, and further output.",
-        ),
-        "since" => (
-            text(),
-            "Only output since a time by the clock of the node: in RFC 3339, or a duration before now such as 90s.",
-        ),
-        "line" => (json!({"type": "integer", "minimum": 1, "default": 1}), "Number of the first line."),
-        "position" => (
-            json!({"type": "integer", "minimum": 0}),
-            "Begin with the last line that begins at or before this position.",
-        ),
-        "count" => (
-            json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 500}),
-            "Largest number of lines.",
-        ),
-        "equal" => (
-            json!({"enum": ["stdout", "stderr", "both"], "default": "both"}),
-            "Which output must be equal; exit code and Outcome always must.",
-        ),
         "page" => (text(), "The next of an earlier answer to the same query."),
         "token" => (
             json!({"type": "string", "minLength": 1, "maxLength": 128}),
             "Any string that was not used before; generated by default.",
         ),
-        "follow" => (switch(), "Whether to continue until the Attempt has ended."),
-        "from" => (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte."),
-        "stream" => (json!({"enum": ["stdout", "stderr"]}), "Only this stream."),
-        "timestamps" => {
-            (switch(), "Whether each line of text begins with its time by the clock of the node.")
-        }
-        "format" => (json!({"enum": ["text", "json"], "default": "text"}), "Form of the log."),
-        _ => (text(), ""),
+        _ => output_parameter(name),
     };
     json!({"name": name, "in": place, "required": place == "path", "schema": schema, "description": description})
 }

@@ -53,6 +53,8 @@ pub enum Operation {
     ExecutionLines,
     /// Lines of the output of one Execution as they are written.
     LineEvents,
+    /// Lines of the output of one Execution that match an expression.
+    SearchLines,
 }
 
 /// One route.
@@ -132,6 +134,12 @@ pub const ROUTES: &[Route] = &[
         "/api/v1/executions/{taskUid}/{run}/{node}/lines/events",
         Operation::LineEvents,
         &["from", "stream", "attempt"],
+    ),
+    route(
+        Method::GET,
+        "/api/v1/executions/{taskUid}/{run}/{node}/search",
+        Operation::SearchLines,
+        &["pattern", "from", "limit", "stream", "attempt"],
     ),
 ];
 

@@ -108,8 +108,7 @@ impl LogReader {
         from: u64,
         stream: Option<OutputStream>,
     ) -> Result<BoxStream<'static, Result<LinesUpdate, ReadError>>, ReadError> {
-        let index = self.line_index(attempt).await?;
-        let mark = self.mark_at(attempt, index.before_position(from), from).await?;
+        let mark = self.line_mark(attempt, from).await?;
         let first = FirstLine::Number(mark.lines(None) + 1);
         let window = LineWindow::new(WindowRange { first, count: usize::MAX, stream }, mark);
         let records = Box::pin(self.open(attempt.clone(), from, Follow::Yes).fuse());
@@ -120,6 +119,12 @@ impl LogReader {
                 |mut followed| async move { followed.next().await.map(|update| (update, followed)) },
             );
         Ok(updates.boxed())
+    }
+
+    /// The lines before a position.
+    pub(super) async fn line_mark(&self, attempt: &AttemptId, position: u64) -> Result<LineMark, ReadError> {
+        let index = self.line_index(attempt).await?;
+        self.mark_at(attempt, index.before_position(position), position).await
     }
 
     async fn line_index(&self, attempt: &AttemptId) -> Result<LineIndex, ReadError> {

@@ -17,11 +17,13 @@ mod index;
 pub mod lines;
 mod missing;
 pub mod reader;
+pub mod search;
 pub mod start;
 
 pub use self::attempts::ReportedAttempts;
 pub use self::hub::{Hub, HubRules};
 pub use self::lines::{LinesFrom, LinesParams, LinesUpdate, LogLines};
 pub use self::reader::{LogReader, ReadError};
+pub use self::search::{Hit, SearchUpdate};
 pub use self::start::LogParams;
 pub use sentinel_core::stream::tail::{End, Follow};

@@ -10,6 +10,7 @@ use sentinel_core::stream::tail::{End, Follow, Next};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
 use sentinel_protocol::stage::Stage;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::attempts::ReportedAttempts;
 use super::hub::{Available, Hub, LogSubscriber};
@@ -18,6 +19,9 @@ use super::missing::missing_record;
 use crate::history::error::HistoryError;
 use crate::history::record::RecordSource;
 use crate::history::store::History;
+
+/// Parts of logs that are searched at once: a search takes a whole core.
+const MAX_SEARCHES: usize = 2;
 
 /// Bytes per read of History.
 const HISTORY_BYTES: usize = 1 << 20;
@@ -57,6 +61,7 @@ pub struct LogReader {
     history: Arc<dyn History>,
     attempts: Arc<dyn ReportedAttempts>,
     indexes: Arc<LineIndexes>,
+    searches: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -68,7 +73,13 @@ impl std::fmt::Debug for LogReader {
 impl LogReader {
     /// Reads the hub and this archive. Where a log ends is known from the agents' Reports, then from the archive.
     pub fn new(hub: Hub, history: Arc<dyn History>, attempts: impl ReportedAttempts) -> Self {
-        Self { hub, history, attempts: Arc::new(attempts), indexes: Arc::default() }
+        Self {
+            hub,
+            history,
+            attempts: Arc::new(attempts),
+            indexes: Arc::default(),
+            searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
+        }
     }
 
     /// The log of an Attempt from a position on, in order, without a gap or a repeat: the first record begins at
@@ -103,6 +114,12 @@ impl LogReader {
         &*self.history
     }
 
+    /// Waits until another part of a log may be searched.
+    pub(super) async fn search_permit(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.searches).acquire_owned().await.ok()
+    }
+
     /// Where the lines of archived logs are.
     pub(super) fn indexes(&self) -> &LineIndexes {
         &self.indexes
@@ -117,7 +134,7 @@ impl LogReader {
     ///
     /// # Errors
     /// Those of reading.
-    pub(super) async fn end_of(&self, attempt: &AttemptId) -> Result<u64, ReadError> {
+    pub async fn end_of(&self, attempt: &AttemptId) -> Result<u64, ReadError> {
         if let Some(end) = self.attempts.log_end(attempt) {
             return Ok(end);
         }
