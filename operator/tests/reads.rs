@@ -15,7 +15,7 @@ use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::{Report, ReportedState, Running, ToOperator};
 use serde_json::{Value, json};
 
-use gateway::{ended, record};
+use gateway::{Agent, ended, record};
 use stores::eventually;
 use stores::faulty::Fault;
 
@@ -189,6 +189,28 @@ fn unordered(events: &str) -> Vec<Result<Value, String>> {
     events.lines().map(of).collect()
 }
 
+/// Ends the first Attempt of a Run on one node with this exit code and these digests; returns the uid of its Task.
+async fn end_with(
+    operator: &TestOperator,
+    node: &str,
+    exit_code: u8,
+    [stdout, stderr]: [char; 2],
+) -> (String, Agent) {
+    let mut agent = operator.agent(node).await;
+    let start = operator.start(&mut agent).await;
+    let ReportedState::Ended(mut end) = ended(7) else { unreachable!() };
+    end.outcome = match exit_code {
+        0 => Outcome::Succeeded { exit_code },
+        _ => Outcome::Failed { exit_code },
+    };
+    end.output.stdout.sha256 = stdout.to_string().repeat(64);
+    (end.output.stderr.bytes, end.output.stderr.sha256) = (9, stderr.to_string().repeat(64));
+    let state = ReportedState::Ended(end);
+    let report = Report { attempt: start.attempt.clone(), spec_hash: start.spec_hash.clone(), state };
+    agent.send_json(&ToOperator::Report(Box::new(report))).await;
+    (start.attempt.task.to_string(), agent)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn equal_outputs_are_one_group_before_and_after_they_are_archived() {
     let nodes = ["web-1", "web-2", "web-3", "web-4", "web-5", "gone"];
@@ -197,26 +219,15 @@ async fn equal_outputs_are_one_group_before_and_after_they_are_archived() {
     operator.apply(&body("t", &nodes, &json!({}))).await;
     let mut uid = String::new();
     let mut agents = Vec::new();
-    for (node, exit_code, stdout, stderr) in [
-        ("web-1", 0, 'a', 'e'),
-        ("web-2", 0, 'a', 'e'),
-        ("web-3", 0, 'a', 'f'),
-        ("web-4", 3, 'a', 'e'),
-        ("web-5", 0, 'b', 'e'),
+    for (node, exit_code, digests) in [
+        ("web-1", 0, ['a', 'e']),
+        ("web-2", 0, ['a', 'e']),
+        ("web-3", 0, ['a', 'f']),
+        ("web-4", 3, ['a', 'e']),
+        ("web-5", 0, ['b', 'e']),
     ] {
-        let mut agent = operator.agent(node).await;
-        let start = operator.start(&mut agent).await;
-        let ReportedState::Ended(mut end) = ended(7) else { unreachable!() };
-        end.outcome = match exit_code {
-            0 => Outcome::Succeeded { exit_code },
-            _ => Outcome::Failed { exit_code },
-        };
-        end.output.stdout.sha256 = stdout.to_string().repeat(64);
-        (end.output.stderr.bytes, end.output.stderr.sha256) = (9, stderr.to_string().repeat(64));
-        let state = ReportedState::Ended(end);
-        let report = Report { attempt: start.attempt.clone(), spec_hash: start.spec_hash.clone(), state };
-        agent.send_json(&ToOperator::Report(Box::new(report))).await;
-        uid = start.attempt.task.to_string();
+        let (task, agent) = end_with(&operator, node, exit_code, digests).await;
+        uid = task;
         agents.push(agent);
     }
     let path = format!("/runs/{uid}/1/outputs");
