@@ -13,7 +13,7 @@ check:
 
 # Each crate alone, so that none leans on features that another one turns on
 check-each:
-    for crate in sentinel-protocol sentinel-core sentinel-api sentinel-operator sentinel-node-agent sentinel; do cargo check --locked -p $crate || exit 1; done
+    for crate in sentinel-protocol sentinel-core sentinel-api sentinel-viewer sentinel-operator sentinel-node-agent sentinel; do cargo check --locked -p $crate || exit 1; done
 
 # All tests that need nothing but this machine
 test *ARGS:
@@ -71,6 +71,15 @@ generate:
 # Dev mode, with the files given
 dev *ARGS="examples/hello.yaml":
     cargo run --release --locked -p sentinel -- dev {{ARGS}}
+
+# The types and unit tests of the web page's modules, and that its libraries are what npm has
+page-check *ARGS:
+    viewer/check {{ARGS}}
+
+# The web page in a headless Chromium, against dev mode; screenshots are in target/viewer
+page-browse *ARGS:
+    cargo build --locked -p sentinel -p sentinel-operator
+    viewer/browse {{ARGS}}
 
 # A set of real parts, left running; where they are is in target/parts/parts.json
 parts-up:

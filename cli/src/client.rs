@@ -32,6 +32,11 @@ pub(crate) fn connect(server: Server, token_file: Option<&Path>) -> Result<Clien
     Ok(client.on_warning(|why| note(Text::message().plain(why))))
 }
 
+/// A link to the web page with the token in its fragment, which a browser does not send; the page reads and removes it.
+pub(crate) fn page_link(page: &str, token: &str) -> String {
+    format!("{page}#token={}", escape(token))
+}
+
 fn read_token(path: &Path) -> Result<String, String> {
     // Read once, so that it may come from a pipe.
     let bytes = std::fs::File::open(path).and_then(|file| files::read_from(file, MAX_TOKEN_FILE));

@@ -38,6 +38,7 @@ fn a_wrong_configuration_exits_with_2_and_names_the_flag() {
     refused(&[], &["--mongodb-url-file is missing"]);
     refused(&["--storage", "paper"], &["embedded", "mongodb"]);
     refused(&["--storage", "embedded"], &["--data-dir is missing"]);
+    refused(&["--base-path", "/api"], &["--base-path", "its first segment is a path of the operator itself"]);
     refused(&["--drain", "5"], &["--drain", "\"5\" is not a duration", "90s"]);
     refused(&["--agent-service-account", "x"], &["expected NAMESPACE/NAME"]);
     refused(

@@ -19,10 +19,11 @@ const DECISION_LINES: usize = 40;
 const ROOTS: [&str; 4] = ["", "operator/src", "node-agent/src", "cli/src"];
 
 /// What paths from the root of the repository begin with.
-const FOLDERS: [&str; 10] = [
+const FOLDERS: [&str; 11] = [
     "protocol/",
     "core/",
     "api/",
+    "viewer/",
     "operator/",
     "node-agent/",
     "cli/",

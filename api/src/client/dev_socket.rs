@@ -83,6 +83,11 @@ fn socket(directory: &Path, port: u16) -> PathBuf {
     directory.join(format!("dev-{port}.sock"))
 }
 
+/// A page that leads a browser to the dev mode, with its token; `sentinel ui` writes it.
+fn page(directory: &Path, port: u16) -> PathBuf {
+    directory.join(format!("dev-{port}.html"))
+}
+
 fn token(directory: &Path, port: u16) -> PathBuf {
     directory.join(format!("dev-{port}.token"))
 }
@@ -94,6 +99,30 @@ pub(super) fn socket_of(port: u16) -> Option<PathBuf> {
         .filter(|directory| is_private(directory).is_ok())
         .map(|directory| socket(&directory, port))
         .find(|socket| socket.symlink_metadata().is_ok())
+}
+
+/// The file with the token of this user's dev mode with that port, if one exists.
+pub fn token_file_of(port: u16) -> Option<PathBuf> {
+    directories()
+        .into_iter()
+        .filter(|directory| is_private(directory).is_ok())
+        .map(|directory| token(&directory, port))
+        .find(|file| file.symlink_metadata().is_ok_and(|metadata| metadata.is_file()))
+}
+
+/// A directory that only this user can enter, created if it does not exist.
+///
+/// # Errors
+/// When none can be used, with the reason for each.
+pub fn private_directory() -> Result<PathBuf> {
+    let mut reasons = Vec::new();
+    for directory in directories() {
+        match make(&directory) {
+            Ok(()) => return Ok(directory),
+            Err(error) => reasons.push(format!("{}: {error}", directory.display())),
+        }
+    }
+    Err(Error::other(reasons.join("; ")))
 }
 
 /// Socket and token of a running dev mode. Both are removed when it is dropped.
@@ -180,6 +209,7 @@ impl Drop for DevSocket {
         // The directory stays while another dev mode uses it.
         let _ = std::fs::remove_file(self.socket());
         let _ = std::fs::remove_file(self.token_file());
+        let _ = std::fs::remove_file(page(&self.directory, self.port));
         let _ = std::fs::remove_dir(&self.directory);
     }
 }
@@ -200,6 +230,7 @@ pub fn remove_stale() -> Vec<PathBuf> {
                 let socket = path.with_extension("sock");
                 let _ = std::fs::remove_file(&socket);
                 let _ = std::fs::remove_file(&path);
+                let _ = std::fs::remove_file(path.with_extension("html"));
                 removed.push(socket);
             }
         }

@@ -80,6 +80,11 @@ impl Client {
         Self { warn, ..self }
     }
 
+    /// The bearer token, if requests carry one.
+    pub fn token(&self) -> Option<&str> {
+        self.bearer.as_ref()?.to_str().ok()?.strip_prefix("Bearer ")
+    }
+
     /// The server.
     pub fn server(&self) -> &Server {
         &self.server

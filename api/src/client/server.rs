@@ -41,7 +41,7 @@ impl Server {
     }
 
     /// Whether its host names the loopback interface of this machine.
-    pub(super) fn is_local(&self) -> bool {
+    pub fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,
             Self::Http { host, .. } => {

@@ -8,6 +8,7 @@ mod logs;
 mod run;
 mod task;
 mod task_name;
+mod ui;
 mod values;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
 pub(crate) use logs::{LogsArgs, LogsSubject, StreamFilter};
 pub(crate) use run::{Leftovers, RunArgs};
 pub(crate) use task::{ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, RerunArgs, Until, WaitArgs};
+pub(crate) use ui::UiArgs;
 
 use crate::client::Server;
 use crate::output::color::ColorChoice;
@@ -164,6 +166,8 @@ pub(crate) enum Verb {
     Rerun(RerunArgs),
     /// Delete Tasks; their Runs are cancelled.
     Delete(DeleteArgs),
+    /// Open the web page in a browser, signed in.
+    Ui(UiArgs),
     /// Print the version.
     Version,
     /// Print the completion script of a shell.

@@ -16,6 +16,7 @@ mod rerun;
 mod run;
 mod sort;
 mod tables;
+mod ui;
 mod wait;
 
 use crate::args::{Cli, Verb};
@@ -39,6 +40,7 @@ pub(crate) async fn execute(cli: Cli) -> ExitResult {
         Verb::Cancel(args) => cancel::execute(&client, namespace, &args).await,
         Verb::Rerun(args) => rerun::execute(&client, namespace, &args).await,
         Verb::Delete(args) => delete::execute(&client, namespace, &args).await,
+        Verb::Ui(args) => ui::execute(&client, &args).await,
         Verb::Completion(args) => completion::execute(&args),
         Verb::Reference => completion::reference(),
         Verb::Version => {

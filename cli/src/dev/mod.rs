@@ -33,10 +33,10 @@ use self::server::{Endpoint, start};
 use self::signals::Signals;
 use self::state::State;
 use crate::args::DevArgs;
-use crate::client::{Server, connect};
+use crate::client::{Server, connect, page_link};
 use crate::exit::{ExitResult, Failure, OK};
 use crate::manifests::{FileKind, read_all};
-use crate::output::color::Style;
+use crate::output::color::{StdStream, Style, is_terminal};
 use crate::output::format::note;
 use crate::output::text::Text;
 
@@ -122,6 +122,7 @@ fn operator_exited(exited: Result<Result<(), RunError>, JoinError>) -> Failure {
 fn banner(endpoint: &Endpoint, nodes: &Nodes, state: &State) {
     let Endpoint { socket: files, server } = endpoint;
     let base = server.base();
+    let page = format!("{base}/");
     let flag = if server.is_default() { String::new() } else { format!(" --server {base}") };
     let socket = files.socket();
     let examples = [
@@ -129,16 +130,20 @@ fn banner(endpoint: &Endpoint, nodes: &Nodes, state: &State) {
         (format!("sentinel{flag} get tasks"), "list Tasks with their status"),
         (format!("sentinel{flag} logs -f NAME"), "follow the output of a Task"),
         (format!("sentinel{flag} nodes"), "list nodes with their resources"),
+        (format!("sentinel{flag} ui"), "open the web page"),
         (
             format!("curl --unix-socket {} http://localhost/api/v1/tasks", socket.display()),
             "the same over HTTP",
         ),
     ];
-    let width = examples[..4].iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    let width = examples[..5].iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    // The log of a service would keep the token for others to read.
+    let page = if is_terminal(StdStream::Err) { page_link(&page, files.token()) } else { page };
     let mut text = Text::new()
         .styled(Style::Bold, "Sentinel Node, dev mode.")
         .plain(" ")
         .styled(Style::Dim, "Everything runs in this process; stop it with Ctrl-C.")
+        .plain(format!("\n  Page   {page}"))
         .plain(format!("\n  API    {base}/api/v1 "))
         .styled(Style::Dim, "(with the token; your own sentinel needs none, root can use the socket)")
         .plain(format!("\n  Socket {}", socket.display()))

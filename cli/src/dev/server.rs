@@ -10,6 +10,7 @@ use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::config::any_loopback_port;
 use sentinel_operator::gateway::{Settings, StaticTokens};
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
+use sentinel_operator::http::BasePath;
 use sentinel_operator::http::guard::{Access, Secret};
 use sentinel_operator::metrics::Registry;
 use sentinel_operator::presence::memory::MemoryPresence;
@@ -59,6 +60,7 @@ pub(super) async fn start(
         gateway: any_loopback_port(),
         gateway_tls: None,
         api,
+        base_path: BasePath::default(),
         metrics: None,
         drain: DRAIN,
         settings: Settings::default(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sentinel_protocol::ids::Namespace;
+use sentinel_viewer::BasePath;
 
 use super::values::{ServiceAccount, parse_duration, parse_service_account};
 use crate::telemetry::LogFormat;
@@ -111,6 +112,10 @@ pub struct Flags {
     /// Unix socket of the HTTP API, in addition to --api-listen; for the user of this process and root only.
     #[arg(long, env = "SENTINEL_API_SOCKET", value_name = "PATH")]
     pub(super) api_socket: Option<PathBuf>,
+
+    /// Path below which an ingress has the web page and the API, for example /sentinel. They are at the root too.
+    #[arg(long, env = "SENTINEL_BASE_PATH", default_value = "/", value_name = "PATH", value_parser = str::parse::<BasePath>)]
+    pub(super) base_path: BasePath,
 
     /// Address for /metrics, /healthz and /readyz.
     #[arg(long, env = "SENTINEL_METRICS_LISTEN", default_value = "127.0.0.1:7981", value_name = "ADDRESS")]

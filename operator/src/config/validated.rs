@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sentinel_protocol::ids::Namespace;
+use sentinel_viewer::BasePath;
 
 use super::error::ConfigError;
 use super::flags::{Flags, StorageKind};
@@ -32,6 +33,8 @@ pub struct Config {
     pub api_token: Option<Secret>,
     /// Unix socket of the HTTP API.
     pub api_socket: Option<PathBuf>,
+    /// Where an ingress has web page and API, besides the root.
+    pub base_path: BasePath,
     /// Address for metrics and probes.
     pub metrics_listen: SocketAddr,
     /// Audience of agents' tokens.
@@ -82,6 +85,7 @@ impl Flags {
             api_listen: self.api_listen,
             api_token: self.api_token_file.as_deref().map(read_token).transpose()?,
             api_socket: self.api_socket,
+            base_path: self.base_path,
             metrics_listen: self.metrics_listen,
             token_audience: self.token_audience,
             agent_service_account: self.agent_service_account,

@@ -33,6 +33,8 @@ pub struct Answer {
 pub enum Body {
     /// All of it.
     Whole(Bytes),
+    /// A part of this program, which takes no memory however many readers it has.
+    Static(&'static [u8]),
     /// In chunks, at the pace of its reader.
     Stream(Chunks),
 }
@@ -41,6 +43,7 @@ impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Whole(bytes) => write!(f, "Whole({} bytes)", bytes.len()),
+            Self::Static(bytes) => write!(f, "Static({} bytes)", bytes.len()),
             Self::Stream(_) => f.write_str("Stream"),
         }
     }
@@ -113,7 +116,7 @@ impl Answer {
     #[must_use]
     pub fn holding(mut self, held: impl Send + 'static) -> Self {
         self.body = match self.body {
-            Body::Whole(bytes) => Body::Whole(bytes),
+            whole @ (Body::Whole(_) | Body::Static(_)) => whole,
             Body::Stream(chunks) => {
                 let state = (chunks, held);
                 Body::Stream(Chunks::new(unfold(state, |(mut chunks, held)| async move {

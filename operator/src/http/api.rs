@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sentinel_protocol::ids::Namespace;
+use sentinel_viewer::BasePath;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
@@ -28,6 +29,8 @@ pub struct Api {
     pub store: Arc<dyn TaskStore>,
     /// The only namespace that this operator serves; `None` for all.
     pub within: Option<Namespace>,
+    /// Where an ingress has page and API, besides the root.
+    pub base_path: BasePath,
     /// All Tasks and Nodes as last observed, with notices of changes.
     pub feed: Feed,
     /// Runs and Executions, active and archived.

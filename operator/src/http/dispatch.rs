@@ -10,7 +10,7 @@ use super::error::{ApiError, Reason};
 use super::guard::{self, Door, Head, Surface};
 use super::request::{Query, Request};
 use super::table::{self, Found, Operation};
-use super::{events, executions, lines, logs, nodes, openapi, outputs, search, tasks};
+use super::{events, executions, lines, logs, nodes, openapi, outputs, page, search, tasks};
 use crate::health::Verdict;
 use crate::server::{Client, Share, Shares};
 
@@ -35,6 +35,12 @@ impl Api {
     }
 
     async fn route(&self, found: &Found, request: &Request) -> Result<Answer, ApiError> {
+        // Before the query is read, which is the page's own.
+        match (found.route.operation, found.parts.as_slice()) {
+            (Operation::Page, _) => return Ok(page::page(found, &self.base_path, request)),
+            (Operation::PageAsset, [name, ..]) => return page::asset(name, request),
+            _ => {}
+        }
         let query = Query::parse(&request.query, found.route.query)?;
         let query = self.check_names(found, query)?;
         let operation = found.route.operation;
@@ -104,6 +110,7 @@ impl Api {
             Operation::ExecutionLines => lines::read(self, parts, query).await,
             Operation::LineEvents => lines::follow(self, parts, query, request).await,
             Operation::SearchLines => search::read(self, parts, query).await,
+            Operation::Page | Operation::PageAsset => Err(ApiError::internal("the page is answered above")),
         }
     }
 }
@@ -125,7 +132,8 @@ pub(super) fn admit(
     request: &Request,
     authority: Option<&Authority>,
 ) -> Result<Found, ApiError> {
-    let found = table::find(&request.method, &request.path)?;
+    let found =
+        table::find(&request.method, &request.path).or_else(|error| page::instead_of(error, request))?;
     let operation = found.route.operation;
     let is_probe = matches!(operation, Operation::Health | Operation::Ready | Operation::Metrics);
     match door.surface {

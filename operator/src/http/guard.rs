@@ -7,8 +7,10 @@
 //! A browser on this machine would forward requests of foreign pages. The guard checks what such a page cannot forge:
 //! `Host` (DNS rebinding), `Origin`, which must equal ours with its port, and on each write a header that no form of
 //! another site can send.
+//!
+//! The web page has no data: it needs no token, and a link on any site may lead to it. What it loads comes from the page.
 
-use http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -82,10 +84,15 @@ pub(super) struct Head<'a> {
 /// 421 for a foreign host, 403 for a foreign origin, 401 without the token.
 pub(super) fn check(access: &Access, operation: Operation, head: Head<'_>) -> Result<(), ApiError> {
     let host = host(head)?;
-    origin(host, head.headers)?;
-    let is_probe = matches!(operation, Operation::Health | Operation::Ready);
+    let arrival = if operation == Operation::Page && is_navigation(head.headers) {
+        Arrival::ByLink
+    } else {
+        Arrival::FromPage
+    };
+    origin(host, head.headers, arrival)?;
+    let is_public = operation.is_page() || matches!(operation, Operation::Health | Operation::Ready);
     match access {
-        Access::Bearer(secret) if !is_probe => token(secret, head.headers),
+        Access::Bearer(secret) if !is_public => token(secret, head.headers),
         Access::Open if is_write(head.method) => own_header(head.headers),
         _ => Ok(()),
     }
@@ -113,7 +120,23 @@ fn host(head: Head<'_>) -> Result<Option<&str>, ApiError> {
     Ok(head.authority.map(Authority::as_str).or(named))
 }
 
-fn origin(host: Option<&str>, headers: &HeaderMap) -> Result<(), ApiError> {
+/// How a request of a browser came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// A person opened the web page, by a link or by its address.
+    ByLink,
+    /// A page asks, which must be ours.
+    FromPage,
+}
+
+/// Whether a person followed a link, or typed the address: the answer is shown in a window of its own, and the page with the
+/// link cannot read it.
+fn is_navigation(headers: &HeaderMap) -> bool {
+    let is = |name, expected| headers.get(name).is_some_and(|value: &HeaderValue| value == expected);
+    is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
+}
+
+fn origin(host: Option<&str>, headers: &HeaderMap, arrival: Arrival) -> Result<(), ApiError> {
     let ours = host.map_or_else(|| "none".to_owned(), |host| format!("http://{host}"));
     let foreign = |value: &str, message: &str| {
         ApiError::new(StatusCode::FORBIDDEN, Reason::ForeignOrigin, message).at("origin", value, ours.clone())
@@ -131,7 +154,7 @@ fn origin(host: Option<&str>, headers: &HeaderMap) -> Result<(), ApiError> {
     // Browsers send this even where they send no Origin.
     for value in headers.get_all("sec-fetch-site") {
         let value = value.to_str().unwrap_or("");
-        if value != "same-origin" && value != "none" {
+        if value != "same-origin" && value != "none" && arrival == Arrival::FromPage {
             return Err(foreign(
                 value,
                 "requests from pages of other sites, and of other ports, are refused",
@@ -281,6 +304,40 @@ mod tests {
         assert_eq!(post(("sentinel-request", "1")), None);
         assert_eq!(post(("content-type", "application/json; charset=utf-8")), None);
         assert_eq!(status(&Access::Socket, &Method::DELETE, &[]), None, "no browser opens a Unix socket");
+    }
+
+    #[test]
+    fn a_link_on_another_site_leads_to_the_page_and_to_nothing_else() {
+        let visit = |operation, headers: &[(&'static str, &str)]| {
+            let mut map = HeaderMap::from_iter([(HOST, "localhost".parse().unwrap())]);
+            map.insert("sec-fetch-site", "cross-site".parse().unwrap());
+            for (name, value) in headers {
+                map.append(*name, value.parse().unwrap());
+            }
+            let head = Head { method: &Method::GET, authority: None, headers: &map };
+            check(&Access::Bearer(Secret::of("s3cret")), operation, head).err().map(|error| error.status)
+        };
+        let link = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        assert_eq!(visit(Operation::Page, &link), None);
+        assert_eq!(visit(Operation::ListTasks, &link), FORBIDDEN);
+        assert_eq!(visit(Operation::PageAsset, &link), FORBIDDEN);
+        for inside in ["iframe", "script", "embed", "empty"] {
+            let headers = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", inside)];
+            assert_eq!(visit(Operation::Page, &headers), FORBIDDEN, "{inside}");
+        }
+        assert_eq!(visit(Operation::Page, &[("sec-fetch-mode", "no-cors")]), FORBIDDEN);
+        let foreign = [link[0], link[1], ("origin", "http://evil.test")];
+        assert_eq!(visit(Operation::Page, &foreign), FORBIDDEN);
+    }
+
+    #[test]
+    fn the_page_needs_no_token() {
+        let headers = HeaderMap::from_iter([(HOST, "localhost".parse().unwrap())]);
+        let head = Head { method: &Method::GET, authority: None, headers: &headers };
+        let door = Access::Bearer(Secret::of("s3cret"));
+        assert!(check(&door, Operation::Page, head).is_ok());
+        assert!(check(&door, Operation::PageAsset, head).is_ok());
+        assert_eq!(check(&door, Operation::OpenApi, head).unwrap_err().status, StatusCode::UNAUTHORIZED);
     }
 
     #[test]

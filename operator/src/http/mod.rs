@@ -1,7 +1,7 @@
-//! The HTTP API for people and programs, under `/api/v1`.
+//! The HTTP API for people and programs, under `/api/v1`, and the web page (`page`).
 //!
 //! A request passes [`routes`] (only it and `body` name warp), [`guard`], [`table`] (its operation), `dispatch`, and a
-//! handler: one file per noun, `tasks`, `events`, `executions`, `logs`, `nodes`. A handler gets a [`request::Request`]
+//! handler: one file per noun, `tasks`, `events`, `executions`, `logs`, `nodes`, `page`. A handler gets a [`request::Request`]
 //! and returns an [`answer::Answer`] or an [`error::ApiError`]. What it answers from is [`api::Api`]. Shapes and
 //! reasons are those of the crate `sentinel-api`; `view` fills them.
 //!
@@ -35,6 +35,7 @@ mod logs;
 mod nodes;
 pub mod openapi;
 mod outputs;
+mod page;
 mod rendering;
 pub mod request;
 pub mod routes;
@@ -44,3 +45,4 @@ mod tasks;
 mod view;
 
 pub use api::Api;
+pub use sentinel_viewer::BasePath;

@@ -93,6 +93,8 @@ struct OperationText {
 
 fn text_of(operation: Operation) -> OperationText {
     let (id, tag, summary, success) = match operation {
+        Operation::Page => ("page", "page", "The web page.", "200"),
+        Operation::PageAsset => ("pageAsset", "page", "A file that the web page loads.", "200"),
         Operation::Health => ("health", "process", "Liveness of the process.", "200"),
         Operation::Ready => {
             ("ready", "process", "Readiness of the process, with the reasons when it is not ready.", "200")
@@ -169,6 +171,7 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
     let object = json!({"type": "object"});
     let json = |schema: Value| json!({"application/json": {"schema": schema}});
     match operation {
+        Operation::Page | Operation::PageAsset => json!({"text/html": {"schema": {"type": "string"}}}),
         Operation::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
         Operation::TaskEvents | Operation::Events | Operation::LineEvents => {
             json!({"text/event-stream": {"schema": {"type": "string"}}})

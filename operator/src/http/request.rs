@@ -24,8 +24,10 @@ const DEFAULT_PAGE: usize = 100;
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// The path, still escaped, without the query.
+    /// The path, still escaped, without the query and without the base path.
     pub path: String,
+    /// Whether the path was below the base path.
+    pub is_below_base: bool,
     /// The query, still escaped, without `?`.
     pub query: String,
     /// The headers.

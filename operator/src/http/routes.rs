@@ -83,8 +83,12 @@ fn routes(api: Arc<Api>, door: Door) -> BoxedFilter<(Response,)> {
                 let listening = Arc::clone(&listening);
                 async move {
                     let client = peer.map_or(Client::Local, |peer| peer.client);
-                    let path = path.as_str().to_owned();
-                    let head = Request { method, path, query, headers, client, body: Bytes::new() };
+                    let base = &listening.api.base_path;
+                    let below = if base.is_root() { None } else { base.strip(path.as_str()) };
+                    let is_below_base = below.is_some();
+                    let path = below.unwrap_or(path.as_str()).to_owned();
+                    let head =
+                        Request { method, path, is_below_base, query, headers, client, body: Bytes::new() };
                     let answer = answer(&listening, head, authority.as_ref(), body).await;
                     listening.answers.count(answer.status);
                     respond(answer, &listening.waiting, client)
@@ -133,6 +137,7 @@ fn respond(answer: Answer, waiting: &Shares, client: Client) -> Response {
     let Answer { status, content_type, headers, body } = answer;
     let mut length = None;
     let mut response = match body {
+        Body::Static(bytes) => Response::new(Bytes::from_static(bytes).into()),
         Body::Whole(bytes) if bytes.len() <= SMALL => Response::new(bytes.into()),
         Body::Whole(bytes) => {
             let Some(share) = waiting.take(client, bytes.len()) else {

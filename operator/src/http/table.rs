@@ -55,6 +55,10 @@ pub enum Operation {
     LineEvents,
     /// Lines of the output of one Execution that match an expression.
     SearchLines,
+    /// The web page, at each of its addresses.
+    Page,
+    /// A file that the page loads.
+    PageAsset,
 }
 
 /// One route.
@@ -143,6 +147,18 @@ pub const ROUTES: &[Route] = &[
     ),
 ];
 
+/// The web page, which is the same at each of its addresses; it reads the rest of the path, and the query, itself.
+pub(super) static PAGE: Route = route(Method::GET, "/{place}", Operation::Page, &[]);
+
+static PAGE_ASSET: Route = route(Method::GET, "/assets/{name}", Operation::PageAsset, &[]);
+
+impl Operation {
+    /// Whether it serves the web page, which is not a part of the API: the OpenAPI document does not have it.
+    pub fn is_page(self) -> bool {
+        matches!(self, Self::Page | Self::PageAsset)
+    }
+}
+
 /// A route and the segments of the path that matched braces, in order.
 #[derive(Debug)]
 pub struct Found {
@@ -163,8 +179,8 @@ const MAX_PATH: usize = 2048;
 pub fn find(method: &Method, path: &str) -> Result<Found, ApiError> {
     let parts = split(path)?;
     let mut methods: Vec<&str> = Vec::new();
-    for route in ROUTES {
-        let Some(open) = matches(route.pattern, &parts) else { continue };
+    for route in ROUTES.iter().chain([&PAGE_ASSET, &PAGE]) {
+        let Some(open) = of(route, &parts) else { continue };
         if route.method == method || (method == Method::HEAD && route.method == Method::GET) {
             return Ok(Found { route, parts: open });
         }
@@ -215,6 +231,15 @@ fn unreadable(raw: &str) -> ApiError {
     .at("path", raw, allowed)
 }
 
+/// The segments that are open in a route, where it has this path.
+fn of(route: &Route, parts: &[String]) -> Option<Vec<String>> {
+    if route.operation == Operation::Page {
+        let place = parts.first()?;
+        return sentinel_viewer::PLACES.contains(&place.as_str()).then(|| vec![place.clone()]);
+    }
+    matches(route.pattern, parts)
+}
+
 fn matches(pattern: &str, parts: &[String]) -> Option<Vec<String>> {
     let pattern: Vec<&str> = pattern.trim_start_matches('/').split('/').collect();
     if pattern.len() != parts.len() {
@@ -246,6 +271,24 @@ mod tests {
         assert_eq!(find(&Method::GET, "/api/v1/tasks/").unwrap().route.operation, Operation::ListTasks);
         assert_eq!(find(&Method::HEAD, "/healthz").unwrap().route.operation, Operation::Health);
         assert_eq!(find(&Method::GET, "/api/v1/nodes/n%31").unwrap().parts, ["n1"]);
+    }
+
+    #[test]
+    fn every_address_of_the_page_is_the_page() {
+        for path in
+            ["/", "/tasks", "/tasks/", "/tasks/ops/a/runs/3/log", "/fleet/node-1", "/history", "/login"]
+        {
+            assert_eq!(find(&Method::GET, path).unwrap().route.operation, Operation::Page, "{path}");
+            assert_eq!(find(&Method::POST, path).unwrap_err().allow.as_deref(), Some("GET"), "{path}");
+        }
+        let asset = find(&Method::HEAD, "/assets/main.0.js").unwrap();
+        assert_eq!(
+            (asset.route.operation, asset.parts),
+            (Operation::PageAsset, vec!["main.0.js".to_owned()])
+        );
+        for path in ["/assets", "/assets/a/b", "/task", "/index.html"] {
+            assert_eq!(find(&Method::GET, path).unwrap_err().status, StatusCode::NOT_FOUND, "{path}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sentinel_viewer::BasePath;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +74,8 @@ pub struct Options {
     pub gateway_tls: Option<TlsFiles>,
     /// Where the HTTP API is.
     pub api: ApiAt,
+    /// Where an ingress has web page and API, besides the root.
+    pub base_path: BasePath,
     /// Address for metrics and probes; `None` has them on the API's listener alone.
     pub metrics: Option<SocketAddr>,
     /// How long what is on its way to History may take at the end.
@@ -124,7 +127,16 @@ impl Operator {
     /// [`RunError`] when a port cannot be opened or the certificate cannot be used; then nothing was started.
     pub async fn start(seams: Seams, options: Options) -> Result<Self, RunError> {
         let Seams { cluster, history, presence, auth, exposure, clock, metrics } = seams;
-        let Options { gateway, gateway_tls, api, metrics: metrics_addr, drain, settings, election } = options;
+        let Options {
+            gateway,
+            gateway_tls,
+            api,
+            base_path,
+            metrics: metrics_addr,
+            drain,
+            settings,
+            election,
+        } = options;
         let at = ListenAt { gateway, gateway_tls, api, metrics: metrics_addr };
         let listeners = Listeners::bind(at, exposure, &metrics).await?;
         let addresses = listeners.addresses();
@@ -166,7 +178,7 @@ impl Operator {
 
         shared.publish_metrics(&*cluster, &archive, &mirror, counters, presence_answered, settings);
         let archiver = archive.archiver.clone();
-        let api = shared.api(cluster, history, archive, readers, settings);
+        let api = shared.api(cluster, history, archive, readers, settings, base_path);
         listeners.serve(&mut tasks, gateway.clone(), Arc::new(api), &stop.all);
         let successor = elected.successor;
         Ok(Self { tasks, stop, successor, gateway, archiver, mirror, drain, addresses })
@@ -307,6 +319,7 @@ impl Shared {
         archive: Archive,
         readers: CacheReaders,
         settings: Settings,
+        base_path: BasePath,
     ) -> Api {
         let CacheReaders { tasks, nodes, progress } = readers;
         let live = RunStoreReader::new(self.runs, Arc::new(self.registry.clone()));
@@ -315,6 +328,7 @@ impl Shared {
         Api {
             within: cluster.within(),
             store: cluster,
+            base_path,
             feed: Feed::new(tasks, progress, records.clone(), all_nodes),
             records,
             registry: self.registry.clone(),

@@ -68,6 +68,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         gateway: config.gateway_listen,
         gateway_tls: config.gateway_tls,
         api,
+        base_path: config.base_path,
         metrics: Some(config.metrics_listen),
         drain: config.drain,
         settings: Settings::default(),

@@ -10,6 +10,7 @@ use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::gateway::{Settings, StaticTokens, routes};
 use sentinel_operator::history::{ExecutionQuery, History as _, OutcomeName};
+use sentinel_operator::http::BasePath;
 use sentinel_operator::metrics::Registry as Metrics;
 use sentinel_operator::presence::memory::MemoryPresence;
 use sentinel_operator::run::{Election, Operator, Options, Seams};
@@ -63,6 +64,7 @@ impl TestOperator {
             gateway: any,
             gateway_tls: None,
             api: any.into(),
+            base_path: BasePath::default(),
             metrics: None,
             drain: Duration::ZERO,
             settings: Settings::default(),

@@ -72,6 +72,7 @@ pub(super) fn operator(arguments: &[String]) {
             gateway: any_loopback_port(),
             gateway_tls: None,
             api: any_loopback_port().into(),
+            base_path: sentinel_operator::http::BasePath::default(),
             metrics: None,
             drain: Duration::from_secs(1),
             settings: Settings::default(),

@@ -62,6 +62,7 @@ impl EmbeddedOperator {
             gateway: any_loopback_port(),
             gateway_tls: None,
             api: any_loopback_port().into(),
+            base_path: sentinel_operator::http::BasePath::default(),
             metrics: None,
             drain: Duration::from_secs(3),
             settings: Settings::default(),

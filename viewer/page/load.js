@@ -1,0 +1,114 @@
+// What a view asks of the API, again and again while it is shown. Old data of the same key stays until the new is there.
+
+import { useEffect, useRef, useState } from "./vendor/hooks.js";
+import { ask, askAll, refused, search } from "./api.js";
+import { hasEnded, look } from "./states.js";
+import { byName } from "./names.js";
+
+/**
+ * @template T
+ * @typedef {{data: T | null, error: unknown, again: () => void}} Loaded
+ */
+
+/** Shortest time between two requests for the same. */
+const BETWEEN_MS = 700;
+
+/**
+ * @template T
+ * @param {string | null} key what is asked; `null` asks nothing
+ * @param {(abort: AbortSignal) => Promise<T>} load
+ * @param {{every?: number, version?: unknown}} [when] how often, ms, and a value whose change asks again
+ * @returns {Loaded<T>}
+ */
+export function useLoad(key, load, { every = 0, version } = {}) {
+  const [state, setState] = useState(/** @type {{key: string | null, data: T | null, error: unknown}} */ ({ key: null, data: null, error: null }));
+  const latest = useRef({ load, every });
+  latest.current = { load, every };
+  const poke = useRef(() => {});
+  const allowed = !refused.value;
+  useEffect(() => {
+    if (key === null || !allowed) return undefined;
+    const abort = new AbortController();
+    let busy = false;
+    let dirty = false;
+    let timer = 0;
+    /** @param {number} wait */
+    const schedule = (wait) => {
+      clearTimeout(timer);
+      timer = setTimeout(run, wait);
+    };
+    async function run() {
+      const { every: interval, load: ask } = latest.current;
+      if (document.hidden && interval > 0 && !dirty) return schedule(interval);
+      busy = true;
+      dirty = false;
+      const began = Date.now();
+      try {
+        const data = await ask(abort.signal);
+        if (!abort.signal.aborted) setState({ key, data, error: null });
+      } catch (error) {
+        if (!abort.signal.aborted) setState((before) => ({ key, data: before.key === key ? before.data : null, error }));
+      }
+      busy = false;
+      if (abort.signal.aborted) return;
+      // Changes come in bursts, and a large Run takes a while to list: at most a sixth of the time.
+      const rest = Math.max(BETWEEN_MS, (Date.now() - began) * 5);
+      if (dirty) schedule(rest);
+      else if (latest.current.every > 0) schedule(Math.max(latest.current.every, rest));
+    }
+    poke.current = () => {
+      if (busy) dirty = true;
+      else schedule(BETWEEN_MS / 4);
+    };
+    void run();
+    return () => {
+      poke.current = () => {};
+      abort.abort();
+      clearTimeout(timer);
+    };
+  }, [key, allowed]);
+  useEffect(() => poke.current(), [version, every]);
+  const fits = state.key === key;
+  return { data: fits ? state.data : null, error: fits ? state.error : null, again: () => poke.current() };
+}
+
+/** @typedef {import("./types.js").Execution} Execution */
+/** @typedef {{items: Execution[], partial: string | null, cut: boolean}} Executions */
+
+/**
+ * All targets of a Run, problems first.
+ *
+ * @param {string | undefined} uid @param {number | null} run @param {{active: boolean, version: unknown}} state
+ * @returns {Loaded<Executions>}
+ */
+export function useExecutions(uid, run, { active, version }) {
+  return useLoad(
+    uid && run ? `${uid}/${run}` : null,
+    async (abort) => {
+      const found = await askAll("executions", { taskUid: uid, run: run ?? undefined }, { signal: abort });
+      return { ...found, items: problemsFirst(/** @type {Execution[]} */ (found.items)) };
+    },
+    { version, every: active ? 3000 : 0 },
+  );
+}
+
+/** @param {Execution[]} items */
+export const problemsFirst = (items) => [...items].sort((a, b) => look(a.state).rank - look(b.state).rank || byName(a.node, b.node));
+
+/** One Execution, with what it used. @param {string | undefined} uid @param {number | null} run @param {string} node @param {unknown} version */
+export function useExecution(uid, run, node, version) {
+  const loaded = useLoad(uid && run ? `${uid}/${run}/${node}` : null, (abort) => ask(`executions/${uid}/${run}/${encodeURIComponent(node)}`, { signal: abort }), { version });
+  return /** @type {Loaded<Execution>} */ (loaded);
+}
+
+/** All nodes, each few seconds. @returns {Loaded<{items: import("./types.js").Node[]}>} */
+export const useNodes = () => useLoad("nodes", (abort) => ask("nodes", { signal: abort }), { every: 5000 });
+
+/** @param {Record<string, string | number | undefined>} query */
+export const runsPath = (query) => `runs${search(query)}`;
+
+/** @param {Execution} execution @param {number} now how long it ran, or runs, ms */
+export function took(execution, now) {
+  if (execution.durationMs != null) return execution.durationMs;
+  return execution.startedAt && !hasEnded(execution.state) ? Math.max(0, now - Date.parse(execution.startedAt)) : null;
+}

@@ -1,0 +1,180 @@
+// The window of a log and its stream, against a server of this file that cuts connections.
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+
+Object.assign(globalThis, {
+  location: { hash: "", pathname: "/", search: "" },
+  sessionStorage: { getItem: () => "t", setItem() {} },
+  document: { hidden: false },
+  requestAnimationFrame: (/** @type {() => void} */ draw) => setTimeout(draw, 1),
+  cancelAnimationFrame: clearTimeout,
+});
+const { LogSource, lastLine } = await import("../page/log-source.js");
+
+/** @typedef {import("../page/types.js").Entry} Entry */
+
+/** A log of lines of ten bytes; every hundredth is a gap. @param {number} n @returns {Entry} */
+const entryAt = (n) => (n % 100 === 50 ? { position: (n - 1) * 10, dropped: 10, reason: "full" } : { line: n, position: (n - 1) * 10, stream: n % 7 === 3 ? "stderr" : "stdout", atMicros: n, text: `line ${n}` });
+
+/** @param {{lines: number, ended: boolean, cutEvery?: number, open?: boolean}} log */
+function serve(log) {
+  const asked = /** @type {string[]} */ ([]);
+  /** @param {number} from @param {number} count @param {string | null} stream */
+  const take = (from, count, stream) => {
+    const lines = [];
+    let n = from;
+    for (; n <= log.lines && lines.length < count; n += 1) {
+      const entry = entryAt(n);
+      if (!stream || !("stream" in entry) || entry.stream === stream) lines.push(entry);
+    }
+    return { attempt: 1, lines, next: (n - 1) * 10, totalLines: log.lines, end: log.lines * 10, ended: log.ended };
+  };
+  globalThis.fetch = /** @type {any} */ (
+    async (/** @type {string} */ url, /** @type {RequestInit} */ init) => {
+      asked.push(url);
+      await new Promise((done) => setTimeout(done, 1));
+      const at = new URL(url, "http://x");
+      const query = at.searchParams;
+      const stream = query.get("stream");
+      if (!at.pathname.endsWith("/events")) {
+        const count = Number(query.get("count"));
+        const from = query.has("tail") ? Math.max(1, log.lines - Number(query.get("tail")) + 1) : query.has("line") ? Number(query.get("line")) : Math.floor(Number(query.get("position")) / 10) + 1;
+        return Response.json(take(from, count, stream));
+      }
+      let next = Number(new Headers(init.headers).get("last-event-id") ?? query.get("from"));
+      let sent = 0;
+      return new Response(
+        new ReadableStream({
+          async pull(controller) {
+            await new Promise((done) => setTimeout(done, 1));
+            if (init.signal?.aborted) return controller.error(new Error("aborted"));
+            if (log.cutEvery && sent >= log.cutEvery) return controller.error(new Error("cut"));
+            const found = take(next / 10 + 1, 7, stream);
+            if (found.lines.length > 0) {
+              sent += 1;
+              // A line whose end is not there is sent, and again when it is.
+              const last = found.lines.at(-1);
+              const open = log.open && last && "line" in last && sent % 3 === 0;
+              if (open) found.lines[found.lines.length - 1] = { ...last, text: "li", open: true };
+              next = open ? last.position : found.next;
+              controller.enqueue(new TextEncoder().encode(`event: lines\nid: ${next}\ndata: ${JSON.stringify({ lines: found.lines })}\n\n`));
+            } else if (log.ended) {
+              controller.enqueue(new TextEncoder().encode("event: end\ndata: {}\n\n"));
+              controller.close();
+            } else controller.enqueue(new TextEncoder().encode(": alive\n\n"));
+          },
+        }),
+      );
+    }
+  );
+  return asked;
+}
+
+/** Every entry once, in order. @param {Entry[]} entries @param {string} [stream] */
+function assertWhole(entries, stream) {
+  if (entries.length === 0) return;
+  const first = entries[0].position / 10 + 1;
+  const expected = [];
+  for (let n = first; expected.length < entries.length; n += 1) {
+    const entry = entryAt(n);
+    if (!stream || !("stream" in entry) || entry.stream === stream) expected.push(entry.position);
+  }
+  assert.deepEqual(entries.map((entry) => entry.position), expected);
+}
+
+const until = async (/** @type {() => boolean} */ is, what = "it did not happen") => {
+  for (let n = 0; n < 2000; n += 1) {
+    if (is()) return;
+    await new Promise((done) => setTimeout(done, 5));
+  }
+  assert.fail(what);
+};
+
+/** @type {InstanceType<typeof LogSource>[]} */
+const opened = [];
+const open = (stream = "both") => {
+  opened.push(new LogSource({ uid: "u", run: 1, node: "n", attempt: 1, stream }));
+  return opened[opened.length - 1];
+};
+const quick = Math.random;
+Math.random = () => -1.49; // the wait between two attempts is a hundredth
+after(() => {
+  Math.random = quick;
+  for (const source of opened) source.close();
+});
+
+test("the tail, and everything before it in windows", async () => {
+  serve({ lines: 5000, ended: true });
+  const source = open();
+  await source.tail();
+  assert.equal(lastLine(source.entries), 5000);
+  assert.ok(source.atEnd && !source.atStart);
+  for (let n = 0; n < 10 && !source.atStart; n += 1) {
+    await source.earlier();
+    assertWhole(source.entries);
+    assert.ok(source.entries.length <= 3000);
+  }
+  assert.ok(source.atStart && !source.atEnd);
+  for (let n = 0; n < 10 && !source.atEnd; n += 1) {
+    await source.more();
+    assertWhole(source.entries);
+    assert.ok(source.entries.length <= 3000);
+  }
+  assert.ok(source.atEnd);
+});
+
+test("a line and a position in the middle", async () => {
+  serve({ lines: 1_000_000, ended: true });
+  const source = open();
+  await source.line(500_000);
+  assert.ok(source.entries.some((entry) => "line" in entry && entry.line === 500_000));
+  await source.position(2_500_000);
+  assertWhole(source.entries);
+  assert.ok(source.entries.some((entry) => entry.position === 2_500_000));
+  assert.ok(source.entries[0].position < 2_500_000);
+  await Promise.all([source.more(), source.earlier(), source.more(), source.earlier()]);
+  assertWhole(source.entries);
+});
+
+test("one stream has no hole where windows meet", async () => {
+  serve({ lines: 20_000, ended: true });
+  const source = open("stderr");
+  await source.line(15_000);
+  for (let n = 0; n < 4; n += 1) {
+    await source.earlier();
+    assertWhole(source.entries, "stderr");
+  }
+});
+
+test("after a hundred cut connections no line is missing and none is there twice", async () => {
+  const log = { lines: 10, ended: false, cutEvery: 3, open: true };
+  const asked = serve(log);
+  const source = open();
+  await source.tail();
+  for (let n = 0; n < 100; n += 1) {
+    log.lines += 21;
+    await until(() => source.entries.at(-1)?.position === (log.lines - 1) * 10, `line ${log.lines} did not come`);
+    assertWhole(source.entries);
+  }
+  assert.ok(asked.filter((url) => url.includes("/events")).length > 100);
+  assert.equal(source.entries.some((entry) => "open" in entry && entry.open && entry.text === "li" && "line" in entry && entry.line !== log.lines), false);
+  log.ended = true;
+  await until(() => source.ended);
+});
+
+test("what is not looked at does not come", async () => {
+  const log = { lines: 100, ended: false };
+  serve(log);
+  const source = open();
+  await source.tail();
+  log.lines = 4000;
+  await until(() => {
+    source.settle(false);
+    return !source.atEnd;
+  });
+  assert.ok(source.entries.length <= 3000);
+  assertWhole(source.entries);
+  assert.equal(source.stream.value, null);
+  await source.more();
+  assertWhole(source.entries);
+});
