@@ -71,7 +71,7 @@ function Block({ group, isMajority, base, total, where }) {
   return html`<div class="fold"><details open>
     <summary><span class="turn-mark"></span><span class="count"><span><b>${count(group.count)}</b> ${nodes}</span><${Meter} shares=${[{ name: group.outcome, look: how, count: group.count }]} total=${total} label="share of nodes" /></span>
       <${State} look=${how} text=${text} title=${group.message} /><span class="nodes cut-text" title=${group.nodes.slice(0, 2000)}>${group.nodes}</span><span class="side wide">${lines ? `${plural(lines.totalLines, "line")}, ` : ""}${bytes(size(group))}</span></summary>
-    ${size(group) === 0 ? html`<p class="out soft"><span>No output came from ${group.count === 1 ? "this node" : "these nodes"}.${isProblem(group.outcome) && group.message ? ` It is said: ${group.message}.` : ""}</span></p>`
+    ${size(group) === 0 ? html`<p class="out soft"><span>No output came from ${group.count === 1 ? "this node" : "these nodes"}.${isProblem(group.outcome) && group.message ? ` Reason: ${group.message}.` : ""}</span></p>`
       : html`<pre class="out" tabindex="0" aria-label=${`Output of ${group.nodes.slice(0, 200)}`}>${lines && (odd && lines.next >= lines.end && base.next >= base.end ? html`<${Compared} base=${base} other=${lines} />` : html`<${Text} lines=${lines} problem=${isProblem(group.outcome)} />`)}</pre>`}
   </details><a class="link faint" href=${log} aria-label=${`log of ${group.node}`}>log</a></div>`;
 }
