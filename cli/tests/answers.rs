@@ -50,7 +50,9 @@ fn deleted_task_is_known_by_the_reason_in_any_wording() {
         ("/api/v1/tasks", 404, JSON, r#"{"reason": "NotFound", "message": "gibt es nicht"}"#),
         ("/api/v1/executions?", 200, JSON, r#"{"items": []}"#),
     ]);
-    run(&server, &["logs", "web", "--run", "3"]).exited(1).printed("task default/web has no execution of run 3");
+    run(&server, &["logs", "web", "--run", "3"])
+        .exited(1)
+        .printed("task default/web has no execution of run 3");
 }
 
 /// The words are those of a missing Task; the reason tells that its absence is not known.

@@ -12,10 +12,10 @@ use serde_json::json;
 use super::figures::{Times, clock, until_printed};
 use super::limits::spawn_and_read;
 use super::progress::note;
-use super::setup::{AGENT, Api, CreatedTask, PRINT_TIME, task};
+use super::setup::{AGENT, Api, CreatedTask, PRINT_TIME, agent_binary, task};
 use super::table::Table;
 use crate::programs::Program;
-use crate::testbed::Testbed;
+use crate::testbed::{Options, Testbed, secret};
 
 const ROUNDS: usize = 200;
 const WARM_UP: usize = 10;
@@ -25,10 +25,11 @@ const KUBECTL_ROUNDS: usize = 20;
 
 pub(super) async fn measure(table: &mut Table) {
     note("apply: a namespace, an operator, an agent");
-    let testbed = Testbed::new("bench").await;
+    let testbed = Testbed::with("bench", Options { agent: agent_binary(), ..Options::default() }).await;
     let node = testbed.namespace.node("n", &[]).await;
     let token = testbed.namespace.agent_token(&node).await;
-    std::fs::write(testbed.path().join("n.token"), token).expect("a token file");
+    // An agent reads no token that others can read.
+    secret(&testbed.path().join("n.token"), &token);
     let agent = Program::start(AGENT, "n", testbed.path(), &testbed.agent_arguments("n"));
     testbed.reachable("n").await;
     note("apply: the floor");

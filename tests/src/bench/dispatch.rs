@@ -11,6 +11,7 @@ use super::progress::note;
 use super::setup::{PRINT_TIME, Setup, start_agent, task};
 use super::simulated_agents;
 use super::table::Table;
+use crate::testbed::secret;
 use serde_json::json;
 
 const ROUNDS: usize = 500;
@@ -50,7 +51,8 @@ async fn agent_alone() -> Times {
     let gateway = Gateway::listen().await;
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = |name: &str| directory.path().join(name).display().to_string();
-    std::fs::write(path("token"), "token").expect("a token file");
+    // An agent reads no token that others can read.
+    secret(&directory.path().join("token"), "token");
     let url = format!("ws://{}", gateway.address);
     let _agent = start_agent(directory.path(), &url, &path("token"), &path("state"));
     let mut session = gateway.session().await;
