@@ -72,7 +72,7 @@ impl StreamCount {
             };
             self.bytes(first as u64);
             self.end(LineEnd::Newline);
-            // Each of those between ends a line, none of which is too long for one number.
+            // Each newline between them ends one line; a part of this size has no line that needs two numbers.
             self.lines += memchr::memchr_iter(b'\n', &part[first + 1..=last]).count() as u64;
             self.bytes((part.len() - last - 1) as u64);
         }
