@@ -110,7 +110,7 @@ impl Search {
         let is_cut = update.hits.len() > self.left;
         for hit in update.hits.into_iter().take(self.left) {
             self.left -= 1;
-            // Those of one stream are in order; of both, an earlier line may end later, and is found again.
+            // A line that began earlier and is completed only behind this part is not found by the search that continues.
             self.position = self.position.max(hit.position + 1);
             line(&mut text, &view(&hit));
         }

@@ -42,7 +42,7 @@ pub struct Hit {
 /// What a part of a search found.
 #[derive(Debug)]
 pub struct SearchUpdate {
-    /// Hits, in the order in which their lines end.
+    /// Hits, in the order in which their lines begin.
     pub hits: Vec<Hit>,
     /// Everything before this position was searched; another search can continue here.
     pub position: u64,
@@ -70,6 +70,14 @@ struct LineSearch {
 impl LineSearch {
     fn new(pattern: Regex, stream: Option<OutputStream>, mark: LineMark) -> Self {
         Self { pattern, stream, mark, open: [None, None], hits: Vec::new() }
+    }
+
+    /// The hits since the last call, in the order in which their lines begin: a reader that stops at one continues behind
+    /// it and misses none of the others.
+    fn take_hits(&mut self) -> Vec<Hit> {
+        let mut hits = std::mem::take(&mut self.hits);
+        hits.sort_by_key(|hit| hit.position);
+        hits
     }
 
     fn add(&mut self, record: &LogRecord) {
@@ -252,7 +260,7 @@ impl LogReader {
             let mut search = searched.await.ok()?;
             // A line that is open is searched again by a search that continues.
             let open = search.open.iter().flatten().map(|line| line.position).min();
-            let hits = std::mem::take(&mut search.hits);
+            let hits = search.take_hits();
             let update = SearchUpdate { hits, position: open.unwrap_or(position) };
             Some((Ok(update), (reader, records, (!is_last).then_some(search), position)))
         })
@@ -322,6 +330,19 @@ mod tests {
                 prop_assert_eq!(found(&records, &pattern), expected);
             }
         }
+    }
+
+    /// A search that was cut at the second would have continued behind the first, which it had not sent.
+    #[test]
+    fn hits_are_in_the_order_in_which_their_lines_begin() {
+        let mut search = LineSearch::new(Regex::new("x").unwrap(), None, LineMark::default());
+        for record in
+            records(&[(false, b"x out".to_vec()), (true, b"x err\n".to_vec()), (false, b"\n".to_vec())])
+        {
+            search.add(&record);
+        }
+        let positions: Vec<u64> = search.take_hits().iter().map(|hit| hit.position).collect();
+        assert_eq!(positions, [0, 5]);
     }
 
     #[test]
