@@ -71,9 +71,15 @@ async fn print(mut printer: RunPrinter, mut events: Events, stop: CancellationTo
             Ok(Some(Event::Synced)) => {}
             // The stream ended. Runs that were printed are not printed again.
             Ok(None) | Err(_) => {
-                tokio::time::sleep(RECONNECT_PAUSE).await;
-                if let Ok(reconnected) = printer.client.all_events().await {
-                    events = reconnected;
+                let reconnect = async {
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                    printer.client.all_events().await
+                };
+                // An answer that never comes must not hold up the end of dev mode.
+                match stop.run_until_cancelled(reconnect).await {
+                    Some(Ok(reconnected)) => events = reconnected,
+                    Some(Err(_)) => {}
+                    None => break,
                 }
             }
         }
