@@ -68,9 +68,11 @@ impl Connection {
         stream: WriteTimeoutStream,
         service: WithPeer<S>,
     ) {
-        let Some(tls) = &self.tls else { return self.serve(stream, service).await };
-        match tokio::time::timeout(self.limits.header_timeout, tls.acceptor().accept(stream)).await {
-            Ok(Ok(stream)) => self.serve(stream, service).await,
+        // Boxed, so that a connection takes the memory of what it does now, not of the largest of these.
+        let Some(tls) = &self.tls else { return Box::pin(self.serve(stream, service)).await };
+        let handshake = Box::pin(tls.acceptor().accept(stream));
+        match tokio::time::timeout(self.limits.header_timeout, handshake).await {
+            Ok(Ok(stream)) => Box::pin(self.serve(stream, service)).await,
             Ok(Err(error)) => {
                 self.errors.add(1);
                 tracing::debug!(peer = %service.peer.addr, %error, "TLS handshake failed");
