@@ -19,12 +19,19 @@ const MAX_NAMES: usize = 5;
 /// How long to wait after a second signal; by then every supervisor has received the cancellation.
 const HURRIED: Duration = Duration::from_secs(2);
 
+/// How long the operator may take to answer before it is not asked again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Pause between two reads of the Tasks.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Cancels every Run and waits until all have ended; after another signal, only for [`HURRIED`].
 pub(super) async fn cancel_all(client: &Client, signals: &mut Signals) -> Result<(), Failure> {
-    let tasks = active_tasks(client).await?;
+    let Ok(tasks) = tokio::time::timeout(ANSWER_TIMEOUT, active_tasks(client)).await else {
+        note("\nStopping; the operator does not answer, so running commands are left to the next dev mode.");
+        return Ok(());
+    };
+    let tasks = tasks?;
     if tasks.is_empty() {
         note("\nStopping; no commands are running.");
         return Ok(());
@@ -36,10 +43,13 @@ pub(super) async fn cancel_all(client: &Client, signals: &mut Signals) -> Result
         "\nStopping; cancelling running commands: {}{more}. Press Ctrl-C again to stop without waiting.",
         named.join(", ")
     ));
-    for task in &tasks {
-        // Fails if the Run has ended meanwhile; the wait below tells.
-        let _ = client.cancel_task(&task.metadata.namespace, &task.metadata.name, None).await;
-    }
+    let cancel = async {
+        for task in &tasks {
+            // Fails if the Run has ended meanwhile; the wait below tells.
+            let _ = client.cancel_task(&task.metadata.namespace, &task.metadata.name, None).await;
+        }
+    };
+    let _ = tokio::time::timeout(ANSWER_TIMEOUT, cancel).await;
     let grace = tasks.iter().map(|task| grace(&task.spec)).max().unwrap_or_default();
     tokio::select! {
         ended = tokio::time::timeout(grace + EXTRA_TIME, all_ended(client)) => match ended {
