@@ -11,25 +11,46 @@ import { go, here, path } from "./route.js";
 import { synced } from "./live.js";
 import { TasksPage } from "./tasks.js";
 
-/** @type {Record<string, () => any>} */
-let views = { tasks: TasksPage, missing: Missing };
+/** @type {Record<string, () => any>} Views that are there, by the page of the address. */
+const views = { tasks: TasksPage, missing: Missing };
 
-/** The others, asked for at once: they are there before anyone clicks. */
-const others = import("./views.js");
+/** @type {Record<string, () => Promise<() => any>>} How the others are loaded. */
+const sources = {
+  task: () => import("./task.js").then((module) => module.TaskPage),
+  log: () => import("./log.js").then((module) => module.LogPage),
+  execution: () => import("./execution.js").then((module) => module.ExecutionPage),
+  fleet: () => import("./fleet.js").then((module) => module.FleetPage),
+  node: () => import("./fleet.js").then((module) => module.NodePage),
+  history: () => import("./history.js").then((module) => module.HistoryPage),
+  form: () => import("./form.js").then((module) => module.FormPage),
+};
+
+/** @param {string} page Of the address. */
+async function load(page) {
+  views[page] ??= await sources[page]();
+}
+
+/** Loads what people open next, so that it is there before they click. */
+async function loadOthers() {
+  for (const page of Object.keys(sources)) await load(page);
+}
 
 function App() {
   const { page } = here.value;
-  const [failed, setFailed] = useState(false);
+  const [failed, setFailed] = useState("");
   const [, redraw] = useState(0);
   useEffect(() => {
-    others.then(
-      (module) => {
-        views = { ...views, ...module.views };
+    // Another file that does not arrive is asked for again when its view is opened.
+    const rest = () => loadOthers().catch(() => {});
+    if (!(page in sources)) return void rest();
+    load(page).then(
+      () => {
         redraw((n) => n + 1);
+        rest();
       },
-      () => setFailed(true),
+      () => setFailed(page),
     );
-  }, []);
+  }, [page]);
   const lockedOut = refused.value && !synced.value;
   useEffect(() => {
     if (lockedOut && page !== "login") go(`login?to=${encodeURIComponent(path())}`, { replace: true });
@@ -42,7 +63,7 @@ function App() {
   const view = views[page];
   return html`<${Frame} />
     ${view ? html`<${view} key=${page} />`
-      : failed ? html`<main id="main" tabindex="-1"><${Failure} error="The file did not arrive." what="This page could not be loaded" onRetry=${() => location.reload()} /></main>`
+      : failed === page ? html`<main id="main" tabindex="-1"><${Failure} error="The file did not arrive." what="This page could not be loaded" onRetry=${() => location.reload()} /></main>`
       : html`<main id="main" tabindex="-1" aria-busy="true"></main>`}
     <${LoginDialog} />`;
 }
