@@ -398,6 +398,76 @@ async fn an_attempt_that_is_retried_is_pending_not_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_attempt_is_shown_before_and_after_it_is_archived() {
+    let operator = TestOperator::new(&["a"]).await;
+    operator.history.set(Fault::WritesHang);
+    let mut agent = operator.agent("a").await;
+    let retry = json!({"retry": {"limit": 1, "backoff": {"initial": "100ms", "max": "100ms"}}});
+    operator.apply(&body("t", &["a"], &retry)).await;
+    let mut uid = String::new();
+    for (attempt, outcome) in
+        [(1, Outcome::Failed { exit_code: 3 }), (2, Outcome::Succeeded { exit_code: 0 })]
+    {
+        let start = operator.start(&mut agent).await;
+        assert_eq!(start.attempt.attempt, attempt);
+        let ReportedState::Ended(mut end) = ended(10 * u64::from(attempt)) else { unreachable!() };
+        end.outcome = outcome;
+        end.usage.max_rss = 1000 * u64::from(attempt);
+        let state = ReportedState::Ended(end);
+        let report = Report { attempt: start.attempt.clone(), spec_hash: start.spec_hash.clone(), state };
+        agent.send_json(&ToOperator::Report(Box::new(report))).await;
+        uid = start.attempt.task.to_string();
+    }
+    let path = format!("/executions/{uid}/1/a");
+    let one = operator.until(&path, |one| one["outcome"] == "Succeeded").await;
+    let attempts: Vec<Value> = one["attempts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| json!([a["attempt"], a["state"], a["exitCode"], a["details"]["maxRss"], a["log"]]))
+        .collect();
+    let log = |attempt: u32| format!("/api/v1{path}/log?attempt={attempt}");
+    let expected = json!([[1, "Failed", 3, 1000, log(1)], [2, "Succeeded", 0, 2000, log(2)]]);
+    assert_eq!(json!(attempts), expected, "{one}");
+    assert_eq!(one["details"], one["attempts"][1]["details"]);
+    assert_eq!(operator.get("/executions?task=t").await["items"][0].get("attempts"), None);
+    operator.history.set(Fault::None);
+    operator.until_archived(&uid, "a", OutcomeName::Succeeded).await;
+    assert_eq!(operator.get(&path).await, one);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_answers_as_the_change_would_and_changes_nothing() {
+    let operator = TestOperator::new(&["a"]).await;
+    let task = body("t", &["a"], &json!({}));
+    let tried = operator.call("POST", "/tasks?dryRun=All", &task.to_string()).await;
+    assert!(tried.0 == 201 && tried.1.contains("sentinel-result: created"), "{tried:?}");
+    let would: Value = serde_json::from_str(&tried.2).unwrap();
+    assert_eq!(would["spec"]["timeouts"]["grace"], "10s", "{would}");
+    assert_eq!(operator.ask("/tasks/default/t").await.0, 404);
+    operator.apply(&task).await;
+    let stored = operator.until("/tasks/default/t", |task| task["status"]["run"]["number"] == 1).await;
+    assert_eq!(operator.call("POST", "/tasks?dryRun=All", &task.to_string()).await.0, 409);
+    let changed = body("t", &["a"], &json!({"run": {"command": ["false"]}}));
+    for (sent, result) in [(&task, "unchanged"), (&changed, "configured")] {
+        let tried = operator.call("PUT", "/tasks/default/t?dryRun=All", &sent.to_string()).await;
+        assert!(tried.0 == 200 && tried.1.contains(&format!("sentinel-result: {result}")), "{tried:?}");
+        let would: Value = serde_json::from_str(&tried.2).unwrap();
+        assert_eq!(would["spec"]["run"]["command"], sent["spec"]["run"]["command"], "{would}");
+        // Later readers get what is stored, not what was tried.
+        let read = operator.get("/tasks/default/t").await;
+        assert_eq!((&read["spec"], &read["metadata"]["generation"]), (&stored["spec"], &json!(1)));
+    }
+    let bad = body("t", &["a"], &json!({"timeouts": {"run": "5 minutes"}, "retry": {"limit": 99}}));
+    let refused = operator.call("PUT", "/tasks/default/t?dryRun=All", &bad.to_string()).await;
+    let refused: Value = serde_json::from_str(&refused.2).unwrap();
+    let fields: Vec<&Value> = refused["problems"].as_array().unwrap().iter().map(|p| &p["field"]).collect();
+    assert_eq!(fields, ["spec.retry.limit", "spec.timeouts.run"], "{refused}");
+    let unknown = operator.call("POST", "/tasks?dryRun=Some", &task.to_string()).await;
+    assert!(unknown.0 == 400 && unknown.2.contains("dryRun"), "{unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_history_lists_are_partial() {
     let operator = TestOperator::new(&["a"]).await;
     let mut agent = operator.agent("a").await;

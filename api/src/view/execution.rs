@@ -55,9 +55,43 @@ pub struct ExecutionView {
     /// Resource usage and output of the command; only in the answer about one Execution.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<AttemptDetails>,
+    /// Its Attempts, oldest first, at most the last 20; only in the answer about one Execution.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<AttemptView>,
     /// Why the details are missing; absent when they are not, and in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partial: Option<Partial>,
+    /// Path of its output.
+    pub log: String,
+}
+
+/// One Attempt of an Execution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptView {
+    /// Its number, from 1.
+    pub attempt: u32,
+    /// `Dispatched`, `Running`, or its Outcome.
+    pub state: String,
+    /// Exit code of the command, where it has one, whatever its Outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
+    /// How it ended in one sentence, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Whether the agent reported it (`Agent`), or the operator inferred it without a report (`Operator`).
+    pub source: String,
+    /// When the command was started, by the node's clock, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// When it ended, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// How long it ran, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// Its resource usage and output.
+    pub details: AttemptDetails,
     /// Path of its output.
     pub log: String,
 }

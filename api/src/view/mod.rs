@@ -12,7 +12,7 @@ mod run;
 mod search;
 
 pub use execution::{
-    AttemptDetails, ClockView, ExecutionView, ExitView, LeftView, ProcessView, StreamDetails,
+    AttemptDetails, AttemptView, ClockView, ExecutionView, ExitView, LeftView, ProcessView, StreamDetails,
 };
 pub use lines::{GapView, LineItemView, LineView, LinesEventView, LinesView};
 pub use list::{List, Partial};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use sentinel_core::reconcile::targets::NodeFacts;
@@ -17,7 +17,7 @@ use super::call::{Repeat, call};
 use super::client::{API_MANAGER, OPERATOR_MANAGER, client, patches_as, writes_as};
 use super::error::ClusterError;
 use super::events::Events;
-use super::seams::{Answer, Cluster, Publication, TaskKeeper, TaskStore};
+use super::seams::{Answer, Change, Cluster, Publication, TaskKeeper, TaskStore};
 use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
 use super::watch::{self, Content, WatchHealth};
 use crate::resource::marks::{FINALIZER, UNREADABLE, UNREADABLE_STATUS};
@@ -127,6 +127,45 @@ impl KubeCluster {
     }
 }
 
+/// Whether the API server stores a change; it checks it in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DryRun {
+    No,
+    All,
+}
+
+impl KubeCluster {
+    async fn post(&self, task: Task, dry_run: DryRun) -> Result<Task, ClusterError> {
+        let api = self.tasks_of(&task);
+        let doing = format!("create Task {}", display(&task));
+        let params = PostParams { dry_run: dry_run == DryRun::All, ..writes_as(API_MANAGER) };
+        self.within_ours(&task.namespace().unwrap_or_default(), &doing)?;
+        call(&doing, Repeat::Unprocessed, || async { api.create(&params, &task).await }).await
+    }
+
+    async fn patch(&self, task: Task, dry_run: DryRun) -> Result<Task, ClusterError> {
+        let api = self.tasks_of(&task);
+        let doing = format!("apply Task {}", display(&task));
+        self.within_ours(&task.namespace().unwrap_or_default(), &doing)?;
+        let body = json!({
+            "apiVersion": Task::api_version(&()),
+            "kind": Task::kind(&()),
+            "metadata": {
+                "name": task.metadata.name,
+                "namespace": task.metadata.namespace,
+                "labels": task.metadata.labels,
+                "annotations": task.metadata.annotations,
+            },
+            "spec": task.spec,
+        });
+        let params =
+            PatchParams { dry_run: dry_run == DryRun::All, ..PatchParams::apply(API_MANAGER).force() };
+        let name = task.name_any();
+        call(&doing, Repeat::Idempotent, || async { api.patch(&name, &params, &Patch::Apply(&body)).await })
+            .await
+    }
+}
+
 impl TaskStore for KubeCluster {
     fn get(&self, task: TaskRef) -> Answer<'_, Option<Task>> {
         Box::pin(async move {
@@ -154,38 +193,18 @@ impl TaskStore for KubeCluster {
     }
 
     fn create(&self, task: Task) -> Answer<'_, Task> {
-        Box::pin(async move {
-            let api = self.tasks_of(&task);
-            let doing = format!("create Task {}", display(&task));
-            let params = writes_as(API_MANAGER);
-            self.within_ours(&task.namespace().unwrap_or_default(), &doing)?;
-            call(&doing, Repeat::Unprocessed, || async { api.create(&params, &task).await }).await
-        })
+        Box::pin(self.post(task, DryRun::No))
     }
 
     fn apply(&self, task: Task) -> Answer<'_, Task> {
-        Box::pin(async move {
-            let api = self.tasks_of(&task);
-            let doing = format!("apply Task {}", display(&task));
-            self.within_ours(&task.namespace().unwrap_or_default(), &doing)?;
-            let body = json!({
-                "apiVersion": Task::api_version(&()),
-                "kind": Task::kind(&()),
-                "metadata": {
-                    "name": task.metadata.name,
-                    "namespace": task.metadata.namespace,
-                    "labels": task.metadata.labels,
-                    "annotations": task.metadata.annotations,
-                },
-                "spec": task.spec,
-            });
-            let params = PatchParams::apply(API_MANAGER).force();
-            let name = task.name_any();
-            call(&doing, Repeat::Idempotent, || async {
-                api.patch(&name, &params, &Patch::Apply(&body)).await
-            })
-            .await
-        })
+        Box::pin(self.patch(task, DryRun::No))
+    }
+
+    fn dry_run(&self, change: Change, task: Task) -> Answer<'_, Task> {
+        match change {
+            Change::Create => Box::pin(self.post(task, DryRun::All)),
+            Change::Apply => Box::pin(self.patch(task, DryRun::All)),
+        }
     }
 
     fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task> {

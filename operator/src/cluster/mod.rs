@@ -31,5 +31,5 @@ pub use self::embedded::EmbeddedCluster;
 pub use self::error::ClusterError;
 pub use self::kube::KubeCluster;
 pub use self::nodes::NodeCache;
-pub use self::seams::{Answer, Cluster, Publication, TaskKeeper, TaskStore};
+pub use self::seams::{Answer, Change, Cluster, Publication, TaskKeeper, TaskStore};
 pub use self::watch::WatchHealth;

@@ -17,6 +17,15 @@ use crate::resource::{Task, TaskStatus};
 /// The result of a call, within about ten seconds.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ClusterError>>;
 
+/// A change of a Task that may be tried without storing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// As [`TaskStore::create`].
+    Create,
+    /// As [`TaskStore::apply`].
+    Apply,
+}
+
 /// What people do with Tasks.
 pub trait TaskStore: Send + Sync + 'static {
     /// The Task of that name; `None` when it does not exist.
@@ -30,6 +39,9 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// Creates the Task, or gives the one of that name this spec, and these labels and annotations beside its own.
     fn apply(&self, task: Task) -> Answer<'_, Task>;
+
+    /// The Task as this change would leave it, after every check that the change has; nothing is stored.
+    fn dry_run(&self, change: Change, task: Task) -> Answer<'_, Task>;
 
     /// Sets an annotation, or removes it.
     fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task>;

@@ -1,7 +1,8 @@
 //! Runs and Executions, active and finished, archived or not.
 
+use futures_util::future::join_all;
 use http::StatusCode;
-use sentinel_api::view::{AttemptDetails, ExecutionView, List, Partial, RunView};
+use sentinel_api::view::{AttemptView, ExecutionView, List, Partial, RunView};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
 use sentinel_protocol::stage::Stage;
 
@@ -88,12 +89,19 @@ pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError>
     let Some(execution) = find(api, &task, run, &node).await? else {
         return Err(ApiError::not_found(format!("no Execution {task}/{run}/{node}")));
     };
-    let number = execution.record.attempt;
+    let latest = execution.record.attempt;
     let mut view = ExecutionView::from(execution);
-    if number > 0 {
-        let attempt = AttemptId { task, run, node, attempt: number };
-        match api.records.attempt(&attempt).await {
-            Ok(record) => view.details = record.as_ref().map(AttemptDetails::from),
+    let numbers = latest.saturating_sub(MAX_ATTEMPTS - 1).max(1)..=latest;
+    let ids = numbers.map(|number| AttemptId {
+        task: task.clone(),
+        run,
+        node: node.clone(),
+        attempt: number,
+    });
+    let read = ids.map(|id| async move { api.records.attempt(&id).await });
+    for record in join_all(read).await {
+        match record {
+            Ok(record) => view.attempts.extend(record.as_ref().map(AttemptView::from)),
             Err(error) if error.is_retryable() => {
                 view.partial = Some(Partial::of(format!(
                     "History is unavailable, so resource usage and output totals are not shown: {error}"
@@ -102,8 +110,13 @@ pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError>
             Err(error) => return Err(unable(&error)),
         }
     }
+    let last = view.attempts.last().filter(|attempt| attempt.attempt == latest);
+    view.details = last.map(|attempt| attempt.details.clone());
     Answer::json(&view)
 }
+
+/// Most Attempts in one answer.
+const MAX_ATTEMPTS: u32 = 20;
 
 /// One Execution in its current state.
 pub(super) async fn find(

@@ -17,8 +17,9 @@ use super::api::Api;
 use super::error::{ApiError, Problem, Reason};
 use super::executions::RunText;
 use super::feed::Feed;
+use super::rendering;
 use super::request::{Query, Request};
-use crate::cluster::ClusterError;
+use crate::cluster::{Change, ClusterError};
 use crate::resource::invalid::Invalid;
 use crate::resource::marks::{CANCEL, RERUN};
 use crate::resource::presented::present;
@@ -139,17 +140,31 @@ pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError>
     one(api, StatusCode::OK, &task)
 }
 
-pub(super) async fn create(api: &Api, request: &Request) -> Result<Answer, ApiError> {
+/// Whether a request asks only whether its change would be accepted.
+fn is_dry_run(query: &Query) -> Result<bool, ApiError> {
+    Ok(query.one_of("dryRun", &[("All", true)])?.unwrap_or(false))
+}
+
+pub(super) async fn create(api: &Api, query: &Query, request: &Request) -> Result<Answer, ApiError> {
+    let dry_run = is_dry_run(query)?;
     let task = admitted(request.json()?, api.within.as_deref())?;
     // A name may be generated; the namespace is checked in any case.
     let name = reference(&task).or_else(|_| TaskRef::new(task.namespace().unwrap_or_default(), "unnamed"));
     let name = name.map_err(|error| misnamed(&error))?;
     api.check_namespace(&name.namespace)?;
-    let created = api.store.create(task).await.map_err(|error| match error {
+    let created = if dry_run { api.store.dry_run(Change::Create, task) } else { api.store.create(task) };
+    let created = created.await.map_err(|error| match error {
         ClusterError::Exists { .. } => exists(&name),
         other => refused(&other),
     })?;
-    Ok(one(api, StatusCode::CREATED, &created)?.with("sentinel-result", "created"))
+    Ok(written(api, StatusCode::CREATED, &created, dry_run)?.with("sentinel-result", "created"))
+}
+
+/// The answer with a Task that was written, or would be.
+fn written(api: &Api, status: StatusCode, task: &Task, dry_run: bool) -> Result<Answer, ApiError> {
+    // Readers share what was rendered of a stored Task.
+    let body = if dry_run { rendering::render(task)?.into() } else { api.feed.json(task)? };
+    Ok(Answer::whole(status, "application/json", body))
 }
 
 fn exists(name: &TaskRef) -> ApiError {
@@ -160,7 +175,13 @@ fn exists(name: &TaskRef) -> ApiError {
     )
 }
 
-pub(super) async fn apply(api: &Api, parts: &[String], request: &Request) -> Result<Answer, ApiError> {
+pub(super) async fn apply(
+    api: &Api,
+    parts: &[String],
+    query: &Query,
+    request: &Request,
+) -> Result<Answer, ApiError> {
+    let dry_run = is_dry_run(query)?;
     let wanted = named(parts)?;
     let mut body = request.json()?;
     // A body without a namespace has that of the path.
@@ -178,13 +199,14 @@ pub(super) async fn apply(api: &Api, parts: &[String], request: &Request) -> Res
         ));
     }
     let before = api.store.get(wanted).await.map_err(|error| refused(&error))?;
-    let applied = api.store.apply(task).await.map_err(|error| refused(&error))?;
+    let applied = if dry_run { api.store.dry_run(Change::Apply, task) } else { api.store.apply(task) };
+    let applied = applied.await.map_err(|error| refused(&error))?;
     let (status, result) = match before {
         None => (StatusCode::CREATED, "created"),
         Some(before) if is_unchanged(&before, &applied) => (StatusCode::OK, "unchanged"),
         Some(_) => (StatusCode::OK, "configured"),
     };
-    Ok(one(api, status, &applied)?.with("sentinel-result", result))
+    Ok(written(api, status, &applied, dry_run)?.with("sentinel-result", result))
 }
 
 /// Whether applying changed nothing that users write.

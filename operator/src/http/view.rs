@@ -1,6 +1,6 @@
 //! Records as the API shows them: into the views of [`sentinel_api`].
 
-use sentinel_api::view::{AttemptDetails, ExecutionView, ExitView, RunView, StreamDetails};
+use sentinel_api::view::{AttemptDetails, AttemptView, ExecutionView, ExitView, RunView, StreamDetails};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::stage::Stage;
 
@@ -66,6 +66,7 @@ impl From<ExecutionRecord> for ExecutionView {
             ended_at: record.ended_at.and_then(rfc3339),
             duration_ms: duration,
             details: None,
+            attempts: Vec::new(),
             partial: None,
         }
     }
@@ -84,6 +85,24 @@ impl From<ExecutionStatus> for ExecutionView {
             ended_at: None,
             duration_ms: None,
             ..record.into()
+        }
+    }
+}
+
+impl From<&AttemptRecord> for AttemptView {
+    fn from(record: &AttemptRecord) -> Self {
+        let view = ExecutionView::from(record.execution());
+        Self {
+            attempt: view.attempt,
+            state: view.state,
+            exit_code: view.exit_code,
+            message: view.message,
+            source: view.source,
+            started_at: view.started_at,
+            ended_at: view.ended_at,
+            duration_ms: view.duration_ms,
+            details: AttemptDetails::from(record),
+            log: format!("{}?attempt={}", view.log, view.attempt),
         }
     }
 }

@@ -8,7 +8,7 @@ use kube::runtime::watcher::Event;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Level, Notice};
 use sentinel_operator::clock::Clock;
-use sentinel_operator::cluster::{Cluster, ClusterError, EmbeddedCluster};
+use sentinel_operator::cluster::{Change, Cluster, ClusterError, EmbeddedCluster};
 use sentinel_operator::resource::marks::{CANCEL, FINALIZER};
 use sentinel_operator::resource::status::{RunStatus, TaskStatus};
 use sentinel_operator::resource::{Task, manifest};
@@ -77,6 +77,7 @@ contract!(
     a_name_can_be_used_once,
     a_bad_task_is_refused_naming_the_field,
     a_name_can_be_left_to_the_cluster,
+    a_dry_run_checks_everything_and_stores_nothing,
     only_a_changed_spec_is_a_new_generation,
     a_status_or_annotation_keeps_the_generation,
     a_write_to_a_changed_task_is_a_conflict,
@@ -131,6 +132,25 @@ async fn a_name_can_be_left_to_the_cluster(subject: Subject<'_>) {
     let first = subject.cluster.create(task.clone()).await.unwrap().metadata.name.unwrap();
     let second = subject.cluster.create(task).await.unwrap().metadata.name.unwrap();
     assert!(first.starts_with("run-") && second.starts_with("run-") && first != second);
+}
+
+async fn a_dry_run_checks_everything_and_stores_nothing(subject: Subject<'_>) {
+    let cluster = subject.cluster;
+    let tried = cluster.dry_run(Change::Create, subject.task("t", "x")).await.unwrap();
+    assert_eq!((tried.metadata.name.as_deref(), tried.spec.run.working_dir.as_str()), (Some("t"), "/"));
+    assert_eq!(cluster.get(subject.name("t")).await.unwrap(), None);
+    let stored = subject.made("t").await;
+    let again = cluster.dry_run(Change::Create, subject.task("t", "x")).await.unwrap_err();
+    assert!(matches!(again, ClusterError::Exists { .. }), "{again}");
+    let tried = cluster.dry_run(Change::Apply, subject.task("t", "z")).await.unwrap();
+    assert_eq!((tried.metadata.uid, tried.metadata.generation), (stored.metadata.uid.clone(), Some(2)));
+    assert_eq!(cluster.get(subject.name("t")).await.unwrap(), Some(stored));
+    for change in [Change::Create, Change::Apply] {
+        let mut bad = subject.task("bad", "x");
+        bad.spec.targets.node_names = Some(vec!["a".to_owned()]);
+        let refused = cluster.dry_run(change, bad).await.unwrap_err();
+        assert!(matches!(refused, ClusterError::Refused { .. }), "{refused}");
+    }
 }
 
 async fn only_a_changed_spec_is_a_new_generation(subject: Subject<'_>) {

@@ -220,7 +220,7 @@ impl TestOperator {
         LogResponse { stream, response }
     }
 
-    async fn call(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.api).await.unwrap();
         let request = format!(
             "{method} /api/v1{path} HTTP/1.0\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use self::state::{Cursor, State};
 use super::error::ClusterError;
-use super::seams::{Answer, Cluster, Publication, TaskKeeper, TaskStore};
+use super::seams::{Answer, Change, Cluster, Publication, TaskKeeper, TaskStore};
 use super::targets;
 use crate::clock::Clock;
 use crate::resource::slice::Frozen;
@@ -135,6 +135,14 @@ impl TaskStore for EmbeddedCluster {
 
     fn apply(&self, task: Task) -> Answer<'_, Task> {
         at_once!(self.change(|state| state.apply(&task, self.0.clock.now())))
+    }
+
+    fn dry_run(&self, change: Change, task: Task) -> Answer<'_, Task> {
+        let now = self.0.clock.now();
+        at_once!(match change {
+            Change::Create => self.state().created(&task, now),
+            Change::Apply => self.state().applied(&task, now),
+        })
     }
 
     fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task> {

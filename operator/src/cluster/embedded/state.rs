@@ -72,6 +72,11 @@ impl State {
     }
 
     pub(super) fn create(&mut self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
+        self.put(self.created(task, now)?)
+    }
+
+    /// The Task as [`Self::create`] would store it.
+    pub(super) fn created(&self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
         let doing = format!("create Task {}", display(task));
         let mut task = admitted(&doing, task)?;
         let metadata = &mut task.metadata;
@@ -88,13 +93,18 @@ impl State {
         metadata.creation_timestamp = Some(time(now));
         metadata.deletion_timestamp = None;
         task.status = Some(TaskStatus::default());
-        self.put(task)
+        Ok(task)
     }
 
     pub(super) fn apply(&mut self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
+        self.put(self.applied(task, now)?)
+    }
+
+    /// The Task as [`Self::apply`] would store it.
+    pub(super) fn applied(&self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
         let doing = format!("apply Task {}", display(task));
         let task = admitted(&doing, task)?;
-        let Some((_, existing)) = self.tasks.get(&key(&task)) else { return self.create(&task, now) };
+        let Some((_, existing)) = self.tasks.get(&key(&task)) else { return self.created(&task, now) };
         let mut changed = existing.clone();
         for (old, new) in [
             (&mut changed.metadata.labels, task.metadata.labels),
@@ -108,7 +118,7 @@ impl State {
             changed.spec = task.spec;
             changed.metadata.generation = changed.metadata.generation.map(|generation| generation + 1);
         }
-        self.put(changed)
+        Ok(changed)
     }
 
     pub(super) fn annotate(
