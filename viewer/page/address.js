@@ -56,7 +56,7 @@ export function queryText(query, changes = {}) {
     kept.push([key, String(value)]);
   }
   // Readable: `node=web-[016-022]` and `at=web-017.1.11842` stay as people write them.
-  const text = kept.map(([key, value]) => `${key}=${encodeURIComponent(value).replace(/%5B/g, "[").replace(/%5D/g, "]").replace(/%2C/g, ",").replace(/%2F/g, "/").replace(/%3D/g, "=")}`).join("&");
+  const text = kept.map(([key, value]) => `${key}=${encodeURIComponent(value).replace(/%5B/g, "[").replace(/%5D/g, "]").replace(/%2C/g, ",").replace(/%2F/g, "/").replace(/%3A/g, ":").replace(/%3D/g, "=")}`).join("&");
   return text ? `?${text}` : "";
 }
 

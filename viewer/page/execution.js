@@ -1,7 +1,7 @@
 // A Run on one node: what happened, what it used, how it ended.
 
 import { html } from "./html.js";
-import { at, bytes, clockMs, count, full, memory, span, spaced } from "./format.js";
+import { at, bytes, clockMs, count, full, lower, memory, span, spaced } from "./format.js";
 import { hasEnded, isProblem, look, stateText } from "./states.js";
 import { executionPath, lineText, logPath, runPath, taskPath } from "./address.js";
 import { commandText } from "./draft.js";
@@ -62,22 +62,26 @@ export function ExecutionPage() {
   // The spec may have been edited since: then it is not what ran.
   const spec = task && task.status?.run?.specHash === execution.specHash ? task.spec : {};
   const attempt = Number(query.attempt) || execution.attempt;
+  const attempts = execution.attempts ?? [];
+  const known = attempts.find((one_) => one_.attempt === attempt);
+  /** @type {Execution} What is shown: this attempt. Before the first one, what it waits for. */
+  const shown = known ? { ...execution, ...known } : execution;
   return html`<main id="main" tabindex="-1" class=${connection.value.lost ? "aging" : ""}>
     <div class="head"><div class="head-line">${head}<${Chip} look=${look(execution.state)} text=${stateText(execution)} /><span class="grow break"></span>
         ${problems.length > 1 && html`<button type="button" class="btn quiet square" aria-label="Previous problem" onClick=${() => step(-1)}><${Icon} name="up" /></button><button type="button" class="btn quiet square" aria-label="Next problem" onClick=${() => step(1)}><${Icon} name="down" /></button><span class="faint">${at >= 0 ? `${count(at + 1)} of ${count(problems.length)} problems` : `${count(problems.length)} problems`}</span>`}
         <a class="btn" href=${log}>Log</a><a class="btn" href=${`tasks/new?from=${encodeURIComponent(ns)}/${encodeURIComponent(name)}&node=${encodeURIComponent(node)}`}>Run here…</a></div>
-      <p class="goal">${whatHappened(execution, spec)} ${same.length > 0 && isProblem(execution.state) && html`<a href=${runPath(ns, name, number, { state: execution.state })}>${same.length === 1 ? "1 other node" : `${count(same.length)} other nodes`}</a> ended the same way.`}</p></div>
+      <p class="goal">${whatHappened(attempt === execution.attempt ? execution : shown, spec)} ${same.length > 0 && isProblem(execution.state) && html`<a href=${runPath(ns, name, number, { state: execution.state })}>${same.length === 1 ? "1 other node" : `${count(same.length)} other nodes`}</a> ended the same way.`}</p></div>
     ${execution.partial && html`<${Note}>What it used is missing: ${execution.partial.message}</${Note}>`}
-    <nav class="tabs" aria-label="Attempts">${Array.from({ length: Math.min(20, Math.max(1, execution.attempt)) }, (_, index) => execution.attempt - index).map((n) => html`<a href=${withQuery({ attempt: n === execution.attempt ? "" : n })} aria-current=${n === attempt ? "page" : undefined}>${n === execution.attempt ? html`<${Icon} name=${look(execution.state).icon} cls=${look(execution.state).tone} />` : ""}Attempt ${Math.max(1, n)}</a>`)}</nav>
+    <nav class="tabs" aria-label="Attempts">${Array.from({ length: Math.min(20, Math.max(1, execution.attempt)) }, (_, index) => execution.attempt - index).map((n) => html`<${AttemptTab} n=${n} current=${n === attempt} latest=${n === execution.attempt} one=${attempts.find((other) => other.attempt === n) ?? (n === execution.attempt ? execution : undefined)} />`)}</nav>
     <div class="split"><div class="body">
-      ${attempt !== execution.attempt ? html`<p class="soft tools">This attempt was followed by another one. Its output is kept; what it used is not.</p>` : html`<${Uses} execution=${execution} spec=${spec} />`}
-      <${LastLines} execution=${execution} attempt=${attempt} uid=${String(uid)} log=${log} />
-      ${attempt === execution.attempt && html`<${Steps} execution=${execution} />`}
+      ${attempt !== execution.attempt && !known ? html`<p class="soft tools">This attempt was followed by another one. What it used is not known here.</p>` : html`<${Uses} execution=${shown} spec=${spec} />`}
+      <${LastLines} execution=${shown} attempt=${attempt} uid=${String(uid)} log=${log} />
+      <${Steps} execution=${execution} />
     </div><aside>
-      ${attempt === execution.attempt && hasEnded(execution.state) && html`<${Ended} execution=${execution} />`}
+      ${(known || attempt === execution.attempt) && hasEnded(shown.state) && html`<${Ended} execution=${shown} />`}
       <${NodeNow} name=${node} />
       <${Panel} title="Command"><pre class="plain" tabindex="0">${commandOf(execution, spec)}</pre></${Panel}>
-      <${Panel} title="As it ran"><${Facts} facts=${asItRan(execution, spec, attempt)} /></${Panel}>
+      <${Panel} title="As it ran"><${Facts} facts=${asItRan(shown, spec, attempt)} /></${Panel}>
     </aside></div></main>`;
 }
 
@@ -135,14 +139,23 @@ function LastLines({ execution, attempt, uid, log }) {
       : html`<div class="box"><div class="view" tabindex="0" role="region" aria-label="Last lines"><ol class="rows">${items.map((entry) => html`<${Row} key=${`${entry.position}`} entry=${entry} time="clock" start=${0} now=${0} marked=${entry === marked} link=${entry === marked ? `${log}&at=${lineText({ node: execution.node, attempt, position: entry.position })}` : undefined} />`)}</ol></div></div>`}</${Panel}>`;
 }
 
-/** @param {{execution: Execution}} props */
+/** @param {{n: number, current: boolean, latest: boolean, one?: {state: string, durationMs?: number | null}}} props */
+function AttemptTab({ n, current, latest, one }) {
+  const how = one && look(one.state);
+  return html`<a href=${withQuery({ attempt: latest ? "" : n })} aria-current=${current ? "page" : undefined}>${how && html`<${Icon} name=${how.icon} cls=${how.tone} label=${how.word} />`}Attempt ${Math.max(1, n)}${one?.durationMs != null && html`<span class="n">${span(one.durationMs)}</span>`}</a>`;
+}
+
+/** When each attempt began and ended. @param {{execution: Execution}} props */
 function Steps({ execution }) {
-  const started = at(execution.startedAt);
-  const ended = at(execution.endedAt);
   /** @type {[number, string, string][]} */
   const steps = [];
-  if (!Number.isNaN(started)) steps.push([started, `Attempt ${count(execution.attempt)} started`, ""]);
-  if (!Number.isNaN(ended)) steps.push([ended, `Attempt ${count(execution.attempt)}: ${stateText(execution)}`, execution.durationMs != null ? span(execution.durationMs) : ""]);
+  let before = NaN;
+  for (const one of execution.attempts ?? (execution.attempt > 0 ? [execution] : [])) {
+    const [started, ended] = [at(one.startedAt), at(one.endedAt)];
+    if (!Number.isNaN(started)) steps.push([started, `Attempt ${count(one.attempt)} started`, Number.isNaN(before) ? "" : `after ${span(started - before)}`]);
+    if (!Number.isNaN(ended)) steps.push([ended, `Attempt ${count(one.attempt)}: ${lower(stateText(one))}`, one.durationMs != null ? span(one.durationMs) : ""]);
+    before = ended;
+  }
   if (steps.length === 0) return null;
   return html`<${Panel} title="What happened" side="by the clock of the node"><ol class="steps">${steps.map(([time, text, took_]) => html`<li><time class="mono faint" title=${full(time)}>${clockMs(time)}</time><span>${text}</span><span class="faint">${took_}</span></li>`)}</ol></${Panel}>`;
 }

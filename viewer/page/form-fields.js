@@ -67,7 +67,7 @@ export function Fields(form) {
   const { draft, change, problems } = form;
   const run = get(draft, "spec.run") ?? {};
   const problemIn = (/** @type {string[]} */ paths) => paths.some((path) => problemsAt(problems, path).length > 0);
-  const rest = problems.filter(({ field }) => !SHOWN.some((path) => problemsAt([{ field, value: "", allowed: "" }], path).length > 0));
+  const rest = problems.filter(({ field }) => field !== "spec.targets" && !SHOWN.some((path) => problemsAt([{ field, value: "", allowed: "" }], path).length > 0));
   return html`
     <${Group} title="Name"><div class="pair"><${Text} form=${form} path="metadata.name" label="Name" cls="w-m" disabled=${form.fixed} /><${Text} form=${form} path="metadata.namespace" label="Namespace" disabled=${form.fixed} /></div></${Group}>
     <${Targets} form=${form} />
@@ -75,7 +75,7 @@ export function Fields(form) {
       <div class="pair"><${Choice} label="Kind" value=${run.script ? "script" : "command"} options=${[["command", "Command"], ["script", "Script"]]} onPick=${(/** @type {string} */ kind) => change(set(set(draft, "spec.run.script", kind === "script" ? run.script ?? { text: (run.command ?? []).length > 0 ? `${join(run.command)}\n` : "" } : undefined), "spec.run.command", kind === "script" ? undefined : run.command ?? []), "spec.run")} />
         ${run.script && html`<${Text} form=${form} path="spec.run.script.interpreter" label="Run by" hidden mono cls="" placeholder="/bin/sh" />`}</div>
       ${run.script ? html`<${Text} form=${form} path="spec.run.script.text" label="Script" hidden rows=${6} cls="" take=${(/** @type {string} */ text) => ({ value: text })} />`
-        : html`<${Text} form=${form} path="spec.run.command" label="Command" hidden mono cls="" placeholder="df -h" help="a program and its arguments, without a shell" show=${(/** @type {string[]} */ value) => join(value ?? [])} take=${(/** @type {string} */ text) => { const found = split(text); return { value: found.words, wrong: found.wrong }; }} />`}
+        : html`<${Text} form=${form} path="spec.run.command" label="Command" hidden mono cls="" rows=${(run.command ?? []).some((/** @type {string} */ word) => String(word).includes("\n")) ? 6 : undefined} placeholder="df -h" help="a program and its arguments, without a shell" show=${(/** @type {string[]} */ value) => join(value ?? [])} take=${(/** @type {string} */ text) => { const found = split(text); return { value: found.words, wrong: found.wrong }; }} />`}
       <div class="pair"><div class="low"><${Choice} label="Where" value=${run.environment ?? "Container"} options=${[["Container", "In the container"], ["Host", "On the host"]]} onPick=${(/** @type {string} */ value) => change(set(draft, "spec.run.environment", value === "Host" ? "Host" : undefined), "spec.run.environment")} /></div>
         <${Text} form=${form} path="spec.run.user" label="User" placeholder="the agent's" /><${Text} form=${form} path="spec.run.limits.memory" label="Memory" placeholder="no limit" /><${Text} form=${form} path="spec.run.limits.pids" label="Processes" placeholder="no limit" ...${number} /></div>
       <${More} open=${problemIn(["spec.run.limits.cpu", "spec.run.workingDir", "spec.run.env", "spec.run.stdin", "spec.run.successExitCodes", "spec.run.output"])}>
@@ -93,8 +93,9 @@ export function Fields(form) {
 }
 
 /** Paths that have a field; problems elsewhere are listed at the end. */
-const SHOWN = ["metadata.name", "metadata.namespace", "spec.targets", "spec.run.command", "spec.run.script", "spec.run.user", "spec.run.limits", "spec.run.workingDir", "spec.run.env", "spec.run.stdin", "spec.run.successExitCodes", "spec.run.output.limit",
-  "spec.timeouts", "spec.rollout.maxConcurrent", "spec.retry.limit"];
+const SHOWN = ["metadata.name", "metadata.namespace", "spec.targets.nodeSelector", "spec.targets.nodeNames", "spec.targets.exclude.nodeNames", "spec.run.command", "spec.run.script.interpreter", "spec.run.script.text",
+  "spec.run.user", "spec.run.limits.memory", "spec.run.limits.pids", "spec.run.limits.cpu", "spec.run.workingDir", "spec.run.env", "spec.run.stdin", "spec.run.successExitCodes", "spec.run.output.limit",
+  "spec.timeouts.run", "spec.timeouts.idle", "spec.timeouts.total", "spec.timeouts.unreachable", "spec.timeouts.start", "spec.timeouts.grace", "spec.rollout.maxConcurrent", "spec.retry.limit"];
 
 /** @param {{form: Form}} props */
 function Targets({ form }) {

@@ -8,12 +8,13 @@ import { blank, get, ofTask, problemsAt, problemsOf, runsAnew, set } from "./dra
 import { read, write, YamlError } from "./yaml.js";
 import { targeted, isControlPlane } from "./selector.js";
 import { usefulLabels } from "./figures.js";
-import { ApiError, ask } from "./api.js";
-import { Confirm, Icon, copy, useTitle } from "./parts.js";
+import { ApiError, ask, search } from "./api.js";
+import { hasEnded } from "./states.js";
+import { Confirm, Failure, Icon, Note, copy, useTitle } from "./parts.js";
 import { go, here } from "./route.js";
 import { findTask, synced } from "./live.js";
 import { useKeys } from "./keys.js";
-import { useNodes } from "./load.js";
+import { useExecutions, useNodes } from "./load.js";
 import { YamlText } from "./task-tabs.js";
 import { Fields } from "./form-fields.js";
 
@@ -21,6 +22,9 @@ import { Fields } from "./form-fields.js";
 /** @typedef {import("./draft.js").Problem} Problem */
 
 const KEY = "draft";
+
+/** The server is asked so long after the last key. */
+const CHECK_AFTER_MS = 400;
 
 /** More nodes than this, as root on the host, ask twice. */
 const MANY = 50;
@@ -46,23 +50,45 @@ function store(where, draft) {
 }
 
 export function FormPage() {
-  const { from = "", node = "" } = here.value.query;
+  const { from = "", node = "", failed = "" } = here.value.query;
   const [ns, name] = from.split("/");
   const task = from ? findTask(ns ?? "", name ?? "") : undefined;
-  useTitle(from ? `Edit ${from}` : "New Task");
-  if (from && !task && !synced.value) return html`<main id="main" tabindex="-1" aria-busy="true"></main>`;
-  return html`<${Editor} key=${`${from} ${node}`} where=${`${from} ${node}`} task=${task} node=${node} />`;
+  const run = Number(failed) || 0;
+  const executions = useExecutions(run ? task?.metadata.uid : undefined, run, { active: false, version: 0 });
+  const isNew = !from || node !== "" || run > 0;
+  useTitle(isNew ? "New Task" : `Edit ${from}`);
+  if (run && executions.error && !executions.data) return html`<main id="main" tabindex="-1"><${Failure} error=${executions.error} what=${`The nodes of Run ${run} could not be read`} onRetry=${executions.again} /></main>`;
+  if (from && ((!task && !synced.value) || (task && run && !executions.data))) return html`<main id="main" tabindex="-1" aria-busy="true"></main>`;
+  const only = task && run ? failedOf(run, executions.data?.items ?? [], task) : node ? { nodes: [node], suffix: `on-${node}`, note: "" } : null;
+  return html`<${Editor} key=${`${from} ${node} ${failed}`} where=${`${from} ${node} ${failed}`} task=${task} only=${only} />`;
 }
 
-/** @param {import("./types.js").Task | undefined} task @param {string} node @returns {Draft} */
-function start(task, node) {
+/** A Task on these nodes alone, as another one. @typedef {{nodes: string[], suffix: string, note: string}} Only */
+
+/** The nodes of a Run that did not succeed, and what is to be known about them. @param {number} run @param {import("./types.js").Execution[]} items @param {import("./types.js").Task} task @returns {Only} */
+function failedOf(run, items, task) {
+  const failed = items.filter((one) => hasEnded(one.state) && one.state !== "Succeeded");
+  const unknown = failed.filter((one) => one.state === "Lost" || one.state === "CancelFailed").length;
+  const edited = failed.some((one) => one.specHash !== task.status?.run?.specHash);
+  const note = `A new Task with the spec of ${task.metadata.namespace}/${task.metadata.name}, on the ${plural(failed.length, "node")} that did not succeed in Run ${run}.${
+    edited ? " The spec was edited after that Run; here it is as it is now." : ""}${
+    unknown > 0 ? ` On ${plural(unknown, "node")} it is not known whether the command has ended.` : ""}`;
+  return { nodes: failed.map((one) => one.node), suffix: `rerun-${run}`, note };
+}
+
+/** @param {import("./types.js").Task | undefined} task @param {Only | null} only @returns {Draft} */
+function start(task, only) {
   const draft = task ? ofTask(task) : blank();
-  return node ? set(set(draft, "spec.targets", { nodeNames: [node] }), "metadata.name", task ? `${task.metadata.name}-on-${node}`.slice(0, 63).replace(/[.-]+$/, "") : "") : draft;
+  if (!only) return draft;
+  const name = task ? `${task.metadata.name.slice(0, 62 - only.suffix.length)}-${only.suffix}`.slice(0, 63).replace(/[.-]+$/, "") : "";
+  return set(set(set(set(draft, "spec.targets", { nodeNames: only.nodes }), "spec.suspend", undefined), "spec.rerunToken", undefined), "metadata.name", name);
 }
 
-/** @param {{where: string, task?: import("./types.js").Task, node: string}} props */
-function Editor({ where, task, node }) {
-  const [draft, setDraft] = useState(() => stored(where) ?? start(task, node));
+/** @param {{where: string, task?: import("./types.js").Task, only: Only | null}} props */
+function Editor({ where, task, only }) {
+  const [draft, setDraft] = useState(() => stored(where) ?? start(task, only));
+  // A new form does not begin with what is wrong in fields that nobody has touched.
+  const [touched, setTouched] = useState(/** @type {string[] | "all"} */ (task ? "all" : []));
   const [problems, setProblems] = useState(/** @type {Problem[]} */ ([]));
   const [said, setSaid] = useState("");
   const [text, setText] = useState(/** @type {string | null} */ (null));
@@ -77,6 +103,7 @@ function Editor({ where, task, node }) {
 
   const change = (/** @type {Draft} */ next, /** @type {string} */ path = "") => {
     setDraft(next);
+    if (path) setTouched((all) => (all === "all" || all.includes(path) ? all : [...all, path]));
     setSaid("");
     // What the server said of this field was about another value.
     setProblems((list) => (path ? list.filter((problem) => !problemsAt([problem], path).length) : []));
@@ -90,6 +117,7 @@ function Editor({ where, task, node }) {
       setTextWrong("");
       setDraft(/** @type {Draft} */ (found));
       setProblems([]);
+      setTouched("all");
     } catch (error) {
       setTextWrong(error instanceof Error ? error.message : String(error));
     }
@@ -97,7 +125,7 @@ function Editor({ where, task, node }) {
   /** What a field itself cannot read, such as an open quote. @param {string} path @param {string | null} wrong */
   const note = (path, wrong) => setLocal((all) => (wrong ? { ...all, [path]: wrong } : Object.fromEntries(Object.entries(all).filter(([key]) => key !== path))));
 
-  const existing = task && !node && draft.metadata?.name === task.metadata.name && draft.metadata?.namespace === task.metadata.namespace ? task : undefined;
+  const existing = task && !only && draft.metadata?.name === task.metadata.name && draft.metadata?.namespace === task.metadata.namespace ? task : undefined;
   const anew = !existing || runsAnew(draft) !== runsAnew(ofTask(existing));
   const suspended = get(draft, "spec.suspend") === true;
   const chosen = useMemo(() => (nodes ? targeted(nodes, get(draft, "spec.targets") ?? {}) : []), [nodes, draft]);
@@ -106,18 +134,39 @@ function Editor({ where, task, node }) {
   const isRoot = ["root", "0", 0].includes(get(draft, "spec.run.user")) || get(draft, "spec.run.user") === undefined;
   const onHost = get(draft, "spec.run.environment") === "Host";
   const danger = anew && !suspended && matched > 1 && (targets.all === true || chosen.some(isControlPlane) || (isRoot && onHost && matched > MANY));
-  const count = problems.length + Object.keys(local).length + (textWrong ? 1 : 0);
+  const shown = touched === "all" ? problems : problems.filter(({ field }) => touched.some((path) => problemsAt([{ field, value: "", allowed: "" }], path).length > 0 || path.startsWith(`${field}.`)));
+  const count = shown.length + Object.keys(local).length + (textWrong ? 1 : 0);
   const act = existing ? (anew && !suspended ? "Save and run" : "Save") : suspended ? "Create" : "Create and run";
+
+  /** @param {{dryRun?: "All"}} [query] @param {AbortSignal} [signal] */
+  const send = (query = {}, signal = undefined) => {
+    const { name = "", namespace = "default" } = draft.metadata ?? {};
+    return existing ? ask(`tasks/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}${search(query)}`, { method: "PUT", body: draft, signal }) : ask(`tasks${search(query)}`, { method: "POST", body: draft, signal });
+  };
+  // The server checks what is written, and stores nothing.
+  const unread = textWrong !== "" || Object.keys(local).length > 0;
+  useEffect(() => {
+    if (unread || busy || touched.length === 0) return undefined;
+    const abort = new AbortController();
+    const timer = setTimeout(async () => {
+      try {
+        await send({ dryRun: "All" }, abort.signal);
+        if (!abort.signal.aborted) setProblems([]);
+      } catch (error) {
+        // Without an answer nothing is said: saving will tell.
+        if (!abort.signal.aborted && error instanceof ApiError && error.status >= 400 && error.status < 500) setProblems(problemsOf(error.body));
+      }
+    }, CHECK_AFTER_MS);
+    return () => (clearTimeout(timer), abort.abort());
+  }, [draft, unread, busy, touched.length === 0]);
 
   const save = async () => {
     setAsking(false);
     setBusy(true);
     setSaid("");
-    const { name = "", namespace = "default" } = draft.metadata ?? {};
+    setTouched("all");
     try {
-      const saved = await (existing
-        ? ask(`tasks/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`, { method: "PUT", body: draft })
-        : ask("tasks", { method: "POST", body: draft }));
+      const saved = await send();
       store(where, null);
       go(taskPath(saved.metadata.namespace, saved.metadata.name), { replace: true });
     } catch (error) {
@@ -138,18 +187,19 @@ function Editor({ where, task, node }) {
   return html`<main id="main" tabindex="-1"><div class="form" ref=${form}>
     <form id="task-form" onSubmit=${submit}>
       <div class="head-line"><div class="crumbs"><a href="tasks">Tasks</a> /</div><h1>${existing ? `Edit ${existing.metadata.namespace}/${existing.metadata.name}` : "New Task"}</h1><span class="grow"></span>
-        <button type="button" class="btn quiet" onClick=${() => (change(start(task, node)), setText(null), setTextWrong(""), setLocal({}))}>Begin anew</button></div>
-      <${Fields} draft=${draft} change=${change} problems=${problems} local=${local} note=${note} nodes=${nodes ?? []} fixed=${Boolean(existing)} />
+        <button type="button" class="btn quiet" onClick=${() => (change(start(task, only)), setText(null), setTextWrong(""), setLocal({}))}>Begin anew</button></div>
+      ${only?.note && html`<${Note} tone="off" icon="plus">${only.note}</${Note}>`}
+      <${Fields} draft=${draft} change=${change} problems=${shown} local=${local} note=${note} nodes=${nodes ?? []} fixed=${Boolean(existing)} />
     </form>
     <aside aria-label="What this Task does">
       <${Preview} targets=${targets} nodes=${nodes} chosen=${chosen} matched=${matched} />
       <div><h2>YAML <span class="grow"></span><span class="faint" role="status">${said === "Copied." ? said : ""}</span><button type="button" class="btn quiet" onClick=${() => copy(text ?? write(draft), setSaid)}>Copy</button><button type="button" class="btn quiet" aria-pressed=${String(text !== null)} onClick=${() => (setText(text === null ? write(draft) : null), setTextWrong(""))}>${text === null ? "Edit" : "Done"}</button></h2></div>
-      ${text === null ? html`<${YamlText} value=${draft} wrong=${(/** @type {string} */ path) => problems.some((problem) => problem.field === path)} />`
+      ${text === null ? html`<${YamlText} value=${draft} wrong=${(/** @type {string} */ path, /** @type {boolean} */ whole) => (whole ? problemsAt(shown, path) : shown.filter(({ field }) => field === path)).length > 0} />`
         : html`<label class="yaml-edit"><span class="sr">Task as YAML</span><textarea class="code" spellcheck=${false} value=${text} aria-invalid=${textWrong ? "true" : undefined} onInput=${(/** @type {any} */ event) => edit(event.currentTarget.value)}></textarea>${textWrong && html`<span class="error" role="alert"><${Icon} name="failed" />${textWrong}</span>`}</label>`}
       ${said && said !== "Copied." && html`<p class="bad said" role="alert">${said}</p>`}
       <div class="actions"><span class="soft grow"><${Sentence} draft=${draft} matched=${matched} chosen=${chosen} anew=${anew && !suspended} /></span>
         ${count > 0 && html`<button type="button" class="btn quiet bad" onClick=${first}><${Icon} name="failed" />${plural(count, "problem")}</button>`}
-        <button class="btn solid" type="submit" form="task-form" disabled=${busy || textWrong !== "" || Object.keys(local).length > 0}>${act}</button></div>
+        <button class="btn solid" type="submit" form="task-form" disabled=${busy || unread}>${act}</button></div>
     </aside></div>
     ${asking && html`<${Sure} matched=${matched} draft=${draft} act=${act} onClose=${() => setAsking(false)} onAct=${save} />`}</main>`;
 }

@@ -110,10 +110,10 @@ export function Yaml({ task }) {
     <details class="plain-fold"><summary>Status</summary><${YamlText} value=${{ status: task.status ?? {} }} /></details>`;
 }
 
-/** @param {{value: Record<string, unknown>, wrong?: (path: string) => boolean}} props */
+/** `wrong` is asked with whether what is below the path is in its line. @param {{value: Record<string, unknown>, wrong?: (path: string, whole: boolean) => boolean}} props */
 export function YamlText({ value, wrong = () => false }) {
   return html`<pre class="yaml" tabindex="0">${lines(value).map(({ indent, key, value: text, path }) => {
     const dash = key.startsWith("- ") ? "- " : "";
-    return html`<span class=${wrong(path) ? "wrong" : "y"}>${" ".repeat(indent)}${dash}${key && html`<span class="k">${key.slice(dash.length)}</span>:`}${key && text ? " " : ""}${text && html`<span class=${key ? "v" : ""}>${text}</span>`}${"\n"}</span>`;
+    return html`<span class=${wrong(path, text !== "") ? "wrong" : "y"}>${" ".repeat(indent)}${dash}${key && html`<span class="k">${key.slice(dash.length)}</span>:`}${key && text ? " " : ""}${text && html`<span class=${key ? "v" : ""}>${text}</span>`}${"\n"}</span>`;
   })}</pre>`;
 }

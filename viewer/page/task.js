@@ -70,13 +70,17 @@ function Known({ task }) {
     if (problems.length === 0 || number === null) return;
     go(executionPath(ns, name, number, problems[by > 0 ? 0 : problems.length - 1].node));
   };
+  const failed = (items ?? []).filter((one) => hasEnded(one.state) && one.state !== "Succeeded").length;
+  const rerunFailed = failed > 0 && !active && number !== null ? `tasks/new?from=${encodeURIComponent(ns)}/${encodeURIComponent(name)}&failed=${number}` : "";
+  const before = Math.max(0, ...recentRuns.map((other) => other.number).filter((other) => number !== null && other < number));
   useKeys("Task", [
     focusFilter, ...tabKeys, ...rowKeys,
     { key: "l", does: "Log", run: () => log && go(log) },
     { key: "e", does: "First problem", run: () => step(1) },
     { key: "E", does: "Last problem", run: () => step(-1) },
     { key: "C", does: "Cancel this Run", shown: "Shift+C", run: () => active && setDialog("cancel") },
-    { key: "R", does: "Run again", shown: "Shift+R", run: () => setDialog("rerun") },
+    { key: "r", does: "Run again", run: () => setDialog("rerun") },
+    { key: "R", does: "Rerun the failed nodes", shown: "Shift+R", run: () => rerunFailed && go(rerunFailed) },
   ]);
   const total = isLatest ? latest?.targetCount ?? items?.length ?? 0 : items?.length ?? sum(run?.counts);
   const rejected = conditions.find((one) => one.type === "Accepted" && one.status === "False");
@@ -85,6 +89,7 @@ function Known({ task }) {
     <div class="head">
       <div class="head-line"><${Crumbs} ns=${ns} /><h1>${name}</h1><${RunChip} phase=${phase} number=${number} isLatest=${isLatest} run=${run} latest=${latest} /><span class="grow break"></span>
         ${log && html`<a class="btn" href=${log}>Log</a>`}<a class="btn" href=${`tasks/new?from=${encodeURIComponent(ns)}/${encodeURIComponent(name)}`}>Edit…</a>
+        ${rerunFailed ? html`<a class="btn" href=${rerunFailed} title=${`A new Task on the ${plural(failed, "node")} that did not succeed`}>Rerun failed…</a>` : failed > 0 && html`<button type="button" class="btn" disabled title="When this Run has ended">Rerun failed…</button>`}
         <button type="button" class="btn" onClick=${() => setDialog("rerun")}>Rerun…</button>
         ${active && latest ? html`<button type="button" class="btn" onClick=${() => setDialog("cancel")}>Cancel Run ${count(latest.number)}…</button>` : html`<button type="button" class="btn" onClick=${() => setDialog("delete")}>Delete…</button>`}</div>
       <p class="goal cut-text"><code>${commandText(task.spec.run).slice(0, 300)}</code></p>
@@ -98,14 +103,14 @@ function Known({ task }) {
     ${executions.data?.partial && html`<${Note} tone="late">Some nodes may be missing: ${executions.data.partial}</${Note}>`}
     <nav class="tabs" aria-label="Task">${tabs(folds ? outputs.data?.groups.length ?? 0 : null, items?.length ?? total, recentRuns.length + (latest ? 1 : 0)).map(([key, title, n]) => html`<a href=${withQuery({ tab: key })} aria-current=${tab === key ? "page" : undefined}>${title}${n ? html`<span class="n">${count(n)}</span>` : ""}</a>`)}</nav>
     <div class="split"><div class="body">
-      ${tab === "outputs" && number !== null && (items === null || items.length > 0) ? html`<${Outputs} loaded=${outputs} uid=${task.metadata.uid} number=${number} ns=${ns} name=${name} />`
+      ${tab === "outputs" && number !== null && (items === null || items.length > 0) ? html`<${Outputs} loaded=${outputs} runs=${latest ? [latest, ...recentRuns] : recentRuns} uid=${task.metadata.uid} number=${number} ns=${ns} name=${name} />`
         : tab === "outputs" || tab === "nodes" || tab === "timeline" ? html`<${Targets} tab=${tab} task=${task} number=${number} total=${total} executions=${executions} run=${run} />`
         : tab === "runs" ? html`<${Runs} task=${task} number=${number} />`
         : tab === "conditions" ? html`<${Conditions} conditions=${conditions} />`
         : html`<${Yaml} task=${task} />`}
     </div><aside>
       ${items && items.length > 1 && number !== null && html`<${Panel} title="Nodes" side="problems first"><${NodeGrid} items=${items} ns=${ns} name=${name} number=${number} /></${Panel}>`}
-      <${Panel} title="Runs"><${RunList} task=${task} number=${number} /></${Panel}>
+      <${Panel} title="Runs" side=${folds && number !== null && before ? html`<a class="link" href=${runPath(ns, name, number, { against: `run:${before}` })}>Compare</a>` : ""}><${RunList} task=${task} number=${number} /></${Panel}>
       <${Panel} title="This Run"><${RunFacts} task=${task} run=${run} /></${Panel}>
     </aside></div>
     ${dialog && html`<${Question} kind=${dialog} task=${task} list=${list} onClose=${() => setDialog("")} />`}

@@ -52,8 +52,11 @@
  * @property {string | null} [endedAt]
  * @property {number | null} [durationMs]
  * @property {Details | null} [details]
+ * @property {Attempt[]} [attempts] oldest first, only of one Execution
  * @property {{message: string} | null} [partial]
  */
+
+/** @typedef {{attempt: number, state: string, exitCode?: number | null, message?: string, source: string, startedAt?: string | null, endedAt?: string | null, durationMs?: number | null, details: Details, log: string}} Attempt */
 
 /**
  * @typedef {object} Run

@@ -1,0 +1,130 @@
+// A Task with two Runs that differ, the Execution that was tried twice, and the form that the server checks.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { WIDTHS, accessibilityProblems, launch, open, shoot, startDev } from "./harness.mjs";
+
+/** What a node says depends on the Run, which the file of the node counts. */
+const script = `f=$PWD/$SENTINEL_NODE.$SENTINEL_TASK
+n=$(cat "$f" 2>/dev/null || echo 0); n=$((n+1)); echo $n > "$f"
+case $SENTINEL_NODE:$n in
+sim-3:1) echo "cp: No space left on device" >&2; exit 3;;
+sim-5:2) echo "cp: No space left on device" >&2; exit 3;;
+sim-7:2) echo "version 3.0.1";;
+*) echo "version 3.0.2";;
+esac`;
+
+/** @type {Awaited<ReturnType<typeof startDev>>} */
+let dev;
+/** @type {import("playwright-core").Browser} */
+let browser;
+
+before(async () => {
+  dev = await startDev(["--nodes", "12"]);
+  const first = await dev.run("run", "--name", "upgrade", "--all", "--ttl", "1h", "--workdir", dev.directory, "--", "sh", "-c", script);
+  assert.equal(first.code, 3, first.output);
+  const second = await dev.run("rerun", "upgrade", "--follow");
+  assert.equal(second.code, 3, second.output);
+  const tried = await dev.run("run", "--name", "tried", "--node", "sim-2", "--retry", "1", "--ttl", "1h", "--", "sh", "-c", "echo attempt; exit 4");
+  assert.equal(tried.code, 4, tried.output);
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await dev?.stop();
+});
+
+/** Looks at a page in both themes and widths. @param {string} path @param {string} name @param {(page: import("playwright-core").Page) => Promise<unknown>} ready */
+async function looks(path, name, ready) {
+  for (const theme of /** @type {const} */ (["light", "dark"])) {
+    for (const width of WIDTHS) {
+      const { page, context, problems } = await open(browser, { theme, width });
+      await page.goto(`${dev.base}/${path}#token=${dev.token}`);
+      await ready(page);
+      assert.deepEqual(await accessibilityProblems(page), [], `${name} ${theme} ${width}`);
+      await shoot(page, `${name}-${theme}-${width}`);
+      // What the server refuses in a dry run is what the form is for.
+      assert.deepEqual(problems.filter((problem) => !/status of 4(09|22).*\/api\/v1\/tasks/.test(problem)), []);
+      await context.close();
+    }
+  }
+}
+
+test("a Run is compared with the one before", async () => {
+  await looks("tasks/default/upgrade/runs/2?against=run:1", "task-compare", async (page) => {
+    await page.waitForSelector("text=was failed, exit 3");
+    await page.waitForSelector("text=/nodes did the same as in Run 1/");
+    await page.waitForSelector(".out .add");
+  });
+  const { page, context } = await open(browser);
+  await page.goto(`${dev.base}/tasks/default/upgrade#token=${dev.token}`);
+  await page.selectOption("select >> nth=0", "run:1");
+  await page.waitForSelector("text=was succeeded");
+  assert.match(page.url(), /against=run:1/);
+  const heads = await page.locator(".fold summary").allTextContents();
+  assert.equal(heads.length, 3, heads.join("\n"));
+  assert.ok(heads[0].includes("sim-5") && heads[0].includes("Failed, exit 3"), heads[0]);
+  await page.selectOption("select >> nth=0", "");
+  await page.waitForSelector("text=1 line differs");
+  await page.click("aside >> text=Compare");
+  await page.waitForSelector("text=output differs");
+  await context.close();
+});
+
+test("failed nodes are run again by a new Task that is seen before it runs", async () => {
+  await looks("tasks/new?from=default/upgrade&failed=2", "form-failed", (page) => page.waitForSelector("text=on the 1 node that did not succeed in Run 2"));
+  const { page, context, problems } = await open(browser);
+  await page.goto(`${dev.base}/tasks/default/upgrade#token=${dev.token}`);
+  await page.click("text=Rerun failed");
+  await page.waitForSelector("text=1 node matches");
+  assert.equal(await page.inputValue("[data-path='metadata.name']"), "upgrade-rerun-2");
+  assert.equal(await page.inputValue("[data-path='spec.targets.nodeNames']"), "sim-5");
+  await page.click("text=Create and run");
+  await page.waitForSelector("text=The node succeeded.");
+  assert.match(page.url(), /tasks\/default\/upgrade-rerun-2$/);
+  assert.deepEqual(problems, []);
+  await context.close();
+});
+
+test("an Execution shows each of its attempts", async () => {
+  await looks("tasks/default/tried/runs/1/nodes/sim-2", "execution", async (page) => {
+    await page.waitForSelector("text=Attempt 1 started");
+    await page.waitForSelector("text=Attempt 2 started");
+  });
+  const { page, context, problems } = await open(browser);
+  await page.goto(`${dev.base}/tasks/default/tried/runs/1/nodes/sim-2#token=${dev.token}`);
+  await page.click(".tabs >> text=Attempt 1");
+  await page.waitForSelector(".uses");
+  await page.waitForSelector("aside >> text=Exit code");
+  assert.match((await page.locator("aside").textContent()) ?? "", /\/sim-2\/1/);
+  assert.deepEqual(problems, []);
+  await context.close();
+});
+
+test("the server checks the form while it is written, and each error stands beside its field", async () => {
+  await looks("tasks/new", "form-errors", async (page) => {
+    await page.fill("[data-path='metadata.name']", "Not A Name");
+    await page.waitForSelector("label:has([data-path='metadata.name']) .error");
+    await page.fill("[data-path='spec.timeouts.run']", "5 minutes");
+    await page.waitForSelector("label:has([data-path='spec.timeouts.run']) .error >> text=such as 5m");
+    // What nobody has touched is not wrong yet.
+    assert.equal(await page.locator("label:has([data-path='spec.run.command']) .error").count(), 0);
+  });
+  const { page, context } = await open(browser);
+  await page.goto(`${dev.base}/tasks/new#token=${dev.token}`);
+  await page.fill("[data-path='metadata.name']", "upgrade");
+  await page.click("text=By name");
+  await page.fill("[data-path='spec.targets.nodeNames']", "sim-[1-3]");
+  await page.waitForSelector("text=3 nodes match");
+  await page.fill("[data-path='spec.run.command']", "true");
+  // The name is in use: only the server knows.
+  await page.waitForSelector("label:has([data-path='metadata.name']) .error");
+  await page.fill("[data-path='metadata.name']", "checked");
+  await page.waitForSelector(".error", { state: "detached" });
+  const before = await dev.run("get", "task", "checked");
+  assert.equal(before.code, 1, "a dry run stores nothing");
+  await page.click("text=Create and run");
+  await page.waitForSelector("text=All 3 nodes succeeded.");
+  await context.close();
+});
