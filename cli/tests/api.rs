@@ -206,6 +206,9 @@ fn a_task_is_created_followed_and_deleted_over_http() {
 
     dev.run(&["wait", "plain", "--timeout", "60s"]).exited(0);
     let node = dev.get("/api/v1/nodes").json()["items"][0]["name"].as_str().unwrap().to_owned();
+    // Dev mode keeps the last 15 minutes of its node too.
+    let samples = dev.get(&format!("/api/v1/nodes/{node}/samples")).json();
+    assert_eq!(samples["cpu"].as_array().map(Vec::len), Some(90), "{samples}");
     let log = format!("/api/v1/executions/{uid}/1/{node}/log");
     let text = dev.get(&format!("{log}?follow=true"));
     assert_eq!((text.status, text.text().len()), (200, 14), "{}", text.text());

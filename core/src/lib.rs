@@ -10,12 +10,13 @@
 //! * [`agent::Agent::step`], a node's: what to do about a message, a change on disk or time passing;
 //! * [`stream::outflow::Outflow`], the log link's: whose output may be sent now, and from where.
 //!
-//! Two smaller ones: [`lease`] (leader election) and [`stream::credit`] (flow control). A Task
+//! Smaller ones: [`lease`] (leader election), [`stream::credit`] (flow control) and [`samples`] (metrics for charts). A Task
 //! enters as a validated [`plan::TaskPlan`].
 
 pub mod agent;
 pub mod lease;
 pub mod plan;
 pub mod reconcile;
+pub mod samples;
 pub mod stream;
 pub mod time;

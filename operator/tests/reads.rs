@@ -6,6 +6,8 @@
 mod gateway;
 #[path = "reads/operator.rs"]
 mod operator;
+#[path = "reads/samples.rs"]
+mod samples;
 mod stores;
 
 use operator::TestOperator;

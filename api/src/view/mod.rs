@@ -9,6 +9,7 @@ mod list;
 mod node;
 mod outputs;
 mod run;
+mod samples;
 mod search;
 
 pub use execution::{
@@ -19,4 +20,5 @@ pub use list::{List, Partial};
 pub use node::NodeView;
 pub use outputs::{OutputGroupView, OutputsView};
 pub use run::RunView;
+pub use samples::{FleetSamplesView, NodeSamplesView};
 pub use search::SearchLineView;

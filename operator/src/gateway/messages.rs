@@ -20,10 +20,11 @@ impl Gateway {
     /// Takes in the metrics of a node, and renews its Presence.
     pub(super) fn on_heartbeat(&self, node: &NodeName, session: &SessionId, heartbeat: Heartbeat) {
         self.metrics().heartbeats.add(1);
-        let at = self.now().wall;
+        let now = self.now();
+        let at = now.wall;
         let metrics = Arc::new(heartbeat.metrics);
         let sample = Sample { at, metrics: metrics.clone() };
-        let Some(hello) = self.registry().record_sample(node, session, sample) else { return };
+        let Some(hello) = self.registry().record_sample(node, session, now.monotonic, sample) else { return };
         (self.parts().presence)(PresenceRecord {
             node: node.clone(),
             session: session.clone(),

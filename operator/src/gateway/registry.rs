@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use sentinel_core::reconcile::rollout::ActiveAttempt;
+use sentinel_core::samples::{Point, SLOTS};
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::codec::encode_text;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskUid};
@@ -112,6 +113,14 @@ impl Registry {
     /// The agent of a node; `None` when it is not known.
     pub fn agent(&self, node: &NodeName) -> Option<AgentView> {
         Some(view(node.clone(), &*self.0.sessions.find(node)?))
+    }
+
+    /// The metrics of a node over the last 15 minutes, oldest first, as far as this operator has received them; `None` when
+    /// it has received none. See [`SampleRing::read`](sentinel_core::samples::SampleRing::read).
+    pub fn samples(&self, node: &NodeName, now: Monotonic) -> Option<[Option<Point>; SLOTS]> {
+        let entry = self.0.sessions.find(node)?;
+        let state = entry.lock();
+        Some(state.samples.as_ref()?.read(now))
     }
 
     /// The Session of a node, once its Inventory is complete.
@@ -240,12 +249,13 @@ impl Registry {
         &self,
         node: &NodeName,
         session: &SessionId,
+        now: Monotonic,
         sample: Sample,
     ) -> Option<Arc<Hello>> {
         let entry = self.0.sessions.find(node)?;
         let mut state = entry.lock();
         state.current(session)?;
-        state.sample = Some(sample);
+        state.record(now, sample);
         state.hello.clone()
     }
 }

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use sentinel_core::samples::SampleRing;
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::{NodeName, SessionId};
 use sentinel_protocol::metrics::NodeMetrics;
@@ -44,6 +45,8 @@ pub(super) struct NodeState {
     pub(super) hello: Option<Arc<Hello>>,
     /// The latest metrics.
     pub(super) sample: Option<Sample>,
+    /// Those of the last 15 minutes, once it has sent a Heartbeat.
+    pub(super) samples: Option<Box<SampleRing>>,
 }
 
 /// The current Session of a node.
@@ -162,6 +165,15 @@ impl NodeState {
     /// The Session of this name, while it is the current one.
     pub(super) fn current(&mut self, session: &SessionId) -> Option<&mut LiveSession> {
         self.live.as_mut().filter(|live| live.session == *session)
+    }
+
+    /// Takes in the metrics of a Heartbeat.
+    pub(super) fn record(&mut self, now: Monotonic, sample: Sample) {
+        match &mut self.samples {
+            Some(samples) => samples.record(now, &sample.metrics),
+            None => self.samples = Some(Box::new(SampleRing::new(now, &sample.metrics))),
+        }
+        self.sample = Some(sample);
     }
 
     /// The current Session, once its Inventory is complete.

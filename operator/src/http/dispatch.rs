@@ -93,6 +93,8 @@ impl Api {
             Operation::OpenApi => Answer::json(&openapi::document()),
             Operation::ListNodes => nodes::list(self, query),
             Operation::GetNode => nodes::get(self, parts),
+            Operation::NodeSamples => nodes::samples_of(self, parts),
+            Operation::FleetSamples => nodes::fleet_samples(self, query),
             Operation::ListTasks => tasks::list(self, query).await,
             Operation::CreateTask => tasks::create(self, query, request).await,
             Operation::GetTask => tasks::get(self, parts).await,

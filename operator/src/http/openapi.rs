@@ -4,7 +4,10 @@
 use kube::CustomResourceExt as _;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use sentinel_api::reason::ErrorBody;
-use sentinel_api::view::{ExecutionView, LinesView, NodeView, OutputsView, RunView, SearchLineView};
+use sentinel_api::view::{
+    ExecutionView, FleetSamplesView, LinesView, NodeSamplesView, NodeView, OutputsView, RunView,
+    SearchLineView,
+};
 use serde_json::{Map, Value, json};
 
 use super::request::{MAX_BODY, MAX_PAGE};
@@ -103,6 +106,15 @@ fn text_of(operation: Operation) -> OperationText {
         Operation::OpenApi => ("openapi", "process", "This document.", "200"),
         Operation::ListNodes => ("listNodes", "nodes", "All nodes.", "200"),
         Operation::GetNode => ("getNode", "nodes", "One node.", "200"),
+        Operation::NodeSamples => (
+            "nodeSamples",
+            "nodes",
+            "The metrics of one node over the last 15 minutes, a value for 10 s.",
+            "200",
+        ),
+        Operation::FleetSamples => {
+            ("fleetSamples", "nodes", "The CPU usage of several nodes over the last 15 minutes.", "200")
+        }
         Operation::ListTasks => ("listTasks", "tasks", "Tasks, by namespace and name.", "200"),
         Operation::CreateTask => ("createTask", "tasks", "Creates a Task.", "201"),
         Operation::GetTask => ("getTask", "tasks", "One Task.", "200"),
@@ -186,6 +198,8 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         Operation::ExecutionLines => json(schema::<LinesView>(schemas)),
         Operation::ListNodes => json(list(&schema::<NodeView>(schemas))),
         Operation::GetNode => json(schema::<NodeView>(schemas)),
+        Operation::NodeSamples => json(schema::<NodeSamplesView>(schemas)),
+        Operation::FleetSamples => json(schema::<FleetSamplesView>(schemas)),
         Operation::ListTasks => json(list(&task)),
         Operation::CreateTask | Operation::GetTask | Operation::ApplyTask => json(task),
         Operation::ListRuns => json(list(&schema::<RunView>(schemas))),
@@ -278,6 +292,7 @@ fn parameter(name: &str, place: &str) -> Value {
         "run" => (number(), "Number of the Run in its Task."),
         "node" => (text(), "Name of the node."),
         "attempt" => (number(), "Number of the Attempt; by default the latest."),
+        "nodes" => (text(), "Names of nodes, separated by commas; at most 100."),
         "reachable" => (json!({"type": "boolean"}), "Only reachable nodes, or only unreachable ones."),
         "phase" => (text(), "Only Tasks in this phase."),
         "outcome" => (text(), "Only Executions with this Outcome, for example Failed."),

@@ -21,6 +21,10 @@ pub enum Operation {
     ListNodes,
     /// One node.
     GetNode,
+    /// The metrics of one node over the last 15 minutes.
+    NodeSamples,
+    /// The CPU usage of several nodes over the last 15 minutes.
+    FleetSamples,
     /// Tasks.
     ListTasks,
     /// Create a Task.
@@ -98,6 +102,8 @@ pub const ROUTES: &[Route] = &[
     route(Method::GET, "/api/v1/openapi.json", Operation::OpenApi, &[]),
     route(Method::GET, "/api/v1/nodes", Operation::ListNodes, &["reachable"]),
     route(Method::GET, "/api/v1/nodes/{node}", Operation::GetNode, &[]),
+    route(Method::GET, "/api/v1/nodes/{node}/samples", Operation::NodeSamples, &[]),
+    route(Method::GET, "/api/v1/samples", Operation::FleetSamples, &["nodes"]),
     route(Method::GET, "/api/v1/tasks", Operation::ListTasks, &["namespace", "phase", "limit", "page"]),
     route(Method::POST, "/api/v1/tasks", Operation::CreateTask, &["dryRun"]),
     route(Method::GET, "/api/v1/tasks/{namespace}/{name}", Operation::GetTask, &[]),
