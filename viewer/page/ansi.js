@@ -14,6 +14,9 @@ const LONGEST = 4096;
 /** Most combining marks on one letter. */
 const MARKS = 4;
 
+/** Most spans of a line: a flood of controls is not a flood of elements. */
+const MOST = 1000;
+
 // What needs a look: controls, format characters that hide or turn text, and floods of marks.
 const SPECIAL = new RegExp(
   `[\\x00-\\x08\\x0a-\\x1f\\x7f-\\x9f\\u00ad\\u061c\\u115f\\u1160\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufeff\\uffa0\\ufff9-\\ufffb\\u{e0000}-\\u{e007f}]|\\p{M}{${MARKS + 1},}`,
@@ -82,7 +85,14 @@ export function parse(text, start = PLAIN) {
     }
   }
   if (from < body.length) tokens.push({ text: body.slice(from), cls });
-  return { spans: moved ? overwrite(tokens) : join(tokens), pen };
+  return { spans: bounded(moved ? overwrite(tokens) : join(tokens)), pen };
+}
+
+/** What is behind the first spans is plain text. @param {Span[]} spans */
+function bounded(spans) {
+  if (spans.length <= MOST) return spans;
+  const rest = spans.slice(MOST).map(({ text, title }) => (title ? `[${text}]` : text));
+  return [...spans.slice(0, MOST), { text: rest.join(""), cls: "" }];
 }
 
 /**
@@ -122,8 +132,15 @@ function readEscape(text, at) {
 function join(tokens) {
   /** @type {Span[]} */
   const spans = [];
+  let same = 1;
   for (const token of tokens) {
     const last = spans.at(-1);
+    if (last?.title && last.title === token.title) {
+      same += 1;
+      last.text = `${token.text} ×${same}`;
+      continue;
+    }
+    same = 1;
     if (last && last.cls === token.cls && !last.title && !token.title) last.text += token.text;
     else if (token.text !== "") spans.push(token.title ? { text: token.text, cls: token.cls, title: token.title } : { text: token.text, cls: token.cls });
   }

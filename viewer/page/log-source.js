@@ -133,11 +133,13 @@ export class LogSource {
 
   async #more() {
     const turn = this.#turn;
+    const from = this.#next;
     try {
-      const answer = await this.#ask({ position: this.#next });
-      if (turn === this.#turn) {
+      const answer = await this.#ask({ position: from });
+      // Meanwhile the end may have been dropped.
+      if (turn === this.#turn && from === this.#next) {
         this.#totals(answer);
-        this.entries = [...this.entries, ...answer.lines.filter((entry) => entry.position >= this.#next)];
+        this.entries = [...this.entries, ...answer.lines.filter((entry) => entry.position >= from)];
         this.#next = answer.next;
         this.#trimHead();
         this.#reached(reachesEnd(answer));
@@ -161,11 +163,13 @@ export class LogSource {
         line = Math.max(1, line - step);
         const answer = await this.#ask({ line });
         const found = answer.lines.filter((entry) => entry.position < first.position);
-        if (turn !== this.#turn) break;
+        if (turn !== this.#turn || this.entries[0]?.position !== first.position) break;
         if (found.length === 0 && line > 1) continue;
         // A longer step may have left lines out between them.
         const last = found.at(-1);
         if (last && answer.lines.length === found.length && answer.next < first.position) await this.#fill(found, answer.next, first.position);
+        // Meanwhile the beginning may have been dropped.
+        if (turn !== this.#turn || this.entries[0]?.position !== first.position) break;
         this.entries = [...found, ...this.entries];
         this.atStart = line === 1 || startsAtFirst(this.entries);
         this.#trimTail();

@@ -136,6 +136,19 @@ test("a line and a position in the middle", async () => {
   assertWhole(source.entries);
 });
 
+test("windows at both ends that are asked for at once leave no hole", async () => {
+  serve({ lines: 1_000_000, ended: true });
+  const source = open();
+  await source.position(5_000_000);
+  await source.more();
+  assert.equal(source.entries.length, 3000);
+  for (let n = 0; n < 6; n += 1) {
+    await Promise.all(n % 2 === 0 ? [source.more(), source.earlier()] : [source.earlier(), source.more()]);
+    assertWhole(source.entries);
+    assert.ok(source.entries.length <= 3000);
+  }
+});
+
 test("one stream has no hole where windows meet", async () => {
   serve({ lines: 20_000, ended: true });
   const source = open("stderr");
