@@ -191,11 +191,12 @@ const unlessDone = (ms) => new Promise((done) => setTimeout(done, ms).unref());
  * Waits until a condition holds.
  * @param {() => unknown} condition
  * @param {string} what
+ * @param {number} [within] ms
  */
-export async function until(condition, what) {
-  const deadline = Date.now() + TIMEOUT;
+export async function until(condition, what, within = TIMEOUT) {
+  const deadline = Date.now() + within;
   while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`${what}: not within ${TIMEOUT} ms`);
+    if (Date.now() > deadline) throw new Error(`${what}: not within ${within} ms`);
     await sleep(20);
   }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use nix::fcntl::{FcntlArg, fcntl};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
@@ -177,6 +177,23 @@ pub(super) async fn copy(command: &str, bytes: u64) -> Flow {
     source.end().await;
     middle.end().await;
     Flow::of(bytes, time, cpu)
+}
+
+/// The lines of a command through the same processes, each as it comes.
+pub(super) async fn lines(command: &str, mut on_line: impl FnMut(&str)) {
+    let sink = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let sink_address = sink.local_addr().expect("an address").to_string();
+    let mut middle = Worker::start(MIDDLE, &[&sink_address]);
+    let middle_address: SocketAddr = middle.receive().await;
+    let mut source = Worker::start(SOURCE, &[&middle_address.to_string(), command]);
+    source.send(&"begin").await;
+    let (from, _) = sink.accept().await.expect("the middle");
+    let mut lines = BufReader::new(from).lines();
+    while let Some(line) = lines.next_line().await.expect("a line") {
+        on_line(&line);
+    }
+    source.end().await;
+    middle.end().await;
 }
 
 /// In a child: from a command's pipe to TCP.

@@ -7,24 +7,29 @@
 //! ```
 //!
 //! Whatever is measured runs in a process of its own; this one submits, reads and keeps time. In reading order:
-//! `sections` (which there are), `setup` (operator and agent), `dispatch`, `apply`, `fanout`, `output`, `memory` (one
-//! section each), `gateway` (a bare one, for the agent alone), `simulated_agents`, `limits` (the plainest
+//! `sections` (which there are), `setup` (operator and agent), `dispatch`, `apply`, `fanout`, `output`,
+//! `streams`, `latency`, `archive`, `readers`, `memory` (one section each), `crowd` (many readers), `gateway` (a bare one, for the agent alone), `simulated_agents`, `limits` (the plainest
 //! programs), `worker` (child processes), `figures`, `table` (what is printed), `progress`, `quiet` (what
 //! others do to the machine).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
 
 mod apply;
+mod archive;
+mod crowd;
 pub(crate) mod simulated_agents;
 mod dispatch;
 mod fanout;
 mod figures;
 mod gateway;
+mod latency;
 mod limits;
 mod memory;
 mod output;
 mod progress;
 mod quiet;
+mod readers;
 mod setup;
+mod streams;
 mod worker;
 mod sections;
 mod table;

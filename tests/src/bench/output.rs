@@ -66,7 +66,7 @@ async fn ours(command: &str) -> Measured {
     let after = [operator, agent].map(cpu_seconds);
     setup.api.finished(&made).await;
     let [operator_cpu, agent_cpu] = [0, 1].map(|at| after[at] - before[at]);
-    let supervisor_cpu: f64 = supervisors.seen.values().map(|(cpu, _)| cpu).sum();
+    let supervisor_cpu: f64 = supervisors.cpu();
     let supervisor_peak = supervisors.seen.values().map(|(_, peak)| *peak).max().unwrap_or(0);
     let measured = Measured {
         flow: Flow::of(BYTES, time, operator_cpu + agent_cpu + supervisor_cpu),
@@ -82,18 +82,23 @@ async fn ours(command: &str) -> Measured {
 }
 
 /// What the supervisors of an agent use; they are gone when the command is.
-struct Supervisors {
+pub(super) struct Supervisors {
     agent: u32,
     sampled: Instant,
     seen: BTreeMap<u32, (f64, u64)>,
 }
 
 impl Supervisors {
-    fn of(agent: u32) -> Self {
+    pub(super) fn of(agent: u32) -> Self {
         Self { agent, sampled: Instant::now(), seen: BTreeMap::new() }
     }
 
-    fn sample(&mut self) {
+    /// Their processor time so far, seconds.
+    pub(super) fn cpu(&self) -> f64 {
+        self.seen.values().map(|(cpu, _)| cpu).sum()
+    }
+
+    pub(super) fn sample(&mut self) {
         if self.sampled.elapsed() < Duration::from_millis(20) {
             return;
         }

@@ -6,22 +6,30 @@ use std::time::{Duration, Instant};
 use super::progress::{load, note};
 use super::quiet::{self, Patience};
 use super::table::Table;
-use super::{apply, dispatch, fanout, limits, memory, output, setup, simulated_agents, worker};
+use super::{
+    apply, archive, crowd, dispatch, fanout, latency, limits, memory, output, readers, setup,
+    simulated_agents, streams, worker,
+};
 
 /// No section takes longer.
 const WITHIN: Duration = Duration::from_secs(60);
 
-const SECTIONS: [&str; 5] = ["dispatch", "apply", "fanout", "output", "memory"];
+const SECTIONS: [&str; 9] =
+    ["dispatch", "apply", "fanout", "output", "streams", "latency", "archive", "readers", "memory"];
 
 const HELP: &str = "\
 Prints figures of this build, each beside its limit on the same machine.
 
-Usage: bench [--patient] [dispatch|apply|fanout|output|memory]…
+Usage: bench [--patient] [SECTION]…
 
   dispatch   a command on one node, from the request to the process's own clock
   apply      the same through the real API server (needs SENTINEL_PARTS, see tests/parts/with-parts)
   fanout     one Task on 100 and on 1,000 simulated agents
   output     1 GB of output, from the command to an HTTP reader
+  streams    1 GB of 50 commands at once, each to an HTTP reader
+  latency    from a command's write to an HTTP reader
+  archive    a log of 2 GiB that is archived: screens of it, and searches
+  readers    a command beside 200 readers that never read, and beside 500 that do
   memory     operator and agent, idle and at work
 
 --patient waits before each section, for some minutes, until others leave the machine alone.
@@ -78,6 +86,10 @@ async fn perform(table: &mut Table, wanted: &[String], patience: Patience, distu
                 "apply" => apply::measure(table).await,
                 "fanout" => fanout::measure(table).await,
                 "output" => output::measure(table).await,
+                "streams" => streams::measure(table).await,
+                "latency" => latency::measure(table).await,
+                "archive" => archive::measure(table).await,
+                "readers" => readers::measure(table).await,
                 _ => memory::measure(table).await,
             }
         };
@@ -94,6 +106,7 @@ fn run_worker(arguments: &[String]) -> ExitCode {
     match arguments[0].as_str() {
         setup::OPERATOR => setup::operator(rest),
         simulated_agents::SIMULATED_AGENTS => simulated_agents::run(rest),
+        crowd::CROWD => crowd::run(),
         limits::SPAWNER => limits::spawner(rest),
         limits::ECHOES => limits::echoes(rest),
         limits::SOURCE => limits::source(rest),

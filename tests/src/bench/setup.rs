@@ -97,12 +97,21 @@ pub(super) struct Setup {
 impl Setup {
     /// An operator that knows these nodes.
     pub(super) async fn new(nodes: &[String]) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::on(tempfile::tempdir().expect("a temporary directory"), nodes).await
+    }
+
+    async fn on(directory: TempDir, nodes: &[String]) -> Self {
         let mut operator = Worker::start(OPERATOR, &[&directory.path().display().to_string()]);
         operator.send(&nodes).await;
         let addresses: Addresses = operator.receive().await;
         let api = Api::at(&format!("http://{}", addresses.api));
         Self { directory, operator, addresses, api }
+    }
+
+    /// Another operator in place of this one, with the same state.
+    pub(super) async fn restart(self, nodes: &[String]) -> Self {
+        self.operator.end().await;
+        Self::on(self.directory, nodes).await
     }
 
     /// A real agent for one of the nodes, connected.
@@ -177,7 +186,12 @@ impl Api {
 
     /// All output of a Task's first Run on a node, as it comes; it ends with the command.
     pub(super) async fn follow(&self, task: &CreatedTask, node: &str) -> reqwest::Response {
-        let url = format!("{}/api/v1/executions/{}/1/{node}/log?follow=true", self.url, task.uid);
+        self.follow_path(task, node, "log?follow=true").await
+    }
+
+    /// A stream about a Task's first Run on a node, once there is one.
+    pub(super) async fn follow_path(&self, task: &CreatedTask, node: &str, path: &str) -> reqwest::Response {
+        let url = format!("{}/api/v1/executions/{}/1/{node}/{path}", self.url, task.uid);
         let mut last = String::new();
         // The log exists as soon as the operator has observed the Task.
         for _ in 0..2000 {
