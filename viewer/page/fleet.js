@@ -1,6 +1,6 @@
 // The fleet: how many, how they are, then a table or a map. And the page of one node.
 
-import { useMemo, useRef } from "./vendor/hooks.js";
+import { useEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { ago, count, memory, plural } from "./format.js";
 import { nodePath } from "./address.js";
@@ -11,7 +11,9 @@ import { Empty, Failure, Icon, Level, Meter, Note, Pick, Scroll, Search, Seg, Th
 import { here, setQuery, withQuery } from "./route.js";
 import { connection, now } from "./live.js";
 import { useKeys } from "./keys.js";
-import { useNodes } from "./load.js";
+import { useLoad, useNodes } from "./load.js";
+import { ask, search } from "./api.js";
+import { Spark } from "./spark.js";
 import { FleetMap, Ramp } from "./fleet-map.js";
 import { NodePanel, PRESENCE } from "./node.js";
 
@@ -117,6 +119,50 @@ function Histogram({ title, name, values }) {
     })}</svg></section>`;
 }
 
+/** Most names in one question. */
+const MOST_SAMPLED = 100;
+
+/**
+ * The CPU of the rows that are on the screen, over the last 15 minutes.
+ *
+ * @param {string[]} names of the rows
+ * @returns {[import("preact").RefObject<any>, Map<string, (number | null)[]>]}
+ */
+function useSparks(names) {
+  const body = useRef(/** @type {HTMLElement | null} */ (null));
+  const [seen, setSeen] = useState("");
+  const all = names.join();
+  useEffect(() => {
+    /** @type {Set<string>} */
+    const inView = new Set();
+    let timer = 0;
+    const watcher = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const name = /** @type {HTMLElement} */ (target).dataset.node ?? "";
+        if (isIntersecting) inView.add(name);
+        else inView.delete(name);
+      }
+      clearTimeout(timer);
+      // Whoever scrolls asks once it rests.
+      timer = setTimeout(() => setSeen([...inView].sort().slice(0, MOST_SAMPLED).join()), 100);
+    });
+    for (const row of body.current?.children ?? []) watcher.observe(row);
+    return () => {
+      clearTimeout(timer);
+      watcher.disconnect();
+    };
+  }, [all]);
+  const { data } = useLoad(seen ? `sparks ${seen}` : null, (abort) => ask(`samples${search({ nodes: seen })}`, { signal: abort }), { every: 10_000 });
+  const kept = useRef(/** @type {Map<string, (number | null)[]>} */ (new Map()));
+  useMemo(() => {
+    // What has been shown stays until it is asked for again, as long as its row is there.
+    const rows = new Set(names);
+    for (const name of kept.current.keys()) if (!rows.has(name)) kept.current.delete(name);
+    for (const [name, cpu] of Object.entries(data?.cpu ?? {})) kept.current.set(name, cpu);
+  }, [data, all]);
+  return [body, kept.current];
+}
+
 /** @param {{rows: Seen[], sort: string, labels: string[]}} props */
 function Table({ rows, sort, labels }) {
   const figure = (/** @type {string} */ name) => (/** @type {Seen} */ row) => row.figures[name] ?? -1;
@@ -125,22 +171,24 @@ function Table({ rows, sort, labels }) {
     load: (row) => (row.node.metrics ? row.node.metrics.load[0] / Math.max(1, row.node.metrics.cpuCount) : -1), network: (row) => (row.rate ? row.rate.received + row.rate.sent : -1),
     agent: (row) => row.node.agentVersion ?? "", heard: (row) => row.heard ?? Infinity, ram: (row) => row.node.metrics?.memoryTotal ?? 0, ...Object.fromEntries(labels.map((key) => [key, (/** @type {Seen} */ row) => row.labels[key] ?? ""])),
   });
+  const shown = ordered.slice(0, MOST_ROWS);
+  const [body, sparks] = useSparks(shown.map((row) => row.name));
   return html`<${Scroll} label="Nodes"><table>
     <thead><tr><${Th} name="presence" sort=${sort}><span class="sr">Presence</span>${!sort.endsWith("presence") && html`<${Icon} name="down" />`}</${Th}><${Th} name="name" sort=${sort}>Node</${Th}>${labels.map((key) => html`<${Th} name=${key} sort=${sort} cls="wide">${shortLabel(key)}</${Th}>`)}
-      <${Th} name="cpu" sort=${sort}>CPU</${Th}><${Th} name="memory" sort=${sort}>Memory</${Th}><${Th} name="ram" sort=${sort} cls="num">RAM</${Th}><${Th} name="disk" sort=${sort}>Fullest disk</${Th}><${Th} name="load" sort=${sort} cls="num">Load / cores</${Th}><${Th} name="network" sort=${sort} cls="num">In / out, MB/s</${Th}><${Th} name="running" sort=${sort} cls="num">Running</${Th}><${Th} name="agent" sort=${sort}>Agent</${Th}><${Th} name="heard" sort=${sort} cls="num">Heard</${Th}></tr></thead>
-    <tbody>${ordered.slice(0, MOST_ROWS).map((row) => html`<${Row} key=${row.name} row=${row} labels=${labels} />`)}</tbody></table>
+      <${Th} name="cpu" sort=${sort}>CPU</${Th}><th scope="col">Last 15 min</th><${Th} name="memory" sort=${sort}>Memory</${Th}><${Th} name="ram" sort=${sort} cls="num">RAM</${Th}><${Th} name="disk" sort=${sort}>Fullest disk</${Th}><${Th} name="load" sort=${sort} cls="num">Load / cores</${Th}><${Th} name="network" sort=${sort} cls="num">In / out, MB/s</${Th}><${Th} name="running" sort=${sort} cls="num">Running</${Th}><${Th} name="agent" sort=${sort}>Agent</${Th}><${Th} name="heard" sort=${sort} cls="num">Heard</${Th}></tr></thead>
+    <tbody ref=${body}>${shown.map((row) => html`<${Row} key=${row.name} row=${row} labels=${labels} spark=${sparks.get(row.name)} />`)}</tbody></table>
     ${ordered.length > MOST_ROWS && html`<p class="faint more">and ${count(ordered.length - MOST_ROWS)} more. The filter finds them, and the map shows all.</p>`}</${Scroll}>`;
 }
 
-/** @param {{row: Seen, labels: string[]}} props */
-function Row({ row, labels }) {
+/** @param {{row: Seen, labels: string[], spark?: (number | null)[]}} props */
+function Row({ row, labels, spark }) {
   const { tone, icon, word } = PRESENCE[row.presence];
   const metrics = row.node.metrics;
   const gone = row.presence === "unreachable";
   const mega = (/** @type {number} */ n) => (n / 1e6).toFixed(1);
-  return html`<tr>
+  return html`<tr data-node=${row.name}>
     <td><span class=${`state ${tone}`}><${Icon} name=${icon} label=${word} /></span></td><td><a class="name" href=${nodePath(row.name)}>${row.name}</a></td>${labels.map((key) => html`<td class="soft wide">${row.labels[key] ?? ""}</td>`)}
-    <td><${Level} share=${row.figures.cpu} /></td><td><${Level} share=${row.figures.memory} /></td><td class="num soft">${metrics ? memory(metrics.memoryTotal) : "–"}</td><td title=${row.disk?.mount}><${Level} share=${row.figures.disk} /></td>
+    <td><${Level} share=${row.figures.cpu} /></td><td>${gone ? html`<span class="faint">no heartbeat</span>` : spark ? html`<${Spark} what="CPU" values=${spark} tone=${loadTone(row.figures.cpu ?? 0)} />` : html`<span class="spark"></span>`}</td><td><${Level} share=${row.figures.memory} /></td><td class="num soft">${metrics ? memory(metrics.memoryTotal) : "–"}</td><td title=${row.disk?.mount}><${Level} share=${row.figures.disk} /></td>
     <td class="num">${gone || !metrics ? "–" : metrics.load[0].toFixed(1)}<span class="faint"> / ${metrics?.cpuCount ?? "–"}</span></td><td class="num soft">${row.rate ? `${mega(row.rate.received)} / ${mega(row.rate.sent)}` : "–"}</td>
     <td class="num">${row.figures.running ? count(row.figures.running) : html`<span class="faint">${gone ? "–" : "0"}</span>`}</td><td class="soft">${row.node.agentVersion ?? "–"}</td>
     <td class=${`num ${gone ? "lost" : row.presence === "late" ? "late" : "soft"}`}>${row.heard === null ? "never" : ago(row.heard)}</td></tr>`;

@@ -104,6 +104,9 @@ export function useExecution(uid, run, node, version) {
 /** All nodes, each few seconds. @returns {Loaded<{items: import("./types.js").Node[]}>} */
 export const useNodes = () => useLoad("nodes", (abort) => ask("nodes", { signal: abort }), { every: 5000 });
 
+/** The last 15 minutes of a node. @param {string} name @returns {Loaded<import("./types.js").Samples>} */
+export const useSamples = (name) => useLoad(`samples ${name}`, (abort) => ask(`nodes/${encodeURIComponent(name)}/samples`, { signal: abort }), { every: 5000 });
+
 /** @param {Record<string, string | number | undefined>} query */
 export const runsPath = (query) => `runs${search(query)}`;
 
