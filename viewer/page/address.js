@@ -5,7 +5,7 @@
 
 /** Values that are left out of an address. @type {Record<string, string>} */
 export const DEFAULTS = {
-  phase: "all", sort: "", tab: "outputs", equal: "stdout", view: "table", colour: "state", rows: "executions", stream: "both", time: "clock", wrap: "", q: "", state: "", group: "",
+  phase: "all", sort: "", tab: "outputs", equal: "stdout", view: "table", colour: "state", rows: "executions", stream: "both", time: "clock", wrap: "", show: "all", q: "", state: "", group: "",
 };
 
 /** @param {string} text */

@@ -58,21 +58,32 @@ function withMark(spans, match, cls) {
 /** @param {{spans: Span[]}} props */
 const Spans = ({ spans }) => spans.map(({ text, cls, title }) => (title ? html`<span class="ctl" title=${title}>${text}</span>` : cls ? html`<span class=${cls}>${text}</span>` : text));
 
+/** Six hues, none of which is a state, by the name. @param {string} name */
+function hueOf(name) {
+  let hash = 0;
+  for (const letter of name) hash = (hash * 31 + letter.charCodeAt(0)) >>> 0;
+  return `c${6 + (hash % 6)}`;
+}
+
+/** A name that is too long is cut in its middle: names differ at their ends. @param {{name: string}} props */
+export const Who = ({ name }) => html`<span class=${`who ${hueOf(name)}`} title=${name}><span>${name.length > 10 ? `${name.slice(0, 4)}…${name.slice(-5)}` : name}</span></span>`;
+
 /**
- * @param {{entry: Entry, before?: Entry, time: string, start: number, now: number, marked?: boolean, link?: string, total?: number, id?: string,
+ * @param {{entry: Entry, before?: Entry, time: string, start: number, now: number, marked?: boolean, link?: string, total?: number, ordinal?: number, id?: string, who?: boolean,
  *   head?: import("./log-groups.js").Head | null, onFold?: () => void, hit?: string, isNow?: boolean}} props
  */
-export function Row({ entry, before, time, start, now, marked, link, total, id, head, onFold, hit, isNow }) {
+export function Row({ entry, before, time, start, now, marked, link, total, ordinal, id, who, head, onFold, hit, isNow }) {
   const ms = entry.atMicros === undefined ? null : entry.atMicros / 1000;
   const when = ms === null ? html`<time></time>` : html`<time title=${full(ms)}>${timeText(ms, time, start, now)}</time>`;
   const current = marked ? "true" : undefined;
+  const node = who && html`<${Who} name=${entry.node ?? ""} />`;
   if (!("text" in entry)) {
-    return html`<li class="ours gap lost" id=${id} aria-current=${current} data-position=${entry.position}><span class="n"></span>${when}<span></span><span class="t"><${Glyph} path=${WARN} />${count(entry.dropped)} bytes dropped here: ${entry.reason}</span></li>`;
+    return html`<li class="ours gap lost" id=${id} aria-current=${current} data-position=${entry.position}><span class="n"></span>${node}${when}<span></span><span class="t"><${Glyph} path=${WARN} />${count(entry.dropped)} bytes dropped here: ${entry.reason}</span></li>`;
   }
   const number = entry.continues ? html`<span class="n" title=${`Line ${entry.line} goes on`}>⋯</span>` : link ? html`<a class="n" href=${link} aria-label=${`Link to line ${count(entry.line)}`}>${count(entry.line)}</a>` : html`<span class="n">${count(entry.line)}</span>`;
   const stream = entry.stream === "stderr" ? html`<abbr class="e" title="stderr">e</abbr>` : html`<span></span>`;
   const body = head
     ? html`<button type="button" class=${`t fold-line ${head.open ? "open" : ""}`} aria-expanded=${String(head.open)} onClick=${onFold}><${Glyph} path=${TURN} /><b>${head.title || "group"}</b> <small>${count(head.lines)} lines${head.ms > 0 ? `, ${span(head.ms)}` : ""}</small></button>`
     : html`<span class="t">${hit === undefined ? html`<${Spans} spans=${look(entry, before).spans} />` : withMark(look(entry, before).spans, hit, isNow ? "now" : "")}${entry.open && html`<span class="open-end" title="The end of this line is not there yet">…</span>`}</span>`;
-  return html`<li id=${id} class=${head ? "group" : ""} aria-current=${current} aria-posinset=${entry.line} aria-setsize=${total} data-position=${entry.position}>${number}${when}${stream}${body}</li>`;
+  return html`<li id=${id} class=${head ? "group" : ""} aria-current=${current} aria-posinset=${ordinal ?? entry.line} aria-setsize=${total} data-position=${entry.position}>${number}${node}${when}${stream}${body}</li>`;
 }

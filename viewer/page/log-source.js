@@ -8,18 +8,38 @@ import { ApiError, ask, EventStream, search } from "./api.js";
 
 /** @typedef {import("./types.js").Entry} Entry */
 /** @typedef {import("./types.js").Lines} Lines */
-/** @typedef {{uid: string, run: number, node: string, attempt: number | null, stream: string}} Log */
+/** @typedef {{uid: string, run: number, node: string, attempt: number | null, stream: string, since?: string, until?: string}} Log Times are in RFC 3339, by the clock of the node. */
+
+/**
+ * What a view shows.
+ *
+ * @typedef {object} Source
+ * @property {Entry[]} entries in the order of their positions
+ * @property {boolean} atStart whether they begin with the first
+ * @property {boolean} atEnd and end with the last
+ * @property {boolean} ended whether no more will come
+ * @property {number} near rows from an end of the entries at which more are asked for
+ * @property {number} extent how many lines there are, as far as that is known
+ * @property {(entry: Entry) => number} ordinal the place of one among them, from 1; 0 for what is no line
+ * @property {(ordinal: number) => Entry | undefined} entryAt the one at that place, or the next; none if it has to be asked for
+ * @property {import("./vendor/signals.js").Signal<number>} version
+ * @property {(showsEnd: boolean) => void} settle
+ * @property {() => Promise<void>} more
+ * @property {() => Promise<void>} earlier
+ * @property {() => Promise<void>} tail
+ * @property {(ordinal: number) => Promise<void>} line
+ */
 
 /** Lines that are asked for at once. */
 const WINDOW = 1000;
 
-/** Most entries that are kept. */
-const KEEP = 3 * WINDOW;
+/** Entries that are kept at least: more than a screen and what is asked for beside it. */
+const LEAST = 600;
 
 const POLL_MS = 2000;
 
+/** @implements {Source} */
 export class LogSource {
-  #log;
   #abort = new AbortController();
   /** One request for more at a time, in each direction. @type {{more: Promise<void> | null, earlier: Promise<void> | null}} */
   #busy = { more: null, earlier: null };
@@ -30,6 +50,16 @@ export class LogSource {
   /** Position behind the last entry. */
   #next = 0;
   #closed = false;
+  /** @type {Promise<void> | null} */
+  #bounded = null;
+  /** Positions that the times of the log mean: the first that is shown, and the first that is not any more. */
+  floor = 0;
+  ceiling = Infinity;
+  /** Number of the first line that is shown, and of the first that is not any more. */
+  base = 1;
+  #behind = Infinity;
+  /** Lines that an answer has room for: long ones fill it sooner. */
+  #window = WINDOW;
 
   /** @type {Entry[]} */
   entries = [];
@@ -54,7 +84,58 @@ export class LogSource {
 
   /** @param {Log} log */
   constructor(log) {
-    this.#log = log;
+    this.log = log;
+  }
+
+  get extent() {
+    return Math.max(0, Math.min(this.totalLines + 1, this.#behind) - this.base);
+  }
+
+  /** @param {Entry} entry */
+  ordinal(entry) {
+    return "line" in entry ? entry.line - this.base + 1 : 0;
+  }
+
+  /** @param {number} ordinal */
+  entryAt(ordinal) {
+    const line = ordinal + this.base - 1;
+    if (this.entries.length === 0 || firstLine(this.entries) > line) return undefined;
+    return this.entries.find((entry) => "line" in entry && entry.line >= line) ?? (this.atEnd ? this.entries.at(-1) : undefined);
+  }
+
+  /** Finds out once where the times of the log are. */
+  bounds() {
+    return (this.#bounded ??= this.#bound());
+  }
+
+  async #bound() {
+    const { since, until } = this.log;
+    try {
+      if (since) {
+        const answer = await this.#ask({ since, count: 50 });
+        this.floor = answer.lines[0]?.position ?? answer.end;
+        this.base = answer.lines.some((entry) => "line" in entry) ? firstLine(answer.lines) : answer.totalLines + 1;
+      }
+      if (until) {
+        const answer = await this.#ask({ since: until, count: 50 });
+        if (answer.lines.length > 0) this.#endAt(answer.lines[0].position, firstLine(answer.lines));
+      }
+    } catch (error) {
+      this.#bounded = null;
+      throw error;
+    }
+  }
+
+  /** @param {number} position @param {number} line */
+  #endAt(position, line) {
+    this.ceiling = position;
+    this.#behind = line;
+    this.ended = true;
+  }
+
+  /** @param {Entry[]} lines */
+  #within(lines) {
+    return lines.filter(({ position }) => position >= this.floor && position < this.ceiling);
   }
 
   close() {
@@ -67,50 +148,73 @@ export class LogSource {
 
   /** @param {Record<string, string | number>} query */
   #path(query, more = "") {
-    const { uid, run, node, attempt, stream } = this.#log;
+    const { uid, run, node, attempt, stream } = this.log;
     return `executions/${uid}/${run}/${encodeURIComponent(node)}/lines${more}${search({ attempt: attempt ?? undefined, stream: stream === "both" ? undefined : stream, ...query })}`;
   }
 
   /** @param {Record<string, string | number>} query @returns {Promise<Lines>} */
   async #ask(query) {
+    /** @type {Lines} */
     const answer = await ask(this.#path({ count: WINDOW, ...query }), { signal: this.#abort.signal });
     this.away.value = 0;
+    const { length } = answer.lines;
+    if (length > 0 && length < WINDOW && query.count === undefined && answer.next < answer.end) this.#window = Math.max(16, length);
+    else this.#window = Math.min(WINDOW, this.#window * 2);
     return answer;
+  }
+
+  /** Most entries that are kept. */
+  get #keep() {
+    return Math.max(LEAST, 3 * this.#window);
+  }
+
+  /** Rows from an end of the entries at which more are asked for. */
+  get near() {
+    return Math.ceil(0.3 * this.#window);
   }
 
   /** The end of the log. */
   async tail() {
-    await this.#begin({ tail: WINDOW }, true);
+    await this.#begin(() => /** @type {Record<string, number>} */ (this.ceiling < Infinity ? { line: Math.max(this.base, this.#behind - WINDOW) } : { tail: WINDOW }));
   }
 
-  /** Around a line. @param {number} line */
-  async line(line) {
-    await this.#begin({ line: Math.max(1, line - WINDOW / 2) }, false);
+  /** Around a line. @param {number} ordinal */
+  async line(ordinal) {
+    await this.#begin(() => ({ line: Math.max(this.base, ordinal + this.base - 1) }));
+    if (this.entries.length > 0) await this.earlier();
   }
 
   /** Around a position, which stays when the log grows or is archived. @param {number} position */
   async position(position) {
-    await this.#begin({ position }, false);
+    await this.#begin(() => ({ position }));
     if (this.entries.length > 0) await this.earlier();
   }
 
   /** From a time. @param {string} since */
   async since(since) {
-    await this.#begin({ since }, false);
+    await this.#begin(() => ({ since }));
     if (this.entries.length > 0) await this.earlier();
   }
 
-  /** A window that replaces what was there. @param {Record<string, string | number>} query @param {boolean} isTail */
-  async #begin(query, isTail) {
+  /** A window that replaces what was there. @param {() => Record<string, string | number>} ask */
+  async #begin(ask) {
     const turn = (this.#turn += 1);
     try {
-      const answer = await this.#ask(query);
+      await this.bounds();
+      const query = ask();
+      let answer = await this.#ask(query);
+      // The end has to be there, if with fewer lines.
+      while (Number(query.tail) > 1 && !this.#reachesEnd(answer) && turn === this.#turn) {
+        query.tail = Math.max(1, Math.min(answer.lines.length, Math.floor(Number(query.tail) / 2)));
+        answer = await this.#ask(query);
+      }
       if (turn !== this.#turn) return;
       this.#totals(answer);
-      this.entries = answer.lines;
+      this.entries = this.#within(answer.lines);
       this.#next = answer.next;
-      this.atStart = startsAtFirst(answer.lines) || query.line === 1 || (isTail && answer.lines.length < WINDOW);
-      this.#reached(isTail || reachesEnd(answer));
+      const isTail = query.tail !== undefined;
+      this.atStart = this.#startsAtFirst() || query.line === this.base || (isTail && answer.lines.length < Number(query.tail));
+      this.#reached(isTail || this.#reachesEnd(answer));
       this.loaded = true;
       this.error.value = null;
     } catch (error) {
@@ -139,10 +243,10 @@ export class LogSource {
       // Meanwhile the end may have been dropped.
       if (turn === this.#turn && from === this.#next) {
         this.#totals(answer);
-        this.entries = [...this.entries, ...answer.lines.filter((entry) => entry.position >= from)];
+        this.entries = [...this.entries, ...this.#within(answer.lines).filter((entry) => entry.position >= from)];
         this.#next = answer.next;
         this.#trimHead();
-        this.#reached(reachesEnd(answer));
+        this.#reached(this.#reachesEnd(answer));
       }
     } catch (error) {
       // The position is behind the last byte.
@@ -156,22 +260,20 @@ export class LogSource {
   async #earlier() {
     const first = this.entries[0];
     const turn = this.#turn;
+    // Meanwhile the beginning may have been dropped.
+    const isLate = () => turn !== this.#turn || this.entries[0]?.position !== first.position;
     try {
       let line = firstLine(this.entries);
       // With one stream shown, a thousand lines may hold none of it: further back, in longer steps.
-      for (let step = WINDOW; turn === this.#turn; step *= 4) {
-        line = Math.max(1, line - step);
+      for (let step = this.#window; !isLate(); step *= 4) {
+        line = Math.max(this.base, line - step);
         const answer = await this.#ask({ line });
-        const found = answer.lines.filter((entry) => entry.position < first.position);
-        if (turn !== this.#turn || this.entries[0]?.position !== first.position) break;
-        if (found.length === 0 && line > 1) continue;
-        // A longer step may have left lines out between them.
-        const last = found.at(-1);
-        if (last && answer.lines.length === found.length && answer.next < first.position) await this.#fill(found, answer.next, first.position);
-        // Meanwhile the beginning may have been dropped.
-        if (turn !== this.#turn || this.entries[0]?.position !== first.position) break;
+        const found = this.#within(answer.lines).filter((entry) => entry.position < first.position);
+        if (found.length === 0 && line > this.base) continue;
+        const whole = await this.#fill(found, answer.next, first.position);
+        if (isLate()) break;
         this.entries = [...found, ...this.entries];
-        this.atStart = line === 1 || startsAtFirst(this.entries);
+        this.atStart = whole && (line === this.base || this.#startsAtFirst());
         this.#trimTail();
         break;
       }
@@ -182,14 +284,21 @@ export class LogSource {
     this.#changed();
   }
 
-  /** Appends what lies between two positions. @param {Entry[]} found @param {number} from @param {number} to */
+  /** Appends what lies between two positions, as far as it is kept; says whether all of it is. @param {Entry[]} found @param {number} from @param {number} to */
   async #fill(found, from, to) {
-    for (let next = from, n = 0; next < to && n < 20; n += 1) {
+    let whole = true;
+    for (let next = from; next < to; ) {
       const answer = await this.#ask({ position: next });
-      found.push(...answer.lines.filter((entry) => entry.position < to));
-      if (answer.next <= next) return;
+      found.push(...answer.lines.filter(({ position }) => position >= next && position < to));
+      const over = found.length - this.#keep;
+      if (over > 0) {
+        found.splice(0, over);
+        whole = false;
+      }
+      if (answer.next <= next) break;
       next = answer.next;
     }
+    return whole;
   }
 
   /** @param {Lines} answer */
@@ -197,7 +306,7 @@ export class LogSource {
     this.attempt = answer.attempt;
     this.totalLines = Math.max(answer.totalLines, lastLine(answer.lines));
     this.end = answer.end;
-    this.ended = answer.ended;
+    this.ended = answer.ended || this.ceiling < Infinity;
   }
 
   /** @param {unknown} error */
@@ -256,7 +365,14 @@ export class LogSource {
 
   /** @param {Entry[]} lines */
   #append(lines) {
+    const until = this.log.until ? Date.parse(this.log.until) * 1000 : Infinity;
     for (const entry of lines) {
+      if (entry.position < this.floor) continue;
+      if ((entry.atMicros ?? 0) >= until && "line" in entry) {
+        this.#endAt(entry.position, entry.line);
+        this.#reached(true);
+        break;
+      }
       // A line whose end was not there comes again when it is.
       const at = this.entries.findLastIndex((other, index) => index > this.entries.length - 200 && other.position === entry.position);
       const before = at < 0 ? this.entries.at(-1) : undefined;
@@ -272,7 +388,7 @@ export class LogSource {
 
   /** Follows with a bounded number of entries: old ones go while the end is shown, new ones wait while it is not. @param {boolean} showsEnd */
   settle(showsEnd) {
-    if (this.entries.length <= KEEP) return;
+    if (this.entries.length <= this.#keep) return;
     if (showsEnd) this.#trimHead();
     else if (this.atEnd) {
       this.#trimTail();
@@ -281,16 +397,27 @@ export class LogSource {
   }
 
   #trimHead() {
-    if (this.entries.length <= KEEP) return;
-    this.entries = this.entries.slice(-KEEP);
+    if (this.entries.length <= this.#keep) return;
+    this.entries = this.entries.slice(-this.#keep);
     this.atStart = false;
   }
 
   #trimTail() {
-    if (this.entries.length <= KEEP) return;
-    this.#next = this.entries[KEEP].position;
-    this.entries = this.entries.slice(0, KEEP);
+    if (this.entries.length <= this.#keep) return;
+    this.#next = this.entries[this.#keep].position;
+    this.entries = this.entries.slice(0, this.#keep);
     if (this.atEnd) this.#reached(false);
+  }
+
+  /** Nothing is behind it yet: an open line is the last one. @param {Lines} answer */
+  #reachesEnd({ lines, next, end }) {
+    const last = lines.at(-1);
+    return next >= Math.min(end, this.ceiling) || last === undefined || ("open" in last && last.open === true);
+  }
+
+  #startsAtFirst() {
+    const first = this.entries[0];
+    return first !== undefined && "line" in first && first.line === this.base && !first.continues;
   }
 
   #changed() {
@@ -301,15 +428,6 @@ export class LogSource {
     });
   }
 }
-
-/** Nothing is behind it yet: an open line is the last one. @param {Lines} answer */
-function reachesEnd({ lines, next, end }) {
-  const last = lines.at(-1);
-  return next >= end || last === undefined || ("open" in last && last.open === true);
-}
-
-/** @param {Entry[]} entries */
-const startsAtFirst = (entries) => entries[0] !== undefined && "line" in entries[0] && entries[0].line === 1 && !entries[0].continues;
 
 /** @param {Entry[]} entries */
 function firstLine(entries) {

@@ -9,14 +9,12 @@ import { rowsOf } from "./log-groups.js";
 import { Row } from "./log-rows.js";
 import { Icon } from "./parts.js";
 
-/** @typedef {import("./log-source.js").LogSource} LogSource */
+/** @typedef {import("./log-source.js").Source} Source */
+/** @typedef {import("./types.js").Entry} Entry */
 /** @typedef {import("./log-groups.js").RowItem} RowItem */
 
 /** Most rows in the document, on any screen. */
 const MOST_ROWS = 250;
-
-/** Rows from an end of the window at which the next one is asked for. */
-const NEAR = 300;
 
 /**
  * What the page can tell the view to do.
@@ -26,16 +24,16 @@ const NEAR = 300;
  * @property {(pages: number) => void} page
  * @property {() => void} home
  * @property {() => void} end
- * @property {(line: number) => Promise<void>} line
+ * @property {(ordinal: number) => Promise<void>} line
  * @property {(position: number) => void} show puts an entry that is there a third of the screen below the top
  * @property {(step: number) => boolean} gap
  */
 
 /**
- * @param {{source: LogSource, following: boolean, onFollow: (on: boolean) => void, closed: Set<number>, onFold: (position: number) => void, time: string, start: number, now: number, wrap: boolean,
- *   marked: {from: number, to: number} | null, linkOf: (position: number) => string, onMark: (position: number, range: boolean) => void, controls: {current: Controls | null}, label: string, last: any, find: import("./log-search.js").LogSearch | null, hit: number, onShown: (from: number, to: number) => void}} props
+ * @param {{source: Source, following: boolean, onFollow: (on: boolean) => void, closed: Set<number>, onFold: (position: number) => void, time: string, start: number, now: number, wrap: boolean,
+ *   marked: {from: number, to: number} | null, linkOf: (entry: Entry) => string, onMark: (entry: Entry, range: boolean) => void, controls: {current: Controls | null}, label: string, last: any, find: import("./log-search.js").LogSearch | null, hit: number, solo?: boolean, onShown: (from: Entry | undefined, to: Entry | undefined) => void}} props
  */
-export function LogView({ source, following, onFollow, closed, onFold, time, start, now, wrap, marked, linkOf, onMark, controls, label, last, find, hit, onShown }) {
+export function LogView({ source, following, onFollow, closed, onFold, time, start, now, wrap, marked, linkOf, onMark, controls, label, last, find, hit, solo = true, onShown }) {
   const view = useRef(/** @type {HTMLElement | null} */ (null));
   const list = useRef(/** @type {HTMLElement | null} */ (null));
   const [size, setSize] = useState(600);
@@ -48,7 +46,7 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
 
   const version = source.version.value;
   const rows = useMemo(() => rowsOf(source.entries, closed), [version, closed, source]);
-  const shape = { lines: Math.max(source.totalLines, 1), view: size };
+  const shape = { lines: Math.max(source.extent, 1), view: size };
   const visible = Math.min(MOST_ROWS, rowsIn(shape) + 1);
   const atBottom = following || top === null;
   const most = Math.max(0, rows.length - visible + 1);
@@ -58,20 +56,20 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
 
   source.settle(atBottom);
   useEffect(() => {
-    if (!source.atEnd && from + visible > rows.length - NEAR) void source.more();
-    if (!source.atStart && from < NEAR) void source.earlier();
+    if (!source.atEnd && from + visible > rows.length - source.near) void source.more();
+    if (!source.atStart && from < source.near) void source.earlier();
   }, [from, rows.length, version]);
 
   // The scroll bar says which line is at the top.
   useLayoutEffect(() => {
     const element = view.current;
     if (!element) return;
-    const wanted = atBottom && source.atEnd ? height(shape) - size : topOf(lineOf(shown), shape);
+    const wanted = atBottom && source.atEnd ? height(shape) - size : topOf(ordinalOf(source, shown), shape);
     put.current = wanted;
     if (Math.abs(element.scrollTop - wanted) < 1) return;
     element.scrollTop = wanted;
   });
-  useEffect(() => onShown(lineOf(shown), lineOf([...shown].reverse())), [from, shown.length, version]);
+  useEffect(() => onShown(shown.find(isLine)?.entry, shown.findLast(isLine)?.entry), [from, shown.length, version]);
   useEffect(() => {
     const element = /** @type {HTMLElement} */ (view.current);
     const watcher = new ResizeObserver(() => setSize(element.clientHeight));
@@ -142,16 +140,14 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
       if (source.atEnd) settle();
       else void source.tail().then(settle);
     },
-    async line(line) {
+    async line(ordinal) {
       if (following) onFollow(false);
-      const has = () => source.entries.find((entry) => "line" in entry && entry.line >= line);
-      const first = source.entries[0];
-      let found = first && "line" in first && first.line <= line ? has() : undefined;
+      let found = source.entryAt(ordinal);
       if (!found) {
-        await source.line(line);
-        found = has();
+        await source.line(ordinal);
+        found = source.entryAt(ordinal) ?? source.entries.at(-1);
       }
-      setTop((found ?? source.entries.at(-1))?.position ?? null);
+      setTop(found?.position ?? null);
     },
     show(position) {
       if (following) onFollow(false);
@@ -171,11 +167,10 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
     const element = view.current;
     if (!element || Math.abs(element.scrollTop - put.current) < 1.5) return;
     const line = lineAt(element.scrollTop, shape);
-    const first = rows[0]?.entry;
-    const known = first && "line" in first && line >= first.line && (source.atEnd || line <= lineOf([...rows].reverse()));
+    const known = source.entryAt(line);
     clearTimeout(jump.current);
     if (following) onFollow(false);
-    if (known) setTop(rows.find(({ entry }) => "line" in entry && entry.line >= line)?.entry.position ?? null);
+    if (known) setTop(known.position);
     // While the bar is dragged through a long log, only where it rests is asked for.
     else jump.current = setTimeout(() => void controls.current?.line(line), 60);
   };
@@ -183,14 +178,15 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
   const onClick = (/** @type {MouseEvent} */ event) => {
     const link = /** @type {Element} */ (event.target).closest?.("a.n");
     if (!link || event.ctrlKey || event.metaKey) return;
+    const row = rows[indexOf(rows, positionOf(event))];
     event.preventDefault();
-    onMark(positionOf(event), event.shiftKey);
+    if (row) onMark(row.entry, event.shiftKey);
   };
   const isMarked = (/** @type {number} */ position) => marked !== null && position >= marked.from && position <= marked.to;
   return html`<div class=${`view log-view ${atBottom && source.atEnd ? "at-end" : ""}`} ref=${view} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label=${label}>
-    <div class="pane"><ol class=${`rows solo ${wrap ? "wrap" : ""}`} ref=${list} onMouseOver=${(/** @type {Event} */ event) => setHover(positionOf(event))} onMouseLeave=${() => setHover(-1)} onClick=${onClick}>
-      ${shown.map(({ entry, head }, index) => html`<${Row} key=${entry.position} entry=${entry} head=${head} before=${rows[from + index - 1]?.entry} time=${time} start=${start} now=${now} total=${source.ended ? source.totalLines : -1}
-        marked=${isMarked(entry.position)} link=${entry.position === hover || isMarked(entry.position) ? linkOf(entry.position) : undefined} hit=${find?.byPosition.get(entry.position)?.match} isNow=${entry.position === hit} onFold=${() => onFold(entry.position)} />`)}
+    <div class="pane"><ol class=${`rows ${solo ? "solo" : ""} ${wrap ? "wrap" : ""}`} ref=${list} onMouseOver=${(/** @type {Event} */ event) => setHover(positionOf(event))} onMouseLeave=${() => setHover(-1)} onClick=${onClick}>
+      ${shown.map(({ entry, head }, index) => html`<${Row} key=${entry.position} entry=${entry} head=${head} before=${rows[from + index - 1]?.entry} time=${time} start=${start} now=${now} total=${source.ended ? source.extent : -1} ordinal=${source.ordinal(entry)} who=${!solo}
+        marked=${isMarked(entry.position)} link=${entry.position === hover || isMarked(entry.position) ? linkOf(entry) : undefined} hit=${find?.byPosition.get(entry.position)?.match} isNow=${entry.position === hit} onFold=${() => onFold(entry.position)} />`)}
       ${showsLast && last}</ol></div>
     <svg class="spacer" width="1" height=${height(shape)} aria-hidden="true"></svg></div>`;
 }
@@ -210,10 +206,13 @@ function indexOf(rows, position) {
   return low;
 }
 
-/** The first number among rows. @param {RowItem[]} rows */
-function lineOf(rows) {
-  for (const { entry } of rows) if ("line" in entry) return entry.line;
-  return 1;
+/** @param {RowItem} row */
+const isLine = ({ entry }) => "line" in entry;
+
+/** The place of the first line among rows. @param {Source} source @param {RowItem[]} rows */
+function ordinalOf(source, rows) {
+  const first = rows.find(isLine);
+  return first ? source.ordinal(first.entry) : 1;
 }
 
 /** @param {{lines: number, onClick: () => void}} props */

@@ -2,12 +2,12 @@
 
 import { useEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
-import { at, bytes, count, coarse, span } from "./format.js";
+import { at, bytes, count, coarse, plural, span } from "./format.js";
 import { hasEnded, isProblem, look, stateText } from "./states.js";
 import { executionPath, lineText, logPath, parseLine, runPath, taskPath } from "./address.js";
 import { unfold } from "./names.js";
 import { save, search, token } from "./api.js";
-import { Chip, Dialog, Empty, Failure, Icon, Note, Pick, Seg, copy, focusFilter, useTitle } from "./parts.js";
+import { Chip, Empty, Failure, Icon, Note, Pick, Seg, copy, focusFilter, useTitle } from "./parts.js";
 import { absolute, go, here, path, setQuery, withQuery } from "./route.js";
 import { now } from "./live.js";
 import { useKeys } from "./keys.js";
@@ -17,6 +17,7 @@ import { LogSource } from "./log-source.js";
 import { headsOf } from "./log-groups.js";
 import { LogSearch } from "./log-search.js";
 import { LogView, NewLines } from "./log-view.js";
+import { Download, Find, GoTo, Minimap, rangeText, resize, size, Sizes, Times } from "./log-tools.js";
 
 /** @typedef {import("./types.js").Execution} Execution */
 
@@ -45,7 +46,8 @@ export function LogPage() {
   // Without one it is the latest: when the next one begins, that is shown.
   const attempt = place?.attempt ?? ((Number(query.attempt) || one?.attempt) || null);
   const stream = query.stream ?? "both";
-  return html`<main id="main" tabindex="-1">${head}<${OneLog} key=${`${uid}/${number}/${wanted}/${attempt ?? "latest"}/${stream}/${token.value}`} log=${{ uid, run: number, node: wanted, attempt, stream }} one=${one} items=${items} place=${place} start=${at(task?.status?.run?.startedAt)} /></main>`;
+  const { since, until } = query;
+  return html`<main id="main" tabindex="-1">${head}<${OneLog} key=${`${uid}/${number}/${wanted}/${attempt ?? "latest"}/${stream}/${since}/${until}/${token.value}`} log=${{ uid, run: number, node: wanted, attempt, stream, since, until }} one=${one} items=${items} place=${place} start=${at(task?.status?.run?.startedAt)} /></main>`;
 }
 
 /** @param {{log: import("./log-source.js").Log, one: Execution | null, items: Execution[], place: import("./address.js").LinePlace | null, start: number}} props */
@@ -57,9 +59,9 @@ function OneLog({ log, one, items, place, start }) {
   const [following, setFollowing] = useState(!place);
   const [seen, setSeen] = useState(0);
   const [closed, setClosed] = useState(/** @type {Set<number>} */ (new Set()));
-  const [asking, setAsking] = useState(false);
+  const [asking, setAsking] = useState(/** @type {"" | "goto" | "times" | "download"} */ (""));
   const [said, say] = useState("");
-  const [range, setRange] = useState({ from: 1, to: 1 });
+  const [range, setRange] = useState({ from: 0, to: 0, fromLine: 1, toLine: 1 });
   const controls = useRef(/** @type {import("./log-view.js").Controls | null} */ (null));
   const opened = useRef(false);
   const begun = (one?.attempt ?? 0) > 0;
@@ -82,20 +84,33 @@ function OneLog({ log, one, items, place, start }) {
     return () => clearTimeout(timer);
   }, [said]);
 
+  const matches = query.show === "matches";
   const reveal = async (/** @type {number} */ position) => {
     follow(false);
-    if (!source.entries.some((entry) => entry.position === position)) await source.position(position);
+    if (!matches && !source.entries.some((entry) => entry.position === position)) await source.position(position);
     controls.current?.show(position);
   };
-  const find = useMemo(() => (query.q ? new LogSearch(log, query.q, () => !source.ended) : null), [query.q]);
+  const find = useMemo(() => (query.q ? new LogSearch(source, query.q) : null), [query.q]);
+  const shown = matches && find ? find : source;
   useEffect(() => () => find?.close(), [find]);
   const [hit, setHit] = useState(-1);
+  // From the matches back to where one of them is, and the other way.
+  const turned = useRef(matches);
+  const context = useRef(-1);
+  useEffect(() => {
+    if (turned.current === matches) return;
+    turned.current = matches;
+    if (context.current >= 0) void reveal(context.current);
+  }, [matches]);
+  const show = (/** @type {boolean} */ only, /** @type {number} */ position = hit >= 0 ? hit : range.from) => {
+    context.current = position;
+    if (position >= 0) setHit(position);
+    setQuery({ show: only ? "matches" : "all", at: only || position < 0 ? "" : lineText({ node: log.node, attempt: log.attempt ?? source.attempt, position }), to: "" });
+  };
   const step = (/** @type {number} */ by) => {
     if (!find || find.hits.length === 0) return;
-    const at = hit >= 0 ? find.indexOf(hit) + by : find.indexOf(source.entries.find((entry) => "line" in entry && entry.line >= range.from)?.position ?? 0) - (by < 0 ? 1 : 0);
-    const next = find.hits[(at + find.hits.length) % find.hits.length];
-    setHit(next.position);
-    void reveal(next.position);
+    const at = hit >= 0 ? find.indexOf(hit) + by : find.indexOf(range.from) - (by < 0 ? 1 : 0);
+    jump(find.hits[(at + find.hits.length) % find.hits.length].position);
   };
   find?.version.value;
   source.version.value;
@@ -107,14 +122,14 @@ function OneLog({ log, one, items, place, start }) {
   const to = Number(query.to);
   const marked = place && place.node === log.node ? { from: Math.min(place.position, to || place.position), to: Math.max(place.position, to || place.position) } : null;
   const linkOf = (/** @type {number} */ position) => withQuery({ at: lineText({ node: log.node, attempt: log.attempt ?? source.attempt, position }), to: "" });
-  const onMark = (/** @type {number} */ position, /** @type {boolean} */ isRange) => {
+  const onMark = (/** @type {import("./types.js").Entry} */ { position }, /** @type {boolean} */ isRange) => {
     follow(false);
-    if (isRange && place) setQuery({ to: position }, { replace: true });
+    if (matches) show(false, position);
+    else if (isRange && place) setQuery({ to: position }, { replace: true });
     else go(linkOf(position), { replace: true });
   };
   const copyLink = () => {
-    const entry = source.entries.find((other) => "line" in other && other.line >= range.from);
-    void copy(absolute(marked || !entry ? path() : linkOf(entry.position)), say);
+    void copy(absolute(marked || source.entries.length === 0 ? path() : linkOf(range.from)), say);
   };
   const problems = items.filter((item) => isProblem(item.state));
   const otherNode = (/** @type {number} */ step) => {
@@ -129,14 +144,33 @@ function OneLog({ log, one, items, place, start }) {
     if (!next.delete(position)) next.add(position);
     setClosed(next);
   };
-  const download = () => save(`executions/${log.uid}/${log.run}/${encodeURIComponent(log.node)}/log${search({ attempt: source.attempt || undefined, stream: stream === "both" ? undefined : stream })}`, `${name}-${log.run}-${log.node}.txt`).then(() => say("Saved."), (error) => say(error instanceof Error ? error.message : "It could not be saved."));
+  const download = (/** @type {string} */ end, /** @type {Record<string, string | number>} */ how) => () => save(`executions/${log.uid}/${log.run}/${encodeURIComponent(log.node)}/log${search({ attempt: source.attempt || undefined, stream: stream === "both" ? undefined : stream, ...how })}`, `${name}-${log.run}-${log.node}.${end}`).then(() => say("Saved."), (error) => say(error instanceof Error ? error.message : "It could not be saved."));
+  const onShown = (/** @type {import("./types.js").Entry | undefined} */ first, /** @type {import("./types.js").Entry | undefined} */ end) => {
+    if (first && end && "line" in first && "line" in end && (range.from !== first.position || range.to !== end.position)) setRange({ from: first.position, to: end.position, fromLine: first.line, toLine: end.line });
+  };
+  const jump = (/** @type {number} */ position) => {
+    setHit(position);
+    void reveal(position);
+  };
+  const close = () => setAsking("");
+  const toTime = (/** @type {string} */ since) => {
+    follow(false);
+    void source.since(since).then(() => {
+      const first = source.entries.find((entry) => (entry.atMicros ?? 0) / 1000 >= Date.parse(since));
+      if (first) controls.current?.show(first.position);
+    });
+  };
   const toEnd = () => (following ? follow(false) : controls.current?.end());
   useKeys("Log", [
     { ...focusFilter, does: "Search" },
     { key: "n", does: "Next hit", run: () => step(1) },
     { key: "N", does: "Previous hit", run: () => step(-1) },
     { key: "f", does: "Follow", run: toEnd },
-    { key: ":", does: "Go to a line or time", run: () => setAsking(true) },
+    { key: ":", does: "Go to a line or time", run: () => setAsking("goto") },
+    { key: "m", does: "Matches only, and back", run: () => find && show(!matches) },
+    { key: "r", does: "Times to show", run: () => setAsking("times") },
+    { key: "+", does: "Larger text", run: () => resize(1) },
+    { key: "-", does: "Smaller text", run: () => resize(-1) },
     { key: "d", does: "Next gap", run: () => void (controls.current?.gap(1) || say("No gap below, as far as it is read.")) },
     { key: "D", does: "Previous gap", run: () => void (controls.current?.gap(-1) || say("No gap above, as far as it is read.")) },
     { key: "e", does: "Next node with a problem", run: () => otherNode(1) },
@@ -160,51 +194,35 @@ function OneLog({ log, one, items, place, start }) {
   const fresh = following ? 0 : Math.max(0, source.totalLines - seen);
   const error = source.error.value;
   const state = one?.state ?? "Pending";
-  const last = source.ended && hasEnded(state) ? html`<li class=${`ours ${look(state).tone}`}><span class="n"></span><time></time><span></span><span class="t"><${Icon} name=${look(state).icon} />${stateText(one ?? { state })}${one?.durationMs != null ? `, after ${span(one.durationMs)}` : ""}</span></li>` : null;
+  const last = source.ceiling < Infinity ? html`<li class="ours"><span class="n"></span><time></time><span></span><span class="t">What came later is not shown.</span></li>` : source.ended && hasEnded(state) ? html`<li class=${`ours ${look(state).tone}`}><span class="n"></span><time></time><span></span><span class="t"><${Icon} name=${look(state).icon} />${stateText(one ?? { state })}${one?.durationMs != null ? `, after ${span(one.durationMs)}` : ""}</span></li>` : null;
   return html`
     <div class="log-tools">
       <span id="log-node"><${Pick} label="Node" value=${log.node} options=${nodeOptions(items, log.node)} onPick=${(/** @type {string} */ node) => go(logPath(ns, name, log.run, { node, stream, time, wrap: query.wrap, uid: query.uid }))} /></span>
       ${(one?.attempt ?? 1) > 1 && html`<${Pick} label="Attempt" value=${String(log.attempt)} options=${Array.from({ length: Math.min(50, one?.attempt ?? 1) }, (_, index) => [String((one?.attempt ?? 1) - index), `Attempt ${(one?.attempt ?? 1) - index}`])} onPick=${(/** @type {string} */ attempt) => setQuery({ attempt: attempt === String(one?.attempt) ? "" : attempt, at: "", to: "" })} />`}
       <${Seg} label="Streams" name="stream" value=${stream} replace options=${[{ value: "both", text: "Both" }, { value: "stdout", text: "stdout" }, { value: "stderr", text: "stderr" }]} />
       <${Find} find=${find} hit=${hit} onStep=${step} />
+      ${find && html`<button type="button" class="btn" aria-pressed=${String(matches)} onClick=${() => show(!matches)}>Matches only</button>`}
       <span class="grow"></span>
+      <button type="button" class="btn" aria-pressed=${String(rangeText() !== "")} onClick=${() => setAsking("times")}>${rangeText() || "All times"}</button>
       <${Seg} label="Times" name="time" value=${time} replace options=${[{ value: "clock", text: "Time" }, { value: "ago", text: "Ago" }, { value: "start", text: "Since start" }]} />
+      <${Sizes} />
       <button type="button" class="btn" aria-pressed=${String(wrap)} onClick=${() => setQuery({ wrap: wrap ? "" : "1" }, { replace: true })}>Wrap</button>
-      <button type="button" class="btn" onClick=${copyLink}><${Icon} name="link" />Copy link</button>
-      <button type="button" class="btn" onClick=${download}><${Icon} name="save" />Download</button>
+      <button type="button" class="btn square" aria-label="Copy a link" title="Copy a link (y)" onClick=${copyLink}><${Icon} name="link" /></button>
+      <button type="button" class="btn" onClick=${() => setAsking("download")}><${Icon} name="save" />Download…</button>
       <button type="button" class="btn" aria-pressed=${String(following && live)} disabled=${!live} onClick=${toEnd}>Follow</button>
     </div>
     <${Banner} source=${source} say=${say} />
     ${!begun ? html`<div class="log-wait"><${Empty}>${hasEnded(state) ? `${stateText(one ?? { state })}: the command did not start here.` : "Waiting for its turn."}</${Empty}></div>`
       : error ? html`<div class="log-wait"><${Failure} error=${error} what="This log could not be read" onRetry=${() => void source.tail()} /></div>`
-      : source.loaded && source.entries.length === 0 && source.ended ? html`<div class="log-wait"><${Empty}>${stream === "both" ? "This command wrote nothing." : `This command wrote nothing to ${stream}.`}</${Empty}></div>`
-      : html`<${LogView} source=${source} following=${following && live} onFollow=${follow} closed=${closed} onFold=${fold} time=${time} start=${Number.isNaN(start) ? at(one?.startedAt) : start} now=${time === "ago" ? now.value : 0} wrap=${wrap} marked=${marked} linkOf=${linkOf} onMark=${onMark} controls=${controls} label=${`Output of ${log.node}`} last=${last} find=${find} hit=${hit} onShown=${(/** @type {number} */ from, /** @type {number} */ end) => (range.from !== from || range.to !== end) && setRange({ from, to: end })} />`}
-    <div class="log-foot"><span>${source.totalLines > 0 ? `Line ${count(range.from)} to ${count(range.to)} of ${count(source.totalLines)}` : live && begun ? "No line yet" : ""}</span><span class="faint wide">${source.end > 0 ? bytes(source.end) : ""}</span><span class="grow" role="status">${said}</span>
-      ${[["f", "follow"], ["n", "next hit"], ["d", "next gap"], [":", "go to line"], ["?", "all keys"]].map(([key, text]) => html`<span class="faint wide"><kbd>${key}</kbd> ${text}</span>`)}
+      : source.loaded && source.entries.length === 0 && source.ended ? html`<div class="log-wait"><${Empty}>${rangeText() ? "This command wrote nothing at these times." : stream === "both" ? "This command wrote nothing." : `This command wrote nothing to ${stream}.`}</${Empty}></div>`
+      : html`<div class=${`log size-${size.value}`}><${LogView} key=${shown === source} source=${shown} following=${following && live} onFollow=${follow} closed=${closed} onFold=${fold} time=${time} start=${Number.isNaN(start) ? at(one?.startedAt) : start} now=${time === "ago" ? now.value : 0} wrap=${wrap} marked=${marked} linkOf=${(/** @type {import("./types.js").Entry} */ entry) => linkOf(entry.position)} onMark=${onMark} controls=${controls} label=${`Output of ${log.node}`} last=${last} find=${find} hit=${hit} onShown=${onShown} />
+        ${find && !matches && html`<${Minimap} find=${find} source=${source} range=${{ from: range.fromLine - source.base + 1, to: range.toLine - source.base + 1 }} hit=${hit} onHit=${jump} />`}</div>`}
+    <div class="log-foot"><span>${matches && find ? `${plural(find.hits.length, "match", "matches")} in ${count(source.totalLines)} lines` : source.totalLines > 0 ? `Line ${count(range.fromLine)} to ${count(range.toLine)} of ${count(source.totalLines)}` : live && begun ? "No line yet" : ""}</span><span class="faint wide">${source.end > 0 ? bytes(source.end) : ""}</span><span class="grow" role="status">${said}</span>
+      ${[["f", "follow"], ["n", "next hit"], ["m", "matches only"], [":", "go to line"], ["?", "all keys"]].map(([key, text]) => html`<span class="faint wide"><kbd>${key}</kbd> ${text}</span>`)}
       ${live && source.loaded && !following && html`<${NewLines} lines=${fresh} onClick=${() => controls.current?.end()} />`}</div>
-    ${asking && html`<${GoToLine} onClose=${() => setAsking(false)} onLine=${(/** @type {number} */ line) => void controls.current?.line(line)} onTime=${(/** @type {string} */ since) => { follow(false); void source.since(since).then(() => { const first = source.entries.find((entry) => (entry.atMicros ?? 0) / 1000 >= Date.parse(since)); if (first) controls.current?.show(first.position); }); }} day=${at(one?.startedAt)} />`}`;
-}
-
-/** @param {{find: LogSearch | null, hit: number, onStep: (by: number) => void}} props */
-function Find({ find, hit, onStep }) {
-  const { q = "" } = here.value.query;
-  const [text, setText] = useState(q);
-  useEffect(() => setText(q), [q]);
-  find?.version.value;
-  const apply = () => setQuery({ q: text }, { replace: true });
-  const onKey = (/** @type {KeyboardEvent} */ event) => {
-    if (event.key !== "Enter") return;
-    event.preventDefault();
-    if (text === q) onStep(event.shiftKey ? -1 : 1);
-    else apply();
-  };
-  const some = find && find.hits.length > 0;
-  const at = find && hit >= 0 ? `${count(find.indexOf(hit) + 1)} of ` : "";
-  const said = !find || find.wrong ? "" : `${some ? at + count(find.hits.length) : find.complete ? "none" : ""}${find.complete ? "" : ` so far, ${Math.round(find.progress * 100)}%`}`;
-  return html`<div class="field re find" role="search"><${Icon} name="find" /><label class="sr" for="filter">Search with a regular expression</label>
-    <input id="filter" value=${text} placeholder="Search" spellcheck=${false} autocomplete="off" aria-invalid=${find?.wrong ? "true" : undefined} aria-describedby="find-said" onInput=${(/** @type {any} */ event) => setText(event.currentTarget.value)} onKeyDown=${onKey} onBlur=${() => text !== q && apply()} />
-    <span class="faint" id="find-said" role="status">${said}</span>${some && html`<button type="button" class="btn quiet square" aria-label="Previous hit" onClick=${() => onStep(-1)}><${Icon} name="up" /></button><button type="button" class="btn quiet square" aria-label="Next hit" onClick=${() => onStep(1)}><${Icon} name="down" /></button>`}
-    ${find?.wrong && html`<span class="error find-wrong" role="alert"><${Icon} name="failed" />${find.wrong}</span>`}</div>`;
+    ${asking === "goto" && html`<${GoTo} onClose=${close} onLine=${(/** @type {number} */ line) => void controls.current?.line(Math.max(1, line - source.base + 1))} onTime=${toTime} day=${at(one?.startedAt)} />`}
+    ${asking === "times" && html`<${Times} onClose=${close} day=${at(one?.startedAt)} />`}
+    ${asking === "download" && html`<${Download} onClose=${close} files=${[{ name: ".log", what: "as the command wrote it", run: download("log", {}) }, { name: ".txt", what: "with the time of each line", run: download("txt", { timestamps: "true" }) }, { name: ".jsonl", what: "records with times, streams and what was dropped; bytes in base64", run: download("jsonl", { format: "json" }) }]} />`}`;
 }
 
 /** Problems first, as everywhere. @param {Execution[]} items @param {string} node @returns {[string, string][]} */
@@ -232,24 +250,4 @@ function Banner({ source, say }) {
   if (!lost) return html`<div hidden></div>`;
   const wait = state?.retryAt ? Math.max(0, Math.ceil((state.retryAt - time) / 1000)) : 0;
   return html`<${Note} action=${html`<button type="button" class="btn" onClick=${() => stream?.retry()}>Try now</button>`}><b>Connection lost ${coarse(time - since)} ago.</b> ${wait > 0 ? `Trying again in ${wait} s.` : "Trying again now."} The command goes on, and no line will be missing here.</${Note}>`;
-}
-
-/** @param {{onClose: () => void, onLine: (line: number) => void, onTime: (since: string) => void, day: number}} props */
-function GoToLine({ onClose, onLine, onTime, day }) {
-  const [text, setText] = useState("");
-  const [wrong, setWrong] = useState("");
-  const submit = (/** @type {Event} */ event) => {
-    event.preventDefault();
-    const line = /^[\d,]+$/.exec(text.trim());
-    const clock = /^(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,3}))?)?$/.exec(text.trim());
-    if (line) onLine(Math.max(1, Number(line[0].replace(/,/g, ""))));
-    else if (clock) {
-      const date = new Date(Number.isNaN(day) ? Date.now() : day);
-      date.setHours(Number(clock[1]), Number(clock[2]), Number(clock[3] ?? 0), Number((clock[4] ?? "0").padEnd(3, "0")));
-      onTime(date.toISOString());
-    } else return setWrong("Write a number, such as 3,920, or a time, such as 12:03:01.");
-    onClose();
-  };
-  return html`<${Dialog} title="Go to" onClose=${onClose}><form class="goto" onSubmit=${submit}><label class="field"><span class="sr">Line or time</span><input data-first value=${text} placeholder="Line or time" aria-invalid=${wrong ? "true" : undefined} onInput=${(/** @type {any} */ event) => setText(event.currentTarget.value)} /></label>
-    ${wrong && html`<p class="bad" role="alert">${wrong}</p>`}<p class="tools end"><button type="button" class="btn" onClick=${onClose}>Close</button><button type="submit" class="btn solid">Go</button></p></form></${Dialog}>`;
 }

@@ -32,6 +32,31 @@ export function topOf(line, shape) {
   return Math.round((Math.min(Math.max(line - 1, 0), last) / last) * (height(shape) - shape.view));
 }
 
+/** Height of the drawing of hits, in its own units. */
+export const MAP = 600;
+
+/** Where places among all lines are in the drawing, each place once. @param {Iterable<number>} ordinals in order, from 1 @param {number} extent */
+export function marksOf(ordinals, extent) {
+  /** @type {number[]} */
+  const marks = [];
+  for (const ordinal of ordinals) {
+    const y = Math.round(((ordinal - 0.5) / Math.max(1, extent)) * (MAP - 2)) + 1;
+    if (y !== marks.at(-1)) marks.push(y);
+  }
+  return marks;
+}
+
+/** The hit nearest to a place of the drawing. @param {number} share from its top, 0 to 1 @param {number} extent @param {{line: number}[]} hits in order @param {number} base number of the first line */
+export function nearestHit(share, extent, hits, base) {
+  const wanted = base + share * extent - 0.5;
+  let best = -1;
+  for (const [index, { line }] of hits.entries()) {
+    if (best < 0 || Math.abs(line - wanted) < Math.abs(hits[best].line - wanted)) best = index;
+    else if (line > wanted) break;
+  }
+  return best;
+}
+
 /**
  * Lines that a turn of the wheel moves: three a notch, whatever the length of the log. Touch pads send small steps,
  * whose rest is kept.

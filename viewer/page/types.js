@@ -103,8 +103,8 @@
 
 /** @typedef {{start?: string, slotMs: number, cpu: (number | null)[], memory: (number | null)[], disk: (number | null)[], load: (number | null)[], received: (number | null)[], sent: (number | null)[]}} Samples */
 
-/** @typedef {{line: number, position: number, stream: "stdout" | "stderr", atMicros: number, text: string, continues?: boolean, open?: boolean}} Line */
-/** @typedef {{position: number, dropped: number, reason: string, atMicros?: number, stream?: "stdout" | "stderr"}} Gap */
+/** @typedef {{line: number, position: number, stream: "stdout" | "stderr", atMicros: number, text: string, continues?: boolean, open?: boolean, node?: string}} Line */
+/** @typedef {{position: number, dropped: number, reason: string, atMicros?: number, stream?: "stdout" | "stderr", node?: string}} Gap */
 /** @typedef {Line | Gap} Entry */
 /** @typedef {{attempt: number, lines: Entry[], next: number, totalLines: number, end: number, ended: boolean}} Lines */
 

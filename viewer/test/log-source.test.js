@@ -14,9 +14,9 @@ const { LogSource, lastLine } = await import("../page/log-source.js");
 /** @typedef {import("../page/types.js").Entry} Entry */
 
 /** A log of lines of ten bytes; every hundredth is a gap. @param {number} n @returns {Entry} */
-const entryAt = (n) => (n % 100 === 50 ? { position: (n - 1) * 10, dropped: 10, reason: "full" } : { line: n, position: (n - 1) * 10, stream: n % 7 === 3 ? "stderr" : "stdout", atMicros: n, text: `line ${n}` });
+const entryAt = (n) => (n % 100 === 50 ? { position: (n - 1) * 10, dropped: 10, reason: "full" } : { line: n, position: (n - 1) * 10, stream: n % 7 === 3 ? "stderr" : "stdout", atMicros: n * 1000, text: `line ${n}` });
 
-/** @param {{lines: number, ended: boolean, cutEvery?: number, open?: boolean}} log */
+/** @param {{lines: number, ended: boolean, cutEvery?: number, open?: boolean, most?: number}} log `most` lines fill an answer */
 function serve(log) {
   const asked = /** @type {string[]} */ ([]);
   /** @param {number} from @param {number} count @param {string | null} stream */
@@ -37,8 +37,8 @@ function serve(log) {
       const query = at.searchParams;
       const stream = query.get("stream");
       if (!at.pathname.endsWith("/events")) {
-        const count = Number(query.get("count"));
-        const from = query.has("tail") ? Math.max(1, log.lines - Number(query.get("tail")) + 1) : query.has("line") ? Number(query.get("line")) : Math.floor(Number(query.get("position")) / 10) + 1;
+        const count = Math.min(Number(query.get("count")), log.most ?? Infinity);
+        const from = query.has("tail") ? Math.max(1, log.lines - Number(query.get("tail")) + 1) : query.has("line") ? Number(query.get("line")) : query.has("since") ? Math.min(log.lines + 1, Date.parse(query.get("since") ?? "")) : Math.floor(Number(query.get("position")) / 10) + 1;
         return Response.json(take(from, count, stream));
       }
       let next = Number(new Headers(init.headers).get("last-event-id") ?? query.get("from"));
@@ -147,6 +147,54 @@ test("windows at both ends that are asked for at once leave no hole", async () =
     assertWhole(source.entries);
     assert.ok(source.entries.length <= 3000);
   }
+});
+
+test("of long lines few are an answer: the end is the end, and nothing is left out", async () => {
+  serve({ lines: 5000, ended: true, most: 64 });
+  const source = open();
+  await source.tail();
+  assert.equal(lastLine(source.entries), 5000);
+  assert.ok(source.atEnd && !source.atStart);
+  for (let n = 0; n < 200 && !source.atStart; n += 1) {
+    await source.earlier();
+    assertWhole(source.entries);
+    assert.ok(source.entries.length <= 3000);
+  }
+  assert.ok(source.atStart);
+  await source.line(2500);
+  assertWhole(source.entries);
+  assert.ok(source.entries.some((entry) => "line" in entry && entry.line === 2500));
+  assert.ok(source.entries.length <= 700 && source.near < 30);
+});
+
+test("times bound the entries, their count and what is asked for", async () => {
+  const asked = serve({ lines: 9000, ended: false });
+  const log = { uid: "u", run: 1, node: "n", attempt: 1, stream: "both", since: new Date(2001).toISOString(), until: new Date(6001).toISOString() };
+  const source = new LogSource(log);
+  opened.push(source);
+  await source.tail();
+  assert.equal(lastLine(source.entries), 6000);
+  assert.ok(source.atEnd && source.ended);
+  assert.deepEqual([source.base, source.extent], [2001, 4000]);
+  while (!source.atStart) await source.earlier();
+  assertWhole(source.entries);
+  assert.deepEqual([source.entries[0].position, source.ordinal(source.entries[0])], [20_000, 1]);
+  while (!source.atEnd) await source.more();
+  assertWhole(source.entries);
+  assert.equal(lastLine(source.entries), 6000);
+  assert.equal(asked.some((url) => url.includes("/events")), false);
+});
+
+test("a time that is still to come ends what is followed", async () => {
+  const log = { lines: 10, ended: false };
+  serve(log);
+  const source = new LogSource({ uid: "u", run: 1, node: "n", attempt: 1, stream: "both", until: new Date(31).toISOString() });
+  opened.push(source);
+  await source.tail();
+  assert.ok(!source.ended);
+  log.lines = 90;
+  await until(() => source.ended);
+  assert.deepEqual([lastLine(source.entries), source.extent, source.stream.value], [30, 30, null]);
 });
 
 test("one stream has no hole where windows meet", async () => {
