@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod args;
+mod candidates;
 mod client;
 mod commands;
 mod dev;
@@ -14,6 +15,8 @@ mod output;
 mod reference;
 mod view;
 
+use clap::CommandFactory as _;
+use clap_complete::CompleteEnv;
 use exit::{ExitResult, Failure};
 use output::color::Style;
 use output::format::note;
@@ -25,6 +28,8 @@ fn main() -> ExitCode {
     if sentinel_node_agent::supervisor::is_requested() {
         return sentinel_node_agent::supervisor::main();
     }
+    // A shell asks for candidates; then this ends the process.
+    CompleteEnv::with_factory(args::Cli::command).var(candidates::VARIABLE).bin("sentinel").complete();
     let cli = match args::Cli::parse_args(std::env::args_os()) {
         Ok(cli) => cli,
         Err(rejected) => return usage(&rejected),

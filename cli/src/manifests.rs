@@ -7,7 +7,7 @@ use sentinel_operator::files;
 use sentinel_operator::resource::manifest::MAX_BYTES;
 use serde_json::Value;
 
-use crate::client::Client;
+use crate::client::{Client, Reply};
 use crate::exit::Failure;
 
 /// Maximum size of a file, bytes.
@@ -25,9 +25,17 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// Applies the Task; returns `created`, `configured` or `unchanged`, and the Task.
     pub(crate) async fn apply(&self, client: &Client) -> Result<(String, Value), Failure> {
-        let reply = client.apply_task(&self.namespace, &self.name, &self.object).await?;
+        Ok(Self::result(client.apply_task(&self.namespace, &self.name, &self.object).await?))
+    }
+
+    /// The same without storing anything: what would happen.
+    pub(crate) async fn try_apply(&self, client: &Client) -> Result<(String, Value), Failure> {
+        Ok(Self::result(client.try_task(&self.namespace, &self.name, &self.object).await?))
+    }
+
+    fn result(reply: Reply) -> (String, Value) {
         let result = if reply.status == StatusCode::CREATED { "created" } else { "configured" };
-        Ok((reply.result.unwrap_or_else(|| result.to_owned()), reply.value))
+        (reply.result.unwrap_or_else(|| result.to_owned()), reply.value)
     }
 }
 

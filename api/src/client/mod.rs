@@ -141,6 +141,17 @@ impl Client {
         self.call(Method::PUT, &path::task(namespace, name), Some(task)).await
     }
 
+    /// As [`Self::apply_task`], but the server only checks the change: it stores nothing, and answers with the Task as it
+    /// would be.
+    ///
+    /// # Errors
+    /// As [`Self::task`].
+    pub async fn try_task(&self, namespace: &str, name: &str, task: &Value) -> Result<Reply, ClientError> {
+        let mut query = Query::default();
+        query.add("dryRun", "All");
+        self.call(Method::PUT, &query.of(&path::task(namespace, name)), Some(task)).await
+    }
+
     /// Requests the deletion of a Task.
     ///
     /// # Errors

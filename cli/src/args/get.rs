@@ -4,6 +4,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::task_name::TaskName;
+use crate::candidates::{Wanted, completer};
 use crate::output::format::OutputFormat;
 
 const EXAMPLES: &str = "\
@@ -58,13 +59,14 @@ pub(crate) enum Noun {
     #[command(visible_alias = "task", alias = "stask")]
     Tasks {
         /// The Task: NAME or NAMESPACE/NAME.
+        #[arg(add = completer(Wanted::Task))]
         name: Option<TaskName>,
     },
     /// List Runs, newest first.
     #[command(visible_alias = "run")]
     Runs {
         /// Only Runs of this Task.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", add = completer(Wanted::Task))]
         task: Option<String>,
     },
     /// List Executions (a Run on one node), newest first, or describe one.
@@ -79,19 +81,19 @@ pub(crate) enum Noun {
 pub(crate) struct ExecutionsArgs {
     /// Describe this Execution: TASK/RUN/NODE. TASK is a name or a uid. NODE may be omitted if the Run has only one
     /// node, RUN for the latest.
-    #[arg(value_name = "TASK[/RUN[/NODE]]")]
+    #[arg(value_name = "TASK[/RUN[/NODE]]", add = completer(Wanted::Execution))]
     pub(crate) name: Option<String>,
 
     /// Only of this Task.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completer(Wanted::Task))]
     pub(crate) task: Option<String>,
 
     /// Only of the Run with this number.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", add = completer(Wanted::Run))]
     pub(crate) run: Option<u32>,
 
     /// Only on this node.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completer(Wanted::Node))]
     pub(crate) node: Option<String>,
 
     /// Only with this outcome.
@@ -153,6 +155,7 @@ pub(crate) enum StateFilter {
 )]
 pub(crate) struct NodesArgs {
     /// Only this node.
+    #[arg(add = completer(Wanted::Node))]
     pub(crate) name: Option<String>,
 
     /// Output format.

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::task_name::TaskName;
 use super::values::since;
+use crate::candidates::{Wanted, completer};
 use crate::client::Since;
 
 const EXAMPLES: &str = "\
@@ -56,7 +57,7 @@ impl FromStr for LogsSubject {
 #[command(after_help = EXAMPLES)]
 pub(crate) struct LogsArgs {
     /// A Task as NAME or NAMESPACE/NAME, or an Execution as TASK/RUN/NODE. TASK is a name or a uid.
-    #[arg(value_name = "TASK|EXECUTION")]
+    #[arg(value_name = "TASK|EXECUTION", add = completer(Wanted::Subject))]
     pub(crate) subject: LogsSubject,
 
     /// Follow the output until the Run has ended.
@@ -64,11 +65,11 @@ pub(crate) struct LogsArgs {
     pub(crate) follow: bool,
 
     /// Only this node; may be repeated.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completer(Wanted::Node))]
     pub(crate) node: Vec<String>,
 
     /// Number of the Run; the latest by default.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", add = completer(Wanted::Run))]
     pub(crate) run: Option<u32>,
 
     /// Number of the Attempt; the latest by default. Requires an Execution.

@@ -20,10 +20,13 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
 pub(crate) use logs::{LogsArgs, LogsSubject, StreamFilter};
-pub(crate) use run::{Leftovers, RunArgs};
-pub(crate) use task::{ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, RerunArgs, Until, WaitArgs};
+pub(crate) use run::{Fold, Leftovers, RunArgs};
+pub(crate) use task::{
+    ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, DryRun, RerunArgs, Until, WaitArgs,
+};
 pub(crate) use ui::UiArgs;
 
+use crate::candidates::{Wanted, completer};
 use crate::client::Server;
 use crate::output::color::ColorChoice;
 
@@ -134,7 +137,8 @@ pub(crate) struct Global {
         global = true,
         env = "SENTINEL_NAMESPACE",
         default_value = "default",
-        value_name = "NAME"
+        value_name = "NAME",
+        add = completer(Wanted::Namespace)
     )]
     pub(crate) namespace: String,
 

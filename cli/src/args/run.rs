@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::values::{duration, duration_or_zero};
+use crate::candidates::{Wanted, completer};
 use crate::output::format::StreamFormat;
 
 const EXAMPLES: &str = "\
@@ -23,6 +24,9 @@ Examples:
   # A script from a file, input from a pipe
   sentinel run --all --script check.sh
   generate-list | sentinel run --all --stdin -- sort
+
+  # Equal outputs as one, at the end
+  sentinel run --all --fold -- cat /etc/os-release
 
   # One JSON object per line, for programs
   sentinel run --all -o json -- uptime
@@ -42,7 +46,7 @@ pub(crate) struct RunArgs {
     pub(crate) selector: Option<String>,
 
     /// Run on this node; may be repeated.
-    #[arg(long, value_name = "NAME", conflicts_with = "all")]
+    #[arg(long, value_name = "NAME", conflicts_with = "all", add = completer(Wanted::Node))]
     pub(crate) node: Vec<String>,
 
     /// Run on every node except those of the control plane.
@@ -50,7 +54,7 @@ pub(crate) struct RunArgs {
     pub(crate) all: bool,
 
     /// Do not run on this node; may be repeated.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completer(Wanted::Node))]
     pub(crate) exclude: Vec<String>,
 
     /// Show output until the Run has ended; the default unless --detach is given.
@@ -149,6 +153,20 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) merge: bool,
 
+    /// Show nodes with the same outcome, exit code and output as one, those that did not succeed first: `always` instead
+    /// of the output as it arrives, `auto` after it, on a terminal and if more than 8 nodes wrote the same.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "auto",
+        default_missing_value = "always",
+        help_heading = "Output"
+    )]
+    pub(crate) fold: Fold,
+
     /// What to do with processes that the command leaves running when it exits.
     #[arg(long, value_enum, ignore_case = true, value_name = "RULE", help_heading = "Output")]
     pub(crate) leftovers: Option<Leftovers>,
@@ -168,6 +186,18 @@ pub(crate) struct RunArgs {
     /// The command and its arguments, after `--`. No shell interprets them.
     #[arg(last = true, required_unless_present = "script", value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+/// When equal outputs are shown as one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fold {
+    /// After the output, on a terminal, if more than 8 nodes wrote the same.
+    #[default]
+    Auto,
+    /// Instead of the output as it arrives.
+    Always,
+    /// Not at all.
+    Never,
 }
 
 /// What to do with processes that a command leaves running.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::args::ApplyArgs;
+use crate::args::{ApplyArgs, DryRun};
 use crate::client::Client;
 use crate::exit::{ExitResult, Failure, OK};
 use crate::manifests::{FileKind, read_all};
@@ -12,9 +12,14 @@ use crate::output::text::Text;
 pub(super) async fn execute(client: &Client, namespace: &str, args: &ApplyArgs) -> ExitResult {
     let files: Vec<PathBuf> = args.files.iter().chain(&args.filename).cloned().collect();
     let tasks = read_all(&files, namespace, FileKind::Any)?;
+    let how = if args.dry_run.is_some() { " (server dry run)" } else { "" };
     let mut first_failure: Option<Failure> = None;
     for task in &tasks {
-        match task.apply(client).await {
+        let applied = match args.dry_run {
+            None => task.apply(client).await,
+            Some(DryRun::Server) => task.try_apply(client).await,
+        };
+        match applied {
             Ok((result, value)) => {
                 if args.output == OutputFormat::Yaml {
                     print("---\n")?;
@@ -22,7 +27,10 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &ApplyArgs) 
                 if !args.output.print_document(&value)? {
                     let name = Text::from("task/").single_line(&task.name);
                     let name_only = args.output == OutputFormat::Name;
-                    print(if name_only { name } else { name.plain(" ").single_line(&result) }.plain("\n"))?;
+                    print(
+                        if name_only { name } else { name.plain(" ").single_line(&result).plain(how) }
+                            .plain("\n"),
+                    )?;
                 }
             }
             Err(failure) => {

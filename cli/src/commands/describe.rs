@@ -24,6 +24,7 @@ pub(super) fn execution(value: &Value) -> Text {
     if let Some(blocked) = details["blockedMs"].as_u64().filter(|blocked| *blocked > 0) {
         description.line("Blocked", &format!("{} by a full spool", human_duration(blocked)));
     }
+    attempts(&mut description, value);
     if value["source"] == "Operator" {
         description.line("Source", "concluded by the operator; not reported by the node");
     }
@@ -69,6 +70,23 @@ fn timing(description: &mut Description, value: &Value) {
     let memory = details["maxRss"].as_u64().filter(|bytes| *bytes > 0);
     let memory = memory.map(|bytes| format!("at most {} in one process", human_bytes(bytes)));
     description.line("Memory", &memory.unwrap_or_default());
+}
+
+/// A line for each Attempt, if there are several.
+fn attempts(description: &mut Description, value: &Value) {
+    let attempts = value["attempts"].as_array().map_or(&[][..], Vec::as_slice);
+    for attempt in attempts.iter().filter(|_| attempts.len() > 1) {
+        let message = string(&attempt["message"]);
+        let message = if message.is_empty() { String::new() } else { format!(": {message}") };
+        let took = attempt["durationMs"].as_u64().map(|took| format!(", {}", human_duration(took)));
+        let started = attempt["startedAt"].as_str().map(|at| format!(", started {at}"));
+        let details = Text::new()
+            .state(&string(&attempt["state"]))
+            .single_line(&message)
+            .plain(took.unwrap_or_default())
+            .single_line(&started.unwrap_or_default());
+        description.styled(&format!("Attempt {}", attempt["attempt"]), details);
+    }
 }
 
 fn string(value: &Value) -> String {

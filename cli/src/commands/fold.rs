@@ -1,18 +1,56 @@
-//! `logs --fold`: what the nodes of a Run wrote, equal outputs as one.
+//! `logs --fold` and `run --fold`: what the nodes of a Run wrote, equal outputs as one.
 
 use sentinel_api::view::{OutputGroupView, OutputsView};
 
 use super::execution;
 use crate::client::{Client, escape};
-use crate::exit::{ExitResult, FAILED, OK};
+use crate::exit::{ExitResult, FAILED, Failure, OK};
 use crate::follow::{AttemptSelector, LogOptions, NodeLog};
 use crate::output::format::{note, print as print_text};
 use crate::output::printer::Prefix;
 use crate::output::text::Text;
 
+/// More nodes than this that wrote the same are shown as one without being asked.
+const MANY: u64 = 8;
+
+/// Most lines of a group that is shown after the output itself.
+const LAST_LINES: u32 = 10;
+
 pub(super) async fn print(client: &Client, task_uid: &str, run: u32, options: LogOptions) -> ExitResult {
+    let outputs = read(client, task_uid, run).await?;
+    groups(client, task_uid, run, options, outputs).await
+}
+
+/// The same after the output itself, if so many nodes wrote the same that it helps.
+pub(super) async fn print_if_many(
+    client: &Client,
+    task_uid: &str,
+    run: u32,
+    options: LogOptions,
+) -> Result<(), Failure> {
+    let outputs = read(client, task_uid, run).await?;
+    let is_large =
+        |group: &OutputGroupView| group.count > MANY && group.stdout.bytes + group.stderr.bytes > 0;
+    if outputs.groups.iter().any(is_large) {
+        note(&format!("\nEqual outputs as one, at most {LAST_LINES} lines each:\n"));
+        groups(client, task_uid, run, LogOptions { tail: Some(LAST_LINES), ..options }, outputs).await?;
+        note("");
+    }
+    Ok(())
+}
+
+async fn read(client: &Client, task_uid: &str, run: u32) -> Result<OutputsView, Failure> {
     let path = format!("/api/v1/runs/{}/{run}/outputs", escape(task_uid));
-    let outputs: OutputsView = client.read("the outputs of a Run", &client.get(&path).await?)?;
+    Ok(client.read("the outputs of a Run", &client.get(&path).await?)?)
+}
+
+async fn groups(
+    client: &Client,
+    task_uid: &str,
+    run: u32,
+    options: LogOptions,
+    outputs: OutputsView,
+) -> ExitResult {
     for (index, group) in outputs.groups.iter().enumerate() {
         print_text(head(group, index > 0))?;
         if group.stdout.bytes + group.stderr.bytes == 0 {

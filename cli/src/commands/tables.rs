@@ -1,5 +1,6 @@
 //! The tables of `get`.
 
+use sentinel_api::fold::fold_names;
 use sentinel_protocol::human::human_duration;
 use serde_json::Value;
 
@@ -7,7 +8,7 @@ use crate::client::Client;
 use crate::exit::Failure;
 use crate::output::table::{Cell, Table};
 use crate::output::time;
-use crate::view::Task;
+use crate::view::{Node, Task};
 
 /// The table of `get tasks`.
 ///
@@ -141,17 +142,38 @@ pub(super) fn executions(items: &[Value], wide: bool, with_namespace: bool) -> T
     table
 }
 
-/// The nodes in the status of a Task.
+/// More nodes than this with the same state and message are one row.
+const MANY: usize = 8;
+
+/// The nodes in the status of a Task; many with the same result as one row.
 pub(super) fn nodes_of(task: &Task) -> Table {
     let mut table = Table::new(&["NODE", "STATE", "CODE", "STARTED", "MESSAGE"]);
+    let mut groups: Vec<Vec<&Node>> = Vec::new();
     for node in &task.status.nodes {
-        table.row(vec![
-            Cell::node(&node.name),
-            Cell::state(&node.state),
-            Cell::new(node.exit_code.map(|code| code.to_string()).unwrap_or_default()),
-            time::age(node.started_at.as_deref()).into(),
-            Cell::new(&node.message),
-        ]);
+        let same = |other: &Node| {
+            (&other.state, other.exit_code, &other.message) == (&node.state, node.exit_code, &node.message)
+        };
+        match groups.iter_mut().find(|group| same(group[0])) {
+            Some(group) => group.push(node),
+            None => groups.push(vec![node]),
+        }
+    }
+    for group in groups {
+        let is_one = group.len() > MANY;
+        for node in group.iter().take(if is_one { 1 } else { group.len() }) {
+            let name = if is_one {
+                Cell::new(fold_names(group.iter().map(|node| node.name.as_str()))).truncated(80)
+            } else {
+                Cell::node(&node.name)
+            };
+            table.row(vec![
+                name,
+                Cell::state(&node.state),
+                Cell::new(node.exit_code.map(|code| code.to_string()).unwrap_or_default()),
+                time::age(node.started_at.as_deref()).into(),
+                Cell::new(&node.message),
+            ]);
+        }
     }
     table
 }

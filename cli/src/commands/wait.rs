@@ -7,6 +7,7 @@ use sentinel_protocol::human::human_duration;
 use crate::args::{Until, WaitArgs};
 use crate::client::{Client, ClientError, Event};
 use crate::exit::{ExitResult, FAILED, Failure, OK};
+use crate::follow::summarize_failures;
 use crate::output::format::print;
 use crate::view::{Standing, Task};
 
@@ -25,6 +26,9 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &WaitArgs) -
     };
     let (namespace, name) = args.task.within(namespace);
     let result = wait_for(client, namespace, name, condition, args.timeout).await?;
+    if let Some(task) = &result.failed {
+        summarize_failures(task);
+    }
     print(&format!("task/{name} {}\n", result.description))?;
     Ok(if result.met { OK } else { FAILED })
 }
@@ -51,11 +55,13 @@ pub(super) struct WaitResult {
     met: bool,
     /// What became of the Task.
     pub(super) description: String,
+    /// The Task, where its Run has failed.
+    failed: Option<Box<Task>>,
 }
 
 impl WaitResult {
     fn new(met: bool, description: impl Into<String>) -> Self {
-        Self { met, description: description.into() }
+        Self { met, description: description.into(), failed: None }
     }
 }
 
@@ -157,7 +163,11 @@ fn evaluate(task: &Task, condition: Condition) -> Option<WaitResult> {
         Standing::Complete => Some(WaitResult::new(condition != Condition::Failed, "complete")),
         Standing::Failed(why) => {
             let verdict = if task.status.phase == "Cancelled" { "cancelled" } else { "failed" };
-            Some(WaitResult::new(condition == Condition::Failed, format!("{verdict}: {why}")))
+            let met = condition == Condition::Failed;
+            Some(WaitResult {
+                failed: Some(Box::new(task.clone())),
+                ..WaitResult::new(met, format!("{verdict}: {why}"))
+            })
         }
         Standing::Invalid(why) => Some(WaitResult::new(false, format!("cannot be run: {why}"))),
     }

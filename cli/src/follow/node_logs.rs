@@ -29,9 +29,17 @@ const MAX_LOGS: usize = 128;
 /// How long logs may be silent after the end of the Run.
 const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Whether what the nodes write is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    Shown,
+    Hidden,
+}
+
 /// The logs of a Run that are being printed.
 pub(super) struct NodeLogs {
     request: FollowRequest,
+    output: Output,
     printing: JoinSet<Result<(), Failure>>,
     permits: Arc<Semaphore>,
     /// Nodes whose logs are being printed, and the latest known Attempt of each.
@@ -43,9 +51,10 @@ pub(super) struct NodeLogs {
 }
 
 impl NodeLogs {
-    pub(super) fn new(request: &FollowRequest) -> Self {
+    pub(super) fn new(request: &FollowRequest, output: Output) -> Self {
         Self {
             request: request.clone(),
+            output,
             printing: JoinSet::new(),
             permits: Arc::new(Semaphore::new(MAX_LOGS)),
             open: BTreeMap::new(),
@@ -57,7 +66,9 @@ impl NodeLogs {
     /// Updates the logs from the status of a Task; returns whether the Run has ended.
     pub(super) async fn observe(&mut self, task: &Task, run: &Run) -> Result<bool, Failure> {
         self.report_started(task, run)?;
-        self.open(task, run).await?;
+        if self.output == Output::Shown {
+            self.open(task, run).await?;
+        }
         let ended = run.verdict.is_some() || run.finished_at.is_some();
         let listed = if ended { &[][..] } else { &task.status.nodes[..] };
         self.waiting.observe(listed, &self.request.nodes, Instant::now());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::followed::{FollowEnd, FollowedRun};
-use super::node_logs::NodeLogs;
+use super::node_logs::{NodeLogs, Output};
 use super::request::{FollowRequest, RunSelector};
 use super::server_watch::{RECONNECT_TIMEOUT, with_server_watch};
 use crate::client::{Event, Events};
@@ -22,12 +22,21 @@ const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Durat
 /// The Task does not exist, the server does not answer for [`RECONNECT_TIMEOUT`], or output cannot be written.
 pub(crate) async fn follow(request: FollowRequest) -> Result<FollowedRun, Failure> {
     let client = request.client.clone();
-    with_server_watch(&client, Box::pin(reconnecting(request))).await
+    with_server_watch(&client, Box::pin(reconnecting(request, Output::Shown))).await
+}
+
+/// The same without the output of the nodes.
+///
+/// # Errors
+/// As [`follow`].
+pub(crate) async fn follow_silently(request: FollowRequest) -> Result<FollowedRun, Failure> {
+    let client = request.client.clone();
+    with_server_watch(&client, Box::pin(reconnecting(request, Output::Hidden))).await
 }
 
 /// Follows a Run across broken connections.
-async fn reconnecting(request: FollowRequest) -> Result<FollowedRun, Failure> {
-    let mut logs = NodeLogs::new(&request);
+async fn reconnecting(request: FollowRequest, output: Output) -> Result<FollowedRun, Failure> {
+    let mut logs = NodeLogs::new(&request, output);
     let mut observed: Option<Task> = None;
     let (first_pause, last_pause) = RECONNECT_PAUSES;
     let mut pause = first_pause;

@@ -1,12 +1,13 @@
 //! The result of a Run as a few lines of text.
 
+use sentinel_api::fold::fold_names;
 use sentinel_protocol::human::human_duration;
 
 use super::followed::{FollowEnd, FollowedRun};
 use crate::output::color::Style;
 use crate::output::format::note;
 use crate::output::text::Text;
-use crate::view::{Node, Run, Standing};
+use crate::view::{Node, Run, Standing, Task};
 
 /// The state of a node whose command succeeded.
 const SUCCEEDED: &str = "Succeeded";
@@ -14,15 +15,18 @@ const SUCCEEDED: &str = "Succeeded";
 /// Maximum number of lines about nodes.
 const MAX_LINES: usize = 20;
 
-/// Maximum number of names in one line; a longer list names one fewer and counts the rest.
+/// Maximum number of names in one line; a longer list is folded, or names one fewer and counts the rest.
 const MAX_NAMES: usize = 3;
+
+/// Longest list of folded names, characters.
+const MAX_FOLDED: usize = 100;
 
 /// Writes how a Run ended to standard error.
 pub(crate) fn summarize(followed: &FollowedRun) {
     let Some(run) = &followed.run else {
         return note(Text::message().plain(without_run(followed)));
     };
-    summarize_nodes(followed, run);
+    summarize_nodes(&followed.task, run);
     let duration = duration(run.started_at.as_deref(), run.finished_at.as_deref());
     let why = match followed.task.standing() {
         Standing::Failed(why) if run.target_count == 0 => format!(": {why}"),
@@ -36,9 +40,15 @@ pub(crate) fn summarize(followed: &FollowedRun) {
     );
 }
 
-/// Writes a line for each group of nodes with the same result, unless it is a plain success.
-fn summarize_nodes(followed: &FollowedRun, run: &Run) {
-    let nodes = &followed.task.status.nodes;
+/// Writes a line for each group of nodes of a Task's latest Run with the same result, unless it is a plain success.
+pub(crate) fn summarize_failures(task: &Task) {
+    if let Some(run) = &task.status.run {
+        summarize_nodes(task, run);
+    }
+}
+
+fn summarize_nodes(task: &Task, run: &Run) {
+    let nodes = &task.status.nodes;
     let noteworthy: Vec<&Node> = nodes.iter().filter(|node| is_noteworthy(node)).collect();
     let groups = grouped(&noteworthy);
     for (nodes, node) in groups.iter().take(MAX_LINES) {
@@ -50,7 +60,7 @@ fn summarize_nodes(followed: &FollowedRun, run: &Run) {
     let listed: usize = failed.map(|(nodes, _)| nodes.len()).sum();
     let left = run.target_count.saturating_sub(run.counts.succeeded).saturating_sub(listed as u64);
     if left > 0 && run.target_count > 0 {
-        let name = &followed.task.metadata.name;
+        let name = &task.metadata.name;
         note(
             Text::message().plain(format!(
                 "and {left} more: sentinel get executions --task {name} --run {}",
@@ -88,8 +98,14 @@ fn grouped<'a>(nodes: &[&'a Node]) -> Vec<(Vec<&'a str>, &'a Node)> {
     groups
 }
 
-/// `web-1, web-2 and 3 more`.
+/// `web-[1-40,43]`; or `web, db and 3 more` where that is shorter.
 pub(super) fn names(nodes: &[&str]) -> Text {
+    if nodes.len() > MAX_NAMES {
+        let folded = fold_names(nodes.iter().copied());
+        if folded.chars().count() <= MAX_FOLDED {
+            return Text::new().single_line(&folded);
+        }
+    }
     let named = if nodes.len() > MAX_NAMES { MAX_NAMES - 1 } else { nodes.len() };
     let mut text = Text::new();
     for (index, name) in nodes.iter().take(named).enumerate() {
@@ -172,8 +188,11 @@ mod tests {
         let groups = grouped(&all);
         assert_eq!(groups.len(), 2);
         let text = |names_of: &[&str]| format!("{:?}", names(names_of));
-        assert!(text(&groups[0].0).contains(" and 3 more"), "{}", text(&groups[0].0));
-        assert!(!text(&groups[0].0).contains("web-3"));
+        assert!(text(&groups[0].0).contains("web-[1-5]"), "{}", text(&groups[0].0));
+        let long: Vec<String> =
+            (0..9).map(|n| format!("{}-{n}", char::from(b'a' + n).to_string().repeat(20))).collect();
+        let long: Vec<&str> = long.iter().map(String::as_str).collect();
+        assert!(text(&long).contains(" and 7 more") && !text(&long).contains("ccc"), "{}", text(&long));
         assert!(text(&["a", "b", "c"]).contains("\"c\"") && !text(&["a", "b", "c"]).contains("more"));
     }
 

@@ -92,12 +92,8 @@ pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError>
     let latest = execution.record.attempt;
     let mut view = ExecutionView::from(execution);
     let numbers = latest.saturating_sub(MAX_ATTEMPTS - 1).max(1)..=latest;
-    let ids = numbers.map(|number| AttemptId {
-        task: task.clone(),
-        run,
-        node: node.clone(),
-        attempt: number,
-    });
+    let ids =
+        numbers.map(|number| AttemptId { task: task.clone(), run, node: node.clone(), attempt: number });
     let read = ids.map(|id| async move { api.records.attempt(&id).await });
     for record in join_all(read).await {
         match record {

@@ -9,17 +9,25 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::flags::context_flags;
-use crate::args::RunArgs;
+use super::fold;
+use crate::args::{Fold, RunArgs};
 use crate::client::Client;
 use crate::exit::{ExitResult, Failure, INTERRUPTED, OK};
-use crate::follow::{FollowRequest, LogOptions, RunSelector, advice, exit_code, follow, report, summarize};
+use crate::follow::{
+    FollowRequest, FollowedRun, LogOptions, RunSelector, advice, exit_code, follow, follow_silently, report,
+    summarize,
+};
 use crate::interrupt::{Interruptible, pressed_again, until_interrupted};
+use crate::output::color::{StdStream, is_terminal};
 use crate::output::format::{StreamFormat, note, print};
 use crate::output::sink::print_json_line;
 use crate::output::text::Text;
 use crate::view::Task;
 
 pub(super) async fn execute(client: &Client, namespace: &str, args: &RunArgs) -> ExitResult {
+    if args.fold == Fold::Always && args.output == StreamFormat::Json {
+        return Err(Failure::usage("--fold shows text; it cannot be used with --output json"));
+    }
     let name = args.name.clone().unwrap_or_else(spec::random_name);
     let body = spec::task(client, namespace, &name, args).await?;
     // A slow writer may not have written to the pipe yet; then the warning follows at the end.
@@ -43,6 +51,7 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &RunArgs) ->
         timestamps: args.timestamps,
         format: args.output,
         prefixed: args.no_prefix.then_some(false),
+        fold: args.fold,
     };
     let result = watch(client, namespace, &name, RunSelector::Latest, display).await;
     if !warned {
@@ -74,6 +83,7 @@ pub(super) struct Display {
     format: StreamFormat,
     /// Whether lines have a prefix; `None`: with more than one node.
     prefixed: Option<bool>,
+    fold: Fold,
 }
 
 /// Follows a Run to its end, and returns its exit code. The first Ctrl-C detaches, the second cancels.
@@ -99,9 +109,13 @@ pub(super) async fn watch(
         prefixed: display.prefixed,
         show_task: false,
     };
-    match until_interrupted(follow(request)).await? {
+    let followed = async {
+        if display.fold == Fold::Always { follow_silently(request).await } else { follow(request).await }
+    };
+    match until_interrupted(followed).await? {
         Interruptible::Done(followed) => {
             let followed = followed?;
+            print_folded(client, &followed, display).await?;
             summarize(&followed);
             if let Some(advice) = advice(client, &followed).await {
                 note(Text::message().plain(advice));
@@ -123,5 +137,20 @@ pub(super) async fn watch(
             }
             Ok(INTERRUPTED)
         }
+    }
+}
+
+/// Shows what the nodes wrote with equal outputs as one, if that is wanted.
+async fn print_folded(client: &Client, followed: &FollowedRun, display: Display) -> Result<(), Failure> {
+    let Some(run) = &followed.run else { return Ok(()) };
+    let options = LogOptions { timestamps: display.timestamps, ..LogOptions::default() };
+    let uid = &followed.task.metadata.uid;
+    let is_text = display.format == StreamFormat::Text;
+    match display.fold {
+        Fold::Always => fold::print(client, uid, run.number, options).await.map(|_| ()),
+        Fold::Auto if is_text && run.target_count > 1 && is_terminal(StdStream::Out) => {
+            fold::print_if_many(client, uid, run.number, options).await
+        }
+        Fold::Auto | Fold::Never => Ok(()),
     }
 }

@@ -1,0 +1,260 @@
+//! Candidates for the completion of a command line, from its server: Tasks, nodes, namespaces, Runs and Executions. Where
+//! the server does not answer in time, there are none, and no message: a shell waits for them with each key.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use serde_json::Value;
+
+use crate::client::{Client, ClientError, Query, Server, connect};
+
+/// The environment variable by which a shell asks for candidates.
+pub(crate) const VARIABLE: &str = "SENTINEL_COMPLETE";
+
+/// How long a shell waits.
+const DEADLINE: Duration = Duration::from_millis(250);
+
+/// Most rows of a list that are read.
+const MOST: usize = 1000;
+
+/// What an argument names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// A Task: NAME or NAMESPACE/NAME.
+    Task,
+    /// An Execution: TASK/RUN/NODE, or a beginning of it.
+    Execution,
+    /// A Task or an Execution.
+    Subject,
+    /// The number of a Run of the Task that the command line names.
+    Run,
+    /// A node.
+    Node,
+    /// A namespace that has a Task.
+    Namespace,
+}
+
+/// Completes an argument that names this.
+pub(crate) fn completer(wanted: Wanted) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |current: &OsStr| {
+        let Some(current) = current.to_str() else { return Vec::new() };
+        let line = CommandLine::of(std::env::args_os(), |name| std::env::var(name).ok());
+        let found = candidates(&line, wanted, current);
+        let fits = |text: &String| text.starts_with(current) && is_plain(text);
+        found.into_iter().filter(fits).map(CompletionCandidate::new).collect()
+    })
+}
+
+/// Only characters that no shell interprets: a server must not be able to put others on a command line.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-./_".contains(&byte))
+}
+
+fn candidates(line: &CommandLine, wanted: Wanted, current: &str) -> Vec<String> {
+    let Some(client) = line.client() else { return Vec::new() };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Vec::new();
+    };
+    let found = runtime.block_on(async {
+        tokio::time::timeout(DEADLINE, from_server(&client, line, wanted, current)).await
+    });
+    // Resolving a name must not delay the shell.
+    runtime.shutdown_background();
+    found.map(Result::unwrap_or_default).unwrap_or_default()
+}
+
+async fn from_server(
+    client: &Client,
+    line: &CommandLine,
+    wanted: Wanted,
+    current: &str,
+) -> Result<Vec<String>, ClientError> {
+    let namespace = line.namespace.as_str();
+    match wanted {
+        Wanted::Node => Ok(client.nodes().await?.into_iter().map(|node| node.name).collect()),
+        Wanted::Namespace => {
+            let tasks = list(client, "/api/v1/tasks", &[]).await?;
+            let all: BTreeSet<String> =
+                tasks.iter().map(|task| text(&task["metadata"]["namespace"])).collect();
+            Ok(all.into_iter().collect())
+        }
+        Wanted::Task => tasks(client, namespace, current).await,
+        Wanted::Run => match &line.task {
+            None => Ok(Vec::new()),
+            Some(task) => {
+                let (namespace, task) = task.split_once('/').unwrap_or((namespace, task));
+                let runs = list(client, "/api/v1/runs", &[("namespace", namespace), ("task", task)]).await?;
+                Ok(runs.iter().map(|run| run["run"].to_string()).collect())
+            }
+        },
+        Wanted::Execution => executions(client, namespace, current).await,
+        Wanted::Subject => {
+            let mut found = tasks(client, namespace, current).await?;
+            if current.contains('/') {
+                found.extend(executions(client, namespace, current).await?);
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// `NAME`, or `NAMESPACE/NAME` once a namespace is written.
+async fn tasks(client: &Client, namespace: &str, current: &str) -> Result<Vec<String>, ClientError> {
+    let written = current.split_once('/').map(|(namespace, _)| namespace);
+    let found = list(client, "/api/v1/tasks", &[("namespace", written.unwrap_or(namespace))]).await?;
+    let name = |task: &Value| match written {
+        None => text(&task["metadata"]["name"]),
+        Some(namespace) => format!("{namespace}/{}", text(&task["metadata"]["name"])),
+    };
+    Ok(found.iter().map(name).collect())
+}
+
+/// `TASK`, then `TASK/RUN`, then `TASK/RUN/NODE`.
+async fn executions(client: &Client, namespace: &str, current: &str) -> Result<Vec<String>, ClientError> {
+    let parts: Vec<&str> = current.split('/').collect();
+    match parts[..] {
+        [task, _] => {
+            let runs = list(client, "/api/v1/runs", &[("namespace", namespace), ("task", task)]).await?;
+            Ok(runs.iter().map(|run| format!("{task}/{}", run["run"])).collect())
+        }
+        [task, run, _] => {
+            let query = [("namespace", namespace), ("task", task), ("run", run)];
+            let found = list(client, "/api/v1/executions", &query).await?;
+            Ok(found.iter().map(|one| format!("{task}/{run}/{}", text(&one["node"]))).collect())
+        }
+        [_] => tasks(client, namespace, current).await,
+        _ => Ok(Vec::new()),
+    }
+}
+
+async fn list(client: &Client, path: &str, query: &[(&str, &str)]) -> Result<Vec<Value>, ClientError> {
+    let mut parameters = Query::default();
+    for (name, value) in query {
+        parameters.add(name, value);
+    }
+    Ok(client.list(path, parameters, MOST, None).await?.items)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// What is known of the command line that is being completed.
+#[derive(Debug, PartialEq, Eq)]
+struct CommandLine {
+    server: String,
+    token_file: Option<PathBuf>,
+    namespace: String,
+    /// The Task that it names: that of `--task`, or its first argument after the verb.
+    task: Option<String>,
+}
+
+/// Flags whose value is the next word.
+const WITH_VALUE: [&str; 22] = [
+    "--attempt",
+    "--color",
+    "--exclude",
+    "--for",
+    "--from",
+    "--grep",
+    "--limit",
+    "--name",
+    "--node",
+    "--outcome",
+    "--output",
+    "-o",
+    "--page",
+    "--run",
+    "--since",
+    "--sort-by",
+    "--state",
+    "--stream",
+    "--tail",
+    "--timeout",
+    "--token",
+    "--filename",
+];
+
+impl CommandLine {
+    /// Reads the words that a shell hands over, behind `--`; `variable` reads the environment.
+    fn of(words: impl IntoIterator<Item = OsString>, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let mut line = Self {
+            server: set("SENTINEL_SERVER").unwrap_or_else(|| "http://127.0.0.1:7980".to_owned()),
+            token_file: set("SENTINEL_TOKEN_FILE").map(PathBuf::from),
+            namespace: set("SENTINEL_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
+            task: None,
+        };
+        let words = words.into_iter().map(|word| word.to_string_lossy().into_owned());
+        // Behind the `--` of the shell is the name of the program.
+        let mut words = words.skip_while(|word| word != "--").skip(2);
+        let mut named: Option<String> = None;
+        let mut arguments: Vec<String> = Vec::new();
+        while let Some(word) = words.next() {
+            if word == "--" {
+                break;
+            }
+            let (flag, value) = match word.split_once('=') {
+                Some((flag, value)) if flag.starts_with("--") => (flag.to_owned(), Some(value.to_owned())),
+                _ => (word, None),
+            };
+            let mut value = || value.clone().or_else(|| words.next()).unwrap_or_default();
+            match flag.as_str() {
+                "--server" => line.server = value(),
+                "--token-file" => line.token_file = Some(value().into()),
+                "-n" | "--namespace" => line.namespace = value(),
+                "--task" => named = Some(value()),
+                flag if WITH_VALUE.contains(&flag) => drop(value()),
+                flag if flag.starts_with('-') => {}
+                _ => arguments.push(flag),
+            }
+        }
+        // `get` has a noun between its name and the Task.
+        let at = if arguments.first().is_some_and(|verb| verb == "get") { 2 } else { 1 };
+        let first = arguments.into_iter().nth(at).filter(|text| !text.is_empty());
+        line.task = named.or(first).map(|task| task.strip_prefix("task/").unwrap_or(&task).to_owned());
+        line
+    }
+
+    fn client(&self) -> Option<Client> {
+        let server: Server = self.server.parse().ok()?;
+        Some(connect(server, self.token_file.as_deref()).ok()?.on_warning(|_| {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(words: &[&str], variables: &[(&str, &str)]) -> CommandLine {
+        let words = ["sentinel", "--", "sentinel"].iter().chain(words).map(OsString::from);
+        let variable =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        CommandLine::of(words, variable)
+    }
+
+    #[test]
+    fn server_namespace_and_task_come_from_the_words_and_the_environment() {
+        let plain = line(&["logs", "--tail", "5", "task/web", "--run", ""], &[]);
+        assert_eq!((plain.server.as_str(), plain.namespace.as_str()), ("http://127.0.0.1:7980", "default"));
+        assert_eq!(plain.task.as_deref(), Some("web"));
+        let set =
+            [("SENTINEL_SERVER", "unix:/s"), ("SENTINEL_NAMESPACE", "ops"), ("SENTINEL_TOKEN_FILE", "")];
+        let full = line(&["-n", "db", "get", "executions", "--task=a", "--run", ""], &set);
+        assert_eq!((full.server.as_str(), full.namespace.as_str()), ("unix:/s", "db"));
+        assert_eq!((full.task.as_deref(), full.token_file), (Some("a"), None));
+        assert_eq!(line(&["get", "task", "web", ""], &[]).task.as_deref(), Some("web"));
+        let command = line(&["run", "--all", "--", "ls", "--server", "http://evil"], &[]);
+        assert_eq!((command.server.as_str(), command.task), ("http://127.0.0.1:7980", None));
+    }
+
+    #[test]
+    fn only_plain_names_are_candidates() {
+        assert!(
+            is_plain("ops/web-1.example/3") && !is_plain("$(reboot)") && !is_plain("a b") && !is_plain("a;b")
+        );
+    }
+}

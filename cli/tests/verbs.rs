@@ -1,0 +1,157 @@
+//! Verbs that help with many nodes, with the real binary against a real dev mode: folded output, reruns of what failed,
+//! checks without a change, and completion.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "fixtures of tests may panic")]
+
+#[cfg(test)]
+mod kit;
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use kit::{CliOutput, Dev, sentinel, task, write};
+
+/// What each node writes; two of them fail.
+const SCRIPT: &str =
+    "case $SENTINEL_NODE in sim-[34]) echo full >&2; exit 3;; sim-7) echo odd;; *) echo same;; esac";
+
+#[test]
+fn equal_outputs_are_shown_as_one_instead_of_each() {
+    let dev = Dev::start(&["--nodes", "12"]);
+    let folded = dev.run(&["run", "--all", "--fold", "--", "sh", "-c", SCRIPT]).exited(3);
+    assert_eq!(folded.out.matches("same\n").count(), 1, "{}", folded.out);
+    assert!(folded.out.starts_with("== sim-[3,4] (2 nodes): Failed"), "{}", folded.out);
+    assert!(folded.out.contains("== sim-7: Succeeded\nodd\n"), "{}", folded.out);
+    // Without a terminal, and where it is forbidden, the output is as it always was.
+    for flags in [&["run", "--all"][..], &["run", "--all", "--fold=never"]] {
+        let plain = dev.run(&[flags, &["--", "sh", "-c", SCRIPT]].concat()).exited(3);
+        assert!(plain.out.matches("| same\n").count() >= 9 && !plain.out.contains("=="), "{}", plain.out);
+    }
+    dev.run(&["run", "--fold", "-o", "json", "--", "true"]).exited(2).printed("--output json");
+}
+
+#[test]
+fn many_equal_outputs_are_shown_as_one_at_the_end_on_a_terminal() {
+    let dev = Dev::start(&["--nodes", "12"]);
+    let on_terminal = |flags: &str| {
+        let line = format!("{} run --all {flags} -- echo same", env!("CARGO_BIN_EXE_sentinel"));
+        let mut command = Command::new("script");
+        command.env_remove("SENTINEL_NAMESPACE");
+        command.args(["-qec", &line, "/dev/null"]).env("SENTINEL_SERVER", &dev.server).env("NO_COLOR", "1");
+        let output = command.stdin(Stdio::null()).output().expect("script of util-linux is installed");
+        CliOutput::of(&[&line], &output).exited(0).out
+    };
+    let shown = on_terminal("");
+    assert!(shown.matches("| same").count() >= 12, "{shown}");
+    assert!(shown.contains("nodes): Succeeded\r\nsame\r\n"), "{shown}");
+    let forbidden = on_terminal("--fold=never");
+    assert!(!forbidden.contains("=="), "{forbidden}");
+}
+
+#[test]
+fn messages_of_failed_nodes_are_folded() {
+    let dev = Dev::start(&["--nodes", "12"]);
+    let ran = dev.run(&["run", "--all", "--name", "bad", "--", "sh", "-c", "exit 3"]).exited(3);
+    assert!(ran.err.contains("sim-[1-12]"), "{}", ran.err);
+    let waited = dev.run(&["wait", "bad"]).exited(1);
+    assert!(waited.err.contains("sim-[1-12]"), "{}", waited.err);
+    let shown = dev.run(&["get", "task", "bad"]).exited(0);
+    assert_eq!(shown.out.matches("sim-").count(), 1, "{}", shown.out);
+    assert!(shown.out.contains("sim-[1-12]"), "{}", shown.out);
+}
+
+#[test]
+fn failed_nodes_are_run_again_by_a_task_of_their_own() {
+    let dev = Dev::start(&["--nodes", "4"]);
+    let marks = tempfile::tempdir().unwrap();
+    let script = format!(
+        "test -e {0}/$SENTINEL_NODE || case $SENTINEL_NODE in sim-[34]) touch {0}/$SENTINEL_NODE; exit 3;; esac",
+        marks.path().display()
+    );
+    dev.run(&["run", "--all", "--name", "web", "--", "sh", "-c", &script]).exited(3);
+    let rerun = dev.run(&["rerun", "web", "--failed", "--follow"]).exited(0);
+    assert!(
+        rerun.err.contains("default/web-rerun-1 run 1: Complete, 2 of 2 nodes succeeded"),
+        "{}",
+        rerun.err
+    );
+    let made = dev.run(&["get", "task", "web-rerun-1", "-o", "json"]).exited(0).json();
+    assert_eq!(made["spec"]["targets"]["nodeNames"], serde_json::json!(["sim-3", "sim-4"]));
+    dev.run(&["rerun", "web", "--failed"]).exited(1).printed("--name");
+    dev.run(&["rerun", "web", "--failed", "--name", "again"]).exited(0).printed("created for 2 nodes");
+    dev.run(&["wait", "again"]).exited(0);
+    dev.run(&["rerun", "again", "--failed"]).exited(0).printed("nothing to rerun");
+}
+
+#[test]
+fn a_dry_run_of_apply_tells_what_would_happen() {
+    let dev = Dev::start(&[]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("t.yaml");
+    write(&file, &task("tried", "{command: [\"true\"]}"));
+    let path = file.to_str().unwrap();
+    let tried = dev.run(&["apply", "--dry-run=server", path]).exited(0);
+    assert_eq!(tried.out, "task/tried created (server dry run)\n");
+    dev.run(&["get", "task", "tried"]).exited(1);
+    let shown = dev.run(&["apply", "--dry-run", "-o", "json", path]).exited(0).json();
+    assert_eq!(shown["spec"]["timeouts"]["grace"], "10s");
+    dev.run(&["apply", path]).exited(0).printed("task/tried created");
+    dev.run(&["apply", "--dry-run", path]).exited(0).printed("task/tried unchanged (server dry run)");
+}
+
+/// What a shell is offered for the last of these words.
+fn offered(server: &str, shell: &str, words: &[&str]) -> Vec<String> {
+    let mut command = sentinel();
+    command.env("SENTINEL_SERVER", server).env("SENTINEL_COMPLETE", shell).env("_CLAP_IFS", "\n");
+    command.env("_CLAP_COMPLETE_INDEX", words.len().to_string()).arg("--").arg("sentinel").args(words);
+    let output = CliOutput::of(words, &command.stdin(Stdio::null()).output().unwrap()).exited(0);
+    assert_eq!(output.err, "", "{words:?}");
+    // zsh and fish have a description behind the value.
+    output.out.lines().map(|line| line.split(['\t', ':']).next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn completion_knows_tasks_nodes_namespaces_and_runs() {
+    let dev = Dev::start(&["--nodes", "2"]);
+    dev.run(&["run", "--name", "web", "--node", "sim-1", "--", "true"]).exited(0);
+    dev.run(&["rerun", "web", "--follow"]).exited(0);
+    dev.run(&["-n", "ops", "run", "--name", "other", "--node", "sim-1", "--", "true"]).exited(0);
+    for shell in ["bash", "zsh", "fish"] {
+        let of = |words: &[&str]| offered(&dev.server, shell, words);
+        assert_eq!(of(&["logs", "w"]), ["web"], "{shell}");
+        assert_eq!(of(&["get", "task", "o"]), [""; 0], "{shell}: it is in another namespace");
+        assert_eq!(of(&["-n", "ops", "cancel", "o"]), ["other"], "{shell}");
+        assert_eq!(of(&["wait", "ops/"]), ["ops/other"], "{shell}");
+        assert_eq!(of(&["run", "--node", "sim-"]), ["sim-1", "sim-2"], "{shell}");
+        assert_eq!(of(&["get", "tasks", "-n", "o"]), ["ops"], "{shell}");
+        let mut runs = of(&["logs", "web", "--run", ""]);
+        runs.sort();
+        assert_eq!(runs, ["1", "2"], "{shell}");
+        assert_eq!(of(&["get", "execution", "web/2/"]), ["web/2/sim-1"], "{shell}");
+    }
+}
+
+#[test]
+fn completion_is_silent_and_quick_without_a_server() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // One that never answers, and one that does not exist.
+    let deaf = format!("http://{}", listener.local_addr().unwrap());
+    for server in [deaf.as_str(), "unix:/nowhere", "not an address"] {
+        let begun = Instant::now();
+        assert_eq!(offered(server, "bash", &["logs", "w"]), [""; 0], "{server}");
+        // A loaded machine starts a process slowly; without the deadline it would wait forever.
+        assert!(begun.elapsed() < kit::TIMEOUT, "{server}");
+    }
+}
+
+#[test]
+fn bash_completes_by_the_printed_script() {
+    let dev = Dev::start(&["--nodes", "2"]);
+    dev.run(&["run", "--name", "web", "--node", "sim-1", "--", "true"]).exited(0);
+    let script = "source <(\"$S\" completion bash); COMP_WORDS=(sentinel logs w); COMP_CWORD=2; COMP_TYPE=9; \
+                  _clap_complete_sentinel sentinel w logs; echo \"${COMPREPLY[@]}\"";
+    let mut command = Command::new("bash");
+    command.args(["-c", script]).env("S", env!("CARGO_BIN_EXE_sentinel")).env("SENTINEL_SERVER", &dev.server);
+    let output = CliOutput::of(&["bash"], &command.output().unwrap()).exited(0);
+    assert_eq!(output.out.trim(), "web", "{}", output.err);
+}
