@@ -6,6 +6,7 @@
 mod execution;
 mod lines;
 mod list;
+mod merged;
 mod node;
 mod outputs;
 mod run;
@@ -17,6 +18,7 @@ pub use execution::{
 };
 pub use lines::{GapView, LineItemView, LineView, LinesEventView, LinesView};
 pub use list::{List, Partial};
+pub use merged::{MergedEventView, MergedItemView, MergedLinesView, MergedNodeView};
 pub use node::NodeView;
 pub use outputs::{OutputGroupView, OutputsView};
 pub use run::RunView;

@@ -26,6 +26,10 @@ pub struct NodeView {
     /// Where its agent can run commands: `Host`, `Container`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environments: Vec<String>,
+    /// What is added to the time of its clock to have that of the operator, milliseconds, as measured by its last
+    /// heartbeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_offset_millis: Option<i64>,
     /// The boot id of its kernel; it changes with each boot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,

@@ -61,6 +61,24 @@ pub enum WindowItem {
     },
 }
 
+impl WindowItem {
+    /// Position of its first byte.
+    pub fn position(&self) -> u64 {
+        match self {
+            Self::Line(line) => line.position,
+            Self::Gap { position, .. } => *position,
+        }
+    }
+
+    /// Bytes of its text.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Line(line) => line.text.len(),
+            Self::Gap { .. } => 0,
+        }
+    }
+}
+
 /// The first line of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstLine {
@@ -156,6 +174,29 @@ impl LineWindow {
         (self.items, self.open, self.previous) = (kept, open, [None; 2]);
         (self.text, self.lines) = (0, 0);
         changed
+    }
+
+    /// The lines before the first one that is open; each line is there once.
+    pub fn take_settled(&mut self) -> Vec<WindowItem> {
+        let settled = self.open.iter().flatten().copied().min().unwrap_or(self.items.len());
+        let rest = self.items.split_off(settled);
+        let taken = std::mem::replace(&mut self.items, rest);
+        self.open = self.open.map(|at| at.map(|at| at - settled));
+        self.previous = self.previous.map(|at| at?.checked_sub(settled));
+        let is_line = |item: &&WindowItem| matches!(item, WindowItem::Line(_));
+        self.lines = self.items.iter().filter(is_line).count();
+        self.text = self.items.iter().map(WindowItem::size).sum();
+        taken
+    }
+
+    /// Bytes of the text of all lines.
+    pub fn text(&self) -> usize {
+        self.text
+    }
+
+    /// Position of the first line or gap that begins at or behind a position.
+    pub fn first_from(&self, position: u64) -> Option<u64> {
+        self.items.iter().map(WindowItem::position).find(|begin| *begin >= position)
     }
 
     /// Position of the first line that is open.

@@ -22,6 +22,7 @@ impl Gateway {
         self.metrics().heartbeats.add(1);
         let now = self.now();
         let at = now.wall;
+        self.registry().note_clock(node, session, heartbeat.at, at);
         let metrics = Arc::new(heartbeat.metrics);
         let sample = Sample { at, metrics: metrics.clone() };
         let Some(hello) = self.registry().record_sample(node, session, now.monotonic, sample) else { return };

@@ -12,6 +12,7 @@
 //! [`departed`].
 
 mod attempt_index;
+mod clock_offset;
 pub mod auth;
 mod ledger_sink;
 mod claims;

@@ -13,6 +13,7 @@ use sentinel_protocol::codec::encode_text;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskUid};
 use sentinel_protocol::refusal::SessionRefusal;
 use sentinel_protocol::stage::Stage;
+use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::{Hello, Report};
 use sentinel_protocol::version::{self, Version};
@@ -59,6 +60,8 @@ pub struct AgentView {
     pub hello: Option<Arc<Hello>>,
     /// The latest metrics of its node.
     pub sample: Option<Sample>,
+    /// What is added to its node's time to have that of the operator, milliseconds, as measured last.
+    pub clock_offset_millis: Option<i64>,
 }
 
 /// The terms of Sessions.
@@ -133,6 +136,26 @@ impl Registry {
     /// When the last frame of a node's agent was received.
     pub fn last_seen(&self, node: &NodeName) -> Option<Monotonic> {
         self.0.sessions.find(node)?.last_seen()
+    }
+
+    /// What is added to a node's time to have that of the operator, milliseconds, as measured last.
+    pub fn clock_offset_millis(&self, node: &NodeName) -> Option<i64> {
+        self.0.sessions.find(node)?.lock().clock.millis()
+    }
+
+    /// A heartbeat that was sent at that time by the node's clock was received.
+    pub(super) fn note_clock(
+        &self,
+        node: &NodeName,
+        session: &SessionId,
+        sent: UnixMillis,
+        received: UnixMillis,
+    ) {
+        let Some(entry) = self.0.sessions.find(node) else { return };
+        let mut state = entry.lock();
+        if state.current(session).is_some() {
+            state.clock.add(sent, received);
+        }
     }
 
     /// The protocol version of the current Session of a node.
@@ -377,5 +400,6 @@ fn view(node: NodeName, entry: &NodeEntry) -> AgentView {
         last_seen: entry.last_seen(),
         hello: state.hello.clone(),
         sample: state.sample.clone(),
+        clock_offset_millis: state.clock.millis(),
     }
 }

@@ -16,6 +16,7 @@ use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Hello;
 
 use super::attempt_index::AttemptIndex;
+use super::clock_offset::ClockOffset;
 use super::outbox::Outbox;
 
 const SHARDS: usize = 32;
@@ -47,6 +48,8 @@ pub(super) struct NodeState {
     pub(super) sample: Option<Sample>,
     /// Those of the last 15 minutes, once it has sent a Heartbeat.
     pub(super) samples: Option<Box<SampleRing>>,
+    /// How far its clock is from the operator's.
+    pub(super) clock: ClockOffset,
 }
 
 /// The current Session of a node.

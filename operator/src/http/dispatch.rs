@@ -10,7 +10,7 @@ use super::error::{ApiError, Reason};
 use super::guard::{self, Door, Head, Surface};
 use super::request::{Query, Request};
 use super::table::{self, Found, Operation};
-use super::{events, executions, lines, logs, nodes, openapi, outputs, page, search, tasks};
+use super::{events, executions, lines, logs, merged, nodes, openapi, outputs, page, search, tasks};
 use crate::health::Verdict;
 use crate::server::{Client, Share, Shares};
 
@@ -50,7 +50,9 @@ impl Api {
             | Operation::ExecutionLog
             | Operation::ExecutionLines
             | Operation::LineEvents
-            | Operation::SearchLines => Some(slot(&self.streams, request.client, "streams")?),
+            | Operation::SearchLines
+            | Operation::RunLines
+            | Operation::RunLineEvents => Some(slot(&self.streams, request.client, "streams")?),
             Operation::ListTasks | Operation::RunOutputs => Some(slot(&self.lists, request.client, "lists")?),
             _ => None,
         };
@@ -106,6 +108,8 @@ impl Api {
             Operation::Events => Ok(events::of_all(self, query).await),
             Operation::ListRuns => executions::list_runs(self, query).await,
             Operation::RunOutputs => outputs::get(self, parts, query).await,
+            Operation::RunLines => merged::read(self, parts, query).await,
+            Operation::RunLineEvents => merged::follow(self, parts, query, request).await,
             Operation::ListExecutions => executions::list(self, query).await,
             Operation::GetExecution => executions::get(self, parts).await,
             Operation::ExecutionLog => logs::read(self, parts, query).await,

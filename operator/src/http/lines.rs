@@ -30,11 +30,15 @@ const MAX_LINES: usize = 1000;
 const DEFAULT_LINES: usize = 500;
 
 /// Interval of comments on an idle stream, by which a reader knows that it is connected.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
     let (task, run, node) = executions::id(parts)?;
-    let params = LinesParams { from: from(api, query)?, count: count(query)?, stream: stream(query)? };
+    let params = LinesParams {
+        from: from(api, query)?,
+        count: count_of(query, "count", DEFAULT_LINES)?,
+        stream: stream(query)?,
+    };
     let number = query.read::<u32>("attempt", "the number of an Attempt, 1 or more")?;
     let attempt = attempt(api, &task, run, &node, number).await?;
     let known_end = end(api, &attempt).await?;
@@ -94,12 +98,13 @@ fn from(api: &Api, query: &Query) -> Result<LinesFrom, ApiError> {
     }
 }
 
-fn count(query: &Query) -> Result<usize, ApiError> {
+/// The number of lines that a parameter has.
+pub(super) fn count_of(query: &Query, name: &str, default: usize) -> Result<usize, ApiError> {
     let allowed = format!("a number of lines, 1 to {MAX_LINES}");
-    match query.read::<usize>("count", &allowed)? {
-        None => Ok(DEFAULT_LINES),
+    match query.read::<usize>(name, &allowed)? {
+        None => Ok(default),
         Some(count) if (1..=MAX_LINES).contains(&count) => Ok(count),
-        Some(count) => Err(ApiError::query("count", &count.to_string(), allowed)),
+        Some(count) => Err(ApiError::query(name, &count.to_string(), allowed)),
     }
 }
 
@@ -115,7 +120,7 @@ fn resumed_at(request: &Request) -> Result<Option<u64>, ApiError> {
     position.map(Some).ok_or_else(invalid)
 }
 
-fn view(item: WindowItem) -> LineItemView {
+pub(super) fn view(item: WindowItem) -> LineItemView {
     match item {
         WindowItem::Line(line) => LineItemView::Line(LineView {
             line: line.number,

@@ -32,6 +32,8 @@ pub mod guard;
 mod log_text;
 mod lines;
 mod logs;
+mod merged;
+mod run_logs;
 mod nodes;
 pub mod openapi;
 mod outputs;

@@ -108,6 +108,7 @@ fn bare(name: &NodeName) -> NodeView {
         agent_version: None,
         platform: None,
         environments: Vec::new(),
+        clock_offset_millis: None,
         boot_id: None,
         labels: BTreeMap::new(),
         metrics: None,
@@ -131,5 +132,6 @@ fn add_agent(api: &Api, view: &mut NodeView, agent: &AgentView) {
             hello.environments.iter().map(|environment| environment.as_str().to_owned()).collect();
         view.boot_id = Some(hello.boot_id.to_string());
     }
+    view.clock_offset_millis = agent.clock_offset_millis;
     view.metrics = agent.sample.as_ref().map(|sample| sample.metrics.as_ref().clone());
 }

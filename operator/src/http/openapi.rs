@@ -5,8 +5,8 @@ use kube::CustomResourceExt as _;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use sentinel_api::reason::ErrorBody;
 use sentinel_api::view::{
-    ExecutionView, FleetSamplesView, LinesView, NodeSamplesView, NodeView, OutputsView, RunView,
-    SearchLineView,
+    ExecutionView, FleetSamplesView, LinesView, MergedLinesView, NodeSamplesView, NodeView, OutputsView,
+    RunView, SearchLineView,
 };
 use serde_json::{Map, Value, json};
 
@@ -73,7 +73,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let in_path = route.pattern.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let parameters: Vec<Value> = in_path
         .map(|name| parameter(name, "path"))
-        .chain(route.query.iter().map(|name| parameter(name, "query")))
+        .chain(route.query.iter().map(|name| query_parameter(route, name)))
         .collect();
     if !parameters.is_empty() {
         operation["parameters"] = Value::Array(parameters);
@@ -145,6 +145,8 @@ fn text_of(operation: Operation) -> OperationText {
             ("getExecution", "executions", "One Execution, with its resource usage and output totals.", "200")
         }
         Operation::ExecutionLog
+        | Operation::RunLines
+        | Operation::RunLineEvents
         | Operation::ExecutionLines
         | Operation::LineEvents
         | Operation::SearchLines => return text_of_output(operation),
@@ -162,6 +164,16 @@ fn text_of_output(operation: Operation) -> OperationText {
             "searchLines",
             "Lines of the output of an Execution that match an expression, as they are found. A search ends after 30 s or \
              limit hits; then its last line has the position to continue from.",
+        ),
+        Operation::RunLines => (
+            "runLines",
+            "Lines of the output of a Run as it is now, of all its nodes by time: from a cursor or a time on, before a \
+             cursor, or the last ones.",
+        ),
+        Operation::RunLineEvents => (
+            "runLineEvents",
+            "Every line of the output of a Run behind a cursor, as it is written, of all its nodes by time, as server-sent \
+             events: lines (MergedEventView; the id is the cursor to continue from, also by the header Last-Event-ID), end.",
         ),
         Operation::LineEvents => (
             "lineEvents",
@@ -185,7 +197,7 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
     match operation {
         Operation::Page | Operation::PageAsset => json!({"text/html": {"schema": {"type": "string"}}}),
         Operation::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
-        Operation::TaskEvents | Operation::Events | Operation::LineEvents => {
+        Operation::TaskEvents | Operation::Events | Operation::LineEvents | Operation::RunLineEvents => {
             json!({"text/event-stream": {"schema": {"type": "string"}}})
         }
         Operation::ExecutionLog => json!({
@@ -195,6 +207,7 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         Operation::SearchLines => {
             json!({"application/x-ndjson": {"schema": schema::<SearchLineView>(schemas)}})
         }
+        Operation::RunLines => json(schema::<MergedLinesView>(schemas)),
         Operation::ExecutionLines => json(schema::<LinesView>(schemas)),
         Operation::ListNodes => json(list(&schema::<NodeView>(schemas))),
         Operation::GetNode => json(schema::<NodeView>(schemas)),
@@ -271,6 +284,11 @@ fn output_parameter(name: &str) -> (Value, &'static str) {
             json!({"enum": ["stdout", "stderr", "both"], "default": "both"}),
             "Which output must be equal; exit code and Outcome always must.",
         ),
+        "nodes" => {
+            (text(), "Only these nodes: their names with commas between them. At most 256 logs are merged.")
+        }
+        "to" => (text(), "A cursor: the lines before it."),
+        "until" => (text(), "Only output up to this time, in RFC 3339."),
         "follow" => (switch(), "Whether to continue until the Attempt has ended."),
         "from" => (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte."),
         "stream" => (json!({"enum": ["stdout", "stderr"]}), "Only this stream."),
@@ -280,6 +298,26 @@ fn output_parameter(name: &str) -> (Value, &'static str) {
         "format" => (json!({"enum": ["text", "json"], "default": "text"}), "Form of the log."),
         _ => (text(), ""),
     }
+}
+
+fn query_parameter(route: &Route, name: &str) -> Value {
+    let lines = |default: u32| json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": default});
+    let is_merged = route.pattern.starts_with("/api/v1/runs/{taskUid}/{run}/l");
+    let (schema, description) = match name {
+        "from" if is_merged => (
+            json!({"type": "string"}),
+            "A cursor: the lines behind it. Cursors are those of earlier answers.",
+        ),
+        "count" if is_merged => (lines(200), "Largest number of lines."),
+        "tail" if is_merged => (lines(200), "The last lines of all nodes together, this many."),
+        "since" if is_merged => (
+            json!({"type": "string"}),
+            "Only output since a time by the operator's clock where the offset of the node's is known: in RFC 3339, or a \
+             duration before now such as 90s.",
+        ),
+        _ => return parameter(name, "query"),
+    };
+    json!({"name": name, "in": "query", "required": false, "schema": schema, "description": description})
 }
 
 fn parameter(name: &str, place: &str) -> Value {

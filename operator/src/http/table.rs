@@ -47,6 +47,10 @@ pub enum Operation {
     ListRuns,
     /// What the targets of a Run wrote, equal outputs as one.
     RunOutputs,
+    /// Lines of the output of a Run.
+    RunLines,
+    /// Lines of the output of a Run as they are written.
+    RunLineEvents,
     /// Executions, newest first.
     ListExecutions,
     /// One Execution.
@@ -120,6 +124,18 @@ pub const ROUTES: &[Route] = &[
         &["namespace", "task", "taskUid", "limit", "page"],
     ),
     route(Method::GET, "/api/v1/runs/{taskUid}/{run}/outputs", Operation::RunOutputs, &["equal"]),
+    route(
+        Method::GET,
+        "/api/v1/runs/{taskUid}/{run}/lines",
+        Operation::RunLines,
+        &["nodes", "stream", "count", "from", "to", "since", "tail", "until"],
+    ),
+    route(
+        Method::GET,
+        "/api/v1/runs/{taskUid}/{run}/lines/events",
+        Operation::RunLineEvents,
+        &["nodes", "stream", "from"],
+    ),
     route(
         Method::GET,
         "/api/v1/executions",

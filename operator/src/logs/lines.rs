@@ -151,13 +151,41 @@ impl LogReader {
                 FirstLine::Number(mark.lines(None).max(1))
             }
             LinesFrom::Since(micros) => {
-                let is_since = |record: &LogRecord, _: LineMark| {
-                    record.head.at_micros >= micros && record.head.at_micros != 0
-                };
-                let found = self.scan(attempt, index.before_time(micros), is_since).await?;
+                let found = self.since_time(attempt, index, micros).await?;
                 FirstLine::Number(found.mark.lines(None) + 1)
             }
         })
+    }
+
+    async fn since_time(
+        &self,
+        attempt: &AttemptId,
+        index: &LineIndex,
+        micros: i64,
+    ) -> Result<Checkpoint, ReadError> {
+        let is_since =
+            |record: &LogRecord, _: LineMark| record.head.at_micros >= micros && record.head.at_micros != 0;
+        self.scan(attempt, index.before_time(micros), is_since).await
+    }
+
+    /// Where the first record is that was written at a time by the node's clock, or later.
+    pub(super) async fn position_since(&self, attempt: &AttemptId, micros: i64) -> Result<u64, ReadError> {
+        let index = self.line_index(attempt).await?;
+        Ok(self.since_time(attempt, &index, micros).await?.position)
+    }
+
+    /// How many lines, of one stream or both, begin before a position, and where to read for the last ones of them.
+    pub(super) async fn before_last(
+        &self,
+        attempt: &AttemptId,
+        position: u64,
+        count: u64,
+        stream: Option<OutputStream>,
+    ) -> Result<(u64, Checkpoint), ReadError> {
+        let index = self.line_index(attempt).await?;
+        let mark = self.mark_at(attempt, index.before_position(position), position).await?;
+        let lines = mark.lines(stream);
+        Ok((lines, index.before_line(lines.saturating_sub(count) + 1, stream)))
     }
 
     /// The lines before a position.

@@ -15,6 +15,7 @@ pub mod attempts;
 pub mod hub;
 mod index;
 pub mod lines;
+pub mod merged;
 mod missing;
 pub mod reader;
 pub mod search;

@@ -96,6 +96,17 @@ impl LogReader {
         stream(self.cursor(attempt, from, follow))
     }
 
+    /// The same, holding at most about so many bytes of the log at a time.
+    pub(super) fn open_within(
+        &self,
+        attempt: AttemptId,
+        from: u64,
+        follow: Follow,
+        bytes: usize,
+    ) -> impl Stream<Item = Result<LogRecord, ReadError>> + Send + 'static {
+        stream(Cursor { at_once: bytes.min(HISTORY_BYTES), ..self.cursor(attempt, from, follow) })
+    }
+
     /// The same for an Attempt that has ended and whose log is known to end at `end`: it ends there, and waits for what
     /// has not arrived from the node. The wait has no bound.
     pub fn open_to(
@@ -157,6 +168,7 @@ impl LogReader {
             attempt,
             position: from,
             follow,
+            at_once: HISTORY_BYTES,
             searched: None,
             ready: VecDeque::new(),
             state: CursorState::New,
@@ -177,6 +189,8 @@ struct Cursor {
     attempt: AttemptId,
     position: u64,
     follow: Follow,
+    /// Bytes per read.
+    at_once: usize,
     /// The position at which History was last found to have nothing.
     searched: Option<u64>,
     ready: VecDeque<LogRecord>,
@@ -200,7 +214,7 @@ impl Cursor {
             if let Some(record) = self.ready.pop_front() {
                 return Some(Ok(record));
             }
-            match self.subscriber.read(self.position, self.follow, self.searched) {
+            match self.subscriber.read(self.position, self.follow, self.searched, self.at_once) {
                 Available::Records(records) => self.take(records),
                 Available::Nothing(Next::History { before }) => {
                     if let Err(source) = self.read_history(before).await {
@@ -229,8 +243,9 @@ impl Cursor {
     }
 
     async fn read_history(&mut self, before: Option<u64>) -> Result<(), HistoryError> {
-        let read = self.reader.history.output(self.attempt.clone(), self.position, HISTORY_BYTES).await;
+        let read = self.reader.history.output(self.attempt.clone(), self.position, self.at_once).await;
         let records = match (read, self.follow) {
+            (Ok(records), _) if self.at_once < HISTORY_BYTES => records.into_iter().map(copied).collect(),
             (Ok(records), _) => records,
             (Err(error), Follow::Yes) if error.is_retryable() => {
                 self.wait_for_change().await;
@@ -292,6 +307,12 @@ impl Cursor {
             });
         }
     }
+}
+
+/// A record that does not keep the segment that it was read from in memory.
+fn copied(mut record: LogRecord) -> LogRecord {
+    record.data = bytes::Bytes::copy_from_slice(&record.data);
+    record
 }
 
 /// The records that follow one another from a position on.

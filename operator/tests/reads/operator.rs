@@ -245,6 +245,34 @@ pub(crate) struct LogResponse {
 }
 
 impl LogResponse {
+    /// Type, id and data of the next event of a stream; `None` at its end.
+    pub(crate) async fn event(&mut self) -> Option<(String, String, Value)> {
+        if let Some(body) = self.response.windows(4).position(|end| end == b"\r\n\r\n")
+            && self.response.starts_with(b"HTTP/")
+        {
+            assert_eq!(self.response[9..12], *b"200", "{}", String::from_utf8_lossy(&self.response));
+            self.response.drain(..body + 4);
+        }
+        loop {
+            while let Some(end) = self.response.windows(2).position(|end| end == b"\n\n") {
+                let event: Vec<u8> = self.response.drain(..end + 2).collect();
+                let event = String::from_utf8(event).unwrap();
+                let field = |name: &str| {
+                    event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned()
+                };
+                if event.starts_with(':') {
+                    continue;
+                }
+                let data = serde_json::from_str(&field("data: ")).unwrap();
+                return Some((field("event: "), field("id: "), data));
+            }
+            let read = within("an event arrives", self.stream.read_buf(&mut self.response)).await.unwrap();
+            if read == 0 {
+                return None;
+            }
+        }
+    }
+
     /// The whole log, once it has ended.
     pub(crate) async fn rest(mut self) -> String {
         within("the log ends", self.stream.read_to_end(&mut self.response)).await.unwrap();

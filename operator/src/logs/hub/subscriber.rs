@@ -39,11 +39,12 @@ impl LogSubscriber {
         position: u64,
         follow: Follow,
         searched: Option<u64>,
+        bytes: usize,
     ) -> Available {
         self.changed.mark_unchanged();
         let state = self.channel.state();
         match tail::next(position, state.tail.as_ref(), state.end, follow, searched) {
-            Next::Held => match state.tail.as_ref().map(|tail| tail.read(position, READ_BYTES)) {
+            Next::Held => match state.tail.as_ref().map(|tail| tail.read(position, bytes.min(READ_BYTES))) {
                 Some(Read::Records(records)) => Available::Records(records),
                 _ => Available::Nothing(Next::Wait),
             },

@@ -1,0 +1,257 @@
+//! Lines of the output of a Run, of all its nodes by time: some of them as JSON, or each as it is written as server-sent
+//! events:
+//!
+//! * `lines`: lines that are new or have changed. The id of the event is a cursor from which another reader receives what
+//!   this one has not received; browsers send it back as `Last-Event-ID`;
+//! * `end`: all logs have ended, and all of them was sent.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use sentinel_api::view::{LineItemView, MergedEventView, MergedItemView, MergedLinesView, MergedNodeView};
+use sentinel_core::stream::cursor::MergeCursor;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{Answer, BodyError};
+use super::api::Api;
+use super::error::ApiError;
+use super::executions::unable;
+use super::lines::{KEEP_ALIVE, count_of, stream, view};
+use super::logs::{LogEnd, end, since};
+use super::request::{Query, Request};
+use super::run_logs::{FoundLogs, RunLogs};
+use crate::logs::merged::{
+    MergedExtent, MergedFrom, MergedItem, MergedLog, MergedParams, MergedStart, Merging,
+};
+
+/// Lines of an answer without `count`.
+const DEFAULT_LINES: usize = 200;
+
+/// Longest text of a cursor, bytes.
+const MAX_CURSOR: usize = 12 << 10;
+
+/// Bytes of text of an event.
+const EVENT_TEXT: usize = 256 << 10;
+
+/// How often logs that begin later are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
+    let (from, count) = from(api, query)?;
+    let until = query.read::<jiff::Timestamp>("until", "a time in RFC 3339")?;
+    let until = until.map(|time| time.as_microsecond());
+    let params = MergedParams { from, count, stream: stream(query)?, until };
+    let FoundLogs { logs, are_all } = RunLogs::of(api, parts, query)?.find().await?;
+    let found = api.logs.merged_lines(&api.clock, &logs, params).await;
+    let found = found.map_err(|error| unable(&error.source))?;
+    let ended = match &found.ends {
+        Some(ends) if are_all => have_ended(api, &logs, ends).await?,
+        _ => false,
+    };
+    Answer::json(&MergedLinesView {
+        lines: found.items.into_iter().map(item_view).collect(),
+        before: text_of(&found.before),
+        next: text_of(&found.next),
+        ended,
+        nodes: logs.iter().map(node_view).collect(),
+    })
+}
+
+pub(super) async fn follow(
+    api: &Api,
+    parts: &[String],
+    query: &Query,
+    request: &Request,
+) -> Result<Answer, ApiError> {
+    let resumed = match request.headers.get("last-event-id") {
+        Some(value) => Some(cursor("last-event-id", value.to_str().unwrap_or("?"))?),
+        None => query.text("from").map(|text| cursor("from", text)).transpose()?,
+    };
+    let logs = RunLogs::of(api, parts, query)?;
+    let found = logs.find().await?;
+    let start = MergedStart {
+        cursor: resumed.unwrap_or(MergeCursor { sent: i64::MIN, ..MergeCursor::default() }),
+        stream: stream(query)?,
+        extent: MergedExtent::Follow,
+    };
+    let mut followed = Followed::new(logs, Merging::new(api.logs.clone(), api.clock.clone(), start));
+    followed.add(found).await?;
+    let events = MergedEvents { followed, over: false, stop: api.stop.clone() };
+    let stream = unfold(events, |mut events| async move { events.next().await.map(|item| (item, events)) });
+    Ok(Answer::stream("text/event-stream", stream))
+}
+
+fn from(api: &Api, query: &Query) -> Result<(MergedFrom, usize), ApiError> {
+    let count = count_of(query, "count", DEFAULT_LINES)?;
+    let tail = query.text("tail").is_some().then(|| count_of(query, "tail", DEFAULT_LINES)).transpose()?;
+    let from = query.text("from").map(|text| cursor("from", text)).transpose()?;
+    let to = query.text("to").map(|text| cursor("to", text)).transpose()?;
+    let since = since(api, query)?;
+    let given = [
+        from.map(MergedFrom::Cursor),
+        to.map(MergedFrom::Before),
+        since.map(MergedFrom::Since),
+        tail.map(|_| MergedFrom::Tail),
+    ];
+    let mut given = given.into_iter().flatten();
+    match (given.next(), given.next()) {
+        (None, _) => Ok((MergedFrom::Tail, count)),
+        (Some(from), None) => Ok((from, tail.unwrap_or(count))),
+        (Some(_), Some(_)) => Err(ApiError::query("from", "", "only one of from, to, since and tail")),
+    }
+}
+
+fn text_of(cursor: &MergeCursor) -> String {
+    URL_SAFE_NO_PAD.encode(cursor.encode())
+}
+
+fn cursor(name: &str, text: &str) -> Result<MergeCursor, ApiError> {
+    let bytes = (text.len() <= MAX_CURSOR).then(|| URL_SAFE_NO_PAD.decode(text).ok()).flatten();
+    bytes
+        .and_then(|bytes| MergeCursor::decode(&bytes))
+        .ok_or_else(|| ApiError::query(name, text, "a cursor of an earlier answer for this Run"))
+}
+
+/// Whether these positions are the ends of the logs.
+async fn have_ended(api: &Api, logs: &[MergedLog], ends: &[u64]) -> Result<bool, ApiError> {
+    for (log, at) in logs.iter().zip(ends) {
+        match end(api, &log.attempt).await? {
+            LogEnd::At(end) if *at < end => return Ok(false),
+            LogEnd::Open => return Ok(false),
+            LogEnd::At(_) | LogEnd::Unknown | LogEnd::NotBegun => {}
+        }
+    }
+    Ok(true)
+}
+
+fn node_view(log: &MergedLog) -> MergedNodeView {
+    MergedNodeView {
+        node: log.attempt.node.to_string(),
+        attempt: log.attempt.attempt,
+        offset_millis: log.offset_micros.map(|micros| micros / 1000),
+    }
+}
+
+pub(super) fn item_view(item: MergedItem) -> MergedItemView {
+    let MergedItem { log, item, at_micros, is_late } = item;
+    let mut item = view(item);
+    let mut node_at_micros = None;
+    if let LineItemView::Line(line) = &mut item
+        && line.at_micros != at_micros
+    {
+        node_at_micros = Some(line.at_micros);
+        line.at_micros = at_micros;
+    }
+    let node = log.attempt.node.to_string();
+    MergedItemView { node, attempt: log.attempt.attempt, node_at_micros, late: is_late, item }
+}
+
+/// The logs of a Run that are followed, those that begin later too.
+pub(super) struct Followed {
+    logs: RunLogs,
+    pub(super) merging: Merging,
+    are_all: bool,
+    look_at: Instant,
+}
+
+/// What a follower has next.
+pub(super) enum FollowedStep {
+    /// A line or gap.
+    Item(Box<MergedItem>),
+    /// All logs have ended, and all of them was sent.
+    End,
+}
+
+impl Followed {
+    pub(super) fn new(logs: RunLogs, merging: Merging) -> Self {
+        Self { logs, merging, are_all: false, look_at: Instant::now() }
+    }
+
+    pub(super) async fn add(&mut self, found: FoundLogs) -> Result<(), ApiError> {
+        self.are_all = found.are_all;
+        self.look_at = Instant::now() + LOOK_EVERY;
+        if self.are_all {
+            self.merging.retain(&found.logs);
+        }
+        let logs = found.logs.into_iter().map(|log| (log, u64::MAX));
+        self.merging.add(logs).await.map_err(|error| unable(&error.source))
+    }
+
+    /// Cancel safe, except that logs may be looked for again.
+    pub(super) async fn next(&mut self) -> Result<FollowedStep, BodyError> {
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(self.look_at), if !self.are_all => None,
+                step = self.merging.next() => Some(step),
+            };
+            match step {
+                Some(Ok(Some(item))) => return Ok(FollowedStep::Item(Box::new(item))),
+                Some(Err(error)) => return Err(error.into()),
+                Some(Ok(None)) if self.are_all => return Ok(FollowedStep::End),
+                Some(Ok(None)) => tokio::time::sleep_until(self.look_at).await,
+                None => match self.logs.find().await {
+                    Ok(found) => self.add(found).await?,
+                    // While History is unavailable, what is known is followed.
+                    Err(error) if error.is_retryable() => self.look_at = Instant::now() + LOOK_EVERY,
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+    }
+}
+
+/// One reader of events.
+struct MergedEvents {
+    followed: Followed,
+    over: bool,
+    stop: CancellationToken,
+}
+
+impl MergedEvents {
+    async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        if self.over {
+            return None;
+        }
+        let step = tokio::select! {
+            step = self.followed.next() => step,
+            () = tokio::time::sleep(KEEP_ALIVE) => return Some(Ok(Bytes::from_static(b": alive\n\n"))),
+            // The reader connects again, to the next leader.
+            () = self.stop.cancelled() => {
+                self.over = true;
+                return None;
+            }
+        };
+        let event = match step {
+            Ok(FollowedStep::Item(first)) => self.event(*first),
+            Ok(FollowedStep::End) => {
+                self.over = true;
+                Ok(Bytes::from_static(b"event: end\ndata: {}\n\n"))
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &event {
+            self.over = true;
+            tracing::warn!(%error, "failed to read the logs of a Run; the stream of their lines ends");
+        }
+        Some(event)
+    }
+
+    fn event(&mut self, first: MergedItem) -> Result<Bytes, BodyError> {
+        let mut text = first.item.size();
+        let mut lines = vec![item_view(first)];
+        while text < EVENT_TEXT
+            && let Some(item) = self.followed.merging.next_now()?
+        {
+            text += item.item.size() + 128;
+            lines.push(item_view(item));
+        }
+        let id = text_of(&self.followed.merging.cursor());
+        let data = serde_json::to_string(&MergedEventView { lines })?;
+        Ok(Bytes::from(format!("id: {id}\nevent: lines\ndata: {data}\n\n")))
+    }
+}
