@@ -4,6 +4,7 @@
 
 mod gateway;
 #[path = "reads/operator.rs"]
+#[allow(dead_code, reason = "each test program uses its own part of the fixtures")]
 mod operator;
 mod stores;
 
