@@ -44,6 +44,12 @@ fn bad_requests_are_refused_with_what_is_allowed() {
     dev.get("/api/v1/tasks?limit=501").is_error(400, "InvalidQuery", &["1 to 500"]);
     dev.get("/api/v1/executions?outcome=Great").is_error(400, "InvalidQuery", &["Succeeded, Failed"]);
     dev.get("/api/v1/executions?state=Odd").is_error(400, "InvalidQuery", &["Dispatched, Running, Ended"]);
+    dev.get("/api/v1/executions?since=yesterday").is_error(
+        400,
+        "InvalidQuery",
+        &["since", "RFC 3339", "24h"],
+    );
+    dev.get("/api/v1/runs?trigger=Odd").is_error(400, "InvalidQuery", &["SpecChange, RerunToken"]);
     dev.get("/api/v1/executions?page=zzz").is_error(400, "InvalidQuery", &["page"]);
     dev.get("/api/v1/executions?run=0").is_error(400, "InvalidQuery", &["run"]);
     dev.get("/api/v1/executions?run=1&run=2").is_error(400, "InvalidQuery", &["given twice"]);

@@ -455,6 +455,7 @@ fn ended_entry(end: u64) -> sentinel_operator::history::HistoryRecord {
         namespace: "ops".into(),
         name: "job".into(),
         run_started_at: sentinel_protocol::time::UnixMillis(1),
+        trigger: None,
         spec_hash: spec_hash(),
         command: "true".into(),
         environment: sentinel_protocol::request::Environment::Container,

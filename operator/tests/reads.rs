@@ -104,6 +104,14 @@ async fn every_route_shows_what_is_not_archived_yet() {
     operator.until("/executions?node=a&task=t", |list| states(list) == [pair("a", "Succeeded")]).await;
     assert_eq!(states(&operator.get("/executions?outcome=Succeeded").await), [pair("a", "Succeeded")]);
     assert_eq!(states(&operator.get("/executions?state=Ended").await), [pair("a", "Succeeded")]);
+    let listed = operator.get("/executions?node=a&trigger=SpecChange&since=1h").await["items"][0].clone();
+    let used = [&listed["cpuMs"], &listed["maxRss"], &listed["outputBytes"], &listed["trigger"]];
+    assert_eq!(used, [&json!(7), &json!(5 << 20), &json!(5), &json!("SpecChange")], "{listed}");
+    for none in ["trigger=RerunToken", "until=1h", "since=2999-01-01T00:00:00Z"] {
+        assert_eq!(states(&operator.get(&format!("/executions?{none}")).await), [], "{none}");
+        assert_eq!(operator.get(&format!("/runs?{none}")).await["items"], json!([]), "{none}");
+    }
+    assert_eq!(operator.get("/runs?trigger=SpecChange&since=1h").await["items"][0]["run"], 1);
     assert_eq!(states(&operator.get("/executions?state=Running").await), []);
     let runs = operator.get("/runs?task=t").await;
     assert_eq!(runs["items"][0]["outcomes"], json!({"Succeeded": 1}), "{runs}");

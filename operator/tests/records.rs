@@ -17,7 +17,7 @@ use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions, A
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::history::{
     AttemptRecord, ExecutionQuery, History, HistoryRecord, OutcomeName, PageToken, RecordSource, RunCounts,
-    RunQuery, RunRecord, RunVerdict,
+    RunQuery, RunRecord, RunVerdict, Span,
 };
 use sentinel_operator::records::{ExecutionStatus, Records};
 use sentinel_operator::resource::{Task, manifest};
@@ -81,6 +81,7 @@ fn attempt(id: &AttemptId, state: &ReportedState) -> AttemptRecord {
         namespace: "default".into(),
         name: id.task.to_string(),
         run_started_at: started_at(id.run.0),
+        trigger: Some("SpecChange".into()),
         spec_hash: spec_hash(),
         command: "true".into(),
         environment: Environment::Container,
@@ -328,6 +329,12 @@ async fn pages_have_no_gap_or_repeat_across_origins() {
             let query = ExecutionQuery { run: Some(RunNumber(2)), task: Some("t".into()), ..all.clone() };
             let expected = fixture.expected(|_, _, run| run == RunNumber(2));
             assert_eq!(fixture.walk(&query, limit, any).await, expected, "a Run, limit {limit}");
+            let began = Span { since: Some(started_at(2)), until: Some(started_at(4)) };
+            let query = ExecutionQuery { began, ..all.clone() };
+            let expected = fixture.expected(|_, _, run| (2..4).contains(&run.0));
+            assert_eq!(fixture.walk(&query, limit, any).await, expected, "a span, limit {limit}");
+            let query = ExecutionQuery { trigger: Some("RerunToken".into()), ..all.clone() };
+            assert_eq!(fixture.walk(&query, limit, any).await, [], "a trigger, limit {limit}");
             let waits = |row: &ExecutionStatus| row.waiting.is_some();
             let expected = fixture.expected(|state, _, _| matches!(state, "WaitingForNode" | "Pending"));
             assert_eq!(fixture.walk(&all, limit, waits).await, expected, "waiting, limit {limit}");
@@ -354,6 +361,18 @@ async fn runs_are_listed_once_across_origins() {
         }
         let over = Some(RunVerdict::Failed);
         assert_eq!(seen, [(4, None), (3, None), (2, over), (1, over)], "limit {limit}");
+        let began = Span { since: Some(started_at(2)), until: Some(started_at(4)) };
+        let mut query = RunQuery { limit, began, ..RunQuery::default() };
+        let mut seen = Vec::new();
+        loop {
+            let page = fixture.records.runs(query.clone()).await.unwrap();
+            seen.extend(page.items.into_iter().map(|run| run.run.0));
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(seen, [3, 2], "a span, limit {limit}");
     }
 }
 

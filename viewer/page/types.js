@@ -51,6 +51,10 @@
  * @property {string | null} [startedAt]
  * @property {string | null} [endedAt]
  * @property {number | null} [durationMs]
+ * @property {string | null} [trigger]
+ * @property {number | null} [cpuMs]
+ * @property {number | null} [maxRss]
+ * @property {number | null} [outputBytes]
  * @property {Details | null} [details]
  * @property {Attempt[]} [attempts] oldest first, only of one Execution
  * @property {{message: string} | null} [partial]

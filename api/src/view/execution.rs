@@ -52,6 +52,18 @@ pub struct ExecutionView {
     /// How long it ran, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+    /// Why its Run began: `SpecChange` or `RerunToken`; absent in records of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// Processor time of the command, milliseconds; absent until it has ended, and where that is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+    /// Largest resident set of one of its processes, bytes; absent as `cpuMs` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rss: Option<u64>,
+    /// Bytes that it wrote, dropped ones included; absent as `cpuMs` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
     /// Resource usage and output of the command; only in the answer about one Execution.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<AttemptDetails>,

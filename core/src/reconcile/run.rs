@@ -14,7 +14,7 @@ pub enum Trigger {
 
 impl Trigger {
     /// Its name in the status.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::SpecChange => "SpecChange",
             Self::RerunToken => "RerunToken",

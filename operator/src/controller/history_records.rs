@@ -27,6 +27,7 @@ pub(super) fn run_context(run: &TrackedRun) -> RunContext {
     RunContext {
         task: facts.task.clone(),
         started_at: facts.started_at,
+        trigger: Some(facts.trigger.as_str().to_owned()),
         spec_hash: facts.spec_hash.clone(),
         command: facts.command.clone(),
         environment: facts.request.as_ref().map_or(Environment::Container, |request| request.environment),

@@ -52,6 +52,7 @@ impl LedgerSink for RunStore {
             task: facts.task.clone(),
             spec_hash: facts.spec_hash.clone(),
             run_started_at: facts.started_at,
+            trigger: Some(facts.trigger.as_str().to_owned()),
             command: facts.command.clone(),
             environment: request.map_or(Environment::Container, |request| request.environment),
             output_limit,

@@ -139,6 +139,7 @@ async fn describe(history: &dyn History, id: &AttemptId) -> Result<Option<Attemp
             task,
             spec_hash: known.spec_hash,
             run_started_at: known.run_started_at,
+            trigger: known.trigger,
             command: known.command,
             environment: known.environment,
             output_limit: None,
@@ -152,6 +153,7 @@ async fn describe(history: &dyn History, id: &AttemptId) -> Result<Option<Attemp
             task: TaskRef::new(run.namespace, run.name).ok()?,
             spec_hash: run.spec_hash,
             run_started_at: run.started_at,
+            trigger: Some(run.trigger),
             command: run.command,
             // The record of a Run has no environment. None of its Attempts is recorded, so no reader has seen another.
             environment: Environment::Container,

@@ -16,6 +16,8 @@ pub struct AttemptFacts {
     pub task: TaskRef,
     /// When its Run began, by the operator's clock.
     pub run_started_at: UnixMillis,
+    /// Why its Run began; `None` where only a record of an earlier release is known.
+    pub trigger: Option<String>,
     /// Its command, for people.
     pub command: String,
     /// Where it runs.

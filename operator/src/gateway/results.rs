@@ -310,6 +310,7 @@ fn record_of(report: &Report, facts: AttemptFacts, epoch: Epoch) -> AttemptRecor
     let run = RunContext {
         task: facts.task,
         started_at: facts.run_started_at,
+        trigger: facts.trigger,
         spec_hash: report.spec_hash.clone(),
         command: facts.command,
         environment: facts.environment,

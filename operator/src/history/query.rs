@@ -32,6 +32,10 @@ pub struct ExecutionQuery {
     pub node: Option<NodeName>,
     /// Only with this Outcome.
     pub outcome: Option<OutcomeName>,
+    /// Only of Runs that began in this span of time.
+    pub began: Span,
+    /// Only of Runs that began for this reason. Records of earlier releases do not have it, and do not match.
+    pub trigger: Option<String>,
     /// Page size: 1 to [`MAX_PAGE`]; 0 means [`MAX_PAGE`].
     pub limit: u32,
     /// Only rows after this one.
@@ -49,10 +53,50 @@ pub struct RunQuery {
     pub task_uid: Option<TaskUid>,
     /// Only the Run with this number.
     pub run: Option<RunNumber>,
+    /// Only Runs that began in this span of time.
+    pub began: Span,
+    /// Only Runs that began for this reason.
+    pub trigger: Option<String>,
     /// Page size: 1 to [`MAX_PAGE`]; 0 means [`MAX_PAGE`].
     pub limit: u32,
     /// Only rows after this one.
     pub after: Option<PageToken>,
+}
+
+/// A span of time. It is a range of keys, because these begin with the time at which a Run began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Its begin, by the operator's clock.
+    pub since: Option<UnixMillis>,
+    /// Its end, which is not in it.
+    pub until: Option<UnixMillis>,
+}
+
+impl Span {
+    /// Whether a time is in it.
+    pub fn has(&self, at: UnixMillis) -> bool {
+        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
+    }
+
+    /// What comes before all rows in it: its newest.
+    pub(super) fn start(&self) -> Option<String> {
+        self.until.map(|until| newest_first(until.0.saturating_sub(1)))
+    }
+
+    /// What comes behind all rows in it: its oldest.
+    pub(super) fn end(&self) -> Option<String> {
+        self.since.map(|since| newest_first(since.0.saturating_sub(1)))
+    }
+
+    /// The later of this position and the start of the span.
+    pub fn after(&self, position: Option<&PageToken>) -> Option<PageToken> {
+        self.start().map(PageToken).into_iter().chain(position.cloned()).max()
+    }
+
+    /// Whether no row behind this position is in it.
+    pub fn is_over_at(&self, position: &PageToken) -> bool {
+        self.end().is_some_and(|end| position.0 >= end)
+    }
 }
 
 /// Some rows, and where the next page begins.
@@ -162,7 +206,12 @@ pub(crate) fn page_size(limit: u32) -> Result<usize, HistoryError> {
 
 /// The key of a Run among Runs: text order is newest first.
 pub(super) fn run_order(started_at: UnixMillis, task: &TaskUid, run: RunNumber) -> String {
-    format!("{:016x}/{task}/{:010}", i64::MAX.wrapping_sub(started_at.0) as u64, u32::MAX - run.0)
+    format!("{}/{task}/{:010}", newest_first(started_at.0), u32::MAX - run.0)
+}
+
+/// A time as text whose order is newest first. It comes before every key that begins with it.
+fn newest_first(millis: i64) -> String {
+    format!("{:016x}", i64::MAX.wrapping_sub(millis) as u64)
 }
 
 /// The key of an Execution among Executions: text order is newest Run first, then by node.
@@ -187,6 +236,24 @@ mod tests {
         let ordered =
             [key(2000, 1, "a"), key(1000, 2, "a"), key(1000, 2, "b"), key(1000, 1, "a"), key(-5, 1, "a")];
         assert!(ordered.is_sorted(), "{ordered:?}");
+    }
+
+    #[test]
+    fn a_span_is_a_range_of_keys() {
+        let span = Span { since: Some(UnixMillis(-3)), until: Some(UnixMillis(5)) };
+        for at in -6..8_i64 {
+            let token = PageToken::of_run_start(UnixMillis(at), &"u".parse().unwrap(), RunNumber(1));
+            let is_in_range = token.0 > span.start().unwrap() && token.0 < span.end().unwrap();
+            assert_eq!(
+                (is_in_range, span.has(UnixMillis(at))),
+                ((-3..5).contains(&at), (-3..5).contains(&at)),
+                "{at}"
+            );
+            assert_eq!(span.is_over_at(&token), at < -3, "{at}");
+            assert_eq!(span.after(Some(&token)).unwrap() == token, at < 5, "{at}");
+        }
+        let all = Span::default();
+        assert_eq!((all.start(), all.end(), all.after(None)), (None, None, None));
     }
 
     #[test]

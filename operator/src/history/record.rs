@@ -138,6 +138,12 @@ pub struct ExecutionRecord {
     /// When it ended, by the clock of its `source`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<UnixMillis>,
+    /// Processor time and memory; zero while it runs, and in records of earlier releases.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub usage: Usage,
+    /// Why its Run began; absent in records of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
     /// Digest of its spec.
     pub spec_hash: SpecHash,
     /// The command, for people.
@@ -165,6 +171,9 @@ pub struct AttemptRecord {
     pub name: String,
     /// When the Run began, by the operator's clock. The same in every record of this Run.
     pub run_started_at: UnixMillis,
+    /// Why its Run began; absent in records of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
     /// Digest of its spec.
     pub spec_hash: SpecHash,
     /// The command, for people.
@@ -214,6 +223,8 @@ pub struct RunContext {
     pub task: TaskRef,
     /// When the Run began, by the operator's clock.
     pub started_at: UnixMillis,
+    /// Why the Run began; `None` where only a record of an earlier release is known.
+    pub trigger: Option<String>,
     /// Digest of its spec.
     pub spec_hash: SpecHash,
     /// The command, for people.
@@ -230,6 +241,7 @@ impl AttemptRecord {
             namespace: run.task.namespace.into(),
             name: run.task.name.into(),
             run_started_at: run.started_at,
+            trigger: run.trigger,
             spec_hash: run.spec_hash,
             command: run.command,
             environment: run.environment,
@@ -294,6 +306,8 @@ impl AttemptRecord {
             message: outcome.map(|outcome| describe(outcome, &self.exit)).unwrap_or_default(),
             exit: self.exit.clone(),
             output: self.output.clone(),
+            usage: self.usage,
+            trigger: self.trigger.clone(),
             started_at: self.started_at,
             ended_at: self.ended_at,
             spec_hash: self.spec_hash.clone(),

@@ -3,14 +3,16 @@
 use futures_util::future::join_all;
 use http::StatusCode;
 use sentinel_api::view::{AttemptView, ExecutionView, List, Partial, RunView};
+use sentinel_core::reconcile::run::Trigger;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
 use sentinel_protocol::stage::Stage;
+use sentinel_protocol::time::UnixMillis;
 
 use super::answer::Answer;
 use super::api::Api;
 use super::error::{ApiError, Reason};
 use super::request::Query;
-use crate::history::{ExecutionQuery, HistoryError, OutcomeName, PageToken, RunQuery};
+use crate::history::{ExecutionQuery, HistoryError, OutcomeName, PageToken, RunQuery, Span};
 use crate::records::{ExecutionStatus, Listed};
 
 /// The states that a filter accepts.
@@ -52,6 +54,8 @@ pub(super) async fn list_runs(api: &Api, query: &Query) -> Result<Answer, ApiErr
         task: query.text("task").map(str::to_owned),
         task_uid: task_uid(query)?,
         run: None,
+        began: began(api, query)?,
+        trigger: query.one_of("trigger", TRIGGERS)?.map(|trigger| trigger.as_str().to_owned()),
         limit: query.limit()? as u32,
         after: page(query)?,
     };
@@ -68,12 +72,36 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Answer, ApiError> {
         run: query.read::<RunText>("run", RUN)?.map(|text| text.0),
         node: query.read::<NodeName>("node", "the name of a node")?,
         outcome: query.one_of("outcome", OutcomeName::NAMES)?,
+        began: began(api, query)?,
+        trigger: query.one_of("trigger", TRIGGERS)?.map(|trigger| trigger.as_str().to_owned()),
         limit: query.limit()? as u32,
         after: page(query)?,
     };
     let fits = |execution: &ExecutionStatus| state.is_none_or(|state| state.holds(execution));
     let listed = api.records.executions(wanted, fits).await.map_err(|error| unable(&error))?;
     Answer::json(&list_of(listed, ExecutionView::from))
+}
+
+/// Why a Run began, by name.
+const TRIGGERS: &[(&str, Trigger)] = &[
+    (Trigger::SpecChange.as_str(), Trigger::SpecChange),
+    (Trigger::RerunToken.as_str(), Trigger::RerunToken),
+];
+
+/// The span of time that `since` and `until` name.
+fn began(api: &Api, query: &Query) -> Result<Span, ApiError> {
+    let time = |name| {
+        let Some(text) = query.text(name) else { return Ok(None) };
+        if let Ok(time) = text.parse::<jiff::Timestamp>() {
+            return Ok(Some(UnixMillis(time.as_millisecond())));
+        }
+        let ago = sentinel_protocol::duration::parse(text).map_err(|_| {
+            ApiError::query(name, text, "a time in RFC 3339, or a duration before now such as 15m or 24h")
+        })?;
+        let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        Ok(Some(UnixMillis(api.clock.now().0.saturating_sub(ago))))
+    };
+    Ok(Span { since: time("since")?, until: time("until")? })
 }
 
 fn list_of<T, V>(listed: Listed<T>, view: impl Fn(T) -> V) -> List<V> {

@@ -315,6 +315,10 @@ fn query_parameter(route: &Route, name: &str) -> Value {
             "Only output since a time by the operator's clock where the offset of the node's is known: in RFC 3339, or a \
              duration before now such as 90s.",
         ),
+        "since" if matches!(route.operation, Operation::ListRuns | Operation::ListExecutions) => (
+            json!({"type": "string"}),
+            "Only of Runs that began then or later: a time in RFC 3339, or a duration before now such as 24h.",
+        ),
         _ => return parameter(name, "query"),
     };
     json!({"name": name, "in": "query", "required": false, "schema": schema, "description": description})
@@ -337,6 +341,13 @@ fn parameter(name: &str, place: &str) -> Value {
         "state" => (
             json!({"enum": ["Pending", "WaitingForNode", "Dispatched", "Running", "Ended"]}),
             "Only Executions in this state.",
+        ),
+        "trigger" => {
+            (json!({"enum": ["SpecChange", "RerunToken"]}), "Only of Runs that began for this reason.")
+        }
+        "until" => (
+            text(),
+            "Only of Runs that began before: a time in RFC 3339, or a duration before now such as 24h.",
         ),
         "limit" => (
             json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100}),

@@ -3,6 +3,7 @@
 use sentinel_api::view::{AttemptDetails, AttemptView, ExecutionView, ExitView, RunView, StreamDetails};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::stage::Stage;
+use sentinel_protocol::to_operator::{OutputSummary, Usage};
 
 use super::log_text::rfc3339;
 use crate::history::{AttemptRecord, ExecutionRecord, RecordSource, RunRecord, RunVerdict};
@@ -42,6 +43,10 @@ impl From<ExecutionRecord> for ExecutionView {
             (None, Stage::Running) => "Running".to_owned(),
             (None, Stage::Ended) => "Ended".to_owned(),
         };
+        // A record of an earlier release has neither, as has one that the operator concluded.
+        let usage = (record.usage != Usage::default()).then_some(record.usage);
+        let output = (record.output != OutputSummary::default()).then_some(&record.output);
+        let output_bytes = output.map(|output| output.stdout.bytes.saturating_add(output.stderr.bytes));
         let duration = record.started_at.zip(record.ended_at).map(|(start, end)| end.since(start));
         Self {
             log: format!("/api/v1/executions/{id}/log"),
@@ -65,6 +70,10 @@ impl From<ExecutionRecord> for ExecutionView {
             started_at: record.started_at.and_then(rfc3339),
             ended_at: record.ended_at.and_then(rfc3339),
             duration_ms: duration,
+            trigger: record.trigger,
+            cpu_ms: usage.map(|usage| usage.user_ms.saturating_add(usage.system_ms)),
+            max_rss: usage.map(|usage| usage.max_rss),
+            output_bytes,
             details: None,
             attempts: Vec::new(),
             partial: None,
@@ -84,6 +93,9 @@ impl From<ExecutionStatus> for ExecutionView {
             started_at: None,
             ended_at: None,
             duration_ms: None,
+            cpu_ms: None,
+            max_rss: None,
+            output_bytes: None,
             ..record.into()
         }
     }

@@ -81,14 +81,18 @@ impl Records {
         is_wanted: impl Fn(&ExecutionStatus) -> bool + Send,
     ) -> Result<Listed<ExecutionStatus>, HistoryError> {
         let limit = page_size(query.limit)?;
-        let mut listed = Listed { items: Vec::new(), next: query.after.clone(), partial: None };
+        let start = query.began.after(query.after.as_ref());
+        let mut listed = Listed { items: Vec::new(), next: start, partial: None };
         for _ in 0..PAGES_PER_QUERY {
             let (page, partial) = self.page(&query, listed.next.as_ref(), limit).await?;
             listed.partial = listed.partial.or(partial);
             let (rows, horizon) = page;
             for (key, execution) in rows {
                 let has_outcome = query.outcome.is_none() || execution.outcome() == query.outcome;
-                if !has_outcome || !is_wanted(&execution) {
+                let record = &execution.record;
+                let is_of_run = query.began.has(record.run_started_at)
+                    && has_trigger(&query.trigger, record.trigger.as_deref());
+                if !has_outcome || !is_of_run || !is_wanted(&execution) {
                     continue;
                 }
                 listed.items.push(execution);
@@ -99,7 +103,7 @@ impl Records {
                     return Ok(listed);
                 }
             }
-            listed.next = horizon;
+            listed.next = horizon.filter(|horizon| !query.began.is_over_at(horizon));
             if listed.next.is_none() || listed.items.len() >= limit {
                 break;
             }
@@ -228,9 +232,10 @@ impl Records {
         let limit = page_size(query.limit)?;
         let tasks =
             self.tasks_in_scope(query.namespace.as_deref(), query.task.as_deref(), query.task_uid.as_ref());
+        let after = query.began.after(query.after.as_ref());
         let overlay = |extent| {
             let scope = stopping(&tasks, Scope::of_runs(&query, extent));
-            overlay::runs(&*self.live, &self.archiver, &tasks, &scope, query.after.as_ref(), limit + 1)
+            overlay::runs(&*self.live, &self.archiver, &tasks, &scope, after.as_ref(), limit + 1)
         };
         let known = overlay(Extent::Unarchived);
         let archived = RunQuery { limit: limit as u32, ..query.clone() };
@@ -246,12 +251,16 @@ impl Records {
         for record in page.items {
             known.put(PageToken::of_run(&record), (record, RowOrigin::History), overlay::run_wins);
         }
-        let mut items: Vec<RunRecord> = known.rows.into_values().map(|(record, _)| record).collect();
+        let rows = known.rows.into_values().map(|(record, _)| record);
+        let is_wanted = |record: &RunRecord| {
+            query.began.has(record.started_at) && has_trigger(&query.trigger, Some(&record.trigger))
+        };
+        let mut items: Vec<RunRecord> = rows.filter(is_wanted).collect();
         let next = if items.len() > limit {
             items.truncate(limit);
             items.last().map(PageToken::of_run)
         } else {
-            known.horizon
+            known.horizon.filter(|horizon| !query.began.is_over_at(horizon))
         };
         Ok(Listed { items, next, partial })
     }
@@ -321,6 +330,10 @@ fn stopping(tasks: &[Arc<Task>], scope: Scope) -> Scope {
     let all = Scope { extent: Extent::All, ..scope.clone() };
     let runs = tasks.iter().filter_map(|task| StatusRun::of(task, &all)).filter(StatusRun::is_stopping);
     Scope { stopping: runs.map(|run| (run.task_uid().clone(), run.number())).collect(), ..scope }
+}
+
+fn has_trigger(wanted: &Option<String>, trigger: Option<&str>) -> bool {
+    wanted.as_deref().is_none_or(|wanted| trigger == Some(wanted))
 }
 
 fn one_execution(task: &TaskUid, run: RunNumber, node: &NodeName) -> ExecutionQuery {

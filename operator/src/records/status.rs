@@ -10,7 +10,7 @@ use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::OutputSummary;
+use sentinel_protocol::to_operator::{OutputSummary, Usage};
 
 use super::live::{ExecutionStatus, Extent, Scope, WaitingFor, WaitingState};
 use crate::history::outcome::OutcomeName;
@@ -172,6 +172,8 @@ impl<'a> StatusRun<'a> {
                 command: String::new(),
                 exit: ExitDetails::default(),
                 output: OutputSummary::default(),
+                usage: Usage::default(),
+                trigger: Some(self.run.trigger.clone()),
                 source: outcome.map_or(RecordSource::Operator, likely_source),
                 epoch: Epoch::ZERO,
             },

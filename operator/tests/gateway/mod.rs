@@ -125,6 +125,7 @@ impl LedgerSink for RecordingLedgers {
             task: TaskRef::new("ops", "job").unwrap(),
             spec_hash: spec_hash(),
             run_started_at: UnixMillis(1),
+            trigger: Some("SpecChange".into()),
             command: "true".into(),
             environment: Environment::Container,
         })
@@ -442,7 +443,7 @@ pub(crate) fn ended(bytes: u64) -> ReportedState {
         outcome: Outcome::Succeeded { exit_code: 0 },
         started_at: Some(UnixMillis(1)),
         ended_at: UnixMillis(2),
-        usage: Usage::default(),
+        usage: Usage { user_ms: 3, system_ms: 4, max_rss: 5 << 20 },
         output: OutputSummary { stdout, end: bytes, ..OutputSummary::default() },
         exit: sentinel_protocol::exit::ExitDetails::default(),
     }))

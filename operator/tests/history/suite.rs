@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sentinel_operator::history::{
     AttemptRecord, ExecutionQuery, ExecutionRecord, History, HistoryRecord, OutcomeName, Page, RunQuery,
-    RunRecord, RunVerdict, outcome_of,
+    RunRecord, RunVerdict, Span, outcome_of,
 };
 use sentinel_protocol::ids::{AttemptId, Epoch, RunNumber};
 use sentinel_protocol::outcome::{InterruptReason, LostReason, Outcome, StartFailure};
@@ -44,6 +44,7 @@ macro_rules! record_contract {
             racing_writers_keep_the_record_that_knows_most,
             batches_of_long_records_are_stored_and_replaced,
             lists_apply_every_condition,
+            runs_are_listed_by_time_and_trigger,
             rejects_a_limit_out_of_bounds,
             pages_have_no_gap_and_no_repeat_while_rows_arrive,
             ten_thousand_records_are_stored_and_listed,
@@ -220,6 +221,38 @@ pub(crate) async fn batches_of_long_records_are_stored_and_replaced(site: &Site)
     }
 }
 
+/// From the begin of a Run to that of another.
+fn span(since: Option<u32>, until: Option<u32>) -> Span {
+    let began = |run: u32| accepted(&attempt_id("t", run, "n")).run_started_at;
+    Span { since: since.map(began), until: until.map(began) }
+}
+
+pub(crate) async fn runs_are_listed_by_time_and_trigger(site: &Site) {
+    let run = |number: u32| {
+        let trigger = if number % 2 == 0 { "RerunToken" } else { "SpecChange" };
+        let started_at = span(Some(number), None).since.unwrap();
+        RunRecord { trigger: trigger.to_owned(), started_at, ..run_record("spans", number) }
+    };
+    let all: Vec<RunRecord> = (1..=6).map(run).collect();
+    let records = all.iter().map(|run| HistoryRecord::Run(Box::new(run.clone()))).collect();
+    site.history.record(records).await.unwrap();
+    let numbers = async |began, trigger: Option<&str>, after| {
+        let trigger = trigger.map(str::to_owned);
+        let query = RunQuery { began, trigger, after, limit: 2, ..RunQuery::default() };
+        let page = runs(site, query).await;
+        (page.items.iter().map(|run| run.run.0).collect::<Vec<_>>(), page.next)
+    };
+    let all = Span::default();
+    assert_eq!(numbers(all, None, None).await.0, [6, 5]);
+    assert_eq!(numbers(all, Some("SpecChange"), None).await.0, [5, 3]);
+    assert_eq!(numbers(span(None, Some(4)), None, None).await.0, [3, 2], "the end is not in the span");
+    assert_eq!(numbers(span(Some(6), None), None, None).await, (vec![6], None), "the begin is");
+    // The pages of a span have no gap and no repeat.
+    let (first, next) = numbers(span(Some(2), Some(6)), None, None).await;
+    let (second, end) = numbers(span(Some(2), Some(6)), None, next).await;
+    assert_eq!((first, second, end), (vec![5, 4], vec![3, 2], None));
+}
+
 pub(crate) async fn lists_apply_every_condition(site: &Site) {
     let mut records = Vec::new();
     for (namespace, name, task) in [("a", "x", "ax"), ("a", "y", "ay"), ("b", "x", "bx")] {
@@ -228,7 +261,9 @@ pub(crate) async fn lists_apply_every_condition(site: &Site) {
                 let id = attempt_id(task, run, on);
                 let outcome = if on == "n1" { Outcome::TimedOut } else { Outcome::Failed { exit_code: 2 } };
                 let record = if run == 3 { running(&id) } else { ended(&id, outcome) };
+                let trigger = if run == 1 { "SpecChange" } else { "RerunToken" };
                 records.push(AttemptRecord {
+                    trigger: (on == "n1").then(|| trigger.to_owned()),
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),
                     ..record
@@ -254,6 +289,12 @@ pub(crate) async fn lists_apply_every_condition(site: &Site) {
             ..any()
         },
         ExecutionQuery { namespace: Some("unknown".to_owned()), ..any() },
+        ExecutionQuery { trigger: Some("RerunToken".to_owned()), ..any() },
+        ExecutionQuery { trigger: Some("SpecChange".to_owned()), node: Some(node("n2")), ..any() },
+        ExecutionQuery { began: span(Some(2), None), ..any() },
+        ExecutionQuery { began: span(None, Some(2)), ..any() },
+        ExecutionQuery { began: span(Some(2), Some(3)), task: Some("x".to_owned()), ..any() },
+        ExecutionQuery { began: span(Some(3), Some(2)), ..any() },
     ];
     for query in queries {
         let mut expected: Vec<_> = records
@@ -263,6 +304,8 @@ pub(crate) async fn lists_apply_every_condition(site: &Site) {
             .filter(|e| query.task.as_ref().is_none_or(|n| *n == e.name))
             .filter(|e| query.task_uid.as_ref().is_none_or(|n| *n == e.task_uid))
             .filter(|e| query.run.is_none_or(|n| n == e.run))
+            .filter(|e| query.trigger.is_none() || query.trigger == e.trigger)
+            .filter(|e| query.began.has(e.run_started_at))
             .filter(|e| query.node.as_ref().is_none_or(|n| *n == e.node))
             .filter(|e| query.outcome.is_none_or(|n| Some(n) == e.outcome))
             .collect();

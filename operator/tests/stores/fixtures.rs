@@ -39,6 +39,7 @@ pub(crate) fn accepted(id: &AttemptId) -> AttemptRecord {
         namespace: "ops".to_owned(),
         name: "disk-report".to_owned(),
         run_started_at: UnixMillis(T0 + i64::from(id.run.0) * 1000),
+        trigger: Some("SpecChange".to_owned()),
         spec_hash: spec_hash(),
         command: "df -h".to_owned(),
         environment: Environment::Host,

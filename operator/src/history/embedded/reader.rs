@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::schema::BODY_VERSION;
 use crate::history::error::HistoryError;
-use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, page_size};
+use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, Span, page_size};
 use crate::history::record::{AttemptRecord, ExecutionRecord, RunRecord};
 use crate::history::segment::{OutputSegment, SegmentLines};
 use crate::history::stitch::{Coverage, Stitch};
@@ -39,6 +39,8 @@ pub(super) fn executions(
     filter.equals("task_uid", query.task_uid.as_ref().map(|uid| uid.as_str().to_owned()));
     filter.equals("run", query.run.map(|run| i64::from(run.0)));
     filter.equals("node", query.node.as_ref().map(|node| node.as_str().to_owned()));
+    filter.span(query.began);
+    filter.equals(TRIGGER, query.trigger.clone());
     filter.equals("outcome", query.outcome.map(|outcome| outcome.as_str().to_owned()));
     let rows = filter.rows(connection, "executions", limit).map_err(failed("list executions"))?;
     parse_page(rows, limit)
@@ -55,9 +57,14 @@ pub(super) fn runs(
     filter.equals("name", query.task.clone());
     filter.equals("task_uid", query.task_uid.as_ref().map(|uid| uid.as_str().to_owned()));
     filter.equals("run", query.run.map(|run| i64::from(run.0)));
+    filter.span(query.began);
+    filter.equals(TRIGGER, query.trigger.clone());
     let rows = filter.rows(connection, "runs", limit).map_err(failed("list runs"))?;
     parse_page(rows, limit)
 }
+
+/// It has no column: it is read from the records that satisfy the other conditions.
+const TRIGGER: &str = "body ->> '$.trigger'";
 
 /// The conditions of a list, in SQL. Column names are constants; values are bound.
 struct SqlFilter {
@@ -70,6 +77,11 @@ impl SqlFilter {
         let mut filter = Self { conditions: "expire_at > ?1".to_owned(), values: vec![Value::Integer(now)] };
         filter.condition("ord", ">", after.map(|token| token.as_str().to_owned()));
         filter
+    }
+
+    fn span(&mut self, span: Span) {
+        self.condition("ord", ">", span.start());
+        self.condition("ord", "<", span.end());
     }
 
     fn equals(&mut self, column: &str, value: Option<impl Into<Value>>) {

@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::document::parse;
 use crate::history::error::HistoryError;
 use crate::history::outcome::OutcomeName;
-use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, page_size};
+use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, Span, page_size};
 use crate::history::record::{AttemptRecord, ExecutionRecord, RunRecord};
 
 pub(super) async fn attempt(
@@ -39,7 +39,9 @@ pub(super) async fn executions(
     equals(&mut filter, "run", query.run.map(|run| i64::from(run.0)));
     equals(&mut filter, "node", query.node.as_ref().map(AsRef::as_ref));
     equals(&mut filter, "outcome", query.outcome.map(OutcomeName::as_str));
-    page(connection, &connection.executions, "list executions", filter, query.after.as_ref(), limit).await
+    equals(&mut filter, "trigger", query.trigger.as_deref());
+    between(&mut filter, query.began, query.after.as_ref());
+    page(connection, &connection.executions, "list executions", filter, limit).await
 }
 
 pub(super) async fn runs(connection: &Connection, query: &RunQuery) -> Result<Page<RunRecord>, HistoryError> {
@@ -49,7 +51,9 @@ pub(super) async fn runs(connection: &Connection, query: &RunQuery) -> Result<Pa
     equals(&mut filter, "name", query.task.as_deref());
     equals(&mut filter, "taskUid", query.task_uid.as_ref().map(AsRef::as_ref));
     equals(&mut filter, "run", query.run.map(|run| i64::from(run.0)));
-    page(connection, &connection.runs, "list runs", filter, query.after.as_ref(), limit).await
+    equals(&mut filter, "trigger", query.trigger.as_deref());
+    between(&mut filter, query.began, query.after.as_ref());
+    page(connection, &connection.runs, "list runs", filter, limit).await
 }
 
 fn equals(filter: &mut Document, field: &str, value: Option<impl Into<Bson>>) {
@@ -58,17 +62,27 @@ fn equals(filter: &mut Document, field: &str, value: Option<impl Into<Bson>>) {
     }
 }
 
+/// Only rows of the span, and after the position.
+fn between(filter: &mut Document, span: Span, after: Option<&PageToken>) {
+    let mut range = Document::new();
+    if let Some(after) = span.after(after) {
+        range.insert("$gt", after.as_str());
+    }
+    if let Some(end) = span.end() {
+        range.insert("$lt", end);
+    }
+    if !range.is_empty() {
+        filter.insert("order", range);
+    }
+}
+
 async fn page<T: DeserializeOwned>(
     connection: &Connection,
     collection: &Collection<Document>,
     action: &'static str,
-    mut filter: Document,
-    after: Option<&PageToken>,
+    filter: Document,
     limit: usize,
 ) -> Result<Page<T>, HistoryError> {
-    if let Some(token) = after {
-        filter.insert("order", doc! { "$gt": token.as_str() });
-    }
     let cursor = collection
         .find(filter)
         .sort(doc! { "order": 1 })
