@@ -33,48 +33,56 @@ const startsWith = (entry, sign) => entry !== undefined && "text" in entry && en
  * @returns {RowItem[]}
  */
 export function rowsOf(entries, closed) {
-  /** @type {Map<number, {title: string, end: number}>} */
+  /** @type {Map<number, {title: string, end: number, lines: number}>} */
   const heads = new Map();
   /** @type {Set<number>} */
   const ends = new Set();
-  /** @type {{index: number, title: string, header: boolean}[]} */
-  const open = [];
-  const close = (/** @type {number} */ end) => {
-    const group = open.pop();
-    if (group) heads.set(group.index, { title: group.title, end });
-  };
+  /** Groups that are open, and lines so far, of each node: those of another one may lie between them. @type {Map<string | undefined, {open: {index: number, title: string, header: boolean, from: number}[], lines: number, last: number}>} */
+  const nodes = new Map();
   entries.forEach((entry, index) => {
+    let node = nodes.get(entry.node);
+    if (!node) nodes.set(entry.node, (node = { open: [], lines: 0, last: index }));
+    const { open } = node;
+    const before = node.last;
+    node.lines += 1;
+    node.last = index;
+    const from = node.lines;
+    const close = (/** @type {number} */ end, /** @type {number} */ lines) => {
+      const group = open.pop();
+      if (group) heads.set(group.index, { title: group.title, end, lines: lines - group.from });
+    };
     const mark = markOf(entry);
     if (!mark) return;
     if (mark.kind === "header") {
       // Two lines of a unified diff, which look the same.
-      const diff = (startsWith(entry, "--- ") && startsWith(entries[index + 1], "+++ ")) || (startsWith(entry, "+++ ") && startsWith(entries[index - 1], "--- "));
+      const diff = (startsWith(entry, "--- ") && startsWith(entries[index + 1], "+++ ")) || (startsWith(entry, "+++ ") && startsWith(entries[before], "--- "));
       if (diff) return;
-      if (open.at(-1)?.header) close(index - 1);
-      open.push({ index, title: mark.title, header: true });
+      if (open.at(-1)?.header) close(before, from - 1);
+      open.push({ index, title: mark.title, header: true, from });
     } else if (mark.kind === "open") {
-      open.push({ index, title: mark.title, header: false });
+      open.push({ index, title: mark.title, header: false, from });
     } else {
-      while (open.at(-1)?.header) close(index - 1);
+      while (open.at(-1)?.header) close(before, from - 1);
       if (open.length === 0) return;
       ends.add(index);
-      close(index);
+      close(index, from - 1);
     }
   });
-  while (open.length > 0) close(entries.length - 1);
+  for (const { open, lines, last } of nodes.values()) for (const group of open) heads.set(group.index, { title: group.title, end: last, lines: lines - group.from });
   /** @type {RowItem[]} */
   const rows = [];
-  for (let index = 0; index < entries.length; index += 1) {
-    const entry = entries[index];
+  /** Up to which index a closed group of a node hides its lines. @type {Map<string | undefined, number>} */
+  const hidden = new Map();
+  for (const [index, entry] of entries.entries()) {
     const group = heads.get(index);
+    if (index <= (hidden.get(entry.node) ?? -1)) continue;
     if (!group) {
       if (!ends.has(index)) rows.push({ entry, head: null });
       continue;
     }
-    const last = entries[group.end];
     const isOpen = !closed.has(entry.position);
-    rows.push({ entry, head: { title: group.title, lines: group.end - index - (ends.has(group.end) ? 1 : 0), ms: ((last.atMicros ?? 0) - (entry.atMicros ?? 0)) / 1000, open: isOpen } });
-    if (!isOpen) index = group.end;
+    rows.push({ entry, head: { title: group.title, lines: group.lines, ms: ((entries[group.end].atMicros ?? 0) - (entry.atMicros ?? 0)) / 1000, open: isOpen } });
+    if (!isOpen) hidden.set(entry.node, group.end);
   }
   return rows;
 }

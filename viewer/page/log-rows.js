@@ -2,6 +2,7 @@
 
 import { html } from "./html.js";
 import { ago, clockMs, count, full, span } from "./format.js";
+import { cut, mark } from "./names.js";
 import { parse } from "./ansi.js";
 
 /** @typedef {import("./types.js").Entry} Entry */
@@ -16,7 +17,7 @@ const known = new WeakMap();
 function look(line, before) {
   const found = known.get(line);
   if (found && found.text === line.text) return found;
-  const start = line.continues && before && "text" in before ? look(before).pen : undefined;
+  const start = line.continues && before && "text" in before && before.node === line.node ? look(before).pen : undefined;
   const made = { ...parse(line.text, start), text: line.text };
   known.set(line, made);
   return made;
@@ -58,21 +59,14 @@ function withMark(spans, match, cls) {
 /** @param {{spans: Span[]}} props */
 const Spans = ({ spans }) => spans.map(({ text, cls, title }) => (title ? html`<span class="ctl" title=${title}>${text}</span>` : cls ? html`<span class=${cls}>${text}</span>` : text));
 
-/** Six hues, none of which is a state, by the name. @param {string} name */
-function hueOf(name) {
-  let hash = 0;
-  for (const letter of name) hash = (hash * 31 + letter.charCodeAt(0)) >>> 0;
-  return `c${6 + (hash % 6)}`;
-}
-
-/** A name that is too long is cut in its middle: names differ at their ends. @param {{name: string}} props */
-export const Who = ({ name }) => html`<span class=${`who ${hueOf(name)}`} title=${name}><span>${name.length > 10 ? `${name.slice(0, 4)}…${name.slice(-5)}` : name}</span></span>`;
+/** A name beside its mark. @param {{name: string}} props */
+export const Who = ({ name }) => html`<span class=${`who ${mark(name)}`} title=${name}><span>${cut(name, 10)}</span></span>`;
 
 /**
- * @param {{entry: Entry, before?: Entry, time: string, start: number, now: number, marked?: boolean, link?: string, total?: number, ordinal?: number, id?: string, who?: boolean,
+ * @param {{entry: Entry, before?: Entry, time: string, start: number, now: number, marked?: boolean, link?: string, total?: number, ordinal?: number, id?: string, who?: boolean, late?: boolean,
  *   head?: import("./log-groups.js").Head | null, onFold?: () => void, hit?: string, isNow?: boolean}} props
  */
-export function Row({ entry, before, time, start, now, marked, link, total, ordinal, id, who, head, onFold, hit, isNow }) {
+export function Row({ entry, before, time, start, now, marked, link, total, ordinal, id, who, late, head, onFold, hit, isNow }) {
   const ms = entry.atMicros === undefined ? null : entry.atMicros / 1000;
   const when = ms === null ? html`<time></time>` : html`<time title=${full(ms)}>${timeText(ms, time, start, now)}</time>`;
   const current = marked ? "true" : undefined;
@@ -85,5 +79,5 @@ export function Row({ entry, before, time, start, now, marked, link, total, ordi
   const body = head
     ? html`<button type="button" class=${`t fold-line ${head.open ? "open" : ""}`} aria-expanded=${String(head.open)} onClick=${onFold}><${Glyph} path=${TURN} /><b>${head.title || "group"}</b> <small>${count(head.lines)} lines${head.ms > 0 ? `, ${span(head.ms)}` : ""}</small></button>`
     : html`<span class="t">${hit === undefined ? html`<${Spans} spans=${look(entry, before).spans} />` : withMark(look(entry, before).spans, hit, isNow ? "now" : "")}${entry.open && html`<span class="open-end" title="The end of this line is not there yet">…</span>`}</span>`;
-  return html`<li id=${id} class=${head ? "group" : ""} aria-current=${current} aria-posinset=${ordinal ?? entry.line} aria-setsize=${total} data-position=${entry.position}>${number}${node}${when}${stream}${body}</li>`;
+  return html`<li id=${id} class=${head ? "group" : late ? "late-line" : ""} title=${late ? "It came after lines that were written later" : undefined} aria-current=${current} aria-posinset=${ordinal ?? entry.line} aria-setsize=${total} data-position=${entry.position}>${number}${node}${when}${stream}${body}</li>`;
 }

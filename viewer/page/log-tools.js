@@ -1,10 +1,11 @@
 // The tools above the rows of a log, and what they ask.
 
-import { useEffect, useState } from "./vendor/hooks.js";
+import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { signal } from "./vendor/signals.js";
 import { html } from "./html.js";
-import { clock, count, full, sameDay } from "./format.js";
-import { Dialog, Icon } from "./parts.js";
+import { clock, coarse, count, full, sameDay } from "./format.js";
+import { Dialog, Icon, Note } from "./parts.js";
+import { now } from "./live.js";
 import { here, setQuery } from "./route.js";
 import { MAP, marksOf, nearestHit } from "./scroll.js";
 
@@ -144,3 +145,23 @@ export function Times({ onClose, day }) {
 export const Download = ({ onClose, files }) =>
   html`<${Dialog} title="Download" onClose=${onClose}><ul class="files">${files.map(({ name, what, run }, index) => html`<li><button type="button" class="btn" data-first=${index === 0 || undefined} onClick=${() => (onClose(), run())}><${Icon} name="save" />${name}</button> <span class="soft">${what}</span></li>`)}</ul>
     <p class="tools end"><button type="button" class="btn" onClick=${onClose}>Close</button></p></${Dialog}>`;
+
+/** That the connection is lost, for how long, and what happens next. @param {{source: {stream: import("./vendor/signals.js").Signal<import("./api.js").EventStream | null>, away: import("./vendor/signals.js").Signal<number>, version: import("./vendor/signals.js").Signal<number>, totalLines: number}, say: (text: string) => void}} props */
+export function Banner({ source, say }) {
+  const stream = source.stream.value;
+  const state = stream?.connection.value;
+  const time = now.value && Date.now();
+  const since = state && !state.live ? state.since : source.away.value;
+  const lost = since > 0 && time - since > 2000;
+  const before = useRef({ lost: false, lines: 0 });
+  if (lost && !before.current.lost) before.current = { lost, lines: source.totalLines };
+  useEffect(() => {
+    if (lost || !before.current.lost) return;
+    const came = source.totalLines - before.current.lines;
+    before.current = { lost: false, lines: 0 };
+    say(came > 0 ? `Connected again. ${count(came)} lines came meanwhile.` : "Connected again.");
+  }, [lost, source.version.value]);
+  if (!lost) return html`<div hidden></div>`;
+  const wait = state?.retryAt ? Math.max(0, Math.ceil((state.retryAt - time) / 1000)) : 0;
+  return html`<${Note} action=${html`<button type="button" class="btn" onClick=${() => stream?.retry()}>Try now</button>`}><b>Connection lost ${coarse(time - since)} ago.</b> ${wait > 0 ? `Trying again in ${wait} s.` : "Trying again now."} The command goes on, and no line will be missing here.</${Note}>`;
+}

@@ -185,7 +185,7 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
   const isMarked = (/** @type {number} */ position) => marked !== null && position >= marked.from && position <= marked.to;
   return html`<div class=${`view log-view ${atBottom && source.atEnd ? "at-end" : ""}`} ref=${view} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label=${label}>
     <div class="pane"><ol class=${`rows ${solo ? "solo" : ""} ${wrap ? "wrap" : ""}`} ref=${list} onMouseOver=${(/** @type {Event} */ event) => setHover(positionOf(event))} onMouseLeave=${() => setHover(-1)} onClick=${onClick}>
-      ${shown.map(({ entry, head }, index) => html`<${Row} key=${entry.position} entry=${entry} head=${head} before=${rows[from + index - 1]?.entry} time=${time} start=${start} now=${now} total=${source.ended ? source.extent : -1} ordinal=${source.ordinal(entry)} who=${!solo}
+      ${shown.map(({ entry, head }, index) => html`<${Row} key=${entry.position} entry=${entry} head=${head} before=${rows[from + index - 1]?.entry} time=${time} start=${start} now=${now} total=${source.ended ? source.extent : -1} ordinal=${source.ordinal(entry)} who=${!solo} late=${!solo && /** @type {import("./types.js").Merged} */ (entry).late}
         marked=${isMarked(entry.position)} link=${entry.position === hover || isMarked(entry.position) ? linkOf(entry) : undefined} hit=${find?.byPosition.get(entry.position)?.match} isNow=${entry.position === hit} onFold=${() => onFold(entry.position)} />`)}
       ${showsLast && last}</ol></div>
     <svg class="spacer" width="1" height=${height(shape)} aria-hidden="true"></svg></div>`;

@@ -2,12 +2,12 @@
 
 import { useEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
-import { at, bytes, count, coarse, plural, span } from "./format.js";
+import { at, bytes, count, plural, span } from "./format.js";
 import { hasEnded, isProblem, look, stateText } from "./states.js";
 import { executionPath, lineText, logPath, parseLine, runPath, taskPath } from "./address.js";
 import { unfold } from "./names.js";
 import { save, search, token } from "./api.js";
-import { Chip, Empty, Failure, Icon, Note, Pick, Seg, copy, focusFilter, useTitle } from "./parts.js";
+import { Chip, Empty, Failure, Icon, Pick, Seg, copy, focusFilter, useTitle } from "./parts.js";
 import { absolute, go, here, path, setQuery, withQuery } from "./route.js";
 import { now } from "./live.js";
 import { useKeys } from "./keys.js";
@@ -17,7 +17,8 @@ import { LogSource } from "./log-source.js";
 import { headsOf } from "./log-groups.js";
 import { LogSearch } from "./log-search.js";
 import { LogView, NewLines } from "./log-view.js";
-import { Download, Find, GoTo, Minimap, rangeText, resize, size, Sizes, Times } from "./log-tools.js";
+import { MergedLog, MOST_NODES } from "./log-merged.js";
+import { Banner, Download, Find, GoTo, Minimap, rangeText, resize, size, Sizes, Times } from "./log-tools.js";
 
 /** @typedef {import("./types.js").Execution} Execution */
 
@@ -30,24 +31,33 @@ export function LogPage() {
   const executions = useExecutions(uid, number, { active, version: isLatest ? task?.metadata.resourceVersion : 0 });
   const items = executions.data?.items ?? null;
   const place = parseLine(query.at);
-  // One node at a time: the first one that is named, or the first that did not succeed.
-  const wanted = place?.node ?? unfold(query.node ?? "")[0] ?? items?.[0]?.node ?? "";
-  const one = items?.find((item) => item.node === wanted) ?? null;
+  const names = query.node ? unfold(query.node) : [];
+  // A line is one of its node; otherwise all that are named, or all.
+  const only = place?.node ?? (names.length === 1 ? names[0] : names.length === 0 && items?.length === 1 ? items[0].node : null);
+  const wanted = only ?? (items?.length ? `${count(names.length || items.length)} nodes` : "");
+  const one = items?.find((item) => item.node === only) ?? null;
   useTitle(`Log of ${wanted || name}, Run ${number} of ${ns}/${name}`);
   useEffect(() => {
-    if (wanted && query.node !== wanted) setQuery({ node: wanted }, { replace: true });
-  }, [wanted, query.node]);
-  const head = html`<div class="log-head"><div class="crumbs"><a class="wide" href="tasks">Tasks</a><span class="wide">/</span> <a class="wide" href=${`tasks?ns=${encodeURIComponent(ns)}`}>${ns}</a><span class="wide">/</span> <a href=${taskPath(ns, name)}>${name}</a> / <a href=${runPath(ns, name, number)}>Run ${count(number)}</a> / ${wanted && html`<a href=${executionPath(ns, name, number, wanted)}>${wanted}</a> /`}</div><h1>Log</h1>${one && html`<${Chip} look=${look(one.state)} text=${stateText(one)} />`}<span class="grow"></span><span class="faint wide">times by the clock of the node</span></div>`;
+    if (only && query.node !== only) setQuery({ node: only }, { replace: true });
+  }, [only, query.node]);
+  const head = html`<div class="log-head"><div class="crumbs"><a class="wide" href="tasks">Tasks</a><span class="wide">/</span> <a class="wide" href=${`tasks?ns=${encodeURIComponent(ns)}`}>${ns}</a><span class="wide">/</span> <a href=${taskPath(ns, name)}>${name}</a> / <a href=${runPath(ns, name, number)}>Run ${count(number)}</a> / ${only && html`<a href=${executionPath(ns, name, number, only)}>${only}</a> /`}</div><h1>Log</h1>${one && html`<${Chip} look=${look(one.state)} text=${stateText(one)} />`}<span class="grow"></span>${only && html`<span class="faint wide">times by the clock of the node</span>`}</div>`;
   if (!uid || !items || !wanted) {
     return html`<main id="main" tabindex="-1">${head}<div class="log-wait">${missing ? html`<div class="empty"><h2>There is no Task ${ns}/${name}</h2></div>`
       : executions.error && !items ? html`<${Failure} error=${executions.error} what="The nodes of this Run could not be read" onRetry=${executions.again} />`
       : items && items.length === 0 ? html`<${Empty}>This Run had no node.</${Empty}>` : html`<div aria-busy="true"></div>`}</div></main>`;
   }
+  if (!only) {
+    // More than the operator takes: those with problems are first.
+    const cut = (names.length || items.length) > MOST_NODES;
+    const nodes = cut ? (names.length > 0 ? names : items.map(({ node }) => node)).slice(0, MOST_NODES) : names;
+    const logs = { uid, run: number, nodes, stream: query.stream ?? "both", since: query.since, until: query.until };
+    return html`<main id="main" tabindex="-1">${head}<${MergedLog} key=${JSON.stringify([logs, token.value])} logs=${logs} items=${items} start=${at(task?.status?.run?.startedAt)} /></main>`;
+  }
   // Without one it is the latest: when the next one begins, that is shown.
   const attempt = place?.attempt ?? ((Number(query.attempt) || one?.attempt) || null);
   const stream = query.stream ?? "both";
   const { since, until } = query;
-  return html`<main id="main" tabindex="-1">${head}<${OneLog} key=${`${uid}/${number}/${wanted}/${attempt ?? "latest"}/${stream}/${since}/${until}/${token.value}`} log=${{ uid, run: number, node: wanted, attempt, stream, since, until }} one=${one} items=${items} place=${place} start=${at(task?.status?.run?.startedAt)} /></main>`;
+  return html`<main id="main" tabindex="-1">${head}<${OneLog} key=${`${uid}/${number}/${only}/${attempt ?? "latest"}/${stream}/${since}/${until}/${token.value}`} log=${{ uid, run: number, node: only, attempt, stream, since, until }} one=${one} items=${items} place=${place} start=${at(task?.status?.run?.startedAt)} /></main>`;
 }
 
 /** @param {{log: import("./log-source.js").Log, one: Execution | null, items: Execution[], place: import("./address.js").LinePlace | null, start: number}} props */
@@ -153,6 +163,10 @@ function OneLog({ log, one, items, place, start }) {
     void reveal(position);
   };
   const close = () => setAsking("");
+  const timeOf = (/** @type {number} */ position) => {
+    const micros = following ? 0 : source.entries.find((entry) => entry.position === position)?.atMicros;
+    return micros ? new Date(Math.floor(micros / 1000)).toISOString() : "";
+  };
   const toTime = (/** @type {string} */ since) => {
     follow(false);
     void source.since(since).then(() => {
@@ -197,7 +211,7 @@ function OneLog({ log, one, items, place, start }) {
   const last = source.ceiling < Infinity ? html`<li class="ours"><span class="n"></span><time></time><span></span><span class="t">What came later is not shown.</span></li>` : source.ended && hasEnded(state) ? html`<li class=${`ours ${look(state).tone}`}><span class="n"></span><time></time><span></span><span class="t"><${Icon} name=${look(state).icon} />${stateText(one ?? { state })}${one?.durationMs != null ? `, after ${span(one.durationMs)}` : ""}</span></li>` : null;
   return html`
     <div class="log-tools">
-      <span id="log-node"><${Pick} label="Node" value=${log.node} options=${nodeOptions(items, log.node)} onPick=${(/** @type {string} */ node) => go(logPath(ns, name, log.run, { node, stream, time, wrap: query.wrap, uid: query.uid }))} /></span>
+      <span id="log-node"><${Pick} label="Node" value=${log.node} options=${nodeOptions(items, log.node)} onPick=${(/** @type {string} */ node) => go(logPath(ns, name, log.run, { node, near: node ? "" : timeOf(range.from), stream, time, wrap: query.wrap, uid: query.uid }))} /></span>
       ${(one?.attempt ?? 1) > 1 && html`<${Pick} label="Attempt" value=${String(log.attempt)} options=${Array.from({ length: Math.min(50, one?.attempt ?? 1) }, (_, index) => [String((one?.attempt ?? 1) - index), `Attempt ${(one?.attempt ?? 1) - index}`])} onPick=${(/** @type {string} */ attempt) => setQuery({ attempt: attempt === String(one?.attempt) ? "" : attempt, at: "", to: "" })} />`}
       <${Seg} label="Streams" name="stream" value=${stream} replace options=${[{ value: "both", text: "Both" }, { value: "stdout", text: "stdout" }, { value: "stderr", text: "stderr" }]} />
       <${Find} find=${find} hit=${hit} onStep=${step} />
@@ -229,25 +243,7 @@ function OneLog({ log, one, items, place, start }) {
 function nodeOptions(items, node) {
   const some = items.slice(0, 2000);
   const all = some.some((item) => item.node === node) ? some : [...items.filter((item) => item.node === node), ...some];
-  return all.map((item) => [item.node, `${item.node} · ${stateText(item)}`]);
-}
-
-/** That the connection is lost, for how long, and what happens next. @param {{source: LogSource, say: (text: string) => void}} props */
-function Banner({ source, say }) {
-  const stream = source.stream.value;
-  const state = stream?.connection.value;
-  const time = now.value && Date.now();
-  const since = state && !state.live ? state.since : source.away.value;
-  const lost = since > 0 && time - since > 2000;
-  const before = useRef({ lost: false, lines: 0 });
-  if (lost && !before.current.lost) before.current = { lost, lines: source.totalLines };
-  useEffect(() => {
-    if (lost || !before.current.lost) return;
-    const came = source.totalLines - before.current.lines;
-    before.current = { lost: false, lines: 0 };
-    say(came > 0 ? `Connected again. ${count(came)} lines came meanwhile.` : "Connected again.");
-  }, [lost, source.version.value]);
-  if (!lost) return html`<div hidden></div>`;
-  const wait = state?.retryAt ? Math.max(0, Math.ceil((state.retryAt - time) / 1000)) : 0;
-  return html`<${Note} action=${html`<button type="button" class="btn" onClick=${() => stream?.retry()}>Try now</button>`}><b>Connection lost ${coarse(time - since)} ago.</b> ${wait > 0 ? `Trying again in ${wait} s.` : "Trying again now."} The command goes on, and no line will be missing here.</${Note}>`;
+  /** @type {[string, string][]} */
+  const ones = all.map((item) => [item.node, `${item.node} · ${stateText(item)}`]);
+  return items.length > 1 ? [["", "All nodes"], ...ones] : ones;
 }

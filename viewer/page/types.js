@@ -110,6 +110,7 @@
 /** @typedef {{line: number, position: number, stream: "stdout" | "stderr", atMicros: number, text: string, continues?: boolean, open?: boolean, node?: string}} Line */
 /** @typedef {{position: number, dropped: number, reason: string, atMicros?: number, stream?: "stdout" | "stderr", node?: string}} Gap */
 /** @typedef {Line | Gap} Entry */
+/** @typedef {Entry & {node: string, attempt: number, at: number, late?: boolean}} Merged Of one of several logs: `at` is its position there, `position` its place among all. */
 /** @typedef {{attempt: number, lines: Entry[], next: number, totalLines: number, end: number, ended: boolean}} Lines */
 
 /** @typedef {{outcome: string, exitCode?: number | null, count: number, nodes: string, node: string, attempt: number, message: string, stdout: StreamDetails, stderr: StreamDetails}} OutputGroup */

@@ -30,6 +30,15 @@ test("groups fold, and their ends are no rows", () => {
   assert.deepEqual(shown(["section_start:1:build\r\x1b[0K\x1b[1mBuild\x1b[0m", "x", "section_end:2:build\r\x1b[0K"], [0]), ["+Build 1"]);
 });
 
+test("groups of one node hide no line of another", () => {
+  const texts = ["a::group::one", "b::group::two", "ax", "bx", "a::endgroup::", "ay", "by", "b--- three", "bz"];
+  const merged = texts.map((text, index) => ({ ...entries([text.slice(1)])[0], position: index * 10, node: text[0] }));
+  const of = (/** @type {number[]} */ closed) => rowsOf(merged, new Set(closed)).map(({ entry, head }) => `${entry.node}${head ? `${head.title} ${head.lines}` : /** @type {any} */ (entry).text}`);
+  assert.deepEqual(of([]), ["aone 1", "btwo 4", "ax", "bx", "ay", "by", "bthree 1", "bz"]);
+  assert.deepEqual(of([0]), ["aone 1", "btwo 4", "bx", "ay", "by", "bthree 1", "bz"]);
+  assert.deepEqual(of([10]), ["aone 1", "btwo 4", "ax", "ay"]);
+});
+
 test("headers end at the next one, and a diff is none", () => {
   assert.deepEqual(shown(["--- one", "x", "--- two", "y"], [0, 20]), ["+one 1", "+two 1"]);
   assert.deepEqual(shown(["--- a/file", "+++ b/file", "@@"]), ["--- a/file", "+++ b/file", "@@"]);
