@@ -91,7 +91,7 @@ impl Records {
                 let has_outcome = query.outcome.is_none() || execution.outcome() == query.outcome;
                 let record = &execution.record;
                 let is_of_run = query.began.has(record.run_started_at)
-                    && has_trigger(&query.trigger, record.trigger.as_deref());
+                    && has_trigger(query.trigger.as_deref(), record.trigger.as_deref());
                 if !has_outcome || !is_of_run || !is_wanted(&execution) {
                     continue;
                 }
@@ -253,7 +253,7 @@ impl Records {
         }
         let rows = known.rows.into_values().map(|(record, _)| record);
         let is_wanted = |record: &RunRecord| {
-            query.began.has(record.started_at) && has_trigger(&query.trigger, Some(&record.trigger))
+            query.began.has(record.started_at) && has_trigger(query.trigger.as_deref(), Some(&record.trigger))
         };
         let mut items: Vec<RunRecord> = rows.filter(is_wanted).collect();
         let next = if items.len() > limit {
@@ -332,8 +332,8 @@ fn stopping(tasks: &[Arc<Task>], scope: Scope) -> Scope {
     Scope { stopping: runs.map(|run| (run.task_uid().clone(), run.number())).collect(), ..scope }
 }
 
-fn has_trigger(wanted: &Option<String>, trigger: Option<&str>) -> bool {
-    wanted.as_deref().is_none_or(|wanted| trigger == Some(wanted))
+fn has_trigger(wanted: Option<&str>, trigger: Option<&str>) -> bool {
+    wanted.is_none_or(|wanted| trigger == Some(wanted))
 }
 
 fn one_execution(task: &TaskUid, run: RunNumber, node: &NodeName) -> ExecutionQuery {
