@@ -261,3 +261,29 @@ async fn a_follower_that_is_cut_off_often_misses_and_repeats_no_line() {
     }
     assert!(written.iter().all(|written| *written > 100));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_cursors_and_queries_are_refused() {
+    let operator = TestOperator::new(&["a", "b"]).await;
+    let (_writers, path) = run_on(&operator, &["a", "b"]).await;
+    let many: Vec<String> = (0..257).map(|node| format!("n{node}")).collect();
+    let queries = [
+        "from=".to_owned(),
+        "from=AA".to_owned(),
+        "from=!".to_owned(),
+        "from=AgAAAAAAAAAA".to_owned(),
+        format!("to={}", "A".repeat(12_289)),
+        "from=AQAAAAAAAAAA&tail=1".to_owned(),
+        "count=0".to_owned(),
+        "count=1001".to_owned(),
+        "until=yesterday".to_owned(),
+        "nodes=A_".to_owned(),
+        format!("nodes={}", many.join(",")),
+    ];
+    for query in queries {
+        let (status, body) = operator.ask(&format!("{path}?{query}")).await;
+        assert_eq!((status, &body["reason"]), (400, &json!("InvalidQuery")), "{query}: {body}");
+    }
+    assert_eq!(operator.ask(&format!("{path}?nodes=c")).await.0, 404);
+    assert_eq!(operator.ask(&format!("{path}/events?from=AA")).await.0, 400);
+}

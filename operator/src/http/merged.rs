@@ -43,7 +43,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
     let (from, count) = from(api, query)?;
     let until = query.read::<jiff::Timestamp>("until", "a time in RFC 3339")?;
-    let until = until.map(|time| time.as_microsecond());
+    let until = until.map(jiff::Timestamp::as_microsecond);
     let params = MergedParams { from, count, stream: stream(query)?, until };
     let FoundLogs { logs, are_all } = RunLogs::of(api, parts, query)?.find().await?;
     let found = api.logs.merged_lines(&api.clock, &logs, params).await;

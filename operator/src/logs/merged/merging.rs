@@ -137,6 +137,7 @@ impl Merging {
     ///
     /// # Errors
     /// As [`Self::next`].
+    #[expect(clippy::result_large_err, reason = "the error of the functions that wait")]
     pub fn next_now(&mut self) -> Result<Option<MergedItem>, ReadError> {
         loop {
             if let Some(item) = self.pop() {
@@ -219,6 +220,7 @@ impl Merging {
         }
     }
 
+    #[expect(clippy::result_large_err, reason = "the error of the functions that wait")]
     fn on_read(&mut self, (log, records, read): ReadDone) -> Result<(), ReadError> {
         let source = &mut self.sources[log];
         if source.is_over {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::stream::{Fuse, ReadyChunks};
 use futures_util::{Stream, StreamExt as _};
 use sentinel_core::stream::cursor::Reached;
+use sentinel_core::stream::lines::LineMark;
 use sentinel_core::stream::tail::Follow;
 use sentinel_core::stream::window::{FirstLine, LineState, LineWindow, WindowItem, WindowRange};
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
@@ -68,7 +69,7 @@ impl Source {
     ) -> Result<Self, ReadError> {
         let start = reached.start();
         let mark =
-            if start == 0 { Default::default() } else { reader.line_mark(&log.attempt, start).await? };
+            if start == 0 { LineMark::default() } else { reader.line_mark(&log.attempt, start).await? };
         let range = WindowRange { first: FirstLine::Number(mark.lines(None) + 1), count: usize::MAX, stream };
         let records: RecordStream = Box::pin(reader.open_within(log.attempt.clone(), start, follow, bytes));
         Ok(Self {
