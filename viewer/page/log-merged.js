@@ -4,16 +4,15 @@ import { useEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { at, count, plural, span } from "./format.js";
 import { hasEnded, isProblem, stateText } from "./states.js";
-import { lineText, logPath } from "./address.js";
+import { lineText, logPath, parseLine } from "./address.js";
 import { byName, fold } from "./names.js";
-import { save, search } from "./api.js";
 import { Dialog, Empty, Failure, Icon, Search, Seg, copy } from "./parts.js";
 import { absolute, go, here, path, setQuery, withQuery } from "./route.js";
 import { now } from "./live.js";
 import { useKeys } from "./keys.js";
 import { headsOf } from "./log-groups.js";
 import { LogView, NewLines } from "./log-view.js";
-import { Banner, Download, GoTo, rangeText, resize, size, Sizes, Times } from "./log-tools.js";
+import { Banner, GoTo, rangeText, resize, size, Sizes, Times } from "./log-tools.js";
 import { MergedSource } from "./merged-source.js";
 
 /** @typedef {import("./types.js").Execution} Execution */
@@ -31,13 +30,13 @@ export function MergedLog({ logs, items, start }) {
   const [following, setFollowing] = useState(!near && !logs.since);
   const [seen, setSeen] = useState(0);
   const [closed, setClosed] = useState(/** @type {Set<number>} */ (new Set()));
-  const [asking, setAsking] = useState(/** @type {"" | "goto" | "times" | "download" | "nodes"} */ (""));
+  const [asking, setAsking] = useState(/** @type {"" | "goto" | "times" | "nodes"} */ (""));
   const [said, say] = useState("");
   const [range, setRange] = useState(/** @type {{from: Merged | null, to: Merged | null}} */ ({ from: null, to: null }));
   const controls = useRef(/** @type {import("./log-view.js").Controls | null} */ (null));
 
   useEffect(() => {
-    if (near) toTime(near);
+    if (near) void toTime(near);
     else void (logs.since ? source.line() : source.tail());
     return () => source.close();
   }, []);
@@ -51,14 +50,18 @@ export function MergedLog({ logs, items, start }) {
     setFollowing(on && live);
     setSeen(source.arrived);
   };
-  const toTime = (/** @type {string} */ since) => {
+  // Many lines have one time: which of them it is stands behind it.
+  const toTime = async (/** @type {string} */ text) => {
+    const [since, line] = text.split(",");
+    const place = parseLine(line);
+    const found = () => source.entries.find((entry) => (place ? entry.node === place.node && entry.at === place.position : (entry.atMicros ?? 0) / 1000 >= Date.parse(since)));
     follow(false);
-    void source.since(since).then(() => {
-      const first = source.entries.find((entry) => (entry.atMicros ?? 0) / 1000 >= Date.parse(since));
-      if (first) controls.current?.show(first.position);
-    });
+    await source.since(since);
+    for (let n = 0; n < 10 && !found() && !source.atEnd; n += 1) await source.more();
+    const entry = found();
+    if (entry) controls.current?.show(entry.position);
   };
-  const timeOf = (/** @type {Merged | null} */ entry) => (entry?.atMicros ? new Date(Math.floor(entry.atMicros / 1000)).toISOString() : "");
+  const timeOf = (/** @type {Merged | null} */ entry) => (entry?.atMicros ? `${new Date(Math.floor(entry.atMicros / 1000)).toISOString()},${lineText({ node: entry.node, attempt: entry.attempt, position: entry.at })}` : "");
   // A line is one of its node: its link leads there, and the way back is the time.
   const linkOf = (/** @type {Merged} */ entry) => logPath(ns, name, logs.run, { node: entry.node, at: lineText({ node: entry.node, attempt: entry.attempt, position: entry.at }), stream, time, wrap: query.wrap, uid: query.uid });
   const onMark = (/** @type {Merged} */ entry) => {
@@ -71,7 +74,6 @@ export function MergedLog({ logs, items, start }) {
     if (!next.delete(position)) next.add(position);
     setClosed(next);
   };
-  const download = (/** @type {string} */ end, /** @type {string} */ format) => () => save(`runs/${logs.uid}/${logs.run}/log${search({ format, nodes: logs.nodes.join(","), stream: stream === "both" ? undefined : stream })}`, `${name}-${logs.run}.${end}`).then(() => say("Saved."), (error) => say(error instanceof Error ? error.message : "It could not be saved."));
   const close = () => setAsking("");
   const turn = (/** @type {string} */ key, /** @type {string[]} */ list, /** @type {string} */ value) => setQuery({ [key]: list[(list.indexOf(value) + 1) % list.length] }, { replace: true });
   const toEnd = () => (following ? follow(false) : controls.current?.end());
@@ -119,7 +121,6 @@ export function MergedLog({ logs, items, start }) {
       <${Sizes} />
       <button type="button" class="btn" aria-pressed=${String(wrap)} onClick=${() => setQuery({ wrap: wrap ? "" : "1" }, { replace: true })}>Wrap</button>
       <button type="button" class="btn square" aria-label="Copy a link" title="Copy a link (y)" onClick=${copyLink}><${Icon} name="link" /></button>
-      <button type="button" class="btn" onClick=${() => setAsking("download")}><${Icon} name="save" />Download…</button>
       <button type="button" class="btn" aria-pressed=${String(following && live)} disabled=${!live} onClick=${toEnd}>Follow</button>
     </div>
     <${Banner} source=${source} say=${say} />
@@ -131,10 +132,9 @@ export function MergedLog({ logs, items, start }) {
       ${late && html`<button type="button" class="btn" onClick=${() => { controls.current?.show(late.position); source.late = []; }}><${Icon} name="late" />${plural(source.late.length, "line")} from ${late.node} came late</button>`}
       ${[["f", "follow"], ["v", "nodes"], ["d", "next gap"], [":", "go to time"], ["?", "all keys"]].map(([key, text]) => html`<span class="faint wide"><kbd>${key}</kbd> ${text}</span>`)}
       ${live && source.loaded && !following && html`<${NewLines} lines=${fresh} onClick=${() => controls.current?.end()} />`}</div>
-    ${asking === "goto" && html`<${GoTo} onClose=${close} onTime=${toTime} day=${start} />`}
+    ${asking === "goto" && html`<${GoTo} onClose=${close} onTime=${(/** @type {string} */ since) => void toTime(since)} day=${start} />`}
     ${asking === "times" && html`<${Times} onClose=${close} day=${start} />`}
-    ${asking === "nodes" && html`<${Nodes} onClose=${close} items=${items} chosen=${logs.nodes} />`}
-    ${asking === "download" && html`<${Download} onClose=${close} files=${[{ name: ".txt", what: "each line with its time and node", run: download("txt", "text") }, { name: ".jsonl", what: "one JSON object a line", run: download("jsonl", "jsonl") }]} />`}`;
+    ${asking === "nodes" && html`<${Nodes} onClose=${close} items=${items} chosen=${logs.nodes} />`}`;
 }
 
 /** Which nodes are shown. @param {{onClose: () => void, items: Execution[], chosen: string[]}} props */

@@ -165,7 +165,7 @@ function OneLog({ log, one, items, place, start }) {
   const close = () => setAsking("");
   const timeOf = (/** @type {number} */ position) => {
     const micros = following ? 0 : source.entries.find((entry) => entry.position === position)?.atMicros;
-    return micros ? new Date(Math.floor(micros / 1000)).toISOString() : "";
+    return micros ? `${new Date(Math.floor(micros / 1000)).toISOString()},${lineText({ node: log.node, attempt: source.attempt, position })}` : "";
   };
   const toTime = (/** @type {string} */ since) => {
     follow(false);

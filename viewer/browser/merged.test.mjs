@@ -1,0 +1,165 @@
+// The log of all nodes of a Run: live, by time, with a column and a choice of nodes.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { accessibilityProblems, launch, open, shoot, startDev, until, WIDTHS } from "./harness.mjs";
+
+/** @type {Awaited<ReturnType<typeof startDev>>} */
+let dev;
+/** @type {import("playwright-core").Browser} */
+let browser;
+
+const LINES = 2000;
+
+const NODES = ["sim-1", "sim-2", "sim-3", "sim-4"].flatMap((node) => ["--node", node]);
+
+before(async () => {
+  dev = await startDev(["--nodes", "4"]);
+  const script = `echo ::group::$SENTINEL_NODE; seq -f "%g of $SENTINEL_NODE" 1 ${LINES}; echo ::endgroup::; echo "\\033[32mready\\033[0m" >&2; [ $SENTINEL_NODE != sim-3 ]`;
+  const { code, output } = await dev.run("run", "--name", "many", ...NODES, "--", "sh", "-c", script);
+  assert.equal(code, 1, output.slice(-2000));
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await dev?.stop();
+});
+
+/** @param {import("playwright-core").Page} page @param {string} path */
+async function visit(page, path) {
+  await page.goto(`${dev.base}/${path}${dev.link.slice(dev.link.indexOf("#"))}`);
+}
+
+/** @param {import("playwright-core").Page} page */
+const rows = (page) => page.locator(".log-view .rows li[aria-posinset]");
+
+/** @param {import("playwright-core").Page} page */
+const names = async (page) => new Set(await rows(page).locator(".who").evaluateAll((all) => all.map((one) => one.getAttribute("title"))));
+
+const many = "tasks/default/many/runs/1/log";
+
+/** Every line that is passed on the way from the first to the last, by node. @param {import("playwright-core").Page} page */
+async function walk(page) {
+  await page.keyboard.press("Home");
+  await page.waitForSelector("li[aria-posinset='1']");
+  /** @type {Map<string, Set<string>>} */
+  const found = new Map();
+  for (let n = 0; n < 2000; n += 1) {
+    const shown = await rows(page).evaluateAll((all) => all.map((row) => [row.querySelector(".who").title, row.querySelector(".t").textContent]));
+    assert.ok(shown.length <= 300);
+    for (const [node, text] of shown) found.set(node, (found.get(node) ?? new Set()).add(text));
+    if (await page.locator("text=4 nodes ended").count()) return found;
+    const first = await page.locator(".log-view .rows li").first().getAttribute("data-position");
+    await page.keyboard.press("PageDown");
+    await until(() => page.evaluate((was) => document.querySelector(".log-view .rows li").dataset.position !== was || document.body.innerText.includes("4 nodes ended"), first), "another page");
+  }
+  assert.fail("no end");
+}
+
+for (const theme of ["light", "dark"]) {
+  for (const width of WIDTHS) {
+    test(`all nodes by time, ${theme}, ${width}`, async () => {
+      const { page, context, problems } = await open(browser, { theme, width });
+      await visit(page, many);
+      await page.waitForSelector("text=4 nodes ended");
+      await page.waitForSelector(".c2 >> text=ready");
+      assert.deepEqual(await accessibilityProblems(page), []);
+      await shoot(page, `merged-${theme}-${width}`);
+      assert.deepEqual(problems, []);
+      await context.close();
+    });
+  }
+}
+
+test("from the first line to the last nothing is missing, backwards too, and few lines are held", async () => {
+  const { page, context, problems } = await open(browser);
+  await visit(page, many);
+  await page.waitForSelector("text=4 nodes ended");
+  const found = await walk(page);
+  assert.deepEqual([...found.keys()].sort(), ["sim-1", "sim-2", "sim-3", "sim-4"]);
+  for (const [node, texts] of found) for (let n = 1; n <= LINES; n += 1) assert.ok(texts.has(`${n} of ${node}`), `line ${n} of ${node}`);
+  // Back to the first line by the scroll bar.
+  await page.locator(".log-view").hover();
+  await until(async () => {
+    await page.locator(".log-view").evaluate((view) => (view.scrollTop = 0));
+    const texts = await rows(page).locator(".t").allTextContents();
+    return texts.some((text) => /^1 of sim-/.test(text));
+  }, "the first line");
+  const held = Number((await page.locator(".log-foot span").first().textContent()).match(/[\d,]+/)[0].replace(/,/g, ""));
+  assert.ok(held <= 20_000, `${held} lines`);
+  assert.deepEqual(problems, []);
+  await context.close();
+});
+
+test("nodes are chosen, in the address, and one has its own log", async () => {
+  const { page, context, problems } = await open(browser);
+  await visit(page, many);
+  await page.waitForSelector("text=4 nodes ended");
+  await page.keyboard.press("v");
+  assert.deepEqual(await accessibilityProblems(page), []);
+  await shoot(page, "merged-nodes");
+  await page.uncheck("dialog label:has-text('sim-4') input");
+  await page.uncheck("dialog label:has-text('sim-2') input");
+  await page.click("dialog >> text=/^Show$/");
+  await page.waitForURL(/node=sim-\[1,3\]/);
+  await page.waitForSelector("text=2 nodes ended");
+  for (const name of await names(page)) assert.ok(["sim-1", "sim-3"].includes(name), name);
+  // The link of a line leads to the log of its node, and back.
+  const row = rows(page).nth(5);
+  const text = await row.locator(".t").textContent();
+  const node = await row.locator(".who").getAttribute("title");
+  await row.hover();
+  await row.locator("a.n").click();
+  await page.waitForURL((url) => url.searchParams.get("node") === node && url.searchParams.get("at").startsWith(`${node}.1.`));
+  await page.waitForSelector(`li[aria-current]:has-text(${JSON.stringify(text)})`);
+  await page.goBack();
+  await page.waitForURL(/node=sim-\[1,3\]/);
+  await page.waitForSelector(`.log-view li:has-text(${JSON.stringify(text)})`);
+  await page.goForward();
+  await page.waitForSelector("li[aria-current]");
+  await page.selectOption("#log-node select", "");
+  await page.waitForURL((url) => !url.searchParams.has("node"));
+  await page.waitForSelector(".rows .who");
+  assert.deepEqual(problems, []);
+  await context.close();
+});
+
+test("a group hides the lines of its node only", async () => {
+  const { page, context, problems } = await open(browser);
+  await visit(page, `${many}?node=sim-[1,2]`);
+  await page.waitForSelector("text=2 nodes ended");
+  await page.keyboard.press("Home");
+  await page.waitForSelector("li.group");
+  const node = await page.locator("li.group .who").first().getAttribute("title");
+  assert.ok((await rows(page).locator(".t").allTextContents()).some((text) => text.endsWith(` of ${node}`)));
+  await page.click(`li.group:has-text("${node}") button`);
+  await until(async () => (await rows(page).locator(".t").allTextContents()).every((text) => !text.endsWith(` of ${node}`)), "no line of the group");
+  assert.match(await page.locator("li.group small").first().textContent(), /lines/);
+  assert.deepEqual(problems, []);
+  await context.close();
+});
+
+test("what comes is followed, pauses, and goes on", async () => {
+  const { page, context, problems } = await open(browser);
+  const gate = `${dev.directory}/gate`;
+  const script = `seq 1 200; until [ -e ${gate} ]; do sleep 0.1; done; seq -f 'after %g' 1 100`;
+  const started = await dev.run("run", "--name", "live", ...NODES, "--detach", "--", "sh", "-c", script);
+  assert.equal(started.code, 0, started.output);
+  await visit(page, "tasks/default/live/runs/1/log");
+  await page.waitForSelector(".rows .who");
+  await until(async () => (await page.locator(".log-foot").textContent()).includes("800 lines"), "what there is");
+  await page.keyboard.press("PageUp");
+  await page.waitForSelector("text=To the end");
+  const before = await rows(page).first().getAttribute("data-position");
+  const touched = await dev.run("run", "--name", "touch", "--node", "sim-1", "--", "touch", gate);
+  assert.equal(touched.code, 0, touched.output);
+  await page.waitForSelector("text=400 new lines");
+  assert.equal(await rows(page).first().getAttribute("data-position"), before);
+  await shoot(page, "merged-paused");
+  await page.keyboard.press("End");
+  await page.waitForSelector("text=4 nodes ended");
+  assert.match(await rows(page).last().locator(".t").textContent(), /^after 100$/);
+  assert.deepEqual(problems, []);
+  await context.close();
+});
