@@ -152,7 +152,7 @@ async fn pages(operator: &TestOperator, path: &str, count: usize, expected: &[St
             assert_eq!(page["ended"], true, "{page}");
             break;
         }
-        next = page["next"].as_str().unwrap().to_owned();
+        page["next"].as_str().unwrap().clone_into(&mut next);
         forward.extend(texts(&page));
     }
     assert_eq!(forward, expected, "forward by {count}");
@@ -164,7 +164,7 @@ async fn pages(operator: &TestOperator, path: &str, count: usize, expected: &[St
             break;
         }
         assert_eq!(page["next"].as_str().unwrap(), before);
-        before = page["before"].as_str().unwrap().to_owned();
+        page["before"].as_str().unwrap().clone_into(&mut before);
         backward.splice(0..0, texts(&page));
     }
     assert_eq!(backward, expected, "backward by {count}");
