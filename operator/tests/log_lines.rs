@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use gateway::{Agent, ServicedAgent, Setup, World, attempt, ended, eventually, report, within, world};
 use sentinel_core::stream::window::{Line, LineState, WindowItem};
 use sentinel_operator::history::OutputSegment;
-use sentinel_operator::logs::{LinesFrom, LinesParams, LogLines};
+use sentinel_operator::logs::{Follow, LinesFrom, LinesParams, LogLines};
 use sentinel_protocol::log::{LogControl, LogRecord, RecordHead, Stream};
 use sentinel_protocol::to_operator::ToOperator;
 use stores::faulty::{Fault, FaultyHistory};
@@ -78,7 +78,11 @@ async fn three_thirds(records: &[LogRecord]) -> (World, Arc<FaultyHistory>, Serv
 }
 
 fn segments(records: &[LogRecord]) -> Vec<OutputSegment> {
-    records.chunks(70).map(|some| OutputSegment::pack(attempt(ID), some).unwrap()).collect()
+    segments_of(records, 70)
+}
+
+fn segments_of(records: &[LogRecord], count: usize) -> Vec<OutputSegment> {
+    records.chunks(count).map(|some| OutputSegment::pack(attempt(ID), some).unwrap()).collect()
 }
 
 async fn lines(world: &World, from: LinesFrom, count: usize, stream: Option<Stream>) -> LogLines {
@@ -212,4 +216,44 @@ async fn a_follower_that_is_cut_off_misses_and_repeats_no_line() {
     let last = known.remove(&(LINES + 1)).unwrap();
     assert_eq!((last.text, last.state), (b"a line in pieces".to_vec(), LineState::Ended));
     assert!(known.values().all(|line| line.text == text_of(line.number).as_bytes()));
+}
+
+/// Readers that stall keep what they have read; others still read everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_read_whole_beside_many_readers_that_stall() {
+    let mut position = 0;
+    let records: Vec<LogRecord> = (0..30u8)
+        .map(|number| {
+            let data = Bytes::from(vec![b'a' + number % 26; 100_000]);
+            let len = data.len() as u64;
+            let head = RecordHead {
+                stream: Stream::Stdout,
+                position,
+                offset: position,
+                len,
+                at_micros: 1,
+                dropped: None,
+            };
+            position += len;
+            LogRecord { head, data }
+        })
+        .collect();
+    let world = world(Setup::default()).await;
+    world.history.append_output(segments_of(&records, 5)).await.unwrap();
+    let mut stalled = Vec::new();
+    let mut pieces = 0;
+    for _ in 0..40 {
+        let mut reader = Box::pin(world.reader.open(attempt(ID), 0, Follow::No));
+        let first = within("a first record", reader.next()).await.unwrap().unwrap();
+        pieces += usize::from(first.data.len() < 100_000);
+        stalled.push(reader);
+    }
+    assert!((20..40).contains(&pieces), "{pieces} of 40 readers hold a piece only");
+    let reader = world.reader.open(attempt(ID), 0, Follow::No);
+    let read: Vec<LogRecord> = within("the log", reader.map(Result::unwrap).collect()).await;
+    assert!(read.windows(2).all(|pair| pair[0].end() == pair[1].head.position));
+    let bytes = |of: &[LogRecord]| of.iter().flat_map(|record| record.data.to_vec()).collect::<Vec<u8>>();
+    assert!(bytes(&read) == bytes(&records), "other bytes were read");
+    let resumed: Vec<LogRecord> = within("the rest", stalled.remove(39).map(Result::unwrap).collect()).await;
+    assert_eq!(resumed.last().map(LogRecord::end), Some(position));
 }

@@ -17,7 +17,7 @@ use super::reader::{LogReader, ReadError};
 const REST_WITHIN: u64 = 1 << 20;
 
 /// Output that followers receive at once: as much as arrives within this time, up to this many bytes.
-const TOGETHER: (Duration, u64) = (Duration::from_millis(40), 256 << 10);
+const TOGETHER: (Duration, u64) = (Duration::from_millis(40), 64 << 10);
 
 /// Where lines begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ mod index;
 pub mod lines;
 pub mod merged;
 mod missing;
+mod read_ahead;
 pub mod reader;
 pub mod search;
 pub mod start;

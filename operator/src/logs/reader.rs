@@ -16,6 +16,7 @@ use super::attempts::ReportedAttempts;
 use super::hub::{Available, Hub, LogSubscriber};
 use super::index::LineIndexes;
 use super::missing::missing_record;
+use super::read_ahead::{ReadAhead, first_piece};
 use crate::history::error::HistoryError;
 use crate::history::record::RecordSource;
 use crate::history::store::History;
@@ -62,6 +63,7 @@ pub struct LogReader {
     attempts: Arc<dyn ReportedAttempts>,
     indexes: Arc<LineIndexes>,
     searches: Arc<Semaphore>,
+    read_ahead: ReadAhead,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -79,6 +81,7 @@ impl LogReader {
             attempts: Arc::new(attempts),
             indexes: Arc::default(),
             searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
+            read_ahead: ReadAhead::default(),
         }
     }
 
@@ -171,6 +174,7 @@ impl LogReader {
             at_once: HISTORY_BYTES,
             searched: None,
             ready: VecDeque::new(),
+            place: None,
             state: CursorState::New,
         }
     }
@@ -194,6 +198,8 @@ struct Cursor {
     /// The position at which History was last found to have nothing.
     searched: Option<u64>,
     ready: VecDeque<LogRecord>,
+    /// Held while `ready` is what one read of History has returned.
+    place: Option<OwnedSemaphorePermit>,
     state: CursorState,
 }
 
@@ -214,6 +220,7 @@ impl Cursor {
             if let Some(record) = self.ready.pop_front() {
                 return Some(Ok(record));
             }
+            self.place = None;
             match self.subscriber.read(self.position, self.follow, self.searched, self.at_once) {
                 Available::Records(records) => self.take(records),
                 Available::Nothing(Next::History { before }) => {
@@ -243,9 +250,17 @@ impl Cursor {
     }
 
     async fn read_history(&mut self, before: Option<u64>) -> Result<(), HistoryError> {
-        let read = self.reader.history.output(self.attempt.clone(), self.position, self.at_once).await;
+        // A reader of many logs takes little of each anyway.
+        let is_brief = self.at_once < HISTORY_BYTES;
+        if !is_brief {
+            self.place = self.reader.read_ahead.place();
+        }
+        let is_whole = is_brief || self.place.is_some();
+        let bytes = if is_whole { self.at_once } else { 1 };
+        let read = self.reader.history.output(self.attempt.clone(), self.position, bytes).await;
         let records = match (read, self.follow) {
-            (Ok(records), _) if self.at_once < HISTORY_BYTES => records.into_iter().map(copied).collect(),
+            (Ok(records), _) if is_brief => records.into_iter().map(copied).collect(),
+            (Ok(records), _) if !is_whole => first_piece(records, self.position),
             (Ok(records), _) => records,
             (Err(error), Follow::Yes) if error.is_retryable() => {
                 self.wait_for_change().await;

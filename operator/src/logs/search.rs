@@ -16,6 +16,9 @@ use super::reader::{LogReader, ReadError};
 /// Output that is searched at a time, bytes.
 const BATCH: usize = 4 << 20;
 
+/// Hits, and bytes of their lines, behind which a part of a search ends before it has searched all of its output.
+const HITS_AT_ONCE: (usize, usize) = (500, 64 << 10);
+
 /// Most bytes of a line around its match that a hit has.
 const MAX_TEXT: usize = 4 << 10;
 
@@ -65,31 +68,40 @@ struct LineSearch {
     mark: LineMark,
     open: [Option<OpenLine>; 2],
     hits: Vec<Hit>,
+    /// Bytes of their lines.
+    bytes: usize,
 }
 
 impl LineSearch {
     fn new(pattern: Regex, stream: Option<OutputStream>, mark: LineMark) -> Self {
-        Self { pattern, stream, mark, open: [None, None], hits: Vec::new() }
+        Self { pattern, stream, mark, open: [None, None], hits: Vec::new(), bytes: 0 }
     }
 
     /// The hits since the last call, in the order in which their lines begin: a reader that stops at one continues behind
     /// it and misses none of the others.
     fn take_hits(&mut self) -> Vec<Hit> {
         let mut hits = std::mem::take(&mut self.hits);
+        self.bytes = 0;
         hits.sort_by_key(|hit| hit.position);
         hits
     }
 
-    fn add(&mut self, record: &LogRecord) {
+    /// Whether there are so many hits that the reader is to have them first.
+    fn is_full(&self) -> bool {
+        self.hits.len() >= HITS_AT_ONCE.0 || self.bytes >= HITS_AT_ONCE.1
+    }
+
+    /// Adds a record, and returns the position up to which it was searched: its end, unless there are enough hits before.
+    fn add(&mut self, record: &LogRecord) -> u64 {
         let before = self.mark;
         self.mark = before.after(&LineCount::of([record]));
         let stream = record.head.stream;
         if self.stream.is_some_and(|only| only != stream) {
-            return;
+            return record.end();
         }
         if record.head.dropped.is_some() {
             self.end_open(stream);
-            return;
+            return record.end();
         }
         let mut from = 0;
         if before.of_stream(stream).open > 0 {
@@ -104,10 +116,15 @@ impl LineSearch {
             }
         }
         let last = memchr::memrchr(b'\n', &record.data[from..]).map_or(from, |at| from + at + 1);
-        self.whole_lines(record, before, from..last);
+        let searched = self.whole_lines(record, before, from..last);
+        if searched < last {
+            self.mark = before.after(&LineCount::of([&part(record, 0..searched)]));
+            return record.head.position + searched as u64;
+        }
         if last < record.data.len() {
             self.extend_open(record, before, last..record.data.len());
         }
+        record.end()
     }
 
     /// Adds bytes without a newline to the line that is open, or begins one. A line that is too long is searched part by
@@ -137,12 +154,18 @@ impl LineSearch {
         if let Some(found) = self.pattern.find(&line.text) {
             let range = (found.start(), found.end());
             let OpenLine { text, number, position, at_micros } = line;
-            self.hits.push(hit(&text, range, number, position, stream, at_micros));
+            self.found(hit(&text, range, number, position, stream, at_micros));
         }
     }
 
-    /// Searches whole lines of a record.
-    fn whole_lines(&mut self, record: &LogRecord, before: LineMark, range: std::ops::Range<usize>) {
+    fn found(&mut self, hit: Hit) {
+        self.bytes += hit.text.len();
+        self.hits.push(hit);
+    }
+
+    /// Searches whole lines of a record, until there are enough hits. Returns the offset of the first line that was not
+    /// searched.
+    fn whole_lines(&mut self, record: &LogRecord, before: LineMark, range: std::ops::Range<usize>) -> usize {
         let lines = &record.data[range.clone()];
         let mut at = 0;
         // Lines are counted from one hit to the next, not from the beginning for each.
@@ -161,13 +184,17 @@ impl LineSearch {
                 mark = mark.after(&LineCount::of([&part(record, counted..range.start + begin)]));
                 counted = range.start + begin;
                 let position = record.head.position + counted as u64;
-                let range = (found.start(), found.end());
+                let found_at = (found.start(), found.end());
                 let number = mark.lines(None) + 1;
                 let stream = record.head.stream;
-                self.hits.push(hit(line, range, number, position, stream, record.head.at_micros));
+                self.found(hit(line, found_at, number, position, stream, record.head.at_micros));
             }
             at = end + 1;
+            if self.is_full() {
+                return range.end.min(range.start + at);
+            }
         }
+        range.end
     }
 }
 
@@ -220,52 +247,76 @@ impl LogReader {
         pattern: Regex,
     ) -> Result<BoxStream<'static, Result<SearchUpdate, ReadError>>, ReadError> {
         let mark = self.line_mark(attempt, from).await?;
-        let records = Box::pin(self.open(attempt.clone(), from, Follow::No).fuse());
+        let (reader, attempt) = (self.clone(), attempt.clone());
         let search = Some(LineSearch::new(pattern, stream, mark));
-        let state = (self.clone(), records, search, from);
-        Ok(unfold(state, |(reader, mut records, search, mut position)| async move {
-            let mut search = search?;
-            let (mut batch, mut bytes, mut failure) = (Vec::new(), 0, None);
-            while bytes < BATCH {
-                match records.next().await {
-                    Some(Ok(record)) => {
-                        bytes += record.data.len();
-                        position = record.end();
-                        batch.push(record);
-                    }
-                    Some(Err(error)) => {
-                        failure = Some(error);
-                        break;
-                    }
-                    None => break,
+        Ok(unfold((search, from), move |(search, position)| {
+            let (reader, attempt) = (reader.clone(), attempt.clone());
+            async move {
+                match reader.search_part(attempt, search?, position).await? {
+                    Ok(part) => Some((Ok(part.update), (part.more, part.position))),
+                    Err(error) => Some((Err(error), (None, position))),
                 }
             }
-            if let Some(error) = failure {
-                return Some((Err(error), (reader, records, None, position)));
-            }
-            let is_last = bytes < BATCH;
-            let permit = reader.search_permit().await;
-            let searched = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                for record in &batch {
-                    search.add(record);
-                }
-                if is_last {
-                    search.end_open(OutputStream::Stdout);
-                    search.end_open(OutputStream::Stderr);
-                }
-                search
-            });
-            // The runtime is shutting down, or an invariant is broken; either way there is nothing to send.
-            let mut search = searched.await.ok()?;
-            // A line that is open is searched again by a search that continues.
-            let open = search.open.iter().flatten().map(|line| line.position).min();
-            let hits = search.take_hits();
-            let update = SearchUpdate { hits, position: open.unwrap_or(position) };
-            Some((Ok(update), (reader, records, (!is_last).then_some(search), position)))
         })
         .boxed())
     }
+
+    /// Searches some output from a position on. Nothing of it is held when this returns, however long the next part is not
+    /// asked for.
+    async fn search_part(
+        &self,
+        attempt: AttemptId,
+        mut search: LineSearch,
+        from: u64,
+    ) -> Option<Result<SearchPart, ReadError>> {
+        // Before anything is read: those that wait hold nothing.
+        let permit = self.search_permit().await;
+        let mut records = Box::pin(self.open(attempt, from, Follow::No));
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH
+            && let Some(record) = records.next().await
+        {
+            match record {
+                Ok(record) => {
+                    bytes += record.data.len();
+                    batch.push(record);
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let searched = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let end = batch.last().map_or(from, LogRecord::end);
+            let mut position = from;
+            for record in &batch {
+                position = search.add(record);
+                if search.is_full() {
+                    break;
+                }
+            }
+            let is_last = bytes < BATCH && position == end;
+            if is_last {
+                search.end_open(OutputStream::Stdout);
+                search.end_open(OutputStream::Stderr);
+            }
+            (search, position, is_last)
+        });
+        // The runtime is shutting down, or an invariant is broken; either way there is nothing to send.
+        let (mut search, position, is_last) = searched.await.ok()?;
+        // A line that is open is searched again by a search that continues.
+        let open = search.open.iter().flatten().map(|line| line.position).min();
+        let update = SearchUpdate { hits: search.take_hits(), position: open.unwrap_or(position) };
+        Some(Ok(SearchPart { update, more: (!is_last).then_some(search), position }))
+    }
+}
+
+/// A part of a search, and how it goes on.
+struct SearchPart {
+    update: SearchUpdate,
+    /// `None` at the end.
+    more: Option<LineSearch>,
+    /// Where to read on.
+    position: u64,
 }
 
 #[cfg(test)]
@@ -343,6 +394,24 @@ mod tests {
         }
         let positions: Vec<u64> = search.take_hits().iter().map(|hit| hit.position).collect();
         assert_eq!(positions, [0, 5]);
+    }
+
+    #[test]
+    fn enough_hits_end_a_part_within_a_record() {
+        let text = "x\n".repeat(1_700) + "open";
+        let [record] = &records(&[(false, text.into_bytes())])[..] else { panic!("one record") };
+        let mut search = LineSearch::new(Regex::new("x|open").unwrap(), None, LineMark::default());
+        let (mut numbers, mut rest) = (Vec::new(), Some(record.clone()));
+        while let Some(record) = rest.take() {
+            let position = search.add(&record);
+            let hits = search.take_hits();
+            assert!(hits.len() <= HITS_AT_ONCE.0, "{} hits at once", hits.len());
+            numbers.extend(hits.iter().map(|hit| (hit.line, hit.position)));
+            rest = record.from_position(position);
+        }
+        search.end_open(OutputStream::Stdout);
+        numbers.extend(search.take_hits().iter().map(|hit| (hit.line, hit.position)));
+        assert_eq!(numbers, (0..1_701).map(|at| (at + 1, 2 * at)).collect::<Vec<_>>());
     }
 
     #[test]
