@@ -23,8 +23,8 @@ impl Default for ReadAhead {
 }
 
 impl ReadAhead {
-    /// A place for a whole read, until it is dropped; `None` while others hold all of them. Nobody waits for one: a reader
-    /// that stalls keeps its place.
+    /// A place for a whole read, until it is dropped; `None` while others hold all of them. No reader waits for one,
+    /// because one that stalls keeps its place.
     pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0).try_acquire_owned().ok()
     }

@@ -110,6 +110,16 @@ impl LogReader {
         stream(Cursor { at_once: bytes.min(HISTORY_BYTES), ..self.cursor(attempt, from, follow) })
     }
 
+    /// The same for a caller that limits how many read at the same time, and that holds nothing afterwards.
+    pub(super) fn open_briefly(
+        &self,
+        attempt: AttemptId,
+        from: u64,
+        follow: Follow,
+    ) -> impl Stream<Item = Result<LogRecord, ReadError>> + Send + 'static {
+        stream(Cursor { is_brief: true, ..self.cursor(attempt, from, follow) })
+    }
+
     /// The same for an Attempt that has ended and whose log is known to end at `end`: it ends there, and waits for what
     /// has not arrived from the node. The wait has no bound.
     pub fn open_to(
@@ -175,6 +185,7 @@ impl LogReader {
             searched: None,
             ready: VecDeque::new(),
             place: None,
+            is_brief: false,
             state: CursorState::New,
         }
     }
@@ -200,6 +211,8 @@ struct Cursor {
     ready: VecDeque<LogRecord>,
     /// Held while `ready` is what one read of History has returned.
     place: Option<OwnedSemaphorePermit>,
+    /// Whether it needs no place.
+    is_brief: bool,
     state: CursorState,
 }
 
@@ -251,15 +264,13 @@ impl Cursor {
 
     async fn read_history(&mut self, before: Option<u64>) -> Result<(), HistoryError> {
         // A reader of many logs takes little of each anyway.
-        let is_brief = self.at_once < HISTORY_BYTES;
-        if !is_brief {
-            self.place = self.reader.read_ahead.place();
-        }
-        let is_whole = is_brief || self.place.is_some();
+        let is_small = self.at_once < HISTORY_BYTES;
+        self.place = if self.is_brief || is_small { None } else { self.reader.read_ahead.place() };
+        let is_whole = self.is_brief || is_small || self.place.is_some();
         let bytes = if is_whole { self.at_once } else { 1 };
         let read = self.reader.history.output(self.attempt.clone(), self.position, bytes).await;
         let records = match (read, self.follow) {
-            (Ok(records), _) if is_brief => records.into_iter().map(copied).collect(),
+            (Ok(records), _) if is_small => records.into_iter().map(copied).collect(),
             (Ok(records), _) if !is_whole => first_piece(records, self.position),
             (Ok(records), _) => records,
             (Err(error), Follow::Yes) if error.is_retryable() => {

@@ -13,8 +13,9 @@ use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
 
 use super::reader::{LogReader, ReadError};
 
-/// Output that is searched at a time, bytes.
-const BATCH: usize = 4 << 20;
+/// Output that is searched at a time, bytes: little where there are many hits, and more from part to part where there are
+/// few.
+const BATCH: (usize, usize) = (256 << 10, 4 << 20);
 
 /// Hits, and bytes of their lines, behind which a part of a search ends before it has searched all of its output.
 const HITS_AT_ONCE: (usize, usize) = (500, 64 << 10);
@@ -70,16 +71,19 @@ struct LineSearch {
     hits: Vec<Hit>,
     /// Bytes of their lines.
     bytes: usize,
+    /// Bytes of the next part.
+    batch: usize,
 }
 
 impl LineSearch {
     fn new(pattern: Regex, stream: Option<OutputStream>, mark: LineMark) -> Self {
-        Self { pattern, stream, mark, open: [None, None], hits: Vec::new(), bytes: 0 }
+        Self { pattern, stream, mark, open: [None, None], hits: Vec::new(), bytes: 0, batch: BATCH.0 }
     }
 
     /// The hits since the last call, in the order in which their lines begin: a reader that stops at one continues behind
     /// it and misses none of the others.
     fn take_hits(&mut self) -> Vec<Hit> {
+        self.batch = if self.is_full() { BATCH.0 } else { BATCH.1.min(self.batch * 4) };
         let mut hits = std::mem::take(&mut self.hits);
         self.bytes = 0;
         hits.sort_by_key(|hit| hit.position);
@@ -271,9 +275,9 @@ impl LogReader {
     ) -> Option<Result<SearchPart, ReadError>> {
         // Before anything is read: those that wait hold nothing.
         let permit = self.search_permit().await;
-        let mut records = Box::pin(self.open(attempt, from, Follow::No));
+        let mut records = Box::pin(self.open_briefly(attempt, from, Follow::No));
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while bytes < BATCH
+        while bytes < search.batch
             && let Some(record) = records.next().await
         {
             match record {
@@ -294,7 +298,7 @@ impl LogReader {
                     break;
                 }
             }
-            let is_last = bytes < BATCH && position == end;
+            let is_last = bytes < search.batch && position == end;
             if is_last {
                 search.end_open(OutputStream::Stdout);
                 search.end_open(OutputStream::Stderr);
@@ -310,7 +314,7 @@ impl LogReader {
     }
 }
 
-/// A part of a search, and how it goes on.
+/// A part of a search, and how it continues.
 struct SearchPart {
     update: SearchUpdate,
     /// `None` at the end.
