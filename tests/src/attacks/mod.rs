@@ -17,6 +17,7 @@ pub mod agents;
 pub mod bodies;
 pub mod files;
 pub mod kit;
+pub mod log_readers;
 pub mod names;
 pub mod readers;
 pub mod strangers;
@@ -41,6 +42,7 @@ pub struct Attack {
 pub const ALL: &[Attack] = &[
     bodies::ATTACK,
     readers::ATTACK,
+    log_readers::ATTACK,
     names::ATTACK,
     strangers::ATTACK,
     files::ATTACK,

@@ -104,7 +104,7 @@ fn row(tried: String, counts: (usize, usize, usize), memory: Memory, faults: Vec
 }
 
 /// Sends a request, reads the status of the answer and nothing more, and returns the open connection.
-async fn open(at: SocketAddr, path: &str, credentials: &str) -> Option<(TcpStream, u16)> {
+pub(super) async fn open(at: SocketAddr, path: &str, credentials: &str) -> Option<(TcpStream, u16)> {
     let socket = tokio::net::TcpSocket::new_v4().ok()?;
     // So that what is not read waits at the victim, and not in our own kernel buffers.
     socket.set_recv_buffer_size(4 << 10).ok()?;

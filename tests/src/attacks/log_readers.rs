@@ -1,0 +1,97 @@
+//! Readers of a log that is archived who ask for all of it and never read: what each holds is bounded, and what they have
+//! read of the archive is bounded for all together.
+
+use anyhow::{Result, ensure};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use super::Attack;
+use super::kit::{MIB, Row, Size, Victim};
+use super::readers::open;
+use crate::wait::until;
+
+/// See the module.
+pub const ATTACK: Attack = Attack {
+    name: "log-readers",
+    group: "http",
+    about: "readers of a log of 40 MB who never read: the log, its lines, a search with a hit in each line",
+    run,
+};
+
+const BYTES: u64 = 40_000_000;
+
+fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
+    async move {
+        let dev = Victim::dev(&["--nodes", "1"]).await?;
+        let log = written(&dev).await?;
+        let readers = size.pick(100, 200);
+        let mut rows = Vec::new();
+        for what in [
+            "log?follow=true",
+            "log?follow=true&format=json",
+            "lines/events?from=0",
+            "search?pattern=line&limit=10000",
+        ] {
+            let path = format!("{log}/{what}");
+            let sampler = dev.watch();
+            let credentials = dev.credentials();
+            let opened = (0..readers).map(|_| open(dev.api, &path, &credentials));
+            let held: Vec<(TcpStream, u16)> = join_all(opened).await.into_iter().flatten().collect();
+            let accepted = held.iter().filter(|(_, status)| *status == 200).count();
+            let mut faults = Vec::new();
+            if accepted < readers {
+                faults.push(format!("only {accepted} of {readers} were accepted"));
+            }
+            // One that reads gets its answer beside them; then they hold what they ever will.
+            if dev.ask("GET", &format!("{log}/lines?tail=1"), None).await?.0 != 200 {
+                faults.push("the last line cannot be read".to_owned());
+            }
+            let memory = sampler.finish();
+            drop(held);
+            let tried = format!("{readers} unread readers of {what}");
+            let refused = readers - accepted;
+            rows.push(Row {
+                attack: ATTACK.name,
+                tried,
+                accepted,
+                refused,
+                may_accept: readers,
+                memory,
+                bound: 64 * MIB,
+                faults,
+            });
+        }
+        dev.close().await;
+        Ok(rows)
+    }
+    .boxed()
+}
+
+/// A log that is complete in the archive; the path of its Execution.
+async fn written(dev: &Victim) -> Result<String> {
+    let line = "a line of output as a program writes it when all goes well";
+    let task = json!({
+        "apiVersion": "sentinelnode.dev/v1alpha1",
+        "kind": "Task",
+        "metadata": {"name": "log"},
+        "spec": {
+            "targets": {"all": true},
+            "run": {"command": ["sh", "-c", format!("yes '{line}' | head -c {BYTES}")], "output": {"limit": "1Gi"}},
+        },
+    });
+    let (status, text) = dev.ask("POST", "/api/v1/tasks", Some(&task)).await?;
+    ensure!(status == 201, "the Task was not made: {status} {text}");
+    let made: Value = serde_json::from_str(&text)?;
+    let uid = made["metadata"]["uid"].as_str().unwrap_or_default();
+    let path = format!("/api/v1/executions/{uid}/1/sim-1");
+    until("all of the log has arrived", std::time::Duration::from_secs(60), || async {
+        let asked = dev.ask("GET", &format!("{path}/lines?tail=1"), None).await;
+        let (_, text) = asked.map_err(|error| error.to_string())?;
+        let window: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if window["end"] == BYTES && window["ended"] == true { Ok(()) } else { Err(text) }
+    })
+    .await;
+    Ok(path)
+}
