@@ -70,27 +70,17 @@ async fn write(setup: &Setup) -> CreatedTask {
     task["spec"]["run"]["output"] = json!({"limit": "3Gi", "maxBlock": "60s"});
     let task = setup.api.create(&task).await;
     setup.api.finished(&task).await;
-    let state = setup.directory.path().join("agent-state");
-    until("the agent has deleted what is archived", Duration::from_secs(30), || async {
-        match size(&state) {
-            few if few < 1 << 20 => Ok(()),
-            many => Err(many),
+    // An agent forgets an Attempt when all of it is archived.
+    let attempts = setup.directory.path().join("agent-state/attempts");
+    until("the agent has forgotten the Attempt", Duration::from_secs(30), || async {
+        match std::fs::read_dir(&attempts).map_or(0, Iterator::count) {
+            0 => Ok(()),
+            left => Err(left),
         }
     })
     .await;
     agent.kill().await;
     task
-}
-
-/// Bytes of the files in a folder.
-fn size(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let of = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(about) if about.is_dir() => size(&entry.path()),
-        Ok(about) => about.len(),
-        Err(_) => 0,
-    };
-    entries.map(of).sum()
 }
 
 /// The same bytes in a file.

@@ -17,7 +17,7 @@ use crate::wait::until;
 const BEFORE: u64 = 16_000_000;
 
 /// What it then writes against the clock, beside readers that stall.
-const BYTES: u64 = 1_000_000_000;
+const BYTES: u64 = 500_000_000;
 
 /// The same beside readers that read: each of them receives all of it.
 const SHARED: u64 = 16_000_000;
@@ -141,7 +141,7 @@ impl Gate {
         Self { task, bytes }
     }
 
-    /// Lets the command go on; its speed by its own clock, MB/s.
+    /// Lets the command continue; its speed by its own clock, MB/s.
     async fn pass(&self, setup: &Setup) -> f64 {
         std::fs::write(setup.directory.path().join("gate"), "").expect("an open gate");
         setup.api.finished(&self.task).await;
