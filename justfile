@@ -81,6 +81,17 @@ page-browse *ARGS:
     cargo build --locked -p sentinel -p sentinel-operator
     viewer/browse {{ARGS}}
 
+# The same against an operator on a real API server, Redis and a MongoDB-compatible server, with real agents
+page-stores *ARGS:
+    tests/parts/install
+    cargo build --locked -p sentinel -p sentinel-operator -p sentinel-node-agent -p sentinel-tests --bins
+    tests/parts/with-parts viewer/browse --test-name-pattern='real stores' {{ARGS}}
+
+# A log of ten million lines in the page, and one whose connection is cut a hundred times: some minutes
+page-long *ARGS:
+    cargo build --release --locked -p sentinel
+    SENTINEL_BIN={{justfile_directory()}}/target/release/sentinel viewer/browse --long {{ARGS}}
+
 # A set of real parts, left running; where they are is in target/parts/parts.json
 parts-up:
     tests/parts/up

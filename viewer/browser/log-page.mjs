@@ -50,6 +50,7 @@ export const rowOf = (line) => `.log-view .rows li[aria-posinset="${line}"]`;
  * @param {number} last number of the last line
  */
 export async function leaf(page, last) {
+  await page.focus(".log-view");
   await page.keyboard.press("Home");
   await page.waitForSelector(rowOf(1));
   /** @type {Row[]} */
