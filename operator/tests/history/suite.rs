@@ -229,7 +229,7 @@ fn span(since: Option<u32>, until: Option<u32>) -> Span {
 
 pub(crate) async fn runs_are_listed_by_time_and_trigger(site: &Site) {
     let run = |number: u32| {
-        let trigger = if number % 2 == 0 { "RerunToken" } else { "SpecChange" };
+        let trigger = if number.is_multiple_of(2) { "RerunToken" } else { "SpecChange" };
         let started_at = span(Some(number), None).since.unwrap();
         RunRecord { trigger: trigger.to_owned(), started_at, ..run_record("spans", number) }
     };
