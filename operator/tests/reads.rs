@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
 
 mod gateway;
+#[allow(dead_code, reason = "each test program uses its own part of the fixtures")]
 #[path = "reads/operator.rs"]
 mod operator;
 #[path = "reads/samples.rs"]
@@ -66,6 +67,18 @@ async fn shows_waiting_targets(operator: &TestOperator, uid: &str) {
     assert_eq!(log, "{\"ended\":false,\"kind\":\"end\",\"position\":0}\n");
 }
 
+/// The Execution that has ended has what it used in lists, which filter by trigger and time.
+async fn is_listed_with_what_it_used(operator: &TestOperator) {
+    let listed = operator.get("/executions?node=a&trigger=SpecChange&since=1h").await["items"][0].clone();
+    let used = [&listed["cpuMs"], &listed["maxRss"], &listed["outputBytes"], &listed["trigger"]];
+    assert_eq!(used, [&json!(7), &json!(5 << 20), &json!(5), &json!("SpecChange")], "{listed}");
+    for none in ["trigger=RerunToken", "until=1h", "since=2999-01-01T00:00:00Z"] {
+        assert_eq!(states(&operator.get(&format!("/executions?{none}")).await), [], "{none}");
+        assert_eq!(operator.get(&format!("/runs?{none}")).await["items"], json!([]), "{none}");
+    }
+    assert_eq!(operator.get("/runs?trigger=SpecChange&since=1h").await["items"][0]["run"], 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_route_shows_what_is_not_archived_yet() {
     let operator = TestOperator::new(&["a", "b"]).await;
@@ -104,14 +117,7 @@ async fn every_route_shows_what_is_not_archived_yet() {
     operator.until("/executions?node=a&task=t", |list| states(list) == [pair("a", "Succeeded")]).await;
     assert_eq!(states(&operator.get("/executions?outcome=Succeeded").await), [pair("a", "Succeeded")]);
     assert_eq!(states(&operator.get("/executions?state=Ended").await), [pair("a", "Succeeded")]);
-    let listed = operator.get("/executions?node=a&trigger=SpecChange&since=1h").await["items"][0].clone();
-    let used = [&listed["cpuMs"], &listed["maxRss"], &listed["outputBytes"], &listed["trigger"]];
-    assert_eq!(used, [&json!(7), &json!(5 << 20), &json!(5), &json!("SpecChange")], "{listed}");
-    for none in ["trigger=RerunToken", "until=1h", "since=2999-01-01T00:00:00Z"] {
-        assert_eq!(states(&operator.get(&format!("/executions?{none}")).await), [], "{none}");
-        assert_eq!(operator.get(&format!("/runs?{none}")).await["items"], json!([]), "{none}");
-    }
-    assert_eq!(operator.get("/runs?trigger=SpecChange&since=1h").await["items"][0]["run"], 1);
+    is_listed_with_what_it_used(&operator).await;
     assert_eq!(states(&operator.get("/executions?state=Running").await), []);
     let runs = operator.get("/runs?task=t").await;
     assert_eq!(runs["items"][0]["outcomes"], json!({"Succeeded": 1}), "{runs}");
