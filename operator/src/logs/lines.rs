@@ -1,14 +1,16 @@
 //! Lines of a log, by number, position or time, from History and the hub.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, unfold};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use sentinel_core::stream::lines::{LineCount, LineMark};
 use sentinel_core::stream::tail::Follow;
 use sentinel_core::stream::window::{FirstLine, LineWindow, WindowItem, WindowRange};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
+use tokio::time::{Instant, timeout_at};
 
 use super::index::{Checkpoint, LineIndex};
 use super::reader::{LogReader, ReadError};
@@ -16,7 +18,8 @@ use super::reader::{LogReader, ReadError};
 /// How far behind a window the rest of its open lines is searched, bytes.
 const REST_WITHIN: u64 = 1 << 20;
 
-/// Output that followers receive at once: as much as arrives within this time, up to this many bytes.
+/// Output that followers receive at once, up to this many bytes: what arrives within this time. After a silence of that time
+/// nothing is waited for.
 const TOGETHER: (Duration, u64) = (Duration::from_millis(40), 64 << 10);
 
 /// Where lines begin.
@@ -112,7 +115,7 @@ impl LogReader {
         let first = FirstLine::Number(mark.lines(None) + 1);
         let window = LineWindow::new(WindowRange { first, count: usize::MAX, stream }, mark);
         let records = Box::pin(self.open(attempt.clone(), from, Follow::Yes).fuse());
-        let followed = Followed { records, window, position: from, failed: None };
+        let followed = Followed { records, window, position: from, last_at: None, failed: None };
         let updates =
             unfold(
                 followed,
@@ -127,7 +130,7 @@ impl LogReader {
         self.mark_at(attempt, index.before_position(position), position).await
     }
 
-    async fn line_index(&self, attempt: &AttemptId) -> Result<LineIndex, ReadError> {
+    async fn line_index(&self, attempt: &AttemptId) -> Result<Arc<LineIndex>, ReadError> {
         let index = self.indexes().of(self.history(), attempt).await;
         index.map_err(|source| ReadError { attempt: attempt.clone(), position: 0, source })
     }
@@ -238,6 +241,8 @@ struct Followed<S> {
     records: S,
     window: LineWindow,
     position: u64,
+    /// When the last record arrived.
+    last_at: Option<Instant>,
     /// The error, which is reported behind the lines that were read.
     failed: Option<ReadError>,
 }
@@ -249,22 +254,13 @@ impl<S: Stream<Item = Result<LogRecord, ReadError>> + Unpin> Followed<S> {
         }
         loop {
             let begun = self.position;
+            let quiet_from = self.last_at.map(|last| last + TOGETHER.0);
             match self.records.next().await? {
                 Ok(record) => self.add(&record),
                 Err(error) => return Some(Err(error)),
             }
-            let deadline = tokio::time::Instant::now() + TOGETHER.0;
-            while self.position - begun < TOGETHER.1
-                && let Ok(Some(next)) = tokio::time::timeout_at(deadline, self.records.next()).await
-            {
-                match next {
-                    Ok(record) => self.add(&record),
-                    Err(error) => {
-                        self.failed = Some(error);
-                        break;
-                    }
-                }
-            }
+            let is_flowing = quiet_from.is_some_and(|quiet_from| Instant::now() < quiet_from);
+            self.gather(begun, is_flowing).await;
             let items = self.window.take_changed();
             if !items.is_empty() {
                 let next = self.window.first_open().unwrap_or(self.position);
@@ -276,8 +272,104 @@ impl<S: Stream<Item = Result<LogRecord, ReadError>> + Unpin> Followed<S> {
         }
     }
 
+    /// Adds what is there, and while output flows what follows within a time.
+    async fn gather(&mut self, begun: u64, is_flowing: bool) {
+        let deadline = Instant::now() + TOGETHER.0;
+        while self.position - begun < TOGETHER.1 {
+            let next = self.records.next();
+            let next =
+                if is_flowing { timeout_at(deadline, next).await.ok() } else { next.now_or_never() };
+            match next.flatten() {
+                Some(Ok(record)) => self.add(&record),
+                Some(Err(error)) => {
+                    self.failed = Some(error);
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
     fn add(&mut self, record: &LogRecord) {
+        self.last_at = Some(Instant::now());
         self.position = record.end();
         self.window.add(record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::poll_fn;
+    use sentinel_protocol::log::RecordHead;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn record(position: u64, text: &str) -> LogRecord {
+        let len = text.len() as u64;
+        let head = RecordHead {
+            stream: OutputStream::Stdout,
+            position,
+            offset: position,
+            len,
+            at_micros: 1,
+            dropped: None,
+        };
+        LogRecord { head, data: text.to_owned().into() }
+    }
+
+    fn followed(
+        mut records: mpsc::Receiver<LogRecord>,
+    ) -> Followed<impl Stream<Item = Result<LogRecord, ReadError>> + Unpin> {
+        let range = WindowRange { first: FirstLine::Number(1), count: usize::MAX, stream: None };
+        let window = LineWindow::new(range, LineMark::default());
+        let records = poll_fn(move |cx| records.poll_recv(cx).map(|record| record.map(Ok)));
+        Followed { records, window, position: 0, last_at: None, failed: None }
+    }
+
+    /// How many lines come next, and how long after a time.
+    async fn next<S>(followed: &mut Followed<S>, since: Instant) -> (usize, Duration)
+    where
+        S: Stream<Item = Result<LogRecord, ReadError>> + Unpin,
+    {
+        let update = followed.next().await.unwrap().unwrap();
+        (update.items.len(), since.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_wait_for_others_only_while_output_flows() {
+        let (sender, receiver) = mpsc::channel(8);
+        let mut followed = followed(receiver);
+        let millis = Duration::from_millis;
+        let start = Instant::now();
+        sender.send(record(0, "1\n")).await.unwrap();
+        sender.send(record(2, "2\n")).await.unwrap();
+        assert_eq!(next(&mut followed, start).await, (2, millis(0)), "what is there at first");
+        tokio::time::advance(millis(39)).await;
+        sender.send(record(4, "3\n")).await.unwrap();
+        let more = async {
+            tokio::time::sleep(millis(20)).await;
+            sender.send(record(6, "4\n")).await.unwrap();
+        };
+        let (gathered, ()) = tokio::join!(next(&mut followed, start), more);
+        assert_eq!(gathered, (2, millis(79)), "what follows while output flows");
+        tokio::time::advance(millis(20)).await;
+        sender.send(record(8, "5\n")).await.unwrap();
+        assert_eq!(next(&mut followed, start).await, (1, millis(99)), "after a silence");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_that_are_gathered_are_bounded() {
+        let (sender, receiver) = mpsc::channel(16);
+        let mut followed = followed(receiver);
+        let text = "x".repeat((16 << 10) - 1) + "\n";
+        for at in 0..10 {
+            sender.send(record(at * (16 << 10), &text)).await.unwrap();
+        }
+        let start = Instant::now();
+        let nothing = Duration::ZERO;
+        assert_eq!(next(&mut followed, start).await, (4, nothing), "at first");
+        assert_eq!(next(&mut followed, start).await, (4, nothing), "while output flows");
+        assert_eq!(next(&mut followed, start).await, (2, TOGETHER.0));
     }
 }
