@@ -11,9 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use gateway::{Agent, ServicedAgent, Setup, World, attempt, ended, eventually, report, within, world};
-use sentinel_core::stream::window::{Line, LineState, WindowItem};
+use sentinel_core::stream::lines::LineMark;
+use sentinel_core::stream::window::{FirstLine, Line, LineState, LineWindow, WindowItem, WindowRange};
 use sentinel_operator::history::OutputSegment;
-use sentinel_operator::logs::{Follow, LinesFrom, LinesParams, LogLines};
+use sentinel_operator::logs::{Follow, LinesFrom, LinesParams, LogLines, SearchUpdate};
 use sentinel_protocol::log::{LogControl, LogRecord, RecordHead, Stream};
 use sentinel_protocol::to_operator::ToOperator;
 use stores::faulty::{Fault, FaultyHistory};
@@ -256,4 +257,89 @@ async fn a_log_is_read_whole_beside_many_readers_that_stall() {
     assert!(bytes(&read) == bytes(&records), "other bytes were read");
     let resumed: Vec<LogRecord> = within("the rest", stalled.remove(39).map(Result::unwrap).collect()).await;
     assert_eq!(resumed.last().map(LogRecord::end), Some(position));
+}
+
+/// What `search` finds from a position on: the hits of each part as line and position, and where it ends.
+async fn search(world: &World, from: u64, pattern: &str) -> Vec<(Vec<(u64, u64)>, u64)> {
+    let pattern = regex::bytes::Regex::new(pattern).unwrap();
+    let parts = world.reader.search(&attempt(ID), from, None, pattern).await.unwrap();
+    let part = |part: Result<SearchUpdate, _>| {
+        let part = part.unwrap();
+        (part.hits.iter().map(|hit| (hit.line, hit.position)).collect(), part.position)
+    };
+    within("the log is searched", parts.map(part).collect()).await
+}
+
+/// Records of one text each.
+fn records_of(texts: &[(Stream, String)]) -> Vec<LogRecord> {
+    let mut position = 0;
+    let record = |(stream, text): &(Stream, String)| {
+        let len = text.len() as u64;
+        let head = RecordHead { stream: *stream, position, offset: 0, len, at_micros: 1, dropped: None };
+        position += len;
+        LogRecord { head, data: text.clone().into() }
+    };
+    texts.iter().map(record).collect()
+}
+
+/// Searches a log, and again from wherever a reader of it may have stopped.
+async fn searches_continue(name: &str, texts: &[(Stream, String)]) {
+    const PATTERN: &str = r"hit \d+|begin.*end";
+    let records = records_of(texts);
+    let world = world(Setup::default()).await;
+    world.history.append_output(segments(&records)).await.unwrap();
+    let range = WindowRange { first: FirstLine::Number(1), count: usize::MAX, stream: None };
+    let mut window = LineWindow::new(range, LineMark::default());
+    records.iter().for_each(|record| window.add(record));
+    let pattern = regex::bytes::Regex::new(PATTERN).unwrap();
+    let expected: Vec<(u64, u64)> = window
+        .into_items()
+        .iter()
+        .filter_map(|item| match item {
+            WindowItem::Line(line) if pattern.is_match(&line.text) => Some((line.number, line.position)),
+            WindowItem::Line(_) | WindowItem::Gap { .. } => None,
+        })
+        .collect();
+    let parts = search(&world, 0, PATTERN).await;
+    let all: Vec<_> = parts.iter().flat_map(|(hits, _)| hits.clone()).collect();
+    assert_eq!(all, expected, "{name}");
+    let (mut sent, mut cuts) = (0, Vec::new());
+    for (hits, position) in &parts {
+        let within = hits.iter().enumerate().filter(|(at, _)| at % 199 == 0);
+        cuts.extend(within.map(|(at, (_, begin))| (sent + at + 1, begin + 1)));
+        sent += hits.len();
+        cuts.push((sent, *position));
+    }
+    for (sent, position) in cuts {
+        let rest = search(&world, position, PATTERN).await;
+        let rest: Vec<_> = rest.into_iter().flat_map(|(hits, _)| hits).collect();
+        assert_eq!(rest, expected[sent..], "{name}: behind {sent} hits, from {position}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_search_that_is_cut_continues_without_a_missed_or_repeated_line() {
+    use Stream::{Stderr, Stdout};
+    let hits = |from: u64| (Stderr, (from..from + 20).map(|at| format!("hit {at}\n")).collect::<String>());
+    let filler = || (Stderr, "nothing is here\n".repeat(500));
+    let some_hits = || (0..30).map(|at| hits(at * 20));
+    let many = |count: usize| std::iter::repeat_with(filler).take(count);
+    let one = |text: &str| std::iter::once((Stdout, text.to_owned()));
+    // A line around more hits than a part has.
+    let near: Vec<_> = one("begin").chain(some_hits()).chain(one(" end\nhit 7\n")).collect();
+    searches_continue("near", &near).await;
+    // Around the end of a part, of which it is a small piece, and a large one.
+    let last = many(10).chain(one("end\nbegin")).chain(some_hits()).chain(one("end"));
+    let at_end: Vec<_> = many(30).chain([hits(1)]).chain(one("begin ")).chain(last).collect();
+    searches_continue("at the end of a part", &at_end).await;
+    let far: Vec<_> = one("fine\nbegin ")
+        .chain(many(40))
+        .chain(some_hits())
+        .chain(many(200))
+        .chain(one("end\nbegin, end"))
+        .collect();
+    searches_continue("far", &far).await;
+    // Its parts are lines of their own.
+    let long = (0..40).flat_map(|at| [(Stdout, "x".repeat(8000) + "begin, end"), hits(at * 20)]);
+    searches_continue("long", &long.collect::<Vec<_>>()).await;
 }

@@ -78,7 +78,7 @@ fn pattern(query: &Query) -> Result<Regex, ApiError> {
 /// A search that is being answered.
 struct Search {
     updates: BoxStream<'static, Result<SearchUpdate, ReadError>>,
-    /// Everything before it was searched.
+    /// Every line that begins before it was searched.
     position: u64,
     end: u64,
     /// Hits that may still be sent.
@@ -110,7 +110,6 @@ impl Search {
         let is_cut = update.hits.len() > self.left;
         for hit in update.hits.into_iter().take(self.left) {
             self.left -= 1;
-            // A line that began earlier and is completed only behind this part is not found by the search that continues.
             self.position = self.position.max(hit.position + 1);
             line(&mut text, &view(&hit));
         }

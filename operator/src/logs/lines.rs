@@ -277,8 +277,7 @@ impl<S: Stream<Item = Result<LogRecord, ReadError>> + Unpin> Followed<S> {
         let deadline = Instant::now() + TOGETHER.0;
         while self.position - begun < TOGETHER.1 {
             let next = self.records.next();
-            let next =
-                if is_flowing { timeout_at(deadline, next).await.ok() } else { next.now_or_never() };
+            let next = if is_flowing { timeout_at(deadline, next).await.ok() } else { next.now_or_never() };
             match next.flatten() {
                 Some(Ok(record)) => self.add(&record),
                 Some(Err(error)) => {

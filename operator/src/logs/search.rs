@@ -3,8 +3,8 @@
 //! The expression is matched against whole records where they hold whole lines, which is much faster than line by line; only
 //! lines that are divided between records are put together. A line is a hit once, with its first match.
 
-use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, unfold};
+use futures_util::{Stream, StreamExt as _};
 use regex::bytes::Regex;
 use sentinel_core::stream::lines::{LINE_PART, LineCount, LineMark};
 use sentinel_core::stream::tail::Follow;
@@ -19,6 +19,12 @@ const BATCH: (usize, usize) = (256 << 10, 4 << 20);
 
 /// Hits, and bytes of their lines, behind which a part of a search ends before it has searched all of its output.
 const HITS_AT_ONCE: (usize, usize) = (500, 64 << 10);
+
+/// How far behind a part of a search the rest of a line is read that begins in it, bytes.
+const REST_WITHIN: u64 = 16 << 20;
+
+/// Bytes at the end of a part that are rather searched again, with the line that is open there, than left for its rest.
+const SEARCHED_AGAIN: u64 = 2 * LINE_PART;
 
 /// Most bytes of a line around its match that a hit has.
 const MAX_TEXT: usize = 4 << 10;
@@ -48,17 +54,31 @@ pub struct Hit {
 pub struct SearchUpdate {
     /// Hits, in the order in which their lines begin.
     pub hits: Vec<Hit>,
-    /// Everything before this position was searched; another search can continue here.
+    /// Every line that begins before this position was searched; another search can continue here. Only the rest of a line
+    /// that ends more than 16 MiB behind it is not found by another one.
     pub position: u64,
 }
 
 /// A line that is not complete yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct OpenLine {
     text: Vec<u8>,
-    number: u64,
+    /// The lines before it.
+    before: LineMark,
     position: u64,
     at_micros: i64,
+    /// Whether its rest is known to be far away.
+    is_far: bool,
+}
+
+impl OpenLine {
+    /// Adds bytes without a newline, as far as there is room; returns how many.
+    fn extend(&mut self, bytes: &[u8]) -> usize {
+        let room = (LINE_PART as usize).saturating_sub(self.text.len());
+        let taken = room.min(bytes.len());
+        self.text.extend_from_slice(&bytes[..taken]);
+        taken
+    }
 }
 
 /// A search in progress.
@@ -108,13 +128,15 @@ impl LineSearch {
             return record.end();
         }
         let mut from = 0;
-        if before.of_stream(stream).open > 0 {
+        let open = before.of_stream(stream).open;
+        if open > 0 {
             let newline = memchr::memchr(b'\n', &record.data);
-            from = newline.map_or(record.data.len(), |at| at + 1);
-            // Without a known beginning, it precedes the search: the line is a hit of an earlier part.
-            if self.open[slot(stream)].is_some() {
-                self.extend_open(record, before, 0..newline.unwrap_or(from));
-            }
+            let end = newline.unwrap_or(record.data.len());
+            from = newline.map_or(end, |at| at + 1);
+            let line = self.open[slot(stream)].as_ref();
+            // A line that began before this search, or whose rest was read ahead, was searched already.
+            let known = if line.is_some() { 0 } else { (LINE_PART - open % LINE_PART) % LINE_PART };
+            self.extend_open(record, before, end.min(known as usize)..end);
             if newline.is_some() {
                 self.end_open(stream);
             }
@@ -139,14 +161,12 @@ impl LineSearch {
         while at < range.end {
             let line = self.open[slot(stream)].get_or_insert_with(|| OpenLine {
                 text: Vec::new(),
-                number: number_at(record, before, at),
+                before: before.after(&LineCount::of([&part(record, 0..at)])),
                 position: record.head.position + at as u64,
                 at_micros: record.head.at_micros,
+                is_far: false,
             });
-            let room = (LINE_PART as usize).saturating_sub(line.text.len());
-            let taken = room.min(range.end - at);
-            line.text.extend_from_slice(&record.data[at..at + taken]);
-            at += taken;
+            at += line.extend(&record.data[at..range.end]);
             if at < range.end {
                 self.end_open(stream);
             }
@@ -157,8 +177,39 @@ impl LineSearch {
         let Some(line) = self.open[slot(stream)].take() else { return };
         if let Some(found) = self.pattern.find(&line.text) {
             let range = (found.start(), found.end());
-            let OpenLine { text, number, position, at_micros } = line;
-            self.found(hit(&text, range, number, position, stream, at_micros));
+            let OpenLine { text, before, position, at_micros, .. } = line;
+            self.found(hit(&text, range, before.lines(None) + 1, position, stream, at_micros));
+        }
+    }
+
+    /// Goes back from the end of a part to the beginning of the first line that is open there, so that a search that
+    /// continues sees all of it. Returns the new end; `None` if that is no line of this part, or too far back.
+    fn go_back(&mut self, from: u64, position: u64) -> Option<u64> {
+        let first = self.open.iter().flatten().min_by_key(|line| line.position)?;
+        let (begin, before) = (first.position, first.before);
+        if begin <= from || position - begin > SEARCHED_AGAIN {
+            return None;
+        }
+        self.mark = before;
+        self.open = [None, None];
+        self.hits.retain(|hit| hit.position < begin);
+        Some(begin)
+    }
+
+    /// Whether the rest of a line is to be read ahead.
+    fn needs_rest(&self) -> bool {
+        self.open.iter().flatten().any(|line| !line.is_far)
+    }
+
+    /// Reads ahead in a record behind the part, for the rest of lines that are open.
+    fn add_rest(&mut self, record: &LogRecord) {
+        let stream = record.head.stream;
+        let Some(line) = self.open[slot(stream)].as_mut().filter(|line| !line.is_far) else { return };
+        let newline = memchr::memchr(b'\n', &record.data);
+        let rest = &record.data[..newline.unwrap_or(record.data.len())];
+        let is_whole = line.extend(rest) < rest.len() || newline.is_some();
+        if is_whole || record.head.dropped.is_some() {
+            self.end_open(stream);
         }
     }
 
@@ -200,11 +251,6 @@ impl LineSearch {
         }
         range.end
     }
-}
-
-/// The number of the line that begins at an offset of a record.
-fn number_at(record: &LogRecord, before: LineMark, at: usize) -> u64 {
-    before.after(&LineCount::of([&part(record, 0..at)])).lines(None) + 1
 }
 
 fn part(record: &LogRecord, range: std::ops::Range<usize>) -> LogRecord {
@@ -275,7 +321,7 @@ impl LogReader {
     ) -> Option<Result<SearchPart, ReadError>> {
         // Before anything is read: those that wait hold nothing.
         let permit = self.search_permit().await;
-        let mut records = Box::pin(self.open_briefly(attempt, from, Follow::No));
+        let mut records = Box::pin(self.open_briefly(attempt, from, Follow::No).fuse());
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < search.batch
             && let Some(record) = records.next().await
@@ -288,29 +334,89 @@ impl LogReader {
                 Err(error) => return Some(Err(error)),
             }
         }
-        let searched = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let end = batch.last().map_or(from, LogRecord::end);
-            let mut position = from;
-            for record in &batch {
-                position = search.add(record);
-                if search.is_full() {
-                    break;
-                }
-            }
-            let is_last = bytes < search.batch && position == end;
-            if is_last {
-                search.end_open(OutputStream::Stdout);
-                search.end_open(OutputStream::Stderr);
-            }
-            (search, position, is_last)
-        });
+        let searched =
+            tokio::task::spawn_blocking(move || (search.add_batch(&batch, from, bytes), search, permit));
         // The runtime is shutting down, or an invariant is broken; either way there is nothing to send.
-        let (mut search, position, is_last) = searched.await.ok()?;
-        // A line that is open is searched again by a search that continues.
-        let open = search.open.iter().flatten().map(|line| line.position).min();
-        let update = SearchUpdate { hits: search.take_hits(), position: open.unwrap_or(position) };
+        let (added, mut search, permit) = searched.await.ok()?;
+        if let Err(error) = search.read_rest(records).await {
+            return Some(Err(error));
+        }
+        drop(permit);
+        let Added { position, is_last } = added;
+        let update = SearchUpdate { hits: search.take_hits(), position };
         Some(Ok(SearchPart { update, more: (!is_last).then_some(search), position }))
+    }
+}
+
+/// What a batch of records came to.
+struct Added {
+    /// Where to read on.
+    position: u64,
+    /// Whether it is the end of the log.
+    is_last: bool,
+}
+
+impl LineSearch {
+    /// Adds a batch of that many bytes, until there are enough hits.
+    fn add_batch(&mut self, batch: &[LogRecord], from: u64, bytes: usize) -> Added {
+        let end = batch.last().map_or(from, LogRecord::end);
+        let mut position = from;
+        for record in batch {
+            position = self.add(record);
+            if self.is_full() {
+                break;
+            }
+        }
+        if bytes < self.batch && position == end {
+            self.end_open(OutputStream::Stdout);
+            self.end_open(OutputStream::Stderr);
+            return Added { position, is_last: true };
+        }
+        if let Some(position) = self.go_back(from, position) {
+            return Added { position, is_last: false };
+        }
+        for record in batch.iter().filter_map(|record| record.clone().from_position(position)) {
+            self.add_rest(&record);
+        }
+        Added { position, is_last: false }
+    }
+
+    /// Reads ahead for the rest of lines that are open, so that a search that continues need not see them.
+    async fn read_rest(
+        &mut self,
+        mut records: impl Stream<Item = Result<LogRecord, ReadError>> + Unpin,
+    ) -> Result<(), ReadError> {
+        let mut read = 0;
+        while self.needs_rest() && read < REST_WITHIN {
+            let Some(record) = records.next().await.transpose()? else {
+                self.end_near();
+                return Ok(());
+            };
+            read += record.head.len;
+            self.add_rest(&record);
+        }
+        self.leave_far();
+        Ok(())
+    }
+
+    /// The log ends behind the lines that are open.
+    fn end_near(&mut self) {
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            if self.open[slot(stream)].as_ref().is_some_and(|line| !line.is_far) {
+                self.end_open(stream);
+            }
+        }
+    }
+
+    /// Gives up what was read ahead of lines whose end was not found: it follows in the next parts.
+    fn leave_far(&mut self) {
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            let open = self.mark.of_stream(stream).open;
+            if let Some(line) = &mut self.open[slot(stream)] {
+                line.text.truncate((open - open.saturating_sub(1) / LINE_PART * LINE_PART) as usize);
+                line.is_far = true;
+            }
+        }
     }
 }
 
@@ -384,6 +490,35 @@ mod tests {
             if !pattern.contains(r"\A") && !pattern.contains(r"\z") {
                 prop_assert_eq!(found(&records, &pattern), expected);
             }
+        }
+
+        #[test]
+        fn parts_find_what_a_whole_search_finds(
+            parts in prop::collection::vec((any::<bool>(), prop::collection::vec(prop::sample::select(b"ab\n".to_vec()), 1..9)), 0..30),
+            batches in prop::collection::vec((1..6usize, 0..6usize), 30),
+            pattern in prop::sample::select(vec!["a", "ab", "a.b", "^a", "b$", "aa|bb"]),
+        ) {
+            let records = records(&parts);
+            let regex = Regex::new(&format!("(?m){pattern}")).unwrap();
+            let mut search = LineSearch::new(regex, None, LineMark::default());
+            let (mut hits, mut from) = (Vec::new(), 0);
+            for (batch, ahead) in batches.into_iter().cycle() {
+                let mut left = records.iter().filter_map(|record| record.clone().from_position(from));
+                let batch: Vec<_> = left.by_ref().take(batch).collect();
+                if batch.is_empty() {
+                    break;
+                }
+                from = search.add_batch(&batch, from, usize::MAX).position;
+                left.take(ahead).for_each(|record| search.add_rest(&record));
+                search.leave_far();
+                hits.extend(search.take_hits());
+            }
+            search.end_open(OutputStream::Stdout);
+            search.end_open(OutputStream::Stderr);
+            hits.extend(search.take_hits());
+            let mut hits: Vec<_> = hits.into_iter().map(|hit| (hit.line, hit.position, hit.text)).collect();
+            hits.sort_unstable();
+            prop_assert_eq!(hits, found(&records, &format!("(?m){pattern}")));
         }
     }
 
