@@ -503,7 +503,8 @@ mod tests {
             let mut search = LineSearch::new(regex, None, LineMark::default());
             let (mut hits, mut from) = (Vec::new(), 0);
             for (batch, ahead) in batches.into_iter().cycle() {
-                let mut left = records.iter().filter_map(|record| record.clone().from_position(from));
+                let begun = from;
+                let mut left = records.iter().filter_map(|record| record.clone().from_position(begun));
                 let batch: Vec<_> = left.by_ref().take(batch).collect();
                 if batch.is_empty() {
                     break;
