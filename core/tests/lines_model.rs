@@ -209,12 +209,13 @@ fn a_gap_stands_where_it_was_and_ends_the_line_of_its_stream() {
     for position in [4, 11] {
         let mut gap = record(Stream::Stdout, position, Vec::new());
         (gap.head.len, gap.head.dropped) = (7, Some(DropReason::SpoolFull));
+        gap.head.at_micros += position as i64;
         all.add(&gap);
     }
     all.add(&record(Stream::Stdout, 18, b"rest\n".to_vec()));
     let items = all.into_items();
     assert_eq!(items.len(), 3, "{items:?}");
-    assert!(matches!(items[1], WindowItem::Gap { position: 4, len: 14, .. }), "{items:?}");
+    assert!(matches!(items[1], WindowItem::Gap { position: 4, len: 14, at_micros: 9, .. }), "{items:?}");
     assert!(matches!(&items[2], WindowItem::Line(line) if line.number == 2 && line.text == b"rest"));
 }
 

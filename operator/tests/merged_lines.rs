@@ -118,6 +118,10 @@ async fn lines_of_all_nodes_are_by_time_before_and_after_they_are_archived() {
         *second,
         json!({"node": "b", "attempt": 1, "line": 1, "position": 0, "stream": "stdout", "atMicros": 2, "text": "at 2"})
     );
+    assert_eq!(
+        all["lines"][7],
+        json!({"node": "b", "attempt": 1, "position": 10, "stream": "stdout", "atMicros": 7, "dropped": 9, "reason": DropReason::SpoolFull.as_str()})
+    );
     for writer in &mut writers {
         writer.end().await;
     }

@@ -11,7 +11,7 @@ import { Chip, Facts, Failure, Icon, Level, Note, Panel, State, tabKeys, useTitl
 import { go, here, withQuery } from "./route.js";
 import { connection, findTask, now, synced } from "./live.js";
 import { useKeys } from "./keys.js";
-import { runsPath, took, useExecution, useExecutions, useLoad } from "./load.js";
+import { runsPath, took, useExecution, useExecutions, useLoad, useNode } from "./load.js";
 import { seen } from "./figures.js";
 import { PRESENCE } from "./node.js";
 import { Row } from "./log-rows.js";
@@ -178,9 +178,9 @@ function Ended({ execution }) {
 
 /** @param {{name: string}} props */
 function NodeNow({ name }) {
-  const loaded = useLoad(`now ${name}`, (abort) => ask(`nodes/${encodeURIComponent(name)}`, { signal: abort }), { every: 5000 });
+  const loaded = useNode(name);
   if (!loaded.data) return loaded.error instanceof ApiError && loaded.error.status === 404 ? html`<${Panel} title="Node now"><p class="soft">It is not in the cluster any more.</p></${Panel}>` : null;
-  const row = seen(loaded.data, now.value, null);
+  const row = seen(loaded.data, now.value, null, loaded.data.asked);
   const { tone, icon } = PRESENCE[row.presence];
   return html`<${Panel} title="Node now" side=${html`<span class=${`state ${tone}`}><${Icon} name=${icon} />${row.presence}</span>`}><${Facts} facts=${[
     ["CPU", html`<${Level} share=${row.figures.cpu} />`],

@@ -3,8 +3,8 @@
 /** @typedef {import("./types.js").Node} Node */
 /** @typedef {"reachable" | "late" | "unreachable"} Presence */
 
-/** Two heartbeats: a node that has not been heard for so long is late. */
-const LATE_MS = 20_000;
+/** A heartbeat comes every 5 s, and after 15 s without one a node is unreachable: in between it is late. */
+const LATE_MS = 8_000;
 
 /**
  * @typedef {object} Seen A node as a row.
@@ -19,11 +19,16 @@ const LATE_MS = 20_000;
  * @property {number} rank problems first
  */
 
-/** @param {Node} node @param {number} now @param {{received: number, sent: number} | null} rate @returns {Seen} */
-export function seen(node, now, rate) {
-  const heard = node.lastHeardAt ? Math.max(0, now - Date.parse(node.lastHeardAt)) : null;
+/**
+ * @param {Node} node @param {number} now @param {{received: number, sent: number} | null} rate
+ * @param {number} asked when: a page that has not asked for a while knows of no silence since
+ * @returns {Seen}
+ */
+export function seen(node, now, rate, asked) {
+  const at = node.lastHeardAt ? Date.parse(node.lastHeardAt) : null;
+  const heard = at === null ? null : Math.max(0, now - at);
   /** @type {Presence} */
-  const presence = !node.reachable ? "unreachable" : heard !== null && heard > LATE_MS ? "late" : "reachable";
+  const presence = !node.reachable ? "unreachable" : at !== null && asked - at > LATE_MS ? "late" : "reachable";
   // What is gone has no numbers: the last ones are not how it is.
   const metrics = presence === "unreachable" ? null : node.metrics ?? null;
   const disk = metrics ? fullest(metrics.disks) : null;

@@ -42,7 +42,7 @@ function useSeen() {
   const time = now.value;
   // By name once for each answer: with fifteen thousand nodes that is not for every second.
   const named = useMemo(() => [...(items ?? [])].sort((a, b) => byName(a.name, b.name)), [items]);
-  const nodes = useMemo(() => named.map((node) => seen(node, time, rates.get(node.name)?.rate ?? null)), [named, time]);
+  const nodes = useMemo(() => named.map((node) => seen(node, time, rates.get(node.name)?.rate ?? null, loaded.data?.asked ?? time)), [named, time]);
   return { ...loaded, nodes };
 }
 

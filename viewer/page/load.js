@@ -1,7 +1,7 @@
 // What a view asks of the API, again and again while it is shown. Old data of the same key stays until the new is there.
 
 import { useEffect, useRef, useState } from "./vendor/hooks.js";
-import { ask, askAll, refused, search } from "./api.js";
+import { ask, askAll, clockAhead, refused, search } from "./api.js";
 import { hasEnded, look } from "./states.js";
 import { byName } from "./names.js";
 
@@ -101,8 +101,17 @@ export function useExecution(uid, run, node, version) {
   return /** @type {Loaded<Execution>} */ (loaded);
 }
 
-/** All nodes, each few seconds. @returns {Loaded<{items: import("./types.js").Node[]}>} */
-export const useNodes = () => useLoad("nodes", (abort) => ask("nodes", { signal: abort }), { every: 5000 });
+/** What the API says now, and when it was asked, by the clock of the operator. @param {string} path @param {AbortSignal} abort */
+async function askNow(path, abort) {
+  const asked = Date.now() + clockAhead.peek();
+  return { ...(await ask(path, { signal: abort })), asked };
+}
+
+/** All nodes, each few seconds. @returns {Loaded<{items: import("./types.js").Node[], asked: number}>} */
+export const useNodes = () => useLoad("nodes", (abort) => askNow("nodes", abort), { every: 5000 });
+
+/** One node, each few seconds. @param {string} name @returns {Loaded<import("./types.js").Node & {asked: number}>} */
+export const useNode = (name) => useLoad(`now ${name}`, (abort) => askNow(`nodes/${encodeURIComponent(name)}`, abort), { every: 5000 });
 
 /** The last 15 minutes of a node. @param {string} name @returns {Loaded<import("./types.js").Samples>} */
 export const useSamples = (name) => useLoad(`samples ${name}`, (abort) => ask(`nodes/${encodeURIComponent(name)}/samples`, { signal: abort }), { every: 5000 });

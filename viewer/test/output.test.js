@@ -5,6 +5,7 @@ import { join, split } from "../page/argv.js";
 import { blank, commandText, environment, environmentText, get, numberOrText, ofTask, problemsAt, problemsOf, problemText, runsAnew, set } from "../page/draft.js";
 import { headsOf, rowsOf } from "../page/log-groups.js";
 import { EventParser } from "../page/sse.js";
+import { Row } from "../page/log-rows.js";
 import { distribution, rateOf, seen } from "../page/figures.js";
 import { isProblem, look, shares, stateText, worst } from "../page/states.js";
 
@@ -93,13 +94,31 @@ test("figures of a node", () => {
   const metrics = { cpuPercent: 97, cpuCount: 2, memoryUsed: 1, memoryTotal: 4, load: [1, 1, 1], uptimeSeconds: 9, disks: [{ mount: "/", total: 100, available: 60 }, { mount: "/d", total: 100, available: 1 }], networks: [{ interface: "eth0", received: 1000, sent: 10 }], running: 0, spooled: 0 };
   const node = /** @type {any} */ ({ name: "a", reachable: true, lastHeardAt: "2026-11-28T12:00:00Z", metrics });
   const now = Date.parse("2026-11-28T12:00:05Z");
-  assert.deepEqual(seen(node, now, null).disk, { mount: "/d", share: 99 });
-  assert.equal(seen(node, now, null).presence, "reachable");
-  assert.equal(seen(node, now + 60_000, null).presence, "late");
-  assert.deepEqual(seen({ ...node, reachable: false }, now, null).figures.cpu, null);
+  assert.deepEqual(seen(node, now, null, now).disk, { mount: "/d", share: 99 });
+  assert.deepEqual(seen({ ...node, reachable: false }, now, null, now).figures.cpu, null);
   const later = { ...node, lastHeardAt: "2026-11-28T12:00:10Z", metrics: { ...metrics, uptimeSeconds: 19, networks: [{ interface: "eth0", received: 11_000, sent: 10 }] } };
   assert.deepEqual(rateOf(node, later), { received: 1000, sent: 0 });
   assert.equal(rateOf(node, { ...later, metrics: { ...later.metrics, uptimeSeconds: 1 } }), null);
   assert.equal(rateOf(undefined, later), null);
   assert.deepEqual(distribution([0, 50, 100, null], 4).counts, [1, 0, 1, 1]);
+});
+
+test("a node is late between its heartbeat and unreachable", () => {
+  const heardAt = Date.parse("2026-11-28T12:00:00Z");
+  const node = /** @type {any} */ ({ name: "a", reachable: true, lastHeardAt: "2026-11-28T12:00:00Z" });
+  const after = (/** @type {number} */ ms, asked = ms) => seen(node, heardAt + ms, null, heardAt + asked);
+  assert.deepEqual([0, 5500, 9000, 15_000].map((ms) => after(ms).presence), ["reachable", "reachable", "late", "late"]);
+  assert.equal(seen({ ...node, reachable: false }, heardAt + 16_000, null, heardAt + 16_000).presence, "unreachable");
+  // The tab was hidden, or the operator does not answer.
+  const quiet = after(60_000, 5500);
+  assert.deepEqual([quiet.presence, quiet.heard], ["reachable", 60_000]);
+});
+
+test("a gap of a log has its time, if that is known", () => {
+  const gap = { position: 10, dropped: 9, reason: "the spool was full", stream: /** @type {const} */ ("stdout") };
+  const shown = (/** @type {number | undefined} */ atMicros) => {
+    const row = /** @type {any} */ (Row({ entry: { ...gap, atMicros }, time: "start", start: 1000, now: 9000 }));
+    return row.props.children.find((/** @type {any} */ child) => child?.type === "time").props.children;
+  };
+  assert.deepEqual([shown(3_500_000), shown(undefined)], ["+2.500", undefined]);
 });

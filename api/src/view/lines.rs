@@ -74,6 +74,9 @@ pub struct GapView {
     /// Its stream: `stdout` or `stderr`.
     #[schemars(with = "String")]
     pub stream: Stream,
+    /// When its first bytes were dropped, by the node's clock, microseconds since the Unix epoch; absent if unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_micros: Option<i64>,
     /// Bytes that are missing.
     pub dropped: u64,
     /// Why, for people.

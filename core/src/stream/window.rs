@@ -56,6 +56,8 @@ pub enum WindowItem {
         len: u64,
         /// The stream they belong to.
         stream: Stream,
+        /// When the first were dropped, by the node's clock, microseconds since the Unix epoch; 0 if unknown.
+        at_micros: i64,
         /// Why they are missing.
         reason: DropReason,
     },
@@ -67,6 +69,13 @@ impl WindowItem {
         match self {
             Self::Line(line) => line.position,
             Self::Gap { position, .. } => *position,
+        }
+    }
+
+    /// When it was written or dropped, by the node's clock, microseconds since the Unix epoch; 0 if unknown.
+    pub fn at_micros(&self) -> i64 {
+        match self {
+            Self::Line(Line { at_micros, .. }) | Self::Gap { at_micros, .. } => *at_micros,
         }
     }
 
@@ -338,7 +347,7 @@ impl LineWindow {
         if !self.is_shown(head.stream) || !is_inside || self.beyond.is_some() {
             return;
         }
-        if let Some(WindowItem::Gap { position, len, stream, reason: last }) = self.items.last_mut()
+        if let Some(WindowItem::Gap { position, len, stream, reason: last, .. }) = self.items.last_mut()
             && (*position + *len, *stream, *last) == (head.position, head.stream, reason)
         {
             *len += head.len;
@@ -348,6 +357,7 @@ impl LineWindow {
             position: head.position,
             len: head.len,
             stream: head.stream,
+            at_micros: head.at_micros,
             reason,
         });
     }

@@ -132,9 +132,13 @@ pub(super) fn view(item: WindowItem) -> LineItemView {
             continued: line.state == LineState::Continued,
             open: line.state == LineState::Open,
         }),
-        WindowItem::Gap { position, len, stream, reason } => {
-            LineItemView::Gap(GapView { position, stream, dropped: len, reason: reason.as_str().to_owned() })
-        }
+        WindowItem::Gap { position, len, stream, at_micros, reason } => LineItemView::Gap(GapView {
+            position,
+            stream,
+            at_micros: (at_micros != 0).then_some(at_micros),
+            dropped: len,
+            reason: reason.as_str().to_owned(),
+        }),
     }
 }
 

@@ -140,11 +140,14 @@ pub(super) fn item_view(item: MergedItem) -> MergedItemView {
     let MergedItem { log, item, at_micros, is_late } = item;
     let mut item = view(item);
     let mut node_at_micros = None;
-    if let LineItemView::Line(line) = &mut item
-        && line.at_micros != at_micros
+    let shown = match &mut item {
+        LineItemView::Line(line) => Some(&mut line.at_micros),
+        LineItemView::Gap(gap) => gap.at_micros.as_mut(),
+    };
+    if let Some(shown) = shown
+        && *shown != at_micros
     {
-        node_at_micros = Some(line.at_micros);
-        line.at_micros = at_micros;
+        node_at_micros = Some(std::mem::replace(shown, at_micros));
     }
     let node = log.attempt.node.to_string();
     MergedItemView { node, attempt: log.attempt.attempt, node_at_micros, late: is_late, item }

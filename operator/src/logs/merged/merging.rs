@@ -200,9 +200,9 @@ impl Merging {
         source.note_sent(&item);
         let log = source.log.clone();
         self.read(merged.log);
-        let at_micros = match &item {
-            WindowItem::Line(line) if line.at_micros != 0 => log.adjusted(line.at_micros),
-            _ => 0,
+        let at_micros = match item.at_micros() {
+            0 => 0,
+            known => log.adjusted(known),
         };
         Some(MergedItem { log, item, at_micros, is_late: merged.is_late && !is_update })
     }

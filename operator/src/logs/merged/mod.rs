@@ -61,7 +61,7 @@ pub struct MergedItem {
     pub log: Arc<MergedLog>,
     /// The line, with the time by the node's clock.
     pub item: WindowItem,
-    /// When a line was written, by the operator's clock if the offset is known, microseconds since the Unix epoch; 0 if
+    /// When it was written or dropped, by the operator's clock if the offset is known, microseconds since the Unix epoch; 0 if
     /// unknown.
     pub at_micros: i64,
     /// Whether a later line was sent before it.
