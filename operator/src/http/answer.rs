@@ -127,6 +127,12 @@ impl Answer {
         self
     }
 
+    /// The same with the name of the file that a browser saves; it has no quotation marks.
+    #[must_use]
+    pub fn saved_as(self, name: &str) -> Self {
+        self.with("content-disposition", format_args!("attachment; filename=\"{name}\""))
+    }
+
     /// The same with one more header, unless the value cannot stand in a header.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl std::fmt::Display) -> Self {

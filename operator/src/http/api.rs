@@ -23,6 +23,9 @@ pub const MAX_STREAMS: (usize, usize) = (1_000, 500);
 /// Most lists of Tasks that are made or read at once, in all and for each client.
 pub const MAX_LISTS: (usize, usize) = (64, 32);
 
+/// Most answers that are compressed at once, in all and for each client: each takes up to half a MiB.
+pub const MAX_COMPRESSED: (usize, usize) = (64, 32);
+
 /// What the API answers from.
 pub struct Api {
     /// The Tasks. It cannot write a status: that is the controller's alone.
@@ -51,6 +54,8 @@ pub struct Api {
     pub streams: Shares,
     /// Bounds the lists of Tasks.
     pub lists: Shares,
+    /// Bounds the answers that are compressed; further ones are sent as they are.
+    pub compressed: Shares,
     /// Cancelled at shutdown: streams end too.
     pub stop: CancellationToken,
 }

@@ -6,11 +6,14 @@ use sentinel_protocol::ids::{Namespace, TaskName};
 
 use super::answer::Answer;
 use super::api::Api;
+use super::encoding::{Coding, Flush, compressed};
 use super::error::{ApiError, Reason};
 use super::guard::{self, Door, Head, Surface};
 use super::request::{Query, Request};
 use super::table::{self, Found, Operation};
-use super::{events, executions, lines, logs, merged, nodes, openapi, outputs, page, search, tasks};
+use super::{
+    events, executions, lines, logs, merged, merged_log, nodes, openapi, outputs, page, search, tasks,
+};
 use crate::health::Verdict;
 use crate::server::{Client, Share, Shares};
 
@@ -51,14 +54,29 @@ impl Api {
             | Operation::ExecutionLines
             | Operation::LineEvents
             | Operation::SearchLines
+            | Operation::RunLog
             | Operation::RunLines
             | Operation::RunLineEvents => Some(slot(&self.streams, request.client, "streams")?),
             Operation::ListTasks | Operation::RunOutputs => Some(slot(&self.lists, request.client, "lists")?),
             _ => None,
         };
-        let answer = self.dispatch(operation, &found.parts, &query, request).await?;
+        let mut answer = self.dispatch(operation, &found.parts, &query, request).await?;
+        if matches!(operation, Operation::ExecutionLog | Operation::RunLog) {
+            answer = self.encoded(answer, &query, request)?;
+        }
         Ok(match slot {
             Some(slot) => answer.holding(slot),
+            None => answer,
+        })
+    }
+
+    /// A log, compressed where its reader takes that.
+    fn encoded(&self, answer: Answer, query: &Query, request: &Request) -> Result<Answer, ApiError> {
+        let flush = if query.is_set("follow")? { Flush::EachChunk } else { Flush::AtEnd };
+        let answer = answer.with("vary", "accept-encoding");
+        let Some(coding) = Coding::wanted(&request.headers) else { return Ok(answer) };
+        Ok(match self.compressed.take(request.client, 1) {
+            Some(share) => compressed(answer, coding, flush, share),
             None => answer,
         })
     }
@@ -108,6 +126,7 @@ impl Api {
             Operation::Events => Ok(events::of_all(self, query).await),
             Operation::ListRuns => executions::list_runs(self, query).await,
             Operation::RunOutputs => outputs::get(self, parts, query).await,
+            Operation::RunLog => merged_log::read(self, parts, query).await,
             Operation::RunLines => merged::read(self, parts, query).await,
             Operation::RunLineEvents => merged::follow(self, parts, query, request).await,
             Operation::ListExecutions => executions::list(self, query).await,

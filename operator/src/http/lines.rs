@@ -10,8 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt as _};
-use sentinel_api::view::{GapView, LineItemView, LineView, LinesEventView, LinesView};
-use sentinel_core::stream::window::{LineState, WindowItem};
+use sentinel_api::view::{LinesEventView, LinesView};
 use sentinel_protocol::log::Stream as OutputStream;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +18,7 @@ use super::answer::{Answer, BodyError};
 use super::api::Api;
 use super::error::ApiError;
 use super::executions::{self, unable};
+use super::line_view::view;
 use super::logs::{LogEnd, attempt, end, never_begins, since};
 use super::request::{Query, Request};
 use crate::logs::{LinesFrom, LinesParams, LinesUpdate, ReadError};
@@ -118,28 +118,6 @@ fn resumed_at(request: &Request) -> Result<Option<u64>, ApiError> {
     let position = value.to_str().ok().and_then(|text| text.parse().ok());
     let invalid = || ApiError::query("last-event-id", "", "the id of an event of this stream");
     position.map(Some).ok_or_else(invalid)
-}
-
-pub(super) fn view(item: WindowItem) -> LineItemView {
-    match item {
-        WindowItem::Line(line) => LineItemView::Line(LineView {
-            line: line.number,
-            position: line.position,
-            stream: line.stream,
-            at_micros: line.at_micros,
-            text: String::from_utf8_lossy(&line.text).into_owned(),
-            continues: line.continues,
-            continued: line.state == LineState::Continued,
-            open: line.state == LineState::Open,
-        }),
-        WindowItem::Gap { position, len, stream, at_micros, reason } => LineItemView::Gap(GapView {
-            position,
-            stream,
-            at_micros: (at_micros != 0).then_some(at_micros),
-            dropped: len,
-            reason: reason.as_str().to_owned(),
-        }),
-    }
 }
 
 /// One reader of events.

@@ -10,6 +10,8 @@ use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream};
 use sentinel_protocol::time::UnixMillis;
 use serde::Serialize;
 
+use super::log_lines::LineWriter;
+
 /// The form of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
@@ -17,6 +19,8 @@ pub(super) enum Format {
     Text(Timestamps),
     /// One [`JsonRecord`] a line.
     Json,
+    /// One line of the log a line, as JSON.
+    Lines,
 }
 
 /// Whether each line of text begins with its time by the node's clock.
@@ -37,6 +41,8 @@ pub(super) struct RecordWriter {
     line_ended: bool,
     /// A hole that is not written yet: the next record may extend it.
     hole: Option<RecordHead>,
+    /// Where lines are made of the records.
+    lines: Option<LineWriter>,
 }
 
 /// A record as JSON.
@@ -57,18 +63,25 @@ struct JsonRecord {
 
 impl RecordWriter {
     pub(super) fn new(format: Format, only: Option<Stream>) -> Self {
-        Self { format, only, line_ended: true, hole: None }
+        Self { format, only, line_ended: true, hole: None, lines: None }
+    }
+
+    pub(super) fn of_lines(lines: LineWriter) -> Self {
+        Self { lines: Some(lines), ..Self::new(Format::Lines, None) }
     }
 
     /// The bytes of a record; empty when it is of another stream, or a hole that may grow.
     pub(super) fn write(&mut self, record: &LogRecord) -> Bytes {
+        if let Some(lines) = &mut self.lines {
+            return lines.write(record);
+        }
         if self.only.is_some_and(|only| only != record.head.stream) {
             return Bytes::new();
         }
         match self.format {
             Format::Json => return json(record),
             Format::Text(_) if record.head.dropped.is_some() => return self.widen(&record.head),
-            Format::Text(_) => {}
+            Format::Text(_) | Format::Lines => {}
         }
         let hole = self.flush();
         let text = if self.format == Format::Text(Timestamps::Shown) {
@@ -92,8 +105,11 @@ impl RecordWriter {
         Bytes::from(format!("{begin}{line}\n"))
     }
 
-    /// The pending hole.
+    /// The pending hole, or the lines that have not ended.
     pub(super) fn flush(&mut self) -> Bytes {
+        if let Some(lines) = self.lines.take() {
+            return lines.finish();
+        }
         let Some(hole) = self.hole.take() else { return Bytes::new() };
         let mut text = BytesMut::new();
         if !self.line_ended {
@@ -102,8 +118,10 @@ impl RecordWriter {
         if self.format == Format::Text(Timestamps::Shown) {
             text.put_slice(timestamp(hole.at_micros).as_bytes());
         }
-        let why = hole.dropped.map_or("", DropReason::as_str);
-        text.put_slice(format!("[sentinel: {} bytes dropped here: {why}]\n", hole.len).as_bytes());
+        if let Some(why) = hole.dropped {
+            text.put_slice(dropped_here(hole.len, why).as_bytes());
+            text.put_u8(b'\n');
+        }
         self.line_ended = true;
         text.freeze()
     }
@@ -137,6 +155,11 @@ impl RecordWriter {
     }
 }
 
+/// What stands in place of missing bytes.
+pub(super) fn dropped_here(len: u64, why: DropReason) -> String {
+    format!("[sentinel: {len} bytes dropped here: {}]", why.as_str())
+}
+
 fn json(record: &LogRecord) -> Bytes {
     let head = &record.head;
     let line = JsonRecord {
@@ -155,7 +178,7 @@ fn json(record: &LogRecord) -> Bytes {
 }
 
 /// A time by the node's clock, to the microsecond in UTC, and a space.
-fn timestamp(at_micros: i64) -> String {
+pub(super) fn timestamp(at_micros: i64) -> String {
     jiff::Timestamp::from_microsecond(at_micros)
         .map_or_else(|_| "? ".to_owned(), |time| format!("{time:.6} "))
 }

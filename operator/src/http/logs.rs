@@ -18,6 +18,7 @@ use super::answer::{Answer, BodyError};
 use super::api::Api;
 use super::error::{ApiError, Reason};
 use super::executions::{self, unable};
+use super::log_lines::LineWriter;
 use super::log_text::{Format, RecordWriter, Timestamps};
 use super::request::Query;
 use crate::gateway::Registry;
@@ -34,6 +35,12 @@ const HOLE_GROWS: Duration = Duration::from_secs(1);
 /// How often a follower of an Attempt that has not begun checks whether it still can.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
+/// The media type of logs as text.
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The media type of logs with a JSON object a line.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+
 /// Records of a log, in order.
 type RecordStream = Pin<Box<dyn Stream<Item = Result<LogRecord, ReadError>> + Send>>;
 
@@ -44,9 +51,9 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     let only =
         query.one_of("stream", &[("stdout", OutputStream::Stdout), ("stderr", OutputStream::Stderr)])?;
     let timestamps = if query.is_set("timestamps")? { Timestamps::Shown } else { Timestamps::Hidden };
-    let format = query
-        .one_of("format", &[("text", Format::Text(timestamps)), ("json", Format::Json)])?
-        .unwrap_or(Format::Text(timestamps));
+    let text = Format::Text(timestamps);
+    let formats = [("text", text), ("json", Format::Json), ("jsonl", Format::Lines)];
+    let format = query.one_of("format", &formats)?.unwrap_or(text);
     let number = query.read::<u32>("attempt", "the number of an Attempt, 1 or more")?;
     let params = LogParams { from, stream: only, tail: tail(query)?, since_micros: since(api, query)? };
 
@@ -69,9 +76,16 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         Some(end) => Box::pin(api.logs.open_to(attempt.clone(), from, end)),
         None => Box::pin(api.logs.open(attempt.clone(), from, follow)),
     };
+    let writer = match format {
+        Format::Lines => {
+            let mark = api.logs.line_mark(&attempt, from).await.map_err(|error| unable(&error.source))?;
+            RecordWriter::of_lines(LineWriter::new(mark, only, follow == Follow::Yes))
+        }
+        Format::Text(_) | Format::Json => RecordWriter::new(format, only),
+    };
     let body = LogBody {
         records,
-        writer: RecordWriter::new(format, only),
+        writer,
         format,
         position: from,
         follow,
@@ -84,9 +98,10 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         over: false,
         stop: api.stop.clone(),
     };
-    let content_type = match format {
-        Format::Text(_) => "text/plain; charset=utf-8",
-        Format::Json => "application/x-ndjson",
+    let (content_type, extension) = match format {
+        Format::Text(Timestamps::Hidden) => (TEXT, "log"),
+        Format::Text(Timestamps::Shown) => (TEXT, "txt"),
+        Format::Json | Format::Lines => (NDJSON, "jsonl"),
     };
     let stream = unfold(body, |mut body| async move { body.next().await.map(|item| (item, body)) });
     let mut answer = Answer::stream(content_type, stream)
@@ -94,6 +109,11 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         .with("sentinel-log-from", from);
     if let LogEnd::At(end) = end {
         answer = answer.with("sentinel-log-end", end);
+    }
+    if follow == Follow::No {
+        let name = api.feed.by_uid(&task).and_then(|known| known.metadata.name.clone());
+        let name = name.unwrap_or_else(|| task.to_string());
+        answer = answer.saved_as(&format!("{name}-{run}-{node}.{extension}"));
     }
     Ok(answer)
 }
@@ -226,6 +246,11 @@ async fn ended_without(records: &Records, attempt: &AttemptId) -> bool {
     })
 }
 
+/// What stands at the end of a text that is not whole.
+pub(super) fn not_arrived(missing: u64) -> String {
+    format!("[sentinel: {missing} bytes have not arrived from the node yet]")
+}
+
 /// A log that is being sent.
 struct LogBody {
     records: RecordStream,
@@ -313,9 +338,8 @@ impl LogBody {
     /// the latter only.
     fn last_line(&mut self) -> Option<Bytes> {
         let missing = self.missing();
-        if self.format != Format::Json {
-            let line = format!("[sentinel: {missing} bytes have not arrived from the node yet]");
-            return (missing > 0).then(|| self.writer.remark(&line));
+        if matches!(self.format, Format::Text(_)) {
+            return (missing > 0).then(|| self.writer.remark(&not_arrived(missing)));
         }
         let known = self.follow == Follow::Yes || matches!(self.end, LogEnd::At(_) | LogEnd::Unknown);
         let mut line = json!({"kind": "end", "position": self.position, "ended": known && missing == 0});

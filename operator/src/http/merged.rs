@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::stream::unfold;
-use sentinel_api::view::{LineItemView, MergedEventView, MergedItemView, MergedLinesView, MergedNodeView};
+use sentinel_api::view::{MergedEventView, MergedLinesView, MergedNodeView};
 use sentinel_core::stream::cursor::MergeCursor;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,8 @@ use super::answer::{Answer, BodyError};
 use super::api::Api;
 use super::error::ApiError;
 use super::executions::unable;
-use super::lines::{KEEP_ALIVE, count_of, stream, view};
+use super::line_view::item_view;
+use super::lines::{KEEP_ALIVE, count_of, stream};
 use super::logs::{LogEnd, end, since};
 use super::request::{Query, Request};
 use super::run_logs::{FoundLogs, RunLogs};
@@ -42,10 +43,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
     let (from, count) = from(api, query)?;
-    let until = query.read::<jiff::Timestamp>("until", "a time in RFC 3339")?;
-    let until = until.map(jiff::Timestamp::as_microsecond);
-    let params = MergedParams { from, count, stream: stream(query)?, until };
-    let FoundLogs { logs, are_all } = RunLogs::of(api, parts, query)?.find().await?;
+    let params = MergedParams { from, count, stream: stream(query)?, until: until(query)? };
+    let FoundLogs { logs, are_all, .. } = RunLogs::of(api, parts, query)?.find().await?;
     let found = api.logs.merged_lines(&api.clock, &logs, params).await;
     let found = found.map_err(|error| unable(&error.source))?;
     let ended = match &found.ends {
@@ -105,6 +104,12 @@ fn from(api: &Api, query: &Query) -> Result<(MergedFrom, usize), ApiError> {
     }
 }
 
+/// The `until` of the query, microseconds since the Unix epoch.
+pub(super) fn until(query: &Query) -> Result<Option<i64>, ApiError> {
+    let until = query.read::<jiff::Timestamp>("until", "a time in RFC 3339")?;
+    Ok(until.map(jiff::Timestamp::as_microsecond))
+}
+
 fn text_of(cursor: &MergeCursor) -> String {
     URL_SAFE_NO_PAD.encode(cursor.encode())
 }
@@ -134,23 +139,6 @@ fn node_view(log: &MergedLog) -> MergedNodeView {
         attempt: log.attempt.attempt,
         offset_millis: log.offset_micros.map(|micros| micros / 1000),
     }
-}
-
-pub(super) fn item_view(item: MergedItem) -> MergedItemView {
-    let MergedItem { log, item, at_micros, is_late } = item;
-    let mut item = view(item);
-    let mut node_at_micros = None;
-    let shown = match &mut item {
-        LineItemView::Line(line) => Some(&mut line.at_micros),
-        LineItemView::Gap(gap) => gap.at_micros.as_mut(),
-    };
-    if let Some(shown) = shown
-        && *shown != at_micros
-    {
-        node_at_micros = Some(std::mem::replace(shown, at_micros));
-    }
-    let node = log.attempt.node.to_string();
-    MergedItemView { node, attempt: log.attempt.attempt, node_at_micros, late: is_late, item }
 }
 
 /// The logs of a Run that are followed, those that begin later too.

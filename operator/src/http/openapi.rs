@@ -5,8 +5,8 @@ use kube::CustomResourceExt as _;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use sentinel_api::reason::ErrorBody;
 use sentinel_api::view::{
-    ExecutionView, FleetSamplesView, LinesView, MergedLinesView, NodeSamplesView, NodeView, OutputsView,
-    RunView, SearchLineView,
+    ExecutionView, FleetSamplesView, LineItemView, LinesView, MergedItemView, MergedLinesView,
+    NodeSamplesView, NodeView, OutputsView, RunView, SearchLineView,
 };
 use serde_json::{Map, Value, json};
 
@@ -145,6 +145,7 @@ fn text_of(operation: Operation) -> OperationText {
             ("getExecution", "executions", "One Execution, with its resource usage and output totals.", "200")
         }
         Operation::ExecutionLog
+        | Operation::RunLog
         | Operation::RunLines
         | Operation::RunLineEvents
         | Operation::ExecutionLines
@@ -165,6 +166,12 @@ fn text_of_output(operation: Operation) -> OperationText {
             "Lines of the output of an Execution that match an expression, as they are found. A search ends after 30 s or \
              limit hits; then its last line has the position to continue from.",
         ),
+        Operation::RunLog => (
+            "runLog",
+            "The output of a Run as it is now, of all its nodes by time. As text, each line behind the name of its node; as \
+             JSON, one line or gap a line, and at last one of kind 'end'. Compressed with gzip or zstd where the reader \
+             accepts it.",
+        ),
         Operation::RunLines => (
             "runLines",
             "Lines of the output of a Run as it is now, of all its nodes by time: from a cursor or a time on, before a \
@@ -184,7 +191,8 @@ fn text_of_output(operation: Operation) -> OperationText {
             "executionLog",
             "The output of an Execution from any position: what exists so far, or with follow until the Attempt has ended. \
              As text, the bytes of the command, with a line '[sentinel: N bytes dropped here: reason]' for missing \
-             bytes. As JSON, one record per line with the bytes in base64; the last line is of kind 'end'.",
+             bytes. As json, one record per line with the bytes in base64, and as jsonl one line of the output; the last line \
+             is of kind 'end'. Compressed with gzip or zstd where the reader accepts it.",
         ),
     };
     OperationText { id, tag: "executions", summary, success: "200" }
@@ -202,7 +210,11 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         }
         Operation::ExecutionLog => json!({
             "text/plain": {"schema": {"type": "string"}},
-            "application/x-ndjson": {"schema": log_line()},
+            "application/x-ndjson": {"schema": {"anyOf": [log_line(), schema::<LineItemView>(schemas)]}},
+        }),
+        Operation::RunLog => json!({
+            "text/plain": {"schema": {"type": "string"}},
+            "application/x-ndjson": {"schema": {"anyOf": [schema::<MergedItemView>(schemas), merged_end()]}},
         }),
         Operation::SearchLines => {
             json!({"application/x-ndjson": {"schema": schema::<SearchLineView>(schemas)}})
@@ -254,6 +266,18 @@ fn log_line() -> Value {
     })
 }
 
+fn merged_end() -> Value {
+    json!({
+        "type": "object",
+        "required": ["kind", "ended"],
+        "properties": {
+            "kind": {"enum": ["end"]},
+            "ended": {"type": "boolean", "description": "Whether all logs have ended, and all of them is here."},
+            "missing": {"type": "integer", "description": "Bytes of finished logs that have not arrived from their nodes yet."},
+        },
+    })
+}
+
 /// Parameters of routes that read output.
 fn output_parameter(name: &str) -> (Value, &'static str) {
     let text = || json!({"type": "string"});
@@ -295,7 +319,7 @@ fn output_parameter(name: &str) -> (Value, &'static str) {
         "timestamps" => {
             (switch(), "Whether each line of text begins with its time by the clock of the node.")
         }
-        "format" => (json!({"enum": ["text", "json"], "default": "text"}), "Form of the log."),
+        "format" => (json!({"enum": ["text", "json", "jsonl"], "default": "text"}), "Form of the log."),
         _ => (text(), ""),
     }
 }
@@ -307,6 +331,11 @@ fn query_parameter(route: &Route, name: &str) -> Value {
         "from" if is_merged => (
             json!({"type": "string"}),
             "A cursor: the lines behind it. Cursors are those of earlier answers.",
+        ),
+        "format" if is_merged => (json!({"enum": ["text", "jsonl"], "default": "text"}), "Form of the log."),
+        "timestamps" if is_merged => (
+            json!({"type": "boolean", "default": false}),
+            "Whether each line of text has its time, by the operator's clock where the offset of the node's is known.",
         ),
         "count" if is_merged => (lines(200), "Largest number of lines."),
         "tail" if is_merged => (lines(200), "The last lines of all nodes together, this many."),

@@ -1,11 +1,12 @@
 //! The web page: files of the crate `sentinel-viewer`, which are a part of this program. They have no data, so they need no
 //! token. What the page shows, it reads from the API, with the token of its reader.
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, IF_NONE_MATCH};
+use http::header::{ACCEPT, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use sentinel_viewer::{ASSETS_FOLDER, BasePath, PLACES, POLICY};
 
 use super::answer::{Answer, Body};
+use super::encoding::accepts_gzip;
 use super::error::{ApiError, Reason};
 use super::request::Request;
 use super::table::{Found, PAGE};
@@ -105,30 +106,6 @@ fn is_held(headers: &HeaderMap, tag: &str) -> bool {
     headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
         value.split(',').map(str::trim).any(|held| held == "*" || held.trim_start_matches("W/") == tag)
     })
-}
-
-/// Whether the reader takes gzip: RFC 9110, §12.5.3.
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let mut any = false;
-    for coding in headers
-        .get_all(ACCEPT_ENCODING)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-    {
-        let mut parts = coding.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default();
-        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-        let is_taken = weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|weight| weight > 0.0));
-        match name {
-            name if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => {
-                return is_taken;
-            }
-            "*" => any = is_taken,
-            _ => {}
-        }
-    }
-    any
 }
 
 #[cfg(test)]

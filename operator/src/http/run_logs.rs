@@ -35,6 +35,8 @@ pub(super) struct RunLogs {
 /// The logs of a Run.
 #[derive(Debug)]
 pub(super) struct FoundLogs {
+    /// Name of the Task.
+    pub(super) task: String,
     /// By node and Attempt.
     pub(super) logs: Vec<MergedLog>,
     /// Whether each Execution has ended: no other log begins.
@@ -71,6 +73,7 @@ impl RunLogs {
             return Err(ApiError::not_found(format!("no Run {run} of Task {task}")));
         }
         let are_all = !is_partial && executions.iter().all(|execution| execution.outcome().is_some());
+        let name = executions.first().map(|execution| execution.record.name.clone()).unwrap_or_default();
         let mut logs = Vec::new();
         for execution in executions {
             let node = &execution.record.node;
@@ -85,7 +88,7 @@ impl RunLogs {
         }
         let order = |log: &MergedLog| (log.attempt.node.clone(), log.attempt.attempt);
         logs.sort_by_cached_key(order);
-        Ok(FoundLogs { logs, are_all })
+        Ok(FoundLogs { task: name, logs, are_all })
     }
 
     async fn executions(&self) -> Result<(Vec<ExecutionStatus>, bool), ApiError> {

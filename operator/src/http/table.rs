@@ -47,6 +47,8 @@ pub enum Operation {
     ListRuns,
     /// What the targets of a Run wrote, equal outputs as one.
     RunOutputs,
+    /// The output of a Run.
+    RunLog,
     /// Lines of the output of a Run.
     RunLines,
     /// Lines of the output of a Run as they are written.
@@ -124,6 +126,12 @@ pub const ROUTES: &[Route] = &[
         &["namespace", "task", "taskUid", "trigger", "since", "until", "limit", "page"],
     ),
     route(Method::GET, "/api/v1/runs/{taskUid}/{run}/outputs", Operation::RunOutputs, &["equal"]),
+    route(
+        Method::GET,
+        "/api/v1/runs/{taskUid}/{run}/log",
+        Operation::RunLog,
+        &["nodes", "stream", "format", "timestamps", "since", "until"],
+    ),
     route(
         Method::GET,
         "/api/v1/runs/{taskUid}/{run}/lines",

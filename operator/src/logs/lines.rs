@@ -125,7 +125,10 @@ impl LogReader {
     }
 
     /// The lines before a position.
-    pub(super) async fn line_mark(&self, attempt: &AttemptId, position: u64) -> Result<LineMark, ReadError> {
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn line_mark(&self, attempt: &AttemptId, position: u64) -> Result<LineMark, ReadError> {
         let index = self.line_index(attempt).await?;
         self.mark_at(attempt, index.before_position(position), position).await
     }

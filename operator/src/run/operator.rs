@@ -26,7 +26,7 @@ use crate::gateway::{
 use crate::health::Health;
 use crate::history::History;
 use crate::history::archive::Archiver;
-use crate::http::api::{Api, MAX_LISTS, MAX_STREAMS};
+use crate::http::api::{Api, MAX_COMPRESSED, MAX_LISTS, MAX_STREAMS};
 use crate::http::feed::Feed;
 use crate::logs::LogReader;
 use crate::metrics::Registry as MetricsRegistry;
@@ -339,6 +339,7 @@ impl Shared {
             dead_after_ms: settings.dead_after.as_millis() as u64,
             streams: Shares::new(MAX_STREAMS.0, MAX_STREAMS.1),
             lists: Shares::new(MAX_LISTS.0, MAX_LISTS.1),
+            compressed: Shares::new(MAX_COMPRESSED.0, MAX_COMPRESSED.1),
             stop: self.stop.all,
         }
     }

@@ -206,10 +206,23 @@ impl TestOperator {
         }
     }
 
+    /// Head and body of a GET that must succeed, with this `Accept-Encoding`.
+    pub(crate) async fn download(&self, path: &str, accept: &str) -> (String, Vec<u8>) {
+        let mut response = self.follow_as(path, accept).await;
+        within("the response is whole", response.stream.read_to_end(&mut response.response)).await.unwrap();
+        response.head_and_body()
+    }
+
     /// Opens a log; [`LogResponse::rest`] reads it to its end.
     pub(crate) async fn follow(&self, path: &str) -> LogResponse {
+        self.follow_as(path, "").await
+    }
+
+    /// The same with this `Accept-Encoding`.
+    pub(crate) async fn follow_as(&self, path: &str, accept: &str) -> LogResponse {
         let mut stream = TcpStream::connect(self.api).await.unwrap();
-        let head = format!("GET /api/v1{path} HTTP/1.0\r\nhost: {}\r\n\r\n", self.api);
+        let head =
+            format!("GET /api/v1{path} HTTP/1.0\r\nhost: {}\r\naccept-encoding: {accept}\r\n\r\n", self.api);
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut response = Vec::new();
         while !response.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -271,6 +284,19 @@ impl LogResponse {
                 return None;
             }
         }
+    }
+
+    /// Waits for further bytes; false at the end.
+    pub(crate) async fn more(&mut self) -> bool {
+        within("bytes arrive", self.stream.read_buf(&mut self.response)).await.unwrap() > 0
+    }
+
+    /// The head in lower case, and what has arrived of the body of an answer that must be a success.
+    pub(crate) fn head_and_body(&self) -> (String, Vec<u8>) {
+        let at = self.response.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8_lossy(&self.response[..at]).to_lowercase();
+        assert_eq!(head.split(' ').nth(1), Some("200"), "{head}");
+        (head, self.response[at + 4..].to_vec())
     }
 
     /// The whole log, once it has ended.

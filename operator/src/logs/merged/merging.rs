@@ -10,7 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use sentinel_core::stream::cursor::{MAX_LOGS, MergeCursor, Reached};
 use sentinel_core::stream::merge::{Merge, Now, Wait};
 use sentinel_core::stream::tail::Follow;
-use sentinel_core::stream::window::WindowItem;
+use sentinel_core::stream::window::{LineState, WindowItem};
 use sentinel_protocol::log::LogRecord;
 
 use super::source::{Records, Source, Take, Unsent};
@@ -182,8 +182,20 @@ impl Merging {
         cursor
     }
 
+    /// Whether a line or gap stays as it is.
+    pub fn is_final(&self, item: &MergedItem) -> bool {
+        let WindowItem::Line(line) = &item.item else { return true };
+        if line.state != LineState::Open {
+            return true;
+        }
+        let of = |source: &Source| source.log.attempt == item.log.attempt;
+        let Some(at) = self.sources.iter().position(of) else { return true };
+        let is_it = |unsent: &Unsent| matches!(&unsent.item, WindowItem::Line(other) if other.position == line.position);
+        self.sources[at].is_over && !self.merge.waiting(at).any(is_it)
+    }
+
     /// How far it is in a log that it has.
-    pub(super) fn position(&self, log: &MergedLog) -> Option<u64> {
+    pub fn position(&self, log: &MergedLog) -> Option<u64> {
         let at = self.sources.iter().position(|source| source.log.attempt == log.attempt)?;
         Some(self.sources[at].reached(self.merge.waiting(at)).position)
     }

@@ -130,6 +130,30 @@ impl LogReader {
         Ok(MergedLines { items, before: cursor, next, ends })
     }
 
+    /// What several logs have now of a time: everything without one, microseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn merged_range(
+        &self,
+        clock: &Clock,
+        logs: &[MergedLog],
+        stream: Option<OutputStream>,
+        (since, until): (Option<i64>, Option<i64>),
+    ) -> Result<Merging, ReadError> {
+        let untils = self.untils(logs, until).await?;
+        let starts = match since {
+            Some(micros) => self.times(logs, micros).await?,
+            None => vec![0; logs.len()],
+        };
+        let of = |(start, until): (u64, &u64)| Extent { start, until: *until };
+        let (cursor, _) = begin(logs, starts.into_iter().zip(&untils).map(of).collect());
+        let start = MergedStart { cursor, stream, extent: MergedExtent::Now };
+        let mut merging = Merging::new(self.clone(), clock.clone(), start);
+        merging.add(logs.iter().cloned().zip(untils)).await?;
+        Ok(merging)
+    }
+
     /// Where each log has what was written after a time.
     async fn untils(&self, logs: &[MergedLog], until: Option<i64>) -> Result<Vec<u64>, ReadError> {
         match until {
