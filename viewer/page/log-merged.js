@@ -7,12 +7,13 @@ import { hasEnded, isProblem, stateText } from "./states.js";
 import { lineText, logPath, parseLine } from "./address.js";
 import { byName, fold } from "./names.js";
 import { Dialog, Empty, Failure, Icon, Search, Seg, copy } from "./parts.js";
+import { save, search } from "./api.js";
 import { absolute, go, here, path, setQuery, withQuery } from "./route.js";
 import { now } from "./live.js";
 import { useKeys } from "./keys.js";
 import { headsOf } from "./log-groups.js";
 import { LogView, NewLines } from "./log-view.js";
-import { Banner, GoTo, rangeText, resize, size, Sizes, Times } from "./log-tools.js";
+import { Banner, Download, GoTo, rangeText, resize, size, Sizes, Times } from "./log-tools.js";
 import { MergedSource } from "./merged-source.js";
 
 /** @typedef {import("./types.js").Execution} Execution */
@@ -30,7 +31,7 @@ export function MergedLog({ logs, items, start }) {
   const [following, setFollowing] = useState(!near && !logs.since);
   const [seen, setSeen] = useState(0);
   const [closed, setClosed] = useState(/** @type {Set<number>} */ (new Set()));
-  const [asking, setAsking] = useState(/** @type {"" | "goto" | "times" | "nodes"} */ (""));
+  const [asking, setAsking] = useState(/** @type {"" | "goto" | "times" | "download" | "nodes"} */ (""));
   const [said, say] = useState("");
   const [range, setRange] = useState(/** @type {{from: Merged | null, to: Merged | null}} */ ({ from: null, to: null }));
   const controls = useRef(/** @type {import("./log-view.js").Controls | null} */ (null));
@@ -74,6 +75,7 @@ export function MergedLog({ logs, items, start }) {
     if (!next.delete(position)) next.add(position);
     setClosed(next);
   };
+  const download = (/** @type {string} */ end, /** @type {Record<string, string>} */ how) => () => save(`runs/${logs.uid}/${logs.run}/log${search({ nodes: logs.nodes.join(","), stream: stream === "both" ? undefined : stream, since: logs.since, until: logs.until, ...how })}`, `${name}-${logs.run}.${end}`).then(() => say("Saved."), (error) => say(error instanceof Error ? error.message : "It could not be saved."));
   const close = () => setAsking("");
   const turn = (/** @type {string} */ key, /** @type {string[]} */ list, /** @type {string} */ value) => setQuery({ [key]: list[(list.indexOf(value) + 1) % list.length] }, { replace: true });
   const toEnd = () => (following ? follow(false) : controls.current?.end());
@@ -121,6 +123,7 @@ export function MergedLog({ logs, items, start }) {
       <${Sizes} />
       <button type="button" class="btn" aria-pressed=${String(wrap)} onClick=${() => setQuery({ wrap: wrap ? "" : "1" }, { replace: true })}>Wrap</button>
       <button type="button" class="btn square" aria-label="Copy a link" title="Copy a link (y)" onClick=${copyLink}><${Icon} name="link" /></button>
+      <button type="button" class="btn" onClick=${() => setAsking("download")}><${Icon} name="save" />Download…</button>
       <button type="button" class="btn" aria-pressed=${String(following && live)} disabled=${!live} onClick=${toEnd}>Follow</button>
     </div>
     <${Banner} source=${source} say=${say} />
@@ -134,7 +137,8 @@ export function MergedLog({ logs, items, start }) {
       ${live && source.loaded && !following && html`<${NewLines} lines=${fresh} onClick=${() => controls.current?.end()} />`}</div>
     ${asking === "goto" && html`<${GoTo} onClose=${close} onTime=${(/** @type {string} */ since) => void toTime(since)} day=${start} />`}
     ${asking === "times" && html`<${Times} onClose=${close} day=${start} />`}
-    ${asking === "nodes" && html`<${Nodes} onClose=${close} items=${items} chosen=${logs.nodes} />`}`;
+    ${asking === "nodes" && html`<${Nodes} onClose=${close} items=${items} chosen=${logs.nodes} />`}
+    ${asking === "download" && html`<${Download} onClose=${close} files=${[{ name: ".txt", what: "each line with its node and time", run: download("txt", { timestamps: "true" }) }, { name: ".jsonl", what: "one JSON object a line", run: download("jsonl", { format: "jsonl" }) }]} />`}`;
 }
 
 /** Which nodes are shown. @param {{onClose: () => void, items: Execution[], chosen: string[]}} props */
