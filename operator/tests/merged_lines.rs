@@ -276,6 +276,23 @@ async fn a_follower_that_is_cut_off_often_misses_and_repeats_no_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_without_any_of_the_last_lines_continues_where_it_was() {
+    let operator = TestOperator::new(&["a", "b"]).await;
+    let (mut writers, path) = run_on(&operator, &["a", "b"]).await;
+    writers[0].write(Stream::Stdout, 1, "early\n").await;
+    writers[1].write(Stream::Stdout, 2, "late\n").await;
+    until_lines(&operator, &path, 2).await;
+    let last = operator.get(&format!("{path}?tail=1")).await;
+    assert_eq!(texts(&last), ["b late"]);
+    writers[0].write(Stream::Stdout, 3, "later\n").await;
+    until_lines(&operator, &path, 3).await;
+    let next = operator.get(&format!("{path}?from={}", last["next"].as_str().unwrap())).await;
+    assert_eq!(texts(&next), ["a later"]);
+    let before = operator.get(&format!("{path}?to={}", last["before"].as_str().unwrap())).await;
+    assert_eq!(texts(&before), ["a early"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_cursors_and_queries_are_refused() {
     let operator = TestOperator::new(&["a", "b"]).await;
     let (_writers, path) = run_on(&operator, &["a", "b"]).await;

@@ -83,6 +83,8 @@ struct LastLines {
     /// Whether it has none before them.
     are_all: bool,
     until: u64,
+    /// How far it was read.
+    reached: u64,
 }
 
 impl LogReader {
@@ -190,12 +192,13 @@ impl LogReader {
         count: usize,
         stream: Option<OutputStream>,
     ) -> Result<LastLines, ReadError> {
-        let mut found = LastLines { lines: VecDeque::new(), are_all: true, until: end };
+        let mut found = LastLines { lines: VecDeque::new(), are_all: true, until: end, reached: 0 };
         if end == 0 {
             return Ok(found);
         }
         let (begun, from) = self.before_last(&log.attempt, end, count as u64, stream).await?;
         found.are_all = begun <= count as u64;
+        found.reached = from.position.min(end);
         let first = begun.saturating_sub(count as u64) + 1;
         let first = if stream.is_some() { FirstLine::OfStream(first) } else { FirstLine::Number(first) };
         let mut window = LineWindow::new(WindowRange { first, count: usize::MAX, stream }, from.mark);
@@ -206,6 +209,7 @@ impl LogReader {
             if record.head.position >= end {
                 break;
             }
+            found.reached = record.end().min(end);
             window.add(&record);
             for item in window.take_changed() {
                 let WindowItem::Line(line) = item else { continue };
@@ -256,7 +260,7 @@ fn choose(each: &[LastLines], count: usize) -> Vec<Extent> {
     let extent = |(log, left): (&LastLines, usize)| {
         // Gaps before the first line of a log belong to it.
         let is_whole = left == 0 && log.are_all;
-        let first = log.lines.get(left).map_or(log.until, |line| line.position);
+        let first = log.lines.get(left).map_or(log.reached, |line| line.position);
         Extent { start: if is_whole { 0 } else { first }, until: log.until }
     };
     each.iter().zip(left).map(extent).collect()
