@@ -1,6 +1,7 @@
 // The log of all nodes of a Run: live, by time, with a column and a choice of nodes.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { accessibilityProblems, launch, open, shoot, startDev, until, WIDTHS } from "./harness.mjs";
 
@@ -160,6 +161,29 @@ test("what comes is followed, pauses, and goes on", async () => {
   await page.keyboard.press("End");
   await page.waitForSelector("text=4 nodes ended");
   assert.match(await rows(page).last().locator(".t").textContent(), /^after 100$/);
+  assert.deepEqual(problems, []);
+  await context.close();
+});
+
+test("the log of all nodes is saved as text and as JSON", async () => {
+  const { page, context, problems } = await open(browser, {});
+  await visit(page, `${many}?node=sim-[1-2]&stream=stdout`);
+  await page.waitForSelector("text=2 nodes ended");
+  for (const [name, holds] of /** @type {[string, RegExp][]} */ ([[".txt", /^sim-[12] \| \d{4}-\d\d-\d\dT\S+Z ::group::sim-[12]\n/], [".jsonl", /^\{"node":"sim-[12]","attempt":1,/]])) {
+    await page.click("text=Download…");
+    assert.deepEqual(await accessibilityProblems(page), []);
+    await shoot(page, "merged-download");
+    const waiting = page.waitForEvent("download");
+    await page.click(`dialog button:has-text("${name}")`);
+    const saved = await waiting;
+    assert.equal(saved.suggestedFilename(), `many-1${name}`);
+    const text = await readFile(await saved.path(), "utf8");
+    assert.match(text, holds);
+    const lines = text.trimEnd().split("\n");
+    assert.equal(lines.length, 2 * (LINES + 2) + (name === ".jsonl" ? 1 : 0));
+    for (const node of ["sim-1", "sim-2"]) assert.equal(lines.filter((line) => line.includes(` of ${node}`)).length, LINES);
+    if (name === ".jsonl") assert.deepEqual(JSON.parse(lines[lines.length - 1]), { kind: "end", ended: true });
+  }
   assert.deepEqual(problems, []);
   await context.close();
 });
