@@ -275,7 +275,7 @@ impl<S: Stream<Item = Result<LogRecord, ReadError>> + Unpin> Followed<S> {
         }
     }
 
-    /// Adds what is there, and while output flows what follows within a time.
+    /// Adds what has arrived, and while output flows what follows within a time.
     async fn gather(&mut self, begun: u64, is_flowing: bool) {
         let deadline = Instant::now() + TOGETHER.0;
         while self.position - begun < TOGETHER.1 {

@@ -63,7 +63,7 @@ pub struct SearchUpdate {
 #[derive(Debug)]
 struct OpenLine {
     text: Vec<u8>,
-    /// The lines before it.
+    /// How many lines begin earlier.
     before: LineMark,
     position: u64,
     at_micros: i64,
@@ -183,7 +183,7 @@ impl LineSearch {
     }
 
     /// Goes back from the end of a part to the beginning of the first line that is open there, so that a search that
-    /// continues sees all of it. Returns the new end; `None` if that is no line of this part, or too far back.
+    /// continues sees all of it. Returns the new end; `None` if it began before this part, or too far back.
     fn go_back(&mut self, from: u64, position: u64) -> Option<u64> {
         let first = self.open.iter().flatten().min_by_key(|line| line.position)?;
         let (begin, before) = (first.position, first.before);
@@ -510,7 +510,9 @@ mod tests {
                     break;
                 }
                 from = search.add_batch(&batch, from, usize::MAX).position;
-                left.take(ahead).for_each(|record| search.add_rest(&record));
+                for record in left.take(ahead) {
+                    search.add_rest(&record);
+                }
                 search.leave_far();
                 hits.extend(search.take_hits());
             }
