@@ -466,7 +466,7 @@ fn gunzipped(bytes: &[u8]) -> String {
 async fn logs_are_compressed_as_their_readers_ask() {
     let operator = TestOperator::new(&["a", "b"]).await;
     let (mut writers, lines) = run_on(&operator, &["a", "b"]).await;
-    let many = "a line that is there often\n".repeat(2000);
+    let many = "a line that is written often\n".repeat(2000);
     for writer in &mut writers {
         writer.write(Stream::Stdout, 1, &many).await;
     }

@@ -12,6 +12,12 @@ use serde::Serialize;
 
 use super::log_lines::LineWriter;
 
+/// The media type of logs as text.
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The media type of logs with a JSON object a line.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+
 /// The form of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
@@ -59,6 +65,17 @@ struct JsonRecord {
     data: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped: Option<DropReason>,
+}
+
+impl Format {
+    /// The media type, and how names of files end.
+    pub(super) fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Text(Timestamps::Hidden) => (TEXT, "log"),
+            Self::Text(Timestamps::Shown) => (TEXT, "txt"),
+            Self::Json | Self::Lines => (NDJSON, "jsonl"),
+        }
+    }
 }
 
 impl RecordWriter {

@@ -35,12 +35,6 @@ const HOLE_GROWS: Duration = Duration::from_secs(1);
 /// How often a follower of an Attempt that has not begun checks whether it still can.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// The media type of logs as text.
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
-
-/// The media type of logs with a JSON object a line.
-pub(super) const NDJSON: &str = "application/x-ndjson";
-
 /// Records of a log, in order.
 type RecordStream = Pin<Box<dyn Stream<Item = Result<LogRecord, ReadError>> + Send>>;
 
@@ -76,13 +70,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         Some(end) => Box::pin(api.logs.open_to(attempt.clone(), from, end)),
         None => Box::pin(api.logs.open(attempt.clone(), from, follow)),
     };
-    let writer = match format {
-        Format::Lines => {
-            let mark = api.logs.line_mark(&attempt, from).await.map_err(|error| unable(&error.source))?;
-            RecordWriter::of_lines(LineWriter::new(mark, only, follow == Follow::Yes))
-        }
-        Format::Text(_) | Format::Json => RecordWriter::new(format, only),
-    };
+    let writer = writer(api, &attempt, format, (from, only, follow)).await?;
     let body = LogBody {
         records,
         writer,
@@ -98,12 +86,8 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         over: false,
         stop: api.stop.clone(),
     };
-    let (content_type, extension) = match format {
-        Format::Text(Timestamps::Hidden) => (TEXT, "log"),
-        Format::Text(Timestamps::Shown) => (TEXT, "txt"),
-        Format::Json | Format::Lines => (NDJSON, "jsonl"),
-    };
     let stream = unfold(body, |mut body| async move { body.next().await.map(|item| (item, body)) });
+    let (content_type, extension) = format.names();
     let mut answer = Answer::stream(content_type, stream)
         .with("sentinel-attempt", &attempt)
         .with("sentinel-log-from", from);
@@ -111,11 +95,29 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         answer = answer.with("sentinel-log-end", end);
     }
     if follow == Follow::No {
-        let name = api.feed.by_uid(&task).and_then(|known| known.metadata.name.clone());
-        let name = name.unwrap_or_else(|| task.to_string());
-        answer = answer.saved_as(&format!("{name}-{run}-{node}.{extension}"));
+        answer = answer.saved_as(&file_name(api, &attempt, extension));
     }
     Ok(answer)
+}
+
+async fn writer(
+    api: &Api,
+    attempt: &AttemptId,
+    format: Format,
+    (from, only, follow): (u64, Option<OutputStream>, Follow),
+) -> Result<RecordWriter, ApiError> {
+    if format != Format::Lines {
+        return Ok(RecordWriter::new(format, only));
+    }
+    let mark = api.logs.line_mark(attempt, from).await.map_err(|error| unable(&error.source))?;
+    Ok(RecordWriter::of_lines(LineWriter::new(mark, only, follow == Follow::Yes)))
+}
+
+/// The name under which a log is saved.
+fn file_name(api: &Api, attempt: &AttemptId, extension: &str) -> String {
+    let AttemptId { task, run, node, .. } = attempt;
+    let name = api.feed.by_uid(task).and_then(|known| known.metadata.name.clone());
+    format!("{}-{run}-{node}.{extension}", name.unwrap_or_else(|| task.to_string()))
 }
 
 /// Largest number of last lines.

@@ -12,8 +12,8 @@ use super::error::ApiError;
 use super::executions::unable;
 use super::line_view::item_view;
 use super::lines::stream;
-use super::log_text::{Timestamps, dropped_here, timestamp};
-use super::logs::{LogEnd, NDJSON, TEXT, end, not_arrived, since};
+use super::log_text::{NDJSON, TEXT, Timestamps, dropped_here, timestamp};
+use super::logs::{LogEnd, end, not_arrived, since};
 use super::merged::until;
 use super::request::Query;
 use super::run_logs::{FoundLogs, RunLogs};
@@ -109,18 +109,16 @@ impl MergedBody {
         while bytes.len() < PIECE {
             let next = match self.merging.next_now()? {
                 None if bytes.is_empty() => self.merging.next().await?,
-                // What is there need not wait for what is not read yet.
+                // Lines do not wait for those that are not read yet.
                 None => return Ok(bytes.into()),
                 item => item,
             };
-            match next {
-                Some(item) => self.add(&mut bytes, item),
-                None => {
-                    self.over = true;
-                    self.finish(&mut bytes);
-                    break;
-                }
-            }
+            let Some(item) = next else {
+                self.over = true;
+                self.finish(&mut bytes);
+                break;
+            };
+            self.add(&mut bytes, item);
         }
         Ok(bytes.into())
     }

@@ -272,7 +272,7 @@ fn merged_end() -> Value {
         "required": ["kind", "ended"],
         "properties": {
             "kind": {"enum": ["end"]},
-            "ended": {"type": "boolean", "description": "Whether all logs have ended, and all of them is here."},
+            "ended": {"type": "boolean", "description": "Whether all logs have ended and are complete."},
             "missing": {"type": "integer", "description": "Bytes of finished logs that have not arrived from their nodes yet."},
         },
     })
