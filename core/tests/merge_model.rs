@@ -124,7 +124,7 @@ proptest! {
         for (log, number, at, is_late) in sent {
             let (error, items) = &logs[log];
             prop_assert!(at <= items[number].1 + WINDOW, "held up");
-            // A clock that is ahead does not make the others late, and one that is right is not late by itself.
+            // A clock that is ahead does not make the others late, and one that is right is not late alone.
             prop_assert!(!is_late || *error <= 0);
         }
     }

@@ -99,7 +99,7 @@ fn texts(answer: &Value) -> Vec<String> {
     answer["lines"].as_array().unwrap().iter().map(of).collect()
 }
 
-/// Waits until so many lines are there.
+/// Waits for so many lines.
 async fn until_lines(operator: &TestOperator, path: &str, count: usize) -> Value {
     operator
         .until(&format!("{path}?tail=1000"), |answer| answer["lines"].as_array().unwrap().len() == count)

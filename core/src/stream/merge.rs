@@ -96,7 +96,7 @@ impl<N: Ord + Clone, T> Merge<N, T> {
     pub fn push(&mut self, log: usize, at: Option<i64>, item: T, cost: usize, now: Now) {
         let Some(found) = self.logs.get_mut(log) else { return };
         let at = at.unwrap_or(i64::MIN);
-        // Of a log that grows, nothing was written after it arrived, whatever the node's clock says.
+        // Of a log that grows, nothing was written after it arrived, whatever the clock of the node shows.
         let at = if self.wait == Wait::ForAll { at } else { at.min(now.wall) };
         found.highest = found.highest.max(at);
         let at = found.highest;

@@ -185,7 +185,7 @@ impl LineWindow {
         changed
     }
 
-    /// The lines before the first one that is open; each line is there once.
+    /// The lines before the first one that is open; each line once.
     pub fn take_settled(&mut self) -> Vec<WindowItem> {
         let settled = self.open.iter().flatten().copied().min().unwrap_or(self.items.len());
         let rest = self.items.split_off(settled);

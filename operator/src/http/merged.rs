@@ -38,8 +38,8 @@ const MAX_CURSOR: usize = 12 << 10;
 /// Bytes of text of an event.
 const EVENT_TEXT: usize = 256 << 10;
 
-/// How often logs that begin later are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often logs that begin later are listed.
+const LIST_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
     let (from, count) = from(api, query)?;
@@ -146,7 +146,7 @@ pub(super) struct Followed {
     logs: RunLogs,
     pub(super) merging: Merging,
     are_all: bool,
-    look_at: Instant,
+    list_at: Instant,
 }
 
 /// What a follower has next.
@@ -159,12 +159,12 @@ pub(super) enum FollowedStep {
 
 impl Followed {
     pub(super) fn new(logs: RunLogs, merging: Merging) -> Self {
-        Self { logs, merging, are_all: false, look_at: Instant::now() }
+        Self { logs, merging, are_all: false, list_at: Instant::now() }
     }
 
     pub(super) async fn add(&mut self, found: FoundLogs) -> Result<(), ApiError> {
         self.are_all = found.are_all;
-        self.look_at = Instant::now() + LOOK_EVERY;
+        self.list_at = Instant::now() + LIST_EVERY;
         if self.are_all {
             self.merging.retain(&found.logs);
         }
@@ -172,23 +172,23 @@ impl Followed {
         self.merging.add(logs).await.map_err(|error| unable(&error.source))
     }
 
-    /// Cancel safe, except that logs may be looked for again.
+    /// Cancel safe, except that logs may be listed again.
     pub(super) async fn next(&mut self) -> Result<FollowedStep, BodyError> {
         loop {
             let step = tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(self.look_at), if !self.are_all => None,
+                () = tokio::time::sleep_until(self.list_at), if !self.are_all => None,
                 step = self.merging.next() => Some(step),
             };
             match step {
                 Some(Ok(Some(item))) => return Ok(FollowedStep::Item(Box::new(item))),
                 Some(Err(error)) => return Err(error.into()),
                 Some(Ok(None)) if self.are_all => return Ok(FollowedStep::End),
-                Some(Ok(None)) => tokio::time::sleep_until(self.look_at).await,
+                Some(Ok(None)) => tokio::time::sleep_until(self.list_at).await,
                 None => match self.logs.find().await {
                     Ok(found) => self.add(found).await?,
                     // While History is unavailable, what is known is followed.
-                    Err(error) if error.is_retryable() => self.look_at = Instant::now() + LOOK_EVERY,
+                    Err(error) if error.is_retryable() => self.list_at = Instant::now() + LIST_EVERY,
                     Err(error) => return Err(error.into()),
                 },
             }

@@ -311,7 +311,7 @@ fn output_parameter(name: &str) -> (Value, &'static str) {
         "nodes" => {
             (text(), "Only these nodes: their names with commas between them. At most 256 logs are merged.")
         }
-        "to" => (text(), "A cursor: the lines before it."),
+        "to" => (text(), "A cursor: the lines that precede it."),
         "until" => (text(), "Only output up to this time, in RFC 3339."),
         "follow" => (switch(), "Whether to continue until the Attempt has ended."),
         "from" => (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte."),

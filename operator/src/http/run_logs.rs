@@ -14,7 +14,7 @@ use crate::logs::LogReader;
 use crate::logs::merged::{MAX_LOGS, MergedLog};
 use crate::records::{ExecutionStatus, Records, WaitingFor};
 
-/// Offsets below it cannot be told from the delay of a heartbeat, milliseconds.
+/// Smaller offsets could be the delay of a heartbeat, milliseconds.
 const LEAST_OFFSET: u64 = 20;
 
 /// The state of an Execution that was sent to its node.

@@ -322,6 +322,7 @@ fn record(report: &Report, task: TaskRef, run_started_at: UnixMillis) -> Attempt
         namespace: task.namespace.into(),
         name: task.name.into(),
         run_started_at,
+        trigger: None,
         spec_hash: report.spec_hash.clone(),
         command: String::new(),
         environment: Environment::Container,

@@ -266,7 +266,7 @@ fn choose(each: &[LastLines], count: usize) -> Vec<Extent> {
     each.iter().zip(left).map(extent).collect()
 }
 
-/// The next lines, at most so many and about so many bytes of them. A line that was open is there once, as it is last.
+/// The next lines, at most so many and about so many bytes of them. A line that was open is in it once, in its last form.
 async fn collect(merging: &mut Merging, (count, text): (usize, usize)) -> Result<Vec<MergedItem>, ReadError> {
     let mut items: Vec<MergedItem> = Vec::new();
     let mut open: HashMap<(String, u32, u64), usize> = HashMap::new();
