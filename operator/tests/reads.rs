@@ -6,7 +6,6 @@
 mod gateway;
 #[allow(dead_code, reason = "each test program uses its own part of the fixtures")]
 #[path = "reads/operator.rs"]
-#[allow(dead_code, reason = "each test program uses its own part of the fixtures")]
 mod operator;
 #[path = "reads/samples.rs"]
 mod samples;
