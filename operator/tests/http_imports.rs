@@ -22,8 +22,8 @@ const MODULES: &[&str] = &[
     "telemetry",
 ];
 
-/// What it may use of `cluster`: the seam for users, and its errors.
-const OF_CLUSTER: &[&str] = &["ClusterError", "TaskStore"];
+/// What it may use of `cluster`: the seam for users, the changes that it can try, and its errors.
+const OF_CLUSTER: &[&str] = &["Change", "ClusterError", "TaskStore"];
 
 /// Names of what only the controller may do, and of the drivers behind the seams.
 const FORBIDDEN: &[&str] = &[

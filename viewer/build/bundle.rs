@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
+use zopfli::{Format, Options};
 
 use crate::chunks;
 use crate::module::{Module, Value};
@@ -416,7 +417,7 @@ fn hash(bytes: &[u8]) -> String {
 
 fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut compressed = Vec::new();
-    zopfli::compress(zopfli::Options::default(), zopfli::Format::Gzip, bytes, &mut compressed)?;
+    zopfli::compress(Options::default(), Format::Gzip, bytes, &mut compressed)?;
     Ok(compressed)
 }
 

@@ -9,9 +9,9 @@ import { leftText, limitText, whatHappened } from "./words.js";
 import { ApiError, ask, search } from "./api.js";
 import { Chip, Facts, Failure, Icon, Level, Note, Panel, State, tabKeys, useTitle } from "./parts.js";
 import { go, here, withQuery } from "./route.js";
-import { connection, findTask, now, synced } from "./live.js";
+import { connection, now } from "./live.js";
 import { useKeys } from "./keys.js";
-import { runsPath, took, useExecution, useExecutions, useLoad, useNode } from "./load.js";
+import { took, useExecution, useExecutions, useLoad, useNode, useUid } from "./load.js";
 import { seen } from "./figures.js";
 import { PRESENCE } from "./node.js";
 import { Row } from "./log-rows.js";
@@ -19,14 +19,6 @@ import { Row } from "./log-rows.js";
 /** @typedef {import("./types.js").Execution} Execution */
 
 const LAST_LINES = 11;
-
-/** The uid of a Task by its name; one that was deleted is found in History. @param {string} ns @param {string} name @param {string | undefined} given */
-export function useUid(ns, name, given) {
-  const task = findTask(ns, name, given);
-  const wanted = !task && !given && synced.value;
-  const old = useLoad(wanted ? `uid ${ns}/${name}` : null, (abort) => ask(runsPath({ namespace: ns, task: name, limit: 1 }), { signal: abort }));
-  return { task, uid: given ?? task?.metadata.uid ?? old.data?.items[0]?.taskUid, missing: wanted && old.data?.items.length === 0 };
-}
 
 export function ExecutionPage() {
   const { ns, name, run, node, query } = here.value;

@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { ask, askAll, clockAhead, refused, search } from "./api.js";
 import { hasEnded, look } from "./states.js";
 import { byName } from "./names.js";
+import { findTask, synced } from "./live.js";
 
 /**
  * @template T
@@ -123,4 +124,12 @@ export const runsPath = (query) => `runs${search(query)}`;
 export function took(execution, now) {
   if (execution.durationMs != null) return execution.durationMs;
   return execution.startedAt && !hasEnded(execution.state) ? Math.max(0, now - Date.parse(execution.startedAt)) : null;
+}
+
+/** The uid of a Task by its name; one that was deleted is found in History. @param {string} ns @param {string} name @param {string | undefined} given */
+export function useUid(ns, name, given) {
+  const task = findTask(ns, name, given);
+  const wanted = !task && !given && synced.value;
+  const old = useLoad(wanted ? `uid ${ns}/${name}` : null, (abort) => ask(runsPath({ namespace: ns, task: name, limit: 1 }), { signal: abort }));
+  return { task, uid: given ?? task?.metadata.uid ?? old.data?.items[0]?.taskUid, missing: wanted && old.data?.items.length === 0 };
 }

@@ -11,8 +11,7 @@ import { Chip, Empty, Failure, Icon, Pick, Seg, copy, focusFilter, useTitle } fr
 import { absolute, go, here, path, setQuery, withQuery } from "./route.js";
 import { now } from "./live.js";
 import { useKeys } from "./keys.js";
-import { useExecutions } from "./load.js";
-import { useUid } from "./execution.js";
+import { useExecutions, useUid } from "./load.js";
 import { LogSource } from "./log-source.js";
 import { headsOf } from "./log-groups.js";
 import { LogSearch } from "./log-search.js";
