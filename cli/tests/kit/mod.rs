@@ -290,9 +290,18 @@ pub fn wait(child: &mut Child) -> ExitStatus {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        assert!(Instant::now() < deadline, "the process did not exit");
+        assert!(Instant::now() < deadline, "the process did not exit:\n{}", threads(child.id()));
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The threads of a process: name, where each waits in the kernel, and the system call with its arguments.
+fn threads(pid: u32) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let lines =
+        tasks.map(|task| ["comm", "wchan", "syscall"].map(|file| read(task.path().join(file))).join("  "));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The result of a command.
