@@ -219,6 +219,29 @@ async fn a_follower_that_is_cut_off_misses_and_repeats_no_line() {
     assert!(known.values().all(|line| line.text == text_of(line.number).as_bytes()));
 }
 
+/// A new leader has less of a log than its readers, until the agent has sent it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_ahead_of_the_operator_gets_the_numbers_that_lines_have() {
+    let records = log();
+    let world = world(Setup::default()).await;
+    let agent = ServicedAgent::new(world.agent("n").await);
+    let mut socket = world.log_socket_of(agent.session(), "n").await;
+    socket.send_json(&LogControl::Open { attempt: attempt(ID), oldest: 0 }).await;
+    let LogControl::Credit { .. } = socket.receive_log().await else { panic!("no credit") };
+    for record in &records[..10] {
+        socket.record(&attempt(ID), record).await;
+    }
+    let (sent, from) = (records[10].head.position, records[20].head.position);
+    eventually("the first lines have arrived", || world.hub.held_position(&attempt(ID)) == Some(sent)).await;
+    let mut stream = world.reader.follow_lines(&attempt(ID), from, None).await.unwrap();
+    for record in &records[10..30] {
+        socket.record(&attempt(ID), record).await;
+    }
+    let update = within("lines are followed", stream.next()).await.unwrap().unwrap();
+    let WindowItem::Line(first) = &update.items[0] else { panic!("a gap") };
+    assert_eq!((first.number, first.position), (21, from));
+}
+
 /// Readers that stall keep what they have read; others still read everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_is_read_whole_beside_many_readers_that_stall() {

@@ -111,11 +111,11 @@ impl LogReader {
         from: u64,
         stream: Option<OutputStream>,
     ) -> Result<BoxStream<'static, Result<LinesUpdate, ReadError>>, ReadError> {
-        let mark = self.line_mark(attempt, from).await?;
+        let Checkpoint { mark, position, .. } = self.lines_known_before(attempt, from).await?;
         let first = FirstLine::Number(mark.lines(None) + 1);
         let window = LineWindow::new(WindowRange { first, count: usize::MAX, stream }, mark);
-        let records = Box::pin(self.open(attempt.clone(), from, Follow::Yes).fuse());
-        let followed = Followed { records, window, position: from, last_at: None, failed: None };
+        let records = Box::pin(self.open(attempt.clone(), position, Follow::Yes).fuse());
+        let followed = Followed { records, window, from, position, last_at: None, failed: None };
         let updates =
             unfold(
                 followed,
@@ -129,8 +129,18 @@ impl LogReader {
     /// # Errors
     /// Those of reading.
     pub async fn line_mark(&self, attempt: &AttemptId, position: u64) -> Result<LineMark, ReadError> {
+        Ok(self.lines_known_before(attempt, position).await?.mark)
+    }
+
+    /// The lines before a position, as far as this operator has them, and where that is: before the position when a new
+    /// leader has less of a log than its readers have.
+    pub(super) async fn lines_known_before(
+        &self,
+        attempt: &AttemptId,
+        position: u64,
+    ) -> Result<Checkpoint, ReadError> {
         let index = self.line_index(attempt).await?;
-        self.mark_at(attempt, index.before_position(position), position).await
+        self.known_at(attempt, index.before_position(position), position).await
     }
 
     async fn line_index(&self, attempt: &AttemptId) -> Result<Arc<LineIndex>, ReadError> {
@@ -201,6 +211,15 @@ impl LogReader {
         from: Checkpoint,
         position: u64,
     ) -> Result<LineMark, ReadError> {
+        Ok(self.known_at(attempt, from, position).await?.mark)
+    }
+
+    async fn known_at(
+        &self,
+        attempt: &AttemptId,
+        from: Checkpoint,
+        position: u64,
+    ) -> Result<Checkpoint, ReadError> {
         let mut records = Box::pin(self.open(attempt.clone(), from.position, Follow::No));
         let mut mark = from.mark;
         let mut at = from.position;
@@ -215,7 +234,7 @@ impl LogReader {
             at = record.end();
             mark = mark.after(&LineCount::of([&record]));
         }
-        Ok(mark)
+        Ok(Checkpoint { mark, position: at.min(position), ..from })
     }
 
     /// Reads until a record is the one; returns where that begins, or the end of the log.
@@ -243,6 +262,8 @@ impl LogReader {
 struct Followed<S> {
     records: S,
     window: LineWindow,
+    /// Lines that begin before it are only counted.
+    from: u64,
     position: u64,
     /// When the last record arrived.
     last_at: Option<Instant>,
@@ -264,7 +285,8 @@ impl<S: Stream<Item = Result<LogRecord, ReadError>> + Unpin> Followed<S> {
             }
             let is_flowing = quiet_from.is_some_and(|quiet_from| Instant::now() < quiet_from);
             self.gather(begun, is_flowing).await;
-            let items = self.window.take_changed();
+            let mut items = self.window.take_changed();
+            items.retain(|item| item.position() >= self.from);
             if !items.is_empty() {
                 let next = self.window.first_open().unwrap_or(self.position);
                 return Some(Ok(LinesUpdate { items, next }));
@@ -326,7 +348,7 @@ mod tests {
         let range = WindowRange { first: FirstLine::Number(1), count: usize::MAX, stream: None };
         let window = LineWindow::new(range, LineMark::default());
         let records = poll_fn(move |cx| records.poll_recv(cx).map(|record| record.map(Ok)));
-        Followed { records, window, position: 0, last_at: None, failed: None }
+        Followed { records, window, from: 0, position: 0, last_at: None, failed: None }
     }
 
     /// How many lines come next, and how long after a time.

@@ -67,9 +67,13 @@ impl Source {
         until: u64,
         (stream, follow, bytes): (Option<OutputStream>, Follow, usize),
     ) -> Result<Self, ReadError> {
-        let start = reached.start();
-        let mark =
-            if start == 0 { LineMark::default() } else { reader.line_mark(&log.attempt, start).await? };
+        let (start, mark) = match reached.start() {
+            0 => (0, LineMark::default()),
+            start => {
+                let known = reader.lines_known_before(&log.attempt, start).await?;
+                (known.position, known.mark)
+            }
+        };
         let range = WindowRange { first: FirstLine::Number(mark.lines(None) + 1), count: usize::MAX, stream };
         let records: RecordStream = Box::pin(reader.open_within(log.attempt.clone(), start, follow, bytes));
         Ok(Self {
