@@ -143,7 +143,7 @@ function useSparks(names) {
         else inView.delete(name);
       }
       clearTimeout(timer);
-      // Whoever scrolls asks once it rests.
+      // While the reader scrolls, nothing is requested; the request follows when scrolling stops.
       timer = setTimeout(() => setSeen([...inView].sort().slice(0, MOST_SAMPLED).join()), 100);
     });
     for (const row of body.current?.children ?? []) watcher.observe(row);

@@ -87,7 +87,7 @@ function start(task, only) {
 /** @param {{where: string, task?: import("./types.js").Task, only: Only | null}} props */
 function Editor({ where, task, only }) {
   const [draft, setDraft] = useState(() => stored(where) ?? start(task, only));
-  // A new form does not begin with what is wrong in fields that nobody has touched.
+  // Untouched fields of a new form show no errors.
   const [touched, setTouched] = useState(/** @type {string[] | "all"} */ (task ? "all" : []));
   const [problems, setProblems] = useState(/** @type {Problem[]} */ ([]));
   const [said, setSaid] = useState("");

@@ -16,7 +16,7 @@ test("values beyond the edge, and an edge of nothing, stay in the box", () => {
   assert.equal(segments([0, 0], 0, 84, 18)[0].line, "M0.0 17.0 84.0 17.0");
 });
 
-test("a line is told in words", () => {
+test("a sparkline has a text alternative", () => {
   assert.equal(inWords("CPU", [null, 3, 40.4, 12, null], percent), "CPU, last 15 minutes: lowest 3%, highest 40%, last 12%");
   assert.equal(inWords("CPU", [3, null, 12], percent), "CPU, last 15 minutes: lowest 3%, highest 12%, last 12%, with gaps");
   assert.match(inWords("CPU", [null], percent), /nothing was heard/);
