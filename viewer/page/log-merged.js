@@ -78,7 +78,11 @@ export function MergedLog({ logs, items, start }) {
   const download = (/** @type {string} */ end, /** @type {Record<string, string>} */ how) => () => save(`runs/${logs.uid}/${logs.run}/log${search({ nodes: logs.nodes.join(","), stream: stream === "both" ? undefined : stream, since: logs.since, until: logs.until, ...how })}`, `${name}-${logs.run}.${end}`).then(() => say("Saved."), (error) => say(error instanceof Error ? error.message : "It could not be saved."));
   const close = () => setAsking("");
   const turn = (/** @type {string} */ key, /** @type {string[]} */ list, /** @type {string} */ value) => setQuery({ [key]: list[(list.indexOf(value) + 1) % list.length] }, { replace: true });
-  const toEnd = () => (following ? follow(false) : controls.current?.end());
+  const toLast = () => {
+    setSeen(source.arrived);
+    controls.current?.end();
+  };
+  const toEnd = () => (following ? follow(false) : toLast());
   const problem = items.find((item) => isProblem(item.state));
   useKeys("Log of all nodes", [
     { key: "f", does: "Follow", run: toEnd },
@@ -89,7 +93,7 @@ export function MergedLog({ logs, items, start }) {
     { key: "D", does: "Previous gap", run: () => void (controls.current?.gap(-1) || say("No gap above, as far as it is read.")) },
     { key: "e", does: "Log of the first node with a problem", run: () => problem && go(logPath(ns, name, logs.run, { node: problem.node, uid: query.uid })) },
     { key: "Home", does: "First line", run: () => controls.current?.home() },
-    { key: "End", does: "Last line", run: () => controls.current?.end() },
+    { key: "End", does: "Last line", run: toLast },
     { key: " ", does: "Next page", run: (event) => controls.current?.page(event.shiftKey ? -1 : 1) },
     { key: "PageDown", does: "Next page", run: () => controls.current?.page(1) },
     { key: "PageUp", does: "Previous page", run: () => controls.current?.page(-1) },
@@ -106,6 +110,7 @@ export function MergedLog({ logs, items, start }) {
     { key: "-", does: "Smaller text", run: () => resize(-1) },
   ]);
   const error = source.error.value;
+  // Those that arrived while the reader was elsewhere stay announced when the log has ended.
   const fresh = following ? 0 : Math.max(0, source.arrived - seen);
   const [late] = source.late;
   const shown = logs.nodes.length > 0 ? logs.nodes.length : items.length;
@@ -134,7 +139,7 @@ export function MergedLog({ logs, items, start }) {
     <div class="log-foot"><span>${source.entries.length > 0 ? `${count(source.entries.length)} lines are here${source.atStart ? "" : ", earlier ones above"}` : live ? "No line yet" : ""}</span><span class="faint wide">${done < items.length ? `${count(done)} of ${count(items.length)} ended` : ""}</span><span class="grow" role="status">${said}</span>
       ${late && html`<button type="button" class="btn" onClick=${() => { controls.current?.show(late.position); source.late = []; }}><${Icon} name="late" />${plural(source.late.length, "line")} from ${late.node} came late</button>`}
       ${[["f", "follow"], ["v", "nodes"], ["d", "next gap"], [":", "go to time"], ["?", "all keys"]].map(([key, text]) => html`<span class="faint wide"><kbd>${key}</kbd> ${text}</span>`)}
-      ${live && source.loaded && !following && html`<${NewLines} lines=${fresh} onClick=${() => controls.current?.end()} />`}</div>
+      ${(live || fresh > 0) && source.loaded && !following && html`<${NewLines} lines=${fresh} onClick=${toLast} />`}</div>
     ${asking === "goto" && html`<${GoTo} onClose=${close} onTime=${(/** @type {string} */ since) => void toTime(since)} day=${start} />`}
     ${asking === "times" && html`<${Times} onClose=${close} day=${start} />`}
     ${asking === "nodes" && html`<${Nodes} onClose=${close} items=${items} chosen=${logs.nodes} />`}

@@ -173,7 +173,11 @@ function OneLog({ log, one, items, place, start }) {
       if (first) controls.current?.show(first.position);
     });
   };
-  const toEnd = () => (following ? follow(false) : controls.current?.end());
+  const toLast = () => {
+    setSeen(source.totalLines);
+    controls.current?.end();
+  };
+  const toEnd = () => (following ? follow(false) : toLast());
   useKeys("Log", [
     { ...focusFilter, does: "Search" },
     { key: "n", does: "Next hit", run: () => step(1) },
@@ -189,7 +193,7 @@ function OneLog({ log, one, items, place, start }) {
     { key: "e", does: "Next node with a problem", run: () => otherNode(1) },
     { key: "E", does: "Previous node with a problem", run: () => otherNode(-1) },
     { key: "Home", does: "First line", run: () => controls.current?.home() },
-    { key: "End", does: "Last line", run: () => controls.current?.end() },
+    { key: "End", does: "Last line", run: toLast },
     { key: " ", does: "Next page", run: (event) => controls.current?.page(event.shiftKey ? -1 : 1) },
     { key: "PageDown", does: "Next page", run: () => controls.current?.page(1) },
     { key: "PageUp", does: "Previous page", run: () => controls.current?.page(-1) },
@@ -204,6 +208,7 @@ function OneLog({ log, one, items, place, start }) {
     { key: "z", does: "Close or open all groups", run: foldAll },
     { key: "y", does: "Copy a link", run: copyLink },
   ]);
+  // Those that arrived while the reader was elsewhere stay announced when the log has ended.
   const fresh = following ? 0 : Math.max(0, source.totalLines - seen);
   const error = source.error.value;
   const state = one?.state ?? "Pending";
@@ -232,7 +237,7 @@ function OneLog({ log, one, items, place, start }) {
         ${find && !matches && html`<${Minimap} find=${find} source=${source} range=${{ from: range.fromLine - source.base + 1, to: range.toLine - source.base + 1 }} hit=${hit} onHit=${jump} />`}</div>`}
     <div class="log-foot"><span>${matches && find ? `${plural(find.hits.length, "match", "matches")} in ${count(source.totalLines)} lines` : source.totalLines > 0 ? `Line ${count(range.fromLine)} to ${count(range.toLine)} of ${count(source.totalLines)}` : live && begun ? "No line yet" : ""}</span><span class="faint wide">${source.end > 0 ? bytes(source.end) : ""}</span><span class="grow" role="status">${said}</span>
       ${[["f", "follow"], ["n", "next hit"], ["m", "matches only"], [":", "go to line"], ["?", "all keys"]].map(([key, text]) => html`<span class="faint wide"><kbd>${key}</kbd> ${text}</span>`)}
-      ${live && source.loaded && !following && html`<${NewLines} lines=${fresh} onClick=${() => controls.current?.end()} />`}</div>
+      ${(live || (seen > 0 && fresh > 0)) && source.loaded && !following && html`<${NewLines} lines=${fresh} onClick=${toLast} />`}</div>
     ${asking === "goto" && html`<${GoTo} onClose=${close} onLine=${(/** @type {number} */ line) => void controls.current?.line(Math.max(1, line - source.base + 1))} onTime=${toTime} day=${at(one?.startedAt)} />`}
     ${asking === "times" && html`<${Times} onClose=${close} day=${at(one?.startedAt)} />`}
     ${asking === "download" && html`<${Download} onClose=${close} files=${[{ name: ".log", what: "as the command wrote it", run: download("log", {}) }, { name: ".txt", what: "with the time of each line", run: download("txt", { timestamps: "true" }) }, { name: ".jsonl", what: "records with times, streams and what was dropped; bytes in base64", run: download("jsonl", { format: "json" }) }]} />`}`;
