@@ -202,6 +202,28 @@ fn a_character_that_crosses_a_part_is_shown_once() {
     }
 }
 
+/// As JSON, a control character is six bytes: an answer with 4 MiB of them as text had 20 MB.
+#[test]
+fn a_window_is_bounded_by_what_its_text_is_as_json() {
+    for text in [vec![0; 60_000], vec![0xff; 60_000], vec![b'"'; 60_000], b"x".repeat(60_000)] {
+        let mut all = window(1, 1000);
+        let mut position = 0;
+        for _ in 0..200 {
+            let line = [&text[..], b"\n"].concat();
+            position += line.len() as u64;
+            all.add(&record(Stream::Stdout, position - line.len() as u64, line));
+        }
+        assert!(all.is_complete());
+        let (items, largest) = (all.into_items(), 60_000 * 6);
+        let json = |item: &WindowItem| match item {
+            WindowItem::Line(line) => serde_json::to_string(&String::from_utf8_lossy(&line.text)).unwrap().len(),
+            WindowItem::Gap { .. } => panic!("a gap"),
+        };
+        let bytes: usize = items.iter().map(json).sum();
+        assert!((4 << 20..(4 << 20) + largest).contains(&bytes), "{bytes} bytes of {:?}", text[0]);
+    }
+}
+
 #[test]
 fn a_gap_stands_where_it_was_and_ends_the_line_of_its_stream() {
     let mut all = window(1, 10);

@@ -7,6 +7,9 @@ import { EventParser } from "./sse.js";
 
 const KEY = "token";
 
+/** Pause before an operator that was away or busy is asked again, ms. */
+const ASK_AGAIN_MS = 1000;
+
 /** The token, which this tab forgets when it is closed. */
 export const token = signal(takeToken());
 
@@ -54,6 +57,25 @@ export class ApiError extends Error {
     super(body.message);
     this.status = status;
     this.body = body;
+  }
+}
+
+/** Whether the operator is away or busy, so that it may answer later. @param {unknown} error */
+export const isPassing = (error) => error instanceof ApiError && (error.status === 0 || error.status >= 500);
+
+/**
+ * Asks until there is an answer. While the operator is away or busy, it is asked again after a pause.
+ * @param {string} path @param {AbortSignal} signal @param {(error: unknown) => boolean} isWanted whether the answer still is
+ */
+export async function askUntil(path, signal, isWanted) {
+  for (;;) {
+    try {
+      return await ask(path, { signal });
+    } catch (error) {
+      if (!isPassing(error) || !isWanted(error)) throw error;
+      await new Promise((done) => setTimeout(done, ASK_AGAIN_MS));
+      if (signal.aborted || !isWanted(error)) throw error;
+    }
   }
 }
 

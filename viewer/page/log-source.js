@@ -4,7 +4,7 @@
 // the log has become: a reader that looks at something else costs nearly nothing.
 
 import { signal } from "./vendor/signals.js";
-import { ApiError, ask, EventStream, search } from "./api.js";
+import { ApiError, askUntil, EventStream, isPassing, search } from "./api.js";
 
 /** @typedef {import("./types.js").Entry} Entry */
 /** @typedef {import("./types.js").Lines} Lines */
@@ -154,8 +154,13 @@ export class LogSource {
 
   /** @param {Record<string, string | number>} query @returns {Promise<Lines>} */
   async #ask(query) {
+    const turn = this.#turn;
+    const isWanted = (/** @type {unknown} */ error) => {
+      this.#failed(error);
+      return this.loaded && turn === this.#turn;
+    };
     /** @type {Lines} */
-    const answer = await ask(this.#path({ count: WINDOW, ...query }), { signal: this.#abort.signal });
+    const answer = await askUntil(this.#path({ count: WINDOW, ...query }), this.#abort.signal, isWanted);
     this.away.value = 0;
     const { length } = answer.lines;
     if (length > 0 && length < WINDOW && query.count === undefined && answer.next < answer.end) this.#window = Math.max(16, length);
@@ -312,7 +317,7 @@ export class LogSource {
   /** @param {unknown} error */
   #failed(error) {
     if (this.#closed || !(error instanceof ApiError)) return;
-    if (error.status === 0 || error.status >= 500) this.away.value ||= Date.now();
+    if (isPassing(error)) this.away.value ||= Date.now();
     if (!this.loaded) this.error.value = error;
   }
 

@@ -4,7 +4,7 @@
 // cursors, and dropped by whole chunks.
 
 import { signal } from "./vendor/signals.js";
-import { ApiError, ask, EventStream, search } from "./api.js";
+import { ApiError, askUntil, EventStream, isPassing, search } from "./api.js";
 
 /** @typedef {import("./types.js").Merged} Merged */
 /** @typedef {import("./log-source.js").Source} Source */
@@ -100,7 +100,12 @@ export class MergedSource {
 
   /** @param {Record<string, string | number>} query */
   async #ask(query) {
-    const answer = await ask(this.#path({ ...query, ...(query.tail ? {} : { count: WINDOW }), ...(this.#logs.until ? { until: this.#logs.until } : {}) }), { signal: this.#abort.signal });
+    const turn = this.#turn;
+    const isWanted = (/** @type {unknown} */ error) => {
+      this.#failed(error);
+      return this.loaded && turn === this.#turn;
+    };
+    const answer = await askUntil(this.#path({ ...query, ...(query.tail ? {} : { count: WINDOW }), ...(this.#logs.until ? { until: this.#logs.until } : {}) }), this.#abort.signal, isWanted);
     this.away.value = 0;
     this.nodes = answer.nodes;
     return answer;
@@ -221,7 +226,7 @@ export class MergedSource {
   /** @param {unknown} error */
   #failed(error) {
     if (this.#closed || !(error instanceof ApiError)) return;
-    if (error.status === 0 || error.status >= 500) this.away.value ||= Date.now();
+    if (isPassing(error)) this.away.value ||= Date.now();
     if (!this.loaded) this.error.value = error;
   }
 

@@ -16,7 +16,7 @@ const { LogSource, lastLine } = await import("../page/log-source.js");
 /** A log of lines of ten bytes; every hundredth is a gap. @param {number} n @returns {Entry} */
 const entryAt = (n) => (n % 100 === 50 ? { position: (n - 1) * 10, dropped: 10, reason: "full" } : { line: n, position: (n - 1) * 10, stream: n % 7 === 3 ? "stderr" : "stdout", atMicros: n * 1000, text: `line ${n}` });
 
-/** @param {{lines: number, ended: boolean, cutEvery?: number, open?: boolean, most?: number}} log `most` lines fill an answer */
+/** @param {{lines: number, ended: boolean, cutEvery?: number, open?: boolean, most?: number, busy?: number}} log `most` lines fill an answer; so many requests are refused as `busy` */
 function serve(log) {
   const asked = /** @type {string[]} */ ([]);
   /** @param {number} from @param {number} count @param {string | null} stream */
@@ -33,6 +33,10 @@ function serve(log) {
     async (/** @type {string} */ url, /** @type {RequestInit} */ init) => {
       asked.push(url);
       await new Promise((done) => setTimeout(done, 1));
+      if (log.busy) {
+        log.busy -= 1;
+        return Response.json({ reason: "Unavailable", message: "too many answers are not read yet" }, { status: 503 });
+      }
       const at = new URL(url, "http://x");
       const query = at.searchParams;
       const stream = query.get("stream");
@@ -221,6 +225,18 @@ test("after a hundred cut connections no line is missing and none is there twice
   assert.equal(source.entries.some((entry) => "open" in entry && entry.open && entry.text === "li" && "line" in entry && entry.line !== log.lines), false);
   log.ended = true;
   await until(() => source.ended);
+});
+
+test("a busy operator is asked again, and the line that was wanted is shown", async () => {
+  const log = { lines: 5000, ended: true, busy: 0 };
+  serve(log);
+  const source = open();
+  await source.tail();
+  log.busy = 2;
+  await source.line(1);
+  assert.equal(log.busy, 0);
+  assert.equal(source.entries[0].position, 0);
+  assert.equal(source.away.value, 0);
 });
 
 test("what is not looked at does not come", async () => {

@@ -7,7 +7,8 @@ use sentinel_protocol::log::{DropReason, LogRecord, Stream};
 
 use super::lines::{LINE_PART, LineMark};
 
-/// Most bytes of the text of all lines in a window; a window with more has fewer lines.
+/// Most bytes of the text of all lines in a window, as JSON; a window with more has fewer lines. The answer with them is
+/// about as large: a client may have only so many bytes of answers that it has not read.
 const MAX_TEXT: usize = 4 << 20;
 
 /// Most UTF-8 bytes of a character behind its first one.
@@ -79,13 +80,25 @@ impl WindowItem {
         }
     }
 
-    /// Bytes of its text.
+    /// Bytes that its text takes as JSON, which are at least those that it takes in memory.
     pub fn size(&self) -> usize {
         match self {
-            Self::Line(line) => line.text.len(),
+            Self::Line(line) => json_size(&line.text),
             Self::Gap { .. } => 0,
         }
     }
+}
+
+/// Bytes of text as JSON (RFC 8259, section 7): a control character takes up to six, and what is not UTF-8 is replaced by
+/// U+FFFD.
+fn json_size(text: &[u8]) -> usize {
+    let escaped = |byte: u8| match byte {
+        0..=0x1f => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    let chunks = text.utf8_chunks();
+    chunks.map(|chunk| chunk.valid().bytes().map(escaped).sum::<usize>() + chunk.invalid().len() * 3).sum()
 }
 
 /// The first line of a window.
@@ -198,7 +211,7 @@ impl LineWindow {
         taken
     }
 
-    /// Bytes of the text of all lines.
+    /// Bytes of the text of all lines, as JSON.
     pub fn text(&self) -> usize {
         self.text
     }
@@ -262,7 +275,7 @@ impl LineWindow {
         }
         if let Some(WindowItem::Line(line)) = self.open[slot(stream)].and_then(|at| self.items.get_mut(at)) {
             line.text.extend_from_slice(bytes);
-            self.text += bytes.len();
+            self.text += json_size(bytes);
             self.has_changed[slot(stream)] = true;
         }
     }
