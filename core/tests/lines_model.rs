@@ -216,7 +216,9 @@ fn a_window_is_bounded_by_what_its_text_is_as_json() {
         assert!(all.is_complete());
         let (items, largest) = (all.into_items(), 60_000 * 6);
         let json = |item: &WindowItem| match item {
-            WindowItem::Line(line) => serde_json::to_string(&String::from_utf8_lossy(&line.text)).unwrap().len(),
+            WindowItem::Line(line) => {
+                serde_json::to_string(&String::from_utf8_lossy(&line.text)).unwrap().len()
+            }
             WindowItem::Gap { .. } => panic!("a gap"),
         };
         let bytes: usize = items.iter().map(json).sum();

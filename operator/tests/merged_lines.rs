@@ -142,6 +142,14 @@ async fn lines_of_all_nodes_are_by_time_before_and_after_they_are_archived() {
     for node in ["a", "b", "c"] {
         operator.until_archived(writers[0].start.attempt.task.as_str(), node, OutcomeName::Succeeded).await;
     }
+    // With a time up to which it is read, a Run has an end all the same: at later output, or with its own.
+    for until in ["1970-01-01T00:00:00.000005Z", "2030-01-01T00:00:00Z"] {
+        let some = operator.get(&format!("{path}?until={until}&tail=1000")).await;
+        assert_eq!(
+            (some["ended"].as_bool(), texts(&some).len()),
+            (Some(true), if until < "2" { 5 } else { 8 })
+        );
+    }
     let archived = operator.until(&format!("{path}?tail=1000"), |answer| answer["ended"] == true).await;
     assert_eq!(archived["lines"], all["lines"]);
     pages(&operator, &path, 3, &expected).await;
@@ -304,6 +312,8 @@ async fn hostile_cursors_and_queries_are_refused() {
         "from=AgAAAAAAAAAA".to_owned(),
         format!("to={}", "A".repeat(12_289)),
         "from=AQAAAAAAAAAA&tail=1".to_owned(),
+        "from=AQAAAAAAAAAA".to_owned(),
+        "since=1h&tail=1".to_owned(),
         "count=0".to_owned(),
         "count=1001".to_owned(),
         "until=yesterday".to_owned(),
@@ -316,6 +326,18 @@ async fn hostile_cursors_and_queries_are_refused() {
     }
     assert_eq!(operator.ask(&format!("{path}?nodes=c")).await.0, 404);
     assert_eq!(operator.ask(&format!("{path}/events?from=AA")).await.0, 400);
+    // One of another Run would skip lines.
+    let another = TestOperator::new(&["a", "b"]).await;
+    let (_others, of_another) = run_on(&another, &["a", "b"]).await;
+    let next = another.get(&of_another).await["next"].as_str().unwrap().to_owned();
+    assert_eq!(another.ask(&format!("{of_another}?from={next}")).await.0, 200);
+    for query in
+        [format!("{path}?from={next}"), format!("{path}?to={next}"), format!("{path}/events?from={next}")]
+    {
+        assert_eq!(operator.ask(&query).await.0, 400, "{query}");
+    }
+    let (_, body) = operator.ask(&format!("{path}?since=1h&tail=1")).await;
+    assert_eq!((&body["field"], &body["value"]), (&json!("since"), &json!("1h")), "{body}");
 }
 
 /// The text of a download that is not compressed.
@@ -371,6 +393,9 @@ async fn log_of_a_run_is_a_file_of_the_lines_of_all_nodes() {
     let found = objects(&operator, &format!("{path}?format=jsonl&nodes=a")).await;
     assert!(found[2].get("open").is_some(), "{found:?}");
     assert_eq!(*found.last().unwrap(), json!({"kind": "end", "ended": true}));
+    // Output that has not arrived yet is later than this.
+    let past = objects(&operator, &format!("{path}?format=jsonl&until={}", time(2_500_000))).await;
+    assert_eq!(*past.last().unwrap(), json!({"kind": "end", "ended": true}));
     for query in ["format=json", "from=1", "until=yesterday", "nodes=A_"] {
         assert_eq!(operator.ask(&format!("{path}?{query}")).await.0, 400, "{query}");
     }

@@ -346,7 +346,7 @@ async fn invalid_queries_of_lines_are_refused() {
         ("line=x", "line"),
         ("line=1&tail=1", "line"),
         ("position=-1", "position"),
-        ("tail=1&since=5m", "line"),
+        ("tail=1&since=5m", "tail"),
         ("since=yesterday", "since"),
         ("count=0", "count"),
         ("count=1001", "count"),

@@ -4,6 +4,7 @@
 //!   what this one has not received; browsers send it back as `Last-Event-ID`;
 //! * `end`: the log has ended, and all of it was sent.
 
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::api::Api;
 use super::error::ApiError;
 use super::executions::{self, unable};
 use super::line_view::view;
-use super::logs::{LogEnd, attempt, end, never_begins, since};
+use super::logs::{LogEnd, attempt, attempt_number, end, never_begins, since};
 use super::request::{Query, Request};
 use crate::logs::{LinesFrom, LinesParams, LinesUpdate, ReadError};
 
@@ -39,7 +40,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         count: count_of(query, "count", DEFAULT_LINES)?,
         stream: stream(query)?,
     };
-    let number = query.read::<u32>("attempt", "the number of an Attempt, 1 or more")?;
+    let number = attempt_number(query)?;
     let attempt = attempt(api, &task, run, &node, number).await?;
     let known_end = end(api, &attempt).await?;
     let found = api.logs.lines(&attempt, params).await.map_err(|error| unable(&error.source))?;
@@ -65,7 +66,7 @@ pub(super) async fn follow(
     request: &Request,
 ) -> Result<Answer, ApiError> {
     let (task, run, node) = executions::id(parts)?;
-    let number = query.read::<u32>("attempt", "the number of an Attempt, 1 or more")?;
+    let number = attempt_number(query)?;
     let from = resumed_at(request)?.or(query.read("from", "a position: 0 to 18446744073709551615")?);
     let attempt = attempt(api, &task, run, &node, number).await?;
     let updates = api.logs.follow_lines(&attempt, from.unwrap_or(0), stream(query)?).await;
@@ -80,22 +81,18 @@ pub(super) async fn follow(
 }
 
 fn from(api: &Api, query: &Query) -> Result<LinesFrom, ApiError> {
-    let line = query.read::<u64>("line", "the number of a line, 1 or more")?;
+    query.only_one(&["line", "position", "tail", "since"])?;
+    let line = query.read::<NonZeroU64>("line", "the number of a line, 1 or more")?;
     let position = query.read::<u64>("position", "a position: 0 to 18446744073709551615")?;
     let tail = query.read::<u64>("tail", "a number of lines")?;
     let since = since(api, query)?;
     let given = [
-        line.map(LinesFrom::Line),
+        line.map(|line| LinesFrom::Line(line.get())),
         position.map(LinesFrom::Position),
         tail.map(LinesFrom::Tail),
         since.map(LinesFrom::Since),
     ];
-    let mut given = given.into_iter().flatten();
-    match (given.next(), given.next()) {
-        (None, _) => Ok(LinesFrom::Line(1)),
-        (Some(from), None) => Ok(from),
-        (Some(_), Some(_)) => Err(ApiError::query("line", "", "only one of line, position, tail and since")),
-    }
+    Ok(given.into_iter().flatten().next().unwrap_or(LinesFrom::Line(1)))
 }
 
 /// The number of lines that a parameter has.
@@ -115,9 +112,9 @@ pub(super) fn stream(query: &Query) -> Result<Option<OutputStream>, ApiError> {
 /// Where a reader was that reconnects.
 fn resumed_at(request: &Request) -> Result<Option<u64>, ApiError> {
     let Some(value) = request.headers.get("last-event-id") else { return Ok(None) };
-    let position = value.to_str().ok().and_then(|text| text.parse().ok());
-    let invalid = || ApiError::query("last-event-id", "", "the id of an event of this stream");
-    position.map(Some).ok_or_else(invalid)
+    let text = value.to_str().unwrap_or("?");
+    let invalid = |_| ApiError::query("last-event-id", text, "the id of an event of this stream");
+    text.parse().map(Some).map_err(invalid)
 }
 
 /// One reader of events.

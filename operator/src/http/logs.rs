@@ -1,5 +1,6 @@
 //! The output of one Execution: what exists so far, or until its end.
 
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     let text = Format::Text(timestamps);
     let formats = [("text", text), ("json", Format::Json), ("jsonl", Format::Lines)];
     let format = query.one_of("format", &formats)?.unwrap_or(text);
-    let number = query.read::<u32>("attempt", "the number of an Attempt, 1 or more")?;
+    let number = attempt_number(query)?;
     let params = LogParams { from, stream: only, tail: tail(query)?, since_micros: since(api, query)? };
 
     let attempt = attempt(api, &task, run, &node, number).await?;
@@ -147,6 +148,12 @@ pub(super) fn since(api: &Api, query: &Query) -> Result<Option<i64>, ApiError> {
 }
 
 /// The Attempt whose log is read: the one with the number, or the latest that is known.
+/// The number of the Attempt that a query names.
+pub(super) fn attempt_number(query: &Query) -> Result<Option<u32>, ApiError> {
+    let number = query.read::<NonZeroU32>("attempt", "the number of an Attempt, 1 or more")?;
+    Ok(number.map(NonZeroU32::get))
+}
+
 pub(super) async fn attempt(
     api: &Api,
     task: &TaskUid,
@@ -155,8 +162,7 @@ pub(super) async fn attempt(
     number: Option<u32>,
 ) -> Result<AttemptId, ApiError> {
     let known = number.or_else(|| api.registry.latest_attempt(task, run, node));
-    let attempt =
-        AttemptId { task: task.clone(), run, node: node.clone(), attempt: known.unwrap_or(1).max(1) };
+    let attempt = AttemptId { task: task.clone(), run, node: node.clone(), attempt: known.unwrap_or(1) };
     if api.registry.report(&attempt).is_some() {
         return Ok(attempt);
     }

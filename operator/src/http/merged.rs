@@ -24,9 +24,9 @@ use super::line_view::item_view;
 use super::lines::{KEEP_ALIVE, count_of, stream};
 use super::logs::{LogEnd, end, since};
 use super::request::{Query, Request};
-use super::run_logs::{FoundLogs, RunLogs};
+use super::run_logs::{FoundLogs, RunKey, RunLogs};
 use crate::logs::merged::{
-    MergedExtent, MergedFrom, MergedItem, MergedLog, MergedParams, MergedStart, Merging,
+    LogEnding, MergedExtent, MergedFrom, MergedItem, MergedLog, MergedParams, MergedStart, Merging,
 };
 
 /// Lines of an answer without `count`.
@@ -42,9 +42,10 @@ const EVENT_TEXT: usize = 256 << 10;
 const LIST_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
-    let (from, count) = from(api, query)?;
+    let run = RunLogs::of(api, parts, query)?;
+    let (from, count) = from(api, query, run.key())?;
     let params = MergedParams { from, count, stream: stream(query)?, until: until(query)? };
-    let FoundLogs { logs, are_all, .. } = RunLogs::of(api, parts, query)?.find().await?;
+    let FoundLogs { logs, are_all, .. } = run.find().await?;
     let found = api.logs.merged_lines(&api.clock, &logs, params).await;
     let found = found.map_err(|error| unable(&error.source))?;
     let ended = match &found.ends {
@@ -53,8 +54,8 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     };
     Answer::json(&MergedLinesView {
         lines: found.items.into_iter().map(item_view).collect(),
-        before: text_of(&found.before),
-        next: text_of(&found.next),
+        before: text_of(&found.before, run.key()),
+        next: text_of(&found.next, run.key()),
         ended,
         nodes: logs.iter().map(node_view).collect(),
     })
@@ -66,11 +67,12 @@ pub(super) async fn follow(
     query: &Query,
     request: &Request,
 ) -> Result<Answer, ApiError> {
-    let resumed = match request.headers.get("last-event-id") {
-        Some(value) => Some(cursor("last-event-id", value.to_str().unwrap_or("?"))?),
-        None => query.text("from").map(|text| cursor("from", text)).transpose()?,
-    };
     let logs = RunLogs::of(api, parts, query)?;
+    let run = logs.key();
+    let resumed = match request.headers.get("last-event-id") {
+        Some(value) => Some(cursor("last-event-id", value.to_str().unwrap_or("?"), run)?),
+        None => query.text("from").map(|text| cursor("from", text, run)).transpose()?,
+    };
     let found = logs.find().await?;
     let start = MergedStart {
         cursor: resumed.unwrap_or(MergeCursor { sent: i64::MIN, ..MergeCursor::default() }),
@@ -84,11 +86,12 @@ pub(super) async fn follow(
     Ok(Answer::stream("text/event-stream", stream))
 }
 
-fn from(api: &Api, query: &Query) -> Result<(MergedFrom, usize), ApiError> {
+fn from(api: &Api, query: &Query, run: RunKey) -> Result<(MergedFrom, usize), ApiError> {
+    query.only_one(&["from", "to", "since", "tail"])?;
     let count = count_of(query, "count", DEFAULT_LINES)?;
     let tail = query.text("tail").is_some().then(|| count_of(query, "tail", DEFAULT_LINES)).transpose()?;
-    let from = query.text("from").map(|text| cursor("from", text)).transpose()?;
-    let to = query.text("to").map(|text| cursor("to", text)).transpose()?;
+    let from = query.text("from").map(|text| cursor("from", text, run)).transpose()?;
+    let to = query.text("to").map(|text| cursor("to", text, run)).transpose()?;
     let since = since(api, query)?;
     let given = [
         from.map(MergedFrom::Cursor),
@@ -96,12 +99,8 @@ fn from(api: &Api, query: &Query) -> Result<(MergedFrom, usize), ApiError> {
         since.map(MergedFrom::Since),
         tail.map(|_| MergedFrom::Tail),
     ];
-    let mut given = given.into_iter().flatten();
-    match (given.next(), given.next()) {
-        (None, _) => Ok((MergedFrom::Tail, count)),
-        (Some(from), None) => Ok((from, tail.unwrap_or(count))),
-        (Some(_), Some(_)) => Err(ApiError::query("from", "", "only one of from, to, since and tail")),
-    }
+    let from = given.into_iter().flatten().next().unwrap_or(MergedFrom::Tail);
+    Ok((from, tail.unwrap_or(count)))
 }
 
 /// The `until` of the query, microseconds since the Unix epoch.
@@ -110,22 +109,23 @@ pub(super) fn until(query: &Query) -> Result<Option<i64>, ApiError> {
     Ok(until.map(jiff::Timestamp::as_microsecond))
 }
 
-fn text_of(cursor: &MergeCursor) -> String {
-    URL_SAFE_NO_PAD.encode(cursor.encode())
+/// A cursor with the Run that it is of: in another one, it would skip lines.
+fn text_of(cursor: &MergeCursor, run: RunKey) -> String {
+    URL_SAFE_NO_PAD.encode([&run[..], &cursor.encode()].concat())
 }
 
-fn cursor(name: &str, text: &str) -> Result<MergeCursor, ApiError> {
+fn cursor(name: &str, text: &str, run: RunKey) -> Result<MergeCursor, ApiError> {
     let bytes = (text.len() <= MAX_CURSOR).then(|| URL_SAFE_NO_PAD.decode(text).ok()).flatten();
     bytes
-        .and_then(|bytes| MergeCursor::decode(&bytes))
+        .and_then(|bytes| MergeCursor::decode(bytes.strip_prefix(&run)?))
         .ok_or_else(|| ApiError::query(name, text, "a cursor of an earlier answer for this Run"))
 }
 
 /// Whether these positions are the ends of the logs.
-async fn have_ended(api: &Api, logs: &[MergedLog], ends: &[u64]) -> Result<bool, ApiError> {
-    for (log, at) in logs.iter().zip(ends) {
+async fn have_ended(api: &Api, logs: &[MergedLog], ends: &[LogEnding]) -> Result<bool, ApiError> {
+    for (log, ending) in logs.iter().zip(ends).filter(|(_, ending)| !ending.is_passed) {
         match end(api, &log.attempt).await? {
-            LogEnd::At(end) if *at < end => return Ok(false),
+            LogEnd::At(end) if ending.position < end => return Ok(false),
             LogEnd::Open => return Ok(false),
             LogEnd::At(_) | LogEnd::Unknown | LogEnd::NotBegun => {}
         }
@@ -241,7 +241,7 @@ impl MergedEvents {
             text += item.item.size() + 128;
             lines.push(item_view(item));
         }
-        let id = text_of(&self.followed.merging.cursor());
+        let id = text_of(&self.followed.merging.cursor(), self.followed.logs.key());
         let data = serde_json::to_string(&MergedEventView { lines })?;
         Ok(Bytes::from(format!("id: {id}\nevent: lines\ndata: {data}\n\n")))
     }

@@ -37,13 +37,16 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     let format = query.one_of("format", &[("text", text), ("jsonl", Format::Json)])?.unwrap_or(text);
     let (stream, times) = (stream(query)?, (since(api, query)?, until(query)?));
     let FoundLogs { task, logs, are_all } = RunLogs::of(api, parts, query)?.find().await?;
-    let mut ends = Vec::new();
+    let mut known = Vec::new();
     for log in &logs {
-        ends.push((log.clone(), end(api, &log.attempt).await?));
+        known.push(end(api, &log.attempt).await?);
     }
     let merging = api.logs.merged_range(&api.clock, &logs, stream, times).await;
+    let (merging, are_passed) = merging.map_err(|error| unable(&error.source))?;
+    let end_of = |((log, end), is_passed)| (log, if is_passed { LogEnd::Unknown } else { end });
+    let ends = logs.iter().cloned().zip(known).zip(are_passed).map(end_of).collect();
     let body = MergedBody {
-        merging: merging.map_err(|error| unable(&error.source))?,
+        merging,
         held: Vec::new(),
         lines: LineText {
             format,
@@ -51,7 +54,6 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         },
         ends,
         are_all,
-        is_whole: times.1.is_none(),
         registry: api.registry.clone(),
         over: false,
         stop: api.stop.clone(),
@@ -71,12 +73,10 @@ struct MergedBody {
     /// Lines that had not ended, though later ones had; at most one of each stream of each log.
     held: Vec<MergedItem>,
     lines: LineText,
-    /// What was known about the end of each log when they were requested.
+    /// What was known about the end of each log when they were requested; nothing of one that is not read to its end.
     ends: Vec<(MergedLog, LogEnd)>,
     /// Whether no other log begins.
     are_all: bool,
-    /// Whether the logs are read to their ends.
-    is_whole: bool,
     registry: Registry,
     over: bool,
     stop: CancellationToken,
@@ -154,7 +154,7 @@ impl MergedBody {
         }
         if self.lines.format == Format::Json {
             let is_over = |(_, end): &(MergedLog, LogEnd)| *end != LogEnd::Open;
-            let ended = self.is_whole && self.are_all && all == 0 && self.ends.iter().all(is_over);
+            let ended = self.are_all && all == 0 && self.ends.iter().all(is_over);
             let mut line = json!({"kind": "end", "ended": ended});
             if all > 0 {
                 line["missing"] = json!(all);
@@ -166,7 +166,7 @@ impl MergedBody {
     /// Bytes that the node still holds, or held, and that have not arrived.
     fn missing(&self, log: &MergedLog, end: LogEnd) -> u64 {
         match end {
-            LogEnd::At(end) if self.is_whole && !self.registry.is_released(&log.attempt) => {
+            LogEnd::At(end) if !self.registry.is_released(&log.attempt) => {
                 end.saturating_sub(self.merging.position(log).unwrap_or_default())
             }
             _ => 0,

@@ -308,11 +308,7 @@ fn output_parameter(name: &str) -> (Value, &'static str) {
             json!({"enum": ["stdout", "stderr", "both"], "default": "both"}),
             "Which output must be equal; exit code and Outcome always must.",
         ),
-        "nodes" => {
-            (text(), "Only these nodes: their names with commas between them. At most 256 logs are merged.")
-        }
         "to" => (text(), "A cursor: the lines that precede it."),
-        "until" => (text(), "Only output up to this time, in RFC 3339."),
         "follow" => (switch(), "Whether to continue until the Attempt has ended."),
         "from" => (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte."),
         "stream" => (json!({"enum": ["stdout", "stderr"]}), "Only this stream."),
@@ -337,6 +333,11 @@ fn query_parameter(route: &Route, name: &str) -> Value {
             json!({"type": "boolean", "default": false}),
             "Whether each line of text has its time, by the operator's clock where the offset of the node's is known.",
         ),
+        "nodes" if is_merged => (
+            json!({"type": "string"}),
+            "Only these nodes: their names with commas between them. At most 256 logs are merged.",
+        ),
+        "until" if is_merged => (json!({"type": "string"}), "Only output up to this time, in RFC 3339."),
         "count" if is_merged => (lines(200), "Largest number of lines."),
         "tail" if is_merged => (lines(200), "The last lines of all nodes together, this many."),
         "since" if is_merged => (

@@ -138,8 +138,24 @@ impl Query {
     pub fn one_of<T: Copy>(&self, name: &str, values: &[(&str, T)]) -> Result<Option<T>, ApiError> {
         let Some(value) = self.text(name) else { return Ok(None) };
         let found = values.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning);
-        let allowed = || values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let names = || values.iter().map(|(name, _)| *name).filter(|name| !name.is_empty());
+        let allowed = || names().collect::<Vec<_>>().join(", ");
         found.map(Some).ok_or_else(|| ApiError::query(name, value, allowed()))
+    }
+
+    /// Of these parameters, at most one is given.
+    ///
+    /// # Errors
+    /// 400 naming two that are given.
+    pub fn only_one(&self, names: &[&str]) -> Result<(), ApiError> {
+        let mut given = names.iter().filter_map(|name| Some((*name, self.text(name)?)));
+        match (given.next(), given.next()) {
+            (Some((first, value)), Some((second, _))) => {
+                let allowed = format!("only one of {}; {second} is given too", names.join(", "));
+                Err(ApiError::query(first, value, allowed))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A boolean parameter: `true` or `false`; without a value it is `true`.

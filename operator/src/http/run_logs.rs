@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use sentinel_protocol::ids::{AttemptId, Namespace, NodeName, RunNumber, TaskUid};
+use sha2::{Digest as _, Sha256};
 
 use super::api::Api;
 use super::error::ApiError;
@@ -19,6 +20,9 @@ const LEAST_OFFSET: u64 = 20;
 
 /// The state of an Execution that was sent to its node.
 const DISPATCHED: &str = "Dispatched";
+
+/// Tells a Run from others: of a digest of its name.
+pub(super) type RunKey = [u8; 6];
 
 /// Finds the logs of a Run, or of some of its nodes.
 #[derive(Debug, Clone)]
@@ -55,6 +59,16 @@ impl RunLogs {
             run,
             nodes: nodes(query)?,
         })
+    }
+
+    /// The key of the Run.
+    pub(super) fn key(&self) -> RunKey {
+        let digest = Sha256::digest(format!("{}/{}", self.task, self.run));
+        let mut key = RunKey::default();
+        for (byte, of_digest) in key.iter_mut().zip(digest) {
+            *byte = of_digest;
+        }
+        key
     }
 
     /// The logs that the Run has now.

@@ -16,7 +16,7 @@ use super::api::Api;
 use super::error::ApiError;
 use super::executions::{self, unable};
 use super::lines::stream;
-use super::logs::attempt;
+use super::logs::{attempt, attempt_number};
 use super::request::Query;
 use crate::logs::{Hit, ReadError, SearchUpdate};
 
@@ -45,7 +45,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         Some(limit) if (1..=MAX_HITS).contains(&limit) => limit,
         Some(limit) => return Err(ApiError::query("limit", &limit.to_string(), allowed)),
     };
-    let number = query.read::<u32>("attempt", "the number of an Attempt, 1 or more")?;
+    let number = attempt_number(query)?;
     let only: Option<OutputStream> = stream(query)?;
     let attempt = attempt(api, &task, run, &node, number).await?;
     let end = api.logs.end_of(&attempt).await.map_err(|error| unable(&error.source))?;

@@ -75,7 +75,7 @@ impl LogReader {
     /// Those of reading.
     pub async fn lines(&self, attempt: &AttemptId, params: LinesParams) -> Result<LogLines, ReadError> {
         let index = self.line_index(attempt).await?;
-        let end = self.scan(attempt, index.end(), |_, _| false).await?;
+        let (end, _) = self.scan(attempt, index.end(), |_, _| false).await?;
         let first = self.first_line(attempt, &index, end, params).await?;
         let from = match first {
             FirstLine::Number(number) => index.before_line(number, None),
@@ -167,7 +167,7 @@ impl LogReader {
                 FirstLine::Number(mark.lines(None).max(1))
             }
             LinesFrom::Since(micros) => {
-                let found = self.since_time(attempt, index, micros).await?;
+                let (found, _) = self.since_time(attempt, index, micros).await?;
                 FirstLine::Number(found.mark.lines(None) + 1)
             }
         })
@@ -178,16 +178,22 @@ impl LogReader {
         attempt: &AttemptId,
         index: &LineIndex,
         micros: i64,
-    ) -> Result<Checkpoint, ReadError> {
+    ) -> Result<(Checkpoint, bool), ReadError> {
         let is_since =
             |record: &LogRecord, _: LineMark| record.head.at_micros >= micros && record.head.at_micros != 0;
         self.scan(attempt, index.before_time(micros), is_since).await
     }
 
-    /// Where the first record is that was written at a time by the node's clock, or later.
-    pub(super) async fn position_since(&self, attempt: &AttemptId, micros: i64) -> Result<u64, ReadError> {
+    /// Where the first record is that was written at a time by the node's clock, or later; the end of the log, and `false`,
+    /// when it has none yet.
+    pub(super) async fn position_since(
+        &self,
+        attempt: &AttemptId,
+        micros: i64,
+    ) -> Result<(u64, bool), ReadError> {
         let index = self.line_index(attempt).await?;
-        Ok(self.since_time(attempt, &index, micros).await?.position)
+        let (found, exists) = self.since_time(attempt, &index, micros).await?;
+        Ok((found.position, exists))
     }
 
     /// How many lines, of one stream or both, begin before a position, and where to read for the last ones of them.
@@ -237,24 +243,24 @@ impl LogReader {
         Ok(Checkpoint { mark, position: at.min(position), ..from })
     }
 
-    /// Reads until a record is the one; returns where that begins, or the end of the log.
+    /// Reads until a record is the one; returns where that begins, or the end of the log and `false`.
     async fn scan(
         &self,
         attempt: &AttemptId,
         from: Checkpoint,
         is_it: impl Fn(&LogRecord, LineMark) -> bool + Send,
-    ) -> Result<Checkpoint, ReadError> {
+    ) -> Result<(Checkpoint, bool), ReadError> {
         let mut at = from;
         let mut records = Box::pin(self.open(attempt.clone(), from.position, Follow::No));
         while let Some(record) = records.next().await {
             let record = record?;
             if is_it(&record, at.mark) {
-                break;
+                return Ok((at, true));
             }
             at.mark = at.mark.after(&LineCount::of([&record]));
             at.position = record.end();
         }
-        Ok(at)
+        Ok((at, false))
     }
 }
 

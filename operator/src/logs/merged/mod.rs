@@ -16,7 +16,7 @@ use sentinel_protocol::log::Stream as OutputStream;
 use sha2::{Digest as _, Sha256};
 
 pub use self::merging::Merging;
-pub use self::page::{MergedFrom, MergedLines, MergedParams};
+pub use self::page::{LogEnding, MergedFrom, MergedLines, MergedParams};
 pub use sentinel_core::stream::cursor::MAX_LOGS;
 
 /// Bytes of lines that a reader holds of all its logs, so that one that stalls takes no more. Each log has an equal share.

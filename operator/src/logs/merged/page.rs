@@ -57,8 +57,25 @@ pub struct MergedLines {
     pub before: MergeCursor,
     /// From where a reader receives every line that is not here, or not complete here.
     pub next: MergeCursor,
-    /// Where each log ends, if this is the end of them all.
-    pub ends: Option<Vec<u64>>,
+    /// How far each log was read, if nothing more of them is here.
+    pub ends: Option<Vec<LogEnding>>,
+}
+
+/// How far a log was read.
+#[derive(Debug, Clone, Copy)]
+pub struct LogEnding {
+    /// Position behind what was read.
+    pub position: u64,
+    /// Whether the log has output that is later than what was asked for, so that nothing more will be.
+    pub is_passed: bool,
+}
+
+/// Where a log ends for a reader.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    position: u64,
+    /// Whether the log has something behind it.
+    is_passed: bool,
 }
 
 /// What a page has of one log.
@@ -99,13 +116,14 @@ impl LogReader {
         params: MergedParams,
     ) -> Result<MergedLines, ReadError> {
         let MergedParams { from, count, stream, until } = params;
-        let untils = self.untils(logs, until).await?;
+        let limits = self.limits(logs, until).await?;
+        let untils: Vec<u64> = limits.iter().map(|limit| limit.position).collect();
         let (cursor, extents) = match &from {
             MergedFrom::Cursor(cursor) => {
                 (cursor.clone(), untils.iter().map(|until| Extent { start: 0, until: *until }).collect())
             }
             MergedFrom::Since(micros) => {
-                let starts = self.times(logs, *micros).await?;
+                let starts = self.starts(logs, *micros).await?;
                 let of = |(start, until): (u64, &u64)| Extent { start, until: *until };
                 begin(logs, starts.into_iter().zip(&untils).map(of).collect())
             }
@@ -123,8 +141,12 @@ impl LogReader {
         let is_chosen = matches!(from, MergedFrom::Before(_) | MergedFrom::Tail);
         let most = if is_chosen { (usize::MAX, usize::MAX) } else { (count, MAX_TEXT) };
         let items = collect(&mut merging, most).await?;
-        let is_end = until.is_none() && !matches!(from, MergedFrom::Before(_)) && !merging.has_next().await?;
-        let ends = is_end.then(|| logs.iter().map(|log| merging.position(log).unwrap_or_default()).collect());
+        let is_end = !matches!(from, MergedFrom::Before(_)) && !merging.has_next().await?;
+        let ending = |(log, limit): (&MergedLog, &Limit)| LogEnding {
+            position: merging.position(log).unwrap_or_default(),
+            is_passed: limit.is_passed,
+        };
+        let ends = is_end.then(|| logs.iter().zip(&limits).map(ending).collect());
         let next = match from {
             MergedFrom::Before(cursor) if until.is_none() => cursor,
             _ => merging.cursor(),
@@ -132,7 +154,8 @@ impl LogReader {
         Ok(MergedLines { items, before: cursor, next, ends })
     }
 
-    /// What several logs have now of a time: everything without one, microseconds since the Unix epoch.
+    /// What several logs have now of a time: everything without one, microseconds since the Unix epoch. And of each log,
+    /// whether it has output behind that.
     ///
     /// # Errors
     /// Those of reading.
@@ -142,10 +165,11 @@ impl LogReader {
         logs: &[MergedLog],
         stream: Option<OutputStream>,
         (since, until): (Option<i64>, Option<i64>),
-    ) -> Result<Merging, ReadError> {
-        let untils = self.untils(logs, until).await?;
+    ) -> Result<(Merging, Vec<bool>), ReadError> {
+        let limits = self.limits(logs, until).await?;
+        let untils: Vec<u64> = limits.iter().map(|limit| limit.position).collect();
         let starts = match since {
-            Some(micros) => self.times(logs, micros).await?,
+            Some(micros) => self.starts(logs, micros).await?,
             None => vec![0; logs.len()],
         };
         let of = |(start, until): (u64, &u64)| Extent { start, until: *until };
@@ -153,19 +177,26 @@ impl LogReader {
         let start = MergedStart { cursor, stream, extent: MergedExtent::Now };
         let mut merging = Merging::new(self.clone(), clock.clone(), start);
         merging.add(logs.iter().cloned().zip(untils)).await?;
-        Ok(merging)
+        Ok((merging, limits.iter().map(|limit| limit.is_passed).collect()))
     }
 
-    /// Where each log has what was written after a time.
-    async fn untils(&self, logs: &[MergedLog], until: Option<i64>) -> Result<Vec<u64>, ReadError> {
+    /// Where each log ends for a reader of what was written up to a time.
+    async fn limits(&self, logs: &[MergedLog], until: Option<i64>) -> Result<Vec<Limit>, ReadError> {
+        let limit = |(position, is_passed)| Limit { position, is_passed };
         match until {
-            Some(micros) => self.times(logs, micros.saturating_add(1)).await,
-            None => Ok(vec![u64::MAX; logs.len()]),
+            Some(micros) => {
+                Ok(self.times(logs, micros.saturating_add(1)).await?.into_iter().map(limit).collect())
+            }
+            None => Ok(vec![limit((u64::MAX, false)); logs.len()]),
         }
     }
 
-    /// Where each log has what was written at a time or later.
-    async fn times(&self, logs: &[MergedLog], micros: i64) -> Result<Vec<u64>, ReadError> {
+    async fn starts(&self, logs: &[MergedLog], micros: i64) -> Result<Vec<u64>, ReadError> {
+        Ok(self.times(logs, micros).await?.into_iter().map(|(position, _)| position).collect())
+    }
+
+    /// Where each log has what was written at a time or later, and whether it has something of it.
+    async fn times(&self, logs: &[MergedLog], micros: i64) -> Result<Vec<(u64, bool)>, ReadError> {
         let found = futures_util::stream::iter(logs.to_vec())
             .map(|log| async move { self.position_since(&log.attempt, log.on_node(micros)).await });
         found.buffered(READ_AT_ONCE).try_collect().await
