@@ -124,7 +124,28 @@ async fn log_of_a_run_has_each_line_once_however_long_it_is() {
     assert_eq!(file.matches(" | begun, then then then ended\n").count(), 2);
 }
 
-/// A new leader may have less of a log than the readers of the one before it.
+/// Each log that is read takes a place among the readers of the archive: those of one file took all of them, and waited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_of_a_run_of_many_nodes_is_read_from_the_archive() {
+    let nodes: Vec<String> = (0..12).map(|node| format!("n{node}")).collect();
+    let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+    let operator = TestOperator::new(&nodes).await;
+    let (mut writers, lines) = run_on(&operator, &nodes).await;
+    let many = format!("{}\n", "x".repeat(99)).repeat(600);
+    for at in 0..20 {
+        for writer in &mut writers {
+            writer.write(Stream::Stdout, 1 + at, &many).await;
+        }
+    }
+    for writer in &mut writers {
+        writer.end().await;
+    }
+    operator.until(&lines, |answer| answer["ended"] == true).await;
+    let file = text(&operator, &lines.replace("/lines", "/log")).await;
+    assert_eq!(file.lines().count(), 12 * 20 * 600);
+}
+
+/// A new leader may have less of a log than the readers of the previous one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_of_json_lines_ahead_of_the_operator_gets_the_numbers_that_lines_have() {
     let operator = TestOperator::new(&["a"]).await;

@@ -61,7 +61,7 @@ async fn a_search_of_a_run_finds_the_lines_of_all_its_nodes() {
     assert_eq!(hits(&search(&operator, &path, "pattern=error&stream=stdout").await), all[..1]);
     assert_eq!(hits(&search(&operator, &path, "pattern=error&nodes=b,c").await), all[1..]);
 
-    // Hit by hit: nothing is missing, and nothing is there twice.
+    // Hit by hit: nothing is missing, and nothing is repeated.
     let (mut one_by_one, mut from) = (Vec::new(), String::new());
     loop {
         let found = search(&operator, &path, &format!("pattern=error&limit=1{from}")).await;

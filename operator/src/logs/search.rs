@@ -10,6 +10,7 @@ use sentinel_core::stream::lines::{LINE_PART, LineCount, LineMark};
 use sentinel_core::stream::tail::Follow;
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::lines::KnownLines;
 use super::reader::{LogReader, ReadError};
@@ -303,7 +304,12 @@ impl LogReader {
         Ok(unfold((search, position), move |(search, position)| {
             let (reader, attempt) = (reader.clone(), attempt.clone());
             async move {
-                match reader.search_part(attempt, search?, position).await? {
+                let search = search?;
+                let part = async move { reader.search_part(attempt, search, position).await };
+                // A task of its own: a search whose client does not read holds no permit.
+                let part = AbortOnDropHandle::new(tokio::spawn(part)).await;
+                // The runtime is shutting down, or an invariant is broken; either way there is nothing to send.
+                match part.ok().flatten()? {
                     Ok(mut part) => {
                         part.update.hits.retain(|hit| hit.position >= from);
                         Some((Ok(part.update), (part.more, part.position)))

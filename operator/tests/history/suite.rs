@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sentinel_operator::history::{
     AttemptRecord, ExecutionQuery, ExecutionRecord, History, HistoryRecord, OutcomeName, Page, RunQuery,
@@ -48,6 +49,7 @@ macro_rules! record_contract {
             rejects_a_limit_out_of_bounds,
             pages_have_no_gap_and_no_repeat_while_rows_arrive,
             ten_thousand_records_are_stored_and_listed,
+            reads_that_are_not_polled_hold_up_no_others,
         ] }
     };
 }
@@ -400,4 +402,18 @@ pub(crate) async fn ten_thousand_records_are_stored_and_listed(site: &Site) {
         }
     }
     assert_eq!(listed.len(), 10_000);
+}
+
+/// Clients that do not read had kept the places of their reads, and with them the archive from everyone else.
+pub(crate) async fn reads_that_are_not_polled_hold_up_no_others(site: &Site) {
+    let history = &site.history;
+    history.prepare().await.unwrap();
+    let read = || history.runs(RunQuery { limit: 1, ..RunQuery::default() });
+    let mut stalled: Vec<_> = (0..200).map(|_| read()).collect();
+    for read in &mut stalled {
+        // Many have not begun to wait by then, some have what they waited for: none is polled again.
+        assert!(futures_util::poll!(read).is_pending());
+    }
+    let other = tokio::time::timeout(Duration::from_secs(20), read()).await;
+    other.expect("a read beside others that are not polled").unwrap();
 }

@@ -16,25 +16,33 @@ use crate::wait::until;
 pub const ATTACK: Attack = Attack {
     name: "log-readers",
     group: "http",
-    about: "readers of a log of 40 MB who never read: the log, its lines, a search with a hit in each line",
+    about: "readers of logs of 40 MB in all who never read: one log, those of a Run, their lines, searches with a hit in each line",
     run,
 };
 
-const BYTES: u64 = 40_000_000;
+const NODES: usize = 8;
+
+/// Bytes of output of each node.
+const BYTES: u64 = 5_000_000;
 
 fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
     async move {
-        let dev = Victim::dev(&["--nodes", "1"]).await?;
-        let log = written(&dev).await?;
+        let dev = Victim::dev(&["--nodes", &NODES.to_string()]).await?;
+        let uid = written(&dev).await?;
+        let (log, run) = (format!("executions/{uid}/1/sim-1"), format!("runs/{uid}/1"));
         let readers = size.pick(100, 200);
         let mut rows = Vec::new();
-        for what in [
-            "log?follow=true",
-            "log?follow=true&format=json",
-            "lines/events?from=0",
-            "search?pattern=line&limit=10000",
+        for (of, what) in [
+            (&log, "log?follow=true"),
+            (&log, "log?follow=true&format=json"),
+            (&log, "lines/events?from=0"),
+            (&log, "search?pattern=line&limit=10000"),
+            (&run, "log"),
+            (&run, "log?format=jsonl"),
+            (&run, "lines/events"),
+            (&run, "search?pattern=line&limit=10000"),
         ] {
-            let path = format!("{log}/{what}");
+            let path = format!("/api/v1/{of}/{what}");
             let sampler = dev.watch();
             let credentials = dev.credentials();
             let opened = (0..readers).map(|_| open(dev.api, &path, &credentials));
@@ -45,12 +53,13 @@ fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
                 faults.push(format!("only {accepted} of {readers} were accepted"));
             }
             // One that reads gets its answer beside them; then they hold what they ever will.
-            if dev.ask("GET", &format!("{log}/lines?tail=1"), None).await?.0 != 200 {
+            if dev.ask("GET", &format!("/api/v1/{of}/lines?tail=1"), None).await?.0 != 200 {
                 faults.push("the last line cannot be read".to_owned());
             }
             let memory = sampler.finish();
             drop(held);
-            let tried = format!("{readers} unread readers of {what}");
+            let tried =
+                format!("{readers} unread readers of {}/{what}", of.split('/').next().unwrap_or_default());
             let refused = readers - accepted;
             rows.push(Row {
                 attack: ATTACK.name,
@@ -69,7 +78,7 @@ fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
     .boxed()
 }
 
-/// A log that is complete in the archive; the path of its Execution.
+/// Logs that are complete in the archive; the uid of their Task.
 async fn written(dev: &Victim) -> Result<String> {
     let line = "a line of output as a program writes it when all goes well";
     let task = json!({
@@ -85,13 +94,15 @@ async fn written(dev: &Victim) -> Result<String> {
     ensure!(status == 201, "the Task was not made: {status} {text}");
     let made: Value = serde_json::from_str(&text)?;
     let uid = made["metadata"]["uid"].as_str().unwrap_or_default();
-    let path = format!("/api/v1/executions/{uid}/1/sim-1");
-    until("all of the log has arrived", std::time::Duration::from_secs(60), || async {
-        let asked = dev.ask("GET", &format!("{path}/lines?tail=1"), None).await;
-        let (_, text) = asked.map_err(|error| error.to_string())?;
-        let window: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        if window["end"] == BYTES && window["ended"] == true { Ok(()) } else { Err(text) }
-    })
-    .await;
-    Ok(path)
+    for node in 1..=NODES {
+        let path = format!("/api/v1/executions/{uid}/1/sim-{node}/lines?tail=1");
+        until("all of the logs have arrived", std::time::Duration::from_secs(60), || async {
+            let asked = dev.ask("GET", &path, None).await;
+            let (_, text) = asked.map_err(|error| error.to_string())?;
+            let window: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            if window["end"] == BYTES && window["ended"] == true { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+    Ok(uid.to_owned())
 }

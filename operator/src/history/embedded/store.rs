@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::writer::{self, Job, QUEUE, Work};
 use super::{reader, schema};
@@ -88,17 +89,22 @@ impl EmbeddedHistory {
     ) -> HistoryFuture<'_, T> {
         let readers = Arc::clone(&self.readers);
         let now = self.clock.now().0;
-        async move {
-            let _permit = readers.permits.acquire().await.map_err(|_| HistoryError::Closed { action })?;
-            let pool = Arc::clone(&readers);
-            tokio::task::spawn_blocking(move || {
-                let connection = pool.take().map_err(|source| HistoryError::Sqlite { action, source })?;
+        let reading = async move {
+            let permits = Arc::clone(&readers.permits);
+            let permit = permits.acquire_owned().await.map_err(|_| HistoryError::Closed { action })?;
+            let reading = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                let connection = readers.take().map_err(|source| HistoryError::Sqlite { action, source })?;
                 let outcome = read(&connection, now);
-                pool.put_back(connection);
+                readers.put_back(connection);
                 outcome
-            })
-            .await
-            .map_err(|_| HistoryError::Panicked { action })?
+            });
+            reading.await.map_err(|_| HistoryError::Panicked { action })?
+        };
+        async move {
+            // A task of its own: a caller that does not poll, for example because its client does not read, holds no permit.
+            let reading = AbortOnDropHandle::new(tokio::spawn(reading));
+            reading.await.map_err(|_| HistoryError::Panicked { action })?
         }
         .boxed()
     }
@@ -171,12 +177,16 @@ impl History for EmbeddedHistory {
 struct ReaderPool {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl ReaderPool {
     fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), idle: Mutex::new(Vec::new()), permits: Semaphore::new(MAX_READERS) }
+        Self {
+            path: path.to_owned(),
+            idle: Mutex::new(Vec::new()),
+            permits: Arc::new(Semaphore::new(MAX_READERS)),
+        }
     }
 
     fn take(&self) -> rusqlite::Result<Connection> {

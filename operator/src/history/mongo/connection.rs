@@ -9,7 +9,7 @@ use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, WriteConcern};
 use mongodb::{Client, Collection, Database};
 use sentinel_protocol::text::Text;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::clock::Clock;
@@ -101,7 +101,8 @@ impl Connection {
     }
 
     /// Runs an operation of the driver to completion even if its caller gives up: a future of the driver that is dropped
-    /// can leave its connection in an undefined state.
+    /// can leave its connection in an undefined state. A caller that does not poll, for example because its client does not
+    /// read, holds no permit.
     pub(super) async fn run<T, F>(
         self: &Arc<Self>,
         action: &'static str,
@@ -117,11 +118,13 @@ impl Connection {
             after: self.options.operation_timeout,
         };
         let deadline = tokio::time::Instant::now() + self.options.operation_timeout;
-        let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.permits).acquire_owned())
-            .await
-            .map_err(timed_out)?
-            .map_err(|_| HistoryError::Closed { action })?;
+        let permits = Arc::clone(&self.permits);
+        let (_waiting, given_up) = oneshot::channel::<()>();
         let task = self.operations.spawn(async move {
+            let permit = tokio::select! {
+                permit = permits.acquire_owned() => permit.map_err(|_| HistoryError::Closed { action })?,
+                _ = given_up => return Err(HistoryError::Closed { action }),
+            };
             let outcome = operation.await;
             drop(permit);
             outcome

@@ -1,7 +1,7 @@
 //! The logs of a Run as one, by time.
 //!
 //! [`source`] makes the lines of one log, [`merging`] joins those of all, and [`page`] finds where a number of them begins.
-//! What is held is bounded: [`memory`] says how much of all logs of a reader together; beyond that, a record of each.
+//! What is held is bounded: [`memory`] bounds all readers together, and with it all logs of a reader; beyond that, a record of each.
 
 pub(crate) mod memory;
 mod merging;

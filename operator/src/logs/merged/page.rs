@@ -57,7 +57,7 @@ pub struct MergedLines {
     pub before: MergeCursor,
     /// From where a reader receives every line that is not here, or not complete here.
     pub next: MergeCursor,
-    /// How far each log was read, if nothing more of them is here.
+    /// How far each log was read, if nothing more of them exists.
     pub ends: Option<Vec<LogEnding>>,
 }
 
