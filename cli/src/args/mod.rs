@@ -19,7 +19,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
-pub(crate) use logs::{LogsArgs, LogsSubject, StreamFilter};
+pub(crate) use logs::{LogFormat, LogsArgs, LogsSubject, StreamFilter};
 pub(crate) use run::{Fold, Leftovers, RunArgs};
 pub(crate) use task::{
     ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, DryRun, RerunArgs, Until, WaitArgs,
@@ -201,6 +201,29 @@ mod tests {
                     "{} {} has no text",
                     verb.get_name(),
                     argument.get_id()
+                );
+            }
+        }
+    }
+
+    /// The exclusions of `logs --grep` and `--fold` were nowhere to be read.
+    #[test]
+    fn the_help_of_logs_names_what_each_flag_excludes() {
+        let command = Cli::command();
+        let logs = command.find_subcommand("logs").unwrap();
+        for argument in logs.get_arguments() {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            let named = help.split_once(" Not with ").map_or("", |(_, flags)| flags);
+            // The other one of a pair has the note, since each excludes the other.
+            for other in logs.get_arg_conflicts_with(argument) {
+                let flag = |argument: &clap::Arg| format!("--{}", argument.get_long().unwrap_or_default());
+                let has = |text: &str, flag: &str| text.split([',', ' ', '.']).any(|word| word == flag);
+                let others = other.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(
+                    has(named, &flag(other)) || has(&others, &flag(argument)),
+                    "{} excludes {}, and no help has it",
+                    flag(argument),
+                    flag(other)
                 );
             }
         }

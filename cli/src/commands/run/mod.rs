@@ -64,7 +64,7 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &RunArgs) ->
 fn detached(client: &Client, namespace: &str, name: &str, task: &Task, format: StreamFormat) -> ExitResult {
     note(&format!("Started. Follow it with: sentinel logs -f {name}{}", context_flags(client, namespace)));
     match format {
-        StreamFormat::Text => print(&format!("{name}\n"))?,
+        StreamFormat::Text | StreamFormat::Raw => print(&format!("{name}\n"))?,
         StreamFormat::Json => print_json_line(&json!({
             "type": "created",
             "namespace": task.metadata.namespace,
