@@ -6,6 +6,7 @@ use super::execution;
 use crate::client::{Client, escape};
 use crate::exit::{ExitResult, FAILED, Failure, OK};
 use crate::follow::{AttemptSelector, LogOptions, NodeLog};
+use crate::output::counted;
 use crate::output::format::{note, print as print_text};
 use crate::output::printer::Prefix;
 use crate::output::text::Text;
@@ -68,7 +69,8 @@ async fn groups(
         Box::pin(log.print()).await?;
     }
     if outputs.pending > 0 {
-        note(&format!("{} nodes have not ended.", outputs.pending));
+        let have = if outputs.pending == 1 { "has" } else { "have" };
+        note(&format!("{} {have} not ended.", counted(outputs.pending, "node")));
     }
     if let Some(partial) = outputs.partial {
         note(Text::message().plain(format!("nodes may be missing: {}", partial.message)));
@@ -80,7 +82,7 @@ async fn groups(
 /// `== web-[1-40,43] (41 nodes): Failed: exit code 3`, with an empty line before all but the first.
 fn head(group: &OutputGroupView, is_after: bool) -> Text {
     let begin = if is_after { "\n== " } else { "== " };
-    let nodes = if group.count == 1 { String::new() } else { format!(" ({} nodes)", group.count) };
+    let nodes = if group.count == 1 { String::new() } else { format!(" ({})", counted(group.count, "node")) };
     let has_news = group.outcome != "Succeeded" && !group.message.is_empty();
     let why = if has_news { format!(": {}", group.message) } else { String::new() };
     let nothing = if group.stdout.bytes + group.stderr.bytes == 0 { "; no output" } else { "" };
