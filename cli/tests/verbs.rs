@@ -30,6 +30,23 @@ fn equal_outputs_are_shown_as_one_instead_of_each() {
     dev.run(&["run", "--fold", "-o", "json", "--", "true"]).exited(2).printed("--output json");
 }
 
+/// The head of the next group stood on the last line of the one before.
+#[test]
+fn a_folded_output_without_a_last_newline_gets_one() {
+    let dev = Dev::start(&["--nodes", "3"]);
+    let script =
+        "case $SENTINEL_NODE in sim-2) printf odd;; sim-3) printf 'err\\nor' >&2;; *) printf same;; esac";
+    dev.run(&["run", "--all", "--name", "cut", "--", "sh", "-c", script]).exited(0);
+    for arguments in [&["logs", "cut", "--fold"][..], &["run", "--all", "--fold", "--", "sh", "-c", script]] {
+        let folded = dev.run(arguments).exited(0);
+        assert!(folded.out.contains("\n\n== ") && folded.out.ends_with('\n'), "{folded:?}");
+        for glued in ["odd==", "same==", "odd\n=="] {
+            assert!(!folded.out.contains(glued), "{folded:?}");
+        }
+        assert!(folded.err.starts_with("err\nor\n"), "{folded:?}");
+    }
+}
+
 #[test]
 fn many_equal_outputs_are_shown_as_one_at_the_end_on_a_terminal() {
     let dev = Dev::start(&["--nodes", "12"]);
@@ -44,6 +61,9 @@ fn many_equal_outputs_are_shown_as_one_at_the_end_on_a_terminal() {
     let shown = on_terminal("");
     assert!(shown.matches("| same").count() >= 12, "{shown}");
     assert!(shown.contains("nodes): Succeeded\r\nsame\r\n"), "{shown}");
+    // It was cut to ten lines without a hint at the others.
+    assert!(shown.contains("the last 10 lines of each; in full with: sentinel logs run-"), "{shown}");
+    assert!(shown.contains(" --run 1 --fold"), "{shown}");
     let forbidden = on_terminal("--fold=never");
     assert!(!forbidden.contains("=="), "{forbidden}");
 }

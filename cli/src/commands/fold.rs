@@ -22,18 +22,22 @@ pub(super) async fn print(client: &Client, task_uid: &str, run: u32, options: Lo
     groups(client, task_uid, run, options, outputs).await
 }
 
-/// The same after the output itself, if so many nodes wrote the same that it helps.
+/// The same after the output itself, if so many nodes wrote the same that it helps: the last lines of each group. `whole`
+/// is the command that shows all of them.
 pub(super) async fn print_if_many(
     client: &Client,
     task_uid: &str,
     run: u32,
     options: LogOptions,
+    whole: &str,
 ) -> Result<(), Failure> {
     let outputs = read(client, task_uid, run).await?;
     let is_large =
         |group: &OutputGroupView| group.count > MANY && group.stdout.bytes + group.stderr.bytes > 0;
     if outputs.groups.iter().any(is_large) {
-        note(&format!("\nEqual outputs as one, at most {LAST_LINES} lines each:\n"));
+        note(&format!(
+            "\nEqual outputs as one, the last {LAST_LINES} lines of each; in full with: {whole}\n"
+        ));
         groups(client, task_uid, run, LogOptions { tail: Some(LAST_LINES), ..options }, outputs).await?;
         note("");
     }
@@ -61,7 +65,7 @@ async fn groups(
             client: client.clone(),
             path: format!("{}/log", execution::path(task_uid, run, &group.node)),
             node: group.node.clone(),
-            prefix: Prefix::None,
+            prefix: Prefix::Section,
             options,
             attempts: AttemptSelector::Number(group.attempt.max(1)),
             permits: None,
