@@ -97,10 +97,28 @@ fn failed_nodes_are_run_again_by_a_task_of_their_own() {
     );
     let made = dev.run(&["get", "task", "web-rerun-1", "-o", "json"]).exited(0).json();
     assert_eq!(made["spec"]["targets"]["nodeNames"], serde_json::json!(["sim-3", "sim-4"]));
-    dev.run(&["rerun", "web", "--failed"]).exited(1).printed("--name");
+    // Its second use on the same Run needed --name.
+    dev.run(&["rerun", "web", "--failed"]).exited(0).printed("task/web-rerun-1-2 created for 2 nodes");
+    dev.run(&["rerun", "web", "--failed"]).exited(0).printed("task/web-rerun-1-3 created for 2 nodes");
     dev.run(&["rerun", "web", "--failed", "--name", "again"]).exited(0).printed("created for 2 nodes");
+    let taken = dev.run(&["rerun", "web", "--failed", "--name", "again"]).exited(1);
+    taken.printed("Task default/again exists already").printed("--name NAME");
     dev.run(&["wait", "again"]).exited(0);
     dev.run(&["rerun", "again", "--failed"]).exited(0).printed("nothing to rerun");
+}
+
+#[test]
+fn a_failed_task_with_a_long_name_is_run_again() {
+    let dev = Dev::start(&[]);
+    // Names of more than 63 characters were cut.
+    let name = format!("{}.{}", "a".repeat(150), "b".repeat(50));
+    dev.run(&["run", "--name", &name, "--", "false"]).exited(1);
+    let made =
+        dev.run(&["rerun", &name, "--failed"]).exited(0).printed("created for 1 node that did not succeed");
+    let made = made.out.strip_prefix("task/").unwrap().split(' ').next().unwrap().to_owned();
+    assert_eq!(made, format!("{name}-rerun-1"));
+    dev.run(&["wait", &made]).exited(1);
+    dev.run(&["rerun", &name, "--failed"]).exited(0).printed("-rerun-1-2 created");
 }
 
 #[test]

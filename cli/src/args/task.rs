@@ -121,7 +121,8 @@ pub(crate) struct RerunArgs {
     #[arg(long, conflicts_with = "token")]
     pub(crate) failed: bool,
 
-    /// Name of the Task that --failed creates; by default that of the Task with -rerun- and the number of its Run.
+    /// Name of the Task that --failed creates; by default that of the Task with -rerun- and the number of its Run, and a
+    /// further number if such a Task exists.
     #[arg(long, value_name = "NAME", requires = "failed")]
     pub(crate) name: Option<String>,
 
