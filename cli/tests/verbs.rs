@@ -1,5 +1,5 @@
-//! Verbs that help with many nodes, with the real binary against a real dev mode: folded output, reruns of what failed,
-//! checks without a change, and completion.
+//! Verbs that help with many nodes, with the real binary against a real dev mode: folded output, reruns of what failed, and
+//! checks without a change.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "fixtures of tests may panic")]
 
@@ -7,9 +7,8 @@
 mod kit;
 
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
-use kit::{CliOutput, Dev, sentinel, task, write};
+use kit::{CliOutput, Dev, task, write};
 
 /// What each node writes; two of them fail.
 const SCRIPT: &str =
@@ -135,61 +134,4 @@ fn a_dry_run_of_apply_tells_what_would_happen() {
     assert_eq!(shown["spec"]["timeouts"]["grace"], "10s");
     dev.run(&["apply", path]).exited(0).printed("task/tried created");
     dev.run(&["apply", "--dry-run", path]).exited(0).printed("task/tried unchanged (server dry run)");
-}
-
-/// What a shell is offered for the last of these words.
-fn offered(server: &str, shell: &str, words: &[&str]) -> Vec<String> {
-    let mut command = sentinel();
-    command.env("SENTINEL_SERVER", server).env("SENTINEL_COMPLETE", shell).env("_CLAP_IFS", "\n");
-    command.env("_CLAP_COMPLETE_INDEX", words.len().to_string()).arg("--").arg("sentinel").args(words);
-    let output = CliOutput::of(words, &command.stdin(Stdio::null()).output().unwrap()).exited(0);
-    assert_eq!(output.err, "", "{words:?}");
-    // zsh and fish have a description behind the value.
-    output.out.lines().map(|line| line.split(['\t', ':']).next().unwrap_or_default().to_owned()).collect()
-}
-
-#[test]
-fn completion_knows_tasks_nodes_namespaces_and_runs() {
-    let dev = Dev::start(&["--nodes", "2"]);
-    dev.run(&["run", "--name", "web", "--node", "sim-1", "--", "true"]).exited(0);
-    dev.run(&["rerun", "web", "--follow"]).exited(0);
-    dev.run(&["-n", "ops", "run", "--name", "other", "--node", "sim-1", "--", "true"]).exited(0);
-    for shell in ["bash", "zsh", "fish"] {
-        let of = |words: &[&str]| offered(&dev.server, shell, words);
-        assert_eq!(of(&["logs", "w"]), ["web"], "{shell}");
-        assert_eq!(of(&["get", "task", "o"]), [""; 0], "{shell}: it is in another namespace");
-        assert_eq!(of(&["-n", "ops", "cancel", "o"]), ["other"], "{shell}");
-        assert_eq!(of(&["wait", "ops/"]), ["ops/other"], "{shell}");
-        assert_eq!(of(&["run", "--node", "sim-"]), ["sim-1", "sim-2"], "{shell}");
-        assert_eq!(of(&["get", "tasks", "-n", "o"]), ["ops"], "{shell}");
-        let mut runs = of(&["logs", "web", "--run", ""]);
-        runs.sort();
-        assert_eq!(runs, ["1", "2"], "{shell}");
-        assert_eq!(of(&["get", "execution", "web/2/"]), ["web/2/sim-1"], "{shell}");
-    }
-}
-
-#[test]
-fn completion_is_silent_and_quick_without_a_server() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // One that never answers, and one that does not exist.
-    let deaf = format!("http://{}", listener.local_addr().unwrap());
-    for server in [deaf.as_str(), "unix:/nowhere", "not an address"] {
-        let begun = Instant::now();
-        assert_eq!(offered(server, "bash", &["logs", "w"]), [""; 0], "{server}");
-        // A loaded machine starts a process slowly; without the deadline it would wait forever.
-        assert!(begun.elapsed() < kit::TIMEOUT, "{server}");
-    }
-}
-
-#[test]
-fn bash_completes_by_the_printed_script() {
-    let dev = Dev::start(&["--nodes", "2"]);
-    dev.run(&["run", "--name", "web", "--node", "sim-1", "--", "true"]).exited(0);
-    let script = "source <(\"$S\" completion bash); COMP_WORDS=(sentinel logs w); COMP_CWORD=2; COMP_TYPE=9; \
-                  _clap_complete_sentinel sentinel w logs; echo \"${COMPREPLY[@]}\"";
-    let mut command = Command::new("bash");
-    command.args(["-c", script]).env("S", env!("CARGO_BIN_EXE_sentinel")).env("SENTINEL_SERVER", &dev.server);
-    let output = CliOutput::of(&["bash"], &command.output().unwrap()).exited(0);
-    assert_eq!(output.out.trim(), "web", "{}", output.err);
 }

@@ -20,7 +20,8 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &GetArgs) ->
         Ok::<_, Failure>(client.list(path, query, limit, args.page.as_deref()).await?)
     };
     match &args.noun {
-        Noun::Nodes => nodes::execute(client, None, args.output, Some(args)).await,
+        Noun::Nodes { name: Some(name) } => nodes::execute(client, Some(name), args.output, None).await,
+        Noun::Nodes { name: None } => nodes::execute(client, None, args.output, Some(args)).await,
         Noun::Tasks { name: Some(name) } => {
             let (namespace, name) = name.within(namespace);
             one_task(client, namespace, name, args.output).await
