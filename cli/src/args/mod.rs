@@ -239,23 +239,20 @@ mod tests {
 
     /// The exclusions of `logs --grep` and `--fold` were nowhere to be read.
     #[test]
-    fn the_help_of_logs_names_what_each_flag_excludes() {
-        let command = Cli::command();
-        let logs = command.find_subcommand("logs").unwrap();
-        for argument in logs.get_arguments() {
+    fn help_names_what_each_flag_excludes() {
+        let flag = |argument: &clap::Arg| argument.get_long().map(|long| format!("--{long}"));
+        let names = |argument: &clap::Arg, flag: &str| {
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            let named = help.split_once(" Not with ").map_or("", |(_, flags)| flags);
-            // The other one of a pair has the note, since each excludes the other.
-            for other in logs.get_arg_conflicts_with(argument) {
-                let flag = |argument: &clap::Arg| format!("--{}", argument.get_long().unwrap_or_default());
-                let has = |text: &str, flag: &str| text.split([',', ' ', '.']).any(|word| word == flag);
-                let others = other.get_help().map(ToString::to_string).unwrap_or_default();
-                assert!(
-                    has(named, &flag(other)) || has(&others, &flag(argument)),
-                    "{} excludes {}, and no help has it",
-                    flag(argument),
-                    flag(other)
-                );
+            help.split([',', ' ', '.', ';']).any(|word| word == flag)
+        };
+        for verb in Cli::command().get_subcommands() {
+            for argument in verb.get_arguments() {
+                for other in verb.get_arg_conflicts_with(argument) {
+                    let (Some(this), Some(that)) = (flag(argument), flag(other)) else { continue };
+                    // Each excludes the other, so the help of one is enough.
+                    let is_named = names(argument, &that) || names(other, &this);
+                    assert!(is_named, "{}: {this} excludes {that}, and no help has it", verb.get_name());
+                }
             }
         }
     }

@@ -117,7 +117,7 @@ pub(crate) struct RerunArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) token: Option<String>,
 
-    /// Create a Task with the same spec for the nodes that did not succeed in the latest Run.
+    /// Create a Task with the same spec for the nodes that did not succeed in the latest Run. Not with --token.
     #[arg(long, conflicts_with = "token")]
     pub(crate) failed: bool,
 
