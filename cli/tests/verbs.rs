@@ -106,18 +106,23 @@ fn failed_nodes_are_run_again_by_a_task_of_their_own() {
     dev.run(&["rerun", "again", "--failed"]).exited(0).printed("nothing to rerun");
 }
 
+/// Names of more than 63 characters were cut, so that two could become the same.
 #[test]
-fn a_failed_task_with_a_long_name_is_run_again() {
+fn failed_tasks_with_long_names_are_run_again_under_names_of_their_own() {
     let dev = Dev::start(&[]);
-    // Names of more than 63 characters were cut.
-    let name = format!("{}.{}", "a".repeat(150), "b".repeat(50));
-    dev.run(&["run", "--name", &name, "--", "false"]).exited(1);
-    let made =
-        dev.run(&["rerun", &name, "--failed"]).exited(0).printed("created for 1 node that did not succeed");
-    let made = made.out.strip_prefix("task/").unwrap().split(' ').next().unwrap().to_owned();
-    assert_eq!(made, format!("{name}-rerun-1"));
-    dev.run(&["wait", &made]).exited(1);
-    dev.run(&["rerun", &name, "--failed"]).exited(0).printed("-rerun-1-2 created");
+    let rerun = |name: &str| {
+        dev.run(&["run", "--name", name, "--", "false"]).exited(1);
+        let made = dev.run(&["rerun", name, "--failed"]).exited(0).printed("created for 1 node that did not");
+        let made = made.out.strip_prefix("task/").unwrap().split(' ').next().unwrap().to_owned();
+        dev.run(&["wait", &made]).exited(1);
+        made
+    };
+    let long = format!("{}.{}", "a".repeat(150), "b".repeat(50));
+    assert_eq!(rerun(&long), format!("{long}-rerun-1"));
+    let longest = ["b", "c"].map(|end| format!("{}.{}", "a".repeat(201), end.repeat(51)));
+    let made = longest.clone().map(|name| rerun(&name));
+    assert!(made[0] != made[1] && made.iter().all(|name| name.len() <= 253), "{made:?}");
+    dev.run(&["rerun", &longest[0], "--failed"]).exited(0).printed("-rerun-1-2 created");
 }
 
 #[test]
