@@ -42,10 +42,29 @@ pub(crate) fn completer(wanted: Wanted) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
         let Some(current) = current.to_str() else { return Vec::new() };
         let line = CommandLine::of(std::env::args_os(), |name| std::env::var(name).ok());
-        let found = candidates(&line, wanted, current);
+        let (kind, wanted, rest) = parted(wanted, current);
+        let found = candidates(&line, wanted, rest);
         let fits = |text: &String| text.starts_with(current) && is_plain(text);
-        found.into_iter().filter(fits).map(CompletionCandidate::new).collect()
+        found
+            .into_iter()
+            .map(|name| format!("{kind}{name}"))
+            .filter(fits)
+            .map(CompletionCandidate::new)
+            .collect()
     })
+}
+
+/// What is typed without its kind, `task/` or `execution/`, which is kept.
+fn parted(wanted: Wanted, current: &str) -> (&'static str, Wanted, &str) {
+    let kinds = [("task/", Wanted::Task), ("execution/", Wanted::Execution)];
+    for (kind, of) in kinds {
+        if let Some(rest) = current.strip_prefix(kind)
+            && (wanted == of || wanted == Wanted::Subject)
+        {
+            return (kind, of, rest);
+        }
+    }
+    ("", wanted, current)
 }
 
 /// Only characters that no shell interprets: a server must not be able to put others on a command line.
@@ -249,6 +268,15 @@ mod tests {
         assert_eq!(line(&["get", "task", "web", ""], &[]).task.as_deref(), Some("web"));
         let command = line(&["run", "--all", "--", "ls", "--server", "http://evil"], &[]);
         assert_eq!((command.server.as_str(), command.task), ("http://127.0.0.1:7980", None));
+    }
+
+    #[test]
+    fn the_kind_before_a_name_is_kept() {
+        assert_eq!(parted(Wanted::Task, "task/w"), ("task/", Wanted::Task, "w"));
+        assert_eq!(parted(Wanted::Subject, "task/ops/w"), ("task/", Wanted::Task, "ops/w"));
+        assert_eq!(parted(Wanted::Subject, "execution/w/1"), ("execution/", Wanted::Execution, "w/1"));
+        assert_eq!(parted(Wanted::Task, "execution/w"), ("", Wanted::Task, "execution/w"));
+        assert_eq!(parted(Wanted::Subject, "w"), ("", Wanted::Subject, "w"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The client of the API, with what is particular to the command line: token files, and failures with hints.
 
 pub(crate) use sentinel_api::client::{
-    Client, ClientError, Event, Events, Listed, LogItem, LogQuery, Reply, Server, Since,
+    Client, ClientError, Event, Events, LineAttempt, LineEvent, LineEvents, LineLog, LineLogItem, LineSource,
+    Listed, LogEnd, LogItem, LogQuery, Reply, Server, Since,
 };
 pub(crate) use sentinel_api::path::{Query, escape, task as task_path};
 

@@ -15,7 +15,6 @@ mod output;
 mod reference;
 mod view;
 
-use clap::CommandFactory as _;
 use clap_complete::CompleteEnv;
 use exit::{ExitResult, Failure};
 use output::color::Style;
@@ -29,7 +28,10 @@ fn main() -> ExitCode {
         return sentinel_node_agent::supervisor::main();
     }
     // A shell asks for candidates; then this ends the process.
-    CompleteEnv::with_factory(args::Cli::command).var(candidates::VARIABLE).bin("sentinel").complete();
+    CompleteEnv::with_factory(args::command_for_completion)
+        .var(candidates::VARIABLE)
+        .bin("sentinel")
+        .complete();
     let cli = match args::Cli::parse_args(std::env::args_os()) {
         Ok(cli) => cli,
         Err(rejected) => return usage(&rejected),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::client::{Client, Reply};
 use crate::exit::Failure;
+use crate::output::counted;
 
 /// Maximum size of a file, bytes.
 const MAX_FILE: u64 = MAX_BYTES as u64;
@@ -72,7 +73,11 @@ pub(crate) fn read_all(paths: &[PathBuf], namespace: &str, kind: FileKind) -> Re
     match problems.len() {
         0 => Ok(tasks),
         1 => Err(Failure::usage(problems.remove(0))),
-        _ => Err(Failure::usage(format!("{} problems:\n  {}", problems.len(), problems.join("\n  ")))),
+        _ => Err(Failure::usage(format!(
+            "{}:\n  {}",
+            counted(problems.len() as u64, "problem"),
+            problems.join("\n  ")
+        ))),
     }
 }
 

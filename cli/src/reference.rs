@@ -96,11 +96,18 @@ fn arguments(page: &mut String, arguments: &[&Arg]) {
     }
 }
 
-/// `-n, --namespace <NAME>`, or `[FILE]...`.
+/// `-n, --namespace <NAME>`, `--fold[=<WHEN>]`, or `[FILE]...`.
 fn label(argument: &Arg) -> String {
     let value = || {
         let names = argument.get_value_names().unwrap_or_default();
-        names.iter().fold(String::new(), |value, name| format!("{value} <{name}>"))
+        let is_optional = argument.get_num_args().is_some_and(|number| number.min_values() == 0);
+        let separator = if argument.is_require_equals_set() { "=" } else { " " };
+        let one = |name| match (separator, is_optional) {
+            ("=", true) => format!("[=<{name}>]"),
+            (_, true) => format!("{separator}[<{name}>]"),
+            (_, false) => format!("{separator}<{name}>"),
+        };
+        names.iter().map(one).collect::<String>()
     };
     match (argument.get_short(), argument.get_long()) {
         (None, None) => argument.to_string(),
@@ -208,5 +215,15 @@ mod tests {
             assert!(page.contains(variable), "{variable}");
         }
         assert!(page.contains("| 130 | cancelled, or detached by Ctrl-C |"));
+    }
+
+    /// They were listed as `--fold <WHEN>`, which is an error when it is typed.
+    #[test]
+    fn a_value_that_needs_an_equals_sign_is_shown_with_it() {
+        let page = page();
+        for label in ["`--fold[=<WHEN>]`", "`--dry-run[=<WHERE>]`", "`-o, --output <FORMAT>`"] {
+            assert!(page.contains(label), "{label}");
+        }
+        assert!(!page.contains("--fold <WHEN>") && !page.contains("--dry-run <WHERE>"));
     }
 }

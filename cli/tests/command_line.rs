@@ -352,7 +352,7 @@ fn the_summary_of_a_deleted_task_is_consistent() {
     let mut err = String::new();
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     assert!(err.contains(": Cancelled"), "{err}");
-    assert!(err.contains("0 of 1 nodes succeeded, 1 Cancelled"), "{err}");
+    assert!(err.contains("0 of 1 node succeeded, 1 Cancelled"), "{err}");
     assert!(!err.contains("Running"), "{err}");
 }
 

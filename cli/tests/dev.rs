@@ -610,3 +610,26 @@ fn attempts_of_a_retried_command_are_shown_in_order_and_kept() {
     assert_eq!(dev.run(&["logs", &id, "--attempt", "1"]).exited(0).err, "not yet\n");
     dev.run(&["logs", "retry", "--attempt", "1"]).exited(2).printed("--attempt requires an execution");
 }
+
+/// The sample lacked the page and `sentinel ui`.
+#[test]
+fn the_sample_in_the_readme_is_what_dev_mode_prints() {
+    // A label, or what an example does: the rest differs from machine to machine.
+    let shape = |line: &str| {
+        let line = line.trim();
+        match line.rsplit_once("   ") {
+            Some((_, meaning)) if line.starts_with(char::is_lowercase) => meaning.trim().to_owned(),
+            _ => line.split(' ').next().unwrap().to_owned(),
+        }
+    };
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let sample = readme.lines().skip_while(|line| !line.contains("Sentinel Node, dev mode."));
+    let sample: Vec<String> = sample.take_while(|line| !line.is_empty()).map(shape).collect();
+    let dev = Dev::start(&[]);
+    let printed = dev.err.wait_for("the same over HTTP");
+    let printed = printed.lines().skip_while(|line| !line.contains("Sentinel Node, dev mode."));
+    let printed = printed.filter(|line| !line.contains("Running as root"));
+    let printed: Vec<String> = printed.take_while(|line| !line.is_empty()).map(shape).collect();
+    assert_eq!(sample, printed);
+    assert!(printed.len() > 10, "{printed:?}");
+}

@@ -1,5 +1,5 @@
-//! Verbs that help with many nodes, with the real binary against a real dev mode: folded output, reruns of what failed,
-//! checks without a change, and completion.
+//! Verbs that help with many nodes, with the real binary against a real dev mode: folded output, reruns of what failed, and
+//! checks without a change.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "fixtures of tests may panic")]
 
@@ -7,9 +7,8 @@
 mod kit;
 
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
-use kit::{CliOutput, Dev, sentinel, task, write};
+use kit::{CliOutput, Dev, task, write};
 
 /// What each node writes; two of them fail.
 const SCRIPT: &str =
@@ -30,6 +29,23 @@ fn equal_outputs_are_shown_as_one_instead_of_each() {
     dev.run(&["run", "--fold", "-o", "json", "--", "true"]).exited(2).printed("--output json");
 }
 
+/// The head of the next group stood on the last line of the one before.
+#[test]
+fn a_folded_output_without_a_last_newline_gets_one() {
+    let dev = Dev::start(&["--nodes", "3"]);
+    let script =
+        "case $SENTINEL_NODE in sim-2) printf odd;; sim-3) printf 'err\\nor' >&2;; *) printf same;; esac";
+    dev.run(&["run", "--all", "--name", "cut", "--", "sh", "-c", script]).exited(0);
+    for arguments in [&["logs", "cut", "--fold"][..], &["run", "--all", "--fold", "--", "sh", "-c", script]] {
+        let folded = dev.run(arguments).exited(0);
+        assert!(folded.out.contains("\n\n== ") && folded.out.ends_with('\n'), "{folded:?}");
+        for glued in ["odd==", "same==", "odd\n=="] {
+            assert!(!folded.out.contains(glued), "{folded:?}");
+        }
+        assert!(folded.err.starts_with("err\nor\n"), "{folded:?}");
+    }
+}
+
 #[test]
 fn many_equal_outputs_are_shown_as_one_at_the_end_on_a_terminal() {
     let dev = Dev::start(&["--nodes", "12"]);
@@ -44,6 +60,9 @@ fn many_equal_outputs_are_shown_as_one_at_the_end_on_a_terminal() {
     let shown = on_terminal("");
     assert!(shown.matches("| same").count() >= 12, "{shown}");
     assert!(shown.contains("nodes): Succeeded\r\nsame\r\n"), "{shown}");
+    // It was cut to ten lines without a hint at the others.
+    assert!(shown.contains("the last 10 lines of each; in full with: sentinel logs run-"), "{shown}");
+    assert!(shown.contains(" --run 1 --fold"), "{shown}");
     let forbidden = on_terminal("--fold=never");
     assert!(!forbidden.contains("=="), "{forbidden}");
 }
@@ -77,10 +96,33 @@ fn failed_nodes_are_run_again_by_a_task_of_their_own() {
     );
     let made = dev.run(&["get", "task", "web-rerun-1", "-o", "json"]).exited(0).json();
     assert_eq!(made["spec"]["targets"]["nodeNames"], serde_json::json!(["sim-3", "sim-4"]));
-    dev.run(&["rerun", "web", "--failed"]).exited(1).printed("--name");
+    // Its second use on the same Run needed --name.
+    dev.run(&["rerun", "web", "--failed"]).exited(0).printed("task/web-rerun-1-2 created for 2 nodes");
+    dev.run(&["rerun", "web", "--failed"]).exited(0).printed("task/web-rerun-1-3 created for 2 nodes");
     dev.run(&["rerun", "web", "--failed", "--name", "again"]).exited(0).printed("created for 2 nodes");
+    let taken = dev.run(&["rerun", "web", "--failed", "--name", "again"]).exited(1);
+    taken.printed("Task default/again exists already").printed("--name NAME");
     dev.run(&["wait", "again"]).exited(0);
     dev.run(&["rerun", "again", "--failed"]).exited(0).printed("nothing to rerun");
+}
+
+/// Names of more than 63 characters were cut, so that two could become the same.
+#[test]
+fn failed_tasks_with_long_names_are_run_again_under_names_of_their_own() {
+    let dev = Dev::start(&[]);
+    let rerun = |name: &str| {
+        dev.run(&["run", "--name", name, "--", "false"]).exited(1);
+        let made = dev.run(&["rerun", name, "--failed"]).exited(0).printed("created for 1 node that did not");
+        let made = made.out.strip_prefix("task/").unwrap().split(' ').next().unwrap().to_owned();
+        dev.run(&["wait", &made]).exited(1);
+        made
+    };
+    let long = format!("{}.{}", "a".repeat(150), "b".repeat(50));
+    assert_eq!(rerun(&long), format!("{long}-rerun-1"));
+    let longest = ["b", "c"].map(|end| format!("{}.{}", "a".repeat(201), end.repeat(51)));
+    let made = longest.clone().map(|name| rerun(&name));
+    assert!(made[0] != made[1] && made.iter().all(|name| name.len() <= 253), "{made:?}");
+    dev.run(&["rerun", &longest[0], "--failed"]).exited(0).printed("-rerun-1-2 created");
 }
 
 #[test]
@@ -97,61 +139,4 @@ fn a_dry_run_of_apply_tells_what_would_happen() {
     assert_eq!(shown["spec"]["timeouts"]["grace"], "10s");
     dev.run(&["apply", path]).exited(0).printed("task/tried created");
     dev.run(&["apply", "--dry-run", path]).exited(0).printed("task/tried unchanged (server dry run)");
-}
-
-/// What a shell is offered for the last of these words.
-fn offered(server: &str, shell: &str, words: &[&str]) -> Vec<String> {
-    let mut command = sentinel();
-    command.env("SENTINEL_SERVER", server).env("SENTINEL_COMPLETE", shell).env("_CLAP_IFS", "\n");
-    command.env("_CLAP_COMPLETE_INDEX", words.len().to_string()).arg("--").arg("sentinel").args(words);
-    let output = CliOutput::of(words, &command.stdin(Stdio::null()).output().unwrap()).exited(0);
-    assert_eq!(output.err, "", "{words:?}");
-    // zsh and fish have a description behind the value.
-    output.out.lines().map(|line| line.split(['\t', ':']).next().unwrap_or_default().to_owned()).collect()
-}
-
-#[test]
-fn completion_knows_tasks_nodes_namespaces_and_runs() {
-    let dev = Dev::start(&["--nodes", "2"]);
-    dev.run(&["run", "--name", "web", "--node", "sim-1", "--", "true"]).exited(0);
-    dev.run(&["rerun", "web", "--follow"]).exited(0);
-    dev.run(&["-n", "ops", "run", "--name", "other", "--node", "sim-1", "--", "true"]).exited(0);
-    for shell in ["bash", "zsh", "fish"] {
-        let of = |words: &[&str]| offered(&dev.server, shell, words);
-        assert_eq!(of(&["logs", "w"]), ["web"], "{shell}");
-        assert_eq!(of(&["get", "task", "o"]), [""; 0], "{shell}: it is in another namespace");
-        assert_eq!(of(&["-n", "ops", "cancel", "o"]), ["other"], "{shell}");
-        assert_eq!(of(&["wait", "ops/"]), ["ops/other"], "{shell}");
-        assert_eq!(of(&["run", "--node", "sim-"]), ["sim-1", "sim-2"], "{shell}");
-        assert_eq!(of(&["get", "tasks", "-n", "o"]), ["ops"], "{shell}");
-        let mut runs = of(&["logs", "web", "--run", ""]);
-        runs.sort();
-        assert_eq!(runs, ["1", "2"], "{shell}");
-        assert_eq!(of(&["get", "execution", "web/2/"]), ["web/2/sim-1"], "{shell}");
-    }
-}
-
-#[test]
-fn completion_is_silent_and_quick_without_a_server() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // One that never answers, and one that does not exist.
-    let deaf = format!("http://{}", listener.local_addr().unwrap());
-    for server in [deaf.as_str(), "unix:/nowhere", "not an address"] {
-        let begun = Instant::now();
-        assert_eq!(offered(server, "bash", &["logs", "w"]), [""; 0], "{server}");
-        // A loaded machine starts a process slowly; without the deadline it would wait forever.
-        assert!(begun.elapsed() < kit::TIMEOUT, "{server}");
-    }
-}
-
-#[test]
-fn bash_completes_by_the_printed_script() {
-    let dev = Dev::start(&["--nodes", "2"]);
-    dev.run(&["run", "--name", "web", "--node", "sim-1", "--", "true"]).exited(0);
-    let script = "source <(\"$S\" completion bash); COMP_WORDS=(sentinel logs w); COMP_CWORD=2; COMP_TYPE=9; \
-                  _clap_complete_sentinel sentinel w logs; echo \"${COMPREPLY[@]}\"";
-    let mut command = Command::new("bash");
-    command.args(["-c", script]).env("S", env!("CARGO_BIN_EXE_sentinel")).env("SENTINEL_SERVER", &dev.server);
-    let output = CliOutput::of(&["bash"], &command.output().unwrap()).exited(0);
-    assert_eq!(output.out.trim(), "web", "{}", output.err);
 }

@@ -4,6 +4,7 @@ use http::Method;
 
 use super::Client;
 use super::error::ClientError;
+use super::event_stream::EventStream;
 use super::lines::Lines;
 use crate::decode;
 use crate::path::{self, Query};
@@ -23,10 +24,7 @@ pub enum Event {
 /// A stream of events.
 #[derive(Debug)]
 pub struct Events {
-    lines: Lines,
-    /// Type and data of the next event, as far as received.
-    kind: String,
-    data: String,
+    stream: EventStream,
 }
 
 impl Client {
@@ -49,7 +47,7 @@ impl Client {
     async fn events(&self, path: &str) -> Result<Events, ClientError> {
         let response = self.send(Method::GET, path, None).await?;
         let lines = Lines::new(self.server().clone(), response.into_body());
-        Ok(Events { lines, kind: String::new(), data: String::new() })
+        Ok(Events { stream: EventStream::new(lines) })
     }
 }
 
@@ -59,16 +57,9 @@ impl Events {
     /// # Errors
     /// [`ClientError`] when the stream breaks, or an event is not of the expected shape.
     pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
-        while let Some(line) = self.lines.next().await? {
-            if let Some(text) = line.strip_prefix("event:") {
-                text.trim_start().clone_into(&mut self.kind);
-            } else if let Some(text) = line.strip_prefix("data:") {
-                self.data.push_str(text.strip_prefix(' ').unwrap_or(text));
-            } else if line.is_empty() && !(self.kind.is_empty() && self.data.is_empty()) {
-                let (kind, data) = (std::mem::take(&mut self.kind), std::mem::take(&mut self.data));
-                if let Some(event) = self.event(&kind, &data)? {
-                    return Ok(Some(event));
-                }
+        while let Some(raw) = self.stream.next().await? {
+            if let Some(event) = self.event(&raw.kind, &raw.data)? {
+                return Ok(Some(event));
             }
         }
         Ok(None)
@@ -78,7 +69,7 @@ impl Events {
     fn event(&self, kind: &str, data: &str) -> Result<Option<Event>, ClientError> {
         let task = || {
             decode::slice(data.as_bytes()).map(Box::new).map_err(|shape| ClientError::Shape {
-                server: self.lines.server().clone(),
+                server: self.stream.server().clone(),
                 what: format!("an event of type {kind}"),
                 shape: Box::new(shape),
             })

@@ -30,6 +30,11 @@ impl Lines {
         &self.server
     }
 
+    /// Whether the next line has arrived already.
+    pub(super) fn has_line(&self) -> bool {
+        self.buffer[self.scanned..].contains(&b'\n')
+    }
+
     /// The next line without its end; `None` at the end of the body. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {

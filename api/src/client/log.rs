@@ -114,21 +114,31 @@ impl Client {
     /// # Errors
     /// [`ClientError`] when it cannot be opened.
     pub async fn log(&self, path: &str, wanted: LogQuery) -> Result<LogLines, ClientError> {
-        let mut query = Query::default();
-        query.add("format", "json");
-        query.add("from", wanted.from);
-        if wanted.follow {
-            query.add("follow", true);
-        }
-        query.maybe("stream", wanted.stream.map(Stream::as_str));
-        query.maybe("attempt", wanted.attempt);
-        query.maybe("tail", wanted.tail);
-        query.maybe("since", wanted.since);
-        let response = self.send(Method::GET, &query.of(path), None).await?;
-        let begins_at = response.headers().get("sentinel-log-from");
-        let begins_at = begins_at.and_then(|value| value.to_str().ok()?.parse().ok());
+        let response = self.send(Method::GET, &wanted.query("json").of(path), None).await?;
+        let begins_at = begins_at(&response);
         Ok(LogLines { lines: Lines::new(self.server().clone(), response.into_body()), begins_at })
     }
+}
+
+impl LogQuery {
+    pub(super) fn query(&self, format: &str) -> Query {
+        let mut query = Query::default();
+        query.add("format", format);
+        query.add("from", self.from);
+        if self.follow {
+            query.add("follow", true);
+        }
+        query.maybe("stream", self.stream.map(Stream::as_str));
+        query.maybe("attempt", self.attempt);
+        query.maybe("tail", self.tail);
+        query.maybe("since", self.since);
+        query
+    }
+}
+
+/// The position that an answer begins at, where the server names it.
+pub(super) fn begins_at<T>(response: &http::Response<T>) -> Option<u64> {
+    response.headers().get("sentinel-log-from")?.to_str().ok()?.parse().ok()
 }
 
 impl LogLines {

@@ -2,13 +2,15 @@
 //!
 //! [`Client`] has a method for each thing that the command line does, over the types of this crate; [`Client::get`],
 //! [`Client::list`] and [`Client::call`] give the JSON as the server sent it, for programs that pass it on. Streams are
-//! in [`events`], [`log`] and [`search`]. A server of another local user gets nothing ([`peer`]); a dev mode of this user is reached
+//! in [`events`], [`log`], [`line_log`] and [`search`]. A server of another local user gets nothing ([`peer`]); a dev mode of this user is reached
 //! over its socket ([`dev_socket`]).
 
 mod connector;
 pub mod dev_socket;
 mod error;
+mod event_stream;
 pub mod events;
+pub mod line_log;
 mod lines;
 pub mod log;
 pub mod peer;
@@ -18,6 +20,7 @@ mod server;
 
 pub use error::ClientError;
 pub use events::{Event, Events};
+pub use line_log::{LineAttempt, LineEvent, LineEvents, LineLog, LineLogItem, LineSource, LogEnd};
 pub use log::{LogItem, LogLines, LogQuery, Since};
 pub use request::{Listed, Reply};
 pub use search::{Search, SearchQuery};

@@ -141,8 +141,29 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let mut request = Request::builder()
-            .method(method)
+        self.send_request(Request::builder().method(method), path, body).await
+    }
+
+    /// Requests a stream of events, from behind the event with this id.
+    pub(super) async fn send_resuming(
+        &self,
+        path: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let mut request = Request::builder().method(Method::GET);
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        self.send_request(request, path, None).await
+    }
+
+    async fn send_request(
+        &self,
+        request: http::request::Builder,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let mut request = request
             .uri(format!("{}{path}", self.server.base()))
             .header("accept", "application/json, text/event-stream, */*")
             .header("user-agent", user_agent("sentinel"))

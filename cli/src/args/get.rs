@@ -12,12 +12,14 @@ Examples:
   sentinel get tasks
   sentinel get tasks -A -o wide
   sentinel get task hello -o yaml
+  sentinel get task/hello
   sentinel get executions --task hello --outcome failed
   sentinel get executions --sort-by duration
   sentinel get execution hello/3/web-1
   sentinel get runs --task hello
   sentinel get executions --limit 0 -o name
   sentinel get nodes
+  sentinel get node web-1
 
 A warning on standard error marks an incomplete list: more rows exist than --limit allows, or the server cannot read
 its History.
@@ -56,7 +58,7 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Noun {
     /// List Tasks, or show one Task with its nodes.
-    #[command(visible_alias = "task", alias = "stask")]
+    #[command(visible_alias = "task", aliases = ["stask", "stasks"])]
     Tasks {
         /// The Task: NAME or NAMESPACE/NAME.
         #[arg(add = completer(Wanted::Task))]
@@ -70,11 +72,15 @@ pub(crate) enum Noun {
         task: Option<String>,
     },
     /// List Executions (a Run on one node), newest first, or describe one.
-    #[command(visible_alias = "execution", alias = "exec")]
+    #[command(visible_alias = "execution", aliases = ["exec", "execs"])]
     Executions(ExecutionsArgs),
-    /// List nodes with their status and resources.
-    #[command(visible_alias = "node")]
-    Nodes,
+    /// List nodes with their status and resources, or show one.
+    #[command(visible_alias = "node", alias = "no")]
+    Nodes {
+        /// Only this node.
+        #[arg(add = completer(Wanted::Node))]
+        name: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

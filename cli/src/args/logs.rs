@@ -31,8 +31,13 @@ Examples:
   # Equal outputs of many nodes as one
   sentinel logs hello --fold
 
-  # One Execution, raw, from a position
-  sentinel logs hello/1/web-1 --from 1048576 > rest.log";
+  # The lines of all nodes by time, one JSON object per line
+  sentinel logs hello -o json
+  sentinel logs -f hello --node web-1 --node web-2 -o json | jq -r '.text // empty'
+
+  # The bytes of one node, unchanged; those of an Execution, from a position
+  sentinel logs hello --node web-1 --stream stdout -o raw > backup.tar
+  sentinel logs hello/1/web-1 -o raw --from 1048576 > rest.log";
 
 /// What to show the output of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +77,7 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "N", add = completer(Wanted::Run))]
     pub(crate) run: Option<u32>,
 
-    /// Number of the Attempt; the latest by default. Requires an Execution.
+    /// Number of the Attempt; the latest by default. Requires an Execution. Not with --follow.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "follow")]
     pub(crate) attempt: Option<u32>,
 
@@ -80,7 +85,7 @@ pub(crate) struct LogsArgs {
     #[arg(long)]
     pub(crate) timestamps: bool,
 
-    /// Start at this byte position in the log of one node.
+    /// Start at this byte position in the log of one node. Not with --tail, --since.
     #[arg(long, default_value_t = 0, value_name = "POSITION", conflicts_with_all = ["tail", "since"])]
     pub(crate) from: u64,
 
@@ -92,7 +97,8 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "TIME", value_parser = since)]
     pub(crate) since: Option<Since>,
 
-    /// Show only lines that match this regular expression, found by the server; exit code 1 if none does.
+    /// Show only lines that match this regular expression, found by the server; exit code 1 if none does. Not with
+    /// --follow, --from, --tail, --since, --timestamps, --fold.
     #[arg(long, value_name = "REGEX", conflicts_with_all = ["follow", "from", "tail", "since", "timestamps", "fold"])]
     pub(crate) grep: Option<String>,
 
@@ -100,13 +106,31 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "STREAM")]
     pub(crate) stream: Option<StreamFilter>,
 
-    /// Show nodes with the same outcome, exit code and output as one, those that did not succeed first.
+    /// Show nodes with the same outcome, exit code and output as one, those that did not succeed first. Not with --follow,
+    /// --from, --attempt, --node, --stream, --since.
     #[arg(long, conflicts_with_all = ["follow", "from", "attempt", "node", "stream", "since"])]
     pub(crate) fold: bool,
 
     /// Do not prefix lines with the name of the node.
     #[arg(long)]
     pub(crate) no_prefix: bool,
+
+    /// Output format: text; the bytes of the commands; or the lines of all nodes by time, one JSON object per line (see
+    /// docs/cli.md).
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: LogFormat,
+}
+
+/// Format of logs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines, with the name of their node if there are several; control characters are escaped on a terminal.
+    #[default]
+    Text,
+    /// The bytes of both streams on standard output, unchanged, node after node.
+    Raw,
+    /// One JSON object per line, of all nodes by time.
+    Json,
 }
 
 /// One of the two output streams of a command.

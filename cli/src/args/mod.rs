@@ -19,7 +19,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
-pub(crate) use logs::{LogsArgs, LogsSubject, StreamFilter};
+pub(crate) use logs::{LogFormat, LogsArgs, LogsSubject, StreamFilter};
 pub(crate) use run::{Fold, Leftovers, RunArgs};
 pub(crate) use task::{
     ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, DryRun, RerunArgs, Until, WaitArgs,
@@ -70,11 +70,42 @@ impl Cli {
     pub(crate) fn parse_args(words: impl IntoIterator<Item = OsString>) -> Result<Self, Box<ParseError>> {
         let words: Vec<OsString> = words.into_iter().collect();
         let mut command = ignore_empty_variables(Self::command());
-        command
-            .try_get_matches_from_mut(&words)
-            .and_then(|matches| Self::from_arg_matches(&matches))
+        let mut parse = |words: &[OsString]| {
+            let matches = command.try_get_matches_from_mut(words)?;
+            Self::from_arg_matches(&matches)
+        };
+        parse(&words)
+            .or_else(|error| parted(&words, &error).map_or(Err(error), |words| parse(&words)))
             .map_err(|error| Box::new(ParseError { hint: missing_dashes(&words, &error), error }))
     }
+}
+
+/// `get task hello` for `get task/hello`, as `-o name` prints it.
+fn parted(words: &[OsString], error: &clap::Error) -> Option<Vec<OsString>> {
+    let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let (noun, name) = unknown.split_once('/')?;
+    let root = Cli::command();
+    let noun_takes_name = root.find_subcommand("get")?.find_subcommand(noun)?.get_positionals().next();
+    let at = words.iter().position(|word| word == unknown.as_str())?;
+    let is_of_get = words[..at].iter().any(|word| word == "get");
+    noun_takes_name.filter(|_| is_of_get && !name.is_empty())?;
+    let mut parted = words.to_vec();
+    parted.splice(at..=at, [noun.into(), name.into()]);
+    Some(parted)
+}
+
+/// The nouns of `get`, in the plural and the singular.
+const NOUNS: [(&str, &str); 4] =
+    [("tasks", "task"), ("runs", "run"), ("executions", "execution"), ("nodes", "node")];
+
+/// The command line as shells complete it. Nouns of `get` are offered in the plural, as kubectl does; a shell is offered
+/// only one of the names that are shown, and that was the shorter one.
+pub(crate) fn command_for_completion() -> clap::Command {
+    Cli::command().mut_subcommand("get", |get| {
+        NOUNS.into_iter().fold(get, |get, (plural, singular)| {
+            get.mut_subcommand(plural, |noun| noun.visible_alias(None::<&'static str>).alias(singular))
+        })
+    })
 }
 
 /// An empty environment variable counts as unset: scripts clear variables that way.
@@ -206,6 +237,26 @@ mod tests {
         }
     }
 
+    /// The exclusions of `logs --grep` and `--fold` were nowhere to be read.
+    #[test]
+    fn help_names_what_each_flag_excludes() {
+        let flag = |argument: &clap::Arg| argument.get_long().map(|long| format!("--{long}"));
+        let names = |argument: &clap::Arg, flag: &str| {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            help.split([',', ' ', '.', ';']).any(|word| word == flag)
+        };
+        for verb in Cli::command().get_subcommands() {
+            for argument in verb.get_arguments() {
+                for other in verb.get_arg_conflicts_with(argument) {
+                    let (Some(this), Some(that)) = (flag(argument), flag(other)) else { continue };
+                    // Each excludes the other, so the help of one is enough.
+                    let is_named = names(argument, &that) || names(other, &this);
+                    assert!(is_named, "{}: {this} excludes {that}, and no help has it", verb.get_name());
+                }
+            }
+        }
+    }
+
     #[test]
     fn run_takes_everything_after_the_dashes_as_the_command() {
         let cli = Cli::try_parse_from(["sentinel", "run", "--all", "--", "ls", "-l", "--all"]).unwrap();
@@ -241,6 +292,38 @@ mod tests {
         let Noun::Executions(filter) = get.noun else { panic!("not executions") };
         assert_eq!((filter.outcome(), filter.state), (Some("OomKilled"), Some(StateFilter::Ended)));
         assert!(parse(&["sentinel", "get", "executions", "--outcome", "great"]).is_err());
+    }
+
+    #[test]
+    fn nouns_are_read_in_the_singular_and_plural_and_before_a_name() {
+        for nouns in [
+            &["task", "tasks", "stask", "stasks"][..],
+            &["run", "runs"],
+            &["execution", "executions", "exec", "execs"],
+            &["node", "nodes", "no"],
+        ] {
+            for noun in nouns {
+                assert!(parse(&["sentinel", "get", noun]).is_ok(), "{noun}");
+            }
+        }
+        for (word, expected) in
+            [("task/hello", "hello"), ("tasks/ops/hello", "ops/hello"), ("execution/hello/1/a", "hello/1/a")]
+        {
+            let cli = parse(&["sentinel", "-n", "a", "get", "-o", "json", word]).unwrap();
+            let Verb::Get(get) = cli.verb else { panic!("not get") };
+            let name = match get.noun {
+                Noun::Tasks { name } => format!("{name:?}"),
+                Noun::Executions(executions) => format!("{:?}", executions.name),
+                _ => String::new(),
+            };
+            let expected = expected.rsplit('/').next().unwrap();
+            assert!(name.contains(expected), "{word}: {name}");
+        }
+        for word in ["task/", "run/hello", "weather/hello"] {
+            assert!(parse(&["sentinel", "get", word]).is_err(), "{word}");
+        }
+        assert!(parse(&["sentinel", "run", "task/hello"]).is_err());
+        command_for_completion().debug_assert();
     }
 
     #[test]

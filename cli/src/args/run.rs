@@ -41,11 +41,11 @@ The first Ctrl-C detaches, the second cancels.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// Run on nodes with matching labels. Example: pool=web,zone!=a,gpu
+    /// Run on nodes with matching labels. Not with --node, --all. Example: pool=web,zone!=a,gpu
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["node", "all"])]
     pub(crate) selector: Option<String>,
 
-    /// Run on this node; may be repeated.
+    /// Run on this node; may be repeated. Not with --all.
     #[arg(long, value_name = "NAME", conflicts_with = "all", add = completer(Wanted::Node))]
     pub(crate) node: Vec<String>,
 
@@ -171,7 +171,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, ignore_case = true, value_name = "RULE", help_heading = "Output")]
     pub(crate) leftovers: Option<Leftovers>,
 
-    /// Output format: the output of the command, or one JSON object per line (see docs/cli.md).
+    /// Output format: the output of the command, or one JSON object per line (see docs/cli.md). Not with --no-prefix,
+    /// --timestamps.
     #[arg(
         short,
         long,

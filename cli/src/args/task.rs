@@ -117,11 +117,12 @@ pub(crate) struct RerunArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) token: Option<String>,
 
-    /// Create a Task with the same spec for the nodes that did not succeed in the latest Run.
+    /// Create a Task with the same spec for the nodes that did not succeed in the latest Run. Not with --token.
     #[arg(long, conflicts_with = "token")]
     pub(crate) failed: bool,
 
-    /// Name of the Task that --failed creates; by default that of the Task with -rerun- and the number of its Run.
+    /// Name of the Task that --failed creates; by default that of the Task with -rerun- and the number of its Run, and a
+    /// further number if such a Task exists.
     #[arg(long, value_name = "NAME", requires = "failed")]
     pub(crate) name: Option<String>,
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::output::color::Style;
 use crate::output::text::Text;
-use crate::output::{quoted, time};
+use crate::output::{counted, quoted, time};
 
 /// Column at which values start.
 const WIDTH: usize = 14;
@@ -144,11 +144,10 @@ fn left_behind(left: &Value) -> String {
         .map(|process| format!("{} ({})", process["name"].as_str().unwrap_or("?"), process["pid"]))
         .collect();
     let fate = if left["fate"] == "Kept" { "left running" } else { "ended" };
-    let unit = if count == 1 { "process" } else { "processes" };
     let more = count.saturating_sub(named.len() as u64);
     let more = if more > 0 && !named.is_empty() { format!(" and {more} more") } else { String::new() };
     let named = if named.is_empty() { String::new() } else { format!(": {}", named.join(", ")) };
-    format!("{count} {unit}, {fate}{named}{more}")
+    format!("{}, {fate}{named}{more}", counted(count, "process"))
 }
 
 fn timestamp(value: &Value) -> String {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::client::{Client, Query, escape};
 use crate::exit::Failure;
+use crate::output::counted;
 
 /// Maximum number of Executions that an ambiguity lists.
 const CHOICES: usize = 5;
@@ -69,7 +70,8 @@ fn only(items: &[Value], namespace: &str, name: &str) -> Result<String, Failure>
             list.push(format!("\n  and {} more", newest.len() - CHOICES));
         }
         let list = list.concat();
-        return Err(Failure::usage(format!("{name} matches {} executions; choose one:{list}", newest.len())));
+        let count = counted(newest.len() as u64, "execution");
+        return Err(Failure::usage(format!("{name} matches {count}; choose one:{list}")));
     }
     let run = first["run"].as_u64().and_then(|run| u32::try_from(run).ok()).unwrap_or_default();
     Ok(path(&text(first, "taskUid"), run, &text(first, "node")))

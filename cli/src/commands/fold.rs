@@ -6,6 +6,7 @@ use super::execution;
 use crate::client::{Client, escape};
 use crate::exit::{ExitResult, FAILED, Failure, OK};
 use crate::follow::{AttemptSelector, LogOptions, NodeLog};
+use crate::output::counted;
 use crate::output::format::{note, print as print_text};
 use crate::output::printer::Prefix;
 use crate::output::text::Text;
@@ -21,18 +22,22 @@ pub(super) async fn print(client: &Client, task_uid: &str, run: u32, options: Lo
     groups(client, task_uid, run, options, outputs).await
 }
 
-/// The same after the output itself, if so many nodes wrote the same that it helps.
+/// The same after the output itself, if so many nodes wrote the same that it helps: the last lines of each group. `whole`
+/// is the command that shows all of them.
 pub(super) async fn print_if_many(
     client: &Client,
     task_uid: &str,
     run: u32,
     options: LogOptions,
+    whole: &str,
 ) -> Result<(), Failure> {
     let outputs = read(client, task_uid, run).await?;
     let is_large =
         |group: &OutputGroupView| group.count > MANY && group.stdout.bytes + group.stderr.bytes > 0;
     if outputs.groups.iter().any(is_large) {
-        note(&format!("\nEqual outputs as one, at most {LAST_LINES} lines each:\n"));
+        note(&format!(
+            "\nEqual outputs as one, the last {LAST_LINES} lines of each; in full with: {whole}\n"
+        ));
         groups(client, task_uid, run, LogOptions { tail: Some(LAST_LINES), ..options }, outputs).await?;
         note("");
     }
@@ -60,7 +65,7 @@ async fn groups(
             client: client.clone(),
             path: format!("{}/log", execution::path(task_uid, run, &group.node)),
             node: group.node.clone(),
-            prefix: Prefix::None,
+            prefix: Prefix::Section,
             options,
             attempts: AttemptSelector::Number(group.attempt.max(1)),
             permits: None,
@@ -68,7 +73,8 @@ async fn groups(
         Box::pin(log.print()).await?;
     }
     if outputs.pending > 0 {
-        note(&format!("{} nodes have not ended.", outputs.pending));
+        let have = if outputs.pending == 1 { "has" } else { "have" };
+        note(&format!("{} {have} not ended.", counted(outputs.pending, "node")));
     }
     if let Some(partial) = outputs.partial {
         note(Text::message().plain(format!("nodes may be missing: {}", partial.message)));
@@ -80,7 +86,7 @@ async fn groups(
 /// `== web-[1-40,43] (41 nodes): Failed: exit code 3`, with an empty line before all but the first.
 fn head(group: &OutputGroupView, is_after: bool) -> Text {
     let begin = if is_after { "\n== " } else { "== " };
-    let nodes = if group.count == 1 { String::new() } else { format!(" ({} nodes)", group.count) };
+    let nodes = if group.count == 1 { String::new() } else { format!(" ({})", counted(group.count, "node")) };
     let has_news = group.outcome != "Succeeded" && !group.message.is_empty();
     let why = if has_news { format!(": {}", group.message) } else { String::new() };
     let nothing = if group.stdout.bytes + group.stderr.bytes == 0 { "; no output" } else { "" };

@@ -7,6 +7,7 @@ use super::{describe, execution, nodes, sort, tables};
 use crate::args::{ExecutionsArgs, GetArgs, Noun, StateFilter};
 use crate::client::{Client, Listed, Query, task_path};
 use crate::exit::{ExitResult, FAILED, Failure, OK};
+use crate::output::counted;
 use crate::output::format::{OutputFormat, note, print};
 use crate::output::table::Table;
 use crate::output::text::Text;
@@ -19,7 +20,8 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &GetArgs) ->
         Ok::<_, Failure>(client.list(path, query, limit, args.page.as_deref()).await?)
     };
     match &args.noun {
-        Noun::Nodes => nodes::execute(client, None, args.output, Some(args)).await,
+        Noun::Nodes { name: Some(name) } => nodes::execute(client, Some(name), args.output, None).await,
+        Noun::Nodes { name: None } => nodes::execute(client, None, args.output, Some(args)).await,
         Noun::Tasks { name: Some(name) } => {
             let (namespace, name) = name.within(namespace);
             one_task(client, namespace, name, args.output).await
@@ -119,7 +121,9 @@ fn truncated(shown: usize, noun: &str) -> String {
         "runs" => ", or filter with --task",
         _ => "",
     };
-    format!("only the first {shown} {noun} are shown: list more with --limit N, all with --limit 0{filters}")
+    let one = noun.trim_end_matches('s');
+    let only = if shown == 1 { format!("first {one} is") } else { format!("first {shown} {noun} are") };
+    format!("only the {only} shown: list more with --limit N, all with --limit 0{filters}")
 }
 
 fn name_of(item: &Value, noun: &str) -> String {
@@ -191,7 +195,8 @@ fn note_omissions(task: &Task, value: &Value, flags: &str) {
     let (listed, all) = (task.status.nodes.len() as u64, run.target_count);
     if listed > 0 && listed < all {
         note(&format!(
-            "sentinel: status.nodes has {listed} of {all} nodes; list all with: sentinel get executions --task {name} --run {} --limit 0{flags}",
+            "sentinel: status.nodes has {listed} of {}; list all with: sentinel get executions --task {name} --run {} --limit 0{flags}",
+            counted(all, "node"),
             run.number
         ));
     }
@@ -199,7 +204,8 @@ fn note_omissions(task: &Task, value: &Value, flags: &str) {
     let earlier = u64::from(run.number).saturating_sub(1);
     if recent > 0 && recent < earlier {
         note(&format!(
-            "sentinel: status.recentRuns has only the latest {recent} earlier runs; list all with: sentinel get runs --task {name} --limit 0{flags}"
+            "sentinel: status.recentRuns has only the latest {}; list all with: sentinel get runs --task {name} --limit 0{flags}",
+            counted(recent, "earlier run")
         ));
     }
 }

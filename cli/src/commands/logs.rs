@@ -8,12 +8,13 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::flags::context_flags;
 use super::grep::Searched;
-use super::{execution, fold, grep};
-use crate::args::{LogsArgs, LogsSubject, StreamFilter};
-use crate::client::{Client, Query};
+use super::{execution, fold, grep, log_lines};
+use crate::args::{LogFormat, LogsArgs, LogsSubject, StreamFilter};
+use crate::client::{Client, LineSource, Query};
 use crate::exit::{ExitResult, FAILED, Failure, INTERRUPTED, OK};
 use crate::follow::{
-    AttemptSelector, FollowRequest, LogOptions, NodeLog, RunSelector, follow, log_path, with_server_watch,
+    AttemptSelector, FollowRequest, LogOptions, NodeLog, RunSelector, follow, log_path, with_run,
+    with_server_watch,
 };
 use crate::interrupt::{Interruptible, until_interrupted};
 use crate::output::format::{StreamFormat, note};
@@ -21,6 +22,7 @@ use crate::output::printer::Prefix;
 use crate::output::text::Text;
 
 pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -> ExitResult {
+    check_format(args)?;
     let options = LogOptions {
         timestamps: args.timestamps,
         stream: args.stream.map(|stream| match stream {
@@ -31,7 +33,11 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -
         tail: args.tail,
         since: args.since,
         follow: args.follow,
-        format: StreamFormat::Text,
+        format: match args.output {
+            LogFormat::Text => StreamFormat::Text,
+            LogFormat::Raw => StreamFormat::Raw,
+            LogFormat::Json => StreamFormat::Json,
+        },
     };
     let work = async {
         match &args.subject {
@@ -41,6 +47,7 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -
                 match &args.grep {
                     Some(pattern) => logs.grep(pattern).await,
                     None if args.fold => logs.print_folded().await,
+                    None if args.output == LogFormat::Json => logs.print_lines().await,
                     None => logs.print().await,
                 }
             }
@@ -58,6 +65,34 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -
     }
 }
 
+/// Refuses flags that a format has no use for.
+fn check_format(args: &LogsArgs) -> Result<(), Failure> {
+    let (format, instead) = match args.output {
+        LogFormat::Text => return Ok(()),
+        LogFormat::Raw => ("raw", "Without -o, logs are text"),
+        LogFormat::Json => ("json", "In JSON, each line has its node and its time (atMicros)"),
+    };
+    let is_task = matches!(args.subject, LogsSubject::Task(_));
+    let is_json = args.output == LogFormat::Json;
+    let conflicts = [
+        ("--fold", args.fold, "Without -o, logs are text"),
+        ("--grep", args.grep.is_some(), "Filter the lines with another program, such as jq or grep"),
+        ("--timestamps", args.timestamps, instead),
+        ("--no-prefix", args.no_prefix && is_json, instead),
+        ("--tail", args.tail.is_some() && is_json && is_task, PER_NODE),
+        ("--from", args.from > 0 && is_json && is_task, PER_NODE),
+    ];
+    match conflicts.into_iter().find(|(_, is_given, _)| *is_given) {
+        None => Ok(()),
+        Some((flag, _, hint)) => {
+            Err(Failure::usage(format!("{flag} cannot be used with -o {format}")).hint(hint))
+        }
+    }
+}
+
+/// Why the merged log of a Run has no such flag.
+const PER_NODE: &str = "It applies to the log of one node: name an Execution, TASK/RUN/NODE, or use --since";
+
 async fn of_execution(
     client: &Client,
     namespace: &str,
@@ -69,6 +104,9 @@ async fn of_execution(
     if let Some(pattern) = &args.grep {
         let searched = Searched { path, prefix: None, attempt: args.attempt };
         return grep::execute(client, &[searched], pattern, options.stream).await;
+    }
+    if args.output == LogFormat::Json {
+        return log_lines::of_execution(client, &path, args.attempt, options).await;
     }
     let path = format!("{path}/log");
     let log = NodeLog {
@@ -164,6 +202,12 @@ impl<'a> TaskLogs<'a> {
 
     /// The groups of equal output of a Run: of the newest without a number.
     async fn print_folded(&self) -> ExitResult {
+        let (task_uid, run) = self.newest().await?;
+        fold::print(self.client, &task_uid, run, self.options).await
+    }
+
+    /// Uid of the Task and number of the Run: of the newest without a number.
+    async fn newest(&self) -> Result<(String, u32), Failure> {
         let mut query = Query::default();
         query.add("namespace", self.namespace);
         query.add("task", self.name);
@@ -171,7 +215,38 @@ impl<'a> TaskLogs<'a> {
         let listed = self.client.list("/api/v1/executions", query, 1, None).await?;
         let Some(newest) = listed.items.first() else { return Err(self.missing(self.run)) };
         let newest: ExecutionView = self.client.read("an Execution", newest)?;
-        fold::print(self.client, &newest.task_uid, newest.run, self.options).await
+        Ok((newest.task_uid, newest.run))
+    }
+
+    /// The lines of the nodes by time, as JSON.
+    async fn print_lines(&self) -> ExitResult {
+        let task = match self.client.task(self.namespace, self.name).await {
+            Ok(task) => Some(task),
+            Err(error) if error.is_absence() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let (task_uid, run) = match (task, self.run) {
+            (Some(task), None) if task.status.run.is_some() || self.options.follow => {
+                let task = with_run(self.client, self.namespace, self.name).await?;
+                let run = task.status.run.as_ref().map_or(0, |run| run.number);
+                (task.metadata.uid.clone(), run)
+            }
+            (Some(_), None) => {
+                note(&format!("Task {}/{} has not run yet.", self.namespace, self.name));
+                return Ok(OK);
+            }
+            _ => self.newest().await?,
+        };
+        let nodes: Vec<String> = self.nodes.iter().cloned().collect();
+        let source = LineSource { task_uid: &task_uid, run, nodes: &nodes, stream: self.options.stream };
+        log_lines::of_run(self.client, source, self.options).await.map_err(|failure| match failure.status {
+            Some(404) => self.missing(Some(run)),
+            Some(400) => failure.hint(format!(
+                "Choose nodes with --node NAME, or name an Execution: sentinel logs {}/{run}/NODE -o json",
+                self.name
+            )),
+            _ => failure,
+        })
     }
 
     /// The failure when no Execution matches.

@@ -10,6 +10,7 @@ mod flags;
 mod fold;
 mod get;
 mod grep;
+mod log_lines;
 mod logs;
 mod nodes;
 mod rerun;

@@ -20,6 +20,7 @@ pub(super) async fn execute(
     list: Option<&GetArgs>,
 ) -> ExitResult {
     let (mut value, mut nodes) = if let Some(name) = name {
+        let name = name.strip_prefix("node/").unwrap_or(name);
         let node = client.get(&format!("/api/v1/nodes/{}", escape(name))).await?;
         (node.clone(), vec![node])
     } else {

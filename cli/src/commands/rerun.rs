@@ -1,6 +1,7 @@
 //! `rerun`: runs a Task again, unchanged; or its latest Run on the nodes that did not succeed, as a Task of its own, because
 //! a Run has every node that its targets select.
 
+use sentinel_api::reason::Reason;
 use sentinel_api::view::ExecutionView;
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ use crate::args::RerunArgs;
 use crate::client::{Client, Query};
 use crate::exit::{ExitResult, Failure, OK};
 use crate::follow::RunSelector;
+use crate::output::counted;
 use crate::output::format::{note, print};
 use crate::output::text::Text;
 use crate::view::Task;
@@ -17,8 +19,11 @@ use crate::view::Task;
 /// Most nodes that a Task can name.
 const MAX_NODES: usize = 1000;
 
-/// Longest name of a Task that is made here, as the operator counts it for labels.
-const MAX_NAME: usize = 63;
+/// Longest name of a Task, as of every custom resource.
+const MAX_NAME: usize = 253;
+
+/// Most Tasks for the failed nodes of one Run; further ones need a name.
+const MAX_RERUNS: u32 = 100;
 
 pub(super) async fn execute(client: &Client, namespace: &str, args: &RerunArgs) -> ExitResult {
     let (namespace, name) = args.task.within(namespace);
@@ -54,33 +59,49 @@ async fn rerun_failed(client: &Client, namespace: &str, name: &str, args: &Rerun
         return Ok(OK);
     }
     if nodes.len() > MAX_NODES {
-        let message = format!("{} nodes did not succeed; a Task can name at most {MAX_NODES}", nodes.len());
+        let count = counted(nodes.len() as u64, "node");
+        let message = format!("{count} did not succeed; a Task can name at most {MAX_NODES}");
         return Err(
             Failure::new(message).hint(format!("Run it on all nodes again with: sentinel rerun {name}"))
         );
     }
-    let suffix = format!("-rerun-{}", run.number);
-    let new = args.name.clone().unwrap_or_else(|| shortened(name, &suffix));
-    let body = on_nodes(&value, &new, &nodes);
-    client.create_task(&body).await.map_err(Failure::from).map_err(|failure| {
-        if !failure.is_conflict() {
-            return failure;
-        }
-        let flags = context_flags(client, namespace);
-        failure.hint(format!(
-            "Run that one again with: sentinel rerun {new}{flags}\nOr choose another name: sentinel rerun {name} --failed --name NAME{flags}"
-        ))
-    })?;
+    let new = create(client, &value, args.name.as_deref(), (name, run.number), &nodes).await?;
+    let count = counted(nodes.len() as u64, "node");
     if args.follow {
-        note(Text::message().plain(format!("task {namespace}/{new} on {} nodes", nodes.len())));
+        note(Text::message().plain(format!("task {namespace}/{new} on {count}")));
         return run::watch(client, namespace, &new, RunSelector::Latest, run::Display::default()).await;
     }
-    print(&format!(
-        "task/{new} created for {} nodes that did not succeed in run {}\n",
-        nodes.len(),
-        run.number
-    ))?;
+    print(&format!("task/{new} created for {count} that did not succeed in run {}\n", run.number))?;
     Ok(OK)
+}
+
+/// Creates a Task with the spec of this one, on these nodes; returns its name: the given one, or the first that is free.
+async fn create(
+    client: &Client,
+    task: &Value,
+    given: Option<&str>,
+    (name, run): (&str, u32),
+    nodes: &[String],
+) -> Result<String, Failure> {
+    let most = if given.is_some() { 1 } else { MAX_RERUNS };
+    for number in 1..=most {
+        let new = given.map_or_else(|| name_of(name, run, number), str::to_owned);
+        match client.create_task(&on_nodes(task, &new, nodes)).await {
+            Ok(_) => return Ok(new),
+            Err(error) if error.reason() == Some(Reason::AlreadyExists) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let namespace = task["metadata"]["namespace"].as_str().unwrap_or("default");
+    let flags = context_flags(client, namespace);
+    let message = match given {
+        Some(given) => format!("Task {namespace}/{given} exists already"),
+        None => {
+            format!("{most} Tasks for the nodes that did not succeed in run {run} of {name} exist already")
+        }
+    };
+    Err(Failure::new(message)
+        .hint(format!("Choose another name: sentinel rerun {name} --failed --name NAME{flags}")))
 }
 
 /// The nodes that ended otherwise than with success.
@@ -89,8 +110,19 @@ fn unsuccessful(executions: Vec<ExecutionView>) -> Vec<String> {
     executions.into_iter().filter(failed).map(|item| item.node).collect()
 }
 
-/// The name with the suffix, cut to fit.
-fn shortened(name: &str, suffix: &str) -> String {
+/// `web-rerun-3` for the failed nodes of Run 3 of `web`, then `web-rerun-3-2` and so on. A name that is too long is cut, and
+/// gets a digest of all of it, so that Tasks whose names begin the same have different ones.
+fn name_of(name: &str, run: u32, number: u32) -> String {
+    let again = if number == 1 { String::new() } else { format!("-{number}") };
+    let suffix = format!("-rerun-{run}{again}");
+    if name.len() + suffix.len() <= MAX_NAME {
+        return format!("{name}{suffix}");
+    }
+    // FNV-1a.
+    let digest = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+        (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let suffix = format!("-{:08x}{suffix}", (digest ^ (digest >> 32)) as u32);
     let kept: String = name.chars().take(MAX_NAME - suffix.len()).collect();
     format!("{}{suffix}", kept.trim_end_matches(['-', '.']))
 }
@@ -116,11 +148,23 @@ fn on_nodes(task: &Value, name: &str, nodes: &[String]) -> Value {
 mod tests {
     use super::*;
 
+    /// Names were cut to 63 characters, though a Task may have 253, and two that began the same got the same.
     #[test]
-    fn a_long_name_is_cut_for_its_suffix() {
-        assert_eq!(shortened("web", "-rerun-3"), "web-rerun-3");
-        let long = shortened(&format!("{}-{}", "a".repeat(54), "b".repeat(20)), "-rerun-3");
-        assert_eq!(long, format!("{}-rerun-3", "a".repeat(54)));
+    fn a_long_name_is_cut_at_the_limit_of_tasks_and_remains_its_own() {
+        assert_eq!(
+            (name_of("web", 3, 1), name_of("web", 3, 2)),
+            ("web-rerun-3".into(), "web-rerun-3-2".into())
+        );
+        let fits = "a".repeat(MAX_NAME - "-rerun-3".len());
+        assert_eq!(name_of(&fits, 3, 1), format!("{fits}-rerun-3"));
+        let long = |end: &str| format!("{}.{end}", "a".repeat(MAX_NAME - 2));
+        let names = [("b", 3, 1), ("c", 3, 1), ("b", 3, 2), ("b", 4, 1)]
+            .map(|(end, run, number)| name_of(&long(end), run, number));
+        for name in &names {
+            assert!(name.parse::<sentinel_protocol::ids::TaskName>().is_ok(), "{name}");
+            assert!(name.len() <= MAX_NAME, "{name}");
+            assert_eq!(names.iter().filter(|other| *other == name).count(), 1, "{name}");
+        }
     }
 
     #[test]

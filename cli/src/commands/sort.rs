@@ -58,7 +58,7 @@ fn columns(noun: &Noun) -> &'static [(&'static str, &'static str)] {
             ("duration", "durationMs"),
             ("started", "startedAt"),
         ],
-        Noun::Nodes => &[
+        Noun::Nodes { .. } => &[
             ("name", "name"),
             ("reachable", "reachable"),
             ("seen", "lastHeardAt"),
@@ -100,6 +100,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const NODES: Noun = Noun::Nodes { name: None };
+
     fn sorted(items: &Value, field: &str, noun: &Noun) -> Vec<String> {
         let mut items = items.as_array().unwrap().clone();
         by(&mut items, field, noun).unwrap();
@@ -113,14 +115,14 @@ mod tests {
             {"name": "c"},
             {"name": "a", "metrics": {"cpuPercent": 10}},
         ]);
-        assert_eq!(sorted(&nodes, "name", &Noun::Nodes), ["a", "b", "c"]);
-        assert_eq!(sorted(&nodes, "CPU", &Noun::Nodes), ["b", "a", "c"]);
+        assert_eq!(sorted(&nodes, "name", &NODES), ["a", "b", "c"]);
+        assert_eq!(sorted(&nodes, "CPU", &NODES), ["b", "a", "c"]);
         for field in [".metrics.cpuPercent", "{.metrics.cpuPercent}"] {
-            assert_eq!(sorted(&nodes, field, &Noun::Nodes), ["b", "a", "c"]);
+            assert_eq!(sorted(&nodes, field, &NODES), ["b", "a", "c"]);
         }
         let mut items = nodes.as_array().unwrap().clone();
-        let error = by(&mut items, "color", &Noun::Nodes).unwrap_err();
+        let error = by(&mut items, "color", &NODES).unwrap_err();
         assert!(error.hint.unwrap().contains("Columns: name, reachable"));
-        assert!(by(&mut [], "color", &Noun::Nodes).is_ok());
+        assert!(by(&mut [], "color", &NODES).is_ok());
     }
 }

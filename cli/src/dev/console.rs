@@ -10,6 +10,7 @@ use crate::client::{Client, Event, Events};
 use crate::exit::Failure;
 use crate::follow::{FollowRequest, FollowedRun, LogOptions, RunSelector, follow, summarize};
 use crate::output::color::Style;
+use crate::output::counted;
 use crate::output::format::note;
 use crate::output::text::Text;
 use crate::view::{Run, Standing, Task};
@@ -132,10 +133,7 @@ impl RunPrinter {
 }
 
 fn announce(task: &Task, run: &Run) {
-    let nodes = match run.target_count {
-        1 => "1 node".to_owned(),
-        count => format!("{count} nodes"),
-    };
+    let nodes = counted(run.target_count, "node");
     let command = task.command().lines().next().unwrap_or("").to_owned();
     let text = format!(" run {} ({}) on {nodes}: {command}", run.number, run.trigger);
     note(Text::message().styled(Style::Bold, task.full_name()).plain(text));

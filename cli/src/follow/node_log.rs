@@ -11,6 +11,7 @@ use super::request::LogOptions;
 use super::server_watch::RECONNECT_TIMEOUT;
 use crate::client::{Client, LogItem, LogQuery, Since};
 use crate::exit::Failure;
+use crate::output::counted;
 use crate::output::format::StreamFormat;
 use crate::output::printer::Prefix;
 
@@ -56,6 +57,7 @@ impl NodeLog {
         let mut output = match self.options.format {
             StreamFormat::Text => OutputWriter::text(self.prefix.clone(), self.options.timestamps),
             StreamFormat::Json => OutputWriter::json(self.node.clone()),
+            StreamFormat::Raw => OutputWriter::raw(self.node.clone()),
         };
         let mut attempt = match &self.attempts {
             AttemptSelector::Latest => None,
@@ -217,8 +219,10 @@ impl NodeLog {
             LogItem::Pause { .. } if self.options.follow => return Ok(Some(LogEnd::Disconnected)),
             LogItem::Pause { missing: 0 } => return Ok(Some(LogEnd::Complete)),
             LogItem::Pause { missing } => {
+                let have = if missing == 1 { "has" } else { "have" };
                 return Err(Failure::new(format!(
-                    "{missing} bytes of the output in {} have not arrived from the node yet",
+                    "{} of the output in {} {have} not arrived from the node yet",
+                    counted(missing, "byte"),
                     self.path
                 ))
                 .hint("They arrive when the node reconnects: try again later, or wait with -f"));

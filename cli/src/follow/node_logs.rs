@@ -17,6 +17,7 @@ use super::summary::names;
 use super::waiting::Waiting;
 use crate::exit::Failure;
 use crate::output::color::Style;
+use crate::output::counted;
 use crate::output::format::{StreamFormat, note};
 use crate::output::printer::Prefix;
 use crate::output::sink::print_json_line;
@@ -80,7 +81,7 @@ impl NodeLogs {
 
     /// Writes the `started` object once, in JSON.
     fn report_started(&mut self, task: &Task, run: &Run) -> Result<(), Failure> {
-        if self.started || self.request.options.format == StreamFormat::Text {
+        if self.started || self.request.options.format != StreamFormat::Json {
             return Ok(());
         }
         self.started = true;
@@ -121,6 +122,9 @@ impl NodeLogs {
     /// Opens the logs of nodes that are not open yet, and announces new Attempts to all.
     async fn open(&mut self, task: &Task, run: &Run) -> Result<(), Failure> {
         let nodes = self.nodes(task, run).await?;
+        if self.request.options.format == StreamFormat::Raw {
+            self.check_raw(&nodes)?;
+        }
         let prefixed = self.request.prefixed.unwrap_or(run.target_count > 1 || nodes.len() > 1);
         let task_name = self.request.show_task.then(|| task.metadata.name.clone());
         let task_width = task_name.as_ref().map_or(0, |name| name.width() + 1);
@@ -153,6 +157,23 @@ impl NodeLogs {
             self.announce_attempt(&node.name, node.attempt.unwrap_or(1));
         }
         Ok(())
+    }
+
+    /// The bytes of several nodes cannot be separated while they are written.
+    fn check_raw(&self, nodes: &[String]) -> Result<(), Failure> {
+        let wanted = &self.request.nodes;
+        let count = nodes.iter().filter(|node| wanted.is_empty() || wanted.contains(*node)).count();
+        if count <= 1 {
+            return Ok(());
+        }
+        let name = &self.request.name;
+        Err(Failure::usage(format!(
+            "-o raw follows the output of one node, and this Run has {}",
+            counted(count as u64, "node")
+        ))
+        .hint(format!(
+            "Choose one: sentinel logs -f {name} -o raw --node NAME\nOr follow the lines of all: sentinel logs -f {name} -o json"
+        )))
     }
 
     fn announce_attempt(&self, node: &str, attempt: u32) {
@@ -200,7 +221,8 @@ impl NodeLogs {
                     let left = self.printing.len();
                     self.printing.abort_all();
                     note(Text::message().plain(format!(
-                        "the output of {left} node(s) has not arrived yet; read it later with: sentinel logs {}",
+                        "the output of {} has not arrived yet; read it later with: sentinel logs {}",
+                        counted(left as u64, "node"),
                         self.request.name
                     )));
                     return Ok(());

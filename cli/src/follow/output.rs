@@ -1,4 +1,4 @@
-//! Writes the output of one node: as text, or as one JSON object per line.
+//! Writes the output of one node: as text, as one JSON object per line, or as it is.
 
 use std::time::Duration;
 
@@ -8,8 +8,11 @@ use jiff::Timestamp;
 use sentinel_protocol::log::{DropReason, Stream};
 use serde_json::{Value, json};
 
+use crate::output::counted;
+use crate::output::format::note;
 use crate::output::printer::{Prefix, Printer};
-use crate::output::sink::print_json_line;
+use crate::output::sink::{print_json_line, print_raw};
+use crate::output::text::Text;
 
 /// A writer for the output of one node.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(super) enum OutputWriter {
     Text { printer: Box<Printer>, timestamps: Option<Timestamps> },
     /// JSON objects on standard output.
     Json(JsonWriter),
+    /// The bytes of both streams on standard output, in the order of the log, and what is missing on standard error.
+    Raw { node: String },
 }
 
 impl OutputWriter {
@@ -32,6 +37,10 @@ impl OutputWriter {
         Self::Json(JsonWriter { node, attempt: 1, incomplete: [Vec::new(), Vec::new()] })
     }
 
+    pub(super) fn raw(node: String) -> Self {
+        Self::Raw { node }
+    }
+
     /// Writes output of the command.
     pub(super) fn bytes(&mut self, stream: Stream, at_micros: i64, data: &[u8]) -> std::io::Result<()> {
         match self {
@@ -40,6 +49,7 @@ impl OutputWriter {
             }
             Self::Text { printer, timestamps: None } => printer.bytes(stream, data),
             Self::Json(writer) => writer.bytes(stream, at_micros, data),
+            Self::Raw { .. } => print_raw(data),
         }
     }
 
@@ -50,9 +60,16 @@ impl OutputWriter {
                 if let Some(timestamps) = timestamps {
                     timestamps.start_line(stream);
                 }
-                printer.marker(stream, &format!("[sentinel: {len} bytes dropped here: {}]", why.as_str()))
+                let dropped = counted(len, "byte");
+                printer.marker(stream, &format!("[sentinel: {dropped} dropped here: {}]", why.as_str()))
             }
             Self::Json(writer) => writer.dropped(stream, len, why),
+            Self::Raw { node } => {
+                let of = if node.is_empty() { String::new() } else { format!("{node}: ") };
+                let dropped = format!("{of}{} dropped: {}", counted(len, "byte"), why.as_str());
+                note(Text::message().plain(dropped));
+                Ok(())
+            }
         }
     }
 
@@ -70,6 +87,10 @@ impl OutputWriter {
                 writer.attempt = number;
                 Ok(())
             }
+            Self::Raw { node } => {
+                note(Text::message().plain(format!("{node}: attempt {number}")));
+                Ok(())
+            }
         }
     }
 
@@ -77,7 +98,7 @@ impl OutputWriter {
     pub(super) fn flush_after(&self) -> Option<Duration> {
         match self {
             Self::Text { printer, .. } => printer.flush_after(),
-            Self::Json(_) => None,
+            Self::Json(_) | Self::Raw { .. } => None,
         }
     }
 
@@ -85,7 +106,7 @@ impl OutputWriter {
     pub(super) fn flush_paused(&mut self) -> std::io::Result<()> {
         match self {
             Self::Text { printer, .. } => printer.flush_paused(),
-            Self::Json(_) => Ok(()),
+            Self::Json(_) | Self::Raw { .. } => Ok(()),
         }
     }
 
@@ -94,6 +115,7 @@ impl OutputWriter {
         match self {
             Self::Text { printer, .. } => printer.finish(),
             Self::Json(writer) => writer.finish(),
+            Self::Raw { .. } => Ok(()),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::node_logs::{NodeLogs, Output};
 use super::request::{FollowRequest, RunSelector};
 use super::server_watch::{RECONNECT_TIMEOUT, with_server_watch};
 use crate::client::{Event, Events};
-use crate::exit::Failure;
+use crate::exit::{Failure, USAGE};
 use crate::view::{Standing, Task};
 
 /// How long the server may answer 404 for a Task: after a restart it may not know it yet.
@@ -51,8 +51,9 @@ async fn reconnecting(request: FollowRequest, output: Output) -> Result<Followed
             // The stream ended: the server may be restarting.
             Ok(None) => {}
             Err(failure) => {
+                let is_usage = failure.code == USAGE;
                 let missing = failure.is_not_found() && last_answer.elapsed() > MISSING_TIMEOUT;
-                if observed.is_none() || missing || last_answer.elapsed() > RECONNECT_TIMEOUT {
+                if is_usage || observed.is_none() || missing || last_answer.elapsed() > RECONNECT_TIMEOUT {
                     return Err(failure);
                 }
             }

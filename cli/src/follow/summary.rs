@@ -132,7 +132,8 @@ fn counted(run: &Run, nodes: &[Node]) -> String {
     if total == 1 && run.counts.succeeded == 1 {
         return "1 node, succeeded".to_owned();
     }
-    let mut parts = vec![format!("{} of {total} nodes succeeded", run.counts.succeeded)];
+    let mut parts =
+        vec![format!("{} of {} succeeded", run.counts.succeeded, crate::output::counted(total, "node"))];
     if nodes.len() as u64 == total {
         let mut states: Vec<(&str, usize)> = Vec::new();
         for node in nodes.iter().filter(|node| node.state != SUCCEEDED) {

@@ -46,4 +46,7 @@ pub(crate) enum StreamFormat {
     Text,
     /// One JSON object per line.
     Json,
+    /// The bytes of the command, of both streams on standard output.
+    #[value(skip)]
+    Raw,
 }

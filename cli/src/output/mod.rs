@@ -26,7 +26,28 @@ pub(crate) fn quoted(word: &str) -> String {
     }
 }
 
+/// A number with its noun: `1 node`, `2 nodes`, `3 processes`.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ if noun.ends_with('s') => format!("{count} {noun}es"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 /// The text, padded with spaces to a width in columns of a terminal.
 pub(crate) fn padded(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_noun_agrees_with_its_number() {
+        let texts = [counted(0, "node"), counted(1, "node"), counted(2, "node"), counted(3, "process")];
+        assert_eq!(texts, ["0 nodes", "1 node", "2 nodes", "3 processes"]);
+        assert_eq!(counted(1, "process"), "1 process");
+    }
 }

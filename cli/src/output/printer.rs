@@ -26,6 +26,8 @@ const LONG_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) enum Prefix {
     /// Nothing: the bytes of one node, unchanged.
     None,
+    /// Nothing, but a last line without an end is ended, since our own text follows.
+    Section,
     /// The name of the node, padded to the longest one.
     Node {
         /// The name.
@@ -41,7 +43,7 @@ impl Prefix {
     /// The prefix of a line, with the separator `|`, or `+` for a continued line.
     fn text(&self, separator: &str) -> Text {
         match self {
-            Self::None => Text::new(),
+            Self::None | Self::Section => Text::new(),
             Self::Node { name, task, width } => {
                 let label = task.as_ref().map_or_else(|| name.clone(), |task| format!("{name} {task}"));
                 Text::new()
@@ -75,6 +77,8 @@ struct StreamPrinter {
     lines: LineBuffer,
     /// Present on a terminal.
     escaper: Option<Escaper>,
+    /// Whether the last byte that was passed on is within a line.
+    in_line: bool,
 }
 
 impl Printer {
@@ -85,12 +89,13 @@ impl Printer {
 
     /// Prints bytes that the command wrote to one of its streams.
     pub(crate) fn bytes(&mut self, stream: Stream, bytes: &[u8]) -> std::io::Result<()> {
-        let by_line = self.prefix != Prefix::None;
+        let by_line = matches!(self.prefix, Prefix::Node { .. });
         let printer = self.stream(stream);
         if by_line {
             let parts = printer.lines.push(bytes);
             return printer.write(&parts);
         }
+        printer.in_line = bytes.last().map_or(printer.in_line, |last| *last != b'\n');
         let bytes = printer.escape(bytes);
         // Only on a terminal do our own messages start a new line: a pipe gets exactly the bytes of the command.
         let unfinished = printer.escaper.is_some() && !bytes.ends_with(b"\n");
@@ -121,6 +126,7 @@ impl Printer {
     /// Prints a line of our own at this point of the stream.
     pub(crate) fn marker(&mut self, stream: Stream, text: &str) -> std::io::Result<()> {
         self.finish()?;
+        self.stream(stream).end_line()?;
         let line = self.prefix.text("|").styled(Style::Warning, text).plain("\n");
         let to = self.stream(stream).to;
         sink::write(to, Writer::Own, |_| Rendered { bytes: line.render(to).into_bytes(), unfinished: false })
@@ -135,6 +141,9 @@ impl Printer {
             if let Some(escaper) = &mut printer.escaper {
                 let bytes = escaper.finish().into_bytes();
                 sink::write(printer.to, printer.writer, |_| Rendered { bytes, unfinished: true })?;
+            }
+            if self.prefix == Prefix::Section {
+                printer.end_line()?;
             }
         }
         Ok(())
@@ -152,12 +161,20 @@ impl StreamPrinter {
     fn new(to: StdStream, prefix: &Prefix, terminal: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let writer = match prefix {
-            Prefix::None => Writer::Passthrough,
+            Prefix::None | Prefix::Section => Writer::Passthrough,
             Prefix::Node { .. } => Writer::NodeStream(NEXT.fetch_add(1, Ordering::Relaxed)),
         };
         let prefixes = ["|", "+"].map(|separator| prefix.text(separator).render(to));
         let lines = LineBuffer::default();
-        Self { to, writer, prefixes, lines, escaper: terminal.then(Escaper::default) }
+        Self { to, writer, prefixes, lines, escaper: terminal.then(Escaper::default), in_line: false }
+    }
+
+    /// Ends a line of bytes that were passed on unchanged, before a line of our own.
+    fn end_line(&mut self) -> std::io::Result<()> {
+        if !std::mem::take(&mut self.in_line) {
+            return Ok(());
+        }
+        sink::write(self.to, self.writer, |_| Rendered { bytes: b"\n".to_vec(), unfinished: false })
     }
 
     fn escape(&mut self, bytes: &[u8]) -> Vec<u8> {

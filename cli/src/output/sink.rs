@@ -1,7 +1,8 @@
 //! The only module that writes to standard output and standard error; a lint bans `stdout()` and `stderr()` elsewhere.
 //!
 //! It writes one of three things: a [`Text`], which is escaped; JSON or YAML, in which the format's own escapes replace
-//! every character that could control a terminal; output of commands, which the printer escapes on a terminal.
+//! every character that could control a terminal; output of commands, which the printer escapes on a terminal unless raw
+//! bytes were requested.
 //!
 //! A line may stay unfinished (a prompt, a progress bar). The sink remembers its writer, so that another one starts a
 //! new line first.
@@ -9,6 +10,7 @@
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::color::{StdStream, is_terminal};
@@ -58,10 +60,29 @@ pub(crate) fn print_json(value: &Value) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The error of the stream, also that of a closed pipe.
-pub(crate) fn print_json_line(value: &Value) -> std::io::Result<()> {
-    let mut line = json_escaped(&value.to_string());
-    line.push('\n');
-    write(StdStream::Out, Writer::Own, |_| Rendered { bytes: line.into_bytes(), unfinished: false })
+pub(crate) fn print_json_line(value: &impl Serialize) -> std::io::Result<()> {
+    print_json_lines(std::slice::from_ref(value))
+}
+
+/// Writes each value to standard output as JSON on a line.
+///
+/// # Errors
+/// As [`print_json_line`].
+pub(crate) fn print_json_lines(values: &[impl Serialize]) -> std::io::Result<()> {
+    let mut lines = String::new();
+    for value in values {
+        lines.push_str(&json_escaped(&serde_json::to_string(value)?));
+        lines.push('\n');
+    }
+    write(StdStream::Out, Writer::Own, |_| Rendered { bytes: lines.into_bytes(), unfinished: false })
+}
+
+/// Writes bytes of a command to standard output, unchanged also on a terminal.
+///
+/// # Errors
+/// As [`print_json_line`].
+pub(crate) fn print_raw(bytes: &[u8]) -> std::io::Result<()> {
+    write(StdStream::Out, Writer::Passthrough, |_| Rendered { bytes: bytes.to_vec(), unfinished: false })
 }
 
 /// Writes a value to standard output as YAML.

@@ -64,7 +64,7 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &RunArgs) ->
 fn detached(client: &Client, namespace: &str, name: &str, task: &Task, format: StreamFormat) -> ExitResult {
     note(&format!("Started. Follow it with: sentinel logs -f {name}{}", context_flags(client, namespace)));
     match format {
-        StreamFormat::Text => print(&format!("{name}\n"))?,
+        StreamFormat::Text | StreamFormat::Raw => print(&format!("{name}\n"))?,
         StreamFormat::Json => print_json_line(&json!({
             "type": "created",
             "namespace": task.metadata.namespace,
@@ -149,7 +149,10 @@ async fn print_folded(client: &Client, followed: &FollowedRun, display: Display)
     match display.fold {
         Fold::Always => fold::print(client, uid, run.number, options).await.map(|_| ()),
         Fold::Auto if is_text && run.target_count > 1 && is_terminal(StdStream::Out) => {
-            fold::print_if_many(client, uid, run.number, options).await
+            let task = &followed.task.metadata;
+            let flags = context_flags(client, &task.namespace);
+            let whole = format!("sentinel logs {} --run {} --fold{flags}", task.name, run.number);
+            fold::print_if_many(client, uid, run.number, options, &whole).await
         }
         Fold::Auto | Fold::Never => Ok(()),
     }

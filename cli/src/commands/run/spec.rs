@@ -10,6 +10,7 @@ use super::{input, selector};
 use crate::args::{Leftovers, RunArgs};
 use crate::client::Client;
 use crate::exit::Failure;
+use crate::output::counted;
 
 /// The Task, with what the flags read from files and from standard input.
 ///
@@ -74,8 +75,8 @@ async fn only_node(client: &Client) -> Result<String, Failure> {
         [only] => Ok(only.to_owned()),
         [] => Err(Failure::new("no nodes yet").hint("List nodes with: sentinel nodes")),
         _ => Err(Failure::usage(format!(
-            "there are {} nodes: choose with --node NAME, -l SELECTOR or --all",
-            names.len()
+            "there are {}: choose with --node NAME, -l SELECTOR or --all",
+            counted(names.len() as u64, "node")
         ))
         .hint("List nodes with: sentinel nodes")),
     }
