@@ -172,9 +172,14 @@ impl RecordWriter {
     }
 }
 
+/// A number of bytes in words.
+pub(super) fn bytes(count: u64) -> String {
+    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
+}
+
 /// What stands in place of missing bytes.
 pub(super) fn dropped_here(len: u64, why: DropReason) -> String {
-    format!("[sentinel: {len} bytes dropped here: {}]", why.as_str())
+    format!("[sentinel: {} dropped here: {}]", bytes(len), why.as_str())
 }
 
 fn json(record: &LogRecord) -> Bytes {
@@ -258,7 +263,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 4, "{text}");
         assert!(
-            lines[0].contains(" 12 bytes") && lines[2].contains(" 2 bytes") && lines[3].contains(" 1 bytes"),
+            lines[0].contains(" 12 bytes") && lines[2].contains(" 2 bytes") && lines[3].contains(" 1 byte "),
             "{text}"
         );
     }

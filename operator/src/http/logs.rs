@@ -21,7 +21,7 @@ use super::error::{ApiError, Reason};
 use super::executions::{self, unable};
 use super::file_name::file_name;
 use super::log_lines::LineWriter;
-use super::log_text::{Format, RecordWriter, Timestamps};
+use super::log_text::{Format, RecordWriter, Timestamps, bytes};
 use super::request::Query;
 use crate::gateway::Registry;
 use crate::history::RecordSource;
@@ -259,7 +259,8 @@ async fn ended_without(records: &Records, attempt: &AttemptId) -> bool {
 
 /// What stands at the end of a text that is not whole.
 pub(super) fn not_arrived(missing: u64) -> String {
-    format!("[sentinel: {missing} bytes have not arrived from the node yet]")
+    let have = if missing == 1 { "has" } else { "have" };
+    format!("[sentinel: {} {have} not arrived from the node yet]", bytes(missing))
 }
 
 /// A log that is being sent.

@@ -11,13 +11,14 @@ use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
 use sentinel_protocol::stage::Stage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::attempts::ReportedAttempts;
 use super::hub::{Available, Hub, LogSubscriber};
 use super::index::LineIndexes;
 use super::merged::memory::MergeMemory;
 use super::missing::missing_record;
-use super::read_ahead::{ReadAhead, first_piece};
+use super::read_ahead::{PIECE, ReadAhead, first_bytes};
 use crate::history::error::HistoryError;
 use crate::history::record::RecordSource;
 use crate::history::store::History;
@@ -275,11 +276,13 @@ impl Cursor {
         let is_small = self.at_once < HISTORY_BYTES;
         self.place = if self.is_brief || is_small { None } else { self.reader.read_ahead.place() };
         let is_whole = self.is_brief || is_small || self.place.is_some();
-        let bytes = if is_whole { self.at_once } else { 1 };
-        let read = self.reader.history.output(self.attempt.clone(), self.position, bytes).await;
+        let (history, attempt, from) = (self.reader.history.clone(), self.attempt.clone(), self.position);
+        let read = match (is_small, is_whole) {
+            (true, _) => read_first(history, attempt, from, self.at_once).await,
+            (false, true) => history.output(attempt, from, self.at_once).await,
+            (false, false) => read_first(history, attempt, from, PIECE).await,
+        };
         let records = match (read, self.follow) {
-            (Ok(records), _) if is_small => records.into_iter().map(copied).collect(),
-            (Ok(records), _) if !is_whole => first_piece(records, self.position),
             (Ok(records), _) => records,
             (Err(error), Follow::Yes) if error.is_retryable() => {
                 self.wait_for_change().await;
@@ -343,10 +346,20 @@ impl Cursor {
     }
 }
 
-/// A record that does not keep the segment that it was read from in memory.
-fn copied(mut record: LogRecord) -> LogRecord {
-    record.data = bytes::Bytes::copy_from_slice(&record.data);
-    record
+/// Reads some bytes from a position on, in a task of its own: a reader that is not polled while it reads holds no more of the
+/// archive than these.
+async fn read_first(
+    history: Arc<dyn History>,
+    attempt: AttemptId,
+    from: u64,
+    bytes: usize,
+) -> Result<Vec<LogRecord>, HistoryError> {
+    let reading = async move {
+        let read = history.output(attempt, from, 1).await;
+        read.map(|records| first_bytes(records, from, bytes))
+    };
+    let reading = AbortOnDropHandle::new(tokio::spawn(reading));
+    reading.await.map_err(|_| HistoryError::Panicked { action: "read output" })?
 }
 
 /// The records that follow one another from a position on.
