@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { WIDTHS, accessibilityProblems, launch, open, shoot, startDev } from "./harness.mjs";
+import { WIDTHS, accessibilityProblems, launch, open, shoot, startDev, until } from "./harness.mjs";
 
 /** What a node says depends on the Run, which the file of the node counts. */
 const script = `f=$PWD/$SENTINEL_NODE.$SENTINEL_TASK
@@ -13,6 +13,11 @@ sim-5:2) echo "cp: No space left on device" >&2; exit 3;;
 sim-7:2) echo "version 3.0.1";;
 *) echo "version 3.0.2";;
 esac`;
+
+/** Fails as often as the number of the node is below four: the third attempt is the last. */
+const retried = `f=$PWD/$SENTINEL_NODE.$SENTINEL_TASK
+n=$(cat "$f" 2>/dev/null || echo 0); n=$((n+1)); echo $n > "$f"
+[ $n -gt $((4 - \${SENTINEL_NODE#sim-})) ]`;
 
 /** @type {Awaited<ReturnType<typeof startDev>>} */
 let dev;
@@ -27,6 +32,8 @@ before(async () => {
   assert.equal(second.code, 3, second.output);
   const tried = await dev.run("run", "--name", "tried", "--node", "sim-2", "--retry", "1", "--ttl", "1h", "--", "sh", "-c", "echo attempt; exit 4");
   assert.equal(tried.code, 4, tried.output);
+  const flaky = await dev.run("run", "--name", "flaky", ...["sim-1", "sim-2", "sim-3", "sim-4"].flatMap((node) => ["--node", node]), "--retry", "2", "--ttl", "1h", "--workdir", dev.directory, "--", "sh", "-c", retried);
+  assert.equal(flaky.code, 1, flaky.output);
   browser = await launch();
 });
 
@@ -98,6 +105,34 @@ test("an Execution shows each of its attempts", async () => {
   await page.waitForSelector(".uses");
   await page.waitForSelector("aside >> text=Exit code");
   assert.match((await page.locator("aside").textContent()) ?? "", /\/sim-2\/1/);
+  assert.deepEqual(problems, []);
+  await context.close();
+});
+
+test("the timeline has a bar for each attempt", async () => {
+  await looks("tasks/default/flaky/runs/1?tab=timeline", "timeline", async (page) => {
+    await page.waitForSelector("text=1 node that did not succeed, 2 that were tried again");
+    // sim-1 fails three times, sim-2 twice before it succeeds, and sim-3 once.
+    await until(async () => (await page.locator(".lanes[role=list] .lane rect:not(.hit, .wait)").count()) === 8, "eight bars");
+  });
+  const { page, context, problems } = await open(browser);
+  /** @type {string[]} */
+  const asked = [];
+  page.on("request", (request) => /executions\/[^/?]+\/1\/sim-/.test(request.url()) && asked.push(request.url()));
+  await page.goto(`${dev.base}/tasks/default/flaky/runs/1?tab=timeline#token=${dev.token}`);
+  await until(async () => (await page.locator(".lanes[role=img] .lane rect:not(.hit, .wait)").count()) === 9, "nine bars of four nodes");
+  const lane = page.locator(".lanes[role=list] .lane", { has: page.locator("title >> text=/^sim-2, Succeeded, .*, 3 attempts$/") });
+  assert.deepEqual(await lane.locator("rect:not(.hit, .wait)").evaluateAll((all) => all.map((bar) => bar.getAttribute("class"))), ["bad", "bad", "ok"]);
+  assert.equal(await lane.locator("rect.wait").count() >= 2, true, "it waited between them");
+  // One question for each node that was tried again, and none for the one that was not.
+  assert.equal(asked.length, 3, asked.join("\n"));
+  await lane.locator("rect.bad").first().click();
+  await page.waitForURL(/nodes\/sim-2\?attempt=1$/);
+  await page.waitForSelector(".tabs [aria-current] >> text=Attempt 1");
+  await page.goBack();
+  await lane.focus();
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/nodes\/sim-2$/);
   assert.deepEqual(problems, []);
   await context.close();
 });
