@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod backoff;
+mod digest;
 pub mod files;
 pub mod kill_point;
 pub mod lock;

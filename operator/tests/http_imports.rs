@@ -10,6 +10,7 @@ const MODULES: &[&str] = &[
     "clock",
     "cluster",
     "controller",
+    "digest",
     "gateway",
     "health",
     "history",

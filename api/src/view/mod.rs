@@ -23,4 +23,4 @@ pub use node::NodeView;
 pub use outputs::{OutputGroupView, OutputsView};
 pub use run::RunView;
 pub use samples::{FleetSamplesView, NodeSamplesView};
-pub use search::SearchLineView;
+pub use search::{RunSearchLineView, SearchLineView};

@@ -37,3 +37,44 @@ pub enum SearchLineView {
         complete: bool,
     },
 }
+
+/// A line of the answer to a search in all logs of a Run, which are searched one after the other, by node and Attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum RunSearchLineView {
+    /// A line that matches.
+    Hit {
+        /// Its node.
+        node: String,
+        /// Number of the Attempt.
+        attempt: u32,
+        /// Number of the line in its log.
+        line: u64,
+        /// Position of its first byte in its log.
+        position: u64,
+        /// Its stream: `stdout` or `stderr`.
+        #[schemars(with = "String")]
+        stream: Stream,
+        /// When it was written, by the operator's clock where the offset of the node's is known, microseconds since the Unix
+        /// epoch; 0 if unknown.
+        at_micros: i64,
+        /// Its text before the match, the match, and its text behind it; a long line has some of it only.
+        text: [String; 3],
+    },
+    /// How far the search is.
+    Progress {
+        /// The node whose log is searched.
+        node: String,
+        /// Bytes of all logs that were searched, by earlier searches too.
+        searched: u64,
+        /// Bytes of all logs.
+        size: u64,
+    },
+    /// The search is over: the last line.
+    End {
+        /// A cursor from which another search continues.
+        next: String,
+        /// Whether all logs were searched as they are now; otherwise a bound was reached, and `from` continues.
+        complete: bool,
+    },
+}

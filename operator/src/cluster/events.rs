@@ -7,7 +7,6 @@
 //! Every event is an object in etcd for an hour. A Task that runs every second must not fill it: [`Limiter`].
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use super::client::{OPERATOR_MANAGER, patches_as, writes_as};
 use super::error::ClusterError;
 use super::seams::Publication;
 use super::targets::display;
+use crate::digest;
 use crate::resource::Task;
 
 /// Longest note, bytes: the API server accepts 1 KiB.
@@ -145,10 +145,7 @@ fn name(task: &Task, type_: &str, reason: &str, note: &str) -> String {
         hash.update(part);
         hash.update([0]);
     }
-    let digest = hash.finalize().iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let digest = digest::short(hash);
     let mut name = task.name_any();
     name.truncate(name.floor_char_boundary(MAX_NAME - 1 - digest.len()));
     format!("{}.{digest}", name.trim_end_matches(['.', '-']))

@@ -3,13 +3,12 @@
 //! The name of a slice has a digest of its list, so that a slice that exists already is the right one: persisting again
 //! after a crash, or by a second operator, can neither fail nor mix two lists.
 
-use std::fmt::Write;
-
 use kube::api::{ObjectMeta, Resource};
 use sentinel_protocol::ids::{NodeName, RunNumber};
 use sha2::{Digest, Sha256};
 
 use super::error::ClusterError;
+use crate::digest;
 use crate::resource::slice::{Frozen, MAX_SLICE_NODES};
 use crate::resource::status::{MAX_LISTED, RunStatus};
 use crate::resource::{TargetSlice, TargetSliceSpec, Task};
@@ -29,7 +28,7 @@ pub fn plan(run: RunNumber, targets: &[NodeName]) -> Frozen {
     Frozen {
         targets: Vec::new(),
         slices: u32::try_from(slices).unwrap_or(u32::MAX),
-        digest: digest(run, targets),
+        digest: digest_of(run, targets),
     }
 }
 
@@ -76,7 +75,7 @@ pub fn assemble(task: &Task, run: &RunStatus, found: &[TargetSlice]) -> Result<V
     let targets: Result<Vec<NodeName>, _> = names.into_iter().map(NodeName::new).collect();
     let targets = targets.map_err(|error| damaged(error.to_string()))?;
     let number = RunNumber(u32::try_from(run.number).unwrap_or(u32::MAX));
-    if run.target_slices > 0 && digest(number, &targets) != run.targets_digest {
+    if run.target_slices > 0 && digest_of(number, &targets) != run.targets_digest {
         return Err(damaged("its names are not those that were frozen".to_owned()));
     }
     Ok(targets)
@@ -102,18 +101,15 @@ fn slice(task: &Task, run: RunNumber, digest: &str, index: usize, nodes: &[NodeN
     }
 }
 
-/// Sixteen hexadecimal digits over the Run and the names: enough to distinguish the lists of one Task.
-fn digest(run: RunNumber, targets: &[NodeName]) -> String {
+/// A digest of the Run and the names: enough to distinguish the lists of one Task.
+fn digest_of(run: RunNumber, targets: &[NodeName]) -> String {
     let mut hash = Sha256::new();
     hash.update(run.0.to_be_bytes());
     for node in targets {
         hash.update(node.as_str());
         hash.update([0]);
     }
-    hash.finalize().iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    digest::short(hash)
 }
 
 /// `namespace/name` of a Task, for messages.

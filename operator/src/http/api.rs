@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use super::feed::Feed;
+use super::listings::Listings;
 use crate::clock::Clock;
 use crate::cluster::TaskStore;
 use crate::gateway::Registry;
@@ -42,6 +43,8 @@ pub struct Api {
     pub registry: Registry,
     /// Output.
     pub logs: LogReader,
+    /// The logs of the Runs that are followed.
+    pub listings: Listings,
     /// Metrics of this process.
     pub metrics: MetricsRegistry,
     /// Liveness and readiness of this process.

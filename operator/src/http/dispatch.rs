@@ -12,7 +12,8 @@ use super::guard::{self, Door, Head, Surface};
 use super::request::{Query, Request};
 use super::table::{self, Found, Operation};
 use super::{
-    events, executions, lines, logs, merged, merged_log, nodes, openapi, outputs, page, search, tasks,
+    events, executions, lines, logs, merged, merged_log, merged_search, nodes, openapi, outputs, page,
+    search, tasks,
 };
 use crate::health::Verdict;
 use crate::server::{Client, Share, Shares};
@@ -56,7 +57,8 @@ impl Api {
             | Operation::SearchLines
             | Operation::RunLog
             | Operation::RunLines
-            | Operation::RunLineEvents => Some(slot(&self.streams, request.client, "streams")?),
+            | Operation::RunLineEvents
+            | Operation::SearchRun => Some(slot(&self.streams, request.client, "streams")?),
             Operation::ListTasks | Operation::RunOutputs => Some(slot(&self.lists, request.client, "lists")?),
             _ => None,
         };
@@ -129,6 +131,7 @@ impl Api {
             Operation::RunLog => merged_log::read(self, parts, query).await,
             Operation::RunLines => merged::read(self, parts, query).await,
             Operation::RunLineEvents => merged::follow(self, parts, query, request).await,
+            Operation::SearchRun => merged_search::read(self, parts, query).await,
             Operation::ListExecutions => executions::list(self, query).await,
             Operation::GetExecution => executions::get(self, parts).await,
             Operation::ExecutionLog => logs::read(self, parts, query).await,

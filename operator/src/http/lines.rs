@@ -25,7 +25,7 @@ use super::request::{Query, Request};
 use crate::logs::{LinesFrom, LinesParams, LinesUpdate, ReadError};
 
 /// Most lines of an answer.
-const MAX_LINES: usize = 1000;
+pub(super) const MAX_LINES: usize = 1000;
 
 /// Lines of an answer without `count`.
 const DEFAULT_LINES: usize = 500;

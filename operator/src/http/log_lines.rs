@@ -1,11 +1,11 @@
 //! The lines of one log as JSON, one object a line, while its records are read.
 
 use bytes::Bytes;
-use sentinel_core::stream::lines::LineMark;
 use sentinel_core::stream::window::{FirstLine, LineState, LineWindow, WindowItem, WindowRange};
 use sentinel_protocol::log::{LogRecord, Stream};
 
 use super::line_view::view;
+use crate::logs::KnownLines;
 
 /// Bytes of text that wait for the end of an earlier line of the other stream.
 const WAITING: usize = 1 << 20;
@@ -14,15 +14,18 @@ const WAITING: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct LineWriter {
     window: LineWindow,
+    /// Lines that begin before it are only counted.
+    from: u64,
     /// Whether lines do not wait for an earlier one that is open.
     is_live: bool,
 }
 
 impl LineWriter {
-    /// The lines behind those of `mark`.
-    pub(super) fn new(mark: LineMark, stream: Option<Stream>, is_live: bool) -> Self {
-        let range = WindowRange { first: FirstLine::Number(mark.lines(None) + 1), count: usize::MAX, stream };
-        Self { window: LineWindow::new(range, mark), is_live }
+    /// The lines from a position on, of records that begin behind those that are known.
+    pub(super) fn new(known: KnownLines, from: u64, stream: Option<Stream>, is_live: bool) -> Self {
+        let first = FirstLine::Number(known.mark.lines(None) + 1);
+        let range = WindowRange { first, count: usize::MAX, stream };
+        Self { window: LineWindow::new(range, known.mark), from, is_live }
     }
 
     /// The lines that have ended with this record.
@@ -35,12 +38,12 @@ impl LineWriter {
         };
         let is_open =
             |item: &WindowItem| matches!(item, WindowItem::Line(line) if line.state == LineState::Open);
-        json(items.into_iter().filter(|item| !is_open(item)))
+        json(items.into_iter().filter(|item| item.position() >= self.from && !is_open(item)))
     }
 
     /// The lines that have not ended.
     pub(super) fn finish(self) -> Bytes {
-        json(self.window.into_items().into_iter())
+        json(self.window.into_items().into_iter().filter(|item| item.position() >= self.from))
     }
 }
 

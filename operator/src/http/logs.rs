@@ -19,6 +19,7 @@ use super::answer::{Answer, BodyError};
 use super::api::Api;
 use super::error::{ApiError, Reason};
 use super::executions::{self, unable};
+use super::file_name::file_name;
 use super::log_lines::LineWriter;
 use super::log_text::{Format, RecordWriter, Timestamps};
 use super::request::Query;
@@ -62,16 +63,16 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
             .at("from", &from.to_string(), format!("0 to {end}")));
     }
     let from = api.logs.start_position(&attempt, params).await.map_err(|error| unable(&error.source))?;
+    let (writer, start) = writer(api, &attempt, format, (from, only, follow)).await?;
     // The agent reports the end of a command on one socket and sends its output on another: the rest may still arrive.
     let rest = match end {
         LogEnd::At(end) if follow == Follow::No && api.registry.report(&attempt).is_some() => Some(end),
         _ => None,
     };
     let records: RecordStream = match rest {
-        Some(end) => Box::pin(api.logs.open_to(attempt.clone(), from, end)),
-        None => Box::pin(api.logs.open(attempt.clone(), from, follow)),
+        Some(end) => Box::pin(api.logs.open_to(attempt.clone(), start, end)),
+        None => Box::pin(api.logs.open(attempt.clone(), start, follow)),
     };
-    let writer = writer(api, &attempt, format, (from, only, follow)).await?;
     let body = LogBody {
         records,
         writer,
@@ -96,29 +97,31 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         answer = answer.with("sentinel-log-end", end);
     }
     if follow == Follow::No {
-        answer = answer.saved_as(&file_name(api, &attempt, extension));
+        answer = answer.saved_as(&file_name(&log_name(api, &attempt), query, extension));
     }
     Ok(answer)
 }
 
+/// What writes the records, and the position of the first one that it needs.
 async fn writer(
     api: &Api,
     attempt: &AttemptId,
     format: Format,
     (from, only, follow): (u64, Option<OutputStream>, Follow),
-) -> Result<RecordWriter, ApiError> {
+) -> Result<(RecordWriter, u64), ApiError> {
     if format != Format::Lines {
-        return Ok(RecordWriter::new(format, only));
+        return Ok((RecordWriter::new(format, only), from));
     }
-    let mark = api.logs.line_mark(attempt, from).await.map_err(|error| unable(&error.source))?;
-    Ok(RecordWriter::of_lines(LineWriter::new(mark, only, follow == Follow::Yes)))
+    let known = api.logs.lines_known_before(attempt, from).await.map_err(|error| unable(&error.source))?;
+    let lines = LineWriter::new(known, from, only, follow == Follow::Yes);
+    Ok((RecordWriter::of_lines(lines), known.position))
 }
 
-/// The name under which a log is saved.
-fn file_name(api: &Api, attempt: &AttemptId, extension: &str) -> String {
+/// The name of a log as a file.
+fn log_name(api: &Api, attempt: &AttemptId) -> String {
     let AttemptId { task, run, node, .. } = attempt;
     let name = api.feed.by_uid(task).and_then(|known| known.metadata.name.clone());
-    format!("{}-{run}-{node}.{extension}", name.unwrap_or_else(|| task.to_string()))
+    format!("{}-{run}-{node}", name.unwrap_or_else(|| task.to_string()))
 }
 
 /// Largest number of last lines.
@@ -147,13 +150,13 @@ pub(super) fn since(api: &Api, query: &Query) -> Result<Option<i64>, ApiError> {
     Ok(Some(api.clock.now().0.saturating_mul(1000).saturating_sub(micros)))
 }
 
-/// The Attempt whose log is read: the one with the number, or the latest that is known.
 /// The number of the Attempt that a query names.
 pub(super) fn attempt_number(query: &Query) -> Result<Option<u32>, ApiError> {
     let number = query.read::<NonZeroU32>("attempt", "the number of an Attempt, 1 or more")?;
     Ok(number.map(NonZeroU32::get))
 }
 
+/// The Attempt whose log is read: the one with the number, or the latest that is known.
 pub(super) async fn attempt(
     api: &Api,
     task: &TaskUid,

@@ -5,6 +5,7 @@
 //!   this one has not received; browsers send it back as `Last-Event-ID`;
 //! * `end`: all logs have ended, and all of them was sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,7 +22,8 @@ use super::api::Api;
 use super::error::ApiError;
 use super::executions::unable;
 use super::line_view::item_view;
-use super::lines::{KEEP_ALIVE, count_of, stream};
+use super::lines::{KEEP_ALIVE, MAX_LINES, count_of, stream};
+use super::listings::Listing;
 use super::logs::{LogEnd, end, since};
 use super::request::{Query, Request};
 use super::run_logs::{FoundLogs, RunKey, RunLogs};
@@ -73,13 +75,14 @@ pub(super) async fn follow(
         Some(value) => Some(cursor("last-event-id", value.to_str().unwrap_or("?"), run)?),
         None => query.text("from").map(|text| cursor("from", text, run)).transpose()?,
     };
-    let found = logs.find().await?;
+    let listing = api.listings.of(logs.name());
+    let found = listing.find(logs.find()).await?;
     let start = MergedStart {
         cursor: resumed.unwrap_or(MergeCursor { sent: i64::MIN, ..MergeCursor::default() }),
         stream: stream(query)?,
         extent: MergedExtent::Follow,
     };
-    let mut followed = Followed::new(logs, Merging::new(api.logs.clone(), api.clock.clone(), start));
+    let mut followed = Followed::new(logs, listing, Merging::new(api.logs.clone(), api.clock.clone(), start));
     followed.add(found).await?;
     let events = MergedEvents { followed, over: false, stop: api.stop.clone() };
     let stream = unfold(events, |mut events| async move { events.next().await.map(|item| (item, events)) });
@@ -89,7 +92,7 @@ pub(super) async fn follow(
 fn from(api: &Api, query: &Query, run: RunKey) -> Result<(MergedFrom, usize), ApiError> {
     query.only_one(&["from", "to", "since", "tail"])?;
     let count = count_of(query, "count", DEFAULT_LINES)?;
-    let tail = query.text("tail").is_some().then(|| count_of(query, "tail", DEFAULT_LINES)).transpose()?;
+    let tail = tail(query)?;
     let from = query.text("from").map(|text| cursor("from", text, run)).transpose()?;
     let to = query.text("to").map(|text| cursor("to", text, run)).transpose()?;
     let since = since(api, query)?;
@@ -103,6 +106,14 @@ fn from(api: &Api, query: &Query, run: RunKey) -> Result<(MergedFrom, usize), Ap
     Ok((from, tail.unwrap_or(count)))
 }
 
+fn tail(query: &Query) -> Result<Option<usize>, ApiError> {
+    let allowed = format!("a number of lines, 0 to {MAX_LINES}");
+    match query.read::<usize>("tail", &allowed)? {
+        Some(count) if count > MAX_LINES => Err(ApiError::query("tail", &count.to_string(), allowed)),
+        count => Ok(count),
+    }
+}
+
 /// The `until` of the query, microseconds since the Unix epoch.
 pub(super) fn until(query: &Query) -> Result<Option<i64>, ApiError> {
     let until = query.read::<jiff::Timestamp>("until", "a time in RFC 3339")?;
@@ -110,11 +121,11 @@ pub(super) fn until(query: &Query) -> Result<Option<i64>, ApiError> {
 }
 
 /// A cursor with the Run that it is of: in another one, it would skip lines.
-fn text_of(cursor: &MergeCursor, run: RunKey) -> String {
+pub(super) fn text_of(cursor: &MergeCursor, run: RunKey) -> String {
     URL_SAFE_NO_PAD.encode([&run[..], &cursor.encode()].concat())
 }
 
-fn cursor(name: &str, text: &str, run: RunKey) -> Result<MergeCursor, ApiError> {
+pub(super) fn cursor(name: &str, text: &str, run: RunKey) -> Result<MergeCursor, ApiError> {
     let bytes = (text.len() <= MAX_CURSOR).then(|| URL_SAFE_NO_PAD.decode(text).ok()).flatten();
     bytes
         .and_then(|bytes| MergeCursor::decode(bytes.strip_prefix(&run)?))
@@ -144,6 +155,7 @@ fn node_view(log: &MergedLog) -> MergedNodeView {
 /// The logs of a Run that are followed, those that begin later too.
 pub(super) struct Followed {
     logs: RunLogs,
+    listing: Arc<Listing>,
     pub(super) merging: Merging,
     are_all: bool,
     list_at: Instant,
@@ -158,8 +170,8 @@ pub(super) enum FollowedStep {
 }
 
 impl Followed {
-    pub(super) fn new(logs: RunLogs, merging: Merging) -> Self {
-        Self { logs, merging, are_all: false, list_at: Instant::now() }
+    pub(super) fn new(logs: RunLogs, listing: Arc<Listing>, merging: Merging) -> Self {
+        Self { logs, listing, merging, are_all: false, list_at: Instant::now() }
     }
 
     pub(super) async fn add(&mut self, found: FoundLogs) -> Result<(), ApiError> {
@@ -185,7 +197,7 @@ impl Followed {
                 Some(Err(error)) => return Err(error.into()),
                 Some(Ok(None)) if self.are_all => return Ok(FollowedStep::End),
                 Some(Ok(None)) => tokio::time::sleep_until(self.list_at).await,
-                None => match self.logs.find().await {
+                None => match self.listing.find(self.logs.find()).await {
                     Ok(found) => self.add(found).await?,
                     // While History is unavailable, what is known is followed.
                     Err(error) if error.is_retryable() => self.list_at = Instant::now() + LIST_EVERY,

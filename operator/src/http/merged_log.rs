@@ -10,6 +10,7 @@ use super::answer::{Answer, BodyError};
 use super::api::Api;
 use super::error::ApiError;
 use super::executions::unable;
+use super::file_name::file_name;
 use super::line_view::item_view;
 use super::lines::stream;
 use super::log_text::{NDJSON, TEXT, Timestamps, dropped_here, timestamp};
@@ -64,7 +65,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     };
     let run = parts.get(1).map_or("", String::as_str);
     let stream = unfold(body, |mut body| async move { body.next().await.map(|item| (item, body)) });
-    Ok(Answer::stream(content_type, stream).saved_as(&format!("{task}-{run}.{extension}")))
+    Ok(Answer::stream(content_type, stream).saved_as(&file_name(&format!("{task}-{run}"), query, extension)))
 }
 
 /// The merged lines that are being sent.

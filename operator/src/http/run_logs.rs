@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::api::Api;
 use super::error::ApiError;
 use super::executions::{self, unable};
+pub(super) use super::listings::{FoundLogs, RunLogsName};
 use super::request::{MAX_PAGE, Query};
 use crate::gateway::Registry;
 use crate::history::{ExecutionQuery, RecordSource};
@@ -36,17 +37,6 @@ pub(super) struct RunLogs {
     nodes: BTreeSet<NodeName>,
 }
 
-/// The logs of a Run.
-#[derive(Debug)]
-pub(super) struct FoundLogs {
-    /// Name of the Task.
-    pub(super) task: String,
-    /// By node and Attempt.
-    pub(super) logs: Vec<MergedLog>,
-    /// Whether each Execution has ended: no other log begins.
-    pub(super) are_all: bool,
-}
-
 impl RunLogs {
     pub(super) fn of(api: &Api, parts: &[String], query: &Query) -> Result<Self, ApiError> {
         let (task, run) = executions::run_id(parts)?;
@@ -59,6 +49,11 @@ impl RunLogs {
             run,
             nodes: nodes(query)?,
         })
+    }
+
+    /// Which logs it finds.
+    pub(super) fn name(&self) -> RunLogsName {
+        (self.within.clone(), self.task.clone(), self.run, self.nodes.clone())
     }
 
     /// The key of the Run.

@@ -9,6 +9,7 @@ use futures_util::stream::{BoxStream, unfold};
 use regex::bytes::{Regex, RegexBuilder};
 use sentinel_api::view::SearchLineView;
 use sentinel_protocol::log::Stream as OutputStream;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::answer::{Answer, BodyError};
@@ -16,12 +17,13 @@ use super::api::Api;
 use super::error::ApiError;
 use super::executions::{self, unable};
 use super::lines::stream;
+pub(super) use super::log_text::NDJSON;
 use super::logs::{attempt, attempt_number};
 use super::request::Query;
 use crate::logs::{Hit, ReadError, SearchUpdate};
 
 /// How long a search takes at most.
-const WITHIN: Duration = Duration::from_secs(30);
+pub(super) const WITHIN: Duration = Duration::from_secs(30);
 
 /// Most hits of a search.
 const MAX_HITS: usize = 10_000;
@@ -39,12 +41,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     let (task, run, node) = executions::id(parts)?;
     let pattern = pattern(query)?;
     let from = query.read::<u64>("from", "a position: 0 to 18446744073709551615")?.unwrap_or(0);
-    let allowed = format!("a number of hits, 1 to {MAX_HITS}");
-    let limit = match query.read::<usize>("limit", &allowed)? {
-        None => DEFAULT_HITS,
-        Some(limit) if (1..=MAX_HITS).contains(&limit) => limit,
-        Some(limit) => return Err(ApiError::query("limit", &limit.to_string(), allowed)),
-    };
+    let limit = limit(query)?;
     let number = attempt_number(query)?;
     let only: Option<OutputStream> = stream(query)?;
     let attempt = attempt(api, &task, run, &node, number).await?;
@@ -54,10 +51,21 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     let until = Instant::now() + WITHIN;
     let search = Search { updates, position: from, end, left: limit, until, over: false };
     let stream = unfold(search, |mut search| async move { search.next().await.map(|item| (item, search)) });
-    Ok(Answer::stream("application/x-ndjson", stream))
+    Ok(Answer::stream(NDJSON, stream))
 }
 
-fn pattern(query: &Query) -> Result<Regex, ApiError> {
+/// The `limit` of the query: most hits of a search.
+pub(super) fn limit(query: &Query) -> Result<usize, ApiError> {
+    let allowed = format!("a number of hits, 1 to {MAX_HITS}");
+    match query.read::<usize>("limit", &allowed)? {
+        None => Ok(DEFAULT_HITS),
+        Some(limit) if (1..=MAX_HITS).contains(&limit) => Ok(limit),
+        Some(limit) => Err(ApiError::query("limit", &limit.to_string(), allowed)),
+    }
+}
+
+/// The expression of the query.
+pub(super) fn pattern(query: &Query) -> Result<Regex, ApiError> {
     let allowed = "a regular expression of at most 1024 bytes (the syntax of Rust's regex crate)";
     let text = query.text("pattern").unwrap_or_default();
     if text.is_empty() || text.len() > MAX_PATTERN {
@@ -133,20 +141,26 @@ impl Search {
     }
 }
 
-fn line(text: &mut Vec<u8>, view: &SearchLineView) {
+/// Adds a line of the answer.
+pub(super) fn line(text: &mut Vec<u8>, view: &impl Serialize) {
     // Writing to memory cannot fail, and these values have a JSON form.
     let _ = serde_json::to_writer(&mut *text, view);
     text.push(b'\n');
 }
 
 fn view(hit: &Hit) -> SearchLineView {
-    let (start, end) = hit.matched;
-    let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&hit.text[range]).into_owned();
     SearchLineView::Hit {
         line: hit.line,
         position: hit.position,
         stream: hit.stream,
         at_micros: hit.at_micros,
-        text: [text(0..start), text(start..end), text(end..hit.text.len())],
+        text: texts(hit),
     }
+}
+
+/// The text of a hit before its match, the match, and the text behind it.
+pub(super) fn texts(hit: &Hit) -> [String; 3] {
+    let (start, end) = hit.matched;
+    let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&hit.text[range]).into_owned();
+    [text(0..start), text(start..end), text(end..hit.text.len())]
 }

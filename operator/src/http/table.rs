@@ -53,6 +53,8 @@ pub enum Operation {
     RunLines,
     /// Lines of the output of a Run as they are written.
     RunLineEvents,
+    /// Lines of the output of a Run that match an expression.
+    SearchRun,
     /// Executions, newest first.
     ListExecutions,
     /// One Execution.
@@ -137,6 +139,12 @@ pub const ROUTES: &[Route] = &[
         "/api/v1/runs/{taskUid}/{run}/lines",
         Operation::RunLines,
         &["nodes", "stream", "count", "from", "to", "since", "tail", "until"],
+    ),
+    route(
+        Method::GET,
+        "/api/v1/runs/{taskUid}/{run}/search",
+        Operation::SearchRun,
+        &["pattern", "nodes", "stream", "from", "limit"],
     ),
     route(
         Method::GET,

@@ -59,6 +59,15 @@ pub struct LogLines {
     pub end: u64,
 }
 
+/// The lines before a position.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownLines {
+    /// How many they are.
+    pub mark: LineMark,
+    /// The position: where reading begins, so that the lines behind it have their numbers.
+    pub position: u64,
+}
+
 /// Lines that are new or have changed.
 #[derive(Debug, Clone)]
 pub struct LinesUpdate {
@@ -111,7 +120,7 @@ impl LogReader {
         from: u64,
         stream: Option<OutputStream>,
     ) -> Result<BoxStream<'static, Result<LinesUpdate, ReadError>>, ReadError> {
-        let Checkpoint { mark, position, .. } = self.lines_known_before(attempt, from).await?;
+        let KnownLines { mark, position } = self.lines_known_before(attempt, from).await?;
         let first = FirstLine::Number(mark.lines(None) + 1);
         let window = LineWindow::new(WindowRange { first, count: usize::MAX, stream }, mark);
         let records = Box::pin(self.open(attempt.clone(), position, Follow::Yes).fuse());
@@ -124,23 +133,20 @@ impl LogReader {
         Ok(updates.boxed())
     }
 
-    /// The lines before a position.
+    /// The lines before a position, as far as this operator has them, and where that is: before the position when a new
+    /// leader has less of a log than its readers have.
     ///
     /// # Errors
     /// Those of reading.
-    pub async fn line_mark(&self, attempt: &AttemptId, position: u64) -> Result<LineMark, ReadError> {
-        Ok(self.lines_known_before(attempt, position).await?.mark)
-    }
-
-    /// The lines before a position, as far as this operator has them, and where that is: before the position when a new
-    /// leader has less of a log than its readers have.
-    pub(super) async fn lines_known_before(
+    pub async fn lines_known_before(
         &self,
         attempt: &AttemptId,
         position: u64,
-    ) -> Result<Checkpoint, ReadError> {
+    ) -> Result<KnownLines, ReadError> {
         let index = self.line_index(attempt).await?;
-        self.known_at(attempt, index.before_position(position), position).await
+        let Checkpoint { mark, position, .. } =
+            self.known_at(attempt, index.before_position(position), position).await?;
+        Ok(KnownLines { mark, position })
     }
 
     async fn line_index(&self, attempt: &AttemptId) -> Result<Arc<LineIndex>, ReadError> {

@@ -24,7 +24,7 @@ pub mod start;
 
 pub use self::attempts::ReportedAttempts;
 pub use self::hub::{Hub, HubRules};
-pub use self::lines::{LinesFrom, LinesParams, LinesUpdate, LogLines};
+pub use self::lines::{KnownLines, LinesFrom, LinesParams, LinesUpdate, LogLines};
 pub use self::reader::{LogReader, ReadError};
 pub use self::search::{Hit, SearchUpdate};
 pub use self::start::LogParams;

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::attempts::ReportedAttempts;
 use super::hub::{Available, Hub, LogSubscriber};
 use super::index::LineIndexes;
+use super::merged::memory::MergeMemory;
 use super::missing::missing_record;
 use super::read_ahead::{ReadAhead, first_piece};
 use crate::history::error::HistoryError;
@@ -64,6 +65,7 @@ pub struct LogReader {
     indexes: Arc<LineIndexes>,
     searches: Arc<Semaphore>,
     read_ahead: ReadAhead,
+    merge_memory: MergeMemory,
 }
 
 impl std::fmt::Debug for LogReader {
@@ -82,6 +84,7 @@ impl LogReader {
             indexes: Arc::default(),
             searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
             read_ahead: ReadAhead::default(),
+            merge_memory: MergeMemory::default(),
         }
     }
 
@@ -142,6 +145,11 @@ impl LogReader {
     pub(super) async fn search_permit(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
         Arc::clone(&self.searches).acquire_owned().await.ok()
+    }
+
+    /// The memory of readers of merged logs.
+    pub(super) fn merge_memory(&self) -> &MergeMemory {
+        &self.merge_memory
     }
 
     /// Where the lines of archived logs are.

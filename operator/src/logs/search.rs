@@ -11,6 +11,7 @@ use sentinel_core::stream::tail::Follow;
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
 
+use super::lines::KnownLines;
 use super::reader::{LogReader, ReadError};
 
 /// Output that is searched at a time, bytes: little where there are many hits, and more from part to part where there are
@@ -296,14 +297,17 @@ impl LogReader {
         stream: Option<OutputStream>,
         pattern: Regex,
     ) -> Result<BoxStream<'static, Result<SearchUpdate, ReadError>>, ReadError> {
-        let mark = self.line_mark(attempt, from).await?;
+        let KnownLines { mark, position } = self.lines_known_before(attempt, from).await?;
         let (reader, attempt) = (self.clone(), attempt.clone());
         let search = Some(LineSearch::new(pattern, stream, mark));
-        Ok(unfold((search, from), move |(search, position)| {
+        Ok(unfold((search, position), move |(search, position)| {
             let (reader, attempt) = (reader.clone(), attempt.clone());
             async move {
                 match reader.search_part(attempt, search?, position).await? {
-                    Ok(part) => Some((Ok(part.update), (part.more, part.position))),
+                    Ok(mut part) => {
+                        part.update.hits.retain(|hit| hit.position >= from);
+                        Some((Ok(part.update), (part.more, part.position)))
+                    }
                     Err(error) => Some((Err(error), (None, position))),
                 }
             }

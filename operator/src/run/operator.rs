@@ -28,6 +28,7 @@ use crate::history::History;
 use crate::history::archive::Archiver;
 use crate::http::api::{Api, MAX_COMPRESSED, MAX_LISTS, MAX_STREAMS};
 use crate::http::feed::Feed;
+use crate::http::listings::Listings;
 use crate::logs::LogReader;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::Presence;
@@ -339,6 +340,7 @@ impl Shared {
             dead_after_ms: settings.dead_after.as_millis() as u64,
             streams: Shares::new(MAX_STREAMS.0, MAX_STREAMS.1),
             lists: Shares::new(MAX_LISTS.0, MAX_LISTS.1),
+            listings: Listings::default(),
             compressed: Shares::new(MAX_COMPRESSED.0, MAX_COMPRESSED.1),
             stop: self.stop.all,
         }

@@ -398,6 +398,25 @@ async fn an_embedded_cluster_is_restored_from_its_directory() {
     assert_eq!(std::fs::read_dir(directory.path().join("targetslices")).unwrap().count(), 0);
 }
 
+/// Their files had longer names than Linux has.
+#[tokio::test]
+async fn tasks_with_the_longest_names_are_restored() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || EmbeddedCluster::in_directory(directory.path(), Clock::system()).unwrap();
+    let cluster = open();
+    let namespace = "s".repeat(63);
+    let subject = Subject { cluster: &cluster, namespace: &namespace };
+    let names = ["a", "b"].map(|end| "n".repeat(252) + end);
+    for name in &names {
+        subject.made(name).await;
+    }
+    let cluster = open();
+    let subject = Subject { cluster: &cluster, namespace: &namespace };
+    assert_eq!(cluster.list_names(), names);
+    subject.cluster.delete(subject.name(&names[0])).await.unwrap();
+    assert_eq!(open().list_names(), names[1..]);
+}
+
 trait ListNames {
     fn list_names(&self) -> Vec<String>;
 }

@@ -8,11 +8,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::error::ClusterError;
+use crate::digest;
 use crate::files;
 use crate::resource::{TargetSlice, Task};
 
 /// Largest file of one object, bytes: an API server accepts 1.5 MiB, and these files are indented.
 const MAX_OBJECT: u64 = 32 << 20;
+
+/// Longest name of an object that its file has whole, bytes: file names have 255 on Linux, and a temporary one is as long.
+const MAX_NAME: usize = 200;
 
 /// The directory of an embedded cluster.
 #[derive(Debug)]
@@ -51,19 +55,29 @@ impl Disk {
 
     /// Writes a slice.
     pub(super) fn put_slice(&self, name: &str, slice: &TargetSlice) -> Result<(), ClusterError> {
-        write(&self.slices.join(format!("{name}.json")), slice)
+        write(&self.slices.join(file_name(name)), slice)
     }
 
     /// Removes a slice.
     pub(super) fn remove_slice(&self, name: &str) -> Result<(), ClusterError> {
-        remove(&self.slices.join(format!("{name}.json")))
+        remove(&self.slices.join(file_name(name)))
     }
 
     /// Names and namespaces are validated: letters, digits, `-` and `.`; a namespace has no `.`.
     fn task_file(&self, task: &Task) -> PathBuf {
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
-        self.tasks.join(format!("{}.{}.json", of(&task.metadata.namespace), of(&task.metadata.name)))
+        self.tasks.join(file_name(&format!("{}.{}", of(&task.metadata.namespace), of(&task.metadata.name))))
     }
+}
+
+/// The file of an object. A name that would be too long ends with a digest of it, behind a character that no name has.
+fn file_name(name: &str) -> String {
+    if name.len() <= MAX_NAME {
+        return format!("{name}.json");
+    }
+    let digest = digest::short_of(name);
+    // The characters are one byte each.
+    format!("{}~{digest}.json", &name[..MAX_NAME - digest.len() - 1])
 }
 
 fn read_all<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, ClusterError> {

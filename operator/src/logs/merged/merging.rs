@@ -13,8 +13,9 @@ use sentinel_core::stream::tail::Follow;
 use sentinel_core::stream::window::{LineState, WindowItem};
 use sentinel_protocol::log::LogRecord;
 
+use super::memory::MemoryShare;
 use super::source::{Records, Source, Take, Unsent};
-use super::{LogName, MergedExtent, MergedItem, MergedLog, MergedStart, READ_AHEAD, REORDER_WINDOW};
+use super::{LogName, MergedExtent, MergedItem, MergedLog, MergedStart, REORDER_WINDOW};
 use crate::clock::Clock;
 use crate::logs::reader::{LogReader, ReadError};
 
@@ -35,6 +36,7 @@ pub struct Merging {
     reader: LogReader,
     clock: Clock,
     start: MergedStart,
+    memory: MemoryShare,
     merge: Merge<LogName, Unsent>,
     sources: Vec<Source>,
     known: BTreeSet<LogName>,
@@ -56,15 +58,17 @@ impl Merging {
             MergedExtent::Now => Wait::ForAll,
             MergedExtent::Follow => Wait::AtMost(REORDER_WINDOW),
         };
+        let memory = reader.merge_memory().share();
         Self {
             reader,
             clock,
+            share: memory.bytes() / 2,
+            memory,
             merge: Merge::new(wait, start.cursor.sent),
             start,
             sources: Vec::new(),
             known: BTreeSet::new(),
             reads: FuturesUnordered::new(),
-            share: READ_AHEAD / 2,
         }
     }
 
@@ -82,7 +86,7 @@ impl Merging {
             }
         }
         // A half is lines, and a half records that they are made of.
-        self.share = READ_AHEAD / 2 / self.known.len().max(1);
+        self.share = self.memory.bytes() / 2 / self.known.len().max(1);
         let follow = if self.start.extent == MergedExtent::Follow { Follow::Yes } else { Follow::No };
         let how = (self.start.stream, follow, self.share.max(LEAST_READ));
         let reader = &self.reader;

@@ -1,8 +1,9 @@
 //! The logs of a Run as one, by time.
 //!
 //! [`source`] makes the lines of one log, [`merging`] joins those of all, and [`page`] finds where a number of them begins.
-//! What is held is bounded: [`READ_AHEAD`] for all logs of a reader together, and a record of each.
+//! What is held is bounded: [`memory`] says how much of all logs of a reader together; beyond that, a record of each.
 
+pub(crate) mod memory;
 mod merging;
 mod page;
 mod source;
@@ -19,9 +20,6 @@ pub use self::merging::Merging;
 pub use self::page::{LogEnding, MergedFrom, MergedLines, MergedParams};
 pub use sentinel_core::stream::cursor::MAX_LOGS;
 
-/// Bytes of lines that a reader holds of all its logs, so that one that stalls takes no more. Each log has an equal share.
-pub const READ_AHEAD: usize = 8 << 20;
-
 /// How long a line waits for earlier ones of other logs while they are followed, microseconds.
 pub const REORDER_WINDOW: u64 = 500_000;
 
@@ -35,7 +33,8 @@ pub struct MergedLog {
 }
 
 impl MergedLog {
-    fn adjusted(&self, at_micros: i64) -> i64 {
+    /// A time of its node by the operator's clock, if the offset is known; microseconds since the Unix epoch.
+    pub fn adjusted(&self, at_micros: i64) -> i64 {
         at_micros.saturating_add(self.offset_micros.unwrap_or(0))
     }
 
@@ -43,7 +42,8 @@ impl MergedLog {
         at_micros.saturating_sub(self.offset_micros.unwrap_or(0))
     }
 
-    fn key(&self) -> ([u8; KEY], u32) {
+    /// What it is in a cursor.
+    pub fn key(&self) -> ([u8; KEY], u32) {
         let digest = Sha256::digest(self.attempt.node.as_str().as_bytes());
         let mut key = [0; KEY];
         key.copy_from_slice(&digest[..KEY]);

@@ -1,16 +1,19 @@
 //! The OpenAPI document, generated from the table of routes, the custom resource and the views. `operator/openapi.json` is
 //! this document; a test fails when it is stale.
 
+mod parameters;
+
 use kube::CustomResourceExt as _;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use sentinel_api::reason::ErrorBody;
 use sentinel_api::view::{
     ExecutionView, FleetSamplesView, LineItemView, LinesView, MergedItemView, MergedLinesView,
-    NodeSamplesView, NodeView, OutputsView, RunView, SearchLineView,
+    NodeSamplesView, NodeView, OutputsView, RunSearchLineView, RunView, SearchLineView,
 };
 use serde_json::{Map, Value, json};
 
-use super::request::{MAX_BODY, MAX_PAGE};
+use self::parameters::{in_path, in_query};
+use super::request::MAX_BODY;
 use super::table::{Operation, ROUTES, Route};
 use crate::resource::Task;
 
@@ -70,11 +73,9 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
             },
         },
     });
-    let in_path = route.pattern.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let parameters: Vec<Value> = in_path
-        .map(|name| parameter(name, "path"))
-        .chain(route.query.iter().map(|name| query_parameter(route, name)))
-        .collect();
+    let names = route.pattern.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let parameters: Vec<Value> =
+        names.map(in_path).chain(route.query.iter().map(|name| in_query(route, name))).collect();
     if !parameters.is_empty() {
         operation["parameters"] = Value::Array(parameters);
     }
@@ -150,7 +151,8 @@ fn text_of(operation: Operation) -> OperationText {
         | Operation::RunLineEvents
         | Operation::ExecutionLines
         | Operation::LineEvents
-        | Operation::SearchLines => return text_of_output(operation),
+        | Operation::SearchLines
+        | Operation::SearchRun => return text_of_output(operation),
     };
     OperationText { id, tag, summary, success }
 }
@@ -165,6 +167,11 @@ fn text_of_output(operation: Operation) -> OperationText {
             "searchLines",
             "Lines of the output of an Execution that match an expression, as they are found. A search ends after 30 s or \
              limit hits; then its last line has the position to continue from.",
+        ),
+        Operation::SearchRun => (
+            "searchRun",
+            "Lines of the output of a Run that match an expression, one log after the other, by node and Attempt. A search ends \
+             after 30 s or limit hits; then its last line has the cursor to continue from.",
         ),
         Operation::RunLog => (
             "runLog",
@@ -218,6 +225,9 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         }),
         Operation::SearchLines => {
             json!({"application/x-ndjson": {"schema": schema::<SearchLineView>(schemas)}})
+        }
+        Operation::SearchRun => {
+            json!({"application/x-ndjson": {"schema": schema::<RunSearchLineView>(schemas)}})
         }
         Operation::RunLines => json(schema::<MergedLinesView>(schemas)),
         Operation::ExecutionLines => json(schema::<LinesView>(schemas)),
@@ -276,125 +286,6 @@ fn merged_end() -> Value {
             "missing": {"type": "integer", "description": "Bytes of finished logs that have not arrived from their nodes yet."},
         },
     })
-}
-
-/// Parameters of routes that read output.
-fn output_parameter(name: &str) -> (Value, &'static str) {
-    let text = || json!({"type": "string"});
-    let switch = || json!({"type": "boolean", "default": false});
-    match name {
-        "tail" => (
-            json!({"type": "integer", "minimum": 0, "maximum": 100_000}),
-            "Only this many last lines of the current output, and further output.",
-        ),
-        "since" => (
-            text(),
-            "Only output since a time by the clock of the node: in RFC 3339, or a duration before now such as 90s.",
-        ),
-        "line" => (json!({"type": "integer", "minimum": 1, "default": 1}), "Number of the first line."),
-        "position" => (
-            json!({"type": "integer", "minimum": 0}),
-            "Begin with the last line that begins at or before this position.",
-        ),
-        "count" => (
-            json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 500}),
-            "Largest number of lines.",
-        ),
-        "pattern" => (
-            json!({"type": "string", "minLength": 1, "maxLength": 1024}),
-            "A regular expression, in the syntax of Rust's regex crate; ^ and $ match at lines.",
-        ),
-        "equal" => (
-            json!({"enum": ["stdout", "stderr", "both"], "default": "both"}),
-            "Which output must be equal; exit code and Outcome always must.",
-        ),
-        "to" => (text(), "A cursor: the lines that precede it."),
-        "follow" => (switch(), "Whether to continue until the Attempt has ended."),
-        "from" => (json!({"type": "integer", "minimum": 0, "default": 0}), "Position of the first byte."),
-        "stream" => (json!({"enum": ["stdout", "stderr"]}), "Only this stream."),
-        "timestamps" => {
-            (switch(), "Whether each line of text begins with its time by the clock of the node.")
-        }
-        "format" => (json!({"enum": ["text", "json", "jsonl"], "default": "text"}), "Form of the log."),
-        _ => (text(), ""),
-    }
-}
-
-fn query_parameter(route: &Route, name: &str) -> Value {
-    let lines = |default: u32| json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": default});
-    let is_merged = route.pattern.starts_with("/api/v1/runs/{taskUid}/{run}/l");
-    let (schema, description) = match name {
-        "from" if is_merged => (
-            json!({"type": "string"}),
-            "A cursor: the lines behind it. Cursors are those of earlier answers.",
-        ),
-        "format" if is_merged => (json!({"enum": ["text", "jsonl"], "default": "text"}), "Form of the log."),
-        "timestamps" if is_merged => (
-            json!({"type": "boolean", "default": false}),
-            "Whether each line of text has its time, by the operator's clock where the offset of the node's is known.",
-        ),
-        "nodes" if is_merged => (
-            json!({"type": "string"}),
-            "Only these nodes: their names with commas between them. At most 256 logs are merged.",
-        ),
-        "until" if is_merged => (json!({"type": "string"}), "Only output up to this time, in RFC 3339."),
-        "count" if is_merged => (lines(200), "Largest number of lines."),
-        "tail" if is_merged => (lines(200), "The last lines of all nodes together, this many."),
-        "since" if is_merged => (
-            json!({"type": "string"}),
-            "Only output since a time by the operator's clock where the offset of the node's is known: in RFC 3339, or a \
-             duration before now such as 90s.",
-        ),
-        "since" if matches!(route.operation, Operation::ListRuns | Operation::ListExecutions) => (
-            json!({"type": "string"}),
-            "Only of Runs that began then or later: a time in RFC 3339, or a duration before now such as 24h.",
-        ),
-        _ => return parameter(name, "query"),
-    };
-    json!({"name": name, "in": "query", "required": false, "schema": schema, "description": description})
-}
-
-fn parameter(name: &str, place: &str) -> Value {
-    let text = || json!({"type": "string"});
-    let number = || json!({"type": "integer", "minimum": 1, "maximum": u32::MAX});
-    let (schema, description) = match name {
-        "namespace" => (text(), "Namespace of the Task."),
-        "name" | "task" => (text(), "Name of the Task."),
-        "taskUid" => (text(), "Uid of the Task."),
-        "run" => (number(), "Number of the Run in its Task."),
-        "node" => (text(), "Name of the node."),
-        "attempt" => (number(), "Number of the Attempt; by default the latest."),
-        "nodes" => (text(), "Names of nodes, separated by commas; at most 100."),
-        "reachable" => (json!({"type": "boolean"}), "Only reachable nodes, or only unreachable ones."),
-        "phase" => (text(), "Only Tasks in this phase."),
-        "outcome" => (text(), "Only Executions with this Outcome, for example Failed."),
-        "state" => (
-            json!({"enum": ["Pending", "WaitingForNode", "Dispatched", "Running", "Ended"]}),
-            "Only Executions in this state.",
-        ),
-        "trigger" => {
-            (json!({"enum": ["SpecChange", "RerunToken"]}), "Only of Runs that began for this reason.")
-        }
-        "until" => (
-            text(),
-            "Only of Runs that began before: a time in RFC 3339, or a duration before now such as 24h.",
-        ),
-        "limit" => (
-            json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100}),
-            "Largest number of items in a page.",
-        ),
-        "page" => (text(), "The next of an earlier answer to the same query."),
-        "dryRun" => (
-            json!({"enum": ["All"]}),
-            "All checks the change and answers as if it was made, and stores nothing.",
-        ),
-        "token" => (
-            json!({"type": "string", "minLength": 1, "maxLength": 128}),
-            "Any string that was not used before; generated by default.",
-        ),
-        _ => output_parameter(name),
-    };
-    json!({"name": name, "in": place, "required": place == "path", "schema": schema, "description": description})
 }
 
 fn list(item: &Value) -> Value {
@@ -486,7 +377,7 @@ mod tests {
 
     #[test]
     fn committed_document_is_current() {
-        let committed = include_str!("../../openapi.json");
+        let committed = include_str!("../../../openapi.json");
         assert!(committed == text(), "operator/openapi.json is stale: run `just generate`");
     }
 }

@@ -1,0 +1,72 @@
+//! What the readers of merged logs hold: a bound for all of them together, however many do not read.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes that a reader holds at most of the lines of all its logs.
+const READ_AHEAD: usize = 8 << 20;
+
+/// Bytes that it holds while others hold all that there is to share.
+const LEAST_READ_AHEAD: usize = 512 << 10;
+
+/// Bytes that all readers share.
+const SHARED: usize = 64 << 20;
+
+/// A permit is for so many bytes.
+const UNIT: usize = 64 << 10;
+
+/// Of what is left, a reader takes this part, so that some is left for the next ones.
+const PART: usize = 8;
+
+/// The memory that readers share. Cloning it shares it.
+#[derive(Debug, Clone)]
+pub(crate) struct MergeMemory(Arc<Semaphore>);
+
+impl Default for MergeMemory {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(SHARED / UNIT)))
+    }
+}
+
+/// What one reader may hold, until it is dropped.
+#[derive(Debug)]
+pub(super) struct MemoryShare {
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl MergeMemory {
+    /// A share for one more reader: the later, the smaller. No reader waits for one, because one that stalls keeps its own.
+    pub(super) fn share(&self) -> MemoryShare {
+        let units = (self.0.available_permits() / PART).min(READ_AHEAD / UNIT);
+        let is_enough = units * UNIT > LEAST_READ_AHEAD;
+        let take = || Arc::clone(&self.0).try_acquire_many_owned(u32::try_from(units).ok()?).ok();
+        MemoryShare { permit: if is_enough { take() } else { None } }
+    }
+}
+
+impl MemoryShare {
+    /// Bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.permit.as_ref().map_or(LEAST_READ_AHEAD, |permit| permit.num_permits() * UNIT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_share_a_bounded_memory() {
+        let memory = MergeMemory::default();
+        let first = memory.share();
+        assert_eq!(first.bytes(), READ_AHEAD);
+        let shares: Vec<MemoryShare> = (0..200).map(|_| memory.share()).collect();
+        let of_all: usize = shares.iter().map(MemoryShare::bytes).sum();
+        assert!(of_all <= SHARED + 200 * LEAST_READ_AHEAD, "{of_all}");
+        assert!(shares[3].bytes() > 4 << 20, "{}", shares[3].bytes());
+        assert_eq!(shares[199].bytes(), LEAST_READ_AHEAD);
+        drop((first, shares));
+        assert_eq!(memory.share().bytes(), READ_AHEAD);
+    }
+}
