@@ -272,7 +272,9 @@ export function useHits(find, matches, top, reveal) {
   };
   const step = (/** @type {number} */ by) => {
     const place = hit ?? top;
-    if (!find || find.hits.length === 0 || place === null) return;
+    if (!find || find.hits.length === 0) return;
+    // The hits may be there before the lines.
+    if (place === null) return jump(find.hits[by < 0 ? find.hits.length - 1 : 0]);
     const at = find.indexOf(place);
     // From a place that is none of the hits, the next one is that behind it.
     const isHit = hit !== null && at < find.hits.length && find.order(find.hits[at], hit) === 0;

@@ -10,7 +10,8 @@ import { cut } from "./names.js";
 import { Icon, Panel, useWidth } from "./parts.js";
 import { go } from "./route.js";
 import { now } from "./live.js";
-import { barsOf, useAttempts, wasTried } from "./attempts.js";
+import { useAttempts } from "./load.js";
+import { barsOf, wasTried } from "./attempts.js";
 
 /** @typedef {import("./types.js").Execution} Execution */
 /** @typedef {import("./attempts.js").Bar} Bar */
