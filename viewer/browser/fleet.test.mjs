@@ -69,3 +69,20 @@ test("the panel of the map has the lines of its node", async () => {
   assert.deepEqual(problems, []);
   await context.close();
 });
+
+test("a fleet of one node is the page of that node", async () => {
+  const one = await startDev();
+  const { page, context, problems } = await open(browser);
+  await page.goto(one.link);
+  await page.click("nav >> text=Fleet");
+  await page.waitForURL(/\/fleet\/.+/);
+  await page.locator("h1").waitFor();
+  assert.deepEqual(await accessibilityProblems(page), []);
+  await shoot(page, "fleet-of-one");
+  // Back is where the reader came from.
+  await page.goBack();
+  await page.waitForURL(/\/tasks$|\/$/);
+  assert.deepEqual(problems, []);
+  await context.close();
+  await one.stop();
+});

@@ -157,6 +157,9 @@ export async function open(browser, { width = 1440, height = 900, theme = "light
   return { page, context, problems };
 }
 
+/** Opens a path with the token. @param {import("playwright-core").Page} page @param {{base: string, token: string}} dev @param {string} path */
+export const visit = (page, { base, token }, path) => page.goto(`${base}/${path}#token=${token}`);
+
 /**
  * A screenshot, whole page, as an artefact of the tests.
  * @param {import("playwright-core").Page} page

@@ -36,6 +36,12 @@ export async function verdict(server, name, within) {
 export const logUrl = (server, name, node, base = server.base) =>
   `${base}/tasks/${server.namespace ?? "default"}/${name}/runs/1/log?node=${node}${server.token ? `#token=${server.token}` : ""}`;
 
+/** The rows of lines. @param {import("playwright-core").Page} page */
+export const lineRows = (page) => page.locator(".log-view .rows li[aria-posinset]");
+
+/** Their texts. @param {import("playwright-core").Page} page */
+export const texts = (page) => lineRows(page).locator(".t").allTextContents();
+
 /** What is in the document now. @param {import("playwright-core").Page} page @returns {Promise<Row[]>} */
 export const rows = (page) =>
   page.$$eval(".log-view .rows li[aria-posinset]", (items) => items.map((item) => ({ line: Number(item.getAttribute("aria-posinset")), text: item.querySelector(".t")?.textContent ?? "" })));

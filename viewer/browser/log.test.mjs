@@ -1,9 +1,10 @@
 // The log of one node: search with its map, matches only, times, sizes, downloads, and output that wants to mislead.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
-import { accessibilityProblems, launch, open, shoot, startDev, until, WIDTHS } from "./harness.mjs";
+import { accessibilityProblems, launch, open, shoot, startDev, until, visit, WIDTHS } from "./harness.mjs";
+import { api, lineRows, texts } from "./log-page.mjs";
 
 /** @type {Awaited<ReturnType<typeof startDev>>} */
 let dev;
@@ -52,24 +53,13 @@ after(async () => {
   await dev?.stop();
 });
 
-/** Opens a path with the token. @param {import("playwright-core").Page} page @param {string} path */
-async function visit(page, path) {
-  await page.goto(`${dev.base}/${path}${dev.link.slice(dev.link.indexOf("#"))}`);
-}
-
-/** @param {import("playwright-core").Page} page */
-const rows = (page) => page.locator(".log-view .rows li[aria-posinset]");
-
-/** Text of the shown rows. @param {import("playwright-core").Page} page */
-const texts = (page) => rows(page).locator(".t").allTextContents();
-
 const long = "tasks/default/long/runs/1/log?node=sim-1";
 
 for (const theme of ["light", "dark"]) {
   for (const width of WIDTHS) {
     test(`hits, their map, and matches only, ${theme}, ${width}`, async () => {
       const { page, context, problems } = await open(browser, { theme, width });
-      await visit(page, `${long}&q=needle`);
+      await visit(page, dev, `${long}&q=needle`);
       await page.waitForSelector("text=/^(\\d+ of )?20$/");
       await page.waitForSelector(".minimap .hits[d*='M3']");
       const marks = await page.getAttribute(".minimap .hits", "d");
@@ -87,13 +77,13 @@ for (const theme of ["light", "dark"]) {
       await shoot(page, `log-hits-${theme}-${width}`);
       await page.keyboard.press("m");
       await page.waitForURL(/show=matches/);
-      await until(async () => (await rows(page).count()) === 20, "twenty matches");
+      await until(async () => (await lineRows(page).count()) === 20, "twenty matches");
       assert.ok((await texts(page)).every((text) => text.includes("needle")));
       assert.deepEqual(await accessibilityProblems(page), []);
       await shoot(page, `log-matches-${theme}-${width}`);
       // A match leads to its place.
-      await rows(page).nth(4).hover();
-      if (width > 640) await rows(page).nth(4).locator("a.n").click();
+      await lineRows(page).nth(4).hover();
+      if (width > 640) await lineRows(page).nth(4).locator("a.n").click();
       else {
         await page.keyboard.press("n");
         await page.keyboard.press("m");
@@ -102,7 +92,7 @@ for (const theme of ["light", "dark"]) {
       await page.waitForSelector(`li[aria-posinset='${line + 1}']`);
       assert.doesNotMatch(page.url(), /show=/);
       await page.waitForSelector(`li[aria-current] >> text=line ${line} needle`);
-      assert.ok((await rows(page).count()) <= 300);
+      assert.ok((await lineRows(page).count()) <= 300);
       assert.deepEqual(problems, []);
       await context.close();
     });
@@ -111,9 +101,9 @@ for (const theme of ["light", "dark"]) {
 
 test("times bound what is shown, and are in the address", async () => {
   const { page, context, problems } = await open(browser);
-  await visit(page, long);
+  await visit(page, dev, long);
   await page.waitForSelector("text=the end is near");
-  const at = async (/** @type {number} */ line) => (await api(`executions/${await uid("long")}/1/sim-1/lines?line=${line}&count=1`)).lines[0].atMicros / 1000;
+  const at = async (/** @type {number} */ line) => (await api(dev, `executions/${await uid("long")}/1/sim-1/lines?line=${line}&count=1`)).lines[0].atMicros / 1000;
   const between = new Date(((await at(2000)) + (await at(2001))) / 2).toISOString();
   await page.keyboard.press("r");
   await page.fill("dialog input >> nth=0", "soon");
@@ -132,7 +122,7 @@ test("times bound what is shown, and are in the address", async () => {
   await page.keyboard.press("Enter");
   await page.waitForSelector("text=/^(\\d+ of )?100$/");
   await shoot(page, "log-times");
-  await visit(page, `${long}&until=${between}`);
+  await visit(page, dev, `${long}&until=${between}`);
   await page.waitForSelector("text=What came later is not shown.");
   assert.equal((await texts(page)).at(-1)?.trim(), "line 2000 needle");
   assert.ok(!(await texts(page)).some((text) => text.startsWith("later")));
@@ -144,7 +134,7 @@ test("times bound what is shown, and are in the address", async () => {
 
 test("sizes stay, lines wrap, and a log is saved in three forms", async () => {
   const { page, context, problems } = await open(browser);
-  await visit(page, long);
+  await visit(page, dev, long);
   await page.waitForSelector("text=the end is near");
   const font = () => page.locator(".log-view .rows").evaluate((list) => getComputedStyle(list).fontSize);
   const seen = [await font()];
@@ -173,11 +163,67 @@ test("sizes stay, lines wrap, and a log is saved in three forms", async () => {
   await context.close();
 });
 
+test("End after Home stays at the end when the first lines come late", async () => {
+  const { page, context, problems } = await open(browser);
+  await visit(page, dev, long);
+  await page.waitForSelector("text=the end is near");
+  let answer = () => {};
+  const held = new Promise((done) => (answer = () => done(null)));
+  let asked = () => {};
+  const isAsked = new Promise((done) => (asked = () => done(null)));
+  await page.route(/\/lines\?.*line=1(&|$)/, async (route) => {
+    asked();
+    await held;
+    await route.continue();
+  });
+  await page.keyboard.press("Home");
+  await isAsked;
+  await page.keyboard.press("End");
+  const came = page.waitForResponse(/\/lines\?.*line=1(&|$)/);
+  answer();
+  await (await came).finished();
+  // What is asked for next has its answer behind that one.
+  await page.keyboard.press("PageUp");
+  await page.keyboard.press("End");
+  assert.ok((await texts(page)).includes("the end is near"));
+  await page.unrouteAll();
+  await page.keyboard.press("Home");
+  await page.waitForSelector("li[aria-posinset='1']");
+  assert.deepEqual(problems, []);
+  await context.close();
+});
+
+test("a line above the screen whose end comes late is announced", async () => {
+  const { page, context, problems } = await open(browser);
+  const gate = `${dev.directory}/late`;
+  const script = `printf 'still at it' >&2; until [ -e ${gate}.begin ]; do sleep 0.1; done; seq -f 'meanwhile %g' 1 400; until [ -e ${gate} ]; do sleep 0.1; done; echo ', done' >&2; until [ -e ${gate}.end ]; do sleep 0.1; done`;
+  const started = await dev.run("run", "--name", "late", "--node", "sim-1", "--detach", "--", "sh", "-c", script);
+  assert.equal(started.code, 0, started.output);
+  await visit(page, dev, "tasks/default/late/runs/1/log?node=sim-1");
+  // Two pipes have no order: the first line is there before the others are written.
+  await page.waitForSelector("text=still at it…");
+  await writeFile(`${gate}.begin`, "");
+  await page.waitForSelector("text=meanwhile 400");
+  await writeFile(gate, "");
+  await page.waitForSelector("text=1 line above is complete now");
+  assert.deepEqual(await accessibilityProblems(page), []);
+  await shoot(page, "log-late-end");
+  await page.click("text=1 line above is complete now");
+  await page.waitForSelector("li[aria-current] >> text=still at it, done");
+  await page.waitForSelector("text=above is complete now", { state: "detached" });
+  await page.keyboard.press("End");
+  await page.waitForSelector("text=meanwhile 400");
+  await writeFile(`${gate}.end`, "");
+  await page.waitForSelector("text=/^Succeeded, after/");
+  assert.deepEqual(problems, []);
+  await context.close();
+});
+
 /** A page of the log of a node that has written floods, when it has ended. @param {import("playwright-core").Page} page @param {string} node */
 async function flood(page, node) {
   const path = `executions/${await uid("floods")}/1/${node}`;
-  await until(async () => (await api(path)).outcome === "Succeeded", `the end on ${node}`);
-  await visit(page, `tasks/default/floods/runs/1/log?node=${node}`);
+  await until(async () => (await api(dev, path)).outcome === "Succeeded", `the end on ${node}`);
+  await visit(page, dev, `tasks/default/floods/runs/1/log?node=${node}`);
   await page.waitForSelector("text=/^Succeeded, after/");
 }
 
@@ -189,7 +235,7 @@ test("output that wants to mislead is shown as what it is", async () => {
     assert.equal(await page.evaluate(() => window.hacked), undefined);
     assert.equal(await page.locator(".log-view :is(script, img, iframe, a:not(.n))").count(), 0);
     // A character that turns text turns nothing: each row begins at the same place.
-    const lefts = await rows(page).locator(".t").evaluateAll((all) => new Set(all.map((one) => one.getBoundingClientRect().left)).size);
+    const lefts = await lineRows(page).locator(".t").evaluateAll((all) => new Set(all.map((one) => one.getBoundingClientRect().left)).size);
     assert.equal(lefts, 1);
     assert.deepEqual(await accessibilityProblems(page), []);
     await shoot(page, `log-hostile-${theme}`);
@@ -223,7 +269,7 @@ test("a million empty lines", async () => {
   assert.equal((await texts(page)).at(-1), "last");
   await page.locator(".log-view").evaluate((view) => (view.scrollTop = view.scrollHeight / 2));
   await page.waitForSelector("text=/^Line (499|500),[0-9]{3} to 500,/");
-  assert.ok((await rows(page).count()) <= 300);
+  assert.ok((await lineRows(page).count()) <= 300);
   assert.deepEqual(problems, []);
   await context.close();
 });
@@ -242,13 +288,7 @@ test("lines full of controls are a bounded number of elements", async () => {
   await context.close();
 });
 
-/** @param {string} path */
-async function api(path) {
-  const answer = await fetch(`${dev.base}/api/v1/${path}`, { headers: { authorization: `Bearer ${dev.token}` } });
-  return answer.json();
-}
-
 /** @param {string} name */
 async function uid(name) {
-  return (await api(`tasks/default/${name}`)).metadata.uid;
+  return (await api(dev, `tasks/default/${name}`)).metadata.uid;
 }

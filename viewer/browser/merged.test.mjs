@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
-import { accessibilityProblems, launch, open, shoot, startDev, until, WIDTHS } from "./harness.mjs";
+import { accessibilityProblems, launch, open, shoot, startDev, until, visit, WIDTHS } from "./harness.mjs";
+import { lineRows, texts } from "./log-page.mjs";
 
 /** @type {Awaited<ReturnType<typeof startDev>>} */
 let dev;
@@ -27,16 +28,8 @@ after(async () => {
   await dev?.stop();
 });
 
-/** @param {import("playwright-core").Page} page @param {string} path */
-async function visit(page, path) {
-  await page.goto(`${dev.base}/${path}${dev.link.slice(dev.link.indexOf("#"))}`);
-}
-
 /** @param {import("playwright-core").Page} page */
-const rows = (page) => page.locator(".log-view .rows li[aria-posinset]");
-
-/** @param {import("playwright-core").Page} page */
-const names = async (page) => new Set(await rows(page).locator(".who").evaluateAll((all) => all.map((one) => one.getAttribute("title"))));
+const names = async (page) => new Set(await lineRows(page).locator(".who").evaluateAll((all) => all.map((one) => one.getAttribute("title"))));
 
 const many = "tasks/default/many/runs/1/log";
 
@@ -47,7 +40,7 @@ async function walk(page) {
   /** @type {Map<string, Set<string>>} */
   const found = new Map();
   for (let n = 0; n < 2000; n += 1) {
-    const shown = await rows(page).evaluateAll((all) => all.map((row) => [row.querySelector(".who").title, row.querySelector(".t").textContent]));
+    const shown = await lineRows(page).evaluateAll((all) => all.map((row) => [row.querySelector(".who").title, row.querySelector(".t").textContent]));
     assert.ok(shown.length <= 300);
     for (const [node, text] of shown) found.set(node, (found.get(node) ?? new Set()).add(text));
     if (await page.locator("text=4 nodes ended").count()) return found;
@@ -62,7 +55,7 @@ for (const theme of ["light", "dark"]) {
   for (const width of WIDTHS) {
     test(`all nodes by time, ${theme}, ${width}`, async () => {
       const { page, context, problems } = await open(browser, { theme, width });
-      await visit(page, many);
+      await visit(page, dev, many);
       await page.waitForSelector("text=4 nodes ended");
       await page.waitForSelector(".c2 >> text=ready");
       assert.deepEqual(await accessibilityProblems(page), []);
@@ -75,7 +68,7 @@ for (const theme of ["light", "dark"]) {
 
 test("from the first line to the last nothing is missing, backwards too, and few lines are held", async () => {
   const { page, context, problems } = await open(browser);
-  await visit(page, many);
+  await visit(page, dev, many);
   await page.waitForSelector("text=4 nodes ended");
   const found = await walk(page);
   assert.deepEqual([...found.keys()].sort(), ["sim-1", "sim-2", "sim-3", "sim-4"]);
@@ -84,8 +77,7 @@ test("from the first line to the last nothing is missing, backwards too, and few
   await page.locator(".log-view").hover();
   await until(async () => {
     await page.locator(".log-view").evaluate((view) => (view.scrollTop = 0));
-    const texts = await rows(page).locator(".t").allTextContents();
-    return texts.some((text) => /^1 of sim-/.test(text));
+    return (await texts(page)).some((text) => /^1 of sim-/.test(text));
   }, "the first line");
   const held = Number((await page.locator(".log-foot span").first().textContent()).match(/[\d,]+/)[0].replace(/,/g, ""));
   assert.ok(held <= 20_000, `${held} lines`);
@@ -95,7 +87,7 @@ test("from the first line to the last nothing is missing, backwards too, and few
 
 test("nodes are chosen, in the address, and one has its own log", async () => {
   const { page, context, problems } = await open(browser);
-  await visit(page, many);
+  await visit(page, dev, many);
   await page.waitForSelector("text=4 nodes ended");
   await page.keyboard.press("v");
   assert.deepEqual(await accessibilityProblems(page), []);
@@ -107,7 +99,7 @@ test("nodes are chosen, in the address, and one has its own log", async () => {
   await page.waitForSelector("text=2 nodes ended");
   for (const name of await names(page)) assert.ok(["sim-1", "sim-3"].includes(name), name);
   // The link of a line leads to the log of its node, and back.
-  const row = rows(page).nth(5);
+  const row = lineRows(page).nth(5);
   const text = await row.locator(".t").textContent();
   const node = await row.locator(".who").getAttribute("title");
   await row.hover();
@@ -126,16 +118,89 @@ test("nodes are chosen, in the address, and one has its own log", async () => {
   await context.close();
 });
 
+for (const theme of ["light", "dark"]) {
+  for (const width of WIDTHS) {
+    test(`hits in all logs, and matches only, ${theme}, ${width}`, async () => {
+      const { page, context, problems } = await open(browser, { theme, width });
+      await visit(page, dev, `${many}?q=${encodeURIComponent("^(7|1500) of sim-[13]$")}`);
+      await page.waitForSelector("#find-said >> text=/^4 on 2 nodes$/");
+      // Each leads to its place among the lines of all nodes, in the order of time. The first depends on what is on the screen.
+      await page.keyboard.press("n");
+      await page.waitForSelector("#find-said >> text=/^[1-4] of 4 on 2 nodes$/");
+      let n = Number((await page.textContent("#find-said"))[0]);
+      const seen = [];
+      while (seen.filter(Boolean).length < 4 || n !== 4) {
+        n = (n % 4) + 1;
+        await page.keyboard.press("n");
+        await page.waitForSelector(`#find-said >> text=/^${n} of 4/`);
+        const row = page.locator(".log-view li:has(mark.now)");
+        await row.waitFor();
+        seen[n - 1] = await row.locator(".t").textContent();
+        assert.ok((await lineRows(page).count()) > 4, "other lines are around it");
+      }
+      assert.deepEqual([...seen].sort(), ["1500 of sim-1", "1500 of sim-3", "7 of sim-1", "7 of sim-3"]);
+      await page.keyboard.press("N");
+      await page.waitForSelector("#find-said >> text=/^3 of 4/");
+      await page.locator(".log-view li:has(mark.now)").waitFor();
+      assert.deepEqual(await accessibilityProblems(page), []);
+      await shoot(page, `merged-hits-${theme}-${width}`);
+      await page.keyboard.press("m");
+      await page.waitForURL(/show=matches/);
+      await until(async () => (await lineRows(page).count()) === 4, "four matches");
+      assert.deepEqual(await texts(page), seen);
+      assert.deepEqual(await names(page), new Set(["sim-1", "sim-3"]));
+      assert.deepEqual(await accessibilityProblems(page), []);
+      await shoot(page, `merged-matches-${theme}-${width}`);
+      await page.keyboard.press("m");
+      await page.waitForURL((url) => !url.searchParams.has("show") && url.searchParams.has("near"));
+      await page.locator(".log-view li:has(mark.now)", { hasText: seen[2] }).waitFor();
+      assert.ok((await lineRows(page).count()) > 4);
+      // The link shows the same to somebody else.
+      await page.reload();
+      await page.locator(".log-view li:has(mark)", { hasText: seen[2] }).waitFor();
+      assert.deepEqual(problems, []);
+      await context.close();
+    });
+  }
+}
+
+test("a search of all logs is within the nodes that are chosen, says what is wrong, and goes along to one node", async () => {
+  const { page, context, problems } = await open(browser);
+  await visit(page, dev, `${many}?node=sim-[1,2]`);
+  await page.waitForSelector("text=2 nodes ended");
+  await page.keyboard.press("/");
+  await page.keyboard.type("needle(");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".find-wrong >> text=/unclosed group/");
+  assert.deepEqual(await accessibilityProblems(page), []);
+  await page.fill("#filter", "^19.. of");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#find-said >> text=/200 on 2 nodes$/");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#find-said >> text=/^\\d+ of 200 on 2 nodes$/");
+  const row = page.locator(".log-view li:has(mark.now)");
+  await row.waitFor();
+  const text = await row.locator(".t").textContent();
+  await row.hover();
+  await row.locator("a.n").click();
+  await page.waitForURL(/node=sim-[12]&at=/);
+  await page.waitForSelector("#find-said >> text=/100$/");
+  await page.waitForSelector(`li[aria-current]:has(mark):has-text(${JSON.stringify(text)})`);
+  assert.deepEqual(problems.filter((problem) => !/status of 400/.test(problem)), []);
+  await context.close();
+});
+
 test("a group hides the lines of its node only", async () => {
   const { page, context, problems } = await open(browser);
-  await visit(page, `${many}?node=sim-[1,2]`);
+  await visit(page, dev, `${many}?node=sim-[1,2]`);
   await page.waitForSelector("text=2 nodes ended");
   await page.keyboard.press("Home");
   await page.waitForSelector("li.group");
-  const node = await page.locator("li.group .who").first().getAttribute("title");
-  assert.ok((await rows(page).locator(".t").allTextContents()).some((text) => text.endsWith(` of ${node}`)));
+  // The lines of one may all be behind those of the other.
+  let node = "";
+  await until(async () => (node = (await texts(page)).join("\n").match(/ of (sim-\d)$/m)?.[1] ?? ""), "a line of a group");
   await page.click(`li.group:has-text("${node}") button`);
-  await until(async () => (await rows(page).locator(".t").allTextContents()).every((text) => !text.endsWith(` of ${node}`)), "no line of the group");
+  await until(async () => (await texts(page)).every((text) => !text.endsWith(` of ${node}`)), "no line of the group");
   assert.match(await page.locator("li.group small").first().textContent(), /lines/);
   assert.deepEqual(problems, []);
   await context.close();
@@ -147,27 +212,27 @@ test("what comes is followed, pauses, and goes on", async () => {
   const script = `seq 1 200; until [ -e ${gate} ]; do sleep 0.1; done; seq -f 'after %g' 1 100`;
   const started = await dev.run("run", "--name", "live", ...NODES, "--detach", "--", "sh", "-c", script);
   assert.equal(started.code, 0, started.output);
-  await visit(page, "tasks/default/live/runs/1/log");
+  await visit(page, dev, "tasks/default/live/runs/1/log");
   await page.waitForSelector(".rows .who");
   await until(async () => (await page.locator(".log-foot").textContent()).includes("800 lines"), "what there is");
   await page.keyboard.press("PageUp");
   await page.waitForSelector("text=To the end");
-  const before = await rows(page).first().getAttribute("data-position");
+  const before = await lineRows(page).first().getAttribute("data-position");
   const touched = await dev.run("run", "--name", "touch", "--node", "sim-1", "--", "touch", gate);
   assert.equal(touched.code, 0, touched.output);
   await page.waitForSelector("text=400 new lines");
-  assert.equal(await rows(page).first().getAttribute("data-position"), before);
+  assert.equal(await lineRows(page).first().getAttribute("data-position"), before);
   await shoot(page, "merged-paused");
   await page.keyboard.press("End");
   await page.waitForSelector("text=4 nodes ended");
-  assert.match(await rows(page).last().locator(".t").textContent(), /^after 100$/);
+  assert.match(await lineRows(page).last().locator(".t").textContent(), /^after 100$/);
   assert.deepEqual(problems, []);
   await context.close();
 });
 
 test("the log of all nodes is saved as text and as JSON", async () => {
   const { page, context, problems } = await open(browser, {});
-  await visit(page, `${many}?node=sim-[1-2]&stream=stdout`);
+  await visit(page, dev, `${many}?node=sim-[1-2]&stream=stdout`);
   await page.waitForSelector("text=2 nodes ended");
   for (const [name, holds] of /** @type {[string, RegExp][]} */ ([[".txt", /^sim-[12] \| \d{4}-\d\d-\d\dT\S+Z ::group::sim-[12]\n/], [".jsonl", /^\{"node":"sim-[12]","attempt":1,/]])) {
     await page.click("text=Download…");

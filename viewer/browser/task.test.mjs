@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { WIDTHS, accessibilityProblems, launch, open, shoot, startDev } from "./harness.mjs";
+import { WIDTHS, accessibilityProblems, launch, open, shoot, startDev, until, visit } from "./harness.mjs";
 
 /** What a node says depends on the Run, which the file of the node counts. */
 const script = `f=$PWD/$SENTINEL_NODE.$SENTINEL_TASK
@@ -13,6 +13,11 @@ sim-5:2) echo "cp: No space left on device" >&2; exit 3;;
 sim-7:2) echo "version 3.0.1";;
 *) echo "version 3.0.2";;
 esac`;
+
+/** Fails as often as the number of the node is below four: the third attempt is the last. */
+const retried = `f=$PWD/$SENTINEL_NODE.$SENTINEL_TASK
+n=$(cat "$f" 2>/dev/null || echo 0); n=$((n+1)); echo $n > "$f"
+[ $n -gt $((4 - \${SENTINEL_NODE#sim-})) ]`;
 
 /** @type {Awaited<ReturnType<typeof startDev>>} */
 let dev;
@@ -27,6 +32,8 @@ before(async () => {
   assert.equal(second.code, 3, second.output);
   const tried = await dev.run("run", "--name", "tried", "--node", "sim-2", "--retry", "1", "--ttl", "1h", "--", "sh", "-c", "echo attempt; exit 4");
   assert.equal(tried.code, 4, tried.output);
+  const flaky = await dev.run("run", "--name", "flaky", ...["sim-1", "sim-2", "sim-3", "sim-4"].flatMap((node) => ["--node", node]), "--retry", "2", "--ttl", "1h", "--workdir", dev.directory, "--", "sh", "-c", retried);
+  assert.equal(flaky.code, 1, flaky.output);
   browser = await launch();
 });
 
@@ -40,7 +47,7 @@ async function looks(path, name, ready) {
   for (const theme of /** @type {const} */ (["light", "dark"])) {
     for (const width of WIDTHS) {
       const { page, context, problems } = await open(browser, { theme, width });
-      await page.goto(`${dev.base}/${path}#token=${dev.token}`);
+      await visit(page, dev, path);
       await ready(page);
       assert.deepEqual(await accessibilityProblems(page), [], `${name} ${theme} ${width}`);
       await shoot(page, `${name}-${theme}-${width}`);
@@ -58,7 +65,7 @@ test("a Run is compared with the one before", async () => {
     await page.waitForSelector(".out .add");
   });
   const { page, context } = await open(browser);
-  await page.goto(`${dev.base}/tasks/default/upgrade#token=${dev.token}`);
+  await visit(page, dev, "tasks/default/upgrade");
   await page.selectOption("select >> nth=0", "run:1");
   await page.waitForSelector("text=was succeeded");
   assert.match(page.url(), /against=run:1/);
@@ -75,7 +82,7 @@ test("a Run is compared with the one before", async () => {
 test("failed nodes are run again by a new Task that is seen before it runs", async () => {
   await looks("tasks/new?from=default/upgrade&failed=2", "form-failed", (page) => page.waitForSelector("text=on the 1 node that did not succeed in Run 2"));
   const { page, context, problems } = await open(browser);
-  await page.goto(`${dev.base}/tasks/default/upgrade#token=${dev.token}`);
+  await visit(page, dev, "tasks/default/upgrade");
   await page.click("text=Rerun failed");
   await page.waitForSelector("text=1 node matches");
   assert.equal(await page.inputValue("[data-path='metadata.name']"), "upgrade-rerun-2");
@@ -93,11 +100,39 @@ test("an Execution shows each of its attempts", async () => {
     await page.waitForSelector("text=Attempt 2 started");
   });
   const { page, context, problems } = await open(browser);
-  await page.goto(`${dev.base}/tasks/default/tried/runs/1/nodes/sim-2#token=${dev.token}`);
+  await visit(page, dev, "tasks/default/tried/runs/1/nodes/sim-2");
   await page.click(".tabs >> text=Attempt 1");
   await page.waitForSelector(".uses");
   await page.waitForSelector("aside >> text=Exit code");
   assert.match((await page.locator("aside").textContent()) ?? "", /\/sim-2\/1/);
+  assert.deepEqual(problems, []);
+  await context.close();
+});
+
+test("the timeline has a bar for each attempt", async () => {
+  await looks("tasks/default/flaky/runs/1?tab=timeline", "timeline", async (page) => {
+    await page.waitForSelector("text=1 node that did not succeed, 2 that were tried again");
+    // sim-1 fails three times, sim-2 twice before it succeeds, and sim-3 once.
+    await until(async () => (await page.locator(".lanes[role=list] .lane rect:not(.hit, .wait)").count()) === 8, "eight bars");
+  });
+  const { page, context, problems } = await open(browser);
+  /** @type {string[]} */
+  const asked = [];
+  page.on("request", (request) => /executions\/[^/?]+\/1\/sim-/.test(request.url()) && asked.push(request.url()));
+  await visit(page, dev, "tasks/default/flaky/runs/1?tab=timeline");
+  await until(async () => (await page.locator(".lanes[role=img] .lane rect:not(.hit, .wait)").count()) === 9, "nine bars of four nodes");
+  const lane = page.locator(".lanes[role=list] .lane", { has: page.locator("title >> text=/^sim-2, Succeeded, .*, 3 attempts$/") });
+  assert.deepEqual(await lane.locator("rect:not(.hit, .wait)").evaluateAll((all) => all.map((bar) => bar.getAttribute("class"))), ["bad", "bad", "ok"]);
+  assert.equal(await lane.locator("rect.wait").count() >= 2, true, "it waited between them");
+  // One question for each node that was tried again, and none for the one that was not.
+  assert.equal(asked.length, 3, asked.join("\n"));
+  await lane.locator("rect.bad").first().click();
+  await page.waitForURL(/nodes\/sim-2\?attempt=1$/);
+  await page.waitForSelector(".tabs [aria-current] >> text=Attempt 1");
+  await page.goBack();
+  await lane.focus();
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/nodes\/sim-2$/);
   assert.deepEqual(problems, []);
   await context.close();
 });
@@ -112,7 +147,7 @@ test("the server checks the form while it is written, and each error stands besi
     assert.equal(await page.locator("label:has([data-path='spec.run.command']) .error").count(), 0);
   });
   const { page, context } = await open(browser);
-  await page.goto(`${dev.base}/tasks/new#token=${dev.token}`);
+  await visit(page, dev, "tasks/new");
   await page.fill("[data-path='metadata.name']", "upgrade");
   await page.click("text=By name");
   await page.fill("[data-path='spec.targets.nodeNames']", "sim-[1-3]");

@@ -9,7 +9,7 @@ import { inWords, known, percent } from "./spark.js";
 
 /** @typedef {import("./types.js").Samples} Samples */
 /** @typedef {{name: string, values: (number | null)[], token: string}} Line */
-/** @typedef {{title: string, lines: Line[], text: (value: number) => string, most?: number, side?: string}} Figure */
+/** @typedef {{title: string, lines: Line[], text: (value: number) => string, most?: number, least?: number, side?: string}} Figure `most` and `least` of the upper edge */
 
 const sheet = document.createElement("link");
 sheet.rel = "stylesheet";
@@ -27,7 +27,7 @@ const figures = (samples, cores) => [
   { title: "Memory", lines: [{ name: "Memory", values: samples.memory, token: "c11" }], text: percent, most: 100 },
   { title: "Load", lines: [{ name: "Load", values: samples.load, token: "c11" }], text: fixed, side: `of ${cores}` },
   { title: "Fullest disk", lines: [{ name: "Fullest disk", values: samples.disk, token: "c11" }], text: percent, most: 100 },
-  { title: "Network", lines: [{ name: "in", values: samples.received, token: "c11" }, { name: "out", values: samples.sent, token: "c7" }], text: rate },
+  { title: "Network", lines: [{ name: "in", values: samples.received, token: "c11" }, { name: "out", values: samples.sent, token: "c7" }], text: rate, least: 1000 },
 ];
 
 /** @param {{samples: Samples, cores: number}} props */
@@ -53,13 +53,13 @@ function alone(plot, index) {
 }
 
 /** @param {Figure} figure @param {number} width @param {HTMLElement} place @param {(at: number | null) => void} onPoint @returns {uPlot.Options} */
-function options({ lines, text, most }, width, place, onPoint) {
+function options({ lines, text, most, least = 0.1 }, width, place, onPoint) {
   const axis = { stroke: () => colour(place, "ink-3"), grid: { stroke: () => colour(place, "line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
   return {
     width, height: HEIGHT, legend: { show: false }, padding: [6, 8, 0, 0],
     cursor: { y: false, drag: { x: false, y: false }, sync: { key: "node" }, points: { show: false } },
     hooks: { setCursor: [(/** @type {uPlot} */ plot) => onPoint(plot.cursor.idx ?? null)] },
-    scales: { y: { range: (_plot, _low, high) => [0, most ?? Math.max(high * 1.1, 0.1)] } },
+    scales: { y: { range: (_plot, _low, high) => [0, most ?? Math.max(high * 1.1, least)] } },
     axes: [
       { ...axis, space: 70, size: 24, values: (_plot, splits) => splits.map((second) => clock(second * 1000).slice(0, 5)) },
       { ...axis, space: 30, size: 64, values: (_plot, splits) => splits.map((value) => text(value)) },

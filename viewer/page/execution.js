@@ -12,8 +12,7 @@ import { go, here, withQuery } from "./route.js";
 import { connection, now } from "./live.js";
 import { useKeys } from "./keys.js";
 import { took, useExecution, useExecutions, useLoad, useNode, useUid } from "./load.js";
-import { seen } from "./figures.js";
-import { PRESENCE } from "./node.js";
+import { PRESENCE, seen } from "./figures.js";
 import { Row } from "./log-rows.js";
 
 /** @typedef {import("./types.js").Execution} Execution */

@@ -6,6 +6,13 @@
 /** A heartbeat comes every 5 s, and after 15 s without one a node is unreachable: in between it is late. */
 const LATE_MS = 8_000;
 
+/** How each is shown. @type {Record<Presence, import("./states.js").Look>} */
+export const PRESENCE = {
+  reachable: { tone: "ok", icon: "here", word: "Reachable", rank: 19 },
+  late: { tone: "late", icon: "late", word: "Late", rank: 5 },
+  unreachable: { tone: "lost", icon: "gone", word: "Unreachable", rank: 9 },
+};
+
 /**
  * @typedef {object} Seen A node as a row.
  * @property {string} name

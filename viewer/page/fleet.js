@@ -1,4 +1,4 @@
-// The fleet: how many, how they are, then a table or a map. And the page of one node.
+// The fleet: how many, how they are, then a table or a map.
 
 import { useEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
@@ -6,16 +6,16 @@ import { ago, count, memory, plural } from "./format.js";
 import { nodePath } from "./address.js";
 import { nodeFilter } from "./selector.js";
 import { byName } from "./names.js";
-import { distribution, rateOf, seen, shortLabel, usefulLabels } from "./figures.js";
+import { distribution, PRESENCE, rateOf, seen, shortLabel, usefulLabels } from "./figures.js";
 import { Empty, Failure, Icon, Level, Meter, Note, Pick, Scroll, Search, Seg, Th, focusFilter, loadTone, rowKeys, sorted, useTitle } from "./parts.js";
-import { here, setQuery, withQuery } from "./route.js";
+import { go, here, setQuery, withQuery } from "./route.js";
 import { connection, now } from "./live.js";
 import { useKeys } from "./keys.js";
 import { useLoad, useNodes } from "./load.js";
 import { ask, search } from "./api.js";
 import { Spark } from "./spark.js";
 import { FleetMap, Ramp } from "./fleet-map.js";
-import { NodePanel, PRESENCE } from "./node.js";
+import { NodePanel } from "./node.js";
 
 /** @typedef {import("./types.js").Node} Node */
 /** @typedef {import("./figures.js").Seen} Seen */
@@ -66,13 +66,17 @@ export function FleetPage() {
     { key: "c", does: "Next colour", run: () => setQuery({ colour: turn(colours, colour) }) },
     { key: "o", does: "Next grouping", run: () => setQuery({ group: turn([...labels, "none"], group || "none") }) },
   ]);
+  // A fleet of one node is that node.
+  const only = nodes.length === 1 ? nodes[0].name : "";
+  useEffect(() => {
+    if (only) go(nodePath(only), { replace: true });
+  }, [only]);
   const head = html`<div class="head"><div class="head-line"><h1>Fleet</h1><span class="grow"></span><a class="btn solid" href="tasks/new"><${Icon} name="plus" />New Task</a></div>
     ${nodes.length > 1 && html`<${Glance} nodes=${nodes} presence=${presence} />`}</div>`;
   const main = (/** @type {any} */ content) => html`<main id="main" tabindex="-1" class=${connection.value.lost ? "aging" : ""}>${head}${content}</main>`;
   if (!data && error) return main(html`<${Failure} error=${error} what="The nodes could not be read" onRetry=${again} />`);
-  if (!data) return main(html`<div aria-busy="true"></div>`);
+  if (!data || only) return main(html`<div aria-busy="true"></div>`);
   if (nodes.length === 0) return main(html`<${Empty}>No agent has connected yet.</${Empty}>`);
-  if (nodes.length === 1) return main(html`<div class="split"><section class="body" aria-label=${nodes[0].name}><${NodePanel} seen=${nodes[0]} wide /></section></div>`);
   return main(html`
     <div class="toolbar">
       <${Seg} label="View" name="view" value=${view} options=${[{ value: "table", text: "Table" }, { value: "map", text: "Map" }]} />
@@ -192,19 +196,4 @@ function Row({ row, labels, spark }) {
     <td class="num">${gone || !metrics ? "–" : metrics.load[0].toFixed(1)}<span class="faint"> / ${metrics?.cpuCount ?? "–"}</span></td><td class="num soft">${row.rate ? `${mega(row.rate.received)} / ${mega(row.rate.sent)}` : "–"}</td>
     <td class="num">${row.figures.running ? count(row.figures.running) : html`<span class="faint">${gone ? "–" : "0"}</span>`}</td><td class="soft">${row.node.agentVersion ?? "–"}</td>
     <td class=${`num ${gone ? "lost" : row.presence === "late" ? "late" : "soft"}`}>${row.heard === null ? "never" : ago(row.heard)}</td></tr>`;
-}
-
-/** One node, at its own address. */
-export function NodePage() {
-  const { node: name } = here.value;
-  useTitle(name);
-  useKeys("Node", []);
-  const { nodes, data, error, again } = useSeen();
-  const found = nodes.find((node) => node.name === name);
-  return html`<main id="main" tabindex="-1" class=${connection.value.lost ? "aging" : ""}>
-    <div class="head"><div class="crumbs"><a href="fleet">Fleet</a> /</div></div>
-    ${found ? html`<div class="body node-page"><${NodePanel} seen=${found} wide /></div>`
-      : !data && error ? html`<${Failure} error=${error} what="The node could not be read" onRetry=${again} />`
-      : data ? html`<div class="empty"><h1>There is no node ${name}</h1><p><a class="link" href="fleet">All nodes</a></p></div>`
-      : html`<div aria-busy="true"></div>`}</main>`;
 }

@@ -102,6 +102,42 @@ export function useExecution(uid, run, node, version) {
   return /** @type {Loaded<Execution>} */ (loaded);
 }
 
+/** Questions at a time. */
+const AT_ONCE = 4;
+
+/** @type {import("./attempts.js").Attempts} */
+const NONE = new Map();
+
+/** @param {Execution} one */
+const version = ({ node, attempt, state }) => `${node} ${attempt} ${state}`;
+
+/**
+ * The Attempts of Executions that were tried more than once: a list has the latest only. These are a bounded number.
+ *
+ * @param {string | undefined} uid @param {number} run @param {Execution[]} tried @returns {import("./attempts.js").Attempts}
+ */
+export function useAttempts(uid, run, tried) {
+  const key = `attempts ${uid}/${run}`;
+  const kept = useRef({ key, asked: new Set(), found: new Map() });
+  const load = async (/** @type {AbortSignal} */ abort) => {
+    if (kept.current.key !== key) kept.current = { key, asked: new Set(), found: new Map() };
+    const { asked, found } = kept.current;
+    // Each is asked for again when it has changed.
+    const waiting = tried.filter((one) => !asked.has(version(one)));
+    const work = async () => {
+      for (let one = waiting.shift(); one; one = waiting.shift()) {
+        const answer = await ask(`executions/${uid}/${run}/${encodeURIComponent(one.node)}`, { signal: abort });
+        found.set(one.node, answer.attempts ?? []);
+        asked.add(version(one));
+      }
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, work));
+    return new Map(found);
+  };
+  const { data } = useLoad(uid && tried.length > 0 ? key : null, load, { version: tried.map(version).join() });
+  return data ?? NONE;
+}
+
 /** What the API says now, and when it was asked, by the clock of the operator. @param {string} path @param {AbortSignal} abort */
 async function askNow(path, abort) {
   const asked = Date.now() + clockAhead.peek();

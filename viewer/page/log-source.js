@@ -3,32 +3,13 @@
 // At the end of a log that grows, lines come by the stream. Away from it, the page only asks from time to time how long
 // the log has become: a reader that looks at something else costs nearly nothing.
 
-import { signal } from "./vendor/signals.js";
-import { ApiError, askUntil, EventStream, isPassing, search } from "./api.js";
+import { ApiError, search } from "./api.js";
+import { LogFeed } from "./log-feed.js";
 
 /** @typedef {import("./types.js").Entry} Entry */
 /** @typedef {import("./types.js").Lines} Lines */
+/** @typedef {import("./log-feed.js").Source} Source */
 /** @typedef {{uid: string, run: number, node: string, attempt: number | null, stream: string, since?: string, until?: string}} Log Times are in RFC 3339, by the clock of the node. */
-
-/**
- * What a view shows.
- *
- * @typedef {object} Source
- * @property {Entry[]} entries in the order of their positions
- * @property {boolean} atStart whether they begin with the first
- * @property {boolean} atEnd and end with the last
- * @property {boolean} ended whether no more will come
- * @property {number} near rows from an end of the entries at which more are asked for
- * @property {number} extent how many lines there are, as far as that is known
- * @property {(entry: Entry) => number} ordinal the place of one among them, from 1; 0 for what is no line
- * @property {(ordinal: number) => Entry | undefined} entryAt the one at that place, or the next; none if it has to be asked for
- * @property {import("./vendor/signals.js").Signal<number>} version
- * @property {(showsEnd: boolean) => void} settle
- * @property {() => Promise<void>} more
- * @property {() => Promise<void>} earlier
- * @property {() => Promise<void>} tail
- * @property {(ordinal: number) => Promise<void>} line
- */
 
 /** Lines that are asked for at once. */
 const WINDOW = 1000;
@@ -38,18 +19,14 @@ const LEAST = 600;
 
 const POLL_MS = 2000;
 
+/** Lines above the screen whose end has come, of which a reader is told. */
+const MOST_LATE = 100;
+
 /** @implements {Source} */
-export class LogSource {
-  #abort = new AbortController();
-  /** One request for more at a time, in each direction. @type {{more: Promise<void> | null, earlier: Promise<void> | null}} */
-  #busy = { more: null, earlier: null };
-  /** Grows with every new window: an answer to an earlier question is too late. */
-  #turn = 0;
-  #frame = 0;
+export class LogSource extends LogFeed {
   #poll = 0;
-  /** Position behind the last entry. */
+  /** Position behind the last entry, or of an earlier line whose end is not there. */
   #next = 0;
-  #closed = false;
   /** @type {Promise<void> | null} */
   #bounded = null;
   /** Positions that the times of the log mean: the first that is shown, and the first that is not any more. */
@@ -60,30 +37,21 @@ export class LogSource {
   #behind = Infinity;
   /** Lines that an answer has room for: long ones fill it sooner. */
   #window = WINDOW;
+  /** Positions of lines whose end is not there: each stream has one at most. @type {Set<number>} */
+  #open = new Set();
 
   /** @type {Entry[]} */
   entries = [];
   attempt = 0;
   totalLines = 0;
-  /** Bytes, and whether all have arrived. */
+  /** Bytes. */
   end = 0;
-  ended = false;
-  /** Whether the entries begin with the first line, and end with the last. */
-  atStart = false;
-  atEnd = false;
-  /** Whether anything has been read. */
-  loaded = false;
-
-  /** Changes at most once a frame. */
-  version = signal(0);
-  error = signal(/** @type {ApiError | null} */ (null));
-  /** @type {import("./vendor/signals.js").Signal<EventStream | null>} */
-  stream = signal(null);
-  /** Since when a question without a stream has had no answer, 0 while they have. */
-  away = signal(0);
+  /** Lines whose end came after other lines. @type {import("./types.js").Line[]} */
+  late = [];
 
   /** @param {Log} log */
   constructor(log) {
+    super();
     this.log = log;
   }
 
@@ -138,12 +106,10 @@ export class LogSource {
     return lines.filter(({ position }) => position >= this.floor && position < this.ceiling);
   }
 
+  /** @override */
   close() {
-    this.#closed = true;
-    this.#abort.abort();
-    this.stream.peek()?.close();
+    super.close();
     clearTimeout(this.#poll);
-    cancelAnimationFrame(this.#frame);
   }
 
   /** @param {Record<string, string | number>} query */
@@ -154,14 +120,8 @@ export class LogSource {
 
   /** @param {Record<string, string | number>} query @returns {Promise<Lines>} */
   async #ask(query) {
-    const turn = this.#turn;
-    const isWanted = (/** @type {unknown} */ error) => {
-      this.#failed(error);
-      return this.loaded && turn === this.#turn;
-    };
     /** @type {Lines} */
-    const answer = await askUntil(this.#path({ count: WINDOW, ...query }), this.#abort.signal, isWanted);
-    this.away.value = 0;
+    const answer = await this.askWhileWanted(this.#path({ count: WINDOW, ...query }));
     const { length } = answer.lines;
     if (length > 0 && length < WINDOW && query.count === undefined && answer.next < answer.end) this.#window = Math.max(16, length);
     else this.#window = Math.min(WINDOW, this.#window * 2);
@@ -179,95 +139,87 @@ export class LogSource {
   }
 
   /** The end of the log. */
-  async tail() {
-    await this.#begin(() => /** @type {Record<string, number>} */ (this.ceiling < Infinity ? { line: Math.max(this.base, this.#behind - WINDOW) } : { tail: WINDOW }));
+  tail() {
+    return this.#begin(() => /** @type {Record<string, number>} */ (this.ceiling < Infinity ? { line: Math.max(this.base, this.#behind - WINDOW) } : { tail: WINDOW }));
   }
 
   /** Around a line. @param {number} ordinal */
-  async line(ordinal) {
-    await this.#begin(() => ({ line: Math.max(this.base, ordinal + this.base - 1) }));
-    if (this.entries.length > 0) await this.earlier();
+  line(ordinal) {
+    return this.#around(() => ({ line: Math.max(this.base, ordinal + this.base - 1) }));
   }
 
   /** Around a position, which stays when the log grows or is archived. @param {number} position */
-  async position(position) {
-    await this.#begin(() => ({ position }));
-    if (this.entries.length > 0) await this.earlier();
+  position(position) {
+    return this.#around(() => ({ position }));
   }
 
   /** From a time. @param {string} since */
-  async since(since) {
-    await this.#begin(() => ({ since }));
-    if (this.entries.length > 0) await this.earlier();
+  since(since) {
+    return this.#around(() => ({ since }));
   }
 
-  /** A window that replaces what was there. @param {() => Record<string, string | number>} ask */
-  async #begin(ask) {
-    const turn = (this.#turn += 1);
-    try {
+  /** @param {() => Record<string, string | number>} ask */
+  async #around(ask) {
+    const isShown = await this.#begin(ask);
+    if (isShown && this.entries.length > 0) await this.earlier();
+    return isShown;
+  }
+
+  /** @param {() => Record<string, string | number>} ask */
+  #begin(ask) {
+    return this.begin(async (isLate) => {
       await this.bounds();
       const query = ask();
       let answer = await this.#ask(query);
       // The end has to be there, if with fewer lines.
-      while (Number(query.tail) > 1 && !this.#reachesEnd(answer) && turn === this.#turn) {
+      while (Number(query.tail) > 1 && !this.#reachesEnd(answer) && !isLate()) {
         query.tail = Math.max(1, Math.min(answer.lines.length, Math.floor(Number(query.tail) / 2)));
         answer = await this.#ask(query);
       }
-      if (turn !== this.#turn) return;
+      if (isLate()) return;
       this.#totals(answer);
-      this.entries = this.#within(answer.lines);
+      this.entries = [];
+      this.#open.clear();
+      this.#put(this.#within(answer.lines));
       this.#next = answer.next;
       const isTail = query.tail !== undefined;
       this.atStart = this.#startsAtFirst() || query.line === this.base || (isTail && answer.lines.length < Number(query.tail));
       this.#reached(isTail || this.#reachesEnd(answer));
-      this.loaded = true;
-      this.error.value = null;
-    } catch (error) {
-      if (turn === this.#turn) this.#failed(error);
-    }
-    this.#changed();
+    });
   }
 
   /** Lines behind the last one. @returns {Promise<void>} */
   more() {
     if (this.atEnd || this.entries.length === 0) return Promise.resolve();
-    return (this.#busy.more ??= this.#more());
+    return this.extend("more", async (isLate) => {
+      const from = this.#next;
+      const last = this.entries[this.entries.length - 1].position;
+      try {
+        // From a line whose end is not there, the same lines would come again.
+        let answer = await this.#ask(from > last ? { position: from } : { line: lastLine(this.entries) });
+        if (from <= last && answer.lines.every(({ position }) => position <= last)) answer = await this.#ask({ line: lastLine(this.entries) + 1 });
+        // Meanwhile the end may have been dropped.
+        if (isLate() || from !== this.#next) return;
+        this.#totals(answer);
+        this.#put(this.#within(answer.lines));
+        this.#next = answer.next;
+        this.#trimHead();
+        this.#reached(this.#reachesEnd(answer));
+      } catch (error) {
+        // The position is behind the last byte.
+        if (!(error instanceof ApiError && error.status === 416)) throw error;
+        this.#reached(true);
+      }
+    });
   }
 
   /** Lines before the first one. @returns {Promise<void>} */
   earlier() {
     if (this.atStart || this.entries.length === 0) return Promise.resolve();
-    return (this.#busy.earlier ??= this.#earlier());
-  }
-
-  async #more() {
-    const turn = this.#turn;
-    const from = this.#next;
-    try {
-      const answer = await this.#ask({ position: from });
-      // Meanwhile the end may have been dropped.
-      if (turn === this.#turn && from === this.#next) {
-        this.#totals(answer);
-        this.entries = [...this.entries, ...this.#within(answer.lines).filter((entry) => entry.position >= from)];
-        this.#next = answer.next;
-        this.#trimHead();
-        this.#reached(this.#reachesEnd(answer));
-      }
-    } catch (error) {
-      // The position is behind the last byte.
-      if (error instanceof ApiError && error.status === 416) this.#reached(true);
-      else this.#failed(error);
-    }
-    this.#busy.more = null;
-    this.#changed();
-  }
-
-  async #earlier() {
-    const first = this.entries[0];
-    const turn = this.#turn;
-    // Meanwhile the beginning may have been dropped.
-    const isLate = () => turn !== this.#turn || this.entries[0]?.position !== first.position;
-    try {
+    return this.extend("earlier", async (isSuperseded) => {
+      const first = this.entries[0];
+      // Meanwhile the beginning may have been dropped.
+      const isLate = () => isSuperseded() || this.entries[0]?.position !== first.position;
       let line = firstLine(this.entries);
       // With one stream shown, a thousand lines may hold none of it: further back, in longer steps.
       for (let step = this.#window; !isLate(); step *= 4) {
@@ -280,13 +232,10 @@ export class LogSource {
         this.entries = [...found, ...this.entries];
         this.atStart = whole && (line === this.base || this.#startsAtFirst());
         this.#trimTail();
+        this.#awaitEnds(found);
         break;
       }
-    } catch (error) {
-      this.#failed(error);
-    }
-    this.#busy.earlier = null;
-    this.#changed();
+    });
   }
 
   /** Appends what lies between two positions, as far as it is kept; says whether all of it is. @param {Entry[]} found @param {number} from @param {number} to */
@@ -314,45 +263,34 @@ export class LogSource {
     this.ended = answer.ended || this.ceiling < Infinity;
   }
 
-  /** @param {unknown} error */
-  #failed(error) {
-    if (this.#closed || !(error instanceof ApiError)) return;
-    if (isPassing(error)) this.away.value ||= Date.now();
-    if (!this.loaded) this.error.value = error;
-  }
-
   /** The entries reach the end of what there is, or not any more. @param {boolean} whether */
   #reached(whether) {
     this.atEnd = whether;
-    this.stream.peek()?.close();
-    this.stream.value = null;
+    this.unfollow();
     clearTimeout(this.#poll);
-    if (this.#closed || (whether && this.ended)) return;
+    if (this.closed || (whether && this.ended)) return;
     if (whether) this.#follow();
     else if (!this.ended) this.#poll = setTimeout(() => void this.#ends(), POLL_MS);
   }
 
+  /** Of earlier lines too. @param {Entry[]} lines */
+  #awaitEnds(lines) {
+    const open = lines.filter((entry) => "line" in entry && entry.open);
+    for (const { position } of open) this.#open.add(position);
+    if (open.length > 0 && this.stream.peek()) this.#reached(true);
+  }
+
   #follow() {
-    const from = this.#next;
-    /** @type {EventStream} */
-    const stream = new EventStream(
-      () => this.#path({ from: stream?.lastId ?? from }, "/events"),
-      (event) => {
-        if (this.stream.peek() !== stream) return;
-        const data = event.data ? JSON.parse(event.data) : {};
-        if (event.event === "end") {
-          this.ended = true;
-          if (data.totalLines) this.totalLines = data.totalLines;
-          stream.close();
-          this.stream.value = null;
-          this.#changed();
-        } else if (event.event === "lines") {
-          this.#append(Array.isArray(data) ? data : data.lines ?? []);
-          if (event.id !== null) this.#next = Number(event.id);
-        }
+    const first = this.entries[0]?.position ?? 0;
+    this.follow(
+      Math.min(this.#next, ...[...this.#open].filter((position) => position >= first)),
+      (from) => this.#path({ from }, "/events"),
+      ({ lines }, id) => {
+        this.#append(lines);
+        if (id !== null) this.#next = Number(id);
       },
+      ({ totalLines }) => (this.totalLines = totalLines ?? this.totalLines),
     );
-    this.stream.value = stream;
   }
 
   /** How long it has become, while something else of it is shown. */
@@ -360,35 +298,59 @@ export class LogSource {
     if (!document.hidden) {
       try {
         this.#totals(await this.#ask({ tail: 1 }));
-        this.#changed();
+        this.changed();
       } catch (error) {
-        this.#failed(error);
+        this.failed(error);
       }
     }
-    if (!this.#closed && !this.atEnd && !this.ended) this.#poll = setTimeout(() => void this.#ends(), POLL_MS);
+    if (!this.closed && !this.atEnd && !this.ended) this.#poll = setTimeout(() => void this.#ends(), POLL_MS);
   }
 
-  /** @param {Entry[]} lines */
+  /** Those that the stream sends. @param {Entry[]} lines */
   #append(lines) {
     const until = this.log.until ? Date.parse(this.log.until) * 1000 : Infinity;
-    for (const entry of lines) {
-      if (entry.position < this.floor) continue;
-      if ((entry.atMicros ?? 0) >= until && "line" in entry) {
-        this.#endAt(entry.position, entry.line);
-        this.#reached(true);
-        break;
-      }
-      // A line whose end was not there comes again when it is.
-      const at = this.entries.findLastIndex((other, index) => index > this.entries.length - 200 && other.position === entry.position);
-      const before = at < 0 ? this.entries.at(-1) : undefined;
-      if (at >= 0) this.entries[at] = entry;
-      else {
-        if (before && "line" in before && "line" in entry && before.open && entry.continues && before.line === entry.line) this.entries[this.entries.length - 1] = { ...before, open: false };
-        this.entries.push(entry);
-      }
-      if ("line" in entry) this.totalLines = Math.max(this.totalLines, entry.line);
+    const end = lines.findIndex((entry) => (entry.atMicros ?? 0) >= until && "line" in entry);
+    const shown = (end < 0 ? lines : lines.slice(0, end)).filter(({ position }) => position >= this.floor);
+    const last = this.entries.at(-1)?.position ?? 0;
+    const late = shown.filter((entry) => "line" in entry && !entry.open && entry.position < last && this.#open.has(entry.position));
+    this.late = [...this.late, .../** @type {import("./types.js").Line[]} */ (late)].slice(-MOST_LATE);
+    this.#put(shown);
+    this.totalLines = Math.max(this.totalLines, lastLine(shown));
+    const beyond = end < 0 ? undefined : lines[end];
+    if (beyond && "line" in beyond) {
+      this.#endAt(beyond.position, beyond.line);
+      this.#reached(true);
     }
-    this.#changed();
+  }
+
+  /** Each at its place: a line whose end was not there comes again when it is, and others with it. @param {Entry[]} lines */
+  #put(lines) {
+    for (const entry of lines) {
+      if ("line" in entry && entry.open) this.#open.add(entry.position);
+      else this.#open.delete(entry.position);
+      const at = this.#indexOf(entry.position);
+      const before = this.entries[at - 1];
+      if (this.entries[at]?.position === entry.position) this.entries[at] = entry;
+      else if (at === this.entries.length) {
+        if (before && "line" in before && "line" in entry && before.open && entry.continues && before.line === entry.line) {
+          this.entries[at - 1] = { ...before, open: false };
+          this.#open.delete(before.position);
+        }
+        this.entries.push(entry);
+      } else if (at > 0) this.entries.splice(at, 0, entry);
+    }
+  }
+
+  /** The first entry at or behind a position. @param {number} position */
+  #indexOf(position) {
+    let low = 0;
+    let high = this.entries.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.entries[middle].position < position) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 
   /** Follows with a bounded number of entries: old ones go while the end is shown, new ones wait while it is not. @param {boolean} showsEnd */
@@ -397,7 +359,7 @@ export class LogSource {
     if (showsEnd) this.#trimHead();
     else if (this.atEnd) {
       this.#trimTail();
-      this.#changed();
+      this.changed();
     }
   }
 
@@ -414,23 +376,15 @@ export class LogSource {
     if (this.atEnd) this.#reached(false);
   }
 
-  /** Nothing is behind it yet: an open line is the last one. @param {Lines} answer */
-  #reachesEnd({ lines, next, end }) {
+  /** Nothing is behind it yet; `next` may be an open line, which need not be the last. @param {Lines} answer */
+  #reachesEnd({ lines, next, end, totalLines }) {
     const last = lines.at(-1);
-    return next >= Math.min(end, this.ceiling) || last === undefined || ("open" in last && last.open === true);
+    return next >= Math.min(end, this.ceiling) || last === undefined || ("open" in last && last.open === true) || lastLine(lines) >= totalLines;
   }
 
   #startsAtFirst() {
     const first = this.entries[0];
     return first !== undefined && "line" in first && first.line === this.base && !first.continues;
-  }
-
-  #changed() {
-    if (this.#frame || this.#closed) return;
-    this.#frame = requestAnimationFrame(() => {
-      this.#frame = 0;
-      this.version.value += 1;
-    });
   }
 }
 

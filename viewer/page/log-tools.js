@@ -10,6 +10,7 @@ import { here, setQuery } from "./route.js";
 import { MAP, marksOf, nearestHit } from "./scroll.js";
 
 /** @typedef {import("./log-search.js").LogSearch} LogSearch */
+/** @typedef {import("./log-search.js").Hits<any>} Hits */
 
 /** Sizes of the text, px. */
 const SIZES = [11, 12, 13, 15];
@@ -37,8 +38,8 @@ export function resize(by) {
 
 export const Sizes = () => html`<span class="seg" role="group" aria-label="Size of the text">${/** @type {[string, number, string][]} */ ([["A−", -1, "Smaller"], ["A+", 1, "Larger"]]).map(([text, by, label]) => html`<button type="button" aria-label=${`${text}: ${label.toLowerCase()} text`} title=${`${label} (${by < 0 ? "-" : "+"})`} disabled=${size.value === (by < 0 ? 0 : SIZES.length - 1)} onClick=${() => resize(by)}>${text}</button>`)}</span>`;
 
-/** @param {{find: LogSearch | null, hit: number, onStep: (by: number) => void}} props */
-export function Find({ find, hit, onStep }) {
+/** @param {{find: Hits | null, hit: unknown, onStep: (by: number) => void, where?: string}} props `where` follows the number of hits */
+export function Find({ find, hit, onStep, where = "" }) {
   const { q = "" } = here.value.query;
   const [text, setText] = useState(q);
   useEffect(() => setText(q), [q]);
@@ -51,29 +52,28 @@ export function Find({ find, hit, onStep }) {
     else apply();
   };
   const some = find && find.hits.length > 0;
-  const at = find && hit >= 0 ? `${count(find.indexOf(hit) + 1)} of ` : "";
-  const said = !find || find.wrong ? "" : `${some ? at + count(find.hits.length) : find.complete ? "none" : ""}${find.complete ? "" : ` so far, ${Math.round(find.progress * 100)}%`}`;
+  const at = find && hit ? `${count(find.indexOf(hit) + 1)} of ` : "";
+  const said = !find || find.wrong ? "" : `${some ? at + count(find.hits.length) + where : find.complete ? "none" : ""}${find.complete ? "" : ` so far, ${Math.round(find.progress * 100)}%`}`;
   return html`<div class="field re find" role="search"><${Icon} name="find" /><label class="sr" for="filter">Search with a regular expression</label>
     <input id="filter" value=${text} placeholder="Search" spellcheck=${false} autocomplete="off" aria-invalid=${find?.wrong ? "true" : undefined} aria-describedby="find-said" onInput=${(/** @type {any} */ event) => setText(event.currentTarget.value)} onKeyDown=${onKey} onBlur=${() => text !== q && apply()} />
     <span class="faint" id="find-said" role="status">${said}</span>${some && html`<button type="button" class="btn quiet square" aria-label="Previous hit" onClick=${() => onStep(-1)}><${Icon} name="up" /></button><button type="button" class="btn quiet square" aria-label="Next hit" onClick=${() => onStep(1)}><${Icon} name="down" /></button>`}
     ${find?.wrong && html`<span class="error find-wrong" role="alert"><${Icon} name="failed" />${find.wrong}</span>`}</div>`;
 }
 
-/** Where the hits are in the log, and what of it is on the screen. @param {{find: LogSearch, source: import("./log-source.js").LogSource, range: {from: number, to: number}, hit: number, onHit: (position: number) => void}} props */
+/** Where the hits are in the log, and what of it is on the screen. @param {{find: LogSearch, source: import("./log-source.js").LogSource, range: {from: number, to: number}, hit: import("./log-search.js").Hit | undefined, onHit: (hit: import("./log-search.js").Hit) => void}} props */
 export function Minimap({ find, source, range, hit, onHit }) {
   const { extent, base } = source;
   const scale = MAP / Math.max(1, extent);
   const marks = marksOf(find.hits.map(({ line }) => line - base + 1), extent);
-  const now = find.byPosition.get(hit);
   const onPoint = (/** @type {PointerEvent} */ event) => {
     if (event.buttons !== 1 || find.hits.length === 0) return;
     const box = /** @type {Element} */ (event.currentTarget).getBoundingClientRect();
     const at = find.hits[nearestHit((event.clientY - box.top) / box.height, extent, find.hits, base)];
-    if (at.position !== hit) onHit(at.position);
+    if (at !== hit) onHit(at);
   };
   const label = find.hits.length === 0 ? "No hit yet" : `Where the ${count(find.hits.length)} hits are: n and N go through them`;
   return html`<svg class="minimap" viewBox=${`0 0 20 ${MAP}`} preserveAspectRatio="none" role="img" aria-label=${label} onPointerDown=${onPoint} onPointerMove=${onPoint}>
-    <path class="hits" d=${marks.map((y) => `M3 ${y}h14`).join("")} />${now && html`<path class="now" d=${`M0 ${marksOf([now.line - base + 1], extent)[0]}h20`} />`}
+    <path class="hits" d=${marks.map((y) => `M3 ${y}h14`).join("")} />${hit && html`<path class="now" d=${`M0 ${marksOf([hit.line - base + 1], extent)[0]}h20`} />`}
     <rect class="window" x="1" width="18" y=${((range.from - 1) * scale).toFixed(1)} height=${Math.max(4, (range.to - range.from + 1) * scale).toFixed(1)} /></svg>`;
 }
 

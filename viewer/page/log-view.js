@@ -9,7 +9,7 @@ import { rowsOf } from "./log-groups.js";
 import { Row } from "./log-rows.js";
 import { Icon } from "./parts.js";
 
-/** @typedef {import("./log-source.js").Source} Source */
+/** @typedef {import("./log-feed.js").Source} Source */
 /** @typedef {import("./types.js").Entry} Entry */
 /** @typedef {import("./log-groups.js").RowItem} RowItem */
 
@@ -31,7 +31,7 @@ const MOST_ROWS = 250;
 
 /**
  * @param {{source: Source, following: boolean, onFollow: (on: boolean) => void, closed: Set<number>, onFold: (position: number) => void, time: string, start: number, now: number, wrap: boolean,
- *   marked: {from: number, to: number} | null, linkOf: (entry: Entry) => string, onMark: (entry: Entry, range: boolean) => void, controls: {current: Controls | null}, label: string, last: any, find: import("./log-search.js").LogSearch | null, hit: number, solo?: boolean, onShown: (from: Entry | undefined, to: Entry | undefined) => void}} props
+ *   marked: {from: number, to: number} | null, linkOf: (entry: Entry) => string, onMark: (entry: Entry, range: boolean) => void, controls: {current: Controls | null}, label: string, last: any, find: import("./log-search.js").Hits<any> | null, hit: Entry | undefined, solo?: boolean, onShown: (from: Entry | undefined, to: Entry | undefined) => void}} props
  */
 export function LogView({ source, following, onFollow, closed, onFold, time, start, now, wrap, marked, linkOf, onMark, controls, label, last, find, hit, solo = true, onShown }) {
   const view = useRef(/** @type {HTMLElement | null} */ (null));
@@ -65,9 +65,9 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
     const element = view.current;
     if (!element) return;
     const wanted = atBottom && source.atEnd ? height(shape) - size : topOf(ordinalOf(source, shown), shape);
-    put.current = wanted;
-    if (Math.abs(element.scrollTop - wanted) < 1) return;
-    element.scrollTop = wanted;
+    if (Math.abs(element.scrollTop - wanted) >= 1) element.scrollTop = wanted;
+    // The browser may allow less.
+    put.current = element.scrollTop;
   });
   useEffect(() => onShown(shown.find(isLine)?.entry, shown.findLast(isLine)?.entry), [from, shown.length, version]);
   useEffect(() => {
@@ -99,9 +99,15 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
     return () => document.removeEventListener("selectionchange", onSelect);
   }, [following, from]);
 
+  /** Where the reader wants to be among what is there, so that an earlier wish for what is not does not count any more. */
+  const moveTo = (/** @type {number | null} */ position) => {
+    source.stay();
+    clearTimeout(jump.current);
+    setTop(position);
+  };
   const setIndex = (/** @type {number} */ index) => {
     const row = rows[Math.max(0, Math.min(index, wrap ? rows.length - 1 : most))];
-    if (row) setTop(row.entry.position);
+    if (row) moveTo(row.entry.position);
   };
   const pause = () => {
     if (!following) return;
@@ -114,7 +120,7 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
       if (following && step > 0) return;
       const index = from + step;
       if (step > 0 && index >= most && source.atEnd && (!wrap || index >= rows.length - 1)) {
-        setTop(null);
+        moveTo(null);
         if (!source.ended) onFollow(true);
         return;
       }
@@ -130,30 +136,27 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
     home() {
       if (following) onFollow(false);
       if (source.atStart) return setIndex(0);
-      void source.line(1).then(() => setTop(source.entries[0]?.position ?? null));
+      void source.line(1).then((isShown) => isShown && setTop(source.entries[0]?.position ?? null));
     },
     end() {
       const settle = () => {
-        setTop(null);
+        moveTo(null);
         if (!source.ended) onFollow(true);
       };
       if (source.atEnd) settle();
-      else void source.tail().then(settle);
+      else void source.tail().then((isShown) => isShown && settle());
     },
     async line(ordinal) {
       if (following) onFollow(false);
-      let found = source.entryAt(ordinal);
-      if (!found) {
-        await source.line(ordinal);
-        found = source.entryAt(ordinal) ?? source.entries.at(-1);
-      }
-      setTop(found?.position ?? null);
+      const known = source.entryAt(ordinal);
+      if (known) moveTo(known.position);
+      else if (await source.line(ordinal)) setTop((source.entryAt(ordinal) ?? source.entries.at(-1))?.position ?? null);
     },
     show(position) {
       if (following) onFollow(false);
       // The rows that are drawn may be those of before.
       const all = rowsOf(source.entries, closed);
-      setTop(all[Math.max(0, indexOf(all, position) - Math.floor(visible / 3))]?.entry.position ?? position);
+      moveTo(all[Math.max(0, indexOf(all, position) - Math.floor(visible / 3))]?.entry.position ?? position);
     },
     gap(step) {
       const at = shown.findIndex(({ entry }) => isGap(entry));
@@ -170,7 +173,7 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
     const known = source.entryAt(line);
     clearTimeout(jump.current);
     if (following) onFollow(false);
-    if (known) setTop(known.position);
+    if (known) moveTo(known.position);
     // While the bar is dragged through a long log, only where it rests is asked for.
     else jump.current = setTimeout(() => void controls.current?.line(line), 60);
   };
@@ -186,7 +189,7 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
   return html`<div class=${`view log-view ${atBottom && source.atEnd ? "at-end" : ""}`} ref=${view} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label=${label}>
     <div class="pane"><ol class=${`rows ${solo ? "solo" : ""} ${wrap ? "wrap" : ""}`} ref=${list} onMouseOver=${(/** @type {Event} */ event) => setHover(positionOf(event))} onMouseLeave=${() => setHover(-1)} onClick=${onClick}>
       ${shown.map(({ entry, head }, index) => html`<${Row} key=${entry.position} entry=${entry} head=${head} before=${rows[from + index - 1]?.entry} time=${time} start=${start} now=${now} total=${source.ended ? source.extent : -1} ordinal=${source.ordinal(entry)} who=${!solo} late=${!solo && /** @type {import("./types.js").Merged} */ (entry).late}
-        marked=${isMarked(entry.position)} link=${entry.position === hover || isMarked(entry.position) ? linkOf(entry) : undefined} hit=${find?.byPosition.get(entry.position)?.match} isNow=${entry.position === hit} onFold=${() => onFold(entry.position)} />`)}
+        marked=${isMarked(entry.position)} link=${entry.position === hover || isMarked(entry.position) ? linkOf(entry) : undefined} hit=${find?.hitIn(entry)?.match} isNow=${hit !== undefined && find?.hitIn(entry) === hit} onFold=${() => onFold(entry.position)} />`)}
       ${showsLast && last}</ol></div>
     <svg class="spacer" width="1" height=${height(shape)} aria-hidden="true"></svg></div>`;
 }

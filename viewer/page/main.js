@@ -20,7 +20,7 @@ const sources = {
   log: () => import("./log.js").then((module) => module.LogPage),
   execution: () => import("./execution.js").then((module) => module.ExecutionPage),
   fleet: () => import("./fleet.js").then((module) => module.FleetPage),
-  node: () => import("./fleet.js").then((module) => module.NodePage),
+  node: () => import("./node-page.js").then((module) => module.NodePage),
   history: () => import("./history.js").then((module) => module.HistoryPage),
   form: () => import("./form.js").then((module) => module.FormPage),
 };

@@ -3,11 +3,11 @@
 // Lines have no number among all: a cursor says where a window begins and ends. So entries are kept in chunks between two
 // cursors, and dropped by whole chunks.
 
-import { signal } from "./vendor/signals.js";
-import { ApiError, askUntil, EventStream, isPassing, search } from "./api.js";
+import { search } from "./api.js";
+import { LogFeed } from "./log-feed.js";
 
 /** @typedef {import("./types.js").Merged} Merged */
-/** @typedef {import("./log-source.js").Source} Source */
+/** @typedef {import("./log-feed.js").Source} Source */
 /** @typedef {{entries: Merged[], before: string, next: string}} Chunk */
 /** @typedef {{uid: string, run: number, nodes: string[], stream: string, since?: string, until?: string}} Logs */
 
@@ -22,14 +22,8 @@ const KEEP_TEXT = 24_000_000;
 const CHUNK = 500;
 
 /** @implements {Source} */
-export class MergedSource {
+export class MergedSource extends LogFeed {
   #logs;
-  #abort = new AbortController();
-  /** @type {{more: Promise<void> | null, earlier: Promise<void> | null}} */
-  #busy = { more: null, earlier: null };
-  #turn = 0;
-  #frame = 0;
-  #closed = false;
   /** @type {Chunk[]} */
   #chunks = [];
   /** By node, Attempt and position: a line whose end was not there comes again. @type {Map<string, Merged>} */
@@ -37,42 +31,22 @@ export class MergedSource {
 
   /** @type {Merged[]} */
   entries = [];
-  atStart = false;
-  atEnd = false;
-  ended = false;
-  loaded = false;
   near = 300;
   /** Lines that have come by the stream. */
-  arrived = 0;
-  /** Output that came after what was written later. @type {Merged[]} */
+  totalLines = 0;
+  /** Lines that came after what was written later, and those whose end did. @type {Merged[]} */
   late = [];
   /** @type {{node: string, attempt: number, offsetMillis?: number}[]} */
   nodes = [];
 
-  version = signal(0);
-  error = signal(/** @type {ApiError | null} */ (null));
-  /** @type {import("./vendor/signals.js").Signal<EventStream | null>} */
-  stream = signal(null);
-  away = signal(0);
-
   /** @param {Logs} logs */
   constructor(logs) {
+    super();
     this.#logs = logs;
-  }
-
-  close() {
-    this.#closed = true;
-    this.#abort.abort();
-    this.stream.peek()?.close();
-    cancelAnimationFrame(this.#frame);
   }
 
   get extent() {
     return this.entries.length;
-  }
-
-  get totalLines() {
-    return this.arrived;
   }
 
   /** @param {import("./types.js").Entry} entry */
@@ -100,58 +74,48 @@ export class MergedSource {
 
   /** @param {Record<string, string | number>} query */
   async #ask(query) {
-    const turn = this.#turn;
-    const isWanted = (/** @type {unknown} */ error) => {
-      this.#failed(error);
-      return this.loaded && turn === this.#turn;
-    };
-    const answer = await askUntil(this.#path({ ...query, ...(query.tail ? {} : { count: WINDOW }), ...(this.#logs.until ? { until: this.#logs.until } : {}) }), this.#abort.signal, isWanted);
-    this.away.value = 0;
+    const answer = await this.askWhileWanted(this.#path({ ...query, ...(query.tail ? {} : { count: WINDOW }), ...(this.#logs.until ? { until: this.#logs.until } : {}) }));
     this.nodes = answer.nodes;
     return answer;
   }
 
   /** The end. */
-  async tail() {
-    await this.#begin({ tail: WINDOW }, true);
+  tail() {
+    return this.#begin({ tail: WINDOW }, true);
   }
 
   /** The beginning: no other place has a number. */
-  async line() {
-    await this.#begin({ since: this.#logs.since ?? "1970-01-01T00:00:00Z" }, false);
+  line() {
+    return this.#begin({ since: this.#logs.since ?? "1970-01-01T00:00:00Z" }, false);
   }
 
   /** From a time. @param {string} since */
   async since(since) {
-    await this.#begin({ since }, false);
-    await this.earlier();
+    const isShown = await this.#begin({ since }, false);
+    if (isShown) await this.earlier();
+    return isShown;
   }
 
   /** @param {Record<string, string | number>} query @param {boolean} isTail */
-  async #begin(query, isTail) {
-    const turn = (this.#turn += 1);
-    try {
+  #begin(query, isTail) {
+    return this.begin(async (isLate) => {
       const answer = await this.#ask(query);
-      if (turn !== this.#turn) return;
+      if (isLate()) return;
       this.#known.clear();
       this.#chunks = [{ entries: [], before: answer.before, next: answer.next }];
       this.atStart = query.since !== undefined && query.since === this.#logs.since;
       this.#take(answer.lines, this.#chunks[0], 0);
-      this.loaded = true;
-      this.error.value = null;
       this.ended = answer.ended || this.#logs.until !== undefined;
       this.#reached(isTail || answer.ended || answer.lines.length === 0);
-    } catch (error) {
-      if (turn === this.#turn) this.#failed(error);
-    }
-    this.#rebuild();
+      this.#flatten();
+    });
   }
 
   /** Puts lines at the end of a chunk; their places are counted from one. @param {Merged[]} lines @param {Chunk} chunk @param {number} place */
   #take(lines, chunk, place) {
     const since = this.#logs.since ? Date.parse(this.#logs.since) * 1000 : -Infinity;
     for (const line of lines) {
-      const key = `${line.node}/${line.attempt}/${line.position}`;
+      const key = keyOf(line, line.position);
       const known = this.#known.get(key);
       if (known) {
         Object.assign(known, { ...line, open: "open" in line ? line.open : undefined, position: known.position });
@@ -170,90 +134,47 @@ export class MergedSource {
   /** @returns {Promise<void>} */
   more() {
     if (this.atEnd || this.#chunks.length === 0) return Promise.resolve();
-    return (this.#busy.more ??= this.#more());
+    return this.extend("more", async (isLate) => {
+      const from = this.#next;
+      const answer = await this.#ask({ from });
+      // Meanwhile the end may have been dropped.
+      if (isLate() || from !== this.#next) return;
+      const chunk = { entries: [], before: from, next: answer.next };
+      this.#take(answer.lines, chunk, this.entries.at(-1)?.position ?? 0);
+      this.#chunks.push(chunk);
+      this.ended = answer.ended || this.#logs.until !== undefined;
+      this.#trim(true);
+      this.#reached(answer.ended || answer.lines.length === 0);
+      this.#flatten();
+    });
   }
 
   /** @returns {Promise<void>} */
   earlier() {
     if (this.atStart || this.#chunks.length === 0) return Promise.resolve();
-    return (this.#busy.earlier ??= this.#earlier());
-  }
-
-  async #more() {
-    const turn = this.#turn;
-    const from = this.#next;
-    try {
-      const answer = await this.#ask({ from });
-      // Meanwhile the end may have been dropped.
-      if (turn === this.#turn && from === this.#next) {
-        const chunk = { entries: [], before: from, next: answer.next };
-        this.#take(answer.lines, chunk, this.entries.at(-1)?.position ?? 0);
-        this.#chunks.push(chunk);
-        this.ended = answer.ended || this.#logs.until !== undefined;
-        this.#trim(true);
-        this.#reached(answer.ended || answer.lines.length === 0);
-      }
-    } catch (error) {
-      this.#failed(error);
-    }
-    this.#busy.more = null;
-    this.#rebuild();
-  }
-
-  async #earlier() {
-    const turn = this.#turn;
-    const to = this.#chunks[0].before;
-    try {
+    return this.extend("earlier", async (isLate) => {
+      const to = this.#chunks[0].before;
       const answer = await this.#ask({ to });
-      if (turn === this.#turn && to === this.#chunks[0].before) {
-        const chunk = { entries: [], before: answer.before, next: to };
-        this.atStart = answer.lines.length === 0;
-        this.#take(answer.lines, chunk, (this.entries[0]?.position ?? 0) - answer.lines.length - 1);
-        this.#chunks.unshift(chunk);
-        this.#trim(false);
-      }
-    } catch (error) {
-      this.#failed(error);
-    }
-    this.#busy.earlier = null;
-    this.#rebuild();
+      if (isLate() || to !== this.#chunks[0].before) return;
+      const chunk = { entries: [], before: answer.before, next: to };
+      this.atStart = answer.lines.length === 0;
+      this.#take(answer.lines, chunk, (this.entries[0]?.position ?? 0) - answer.lines.length - 1);
+      this.#chunks.unshift(chunk);
+      this.#trim(false);
+      this.#flatten();
+    });
   }
 
   get #next() {
     return this.#chunks.at(-1)?.next ?? "";
   }
 
-  /** @param {unknown} error */
-  #failed(error) {
-    if (this.#closed || !(error instanceof ApiError)) return;
-    if (isPassing(error)) this.away.value ||= Date.now();
-    if (!this.loaded) this.error.value = error;
-  }
-
   /** @param {boolean} whether */
   #reached(whether) {
     this.atEnd = whether;
-    this.stream.peek()?.close();
-    this.stream.value = null;
-    if (whether && !this.ended && !this.#closed) this.#follow();
-  }
-
-  #follow() {
-    const from = this.#next;
-    /** @type {EventStream} */
-    const stream = new EventStream(
-      () => this.#path({ from: stream?.lastId ?? from }, "/events"),
-      ({ event, data, id }) => {
-        if (this.stream.peek() !== stream) return;
-        if (event === "end") {
-          this.ended = true;
-          stream.close();
-          this.stream.value = null;
-        } else if (event === "lines") this.#append(JSON.parse(data).lines, id ?? this.#next);
-        this.#changed();
-      },
-    );
-    this.stream.value = stream;
+    this.unfollow();
+    if (!whether || this.ended || this.closed) return;
+    this.follow(this.#next, (from) => this.#path({ from }, "/events"), ({ lines }, id) => this.#append(lines, id ?? this.#next));
   }
 
   /** @param {Merged[]} lines @param {string} next */
@@ -262,11 +183,15 @@ export class MergedSource {
     if (chunk.entries.length >= CHUNK) this.#chunks.push((chunk = { entries: [], before: chunk.next, next }));
     chunk.next = next;
     const count = chunk.entries.length;
+    const ended = lines.flatMap((line) => {
+      const known = this.#known.get(keyOf(line, line.position));
+      return known && isOpen(known) && !isOpen(line) ? [known] : [];
+    });
     this.#take(lines, chunk, this.entries.at(-1)?.position ?? 0);
     const fresh = chunk.entries.slice(count);
     this.entries.push(...fresh);
-    this.arrived += fresh.length;
-    this.late = [...this.late, ...fresh.filter(({ late }) => late)].slice(-KEEP);
+    this.totalLines += fresh.length;
+    this.late = [...this.late, ...ended, ...fresh.filter(({ late }) => late)].slice(-KEEP);
   }
 
   /** Follows with a bounded number of lines: old ones go while the end is shown, new ones wait while it is not. @param {boolean} showsEnd */
@@ -275,7 +200,7 @@ export class MergedSource {
     if (!this.#trim(showsEnd)) return;
     if (!showsEnd) {
       this.#reached(false);
-      this.#changed();
+      this.changed();
     }
     this.#flatten();
   }
@@ -301,19 +226,12 @@ export class MergedSource {
 
   #flatten() {
     this.entries = this.#chunks.flatMap(({ entries }) => entries);
-    this.#known = new Map(this.entries.map((entry) => [`${entry.node}/${entry.attempt}/${entry.at}`, entry]));
-  }
-
-  #rebuild() {
-    this.#flatten();
-    this.#changed();
-  }
-
-  #changed() {
-    if (this.#frame || this.#closed) return;
-    this.#frame = requestAnimationFrame(() => {
-      this.#frame = 0;
-      this.version.value += 1;
-    });
+    this.#known = new Map(this.entries.map((entry) => [keyOf(entry, entry.at), entry]));
   }
 }
+
+/** @param {Merged} line @param {number} at its position in the log of its node */
+const keyOf = ({ node, attempt }, at) => `${node}/${attempt}/${at}`;
+
+/** @param {Merged} line */
+const isOpen = (line) => "open" in line && line.open === true;

@@ -1,33 +1,28 @@
-// One node: what it has, how it is, and what was run there.
+// A node: what it has, how it is, and what was run there.
 
-import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { ago, at, bytes, count, memory, span, when } from "./format.js";
-import { diskShare, shortLabel } from "./figures.js";
+import { diskShare, PRESENCE, shortLabel } from "./figures.js";
 import { look, stateText } from "./states.js";
 import { executionPath } from "./address.js";
 import { ask, search } from "./api.js";
-import { Chip, Facts, Level, Note, Panel, State, loadTone } from "./parts.js";
+import { Chip, Facts, Level, Panel, State, loadTone } from "./parts.js";
 import { Spark, known } from "./spark.js";
 import { now } from "./live.js";
 import { took, useLoad, useSamples } from "./load.js";
 
-/** @type {Record<string, import("./states.js").Look>} */
-export const PRESENCE = {
-  reachable: { tone: "ok", icon: "here", word: "Reachable", rank: 19 },
-  late: { tone: "late", icon: "late", word: "Late", rank: 5 },
-  unreachable: { tone: "lost", icon: "gone", word: "Unreachable", rank: 9 },
-};
+/** @typedef {{samples: import("./types.js").Samples, cores: number, figures: import("./figures.js").Seen["figures"]}} Past */
 
-/** @param {{seen: import("./figures.js").Seen, wide?: boolean}} props */
-export function NodePanel({ seen, wide = false }) {
+/** @param {{seen: import("./figures.js").Seen, Past?: (past: Past) => any, most?: number}} props `Past` shows the last 15 minutes, `most` is how many commands are listed */
+export function NodePanel({ seen, Past = Lines, most = 8 }) {
   const { name, node, labels, presence, heard, figures, rate } = seen;
+  const samples = useSamples(name).data;
   // What is gone has no numbers, but it still is what it was.
   const metrics = presence === "unreachable" ? null : node.metrics;
   const shown = Object.entries(labels).filter(([key]) => !key.endsWith("/hostname"));
   return html`<div class="panel"><div class="head-line"><h1>${name}</h1><${Chip} look=${PRESENCE[presence]} /></div><p class="faint">${heard === null ? "No agent has connected from it." : `heard ${ago(heard)}`}</p></div>
     <div class="panel tools"><a class="btn" href=${`tasks/new?node=${encodeURIComponent(name)}`}>Run here…</a><a class="btn" href=${`history?node=${encodeURIComponent(name)}`}>History of ${name}</a></div>
-    <${History} name=${name} wide=${wide} cores=${node.metrics?.cpuCount ?? 0} figures=${figures} />
+    ${samples && known(samples.cpu).length > 0 && html`<${Past} samples=${samples} cores=${node.metrics?.cpuCount ?? 0} figures=${figures} />`}
     ${metrics && html`<${Panel} title="Now"><${Facts} facts=${[
       ["CPU", html`<${Level} share=${figures.cpu} /> <span class="soft">of ${count(metrics.cpuCount)} cores</span>`],
       ["Memory", html`<${Level} share=${figures.memory} /> <span class="soft">${memory(metrics.memoryUsed)} of ${memory(metrics.memoryTotal)}</span>`],
@@ -44,28 +39,20 @@ export function NodePanel({ seen, wide = false }) {
       ["Runs in", (node.environments ?? []).join(", ")],
       ["Labels", shown.length > 0 ? html`<span class="tags">${shown.map(([key, value]) => html`<span class="tag" title=${`${key}=${value}`}>${shortLabel(key)}${value ? `=${value}` : ""}</span>`)}</span>` : ""],
     ]} /></${Panel}>
-    <${Recent} name=${name} wide=${wide} />`;
+    <${Recent} name=${name} most=${most} />`;
 }
 
-/** The last 15 minutes: charts where there is room, lines elsewhere. @param {{name: string, wide: boolean, cores: number, figures: import("./figures.js").Seen["figures"]}} props */
-function History({ name, wide, cores, figures }) {
-  const { data } = useSamples(name);
-  const [charts, setCharts] = useState(/** @type {{Charts?: any, failed?: boolean}} */ ({}));
-  useEffect(() => {
-    if (wide) import("./charts.js").then(({ Charts }) => setCharts({ Charts }), () => setCharts({ failed: true }));
-  }, [wide]);
-  if (!data || known(data.cpu).length === 0) return null;
-  if (charts.failed) return html`<${Note}>The charts could not be loaded.</${Note}>`;
-  if (wide) return charts.Charts ? html`<${charts.Charts} samples=${data} cores=${cores} />` : html`<div class="charts-wait"></div>`;
-  const rates = [...known(data.received), ...known(data.sent)];
+/** The last 15 minutes, where there is little room. @param {Past} props */
+function Lines({ samples, figures }) {
+  const rates = [...known(samples.received), ...known(samples.sent)];
   const line = (/** @type {string} */ title, /** @type {(number | null)[]} */ values, /** @type {number | null} */ share) => html`<${Panel} title=${title}><${Spark} wide what=${title} values=${values} tone=${share === null ? "" : loadTone(share)} /></${Panel}>`;
-  return html`${line("CPU", data.cpu, figures.cpu)}${line("Memory", data.memory, figures.memory)}
-    ${rates.length > 0 && html`<${Panel} title="Network in"><${Spark} wide what="Network in" values=${data.received} most=${Math.max(...rates)} text=${(/** @type {number} */ value) => `${bytes(value)}/s`} /></${Panel}>`}`;
+  return html`${line("CPU", samples.cpu, figures.cpu)}${line("Memory", samples.memory, figures.memory)}
+    ${rates.length > 0 && html`<${Panel} title="Network in"><${Spark} wide what="Network in" values=${samples.received} most=${Math.max(...rates)} text=${(/** @type {number} */ value) => `${bytes(value)}/s`} /></${Panel}>`}`;
 }
 
-/** @param {{name: string, wide: boolean}} props */
-function Recent({ name, wide }) {
-  const loaded = useLoad(`node ${name}`, (abort) => ask(`executions${search({ node: name, limit: wide ? 30 : 8 })}`, { signal: abort }), { every: 5000 });
+/** @param {{name: string, most: number}} props */
+function Recent({ name, most }) {
+  const loaded = useLoad(`node ${name}`, (abort) => ask(`executions${search({ node: name, limit: most })}`, { signal: abort }), { every: 5000 });
   /** @type {import("./types.js").Execution[]} */
   const items = loaded.data?.items ?? [];
   if (items.length === 0) return null;

@@ -152,7 +152,7 @@ function Targets({ tab, task, number, total, executions, run }) {
   if (executions.data.items.length === 0) {
     return html`<${Empty}>${reason === "NoMatchingNodes" || total === 0 ? html`No node has these labels, so nothing ran. <code>${targetsText(task)}</code>` : "No node of this Run is known here."}</${Empty}>`;
   }
-  if (tab === "timeline") return html`<${Timeline} items=${executions.data.items} run=${run} ns=${ns} name=${name} number=${number} />`;
+  if (tab === "timeline") return html`<${Timeline} uid=${task.metadata.uid} items=${executions.data.items} run=${run} ns=${ns} name=${name} number=${number} />`;
   return html`<${Nodes} items=${executions.data.items} cut=${executions.data.cut} ns=${ns} name=${name} number=${number} />`;
 }
 

@@ -1,14 +1,8 @@
 // The window of a log and its stream, against a server of this file that cuts connections.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
+import { until } from "./browser.js";
 
-Object.assign(globalThis, {
-  location: { hash: "", pathname: "/", search: "" },
-  sessionStorage: { getItem: () => "t", setItem() {} },
-  document: { hidden: false },
-  requestAnimationFrame: (/** @type {() => void} */ draw) => setTimeout(draw, 1),
-  cancelAnimationFrame: clearTimeout,
-});
 const { LogSource, lastLine } = await import("../page/log-source.js");
 
 /** @typedef {import("../page/types.js").Entry} Entry */
@@ -16,7 +10,12 @@ const { LogSource, lastLine } = await import("../page/log-source.js");
 /** A log of lines of ten bytes; every hundredth is a gap. @param {number} n @returns {Entry} */
 const entryAt = (n) => (n % 100 === 50 ? { position: (n - 1) * 10, dropped: 10, reason: "full" } : { line: n, position: (n - 1) * 10, stream: n % 7 === 3 ? "stderr" : "stdout", atMicros: n * 1000, text: `line ${n}` });
 
-/** @param {{lines: number, ended: boolean, cutEvery?: number, open?: boolean, most?: number, busy?: number}} log `most` lines fill an answer; so many requests are refused as `busy` */
+/** The same line without its end. @param {number} n @returns {Entry} */
+const openAt = (n) => ({ ...entryAt(n), text: "li", open: true });
+
+/** @typedef {{lines: number, ended: boolean, cutEvery?: number, open?: boolean, most?: number, busy?: number, unfinished?: number}} Served `most` lines fill an answer; so many requests are refused as `busy`; the end of line `unfinished` is not there */
+
+/** @param {Served} log */
 function serve(log) {
   const asked = /** @type {string[]} */ ([]);
   /** @param {number} from @param {number} count @param {string | null} stream */
@@ -24,10 +23,11 @@ function serve(log) {
     const lines = [];
     let n = from;
     for (; n <= log.lines && lines.length < count; n += 1) {
-      const entry = entryAt(n);
+      const entry = n === log.unfinished ? openAt(n) : entryAt(n);
       if (!stream || !("stream" in entry) || entry.stream === stream) lines.push(entry);
     }
-    return { attempt: 1, lines, next: (n - 1) * 10, totalLines: log.lines, end: log.lines * 10, ended: log.ended };
+    const isWithin = log.unfinished && log.unfinished >= from && log.unfinished < n;
+    return { attempt: 1, lines, next: ((isWithin && log.unfinished ? log.unfinished : n) - 1) * 10, totalLines: log.lines, end: log.lines * 10, ended: log.ended };
   };
   globalThis.fetch = /** @type {any} */ (
     async (/** @type {string} */ url, /** @type {RequestInit} */ init) => {
@@ -47,12 +47,17 @@ function serve(log) {
       }
       let next = Number(new Headers(init.headers).get("last-event-id") ?? query.get("from"));
       let sent = 0;
+      let { unfinished } = log;
       return new Response(
         new ReadableStream({
           async pull(controller) {
             await new Promise((done) => setTimeout(done, 1));
             if (init.signal?.aborted) return controller.error(new Error("aborted"));
             if (log.cutEvery && sent >= log.cutEvery) return controller.error(new Error("cut"));
+            if (unfinished && !log.unfinished) {
+              controller.enqueue(new TextEncoder().encode(`event: lines\nid: ${next}\ndata: ${JSON.stringify({ lines: [entryAt(unfinished)] })}\n\n`));
+              unfinished = undefined;
+            }
             const found = take(next / 10 + 1, 7, stream);
             if (found.lines.length > 0) {
               sent += 1;
@@ -60,8 +65,9 @@ function serve(log) {
               const last = found.lines.at(-1);
               const open = log.open && last && "line" in last && sent % 3 === 0;
               if (open) found.lines[found.lines.length - 1] = { ...last, text: "li", open: true };
-              next = open ? last.position : found.next;
-              controller.enqueue(new TextEncoder().encode(`event: lines\nid: ${next}\ndata: ${JSON.stringify({ lines: found.lines })}\n\n`));
+              next = open ? last.position : next + found.lines.length * 10;
+              const id = log.unfinished ? Math.min(next, (log.unfinished - 1) * 10) : next;
+              controller.enqueue(new TextEncoder().encode(`event: lines\nid: ${id}\ndata: ${JSON.stringify({ lines: found.lines })}\n\n`));
             } else if (log.ended) {
               controller.enqueue(new TextEncoder().encode("event: end\ndata: {}\n\n"));
               controller.close();
@@ -85,14 +91,6 @@ function assertWhole(entries, stream) {
   }
   assert.deepEqual(entries.map((entry) => entry.position), expected);
 }
-
-const until = async (/** @type {() => boolean} */ is, what = "it did not happen") => {
-  for (let n = 0; n < 2000; n += 1) {
-    if (is()) return;
-    await new Promise((done) => setTimeout(done, 5));
-  }
-  assert.fail(what);
-};
 
 /** @type {InstanceType<typeof LogSource>[]} */
 const opened = [];
@@ -254,4 +252,61 @@ test("what is not looked at does not come", async () => {
   assert.equal(source.stream.value, null);
   await source.more();
   assertWhole(source.entries);
+});
+
+test("a line whose end comes after hundreds of others gets it in its place, and is announced", async () => {
+  const log = /** @type {Served} */ ({ lines: 10, ended: false, unfinished: 9 });
+  serve(log);
+  const source = open();
+  await source.tail();
+  log.lines = 900;
+  await until(() => lastLine(source.entries) === 900, "the lines behind it");
+  assert.deepEqual([source.entries[8], source.late], [openAt(9), []]);
+  log.unfinished = undefined;
+  await until(() => source.late.length > 0, "its end");
+  assert.deepEqual([source.entries[8], source.late], [entryAt(9), [entryAt(9)]]);
+  assertWhole(source.entries);
+});
+
+test("lines that come again because an earlier one has no end are there once", async () => {
+  const log = /** @type {Served} */ ({ lines: 10, ended: false, unfinished: 9 });
+  const asked = serve(log);
+  const source = open();
+  await source.tail();
+  for (let n = 0; n < 3; n += 1) {
+    log.lines += 241;
+    await until(() => lastLine(source.entries) === log.lines, `line ${log.lines} did not come`);
+    const before = asked.length;
+    log.cutEvery = 1;
+    await until(() => asked.length > before, "a stream that was cut");
+    log.cutEvery = undefined;
+  }
+  assertWhole(source.entries);
+  assert.deepEqual(source.late, []);
+});
+
+test("a line without its end does not stop who reads on below it", async () => {
+  serve({ lines: 9000, ended: false, unfinished: 500 });
+  const source = open();
+  await source.line(1);
+  assert.ok(!source.atEnd);
+  for (let n = 0; n < 12 && !source.atEnd; n += 1) await source.more();
+  assert.ok(source.atEnd);
+  assert.equal(lastLine(source.entries), 9000);
+  assertWhole(source.entries);
+  await source.tail();
+  assert.equal(source.entries.length, 1000);
+});
+
+test("a window that came too late is not shown, and what is shown stays", async () => {
+  serve({ lines: 90_000, ended: true });
+  const source = open();
+  await source.tail();
+  const home = source.line(1);
+  source.stay();
+  assert.equal(await home, false);
+  assert.equal(lastLine(source.entries), 90_000);
+  const [earlier, later] = await Promise.all([source.line(1), source.line(50_000)]);
+  assert.deepEqual([earlier, later], [false, true]);
+  assert.ok(source.entries.some((entry) => "line" in entry && entry.line === 50_000));
 });
