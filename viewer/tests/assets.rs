@@ -205,7 +205,10 @@ fn scripts_are_small() {
     let expected = ["execution.js", "fleet.js", "form.js", "history.js", "log.js", "node-page.js", "task.js"];
     assert_eq!(names, expected);
     let of_node = &views["node-page.js"];
-    assert!(of_node.iter().any(|name| name.starts_with("charts.")), "what is loaded on demand is not counted");
+    assert!(
+        of_node.iter().any(|name| name.starts_with("charts.")),
+        "what is loaded on demand is not counted"
+    );
 }
 
 /// `viewer/vendor --check` compares them with the registry; this needs no network.

@@ -24,6 +24,10 @@ pub const MAX_STREAMS: (usize, usize) = (1_000, 500);
 /// Most lists of Tasks that are made or read at once, in all and for each client.
 pub const MAX_LISTS: (usize, usize) = (64, 32);
 
+/// Most logs that are merged at once, in all and for each client; one that is merged for two readers counts twice. Each takes
+/// some KiB, however little its reader may hold.
+pub const MAX_MERGED: (usize, usize) = (8_192, 4_096);
+
 /// Most answers that are compressed at once, in all and for each client: each takes up to half a MiB.
 pub const MAX_COMPRESSED: (usize, usize) = (64, 32);
 
@@ -57,6 +61,8 @@ pub struct Api {
     pub streams: Shares,
     /// Bounds the lists of Tasks.
     pub lists: Shares,
+    /// Bounds the logs that are merged.
+    pub merged: Shares,
     /// Bounds the answers that are compressed; further ones are sent as they are.
     pub compressed: Shares,
     /// Cancelled at shutdown: streams end too.

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::stream::unfold;
+use http::StatusCode;
 use sentinel_api::view::{MergedEventView, MergedLinesView, MergedNodeView};
 use sentinel_core::stream::cursor::MergeCursor;
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, BodyError};
 use super::api::Api;
-use super::error::ApiError;
+use super::error::{ApiError, Reason};
 use super::executions::unable;
 use super::line_view::item_view;
 use super::lines::{KEEP_ALIVE, MAX_LINES, count_of, stream};
@@ -30,6 +31,7 @@ use super::run_logs::{FoundLogs, RunKey, RunLogs};
 use crate::logs::merged::{
     LogEnding, MergedExtent, MergedFrom, MergedItem, MergedLog, MergedParams, MergedStart, Merging,
 };
+use crate::server::{Client, Share, Shares};
 
 /// Lines of an answer without `count`.
 const DEFAULT_LINES: usize = 200;
@@ -43,11 +45,17 @@ const EVENT_TEXT: usize = 256 << 10;
 /// How often logs that begin later are listed.
 const LIST_EVERY: Duration = Duration::from_secs(1);
 
-pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
+pub(super) async fn read(
+    api: &Api,
+    parts: &[String],
+    query: &Query,
+    client: Client,
+) -> Result<Answer, ApiError> {
     let run = RunLogs::of(api, parts, query)?;
     let (from, count) = from(api, query, run.key())?;
     let params = MergedParams { from, count, stream: stream(query)?, until: until(query)? };
     let FoundLogs { logs, are_all, .. } = run.find().await?;
+    let _places = places(&api.merged, client, logs.len())?;
     let found = api.logs.merged_lines(&api.clock, &logs, params).await;
     let found = found.map_err(|error| unable(&error.source))?;
     let ended = match &found.ends {
@@ -82,11 +90,23 @@ pub(super) async fn follow(
         stream: stream(query)?,
         extent: MergedExtent::Follow,
     };
-    let mut followed = Followed::new(logs, listing, Merging::new(api.logs.clone(), api.clock.clone(), start));
+    let merging = Merging::new(api.logs.clone(), api.clock.clone(), start);
+    let mut followed = Followed::new(logs, listing, merging, (api.merged.clone(), request.client));
     followed.add(found).await?;
     let events = MergedEvents { followed, over: false, stop: api.stop.clone() };
     let stream = unfold(events, |mut events| async move { events.next().await.map(|item| (item, events)) });
     Ok(Answer::stream("text/event-stream", stream))
+}
+
+/// Places for a reader of so many more logs, until they are dropped.
+pub(super) fn places(merged: &Shares, client: Client, logs: usize) -> Result<Share, ApiError> {
+    merged.take(client, logs).ok_or_else(|| {
+        let message = format!(
+            "too many logs are being merged for {logs} more: the limit for one client is {}; choose fewer nodes, or try again",
+            merged.each()
+        );
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Reason::TooManyStreams, message)
+    })
 }
 
 fn from(api: &Api, query: &Query, run: RunKey) -> Result<(MergedFrom, usize), ApiError> {
@@ -159,6 +179,11 @@ pub(super) struct Followed {
     pub(super) merging: Merging,
     are_all: bool,
     list_at: Instant,
+    /// Its places are taken of these, for this client.
+    merged: (Shares, Client),
+    places: Vec<Share>,
+    /// Logs that have a place.
+    placed: usize,
 }
 
 /// What a follower has next.
@@ -170,8 +195,14 @@ pub(super) enum FollowedStep {
 }
 
 impl Followed {
-    pub(super) fn new(logs: RunLogs, listing: Arc<Listing>, merging: Merging) -> Self {
-        Self { logs, listing, merging, are_all: false, list_at: Instant::now() }
+    pub(super) fn new(
+        logs: RunLogs,
+        listing: Arc<Listing>,
+        merging: Merging,
+        merged: (Shares, Client),
+    ) -> Self {
+        let (are_all, list_at) = (false, Instant::now());
+        Self { logs, listing, merging, are_all, list_at, merged, places: Vec::new(), placed: 0 }
     }
 
     pub(super) async fn add(&mut self, found: FoundLogs) -> Result<(), ApiError> {
@@ -179,6 +210,10 @@ impl Followed {
         self.list_at = Instant::now() + LIST_EVERY;
         if self.are_all {
             self.merging.retain(&found.logs);
+        }
+        if let Some(more @ 1..) = found.logs.len().checked_sub(self.placed) {
+            self.places.push(places(&self.merged.0, self.merged.1, more)?);
+            self.placed = found.logs.len();
         }
         let logs = found.logs.into_iter().map(|log| (log, u64::MAX));
         self.merging.add(logs).await.map_err(|error| unable(&error.source))

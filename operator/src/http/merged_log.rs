@@ -15,11 +15,12 @@ use super::line_view::item_view;
 use super::lines::stream;
 use super::log_text::{NDJSON, TEXT, Timestamps, dropped_here, timestamp};
 use super::logs::{LogEnd, end, not_arrived, since};
-use super::merged::until;
+use super::merged::{places, until};
 use super::request::Query;
 use super::run_logs::{FoundLogs, RunLogs};
 use crate::gateway::Registry;
 use crate::logs::merged::{MergedItem, MergedLog, Merging};
+use crate::server::Client;
 
 /// Bytes that are sent at once.
 const PIECE: usize = 64 << 10;
@@ -33,11 +34,17 @@ enum Format {
     Json,
 }
 
-pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
+pub(super) async fn read(
+    api: &Api,
+    parts: &[String],
+    query: &Query,
+    client: Client,
+) -> Result<Answer, ApiError> {
     let text = Format::Text(if query.is_set("timestamps")? { Timestamps::Shown } else { Timestamps::Hidden });
     let format = query.one_of("format", &[("text", text), ("jsonl", Format::Json)])?.unwrap_or(text);
     let (stream, times) = (stream(query)?, (since(api, query)?, until(query)?));
     let FoundLogs { task, logs, are_all } = RunLogs::of(api, parts, query)?.find().await?;
+    let places = places(&api.merged, client, logs.len())?;
     let mut known = Vec::new();
     for log in &logs {
         known.push(end(api, &log.attempt).await?);
@@ -65,7 +72,8 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     };
     let run = parts.get(1).map_or("", String::as_str);
     let stream = unfold(body, |mut body| async move { body.next().await.map(|item| (item, body)) });
-    Ok(Answer::stream(content_type, stream).saved_as(&file_name(&format!("{task}-{run}"), query, extension)))
+    let name = file_name(&format!("{task}-{run}"), query, extension);
+    Ok(Answer::stream(content_type, stream).saved_as(&name).holding(places))
 }
 
 /// The merged lines that are being sent.

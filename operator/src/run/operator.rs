@@ -26,7 +26,7 @@ use crate::gateway::{
 use crate::health::Health;
 use crate::history::History;
 use crate::history::archive::Archiver;
-use crate::http::api::{Api, MAX_COMPRESSED, MAX_LISTS, MAX_STREAMS};
+use crate::http::api::{Api, MAX_COMPRESSED, MAX_LISTS, MAX_MERGED, MAX_STREAMS};
 use crate::http::feed::Feed;
 use crate::http::listings::Listings;
 use crate::logs::LogReader;
@@ -341,6 +341,7 @@ impl Shared {
             streams: Shares::new(MAX_STREAMS.0, MAX_STREAMS.1),
             lists: Shares::new(MAX_LISTS.0, MAX_LISTS.1),
             listings: Listings::default(),
+            merged: Shares::new(MAX_MERGED.0, MAX_MERGED.1),
             compressed: Shares::new(MAX_COMPRESSED.0, MAX_COMPRESSED.1),
             stop: self.stop.all,
         }

@@ -103,17 +103,21 @@ async fn reading(table: &mut Table) {
     table.number("  RSS of the operator, more than before", grown, None, "MiB", "64 MiB");
 }
 
-/// Two in five read the log, the others its lines and what a search finds in it.
+/// Two in eight read the log, two its lines, one what a search finds in it; the others read the logs of the Run.
 fn paths(task: &CreatedTask, node: &str, count: usize) -> Vec<String> {
     let log = format!("/api/v1/executions/{}/1/{node}", task.uid);
+    let run = format!("/api/v1/runs/{}/1", task.uid);
     let manners = [
-        "log?follow=true",
-        "lines/events?from=0",
-        "search?pattern=line&limit=10000",
-        "log?follow=true&format=json",
-        "lines/events?from=0&stream=stdout",
+        format!("{log}/log?follow=true"),
+        format!("{log}/lines/events?from=0"),
+        format!("{log}/search?pattern=line&limit=10000"),
+        format!("{log}/log?follow=true&format=json"),
+        format!("{log}/lines/events?from=0&stream=stdout"),
+        format!("{run}/lines/events"),
+        format!("{run}/log"),
+        format!("{run}/search?pattern=line&limit=10000"),
     ];
-    (0..count).map(|number| format!("{log}/{}", manners[number % manners.len()])).collect()
+    manners.iter().cycle().take(count).cloned().collect()
 }
 
 /// A command that has written something, and writes the rest when it may.

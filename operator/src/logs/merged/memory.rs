@@ -8,12 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const LEAST_READ_AHEAD: usize = 128 << 10;
 
 /// Bytes that all readers share.
-const SHARED: usize = 32 << 20;
+const SHARED: usize = 24 << 20;
 
 /// A permit is for so many bytes.
 const UNIT: usize = 64 << 10;
 
-/// Of what is left, a reader takes this part: the first one 8 MiB, and some is left for the next ones.
+/// Of what is left, a reader takes this part: the first one 6 MiB, and some is left for the next ones.
 const PART: usize = 4;
 
 /// The memory that readers share. Cloning it shares it.
@@ -61,7 +61,7 @@ mod tests {
         let shares: Vec<MemoryShare> = (0..200).map(|_| memory.share()).collect();
         let of_all: usize = shares.iter().map(MemoryShare::bytes).sum();
         assert!(of_all <= SHARED + 200 * LEAST_READ_AHEAD, "{of_all}");
-        assert!(shares[3].bytes() > 2 << 20, "{}", shares[3].bytes());
+        assert!(shares[2].bytes() > 2 << 20, "{}", shares[3].bytes());
         assert_eq!(shares[199].bytes(), LEAST_READ_AHEAD);
         drop((first, shares));
         assert_eq!(memory.share().bytes(), SHARED / PART);

@@ -26,7 +26,7 @@ const LINE_COST: usize = 128;
 const OPENED_AT_ONCE: usize = 16;
 
 /// Least bytes that are read of a log at a time.
-const LEAST_READ: usize = 16 << 10;
+const LEAST_READ: usize = 4 << 10;
 
 /// What was read of a log; nothing at its end.
 type ReadDone = (usize, Records, Option<Vec<Result<LogRecord, ReadError>>>);
