@@ -13,6 +13,7 @@ import { hasEnded } from "./states.js";
 import { Confirm, Failure, Icon, Note, copy, useTitle } from "./parts.js";
 import { go, here } from "./route.js";
 import { findTask, synced } from "./live.js";
+import { freeName } from "./names.js";
 import { useKeys } from "./keys.js";
 import { useExecutions, useNodes } from "./load.js";
 import { YamlText } from "./task-tabs.js";
@@ -80,7 +81,7 @@ function failedOf(run, items, task) {
 function start(task, only) {
   const draft = task ? ofTask(task) : blank();
   if (!only) return draft;
-  const name = task ? `${task.metadata.name.slice(0, 62 - only.suffix.length)}-${only.suffix}`.slice(0, 63).replace(/[.-]+$/, "") : "";
+  const name = task ? freeName(task.metadata.name, only.suffix, (one) => findTask(task.metadata.namespace, one) !== undefined) : "";
   return set(set(set(set(draft, "spec.targets", { nodeNames: only.nodes }), "spec.suspend", undefined), "spec.rerunToken", undefined), "metadata.name", name);
 }
 

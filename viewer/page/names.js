@@ -100,3 +100,15 @@ export function cut(name, length = 40) {
   const head = Math.ceil((length - 1) / 2);
   return `${name.slice(0, head)}…${name.slice(name.length - (length - 1 - head))}`;
 }
+
+/** Longest name of a Task. */
+const MAX_NAME = 253;
+
+/** A name for a Task that is made of another one: the first that no Task has. @param {string} name @param {string} suffix @param {(name: string) => boolean} isTaken */
+export function freeName(name, suffix, isTaken) {
+  for (let number = 1; ; number++) {
+    const end = number === 1 ? `-${suffix}` : `-${suffix}-${number}`;
+    const free = `${name.slice(0, MAX_NAME - end.length).replace(/[.-]+$/, "")}${end}`;
+    if (!isTaken(free)) return free;
+  }
+}

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { commonPrefix, cut, fold, mark, unfold } from "../page/names.js";
+import { commonPrefix, cut, fold, freeName, mark, unfold } from "../page/names.js";
 
 const range = (prefix, from, to, width = 0) => Array.from({ length: to - from + 1 }, (_, n) => prefix + String(from + n).padStart(width, "0"));
 
@@ -46,4 +46,17 @@ test("cells show what differs, marks are stable, long names keep both ends", () 
   assert.equal(mark("web-017"), mark("web-017"));
   assert.match(mark("x"), /^c(6|7|8|9|10|11)$/);
   assert.equal(cut("a".repeat(253), 11), "aaaaa…aaaaa");
+});
+
+test("a Task for the failed nodes has a name that no other has, however long and often", () => {
+  const taken = new Set(["web"]);
+  const next = (name) => {
+    const free = freeName(name, "rerun-3", (one) => taken.has(one));
+    taken.add(free);
+    return free;
+  };
+  assert.deepEqual([next("web"), next("web"), next("web")], ["web-rerun-3", "web-rerun-3-2", "web-rerun-3-3"]);
+  const long = [next(`${"a".repeat(251)}.b`), next(`${"a".repeat(251)}.c`)];
+  assert.ok(long.every((name) => name.length <= 253 && /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/.test(name)), long.join());
+  assert.equal(new Set(long).size, 2);
 });

@@ -293,3 +293,19 @@ impl MergedEvents {
         Ok(Bytes::from(format!("id: {id}\nevent: lines\ndata: {data}\n\n")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_of_too_many_logs_are_asked_to_try_again() {
+        let merged = Shares::new(10, 6);
+        let first = places(&merged, Client::Local, 4).unwrap();
+        let refused = places(&merged, Client::Local, 4).map(drop).unwrap_err();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.to_string().contains("choose fewer nodes"), "{refused}");
+        drop(first);
+        assert!(places(&merged, Client::Local, 4).is_ok());
+    }
+}

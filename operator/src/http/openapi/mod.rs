@@ -73,6 +73,10 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
             },
         },
     });
+    if route.operation == Operation::ApplyTask {
+        operation["responses"]["201"] = operation["responses"][success].clone();
+        operation["responses"]["201"]["description"] = json!("Created.");
+    }
     let names = route.pattern.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let parameters: Vec<Value> =
         names.map(in_path).chain(route.query.iter().map(|name| in_query(route, name))).collect();
