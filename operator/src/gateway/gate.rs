@@ -25,6 +25,9 @@ use crate::logs::Hub;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::PresenceRecord;
 
+/// How long sockets get that are aborted.
+const ABORT_WITHIN: Duration = Duration::from_secs(2);
+
 /// What the gateway is made of.
 pub struct GatewayParts {
     /// Its timeouts.
@@ -129,7 +132,10 @@ impl Gateway {
         self.0.sockets.close();
         if tokio::time::timeout(within, self.0.sockets.wait()).await.is_err() {
             self.0.abort.cancel();
-            self.0.sockets.wait().await;
+            // Nothing that a socket still waits for may hold up the exit.
+            if tokio::time::timeout(ABORT_WITHIN, self.0.sockets.wait()).await.is_err() {
+                tracing::warn!(sockets = self.0.sockets.len(), "sockets did not close in time; left open");
+            }
         }
     }
 

@@ -12,6 +12,9 @@ use crate::health::Health;
 /// How long components get to exit when they are stopped.
 const EXIT_WITHIN: Duration = Duration::from_secs(6);
 
+/// How long those that are aborted get.
+const ABORT_WITHIN: Duration = Duration::from_secs(2);
+
 /// All components, by name. None of them may exit while the operator runs, and each of them beats.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
@@ -48,12 +51,30 @@ impl Tasks {
         self.names.get(&id).copied().unwrap_or("a component")
     }
 
+    fn remaining(&self) -> String {
+        let mut names: Vec<&str> = self.names.values().copied().collect();
+        names.sort_unstable();
+        names.join(", ")
+    }
+
     /// Waits for those that exit when they are stopped, and aborts the rest.
     pub(super) async fn join(&mut self) {
-        let all = async { while self.set.join_next().await.is_some() {} };
-        if tokio::time::timeout(EXIT_WITHIN, all).await.is_err() {
-            tracing::warn!(components = self.set.len(), "components did not exit in time; aborted");
-            self.set.shutdown().await;
+        self.join_within(EXIT_WITHIN, ABORT_WITHIN).await;
+    }
+
+    async fn join_within(&mut self, exit: Duration, abort: Duration) {
+        let all = async {
+            while let Some(exited) = self.set.join_next_with_id().await {
+                self.names.remove(&exited.map_or_else(|error| error.id(), |(id, ())| id));
+            }
+        };
+        if tokio::time::timeout(exit, all).await.is_err() {
+            tracing::warn!(components = self.remaining(), "components did not exit in time; aborted");
+            // One that blocks its thread cannot be aborted, and must not hold up the exit.
+            if tokio::time::timeout(abort, self.set.shutdown()).await.is_err() {
+                tracing::warn!(components = self.remaining(), "components block their threads; left behind");
+                self.set.detach_all();
+            }
         }
     }
 }
@@ -86,5 +107,19 @@ mod tests {
         assert_eq!(tasks.first_exit().await.to_string(), "the gateway exited");
         let RunError::Panicked { part: "the sweep", .. } = tasks.first_exit().await else { panic!() };
         assert_eq!(health.loops(), ["the archiver"]);
+    }
+
+    /// Dev mode did not end: a component that blocks its thread was waited for without a limit.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_component_that_blocks_its_thread_does_not_hold_up_the_exit() {
+        let mut tasks = Tasks::new(Health::new());
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        tasks.spawn("the blocked one", async move {
+            let _ = blocked.recv();
+        });
+        let little = Duration::from_millis(50);
+        tasks.join_within(little, little).await;
+        assert_eq!(tasks.remaining(), "the blocked one");
+        drop(release);
     }
 }

@@ -1,6 +1,12 @@
 //! The logs of a Run as one, by time.
 //!
 //! [`source`] makes the lines of one log, [`merging`] joins those of all, and [`page`] finds where a number of them begins.
+//!
+//! The way of a line: the records of a log go into a `LineWindow` of its `Source`. A `Take` decides which lines leave it:
+//! those that have changed, also when they have not ended, or only settled ones. They are *unsent* until the merge finds that
+//! it is their turn. What a reader has `Reached` in each log makes its cursor: a position before which everything was sent,
+//! and the lines that were sent before they had ended. A page has an `Extent` of each log, from its first line to its end.
+//!
 //! What is held is bounded: [`memory`] bounds all readers together, and with it all logs of a reader; beyond that, a record of each.
 
 pub(crate) mod memory;
