@@ -93,6 +93,22 @@ impl LogRecord {
         }
         Some(self)
     }
+
+    /// The part of it before a position; `None` when there is none.
+    #[must_use]
+    pub fn until_position(mut self, position: u64) -> Option<Self> {
+        if position >= self.end() {
+            return Some(self);
+        }
+        if position <= self.head.position {
+            return None;
+        }
+        self.head.len = position - self.head.position;
+        if self.head.dropped.is_none() {
+            self.data.truncate(self.head.len as usize);
+        }
+        Some(self)
+    }
 }
 
 /// The head of a [`LogRecord`], sent as JSON.

@@ -74,6 +74,14 @@ impl LineIndex {
         self.last_where(|checkpoint| checkpoint.position <= position)
     }
 
+    /// The last checkpoint within so many bytes behind a position, or else the next one; `None` at the end.
+    pub(super) fn within(&self, position: u64, bytes: u64) -> Option<u64> {
+        let next = self.checkpoints.partition_point(|checkpoint| checkpoint.position <= position);
+        let next = self.checkpoints.get(next).map_or(self.end.position, |checkpoint| checkpoint.position);
+        let last = self.before_position(position.saturating_add(bytes)).position;
+        Some(next.max(last)).filter(|end| *end > position)
+    }
+
     /// The last checkpoint that was written before a time. If the node's clock was set meanwhile, it is one of those at
     /// which the time is passed.
     pub(super) fn before_time(&self, micros: i64) -> Checkpoint {

@@ -149,7 +149,7 @@ impl LogReader {
         Ok(KnownLines { mark, position })
     }
 
-    async fn line_index(&self, attempt: &AttemptId) -> Result<Arc<LineIndex>, ReadError> {
+    pub(super) async fn line_index(&self, attempt: &AttemptId) -> Result<Arc<LineIndex>, ReadError> {
         let index = self.indexes().of(self.history(), attempt).await;
         index.map_err(|source| ReadError { attempt: attempt.clone(), position: 0, source })
     }
@@ -238,12 +238,9 @@ impl LogReader {
         while at < position
             && let Some(record) = records.next().await
         {
-            let mut record = record?;
-            if record.end() > position && record.head.dropped.is_none() {
-                let len = position - record.head.position;
-                record.data.truncate(usize::try_from(len).unwrap_or(usize::MAX));
-            }
+            let record = record?;
             at = record.end();
+            let Some(record) = record.until_position(position) else { break };
             mark = mark.after(&LineCount::of([&record]));
         }
         Ok(Checkpoint { mark, position: at.min(position), ..from })

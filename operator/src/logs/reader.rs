@@ -114,14 +114,16 @@ impl LogReader {
         stream(Cursor { at_once: bytes.min(HISTORY_BYTES), ..self.cursor(attempt, from, follow) })
     }
 
-    /// The same for a caller that limits how many read at the same time, and that holds nothing afterwards.
+    /// The same as it is now, about so many bytes at a time, for a caller that limits how many read at the same time, and
+    /// that holds nothing afterwards.
     pub(super) fn open_briefly(
         &self,
         attempt: AttemptId,
         from: u64,
-        follow: Follow,
+        bytes: u64,
     ) -> impl Stream<Item = Result<LogRecord, ReadError>> + Send + 'static {
-        stream(Cursor { is_brief: true, ..self.cursor(attempt, from, follow) })
+        let at_once = usize::try_from(bytes).unwrap_or(HISTORY_BYTES).min(HISTORY_BYTES);
+        stream(Cursor { is_brief: true, at_once, ..self.cursor(attempt, from, Follow::No) })
     }
 
     /// The same for an Attempt that has ended and whose log is known to end at `end`: it ends there, and waits for what
@@ -273,7 +275,7 @@ impl Cursor {
 
     async fn read_history(&mut self, before: Option<u64>) -> Result<(), HistoryError> {
         // A reader of many logs takes little of each anyway.
-        let is_small = self.at_once < HISTORY_BYTES;
+        let is_small = !self.is_brief && self.at_once < HISTORY_BYTES;
         self.place = if self.is_brief || is_small { None } else { self.reader.read_ahead.place() };
         let is_whole = self.is_brief || is_small || self.place.is_some();
         let (history, attempt, from) = (self.reader.history.clone(), self.attempt.clone(), self.position);

@@ -3,21 +3,32 @@
 //! The expression is matched against whole records where they hold whole lines, which is much faster than line by line; only
 //! lines that are divided between records are put together. A line is a hit once, with its first match.
 
-use futures_util::stream::{BoxStream, unfold};
+use std::ops::Range;
+
+use futures_util::stream::{BoxStream, iter, unfold};
 use futures_util::{Stream, StreamExt as _};
 use regex::bytes::Regex;
 use sentinel_core::stream::lines::{LINE_PART, LineCount, LineMark};
-use sentinel_core::stream::tail::Follow;
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::lines::KnownLines;
 use super::reader::{LogReader, ReadError};
+use crate::history::error::HistoryError;
 
 /// Output that is searched at a time, bytes: little where there are many hits, and more from part to part where there are
 /// few.
-const BATCH: (usize, usize) = (256 << 10, 4 << 20);
+const BATCH: (usize, usize) = (256 << 10, 16 << 20);
+
+/// Output that is read at a time, while what precedes it is searched, bytes.
+const READ: usize = 1 << 20;
+
+/// Parts of that size that are read at the same time.
+const AT_ONCE: usize = 2;
+
+/// Largest such part, bytes; where the checkpoints of a log are further apart, it is read piece by piece.
+const MAX_PART: u64 = 4 << 20;
 
 /// Hits, and bytes of their lines, behind which a part of a search ends before it has searched all of its output.
 const HITS_AT_ONCE: (usize, usize) = (500, 64 << 10);
@@ -331,24 +342,41 @@ impl LogReader {
     ) -> Option<Result<SearchPart, ReadError>> {
         // Before anything is read: those that wait hold nothing.
         let permit = self.search_permit().await;
-        let mut records = Box::pin(self.open_briefly(attempt, from, Follow::No).fuse());
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while bytes < search.batch
-            && let Some(record) = records.next().await
-        {
-            match record {
-                Ok(record) => {
-                    bytes += record.data.len();
-                    batch.push(record);
-                }
+        let search_bytes = search.batch;
+        let mut records = match self.read_ahead(attempt, from, search_bytes as u64).await {
+            Ok(records) => records.fuse(),
+            Err(error) => return Some(Err(error)),
+        };
+        let (mut position, mut bytes) = (from, 0);
+        let mut read = read_some(&mut records).await;
+        let (unsearched, is_last) = loop {
+            let batch = match read {
+                Ok(batch) if batch.is_empty() => break (batch, true),
+                Ok(batch) => batch,
                 Err(error) => return Some(Err(error)),
+            };
+            bytes += batch.iter().map(|record| record.data.len()).sum::<usize>();
+            let searching =
+                tokio::task::spawn_blocking(move || (search.add_all(&batch, position), batch, search));
+            let wants_more = bytes < search_bytes;
+            let more = async { if wants_more { read_some(&mut records).await } else { Ok(Vec::new()) } };
+            // What follows is read while this is searched.
+            let (searched, more) = tokio::join!(searching, more);
+            // The runtime is shutting down, or an invariant is broken; either way there is nothing to send.
+            let (reached, batch, returned) = searched.ok()?;
+            (position, search) = (reached, returned);
+            if search.is_full() || !wants_more {
+                break match more {
+                    Ok(more) => (batch.into_iter().chain(more).collect(), false),
+                    Err(error) => return Some(Err(error)),
+                };
             }
-        }
-        let searched =
-            tokio::task::spawn_blocking(move || (search.add_batch(&batch, from, bytes), search, permit));
-        // The runtime is shutting down, or an invariant is broken; either way there is nothing to send.
-        let (added, mut search, permit) = searched.await.ok()?;
-        if let Err(error) = search.read_rest(records).await {
+            read = more;
+        };
+        let added = search.end_part(from, position, &unsearched, is_last);
+        if !added.is_last
+            && let Err(error) = search.read_rest(records).await
+        {
             return Some(Err(error));
         }
         drop(permit);
@@ -358,7 +386,67 @@ impl LogReader {
     }
 }
 
-/// What a batch of records came to.
+impl LogReader {
+    /// The records of a log as it is now, from a position on. Of so many bytes, some parts are read at the same time: to unpack
+    /// the archive takes longer than to search it.
+    async fn read_ahead(
+        &self,
+        attempt: AttemptId,
+        from: u64,
+        bytes: u64,
+    ) -> Result<BoxStream<'static, Result<LogRecord, ReadError>>, ReadError> {
+        let index = self.line_index(&attempt).await?;
+        let (mut parts, mut end) = (Vec::new(), from);
+        while end - from < bytes
+            && let Some(next) = index.within(end, READ as u64).filter(|next| next - end <= MAX_PART)
+        {
+            parts.push(end..next);
+            end = next;
+        }
+        let rest = self.open_briefly(attempt.clone(), end, READ as u64);
+        let reader = self.clone();
+        let read = move |part: Range<u64>| {
+            let (reader, attempt, position) = (reader.clone(), attempt.clone(), part.start);
+            let of = attempt.clone();
+            let reading = tokio::spawn(async move { reader.read_part(of, part).await });
+            let reading = AbortOnDropHandle::new(reading);
+            async move {
+                let source = HistoryError::Panicked { action: "read output" };
+                reading.await.unwrap_or_else(|_| vec![Err(ReadError { attempt, position, source })])
+            }
+        };
+        Ok(iter(parts).map(read).buffered(AT_ONCE).flat_map(iter).chain(rest).boxed())
+    }
+
+    async fn read_part(&self, attempt: AttemptId, part: Range<u64>) -> Vec<Result<LogRecord, ReadError>> {
+        let mut records = Box::pin(self.open_briefly(attempt, part.start, part.end - part.start));
+        let (mut read, mut at) = (Vec::new(), part.start);
+        while at < part.end
+            && let Some(record) = records.next().await
+        {
+            at = record.as_ref().map_or(part.end, LogRecord::end);
+            // One that is not archived may reach into the next part.
+            read.extend(record.map(|record| record.until_position(part.end)).transpose());
+        }
+        read
+    }
+}
+
+/// Records of about [`READ`] bytes; none at the end of the log.
+async fn read_some(
+    records: &mut (impl Stream<Item = Result<LogRecord, ReadError>> + Unpin),
+) -> Result<Vec<LogRecord>, ReadError> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < READ
+        && let Some(record) = records.next().await.transpose()?
+    {
+        bytes += record.data.len();
+        batch.push(record);
+    }
+    Ok(batch)
+}
+
+/// What a part of a search came to.
 struct Added {
     /// Where to read on.
     position: u64,
@@ -367,17 +455,21 @@ struct Added {
 }
 
 impl LineSearch {
-    /// Adds a batch of that many bytes, until there are enough hits.
-    fn add_batch(&mut self, batch: &[LogRecord], from: u64, bytes: usize) -> Added {
-        let end = batch.last().map_or(from, LogRecord::end);
+    /// Adds records until there are enough hits. Returns the position up to which they were searched.
+    fn add_all(&mut self, records: &[LogRecord], from: u64) -> u64 {
         let mut position = from;
-        for record in batch {
+        for record in records {
             position = self.add(record);
             if self.is_full() {
                 break;
             }
         }
-        if bytes < self.batch && position == end {
+        position
+    }
+
+    /// Ends a part that was searched up to a position, and of which some more was read.
+    fn end_part(&mut self, from: u64, position: u64, read: &[LogRecord], is_last: bool) -> Added {
+        if is_last {
             self.end_open(OutputStream::Stdout);
             self.end_open(OutputStream::Stderr);
             return Added { position, is_last: true };
@@ -385,7 +477,7 @@ impl LineSearch {
         if let Some(position) = self.go_back(from, position) {
             return Added { position, is_last: false };
         }
-        for record in batch.iter().filter_map(|record| record.clone().from_position(position)) {
+        for record in read.iter().filter_map(|record| record.clone().from_position(position)) {
             self.add_rest(&record);
         }
         Added { position, is_last: false }
@@ -519,7 +611,8 @@ mod tests {
                 if batch.is_empty() {
                     break;
                 }
-                from = search.add_batch(&batch, from, usize::MAX).position;
+                let searched = search.add_all(&batch, from);
+                from = search.end_part(from, searched, &batch, false).position;
                 for record in left.take(ahead) {
                     search.add_rest(&record);
                 }
