@@ -113,7 +113,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_component_that_blocks_its_thread_does_not_hold_up_the_exit() {
         let mut tasks = Tasks::new(Health::new());
-        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let (release, blocked) = std::sync::mpsc::sync_channel::<()>(1);
         tasks.spawn("the blocked one", async move {
             let _ = blocked.recv();
         });

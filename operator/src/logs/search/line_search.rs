@@ -1,34 +1,18 @@
-//! Searches a log for lines that match a regular expression.
+//! Matches the lines of records against an expression, in memory.
 //!
-//! The expression is matched against whole records where they hold whole lines, which is much faster than line by line; only
-//! lines that are divided between records are put together. A line is a hit once, with its first match.
+//! It is matched against whole records where they hold whole lines, which is much faster than line by line; only lines that
+//! are divided between records are put together. A line is a hit once, with its first match.
 
-use std::ops::Range;
-
-use futures_util::stream::{BoxStream, iter, unfold};
 use futures_util::{Stream, StreamExt as _};
 use regex::bytes::Regex;
 use sentinel_core::stream::lines::{LINE_PART, LineCount, LineMark};
-use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
-use tokio_util::task::AbortOnDropHandle;
 
-use super::lines::KnownLines;
-use super::reader::{LogReader, ReadError};
-use crate::history::error::HistoryError;
+use crate::logs::reader::ReadError;
 
 /// Output that is searched at a time, bytes: little where there are many hits, and more from part to part where there are
 /// few.
 const BATCH: (usize, usize) = (256 << 10, 16 << 20);
-
-/// Output that is read at a time, while what precedes it is searched, bytes.
-const READ: usize = 1 << 20;
-
-/// Parts of that size that are read at the same time.
-const AT_ONCE: usize = 2;
-
-/// Largest such part, bytes; where the checkpoints of a log are further apart, it is read piece by piece.
-const MAX_PART: u64 = 4 << 20;
 
 /// Hits, and bytes of their lines, behind which a part of a search ends before it has searched all of its output.
 const HITS_AT_ONCE: (usize, usize) = (500, 64 << 10);
@@ -62,16 +46,6 @@ pub struct Hit {
     pub matched: (usize, usize),
 }
 
-/// What a part of a search found.
-#[derive(Debug)]
-pub struct SearchUpdate {
-    /// Hits, in the order in which their lines begin.
-    pub hits: Vec<Hit>,
-    /// Every line that begins before this position was searched; another search can continue here. Only the rest of a line
-    /// that ends more than 16 MiB behind it is not found by another one.
-    pub position: u64,
-}
-
 /// A line that is not complete yet.
 #[derive(Debug)]
 struct OpenLine {
@@ -96,7 +70,7 @@ impl OpenLine {
 
 /// A search in progress.
 #[derive(Debug)]
-struct LineSearch {
+pub(super) struct LineSearch {
     pattern: Regex,
     stream: Option<OutputStream>,
     mark: LineMark,
@@ -105,17 +79,17 @@ struct LineSearch {
     /// Bytes of their lines.
     bytes: usize,
     /// Bytes of the next part.
-    batch: usize,
+    pub(super) batch: usize,
 }
 
 impl LineSearch {
-    fn new(pattern: Regex, stream: Option<OutputStream>, mark: LineMark) -> Self {
+    pub(super) fn new(pattern: Regex, stream: Option<OutputStream>, mark: LineMark) -> Self {
         Self { pattern, stream, mark, open: [None, None], hits: Vec::new(), bytes: 0, batch: BATCH.0 }
     }
 
     /// The hits since the last call, in the order in which their lines begin: a reader that stops at one continues behind
     /// it and misses none of the others.
-    fn take_hits(&mut self) -> Vec<Hit> {
+    pub(super) fn take_hits(&mut self) -> Vec<Hit> {
         self.batch = if self.is_full() { BATCH.0 } else { BATCH.1.min(self.batch * 4) };
         let mut hits = std::mem::take(&mut self.hits);
         self.bytes = 0;
@@ -124,7 +98,7 @@ impl LineSearch {
     }
 
     /// Whether there are so many hits that the reader is to have them first.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.hits.len() >= HITS_AT_ONCE.0 || self.bytes >= HITS_AT_ONCE.1
     }
 
@@ -296,167 +270,17 @@ fn hit(
     }
 }
 
-impl LogReader {
-    /// Searches a log from a position on, as far as it exists now. Each item is a part of it, with its hits. An error is the
-    /// last item. Only some searches run at a time; others wait.
-    ///
-    /// # Errors
-    /// Those of reading, before the first part.
-    pub async fn search(
-        &self,
-        attempt: &AttemptId,
-        from: u64,
-        stream: Option<OutputStream>,
-        pattern: Regex,
-    ) -> Result<BoxStream<'static, Result<SearchUpdate, ReadError>>, ReadError> {
-        let KnownLines { mark, position } = self.lines_known_before(attempt, from).await?;
-        let (reader, attempt) = (self.clone(), attempt.clone());
-        let search = Some(LineSearch::new(pattern, stream, mark));
-        Ok(unfold((search, position), move |(search, position)| {
-            let (reader, attempt) = (reader.clone(), attempt.clone());
-            async move {
-                let search = search?;
-                let part = async move { reader.search_part(attempt, search, position).await };
-                // A task of its own: a search whose client does not read holds no permit.
-                let part = AbortOnDropHandle::new(tokio::spawn(part)).await;
-                // The runtime is shutting down, or an invariant is broken; either way there is nothing to send.
-                match part.ok().flatten()? {
-                    Ok(mut part) => {
-                        part.update.hits.retain(|hit| hit.position >= from);
-                        Some((Ok(part.update), (part.more, part.position)))
-                    }
-                    Err(error) => Some((Err(error), (None, position))),
-                }
-            }
-        })
-        .boxed())
-    }
-
-    /// Searches some output from a position on. Nothing of it is held when this returns, however long the next part is not
-    /// asked for.
-    async fn search_part(
-        &self,
-        attempt: AttemptId,
-        mut search: LineSearch,
-        from: u64,
-    ) -> Option<Result<SearchPart, ReadError>> {
-        // Before anything is read: those that wait hold nothing.
-        let permit = self.search_permit().await;
-        let search_bytes = search.batch;
-        let mut records = match self.read_ahead(attempt, from, search_bytes as u64).await {
-            Ok(records) => records.fuse(),
-            Err(error) => return Some(Err(error)),
-        };
-        let (mut position, mut bytes) = (from, 0);
-        let mut read = read_some(&mut records).await;
-        let (unsearched, is_last) = loop {
-            let batch = match read {
-                Ok(batch) if batch.is_empty() => break (batch, true),
-                Ok(batch) => batch,
-                Err(error) => return Some(Err(error)),
-            };
-            bytes += batch.iter().map(|record| record.data.len()).sum::<usize>();
-            let searching =
-                tokio::task::spawn_blocking(move || (search.add_all(&batch, position), batch, search));
-            let wants_more = bytes < search_bytes;
-            let more = async { if wants_more { read_some(&mut records).await } else { Ok(Vec::new()) } };
-            // What follows is read while this is searched.
-            let (searched, more) = tokio::join!(searching, more);
-            // The runtime is shutting down, or an invariant is broken; either way there is nothing to send.
-            let (reached, batch, returned) = searched.ok()?;
-            (position, search) = (reached, returned);
-            if search.is_full() || !wants_more {
-                break match more {
-                    Ok(more) => (batch.into_iter().chain(more).collect(), false),
-                    Err(error) => return Some(Err(error)),
-                };
-            }
-            read = more;
-        };
-        let added = search.end_part(from, position, &unsearched, is_last);
-        if !added.is_last
-            && let Err(error) = search.read_rest(records).await
-        {
-            return Some(Err(error));
-        }
-        drop(permit);
-        let Added { position, is_last } = added;
-        let update = SearchUpdate { hits: search.take_hits(), position };
-        Some(Ok(SearchPart { update, more: (!is_last).then_some(search), position }))
-    }
-}
-
-impl LogReader {
-    /// The records of a log as it is now, from a position on. Of so many bytes, some parts are read at the same time: to unpack
-    /// the archive takes longer than to search it.
-    async fn read_ahead(
-        &self,
-        attempt: AttemptId,
-        from: u64,
-        bytes: u64,
-    ) -> Result<BoxStream<'static, Result<LogRecord, ReadError>>, ReadError> {
-        let index = self.line_index(&attempt).await?;
-        let (mut parts, mut end) = (Vec::new(), from);
-        while end - from < bytes
-            && let Some(next) = index.within(end, READ as u64).filter(|next| next - end <= MAX_PART)
-        {
-            parts.push(end..next);
-            end = next;
-        }
-        let rest = self.open_briefly(attempt.clone(), end, READ as u64);
-        let reader = self.clone();
-        let read = move |part: Range<u64>| {
-            let (reader, attempt, position) = (reader.clone(), attempt.clone(), part.start);
-            let of = attempt.clone();
-            let reading = tokio::spawn(async move { reader.read_part(of, part).await });
-            let reading = AbortOnDropHandle::new(reading);
-            async move {
-                let source = HistoryError::Panicked { action: "read output" };
-                reading.await.unwrap_or_else(|_| vec![Err(ReadError { attempt, position, source })])
-            }
-        };
-        Ok(iter(parts).map(read).buffered(AT_ONCE).flat_map(iter).chain(rest).boxed())
-    }
-
-    async fn read_part(&self, attempt: AttemptId, part: Range<u64>) -> Vec<Result<LogRecord, ReadError>> {
-        let mut records = Box::pin(self.open_briefly(attempt, part.start, part.end - part.start));
-        let (mut read, mut at) = (Vec::new(), part.start);
-        while at < part.end
-            && let Some(record) = records.next().await
-        {
-            at = record.as_ref().map_or(part.end, LogRecord::end);
-            // One that is not archived may reach into the next part.
-            read.extend(record.map(|record| record.until_position(part.end)).transpose());
-        }
-        read
-    }
-}
-
-/// Records of about [`READ`] bytes; none at the end of the log.
-async fn read_some(
-    records: &mut (impl Stream<Item = Result<LogRecord, ReadError>> + Unpin),
-) -> Result<Vec<LogRecord>, ReadError> {
-    let (mut batch, mut bytes) = (Vec::new(), 0);
-    while bytes < READ
-        && let Some(record) = records.next().await.transpose()?
-    {
-        bytes += record.data.len();
-        batch.push(record);
-    }
-    Ok(batch)
-}
-
 /// What a part of a search came to.
-struct Added {
+pub(super) struct Added {
     /// Where to read on.
-    position: u64,
+    pub(super) position: u64,
     /// Whether it is the end of the log.
-    is_last: bool,
+    pub(super) is_last: bool,
 }
 
 impl LineSearch {
     /// Adds records until there are enough hits. Returns the position up to which they were searched.
-    fn add_all(&mut self, records: &[LogRecord], from: u64) -> u64 {
+    pub(super) fn add_all(&mut self, records: &[LogRecord], from: u64) -> u64 {
         let mut position = from;
         for record in records {
             position = self.add(record);
@@ -468,7 +292,7 @@ impl LineSearch {
     }
 
     /// Ends a part that was searched up to a position, and of which some more was read.
-    fn end_part(&mut self, from: u64, position: u64, read: &[LogRecord], is_last: bool) -> Added {
+    pub(super) fn end_part(&mut self, from: u64, position: u64, read: &[LogRecord], is_last: bool) -> Added {
         if is_last {
             self.end_open(OutputStream::Stdout);
             self.end_open(OutputStream::Stderr);
@@ -484,7 +308,7 @@ impl LineSearch {
     }
 
     /// Reads ahead for the rest of lines that are open, so that a search that continues need not see them.
-    async fn read_rest(
+    pub(super) async fn read_rest(
         &mut self,
         mut records: impl Stream<Item = Result<LogRecord, ReadError>> + Unpin,
     ) -> Result<(), ReadError> {
@@ -520,15 +344,6 @@ impl LineSearch {
             }
         }
     }
-}
-
-/// A part of a search, and how it continues.
-struct SearchPart {
-    update: SearchUpdate,
-    /// `None` at the end.
-    more: Option<LineSearch>,
-    /// Where to read on.
-    position: u64,
 }
 
 #[cfg(test)]
