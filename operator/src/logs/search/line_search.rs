@@ -291,7 +291,7 @@ impl LineSearch {
         position
     }
 
-    /// Ends a part that was searched up to a position, and of which some more was read.
+    /// Ends a part that was searched up to a position; `read` is what was read of it, and perhaps behind it.
     pub(super) fn end_part(&mut self, from: u64, position: u64, read: &[LogRecord], is_last: bool) -> Added {
         if is_last {
             self.end_open(OutputStream::Stdout);
