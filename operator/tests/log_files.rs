@@ -124,6 +124,34 @@ async fn log_of_a_run_has_each_line_once_however_long_it_is() {
     assert_eq!(file.matches(" | begun, then then then ended\n").count(), 2);
 }
 
+/// More text than an answer with lines has, at once: as JSON, a NUL takes six bytes. Everything behind it was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_of_a_run_of_control_characters_and_of_empty_lines_is_whole() {
+    let operator = TestOperator::new(&["a", "b"]).await;
+    let (mut writers, lines) = run_on(&operator, &["a", "b"]).await;
+    writers[1].write(Stream::Stdout, 1, "begun").await;
+    for at in 0..60 {
+        writers[0].write(Stream::Stdout, 1 + at, &"\0".repeat(60 << 10)).await;
+        writers[1].write(Stream::Stderr, 1 + at, &"\n".repeat(2_000)).await;
+    }
+    for writer in &mut writers {
+        writer.end().await;
+    }
+    operator.until(&lines, |answer| answer["ended"] == true || answer["lines"] != json!([])).await;
+    for node in ["a", "b"] {
+        let of_one = format!("/executions/{}/1/{node}", writers[0].start.attempt.task);
+        operator.until(&of_one, |execution| execution["outcome"] != Value::Null).await;
+        let one = text(&operator, &format!("{of_one}/log?format=jsonl")).await.lines().count();
+        assert!(one > 50, "{node}: {one}");
+        let of_run = lines.replace("/lines", "/log");
+        let merged = text(&operator, &format!("{of_run}?format=jsonl&nodes={node}")).await;
+        assert!(merged.lines().count() == one, "{node}: {} of {one}", merged.lines().count());
+        let plain = operator.download(&format!("{of_run}?nodes={node}"), "").await.1;
+        let plain = plain.iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!(plain + 1, one, "{node}, without the line of the end");
+    }
+}
+
 /// Each log that is read takes a place among the readers of the archive: those of one file took all of them, and waited.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_of_a_run_of_many_nodes_is_read_from_the_archive() {

@@ -94,6 +94,20 @@ impl LogRecord {
         Some(self)
     }
 
+    /// Its first bytes, at most so many but at least one, and the rest. A mark of missing bytes is not divided.
+    #[must_use]
+    pub fn split(self, bytes: u64) -> (Self, Option<Self>) {
+        let position = self.head.position.saturating_add(bytes.max(1));
+        if self.head.dropped.is_some() || position >= self.end() {
+            return (self, None);
+        }
+        let rest = self.clone().from_position(position);
+        let mut first = self;
+        first.head.len = position - first.head.position;
+        first.data.truncate(first.head.len as usize);
+        (first, rest)
+    }
+
     /// The part of it before a position; `None` when there is none.
     #[must_use]
     pub fn until_position(mut self, position: u64) -> Option<Self> {

@@ -202,7 +202,7 @@ pub fn next(position: u64, tail: Option<&Tail>, end: End, follow: Follow, search
     match tail {
         Some(tail) if position < tail.start => Next::History { before: Some(tail.start) },
         Some(tail) if position < tail.end => Next::Held,
-        Some(tail) if position == tail.end && follow == Follow::No => Next::Done,
+        Some(_) if follow == Follow::No => Next::Done,
         Some(tail) if position == tail.end && end == End::Unknown => Next::Done,
         Some(_) => Next::Wait,
         None if searched == Some(position) && (follow == Follow::No || end == End::Unknown) => Next::Done,

@@ -11,6 +11,9 @@ use super::lines::{LINE_PART, LineMark};
 /// about as large: a client may have only so many bytes of answers that it has not read.
 const MAX_TEXT: usize = 4 << 20;
 
+/// Memory of a line or gap besides its text, and where it waits, bytes; about.
+pub const ITEM_COST: usize = 192;
+
 /// Most UTF-8 bytes of a character behind its first one.
 const MAX_CONTINUATION: u64 = 3;
 
@@ -125,6 +128,8 @@ pub struct WindowRange {
 #[derive(Debug)]
 pub struct LineWindow {
     range: WindowRange,
+    /// Most bytes of text, as JSON.
+    most_text: usize,
     mark: LineMark,
     items: Vec<WindowItem>,
     lines: usize,
@@ -144,6 +149,7 @@ impl LineWindow {
     pub fn new(range: WindowRange, mark: LineMark) -> Self {
         Self {
             range,
+            most_text: MAX_TEXT,
             mark,
             items: Vec::new(),
             lines: 0,
@@ -153,6 +159,12 @@ impl LineWindow {
             previous: [None; 2],
             has_changed: [false; 2],
         }
+    }
+
+    /// A window without an end, for a reader that takes its lines as they come, and bounds what is held by that.
+    pub fn unbounded(first: FirstLine, stream: Option<Stream>, mark: LineMark) -> Self {
+        let range = WindowRange { first, count: usize::MAX, stream };
+        Self { most_text: usize::MAX, ..Self::new(range, mark) }
     }
 
     /// The lines before the records that follow.
@@ -201,6 +213,9 @@ impl LineWindow {
     /// The lines before the first one that is open; each line once.
     pub fn take_settled(&mut self) -> Vec<WindowItem> {
         let settled = self.open.iter().flatten().copied().min().unwrap_or(self.items.len());
+        if settled == 0 {
+            return Vec::new();
+        }
         let rest = self.items.split_off(settled);
         let taken = std::mem::replace(&mut self.items, rest);
         self.open = self.open.map(|at| at.map(|at| at - settled));
@@ -211,9 +226,9 @@ impl LineWindow {
         taken
     }
 
-    /// Bytes of the text of all lines, as JSON.
-    pub fn text(&self) -> usize {
-        self.text
+    /// Memory of all that it has, bytes; about. Empty lines cost something too.
+    pub fn cost(&self) -> usize {
+        self.text + self.items.len() * ITEM_COST
     }
 
     /// Position of the first line or gap that begins at or behind a position.
@@ -332,7 +347,7 @@ impl LineWindow {
         if !is_wanted || self.beyond.is_some() {
             return;
         }
-        if self.lines >= self.range.count || self.text >= MAX_TEXT {
+        if self.lines >= self.range.count || self.text >= self.most_text {
             self.beyond = Some((number, position));
             return;
         }

@@ -1,13 +1,13 @@
 //! The lines of one log as JSON, one object a line, while its records are read.
 
 use bytes::Bytes;
-use sentinel_core::stream::window::{FirstLine, LineState, LineWindow, WindowItem, WindowRange};
+use sentinel_core::stream::window::{FirstLine, LineState, LineWindow, WindowItem};
 use sentinel_protocol::log::{LogRecord, Stream};
 
 use super::line_view::view;
 use crate::logs::KnownLines;
 
-/// Bytes of text that wait for the end of an earlier line of the other stream.
+/// Bytes of lines that wait for the end of an earlier line of the other stream.
 const WAITING: usize = 1 << 20;
 
 /// Makes lines of records.
@@ -24,14 +24,13 @@ impl LineWriter {
     /// The lines from a position on, of records that begin behind those that are known.
     pub(super) fn new(known: KnownLines, from: u64, stream: Option<Stream>, is_live: bool) -> Self {
         let first = FirstLine::Number(known.mark.lines(None) + 1);
-        let range = WindowRange { first, count: usize::MAX, stream };
-        Self { window: LineWindow::new(range, known.mark), from, is_live }
+        Self { window: LineWindow::unbounded(first, stream, known.mark), from, is_live }
     }
 
     /// The lines that have ended with this record.
     pub(super) fn write(&mut self, record: &LogRecord) -> Bytes {
         self.window.add(record);
-        let items = if self.is_live || self.window.text() > WAITING {
+        let items = if self.is_live || self.window.cost() > WAITING {
             self.window.take_changed()
         } else {
             self.window.take_settled()

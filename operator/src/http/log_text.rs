@@ -76,6 +76,14 @@ impl Format {
             Self::Json | Self::Lines => (NDJSON, "jsonl"),
         }
     }
+
+    /// Bytes of a record that are written at once: of empty lines, what is written takes many times as much.
+    pub(super) fn at_once(self) -> u64 {
+        match self {
+            Self::Text(Timestamps::Hidden) | Self::Json => u64::MAX,
+            Self::Text(Timestamps::Shown) | Self::Lines => 2 << 10,
+        }
+    }
 }
 
 impl RecordWriter {

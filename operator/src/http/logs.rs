@@ -75,6 +75,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
     };
     let body = LogBody {
         records,
+        rest: None,
         writer,
         format,
         position: from,
@@ -266,6 +267,8 @@ pub(super) fn not_arrived(missing: u64) -> String {
 /// A log that is being sent.
 struct LogBody {
     records: RecordStream,
+    /// What is left of a record that is being written.
+    rest: Option<LogRecord>,
     writer: RecordWriter,
     format: Format,
     position: u64,
@@ -322,8 +325,22 @@ impl LogBody {
         None
     }
 
-    /// The next record; `None` at the end, or when there never will be one.
+    /// The next record, or a part of one that is written at once; `None` at the end, or when there never will be one. Cancel
+    /// safe.
     async fn record(&mut self) -> Option<Result<LogRecord, ReadError>> {
+        let record = match self.rest.take() {
+            Some(rest) => rest,
+            None => match self.next_record().await? {
+                Ok(record) => record,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        let (first, rest) = record.split(self.format.at_once());
+        self.rest = rest;
+        Some(Ok(first))
+    }
+
+    async fn next_record(&mut self) -> Option<Result<LogRecord, ReadError>> {
         if let Some(limit) = self.rest_timeout {
             return tokio::time::timeout(limit, self.records.next()).await.ok().flatten();
         }

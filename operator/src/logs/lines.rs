@@ -22,6 +22,12 @@ const REST_WITHIN: u64 = 1 << 20;
 /// nothing is waited for.
 const TOGETHER: (Duration, u64) = (Duration::from_millis(40), 64 << 10);
 
+/// Memory of the lines that followers receive at once, bytes; short lines take much more of it than they have bytes.
+const LINES_TOGETHER: usize = 256 << 10;
+
+/// Bytes of a record of which lines are made at once.
+const SLICE: u64 = 1 << 10;
+
 /// Where lines begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinesFrom {
@@ -122,9 +128,9 @@ impl LogReader {
     ) -> Result<BoxStream<'static, Result<LinesUpdate, ReadError>>, ReadError> {
         let KnownLines { mark, position } = self.lines_known_before(attempt, from).await?;
         let first = FirstLine::Number(mark.lines(None) + 1);
-        let window = LineWindow::new(WindowRange { first, count: usize::MAX, stream }, mark);
+        let window = LineWindow::unbounded(first, stream, mark);
         let records = Box::pin(self.open(attempt.clone(), position, Follow::Yes).fuse());
-        let followed = Followed { records, window, from, position, last_at: None, failed: None };
+        let followed = Followed { records, rest: None, window, from, position, last_at: None, failed: None };
         let updates =
             unfold(
                 followed,
@@ -270,6 +276,8 @@ impl LogReader {
 /// A log whose lines are followed.
 struct Followed<S> {
     records: S,
+    /// What is left of a record that lines are being made of.
+    rest: Option<LogRecord>,
     window: LineWindow,
     /// Lines that begin before it are only counted.
     from: u64,
@@ -286,10 +294,10 @@ impl<S: Stream<Item = Result<LogRecord, ReadError>> + Unpin> Followed<S> {
             return Some(Err(error));
         }
         loop {
-            let begun = self.position;
+            let begun = (self.position, self.window.cost());
             let quiet_from = self.last_at.map(|last| last + TOGETHER.0);
-            match self.records.next().await? {
-                Ok(record) => self.add(&record),
+            match self.record().await? {
+                Ok(record) => self.add(record),
                 Err(error) => return Some(Err(error)),
             }
             let is_flowing = quiet_from.is_some_and(|quiet_from| Instant::now() < quiet_from);
@@ -307,13 +315,15 @@ impl<S: Stream<Item = Result<LogRecord, ReadError>> + Unpin> Followed<S> {
     }
 
     /// Adds what has arrived, and while output flows what follows within a time.
-    async fn gather(&mut self, begun: u64, is_flowing: bool) {
+    async fn gather(&mut self, begun: (u64, usize), is_flowing: bool) {
         let deadline = Instant::now() + TOGETHER.0;
-        while self.position - begun < TOGETHER.1 {
-            let next = self.records.next();
+        while self.position - begun.0 < TOGETHER.1
+            && self.window.cost().saturating_sub(begun.1) < LINES_TOGETHER
+        {
+            let next = self.record();
             let next = if is_flowing { timeout_at(deadline, next).await.ok() } else { next.now_or_never() };
             match next.flatten() {
-                Some(Ok(record)) => self.add(&record),
+                Some(Ok(record)) => self.add(record),
                 Some(Err(error)) => {
                     self.failed = Some(error);
                     return;
@@ -323,10 +333,20 @@ impl<S: Stream<Item = Result<LogRecord, ReadError>> + Unpin> Followed<S> {
         }
     }
 
-    fn add(&mut self, record: &LogRecord) {
+    /// The next record, or what is left of one. Cancel safe.
+    async fn record(&mut self) -> Option<Result<LogRecord, ReadError>> {
+        match self.rest.take() {
+            Some(rest) => Some(Ok(rest)),
+            None => self.records.next().await,
+        }
+    }
+
+    fn add(&mut self, record: LogRecord) {
         self.last_at = Some(Instant::now());
-        self.position = record.end();
-        self.window.add(record);
+        let (slice, rest) = record.split(SLICE);
+        self.rest = rest;
+        self.position = slice.end();
+        self.window.add(&slice);
     }
 }
 
@@ -354,10 +374,9 @@ mod tests {
     fn followed(
         mut records: mpsc::Receiver<LogRecord>,
     ) -> Followed<impl Stream<Item = Result<LogRecord, ReadError>> + Unpin> {
-        let range = WindowRange { first: FirstLine::Number(1), count: usize::MAX, stream: None };
-        let window = LineWindow::new(range, LineMark::default());
+        let window = LineWindow::unbounded(FirstLine::Number(1), None, LineMark::default());
         let records = poll_fn(move |cx| records.poll_recv(cx).map(|record| record.map(Ok)));
-        Followed { records, window, from: 0, position: 0, last_at: None, failed: None }
+        Followed { records, rest: None, window, from: 0, position: 0, last_at: None, failed: None }
     }
 
     /// How many lines come next, and how long after a time.

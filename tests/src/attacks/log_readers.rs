@@ -16,14 +16,14 @@ use crate::wait::until;
 pub const ATTACK: Attack = Attack {
     name: "log-readers",
     group: "http",
-    about: "readers of logs of 40 MB in all who never read: one log, those of a Run, their lines, searches with a hit in each line",
+    about: "readers of logs of 1,600,000 short lines who never read: one log, those of a Run, their lines, searches with a hit in each line",
     run,
 };
 
 const NODES: usize = 8;
 
-/// Bytes of output of each node.
-const BYTES: u64 = 5_000_000;
+/// Bytes of output of each node: many short lines, behind one that is open.
+const BYTES: u64 = 1_000_000;
 
 fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
     async move {
@@ -35,6 +35,8 @@ fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
         for (of, what) in [
             (&log, "log?follow=true"),
             (&log, "log?follow=true&format=json"),
+            (&log, "log?follow=true&format=jsonl"),
+            (&log, "log?follow=true&timestamps=true"),
             (&log, "lines/events?from=0"),
             (&log, "search?pattern=line&limit=10000"),
             (&run, "log"),
@@ -80,14 +82,13 @@ fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
 
 /// Logs that are complete in the archive; the uid of their Task.
 async fn written(dev: &Victim) -> Result<String> {
-    let line = "a line of output as a program writes it when all goes well";
     let task = json!({
         "apiVersion": "sentinelnode.dev/v1alpha1",
         "kind": "Task",
         "metadata": {"name": "log"},
         "spec": {
             "targets": {"all": true},
-            "run": {"command": ["sh", "-c", format!("yes '{line}' | head -c {BYTES}")], "output": {"limit": "1Gi"}},
+            "run": {"command": ["sh", "-c", format!("printf begun; yes line | head -c {} >&2", BYTES - 5)], "output": {"limit": "1Gi"}},
         },
     });
     let (status, text) = dev.ask("POST", "/api/v1/tasks", Some(&task)).await?;

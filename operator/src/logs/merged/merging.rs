@@ -10,17 +10,17 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use sentinel_core::stream::cursor::{MAX_LOGS, MergeCursor, Reached};
 use sentinel_core::stream::merge::{Merge, Now, Wait};
 use sentinel_core::stream::tail::Follow;
-use sentinel_core::stream::window::{LineState, WindowItem};
+use sentinel_core::stream::window::{ITEM_COST, LineState, WindowItem};
 use sentinel_protocol::log::LogRecord;
 
 use super::memory::MemoryShare;
-use super::source::{Records, Source, Take, Unsent};
+use super::source::{Made, Records, Source, Take, Unsent};
 use super::{LogName, MergedExtent, MergedItem, MergedLog, MergedStart, REORDER_WINDOW};
 use crate::clock::Clock;
 use crate::logs::reader::{LogReader, ReadError};
 
-/// Memory counted for a line besides its text, bytes.
-const LINE_COST: usize = 128;
+/// Bytes of records of which lines are made at once: a line takes much more memory than an empty one has bytes.
+const LINES_AT_ONCE: (usize, usize) = (128, 16 << 10);
 
 /// Logs that are opened at once.
 const OPENED_AT_ONCE: usize = 16;
@@ -72,7 +72,7 @@ impl Merging {
         }
     }
 
-    /// Adds those of these logs that it does not have, each with the position where it ends for this reader.
+    /// Adds those of these logs that it does not have, each with the position where it ends for this reader. Cancel safe.
     ///
     /// # Errors
     /// Those of reading.
@@ -80,13 +80,13 @@ impl Merging {
         let mut new = Vec::new();
         for (log, until) in logs {
             let name: LogName = Arc::new((log.attempt.node.clone(), log.attempt.attempt));
-            if self.known.len() < MAX_LOGS && self.known.insert(name.clone()) {
+            if self.known.len() + new.len() < MAX_LOGS && !self.known.contains(&name) {
                 let reached = self.start.cursor.logs.get(&log.key()).copied().unwrap_or_default();
                 new.push((name, Arc::new(log), reached, until));
             }
         }
         // A half is lines, and a half records that they are made of.
-        self.share = self.memory.bytes() / 2 / self.known.len().max(1);
+        self.share = self.memory.bytes() / 2 / (self.known.len() + new.len()).max(1);
         let follow = if self.start.extent == MergedExtent::Follow { Follow::Yes } else { Follow::No };
         let how = (self.start.stream, follow, self.share.max(LEAST_READ));
         let reader = &self.reader;
@@ -97,10 +97,12 @@ impl Merging {
             .buffered(OPENED_AT_ONCE)
             .try_collect()
             .await?;
+        // Only now, and not before something is waited for: a call that is cancelled has added nothing.
         for (name, source) in opened {
+            self.known.insert(name.clone());
             let at = self.merge.add_log(name, self.now());
             self.sources.push(source);
-            self.read(at);
+            self.advance(at);
         }
         Ok(())
     }
@@ -215,7 +217,7 @@ impl Merging {
         let source = &mut self.sources[merged.log];
         source.note_sent(&item);
         let log = source.log.clone();
-        self.read(merged.log);
+        self.advance(merged.log);
         let at_micros = match item.at_micros() {
             0 => 0,
             known => log.adjusted(known),
@@ -223,49 +225,51 @@ impl Merging {
         Some(MergedItem { log, item, at_micros, is_late: merged.is_late && !is_update })
     }
 
-    /// Reads on in a log, unless it has enough.
-    fn read(&mut self, log: usize) {
-        if self.merge.cost(log) > self.share {
-            return;
+    #[expect(clippy::result_large_err, reason = "the error of the functions that wait")]
+    fn on_read(&mut self, (log, records, read): ReadDone) -> Result<(), ReadError> {
+        if !self.sources[log].is_over {
+            self.sources[log].on_read(read, records).map_err(|error| *error)?;
+            self.advance(log);
         }
+        Ok(())
+    }
+
+    /// Makes lines of what was read of a log, and reads on, unless it has enough.
+    fn advance(&mut self, log: usize) {
+        let at_once = (self.share / 64).clamp(LINES_AT_ONCE.0, LINES_AT_ONCE.1);
+        while !self.sources[log].is_over && self.merge.cost(log) <= self.share {
+            match self.sources[log].make_lines(at_once) {
+                Made::Lines if !self.sources[log].is_beyond(self.share) => self.take(log, self.take_now()),
+                Made::Lines | Made::All => {
+                    self.take(log, Take::Changed);
+                    self.sources[log].is_over = true;
+                    self.merge.end(log);
+                }
+                Made::Nothing => return self.read(log),
+            }
+        }
+    }
+
+    fn take_now(&self) -> Take {
+        match self.start.extent {
+            MergedExtent::Now => Take::Settled(self.share),
+            MergedExtent::Follow => Take::Changed,
+        }
+    }
+
+    fn take(&mut self, log: usize, take: Take) {
+        for unsent in self.sources[log].take(take) {
+            self.queue(log, unsent);
+        }
+    }
+
+    fn read(&mut self, log: usize) {
         if let Some(mut records) = self.sources[log].parked.take() {
             self.reads.push(Box::pin(async move {
                 let read = records.next().await;
                 (log, records, read)
             }));
         }
-    }
-
-    #[expect(clippy::result_large_err, reason = "the error of the functions that wait")]
-    fn on_read(&mut self, (log, records, read): ReadDone) -> Result<(), ReadError> {
-        let source = &mut self.sources[log];
-        if source.is_over {
-            return Ok(());
-        }
-        let is_over = match read {
-            Some(read) => {
-                for record in read {
-                    source.add(&record?);
-                }
-                source.is_beyond(self.share)
-            }
-            None => true,
-        };
-        let take = match self.start.extent {
-            MergedExtent::Now if !is_over => Take::Settled(self.share),
-            MergedExtent::Now | MergedExtent::Follow => Take::Changed,
-        };
-        for unsent in source.take(take) {
-            self.queue(log, unsent);
-        }
-        if is_over {
-            self.sources[log].is_over = true;
-            self.merge.end(log);
-        } else {
-            self.sources[log].parked = Some(records);
-            self.read(log);
-        }
-        Ok(())
     }
 
     fn queue(&mut self, log: usize, unsent: Unsent) {
@@ -281,7 +285,7 @@ impl Merging {
             }
             at = (line.at_micros != 0).then(|| self.sources[log].log.adjusted(line.at_micros));
         }
-        let cost = unsent.item.size() + LINE_COST;
+        let cost = unsent.item.size() + ITEM_COST;
         self.merge.push(log, at, unsent, cost, self.now());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use sentinel_core::stream::cursor::{MergeCursor, Reached};
 use sentinel_core::stream::tail::Follow;
-use sentinel_core::stream::window::{FirstLine, LineWindow, WindowItem, WindowRange};
+use sentinel_core::stream::window::{FirstLine, LineWindow, WindowItem};
 use sentinel_protocol::log::Stream as OutputStream;
 
 use super::merging::Merging;
@@ -232,7 +232,7 @@ impl LogReader {
         found.reached = from.position.min(end);
         let first = begun.saturating_sub(count as u64) + 1;
         let first = if stream.is_some() { FirstLine::OfStream(first) } else { FirstLine::Number(first) };
-        let mut window = LineWindow::new(WindowRange { first, count: usize::MAX, stream }, from.mark);
+        let mut window = LineWindow::unbounded(first, stream, from.mark);
         let mut records = Box::pin(self.open_within(log.attempt.clone(), from.position, Follow::No, READ));
         let mut at = i64::MIN;
         while let Some(record) = records.next().await {

@@ -1,5 +1,6 @@
 //! The lines of one of the logs that are merged.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 use sentinel_core::stream::cursor::Reached;
 use sentinel_core::stream::lines::LineMark;
 use sentinel_core::stream::tail::Follow;
-use sentinel_core::stream::window::{FirstLine, LineState, LineWindow, WindowItem, WindowRange};
+use sentinel_core::stream::window::{FirstLine, LineState, LineWindow, WindowItem};
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
 
 use super::MergedLog;
@@ -38,11 +39,26 @@ pub(super) enum Take {
     Settled(usize),
 }
 
+/// What records had for lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    /// Some, or a part of one.
+    Lines,
+    /// Nothing: more has to be read.
+    Nothing,
+    /// Nothing, and nothing more follows.
+    All,
+}
+
 /// One of the logs.
 pub(super) struct Source {
     pub(super) log: Arc<MergedLog>,
     window: LineWindow,
-    /// Position behind the last record.
+    /// Records that were read, and that no lines were made of yet.
+    unused: VecDeque<LogRecord>,
+    /// Whether the last record was read.
+    is_read: bool,
+    /// Position behind the last record that lines were made of.
     position: u64,
     /// Lines and gaps that begin before it were taken.
     seen: u64,
@@ -74,11 +90,13 @@ impl Source {
                 (known.position, known.mark)
             }
         };
-        let range = WindowRange { first: FirstLine::Number(mark.lines(None) + 1), count: usize::MAX, stream };
+        let first = FirstLine::Number(mark.lines(None) + 1);
         let records: RecordStream = Box::pin(reader.open_within(log.attempt.clone(), start, follow, bytes));
         Ok(Self {
             log,
-            window: LineWindow::new(range, mark),
+            window: LineWindow::unbounded(first, stream, mark),
+            unused: VecDeque::new(),
+            is_read: false,
             position: start,
             seen: reached.position,
             until,
@@ -89,9 +107,33 @@ impl Source {
         })
     }
 
-    pub(super) fn add(&mut self, record: &LogRecord) {
+    /// Adds what a read of its records has returned: nothing at the end. The error is for all of it.
+    pub(super) fn on_read(
+        &mut self,
+        read: Option<Vec<Result<LogRecord, ReadError>>>,
+        records: Records,
+    ) -> Result<(), Box<ReadError>> {
+        let Some(read) = read else {
+            self.is_read = true;
+            return Ok(());
+        };
+        self.unused.extend(read.into_iter().collect::<Result<Vec<_>, _>>().map_err(Box::new)?);
+        self.parked = Some(records);
+        Ok(())
+    }
+
+    /// Makes lines of the next records, of at most so many bytes.
+    pub(super) fn make_lines(&mut self, bytes: usize) -> Made {
+        let Some(next) = self.unused.pop_front() else {
+            return if self.is_read { Made::All } else { Made::Nothing };
+        };
+        let (record, rest) = next.split(bytes as u64);
+        if let Some(rest) = rest {
+            self.unused.push_front(rest);
+        }
         self.position = record.end();
-        self.window.add(record);
+        self.window.add(&record);
+        Made::Lines
     }
 
     /// Whether all that is wanted was read.
@@ -103,7 +145,7 @@ impl Source {
     /// Lines and gaps that are new or have changed.
     pub(super) fn take(&mut self, take: Take) -> Vec<Unsent> {
         let taken = match take {
-            Take::Settled(within) if self.window.text() <= within => self.window.take_settled(),
+            Take::Settled(within) if self.window.cost() <= within => self.window.take_settled(),
             _ => self.window.take_changed(),
         };
         taken.into_iter().filter_map(|item| self.unsent(item)).collect()

@@ -380,9 +380,8 @@ mod tests {
 
     /// Every line, from a window of all.
     fn lines(records: &[LogRecord]) -> Vec<(u64, u64, Vec<u8>)> {
-        use sentinel_core::stream::window::{FirstLine, LineWindow, WindowItem, WindowRange};
-        let range = WindowRange { first: FirstLine::Number(1), count: usize::MAX, stream: None };
-        let mut window = LineWindow::new(range, LineMark::default());
+        use sentinel_core::stream::window::{FirstLine, LineWindow, WindowItem};
+        let mut window = LineWindow::unbounded(FirstLine::Number(1), None, LineMark::default());
         for record in records {
             window.add(record);
         }
