@@ -56,7 +56,11 @@ async fn a_search_of_a_run_finds_the_lines_of_all_its_nodes() {
     let end = found.last().unwrap();
     assert_eq!((&end["kind"], &end["complete"]), (&json!("end"), &json!(true)));
     let last = found.iter().rev().find(|line| line["kind"] == "progress").unwrap();
-    assert_eq!((&last["node"], &last["searched"], &last["size"]), (&json!("c"), &json!(45), &json!(45)));
+    assert_eq!(
+        (&last["node"], &last["searched"], &last["size"]),
+        (&json!("c"), &json!(37), &json!(45)),
+        "without the line that has not ended"
+    );
 
     assert_eq!(hits(&search(&operator, &path, "pattern=error&stream=stdout").await), all[..1]);
     assert_eq!(hits(&search(&operator, &path, "pattern=error&nodes=b,c").await), all[1..]);
@@ -74,10 +78,23 @@ async fn a_search_of_a_run_finds_the_lines_of_all_its_nodes() {
     }
     assert_eq!(one_by_one, all);
 
-    // What has been written since is found from there, whatever the names of the nodes.
+    // What has been written since is found from there, whatever the names of the nodes; also in a line that had not ended,
+    // which is found again.
     writers[0].write(Stream::Stdout, 4_000_000, "error: three\n").await;
+    writers[1].write(Stream::Stderr, 4_000_000, " and its end\n").await;
     until_lines(&operator, &lines, 7).await;
-    assert_eq!(hits(&search(&operator, &path, &format!("pattern=error{from}")).await), ["a:4:error: three"]);
+    operator.until(&lines, |answer| answer.to_string().contains("an error and its end")).await;
+    let found = search(&operator, &path, &format!("pattern=error{from}")).await;
+    assert_eq!(hits(&found), ["a:4:error: three", "b:2:an error and its end"]);
+    let found = search(&operator, &path, &format!("pattern=its%20end{from}")).await;
+    assert_eq!(hits(&found), ["b:2:an error and its end"]);
+    for writer in &mut writers {
+        writer.end().await;
+    }
+    operator.until(&lines, |answer| answer["ended"] == true).await;
+    let found = search(&operator, &path, "pattern=error").await;
+    let next = found.last().unwrap()["next"].as_str().unwrap();
+    assert_eq!(hits(&search(&operator, &path, &format!("pattern=error&from={next}")).await), [""; 0]);
 
     for query in ["", "pattern=(", "pattern=a&limit=0", "pattern=a&from=x", "pattern=a&nodes=A_"] {
         let (status, body) = operator.ask(&format!("{path}?{query}")).await;

@@ -317,7 +317,8 @@ async fn a_search_finds_lines_and_continues_where_it_ended() {
         |position: u64, complete: bool| json!({"kind": "end", "position": position, "complete": complete});
     let all = search("pattern=error").await;
     assert_eq!(all[..3], hits, "{all:?}");
-    assert_eq!(all[3..], [json!({"kind": "progress", "position": 37, "end": 37}), end(37, true)]);
+    // The last line has not ended: a search that continues searches it again.
+    assert_eq!(all[3..], [json!({"kind": "progress", "position": 32, "end": 37}), end(32, true)]);
     let first = search("pattern=error&limit=1").await;
     assert_eq!(first, [hits[0].clone(), end(6, false)]);
     assert_eq!(search("pattern=error&from=6&limit=1").await, [hits[1].clone(), end(22, false)]);
@@ -326,6 +327,8 @@ async fn a_search_finds_lines_and_continues_where_it_ended() {
     for (query, parameter) in [
         ("", "pattern"),
         ("pattern=%28", "pattern"),
+        ("pattern=%5CAa", "pattern"),
+        ("pattern=a%28b%7C%5Cz%29", "pattern"),
         ("pattern=%28a%7B1000%7D%29%7B1000%7D", "pattern"),
         ("pattern=a&limit=0", "limit"),
         ("pattern=a&from=x", "from"),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::unfold;
 use http::StatusCode;
 use sentinel_api::view::{MergedEventView, MergedLinesView, MergedNodeView};
@@ -111,6 +112,7 @@ pub(super) fn places(merged: &Shares, client: Client, logs: usize) -> Result<Sha
 
 fn from(api: &Api, query: &Query, run: RunKey) -> Result<(MergedFrom, usize), ApiError> {
     query.only_one(&["from", "to", "since", "tail"])?;
+    query.only_one(&["count", "tail"])?;
     let count = count_of(query, "count", DEFAULT_LINES)?;
     let tail = tail(query)?;
     let from = query.text("from").map(|text| cursor("from", text, run)).transpose()?;
@@ -179,6 +181,10 @@ pub(super) struct Followed {
     pub(super) merging: Merging,
     are_all: bool,
     list_at: Instant,
+    /// A list of the logs that is being made.
+    finding: Option<BoxFuture<'static, Result<FoundLogs, ApiError>>>,
+    /// Whether all that the known logs have was read, and more may begin.
+    has_read_all: bool,
     /// Its places are taken of these, for this client.
     merged: (Shares, Client),
     places: Vec<Share>,
@@ -201,43 +207,66 @@ impl Followed {
         merging: Merging,
         merged: (Shares, Client),
     ) -> Self {
-        let (are_all, list_at) = (false, Instant::now());
-        Self { logs, listing, merging, are_all, list_at, merged, places: Vec::new(), placed: 0 }
+        Self {
+            logs,
+            listing,
+            merging,
+            are_all: false,
+            list_at: Instant::now(),
+            finding: None,
+            has_read_all: false,
+            merged,
+            places: Vec::new(),
+            placed: 0,
+        }
     }
 
+    /// Cancel safe: what was not added is listed again.
     pub(super) async fn add(&mut self, found: FoundLogs) -> Result<(), ApiError> {
-        self.are_all = found.are_all;
-        self.list_at = Instant::now() + LIST_EVERY;
-        if self.are_all {
-            self.merging.retain(&found.logs);
-        }
         if let Some(more @ 1..) = found.logs.len().checked_sub(self.placed) {
             self.places.push(places(&self.merged.0, self.merged.1, more)?);
             self.placed = found.logs.len();
         }
-        let logs = found.logs.into_iter().map(|log| (log, u64::MAX));
-        self.merging.add(logs).await.map_err(|error| unable(&error.source))
+        let logs = found.logs.iter().cloned().map(|log| (log, u64::MAX));
+        self.merging.add(logs).await.map_err(|error| unable(&error.source))?;
+        self.are_all = found.are_all;
+        if self.are_all {
+            self.merging.retain(&found.logs);
+        }
+        self.has_read_all = false;
+        self.list_at = Instant::now() + LIST_EVERY;
+        Ok(())
     }
 
-    /// Cancel safe, except that logs may be listed again.
+    /// Cancel safe. Lines do not wait for a list of the logs.
     pub(super) async fn next(&mut self) -> Result<FollowedStep, BodyError> {
         loop {
-            let step = tokio::select! {
+            if self.finding.is_none() && !self.are_all && Instant::now() >= self.list_at {
+                let (listing, logs) = (self.listing.clone(), self.logs.clone());
+                self.finding = Some(Box::pin(async move { listing.find(logs.find()).await }));
+            }
+            let (finding, list_at) = (self.finding.as_mut(), self.list_at);
+            let is_finding = finding.is_some();
+            let found = async { OptionFuture::from(finding).await };
+            tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(self.list_at), if !self.are_all => None,
-                step = self.merging.next() => Some(step),
-            };
-            match step {
-                Some(Ok(Some(item))) => return Ok(FollowedStep::Item(Box::new(item))),
-                Some(Err(error)) => return Err(error.into()),
-                Some(Ok(None)) if self.are_all => return Ok(FollowedStep::End),
-                Some(Ok(None)) => tokio::time::sleep_until(self.list_at).await,
-                None => match self.listing.find(self.logs.find()).await {
-                    Ok(found) => self.add(found).await?,
-                    // While History is unavailable, what is known is followed.
-                    Err(error) if error.is_retryable() => self.list_at = Instant::now() + LIST_EVERY,
-                    Err(error) => return Err(error.into()),
+                found = found, if is_finding => {
+                    self.finding = None;
+                    match found {
+                        Some(Ok(found)) => self.add(found).await?,
+                        // While History is unavailable, what is known is followed.
+                        Some(Err(error)) if error.is_retryable() => self.list_at = Instant::now() + LIST_EVERY,
+                        Some(Err(error)) => return Err(error.into()),
+                        None => {}
+                    }
+                }
+                () = tokio::time::sleep_until(list_at), if !is_finding && !self.are_all => {}
+                step = self.merging.next(), if !self.has_read_all => match step? {
+                    Some(item) => return Ok(FollowedStep::Item(Box::new(item))),
+                    None if self.are_all => return Ok(FollowedStep::End),
+                    None => self.has_read_all = true,
                 },
+                else => return Ok(FollowedStep::End),
             }
         }
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, unfold};
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::hir::Look;
 use sentinel_api::view::SearchLineView;
 use sentinel_protocol::log::Stream as OutputStream;
 use serde::Serialize;
@@ -71,6 +72,10 @@ pub(super) fn pattern(query: &Query) -> Result<Regex, ApiError> {
     if text.is_empty() || text.len() > MAX_PATTERN {
         return Err(ApiError::query("pattern", text, allowed));
     }
+    if regards_whole_text(text) {
+        let allowed = "an expression without \\A and \\z; ^ and $ match at the lines of the log";
+        return Err(ApiError::query("pattern", text, allowed));
+    }
     let built = RegexBuilder::new(text)
         .multi_line(true)
         .size_limit(MAX_COMPILED)
@@ -80,6 +85,15 @@ pub(super) fn pattern(query: &Query) -> Result<Regex, ApiError> {
         let why = error.to_string();
         let last = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
         ApiError::query("pattern", text, format!("{allowed}: {last}"))
+    })
+}
+
+/// Whether an expression has an assertion about the whole text, which a log that is searched part by part is not.
+fn regards_whole_text(pattern: &str) -> bool {
+    let parsed = regex_syntax::ParserBuilder::new().multi_line(true).utf8(false).build().parse(pattern);
+    parsed.is_ok_and(|parsed| {
+        let looks = parsed.properties().look_set();
+        looks.contains(Look::Start) || looks.contains(Look::End)
     })
 }
 

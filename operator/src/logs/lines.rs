@@ -25,7 +25,7 @@ const TOGETHER: (Duration, u64) = (Duration::from_millis(40), 64 << 10);
 /// Memory of the lines that followers receive at once, bytes; short lines take much more of it than they have bytes.
 const LINES_TOGETHER: usize = 256 << 10;
 
-/// Bytes of a record of which lines are made at once.
+/// Bytes of a record that are made lines at once.
 const SLICE: u64 = 1 << 10;
 
 /// Where lines begin.

@@ -20,7 +20,7 @@ use super::merged::memory::MergeMemory;
 use super::missing::missing_record;
 use super::read_ahead::{PIECE, ReadAhead, first_bytes};
 use crate::history::error::HistoryError;
-use crate::history::record::RecordSource;
+use crate::history::record::{AttemptRecord, RecordSource};
 use crate::history::store::History;
 
 /// Parts of logs that are searched at once: a search takes a whole core.
@@ -163,6 +163,18 @@ impl LogReader {
     /// Whether the node has reported the end of this Attempt, and with it the end of its log.
     pub(super) fn has_ended(&self, attempt: &AttemptId) -> bool {
         self.attempts.log_end(attempt).is_some()
+    }
+
+    /// Whether a position is the end of a log that has ended.
+    pub(super) async fn is_whole(&self, attempt: &AttemptId, position: u64) -> bool {
+        if let Some(end) = self.attempts.log_end(attempt) {
+            return position >= end;
+        }
+        let is_end = |record: AttemptRecord| {
+            record.stage == Stage::Ended
+                && (record.source != RecordSource::Agent || position >= record.output.end)
+        };
+        self.history.attempt(attempt.clone()).await.ok().flatten().is_some_and(is_end)
     }
 
     /// Position behind the last byte that exists now.

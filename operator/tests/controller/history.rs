@@ -3,11 +3,8 @@
 //! An answer is awaited on the test's own thread: a paused clock would run on while SQLite's threads work, and every
 //! timeout with it.
 
-use std::pin::pin;
-use std::sync::Arc;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 use std::time::Duration;
 
 use sentinel_operator::clock::Clock;
@@ -18,6 +15,7 @@ use sentinel_operator::history::{
 };
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
+use tokio::runtime::Runtime;
 
 /// See the module.
 pub(crate) struct SwitchedHistory {
@@ -52,23 +50,12 @@ impl SwitchedHistory {
     }
 }
 
-/// Blocks this thread until the future is ready.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    // Unconstrained: a task that has used its budget up would be woken by the runtime, which is blocked here.
-    let mut future = pin!(tokio::task::unconstrained(future));
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => std::thread::park(),
-        }
-    }
+/// Blocks this thread until the future is ready. It may need other tasks, which cannot run on this thread meanwhile: they have
+/// another runtime.
+fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    static STORES: LazyLock<Runtime> =
+        LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap());
+    std::thread::scope(|scope| scope.spawn(|| STORES.block_on(future)).join().unwrap())
 }
 
 impl History for SwitchedHistory {

@@ -19,7 +19,7 @@ use super::{LogName, MergedExtent, MergedItem, MergedLog, MergedStart, REORDER_W
 use crate::clock::Clock;
 use crate::logs::reader::{LogReader, ReadError};
 
-/// Bytes of records of which lines are made at once: a line takes much more memory than an empty one has bytes.
+/// Bytes of records that are made lines at once: a line takes much more memory than an empty one has bytes.
 const LINES_AT_ONCE: (usize, usize) = (128, 16 << 10);
 
 /// Logs that are opened at once.

@@ -75,6 +75,8 @@ pub(super) struct LineSearch {
     stream: Option<OutputStream>,
     mark: LineMark,
     open: [Option<OpenLine>; 2],
+    /// Where the first line begins that was searched before it had ended, because no more of it existed.
+    unended: Option<u64>,
     hits: Vec<Hit>,
     /// Bytes of their lines.
     bytes: usize,
@@ -84,7 +86,16 @@ pub(super) struct LineSearch {
 
 impl LineSearch {
     pub(super) fn new(pattern: Regex, stream: Option<OutputStream>, mark: LineMark) -> Self {
-        Self { pattern, stream, mark, open: [None, None], hits: Vec::new(), bytes: 0, batch: BATCH.0 }
+        Self {
+            pattern,
+            stream,
+            mark,
+            open: [None, None],
+            unended: None,
+            hits: Vec::new(),
+            bytes: 0,
+            batch: BATCH.0,
+        }
     }
 
     /// The hits since the last call, in the order in which their lines begin: a reader that stops at one continues behind
@@ -294,8 +305,7 @@ impl LineSearch {
     /// Ends a part that was searched up to a position; `read` is what was read of it, and perhaps behind it.
     pub(super) fn end_part(&mut self, from: u64, position: u64, read: &[LogRecord], is_last: bool) -> Added {
         if is_last {
-            self.end_open(OutputStream::Stdout);
-            self.end_open(OutputStream::Stderr);
+            self.end_unended(|_| true);
             return Added { position, is_last: true };
         }
         if let Some(position) = self.go_back(from, position) {
@@ -315,7 +325,7 @@ impl LineSearch {
         let mut read = 0;
         while self.needs_rest() && read < REST_WITHIN {
             let Some(record) = records.next().await.transpose()? else {
-                self.end_near();
+                self.end_unended(|line| !line.is_far);
                 return Ok(());
             };
             read += record.head.len;
@@ -325,13 +335,19 @@ impl LineSearch {
         Ok(())
     }
 
-    /// The log ends behind the lines that are open.
-    fn end_near(&mut self) {
+    /// Searches lines that are open as they are: no more of them exists now.
+    fn end_unended(&mut self, is_wanted: impl Fn(&OpenLine) -> bool) {
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            if self.open[slot(stream)].as_ref().is_some_and(|line| !line.is_far) {
+            if let Some(line) = self.open[slot(stream)].as_ref().filter(|line| is_wanted(line)) {
+                self.unended = Some(self.unended.map_or(line.position, |first| first.min(line.position)));
                 self.end_open(stream);
             }
         }
+    }
+
+    /// From where a log that grows is searched again for lines that had not ended, when it was searched up to a position.
+    pub(super) fn unended(&self, position: u64) -> Option<u64> {
+        self.unended.filter(|begin| position.saturating_sub(*begin) <= REST_WITHIN)
     }
 
     /// Gives up what was read ahead of lines whose end was not found: it follows in the next parts.

@@ -31,8 +31,9 @@ const MAX_PART: u64 = 4 << 20;
 pub struct SearchUpdate {
     /// Hits, in the order in which their lines begin.
     pub hits: Vec<Hit>,
-    /// Every line that begins before this position was searched; another search can continue here. Only the rest of a line
-    /// that ends more than 16 MiB behind it is not found by another one.
+    /// Every line that begins before this position was searched; another search can continue here. At the end of a log that
+    /// grows, it is where the first line begins that has not ended: that one was searched as it is, and so were those behind
+    /// it. Only the rest of a line that ends more than 16 MiB behind its beginning is not found by another search.
     pub position: u64,
 }
 
@@ -83,6 +84,7 @@ impl LogReader {
         // Before anything is read: those that wait hold nothing.
         let permit = self.search_permit().await;
         let search_bytes = search.batch;
+        let of = attempt.clone();
         let mut records = match self.read_ahead(attempt, from, search_bytes as u64).await {
             Ok(records) => records.fuse(),
             Err(error) => return Some(Err(error)),
@@ -120,7 +122,13 @@ impl LogReader {
             return Some(Err(error));
         }
         drop(permit);
-        let Added { position, is_last } = added;
+        let Added { mut position, is_last } = added;
+        if is_last
+            && let Some(unended) = search.unended(position)
+            && !self.is_whole(&of, position).await
+        {
+            position = unended;
+        }
         let update = SearchUpdate { hits: search.take_hits(), position };
         Some(Ok(SearchPart { update, more: (!is_last).then_some(search), position }))
     }
