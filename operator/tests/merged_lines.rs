@@ -14,6 +14,7 @@ mod writer;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use gateway::within;
 use operator::TestOperator;
 use sentinel_operator::history::OutcomeName;
 use sentinel_protocol::log::{DropReason, Stream};
@@ -213,6 +214,32 @@ async fn log_without_any_of_the_last_lines_continues_where_it_was() {
     assert_eq!(texts(&next), ["a later"]);
     let before = operator.get(&format!("{path}?to={}", last["before"].as_str().unwrap())).await;
     assert_eq!(texts(&before), ["a early"]);
+}
+
+/// Logs that begin later are found by lists; one that does not come back held up the lines of those that are known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_are_followed_while_history_does_not_answer() {
+    let operator = TestOperator::new(&["a", "b"]).await;
+    let (mut writers, path) = run_on(&operator, &["a", "b"]).await;
+    let mut response = operator.follow(&format!("{path}/events")).await;
+    writers[0].write(Stream::Stdout, 1, "first\n").await;
+    let (_, _, data) = within("the first line", response.event()).await.unwrap();
+    assert_eq!(texts(&data), ["a first"]);
+    operator.history.set(Fault::ReadsHang);
+    within("a list of the logs", operator.history.until_a_read_hangs()).await;
+    writers[1].write(Stream::Stdout, 2, "second\n").await;
+    let (_, _, data) = within("a line beside it", response.event()).await.unwrap();
+    assert_eq!(texts(&data), ["b second"]);
+    operator.history.set(Fault::None);
+    for writer in &mut writers {
+        writer.end().await;
+    }
+    while let Some((kind, ..)) = within("the end", response.event()).await {
+        if kind == "end" {
+            return;
+        }
+    }
+    panic!("the stream was cut");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

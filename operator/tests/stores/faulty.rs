@@ -19,6 +19,7 @@ pub(crate) struct FaultyHistory {
     inner: EmbeddedHistory,
     fault: watch::Sender<Fault>,
     writes: AtomicU64,
+    hanging: watch::Sender<u64>,
     _folder: tempfile::TempDir,
 }
 
@@ -32,6 +33,8 @@ pub(crate) enum Fault {
     WritesFail,
     /// Writes wait until there is another fault, or none.
     WritesHang,
+    /// Reads wait until there is another fault, or none.
+    ReadsHang,
     /// Writes are stored and then time out.
     ResponsesLost,
     /// Writes for [`REJECTED_NODE`] can never be stored.
@@ -52,7 +55,13 @@ impl FaultyHistory {
         let folder = tempfile::tempdir().unwrap();
         let inner = EmbeddedHistory::open(folder.path().join("history.db"), options).unwrap();
         let fault = watch::Sender::new(Fault::None);
-        Arc::new(Self { inner, fault, writes: AtomicU64::new(0), _folder: folder })
+        Arc::new(Self {
+            inner,
+            fault,
+            writes: AtomicU64::new(0),
+            hanging: watch::Sender::new(0),
+            _folder: folder,
+        })
     }
 
     pub(crate) fn set(&self, fault: Fault) {
@@ -69,9 +78,20 @@ impl FaultyHistory {
         self.writes.load(Ordering::SeqCst)
     }
 
+    /// Waits until a read hangs.
+    pub(crate) async fn until_a_read_hangs(&self) {
+        self.hanging.subscribe().wait_for(|hanging| *hanging > 0).await.unwrap();
+    }
+
     fn read<'a, T: Send + 'a>(&'a self, read: HistoryFuture<'a, T>) -> HistoryFuture<'a, T> {
         match *self.fault.borrow() {
             Fault::Unavailable => std::future::ready(Err(timed_out())).boxed(),
+            Fault::ReadsHang => async move {
+                self.hanging.send_modify(|hanging| *hanging += 1);
+                self.fault.subscribe().wait_for(|fault| *fault != Fault::ReadsHang).await.unwrap();
+                read.await
+            }
+            .boxed(),
             _ => read,
         }
     }
