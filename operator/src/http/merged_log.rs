@@ -1,7 +1,8 @@
 //! The output of a Run as a file: the lines of all its nodes by time, as they are now.
 
 use bytes::{BufMut as _, Bytes};
-use futures_util::stream::unfold;
+use futures_util::stream::{iter, unfold};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use sentinel_core::stream::window::WindowItem;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use super::log_text::{NDJSON, TEXT, Timestamps, dropped_here, timestamp};
 use super::logs::{LogEnd, end, not_arrived, since};
 use super::merged::{places, until};
 use super::request::Query;
-use super::run_logs::{FoundLogs, RunLogs};
+use super::run_logs::{FoundLogs, READ_AT_ONCE, RunLogs};
 use crate::gateway::Registry;
 use crate::logs::merged::{MergedItem, MergedLog, Merging};
 use crate::server::Client;
@@ -45,10 +46,8 @@ pub(super) async fn read(
     let (stream, times) = (stream(query)?, (since(api, query)?, until(query)?));
     let FoundLogs { task, logs, are_all } = RunLogs::of(api, parts, query)?.find().await?;
     let places = places(&api.merged, client, logs.len())?;
-    let mut known = Vec::new();
-    for log in &logs {
-        known.push(end(api, &log.attempt).await?);
-    }
+    let known = iter(logs.clone()).map(|log| async move { end(api, &log.attempt).await });
+    let known: Vec<LogEnd> = known.buffered(READ_AT_ONCE).try_collect().await?;
     let merging = api.logs.merged_range(&api.clock, &logs, stream, times).await;
     let (merging, are_passed) = merging.map_err(|error| unable(&error.source))?;
     let end_of = |((log, end), is_passed)| (log, if is_passed { LogEnd::Unknown } else { end });

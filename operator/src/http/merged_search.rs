@@ -19,13 +19,10 @@ use super::executions::unable;
 use super::lines::stream;
 use super::merged::{cursor, text_of};
 use super::request::Query;
-use super::run_logs::{FoundLogs, RunKey, RunLogs};
+use super::run_logs::{FoundLogs, READ_AT_ONCE, RunKey, RunLogs};
 use super::search::{NDJSON, WITHIN, limit, line, pattern, texts};
 use crate::logs::merged::MergedLog;
 use crate::logs::{Hit, LogReader, ReadError, SearchUpdate};
-
-/// Logs whose ends are read at once.
-const ENDS_AT_ONCE: usize = 16;
 
 pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
     let (pattern, limit) = (pattern(query)?, limit(query)?);
@@ -55,7 +52,7 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
 async fn size(api: &Api, logs: &[MergedLog]) -> Result<u64, ApiError> {
     let ends = futures_util::stream::iter(logs.to_vec())
         .map(|log| async move { api.logs.end_of(&log.attempt).await })
-        .buffer_unordered(ENDS_AT_ONCE);
+        .buffer_unordered(READ_AT_ONCE);
     let ends: Vec<Result<u64, ReadError>> = ends.collect().await;
     ends.into_iter().try_fold(0u64, |sum, end| {
         end.map(|end| sum.saturating_add(end)).map_err(|error| unable(&error.source))

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::stream::iter;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use sentinel_protocol::ids::{AttemptId, Namespace, NodeName, RunNumber, TaskUid};
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +20,9 @@ use crate::records::{ExecutionStatus, Records, WaitingFor};
 
 /// Smaller offsets could be the delay of a heartbeat, milliseconds.
 const LEAST_OFFSET: u64 = 20;
+
+/// Records of History that are read at once.
+pub(super) const READ_AT_ONCE: usize = 16;
 
 /// The state of an Execution that was sent to its node.
 const DISPATCHED: &str = "Dispatched";
@@ -101,18 +106,11 @@ impl RunLogs {
     }
 
     async fn executions(&self) -> Result<(Vec<ExecutionStatus>, bool), ApiError> {
-        let mut found = Vec::new();
         if !self.nodes.is_empty() {
-            for node in &self.nodes {
-                let execution = self.records.execution(&self.task, self.run, node).await;
-                let execution =
-                    execution.map_err(|error| unable(&error))?.filter(|execution| self.is_ours(execution));
-                let missing =
-                    || ApiError::not_found(format!("no Execution {}/{}/{node}", self.task, self.run));
-                found.push(execution.ok_or_else(missing)?);
-            }
-            return Ok((found, false));
+            let each = iter(self.nodes.clone()).map(|node| async move { self.on_node(&node).await });
+            return Ok((each.buffered(READ_AT_ONCE).try_collect().await?, false));
         }
+        let mut found = Vec::new();
         let mut wanted = ExecutionQuery {
             namespace: self.within.as_ref().map(|within| within.as_str().to_owned()),
             task_uid: Some(self.task.clone()),
@@ -134,6 +132,12 @@ impl RunLogs {
                 None => return Ok((found, is_partial)),
             }
         }
+    }
+
+    async fn on_node(&self, node: &NodeName) -> Result<ExecutionStatus, ApiError> {
+        let execution = self.records.execution(&self.task, self.run, node).await;
+        let ours = execution.map_err(|error| unable(&error))?.filter(|execution| self.is_ours(execution));
+        ours.ok_or_else(|| ApiError::not_found(format!("no Execution {}/{}/{node}", self.task, self.run)))
     }
 
     fn is_ours(&self, execution: &ExecutionStatus) -> bool {
