@@ -5,7 +5,7 @@ mod kit;
 
 use std::process::{Command, Stdio};
 
-use kit::{CliOutput, Dev, is_running, sentinel, signal, task, wait, write};
+use kit::{CliOutput, Dev, is_running, sentinel, sentinel_with_signals, signal, task, wait, write};
 
 #[test]
 fn a_task_from_a_file_runs_and_is_followed_and_listed() {
@@ -389,7 +389,7 @@ fn sends_nothing_to_a_server_of_another_user() {
 fn every_stop_signal_cleans_up_and_so_does_a_second_one() {
     for (name, twice) in [("TERM", false), ("HUP", false), ("QUIT", false), ("TERM", true), ("HUP", true)] {
         let directory = tempfile::tempdir().unwrap();
-        let mut command = sentinel();
+        let mut command = sentinel_with_signals();
         command.env("TMPDIR", directory.path());
         let mut dev = Dev::start_as(command, &[]);
         let mark = format!("{}", 100_000 + std::process::id());

@@ -17,7 +17,17 @@ pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A command that runs the real binary, without our environment variables.
 pub fn sentinel() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sentinel"));
+    without_settings(Command::new(env!("CARGO_BIN_EXE_sentinel")))
+}
+
+/// The same, which no signal is ignored for: under `nohup`, tests and what they start ignore SIGHUP.
+pub fn sentinel_with_signals() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal", env!("CARGO_BIN_EXE_sentinel")]);
+    without_settings(command)
+}
+
+fn without_settings(mut command: Command) -> Command {
     for name in ["SENTINEL_SERVER", "SENTINEL_TOKEN_FILE", "SENTINEL_NAMESPACE", "SENTINEL_LOG", "NO_COLOR"] {
         command.env_remove(name);
     }
