@@ -42,7 +42,7 @@ pub(super) async fn measure(table: &mut Table) {
     let what = format!("command beside {STALLED} stalled readers (limit: without them)");
     table.number(&what, speed(&watched), Some(speed(&alone)), "MB/s", "");
     table.number("  largest RSS of the operator", peak(&watched), Some(peak(&alone)), "MiB", "");
-    table.number("  the difference", peak(&watched) - peak(&alone), None, "MiB", "64 MiB");
+    table.number("  the difference", peak(&watched) - peak(&alone), None, "MiB", "96 MiB");
     let late = watched.iter().map(|seen| seen.late).max().unwrap_or(0) as f64 / MIB;
     table.number(&format!("{STALLED} stalled readers of an archived log, RSS"), late, None, "MiB", "64 MiB");
     note(&format!("readers: {READING} that read"));
