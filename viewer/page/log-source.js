@@ -19,7 +19,7 @@ const LEAST = 600;
 
 const POLL_MS = 2000;
 
-/** Lines above the screen whose end has come, of which a reader is told. */
+/** Maximum number of lines completed above the viewport that the page announces. */
 const MOST_LATE = 100;
 
 /** @implements {Source} */

@@ -247,7 +247,7 @@ impl Followed {
             }
             let (finding, list_at) = (self.finding.as_mut(), self.list_at);
             let is_finding = finding.is_some();
-            let found = async { OptionFuture::from(finding).await };
+            let found = OptionFuture::from(finding);
             tokio::select! {
                 biased;
                 found = found, if is_finding => {

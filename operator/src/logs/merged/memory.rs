@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that it holds while others hold all that there is to share.
+/// Bytes that a reader may hold when the shared memory is used up.
 const LEAST_READ_AHEAD: usize = 128 << 10;
 
 /// Bytes that all readers share.
@@ -61,7 +61,7 @@ mod tests {
         let shares: Vec<MemoryShare> = (0..200).map(|_| memory.share()).collect();
         let of_all: usize = shares.iter().map(MemoryShare::bytes).sum();
         assert!(of_all <= SHARED + 200 * LEAST_READ_AHEAD, "{of_all}");
-        assert!(shares[2].bytes() > 2 << 20, "{}", shares[3].bytes());
+        assert!(shares[2].bytes() > 2 << 20, "{}", shares[2].bytes());
         assert_eq!(shares[199].bytes(), LEAST_READ_AHEAD);
         drop((first, shares));
         assert_eq!(memory.share().bytes(), SHARED / PART);

@@ -97,7 +97,7 @@ impl Merging {
             .buffered(OPENED_AT_ONCE)
             .try_collect()
             .await?;
-        // Only now, and not before something is waited for: a call that is cancelled has added nothing.
+        // After the last await, so that a cancelled call has added nothing.
         for (name, source) in opened {
             self.known.insert(name.clone());
             let at = self.merge.add_log(name, self.now());
