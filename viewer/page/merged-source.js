@@ -105,10 +105,15 @@ export class MergedSource extends LogFeed {
       this.#chunks = [{ entries: [], before: answer.before, next: answer.next }];
       this.atStart = query.since !== undefined && query.since === this.#logs.since;
       this.#take(answer.lines, this.#chunks[0], 0);
-      this.ended = answer.ended || this.#logs.until !== undefined;
+      this.#note(answer);
       this.#reached(isTail || answer.ended || answer.lines.length === 0);
       this.#flatten();
     });
+  }
+
+  /** Only an answer that reaches the ends of the logs says that they have ended; then they stay so. @param {{ended: boolean}} answer */
+  #note({ ended }) {
+    this.ended ||= ended || this.#logs.until !== undefined;
   }
 
   /** Puts lines at the end of a chunk; their places are counted from one. @param {Merged[]} lines @param {Chunk} chunk @param {number} place */
@@ -142,7 +147,7 @@ export class MergedSource extends LogFeed {
       const chunk = { entries: [], before: from, next: answer.next };
       this.#take(answer.lines, chunk, this.entries.at(-1)?.position ?? 0);
       this.#chunks.push(chunk);
-      this.ended = answer.ended || this.#logs.until !== undefined;
+      this.#note(answer);
       this.#trim(true);
       this.#reached(answer.ended || answer.lines.length === 0);
       this.#flatten();
