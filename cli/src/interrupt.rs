@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use crate::exit::Failure;
 
 /// How long after the first Ctrl-C a second one cancels.
@@ -17,25 +19,42 @@ pub(crate) enum Interruptible<T> {
     Interrupted,
 }
 
-/// Runs the work until it completes or Ctrl-C is pressed.
-pub(crate) async fn until_interrupted<T>(work: impl Future<Output = T>) -> Result<Interruptible<T>, Failure> {
-    tokio::select! {
-        done = work => Ok(Interruptible::Done(done)),
-        pressed = ctrl_c() => pressed.map(|()| Interruptible::Interrupted),
+/// Presses of Ctrl-C since it was made: one that comes before anything waits for it is not lost, and ends no process.
+#[derive(Debug)]
+pub(crate) struct Interrupts(Signal);
+
+impl Interrupts {
+    /// Takes over what Ctrl-C does.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        signal(SignalKind::interrupt())
+            .map(Self)
+            .map_err(|error| Failure::new(format!("failed to listen for Ctrl-C: {error}")))
+    }
+
+    /// Runs the work until it completes or Ctrl-C is pressed.
+    pub(crate) async fn until<T>(&mut self, work: impl Future<Output = T>) -> Interruptible<T> {
+        tokio::select! {
+            done = work => Interruptible::Done(done),
+            _ = self.0.recv() => Interruptible::Interrupted,
+        }
+    }
+
+    /// Whether Ctrl-C is pressed again within [`SECOND_WITHIN`].
+    pub(crate) async fn pressed_again(&mut self) -> bool {
+        tokio::time::timeout(SECOND_WITHIN, self.0.recv()).await.is_ok()
     }
 }
 
-/// Waits for the next Ctrl-C.
-async fn ctrl_c() -> Result<(), Failure> {
-    tokio::signal::ctrl_c()
-        .await
-        .map_err(|error| Failure::new(format!("failed to listen for Ctrl-C: {error}")))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Whether Ctrl-C is pressed again within [`SECOND_WITHIN`].
-pub(crate) async fn pressed_again() -> Result<bool, Failure> {
-    match tokio::time::timeout(SECOND_WITHIN, ctrl_c()).await {
-        Ok(pressed) => pressed.map(|()| true),
-        Err(_) => Ok(false),
+    /// `ui` said that Ctrl-C ends its wait before it listened: Ctrl-C ended the process, and the link stayed on the disk.
+    #[tokio::test]
+    async fn a_press_before_anything_waits_is_noticed_once() {
+        let mut interrupts = Interrupts::listen().unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT).unwrap();
+        assert!(matches!(interrupts.until(std::future::pending::<()>()).await, Interruptible::Interrupted));
+        assert!(matches!(interrupts.until(std::future::ready(7)).await, Interruptible::Done(7)));
     }
 }

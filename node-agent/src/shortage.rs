@@ -307,13 +307,15 @@ mod tests {
 
     #[test]
     fn names_each_resource_with_its_limit_and_how_to_raise_it() {
-        let at = Path::new("/tmp/no/such/file");
+        let directory = tempfile::tempdir().unwrap();
+        let at = &directory.path().join("no/such/file");
+        let of_disk = format!("the file system of {} has", directory.path().display());
         for (code, words) in [
             (Errno::MFILE, &["file descriptor", "ulimit -n", "LimitNOFILE="][..]),
             (Errno::NFILE, &["fs.file-max is ", "sysctl -w"]),
             (Errno::AGAIN, &["process"]),
             (Errno::NOMEM, &["memory", "of"]),
-            (Errno::NOSPC, &["the file system of /tmp has", "free of"]),
+            (Errno::NOSPC, &[of_disk.as_str(), "free of"]),
             (Errno::DQUOT, &["disk quota of uid", "setquota"]),
             (Errno::FBIG, &["ulimit -f"]),
         ] {
@@ -328,10 +330,13 @@ mod tests {
 
     #[test]
     fn describes_a_journal_error_with_the_state_of_its_disk() {
-        let error = JournalError::io("create", Path::new("/tmp/x/request"), Errno::NOSPC);
+        let directory = tempfile::tempdir().unwrap();
+        let (there, missing) = (directory.path().display(), directory.path().join("attempt/request"));
+        let error = JournalError::io("create", &missing, Errno::NOSPC);
         let text = describe(&error);
-        assert!(text.starts_with("failed to create /tmp/x/request: No space left on device"), "{text}");
-        assert!(text.contains("the file system of /tmp has"), "{text}");
+        let expected = format!("failed to create {}: No space left on device", missing.display());
+        assert!(text.starts_with(&expected), "{text}");
+        assert!(text.contains(&format!("the file system of {there} has")), "{text}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::follow::{
     AttemptSelector, FollowRequest, LogOptions, NodeLog, RunSelector, follow, log_path, with_run,
     with_server_watch,
 };
-use crate::interrupt::{Interruptible, until_interrupted};
+use crate::interrupt::{Interruptible, Interrupts};
 use crate::output::format::{StreamFormat, note};
 use crate::output::printer::Prefix;
 use crate::output::text::Text;
@@ -59,7 +59,7 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -
             }
         }
     };
-    match until_interrupted(Box::pin(work)).await? {
+    match Interrupts::listen()?.until(Box::pin(work)).await {
         Interruptible::Done(result) => result,
         Interruptible::Interrupted => Ok(INTERRUPTED),
     }

@@ -18,7 +18,7 @@ use tokio::process::Command;
 use crate::args::UiArgs;
 use crate::client::{Client, Server, page_link};
 use crate::exit::{ExitResult, Failure, OK};
-use crate::interrupt::until_interrupted;
+use crate::interrupt::Interrupts;
 use crate::output::format::{note, print};
 
 /// How long the file with the link stays for a browser that is slow to start.
@@ -130,6 +130,8 @@ async fn open(opener: &str, link: &Link) -> Result<(), Failure> {
     }
     let directory = dev_socket::private_directory().map_err(unwritten)?;
     let file = directory.join(format!("link-{}.html", std::process::id()));
+    // From here on Ctrl-C must not leave the file behind.
+    let mut interrupts = Interrupts::listen()?;
     write_private(&file, &redirect(&link.whole())).map_err(unwritten)?;
     let opened = run(opener, &file).await;
     if opened.is_ok() {
@@ -139,7 +141,7 @@ async fn open(opener: &str, link: &Link) -> Result<(), Failure> {
             link.page
         ));
         // Ctrl-C only ends the wait.
-        let _ = until_interrupted(tokio::time::sleep(LINK_LIFETIME)).await;
+        interrupts.until(tokio::time::sleep(LINK_LIFETIME)).await;
     }
     let removed = std::fs::remove_file(&file)
         .map_err(|error| Failure::new(format!("failed to remove {}: {error}", file.display())));

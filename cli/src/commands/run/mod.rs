@@ -17,7 +17,7 @@ use crate::follow::{
     FollowRequest, FollowedRun, LogOptions, RunSelector, advice, exit_code, follow, follow_silently, report,
     summarize,
 };
-use crate::interrupt::{Interruptible, pressed_again, until_interrupted};
+use crate::interrupt::{Interruptible, Interrupts};
 use crate::output::color::{StdStream, is_terminal};
 use crate::output::format::{StreamFormat, note, print};
 use crate::output::sink::print_json_line;
@@ -94,6 +94,7 @@ pub(super) async fn watch(
     run: RunSelector,
     display: Display,
 ) -> ExitResult {
+    let mut interrupts = Interrupts::listen()?;
     let request = FollowRequest {
         client: client.clone(),
         namespace: namespace.to_owned(),
@@ -112,7 +113,7 @@ pub(super) async fn watch(
     let followed = async {
         if display.fold == Fold::Always { follow_silently(request).await } else { follow(request).await }
     };
-    match until_interrupted(followed).await? {
+    match interrupts.until(followed).await {
         Interruptible::Done(followed) => {
             let followed = followed?;
             print_folded(client, &followed, display).await?;
@@ -131,7 +132,7 @@ pub(super) async fn watch(
             note(&format!(
                 "\nDetached; the Run continues. Press Ctrl-C again within 2 s to cancel it.\n  follow it again:  sentinel logs -f {name}{flags}\n  cancel it:        sentinel cancel {name}{flags}"
             ));
-            if pressed_again().await? {
+            if interrupts.pressed_again().await {
                 client.cancel_task(namespace, name, None).await?;
                 note("Cancelled.");
             }
