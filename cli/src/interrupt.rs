@@ -49,7 +49,7 @@ impl Interrupts {
 mod tests {
     use super::*;
 
-    /// `ui` said that Ctrl-C ends its wait before it listened: Ctrl-C ended the process, and the link stayed on the disk.
+    /// `ui` printed that Ctrl-C ends its wait before it listened. Ctrl-C ended the process, and the link stayed on the disk.
     #[tokio::test]
     async fn a_press_before_anything_waits_is_noticed_once() {
         let mut interrupts = Interrupts::listen().unwrap();
