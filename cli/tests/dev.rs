@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod kit;
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use kit::{CliOutput, Dev, is_running, sentinel, sentinel_with_signals, signal, task, wait, write};
@@ -290,12 +291,8 @@ fn dev_mode_needs_no_root() {
     let directory = tempfile::tempdir().unwrap();
     // In a directory that every user can read, unlike that of the build.
     let binary = directory.path().join("sentinel");
-    std::fs::copy(env!("CARGO_BIN_EXE_sentinel"), &binary).unwrap();
-    let open = |path: &std::path::Path, mode: u32| {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-    };
-    open(directory.path(), 0o1777);
-    open(&binary, 0o755);
+    kit::install(Path::new(env!("CARGO_BIN_EXE_sentinel")), &binary);
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
     let mut command = Command::new(&binary);
     command.env("TMPDIR", directory.path()).env_remove("SENTINEL_SERVER");
     if is_root {

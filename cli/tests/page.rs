@@ -112,9 +112,9 @@ fn fake_opener(folder: &Path) {
         "#!/bin/sh\nprintf '%s\\n' \"$@\" >{0}/arguments\n[ ! -e \"$1\" ] || cp -p \"$1\" {0}/file\ntouch {0}/done\n",
         folder.display()
     );
-    let path = folder.join("xdg-open");
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = folder.join("xdg-open.sh");
+    std::fs::write(&text, script).unwrap();
+    kit::install(&text, &folder.join("xdg-open"));
 }
 
 fn path_with(folder: &Path) -> String {

@@ -65,16 +65,18 @@ fn start_failure(start: &Start) -> (StartFailure, String) {
 #[test]
 fn a_failed_start_has_a_reason_and_no_exit_code() {
     let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str, mode: u32| {
-        use std::os::unix::fs::PermissionsExt;
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let file = |name: &str, text: &str, mode: &str| {
+        let (written, path) = (dir.path().join("text"), dir.path().join(name));
+        std::fs::write(&written, text).unwrap();
+        // Written by another process: a fork of another test would keep a file that is open here, and it would be busy.
+        let installed =
+            std::process::Command::new("install").args(["-m", mode]).args([&written, &path]).status();
+        assert!(installed.unwrap().success());
         path.to_str().unwrap().to_owned()
     };
-    let plain = file("plain", "echo no\n", 0o644);
-    let no_format = file("no-format", "echo no\n", 0o755);
-    let no_interpreter = file("no-interpreter", "#!/nosuch/interpreter\n", 0o755);
+    let plain = file("plain", "echo no\n", "644");
+    let no_format = file("no-format", "echo no\n", "755");
+    let no_interpreter = file("no-interpreter", "#!/nosuch/interpreter\n", "755");
     let directory = dir.path().to_str().unwrap();
     let check = |argv: &[&str], reason, expected: &str| {
         let (found, message) = start_failure(&start(1, argv));

@@ -419,6 +419,13 @@ pub fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
+/// Copies a program. Another process does: a child that another test forks while this one had the copy open for writing
+/// would keep it open until its own exec, and the copy could not be run (`ETXTBSY`).
+pub fn install(program: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).args([program, to]).status().unwrap();
+    assert!(status.success());
+}
+
 /// Whether a `sleep` process has this argument.
 pub fn is_running(argument: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
