@@ -18,7 +18,7 @@ use tokio::process::Command;
 use crate::args::UiArgs;
 use crate::client::{Client, Server, page_link};
 use crate::exit::{ExitResult, Failure, OK};
-use crate::interrupt::Interrupts;
+use crate::interrupt::{Interruptible, Interrupts};
 use crate::output::format::{note, print};
 
 /// How long the file with the link stays for a browser that is slow to start.
@@ -133,16 +133,20 @@ async fn open(opener: &str, link: &Link) -> Result<(), Failure> {
     // From here on Ctrl-C must not leave the file behind.
     let mut interrupts = Interrupts::listen()?;
     write_private(&file, &redirect(&link.whole())).map_err(unwritten)?;
-    let opened = run(opener, &file).await;
-    if opened.is_ok() {
+    let opening = async {
+        run(opener, &file).await?;
         let seconds = LINK_LIFETIME.as_secs();
         note(&format!(
             "Opened {}. Waiting {seconds} s for the browser to read the link; Ctrl-C ends this.",
             link.page
         ));
-        // Ctrl-C only ends the wait.
-        interrupts.until(tokio::time::sleep(LINK_LIFETIME)).await;
-    }
+        tokio::time::sleep(LINK_LIFETIME).await;
+        Ok(())
+    };
+    let opened = match interrupts.until(opening).await {
+        Interruptible::Done(opened) => opened,
+        Interruptible::Interrupted => Ok(()),
+    };
     let removed = std::fs::remove_file(&file)
         .map_err(|error| Failure::new(format!("failed to remove {}: {error}", file.display())));
     opened.and(removed)

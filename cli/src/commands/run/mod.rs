@@ -115,17 +115,11 @@ pub(super) async fn watch(
     };
     match interrupts.until(followed).await {
         Interruptible::Done(followed) => {
-            let followed = followed?;
-            print_folded(client, &followed, display).await?;
-            summarize(&followed);
-            if let Some(advice) = advice(client, &followed).await {
-                note(Text::message().plain(advice));
+            // The Run is over: Ctrl-C ends what is left to read, and nothing else.
+            match interrupts.until(conclude(client, followed?, display)).await {
+                Interruptible::Done(code) => code,
+                Interruptible::Interrupted => Ok(INTERRUPTED),
             }
-            let code = exit_code(client, &followed).await?;
-            if display.format == StreamFormat::Json {
-                report(&followed, code)?;
-            }
-            Ok(code)
         }
         Interruptible::Interrupted => {
             let flags = context_flags(client, namespace);
@@ -139,6 +133,20 @@ pub(super) async fn watch(
             Ok(INTERRUPTED)
         }
     }
+}
+
+/// Reports how a Run ended, and returns its exit code.
+async fn conclude(client: &Client, followed: FollowedRun, display: Display) -> ExitResult {
+    print_folded(client, &followed, display).await?;
+    summarize(&followed);
+    if let Some(advice) = advice(client, &followed).await {
+        note(Text::message().plain(advice));
+    }
+    let code = exit_code(client, &followed).await?;
+    if display.format == StreamFormat::Json {
+        report(&followed, code)?;
+    }
+    Ok(code)
 }
 
 /// Shows what the nodes wrote with equal outputs as one, if that is wanted.
