@@ -105,14 +105,14 @@ export class MergedSource extends LogFeed {
       this.#chunks = [{ entries: [], before: answer.before, next: answer.next }];
       this.atStart = query.since !== undefined && query.since === this.#logs.since;
       this.#take(answer.lines, this.#chunks[0], 0);
-      this.#note(answer);
+      this.#noteEnd(answer);
       this.#reached(isTail || answer.ended || answer.lines.length === 0);
       this.#flatten();
     });
   }
 
   /** Only an answer that reaches the ends of the logs says that they have ended; then they stay so. @param {{ended: boolean}} answer */
-  #note({ ended }) {
+  #noteEnd({ ended }) {
     this.ended ||= ended || this.#logs.until !== undefined;
   }
 
@@ -147,7 +147,7 @@ export class MergedSource extends LogFeed {
       const chunk = { entries: [], before: from, next: answer.next };
       this.#take(answer.lines, chunk, this.entries.at(-1)?.position ?? 0);
       this.#chunks.push(chunk);
-      this.#note(answer);
+      this.#noteEnd(answer);
       this.#trim(true);
       this.#reached(answer.ended || answer.lines.length === 0);
       this.#flatten();
