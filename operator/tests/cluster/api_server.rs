@@ -11,7 +11,7 @@ use sentinel_operator::resource::status::{RunStatus, TaskStatus};
 use sentinel_operator::resource::{Task, manifest};
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
 
-use crate::bad_input;
+use crate::bad_tasks;
 use crate::kit::Piece;
 
 fn examples() -> Vec<PathBuf> {
@@ -93,7 +93,7 @@ async fn kubectl_explains_every_field_and_shows_the_columns() {
     {
         assert!(all.contains(field), "{field}: {all}");
     }
-    piece.apply(&bad_input::manifest("t", "{targets: {all: true}, run: {command: [df, -h]}}")).unwrap();
+    piece.apply(&bad_tasks::manifest("t", "{targets: {all: true}, run: {command: [df, -h]}}")).unwrap();
     let table = piece.kubectl(&["get", "stask"]).unwrap();
     assert!(
         table.starts_with("NAME   PHASE   NODES   OK    FAILED   UNREACHABLE   RUNNING   WAITING   AGE"),
@@ -110,7 +110,7 @@ async fn kubectl_explains_every_field_and_shows_the_columns() {
 async fn a_task_can_be_selected_by_its_phase() {
     let Some(piece) = Piece::new("phase").await else { return };
     for (name, phase) in [("a", "Failed"), ("b", "Succeeded")] {
-        piece.apply(&bad_input::manifest(name, "{targets: {all: true}, run: {command: [x]}}")).unwrap();
+        piece.apply(&bad_tasks::manifest(name, "{targets: {all: true}, run: {command: [x]}}")).unwrap();
         let there = piece.cluster.get(TaskRef::new(piece.namespace.clone(), name).unwrap()).await;
         let status =
             TaskStatus { phase: Some(phase.into()), observed_generation: 1, ..TaskStatus::default() };
@@ -135,7 +135,7 @@ async fn a_target_slice_cannot_be_changed() {
 #[tokio::test]
 async fn the_largest_status_is_accepted() {
     let Some(piece) = Piece::new("large").await else { return };
-    piece.apply(&bad_input::manifest("t", "{targets: {all: true}, run: {command: [x]}}")).unwrap();
+    piece.apply(&bad_tasks::manifest("t", "{targets: {all: true}, run: {command: [x]}}")).unwrap();
     let name = TaskRef::new(piece.namespace.clone(), "t").unwrap();
     let task = piece.cluster.get(name).await.unwrap().unwrap();
     let long = "n".repeat(63) + "." + &"m".repeat(63) + "." + &"o".repeat(63) + "." + &"p".repeat(57);
@@ -181,7 +181,7 @@ async fn ten_thousand_targets_fit_into_a_small_task() {
     let targets: Vec<NodeName> =
         nodes.iter().filter(|(_, facts)| ours(&facts.labels)).map(|(name, _)| name.clone()).collect();
     assert_eq!(targets.len(), 10_000);
-    piece.apply(&bad_input::manifest("t", "{targets: {all: true}, run: {command: [x]}}")).unwrap();
+    piece.apply(&bad_tasks::manifest("t", "{targets: {all: true}, run: {command: [x]}}")).unwrap();
     let name = TaskRef::new(piece.namespace.clone(), "t").unwrap();
     let task = piece.cluster.get(name.clone()).await.unwrap().unwrap();
     let began = Instant::now();

@@ -9,7 +9,7 @@
 )]
 
 mod api_server;
-mod bad_input;
+mod bad_tasks;
 mod battery;
 mod contract;
 mod kit;

@@ -8,7 +8,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use sentinel_operator::resource::{crd, schema};
 use serde_json::{Value, json};
 
-use crate::bad_input::{self, AtApply};
+use crate::bad_tasks::{self, AtApply};
 use crate::battery;
 use crate::kit::Piece;
 
@@ -28,15 +28,15 @@ async fn offered(client: &kube::Client, namespace: &str, task: &Value) -> Result
     }
 }
 
-fn value(bad: &bad_input::Bad) -> Value {
-    serde_saphyr::from_str(&bad_input::manifest(bad.name, &bad.spec)).unwrap()
+fn value(bad: &bad_tasks::Bad) -> Value {
+    serde_saphyr::from_str(&bad_tasks::manifest(bad.name, &bad.spec)).unwrap()
 }
 
 #[tokio::test]
 async fn an_api_server_refuses_every_describable_bad_task() {
     let Some(piece) = Piece::new("bad").await else { return };
     let mut wrong = Vec::new();
-    for bad in bad_input::all() {
+    for bad in bad_tasks::all() {
         match (offered(&piece.client, &piece.namespace, &value(&bad)).await, bad.at_apply) {
             (Ok(()), AtApply::Taken { .. }) => {}
             (Ok(()), AtApply::Refused(_)) => wrong.push(format!("{}: accepted", bad.name)),
@@ -66,7 +66,7 @@ async fn an_api_server_refuses_every_describable_bad_task() {
 async fn every_message_of_the_definition_is_returned_once() {
     let Some(piece) = Piece::new("sentences").await else { return };
     let mut unseen = sentences();
-    for bad in bad_input::all() {
+    for bad in bad_tasks::all() {
         if let Err(message) = offered(&piece.client, &piece.namespace, &value(&bad)).await {
             unseen.retain(|sentence| !message.contains(sentence.as_str()));
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::bad_input::{self, AtApply};
+use crate::bad_tasks::{self, AtApply};
 use crate::battery;
 use sentinel_operator::resource::{Task, crd, manifest, schema, validate};
 use serde_json::Value;
@@ -12,8 +12,8 @@ use serde_json::Value;
 #[test]
 fn bad_tasks_are_refused_with_field_value_and_allowed() {
     let mut wrong = Vec::new();
-    for bad in bad_input::all() {
-        match manifest::read(&bad_input::manifest(bad.name, &bad.spec)) {
+    for bad in bad_tasks::all() {
+        match manifest::read(&bad_tasks::manifest(bad.name, &bad.spec)) {
             Ok(_) => wrong.push(format!("{}: accepted", bad.name)),
             Err(error) if !error.to_string().contains(bad.ours) => {
                 let error: String = error.to_string().chars().take(600).collect();
@@ -25,15 +25,15 @@ fn bad_tasks_are_refused_with_field_value_and_allowed() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn value(bad: &bad_input::Bad) -> Value {
-    serde_saphyr::from_str(&bad_input::manifest(bad.name, &bad.spec)).unwrap()
+fn value(bad: &bad_tasks::Bad) -> Value {
+    serde_saphyr::from_str(&bad_tasks::manifest(bad.name, &bad.spec)).unwrap()
 }
 
 /// The validator must not depend on the schema: a Task may have been stored without one.
 #[test]
 fn validation_alone_refuses_every_decodable_bad_task() {
     let mut wrong = Vec::new();
-    for bad in bad_input::all() {
+    for bad in bad_tasks::all() {
         // What does not decode (a number in place of a string) cannot get this far.
         let Ok(mut task) = serde_json::from_value::<Task>(value(&bad)) else { continue };
         task.metadata.uid = Some("u".into());
@@ -70,7 +70,7 @@ const NOT_OF_THE_SPEC: [&str; 3] =
 #[test]
 fn every_rule_of_the_validator_is_broken_by_a_bad_task() {
     let mut unbroken = rules();
-    for bad in bad_input::all() {
+    for bad in bad_tasks::all() {
         let Ok(task) = serde_json::from_value::<Task>(value(&bad)) else { continue };
         for at in validate::broken_rules(&task) {
             let file = Path::new(at.file()).file_name().unwrap().to_string_lossy();
@@ -88,13 +88,13 @@ fn every_rule_of_the_validator_is_broken_by_a_bad_task() {
         .map(|rule| format!("{rule}: {}", source(&rule)))
         .filter(|rule| !NOT_OF_THE_SPEC.iter().any(|other| rule.contains(other)))
         .collect();
-    assert!(unbroken.is_empty(), "add a Task to bad_input that breaks each of these rules: {unbroken:#?}");
+    assert!(unbroken.is_empty(), "add a Task to bad_tasks that breaks each of these rules: {unbroken:#?}");
 }
 
 /// What an API server accepts and only the status refuses later. A new one needs a reason.
 #[test]
 fn only_undescribable_rules_are_left_to_the_status() {
-    let taken: Vec<(&str, &str)> = bad_input::all()
+    let taken: Vec<(&str, &str)> = bad_tasks::all()
         .into_iter()
         .filter_map(|bad| match bad.at_apply {
             AtApply::Taken { because } => Some((bad.name, because)),
@@ -168,7 +168,7 @@ fn the_validator_and_the_definition_refuse_the_same() {
             Some(format!("{}: {}", odd.what, disagreement(&definition, odd.task, changed)?))
         })
         .collect();
-    for bad in bad_input::all().iter().filter(|bad| bad.theirs().is_some()) {
+    for bad in bad_tasks::all().iter().filter(|bad| bad.theirs().is_some()) {
         wrong.extend(
             disagreement(&definition, value(bad), "").map(|message| format!("{}: {message}", bad.name)),
         );

@@ -1,7 +1,9 @@
 //! A whole agent with real supervisors and commands, against a gateway that is driven by the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../gateway/mod.rs"]
 mod gateway;
+mod log_socket;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,12 +11,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use gateway::{Archive, Control, Gateway, LogFrame, PATIENCE, next_message, send_to, within};
+use gateway::{Archive, Gateway, PATIENCE, next_message, send_to, within};
+use log_socket::{archive_all, check_output};
 use sentinel_node_agent::journal::{AttemptDir, AttemptState};
 use sentinel_node_agent::supervisor::Prefork;
 use sentinel_node_agent::{AgentConfig, AgentError, Timing, Token, health};
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
-use sentinel_protocol::log::Stream;
 use sentinel_protocol::outcome::{InterruptReason, Outcome};
 use sentinel_protocol::refusal::{Refusal, SessionRefusal};
 use sentinel_protocol::request::{
@@ -22,7 +24,7 @@ use sentinel_protocol::request::{
 };
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
-use sentinel_protocol::to_operator::{Ended, ReportedState, ToOperator};
+use sentinel_protocol::to_operator::{ReportedState, ToOperator};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -150,38 +152,6 @@ impl Node {
     }
 }
 
-/// Receives and archives the output of an Attempt up to this position.
-async fn archive_all(
-    gateway: &mut Gateway,
-    control: &Control,
-    id: &AttemptId,
-    archive: &mut Archive,
-    end: u64,
-) {
-    while archive.upto < end {
-        let mut logs = gateway.log(control).await;
-        loop {
-            match logs.next().await {
-                LogFrame::Open(opened, _) => {
-                    assert_eq!(opened, *id);
-                    logs.credit(id, ALL, archive.upto).await;
-                }
-                LogFrame::Record(_, record) => archive.take(record),
-                LogFrame::Closed => break,
-            }
-            if archive.upto >= end {
-                logs.credit(id, ALL, archive.upto).await;
-                break;
-            }
-        }
-    }
-}
-
-fn check_output(ended: &Ended, archive: &Archive) {
-    assert_eq!(archive.upto, ended.output.end);
-    assert_eq!(archive.sha256(Stream::Stdout), ended.output.stdout.sha256);
-}
-
 #[tokio::test]
 async fn the_handshake_carries_the_user_agent() {
     let mut gateway = Gateway::start(TOKEN).await;
@@ -250,68 +220,6 @@ async fn a_repeated_start_is_recognised_and_another_spec_refused() {
     control.send_message(to_start(&Start { epoch: Epoch::ZERO, attempt: attempt(2), ..start })).await;
     assert_eq!(control.refused().await.refusal, Refusal::StaleEpoch { seen: Epoch::from(1) });
     assert_eq!(node.witness(), 1);
-}
-
-#[tokio::test]
-async fn output_is_exact_over_repeated_disconnects() {
-    let mut gateway = Gateway::start(TOKEN).await;
-    let _node = Node::with_agent(&gateway);
-    let mut control = gateway.control().await;
-    let id = attempt(1);
-    let start = Start { credit: 300_000, ..start(1, "seq 1 1500000") };
-    control.send_message(to_start(&start)).await;
-    let mut archive = Archive::default();
-    let mut received = Archive::default();
-    for round in 1..=6u64 {
-        let mut logs = gateway.log(&control).await;
-        let mut granted = archive.upto.max(300_000);
-        while received.upto < round * 1_000_000 {
-            match logs.next().await {
-                LogFrame::Open(..) => logs.credit(&id, granted, archive.upto).await,
-                LogFrame::Record(_, record) => {
-                    assert!(record.end() <= granted, "{} is beyond the credit of {granted}", record.end());
-                    received.take(record);
-                }
-                LogFrame::Closed => panic!("the agent closed"),
-            }
-            if granted - received.upto < 100_000 {
-                granted = received.upto + 300_000;
-                logs.credit(&id, granted, archive.upto).await;
-            }
-        }
-        // Some of what was received is lost with this operator.
-        drop(logs);
-        if round % 2 == 0 {
-            drop(control);
-            control = gateway.control().await;
-        }
-        received = Archive::default();
-        let kept = archive.upto + 400_000 * (round % 2);
-        archive_until(&mut gateway, &mut control, &id, &mut archive, kept).await;
-        received.upto = archive.upto;
-    }
-    let ended = control.ended(&id).await;
-    archive_all(&mut gateway, &control, &id, &mut archive, ended.output.end).await;
-    assert_eq!(ended.outcome, Outcome::Succeeded { exit_code: 0 });
-    check_output(&ended, &archive);
-}
-
-/// Archives up to about here, then drops the socket.
-async fn archive_until(
-    gateway: &mut Gateway,
-    control: &mut Control,
-    id: &AttemptId,
-    archive: &mut Archive,
-    end: u64,
-) {
-    let mut logs = gateway.log(control).await;
-    while archive.upto < end {
-        match logs.next().await {
-            LogFrame::Open(..) => logs.credit(id, end, archive.upto).await,
-            LogFrame::Record(_, record) => archive.take(record),
-            LogFrame::Closed => panic!("the agent closed"),
-        }
-    }
 }
 
 #[tokio::test]
