@@ -1,23 +1,19 @@
 //! One history: faults at random, then peace, then the questions.
-//!
-//! Over 500 lines: it is one model, and each of its steps reads and changes the same world.
+
+mod plans;
+mod promises;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use sentinel_core::plan::{
-    Amount, ControlPlane, OnChange, Select, Starts, TargetRule, TaskPlan, Timeouts, spec_hash,
-};
-use sentinel_core::reconcile::retry::{Backoff, Cause, Retry};
+use sentinel_core::plan::{Starts, TaskPlan};
 use sentinel_core::reconcile::status::Recorded;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::trigger::Requests;
 use sentinel_core::reconcile::{Finalizer, Lifecycle};
-use sentinel_protocol::ids::{AttemptId, NodeName, SessionId, TaskRef, TaskUid};
-use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::request::{Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::ids::{NodeName, SessionId};
 use sentinel_protocol::to_agent::ToAgent;
-use sentinel_protocol::to_operator::{ReportedState, ToOperator};
+use sentinel_protocol::to_operator::ToOperator;
 
 use super::link::Link;
 use super::mutation::Mutation;
@@ -26,54 +22,9 @@ use super::operator::{Around, Life, Operator};
 use super::rng::Rng;
 use super::stores::{Cluster, History};
 use super::witness::Witness;
-
-/// A promise that did not hold.
-#[derive(Debug)]
-pub struct Violation {
-    pub invariant: &'static str,
-    pub what: String,
-}
-
-impl Violation {
-    pub fn new(invariant: &'static str, what: String) -> Self {
-        Self { invariant, what }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.invariant, self.what)
-    }
-}
-
-/// What happened over all seeds, to see that the faults are real.
-#[derive(Debug, Default)]
-pub struct Tally {
-    pub executions: usize,
-    pub retries: usize,
-    pub runs: usize,
-    pub lost: usize,
-    pub takeovers: usize,
-    pub reboots: usize,
-    pub cuts: usize,
-    pub restores: usize,
-    /// Offers that a busy agent declined.
-    pub busy: usize,
-}
-
-impl Tally {
-    pub fn add(&mut self, other: &Self) {
-        self.executions += other.executions;
-        self.retries += other.retries;
-        self.runs += other.runs;
-        self.lost += other.lost;
-        self.takeovers += other.takeovers;
-        self.reboots += other.reboots;
-        self.cuts += other.cuts;
-        self.restores += other.restores;
-        self.busy += other.busy;
-    }
-}
+use plans::plan;
+pub use promises::Violation;
+pub use tally::Tally;
 
 pub struct Simulation {
     rng: Rng,
@@ -97,51 +48,6 @@ pub struct Simulation {
     delivered: Vec<ToAgent>,
     tally: Tally,
     faults: bool,
-}
-
-fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
-    let targets = TargetRule { select: Select::All, exclude: vec![], control_plane: ControlPlane::Exclude };
-    let request = RunRequest {
-        program: Program::Command(vec!["echo".into(), edit.to_string()]),
-        env: vec![],
-        working_dir: "/".into(),
-        user: None,
-        group: None,
-        umask: 0o22,
-        stdin: String::new(),
-        environment: Environment::Container,
-        success_exit_codes: vec![0],
-        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 0, merge: false },
-        limits: ResourceLimits::default(),
-        leftovers: Leftovers::End,
-    };
-    TaskPlan {
-        task: TaskRef::new("ops", "t").unwrap(),
-        uid: TaskUid::new("uid").unwrap(),
-        spec_hash: spec_hash(&targets, &request),
-        targets,
-        request,
-        timeouts: Timeouts {
-            start_ms: 40_000,
-            run_ms: None,
-            idle_ms: None,
-            total_ms: None,
-            unreachable_ms: [15_000, 60_000][rng.below(2)],
-            grace_ms: 1_000,
-        },
-        retry: Retry {
-            limit: [0, 0, 1, 2][rng.below(4)],
-            backoff: Backoff { initial_ms: 500, factor: 2, max_ms: 5_000 },
-            causes: [Cause::USUAL.to_vec(), vec![Cause::Failed, Cause::Lost, Cause::StartTimedOut]]
-                [rng.below(2)]
-            .clone(),
-        },
-        max_concurrent: [Amount::Count(1), Amount::Count(2), Amount::Percent(100)][rng.below(3)],
-        on_change: [OnChange::Finish, OnChange::Cancel][rng.below(2)],
-        starts: Starts::Allowed,
-        rerun_token: String::new(),
-        ttl_after_finished_ms: None,
-    }
 }
 
 impl Simulation {
@@ -564,130 +470,4 @@ impl Simulation {
     }
 
     // --- the questions ----------------------------------------------------------------------------------------
-
-    fn check(&mut self) -> Result<(), Violation> {
-        self.check_current_run()?;
-        for n in 0..self.nodes.len() {
-            self.check_node(n)?;
-        }
-        for (id, sight) in &self.witness.seen {
-            if !self.cluster.runs.get(&id.run).is_some_and(|targets| targets.contains(&id.node)) {
-                return Err(Violation::new("O8", format!("{id} ran and no durable Run wanted it")));
-            }
-            self.check_tries(id)?;
-            match self.history.attempts.get(id) {
-                Some((ReportedState::Ended(ended), _)) => {
-                    self.check_truth(id, &ended.outcome, sight.exit.as_ref())?
-                }
-                other => return Err(Violation::new("O2", format!("{id} ran, and History has {other:?}"))),
-            }
-        }
-        self.tally.lost = self
-            .history
-            .attempts
-            .values()
-            .filter(|(state, _)| matches!(state, ReportedState::Ended(e) if matches!(e.outcome, Outcome::Lost { .. })))
-            .count();
-        Ok(())
-    }
-
-    /// O11: while the status is `Complete`, the witness saw every target of that Run succeed.
-    fn check_claim(&self) -> Result<(), Violation> {
-        let Some(run) = self.cluster.claims_complete.filter(|_| !self.cluster.restored) else {
-            return Ok(());
-        };
-        let succeeded = |node: &NodeName| {
-            let mut of_node = self.witness.seen.iter().filter(|(id, _)| id.run == run && id.node == *node);
-            of_node.any(|(_, sight)| matches!(sight.exit, Some(Outcome::Succeeded { .. })))
-        };
-        match self.cluster.runs.get(&run).into_iter().flatten().find(|node| !succeeded(node)) {
-            Some(node) => Err(Violation::new("O11", format!("run {run} is Complete, and not so on {node}"))),
-            None => Ok(()),
-        }
-    }
-
-    /// O2: the Run has its verdict and every target its one Outcome, in the cluster and in History.
-    fn check_current_run(&self) -> Result<(), Violation> {
-        if self.cluster.gone {
-            return Ok(());
-        }
-        let Some(run) = &self.cluster.recorded.run else {
-            return Err(Violation::new("O2", "the Task never ran".to_owned()));
-        };
-        if run.finished_at.is_none() {
-            return Err(Violation::new("O2", format!("run {} never ended: {:?}", run.number, run.counts)));
-        }
-        if self.history.runs.get(&run.number).is_none_or(|record| record.finished_at.is_none()) {
-            return Err(Violation::new("O2", format!("the end of run {} is not in History", run.number)));
-        }
-        for node in &self.cluster.targets {
-            let latest = self.history.executions(run.number).find(|(id, _)| id.node == *node);
-            let Some((id, (ReportedState::Ended(ended), _))) = latest else {
-                let what = format!("{node} has no outcome in run {}: {latest:?}", run.number);
-                return Err(Violation::new("O2", what));
-            };
-            let again = self.cluster.plan.retry.allows(id.attempt, &ended.outcome);
-            let same = run.stopping.is_none() && run.spec_hash == self.cluster.plan.spec_hash;
-            // Evidence that came after the Run's end changes its record and nothing else; after a restore, History may
-            // hold an Attempt of this id that was another spec's.
-            let corrected_late = self.cluster.gave_up.contains(&run.number) || self.history.restored;
-            if again && same && !corrected_late {
-                let what = format!("{id} ended {:?} and was not tried again", ended.outcome);
-                return Err(Violation::new("O2", what));
-            }
-        }
-        Ok(())
-    }
-
-    /// A further Attempt follows one that ended, and not more often than allowed.
-    fn check_tries(&self, id: &AttemptId) -> Result<(), Violation> {
-        let before = AttemptId { attempt: id.attempt.saturating_sub(1), ..id.clone() };
-        let ended = matches!(self.history.attempts.get(&before), Some((ReportedState::Ended(_), _)));
-        if id.attempt > 3 || (id.attempt > 1 && !ended) {
-            return Err(Violation::new("O10", format!("{id} ran, and {before} had not ended")));
-        }
-        Ok(())
-    }
-
-    /// Nothing is left on a node, and what it knows of an end is what History holds.
-    fn check_node(&self, n: usize) -> Result<(), Violation> {
-        let node = &self.nodes[n];
-        if let Some(id) = node.owned().next() {
-            return Err(Violation::new("O7", format!("{id} was never forgotten")));
-        }
-        for (id, (state, _)) in self.history.attempts.iter().filter(|(id, _)| id.node == node.name) {
-            let (ReportedState::Ended(kept), Some(theirs)) = (state, node.end_of(id)) else { continue };
-            // An Attempt that never ran may end as cancelled (by the tombstone) or as not started (by a later leader
-            // that did not know of the cancellation).
-            if kept.outcome != theirs.outcome && self.witness.seen.contains_key(id) {
-                let what = format!("{id} ended {:?} and History has {:?}", theirs.outcome, kept.outcome);
-                return Err(Violation::new("O3", what));
-            }
-        }
-        Ok(())
-    }
-
-    /// O4: the reported exit is the observed one; `Lost` needs a fault that justifies it.
-    fn check_truth(
-        &self,
-        id: &AttemptId,
-        reported: &Outcome,
-        seen: Option<&Outcome>,
-    ) -> Result<(), Violation> {
-        let node = self.nodes.iter().find(|node| node.name == id.node).unwrap();
-        match (reported, seen) {
-            (Outcome::Succeeded { .. } | Outcome::Failed { .. } | Outcome::Cancelled, seen)
-                if seen != Some(reported) =>
-            {
-                Err(Violation::new("O4", format!("{id} was reported as {reported:?} and seen as {seen:?}")))
-            }
-            (Outcome::Lost { .. }, _) if !node.faulted.contains(id) && !self.troubled.contains(&id.node) => {
-                Err(Violation::new("O4", format!("{id} is Lost without a fault")))
-            }
-            (Outcome::NotStarted | Outcome::StartTimedOut { .. }, _) => {
-                Err(Violation::new("O4", format!("{id} ran and was reported as {reported:?}")))
-            }
-            _ => Ok(()),
-        }
-    }
 }
