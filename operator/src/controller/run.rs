@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::Event;
-use sentinel_protocol::ids::TaskRef;
+use sentinel_protocol::ids::{TaskRef, TaskUid};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -98,13 +98,18 @@ pub async fn run(
     context.background.drain(DRAIN_WITHIN).await;
 }
 
-/// Reconciles the Task of this name; releases what is kept of it when it does not exist any more.
+/// Reconciles the Task of this name; releases what is kept of an earlier one, or of this one when it does not exist any
+/// more.
 async fn reconcile_named(context: Arc<Context>, tasks: Store<Task>, task: TaskRef) -> Requeue {
-    if let Some(cached) = tasks.get(&ObjectRef::new(&task.name).within(&task.namespace)) {
-        return reconcile(cached, context).await;
+    let cached = tasks.get(&ObjectRef::new(&task.name).within(&task.namespace));
+    let uid = cached.as_ref().and_then(|cached| TaskUid::new(cached.metadata.uid.clone()?).ok());
+    if uid.is_none_or(|uid| context.caches.replaces(&task, &uid)) {
+        release_deleted(&context, &tasks);
     }
-    release_deleted(&context, &tasks);
-    Requeue::AwaitChange
+    match cached {
+        Some(cached) => reconcile(cached, context).await,
+        None => Requeue::AwaitChange,
+    }
 }
 
 /// Fills the cache of Tasks.

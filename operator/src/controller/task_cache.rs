@@ -1,12 +1,12 @@
 //! What the controller keeps of a Task between reconciles. In memory only: losing it costs one reconcile.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sentinel_core::plan::TaskPlan;
 use sentinel_core::reconcile::ledger::Origin;
 use sentinel_core::time::Monotonic;
-use sentinel_protocol::ids::{NodeName, RunNumber, TaskUid};
+use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef, TaskUid};
 
 use crate::resource::invalid::Invalid;
 use crate::resource::{Task, validate, version};
@@ -77,17 +77,46 @@ impl TaskCache {
 
 /// The caches of all Tasks.
 #[derive(Debug, Default)]
-pub(super) struct TaskCaches(Mutex<HashMap<TaskUid, Arc<tokio::sync::Mutex<TaskCache>>>>);
+pub(super) struct TaskCaches(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    caches: HashMap<TaskUid, Arc<tokio::sync::Mutex<TaskCache>>>,
+    /// The Task that was last reconciled under a name.
+    named: HashMap<TaskRef, TaskUid>,
+}
 
 impl TaskCaches {
     /// The cache of a Task, made when it does not exist.
     pub(super) fn of(&self, task: &TaskUid) -> Arc<tokio::sync::Mutex<TaskCache>> {
-        let mut caches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        caches.entry(task.clone()).or_default().clone()
+        self.lock().caches.entry(task.clone()).or_default().clone()
     }
 
-    /// Drops the caches of Tasks that do not exist any more.
+    /// Notes that this Task has the name now. Whether another had it before: that one is deleted, and no reconcile may
+    /// ever see it missing, since one made again at once is in the cache by then.
+    pub(super) fn replaces(&self, name: &TaskRef, task: &TaskUid) -> bool {
+        let mut known = self.lock();
+        match known.named.get_mut(name) {
+            Some(named) if named == task => false,
+            Some(named) => {
+                named.clone_from(task);
+                true
+            }
+            None => {
+                known.named.insert(name.clone(), task.clone());
+                false
+            }
+        }
+    }
+
+    /// Drops what is kept of Tasks that do not exist any more.
     pub(super) fn retain(&self, exists: impl Fn(&TaskUid) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| exists(uid));
+        let mut known = self.lock();
+        known.caches.retain(|uid, _| exists(uid));
+        known.named.retain(|_, uid| exists(uid));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sentinel_operator::cluster::TaskStore;
+use futures_util::StreamExt;
+use kube::runtime::watcher::Event;
+use sentinel_operator::cluster::{Cluster, TaskStore};
 use sentinel_operator::resource::marks::ABANDON;
 use sentinel_protocol::outcome::Outcome;
 
@@ -71,4 +73,21 @@ async fn a_recreated_task_of_the_same_name_is_another() {
     let second = stage.starts(2).await.remove(1).0;
     assert_eq!(second.attempt.run.0, 1);
     assert_ne!(first, second.attempt.task);
+}
+
+/// Who deletes a Task and makes it again at once causes one reconcile of the name, which finds the new Task and never sees
+/// that the earlier one is gone. Its Runs stayed tracked, and agents never forgot their results.
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_of_a_task_is_released_if_it_is_made_again_at_once() {
+    let stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", HELLO).await;
+    let first = stage.starts(1).await.remove(0).0.attempt.task;
+    stage.report("t", 1, "a", running());
+    let mut changes = stage.cluster.watch_tasks();
+    stage.cluster.delete(task_ref("t")).await.unwrap();
+    stage.report("t", 1, "a", ended(Outcome::Cancelled));
+    while !matches!(changes.next().await.unwrap(), Event::Delete(_)) {}
+    stage.apply("t", HELLO).await;
+    stage.starts(2).await;
+    stage.until_released(&first).await;
 }

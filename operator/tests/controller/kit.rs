@@ -18,7 +18,7 @@ use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions};
 use sentinel_operator::history::record::{AttemptRecord, HistoryRecord, RecordSource};
 use sentinel_operator::history::{ExecutionQuery, History};
 use sentinel_operator::resource::{Task, manifest};
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash, TaskRef};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::stage::Stage as Stages;
@@ -183,6 +183,12 @@ impl Stage {
     /// Waits until no Run is tracked.
     pub(crate) async fn until_untracked(&self) {
         self.wait("the run store", || self.operator.runs.is_empty().then_some(())).await;
+    }
+
+    /// Waits until nothing is tracked of this Task.
+    pub(crate) async fn until_released(&self, task: &TaskUid) {
+        let runs = &self.operator.runs;
+        self.wait("the Task to be released", || runs.facts(task, RunNumber(1)).is_none().then_some(())).await;
     }
 
     /// Waits until the results of these nodes are archived.
