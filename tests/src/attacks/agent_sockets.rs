@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::Attack;
-use super::agents::{Agent, Fleet, Socket, send};
+use super::agents::{ANSWERED_WITHIN, Agent, Fleet, Socket, send};
 use super::kit::{MIB, Row, Size};
 
 /// See the module.
@@ -44,7 +44,12 @@ async fn fragments(size: Size) -> Result<Row> {
         sockets.push(socket);
     }
     agent.flush().await?;
-    let accepted = count - closed(&mut sockets).await;
+    // The operator closes the others at its own pace.
+    let waiting = tokio::time::Instant::now();
+    let mut accepted = count - closed(&mut sockets).await;
+    while accepted > MAX_SOCKETS && waiting.elapsed() < ANSWERED_WITHIN {
+        accepted = count - closed(&mut sockets).await;
+    }
     let mut faults = Vec::new();
     // Longer than a message may take.
     let until = tokio::time::Instant::now() + Duration::from_secs(25);
