@@ -70,9 +70,9 @@ async fn check(system: &System) -> BTreeSet<String> {
         let known = executions(&system.fleet).await?;
         for (attempt, recorded) in &seen {
             let (execution, _) = attempt.rsplit_once('/').unwrap();
-            let archived = known.get(execution).map_or(&Value::Null, |found| &found["exitCode"]);
-            if *archived != json!(recorded.exits.first()) {
-                return Err(format!("{attempt}: {recorded:?} and {:?}", known.get(execution)));
+            let Some(found) = known.get(execution) else { return Err(format!("{attempt} is missing")) };
+            if found["exitCode"] != json!(recorded.exits.first()) {
+                return Err(format!("{attempt}: {recorded:?} and {found:?}"));
             }
         }
         Ok(())

@@ -44,17 +44,17 @@ impl Files {
         Self { paths, namespace, client, applied: BTreeMap::new() }
     }
 
-    /// Applies every Task of every file. Problems of files were reported before.
+    /// Applies every Task of every file. A file that cannot be read, though all could before the start, is left to the first
+    /// poll, which reports it.
     ///
     /// # Errors
     /// The API rejects a Task.
     pub(super) async fn apply_all(&mut self) -> Result<(), Failure> {
         for (path, content) in self.read().await {
-            if let Content::Tasks(tasks) = &content {
-                for task in tasks {
-                    let (result, _) = task.apply(&self.client).await?;
-                    report_applied(task, &result);
-                }
+            let Content::Tasks(tasks) = &content else { continue };
+            for task in tasks {
+                let (result, _) = task.apply(&self.client).await?;
+                report_applied(task, &result);
             }
             self.applied.insert(path, content);
         }
@@ -184,4 +184,22 @@ fn report(text: &str) {
 
 fn report_error(text: &str) {
     note(Text::error().plain(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Server, connect};
+
+    /// All files are checked before dev mode starts, and read again once it has. What was wrong by then counted as
+    /// reported, and never was.
+    #[tokio::test]
+    async fn a_file_that_goes_bad_during_the_start_is_left_to_the_first_poll() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("bad.yaml"), "kind: [").unwrap();
+        let client = connect(Server::Unix(folder.path().join("socket")), None).unwrap();
+        let mut files = Files::new(vec![folder.path().to_owned()], "default".to_owned(), client);
+        files.apply_all().await.unwrap();
+        assert!(files.applied.is_empty(), "{:?}", files.applied);
+    }
 }
