@@ -12,7 +12,7 @@ let dev;
 let browser;
 
 // Two halves, a second apart, so that a time lies between them.
-const LONG = `for n in $(seq 1 2000); do echo "line $n $([ $((n % 100)) = 0 ] && echo needle)"; done; sleep 1; seq -f 'later %g' 1 500; echo "the end is near" >&2`;
+const LONG = `for n in $(seq 1 2000); do echo "line $n $([ $((n % 100)) = 0 ] && echo needle)"; done; sleep 1; seq -f 'later %g' 1 500; echo "the end is near"`;
 
 /** What a command may write to mislead a reader or a page, as bytes; and what is to be seen of it. @type {[string, string][]} */
 const HOSTILE = [

@@ -17,7 +17,8 @@ const NODES = ["sim-1", "sim-2", "sim-3", "sim-4"].flatMap((node) => ["--node", 
 
 before(async () => {
   dev = await startDev(["--nodes", "4"]);
-  const script = `echo ::group::$SENTINEL_NODE; seq -f "%g of $SENTINEL_NODE" 1 ${LINES}; echo ::endgroup::; echo "\\033[32mready\\033[0m" >&2; [ $SENTINEL_NODE != sim-3 ]`;
+  // The two streams have no order: what must be the last line is of the same stream as the lines before it.
+  const script = `echo begun >&2; echo ::group::$SENTINEL_NODE; seq -f "%g of $SENTINEL_NODE" 1 ${LINES}; echo ::endgroup::; echo "\\033[32mready\\033[0m"; [ $SENTINEL_NODE != sim-3 ]`;
   const { code, output } = await dev.run("run", "--name", "many", ...NODES, "--", "sh", "-c", script);
   assert.equal(code, 1, output.slice(-2000));
   browser = await launch();
@@ -253,7 +254,7 @@ test("the log of all nodes is saved as text and as JSON", async () => {
     const text = await readFile(await saved.path(), "utf8");
     assert.match(text, holds);
     const lines = text.trimEnd().split("\n");
-    assert.equal(lines.length, 2 * (LINES + 2) + (name === ".jsonl" ? 1 : 0));
+    assert.equal(lines.length, 2 * (LINES + 3) + (name === ".jsonl" ? 1 : 0));
     for (const node of ["sim-1", "sim-2"]) assert.equal(lines.filter((line) => line.includes(` of ${node}`)).length, LINES);
     if (name === ".jsonl") assert.deepEqual(JSON.parse(lines[lines.length - 1]), { kind: "end", ended: true });
   }

@@ -91,7 +91,7 @@ function Block({ group, isMajority, base, total, where }) {
     <summary><span class="turn-mark"></span><span class="count"><span><b>${count(group.count)}</b> ${nodes}</span><${Meter} shares=${[{ name: group.outcome, look: how, count: group.count }]} total=${total} label="share of nodes" /></span>
       <${State} look=${how} text=${text} title=${group.message} /><span class="nodes cut-text" title=${group.nodes.slice(0, 2000)}>${group.nodes}</span><span class="side wide">${differ > 0 ? `${plural(differ, "line")} ${differ === 1 ? "differs" : "differ"}` : `${lines ? `${plural(lines.totalLines, "line")}, ` : ""}${bytes(size(group))}`}</span></summary>
     ${size(group) === 0 ? html`<p class="out soft"><span>No output came from ${group.count === 1 ? "this node" : "these nodes"}.${isProblem(group.outcome) && group.message ? ` Reason: ${group.message}.` : ""}</span></p>`
-      : html`<pre class="out" tabindex="0" aria-label=${`Output of ${group.nodes.slice(0, 200)}`}>${lines && (compared ? html`<${Compared} changes=${compared} />` : html`<${Text} lines=${lines} problem=${isProblem(group.outcome)} />`)}</pre>`}
+      : html`<pre class="out" tabindex="0" role="region" aria-label=${`Output of ${group.nodes.slice(0, 200)}`}>${lines && (compared ? html`<${Compared} changes=${compared} />` : html`<${Text} lines=${lines} problem=${isProblem(group.outcome)} />`)}</pre>`}
   </details><a class="link faint" href=${log} aria-label=${`log of ${group.node}`}>log</a></div>`;
 }
 
@@ -132,7 +132,7 @@ function Change({ change: { now, then, nodes }, against, total, where }) {
       <${State} look=${how} text=${is} title=${now.message} /><span class="nodes cut-text" title=${fold(nodes).slice(0, 2000)}>${fold(nodes)}</span><span class="side">${was === is ? "output differs" : `was ${lower(was)}`}</span></summary>
     ${same ? html`<p class="out soft"><span>Its output is the same as in Run ${count(against)}.</span></p>`
       : large ? html`<p class="out soft"><span>The outputs differ. They are too long to be compared here: ${bytes(size(then))} then, ${bytes(size(now))} now.</span></p>`
-      : html`<pre class="out" tabindex="0" aria-label=${`What ${node} wrote in Run ${against} and in Run ${where.number}`}>${whole && html`<${Compared} changes=${diff(textsOf(base), textsOf(other))} />`}</pre>`}
+      : html`<pre class="out" tabindex="0" role="region" aria-label=${`What ${node} wrote in Run ${against} and in Run ${where.number}`}>${whole && html`<${Compared} changes=${diff(textsOf(base), textsOf(other))} />`}</pre>`}
   </details><a class="link faint" href=${logPath(where.ns, where.name, where.number, { node })} aria-label=${`log of ${node}`}>log</a></div>`;
 }
 
