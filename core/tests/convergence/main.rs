@@ -20,6 +20,8 @@
 
 #[path = "../kstatus/mod.rs"]
 mod kstatus;
+#[path = "../world/mod.rs"]
+mod world;
 mod rng;
 mod mutation;
 mod witness;

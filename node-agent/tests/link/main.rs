@@ -1,6 +1,8 @@
 //! A whole agent with real supervisors and commands, against a gateway that is driven by the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
 #[path = "../gateway/mod.rs"]
 mod gateway;
 mod log_socket;
@@ -16,12 +18,9 @@ use log_socket::{archive_all, check_output};
 use sentinel_node_agent::journal::{AttemptDir, AttemptState};
 use sentinel_node_agent::supervisor::Prefork;
 use sentinel_node_agent::{AgentConfig, AgentError, Timing, Token, health};
-use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
+use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
 use sentinel_protocol::outcome::{InterruptReason, Outcome};
 use sentinel_protocol::refusal::{Refusal, SessionRefusal};
-use sentinel_protocol::request::{
-    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
-};
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{ReportedState, ToOperator};
@@ -43,35 +42,11 @@ fn spec(n: u8) -> SpecHash {
 
 /// A request to run this shell text, with unlimited credit.
 fn start(run: u32, script: &str) -> Start {
-    Start {
-        attempt: attempt(run),
-        spec_hash: spec(1),
-        epoch: Epoch::from(1),
-        task: TaskRef::new("ops", "disk-report").unwrap(),
-        request: RunRequest {
-            program: Program::Command(vec!["/bin/sh".into(), "-c".into(), script.into()]),
-            env: Vec::new(),
-            working_dir: "/".into(),
-            user: None,
-            group: None,
-            umask: 0o022,
-            stdin: String::new(),
-            environment: Environment::Container,
-            success_exit_codes: vec![0],
-            output: OutputRules { limit: 1 << 40, spool: 64 << 20, max_block_ms: 30_000, merge: false },
-            limits: ResourceLimits::default(),
-            leftovers: Leftovers::End,
-        },
-        deadlines: Deadlines {
-            start_ms: 60_000,
-            run_ms: None,
-            idle_ms: None,
-            total_ms: None,
-            grace_ms: 1_000,
-        },
-        credit: ALL,
-        offer: 0,
-    }
+    let mut start = fixtures::shell(run, script);
+    start.spec_hash = spec(1);
+    start.deadlines.grace_ms = 1_000;
+    start.credit = ALL;
+    start
 }
 
 fn to_start(start: &Start) -> ToAgent {

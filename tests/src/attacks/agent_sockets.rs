@@ -12,8 +12,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::Attack;
-use super::agents::{ANSWERED_WITHIN, Agent, Fleet, Socket, send};
-use super::kit::{MIB, Row, Size};
+use super::agents::{Agent, Fleet, Socket, send};
+use super::kit::{ANSWERED_WITHIN, MIB, Row, Size};
 
 /// See the module.
 pub const ATTACK: Attack = Attack {

@@ -8,8 +8,8 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::io::AsyncReadExt as _;
 
 use super::Attack;
-use super::agents::{ANSWERED_WITHIN, Fleet, STRANGER, connect, forged};
-use super::kit::{MIB, Row, Size};
+use super::agents::{Fleet, STRANGER, connect, forged};
+use super::kit::{ANSWERED_WITHIN, MIB, Row, Size};
 
 /// See the module.
 pub const ATTACK: Attack = Attack {

@@ -4,7 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use base64::Engine as _;
@@ -21,13 +20,10 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::kit::{Victim, request};
+use super::kit::{ANSWERED_WITHIN, Victim, request};
 
 /// A WebSocket of an agent.
 pub type Socket = WebSocketStream<TcpStream>;
-
-/// How long an answer may take, on a machine that has other work too.
-pub const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// An operator, and the API server that its agents' tokens are known to.
 pub struct Fleet {
