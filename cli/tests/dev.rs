@@ -630,3 +630,25 @@ fn the_sample_in_the_readme_is_what_dev_mode_prints() {
     assert_eq!(sample, printed);
     assert!(printed.len() > 10, "{printed:?}");
 }
+
+/// Such as on a full disk. It was tried once, and then not before its file changed.
+#[test]
+fn a_task_that_could_not_be_stored_is_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (files, state) = (directory.path().join("files"), directory.path().join("state"));
+    std::fs::create_dir(&files).unwrap();
+    write(&files.join("first.yaml"), &task("first", "{command: [\"true\"]}"));
+    let dev = Dev::start(&["--state", state.to_str().unwrap(), files.to_str().unwrap()]);
+    dev.err.wait_for("default/first run 1: Complete");
+    let (tasks, away) = (state.join("cluster"), state.join("away"));
+    std::fs::rename(&tasks, &away).unwrap();
+    write(&files.join("later.yaml"), &task("later", "{command: [\"true\"]}"));
+    dev.err.wait_for("default/later: ");
+    // Reported by a poll that has tried the other again.
+    write(&files.join("third.yaml"), &task("third", "{command: [\"true\"]}"));
+    dev.err.wait_for("default/third: ");
+    std::fs::rename(&away, &tasks).unwrap();
+    let log = dev.err.wait_for("default/later created");
+    assert_eq!(log.matches("default/later: ").count(), 1, "reported once: {log}");
+    dev.err.wait_for("default/later run 1: Complete");
+}

@@ -29,9 +29,11 @@ pub(super) struct Files {
     namespace: String,
     client: Client,
     applied: BTreeMap<PathBuf, Content>,
+    /// Why the API refused a Task, by namespace and name: reported once, though the next poll tries again.
+    refused: BTreeMap<(String, String), String>,
 }
 
-/// What a file held at the last poll.
+/// What of a file is in effect: of a Task that the API refused, what was applied before.
 #[derive(Debug, Clone, PartialEq)]
 enum Content {
     Tasks(Vec<Manifest>),
@@ -41,7 +43,7 @@ enum Content {
 
 impl Files {
     pub(super) fn new(paths: Vec<PathBuf>, namespace: String, client: Client) -> Self {
-        Self { paths, namespace, client, applied: BTreeMap::new() }
+        Self { paths, namespace, client, applied: BTreeMap::new(), refused: BTreeMap::new() }
     }
 
     /// Applies every Task of every file. A file that cannot be read, though all could before the start, is left to the first
@@ -124,37 +126,67 @@ impl Files {
         }
         self.applied.retain(|path, _| found.iter().any(|(other, _)| other == path));
         for (path, content) in found {
-            let previous = self.applied.get(&path);
-            if previous == Some(&content) {
+            if self.applied.get(&path) == Some(&content) {
                 continue;
             }
-            match &content {
-                Content::Invalid(_) if !path.exists() => report_removed(&path, previous),
-                Content::Invalid(problem) => {
-                    report_error(&format!("{}: {problem}; its applied Tasks are unchanged", path.display()));
+            let previous = self.applied.remove(&path);
+            let content = match content {
+                Content::Tasks(tasks) => Content::Tasks(self.apply_changed(tasks, previous).await),
+                Content::Invalid(_) if !path.exists() => {
+                    report_removed(&path, previous.as_ref());
+                    content
                 }
-                Content::Tasks(tasks) => self.apply_changed(tasks, previous).await,
-            }
+                Content::Invalid(ref problem) => {
+                    report_error(&format!("{}: {problem}; its applied Tasks are unchanged", path.display()));
+                    content
+                }
+            };
             self.applied.insert(path, content);
         }
     }
 
-    async fn apply_changed(&self, tasks: &[Manifest], previous: Option<&Content>) {
+    /// Applies what differs from `previous`; returns what is in effect.
+    async fn apply_changed(&mut self, tasks: Vec<Manifest>, previous: Option<Content>) -> Vec<Manifest> {
         let previous = match previous {
-            Some(Content::Tasks(previous)) => previous.as_slice(),
-            _ => &[],
+            Some(Content::Tasks(previous)) => previous,
+            _ => Vec::new(),
         };
-        for task in tasks.iter().filter(|task| !previous.contains(task)) {
-            match task.apply(&self.client).await {
-                Ok((result, _)) => report_applied(task, &result),
-                Err(failure) => report_error(&format!("{}/{}: {failure}", task.namespace, task.name)),
-            }
-        }
-        for Manifest { namespace, name, .. } in previous {
+        for Manifest { namespace, name, .. } in &previous {
             if !tasks.iter().any(|task| task.namespace == *namespace && task.name == *name) {
                 report(&format!(
                     "{namespace}/{name} was removed from its file; the Task is kept (delete it with: sentinel delete {name})"
                 ));
+            }
+        }
+        let mut applied = Vec::new();
+        for task in tasks {
+            if previous.contains(&task) || self.apply(&task).await {
+                applied.push(task);
+            } else {
+                let earlier =
+                    previous.iter().find(|one| one.namespace == task.namespace && one.name == task.name);
+                applied.extend(earlier.cloned());
+            }
+        }
+        applied
+    }
+
+    /// Applies a Task; whether the API accepted it.
+    async fn apply(&mut self, task: &Manifest) -> bool {
+        let name = (task.namespace.clone(), task.name.clone());
+        match task.apply(&self.client).await {
+            Ok((result, _)) => {
+                self.refused.remove(&name);
+                report_applied(task, &result);
+                true
+            }
+            Err(failure) => {
+                let why = failure.to_string();
+                if self.refused.get(&name) != Some(&why) {
+                    report_error(&format!("{}/{}: {why}", task.namespace, task.name));
+                    self.refused.insert(name, why);
+                }
+                false
             }
         }
     }
