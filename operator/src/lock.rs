@@ -45,7 +45,14 @@ impl LockError {
 
 /// The lock, held as long as this value lives.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "holding it is its use")] File);
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is forking has a copy of the file until it runs its program.
+        let _ = self.0.unlock();
+    }
+}
 
 impl Lock {
     /// Whether the directory was ever locked.
@@ -81,7 +88,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = Lock::take(directory.path()).unwrap();
         assert!(matches!(Lock::take(directory.path()), Err(LockError::Taken { .. })));
+        let copy_of_a_fork = first.0.try_clone().unwrap();
         drop(first);
         Lock::take(directory.path()).unwrap();
+        drop(copy_of_a_fork);
     }
 }

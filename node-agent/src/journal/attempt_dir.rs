@@ -1,6 +1,6 @@
 //! The directory of one Attempt: its records, and the lock that a supervisor holds.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use crate::private_dir::{self, Untrusted};
 
 use super::attempt_record::{Abandonment, Accepted, AttemptRecord, AttemptState, Delivery, Loaded};
 use super::error::JournalError;
+use super::file_lock::FileLock;
 use super::record_file;
 use super::wakeup::{AgentWaker, SupervisorWakeups, wake_supervisor};
 
@@ -178,12 +179,8 @@ impl AttemptDir {
     /// # Errors
     /// When the directory cannot be opened or locked.
     pub fn try_lock(&self) -> Result<Option<AttemptLock>, JournalError> {
-        let dir = self.open()?;
-        match dir.try_lock() {
-            Ok(()) => Ok(Some(AttemptLock { _dir: dir, attempt: self.clone() })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(JournalError::io("lock", &self.path, error)),
-        }
+        let lock = FileLock::try_take(self.open()?).map_err(|e| JournalError::io("lock", &self.path, e))?;
+        Ok(lock.map(|lock| AttemptLock { _lock: lock, attempt: self.clone() }))
     }
 
     /// Takes the lock, waiting until it is free.
@@ -191,14 +188,8 @@ impl AttemptDir {
     /// # Errors
     /// When the directory cannot be opened or locked.
     pub fn lock(&self) -> Result<AttemptLock, JournalError> {
-        let dir = self.open()?;
-        loop {
-            match dir.lock() {
-                Ok(()) => return Ok(AttemptLock { _dir: dir, attempt: self.clone() }),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(JournalError::io("lock", &self.path, error)),
-            }
-        }
+        let lock = FileLock::take(self.open()?).map_err(|e| JournalError::io("lock", &self.path, e))?;
+        Ok(AttemptLock { _lock: lock, attempt: self.clone() })
     }
 
     /// Wakes the supervisor, if one is waiting; see [`super::wakeup`].
@@ -268,8 +259,7 @@ pub(super) const GONE: &str = ".gone.";
 /// it when the holder dies.
 #[derive(Debug)]
 pub struct AttemptLock {
-    /// Open for as long as the lock is held.
-    _dir: File,
+    _lock: FileLock,
     attempt: AttemptDir,
 }
 

@@ -32,6 +32,7 @@
 mod attempt_dir;
 mod attempt_record;
 mod error;
+mod file_lock;
 mod record_file;
 mod state_dir;
 mod tombstones;

@@ -1,6 +1,6 @@
 //! The agent's state directory: Attempts, tombstones, the highest epoch.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use crate::private_dir;
 use super::attempt_dir::{AttemptDir, EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, REQUEST};
 use super::attempt_record::{Accepted, Loaded, Tombstone};
 use super::error::JournalError;
+use super::file_lock::FileLock;
 use super::record_file;
 use super::tombstones::Tombstones;
 
@@ -22,7 +23,7 @@ pub struct StateDir {
     root: PathBuf,
     state_id: String,
     tombstones: Mutex<Tombstones>,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl StateDir {
@@ -232,7 +233,7 @@ fn make_dir(path: &Path) -> Result<(), JournalError> {
         .map_err(|e| JournalError::io("create the directory", path, e))
 }
 
-fn lock(root: &Path) -> Result<File, JournalError> {
+fn lock(root: &Path) -> Result<FileLock, JournalError> {
     let path = root.join("lock");
     let file = OpenOptions::new()
         .create(true)
@@ -242,11 +243,9 @@ fn lock(root: &Path) -> Result<File, JournalError> {
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
         .open(&path)
         .map_err(|e| JournalError::io("open", &path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::Locked { root: root.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(JournalError::io("lock", &path, error)),
-    }
+    FileLock::try_take(file)
+        .map_err(|e| JournalError::io("lock", &path, e))?
+        .ok_or_else(|| JournalError::Locked { root: root.to_owned() })
 }
 
 fn state_id(path: &Path) -> Result<String, JournalError> {
