@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { accessibilityProblems, launch, open, shoot, startDev } from "./harness.mjs";
 
+// One stream, since two have no order, and the page shows the end.
 const script = `case $SENTINEL_NODE in
-sim-7) for n in $(seq 1 200); do echo "unpacking file $n"; done; echo "cp: error writing '/var/lib/app': No space left on device" >&2; exit 3;;
+sim-7) exec 2>&1; for n in $(seq 1 200); do echo "unpacking file $n"; done; echo "cp: error writing '/var/lib/app': No space left on device" >&2; exit 3;;
 sim-4) echo "version 3.0.1";;
 *) echo "version 3.0.2";;
 esac`;

@@ -411,8 +411,8 @@ pub(crate) async fn reads_that_are_not_polled_hold_up_no_others(site: &Site) {
     let read = || history.runs(RunQuery { limit: 1, ..RunQuery::default() });
     let mut stalled: Vec<_> = (0..200).map(|_| read()).collect();
     for read in &mut stalled {
-        // Many have not begun to wait by then, some have what they waited for: none is polled again.
-        assert!(futures_util::poll!(read).is_pending());
+        // Some wait from here on, some have their answer already: none is polled again.
+        let _ = futures_util::poll!(read);
     }
     let other = tokio::time::timeout(Duration::from_secs(20), read()).await;
     assert!(matches!(other, Ok(Ok(_))), "a read beside others that are not polled: {other:?}");
