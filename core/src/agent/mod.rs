@@ -15,7 +15,7 @@
 //!                 Refused         Unconfirmed: accepted before a reboot, waits for another Start
 //! ```
 //!
-//! Invariants, each held by `core/tests/agent_model.rs` over random histories with crashes:
+//! Invariants, each held by `core/tests/agent_model/` over random histories with crashes:
 //!
 //! * a command is launched only after its request is durable, and a second time only with proof that the first launch
 //!   did not start it;

@@ -25,6 +25,7 @@ mod world;
 mod rng;
 mod mutation;
 mod witness;
+mod attempt_dir;
 mod node;
 mod link;
 mod stores;

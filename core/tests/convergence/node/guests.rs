@@ -12,7 +12,8 @@ use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Running, ToOperator};
 
-use super::{Node, ended};
+use super::Node;
+use crate::attempt_dir::ended;
 use crate::rng::Rng;
 use crate::simulation::Violation;
 

@@ -2,19 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sentinel_core::agent::recovery::{
-    Boot, Evidence, ExitRecord, LastState, Lock, SupervisorContainer, Tree,
-};
+use sentinel_core::agent::recovery::LastState;
 use sentinel_core::agent::{Agent, AttemptSnapshot, Effect, Event, Facts, Rules, Tombstone};
 use sentinel_core::time::{Monotonic, Now};
-use sentinel_protocol::exit::ExitDetails;
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, SpecHash};
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Start, ToAgent};
-use sentinel_protocol::to_operator::{Ended, OutputSummary, Running, ToOperator, Usage};
+use sentinel_protocol::to_operator::{Ended, Running, ToOperator};
 
+use crate::attempt_dir::{AttemptDir, Supervisor, ended};
 use crate::mutation::Mutation;
 use crate::rng::Rng;
 use crate::simulation::Violation;
@@ -22,44 +20,15 @@ use crate::witness::Witness;
 
 mod guests;
 
-/// How far a supervisor has come.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Supervisor {
-    OnItsWay,
-    Starting,
-    Executed,
-    Running,
-}
-
-/// One Attempt's directory, and what the kernel knows of it.
-#[derive(Debug, Clone)]
-struct Dir {
-    spec_hash: SpecHash,
-    start_by: Monotonic,
-    boot: u32,
-    synced: bool,
-    state: LastState,
-    running: Option<Running>,
-    exit: Option<Ended>,
-    acked: Option<Stage>,
-    cancel: bool,
-    supervisors: Vec<Supervisor>,
-    tree: bool,
-}
-
-impl Dir {
-    fn locked(&self) -> bool {
-        self.supervisors.iter().any(|s| *s != Supervisor::OnItsWay)
-    }
-}
-
 pub struct Node {
     pub name: NodeName,
     boot: u32,
     /// Boot clock, milliseconds.
     clock: u64,
     epoch: u64,
-    dirs: BTreeMap<AttemptId, Dir>,
+    dirs: BTreeMap<AttemptId, AttemptDir>,
+    /// Attempts whose directory a loss of power takes away.
+    unsynced: BTreeSet<AttemptId>,
     tombs: BTreeMap<AttemptId, Tombstone>,
     agent: Agent,
     connected: bool,
@@ -71,18 +40,6 @@ pub struct Node {
     pub faulted: BTreeSet<AttemptId>,
     /// What is to be sent, in order.
     pub outbox: Vec<ToOperator>,
-}
-
-fn ended(outcome: Outcome, at: u64) -> Ended {
-    let (usage, output) = (Usage::default(), OutputSummary::default());
-    Ended {
-        outcome,
-        started_at: None,
-        ended_at: UnixMillis(at.cast_signed()),
-        usage,
-        output,
-        exit: ExitDetails::default(),
-    }
 }
 
 /// Two commands at once, so that other Tasks can keep it busy.
@@ -99,6 +56,7 @@ impl Node {
             clock: 1_000,
             epoch: 0,
             dirs: BTreeMap::new(),
+            unsynced: BTreeSet::new(),
             tombs: BTreeMap::new(),
             agent,
             connected: false,
@@ -238,7 +196,7 @@ impl Node {
     pub fn reboot(&mut self) -> Result<(), Violation> {
         self.boot += 1;
         self.clock = 1_000;
-        self.dirs.retain(|_, dir| dir.synced);
+        self.dirs.retain(|id, _| !self.unsynced.contains(id));
         for (id, dir) in &mut self.dirs {
             if dir.exit.is_none() {
                 self.faulted.insert(id.clone());
@@ -343,43 +301,15 @@ impl Node {
     // --- disk -------------------------------------------------------------------------------------------------
 
     fn seen(&self, id: &AttemptId) -> Option<AttemptSnapshot> {
-        let dir = self.dirs.get(id)?;
-        let evidence = Evidence {
-            state: dir.state,
-            exit: if dir.exit.is_some() { ExitRecord::Present } else { ExitRecord::Missing },
-            lock: if dir.locked() { Lock::Held } else { Lock::Free },
-            tree: if dir.tree { Tree::Populated } else { Tree::Empty },
-            boot: if dir.boot == self.boot { Boot::Same } else { Boot::Other },
-            container: SupervisorContainer::Same,
-        };
-        Some(AttemptSnapshot {
-            attempt: id.clone(),
-            spec_hash: dir.spec_hash.clone(),
-            start_by: if dir.boot == self.boot { dir.start_by } else { Monotonic(60_000) },
-            evidence,
-            running: dir.running.clone(),
-            ended: dir.exit.clone().map(Box::new),
-            abandoned: None,
-            acked: dir.acked,
-        })
+        Some(self.dirs.get(id)?.seen(id, self.boot))
     }
 
     fn record(&mut self, start: &Start) -> Event {
         let attempt = start.attempt.clone();
-        let dir = Dir {
-            spec_hash: start.spec_hash.clone(),
-            start_by: Monotonic(self.clock + start.deadlines.start_ms),
-            boot: self.boot,
-            synced: !self.is(Mutation::NoSyncBeforeSpawn),
-            state: LastState::Accepted,
-            running: None,
-            exit: None,
-            acked: None,
-            cancel: false,
-            supervisors: vec![],
-            tree: false,
-        };
-        self.dirs.insert(attempt.clone(), dir);
+        if self.is(Mutation::NoSyncBeforeSpawn) {
+            self.unsynced.insert(attempt.clone());
+        }
+        self.dirs.insert(attempt.clone(), AttemptDir::of(start, self.clock, self.boot));
         Event::Recorded { attempt }
     }
 
@@ -406,8 +336,12 @@ impl Node {
                 }
                 return Ok(Some(Event::TreeEnded { attempt, left: vec![] }));
             }
-            Effect::Abandon { attempt, ended } => return Ok(self.abandon(attempt, ended)),
-            Effect::Conclude { attempt, ended } => return Ok(self.conclude(attempt, ended)),
+            Effect::Abandon { attempt, ended } => {
+                return Ok(self.dirs.get_mut(&attempt).map(|dir| dir.abandon(attempt, ended)));
+            }
+            Effect::Conclude { attempt, ended } => {
+                return Ok(self.dirs.get_mut(&attempt).map(|dir| dir.conclude(attempt, ended)));
+            }
             Effect::Inspect(attempt) => return Ok(self.seen(&attempt).map(Event::Observed)),
             Effect::NoteAck { attempt, stage } => {
                 if let Some(dir) = self.dirs.get_mut(&attempt) {
@@ -446,25 +380,5 @@ impl Node {
         if self.connected && !silent {
             self.outbox.push(message);
         }
-    }
-
-    fn abandon(&mut self, attempt: AttemptId, ended: Box<Ended>) -> Option<Event> {
-        let dir = self.dirs.get_mut(&attempt)?;
-        let untouched = matches!(dir.state, LastState::Accepted | LastState::Abandoned);
-        if dir.locked() || dir.exit.is_some() || !untouched {
-            return Some(Event::TooLate { attempt });
-        }
-        dir.state = LastState::Abandoned;
-        dir.exit = Some((*ended).clone());
-        Some(Event::Concluded { attempt, ended })
-    }
-
-    fn conclude(&mut self, attempt: AttemptId, ended: Box<Ended>) -> Option<Event> {
-        let dir = self.dirs.get_mut(&attempt)?;
-        if dir.locked() || dir.exit.is_some() {
-            return Some(Event::TooLate { attempt });
-        }
-        dir.exit = Some((*ended).clone());
-        Some(Event::Concluded { attempt, ended })
     }
 }

@@ -1,0 +1,247 @@
+//! Everything outside the brain, which carries its effects out and checks the invariants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sentinel_core::agent::recovery::LastState;
+use sentinel_core::agent::{AttemptSnapshot, Effect, Event, Rules, Tombstone};
+use sentinel_core::time::{Monotonic, Now};
+use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::request::{
+    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
+};
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::to_operator::{Ended, Report, ReportedState, Running, ToOperator};
+
+use crate::attempt_dir::{AttemptDir, START_MS, Supervisor, ended};
+
+pub(crate) const IDS: usize = 4;
+
+pub(crate) fn id(n: usize) -> AttemptId {
+    format!("task/{}/node/1", n + 1).parse().unwrap()
+}
+
+pub(crate) fn hash(n: u8) -> SpecHash {
+    SpecHash::new(format!("{n:064x}")).unwrap()
+}
+
+pub(crate) fn rules() -> Rules {
+    Rules { max_attempts: 3, ..Rules::default() }
+}
+
+pub(crate) fn start(n: usize, spec: u8, epoch: u64) -> Start {
+    Start {
+        attempt: id(n),
+        spec_hash: hash(spec),
+        epoch: Epoch::new(epoch).unwrap(),
+        task: TaskRef::new("ops", "t").unwrap(),
+        request: RunRequest {
+            program: Program::Command(vec!["true".into()]),
+            env: vec![],
+            working_dir: "/".into(),
+            user: None,
+            group: None,
+            umask: 0o022,
+            stdin: String::new(),
+            environment: Environment::Container,
+            success_exit_codes: vec![0],
+            output: OutputRules { limit: 1 << 20, spool: 1 << 20, max_block_ms: 0, merge: false },
+            limits: ResourceLimits::default(),
+            leftovers: Leftovers::End,
+        },
+        deadlines: Deadlines {
+            start_ms: START_MS,
+            run_ms: None,
+            idle_ms: None,
+            total_ms: None,
+            grace_ms: 1000,
+        },
+        credit: 0,
+        offer: 0,
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) boot: u32,
+    pub(crate) epoch: u64,
+    pub(crate) dirs: BTreeMap<AttemptId, AttemptDir>,
+    pub(crate) tombs: BTreeMap<AttemptId, Tombstone>,
+    pub(crate) executions: BTreeMap<AttemptId, u32>,
+    /// Attempts just proven not to have started.
+    pub(crate) proofs: BTreeSet<AttemptId>,
+    pub(crate) reported: BTreeMap<AttemptId, Ended>,
+    pub(crate) forgotten: BTreeSet<AttemptId>,
+    pub(crate) refused_now: BTreeSet<AttemptId>,
+    pub(crate) refused_ever: BTreeSet<AttemptId>,
+}
+
+impl World {
+    pub(crate) fn now(&self) -> Now {
+        Now { monotonic: Monotonic(self.now), wall: UnixMillis(self.now.cast_signed()) }
+    }
+
+    pub(crate) fn seen(&mut self, id: &AttemptId) -> Option<AttemptSnapshot> {
+        let dir = self.dirs.get(id)?;
+        if !dir.locked() && dir.state == LastState::Accepted && dir.exit.is_none() {
+            self.proofs.insert(id.clone());
+        }
+        Some(dir.seen(id, self.boot))
+    }
+
+    fn note_report(&mut self, report: &Report) {
+        if let ReportedState::Ended(ended) = &report.state {
+            let first = self.reported.entry(report.attempt.clone()).or_insert_with(|| (**ended).clone());
+            assert_eq!(first, &**ended, "the outcome of {} changed", report.attempt);
+        }
+        if matches!(report.state, ReportedState::Running(_)) {
+            assert!(
+                self.dirs[&report.attempt].running.is_some(),
+                "running was reported before it was durable"
+            );
+        }
+    }
+
+    fn record(&mut self, start: &Start) -> Event {
+        let attempt = start.attempt.clone();
+        assert!(!self.tombs.contains_key(&attempt), "{attempt} was recorded over its tombstone");
+        assert_eq!(
+            start.epoch.get(),
+            self.epoch,
+            "a stale epoch was obeyed, or a newer one before it was durable"
+        );
+        let dir = AttemptDir::of(start, self.now, self.boot);
+        if let Some(old) = self.dirs.insert(attempt.clone(), dir) {
+            assert_eq!((old.state, &old.spec_hash), (LastState::Accepted, &start.spec_hash));
+            assert!(old.boot != self.boot && old.exit.is_none(), "a living request was replaced");
+        }
+        self.proofs.insert(attempt.clone());
+        Event::Recorded { attempt }
+    }
+
+    /// Carries one effect out; what it led to is the answer.
+    pub(crate) fn perform(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::SetEpoch(epoch) => {
+                assert!(epoch.get() >= self.epoch, "the epoch on disk went back");
+                self.epoch = epoch.get();
+            }
+            Effect::Record(start) | Effect::Confirm(start) => return Some(self.record(&start)),
+            Effect::Launch(attempt) => {
+                assert!(
+                    self.proofs.remove(&attempt),
+                    "{attempt} was launched without proof that it had not started"
+                );
+                assert!(!self.refused_now.contains(&attempt), "{attempt} was refused and then launched");
+                let dir = self.dirs.get_mut(&attempt).expect("launched before it was durable");
+                assert!(dir.exit.is_none(), "launched after its end");
+                dir.supervisors.push(Supervisor::OnItsWay);
+            }
+            Effect::RequestCancel(attempt) => self.dirs.get_mut(&attempt)?.cancel = true,
+            Effect::EndTree(attempt) => {
+                let dir = self.dirs.get_mut(&attempt)?;
+                assert!(!dir.locked(), "a tree was ended under its supervisor");
+                dir.tree = false;
+                return Some(Event::TreeEnded { attempt, left: vec![] });
+            }
+            Effect::Abandon { attempt, ended } => {
+                return Some(self.dirs.get_mut(&attempt)?.abandon(attempt, ended));
+            }
+            Effect::Conclude { attempt, ended } => return self.conclude(attempt, ended),
+            Effect::Inspect(attempt) => return self.seen(&attempt).map(Event::Observed),
+            Effect::NoteAck { attempt, stage } => self.dirs.get_mut(&attempt)?.acked = Some(stage),
+            Effect::WriteTombstone(tombstone) => {
+                assert!(!self.dirs.contains_key(&tombstone.attempt));
+                self.tombs.insert(tombstone.attempt.clone(), tombstone.clone());
+                return Some(Event::TombstoneWritten(tombstone));
+            }
+            Effect::Compact(tombstone) => {
+                let attempt = tombstone.attempt.clone();
+                assert!(self.forgotten.contains(&attempt), "{attempt} was compacted without a Forget");
+                let dir = self.dirs.remove(&attempt)?;
+                assert_eq!(dir.exit.as_ref(), Some(&tombstone.ended), "another result was compacted");
+                self.tombs.insert(attempt.clone(), tombstone);
+                return Some(Event::Compacted { attempt });
+            }
+            Effect::Send(message) => self.note_sent(message),
+            Effect::Ignored { .. } => {}
+        }
+        None
+    }
+
+    fn conclude(&mut self, attempt: AttemptId, ended: Box<Ended>) -> Option<Event> {
+        let dir = self.dirs.get_mut(&attempt)?;
+        let event = dir.conclude(attempt, ended);
+        if let Event::Concluded { .. } = event {
+            assert!(!dir.tree, "concluded while the command lives");
+            assert!(dir.state != LastState::Accepted, "concluded what may still start");
+        }
+        Some(event)
+    }
+
+    /// Notes what the operator receives.
+    fn note_sent(&mut self, message: ToOperator) {
+        match message {
+            ToOperator::Report(report) => self.note_report(&report),
+            ToOperator::Inventory(part) => {
+                part.attempts.iter().for_each(|r| self.note_report(r));
+            }
+            ToOperator::Refused(refused)
+                if !matches!(refused.refusal, Refusal::StaleEpoch { .. } | Refusal::SpecHashMismatch) =>
+            {
+                self.refused_now.insert(refused.attempt.clone());
+                self.refused_ever.insert(refused.attempt);
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets one supervisor of an Attempt take its next step, or kills it.
+    pub(crate) fn supervise(&mut self, n: usize, which: usize, kill: bool) {
+        let (attempt, now) = (id(n), self.now);
+        let Some(dir) = self.dirs.get_mut(&attempt) else { return };
+        if dir.supervisors.is_empty() {
+            return;
+        }
+        let which = which % dir.supervisors.len();
+        if kill {
+            dir.supervisors.remove(which);
+            return;
+        }
+        match dir.supervisors[which] {
+            Supervisor::OnItsWay => {
+                if dir.locked() || dir.state != LastState::Accepted || dir.exit.is_some() {
+                    dir.supervisors.remove(which);
+                } else {
+                    dir.state = LastState::Starting;
+                    dir.supervisors[which] = Supervisor::Starting;
+                }
+            }
+            Supervisor::Starting if dir.cancel => {
+                dir.exit = Some(ended(Outcome::Cancelled, now));
+                dir.supervisors.remove(which);
+            }
+            Supervisor::Starting => {
+                dir.tree = true;
+                dir.supervisors[which] = Supervisor::Executed;
+                let executions = self.executions.entry(attempt.clone()).or_default();
+                *executions += 1;
+                assert_eq!(*executions, 1, "{attempt} ran twice");
+            }
+            Supervisor::Executed => {
+                dir.state = LastState::Running;
+                dir.running = Some(Running { started_at: UnixMillis(now.cast_signed()), pid: 7 });
+                dir.supervisors[which] = Supervisor::Running;
+            }
+            Supervisor::Running => {
+                let code = Outcome::Succeeded { exit_code: 0 };
+                dir.exit = Some(ended(if dir.cancel { Outcome::Cancelled } else { code }, now));
+                dir.tree = false;
+                dir.supervisors.remove(which);
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! An Attempt's directory as the models of an agent have it: its records, its lock, and what the kernel knows of it.
+
+use sentinel_core::agent::recovery::{
+    Boot, Evidence, ExitRecord, LastState, Lock, SupervisorContainer, Tree,
+};
+use sentinel_core::agent::{AttemptSnapshot, Event};
+use sentinel_core::time::Monotonic;
+use sentinel_protocol::exit::ExitDetails;
+use sentinel_protocol::ids::{AttemptId, SpecHash};
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::stage::Stage;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Running, Usage};
+
+/// How long after its acceptance, or after a reboot, an Attempt may start, milliseconds.
+pub(crate) const START_MS: u64 = 60_000;
+
+/// How far a supervisor has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Supervisor {
+    /// Launched, and not yet at the lock.
+    OnItsWay,
+    /// Holds the lock, `starting` is durable.
+    Starting,
+    /// The command runs; `running` is not yet durable.
+    Executed,
+    /// `running` is durable.
+    Running,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct AttemptDir {
+    pub(crate) spec_hash: SpecHash,
+    start_by: Monotonic,
+    pub(crate) boot: u32,
+    pub(crate) state: LastState,
+    pub(crate) running: Option<Running>,
+    pub(crate) exit: Option<Ended>,
+    pub(crate) acked: Option<Stage>,
+    pub(crate) cancel: bool,
+    /// At most one of these holds the lock; others may be on their way.
+    pub(crate) supervisors: Vec<Supervisor>,
+    /// Whether processes of the command live.
+    pub(crate) tree: bool,
+}
+
+impl AttemptDir {
+    /// A request accepted at this boot and monotonic time.
+    pub(crate) fn of(start: &Start, now: u64, boot: u32) -> Self {
+        Self {
+            spec_hash: start.spec_hash.clone(),
+            start_by: Monotonic(now + start.deadlines.start_ms),
+            boot,
+            state: LastState::Accepted,
+            running: None,
+            exit: None,
+            acked: None,
+            cancel: false,
+            supervisors: vec![],
+            tree: false,
+        }
+    }
+
+    pub(crate) fn locked(&self) -> bool {
+        self.supervisors.iter().any(|s| *s != Supervisor::OnItsWay)
+    }
+
+    /// What an agent of that boot finds.
+    pub(crate) fn seen(&self, id: &AttemptId, boot: u32) -> AttemptSnapshot {
+        let is_of_boot = self.boot == boot;
+        AttemptSnapshot {
+            attempt: id.clone(),
+            spec_hash: self.spec_hash.clone(),
+            start_by: if is_of_boot { self.start_by } else { Monotonic(START_MS) },
+            evidence: Evidence {
+                state: self.state,
+                exit: if self.exit.is_some() { ExitRecord::Present } else { ExitRecord::Missing },
+                lock: if self.locked() { Lock::Held } else { Lock::Free },
+                tree: if self.tree { Tree::Populated } else { Tree::Empty },
+                boot: if is_of_boot { Boot::Same } else { Boot::Other },
+                container: SupervisorContainer::Same,
+            },
+            running: self.running.clone(),
+            ended: self.exit.clone().map(Box::new),
+            abandoned: None,
+            acked: self.acked,
+        }
+    }
+
+    pub(crate) fn abandon(&mut self, attempt: AttemptId, ended: Box<Ended>) -> Event {
+        let untouched = matches!(self.state, LastState::Accepted | LastState::Abandoned);
+        if self.locked() || self.exit.is_some() || !untouched {
+            return Event::TooLate { attempt };
+        }
+        self.state = LastState::Abandoned;
+        self.exit = Some((*ended).clone());
+        Event::Concluded { attempt, ended }
+    }
+
+    pub(crate) fn conclude(&mut self, attempt: AttemptId, ended: Box<Ended>) -> Event {
+        if self.locked() || self.exit.is_some() {
+            return Event::TooLate { attempt };
+        }
+        self.exit = Some((*ended).clone());
+        Event::Concluded { attempt, ended }
+    }
+}
+
+/// The end of an Attempt that used nothing and wrote nothing.
+pub(crate) fn ended(outcome: Outcome, at: u64) -> Ended {
+    let (usage, output) = (Usage::default(), OutputSummary::default());
+    Ended {
+        outcome,
+        started_at: None,
+        ended_at: UnixMillis(at.cast_signed()),
+        usage,
+        output,
+        exit: ExitDetails::default(),
+    }
+}
