@@ -647,8 +647,15 @@ fn a_task_that_could_not_be_stored_is_tried_again() {
     // Reported by a poll that has tried the other again.
     write(&files.join("third.yaml"), &task("third", "{command: [\"true\"]}"));
     dev.err.wait_for("default/third: ");
+    let log = dev.err.text();
+    assert_eq!(log.matches("default/later: ").count(), 1, "reported once: {log}");
+    // Once it is edited, its author expects an answer.
+    write(&files.join("later.yaml"), &task("later", "{command: [echo]}"));
+    // Tried behind it, since files are read in the order of their names.
+    write(&files.join("the-last.yaml"), &task("the-last", "{command: [\"true\"]}"));
+    dev.err.wait_for("default/the-last: ");
     std::fs::rename(&away, &tasks).unwrap();
     let log = dev.err.wait_for("default/later created");
-    assert_eq!(log.matches("default/later: ").count(), 1, "reported once: {log}");
+    assert_eq!(log.matches("default/later: ").count(), 2, "reported once for each text: {log}");
     dev.err.wait_for("default/later run 1: Complete");
 }

@@ -29,8 +29,37 @@ pub(super) struct Files {
     namespace: String,
     client: Client,
     applied: BTreeMap<PathBuf, Content>,
-    /// Why the API refused a Task, by namespace and name: reported once, though the next poll tries again.
-    refused: BTreeMap<(String, String), String>,
+    refused: Refusals,
+}
+
+/// Tasks that could not be applied, each as its file has it, and why: reported once, though each poll tries again.
+#[derive(Debug, Default)]
+struct Refusals(Vec<(Manifest, String)>);
+
+impl Refusals {
+    /// Whether this was not reported yet; it counts as reported from now on.
+    fn is_new(&mut self, task: &Manifest, why: String) -> bool {
+        let refusal = (task.clone(), why);
+        if self.0.contains(&refusal) {
+            return false;
+        }
+        self.remove(task);
+        self.0.push(refusal);
+        true
+    }
+
+    fn remove(&mut self, task: &Manifest) {
+        self.0.retain(|(refused, _)| refused != task);
+    }
+
+    /// Forgets what no file has any more: it is reported again where it is written again.
+    fn keep_those_in(&mut self, files: &[(PathBuf, Content)]) {
+        self.0.retain(|(refused, _)| {
+            files
+                .iter()
+                .any(|(_, content)| matches!(content, Content::Tasks(tasks) if tasks.contains(refused)))
+        });
+    }
 }
 
 /// What of a file is in effect: of a Task that the API refused, what was applied before.
@@ -43,7 +72,7 @@ enum Content {
 
 impl Files {
     pub(super) fn new(paths: Vec<PathBuf>, namespace: String, client: Client) -> Self {
-        Self { paths, namespace, client, applied: BTreeMap::new(), refused: BTreeMap::new() }
+        Self { paths, namespace, client, applied: BTreeMap::new(), refused: Refusals::default() }
     }
 
     /// Applies every Task of every file. A file that cannot be read, though all could before the start, is left to the first
@@ -119,6 +148,7 @@ impl Files {
 
     async fn poll(&mut self) {
         let found = self.read().await;
+        self.refused.keep_those_in(&found);
         for (path, content) in &self.applied {
             if !found.iter().any(|(other, _)| other == path) {
                 report_removed(path, Some(content));
@@ -173,18 +203,17 @@ impl Files {
 
     /// Applies a Task; whether the API accepted it.
     async fn apply(&mut self, task: &Manifest) -> bool {
-        let name = (task.namespace.clone(), task.name.clone());
         match task.apply(&self.client).await {
             Ok((result, _)) => {
-                self.refused.remove(&name);
+                self.refused.remove(task);
                 report_applied(task, &result);
                 true
             }
             Err(failure) => {
                 let why = failure.to_string();
-                if self.refused.get(&name) != Some(&why) {
-                    report_error(&format!("{}/{}: {why}", task.namespace, task.name));
-                    self.refused.insert(name, why);
+                let report = format!("{}/{}: {why}", task.namespace, task.name);
+                if self.refused.is_new(task, why) {
+                    report_error(&report);
                 }
                 false
             }
@@ -222,6 +251,29 @@ fn report_error(text: &str) {
 mod tests {
     use super::*;
     use crate::client::{Server, connect};
+    use serde_json::json;
+
+    #[test]
+    fn a_refusal_is_new_again_once_its_task_was_edited_or_taken_out() {
+        let task = |command| Manifest {
+            namespace: "default".to_owned(),
+            name: "later".to_owned(),
+            object: json!({"spec": {"run": {"command": [command]}}}),
+        };
+        let full = || "the disk is full".to_owned();
+        let mut refused = Refusals::default();
+        let in_file = |tasks: &[Manifest]| [(PathBuf::from("later.yaml"), Content::Tasks(tasks.to_vec()))];
+        assert!(refused.is_new(&task("a"), full()));
+        refused.keep_those_in(&in_file(&[task("a")]));
+        assert!(!refused.is_new(&task("a"), full()));
+        assert!(refused.is_new(&task("a"), "no answer".to_owned()));
+        refused.keep_those_in(&in_file(&[task("b")]));
+        assert!(refused.is_new(&task("b"), full()), "edited");
+        refused.keep_those_in(&in_file(&[]));
+        assert!(refused.is_new(&task("b"), full()), "taken out and written again");
+        refused.remove(&task("b"));
+        assert!(refused.is_new(&task("b"), full()), "applied in between");
+    }
 
     /// All files are checked before dev mode starts, and read again once it has. What was wrong by then counted as
     /// reported, and never was.
