@@ -4,6 +4,7 @@
 //!
 //! * [`view`]: nodes, Runs and Executions as the API shows them; [`task`]: a Task as a client reads it;
 //! * [`reason`]: the closed reasons of errors, and the body of an error;
+//! * [`aggregated`]: the same operations as an aggregated API of a Kubernetes API server, and who may use them;
 //! * [`path`]: paths and queries, with what people typed escaped;
 //! * [`decode`]: JSON into these types; a field of the wrong type is an error that names it;
 //! * [`command_line`]: an argv as one line; [`fold`]: names that differ in a number as one;
@@ -14,6 +15,7 @@
 
 #[cfg(feature = "client")]
 pub mod client;
+pub mod aggregated;
 pub mod command_line;
 pub mod decode;
 pub mod fold;
