@@ -43,7 +43,7 @@ pub(crate) fn flags(command: &clap::Command) -> String {
     for arg in command.get_arguments() {
         let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
         let value = match arg.get_action() {
-            clap::ArgAction::Set => {
+            clap::ArgAction::Set | clap::ArgAction::Append => {
                 let names = arg.get_value_names().unwrap_or_default();
                 names.first().map(|name| format!(" {name}")).unwrap_or_default()
             }
@@ -60,7 +60,7 @@ pub(crate) fn flags(command: &clap::Command) -> String {
         let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
         let mut meaning = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let values: Vec<String> = match arg.get_action() {
-            clap::ArgAction::Set => {
+            clap::ArgAction::Set | clap::ArgAction::Append => {
                 arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect()
             }
             _ => Vec::new(),

@@ -89,6 +89,8 @@ pub enum Reason {
     PositionOutOfRange,
     /// The token of the API is missing or wrong.
     Unauthorized,
+    /// The caller may not do this.
+    Forbidden,
     /// The request names another host than this one.
     ForeignHost,
     /// The request was made by a page of another site, or lacks the header that distinguishes it from one.
@@ -121,7 +123,7 @@ impl Reason {
             | Self::InvalidTask
             | Self::PositionOutOfRange => "request",
             Self::NotFound | Self::AlreadyExists | Self::Conflict => "state",
-            Self::Unauthorized | Self::ForeignHost | Self::ForeignOrigin => "access",
+            Self::Unauthorized | Self::Forbidden | Self::ForeignHost | Self::ForeignOrigin => "access",
             Self::TooManyStreams | Self::Unavailable | Self::Internal | Self::Unrecognized => "server",
         }
     }

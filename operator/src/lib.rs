@@ -19,6 +19,8 @@ pub mod history;
 pub mod records;
 pub mod presence;
 pub mod leader;
+pub mod identity;
+pub mod certificates;
 pub mod server;
 pub mod health;
 pub mod metrics;

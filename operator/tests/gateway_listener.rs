@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sentinel_operator::metrics::Registry as Metrics;
-use sentinel_operator::server::tls::{CertificateFiles, TlsSource};
+use sentinel_operator::server::tls::{CertificateFiles, Clients, FileCertificate, Tls};
 use sentinel_operator::server::{Exposure, Limits, Peer, Server, ServerError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -188,8 +188,9 @@ async fn reloads_a_new_certificate_and_keeps_the_current_one_when_it_is_invalid(
     let directory = tempfile::tempdir().unwrap();
     let [first, second] = PAIRS;
     let files = write_pair(directory.path(), first.0, first.1);
-    let source = TlsSource::open(files).unwrap();
-    let server = bind(short_timeouts()).await.with_tls(source.clone());
+    let source = FileCertificate::open(files).unwrap();
+    let server =
+        bind(short_timeouts()).await.with_tls(Tls::new(source.certificate(), Clients::Unasked).unwrap());
     let addr = server.local_addr();
     tokio::spawn(server.serve(warp::service(warp::any().map(|| "safe")), CancellationToken::new()));
     assert!(trusts(addr, first.0).await && !trusts(addr, second.0).await);
@@ -197,7 +198,7 @@ async fn reloads_a_new_certificate_and_keeps_the_current_one_when_it_is_invalid(
     for (certificate, key, text) in [
         ("", first.1, "no usable certificate"),
         (second.0, "x", "no usable private key"),
-        (second.0, first.1, "cannot be used with the certificate"),
+        (second.0, first.1, "cannot be used with its certificate"),
     ] {
         write_pair(directory.path(), certificate, key);
         let message = source.reload().unwrap_err().to_string();
@@ -303,7 +304,7 @@ async fn replaces_a_stale_socket_and_nothing_else() {
 async fn counts_certificate_reloads_by_result() {
     let directory = tempfile::tempdir().unwrap();
     let [first, second] = PAIRS;
-    let source = TlsSource::open(write_pair(directory.path(), first.0, first.1)).unwrap();
+    let source = FileCertificate::open(write_pair(directory.path(), first.0, first.1)).unwrap();
     let (metrics, stop) = (Metrics::new(), CancellationToken::new());
     let every = Duration::from_millis(10);
     let reloading = tokio::spawn(source.keep_current(every, metrics.clone(), stop.clone()));

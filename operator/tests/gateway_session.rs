@@ -17,7 +17,7 @@ use sentinel_core::reconcile::orphan::Owner;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::controller::Fleet;
 use sentinel_operator::gateway::{
-    AgentIdentity, AuthError, Authenticate, departed, orphans, publish_node_gauges, routes,
+    AgentIdentity, Authenticate, departed, orphans, publish_node_gauges, routes,
 };
 use sentinel_operator::history::RecordSource;
 use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, TaskRef};

@@ -15,6 +15,7 @@ const MODULES: &[&str] = &[
     "health",
     "history",
     "http",
+    "identity",
     "logs",
     "metrics",
     "records",
@@ -24,7 +25,7 @@ const MODULES: &[&str] = &[
 ];
 
 /// What it may use of `cluster`: the seam for users, the changes that it can try, and its errors.
-const OF_CLUSTER: &[&str] = &["Change", "ClusterError", "TaskStore"];
+const OF_CLUSTER: &[&str] = &["Change", "ClusterError", "StoresByCaller", "TaskStore"];
 
 /// Names of what only the controller may do, and of the drivers behind the seams.
 const FORBIDDEN: &[&str] = &[

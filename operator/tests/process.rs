@@ -45,7 +45,7 @@ fn a_wrong_configuration_exits_with_2_and_names_the_flag() {
         &["--api-listen", "0.0.0.0:80", "--storage", "embedded", "--data-dir", "/x"],
         &["not a loopback address"],
     );
-    refused(&["--gateway-tls-cert-file", "/x"], &["--gateway-tls-key-file"]);
+    refused(&["--tls-cert-file", "/x"], &["--tls-key-file"]);
     refused(&["--frobnicate"], &["--frobnicate"]);
     let url = file("http://mongo:secret@db/");
     let url = url.path().to_str().unwrap();

@@ -18,13 +18,19 @@ keyUsage=critical,keyCertSign,cRLSign,digitalSignature'
 subjectAltName=IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc'
   certificate admin /O=system:masters/CN=admin extendedKeyUsage=clientAuth
   certificate controller-manager /CN=system:kube-controller-manager extendedKeyUsage=clientAuth
+  # Of another CA than users: a front proxy names anybody as its client.
+  certificate front-proxy-ca /CN=sentinel-parts-front-proxy 'basicConstraints=critical,CA:TRUE
+keyUsage=critical,keyCertSign,cRLSign,digitalSignature' front-proxy-ca
+  certificate front-proxy-client /CN=front-proxy-client extendedKeyUsage=clientAuth front-proxy-ca
   mv "$1/pki.new" "$1/pki"
 )
 
-# certificate NAME SUBJECT EXTENSIONS: NAME.key and NAME.crt in the folder we are in, signed by ca, which signs itself.
+# certificate NAME SUBJECT EXTENSIONS [SIGNER]: NAME.key and NAME.crt in the folder we are in, signed by SIGNER, or by ca; each
+# of these signs itself.
 certificate() {
-  local signer=(-CA ca.crt -CAkey ca.key)
-  [ "$1" != ca ] || signer=(-key ca.key)
+  local by=${4:-ca}
+  local signer=(-CA "$by.crt" -CAkey "$by.key")
+  [ "$1" != "$by" ] || signer=(-key "$by.key")
   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1.key"
   openssl req -new -key "$1.key" -subj "$2" |
     openssl x509 -req "${signer[@]}" -days 3650 -set_serial "0x$(openssl rand -hex 8)" -extfile <(printf '%s\n' "$3") -out "$1.crt" 2>/dev/null

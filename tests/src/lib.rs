@@ -17,6 +17,7 @@ pub mod wait;
 pub mod cluster;
 pub mod programs;
 pub mod certificates;
+pub mod requests;
 pub mod earlier;
 pub mod testbed;
 pub mod memory;

@@ -54,6 +54,11 @@ impl Parts {
         kube::Client::try_from(config).expect("a client")
     }
 
+    /// The file of a certificate or key of the cluster, for example `front-proxy-client.crt`.
+    pub fn pki(&self, file: &str) -> PathBuf {
+        self.kubeconfig.parent().expect("a folder").join("pki").join(file)
+    }
+
     /// Runs kubectl and returns what it printed.
     ///
     /// # Errors

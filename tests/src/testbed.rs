@@ -19,11 +19,13 @@ pub struct Options {
     pub agent: PathBuf,
     /// Certificate of the gateway; agents then dial `wss://`.
     pub tls: Option<ServerCertificate>,
+    /// Further flags of the operator.
+    pub flags: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { operator: binary("operator"), agent: binary("node-agent"), tls: None }
+        Self { operator: binary("operator"), agent: binary("node-agent"), tls: None, flags: Vec::new() }
     }
 }
 
@@ -139,8 +141,8 @@ impl Testbed {
         let port = |url: &str| url.trim_start_matches("http://").to_owned();
         let tls = self.options.tls.iter().flat_map(|tls| {
             [
-                ("--gateway-tls-cert-file", tls.certificate.display().to_string()),
-                ("--gateway-tls-key-file", tls.key.display().to_string()),
+                ("--tls-cert-file", tls.certificate.display().to_string()),
+                ("--tls-key-file", tls.key.display().to_string()),
             ]
         });
         [
@@ -161,6 +163,7 @@ impl Testbed {
         .into_iter()
         .chain(tls)
         .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .chain(self.options.flags.iter().cloned())
         .collect()
     }
 

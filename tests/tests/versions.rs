@@ -109,7 +109,7 @@ async fn check_replacement(
 
 async fn check(test: &str, operator: PathBuf, agent: PathBuf, next_agent: PathBuf) {
     let _guard = ONE_AT_A_TIME.lock().await;
-    let mut testbed = Testbed::with(test, Options { operator, agent, tls: None }).await;
+    let mut testbed = Testbed::with(test, Options { operator, agent, ..Options::default() }).await;
     let agent = testbed.agent("a", &[]).await;
     check_result(&testbed).await;
     check_cancel(&testbed).await;

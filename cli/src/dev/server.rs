@@ -11,7 +11,7 @@ use sentinel_operator::config::any_loopback_port;
 use sentinel_operator::gateway::{Settings, StaticTokens};
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::http::BasePath;
-use sentinel_operator::http::guard::{Access, Secret};
+use sentinel_operator::http::guard::{Access, Door, Secret};
 use sentinel_operator::metrics::Registry;
 use sentinel_operator::presence::memory::MemoryPresence;
 use sentinel_operator::run::{ApiAt, Election, Operator, Options, RunError, Seams};
@@ -52,6 +52,7 @@ pub(super) async fn start(
         history: Arc::new(history),
         presence: Arc::new(MemoryPresence::new(clock.clone())),
         auth: Arc::new(tokens),
+        by_caller: None,
         exposure: Exposure::NO_TOKEN_REVIEW,
         clock,
         metrics,
@@ -62,6 +63,7 @@ pub(super) async fn start(
         api,
         base_path: BasePath::default(),
         metrics: None,
+        background: Vec::new(),
         drain: DRAIN,
         settings: Settings::default(),
         election: Election::Alone(Epoch::from(1)),
@@ -86,7 +88,10 @@ async fn bind_api(args: &DevArgs, metrics: &Registry) -> Result<(ApiAt, Endpoint
     let socket =
         ApiServer::bind_socket("api", &dev_socket.socket(), limits, metrics).await.map_err(failed)?;
     let token = Secret::of(dev_socket.token());
-    let servers = ApiAt::Servers(vec![(tcp, Access::Bearer(token)), (socket, Access::Socket)]);
+    let servers = ApiAt::Servers(vec![
+        (tcp, Door::of_api(Access::Bearer(token))),
+        (socket, Door::of_api(Access::Socket)),
+    ]);
     let server: Server =
         format!("http://{address}").parse().map_err(|error| Failure::new(format!("{error}")))?;
     Ok((servers, Endpoint { socket: dev_socket, server }))

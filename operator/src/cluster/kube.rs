@@ -6,8 +6,10 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::config::AuthInfo;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Config, Resource, ResourceExt};
+use secrecy::SecretString;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
@@ -17,7 +19,7 @@ use super::call::{Repeat, call};
 use super::client::{API_MANAGER, OPERATOR_MANAGER, client, patches_as, writes_as};
 use super::error::ClusterError;
 use super::events::Events;
-use super::seams::{Answer, Change, Cluster, Publication, TaskKeeper, TaskStore};
+use super::seams::{Answer, Change, Cluster, Publication, StoresByCaller, TaskKeeper, TaskStore};
 use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
 use super::watch::{self, Content, WatchHealth};
 use crate::resource::marks::{FINALIZER, UNREADABLE, UNREADABLE_STATUS};
@@ -124,6 +126,35 @@ impl KubeCluster {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// A Kubernetes cluster for callers with tokens of their own.
+#[derive(Clone)]
+pub struct CallersOfKube {
+    config: Config,
+    namespace: Option<Namespace>,
+}
+
+impl CallersOfKube {
+    /// The cluster behind this configuration, whose credentials are left out.
+    pub fn new(config: &Config, namespace: Option<Namespace>) -> Self {
+        let mut config = config.clone();
+        config.auth_info = AuthInfo::default();
+        Self { config, namespace }
+    }
+}
+
+impl StoresByCaller for CallersOfKube {
+    fn with_token(&self, token: &str) -> Result<Arc<dyn TaskStore>, ClusterError> {
+        let mut config = self.config.clone();
+        config.auth_info.token = Some(SecretString::from(token.to_owned()));
+        let cluster = KubeCluster::new(config, None).map_err(|error| ClusterError::Refused {
+            doing: "use the caller's token".to_owned(),
+            code: 401,
+            message: error.to_string(),
+        })?;
+        Ok(Arc::new(cluster.within(self.namespace.clone())))
     }
 }
 

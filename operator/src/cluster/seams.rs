@@ -51,6 +51,15 @@ pub trait TaskStore: Send + Sync + 'static {
     fn delete(&self, task: TaskRef) -> Answer<'_, ()>;
 }
 
+/// Where Tasks are changed with somebody else's credentials.
+pub trait StoresByCaller: Send + Sync + 'static {
+    /// The Tasks, as the holder of this token sees and changes them.
+    ///
+    /// # Errors
+    /// [`ClusterError::Refused`] when no client can be made with it.
+    fn with_token(&self, token: &str) -> Result<Arc<dyn TaskStore>, ClusterError>;
+}
+
 /// What the operator writes about a Task. Every write names the Task as it was read; when it has changed since, the
 /// result is [`ClusterError::Conflict`] and nothing was written.
 pub trait TaskKeeper: Send + Sync + 'static {

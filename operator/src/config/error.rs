@@ -39,9 +39,19 @@ pub enum ConfigError {
     },
     /// The API must not be reachable from other hosts.
     #[error(
-        "--api-listen {address} is not a loopback address: the API does not authenticate people yet, so any client that reaches it could run commands on every node; listen on 127.0.0.1 or [::1]"
+        "--api-listen {address} is not a loopback address, and nobody is asked who they are: any client that reaches it could run commands on every node; set --api-auth kubernetes, or listen on 127.0.0.1 or [::1]"
     )]
     ApiNotLoopback {
+        /// The address given.
+        address: SocketAddr,
+    },
+    /// A listener beyond loopback has no certificate.
+    #[error(
+        "--{flag} {address} is not a loopback address, and would be served without a certificate: whoever sees the traffic sees tokens and output; set --tls-secret or --tls-cert-file, or --allow-plaintext where something else encrypts"
+    )]
+    Plaintext {
+        /// The flag.
+        flag: &'static str,
         /// The address given.
         address: SocketAddr,
     },
@@ -65,6 +75,7 @@ impl ConfigError {
             Self::Unreadable { .. } => "unreadable_file",
             Self::Content { .. } => "invalid_file",
             Self::ApiNotLoopback { .. } => "exposed_api",
+            Self::Plaintext { .. } => "plaintext",
             Self::SameAddress { .. } => "same_address",
         }
     }

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sentinel_protocol::ids::Namespace;
 use sentinel_viewer::BasePath;
 
+use super::transport_flags::{PeopleFlags, TlsFlags};
 use super::values::{ServiceAccount, parse_duration, parse_service_account};
 use crate::telemetry::LogFormat;
 
@@ -24,7 +25,7 @@ Examples:
 
   # As in production: History in MongoDB, presence in Redis, URLs from mounted secrets
   operator --storage mongodb --mongodb-url-file /secrets/mongodb/url --redis-url-file /secrets/redis/url \\
-    --gateway-listen 0.0.0.0:7979 --gateway-tls-cert-file /tls/tls.crt --gateway-tls-key-file /tls/tls.key
+    --gateway-listen 0.0.0.0:7979 --tls-cert-file /tls/tls.crt --tls-key-file /tls/tls.key
 
 Exit codes: 0 stopped on request, 1 failure, 2 usage or configuration error.";
 
@@ -82,25 +83,11 @@ pub struct Flags {
     #[arg(long, env = "SENTINEL_GATEWAY_LISTEN", default_value = "127.0.0.1:7979", value_name = "ADDRESS")]
     pub(super) gateway_listen: SocketAddr,
 
-    /// Certificate chain of the gateway, PEM; reloaded when it changes.
-    #[arg(
-        long,
-        env = "SENTINEL_GATEWAY_TLS_CERT_FILE",
-        requires = "gateway_tls_key_file",
-        value_name = "FILE"
-    )]
-    pub(super) gateway_tls_cert_file: Option<PathBuf>,
+    /// Certificates.
+    #[command(flatten)]
+    pub(super) tls: TlsFlags,
 
-    /// Private key of the gateway, PEM.
-    #[arg(
-        long,
-        env = "SENTINEL_GATEWAY_TLS_KEY_FILE",
-        requires = "gateway_tls_cert_file",
-        value_name = "FILE"
-    )]
-    pub(super) gateway_tls_key_file: Option<PathBuf>,
-
-    /// Address of the HTTP API. Loopback only: the API does not authenticate people yet.
+    /// Address of the HTTP API. Beyond loopback it requires --api-auth and a certificate.
     #[arg(long, env = "SENTINEL_API_LISTEN", default_value = "127.0.0.1:7980", value_name = "ADDRESS")]
     pub(super) api_listen: SocketAddr,
 
@@ -108,6 +95,10 @@ pub struct Flags {
     /// this machine, every process in the pod or, with host networking, on the node.
     #[arg(long, env = "SENTINEL_API_TOKEN_FILE", value_name = "FILE")]
     pub(super) api_token_file: Option<PathBuf>,
+
+    /// Who may use the HTTP API.
+    #[command(flatten)]
+    pub(super) people: PeopleFlags,
 
     /// Unix socket of the HTTP API, in addition to --api-listen; for the user of this process and root only.
     #[arg(long, env = "SENTINEL_API_SOCKET", value_name = "PATH")]

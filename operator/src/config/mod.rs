@@ -6,14 +6,17 @@
 mod error;
 mod flags;
 mod secret_file;
+mod transport_flags;
 mod validated;
 mod values;
 
 pub use self::error::ConfigError;
 pub use self::flags::{Cli, EXIT_CONFIG, EXIT_FAILURE, Flags, Verb};
+pub use self::transport_flags::MetricsAuth;
 pub use self::validated::Config;
 pub use self::values::{
-    LeaseName, Redis, ServiceAccount, Storage, TlsFiles, any_loopback_port, parse_duration,
+    ApiAuth, Certificate, GeneratedCertificate, LeaseName, Redis, ServiceAccount, Storage, TlsFiles,
+    TrustedProxy, any_loopback_port, parse_duration,
 };
 
 #[cfg(test)]
@@ -52,10 +55,27 @@ mod tests {
     }
 
     #[test]
-    fn rejects_an_api_address_outside_loopback() {
-        let error =
-            config(&["--storage", "embedded", "--data-dir", "/x", "--api-listen", "0.0.0.0:80"]).unwrap_err();
+    fn nothing_is_served_beyond_loopback_without_authentication_and_encryption() {
+        let with = |flags: &[&str]| {
+            config(&[&["--storage", "embedded", "--data-dir", "/x"], flags].concat()).map(drop)
+        };
+        let outside = "--api-listen=0.0.0.0:80";
+        let error = with(&[outside]).unwrap_err();
         assert!(error.contains("--api-listen 0.0.0.0:80 is not a loopback address"), "{error}");
+        let error = with(&[outside, "--api-auth=kubernetes"]).unwrap_err();
+        assert!(error.contains("without a certificate"), "{error}");
+        let tls = "--tls-cert-file=/c --tls-key-file=/k";
+        let tls: Vec<&str> = tls.split(' ').collect();
+        assert_eq!(with(&[&[outside, "--api-auth=kubernetes"], tls.as_slice()].concat()), Ok(()));
+        let error = with(&[&[outside], tls.as_slice()].concat()).unwrap_err();
+        assert!(error.contains("--api-listen 0.0.0.0:80 is not a loopback address"), "{error}");
+        for listener in ["--gateway-listen=0.0.0.0:81", "--metrics-listen=0.0.0.0:82"] {
+            let error = with(&[listener]).unwrap_err();
+            assert!(error.contains("without a certificate"), "{listener}: {error}");
+            assert_eq!(with(&[listener, "--allow-plaintext"]), Ok(()), "{listener}");
+        }
+        let error = with(&["--aggregated-listen=127.0.0.1:83"]).unwrap_err();
+        assert!(error.contains("--aggregated-listen") && error.contains("--tls-cert-file"), "{error}");
     }
 
     #[test]
@@ -73,7 +93,7 @@ mod tests {
             |path: &str| config(&["--storage", "embedded", "--data-dir", "/x", "--api-token-file", path]);
         let good = file("0123456789abcdef-s3cret\n");
         let config = with(good.path().to_str().unwrap()).unwrap();
-        assert_eq!(config.api_token, Some(Secret::of("0123456789abcdef-s3cret")));
+        assert_eq!(config.api_auth, ApiAuth::Token(Secret::of("0123456789abcdef-s3cret")));
         assert!(!format!("{config:?}").contains("s3cret"));
         for bad in ["", "short", "two words and more", &"x".repeat(100_000)] {
             let error = with(file(bad).path().to_str().unwrap()).unwrap_err();

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::error::ConfigError;
 use crate::files;
-use crate::gateway::auth::MAX_TOKEN;
 use crate::http::guard::Secret;
+use crate::identity::credentials::MAX_TOKEN;
 
 /// Longest file that holds one URL or token, bytes.
 const MAX_SMALL_FILE: u64 = 64 << 10;

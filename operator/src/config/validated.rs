@@ -10,8 +10,8 @@ use sentinel_viewer::BasePath;
 use super::error::ConfigError;
 use super::flags::{Flags, StorageKind};
 use super::secret_file::{read_token, read_url};
-use super::values::{LeaseName, Redis, ServiceAccount, Storage, TlsFiles};
-use crate::http::guard::Secret;
+use super::transport_flags::MetricsAuth;
+use super::values::{ApiAuth, Certificate, LeaseName, Redis, ServiceAccount, Storage};
 use crate::telemetry::LogFormat;
 
 /// The validated configuration.
@@ -25,12 +25,16 @@ pub struct Config {
     pub retention: Duration,
     /// Address for node agents.
     pub gateway_listen: SocketAddr,
-    /// Certificate and key of the gateway.
-    pub gateway_tls: Option<TlsFiles>,
+    /// The certificate of every listener.
+    pub certificate: Certificate,
     /// Address of the HTTP API.
     pub api_listen: SocketAddr,
-    /// The bearer token for the HTTP API.
-    pub api_token: Option<Secret>,
+    /// Who may use the HTTP API.
+    pub api_auth: ApiAuth,
+    /// Address of the aggregated API.
+    pub aggregated_listen: Option<SocketAddr>,
+    /// Who may read metrics.
+    pub metrics_auth: MetricsAuth,
     /// Unix socket of the HTTP API.
     pub api_socket: Option<PathBuf>,
     /// Where an ingress has web page and API, besides the root.
@@ -63,11 +67,14 @@ impl Flags {
     /// # Errors
     /// [`ConfigError`], which names the flag and what is allowed.
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        if !self.api_listen.ip().is_loopback() {
+        self.addresses_differ()?;
+        let token = self.api_token_file.as_deref().map(read_token).transpose()?;
+        let api_auth = self.people.api_auth(token)?;
+        if !self.api_listen.ip().is_loopback() && api_auth == ApiAuth::Open {
             return Err(ConfigError::ApiNotLoopback { address: self.api_listen });
         }
-        self.addresses_differ()?;
         let storage = self.storage()?;
+        let certificate = self.encrypted()?;
         let redis = self.redis_url_file.as_deref().map(|path| {
             let url =
                 read_url("redis-url-file", path, "a redis:// or rediss:// URL", &["redis://", "rediss://"])?;
@@ -78,12 +85,11 @@ impl Flags {
             redis: redis.transpose()?,
             retention: self.retention,
             gateway_listen: self.gateway_listen,
-            gateway_tls: self
-                .gateway_tls_cert_file
-                .zip(self.gateway_tls_key_file)
-                .map(|(cert, key)| TlsFiles { cert, key }),
+            certificate,
             api_listen: self.api_listen,
-            api_token: self.api_token_file.as_deref().map(read_token).transpose()?,
+            api_auth,
+            aggregated_listen: self.people.aggregated_listen,
+            metrics_auth: self.people.metrics_auth,
             api_socket: self.api_socket,
             base_path: self.base_path,
             metrics_listen: self.metrics_listen,
@@ -117,12 +123,35 @@ impl Flags {
         }
     }
 
-    fn addresses_differ(&self) -> Result<(), ConfigError> {
-        let listeners = [
+    /// The certificate, without which nothing is served beyond loopback, unless plaintext is allowed.
+    fn encrypted(&self) -> Result<Certificate, ConfigError> {
+        let certificate = self.tls.certificate();
+        let has_certificate = matches!(certificate, Certificate::Files(_) | Certificate::Generated(_));
+        if self.people.aggregated_listen.is_some() && !has_certificate {
+            let needed = "tls-secret or --tls-cert-file";
+            return Err(ConfigError::Missing { flag: "aggregated-listen", needed });
+        }
+        if certificate == Certificate::None
+            && let Some((flag, address)) =
+                self.listeners().into_iter().find(|(_, address)| !address.ip().is_loopback())
+        {
+            return Err(ConfigError::Plaintext { flag, address });
+        }
+        Ok(certificate)
+    }
+
+    fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        let always = [
             ("gateway-listen", self.gateway_listen),
             ("api-listen", self.api_listen),
             ("metrics-listen", self.metrics_listen),
         ];
+        let aggregated = self.people.aggregated_listen.map(|address| ("aggregated-listen", address));
+        always.into_iter().chain(aggregated).collect()
+    }
+
+    fn addresses_differ(&self) -> Result<(), ConfigError> {
+        let listeners = self.listeners();
         for (index, (one, address)) in listeners.iter().enumerate() {
             for (other, same) in &listeners[index + 1..] {
                 if address == same && address.port() != 0 {

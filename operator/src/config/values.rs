@@ -4,6 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
+
+use crate::http::guard::Secret;
+
 /// A Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseName {
@@ -72,6 +76,67 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Private key, PEM.
     pub key: PathBuf,
+}
+
+/// The certificate of every listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Certificate {
+    /// None: nothing is served beyond loopback.
+    None,
+    /// None, by the administrator's decision.
+    Plaintext,
+    /// From files, which are read again when they change.
+    Files(TlsFiles),
+    /// Made by the operator.
+    Generated(GeneratedCertificate),
+}
+
+/// A certificate and its authority that the operator makes, keeps in a Secret, and renews.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeneratedCertificate {
+    /// The Secret, in the operator's namespace.
+    pub secret: String,
+    /// DNS names of the certificate.
+    pub names: Vec<String>,
+    /// The `ConfigMap` with the authorities to trust.
+    pub config_map: Option<String>,
+    /// The `APIService` whose bundle of authorities is kept current.
+    pub api_service: Option<String>,
+    /// How long the certificate is valid.
+    pub lifetime: Duration,
+    /// How long the authority is valid.
+    pub authority_lifetime: Duration,
+}
+
+/// Who may use the HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiAuth {
+    /// Every process that can connect.
+    Open,
+    /// Holders of this token.
+    Token(Secret),
+    /// People whom the API server knows, as far as it allows what they ask.
+    Kubernetes {
+        /// Audience of their tokens; `None` for that of the API server.
+        audience: Option<String>,
+        /// Further origins of pages.
+        origins: Vec<String>,
+        /// A proxy that signs people in.
+        proxy: Option<TrustedProxy>,
+    },
+}
+
+/// A proxy that signs people in, and names them in headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedProxy {
+    /// Authorities of its client certificate.
+    pub ca_file: PathBuf,
+    /// Common names of that certificate.
+    pub names: Vec<String>,
+    /// The header with the user name.
+    pub user: HeaderName,
+    /// The header with a group.
+    pub group: HeaderName,
 }
 
 /// A loopback address with a port that the system chooses.

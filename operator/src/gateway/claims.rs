@@ -9,8 +9,8 @@ use sentinel_protocol::text::Name;
 use sentinel_protocol::time::UnixMillis;
 use serde::Deserialize;
 
-use super::auth::AuthError;
 use super::token_rules::TokenRules;
+use crate::identity::AuthError;
 
 /// Tolerated difference between the clocks of the API server and this machine.
 const CLOCK_SKEW_MS: u64 = 300_000;

@@ -13,7 +13,7 @@ use sentinel_protocol::refusal::SessionRefusal;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::auth::{AgentIdentity, AuthError, Authenticate};
+use super::auth::{AgentIdentity, Authenticate};
 use super::ledger_sink::LedgerSink;
 use super::metrics::GatewayMetrics;
 use super::registry::Registry;
@@ -21,6 +21,7 @@ use super::results::Results;
 use super::settings::Settings;
 use super::socket_slots::{SocketKind, SocketSlot, SocketSlots};
 use crate::clock::Clock;
+use crate::identity::AuthError;
 use crate::logs::Hub;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::PresenceRecord;

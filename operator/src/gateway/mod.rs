@@ -7,7 +7,7 @@
 //! also queues messages for them. Reports go to the controller's ledgers ([`LedgerSink`]) and results to the archive; once a
 //! result is durable, the agent receives an Ack (`results`). No decision is made here.
 //!
-//! In reading order: [`routes`] (the only file that names warp) → [`auth`], [`token_review`] → `socket` → `session` and
+//! In reading order: [`routes`] (the only file that names warp) → [`auth`], `token_review` → `socket` → `session` and
 //! `log_socket` → `messages`, [`registry`] and [`outbox`] → `results` and `history_lookups` → `fleet` → [`orphans`],
 //! [`departed`].
 
@@ -27,7 +27,6 @@ mod meter;
 mod metrics;
 pub mod orphans;
 pub mod outbox;
-pub mod rates;
 pub mod registry;
 mod results;
 pub mod routes;
@@ -37,10 +36,10 @@ mod session_terms;
 mod settings;
 mod socket;
 pub mod socket_slots;
-pub mod token_review;
+mod token_review;
 mod token_rules;
 
-pub use self::auth::{AgentIdentity, AuthError, Authenticate, StaticTokens};
+pub use self::auth::{AgentIdentity, Authenticate, StaticTokens};
 pub use self::gate::{Gateway, GatewayParts};
 pub use self::history_lookups::{OUTPUT_WITHIN, ResultsParts, ResultsWork};
 pub use self::ledger_sink::{AttemptFacts, LedgerSink, Standing};

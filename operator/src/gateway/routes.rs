@@ -16,12 +16,14 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use warp::filters::BoxedFilter;
 use warp::{Filter, Reply};
 
-use super::auth::{AgentIdentity, AuthError, bearer};
+use super::auth::AgentIdentity;
 use super::gate::Gateway;
 use super::meter::Metered;
 use super::socket::Caller;
 use super::socket_slots::SocketKind;
 use super::{log_socket, session};
+use crate::identity::AuthError;
+use crate::identity::credentials::bearer;
 use crate::server::Peer;
 
 /// Path of the control socket.

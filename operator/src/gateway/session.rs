@@ -18,10 +18,11 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tracing::Instrument as _;
 
-use super::auth::{AgentIdentity, AuthError};
+use super::auth::AgentIdentity;
 use super::gate::Gateway;
 use super::outbox::{CloseReason, Outbox, OutboxAction};
 use super::socket::{AgentSocket, Caller, SocketEnd};
+use crate::identity::AuthError;
 
 /// Every kind of message that this release knows.
 const KNOWN: &[&str] = &["Hello", "Inventory", "Heartbeat", "Report", "Refused"];

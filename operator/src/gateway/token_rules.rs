@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rates::Rates;
+use crate::identity::rates::Rates;
 
 /// The rules that a token must satisfy to be an agent's, and how often unknown ones are reviewed.
 #[derive(Debug, Clone)]

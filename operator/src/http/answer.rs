@@ -75,6 +75,25 @@ impl Stream for Chunks {
 }
 
 impl Answer {
+    /// An error as the API server's clients read it: with the fields of a `Status` beside our own
+    /// (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/>).
+    #[must_use]
+    pub fn as_status(mut self) -> Self {
+        if self.status.as_u16() < 400 {
+            return self;
+        }
+        if let Body::Whole(bytes) = &self.body
+            && let Ok(serde_json::Value::Object(mut body)) = serde_json::from_slice(bytes)
+        {
+            body.insert("kind".to_owned(), "Status".into());
+            body.insert("apiVersion".to_owned(), "v1".into());
+            body.insert("status".to_owned(), "Failure".into());
+            body.insert("code".to_owned(), self.status.as_u16().into());
+            self.body = Body::Whole(serde_json::Value::Object(body).to_string().into());
+        }
+        self
+    }
+
     /// 200 with a JSON value.
     ///
     /// # Errors

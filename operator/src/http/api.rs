@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::error::ApiError;
 use super::feed::Feed;
 use super::listings::Listings;
+use super::owners::Owners;
 use crate::clock::Clock;
-use crate::cluster::TaskStore;
+use crate::cluster::{StoresByCaller, TaskStore};
 use crate::gateway::Registry;
 use crate::health::Health;
 use crate::logs::LogReader;
@@ -39,6 +40,10 @@ pub struct Api {
     pub within: Option<Namespace>,
     /// Where an ingress has page and API, besides the root.
     pub base_path: BasePath,
+    /// Where a Task is changed with the credentials of a caller; `None` where callers have none.
+    pub by_caller: Option<Arc<dyn StoresByCaller>>,
+    /// To which Tasks uids belong.
+    pub owners: Owners,
     /// All Tasks and Nodes as last observed, with notices of changes.
     pub feed: Feed,
     /// Runs and Executions, active and archived.

@@ -1,19 +1,21 @@
 //! From an admitted request to its answer: query parameters, bounds, and the handler of each operation.
 
-use http::StatusCode;
 use http::uri::Authority;
+use http::{Method, StatusCode};
+use sentinel_api::aggregated::{self, Unmapped};
 use sentinel_protocol::ids::{Namespace, TaskName};
 
 use super::answer::Answer;
 use super::api::Api;
+use super::callers::Subject;
 use super::encoding::{Coding, Flush, compressed};
 use super::error::{ApiError, Reason};
 use super::guard::{self, Door, Head, Surface};
 use super::request::{Query, Request};
 use super::table::{self, Found, Operation};
 use super::{
-    events, executions, lines, logs, merged, merged_log, merged_search, nodes, openapi, outputs, page,
-    search, tasks,
+    discovery, events, executions, lines, logs, merged, merged_log, merged_search, nodes, openapi, outputs,
+    page, search, task_log, tasks,
 };
 use crate::health::Verdict;
 use crate::server::{Client, Share, Shares};
@@ -52,6 +54,7 @@ impl Api {
             Operation::TaskEvents
             | Operation::Events
             | Operation::ExecutionLog
+            | Operation::TaskLog
             | Operation::ExecutionLines
             | Operation::LineEvents
             | Operation::SearchLines
@@ -63,7 +66,7 @@ impl Api {
             _ => None,
         };
         let mut answer = self.dispatch(operation, &found.parts, &query, request).await?;
-        if matches!(operation, Operation::ExecutionLog | Operation::RunLog) {
+        if matches!(operation, Operation::ExecutionLog | Operation::RunLog | Operation::TaskLog) {
             answer = self.encoded(answer, &query, request)?;
         }
         Ok(match slot {
@@ -87,7 +90,7 @@ impl Api {
     fn check_names(&self, found: &Found, query: Query) -> Result<Query, ApiError> {
         let namespace = query.read::<Namespace>("namespace", NAMESPACE)?;
         query.read::<TaskName>("task", TASK)?;
-        if found.route.pattern.contains("{namespace}") {
+        if found.route.pattern.contains("{namespace}") || found.route.operation == Operation::TaskLog {
             self.check_namespace(&tasks::named(&found.parts)?.namespace)?;
         }
         let Some(within) = &self.within else { return Ok(query) };
@@ -121,7 +124,7 @@ impl Api {
             Operation::CreateTask => tasks::create(self, query, request).await,
             Operation::GetTask => tasks::get(self, parts).await,
             Operation::ApplyTask => tasks::apply(self, parts, query, request).await,
-            Operation::DeleteTask => tasks::delete(self, parts).await,
+            Operation::DeleteTask => tasks::delete(self, parts, request).await,
             Operation::CancelTask => tasks::cancel(self, parts, query).await,
             Operation::RerunTask => tasks::rerun(self, parts, query).await,
             Operation::TaskEvents => events::of_task(self, parts).await,
@@ -138,6 +141,8 @@ impl Api {
             Operation::ExecutionLines => lines::read(self, parts, query).await,
             Operation::LineEvents => lines::follow(self, parts, query, request).await,
             Operation::SearchLines => search::read(self, parts, query).await,
+            Operation::TaskLog => task_log::read(self, parts, query, request).await,
+            Operation::Discovery => Answer::json(&discovery::resources()),
             Operation::Page | Operation::PageAsset => Err(ApiError::internal("the page is answered above")),
         }
     }
@@ -154,27 +159,82 @@ fn slot(shares: &Shares, client: Client, what: &str) -> Result<Share, ApiError> 
     })
 }
 
-/// The route of a request, where the head of the request passes the guard.
+/// A request whose head passed the guard.
+pub(super) struct Admitted {
+    /// Its route.
+    pub(super) found: Found,
+    /// What the API server has authorized, where the request came by the aggregated API.
+    pub(super) authorized: Option<Subject>,
+}
+
+/// The route of a request, where the head of the request passes the guard. A request of the aggregated API becomes the one
+/// that it stands for.
 pub(super) fn admit(
     door: &Door,
-    request: &Request,
+    request: &mut Request,
     authority: Option<&Authority>,
-) -> Result<Found, ApiError> {
-    let found =
-        table::find(&request.method, &request.path).or_else(|error| page::instead_of(error, request))?;
-    let operation = found.route.operation;
-    let is_probe = matches!(operation, Operation::Health | Operation::Ready | Operation::Metrics);
+) -> Result<Admitted, ApiError> {
+    let check = |request: &Request, operation| {
+        let head = Head { method: &request.method, authority, headers: &request.headers };
+        guard::check(&door.access, operation, head)
+    };
+    let plainly = |found| Admitted { found, authorized: None };
     match door.surface {
         Surface::Everything => {
-            let head = Head { method: &request.method, authority, headers: &request.headers };
-            guard::check(&door.access, operation, head)?;
+            let found = table::find(&request.method, &request.path);
+            let found = found.or_else(|error| page::instead_of(error, request))?;
+            check(request, found.route.operation)?;
+            Ok(plainly(found))
         }
-        Surface::ProbesAndMetrics if is_probe => {}
+        Surface::Aggregated => {
+            let admitted = aggregated(request)?;
+            check(request, admitted.found.route.operation)?;
+            Ok(admitted)
+        }
         Surface::ProbesAndMetrics => {
-            return Err(ApiError::not_found("only /healthz, /readyz and /metrics are served here"));
+            let found = table::find(&request.method, &request.path)?;
+            let is_probe =
+                matches!(found.route.operation, Operation::Health | Operation::Ready | Operation::Metrics);
+            if is_probe {
+                return Ok(plainly(found));
+            }
+            Err(ApiError::not_found("only /healthz, /readyz and /metrics are served here"))
         }
     }
-    Ok(found)
+}
+
+/// The route of a request of the aggregated API, which becomes the native one.
+fn aggregated(request: &mut Request) -> Result<Admitted, ApiError> {
+    if request.path.trim_end_matches('/') == aggregated::PREFIX && is_read(&request.method) {
+        let found = Found { route: &table::DISCOVERY, parts: Vec::new() };
+        return Ok(Admitted { found, authorized: None });
+    }
+    let target = format!("{}?{}", request.path, request.query);
+    let named = aggregated::to_native(request.method.as_str(), &target).map_err(|error| unmapped(&error))?;
+    let found = if let Some(native) = &named.native {
+        let (path, query) = native.split_once('?').unwrap_or((native, ""));
+        (request.path, request.query) = (path.to_owned(), query.to_owned());
+        table::find(&request.method, &request.path)?
+    } else {
+        request.query.clone_from(&named.query);
+        let parts = [named.namespace.clone(), named.task.clone()].into_iter().flatten().collect();
+        Found { route: &table::TASK_LOG, parts }
+    };
+    Ok(Admitted { found, authorized: Some(named.into()) })
+}
+
+fn is_read(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}
+
+fn unmapped(error: &Unmapped) -> ApiError {
+    let message = error.to_string();
+    match error {
+        Unmapped::Query { .. } => ApiError::new(StatusCode::BAD_REQUEST, Reason::InvalidQuery, message),
+        Unmapped::Absent { .. } | Unmapped::NeedsTask { .. } => {
+            ApiError::new(StatusCode::NOT_FOUND, Reason::UnknownPath, message)
+        }
+    }
 }
 
 /// 200 when healthy, 503 with the reasons when not.

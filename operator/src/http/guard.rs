@@ -1,14 +1,16 @@
 //! Whether a request is answered at all, decided by its head.
 //!
 //! Each listener has a [`Door`]: which part of the API it serves, and to whom. In dev mode the TCP listener requires the
-//! bearer token of its owner, and the Unix socket the owner's credentials. In a cluster users are not authenticated yet, so
-//! the API listens on loopback and answers only requests that name this host.
+//! bearer token of its owner, and the Unix socket the owner's credentials. In a cluster callers are people whom the API server
+//! knows (`callers`); without that the API listens on loopback and answers only requests that name this host.
 //!
 //! A browser on this machine would forward requests of foreign pages. The guard checks what such a page cannot forge:
 //! `Host` (DNS rebinding), `Origin`, which must equal ours with its port, and on each write a header that no form of
 //! another site can send.
 //!
 //! The web page has no data: it needs no token, and a link on any site may lead to it. What it loads comes from the page.
+
+use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use http::uri::Authority;
@@ -17,7 +19,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::{ApiError, Reason};
 use super::table::Operation;
-use crate::gateway::auth::bearer;
+use crate::identity::credentials::bearer_of_person;
+use crate::identity::people::People;
 
 const HOSTS: &str = "localhost, 127.0.0.1 (any 127.x.y.z), [::1]";
 
@@ -26,14 +29,16 @@ pub use sentinel_api::OWN_HEADER;
 /// The part of the API that a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
-    /// The whole API.
+    /// The whole API, and the web page.
     Everything,
+    /// The aggregated API, for the API server.
+    Aggregated,
     /// Liveness, readiness and metrics; for probes and scrapers.
     ProbesAndMetrics,
 }
 
 /// Who may use a listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Access {
     /// Every process that can connect.
     Open,
@@ -41,6 +46,8 @@ pub enum Access {
     Socket,
     /// Holders of this token.
     Bearer(Secret),
+    /// People whom the API server knows, as far as it allows what they ask.
+    People(Arc<People>),
 }
 
 /// What a listener serves, and to whom.
@@ -50,6 +57,13 @@ pub struct Door {
     pub surface: Surface,
     /// Who may use it.
     pub access: Access,
+}
+
+impl Door {
+    /// To the whole API.
+    pub fn of_api(access: Access) -> Self {
+        Self { surface: Surface::Everything, access }
+    }
 }
 
 /// A token, kept as its digest.
@@ -83,13 +97,12 @@ pub(super) struct Head<'a> {
 /// # Errors
 /// 421 for a foreign host, 403 for a foreign origin, 401 without the token.
 pub(super) fn check(access: &Access, operation: Operation, head: Head<'_>) -> Result<(), ApiError> {
+    if let Access::People(people) = access {
+        return origin_of_people(people, operation, head);
+    }
     let host = host(head)?;
-    let arrival = if operation == Operation::Page && is_navigation(head.headers) {
-        Arrival::ByLink
-    } else {
-        Arrival::FromPage
-    };
-    origin(host, head.headers, arrival)?;
+    let arrival = arrival_of(operation, head.headers);
+    origin(&ours("http", host), head.headers, arrival)?;
     let is_public = operation.is_page() || matches!(operation, Operation::Health | Operation::Ready);
     match access {
         Access::Bearer(secret) if !is_public => token(secret, head.headers),
@@ -98,7 +111,7 @@ pub(super) fn check(access: &Access, operation: Operation, head: Head<'_>) -> Re
     }
 }
 
-fn is_write(method: &Method) -> bool {
+pub(super) fn is_write(method: &Method) -> bool {
     !(method == Method::GET || method == Method::HEAD || method == Method::OPTIONS)
 }
 
@@ -136,10 +149,32 @@ fn is_navigation(headers: &HeaderMap) -> bool {
     is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
 }
 
-fn origin(host: Option<&str>, headers: &HeaderMap, arrival: Arrival) -> Result<(), ApiError> {
-    let ours = host.map_or_else(|| "none".to_owned(), |host| format!("http://{host}"));
+/// People prove themselves in each request, so the name by which they reach this host does not matter; a page of another site
+/// may still not make them ask. Their origin is that of the host that the request names, of the one that a proxy was asked for,
+/// or one that the administrator named.
+fn origin_of_people(people: &People, operation: Operation, head: Head<'_>) -> Result<(), ApiError> {
+    let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let host = head.authority.map(Authority::as_str).or_else(|| text(HOST.as_str()));
+    let mut allowed = people.origins().to_vec();
+    for host in host.into_iter().chain(text("x-forwarded-host")) {
+        allowed.extend(ours("https", Some(host)));
+        allowed.extend(ours("http", Some(host)));
+    }
+    origin(&allowed, head.headers, arrival_of(operation, head.headers))
+}
+
+fn arrival_of(operation: Operation, headers: &HeaderMap) -> Arrival {
+    if operation == Operation::Page && is_navigation(headers) { Arrival::ByLink } else { Arrival::FromPage }
+}
+
+fn ours(scheme: &str, host: Option<&str>) -> Vec<String> {
+    host.map(|host| format!("{scheme}://{host}")).into_iter().collect()
+}
+
+fn origin(allowed: &[String], headers: &HeaderMap, arrival: Arrival) -> Result<(), ApiError> {
     let foreign = |value: &str, message: &str| {
-        ApiError::new(StatusCode::FORBIDDEN, Reason::ForeignOrigin, message).at("origin", value, ours.clone())
+        let ours = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+        ApiError::new(StatusCode::FORBIDDEN, Reason::ForeignOrigin, message).at("origin", value, ours)
     };
     let mut values = headers.get_all(ORIGIN).iter();
     let given = values.next().map(|value| value.to_str().unwrap_or(""));
@@ -147,7 +182,7 @@ fn origin(host: Option<&str>, headers: &HeaderMap, arrival: Arrival) -> Result<(
         return Err(foreign("", "the header Origin is given more than once"));
     }
     if let Some(given) = given
-        && !given.eq_ignore_ascii_case(&ours)
+        && !allowed.iter().any(|ours| given.eq_ignore_ascii_case(ours))
     {
         return Err(foreign(given, "requests from pages of other sites, and of other ports, are refused"));
     }
@@ -165,7 +200,7 @@ fn origin(host: Option<&str>, headers: &HeaderMap, arrival: Arrival) -> Result<(
 }
 
 /// A form can send neither this header nor a JSON body.
-fn own_header(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(super) fn own_header(headers: &HeaderMap) -> Result<(), ApiError> {
     let is_json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|declared| {
         let media_type = declared.split(';').next().unwrap_or("").trim();
         media_type.eq_ignore_ascii_case("application/json")
@@ -187,7 +222,7 @@ fn token(secret: &Secret, headers: &HeaderMap) -> Result<(), ApiError> {
             allowed,
         )
     };
-    let given = bearer(headers).map_err(|error| refused(error.to_string()))?;
+    let given = bearer_of_person(headers).map_err(|error| refused(error.to_string()))?;
     // Comparing digests takes a time that reveals nothing about the token.
     if Secret::of(given) == *secret { Ok(()) } else { Err(refused("wrong token".to_owned())) }
 }

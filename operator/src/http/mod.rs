@@ -8,8 +8,9 @@
 //! Invariants:
 //!
 //! * each listener has a [`guard::Door`]: in dev mode the API is for its owner only (a Unix socket, or a bearer token); in
-//!   a cluster users are not authenticated yet, so it answers on loopback only. It answers only requests that name this
-//!   host, and none of a page of another site or port;
+//!   a cluster for whom the API server knows and allows it ([`requirement`], `callers`); else on loopback only, for requests
+//!   that name this host. Requests of a page of another site or port are refused;
+//! * a Task is created, changed and deleted with the caller's own credentials: the operator's account can create none;
 //! * handlers change Tasks by `TaskStore` only, so that they cannot write a status (`operator/tests/http_imports.rs`);
 //! * the head of a request decides whether it is answered; only then is its body read, where the route takes one;
 //! * names in a request are parsed before they are used;
@@ -24,6 +25,8 @@ pub mod answer;
 pub mod api;
 pub mod error;
 mod body;
+mod callers;
+mod discovery;
 mod dispatch;
 mod encoding;
 mod events;
@@ -44,12 +47,15 @@ mod run_logs;
 mod nodes;
 pub mod openapi;
 mod outputs;
+pub mod owners;
 mod page;
 mod rendering;
 pub mod request;
+pub mod requirement;
 pub mod routes;
 mod search;
 pub mod table;
+mod task_log;
 mod tasks;
 mod view;
 

@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use sentinel_api::path::unescape;
 
 use super::error::{ApiError, Reason, shown};
+use crate::identity::people::Caller;
 use crate::server::Client;
 
 /// Largest body of a request, bytes. A Task with the longest allowed script fits with room to spare.
@@ -34,6 +35,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The client whose connection it arrived on.
     pub client: Client,
+    /// Who made it, where the listener asks for that.
+    pub caller: Option<Caller>,
     /// The body, at most [`MAX_BODY`] bytes.
     pub body: Bytes,
 }

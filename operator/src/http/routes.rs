@@ -18,10 +18,12 @@ use warp::{Filter, Rejection};
 use super::answer::{Answer, Body, BodyError, Chunks};
 use super::api::Api;
 use super::body::{self, Bodies};
-use super::dispatch::admit;
+use super::callers;
+use super::dispatch::{Admitted, admit};
 use super::error::ApiError;
-use super::guard::{Door, Surface};
+use super::guard::{Access, Door, Surface};
 use super::request::Request;
+use super::table::Found;
 use crate::metrics::HttpResponses;
 use crate::server::{Client, Peer, Share, Shares};
 
@@ -59,6 +61,7 @@ struct Listening {
 fn routes(api: Arc<Api>, door: Door) -> BoxedFilter<(Response,)> {
     let listener = match door.surface {
         Surface::Everything => "api",
+        Surface::Aggregated => "aggregated",
         Surface::ProbesAndMetrics => "metrics",
     };
     let answers = HttpResponses::new(&api.metrics, listener);
@@ -82,38 +85,44 @@ fn routes(api: Arc<Api>, door: Door) -> BoxedFilter<(Response,)> {
                   body| {
                 let listening = Arc::clone(&listening);
                 async move {
-                    let client = peer.map_or(Client::Local, |peer| peer.client);
+                    let client = peer.as_ref().map_or(Client::Local, |peer| peer.client);
                     let base = &listening.api.base_path;
                     let below = if base.is_root() { None } else { base.strip(path.as_str()) };
                     let is_below_base = below.is_some();
                     let path = below.unwrap_or(path.as_str()).to_owned();
-                    let head =
-                        Request { method, path, is_below_base, query, headers, client, body: Bytes::new() };
-                    let answer = answer(&listening, head, authority.as_ref(), body).await;
+                    let mut head =
+                        Request { method, path, is_below_base, query, headers, client, ..Request::default() };
+                    let arrived = Arrived { authority: authority.as_ref(), peer: peer.as_ref() };
+                    let mut answer = answer(&listening, &mut head, arrived, body).await;
+                    if listening.door.surface == Surface::Aggregated {
+                        answer = answer.as_status();
+                    }
                     listening.answers.count(answer.status);
-                    respond(answer, &listening.waiting, client)
+                    respond(answer, &listening.waiting, head.client)
                 }
             },
         )
         .boxed()
 }
 
+/// How a request arrived, beside its head.
+#[derive(Clone, Copy)]
+struct Arrived<'a> {
+    authority: Option<&'a Authority>,
+    peer: Option<&'a Peer>,
+}
+
 async fn answer(
     listening: &Listening,
-    mut request: Request,
-    authority: Option<&Authority>,
+    request: &mut Request,
+    arrived: Arrived<'_>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Answer {
     let Listening { api, door, bodies, .. } = listening;
-    let is_announced = body::is_announced(&request.headers);
-    let admitted = admit(door, &request, authority).and_then(|found| {
-        let is_taken = found.route.takes_body() || !is_announced;
-        if is_taken { Ok(found) } else { Err(body::not_taken()) }
-    });
-    let found = match admitted {
+    let found = match admitted(listening, request, arrived).await {
         Ok(found) => found,
         Err(error) => {
-            if door.surface == Surface::Everything {
+            if door.surface != Surface::ProbesAndMetrics {
                 body::discard(&request.headers, body).await;
             }
             return error.into();
@@ -130,7 +139,30 @@ async fn answer(
             Err(error) => return error.into(),
         }
     }
-    api.answer(&found, &request).await
+    api.answer(&found, request).await
+}
+
+/// The route of a request that may be answered, by its head alone.
+async fn admitted(
+    listening: &Listening,
+    request: &mut Request,
+    arrived: Arrived<'_>,
+) -> Result<Found, ApiError> {
+    let Listening { api, door, .. } = listening;
+    let is_announced = body::is_announced(&request.headers);
+    let Admitted { found, authorized } = admit(door, request, arrived.authority)?;
+    // kubectl sends a body with every POST; what a verb of ours is about, is in its path.
+    if is_announced && !found.route.takes_body() && door.surface != Surface::Aggregated {
+        return Err(body::not_taken());
+    }
+    if let Access::People(people) = &door.access {
+        let caller = callers::admit(api, people, &found, request, authorized, arrived.peer).await?;
+        if let Some(caller) = &caller {
+            request.client = callers::client(caller);
+        }
+        request.caller = caller;
+    }
+    Ok(found)
 }
 
 fn respond(answer: Answer, waiting: &Shares, client: Client) -> Response {

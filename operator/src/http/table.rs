@@ -67,6 +67,10 @@ pub enum Operation {
     LineEvents,
     /// Lines of the output of one Execution that match an expression.
     SearchLines,
+    /// The output of a Run by the name of its Task. Of the aggregated API only.
+    TaskLog,
+    /// The resources of the aggregated API.
+    Discovery,
     /// The web page, at each of its addresses.
     Page,
     /// A file that the page loads.
@@ -200,6 +204,17 @@ pub const ROUTES: &[Route] = &[
 
 /// The web page, which is the same at each of its addresses; it reads the rest of the path, and the query, itself.
 pub(super) static PAGE: Route = route(Method::GET, "/{place}", Operation::Page, &[]);
+
+/// The output of a Run by the name of its Task: a path of the aggregated API only.
+pub(super) static TASK_LOG: Route = route(
+    Method::GET,
+    "/tasks/{name}/log",
+    Operation::TaskLog,
+    &["run", "node", "follow", "from", "stream", "timestamps", "format", "attempt", "tail", "since", "until"],
+);
+
+/// The resources of the aggregated API.
+pub(super) static DISCOVERY: Route = route(Method::GET, "/", Operation::Discovery, &["timeout"]);
 
 static PAGE_ASSET: Route = route(Method::GET, "/assets/{name}", Operation::PageAsset, &[]);
 

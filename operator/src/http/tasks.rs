@@ -19,7 +19,7 @@ use super::executions::RunText;
 use super::feed::Feed;
 use super::rendering;
 use super::request::{Query, Request};
-use crate::cluster::{Change, ClusterError};
+use crate::cluster::{Change, ClusterError, TaskStore};
 use crate::resource::invalid::Invalid;
 use crate::resource::marks::{CANCEL, RERUN};
 use crate::resource::presented::present;
@@ -140,6 +140,15 @@ pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError>
     one(api, StatusCode::OK, &task)
 }
 
+/// Where the caller changes Tasks: with their own credentials, where they have any; else everybody who may ask changes them
+/// as the operator.
+fn store(api: &Api, request: &Request) -> Result<Arc<dyn TaskStore>, ApiError> {
+    let Some(caller) = &request.caller else { return Ok(api.store.clone()) };
+    let by_caller = api.by_caller.as_ref().zip(caller.token.as_deref());
+    let (stores, token) = by_caller.ok_or_else(|| ApiError::internal("the caller has no credentials"))?;
+    stores.with_token(token).map_err(|error| refused(&error))
+}
+
 /// Whether a request asks only whether its change would be accepted.
 fn is_dry_run(query: &Query) -> Result<bool, ApiError> {
     Ok(query.one_of("dryRun", &[("All", true)])?.unwrap_or(false))
@@ -152,7 +161,8 @@ pub(super) async fn create(api: &Api, query: &Query, request: &Request) -> Resul
     let name = reference(&task).or_else(|_| TaskRef::new(task.namespace().unwrap_or_default(), "unnamed"));
     let name = name.map_err(|error| misnamed(&error))?;
     api.check_namespace(&name.namespace)?;
-    let created = if dry_run { api.store.dry_run(Change::Create, task) } else { api.store.create(task) };
+    let store = store(api, request)?;
+    let created = if dry_run { store.dry_run(Change::Create, task) } else { store.create(task) };
     let created = created.await.map_err(|error| match error {
         ClusterError::Exists { .. } => exists(&name),
         other => refused(&other),
@@ -198,8 +208,9 @@ pub(super) async fn apply(
             format!("as in the path: {wanted}"),
         ));
     }
-    let before = api.store.get(wanted).await.map_err(|error| refused(&error))?;
-    let applied = if dry_run { api.store.dry_run(Change::Apply, task) } else { api.store.apply(task) };
+    let store = store(api, request)?;
+    let before = store.get(wanted).await.map_err(|error| refused(&error))?;
+    let applied = if dry_run { store.dry_run(Change::Apply, task) } else { store.apply(task) };
     let applied = applied.await.map_err(|error| refused(&error))?;
     let (status, result) = match before {
         None => (StatusCode::CREATED, "created"),
@@ -217,9 +228,9 @@ fn is_unchanged(before: &Task, after: &Task) -> bool {
         && before.metadata.annotations == after.metadata.annotations
 }
 
-pub(super) async fn delete(api: &Api, parts: &[String]) -> Result<Answer, ApiError> {
+pub(super) async fn delete(api: &Api, parts: &[String], request: &Request) -> Result<Answer, ApiError> {
     let name = named(parts)?;
-    api.store.delete(name.clone()).await.map_err(|error| named_error(&name, &error))?;
+    store(api, request)?.delete(name.clone()).await.map_err(|error| named_error(&name, &error))?;
     let accepted = json!({
         "namespace": name.namespace,
         "task": name.name,
@@ -354,11 +365,12 @@ fn refused(error: &ClusterError) -> ApiError {
         }
         ClusterError::Refused { code, .. } => {
             let status = StatusCode::from_u16(*code).ok().filter(StatusCode::is_client_error);
-            ApiError::new(
-                status.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY),
-                Reason::InvalidTask,
-                error.to_string(),
-            )
+            let reason = match code {
+                401 => Reason::Unauthorized,
+                403 => Reason::Forbidden,
+                _ => Reason::InvalidTask,
+            };
+            ApiError::new(status.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY), reason, error.to_string())
         }
         ClusterError::TimedOut { .. } | ClusterError::Unavailable { .. } => {
             ApiError::unavailable(error.to_string())

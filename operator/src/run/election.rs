@@ -20,6 +20,7 @@ use crate::cluster::client::client;
 use crate::controller::{Leadership, LeadershipSetter};
 use crate::gateway::Gateway;
 use crate::leader::{Campaign, CampaignEnd, ElectionStatus};
+use crate::server::Place;
 
 /// How often the highest epoch that an agent named is read.
 const EPOCH_POLL: Duration = Duration::from_millis(500);
@@ -42,6 +43,8 @@ pub struct LeaseElection {
     pub name: String,
     /// This process in the election.
     pub candidate: Candidate,
+    /// Told where people's connections are served, where operators pass them on to each other.
+    pub places: Option<watch::Sender<Place>>,
 }
 
 impl std::fmt::Debug for Election {
@@ -104,12 +107,17 @@ async fn campaign(
     stop: CancellationToken,
 ) {
     let name = election.name.clone();
+    let places = election.places.clone();
     let (status, mut changes) = watch::channel(ElectionStatus::UNKNOWN);
     let (epochs_in, epochs) = watch::channel(Epoch::ZERO);
     let campaign = on_own_thread(election, clock.clone(), status, epochs, stop.clone());
     let apply_changes = async {
         loop {
-            apply(&changes.borrow_and_update().clone(), &leadership, &gateway, &clock);
+            let status = changes.borrow_and_update().clone();
+            apply(&status, &leadership, &gateway, &clock);
+            if let Some(places) = &places {
+                places.send_replace(place(&status));
+            }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -157,7 +165,7 @@ async fn on_own_thread(
     epochs: watch::Receiver<Epoch>,
     stop: CancellationToken,
 ) -> Result<CampaignEnd, Box<dyn std::error::Error + Send + Sync>> {
-    let LeaseElection { kubernetes, namespace, name, candidate } = election;
+    let LeaseElection { kubernetes, namespace, name, candidate, places: _ } = election;
     let (ended_in, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let campaign = move || {
@@ -171,6 +179,18 @@ async fn on_own_thread(
     };
     std::thread::Builder::new().name("election".to_owned()).spawn(campaign)?;
     ended.await?
+}
+
+/// Where people's connections are served: by the leader, whose host is that of its address for agents.
+fn place(status: &ElectionStatus) -> Place {
+    match (&status.role, &status.leader) {
+        (Role::Leading(_), _) => Place::Here,
+        (Role::Following, Some(leader)) => {
+            let host = leader.rsplit_once(':').map_or(leader.as_str(), |(host, _)| host);
+            Place::Elsewhere(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+        }
+        (Role::Following | Role::Deposed, _) => Place::Unknown,
+    }
 }
 
 fn apply(status: &ElectionStatus, leadership: &LeadershipSetter, gateway: &Gateway, clock: &Clock) {

@@ -1,6 +1,8 @@
 //! Why an operator could not start, or had to exit.
 
+use crate::certificates::keeper::KeepError;
 use crate::history::HistoryError;
+use crate::identity::front_proxy::FrontProxyError;
 use crate::lock::LockError;
 use crate::presence::PresenceError;
 use crate::server::ServerError;
@@ -34,8 +36,14 @@ pub enum RunError {
     #[error(transparent)]
     Server(Box<ServerError>),
     /// The certificate cannot be used.
-    #[error("failed to use the gateway's certificate")]
+    #[error("failed to use the certificate of the listeners")]
     Certificate(#[source] Box<TlsError>),
+    /// The certificate cannot be made or kept.
+    #[error("failed to make the certificate of the listeners")]
+    Certificates(#[source] Box<KeepError>),
+    /// The API server's front proxy is not known.
+    #[error("failed to serve the aggregated API")]
+    FrontProxy(#[source] Box<FrontProxyError>),
     /// Signal handlers cannot be installed.
     #[error("failed to listen for signals")]
     Signals(#[source] std::io::Error),
@@ -65,7 +73,8 @@ impl RunError {
             Self::DataDirectory { .. } => "data_directory",
             Self::Lock(error) => error.category(),
             Self::Server(_) => "server",
-            Self::Certificate(_) => "certificate",
+            Self::Certificate(_) | Self::Certificates(_) => "certificate",
+            Self::FrontProxy(_) => "front_proxy",
             Self::Signals(_) => "signals",
             Self::Exited { .. } => "exited",
             Self::Panicked { .. } => "panic",

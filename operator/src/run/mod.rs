@@ -12,7 +12,8 @@
 //! controller (nothing new is started), the election, the Sessions, then, after a while for what is on its way to History,
 //! everything else. Commands on the nodes keep running through all of it.
 //!
-//! In reading order: [`process`] (a process for a Kubernetes cluster), [`operator`] (an operator over any [`Seams`]),
+//! In reading order: [`process`] (a process for a Kubernetes cluster), `transport` (its certificate), `people` (who may use its
+//! API), [`operator`] (an operator over any [`Seams`]),
 //! `listeners` (its ports), `election` (its leadership), `archive` (its way to History), `caches` (its readiness), `gauges`
 //! (its metrics), `tasks` (its components).
 
@@ -24,12 +25,16 @@ mod gauges;
 mod listeners;
 pub mod operator;
 #[cfg(feature = "drivers")]
+mod people;
+#[cfg(feature = "drivers")]
 pub mod process;
 mod tasks;
+#[cfg(feature = "drivers")]
+mod transport;
 
 pub use self::election::{Election, LeaseElection};
 pub use self::error::RunError;
 pub use self::listeners::ApiAt;
-pub use self::operator::{Operator, Options, Seams};
+pub use self::operator::{Background, Operator, Options, Seams};
 #[cfg(feature = "drivers")]
 pub use self::process::run;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use sentinel_viewer::BasePath;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,7 @@ use super::gauges::Gauges;
 use super::listeners::{Addresses, ApiAt, ListenAt, Listeners};
 use super::tasks::{Tasks, until};
 use crate::clock::Clock;
-use crate::cluster::Cluster;
-use crate::config::TlsFiles;
+use crate::cluster::{Cluster, StoresByCaller};
 use crate::controller::{self, Counters, Parts, ReconcileRequests, RunStore, RunStoreReader};
 use crate::gateway::{
     Authenticate, Gateway, GatewayParts, Registry, Settings, departed, orphans, publish_node_gauges,
@@ -28,13 +28,16 @@ use crate::history::History;
 use crate::history::archive::Archiver;
 use crate::http::api::{Api, MAX_COMPRESSED, MAX_LISTS, MAX_MERGED, MAX_STREAMS};
 use crate::http::feed::Feed;
+use crate::http::guard::Door;
 use crate::http::listings::Listings;
+use crate::http::owners::Owners;
 use crate::logs::LogReader;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
 use crate::records::Records;
-use crate::server::{Exposure, Shares};
+use crate::server::tls::Tls;
+use crate::server::{Exposure, Server, Shares};
 
 /// How long agents get to close their sockets when the operator stops.
 const AGENTS_WITHIN: Duration = Duration::from_secs(2);
@@ -58,6 +61,8 @@ pub struct Seams {
     pub presence: Arc<dyn Presence>,
     /// Authentication of agents.
     pub auth: Arc<dyn Authenticate>,
+    /// Where callers with credentials of their own change Tasks; `None` where they have none.
+    pub by_caller: Option<Arc<dyn StoresByCaller>>,
     /// Where the gateway may listen, given that.
     pub exposure: Exposure,
     /// The clock.
@@ -66,19 +71,23 @@ pub struct Seams {
     pub metrics: MetricsRegistry,
 }
 
+/// A component that runs until the operator stops: its name, and how it is started.
+pub type Background = (&'static str, Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>);
+
 /// Where to listen, and the times.
-#[derive(Debug)]
 pub struct Options {
     /// Address for agents.
     pub gateway: SocketAddr,
-    /// Certificate and key of the gateway; plain TCP without them.
-    pub gateway_tls: Option<TlsFiles>,
+    /// The TLS of the gateway; plain TCP without it.
+    pub gateway_tls: Option<Tls>,
     /// Where the HTTP API is.
     pub api: ApiAt,
     /// Where an ingress has web page and API, besides the root.
     pub base_path: BasePath,
-    /// Address for metrics and probes; `None` has them on the API's listener alone.
-    pub metrics: Option<SocketAddr>,
+    /// The listener for metrics and probes; `None` has them on the API's listener alone.
+    pub metrics: Option<(Server, Door)>,
+    /// Further components, which run until the operator stops.
+    pub background: Vec<Background>,
     /// How long what is on its way to History may take at the end.
     pub drain: Duration,
     /// The gateway's times.
@@ -127,18 +136,19 @@ impl Operator {
     /// # Errors
     /// [`RunError`] when a port cannot be opened or the certificate cannot be used; then nothing was started.
     pub async fn start(seams: Seams, options: Options) -> Result<Self, RunError> {
-        let Seams { cluster, history, presence, auth, exposure, clock, metrics } = seams;
+        let Seams { cluster, history, presence, auth, by_caller, exposure, clock, metrics } = seams;
         let Options {
             gateway,
             gateway_tls,
             api,
             base_path,
-            metrics: metrics_addr,
+            metrics: metrics_listener,
+            background,
             drain,
             settings,
             election,
         } = options;
-        let at = ListenAt { gateway, gateway_tls, api, metrics: metrics_addr };
+        let at = ListenAt { gateway, gateway_tls, api, metrics: metrics_listener };
         let listeners = Listeners::bind(at, exposure, &metrics).await?;
         let addresses = listeners.addresses();
 
@@ -179,7 +189,11 @@ impl Operator {
 
         shared.publish_metrics(&*cluster, &archive, &mirror, counters, presence_answered, settings);
         let archiver = archive.archiver.clone();
-        let api = shared.api(cluster, history, archive, readers, settings, base_path);
+        for (name, start) in background {
+            tasks.spawn(name, start(stop.all.clone()));
+        }
+        let mut api = shared.api(cluster, history, archive, readers, settings, base_path);
+        api.by_caller = by_caller;
         listeners.serve(&mut tasks, gateway.clone(), Arc::new(api), &stop.all);
         let successor = elected.successor;
         Ok(Self { tasks, stop, successor, gateway, archiver, mirror, drain, addresses })
@@ -329,6 +343,8 @@ impl Shared {
         Api {
             within: cluster.within(),
             store: cluster,
+            by_caller: None,
+            owners: Owners::default(),
             base_path,
             feed: Feed::new(tasks, progress, records.clone(), all_nodes),
             records,

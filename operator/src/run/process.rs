@@ -6,26 +6,29 @@ use std::sync::Arc;
 
 use sentinel_core::lease::{Candidate, Timing};
 use sentinel_protocol::ids::Epoch;
+use tokio::sync::watch;
 
 use super::election::{Election, LeaseElection};
 use super::error::RunError;
 use super::listeners::ApiAt;
 use super::operator::{Operator, Options, Seams};
+use super::people::{self, PeopleParts};
+use super::transport;
 use crate::clock::Clock;
-use crate::cluster::KubeCluster;
+use crate::cluster::{CallersOfKube, KubeCluster};
 use crate::config::{Config, Redis, Storage};
 use crate::files;
 use crate::gateway::{Settings, TokenReviews, TokenRules};
 use crate::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use crate::history::mongo::{MongoHistory, MongoOptions};
 use crate::history::{History, HistoryError};
-use crate::http::guard::Access;
 use crate::lock::Lock;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::Presence;
 use crate::presence::memory::MemoryPresence;
 use crate::presence::redis::{RedisOptions, RedisPresence};
-use crate::server::{Exposure, Limits, Server};
+use crate::server::tls::{Clients, Tls};
+use crate::server::{Exposure, Place};
 use crate::signals::Hangup;
 
 /// Largest kubeconfig file that is read, bytes.
@@ -39,37 +42,52 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let metrics = MetricsRegistry::new();
     // Before any listener: a second process on the same directory must not answer for the first.
     let _lock = data_lock(&config.storage)?;
-    let cluster = kubernetes(config.kubeconfig.as_deref()).await?;
+    let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
+    let cluster = KubeCluster::new(kubernetes.clone(), host_name()).map_err(unusable_config)?;
     let cluster = Arc::new(cluster.within(config.watch_namespace.clone()));
-    let account = &config.agent_service_account;
-    let rules = TokenRules {
-        audience: config.token_audience.clone(),
-        ..TokenRules::new(&account.namespace, &account.name)
-    };
     let history = history(&config).await?;
     if matches!(config.storage, Storage::Mongodb { .. }) {
         // When dropped, its driver calls the server once more, on a runtime that is shutting down, and panics. This process
         // is exiting as well: the kernel closes the connections.
         std::mem::forget(history.clone());
     }
+    let by_caller = CallersOfKube::new(&kubernetes, config.watch_namespace.clone());
     let seams = Seams {
         // A client of its own: token reviews and the controller must not wait for each other.
-        auth: Arc::new(TokenReviews::new(client(&config).await?, rules, &metrics)),
+        auth: Arc::new(TokenReviews::new(client(&kubernetes)?, token_rules(&config), &metrics)),
         cluster,
         history,
         presence: presence(config.redis.as_ref())?,
+        by_caller: Some(Arc::new(by_caller)),
         exposure: Exposure::Anywhere,
         clock: Clock::system(),
         metrics: metrics.clone(),
     };
-    let election = election(&config).await?;
-    let api = api(&config, &metrics).await?;
+    let (places_in, places) = watch::channel(Place::Unknown);
+    let election = election(&config, &kubernetes, places_in);
+    let kept = transport::certificate(&config.certificate, &kubernetes, &metrics).await?;
+    let (certificate, mut background): (_, Vec<_>) =
+        kept.map_or_else(|| (None, Vec::new()), |(certificate, keep)| (Some(certificate), vec![keep]));
+    let parts = PeopleParts {
+        config: &config,
+        client: client(&kubernetes)?,
+        certificate: certificate.as_ref(),
+        places,
+        metrics: &metrics,
+    };
+    let people = people::bind(parts).await?;
+    background.extend(people.background);
+    let gateway_tls = certificate
+        .map(|certificate| Tls::new(certificate, Clients::Unasked))
+        .transpose()
+        .map_err(|error| RunError::Certificate(Box::new(error)))?;
     let options = Options {
         gateway: config.gateway_listen,
-        gateway_tls: config.gateway_tls,
-        api,
+        gateway_tls,
+        api: ApiAt::Servers(people.api),
         base_path: config.base_path,
-        metrics: Some(config.metrics_listen),
+        metrics: Some(people.metrics),
+        background,
         drain: config.drain,
         settings: Settings::default(),
         election,
@@ -83,16 +101,13 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     operator.run_until(stop).await
 }
 
-/// The listeners of the API: its port, and its socket where one is configured.
-async fn api(config: &Config, metrics: &MetricsRegistry) -> Result<ApiAt, RunError> {
-    let limits = Limits::of_people();
-    let server = Server::bind("api", config.api_listen, Exposure::NO_PEOPLE, limits, metrics).await?;
-    let access = config.api_token.clone().map_or(Access::Open, Access::Bearer);
-    let mut servers = vec![(server, access)];
-    if let Some(path) = &config.api_socket {
-        servers.push((Server::bind_socket("api", path, limits, metrics).await?, Access::Socket));
+/// Whose tokens are agents'.
+fn token_rules(config: &Config) -> TokenRules {
+    let account = &config.agent_service_account;
+    TokenRules {
+        audience: config.token_audience.clone(),
+        ..TokenRules::new(&account.namespace, &account.name)
     }
-    Ok(ApiAt::Servers(servers))
 }
 
 /// Creates the data directory, for the operator's own user only, and locks it.
@@ -107,26 +122,26 @@ fn data_lock(storage: &Storage) -> Result<Option<Lock>, RunError> {
     Ok(Some(Lock::take(directory)?))
 }
 
-/// The election by a Lease, unless it is switched off.
-async fn election(config: &Config) -> Result<Election, RunError> {
-    let Some(lease) = &config.lease else { return Ok(Election::Alone(Epoch::from(1))) };
-    let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
+/// The election by a Lease, unless it is switched off. It publishes where connections are served.
+fn election(config: &Config, kubernetes: &kube::Config, places: watch::Sender<Place>) -> Election {
+    let Some(lease) = &config.lease else {
+        places.send_replace(Place::Here);
+        return Election::Alone(Epoch::from(1));
+    };
     let namespace = lease.namespace.clone().unwrap_or_else(|| kubernetes.default_namespace.clone());
     let suffix = uuid::Uuid::new_v4();
     let identity = format!("{}_{suffix}", host_name().unwrap_or_else(|| "operator".to_owned()));
     let candidate = Candidate::new(identity, config.advertise.clone(), Timing::DEFAULT);
-    let name = lease.name.clone();
-    Ok(Election::Lease(Box::new(LeaseElection { kubernetes, namespace, name, candidate })))
+    let (kubernetes, name) = (kubernetes.clone(), lease.name.clone());
+    Election::Lease(Box::new(LeaseElection { kubernetes, namespace, name, candidate, places: Some(places) }))
 }
 
-async fn client(config: &Config) -> Result<kube::Client, RunError> {
-    let config = kube_config(config.kubeconfig.as_deref()).await?;
-    crate::cluster::client::client(config).map_err(|error| RunError::Kubeconfig(error.into()))
+fn client(kubernetes: &kube::Config) -> Result<kube::Client, RunError> {
+    crate::cluster::client::client(kubernetes.clone()).map_err(unusable_config)
 }
 
-async fn kubernetes(kubeconfig: Option<&Path>) -> Result<KubeCluster, RunError> {
-    let config = kube_config(kubeconfig).await?;
-    KubeCluster::new(config, host_name()).map_err(|error| RunError::Kubeconfig(error.into()))
+fn unusable_config(error: kube::Error) -> RunError {
+    RunError::Kubeconfig(error.into())
 }
 
 async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, RunError> {

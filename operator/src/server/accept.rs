@@ -14,12 +14,13 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, HttpService, ResponseBody};
 use super::error::{Exposure, ServerError};
+use super::forward::{Place, Places};
 use super::limits::Limits;
 use super::listener::{Listener, Local, UNIX_PEER};
 use super::peer::{ConnectionSlot, Peer, WithPeer};
 use super::shares::Shares;
 use super::stream::WriteTimeoutStream;
-use super::tls::TlsSource;
+use super::tls::Tls;
 use super::unauthenticated::UnauthenticatedPool;
 use crate::metrics::{Counter, Gauge, Registry as MetricsRegistry};
 
@@ -33,7 +34,8 @@ pub struct Server {
     listener: Listener,
     local: Local,
     limits: Limits,
-    tls: Option<TlsSource>,
+    tls: Option<Tls>,
+    places: Option<Places>,
     metrics: ServerMetrics,
 }
 
@@ -134,13 +136,28 @@ impl Server {
         limits: Limits,
         metrics: &MetricsRegistry,
     ) -> Self {
-        Self { what, listener, local, limits, tls: None, metrics: ServerMetrics::new(what, metrics) }
+        Self {
+            what,
+            listener,
+            local,
+            limits,
+            tls: None,
+            places: None,
+            metrics: ServerMetrics::new(what, metrics),
+        }
     }
 
     /// Serves TLS.
     #[must_use]
-    pub fn with_tls(mut self, source: TlsSource) -> Self {
-        self.tls = Some(source);
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Passes connections on to where they are served.
+    #[must_use]
+    pub fn with_places(mut self, places: Places) -> Self {
+        self.places = Some(places);
         self
     }
 
@@ -183,6 +200,8 @@ impl Server {
             let connection = Connection {
                 limits: self.limits,
                 tls: self.tls.clone(),
+                place: self.places.as_ref().map_or(Place::Here, |places| places.borrow().clone()),
+                port: self.local_addr().port(),
                 stop: stop.clone(),
                 abort: abort.clone(),
                 errors: self.metrics.accept_errors.clone(),
@@ -239,7 +258,8 @@ impl Server {
             let slot = Arc::new(ConnectionSlot { _of_listener: slot, _of_client: share });
             let stalled = self.metrics.stalled.clone();
             let stream = WriteTimeoutStream::new(transport, self.limits.write_stall, stalled);
-            return (stream, Peer { addr, client, slot, unauthenticated: Arc::new(unauthenticated) });
+            let unauthenticated = Arc::new(unauthenticated);
+            return (stream, Peer { addr, client, certificate: None, slot, unauthenticated });
         }
     }
 }

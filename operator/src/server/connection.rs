@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::pin::pin;
+use std::sync::Arc;
 
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -10,10 +11,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::forward::{self, Place};
 use super::limits::Limits;
 use super::peer::WithPeer;
 use super::stream::WriteTimeoutStream;
-use super::tls::TlsSource;
+use super::tls::{ClientCertificate, Tls};
 use crate::metrics::{Counter, Held};
 
 /// A body that a listener can send.
@@ -52,7 +54,11 @@ impl<S, B> HttpService<B> for S where
 /// One connection of a listener.
 pub(super) struct Connection {
     pub(super) limits: Limits,
-    pub(super) tls: Option<TlsSource>,
+    pub(super) tls: Option<Tls>,
+    /// Where it is served.
+    pub(super) place: Place,
+    /// The listener's port.
+    pub(super) port: u16,
     /// The listener stops: the current request is finished, then the connection closes.
     pub(super) stop: CancellationToken,
     /// The drain timed out: the connection is dropped.
@@ -66,18 +72,39 @@ impl Connection {
     pub(super) async fn run<S: HttpService<B>, B: ResponseBody>(
         self,
         stream: WriteTimeoutStream,
-        service: WithPeer<S>,
+        mut service: WithPeer<S>,
     ) {
+        match &self.place {
+            Place::Here => {}
+            Place::Unknown => return,
+            Place::Elsewhere(host) => return Box::pin(self.pass_on(stream, host)).await,
+        }
         // Boxed, so that a connection takes the memory of what it does now, not of the largest of these.
         let Some(tls) = &self.tls else { return Box::pin(self.serve(stream, service)).await };
         let handshake = Box::pin(tls.acceptor().accept(stream));
         match tokio::time::timeout(self.limits.header_timeout, handshake).await {
-            Ok(Ok(stream)) => Box::pin(self.serve(stream, service)).await,
+            Ok(Ok(stream)) => {
+                let chain = stream.get_ref().1.peer_certificates();
+                let certificate = chain.and_then(<[_]>::first).map(ClientCertificate::of);
+                service.peer.certificate = certificate.map(Arc::new);
+                Box::pin(self.serve(stream, service)).await;
+            }
             Ok(Err(error)) => {
                 self.errors.add(1);
                 tracing::debug!(peer = %service.peer.addr, %error, "TLS handshake failed");
             }
             Err(_) => self.errors.add(1),
+        }
+    }
+
+    async fn pass_on(&self, stream: WriteTimeoutStream, host: &str) {
+        let passed = tokio::select! {
+            passed = forward::pass_on(stream, host, self.port) => passed,
+            () = self.abort.cancelled() => Ok(()),
+        };
+        if let Err(error) = passed {
+            self.errors.add(1);
+            tracing::debug!(leader = host, %error, "a connection was not passed on to the leader");
         }
     }
 

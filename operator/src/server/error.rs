@@ -20,6 +20,10 @@ pub enum Exposure {
 impl Exposure {
     /// The rule while people are not authenticated.
     pub const NO_PEOPLE: Self = Self::Loopback { while_: "no authentication of people is configured" };
+    /// The rule for a listener without TLS.
+    pub const NO_TLS: Self = Self::Loopback {
+        while_: "no certificate is configured (--tls-secret, --tls-cert-file; --allow-plaintext goes without)",
+    };
     /// The rule while agents' tokens are not reviewed by an API server.
     pub const NO_TOKEN_REVIEW: Self =
         Self::Loopback { while_: "agents are not authenticated by TokenReview" };

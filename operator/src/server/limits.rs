@@ -56,6 +56,12 @@ impl Limits {
         }
     }
 
+    /// For a listener that serves people through a proxy of the cluster, whose connections all have its address. It names
+    /// each group of a person in a header.
+    pub fn of_proxy() -> Self {
+        Self { per_client: usize::MAX, header_bytes: 64 << 10, headers: 512, ..Self::of_people() }
+    }
+
     /// For a listener that serves probes and scrapers, whose responses are short.
     pub fn of_probes() -> Self {
         Self {

@@ -8,11 +8,12 @@
 //! own user and root. Connections are counted per client ([`Shares`]), and one whose client does not read is closed.
 //!
 //! In reading order: `accept` → `listener`, `limits`, `error` → `connection`, `peer` → [`tls`], `stream`, `shares`,
-//! `unauthenticated`.
+//! `unauthenticated` → `forward`.
 
 mod accept;
 mod connection;
 mod error;
+mod forward;
 mod limits;
 mod listener;
 mod peer;
@@ -24,9 +25,11 @@ mod unauthenticated;
 pub use self::accept::Server;
 pub use self::connection::{HttpService, ResponseBody};
 pub use self::error::{Exposure, ServerError};
+pub use self::forward::{Place, Places};
 pub use self::limits::Limits;
 pub use self::listener::Local;
 pub use self::peer::{ConnectionSlot, Peer};
 pub(crate) use self::shares::network;
 pub use self::shares::{Client, Share, Shares};
+pub use self::tls::ClientCertificate;
 pub use self::unauthenticated::UnauthenticatedSlot;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::shares::{Client, Share};
+use super::tls::ClientCertificate;
 use super::unauthenticated::UnauthenticatedSlot;
 
 /// The other end of a connection: an extension of every request.
@@ -17,6 +18,8 @@ pub struct Peer {
     pub addr: SocketAddr,
     /// The client that the connection counts for.
     pub client: Client,
+    /// Its certificate, where the listener asks for one and its chain was verified.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// The connection's slot among those of the listener. An upgraded connection keeps it until it closes.
     pub slot: Arc<ConnectionSlot>,
     /// The connection's slot among the unauthenticated ones.

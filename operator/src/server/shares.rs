@@ -14,6 +14,8 @@ pub enum Client {
     Address(IpAddr),
     /// A user of this machine, by uid, over a Unix socket.
     User(u32),
+    /// An authenticated person or program, by a digest of its name: many share an address behind a proxy.
+    Principal(u64),
 }
 
 impl From<SocketAddr> for Client {

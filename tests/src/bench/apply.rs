@@ -14,7 +14,7 @@ use super::limits::spawn_and_read;
 use super::progress::note;
 use super::setup::{AGENT, Api, CreatedTask, PRINT_TIME, agent_binary, task};
 use super::table::Table;
-use crate::programs::{Program, binary};
+use crate::programs::Program;
 use crate::testbed::{Options, Testbed, secret};
 
 const ROUNDS: usize = 200;
@@ -26,7 +26,7 @@ const KUBECTL_ROUNDS: usize = 20;
 pub(super) async fn measure(table: &mut Table) {
     note("apply: a namespace, an operator, an agent");
     // Not the default's agent, which is built by another profile.
-    let options = Options { operator: binary("operator"), agent: agent_binary(), tls: None };
+    let options = Options { agent: agent_binary(), ..Options::default() };
     let testbed = Testbed::with("bench", options).await;
     let node = testbed.namespace.node("n", &[]).await;
     let token = testbed.namespace.agent_token(&node).await;

@@ -38,9 +38,10 @@ pub fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": format!(
-                "Run commands on nodes, watch them, and read their results and output. Answers on loopback only. A dev mode \
-                 requires the bearer token of its user, an operator the one that --api-token-file names; without one, a \
-                 request that changes something requires the header Sentinel-Request or a JSON body. Unknown query \
+                "Run commands on nodes, watch them, and read their results and output. In a cluster each request has a bearer \
+                 token of the cluster, and each operation requires the rights that docs/security.md lists; a dev mode \
+                 requires the bearer token of its user. On a loopback listener without authentication a request that \
+                 changes something requires the header Sentinel-Request or a JSON body. Unknown query \
                  parameters are errors. Bodies are at most {MAX_BODY} bytes. Every answer that is not a success is an Error."
             ),
         },
@@ -101,8 +102,9 @@ struct OperationText {
 
 fn text_of(operation: Operation) -> OperationText {
     let (id, tag, summary, success) = match operation {
-        Operation::Page => ("page", "page", "The web page.", "200"),
-        Operation::PageAsset => ("pageAsset", "page", "A file that the web page loads.", "200"),
+        Operation::TaskLog | Operation::Discovery | Operation::Page | Operation::PageAsset => {
+            ("unlisted", "unlisted", "Not a part of this API.", "200")
+        }
         Operation::Health => ("health", "process", "Liveness of the process.", "200"),
         Operation::Ready => {
             ("ready", "process", "Readiness of the process, with the reasons when it is not ready.", "200")
@@ -214,7 +216,7 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
     let object = json!({"type": "object"});
     let json = |schema: Value| json!({"application/json": {"schema": schema}});
     match operation {
-        Operation::Page | Operation::PageAsset => json!({"text/html": {"schema": {"type": "string"}}}),
+        Operation::TaskLog | Operation::Discovery | Operation::Page | Operation::PageAsset => json!({}),
         Operation::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
         Operation::TaskEvents | Operation::Events | Operation::LineEvents | Operation::RunLineEvents => {
             json!({"text/event-stream": {"schema": {"type": "string"}}})

@@ -41,7 +41,7 @@ const MAX_ADDRESSES: usize = 10_000;
 
 /// Token buckets.
 #[derive(Debug)]
-pub(super) struct Buckets {
+pub(crate) struct Buckets {
     rates: Rates,
     all: Bucket,
     others: Bucket,
@@ -67,14 +67,14 @@ impl Bucket {
 }
 
 impl Buckets {
-    pub(super) fn new(rates: Rates, now: Instant) -> Self {
+    pub(crate) fn new(rates: Rates, now: Instant) -> Self {
         let all = Bucket::full(rates.all, now);
         let others = Bucket::full(rates.address, now);
         Self { rates, all, others, addresses: HashMap::new() }
     }
 
     /// Takes one review, if the rates allow it now. A caller without an address counts in the total alone.
-    pub(super) fn take(&mut self, from: Option<IpAddr>, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, from: Option<IpAddr>, now: Instant) -> bool {
         let rates = self.rates;
         self.all.fill(rates.all, now);
         // From both buckets or neither: an exhausted total must not drain the bucket of an address.

@@ -1,0 +1,195 @@
+//! Who made a request, and whether they may: between the guard, which looks at the head alone, and the handlers.
+
+use http::StatusCode;
+use sentinel_api::aggregated::{self, Access, Scope};
+use sentinel_protocol::ids::TaskUid;
+use sha2::{Digest as _, Sha256};
+
+use super::api::Api;
+use super::error::{ApiError, Reason};
+use super::guard;
+use super::request::Request;
+use super::requirement::{self, Requirement};
+use super::table::Found;
+use crate::identity::access_review::{Action, Verdict};
+use crate::identity::people::{Caller, People};
+use crate::identity::{AuthError, Principal};
+use crate::server::{Client, Peer};
+
+/// What a request is about, as its path has it: for a request of the aggregated API the Task that the API server has
+/// authorized.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Subject {
+    /// The namespace; `None` for all.
+    pub(super) namespace: Option<String>,
+    /// The name of the Task.
+    pub(super) task: Option<String>,
+    /// The uid of the Task.
+    pub(super) task_uid: Option<String>,
+    /// The node.
+    pub(super) node: Option<String>,
+}
+
+impl From<aggregated::Found> for Subject {
+    fn from(found: aggregated::Found) -> Self {
+        let aggregated::Found { namespace, task, task_uid, node, .. } = found;
+        Self { namespace, task, task_uid, node }
+    }
+}
+
+/// The caller of a request, who may make it; `None` where nothing is required.
+///
+/// # Errors
+/// 401 when it is unknown who they are, 403 when they may not, 404 when the Task of the path is not the one of its uid.
+pub(super) async fn admit(
+    api: &Api,
+    people: &People,
+    found: &Found,
+    request: &Request,
+    authorized: Option<Subject>,
+    peer: Option<&Peer>,
+) -> Result<Option<Caller>, ApiError> {
+    let Some(required) = requirement::of(found.route) else {
+        return Err(ApiError::internal("nobody may use this route: it has no requirement"));
+    };
+    if required == Requirement::Nothing {
+        return Ok(None);
+    }
+    let caller = people.authenticate(&request.headers, peer).await.map_err(|error| unknown(&error))?;
+    if let Some(peer) = peer {
+        peer.authenticated();
+    }
+    // A proxy may add its client's identity to whatever a browser sends.
+    if caller.token.is_none() && guard::is_write(&request.method) {
+        guard::own_header(&request.headers)?;
+    }
+    let who = &caller.principal;
+    match required {
+        Requirement::Nothing | Requirement::Identity => {}
+        Requirement::Path(path) => ask(people, who, &Action::Path(path)).await?,
+        Requirement::OwnCredentials if caller.token.is_some() => {}
+        Requirement::OwnCredentials => return Err(without_credentials(who)),
+        Requirement::Rights(row) => {
+            let subject = subject(api, found, request, authorized).await?;
+            for access in row.access {
+                ask(people, who, &action(access, row.scope, &subject)).await?;
+            }
+        }
+    }
+    Ok(Some(caller))
+}
+
+/// The client that this caller counts as: people behind a proxy share its address.
+pub(super) fn client(caller: &Caller) -> Client {
+    let digest = Sha256::digest(caller.principal.name.as_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    Client::Principal(u64::from_be_bytes(first))
+}
+
+/// What a request is about, with the Task of its uid.
+async fn subject(
+    api: &Api,
+    found: &Found,
+    request: &Request,
+    authorized: Option<Subject>,
+) -> Result<Subject, ApiError> {
+    let mut subject = match &authorized {
+        Some(subject) => subject.clone(),
+        None => of_native(found, request)?,
+    };
+    if let Some(uid) = &subject.task_uid {
+        let owner = match TaskUid::new(uid.as_str()) {
+            Ok(uid) => api.owners.find(&api.records, &uid).await?,
+            Err(_) => None,
+        };
+        match (owner, &authorized) {
+            (Some(owner), Some(named)) => {
+                let is_same = named.namespace.as_deref() == Some(&*owner.namespace)
+                    && named.task.as_deref().is_none_or(|name| name == &*owner.name);
+                if !is_same {
+                    return Err(ApiError::not_found("the Task of the path has no Run of this uid"));
+                }
+            }
+            (Some(owner), None) => {
+                subject.namespace = Some(owner.namespace.to_string());
+                subject.task = Some(owner.name.to_string());
+            }
+            (None, Some(_)) => {
+                return Err(ApiError::not_found("the Task of the path has no Run of this uid"));
+            }
+            // Whoever may read everywhere is answered that it does not exist.
+            (None, None) => {}
+        }
+    }
+    if subject.namespace.is_none() {
+        subject.namespace = api.within.as_ref().map(ToString::to_string);
+    }
+    Ok(subject)
+}
+
+fn of_native(found: &Found, request: &Request) -> Result<Subject, ApiError> {
+    let target = format!("{}?{}", request.path, request.query);
+    let native = aggregated::of_native(found.route.method.as_str(), &target);
+    native.map(Subject::from).ok_or_else(|| ApiError::internal("the route has no row in the table of rights"))
+}
+
+fn action(access: &Access, scope: Scope, subject: &Subject) -> Action {
+    let is_of_tasks = access.resource == "tasks";
+    let (namespace, name) = match scope {
+        Scope::Cluster => (None, subject.node.clone()),
+        Scope::Namespace | Scope::Either => {
+            (subject.namespace.clone(), subject.task.clone().filter(|_| is_of_tasks))
+        }
+    };
+    Action::Resource {
+        verb: access.verb,
+        group: access.group,
+        resource: access.resource,
+        subresource: access.subresource.unwrap_or_default(),
+        namespace,
+        name,
+    }
+}
+
+async fn ask(people: &People, who: &Principal, action: &Action) -> Result<(), ApiError> {
+    let verdict = people.verdict(who, action).await;
+    match verdict.map_err(|error| ApiError::unavailable(error.to_string()))? {
+        Verdict::Allowed => Ok(()),
+        Verdict::Denied(reason) => Err(forbidden(who, action, &reason)),
+    }
+}
+
+fn forbidden(who: &Principal, action: &Action, reason: &str) -> ApiError {
+    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let message = format!("user {:?} cannot {action}{because}", who.name);
+    ApiError::new(StatusCode::FORBIDDEN, Reason::Forbidden, message)
+}
+
+fn without_credentials(who: &Principal) -> ApiError {
+    let message = format!(
+        "a Task is created, changed and deleted with the caller's own credentials, and this request has none of user {:?}: \
+         use kubectl or sentinel, or send a bearer token of the cluster",
+        who.name
+    );
+    ApiError::new(StatusCode::FORBIDDEN, Reason::Forbidden, message)
+}
+
+/// The answer to somebody who is not known.
+pub(super) fn unknown(error: &AuthError) -> ApiError {
+    let status = error.status();
+    let message = format!("failed to authenticate: {error}");
+    match error {
+        AuthError::Unavailable(_) => ApiError::unavailable(message),
+        AuthError::Busy => ApiError::new(status, Reason::TooManyStreams, message),
+        AuthError::NotAnAgent(_) => ApiError::new(status, Reason::Forbidden, message),
+        AuthError::Missing | AuthError::Malformed(_) | AuthError::Invalid(_) => {
+            let allowed = "Authorization: Bearer TOKEN, with a token of the cluster (kubectl create token, or an OIDC token)";
+            ApiError::new(StatusCode::UNAUTHORIZED, Reason::Unauthorized, message).at(
+                "authorization",
+                "",
+                allowed,
+            )
+        }
+    }
+}

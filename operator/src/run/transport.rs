@@ -1,0 +1,60 @@
+//! The certificate of the listeners, and what keeps it current.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+
+use super::error::RunError;
+use super::operator::Background;
+use crate::certificates::keeper::Keeper;
+use crate::clock::Clock;
+use crate::config::{Certificate, GeneratedCertificate, TlsFiles};
+use crate::metrics::Registry as MetricsRegistry;
+use crate::server::tls::{CertificateFiles, FileCertificate, ServerCertificate};
+
+/// How often changed files are read.
+const FILES_EVERY: Duration = Duration::from_secs(30);
+
+/// How long the first certificate may take: the API server may be starting too.
+const FIRST_WITHIN: Duration = Duration::from_mins(1);
+
+/// The certificate of the listeners, if they have one; and what keeps it current.
+///
+/// # Errors
+/// [`RunError`] when it cannot be used, or made.
+pub(super) async fn certificate(
+    configured: &Certificate,
+    kubernetes: &kube::Config,
+    metrics: &MetricsRegistry,
+) -> Result<Option<(ServerCertificate, Background)>, RunError> {
+    match configured {
+        Certificate::None | Certificate::Plaintext => Ok(None),
+        Certificate::Files(files) => of_files(files, metrics).map(Some),
+        Certificate::Generated(what) => generated(what, kubernetes, metrics).await.map(Some),
+    }
+}
+
+fn of_files(
+    files: &TlsFiles,
+    metrics: &MetricsRegistry,
+) -> Result<(ServerCertificate, Background), RunError> {
+    let files = CertificateFiles { certificate: files.cert.clone(), key: files.key.clone() };
+    let source = FileCertificate::open(files).map_err(|error| RunError::Certificate(Box::new(error)))?;
+    let (certificate, metrics) = (source.certificate(), metrics.clone());
+    let keep = move |stop| source.keep_current(FILES_EVERY, metrics, stop).boxed();
+    Ok((certificate, ("the certificate", Box::new(keep))))
+}
+
+async fn generated(
+    what: &GeneratedCertificate,
+    kubernetes: &kube::Config,
+    metrics: &MetricsRegistry,
+) -> Result<(ServerCertificate, Background), RunError> {
+    let client = crate::cluster::client::client(kubernetes.clone())
+        .map_err(|error| RunError::Kubeconfig(error.into()))?;
+    let namespace = kubernetes.default_namespace.clone();
+    let mut keeper = Keeper::new(client, namespace, what.clone(), Clock::system(), metrics.clone());
+    let first = keeper.first(FIRST_WITHIN).await;
+    let certificate = first.map_err(|error| RunError::Certificates(Box::new(error)))?;
+    Ok((certificate, ("the certificate", Box::new(move |stop| keeper.run(stop).boxed()))))
+}

@@ -1,0 +1,115 @@
+//! Who may use the HTTP API and the aggregated API: every route for every kind of caller, against a real API server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+
+mod callers;
+mod fixture;
+mod routes;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use callers::{Caller, Way};
+use fixture::Fixture;
+use routes::{Expected, cases};
+use sentinel_tests::requests::{ClientIdentity, Request, encrypted, plain};
+
+/// Each route × each caller, by the native API with a bearer token, and by the aggregated API as the API server's front proxy
+/// forwards it.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_answers_whom_the_table_allows_and_nobody_else() {
+    let fixture = Fixture::new("people").await;
+    let wrong = std::sync::Mutex::new(Vec::new());
+    let (checked, allowed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    for case in cases(&fixture) {
+        for caller in &fixture.callers {
+            let Some(request) = caller.request(&case) else { continue };
+            let answered = fixture.send(caller.way, &request).await;
+            let expected = case.expected(caller);
+            checked.fetch_add(1, Ordering::Relaxed);
+            allowed.fetch_add(usize::from(expected == Expected::Answered), Ordering::Relaxed);
+            if !expected.fits(&answered) {
+                let (who, method, path) = (caller.name, &request.method, &request.path);
+                let text: String = answered.text.chars().take(600).collect();
+                wrong.lock().unwrap().push(format!("{who}: {method} {path}: {expected:?}, got {text}"));
+            }
+        }
+    }
+    let (checked, allowed) = (checked.into_inner(), allowed.into_inner());
+    println!("{checked} requests, {allowed} of them allowed");
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{} of {checked}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(checked > 300 && allowed > 60, "{checked} requests, {allowed} allowed");
+    fixture.close().await;
+}
+
+/// What only the front proxy may do, and a Task of another name than the one of the uid.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_passes_for_the_front_proxy_or_reads_a_log_under_another_name() {
+    let fixture = Fixture::new("proxy").await;
+    let target = format!("{}/tasks", sentinel_api::aggregated::PREFIX);
+    let named =
+        |request: Request| request.with("X-Remote-User", "admin").with("X-Remote-Group", "system:masters");
+    let (port, ca) = (fixture.aggregated, fixture.ca.certificate.as_path());
+    let request = named(Request::new("GET", &target));
+
+    let refused = encrypted(port, ca, None, &request).await.unwrap_err();
+    assert!(refused.contains("certificate"), "without a certificate: {refused}");
+    // Of the authority that signs users, whose names are no proxies.
+    let parts = &fixture.testbed.namespace.parts;
+    let admin = ClientIdentity { certificate: parts.pki("admin.crt"), key: parts.pki("admin.key") };
+    let refused = encrypted(port, ca, Some(&admin), &request).await.unwrap_err();
+    assert!(refused.contains("certificate") || refused.contains("alert"), "with a user's: {refused}");
+    let answered = fixture.send(Way::FrontProxy, &request).await;
+    assert_eq!(answered.status, 200, "{answered:?}");
+    // On the other listener nobody is the front proxy.
+    let answered = plain(fixture.api, &named(Request::new("GET", "/api/v1/tasks"))).await;
+    assert_eq!(answered.status, 401, "{answered:?}");
+
+    // The API server has allowed the log of the Task that the path names; the uid is of another one.
+    let log = |task: &str, uid: &str| {
+        let node = &fixture.node;
+        let prefix = sentinel_api::aggregated::PREFIX;
+        let namespace = &fixture.testbed.namespace.name;
+        format!("{prefix}/namespaces/{namespace}/tasks/{task}/log/executions/{uid}/1/{node}/log")
+    };
+    for (task, uid, status) in [
+        ("mine", &fixture.mine, 200),
+        ("theirs", &fixture.theirs, 200),
+        ("mine", &fixture.theirs, 404),
+        ("theirs", &fixture.mine, 404),
+    ] {
+        let request = named(Request::new("GET", &log(task, uid)));
+        let answered = fixture.send(Way::FrontProxy, &request).await;
+        assert_eq!(answered.status, status, "{task} {uid}: {answered:?}");
+    }
+    fixture.close().await;
+}
+
+/// Whoever proxies a browser may add its identity to what a page of another site makes it send.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_page_cannot_make_a_proxys_client_change_anything() {
+    let fixture = Fixture::new("foreign").await;
+    let namespace = &fixture.testbed.namespace.name;
+    let cancel = format!("{}/namespaces/{namespace}/tasks/mine/cancel", sentinel_api::aggregated::PREFIX);
+    let request =
+        Request::new("POST", &cancel).with("X-Remote-User", "admin").with("X-Remote-Group", "system:masters");
+    let form = request.clone().with("Content-Type", "text/plain");
+    assert_eq!(fixture.send(Way::FrontProxy, &form).await.status, 403);
+    let foreign =
+        request.clone().with("Content-Type", "application/json").with("Origin", "https://evil.test");
+    assert_eq!(fixture.send(Way::FrontProxy, &foreign).await.status, 403);
+    let ours = request.with("Content-Type", "application/json");
+    let answered = fixture.send(Way::FrontProxy, &ours).await;
+    assert_eq!(answered.status, 409, "its Run is over: {answered:?}");
+    assert!(answered.text.contains("\"kind\":\"Status\""), "{answered:?}");
+
+    let viewer = fixture.callers.iter().find(|caller| caller.name == "viewer").map(Caller::token).unwrap();
+    let read = |origin: &str| {
+        Request::new("GET", "/api/v1/tasks")
+            .with("Authorization", &format!("Bearer {}", viewer.clone().unwrap()))
+            .with("Origin", origin)
+    };
+    assert_eq!(plain(fixture.api, &read("https://evil.test")).await.status, 403);
+    assert_eq!(plain(fixture.api, &read("https://localhost")).await.status, 200);
+    assert_eq!(plain(fixture.api, &read("https://sentinel.example.com")).await.status, 200, "--public-url");
+    fixture.close().await;
+}
