@@ -17,7 +17,7 @@ pub(crate) struct Case {
     pub(crate) task: Option<(String, String)>,
     pub(crate) body: String,
     pub(crate) requirement: Requirement,
-    /// The namespace that it asks about; `None` for all.
+    /// The namespace that it asks about: without one, that of the operator, which watches no other.
     pub(crate) namespace: Option<String>,
 }
 
@@ -123,6 +123,6 @@ fn case(fixture: &Fixture, route: &Route, namespace: Option<&str>) -> Case {
         task: is_of_task.then(|| (ours.to_owned(), "mine".to_owned())),
         body,
         requirement: requirement::of(route).expect("a requirement"),
-        namespace: if is_of_task || created { Some(ours.to_owned()) } else { namespace.map(str::to_owned) },
+        namespace: Some(namespace.unwrap_or(ours).to_owned()),
     }
 }
