@@ -61,12 +61,23 @@ test-nodes *ARGS:
 words *PATHS:
     scripts/words {{PATHS}}
 
-# What is generated and committed: the CRDs, the OpenAPI document and the reference of the command line
+# What is generated and committed: the CRDs, the OpenAPI document and the reference of the command line; the CRDs are in the chart too
 generate:
     cargo run --quiet --locked -p sentinel-operator --bin crdgen -- task | scripts/replace crds/task.yaml
     cargo run --quiet --locked -p sentinel-operator --bin crdgen -- targetslice | scripts/replace crds/targetslice.yaml
     cargo run --quiet --locked -p sentinel-operator --bin operator -- openapi | scripts/replace operator/openapi.json
     cargo run --quiet --locked -p sentinel -- reference | scripts/replace docs/reference/cli.md
+    cp crds/*.yaml charts/sentinel-node/files/crds/
+
+# The README of the Helm chart, from its values.yaml
+generate-chart:
+    tests/parts/install charts
+    charts/check docs --update
+
+# All checks of the Helm chart, or those named: `just chart-check lint unit`; the last two steps start an API server
+chart-check *ARGS:
+    tests/parts/install kubernetes charts
+    charts/check {{ARGS}}
 
 # Dev mode, with the files given
 dev *ARGS="examples/hello.yaml":
