@@ -119,10 +119,14 @@ bench *ARGS:
 agent:
     cargo build --locked --profile agent -p sentinel-node-agent --bin node-agent
 
-# A kind cluster to try things in
+# A kind cluster with Sentinel Node in it, of images that are made here; needs kind, kubectl and helm. Nodes are containers
 kind-up:
+    scripts/images target/images
     kind create cluster --name sentinel --config kind-config.yaml
-    kubectl --context kind-sentinel apply -f crds/
+    for image in operator node-agent node-agent-tools; do kind load image-archive --name sentinel target/images/sentinel-$image.tar || exit 1; done
+    helm --kube-context kind-sentinel install sentinel-node charts/sentinel-node --namespace sentinel-system --create-namespace \
+      --values charts/sentinel-node/ci/kind-values.yaml --wait --timeout 3m
+    helm --kube-context kind-sentinel test sentinel-node --namespace sentinel-system
 
 # Deletes it
 kind-down:

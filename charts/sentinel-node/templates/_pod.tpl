@@ -102,6 +102,12 @@ envFrom:
 - {{ printf "--tls-secret=%s" (include "sentinel.tlsSecret" .) | quote }}
 - {{ printf "--tls-names=%s" (include "sentinel.tlsNames" . | fromYamlArray | join ",") | quote }}
 - --tls-ca-config-map={{ include "sentinel.fullname" . }}-ca
+{{- with .Values.tls.generated.lifetime }}
+- {{ printf "--tls-lifetime=%s" . | quote }}
+{{- end }}
+{{- with .Values.tls.generated.caLifetime }}
+- {{ printf "--tls-ca-lifetime=%s" . | quote }}
+{{- end }}
 {{- if .Values.aggregatedApi.enabled }}
 - --apiservice=v1alpha1.ops.sentinelnode.dev
 {{- end }}
