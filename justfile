@@ -61,12 +61,29 @@ test-nodes *ARGS:
 words *PATHS:
     scripts/words {{PATHS}}
 
-# What is generated and committed: the CRDs, the OpenAPI document and the reference of the command line
+# What is generated and committed: the CRDs, the OpenAPI document and the reference of the command line; the CRDs are in the chart too
 generate:
     cargo run --quiet --locked -p sentinel-operator --bin crdgen -- task | scripts/replace crds/task.yaml
     cargo run --quiet --locked -p sentinel-operator --bin crdgen -- targetslice | scripts/replace crds/targetslice.yaml
     cargo run --quiet --locked -p sentinel-operator --bin operator -- openapi | scripts/replace operator/openapi.json
     cargo run --quiet --locked -p sentinel -- reference | scripts/replace docs/reference/cli.md
+    cp crds/*.yaml charts/sentinel-node/files/crds/
+
+# The README of the Helm chart, from its values.yaml
+generate-chart:
+    tests/parts/install charts
+    charts/check docs --update
+
+# All checks of the Helm chart, or those named: `just chart-check lint unit`; the last two steps start an API server
+chart-check *ARGS:
+    tests/parts/install kubernetes charts
+    charts/check {{ARGS}}
+
+# The operator with the chart's arguments and rights, on an API server that records what it asks for
+chart-rights:
+    tests/parts/install kubernetes charts
+    cargo build --locked -p sentinel-operator -p sentinel-node-agent --bins
+    charts/tests/rights target/debug
 
 # Dev mode, with the files given
 dev *ARGS="examples/hello.yaml":
@@ -108,10 +125,14 @@ bench *ARGS:
 agent:
     cargo build --locked --profile agent -p sentinel-node-agent --bin node-agent
 
-# A kind cluster to try things in
+# A kind cluster with Sentinel Node in it, of images that are made here; needs kind, kubectl and helm. Nodes are containers
 kind-up:
+    scripts/images target/images
     kind create cluster --name sentinel --config kind-config.yaml
-    kubectl --context kind-sentinel apply -f crds/
+    for image in operator node-agent node-agent-tools; do kind load image-archive --name sentinel target/images/sentinel-$image.tar || exit 1; done
+    helm --kube-context kind-sentinel install sentinel-node charts/sentinel-node --namespace sentinel-system --create-namespace \
+      --values charts/sentinel-node/ci/kind-values.yaml --wait --timeout 3m
+    helm --kube-context kind-sentinel test sentinel-node --namespace sentinel-system
 
 # Deletes it
 kind-down:

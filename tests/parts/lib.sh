@@ -9,6 +9,8 @@ case $sets in /*) ;; *) sets=$PWD/$sets ;; esac
 
 FERRETDB_VERSION=v2.7.0
 COREDNS_VERSION=v1.15.0
+PROMETHEUS_OPERATOR_VERSION=v0.85.0
+CERT_MANAGER_VERSION=v1.21.2
 POSTGRES_SUITE=${SENTINEL_POSTGRES_SUITE:-forky}
 
 # stdout belongs to the commands that with-parts runs, so we speak on stderr.
@@ -33,6 +35,18 @@ kubernetes_ldflags() {
     "$version" "${minor%%.*}"
 }
 
+# helm_ldflags MAJOR: its own version, and for Helm 3 the Kubernetes that templates see without a cluster, as its releases have them.
+helm_ldflags() {
+  awk -v major="$1" '
+    $1 == "helm.sh/helm/v" major { helm = $2 }
+    $1 == "k8s.io/client-go" { split($2, kubernetes, "[.]") }
+    END {
+      printf "-s -w -X helm.sh/helm/v%s/internal/version.version=%s", major, helm
+      if (major == 3) for (i = split("chartutil lint/rules", packages, " "); i > 0; i--)
+        printf " -X helm.sh/helm/v3/pkg/%s.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/%s.k8sVersionMinor=%s", packages[i], packages[i], kubernetes[2]
+    }' "$parts/charts/go.mod"
+}
+
 # digest: a short name for what stands on stdin, on this kind of processor.
 digest() { { cat && uname -m; } | sha256sum | cut -c 1-16; }
 
@@ -42,6 +56,11 @@ kubernetes_folder() {
 }
 ferretdb_folder() { printf '%s/ferretdb-%s\n' "$cache" "$(echo "$FERRETDB_VERSION" | digest)"; }
 coredns_folder() { printf '%s/coredns-%s\n' "$cache" "$(echo "$COREDNS_VERSION" | digest)"; }
+charts_folder() {
+  printf '%s/charts-%s\n' "$cache" \
+    "$({ cat "$parts/charts/go.mod" "$parts/charts/go.sum" && helm_ldflags 3 && helm_ldflags 4 &&
+      echo "$PROMETHEUS_OPERATOR_VERSION $CERT_MANAGER_VERSION"; } | digest)"
+}
 postgres_root() {
   printf '%s/postgres-%s\n' "$cache" \
     "$({ cat "$parts/postgres/build" "$parts/postgres/postgresql.conf" && echo "$POSTGRES_SUITE"; } | digest)"
@@ -61,6 +80,7 @@ program_path() {
       ;;
     ferretdb) printf '%s/ferretdb\n' "$(ferretdb_folder)" ;;
     coredns) printf '%s/coredns\n' "$(coredns_folder)" ;;
+    helm3 | helm4 | helm-unittest | helm-docs) printf '%s/%s\n' "$(charts_folder)" "$1" ;;
     *) command -v "$1" || echo "$1" ;;
   esac
 }
