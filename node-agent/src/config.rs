@@ -55,7 +55,7 @@ pub struct RunArgs {
     /// The agent's state directory; each agent needs its own.
     #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
     pub state_dir: PathBuf,
-    /// Where commands may run: only in the agent's container, or also in the namespaces of the host.
+    /// Where commands may run: nowhere, only in the agent's container, or also in the namespaces of the host.
     #[arg(long, env = "SENTINEL_PROFILE", value_enum, default_value_t = Profile::Container)]
     pub profile: Profile,
     /// The node is itself a container, as with kind or k3d. Then process 1 of the agent's PID namespace counts as the node's
@@ -104,6 +104,8 @@ pub enum Profile {
     Host,
     /// In the agent's own container only.
     Container,
+    /// Nowhere: the agent reports that it is there, and its metrics, and starts nothing.
+    Observe,
 }
 
 impl Profile {
@@ -112,6 +114,7 @@ impl Profile {
         match self {
             Self::Host => vec![Environment::Host, Environment::Container],
             Self::Container => vec![Environment::Container],
+            Self::Observe => Vec::new(),
         }
     }
 }
@@ -217,6 +220,13 @@ mod tests {
         assert_eq!(config.operator.authority(), "op:7000");
         assert_eq!(config.rules.environments, [Environment::Host, Environment::Container]);
         assert_eq!((config.rules.max_attempts, config.rules.min_free), (64, 64 << 20));
+    }
+
+    #[test]
+    fn an_observer_runs_no_command() {
+        let cli =
+            parse(&["--operator-url", "ws://op:7000", "--token-file", "/t", "--profile", "observe"]).unwrap();
+        assert_eq!(AgentConfig::from(&cli.run.unwrap()).rules.environments, []);
     }
 
     #[test]
