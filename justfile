@@ -125,6 +125,15 @@ bench *ARGS:
 agent:
     cargo build --locked --profile agent -p sentinel-node-agent --bin node-agent
 
+# The images, as docker-archives in target/images; `just images --arch arm64`
+images *ARGS:
+    scripts/images target/images {{ARGS}}
+
+# What the images hold, whether their programs start, and their sizes; `just images-check release arm64`. As root
+images-check PROFILE="release" ARCH="native":
+    images/install {{ARCH}} assemble check
+    SENTINEL_IMAGES_PROFILE={{PROFILE}} SENTINEL_IMAGES_ARCH={{ARCH}} cargo test --workspace --locked --test images -- --include-ignored
+
 # A kind cluster with Sentinel Node in it, of images that are made here; needs kind, kubectl and helm. Nodes are containers
 kind-up:
     scripts/images target/images

@@ -19,6 +19,7 @@ pub mod programs;
 pub mod certificates;
 pub mod requests;
 pub mod earlier;
+pub mod images;
 pub mod testbed;
 pub mod memory;
 pub mod machines;
