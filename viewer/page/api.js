@@ -7,10 +7,13 @@ import { EventParser } from "./sse.js";
 
 const KEY = "token";
 
+/** A proxy between this page and the operator, such as the API server's, takes `Authorization` for itself. */
+export const AUTHORIZATION = "sentinel-authorization";
+
 /** Pause before an operator that was away or busy is asked again, ms. */
 const ASK_AGAIN_MS = 1000;
 
-/** The token, which this tab forgets when it is closed. */
+/** The token of a link, which this tab forgets when it is closed; or one that was typed in, which it forgets with the page. */
 export const token = signal(takeToken());
 
 /** Whether the API has refused the token. */
@@ -45,7 +48,6 @@ function store(value) {
 
 /** @param {string} value */
 export function signIn(value) {
-  store(value);
   token.value = value;
   refused.value = false;
 }
@@ -88,7 +90,7 @@ export function search(query) {
 /** @param {string} path @param {RequestInit} init */
 async function send(path, init) {
   const headers = new Headers(init.headers);
-  if (token.value) headers.set("authorization", `Bearer ${token.value}`);
+  if (token.value) headers.set(AUTHORIZATION, `Bearer ${token.value}`);
   if (init.method && init.method !== "GET") headers.set("sentinel-request", "1");
   let response;
   try {

@@ -2,7 +2,7 @@
 
 import { useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
-import { refused, signIn, token } from "./api.js";
+import { AUTHORIZATION, refused, signIn, token } from "./api.js";
 import { ownPath } from "./address.js";
 import { Cell, Dialog, Icon, useTitle } from "./parts.js";
 import { go, here } from "./route.js";
@@ -21,7 +21,7 @@ function TokenForm({ onDone }) {
     setBusy(true);
     setWrong("");
     try {
-      const response = await fetch("api/v1/tasks?limit=1", { headers: { authorization: `Bearer ${given}` }, cache: "no-store" });
+      const response = await fetch("api/v1/tasks?limit=1", { headers: { [AUTHORIZATION]: `Bearer ${given}` }, cache: "no-store" });
       if (response.status === 401) setWrong("This token is not valid here.");
       else if (!response.ok && response.status !== 403) setWrong(`The operator answered ${response.status}. Try again.`);
       else {
@@ -37,7 +37,7 @@ function TokenForm({ onDone }) {
     <label for="token">Token</label>
     <textarea class="code" id="token" rows="4" spellcheck=${false} autocomplete="off" data-first aria-describedby="token-help" aria-invalid=${wrong ? "true" : undefined} value=${text} onInput=${(/** @type {any} */ event) => setText(event.currentTarget.value)} onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Enter" && submit(event)}></textarea>
     ${wrong && html`<p class="error" role="alert"><${Icon} name="failed" />${wrong}</p>`}
-    <p class="faint" id="token-help"><code>sentinel dev</code> prints where its token is. It stays in this tab and is forgotten when you close it.</p>
+    <p class="faint" id="token-help">In a cluster <code>kubectl create token</code> makes one; <code>sentinel dev</code> prints where its own is. This page keeps it in memory: after a reload it asks again.</p>
     <button class="btn solid" type="submit" disabled=${busy}>Sign in</button></form>`;
 }
 
