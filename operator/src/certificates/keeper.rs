@@ -20,7 +20,7 @@ use crate::metrics::Registry as MetricsRegistry;
 use crate::server::tls::{ServerCertificate, TlsError};
 
 /// How often everything is looked at.
-const EVERY: Duration = Duration::from_secs(30);
+pub const EVERY: Duration = Duration::from_secs(30);
 
 /// Pause after a failed round.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
@@ -129,19 +129,19 @@ impl Keeper {
         }
     }
 
-    /// Keeps them until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut pause = EVERY;
+    /// Keeps them until `stop`, and looks at everything `every` so often.
+    pub async fn run(mut self, every: Duration, stop: CancellationToken) {
+        let mut pause = every;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
             pause = match self.round().await {
-                Ok(()) => EVERY,
+                Ok(()) => every,
                 Err(error) => {
                     self.report(&error);
-                    AFTER_FAILURE.max(pause.min(EVERY) / 2)
+                    AFTER_FAILURE.min(every)
                 }
             };
         }

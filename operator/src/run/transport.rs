@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::error::RunError;
 use super::operator::Background;
-use crate::certificates::keeper::Keeper;
+use crate::certificates::keeper::{EVERY, Keeper};
 use crate::clock::Clock;
 use crate::config::{Certificate, GeneratedCertificate, TlsFiles};
 use crate::metrics::Registry as MetricsRegistry;
@@ -56,5 +56,5 @@ async fn generated(
     let mut keeper = Keeper::new(client, namespace, what.clone(), Clock::system(), metrics.clone());
     let first = keeper.first(FIRST_WITHIN).await;
     let certificate = first.map_err(|error| RunError::Certificates(Box::new(error)))?;
-    Ok((certificate, ("the certificate", Box::new(move |stop| keeper.run(stop).boxed()))))
+    Ok((certificate, ("the certificate", Box::new(move |stop| keeper.run(EVERY, stop).boxed()))))
 }

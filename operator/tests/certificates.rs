@@ -1,0 +1,167 @@
+//! Certificates that the operator makes itself, kept in a Secret of a real API server.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
+#![allow(clippy::print_stderr, reason = "a test that cannot run reports it")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use sentinel_operator::certificates::issue::is_signed_by;
+use sentinel_operator::certificates::keeper::Keeper;
+use sentinel_operator::clock::Clock;
+use sentinel_operator::config::GeneratedCertificate;
+use sentinel_operator::metrics::Registry as Metrics;
+use serde::Deserialize;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Deserialize)]
+struct Parts {
+    kubeconfig: PathBuf,
+}
+
+/// The real cluster; `None`, with a message on stderr, where there is none. In CI that is a failure.
+async fn cluster(test: &str) -> Option<Client> {
+    let Some(path) = std::env::var_os("SENTINEL_PARTS") else {
+        assert!(
+            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+            "SENTINEL_PARTS is not set, and CI must test the real cluster: run through tests/parts/with-parts"
+        );
+        eprintln!("NOT TESTED on the real cluster, because SENTINEL_PARTS is not set: {test}");
+        return None;
+    };
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let parts: Parts = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let kubeconfig = Kubeconfig::read_from(&parts.kubeconfig).unwrap();
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Some(Client::try_from(config).unwrap())
+}
+
+/// A namespace with an empty Secret and an empty `ConfigMap`, as the chart makes them.
+struct Piece {
+    client: Client,
+    namespace: String,
+}
+
+impl Piece {
+    async fn new(client: Client) -> Self {
+        let suffix = uuid::Uuid::new_v4().simple().to_string();
+        let namespace = format!("certificates-{}", &suffix[..8]);
+        let named = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        let made = PostParams::default();
+        let space = Namespace { metadata: named(&namespace), ..Namespace::default() };
+        Api::all(client.clone()).create(&made, &space).await.unwrap();
+        let piece = Self { client, namespace };
+        let secret = Secret { metadata: named("tls"), ..Secret::default() };
+        piece.secrets().create(&made, &secret).await.unwrap();
+        let map = ConfigMap { metadata: named("ca"), ..ConfigMap::default() };
+        piece.maps().create(&made, &map).await.unwrap();
+        piece
+    }
+
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn keeper(&self) -> Keeper {
+        let what = GeneratedCertificate {
+            secret: "tls".to_owned(),
+            names: vec!["operator.test.svc".to_owned(), "localhost".to_owned()],
+            config_map: Some("ca".to_owned()),
+            api_service: None,
+            lifetime: Duration::from_hours(24),
+            authority_lifetime: Duration::from_hours(240),
+        };
+        Keeper::new(self.client.clone(), self.namespace.clone(), what, Clock::system(), Metrics::new())
+    }
+
+    async fn text(&self, key: &str) -> String {
+        let secret = self.secrets().get("tls").await.unwrap();
+        let bytes = secret.data.unwrap_or_default().remove(key).map(|bytes| bytes.0).unwrap_or_default();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    async fn close(self) {
+        let namespaces: Api<Namespace> = Api::all(self.client);
+        namespaces.delete(&self.namespace, &DeleteParams::default()).await.unwrap();
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "not so within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_start_at_once_present_one_certificate_of_the_published_authority() {
+    let Some(client) = cluster("certificates").await else { return };
+    let piece = Piece::new(client).await;
+    let mut keepers: Vec<Keeper> = (0..4).map(|_| piece.keeper()).collect();
+    let made = futures_util::future::join_all(keepers.iter_mut().map(|keeper| keeper.first(PATIENCE))).await;
+    for certificate in made {
+        certificate.unwrap();
+    }
+    let (certificate, authority) = (piece.text("tls.crt").await, piece.text("ca.crt").await);
+    assert!(is_signed_by(&certificate, &authority));
+    let published = piece.maps().get("ca").await.unwrap().data.unwrap()["ca.crt"].clone();
+    assert_eq!(published.trim(), authority.trim());
+    piece.keeper().first(PATIENCE).await.unwrap();
+    assert_eq!(piece.text("tls.crt").await, certificate, "a later replica makes no other");
+    piece.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_taken_out_is_made_again_and_what_others_wrote_is_restored() {
+    let Some(client) = cluster("certificates").await else { return };
+    let piece = Piece::new(client).await;
+    let mut keeper = piece.keeper();
+    keeper.first(PATIENCE).await.unwrap();
+    let (before, authority) = (piece.text("tls.crt").await, piece.text("ca.crt").await);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(keeper.run(Duration::from_millis(50), stop.clone()));
+
+    let params = PatchParams::default();
+    let without = Patch::Merge(json!({"data": {"tls.crt": null, "tls.key": null}}));
+    piece.secrets().patch("tls", &params, &without).await.unwrap();
+    until("another certificate", || async {
+        let now = piece.text("tls.crt").await;
+        !now.is_empty() && now != before
+    })
+    .await;
+    assert!(is_signed_by(&piece.text("tls.crt").await, &authority), "of the same authority");
+
+    piece.maps().patch("ca", &params, &Patch::Merge(json!({"data": {"ca.crt": "x"}}))).await.unwrap();
+    until("the published authority is restored", || async {
+        let data = piece.maps().get("ca").await.unwrap().data.unwrap_or_default();
+        data.get("ca.crt").is_some_and(|text| text.trim() == authority.trim())
+    })
+    .await;
+
+    let broken = Patch::Merge(json!({"stringData": {"ca.crt": "no certificate"}}));
+    piece.secrets().patch("tls", &params, &broken).await.unwrap();
+    until("another authority, published, with a certificate of its own", || async {
+        let (certificate, authority) = (piece.text("tls.crt").await, piece.text("ca.crt").await);
+        let data = piece.maps().get("ca").await.unwrap().data.unwrap_or_default();
+        let is_published = data.get("ca.crt").is_some_and(|text| text.trim() == authority.trim());
+        is_published && is_signed_by(&certificate, &authority)
+    })
+    .await;
+    stop.cancel();
+    running.await.unwrap();
+    piece.close().await;
+}
