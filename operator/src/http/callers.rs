@@ -1,10 +1,16 @@
 //! Who made a request, and whether they may: between the guard, which looks at the head alone, and the handlers.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
 use sentinel_api::aggregated::{self, Access, Scope};
 use sentinel_protocol::ids::TaskUid;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
+use super::answer::{Answer, Body, Chunks};
 use super::api::Api;
 use super::error::{ApiError, Reason};
 use super::guard;
@@ -37,18 +43,74 @@ impl From<aggregated::Found> for Subject {
     }
 }
 
+/// A caller who may do what they ask for.
+#[derive(Debug, Clone)]
+pub(super) struct Permit {
+    pub(super) caller: Caller,
+    people: Arc<People>,
+    actions: Vec<Action>,
+}
+
+impl Permit {
+    /// Whether it still holds, as far as the API server answers.
+    ///
+    /// # Errors
+    /// 401 or 403 when the caller is not known any more, or may not do this any more.
+    async fn still_holds(&self) -> Result<(), ApiError> {
+        let is_passing = |error: &ApiError| error.is_retryable();
+        if let Err(error) = self.people.review_again(&self.caller).await {
+            let error = unknown(&error);
+            return if is_passing(&error) { Ok(()) } else { Err(error) };
+        }
+        for action in &self.actions {
+            match ask(&self.people, &self.caller.principal, action).await {
+                Err(error) if !is_passing(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How often it is asked whether the reader of a stream still may.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+/// The same answer, whose stream ends when the permit does not hold any more.
+pub(super) fn while_permitted(mut answer: Answer, permit: Permit) -> Answer {
+    if let Body::Stream(chunks) = answer.body {
+        let begun = (chunks, permit, Instant::now() + ASK_AGAIN);
+        let watched = stream::unfold(Some(begun), |state| async move {
+            let (mut chunks, permit, mut ask_at) = state?;
+            loop {
+                tokio::select! {
+                    biased;
+                    chunk = chunks.next() => return chunk.map(|chunk| (chunk, Some((chunks, permit, ask_at)))),
+                    () = tokio::time::sleep_until(ask_at) => {
+                        if let Err(error) = permit.still_holds().await {
+                            return Some((Err(error.into()), None));
+                        }
+                        ask_at = Instant::now() + ASK_AGAIN;
+                    }
+                }
+            }
+        });
+        answer.body = Body::Stream(Chunks::new(watched));
+    }
+    answer
+}
+
 /// The caller of a request, who may make it; `None` where nothing is required.
 ///
 /// # Errors
 /// 401 when it is unknown who they are, 403 when they may not, 404 when the Task of the path is not the one of its uid.
 pub(super) async fn admit(
     api: &Api,
-    people: &People,
+    people: &Arc<People>,
     found: &Found,
     request: &Request,
     authorized: Option<Subject>,
     peer: Option<&Peer>,
-) -> Result<Option<Caller>, ApiError> {
+) -> Result<Option<Permit>, ApiError> {
     let Some(required) = requirement::of(found.route) else {
         return Err(ApiError::internal("nobody may use this route: it has no requirement"));
     };
@@ -64,19 +126,21 @@ pub(super) async fn admit(
         guard::own_header(&request.headers)?;
     }
     let who = &caller.principal;
+    let mut actions = Vec::new();
     match required {
         Requirement::Nothing | Requirement::Identity => {}
-        Requirement::Path(path) => ask(people, who, &Action::Path(path)).await?,
+        Requirement::Path(path) => actions.push(Action::Path(path)),
         Requirement::OwnCredentials if caller.token.is_some() => {}
         Requirement::OwnCredentials => return Err(without_credentials(who)),
         Requirement::Rights(row) => {
             let subject = subject(api, found, request, authorized).await?;
-            for access in row.access {
-                ask(people, who, &action(access, row.scope, &subject)).await?;
-            }
+            actions.extend(row.access.iter().map(|access| action(access, row.scope, &subject)));
         }
     }
-    Ok(Some(caller))
+    for action in &actions {
+        ask(people, who, action).await?;
+    }
+    Ok(Some(Permit { caller, people: Arc::clone(people), actions }))
 }
 
 /// The client that this caller counts as: people behind a proxy share its address.

@@ -18,7 +18,7 @@ use warp::{Filter, Rejection};
 use super::answer::{Answer, Body, BodyError, Chunks};
 use super::api::Api;
 use super::body::{self, Bodies};
-use super::callers;
+use super::callers::{self, Permit};
 use super::dispatch::{Admitted, admit};
 use super::error::ApiError;
 use super::guard::{Access, Door, Surface};
@@ -119,8 +119,8 @@ async fn answer(
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Answer {
     let Listening { api, door, bodies, .. } = listening;
-    let found = match admitted(listening, request, arrived).await {
-        Ok(found) => found,
+    let (found, permit) = match admitted(listening, request, arrived).await {
+        Ok(admitted) => admitted,
         Err(error) => {
             if door.surface != Surface::ProbesAndMetrics {
                 body::discard(&request.headers, body).await;
@@ -139,7 +139,11 @@ async fn answer(
             Err(error) => return error.into(),
         }
     }
-    api.answer(&found, request).await
+    let answer = api.answer(&found, request).await;
+    match permit {
+        Some(permit) => callers::while_permitted(answer, permit),
+        None => answer,
+    }
 }
 
 /// The route of a request that may be answered, by its head alone.
@@ -147,7 +151,7 @@ async fn admitted(
     listening: &Listening,
     request: &mut Request,
     arrived: Arrived<'_>,
-) -> Result<Found, ApiError> {
+) -> Result<(Found, Option<Permit>), ApiError> {
     let Listening { api, door, .. } = listening;
     let is_announced = body::is_announced(&request.headers);
     let Admitted { found, authorized } = admit(door, request, arrived.authority)?;
@@ -156,13 +160,14 @@ async fn admitted(
         return Err(body::not_taken());
     }
     if let Access::People(people) = &door.access {
-        let caller = callers::admit(api, people, &found, request, authorized, arrived.peer).await?;
-        if let Some(caller) = &caller {
-            request.client = callers::client(caller);
+        let permit = callers::admit(api, people, &found, request, authorized, arrived.peer).await?;
+        if let Some(permit) = &permit {
+            request.client = callers::client(&permit.caller);
+            request.caller = Some(permit.caller.clone());
         }
-        request.caller = caller;
+        return Ok((found, permit));
     }
-    Ok(found)
+    Ok((found, None))
 }
 
 fn respond(answer: Answer, waiting: &Shares, client: Client) -> Response {

@@ -155,6 +155,17 @@ impl People {
         }
     }
 
+    /// Whether the token of a caller is still theirs. Whom a proxy named, it names with each request only.
+    ///
+    /// # Errors
+    /// [`AuthError`] when it is not, or the API server cannot be asked.
+    pub async fn review_again(&self, caller: &Caller) -> Result<(), AuthError> {
+        match (&self.proof, caller.token.as_deref()) {
+            (Proof::Token { reviews, .. }, Some(token)) => reviews.review(token, None).await.map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether somebody may do this.
     ///
     /// # Errors

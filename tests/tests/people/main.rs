@@ -113,3 +113,22 @@ async fn a_foreign_page_cannot_make_a_proxys_client_change_anything() {
     assert_eq!(plain(fixture.api, &read("https://sentinel.example.com")).await.status, 200, "--public-url");
     fixture.close().await;
 }
+
+/// A stream that is open ends when its reader may not read any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_its_readers_role_is_taken_away() {
+    let fixture = Fixture::new("revoked").await;
+    let reader = fixture.callers.iter().find(|caller| caller.name == "viewer-here").unwrap();
+    let namespace = fixture.testbed.namespace.name.clone();
+    let url = format!("{}/api/v1/events?namespace={namespace}", fixture.testbed.api);
+    let request = fixture.testbed.http.get(url).bearer_auth(reader.token().unwrap());
+    let mut stream = request.send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    assert!(stream.chunk().await.unwrap().is_some());
+    let gone = ["delete", "rolebinding", &format!("{namespace}-viewer-here")];
+    fixture.testbed.namespace.kubectl(&gone).await.unwrap();
+    let ended = async { while let Ok(Some(_)) = stream.chunk().await {} };
+    let patience = std::time::Duration::from_secs(90);
+    tokio::time::timeout(patience, ended).await.expect("the stream has ended");
+    fixture.close().await;
+}
