@@ -9,3 +9,4 @@ pub mod operator;
 pub mod workload;
 pub mod machine;
 pub mod pods;
+pub mod release;
