@@ -27,27 +27,21 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* Labels of pods. Not the chart's version: a new chart with the same images restarts nothing. */}}
 {{- define "sentinel.podLabels" -}}
-{{ include "sentinel.selectorLabels" . }}
-app.kubernetes.io/part-of: sentinel-node
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := mergeOverwrite (include "sentinel.selectorLabels" . | fromYaml) (dict "app.kubernetes.io/part-of" "sentinel-node") -}}
+{{- $added := dig "podLabels" dict (.settings | default dict) -}}
+{{- mergeOverwrite (dict) (.root.Values.commonLabels | default dict) ($added | default dict) $own | toYaml -}}
 {{- end -}}
 
 {{- define "sentinel.labels" -}}
-{{ include "sentinel.podLabels" . }}
-app.kubernetes.io/version: {{ include "sentinel.version" .root | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 }}
+{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 -}}
+{{- $own := dict "app.kubernetes.io/version" (include "sentinel.version" .root) "app.kubernetes.io/managed-by" .root.Release.Service "helm.sh/chart" $chart -}}
+{{- mergeOverwrite (include "sentinel.podLabels" (omit . "settings") | fromYaml) $own | toYaml -}}
 {{- end -}}
 
 {{/* Labels, and annotations if there are any: (dict "root" $ "component" "operator" "labels" map "annotations" map) */}}
 {{- define "sentinel.metadata" -}}
 labels:
-  {{- include "sentinel.labels" . | nindent 2 }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- mergeOverwrite (include "sentinel.labels" . | fromYaml) (.labels | default dict) | toYaml | nindent 2 }}
 {{- with mergeOverwrite (dict) (.root.Values.commonAnnotations | default dict) (.annotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}

@@ -22,9 +22,6 @@ dnsConfig:
 {{- define "sentinel.podMetadata" -}}
 labels:
   {{- include "sentinel.podLabels" . | nindent 2 }}
-  {{- with .settings.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
 {{- with mergeOverwrite (dict) (.root.Values.commonAnnotations | default dict) .settings.podAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
