@@ -1,9 +1,11 @@
 //! Flags and environment variables to [`AgentConfig`]. Nothing else reads the environment.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use sentinel_core::agent::Rules;
 use sentinel_protocol::limits::HEARTBEAT_MS;
 use sentinel_protocol::request::Environment;
@@ -27,6 +29,25 @@ pub struct Cli {
     /// Options of the agent.
     #[command(flatten)]
     pub run: Option<RunArgs>,
+}
+
+impl Cli {
+    /// Reads a command line, whose first word is the program. A subcommand takes nothing from the variables of the agent's
+    /// flags: in the agent's pod some of them are set, and would make the others required.
+    ///
+    /// # Errors
+    /// What clap finds wrong.
+    pub fn read(words: &[OsString]) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let is_subcommand = words
+            .get(1)
+            .and_then(|word| word.to_str())
+            .is_some_and(|word| command.find_subcommand(word).is_some());
+        if is_subcommand {
+            command = command.mut_args(|arg| arg.env(Resettable::Reset));
+        }
+        Self::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
 }
 
 /// Commands other than running the agent.
@@ -199,12 +220,11 @@ impl From<&RunArgs> for AgentConfig {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Cli, String> {
-        Cli::try_parse_from([&["node-agent"], args].concat()).map_err(|error| error.to_string())
+        let words: Vec<OsString> = [&["node-agent"], args].concat().into_iter().map(Into::into).collect();
+        Cli::read(&words).map_err(|error| error.to_string())
     }
 
     #[test]

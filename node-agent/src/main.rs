@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use sentinel_node_agent::baseline::{self, Role};
 use sentinel_node_agent::config::{AgentConfig, Cli, Command, RunArgs};
 use sentinel_node_agent::{health, run, shortage, supervisor, telemetry};
@@ -16,7 +16,8 @@ fn main() -> ExitCode {
         return supervisor::main();
     }
     let unfit = baseline::apply(Role::Agent);
-    let cli = Cli::parse();
+    let words: Vec<_> = std::env::args_os().collect();
+    let cli = Cli::read(&words).unwrap_or_else(|error| error.exit());
     let done = match (cli.command, cli.run) {
         (Some(Command::Health { state_dir }), _) => health::health(&state_dir).map_err(Into::into),
         (None, Some(args)) => unfit.map_err(Into::into).and_then(|()| run_agent(&args)),

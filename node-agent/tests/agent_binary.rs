@@ -28,7 +28,9 @@ fn agent(dir: &Path, url: &str) -> Command {
 
 fn health(dir: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_node-agent"));
-    command.env_clear().arg("health").arg("--state-dir").arg(dir.join("state")).output().unwrap()
+    // In the pod of an agent some of its variables are set, and others are flags.
+    command.env_clear().env("SENTINEL_LOG", "info").env("SENTINEL_NODE_NAME", "node-1");
+    command.arg("health").arg("--state-dir").arg(dir.join("state")).output().unwrap()
 }
 
 fn node() -> tempfile::TempDir {

@@ -20,6 +20,7 @@ use sentinel_operator::gateway::{
     AgentIdentity, Authenticate, departed, orphans, publish_node_gauges, routes,
 };
 use sentinel_operator::history::RecordSource;
+use sentinel_operator::identity::AuthError;
 use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, TaskRef};
 use sentinel_protocol::metrics::{DiskMetrics, NodeMetrics};
 use sentinel_protocol::refusal::Refusal;

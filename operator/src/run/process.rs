@@ -65,7 +65,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     };
     let (places_in, places) = watch::channel(Place::Unknown);
     let election = election(&config, &kubernetes, places_in);
-    let kept = transport::certificate(&config.certificate, &kubernetes, &metrics).await?;
+    let namespace = own_namespace(&config, &kubernetes);
+    let kept = transport::certificate(&config.certificate, (&kubernetes, &namespace), &metrics).await?;
     let (certificate, mut background): (_, Vec<_>) =
         kept.map_or_else(|| (None, Vec::new()), |(certificate, keep)| (Some(certificate), vec![keep]));
     let parts = PeopleParts {
@@ -128,12 +129,18 @@ fn election(config: &Config, kubernetes: &kube::Config, places: watch::Sender<Pl
         places.send_replace(Place::Here);
         return Election::Alone(Epoch::from(1));
     };
-    let namespace = lease.namespace.clone().unwrap_or_else(|| kubernetes.default_namespace.clone());
+    let namespace = own_namespace(config, kubernetes);
     let suffix = uuid::Uuid::new_v4();
     let identity = format!("{}_{suffix}", host_name().unwrap_or_else(|| "operator".to_owned()));
     let candidate = Candidate::new(identity, config.advertise.clone(), Timing::DEFAULT);
     let (kubernetes, name) = (kubernetes.clone(), lease.name.clone());
     Election::Lease(Box::new(LeaseElection { kubernetes, namespace, name, candidate, places: Some(places) }))
+}
+
+/// The operator's own namespace: of its Lease, and of the Secret with its certificate.
+fn own_namespace(config: &Config, kubernetes: &kube::Config) -> String {
+    let configured = config.lease.as_ref().and_then(|lease| lease.namespace.clone());
+    configured.unwrap_or_else(|| kubernetes.default_namespace.clone())
 }
 
 fn client(kubernetes: &kube::Config) -> Result<kube::Client, RunError> {

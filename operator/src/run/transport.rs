@@ -18,19 +18,20 @@ const FILES_EVERY: Duration = Duration::from_secs(30);
 /// How long the first certificate may take: the API server may be starting too.
 const FIRST_WITHIN: Duration = Duration::from_mins(1);
 
-/// The certificate of the listeners, if they have one; and what keeps it current.
+/// The certificate of the listeners, if they have one; and what keeps it current. One that the operator makes is kept in this
+/// namespace.
 ///
 /// # Errors
 /// [`RunError`] when it cannot be used, or made.
 pub(super) async fn certificate(
     configured: &Certificate,
-    kubernetes: &kube::Config,
+    (kubernetes, namespace): (&kube::Config, &str),
     metrics: &MetricsRegistry,
 ) -> Result<Option<(ServerCertificate, Background)>, RunError> {
     match configured {
         Certificate::None | Certificate::Plaintext => Ok(None),
         Certificate::Files(files) => of_files(files, metrics).map(Some),
-        Certificate::Generated(what) => generated(what, kubernetes, metrics).await.map(Some),
+        Certificate::Generated(what) => generated(what, (kubernetes, namespace), metrics).await.map(Some),
     }
 }
 
@@ -47,13 +48,13 @@ fn of_files(
 
 async fn generated(
     what: &GeneratedCertificate,
-    kubernetes: &kube::Config,
+    (kubernetes, namespace): (&kube::Config, &str),
     metrics: &MetricsRegistry,
 ) -> Result<(ServerCertificate, Background), RunError> {
     let client = crate::cluster::client::client(kubernetes.clone())
         .map_err(|error| RunError::Kubeconfig(error.into()))?;
-    let namespace = kubernetes.default_namespace.clone();
-    let mut keeper = Keeper::new(client, namespace, what.clone(), Clock::system(), metrics.clone());
+    let mut keeper =
+        Keeper::new(client, namespace.to_owned(), what.clone(), Clock::system(), metrics.clone());
     let first = keeper.first(FIRST_WITHIN).await;
     let certificate = first.map_err(|error| RunError::Certificates(Box::new(error)))?;
     Ok((certificate, ("the certificate", Box::new(move |stop| keeper.run(EVERY, stop).boxed()))))
