@@ -22,7 +22,7 @@ pub mod leader;
 pub mod server;
 pub mod health;
 pub mod metrics;
-pub mod telemetry;
+pub mod traces;
 pub mod config;
 pub mod http;
 pub mod run;

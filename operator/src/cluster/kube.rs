@@ -20,6 +20,7 @@ use super::events::Events;
 use super::seams::{Answer, Change, Cluster, Publication, TaskKeeper, TaskStore};
 use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
 use super::watch::{self, Content, WatchHealth};
+use crate::metrics::Registry;
 use crate::resource::marks::{FINALIZER, UNREADABLE, UNREADABLE_STATUS};
 use crate::resource::slice::Frozen;
 use crate::resource::{TargetSlice, Task, TaskSpec, TaskStatus};
@@ -43,8 +44,8 @@ impl KubeCluster {
     ///
     /// # Errors
     /// When no client can be made of the configuration.
-    pub fn new(config: Config, instance: Option<String>) -> kube::Result<Self> {
-        Ok(Self::with_client(client(config)?, instance))
+    pub fn new(config: Config, instance: Option<String>, metrics: &Registry) -> kube::Result<Self> {
+        Ok(Self::with_client(client(config, metrics)?, instance))
     }
 
     /// The same over an existing client, which should not retry.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sentinel_protocol::ids::Namespace;
+use sentinel_telemetry::LogFormat;
 use sentinel_viewer::BasePath;
 
 use super::error::ConfigError;
@@ -12,7 +13,6 @@ use super::flags::{Flags, StorageKind};
 use super::secret_file::{read_token, read_url};
 use super::values::{LeaseName, Redis, ServiceAccount, Storage, TlsFiles};
 use crate::http::guard::Secret;
-use crate::telemetry::LogFormat;
 
 /// The validated configuration.
 #[derive(Debug, Clone)]
@@ -55,6 +55,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Log filter.
     pub log: String,
+    /// File with a log filter that replaces it.
+    pub log_filter_file: Option<PathBuf>,
+    /// URL of the collector of traces.
+    pub trace_otlp_endpoint: Option<String>,
 }
 
 impl Flags {
@@ -97,6 +101,8 @@ impl Flags {
             drain: self.drain,
             log_format: self.log_format,
             log: self.log,
+            log_filter_file: self.log_filter_file,
+            trace_otlp_endpoint: self.trace_otlp_endpoint,
         })
     }
 

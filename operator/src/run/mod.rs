@@ -14,7 +14,7 @@
 //!
 //! In reading order: [`process`] (a process for a Kubernetes cluster), [`operator`] (an operator over any [`Seams`]),
 //! `listeners` (its ports), `election` (its leadership), `archive` (its way to History), `caches` (its readiness), `gauges`
-//! (its metrics), `tasks` (its components).
+//! and `overview` (its metrics), `traces` (where spans go), `tasks` (its components).
 
 mod archive;
 mod caches;
@@ -23,9 +23,12 @@ pub mod error;
 mod gauges;
 mod listeners;
 pub mod operator;
+mod overview;
 #[cfg(feature = "drivers")]
 pub mod process;
 mod tasks;
+#[cfg(feature = "drivers")]
+mod traces;
 
 pub use self::election::{Election, LeaseElection};
 pub use self::error::RunError;

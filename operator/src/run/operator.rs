@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sentinel_protocol::ids::NodeName;
 use sentinel_viewer::BasePath;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -15,11 +16,14 @@ use super::election::{Election, elect};
 use super::error::RunError;
 use super::gauges::Gauges;
 use super::listeners::{Addresses, ApiAt, ListenAt, Listeners};
+use super::overview::Overview;
 use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::TlsFiles;
-use crate::controller::{self, Counters, Parts, ReconcileRequests, RunStore, RunStoreReader};
+use crate::controller::{
+    self, Counters, Endings, Leadership, Parts, ReconcileRequests, RunStore, RunStoreReader,
+};
 use crate::gateway::{
     Authenticate, Gateway, GatewayParts, Registry, Settings, departed, orphans, publish_node_gauges,
 };
@@ -35,6 +39,7 @@ use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
 use crate::records::Records;
 use crate::server::{Exposure, Shares};
+use crate::traces::Traces;
 
 /// How long agents get to close their sockets when the operator stops.
 const AGENTS_WITHIN: Duration = Duration::from_secs(2);
@@ -64,6 +69,8 @@ pub struct Seams {
     pub clock: Clock,
     /// The metrics.
     pub metrics: MetricsRegistry,
+    /// Where spans of Runs go.
+    pub traces: Traces,
 }
 
 /// Where to listen, and the times.
@@ -127,7 +134,7 @@ impl Operator {
     /// # Errors
     /// [`RunError`] when a port cannot be opened or the certificate cannot be used; then nothing was started.
     pub async fn start(seams: Seams, options: Options) -> Result<Self, RunError> {
-        let Seams { cluster, history, presence, auth, exposure, clock, metrics } = seams;
+        let Seams { cluster, history, presence, auth, exposure, clock, metrics, traces } = seams;
         let Options {
             gateway,
             gateway_tls,
@@ -143,14 +150,7 @@ impl Operator {
         let addresses = listeners.addresses();
 
         let requests = ReconcileRequests::default();
-        let shared = Shared {
-            health: Health::new(),
-            clock,
-            metrics,
-            registry: Registry::new(),
-            runs: RunStore::new(requests.clone()),
-            stop: Stop::default(),
-        };
+        let shared = Shared::new(clock, metrics, traces, requests.clone());
         let stop = shared.stop.clone();
         let mut tasks = Tasks::new(shared.health.clone());
 
@@ -158,8 +158,10 @@ impl Operator {
         let archive = Archive::start(&mut tasks, &shared.archive_parts(&history));
         let (mirror, presence_answered) = start_mirror(&mut tasks, presence, &stop.all);
         let gateway = shared.gateway(settings, auth, &archive, &mirror);
+        let lease = election.lease().map(str::to_owned);
         let elected = elect(election, &gateway, &shared.clock, stop.election.clone());
         tasks.spawn("the election", elected.work);
+        let leadership = elected.leadership;
         let counters = Arc::new(Counters::default());
         let parts = Parts {
             cluster: cluster.clone(),
@@ -169,8 +171,9 @@ impl Operator {
             archiver: archive.archiver.clone(),
             nodes: readers.nodes.clone(),
             clock: shared.clock.clone(),
-            leadership: elected.leadership,
+            leadership: leadership.clone(),
             health: shared.health.clone(),
+            metrics: shared.metrics.clone(),
         };
         let controller = controller::run(parts, caches, requests, counters.clone(), stop.controller.clone());
         tasks.spawn("the reconcile loop", controller);
@@ -178,6 +181,7 @@ impl Operator {
         shared.start_departed_sweep(&mut tasks, &readers);
 
         shared.publish_metrics(&*cluster, &archive, &mirror, counters, presence_answered, settings);
+        shared.publish_overview(&readers, &leadership, lease.as_deref());
         let archiver = archive.archiver.clone();
         let api = shared.api(cluster, history, archive, readers, settings, base_path);
         listeners.serve(&mut tasks, gateway.clone(), Arc::new(api), &stop.all);
@@ -245,6 +249,19 @@ impl Operator {
 }
 
 impl Shared {
+    fn new(clock: Clock, metrics: MetricsRegistry, traces: Traces, requests: ReconcileRequests) -> Self {
+        let registry = Registry::new();
+        let (endings, agents) = (Endings::new(&metrics, traces, clock.clone()), registry.clone());
+        let offset = move |node: &NodeName| agents.clock_offset_millis(node);
+        let runs = RunStore::noting(requests, endings, offset);
+        Self { health: Health::new(), clock, metrics, registry, runs, stop: Stop::default() }
+    }
+
+    fn publish_overview(&self, readers: &CacheReaders, leadership: &Leadership, lease: Option<&str>) {
+        let (metrics, agents, clock) = (&self.metrics, &self.registry, &self.clock);
+        Overview { metrics, agents, clock, readers, leadership, lease }.publish();
+    }
+
     fn archive_parts<'a>(&'a self, history: &'a Arc<dyn History>) -> ArchiveParts<'a> {
         let Self { runs, registry, metrics, stop, .. } = self;
         ArchiveParts { history, runs, registry, metrics, stop: &stop.all }

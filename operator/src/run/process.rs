@@ -11,6 +11,7 @@ use super::election::{Election, LeaseElection};
 use super::error::RunError;
 use super::listeners::ApiAt;
 use super::operator::{Operator, Options, Seams};
+use super::traces;
 use crate::clock::Clock;
 use crate::cluster::KubeCluster;
 use crate::config::{Config, Redis, Storage};
@@ -39,7 +40,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let metrics = MetricsRegistry::new();
     // Before any listener: a second process on the same directory must not answer for the first.
     let _lock = data_lock(&config.storage)?;
-    let cluster = kubernetes(config.kubeconfig.as_deref()).await?;
+    let cluster = kubernetes(config.kubeconfig.as_deref(), &metrics).await?;
     let cluster = Arc::new(cluster.within(config.watch_namespace.clone()));
     let account = &config.agent_service_account;
     let rules = TokenRules {
@@ -52,17 +53,19 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         // is exiting as well: the kernel closes the connections.
         std::mem::forget(history.clone());
     }
+    let (traces, sending) = traces::start(config.trace_otlp_endpoint.as_deref(), host_name(), &metrics)?;
     let seams = Seams {
         // A client of its own: token reviews and the controller must not wait for each other.
-        auth: Arc::new(TokenReviews::new(client(&config).await?, rules, &metrics)),
+        auth: Arc::new(TokenReviews::new(client(&config, &metrics).await?, rules, &metrics)),
         cluster,
         history,
         presence: presence(config.redis.as_ref())?,
         exposure: Exposure::Anywhere,
         clock: Clock::system(),
         metrics: metrics.clone(),
+        traces,
     };
-    let election = election(&config).await?;
+    let election = election(&config, &metrics).await?;
     let api = api(&config, &metrics).await?;
     let options = Options {
         gateway: config.gateway_listen,
@@ -80,7 +83,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         gateway = %operator.gateway_addr(), api = %operator.api_addr(), metrics = ?operator.metrics_addr(),
         "the operator is running"
     );
-    operator.run_until(stop).await
+    let result = operator.run_until(stop).await;
+    sending.stop().await;
+    result
 }
 
 /// The listeners of the API: its port, and its socket where one is configured.
@@ -108,7 +113,7 @@ fn data_lock(storage: &Storage) -> Result<Option<Lock>, RunError> {
 }
 
 /// The election by a Lease, unless it is switched off.
-async fn election(config: &Config) -> Result<Election, RunError> {
+async fn election(config: &Config, metrics: &MetricsRegistry) -> Result<Election, RunError> {
     let Some(lease) = &config.lease else { return Ok(Election::Alone(Epoch::from(1))) };
     let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
     let namespace = lease.namespace.clone().unwrap_or_else(|| kubernetes.default_namespace.clone());
@@ -116,17 +121,18 @@ async fn election(config: &Config) -> Result<Election, RunError> {
     let identity = format!("{}_{suffix}", host_name().unwrap_or_else(|| "operator".to_owned()));
     let candidate = Candidate::new(identity, config.advertise.clone(), Timing::DEFAULT);
     let name = lease.name.clone();
-    Ok(Election::Lease(Box::new(LeaseElection { kubernetes, namespace, name, candidate })))
+    let metrics = metrics.clone();
+    Ok(Election::Lease(Box::new(LeaseElection { kubernetes, namespace, name, candidate, metrics })))
 }
 
-async fn client(config: &Config) -> Result<kube::Client, RunError> {
+async fn client(config: &Config, metrics: &MetricsRegistry) -> Result<kube::Client, RunError> {
     let config = kube_config(config.kubeconfig.as_deref()).await?;
-    crate::cluster::client::client(config).map_err(|error| RunError::Kubeconfig(error.into()))
+    crate::cluster::client::client(config, metrics).map_err(|error| RunError::Kubeconfig(error.into()))
 }
 
-async fn kubernetes(kubeconfig: Option<&Path>) -> Result<KubeCluster, RunError> {
+async fn kubernetes(kubeconfig: Option<&Path>, metrics: &MetricsRegistry) -> Result<KubeCluster, RunError> {
     let config = kube_config(kubeconfig).await?;
-    KubeCluster::new(config, host_name()).map_err(|error| RunError::Kubeconfig(error.into()))
+    KubeCluster::new(config, host_name(), metrics).map_err(|error| RunError::Kubeconfig(error.into()))
 }
 
 async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, RunError> {
