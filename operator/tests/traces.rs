@@ -201,7 +201,7 @@ async fn spans_are_dropped_and_counted_while_no_collector_answers() {
     agent.send_json(&report(&start, ended(0))).await;
     operator.until("/tasks/default/t", |task| task["status"]["phase"] == "Succeeded").await;
     for _ in 0..6000 {
-        if metrics.render().contains("sentinel_trace_spans_total{result=\"failed\"} 4") {
+        if metrics.render().contains("sentinel_trace_spans_total{result=\"failed\"} 5") {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
