@@ -1,4 +1,4 @@
-//! Keeps the generated tables of `docs/operating.md` current.
+//! Keeps the generated tables of the pages in `docs` current.
 //!
 //! The tests `operating_reference` of the operator and of the node agent include this file. Each table is between the
 //! lines `<!-- begin generated: NAME -->` and `<!-- end generated: NAME -->`.
@@ -11,14 +11,14 @@ use std::path::PathBuf;
 const UPDATE: &str = "UPDATE_REFERENCE";
 
 /// Compares a table of the page with its current content, or writes it if `UPDATE_REFERENCE` is set.
-pub(crate) fn check(name: &str, table: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/operating.md");
-    let page = fs::read_to_string(&path).unwrap();
+pub(crate) fn check(page: &str, name: &str, table: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
+    let shown = format!("docs/{page}");
+    let text = fs::read_to_string(&path).unwrap();
     let (begin, end) =
         (format!("<!-- begin generated: {name} -->\n"), format!("<!-- end generated: {name} -->"));
-    let (before, rest) =
-        page.split_once(&begin).unwrap_or_else(|| panic!("no {begin:?} in docs/operating.md"));
-    let (written, after) = rest.split_once(&end).unwrap_or_else(|| panic!("no {end:?} in docs/operating.md"));
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("no {begin:?} in {shown}"));
+    let (written, after) = rest.split_once(&end).unwrap_or_else(|| panic!("no {end:?} in {shown}"));
     if std::env::var_os(UPDATE).is_some() {
         fs::write(&path, format!("{before}{begin}{table}{end}{after}")).unwrap();
         return;
@@ -29,7 +29,7 @@ pub(crate) fn check(name: &str, table: &str) {
     };
     assert!(
         written == table,
-        "the table {name:?} in docs/operating.md is not current; update it with\n  \
+        "the table {name:?} in {shown} is not current; update it with\n  \
          {UPDATE}=1 cargo test -p {} --test operating_reference\nin the page only:\n{}\nin the program only:\n{}",
         env!("CARGO_PKG_NAME"),
         stale(written, table),

@@ -9,6 +9,29 @@ use std::process::{Command, Stdio};
 use kit::{CliOutput, Dev, is_running, sentinel, sentinel_with_signals, signal, task, wait, write};
 
 #[test]
+fn a_command_joins_the_trace_that_its_task_names() {
+    const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("traced.yaml");
+    let named = format!("{{name: traced, annotations: {{sentinelnode.dev/traceparent: {TRACEPARENT}}}}}");
+    let text = task("traced", "{command: [printenv, TRACEPARENT]}");
+    write(&file, &text.replace("{name: traced}", &named));
+    let dev = Dev::start(&[file.to_str().unwrap()]);
+    // Dev mode records no spans, so the trace is passed on as it is.
+    dev.out.wait_for(&format!("traced | {TRACEPARENT}\n"));
+    dev.err.wait_for("default/traced run 1: Complete");
+    // Another trace begins no other Run.
+    write(&file, &text.replace("{name: traced}", &named.replace("-01}", "-00}")));
+    dev.err.wait_for("default/traced");
+    let task = dev.wait_until(&["get", "task", "traced", "-o", "json"], |got| {
+        got.json()["metadata"]["annotations"]["sentinelnode.dev/traceparent"]
+            .as_str()
+            .is_some_and(|value| value.ends_with("-00"))
+    });
+    assert_eq!(task.json()["status"]["run"]["number"], 1, "{}", task.out);
+}
+
+#[test]
 fn a_task_from_a_file_runs_and_is_followed_and_listed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("hello.yaml");

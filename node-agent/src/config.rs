@@ -101,6 +101,9 @@ pub struct RunArgs {
     /// Filter of the agent's own log, for example `info` or `sentinel_node_agent=debug`.
     #[arg(long, env = "SENTINEL_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+    /// File with a log filter, read again every few seconds: what it has replaces --log while the agent runs.
+    #[arg(long, env = "SENTINEL_LOG_FILTER_FILE", value_name = "FILE")]
+    pub log_filter_file: Option<PathBuf>,
 }
 
 /// Parses a number of bytes: `1048576`, `64Mi`, `1Gi`.
@@ -147,6 +150,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+impl From<LogFormat> for sentinel_telemetry::LogFormat {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
 }
 
 /// The configuration of one agent: from flags, or built by a process that runs several.

@@ -28,7 +28,6 @@ pub mod config;
 pub mod health;
 pub mod heartbeat;
 pub mod run;
-pub mod telemetry;
 
 pub use config::AgentConfig;
 pub use error_category::ErrorCategory;

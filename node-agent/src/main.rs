@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use sentinel_node_agent::baseline::{self, Role};
 use sentinel_node_agent::config::{AgentConfig, Cli, Command, RunArgs};
-use sentinel_node_agent::{health, run, shortage, supervisor, telemetry};
+use sentinel_node_agent::{health, run, shortage, supervisor};
+use sentinel_telemetry::FilterFile;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -36,10 +37,13 @@ fn main() -> ExitCode {
 }
 
 fn run_agent(args: &RunArgs) -> Result<(), Box<dyn Error>> {
-    telemetry::init(&args.log, args.log_format)?;
+    let log = sentinel_telemetry::init(args.log_format.into(), &args.log)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     runtime.block_on(async {
+        if let Some(file) = args.log_filter_file.clone() {
+            tokio::spawn(FilterFile::new(file, log).keep_current());
+        }
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let shutdown = async move {

@@ -58,7 +58,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("config", &["heartbeat", "link", "supervisor"]),
-    ("telemetry", &["config"]),
     (
         "run",
         &[

@@ -12,5 +12,5 @@ use sentinel_node_agent::config::Cli;
 
 #[test]
 fn the_page_lists_every_flag_of_the_node_agent() {
-    generated::check("node-agent flags", &generated::flags(&Cli::command()));
+    generated::check("operating.md", "node-agent flags", &generated::flags(&Cli::command()));
 }

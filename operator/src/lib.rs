@@ -24,7 +24,7 @@ pub mod certificates;
 pub mod server;
 pub mod health;
 pub mod metrics;
-pub mod telemetry;
+pub mod traces;
 pub mod config;
 pub mod http;
 pub mod run;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use sentinel_operator::config::{Cli, EXIT_CONFIG, EXIT_FAILURE, Verb};
-use sentinel_operator::{http, run, telemetry};
+use sentinel_operator::{http, run};
+use sentinel_telemetry::FilterFile;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -21,15 +22,19 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),
     };
-    if let Err(error) = telemetry::init(config.log_format, &config.log) {
-        return fail(EXIT_CONFIG, &error);
-    }
+    let log = match sentinel_telemetry::init(config.log_format, &config.log) {
+        Ok(log) => log,
+        Err(error) => return fail(EXIT_CONFIG, &error),
+    };
     // With more than one provider in the tree, the first TLS connection would panic unless one is chosen.
     rustls::crypto::ring::default_provider().install_default().ok();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(EXIT_FAILURE, &error),
     };
+    if let Some(file) = config.log_filter_file.clone() {
+        runtime.spawn(FilterFile::new(file, log).keep_current());
+    }
     match runtime.block_on(run::run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -120,6 +120,7 @@ fn start() -> Start {
         deadlines: Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
         credit: 0,
         offer: 0,
+        trace: None,
     }
 }
 

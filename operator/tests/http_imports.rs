@@ -21,7 +21,6 @@ const MODULES: &[&str] = &[
     "records",
     "resource",
     "server",
-    "telemetry",
 ];
 
 /// What it may use of `cluster`: the seam for users, the changes that it can try, and its errors.

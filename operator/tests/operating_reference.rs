@@ -1,4 +1,4 @@
-//! `docs/operating.md` lists every flag and every metric of the operator.
+//! `docs/operating.md` lists every flag of the operator, `docs/observability.md` every metric.
 //!
 //! After a change: `UPDATE_REFERENCE=1 cargo test -p sentinel-operator --test operating_reference`.
 
@@ -6,16 +6,18 @@
 
 #[path = "../../docs/generated.rs"]
 mod generated;
+#[allow(dead_code, reason = "each test program uses its own part of it")]
+mod scrape;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use clap::CommandFactory as _;
+use scrape::{Running, labels};
 use sentinel_operator::config::Cli;
+
+/// Labels whose values are those of one build or one machine.
+const VARYING: [(&str, &str); 2] = [("version", "the release"), ("host", "the API server")];
 
 /// A metric as a scrape shows it.
 #[derive(Default)]
@@ -24,65 +26,6 @@ struct Family {
     help: String,
     /// Each label with the values that it has.
     labels: BTreeMap<String, BTreeSet<String>>,
-}
-
-/// An operator process that ends with the test.
-struct Operator(Child);
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Metrics of an operator over embedded stores, whose cluster does not answer: all metrics are registered at the start.
-fn scrape() -> String {
-    let directory = tempfile::tempdir().unwrap();
-    let kubeconfig = directory.path().join("kubeconfig");
-    std::fs::write(
-        &kubeconfig,
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n\
-         clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]\nusers: [{name: u, user: {}}]\n",
-    )
-    .unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_operator"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SENTINEL_")) {
-        command.env_remove(name);
-    }
-    command.args(["--storage", "embedded", "--data-dir"]).arg(directory.path().join("data"));
-    command.args(["--gateway-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]);
-    command.arg("--metrics-listen").arg(format!("127.0.0.1:{port}")).arg("--kubeconfig").arg(&kubeconfig);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut operator = Operator(command.spawn().unwrap());
-    let deadline = Instant::now() + Duration::from_mins(1);
-    loop {
-        if let Some(text) = get_metrics(port) {
-            return text;
-        }
-        assert!(operator.0.try_wait().unwrap().is_none(), "the operator has exited");
-        assert!(Instant::now() < deadline, "no metrics within a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn get_metrics(port: u16) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
-}
-
-/// The labels of a sample such as `name{a="b",c="d"} 1`.
-fn labels(sample: &str) -> Vec<(String, String)> {
-    let Some((_, rest)) = sample.split_once('{') else { return Vec::new() };
-    let inside = rest.rsplit_once('}').map_or("", |(inside, _)| inside);
-    let pairs = inside.split("\",").filter_map(|pair| pair.split_once("=\""));
-    pairs.map(|(label, value)| (label.to_owned(), value.trim_end_matches('"').to_owned())).collect()
 }
 
 /// The metrics of a scrape as a table. Counters have the name of their samples, which `OpenMetrics` ends with `_total`.
@@ -115,6 +58,9 @@ fn metrics_table(scrape: &str) -> String {
             .labels
             .iter()
             .map(|(label, values)| {
+                if let Some((_, varying)) = VARYING.iter().find(|(known, _)| known == label) {
+                    return format!("`{label}`: {varying}");
+                }
                 let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
                 format!("`{label}`: {}", values.join(", "))
             })
@@ -125,12 +71,17 @@ fn metrics_table(scrape: &str) -> String {
     table
 }
 
+/// All metrics, those of traces too.
+fn scrape() -> String {
+    Running::start(&["--trace-otlp-endpoint", "http://127.0.0.1:9"]).metrics("")
+}
+
 #[test]
 fn the_page_lists_every_flag_of_the_operator() {
-    generated::check("operator flags", &generated::flags(&Cli::command()));
+    generated::check("operating.md", "operator flags", &generated::flags(&Cli::command()));
 }
 
 #[test]
 fn the_page_lists_every_metric_of_the_operator() {
-    generated::check("operator metrics", &metrics_table(&scrape()));
+    generated::check("observability.md", "operator metrics", &metrics_table(&scrape()));
 }

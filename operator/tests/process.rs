@@ -94,8 +94,10 @@ fn clients_of_the_api_server_are_made_in_one_place() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                made.extend(text.matches("Client::try_from(").map(|_| path.clone()));
-                assert!(!text.contains("Client::try_default("), "{}", path.display());
+                made.extend(text.matches("ClientBuilder::try_from(").map(|_| path.clone()));
+                for other in ["Client::try_from(", "Client::try_default("] {
+                    assert!(!text.contains(other), "{other} in {}", path.display());
+                }
             }
         }
     }

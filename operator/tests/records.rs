@@ -21,6 +21,7 @@ use sentinel_operator::history::{
 };
 use sentinel_operator::records::{ExecutionStatus, Records};
 use sentinel_operator::resource::{Task, manifest};
+use sentinel_operator::traces::RunTrace;
 use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
@@ -272,6 +273,7 @@ fn facts(task: &str, run: u32) -> RunFacts {
         trigger: Trigger::SpecChange,
         retry: Retry::never(),
         request: None,
+        trace: RunTrace::default(),
     }
 }
 

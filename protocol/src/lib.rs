@@ -25,6 +25,7 @@ pub mod version;
 pub mod product;
 pub mod request;
 pub mod stage;
+pub mod trace;
 pub mod signal;
 pub mod outcome;
 pub mod exit;

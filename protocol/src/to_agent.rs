@@ -6,6 +6,7 @@ use crate::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use crate::refusal::SessionRefusal;
 use crate::request::{Deadlines, Leftovers, Program, RunRequest};
 use crate::stage::Stage;
+use crate::trace::TraceContext;
 use crate::version::Version;
 
 /// A message to an agent. The receiver ignores unknown kinds.
@@ -65,6 +66,10 @@ pub struct Start {
     /// an offer with a higher number. 0 from an operator that offers an Attempt only once.
     #[serde(default, skip_serializing_if = "crate::text::is_zero")]
     pub offer: u32,
+    /// The trace that the command joins: `TRACEPARENT` and `TRACESTATE` in its environment, unless the request sets them. An
+    /// agent of an earlier release ignores it. Not part of the spec hash: a repeated `Start` may have another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 impl Start {

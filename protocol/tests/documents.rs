@@ -19,11 +19,13 @@ const DECISION_LINES: usize = 40;
 const ROOTS: [&str; 4] = ["", "operator/src", "node-agent/src", "cli/src"];
 
 /// What paths from the root of the repository begin with.
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 13] = [
     "protocol/",
     "core/",
     "api/",
     "viewer/",
+    "telemetry/",
+    "charts/",
     "operator/",
     "node-agent/",
     "cli/",
@@ -43,8 +45,13 @@ fn read(path: &str) -> String {
 
 /// All Markdown files of the repository's root, of `docs` and of `examples`.
 fn pages() -> Vec<PathBuf> {
-    let mut folders =
-        vec![root(), root().join("docs/decisions"), root().join("docs"), root().join("examples")];
+    let mut folders = vec![
+        root(),
+        root().join("docs/decisions"),
+        root().join("docs/runbooks"),
+        root().join("docs"),
+        root().join("examples"),
+    ];
     let mut found = Vec::new();
     for folder in folders.drain(..) {
         for entry in fs::read_dir(folder).unwrap() {

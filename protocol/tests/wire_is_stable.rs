@@ -33,6 +33,7 @@ use sentinel_protocol::to_operator::{
     Ended, Heartbeat, Hello, Inventory, OutputSummary, Refused, Report, ReportedState, Running,
     StreamSummary, ToOperator, Usage,
 };
+use sentinel_protocol::trace::TraceContext;
 use sentinel_protocol::version::Version;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -100,7 +101,18 @@ fn start(program: Program) -> ToAgent {
         },
         credit: 1 << 20,
         offer: 0,
+        trace: None,
     }))
+}
+
+/// A `Start` of an Attempt that is part of a trace.
+fn traced() -> ToAgent {
+    let ToAgent::Start(mut start) = start(Program::Command(vec!["df".into()])) else { panic!("no Start") };
+    start.trace = Some(TraceContext {
+        parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap(),
+        state: Some("vendor=value".to_owned().try_into().unwrap()),
+    });
+    ToAgent::Start(start)
 }
 
 /// A `Start` with every field that version 2 added.
@@ -213,6 +225,7 @@ fn messages_of_the_operator_are_stable() {
         &start(Program::Script { interpreter: "/bin/sh".into(), argument: None, text: "df\n".into() }),
     );
     check("start-limited", &limited());
+    check("start-traced", &traced());
     check("start-merged", &merged());
     check(
         "cancel",

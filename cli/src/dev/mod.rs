@@ -24,7 +24,7 @@ use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::gateway::StaticTokens;
 use sentinel_operator::run::RunError;
-use sentinel_operator::telemetry;
+use sentinel_telemetry::LogFormat;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +45,7 @@ pub(crate) async fn execute(args: DevArgs, namespace: &str) -> ExitResult {
     let mut signals = Signals::catch()?;
     // All problems of files are reported before anything is started.
     read_all(&args.files, namespace, FileKind::Regular)?;
-    telemetry::init(telemetry::LogFormat::Text, &args.log)
+    sentinel_telemetry::init(LogFormat::Text, &args.log)
         .map_err(|error| Failure::usage(format!("--log {:?}: {error}", args.log)))?;
     leftovers::clean_up();
     // The lock of the state comes before every listener.

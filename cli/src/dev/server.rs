@@ -16,6 +16,7 @@ use sentinel_operator::metrics::Registry;
 use sentinel_operator::presence::memory::MemoryPresence;
 use sentinel_operator::run::{ApiAt, Election, Operator, Options, RunError, Seams};
 use sentinel_operator::server::{Exposure, Limits, Server as ApiServer, ServerError};
+use sentinel_operator::traces::Traces;
 use sentinel_protocol::ids::Epoch;
 
 use super::state::State;
@@ -56,6 +57,7 @@ pub(super) async fn start(
         exposure: Exposure::NO_TOKEN_REVIEW,
         clock,
         metrics,
+        traces: Traces::off(),
     };
     let options = Options {
         gateway: any_loopback_port(),

@@ -247,6 +247,7 @@ mod tests {
             deadlines: Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
             credit: 0,
             offer: 0,
+            trace: None,
         }
     }
 

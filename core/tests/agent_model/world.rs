@@ -60,6 +60,7 @@ pub(crate) fn start(n: usize, spec: u8, epoch: u64) -> Start {
         },
         credit: 0,
         offer: 0,
+        trace: None,
     }
 }
 

@@ -318,6 +318,7 @@ impl Operator {
             deadlines: Deadlines { start_ms, run_ms: None, idle_ms: None, total_ms, grace_ms: 1_000 },
             credit: 0,
             offer: self.ledger.offer(&attempt.node),
+            trace: None,
         }))
     }
 

@@ -142,6 +142,12 @@ fn environment(start: &Start, user: Option<&User>) -> Vec<(String, String)> {
     set("SENTINEL_RUN", &id.run.to_string());
     set("SENTINEL_NODE", id.node.as_str());
     set("SENTINEL_ATTEMPT", &id.to_string());
+    if let Some(trace) = &start.trace {
+        set("TRACEPARENT", &trace.parent.to_string());
+        if let Some(state) = &trace.state {
+            set("TRACESTATE", state.as_str());
+        }
+    }
     for variable in &start.request.env {
         set(&variable.name, &variable.value);
     }

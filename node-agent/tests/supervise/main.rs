@@ -16,6 +16,7 @@ use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::request::{Environment, Program};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::trace::TraceContext;
 
 #[test]
 fn success_exit_codes_decide_success() {
@@ -189,6 +190,25 @@ fn the_environment_is_clean_and_names_the_attempt() {
             "SENTINEL_TASK=disk-report",
         ]
     );
+}
+
+#[test]
+fn a_command_joins_the_trace_of_its_attempt_unless_its_task_sets_another() {
+    const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut node = Node::new();
+    let mut env = start(1, &["env"]);
+    let state = "vendor=value".to_owned().try_into().unwrap();
+    env.trace = Some(TraceContext { parent: TRACEPARENT.parse().unwrap(), state: Some(state) });
+    let text = node.run(&env).text();
+    let has = |text: &str, line: &str| text.lines().any(|shown| shown == line);
+    assert!(
+        has(&text, &format!("TRACEPARENT={TRACEPARENT}")) && has(&text, "TRACESTATE=vendor=value"),
+        "{text}"
+    );
+    let mut own = Start { trace: env.trace.clone(), ..start(2, &["env"]) };
+    own.request.env = vec![variable("TRACEPARENT", "mine")];
+    let text = node.run(&own).text();
+    assert!(has(&text, "TRACEPARENT=mine") && !text.contains(TRACEPARENT), "{text}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::events::Events;
 use super::seams::{Answer, Change, Cluster, Publication, StoresByCaller, TaskKeeper, TaskStore};
 use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
 use super::watch::{self, Content, WatchHealth};
+use crate::metrics::Registry;
 use crate::resource::marks::{FINALIZER, UNREADABLE, UNREADABLE_STATUS};
 use crate::resource::slice::Frozen;
 use crate::resource::{TargetSlice, Task, TaskSpec, TaskStatus};
@@ -45,8 +46,8 @@ impl KubeCluster {
     ///
     /// # Errors
     /// When no client can be made of the configuration.
-    pub fn new(config: Config, instance: Option<String>) -> kube::Result<Self> {
-        Ok(Self::with_client(client(config)?, instance))
+    pub fn new(config: Config, instance: Option<String>, metrics: &Registry) -> kube::Result<Self> {
+        Ok(Self::with_client(client(config, metrics)?, instance))
     }
 
     /// The same over an existing client, which should not retry.
@@ -134,14 +135,15 @@ impl KubeCluster {
 pub struct CallersOfKube {
     config: Config,
     namespace: Option<Namespace>,
+    metrics: Registry,
 }
 
 impl CallersOfKube {
     /// The cluster behind this configuration, whose credentials are left out.
-    pub fn new(config: &Config, namespace: Option<Namespace>) -> Self {
+    pub fn new(config: &Config, namespace: Option<Namespace>, metrics: &Registry) -> Self {
         let mut config = config.clone();
         config.auth_info = AuthInfo::default();
-        Self { config, namespace }
+        Self { config, namespace, metrics: metrics.clone() }
     }
 }
 
@@ -149,7 +151,7 @@ impl StoresByCaller for CallersOfKube {
     fn with_token(&self, token: &str) -> Result<Arc<dyn TaskStore>, ClusterError> {
         let mut config = self.config.clone();
         config.auth_info.token = Some(SecretString::from(token.to_owned()));
-        let cluster = KubeCluster::new(config, None).map_err(|error| ClusterError::Refused {
+        let cluster = KubeCluster::new(config, None, &self.metrics).map_err(|error| ClusterError::Refused {
             doing: "use the caller's token".to_owned(),
             code: 401,
             message: error.to_string(),

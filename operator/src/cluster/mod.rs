@@ -11,11 +11,13 @@
 //! finalizer and deletion. In reading order:
 //!
 //! * [`error`]: what can go wrong;
-//! * [`watch`]: watches that recover from every failure; [`client`] and `call`: the API server, and one call to it;
+//! * [`watch`]: watches that recover from every failure; [`client`], `api_calls` and `call`: the API server, calls counted, and one
+//!   call to it;
 //! * `events`: cluster events, and their rate limit;
 //! * [`nodes`]: all Nodes, as far as target choice needs them;
 //! * [`targets`]: a long frozen target list, as slices and back.
 
+mod api_calls;
 mod call;
 pub mod client;
 pub mod embedded;

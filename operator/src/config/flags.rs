@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sentinel_protocol::ids::Namespace;
+use sentinel_telemetry::LogFormat;
 use sentinel_viewer::BasePath;
 
 use super::transport_flags::{PeopleFlags, TlsFlags};
 use super::values::{ServiceAccount, parse_duration, parse_service_account};
-use crate::telemetry::LogFormat;
 
 /// Exit code for a wrong command line or configuration.
 pub const EXIT_CONFIG: u8 = 2;
@@ -161,6 +161,14 @@ pub struct Flags {
     /// Log filter, in the syntax of tracing. Example: `info,sentinel_operator::gateway=debug`.
     #[arg(long, env = "SENTINEL_LOG", default_value = "info", value_name = "FILTER")]
     pub(super) log: String,
+
+    /// Collector of traces, by OTLP over HTTP: `http://HOST:4318` or `https://HOST:4318`. Without it, no traces are sent.
+    #[arg(long, env = "SENTINEL_TRACE_OTLP_ENDPOINT", value_name = "URL")]
+    pub(super) trace_otlp_endpoint: Option<String>,
+
+    /// File with a log filter, read again every few seconds: what it has replaces --log while the operator runs.
+    #[arg(long, env = "SENTINEL_LOG_FILTER_FILE", value_name = "FILE")]
+    pub(super) log_filter_file: Option<PathBuf>,
 }
 
 /// Store of Runs, results and output.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sentinel_protocol::ids::Namespace;
+use sentinel_telemetry::LogFormat;
 use sentinel_viewer::BasePath;
 
 use super::error::ConfigError;
@@ -12,7 +13,6 @@ use super::flags::{Flags, StorageKind};
 use super::secret_file::{read_token, read_url};
 use super::transport_flags::MetricsAuth;
 use super::values::{ApiAuth, Certificate, LeaseName, Redis, ServiceAccount, Storage};
-use crate::telemetry::LogFormat;
 
 /// The validated configuration.
 #[derive(Debug, Clone)]
@@ -59,6 +59,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Log filter.
     pub log: String,
+    /// File with a log filter that replaces it.
+    pub log_filter_file: Option<PathBuf>,
+    /// URL of the collector of traces.
+    pub trace_otlp_endpoint: Option<String>,
 }
 
 impl Flags {
@@ -103,6 +107,8 @@ impl Flags {
             drain: self.drain,
             log_format: self.log_format,
             log: self.log,
+            log_filter_file: self.log_filter_file,
+            trace_otlp_endpoint: self.trace_otlp_endpoint,
         })
     }
 

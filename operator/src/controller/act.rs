@@ -103,7 +103,7 @@ impl Act<'_> {
         let targets = Arc::new(targets.to_vec());
         self.cache.begun = Some(run.number);
         self.cache.targets = Some((run.number, targets.clone()));
-        tracking::begin_run(self.context, self.cache, self.runs, self.plan, run, targets);
+        tracking::begin_run(self.context, self.cache, self.runs, self.plan, (&self.task, run), targets);
     }
 
     /// Performs one action; whether the Task still exists.

@@ -64,7 +64,8 @@ async fn ours() -> Vec<Duration> {
             Requeue::AwaitChange
         }
     };
-    let running = worker::run(inputs, reconcile, &beat, &stop);
+    let queue = super::metrics::QueueMetrics::new(&crate::metrics::Registry::new());
+    let running = worker::run(inputs, reconcile, queue, &beat, &stop);
     let measured = measure(requests, begun, || TaskRef::new("ns", "t").unwrap());
     tokio::select! {
         took = measured => took,

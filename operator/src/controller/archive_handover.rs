@@ -29,8 +29,13 @@ impl ArchiveHandover<'_> {
     pub(super) fn conclude(&self, attempt: &AttemptId, ended: &Ended) -> Option<Monotonic> {
         let mut runs = self.runs.lock();
         let run = runs.get_mut(attempt.run)?;
-        if let Some(again) = self.pending(run.handed.conclusions.get(attempt).copied()) {
+        let handed = run.handed.conclusions.get(attempt).copied();
+        if let Some(again) = self.pending(handed) {
             return Some(again);
+        }
+        if handed.is_none() {
+            // The time in it is the operator's own.
+            self.context.parts.runs.endings().attempt(run, attempt, ended, 0);
         }
         let record = concluded_record(run, attempt, ended, self.context.epoch());
         if self.hand_over(HistoryRecord::Attempt(Box::new(record))) {
@@ -48,6 +53,7 @@ impl ArchiveHandover<'_> {
         }
         if record.finished_at.is_some() && !run.is_finished() {
             Counters::add(&self.context.counters.runs_ended);
+            self.context.parts.runs.endings().run(run, record);
         }
         run.ledger.apply(action, self.now);
         let handed = run.handed.run.as_ref().filter(|(handed, _)| handed == record).map(|(_, at)| *at);

@@ -12,13 +12,16 @@ use super::background::Background;
 use super::counters::Counters;
 use super::fleet::Fleet;
 use super::leadership::Leadership;
+use super::metrics::ReconcileMetrics;
 use super::run_store::RunStore;
 use super::task_cache::TaskCaches;
+use super::work_queue::MAX_CONCURRENT;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
 use crate::health::Health;
 use crate::history::History;
 use crate::history::archive::Archiver;
+use crate::metrics::Registry;
 
 /// History lags behind when something has waited for it as long as this.
 const BEHIND_AFTER: Duration = Duration::from_secs(5);
@@ -47,6 +50,8 @@ pub struct Parts {
     pub leadership: Leadership,
     /// Where the controller's loops beat.
     pub health: Health,
+    /// The metrics.
+    pub metrics: Registry,
 }
 
 /// The parts, and what is kept between reconciles.
@@ -56,13 +61,15 @@ pub(super) struct Context {
     pub(super) background: Background,
     pub(super) events: Arc<Semaphore>,
     pub(super) counters: Arc<Counters>,
+    pub(super) reconciles: ReconcileMetrics,
 }
 
 impl Context {
     pub(super) fn new(parts: Parts, counters: Arc<Counters>) -> Self {
         let events = Arc::new(Semaphore::new(MAX_EVENTS));
         let background = Background::new(counters.clone());
-        Self { parts, caches: TaskCaches::default(), background, events, counters }
+        let reconciles = ReconcileMetrics::new(&parts.metrics, MAX_CONCURRENT);
+        Self { parts, caches: TaskCaches::default(), background, events, counters, reconciles }
     }
 
     /// The epoch of this leader. Only reconciles read it, and a follower does not reconcile; agents refuse epoch 0.

@@ -11,7 +11,8 @@
 //! * [`run_store`] and [`task_runs`]: the state of every Run, fed by the gateway and the archive; `run_store_reader`: the
 //!   same for the API; `history_records`: the same as records of History;
 //! * [`leadership`]: whether this operator leads, and with which epoch;
-//! * `task_cache`: what is kept of a Task between reconciles; [`context`]: what every reconcile needs; [`counters`]; `background`: tasks
+//! * `task_cache`: what is kept of a Task between reconciles; [`context`]: what every reconcile needs; [`counters`] and
+//!   `metrics`: what is counted and measured of reconciles, `endings` of Runs and Attempts as they end; `background`: tasks
 //!   that no reconcile waits for; [`error`]: why a reconcile failed.
 
 mod act;
@@ -23,6 +24,7 @@ mod change_filter;
 pub mod context;
 pub mod counters;
 mod dispatcher;
+mod endings;
 pub mod error;
 mod events;
 pub mod fleet;
@@ -30,6 +32,7 @@ mod history_lookup;
 mod history_records;
 pub mod leadership;
 mod ledger_sink;
+mod metrics;
 mod observe;
 mod reconcile;
 pub mod requests;
@@ -45,6 +48,7 @@ mod worker;
 
 pub use self::context::Parts;
 pub use self::counters::Counters;
+pub use self::endings::Endings;
 pub use self::error::ReconcileError;
 pub use self::fleet::Fleet;
 pub use self::leadership::{Leadership, LeadershipSetter, Term};

@@ -47,7 +47,7 @@ pub(super) async fn observe(
     let highest_run = highest_run(context, cache, task, plan, recorded_run).await;
     if let Some(run) = &recorded.run {
         let targets = frozen_targets(context, cache, task, run.number).await?;
-        tracking::begin_run(context, cache, &runs, plan, run, targets);
+        tracking::begin_run(context, cache, &runs, plan, (task, run), targets);
     }
     tracking::drop_settled(context, &runs);
     let is_deleting = task.metadata.deletion_timestamp.is_some();

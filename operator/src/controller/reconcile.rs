@@ -17,6 +17,7 @@ use super::context::Context;
 use super::counters::Counters;
 use super::error::ReconcileError;
 use super::events::publish;
+use super::metrics::ReconcileResult;
 use super::observe::{decide_on, observe};
 use super::status_writer::StatusWriter;
 use super::task_cache::TaskCache;
@@ -42,18 +43,28 @@ pub(super) enum Requeue {
 /// Reconciles a Task until nothing is to be done now. A failure is retried with backoff, after at most five minutes.
 pub(super) async fn reconcile(cached: Arc<Task>, context: Arc<Context>) -> Requeue {
     let task = display(&cached);
-    let span = tracing::info_span!("reconcile", task, run = tracing::field::Empty);
-    guarded(cached, context).instrument(span).await
-}
-
-/// The same, with a panic as an error.
-async fn guarded(cached: Arc<Task>, context: Arc<Context>) -> Requeue {
     if context.parts.leadership.term().is_none() {
         // Every Task is requested when this operator becomes the leader.
         return Requeue::AwaitChange;
     }
+    let span = tracing::info_span!("reconcile", task, run = tracing::field::Empty);
+    let measured = context.reconciles.begin();
+    let (requeue, result) = match guarded(cached, context.clone()).instrument(span).await {
+        Ok(Requeue::AwaitChange) => (Requeue::AwaitChange, ReconcileResult::Success),
+        Ok(after) => (after, ReconcileResult::RequeueAfter),
+        Err(retry_in) => (Requeue::After(retry_in), ReconcileResult::Error),
+    };
+    measured.end(result);
+    requeue
+}
+
+/// The same, with a panic as an error.
+///
+/// # Errors
+/// It failed; when it is to be tried again.
+async fn guarded(cached: Arc<Task>, context: Arc<Context>) -> Result<Requeue, Duration> {
     let Ok(uid) = TaskUid::new(cached.metadata.uid.clone().unwrap_or_default()) else {
-        return failed(&context, &cached, &ReconcileError::Uid, 1);
+        return Err(failed(&context, &cached, &ReconcileError::Uid, 1));
     };
     let cache = context.caches.of(&uid);
     let mut cache = cache.lock().await;
@@ -61,23 +72,24 @@ async fn guarded(cached: Arc<Task>, context: Arc<Context>) -> Requeue {
     let error = match result {
         Ok(Ok(requeue)) => {
             cache.failures = 0;
-            return requeue;
+            return Ok(requeue);
         }
         Ok(Err(error)) => error,
         Err(panic) => {
             Counters::add(&context.counters.panicked_reconciles);
+            context.reconciles.panicked();
             let message =
                 panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             ReconcileError::Panicked(message.unwrap_or("without a message").to_owned())
         }
     };
     cache.failures += 1;
-    failed(&context, &cached, &error, cache.failures)
+    Err(failed(&context, &cached, &error, cache.failures))
 }
 
 /// Counts and logs a failure. One that a retry alone does not cure is published as a cluster event too: a person has to
-/// act, and reads the Task and not this log.
-fn failed(context: &Context, task: &Task, error: &ReconcileError, failures: u32) -> Requeue {
+/// act, and reads the Task and not this log. Returns when it is retried.
+fn failed(context: &Context, task: &Task, error: &ReconcileError, failures: u32) -> Duration {
     context.counters.failed(error);
     let retry_in = BACKOFF.after(failures);
     let (category, retryable) = (error.category(), error.is_retryable());
@@ -86,7 +98,7 @@ fn failed(context: &Context, task: &Task, error: &ReconcileError, failures: u32)
         let note = format!("{error} ({category})");
         publish(context, task, Notice { reason: "ReconcileFailed", note, level: Level::Warning });
     }
-    Requeue::After(retry_in)
+    retry_in
 }
 
 async fn passes(

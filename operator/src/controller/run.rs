@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::change_filter::{ChangeFilter, task_ref};
 use super::context::{Context, Parts};
 use super::counters::Counters;
+use super::metrics::QueueMetrics;
 use super::reconcile::{Requeue, reconcile};
 use super::requests::ReconcileRequests;
 use super::worker::{self, Input, sleep_until_due};
@@ -84,8 +85,14 @@ pub async fn run(
         stream::select(synced, all_once_leading(&context, tasks.clone())),
     );
     let beat = health.watch("the controller", SILENT_FOR);
-    let workers =
-        worker::run(inputs, |task| reconcile_named(context.clone(), tasks.clone(), task), &beat, &stop);
+    let queue = QueueMetrics::new(&context.parts.metrics);
+    let workers = worker::run(
+        inputs,
+        |task| reconcile_named(context.clone(), tasks.clone(), task),
+        queue,
+        &beat,
+        &stop,
+    );
     tokio::select! {
         () = workers => {}
         ended = &mut nodes => {

@@ -14,28 +14,54 @@ use sentinel_core::reconcile::orphan::{self, Owner};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::{Refused, Report};
+use sentinel_protocol::to_operator::{Refused, Report, ReportedState};
 
+use super::endings::Endings;
 use super::requests::ReconcileRequests;
 use super::task_runs::{RunFacts, Runs, TaskRuns, TrackedRun};
 use crate::gateway::Standing;
 use crate::resource::Task;
 
+/// What is added to a node's time to have that of the operator, milliseconds; `None` when it is not known.
+type ClockOffset = Box<dyn Fn(&NodeName) -> Option<i64> + Send + Sync>;
+
 /// The Runs of all Tasks. Clones share them.
 #[derive(Debug, Clone)]
 pub struct RunStore(Arc<Tasks>);
 
-#[derive(Debug)]
 struct Tasks {
     runs: RwLock<HashMap<TaskUid, Arc<TaskRuns>>>,
     requests: ReconcileRequests,
     listed: AtomicBool,
+    endings: Endings,
+    offset: ClockOffset,
+}
+
+impl std::fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tasks").field("runs", &self.runs).finish_non_exhaustive()
+    }
 }
 
 impl RunStore {
     /// An empty store; changes request reconciles through `requests`.
     pub fn new(requests: ReconcileRequests) -> Self {
-        Self(Arc::new(Tasks { runs: RwLock::default(), requests, listed: AtomicBool::new(false) }))
+        Self::noting(requests, Endings::default(), |_| None)
+    }
+
+    /// The same, with ends noted. `offset` is what is added to a node's time to have that of the operator, milliseconds.
+    pub fn noting(
+        requests: ReconcileRequests,
+        endings: Endings,
+        offset: impl Fn(&NodeName) -> Option<i64> + Send + Sync + 'static,
+    ) -> Self {
+        let (runs, listed, offset) = (RwLock::default(), AtomicBool::new(false), Box::new(offset));
+        Self(Arc::new(Tasks { runs, requests, listed, endings, offset }))
+    }
+
+    /// Where ends of Runs and Attempts are noted.
+    pub(super) fn endings(&self) -> &Endings {
+        &self.0.endings
     }
 
     /// Applies a Report. `None` when its Run is not tracked: the Attempt may be an orphan (see [`RunStore::owner`]), and
@@ -44,9 +70,25 @@ impl RunStore {
         self.update(&report.attempt.task, report.attempt.run, |run| {
             let foreign = report.spec_hash == run.facts.spec_hash && !run.is_target(&report.attempt.node);
             let applied = if foreign { Applied::NeverDispatched } else { run.ledger.apply_report(report) };
+            if applied == Applied::Changed {
+                self.note(run, report);
+            }
             // An agent that reports an Attempt of a settled Run has not received its Forget.
             (applied, run.settled || applied == Applied::Changed)
         })
+    }
+
+    /// Notes a Report that has changed the ledger.
+    fn note(&self, run: &TrackedRun, report: &Report) {
+        let (endings, attempt) = (&self.0.endings, &report.attempt);
+        match &report.state {
+            ReportedState::Accepted => {}
+            ReportedState::Running(_) => endings.started(run, attempt),
+            ReportedState::Ended(ended) => {
+                let offset = (self.0.offset)(&attempt.node).unwrap_or_default();
+                endings.attempt(run, attempt, ended, offset);
+            }
+        }
     }
 
     /// Whether an Attempt that an agent names can have been started: on a frozen target, under a number that was in use.
@@ -232,9 +274,10 @@ mod tests {
     use sentinel_core::reconcile::retry::Retry;
     use sentinel_core::reconcile::rollout::HistoryLookup;
     use sentinel_core::reconcile::run::Trigger;
-    use sentinel_protocol::to_operator::{ReportedState, Running};
+    use sentinel_protocol::to_operator::Running;
 
     use super::*;
+    use crate::traces::RunTrace;
 
     #[test]
     fn only_started_attempts_of_frozen_targets_are_accepted() {
@@ -253,6 +296,7 @@ mod tests {
             trigger: Trigger::SpecChange,
             retry: Retry::never(),
             request: None,
+            trace: RunTrace::default(),
         };
         let targets = Arc::new(vec![NodeName::new("n").unwrap()]);
         let runs = store.get_or_insert(&uid, &task);

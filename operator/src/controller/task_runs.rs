@@ -12,6 +12,8 @@ use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SpecHash, TaskRef, 
 use sentinel_protocol::request::RunRequest;
 use sentinel_protocol::time::UnixMillis;
 
+use crate::traces::RunTrace;
+
 /// What never changes about a Run, for dispatch and for its records in History.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunFacts {
@@ -34,6 +36,8 @@ pub struct RunFacts {
     /// What it runs. `None` when this operator took the Run over after its spec had changed: then nothing of it can be
     /// started any more, and such a Run wants nothing started.
     pub request: Option<RunRequest>,
+    /// The trace that it is part of.
+    pub trace: RunTrace,
 }
 
 /// The tracked Runs of one Task. Its lock is held briefly, and never across an await.

@@ -15,6 +15,8 @@ use super::history_lookup;
 use super::task_cache::TaskCache;
 use super::task_runs::{RunFacts, TaskRuns, TrackedRun};
 use crate::history::record::display_command;
+use crate::resource::Task;
+use crate::traces::{self, RunTrace};
 
 /// Makes the recorded Run the current one, if it is not. The previous Run is superseded, and kept until it is settled.
 pub(super) fn begin_run(
@@ -22,7 +24,7 @@ pub(super) fn begin_run(
     cache: &TaskCache,
     runs: &Arc<TaskRuns>,
     plan: &TaskPlan,
-    run: &RunState,
+    (task, run): (&Task, &RunState),
     targets: Arc<Vec<NodeName>>,
 ) {
     let mut locked = runs.lock();
@@ -34,7 +36,8 @@ pub(super) fn begin_run(
     // knows them. Without a lookup, ended targets would count as never begun, and archived ones as lagging behind.
     let is_inherited = origin == Origin::Inherited;
     let lookup = if is_inherited { HistoryLookup::Pending } else { HistoryLookup::Done };
-    let previous = locked.current.replace(TrackedRun::new(facts(plan, run), targets, origin, lookup));
+    let previous =
+        locked.current.replace(TrackedRun::new(facts(plan, run, trace(task)), targets, origin, lookup));
     locked.superseded.extend(previous);
     drop(locked);
     if is_inherited {
@@ -70,7 +73,7 @@ pub(super) fn drop_settled(context: &Context, runs: &TaskRuns) {
 }
 
 /// What never changes about a Run. Its request is known while the spec is still the one that it runs.
-fn facts(plan: &TaskPlan, run: &RunState) -> RunFacts {
+fn facts(plan: &TaskPlan, run: &RunState, trace: RunTrace) -> RunFacts {
     let same = run.spec_hash == plan.spec_hash;
     RunFacts {
         task: plan.task.clone(),
@@ -82,7 +85,17 @@ fn facts(plan: &TaskPlan, run: &RunState) -> RunFacts {
         trigger: run.trigger,
         retry: plan.retry.clone(),
         request: same.then(|| plan.request.clone()),
+        trace,
     }
+}
+
+/// The trace that the Task names now. One that cannot be read is logged, here where the Run is first tracked.
+fn trace(task: &Task) -> RunTrace {
+    let (trace, problems) = traces::read(task);
+    for problem in problems {
+        tracing::warn!(%problem, "ignored an annotation that cannot be read");
+    }
+    trace
 }
 
 /// What is run, as one line for people.

@@ -11,9 +11,13 @@
 //! It reads no clock and waits for nothing.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
 use sentinel_protocol::ids::TaskRef;
 use tokio::time::Instant;
+
+/// Reconciles in flight at once.
+pub(super) const MAX_CONCURRENT: usize = 32;
 
 /// Tasks to be reconciled. Bounded by the number of Tasks.
 #[derive(Debug)]
@@ -22,27 +26,35 @@ pub(super) struct WorkQueue {
     /// Tasks in flight, and since when.
     in_flight: HashMap<TaskRef, Instant>,
     /// Tasks to be reconciled as soon as there is room; one that is in flight waits for its end.
-    ready: VecDeque<TaskRef>,
+    /// Each with the time since when it is ready.
+    ready: VecDeque<(TaskRef, Instant)>,
     /// Every Task in `ready` (`None`) or in `delayed` (`Some`); never in both.
     queued: HashMap<TaskRef, Option<Instant>>,
     delayed: BTreeSet<(Instant, TaskRef)>,
+    /// Tasks that became ready since [`WorkQueue::take_added`].
+    added: u64,
 }
 
 impl WorkQueue {
     /// An empty queue with at most `max_in_flight` Tasks in flight.
     pub(super) fn new(max_in_flight: usize) -> Self {
         let (in_flight, ready, queued, delayed) = Default::default();
-        Self { max_in_flight, in_flight, ready, queued, delayed }
+        Self { max_in_flight, in_flight, ready, queued, delayed, added: 0 }
     }
 
     /// Adds a Task, to be reconciled as soon as possible. Adding it again before that changes nothing.
-    pub(super) fn add(&mut self, task: TaskRef) {
+    pub(super) fn add(&mut self, task: TaskRef, now: Instant) {
         match self.queued.insert(task.clone(), None) {
             Some(None) => return,
             Some(Some(due)) => drop(self.delayed.remove(&(due, task.clone()))),
             None => {}
         }
-        self.ready.push_back(task);
+        self.make_ready(task, now);
+    }
+
+    fn make_ready(&mut self, task: TaskRef, since: Instant) {
+        self.ready.push_back((task, since));
+        self.added += 1;
     }
 
     /// Adds a Task, to be reconciled at `due` unless it is queued for an earlier time.
@@ -57,21 +69,21 @@ impl WorkQueue {
         self.delayed.insert((due, task));
     }
 
-    /// The next Task, if one is ready and there is room; it is in flight until [`WorkQueue::done`].
-    pub(super) fn get(&mut self, now: Instant) -> Option<TaskRef> {
+    /// The next Task, if one is ready and there is room, and how long it was ready; it is in flight until [`WorkQueue::done`].
+    pub(super) fn get(&mut self, now: Instant) -> Option<(TaskRef, Duration)> {
         while self.delayed.first().is_some_and(|(due, _)| *due <= now) {
-            let Some((_, task)) = self.delayed.pop_first() else { break };
+            let Some((due, task)) = self.delayed.pop_first() else { break };
             self.queued.insert(task.clone(), None);
-            self.ready.push_back(task);
+            self.make_ready(task, due);
         }
         if self.in_flight.len() >= self.max_in_flight {
             return None;
         }
-        let free = self.ready.iter().position(|task| !self.in_flight.contains_key(task))?;
-        let task = self.ready.remove(free)?;
+        let free = self.ready.iter().position(|(task, _)| !self.in_flight.contains_key(task))?;
+        let (task, since) = self.ready.remove(free)?;
         self.queued.remove(&task);
         self.in_flight.insert(task.clone(), now);
-        Some(task)
+        Some((task, now.saturating_duration_since(since)))
     }
 
     /// A reconcile has ended; the Task is reconciled again at `requeue`, or earlier when it is added.
@@ -80,6 +92,16 @@ impl WorkQueue {
         if let Some(due) = requeue {
             self.add_at(due, task);
         }
+    }
+
+    /// How many Tasks are ready.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// How many Tasks have become ready since the last call.
+    pub(super) fn take_added(&mut self) -> u64 {
+        std::mem::take(&mut self.added)
     }
 
     /// When the next delayed Task is due.
@@ -95,8 +117,6 @@ impl WorkQueue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn task(name: &str) -> TaskRef {
@@ -104,14 +124,14 @@ mod tests {
     }
 
     fn ready(queue: &mut WorkQueue, now: Instant) -> Vec<String> {
-        std::iter::from_fn(|| queue.get(now)).map(|task| task.name.to_string()).collect()
+        std::iter::from_fn(|| queue.get(now)).map(|(task, _)| task.name.to_string()).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn added_tasks_are_ready_at_once_in_order_and_once() {
         let (mut queue, now) = (WorkQueue::new(8), Instant::now());
         for name in ["b", "a", "b", "c", "a"] {
-            queue.add(task(name));
+            queue.add(task(name), Instant::now());
         }
         assert_eq!(ready(&mut queue, now), ["b", "a", "c"], "no clock has to move for it");
         assert_eq!(queue.next_due(), None);
@@ -120,11 +140,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_task_in_flight_is_not_handed_out_again_until_done() {
         let (mut queue, now) = (WorkQueue::new(8), Instant::now());
-        queue.add(task("a"));
+        queue.add(task("a"), Instant::now());
         assert_eq!(ready(&mut queue, now), ["a"]);
-        queue.add(task("a"));
-        queue.add(task("b"));
-        queue.add(task("a"));
+        queue.add(task("a"), Instant::now());
+        queue.add(task("b"), Instant::now());
+        queue.add(task("a"), Instant::now());
         assert_eq!(ready(&mut queue, now), ["b"], "a is in flight, and delays no other");
         queue.done(task("a"), None);
         assert_eq!(ready(&mut queue, now), ["a"]);
@@ -137,7 +157,7 @@ mod tests {
     async fn tasks_in_flight_are_bounded() {
         let (mut queue, now) = (WorkQueue::new(2), Instant::now());
         for name in ["a", "b", "c"] {
-            queue.add(task(name));
+            queue.add(task(name), Instant::now());
         }
         assert_eq!(ready(&mut queue, now), ["a", "b"]);
         queue.done(task("b"), None);
@@ -147,11 +167,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_requeued_task_waits_for_its_time_and_the_earliest_counts() {
         let (mut queue, begun) = (WorkQueue::new(8), Instant::now());
-        queue.add(task("a"));
+        queue.add(task("a"), Instant::now());
         queue.get(begun);
         queue.done(task("a"), Some(begun + Duration::from_secs(9)));
         assert_eq!(queue.next_due(), Some(begun + Duration::from_secs(9)));
-        queue.add(task("a"));
+        queue.add(task("a"), Instant::now());
         assert_eq!(queue.next_due(), None, "an earlier reconcile names the next time anew");
         queue.get(begun);
         queue.done(task("a"), Some(begun + Duration::from_secs(5)));
@@ -165,13 +185,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_task_added_while_in_flight_does_not_wait_for_its_requeue() {
         let (mut queue, now) = (WorkQueue::new(8), Instant::now());
-        queue.add(task("a"));
+        queue.add(task("a"), Instant::now());
         queue.get(now);
-        queue.add(task("a"));
+        queue.add(task("a"), Instant::now());
         queue.done(task("a"), Some(now + Duration::from_secs(9)));
         assert_eq!(ready(&mut queue, now), ["a"]);
         queue.done(task("a"), None);
         tokio::time::advance(Duration::from_secs(10)).await;
         assert!(ready(&mut queue, Instant::now()).is_empty(), "the delayed one was part of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_is_measured_from_when_a_task_is_ready() {
+        let (mut queue, begun) = (WorkQueue::new(8), Instant::now());
+        let second = Duration::from_secs(1);
+        queue.add(task("a"), begun);
+        queue.add(task("a"), begun + second);
+        assert_eq!((queue.ready(), queue.take_added()), (1, 1));
+        assert_eq!(queue.get(begun + 3 * second), Some((task("a"), 3 * second)));
+        queue.done(task("a"), Some(begun + 5 * second));
+        assert_eq!(
+            (queue.ready(), queue.take_added()),
+            (0, 0),
+            "a delayed Task waits for its time, not for us"
+        );
+        assert_eq!(queue.get(begun + 7 * second), Some((task("a"), 2 * second)));
+        assert_eq!(queue.take_added(), 1);
     }
 }

@@ -10,12 +10,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::metrics::{QueueMetrics, Work};
 use super::reconcile::Requeue;
-use super::work_queue::WorkQueue;
+use super::work_queue::{MAX_CONCURRENT, WorkQueue};
 use crate::health::{BEAT_EVERY, Beat};
-
-/// Reconciles in flight at once.
-pub(super) const MAX_CONCURRENT: usize = 32;
 
 /// A reconcile that takes longer than this hangs: every call within it has a deadline, and all of them together stay
 /// well below. Then the loop does not beat any more.
@@ -40,6 +38,7 @@ pub(super) enum Input {
 pub(super) async fn run<F>(
     mut inputs: impl Stream<Item = Input> + Unpin,
     reconcile: impl Fn(TaskRef) -> F,
+    metrics: QueueMetrics,
     beat: &Beat,
     stop: &CancellationToken,
 ) where
@@ -51,15 +50,16 @@ pub(super) async fn run<F>(
     let mut ticks = interval(BEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        while synced && let Some(task) = queue.get(Instant::now()) {
-            in_flight.push(spawn(reconcile(task.clone()), task));
+        while synced && let Some((task, waited)) = queue.get(Instant::now()) {
+            in_flight.push(spawn(reconcile(task.clone()), task, metrics.take(waited)));
         }
+        metrics.note(queue.ready(), queue.take_added());
         // Cancellation safe: what a stream or a reconcile yields is not taken until it is returned.
         tokio::select! {
             () = stop.cancelled() => break,
             Some((task, requeue)) = in_flight.next() => queue.done(task, requeue),
             Some(input) = inputs.next() => match input {
-                Input::Reconcile(task) => queue.add(task),
+                Input::Reconcile(task) => queue.add(task, Instant::now()),
                 Input::CachesSynced => synced = true,
                 Input::WatchEnded => {
                     tracing::error!("the watch of Tasks ended");
@@ -77,7 +77,7 @@ pub(super) async fn run<F>(
 }
 
 /// One reconcile, and when the next is due.
-fn spawn<F>(reconcile: F, task: TaskRef) -> impl Future<Output = (TaskRef, Option<Instant>)>
+fn spawn<F>(reconcile: F, task: TaskRef, work: Work) -> impl Future<Output = (TaskRef, Option<Instant>)>
 where
     F: Future<Output = Requeue> + Send + 'static,
 {
@@ -92,6 +92,7 @@ where
             tracing::error!(%task, %error, "reconcile task panicked or was aborted");
             Requeue::After(AFTER_PANIC)
         });
+        drop(work);
         let due = match requeue {
             Requeue::AwaitChange => None,
             Requeue::After(delay) => Instant::now().checked_add(delay),
@@ -122,6 +123,10 @@ mod tests {
         TaskRef::new("ns", name).unwrap()
     }
 
+    fn metrics() -> QueueMetrics {
+        QueueMetrics::new(&crate::metrics::Registry::new())
+    }
+
     fn beat() -> Beat {
         Health::new().watch("the controller", SILENT_FOR)
     }
@@ -142,11 +147,16 @@ mod tests {
             }
         };
         let beat = beat();
-        let early = run(inputs(vec![Input::Reconcile(task("a"))]), reconcile, &beat, &stop);
+        let early = run(inputs(vec![Input::Reconcile(task("a"))]), reconcile, metrics(), &beat, &stop);
         assert!(tokio::time::timeout(Duration::from_secs(9), early).await.is_err(), "it keeps running");
         assert_eq!(count.load(Ordering::Relaxed), 0);
-        let later =
-            run(inputs(vec![Input::Reconcile(task("a")), Input::CachesSynced]), reconcile, &beat, &stop);
+        let later = run(
+            inputs(vec![Input::Reconcile(task("a")), Input::CachesSynced]),
+            reconcile,
+            metrics(),
+            &beat,
+            &stop,
+        );
         assert!(tokio::time::timeout(Duration::from_secs(9), later).await.is_err());
         assert_eq!(count.load(Ordering::Relaxed), 1);
     }
@@ -166,7 +176,7 @@ mod tests {
         };
         let wanted = vec![Input::CachesSynced, Input::Reconcile(task("bad")), Input::Reconcile(task("a"))];
         let beat = beat();
-        let running = run(inputs(wanted), reconcile, &beat, &stop);
+        let running = run(inputs(wanted), reconcile, metrics(), &beat, &stop);
         let _ = tokio::time::timeout(Duration::from_secs(99), running).await;
         assert_eq!(*times.lock().unwrap(), [0, 4, 8]);
     }
@@ -188,7 +198,7 @@ mod tests {
         let wanted = std::iter::once(Input::CachesSynced);
         let wanted =
             wanted.chain((0..MAX_CONCURRENT + 9).map(|number| Input::Reconcile(task(&number.to_string()))));
-        run(inputs(wanted.collect()), reconcile, &beat(), &stop).await;
+        run(inputs(wanted.collect()), reconcile, metrics(), &beat(), &stop).await;
         let begun = begun.load(Ordering::Relaxed);
         assert!((1..=MAX_CONCURRENT).contains(&begun), "{begun}");
         assert_eq!(ended.load(Ordering::Relaxed), begun);
@@ -199,7 +209,7 @@ mod tests {
         let (health, stop) = (Health::new(), CancellationToken::new());
         let beat = health.watch("the controller", SILENT_FOR);
         let wanted = vec![Input::CachesSynced, Input::Reconcile(task("a"))];
-        let hangs = run(inputs(wanted), |_| std::future::pending(), &beat, &stop);
+        let hangs = run(inputs(wanted), |_| std::future::pending(), metrics(), &beat, &stop);
         let observe = async {
             tokio::time::sleep(HUNG_AFTER.mul_f64(0.99)).await;
             assert!(health.alive().ok, "slow, but within what calls may take");
@@ -212,6 +222,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_ends_ends_the_controller() {
         let stop = CancellationToken::new();
-        run(inputs(vec![Input::WatchEnded]), |_| async { Requeue::AwaitChange }, &beat(), &stop).await;
+        run(inputs(vec![Input::WatchEnded]), |_| async { Requeue::AwaitChange }, metrics(), &beat(), &stop)
+            .await;
     }
 }

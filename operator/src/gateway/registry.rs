@@ -11,6 +11,7 @@ use sentinel_core::samples::{Point, SLOTS};
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::codec::encode_text;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskUid};
+use sentinel_protocol::metrics::NodeMetrics;
 use sentinel_protocol::refusal::SessionRefusal;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
@@ -181,6 +182,25 @@ impl Registry {
         let is_reachable =
             |entry: &NodeEntry| entry.last_seen().is_some_and(&is_recent) && entry.lock().live.is_some();
         self.0.sessions.count(is_reachable)
+    }
+
+    /// The sum of a number over the latest samples of all nodes with a Session.
+    pub fn sum_of_samples(&self, number: impl Fn(&NodeMetrics) -> u64) -> u64 {
+        let of = |entry: &NodeEntry| {
+            let state = entry.lock();
+            state.live.as_ref()?;
+            state.sample.as_ref().map(|sample| number(&sample.metrics))
+        };
+        self.0.sessions.all().iter().filter_map(|(_, entry)| of(entry)).sum()
+    }
+
+    /// How long ago the most silent of the agents with a Session was last received from, milliseconds; 0 without any.
+    pub fn longest_silence(&self, now: Monotonic) -> u64 {
+        let silence = |entry: &NodeEntry| {
+            let is_connected = entry.lock().live.is_some();
+            entry.last_seen().filter(|_| is_connected).map(|seen| now.since(seen))
+        };
+        self.0.sessions.all().iter().filter_map(|(_, entry)| silence(entry)).max().unwrap_or_default()
     }
 
     /// Whether this Session is the current one of its node.

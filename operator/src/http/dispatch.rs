@@ -18,6 +18,7 @@ use super::{
     page, search, task_log, tasks,
 };
 use crate::health::Verdict;
+use crate::metrics::Format;
 use crate::server::{Client, Share, Shares};
 
 impl Api {
@@ -112,8 +113,8 @@ impl Api {
             Operation::Health => probe(&self.health.alive()),
             Operation::Ready => probe(&self.health.ready()),
             Operation::Metrics => {
-                let text = self.metrics.render();
-                Ok(Answer::whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+                let format = Format::accepted(&request.headers);
+                Ok(Answer::whole(StatusCode::OK, format.content_type(), self.metrics.render_as(format)))
             }
             Operation::OpenApi => Answer::json(&openapi::document()),
             Operation::ListNodes => nodes::list(self, query),

@@ -2,8 +2,7 @@
 
 use http::StatusCode;
 pub use sentinel_api::reason::{ErrorBody, Problem, Reason};
-
-use crate::telemetry::steers;
+use sentinel_telemetry::steers;
 
 /// Longest part of a value that an error repeats, characters.
 const SHOWN: usize = 64;

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, prometheus_text,
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, prometheus_text, text,
 };
 use prometheus_client::metrics::{MetricType, counter, gauge, histogram};
+
+use super::format::Format;
 
 /// The labels of one time series.
 pub type Labels<'a> = &'a [(&'static str, &'static str)];
@@ -207,9 +209,21 @@ impl Registry {
         }
     }
 
-    /// The histogram of durations of that name and those labels.
+    /// The histogram of durations of that name and those labels, with the buckets of [`TIMES`].
     pub fn histogram_with(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Histogram {
-        match self.series(name, help, labels, Series::Histogram(Histogram::default())) {
+        self.histogram_in(name, help, labels, TIMES)
+    }
+
+    /// The same, with buckets of these upper bounds, in seconds.
+    pub fn histogram_in(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: Labels<'_>,
+        bounds: &[f64],
+    ) -> Histogram {
+        let new = Histogram(histogram::Histogram::new(bounds.iter().copied()));
+        match self.series(name, help, labels, Series::Histogram(new)) {
             Series::Histogram(histogram) => histogram,
             computed => self.shadowed(name, &computed),
         }
@@ -276,12 +290,20 @@ impl Registry {
 
     /// All metrics in the Prometheus text format, version 0.0.4.
     pub fn render(&self) -> String {
+        self.render_as(Format::PrometheusText)
+    }
+
+    /// All metrics in this format.
+    pub fn render_as(&self, format: Format) -> String {
         let mut registry = prometheus_client::registry::Registry::default();
         registry.register_collector(Box::new(self.clone()));
-        let mut text = String::with_capacity(16 << 10);
+        let mut rendered = String::with_capacity(32 << 10);
         // Writing to a String cannot fail.
-        let _ = prometheus_text::encode(&mut text, &registry);
-        text
+        let _ = match format {
+            Format::PrometheusText => prometheus_text::encode(&mut rendered, &registry),
+            Format::OpenMetrics => text::encode(&mut rendered, &registry),
+        };
+        rendered
     }
 }
 

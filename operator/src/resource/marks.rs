@@ -19,3 +19,9 @@ pub const UNREADABLE_STATUS: &str = "sentinelnode.dev/unreadable-status";
 
 /// Annotation: with the value `true`, a deletion does not wait for unreachable nodes.
 pub const ABANDON: &str = "sentinelnode.dev/abandon";
+
+/// Annotation: the trace that the Task's Runs join, as a W3C `traceparent`. Read when a Run begins; a change of it runs nothing.
+pub const TRACEPARENT: &str = "sentinelnode.dev/traceparent";
+
+/// Annotation: the `tracestate` beside it.
+pub const TRACESTATE: &str = "sentinelnode.dev/tracestate";

@@ -20,6 +20,7 @@ use crate::cluster::client::client;
 use crate::controller::{Leadership, LeadershipSetter};
 use crate::gateway::Gateway;
 use crate::leader::{Campaign, CampaignEnd, ElectionStatus};
+use crate::metrics::Registry;
 use crate::server::Place;
 
 /// How often the highest epoch that an agent named is read.
@@ -43,8 +44,20 @@ pub struct LeaseElection {
     pub name: String,
     /// This process in the election.
     pub candidate: Candidate,
+    /// Where its calls of the API server are counted.
+    pub metrics: Registry,
     /// Told where people's connections are served, where operators pass them on to each other.
     pub places: Option<watch::Sender<Place>>,
+}
+
+impl Election {
+    /// The name of the Lease.
+    pub(super) fn lease(&self) -> Option<&str> {
+        match self {
+            Self::Alone(_) => None,
+            Self::Lease(lease) => Some(&lease.name),
+        }
+    }
 }
 
 impl std::fmt::Debug for Election {
@@ -165,12 +178,12 @@ async fn on_own_thread(
     epochs: watch::Receiver<Epoch>,
     stop: CancellationToken,
 ) -> Result<CampaignEnd, Box<dyn std::error::Error + Send + Sync>> {
-    let LeaseElection { kubernetes, namespace, name, candidate, places: _ } = election;
+    let LeaseElection { kubernetes, namespace, name, candidate, metrics, places: _ } = election;
     let (ended_in, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let campaign = move || {
         let end = runtime.block_on(async {
-            let api = Api::namespaced(client(kubernetes)?, &namespace);
+            let api = Api::namespaced(client(kubernetes, &metrics)?, &namespace);
             let clock = move || clock.monotonic();
             Ok(Campaign { api, name, candidate, clock, status }.run(epochs, stop).await)
         });

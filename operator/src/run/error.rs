@@ -47,6 +47,9 @@ pub enum RunError {
     /// Signal handlers cannot be installed.
     #[error("failed to listen for signals")]
     Signals(#[source] std::io::Error),
+    /// Traces cannot be sent.
+    #[error("failed to set up traces")]
+    Traces(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A component returned, which it must not.
     #[error("{part} exited")]
     Exited {
@@ -76,6 +79,7 @@ impl RunError {
             Self::Certificate(_) | Self::Certificates(_) => "certificate",
             Self::FrontProxy(_) => "front_proxy",
             Self::Signals(_) => "signals",
+            Self::Traces(_) => "traces",
             Self::Exited { .. } => "exited",
             Self::Panicked { .. } => "panic",
         }
@@ -89,7 +93,7 @@ impl RunError {
     /// Whether other flags or files are needed.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Kubeconfig(_) | Self::Certificate(_) | Self::DataDirectory { .. } => true,
+            Self::Kubeconfig(_) | Self::Certificate(_) | Self::Traces(_) | Self::DataDirectory { .. } => true,
             Self::History(error) => {
                 matches!(**error, HistoryError::InvalidUri { .. } | HistoryError::Open { .. })
             }

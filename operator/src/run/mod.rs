@@ -15,7 +15,7 @@
 //! In reading order: [`process`] (a process for a Kubernetes cluster), `transport` (its certificate), `people` (who may use its
 //! API), [`operator`] (an operator over any [`Seams`]),
 //! `listeners` (its ports), `election` (its leadership), `archive` (its way to History), `caches` (its readiness), `gauges`
-//! (its metrics), `tasks` (its components).
+//! and `overview` (its metrics), `traces` (where spans go), `tasks` (its components).
 
 mod archive;
 mod caches;
@@ -24,11 +24,14 @@ pub mod error;
 mod gauges;
 mod listeners;
 pub mod operator;
+mod overview;
 #[cfg(feature = "drivers")]
 mod people;
 #[cfg(feature = "drivers")]
 pub mod process;
 mod tasks;
+#[cfg(feature = "drivers")]
+mod traces;
 #[cfg(feature = "drivers")]
 mod transport;
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use sentinel_protocol::ids::NodeName;
 use sentinel_viewer::BasePath;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -16,10 +17,13 @@ use super::election::{Election, elect};
 use super::error::RunError;
 use super::gauges::Gauges;
 use super::listeners::{Addresses, ApiAt, ListenAt, Listeners};
+use super::overview::Overview;
 use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, StoresByCaller};
-use crate::controller::{self, Counters, Parts, ReconcileRequests, RunStore, RunStoreReader};
+use crate::controller::{
+    self, Counters, Endings, Leadership, Parts, ReconcileRequests, RunStore, RunStoreReader,
+};
 use crate::gateway::{
     Authenticate, Gateway, GatewayParts, Registry, Settings, departed, orphans, publish_node_gauges,
 };
@@ -38,6 +42,7 @@ use crate::presence::mirror::{MirrorOptions, PresenceMirror};
 use crate::records::Records;
 use crate::server::tls::Tls;
 use crate::server::{Exposure, Server, Shares};
+use crate::traces::Traces;
 
 /// How long agents get to close their sockets when the operator stops.
 const AGENTS_WITHIN: Duration = Duration::from_secs(2);
@@ -69,6 +74,8 @@ pub struct Seams {
     pub clock: Clock,
     /// The metrics.
     pub metrics: MetricsRegistry,
+    /// Where spans of Runs go.
+    pub traces: Traces,
 }
 
 /// A component that runs until the operator stops: its name, and how it is started.
@@ -136,7 +143,7 @@ impl Operator {
     /// # Errors
     /// [`RunError`] when a port cannot be opened or the certificate cannot be used; then nothing was started.
     pub async fn start(seams: Seams, options: Options) -> Result<Self, RunError> {
-        let Seams { cluster, history, presence, auth, by_caller, exposure, clock, metrics } = seams;
+        let Seams { cluster, history, presence, auth, by_caller, exposure, clock, metrics, traces } = seams;
         let Options {
             gateway,
             gateway_tls,
@@ -153,14 +160,7 @@ impl Operator {
         let addresses = listeners.addresses();
 
         let requests = ReconcileRequests::default();
-        let shared = Shared {
-            health: Health::new(),
-            clock,
-            metrics,
-            registry: Registry::new(),
-            runs: RunStore::new(requests.clone()),
-            stop: Stop::default(),
-        };
+        let shared = Shared::new(clock, metrics, traces, requests.clone());
         let stop = shared.stop.clone();
         let mut tasks = Tasks::new(shared.health.clone());
 
@@ -168,8 +168,10 @@ impl Operator {
         let archive = Archive::start(&mut tasks, &shared.archive_parts(&history));
         let (mirror, presence_answered) = start_mirror(&mut tasks, presence, &stop.all);
         let gateway = shared.gateway(settings, auth, &archive, &mirror);
+        let lease = election.lease().map(str::to_owned);
         let elected = elect(election, &gateway, &shared.clock, stop.election.clone());
         tasks.spawn("the election", elected.work);
+        let leadership = elected.leadership;
         let counters = Arc::new(Counters::default());
         let parts = Parts {
             cluster: cluster.clone(),
@@ -179,8 +181,9 @@ impl Operator {
             archiver: archive.archiver.clone(),
             nodes: readers.nodes.clone(),
             clock: shared.clock.clone(),
-            leadership: elected.leadership,
+            leadership: leadership.clone(),
             health: shared.health.clone(),
+            metrics: shared.metrics.clone(),
         };
         let controller = controller::run(parts, caches, requests, counters.clone(), stop.controller.clone());
         tasks.spawn("the reconcile loop", controller);
@@ -188,6 +191,7 @@ impl Operator {
         shared.start_departed_sweep(&mut tasks, &readers);
 
         shared.publish_metrics(&*cluster, &archive, &mirror, counters, presence_answered, settings);
+        shared.publish_overview(&readers, &leadership, lease.as_deref());
         let archiver = archive.archiver.clone();
         for (name, start) in background {
             tasks.spawn(name, start(stop.all.clone()));
@@ -259,6 +263,19 @@ impl Operator {
 }
 
 impl Shared {
+    fn new(clock: Clock, metrics: MetricsRegistry, traces: Traces, requests: ReconcileRequests) -> Self {
+        let registry = Registry::new();
+        let (endings, agents) = (Endings::new(&metrics, traces, clock.clone()), registry.clone());
+        let offset = move |node: &NodeName| agents.clock_offset_millis(node);
+        let runs = RunStore::noting(requests, endings, offset);
+        Self { health: Health::new(), clock, metrics, registry, runs, stop: Stop::default() }
+    }
+
+    fn publish_overview(&self, readers: &CacheReaders, leadership: &Leadership, lease: Option<&str>) {
+        let (metrics, agents, clock) = (&self.metrics, &self.registry, &self.clock);
+        Overview { metrics, agents, clock, readers, leadership, lease }.publish();
+    }
+
     fn archive_parts<'a>(&'a self, history: &'a Arc<dyn History>) -> ArchiveParts<'a> {
         let Self { runs, registry, metrics, stop, .. } = self;
         ArchiveParts { history, runs, registry, metrics, stop: &stop.all }

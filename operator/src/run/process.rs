@@ -13,6 +13,7 @@ use super::error::RunError;
 use super::listeners::ApiAt;
 use super::operator::{Operator, Options, Seams};
 use super::people::{self, PeopleParts};
+use super::traces;
 use super::transport;
 use crate::clock::Clock;
 use crate::cluster::{CallersOfKube, KubeCluster};
@@ -43,7 +44,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     // Before any listener: a second process on the same directory must not answer for the first.
     let _lock = data_lock(&config.storage)?;
     let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
-    let cluster = KubeCluster::new(kubernetes.clone(), host_name()).map_err(unusable_config)?;
+    let cluster = KubeCluster::new(kubernetes.clone(), host_name(), &metrics).map_err(unusable_config)?;
     let cluster = Arc::new(cluster.within(config.watch_namespace.clone()));
     let history = history(&config).await?;
     if matches!(config.storage, Storage::Mongodb { .. }) {
@@ -51,10 +52,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         // is exiting as well: the kernel closes the connections.
         std::mem::forget(history.clone());
     }
-    let by_caller = CallersOfKube::new(&kubernetes, config.watch_namespace.clone());
+    let (traces, sending) = traces::start(config.trace_otlp_endpoint.as_deref(), host_name(), &metrics)?;
+    let by_caller = CallersOfKube::new(&kubernetes, config.watch_namespace.clone(), &metrics);
     let seams = Seams {
         // A client of its own: token reviews and the controller must not wait for each other.
-        auth: Arc::new(TokenReviews::new(client(&kubernetes)?, token_rules(&config), &metrics)),
+        auth: Arc::new(TokenReviews::new(client(&kubernetes, &metrics)?, token_rules(&config), &metrics)),
         cluster,
         history,
         presence: presence(config.redis.as_ref())?,
@@ -62,16 +64,17 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         exposure: Exposure::Anywhere,
         clock: Clock::system(),
         metrics: metrics.clone(),
+        traces,
     };
     let (places_in, places) = watch::channel(Place::Unknown);
-    let election = election(&config, &kubernetes, places_in);
+    let election = election(&config, &kubernetes, (places_in, &metrics));
     let namespace = own_namespace(&config, &kubernetes);
     let kept = transport::certificate(&config.certificate, (&kubernetes, &namespace), &metrics).await?;
     let (certificate, mut background): (_, Vec<_>) =
         kept.map_or_else(|| (None, Vec::new()), |(certificate, keep)| (Some(certificate), vec![keep]));
     let parts = PeopleParts {
         config: &config,
-        client: client(&kubernetes)?,
+        client: client(&kubernetes, &metrics)?,
         certificate: certificate.as_ref(),
         places,
         metrics: &metrics,
@@ -99,7 +102,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         gateway = %operator.gateway_addr(), api = %operator.api_addr(), metrics = ?operator.metrics_addr(),
         "the operator is running"
     );
-    operator.run_until(stop).await
+    let result = operator.run_until(stop).await;
+    sending.stop().await;
+    result
 }
 
 /// Whose tokens are agents'.
@@ -124,7 +129,11 @@ fn data_lock(storage: &Storage) -> Result<Option<Lock>, RunError> {
 }
 
 /// The election by a Lease, unless it is switched off. It publishes where connections are served.
-fn election(config: &Config, kubernetes: &kube::Config, places: watch::Sender<Place>) -> Election {
+fn election(
+    config: &Config,
+    kubernetes: &kube::Config,
+    (places, metrics): (watch::Sender<Place>, &MetricsRegistry),
+) -> Election {
     let Some(lease) = &config.lease else {
         places.send_replace(Place::Here);
         return Election::Alone(Epoch::from(1));
@@ -134,7 +143,8 @@ fn election(config: &Config, kubernetes: &kube::Config, places: watch::Sender<Pl
     let identity = format!("{}_{suffix}", host_name().unwrap_or_else(|| "operator".to_owned()));
     let candidate = Candidate::new(identity, config.advertise.clone(), Timing::DEFAULT);
     let (kubernetes, name) = (kubernetes.clone(), lease.name.clone());
-    Election::Lease(Box::new(LeaseElection { kubernetes, namespace, name, candidate, places: Some(places) }))
+    let (metrics, places) = (metrics.clone(), Some(places));
+    Election::Lease(Box::new(LeaseElection { kubernetes, namespace, name, candidate, metrics, places }))
 }
 
 /// The operator's own namespace: of its Lease, and of the Secret with its certificate.
@@ -143,8 +153,8 @@ fn own_namespace(config: &Config, kubernetes: &kube::Config) -> String {
     configured.unwrap_or_else(|| kubernetes.default_namespace.clone())
 }
 
-fn client(kubernetes: &kube::Config) -> Result<kube::Client, RunError> {
-    crate::cluster::client::client(kubernetes.clone()).map_err(unusable_config)
+fn client(kubernetes: &kube::Config, metrics: &MetricsRegistry) -> Result<kube::Client, RunError> {
+    crate::cluster::client::client(kubernetes.clone(), metrics).map_err(unusable_config)
 }
 
 fn unusable_config(error: kube::Error) -> RunError {

@@ -51,7 +51,7 @@ async fn generated(
     (kubernetes, namespace): (&kube::Config, &str),
     metrics: &MetricsRegistry,
 ) -> Result<(ServerCertificate, Background), RunError> {
-    let client = crate::cluster::client::client(kubernetes.clone())
+    let client = crate::cluster::client::client(kubernetes.clone(), metrics)
         .map_err(|error| RunError::Kubeconfig(error.into()))?;
     let mut keeper =
         Keeper::new(client, namespace.to_owned(), what.clone(), Clock::system(), metrics.clone());

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use sentinel_operator::cluster::KubeCluster;
+use sentinel_operator::metrics::Registry;
 use sentinel_operator::resource::crd;
 use serde::Deserialize;
 
@@ -61,7 +62,8 @@ impl Piece {
     pub(crate) async fn new(test: &str) -> Option<Self> {
         let parts = parts(test)?;
         rustls::crypto::ring::default_provider().install_default().ok();
-        let cluster = KubeCluster::new(parts.config().await, Some("a-test".into())).unwrap();
+        let cluster =
+            KubeCluster::new(parts.config().await, Some("a-test".into()), &Registry::new()).unwrap();
         let client = cluster.client();
         install(&client).await;
         let suffix = uuid::Uuid::new_v4().simple().to_string();

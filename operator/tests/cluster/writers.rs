@@ -15,6 +15,7 @@ use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::client::{API_MANAGER, OPERATOR_MANAGER};
 use sentinel_operator::cluster::{Cluster, EmbeddedCluster, KubeCluster, Publication, TaskKeeper, TaskStore};
 use sentinel_operator::leader::{Campaign, ElectionStatus};
+use sentinel_operator::metrics::Registry;
 use sentinel_operator::resource::marks::RERUN;
 use sentinel_operator::resource::status::TaskStatus;
 use sentinel_operator::resource::{TargetSlice, Task, manifest};
@@ -136,7 +137,7 @@ async fn requests_name_program_version_and_platform() {
             .unwrap();
         String::from_utf8(head).unwrap()
     });
-    let cluster = KubeCluster::new(kube::Config::new(url), None).unwrap();
+    let cluster = KubeCluster::new(kube::Config::new(url), None, &Registry::new()).unwrap();
     let _ = cluster.get(TaskRef::new("ns", "t").unwrap()).await;
     let head = server.await.unwrap();
     let agents: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix("user-agent: ")).collect();

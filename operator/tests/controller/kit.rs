@@ -17,6 +17,7 @@ use sentinel_operator::health::Health;
 use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions};
 use sentinel_operator::history::record::{AttemptRecord, HistoryRecord, RecordSource};
 use sentinel_operator::history::{ExecutionQuery, History};
+use sentinel_operator::metrics::Registry;
 use sentinel_operator::resource::{Task, manifest};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
@@ -285,6 +286,7 @@ impl Operator {
             clock: clock.clone(),
             leadership: Leadership::always(Epoch::from(1), clock.reading()).1,
             health: Health::new(),
+            metrics: Registry::new(),
         };
         let (progress, _) = tokio::sync::watch::channel(CacheProgress::default());
         let caches = Caches { tasks_writer, tasks, nodes_writer, progress };

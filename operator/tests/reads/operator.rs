@@ -15,6 +15,7 @@ use sentinel_operator::metrics::Registry as Metrics;
 use sentinel_operator::presence::memory::MemoryPresence;
 use sentinel_operator::run::{Election, Operator, Options, Seams};
 use sentinel_operator::server::Exposure;
+use sentinel_operator::traces::Traces;
 use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::log::LogControl;
 use sentinel_protocol::time::UnixMillis;
@@ -41,6 +42,11 @@ pub(crate) struct TestOperator {
 impl TestOperator {
     /// An operator of a cluster with these Nodes.
     pub(crate) async fn new(nodes: &[&str]) -> Self {
+        Self::traced(nodes, Metrics::new(), Traces::off()).await
+    }
+
+    /// The same, with spans sent there.
+    pub(crate) async fn traced(nodes: &[&str], metrics: Metrics, traces: Traces) -> Self {
         let clock = Clock::system();
         let history = FaultyHistory::new();
         history.prepare().await.unwrap();
@@ -49,7 +55,6 @@ impl TestOperator {
             nodes.iter().map(|name| (node_name(name), NodeFacts::default())).collect();
         cluster.set_nodes(facts);
         let tokens = StaticTokens::new();
-        let metrics = Metrics::new();
         let any = "127.0.0.1:0".parse().unwrap();
         let seams = Seams {
             cluster: Arc::new(cluster),
@@ -60,6 +65,7 @@ impl TestOperator {
             exposure: Exposure::NO_TOKEN_REVIEW,
             clock: clock.clone(),
             metrics: metrics.clone(),
+            traces,
         };
         let options = Options {
             gateway: any,

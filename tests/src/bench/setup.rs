@@ -16,6 +16,7 @@ use sentinel_operator::metrics::Registry;
 use sentinel_operator::presence::memory::MemoryPresence;
 use sentinel_operator::run::{Election, Operator, Options, Seams};
 use sentinel_operator::server::Exposure;
+use sentinel_operator::traces::Traces;
 use sentinel_protocol::ids::{Epoch, NodeName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -68,6 +69,7 @@ pub(super) fn operator(arguments: &[String]) {
             exposure: Exposure::NO_TOKEN_REVIEW,
             clock,
             metrics: Registry::new(),
+            traces: Traces::off(),
         };
         let options = Options {
             gateway: any_loopback_port(),

@@ -184,6 +184,7 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
         },
         credit: 64 << 10,
         offer: 0,
+        trace: None,
     }
 }
 

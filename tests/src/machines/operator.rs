@@ -15,6 +15,7 @@ use sentinel_operator::metrics::Registry;
 use sentinel_operator::presence::memory::MemoryPresence;
 use sentinel_operator::run::{Election, Operator, Options, Seams};
 use sentinel_operator::server::Exposure;
+use sentinel_operator::traces::Traces;
 use sentinel_protocol::ids::{Epoch, NodeName, TaskRef};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -58,6 +59,7 @@ impl EmbeddedOperator {
             exposure: Exposure::NO_TOKEN_REVIEW,
             clock,
             metrics: Registry::new(),
+            traces: Traces::off(),
         };
         let options = Options {
             gateway: any_loopback_port(),
