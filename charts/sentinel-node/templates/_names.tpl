@@ -44,10 +44,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{/* Labels, and annotations if there are any: (dict "root" $ "component" "operator" "labels" map "annotations" map) */}}
 {{- define "sentinel.metadata" -}}
 labels:
-  {{- include "sentinel.labels" . | nindent 2 }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- mergeOverwrite (include "sentinel.labels" . | fromYaml) (.labels | default dict) | toYaml | nindent 2 }}
 {{- with mergeOverwrite (dict) (.root.Values.commonAnnotations | default dict) (.annotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
