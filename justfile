@@ -79,6 +79,12 @@ chart-check *ARGS:
     tests/parts/install kubernetes charts
     charts/check {{ARGS}}
 
+# The operator with the chart's arguments and rights, on an API server that records what it asks for
+chart-rights:
+    tests/parts/install kubernetes charts
+    cargo build --locked -p sentinel-operator -p sentinel-node-agent --bins
+    charts/tests/rights target/debug
+
 # Dev mode, with the files given
 dev *ARGS="examples/hello.yaml":
     cargo run --release --locked -p sentinel -- dev {{ARGS}}

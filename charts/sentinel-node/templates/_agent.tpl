@@ -52,6 +52,7 @@ secret:
 - --ca-file=/etc/sentinel/ca/ca.crt
 - --token-file=/run/sentinel/token
 - --state-dir=/var/lib/sentinel
+- --node-name=$(NODE_NAME)
 - {{ printf "--profile=%s" .Values.agent.profile | quote }}
 {{- if .Values.agent.nestedNode }}
 - --nested-node

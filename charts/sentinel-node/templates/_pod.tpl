@@ -51,7 +51,7 @@ envFrom:
 - --aggregated-listen={{ $any }}:7982
 {{- end }}
 - --advertise={{ eq .Values.ipFamily "IPv6" | ternary "[$(POD_IP)]" "$(POD_IP)" }}:7979
-- --agent-service-account={{ $namespace }}/{{ include "sentinel.agentAccount" . }}
+- {{ printf "--agent-service-account=%s" (default (printf "%s/%s" $namespace (include "sentinel.agentAccount" .)) .Values.operator.agentServiceAccount) | quote }}
 - {{ printf "--token-audience=%s" .Values.gateway.tokenAudience | quote }}
 - --lease-name={{ $full }}-operator
 - {{ printf "--lease-namespace=%s" $namespace | quote }}

@@ -10,6 +10,14 @@
 {{- else if eq .Values.storage.kind "embedded" -}}
 {{- $warnings = append $warnings "storage.kind: embedded runs one replica. While it restarts, commands continue, but no Task starts; for production use mongodb." -}}
 {{- end -}}
+{{- $deployed := lookup "apps/v1" "Deployment" (include "sentinel.namespace" .) (printf "%s-operator" (include "sentinel.fullname" .)) | default dict -}}
+{{- range dig "spec" "template" "spec" "containers" list $deployed -}}
+{{- range .args -}}
+{{- if and (hasPrefix "--storage=" .) (ne . (printf "--storage=%s" $.Values.storage.kind)) -}}
+{{- $warnings = append $warnings (printf "storage.kind was %s and is %s now: the earlier History stays where it is, and is not shown." (trimPrefix "--storage=" .) $.Values.storage.kind) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq .Values.storage.kind "mongodb") (eq (include "sentinel.replicas" . | int) 1) -}}
 {{- $warnings = append $warnings "operator.replicas: 1 has no follower that could take over; use 2 or 3." -}}
 {{- end -}}
