@@ -61,13 +61,14 @@ test-nodes *ARGS:
 words *PATHS:
     scripts/words {{PATHS}}
 
-# What is generated and committed: the CRDs, the OpenAPI document and the reference of the command line; the CRDs are in the chart too
+# What is generated and committed: the CRDs (in the chart too), the OpenAPI document, the command line's reference, the patch for Argo CD
 generate:
     cargo run --quiet --locked -p sentinel-operator --bin crdgen -- task | scripts/replace crds/task.yaml
     cargo run --quiet --locked -p sentinel-operator --bin crdgen -- targetslice | scripts/replace crds/targetslice.yaml
     cargo run --quiet --locked -p sentinel-operator --bin operator -- openapi | scripts/replace operator/openapi.json
     cargo run --quiet --locked -p sentinel -- reference | scripts/replace docs/reference/cli.md
     cp crds/*.yaml charts/sentinel-node/files/crds/
+    scripts/argocd-customizations | scripts/replace gitops/argocd/argocd-cm.yaml
 
 # The README of the Helm chart, from its values.yaml
 generate-chart:

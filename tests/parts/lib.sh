@@ -13,6 +13,9 @@ PROMETHEUS_OPERATOR_VERSION=v0.85.0
 CERT_MANAGER_VERSION=v1.21.2
 POSTGRES_SUITE=${SENTINEL_POSTGRES_SUITE:-forky}
 
+KUSTOMIZE_CONTROLLER_VERSION=v1.7.3
+SOURCE_CONTROLLER_VERSION=v1.8.5
+
 # stdout belongs to the commands that with-parts runs, so we speak on stderr.
 log() { printf 'parts: %s\n' "$*" >&2; }
 fail() {
@@ -25,6 +28,9 @@ fail() {
 kubernetes_version() {
   awk '$1 == "require" && $2 == "k8s.io/kubernetes" { print $3; exit }' "$parts/kubernetes/go.mod"
 }
+
+# version_in GO.MOD MODULE: the version that a block of requirements names.
+version_in() { awk -v module="$2" '$1 == module { print $2; exit }' "$1"; }
 
 # The flags that go.mod does not hold. Without the version, clients refuse a server that calls itself v0.0.0.
 kubernetes_ldflags() {
@@ -61,6 +67,10 @@ charts_folder() {
     "$({ cat "$parts/charts/go.mod" "$parts/charts/go.sum" && helm_ldflags 3 && helm_ldflags 4 &&
       echo "$PROMETHEUS_OPERATOR_VERSION $CERT_MANAGER_VERSION"; } | digest)"
 }
+gitops_folder() {
+  printf '%s/gitops-%s\n' "$cache" \
+    "$({ cat "$parts"/gitops/go.{mod,sum} "$parts"/gitops/*.go && echo "$KUSTOMIZE_CONTROLLER_VERSION $SOURCE_CONTROLLER_VERSION"; } | digest)"
+}
 postgres_root() {
   printf '%s/postgres-%s\n' "$cache" \
     "$({ cat "$parts/postgres/build" "$parts/postgres/postgresql.conf" && echo "$POSTGRES_SUITE"; } | digest)"
@@ -81,6 +91,7 @@ program_path() {
     ferretdb) printf '%s/ferretdb\n' "$(ferretdb_folder)" ;;
     coredns) printf '%s/coredns\n' "$(coredns_folder)" ;;
     helm3 | helm4 | helm-unittest | helm-docs) printf '%s/%s\n' "$(charts_folder)" "$1" ;;
+    gitops) printf '%s/gitops\n' "$(gitops_folder)" ;;
     *) command -v "$1" || echo "$1" ;;
   esac
 }

@@ -26,3 +26,4 @@ pub mod machines;
 pub mod chaos;
 pub mod attacks;
 pub mod bench;
+pub mod gitops;
