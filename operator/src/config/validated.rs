@@ -8,8 +8,8 @@ use sentinel_protocol::ids::Namespace;
 use sentinel_viewer::BasePath;
 
 use super::error::ConfigError;
-use super::flags::{Flags, StorageKind};
-use super::secret_file::{read_token, read_url};
+use super::flags::Flags;
+use super::secret_file::read_token;
 use super::values::{LeaseName, Redis, ServiceAccount, Storage, TlsFiles};
 use crate::http::guard::Secret;
 use crate::telemetry::LogFormat;
@@ -67,16 +67,10 @@ impl Flags {
             return Err(ConfigError::ApiNotLoopback { address: self.api_listen });
         }
         self.addresses_differ()?;
-        let storage = self.storage()?;
-        let redis = self.redis_url_file.as_deref().map(|path| {
-            let url =
-                read_url("redis-url-file", path, "a redis:// or rediss:// URL", &["redis://", "rediss://"])?;
-            Ok(Redis { url, prefix: self.redis_prefix.clone() })
-        });
         Ok(Config {
-            storage,
-            redis: redis.transpose()?,
-            retention: self.retention,
+            storage: self.stores.storage()?,
+            redis: self.stores.redis()?,
+            retention: self.stores.retention,
             gateway_listen: self.gateway_listen,
             gateway_tls: self
                 .gateway_tls_cert_file
@@ -98,23 +92,6 @@ impl Flags {
             log_format: self.log_format,
             log: self.log,
         })
-    }
-
-    fn storage(&self) -> Result<Storage, ConfigError> {
-        match self.storage {
-            StorageKind::Embedded => {
-                let directory = self.data_dir.clone();
-                let missing = ConfigError::Missing { flag: "storage embedded", needed: "data-dir" };
-                Ok(Storage::Embedded { directory: directory.ok_or(missing)? })
-            }
-            StorageKind::Mongodb => {
-                let missing = ConfigError::Missing { flag: "storage mongodb", needed: "mongodb-url-file" };
-                let path = self.mongodb_url_file.as_deref().ok_or(missing)?;
-                let schemes = ["mongodb://", "mongodb+srv://"];
-                let url = read_url("mongodb-url-file", path, "a mongodb:// or mongodb+srv:// URL", &schemes)?;
-                Ok(Storage::Mongodb { url, database: self.mongodb_database.clone() })
-            }
-        }
     }
 
     fn addresses_differ(&self) -> Result<(), ConfigError> {

@@ -25,6 +25,8 @@ mod listeners;
 pub mod operator;
 #[cfg(feature = "drivers")]
 pub mod process;
+#[cfg(feature = "drivers")]
+mod stores;
 mod tasks;
 
 pub use self::election::{Election, LeaseElection};

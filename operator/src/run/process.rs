@@ -6,25 +6,21 @@ use std::sync::Arc;
 
 use sentinel_core::lease::{Candidate, Timing};
 use sentinel_protocol::ids::Epoch;
+use tokio_util::sync::CancellationToken;
 
 use super::election::{Election, LeaseElection};
 use super::error::RunError;
 use super::listeners::ApiAt;
 use super::operator::{Operator, Options, Seams};
+use super::stores::Stores;
 use crate::clock::Clock;
 use crate::cluster::KubeCluster;
-use crate::config::{Config, Redis, Storage};
+use crate::config::{Config, Storage};
 use crate::files;
 use crate::gateway::{Settings, TokenReviews, TokenRules};
-use crate::history::embedded::{EmbeddedHistory, EmbeddedOptions};
-use crate::history::mongo::{MongoHistory, MongoOptions};
-use crate::history::{History, HistoryError};
 use crate::http::guard::Access;
 use crate::lock::Lock;
 use crate::metrics::Registry as MetricsRegistry;
-use crate::presence::Presence;
-use crate::presence::memory::MemoryPresence;
-use crate::presence::redis::{RedisOptions, RedisPresence};
 use crate::server::{Exposure, Limits, Server};
 use crate::signals::Hangup;
 
@@ -46,18 +42,13 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         audience: config.token_audience.clone(),
         ..TokenRules::new(&account.namespace, &account.name)
     };
-    let history = history(&config).await?;
-    if matches!(config.storage, Storage::Mongodb { .. }) {
-        // When dropped, its driver calls the server once more, on a runtime that is shutting down, and panics. This process
-        // is exiting as well: the kernel closes the connections.
-        std::mem::forget(history.clone());
-    }
+    let stores = Stores::open(&config, &metrics).await?;
     let seams = Seams {
         // A client of its own: token reviews and the controller must not wait for each other.
         auth: Arc::new(TokenReviews::new(client(&config).await?, rules, &metrics)),
         cluster,
-        history,
-        presence: presence(config.redis.as_ref())?,
+        history: stores.history.clone(),
+        presence: stores.presence.clone(),
         exposure: Exposure::Anywhere,
         clock: Clock::system(),
         metrics: metrics.clone(),
@@ -80,6 +71,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         gateway = %operator.gateway_addr(), api = %operator.api_addr(), metrics = ?operator.metrics_addr(),
         "the operator is running"
     );
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
+    stores.keep_current(&end);
     operator.run_until(stop).await
 }
 
@@ -150,40 +144,6 @@ async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, RunError
 fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
-}
-
-fn unusable_history(error: HistoryError) -> RunError {
-    RunError::History(Box::new(error))
-}
-
-async fn history(config: &Config) -> Result<Arc<dyn History>, RunError> {
-    Ok(match &config.storage {
-        Storage::Embedded { directory } => {
-            let options = EmbeddedOptions { retention: config.retention, ..EmbeddedOptions::default() };
-            Arc::new(EmbeddedHistory::open(directory.join("history.db"), options).map_err(unusable_history)?)
-        }
-        Storage::Mongodb { url, database } => {
-            let options = MongoOptions {
-                retention: config.retention,
-                database: Some(database.clone()),
-                ..MongoOptions::default()
-            };
-            Arc::new(MongoHistory::new(url, options).await.map_err(unusable_history)?)
-        }
-    })
-}
-
-fn presence(redis: Option<&Redis>) -> Result<Arc<dyn Presence>, RunError> {
-    Ok(match redis {
-        None => Arc::new(MemoryPresence::new(Clock::system())),
-        Some(redis) => {
-            let options = RedisOptions { prefix: redis.prefix.clone(), ..RedisOptions::default() };
-            Arc::new(
-                RedisPresence::new(&redis.url, options)
-                    .map_err(|error| RunError::Presence(Box::new(error)))?,
-            )
-        }
-    })
 }
 
 /// Completes at SIGTERM, SIGINT, SIGQUIT, or SIGHUP where that is not ignored.
