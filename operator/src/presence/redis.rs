@@ -83,7 +83,7 @@ impl RedisPresence {
     /// As [`RedisPresence::new`].
     pub fn connect(credentials: &Credentials, options: RedisOptions) -> Result<Self, PresenceError> {
         let connection = Connection::new(credentials, &options)?;
-        credentials.warn_if_readable([&*connection.host].into_iter());
+        credentials.warn_if_readable(std::iter::once(&*connection.host));
         Ok(Self { current: RwLock::new(connection), options, breaker: CircuitBreaker::default() })
     }
 
@@ -139,7 +139,7 @@ impl RedisPresence {
         proof.arg(format!("{}presence:.", self.options.prefix)).arg("").arg("XX");
         let proven: RedisResult<Option<String>> = proof.query_async(&mut next.manager.clone()).await;
         proven.map_err(|error| failed(PROVE, &next.address, next.files.as_deref(), error))?;
-        credentials.warn_if_readable([&*next.host].into_iter());
+        credentials.warn_if_readable(std::iter::once(&*next.host));
         let address = next.address.clone();
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         self.answered(&address);

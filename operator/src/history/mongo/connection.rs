@@ -189,7 +189,7 @@ impl Connection {
     pub(super) fn failed(&self, action: &'static str) -> impl Fn(Error) -> HistoryError {
         let (host, files) = (self.host.clone(), self.files.clone());
         let advised = move |message: String| match files.as_ref().and_then(|files| files.advice(&message)) {
-            Some(advice) => format!("{message}; {advice}"),
+            Some(advice) => format!("{}; {advice}", message.trim_end_matches('.')),
             None => message,
         };
         move |error| match &*error.kind {
