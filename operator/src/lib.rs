@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod controller;
 pub mod gateway;
 pub mod logs;
+pub mod credentials;
 pub mod history;
 pub mod records;
 pub mod presence;

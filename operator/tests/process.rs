@@ -46,6 +46,8 @@ fn a_wrong_configuration_exits_with_2_and_names_the_flag() {
         &["not a loopback address"],
     );
     refused(&["--tls-cert-file", "/x"], &["--tls-key-file"]);
+    refused(&["--redis-tls-cert-file", "/x"], &["--redis-url-file", "--redis-tls-key-file"]);
+    refused(&["--mongodb-tls-ca-file", "/x"], &["--mongodb-url-file"]);
     refused(&["--frobnicate"], &["--frobnicate"]);
     let url = file("http://mongo:secret@db/");
     let url = url.path().to_str().unwrap();

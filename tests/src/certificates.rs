@@ -1,4 +1,4 @@
-//! Certificate authorities and server certificates for tests over `wss://`, made by `openssl`.
+//! Certificate authorities and certificates for tests over TLS, made by `openssl`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,6 +25,13 @@ pub struct ServerCertificate {
     pub key: PathBuf,
 }
 
+/// A key, and what an authority needs to certify it.
+struct Requested {
+    request: PathBuf,
+    extensions: PathBuf,
+    issued: ServerCertificate,
+}
+
 impl Ca {
     /// A new authority with its files in this directory.
     pub fn new(directory: &Path, name: &str) -> Self {
@@ -42,28 +49,59 @@ impl Ca {
         ca
     }
 
-    /// A server certificate for this DNS name; its files are called `name`.
+    /// A certificate for this DNS name, for servers and clients; its files are called `name`.
     pub fn issue(&self, directory: &Path, name: &str, dns_name: &str) -> ServerCertificate {
+        let requested = Self::request(directory, name, dns_name);
+        let serial = format!("0x{}", uuid::Uuid::new_v4().simple());
+        openssl(
+            &["x509", "-req", "-days", "2", "-set_serial", &serial],
+            &[
+                ("-in", &requested.request),
+                ("-CA", &self.certificate),
+                ("-CAkey", &self.key),
+                ("-extfile", &requested.extensions),
+                ("-out", &requested.issued.certificate),
+            ],
+        );
+        requested.issued
+    }
+
+    /// The same, but it expired years ago.
+    pub fn issue_expired(&self, directory: &Path, name: &str, dns_name: &str) -> ServerCertificate {
+        let requested = Self::request(directory, name, dns_name);
+        // Only `openssl ca` takes a date in the past, and it keeps books.
+        let (database, config) =
+            (directory.join(format!("{name}.db")), directory.join(format!("{name}.cnf")));
+        std::fs::write(&database, "").expect("a written file");
+        let rules = format!("database={}\nrand_serial=yes\npolicy=names\n", database.display());
+        let text = format!("[ca]\ndefault_ca=this\n[this]\n{rules}[names]\ncommonName=supplied\n");
+        std::fs::write(&config, text).expect("a written file");
+        let dates = ["-startdate", "20200101000000Z", "-enddate", "20200201000000Z"];
+        openssl(
+            &[&["ca", "-batch", "-notext", "-md", "sha256"][..], &dates].concat(),
+            &[
+                ("-config", &config),
+                ("-in", &requested.request),
+                ("-cert", &self.certificate),
+                ("-keyfile", &self.key),
+                ("-extfile", &requested.extensions),
+                ("-outdir", &directory.to_owned()),
+                ("-out", &requested.issued.certificate),
+            ],
+        );
+        requested.issued
+    }
+
+    fn request(directory: &Path, name: &str, dns_name: &str) -> Requested {
         let path = |extension: &str| directory.join(format!("{name}.{extension}"));
         let (request, extensions) = (path("csr"), path("ext"));
         let issued = ServerCertificate { certificate: path("crt"), key: path("key") };
         let subject = format!("/CN={dns_name}");
         let arguments = ["req", "-new", "-subj", subject.as_str()];
         openssl(&[&arguments[..], &NEW_KEY].concat(), &[("-keyout", &issued.key), ("-out", &request)]);
-        let text = format!("subjectAltName=DNS:{dns_name}\nextendedKeyUsage=serverAuth\n");
+        let text = format!("subjectAltName=DNS:{dns_name}\nextendedKeyUsage=serverAuth,clientAuth\n");
         std::fs::write(&extensions, text).expect("a written file");
-        let serial = format!("0x{}", uuid::Uuid::new_v4().simple());
-        openssl(
-            &["x509", "-req", "-days", "2", "-set_serial", &serial],
-            &[
-                ("-in", &request),
-                ("-CA", &self.certificate),
-                ("-CAkey", &self.key),
-                ("-extfile", &extensions),
-                ("-out", &issued.certificate),
-            ],
-        );
-        issued
+        Requested { request, extensions, issued }
     }
 }
 

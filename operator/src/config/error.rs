@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::credentials::CredentialError;
+
 /// Why the configuration is invalid. Never contains the content of a file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -37,6 +39,9 @@ pub enum ConfigError {
         /// What was found, without the content.
         found: String,
     },
+    /// The credentials of a store cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
     /// The API must not be reachable from other hosts.
     #[error(
         "--api-listen {address} is not a loopback address, and nobody is asked who they are: any client that reaches it could run commands on every node; set --api-auth kubernetes, or listen on 127.0.0.1 or [::1]"
@@ -74,6 +79,7 @@ impl ConfigError {
             Self::Missing { .. } => "missing_flag",
             Self::Unreadable { .. } => "unreadable_file",
             Self::Content { .. } => "invalid_file",
+            Self::Credentials(_) => "credentials",
             Self::ApiNotLoopback { .. } => "exposed_api",
             Self::Plaintext { .. } => "plaintext",
             Self::SameAddress { .. } => "same_address",

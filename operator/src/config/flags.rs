@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use sentinel_protocol::ids::Namespace;
 use sentinel_telemetry::LogFormat;
 use sentinel_viewer::BasePath;
 
+use super::store_flags::StoreFlags;
 use super::transport_flags::{PeopleFlags, TlsFlags};
 use super::values::{ServiceAccount, parse_duration, parse_service_account};
 
@@ -51,33 +52,9 @@ pub enum Verb {
 /// The flags. Each can also be set by the environment variable of its name with the prefix `SENTINEL_`.
 #[derive(Debug, Args)]
 pub struct Flags {
-    /// Store of Runs, results and output.
-    #[arg(long, env = "SENTINEL_STORAGE", value_enum, default_value = "mongodb")]
-    pub(super) storage: StorageKind,
-
-    /// Directory of the embedded History (with --storage embedded).
-    #[arg(long, env = "SENTINEL_DATA_DIR", value_name = "DIR")]
-    pub(super) data_dir: Option<PathBuf>,
-
-    /// File with the MongoDB URL (with --storage mongodb).
-    #[arg(long, env = "SENTINEL_MONGODB_URL_FILE", value_name = "FILE")]
-    pub(super) mongodb_url_file: Option<PathBuf>,
-
-    /// MongoDB database.
-    #[arg(long, env = "SENTINEL_MONGODB_DATABASE", default_value = "sentinel", value_name = "NAME")]
-    pub(super) mongodb_database: String,
-
-    /// File with the Redis URL. Without it, presence is kept in memory only.
-    #[arg(long, env = "SENTINEL_REDIS_URL_FILE", value_name = "FILE")]
-    pub(super) redis_url_file: Option<PathBuf>,
-
-    /// Prefix of every key in Redis.
-    #[arg(long, env = "SENTINEL_REDIS_PREFIX", default_value = "sentinel:", value_name = "TEXT")]
-    pub(super) redis_prefix: String,
-
-    /// How long History keeps what has ended. Example: 30d.
-    #[arg(long, env = "SENTINEL_RETENTION", default_value = "30d", value_parser = parse_duration, value_name = "TIME")]
-    pub(super) retention: Duration,
+    /// Of the stores.
+    #[command(flatten)]
+    pub(super) stores: StoreFlags,
 
     /// Address for node agents.
     #[arg(long, env = "SENTINEL_GATEWAY_LISTEN", default_value = "127.0.0.1:7979", value_name = "ADDRESS")]
@@ -169,15 +146,6 @@ pub struct Flags {
     /// File with a log filter, read again every few seconds: what it has replaces --log while the operator runs.
     #[arg(long, env = "SENTINEL_LOG_FILTER_FILE", value_name = "FILE")]
     pub(super) log_filter_file: Option<PathBuf>,
-}
-
-/// Store of Runs, results and output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum StorageKind {
-    /// One SQLite file.
-    Embedded,
-    /// MongoDB.
-    Mongodb,
 }
 
 fn parse_namespace(text: &str) -> Result<Namespace, String> {

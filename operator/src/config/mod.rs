@@ -1,11 +1,12 @@
 //! Flags and environment variables, read once. Nothing else in the operator reads either.
 //!
 //! The URLs of the stores are neither: both are visible in `ps` and in a pod's description. They are read from files, such
-//! as a mounted Secret.
+//! as a mounted Secret, and again when these change: [`crate::credentials`].
 
 mod error;
 mod flags;
 mod secret_file;
+mod store_flags;
 mod transport_flags;
 mod validated;
 mod values;
@@ -113,7 +114,7 @@ mod tests {
         let path = good.path().to_str().unwrap();
         let config = config(&["--mongodb-url-file", path]).unwrap();
         assert!(
-            matches!(&config.storage, Storage::Mongodb { url, .. } if url == "mongodb://user:secret@db/")
+            matches!(&config.storage, Storage::Mongodb { credentials, .. } if credentials.url() == "mongodb://user:secret@db/")
         );
         assert!(!format!("{config:?}").contains("secret"));
     }

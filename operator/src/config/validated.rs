@@ -9,8 +9,8 @@ use sentinel_telemetry::LogFormat;
 use sentinel_viewer::BasePath;
 
 use super::error::ConfigError;
-use super::flags::{Flags, StorageKind};
-use super::secret_file::{read_token, read_url};
+use super::flags::Flags;
+use super::secret_file::read_token;
 use super::transport_flags::MetricsAuth;
 use super::values::{ApiAuth, Certificate, LeaseName, Redis, ServiceAccount, Storage};
 
@@ -77,17 +77,11 @@ impl Flags {
         if !self.api_listen.ip().is_loopback() && api_auth == ApiAuth::Open {
             return Err(ConfigError::ApiNotLoopback { address: self.api_listen });
         }
-        let storage = self.storage()?;
         let certificate = self.encrypted()?;
-        let redis = self.redis_url_file.as_deref().map(|path| {
-            let url =
-                read_url("redis-url-file", path, "a redis:// or rediss:// URL", &["redis://", "rediss://"])?;
-            Ok(Redis { url, prefix: self.redis_prefix.clone() })
-        });
         Ok(Config {
-            storage,
-            redis: redis.transpose()?,
-            retention: self.retention,
+            storage: self.stores.storage()?,
+            redis: self.stores.redis()?,
+            retention: self.stores.retention,
             gateway_listen: self.gateway_listen,
             certificate,
             api_listen: self.api_listen,
@@ -110,23 +104,6 @@ impl Flags {
             log_filter_file: self.log_filter_file,
             trace_otlp_endpoint: self.trace_otlp_endpoint,
         })
-    }
-
-    fn storage(&self) -> Result<Storage, ConfigError> {
-        match self.storage {
-            StorageKind::Embedded => {
-                let directory = self.data_dir.clone();
-                let missing = ConfigError::Missing { flag: "storage embedded", needed: "data-dir" };
-                Ok(Storage::Embedded { directory: directory.ok_or(missing)? })
-            }
-            StorageKind::Mongodb => {
-                let missing = ConfigError::Missing { flag: "storage mongodb", needed: "mongodb-url-file" };
-                let path = self.mongodb_url_file.as_deref().ok_or(missing)?;
-                let schemes = ["mongodb://", "mongodb+srv://"];
-                let url = read_url("mongodb-url-file", path, "a mongodb:// or mongodb+srv:// URL", &schemes)?;
-                Ok(Storage::Mongodb { url, database: self.mongodb_database.clone() })
-            }
-        }
     }
 
     /// The certificate, without which nothing is served beyond loopback, unless plaintext is allowed.

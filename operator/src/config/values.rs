@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::credentials::Credentials;
 use crate::http::guard::Secret;
 
 /// A Lease.
@@ -26,8 +27,8 @@ pub struct ServiceAccount {
     pub name: String,
 }
 
-/// Store of Runs, results and output. Its `Debug` form does not show the URL.
-#[derive(Clone, PartialEq, Eq)]
+/// Store of Runs, results and output.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Storage {
     /// One SQLite file in this directory.
     Embedded {
@@ -36,37 +37,20 @@ pub enum Storage {
     },
     /// MongoDB.
     Mongodb {
-        /// Its URL; may hold a password.
-        url: String,
+        /// Its URL and what TLS needs.
+        credentials: Credentials,
         /// The database.
         database: String,
     },
 }
 
-/// A Redis. Its `Debug` form does not show the URL.
-#[derive(Clone, PartialEq, Eq)]
+/// A Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redis {
-    /// Its URL; may hold a password.
-    pub url: String,
+    /// Its URL and what TLS needs.
+    pub credentials: Credentials,
     /// Prefix of every key.
     pub prefix: String,
-}
-
-impl std::fmt::Debug for Storage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Embedded { directory } => f.debug_struct("Embedded").field("directory", directory).finish(),
-            Self::Mongodb { database, .. } => {
-                f.debug_struct("Mongodb").field("database", database).finish_non_exhaustive()
-            }
-        }
-    }
-}
-
-impl std::fmt::Debug for Redis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").field("prefix", &self.prefix).finish_non_exhaustive()
-    }
 }
 
 /// Files of a certificate and its key.

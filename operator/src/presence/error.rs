@@ -12,12 +12,17 @@ pub enum PresenceError {
         message: String,
     },
     /// Redis could not be reached, or failed.
-    #[error("unable to {action}: Redis at {host}: {source}")]
+    #[error(
+        "unable to {action}: Redis at {host}: {source}{}{}",
+        if advice.is_some() { "; " } else { "" }, advice.as_deref().unwrap_or_default()
+    )]
     Redis {
         /// What was attempted.
         action: &'static str,
         /// The server.
         host: String,
+        /// What to do, where that is known.
+        advice: Option<String>,
         /// The client's error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -3,23 +3,28 @@
 //! Keys are written in pipelines. When Redis is unreachable, a circuit breaker fails calls at once for a second at a time,
 //! so that an outage does not cost a timeout per call, and is logged once.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{Client, Cmd, Pipeline, RedisError, RedisResult};
+use ::redis::{
+    Client, ClientTlsConfig, Cmd, ConnectionAddr, Pipeline, RedisError, RedisResult, TlsCertificates,
+};
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use sentinel_protocol::ids::NodeName;
 use tokio::time::Instant;
 
 use super::error::PresenceError;
 use super::record::PresenceRecord;
 use super::store::{Presence, PresenceFuture};
+use crate::credentials::{ClientPem, CredentialFiles, Credentials, Reconnect, ReconnectError, Store};
 
 /// Keys per round trip.
 const PIPELINE: usize = 500;
 /// Keys that Redis examines in one step of a scan.
 const SCAN_COUNT: usize = 500;
+const PROVE: &str = "use the changed credentials";
 
 /// How a [`RedisPresence`] behaves.
 #[derive(Debug, Clone)]
@@ -47,11 +52,20 @@ impl Default for RedisOptions {
 
 /// Presence in Redis.
 pub struct RedisPresence {
-    connection: ConnectionManager,
+    /// What calls begin on.
+    current: RwLock<Connection>,
     options: RedisOptions,
-    /// `host:port`, for errors.
-    host: String,
     breaker: CircuitBreaker,
+}
+
+/// A client that connects when it is first used, and what its errors name.
+#[derive(Clone)]
+struct Connection {
+    manager: ConnectionManager,
+    /// `host:port`.
+    address: Arc<str>,
+    host: Arc<str>,
+    files: Option<Arc<CredentialFiles>>,
 }
 
 impl RedisPresence {
@@ -60,18 +74,21 @@ impl RedisPresence {
     /// # Errors
     /// [`PresenceError::InvalidUrl`], which does not repeat a password.
     pub fn new(url: &str, options: RedisOptions) -> Result<Self, PresenceError> {
-        let invalid = |error: RedisError| PresenceError::InvalidUrl { message: error.to_string() };
-        let client = Client::open(url).map_err(invalid)?;
-        let host = client.get_connection_info().addr().to_string();
-        // One quick retry; beyond that the circuit breaker decides when to try again.
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_min_delay(Duration::from_millis(20))
-            .set_response_timeout(Some(options.response_timeout))
-            .set_connection_timeout(Some(options.connection_timeout))
-            .set_pipeline_buffer_size(1024);
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(invalid)?;
-        Ok(Self { connection, options, host, breaker: CircuitBreaker::default() })
+        Self::connect(&Credentials::of_url(Store::Redis, url), options)
+    }
+
+    /// The same with a CA and a client certificate. Logs a warning if the connection can be read on its way.
+    ///
+    /// # Errors
+    /// As [`RedisPresence::new`].
+    pub fn connect(credentials: &Credentials, options: RedisOptions) -> Result<Self, PresenceError> {
+        let connection = Connection::new(credentials, &options)?;
+        credentials.warn_if_readable(std::iter::once(&*connection.host));
+        Ok(Self { current: RwLock::new(connection), options, breaker: CircuitBreaker::default() })
+    }
+
+    fn current(&self) -> Connection {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn key(&self, node: &NodeName) -> String {
@@ -82,17 +99,15 @@ impl RedisPresence {
     async fn call<T>(
         &self,
         action: &'static str,
-        exchange: impl Future<Output = RedisResult<T>>,
+        exchange: impl AsyncFnOnce(ConnectionManager) -> RedisResult<T>,
     ) -> Result<T, PresenceError> {
-        let host = || self.host.clone();
+        let Connection { manager, address, files, .. } = self.current();
         if let Some(retry_in) = self.breaker.open_for() {
-            return Err(PresenceError::CircuitOpen { action, host: host(), retry_in });
+            return Err(PresenceError::CircuitOpen { action, host: address.to_string(), retry_in });
         }
-        match exchange.await {
+        match exchange(manager).await {
             Ok(response) => {
-                if self.breaker.succeeded() {
-                    tracing::info!(host = %self.host, "Redis is available again; presence is mirrored");
-                }
+                self.answered(&address);
                 Ok(response)
             }
             Err(source) => {
@@ -100,7 +115,7 @@ impl RedisPresence {
                 let is_unreachable =
                     source.is_io_error() || source.is_timeout() || source.is_connection_dropped();
                 let is_new = is_unreachable && self.breaker.failed(self.options.pause);
-                let error = PresenceError::Redis { action, host: host(), source: Box::new(source) };
+                let error = failed(action, &address, files.as_deref(), source);
                 if is_new {
                     let category = error.category();
                     tracing::warn!(%error, category, "Redis is unavailable; presence is not mirrored");
@@ -110,6 +125,27 @@ impl RedisPresence {
         }
     }
 
+    fn answered(&self, address: &str) {
+        if self.breaker.succeeded() {
+            tracing::info!(host = address, "Redis is available again; presence is mirrored");
+        }
+    }
+
+    /// Connects with other credentials, proves that they suffice for what this store does, and swaps the connection.
+    async fn replace(&self, credentials: &Credentials) -> Result<(), PresenceError> {
+        let next = Connection::new(credentials, &self.options)?;
+        // A right to write is needed for this, and nothing is written: no node has this name.
+        let mut proof = ::redis::cmd("SET");
+        proof.arg(format!("{}presence:.", self.options.prefix)).arg("").arg("XX");
+        let proven: RedisResult<Option<String>> = proof.query_async(&mut next.manager.clone()).await;
+        proven.map_err(|error| failed(PROVE, &next.address, next.files.as_deref(), error))?;
+        credentials.warn_if_readable(std::iter::once(&*next.host));
+        let address = next.address.clone();
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        self.answered(&address);
+        Ok(())
+    }
+
     async fn keys(&self) -> Result<Vec<String>, PresenceError> {
         let pattern = format!("{}presence:*", escape_glob(&self.options.prefix));
         let mut keys = Vec::new();
@@ -117,7 +153,7 @@ impl RedisPresence {
         loop {
             let mut scan = ::redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_COUNT);
-            let (next, found): (u64, Vec<String>) = self.call("list presence", self.query(&scan)).await?;
+            let (next, found): (u64, Vec<String>) = self.query("list presence", &scan).await?;
             keys.extend(found);
             if next == 0 {
                 break;
@@ -130,13 +166,67 @@ impl RedisPresence {
         Ok(keys)
     }
 
-    async fn query<T: ::redis::FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        command.query_async(&mut self.connection.clone()).await
+    async fn query<T: ::redis::FromRedisValue>(
+        &self,
+        action: &'static str,
+        command: &Cmd,
+    ) -> Result<T, PresenceError> {
+        self.call(action, async |mut connection| command.query_async(&mut connection).await).await
     }
 
-    async fn pipeline(&self, pipeline: &Pipeline) -> RedisResult<()> {
-        pipeline.exec_async(&mut self.connection.clone()).await
+    async fn pipeline(&self, action: &'static str, pipeline: &Pipeline) -> Result<(), PresenceError> {
+        self.call(action, async |mut connection| pipeline.exec_async(&mut connection).await).await
     }
+}
+
+impl Connection {
+    fn new(credentials: &Credentials, options: &RedisOptions) -> Result<Self, PresenceError> {
+        let invalid = |error: RedisError| PresenceError::InvalidUrl { message: error.to_string() };
+        let client = match (credentials.ca(), credentials.client()) {
+            (None, None) => Client::open(credentials.url()),
+            (ca, client) => {
+                let client_tls = client.map(|ClientPem { certificate, key }| ClientTlsConfig {
+                    client_cert: certificate.clone(),
+                    client_key: key.clone(),
+                });
+                let root_cert = ca.map(<[u8]>::to_vec);
+                Client::build_with_tls(credentials.url(), TlsCertificates { client_tls, root_cert })
+            }
+        };
+        let client = client.map_err(invalid)?;
+        let address = client.get_connection_info().addr();
+        let host = match address {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.as_str().into(),
+            other => other.to_string().into(),
+        };
+        let address = address.to_string().into();
+        // One quick retry; beyond that the circuit breaker decides when to try again.
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(1)
+            .set_min_delay(Duration::from_millis(20))
+            .set_response_timeout(Some(options.response_timeout))
+            .set_connection_timeout(Some(options.connection_timeout))
+            .set_pipeline_buffer_size(1024);
+        let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(invalid)?;
+        let files = credentials.files().cloned().map(Arc::new);
+        Ok(Self { manager, address, host, files })
+    }
+}
+
+impl Reconnect for RedisPresence {
+    fn reconnect(&self, credentials: Arc<Credentials>) -> BoxFuture<'_, Result<(), ReconnectError>> {
+        async move { Ok(self.replace(&credentials).await?) }.boxed()
+    }
+}
+
+fn failed(
+    action: &'static str,
+    address: &str,
+    files: Option<&CredentialFiles>,
+    source: RedisError,
+) -> PresenceError {
+    let advice = files.and_then(|files| files.advice(&source.to_string()));
+    PresenceError::Redis { action, host: address.to_owned(), advice, source: Box::new(source) }
 }
 
 impl Presence for RedisPresence {
@@ -150,7 +240,7 @@ impl Presence for RedisPresence {
                         .map_err(|source| PresenceError::Unserializable { source })?;
                     pipeline.cmd("SET").arg(self.key(&record.node)).arg(text).arg("EX").arg(seconds).ignore();
                 }
-                self.call("renew presence", self.pipeline(&pipeline)).await?;
+                self.pipeline("renew presence", &pipeline).await?;
             }
             Ok(())
         }
@@ -164,7 +254,7 @@ impl Presence for RedisPresence {
             for chunk in keys.chunks(PIPELINE) {
                 let mut command = ::redis::cmd("MGET");
                 command.arg(chunk);
-                let texts: Vec<Option<String>> = self.call("list presence", self.query(&command)).await?;
+                let texts: Vec<Option<String>> = self.query("list presence", &command).await?;
                 // Missing values expired in between; keys of other programs are skipped.
                 records.extend(
                     texts
@@ -181,7 +271,7 @@ impl Presence for RedisPresence {
 
     fn check(&self) -> PresenceFuture<'_, ()> {
         async move {
-            let _pong: String = self.call("check", self.query(&::redis::cmd("PING"))).await?;
+            let _pong: String = self.query("check", &::redis::cmd("PING")).await?;
             Ok(())
         }
         .boxed()

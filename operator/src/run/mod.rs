@@ -29,6 +29,8 @@ mod overview;
 mod people;
 #[cfg(feature = "drivers")]
 pub mod process;
+#[cfg(feature = "drivers")]
+mod stores;
 mod tasks;
 #[cfg(feature = "drivers")]
 mod traces;

@@ -7,27 +7,23 @@ use std::sync::Arc;
 use sentinel_core::lease::{Candidate, Timing};
 use sentinel_protocol::ids::Epoch;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::election::{Election, LeaseElection};
 use super::error::RunError;
 use super::listeners::ApiAt;
 use super::operator::{Operator, Options, Seams};
 use super::people::{self, PeopleParts};
+use super::stores::Stores;
 use super::traces;
 use super::transport;
 use crate::clock::Clock;
 use crate::cluster::{CallersOfKube, KubeCluster};
-use crate::config::{Config, Redis, Storage};
+use crate::config::{Config, Storage};
 use crate::files;
 use crate::gateway::{Settings, TokenReviews, TokenRules};
-use crate::history::embedded::{EmbeddedHistory, EmbeddedOptions};
-use crate::history::mongo::{MongoHistory, MongoOptions};
-use crate::history::{History, HistoryError};
 use crate::lock::Lock;
 use crate::metrics::Registry as MetricsRegistry;
-use crate::presence::Presence;
-use crate::presence::memory::MemoryPresence;
-use crate::presence::redis::{RedisOptions, RedisPresence};
 use crate::server::tls::{Clients, Tls};
 use crate::server::{Exposure, Place};
 use crate::signals::Hangup;
@@ -46,20 +42,15 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
     let cluster = KubeCluster::new(kubernetes.clone(), host_name(), &metrics).map_err(unusable_config)?;
     let cluster = Arc::new(cluster.within(config.watch_namespace.clone()));
-    let history = history(&config).await?;
-    if matches!(config.storage, Storage::Mongodb { .. }) {
-        // When dropped, its driver calls the server once more, on a runtime that is shutting down, and panics. This process
-        // is exiting as well: the kernel closes the connections.
-        std::mem::forget(history.clone());
-    }
+    let stores = Stores::open(&config, &metrics).await?;
     let (traces, sending) = traces::start(config.trace_otlp_endpoint.as_deref(), host_name(), &metrics)?;
     let by_caller = CallersOfKube::new(&kubernetes, config.watch_namespace.clone(), &metrics);
     let seams = Seams {
         // A client of its own: token reviews and the controller must not wait for each other.
         auth: Arc::new(TokenReviews::new(client(&kubernetes, &metrics)?, token_rules(&config), &metrics)),
         cluster,
-        history,
-        presence: presence(config.redis.as_ref())?,
+        history: stores.history.clone(),
+        presence: stores.presence.clone(),
         by_caller: Some(Arc::new(by_caller)),
         exposure: Exposure::Anywhere,
         clock: Clock::system(),
@@ -102,6 +93,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         gateway = %operator.gateway_addr(), api = %operator.api_addr(), metrics = ?operator.metrics_addr(),
         "the operator is running"
     );
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
+    stores.keep_current(&end);
     let result = operator.run_until(stop).await;
     sending.stop().await;
     result
@@ -182,40 +176,6 @@ async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, RunError
 fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
-}
-
-fn unusable_history(error: HistoryError) -> RunError {
-    RunError::History(Box::new(error))
-}
-
-async fn history(config: &Config) -> Result<Arc<dyn History>, RunError> {
-    Ok(match &config.storage {
-        Storage::Embedded { directory } => {
-            let options = EmbeddedOptions { retention: config.retention, ..EmbeddedOptions::default() };
-            Arc::new(EmbeddedHistory::open(directory.join("history.db"), options).map_err(unusable_history)?)
-        }
-        Storage::Mongodb { url, database } => {
-            let options = MongoOptions {
-                retention: config.retention,
-                database: Some(database.clone()),
-                ..MongoOptions::default()
-            };
-            Arc::new(MongoHistory::new(url, options).await.map_err(unusable_history)?)
-        }
-    })
-}
-
-fn presence(redis: Option<&Redis>) -> Result<Arc<dyn Presence>, RunError> {
-    Ok(match redis {
-        None => Arc::new(MemoryPresence::new(Clock::system())),
-        Some(redis) => {
-            let options = RedisOptions { prefix: redis.prefix.clone(), ..RedisOptions::default() };
-            Arc::new(
-                RedisPresence::new(&redis.url, options)
-                    .map_err(|error| RunError::Presence(Box::new(error)))?,
-            )
-        }
-    })
 }
 
 /// Completes at SIGTERM, SIGINT, SIGQUIT, or SIGHUP where that is not ignored.

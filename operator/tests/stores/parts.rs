@@ -12,6 +12,21 @@ pub(crate) struct Parts {
     /// Paths of the servers' programs, by name; only of those that `tests/parts/up` started.
     #[serde(default)]
     pub(crate) bin: BTreeMap<String, String>,
+    #[serde(default)]
+    processes: Vec<Process>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Process {
+    name: String,
+    port: u16,
+}
+
+impl Parts {
+    /// The port of a part that `tests/parts/up` started.
+    pub(crate) fn port(&self, name: &str) -> Option<u16> {
+        self.processes.iter().find(|process| process.name == name).map(|process| process.port)
+    }
 }
 
 /// The real stores; `None`, with a message on stderr, where there are none. In CI that is a failure.

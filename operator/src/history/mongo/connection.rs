@@ -2,17 +2,23 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mongodb::bson::{DateTime, Document, doc};
 use mongodb::error::{Error, ErrorKind};
-use mongodb::options::{Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, WriteConcern};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ServerAddress, Tls, TlsOptions,
+    WriteConcern,
+};
 use mongodb::{Client, Collection, Database};
 use sentinel_protocol::text::Text;
 use tokio::sync::{Semaphore, oneshot};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::clock::Clock;
+use crate::credentials::{CredentialFiles, Credentials};
 use crate::history::error::HistoryError;
 use crate::history::store::DEFAULT_RETENTION;
 
@@ -64,21 +70,40 @@ pub(super) struct Connection {
     pub(super) output: Collection<Document>,
     /// `host:port`, for errors.
     host: String,
+    hosts: Vec<String>,
+    /// Where the credentials come from, for errors.
+    files: Option<CredentialFiles>,
     options: MongoOptions,
     permits: Arc<Semaphore>,
-    /// Owns the operations, including those whose caller has given up.
+    /// Owns the operations, including those whose caller has given up, and those that have not begun.
     operations: TaskTracker,
+    is_closed: AtomicBool,
+}
+
+impl Drop for Connection {
+    /// A client of the driver that is dropped without having been closed calls the server once more, on a runtime that may
+    /// be shutting down, and panics. That happens at the end of the process: the kernel closes its connections.
+    fn drop(&mut self) {
+        if !self.is_closed.load(Ordering::Relaxed) {
+            std::mem::forget(self.database.client().clone());
+        }
+    }
 }
 
 impl Connection {
-    /// Parses the URI. Does not connect yet, but resolves a `mongodb+srv` name.
-    pub(super) async fn new(uri: &str, options: MongoOptions) -> Result<Self, HistoryError> {
+    /// Parses the URI. Does not connect yet, but resolves a `mongodb+srv` name. The driver reads the files of TLS once, here.
+    pub(super) async fn new(credentials: &Credentials, options: MongoOptions) -> Result<Self, HistoryError> {
+        let uri = credentials.url();
         let mut client = parse_uri(uri, options.operation_timeout).await?;
+        if let Some(tls) = tls_options(credentials) {
+            client.tls = Some(Tls::Enabled(tls));
+        }
         client.app_name.get_or_insert_with(|| "sentinel-node".to_owned());
         client.server_selection_timeout = Some(options.server_selection_timeout);
         client.connect_timeout = Some(options.connect_timeout);
         client.max_pool_size.get_or_insert(MAX_CONNECTIONS);
         let host = client.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let hosts = client.hosts.iter().map(host_name).collect();
         let name = options
             .database
             .clone()
@@ -94,10 +119,35 @@ impl Connection {
             output: collection("output"),
             database,
             host,
+            hosts,
+            files: credentials.files().cloned(),
             options,
             permits: Arc::new(Semaphore::new(MAX_OPERATIONS)),
             operations: TaskTracker::new(),
+            is_closed: AtomicBool::new(false),
         })
+    }
+
+    /// Names or addresses of the servers, without their ports.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(String::as_str)
+    }
+
+    pub(super) fn options(&self) -> &MongoOptions {
+        &self.options
+    }
+
+    /// Keeps the client open until it is dropped.
+    pub(super) fn in_use(&self) -> TaskTrackerToken {
+        self.operations.token()
+    }
+
+    /// Waits until nothing uses the client, then closes its connections.
+    pub(super) async fn close(&self) {
+        self.operations.close();
+        self.operations.wait().await;
+        self.database.client().clone().shutdown().immediate(true).await;
+        self.is_closed.store(true, Ordering::Relaxed);
     }
 
     /// Runs an operation of the driver to completion even if its caller gives up: a future of the driver that is dropped
@@ -137,18 +187,26 @@ impl Connection {
 
     /// Maps an error of the driver.
     pub(super) fn failed(&self, action: &'static str) -> impl Fn(Error) -> HistoryError {
-        let host = self.host.clone();
+        let (host, files) = (self.host.clone(), self.files.clone());
+        let advised = move |message: String| match files.as_ref().and_then(|files| files.advice(&message)) {
+            Some(advice) => format!("{}; {advice}", message.trim_end_matches('.')),
+            None => message,
+        };
         move |error| match &*error.kind {
             ErrorKind::ServerSelection { message, .. } | ErrorKind::ConnectionPoolCleared { message, .. } => {
-                HistoryError::Unreachable { action, host: host.clone(), message: root_cause(message) }
+                HistoryError::Unreachable {
+                    action,
+                    host: host.clone(),
+                    message: advised(root_cause(message)),
+                }
             }
             ErrorKind::Io(source) => {
-                HistoryError::Unreachable { action, host: host.clone(), message: source.to_string() }
+                HistoryError::Unreachable { action, host: host.clone(), message: advised(source.to_string()) }
             }
             _ => HistoryError::Mongo {
                 action,
                 host: host.clone(),
-                message: one_line(&error),
+                message: advised(one_line(&error)),
                 source: Box::new(error),
             },
         }
@@ -174,6 +232,23 @@ impl Connection {
     pub(super) fn expiry(&self) -> DateTime {
         let retention = u64::try_from(self.options.retention.as_millis()).unwrap_or(u64::MAX);
         DateTime::from_millis(self.options.clock.now().plus(retention).0)
+    }
+}
+
+/// What the driver reads from files.
+fn tls_options(credentials: &Credentials) -> Option<TlsOptions> {
+    let files = credentials.files()?;
+    if files.ca.is_none() && files.client.is_none() {
+        return None;
+    }
+    let client = files.client.as_ref().map(|client| client.certificate.clone());
+    Some(TlsOptions::builder().ca_file_path(files.ca.clone()).cert_key_file_path(client).build())
+}
+
+fn host_name(address: &ServerAddress) -> String {
+    match address {
+        ServerAddress::Tcp { host, .. } => host.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -1,17 +1,20 @@
 //! [`History`] over MongoDB.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use mongodb::bson::{Document, doc};
 use mongodb::options::IndexOptions;
 use mongodb::{Collection, IndexModel};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::connection::{Connection, MongoOptions};
 use super::{output, query, record};
+use crate::credentials::{Credentials, Reconnect, ReconnectError, Store};
 use crate::history::error::HistoryError;
 use crate::history::query::{ExecutionQuery, Page, RunQuery};
 use crate::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
@@ -21,7 +24,8 @@ use crate::history::store::{History, HistoryFuture};
 /// History in MongoDB.
 #[derive(Debug)]
 pub struct MongoHistory {
-    connection: Arc<Connection>,
+    /// What operations begin on.
+    current: RwLock<Arc<Connection>>,
 }
 
 impl MongoHistory {
@@ -30,7 +34,17 @@ impl MongoHistory {
     /// # Errors
     /// [`HistoryError::InvalidUri`], which names what is wrong without repeating a password.
     pub async fn new(uri: &str, options: MongoOptions) -> Result<Self, HistoryError> {
-        Ok(Self { connection: Arc::new(Connection::new(uri, options).await?) })
+        Self::connect(&Credentials::of_url(Store::Mongodb, uri), options).await
+    }
+
+    /// The same with a CA and a client certificate. Logs a warning if the connection can be read on its way.
+    ///
+    /// # Errors
+    /// As [`MongoHistory::new`], and when the driver cannot use a file.
+    pub async fn connect(credentials: &Credentials, options: MongoOptions) -> Result<Self, HistoryError> {
+        let connection = Connection::new(credentials, options).await?;
+        credentials.warn_if_readable(connection.hosts());
+        Ok(Self { current: RwLock::new(Arc::new(connection)) })
     }
 
     /// Drops the whole database; for tests that created it.
@@ -39,14 +53,80 @@ impl MongoHistory {
     /// When the server is unreachable.
     pub async fn drop_database(&self) -> Result<(), HistoryError> {
         let action = "drop the database";
-        let connection = Arc::clone(&self.connection);
-        self.connection
-            .run(action, async move { connection.database.drop().await.map_err(connection.failed(action)) })
-            .await
+        let drop = move |connection: Arc<Connection>| async move {
+            connection.database.drop().await.map_err(connection.failed(action))
+        };
+        self.run(action, drop).await
+    }
+
+    /// The connection, and what keeps it open.
+    fn current(&self) -> (Arc<Connection>, TaskTrackerToken) {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        (current.clone(), current.in_use())
+    }
+
+    /// Runs an operation on the connection that is current at its first poll.
+    async fn run<T, F>(
+        &self,
+        action: &'static str,
+        operation: impl FnOnce(Arc<Connection>) -> F,
+    ) -> Result<T, HistoryError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, HistoryError>> + Send + 'static,
+    {
+        let (connection, in_use) = self.current();
+        let operation = operation(connection.clone());
+        let holding = async move {
+            let _in_use = in_use;
+            operation.await
+        };
+        connection.run(action, holding).await
+    }
+
+    /// Connects with other credentials, proves that they suffice for what this store does, and swaps the connection.
+    async fn replace(&self, credentials: &Credentials) -> Result<(), HistoryError> {
+        let options = self.current().0.options().clone();
+        let next = Arc::new(Connection::new(credentials, options).await?);
+        // Both on the new one alone: another server has no indexes yet, another user may lack a right.
+        let proven = next.clone();
+        let proof = async move {
+            ping(&proven).await?;
+            prepare(&proven).await
+        };
+        if let Err(error) = next.run(PROVE, proof).await {
+            retire(next);
+            return Err(error);
+        }
+        credentials.warn_if_readable(next.hosts());
+        let previous = {
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, next)
+        };
+        retire(previous);
+        Ok(())
     }
 }
 
+impl Reconnect for MongoHistory {
+    fn reconnect(&self, credentials: Arc<Credentials>) -> BoxFuture<'_, Result<(), ReconnectError>> {
+        async move { Ok(self.replace(&credentials).await?) }.boxed()
+    }
+}
+
+/// Closes a connection once its operations have ended.
+fn retire(connection: Arc<Connection>) {
+    tokio::spawn(async move { connection.close().await });
+}
+
 const PREPARE: &str = "create indexes";
+const CHECK: &str = "check";
+const PROVE: &str = "use the changed credentials";
+
+async fn ping(connection: &Connection) -> Result<(), HistoryError> {
+    let ping = connection.database.run_command(doc! { "ping": 1 }).await;
+    ping.map(|_| ()).map_err(connection.failed(CHECK))
+}
 
 async fn prepare(connection: &Connection) -> Result<(), HistoryError> {
     let by_order = |fields: &[&str]| {
@@ -80,41 +160,34 @@ async fn expire(connection: &Connection, collection: &Collection<Document>) -> R
 
 impl History for MongoHistory {
     fn prepare(&self) -> HistoryFuture<'_, ()> {
-        let connection = Arc::clone(&self.connection);
-        self.connection.run(PREPARE, async move { prepare(&connection).await }).boxed()
+        self.run(PREPARE, |connection| async move { prepare(&connection).await }).boxed()
     }
 
     fn check(&self) -> HistoryFuture<'_, ()> {
-        let connection = Arc::clone(&self.connection);
-        let ping = async move {
-            let ping = connection.database.run_command(doc! { "ping": 1 }).await;
-            ping.map(|_| ()).map_err(connection.failed("check"))
-        };
-        self.connection.run("check", ping).boxed()
+        self.run(CHECK, |connection| async move { ping(&connection).await }).boxed()
     }
 
     fn record(&self, records: Vec<HistoryRecord>) -> HistoryFuture<'_, ()> {
-        let connection = Arc::clone(&self.connection);
-        self.connection.run("record", async move { record::record(&connection, &records).await }).boxed()
+        self.run("record", |connection| async move { record::record(&connection, &records).await }).boxed()
     }
 
     fn append_output(&self, segments: Vec<OutputSegment>) -> HistoryFuture<'_, ()> {
-        let connection = Arc::clone(&self.connection);
-        self.connection
-            .run("append output", async move { output::append(&connection, &segments).await })
-            .boxed()
+        let append =
+            |connection: Arc<Connection>| async move { output::append(&connection, &segments).await };
+        self.run("append output", append).boxed()
     }
 
     fn output(&self, attempt: AttemptId, from: u64, max_bytes: usize) -> HistoryFuture<'_, Vec<LogRecord>> {
-        let connection = Arc::clone(&self.connection);
-        let read = async move { output::read(&connection, &attempt, from, max_bytes).await };
-        self.connection.run("read output", read).boxed()
+        let read = move |connection: Arc<Connection>| async move {
+            output::read(&connection, &attempt, from, max_bytes).await
+        };
+        self.run("read output", read).boxed()
     }
 
     fn output_end(&self, attempt: AttemptId, from: u64) -> HistoryFuture<'_, u64> {
-        let connection = Arc::clone(&self.connection);
-        let end = async move { output::end(&connection, &attempt, from).await };
-        self.connection.run("find the end of archived output", end).boxed()
+        let end =
+            move |connection: Arc<Connection>| async move { output::end(&connection, &attempt, from).await };
+        self.run("find the end of archived output", end).boxed()
     }
 
     fn output_lines(
@@ -123,24 +196,24 @@ impl History for MongoHistory {
         from: u64,
         limit: usize,
     ) -> HistoryFuture<'_, Vec<SegmentLines>> {
-        let connection = Arc::clone(&self.connection);
-        let lines = async move { output::lines(&connection, &attempt, from, limit).await };
-        self.connection.run("read the lines of output", lines).boxed()
+        let lines = move |connection: Arc<Connection>| async move {
+            output::lines(&connection, &attempt, from, limit).await
+        };
+        self.run("read the lines of output", lines).boxed()
     }
 
     fn attempt(&self, id: AttemptId) -> HistoryFuture<'_, Option<AttemptRecord>> {
-        let connection = Arc::clone(&self.connection);
-        self.connection.run("read an attempt", async move { query::attempt(&connection, &id).await }).boxed()
+        self.run("read an attempt", move |connection| async move { query::attempt(&connection, &id).await })
+            .boxed()
     }
 
     fn executions(&self, query: ExecutionQuery) -> HistoryFuture<'_, Page<ExecutionRecord>> {
-        let connection = Arc::clone(&self.connection);
-        let list = async move { query::executions(&connection, &query).await };
-        self.connection.run("list executions", list).boxed()
+        let list =
+            move |connection: Arc<Connection>| async move { query::executions(&connection, &query).await };
+        self.run("list executions", list).boxed()
     }
 
     fn runs(&self, query: RunQuery) -> HistoryFuture<'_, Page<RunRecord>> {
-        let connection = Arc::clone(&self.connection);
-        self.connection.run("list runs", async move { query::runs(&connection, &query).await }).boxed()
+        self.run("list runs", move |connection| async move { query::runs(&connection, &query).await }).boxed()
     }
 }
