@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use scrape::{Running, exchange, repository};
+use scrape::{Running, exchange, get, repository};
 use serde_json::Value;
 
 /// The names of all series, with their labels.
@@ -61,7 +61,7 @@ fn open_metrics_are_served_to_who_asks_for_them() {
     let operator = Running::start(&[]);
     let prometheus =
         "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3\r\n";
-    let (head, body) = operator.get(operator.metrics, "/metrics", prometheus).unwrap();
+    let (head, body) = get(operator.metrics, "/metrics", prometheus).unwrap();
     let head = head.to_ascii_lowercase();
     assert!(
         head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
@@ -69,7 +69,7 @@ fn open_metrics_are_served_to_who_asks_for_them() {
     );
     assert!(body.ends_with("# EOF\n"), "{body}");
     assert!(body.contains("# TYPE sentinel_gateway_heartbeats counter\n"), "a family has no suffix: {body}");
-    let (head, text) = operator.get(operator.metrics, "/metrics", "").unwrap();
+    let (head, text) = get(operator.metrics, "/metrics", "").unwrap();
     assert!(head.to_ascii_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
     assert!(text.contains("# TYPE sentinel_gateway_heartbeats_total counter\n") && !text.contains("# EOF"));
     assert_eq!(names(&body), names(&text), "the same metrics in both formats");

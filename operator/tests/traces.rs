@@ -3,12 +3,10 @@
 #![cfg(feature = "otlp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
 
-#[allow(dead_code, reason = "each test program uses its own part of the fixtures")]
 mod gateway;
 #[allow(dead_code, reason = "each test program uses its own part of the fixtures")]
 #[path = "reads/operator.rs"]
 mod operator;
-#[allow(dead_code, reason = "each test program uses its own part of the fixtures")]
 mod stores;
 
 use std::collections::BTreeMap;
@@ -37,7 +35,7 @@ const CALLER: &str = "b7ad6b7169203331";
 fn collector() -> (String, mpsc::Receiver<(String, ExportTraceServiceRequest)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let (posted, receiver) = mpsc::channel();
+    let (posted, receiver) = mpsc::sync_channel(1_000);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -47,7 +45,10 @@ fn collector() -> (String, mpsc::Receiver<(String, ExportTraceServiceRequest)>) 
                 let read = stream.read(&mut buffer).unwrap_or(0);
                 bytes.extend_from_slice(&buffer[..read]);
                 let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-                    if read == 0 { break } else { continue }
+                    if read == 0 {
+                        break;
+                    }
+                    continue;
                 };
                 let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
                 let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
@@ -76,7 +77,7 @@ fn spans(
     let mut spans = BTreeMap::new();
     while spans.len() < expected {
         let (head, request) = posted
-            .recv_timeout(Duration::from_secs(60))
+            .recv_timeout(Duration::from_mins(1))
             .unwrap_or_else(|error| panic!("{error}: only {:?}", spans.keys()));
         assert!(
             head.starts_with("post /v1/traces http/1.1")
@@ -107,7 +108,11 @@ fn attribute(span: &Span, key: &str) -> Option<String> {
 }
 
 fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    id.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 fn task(annotations: &serde_json::Value, nodes: &[&str]) -> serde_json::Value {
@@ -144,7 +149,7 @@ async fn a_run_is_one_trace_from_its_caller_to_its_commands() {
         let start = operator.start(agent).await;
         let trace = start.trace.clone().expect("the command joins the trace");
         assert_eq!(hex(&trace.parent.trace_id()), TRACE);
-        assert_eq!(trace.state.as_ref().map(|state| state.as_str()), Some("vendor=1"));
+        assert_eq!(trace.state.as_ref().map(sentinel_protocol::trace::TraceState::as_str), Some("vendor=1"));
         given.insert(start.attempt.node.to_string(), hex(&trace.parent.span_id()));
         agent
             .send_json(&report(

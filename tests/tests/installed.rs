@@ -21,14 +21,13 @@ async fn cluster() -> (Cluster, MutexGuard<'static, ()>) {
 }
 
 /// Values for images of this build on nodes that are containers.
-const IMAGES: [&str; 10] = [
+const IMAGES: [&str; 9] = [
     "--set=operator.image.registry=localhost",
     "--set=operator.image.repository=sentinel-operator",
     "--set=operator.image.pullPolicy=Never",
     "--set=agent.image.registry=localhost",
     "--set=agent.image.repository=sentinel-node-agent",
     "--set=agent.image.pullPolicy=Never",
-    "--set=agent.nestedNode=true",
     "--set=log.format=text",
     "--wait",
     "--timeout=3m",
@@ -43,6 +42,7 @@ async fn two_replicas_and_host_commands_through_upgrades_failover_and_rotation()
     let chart = Cluster::chart();
     let values = [
         "--set=agent.profile=host",
+        "--set=agent.nestedNode=true",
         "--set=storage.kind=mongodb",
         "--set=storage.mongodb.existingSecret.name=mongodb",
         "--set=storage.redis.existingSecret.name=redis",
@@ -51,7 +51,6 @@ async fn two_replicas_and_host_commands_through_upgrades_failover_and_rotation()
     cluster.helm(Helm::Four, &[&install[..], &values, &IMAGES].concat()).await;
     let nodes = cluster.all_reachable().await;
     assert_eq!(nodes["items"].as_array().unwrap().len(), cluster.nodes.len(), "{nodes}");
-    cluster.helm(Helm::Four, &["test", "sentinel-node"]).await;
 
     // Commands of both environments, and the examples that need no more than the image has.
     cluster.task("on-host", "Host", &["/bin/sh", "-c", "echo on the host of $(hostname)"]).await;
@@ -90,7 +89,6 @@ async fn helm_install_alone_is_a_working_system() {
     let volume = ["--set=storage.embedded.persistence.enabled=false"];
     cluster.helm(Helm::Three, &[&["install", "sentinel-node", &chart][..], &volume, &IMAGES].concat()).await;
     cluster.all_reachable().await;
-    cluster.helm(Helm::Three, &["test", "sentinel-node"]).await;
     cluster.task("contained", "Container", &["/bin/busybox", "hostname"]).await;
     cluster.complete("contained").await;
     // This profile has no right to the host.

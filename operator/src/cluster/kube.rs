@@ -151,11 +151,12 @@ impl StoresByCaller for CallersOfKube {
     fn with_token(&self, token: &str) -> Result<Arc<dyn TaskStore>, ClusterError> {
         let mut config = self.config.clone();
         config.auth_info.token = Some(SecretString::from(token.to_owned()));
-        let cluster = KubeCluster::new(config, None, &self.metrics).map_err(|error| ClusterError::Refused {
-            doing: "use the caller's token".to_owned(),
-            code: 401,
-            message: error.to_string(),
-        })?;
+        let cluster =
+            KubeCluster::new(config, None, &self.metrics).map_err(|error| ClusterError::Refused {
+                doing: "use the caller's token".to_owned(),
+                code: 401,
+                message: error.to_string(),
+            })?;
         Ok(Arc::new(cluster.within(self.namespace.clone())))
     }
 }

@@ -150,9 +150,14 @@ fn is_navigation(headers: &HeaderMap) -> bool {
 }
 
 /// People prove themselves in each request, so the name by which they reach this host does not matter; a page of another site
-/// may still not make them ask. Their origin is that of the host that the request names, of the one that a proxy was asked for,
-/// or one that the administrator named.
+/// may still not make them ask. A browser that calls a request same-origin is believed, since proxies on the way may each have
+/// named the host anew, and no page can send that header itself. Otherwise the origin is that of the host that the request names,
+/// of the one that a proxy was asked for, or one that the administrator named.
 fn origin_of_people(people: &People, operation: Operation, head: Head<'_>) -> Result<(), ApiError> {
+    let mut sites = head.headers.get_all("sec-fetch-site").iter();
+    if sites.next().is_some_and(|site| site == "same-origin") && sites.next().is_none() {
+        return Ok(());
+    }
     let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let host = head.authority.map(Authority::as_str).or_else(|| text(HOST.as_str()));
     let mut allowed = people.origins().to_vec();

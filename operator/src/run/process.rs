@@ -57,36 +57,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         metrics: metrics.clone(),
         traces,
     };
-    let (places_in, places) = watch::channel(Place::Unknown);
-    let election = election(&config, &kubernetes, (places_in, &metrics));
-    let namespace = own_namespace(&config, &kubernetes);
-    let kept = transport::certificate(&config.certificate, (&kubernetes, &namespace), &metrics).await?;
-    let (certificate, mut background): (_, Vec<_>) =
-        kept.map_or_else(|| (None, Vec::new()), |(certificate, keep)| (Some(certificate), vec![keep]));
-    let parts = PeopleParts {
-        config: &config,
-        client: client(&kubernetes, &metrics)?,
-        certificate: certificate.as_ref(),
-        places,
-        metrics: &metrics,
-    };
-    let people = people::bind(parts).await?;
-    background.extend(people.background);
-    let gateway_tls = certificate
-        .map(|certificate| Tls::new(certificate, Clients::Unasked))
-        .transpose()
-        .map_err(|error| RunError::Certificate(Box::new(error)))?;
-    let options = Options {
-        gateway: config.gateway_listen,
-        gateway_tls,
-        api: ApiAt::Servers(people.api),
-        base_path: config.base_path,
-        metrics: Some(people.metrics),
-        background,
-        drain: config.drain,
-        settings: Settings::default(),
-        election,
-    };
+    let options = options(&config, &kubernetes, &metrics).await?;
     let stop = signals()?;
     let operator = Operator::start(seams, options).await?;
     tracing::info!(
@@ -99,6 +70,44 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let result = operator.run_until(stop).await;
     sending.stop().await;
     result
+}
+
+/// The election, the listeners, and what keeps their certificates current.
+async fn options(
+    config: &Config,
+    kubernetes: &kube::Config,
+    metrics: &MetricsRegistry,
+) -> Result<Options, RunError> {
+    let (places_in, places) = watch::channel(Place::Unknown);
+    let election = election(config, kubernetes, (places_in, metrics));
+    let namespace = own_namespace(config, kubernetes);
+    let kept = transport::certificate(&config.certificate, (kubernetes, &namespace), metrics).await?;
+    let (certificate, mut background): (_, Vec<_>) =
+        kept.map_or_else(|| (None, Vec::new()), |(certificate, keep)| (Some(certificate), vec![keep]));
+    let parts = PeopleParts {
+        config,
+        client: client(kubernetes, metrics)?,
+        certificate: certificate.as_ref(),
+        places,
+        metrics,
+    };
+    let people = people::bind(parts).await?;
+    background.extend(people.background);
+    let gateway_tls = certificate
+        .map(|certificate| Tls::new(certificate, Clients::Unasked))
+        .transpose()
+        .map_err(|error| RunError::Certificate(Box::new(error)))?;
+    Ok(Options {
+        gateway: config.gateway_listen,
+        gateway_tls,
+        api: ApiAt::Servers(people.api),
+        base_path: config.base_path.clone(),
+        metrics: Some(people.metrics),
+        background,
+        drain: config.drain,
+        settings: Settings::default(),
+        election,
+    })
 }
 
 /// Whose tokens are agents'.

@@ -93,7 +93,7 @@ mod tests {
         assert!(problems.is_empty());
         let attempt: AttemptId = "u/7/n/1".parse().unwrap();
         let command = trace.for_command(&attempt, true).unwrap();
-        assert_eq!(command.state.as_ref().map(|state| state.as_str()), Some("a=b"));
+        assert_eq!(command.state.as_ref().map(sentinel_protocol::trace::TraceState::as_str), Some("a=b"));
         assert_eq!(command.parent.trace_id(), JOINED.parse::<TraceParent>().unwrap().trace_id());
         assert!(!command.parent.is_sampled(), "who begins a trace decides whether it is recorded");
         assert_ne!(command.parent.to_string(), JOINED);

@@ -52,7 +52,7 @@ impl Running {
         command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut running = Self { process: command.spawn().unwrap(), metrics, api, gateway, directory };
         let deadline = Instant::now() + Duration::from_mins(1);
-        while running.get(metrics, "/metrics", "").is_none() {
+        while get(metrics, "/metrics", "").is_none() {
             let exited = running.process.try_wait().unwrap();
             assert!(exited.is_none(), "the operator has exited: {}", running.log());
             assert!(Instant::now() < deadline, "no metrics within a minute: {}", running.log());
@@ -68,16 +68,16 @@ impl Running {
 
     /// Its metrics, with this `Accept`.
     pub(crate) fn metrics(&self, accept: &str) -> String {
-        self.get(self.metrics, "/metrics", &format!("Accept: {accept}\r\n")).unwrap().1
+        get(self.metrics, "/metrics", &format!("Accept: {accept}\r\n")).unwrap().1
     }
+}
 
-    /// Head and body of an answer with status 200.
-    pub(crate) fn get(&self, at: SocketAddr, path: &str, headers: &str) -> Option<(String, String)> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n{headers}Connection: close\r\n\r\n");
-        let answer = exchange(at, request.as_bytes())?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.starts_with("HTTP/1.1 200").then(|| (head.to_owned(), body.to_owned()))
-    }
+/// Head and body of an answer with status 200.
+pub(crate) fn get(at: SocketAddr, path: &str, headers: &str) -> Option<(String, String)> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n{headers}Connection: close\r\n\r\n");
+    let answer = exchange(at, request.as_bytes())?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then(|| (head.to_owned(), body.to_owned()))
 }
 
 /// Sends bytes and reads until the end; `None` when that fails.

@@ -219,10 +219,10 @@ impl Cluster {
         let kinds = self.kubectl(&["api-resources", "--verbs=list", "-o", "name"]).await;
         let kinds: Vec<&str> = kinds
             .lines()
+            // Events expire; of the deprecated ones kubectl warns.
             .filter(|kind| {
-                !kind.ends_with("ops.sentinelnode.dev")
-                    && *kind != "events"
-                    && *kind != "events.events.k8s.io"
+                let left_out = ["events", "events.events.k8s.io", "componentstatuses", "endpoints"];
+                !kind.ends_with("ops.sentinelnode.dev") && !left_out.contains(kind)
             })
             .collect();
         let label = "app.kubernetes.io/instance=sentinel-node";

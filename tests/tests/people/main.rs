@@ -111,6 +111,12 @@ async fn a_foreign_page_cannot_make_a_proxys_client_change_anything() {
     assert_eq!(plain(fixture.api, &read("https://evil.test")).await.status, 403);
     assert_eq!(plain(fixture.api, &read("https://localhost")).await.status, 200);
     assert_eq!(plain(fixture.api, &read("https://sentinel.example.com")).await.status, 200, "--public-url");
+    // Behind two proxies, each of which names the host anew: the browser knows, and no page can send this header.
+    let from = |site: &str| read("http://127.0.0.1:8001").with("Sec-Fetch-Site", site);
+    assert_eq!(plain(fixture.api, &from("same-origin")).await.status, 200);
+    for site in ["cross-site", "same-site", "none"] {
+        assert_eq!(plain(fixture.api, &from(site)).await.status, 403, "{site}");
+    }
     fixture.close().await;
 }
 
