@@ -20,6 +20,11 @@ test("a reader signs in through the service proxy and reads a log", async () => 
     problems.length = 0;
     await page.getByLabel("Token").fill(token);
     await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByText("Name one.").waitFor();
+    problems.length = 0;
+    await page.getByLabel("Namespace").fill(task.split("/")[0]);
+    await shoot(page, "installed-sign-in");
+    await page.getByRole("button", { name: "Sign in" }).click();
     await page.getByRole("heading", { name: task.split("/")[1] }).waitFor();
     await page.getByText(line).first().waitFor();
     await shoot(page, "installed-task");

@@ -46,8 +46,22 @@ function store(value) {
   }
 }
 
-/** @param {string} value */
-export function signIn(value) {
+/** The only namespace that the reader may list; empty when it is not only one. */
+export const namespace = signal("");
+
+/** Lists that may be of one namespace. */
+const LISTS = ["tasks", "events", "runs", "executions"];
+
+/** The same path, within that namespace. @param {string} path */
+export function within(path) {
+  const [place, query = ""] = path.split("?");
+  if (!namespace.value || !LISTS.includes(place) || new URLSearchParams(query).has("namespace")) return path;
+  return `${place}?${query}${query && "&"}namespace=${encodeURIComponent(namespace.value)}`;
+}
+
+/** @param {string} value @param {string} only the namespace, if the token may list only one */
+export function signIn(value, only = "") {
+  namespace.value = only;
   token.value = value;
   refused.value = false;
 }
@@ -94,7 +108,7 @@ async function send(path, init) {
   if (init.method && init.method !== "GET") headers.set("sentinel-request", "1");
   let response;
   try {
-    response = await fetch(`api/v1/${path}`, { ...init, headers, cache: "no-store" });
+    response = await fetch(`api/v1/${within(path)}`, { ...init, headers, cache: "no-store" });
   } catch (error) {
     if (init.signal?.aborted) throw error;
     throw new ApiError(0, { reason: "Unreachable", message: "The operator does not answer." });

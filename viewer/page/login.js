@@ -10,6 +10,8 @@ import { go, here } from "./route.js";
 /** @param {{onDone: () => void, onCancel?: () => void}} props */
 function TokenForm({ onDone }) {
   const [text, setText] = useState("");
+  const [only, setOnly] = useState("");
+  const [isLimited, setIsLimited] = useState(false);
   const [wrong, setWrong] = useState("");
   const [busy, setBusy] = useState(false);
   const submit = async (/** @type {Event} */ event) => {
@@ -21,11 +23,17 @@ function TokenForm({ onDone }) {
     setBusy(true);
     setWrong("");
     try {
-      const response = await fetch("api/v1/tasks?limit=1", { headers: { [AUTHORIZATION]: `Bearer ${given}` }, cache: "no-store" });
+      const namespace = only.trim();
+      const where = namespace ? `&namespace=${encodeURIComponent(namespace)}` : "";
+      const response = await fetch(`api/v1/tasks?limit=1${where}`, { headers: { [AUTHORIZATION]: `Bearer ${given}` }, cache: "no-store" });
       if (response.status === 401) setWrong("This token is not valid here.");
-      else if (!response.ok && response.status !== 403) setWrong(`The operator answered ${response.status}. Try again.`);
+      else if (response.status === 403) {
+        setIsLimited(true);
+        setWrong(namespace ? `This token may not list Tasks in the namespace ${namespace}.` : "This token may not list Tasks in all namespaces. Name one.");
+      } else if (response.status === 400) setWrong("That is not the name of a namespace.");
+      else if (!response.ok) setWrong(`The operator answered ${response.status}. Try again.`);
       else {
-        signIn(given);
+        signIn(given, namespace);
         onDone();
       }
     } catch {
@@ -36,6 +44,7 @@ function TokenForm({ onDone }) {
   return html`<form onSubmit=${submit}>
     <label for="token">Token</label>
     <textarea class="code" id="token" rows="4" spellcheck=${false} autocomplete="off" data-first aria-describedby="token-help" aria-invalid=${wrong ? "true" : undefined} value=${text} onInput=${(/** @type {any} */ event) => setText(event.currentTarget.value)} onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Enter" && submit(event)}></textarea>
+    ${isLimited && html`<label class="field"><span>Namespace</span><input spellcheck=${false} autocomplete="off" value=${only} onInput=${(/** @type {any} */ event) => setOnly(event.currentTarget.value)} /></label>`}
     ${wrong && html`<p class="error" role="alert"><${Icon} name="failed" />${wrong}</p>`}
     <p class="faint" id="token-help">In a cluster <code>kubectl create token</code> makes one; <code>sentinel dev</code> prints where its own is. This page keeps it in memory: after a reload it asks again.</p>
     <button class="btn solid" type="submit" disabled=${busy}>Sign in</button></form>`;
