@@ -9,13 +9,23 @@ use std::time::Duration;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use serde_json::Value;
 
-use crate::client::{Client, ClientError, Query, Server, connect};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, ListParams};
+
+use crate::args::Global;
+use crate::client::{Client, ClientError, Query};
+use crate::cluster::settings::contexts;
+use crate::connection::{Connection, Target, connect};
+use crate::output::color::ColorChoice;
 
 /// The environment variable by which a shell asks for candidates.
 pub(crate) const VARIABLE: &str = "SENTINEL_COMPLETE";
 
 /// How long a shell waits.
 const DEADLINE: Duration = Duration::from_millis(250);
+
+/// The same with a cluster, which may be far, and whose credentials may be from a plugin.
+const CLUSTER_DEADLINE: Duration = Duration::from_millis(1500);
 
 /// Most rows of a list that are read.
 const MOST: usize = 1000;
@@ -33,8 +43,10 @@ pub(crate) enum Wanted {
     Run,
     /// A node.
     Node,
-    /// A namespace that has a Task.
+    /// A namespace: of the cluster, or one that has a Task.
     Namespace,
+    /// A context of the kubeconfig.
+    Context,
 }
 
 /// Completes an argument that names this.
@@ -73,28 +85,46 @@ fn is_plain(text: &str) -> bool {
 }
 
 fn candidates(line: &CommandLine, wanted: Wanted, current: &str) -> Vec<String> {
-    let Some(client) = line.client() else { return Vec::new() };
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+    if wanted == Wanted::Context {
+        return contexts(line.global.kubeconfig.as_ref());
+    }
+    if !line.is_usable {
         return Vec::new();
+    }
+    let deadline = match line.global.target() {
+        Target::Direct(_) => DEADLINE,
+        Target::Cluster(_) => CLUSTER_DEADLINE,
     };
-    let found = runtime.block_on(async {
-        tokio::time::timeout(DEADLINE, from_server(&client, line, wanted, current)).await
+    // A plugin for credentials blocks its thread.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let Ok(runtime) = runtime else { return Vec::new() };
+    let (line, current) = (line.clone(), current.to_owned());
+    let asked = runtime.spawn(async move {
+        let connection = connect(&line.global, false).await.ok()?;
+        from_server(&connection, &line, wanted, &current).await.ok()
     });
+    let found = runtime.block_on(async { tokio::time::timeout(deadline, asked).await });
     // Resolving a name must not delay the shell.
     runtime.shutdown_background();
-    found.map(Result::unwrap_or_default).unwrap_or_default()
+    found.ok().and_then(Result::ok).flatten().unwrap_or_default()
 }
 
 async fn from_server(
-    client: &Client,
+    connection: &Connection,
     line: &CommandLine,
     wanted: Wanted,
     current: &str,
 ) -> Result<Vec<String>, ClientError> {
-    let namespace = line.namespace.as_str();
+    let (client, namespace) = (&connection.client, connection.namespace.as_str());
+    // A warning would be among the candidates.
+    let client = &client.clone().on_warning(|_| {});
     match wanted {
+        Wanted::Context => Ok(Vec::new()),
         Wanted::Node => Ok(client.nodes().await?.into_iter().map(|node| node.name).collect()),
         Wanted::Namespace => {
+            if let Some(all) = namespaces(connection).await {
+                return Ok(all);
+            }
             let tasks = list(client, "/api/v1/tasks", &[]).await?;
             let all: BTreeSet<String> =
                 tasks.iter().map(|task| text(&task["metadata"]["namespace"])).collect();
@@ -118,6 +148,14 @@ async fn from_server(
             Ok(found)
         }
     }
+}
+
+/// The namespaces of a cluster, where the caller may list them.
+async fn namespaces(connection: &Connection) -> Option<Vec<String>> {
+    let (cluster, _) = connection.cluster.as_ref()?;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let listed = namespaces.list_metadata(&ListParams::default().limit(MOST as u32)).await.ok()?;
+    Some(listed.items.into_iter().filter_map(|namespace| namespace.metadata.name).collect())
 }
 
 /// `NAME`, or `NAMESPACE/NAME` once a namespace is written.
@@ -162,13 +200,14 @@ fn text(value: &Value) -> String {
 }
 
 /// What is known of the command line that is being completed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct CommandLine {
-    server: String,
-    token_file: Option<PathBuf>,
-    namespace: String,
+    /// The flags by which the server is found.
+    global: Global,
     /// The Task that it names: that of `--task`, or its first argument after the verb.
     task: Option<String>,
+    /// Whether the server that it names can be one.
+    is_usable: bool,
 }
 
 /// Flags whose value is the next word.
@@ -201,11 +240,16 @@ impl CommandLine {
     /// Reads the words that a shell hands over, behind `--`; `variable` reads the environment.
     fn of(words: impl IntoIterator<Item = OsString>, variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let mut line = Self {
-            server: set("SENTINEL_SERVER").unwrap_or_else(|| "http://127.0.0.1:7980".to_owned()),
+        let mut server = set("SENTINEL_SERVER");
+        let mut global = Global {
+            server: None,
+            kubeconfig: None,
+            context: None,
+            as_user: None,
+            as_group: Vec::new(),
             token_file: set("SENTINEL_TOKEN_FILE").map(PathBuf::from),
-            namespace: set("SENTINEL_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
-            task: None,
+            namespace: set("SENTINEL_NAMESPACE"),
+            color: ColorChoice::Never,
         };
         let words = words.into_iter().map(|word| word.to_string_lossy().into_owned());
         // Behind the `--` of the shell is the name of the program.
@@ -222,9 +266,13 @@ impl CommandLine {
             };
             let mut value = || value.clone().or_else(|| words.next()).unwrap_or_default();
             match flag.as_str() {
-                "--server" => line.server = value(),
-                "--token-file" => line.token_file = Some(value().into()),
-                "-n" | "--namespace" => line.namespace = value(),
+                "--server" => server = Some(value()),
+                "--kubeconfig" => global.kubeconfig = Some(value().into()),
+                "--context" => global.context = Some(value()),
+                "--as" => global.as_user = Some(value()),
+                "--as-group" => global.as_group.push(value()),
+                "--token-file" => global.token_file = Some(value().into()),
+                "-n" | "--namespace" => global.namespace = Some(value()),
                 "--task" => named = Some(value()),
                 flag if WITH_VALUE.contains(&flag) => drop(value()),
                 flag if flag.starts_with('-') => {}
@@ -234,13 +282,12 @@ impl CommandLine {
         // `get` has a noun between its name and the Task.
         let at = if arguments.first().is_some_and(|verb| verb == "get") { 2 } else { 1 };
         let first = arguments.into_iter().nth(at).filter(|text| !text.is_empty());
-        line.task = named.or(first).map(|task| task.strip_prefix("task/").unwrap_or(&task).to_owned());
-        line
-    }
-
-    fn client(&self) -> Option<Client> {
-        let server: Server = self.server.parse().ok()?;
-        Some(connect(server, self.token_file.as_deref()).ok()?.on_warning(|_| {}))
+        let task = named.or(first).map(|task| task.strip_prefix("task/").unwrap_or(&task).to_owned());
+        // One that is being typed names no server.
+        let is_absent = server.is_none();
+        global.server = server.and_then(|text| text.parse().ok());
+        let is_usable = is_absent || global.server.is_some();
+        Self { global, task, is_usable }
     }
 }
 
@@ -257,17 +304,23 @@ mod tests {
 
     #[test]
     fn server_namespace_and_task_come_from_the_words_and_the_environment() {
+        let server = |line: &CommandLine| line.global.server.as_ref().map(ToString::to_string);
         let plain = line(&["logs", "--tail", "5", "task/web", "--run", ""], &[]);
-        assert_eq!((plain.server.as_str(), plain.namespace.as_str()), ("http://127.0.0.1:7980", "default"));
+        assert_eq!((server(&plain), plain.global.namespace), (None, None));
         assert_eq!(plain.task.as_deref(), Some("web"));
         let set =
             [("SENTINEL_SERVER", "unix:/s"), ("SENTINEL_NAMESPACE", "ops"), ("SENTINEL_TOKEN_FILE", "")];
         let full = line(&["-n", "db", "get", "executions", "--task=a", "--run", ""], &set);
-        assert_eq!((full.server.as_str(), full.namespace.as_str()), ("unix:/s", "db"));
-        assert_eq!((full.task.as_deref(), full.token_file), (Some("a"), None));
+        assert_eq!(server(&full).as_deref(), Some("unix:/s"));
+        assert_eq!(full.global.namespace.as_deref(), Some("db"));
+        assert_eq!((full.task.as_deref(), full.global.token_file), (Some("a"), None));
         assert_eq!(line(&["get", "task", "web", ""], &[]).task.as_deref(), Some("web"));
         let command = line(&["run", "--all", "--", "ls", "--server", "http://evil"], &[]);
-        assert_eq!((command.server.as_str(), command.task), ("http://127.0.0.1:7980", None));
+        assert_eq!((server(&command), command.task), (None, None));
+        let cluster = line(&["--context", "prod", "logs", "--as=jane", ""], &[]);
+        assert_eq!(cluster.global.context.as_deref(), Some("prod"));
+        assert_eq!(cluster.global.as_user.as_deref(), Some("jane"));
+        assert!(!line(&["--server", "ftp://x", "logs", ""], &[]).is_usable);
     }
 
     #[test]

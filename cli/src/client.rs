@@ -30,7 +30,12 @@ pub(crate) fn connect(server: Server, token_file: Option<&Path>) -> Result<Clien
             Client::with_token(server, &token).map_err(|error| wrong(&error.to_string()))?
         }
     };
-    Ok(client.on_warning(|why| note(Text::message().plain(why))))
+    Ok(client.on_warning(warn))
+}
+
+/// Prints a warning of a client.
+pub(crate) fn warn(why: &str) {
+    note(Text::message().plain(why));
 }
 
 /// A link to the web page with the token in its fragment, which a browser does not send; the page reads and removes it.
@@ -57,7 +62,7 @@ impl From<ClientError> for Failure {
         let mut failure =
             if is_usage { Self::usage(error.to_string()) } else { Self::new(error.to_string()) };
         failure.status = status;
-        failure.hint = hint(&error).map(str::to_owned);
+        failure.hint = hint(&error);
         failure
     }
 }
@@ -67,16 +72,20 @@ const USAGE_STATUS: [StatusCode; 3] =
     [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY, StatusCode::UNSUPPORTED_MEDIA_TYPE];
 
 /// What to do next.
-fn hint(error: &ClientError) -> Option<&'static str> {
-    Some(match error {
+fn hint(error: &ClientError) -> Option<String> {
+    let text = match error {
+        ClientError::Cluster { advice, .. } => advice,
+        ClientError::Unreachable { server: Server::Cluster(_), .. } => {
+            "Is the API server up, and the address that of the kubeconfig's context? Try: kubectl cluster-info"
+        }
         ClientError::Unreachable { .. } => {
-            "Start one with: sentinel dev\nOr name its address: --server URL (or SENTINEL_SERVER)"
+            "Start one with: sentinel dev\nOr name its address: --server URL (or SENTINEL_SERVER), or a cluster: --context NAME"
         }
         ClientError::Untrusted { .. } => {
             "Run it as the user of that server, or name another one: --server URL (or SENTINEL_SERVER)"
         }
         ClientError::Foreign { .. } | ClientError::NotJson { .. } => {
-            "Is it a Sentinel Node API? Name another with --server."
+            "Is it a Sentinel Node API? Name another with --server, or a cluster with --context."
         }
         ClientError::Shape { .. } => {
             "Is the server of another release than this program? See: sentinel version"
@@ -84,6 +93,25 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         ClientError::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED.as_u16() => {
             "Your own dev mode needs no token. For another one, use --token-file FILE with the file that it prints at startup"
         }
+        ClientError::Refused { status, error } if *status == StatusCode::FORBIDDEN.as_u16() => {
+            role(&error.message)?
+        }
         _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// The `ClusterRole` of the chart that has the right which the API server names as missing.
+fn role(message: &str) -> Option<&'static str> {
+    if !message.contains("cannot ") {
+        return None;
+    }
+    let writes = ["cannot create", "cannot update", "cannot patch", "cannot delete"];
+    Some(if message.contains("tasks/log") {
+        "Ask for the ClusterRole sentinel-node-log-reader in that namespace. See all your rights: sentinel check"
+    } else if writes.iter().any(|write| message.contains(write)) {
+        "Ask for the ClusterRole sentinel-node-task-runner in that namespace. See all your rights: sentinel check"
+    } else {
+        "Ask for the ClusterRole sentinel-node-task-viewer, in that namespace or in all. See all your rights: sentinel check"
     })
 }

@@ -5,13 +5,16 @@ use std::process::ExitCode;
 mod args;
 mod candidates;
 mod client;
+mod cluster;
 mod commands;
+mod connection;
 mod dev;
 mod exit;
 mod follow;
 mod interrupt;
 mod manifests;
 mod output;
+mod program;
 mod reference;
 mod view;
 
@@ -61,7 +64,7 @@ fn usage(rejected: &args::ParseError) -> ExitCode {
     let code = if rejected.error.use_stderr() { exit::USAGE } else { exit::OK };
     let _ = rejected.error.print();
     if let Some(hint) = &rejected.hint {
-        note(&format!("\n{hint}"));
+        note(&program::phrased(&format!("\n{hint}")));
     }
     ExitCode::from(code)
 }
@@ -73,7 +76,7 @@ fn exit_code(result: ExitResult) -> ExitCode {
         Err(failure) => {
             note(Text::new().styled(Style::Error, "error:").plain(" ").plain(failure.message));
             if let Some(hint) = failure.hint {
-                note(&hint);
+                note(&program::phrased(&hint));
             }
             ExitCode::from(failure.code)
         }

@@ -169,7 +169,13 @@ fn native_request() -> impl Strategy<Value = (&'static Route, String, (String, S
             let task = (values.pop().unwrap(), values.pop().unwrap());
             let mut values = values.iter().cycle();
             let fill = |segment: &str, value: &str| {
-                if segment.starts_with('{') { escape(value) } else { segment.to_owned() }
+                // Names of objects have no others.
+                let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.';
+                match segment {
+                    "{name}" => value.replace(|c| !named(c), "-"),
+                    _ if segment.starts_with('{') => escape(value),
+                    _ => segment.to_owned(),
+                }
             };
             let path: Vec<String> =
                 route.pattern.split('/').map(|segment| fill(segment, values.next().unwrap())).collect();

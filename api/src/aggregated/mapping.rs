@@ -120,19 +120,19 @@ pub fn to_native(method: &str, path_and_query: &str) -> Result<Found, Unmapped> 
     let watched = watched(&mut query)?;
     let (row, mut parts) = ROWS
         .iter()
-        .filter(|row| is_method(row, method) && row.watch == watched.is_some())
+        .filter(|row| is_method(row, method) && row.watch == (watched != Watched::No))
         .filter(|row| match row.scope {
             Scope::Cluster => namespace.is_none(),
             Scope::Namespace => namespace.is_some(),
             Scope::Either => true,
         })
-        .filter(|row| !row.watch || names_task(row) == watched.as_ref().is_some_and(Option::is_some))
+        .filter(|row| !row.watch || names_task(row) == matches!(watched, Watched::One(_)))
         .find_map(|row| Some((row, matches(row.aggregated?, below)?)))
         .ok_or_else(absent)?;
     if let Some(namespace) = &namespace {
         parts.set("namespace", namespace);
     }
-    if let Some(Some(name)) = &watched {
+    if let Watched::One(name) = &watched {
         parts.set("name", name);
     }
     let by_path = "is in the path: …/namespaces/NAMESPACE/…";
@@ -186,8 +186,19 @@ fn namespace_of(below: &str) -> Option<(Option<String>, &str)> {
     Some((Some(namespace), &rest[at..]))
 }
 
-/// Takes `watch` and `fieldSelector` out of a query: whether it is a watch, and of which Task if of one.
-fn watched(query: &mut Vec<&str>) -> Result<Option<Option<String>>, Unmapped> {
+/// Whether a request is a watch.
+#[derive(Debug, PartialEq, Eq)]
+enum Watched {
+    /// It is none.
+    No,
+    /// Of all Tasks.
+    All,
+    /// Of the one with this name.
+    One(String),
+}
+
+/// Takes `watch` and `fieldSelector` out of a query: whether it is a watch, and the Task if it is a watch of one.
+fn watched(query: &mut Vec<&str>) -> Result<Watched, Unmapped> {
     let taken = |query: &mut Vec<&str>, key: &str, allowed| {
         let all: Vec<&str> = query.iter().copied().filter(|pair| key_of(pair) == key).collect();
         query.retain(|pair| key_of(pair) != key);
@@ -216,7 +227,11 @@ fn watched(query: &mut Vec<&str>) -> Result<Option<Option<String>>, Unmapped> {
             }
         },
     };
-    Ok(is_watch.then_some(name))
+    Ok(match name {
+        _ if !is_watch => Watched::No,
+        None => Watched::All,
+        Some(name) => Watched::One(name),
+    })
 }
 
 fn parted(path_and_query: &str) -> (&str, &str) {

@@ -44,6 +44,10 @@ impl Connector {
         let (host, port) = match &self.server {
             Server::Unix(path) => return unix(path).await,
             Server::Http { host, port, .. } => (host.trim_start_matches('[').trim_end_matches(']'), *port),
+            Server::Cluster(_) => {
+                let message = "a cluster is reached through its API server, not directly";
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
         };
         // The socket of this user's dev mode identifies it better than a port that any user can take.
         if self.server.is_local()

@@ -101,6 +101,11 @@ pub(super) fn socket_of(port: u16) -> Option<PathBuf> {
         .find(|socket| socket.symlink_metadata().is_ok())
 }
 
+/// Whether this user's dev mode with that port runs.
+pub fn is_running(port: u16) -> bool {
+    socket_of(port).is_some_and(|socket| std::os::unix::net::UnixStream::connect(socket).is_ok())
+}
+
 /// The file with the token of this user's dev mode with that port, if one exists.
 pub fn token_file_of(port: u16) -> Option<PathBuf> {
     directories()
@@ -238,8 +243,11 @@ pub fn remove_stale() -> Vec<PathBuf> {
     removed
 }
 
-/// 256 random bits, from the kernel.
-fn random_token() -> Result<String> {
+/// A token that cannot be guessed: 256 random bits, from the kernel.
+///
+/// # Errors
+/// When the kernel has none.
+pub fn random_token() -> Result<String> {
     let mut bytes = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))

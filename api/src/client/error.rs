@@ -50,6 +50,16 @@ pub enum ClientError {
         /// The time that it had.
         within: Duration,
     },
+    /// The server cannot be reached by way of a cluster, for a reason that a person must know.
+    #[error("{message}")]
+    Cluster {
+        /// What was attempted, at which server, and why it failed.
+        message: String,
+        /// What to do.
+        advice: String,
+        /// Whether the same request may succeed later.
+        is_retryable: bool,
+    },
     /// The server answered with an error of this API.
     #[error("{}", sentence(.error))]
     Refused {
@@ -129,6 +139,7 @@ impl ClientError {
             Self::InvalidRequest { .. } => "request",
             Self::Unreachable { .. } | Self::Disconnected { .. } | Self::TimedOut { .. } => "connection",
             Self::Untrusted { .. } => "access",
+            Self::Cluster { .. } => "connection",
             Self::Refused { error, .. } => error.reason.category(),
             Self::Foreign { .. } | Self::NotJson { .. } | Self::Shape { .. } | Self::LineTooLong { .. } => {
                 "answer"
@@ -142,6 +153,7 @@ impl ClientError {
             Self::Unreachable { .. } | Self::Disconnected { .. } | Self::TimedOut { .. } => true,
             Self::Refused { error, .. } => error.reason.is_retryable(),
             Self::Foreign { status, .. } => status.is_server_error(),
+            Self::Cluster { is_retryable, .. } => *is_retryable,
             Self::InvalidRequest { .. }
             | Self::Untrusted { .. }
             | Self::NotJson { .. }

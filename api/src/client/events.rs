@@ -1,11 +1,14 @@
 //! Changes of Tasks, as server-sent events.
 
+use std::sync::Arc;
+
 use http::Method;
 
 use super::Client;
 use super::error::ClientError;
 use super::event_stream::EventStream;
 use super::lines::Lines;
+use super::transport::Transport;
 use crate::decode;
 use crate::path::{self, Query};
 use crate::task::Task;
@@ -25,6 +28,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Events {
     stream: EventStream,
+    transport: Arc<dyn Transport>,
 }
 
 impl Client {
@@ -47,7 +51,7 @@ impl Client {
     async fn events(&self, path: &str) -> Result<Events, ClientError> {
         let response = self.send(Method::GET, path, None).await?;
         let lines = Lines::new(self.server().clone(), response.into_body());
-        Ok(Events { stream: EventStream::new(lines) })
+        Ok(Events { stream: EventStream::new(lines), transport: Arc::clone(&self.transport) })
     }
 }
 
@@ -68,11 +72,14 @@ impl Events {
     /// An event of a known type; others are skipped, so that a newer server may send more types.
     fn event(&self, kind: &str, data: &str) -> Result<Option<Event>, ClientError> {
         let task = || {
-            decode::slice(data.as_bytes()).map(Box::new).map_err(|shape| ClientError::Shape {
+            let task: Task = decode::slice(data.as_bytes()).map_err(|shape| ClientError::Shape {
                 server: self.stream.server().clone(),
                 what: format!("an event of type {kind}"),
                 shape: Box::new(shape),
-            })
+            })?;
+            let of = &task.metadata;
+            self.transport.learn(&of.uid, &of.namespace, &of.name);
+            Ok(Box::new(task))
         };
         Ok(match kind {
             "task" => Some(Event::Task(task()?)),

@@ -2,10 +2,10 @@
 
 use bytes::{Buf as _, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
 use super::error::ClientError;
 use super::server::Server;
+use super::transport::Body;
 
 /// Longest line, bytes; a record of output in base64, or a Task, fits with room to spare.
 const MAX_LINE: usize = 4 << 20;
@@ -14,14 +14,14 @@ const MAX_LINE: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Lines {
     server: Server,
-    body: Incoming,
+    body: Body,
     buffer: BytesMut,
     /// Length of the prefix of `buffer` that is known to hold no line end.
     scanned: usize,
 }
 
 impl Lines {
-    pub(super) fn new(server: Server, body: Incoming) -> Self {
+    pub(super) fn new(server: Server, body: Body) -> Self {
         Self { server, body, buffer: BytesMut::new(), scanned: 0 }
     }
 

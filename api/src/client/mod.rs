@@ -3,7 +3,7 @@
 //! [`Client`] has a method for each thing that the command line does, over the types of this crate; [`Client::get`],
 //! [`Client::list`] and [`Client::call`] give the JSON as the server sent it, for programs that pass it on. Streams are
 //! in [`events`], [`log`], [`line_log`] and [`search`]. A server of another local user gets nothing ([`peer`]); a dev mode of this user is reached
-//! over its socket ([`dev_socket`]).
+//! over its socket ([`dev_socket`]). Requests go by a [`transport`].
 
 mod connector;
 pub mod dev_socket;
@@ -17,6 +17,7 @@ pub mod peer;
 mod request;
 pub mod search;
 mod server;
+pub mod transport;
 
 pub use error::ClientError;
 pub use events::{Event, Events};
@@ -24,17 +25,15 @@ pub use line_log::{LineAttempt, LineEvent, LineEvents, LineLog, LineLogItem, Lin
 pub use log::{LogItem, LogLines, LogQuery, Since};
 pub use request::{Listed, Reply};
 pub use search::{Search, SearchQuery};
-pub use server::{InvalidServer, Server};
+pub use server::{ClusterName, InvalidServer, Server};
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use http::Method;
 use http::header::HeaderValue;
-use http_body_util::Full;
-use hyper_util::client::legacy::Client as Pool;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 
-use self::connector::{Connector, Credentials};
+use self::transport::{Direct, Transport};
 use crate::decode;
 use crate::path::{self, Query};
 use crate::task::Task;
@@ -45,7 +44,7 @@ use crate::view::{ExecutionView, List, NodeView, RunView};
 pub struct Client {
     server: Server,
     bearer: Option<HeaderValue>,
-    pool: Pool<Connector, Full<Bytes>>,
+    transport: Arc<dyn Transport>,
     warn: fn(&str),
 }
 
@@ -71,10 +70,13 @@ impl Client {
     }
 
     fn with_bearer(server: Server, bearer: Option<HeaderValue>) -> Self {
-        let credentials = if bearer.is_some() { Credentials::Token } else { Credentials::None };
-        let connector = Connector { server: server.clone(), credentials };
-        let pool = Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Self { server, bearer, pool, warn: |_| {} }
+        let transport = Arc::new(Direct::new(server.clone(), bearer.clone()));
+        Self { server, bearer, transport, warn: |_| {} }
+    }
+
+    /// A client whose requests this transport carries; `server` names where they go, in messages.
+    pub fn over(server: Server, transport: Arc<dyn Transport>) -> Self {
+        Self { server, bearer: None, transport, warn: |_| {} }
     }
 
     /// The same with a handler for warnings: why the items of a list that is read whole may be incomplete.

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Collected, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Collected, Limited};
 use sentinel_protocol::product::user_agent;
 use serde_json::Value;
 
 use super::Client;
 use super::error::ClientError;
+use super::transport::Body;
 use crate::OWN_HEADER;
 use crate::path::Query;
 
@@ -131,7 +130,25 @@ impl Client {
                 cause: error.to_string(),
             })?
         };
+        self.learn(&value);
         Ok(Reply { status, result, value })
+    }
+
+    /// Notes the names of the Tasks that an answer is about: a server behind an API server is asked by them.
+    fn learn(&self, value: &Value) {
+        let items = value["items"].as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        for item in items {
+            let of = |uid: &Value, namespace: &Value, name: &Value| {
+                if let (Some(uid), Some(namespace), Some(name)) =
+                    (uid.as_str(), namespace.as_str(), name.as_str())
+                {
+                    self.transport.learn(uid, namespace, name);
+                }
+            };
+            let metadata = &item["metadata"];
+            of(&metadata["uid"], &metadata["namespace"], &metadata["name"]);
+            of(&item["taskUid"], &item["namespace"], &item["task"]);
+        }
     }
 
     /// Sends a request; returns the answer once it has begun and is a success.
@@ -140,7 +157,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Response<Incoming>, ClientError> {
+    ) -> Result<Response<Body>, ClientError> {
         self.send_request(Request::builder().method(method), path, body).await
     }
 
@@ -149,7 +166,7 @@ impl Client {
         &self,
         path: &str,
         last_event_id: Option<&str>,
-    ) -> Result<Response<Incoming>, ClientError> {
+    ) -> Result<Response<Body>, ClientError> {
         let mut request = Request::builder().method(Method::GET);
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
@@ -162,15 +179,12 @@ impl Client {
         request: http::request::Builder,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Response<Incoming>, ClientError> {
+    ) -> Result<Response<Body>, ClientError> {
         let mut request = request
-            .uri(format!("{}{path}", self.server.base()))
+            .uri(path)
             .header("accept", "application/json, text/event-stream, */*")
             .header("user-agent", user_agent("sentinel"))
             .header(OWN_HEADER, "1");
-        if let Some(bearer) = &self.bearer {
-            request = request.header(AUTHORIZATION, bearer);
-        }
         let bytes = match body {
             Some(value) => {
                 request = request.header("content-type", "application/json");
@@ -178,18 +192,17 @@ impl Client {
             }
             None => Bytes::new(),
         };
-        let request = request.body(Full::new(bytes)).map_err(|error| ClientError::InvalidRequest {
+        let request = request.body(bytes).map_err(|error| ClientError::InvalidRequest {
             path: path.to_owned(),
             message: error.to_string(),
         })?;
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.pool.request(request)).await;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.transport.send(request)).await;
         let response = answer
-            .map_err(|_| ClientError::TimedOut { server: self.server.clone(), within: ANSWER_TIMEOUT })?
-            .map_err(|error| ClientError::of_pool(&self.server, &error))?;
+            .map_err(|_| ClientError::TimedOut { server: self.server.clone(), within: ANSWER_TIMEOUT })??;
         if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
     }
 
-    async fn refusal(&self, response: Response<Incoming>) -> ClientError {
+    async fn refusal(&self, response: Response<Body>) -> ClientError {
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ERROR).collect().await.map(Collected::to_bytes);
         match body.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {

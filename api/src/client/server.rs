@@ -24,6 +24,19 @@ pub enum Server {
     },
     /// Over a Unix socket.
     Unix(PathBuf),
+    /// The operator of a Kubernetes cluster, through its API server.
+    Cluster(ClusterName),
+}
+
+/// How a cluster is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterName {
+    /// The address of its API server.
+    pub address: String,
+    /// Where the address and the credentials are from, for people: `context prod`.
+    pub source: String,
+    /// The flags with which another command line finds it, each with a space before it.
+    pub flags: String,
 }
 
 impl Server {
@@ -31,7 +44,7 @@ impl Server {
     pub fn base(&self) -> &str {
         match self {
             Self::Http { base, .. } => base,
-            Self::Unix(_) => "http://localhost",
+            Self::Unix(_) | Self::Cluster(_) => "http://localhost",
         }
     }
 
@@ -40,10 +53,20 @@ impl Server {
         matches!(self, Self::Http { base, .. } if base == DEFAULT)
     }
 
+    /// The flags with which another command line finds it, each with a space before it; none for the default.
+    pub fn flags(&self) -> String {
+        match self {
+            Self::Cluster(name) => name.flags.clone(),
+            _ if self.is_default() => String::new(),
+            _ => format!(" --server {self}"),
+        }
+    }
+
     /// Whether its host names the loopback interface of this machine.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,
+            Self::Cluster(_) => false,
             Self::Http { host, .. } => {
                 let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
                 host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.is_loopback())
@@ -56,6 +79,13 @@ impl Server {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; expected http://HOST[:PORT] or unix:/PATH, for example {DEFAULT}")]
 pub struct InvalidServer(String);
+
+impl Default for Server {
+    /// Where dev mode listens unless it is given another address.
+    fn default() -> Self {
+        Self::Http { base: DEFAULT.to_owned(), host: "127.0.0.1".to_owned(), port: 7980 }
+    }
+}
 
 impl FromStr for Server {
     type Err = InvalidServer;
@@ -102,6 +132,7 @@ impl fmt::Display for Server {
         match self {
             Self::Http { base, .. } => f.write_str(base),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Cluster(name) => write!(f, "{} ({})", name.address, name.source),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The arguments of each verb are in a file of their own; [`values`] parses durations and times.
 
+mod check;
 mod dev;
 mod get;
 mod logs;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub(crate) use check::{CheckArgs, CheckFormat, ReportArgs};
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
 pub(crate) use logs::{LogFormat, LogsArgs, LogsSubject, StreamFilter};
@@ -35,7 +37,8 @@ Examples:
   # Try it: no cluster, no database, nothing to install
   sentinel dev examples/hello.yaml
 
-  # Against a running server
+  # In a cluster, with the kubeconfig of kubectl
+  sentinel check
   sentinel run --all -- uname -a
   sentinel get tasks
   sentinel logs -f hello
@@ -69,7 +72,7 @@ impl Cli {
     /// [`ParseError`], also when help or the version is requested.
     pub(crate) fn parse_args(words: impl IntoIterator<Item = OsString>) -> Result<Self, Box<ParseError>> {
         let words: Vec<OsString> = words.into_iter().collect();
-        let mut command = ignore_empty_variables(Self::command());
+        let mut command = crate::program::phrased_help(ignore_empty_variables(Self::command()));
         let mut parse = |words: &[OsString]| {
             let matches = command.try_get_matches_from_mut(words)?;
             Self::from_arg_matches(&matches)
@@ -147,31 +150,47 @@ fn missing_dashes(words: &[OsString], error: &clap::Error) -> Option<String> {
 /// Flags of every verb.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Address of the server: `http://HOST[:PORT]` or `unix:/PATH`. Your own dev mode is found without it.
+    /// Address of the server: `http://HOST[:PORT]` or `unix:/PATH`. Without it: your own dev mode, if it runs on its default
+    /// port, otherwise the cluster of the kubeconfig.
+    #[arg(long, global = true, env = "SENTINEL_SERVER", value_name = "URL")]
+    pub(crate) server: Option<Server>,
+
+    /// The kubeconfig; without it as kubectl finds it, or in a pod the service account. Replaces --server.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "server")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig. Replaces --server.
     #[arg(
         long,
         global = true,
-        env = "SENTINEL_SERVER",
-        default_value = "http://127.0.0.1:7980",
-        value_name = "URL"
+        value_name = "NAME",
+        conflicts_with = "server",
+        add = completer(Wanted::Context)
     )]
-    pub(crate) server: Server,
+    pub(crate) context: Option<String>,
 
-    /// File with the bearer token for the server; your own dev mode needs none.
+    /// Act as this user, if the cluster lets you. Replaces --server.
+    #[arg(long = "as", global = true, value_name = "USER", conflicts_with = "server")]
+    pub(crate) as_user: Option<String>,
+
+    /// Act as a member of this group; may be repeated. Replaces --server.
+    #[arg(long, global = true, value_name = "GROUP", conflicts_with = "server")]
+    pub(crate) as_group: Vec<String>,
+
+    /// File with the bearer token for --server; your own dev mode and a cluster need none.
     #[arg(long, global = true, env = "SENTINEL_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
-    /// Namespace of the Tasks.
+    /// Namespace of the Tasks; without it that of the kubeconfig's context, or default.
     #[arg(
         short,
         long,
         global = true,
         env = "SENTINEL_NAMESPACE",
-        default_value = "default",
         value_name = "NAME",
         add = completer(Wanted::Namespace)
     )]
-    pub(crate) namespace: String,
+    pub(crate) namespace: Option<String>,
 
     /// When to use colors.
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
@@ -203,6 +222,10 @@ pub(crate) enum Verb {
     Delete(DeleteArgs),
     /// Open the web page in a browser, signed in.
     Ui(UiArgs),
+    /// Check a cluster before installation, or an installation, with what to do about each problem.
+    Check(CheckArgs),
+    /// Write a support bundle without secrets.
+    Report(ReportArgs),
     /// Print the version.
     Version,
     /// Print the completion script of a shell.

@@ -38,6 +38,11 @@ pub(crate) struct ApplyArgs {
     )]
     pub(crate) dry_run: Option<DryRun>,
 
+    /// In a cluster, take over fields that another manager has, such as kubectl or a GitOps tool; without it they are a
+    /// conflict.
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+
     /// Output format.
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
     pub(crate) output: OutputFormat,

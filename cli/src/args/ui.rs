@@ -7,6 +7,9 @@ Examples:
   # The page of your own dev mode
   sentinel ui
 
+  # Of a cluster, on a port of this machine, with the credentials of the kubeconfig, until Ctrl-C
+  sentinel ui --context prod
+
   # Of another server, through a forwarded port
   ssh -L 7990:127.0.0.1:7980 HOST
   sentinel --server http://127.0.0.1:7990 --token-file token ui
@@ -20,4 +23,8 @@ pub(crate) struct UiArgs {
     /// Print the link, with the token in it, instead of opening a browser.
     #[arg(long)]
     pub(crate) print: bool,
+
+    /// The port of 127.0.0.1 for the page of a cluster; 0 is any free one.
+    #[arg(long, default_value = "0", value_name = "PORT")]
+    pub(crate) port: u16,
 }

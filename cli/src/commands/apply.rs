@@ -8,6 +8,7 @@ use crate::exit::{ExitResult, Failure, OK};
 use crate::manifests::{FileKind, read_all};
 use crate::output::format::{OutputFormat, note, print};
 use crate::output::text::Text;
+use crate::program::phrased;
 
 pub(super) async fn execute(client: &Client, namespace: &str, args: &ApplyArgs) -> ExitResult {
     let files: Vec<PathBuf> = args.files.iter().chain(&args.filename).cloned().collect();
@@ -38,6 +39,9 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &ApplyArgs) 
                 first_failure.get_or_insert(failure);
             }
         }
+    }
+    if let Some(hint) = first_failure.as_ref().and_then(|failure| failure.hint.as_deref()) {
+        note(&phrased(hint));
     }
     Ok(first_failure.map_or(OK, |failure| failure.code))
 }

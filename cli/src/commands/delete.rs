@@ -7,6 +7,7 @@ use crate::exit::{ExitResult, Failure, OK};
 use crate::manifests::{FileKind, read_all};
 use crate::output::format::{note, print};
 use crate::output::text::Text;
+use crate::program::phrased;
 
 pub(super) async fn execute(client: &Client, namespace: &str, args: &DeleteArgs) -> ExitResult {
     let mut tasks: Vec<(String, String)> = args
@@ -37,6 +38,9 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &DeleteArgs)
             wait_for(client, &namespace, &name, Condition::Deleted, None).await?;
             print(&format!("task/{name} deleted\n"))?;
         }
+    }
+    if let Some(hint) = first_failure.as_ref().and_then(|failure| failure.hint.as_deref()) {
+        note(&phrased(hint));
     }
     Ok(first_failure.map_or(OK, |failure| failure.code))
 }

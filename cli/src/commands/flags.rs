@@ -9,9 +9,6 @@ pub(super) fn context_flags(client: &Client, namespace: &str) -> String {
         flags.push_str(" -n ");
         flags.push_str(namespace);
     }
-    if !client.server().is_default() {
-        flags.push_str(" --server ");
-        flags.push_str(&client.server().to_string());
-    }
+    flags.push_str(&client.server().flags());
     flags
 }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod cancel;
+mod check;
 mod completion;
 mod delete;
 mod describe;
@@ -13,6 +14,8 @@ mod grep;
 mod log_lines;
 mod logs;
 mod nodes;
+mod report;
+
 mod rerun;
 mod run;
 mod sort;
@@ -21,32 +24,54 @@ mod ui;
 mod wait;
 
 use crate::args::{Cli, Verb};
-use crate::client::connect;
+use crate::connection::{Connection, connect};
 use crate::exit::{ExitResult, Failure, OK};
 use crate::output::format::print;
 
 /// Executes a verb.
 pub(crate) async fn execute(cli: Cli) -> ExitResult {
-    let client = connect(cli.global.server.clone(), cli.global.token_file.as_deref())?;
-    // An empty value counts as unset.
-    let namespace = Some(cli.global.namespace.as_str()).filter(|name| !name.is_empty()).unwrap_or("default");
-    match cli.verb {
-        Verb::Dev(args) => crate::dev::execute(args, namespace).await,
-        Verb::Run(args) => run::execute(&client, namespace, &args).await.map_err(Failure::for_run),
-        Verb::Apply(args) => apply::execute(&client, namespace, &args).await,
-        Verb::Get(args) => get::execute(&client, namespace, &args).await,
-        Verb::Logs(args) => logs::execute(&client, namespace, &args).await,
-        Verb::Nodes(args) => nodes::execute(&client, args.name.as_deref(), args.output, None).await,
-        Verb::Wait(args) => wait::execute(&client, namespace, &args).await,
-        Verb::Cancel(args) => cancel::execute(&client, namespace, &args).await,
-        Verb::Rerun(args) => rerun::execute(&client, namespace, &args).await,
-        Verb::Delete(args) => delete::execute(&client, namespace, &args).await,
-        Verb::Ui(args) => ui::execute(&client, &args).await,
-        Verb::Completion(args) => completion::execute(&args),
-        Verb::Reference => completion::reference(),
+    let Cli { global, verb } = cli;
+    let verb = match verb {
+        Verb::Dev(args) => return crate::dev::execute(args, global.local_namespace()).await,
+        Verb::Completion(args) => return completion::execute(&args),
+        Verb::Reference => return completion::reference(),
         Verb::Version => {
             print(concat!("sentinel ", env!("CARGO_PKG_VERSION"), "\n"))?;
-            Ok(OK)
+            return Ok(OK);
         }
+        Verb::Check(args) => return check::execute(&global, &args).await,
+        Verb::Report(args) => return report::execute(&global, &args).await,
+
+        verb => verb,
+    };
+    let force = matches!(&verb, Verb::Apply(args) if args.force_conflicts);
+    let is_run = matches!(&verb, Verb::Run(_));
+    let done = match connect(&global, force).await {
+        Ok(connection) => with_server(verb, &connection).await,
+        Err(failure) => Err(failure),
+    };
+    if is_run { done.map_err(Failure::for_run) } else { done }
+}
+
+/// Executes a verb that asks a server.
+async fn with_server(verb: Verb, connection: &Connection) -> ExitResult {
+    let Connection { client, namespace, .. } = connection;
+    match verb {
+        Verb::Run(args) => run::execute(client, namespace, &args).await,
+        Verb::Apply(args) => apply::execute(client, namespace, &args).await,
+        Verb::Get(args) => get::execute(client, namespace, &args).await,
+        Verb::Logs(args) => logs::execute(client, namespace, &args).await,
+        Verb::Nodes(args) => nodes::execute(client, args.name.as_deref(), args.output, None).await,
+        Verb::Wait(args) => wait::execute(client, namespace, &args).await,
+        Verb::Cancel(args) => cancel::execute(client, namespace, &args).await,
+        Verb::Rerun(args) => rerun::execute(client, namespace, &args).await,
+        Verb::Delete(args) => delete::execute(client, namespace, &args).await,
+        Verb::Ui(args) => ui::execute(connection, &args).await,
+        Verb::Dev(_)
+        | Verb::Completion(_)
+        | Verb::Reference
+        | Verb::Version
+        | Verb::Check(_)
+        | Verb::Report(_) => Err(Failure::usage("this verb needs no server")),
     }
 }

@@ -28,7 +28,15 @@ pub fn sentinel_with_signals() -> Command {
 }
 
 fn without_settings(mut command: Command) -> Command {
-    for name in ["SENTINEL_SERVER", "SENTINEL_TOKEN_FILE", "SENTINEL_NAMESPACE", "SENTINEL_LOG", "NO_COLOR"] {
+    for name in [
+        "SENTINEL_SERVER",
+        "SENTINEL_TOKEN_FILE",
+        "SENTINEL_NAMESPACE",
+        "SENTINEL_LOG",
+        "NO_COLOR",
+        "KUBECONFIG",
+        "KUBERNETES_SERVICE_HOST",
+    ] {
         command.env_remove(name);
     }
     command

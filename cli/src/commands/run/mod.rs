@@ -4,6 +4,8 @@ mod input;
 mod selector;
 mod spec;
 
+pub(crate) use spec::random_name;
+
 use std::collections::BTreeSet;
 
 use serde_json::json;

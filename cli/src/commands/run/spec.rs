@@ -163,7 +163,7 @@ fn duration(duration: Duration) -> String {
 }
 
 /// A random name: `run-` and eight letters or digits.
-pub(super) fn random_name() -> String {
+pub(crate) fn random_name() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     // Seeded randomly by the standard library.
     let mut random = std::collections::hash_map::RandomState::new().build_hasher();

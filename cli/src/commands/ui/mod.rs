@@ -3,20 +3,28 @@
 //! The token is in the fragment of the link, which a browser never sends. It is in no argument of a process, which other
 //! users can see, but in a private file that leads the browser on. The link names the address whose listener was found
 //! to be this user's or root's, so that the page that reads the token is not another user's.
+//!
+//! The page of a cluster is served by this program itself ([`proxy`]), until Ctrl-C.
+
+mod proxy;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use sentinel_api::client::dev_socket;
 use sentinel_api::client::peer::{effective_uid, listeners};
 use tokio::process::Command;
 
 use crate::args::UiArgs;
 use crate::client::{Client, Server, page_link};
+use crate::cluster::ApiServer;
+use crate::connection::Connection;
 use crate::exit::{ExitResult, Failure, OK};
 use crate::interrupt::{Interruptible, Interrupts};
 use crate::output::format::{note, print};
@@ -50,7 +58,11 @@ impl Link {
     }
 }
 
-pub(super) async fn execute(client: &Client, args: &UiArgs) -> ExitResult {
+pub(super) async fn execute(connection: &Connection, args: &UiArgs) -> ExitResult {
+    let client = &connection.client;
+    if let Some((_, server)) = &connection.cluster {
+        return of_cluster(client, server, args).await;
+    }
     // Refuses a server that is not ours, before any link leads there; and a wrong token.
     client.get("/api/v1/tasks?limit=1").await?;
     let link = find(client).await?;
@@ -64,6 +76,38 @@ pub(super) async fn execute(client: &Client, args: &UiArgs) -> ExitResult {
         open(opener, &link).await?;
     }
     Ok(OK)
+}
+
+/// Serves the page of a cluster until Ctrl-C.
+async fn of_cluster(client: &Client, server: &Arc<ApiServer>, args: &UiArgs) -> ExitResult {
+    // A cluster that does not answer is reported here, and not in a browser. The page shows what a user may not see.
+    match client.get("/api/v1/tasks?limit=1").await {
+        Err(error) if error.status() != Some(StatusCode::FORBIDDEN.as_u16()) => return Err(error.into()),
+        _ => {}
+    }
+    let mut interrupts = Interrupts::listen()?;
+    let proxy = proxy::Proxy::bind(args.port, Arc::clone(server) as _).await?;
+    let token = Token { text: proxy.token().to_owned(), of_dev_mode: None };
+    let link = Link { page: proxy.page(), token: Some(token) };
+    note(&format!("Serving {} with your credentials for {}; Ctrl-C ends it.", link.page, client.server()));
+    let shown = async {
+        if args.print || !has_display() {
+            print(&format!("{}\n", link.whole()))?;
+        } else {
+            open(if cfg!(target_os = "macos") { "open" } else { "xdg-open" }, &link).await?;
+        }
+        std::future::pending::<Result<(), Failure>>().await
+    };
+    let served = async {
+        tokio::select! {
+            never = proxy.serve() => match never {},
+            shown = shown => shown,
+        }
+    };
+    match interrupts.until(served).await {
+        Interruptible::Done(ended) => ended.map(|()| OK),
+        Interruptible::Interrupted => Ok(OK),
+    }
 }
 
 async fn find(client: &Client) -> Result<Link, Failure> {
@@ -129,12 +173,14 @@ async fn open(opener: &str, link: &Link) -> Result<(), Failure> {
         return Ok(());
     }
     let directory = dev_socket::private_directory().map_err(unwritten)?;
-    let file = directory.join(format!("link-{}.html", std::process::id()));
+    // Removed however this ends.
+    let file = LinkFile(directory.join(format!("link-{}.html", std::process::id())));
+    let file = &file.0;
     // From here on Ctrl-C must not leave the file behind.
     let mut interrupts = Interrupts::listen()?;
-    write_private(&file, &redirect(&link.whole())).map_err(unwritten)?;
+    write_private(file, &redirect(&link.whole())).map_err(unwritten)?;
     let opening = async {
-        run(opener, &file).await?;
+        run(opener, file).await?;
         let seconds = LINK_LIFETIME.as_secs();
         note(&format!(
             "Opened {}. Waiting {seconds} s for the browser to read the link; Ctrl-C ends this.",
@@ -143,13 +189,21 @@ async fn open(opener: &str, link: &Link) -> Result<(), Failure> {
         tokio::time::sleep(LINK_LIFETIME).await;
         Ok(())
     };
-    let opened = match interrupts.until(opening).await {
+    match interrupts.until(opening).await {
         Interruptible::Done(opened) => opened,
         Interruptible::Interrupted => Ok(()),
-    };
-    let removed = std::fs::remove_file(&file)
-        .map_err(|error| Failure::new(format!("failed to remove {}: {error}", file.display())));
-    opened.and(removed)
+    }
+}
+
+/// The file with a link.
+struct LinkFile(PathBuf);
+
+impl Drop for LinkFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            note(&format!("failed to remove {}: {error}", self.0.display()));
+        }
+    }
 }
 
 /// Writes a file that only this user can read, in a directory that only this user can enter.

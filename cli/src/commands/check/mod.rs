@@ -1,0 +1,109 @@
+//! `check`: whether a cluster is fit for Sentinel Node, or whether an installation works.
+//!
+//! [`cluster`] asks the API server about itself, [`installation`] about the objects of the chart, [`rights`] what the caller may
+//! do; [`service`] asks the operator; [`task`] runs a Task. Each finding is a line ([`findings`]); what could not be checked is
+//! a warning, never left out.
+
+mod cluster;
+pub(crate) mod findings;
+mod installation;
+mod rights;
+mod schema;
+mod service;
+mod task;
+
+pub(crate) use installation::why_unready;
+
+use std::sync::Arc;
+
+use self::findings::{Findings, Verdict};
+use crate::args::{CheckArgs, CheckFormat, Global};
+use crate::cluster::{Cluster, forward};
+use crate::connection::{Connection, Target, connect};
+use crate::exit::{ExitResult, FAILED, Failure, OK};
+use crate::output::format::print;
+use crate::output::sink::print_json;
+
+/// The namespace of an installation, unless it was given another.
+pub(crate) const DEFAULT_NAMESPACE: &str = "sentinel-system";
+
+pub(super) async fn execute(global: &Global, args: &CheckArgs) -> ExitResult {
+    let mut findings = Findings::new(args.output);
+    if args.pre {
+        let Target::Cluster(settings) = global.target() else {
+            return Err(Failure::usage("--pre checks a cluster, and this is none")
+                .hint("Name one with --context NAME, and no --server"));
+        };
+        let cluster = settings.connect().await?;
+        before(&cluster, args.install_namespace.as_deref(), &mut findings).await?;
+    } else {
+        let connection = connect(global, false).await?;
+        all(&connection, args.install_namespace.as_deref(), &mut findings).await?;
+        if args.task {
+            task::check(&connection, args, &mut findings).await?;
+        }
+    }
+    match args.output {
+        CheckFormat::Json => print_json(&findings.to_json())?,
+        CheckFormat::Text => {
+            let (failed, warned) = (findings.count(Verdict::Fail), findings.count(Verdict::Warn));
+            print(&format!("\n{} ok, {warned} warned, {failed} failed\n", findings.count(Verdict::Ok)))?;
+        }
+    }
+    Ok(if findings.is_ok() { OK } else { FAILED })
+}
+
+/// What must hold before Sentinel Node is installed.
+async fn before(cluster: &Cluster, namespace: Option<&str>, findings: &mut Findings) -> Result<(), Failure> {
+    if !cluster::version(cluster, findings).await? {
+        return Ok(());
+    }
+    let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+    cluster::clock(cluster, findings).await?;
+    cluster::aggregation(cluster, findings).await?;
+    cluster::nodes(cluster, findings).await?;
+    cluster::pod_security(cluster, namespace, findings).await?;
+    schema::check(cluster, schema::Wanted::Fitting, findings).await?;
+    rights::to_install(cluster, namespace, findings).await
+}
+
+/// Everything about an installation. It goes as far as it can: what needs an answer that is missing is left to the line about
+/// that.
+///
+/// # Errors
+/// When a line cannot be printed.
+pub(crate) async fn all(
+    connection: &Connection,
+    namespace: Option<&str>,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    if let Some((cluster, _)) = &connection.cluster
+        && !of_cluster(cluster, connection, namespace, findings).await?
+    {
+        return Ok(());
+    }
+    service::check(connection, findings).await
+}
+
+/// Returns whether the API server answers.
+async fn of_cluster(
+    cluster: &Arc<Cluster>,
+    connection: &Connection,
+    namespace: Option<&str>,
+    findings: &mut Findings,
+) -> Result<bool, Failure> {
+    if !cluster::version(cluster, findings).await? {
+        return Ok(false);
+    }
+    cluster::clock(cluster, findings).await?;
+    schema::check(cluster, schema::Wanted::Equal, findings).await?;
+    installation::api_service(cluster, findings).await?;
+    let found = forward::find(cluster).await.ok();
+    let namespace = namespace.or(found.as_ref().map(|operator| operator.namespace.as_str()));
+    let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+    cluster::pod_security(cluster, namespace, findings).await?;
+    installation::operator(cluster, namespace, findings).await?;
+    installation::agents(cluster, namespace, findings).await?;
+    rights::to_use(cluster, &connection.namespace, findings).await?;
+    Ok(true)
+}
