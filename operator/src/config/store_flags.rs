@@ -99,7 +99,7 @@ impl StoreFlags {
                     client: pem.map(|pem| ClientFiles { certificate: pem.clone(), key: pem }),
                 };
                 let database = self.mongodb_database.clone();
-                Ok(Storage::Mongodb { credentials: files.read()?, database })
+                Ok(Storage::Mongodb { credentials: Box::new(files.read()?), database })
             }
         }
     }

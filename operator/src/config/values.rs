@@ -35,7 +35,7 @@ pub enum Storage {
     /// MongoDB.
     Mongodb {
         /// Its URL and what TLS needs.
-        credentials: Credentials,
+        credentials: Box<Credentials>,
         /// The database.
         database: String,
     },

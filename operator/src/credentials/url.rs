@@ -87,7 +87,7 @@ pub(super) fn transport(store: Store, url: &str) -> Transport {
         Store::Mongodb => {
             let asked = options(url).filter(|(key, _)| key == "tls" || key == "ssl").last();
             match asked {
-                Some((_, value)) if value == "true" => Transport::Tls,
+                Some((_, "true")) => Transport::Tls,
                 Some(_) => Transport::PlainByRequest,
                 None if url.starts_with("mongodb+srv://") => Transport::Tls,
                 None => Transport::Plain,
