@@ -71,7 +71,7 @@ impl Site {
         let shown = foreign.certificate.display().to_string();
         self.refused(|files| files.client = Some(foreign), &["refused the client", &shown, cert_flag]).await;
 
-        let wrong = self.url("wrong-password", |url| url.replace("right-pass", "wrong-pass"));
+        let wrong = self.url("other-login", |url| url.replace("right-pass", "wrong-pass"));
         let shown = wrong.display().to_string();
         self.refused(|files| files.url = wrong, &["refused the user and the password", &shown, url_flag])
             .await;
