@@ -51,6 +51,7 @@ async fn two_replicas_and_host_commands_through_upgrades_failover_and_rotation()
     cluster.helm(Helm::Four, &[&install[..], &values, &IMAGES].concat()).await;
     let nodes = cluster.all_reachable().await;
     assert_eq!(nodes["items"].as_array().unwrap().len(), cluster.nodes.len(), "{nodes}");
+    cluster.helm(Helm::Four, &["test", "sentinel-node"]).await;
 
     // Commands of both environments, and the examples that need no more than the image has.
     cluster.task("on-host", "Host", &["/bin/sh", "-c", "echo on the host of $(hostname)"]).await;
@@ -89,6 +90,7 @@ async fn helm_install_alone_is_a_working_system() {
     let volume = ["--set=storage.embedded.persistence.enabled=false"];
     cluster.helm(Helm::Three, &[&["install", "sentinel-node", &chart][..], &volume, &IMAGES].concat()).await;
     cluster.all_reachable().await;
+    cluster.helm(Helm::Three, &["test", "sentinel-node"]).await;
     cluster.task("contained", "Container", &["/bin/busybox", "hostname"]).await;
     cluster.complete("contained").await;
     // This profile has no right to the host.

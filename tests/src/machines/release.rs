@@ -20,6 +20,9 @@ pub const PATIENCE: Duration = Duration::from_mins(3);
 /// The namespace of every release here.
 pub const NAMESPACE: &str = "sentinel-system";
 
+/// The label of what belongs to a person of a test.
+const PERSON: &str = "sentinel-test=person";
+
 /// The aggregated API.
 pub const OPS: &str = sentinel_api::aggregated::PREFIX;
 
@@ -58,8 +61,23 @@ impl Cluster {
         load_images().await;
         let directory = tempfile::tempdir().expect("a directory");
         let cluster = Self { parts: Parts::find(), nodes, gateway: gateway.to_owned(), directory };
+        cluster.sweep().await;
         cluster.namespace().await;
         cluster
+    }
+
+    /// Removes what a failed test has left. No operator is there to let its Tasks go.
+    async fn sweep(&self) {
+        let tasks = self.parts.kubectl(&["get", "tasks.sentinelnode.dev", "-o", "name"]).await;
+        for task in tasks.unwrap_or_default().lines() {
+            let free = r#"{"metadata":{"finalizers":null}}"#;
+            self.kubectl(&["patch", task, "--type=merge", "-p", free]).await;
+            self.kubectl(&["delete", task, "--ignore-not-found"]).await;
+        }
+        for kind in ["serviceaccount", "rolebinding"] {
+            let ours = ["delete", kind, "-l", PERSON, "--ignore-not-found"];
+            self.kubectl(&ours).await;
+        }
     }
 
     /// The namespace, anew, in which privileged pods are admitted.
@@ -192,7 +210,9 @@ impl Cluster {
             let (binding, role) = (format!("{name}-{role}"), format!("--clusterrole=sentinel-node-{role}"));
             let account = format!("--serviceaccount=default:{name}");
             self.kubectl(&["create", "rolebinding", &binding, &role, &account]).await;
+            self.kubectl(&["label", "rolebinding", &binding, PERSON]).await;
         }
+        self.kubectl(&["label", "serviceaccount", name, PERSON]).await;
         let token = self.kubectl(&["create", "token", name]).await.trim().to_owned();
         let admin = std::fs::read_to_string(&self.parts.kubeconfig).expect("a kubeconfig");
         let clusters = admin.split("users:").next().expect("clusters");
