@@ -60,7 +60,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// FerretDB on the set's PostgreSQL, with TLS alone; clients must have a certificate of `clients`.
+    /// FerretDB in front of the set's database, with TLS alone; clients must have a certificate of `clients`.
     pub(crate) fn ferretdb(
         parts: &Parts,
         folder: &Path,
