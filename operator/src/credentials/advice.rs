@@ -4,7 +4,7 @@
 use super::files::CredentialFiles;
 use super::store::Store;
 
-/// How servers word that a user or its password is wrong or missing.
+/// Texts of servers for a user or a password that is wrong or missing.
 const REFUSED_USER: [&str; 6] = [
     "WRONGPASS",
     "NOAUTH",
