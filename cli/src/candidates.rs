@@ -12,11 +12,9 @@ use serde_json::Value;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams};
 
-use crate::args::Global;
 use crate::client::{Client, ClientError, Query};
 use crate::cluster::settings::contexts;
-use crate::connection::{Connection, Target, connect};
-use crate::output::color::ColorChoice;
+use crate::connection::{Connection, Place, Target, connect};
 
 /// The environment variable by which a shell asks for candidates.
 pub(crate) const VARIABLE: &str = "SENTINEL_COMPLETE";
@@ -86,12 +84,12 @@ fn is_plain(text: &str) -> bool {
 
 fn candidates(line: &CommandLine, wanted: Wanted, current: &str) -> Vec<String> {
     if wanted == Wanted::Context {
-        return contexts(line.global.kubeconfig.as_ref());
+        return contexts(line.place.kubeconfig.as_ref());
     }
     if !line.is_usable {
         return Vec::new();
     }
-    let deadline = match line.global.target() {
+    let deadline = match line.place.target() {
         Target::Direct(_) => DEADLINE,
         Target::Cluster(_) => CLUSTER_DEADLINE,
     };
@@ -100,7 +98,7 @@ fn candidates(line: &CommandLine, wanted: Wanted, current: &str) -> Vec<String> 
     let Ok(runtime) = runtime else { return Vec::new() };
     let (line, current) = (line.clone(), current.to_owned());
     let asked = runtime.spawn(async move {
-        let connection = connect(&line.global, false).await.ok()?;
+        let connection = connect(&line.place, false).await.ok()?;
         from_server(&connection, &line, wanted, &current).await.ok()
     });
     let found = runtime.block_on(async { tokio::time::timeout(deadline, asked).await });
@@ -203,7 +201,7 @@ fn text(value: &Value) -> String {
 #[derive(Debug, Clone)]
 struct CommandLine {
     /// The flags by which the server is found.
-    global: Global,
+    place: Place,
     /// The Task that it names: that of `--task`, or its first argument after the verb.
     task: Option<String>,
     /// Whether the server that it names can be one.
@@ -241,15 +239,10 @@ impl CommandLine {
     fn of(words: impl IntoIterator<Item = OsString>, variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut server = set("SENTINEL_SERVER");
-        let mut global = Global {
-            server: None,
-            kubeconfig: None,
-            context: None,
-            as_user: None,
-            as_group: Vec::new(),
+        let mut place = Place {
             token_file: set("SENTINEL_TOKEN_FILE").map(PathBuf::from),
             namespace: set("SENTINEL_NAMESPACE"),
-            color: ColorChoice::Never,
+            ..Place::default()
         };
         let words = words.into_iter().map(|word| word.to_string_lossy().into_owned());
         // Behind the `--` of the shell is the name of the program.
@@ -267,12 +260,12 @@ impl CommandLine {
             let mut value = || value.clone().or_else(|| words.next()).unwrap_or_default();
             match flag.as_str() {
                 "--server" => server = Some(value()),
-                "--kubeconfig" => global.kubeconfig = Some(value().into()),
-                "--context" => global.context = Some(value()),
-                "--as" => global.as_user = Some(value()),
-                "--as-group" => global.as_group.push(value()),
-                "--token-file" => global.token_file = Some(value().into()),
-                "-n" | "--namespace" => global.namespace = Some(value()),
+                "--kubeconfig" => place.kubeconfig = Some(value().into()),
+                "--context" => place.context = Some(value()),
+                "--as" => place.as_user = Some(value()),
+                "--as-group" => place.as_group.push(value()),
+                "--token-file" => place.token_file = Some(value().into()),
+                "-n" | "--namespace" => place.namespace = Some(value()),
                 "--task" => named = Some(value()),
                 flag if WITH_VALUE.contains(&flag) => drop(value()),
                 flag if flag.starts_with('-') => {}
@@ -285,9 +278,9 @@ impl CommandLine {
         let task = named.or(first).map(|task| task.strip_prefix("task/").unwrap_or(&task).to_owned());
         // One that is being typed names no server.
         let is_absent = server.is_none();
-        global.server = server.and_then(|text| text.parse().ok());
-        let is_usable = is_absent || global.server.is_some();
-        Self { global, task, is_usable }
+        place.server = server.and_then(|text| text.parse().ok());
+        let is_usable = is_absent || place.server.is_some();
+        Self { place, task, is_usable }
     }
 }
 
@@ -304,22 +297,22 @@ mod tests {
 
     #[test]
     fn server_namespace_and_task_come_from_the_words_and_the_environment() {
-        let server = |line: &CommandLine| line.global.server.as_ref().map(ToString::to_string);
+        let server = |line: &CommandLine| line.place.server.as_ref().map(ToString::to_string);
         let plain = line(&["logs", "--tail", "5", "task/web", "--run", ""], &[]);
-        assert_eq!((server(&plain), plain.global.namespace), (None, None));
+        assert_eq!((server(&plain), plain.place.namespace), (None, None));
         assert_eq!(plain.task.as_deref(), Some("web"));
         let set =
             [("SENTINEL_SERVER", "unix:/s"), ("SENTINEL_NAMESPACE", "ops"), ("SENTINEL_TOKEN_FILE", "")];
         let full = line(&["-n", "db", "get", "executions", "--task=a", "--run", ""], &set);
         assert_eq!(server(&full).as_deref(), Some("unix:/s"));
-        assert_eq!(full.global.namespace.as_deref(), Some("db"));
-        assert_eq!((full.task.as_deref(), full.global.token_file), (Some("a"), None));
+        assert_eq!(full.place.namespace.as_deref(), Some("db"));
+        assert_eq!((full.task.as_deref(), full.place.token_file), (Some("a"), None));
         assert_eq!(line(&["get", "task", "web", ""], &[]).task.as_deref(), Some("web"));
         let command = line(&["run", "--all", "--", "ls", "--server", "http://evil"], &[]);
         assert_eq!((server(&command), command.task), (None, None));
         let cluster = line(&["--context", "prod", "logs", "--as=jane", ""], &[]);
-        assert_eq!(cluster.global.context.as_deref(), Some("prod"));
-        assert_eq!(cluster.global.as_user.as_deref(), Some("jane"));
+        assert_eq!(cluster.place.context.as_deref(), Some("prod"));
+        assert_eq!(cluster.place.as_user.as_deref(), Some("jane"));
         assert!(!line(&["--server", "ftp://x", "logs", ""], &[]).is_usable);
     }
 

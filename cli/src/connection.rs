@@ -1,10 +1,10 @@
 //! Which server a command line is for, and the connection to it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sentinel_api::client::dev_socket;
 
-use crate::args::Global;
 use crate::client::{Client, Server, connect as connect_to, warn};
 use crate::cluster::{ApiServer, Cluster, Settings, settings};
 use crate::exit::Failure;
@@ -34,9 +34,28 @@ pub(crate) struct Connection {
     pub(crate) cluster: Option<(Arc<Cluster>, Arc<ApiServer>)>,
 }
 
-impl Global {
+/// What a command line has about its server.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    /// The server that is named.
+    pub(crate) server: Option<Server>,
+    /// The kubeconfig that is named.
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Its context.
+    pub(crate) context: Option<String>,
+    /// Whom to act as.
+    pub(crate) as_user: Option<String>,
+    /// The groups to act as.
+    pub(crate) as_group: Vec<String>,
+    /// The file with the token for the server.
+    pub(crate) token_file: Option<PathBuf>,
+    /// The namespace that is named.
+    pub(crate) namespace: Option<String>,
+}
+
+impl Place {
     /// What the flags have about a cluster.
-    pub(crate) fn settings(&self) -> Settings {
+    fn settings(&self) -> Settings {
         Settings {
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone().filter(|name| !name.is_empty()),
@@ -72,19 +91,19 @@ impl Global {
 ///
 /// # Errors
 /// When a token or a kubeconfig cannot be read.
-pub(crate) async fn connect(global: &Global, force: bool) -> Result<Connection, Failure> {
-    match global.target() {
+pub(crate) async fn connect(place: &Place, force: bool) -> Result<Connection, Failure> {
+    match place.target() {
         Target::Direct(server) => {
-            let client = connect_to(server, global.token_file.as_deref())?;
-            Ok(Connection { client, namespace: global.local_namespace().to_owned(), cluster: None })
+            let client = connect_to(server, place.token_file.as_deref())?;
+            Ok(Connection { client, namespace: place.local_namespace().to_owned(), cluster: None })
         }
         Target::Cluster(settings) => {
-            if let Some(path) = &global.token_file {
+            if let Some(path) = &place.token_file {
                 let message = format!("--token-file {} is for --server", path.display());
                 return Err(Failure::usage(message).hint("The kubeconfig has the credentials for a cluster"));
             }
             let cluster = Arc::new(settings.connect().await?);
-            let namespace = global.namespace().unwrap_or(&cluster.config.default_namespace).to_owned();
+            let namespace = place.namespace().unwrap_or(&cluster.config.default_namespace).to_owned();
             let server = Arc::new(ApiServer::new(Arc::clone(&cluster), &namespace, force));
             let client = Client::over(Server::Cluster(cluster.name.clone()), Arc::clone(&server) as _);
             Ok(Connection { client: client.on_warning(warn), namespace, cluster: Some((cluster, server)) })

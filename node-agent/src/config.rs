@@ -128,7 +128,7 @@ pub enum Profile {
     Host,
     /// In the agent's own container only.
     Container,
-    /// Nowhere: the agent reports that it is there, and its metrics, and starts nothing.
+    /// Nowhere: the agent reports its presence and its metrics, and starts nothing.
     Observe,
 }
 

@@ -18,7 +18,7 @@ keyUsage=critical,keyCertSign,cRLSign,digitalSignature'
 subjectAltName=IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc'
   certificate admin /O=system:masters/CN=admin extendedKeyUsage=clientAuth
   certificate controller-manager /CN=system:kube-controller-manager extendedKeyUsage=clientAuth
-  # Of another CA than users: a front proxy names anybody as its client.
+  # Of another CA than users: a front proxy may name any user as its client.
   certificate front-proxy-ca /CN=sentinel-parts-front-proxy 'basicConstraints=critical,CA:TRUE
 keyUsage=critical,keyCertSign,cRLSign,digitalSignature' front-proxy-ca
   certificate front-proxy-client /CN=front-proxy-client extendedKeyUsage=clientAuth front-proxy-ca

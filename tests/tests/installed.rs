@@ -197,7 +197,7 @@ async fn page_through_the_service_proxy(cluster: &Cluster) {
     cluster.forget(&reader, &roles).await;
 }
 
-/// A command on the host goes on while the pods of all agents are replaced, and is adopted.
+/// A command on the host continues while the pods of all agents are replaced, and is adopted.
 async fn agents_are_upgraded_under_a_command(cluster: &Cluster, release: &[&str]) {
     let script = "echo start >>/var/recording; while [ ! -e /var/enough ]; do sleep 0.2; done; echo end >>/var/recording; echo over";
     cluster.task("long", "Host", &["/bin/sh", "-c", script]).await;

@@ -30,6 +30,7 @@ pub(crate) use ui::UiArgs;
 
 use crate::candidates::{Wanted, completer};
 use crate::client::Server;
+use crate::connection::Place;
 use crate::output::color::ColorChoice;
 
 const EXAMPLES: &str = "\
@@ -195,6 +196,21 @@ pub(crate) struct Global {
     /// When to use colors.
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(crate) color: ColorChoice,
+}
+
+impl Global {
+    /// Where the requests go.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            server: self.server.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            as_user: self.as_user.clone(),
+            as_group: self.as_group.clone(),
+            token_file: self.token_file.clone(),
+            namespace: self.namespace.clone(),
+        }
+    }
 }
 
 /// The verbs.

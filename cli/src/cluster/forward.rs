@@ -21,14 +21,15 @@ use kube::api::{Api, ListParams};
 use kube::client::ConfigExt as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
+use sentinel_api::aggregated::API_SERVICE;
 use sentinel_api::client::transport::{Body, boxed};
 use sentinel_api::client::{ClientError, Server};
 use tokio::io::DuplexStream;
 use tokio_rustls::client::TlsStream;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 
+use super::exchange::kept;
 use super::status::{causes, shown};
-use super::transport::{API_SERVICE, kept};
 use super::{Cluster, OPERATOR_LABELS};
 
 /// The port of the operator's API.

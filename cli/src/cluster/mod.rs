@@ -5,11 +5,13 @@
 //!   where the cluster does not serve it;
 //! * [`tasks`]: writes of Tasks, which go to the API server as objects, with the caller's own rights;
 //! * [`forward`]: the way to the operator by a forwarded port;
+//! * `exchange`: one request to the API server;
 //! * [`status`]: errors of the API server as errors of this API.
 //!
 //! Everything is done with the caller's credentials, so that the API server decides what is allowed, and its audit log has who
 //! did it.
 
+mod exchange;
 pub(crate) mod forward;
 pub(crate) mod settings;
 pub(crate) mod status;

@@ -11,8 +11,8 @@ use sentinel_operator::resource::schema;
 use serde_json::{Map, Value, json};
 
 use super::Cluster;
+use super::exchange::send;
 use super::status::{Whole, error, error_of, json_answer, refusal, whole};
-use super::transport::send;
 
 /// The field manager of what the command line writes.
 const MANAGER: &str = "sentinel";

@@ -10,17 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use sentinel_api::aggregated::{self, GROUP, PREFIX, Unmapped, of_native, to_aggregated};
-use sentinel_api::client::transport::{Body, Transport, boxed};
-use sentinel_api::client::{ClientError, Server};
+use sentinel_api::aggregated::{GROUP, PREFIX, Unmapped, of_native, to_aggregated};
+use sentinel_api::client::ClientError;
+use sentinel_api::client::transport::{Body, Transport};
 use sentinel_api::path::{escape, unescape};
 use sentinel_api::reason::Reason;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::Cluster;
+use super::exchange::{kept, send};
 use super::forward;
-use super::status::{Whole, causes, error, error_of, refusal, whole};
+use super::status::{Whole, error, error_of, refusal, whole};
 use super::tasks::Writing;
 
 /// The operator of a cluster, by way of the API server.
@@ -36,10 +37,6 @@ pub(crate) struct ApiServer {
     /// The forwarded port, where the group is not served.
     forward: OnceCell<forward::Forward>,
 }
-
-/// The headers of a request that the operator reads.
-const KEPT: [&str; 5] =
-    ["accept", "accept-encoding", "content-type", "last-event-id", sentinel_api::OWN_HEADER];
 
 impl ApiServer {
     pub(crate) fn new(cluster: Arc<Cluster>, namespace: &str, force: bool) -> Self {
@@ -181,60 +178,6 @@ impl Transport for ApiServer {
         names.insert(uid.to_owned(), (namespace.to_owned(), name.to_owned()));
     }
 }
-
-/// A request with those headers that the operator reads.
-pub(super) fn kept(
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-    body: Bytes,
-) -> Result<Request<Bytes>, ClientError> {
-    let mut request = Request::builder().method(method).uri(path);
-    for name in KEPT {
-        for value in headers.get_all(name) {
-            request = request.header(name, value);
-        }
-    }
-    request
-        .body(body)
-        .map_err(|error| ClientError::InvalidRequest { path: path.to_owned(), message: error.to_string() })
-}
-
-/// Sends a request to the API server.
-pub(super) async fn send(cluster: &Cluster, request: Request<Bytes>) -> Result<Response<Body>, ClientError> {
-    let answer = cluster.client.send(request.map(kube::client::Body::from)).await;
-    let answer = answer.map_err(|error| failure(cluster, &error))?;
-    Ok(answer.map(boxed))
-}
-
-/// As kube reports that a request got no answer.
-fn failure(cluster: &Cluster, error: &kube::Error) -> ClientError {
-    let server = Server::Cluster(cluster.name.clone());
-    match error {
-        kube::Error::Auth(_) => ClientError::Cluster {
-            message: format!("failed to get credentials for {server}: {}", causes(error)),
-            advice: "Sign in again, as for kubectl. Does this succeed? kubectl auth whoami".to_owned(),
-            is_retryable: false,
-        },
-        _ if is_connect(error) => ClientError::Unreachable { server, cause: root_cause(error) },
-        _ => ClientError::Disconnected { server, cause: root_cause(error) },
-    }
-}
-
-fn is_connect(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| {
-        let pool = error.downcast_ref::<hyper_util::client::legacy::Error>();
-        pool.is_some_and(hyper_util::client::legacy::Error::is_connect)
-    })
-}
-
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let last = std::iter::successors(Some(error), |error| error.source()).last();
-    last.map(ToString::to_string).unwrap_or_default()
-}
-
-/// The name of the `APIService`, for messages of this module's siblings.
-pub(super) const API_SERVICE: &str = aggregated::API_SERVICE;
 
 #[cfg(test)]
 mod tests {

@@ -31,22 +31,23 @@ use crate::output::format::print;
 /// Executes a verb.
 pub(crate) async fn execute(cli: Cli) -> ExitResult {
     let Cli { global, verb } = cli;
+    let place = global.place();
     let verb = match verb {
-        Verb::Dev(args) => return crate::dev::execute(args, global.local_namespace()).await,
+        Verb::Dev(args) => return crate::dev::execute(args, place.local_namespace()).await,
         Verb::Completion(args) => return completion::execute(&args),
         Verb::Reference => return completion::reference(),
         Verb::Version => {
             print(concat!("sentinel ", env!("CARGO_PKG_VERSION"), "\n"))?;
             return Ok(OK);
         }
-        Verb::Check(args) => return check::execute(&global, &args).await,
-        Verb::Report(args) => return report::execute(&global, &args).await,
+        Verb::Check(args) => return check::execute(&place, &args).await,
+        Verb::Report(args) => return report::execute(&place, &args).await,
 
         verb => verb,
     };
     let force = matches!(&verb, Verb::Apply(args) if args.force_conflicts);
     let is_run = matches!(&verb, Verb::Run(_));
-    let done = match connect(&global, force).await {
+    let done = match connect(&place, force).await {
         Ok(connection) => with_server(verb, &connection).await,
         Err(failure) => Err(failure),
     };

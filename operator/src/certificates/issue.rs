@@ -105,7 +105,7 @@ fn params(
     Ok(params)
 }
 
-/// What a certificate says of itself.
+/// What a certificate states about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
     /// When it is valid.

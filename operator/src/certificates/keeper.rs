@@ -1,5 +1,5 @@
 //! Keeps the certificates: reads the Secret, does what the plan asks for, publishes the authorities, and puts the certificate
-//! into use. Level, not edge: each round looks at everything.
+//! into use. Level, not edge: each round reads everything.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::config::GeneratedCertificate;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::server::tls::{ServerCertificate, TlsError};
 
-/// How often everything is looked at.
+/// How often everything is read.
 pub const EVERY: Duration = Duration::from_secs(30);
 
 /// Pause after a failed round.
@@ -107,7 +107,7 @@ impl Keeper {
         Self { client, namespace, what, clock, metrics, current: None, certificate: None }
     }
 
-    /// The certificate, once it is there.
+    /// The certificate, once it is made.
     ///
     /// # Errors
     /// [`KeepError`] of the last round, when there is none `within` that time.
@@ -129,7 +129,7 @@ impl Keeper {
         }
     }
 
-    /// Keeps them until `stop`, and looks at everything `every` so often.
+    /// Keeps them until `stop`, and reads everything `every` so often.
     pub async fn run(mut self, every: Duration, stop: CancellationToken) {
         let mut pause = every;
         loop {
@@ -166,7 +166,7 @@ impl Keeper {
         self.clock.now().0 / 1_000
     }
 
-    /// Looks at everything once.
+    /// Reads everything once, and does what is to be done.
     async fn round(&mut self) -> Result<(), KeepError> {
         let published = self.published().await?;
         let contents = self.settle(&published).await?;

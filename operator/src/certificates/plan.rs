@@ -61,7 +61,7 @@ pub enum Step {
     MakeNext,
     /// From now on the next authority signs.
     Promote,
-    /// The previous authority has expired: nobody needs to trust it.
+    /// The previous authority has expired: no client needs to trust it.
     DropPrevious,
 }
 

@@ -51,7 +51,7 @@ pub trait TaskStore: Send + Sync + 'static {
     fn delete(&self, task: TaskRef) -> Answer<'_, ()>;
 }
 
-/// Where Tasks are changed with somebody else's credentials.
+/// Where Tasks are changed with the credentials of a caller.
 pub trait StoresByCaller: Send + Sync + 'static {
     /// The Tasks, as the holder of this token sees and changes them.
     ///

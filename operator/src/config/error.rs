@@ -44,7 +44,7 @@ pub enum ConfigError {
     Credentials(#[from] CredentialError),
     /// The API must not be reachable from other hosts.
     #[error(
-        "--api-listen {address} is not a loopback address, and nobody is asked who they are: any client that reaches it could run commands on every node; set --api-auth kubernetes, or listen on 127.0.0.1 or [::1]"
+        "--api-listen {address} is not a loopback address, and no client is asked who it is: any one that reaches it could run commands on every node; set --api-auth kubernetes, or listen on 127.0.0.1 or [::1]"
     )]
     ApiNotLoopback {
         /// The address given.
@@ -52,7 +52,7 @@ pub enum ConfigError {
     },
     /// A listener beyond loopback has no certificate.
     #[error(
-        "--{flag} {address} is not a loopback address, and would be served without a certificate: whoever sees the traffic sees tokens and output; set --tls-secret or --tls-cert-file, or --allow-plaintext where something else encrypts"
+        "--{flag} {address} is not a loopback address, and would be served without a certificate: a host on the way can read tokens and output; set --tls-secret or --tls-cert-file, or --allow-plaintext where something else encrypts"
     )]
     Plaintext {
         /// The flag.

@@ -59,7 +59,7 @@ pub(super) struct TlsFlags {
     #[arg(long, env = "SENTINEL_TLS_CA_LIFETIME", default_value = "1825d", value_parser = parse_duration, value_name = "TIME")]
     pub(super) tls_ca_lifetime: Duration,
 
-    /// Serve without TLS beyond loopback too. Whoever sees the traffic sees tokens and output.
+    /// Serve without TLS beyond loopback too. A host on the way can read tokens and output.
     #[arg(long, env = "SENTINEL_ALLOW_PLAINTEXT", conflicts_with_all = ["tls_secret", "tls_cert_file"])]
     pub(super) allow_plaintext: bool,
 }
@@ -67,7 +67,7 @@ pub(super) struct TlsFlags {
 /// Flags of who may use the HTTP API.
 #[derive(Debug, Args)]
 pub(super) struct PeopleFlags {
-    /// Who may use the HTTP API: `none` asks nobody and listens on loopback only; `token` has the token of
+    /// Who may use the HTTP API: `none` asks no client, and listens on loopback only; `token` has the token of
     /// --api-token-file; `kubernetes` has whom the API server knows, as far as it allows what they ask. Without it `token`
     /// with --api-token-file, else `none`.
     #[arg(long, env = "SENTINEL_API_AUTH", value_enum, value_name = "WHO")]
@@ -123,7 +123,7 @@ pub(super) struct PeopleFlags {
     )]
     pub(super) trusted_proxy_group_header: HeaderName,
 
-    /// Who may read /metrics: `none` asks nobody, `kubernetes` has whom the API server allows to get that path.
+    /// Who may read /metrics: `none` asks no client, `kubernetes` has whom the API server allows to get that path.
     #[arg(long, env = "SENTINEL_METRICS_AUTH", value_enum, default_value = "none", value_name = "WHO")]
     pub(super) metrics_auth: MetricsAuth,
 }

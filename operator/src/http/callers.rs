@@ -1,4 +1,4 @@
-//! Who made a request, and whether they may: between the guard, which looks at the head alone, and the handlers.
+//! Who made a request, and whether they may: between the guard, which checks the head alone, and the handlers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use super::answer::{Answer, Body, Chunks};
 use super::api::Api;
 use super::error::{ApiError, Reason};
+use super::executions::unable;
 use super::guard;
+use super::owners::Owned;
 use super::request::Request;
 use super::requirement::{self, Requirement};
 use super::table::Found;
@@ -112,7 +114,7 @@ pub(super) async fn admit(
     peer: Option<&Peer>,
 ) -> Result<Option<Permit>, ApiError> {
     let Some(required) = requirement::of(found.route) else {
-        return Err(ApiError::internal("nobody may use this route: it has no requirement"));
+        return Err(ApiError::internal("no caller may use this route: it has no requirement"));
     };
     if required == Requirement::Nothing {
         return Ok(None);
@@ -164,7 +166,11 @@ async fn subject(
     };
     if let Some(uid) = &subject.task_uid {
         let owner = match TaskUid::new(uid.as_str()) {
-            Ok(uid) => api.owners.find(&api.records, &uid).await?,
+            Ok(uid) => match api.owners.find(&api.records, &uid).await.map_err(|error| unable(&error))? {
+                Owned::By(owner) => Some(owner),
+                Owned::Unknown => None,
+                Owned::Uncertain(why) => return Err(ApiError::unavailable(why)),
+            },
             Err(_) => None,
         };
         match (owner, &authorized) {
@@ -182,7 +188,7 @@ async fn subject(
             (None, Some(_)) => {
                 return Err(ApiError::not_found("the Task of the path has no Run of this uid"));
             }
-            // Whoever may read everywhere is answered that it does not exist.
+            // A caller who may read everywhere is answered that it does not exist.
             (None, None) => {}
         }
     }
@@ -239,7 +245,7 @@ fn without_credentials(who: &Principal) -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, Reason::Forbidden, message)
 }
 
-/// The answer to somebody who is not known.
+/// The answer to a caller who is not known.
 pub(super) fn unknown(error: &AuthError) -> ApiError {
     let status = error.status();
     let message = format!("failed to authenticate: {error}");

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sentinel_protocol::ids::TaskUid;
 
-use super::error::ApiError;
-use super::executions::unable;
+use crate::history::HistoryError;
 use crate::history::query::RunQuery;
 use crate::records::Records;
 
@@ -21,26 +20,34 @@ pub(super) struct Owner {
     pub(super) name: Arc<str>,
 }
 
+/// What is known of a uid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owned {
+    /// It is of this Task.
+    By(Owner),
+    /// No Run with it is known.
+    Unknown,
+    /// History cannot be read, for this reason.
+    Uncertain(String),
+}
+
 /// The Tasks of uids that were asked for.
 #[derive(Debug, Default)]
 pub struct Owners(Mutex<HashMap<TaskUid, Owner>>);
 
 impl Owners {
-    /// The Task of a uid; `None` when it has no Run that is known.
+    /// The Task of a uid.
     ///
     /// # Errors
-    /// 503 when History cannot be asked.
-    pub(super) async fn find(&self, records: &Records, uid: &TaskUid) -> Result<Option<Owner>, ApiError> {
+    /// [`HistoryError`] when History cannot read its own records.
+    pub(super) async fn find(&self, records: &Records, uid: &TaskUid) -> Result<Owned, HistoryError> {
         if let Some(owner) = self.lock().get(uid) {
-            return Ok(Some(owner.clone()));
+            return Ok(Owned::By(owner.clone()));
         }
         let query = RunQuery { task_uid: Some(uid.clone()), limit: 1, ..RunQuery::default() };
-        let listed = records.runs(query).await.map_err(|error| unable(&error))?;
+        let listed = records.runs(query).await?;
         let Some(run) = listed.items.into_iter().next() else {
-            return match listed.partial {
-                Some(partial) => Err(ApiError::unavailable(partial)),
-                None => Ok(None),
-            };
+            return Ok(listed.partial.map_or(Owned::Unknown, Owned::Uncertain));
         };
         let owner = Owner { namespace: run.namespace.as_str().into(), name: run.name.as_str().into() };
         let mut known = self.lock();
@@ -48,7 +55,7 @@ impl Owners {
             known.clear();
         }
         known.insert(uid.clone(), owner.clone());
-        Ok(Some(owner))
+        Ok(Owned::By(owner))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TaskUid, Owner>> {

@@ -23,7 +23,7 @@ pub enum Requirement {
     OwnCredentials,
 }
 
-/// What a route requires; `None` for one without a row, which nobody may use.
+/// What a route requires; `None` for one without a row, which no caller may use.
 pub fn of(route: &Route) -> Option<Requirement> {
     match route.operation {
         Operation::Health | Operation::Ready | Operation::Page | Operation::PageAsset => {

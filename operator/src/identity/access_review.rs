@@ -1,4 +1,4 @@
-//! What somebody may do, as the API server decides it (`SubjectAccessReview`).
+//! What a user may do, as the API server decides it (`SubjectAccessReview`).
 //!
 //! An answer is cached for [`BELIEVE`], a refusal too, so a change of a role counts within that time. The cache and the
 //! requests at once are bounded; beyond the bound of the cache every question is asked.
@@ -36,7 +36,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest reason of the API server that is passed on, bytes.
 const MAX_REASON: usize = 256;
 
-/// What somebody wants to do.
+/// What a user wants to do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
     /// A verb on a resource.
@@ -129,7 +129,7 @@ impl AccessReviews {
         }
     }
 
-    /// Whether somebody may do this.
+    /// Whether a user may do this.
     ///
     /// # Errors
     /// [`Unanswered`] when the API server did not answer in time.

@@ -9,7 +9,7 @@ use super::error::AuthError;
 pub const MAX_TOKEN: usize = 8 << 10;
 
 /// Has the token where a proxy between client and operator takes `Authorization` for itself, as the API server does when
-/// it forwards to a Service. A page of another site cannot send it without our consent, which nobody gets.
+/// it forwards to a Service. A page of another site cannot send it without our consent, which no site gets.
 pub const OWN_AUTHORIZATION: HeaderName = HeaderName::from_static("sentinel-authorization");
 
 /// The bearer token of a request, from its `Authorization` header.

@@ -1,6 +1,6 @@
-//! Why somebody was not authenticated.
+//! Why a client was not authenticated.
 
-/// Why somebody was not authenticated.
+/// Why a client was not authenticated.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AuthError {
     /// The request has no token.

@@ -167,7 +167,8 @@ fn list(data: &BTreeMap<String, String>, key: &'static str) -> Result<Vec<String
 }
 
 fn headers(data: &BTreeMap<String, String>, key: &'static str) -> Result<Vec<HeaderName>, FrontProxyError> {
-    let wrong = |name: &str| FrontProxyError::Content { key, why: format!("{name:?} is no header") };
+    let wrong =
+        |name: &str| FrontProxyError::Content { key, why: format!("{name:?} is not the name of a header") };
     list(data, key)?.iter().map(|name| name.parse().map_err(|_| wrong(name))).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Who somebody is, and what they may: asked of the API server, never decided here.
+//! Who a client is, and what it may do: asked of the API server, never decided here.
 //!
 //! A [`Principal`] comes from one of three places: a bearer token that the API server has reviewed ([`token_review`]), the
 //! headers of its front proxy on the aggregated API's listener, or those of a trusted proxy ([`proxy`]); the latter two count

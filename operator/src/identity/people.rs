@@ -1,4 +1,4 @@
-//! People and programs that use the HTTP API: who they are and what they may, as the API server says.
+//! People and programs that use the HTTP API: who they are and what they may, as the API server decides.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const RATES: Rates =
     Rates { all: Rate { per_second: 100.0, burst: 500.0 }, address: Rate { per_second: 20.0, burst: 100.0 } };
 
-/// Somebody who made a request.
+/// A person or program that made a request.
 #[derive(Clone)]
 pub struct Caller {
     /// Who it is.
@@ -166,7 +166,7 @@ impl People {
         }
     }
 
-    /// Whether somebody may do this.
+    /// Whether a user may do this.
     ///
     /// # Errors
     /// [`Unanswered`] when the API server did not answer in time.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::authentication::v1::UserInfo;
 
-/// Somebody whom the API server has authenticated, with the attributes by which it authorizes.
+/// A user whom the API server has authenticated, with the attributes by which it authorizes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Principal {
     /// The user name, for example `jane@example.com` or `system:serviceaccount:NAMESPACE:NAME`.

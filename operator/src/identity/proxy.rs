@@ -3,7 +3,7 @@
 //! Two kinds exist: the front proxy of the API server, which forwards requests for the aggregated API (the *request header*
 //! authentication of Kubernetes: <https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/>), and a
 //! proxy that an administrator trusts for the page, such as one that signs people in. Its headers count only on a connection
-//! whose client certificate is signed by its CA and carries one of its names; anybody could send them.
+//! whose client certificate is signed by its CA and carries one of its names; any client could send them.
 
 use std::collections::BTreeMap;
 
@@ -22,13 +22,13 @@ const MAX_VALUES: usize = 256;
 pub struct ProxyRules {
     /// Common names of the proxy's certificate; empty for every certificate of its CA.
     pub names: Vec<String>,
-    /// Headers with the user name; the first that is there counts.
+    /// Headers with the user name; the first one present counts.
     pub user: Vec<HeaderName>,
     /// Headers with a group each.
     pub groups: Vec<HeaderName>,
     /// Prefixes of headers with further attributes: the rest of the name is the key, escaped as %XX.
     pub extra: Vec<String>,
-    /// Headers with the uid; the first that is there counts.
+    /// Headers with the uid; the first one present counts.
     pub uid: Vec<HeaderName>,
 }
 
@@ -96,7 +96,7 @@ impl ProxyRules {
     }
 }
 
-/// The value of the first of these headers that is there; a second value of one is an error, since it is unclear whose it is.
+/// The value of the first of these headers that is present; a second value of one is an error, since it is unclear whose it is.
 fn first<'a>(headers: &'a HeaderMap, names: &[HeaderName]) -> Result<Option<&'a str>, AuthError> {
     for name in names {
         let mut values = headers.get_all(name).iter();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_elses_headers_count() {
+    fn headers_of_other_clients_do_not_count() {
         let given = headers(&[("x-remote-user", "admin"), ("x-remote-group", "system:masters")]);
         let refused = |certificate: Option<&ClientCertificate>| {
             rules().principal(&given, certificate).unwrap_err().category()

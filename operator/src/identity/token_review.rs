@@ -61,7 +61,7 @@ pub trait TokenPolicy: Send + Sync + 'static {
     /// Whom an authenticated token identifies.
     ///
     /// # Errors
-    /// [`AuthError`] when that is not somebody whose tokens are accepted here.
+    /// [`AuthError`] when that is not a user whose tokens are accepted here.
     fn subject(&self, status: &TokenReviewStatus) -> Result<Self::Subject, AuthError>;
 }
 
@@ -154,7 +154,7 @@ impl<P: TokenPolicy> TokenReviews<P> {
     /// Whom this token identifies, for a request from this address.
     ///
     /// # Errors
-    /// [`AuthError`] when it identifies nobody whose tokens are accepted, or could not be reviewed.
+    /// [`AuthError`] when it identifies no user whose tokens are accepted, or could not be reviewed.
     pub async fn review(&self, token: &str, from: Option<IpAddr>) -> Result<P::Subject, AuthError> {
         let key = hash(token);
         let known = match self.cached(&key) {

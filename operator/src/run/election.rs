@@ -46,7 +46,7 @@ pub struct LeaseElection {
     pub candidate: Candidate,
     /// Where its calls of the API server are counted.
     pub metrics: Registry,
-    /// Told where people's connections are served, where operators pass them on to each other.
+    /// Gets where people's connections are served, where operators pass them on to each other.
     pub places: Option<watch::Sender<Place>>,
 }
 

@@ -19,7 +19,7 @@ use crate::metrics::Registry as MetricsRegistry;
 use crate::server::tls::{ClientAuthorities, Clients, ServerCertificate, Tls, TlsError};
 use crate::server::{Exposure, Limits, Places, Server};
 
-/// How long the first look at the front proxy may take.
+/// How long it may take to read for the first time who the front proxy is.
 const FIRST_WITHIN: Duration = Duration::from_mins(1);
 
 /// Largest file with authorities, bytes.

@@ -66,7 +66,7 @@ impl Cluster {
         cluster
     }
 
-    /// Removes what a failed test has left. No operator is there to let its Tasks go.
+    /// Removes what a failed test has left. No operator runs that would let its Tasks go.
     async fn sweep(&self) {
         let tasks = self.parts.kubectl(&["get", "tasks.sentinelnode.dev", "-o", "name"]).await;
         for task in tasks.unwrap_or_default().lines() {
@@ -250,7 +250,7 @@ impl Cluster {
     }
 }
 
-/// Somebody with a kubeconfig of their own.
+/// A user with a kubeconfig of their own.
 #[derive(Debug)]
 pub struct Person {
     /// The ServiceAccount.

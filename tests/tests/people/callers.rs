@@ -46,7 +46,7 @@ pub(crate) enum Bound {
     In(String),
 }
 
-/// Somebody who makes requests.
+/// A client that makes requests.
 pub(crate) struct Caller {
     pub(crate) name: &'static str,
     pub(crate) way: Way,

@@ -152,7 +152,7 @@ impl Fixture {
         callers
     }
 
-    /// Whom the API server does not know, or who is no person.
+    /// Whom the API server does not know, or who is not a person.
     async fn strangers(&self) -> Vec<Caller> {
         let audience = sentinel_tests::cluster::AUDIENCE.to_owned();
         let agent = std::fs::read_to_string(self.testbed.path().join("n1.token")).unwrap();
@@ -178,7 +178,7 @@ impl Fixture {
             .collect();
         for (name, headers) in [
             ("anonymous", vec![]),
-            ("named by itself", vec![("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")]),
+            ("its own name", vec![("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")]),
             ("impersonating", vec![("Impersonate-User", "admin")]),
         ] {
             strangers.push(caller(name, Way::Token, &headers, false, Role::None, Bound::Everywhere));

@@ -15,7 +15,7 @@ use sentinel_tests::requests::{ClientIdentity, Request, encrypted, plain};
 /// Each route × each caller, by the native API with a bearer token, and by the aggregated API as the API server's front proxy
 /// forwards it.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_answers_whom_the_table_allows_and_nobody_else() {
+async fn every_route_answers_whom_the_table_allows_and_no_other_caller() {
     let fixture = Fixture::new("people").await;
     let wrong = std::sync::Mutex::new(Vec::new());
     let (checked, allowed) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -43,7 +43,7 @@ async fn every_route_answers_whom_the_table_allows_and_nobody_else() {
 
 /// What only the front proxy may do, and a Task of another name than the one of the uid.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_passes_for_the_front_proxy_or_reads_a_log_under_another_name() {
+async fn no_client_passes_for_the_front_proxy_or_reads_a_log_under_another_name() {
     let fixture = Fixture::new("proxy").await;
     let target = format!("{}/tasks", sentinel_api::aggregated::PREFIX);
     let named =
@@ -53,14 +53,14 @@ async fn nobody_passes_for_the_front_proxy_or_reads_a_log_under_another_name() {
 
     let refused = encrypted(port, ca, None, &request).await.unwrap_err();
     assert!(refused.contains("CertificateRequired"), "without a certificate: {refused}");
-    // Of the authority that signs users, whose names are no proxies.
+    // Of the authority that signs users, whose names are not a proxy's.
     let parts = &fixture.testbed.namespace.parts;
     let admin = ClientIdentity { certificate: parts.pki("admin.crt"), key: parts.pki("admin.key") };
     let refused = encrypted(port, ca, Some(&admin), &request).await.unwrap_err();
     assert!(refused.contains("alert"), "with a user's: {refused}");
     let answered = fixture.send(Way::FrontProxy, &request).await;
     assert_eq!(answered.status, 200, "{answered:?}");
-    // On the other listener nobody is the front proxy.
+    // On the other listener no client is the front proxy.
     let answered = plain(fixture.api, &named(Request::new("GET", "/api/v1/tasks"))).await;
     assert_eq!(answered.status, 401, "{answered:?}");
 
@@ -84,7 +84,7 @@ async fn nobody_passes_for_the_front_proxy_or_reads_a_log_under_another_name() {
     fixture.close().await;
 }
 
-/// Whoever proxies a browser may add its identity to what a page of another site makes it send.
+/// A proxy of a browser may add its identity to what a page of another site makes it send.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_page_cannot_make_a_proxys_client_change_anything() {
     let fixture = Fixture::new("foreign").await;
@@ -111,7 +111,7 @@ async fn a_foreign_page_cannot_make_a_proxys_client_change_anything() {
     assert_eq!(plain(fixture.api, &read("https://evil.test")).await.status, 403);
     assert_eq!(plain(fixture.api, &read("https://localhost")).await.status, 200);
     assert_eq!(plain(fixture.api, &read("https://sentinel.example.com")).await.status, 200, "--public-url");
-    // Behind two proxies, each of which names the host anew: the browser knows, and no page can send this header.
+    // Behind two proxies, and both name the host anew: the browser knows, and no page can send this header.
     let from = |site: &str| read("http://127.0.0.1:8001").with("Sec-Fetch-Site", site);
     assert_eq!(plain(fixture.api, &from("same-origin")).await.status, 200);
     for site in ["cross-site", "same-site", "none"] {

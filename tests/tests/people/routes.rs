@@ -43,7 +43,7 @@ impl Expected {
 }
 
 impl Case {
-    /// What the table says that this caller gets.
+    /// What this caller gets by the table.
     pub(crate) fn expected(&self, caller: &Caller) -> Expected {
         let rights: &[Access] = match self.requirement {
             Requirement::Nothing => return Expected::Answered,

@@ -17,9 +17,9 @@ pub(crate) use installation::why_unready;
 use std::sync::Arc;
 
 use self::findings::{Findings, Verdict};
-use crate::args::{CheckArgs, CheckFormat, Global};
+use crate::args::{CheckArgs, CheckFormat};
 use crate::cluster::{Cluster, forward};
-use crate::connection::{Connection, Target, connect};
+use crate::connection::{Connection, Place, Target, connect};
 use crate::exit::{ExitResult, FAILED, Failure, OK};
 use crate::output::format::print;
 use crate::output::sink::print_json;
@@ -27,17 +27,17 @@ use crate::output::sink::print_json;
 /// The namespace of an installation, unless it was given another.
 pub(crate) const DEFAULT_NAMESPACE: &str = "sentinel-system";
 
-pub(super) async fn execute(global: &Global, args: &CheckArgs) -> ExitResult {
+pub(super) async fn execute(place: &Place, args: &CheckArgs) -> ExitResult {
     let mut findings = Findings::new(args.output);
     if args.pre {
-        let Target::Cluster(settings) = global.target() else {
+        let Target::Cluster(settings) = place.target() else {
             return Err(Failure::usage("--pre checks a cluster, and this is none")
                 .hint("Name one with --context NAME, and no --server"));
         };
         let cluster = settings.connect().await?;
         before(&cluster, args.install_namespace.as_deref(), &mut findings).await?;
     } else {
-        let connection = connect(global, false).await?;
+        let connection = connect(place, false).await?;
         all(&connection, args.install_namespace.as_deref(), &mut findings).await?;
         if args.task {
             task::check(&connection, args, &mut findings).await?;

@@ -13,15 +13,15 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use self::bundle::Bundle;
-use crate::args::{Global, ReportArgs};
-use crate::connection::connect;
+use crate::args::ReportArgs;
+use crate::connection::{Place, connect};
 use crate::exit::{ExitResult, Failure, OK};
 use crate::output::counted;
 use crate::output::format::{note, print};
 use crate::output::sink::print_generated;
 
-pub(super) async fn execute(global: &Global, args: &ReportArgs) -> ExitResult {
-    let connection = connect(global, false).await?;
+pub(super) async fn execute(place: &Place, args: &ReportArgs) -> ExitResult {
+    let connection = connect(place, false).await?;
     let mut bundle = Bundle::default();
     collect::all(&connection, args, &mut bundle).await?;
     let (files, missing) = (bundle.len(), bundle.missing());

@@ -1,5 +1,5 @@
 //! The TLS of a listener: the server's certificate, and which client certificates it takes. Both can be replaced while
-//! connections are open; a handshake uses what is there when it begins.
+//! connections are open; a handshake uses those of the moment when it begins.
 
 mod clients;
 mod error;
