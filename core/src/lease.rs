@@ -135,6 +135,11 @@ impl Candidate {
         }
     }
 
+    /// The address of this process, for agents.
+    pub fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+
     /// The leader's address in the record; `None` once the holder has not renewed for so long that it does not lead any
     /// more.
     pub fn leader_address(&self, now: Monotonic) -> Option<&str> {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use sentinel_operator::metrics::Registry as Metrics;
 use sentinel_operator::server::tls::{CertificateFiles, Clients, FileCertificate, Tls};
-use sentinel_operator::server::{Exposure, Limits, Peer, Server, ServerError};
+use sentinel_operator::server::{Exposure, Limits, Peer, Place, Server, ServerError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use warp::Filter;
 
@@ -329,4 +329,30 @@ async fn a_panicking_handler_closes_its_connection_alone_and_is_counted() {
     expect_metric(&metrics, "sentinel_server_connection_panics_total{listener=\"api\"} 1").await;
     expect_metric(&metrics, "sentinel_server_connections{listener=\"api\"} 0").await;
     assert!(exchange(&mut TcpStream::connect(addr).await.unwrap(), GET).await.ends_with("served"));
+}
+
+/// A follower does not know what runs: people's connections are served by the leader, at the same port of another host.
+#[tokio::test]
+async fn a_follower_passes_connections_on_to_the_leader_and_never_back() {
+    let leader = bind_at("127.0.0.2:0".parse().unwrap(), Exposure::NO_PEOPLE, Limits::default());
+    let leader = leader.await.unwrap();
+    let port = leader.local_addr().port();
+    let follower = bind_at(SocketAddr::from(([127, 0, 0, 1], port)), Exposure::NO_PEOPLE, Limits::default());
+    let follower = follower.await.unwrap();
+    let (leading, places) = watch::channel(Place::Unknown);
+    let stop = CancellationToken::new();
+    let served_by = |name: &'static str| warp::service(warp::any().map(move || name));
+    tokio::spawn(leader.serve(served_by("by the leader"), stop.clone()));
+    tokio::spawn(follower.with_places(places).serve(served_by("by the follower"), stop.clone()));
+    let ask = || async { exchange(&mut TcpStream::connect(("127.0.0.1", port)).await.unwrap(), GET).await };
+
+    assert_eq!(ask().await, "", "no leader is known");
+    leading.send_replace(Place::Elsewhere("127.0.0.2".to_owned()));
+    assert!(ask().await.ends_with("by the leader"));
+    leading.send_replace(Place::Here);
+    assert!(ask().await.ends_with("by the follower"));
+    // What comes from the leader is not passed back, or two operators would pass a connection to and fro.
+    leading.send_replace(Place::Elsewhere("127.0.0.1".to_owned()));
+    assert_eq!(ask().await, "");
+    stop.cancel();
 }

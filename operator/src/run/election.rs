@@ -121,6 +121,7 @@ async fn campaign(
 ) {
     let name = election.name.clone();
     let places = election.places.clone();
+    let own = election.candidate.address().map(host_of);
     let (status, mut changes) = watch::channel(ElectionStatus::UNKNOWN);
     let (epochs_in, epochs) = watch::channel(Epoch::ZERO);
     let campaign = on_own_thread(election, clock.clone(), status, epochs, stop.clone());
@@ -129,7 +130,7 @@ async fn campaign(
             let status = changes.borrow_and_update().clone();
             apply(&status, &leadership, &gateway, &clock);
             if let Some(places) = &places {
-                places.send_replace(place(&status));
+                places.send_replace(place(&status, own.as_deref()));
             }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -194,16 +195,20 @@ async fn on_own_thread(
     ended.await?
 }
 
-/// Where people's connections are served: by the leader, whose host is that of its address for agents.
-fn place(status: &ElectionStatus) -> Place {
-    match (&status.role, &status.leader) {
+/// Where people's connections are served: by the leader, whose host is that of its address for agents. A Lease of a process that
+/// ran at our own address before leads nowhere: a connection that was passed on to it would come back to us.
+fn place(status: &ElectionStatus, own: Option<&str>) -> Place {
+    match (&status.role, status.leader.as_deref().map(host_of)) {
         (Role::Leading(_), _) => Place::Here,
-        (Role::Following, Some(leader)) => {
-            let host = leader.rsplit_once(':').map_or(leader.as_str(), |(host, _)| host);
-            Place::Elsewhere(host.trim_start_matches('[').trim_end_matches(']').to_owned())
-        }
+        (Role::Following, Some(leader)) if Some(leader.as_str()) != own => Place::Elsewhere(leader),
         (Role::Following | Role::Deposed, _) => Place::Unknown,
     }
+}
+
+/// The host of HOST:PORT, without the brackets of IPv6.
+fn host_of(address: &str) -> String {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
 fn apply(status: &ElectionStatus, leadership: &LeadershipSetter, gateway: &Gateway, clock: &Clock) {
@@ -218,5 +223,22 @@ fn apply(status: &ElectionStatus, leadership: &LeadershipSetter, gateway: &Gatew
         }
         // The campaign ends with it, and the process with the campaign.
         Role::Deposed => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_not_passed_on_to_the_process_that_ran_here_before() {
+        let following =
+            |leader: &str| ElectionStatus { role: Role::Following, leader: Some(leader.to_owned()) };
+        let of = |leader| place(&following(leader), Some("10.0.0.1"));
+        assert_eq!(of("10.0.0.2:7979"), Place::Elsewhere("10.0.0.2".to_owned()));
+        assert_eq!(of("10.0.0.1:7979"), Place::Unknown);
+        assert_eq!(of("[fd00::2]:7979"), Place::Elsewhere("fd00::2".to_owned()));
+        let unknown = place(&ElectionStatus::UNKNOWN, None);
+        assert_eq!(unknown, Place::Unknown);
     }
 }

@@ -77,6 +77,11 @@ impl Connection {
         match &self.place {
             Place::Here => {}
             Place::Unknown => return,
+            Place::Elsewhere(host) if forward::is_at(host, service.peer.addr.ip()) => {
+                self.errors.add(1);
+                tracing::debug!(leader = host, "a connection of the leader itself is not passed back to it");
+                return;
+            }
             Place::Elsewhere(host) => return Box::pin(self.pass_on(stream, host)).await,
         }
         // Boxed, so that a connection takes the memory of what it does now, not of the largest of these.

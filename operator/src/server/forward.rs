@@ -4,6 +4,7 @@
 //! of a connection through, TLS included: the client shakes hands with the leader, which has the same certificate, and a
 //! follower learns neither tokens nor output.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
@@ -26,6 +27,11 @@ pub enum Place {
 
 /// Where connections are served, as it changes.
 pub type Places = watch::Receiver<Place>;
+
+/// Whether a host is this address. Two operators that take each other for the leader must not pass a connection to and fro.
+pub(super) fn is_at(host: &str, address: IpAddr) -> bool {
+    host.parse::<IpAddr>().is_ok_and(|host| host.to_canonical() == address.to_canonical())
+}
 
 /// Passes a connection on to the same port of another host, until either end closes.
 ///
