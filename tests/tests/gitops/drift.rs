@@ -230,8 +230,7 @@ async fn argo_cd_finds_no_difference_after_either_kind_of_apply() {
         assert!(again["error"].is_null(), "{again}");
         let after = observed(&cluster, prefix).await;
         assert_eq!(intent(&before), intent(&after), "{prefix}");
-        let applier = if server_side { "argocd-controller" } else { "gitops" };
-        owns_no_spec(&after, &[applier, CLIENT_SIDE]);
+        owns_no_spec(&after, &["argocd-controller", CLIENT_SIDE]);
     }
     cluster.close().await;
 }
