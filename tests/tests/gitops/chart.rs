@@ -114,8 +114,19 @@ async fn the_chart_is_applied_in_any_order_and_nothing_drifts() {
             .unwrap();
         let secret: Value = serde_json::from_str(&secret).unwrap();
         assert_eq!(secret["data"]["tls.key"], "YQ==", "{secret}");
-        kubectl(&parts, &["delete", "apiservice", "v1alpha1.ops.sentinelnode.dev"]).await.unwrap();
+        remove(&parts, &objects).await;
     }
+}
+
+/// Removes what was applied, but the definitions, which other tests have too: they must not find an installation.
+async fn remove(parts: &Parts, objects: &[Value]) {
+    let items: Vec<&Value> =
+        objects.iter().filter(|object| kind(object) != "CustomResourceDefinition").collect();
+    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    std::fs::write(file.path(), list.to_string()).unwrap();
+    let path = file.path().to_string_lossy();
+    kubectl(parts, &["delete", "--ignore-not-found", "--wait=false", "-f", &path]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
