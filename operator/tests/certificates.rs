@@ -1,47 +1,23 @@
 //! Certificates that the operator makes itself, kept in a Secret of a real API server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
-#![allow(clippy::print_stderr, reason = "a test that cannot run reports it")]
 
-use std::path::PathBuf;
+mod real_cluster;
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use real_cluster::cluster;
 use sentinel_operator::certificates::issue::is_signed_by;
 use sentinel_operator::certificates::keeper::Keeper;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::config::GeneratedCertificate;
 use sentinel_operator::metrics::Registry as Metrics;
-use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-
-#[derive(Deserialize)]
-struct Parts {
-    kubeconfig: PathBuf,
-}
-
-/// The real cluster; `None`, with a message on stderr, where there is none. In CI that is a failure.
-async fn cluster(test: &str) -> Option<Client> {
-    let Some(path) = std::env::var_os("SENTINEL_PARTS") else {
-        assert!(
-            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-            "SENTINEL_PARTS is not set, and CI must test the real cluster: run through tests/parts/with-parts"
-        );
-        eprintln!("NOT TESTED on the real cluster, because SENTINEL_PARTS is not set: {test}");
-        return None;
-    };
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let parts: Parts = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let kubeconfig = Kubeconfig::read_from(&parts.kubeconfig).unwrap();
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Some(Client::try_from(config).unwrap())
-}
 
 /// A namespace with an empty Secret and an empty `ConfigMap`, as the chart makes them.
 struct Piece {

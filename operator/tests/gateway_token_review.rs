@@ -2,11 +2,10 @@
 //! to a live pod on a node, authenticates an agent, and its node is that of the token.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
-#![allow(clippy::print_stderr, reason = "a test that cannot run reports it")]
 
 mod gateway;
+mod real_cluster;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,35 +15,11 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Container, Namespace, Node, Pod, PodSpec, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use real_cluster::cluster;
 use sentinel_operator::gateway::{Authenticate, TokenReviews, TokenRules, routes};
 use sentinel_operator::metrics::Registry as Metrics;
 use sentinel_protocol::to_operator::{Inventory, ToOperator};
-use serde::Deserialize;
 use tokio_tungstenite::tungstenite::Error as SocketError;
-
-#[derive(Deserialize)]
-struct Parts {
-    kubeconfig: PathBuf,
-}
-
-/// The real cluster; `None`, with a message on stderr, where there is none. In CI that is a failure.
-async fn cluster(test: &str) -> Option<kube::Client> {
-    let Some(path) = std::env::var_os("SENTINEL_PARTS") else {
-        assert!(
-            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-            "SENTINEL_PARTS is not set, and CI must test the real cluster: run through tests/parts/with-parts"
-        );
-        eprintln!("NOT TESTED on the real cluster, because SENTINEL_PARTS is not set: {test}");
-        return None;
-    };
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let parts: Parts = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let kubeconfig = Kubeconfig::read_from(&parts.kubeconfig).unwrap();
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Some(kube::Client::try_from(config).unwrap())
-}
 
 /// A namespace with two service accounts, a node, and pods of agents.
 struct Piece {

@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod programs;
 pub mod certificates;
 pub mod requests;
+pub mod command_lines;
 pub mod earlier;
 pub mod images;
 pub mod testbed;

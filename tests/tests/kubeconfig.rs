@@ -6,47 +6,15 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use sentinel_tests::cluster::TestNamespace;
+use sentinel_tests::command_lines::Ran;
 use sentinel_tests::programs::binary;
 use serde_json::Value;
 
 /// What no file of a report may hold.
 const CANARY: &str = "canary7f3a91";
-
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn of(output: &Output) -> Self {
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    #[track_caller]
-    fn exited(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "out: {}\nerr: {}", self.out, self.err);
-        self
-    }
-
-    #[track_caller]
-    fn has(self, text: &str) -> Self {
-        assert!(
-            self.out.contains(text) || self.err.contains(text),
-            "no {text:?} in\n{}\n{}",
-            self.out,
-            self.err
-        );
-        self
-    }
-}
 
 /// The program, as a user of this kubeconfig has it.
 fn sentinel(kubeconfig: &Path) -> Command {

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, UdpSocket};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,6 +13,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Api, DeleteParams};
 use sentinel_api::aggregated::{API_SERVICE, Access, GROUP, ROWS, Scope, VERSION};
 use sentinel_tests::certificates::Ca;
+use sentinel_tests::command_lines::Ran;
 use sentinel_tests::programs::{Program, binary, free_port};
 use sentinel_tests::testbed::{Options, Testbed};
 use sentinel_tests::wait::until;
@@ -28,39 +29,6 @@ struct Fixture {
     node: String,
     _agent: Program,
     _certificates: tempfile::TempDir,
-}
-
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn of(output: &Output) -> Self {
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    #[track_caller]
-    fn exited(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "out: {}\nerr: {}", self.out, self.err);
-        self
-    }
-
-    #[track_caller]
-    fn has(self, text: &str) -> Self {
-        assert!(
-            self.out.contains(text) || self.err.contains(text),
-            "no {text:?} in\n{}\n{}",
-            self.out,
-            self.err
-        );
-        self
-    }
 }
 
 /// An address of this machine that the API server accepts for an endpoint: not a loopback one.

@@ -126,7 +126,7 @@ impl Fixture {
         self.roles().await;
         let mut callers = Vec::new();
         for (name, role, bound) in [
-            ("nobody", Role::None, Bound::Everywhere),
+            ("no-role", Role::None, Bound::Everywhere),
             ("viewer", Role::Viewer, Bound::Everywhere),
             ("logs", Role::LogReader, Bound::Everywhere),
             ("runner", Role::Runner, Bound::Everywhere),
