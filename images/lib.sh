@@ -62,8 +62,10 @@ snapshot() {
   mkdir -p "$1"
   files | LC_ALL=C sort >"$list"
   comm -13 "$list" <(cd "$1" && find . -type f -printf '%P\n' | LC_ALL=C sort) | while read -r file; do rm "$1/$file"; done
+  # By tar, because cp --parents, once it has made a folder, takes each file outside folders for new, and fails.
   comm -23 <(sums "$repository" <"$list") <(sums "$1" <"$list") | cut -c 67- |
-    (cd "$repository" && xargs -d '\n' --no-run-if-empty cp --parents --preserve=mode --target-directory="$1")
+    tar --create --directory "$repository" --verbatim-files-from --files-from - |
+    tar --extract --touch --no-same-owner --directory "$1"
 }
 
 # made_of FOLDER ARCH PROFILE PACKAGE…: digest of the sources in FOLDER that these packages are built from, and of the compilers.

@@ -77,6 +77,45 @@ fn the_dockerfile_states_the_versions_of_workspace_and_toolchain() {
     }
 }
 
+/// Copies the scripts that keep sources in the cache, and gives back the command that makes the copy of a tree in FOLDER.
+fn snapshot(tree: &Path, copy: &Path) -> Command {
+    for script in ["images/lib.sh", "tests/parts/lib.sh", "tests/parts/installing.sh"] {
+        fs::create_dir_all(tree.join(script).parent().unwrap()).unwrap();
+        fs::copy(repository().join(script), tree.join(script)).unwrap();
+    }
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", ". images/lib.sh && snapshot \"$1\"", "snapshot"]);
+    command.arg(copy).current_dir(tree);
+    command
+}
+
+fn files_of(folder: &Path) -> BTreeMap<String, String> {
+    let found = output(Command::new("find").args([".", "-type", "f", "-printf", "%P\n"]).current_dir(folder));
+    found.lines().map(|path| (path.to_owned(), text(&fs::read(folder.join(path)).unwrap()))).collect()
+}
+
+/// `cp --parents` failed on files outside folders after it had made a folder, so the images of a commit that brought a new one.
+#[test]
+fn a_copy_of_the_sources_takes_new_folders_beside_changed_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tree, copy) = (folder.path().join("tree"), folder.path().join("copy"));
+    for round in 0..2 {
+        fs::remove_dir_all(tree.join("new-0/7")).ok();
+        // The order is that of their digests, so there are enough of each.
+        for number in 0..16 {
+            let new_folder = tree.join(format!("new-{round}/{number}"));
+            fs::create_dir_all(&new_folder).unwrap();
+            fs::write(new_folder.join("file"), format!("{number}")).unwrap();
+            fs::write(tree.join(format!("top {number}")), format!("{round} {number}")).unwrap();
+        }
+        fs::write(tree.join("the same"), "the same").unwrap();
+        output(&mut snapshot(&tree, &copy));
+        assert_eq!(files_of(&copy), files_of(&tree), "in round {round}");
+    }
+    let changed = |name: &str| fs::metadata(copy.join(name)).unwrap().modified().unwrap();
+    assert!(changed("the same") < changed("top 0"), "what is equal keeps its time");
+}
+
 #[test]
 #[ignore = "needs root, buildah and runc: just images-check"]
 fn operator_and_agent_hold_their_programs_and_nothing_else() {
