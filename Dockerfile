@@ -1,6 +1,6 @@
 # The images sentinel-operator, sentinel-node-agent and its variant with tools: `docker build --target operator .`, or
 # node-agent, or node-agent-tools. docs/images.md describes them. `scripts/images` makes the same without a registry.
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 ARG SOURCE=https://github.com/sentinel-node/sentinel-node
