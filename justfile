@@ -51,13 +51,14 @@ test-vm *ARGS:
     cargo test --workspace --locked --test machines_vm {{ARGS}} -- --ignored --nocapture
 
 # Agents as pods of two real nodes, and the chart installed on them by both Helms; the first time it builds a kubelet, CoreDNS, both
-# Helms and the images, which takes a quarter of an hour. As root
+# Helms, and the images of this version and the one before, which takes twenty minutes. As root
 test-nodes *ARGS:
     tests/parts/install
     tests/parts/install nodes dns charts
     viewer/install browser
     scripts/images target/images --profile dev
-    cargo build --workspace --locked --bin operator
+    tests/earlier-release >/dev/null
+    cargo build --workspace --locked --bin operator --bin sentinel
     tests/parts/with-parts sh -c 'tests/parts/nodes-up 2 && cargo test --workspace --locked --no-fail-fast --test machines_pods --test installed "$@" -- --ignored' -- {{ARGS}}
 
 # Counts the words that tests/words.yaml bans, by file and by word; with paths, prints each use below them

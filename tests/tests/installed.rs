@@ -73,9 +73,7 @@ async fn two_replicas_and_host_commands_through_upgrades_failover_and_rotation()
     certificates_are_renewed_under_open_sessions(&cluster).await;
     another_replica_leads(&cluster).await;
 
-    for name in ["on-host", "in-container", "followed", "long", "after"] {
-        cluster.kubectl(&["delete", &format!("tasks.sentinelnode.dev/{name}"), "--timeout=60s"]).await;
-    }
+    cluster.delete_tasks(&["on-host", "in-container", "followed", "long", "after"]).await;
     cluster.helm(Helm::Four, &["uninstall", "sentinel-node", "--wait"]).await;
     only_definitions_are_left(&cluster).await;
 }
@@ -104,11 +102,91 @@ async fn helm_install_alone_is_a_working_system() {
         cluster.helm(helm, &upgrade).await;
         cluster.all_reachable().await;
     }
-    for name in ["contained", "refused"] {
-        cluster.kubectl(&["delete", &format!("tasks.sentinelnode.dev/{name}"), "--timeout=60s"]).await;
-    }
+    cluster.delete_tasks(&["contained", "refused"]).await;
+
+    let upgrade = ["upgrade", "sentinel-node", &chart, "--reuse-values", "--wait", "--timeout=3m"];
+    let values = ["--set=aggregatedApi.enabled=false"];
+    cluster.helm(Helm::Three, &[&upgrade[..], &values].concat()).await;
+    command_line_by_a_forwarded_port(&cluster).await;
+    let values = ["--set=aggregatedApi.enabled=true", "--set=agent.profile=observe"];
+    cluster.helm(Helm::Three, &[&upgrade[..], &values].concat()).await;
+    cluster.all_reachable().await;
+    nothing_runs_where_agents_observe(&cluster).await;
+
     cluster.helm(Helm::Three, &["uninstall", "sentinel-node", "--wait"]).await;
     only_definitions_are_left(&cluster).await;
+}
+
+/// From the version before, whose command continues, and whose History can be read: what everybody does who has it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs real nodes and images: just test-nodes"]
+async fn the_version_before_is_upgraded_under_a_command() {
+    let (cluster, _guard) = cluster().await;
+    stores(&cluster).await;
+    let (before, chart) = (Cluster::earlier_chart().await, Cluster::chart());
+    let values = [
+        "--set=agent.profile=host",
+        "--set=agent.nestedNode=true",
+        "--set=storage.kind=mongodb",
+        "--set=storage.mongodb.existingSecret.name=mongodb",
+        "--set=storage.redis.existingSecret.name=redis",
+    ];
+    cluster.helm(Helm::Three, &[&["install", "sentinel-node", &before][..], &values, &IMAGES].concat()).await;
+    cluster.all_reachable().await;
+    cluster.task("earlier", "Host", &["/bin/sh", "-c", "echo by the version before"]).await;
+    cluster.complete("earlier").await;
+
+    // Their values, and the defaults of the new chart.
+    let release = [&[chart.as_str()][..], &values, &IMAGES].concat();
+    agents_are_upgraded_under_a_command(&cluster, &release).await;
+    let image = ["get", "pods", "-l", "app.kubernetes.io/name=sentinel-node", "-o"];
+    let images =
+        cluster.ours(&[&image[..], &["jsonpath={.items[*].spec.containers[0].image}"]].concat()).await;
+    let version = format!(":{}", env!("CARGO_PKG_VERSION"));
+    assert!(images.split(' ').all(|image| image.contains(&version)), "{images}");
+    let log = format!("{OPS}/namespaces/default/tasks/earlier/log");
+    assert!(cluster.kubectl(&["get", "--raw", &log]).await.contains("by the version before"));
+    cluster.task("now", "Host", &["/bin/true"]).await;
+    cluster.complete("now").await;
+
+    cluster.delete_tasks(&["earlier", "long", "now"]).await;
+    cluster.helm(Helm::Four, &["uninstall", "sentinel-node", "--wait"]).await;
+    only_definitions_are_left(&cluster).await;
+}
+
+/// Without the aggregated API, with a port that the kubelet forwards.
+async fn command_line_by_a_forwarded_port(cluster: &Cluster) {
+    let roles = ["task-runner", "log-reader"];
+    let person = cluster.person("forwarded", &roles).await;
+    let stranger = cluster.person("outsider", &[]).await;
+    for one in [&person, &stranger] {
+        cluster.may_forward(one).await;
+    }
+    let command = ["run", "--all", "--", "/bin/busybox", "echo", "by a forwarded port"];
+    person.sentinel(&command).await.exited(0).has("by a forwarded port").has("port-forward to");
+    // More than one frame of it.
+    let long = ["run", "--all", "-o", "raw", "--", "/bin/busybox", "seq", "1", "200000"];
+    let printed = person.sentinel(&long).await.exited(0).out;
+    assert_eq!(printed.lines().filter(|line| *line == "200000").count(), cluster.nodes.len());
+    stranger.sentinel(&command).await.exited(125).has("forbidden");
+    for name in cluster.kubectl(&["get", "tasks.sentinelnode.dev", "-o", "name"]).await.lines() {
+        cluster.kubectl(&["delete", name, "--timeout=60s"]).await;
+    }
+    cluster.forget(&stranger, &[]).await;
+    cluster.forget(&person, &roles).await;
+}
+
+/// Agents that report their nodes, as a normal user, and run nothing.
+async fn nothing_runs_where_agents_observe(cluster: &Cluster) {
+    cluster.task("observed", "Container", &["/bin/busybox", "true"]).await;
+    let failed = ["wait", "--for=condition=Failed", "--timeout=60s", "tasks.sentinelnode.dev/observed"];
+    cluster.kubectl(&failed).await;
+    let nodes = cluster.ops("/nodes").await.unwrap();
+    assert!(
+        nodes["items"].as_array().unwrap().iter().all(|node| node["environments"] == serde_json::json!([])),
+        "{nodes}"
+    );
+    cluster.delete_tasks(&["observed"]).await;
 }
 
 /// Secrets with the URLs of the stores, as pods reach them.

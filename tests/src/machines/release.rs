@@ -11,7 +11,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 
 use crate::cluster::repository;
+use crate::command_lines::Ran;
 use crate::parts::Parts;
+use crate::programs::binary;
 use crate::wait::until;
 
 /// Long enough for pods on a busy machine.
@@ -74,7 +76,7 @@ impl Cluster {
             self.kubectl(&["patch", task, "--type=merge", "-p", free]).await;
             self.kubectl(&["delete", task, "--ignore-not-found"]).await;
         }
-        for kind in ["serviceaccount", "rolebinding"] {
+        for kind in ["serviceaccount", "rolebinding", "clusterrolebinding"] {
             let ours = ["delete", kind, "-l", PERSON, "--ignore-not-found"];
             self.kubectl(&ours).await;
         }
@@ -104,7 +106,8 @@ impl Cluster {
 
     /// Helm, which must succeed; what it printed.
     pub async fn helm(&self, helm: Helm, arguments: &[&str]) -> String {
-        let program = script_line("helm-path", &[if helm == Helm::Three { "3" } else { "4" }]).await;
+        let program =
+            script_line("tests/parts/helm-path", &[if helm == Helm::Three { "3" } else { "4" }]).await;
         let output = Command::new(program.trim())
             .args(arguments)
             .args(["--namespace", NAMESPACE])
@@ -159,6 +162,18 @@ impl Cluster {
         repository().join("charts/sentinel-node").display().to_string()
     }
 
+    /// The chart of the version before, whose images every node has then.
+    pub async fn earlier_chart() -> String {
+        let folder = script_line("tests/earlier-release", &[]).await;
+        let folder = Path::new(folder.trim());
+        let chart = folder.join("chart");
+        let about = std::fs::read_to_string(chart.join("Chart.yaml")).expect("a chart");
+        let version = about.lines().find_map(|line| line.strip_prefix("appVersion: ")).expect("a version");
+        assert_ne!(version, env!("CARGO_PKG_VERSION"), "it is this version");
+        load(folder, version).await;
+        chart.display().to_string()
+    }
+
     /// A JSON answer of the aggregated API, as an administrator.
     ///
     /// # Errors
@@ -203,6 +218,13 @@ impl Cluster {
         self.kubectl(&["wait", "--for=condition=Complete", "--timeout=120s", &task]).await;
     }
 
+    /// Deletes Tasks of the namespace `default`, and waits until their operator has let them go.
+    pub async fn delete_tasks(&self, names: &[&str]) {
+        for name in names {
+            self.kubectl(&["delete", &format!("tasks.sentinelnode.dev/{name}"), "--timeout=60s"]).await;
+        }
+    }
+
     /// A kubeconfig of a new ServiceAccount of the namespace `default`, which is bound there to these roles of the chart.
     pub async fn person(&self, name: &str, roles: &[&str]) -> Person {
         self.kubectl(&["create", "serviceaccount", name]).await;
@@ -226,12 +248,25 @@ impl Cluster {
         Person { name: name.to_owned(), token, kubeconfig, kubectl: self.parts.bin.kubectl.clone() }
     }
 
+    /// Lets a person reach the operator by a forwarded port, as docs/cli.md describes it.
+    pub async fn may_forward(&self, person: &Person) {
+        let account = format!("--serviceaccount=default:{}", person.name);
+        self.kubectl(&["create", "clusterrolebinding", &person.name, "--clusterrole=view", &account]).await;
+        self.kubectl(&["label", "clusterrolebinding", &person.name, PERSON]).await;
+        let right = ["--verb=create", "--resource=pods/portforward"];
+        self.ours(&[&["create", "role", &person.name][..], &right].concat()).await;
+        let role = format!("--role={}", person.name);
+        self.ours(&["create", "rolebinding", &person.name, &role, &account]).await;
+    }
+
     /// Removes a person.
     pub async fn forget(&self, person: &Person, roles: &[&str]) {
         self.kubectl(&["delete", "serviceaccount", &person.name]).await;
         for role in roles {
             self.kubectl(&["delete", "rolebinding", &format!("{}-{role}", person.name)]).await;
         }
+        self.kubectl(&["delete", "clusterrolebinding", &person.name, "--ignore-not-found"]).await;
+        self.ours(&["delete", "role,rolebinding", &person.name, "--ignore-not-found"]).await;
     }
 
     /// What the release has left in the cluster, by its label, and cluster-wide by its name; empty when nothing.
@@ -277,6 +312,13 @@ impl Person {
             .expect("kubectl starts");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Our own command line, with this person's kubeconfig.
+    pub async fn sentinel(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(binary("sentinel"));
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments).env_remove("SENTINEL_SERVER");
+        Ran::of(&command.output().await.expect("sentinel starts"))
     }
 
     /// kubectl as this person, whose output is read while it is written.
@@ -326,32 +368,28 @@ impl Following {
 /// Puts the images of `target/images` on every node, once.
 async fn load_images() {
     static LOADED: OnceCell<()> = OnceCell::const_new();
-    LOADED
-        .get_or_init(|| async {
-            let version = env!("CARGO_PKG_VERSION");
-            for (image, tag) in [
-                ("sentinel-operator", version.to_owned()),
-                ("sentinel-node-agent", version.to_owned()),
-                ("sentinel-node-agent-tools", format!("{version}-tools")),
-            ] {
-                let archive = repository().join(format!("target/images/{image}.tar"));
-                assert!(
-                    archive.exists(),
-                    "{} is missing: run `just images --profile dev`",
-                    archive.display()
-                );
-                let name = format!("{}:{tag}", image.trim_end_matches("-tools"));
-                script_line("node-image", &[&name, &archive.to_string_lossy()]).await;
-            }
-        })
-        .await;
+    let folder = repository().join("target/images");
+    assert!(folder.exists(), "{} is missing: run `just images --profile dev`", folder.display());
+    LOADED.get_or_init(|| load(&folder, env!("CARGO_PKG_VERSION"))).await;
 }
 
-/// A script of `tests/parts`, which must succeed; what it printed.
-async fn script_line(name: &str, arguments: &[&str]) -> String {
-    let script = Path::new("tests/parts").join(name);
-    let output = Command::new(repository().join(&script)).args(arguments).output().await.expect("it starts");
+/// Puts the images of this version, which are in this folder, on every node.
+async fn load(folder: &Path, version: &str) {
+    for (image, tag) in [
+        ("sentinel-operator", version.to_owned()),
+        ("sentinel-node-agent", version.to_owned()),
+        ("sentinel-node-agent-tools", format!("{version}-tools")),
+    ] {
+        let archive = folder.join(format!("{image}.tar"));
+        let name = format!("{}:{tag}", image.trim_end_matches("-tools"));
+        script_line("tests/parts/node-image", &[&name, &archive.to_string_lossy()]).await;
+    }
+}
+
+/// A script of this repository, which must succeed; what it printed.
+async fn script_line(script: &str, arguments: &[&str]) -> String {
+    let output = Command::new(repository().join(script)).args(arguments).output().await.expect("it starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{} {arguments:?}: {}", script.display(), text(&output.stderr));
+    assert!(output.status.success(), "{script} {arguments:?}: {}", text(&output.stderr));
     text(&output.stdout)
 }
