@@ -85,6 +85,20 @@ impl Images {
         Self { profile, arch, directory: directory.to_owned(), printed }
     }
 
+    /// The folder with the programs of an image (`agent` or `operator`), from another cache than the usual one if it is given.
+    ///
+    /// # Panics
+    /// When they do not build.
+    pub fn programs(&self, image: &str, cache: Option<&Path>) -> PathBuf {
+        let mut script = Command::new(repository().join("images/programs"));
+        let profile = if self.profile == Profile::Release { "release" } else { "dev" };
+        script.args(["--profile", profile, "--arch", &self.arch, image]);
+        if let Some(cache) = cache {
+            script.env("SENTINEL_CACHE", cache);
+        }
+        output(&mut script).trim().into()
+    }
+
     /// Whether they are for this machine's processor.
     pub fn is_native(&self) -> bool {
         self.arch == native_arch()

@@ -29,6 +29,11 @@ test("a reader signs in through the service proxy and reads a log", async () => 
     await page.getByText(line).first().waitFor();
     await shoot(page, "installed-task");
     assert.deepEqual(problems, []);
+    // Nodes are not of a namespace, so its roles do not have them.
+    await page.getByRole("link", { name: "Fleet" }).click();
+    await page.getByRole("heading", { name: "The nodes could not be read" }).waitFor();
+    await page.getByText("nodes.ops.sentinelnode.dev").waitFor();
+    await shoot(page, "installed-fleet-refused");
     assert.equal(await page.evaluate(() => JSON.stringify(sessionStorage) + JSON.stringify(localStorage) + document.cookie).then((kept) => kept.includes(token)), false);
   } finally {
     await browser.close();
