@@ -264,15 +264,27 @@ impl Forward {
         if let Ok(host) = HeaderValue::try_from(host) {
             request.headers_mut().insert(http::header::HOST, host);
         }
-        let answer = self.pool.request(request.map(Full::new)).await.map_err(|error| {
-            let (server, cause) = (self.server(), causes(&error));
-            if error.is_connect() {
-                ClientError::Unreachable { server, cause }
-            } else {
-                ClientError::Disconnected { server, cause }
-            }
-        })?;
-        Ok(answer.map(boxed))
+        let answer = self.pool.request(request.map(Full::new)).await;
+        Ok(answer.map_err(|error| self.failed(&error))?.map(boxed))
+    }
+
+    fn failed(&self, error: &hyper_util::client::legacy::Error) -> ClientError {
+        let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
+        if let Some(NotForwarded(why)) = sources.filter_map(<dyn std::error::Error>::downcast_ref).next() {
+            let why = format!("no port of its operator is forwarded: {why}");
+            let advice = format!(
+                "Ask for the verbs get and create on pods/portforward in namespace {}, or have the APIService repaired: \
+                 sentinel check",
+                self.operator.namespace
+            );
+            return unserved(&self.cluster, &why, advice, false);
+        }
+        let (server, cause) = (self.server(), causes(error));
+        if error.is_connect() {
+            ClientError::Unreachable { server, cause }
+        } else {
+            ClientError::Disconnected { server, cause }
+        }
     }
 }
 
@@ -291,9 +303,27 @@ impl std::fmt::Debug for Connector {
     }
 }
 
+/// The API server does not let the caller forward a port.
+#[derive(Debug)]
+struct NotForwarded(String);
+
+impl std::fmt::Display for NotForwarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotForwarded {}
+
 impl Connector {
     async fn connect(self) -> Result<Link, BoxError> {
-        let mut forwarder = self.pods.portforward(&self.pod, &[PORT]).await?;
+        let forwarded = self.pods.portforward(&self.pod, &[PORT]).await;
+        let mut forwarder = forwarded.map_err(|error| -> BoxError {
+            match error {
+                kube::Error::Api(status) if status.code == 403 => NotForwarded(status.message).into(),
+                error => error.into(),
+            }
+        })?;
         let stream = forwarder.take_stream(PORT).ok_or("the API server forwarded no port")?;
         let error = forwarder.take_error(PORT);
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.tls.connect(self.name, stream));
