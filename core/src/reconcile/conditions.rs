@@ -85,7 +85,22 @@ pub enum Archive {
     Current,
     /// It lags behind.
     Behind,
+    /// It does not have any more what it once had of this Run. The status of the Task stays as it is.
+    Lost,
 }
+
+impl Archive {
+    /// As a condition `Archived` shows it.
+    pub fn shown_by(is_true: bool, reason: &str) -> Self {
+        match reason {
+            _ if is_true => Self::Current,
+            HISTORY_LOST => Self::Lost,
+            _ => Self::Behind,
+        }
+    }
+}
+
+const HISTORY_LOST: &str = "HistoryLost";
 
 /// The phase for people, and the conditions.
 pub fn describe(state: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Condition>) {
@@ -179,6 +194,12 @@ fn archived(archive: Archive) -> Condition {
             ConditionStatus::False,
             "HistoryBehind",
             "History is behind; results and output wait on the nodes and are archived once it is available",
+        ),
+        Archive::Lost => condition(
+            kind::ARCHIVED,
+            ConditionStatus::False,
+            HISTORY_LOST,
+            "History does not have this Run any more, or not all of it; counts and conditions are those that were recorded",
         ),
     }
 }

@@ -82,7 +82,8 @@ fn await_archive(plan: &TaskPlan, observed: &Observed<'_>, until: Monotonic, now
     let idle = idle(plan, observed, now);
     let run = idle.status.recorded.run.clone();
     let doing = run.as_ref().map_or(TaskState::HeldBack, TaskState::Due);
-    let status = status_of(doing, observed.archive, idle.status.recorded.clone(), idle.status.nodes.clone());
+    let archive = archive_of(observed, true);
+    let status = status_of(doing, archive, idle.status.recorded.clone(), idle.status.nodes.clone());
     let actions = idle.actions.into_iter().filter(|action| *action != Action::DeleteTask).collect();
     Decision { status, actions, write: Write::Now, wake_at: earlier(idle.wake_at, Some(until)), ..idle }
 }
@@ -180,7 +181,7 @@ fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: N
     };
     let recorded = Recorded { run: Some(run.clone()), handled, ..observed.recorded.clone() };
     Decision {
-        status: status_of(doing, archive_of(observed, finished), recorded, Some(rolled.nodes)),
+        status: status_of(doing, archive_after(observed, &after, finished), recorded, Some(rolled.nodes)),
         freeze: None,
         write: if intent { Write::Intent } else { Write::Soon },
         actions,
@@ -233,12 +234,14 @@ fn idle(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
 }
 
 /// The previous leader ended the Run and crashed before its own conclusions were archived. Targets that neither History
-/// nor an agent knows are concluded again, so that each has its Outcome.
+/// nor an agent knows are concluded again, so that each has its Outcome. Not if History had them all: what it has lost
+/// since is no reason to conclude anything else.
 fn conclude_inherited(plan: &TaskPlan, observed: &Observed<'_>, last: &RunState, now: Now) -> Steps {
     let ledger = observed.ledger;
     if ledger.run() != last.number
         || ledger.origin() == Origin::Begun
         || observed.history == HistoryLookup::Pending
+        || history_had_all(observed)
     {
         return Steps::default();
     }
@@ -378,15 +381,29 @@ fn corrected(observed: &Observed<'_>, last: &RunState) -> (RunState, Option<Roll
     (RunState { counts: rolled.counts, verdict, ..last.clone() }, Some(rolled))
 }
 
+/// What the status says of History and the finished Run. During a Run it says how History is in general.
+fn recorded_archive(observed: &Observed<'_>) -> Option<Archive> {
+    let run = observed.recorded.run.as_ref()?;
+    observed.recorded.archived.filter(|_| run.finished_at.is_some())
+}
+
+/// Whether History once had all of the finished Run.
+fn history_had_all(observed: &Observed<'_>) -> bool {
+    matches!(recorded_archive(observed), Some(Archive::Current | Archive::Lost))
+}
+
+fn archive_of(observed: &Observed<'_>, finished: bool) -> Archive {
+    archive_after(observed, observed.ledger, finished)
+}
+
 /// Whether History has all that is known. Of a finished Run this is about the Run alone: an outage of History must not
 /// rewrite the status of every finished Task.
-fn archive_of(observed: &Observed<'_>, finished: bool) -> Archive {
+fn archive_after(observed: &Observed<'_>, ledger: &RunLedger, finished: bool) -> Archive {
     if !finished {
         return observed.archive;
     }
-    let ledger = observed.ledger;
     if ledger.origin() == Origin::Inherited && observed.history == HistoryLookup::Pending {
-        return observed.recorded.archived.unwrap_or(observed.archive);
+        return recorded_archive(observed).unwrap_or(Archive::Behind);
     }
     let attempts = ledger.executions().flat_map(|(_, execution)| execution.attempts());
     let unarchived =
@@ -394,7 +411,12 @@ fn archive_of(observed: &Observed<'_>, finished: bool) -> Archive {
     // Conclusions of the previous leader that were not archived must be made again first.
     let over = ledger.executions().filter(|(_, execution)| execution.is_over()).count();
     let is_incomplete = ledger.origin() == Origin::Inherited && over < observed.targets.len();
-    if unarchived.count() > 0 || is_incomplete { Archive::Behind } else { Archive::Current }
+    match () {
+        () if unarchived.count() > 0 => Archive::Behind,
+        () if is_incomplete && history_had_all(observed) => Archive::Lost,
+        () if is_incomplete => Archive::Behind,
+        () => Archive::Current,
+    }
 }
 
 fn reach(observed: &Observed<'_>, node: &NodeName) -> Reach {

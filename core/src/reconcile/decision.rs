@@ -106,6 +106,6 @@ impl Status {
     /// Its `Archived` condition.
     pub fn archived(&self) -> Option<Archive> {
         let condition = self.conditions.iter().find(|condition| condition.kind == kind::ARCHIVED)?;
-        Some(if condition.status == ConditionStatus::True { Archive::Current } else { Archive::Behind })
+        Some(Archive::shown_by(condition.status == ConditionStatus::True, condition.reason))
     }
 }

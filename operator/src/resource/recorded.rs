@@ -37,9 +37,7 @@ pub fn read(task: &Task) -> Result<status::Recorded, Invalid> {
             rerun: status.handled.rerun.clone(),
         },
         archived: status.conditions.iter().find(|condition| condition.type_ == kind::ARCHIVED).map(
-            |condition| {
-                if condition.status == "True" { Archive::Current } else { Archive::Behind }
-            },
+            |condition| Archive::shown_by(condition.status == "True", &condition.reason),
         ),
     })
 }
