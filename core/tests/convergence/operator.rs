@@ -1,5 +1,6 @@
 //! One operator: its memory, and what it does about what its brain decides.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sentinel_core::reconcile::conditions::{Archive, TaskState, describe};
@@ -127,10 +128,14 @@ impl Operator {
             around.cluster.nodes.keys().map(|node| (node.clone(), self.facts(node, around.links))).collect();
         let agent = |node: &NodeName| facts.get(node).cloned().unwrap_or_default();
         let archive = if around.history.up { Archive::Current } else { Archive::Behind };
+        let mut recorded = Cow::Borrowed(&self.copy.recorded);
+        if self.is(Mutation::HistoryLossUnnoticed) {
+            recorded.to_mut().archived = None;
+        }
         let mut decision = decide(
             &self.copy.plan,
             &Observed {
-                recorded: &self.copy.recorded,
+                recorded: &recorded,
                 targets: &self.copy.targets,
                 ledger: &self.ledger,
                 superseded: &self.retired.iter().collect::<Vec<_>>(),
