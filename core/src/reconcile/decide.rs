@@ -454,9 +454,13 @@ fn suspended() -> Condition {
 fn run_started(run: &RunState) -> Notice {
     Notice {
         reason: "RunStarted",
-        note: format!("run {} started on {} nodes ({})", run.number, run.targets, run.trigger.as_str()),
+        note: format!("run {} started on {} ({})", run.number, nodes(run.targets), run.trigger.as_str()),
         level: Level::Normal,
     }
+}
+
+fn nodes(count: u32) -> String {
+    format!("{count} {}", if count == 1 { "node" } else { "nodes" })
 }
 
 fn run_ended(run: &RunState) -> Notice {
