@@ -102,6 +102,7 @@ async fn helm_install_alone_is_a_working_system() {
         cluster.helm(helm, &upgrade).await;
         cluster.all_reachable().await;
     }
+    tasks_stay_finished_without_their_history(&cluster).await;
     cluster.delete_tasks(&["contained", "refused"]).await;
 
     let upgrade = ["upgrade", "sentinel-node", &chart, "--reuse-values", "--wait", "--timeout=3m"];
@@ -152,6 +153,18 @@ async fn the_version_before_is_upgraded_under_a_command() {
     cluster.delete_tasks(&["earlier", "long", "now"]).await;
     cluster.helm(Helm::Four, &["uninstall", "sentinel-node", "--wait"]).await;
     only_definitions_are_left(&cluster).await;
+}
+
+/// The pod of the operator is replaced, and its store was in it.
+async fn tasks_stay_finished_without_their_history(cluster: &Cluster) {
+    cluster.ours(&["delete", "pod", "-l", "app.kubernetes.io/component=operator"]).await;
+    let lost = r#"--for=jsonpath={.status.conditions[?(@.type=="Archived")].reason}=HistoryLost"#;
+    for (name, condition) in [("contained", "Complete"), ("refused", "Failed")] {
+        let task = format!("tasks.sentinelnode.dev/{name}");
+        cluster.kubectl(&["wait", lost, "--timeout=180s", &task]).await;
+        cluster.kubectl(&["wait", &format!("--for=condition={condition}"), "--timeout=1s", &task]).await;
+    }
+    cluster.all_reachable().await;
 }
 
 /// Without the aggregated API, with a port that the kubelet forwards.
