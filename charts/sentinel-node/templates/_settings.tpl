@@ -28,10 +28,15 @@ privileged
 {{- end -}}
 {{- end -}}
 
-{{/* The level that the namespace enforces, where it can be asked and is too strict for the agents; otherwise empty. */}}
-{{- define "sentinel.podSecurityConflict" -}}
+{{/* The level in the namespace's label; empty without one, or where it cannot be asked. */}}
+{{- define "sentinel.podSecurityEnforced" -}}
 {{- $namespace := lookup "v1" "Namespace" "" (include "sentinel.namespace" .) -}}
-{{- $enforced := dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "privileged" ($namespace | default dict) -}}
+{{- dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" ($namespace | default dict) -}}
+{{- end -}}
+
+{{/* That level, if it is too strict for the agents; otherwise empty. */}}
+{{- define "sentinel.podSecurityConflict" -}}
+{{- $enforced := default "privileged" (include "sentinel.podSecurityEnforced" .) -}}
 {{- $strictness := dict "privileged" 0 "baseline" 1 "restricted" 2 -}}
 {{- if and (not .Values.namespace.create) (gt (get $strictness $enforced | int) (get $strictness (include "sentinel.podSecurityLevel" .) | int)) -}}
 {{- $enforced -}}
