@@ -47,7 +47,16 @@ secret:
 {{- end -}}
 {{- end -}}
 
+{{/* The agent's arguments, as a YAML list. */}}
 {{- define "sentinel.agentArgs" -}}
+{{ include "sentinel.agentOwnArgs" . }}
+{{- range .Values.agent.extraArgs }}
+- {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Those that the chart sets. */}}
+{{- define "sentinel.agentOwnArgs" -}}
 - {{ printf "--operator-url=%s" (include "sentinel.gatewayUrl" .) | quote }}
 - --ca-file=/etc/sentinel/ca/ca.crt
 - --token-file=/run/sentinel/token
@@ -61,7 +70,4 @@ secret:
 - {{ printf "--min-free=%s" .Values.agent.minFree | quote }}
 - {{ printf "--log-format=%s" .Values.log.format | quote }}
 - --log-filter-file=/etc/sentinel/log/agent
-{{- range .Values.agent.extraArgs }}
-- {{ . | quote }}
-{{- end }}
 {{- end -}}

@@ -38,6 +38,14 @@ envFrom:
 
 {{/* The operator's arguments, as a YAML list. */}}
 {{- define "sentinel.operatorArgs" -}}
+{{ include "sentinel.operatorOwnArgs" . }}
+{{- range .Values.operator.extraArgs }}
+- {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Those that the chart sets. */}}
+{{- define "sentinel.operatorOwnArgs" -}}
 {{- $full := include "sentinel.fullname" . -}}
 {{- $namespace := include "sentinel.namespace" . -}}
 {{- $any := eq .Values.ipFamily "IPv6" | ternary "[::]" "0.0.0.0" -}}
@@ -64,9 +72,6 @@ envFrom:
 {{ include "sentinel.operatorApiArgs" . }}
 {{ include "sentinel.operatorTlsArgs" . }}
 {{ include "sentinel.operatorStoreArgs" . }}
-{{- range .Values.operator.extraArgs }}
-- {{ . | quote }}
-{{- end }}
 {{- end -}}
 
 {{- define "sentinel.operatorApiArgs" -}}

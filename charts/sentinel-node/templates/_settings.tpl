@@ -28,14 +28,49 @@ privileged
 {{- end -}}
 {{- end -}}
 
-{{/* The level that the namespace enforces, where it can be asked and is too strict for the agents; otherwise empty. */}}
-{{- define "sentinel.podSecurityConflict" -}}
+{{/* The level in the namespace's label; empty without one, or where it cannot be asked. */}}
+{{- define "sentinel.podSecurityEnforced" -}}
 {{- $namespace := lookup "v1" "Namespace" "" (include "sentinel.namespace" .) -}}
-{{- $enforced := dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "privileged" ($namespace | default dict) -}}
+{{- dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" ($namespace | default dict) -}}
+{{- end -}}
+
+{{/* That level, if it is too strict for the agents; otherwise empty. */}}
+{{- define "sentinel.podSecurityConflict" -}}
+{{- $enforced := default "privileged" (include "sentinel.podSecurityEnforced" .) -}}
 {{- $strictness := dict "privileged" 0 "baseline" 1 "restricted" 2 -}}
 {{- if and (not .Values.namespace.create) (gt (get $strictness $enforced | int) (get $strictness (include "sentinel.podSecurityLevel" .) | int)) -}}
 {{- $enforced -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Operators of other releases that serve a namespace which this one would serve, as a YAML list of {release, namespace, watched}.
+Without rights to make ClusterRoles, the installer may not list the Deployments of all namespaces: only this one's are read. */}}
+{{- define "sentinel.otherOperators" -}}
+{{- $scope := .Values.rbac.create | ternary "" (include "sentinel.namespace" .) -}}
+{{- $own := printf "%s/%s-operator" (include "sentinel.namespace" .) (include "sentinel.fullname" .) -}}
+{{- $others := list -}}
+{{- range dig "items" list (lookup "apps/v1" "Deployment" $scope "" | default dict) -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- $annotations := .metadata.annotations | default dict -}}
+{{- $release := default (get $labels "app.kubernetes.io/instance") (get $annotations "meta.helm.sh/release-name") -}}
+{{- $home := default .metadata.namespace (get $annotations "meta.helm.sh/release-namespace") -}}
+{{- $ours := or (eq $own (printf "%s/%s" .metadata.namespace .metadata.name)) (and (eq $release $.Release.Name) (eq $home $.Release.Namespace)) -}}
+{{- $operates := and (eq (get $labels "app.kubernetes.io/name") "sentinel-node") (eq (get $labels "app.kubernetes.io/component") "operator") -}}
+{{- if and $operates (not $ours) -}}
+{{- $watched := "" -}}
+{{- range .spec.template.spec.containers -}}
+{{- range .args -}}
+{{- if hasPrefix "--watch-namespace=" . -}}
+{{- $watched = trimPrefix "--watch-namespace=" . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if or (not $watched) (not $.Values.watchNamespace) (eq $watched $.Values.watchNamespace) -}}
+{{- $others = append $others (dict "release" $release "namespace" $home "watched" $watched) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $others -}}
 {{- end -}}
 
 {{/* The Secret with the server's certificate. */}}

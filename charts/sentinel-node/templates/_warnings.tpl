@@ -64,8 +64,8 @@
 {{- end -}}
 {{- end -}}
 {{- $level := include "sentinel.podSecurityLevel" . -}}
-{{- if and (ne $level "restricted") (not .Values.namespace.create) -}}
-{{- $warnings = append $warnings (printf "the agents need the Pod Security level %s. Where the cluster enforces a stricter one by default: kubectl label --overwrite namespace %s pod-security.kubernetes.io/enforce=%s" $level (include "sentinel.namespace" .) $level) -}}
+{{- if and (ne $level "restricted") (not .Values.namespace.create) (not (include "sentinel.podSecurityEnforced" .)) -}}
+{{- $warnings = append $warnings (printf "the agents need the Pod Security level %s, and the namespace has no label for it. Where the cluster enforces a stricter one by default: kubectl label --overwrite namespace %s pod-security.kubernetes.io/enforce=%s" $level (include "sentinel.namespace" .) $level) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $warnings -}}

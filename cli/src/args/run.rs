@@ -15,8 +15,8 @@ Examples:
   sentinel run -- uname -a
   sentinel run --all -- uptime
 
-  # On the nodes of a pool, two at a time, at most ten minutes each
-  sentinel run -l pool=web --max-concurrent 2 --timeout 10m -- systemctl reload nginx
+  # On the hosts of a pool, not in the agent's container; two at a time, at most ten minutes each
+  sentinel run -l pool=web --host --max-concurrent 2 --timeout 10m -- systemctl reload nginx
 
   # With a shell, on two nodes by name
   sentinel run --node web-1 --node web-2 -- sh -c 'df -h / | tail -1'
@@ -26,13 +26,13 @@ Examples:
   generate-list | sentinel run --all --stdin -- sort
 
   # Equal outputs as one, at the end
-  sentinel run --all --fold -- cat /etc/os-release
+  sentinel run --all --host --fold -- cat /etc/os-release
 
   # One JSON object per line, for programs
   sentinel run --all -o json -- uptime
 
   # Start it and return immediately
-  sentinel run --all --detach -- apt-get update
+  sentinel run --all --host --detach -- apt-get update
 
 Exit codes: that of the command; with several nodes, the highest. 124 timed out, 125 not run or result unknown,
 126 not executable, 127 not found, 128+N ended by signal N, 130 cancelled or detached by Ctrl-C.
