@@ -34,10 +34,12 @@ pub enum Mutation {
     BusyIgnored,
     /// A Run that is over shows its verdict while another is due.
     VerdictOfTheRunBefore,
+    /// A Task whose spec may run only once is released before History has its Runs.
+    ReleaseBeforeHistory,
 }
 
 impl Mutation {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoSyncBeforeSpawn,
         Self::AckBeforeHistory,
         Self::EpochIgnored,
@@ -54,5 +56,6 @@ impl Mutation {
         Self::NoStartingRecord,
         Self::BusyIgnored,
         Self::VerdictOfTheRunBefore,
+        Self::ReleaseBeforeHistory,
     ];
 }

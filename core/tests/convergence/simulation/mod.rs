@@ -71,6 +71,7 @@ impl Simulation {
             backup: None,
             restored: false,
             begun_for: BTreeMap::new(),
+            released_without: None,
             claims_complete: None,
         };
         Self {
@@ -397,8 +398,10 @@ impl Simulation {
         let run = self.cluster.recorded.run.as_ref().map(|run| run.number);
         match self.rng.below(12) {
             0..=2 => {
-                let token = self.cluster.plan.rerun_token.clone();
-                self.cluster.plan = TaskPlan { rerun_token: token, ..plan(self.edits, &mut self.rng) };
+                let (rerun_token, on_recreate) =
+                    (self.cluster.plan.rerun_token.clone(), self.cluster.plan.on_recreate);
+                let edited = plan(self.edits, &mut self.rng);
+                self.cluster.plan = TaskPlan { rerun_token, on_recreate, ..edited };
             }
             3..=4 => self.cluster.plan.rerun_token = self.edits.to_string(),
             5 => self.cluster.requests.rerun = Some(self.edits.to_string()),
