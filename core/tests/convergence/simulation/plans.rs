@@ -1,6 +1,6 @@
 //! The Task of a simulation.
 
-use sentinel_core::plan::{Amount, OnChange, OnRecreate, TaskPlan, Timeouts, spec_hash};
+use sentinel_core::plan::{Amount, OnChange, TaskPlan, Timeouts, spec_hash};
 use sentinel_core::reconcile::retry::{Backoff, Cause, Retry};
 use sentinel_protocol::ids::TaskUid;
 use sentinel_protocol::request::{OutputRules, Program};
@@ -31,7 +31,7 @@ pub(super) fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
         },
         max_concurrent: [Amount::Count(1), Amount::Count(2), Amount::Percent(100)][rng.below(3)],
         on_change: [OnChange::Finish, OnChange::Cancel][rng.below(2)],
-        on_recreate: [OnRecreate::Run, OnRecreate::OncePerSpec][rng.below(2)],
+
         ..plan
     }
 }
