@@ -59,12 +59,21 @@ pub(super) fn runs(
     filter.equals("run", query.run.map(|run| i64::from(run.0)));
     filter.span(query.began);
     filter.equals(TRIGGER, query.trigger.clone());
+    if let Some(ran) = &query.ran {
+        filter.equals(SPEC_HASH, Some(ran.spec_hash.to_string()));
+        filter.equals("coalesce(body ->> '$.rerunToken', '')", Some(ran.rerun_token.clone()));
+        filter.condition("body ->> '$.counts.targets'", ">", Some(0));
+        filter.condition("task_uid", "<>", Some(ran.not_by.to_string()));
+    }
     let rows = filter.rows(connection, "runs", limit).map_err(failed("list runs"))?;
     parse_page(rows, limit)
 }
 
 /// It has no column: it is read from the records that satisfy the other conditions.
 const TRIGGER: &str = "body ->> '$.trigger'";
+
+/// The same; it is a part of an index.
+const SPEC_HASH: &str = "body ->> '$.specHash'";
 
 /// The conditions of a list, in SQL. Column names are constants; values are bound.
 struct SqlFilter {
