@@ -15,6 +15,7 @@ use super::counters::Counters;
 use super::task_runs::TaskRuns;
 use crate::backoff::Backoff;
 use crate::history::{HistoryError, Ran, RunQuery, RunRecord, RunVerdict};
+use crate::kill_point::KillPoint;
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), max: Duration::from_secs(30) };
 
@@ -96,6 +97,7 @@ fn note(context: &Context, runs: &Weak<TaskRuns>, question: &Ran, answer: Earlie
     if let Some(asked) = runs.lock().asked.as_mut().filter(|asked| asked.question == *question) {
         asked.answer = answer;
     }
+    KillPoint::Answered.pass();
     context.parts.runs.request(&runs);
 }
 
