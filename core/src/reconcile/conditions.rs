@@ -227,7 +227,7 @@ pub fn already_executed_message(earlier: &EarlierRun) -> String {
     };
     format!(
         "an earlier Task of this name (uid {}) ran this spec in its run {} {ended}, and spec.onRecreate is OncePerSpec, so \
-         nothing is run; change spec.rerunToken to run it again",
+         it is not run again unless spec.rerunToken changes",
         earlier.task, earlier.number
     )
 }
