@@ -13,8 +13,8 @@ use crate::args::{LogFormat, LogsArgs, LogsSubject, StreamFilter};
 use crate::client::{Client, LineSource, Query};
 use crate::exit::{ExitResult, FAILED, Failure, INTERRUPTED, OK};
 use crate::follow::{
-    AttemptSelector, FollowRequest, LogOptions, NodeLog, RunSelector, follow, log_path, with_run,
-    with_server_watch,
+    AttemptSelector, FollowEnd, FollowRequest, LogOptions, NodeLog, RunSelector, follow, log_path, summarize,
+    with_run, with_server_watch,
 };
 use crate::interrupt::{Interruptible, Interrupts};
 use crate::output::format::{StreamFormat, note};
@@ -276,7 +276,7 @@ impl<'a> TaskLogs<'a> {
     }
 
     async fn follow(self, run: RunSelector) -> ExitResult {
-        follow(FollowRequest {
+        let followed = follow(FollowRequest {
             client: self.client.clone(),
             namespace: self.namespace.to_owned(),
             name: self.name.to_owned(),
@@ -287,6 +287,9 @@ impl<'a> TaskLogs<'a> {
             show_task: false,
         })
         .await?;
+        if followed.end == FollowEnd::AlreadyExecuted {
+            summarize(&followed);
+        }
         Ok(OK)
     }
 
