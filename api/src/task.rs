@@ -183,6 +183,11 @@ impl Task {
         self.status.conditions.iter().find(|condition| condition.kind == kind)
     }
 
+    /// Why nothing was run, if an earlier Task of this name has run the same.
+    pub fn already_executed(&self) -> Option<&Condition> {
+        self.condition("Ready").filter(|condition| condition.reason == "AlreadyExecuted")
+    }
+
     /// The command, or the text of the script, on one line.
     pub fn command(&self) -> String {
         let run = &self.spec["run"];

@@ -682,3 +682,35 @@ fn a_task_that_could_not_be_stored_is_tried_again() {
     assert_eq!(log.matches("default/later: ").count(), 2, "reported once for each text: {log}");
     dev.err.wait_for("default/later run 1: Complete");
 }
+
+#[test]
+fn a_task_made_again_shows_the_run_of_the_earlier_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("once.yaml");
+    let ran = directory.path().join("ran");
+    let script = format!("echo ran >> {}; echo out", ran.display());
+    let text = task("once", &format!("{{command: [sh, -c, {script:?}]}}"));
+    write(&file, &format!("{text}  onRecreate: OncePerSpec\n"));
+    let file = file.to_str().unwrap();
+    let dev = Dev::start(&[]);
+    dev.run(&["apply", "-f", file]).exited(0);
+    dev.run(&["wait", "once", "--for", "complete", "--timeout", "30s"]).exited(0);
+    dev.run(&["delete", "once"]).exited(0);
+    dev.run(&["wait", "once", "--for", "deleted", "--timeout", "30s"]).exited(0);
+    dev.run(&["apply", "-f", file]).exited(0);
+    dev.run(&["wait", "once", "--for", "complete", "--timeout", "30s"])
+        .exited(0)
+        .printed("task/once complete");
+    let sentence = "AlreadyExecuted: an earlier Task of this name (uid ";
+    let got = dev.run(&["get", "task", "once"]).exited(0).printed(sentence);
+    assert!(got.out.contains("in its run 1 with the verdict Complete"), "{}", got.out);
+    dev.run(&["get", "tasks", "-o", "wide"]).exited(0).printed("AlreadyExecuted");
+    let follow = dev.run(&["logs", "-f", "once"]).exited(0);
+    assert!(follow.err.contains("default/once runs nothing: an earlier Task"), "{}", follow.err);
+    let logs = dev.run(&["logs", "once"]).exited(0);
+    assert!(logs.err.contains("sentinel logs once --run NUMBER"), "{}", logs.err);
+    dev.run(&["logs", "once", "--run", "1"]).exited(0).printed("out\n");
+    assert_eq!(std::fs::read_to_string(&ran).unwrap(), "ran\n");
+    dev.run(&["rerun", "once", "--follow"]).exited(0).printed("out\n");
+    assert_eq!(std::fs::read_to_string(&ran).unwrap(), "ran\nran\n");
+}

@@ -31,6 +31,8 @@ pub struct TaskPlan {
     pub max_concurrent: Amount,
     /// What a new Run does to the commands of the old one.
     pub on_change: OnChange,
+    /// Whether the first Run asks if an earlier Task of this name has run the same.
+    pub on_recreate: OnRecreate,
     /// Whether it is suspended.
     pub starts: Starts,
     /// A changed token runs the same spec again.
@@ -146,6 +148,15 @@ pub enum OnChange {
     Finish,
     /// Running commands are cancelled.
     Cancel,
+}
+
+/// What a Task does that was made again and has no Run yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRecreate {
+    /// It runs.
+    Run,
+    /// It runs only what no earlier Task of its name has run.
+    OncePerSpec,
 }
 
 /// Whether new commands may be started.

@@ -4,6 +4,8 @@
 
 #[path = "reconcile_table/clocks.rs"]
 mod clocks;
+#[path = "reconcile_table/recreations.rs"]
+mod recreations;
 #[path = "reconcile_table/refusals.rs"]
 mod refusals;
 #[path = "reconcile_table/takeovers.rs"]

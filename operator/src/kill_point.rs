@@ -18,12 +18,19 @@ pub enum KillPoint {
     RunOver,
     /// A Run is over and archived, and a Forget is about to be sent.
     Forgets,
+    /// A deleted Task may go, and still has its finalizer.
+    Released,
+    /// History has answered whether an earlier Task has run the same, and nothing else was done about it.
+    Answered,
 }
 
 impl KillPoint {
-    /// All points, in the order in which a Run passes them.
-    pub const ALL: [Self; 5] =
+    /// In the order in which a Run passes them.
+    pub const OF_A_RUN: [Self; 5] =
         [Self::RunBegun, Self::StartHanded, Self::Archived, Self::RunOver, Self::Forgets];
+
+    /// In the order in which a Task passes them that is deleted and made again.
+    pub const OF_A_RECREATION: [Self; 2] = [Self::Released, Self::Answered];
 
     /// The name of the file that arms it.
     pub fn name(self) -> String {

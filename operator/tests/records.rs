@@ -106,6 +106,8 @@ fn run_record(task: &str, run: u32, verdict: Option<RunVerdict>) -> RunRecord {
         run: RunNumber(run),
         trigger: "SpecChange".into(),
         spec_hash: spec_hash(),
+        rerun_token: String::new(),
+        rerun: None,
         command: "true".into(),
         started_at: started_at(run),
         finished_at: verdict.map(|_| started_at(run)),
@@ -264,6 +266,7 @@ fn task_ref(name: &str) -> TaskRef {
 
 fn facts(task: &str, run: u32) -> RunFacts {
     RunFacts {
+        rerun: None,
         task: task_ref(task),
         uid: TaskUid::new(task).unwrap(),
         run: RunNumber(run),

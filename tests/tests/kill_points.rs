@@ -94,7 +94,8 @@ async fn kill_points_lose_nothing_and_run_nothing_twice() {
     let state: PathBuf = system.fleet.nodes[0].state.clone();
     let mut wrong = Vec::new();
 
-    let in_operator = InOperator::ALL.map(|point| (point.name(), system.directory.join(FOLDER), &[][..]));
+    let in_operator =
+        InOperator::OF_A_RUN.map(|point| (point.name(), system.directory.join(FOLDER), &[][..]));
     let on_node = OnNode::ALL.map(|point| (point.name(), state.join(FOLDER), allowed(point)));
     for (name, folder, allowed) in in_operator.into_iter().chain(on_node) {
         let (execution, recorded) = points.pass(&name, &folder.join(&name)).await;

@@ -48,7 +48,7 @@ export function ofTask(task) {
 
 /** What the API fills in where nothing is written. */
 const DEFAULTS = {
-  onChange: "Finish", rerunToken: "", suspend: false,
+  onChange: "Finish", onRecreate: "Run", rerunToken: "", suspend: false,
   retry: { limit: 0, causes: ["Failed", "Signaled", "TimedOut", "IdleTimedOut", "OomKilled"], backoff: { initial: "1s", max: "1m", factor: 2 } },
   rollout: { maxConcurrent: "100%" },
   timeouts: { grace: "10s", start: "5m", unreachable: "5m" },

@@ -146,7 +146,7 @@ function Verdict({ task, run, isLatest, done, total }) {
 function Targets({ tab, task, number, total, executions, run }) {
   const { ns, name } = here.value;
   const reason = task.status?.conditions?.find((one) => one.type === "Failed" && one.status === "True")?.reason;
-  if (number === null) return html`<${Empty}>${task.status?.phase === "Suspended" ? "It is suspended: nothing is started." : "No Run has begun."}</${Empty}>`;
+  if (number === null) return html`<${Empty}>${withoutRun(task)}</${Empty}>`;
   if (!executions.data && executions.error) return html`<${Failure} error=${executions.error} what=${`The nodes of Run ${number} could not be read`} onRetry=${executions.again} />`;
   if (!executions.data) return html`<div aria-busy="true"></div>`;
   if (executions.data.items.length === 0) {
@@ -154,6 +154,14 @@ function Targets({ tab, task, number, total, executions, run }) {
   }
   if (tab === "timeline") return html`<${Timeline} uid=${task.metadata.uid} items=${executions.data.items} run=${run} ns=${ns} name=${name} number=${number} />`;
   return html`<${Nodes} items=${executions.data.items} cut=${executions.data.cut} ns=${ns} name=${name} number=${number} />`;
+}
+
+/** Why it has no Run. @param {Task} task */
+function withoutRun(task) {
+  const ready = task.status?.conditions?.find((one) => one.type === "Ready");
+  if (ready?.reason === "WaitingForHistory") return `${ready.message}.`;
+  if (ready?.reason === "AlreadyExecuted") return html`Nothing is run: ${ready.message}. <a class="link" href=${`history?task=${encodeURIComponent(task.metadata.name)}`}>Its earlier Runs are in History.</a>`;
+  return task.status?.phase === "Suspended" ? "It is suspended: nothing is started." : "No Run has begun.";
 }
 
 /** @param {{items: Execution[], ns: string, name: string, number: number}} props */

@@ -216,7 +216,7 @@ fn explanation(task: &Task) -> Option<String> {
     let kinds = ["Stalled", "Suspended", "Degraded", "Reconciling"];
     let current =
         || kinds.iter().find_map(|kind| task.condition(kind).filter(|condition| condition.status == "True"));
-    let condition = rejected.or_else(current)?;
+    let condition = rejected.or_else(current).or_else(|| task.already_executed())?;
     (!condition.message.is_empty()).then(|| format!("{}: {}", condition.reason, condition.message))
 }
 

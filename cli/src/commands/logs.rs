@@ -13,13 +13,14 @@ use crate::args::{LogFormat, LogsArgs, LogsSubject, StreamFilter};
 use crate::client::{Client, LineSource, Query};
 use crate::exit::{ExitResult, FAILED, Failure, INTERRUPTED, OK};
 use crate::follow::{
-    AttemptSelector, FollowRequest, LogOptions, NodeLog, RunSelector, follow, log_path, with_run,
-    with_server_watch,
+    AttemptSelector, FollowEnd, FollowRequest, LogOptions, NodeLog, RunSelector, follow, log_path, summarize,
+    with_run, with_server_watch,
 };
 use crate::interrupt::{Interruptible, Interrupts};
 use crate::output::format::{StreamFormat, note};
 use crate::output::printer::Prefix;
 use crate::output::text::Text;
+use crate::view::Task;
 
 pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -> ExitResult {
     check_format(args)?;
@@ -175,13 +176,26 @@ impl<'a> TaskLogs<'a> {
                 return self.follow(latest.map_or(RunSelector::Latest, RunSelector::Number)).await;
             }
             if latest.is_none() {
-                note(&format!("Task {namespace}/{name} has not run yet."));
+                self.note_without_run(task.as_ref());
                 return Ok(OK);
             }
         }
         let run = self.run.or(latest);
         let missing = self.missing(run);
         self.print_archived(run, missing).await
+    }
+
+    /// Why there is no output.
+    fn note_without_run(&self, task: Option<&Task>) {
+        let why = task.and_then(Task::already_executed).map(|condition| condition.message.as_str());
+        let name = format!("{}/{}", self.namespace, self.name);
+        match why {
+            Some(why) => note(Text::message().plain(format!(
+                "Task {name} runs nothing: {why}. Output of earlier Tasks: sentinel logs {} --run NUMBER",
+                self.name
+            ))),
+            None => note(&format!("Task {name} has not run yet.")),
+        }
     }
 
     /// Lines that match, of each node of a Run: of the newest without a number.
@@ -231,8 +245,8 @@ impl<'a> TaskLogs<'a> {
                 let run = task.status.run.as_ref().map_or(0, |run| run.number);
                 (task.metadata.uid.clone(), run)
             }
-            (Some(_), None) => {
-                note(&format!("Task {}/{} has not run yet.", self.namespace, self.name));
+            (Some(task), None) => {
+                self.note_without_run(Some(&task));
                 return Ok(OK);
             }
             _ => self.newest().await?,
@@ -262,7 +276,7 @@ impl<'a> TaskLogs<'a> {
     }
 
     async fn follow(self, run: RunSelector) -> ExitResult {
-        follow(FollowRequest {
+        let followed = follow(FollowRequest {
             client: self.client.clone(),
             namespace: self.namespace.to_owned(),
             name: self.name.to_owned(),
@@ -273,6 +287,9 @@ impl<'a> TaskLogs<'a> {
             show_task: false,
         })
         .await?;
+        if followed.end == FollowEnd::AlreadyExecuted {
+            summarize(&followed);
+        }
         Ok(OK)
     }
 

@@ -9,14 +9,18 @@ use crate::client::Client;
 use crate::exit::{
     FAILED, Failure, INTERRUPTED, NOT_EXECUTABLE, NOT_FOUND, OK, RUN_FAILED, SIGNALED, TIMED_OUT,
 };
-use crate::view::{Node, Run, Task};
+use crate::view::{Node, Run, Standing, Task};
 
 /// SIGKILL, which the kernel sends when memory is exhausted.
 const SIGKILL: u8 = 9;
 
 /// The exit code of a Run: that of the command; with several nodes, the highest.
 pub(crate) async fn exit_code(client: &Client, followed: &FollowedRun) -> Result<u8, Failure> {
-    let Some(run) = &followed.run else { return Ok(RUN_FAILED) };
+    let Some(run) = &followed.run else {
+        let complete =
+            followed.end == FollowEnd::AlreadyExecuted && followed.task.standing() == Standing::Complete;
+        return Ok(if complete { OK } else { RUN_FAILED });
+    };
     if run.target_count == 0 {
         return Ok(RUN_FAILED);
     }

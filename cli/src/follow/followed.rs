@@ -7,7 +7,7 @@ use crate::view::{Run, Task};
 pub(crate) struct FollowedRun {
     /// The Task at the end of the Run.
     pub(crate) task: Task,
-    /// The Run; `None` if the Task cannot be run, or a newer Run has started.
+    /// The Run; `None` if the Task cannot be run, runs nothing, or a newer Run has started.
     pub(crate) run: Option<Run>,
     /// Why it is not followed any longer.
     pub(crate) end: FollowEnd,
@@ -24,6 +24,8 @@ pub(crate) enum FollowEnd {
     Superseded,
     /// The Task cannot be run.
     Invalid,
+    /// An earlier Task of this name has run the same: this one runs nothing.
+    AlreadyExecuted,
 }
 
 impl FollowedRun {

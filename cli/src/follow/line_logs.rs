@@ -181,6 +181,10 @@ async fn first_run(
                 if let Standing::Invalid(why) = task.standing() {
                     return Ok(Err(Failure::new(format!("task {namespace}/{name} cannot be run: {why}"))));
                 }
+                if let Some(executed) = task.already_executed() {
+                    let why = &executed.message;
+                    return Ok(Err(Failure::new(format!("task {namespace}/{name} runs nothing: {why}"))));
+                }
                 if task.status.run.is_some() {
                     return Ok(Ok(task));
                 }

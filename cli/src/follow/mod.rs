@@ -23,7 +23,7 @@ mod summary;
 mod waiting;
 
 pub(crate) use exit_code::{advice, exit_code};
-pub(crate) use followed::FollowedRun;
+pub(crate) use followed::{FollowEnd, FollowedRun};
 pub(crate) use line_logs::{FollowedLines, follow_lines, print_lines, with_run};
 pub(crate) use node_log::{AttemptSelector, NodeLog};
 pub(crate) use report::report;

@@ -55,6 +55,7 @@ fn result(followed: &FollowedRun, code: u8) -> Value {
         result["verdict"] = json!(match followed.end {
             FollowEnd::Invalid => "Invalid",
             FollowEnd::Deleted => "Deleted",
+            FollowEnd::AlreadyExecuted => "AlreadyExecuted",
             // The name in the output format.
             FollowEnd::Ended | FollowEnd::Superseded => "Replaced",
         });

@@ -121,6 +121,12 @@ async fn observe(
     if matches!(request.run, RunSelector::Latest) && matches!(task.standing(), Standing::Invalid(_)) {
         return without_run(FollowEnd::Invalid);
     }
+    if matches!(request.run, RunSelector::Latest)
+        && task.already_executed().is_some()
+        && task.standing() != Standing::UnderWay
+    {
+        return without_run(FollowEnd::AlreadyExecuted);
+    }
     let Some(number) = selected(&request.run, task) else { return Ok(None) };
     let Some(run) = task.status.run.clone() else { return Ok(None) };
     if run.number > number {

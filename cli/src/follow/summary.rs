@@ -81,6 +81,10 @@ pub(super) fn without_run(followed: &FollowedRun) -> String {
     match (followed.end, followed.task.standing()) {
         (_, Standing::Invalid(why)) => format!("{name} cannot be run: {why}"),
         (FollowEnd::Deleted, _) => format!("{name} was deleted without a Run"),
+        (FollowEnd::AlreadyExecuted, _) => {
+            let why = followed.task.already_executed().map_or("", |condition| &condition.message);
+            format!("{name} runs nothing: {why}")
+        }
         _ => format!("{name} was superseded by a newer Run"),
     }
 }

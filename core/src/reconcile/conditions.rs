@@ -4,7 +4,7 @@
 //! `Stalled=True`, `Failed=True`, `Ready=False` and no `Reconciling`, as kstatus uses the first of the two that is
 //! true. Source: <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>.
 
-use super::run::{Counts, RunState, Stopping, Verdict};
+use super::run::{Counts, EarlierRun, RunState, Stopping, Verdict};
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +74,15 @@ pub enum TaskState<'a> {
     Suspended(Option<&'a RunState>),
     /// The last Run is over.
     Finished(&'a RunState),
+    /// A Run is due, and History has not answered whether an earlier Task has run the same; or it does not have the end of
+    /// this Task's last Run yet.
+    AwaitingHistory(Option<&'a RunState>),
+    /// An earlier Task of this name has run the same: nothing is run.
+    AlreadyExecuted(&'a EarlierRun),
     /// The Task is being deleted.
     Terminating(Option<&'a RunState>),
+    /// The Task is being deleted, nothing of it runs, and History does not have its Runs yet.
+    Held(&'a RunState),
 }
 
 /// Whether History has all that is known.
@@ -101,6 +108,19 @@ impl Archive {
 }
 
 const HISTORY_LOST: &str = "HistoryLost";
+
+/// The reason while a Task with `onRecreate: OncePerSpec` waits for History.
+const WAITING: &str = "WaitingForHistory";
+
+const UNANSWERED: &str = "spec.onRecreate is OncePerSpec, and History has not answered whether an earlier Task of this name \
+    has run this spec, so nothing is started; it is asked until it answers. If it stays unavailable, repair it, or set \
+    spec.onRecreate to Run to run without asking";
+
+const BEHIND: &str = "spec.onRecreate is OncePerSpec, so it begins once History has the last one. If History stays \
+    unavailable, repair it, or set spec.onRecreate to Run";
+
+const HELD: &str = "spec.onRecreate is OncePerSpec, so the Task is deleted once History has its runs. If History stays \
+    unavailable, repair it, or annotate the Task with sentinelnode.dev/abandon=true to delete it without";
 
 /// The phase for people, and the conditions.
 pub fn describe(state: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Condition>) {
@@ -136,6 +156,22 @@ pub fn describe(state: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Co
             conditions.push(condition(kind::READY, ConditionStatus::Unknown, "Terminating", &message));
             "Terminating"
         }
+        TaskState::Held(run) => {
+            let message = format!("{}; {HELD}", progress_message(run));
+            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, WAITING, &message));
+            conditions.push(condition(kind::READY, ConditionStatus::Unknown, WAITING, &message));
+            "Terminating"
+        }
+        TaskState::AwaitingHistory(last) => {
+            let message = match last {
+                Some(run) => format!("another run is due; {}; {BEHIND}", progress_message(run)),
+                None => UNANSWERED.to_owned(),
+            };
+            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, WAITING, &message));
+            conditions.push(condition(kind::READY, ConditionStatus::Unknown, WAITING, &message));
+            "Pending"
+        }
+        TaskState::AlreadyExecuted(earlier) => already_executed(earlier, &mut conditions),
         TaskState::Finished(run) => finished(run, &mut conditions),
     };
     conditions.push(archived(archive));
@@ -182,6 +218,33 @@ fn finished(run: &RunState, conditions: &mut Vec<Condition>) -> &'static str {
     conditions.push(condition(kind::READY, ConditionStatus::False, reason, &message));
     conditions.push(condition(kind::FAILED, ConditionStatus::True, reason, &message));
     phase
+}
+
+fn already_executed(earlier: &EarlierRun, conditions: &mut Vec<Condition>) -> &'static str {
+    const REASON: &str = "AlreadyExecuted";
+    let message = already_executed_message(earlier);
+    if earlier.verdict == Some(Verdict::Complete) {
+        conditions.push(condition(kind::READY, ConditionStatus::True, REASON, &message));
+        conditions.push(condition(kind::COMPLETE, ConditionStatus::True, REASON, &message));
+        return "Succeeded";
+    }
+    conditions.push(condition(kind::STALLED, ConditionStatus::True, REASON, &message));
+    conditions.push(condition(kind::READY, ConditionStatus::False, REASON, &message));
+    conditions.push(condition(kind::FAILED, ConditionStatus::True, REASON, &message));
+    "Failed"
+}
+
+/// Which Run of an earlier Task ran the same and how it ended, in one sentence.
+pub fn already_executed_message(earlier: &EarlierRun) -> String {
+    let ended = match earlier.verdict {
+        Some(verdict) => format!("with the verdict {}", verdict.as_str()),
+        None => "and how it ended is not known".to_owned(),
+    };
+    format!(
+        "an earlier Task of this name (uid {}) ran this spec in its run {} {ended}, and spec.onRecreate is OncePerSpec, so \
+         it is not run again unless spec.rerunToken changes",
+        earlier.task, earlier.number
+    )
 }
 
 fn archived(archive: Archive) -> Condition {

@@ -26,10 +26,11 @@ use super::conditions::{self, Archive, Condition, ConditionStatus, TaskState};
 use super::decision::{Decision, Finalizer, Lifecycle, Observed, Status, Write};
 use super::execution::{AttemptPhase, AttemptState, Execution};
 use super::ledger::{Origin, RunLedger, RunStage};
+use super::recreation;
 use super::rollout::{self, AgentFacts, HistoryLookup, NodeObject, RolloutContext, Step, earlier};
 use super::run::{self, Counts, RunState, RunSummary, Stopping, Trigger, Verdict};
 use super::settle;
-use super::status::{self, Handled, MAX_RECENT, NodeStatus, PendingRetries, Reach, Recorded, RollUp};
+use super::status::{self, Handled, MAX_RECENT, PendingRetries, Reach, Recorded, RollUp};
 use super::targets;
 use super::trigger;
 use crate::plan::{Starts, TaskPlan};
@@ -47,22 +48,39 @@ pub fn decide(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
 fn decide_current(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     match &observed.recorded.run {
         Some(run) if run.finished_at.is_none() => continue_run(plan, observed, run, now),
-        _ if observed.lifecycle == Lifecycle::Deleting => finalize(observed),
+        _ if observed.lifecycle == Lifecycle::Deleting => finalize(plan, observed, now),
         last => match trigger::due(plan, observed.recorded, observed.requests) {
             Some(_) if plan.starts == Starts::Suspended => suspended_before_run(observed, last.as_ref()),
-            Some(trigger) => match last.as_ref().and_then(|last| archive_deadline(observed, last, now)) {
-                Some(until) => await_archive(plan, observed, until, now),
-                None => start_run(plan, observed, trigger, now),
-            },
+            Some(trigger) => begin(plan, observed, trigger, now),
             None => idle(plan, observed, now),
         },
     }
 }
 
+/// A Run is due: begins it, unless it must not begin, or not yet.
+fn begin(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -> Decision {
+    if let Some(instead) = recreation::instead_of_run(plan, observed, now) {
+        return instead;
+    }
+    let last = observed.recorded.run.as_ref();
+    match last.and_then(|last| archive_deadline(plan, observed, last, now)) {
+        Some(until) => await_archive(plan, observed, until, now),
+        None => start_run(plan, observed, trigger, now),
+    }
+}
+
 /// Until when the next Run waits for the archive to have the operator's own conclusions about the last one. The next Run
 /// replaces the target list, so an operator that crashed then would leave targets without an Outcome in History. A
-/// longer outage of History delays no Run.
-fn archive_deadline(observed: &Observed<'_>, last: &RunState, now: Now) -> Option<Monotonic> {
+/// longer outage of History delays no Run, unless a spec may run only once.
+fn archive_deadline(
+    plan: &TaskPlan,
+    observed: &Observed<'_>,
+    last: &RunState,
+    now: Now,
+) -> Option<Monotonic> {
+    if recreation::holds_next_run(plan, observed, last) {
+        return Some(recreation::again(now));
+    }
     // Each leader gets the whole time: one that has just taken over could not archive anything before.
     let since_end = now.wall.since(last.finished_at?);
     let waited = since_end.min(now.monotonic.since(observed.leading_since));
@@ -81,9 +99,13 @@ fn archive_deadline(observed: &Observed<'_>, last: &RunState, now: Now) -> Optio
 fn await_archive(plan: &TaskPlan, observed: &Observed<'_>, until: Monotonic, now: Now) -> Decision {
     let idle = idle(plan, observed, now);
     let run = idle.status.recorded.run.clone();
-    let doing = run.as_ref().map_or(TaskState::HeldBack, TaskState::Due);
-    let archive = archive_of(observed, true);
-    let status = status_of(doing, archive, idle.status.recorded.clone(), idle.status.nodes.clone());
+    let doing = match &run {
+        Some(run) if recreation::holds_next_run(plan, observed, run) => TaskState::AwaitingHistory(Some(run)),
+        Some(run) => TaskState::Due(run),
+        None => TaskState::HeldBack,
+    };
+    let archive = archive_of(observed, run.is_some());
+    let status = Status::of(doing, archive, idle.status.recorded.clone(), idle.status.nodes.clone());
     let actions = idle.actions.into_iter().filter(|action| *action != Action::DeleteTask).collect();
     Decision { status, actions, write: Write::Now, wake_at: earlier(idle.wake_at, Some(until)), ..idle }
 }
@@ -116,6 +138,7 @@ fn start_run(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: No
         recent: with_recent(&observed.recorded.recent, last),
         handled: Handled { rerun: observed.requests.rerun.clone(), ..observed.recorded.handled.clone() },
         run: Some(run.clone()),
+        earlier: None,
         archived: observed.recorded.archived,
     };
     let doing = if targets.is_empty() { TaskState::Finished(&run) } else { TaskState::Running(&run) };
@@ -123,7 +146,7 @@ fn start_run(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: No
     actions.push(Action::ArchiveRun(Box::new(run.clone())));
     actions.extend(notices.into_iter().map(Action::Publish));
     Decision {
-        status: status_of(doing, observed.archive, recorded, Some(Vec::new())),
+        status: Status::of(doing, observed.archive, recorded, Some(Vec::new())),
         freeze: Some(targets),
         write: Write::Intent,
         actions,
@@ -181,7 +204,7 @@ fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: N
     };
     let recorded = Recorded { run: Some(run.clone()), handled, ..observed.recorded.clone() };
     Decision {
-        status: status_of(doing, archive_after(observed, &after, finished), recorded, Some(rolled.nodes)),
+        status: Status::of(doing, archive_after(observed, &after, finished), recorded, Some(rolled.nodes)),
         freeze: None,
         write: if intent { Write::Intent } else { Write::Soon },
         actions,
@@ -191,7 +214,7 @@ fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: N
 
 /// The last Run is over and nothing is due.
 fn idle(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
-    let Some(last) = &observed.recorded.run else { return suspended_before_run(observed, None) };
+    let Some(last) = &observed.recorded.run else { return idle_without_run(plan, observed) };
     let (run, rolled) = corrected(observed, last);
     let (_, handled) = trigger::cancel_asked(last, observed.requests, &observed.recorded.handled);
     let mut actions = Vec::new();
@@ -219,7 +242,7 @@ fn idle(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     let behind = [archive, settled.archived].contains(&Archive::Behind);
     let catches_up = behind.then(|| now.monotonic.plus(rollout::RESEND_MS));
     let mut status =
-        status_of(TaskState::Finished(&run), archive, recorded, rolled.map(|rolled| rolled.nodes));
+        Status::of(TaskState::Finished(&run), archive, recorded, rolled.map(|rolled| rolled.nodes));
     if plan.starts == Starts::Suspended {
         status.conditions.push(suspended());
     }
@@ -231,6 +254,16 @@ fn idle(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
         actions,
         wake_at: earlier(earlier(wake_at, expires), catches_up),
     }
+}
+
+/// The Task has no Run, and none is due: an earlier Task has run its spec.
+fn idle_without_run(plan: &TaskPlan, observed: &Observed<'_>) -> Decision {
+    let Some(earlier) = &observed.recorded.earlier else { return suspended_before_run(observed, None) };
+    let mut decision = recreation::stay_executed(observed, earlier);
+    if plan.starts == Starts::Suspended {
+        decision.status.conditions.push(suspended());
+    }
+    decision
 }
 
 /// The previous leader ended the Run and crashed before its own conclusions were archived. Targets that neither History
@@ -263,7 +296,7 @@ fn suspended_before_run(observed: &Observed<'_>, last: Option<&RunState>) -> Dec
     let doing = last.map_or(TaskState::HeldBack, |run| TaskState::Suspended(Some(run)));
     let actions = settle::settle(observed.ledger, observed.agent).actions;
     Decision {
-        status: status_of(doing, archive_of(observed, last.is_some()), observed.recorded.clone(), None),
+        status: Status::of(doing, archive_of(observed, last.is_some()), observed.recorded.clone(), None),
         freeze: None,
         write: Write::Now,
         actions,
@@ -272,23 +305,28 @@ fn suspended_before_run(observed: &Observed<'_>, last: Option<&RunState>) -> Dec
 }
 
 /// The Task is being deleted and none of its commands runs.
-fn finalize(observed: &Observed<'_>) -> Decision {
+fn finalize(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Decision {
     let run = observed.recorded.run.as_ref();
     let mut actions = settle::settle(observed.ledger, observed.agent).actions;
+    let mut doing = TaskState::Terminating(run);
+    let mut wake_at = None;
     if observed.finalizer == Finalizer::Present {
-        actions.push(Action::RemoveFinalizer);
+        match recreation::holds_deletion(plan, observed) {
+            None => actions.push(Action::RemoveFinalizer),
+            Some((run, record)) => {
+                doing = TaskState::Held(run);
+                actions.extend(record);
+                wake_at = Some(recreation::again(now));
+            }
+        }
     }
+    let archive = archive_of(observed, run.is_some());
     Decision {
-        status: status_of(
-            TaskState::Terminating(run),
-            archive_of(observed, run.is_some()),
-            observed.recorded.clone(),
-            None,
-        ),
+        status: Status::of(doing, archive, observed.recorded.clone(), None),
         freeze: None,
         write: Write::Soon,
         actions,
-        wake_at: None,
+        wake_at,
     }
 }
 
@@ -430,16 +468,6 @@ fn needs_finalizer(observed: &Observed<'_>) -> Option<Action> {
 
 fn with_recent(recent: &[RunSummary], last: Option<&RunState>) -> Vec<RunSummary> {
     last.map(RunSummary::from).into_iter().chain(recent.iter().cloned()).take(MAX_RECENT).collect()
-}
-
-fn status_of(
-    doing: TaskState<'_>,
-    archive: Archive,
-    recorded: Recorded,
-    nodes: Option<Vec<NodeStatus>>,
-) -> Status {
-    let (phase, conditions) = conditions::describe(doing, archive);
-    Status { phase, conditions, recorded, nodes }
 }
 
 fn suspended() -> Condition {

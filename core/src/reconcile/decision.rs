@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use sentinel_protocol::ids::{NodeName, RunNumber};
 
 use super::action::Action;
-use super::conditions::{Archive, Condition, ConditionStatus, kind};
+use super::conditions::{self, Archive, Condition, ConditionStatus, TaskState, kind};
 use super::ledger::RunLedger;
 use super::rollout::{AgentFacts, HistoryLookup};
+use super::run::EarlierRun;
 use super::status::{NodeStatus, Recorded};
 use super::targets::NodeFacts;
 use super::trigger::Requests;
@@ -25,6 +26,8 @@ pub struct Observed<'a> {
     pub superseded: &'a [&'a RunLedger],
     /// Whether History has answered what it has of the recorded Run.
     pub history: HistoryLookup,
+    /// What History knows of an earlier Task of this name.
+    pub earlier: &'a Earlier,
     /// Whether History is up to date.
     pub archive: Archive,
     /// All Nodes.
@@ -42,6 +45,24 @@ pub struct Observed<'a> {
     /// The highest Run number of this Task in any Inventory or in History. After a cluster was restored from a backup, new
     /// Runs are numbered above it.
     pub highest_run: RunNumber,
+}
+
+/// Whether an earlier Task of the same name, with another uid, ran what this Task asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Earlier {
+    /// History was not asked: [`super::recreation::asks`] says that it need not be.
+    NotAsked,
+    /// History has not answered.
+    Unknown,
+    /// It did not.
+    Never,
+    /// It did.
+    Ran {
+        /// The latest such Run.
+        run: EarlierRun,
+        /// What the `sentinelnode.dev/rerun` annotation held when that Run began.
+        rerun: Option<String>,
+    },
 }
 
 /// Whether a Task is being deleted.
@@ -103,6 +124,17 @@ pub struct Status {
 }
 
 impl Status {
+    /// The status in this state.
+    pub(super) fn of(
+        state: TaskState<'_>,
+        archive: Archive,
+        recorded: Recorded,
+        nodes: Option<Vec<NodeStatus>>,
+    ) -> Self {
+        let (phase, conditions) = conditions::describe(state, archive);
+        Self { phase, conditions, recorded, nodes }
+    }
+
     /// Its `Archived` condition.
     pub fn archived(&self) -> Option<Archive> {
         let condition = self.conditions.iter().find(|condition| condition.kind == kind::ARCHIVED)?;

@@ -1,10 +1,10 @@
 //! The operator's side: what should happen next for one Task.
 //!
 //! [`decide`] is the entry point. In reading order: [`decision`] and [`action`] (its input and output), [`run`] (a Run
-//! and its counts), [`trigger`] (is a Run due, does the current one stop), [`targets`] (which nodes), [`rollout`]
-//! (which targets start, retry or are given up), [`retry`], [`execution`] and [`ledger`] (what is known of each node),
-//! [`settle`] (archive, then forget), [`status`] and [`conditions`] (what the Task shows), [`orphan`] (Attempts that
-//! no ledger has).
+//! and its counts), [`trigger`] (is a Run due, does the current one stop), [`recreation`] (has an earlier Task of this
+//! name run the same), [`targets`] (which nodes), [`rollout`] (which targets start, retry or are given up), [`retry`],
+//! [`execution`] and [`ledger`] (what is known of each node), [`settle`] (archive, then forget), [`status`] and
+//! [`conditions`] (what the Task shows), [`orphan`] (Attempts that no ledger has).
 
 pub mod action;
 pub mod conditions;
@@ -13,6 +13,7 @@ pub mod decision;
 pub mod execution;
 pub mod ledger;
 pub mod orphan;
+pub mod recreation;
 pub mod retry;
 pub mod rollout;
 pub mod run;
@@ -23,4 +24,4 @@ pub mod trigger;
 
 pub use action::{Action, Level, Notice};
 pub use decide::decide;
-pub use decision::{Decision, Finalizer, Lifecycle, Observed, Status, Write};
+pub use decision::{Decision, Earlier, Finalizer, Lifecycle, Observed, Status, Write};

@@ -1,6 +1,6 @@
 //! One Run: its trigger, progress and verdict.
 
-use sentinel_protocol::ids::{RunNumber, SpecHash};
+use sentinel_protocol::ids::{RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::time::UnixMillis;
 
 /// Why a Run was started.
@@ -124,6 +124,23 @@ impl From<&RunState> for RunSummary {
             counts: run.counts,
         }
     }
+}
+
+/// A Run of an earlier Task of the same name, which ran what this Task asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EarlierRun {
+    /// The uid of that Task.
+    pub task: TaskUid,
+    /// Its number there.
+    pub number: RunNumber,
+    /// Digest of the spec that it ran.
+    pub spec_hash: SpecHash,
+    /// The rerun token that it was started with.
+    pub rerun_token: String,
+    /// When its last target ended, if that is known.
+    pub finished_at: Option<UnixMillis>,
+    /// Its verdict; `None` when History has only its begin.
+    pub verdict: Option<Verdict>,
 }
 
 /// Targets by state. The five add up to the number of targets.

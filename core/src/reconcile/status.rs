@@ -9,7 +9,7 @@ use sentinel_protocol::to_operator::Ended;
 use super::conditions::Archive;
 use super::execution::{AttemptPhase, AttemptState, Execution};
 use super::ledger::RunLedger;
-use super::run::{Counts, RunState, RunSummary, TargetState};
+use super::run::{Counts, EarlierRun, RunState, RunSummary, TargetState};
 
 /// Nodes listed in `status.nodes` at most; the others are counted only.
 pub const MAX_NODES: usize = 100;
@@ -22,6 +22,8 @@ pub const MAX_RECENT: usize = 10;
 pub struct Recorded {
     /// The current Run, or the last one.
     pub run: Option<RunState>,
+    /// Instead of a Run: the one of an earlier Task of this name that ran the same. Nothing was run for this Task.
+    pub earlier: Option<EarlierRun>,
     /// Earlier Runs, newest first.
     pub recent: Vec<RunSummary>,
     /// One-time requests that were handled.

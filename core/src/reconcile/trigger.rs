@@ -19,15 +19,20 @@ pub struct Requests {
 
 /// Whether a new Run is due, and why.
 pub fn due(plan: &TaskPlan, recorded: &Recorded, requests: &Requests) -> Option<Trigger> {
-    let Some(run) = &recorded.run else { return Some(Trigger::SpecChange) };
-    if run.spec_hash != plan.spec_hash {
+    let (spec_hash, rerun_token) = match (&recorded.run, &recorded.earlier) {
+        (Some(run), _) => (&run.spec_hash, &run.rerun_token),
+        (None, Some(earlier)) => (&earlier.spec_hash, &earlier.rerun_token),
+        (None, None) => return Some(Trigger::SpecChange),
+    };
+    if *spec_hash != plan.spec_hash {
         return Some(Trigger::SpecChange);
     }
-    if run.rerun_token != plan.rerun_token || rerun_asked(requests, &recorded.handled) {
+    if *rerun_token != plan.rerun_token || rerun_asked(requests, &recorded.handled) {
         return Some(Trigger::RerunToken);
     }
     // A superseded Run is always followed by another, even if the spec was changed back.
-    matches!(run.stopping, Some(Stopping::SupersededFinish | Stopping::SupersededCancel))
+    let stopping = recorded.run.as_ref().and_then(|run| run.stopping);
+    matches!(stopping, Some(Stopping::SupersededFinish | Stopping::SupersededCancel))
         .then_some(Trigger::SpecChange)
 }
 

@@ -36,10 +36,12 @@ pub enum Mutation {
     VerdictOfTheRunBefore,
     /// An operator that finds History empty does not know that it once had the Run.
     HistoryLossUnnoticed,
+    /// A Task whose spec may run only once is released before History has its Runs.
+    ReleaseBeforeHistory,
 }
 
 impl Mutation {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoSyncBeforeSpawn,
         Self::AckBeforeHistory,
         Self::EpochIgnored,
@@ -57,5 +59,6 @@ impl Mutation {
         Self::BusyIgnored,
         Self::VerdictOfTheRunBefore,
         Self::HistoryLossUnnoticed,
+        Self::ReleaseBeforeHistory,
     ];
 }

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use sentinel_core::plan::OnRecreate;
 use sentinel_core::reconcile::conditions::{Archive, TaskState, describe};
 use sentinel_core::reconcile::ledger::{Applied, Origin, RunLedger, RunStage, Source};
 use sentinel_core::reconcile::orphan::{OrphanAction, Owner, decide_orphan};
 use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts, HistoryLookup};
 use sentinel_core::reconcile::run::RunState;
 use sentinel_core::reconcile::settle::settle;
-use sentinel_core::reconcile::{Action, Finalizer, Lifecycle, Observed, Write, decide};
+use sentinel_core::reconcile::{Action, Earlier, Finalizer, Lifecycle, Observed, Write, decide};
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskUid};
 use sentinel_protocol::request::Deadlines;
@@ -132,14 +133,21 @@ impl Operator {
         if self.is(Mutation::HistoryLossUnnoticed) {
             recorded.to_mut().archived = None;
         }
+        let mut plan = self.copy.plan.clone();
+        if self.is(Mutation::ReleaseBeforeHistory) && self.copy.lifecycle == Lifecycle::Deleting {
+            plan.on_recreate = OnRecreate::Run;
+        }
+        // No Task of this name was there before.
+        let earlier = if around.history.up { Earlier::Never } else { Earlier::Unknown };
         let mut decision = decide(
-            &self.copy.plan,
+            &plan,
             &Observed {
                 recorded: &recorded,
                 targets: &self.copy.targets,
                 ledger: &self.ledger,
                 superseded: &self.retired.iter().collect::<Vec<_>>(),
                 history: self.history_lookup,
+                earlier: &earlier,
                 archive,
                 nodes: &around.cluster.nodes,
                 agent: &agent,
@@ -308,6 +316,10 @@ impl Operator {
         cluster.version += 1;
         if finalizer == Finalizer::Absent && cluster.lifecycle == Lifecycle::Deleting {
             cluster.gone = true;
+            if cluster.plan.on_recreate == OnRecreate::OncePerSpec && !cluster.restored {
+                let lacks = |run: &&RunNumber| !around.history.has_end(**run);
+                cluster.released_without = cluster.runs.keys().find(lacks).copied();
+            }
         }
         self.refresh(around.cluster);
     }

@@ -38,6 +38,8 @@ pub struct Cluster {
     pub restored: bool,
     /// What each Run was begun for.
     pub begun_for: BTreeMap<RunNumber, Asked>,
+    /// A Run that History did not have to its end when a Task was released whose spec may run only once.
+    pub released_without: Option<RunNumber>,
     /// The Run that the last written status claims to be complete.
     pub claims_complete: Option<RunNumber>,
 }
@@ -238,6 +240,11 @@ impl History {
             id.run == run && !self.attempts.keys().any(|other| later(&other))
         };
         self.attempts.iter().filter(latest)
+    }
+
+    /// Whether it has the end of the Run.
+    pub fn has_end(&self, run: RunNumber) -> bool {
+        self.runs.get(&run).is_some_and(|record| RunStage::of(record) == RunStage::Finished)
     }
 
     pub fn store_run(&mut self, record: &RunState) {

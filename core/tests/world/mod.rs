@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use sentinel_core::plan::{
-    Amount, ControlPlane, OnChange, Select, Starts, TargetRule, TaskPlan, Timeouts, spec_hash,
+    Amount, ControlPlane, OnChange, OnRecreate, Select, Starts, TargetRule, TaskPlan, Timeouts, spec_hash,
 };
 use sentinel_core::reconcile::conditions::{Archive, Condition, ConditionStatus};
 use sentinel_core::reconcile::ledger::{Origin, RunLedger, RunStage};
@@ -15,7 +15,7 @@ use sentinel_core::reconcile::run::RunState;
 use sentinel_core::reconcile::status::Recorded;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::trigger::Requests;
-use sentinel_core::reconcile::{Action, Decision, Finalizer, Lifecycle, Observed, Status, decide};
+use sentinel_core::reconcile::{Action, Decision, Earlier, Finalizer, Lifecycle, Observed, Status, decide};
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
@@ -66,6 +66,7 @@ pub fn plan() -> TaskPlan {
         retry: Retry::never(),
         max_concurrent: Amount::Percent(100),
         on_change: OnChange::Finish,
+        on_recreate: OnRecreate::Run,
         starts: Starts::Allowed,
         rerun_token: String::new(),
         ttl_after_finished_ms: None,
@@ -112,6 +113,7 @@ pub struct World {
     pub lifecycle: Lifecycle,
     pub finalizer: Finalizer,
     pub history_lookup: HistoryLookup,
+    pub earlier: Earlier,
     pub archive: Archive,
     pub leading_since: Monotonic,
     pub highest_run: RunNumber,
@@ -138,6 +140,7 @@ impl World {
             lifecycle: Lifecycle::Live,
             finalizer: Finalizer::Absent,
             history_lookup: HistoryLookup::Done,
+            earlier: Earlier::NotAsked,
             archive: Archive::Current,
             leading_since: Monotonic(0),
             highest_run: RunNumber(0),
@@ -206,6 +209,7 @@ impl World {
             ledger: &self.ledger,
             superseded: &self.retired.iter().collect::<Vec<_>>(),
             history: self.history_lookup,
+            earlier: &self.earlier,
             archive: self.archive,
             nodes: &self.nodes,
             agent: &|name| self.agents.get(name).cloned().unwrap_or_default(),

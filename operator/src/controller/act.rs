@@ -116,6 +116,7 @@ impl Act<'_> {
             Action::AddFinalizer if self.task.finalizers().iter().any(|text| text == FINALIZER) => {}
             Action::AddFinalizer => self.set_finalizer(Finalizer::Present).await?,
             Action::RemoveFinalizer => {
+                KillPoint::Released.pass();
                 self.set_finalizer(Finalizer::Absent).await?;
                 return Ok(false);
             }

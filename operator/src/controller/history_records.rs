@@ -50,6 +50,8 @@ pub(super) fn run_record(run: &TrackedRun, state: &RunState, epoch: Epoch) -> Ru
         run: state.number,
         trigger: state.trigger.as_str().to_owned(),
         spec_hash: facts.spec_hash.clone(),
+        rerun_token: state.rerun_token.clone(),
+        rerun: facts.rerun.clone(),
         command: facts.command.clone(),
         started_at: state.started_at,
         finished_at: state.finished_at,

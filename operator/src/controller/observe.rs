@@ -8,7 +8,7 @@ use sentinel_core::reconcile::orphan;
 use sentinel_core::reconcile::rollout::{AgentFacts, HistoryLookup};
 use sentinel_core::reconcile::status::Recorded;
 use sentinel_core::reconcile::trigger::Requests;
-use sentinel_core::reconcile::{Decision, Finalizer, Lifecycle, Observed, decide};
+use sentinel_core::reconcile::{Decision, Earlier, Finalizer, Lifecycle, Observed, decide};
 use sentinel_core::time::Now;
 use sentinel_protocol::ids::{NodeName, RunNumber};
 
@@ -16,7 +16,7 @@ use super::context::Context;
 use super::error::ReconcileError;
 use super::task_cache::TaskCache;
 use super::task_runs::TaskRuns;
-use super::{history_lookup, tracking};
+use super::{earlier_lookup, history_lookup, tracking};
 use crate::cluster::nodes::Nodes;
 use crate::resource::marks::FINALIZER;
 use crate::resource::{Task, recorded};
@@ -27,6 +27,7 @@ pub(super) struct Snapshot {
     pub(super) requests: Requests,
     pub(super) runs: Arc<TaskRuns>,
     nodes: Nodes,
+    earlier: Earlier,
     lifecycle: Lifecycle,
     finalizer: Finalizer,
     highest_run: RunNumber,
@@ -52,6 +53,10 @@ pub(super) async fn observe(
     tracking::drop_settled(context, &runs);
     let is_deleting = task.metadata.deletion_timestamp.is_some();
     let finalizers = task.metadata.finalizers.as_deref().unwrap_or_default();
+    let earlier = match is_deleting {
+        true => Earlier::NotAsked,
+        false => earlier_lookup::look_up(context, &runs, plan, &recorded),
+    };
     let is_held = finalizers.iter().any(|text| text == FINALIZER);
     Ok(Snapshot {
         recorded,
@@ -59,6 +64,7 @@ pub(super) async fn observe(
         runs,
         nodes: parts.nodes.nodes(),
         highest_run,
+        earlier,
         lifecycle: if is_deleting { Lifecycle::Deleting } else { Lifecycle::Live },
         finalizer: if is_held { Finalizer::Present } else { Finalizer::Absent },
     })
@@ -120,6 +126,7 @@ pub(super) fn decide_on(context: &Context, plan: &TaskPlan, snapshot: &Snapshot,
         ledger: current.map_or(&nothing, |run| &run.ledger),
         superseded: &superseded,
         history: current.map_or(HistoryLookup::Done, |run| run.lookup),
+        earlier: &snapshot.earlier,
         archive: context.archive(),
         nodes: &snapshot.nodes,
         agent: &|node| AgentFacts { active: fleet.active_attempt(&plan.uid, node), ..fleet.agent(node) },

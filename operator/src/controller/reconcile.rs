@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sentinel_core::plan::{Starts, TaskPlan};
+use sentinel_core::plan::{OnRecreate, Starts, TaskPlan};
 use sentinel_core::reconcile::{Decision, Level, Notice};
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::TaskUid;
@@ -24,6 +24,7 @@ use super::task_cache::TaskCache;
 use crate::backoff::Backoff;
 use crate::cluster::ClusterError;
 use crate::cluster::targets::display;
+use crate::resource::marks::UNREADABLE;
 use crate::resource::{Invalid, Task, TaskSpec, recorded, validate};
 
 /// Passes over one Task in a row before another Task has its turn.
@@ -177,6 +178,11 @@ fn remnant(task: &Task) -> Result<Option<TaskPlan>, ReconcileError> {
     let stand_in = Task { spec: TaskSpec::stand_in(), ..task.clone() };
     let Ok(mut plan) = validate::validate(&stand_in) else { return Err(ReconcileError::Uid) };
     plan.starts = Starts::Suspended;
+    plan.on_recreate = match task.metadata.annotations.as_ref().and_then(|marks| marks.get(UNREADABLE)) {
+        // It may be one whose Runs must be in History before it goes.
+        Some(_) => OnRecreate::OncePerSpec,
+        None => validate::on_recreate(task.spec.on_recreate),
+    };
     if let Some(run) = run {
         plan.spec_hash = run.spec_hash;
         plan.rerun_token = run.rerun_token;

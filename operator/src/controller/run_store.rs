@@ -291,6 +291,7 @@ mod tests {
             uid: uid.clone(),
             run: RunNumber(7),
             spec_hash: spec_hash.clone(),
+            rerun: None,
             started_at: UnixMillis(1),
             command: "true".to_owned(),
             trigger: Trigger::SpecChange,

@@ -12,6 +12,7 @@ use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SpecHash, TaskRef, 
 use sentinel_protocol::request::RunRequest;
 use sentinel_protocol::time::UnixMillis;
 
+use super::earlier_lookup::Asked;
 use crate::traces::RunTrace;
 
 /// What never changes about a Run, for dispatch and for its records in History.
@@ -25,6 +26,8 @@ pub struct RunFacts {
     pub run: RunNumber,
     /// Digest of the spec it carries out.
     pub spec_hash: SpecHash,
+    /// What the annotation that asks for a rerun held when it began.
+    pub rerun: Option<String>,
     /// When it began, by the operator's wall clock.
     pub started_at: UnixMillis,
     /// Its command, for people.
@@ -54,6 +57,8 @@ pub struct Runs {
     pub current: Option<TrackedRun>,
     /// Earlier Runs that are not settled yet: not all archived, or not all forgotten.
     pub superseded: Vec<TrackedRun>,
+    /// What History was asked about an earlier Task of this name.
+    pub(super) asked: Option<Asked>,
 }
 
 /// The state of one Run.

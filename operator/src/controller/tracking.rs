@@ -36,8 +36,12 @@ pub(super) fn begin_run(
     // knows them. Without a lookup, ended targets would count as never begun, and archived ones as lagging behind.
     let is_inherited = origin == Origin::Inherited;
     let lookup = if is_inherited { HistoryLookup::Pending } else { HistoryLookup::Done };
-    let previous =
-        locked.current.replace(TrackedRun::new(facts(plan, run, trace(task)), targets, origin, lookup));
+    let previous = locked.current.replace(TrackedRun::new(
+        facts(plan, (task, run), trace(task)),
+        targets,
+        origin,
+        lookup,
+    ));
     locked.superseded.extend(previous);
     drop(locked);
     if is_inherited {
@@ -73,13 +77,15 @@ pub(super) fn drop_settled(context: &Context, runs: &TaskRuns) {
 }
 
 /// What never changes about a Run. Its request is known while the spec is still the one that it runs.
-fn facts(plan: &TaskPlan, run: &RunState, trace: RunTrace) -> RunFacts {
+fn facts(plan: &TaskPlan, (task, run): (&Task, &RunState), trace: RunTrace) -> RunFacts {
     let same = run.spec_hash == plan.spec_hash;
     RunFacts {
         task: plan.task.clone(),
         uid: plan.uid.clone(),
         run: run.number,
         spec_hash: run.spec_hash.clone(),
+        // It is noted as handled when a Run begins, and then no more until the next.
+        rerun: task.status.as_ref().and_then(|status| status.handled.rerun.clone()),
         started_at: run.started_at,
         command: if same { command_line(&plan.request) } else { String::new() },
         trigger: run.trigger,

@@ -30,7 +30,7 @@ pub mod store;
 
 pub use self::error::HistoryError;
 pub use self::outcome::OutcomeName;
-pub use self::query::{ExecutionQuery, Page, PageToken, RunQuery, Span};
+pub use self::query::{ExecutionQuery, Page, PageToken, Ran, RunQuery, Span};
 pub use self::record::{
     AttemptRecord, ExecutionRecord, HistoryRecord, RecordSource, RunContext, RunCounts, RunRecord, RunVerdict,
 };

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sentinel_protocol::ids::{NodeName, RunNumber, TaskUid};
+use sentinel_protocol::ids::{NodeName, RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
@@ -57,10 +57,23 @@ pub struct RunQuery {
     pub began: Span,
     /// Only Runs that began for this reason.
     pub trigger: Option<String>,
+    /// Only Runs that ran this. The controller alone asks it, of History alone.
+    pub ran: Option<Ran>,
     /// Page size: 1 to [`MAX_PAGE`]; 0 means [`MAX_PAGE`].
     pub limit: u32,
     /// Only rows after this one.
     pub after: Option<PageToken>,
+}
+
+/// Runs of other Tasks that ran the same, on at least one node. To be asked with a namespace and a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// Digest of the spec.
+    pub spec_hash: SpecHash,
+    /// The `rerunToken`.
+    pub rerun_token: String,
+    /// The Task that asks; its own Runs are not meant.
+    pub not_by: TaskUid,
 }
 
 /// A span of time. It is a range of keys, because these begin with the time at which a Run began.

@@ -40,6 +40,12 @@ pub struct RunRecord {
     pub trigger: String,
     /// Digest of its spec.
     pub spec_hash: SpecHash,
+    /// The `rerunToken` that it began with; empty in records of earlier releases.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rerun_token: String,
+    /// What the annotation that asks for a rerun held when it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<String>,
     /// The command, for people; see [`display_command`].
     pub command: String,
     /// When it began, by the operator's clock. The same in every record of this Run: pages are ordered by it.

@@ -56,6 +56,7 @@ pub(super) async fn list_runs(api: &Api, query: &Query) -> Result<Answer, ApiErr
         run: None,
         began: began(api, query)?,
         trigger: query.one_of("trigger", TRIGGERS)?.map(|trigger| trigger.as_str().to_owned()),
+        ran: None,
         limit: query.limit()? as u32,
         after: page(query)?,
     };

@@ -102,6 +102,8 @@ impl<'a> StatusRun<'a> {
             run: self.identity.number,
             trigger: self.run.trigger.clone(),
             spec_hash: self.identity.spec_hash.clone(),
+            rerun_token: self.run.rerun_token.clone(),
+            rerun: None,
             command: String::new(),
             started_at: self.identity.started_at,
             finished_at: self.run.finished_at.as_ref().map(millis),

@@ -4,17 +4,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time}
 use k8s_openapi::jiff::Timestamp;
 use sentinel_core::reconcile;
 use sentinel_core::reconcile::conditions::{self, Archive, TaskState, kind};
-use sentinel_core::reconcile::run::{self, RunState, RunSummary, Stopping, Trigger, Verdict};
+use sentinel_core::reconcile::run::{self, EarlierRun, RunState, RunSummary, Stopping, Trigger, Verdict};
 use sentinel_core::reconcile::status;
 use sentinel_core::reconcile::trigger::Requests;
-use sentinel_protocol::ids::{RunNumber, SpecHash};
+use sentinel_protocol::ids::{RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::time::UnixMillis;
 
 use super::Task;
 use super::invalid::{Invalid, Problems};
 use super::marks::{ABANDON, CANCEL, RERUN, UNREADABLE_STATUS};
 use super::slice::Frozen;
-use super::status::{Counts, Handled, NodeStatus, RecentRun, RunStatus, TaskStatus};
+use super::status::{Counts, EarlierRunStatus, Handled, NodeStatus, RecentRun, RunStatus, TaskStatus};
 
 /// Longest `rerun` annotation, characters; a longer one is ignored.
 const MAX_TOKEN: usize = 128;
@@ -31,14 +31,17 @@ pub fn read(task: &Task) -> Result<status::Recorded, Invalid> {
     let Some(status) = &task.status else { return Ok(status::Recorded::default()) };
     Ok(status::Recorded {
         run: status.run.as_ref().map(read_run).transpose()?,
+        earlier: status.earlier_run.as_ref().map(read_earlier).transpose()?,
         recent: status.recent_runs.iter().map(read_recent).collect(),
         handled: status::Handled {
             cancel: status.handled.cancel.map(number),
             rerun: status.handled.rerun.clone(),
         },
-        archived: status.conditions.iter().find(|condition| condition.type_ == kind::ARCHIVED).map(
-            |condition| Archive::shown_by(condition.status == "True", &condition.reason),
-        ),
+        archived: status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind::ARCHIVED)
+            .map(|condition| Archive::shown_by(condition.status == "True", &condition.reason)),
     })
 }
 
@@ -87,6 +90,7 @@ pub fn write(
         phase: Some(decided.phase.to_owned()),
         conditions: write_conditions(&before.conditions, &decided.conditions, generation, at),
         run: decided.recorded.run.as_ref().map(|run| write_run(run, before.run.as_ref(), frozen)),
+        earlier_run: decided.recorded.earlier.as_ref().map(write_earlier),
         nodes: decided.nodes.as_ref().map_or(before.nodes, |nodes| nodes.iter().map(write_node).collect()),
         recent_runs: decided.recorded.recent.iter().map(write_recent).collect(),
         handled: Handled {
@@ -216,6 +220,36 @@ fn write_run(run: &RunState, before: Option<&RunStatus>, frozen: Option<&Frozen>
         target_count: i64::from(run.targets),
         target_slices: slices,
         targets_digest: digest,
+    }
+}
+
+fn read_earlier(run: &EarlierRunStatus) -> Result<EarlierRun, Invalid> {
+    let invalid = |name: &str, value: &str, allowed: &str| Invalid {
+        field: format!("status.earlierRun.{name}"),
+        value: super::invalid::show(value),
+        allowed: allowed.to_owned(),
+    };
+    let verdict = run.verdict.as_deref().map(|name| read_verdict(name).ok_or(name)).transpose();
+    Ok(EarlierRun {
+        task: TaskUid::new(run.task_uid.as_str())
+            .map_err(|error| invalid("taskUid", &run.task_uid, error.allowed))?,
+        number: number(run.number),
+        spec_hash: SpecHash::new(run.spec_hash.as_str())
+            .map_err(|error| invalid("specHash", &run.spec_hash, error.allowed))?,
+        rerun_token: run.rerun_token.clone(),
+        finished_at: run.finished_at.as_ref().map(millis),
+        verdict: verdict.map_err(|name| invalid("verdict", name, "must be Complete or Failed"))?,
+    })
+}
+
+fn write_earlier(run: &EarlierRun) -> EarlierRunStatus {
+    EarlierRunStatus {
+        task_uid: run.task.to_string(),
+        number: i64::from(run.number.0),
+        spec_hash: run.spec_hash.to_string(),
+        rerun_token: run.rerun_token.clone(),
+        verdict: run.verdict.map(|verdict| verdict.as_str().to_owned()),
+        finished_at: run.finished_at.map(micro),
     }
 }
 

@@ -39,6 +39,11 @@ pub struct TaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunStatus>,
 
+    /// Instead of a Run, with onRecreate OncePerSpec: the Run of an earlier Task of this name that ran the same.
+    /// Example: `{taskUid: 0f8e…, number: 1, verdict: Complete}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_run: Option<EarlierRunStatus>,
+
     /// Up to 100 nodes of the latest Run, failures first; the API has all of them. Example:
     /// `[{node: worker-1, state: Failed, exitCode: 3}]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -68,6 +73,7 @@ impl Default for TaskStatus {
             phase: None,
             conditions: Vec::new(),
             run: None,
+            earlier_run: None,
             nodes: Vec::new(),
             recent_runs: Vec::new(),
             handled: Handled::default(),
@@ -142,6 +148,37 @@ pub struct RunStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub targets_digest: String,
+}
+
+/// The Run of an earlier Task of the same name that ran the same.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct EarlierRunStatus {
+    /// The uid of that Task. Example: `0f8e4d9c-3b1a-4a51-9d0c-6c1d2f5b7a10`.
+    #[schemars(length(max = 253))]
+    pub task_uid: String,
+
+    /// Its number there. Example: `1`.
+    pub number: i64,
+
+    /// Digest of the fields that decide what runs and where. Example: `196549c399bb6b28…`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub spec_hash: String,
+
+    /// The rerunToken it began with. Example: `2026-11-24`.
+    #[serde(default)]
+    #[schemars(length(max = 128))]
+    pub rerun_token: String,
+
+    /// Complete or Failed; absent if History has only its begin. Example: `Complete`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub verdict: Option<String>,
+
+    /// When its last target ended. Example: `2026-11-24T03:00:07Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<MicroTime>,
 }
 
 /// Number of targets by state. The five add up to all targets.

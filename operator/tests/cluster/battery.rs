@@ -198,7 +198,7 @@ fn full() -> [Value; 2] {
             "timeouts": {"start": "30s", "run": "10m", "idle": "2m", "total": "1h", "unreachable": "2m", "grace": "1m"},
             "retry": {"limit": 2, "backoff": {"initial": "5s", "factor": 3, "max": "5m"}, "causes": ["Failed", "Lost"]},
             "rollout": {"maxConcurrent": "25%"},
-            "onChange": "Cancel", "suspend": false, "rerunToken": "one", "ttlAfterFinished": "1h",
+            "onChange": "Cancel", "onRecreate": "OncePerSpec", "suspend": false, "rerunToken": "one", "ttlAfterFinished": "1h",
         });
         spec["run"][program.0] = program.1;
         task(&spec)

@@ -12,6 +12,7 @@ mod changes;
 mod deletions;
 mod history;
 mod kit;
+mod recreations;
 mod restarts;
 mod status;
 #[path = "../stores/mod.rs"]

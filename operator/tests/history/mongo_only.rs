@@ -233,15 +233,23 @@ async fn documents_are_queryable_by_hand_and_expire() {
         - mongodb::bson::DateTime::now().timestamp_millis())
         / 86_400_000;
     assert!((29..=30).contains(&days), "kept for {days} days");
-    let mut indexes = Vec::new();
-    let mut cursor = executions.list_indexes().await.unwrap();
-    while cursor.advance().await.unwrap() {
-        indexes.push(cursor.deserialize_current().unwrap());
-    }
+    let indexes = indexes(&executions).await;
     let expires = |index: &mongodb::IndexModel| {
         let after = index.options.as_ref().and_then(|o| o.expire_after);
         index.keys.contains_key("expireAt") && after == Some(Duration::ZERO)
     };
     assert!(indexes.iter().any(expires), "{indexes:?}");
+    let runs = self::indexes(&database.collection("runs")).await;
+    let by_spec = doc! { "namespace": 1, "name": 1, "specHash": 1, "order": 1 };
+    assert!(runs.iter().any(|index| index.keys == by_spec), "{runs:?}");
     history.drop_database().await.unwrap();
+}
+
+async fn indexes(collection: &mongodb::Collection<mongodb::bson::Document>) -> Vec<mongodb::IndexModel> {
+    let mut indexes = Vec::new();
+    let mut cursor = collection.list_indexes().await.unwrap();
+    while cursor.advance().await.unwrap() {
+        indexes.push(cursor.deserialize_current().unwrap());
+    }
+    indexes
 }

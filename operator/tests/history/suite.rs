@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sentinel_operator::history::{
-    AttemptRecord, ExecutionQuery, ExecutionRecord, History, HistoryRecord, OutcomeName, Page, RunQuery,
-    RunRecord, RunVerdict, Span, outcome_of,
+    AttemptRecord, ExecutionQuery, ExecutionRecord, History, HistoryRecord, OutcomeName, Page, Ran,
+    RunCounts, RunQuery, RunRecord, RunVerdict, Span, outcome_of,
 };
-use sentinel_protocol::ids::{AttemptId, Epoch, RunNumber};
+use sentinel_protocol::ids::{AttemptId, Epoch, RunNumber, SpecHash};
 use sentinel_protocol::outcome::{InterruptReason, LostReason, Outcome, StartFailure};
 use sentinel_protocol::refusal::Refusal;
 
@@ -46,6 +46,7 @@ macro_rules! record_contract {
             batches_of_long_records_are_stored_and_replaced,
             lists_apply_every_condition,
             runs_are_listed_by_time_and_trigger,
+            what_another_task_ran_is_found,
             rejects_a_limit_out_of_bounds,
             pages_have_no_gap_and_no_repeat_while_rows_arrive,
             ten_thousand_records_are_stored_and_listed,
@@ -253,6 +254,45 @@ pub(crate) async fn runs_are_listed_by_time_and_trigger(site: &Site) {
     let (first, next) = numbers(span(Some(2), Some(6)), None, None).await;
     let (second, end) = numbers(span(Some(2), Some(6)), None, next).await;
     assert_eq!((first, second, end), (vec![5, 4], vec![3, 2], None));
+}
+
+pub(crate) async fn what_another_task_ran_is_found(site: &Site) {
+    let run = |task: &str, number: u32, hash: char, token: &str| RunRecord {
+        spec_hash: SpecHash::new(hash.to_string().repeat(64)).unwrap(),
+        rerun_token: token.to_owned(),
+        ..run_record(task, number)
+    };
+    let rerun = RunRecord { rerun: Some("again".to_owned()), ..run("first", 2, 'a', "") };
+    let over = finished(&run("first", 1, 'a', ""), RunVerdict::Failed, &[(OutcomeName::Failed, 3)]);
+    let no_targets = RunCounts { targets: 0, ..RunCounts::default() };
+    let records = [
+        over.clone(),
+        rerun.clone(),
+        run("first", 3, 'a', "token"),
+        run("first", 4, 'b', ""),
+        run("second", 5, 'c', ""),
+        RunRecord { counts: no_targets, ..run("second", 6, 'a', "") },
+        RunRecord { name: "other".to_owned(), ..run("third", 7, 'a', "") },
+        RunRecord { namespace: "other".to_owned(), ..run("fourth", 8, 'a', "") },
+    ];
+    let entries = records.iter().map(|run| HistoryRecord::Run(Box::new(run.clone()))).collect();
+    site.history.record(entries).await.unwrap();
+    let ran = async |hash: char, token: &str, not_by: &str| {
+        let ran = Ran {
+            spec_hash: SpecHash::new(hash.to_string().repeat(64)).unwrap(),
+            rerun_token: token.to_owned(),
+            not_by: uid(not_by),
+        };
+        let (namespace, task) = (Some("ops".to_owned()), Some("disk-report".to_owned()));
+        runs(site, RunQuery { namespace, task, ran: Some(ran), ..RunQuery::default() }).await.items
+    };
+    assert_eq!(ran('a', "", "second").await, [rerun, over], "the newest first, and none without targets");
+    assert_eq!(ran('a', "token", "second").await, [records[2].clone()]);
+    assert_eq!(ran('b', "", "second").await, [records[3].clone()]);
+    assert_eq!(ran('c', "", "second").await, [], "its own is not meant");
+    assert_eq!(ran('a', "", "first").await, []);
+    assert_eq!(ran('a', "other", "second").await, []);
+    assert_eq!(ran('d', "", "second").await, []);
 }
 
 pub(crate) async fn lists_apply_every_condition(site: &Site) {

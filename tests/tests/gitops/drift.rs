@@ -49,6 +49,7 @@ spec:
   retry: {limit: 2, backoff: {initial: 1000ms, factor: 3, max: 120s}, causes: [TimedOut, Failed]}
   rollout: {maxConcurrent: 3}
   onChange: Cancel
+  onRecreate: OncePerSpec
   suspend: true
   rerunToken: "2026-11-24"
   ttlAfterFinished: 48h

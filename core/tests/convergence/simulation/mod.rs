@@ -6,7 +6,7 @@ mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sentinel_core::plan::{Starts, TaskPlan};
+use sentinel_core::plan::{OnRecreate, Starts, TaskPlan};
 use sentinel_core::reconcile::conditions::Archive;
 use sentinel_core::reconcile::run::RunSummary;
 use sentinel_core::reconcile::status::Recorded;
@@ -57,8 +57,10 @@ impl Simulation {
         let mut rng = Rng::new(seed);
         let names: Vec<NodeName> =
             (0..=rng.below(4)).map(|n| NodeName::new(format!("node-{n}")).unwrap()).collect();
+        // Not by chance, so that a seed stays the history that it is.
+        let on_recreate = if seed % 4 == 3 { OnRecreate::OncePerSpec } else { OnRecreate::Run };
         let cluster = Cluster {
-            plan: plan(0, &mut rng),
+            plan: TaskPlan { on_recreate, ..plan(0, &mut rng) },
             requests: Requests::default(),
             lifecycle: Lifecycle::Live,
             finalizer: Finalizer::Absent,
@@ -73,6 +75,7 @@ impl Simulation {
             backup: None,
             restored: false,
             begun_for: BTreeMap::new(),
+            released_without: None,
             claims_complete: None,
         };
         Self {
@@ -400,8 +403,10 @@ impl Simulation {
         let run = self.cluster.recorded.run.as_ref().map(|run| run.number);
         match self.rng.below(12) {
             0..=2 => {
-                let token = self.cluster.plan.rerun_token.clone();
-                self.cluster.plan = TaskPlan { rerun_token: token, ..plan(self.edits, &mut self.rng) };
+                let (rerun_token, on_recreate) =
+                    (self.cluster.plan.rerun_token.clone(), self.cluster.plan.on_recreate);
+                let edited = plan(self.edits, &mut self.rng);
+                self.cluster.plan = TaskPlan { rerun_token, on_recreate, ..edited };
             }
             3..=4 => self.cluster.plan.rerun_token = self.edits.to_string(),
             5 => self.cluster.requests.rerun = Some(self.edits.to_string()),
@@ -500,7 +505,8 @@ impl Simulation {
 
     fn is_quiet(&self) -> bool {
         let finished = self.cluster.recorded.run.as_ref().is_some_and(|run| run.finished_at.is_some());
-        (finished || self.cluster.gone)
+        let over = finished && self.cluster.lifecycle == Lifecycle::Live;
+        (over || self.cluster.gone)
             && self.leader.is_quiet()
             && self.nodes.iter().all(|node| node.is_quiet() && node.owned().next().is_none())
             && self.links.values().all(|link| link.to_agent.is_empty() && link.to_operator.is_empty())

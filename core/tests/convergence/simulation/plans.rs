@@ -31,6 +31,7 @@ pub(super) fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
         },
         max_concurrent: [Amount::Count(1), Amount::Count(2), Amount::Percent(100)][rng.below(3)],
         on_change: [OnChange::Finish, OnChange::Cancel][rng.below(2)],
+
         ..plan
     }
 }

@@ -30,6 +30,12 @@ impl fmt::Display for Violation {
 impl Simulation {
     pub(super) fn check(&mut self) -> Result<(), Violation> {
         self.check_current_run()?;
+        if let Some(run) = self.cluster.released_without {
+            return Err(Violation::new(
+                "O12",
+                format!("released before the end of run {run} was in History"),
+            ));
+        }
         for n in 0..self.nodes.len() {
             self.check_node(n)?;
         }

@@ -52,6 +52,11 @@ pub(super) fn runs(
     now: i64,
 ) -> Result<Page<RunRecord>, HistoryError> {
     let limit = page_size(query.limit)?;
+    let rows = runs_filter(query, now).rows(connection, "runs", limit).map_err(failed("list runs"))?;
+    parse_page(rows, limit)
+}
+
+fn runs_filter(query: &RunQuery, now: i64) -> SqlFilter {
     let mut filter = SqlFilter::new(now, query.after.as_ref());
     filter.equals("namespace", query.namespace.clone());
     filter.equals("name", query.task.clone());
@@ -59,12 +64,20 @@ pub(super) fn runs(
     filter.equals("run", query.run.map(|run| i64::from(run.0)));
     filter.span(query.began);
     filter.equals(TRIGGER, query.trigger.clone());
-    let rows = filter.rows(connection, "runs", limit).map_err(failed("list runs"))?;
-    parse_page(rows, limit)
+    if let Some(ran) = &query.ran {
+        filter.equals(SPEC_HASH, Some(ran.spec_hash.to_string()));
+        filter.equals("coalesce(body ->> '$.rerunToken', '')", Some(ran.rerun_token.clone()));
+        filter.condition("body ->> '$.counts.targets'", ">", Some(0));
+        filter.condition("task_uid", "<>", Some(ran.not_by.to_string()));
+    }
+    filter
 }
 
 /// It has no column: it is read from the records that satisfy the other conditions.
 const TRIGGER: &str = "body ->> '$.trigger'";
+
+/// The same; it is a part of an index.
+const SPEC_HASH: &str = "body ->> '$.specHash'";
 
 /// The conditions of a list, in SQL. Column names are constants; values are bound.
 struct SqlFilter {
@@ -96,17 +109,21 @@ impl SqlFilter {
         }
     }
 
+    fn sql(&self, table: &str, limit: usize) -> String {
+        format!(
+            "SELECT id, version, body, ord FROM {table} WHERE {} ORDER BY ord LIMIT {}",
+            self.conditions,
+            limit + 1
+        )
+    }
+
     fn rows(
         self,
         connection: &Connection,
         table: &str,
         limit: usize,
     ) -> rusqlite::Result<Vec<(String, StoredRow)>> {
-        let sql = format!(
-            "SELECT id, version, body, ord FROM {table} WHERE {} ORDER BY ord LIMIT {}",
-            self.conditions,
-            limit + 1
-        );
+        let sql = self.sql(table, limit);
         let mut statement = connection.prepare_cached(&sql)?;
         let rows =
             statement.query_map(params_from_iter(self.values), |row| Ok((row.get(3)?, stored_row(row)?)))?;
@@ -261,4 +278,31 @@ fn position(at: u64) -> i64 {
 
 fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> HistoryError {
     move |source| HistoryError::Sqlite { action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_protocol::ids::SpecHash;
+
+    use super::super::schema::create_tables;
+    use super::*;
+    use crate::history::query::Ran;
+
+    #[test]
+    fn what_another_task_ran_is_found_by_an_index_of_its_own() {
+        let connection = Connection::open_in_memory().unwrap();
+        create_tables(&connection).unwrap();
+        let ran = Ran {
+            spec_hash: SpecHash::new("a".repeat(64)).unwrap(),
+            rerun_token: String::new(),
+            not_by: "u".parse().unwrap(),
+        };
+        let (namespace, task) = (Some("ops".to_owned()), Some("t".to_owned()));
+        let filter = runs_filter(&RunQuery { namespace, task, ran: Some(ran), ..RunQuery::default() }, 0);
+        let sql = format!("EXPLAIN QUERY PLAN {}", filter.sql("runs", 1));
+        let mut statement = connection.prepare(&sql).unwrap();
+        let steps = statement.query_map(params_from_iter(filter.values), |row| row.get::<_, String>(3));
+        let plan: Vec<String> = steps.unwrap().map(Result::unwrap).collect();
+        assert_eq!(plan, ["SEARCH runs USING INDEX runs_spec (namespace=? AND name=? AND <expr>=?)"]);
+    }
 }

@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS runs (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS runs_order ON runs (ord);
 CREATE INDEX IF NOT EXISTS runs_namespace ON runs (namespace, name, ord);
+CREATE INDEX IF NOT EXISTS runs_spec ON runs (namespace, name, body ->> '$.specHash', ord);
 CREATE INDEX IF NOT EXISTS runs_task ON runs (task_uid, ord);
 CREATE INDEX IF NOT EXISTS runs_expire ON runs (expire_at);
 CREATE TABLE IF NOT EXISTS outputs (

@@ -52,6 +52,12 @@ pub(super) async fn runs(connection: &Connection, query: &RunQuery) -> Result<Pa
     equals(&mut filter, "taskUid", query.task_uid.as_ref().map(AsRef::as_ref));
     equals(&mut filter, "run", query.run.map(|run| i64::from(run.0)));
     equals(&mut filter, "trigger", query.trigger.as_deref());
+    if let Some(ran) = &query.ran {
+        filter.insert("specHash", ran.spec_hash.as_str());
+        filter.insert("rerunToken", token(&ran.rerun_token));
+        filter.insert("counts.targets", doc! { "$gt": 0 });
+        filter.insert("$nor", [doc! { "taskUid": ran.not_by.as_str() }]);
+    }
     between(&mut filter, query.began, query.after.as_ref());
     page(connection, &connection.runs, "list runs", filter, limit).await
 }
@@ -60,6 +66,11 @@ fn equals(filter: &mut Document, field: &str, value: Option<impl Into<Bson>>) {
     if let Some(value) = value {
         filter.insert(field, value);
     }
+}
+
+/// An empty token is not stored.
+fn token(text: &str) -> Bson {
+    if text.is_empty() { Bson::Null } else { text.into() }
 }
 
 /// Only rows of the span, and after the position.

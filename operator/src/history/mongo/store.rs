@@ -141,7 +141,12 @@ async fn prepare(connection: &Connection) -> Result<(), HistoryError> {
         by_order(&["taskUid"]),
         by_order(&["node"]),
     ];
-    let runs = [by_order(&[]), by_order(&["namespace", "name"]), by_order(&["taskUid"])];
+    let runs = [
+        by_order(&[]),
+        by_order(&["namespace", "name"]),
+        by_order(&["namespace", "name", "specHash"]),
+        by_order(&["taskUid"]),
+    ];
     connection.executions.create_indexes(executions).await.map_err(connection.failed(PREPARE))?;
     connection.runs.create_indexes(runs).await.map_err(connection.failed(PREPARE))?;
     for collection in [&connection.attempts, &connection.executions, &connection.runs, &connection.output] {

@@ -149,6 +149,13 @@ pub struct TaskSpec {
     #[serde(default)]
     pub on_change: OnChange,
 
+    /// What a Task does that was deleted and made again. Run: it runs. OncePerSpec: it does not run what an earlier Task of
+    /// this name has run, by targets, run and rerunToken, but shows the verdict of that Run, with the reason AlreadyExecuted,
+    /// and is not deleted by ttlAfterFinished. That is known as long as History keeps Runs (30 days by default); while History
+    /// does not answer, nothing is started, and a deletion waits. To run it again, change rerunToken. Example: `OncePerSpec`.
+    #[serde(default)]
+    pub on_recreate: OnRecreate,
+
     /// Holds back new starts; running commands continue. Example: `true`.
     #[serde(default)]
     pub suspend: bool,
@@ -159,7 +166,7 @@ pub struct TaskSpec {
     pub rerun_token: String,
 
     /// Deletes the Task this long after its Run has finished; by default it is kept. GitOps creates a deleted Task
-    /// again, and so runs it again. Example: `1h`.
+    /// again, and so runs it again, unless onRecreate is OncePerSpec. Example: `1h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), transform = rules::duration("spec.ttlAfterFinished", "0s", "87600h", ""))]
     pub ttl_after_finished: Option<String>,
@@ -175,6 +182,16 @@ pub enum OnChange {
     Cancel,
 }
 
+/// What a Task does that was deleted and made again.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnRecreate {
+    /// It runs.
+    #[default]
+    Run,
+    /// It does not run what an earlier Task of its name has run.
+    OncePerSpec,
+}
+
 impl TaskSpec {
     /// A valid spec that does nothing, for where one is required and never run.
     pub(crate) fn stand_in() -> Self {
@@ -185,6 +202,7 @@ impl TaskSpec {
             retry: Retry::default(),
             rollout: Rollout::default(),
             on_change: OnChange::default(),
+            on_recreate: OnRecreate::default(),
             suspend: true,
             rerun_token: String::new(),
             ttl_after_finished: None,

@@ -65,6 +65,7 @@ struct PlanParts {
     retry: Retry,
     max_concurrent: Amount,
     on_change: plan::OnChange,
+    on_recreate: plan::OnRecreate,
     starts: Starts,
     rerun_token: String,
     ttl_after_finished_ms: Option<u64>,
@@ -82,6 +83,7 @@ impl PlanParts {
             retry: self.retry,
             max_concurrent: self.max_concurrent,
             on_change: self.on_change,
+            on_recreate: self.on_recreate,
             starts: self.starts,
             rerun_token: self.rerun_token,
             ttl_after_finished_ms: self.ttl_after_finished_ms,
@@ -123,10 +125,19 @@ fn read(task: &Task, problems: &mut Problems) -> Option<PlanParts> {
             task::OnChange::Finish => plan::OnChange::Finish,
             task::OnChange::Cancel => plan::OnChange::Cancel,
         },
+        on_recreate: on_recreate(spec.on_recreate),
         starts: if spec.suspend { Starts::Suspended } else { Starts::Allowed },
         rerun_token: spec.rerun_token.clone(),
         ttl_after_finished_ms: ttl.flatten(),
     })
+}
+
+/// Also of a Task whose other fields are invalid.
+pub fn on_recreate(spec: task::OnRecreate) -> plan::OnRecreate {
+    match spec {
+        task::OnRecreate::Run => plan::OnRecreate::Run,
+        task::OnRecreate::OncePerSpec => plan::OnRecreate::OncePerSpec,
+    }
 }
 
 fn timeouts(spec: &task::Timeouts, problems: &mut Problems) -> Option<plan::Timeouts> {

@@ -339,6 +339,12 @@ pub(super) fn of_the_rest() -> Vec<Bad> {
             "spec.onChange: Unsupported value: \"Restart\"",
         ),
         bad(
+            "on-recreate-unknown",
+            with("onRecreate: Once"),
+            "spec.onRecreate is \"Once\"; it must be Run or OncePerSpec",
+            "spec.onRecreate: Unsupported value: \"Once\"",
+        ),
+        bad(
             "suspend-yes",
             with("suspend: \"yes\""),
             "spec.suspend is \"yes\"; it must be true or false",
