@@ -15,6 +15,7 @@ use sentinel_operator::certificates::issue::is_signed_by;
 use sentinel_operator::certificates::keeper::Keeper;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::config::GeneratedCertificate;
+use sentinel_operator::expiry::of_chain;
 use sentinel_operator::metrics::Registry as Metrics;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,10 @@ impl Piece {
     }
 
     fn keeper(&self) -> Keeper {
+        self.keeper_in(&Metrics::new())
+    }
+
+    fn keeper_in(&self, metrics: &Metrics) -> Keeper {
         let what = GeneratedCertificate {
             secret: "tls".to_owned(),
             names: vec!["operator.test.svc".to_owned(), "localhost".to_owned()],
@@ -58,7 +63,7 @@ impl Piece {
             lifetime: Duration::from_hours(24),
             authority_lifetime: Duration::from_hours(240),
         };
-        Keeper::new(self.client.clone(), self.namespace.clone(), what, Clock::system(), Metrics::new())
+        Keeper::new(self.client.clone(), self.namespace.clone(), what, Clock::system(), metrics)
     }
 
     async fn text(&self, key: &str) -> String {
@@ -105,9 +110,17 @@ async fn replicas_that_start_at_once_present_one_certificate_of_the_published_au
 async fn a_certificate_that_is_taken_out_is_made_again_and_what_others_wrote_is_restored() {
     let Some(client) = cluster("certificates").await else { return };
     let piece = Piece::new(client).await;
-    let mut keeper = piece.keeper();
+    let metrics = Metrics::new();
+    let mut keeper = piece.keeper_in(&metrics);
     keeper.first(PATIENCE).await.unwrap();
     let (before, authority) = (piece.text("tls.crt").await, piece.text("ca.crt").await);
+    for (certificate, pem) in [("server", &before), ("server-authority", &authority)] {
+        let ends = of_chain(pem.as_bytes()).unwrap().not_after;
+        let line = format!(
+            "sentinel_certificate_not_after_timestamp_seconds{{certificate=\"{certificate}\"}} {ends}"
+        );
+        assert!(metrics.render().lines().any(|rendered| rendered == line), "{line}");
+    }
     let stop = CancellationToken::new();
     let running = tokio::spawn(keeper.run(Duration::from_millis(50), stop.clone()));
 

@@ -9,14 +9,23 @@ use super::operator::Background;
 use crate::certificates::keeper::{EVERY, Keeper};
 use crate::clock::Clock;
 use crate::config::{Certificate, GeneratedCertificate, TlsFiles};
+use crate::expiry::Expiries;
 use crate::metrics::Registry as MetricsRegistry;
-use crate::server::tls::{CertificateFiles, FileCertificate, ServerCertificate};
+use crate::server::tls::{CertificateFiles, FileCertificate, Reloaded, Reloads, ServerCertificate};
 
 /// How often changed files are read.
-const FILES_EVERY: Duration = Duration::from_secs(30);
+pub(super) const FILES_EVERY: Duration = Duration::from_secs(30);
 
 /// How long the first certificate may take: the API server may be starting too.
 const FIRST_WITHIN: Duration = Duration::from_mins(1);
+
+/// Registers what is counted of certificates, in use or not, so that it is 0 and not missing.
+pub(super) fn register(metrics: &MetricsRegistry) {
+    let _ = Expiries::new(metrics);
+    for what in Reloaded::ALL {
+        let _ = Reloads::new(metrics, what);
+    }
+}
 
 /// The certificate of the listeners, if they have one; and what keeps it current. One that the operator makes is kept in this
 /// namespace.
@@ -40,9 +49,10 @@ fn of_files(
     metrics: &MetricsRegistry,
 ) -> Result<(ServerCertificate, Background), RunError> {
     let files = CertificateFiles { certificate: files.cert.clone(), key: files.key.clone() };
-    let source = FileCertificate::open(files).map_err(|error| RunError::Certificate(Box::new(error)))?;
-    let (certificate, metrics) = (source.certificate(), metrics.clone());
-    let keep = move |stop| source.keep_current(FILES_EVERY, metrics, stop).boxed();
+    let source =
+        FileCertificate::open(files, metrics).map_err(|error| RunError::Certificate(Box::new(error)))?;
+    let certificate = source.certificate();
+    let keep = move |stop| source.keep_current(FILES_EVERY, stop).boxed();
     Ok((certificate, ("the certificate", Box::new(keep))))
 }
 
@@ -53,8 +63,7 @@ async fn generated(
 ) -> Result<(ServerCertificate, Background), RunError> {
     let client = crate::cluster::client::client(kubernetes.clone(), metrics)
         .map_err(|error| RunError::Kubeconfig(error.into()))?;
-    let mut keeper =
-        Keeper::new(client, namespace.to_owned(), what.clone(), Clock::system(), metrics.clone());
+    let mut keeper = Keeper::new(client, namespace.to_owned(), what.clone(), Clock::system(), metrics);
     let first = keeper.first(FIRST_WITHIN).await;
     let certificate = first.map_err(|error| RunError::Certificates(Box::new(error)))?;
     Ok((certificate, ("the certificate", Box::new(move |stop| keeper.run(EVERY, stop).boxed()))))

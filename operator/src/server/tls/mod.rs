@@ -4,6 +4,7 @@
 mod clients;
 mod error;
 mod files;
+mod reload;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,7 +18,8 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::clients::{ClientAuthorities, ClientCertificate};
 pub use self::error::TlsError;
-pub use self::files::{CertificateFiles, FileCertificate};
+pub use self::files::{CertificateFiles, FileAuthorities, FileCertificate};
+pub use self::reload::{Reloaded, Reloads};
 
 /// The certificate that a server presents. Clones share it.
 #[derive(Clone)]
