@@ -89,6 +89,9 @@ envFrom:
 - {{ printf "--trusted-proxy-names=%s" (join "," .names) | quote }}
 - {{ printf "--trusted-proxy-user-header=%s" .userHeader | quote }}
 - {{ printf "--trusted-proxy-group-header=%s" .groupHeader | quote }}
+{{- with .groupSeparator }}
+- {{ printf "--trusted-proxy-group-separator=%s" . | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 - {{ printf "--metrics-auth=%s" .Values.metrics.auth | quote }}

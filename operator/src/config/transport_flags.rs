@@ -86,7 +86,8 @@ pub(super) struct PeopleFlags {
     #[arg(long, env = "SENTINEL_PUBLIC_URL", value_name = "URL", value_delimiter = ',', value_parser = parse_origin)]
     pub(super) public_url: Vec<String>,
 
-    /// Authorities of the client certificate of a proxy that signs people in and names them in headers, PEM.
+    /// Authorities of the client certificate of a proxy that signs people in and names them in headers, PEM; reloaded when
+    /// it changes.
     #[arg(
         long,
         env = "SENTINEL_TRUSTED_PROXY_CA_FILE",
@@ -122,6 +123,10 @@ pub(super) struct PeopleFlags {
         value_name = "HEADER"
     )]
     pub(super) trusted_proxy_group_header: HeaderName,
+
+    /// What separates groups in one such header, for example `,` with oauth2-proxy; without it each header has one group.
+    #[arg(long, env = "SENTINEL_TRUSTED_PROXY_GROUP_SEPARATOR", value_name = "CHARACTER")]
+    pub(super) trusted_proxy_group_separator: Option<char>,
 
     /// Who may read /metrics: `none` asks no client, `kubernetes` has whom the API server allows to get that path.
     #[arg(long, env = "SENTINEL_METRICS_AUTH", value_enum, default_value = "none", value_name = "WHO")]
@@ -173,6 +178,9 @@ impl PeopleFlags {
     /// Who may use the API; `token` is that of --api-token-file.
     pub(super) fn api_auth(&self, token: Option<Secret>) -> Result<ApiAuth, ConfigError> {
         let missing = |flag, needed| ConfigError::Missing { flag, needed };
+        if self.trusted_proxy_ca_file.is_some() && self.api_auth != Some(ApiAuthKind::Kubernetes) {
+            return Err(missing("trusted-proxy-ca-file", "api-auth kubernetes"));
+        }
         match (self.api_auth, token) {
             (Some(ApiAuthKind::Kubernetes), None) => Ok(ApiAuth::Kubernetes {
                 audience: self.api_audience.clone(),
@@ -192,6 +200,7 @@ impl PeopleFlags {
             names: self.trusted_proxy_names.clone(),
             user: self.trusted_proxy_user_header.clone(),
             group: self.trusted_proxy_group_header.clone(),
+            separator: self.trusted_proxy_group_separator,
         })
     }
 }

@@ -121,6 +121,8 @@ pub struct TrustedProxy {
     pub user: HeaderName,
     /// The header with a group.
     pub group: HeaderName,
+    /// What separates several groups in one header.
+    pub separator: Option<char>,
 }
 
 /// A loopback address with a port that the system chooses.

@@ -167,6 +167,7 @@ fn parse(data: &BTreeMap<String, String>) -> Result<(String, ProxyRules), FrontP
         names: list(data, "requestheader-allowed-names")?,
         user: headers(data, "requestheader-username-headers")?,
         groups: headers(data, "requestheader-group-headers")?,
+        separator: None,
         extra: list(data, "requestheader-extra-headers-prefix")?
             .into_iter()
             .map(|prefix| prefix.to_ascii_lowercase())

@@ -99,12 +99,14 @@ async fn api(
     let is_for_people = matches!(access, Access::People(_) | Access::Bearer(_));
     let exposure = if is_for_people { Exposure::Anywhere } else { Exposure::NO_PEOPLE };
     let mut server = Server::bind("api", config.api_listen, exposure, Limits::of_people(), metrics).await?;
-    // On loopback a client and its operator share the machine, and no port is that of another operator.
-    if !config.api_listen.ip().is_loopback() {
+    // On loopback a client and its operator share the machine, and no port is that of another operator. A proxy beside the
+    // operator needs TLS there too, to present its certificate.
+    let is_loopback = config.api_listen.ip().is_loopback();
+    if !is_loopback {
         server = server.with_places(places.clone());
-        if let Some(certificate) = certificate {
-            server = server.with_tls(tls(certificate, clients)?);
-        }
+    }
+    if let Some(certificate) = certificate.filter(|_| !is_loopback || !matches!(clients, Clients::Unasked)) {
+        server = server.with_tls(tls(certificate, clients)?);
     }
     Ok((server, Door::of_api(access)))
 }
@@ -141,6 +143,7 @@ fn rules_of(proxy: &TrustedProxy) -> ProxyRules {
         names: proxy.names.clone(),
         user: vec![proxy.user.clone()],
         groups: vec![proxy.group.clone()],
+        separator: proxy.separator,
         extra: Vec::new(),
         uid: Vec::new(),
     }
