@@ -13,6 +13,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use real_cluster::cluster;
 use sentinel_operator::certificates::issue::is_signed_by;
 use sentinel_operator::certificates::keeper::Keeper;
+use sentinel_operator::certificates::publisher::Publisher;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::config::GeneratedCertificate;
 use sentinel_operator::expiry::of_chain;
@@ -150,6 +151,49 @@ async fn a_certificate_that_is_taken_out_is_made_again_and_what_others_wrote_is_
         is_published && is_signed_by(&certificate, &authority)
     })
     .await;
+    stop.cancel();
+    running.await.unwrap();
+    piece.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_authority_of_a_certificate_in_files_is_published_and_never_a_key() {
+    let Some(client) = cluster("certificates").await else { return };
+    let piece = Piece::new(client.clone()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.crt");
+    let put = |text: &str| {
+        std::fs::write(folder.path().join("new"), text).unwrap();
+        std::fs::rename(folder.path().join("new"), &file).unwrap();
+    };
+    let made = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    let ((old, _), (new, key)) = (made("old.example"), made("new.example"));
+    put(&old);
+    let publisher = Publisher::new(client, &piece.namespace, "ca".to_owned(), file.clone());
+    let published = async || {
+        piece.maps().get("ca").await.unwrap().data.unwrap_or_default().remove("ca.crt").unwrap_or_default()
+    };
+    assert!(publisher.publish().await.unwrap() && !publisher.publish().await.unwrap());
+    assert_eq!(published().await, old);
+    // A file with a key, and one without a certificate, change nothing.
+    for unusable in [format!("{new}{key}"), format!("{key}{new}"), String::new(), "no certificate".to_owned()]
+    {
+        put(&unusable);
+        let refused = publisher.publish().await.unwrap_err();
+        assert_eq!(refused.category(), "Content");
+        assert_eq!(published().await, old);
+    }
+    put(&new);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(publisher.run(Duration::from_millis(50), stop.clone()));
+    until("the next one is published", || async { published().await == new }).await;
+    let others = Patch::Merge(json!({"data": {"ca.crt": "x"}}));
+    piece.maps().patch("ca", &PatchParams::default(), &others).await.unwrap();
+    until("what others wrote is restored", || async { published().await == new }).await;
     stop.cancel();
     running.await.unwrap();
     piece.close().await;

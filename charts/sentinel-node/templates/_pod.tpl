@@ -114,6 +114,8 @@ envFrom:
 {{- else -}}
 - --tls-cert-file=/etc/sentinel/tls/tls.crt
 - --tls-key-file=/etc/sentinel/tls/tls.key
+- --tls-ca-file=/etc/sentinel/tls/ca.crt
+- --tls-ca-config-map={{ include "sentinel.fullname" . }}-ca
 {{- end }}
 {{- end -}}
 

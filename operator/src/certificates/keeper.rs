@@ -30,7 +30,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 const MAX_STEPS: usize = 10;
 
 /// The key of the `ConfigMap` with the authorities.
-const BUNDLE_KEY: &str = "ca.crt";
+pub(super) const BUNDLE_KEY: &str = "ca.crt";
 
 /// A round that failed.
 #[derive(Debug, thiserror::Error)]

@@ -8,11 +8,15 @@ use clap::{Args, ValueEnum};
 use http::HeaderName;
 
 use super::error::ConfigError;
-use super::values::{ApiAuth, Certificate, GeneratedCertificate, TlsFiles, TrustedProxy, parse_duration};
+use super::values::{
+    ApiAuth, Certificate, GeneratedCertificate, PublishedAuthorities, TlsFiles, TrustedProxy, parse_duration,
+};
 use crate::http::guard::Secret;
 
 /// Flags of certificates.
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("tls_ca").args(["tls_secret", "tls_ca_file"]))]
 pub(super) struct TlsFlags {
     /// Certificate chain of every listener, PEM; reloaded when it changes.
     #[arg(
@@ -43,8 +47,18 @@ pub(super) struct TlsFlags {
     )]
     pub(super) tls_names: Vec<String>,
 
-    /// `ConfigMap` in which the operator publishes the authorities to trust, as `ca.crt`.
-    #[arg(long, env = "SENTINEL_TLS_CA_CONFIG_MAP", value_name = "NAME", requires = "tls_secret")]
+    /// Authorities of the certificate of --tls-cert-file, PEM, to publish in --tls-ca-config-map; read again when it changes.
+    #[arg(
+        long,
+        env = "SENTINEL_TLS_CA_FILE",
+        value_name = "FILE",
+        requires_all = ["tls_cert_file", "tls_ca_config_map"],
+        conflicts_with = "tls_secret"
+    )]
+    pub(super) tls_ca_file: Option<PathBuf>,
+
+    /// `ConfigMap` in which the operator publishes the authorities to trust, as `ca.crt`: its own, or those of --tls-ca-file.
+    #[arg(long, env = "SENTINEL_TLS_CA_CONFIG_MAP", value_name = "NAME", requires = "tls_ca")]
     pub(super) tls_ca_config_map: Option<String>,
 
     /// `APIService` whose `caBundle` the operator keeps current.
@@ -157,7 +171,9 @@ impl TlsFlags {
     /// Which certificate the listeners have.
     pub(super) fn certificate(&self) -> Certificate {
         if let Some((cert, key)) = self.tls_cert_file.clone().zip(self.tls_key_file.clone()) {
-            return Certificate::Files(TlsFiles { cert, key });
+            let published = self.tls_ca_file.clone().zip(self.tls_ca_config_map.clone());
+            let published = published.map(|(file, config_map)| PublishedAuthorities { file, config_map });
+            return Certificate::Files(TlsFiles { cert, key, published });
         }
         match &self.tls_secret {
             Some(secret) => Certificate::Generated(GeneratedCertificate {

@@ -84,7 +84,7 @@ async fn options(
     let namespace = own_namespace(config, kubernetes);
     let kept = transport::certificate(&config.certificate, (kubernetes, &namespace), metrics).await?;
     let (certificate, mut background): (_, Vec<_>) =
-        kept.map_or_else(|| (None, Vec::new()), |(certificate, keep)| (Some(certificate), vec![keep]));
+        kept.map_or_else(|| (None, Vec::new()), |(certificate, keep)| (Some(certificate), keep));
     let parts = PeopleParts {
         config,
         client: client(kubernetes, metrics)?,
