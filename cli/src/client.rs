@@ -14,6 +14,7 @@ use sentinel_operator::files;
 use crate::exit::Failure;
 use crate::output::format::note;
 use crate::output::text::Text;
+use crate::roles::Role;
 
 /// Largest file with a token, bytes.
 const MAX_TOKEN_FILE: u64 = 64 << 10;
@@ -146,7 +147,7 @@ fn hint(error: &ClientError) -> Option<String> {
             "Your own dev mode needs no token. For another one, use --token-file FILE with the file that it prints at startup; for an operator, with a token of its cluster, such as: kubectl create token NAME"
         }
         ClientError::Refused { status, error } if *status == StatusCode::FORBIDDEN.as_u16() => {
-            role(&error.message)?
+            return role(&error.message);
         }
         _ => return None,
     };
@@ -154,16 +155,17 @@ fn hint(error: &ClientError) -> Option<String> {
 }
 
 /// The `ClusterRole` of the chart that has the right which the API server names as missing.
-fn role(message: &str) -> Option<&'static str> {
+fn role(message: &str) -> Option<String> {
     if !message.contains("cannot ") {
         return None;
     }
     let writes = ["cannot create", "cannot update", "cannot patch", "cannot delete"];
-    Some(if message.contains("tasks/log") {
-        "Ask for the ClusterRole sentinel-node-log-reader in that namespace. See all your rights: sentinel check"
+    let (role, place) = if message.contains("tasks/log") {
+        (Role::LogReader, "in that namespace")
     } else if writes.iter().any(|write| message.contains(write)) {
-        "Ask for the ClusterRole sentinel-node-task-runner in that namespace. See all your rights: sentinel check"
+        (Role::TaskRunner, "in that namespace")
     } else {
-        "Ask for the ClusterRole sentinel-node-task-viewer, in that namespace or in all. See all your rights: sentinel check"
-    })
+        (Role::TaskViewer, "in that namespace or in all")
+    };
+    Some(format!("Ask for the {role}, {place}. See all your rights: sentinel check"))
 }
