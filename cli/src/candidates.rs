@@ -241,6 +241,7 @@ impl CommandLine {
         let mut server = set("SENTINEL_SERVER");
         let mut place = Place {
             token_file: set("SENTINEL_TOKEN_FILE").map(PathBuf::from),
+            authority: set("SENTINEL_CERTIFICATE_AUTHORITY").map(PathBuf::from),
             namespace: set("SENTINEL_NAMESPACE"),
             ..Place::default()
         };
@@ -265,6 +266,7 @@ impl CommandLine {
                 "--as" => place.as_user = Some(value()),
                 "--as-group" => place.as_group.push(value()),
                 "--token-file" => place.token_file = Some(value().into()),
+                "--certificate-authority" => place.authority = Some(value().into()),
                 "-n" | "--namespace" => place.namespace = Some(value()),
                 "--task" => named = Some(value()),
                 flag if WITH_VALUE.contains(&flag) => drop(value()),

@@ -2,7 +2,7 @@
 
 pub(crate) use sentinel_api::client::{
     Client, ClientError, Event, Events, LineAttempt, LineEvent, LineEvents, LineLog, LineLogItem, LineSource,
-    Listed, LogEnd, LogItem, LogQuery, Reply, Server, Since,
+    Listed, LogEnd, LogItem, LogQuery, Reply, Server, Since, Trust,
 };
 pub(crate) use sentinel_api::path::{Query, escape, task as task_path};
 
@@ -14,23 +14,64 @@ use sentinel_operator::files;
 use crate::exit::Failure;
 use crate::output::format::note;
 use crate::output::text::Text;
+use crate::roles::Role;
 
 /// Largest file with a token, bytes.
 const MAX_TOKEN_FILE: u64 = 64 << 10;
 
-/// A client of that server, with the token of a file, if one is given.
-pub(crate) fn connect(server: Server, token_file: Option<&Path>) -> Result<Client, Failure> {
-    let client = match token_file {
-        None => Client::new(server),
+/// Largest file with authorities, bytes; that of a system has a quarter of it.
+const MAX_AUTHORITIES: u64 = 1 << 20;
+
+/// A client of that server, with the token of a file and the authorities of another, where they are given.
+pub(crate) fn connect(
+    server: Server,
+    token_file: Option<&Path>,
+    authority: Option<&Path>,
+) -> Result<Client, Failure> {
+    let wrong = |why: String| {
+        let path = token_file.map(|path| path.display().to_string()).unwrap_or_default();
+        Failure::usage(format!("--token-file {path}: failed to read the token: {why}"))
+    };
+    let token = token_file.map(read_token).transpose().map_err(wrong)?;
+    let token = token.as_deref();
+    let made = match trusted(server, authority)? {
+        (server, Some(trust)) => Client::over_tls(server, token, trust),
+        (server, None) => match token {
+            Some(token) => Client::with_token(server, token),
+            None => Ok(Client::new(server)),
+        },
+    };
+    Ok(made.map_err(|error| wrong(error.to_string()))?.on_warning(warn))
+}
+
+/// How a server over TLS is identified, and that server with the file of it.
+fn trusted(server: Server, authority: Option<&Path>) -> Result<(Server, Option<Trust>), Failure> {
+    let Server::Https { base, host, port, .. } = server else {
+        let Some(path) = authority else { return Ok((server, None)) };
+        let message = format!("--certificate-authority {} is for a server with https://", path.display());
+        return Err(Failure::usage(message).hint(format!(
+            "The server is {server}: name another with --server https://HOST (or SENTINEL_SERVER)"
+        )));
+    };
+    let trust = match authority {
+        None => Trust::of_system().map_err(|error| {
+            Failure::usage(format!("failed to verify {base}: {error}"))
+                .hint("Name a file with the authorities to trust: --certificate-authority FILE")
+        })?,
         Some(path) => {
-            let wrong = |why: &str| {
-                Failure::usage(format!("--token-file {}: failed to read the token: {why}", path.display()))
+            let wrong = |why: String| {
+                let file = path.display();
+                Failure::usage(format!(
+                    "--certificate-authority {file}: failed to read the authorities: {why}"
+                ))
             };
-            let token = read_token(path).map_err(|why| wrong(&why))?;
-            Client::with_token(server, &token).map_err(|error| wrong(&error.to_string()))?
+            let pem = std::fs::File::open(path).and_then(|file| files::read_from(file, MAX_AUTHORITIES));
+            let pem = pem.map_err(|error| wrong(error.to_string()))?;
+            Trust::of_pem(&pem).map_err(|error| wrong(error.to_string()))?
         }
     };
-    Ok(client.on_warning(warn))
+    let authority = authority.map(Path::to_owned);
+    Ok((Server::Https { base, host, port, authority }, Some(trust)))
 }
 
 /// Prints a warning of a client.
@@ -78,11 +119,23 @@ fn hint(error: &ClientError) -> Option<String> {
         ClientError::Unreachable { server: Server::Cluster(_), .. } => {
             "Is the API server up, and the address that of the kubeconfig's context? Try: kubectl cluster-info"
         }
+        ClientError::Unreachable { server: Server::Https { .. }, .. } => {
+            "Is the address right, and can it be reached from here? Name another one: --server URL (or SENTINEL_SERVER)"
+        }
         ClientError::Unreachable { .. } => {
             "Start one with: sentinel dev\nOr name its address: --server URL (or SENTINEL_SERVER), or a cluster: --context NAME"
         }
+        ClientError::Untrusted { server: Server::Https { authority: None, .. }, .. } => {
+            "If its certificate is of an authority of your own, name the file with it: --certificate-authority FILE. It is in ca.crt of the ConfigMap of the operator whose name ends with -ca, unless an ingress has another"
+        }
+        ClientError::Untrusted { server: Server::Https { .. }, .. } => {
+            "Use a name of its certificate in --server, and the authority that signed it in --certificate-authority"
+        }
         ClientError::Untrusted { .. } => {
             "Run it as the user of that server, or name another one: --server URL (or SENTINEL_SERVER)"
+        }
+        ClientError::Foreign { status, .. } if status.is_redirection() => {
+            "It leads elsewhere, as a proxy does that signs people in by their browser. Use an address that takes a token (--token-file FILE), or the cluster: --context NAME"
         }
         ClientError::Foreign { .. } | ClientError::NotJson { .. } => {
             "Is it a Sentinel Node API? Name another with --server, or a cluster with --context."
@@ -91,10 +144,10 @@ fn hint(error: &ClientError) -> Option<String> {
             "Is the server of another release than this program? See: sentinel version"
         }
         ClientError::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED.as_u16() => {
-            "Your own dev mode needs no token. For another one, use --token-file FILE with the file that it prints at startup"
+            "Your own dev mode needs no token. For another one, use --token-file FILE with the file that it prints at startup; for an operator, with a token of its cluster, such as: kubectl create token NAME"
         }
         ClientError::Refused { status, error } if *status == StatusCode::FORBIDDEN.as_u16() => {
-            role(&error.message)?
+            return role(&error.message);
         }
         _ => return None,
     };
@@ -102,16 +155,17 @@ fn hint(error: &ClientError) -> Option<String> {
 }
 
 /// The `ClusterRole` of the chart that has the right which the API server names as missing.
-fn role(message: &str) -> Option<&'static str> {
+fn role(message: &str) -> Option<String> {
     if !message.contains("cannot ") {
         return None;
     }
     let writes = ["cannot create", "cannot update", "cannot patch", "cannot delete"];
-    Some(if message.contains("tasks/log") {
-        "Ask for the ClusterRole sentinel-node-log-reader in that namespace. See all your rights: sentinel check"
+    let (role, place) = if message.contains("tasks/log") {
+        (Role::LogReader, "in that namespace")
     } else if writes.iter().any(|write| message.contains(write)) {
-        "Ask for the ClusterRole sentinel-node-task-runner in that namespace. See all your rights: sentinel check"
+        (Role::TaskRunner, "in that namespace")
     } else {
-        "Ask for the ClusterRole sentinel-node-task-viewer, in that namespace or in all. See all your rights: sentinel check"
-    })
+        (Role::TaskViewer, "in that namespace or in all")
+    };
+    Some(format!("Ask for the {role}, {place}. See all your rights: sentinel check"))
 }

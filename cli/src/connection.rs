@@ -39,6 +39,8 @@ pub(crate) struct Connection {
 pub(crate) struct Place {
     /// The server that is named.
     pub(crate) server: Option<Server>,
+    /// The file with the authorities of its certificate.
+    pub(crate) authority: Option<PathBuf>,
     /// The kubeconfig that is named.
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Its context.
@@ -94,13 +96,17 @@ impl Place {
 pub(crate) async fn connect(place: &Place, force: bool) -> Result<Connection, Failure> {
     match place.target() {
         Target::Direct(server) => {
-            let client = connect_to(server, place.token_file.as_deref())?;
+            let client = connect_to(server, place.token_file.as_deref(), place.authority.as_deref())?;
             Ok(Connection { client, namespace: place.local_namespace().to_owned(), cluster: None })
         }
         Target::Cluster(settings) => {
             if let Some(path) = &place.token_file {
                 let message = format!("--token-file {} is for --server", path.display());
                 return Err(Failure::usage(message).hint("The kubeconfig has the credentials for a cluster"));
+            }
+            if let Some(path) = &place.authority {
+                let message = format!("--certificate-authority {} is for --server https://…", path.display());
+                return Err(Failure::usage(message).hint("The kubeconfig has the authority of a cluster"));
             }
             let cluster = Arc::new(settings.connect().await?);
             let namespace = place.namespace().unwrap_or(&cluster.config.default_namespace).to_owned();

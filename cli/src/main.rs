@@ -16,6 +16,7 @@ mod manifests;
 mod output;
 mod program;
 mod reference;
+mod roles;
 mod view;
 
 use clap_complete::CompleteEnv;

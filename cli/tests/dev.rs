@@ -533,8 +533,8 @@ fn without_a_server_the_hint_names_dev_mode() {
         .exited(1)
         .printed("no server answers at http://127.0.0.1:9")
         .printed("sentinel dev");
-    let ran = sentinel().args(["get", "tasks", "--server", "https://a"]).output().unwrap();
-    CliOutput::of(&["get"], &ran).exited(2).printed("expected http://HOST[:PORT]");
+    let ran = sentinel().args(["get", "tasks", "--server", "ftp://a"]).output().unwrap();
+    CliOutput::of(&["get"], &ran).exited(2).printed("expected https://HOST[:PORT][/PATH]");
     // An empty variable counts as unset.
     let empty = sentinel().env("SENTINEL_SERVER", "").args(["version"]).output().unwrap();
     CliOutput::of(&["version"], &empty).exited(0);

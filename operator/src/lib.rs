@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod backoff;
 mod digest;
+pub mod expiry;
 pub mod files;
 pub mod kill_point;
 pub mod lock;

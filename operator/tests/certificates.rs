@@ -13,8 +13,10 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use real_cluster::cluster;
 use sentinel_operator::certificates::issue::is_signed_by;
 use sentinel_operator::certificates::keeper::Keeper;
+use sentinel_operator::certificates::publisher::Publisher;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::config::GeneratedCertificate;
+use sentinel_operator::expiry::of_chain;
 use sentinel_operator::metrics::Registry as Metrics;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +52,10 @@ impl Piece {
     }
 
     fn keeper(&self) -> Keeper {
+        self.keeper_in(&Metrics::new())
+    }
+
+    fn keeper_in(&self, metrics: &Metrics) -> Keeper {
         let what = GeneratedCertificate {
             secret: "tls".to_owned(),
             names: vec!["operator.test.svc".to_owned(), "localhost".to_owned()],
@@ -58,7 +64,7 @@ impl Piece {
             lifetime: Duration::from_hours(24),
             authority_lifetime: Duration::from_hours(240),
         };
-        Keeper::new(self.client.clone(), self.namespace.clone(), what, Clock::system(), Metrics::new())
+        Keeper::new(self.client.clone(), self.namespace.clone(), what, Clock::system(), metrics)
     }
 
     async fn text(&self, key: &str) -> String {
@@ -105,9 +111,17 @@ async fn replicas_that_start_at_once_present_one_certificate_of_the_published_au
 async fn a_certificate_that_is_taken_out_is_made_again_and_what_others_wrote_is_restored() {
     let Some(client) = cluster("certificates").await else { return };
     let piece = Piece::new(client).await;
-    let mut keeper = piece.keeper();
+    let metrics = Metrics::new();
+    let mut keeper = piece.keeper_in(&metrics);
     keeper.first(PATIENCE).await.unwrap();
     let (before, authority) = (piece.text("tls.crt").await, piece.text("ca.crt").await);
+    for (certificate, pem) in [("server", &before), ("server-authority", &authority)] {
+        let ends = of_chain(pem.as_bytes()).unwrap().not_after;
+        let line = format!(
+            "sentinel_certificate_not_after_timestamp_seconds{{certificate=\"{certificate}\"}} {ends}"
+        );
+        assert!(metrics.render().lines().any(|rendered| rendered == line), "{line}");
+    }
     let stop = CancellationToken::new();
     let running = tokio::spawn(keeper.run(Duration::from_millis(50), stop.clone()));
 
@@ -137,6 +151,49 @@ async fn a_certificate_that_is_taken_out_is_made_again_and_what_others_wrote_is_
         is_published && is_signed_by(&certificate, &authority)
     })
     .await;
+    stop.cancel();
+    running.await.unwrap();
+    piece.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_authority_of_a_certificate_in_files_is_published_and_never_a_key() {
+    let Some(client) = cluster("certificates").await else { return };
+    let piece = Piece::new(client.clone()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.crt");
+    let put = |text: &str| {
+        std::fs::write(folder.path().join("new"), text).unwrap();
+        std::fs::rename(folder.path().join("new"), &file).unwrap();
+    };
+    let made = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    let ((old, _), (new, key)) = (made("old.example"), made("new.example"));
+    put(&old);
+    let publisher = Publisher::new(client, &piece.namespace, "ca".to_owned(), file.clone());
+    let published = async || {
+        piece.maps().get("ca").await.unwrap().data.unwrap_or_default().remove("ca.crt").unwrap_or_default()
+    };
+    assert!(publisher.publish().await.unwrap() && !publisher.publish().await.unwrap());
+    assert_eq!(published().await, old);
+    // A file with a key, and one without a certificate, change nothing.
+    for unusable in [format!("{new}{key}"), format!("{key}{new}"), String::new(), "no certificate".to_owned()]
+    {
+        put(&unusable);
+        let refused = publisher.publish().await.unwrap_err();
+        assert_eq!(refused.category(), "Content");
+        assert_eq!(published().await, old);
+    }
+    put(&new);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(publisher.run(Duration::from_millis(50), stop.clone()));
+    until("the next one is published", || async { published().await == new }).await;
+    let others = Patch::Merge(json!({"data": {"ca.crt": "x"}}));
+    piece.maps().patch("ca", &PatchParams::default(), &others).await.unwrap();
+    until("what others wrote is restored", || async { published().await == new }).await;
     stop.cancel();
     running.await.unwrap();
     piece.close().await;

@@ -188,7 +188,7 @@ async fn reloads_a_new_certificate_and_keeps_the_current_one_when_it_is_invalid(
     let directory = tempfile::tempdir().unwrap();
     let [first, second] = PAIRS;
     let files = write_pair(directory.path(), first.0, first.1);
-    let source = FileCertificate::open(files).unwrap();
+    let source = FileCertificate::open(files, &Metrics::new()).unwrap();
     let server =
         bind(short_timeouts()).await.with_tls(Tls::new(source.certificate(), Clients::Unasked).unwrap());
     let addr = server.local_addr();
@@ -215,13 +215,18 @@ async fn reloads_a_new_certificate_and_keeps_the_current_one_when_it_is_invalid(
 
 /// Waits until the metrics contain this line.
 async fn expect_metric(metrics: &Metrics, line: &str) {
+    expect(metrics, line, |text| text.contains(line)).await;
+}
+
+/// Waits until the metrics are so.
+async fn expect(metrics: &Metrics, what: &str, is_so: impl Fn(&str) -> bool) {
     let rendered = async {
-        while !metrics.render().contains(line) {
+        while !is_so(&metrics.render()) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let within = tokio::time::timeout(Duration::from_secs(20), rendered).await;
-    assert!(within.is_ok(), "no {line:?} in\n{}", metrics.render());
+    assert!(within.is_ok(), "not so: {what:?} in\n{}", metrics.render());
 }
 
 #[tokio::test]
@@ -304,12 +309,19 @@ async fn replaces_a_stale_socket_and_nothing_else() {
 async fn counts_certificate_reloads_by_result() {
     let directory = tempfile::tempdir().unwrap();
     let [first, second] = PAIRS;
-    let source = FileCertificate::open(write_pair(directory.path(), first.0, first.1)).unwrap();
     let (metrics, stop) = (Metrics::new(), CancellationToken::new());
+    let source = FileCertificate::open(write_pair(directory.path(), first.0, first.1), &metrics).unwrap();
+    for result in ["Reloaded", "Read", "Pem", "Pair"] {
+        let from_the_start = format!("sentinel_server_certificate_reloads_total{{result=\"{result}\"}} 0");
+        expect_metric(&metrics, &from_the_start).await;
+    }
     let every = Duration::from_millis(10);
-    let reloading = tokio::spawn(source.keep_current(every, metrics.clone(), stop.clone()));
+    let reloading = tokio::spawn(source.keep_current(every, stop.clone()));
     write_pair(directory.path(), second.0, "x");
-    expect_metric(&metrics, "sentinel_server_certificate_reloads_total{result=\"Pem\"}").await;
+    expect(&metrics, "Pem is counted", |text| {
+        !text.contains("sentinel_server_certificate_reloads_total{result=\"Pem\"} 0")
+    })
+    .await;
     write_pair(directory.path(), second.0, second.1);
     expect_metric(&metrics, "sentinel_server_certificate_reloads_total{result=\"Reloaded\"} 1").await;
     stop.cancel();

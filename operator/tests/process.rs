@@ -46,6 +46,13 @@ fn a_wrong_configuration_exits_with_2_and_names_the_flag() {
         &["not a loopback address"],
     );
     refused(&["--tls-cert-file", "/x"], &["--tls-key-file"]);
+    refused(&["--tls-ca-config-map", "ca"], &["--tls-ca-file"]);
+    refused(&["--tls-ca-file", "/x", "--tls-ca-config-map", "ca"], &["--tls-cert-file"]);
+    let proxy = ["--trusted-proxy-ca-file", "/x", "--trusted-proxy-names", "p"];
+    refused(&proxy, &["--trusted-proxy-ca-file needs it", "--api-auth kubernetes"]);
+    // Without a certificate of its own the operator sees none of the proxy.
+    let for_people = [&proxy[..], &["--api-auth", "kubernetes", "--storage", "embedded", "--data-dir", "/x"]];
+    refused(&for_people.concat(), &["--tls-secret or --tls-cert-file is missing"]);
     refused(&["--redis-tls-cert-file", "/x"], &["--redis-url-file", "--redis-tls-key-file"]);
     refused(&["--mongodb-tls-ca-file", "/x"], &["--mongodb-url-file"]);
     refused(&["--frobnicate"], &["--frobnicate"]);

@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// A client certificate and its key.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ impl Request {
 /// Sends a request to a loopback port in plain text, and reads the beginning of the answer.
 pub async fn plain(port: u16, request: &Request) -> Answered {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
-    exchange(stream, request).await
+    exchange(stream, request, "close").await.0
 }
 
 /// The same over TLS, where the server is called `localhost`.
@@ -70,13 +71,60 @@ pub async fn encrypted(
     client: Option<&ClientIdentity>,
     request: &Request,
 ) -> Result<Answered, String> {
+    let answered = exchange(connect(port, ca, client).await?, request, "close").await.0;
+    // In TLS 1.3 a server refuses a client's certificate after the client's handshake is over.
+    if answered.status == 0 { Err(answered.text) } else { Ok(answered) }
+}
+
+async fn connect(
+    port: u16,
+    ca: &Path,
+    client: Option<&ClientIdentity>,
+) -> Result<TlsStream<TcpStream>, String> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
     let name = ServerName::try_from("localhost").expect("a name");
     let connector = TlsConnector::from(Arc::new(config(ca, client)?));
-    let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
-    let answered = exchange(stream, request).await;
-    // In TLS 1.3 a server refuses a client's certificate after the client's handshake is over.
-    if answered.status == 0 { Err(answered.text) } else { Ok(answered) }
+    connector.connect(name, stream).await.map_err(|error| error.to_string())
+}
+
+/// An answer that has begun, over TLS.
+pub struct Stream {
+    connection: TlsStream<TcpStream>,
+    /// All that has arrived.
+    pub text: String,
+}
+
+impl Stream {
+    /// Sends a request, and stays connected.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn open(
+        port: u16,
+        ca: &Path,
+        client: Option<&ClientIdentity>,
+        request: &Request,
+    ) -> Result<Self, String> {
+        let connection = connect(port, ca, client).await?;
+        let (answered, connection) = exchange(connection, request, "keep-alive").await;
+        if answered.status == 200 { Ok(Self { connection, text: answered.text }) } else { Err(answered.text) }
+    }
+
+    /// Reads what has arrived since.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn read(&mut self) -> Result<(), String> {
+        let mut buffer = [0; 16 << 10];
+        match self.connection.read(&mut buffer).await {
+            Ok(0) => Err("closed".to_owned()),
+            Ok(count) => {
+                self.text += &String::from_utf8_lossy(&buffer[..count]);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
 }
 
 fn config(ca: &Path, client: Option<&ClientIdentity>) -> Result<rustls::ClientConfig, String> {
@@ -96,16 +144,20 @@ fn config(ca: &Path, client: Option<&ClientIdentity>) -> Result<rustls::ClientCo
     config.with_client_auth_cert(chain, key).map_err(|error| error.to_string())
 }
 
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &Request) -> Answered {
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    request: &Request,
+    connection: &str,
+) -> (Answered, S) {
     use std::fmt::Write as _;
     let Request { method, path, headers, body } = request;
-    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n");
     for (name, value) in headers {
         let _ = write!(text, "{name}: {value}\r\n");
     }
     let _ = write!(text, "Content-Length: {}\r\n\r\n{body}", body.len());
     if let Err(error) = stream.write_all(text.as_bytes()).await {
-        return Answered { status: 0, text: error.to_string() };
+        return (Answered { status: 0, text: error.to_string() }, stream);
     }
     let mut read = Vec::new();
     let mut buffer = [0; 16 << 10];
@@ -114,7 +166,9 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &Req
         match stream.read(&mut buffer).await {
             Ok(0) => break,
             Ok(count) => read.extend_from_slice(&buffer[..count]),
-            Err(error) if read.is_empty() => return Answered { status: 0, text: error.to_string() },
+            Err(error) if read.is_empty() => {
+                return (Answered { status: 0, text: error.to_string() }, stream);
+            }
             Err(_) => break,
         }
         if is_enough(&read) {
@@ -123,7 +177,7 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &Req
     }
     let text = String::from_utf8_lossy(&read).into_owned();
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Answered { status, text }
+    (Answered { status, text }, stream)
 }
 
 /// The head of a success, or all of an error, which is short.

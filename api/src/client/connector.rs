@@ -1,4 +1,4 @@
-//! A connection to the server: over TCP or a Unix socket, and never to a server of another local user.
+//! A connection to the server: over TLS, TCP or a Unix socket, and never to a server of another local user.
 //!
 //! This is why the client is built on hyper and not on reqwest: the owner of the server is checked on the open
 //! connection before the first byte is sent, and reqwest does not expose its connections.
@@ -14,10 +14,15 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use rustls::CertificateError;
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::server::Server;
+use super::trust::Trust;
 use super::{dev_socket, peer};
 
 /// How long a connection attempt may take.
@@ -37,13 +42,16 @@ pub(super) enum Credentials {
 pub(super) struct Connector {
     pub(super) server: Server,
     pub(super) credentials: Credentials,
+    /// For a server over TLS.
+    pub(super) trust: Option<Trust>,
 }
 
 impl Connector {
     async fn connect(self) -> Result<Link> {
         let (host, port) = match &self.server {
             Server::Unix(path) => return unix(path).await,
-            Server::Http { host, port, .. } => (host.trim_start_matches('[').trim_end_matches(']'), *port),
+            Server::Https { host, port, .. } => return self.secure(bare(host), *port).await,
+            Server::Http { host, port, .. } => (bare(host), *port),
             Server::Cluster(_) => {
                 let message = "a cluster is reached through its API server, not directly";
                 return Err(Error::new(ErrorKind::Unsupported, message));
@@ -65,17 +73,57 @@ impl Connector {
             peer::check_tcp(ours, theirs)?;
         } else if self.credentials == Credentials::Token {
             return Err(peer::untrusted(
-                "a token is not sent in plain text to another machine; forward a port with ssh -L",
+                "a token is not sent in plain text to another machine; use https://, or forward a port with ssh -L",
             ));
         }
-        Ok(Link(TokioIo::new(Either::Left(stream))))
+        Ok(Link(TokioIo::new(Either::Left(Either::Left(stream)))))
+    }
+
+    /// Its certificate identifies the server, also on this machine.
+    async fn secure(&self, host: &str, port: u16) -> Result<Link> {
+        let trust =
+            self.trust.as_ref().ok_or_else(|| peer::untrusted("no authority is known to verify it by"))?;
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| peer::untrusted(format!("{host} cannot be the name of a server: {error}")))?;
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let connected = TlsConnector::from(trust.config()).connect(name, stream).await;
+        let stream = connected.map_err(|error| match error.get_ref().and_then(|e| e.downcast_ref()) {
+            Some(rustls::Error::InvalidCertificate(why)) => peer::untrusted(certificate(why, host)),
+            Some(rustls::Error::InvalidMessage(_)) => {
+                Error::new(ErrorKind::InvalidData, "it does not answer in TLS; is it http://?")
+            }
+            _ => error,
+        })?;
+        Ok(Link(TokioIo::new(Either::Right(Box::new(stream)))))
+    }
+}
+
+/// A host without the brackets of an IPv6 address.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// Why a certificate does not identify this host.
+fn certificate(why: &CertificateError, host: &str) -> String {
+    match why {
+        CertificateError::UnknownIssuer => {
+            "its certificate is not of an authority that is trusted here".to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its certificate has expired, or the clock of this machine is wrong".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("its certificate is not for the name {host}")
+        }
+        other => format!("its certificate cannot be verified: {other}"),
     }
 }
 
 async fn unix(path: &Path) -> Result<Link> {
     let stream = UnixStream::connect(path).await?;
     peer::check_socket(&stream)?;
-    Ok(Link(TokioIo::new(Either::Right(stream))))
+    Ok(Link(TokioIo::new(Either::Left(Either::Right(stream)))))
 }
 
 /// Nothing listens there anymore.
@@ -103,7 +151,7 @@ impl tower_service::Service<Uri> for Connector {
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Link(TokioIo<Either<TcpStream, UnixStream>>);
+pub(super) struct Link(TokioIo<Either<Either<TcpStream, UnixStream>, Box<TlsStream<TcpStream>>>>);
 
 impl Connection for Link {
     fn connected(&self) -> Connected {

@@ -18,6 +18,7 @@ mod request;
 pub mod search;
 mod server;
 pub mod transport;
+mod trust;
 
 pub use error::ClientError;
 pub use events::{Event, Events};
@@ -26,6 +27,7 @@ pub use log::{LogItem, LogLines, LogQuery, Since};
 pub use request::{Listed, Reply};
 pub use search::{Search, SearchQuery};
 pub use server::{ClusterName, InvalidServer, Server};
+pub use trust::{Trust, TrustError};
 
 use std::sync::Arc;
 
@@ -53,10 +55,16 @@ pub struct Client {
 #[error("it holds characters that a token cannot have")]
 pub struct InvalidToken;
 
+fn bearer_of(token: &str) -> Result<HeaderValue, InvalidToken> {
+    let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| InvalidToken)?;
+    bearer.set_sensitive(true);
+    Ok(bearer)
+}
+
 impl Client {
     /// A client of that server, without credentials.
     pub fn new(server: Server) -> Self {
-        Self::with_bearer(server, None)
+        Self::with_bearer(server, None, None)
     }
 
     /// The same with a bearer token.
@@ -64,13 +72,20 @@ impl Client {
     /// # Errors
     /// [`InvalidToken`] when the text cannot stand in a header.
     pub fn with_token(server: Server, token: &str) -> Result<Self, InvalidToken> {
-        let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| InvalidToken)?;
-        bearer.set_sensitive(true);
-        Ok(Self::with_bearer(server, Some(bearer)))
+        Ok(Self::with_bearer(server, Some(bearer_of(token)?), None))
     }
 
-    fn with_bearer(server: Server, bearer: Option<HeaderValue>) -> Self {
-        let transport = Arc::new(Direct::new(server.clone(), bearer.clone()));
+    /// A client of a server over TLS, which it identifies by these authorities.
+    ///
+    /// # Errors
+    /// [`InvalidToken`] when the token cannot stand in a header.
+    pub fn over_tls(server: Server, token: Option<&str>, trust: Trust) -> Result<Self, InvalidToken> {
+        let bearer = token.map(bearer_of).transpose()?;
+        Ok(Self::with_bearer(server, bearer, Some(trust)))
+    }
+
+    fn with_bearer(server: Server, bearer: Option<HeaderValue>, trust: Option<Trust>) -> Self {
+        let transport = Arc::new(Direct::new(server.clone(), bearer.clone(), trust));
         Self { server, bearer, transport, warn: |_| {} }
     }
 
@@ -88,6 +103,11 @@ impl Client {
     /// The bearer token, if requests carry one.
     pub fn token(&self) -> Option<&str> {
         self.bearer.as_ref()?.to_str().ok()?.strip_prefix("Bearer ")
+    }
+
+    /// What carries its requests.
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        Arc::clone(&self.transport)
     }
 
     /// The server.

@@ -10,7 +10,7 @@ use http::Uri;
 /// The default address.
 const DEFAULT: &str = "http://127.0.0.1:7980";
 
-/// The address of a server: `http://HOST[:PORT]` or `unix:/PATH`.
+/// The address of a server: `https://HOST[:PORT][/PATH]`, `http://HOST[:PORT]` or `unix:/PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Server {
     /// Over TCP; a dev mode of this user is reached over its socket instead.
@@ -21,6 +21,17 @@ pub enum Server {
         host: String,
         /// The port.
         port: u16,
+    },
+    /// Over TLS.
+    Https {
+        /// Prefix of every request's URL, without a trailing slash.
+        base: String,
+        /// The host, which its certificate must name.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The file with the authorities of its certificate, for people; without one those of the system.
+        authority: Option<PathBuf>,
     },
     /// Over a Unix socket.
     Unix(PathBuf),
@@ -43,7 +54,7 @@ impl Server {
     /// Prefix of every request's URL, without a trailing slash.
     pub fn base(&self) -> &str {
         match self {
-            Self::Http { base, .. } => base,
+            Self::Http { base, .. } | Self::Https { base, .. } => base,
             Self::Unix(_) | Self::Cluster(_) => "http://localhost",
         }
     }
@@ -57,16 +68,19 @@ impl Server {
     pub fn flags(&self) -> String {
         match self {
             Self::Cluster(name) => name.flags.clone(),
+            Self::Https { authority: Some(file), .. } => {
+                format!(" --server {self} --certificate-authority {}", file.display())
+            }
             _ if self.is_default() => String::new(),
             _ => format!(" --server {self}"),
         }
     }
 
-    /// Whether its host names the loopback interface of this machine.
+    /// Whether its host names the loopback interface of this machine, and nothing but that identifies it.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,
-            Self::Cluster(_) => false,
+            Self::Cluster(_) | Self::Https { .. } => false,
             Self::Http { host, .. } => {
                 let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
                 host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.is_loopback())
@@ -77,7 +91,7 @@ impl Server {
 
 /// A text that is not the address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}; expected http://HOST[:PORT] or unix:/PATH, for example {DEFAULT}")]
+#[error("{0}; expected https://HOST[:PORT][/PATH], http://HOST[:PORT] or unix:/PATH, for example {DEFAULT}")]
 pub struct InvalidServer(String);
 
 impl Default for Server {
@@ -105,16 +119,17 @@ impl FromStr for Server {
         let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let base = with_scheme.strip_suffix('/').unwrap_or(&with_scheme).to_owned();
         let uri: Uri = base.parse().map_err(|error| wrong(&format!("not a URL ({error})")))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(wrong("https is not supported yet, the API answers on loopback only"));
-            }
+        let is_https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
             _ => return Err(wrong("unknown scheme")),
-        }
+        };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("no host"))?.to_owned();
-        if uri.path() != "/" || uri.query().is_some() {
-            return Err(wrong("a path or query"));
+        if uri.query().is_some() || base.contains('#') {
+            return Err(wrong("a query or fragment"));
+        }
+        if uri.path() != "/" && !is_https {
+            return Err(wrong("a path, which only an address with https:// can have"));
         }
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(wrong("a user; put a token into a file and name it with --token-file"));
@@ -122,15 +137,19 @@ impl FromStr for Server {
         if uri.authority().is_some_and(|authority| authority.as_str().ends_with(':')) {
             return Err(wrong("no port after the colon"));
         }
-        let port = uri.port_u16().unwrap_or(80);
-        Ok(Self::Http { base, host, port })
+        Ok(if is_https {
+            let base = base.trim_end_matches('/').to_owned();
+            Self::Https { base, host, port: uri.port_u16().unwrap_or(443), authority: None }
+        } else {
+            Self::Http { base, host, port: uri.port_u16().unwrap_or(80) }
+        })
     }
 }
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Http { base, .. } => f.write_str(base),
+            Self::Http { base, .. } | Self::Https { base, .. } => f.write_str(base),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Cluster(name) => write!(f, "{} ({})", name.address, name.source),
         }
@@ -167,9 +186,38 @@ mod tests {
 
     #[test]
     fn rejects_anything_else_with_the_expected_form() {
-        for text in ["https://a", "ftp://a", "http://", "http://a/b", "http://a?b", "http://u:p@a", "a b"] {
+        for text in [
+            "ftp://a",
+            "http://",
+            "https://",
+            "http://a/b",
+            "http://a?b",
+            "https://a/b?c",
+            "https://a/#b",
+            "http://u:p@a",
+            "https://u@a/b",
+            "https://a:/b",
+            "a b",
+        ] {
             let error = text.parse::<Server>().unwrap_err().to_string();
-            assert!(error.contains("expected http://HOST[:PORT]"), "{text:?}: {error}");
+            assert!(error.contains("expected https://HOST[:PORT][/PATH], http://HOST"), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn accepts_https_with_a_path() {
+        for (text, expected, at) in [
+            ("https://ops.example.com", "https://ops.example.com", 443),
+            ("https://ops.example.com:8443/", "https://ops.example.com:8443", 8443),
+            ("https://ops.example.com/sentinel/", "https://ops.example.com/sentinel", 443),
+        ] {
+            let server: Server = text.parse().unwrap();
+            assert_eq!(server.base(), expected);
+            assert_eq!(server.flags(), format!(" --server {expected}"));
+            let Server::Https { host, port, .. } = &server else { panic!("{server:?}") };
+            assert_eq!((host.as_str(), *port), ("ops.example.com", at));
+        }
+        // Who it is is proven by its certificate, not by the owner of a local port.
+        assert!(!"https://127.0.0.1:1".parse::<Server>().unwrap().is_local());
     }
 }

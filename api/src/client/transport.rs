@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::connector::{Connector, Credentials};
 use super::error::ClientError;
 use super::server::Server;
+use super::trust::Trust;
 
 /// The body of an answer.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
@@ -44,7 +45,7 @@ pub trait Transport: std::fmt::Debug + Send + Sync {
     fn learn(&self, _uid: &str, _namespace: &str, _name: &str) {}
 }
 
-/// Requests as they are, over TCP or a Unix socket.
+/// Requests as they are, over TLS, TCP or a Unix socket.
 #[derive(Debug)]
 pub(super) struct Direct {
     server: Server,
@@ -53,9 +54,9 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    pub(super) fn new(server: Server, bearer: Option<HeaderValue>) -> Self {
+    pub(super) fn new(server: Server, bearer: Option<HeaderValue>, trust: Option<Trust>) -> Self {
         let credentials = if bearer.is_some() { Credentials::Token } else { Credentials::None };
-        let connector = Connector { server: server.clone(), credentials };
+        let connector = Connector { server: server.clone(), credentials, trust };
         let pool = Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         Self { server, bearer, pool }
     }

@@ -33,9 +33,10 @@
 {{- toYaml (mergeOverwrite $context .Values.agent.securityContext) -}}
 {{- end -}}
 
-{{/* The volume with the CA of the gateway. With `items`, a pod waits for the key, so that no agent starts without its CA. */}}
+{{/* The volume with the CA of the gateway. With `items`, a pod waits for the key, so that no agent starts without its CA. From the
+     Secret only without an operator: a node that mounts a Secret may read all of it, also the private key. */}}
 {{- define "sentinel.agentCa" -}}
-{{- if or .Values.agent.caConfigMap (eq .Values.tls.mode "generated") -}}
+{{- if or .Values.agent.caConfigMap .Values.operator.enabled -}}
 configMap:
   name: {{ default (printf "%s-ca" (include "sentinel.fullname" .)) .Values.agent.caConfigMap }}
   items: [{key: ca.crt, path: ca.crt}]

@@ -94,6 +94,9 @@ envFrom:
 - {{ printf "--trusted-proxy-names=%s" (join "," .names) | quote }}
 - {{ printf "--trusted-proxy-user-header=%s" .userHeader | quote }}
 - {{ printf "--trusted-proxy-group-header=%s" .groupHeader | quote }}
+{{- with .groupSeparator }}
+- {{ printf "--trusted-proxy-group-separator=%s" . | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 - {{ printf "--metrics-auth=%s" .Values.metrics.auth | quote }}
@@ -116,6 +119,8 @@ envFrom:
 {{- else -}}
 - --tls-cert-file=/etc/sentinel/tls/tls.crt
 - --tls-key-file=/etc/sentinel/tls/tls.key
+- --tls-ca-file=/etc/sentinel/tls/ca.crt
+- --tls-ca-config-map={{ include "sentinel.fullname" . }}-ca
 {{- end }}
 {{- end -}}
 

@@ -151,10 +151,14 @@ fn missing_dashes(words: &[OsString], error: &clap::Error) -> Option<String> {
 /// Flags of every verb.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Address of the server: `http://HOST[:PORT]` or `unix:/PATH`. Without it: your own dev mode, if it runs on its default
-    /// port, otherwise the cluster of the kubeconfig.
+    /// Address of the server: `https://HOST[:PORT][/PATH]`, `http://HOST[:PORT]` or `unix:/PATH`. Without it: your own dev
+    /// mode, if it runs on its default port, otherwise the cluster of the kubeconfig.
     #[arg(long, global = true, env = "SENTINEL_SERVER", value_name = "URL")]
     pub(crate) server: Option<Server>,
+
+    /// File with the authorities of the certificate of --server https://…, PEM; without it those of this system.
+    #[arg(long, global = true, env = "SENTINEL_CERTIFICATE_AUTHORITY", value_name = "FILE")]
+    pub(crate) certificate_authority: Option<PathBuf>,
 
     /// The kubeconfig; without it as kubectl finds it, or in a pod the service account. Replaces --server.
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "server")]
@@ -203,6 +207,7 @@ impl Global {
     pub(crate) fn place(&self) -> Place {
         Place {
             server: self.server.clone(),
+            authority: self.certificate_authority.clone(),
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
             as_user: self.as_user.clone(),

@@ -10,6 +10,9 @@ Examples:
   # Of a cluster, on a port of this machine, with the credentials of the kubeconfig, until Ctrl-C
   sentinel ui --context prod
 
+  # Of a server over TLS, in the same way
+  sentinel --server https://sentinel.example.com --token-file token ui
+
   # Of another server, through a forwarded port
   ssh -L 7990:127.0.0.1:7980 HOST
   sentinel --server http://127.0.0.1:7990 --token-file token ui
@@ -24,7 +27,7 @@ pub(crate) struct UiArgs {
     #[arg(long)]
     pub(crate) print: bool,
 
-    /// The port of 127.0.0.1 for the page of a cluster; 0 is any free one.
+    /// The port of 127.0.0.1 for the page of a cluster or of a server over TLS; 0 is any free one.
     #[arg(long, default_value = "0", value_name = "PORT")]
     pub(crate) port: u16,
 }

@@ -13,7 +13,7 @@ const KEPT: [&str; 5] =
     ["accept", "accept-encoding", "content-type", "last-event-id", sentinel_api::OWN_HEADER];
 
 /// A request with those headers that the operator reads.
-pub(super) fn kept(
+pub(crate) fn kept(
     method: &Method,
     path: &str,
     headers: &HeaderMap,

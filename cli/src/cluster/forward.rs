@@ -31,6 +31,7 @@ use tower::{BoxError, Layer as _, ServiceExt as _};
 use super::exchange::kept;
 use super::status::{causes, shown};
 use super::{Cluster, OPERATOR_LABELS};
+use crate::roles::Role;
 
 /// The port of the operator's API.
 const PORT: u16 = 7980;
@@ -104,7 +105,8 @@ pub(crate) async fn find(cluster: &Cluster) -> Result<Operator, ClientError> {
     let services: Api<Service> = Api::all(cluster.client.clone());
     let listed = services.list(&ListParams::default().labels(OPERATOR_LABELS)).await.map_err(|error| {
         let why = format!("its Service cannot be found by its labels: {}", shown(&error));
-        let advice = "Ask for the ClusterRole sentinel-node-task-viewer, and have the APIService repaired: sentinel check";
+        let role = Role::TaskViewer;
+        let advice = format!("Ask for the {role}, and have the APIService repaired: sentinel check");
         unserved(cluster, &why, advice, false)
     })?;
     let named = listed.items.iter().find_map(|service| {

@@ -11,7 +11,7 @@
 //! Everything is done with the caller's credentials, so that the API server decides what is allowed, and its audit log has who
 //! did it.
 
-mod exchange;
+pub(crate) mod exchange;
 pub(crate) mod forward;
 pub(crate) mod settings;
 pub(crate) mod status;

@@ -281,7 +281,7 @@ mod tests {
     async fn a_file_that_goes_bad_during_the_start_is_left_to_the_first_poll() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("bad.yaml"), "kind: [").unwrap();
-        let client = connect(Server::Unix(folder.path().join("socket")), None).unwrap();
+        let client = connect(Server::Unix(folder.path().join("socket")), None, None).unwrap();
         let mut files = Files::new(vec![folder.path().to_owned()], "default".to_owned(), client);
         files.apply_all().await.unwrap();
         assert!(files.applied.is_empty(), "{:?}", files.applied);

@@ -58,7 +58,7 @@ pub(crate) async fn execute(args: DevArgs, namespace: &str) -> ExitResult {
     cluster.set_nodes(nodes.facts());
 
     let (operator, endpoint) = start(&args, &state, cluster, tokens.clone(), clock).await?;
-    let client = connect(Server::Unix(endpoint.socket.socket()), None)?;
+    let client = connect(Server::Unix(endpoint.socket.socket()), None, None)?;
     let gateway = operator.gateway_addr();
     let stop_operator = CancellationToken::new();
     let stopped = stop_operator.clone().cancelled_owned();

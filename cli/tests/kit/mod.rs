@@ -31,6 +31,7 @@ fn without_settings(mut command: Command) -> Command {
     for name in [
         "SENTINEL_SERVER",
         "SENTINEL_TOKEN_FILE",
+        "SENTINEL_CERTIFICATE_AUTHORITY",
         "SENTINEL_NAMESPACE",
         "SENTINEL_LOG",
         "NO_COLOR",

@@ -8,7 +8,7 @@ use rcgen::{
 };
 use x509_parser::pem::parse_x509_pem;
 
-use super::plan::{Seconds, Validity};
+use crate::expiry::{Seconds, Validity};
 
 /// How much earlier than now a certificate begins: clocks of clients may be behind.
 const BACKDATED: Seconds = 300;

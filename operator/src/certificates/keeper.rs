@@ -11,13 +11,14 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::issue::IssueError;
-use super::plan::{self, Seconds, Step};
+use super::plan::{self, Step};
 use super::secret::{Contents, Wanted};
 use crate::clock::Clock;
 use crate::cluster::client::{OPERATOR_MANAGER, patches_as, writes_as};
 use crate::config::GeneratedCertificate;
+use crate::expiry::{Expiries, Purpose, Seconds};
 use crate::metrics::Registry as MetricsRegistry;
-use crate::server::tls::{ServerCertificate, TlsError};
+use crate::server::tls::{Reloaded, Reloads, ServerCertificate, TlsError};
 
 /// How often everything is read.
 pub const EVERY: Duration = Duration::from_secs(30);
@@ -29,7 +30,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 const MAX_STEPS: usize = 10;
 
 /// The key of the `ConfigMap` with the authorities.
-const BUNDLE_KEY: &str = "ca.crt";
+pub(super) const BUNDLE_KEY: &str = "ca.crt";
 
 /// A round that failed.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +84,8 @@ pub struct Keeper {
     namespace: String,
     what: GeneratedCertificate,
     clock: Clock,
-    metrics: MetricsRegistry,
+    reloads: Reloads,
+    expiries: Expiries,
     /// What is in use.
     current: Option<Contents>,
     certificate: Option<ServerCertificate>,
@@ -102,9 +104,11 @@ impl Keeper {
         namespace: String,
         what: GeneratedCertificate,
         clock: Clock,
-        metrics: MetricsRegistry,
+        metrics: &MetricsRegistry,
     ) -> Self {
-        Self { client, namespace, what, clock, metrics, current: None, certificate: None }
+        let (reloads, expiries) =
+            (Reloads::new(metrics, Reloaded::ServerCertificate), Expiries::new(metrics));
+        Self { client, namespace, what, clock, reloads, expiries, current: None, certificate: None }
     }
 
     /// The certificate, once it is made.
@@ -148,18 +152,12 @@ impl Keeper {
     }
 
     fn report(&self, error: &KeepError) {
-        self.count(error.category());
+        self.reloads.failed(error.category());
         let (secret, category) = (&self.what.secret, error.category());
         tracing::warn!(
             error = error as &dyn std::error::Error, %secret, category,
             "unable to keep the certificates current; those in use stay"
         );
-    }
-
-    fn count(&self, result: &'static str) {
-        let help = "Certificates reloaded, and attempts that failed, by result.";
-        let name = "sentinel_server_certificate_reloads_total";
-        self.metrics.counter_with(name, help, &[("result", result)]).add(1);
     }
 
     fn now(&self) -> Seconds {
@@ -276,12 +274,15 @@ impl Keeper {
             match &self.certificate {
                 Some(certificate) => {
                     certificate.replace(&of, chain, key)?;
-                    self.count("Reloaded");
+                    self.reloads.succeeded();
                     tracing::info!(secret = %self.what.secret, "certificate reloaded");
                 }
                 None => self.certificate = Some(ServerCertificate::from_pem(&of, chain, key)?),
             }
         }
+        let [server, authority] = contents.validity();
+        self.expiries.set(Purpose::Server, server);
+        self.expiries.set(Purpose::ServerAuthority, authority);
         self.current = Some(contents);
         Ok(())
     }

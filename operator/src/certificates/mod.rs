@@ -2,7 +2,7 @@
 //! published for those who must trust them, and renewed in time.
 //!
 //! What is to be done follows from what the Secret has ([`plan`], which is pure); [`issue`] makes keys and certificates,
-//! [`secret`] is what the Secret has, and [`keeper`] does it. Every replica keeps them: the Secret decides, by its
+//! [`secret`] is what the Secret has, and [`keeper`] does it; [`publisher`] publishes the authority of a certificate that others make. Every replica keeps them: the Secret decides, by its
 //! `resourceVersion`, whose write counts.
 //!
 //! A new authority is published before anything is signed by it, and the old one stays published until it has expired, so
@@ -11,4 +11,5 @@
 pub mod issue;
 pub mod keeper;
 pub mod plan;
+pub mod publisher;
 pub mod secret;

@@ -2,17 +2,7 @@
 
 use std::time::Duration;
 
-/// A point in time, seconds since 1970.
-pub type Seconds = i64;
-
-/// From when to when a certificate is valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Validity {
-    /// Its first second.
-    pub not_before: Seconds,
-    /// Its last second.
-    pub not_after: Seconds,
-}
+use crate::expiry::{Seconds, Validity};
 
 impl Validity {
     /// The time when this part of its life has passed.
@@ -85,7 +75,7 @@ pub fn next(held: &Held, now: Seconds, overlap: Duration) -> Step {
         return Step::DropPrevious;
     }
     match held.next {
-        None if now >= authority.after(4, 5) => Step::MakeNext,
+        None if now >= authority.after(2, 3) => Step::MakeNext,
         Some(next) if is_expired(&next) => Step::MakeNext,
         Some(next)
             if held.is_next_published && now >= next.not_before.saturating_add(overlap.as_secs() as i64) =>
@@ -133,14 +123,15 @@ mod tests {
 
     #[test]
     fn the_next_authority_signs_only_after_it_was_published_long_enough() {
-        let aged = Held { server: Some(server(7_900, 10_900)), ..held() };
-        assert_eq!(next(&aged, 7_999, OVERLAP), Step::Rest);
-        assert_eq!(next(&aged, 8_000, OVERLAP), Step::MakeNext);
-        let made = Held { next: Some(valid(8_000, 18_000)), ..aged };
-        assert_eq!(next(&made, 8_200, OVERLAP), Step::Rest, "it is not published");
+        let held = Held { authority: Some(valid(0, 9_000)), ..held() };
+        let aged = Held { server: Some(server(5_900, 8_900)), ..held };
+        assert_eq!(next(&aged, 5_999, OVERLAP), Step::Rest);
+        assert_eq!(next(&aged, 6_000, OVERLAP), Step::MakeNext);
+        let made = Held { next: Some(valid(6_000, 15_000)), ..aged };
+        assert_eq!(next(&made, 6_200, OVERLAP), Step::Rest, "it is not published");
         let published = Held { is_next_published: true, ..made };
-        assert_eq!(next(&published, 8_099, OVERLAP), Step::Rest, "some may not have read it");
-        assert_eq!(next(&published, 8_100, OVERLAP), Step::Promote);
+        assert_eq!(next(&published, 6_099, OVERLAP), Step::Rest, "some may not have read it");
+        assert_eq!(next(&published, 6_100, OVERLAP), Step::Promote);
     }
 
     #[test]

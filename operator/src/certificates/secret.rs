@@ -6,7 +6,8 @@ use std::time::Duration;
 use k8s_openapi::ByteString;
 
 use super::issue::{self, IssueError, Issued, describe, is_signed_by};
-use super::plan::{Held, Seconds, ServerHeld, Step};
+use super::plan::{Held, ServerHeld, Step};
+use crate::expiry::{self, Seconds, Validity};
 
 /// What the Secret has. Every part may be missing, or unusable: then it is made anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,6 +81,11 @@ impl Contents {
     /// The certificate of the listeners.
     pub fn server(&self) -> Option<&Issued> {
         self.server.as_ref()
+    }
+
+    /// When the certificate of the listeners is valid, and when the authority that signed it.
+    pub fn validity(&self) -> [Option<Validity>; 2] {
+        [&self.server, &self.authority].map(|pair| expiry::of_chain(pair.as_ref()?.certificate.as_bytes()))
     }
 
     /// What there is, for the plan; `published` is the bundle that clients read now.

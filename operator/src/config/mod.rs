@@ -16,8 +16,8 @@ pub use self::flags::{Cli, EXIT_CONFIG, EXIT_FAILURE, Flags, Verb};
 pub use self::transport_flags::MetricsAuth;
 pub use self::validated::Config;
 pub use self::values::{
-    ApiAuth, Certificate, GeneratedCertificate, LeaseName, Redis, ServiceAccount, Storage, TlsFiles,
-    TrustedProxy, any_loopback_port, parse_duration,
+    ApiAuth, Certificate, GeneratedCertificate, LeaseName, PublishedAuthorities, Redis, ServiceAccount,
+    Storage, TlsFiles, TrustedProxy, any_loopback_port, parse_duration,
 };
 
 #[cfg(test)]

@@ -8,11 +8,15 @@ use clap::{Args, ValueEnum};
 use http::HeaderName;
 
 use super::error::ConfigError;
-use super::values::{ApiAuth, Certificate, GeneratedCertificate, TlsFiles, TrustedProxy, parse_duration};
+use super::values::{
+    ApiAuth, Certificate, GeneratedCertificate, PublishedAuthorities, TlsFiles, TrustedProxy, parse_duration,
+};
 use crate::http::guard::Secret;
 
 /// Flags of certificates.
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("tls_ca").args(["tls_secret", "tls_ca_file"]))]
 pub(super) struct TlsFlags {
     /// Certificate chain of every listener, PEM; reloaded when it changes.
     #[arg(
@@ -43,8 +47,18 @@ pub(super) struct TlsFlags {
     )]
     pub(super) tls_names: Vec<String>,
 
-    /// `ConfigMap` in which the operator publishes the authorities to trust, as `ca.crt`.
-    #[arg(long, env = "SENTINEL_TLS_CA_CONFIG_MAP", value_name = "NAME", requires = "tls_secret")]
+    /// Authorities of the certificate of --tls-cert-file, PEM, to publish in --tls-ca-config-map; read again when it changes.
+    #[arg(
+        long,
+        env = "SENTINEL_TLS_CA_FILE",
+        value_name = "FILE",
+        requires_all = ["tls_cert_file", "tls_ca_config_map"],
+        conflicts_with = "tls_secret"
+    )]
+    pub(super) tls_ca_file: Option<PathBuf>,
+
+    /// `ConfigMap` in which the operator publishes the authorities to trust, as `ca.crt`: its own, or those of --tls-ca-file.
+    #[arg(long, env = "SENTINEL_TLS_CA_CONFIG_MAP", value_name = "NAME", requires = "tls_ca")]
     pub(super) tls_ca_config_map: Option<String>,
 
     /// `APIService` whose `caBundle` the operator keeps current.
@@ -86,7 +100,8 @@ pub(super) struct PeopleFlags {
     #[arg(long, env = "SENTINEL_PUBLIC_URL", value_name = "URL", value_delimiter = ',', value_parser = parse_origin)]
     pub(super) public_url: Vec<String>,
 
-    /// Authorities of the client certificate of a proxy that signs people in and names them in headers, PEM.
+    /// Authorities of the client certificate of a proxy that signs people in and names them in headers, PEM; reloaded when
+    /// it changes.
     #[arg(
         long,
         env = "SENTINEL_TRUSTED_PROXY_CA_FILE",
@@ -123,6 +138,10 @@ pub(super) struct PeopleFlags {
     )]
     pub(super) trusted_proxy_group_header: HeaderName,
 
+    /// What separates groups in one such header, for example `,` with oauth2-proxy; without it each header has one group.
+    #[arg(long, env = "SENTINEL_TRUSTED_PROXY_GROUP_SEPARATOR", value_name = "CHARACTER")]
+    pub(super) trusted_proxy_group_separator: Option<char>,
+
     /// Who may read /metrics: `none` asks no client, `kubernetes` has whom the API server allows to get that path.
     #[arg(long, env = "SENTINEL_METRICS_AUTH", value_enum, default_value = "none", value_name = "WHO")]
     pub(super) metrics_auth: MetricsAuth,
@@ -152,7 +171,9 @@ impl TlsFlags {
     /// Which certificate the listeners have.
     pub(super) fn certificate(&self) -> Certificate {
         if let Some((cert, key)) = self.tls_cert_file.clone().zip(self.tls_key_file.clone()) {
-            return Certificate::Files(TlsFiles { cert, key });
+            let published = self.tls_ca_file.clone().zip(self.tls_ca_config_map.clone());
+            let published = published.map(|(file, config_map)| PublishedAuthorities { file, config_map });
+            return Certificate::Files(TlsFiles { cert, key, published });
         }
         match &self.tls_secret {
             Some(secret) => Certificate::Generated(GeneratedCertificate {
@@ -173,6 +194,9 @@ impl PeopleFlags {
     /// Who may use the API; `token` is that of --api-token-file.
     pub(super) fn api_auth(&self, token: Option<Secret>) -> Result<ApiAuth, ConfigError> {
         let missing = |flag, needed| ConfigError::Missing { flag, needed };
+        if self.trusted_proxy_ca_file.is_some() && self.api_auth != Some(ApiAuthKind::Kubernetes) {
+            return Err(missing("trusted-proxy-ca-file", "api-auth kubernetes"));
+        }
         match (self.api_auth, token) {
             (Some(ApiAuthKind::Kubernetes), None) => Ok(ApiAuth::Kubernetes {
                 audience: self.api_audience.clone(),
@@ -192,6 +216,7 @@ impl PeopleFlags {
             names: self.trusted_proxy_names.clone(),
             user: self.trusted_proxy_user_header.clone(),
             group: self.trusted_proxy_group_header.clone(),
+            separator: self.trusted_proxy_group_separator,
         })
     }
 }

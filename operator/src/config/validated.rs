@@ -114,6 +114,10 @@ impl Flags {
             let needed = "tls-secret or --tls-cert-file";
             return Err(ConfigError::Missing { flag: "aggregated-listen", needed });
         }
+        if self.people.trusted_proxy_ca_file.is_some() && !has_certificate {
+            let needed = "tls-secret or --tls-cert-file";
+            return Err(ConfigError::Missing { flag: "trusted-proxy-ca-file", needed });
+        }
         if certificate == Certificate::None
             && let Some((flag, address)) =
                 self.listeners().into_iter().find(|(_, address)| !address.ip().is_loopback())

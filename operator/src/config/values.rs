@@ -60,6 +60,17 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Private key, PEM.
     pub key: PathBuf,
+    /// The authorities that clients verify it by, and where they are published.
+    pub published: Option<PublishedAuthorities>,
+}
+
+/// A file of authorities, and the `ConfigMap` in which clients find them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedAuthorities {
+    /// The file, PEM.
+    pub file: PathBuf,
+    /// The `ConfigMap`, in the operator's namespace.
+    pub config_map: String,
 }
 
 /// The certificate of every listener.
@@ -121,6 +132,8 @@ pub struct TrustedProxy {
     pub user: HeaderName,
     /// The header with a group.
     pub group: HeaderName,
+    /// What separates several groups in one header.
+    pub separator: Option<char>,
 }
 
 /// A loopback address with a port that the system chooses.

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::error::CredentialError;
 use super::files::Credentials;
 use super::store::Store;
+use crate::expiry::{self, Expiries, Purpose};
 use crate::metrics::{Counter, Gauge, Registry};
 
 /// Why a store does not accept credentials: the error of its client.
@@ -81,6 +82,17 @@ impl ReloadMetrics {
         self.0.counter_with(name, help, &[("store", store.label()), ("result", result)])
     }
 
+    /// These credentials are in use from now on.
+    fn used(&self, store: Store, credentials: &Credentials) {
+        let (client, authority) = match store {
+            Store::Mongodb => (Purpose::MongodbClient, Purpose::MongodbAuthority),
+            Store::Redis => (Purpose::RedisClient, Purpose::RedisAuthority),
+        };
+        let expiries = Expiries::new(&self.0);
+        expiries.set(client, credentials.client().and_then(|client| expiry::of_chain(&client.certificate)));
+        expiries.set(authority, credentials.ca().and_then(expiry::of_authorities));
+    }
+
     fn stale(&self, store: Store) -> Gauge {
         let help = "1 while the credentials in the files of a store cannot be used and older ones are in use, else 0.";
         self.0.gauge_with("sentinel_store_credentials_stale", help, &[("store", store.label())])
@@ -100,6 +112,7 @@ pub struct Reload {
 impl Reload {
     /// For a store that uses these credentials.
     pub fn new(name: Store, store: Arc<dyn Reconnect>, used: Credentials, metrics: ReloadMetrics) -> Self {
+        metrics.used(name, &used);
         Self { name, store, used: Arc::new(used), reported: None, metrics }
     }
 
@@ -154,6 +167,7 @@ impl Reload {
         // A task of its own, so that a panic of a driver ends this attempt alone.
         let attempt = tokio::spawn(async move { store.reconnect(credentials).await });
         AbortOnDropHandle::new(attempt).await?.map_err(ReloadError::Rejected)?;
+        self.metrics.used(self.name, &next);
         self.used = next;
         Ok(true)
     }

@@ -12,13 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::people::LiveRules;
 use super::proxy::ProxyRules;
-use crate::server::tls::{ClientAuthorities, TlsError};
+use crate::expiry::{self, Expiries, Purpose};
+use crate::metrics::Registry;
+use crate::server::tls::{ClientAuthorities, Reloaded, Reloads, TlsError};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
 
 /// How often it is read.
-const EVERY: Duration = Duration::from_secs(30);
+pub const EVERY: Duration = Duration::from_secs(30);
 
 /// Pause after a failure, while nothing is known yet.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
@@ -70,6 +72,8 @@ pub struct FrontProxy {
     authorities: ClientAuthorities,
     rules: LiveRules,
     read: (String, ProxyRules),
+    reloads: Reloads,
+    expiries: Expiries,
 }
 
 impl FrontProxy {
@@ -77,7 +81,12 @@ impl FrontProxy {
     ///
     /// # Errors
     /// [`FrontProxyError`] of the last attempt, when there is none `within` that time.
-    pub async fn first(client: Client, within: Duration) -> Result<Self, FrontProxyError> {
+    pub async fn first(
+        client: Client,
+        within: Duration,
+        metrics: &Registry,
+    ) -> Result<Self, FrontProxyError> {
+        let (reloads, expiries) = (Reloads::new(metrics, Reloaded::FrontProxy), Expiries::new(metrics));
         let maps: Api<ConfigMap> = Api::namespaced(client, NAMESPACE);
         let deadline = tokio::time::Instant::now() + within;
         loop {
@@ -85,7 +94,15 @@ impl FrontProxy {
                 Ok((pem, rules)) => {
                     let authorities = ClientAuthorities::from_pem(NAME, pem.as_bytes())?;
                     let live = Arc::new(RwLock::new(rules.clone()));
-                    return Ok(Self { maps, authorities, rules: live, read: (pem, rules) });
+                    expiries.set(Purpose::FrontProxyAuthority, expiry::of_authorities(pem.as_bytes()));
+                    return Ok(Self {
+                        maps,
+                        authorities,
+                        rules: live,
+                        read: (pem, rules),
+                        reloads,
+                        expiries,
+                    });
                 }
                 Err(error) if tokio::time::Instant::now() + AFTER_FAILURE > deadline => return Err(error),
                 Err(error) => {
@@ -106,14 +123,15 @@ impl FrontProxy {
         self.rules.clone()
     }
 
-    /// Reads it again until `stop`; what cannot be used is reported, and the last one stays.
-    pub async fn keep_current(mut self, stop: CancellationToken) {
+    /// Reads it again every `every` until `stop`; what cannot be used is reported, and the last one stays.
+    pub async fn keep_current(mut self, every: Duration, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(every) => {}
             }
             if let Err(error) = self.refresh().await {
+                self.reloads.failed(error.category());
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "unable to read who the front proxy is; the last known one stays");
             }
@@ -127,7 +145,9 @@ impl FrontProxy {
         }
         self.authorities.replace(NAME, pem.as_bytes())?;
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules.clone();
+        self.expiries.set(Purpose::FrontProxyAuthority, expiry::of_authorities(pem.as_bytes()));
         self.read = (pem, rules);
+        self.reloads.succeeded();
         tracing::info!("the cluster's front proxy has changed");
         Ok(())
     }
@@ -147,6 +167,7 @@ fn parse(data: &BTreeMap<String, String>) -> Result<(String, ProxyRules), FrontP
         names: list(data, "requestheader-allowed-names")?,
         user: headers(data, "requestheader-username-headers")?,
         groups: headers(data, "requestheader-group-headers")?,
+        separator: None,
         extra: list(data, "requestheader-extra-headers-prefix")?
             .into_iter()
             .map(|prefix| prefix.to_ascii_lowercase())

@@ -70,6 +70,20 @@ struct AnyToken {
     audience: Option<String>,
 }
 
+/// The counters of reviews; registered also where no listener has people with tokens.
+pub fn counters(metrics: &MetricsRegistry) -> ReviewCounters {
+    ReviewCounters {
+        requests: metrics
+            .counter("sentinel_api_token_reviews_total", "TokenReviews of people's tokens sent to the API server."),
+        failures: metrics
+            .counter("sentinel_api_token_reviews_failed_total", "TokenReviews of people's tokens that failed."),
+        spared: metrics.counter(
+            "sentinel_api_token_reviews_spared_total",
+            "People's tokens refused without a TokenReview: refused recently, or beyond the rate of unknown tokens.",
+        ),
+    }
+}
+
 impl TokenPolicy for AnyToken {
     type Subject = Principal;
 
@@ -99,18 +113,8 @@ impl People {
         access: Arc<AccessReviews>,
         metrics: &MetricsRegistry,
     ) -> Self {
-        let counters = ReviewCounters {
-            requests: metrics
-                .counter("sentinel_api_token_reviews_total", "TokenReviews of people's tokens sent to the API server."),
-            failures: metrics
-                .counter("sentinel_api_token_reviews_failed_total", "TokenReviews of people's tokens that failed."),
-            spared: metrics.counter(
-                "sentinel_api_token_reviews_spared_total",
-                "People's tokens refused without a TokenReview: refused recently, or beyond the rate of unknown tokens.",
-            ),
-        };
         let limits = ReviewLimits { believe: BELIEVE, timeout: TIMEOUT, rates: RATES };
-        let reviews = TokenReviews::new(client, AnyToken { audience }, limits, counters);
+        let reviews = TokenReviews::new(client, AnyToken { audience }, limits, counters(metrics));
         Self { proof: Proof::Token { reviews: Box::new(reviews), proxy }, access, origins: Vec::new() }
     }
 

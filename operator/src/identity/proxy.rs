@@ -26,6 +26,8 @@ pub struct ProxyRules {
     pub user: Vec<HeaderName>,
     /// Headers with a group each.
     pub groups: Vec<HeaderName>,
+    /// What separates several groups in one header; without it a header has one, whatever is in its name.
+    pub separator: Option<char>,
     /// Prefixes of headers with further attributes: the rest of the name is the key, escaped as %XX.
     pub extra: Vec<String>,
     /// Headers with the uid; the first one present counts.
@@ -71,10 +73,13 @@ impl ProxyRules {
     fn groups(&self, headers: &HeaderMap) -> Result<Vec<String>, AuthError> {
         let mut groups = Vec::new();
         for value in self.groups.iter().flat_map(|name| headers.get_all(name)) {
-            if groups.len() == MAX_VALUES {
+            let value = text(value)?;
+            let several = self.separator.map(|separator| value.split(separator).map(str::trim));
+            let names: Vec<&str> = several.map_or_else(|| vec![value], Iterator::collect);
+            if groups.len() + names.len() > MAX_VALUES {
                 return Err(AuthError::Malformed("it names too many groups"));
             }
-            groups.push(text(value)?.to_owned());
+            groups.extend(names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned));
         }
         Ok(groups)
     }
@@ -123,6 +128,7 @@ mod tests {
             names: vec!["front-proxy".to_owned()],
             user: vec![header("x-remote-user")],
             groups: vec![header("x-remote-group")],
+            separator: None,
             extra: vec!["x-remote-extra-".to_owned()],
             uid: vec![header("x-remote-uid")],
         }
@@ -154,6 +160,20 @@ mod tests {
         assert_eq!((jane.name.as_str(), jane.uid.as_deref()), ("jane", Some("u-1")));
         assert_eq!(jane.groups, ["ops", "system:authenticated"]);
         assert_eq!(jane.extra["example.com/scope"], ["a", "b"]);
+    }
+
+    #[test]
+    fn one_header_has_several_groups_only_where_a_separator_is_configured() {
+        let given =
+            headers(&[("x-remote-user", "jane"), ("x-remote-group", "a, b,,c"), ("x-remote-group", "d")]);
+        let groups =
+            |rules: ProxyRules| rules.principal(&given, Some(&certificate("front-proxy"))).unwrap().groups;
+        assert_eq!(groups(rules()), ["a, b,,c", "d"]);
+        assert_eq!(groups(ProxyRules { separator: Some(','), ..rules() }), ["a", "b", "c", "d"]);
+        let many = headers(&[("x-remote-user", "jane"), ("x-remote-group", &",".repeat(MAX_VALUES))]);
+        let rules = ProxyRules { separator: Some(','), ..rules() };
+        let refused = rules.principal(&many, Some(&certificate("front-proxy"))).unwrap_err();
+        assert_eq!(refused.category(), "Malformed");
     }
 
     #[test]

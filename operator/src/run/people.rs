@@ -1,6 +1,5 @@
 //! The listeners of the API, each with the people whom it serves.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,22 +7,19 @@ use futures_util::FutureExt as _;
 
 use super::error::RunError;
 use super::operator::Background;
+use super::transport::FILES_EVERY;
 use crate::config::{ApiAuth, Config, MetricsAuth, TrustedProxy};
-use crate::files;
 use crate::http::guard::{Access, Door, Surface};
 use crate::identity::access_review::AccessReviews;
-use crate::identity::front_proxy::FrontProxy;
-use crate::identity::people::People;
+use crate::identity::front_proxy::{self, FrontProxy};
+use crate::identity::people::{self, People};
 use crate::identity::proxy::ProxyRules;
 use crate::metrics::Registry as MetricsRegistry;
-use crate::server::tls::{ClientAuthorities, Clients, ServerCertificate, Tls, TlsError};
+use crate::server::tls::{Clients, FileAuthorities, ServerCertificate, Tls, TlsError};
 use crate::server::{Exposure, Limits, Places, Server};
 
 /// How long it may take to read for the first time who the front proxy is.
 const FIRST_WITHIN: Duration = Duration::from_mins(1);
-
-/// Largest file with authorities, bytes.
-const MAX_AUTHORITIES: u64 = 1 << 20;
 
 /// What the listeners of people are made of.
 pub(super) struct PeopleParts<'a> {
@@ -51,14 +47,15 @@ pub(super) struct PeopleListeners {
 /// [`RunError`] when a port cannot be opened, or what it needs is not there.
 pub(super) async fn bind(parts: PeopleParts<'_>) -> Result<PeopleListeners, RunError> {
     let access = Arc::new(AccessReviews::new(parts.client.clone(), parts.metrics));
+    let _ = people::counters(parts.metrics);
     let mut background = Vec::new();
-    let mut api = vec![api(&parts, &access).await?];
+    let mut api = vec![api(&parts, &access, &mut background).await?];
     if let Some(path) = &parts.config.api_socket {
         let socket = Server::bind_socket("api", path, Limits::of_people(), parts.metrics).await?;
         api.push((socket, Door::of_api(Access::Socket)));
     }
     if let (Some(address), Some(certificate)) = (parts.config.aggregated_listen, parts.certificate) {
-        let front_proxy = FrontProxy::first(parts.client.clone(), FIRST_WITHIN).await;
+        let front_proxy = FrontProxy::first(parts.client.clone(), FIRST_WITHIN, parts.metrics).await;
         let front_proxy = front_proxy.map_err(|error| RunError::FrontProxy(Box::new(error)))?;
         let tls = tls(certificate, Clients::Required(front_proxy.authorities()))?;
         let limits = Limits::of_proxy();
@@ -66,15 +63,19 @@ pub(super) async fn bind(parts: PeopleParts<'_>) -> Result<PeopleListeners, RunE
         let people = People::by_front_proxy(front_proxy.rules(), access.clone());
         let door = Door { surface: Surface::Aggregated, access: Access::People(Arc::new(people)) };
         api.push((server.with_tls(tls).with_places(parts.places.clone()), door));
-        let keep = move |stop| front_proxy.keep_current(stop).boxed();
+        let keep = move |stop| front_proxy.keep_current(front_proxy::EVERY, stop).boxed();
         background.push(("the front proxy's certificate", Box::new(keep) as _));
     }
     let metrics = metrics(&parts, &access).await?;
     Ok(PeopleListeners { api, metrics, background })
 }
 
-/// The listener of the API, for people with tokens, or as it is configured.
-async fn api(parts: &PeopleParts<'_>, access: &Arc<AccessReviews>) -> Result<(Server, Door), RunError> {
+/// The listener of the API, for people with tokens, or as it is configured; `background` gets what keeps it current.
+async fn api(
+    parts: &PeopleParts<'_>,
+    access: &Arc<AccessReviews>,
+    background: &mut Vec<Background>,
+) -> Result<(Server, Door), RunError> {
     let PeopleParts { config, client, certificate, places, metrics } = parts;
     let (access, clients) = match &config.api_auth {
         ApiAuth::Open => (Access::Open, Clients::Unasked),
@@ -83,7 +84,13 @@ async fn api(parts: &PeopleParts<'_>, access: &Arc<AccessReviews>) -> Result<(Se
             let rules = proxy.as_ref().map(rules_of);
             let people = People::by_token(client.clone(), audience.clone(), rules, access.clone(), metrics);
             let clients = match proxy {
-                Some(proxy) => Clients::Optional(authorities(&proxy.ca_file)?),
+                Some(proxy) => {
+                    let file = FileAuthorities::open(proxy.ca_file.clone(), metrics).map_err(unusable)?;
+                    let authorities = file.authorities();
+                    let keep = move |stop| file.keep_current(FILES_EVERY, stop).boxed();
+                    background.push(("the trusted proxy's authorities", Box::new(keep)));
+                    Clients::Optional(authorities)
+                }
                 None => Clients::Unasked,
             };
             (Access::People(Arc::new(people.with_origins(origins.clone()))), clients)
@@ -92,12 +99,14 @@ async fn api(parts: &PeopleParts<'_>, access: &Arc<AccessReviews>) -> Result<(Se
     let is_for_people = matches!(access, Access::People(_) | Access::Bearer(_));
     let exposure = if is_for_people { Exposure::Anywhere } else { Exposure::NO_PEOPLE };
     let mut server = Server::bind("api", config.api_listen, exposure, Limits::of_people(), metrics).await?;
-    // On loopback a client and its operator share the machine, and no port is that of another operator.
-    if !config.api_listen.ip().is_loopback() {
+    // On loopback a client and its operator share the machine, and no port is that of another operator. A proxy beside the
+    // operator needs TLS there too, to present its certificate.
+    let is_loopback = config.api_listen.ip().is_loopback();
+    if !is_loopback {
         server = server.with_places(places.clone());
-        if let Some(certificate) = certificate {
-            server = server.with_tls(tls(certificate, clients)?);
-        }
+    }
+    if let Some(certificate) = certificate.filter(|_| !is_loopback || !matches!(clients, Clients::Unasked)) {
+        server = server.with_tls(tls(certificate, clients)?);
     }
     Ok((server, Door::of_api(access)))
 }
@@ -122,14 +131,11 @@ async fn metrics(parts: &PeopleParts<'_>, access: &Arc<AccessReviews>) -> Result
 }
 
 fn tls(certificate: &ServerCertificate, clients: Clients) -> Result<Tls, RunError> {
-    Tls::new(certificate.clone(), clients).map_err(|error| RunError::Certificate(Box::new(error)))
+    Tls::new(certificate.clone(), clients).map_err(unusable)
 }
 
-fn authorities(path: &Path) -> Result<ClientAuthorities, RunError> {
-    let unusable = |error: TlsError| RunError::Certificate(Box::new(error));
-    let read = files::read(path, MAX_AUTHORITIES);
-    let pem = read.map_err(|source| unusable(TlsError::Read { path: path.to_owned(), source }))?;
-    ClientAuthorities::from_pem(&path.display().to_string(), &pem).map_err(unusable)
+fn unusable(error: TlsError) -> RunError {
+    RunError::Certificate(Box::new(error))
 }
 
 fn rules_of(proxy: &TrustedProxy) -> ProxyRules {
@@ -137,6 +143,7 @@ fn rules_of(proxy: &TrustedProxy) -> ProxyRules {
         names: proxy.names.clone(),
         user: vec![proxy.user.clone()],
         groups: vec![proxy.group.clone()],
+        separator: proxy.separator,
         extra: Vec::new(),
         uid: Vec::new(),
     }

@@ -37,6 +37,7 @@ const MAX_KUBECONFIG: u64 = 8 << 20;
 /// [`RunError`] when it could not start, or when a component exited.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let metrics = MetricsRegistry::new();
+    transport::register(&metrics);
     // Before any listener: a second process on the same directory must not answer for the first.
     let _lock = data_lock(&config.storage)?;
     let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
@@ -83,7 +84,7 @@ async fn options(
     let namespace = own_namespace(config, kubernetes);
     let kept = transport::certificate(&config.certificate, (kubernetes, &namespace), metrics).await?;
     let (certificate, mut background): (_, Vec<_>) =
-        kept.map_or_else(|| (None, Vec::new()), |(certificate, keep)| (Some(certificate), vec![keep]));
+        kept.map_or_else(|| (None, Vec::new()), |(certificate, keep)| (Some(certificate), keep));
     let parts = PeopleParts {
         config,
         client: client(kubernetes, metrics)?,

@@ -61,7 +61,8 @@ async fn unusable_credentials_are_reported_once_and_the_previous_ones_stay() {
         move || log.clone()
     };
     let subscriber = tracing_subscriber::fmt().with_writer(lines).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // Of the whole process: with one of this thread, a line that a test beside this one logs first is logged by none later.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let pki = Pki::new();
     let ca = &pki.old.ca.certificate;
     let mounted = Mounted::new(Store::Redis, "rediss://a:hunter2@db/good", ca, &pki.old.client);
@@ -106,8 +107,20 @@ async fn a_certificate_whose_key_is_not_there_yet_is_waited_for() {
     std::fs::copy(&pki.new.client.certificate, &used.certificate).unwrap();
     eventually("the pair was refused", || reloading.attempts("Invalid") >= 1).await;
     assert_eq!(store.asked.load(Ordering::SeqCst), 0);
+    let in_use = reloading.expiry("redis-client");
     reloading.after(async { mounted.set_client(&pki.new.client) }).await;
     assert_eq!(store.asked.load(Ordering::SeqCst), 1);
+    // What is in use counts, not what is on the disk.
+    assert_eq!(in_use, ends(&pki.old.client.certificate));
+    assert_eq!(reloading.expiry("redis-client"), ends(&pki.new.client.certificate));
+    assert_eq!(reloading.expiry("redis-authority"), ends(&pki.old.ca.certificate));
+    assert_eq!(reloading.expiry("mongodb-client"), 0);
+}
+
+/// When the certificate in this file expires.
+fn ends(file: &std::path::Path) -> i64 {
+    let pem = std::fs::read(file).unwrap();
+    sentinel_operator::expiry::of_chain(&pem).unwrap().not_after
 }
 
 /// Why files cannot be used, as it is printed.

@@ -224,6 +224,15 @@ impl Reloading {
             .unwrap()
     }
 
+    /// When the certificate in use expires.
+    pub(crate) fn expiry(&self, certificate: &str) -> i64 {
+        let start =
+            format!("sentinel_certificate_not_after_timestamp_seconds{{certificate=\"{certificate}\"}} ");
+        let text = self.registry.render();
+        let value = text.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap_or_else(|| panic!("no {start} in {text}")).parse().unwrap()
+    }
+
     pub(crate) fn is_stale(&self) -> bool {
         let line = format!("sentinel_store_credentials_stale{{store=\"{}\"}} 1", self.store.label());
         self.registry.render().lines().any(|other| other == line)

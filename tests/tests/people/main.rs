@@ -3,7 +3,9 @@
 
 mod callers;
 mod fixture;
+mod front_proxy;
 mod routes;
+mod trusted_proxy;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -27,6 +27,9 @@ use crate::output::sink::print_json;
 /// The namespace of an installation, unless it was given another.
 pub(crate) const DEFAULT_NAMESPACE: &str = "sentinel-system";
 
+/// The name of an installation, unless it was given another.
+const DEFAULT_NAME: &str = "sentinel-node";
+
 pub(super) async fn execute(place: &Place, args: &CheckArgs) -> ExitResult {
     let mut findings = Findings::new(args.output);
     if args.pre {
@@ -104,6 +107,7 @@ async fn of_cluster(
     cluster::pod_security(cluster, namespace, findings).await?;
     installation::operator(cluster, namespace, findings).await?;
     installation::agents(cluster, namespace, findings).await?;
-    rights::to_use(cluster, &connection.namespace, findings).await?;
+    let fullname = found.as_ref().map_or(DEFAULT_NAME, |operator| operator.fullname.as_str());
+    rights::to_use(cluster, fullname, &connection.namespace, findings).await?;
     Ok(true)
 }

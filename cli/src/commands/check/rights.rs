@@ -12,6 +12,7 @@ use super::findings::Findings;
 use crate::cluster::Cluster;
 use crate::cluster::status::shown;
 use crate::exit::Failure;
+use crate::roles::Role;
 
 /// A right to ask about.
 struct Asked<'a> {
@@ -40,13 +41,13 @@ async fn is_allowed(cluster: &Cluster, asked: &Asked<'_>) -> Result<bool, kube::
 }
 
 /// Kinds of rights, as the `ClusterRole`s of the chart have them.
-const ROLES: [(&str, &str); 3] = [
-    ("sentinel-node-task-viewer", "read Tasks, Runs, Executions and nodes"),
-    ("sentinel-node-log-reader", "read the output of commands"),
-    ("sentinel-node-task-runner", "create, change, cancel, rerun and delete Tasks"),
+const ROLES: [(Role, &str); 3] = [
+    (Role::TaskViewer, "read Tasks, Runs, Executions and nodes"),
+    (Role::LogReader, "read the output of commands"),
+    (Role::TaskRunner, "create, change, cancel, rerun and delete Tasks"),
 ];
 
-/// The `ClusterRole` that has a right.
+/// Which of them has a right.
 fn role(access: &Access) -> usize {
     match (access.subresource, access.verb) {
         (Some("log"), _) => 1,
@@ -55,9 +56,10 @@ fn role(access: &Access) -> usize {
     }
 }
 
-/// A line for each role: which of its rights the caller has.
+/// A line for each role: which of its rights the caller has. `installation` is its name, with which those of its roles begin.
 pub(super) async fn to_use(
     cluster: &Cluster,
+    installation: &str,
     namespace: &str,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
@@ -65,9 +67,9 @@ pub(super) async fn to_use(
         .iter()
         .flat_map(|row| row.access.iter().map(|access| (role(access), *access, row.scope == Scope::Cluster)))
         .collect();
-    for (index, (name, what)) in ROLES.iter().enumerate() {
+    for (index, (role, what)) in ROLES.iter().enumerate() {
         let mut missing = Vec::new();
-        for (_, access, is_cluster) in all.iter().filter(|(role, ..)| *role == index) {
+        for (_, access, is_cluster) in all.iter().filter(|(of, ..)| *of == index) {
             let Access { group, resource, subresource, verb } = *access;
             let namespace = Some(namespace).filter(|_| !is_cluster);
             match is_allowed(cluster, &Asked { group, resource, subresource, verb, namespace }).await {
@@ -87,6 +89,7 @@ pub(super) async fn to_use(
             findings.ok("rights", format!("you may {what} in namespace {namespace}"))?;
         } else {
             let message = format!("you may not {what} in namespace {namespace}: {}", missing.join(", "));
+            let name = role.of(installation);
             let advice = format!(
                 "If you should: kubectl -n {namespace} create rolebinding NAME --clusterrole={name} --user=YOU; rights to nodes \
                  need a clusterrolebinding"

@@ -4,7 +4,7 @@
 //! users can see, but in a private file that leads the browser on. The link names the address whose listener was found
 //! to be this user's or root's, so that the page that reads the token is not another user's.
 //!
-//! The page of a cluster is served by this program itself ([`proxy`]), until Ctrl-C.
+//! The page of a cluster, or of a server over TLS, is served by this program itself ([`proxy`]), until Ctrl-C.
 
 mod proxy;
 
@@ -19,11 +19,11 @@ use std::time::Duration;
 use http::StatusCode;
 use sentinel_api::client::dev_socket;
 use sentinel_api::client::peer::{effective_uid, listeners};
+use sentinel_api::client::transport::Transport;
 use tokio::process::Command;
 
 use crate::args::UiArgs;
 use crate::client::{Client, Server, page_link};
-use crate::cluster::ApiServer;
 use crate::connection::Connection;
 use crate::exit::{ExitResult, Failure, OK};
 use crate::interrupt::{Interruptible, Interrupts};
@@ -61,7 +61,11 @@ impl Link {
 pub(super) async fn execute(connection: &Connection, args: &UiArgs) -> ExitResult {
     let client = &connection.client;
     if let Some((_, server)) = &connection.cluster {
-        return of_cluster(client, server, args).await;
+        return served_here(client, Arc::clone(server) as _, args).await;
+    }
+    // The browser need not trust its certificate, and does not get the token.
+    if matches!(client.server(), Server::Https { .. }) {
+        return served_here(client, client.transport(), args).await;
     }
     // Refuses a server that is not ours, before any link leads there; and a wrong token.
     client.get("/api/v1/tasks?limit=1").await?;
@@ -78,15 +82,15 @@ pub(super) async fn execute(connection: &Connection, args: &UiArgs) -> ExitResul
     Ok(OK)
 }
 
-/// Serves the page of a cluster until Ctrl-C.
-async fn of_cluster(client: &Client, server: &Arc<ApiServer>, args: &UiArgs) -> ExitResult {
-    // A cluster that does not answer is reported here, and not in a browser. The page shows what a user may not see.
+/// Serves the page of a server until Ctrl-C.
+async fn served_here(client: &Client, server: Arc<dyn Transport>, args: &UiArgs) -> ExitResult {
+    // A server that does not answer is reported here, and not in a browser. The page shows what a user may not see.
     match client.get("/api/v1/tasks?limit=1").await {
         Err(error) if error.status() != Some(StatusCode::FORBIDDEN.as_u16()) => return Err(error.into()),
         _ => {}
     }
     let mut interrupts = Interrupts::listen()?;
-    let proxy = proxy::Proxy::bind(args.port, Arc::clone(server) as _).await?;
+    let proxy = proxy::Proxy::bind(args.port, server).await?;
     let token = Token { text: proxy.token().to_owned(), of_dev_mode: None };
     let link = Link { page: proxy.page(), token: Some(token) };
     note(&format!("Serving {} with your credentials for {}; Ctrl-C ends it.", link.page, client.server()));

@@ -1,5 +1,5 @@
-//! The web page of a cluster, on a loopback port of this machine: its files are a part of this program, and what it asks for is
-//! asked with the credentials of the kubeconfig.
+//! The web page of a cluster, or of a server over TLS, on a loopback port of this machine: its files are a part of this program,
+//! and what it asks for is asked with the credentials of the command line.
 //!
 //! A page that can ask can do all that those credentials can, so only this user's page may:
 //!
@@ -7,7 +7,7 @@
 //! * a request for data needs a random token, which the page has from the fragment of its link. Other users of the machine can
 //!   connect and do not have it;
 //! * `Origin` must be its own, with the port; a page of another site is refused even with a token;
-//! * the kubeconfig's credentials are in no answer.
+//! * those credentials are in no answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ use sentinel_viewer::{ASSETS_FOLDER, BasePath, POLICY};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::cluster::exchange::kept;
 use crate::cluster::status::{error, refusal};
 use crate::exit::Failure;
 
@@ -174,19 +175,15 @@ impl Door {
 
     /// Sends a request of the page to the operator.
     async fn forward(&self, request: Request<Incoming>) -> Response<Body> {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let Ok(body) = Limited::new(body, MOST_BODY).collect().await.map(http_body_util::Collected::to_bytes)
         else {
             let message = format!("the body is larger than {MOST_BODY} bytes, or did not arrive");
             return refusal(StatusCode::PAYLOAD_TOO_LARGE, &error(Reason::BodyTooLarge, message));
         };
-        parts.headers.remove(AUTHORIZATION);
         let path = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-        let mut request = Request::builder().method(parts.method).uri(path);
-        if let Some(headers) = request.headers_mut() {
-            *headers = parts.headers;
-        }
-        let Ok(request) = request.body(body) else {
+        // Neither the token of this page nor its host, origin and cookies are for the server.
+        let Ok(request) = kept(&parts.method, &path, &parts.headers, body) else {
             return refusal(
                 StatusCode::BAD_REQUEST,
                 &error(Reason::InvalidPath, "the request cannot be passed on"),

@@ -1,7 +1,5 @@
-//! The server's certificate, reloaded when its files change.
-//!
-//! The files are polled: the kubelet swaps a symbolic link, which a watch on the file itself would miss. A pair that
-//! cannot be used is reported, and the current one stays.
+//! Certificates in files, which are read again when they change. A content that cannot be used is reported, and the current
+//! one stays.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,10 +9,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::ServerCertificate;
+use super::clients::ClientAuthorities;
 use super::error::TlsError;
+use super::reload::{Reload, Reloaded, Reloads, keep_current};
+use crate::expiry::{self, Expiries, Purpose};
 use crate::metrics::Registry as MetricsRegistry;
 
-/// Largest file of a certificate chain or key, bytes.
+/// Largest file of certificates or of a key, bytes.
 const MAX_FILE: u64 = 1 << 20;
 
 /// The two files of a certificate.
@@ -26,12 +27,14 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// A certificate whose files are read again. Clones share it.
+/// The certificate of the listeners, whose files are read again. Clones share it.
 #[derive(Debug, Clone)]
 pub struct FileCertificate {
     files: CertificateFiles,
     certificate: ServerCertificate,
     loaded: Arc<Mutex<Loaded>>,
+    expiries: Expiries,
+    reloads: Reloads,
 }
 
 /// The content of both files, which is the certificate in use.
@@ -48,14 +51,17 @@ impl fmt::Debug for Loaded {
 }
 
 impl FileCertificate {
-    /// Reads the files for the first time.
+    /// Reads the files for the first time. Reloads, and the time of expiry, are in these metrics.
     ///
     /// # Errors
     /// [`TlsError`] when they cannot be used.
-    pub fn open(files: CertificateFiles) -> Result<Self, TlsError> {
+    pub fn open(files: CertificateFiles, metrics: &MetricsRegistry) -> Result<Self, TlsError> {
         let loaded = load(&files)?;
         let certificate = ServerCertificate::from_pem(&files.to_string(), &loaded.chain, &loaded.key)?;
-        Ok(Self { files, certificate, loaded: Arc::new(Mutex::new(loaded)) })
+        let reloads = Reloads::new(metrics, Reloaded::ServerCertificate);
+        let expiries = Expiries::new(metrics);
+        expiries.set(Purpose::Server, expiry::of_chain(&loaded.chain));
+        Ok(Self { files, certificate, loaded: Arc::new(Mutex::new(loaded)), expiries, reloads })
     }
 
     /// The certificate, which changes with the files.
@@ -74,50 +80,83 @@ impl FileCertificate {
             return Ok(false);
         }
         self.certificate.replace(&self.files.to_string(), &next.chain, &next.key)?;
+        self.expiries.set(Purpose::Server, expiry::of_chain(&next.chain));
         *loaded = next;
         Ok(true)
     }
 
-    /// Reads the files every `every` until `stop`, and counts each reload and each kind of failure.
-    pub async fn keep_current(self, every: Duration, metrics: MetricsRegistry, stop: CancellationToken) {
-        let count = |result| {
-            let help = "Certificates reloaded, and attempts that failed, by result.";
-            let name = "sentinel_server_certificate_reloads_total";
-            metrics.counter_with(name, help, &[("result", result)]).add(1);
-        };
-        let mut failing = false;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(every) => {}
-            }
-            let source = self.clone();
-            match tokio::task::spawn_blocking(move || source.reload()).await {
-                Ok(Ok(changed)) => {
-                    failing = false;
-                    if changed {
-                        count("Reloaded");
-                        let certificate = self.files.certificate.display();
-                        tracing::info!(%certificate, "certificate reloaded");
-                    }
-                }
-                Ok(Err(error)) => {
-                    count(error.category());
-                    // Logged once until a reload succeeds, not at every attempt.
-                    if !failing {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "unable to reload the certificate; the current one stays in use"
-                        );
-                    }
-                    failing = true;
-                }
-                Err(error) => {
-                    count("Panicked");
-                    tracing::error!(%error, "the certificate reload panicked; the current one stays in use");
-                }
-            }
+    /// Reads the files every `every` until `stop`.
+    pub async fn keep_current(self, every: Duration, stop: CancellationToken) {
+        let reloads = self.reloads.clone();
+        keep_current(self, every, reloads, stop).await;
+    }
+}
+
+impl Reload for FileCertificate {
+    const WHAT: &'static str = "certificate";
+
+    fn file(&self) -> PathBuf {
+        self.files.certificate.clone()
+    }
+
+    fn reload(&self) -> Result<bool, TlsError> {
+        Self::reload(self)
+    }
+}
+
+/// The authorities of a trusted proxy, whose file is read again. Clones share it.
+#[derive(Debug, Clone)]
+pub struct FileAuthorities {
+    file: PathBuf,
+    authorities: ClientAuthorities,
+    loaded: Arc<Mutex<Vec<u8>>>,
+    expiries: Expiries,
+    reloads: Reloads,
+}
+
+impl FileAuthorities {
+    /// Reads the file for the first time. Reloads, and the time of expiry, are in these metrics.
+    ///
+    /// # Errors
+    /// [`TlsError`] when it cannot be used.
+    pub fn open(file: PathBuf, metrics: &MetricsRegistry) -> Result<Self, TlsError> {
+        let pem = read(&file)?;
+        let authorities = ClientAuthorities::from_pem(&file.display().to_string(), &pem)?;
+        let reloads = Reloads::new(metrics, Reloaded::TrustedProxy);
+        let expiries = Expiries::new(metrics);
+        expiries.set(Purpose::TrustedProxyAuthority, expiry::of_authorities(&pem));
+        Ok(Self { file, authorities, loaded: Arc::new(Mutex::new(pem)), expiries, reloads })
+    }
+
+    /// The authorities, which change with the file.
+    pub fn authorities(&self) -> ClientAuthorities {
+        self.authorities.clone()
+    }
+
+    /// Reads the file every `every` until `stop`.
+    pub async fn keep_current(self, every: Duration, stop: CancellationToken) {
+        let reloads = self.reloads.clone();
+        keep_current(self, every, reloads, stop).await;
+    }
+}
+
+impl Reload for FileAuthorities {
+    const WHAT: &'static str = "authorities of the trusted proxy";
+
+    fn file(&self) -> PathBuf {
+        self.file.clone()
+    }
+
+    fn reload(&self) -> Result<bool, TlsError> {
+        let next = read(&self.file)?;
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if *loaded == next {
+            return Ok(false);
         }
+        self.authorities.replace(&self.file.display().to_string(), &next)?;
+        self.expiries.set(Purpose::TrustedProxyAuthority, expiry::of_authorities(&next));
+        *loaded = next;
+        Ok(true)
     }
 }
 

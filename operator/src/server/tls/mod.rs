@@ -4,6 +4,7 @@
 mod clients;
 mod error;
 mod files;
+mod reload;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,13 +12,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::clients::{ClientAuthorities, ClientCertificate};
 pub use self::error::TlsError;
-pub use self::files::{CertificateFiles, FileCertificate};
+pub use self::files::{CertificateFiles, FileAuthorities, FileCertificate};
+pub use self::reload::{Reloaded, Reloads};
 
 /// The certificate that a server presents. Clones share it.
 #[derive(Clone)]
@@ -93,6 +95,7 @@ impl Tls {
         let builder = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|source| TlsError::Setup { source })?;
+        let asks_clients = !matches!(clients, Clients::Unasked);
         let builder = match clients {
             Clients::Unasked => builder.with_no_client_auth(),
             Clients::Optional(of) => builder.with_client_cert_verifier(of.verifier(false)),
@@ -101,6 +104,11 @@ impl Tls {
         let mut config = builder.with_cert_resolver(Arc::new(certificate));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.send_tls13_tickets = 1;
+        // A resumed session presents no certificate again, and so would outlive its authority.
+        if asks_clients {
+            config.send_tls13_tickets = 0;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        }
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
