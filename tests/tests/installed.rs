@@ -112,6 +112,7 @@ async fn helm_install_alone_is_a_working_system() {
     let values = ["--set=aggregatedApi.enabled=true", "--set=agent.profile=observe"];
     cluster.helm(Helm::Three, &[&upgrade[..], &values].concat()).await;
     cluster.all_reachable().await;
+    cluster.helm(Helm::Three, &["test", "sentinel-node"]).await;
     nothing_runs_where_agents_observe(&cluster).await;
 
     cluster.helm(Helm::Three, &["uninstall", "sentinel-node", "--wait"]).await;
