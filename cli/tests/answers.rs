@@ -5,22 +5,43 @@
 #[cfg(test)]
 mod kit;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 
 use kit::CliOutput;
 
+/// An answer: to requests whose method and path begin so, or whose path does; its status, media type and body.
+type Answer = (&'static str, u16, &'static str, &'static str);
+
 /// A server that gives every request these answers: the first whose path the request begins with. Returns its address.
-fn server(answers: &'static [(&'static str, u16, &'static str, &'static str)]) -> String {
+fn server(answers: &'static [Answer]) -> String {
+    recorded(answers).0
+}
+
+/// The same, and method and path of each request.
+fn recorded(answers: &'static [Answer]) -> (String, Arc<Mutex<Vec<String>>>) {
+    let requests = Arc::<Mutex<Vec<String>>>::default();
+    let seen = Arc::clone(&requests);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
-            let path = lines.next().unwrap_or_default().split(' ').nth(1).unwrap_or_default().to_owned();
-            let _rest: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-            let found = answers.iter().find(|(begin, ..)| path.starts_with(begin));
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut lines = reader.by_ref().lines().map_while(Result::ok);
+            let request = lines.next().unwrap_or_default();
+            let request = request.trim_end_matches("HTTP/1.1").to_owned();
+            let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+            let head: Vec<String> =
+                lines.by_ref().take_while(|line| !line.is_empty()).map(|line| line.to_lowercase()).collect();
+            let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            let mut body = vec![0; length.unwrap_or(0)];
+            reader.read_exact(&mut body).unwrap();
+            let found = answers
+                .iter()
+                .find(|(begin, ..)| path.starts_with(begin) || request.starts_with(begin));
+            seen.lock().unwrap().push(request);
             let (_, status, content_type, body) = found.unwrap_or(&("", 500, "text/plain", ""));
             let _ = write!(
                 stream,
@@ -29,7 +50,7 @@ fn server(answers: &'static [(&'static str, u16, &'static str, &'static str)]) -
             );
         }
     });
-    format!("http://{address}")
+    (format!("http://{address}"), requests)
 }
 
 const JSON: &str = "application/json";
@@ -91,4 +112,74 @@ fn answer_of_another_kind_of_server_is_an_error() {
         .exited(1)
         .printed("404")
         .printed("Is it a Sentinel Node API?");
+}
+
+const NOT_FOUND: &str = r#"{"reason": "NotFound", "message": "no Task"}"#;
+const FORBIDDEN: &str = r#"{"reason": "Forbidden", "message": "User cannot watch resource \"tasks\""}"#;
+const CREATED: &str = r#"{"metadata": {"name": "web", "namespace": "default", "uid": "u-1"}}"#;
+
+/// The Task was created, and then the server was asked for what the caller may not have: who repeated the command line ran
+/// the command twice.
+#[test]
+fn nothing_is_started_that_cannot_be_followed() {
+    let refusals: [&'static [Answer]; 2] = [
+        &[("/api/v1/tasks/default/", 403, JSON, FORBIDDEN), ("/", 201, JSON, CREATED)],
+        &[
+            ("/api/v1/tasks/default/", 404, JSON, r#"{"reason": "NotFound", "message": "no", "field": "namespace"}"#),
+            ("/", 201, JSON, CREATED),
+        ],
+    ];
+    for answers in refusals {
+        let (server, requests) = recorded(answers);
+        for arguments in [&["run", "--node", "a", "--", "true"][..], &["rerun", "web", "--follow"]] {
+            let ran = run(&server, arguments).printed("Nothing was started");
+            assert_ne!(ran.code, 0);
+        }
+        let requests = requests.lock().unwrap();
+        assert!(requests.iter().all(|request| request.starts_with("GET ")), "{requests:?}");
+        drop(requests);
+        run(&server, &["run", "--node", "a", "--detach", "--", "true"]).exited(0).printed("Created.");
+    }
+}
+
+#[test]
+fn what_was_started_and_is_not_followed_is_named() {
+    let server = server(&[("POST /api/v1/tasks ", 201, JSON, CREATED), ("/api/v1/tasks/", 404, JSON, NOT_FOUND)]);
+    // It may answer 404 for a while after a restart; a Task that was never seen is not waited for.
+    let ran = run(&server, &["run", "--node", "a", "--", "true"]).exited(125);
+    let name = ran.err.split("default/").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(name.starts_with("run-"), "{ran:?}");
+    for expected in [
+        format!("Task default/{name} was created. Do not start it again"),
+        format!("sentinel logs -f {name} --server"),
+        format!("sentinel cancel {name} --server"),
+        format!("sentinel delete {name} --server"),
+    ] {
+        assert!(ran.err.contains(&expected), "{expected}: {ran:?}");
+    }
+    let server = self::server(&[
+        ("/api/v1/tasks/default/web/events", 404, JSON, NOT_FOUND),
+        ("POST /api/v1/tasks/default/web/rerun", 202, JSON, r#"{"token": "t-1"}"#),
+    ]);
+    run(&server, &["rerun", "web", "-f"]).exited(125).printed("A rerun of Task default/web was requested (token t-1)");
+}
+
+#[test]
+fn a_lost_answer_is_not_a_failure_to_start() {
+    let server = server(&[
+        ("/api/v1/tasks/default/", 404, JSON, NOT_FOUND),
+        ("POST /api/v1/tasks ", 502, "text/html", "<html>"),
+    ]);
+    for arguments in [&["run", "--node", "a", "--", "true"][..], &["run", "--node", "a", "--detach", "--", "true"]] {
+        run(&server, arguments).exited(125).printed("may have been created").printed("sentinel get task run-");
+    }
+    let server = self::server(&[("/", 502, "text/html", "<html>")]);
+    run(&server, &["rerun", "web"]).exited(1).printed("it runs once: sentinel rerun web --token 20");
+    // A refusal is certain.
+    let server = self::server(&[
+        ("/api/v1/tasks/default/", 404, JSON, NOT_FOUND),
+        ("POST /api/v1/tasks ", 403, JSON, FORBIDDEN),
+    ]);
+    let ran = run(&server, &["run", "--node", "a", "--", "true"]).exited(125);
+    assert!(!ran.err.contains("may have been created"), "{ran:?}");
 }

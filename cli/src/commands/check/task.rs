@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::findings::Findings;
 use crate::args::CheckArgs;
 use crate::client::{Client, Query};
+use crate::commands::once;
 use crate::commands::run::random_name;
 use crate::commands::wait::{Condition, wait_for};
 use crate::connection::Connection;
@@ -60,10 +61,14 @@ pub(super) async fn check(
             "ttlAfterFinished": "10m",
         },
     });
+    if let Err(failure) = once::ask_first(client, namespace, &name).await {
+        let advice = failure.hint.unwrap_or_else(|| "See the lines above".to_owned());
+        return findings.fail("task", format!("no Task was created: {}", failure.message), advice);
+    }
     let created = match client.create_task(&task).await {
         Ok(created) => created,
         Err(error) => {
-            let failure = Failure::from(error);
+            let failure = once::not_created(client, namespace, &name, error);
             let advice = failure.hint.unwrap_or_else(|| "See the lines above".to_owned());
             return findings.fail("task", format!("no Task could be created: {}", failure.message), advice);
         }

@@ -164,13 +164,17 @@ fn duration(duration: Duration) -> String {
 
 /// A random name: `run-` and eight letters or digits.
 pub(crate) fn random_name() -> String {
+    format!("run-{}", random_letters())
+}
+
+/// Eight random letters or digits.
+pub(crate) fn random_letters() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     // Seeded randomly by the standard library.
     let mut random = std::collections::hash_map::RandomState::new().build_hasher();
     random.write_u32(std::process::id());
     let bits = random.finish();
-    let letters = (0..8).map(|index| LETTERS[(bits >> (index * 5)) as usize & 31] as char);
-    format!("run-{}", letters.collect::<String>())
+    (0..8).map(|index| LETTERS[(bits >> (index * 5)) as usize & 31] as char).collect()
 }
 
 #[cfg(test)]
