@@ -62,6 +62,7 @@ impl From<ClientError> for Failure {
         let mut failure =
             if is_usage { Self::usage(error.to_string()) } else { Self::new(error.to_string()) };
         failure.status = status;
+        failure.is_lasting = failure.is_refusal() || (status.is_none() && !error.is_retryable());
         failure.hint = hint(&error);
         failure
     }

@@ -38,9 +38,8 @@ fn recorded(answers: &'static [Answer]) -> (String, Arc<Mutex<Vec<String>>>) {
             let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
             let mut body = vec![0; length.unwrap_or(0)];
             reader.read_exact(&mut body).unwrap();
-            let found = answers
-                .iter()
-                .find(|(begin, ..)| path.starts_with(begin) || request.starts_with(begin));
+            let found =
+                answers.iter().find(|(begin, ..)| path.starts_with(begin) || request.starts_with(begin));
             seen.lock().unwrap().push(request);
             let (_, status, content_type, body) = found.unwrap_or(&("", 500, "text/plain", ""));
             let _ = write!(
@@ -125,7 +124,12 @@ fn nothing_is_started_that_cannot_be_followed() {
     let refusals: [&'static [Answer]; 2] = [
         &[("/api/v1/tasks/default/", 403, JSON, FORBIDDEN), ("/", 201, JSON, CREATED)],
         &[
-            ("/api/v1/tasks/default/", 404, JSON, r#"{"reason": "NotFound", "message": "no", "field": "namespace"}"#),
+            (
+                "/api/v1/tasks/default/",
+                404,
+                JSON,
+                r#"{"reason": "NotFound", "message": "no", "field": "namespace"}"#,
+            ),
             ("/", 201, JSON, CREATED),
         ],
     ];
@@ -144,7 +148,8 @@ fn nothing_is_started_that_cannot_be_followed() {
 
 #[test]
 fn what_was_started_and_is_not_followed_is_named() {
-    let server = server(&[("POST /api/v1/tasks ", 201, JSON, CREATED), ("/api/v1/tasks/", 404, JSON, NOT_FOUND)]);
+    let server =
+        server(&[("POST /api/v1/tasks ", 201, JSON, CREATED), ("/api/v1/tasks/", 404, JSON, NOT_FOUND)]);
     // It may answer 404 for a while after a restart; a Task that was never seen is not waited for.
     let ran = run(&server, &["run", "--node", "a", "--", "true"]).exited(125);
     let name = ran.err.split("default/").nth(1).unwrap().split(' ').next().unwrap();
@@ -161,7 +166,47 @@ fn what_was_started_and_is_not_followed_is_named() {
         ("/api/v1/tasks/default/web/events", 404, JSON, NOT_FOUND),
         ("POST /api/v1/tasks/default/web/rerun", 202, JSON, r#"{"token": "t-1"}"#),
     ]);
-    run(&server, &["rerun", "web", "-f"]).exited(125).printed("A rerun of Task default/web was requested (token t-1)");
+    run(&server, &["rerun", "web", "-f"])
+        .exited(125)
+        .printed("A rerun of Task default/web was requested (token t-1)");
+}
+
+/// A Run that has ended with success.
+const ENDED: &str = concat!(
+    "event: task\ndata: {\"metadata\": {\"name\": \"web\", \"namespace\": \"default\", \"uid\": \"u-1\", \"generation\": 1},",
+    "\"status\": {\"observedGeneration\": 1, \"run\": {\"number\": 1, \"targets\": [\"a\"], \"targetCount\": 1,",
+    "\"counts\": {\"succeeded\": 1}, \"verdict\": \"Complete\"}}}\n\n"
+);
+const NO_LOG: &str = r#"{"reason": "Forbidden", "message": "User \"joe\" cannot get resource \"tasks/log\" in the namespace"}"#;
+
+/// Nothing was printed until the command had ended, and then that its output had not arrived yet.
+#[test]
+fn output_that_may_not_be_read_is_reported_with_the_role() {
+    let server = server(&[
+        ("/api/v1/tasks/default/web/events", 200, EVENTS, ENDED),
+        ("GET /api/v1/tasks/default/web ", 200, JSON, CREATED),
+        ("POST /api/v1/tasks ", 201, JSON, CREATED),
+        ("POST /api/v1/tasks/default/web/rerun", 202, JSON, r#"{"token": "t"}"#),
+        ("/api/v1/executions?", 200, JSON, r#"{"items": []}"#),
+        ("/api/v1/executions/", 403, JSON, NO_LOG),
+        ("/api/v1/runs/", 403, JSON, NO_LOG),
+    ]);
+    let refused = "you may not read the output of default/web: User \"joe\" cannot get";
+    for flags in [&[][..], &["--fold"], &["-o", "json"]] {
+        let ran = [&["run", "--name", "web", "--node", "a"][..], flags, &["--", "true"]].concat();
+        let ran = run(&server, &ran).exited(0).printed(refused).printed("-log-reader");
+        assert_eq!(ran.err.matches("cannot get").count(), 1, "{ran:?}");
+        assert!(!ran.err.contains("has not arrived"), "{ran:?}");
+        let is_json = flags == ["-o", "json"];
+        assert_eq!(ran.out.contains("{\"advice\":\"Ask for the ClusterRole"), is_json, "{ran:?}");
+        assert_eq!(ran.out.contains("\"type\":\"refused\""), is_json, "{ran:?}");
+    }
+    for flags in [&["-f"][..], &["-f", "-o", "json"], &["-f", "-o", "raw"]] {
+        run(&server, &[&["logs", "web"][..], flags].concat())
+            .exited(1)
+            .printed("cannot get resource")
+            .printed("-log-reader");
+    }
 }
 
 #[test]
@@ -170,8 +215,13 @@ fn a_lost_answer_is_not_a_failure_to_start() {
         ("/api/v1/tasks/default/", 404, JSON, NOT_FOUND),
         ("POST /api/v1/tasks ", 502, "text/html", "<html>"),
     ]);
-    for arguments in [&["run", "--node", "a", "--", "true"][..], &["run", "--node", "a", "--detach", "--", "true"]] {
-        run(&server, arguments).exited(125).printed("may have been created").printed("sentinel get task run-");
+    for arguments in
+        [&["run", "--node", "a", "--", "true"][..], &["run", "--node", "a", "--detach", "--", "true"]]
+    {
+        run(&server, arguments)
+            .exited(125)
+            .printed("may have been created")
+            .printed("sentinel get task run-");
     }
     let server = self::server(&[("/", 502, "text/html", "<html>")]);
     run(&server, &["rerun", "web"]).exited(1).printed("it runs once: sentinel rerun web --token 20");

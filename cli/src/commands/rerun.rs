@@ -44,8 +44,7 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &RerunArgs) 
         let run = RunSelector::OfToken(token.clone());
         let followed = run::watch(client, namespace, name, run, run::Display::default()).await;
         let started = Started::Rerun(&token);
-        return followed
-            .map_err(|failure| once::not_followed(client, namespace, name, started, failure));
+        return followed.map_err(|failure| once::not_followed(client, namespace, name, started, failure));
     }
     print(&format!("task/{name} rerun requested (token {token})\n"))?;
     Ok(OK)
@@ -57,13 +56,7 @@ fn generate_token() -> String {
 }
 
 /// The failure of a request for a rerun, which may have been accepted if the answer was lost.
-fn not_requested(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    token: &str,
-    error: ClientError,
-) -> Failure {
+fn not_requested(client: &Client, namespace: &str, name: &str, token: &str, error: ClientError) -> Failure {
     let is_known = once::is_not_done(&error);
     let failure = Failure::from(error);
     if is_known {

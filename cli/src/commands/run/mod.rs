@@ -118,6 +118,7 @@ pub(super) async fn watch(
         },
         prefixed: display.prefixed,
         show_task: false,
+        output_only: false,
     };
     let followed = async {
         if display.fold == Fold::Always { follow_silently(request).await } else { follow(request).await }
@@ -146,7 +147,11 @@ pub(super) async fn watch(
 
 /// Reports how a Run ended, and returns its exit code.
 async fn conclude(client: &Client, followed: FollowedRun, display: Display) -> ExitResult {
-    print_folded(client, &followed, display).await?;
+    match print_folded(client, &followed, display).await {
+        // Reported when the Run began.
+        Err(failure) if failure.is_refusal() => {}
+        printed => printed?,
+    }
     summarize(&followed);
     if let Some(advice) = advice(client, &followed).await {
         note(Text::message().plain(advice));
