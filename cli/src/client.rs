@@ -94,6 +94,12 @@ fn hint(error: &ClientError) -> Option<String> {
         ClientError::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED.as_u16() => {
             "Your own dev mode needs no token. For another one, use --token-file FILE with the file that it prints at startup"
         }
+        ClientError::Refused { status: 404, error } if error.field.as_deref() == Some("namespace") => {
+            return error
+                .allowed
+                .as_ref()
+                .map(|served| format!("Name the namespace that it serves: -n {served}"));
+        }
         ClientError::Refused { status, error } if *status == StatusCode::FORBIDDEN.as_u16() => {
             role(&error.message)?
         }
