@@ -105,6 +105,23 @@ fn fields_of_a_newer_server_are_ignored() {
 }
 
 #[test]
+fn check_continues_in_the_namespace_that_is_served() {
+    let server = server(&[
+        ("/api/v1/tasks?namespace=ops", 200, JSON, r#"{"items": []}"#),
+        (
+            "/api/v1/tasks?",
+            404,
+            JSON,
+            r#"{"reason": "NotFound", "message": "no", "field": "namespace", "allowed": "ops"}"#,
+        ),
+        ("/api/v1/runs?namespace=ops", 200, JSON, r#"{"items": []}"#),
+        ("/api/v1/nodes", 200, JSON, r#"{"items": []}"#),
+    ]);
+    let ran = run(&server, &["check"]).printed("the operator serves namespace ops only");
+    ran.printed("sentinel check -n ops").printed("the operator reads its History");
+}
+
+#[test]
 fn answer_of_another_kind_of_server_is_an_error() {
     let server = server(&[("/", 404, "text/html", "<html>no Task</html>")]);
     run(&server, &["wait", "web", "--for", "deleted", "--timeout", "20s"])

@@ -253,6 +253,10 @@ fn refusals(fixture: &Fixture, node: &str) {
 async fn nothing_runs_unseen(fixture: &Fixture, node: &str) {
     let eve = fixture.run("eve", &["run", "--name", "unseen", "--node", node, "--", "true"]).exited(125);
     eve.has("cannot watch resource \"tasks\"").has("Nothing was started");
+    // Of the rights of a role, those that are missing are named.
+    let rights = fixture.run("eve", &["check"]);
+    let rights = rights.has("of the rights to create, change, cancel, rerun and delete Tasks in namespace");
+    rights.has("you lack: ").has("create tasks/rerun.ops.sentinelnode.dev");
     fixture.run("jane", &["get", "task", "unseen"]).exited(1).has("unseen");
     let typo = fixture.run("jane", &["run", "--name", "typo", "--node", "node-9", "--", "true"]).exited(125);
     typo.has("node-9").has("sentinel nodes");

@@ -1,4 +1,4 @@
-//! A command must not run twice because of what this program says. So the server is asked for what following needs before
+//! A command must not run twice because of what this program prints. So the server is asked for what following needs before
 //! anything is started; and a failure after that states what was started, by its name, and how to follow and cancel it.
 
 use super::flags::context_flags;

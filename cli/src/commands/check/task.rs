@@ -35,12 +35,18 @@ pub(super) async fn check(
     findings: &mut Findings,
 ) -> Result<(), Failure> {
     let client = &connection.client;
-    let Some(node) = node(client, args.node.as_deref()).await? else {
-        return findings.fail(
-            "task",
-            "no node is reachable to run a Task on",
-            "See the lines about agents above",
-        );
+    let node = match node(client, args.node.as_deref()).await? {
+        Runner::Node(node) => node,
+        Runner::Observed(node) => {
+            let message = format!(
+                "the agent of node {node} has the profile observe and runs no commands, so no Task was tried"
+            );
+            return findings.ok("task", message);
+        }
+        Runner::None => {
+            let advice = "See the lines about agents above";
+            return findings.fail("task", "no node is reachable to run a Task on", advice);
+        }
     };
     let command: Vec<String> = match (&args.command[..], &connection.cluster) {
         ([], Some(_)) => IN_IMAGE.map(str::to_owned).to_vec(),
@@ -85,13 +91,33 @@ pub(super) async fn check(
     ran
 }
 
-/// The node that is named, or the first that is reachable.
-async fn node(client: &Client, named: Option<&str>) -> Result<Option<String>, Failure> {
+/// Where the Task runs.
+enum Runner {
+    Node(String),
+    /// Only agents that run no commands are reachable.
+    Observed(String),
+    None,
+}
+
+/// The node that is named, or the first that is reachable, of those that run commands if there are any.
+async fn node(client: &Client, named: Option<&str>) -> Result<Runner, Failure> {
+    let nodes = match (client.nodes().await, named) {
+        (Ok(nodes), _) => nodes,
+        // A caller who may not list nodes may run a Task on one all the same.
+        (Err(_), Some(named)) => return Ok(Runner::Node(named.to_owned())),
+        (Err(error), None) => return Err(error.into()),
+    };
+    let mut reachable: Vec<_> = nodes.into_iter().filter(|node| node.reachable).collect();
     if let Some(named) = named {
-        return Ok(Some(named.to_owned()));
+        reachable.retain(|node| node.name == named);
     }
-    let nodes = client.nodes().await?;
-    Ok(nodes.into_iter().find(|node| node.reachable).map(|node| node.name))
+    let runs = reachable.iter().find(|node| !node.environments.is_empty());
+    Ok(match (runs.or(reachable.first()), named) {
+        (Some(node), _) if node.environments.is_empty() => Runner::Observed(node.name.clone()),
+        (Some(node), _) => Runner::Node(node.name.clone()),
+        (None, Some(named)) => Runner::Node(named.to_owned()),
+        (None, None) => Runner::None,
+    })
 }
 
 /// The Task, and where it runs.
