@@ -249,7 +249,7 @@ fn refusals(fixture: &Fixture, node: &str) {
     all.has("cannot list resource \"tasks\"").has("sentinel-node-task-viewer");
 }
 
-/// Who may not follow a Task creates none, and who may not read its output hears so while it runs.
+/// Who may not follow a Task creates none, and who may not read its output is informed while it runs.
 async fn nothing_runs_unseen(fixture: &Fixture, node: &str) {
     let eve = fixture.run("eve", &["run", "--name", "unseen", "--node", node, "--", "true"]).exited(125);
     eve.has("cannot watch resource \"tasks\"").has("Nothing was started");

@@ -13,7 +13,7 @@ use sentinel_operator::resource::marks::FINALIZER;
 
 use super::findings::Findings;
 use crate::cluster::Cluster;
-use crate::cluster::status::shown;
+use crate::cluster::status::shown_briefly;
 use crate::exit::Failure;
 use crate::output::counted;
 
@@ -29,7 +29,8 @@ pub(super) async fn version(cluster: &Cluster, findings: &mut Findings) -> Resul
     let info = match cluster.client.apiserver_version().await {
         Ok(info) => info,
         Err(error) => {
-            let message = format!("{} ({}) does not answer: {}", name.address, name.source, shown(&error));
+            let message =
+                format!("{} ({}) does not answer: {}", name.address, name.source, shown_briefly(&error));
             findings.fail(
                 "kubernetes",
                 message,
@@ -122,7 +123,7 @@ pub(super) async fn aggregation(cluster: &Cluster, findings: &mut Findings) -> R
         ),
         Err(error) => findings.warn(
             "aggregation",
-            format!("whether the API server serves aggregated APIs is not known: {}", shown(&error)),
+            format!("whether the API server serves aggregated APIs is not known: {}", shown_briefly(&error)),
             "Have an administrator check it, who may read ConfigMaps of kube-system",
         ),
     }
@@ -135,7 +136,11 @@ pub(super) async fn nodes(cluster: &Cluster, findings: &mut Findings) -> Result<
         Ok(listed) => listed.items,
         Err(error) => {
             let advice = "Ask for the right to list nodes, or check their platforms by hand: kubectl get nodes -L kubernetes.io/arch";
-            return findings.warn("nodes", format!("the nodes cannot be listed: {}", shown(&error)), advice);
+            return findings.warn(
+                "nodes",
+                format!("the nodes cannot be listed: {}", shown_briefly(&error)),
+                advice,
+            );
         }
     };
     let mut unfit = Vec::new();
@@ -169,7 +174,8 @@ pub(super) async fn storage(cluster: &Cluster, findings: &mut Findings) -> Resul
     let listed = match classes.list(&ListParams::default()).await {
         Ok(listed) => listed.items,
         Err(error) => {
-            let message = format!("whether there is a default StorageClass is not known: {}", shown(&error));
+            let message =
+                format!("whether there is a default StorageClass is not known: {}", shown_briefly(&error));
             return findings.warn("storage", message, ADVICE);
         }
     };
@@ -205,7 +211,7 @@ pub(super) async fn left_tasks(cluster: &Cluster, findings: &mut Findings) -> Re
         // Without the definition there are none.
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
         Err(error) => {
-            let message = format!("whether Tasks are left is not known: {}", shown(&error));
+            let message = format!("whether Tasks are left is not known: {}", shown_briefly(&error));
             return findings.warn("tasks", message, "See them: kubectl get stask -A");
         }
     };

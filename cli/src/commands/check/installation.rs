@@ -12,7 +12,7 @@ use sentinel_api::aggregated::API_SERVICE;
 use super::findings::Findings;
 use super::pod_security::Level;
 use crate::cluster::forward::{self, Operator};
-use crate::cluster::status::shown;
+use crate::cluster::status::shown_briefly;
 use crate::cluster::{AGENT_LABELS, Cluster, INSTALL_NAMESPACE, OPERATOR_LABELS};
 use crate::exit::Failure;
 use crate::output::counted;
@@ -101,7 +101,7 @@ pub(super) async fn api_service(
             let advice = format!("See whether it is available: kubectl get apiservice {API_SERVICE}");
             return findings.warn(
                 "apiservice",
-                format!("APIService {API_SERVICE} cannot be read: {}", shown(&error)),
+                format!("APIService {API_SERVICE} cannot be read: {}", shown_briefly(&error)),
                 advice,
             );
         }
@@ -287,7 +287,7 @@ fn unreadable(
     error: &kube::Error,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
-    let message = format!("{what} of namespace {namespace} cannot be listed: {}", shown(error));
+    let message = format!("{what} of namespace {namespace} cannot be listed: {}", shown_briefly(error));
     findings.warn(check, message, format!("Ask for the right to read {what} of namespace {namespace}"))
 }
 

@@ -10,7 +10,7 @@ use kube::Api;
 use super::findings::Findings;
 use crate::args::AgentProfile;
 use crate::cluster::Cluster;
-use crate::cluster::status::shown;
+use crate::cluster::status::shown_briefly;
 use crate::exit::Failure;
 
 /// The label by which a namespace enforces a level.
@@ -89,7 +89,7 @@ pub(super) async fn check(
     let namespace = match namespaces.get_opt(name).await {
         Ok(namespace) => namespace,
         Err(error) => {
-            let message = format!("namespace {name} cannot be read: {}", shown(&error));
+            let message = format!("namespace {name} cannot be read: {}", shown_briefly(&error));
             let advice = format!("Its agents need the Pod Security level {needed}: see its label {LABEL}");
             return findings.warn(CHECK, message, advice);
         }

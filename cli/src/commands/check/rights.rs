@@ -10,7 +10,7 @@ use sentinel_api::aggregated::{Access, ROWS, Scope};
 
 use super::findings::Findings;
 use crate::cluster::Cluster;
-use crate::cluster::status::shown;
+use crate::cluster::status::shown_briefly;
 use crate::exit::Failure;
 
 /// A right to ask about.
@@ -82,7 +82,7 @@ pub(super) async fn to_use(
                 Ok(true) => {}
                 Ok(false) => missing.push((*is_cluster, format!("{verb} {}.{group}", access.path()))),
                 Err(error) => {
-                    let message = format!("whether you may {what} is not known: {}", shown(&error));
+                    let message = format!("whether you may {what} is not known: {}", shown_briefly(&error));
                     return findings.warn(
                         "rights",
                         message,
@@ -152,8 +152,10 @@ pub(super) async fn to_forward(
                 missing.push(format!("{verb} {path}"));
             }
             Err(error) => {
-                let message =
-                    format!("whether you may forward a port to the operator is not known: {}", shown(&error));
+                let message = format!(
+                    "whether you may forward a port to the operator is not known: {}",
+                    shown_briefly(&error)
+                );
                 return findings.warn("rights", message, "See what you may do: kubectl auth can-i --list");
             }
         }
@@ -203,7 +205,7 @@ pub(super) async fn to_install(
             Ok(false) if group.is_empty() => missing.push(resource.to_owned()),
             Ok(false) => missing.push(format!("{resource}.{group}")),
             Err(error) => {
-                let message = format!("whether you may install is not known: {}", shown(&error));
+                let message = format!("whether you may install is not known: {}", shown_briefly(&error));
                 return findings.warn("rights", message, "See what you may do: kubectl auth can-i --list");
             }
         }

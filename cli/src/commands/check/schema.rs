@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::findings::Findings;
 use crate::cluster::Cluster;
-use crate::cluster::status::shown;
+use crate::cluster::status::shown_briefly;
 use crate::exit::Failure;
 
 /// What is expected.
@@ -47,7 +47,8 @@ async fn one(
     let found = match api.get_opt(name).await {
         Ok(found) => found,
         Err(error) => {
-            let message = format!("CustomResourceDefinition {name} cannot be read: {}", shown(&error));
+            let message =
+                format!("CustomResourceDefinition {name} cannot be read: {}", shown_briefly(&error));
             let advice = format!("See whether Tasks are served: kubectl api-resources | grep {name}");
             return findings.warn("crds", message, advice);
         }
