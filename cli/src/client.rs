@@ -103,6 +103,7 @@ impl From<ClientError> for Failure {
         let mut failure =
             if is_usage { Self::usage(error.to_string()) } else { Self::new(error.to_string()) };
         failure.status = status;
+        failure.is_lasting = failure.is_refusal() || (status.is_none() && !error.is_retryable());
         failure.hint = hint(&error);
         failure
     }
@@ -145,6 +146,12 @@ fn hint(error: &ClientError) -> Option<String> {
         }
         ClientError::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED.as_u16() => {
             "Your own dev mode needs no token. For another one, use --token-file FILE with the file that it prints at startup; for an operator, with a token of its cluster, such as: kubectl create token NAME"
+        }
+        ClientError::Refused { status: 404, error } if error.field.as_deref() == Some("namespace") => {
+            return error
+                .allowed
+                .as_ref()
+                .map(|served| format!("Name the namespace that it serves: -n {served}"));
         }
         ClientError::Refused { status, error } if *status == StatusCode::FORBIDDEN.as_u16() => {
             return role(&error.message);

@@ -53,6 +53,8 @@ pub(crate) struct Failure {
     pub(crate) hint: Option<String>,
     /// The HTTP status, if the server answered.
     pub(crate) status: Option<u16>,
+    /// Whether the same request is expected to fail again.
+    pub(crate) is_lasting: bool,
 }
 
 /// The result of a verb: its exit code.
@@ -60,7 +62,7 @@ pub(crate) type ExitResult = Result<u8, Failure>;
 
 impl Failure {
     fn with_code(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, status: None }
+        Self { code, message: message.into(), hint: None, status: None, is_lasting: true }
     }
 
     pub(crate) fn new(message: impl Into<String>) -> Self {
@@ -94,6 +96,11 @@ impl Failure {
     /// Whether the server answered 409.
     pub(crate) fn is_conflict(&self) -> bool {
         self.status == Some(409)
+    }
+
+    /// Whether the server answered that the caller may not do this: 401 or 403.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.status, Some(401 | 403))
     }
 
     /// The same failure with the exit code that `run` reserves for itself, so that it differs from those of commands.

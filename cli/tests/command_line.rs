@@ -468,10 +468,12 @@ fn a_closed_pipe_does_not_fail_a_follower() {
 
 #[test]
 fn a_run_that_is_cancelled_before_it_starts_exits_with_130() {
-    let dev = Dev::start(&[]);
+    let dev = Dev::start(&["--max-attempts", "1"]);
+    dev.run(&["run", "--detach", "--name", "first", "--", "sleep", "600"]).exited(0);
+    dev.wait_until(&["get", "executions", "--task", "first"], |ran| ran.out.contains("Running"));
     for (name, stop) in [("cancelled", "cancel"), ("deleted", "delete")] {
         let mut child = dev
-            .cli(&["run", "--name", name, "--node", "nope", "-o", "json", "--", "true"])
+            .cli(&["run", "--name", name, "-o", "json", "--", "true"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

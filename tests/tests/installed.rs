@@ -178,6 +178,7 @@ async fn command_line_by_a_forwarded_port(cluster: &Cluster) {
     }
     let command = ["run", "--all", "--", "/bin/busybox", "echo", "by a forwarded port"];
     person.sentinel(&command).await.exited(0).has("by a forwarded port");
+    person.sentinel(&["check"]).await.has("port-forward to").has("you may forward a port to the operator");
     // More than one frame of it.
     let long = ["run", "--all", "--", "/bin/busybox", "seq", "1", "200000"];
     let printed = person.sentinel(&long).await.exited(0).out;

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Api, DeleteParams};
-use sentinel_api::aggregated::{API_SERVICE, Access, GROUP, ROWS, Scope, VERSION};
+use sentinel_api::aggregated::{API_SERVICE, Access, GROUP, ROWS, Scope, TASK_GROUP, VERSION};
 use sentinel_tests::certificates::Ca;
 use sentinel_tests::command_lines::Ran;
 use sentinel_tests::programs::{Program, binary, free_port};
@@ -83,7 +83,7 @@ impl Fixture {
         .await;
     }
 
-    /// `jane` may do everything in the namespace, `joe` all but read output and write.
+    /// `jane` may do everything in the namespace, `ida` all but read output, `joe` neither that nor write, and `eve` write only.
     async fn roles(&self) {
         let ours = &self.testbed.namespace.name;
         let rule = |access: &Access| json!({"apiGroups": [access.group], "resources": [access.path()], "verbs": [access.verb]});
@@ -114,8 +114,11 @@ impl Fixture {
                 "subjects": subjects}),
             );
         };
-        role("nodes", rules(&|_, scope| scope == Scope::Cluster), &["jane", "joe"], true);
+        role("nodes", rules(&|_, scope| scope == Scope::Cluster), &["jane", "ida", "joe"], true);
         role("all", rules(&|_, scope| scope != Scope::Cluster), &["jane"], false);
+        let is_log = |access: &Access| access.subresource == Some("log");
+        role("runs", rules(&|access, scope| scope != Scope::Cluster && !is_log(access)), &["ida"], false);
+        role("writes", rules(&|access, _| access.group == TASK_GROUP), &["eve"], false);
         role("reads", rules(&|access, scope| scope != Scope::Cluster && is_read(access)), &["joe"], false);
         self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects})).await;
     }
@@ -147,7 +150,7 @@ impl Fixture {
         let gone = DeleteParams::default();
         Api::<APIService>::all(client.clone()).delete(API_SERVICE, &gone).await.unwrap();
         Api::<Namespace>::all(client.clone()).delete(&self.services, &gone).await.unwrap();
-        for name in ["nodes", "all", "reads"] {
+        for name in ["nodes", "all", "runs", "writes", "reads"] {
             let name = format!("{}-{name}", self.testbed.namespace.name);
             let _ = self.testbed.namespace.parts.kubectl(&["delete", "clusterrolebinding", &name]).await;
             self.testbed.namespace.parts.kubectl(&["delete", "clusterrole", &name]).await.unwrap();
@@ -181,6 +184,7 @@ async fn every_verb_works_with_the_rights_of_its_caller() {
     .await;
     reads_and_writes(&fixture, node);
     refusals(&fixture, node);
+    nothing_runs_unseen(&fixture, node).await;
     streams(&fixture, node).await;
     page(&fixture).await;
     fixture.close().await;
@@ -243,6 +247,37 @@ fn refusals(fixture: &Fixture, node: &str) {
     joe(&["run", "--node", node, "--", "true"]).exited(125).has("cannot create resource \"tasks\"");
     let all = joe(&["get", "tasks", "-A"]).exited(1);
     all.has("cannot list resource \"tasks\"").has("sentinel-node-task-viewer");
+}
+
+/// Who may not follow a Task creates none, and who may not read its output is informed while it runs.
+async fn nothing_runs_unseen(fixture: &Fixture, node: &str) {
+    let eve = fixture.run("eve", &["run", "--name", "unseen", "--node", node, "--", "true"]).exited(125);
+    eve.has("cannot watch resource \"tasks\"").has("Nothing was started");
+    // Of the rights of a role, those that are missing are named.
+    let rights = fixture.run("eve", &["check"]);
+    let rights = rights.has("of the rights to create, change, cancel, rerun and delete Tasks in namespace");
+    rights.has("you lack: ").has("create tasks/rerun.ops.sentinelnode.dev");
+    fixture.run("jane", &["get", "task", "unseen"]).exited(1).has("unseen");
+    let typo = fixture.run("jane", &["run", "--name", "typo", "--node", "node-9", "--", "true"]).exited(125);
+    typo.has("node-9").has("sentinel nodes");
+    fixture.run("jane", &["get", "task", "typo"]).exited(1).has("typo");
+
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("read");
+    let script = format!("until [ -e {} ]; do sleep 0.05; done; exit 3", gate.display());
+    let arguments = ["run", "--name", "unread", "--node", node, "--", "sh", "-c", &script];
+    let mut command = fixture.command("ida", &arguments);
+    let mut child = Running(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(
+        lines.any(|line| line.contains("you may not read the output of")),
+        "that is stated before the end"
+    );
+    assert!(lines.next().unwrap().contains("sentinel-node-log-reader"));
+    std::fs::write(&gate, "").unwrap();
+    assert!(lines.any(|line| line.contains("Failed")));
+    assert_eq!(child.0.wait().unwrap().code(), Some(3), "the exit code is that of the command");
+    fixture.run("ida", &["logs", "-f", "unread"]).exited(1).has("sentinel-node-log-reader");
 }
 
 /// A line is shown while the command that wrote it still runs.

@@ -13,6 +13,7 @@ use crate::candidates::{Wanted, completer};
 Examples:
   # Before Sentinel Node is installed: is the cluster fit for it, and may you install it?
   sentinel check --pre
+  sentinel check --pre --install-namespace ops --profile observe
 
   # After that: is everything up, of one release, and what may you do?
   sentinel check
@@ -27,6 +28,10 @@ pub(crate) struct CheckArgs {
     /// Check a cluster in which Sentinel Node is not installed yet.
     #[arg(long)]
     pub(crate) pre: bool,
+
+    /// With --pre: the value agent.profile of the installation, on which it depends what its namespace must admit.
+    #[arg(long, value_enum, default_value = "container", value_name = "PROFILE", requires = "pre")]
+    pub(crate) profile: AgentProfile,
 
     /// Also run a Task on one node, and check its Outcome, its output and its record in the History. Not with --pre.
     #[arg(long, conflicts_with = "pre")]
@@ -53,6 +58,17 @@ pub(crate) struct CheckArgs {
     pub(crate) command: Vec<String>,
 }
 
+/// The profile of agents: what commands they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AgentProfile {
+    /// None: they report their nodes.
+    Observe,
+    /// Commands in the agent's container.
+    Container,
+    /// Commands on the node, too.
+    Host,
+}
+
 /// Format of the result of `check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CheckFormat {
@@ -69,9 +85,9 @@ Examples:
   sentinel report -f /tmp/sentinel.tar.gz --logs 500
   tar -xzOf sentinel-report.tar.gz sentinel-report/MANIFEST.md
 
-The file is for an issue or a support case: versions, the result of check, Tasks, nodes, the objects of the installation, its
-pods and their logs, and events. What may be secret is not in it: no Secret is read; values of environment variables,
-standard input, scripts and arguments of commands are replaced. MANIFEST.md lists what is in it and what was replaced. Output of
+The file is for an issue or a support case: versions, the result of check, Tasks, nodes, the objects of the installation, its \
+pods and their logs, and events. What may be secret is not in it: no Secret is read; values of environment variables, \
+standard input, scripts and arguments of commands are replaced. MANIFEST.md lists what is in it and what was replaced. Output of \
 commands is never in it.")]
 pub(crate) struct ReportArgs {
     /// The file; - for standard output.

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-pub(crate) use check::{CheckArgs, CheckFormat, ReportArgs};
+pub(crate) use check::{AgentProfile, CheckArgs, CheckFormat, ReportArgs};
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
 pub(crate) use logs::{LogFormat, LogsArgs, LogsSubject, StreamFilter};

@@ -1,7 +1,7 @@
 //! One request to the API server, and its failure.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use sentinel_api::client::transport::{Body, boxed};
 use sentinel_api::client::{ClientError, Server};
 
@@ -34,7 +34,19 @@ pub(crate) fn kept(
 pub(super) async fn send(cluster: &Cluster, request: Request<Bytes>) -> Result<Response<Body>, ClientError> {
     let answer = cluster.client.send(request.map(kube::client::Body::from)).await;
     let answer = answer.map_err(|error| failure(cluster, &error))?;
+    if answer.status() == StatusCode::UNAUTHORIZED {
+        return Err(unauthorized(&Server::Cluster(cluster.name.clone())));
+    }
     Ok(answer.map(boxed))
+}
+
+/// The failure of a request whose credentials are those of a kubeconfig.
+pub(super) fn unauthorized(server: &Server) -> ClientError {
+    ClientError::Cluster {
+        message: format!("{server} does not accept your credentials (401 Unauthorized)"),
+        advice: "Sign in again, as for kubectl: the token may be wrong or have expired. Does this succeed? kubectl auth whoami".to_owned(),
+        is_retryable: false,
+    }
 }
 
 /// As kube reports that a request got no answer.

@@ -17,6 +17,7 @@ use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Api, ListParams};
 use kube::client::ConfigExt as _;
 use rustls::pki_types::pem::PemObject as _;
@@ -28,16 +29,18 @@ use tokio::io::DuplexStream;
 use tokio_rustls::client::TlsStream;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 
-use super::exchange::kept;
+use super::exchange::{kept, unauthorized};
 use super::status::{causes, shown};
-use super::{Cluster, OPERATOR_LABELS};
-use crate::roles::Role;
+use super::{Cluster, INSTALL_NAMESPACE, OPERATOR_LABELS};
 
 /// The port of the operator's API.
 const PORT: u16 = 7980;
 
 /// The end of the name of its Service.
 const SERVICE_SUFFIX: &str = "-api";
+
+/// The end of the name of the Service that the `APIService` names.
+const AGGREGATED_SUFFIX: &str = "-aggregated";
 
 /// The key of the CA in its `ConfigMap`.
 const CA_KEY: &str = "ca.crt";
@@ -53,7 +56,7 @@ pub(super) struct Forward {
 }
 
 /// Where the operator is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Operator {
     /// The namespace of the installation.
     pub(crate) namespace: String,
@@ -97,26 +100,65 @@ fn check_advice() -> String {
     "See what is wrong with: sentinel check".to_owned()
 }
 
-/// The installation of this cluster, by the labels of the operator's Service.
+/// The rights that the way by a forwarded port needs.
+fn rights_advice(namespace: &str) -> String {
+    format!(
+        "Ask for the rights that a forwarded port needs, in namespace {namespace}: list services and pods, get configmaps, get and \
+         create pods/portforward (docs/access.md). Or have the APIService repaired: sentinel check"
+    )
+}
+
+/// The installation of this cluster that serves the API group; without one, the first.
 ///
 /// # Errors
 /// When there is none, or the caller may not list Services.
 pub(crate) async fn find(cluster: &Cluster) -> Result<Operator, ClientError> {
-    let services: Api<Service> = Api::all(cluster.client.clone());
-    let listed = services.list(&ListParams::default().labels(OPERATOR_LABELS)).await.map_err(|error| {
+    let mut all = installations(cluster).await?;
+    if all.is_empty() {
+        let advice = "Install it with its Helm chart, or name another context with --context. Before that: sentinel check --pre";
+        let why = "it is not installed: no Service has the labels of its operator";
+        return Err(unserved(cluster, why, advice, false));
+    }
+    let serving = if all.len() > 1 { serving(cluster).await } else { None };
+    let at = all.iter().position(|one| serving.as_ref() == Some(one)).unwrap_or(0);
+    Ok(all.swap_remove(at))
+}
+
+/// The installation whose Service the `APIService` names, where the caller may read that.
+pub(crate) async fn serving(cluster: &Cluster) -> Option<Operator> {
+    let services: Api<APIService> = Api::all(cluster.client.clone());
+    let service = services.get_opt(API_SERVICE).await.ok()??.spec?.service?;
+    let fullname = service.name?.strip_suffix(AGGREGATED_SUFFIX)?.to_owned();
+    Some(Operator { namespace: service.namespace?, fullname })
+}
+
+/// The installations of this cluster, by the labels of the operator's Service; where the caller may not list those of all
+/// namespaces, of the usual one or of the caller's own.
+///
+/// # Errors
+/// When the caller may list neither.
+pub(crate) async fn installations(cluster: &Cluster) -> Result<Vec<Operator>, ClientError> {
+    let labelled = ListParams::default().labels(OPERATOR_LABELS);
+    let everywhere: Api<Service> = Api::all(cluster.client.clone());
+    let within = |name: &str| Api::<Service>::namespaced(cluster.client.clone(), name);
+    let mut listed = everywhere.list(&labelled).await;
+    for namespace in [INSTALL_NAMESPACE, cluster.config.default_namespace.as_str()] {
+        if listed.as_ref().is_ok_and(|listed| !listed.items.is_empty()) {
+            break;
+        }
+        if let Ok(there) = within(namespace).list(&labelled).await {
+            listed = Ok(there);
+        }
+    }
+    let listed = listed.map_err(|error| {
         let why = format!("its Service cannot be found by its labels: {}", shown(&error));
-        let role = Role::TaskViewer;
-        let advice = format!("Ask for the {role}, and have the APIService repaired: sentinel check");
-        unserved(cluster, &why, advice, false)
+        unserved(cluster, &why, rights_advice(INSTALL_NAMESPACE), false)
     })?;
-    let named = listed.items.iter().find_map(|service| {
+    let named = |service: &Service| {
         let fullname = service.metadata.name.as_deref()?.strip_suffix(SERVICE_SUFFIX)?;
         Some(Operator { namespace: service.metadata.namespace.clone()?, fullname: fullname.to_owned() })
-    });
-    named.ok_or_else(|| {
-        let advice = "Install it with its Helm chart, or name another context with --context. Before that: sentinel check --pre";
-        unserved(cluster, "it is not installed: no Service has the labels of its operator", advice, false)
-    })
+    };
+    Ok(listed.items.iter().filter_map(named).collect())
 }
 
 /// A pod of the operator that is ready.
@@ -126,7 +168,7 @@ async fn ready_pod(cluster: &Cluster, operator: &Operator) -> Result<String, Cli
         unserved(
             cluster,
             &format!("the pods of its operator cannot be listed: {}", shown(&error)),
-            check_advice(),
+            rights_advice(&operator.namespace),
             false,
         )
     })?;
@@ -136,9 +178,12 @@ async fn ready_pod(cluster: &Cluster, operator: &Operator) -> Result<String, Cli
     };
     let ready = listed.items.iter().find(is_ready).and_then(|pod| pod.metadata.name.clone());
     ready.ok_or_else(|| {
-        let count = listed.items.len();
-        let why =
-            format!("none of the {count} pods of its operator in namespace {} is ready", operator.namespace);
+        let pods = match listed.items.len() {
+            0 => "its operator has no pod".to_owned(),
+            1 => "the pod of its operator is not ready".to_owned(),
+            count => format!("none of the {count} pods of its operator is ready"),
+        };
+        let why = format!("{pods} in namespace {}", operator.namespace);
         let advice = format!("See why: kubectl -n {} describe pods -l {OPERATOR_LABELS}", operator.namespace);
         unserved(cluster, &why, advice, true)
     })
@@ -148,12 +193,14 @@ async fn ready_pod(cluster: &Cluster, operator: &Operator) -> Result<String, Cli
 async fn trust(cluster: &Cluster, operator: &Operator) -> Result<tokio_rustls::TlsConnector, ClientError> {
     let name = format!("{}-ca", operator.fullname);
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &operator.namespace);
-    let refused = |why: String| {
+    let unknown = |why: String, advice: String| {
         let why =
             format!("the CA of its operator is not known: ConfigMap {}/{name}: {why}", operator.namespace);
-        unserved(cluster, &why, check_advice(), false)
+        unserved(cluster, &why, advice, false)
     };
-    let map = maps.get(&name).await.map_err(|error| refused(shown(&error)))?;
+    let refused = |why: String| unknown(why, check_advice());
+    let map =
+        maps.get(&name).await.map_err(|error| unknown(shown(&error), rights_advice(&operator.namespace)))?;
     let pem = map.data.and_then(|mut data| data.remove(CA_KEY)).unwrap_or_default();
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -222,7 +269,7 @@ async fn header(config: &kube::Config) -> Result<Option<HeaderValue>, String> {
 
 impl Forward {
     /// The server, for messages.
-    fn server(&self) -> Server {
+    pub(super) fn server(&self) -> Server {
         let mut name = self.cluster.name.clone();
         name.source = format!(
             "{}, port-forward to {}/{}-operator",
@@ -247,7 +294,11 @@ impl Forward {
         let fresh = authorization(&self.cluster).await?;
         let is_same =
             self.bearer.lock().unwrap_or_else(PoisonError::into_inner).replace(fresh.clone()) == Some(fresh);
-        if is_same { Ok(first) } else { self.attempt(method, path, headers, body).await }
+        let last = if is_same { first } else { self.attempt(method, path, headers, body).await? };
+        if last.status() == StatusCode::UNAUTHORIZED {
+            return Err(unauthorized(&self.server()));
+        }
+        Ok(last)
     }
 
     async fn attempt(
@@ -271,8 +322,8 @@ impl Forward {
     }
 
     fn failed(&self, error: &hyper_util::client::legacy::Error) -> ClientError {
-        let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
-        if let Some(NotForwarded(why)) = sources.filter_map(<dyn std::error::Error>::downcast_ref).next() {
+        let mut sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
+        if let Some(NotForwarded(why)) = sources.find_map(<dyn std::error::Error>::downcast_ref) {
             let why = format!("no port of its operator is forwarded: {why}");
             let advice = format!(
                 "Ask for the verbs get and create on pods/portforward in namespace {}, or have the APIService repaired: \

@@ -24,6 +24,9 @@ pub(crate) use transport::ApiServer;
 /// The labels of the objects of an installation.
 pub(crate) const NAME_LABEL: &str = "app.kubernetes.io/name=sentinel-node";
 
+/// The namespace of an installation, unless it was given another.
+pub(crate) const INSTALL_NAMESPACE: &str = "sentinel-system";
+
 /// The labels of the operator's objects.
 pub(crate) const OPERATOR_LABELS: &str =
     "app.kubernetes.io/name=sentinel-node,app.kubernetes.io/component=operator";

@@ -139,7 +139,12 @@ impl Settings {
     }
 
     fn unread(&self, error: &KubeconfigError) -> Failure {
-        Failure::new(format!("failed to read the kubeconfig {}: {}", self.path(), status_causes(error)))
+        // The error repeats the path; its cause does not.
+        let why = match error {
+            KubeconfigError::ReadConfig(cause, _) => cause.to_string(),
+            other => status_causes(other),
+        };
+        Failure::new(format!("failed to read the kubeconfig {}: {why}", self.path()))
             .hint("Name another with --kubeconfig FILE (or KUBECONFIG), or a server with --server URL")
     }
 

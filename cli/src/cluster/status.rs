@@ -108,6 +108,14 @@ pub(crate) fn shown(error: &kube::Error) -> String {
     }
 }
 
+/// The same in a list of what was checked, where a refusal is one of many and its line names what is missing.
+pub(crate) fn shown_briefly(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 403 => "that is forbidden to you".to_owned(),
+        other => shown(other),
+    }
+}
+
 /// An error and its causes, in one line, without repetitions.
 pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use sentinel_api::aggregated::{GROUP, PREFIX, Unmapped, of_native, to_aggregated};
-use sentinel_api::client::ClientError;
 use sentinel_api::client::transport::{Body, Transport};
+use sentinel_api::client::{ClientError, Server};
 use sentinel_api::path::{escape, unescape};
 use sentinel_api::reason::Reason;
 use serde_json::Value;
@@ -42,6 +42,11 @@ impl ApiServer {
     pub(crate) fn new(cluster: Arc<Cluster>, namespace: &str, force: bool) -> Self {
         let (names, forward) = (Mutex::default(), OnceCell::new());
         Self { cluster, namespace: namespace.to_owned(), force, names, forward }
+    }
+
+    /// The operator as it is reached by a forwarded port, if it is.
+    pub(crate) fn forwarded(&self) -> Option<Server> {
+        self.forward.get().map(forward::Forward::server)
     }
 
     async fn carry(&self, request: Request<Bytes>) -> Result<Response<Body>, ClientError> {

@@ -285,6 +285,7 @@ impl<'a> TaskLogs<'a> {
             options: self.options,
             prefixed: self.prefixed,
             show_task: false,
+            output_only: true,
         })
         .await?;
         if followed.end == FollowEnd::AlreadyExecuted {
@@ -320,7 +321,7 @@ impl<'a> TaskLogs<'a> {
             match Box::pin(log.print()).await {
                 Ok(()) => {}
                 // A missing log of one node must not hide those of the others.
-                Err(failure) if many && failure.code == FAILED => {
+                Err(failure) if many && failure.code == FAILED && !failure.is_refusal() => {
                     note(Text::message().plain(format!("{node}: {failure}")));
                     code = FAILED;
                 }

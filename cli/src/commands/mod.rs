@@ -14,8 +14,8 @@ mod grep;
 mod log_lines;
 mod logs;
 mod nodes;
+mod once;
 mod report;
-
 mod rerun;
 mod run;
 mod sort;
@@ -46,7 +46,11 @@ pub(crate) async fn execute(cli: Cli) -> ExitResult {
         verb => verb,
     };
     let force = matches!(&verb, Verb::Apply(args) if args.force_conflicts);
-    let is_run = matches!(&verb, Verb::Run(_));
+    let is_run = match &verb {
+        Verb::Run(_) => true,
+        Verb::Rerun(args) => args.follow,
+        _ => false,
+    };
     let done = match connect(&place, force).await {
         Ok(connection) => with_server(verb, &connection).await,
         Err(failure) => Err(failure),

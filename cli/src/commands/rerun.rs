@@ -6,9 +6,10 @@ use sentinel_api::view::ExecutionView;
 use serde_json::{Value, json};
 
 use super::flags::context_flags;
+use super::once::{self, Started};
 use super::run;
 use crate::args::RerunArgs;
-use crate::client::{Client, Query};
+use crate::client::{Client, ClientError, Query};
 use crate::exit::{ExitResult, Failure, OK};
 use crate::follow::RunSelector;
 use crate::output::counted;
@@ -30,13 +31,41 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &RerunArgs) 
     if args.failed {
         return rerun_failed(client, namespace, name, args).await;
     }
-    let token = client.rerun_task(namespace, name, args.token.as_deref()).await?;
     if args.follow {
-        let run = RunSelector::OfToken(token);
-        return run::watch(client, namespace, name, run, run::Display::default()).await;
+        once::ask_first(client, namespace, name).await?;
+    }
+    // Made here, so that it is known where the answer is lost.
+    let token = args.token.clone().unwrap_or_else(generate_token);
+    let token = client
+        .rerun_task(namespace, name, Some(&token))
+        .await
+        .map_err(|error| not_requested(client, namespace, name, &token, error))?;
+    if args.follow {
+        let run = RunSelector::OfToken(token.clone());
+        let followed = run::watch(client, namespace, name, run, run::Display::default()).await;
+        let started = Started::Rerun(&token);
+        return followed.map_err(|failure| once::not_followed(client, namespace, name, started, failure));
     }
     print(&format!("task/{name} rerun requested (token {token})\n"))?;
     Ok(OK)
+}
+
+/// A token that was not used before.
+fn generate_token() -> String {
+    format!("{:.3}-{}", jiff::Timestamp::now(), run::random_letters())
+}
+
+/// The failure of a request for a rerun, which may have been accepted if the answer was lost.
+fn not_requested(client: &Client, namespace: &str, name: &str, token: &str, error: ClientError) -> Failure {
+    let is_known = once::is_not_done(&error);
+    let failure = Failure::from(error);
+    if is_known {
+        return failure;
+    }
+    let flags = context_flags(client, namespace);
+    failure.hint(format!(
+        "The rerun may have been requested. Repeated with this token, it runs once: sentinel rerun {name} --token {token}{flags}"
+    ))
 }
 
 async fn rerun_failed(client: &Client, namespace: &str, name: &str, args: &RerunArgs) -> ExitResult {
@@ -65,11 +94,17 @@ async fn rerun_failed(client: &Client, namespace: &str, name: &str, args: &Rerun
             Failure::new(message).hint(format!("Run it on all nodes again with: sentinel rerun {name}"))
         );
     }
+    if args.follow {
+        once::ask_first(client, namespace, name).await?;
+    }
     let new = create(client, &value, args.name.as_deref(), (name, run.number), &nodes).await?;
     let count = counted(nodes.len() as u64, "node");
     if args.follow {
         note(Text::message().plain(format!("task {namespace}/{new} on {count}")));
-        return run::watch(client, namespace, &new, RunSelector::Latest, run::Display::default()).await;
+        let followed =
+            run::watch(client, namespace, &new, RunSelector::Latest, run::Display::default()).await;
+        return followed
+            .map_err(|failure| once::not_followed(client, namespace, &new, Started::Task, failure));
     }
     print(&format!("task/{new} created for {count} that did not succeed in run {}\n", run.number))?;
     Ok(OK)
@@ -83,16 +118,16 @@ async fn create(
     (name, run): (&str, u32),
     nodes: &[String],
 ) -> Result<String, Failure> {
+    let namespace = task["metadata"]["namespace"].as_str().unwrap_or("default");
     let most = if given.is_some() { 1 } else { MAX_RERUNS };
     for number in 1..=most {
         let new = given.map_or_else(|| name_of(name, run, number), str::to_owned);
         match client.create_task(&on_nodes(task, &new, nodes)).await {
             Ok(_) => return Ok(new),
             Err(error) if error.reason() == Some(Reason::AlreadyExists) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(once::not_created(client, namespace, &new, error)),
         }
     }
-    let namespace = task["metadata"]["namespace"].as_str().unwrap_or("default");
     let flags = context_flags(client, namespace);
     let message = match given {
         Some(given) => format!("Task {namespace}/{given} exists already"),

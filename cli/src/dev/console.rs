@@ -149,6 +149,7 @@ async fn print_run(client: Client, task: Task, number: u32) {
         options: LogOptions { follow: true, ..LogOptions::default() },
         prefixed: Some(true),
         show_task: true,
+        output_only: false,
     };
     match follow(request).await {
         Ok(FollowedRun { run: None, .. }) => {}

@@ -4,18 +4,15 @@ use std::time::{Duration, Instant};
 
 use sentinel_protocol::log::Stream;
 
-use super::server_watch::RECONNECT_TIMEOUT;
+use super::server_watch::{RECONNECT_TIMEOUT, is_final};
 use super::settling::Settling;
 use crate::client::{
     Client, ClientError, Event, LineAttempt, LineEvent, LineEvents, LineLog, LineLogItem, LineSource, LogEnd,
 };
-use crate::exit::{Failure, USAGE};
+use crate::exit::Failure;
 use crate::output::counted;
 use crate::output::sink::{print_json_line, print_json_lines};
 use crate::view::{Standing, Task};
-
-/// How long the server may answer 404 for a log: after a restart it may not know it yet.
-const MISSING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pauses between connections: the first one, doubled up to the last.
 const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -107,11 +104,13 @@ pub(crate) async fn follow_lines(
 ) -> Result<(), Failure> {
     let mut settling = Settling::default();
     let mut retries = Retries::new();
+    let mut has_answered = false;
     loop {
         let mut answered = false;
         let end = connection(client, lines, &mut after, &mut settling, &mut answered).await;
         if answered {
             retries = Retries::new();
+            has_answered = true;
         }
         match end {
             Ok(LinesEnd::OutputClosed) => return Ok(()),
@@ -121,7 +120,9 @@ pub(crate) async fn follow_lines(
                 return is_open(written).map(|_| ());
             }
             Ok(LinesEnd::Disconnected) => {}
-            Err(failure) if retries.is_final(&failure) => return Err(failure),
+            Err(failure) if is_final(&failure, has_answered, retries.last_answer.elapsed()) => {
+                return Err(failure);
+            }
             Err(_) => {}
         }
         retries.pause().await?;
@@ -211,12 +212,6 @@ struct Retries {
 impl Retries {
     fn new() -> Self {
         Self { pause: RECONNECT_PAUSES.0, last_answer: Instant::now() }
-    }
-
-    /// Whether another connection cannot help.
-    fn is_final(&self, failure: &Failure) -> bool {
-        let is_missing = failure.is_not_found() && self.last_answer.elapsed() > MISSING_TIMEOUT;
-        failure.code == USAGE || is_missing || self.last_answer.elapsed() > RECONNECT_TIMEOUT
     }
 
     async fn pause(&mut self) -> Result<(), Failure> {

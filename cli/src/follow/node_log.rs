@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use super::drops::Drops;
 use super::output::OutputWriter;
 use super::request::LogOptions;
-use super::server_watch::RECONNECT_TIMEOUT;
+use super::server_watch::{RECONNECT_TIMEOUT, is_final};
 use crate::client::{Client, LogItem, LogQuery, Since};
 use crate::exit::Failure;
 use crate::output::counted;
@@ -17,9 +17,6 @@ use crate::output::printer::Prefix;
 
 /// After how long without output a marker of dropped bytes is written; before that, more drops may follow.
 const DROPS_PAUSE: Duration = Duration::from_secs(1);
-
-/// How long the server may answer 404 for a log: after a restart it may not know it yet.
-const MISSING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pauses between connections: the first one, doubled up to the last.
 const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -107,11 +104,12 @@ impl NodeLog {
         let (first_pause, last_pause) = RECONNECT_PAUSES;
         let mut pause = first_pause;
         let mut last_answer = Instant::now();
+        let mut has_answered = false;
         loop {
             let previous = cursor.from;
             let end = self.print_connection(output, attempt, &mut cursor).await;
             if std::mem::take(&mut cursor.answered) {
-                last_answer = Instant::now();
+                (last_answer, has_answered) = (Instant::now(), true);
             }
             if cursor.from > previous {
                 pause = first_pause;
@@ -119,7 +117,9 @@ impl NodeLog {
             match end {
                 Ok(LogEnd::Disconnected) => {}
                 Ok(end) => return Ok(end),
-                Err(failure) if !self.options.follow || is_final(&failure, last_answer.elapsed()) => {
+                Err(failure)
+                    if !self.options.follow || is_final(&failure, has_answered, last_answer.elapsed()) =>
+                {
                     return Err(failure);
                 }
                 Err(_) => {}
@@ -234,11 +234,6 @@ impl NodeLog {
 
 fn write_drops(drops: &mut Drops, output: &mut OutputWriter) -> std::io::Result<()> {
     drops.take().try_for_each(|(stream, len, why)| output.dropped(stream, len, why))
-}
-
-/// Whether a retry cannot help; `elapsed`: time since the last answer.
-fn is_final(failure: &Failure, elapsed: Duration) -> bool {
-    failure.code == crate::exit::USAGE || (failure.is_not_found() && elapsed > MISSING_TIMEOUT)
 }
 
 /// Where reading continues.

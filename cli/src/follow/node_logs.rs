@@ -15,6 +15,7 @@ use super::node_log::{AttemptSelector, NodeLog};
 use super::request::FollowRequest;
 use super::summary::names;
 use super::waiting::Waiting;
+use crate::client::escape;
 use crate::exit::Failure;
 use crate::output::color::Style;
 use crate::output::counted;
@@ -22,6 +23,7 @@ use crate::output::format::{StreamFormat, note};
 use crate::output::printer::Prefix;
 use crate::output::sink::print_json_line;
 use crate::output::text::Text;
+use crate::program::phrased;
 use crate::view::{Run, Task};
 
 /// Maximum number of logs that are read at once; others follow when these have ended.
@@ -49,6 +51,10 @@ pub(super) struct NodeLogs {
     started: bool,
     /// Nodes on which the command has not started.
     waiting: Waiting,
+    /// Whether it was asked if the output may be read.
+    is_probed: bool,
+    /// Whether the output may not be read, which is reported once.
+    is_refused: bool,
 }
 
 impl NodeLogs {
@@ -61,14 +67,18 @@ impl NodeLogs {
             open: BTreeMap::new(),
             started: false,
             waiting: Waiting::default(),
+            is_probed: false,
+            is_refused: false,
         }
     }
 
     /// Updates the logs from the status of a Task; returns whether the Run has ended.
     pub(super) async fn observe(&mut self, task: &Task, run: &Run) -> Result<bool, Failure> {
         self.report_started(task, run)?;
-        if self.output == Output::Shown {
-            self.open(task, run).await?;
+        match self.output {
+            Output::Shown if self.is_refused => {}
+            Output::Shown => self.open(task, run).await?,
+            Output::Hidden => self.probe(task, run),
         }
         let ended = run.verdict.is_some() || run.finished_at.is_some();
         let listed = if ended { &[][..] } else { &task.status.nodes[..] };
@@ -115,6 +125,56 @@ impl NodeLogs {
                 _ => Text::message(),
             };
             note(text.append(names(&nodes)).plain(format!(": waiting: {message}")));
+        }
+        Ok(())
+    }
+
+    /// Asks once whether the output may be read, where that is done at the end only.
+    fn probe(&mut self, task: &Task, run: &Run) {
+        if std::mem::replace(&mut self.is_probed, true) {
+            return;
+        }
+        let client = self.request.client.clone();
+        let path = format!("/api/v1/runs/{}/{}/outputs", escape(&task.metadata.uid), run.number);
+        self.printing.spawn(async move {
+            let asked = client.get(&path).await.map_err(Failure::from);
+            asked.map(|_| ()).or_else(|failure| if failure.is_refusal() { Err(failure) } else { Ok(()) })
+        });
+    }
+
+    /// Waits until a log has failed.
+    pub(super) async fn failed(&mut self) -> Failure {
+        loop {
+            match self.printing.join_next().await {
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(failure))) => return failure,
+                Some(Err(error)) => return Failure::new(format!("failed to print a log: {error}")),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Reports that a log cannot be printed: of those that may not be read, only the first.
+    pub(super) fn report_failure(&mut self, failure: Failure) -> Result<(), Failure> {
+        if !failure.is_refusal() {
+            note(Text::new().styled(Style::Error, format!("sentinel: {failure}")));
+            return Ok(());
+        }
+        if self.request.output_only {
+            return Err(failure);
+        }
+        if std::mem::replace(&mut self.is_refused, true) {
+            return Ok(());
+        }
+        let FollowRequest { namespace, name, options, .. } = &self.request;
+        let message = format!("you may not read the output of {namespace}/{name}: {failure}");
+        if options.format == StreamFormat::Json {
+            print_json_line(&json!({"type": "refused", "message": message, "advice": failure.hint}))
+                .map_err(|error| Failure::stdout(&error))?;
+        }
+        note(Text::new().styled(Style::Error, format!("sentinel: {message}")));
+        if let Some(hint) = &failure.hint {
+            note(&phrased(hint));
         }
         Ok(())
     }
@@ -213,9 +273,7 @@ impl NodeLogs {
             match tokio::time::timeout(LAST_OUTPUT_TIMEOUT, self.printing.join_next()).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(Ok(Ok(())))) => {}
-                Ok(Some(Ok(Err(failure)))) => {
-                    note(Text::new().styled(Style::Error, format!("sentinel: {failure}")));
-                }
+                Ok(Some(Ok(Err(failure)))) => self.report_failure(failure)?,
                 Ok(Some(Err(error))) => return Err(Failure::new(format!("failed to print a log: {error}"))),
                 Err(_) => {
                     let left = self.printing.len();

@@ -32,6 +32,8 @@ pub(crate) struct FollowRequest {
     pub(crate) prefixed: Option<bool>,
     /// Whether prefixes and messages name the Task, since several are followed at once.
     pub(crate) show_task: bool,
+    /// Whether the output is all that is wanted, so that following ends where it may not be read.
+    pub(crate) output_only: bool,
 }
 
 /// Which part of a log is shown, and how.

@@ -5,13 +5,10 @@ use std::time::{Duration, Instant};
 use super::followed::{FollowEnd, FollowedRun};
 use super::node_logs::{NodeLogs, Output};
 use super::request::{FollowRequest, RunSelector};
-use super::server_watch::{RECONNECT_TIMEOUT, with_server_watch};
+use super::server_watch::{is_final, with_server_watch};
 use crate::client::{Event, Events};
-use crate::exit::{Failure, USAGE};
+use crate::exit::Failure;
 use crate::view::{Standing, Task};
-
-/// How long the server may answer 404 for a Task: after a restart it may not know it yet.
-const MISSING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pauses between connections: the first one, doubled up to the last.
 const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -19,7 +16,7 @@ const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Durat
 /// Follows a Run to its end.
 ///
 /// # Errors
-/// The Task does not exist, the server does not answer for [`RECONNECT_TIMEOUT`], or output cannot be written.
+/// The Task does not exist, the server does not answer for minutes, or output cannot be written.
 pub(crate) async fn follow(request: FollowRequest) -> Result<FollowedRun, Failure> {
     let client = request.client.clone();
     with_server_watch(&client, Box::pin(reconnecting(request, Output::Shown))).await
@@ -43,7 +40,12 @@ async fn reconnecting(request: FollowRequest, output: Output) -> Result<Followed
     let mut last_answer = Instant::now();
     loop {
         let mut answered = false;
-        match watch_events(&request, &mut logs, &mut observed, &mut answered).await {
+        let end = watch_events(&request, &mut logs, &mut observed, &mut answered).await;
+        if answered {
+            last_answer = Instant::now();
+            pause = first_pause;
+        }
+        match end {
             Ok(Some(followed)) => {
                 logs.finish().await?;
                 return super::archived::complete(&request, followed).await;
@@ -51,16 +53,13 @@ async fn reconnecting(request: FollowRequest, output: Output) -> Result<Followed
             // The stream ended: the server may be restarting.
             Ok(None) => {}
             Err(failure) => {
-                let is_usage = failure.code == USAGE;
-                let missing = failure.is_not_found() && last_answer.elapsed() > MISSING_TIMEOUT;
-                if is_usage || observed.is_none() || missing || last_answer.elapsed() > RECONNECT_TIMEOUT {
+                // What is refused while events are allowed remains refused.
+                let is_refused = answered && failure.is_refusal();
+                let is_final = is_final(&failure, true, last_answer.elapsed());
+                if is_refused || is_final || observed.is_none() {
                     return Err(failure);
                 }
             }
-        }
-        if answered {
-            last_answer = Instant::now();
-            pause = first_pause;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(last_pause);
@@ -77,9 +76,14 @@ async fn watch_events(
     let mut events: Events = request.client.task_events(&request.namespace, &request.name).await?;
     *answered = true;
     loop {
+        let report_due = logs.report_due();
         let event = tokio::select! {
             event = events.next() => event?,
-            () = sleep_until(logs.report_due()) => {
+            failure = logs.failed() => {
+                logs.report_failure(failure)?;
+                continue;
+            }
+            () = sleep_until(report_due) => {
                 logs.report_waiting(observed.as_ref())?;
                 continue;
             }

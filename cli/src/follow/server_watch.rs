@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::exit::{Failure, USAGE};
 use crate::output::color::Style;
 use crate::output::format::note;
 use crate::output::text::Text;
@@ -15,6 +16,19 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long followers try to reach a server that does not answer.
 pub(super) const RECONNECT_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// How long the server may refuse what it has allowed before, or answer 404: after a restart it may not know all yet.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether trying again is of no use. `has_answered` is whether the server has answered before, `elapsed` for how long it has
+/// not.
+pub(super) fn is_final(failure: &Failure, has_answered: bool, elapsed: Duration) -> bool {
+    let is_late = elapsed > REFUSED_TIMEOUT;
+    failure.code == USAGE
+        || (failure.is_not_found() && is_late)
+        || (failure.is_lasting && (!has_answered || is_late))
+        || elapsed > RECONNECT_TIMEOUT
+}
 
 /// Does the work, and meanwhile reports on standard error when the server stops answering and when it is back.
 pub(crate) async fn with_server_watch<T>(client: &Client, work: impl Future<Output = T>) -> T {
@@ -60,6 +74,21 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn a_refusal_is_final_unless_it_was_allowed_a_moment_ago() {
+        let mut refused = Failure::new("no");
+        refused.status = Some(403);
+        let (now, late) = (Duration::ZERO, REFUSED_TIMEOUT + Duration::from_secs(1));
+        assert!(is_final(&refused, false, now) && is_final(&refused, true, late));
+        assert!(!is_final(&refused, true, now));
+        let mut missing = Failure::new("no");
+        (missing.status, missing.is_lasting) = (Some(404), false);
+        assert!(!is_final(&missing, false, now) && is_final(&missing, true, late));
+        let mut broken = Failure::new("no");
+        broken.is_lasting = false;
+        assert!(!is_final(&broken, false, late) && is_final(&broken, true, RECONNECT_TIMEOUT * 2));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn reports_a_silent_server_within_five_seconds_and_once() {

@@ -5,12 +5,15 @@ use std::time::Duration;
 use http::Request;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
-use kube::api::{Api, ListParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use sentinel_api::aggregated::TASK_GROUP;
+use sentinel_operator::resource::marks::FINALIZER;
 
 use super::findings::Findings;
 use crate::cluster::Cluster;
-use crate::cluster::status::shown;
+use crate::cluster::status::shown_briefly;
 use crate::exit::Failure;
 use crate::output::counted;
 
@@ -26,7 +29,8 @@ pub(super) async fn version(cluster: &Cluster, findings: &mut Findings) -> Resul
     let info = match cluster.client.apiserver_version().await {
         Ok(info) => info,
         Err(error) => {
-            let message = format!("{} ({}) does not answer: {}", name.address, name.source, shown(&error));
+            let message =
+                format!("{} ({}) does not answer: {}", name.address, name.source, shown_briefly(&error));
             findings.fail(
                 "kubernetes",
                 message,
@@ -119,7 +123,7 @@ pub(super) async fn aggregation(cluster: &Cluster, findings: &mut Findings) -> R
         ),
         Err(error) => findings.warn(
             "aggregation",
-            format!("whether the API server serves aggregated APIs is not known: {}", shown(&error)),
+            format!("whether the API server serves aggregated APIs is not known: {}", shown_briefly(&error)),
             "Have an administrator check it, who may read ConfigMaps of kube-system",
         ),
     }
@@ -132,7 +136,11 @@ pub(super) async fn nodes(cluster: &Cluster, findings: &mut Findings) -> Result<
         Ok(listed) => listed.items,
         Err(error) => {
             let advice = "Ask for the right to list nodes, or check their platforms by hand: kubectl get nodes -L kubernetes.io/arch";
-            return findings.warn("nodes", format!("the nodes cannot be listed: {}", shown(&error)), advice);
+            return findings.warn(
+                "nodes",
+                format!("the nodes cannot be listed: {}", shown_briefly(&error)),
+                advice,
+            );
         }
     };
     let mut unfit = Vec::new();
@@ -155,42 +163,73 @@ pub(super) async fn nodes(cluster: &Cluster, findings: &mut Findings) -> Result<
     }
 }
 
-/// Whether the namespace admits the agents' pods, which need more than the baseline.
-pub(super) async fn pod_security(
-    cluster: &Cluster,
-    name: &str,
-    findings: &mut Findings,
-) -> Result<(), Failure> {
-    const LABEL: &str = "pod-security.kubernetes.io/enforce";
-    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
-    let namespace = match namespaces.get_opt(name).await {
-        Ok(namespace) => namespace,
+/// Whether a claim without a class gets a volume, as that of the default installation does.
+pub(super) async fn storage(cluster: &Cluster, findings: &mut Findings) -> Result<(), Failure> {
+    const DEFAULT: [&str; 2] =
+        ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+    const ADVICE: &str = "By default, History is on a volume of 10 GiB. Make a class the default, or install with one of: \
+                          --set storage.embedded.persistence.storageClass=NAME; \
+                          --set storage.embedded.persistence.enabled=false (History is lost with the pod); --set storage.kind=mongodb";
+    let classes: Api<StorageClass> = Api::all(cluster.client.clone());
+    let listed = match classes.list(&ListParams::default()).await {
+        Ok(listed) => listed.items,
         Err(error) => {
-            let message = format!("namespace {name} cannot be read: {}", shown(&error));
-            let advice = format!("It needs the label {LABEL}=privileged: agents use host paths");
-            return findings.warn("pod-security", message, advice);
+            let message =
+                format!("whether there is a default StorageClass is not known: {}", shown_briefly(&error));
+            return findings.warn("storage", message, ADVICE);
         }
     };
-    let Some(namespace) = namespace else {
-        let message = format!("namespace {name} does not exist yet");
-        let advice = format!(
-            "Create it with the label that agents need: kubectl create namespace {name} && kubectl label namespace {name} {LABEL}=privileged"
-        );
-        return findings.warn("pod-security", message, advice);
+    let is_default = |class: &&StorageClass| {
+        let annotations = class.metadata.annotations.as_ref();
+        DEFAULT.iter().any(|name| annotations.and_then(|all| all.get(*name)).is_some_and(|is| is == "true"))
     };
-    match namespace.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL)).map(String::as_str) {
-        Some("privileged") => findings.ok("pod-security", format!("namespace {name} admits privileged pods")),
-        Some(level) => findings.fail(
-            "pod-security",
-            format!("namespace {name} enforces the Pod Security Standard {level}, which the agents' pods do not meet"),
-            format!("kubectl label --overwrite namespace {name} {LABEL}=privileged"),
-        ),
+    match listed.iter().find(is_default) {
+        Some(class) => {
+            let name = class.metadata.name.as_deref().unwrap_or_default();
+            findings.ok("storage", format!("StorageClass {name} is the default"))
+        }
         None => findings.warn(
-            "pod-security",
-            format!("namespace {name} has no label {LABEL}, so the default of the cluster holds"),
-            format!("If agents are refused: kubectl label namespace {name} {LABEL}=privileged"),
+            "storage",
+            format!("none of {} is the default", counted_classes(listed.len())),
+            ADVICE,
         ),
     }
+}
+
+fn counted_classes(count: usize) -> String {
+    if count == 1 { "1 StorageClass".to_owned() } else { format!("{count} StorageClasses") }
+}
+
+/// Tasks that were left where no operator is installed: nothing of them runs, and their deletion waits.
+pub(super) async fn left_tasks(cluster: &Cluster, findings: &mut Findings) -> Result<(), Failure> {
+    const AT_ONCE: u32 = 500;
+    let kind = GroupVersionKind::gvk(TASK_GROUP, "v1alpha1", "Task");
+    let tasks: Api<DynamicObject> =
+        Api::all_with(cluster.client.clone(), &ApiResource::from_gvk_with_plural(&kind, "tasks"));
+    let listed = match tasks.list(&ListParams::default().limit(AT_ONCE)).await {
+        Ok(listed) => listed,
+        // Without the definition there are none.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(error) => {
+            let message = format!("whether Tasks are left is not known: {}", shown_briefly(&error));
+            return findings.warn("tasks", message, "See them: kubectl get stask -A");
+        }
+    };
+    let more = listed.metadata.remaining_item_count.unwrap_or(0).max(0) as u64;
+    let count = listed.items.len() as u64 + more;
+    if count == 0 {
+        return Ok(());
+    }
+    let are = if count == 1 { "is" } else { "are" };
+    findings.warn(
+        "tasks",
+        format!(
+            "{} {are} left without an operator: nothing of them starts, and their deletion waits for the finalizer {FINALIZER}",
+            counted(count, "Task")
+        ),
+        "An operator that is installed continues them. To remove them, install it and: kubectl delete stask -A --all. Without one, \
+             once nothing of them runs on a node: kubectl -n NAMESPACE patch stask NAME --type=merge -p '{\"metadata\":{\"finalizers\":null}}'",
+    )
 }
 
 #[cfg(test)]

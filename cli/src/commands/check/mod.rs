@@ -1,12 +1,14 @@
 //! `check`: whether a cluster is fit for Sentinel Node, or whether an installation works.
 //!
-//! [`cluster`] asks the API server about itself, [`installation`] about the objects of the chart, [`rights`] what the caller may
+//! [`cluster`] asks the API server about itself, [`installation`] about the objects of the chart, [`pod_security`] whether their
+//! namespace admits them, [`rights`] what the caller may
 //! do; [`service`] asks the operator; [`task`] runs a Task. Each finding is a line ([`findings`]); what could not be checked is
 //! a warning, never left out.
 
 mod cluster;
 pub(crate) mod findings;
 mod installation;
+mod pod_security;
 mod rights;
 mod schema;
 mod service;
@@ -17,18 +19,14 @@ pub(crate) use installation::why_unready;
 use std::sync::Arc;
 
 use self::findings::{Findings, Verdict};
+use self::installation::Installed;
+use self::pod_security::Level;
 use crate::args::{CheckArgs, CheckFormat};
-use crate::cluster::{Cluster, forward};
+use crate::cluster::{Cluster, INSTALL_NAMESPACE, forward};
 use crate::connection::{Connection, Place, Target, connect};
 use crate::exit::{ExitResult, FAILED, Failure, OK};
 use crate::output::format::print;
 use crate::output::sink::print_json;
-
-/// The namespace of an installation, unless it was given another.
-pub(crate) const DEFAULT_NAMESPACE: &str = "sentinel-system";
-
-/// The name of an installation, unless it was given another.
-const DEFAULT_NAME: &str = "sentinel-node";
 
 pub(super) async fn execute(place: &Place, args: &CheckArgs) -> ExitResult {
     let mut findings = Findings::new(args.output);
@@ -38,7 +36,7 @@ pub(super) async fn execute(place: &Place, args: &CheckArgs) -> ExitResult {
                 .hint("Name one with --context NAME, and no --server"));
         };
         let cluster = settings.connect().await?;
-        before(&cluster, args.install_namespace.as_deref(), &mut findings).await?;
+        before(&cluster, args, &mut findings).await?;
     } else {
         let connection = connect(place, false).await?;
         all(&connection, args.install_namespace.as_deref(), &mut findings).await?;
@@ -57,16 +55,20 @@ pub(super) async fn execute(place: &Place, args: &CheckArgs) -> ExitResult {
 }
 
 /// What must hold before Sentinel Node is installed.
-async fn before(cluster: &Cluster, namespace: Option<&str>, findings: &mut Findings) -> Result<(), Failure> {
+async fn before(cluster: &Cluster, args: &CheckArgs, findings: &mut Findings) -> Result<(), Failure> {
     if !cluster::version(cluster, findings).await? {
         return Ok(());
     }
-    let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+    let namespace = args.install_namespace.as_deref().unwrap_or(INSTALL_NAMESPACE);
     cluster::clock(cluster, findings).await?;
     cluster::aggregation(cluster, findings).await?;
     cluster::nodes(cluster, findings).await?;
-    cluster::pod_security(cluster, namespace, findings).await?;
-    schema::check(cluster, schema::Wanted::Fitting, findings).await?;
+    pod_security::check(cluster, namespace, Level::of_profile(args.profile), findings).await?;
+    cluster::storage(cluster, findings).await?;
+    schema::check(cluster, schema::Wanted::Fitting, namespace, findings).await?;
+    if forward::installations(cluster).await.is_ok_and(|all| all.is_empty()) {
+        cluster::left_tasks(cluster, findings).await?;
+    }
     rights::to_install(cluster, namespace, findings).await
 }
 
@@ -99,15 +101,18 @@ async fn of_cluster(
         return Ok(false);
     }
     cluster::clock(cluster, findings).await?;
-    schema::check(cluster, schema::Wanted::Equal, findings).await?;
-    installation::api_service(cluster, findings).await?;
-    let found = forward::find(cluster).await.ok();
-    let namespace = namespace.or(found.as_ref().map(|operator| operator.namespace.as_str()));
-    let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
-    cluster::pod_security(cluster, namespace, findings).await?;
-    installation::operator(cluster, namespace, findings).await?;
-    installation::agents(cluster, namespace, findings).await?;
-    let fullname = found.as_ref().map_or(DEFAULT_NAME, |operator| operator.fullname.as_str());
-    rights::to_use(cluster, fullname, &connection.namespace, findings).await?;
+    let installed = Installed::find(cluster, namespace, findings).await?;
+    schema::check(cluster, schema::Wanted::Equal, &installed.namespace, findings).await?;
+    installation::api_service(cluster, &installed, findings).await?;
+    pod_security::check(cluster, &installed.namespace, installed.level(), findings).await?;
+    installation::operator(cluster, &installed, findings).await?;
+    installation::agents(cluster, &installed, findings).await?;
+    if installed.is_absent() {
+        cluster::left_tasks(cluster, findings).await?;
+    }
+    if installed.is_aggregated() == Some(false) {
+        rights::to_forward(cluster, &installed.namespace, &installed.ca(), findings).await?;
+    }
+    rights::to_use(cluster, installed.fullname(), &connection.namespace, findings).await?;
     Ok(true)
 }

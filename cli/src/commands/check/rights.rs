@@ -10,7 +10,7 @@ use sentinel_api::aggregated::{Access, ROWS, Scope};
 
 use super::findings::Findings;
 use crate::cluster::Cluster;
-use crate::cluster::status::shown;
+use crate::cluster::status::shown_briefly;
 use crate::exit::Failure;
 use crate::roles::Role;
 
@@ -21,6 +21,7 @@ struct Asked<'a> {
     subresource: Option<&'a str>,
     verb: &'a str,
     namespace: Option<&'a str>,
+    name: Option<&'a str>,
 }
 
 async fn is_allowed(cluster: &Cluster, asked: &Asked<'_>) -> Result<bool, kube::Error> {
@@ -31,6 +32,7 @@ async fn is_allowed(cluster: &Cluster, asked: &Asked<'_>) -> Result<bool, kube::
         subresource: asked.subresource.map(str::to_owned),
         verb: text(asked.verb),
         namespace: asked.namespace.map(str::to_owned),
+        name: asked.name.map(str::to_owned),
         ..ResourceAttributes::default()
     };
     let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
@@ -69,14 +71,20 @@ pub(super) async fn to_use(
         .collect();
     for (index, (role, what)) in ROLES.iter().enumerate() {
         let mut missing = Vec::new();
-        for (_, access, is_cluster) in all.iter().filter(|(of, ..)| *of == index) {
+        let rights: Vec<_> = all.iter().filter(|(of, ..)| *of == index).collect();
+        for (_, access, is_cluster) in &rights {
             let Access { group, resource, subresource, verb } = *access;
-            let namespace = Some(namespace).filter(|_| !is_cluster);
-            match is_allowed(cluster, &Asked { group, resource, subresource, verb, namespace }).await {
+            let within = Some(namespace).filter(|_| !is_cluster);
+            match is_allowed(
+                cluster,
+                &Asked { group, resource, subresource, verb, namespace: within, name: None },
+            )
+            .await
+            {
                 Ok(true) => {}
-                Ok(false) => missing.push(format!("{verb} {}.{group}", access.path())),
+                Ok(false) => missing.push((*is_cluster, format!("{verb} {}.{group}", access.path()))),
                 Err(error) => {
-                    let message = format!("whether you may {what} is not known: {}", shown(&error));
+                    let message = format!("whether you may {what} is not known: {}", shown_briefly(&error));
                     return findings.warn(
                         "rights",
                         message,
@@ -87,17 +95,85 @@ pub(super) async fn to_use(
         }
         if missing.is_empty() {
             findings.ok("rights", format!("you may {what} in namespace {namespace}"))?;
-        } else {
-            let message = format!("you may not {what} in namespace {namespace}: {}", missing.join(", "));
-            let name = role.of(installation);
-            let advice = format!(
-                "If you should: kubectl -n {namespace} create rolebinding NAME --clusterrole={name} --user=YOU; rights to nodes \
-                 need a clusterrolebinding"
-            );
-            findings.warn("rights", message, advice)?;
+            continue;
         }
+        let lacking: Vec<&str> = missing.iter().map(|(_, right)| right.as_str()).collect();
+        let lacking = lacking.join(", ");
+        let message = if missing.len() == rights.len() {
+            format!("you may not {what} in namespace {namespace}: {lacking}")
+        } else {
+            format!("of the rights to {what} in namespace {namespace} you lack: {lacking}")
+        };
+        findings.warn("rights", message, binding(&role.of(installation), namespace, &missing))?;
     }
     Ok(())
+}
+
+/// The bindings that give what is missing: rights to what is of the cluster need one of the cluster.
+fn binding(role: &str, namespace: &str, missing: &[(bool, String)]) -> String {
+    let (of_cluster, of_namespace) = (
+        missing.iter().any(|(is_cluster, _)| *is_cluster),
+        missing.iter().any(|(is_cluster, _)| !is_cluster),
+    );
+    let mut commands = Vec::new();
+    if of_namespace {
+        commands
+            .push(format!("kubectl -n {namespace} create rolebinding NAME --clusterrole={role} --user=YOU"));
+    }
+    if of_cluster {
+        commands.push(format!("kubectl create clusterrolebinding NAME --clusterrole={role} --user=YOU (for nodes; it is for all namespaces)"));
+    }
+    format!("If you should: {}", commands.join("; "))
+}
+
+/// What reaching the operator by a forwarded port needs in its namespace: resource, subresource, verb. Of the `ConfigMap`s, it is
+/// the one with the CA.
+const FORWARDING: [(&str, Option<&str>, &str); 5] = [
+    ("services", None, "list"),
+    ("pods", None, "list"),
+    ("configmaps", None, "get"),
+    ("pods", Some("portforward"), "get"),
+    ("pods", Some("portforward"), "create"),
+];
+
+/// Whether the caller may reach the operator by a forwarded port.
+pub(super) async fn to_forward(
+    cluster: &Cluster,
+    namespace: &str,
+    ca: &str,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let mut missing = Vec::new();
+    for (resource, subresource, verb) in FORWARDING {
+        let name = Some(ca).filter(|_| resource == "configmaps");
+        let asked = Asked { group: "", resource, subresource, verb, namespace: Some(namespace), name };
+        match is_allowed(cluster, &asked).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let path = subresource.map_or(resource.to_owned(), |sub| format!("{resource}/{sub}"));
+                missing.push(format!("{verb} {path}"));
+            }
+            Err(error) => {
+                let message = format!(
+                    "whether you may forward a port to the operator is not known: {}",
+                    shown_briefly(&error)
+                );
+                return findings.warn("rights", message, "See what you may do: kubectl auth can-i --list");
+            }
+        }
+    }
+    if missing.is_empty() {
+        return findings.ok("rights", "you may forward a port to the operator");
+    }
+    let message = format!(
+        "you may not forward a port to the operator; in namespace {namespace} you lack: {}",
+        missing.join(", ")
+    );
+    findings.fail(
+        "rights",
+        message,
+        "Ask for a Role with these rights (docs/access.md), or for aggregatedApi.enabled=true",
+    )
 }
 
 /// What an installation creates: group, resource, whether in its namespace.
@@ -125,13 +201,13 @@ pub(super) async fn to_install(
     let mut missing = Vec::new();
     for (group, resource, is_namespaced) in CREATED {
         let namespace = Some(namespace).filter(|_| is_namespaced);
-        let asked = Asked { group, resource, subresource: None, verb: "create", namespace };
+        let asked = Asked { group, resource, subresource: None, verb: "create", namespace, name: None };
         match is_allowed(cluster, &asked).await {
             Ok(true) => {}
             Ok(false) if group.is_empty() => missing.push(resource.to_owned()),
             Ok(false) => missing.push(format!("{resource}.{group}")),
             Err(error) => {
-                let message = format!("whether you may install is not known: {}", shown(&error));
+                let message = format!("whether you may install is not known: {}", shown_briefly(&error));
                 return findings.warn("rights", message, "See what you may do: kubectl auth can-i --list");
             }
         }

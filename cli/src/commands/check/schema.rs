@@ -1,13 +1,14 @@
 //! The custom resource definitions, against those of this release.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use sentinel_operator::resource::crd;
 use serde_json::Value;
 
 use super::findings::Findings;
 use crate::cluster::Cluster;
-use crate::cluster::status::shown;
+use crate::cluster::status::shown_briefly;
 use crate::exit::Failure;
 
 /// What is expected.
@@ -19,11 +20,17 @@ pub(super) enum Wanted {
     Fitting,
 }
 
-pub(super) async fn check(cluster: &Cluster, wanted: Wanted, findings: &mut Findings) -> Result<(), Failure> {
+/// Checks them; `namespace` is that of the installation.
+pub(super) async fn check(
+    cluster: &Cluster,
+    wanted: Wanted,
+    namespace: &str,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
     let unmade = |error: serde_json::Error| Failure::new(format!("failed to make a definition: {error}"));
     let definitions = [crd::task_crd().map_err(unmade)?, crd::target_slice_crd().map_err(unmade)?];
     for definition in &definitions {
-        one(cluster, definition, wanted, findings).await?;
+        one(cluster, definition, wanted, namespace, findings).await?;
     }
     Ok(())
 }
@@ -32,6 +39,7 @@ async fn one(
     cluster: &Cluster,
     ours: &CustomResourceDefinition,
     wanted: Wanted,
+    namespace: &str,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
     let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
@@ -39,18 +47,20 @@ async fn one(
     let found = match api.get_opt(name).await {
         Ok(found) => found,
         Err(error) => {
-            let message = format!("CustomResourceDefinition {name} cannot be read: {}", shown(&error));
+            let message =
+                format!("CustomResourceDefinition {name} cannot be read: {}", shown_briefly(&error));
             let advice = format!("See whether Tasks are served: kubectl api-resources | grep {name}");
             return findings.warn("crds", message, advice);
         }
     };
-    let apply = "Apply those of this release, which Helm does not upgrade: kubectl apply --server-side --force-conflicts -f crds/";
     let Some(found) = found else {
         return match wanted {
             Wanted::Fitting => findings.ok("crds", format!("{name} is not installed yet")),
-            Wanted::Equal => {
-                findings.fail("crds", format!("CustomResourceDefinition {name} is not installed"), apply)
-            }
+            Wanted::Equal => findings.fail(
+                "crds",
+                format!("CustomResourceDefinition {name} is not installed"),
+                missing_advice(namespace),
+            ),
         };
     };
     if found.spec.group != ours.spec.group || found.spec.names.kind != ours.spec.names.kind {
@@ -65,10 +75,72 @@ async fn one(
             format!("CustomResourceDefinition {name} is not established: the API server does not serve it");
         return findings.fail("crds", message, format!("See why: kubectl describe crd {name}"));
     }
+    let owner = Owner::of(&found.metadata);
+    if wanted == Wanted::Fitting && owner.as_ref().is_none_or(|owner| owner.namespace != namespace) {
+        let whose = owner.as_ref().map_or("no Helm release".to_owned(), |owner| format!("release {owner}"));
+        let message = format!(
+            "CustomResourceDefinition {name} exists and belongs to {whose}: helm install refuses it (invalid ownership metadata)"
+        );
+        return findings.warn("crds", message, adoption(name, namespace));
+    }
     match difference(&versions(&found)?, &versions(ours)?, "spec.versions") {
         None => findings.ok("crds", format!("{name} is that of this release")),
-        Some(at) => findings.warn("crds", format!("{name} differs from that of this release at {at}"), apply),
+        Some(at) => {
+            let message = format!("{name} differs from that of this release at {at}");
+            findings.warn("crds", message, upgrade_advice(owner.as_ref()))
+        }
     }
+}
+
+/// The Helm release that a definition belongs to.
+struct Owner {
+    namespace: String,
+    name: String,
+}
+
+impl Owner {
+    fn of(metadata: &ObjectMeta) -> Option<Self> {
+        let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).cloned();
+        let manager = metadata.labels.as_ref()?.get("app.kubernetes.io/managed-by")?;
+        let (namespace, name) =
+            (annotation("meta.helm.sh/release-namespace")?, annotation("meta.helm.sh/release-name")?);
+        (manager == "Helm").then_some(Self { namespace, name })
+    }
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+fn missing_advice(namespace: &str) -> String {
+    format!(
+        "The chart installs it, unless crds.install is false: helm -n {namespace} upgrade RELEASE CHART. With false, apply crds/ of this release by hand"
+    )
+}
+
+/// How a definition becomes that of this release: by its owner, since a definition that kubectl applies over Helm's has two.
+fn upgrade_advice(owner: Option<&Owner>) -> String {
+    match owner {
+        Some(Owner { namespace, name }) => {
+            format!("Its chart upgrades it, with that of the same release as this program: helm -n {namespace} upgrade {name} CHART")
+        }
+        None => {
+            "No Helm release has it, so upgrade it as it was installed: kubectl apply --server-side --force-conflicts -f crds/ of this release"
+                .to_owned()
+        }
+    }
+}
+
+/// How a release takes over a definition that exists.
+fn adoption(name: &str, namespace: &str) -> String {
+    format!(
+        "Let the release have it (here its name is sentinel-node):\n\
+         kubectl label --overwrite crd {name} app.kubernetes.io/managed-by=Helm\n\
+         kubectl annotate --overwrite crd {name} meta.helm.sh/release-name=sentinel-node meta.helm.sh/release-namespace={namespace}\n\
+         Or keep it, and install with --set crds.install=false"
+    )
 }
 
 fn versions(definition: &CustomResourceDefinition) -> Result<Value, Failure> {

@@ -21,7 +21,19 @@ pub(super) async fn check(connection: &Connection, findings: &mut Findings) -> R
     // Rights are often those of one namespace.
     query.maybe("namespace", connection.cluster.as_ref().map(|_| &connection.namespace));
     match client.list("/api/v1/tasks", query.clone(), 1, None).await {
-        Ok(_) => findings.ok("api", format!("the operator answers at {}", client.server()))?,
+        Ok(_) => {
+            let forwarded = connection.cluster.as_ref().and_then(|(_, server)| server.forwarded());
+            let server = forwarded.unwrap_or_else(|| client.server().clone());
+            findings.ok("api", format!("the operator answers at {server}"))?;
+        }
+        Err(error) if served_namespace(&error).is_some() => {
+            let served = served_namespace(&error).unwrap_or_default();
+            let message =
+                format!("the operator serves namespace {served} only, and not {}", connection.namespace);
+            findings.warn("api", message, format!("Name it: sentinel check -n {served}"))?;
+            query = Query::default();
+            query.add("namespace", &served);
+        }
         Err(error) if is_forbidden(&error) => {
             findings.ok("api", "the operator is reached; you may not list its Tasks")?;
         }
@@ -33,6 +45,12 @@ pub(super) async fn check(connection: &Connection, findings: &mut Findings) -> R
     }
     nodes(client, findings).await?;
     history(client, query, findings).await
+}
+
+/// The namespace that the operator serves, if it refuses another one.
+fn served_namespace(error: &ClientError) -> Option<String> {
+    let body = error.body().filter(|_| error.status() == Some(404))?;
+    body.allowed.clone().filter(|_| body.field.as_deref() == Some("namespace"))
 }
 
 fn is_forbidden(error: &ClientError) -> bool {
@@ -88,7 +106,12 @@ async fn nodes(client: &Client, findings: &mut Findings) -> Result<(), Failure> 
         nodes.iter().filter_map(|node| Some((node.clock_offset_millis?.unsigned_abs(), &node.name))).max();
     match worst {
         Some((millis, name)) => {
-            skew("clock", &format!("node {name}"), Duration::from_millis(millis), findings)
+            let whose = if nodes.len() == 1 {
+                format!("node {name}")
+            } else {
+                format!("node {name}, the worst of {count},")
+            };
+            skew("clock", &whose, Duration::from_millis(millis), findings)
         }
         None => Ok(()),
     }

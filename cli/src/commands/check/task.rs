@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::findings::Findings;
 use crate::args::CheckArgs;
 use crate::client::{Client, Query};
+use crate::commands::once;
 use crate::commands::run::random_name;
 use crate::commands::wait::{Condition, wait_for};
 use crate::connection::Connection;
@@ -34,12 +35,18 @@ pub(super) async fn check(
     findings: &mut Findings,
 ) -> Result<(), Failure> {
     let client = &connection.client;
-    let Some(node) = node(client, args.node.as_deref()).await? else {
-        return findings.fail(
-            "task",
-            "no node is reachable to run a Task on",
-            "See the lines about agents above",
-        );
+    let node = match node(client, args.node.as_deref()).await? {
+        Runner::Node(node) => node,
+        Runner::Observed(node) => {
+            let message = format!(
+                "the agent of node {node} has the profile observe and runs no commands, so no Task was tried"
+            );
+            return findings.ok("task", message);
+        }
+        Runner::None => {
+            let advice = "See the lines about agents above";
+            return findings.fail("task", "no node is reachable to run a Task on", advice);
+        }
     };
     let command: Vec<String> = match (&args.command[..], &connection.cluster) {
         ([], Some(_)) => IN_IMAGE.map(str::to_owned).to_vec(),
@@ -60,10 +67,14 @@ pub(super) async fn check(
             "ttlAfterFinished": "10m",
         },
     });
+    if let Err(failure) = once::ask_first(client, namespace, &name).await {
+        let advice = failure.hint.unwrap_or_else(|| "See the lines above".to_owned());
+        return findings.fail("task", format!("no Task was created: {}", failure.message), advice);
+    }
     let created = match client.create_task(&task).await {
         Ok(created) => created,
         Err(error) => {
-            let failure = Failure::from(error);
+            let failure = once::not_created(client, namespace, &name, error);
             let advice = failure.hint.unwrap_or_else(|| "See the lines above".to_owned());
             return findings.fail("task", format!("no Task could be created: {}", failure.message), advice);
         }
@@ -80,13 +91,33 @@ pub(super) async fn check(
     ran
 }
 
-/// The node that is named, or the first that is reachable.
-async fn node(client: &Client, named: Option<&str>) -> Result<Option<String>, Failure> {
+/// Where the Task runs.
+enum Runner {
+    Node(String),
+    /// Only agents that run no commands are reachable.
+    Observed(String),
+    None,
+}
+
+/// The node that is named, or the first that is reachable, of those that run commands if there are any.
+async fn node(client: &Client, named: Option<&str>) -> Result<Runner, Failure> {
+    let nodes = match (client.nodes().await, named) {
+        (Ok(nodes), _) => nodes,
+        // A caller who may not list nodes may run a Task on one all the same.
+        (Err(_), Some(named)) => return Ok(Runner::Node(named.to_owned())),
+        (Err(error), None) => return Err(error.into()),
+    };
+    let mut reachable: Vec<_> = nodes.into_iter().filter(|node| node.reachable).collect();
     if let Some(named) = named {
-        return Ok(Some(named.to_owned()));
+        reachable.retain(|node| node.name == named);
     }
-    let nodes = client.nodes().await?;
-    Ok(nodes.into_iter().find(|node| node.reachable).map(|node| node.name))
+    let runs = reachable.iter().find(|node| !node.environments.is_empty());
+    Ok(match (runs.or(reachable.first()), named) {
+        (Some(node), _) if node.environments.is_empty() => Runner::Observed(node.name.clone()),
+        (Some(node), _) => Runner::Node(node.name.clone()),
+        (None, Some(named)) => Runner::Node(named.to_owned()),
+        (None, None) => Runner::None,
+    })
 }
 
 /// The Task, and where it runs.

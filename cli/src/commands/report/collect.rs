@@ -19,9 +19,9 @@ use super::redact::{self, Redacted};
 use crate::args::ReportArgs;
 use crate::client::{Client, Query};
 use crate::cluster::status::shown;
-use crate::cluster::{AGENT_LABELS, Cluster, NAME_LABEL, forward};
+use crate::cluster::{AGENT_LABELS, Cluster, INSTALL_NAMESPACE, NAME_LABEL, forward};
+use crate::commands::check;
 use crate::commands::check::findings::Findings;
-use crate::commands::check::{self, DEFAULT_NAMESPACE};
 use crate::connection::Connection;
 use crate::exit::Failure;
 
@@ -125,7 +125,7 @@ async fn of_cluster(cluster: &Cluster, args: &ReportArgs, bundle: &mut Bundle, h
         bundle.miss("the installation", error.to_string());
     }
     let namespace = args.install_namespace.clone().or(found.ok().map(|operator| operator.namespace));
-    let namespace = namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    let namespace = namespace.as_deref().unwrap_or(INSTALL_NAMESPACE);
     if !has_tasks {
         let kind = GroupVersionKind::gvk(TASK_GROUP, "v1alpha1", "Task");
         let api: Api<DynamicObject> =

@@ -4,7 +4,7 @@ mod input;
 mod selector;
 mod spec;
 
-pub(crate) use spec::random_name;
+pub(crate) use spec::{random_letters, random_name};
 
 use std::collections::BTreeSet;
 
@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::flags::context_flags;
 use super::fold;
+use super::once::{self, Started};
 use crate::args::{Fold, RunArgs};
 use crate::client::Client;
 use crate::exit::{ExitResult, Failure, INTERRUPTED, OK};
@@ -34,7 +35,11 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &RunArgs) ->
     let body = spec::task(client, namespace, &name, args).await?;
     // A slow writer may not have written to the pipe yet; then the warning follows at the end.
     let warned = input::warn_unread(args);
-    let task = client.create_task(&body).await.map_err(Failure::from).map_err(|failure| {
+    if !args.detach {
+        once::ask_first(client, namespace, &name).await?;
+    }
+    let task = client.create_task(&body).await.map_err(|error| {
+        let failure = once::not_created(client, namespace, &name, error);
         if !failure.is_conflict() {
             return failure;
         }
@@ -56,6 +61,8 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &RunArgs) ->
         fold: args.fold,
     };
     let result = watch(client, namespace, &name, RunSelector::Latest, display).await;
+    let result =
+        result.map_err(|failure| once::not_followed(client, namespace, &name, Started::Task, failure));
     if !warned {
         input::warn_unread(args);
     }
@@ -64,7 +71,7 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &RunArgs) ->
 
 /// Prints the name of the Task that `--detach` started.
 fn detached(client: &Client, namespace: &str, name: &str, task: &Task, format: StreamFormat) -> ExitResult {
-    note(&format!("Started. Follow it with: sentinel logs -f {name}{}", context_flags(client, namespace)));
+    note(&format!("Created. Follow it with: sentinel logs -f {name}{}", context_flags(client, namespace)));
     match format {
         StreamFormat::Text | StreamFormat::Raw => print(&format!("{name}\n"))?,
         StreamFormat::Json => print_json_line(&json!({
@@ -111,6 +118,7 @@ pub(super) async fn watch(
         },
         prefixed: display.prefixed,
         show_task: false,
+        output_only: false,
     };
     let followed = async {
         if display.fold == Fold::Always { follow_silently(request).await } else { follow(request).await }
@@ -139,7 +147,11 @@ pub(super) async fn watch(
 
 /// Reports how a Run ended, and returns its exit code.
 async fn conclude(client: &Client, followed: FollowedRun, display: Display) -> ExitResult {
-    print_folded(client, &followed, display).await?;
+    match print_folded(client, &followed, display).await {
+        // Reported when the Run began.
+        Err(failure) if failure.is_refusal() => {}
+        printed => printed?,
+    }
     summarize(&followed);
     if let Some(advice) = advice(client, &followed).await {
         note(Text::message().plain(advice));

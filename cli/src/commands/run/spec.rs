@@ -55,6 +55,7 @@ async fn targets(client: &Client, args: &RunArgs) -> Result<Value, Failure> {
     let mut targets = if let Some(text) = &args.selector {
         json!({"nodeSelector": selector::parse(text)?})
     } else if !args.node.is_empty() {
+        exist(client, &args.node).await?;
         json!({"nodeNames": args.node})
     } else if args.all {
         json!({"all": true})
@@ -65,6 +66,19 @@ async fn targets(client: &Client, args: &RunArgs) -> Result<Value, Failure> {
         targets["exclude"] = json!({"nodeNames": args.exclude});
     }
     Ok(targets)
+}
+
+/// Refuses names that no node has, where the caller may list nodes: a Run would wait for them in vain.
+async fn exist(client: &Client, names: &[String]) -> Result<(), Failure> {
+    let Ok(nodes) = client.nodes().await else { return Ok(()) };
+    let is_unknown = |name: &&String| nodes.iter().all(|node| node.name != **name);
+    let unknown: Vec<&str> = names.iter().filter(is_unknown).map(String::as_str).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let no = if unknown.len() == 1 { "no node" } else { "no nodes" };
+    Err(Failure::new(format!("{} has {no} {}; nothing was started", client.server(), unknown.join(", ")))
+        .hint("List nodes with: sentinel nodes"))
 }
 
 /// The name of the only node; with several, a flag is required.
@@ -164,13 +178,17 @@ fn duration(duration: Duration) -> String {
 
 /// A random name: `run-` and eight letters or digits.
 pub(crate) fn random_name() -> String {
+    format!("run-{}", random_letters())
+}
+
+/// Eight random letters or digits.
+pub(crate) fn random_letters() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     // Seeded randomly by the standard library.
     let mut random = std::collections::hash_map::RandomState::new().build_hasher();
     random.write_u32(std::process::id());
     let bits = random.finish();
-    let letters = (0..8).map(|index| LETTERS[(bits >> (index * 5)) as usize & 31] as char);
-    format!("run-{}", letters.collect::<String>())
+    (0..8).map(|index| LETTERS[(bits >> (index * 5)) as usize & 31] as char).collect()
 }
 
 #[cfg(test)]
