@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test")]
 
 #[allow(dead_code, reason = "each test program uses its own part of it")]
-mod scrape;
+mod running;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use scrape::{Running, exchange, get, repository};
+use running::{Running, exchange, get, repository};
 use serde_json::Value;
 
 /// The names of all series, with their labels.

@@ -7,13 +7,13 @@
 #[path = "../../docs/generated.rs"]
 mod generated;
 #[allow(dead_code, reason = "each test program uses its own part of it")]
-mod scrape;
+mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use clap::CommandFactory as _;
-use scrape::{Running, labels};
+use running::{Running, labels};
 use sentinel_operator::config::Cli;
 
 /// Labels whose values are those of one build or one machine.

@@ -1,7 +1,6 @@
 //! Why the configuration is invalid.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use crate::credentials::CredentialError;
 
@@ -16,30 +15,7 @@ pub enum ConfigError {
         /// The missing flag.
         needed: &'static str,
     },
-    /// A file could not be read.
-    #[error("failed to read the file of --{flag}, {}: {source}", path.display())]
-    Unreadable {
-        /// The flag.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file has invalid content.
-    #[error("the file of --{flag}, {}, does not hold {expected}: {found}", path.display())]
-    Content {
-        /// The flag.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is expected.
-        expected: &'static str,
-        /// What was found, without the content.
-        found: String,
-    },
-    /// The credentials of a store cannot be used.
+    /// The file of a token or of the credentials of a store cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
     /// The API must not be reachable from other hosts.
@@ -77,9 +53,8 @@ impl ConfigError {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Missing { .. } => "missing_flag",
-            Self::Unreadable { .. } => "unreadable_file",
-            Self::Content { .. } => "invalid_file",
-            Self::Credentials(_) => "credentials",
+            Self::Credentials(CredentialError::Unreadable { .. }) => "unreadable_file",
+            Self::Credentials(_) => "invalid_file",
             Self::ApiNotLoopback { .. } => "exposed_api",
             Self::Plaintext { .. } => "plaintext",
             Self::SameAddress { .. } => "same_address",

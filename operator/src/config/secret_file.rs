@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::error::ConfigError;
+use crate::credentials::CredentialError;
 use crate::files;
 use crate::http::guard::Secret;
 use crate::identity::credentials::MAX_TOKEN;
@@ -11,12 +11,12 @@ use crate::identity::credentials::MAX_TOKEN;
 const MAX_SMALL_FILE: u64 = 64 << 10;
 
 /// The digest of the token in a file.
-pub(super) fn read_token(path: &Path) -> Result<Secret, ConfigError> {
+pub(super) fn read_token(path: &Path) -> Result<Secret, CredentialError> {
     const FLAG: &str = "api-token-file";
-    let unreadable = |source| ConfigError::Unreadable { flag: FLAG, path: path.to_owned(), source };
+    let unreadable = |source| CredentialError::Unreadable { flag: FLAG, path: path.to_owned(), source };
     let text = files::read_text(path, MAX_SMALL_FILE).map_err(unreadable)?;
     let token = text.trim();
-    let wrong = |found: &str| ConfigError::Content {
+    let wrong = |found: &str| CredentialError::Content {
         flag: FLAG,
         path: path.to_owned(),
         expected: "a token of 16 or more printable characters without spaces",

@@ -1,9 +1,10 @@
 //! The operator process for a Kubernetes cluster: adapters from the configuration, then an [`Operator`] until a signal.
 
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use sentinel_core::lease::{Candidate, Timing};
 use sentinel_protocol::ids::Epoch;
 use tokio::sync::watch;
@@ -166,20 +167,35 @@ fn unusable_config(error: kube::Error) -> RunError {
 }
 
 async fn kube_config(kubeconfig: Option<&Path>) -> Result<kube::Config, RunError> {
-    use kube::config::{KubeConfigOptions, Kubeconfig};
     let unusable = |error: Box<dyn std::error::Error + Send + Sync>| RunError::Kubeconfig(error);
     match kubeconfig {
         Some(path) => {
             let named = |error| unusable(format!("failed to read {}: {error}", path.display()).into());
             files::check(path, MAX_KUBECONFIG).map_err(named)?;
             let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(error.into()))?;
+            let authority = authority_file(&kubeconfig);
             let options = KubeConfigOptions::default();
-            kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-                .await
-                .map_err(|error| unusable(error.into()))
+            let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
+            let mut config = config.map_err(|error| unusable(error.into()))?;
+            // Read again while it is in use, as kube does with that of a service account.
+            config.root_cert_file = authority;
+            Ok(config)
         }
         None => kube::Config::infer().await.map_err(|error| unusable(error.into())),
     }
+}
+
+/// The file with the authority of the API server that the current context names.
+fn authority_file(kubeconfig: &Kubeconfig) -> Option<PathBuf> {
+    let named = kubeconfig.current_context.as_deref()?;
+    let context = kubeconfig.contexts.iter().find(|context| context.name == named)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
+    let cluster = cluster.cluster.as_ref()?;
+    // Data counts before a file, in kubectl too.
+    if cluster.certificate_authority_data.is_some() {
+        return None;
+    }
+    cluster.certificate_authority.as_ref().map(PathBuf::from)
 }
 
 /// The host name of this process, which is the name of its pod.
@@ -204,4 +220,33 @@ fn signals() -> Result<impl Future<Output = ()>, RunError> {
         };
         tracing::info!(signal = name, "received a signal; shutting down");
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_authority_in_a_file_of_a_kubeconfig_is_read_again_and_not_that_in_its_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        let of = |cluster: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: b\ncontexts: [{{name: a, context: {{cluster: a, user: u}}}}, \
+                 {{name: b, context: {{cluster: b, user: u}}}}]\nusers: [{{name: u, user: {{}}}}]\nclusters: \
+                 [{{name: a, cluster: {{server: 'https://a', certificate-authority: a.crt}}}}, {{name: b, cluster: {cluster}}}]\n"
+            );
+            std::fs::write(&path, text).unwrap();
+            authority_file(&Kubeconfig::read_from(&path).unwrap())
+        };
+        assert_eq!(
+            of("{server: 'https://b', certificate-authority: b.crt}"),
+            Some(folder.path().join("b.crt"))
+        );
+        assert_eq!(
+            of("{server: 'https://b', certificate-authority: b.crt, certificate-authority-data: eA==}"),
+            None
+        );
+        assert_eq!(of("{server: 'https://b'}"), None);
+    }
 }

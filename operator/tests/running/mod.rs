@@ -26,6 +26,11 @@ impl Drop for Running {
 impl Running {
     /// Starts it with these flags too, and waits until it answers.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_in(flags, &[])
+    }
+
+    /// The same with these variables too.
+    pub(crate) fn start_in(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let kubeconfig = directory.path().join("kubeconfig");
         std::fs::write(
@@ -45,6 +50,7 @@ impl Running {
         {
             command.env_remove(name);
         }
+        command.envs(variables.iter().copied());
         command.args(["--storage", "embedded", "--data-dir"]).arg(directory.path().join("data"));
         command.arg("--gateway-listen").arg(gateway.to_string()).arg("--api-listen").arg(api.to_string());
         command.arg("--metrics-listen").arg(metrics.to_string()).arg("--kubeconfig").arg(&kubeconfig);
