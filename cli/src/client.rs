@@ -167,12 +167,15 @@ fn role(message: &str) -> Option<String> {
         return None;
     }
     let writes = ["cannot create", "cannot update", "cannot patch", "cannot delete"];
-    let (role, place) = if message.contains("tasks/log") {
-        (Role::LogReader, "in that namespace")
+    let role = if message.contains("tasks/log") {
+        Role::LogReader
     } else if writes.iter().any(|write| message.contains(write)) {
-        (Role::TaskRunner, "in that namespace")
+        Role::TaskRunner
     } else {
-        (Role::TaskViewer, "in that namespace or in all")
+        Role::TaskViewer
     };
+    // Nodes are of none, and lists of all namespaces ask for all.
+    let of_cluster = message.contains("at the cluster scope");
+    let place = if of_cluster { "by a ClusterRoleBinding" } else { "in that namespace" };
     Some(format!("Ask for the {role}, {place}. See all your rights: sentinel check"))
 }
