@@ -1,6 +1,8 @@
 //! A command must not run twice because of what this program prints. So the server is asked for what following needs before
 //! anything is started; and a failure after that states what was started, by its name, and how to follow and cancel it.
 
+use sentinel_protocol::ids::TaskName;
+
 use super::flags::context_flags;
 use crate::client::{Client, ClientError};
 use crate::exit::Failure;
@@ -10,6 +12,10 @@ use crate::exit::Failure;
 /// # Errors
 /// The caller could not follow it: with a message that nothing was started.
 pub(super) async fn ask_first(client: &Client, namespace: &str, name: &str) -> Result<(), Failure> {
+    // The refusal to create such a Task names the field.
+    if name.parse::<TaskName>().is_err() {
+        return Ok(());
+    }
     match client.task_events(namespace, name).await {
         Ok(_) => Ok(()),
         Err(error) if error.is_absence() => Ok(()),
