@@ -80,6 +80,18 @@ pub struct FilterHandle {
     initial: String,
 }
 
+/// An error and its causes, in one line, without repetitions. Of an error that is a field by itself, a log in JSON has no causes.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| error.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Starts logging. `filter` is a level, or directives as in `info,sentinel_operator::gateway=debug`. The handle changes the
 /// filter later; see [`FilterFile`].
 ///

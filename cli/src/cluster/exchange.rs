@@ -6,7 +6,7 @@ use sentinel_api::client::transport::{Body, boxed};
 use sentinel_api::client::{ClientError, Server};
 
 use super::Cluster;
-use super::status::causes;
+use sentinel_telemetry::causes;
 
 /// The headers of a request that the operator reads.
 const KEPT: [&str; 5] =

@@ -30,7 +30,9 @@ use tokio_rustls::client::TlsStream;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 
 use super::exchange::{kept, unauthorized};
-use super::status::{causes, shown};
+use sentinel_telemetry::causes;
+
+use super::status::shown;
 use super::{Cluster, INSTALL_NAMESPACE, OPERATOR_LABELS};
 
 /// The port of the operator's API.

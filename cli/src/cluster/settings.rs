@@ -94,7 +94,7 @@ impl Settings {
         let address = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let name = ClusterName { address, source, flags: self.flags() };
         let client = Client::try_from(config.clone()).map_err(|error| {
-            let why = crate::cluster::status::causes(&error);
+            let why = sentinel_telemetry::causes(&error);
             Failure::new(format!(
                 "failed to prepare the connection to {} ({}): {why}",
                 name.address, name.source
@@ -142,7 +142,7 @@ impl Settings {
         // The error repeats the path; its cause does not.
         let why = match error {
             KubeconfigError::ReadConfig(cause, _) => cause.to_string(),
-            other => status_causes(other),
+            other => sentinel_telemetry::causes(other),
         };
         Failure::new(format!("failed to read the kubeconfig {}: {why}", self.path()))
             .hint("Name another with --kubeconfig FILE (or KUBECONFIG), or a server with --server URL")
@@ -179,10 +179,6 @@ impl Settings {
         }
         flags
     }
-}
-
-fn status_causes(error: &KubeconfigError) -> String {
-    crate::cluster::status::causes(error)
 }
 
 fn in_cluster(why_not: &str) -> Result<(Config, Option<String>), Failure> {

@@ -5,6 +5,7 @@ use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use sentinel_api::client::transport::{Body, boxed};
 use sentinel_api::reason::{ErrorBody, Problem, Reason};
+use sentinel_telemetry::causes;
 use serde_json::Value;
 
 /// Largest body of an error, bytes.
@@ -114,18 +115,6 @@ pub(crate) fn shown_briefly(error: &kube::Error) -> String {
         kube::Error::Api(status) if status.code == 403 => "that is forbidden to you".to_owned(),
         other => shown(other),
     }
-}
-
-/// An error and its causes, in one line, without repetitions.
-pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |error| error.source()) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Patch, PostParams};
 use kube::{Api, Client};
+use sentinel_telemetry::causes;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,14 @@ pub enum KeepError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// An object is not there, and the operator has no right to make it: only to change the one of that name.
+    #[error("{kind} {name} does not exist, and the operator may not make it: helm upgrade brings it back")]
+    Absent {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
     /// A certificate could not be made.
     #[error(transparent)]
     Issue(#[from] IssueError),
@@ -63,6 +72,7 @@ impl KeepError {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Cluster { .. } => "Cluster",
+            Self::Absent { .. } => "Absent",
             Self::Issue(error) => error.category(),
             Self::Tls(error) => error.category(),
             Self::Contended { .. } => "Contended",
@@ -73,7 +83,7 @@ impl KeepError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Issue(error) => error.is_retryable(),
-            Self::Cluster { .. } | Self::Tls(_) | Self::Contended { .. } => true,
+            Self::Cluster { .. } | Self::Absent { .. } | Self::Tls(_) | Self::Contended { .. } => true,
         }
     }
 }
@@ -155,7 +165,7 @@ impl Keeper {
         self.reloads.failed(error.category());
         let (secret, category) = (&self.what.secret, error.category());
         tracing::warn!(
-            error = error as &dyn std::error::Error, %secret, category,
+            error = causes(error), %secret, category,
             "unable to keep the certificates current; those in use stay"
         );
     }
@@ -212,6 +222,9 @@ impl Keeper {
                     return Ok(contents);
                 }
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(kube::Error::Api(status)) if !exists && status.code == 403 => {
+                    return Err(KeepError::Absent { kind: "Secret", name: name.clone() });
+                }
                 Err(error) => return Err(failed("write", "Secret", name)(error)),
             }
         }
@@ -240,11 +253,12 @@ impl Keeper {
         if let Some(name) = self.what.config_map.as_deref().filter(|_| bundle != published) {
             let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
             let patch = Patch::Merge(json!({"data": {BUNDLE_KEY: bundle}}));
-            maps.patch(name, &params, &patch).await.map_err(failed(
-                "publish authorities in",
-                "ConfigMap",
-                name,
-            ))?;
+            match maps.patch(name, &params, &patch).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    return Err(KeepError::Absent { kind: "ConfigMap", name: name.to_owned() });
+                }
+                patched => patched.map_err(failed("publish authorities in", "ConfigMap", name))?,
+            };
         }
         if let Some(name) = &self.what.api_service {
             let services: Api<APIService> = Api::all(self.client.clone());

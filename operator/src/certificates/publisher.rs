@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::Patch;
 use kube::{Api, Client};
+use sentinel_telemetry::causes;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use x509_parser::pem::Pem;
@@ -97,7 +98,7 @@ impl Publisher {
                 Err(error) if !failing => {
                     failing = true;
                     let category = error.category();
-                    let error = &error as &dyn std::error::Error;
+                    let error = causes(&error);
                     tracing::warn!(error, category, "unable to publish the authorities of the certificate");
                 }
                 Err(_) => {}

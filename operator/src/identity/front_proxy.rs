@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderName;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
+use sentinel_telemetry::causes;
 use tokio_util::sync::CancellationToken;
 
 use super::people::LiveRules;
@@ -106,7 +107,7 @@ impl FrontProxy {
                 }
                 Err(error) if tokio::time::Instant::now() + AFTER_FAILURE > deadline => return Err(error),
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "will try again");
+                    tracing::warn!(error = causes(&error), "will try again");
                     tokio::time::sleep(AFTER_FAILURE).await;
                 }
             }
@@ -132,7 +133,7 @@ impl FrontProxy {
             }
             if let Err(error) = self.refresh().await {
                 self.reloads.failed(error.category());
-                let error = &error as &dyn std::error::Error;
+                let error = causes(&error);
                 tracing::warn!(error, "unable to read who the front proxy is; the last known one stays");
             }
         }

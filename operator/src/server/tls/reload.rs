@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sentinel_telemetry::causes;
 use tokio_util::sync::CancellationToken;
 
 use super::error::TlsError;
@@ -122,7 +123,7 @@ pub(super) async fn keep_current<R: Reload>(
                 // Logged once until a reload succeeds, not at every attempt.
                 if !failing {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = causes(&error),
                         "unable to reload the {what}; the current one stays in use"
                     );
                 }
