@@ -10,9 +10,10 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kstatus::{Kstatus, Shown};
-use sentinel_core::plan::{OnChange, Starts};
-use sentinel_core::reconcile::{Lifecycle, Write};
-use sentinel_protocol::ids::RunNumber;
+use sentinel_core::plan::{OnChange, OnRecreate, Starts};
+use sentinel_core::reconcile::run::{EarlierRun, Verdict};
+use sentinel_core::reconcile::{Earlier, Lifecycle, Write};
+use sentinel_protocol::ids::{RunNumber, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use world::{World, changed, ended, node, plan, running, succeeded};
 
@@ -89,6 +90,8 @@ struct Scene {
     steps: Vec<Step>,
     generation: i64,
     observed_generation: i64,
+    /// A Run of an earlier Task that ran the first spec; the Task runs once for each spec.
+    earlier: Option<EarlierRun>,
 }
 
 impl Scene {
@@ -102,7 +105,24 @@ impl Scene {
             steps: vec![],
             generation: 1,
             observed_generation: -1,
+            earlier: None,
         }
+    }
+
+    /// A Task that was made again; the earlier one ran its spec, and ended like this.
+    fn recreated(verdict: Option<Verdict>) -> Self {
+        let mut scene = Self::new(OnChange::Finish);
+        let plan = &mut scene.world.plan;
+        plan.on_recreate = OnRecreate::OncePerSpec;
+        scene.earlier = Some(EarlierRun {
+            task: TaskUid::new("uid-0").unwrap(),
+            number: RunNumber(1),
+            spec_hash: plan.spec_hash.clone(),
+            rerun_token: String::new(),
+            finished_at: None,
+            verdict,
+        });
+        scene
     }
 
     fn asked(&self) -> Asked {
@@ -193,6 +213,13 @@ impl Scene {
         if self.world.deleted {
             return Ok(());
         }
+        self.world.earlier = match &self.earlier {
+            None => Earlier::NotAsked,
+            Some(run) if run.spec_hash == self.world.plan.spec_hash => {
+                Earlier::Ran { run: run.clone(), rerun: None }
+            }
+            Some(_) => Earlier::Never,
+        };
         let decision = self.world.decide();
         if decision.write != Write::Soon || batch {
             if decision.freeze.is_some() {
@@ -226,6 +253,11 @@ impl Scene {
             }
         }
         let Some(success) = claim else { return Ok(()) };
+        if let (None, Some(shown), Some(earlier)) =
+            (&status.recorded.run, &status.recorded.earlier, &self.earlier)
+        {
+            return self.judge_earlier(success, shown, earlier);
+        }
         let run = status.recorded.run.as_ref().ok_or("a claim without a Run")?.number;
         let speaks_of_now = self.observed_generation == self.generation;
         let carries_it_out = self.model.begun.get(&run) == Some(&self.asked());
@@ -249,6 +281,19 @@ impl Scene {
             if shown.kstatus() != expected {
                 return Err(format!("kstatus reads {:?} where the Run ended {success}", shown.kstatus()));
             }
+        }
+        Ok(())
+    }
+
+    /// A claim about the Run of an earlier Task.
+    fn judge_earlier(&self, success: bool, shown: &EarlierRun, earlier: &EarlierRun) -> Result<(), String> {
+        let asked = self.world.plan.spec_hash == earlier.spec_hash && self.world.requests.rerun.is_none();
+        let speaks_of_now = self.observed_generation == self.generation && self.observed_latest_request();
+        if speaks_of_now && !asked {
+            return Err("claims the end of an earlier Run for what it has not carried out".to_owned());
+        }
+        if shown != earlier || success != (earlier.verdict == Some(Verdict::Complete)) {
+            return Err(format!("claims {success} by {shown:?}, and it was {earlier:?}"));
         }
         Ok(())
     }
@@ -314,6 +359,9 @@ fn status_is_true_in_every_interleaving() {
             }
             explore(&scene, depth, &mut seen);
         }
+    }
+    for verdict in [Some(Verdict::Complete), Some(Verdict::Failed), None] {
+        explore(&Scene::recreated(verdict), depth, &mut seen);
     }
     println!("{seen} histories");
     assert!(seen > 100_000, "only {seen} histories were seen");

@@ -6,8 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Api, DeleteParams, PostParams};
 use sentinel_node_agent::kill_point::{FOLDER, KillPoint as OnNode};
 use sentinel_operator::kill_point::KillPoint as InOperator;
+use sentinel_operator::resource::Task;
 use sentinel_tests::chaos::check::executions;
 use sentinel_tests::chaos::harness::System;
 use sentinel_tests::chaos::load_generator::LoadGenerator;
@@ -110,4 +113,66 @@ async fn kill_points_lose_nothing_and_run_nothing_twice() {
     let clean = wrong.is_empty();
     system.end(clean).await;
     assert!(clean, "{wrong:#?}");
+}
+
+/// A Task is deleted and made again, and the operator is killed in between: once before it releases the Task, once after
+/// History has answered. The command has run once.
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_points_of_a_recreation_run_nothing_twice() {
+    let system = System::start("recreation", 1).await;
+    let namespace = &system.fleet.namespace;
+    let api: Api<Task> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    let spec = json!({
+        "targets": {"nodeNames": [system.fleet.nodes[0].name]},
+        "run": {"command": [binary("recorder"), system.recording(), "100"]},
+        "onRecreate": "OncePerSpec",
+    });
+    let task: Task = serde_json::from_value(json!({
+        "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "once"}, "spec": spec,
+    }))
+    .unwrap();
+    let arm = |point: InOperator| {
+        let armed = system.directory.join(FOLDER).join(point.name());
+        fs::create_dir_all(armed.parent().unwrap()).unwrap();
+        fs::write(&armed, "").unwrap();
+        armed
+    };
+    let until_reached = async |armed: PathBuf| {
+        until(&format!("{} was reached", armed.display()), PATIENCE, || async {
+            if armed.exists() { Err("not reached") } else { Ok(()) }
+        })
+        .await;
+    };
+    let until_over = async |reason: &str| {
+        until(&format!("the Task is over with {reason}"), PATIENCE, || async {
+            let task = api.get("once").await.map_err(|error| error.to_string())?;
+            let conditions = task.status.map(|status| status.conditions).unwrap_or_default();
+            let is_over =
+                |c: &Condition| ["Complete", "Failed"].contains(&&*c.type_) && c.reason.contains(reason);
+            if conditions.iter().any(is_over) { Ok(()) } else { Err(format!("{conditions:?}")) }
+        })
+        .await;
+    };
+    api.create(&PostParams::default(), &task).await.unwrap();
+    until_over("").await;
+    let [released, answered] = InOperator::OF_A_RECREATION;
+    let armed = arm(released);
+    api.delete("once", &DeleteParams::default()).await.unwrap();
+    until_reached(armed).await;
+    until("the Task is gone", PATIENCE, || async {
+        match api.get_opt("once").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let armed = arm(answered);
+    api.create(&PostParams::default(), &task).await.unwrap();
+    until_reached(armed).await;
+    until_over("AlreadyExecuted").await;
+    let recorded = recording::read(&system.recording());
+    let starts: usize = recorded.values().map(|attempt| attempt.starts.len()).sum();
+    let clean = starts == 1;
+    system.end(clean).await;
+    assert!(clean, "{recorded:?}");
 }
