@@ -7,10 +7,11 @@ mod real_cluster;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use real_cluster::cluster;
+use real_cluster::{cluster, cluster_as};
 use sentinel_operator::certificates::issue::is_signed_by;
 use sentinel_operator::certificates::keeper::Keeper;
 use sentinel_operator::certificates::publisher::Publisher;
@@ -153,6 +154,47 @@ async fn a_certificate_that_is_taken_out_is_made_again_and_what_others_wrote_is_
     .await;
     stop.cancel();
     running.await.unwrap();
+    piece.close().await;
+}
+
+/// It was reported as "failed to write Secret", again and again, without a reason or a remedy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_secret_or_config_map_is_reported_with_what_brings_it_back() {
+    let Some(client) = cluster("certificates").await else { return };
+    let mut piece = Piece::new(client.clone()).await;
+    let user = format!("operator-of-{}", piece.namespace);
+    // The rights that the chart gives: to change the two objects, and to make none.
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["tls"], "verbs": ["get", "update"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["ca"], "verbs": ["get", "patch"]},
+    ]);
+    let role: Role =
+        serde_json::from_value(json!({"metadata": {"name": "operator"}, "rules": rules})).unwrap();
+    let binding: RoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": "operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    }))
+    .unwrap();
+    let made = PostParams::default();
+    Api::namespaced(client.clone(), &piece.namespace).create(&made, &role).await.unwrap();
+    Api::namespaced(client.clone(), &piece.namespace).create(&made, &binding).await.unwrap();
+    piece.client = cluster_as(&user, "certificates").await.unwrap();
+    piece.keeper().first(PATIENCE).await.unwrap();
+    piece.client = client.clone();
+
+    let deleted = DeleteParams::default();
+    piece.maps().delete("ca", &deleted).await.unwrap();
+    piece.client = cluster_as(&user, "certificates").await.unwrap();
+    let error = piece.keeper().first(Duration::ZERO).await.unwrap_err();
+    let map = "ConfigMap ca does not exist, and the operator may not make it: helm upgrade brings it back";
+    assert_eq!(error.to_string(), map);
+    piece.client = client.clone();
+    piece.secrets().delete("tls", &deleted).await.unwrap();
+    piece.client = cluster_as(&user, "certificates").await.unwrap();
+    let error = piece.keeper().first(Duration::ZERO).await.unwrap_err();
+    assert_eq!(error.to_string(), map.replace("ConfigMap ca", "Secret tls"));
+    piece.client = client;
     piece.close().await;
 }
 

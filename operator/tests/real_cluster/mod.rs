@@ -13,6 +13,18 @@ struct Parts {
 
 /// The real cluster; `None`, with a message on stderr, where there is none. In CI that is a failure.
 pub(crate) async fn cluster(test: &str) -> Option<kube::Client> {
+    Some(kube::Client::try_from(config(test).await?).unwrap())
+}
+
+/// The same as another user.
+#[allow(dead_code, reason = "not every test has another user")]
+pub(crate) async fn cluster_as(user: &str, test: &str) -> Option<kube::Client> {
+    let mut config = config(test).await?;
+    config.auth_info.impersonate = Some(user.to_owned());
+    Some(kube::Client::try_from(config).unwrap())
+}
+
+async fn config(test: &str) -> Option<kube::Config> {
     let Some(path) = std::env::var_os("SENTINEL_PARTS") else {
         assert!(
             std::env::var_os("CI").is_none_or(|ci| ci != "true"),
@@ -24,7 +36,5 @@ pub(crate) async fn cluster(test: &str) -> Option<kube::Client> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let parts: Parts = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let kubeconfig = Kubeconfig::read_from(&parts.kubeconfig).unwrap();
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Some(kube::Client::try_from(config).unwrap())
+    Some(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap())
 }
