@@ -1,6 +1,6 @@
 //! Tasks with `onRecreate: OncePerSpec` that are deleted and made again.
 
-use sentinel_operator::cluster::{Cluster, TaskStore};
+use sentinel_operator::cluster::TaskStore;
 use sentinel_operator::history::{History, RunQuery, RunVerdict};
 use sentinel_operator::resource::Task;
 use sentinel_operator::resource::marks::{ABANDON, RERUN};
