@@ -53,9 +53,10 @@ pub(super) async fn observe(
     tracking::drop_settled(context, &runs);
     let is_deleting = task.metadata.deletion_timestamp.is_some();
     let finalizers = task.metadata.finalizers.as_deref().unwrap_or_default();
-    let earlier = match is_deleting {
-        true => Earlier::NotAsked,
-        false => earlier_lookup::look_up(context, &runs, plan, &recorded),
+    let earlier = if is_deleting {
+        Earlier::NotAsked
+    } else {
+        earlier_lookup::look_up(context, &runs, plan, &recorded)
     };
     let is_held = finalizers.iter().any(|text| text == FINALIZER);
     Ok(Snapshot {

@@ -5,6 +5,7 @@
 //! and [`limits`], [`timeouts`], [`retry`], [`rollout`]: one file for each part.
 
 #![expect(unreachable_pub, reason = "KubeSchema repeats each type in a place of its own")]
+#![expect(clippy::doc_markdown, reason = "kubectl explain prints these texts as they are")]
 #![expect(clippy::duplicated_attributes, reason = "clippy takes the parts of several printcolumn for one")]
 
 pub mod limits;
