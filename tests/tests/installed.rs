@@ -33,6 +33,15 @@ const IMAGES: [&str; 9] = [
     "--timeout=3m",
 ];
 
+/// Values for commands on the host, and replicas over real stores.
+const ON_HOSTS: [&str; 5] = [
+    "--set=agent.profile=host",
+    "--set=agent.nestedNode=true",
+    "--set=storage.kind=mongodb",
+    "--set=storage.mongodb.existingSecret.name=mongodb",
+    "--set=storage.redis.existingSecret.name=redis",
+];
+
 /// Two replicas over real stores, commands on the host, with Helm 4: what people do, and what may happen meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs real nodes and images: just test-nodes"]
@@ -40,15 +49,8 @@ async fn two_replicas_and_host_commands_through_upgrades_failover_and_rotation()
     let (cluster, _guard) = cluster().await;
     stores(&cluster).await;
     let chart = Cluster::chart();
-    let values = [
-        "--set=agent.profile=host",
-        "--set=agent.nestedNode=true",
-        "--set=storage.kind=mongodb",
-        "--set=storage.mongodb.existingSecret.name=mongodb",
-        "--set=storage.redis.existingSecret.name=redis",
-    ];
     let install = ["install", "sentinel-node", chart.as_str()];
-    cluster.helm(Helm::Four, &[&install[..], &values, &IMAGES].concat()).await;
+    cluster.helm(Helm::Four, &[&install[..], &ON_HOSTS, &IMAGES].concat()).await;
     let nodes = cluster.all_reachable().await;
     assert_eq!(nodes["items"].as_array().unwrap().len(), cluster.nodes.len(), "{nodes}");
     cluster.helm(Helm::Four, &["test", "sentinel-node"]).await;
@@ -126,20 +128,13 @@ async fn the_version_before_is_upgraded_under_a_command() {
     let (cluster, _guard) = cluster().await;
     stores(&cluster).await;
     let (before, chart) = (Cluster::earlier_chart().await, Cluster::chart());
-    let values = [
-        "--set=agent.profile=host",
-        "--set=agent.nestedNode=true",
-        "--set=storage.kind=mongodb",
-        "--set=storage.mongodb.existingSecret.name=mongodb",
-        "--set=storage.redis.existingSecret.name=redis",
-    ];
-    cluster.helm(Helm::Three, &[&["install", "sentinel-node", &before][..], &values, &IMAGES].concat()).await;
+    cluster.helm(Helm::Three, &[&["install", "sentinel-node", &before][..], &ON_HOSTS, &IMAGES].concat()).await;
     cluster.all_reachable().await;
     cluster.task("earlier", "Host", &["/bin/sh", "-c", "echo by the version before"]).await;
     cluster.complete("earlier").await;
 
     // Their values, and the defaults of the new chart.
-    let release = [&[chart.as_str()][..], &values, &IMAGES].concat();
+    let release = [&[chart.as_str()][..], &ON_HOSTS, &IMAGES].concat();
     agents_are_upgraded_under_a_command(&cluster, &release).await;
     let image = ["get", "pods", "-l", "app.kubernetes.io/name=sentinel-node", "-o"];
     let images =
