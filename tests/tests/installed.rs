@@ -128,7 +128,9 @@ async fn the_version_before_is_upgraded_under_a_command() {
     let (cluster, _guard) = cluster().await;
     stores(&cluster).await;
     let (before, chart) = (Cluster::earlier_chart().await, Cluster::chart());
-    cluster.helm(Helm::Three, &[&["install", "sentinel-node", &before][..], &ON_HOSTS, &IMAGES].concat()).await;
+    cluster
+        .helm(Helm::Three, &[&["install", "sentinel-node", &before][..], &ON_HOSTS, &IMAGES].concat())
+        .await;
     cluster.all_reachable().await;
     cluster.task("earlier", "Host", &["/bin/sh", "-c", "echo by the version before"]).await;
     cluster.complete("earlier").await;
