@@ -185,9 +185,8 @@ impl Day {
                 }
                 Action::ArchiveRun(record) => self.queue.push(record.as_ref().clone()),
                 Action::Cancel(_) => {
-                    if self.running.take().is_some() {
-                        self.result = Some(ended(Outcome::Cancelled));
-                    }
+                    let was_running = self.running.take().is_some();
+                    self.result = was_running.then(|| ended(Outcome::Cancelled)).or(self.result.take());
                 }
                 Action::Forget(_) => self.result = None,
                 Action::DeleteTask => delete(world),
