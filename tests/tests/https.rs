@@ -145,14 +145,14 @@ async fn every_verb_works_over_tls() {
 /// Output arrives while the command runs, and the command it suggests has the flags that this server needs.
 fn follows(piece: &Piece, node: &str) {
     let script = "echo first; while [ ! -e \"$0\" ]; do sleep 0.1; done; echo last";
-    let go = piece.files.path().join("go");
+    let release = piece.files.path().join("go");
     let detached = ["run", "--detach", "--node", node, "--name", "slow", "--", "sh", "-c", script];
-    let begun = piece.run(&[&detached[..], &[go.to_str().unwrap()]].concat()).exited(0);
+    let begun = piece.run(&[&detached[..], &[release.to_str().unwrap()]].concat()).exited(0);
     begun.has(&format!("--certificate-authority {}", piece.ca.certificate.display()));
     let mut logs = piece.trusting().args(["logs", "-f", "slow"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(logs.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().contains("first"));
-    std::fs::write(go, "").unwrap();
+    std::fs::write(release, "").unwrap();
     assert!(lines.any(|line| line.unwrap().contains("last")));
     assert!(logs.wait().unwrap().success());
 }
@@ -212,7 +212,7 @@ fn trust(piece: &Piece) {
     unencrypted.has("it does not answer in TLS; is it http://?");
 }
 
-/// In a network of its own with an address that is not loopback: the connection is there, and nothing is sent over it.
+/// In a network of its own with an address that is not loopback: there is a connection, and nothing is sent over it.
 #[test]
 fn a_token_is_never_sent_in_plain_text_beyond_loopback() {
     let folder = tempfile::tempdir().unwrap();

@@ -151,7 +151,10 @@ impl tower_service::Service<Uri> for Connector {
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Link(TokioIo<Either<Either<TcpStream, UnixStream>, Box<TlsStream<TcpStream>>>>);
+pub(super) struct Link(TokioIo<Either<Plain, Box<TlsStream<TcpStream>>>>);
+
+/// One without TLS.
+type Plain = Either<TcpStream, UnixStream>;
 
 impl Connection for Link {
     fn connected(&self) -> Connected {

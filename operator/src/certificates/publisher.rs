@@ -1,5 +1,5 @@
-//! Publishes the authority of a certificate that others make, as a mounted Secret has it: whoever may read the Secret could read
-//! the key too, and clients of the operator need the authority alone.
+//! Publishes the authority of a certificate that others make, as a mounted Secret has it: a client that may read the Secret
+//! could read the key too, and needs the authority alone.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

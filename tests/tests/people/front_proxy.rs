@@ -81,7 +81,7 @@ async fn another_authority_of_the_front_proxy_counts_in_time_and_nothing_is_drop
         ask().await.map_or(Ok(()), |answered| Err(answered.text))
     })
     .await;
-    // What began under it goes on.
+    // What began under it continues.
     let task = serde_json::json!({
         "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "seen"},
         "spec": {"targets": {"nodeNames": ["none"]}, "run": {"command": ["true"]}},
@@ -92,7 +92,7 @@ async fn another_authority_of_the_front_proxy_counts_in_time_and_nothing_is_drop
             watching.read().await.unwrap();
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), seen).await.expect("the stream goes on");
+    tokio::time::timeout(Duration::from_secs(20), seen).await.expect("the stream continues");
     stop.cancel();
     assert_eq!(asking.await.unwrap(), None, "a request of the lasting front proxy failed");
     assert!(asked.load(Ordering::Relaxed) > 100, "{asked:?} requests");
