@@ -184,9 +184,9 @@ impl Day {
                     self.running = Some(1 + self.rng.below(40) as u64);
                 }
                 Action::ArchiveRun(record) => self.queue.push(record.as_ref().clone()),
-                Action::Cancel(_) => {
-                    let was_running = self.running.take().is_some();
-                    self.result = was_running.then(|| ended(Outcome::Cancelled)).or(self.result.take());
+                Action::Cancel(_) if self.running.is_some() => {
+                    self.running = None;
+                    self.result = Some(ended(Outcome::Cancelled));
                 }
                 Action::Forget(_) => self.result = None,
                 Action::DeleteTask => delete(world),
@@ -219,7 +219,7 @@ impl Day {
         }
     }
 
-    /// What the operator is told by History.
+    /// What History answers the operator.
     fn ask(&self) -> Earlier {
         let Some(world) = &self.world else { return Earlier::NotAsked };
         if !recreation::asks(&world.plan, &world.recorded) {

@@ -1,5 +1,5 @@
 //! A Task with `onRecreate: OncePerSpec` on a real API server, as GitOps makes it again: deleted by its TTL, applied on the
-//! server's side, with History there and not there.
+//! server's side, with History available and not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 
 use std::path::Path;
@@ -46,8 +46,8 @@ async fn until_reason(testbed: &Testbed, name: &str, kind: &str, reason: &str) -
     until(&format!("{name} has {kind} with the reason {reason}"), PATIENCE, || async {
         let task = get(testbed, name).await.unwrap_or_default();
         let conditions = task["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let is_there = conditions.iter().any(|one| one["type"] == kind && one["reason"] == reason);
-        if is_there { Ok(task) } else { Err(task) }
+        let holds = conditions.iter().any(|one| one["type"] == kind && one["reason"] == reason);
+        if holds { Ok(task) } else { Err(task) }
     })
     .await
 }
@@ -62,7 +62,7 @@ async fn until_gone(testbed: &Testbed, name: &str) {
     .await;
 }
 
-/// The operator ends, and another begins whose MongoDB is there.
+/// The operator ends, and another begins with this MongoDB.
 async fn restart(testbed: &mut Testbed, mongodb: &str) {
     testbed.operator.take().unwrap().kill().await;
     mongodb.clone_into(&mut testbed.namespace.parts.mongodb_uri);

@@ -50,7 +50,7 @@ pub struct Observed<'a> {
 /// Whether an earlier Task of the same name, with another uid, ran what this Task asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Earlier {
-    /// History was not asked: [`super::recreation::asks`] says that it need not be.
+    /// History was not asked: by [`super::recreation::asks`] it need not be.
     NotAsked,
     /// History has not answered.
     Unknown,

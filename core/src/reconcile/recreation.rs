@@ -45,7 +45,7 @@ pub(super) fn instead_of_run(plan: &TaskPlan, observed: &Observed<'_>, now: Now)
     }
 }
 
-/// History has not answered; whoever asks it reconciles the Task when it does.
+/// History has not answered. The adapter that asks it reconciles the Task when it does.
 fn await_history(observed: &Observed<'_>, now: Now) -> Decision {
     let state = TaskState::AwaitingHistory(None);
     let status = Status::of(state, observed.archive, observed.recorded.clone(), None);
@@ -75,7 +75,7 @@ fn find_executed(observed: &Observed<'_>, earlier: &EarlierRun) -> Decision {
 }
 
 /// Nothing was run for this Task, and nothing is due. It stays, whatever `ttlAfterFinished` is: it has no Run that could
-/// have finished, and whoever made it again would do so again.
+/// have finished, and a tool that made it again would do so once more.
 pub(super) fn stay_executed(observed: &Observed<'_>, earlier: &EarlierRun) -> Decision {
     let state = TaskState::AlreadyExecuted(earlier);
     let status = Status::of(state, Archive::Current, observed.recorded.clone(), None);

@@ -137,7 +137,7 @@ impl Operator {
         if self.is(Mutation::ReleaseBeforeHistory) && self.copy.lifecycle == Lifecycle::Deleting {
             plan.on_recreate = OnRecreate::Run;
         }
-        // No Task of this name was there before.
+        // No earlier Task had this name.
         let earlier = if around.history.up { Earlier::Never } else { Earlier::Unknown };
         let mut decision = decide(
             &plan,

@@ -34,7 +34,7 @@ fn world(plan: TaskPlan, earlier: Earlier) -> World {
     world
 }
 
-/// A Task made again, of which History answers this.
+/// A Task made again, and what History answers.
 fn recreated(earlier: Earlier) -> World {
     world(once(), earlier)
 }
@@ -229,9 +229,9 @@ fn a_task_without_a_run_is_deleted_at_once() {
     }
 }
 
-/// The leader before ended the Run, and crashed before History had its record.
+/// The previous leader ended the Run, and crashed before History had its record.
 #[test]
-fn a_new_leader_archives_the_run_before_it_releases_the_task() {
+fn a_new_leader_archives_the_run_and_then_releases_the_task() {
     let mut world = deleted_after_its_run(once());
     let record = world.run().clone();
     world.ledger = RunLedger::new(uid(), RunNumber(1), record.spec_hash.clone(), Origin::Inherited);

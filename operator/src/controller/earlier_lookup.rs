@@ -12,19 +12,12 @@ use sentinel_core::reconcile::{Earlier, recreation};
 
 use super::context::Context;
 use super::counters::Counters;
-use super::task_runs::TaskRuns;
+use super::task_runs::{Asked, TaskRuns};
 use crate::backoff::Backoff;
 use crate::history::{HistoryError, Ran, RunQuery, RunRecord, RunVerdict};
 use crate::kill_point::KillPoint;
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), max: Duration::from_secs(30) };
-
-/// What History was asked, and its answer: [`Earlier::Unknown`] until it has one.
-#[derive(Debug, Clone)]
-pub(super) struct Asked {
-    question: Ran,
-    answer: Earlier,
-}
 
 /// What History has answered. If it was not asked this yet, asks it: the answer requests a reconcile.
 pub(super) fn look_up(

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sentinel_core::reconcile::Earlier;
 use sentinel_core::reconcile::ledger::{Origin, RunLedger};
 use sentinel_core::reconcile::retry::Retry;
 use sentinel_core::reconcile::rollout::HistoryLookup;
@@ -12,7 +13,7 @@ use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SpecHash, TaskRef, 
 use sentinel_protocol::request::RunRequest;
 use sentinel_protocol::time::UnixMillis;
 
-use super::earlier_lookup::Asked;
+use crate::history::Ran;
 use crate::traces::RunTrace;
 
 /// What never changes about a Run, for dispatch and for its records in History.
@@ -59,6 +60,13 @@ pub struct Runs {
     pub superseded: Vec<TrackedRun>,
     /// What History was asked about an earlier Task of this name.
     pub(super) asked: Option<Asked>,
+}
+
+/// What History was asked, and its answer: [`Earlier::Unknown`] until it has one.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) question: Ran,
+    pub(super) answer: Earlier,
 }
 
 /// The state of one Run.
