@@ -386,9 +386,9 @@ fn lost_history_does_not_rewrite_finished_tasks() {
     }
 }
 
-/// The status said at the end of a Run that History had all of it, when it did not have the operator's own conclusions.
+/// The status showed at the end of a Run that History had all of it, without the operator's own conclusions.
 #[test]
-fn conclusions_that_end_a_run_are_archived_before_the_status_says_so() {
+fn conclusions_that_end_a_run_are_archived_before_the_status_shows_it() {
     let mut world = all_running(&["a"]);
     world.disconnect("a");
     world.pass(600_000);

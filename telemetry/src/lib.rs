@@ -80,7 +80,7 @@ pub struct FilterHandle {
     initial: String,
 }
 
-/// An error and its causes, in one line, without repetitions. Of an error that is a field by itself, a log in JSON has no causes.
+/// An error and its causes, in one line, without repetitions. A log in JSON has no causes of an error that is a field as it is.
 pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     for cause in std::iter::successors(error.source(), |error| error.source()) {

@@ -17,11 +17,11 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use sentinel_protocol::ids::NodeName;
-use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Ended;
 
 use super::action::{Action, Level, Notice};
+use super::archived::{archive_after, archive_of, history_had_all};
 use super::conditions::{self, Archive, Condition, ConditionStatus, TaskState};
 use super::decision::{Decision, Finalizer, Lifecycle, Observed, Status, Write};
 use super::execution::{AttemptPhase, AttemptState, Execution};
@@ -267,8 +267,8 @@ fn idle_without_run(plan: &TaskPlan, observed: &Observed<'_>) -> Decision {
 }
 
 /// The previous leader ended the Run and crashed before its own conclusions were archived. Targets that neither History
-/// nor an agent knows are concluded again, so that each has its Outcome. Not if History had them all: what it has lost
-/// since is no reason to conclude anything else.
+/// nor an agent knows are concluded again, so that each has its Outcome. Not if History had them all: from what it has
+/// lost since, nothing else follows.
 fn conclude_inherited(plan: &TaskPlan, observed: &Observed<'_>, last: &RunState, now: Now) -> Steps {
     let ledger = observed.ledger;
     if ledger.run() != last.number
@@ -417,44 +417,6 @@ fn corrected(observed: &Observed<'_>, last: &RunState) -> (RunState, Option<Roll
     });
     let verdict = run::verdict(observed.targets.len(), rolled.counts).or(last.verdict);
     (RunState { counts: rolled.counts, verdict, ..last.clone() }, Some(rolled))
-}
-
-/// What the status says of History and the finished Run. During a Run it says how History is in general.
-fn recorded_archive(observed: &Observed<'_>) -> Option<Archive> {
-    let run = observed.recorded.run.as_ref()?;
-    observed.recorded.archived.filter(|_| run.finished_at.is_some())
-}
-
-/// Whether History once had all of the finished Run.
-fn history_had_all(observed: &Observed<'_>) -> bool {
-    matches!(recorded_archive(observed), Some(Archive::Current | Archive::Lost))
-}
-
-fn archive_of(observed: &Observed<'_>, finished: bool) -> Archive {
-    archive_after(observed, observed.ledger, finished)
-}
-
-/// Whether History has all that is known. Of a finished Run this is about the Run alone: an outage of History must not
-/// rewrite the status of every finished Task.
-fn archive_after(observed: &Observed<'_>, ledger: &RunLedger, finished: bool) -> Archive {
-    if !finished {
-        return observed.archive;
-    }
-    if ledger.origin() == Origin::Inherited && observed.history == HistoryLookup::Pending {
-        return recorded_archive(observed).unwrap_or(Archive::Behind);
-    }
-    let attempts = ledger.executions().flat_map(|(_, execution)| execution.attempts());
-    let unarchived =
-        attempts.filter(|attempt| attempt.ended().is_some() && attempt.archived != Some(Stage::Ended));
-    // Conclusions of the previous leader that were not archived must be made again first.
-    let over = ledger.executions().filter(|(_, execution)| execution.is_over()).count();
-    let is_incomplete = ledger.origin() == Origin::Inherited && over < observed.targets.len();
-    match () {
-        () if unarchived.count() > 0 => Archive::Behind,
-        () if is_incomplete && history_had_all(observed) => Archive::Lost,
-        () if is_incomplete => Archive::Behind,
-        () => Archive::Current,
-    }
 }
 
 fn reach(observed: &Observed<'_>, node: &NodeName) -> Reach {
