@@ -157,7 +157,9 @@ fn start(at: &Path, api: u16, port: u16) -> Program {
     );
     let config = at.join("nginx.conf");
     std::fs::write(&config, all).unwrap();
-    let arguments = ["-p", &folder.to_string(), "-c", &config.display().to_string(), "-g", "daemon off;"];
+    // One process: killed, a master leaves its workers behind.
+    let alone = "daemon off; master_process off;";
+    let arguments = ["-p", &folder.to_string(), "-c", &config.display().to_string(), "-g", alone];
     Program::start_binary(&PathBuf::from("nginx"), "nginx", at, &arguments.map(str::to_owned))
 }
 
