@@ -432,9 +432,11 @@ fn every_stop_signal_cleans_up_and_so_does_a_second_one() {
 #[test]
 fn the_next_dev_mode_cleans_up_after_a_killed_one() {
     let directory = tempfile::tempdir().unwrap();
+    let runtime = tempfile::tempdir().unwrap();
     let start = || {
         let mut command = sentinel();
-        command.env("TMPDIR", directory.path());
+        // Also its socket is where no other test's dev mode cleans up.
+        command.env("TMPDIR", directory.path()).env("XDG_RUNTIME_DIR", runtime.path());
         Dev::start_as(command, &[])
     };
     // One is killed while a command is running, and one while idle.

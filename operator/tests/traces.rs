@@ -15,7 +15,7 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use gateway::ended;
+use gateway::{ended, eventually};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -180,8 +180,10 @@ async fn a_run_is_one_trace_from_its_caller_to_its_commands() {
         let running = &spans[&format!("sentinel.attempt.running {node}")];
         assert_eq!(hex(&running.span_id), given[node], "what the command was given");
     }
+    // Counted once the collector's answer has been read.
+    let sent = "sentinel_trace_spans_total{result=\"sent\"} 9";
+    eventually(sent, || metrics.render().contains(sent)).await;
     let scrape = metrics.render();
-    assert!(scrape.contains("sentinel_trace_spans_total{result=\"sent\"} 9"), "{scrape}");
     assert!(scrape.contains("sentinel_attempts_ended_total{outcome=\"Succeeded\"} 2"), "{scrape}");
     assert!(scrape.contains("sentinel_runs_ended_total{verdict=\"Complete\"} 1"), "{scrape}");
     assert!(scrape.contains("sentinel_start_latency_seconds_count 2"), "{scrape}");

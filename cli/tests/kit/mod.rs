@@ -90,6 +90,8 @@ pub struct Dev {
     pub token_file: PathBuf,
     pub socket: PathBuf,
     token: String,
+    /// Where its command lines find the token, if it is not the usual directory.
+    runtime: Option<PathBuf>,
     exited: bool,
 }
 
@@ -110,6 +112,8 @@ impl Dev {
 
     fn start_on(mut command: Command, listen: &str, arguments: &[&str]) -> Self {
         command.args(["dev", "--listen", listen]).args(arguments);
+        let runtime = command.get_envs().find(|(name, _)| *name == "XDG_RUNTIME_DIR");
+        let runtime = runtime.and_then(|(_, value)| value).map(PathBuf::from);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = ProcessOutput::read(child.stdout.take().unwrap());
@@ -122,13 +126,16 @@ impl Dev {
         let server = named("API ").trim_end_matches("/api/v1").to_owned();
         let (token_file, socket) = (PathBuf::from(named("Token ")), PathBuf::from(named("Socket ")));
         let token = std::fs::read_to_string(&token_file).unwrap().trim().to_owned();
-        Self { child, out, err, server, token_file, socket, token, exited: false }
+        Self { child, out, err, server, token_file, socket, token, runtime, exited: false }
     }
 
     /// A command line against this dev mode.
     pub fn cli(&self, arguments: &[&str]) -> Command {
         let mut command = sentinel();
         command.env("SENTINEL_SERVER", &self.server).args(arguments).stdin(Stdio::null());
+        if let Some(runtime) = &self.runtime {
+            command.env("XDG_RUNTIME_DIR", runtime);
+        }
         command
     }
 
