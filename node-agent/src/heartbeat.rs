@@ -98,7 +98,9 @@ impl Probe {
         metrics.uptime_seconds = System::uptime().unwrap_or(0);
         if let Some(disks) = &mut self.disks {
             disks.refresh_specifics(true, DiskRefreshKind::nothing().with_storage());
-            metrics.disks = disks.iter().map(disk).take(MAX_ITEMS).collect();
+            // A container has files of its node mounted, such as /etc/hosts: each would be shown as a disk.
+            let are_disks = disks.iter().filter(|disk| disk.mount_point().is_dir());
+            metrics.disks = are_disks.map(disk).take(MAX_ITEMS).collect();
         }
         if let Some(networks) = &mut self.networks {
             networks.refresh(true);

@@ -201,6 +201,11 @@ async fn nothing_runs_where_agents_observe(cluster: &Cluster) {
     let offers =
         |node: &serde_json::Value| node["environments"].as_array().is_some_and(|all| !all.is_empty());
     assert!(!nodes["items"].as_array().unwrap().iter().any(offers), "{nodes}");
+    // What a kubelet mounts into a container as a file.
+    assert!(
+        !nodes.to_string().contains("/etc/hosts") && nodes.to_string().contains("/var/lib/sentinel"),
+        "{nodes}"
+    );
     cluster.delete_tasks(&["observed"]).await;
 }
 
