@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use crate::cluster::repository;
+use crate::wait::until;
 
 /// The patch of Argo CD's ConfigMap that users install.
 pub fn argocd_cm() -> PathBuf {
@@ -69,4 +71,20 @@ pub async fn ask(verb: &str, inputs: &[Value]) -> Vec<Value> {
 /// When it does not answer.
 pub async fn ask_one(verb: &str, input: Value) -> Value {
     ask(verb, &[input]).await.remove(0)
+}
+
+/// Waits until Argo CD finds no difference between these objects in Git and the live ones, by any of its three ways. It reads an
+/// object twice for one of them; a status that is written between the two is a difference that is not there again.
+///
+/// # Panics
+/// When it still finds one after a minute, with both objects.
+pub async fn argo_cd_finds_no_difference(inputs: &[Value]) {
+    let nothing = json!({"threeWay": null, "structuredMerge": null, "serverSide": null});
+    until("Argo CD finds no difference", Duration::from_secs(60), || async {
+        match ask("argo-diff", inputs).await.into_iter().find(|answer| *answer != nothing) {
+            Some(difference) => Err(difference),
+            None => Ok(()),
+        }
+    })
+    .await;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sentinel_tests::cluster::repository;
-use sentinel_tests::gitops::{ask, installed, program};
+use sentinel_tests::gitops::{argo_cd_finds_no_difference, installed, program};
 use sentinel_tests::parts::Parts;
 use sentinel_tests::wait::until;
 use serde_json::{Value, json};
@@ -103,10 +103,7 @@ async fn the_chart_is_applied_in_any_order_and_nothing_drifts() {
                 })
             })
             .collect();
-        let nothing = json!({"threeWay": null, "structuredMerge": null, "serverSide": null});
-        for (object, answer) in objects.iter().zip(ask("argo-diff", &inputs).await) {
-            assert_eq!(answer, nothing, "seed {seed}: {} {}", kind(object), object["metadata"]["name"]);
-        }
+        argo_cd_finds_no_difference(&inputs).await;
         // What a pipeline does each time: no conflict with the operator, and its data stays.
         apply_in_order(&parts, &objects).await;
         let secret = kubectl(&parts, &["get", "secret", &format!("{full}-tls"), "-n", release, "-o", "json"])

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sentinel_tests::cluster::repository;
-use sentinel_tests::gitops::{ask, ask_one};
+use sentinel_tests::gitops::{argo_cd_finds_no_difference, ask_one};
 use sentinel_tests::wait::until;
 use serde_json::{Value, json};
 
@@ -223,10 +223,7 @@ async fn argo_cd_finds_no_difference_after_either_kind_of_apply() {
                 })
             })
             .collect();
-        let nothing = json!({"threeWay": null, "structuredMerge": null, "serverSide": null});
-        for (task, answer) in tasks.iter().zip(ask("argo-diff", &inputs).await) {
-            assert_eq!(answer, nothing, "{}", task["metadata"]["name"]);
-        }
+        argo_cd_finds_no_difference(&inputs).await;
         let again = ask_one("argo-sync", sync).await;
         assert!(again["error"].is_null(), "{again}");
         let after = observed(&cluster, prefix).await;
