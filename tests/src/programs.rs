@@ -99,8 +99,3 @@ pub fn binary(name: &str) -> PathBuf {
     assert!(path.exists(), "{} is not built: run `cargo build --workspace` first", path.display());
     path
 }
-
-/// A loopback port that was free a moment ago.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
-}

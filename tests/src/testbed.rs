@@ -7,7 +7,8 @@ use tempfile::TempDir;
 
 use crate::certificates::ServerCertificate;
 use crate::cluster::{SERVICE_ACCOUNT, TestNamespace};
-use crate::programs::{Program, binary, free_port};
+use crate::ports::free_port;
+use crate::programs::{Program, binary};
 use crate::wait::until;
 
 /// What differs from the default: programs of this build, and a gateway without TLS.

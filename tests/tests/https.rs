@@ -10,7 +10,8 @@ use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{Api, DeleteParams, PostParams};
 use sentinel_tests::certificates::Ca;
 use sentinel_tests::command_lines::Ran;
-use sentinel_tests::programs::{Program, binary, free_port};
+use sentinel_tests::ports::free_port;
+use sentinel_tests::programs::{Program, binary};
 use sentinel_tests::testbed::{Options, Testbed};
 use sentinel_tests::wait::until;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sentinel_tests::cluster::repository;
 use sentinel_tests::machines::pods::node_exec;
 use sentinel_tests::machines::release::{Cluster, Helm, NAMESPACE, OPS, PATIENCE, Person};
-use sentinel_tests::programs::free_port;
+use sentinel_tests::ports::free_port;
 use sentinel_tests::wait::until;
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};

@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::memory::rss;
-use crate::programs::{Program, free_port};
+use crate::ports::free_port;
+use crate::programs::Program;
 use crate::wait::until;
 
 /// One MiB.

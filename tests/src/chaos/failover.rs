@@ -21,9 +21,10 @@ use serde_json::json;
 use super::fleet;
 use super::process::Process;
 use super::rng::Rng;
-use super::servers::{Servers, steady_port};
+use super::servers::Servers;
 use super::simulated_agents::SimulatedAgents;
 use crate::cluster::TestNamespace;
+use crate::ports::free_port;
 use crate::wait::until;
 
 /// Name of the Lease, the operator's default.
@@ -173,12 +174,11 @@ pub async fn run(options: Options) -> Report {
 impl Scenario {
     async fn set(options: Options) -> Self {
         let directory = tempfile::Builder::new().prefix("failover-").tempdir().expect("a directory").keep();
-        let mut ports = Rng::new(u64::from(std::process::id()));
-        let servers = Servers::start(&directory, &mut ports).await;
+        let servers = Servers::start(&directory).await;
         let namespace = TestNamespace::on(servers.parts.clone(), "failover").await;
         let mut replicas = Vec::new();
         for number in 0..options.operators {
-            let [gateway, api, metrics]: [u16; 3] = std::array::from_fn(|_| steady_port(&mut ports));
+            let [gateway, api, metrics]: [u16; 3] = std::array::from_fn(|_| free_port());
             let more = [
                 ("--lease-namespace", namespace.name.clone()),
                 ("--advertise", format!("127.0.0.1:{gateway}")),

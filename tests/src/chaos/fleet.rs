@@ -9,9 +9,8 @@ use nix::sys::signal::Signal;
 
 use super::process::{Process, signal};
 use super::proxy::Proxy;
-use super::rng::Rng;
-use super::servers::steady_port;
 use crate::cluster::{SERVICE_ACCOUNT, TestNamespace};
+use crate::ports::free_port;
 use crate::programs::binary;
 use crate::testbed::secret;
 use crate::wait::until;
@@ -56,8 +55,8 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts an operator and so many agents, and waits until all are connected.
-    pub async fn start(namespace: TestNamespace, directory: &Path, agents: usize, rng: &mut Rng) -> Self {
-        let ports: [u16; 3] = std::array::from_fn(|_| steady_port(rng));
+    pub async fn start(namespace: TestNamespace, directory: &Path, agents: usize) -> Self {
+        let ports: [u16; 3] = std::array::from_fn(|_| free_port());
         let [gateway, api, metrics] = ports;
         let operator = operator("operator", &namespace, directory, ports, &[]);
         operator.start().await;

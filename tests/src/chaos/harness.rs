@@ -133,11 +133,9 @@ impl System {
     /// Starts servers, operator and agents, and waits until they are ready.
     pub async fn start(test: &str, agents: usize) -> Self {
         let directory = tempfile::Builder::new().prefix("chaos-").tempdir().expect("a directory").keep();
-        // Ports must differ between two runs of one seed at a time.
-        let mut ports = Rng::new(u64::from(std::process::id()));
-        let servers = Arc::new(Servers::start(&directory, &mut ports).await);
+        let servers = Arc::new(Servers::start(&directory).await);
         let namespace = TestNamespace::on(servers.parts.clone(), test).await;
-        let fleet = Arc::new(Fleet::start(namespace, &directory, agents, &mut ports).await);
+        let fleet = Arc::new(Fleet::start(namespace, &directory, agents).await);
         let restarter = tokio::spawn(keep_running(Arc::clone(&servers), Arc::clone(&fleet)));
         Self { directory, servers, fleet, restarter }
     }

@@ -1,7 +1,6 @@
 //! A set of real servers as child processes, so that each can be killed: the parts of `tests/parts`.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +11,9 @@ use mongodb::bson::doc;
 use redis::AsyncCommands;
 
 use super::process::Process;
-use super::rng::Rng;
 use crate::cluster::repository;
 use crate::parts::{Bin, Parts};
+use crate::ports::free_port;
 use crate::wait::until;
 
 /// How long a server may take until it answers.
@@ -38,8 +37,8 @@ pub struct Servers {
 
 impl Servers {
     /// Starts all of them in this directory and waits until they answer.
-    pub async fn start(directory: &Path, rng: &mut Rng) -> Self {
-        let ports: [u16; 5] = std::array::from_fn(|_| steady_port(rng));
+    pub async fn start(directory: &Path) -> Self {
+        let ports: [u16; 5] = std::array::from_fn(|_| free_port());
         let [etcd_port, api_port, redis_port, postgres_port, ferretdb_port] = ports;
         let serve = |name: &str, folder: &str, numbers: &[u16]| {
             let mut arguments: Vec<OsString> = vec![directory.join(folder).into()];
@@ -103,15 +102,5 @@ impl Servers {
             mongo.database("x").collection::<mongodb::bson::Document>("x").find_one(doc! {}).await
         })
         .await;
-    }
-}
-
-/// A loopback port that is free, and that the kernel does not hand out while its server is down.
-pub fn steady_port(rng: &mut Rng) -> u16 {
-    loop {
-        let port = 20_000 + rng.below(12_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
 use sentinel_tests::certificates::{Ca, ServerCertificate};
-use sentinel_tests::programs::free_port;
+use sentinel_tests::ports::free_port;
 use sentinel_tests::requests::{ClientIdentity, Request, Stream, encrypted};
 use sentinel_tests::testbed::{Options, Testbed};
 use sentinel_tests::wait::until;
