@@ -186,7 +186,16 @@ async fn a_deleted_secret_or_config_map_is_reported_with_what_brings_it_back() {
     let deleted = DeleteParams::default();
     piece.maps().delete("ca", &deleted).await.unwrap();
     piece.client = cluster_as(&user, "certificates").await.unwrap();
-    let error = piece.keeper().first(Duration::ZERO).await.unwrap_err();
+    let metrics = Metrics::new();
+    let mut keeper = piece.keeper_in(&metrics);
+    let counted = |count: usize| {
+        let line = format!("sentinel_server_certificate_reloads_total{{result=\"Absent\"}} {count}\n");
+        assert!(metrics.render().contains(&line), "no {line:?} in\n{}", metrics.render());
+    };
+    counted(0);
+    // Long enough for a second round: the first one that failed is counted.
+    let error = keeper.first(Duration::from_secs(3)).await.unwrap_err();
+    counted(1);
     let map = "ConfigMap ca does not exist, and the operator may not make it: helm upgrade brings it back";
     assert_eq!(error.to_string(), map);
     piece.client = client.clone();

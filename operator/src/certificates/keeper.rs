@@ -305,3 +305,28 @@ impl Keeper {
 fn failed<'a>(doing: &'a str, kind: &'a str, name: &'a str) -> impl Fn(kube::Error) -> KeepError + use<'a> {
     move |source| KeepError::Cluster { doing: format!("{doing} {kind} {name}"), source: Box::new(source) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// That of a missing object once had no counter.
+    #[test]
+    fn every_failure_of_a_round_has_a_counter_from_the_start() {
+        let name = || "ca".to_owned();
+        let unreadable = TlsError::Read { path: name().into(), source: std::io::ErrorKind::NotFound.into() };
+        let failures = [
+            KeepError::Cluster {
+                doing: name(),
+                source: Box::new(kube::Error::LinesCodecMaxLineLengthExceeded),
+            },
+            KeepError::Absent { kind: "ConfigMap", name: name() },
+            KeepError::Contended { secret: name() },
+            unreadable.into(),
+        ];
+        let results = Reloaded::ServerCertificate.results();
+        for failure in failures {
+            assert!(results.contains(&failure.category()), "{failure}");
+        }
+    }
+}

@@ -30,11 +30,20 @@ impl Reloaded {
     pub const ALL: [Self; 3] = [Self::ServerCertificate, Self::TrustedProxy, Self::FrontProxy];
 
     /// The values of the metric label `result`.
-    fn results(self) -> &'static [&'static str] {
+    pub(crate) fn results(self) -> &'static [&'static str] {
         match self {
-            Self::ServerCertificate => {
-                &[RELOADED, PANICKED, "Read", "Pem", "Pair", "Setup", "Cluster", "Issue", "Contended"]
-            }
+            Self::ServerCertificate => &[
+                RELOADED,
+                PANICKED,
+                "Read",
+                "Pem",
+                "Pair",
+                "Setup",
+                "Cluster",
+                "Absent",
+                "Issue",
+                "Contended",
+            ],
             Self::TrustedProxy => &[RELOADED, PANICKED, "Read", "Authorities"],
             Self::FrontProxy => &[RELOADED, PANICKED, "Read", "Content", "Authorities"],
         }
@@ -60,26 +69,32 @@ impl Reloaded {
 
 /// Counts reloads. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Reloads(Vec<(&'static str, Counter)>);
+pub struct Reloads {
+    registry: Registry,
+    what: Reloaded,
+}
 
 impl Reloads {
     /// Registers the counters, with all results.
     pub fn new(registry: &Registry, what: Reloaded) -> Self {
-        Self(what.results().iter().map(|result| (*result, what.counter(registry, result))).collect())
+        for result in what.results() {
+            what.counter(registry, result);
+        }
+        Self { registry: registry.clone(), what }
     }
 
     /// Another one is in use.
     pub fn succeeded(&self) {
-        self.failed(RELOADED);
+        self.count(RELOADED);
     }
 
     /// An attempt failed with an error of this category.
     pub fn failed(&self, category: &'static str) {
-        let known = self.0.iter().find(|(result, _)| *result == category);
-        debug_assert!(known.is_some(), "{category} is not registered");
-        if let Some((_, counter)) = known {
-            counter.add(1);
-        }
+        self.count(category);
+    }
+
+    fn count(&self, result: &'static str) {
+        self.what.counter(&self.registry, result).add(1);
     }
 }
 
