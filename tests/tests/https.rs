@@ -235,4 +235,7 @@ fn a_token_is_never_sent_in_plain_text_beyond_loopback() {
         .env_remove("SENTINEL_SERVER");
     let refused = Ran::of(&command.stdin(Stdio::null()).output().unwrap()).exited(1);
     let _ = refused.has("a token is not sent in plain text to another machine; use https://");
+    // OpenSSL names a request in plain text that it receives.
+    let received = std::fs::read_to_string(folder.path().join("server")).unwrap();
+    assert!(received.contains("ACCEPT") && !received.contains("http request"), "{received}");
 }

@@ -103,7 +103,7 @@ async fn a_cluster_without_an_installation_is_named_as_one() {
         listed.has("does not serve the API of Sentinel Node (APIService v1alpha1.ops.sentinelnode.dev)");
     listed.has("it is not installed").has("sentinel check --pre");
     run(&test, &["--as", "jane", "get", "tasks"]).exited(1).has("does not serve the API");
-    // Tasks can be created; but no one could be followed, and who repeats the command line would run it twice.
+    // A Task could be created but not followed, and a retry of the command would run it twice.
     let started = run(&test, &["run", "--all", "--", "true"]).exited(125);
     started.has("it is not installed").has("Nothing was started");
     assert_eq!(test.kubectl(&["get", "tasks.sentinelnode.dev", "-o", "name"]).await.unwrap(), "");

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use sentinel_api::client::transport::{Body, boxed};
 use sentinel_api::client::{ClientError, Server};
+use sentinel_telemetry::causes;
 
 use super::Cluster;
-use sentinel_telemetry::causes;
 
 /// The headers of a request that the operator reads.
 const KEPT: [&str; 5] =

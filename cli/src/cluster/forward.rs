@@ -25,13 +25,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use sentinel_api::aggregated::API_SERVICE;
 use sentinel_api::client::transport::{Body, boxed};
 use sentinel_api::client::{ClientError, Server};
+use sentinel_telemetry::causes;
 use tokio::io::DuplexStream;
 use tokio_rustls::client::TlsStream;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 
 use super::exchange::{kept, unauthorized};
-use sentinel_telemetry::causes;
-
 use super::status::shown;
 use super::{Cluster, INSTALL_NAMESPACE, OPERATOR_LABELS};
 

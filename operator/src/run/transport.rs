@@ -28,8 +28,8 @@ pub(super) fn register(metrics: &MetricsRegistry) {
     }
 }
 
-/// The certificate of the listeners, if they have one; and what keeps it and its published authorities current. One that the operator makes is kept in this
-/// namespace.
+/// The certificate of the listeners, if they have one; and what keeps it and its published authorities current. One that the
+/// operator makes is kept in this namespace.
 ///
 /// # Errors
 /// [`RunError`] when it cannot be used, or made.

@@ -1,9 +1,8 @@
 //! `check`: whether a cluster is fit for Sentinel Node, or whether an installation works.
 //!
 //! [`cluster`] asks the API server about itself, [`installation`] about the objects of the chart, [`pod_security`] whether their
-//! namespace admits them, [`rights`] what the caller may
-//! do; [`service`] asks the operator; [`task`] runs a Task. Each finding is a line ([`findings`]); what could not be checked is
-//! a warning, never left out.
+//! namespace admits them, [`rights`] what the caller may do; [`service`] asks the operator; [`task`] runs a Task. Each
+//! finding is a line ([`findings`]); what could not be checked is a warning, never left out.
 
 mod cluster;
 pub(crate) mod findings;

@@ -69,32 +69,26 @@ impl Reloaded {
 
 /// Counts reloads. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Reloads {
-    registry: Registry,
-    what: Reloaded,
-}
+pub struct Reloads(Vec<(&'static str, Counter)>);
 
 impl Reloads {
     /// Registers the counters, with all results.
     pub fn new(registry: &Registry, what: Reloaded) -> Self {
-        for result in what.results() {
-            what.counter(registry, result);
-        }
-        Self { registry: registry.clone(), what }
+        Self(what.results().iter().map(|result| (*result, what.counter(registry, result))).collect())
     }
 
     /// Another one is in use.
     pub fn succeeded(&self) {
-        self.count(RELOADED);
+        self.failed(RELOADED);
     }
 
     /// An attempt failed with an error of this category.
     pub fn failed(&self, category: &'static str) {
-        self.count(category);
-    }
-
-    fn count(&self, result: &'static str) {
-        self.what.counter(&self.registry, result).add(1);
+        let known = self.0.iter().find(|(result, _)| *result == category);
+        debug_assert!(known.is_some(), "{category} is not registered");
+        if let Some((_, counter)) = known {
+            counter.add(1);
+        }
     }
 }
 
