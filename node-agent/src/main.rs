@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::CommandFactory;
 use sentinel_node_agent::baseline::{self, Role};
@@ -36,11 +37,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// A runtime that has no blocking thread and can start none panics. With one that stays, an agent on a node without a process or
+/// thread left waits for that one.
+const BLOCKING_THREADS_STAY: Duration = Duration::from_hours(24 * 365);
+
 fn run_agent(args: &RunArgs) -> Result<(), Box<dyn Error>> {
     let log = sentinel_telemetry::init(args.log_format.into(), &args.log)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_keep_alive(BLOCKING_THREADS_STAY)
+        .build()?;
     runtime.block_on(async {
+        // Made while the node has room for one; see the constant.
+        tokio::task::spawn_blocking(|| {}).await?;
         if let Some(file) = args.log_filter_file.clone() {
             tokio::spawn(FilterFile::new(file, log).keep_current());
         }

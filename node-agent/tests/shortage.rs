@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use fixtures::{PROGRAM, is_root, shell};
-use gateway::{Control, Gateway, within};
+use gateway::{Control, Gateway, next_message, within};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::to_agent::{Start, ToAgent};
+use sentinel_protocol::to_operator::ToOperator;
 
 const TOKEN: &str = "a-token";
 
@@ -33,13 +34,21 @@ impl Drop for Agent {
 impl Agent {
     /// Starts an agent with its state in this directory.
     async fn start(wrapper: &[&str], dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_limited(wrapper, dir, arguments, None).await
+    }
+
+    /// The same, with a limit from before its Session.
+    async fn start_limited(
+        wrapper: &[&str],
+        dir: &Path,
+        arguments: &[&str],
+        limited: Option<(&str, usize)>,
+    ) -> Self {
         let mut gateway = Gateway::start(TOKEN).await;
         let token = dir.join("token");
         fs::write(&token, TOKEN).unwrap();
         fs::set_permissions(&token, PermissionsExt::from_mode(0o400)).unwrap();
-        if wrapper[0] == "setpriv" {
-            chown(&token, Some(NOBODY), None).unwrap();
-        }
+        chown(&token, Some(fs::metadata(dir).unwrap().uid()), None).unwrap();
         let (program, own) = wrapper.split_first().unwrap();
         let child = Command::new(program)
             .args(own)
@@ -52,7 +61,12 @@ impl Agent {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let control = gateway.control().await;
+        let mut socket = gateway.control_socket().await;
+        let ToOperator::Hello(hello) = next_message(&mut socket).await else { panic!("no Hello") };
+        if let Some((resource, to)) = limited {
+            limit(&child, resource, to);
+        }
+        let control = gateway.welcome(socket, hello).await;
         Self { child, control }
     }
 
@@ -66,20 +80,24 @@ impl Agent {
     }
 
     fn limit(&self, resource: &str, to: usize) {
-        let pid = self.child.id().to_string();
-        let limit = format!("--{resource}={to}:{to}");
-        // The limits of another user's process are closed to a root without CAP_SYS_RESOURCE.
-        let owner = fs::metadata(format!("/proc/{pid}")).unwrap();
-        let (uid, gid) = (owner.uid().to_string(), owner.gid().to_string());
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "prlimit", "--pid", &pid, &limit]);
-        assert!(command.status().unwrap().success());
+        limit(&self.child, resource, to);
     }
 
     async fn refusal(&mut self, start: &Start) -> Refusal {
         self.send_start(start).await;
         within("a refusal", self.control.refused()).await.refusal
     }
+}
+
+fn limit(agent: &Child, resource: &str, to: usize) {
+    let pid = agent.id().to_string();
+    let limit = format!("--{resource}={to}:{to}");
+    // The limits of another user's process are closed to a root without CAP_SYS_RESOURCE.
+    let owner = fs::metadata(format!("/proc/{pid}")).unwrap();
+    let (uid, gid) = (owner.uid().to_string(), owner.gid().to_string());
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "prlimit", "--pid", &pid, &limit]);
+    assert!(command.status().unwrap().success());
 }
 
 const NOBODY: u32 = 65534;
@@ -104,6 +122,22 @@ async fn running_out_of_processes_names_their_limit() {
     for expected in ["uid 65534 has as many processes", "1 (ulimit -u)", "LimitNPROC="] {
         assert!(message.contains(expected), "{message}");
     }
+}
+
+/// Its runtime panicked when it had no thread for a blocking call, and could start none.
+#[tokio::test]
+async fn without_a_process_left_the_agent_stays_connected() {
+    if !fixtures::can_run_as_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(NOBODY), None).unwrap();
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut agent = Agent::start_limited(&user, dir.path(), &[], Some(("nproc", 1))).await;
+    // The preforked supervisor takes the first one.
+    agent.outcome(&shell(1, "true")).await;
+    let outcome = agent.outcome(&shell(2, "true")).await;
+    assert!(matches!(outcome, Outcome::StartFailed { .. }), "{outcome:?}");
 }
 
 #[tokio::test]
