@@ -38,7 +38,7 @@ fn ended() -> Ended {
 
 /// An Attempt with every small file it can have.
 fn full_attempt(state: &StateDir, number: u32) -> AttemptDir {
-    let attempt = state.create(&accepted(number)).unwrap();
+    let attempt = state.create(accepted(number)).unwrap();
     let lock = attempt.try_lock().unwrap().unwrap();
     let supervisor =
         sentinel_node_agent::process::ProcessIdentity::of(std::process::id().cast_signed()).unwrap();
@@ -93,7 +93,7 @@ fn records_survive_reopening_the_directory() {
     let state = StateDir::open(root.path()).unwrap();
     let id = state.state_id().to_owned();
     full_attempt(&state, 1);
-    state.create(&accepted(2)).unwrap();
+    state.create(accepted(2)).unwrap();
     state.set_highest_epoch(Epoch::from(9)).unwrap();
     state.set_highest_epoch(Epoch::from(4)).unwrap();
     drop(state);
@@ -130,9 +130,9 @@ fn a_second_agent_cannot_open_the_directory() {
 fn an_attempt_is_created_once() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
-    let attempt = state.create(&accepted(1)).unwrap();
+    let attempt = state.create(accepted(1)).unwrap();
     assert_eq!(attempt, state.attempt(&accepted(1).start.attempt));
-    assert!(matches!(state.create(&accepted(1)), Err(JournalError::Exists { .. })));
+    assert!(matches!(state.create(accepted(1)), Err(JournalError::Exists { .. })));
     let (task, run, number) = attempt.name_parts().unwrap();
     assert_eq!((task.as_str(), run.0, number), ("0b6c-1", 1, 1));
 }
@@ -232,7 +232,7 @@ fn incomplete_directories_are_ignored_and_removed() {
 fn a_temporary_file_changes_nothing() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
-    let attempt = state.create(&accepted(1)).unwrap();
+    let attempt = state.create(accepted(1)).unwrap();
     fs::write(attempt.path().join("state.tmp"), "half a st").unwrap();
     assert_eq!(attempt.state().unwrap(), AttemptState::Accepted);
     attempt.set_delivery(&Delivery { acked: Some(Stage::Accepted), archived: 0 }).unwrap();
@@ -245,7 +245,7 @@ fn a_temporary_file_changes_nothing() {
 fn an_exit_record_is_written_once_and_valid_before_rename() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
-    let attempt = state.create(&accepted(1)).unwrap();
+    let attempt = state.create(accepted(1)).unwrap();
     let lock = attempt.try_lock().unwrap().unwrap();
     assert!(attempt.try_lock().unwrap().is_none(), "the lock is exclusive");
     assert_eq!(lock.exit().unwrap(), None, "a reserve is not a record");
@@ -364,9 +364,9 @@ impl Drop for SmallDisk {
 fn a_full_disk_refuses_new_attempts_and_records_exits() {
     let Some(disk) = SmallDisk::of("256k") else { return };
     let state = StateDir::open(&disk.path().join("state")).unwrap();
-    let attempt = state.create(&accepted(1)).unwrap();
+    let attempt = state.create(accepted(1)).unwrap();
     disk.fill();
-    let error = state.create(&accepted(2)).unwrap_err();
+    let error = state.create(accepted(2)).unwrap_err();
     assert!(error.is_disk_full(), "{error:?}");
     assert_eq!(state.load().unwrap().len(), 1, "nothing incomplete");
     let lock = attempt.try_lock().unwrap().unwrap();
@@ -394,7 +394,7 @@ fn a_command_that_fills_the_disk_continues_with_holes() {
     let state = StateDir::open(&disk.path().join("state")).unwrap();
     let mut launcher = Launcher::of(fixtures::PROGRAM, Prefork::Off);
     let much = shell(1, "head -c 5000000 /dev/zero; echo end >&2; exit 5");
-    let attempt = state.create(&Accepted::now(much).unwrap()).unwrap();
+    let attempt = state.create(Accepted::now(much).unwrap()).unwrap();
     launcher.launch(&attempt).unwrap();
     let run = finish(attempt);
     assert_eq!(run.ended.outcome, Outcome::Failed { exit_code: 5 });
@@ -412,7 +412,7 @@ fn a_command_that_fills_the_disk_continues_with_holes() {
 fn replacing_an_attempt_never_leaves_it_absent() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
-    let old = state.create(&accepted(1)).unwrap();
+    let old = state.create(accepted(1)).unwrap();
     fs::write(old.log().join("left"), "by the previous boot").unwrap();
     let (path, done) = (old.path().to_owned(), std::sync::atomic::AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -424,7 +424,7 @@ fn replacing_an_attempt_never_leaves_it_absent() {
             absent
         });
         for _ in 0..50 {
-            state.replace(&accepted(1)).unwrap();
+            state.replace(accepted(1)).unwrap();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(watching.join().unwrap(), 0);
@@ -434,6 +434,6 @@ fn replacing_an_attempt_never_leaves_it_absent() {
         fs::read_dir(root.path().join("attempts")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, [old.name()]);
     // A missing one is created.
-    state.replace(&accepted(2)).unwrap();
+    state.replace(accepted(2)).unwrap();
     assert_eq!(state.load().unwrap().len(), 2);
 }

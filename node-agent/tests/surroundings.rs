@@ -316,7 +316,7 @@ fn a_state_directory_writable_by_others_is_rejected() {
     let journal = sentinel_node_agent::journal::StateDir::open(&state).unwrap();
     let witness = dir.path().join("witness");
     let start = shell(1, &format!("touch {}", witness.display()));
-    journal.create(&sentinel_node_agent::journal::Accepted::now(start).unwrap()).unwrap();
+    journal.create(sentinel_node_agent::journal::Accepted::now(start).unwrap()).unwrap();
     drop(journal);
     fs::set_permissions(&state, PermissionsExt::from_mode(0o777)).unwrap();
     let stderr = failed_start(dir.path(), &["env"]);
@@ -336,11 +336,11 @@ fn a_request_owned_by_another_user_is_not_run() {
     let dir = tempfile::tempdir().unwrap();
     let journal = sentinel_node_agent::journal::StateDir::open(dir.path()).unwrap();
     let accepted = |number| sentinel_node_agent::journal::Accepted::now(shell(number, "true")).unwrap();
-    let of_file = journal.create(&accepted(1)).unwrap();
+    let of_file = journal.create(accepted(1)).unwrap();
     std::os::unix::fs::chown(of_file.path().join("request"), Some(65534), None).unwrap();
-    let of_dir = journal.create(&accepted(2)).unwrap();
+    let of_dir = journal.create(accepted(2)).unwrap();
     std::os::unix::fs::chown(of_dir.path(), Some(65534), None).unwrap();
-    let linked = journal.create(&accepted(3)).unwrap();
+    let linked = journal.create(accepted(3)).unwrap();
     fs::rename(linked.path().join("request"), dir.path().join("elsewhere")).unwrap();
     std::os::unix::fs::symlink(dir.path().join("elsewhere"), linked.path().join("request")).unwrap();
     assert!(of_file.accepted().is_err());

@@ -21,6 +21,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// thread thousands of times a second.
 const OUTPUT_DEBOUNCE: Duration = Duration::from_millis(5);
 
+/// How long a Report that an Attempt was accepted waits for its command to start, which makes the Attempt durable.
+const HELD_FOR: Duration = Duration::from_millis(10);
+
 /// Shortest time between two inspections where supervisors cannot wake the agent.
 const POLL_AT_LEAST: Duration = Duration::from_millis(10);
 
@@ -41,6 +44,8 @@ pub(crate) struct AgentLoop {
     next_tick: u64,
     /// Wake-ups are not polled for until then.
     debounce_until: Option<Instant>,
+    /// Until when Reports of Attempts that are not durable yet are held.
+    held_until: Option<Instant>,
     /// When an input was last received or a record last changed, milliseconds of the boot clock.
     changed_at: u64,
 }
@@ -64,6 +69,7 @@ impl AgentLoop {
             inbox,
             next_tick: 0,
             debounce_until: None,
+            held_until: None,
             changed_at: host::boot_clock_ms(),
         };
         let replayed = agent_loop.replay()?;
@@ -86,6 +92,7 @@ impl AgentLoop {
                     }
                 }
                 Ready::Wakeups => self.on_wakeups(),
+                Ready::Held => self.send_held(),
                 Ready::Tick => self.on_tick(),
             }
         }
@@ -101,6 +108,11 @@ impl AgentLoop {
             let debounce = self.debounce_until.map(|until| until.saturating_duration_since(Instant::now()));
             let debounce = debounce.filter(|pause| !pause.is_zero());
             let left = debounce.map_or(left, |pause| pause.min(left));
+            let held = self.held_until.map(|until| until.saturating_duration_since(Instant::now()));
+            if held.is_some_and(|held| held.is_zero()) {
+                return Ready::Held;
+            }
+            let left = held.map_or(left, |held| held.min(left));
             let timeout = Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: i64::from(left.subsec_nanos()),
@@ -179,6 +191,7 @@ impl AgentLoop {
     fn on_tick(&mut self) {
         let began = Instant::now();
         self.performer.reap();
+        self.performer.checkpoint();
         self.step_and_perform(Event::Tick);
         // Output without a wake-up: the supervisor is of an older release, or the pipe was full.
         let active = self.performer.attempts().filter(|id| self.agent.is_living(id));
@@ -216,6 +229,15 @@ impl AgentLoop {
             }
         }
         self.performer.metrics().set_counts(self.agent.living(), self.agent.unacknowledged());
+        let held = self.performer.has_held();
+        self.held_until = held.then(|| self.held_until.unwrap_or_else(|| Instant::now() + HELD_FOR));
+    }
+
+    fn send_held(&mut self) {
+        self.held_until = None;
+        if let Some(failed) = self.performer.send_held() {
+            self.step_and_perform(failed);
+        }
     }
 
     fn replay(&mut self) -> Result<Event, JournalError> {
@@ -251,6 +273,7 @@ impl AgentLoop {
 enum Ready {
     Inputs,
     Wakeups,
+    Held,
     Tick,
 }
 

@@ -1,11 +1,11 @@
 //! One function per effect. The result of an effect is an event; nothing is decided here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sentinel_core::agent::{AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, Tombstone};
 use sentinel_protocol::ids::AttemptId;
@@ -13,7 +13,7 @@ use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::Start;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, ToOperator};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, ToOperator};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -38,6 +38,9 @@ const MAX_LAST_LINE: u64 = 512;
 /// How long the processes of a dead supervisor's command may take to end after they were killed.
 const TREE_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long the result of an Attempt waits before its directory is made durable.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
+
 /// Carries out effects on Journal, supervisors and link.
 pub(crate) struct Performer {
     journal: StateDir,
@@ -48,10 +51,16 @@ pub(crate) struct Performer {
     scope: ContainerScope,
     /// Where the current Session takes its messages.
     outbox: Option<mpsc::Sender<ToOperator>>,
+    /// Reports of Attempts that are not durable yet, of the current Session.
+    held: Vec<ToOperator>,
     /// The Attempts in the Journal, by the name of their directory.
     attempts: BTreeMap<String, AttemptId>,
     /// Threads that end the trees of dead supervisors.
     tree_enders: Vec<JoinHandle<()>>,
+    /// Attempts that have ended, and when; they may still have a slot of the write-ahead log.
+    ended: VecDeque<(Instant, AttemptDir)>,
+    /// The thread that makes some of them durable.
+    checkpointer: Option<JoinHandle<()>>,
 }
 
 impl Performer {
@@ -71,8 +80,11 @@ impl Performer {
             metrics,
             scope,
             outbox: None,
+            held: Vec::new(),
             attempts: BTreeMap::new(),
             tree_enders: Vec::new(),
+            ended: VecDeque::new(),
+            checkpointer: None,
         }
     }
 
@@ -90,6 +102,7 @@ impl Performer {
 
     pub(super) fn set_outbox(&mut self, outbox: Option<mpsc::Sender<ToOperator>>) {
         self.outbox = outbox;
+        self.held.clear();
     }
 
     /// The Attempts in the Journal.
@@ -111,6 +124,34 @@ impl Performer {
                 self.metrics.count_restart("end-tree");
             }
         }
+    }
+
+    /// Makes Attempts durable whose results have waited for a while, so that the write-ahead log has room for others. Most are
+    /// forgotten before, and never cost the disk more than their slot.
+    pub(super) fn checkpoint(&mut self) {
+        if self.checkpointer.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return;
+        }
+        let Some(checkpoints) = self.journal.checkpoints() else { return };
+        let waiting = self.ended.iter().take_while(|(at, _)| at.elapsed() >= CHECKPOINT_AFTER).count();
+        let due: Vec<_> = self.ended.drain(..waiting).map(|(_, dir)| dir).collect();
+        let due: Vec<_> = due.into_iter().filter(|dir| checkpoints.needs(dir)).collect();
+        if due.is_empty() {
+            return;
+        }
+        let making = move || {
+            for dir in due {
+                if let Err(error) = checkpoints.make(&dir) {
+                    tracing::warn!(
+                        attempt = dir.name(),
+                        category = error.category().as_str(),
+                        error = describe(&error),
+                        "unable to make an ended attempt durable in its directory; its slot of the log stays in use"
+                    );
+                }
+            }
+        };
+        self.checkpointer = thread::Builder::new().name("checkpoint".to_owned()).spawn(making).ok();
     }
 
     /// Carries out an effect, in the span of the Attempt that it is about.
@@ -157,7 +198,7 @@ impl Performer {
     fn record(
         &mut self,
         start: Start,
-        create: fn(&StateDir, &Accepted) -> Result<AttemptDir, JournalError>,
+        create: fn(&StateDir, Accepted) -> Result<AttemptDir, JournalError>,
     ) -> Event {
         let (attempt, credit) = (start.attempt.clone(), start.credit);
         let accepted = match Accepted::now(start) {
@@ -168,7 +209,7 @@ impl Performer {
                 return Event::NotRecorded { attempt, why };
             }
         };
-        match create(&self.journal, &accepted) {
+        match create(&self.journal, accepted) {
             Ok(dir) => {
                 self.attempts.insert(dir.name().to_owned(), attempt.clone());
                 self.notices.begin(&attempt, &dir, credit);
@@ -190,7 +231,7 @@ impl Performer {
         }
         if let JournalError::Unsafe { .. } = error {
             // It is refused, so it must not be in the Journal at the next start.
-            if let Err(error) = self.journal.attempt(&attempt).remove() {
+            if let Err(error) = self.journal.remove(&self.journal.attempt(&attempt)) {
                 tracing::error!(error = describe(&error), "failed to remove what was not recorded");
             }
             return journal_failed(error);
@@ -278,6 +319,9 @@ impl Performer {
     fn concluded(&mut self, attempt: AttemptId, done: Result<Option<Ended>, JournalError>) -> Option<Event> {
         match done {
             Ok(Some(ended)) => {
+                let dir = self.journal.attempt(&attempt);
+                self.note_durable(&dir, &attempt);
+                self.ended.push_back((Instant::now(), dir));
                 self.notices.ended(&attempt, ended.output.end);
                 Some(Event::Concluded { attempt, ended: Box::new(ended) })
             }
@@ -299,7 +343,11 @@ impl Performer {
         let dir = self.journal.attempt(attempt);
         match inspect(&dir, &self.scope) {
             Ok(Some(seen)) => {
+                if seen.running.is_some() || seen.ended.is_some() {
+                    self.note_durable(&dir, attempt);
+                }
                 if let Some(ended) = &seen.ended {
+                    self.ended.push_back((Instant::now(), dir));
                     KillPoint::AgentSawExit.pass(self.journal.root());
                     self.notices.ended(&seen.attempt, ended.output.end);
                 }
@@ -399,7 +447,53 @@ impl Performer {
         }
     }
 
+    /// Sends a message whose Attempts are durable. That an Attempt was accepted can wait until it is, as *running* is likely to
+    /// come first; see [`Self::send_held`].
     fn send(&mut self, message: ToOperator) -> Option<Event> {
+        match &message {
+            ToOperator::Report(report) if !self.journal.is_durable(&self.journal.attempt(&report.attempt)) => {
+                if matches!(report.state, ReportedState::Accepted) {
+                    self.held.push(message);
+                    return None;
+                }
+                if let Err(error) = self.journal.sync() {
+                    return Some(journal_failed(&error));
+                }
+            }
+            ToOperator::Inventory(_) => {
+                if let Err(error) = self.journal.sync() {
+                    return Some(journal_failed(&error));
+                }
+            }
+            _ => {}
+        }
+        self.send_now(message);
+        None
+    }
+
+    /// Whether Reports wait for the disk.
+    pub(super) fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Makes durable what is not yet, and sends the Reports that waited for it.
+    pub(super) fn send_held(&mut self) -> Option<Event> {
+        if let Err(error) = self.journal.sync() {
+            return Some(journal_failed(&error));
+        }
+        for message in std::mem::take(&mut self.held) {
+            self.send_now(message);
+        }
+        None
+    }
+
+    /// Whoever started or ended it has synced its request before.
+    fn note_durable(&mut self, dir: &AttemptDir, attempt: &AttemptId) {
+        self.journal.note_durable(dir);
+        self.held.retain(|held| !matches!(held, ToOperator::Report(report) if report.attempt == *attempt));
+    }
+
+    fn send_now(&mut self, message: ToOperator) {
         if let Some(outbox) = &self.outbox {
             match outbox.try_send(message) {
                 Ok(()) => {}
@@ -408,7 +502,6 @@ impl Performer {
                 Err(TrySendError::Closed(_)) => self.outbox = None,
             }
         }
-        None
     }
 }
 

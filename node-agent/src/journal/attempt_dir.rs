@@ -1,5 +1,6 @@
 //! The directory of one Attempt: its records, and the lock that a supervisor holds.
 
+use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,10 @@ use super::error::JournalError;
 use super::file_lock::FileLock;
 use super::record_file;
 use super::wakeup::{AgentWaker, SupervisorWakeups, wake_supervisor};
+use super::wal_slot::{Part, Slot};
 
 pub(super) const REQUEST: &str = "request";
-const STATE: &str = "state";
+pub(super) const STATE: &str = "state";
 pub(crate) const CANCEL: &str = "cancel";
 pub(crate) const EXIT: &str = "exit";
 pub(super) const EXIT_RESERVE: &str = "exit.reserve";
@@ -180,7 +182,7 @@ impl AttemptDir {
     /// When the directory cannot be opened or locked.
     pub fn try_lock(&self) -> Result<Option<AttemptLock>, JournalError> {
         let lock = FileLock::try_take(self.open()?).map_err(|e| JournalError::io("lock", &self.path, e))?;
-        Ok(lock.map(|lock| AttemptLock { _lock: lock, attempt: self.clone() }))
+        Ok(lock.map(|lock| AttemptLock::new(lock, self.clone())))
     }
 
     /// Takes the lock, waiting until it is free.
@@ -189,7 +191,7 @@ impl AttemptDir {
     /// When the directory cannot be opened or locked.
     pub fn lock(&self) -> Result<AttemptLock, JournalError> {
         let lock = FileLock::take(self.open()?).map_err(|e| JournalError::io("lock", &self.path, e))?;
-        Ok(AttemptLock { _lock: lock, attempt: self.clone() })
+        Ok(AttemptLock::new(lock, self.clone()))
     }
 
     /// Wakes the supervisor, if one is waiting; see [`super::wakeup`].
@@ -234,6 +236,22 @@ impl AttemptDir {
         }
     }
 
+    /// Makes everything in it durable, without the write-ahead log: the records, the output, the names.
+    ///
+    /// # Errors
+    /// [`JournalError::Unsafe`] when something could not be synced.
+    pub(crate) fn make_durable(&self) -> Result<(), JournalError> {
+        for name in [REQUEST, STATE, EXIT] {
+            record_file::sync_existing(&self.file(name))?;
+        }
+        for segment in fs::read_dir(self.log()).into_iter().flatten().flatten() {
+            record_file::sync_existing(&segment.path())?;
+        }
+        record_file::sync_existing(&self.log())?;
+        record_file::sync_dir(&self.path)?;
+        self.path.parent().map_or(Ok(()), record_file::sync_dir)
+    }
+
     /// Removes it with its output.
     ///
     /// # Errors
@@ -261,33 +279,60 @@ pub(super) const GONE: &str = ".gone.";
 pub struct AttemptLock {
     _lock: FileLock,
     attempt: AttemptDir,
+    /// Its place in the write-ahead log, once it was asked for.
+    slot: OnceCell<Option<Slot>>,
 }
 
 impl AttemptLock {
+    fn new(lock: FileLock, attempt: AttemptDir) -> Self {
+        Self { _lock: lock, attempt, slot: OnceCell::new() }
+    }
+
     /// The Attempt it locks.
     pub fn attempt(&self) -> &AttemptDir {
         &self.attempt
     }
 
-    /// Records how far the Attempt has come; durable on return.
+    /// The Attempt's place in the write-ahead log; `None` when its directory is durable instead.
+    pub(crate) fn slot(&self) -> Option<&Slot> {
+        let open = || {
+            let accepted = self.attempt.accepted().ok().flatten()?;
+            Slot::open(self.attempt.state_dir(), accepted.slot?)
+        };
+        self.slot.get_or_init(open).as_ref()
+    }
+
+    /// Records how far the Attempt has come. The kernel keeps it while the machine runs; after a loss of power the start that
+    /// was announced counts.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn set_state(&self, state: &AttemptState) -> Result<(), JournalError> {
-        record_file::replace(&self.attempt.file(STATE), state)
+        record_file::replace_unsynced(&self.attempt.file(STATE), state)
     }
 
-    /// Records that the command may start from now on. On return only the existence of the record is durable: after a loss
-    /// of power it may be unreadable. That is enough, as no process survives a reboot: what may have been started is lost
-    /// either way, and is never started again.
+    /// Records that the command may start as soon as what this returns was synced. After a loss of power the record may be
+    /// unreadable. That is enough, as no process survives a reboot: what may have been started is lost either way, and is
+    /// never started again.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn announce_start(&self, starting: &AttemptState) -> Result<(), JournalError> {
-        record_file::announce(&self.attempt.file(STATE), starting)
+    pub fn announce_start(&self, starting: &AttemptState) -> Result<Announced<'_>, JournalError> {
+        let path = self.attempt.file(STATE);
+        if let Some(slot) = self.slot()
+            && slot.write(Part::Start, starting)?
+        {
+            record_file::replace_unsynced(&path, starting)?;
+            return Ok(Announced(Some(slot)));
+        }
+        record_file::announce(&path, starting)?;
+        if self.slot().is_some() {
+            self.attempt.make_durable()?;
+        }
+        Ok(Announced(None))
     }
 
-    /// How it ended; a record that is complete and not renamed yet counts.
+    /// How it ended; a record that is complete and has not got its name yet counts.
     ///
     /// # Errors
     /// When the record is unreadable.
@@ -295,7 +340,8 @@ impl AttemptLock {
         if let Some(ended) = self.attempt.exit()? {
             return Ok(Some(ended));
         }
-        Ok(record_file::read(&self.attempt.file(EXIT_RESERVE)).unwrap_or(None))
+        let reserved = record_file::read(&self.attempt.file(EXIT_RESERVE)).unwrap_or(None);
+        Ok(reserved.or_else(|| self.slot()?.read(Part::Exit)))
     }
 
     /// Records how it ended, once: an existing record is kept and returned. Durable on return; it needs no additional room
@@ -304,12 +350,40 @@ impl AttemptLock {
     /// # Errors
     /// When it cannot be written.
     pub fn record_exit(&self, ended: Ended) -> Result<Ended, JournalError> {
-        let path = self.attempt.file(EXIT);
         if let Some(ended) = self.attempt.exit()? {
             return Ok(ended);
         }
         let ended = self.exit()?.unwrap_or(ended);
-        record_file::fill_reserve(&self.attempt.file(EXIT_RESERVE), &path, &ended)?;
+        let (reserve, path) = (self.attempt.file(EXIT_RESERVE), self.attempt.file(EXIT));
+        if let Some(slot) = self.slot() {
+            // Durable before it has its name, as it is reported once it has.
+            if slot.write(Part::Exit, &ended)? && slot.sync().is_ok() {
+                record_file::fill_reserve_unsynced(&reserve, &path, &ended)?;
+                return Ok(ended);
+            }
+            self.attempt.make_durable()?;
+        }
+        record_file::fill_reserve(&reserve, &path, &ended)?;
         Ok(ended)
+    }
+}
+
+/// A start that was announced, durable once it was synced.
+#[derive(Debug)]
+#[must_use]
+pub struct Announced<'a>(Option<&'a Slot>);
+
+impl Announced<'_> {
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// When the log could not be synced; nothing may be started then.
+    pub fn sync(&self) -> Result<(), JournalError> {
+        self.0.map_or(Ok(()), Slot::sync)
+    }
+
+    /// What the process that becomes the command has to sync before; `None` when it is durable.
+    pub(crate) fn to_sync(&self) -> Option<&File> {
+        self.0.map(Slot::file)
     }
 }

@@ -9,6 +9,7 @@ use sentinel_protocol::to_operator::Ended;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::wal_slot::SlotId;
 use crate::host;
 use crate::process::ProcessIdentity;
 
@@ -25,6 +26,9 @@ pub struct Accepted {
     pub boot_id: String,
     /// When it was accepted, in milliseconds of that boot's clock; deadlines count from here.
     pub boot_ms: u64,
+    /// Its slot in the write-ahead log; `None` when its directory was synced instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<SlotId>,
 }
 
 /// A request that an earlier release may have accepted with an epoch that is out of range today. The epoch is not needed
@@ -50,6 +54,7 @@ impl Accepted {
             accepted_at: host::wall_clock(),
             boot_id: host::boot_id()?,
             boot_ms: host::boot_clock_ms(),
+            slot: None,
         })
     }
 }

@@ -5,6 +5,7 @@
 //!   lock                        kernel lock of the agent that uses this directory
 //!   state_id                    random id, generated once; for the operator's log, no decision reads it
 //!   highest_epoch               the highest epoch seen
+//!   wal                         write-ahead log: what is durable before its directory is, see [`wal`]
 //!   bell                        named pipe by which supervisors wake the agent, see [`wakeup`]
 //!   tombstones/<millis>.log     forgotten Attempts: id, spec hash, outcome; one checksummed line each
 //!   attempts/<uid>.<run>.<n>/   one Attempt; the directory itself carries its supervisor's kernel lock
@@ -20,8 +21,10 @@
 //!
 //! Invariants:
 //!
-//! * Every small file is readable JSON with a checksum in its last line, and is replaced as a whole:
-//!   temporary file → write → fsync → rename → fsync of the directory.
+//! * Every small file is readable JSON with a checksum in its last line, and is replaced as a whole. One that must be durable
+//!   is synced with its directory, or is in the write-ahead log and the log is synced; never neither.
+//! * No command is started, and nothing about an Attempt is sent, before its request is durable; and no exit record is seen
+//!   before it is.
 //! * A failed fsync is [`JournalError::Unsafe`] and is never retried on the same file.
 //! * A record that cannot be read makes its own Attempt [`Loaded::Corrupt`] and no other. A damaged `delivery` counts as
 //!   empty, since it is the one that is not synced.
@@ -34,9 +37,12 @@ mod attempt_record;
 mod error;
 mod file_lock;
 mod record_file;
+mod redo;
 mod state_dir;
 mod tombstones;
 mod wakeup;
+mod wal;
+mod wal_slot;
 
 pub(crate) use attempt_dir::SUPERVISOR_LOG;
 pub use attempt_dir::{AbandonResult, AttemptDir, AttemptLock};
@@ -45,3 +51,4 @@ pub use error::JournalError;
 pub use state_dir::StateDir;
 pub(crate) use wakeup::{AgentWaker, SupervisorWakeups};
 pub use wakeup::{AgentWakeups, Change, ReceivedWakeups, Wakeup};
+pub use wal_slot::SlotId;

@@ -76,8 +76,14 @@ pub(super) fn replace<T: Serialize>(path: &Path, value: &T) -> Result<(), Journa
 /// Writes a record into a directory that is not renamed to its name yet; durable on return. What a crash leaves is
 /// removed with the directory, so it needs no temporary name.
 pub(super) fn write_hidden<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
-    write_synced(path, &encode(path, value)?)?;
+    let file = write(path, &encode(path, value)?)?;
+    sync(&file, path)?;
     sync_dir(parent(path))
+}
+
+/// As [`write_hidden`], for a record that is durable otherwise.
+pub(super) fn write_hidden_unsynced<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
+    write(path, &encode(path, value)?).map(drop)
 }
 
 /// Replaces a record whose existence has to survive a power cut and whose content need not: on return the name is
@@ -101,12 +107,13 @@ pub(super) fn replace_unsynced<T: Serialize>(path: &Path, value: &T) -> Result<(
 fn write_new(temporary: &Path, path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
     // Never reuse an old temporary file: its last fsync may have failed.
     let _ = fs::remove_file(temporary);
-    write_synced(temporary, bytes)?;
+    let file = write(temporary, bytes)?;
+    sync(&file, temporary)?;
     fs::rename(temporary, path).map_err(|e| JournalError::io("rename", temporary, e))
 }
 
-/// Writes a new file and syncs it.
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
+/// Writes a new file.
+fn write(path: &Path, bytes: &[u8]) -> Result<File, JournalError> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -114,7 +121,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
         .open(path)
         .map_err(|e| JournalError::io("create", path, e))?;
     file.write_all(bytes).map_err(|e| JournalError::io("write", path, e))?;
-    sync(&file, path)
+    Ok(file)
 }
 
 /// Creates a file of `len` bytes whose blocks are allocated, for [`fill_reserve`]. Where the file system cannot allocate
@@ -141,19 +148,46 @@ pub(super) fn reserve(path: &Path, len: u64) -> Result<(), JournalError> {
 /// Durable on return. Without a reserve it is an ordinary [`replace`].
 pub(super) fn fill_reserve<T: Serialize>(reserve: &Path, path: &Path, value: &T) -> Result<(), JournalError> {
     let bytes = encode(path, value)?;
-    let mut file = match OpenOptions::new().write(true).open(reserve) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            write_new(&temporary(path), path, &bytes)?;
-            return sync_dir(parent(path));
-        }
-        Err(error) => return Err(JournalError::io("open", reserve, error)),
+    let Some(file) = write_reserve(reserve, path, &bytes)? else {
+        write_new(&temporary(path), path, &bytes)?;
+        return sync_dir(parent(path));
     };
-    file.rewind().and_then(|()| file.write_all(&bytes)).map_err(|e| JournalError::io("write", reserve, e))?;
-    file.set_len(bytes.len() as u64).map_err(|e| JournalError::io("cut", reserve, e))?;
     sync(&file, reserve)?;
     fs::rename(reserve, path).map_err(|e| JournalError::io("rename", reserve, e))?;
     sync_dir(parent(path))
+}
+
+/// As [`fill_reserve`], for a record that is durable otherwise.
+pub(super) fn fill_reserve_unsynced<T: Serialize>(
+    reserve: &Path,
+    path: &Path,
+    value: &T,
+) -> Result<(), JournalError> {
+    match write_reserve(reserve, path, &encode(path, value)?)? {
+        Some(_) => fs::rename(reserve, path).map_err(|e| JournalError::io("rename", reserve, e)),
+        None => replace_unsynced(path, value),
+    }
+}
+
+/// Writes into the reserve; `None` when there is none.
+fn write_reserve(reserve: &Path, path: &Path, bytes: &[u8]) -> Result<Option<File>, JournalError> {
+    let mut file = match OpenOptions::new().write(true).open(reserve) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(JournalError::io("open", reserve, error)),
+    };
+    file.rewind().and_then(|()| file.write_all(bytes)).map_err(|e| JournalError::io("write", path, e))?;
+    file.set_len(bytes.len() as u64).map_err(|e| JournalError::io("cut", reserve, e))?;
+    Ok(Some(file))
+}
+
+/// Makes a file or directory durable, if it exists.
+pub(super) fn sync_existing(path: &Path) -> Result<(), JournalError> {
+    match File::open(path) {
+        Ok(file) => sync(&file, path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(JournalError::io("open", path, error)),
+    }
 }
 
 /// Makes the contents of a file durable.

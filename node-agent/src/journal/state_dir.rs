@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sentinel_protocol::ids::{AttemptId, Epoch};
 
@@ -16,6 +16,7 @@ use super::error::JournalError;
 use super::file_lock::FileLock;
 use super::record_file;
 use super::tombstones::Tombstones;
+use super::wal::{Checkpoints, Wal};
 
 /// The state directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct StateDir {
     root: PathBuf,
     state_id: String,
     tombstones: Mutex<Tombstones>,
+    /// `None` where there is no room for it: every directory is synced then.
+    wal: Option<Arc<Wal>>,
     _lock: FileLock,
 }
 
@@ -41,7 +44,12 @@ impl StateDir {
         let tombstones = Mutex::new(Tombstones::open(&root.join("tombstones"), crate::host::wall_clock())?);
         record_file::sync_dir(&root)?;
         sweep(&root.join("attempts"))?;
-        Ok(Self { root, state_id, tombstones, _lock: lock })
+        let wal = Wal::open(&root).inspect_err(|error| {
+            tracing::warn!(error = with_source(error), "no write-ahead log; every start waits longer for the disk");
+        });
+        let state = Self { root, state_id, tombstones, wal: wal.ok().map(Arc::new), _lock: lock };
+        state.redo()?;
+        Ok(state)
     }
 
     /// Its path.
@@ -78,11 +86,12 @@ impl StateDir {
         Ok(found)
     }
 
-    /// Adds an Attempt to the Journal, with room for its exit record; durable on return.
+    /// Adds an Attempt to the Journal, with room for its exit record. It is durable once it was announced to start, or after
+    /// [`Self::sync`].
     ///
     /// # Errors
     /// [`JournalError::Exists`] when it is already in the Journal; otherwise the error of the disk, and it is not in the Journal.
-    pub fn create(&self, accepted: &Accepted) -> Result<AttemptDir, JournalError> {
+    pub fn create(&self, mut accepted: Accepted) -> Result<AttemptDir, JournalError> {
         let attempts = self.attempts();
         let name = accepted.start.attempt.directory_name();
         let new = attempts.join(format!("{NEW}{name}"));
@@ -90,15 +99,53 @@ impl StateDir {
         if dir.path().exists() {
             return Err(JournalError::Exists { name });
         }
+        let logged = match &self.wal {
+            Some(wal) => wal.begin(&mut accepted)?,
+            None => false,
+        };
         let _ = fs::remove_dir_all(&new);
-        let made = fill(&new, accepted)
+        let made = fill(&new, &accepted)
             .and_then(|()| fs::rename(&new, dir.path()).map_err(|e| JournalError::io("rename", &new, e)));
         if let Err(error) = made {
             let _ = fs::remove_dir_all(&new);
+            self.release(&name);
             return Err(error);
         }
-        record_file::sync_dir(&attempts)?;
+        if !logged {
+            record_file::sync_dir(&attempts)?;
+        }
         Ok(dir)
+    }
+
+    /// Makes every request in the write-ahead log durable. Nothing about an Attempt may be sent before.
+    ///
+    /// # Errors
+    /// [`JournalError::Unsafe`] when the log could not be synced.
+    pub fn sync(&self) -> Result<(), JournalError> {
+        self.wal.as_ref().map_or(Ok(()), |wal| wal.sync())
+    }
+
+    /// Whether the Attempt's request is durable.
+    pub fn is_durable(&self, dir: &AttemptDir) -> bool {
+        self.wal.as_ref().is_none_or(|wal| wal.is_durable(dir.name()))
+    }
+
+    /// Notes that the Attempt's command was started or that it ended: its request is durable then.
+    pub fn note_durable(&self, dir: &AttemptDir) {
+        if let Some(wal) = &self.wal {
+            wal.note_durable(dir.name());
+        }
+    }
+
+    /// By which the slots of ended Attempts become free; `None` without a write-ahead log.
+    pub(crate) fn checkpoints(&self) -> Option<Checkpoints> {
+        self.wal.clone().map(Checkpoints)
+    }
+
+    fn release(&self, name: &str) {
+        if let Some(wal) = &self.wal {
+            wal.release(name);
+        }
     }
 
     /// Replaces an Attempt in the Journal that was accepted before a reboot; durable on return. At every moment either the
@@ -107,12 +154,12 @@ impl StateDir {
     ///
     /// # Errors
     /// The error of the disk, and the Attempt is not in the Journal.
-    pub fn replace(&self, accepted: &Accepted) -> Result<AttemptDir, JournalError> {
+    pub fn replace(&self, accepted: Accepted) -> Result<AttemptDir, JournalError> {
         let attempts = self.attempts();
         let dir = self.attempt(&accepted.start.attempt);
         let new = attempts.join(format!("{NEW}{}", dir.name()));
         let _ = fs::remove_dir_all(&new);
-        let made = fill(&new, accepted).and_then(|()| exchange(&new, &dir));
+        let made = fill(&new, &accepted).and_then(|()| exchange(&new, &dir));
         if let Err(error) = made {
             let _ = fs::remove_dir_all(&new);
             dir.remove()?;
@@ -153,7 +200,17 @@ impl StateDir {
     /// When it cannot be written, or something cannot be removed.
     pub fn compact(&self, dir: &AttemptDir, tombstone: &Tombstone) -> Result<(), JournalError> {
         self.write_tombstone(tombstone)?;
-        dir.remove()
+        self.remove(dir)
+    }
+
+    /// Removes an Attempt with its output.
+    ///
+    /// # Errors
+    /// When a part of it cannot be removed.
+    pub fn remove(&self, dir: &AttemptDir) -> Result<(), JournalError> {
+        dir.remove()?;
+        self.release(dir.name());
+        Ok(())
     }
 
     /// The highest epoch seen. 0 when none was, and when the record has an epoch that no leader can have had: no command
@@ -197,18 +254,26 @@ impl StateDir {
         self.root.join("attempts")
     }
 
+    pub(super) fn wal(&self) -> Option<&Arc<Wal>> {
+        self.wal.as_ref()
+    }
+
     fn tombstones(&self) -> MutexGuard<'_, Tombstones> {
         self.tombstones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// All that an Attempt needs before it gets its name: the request, room for the exit record, the folder of its Spool.
-fn fill(new: &Path, accepted: &Accepted) -> Result<(), JournalError> {
+pub(super) fn fill(new: &Path, accepted: &Accepted) -> Result<(), JournalError> {
     make_dir(new)?;
     make_dir(&new.join(LOG))?;
     record_file::reserve(&new.join(EXIT_RESERVE), EXIT_ROOM)?;
+    let request = new.join(REQUEST);
+    if accepted.slot.is_some() {
+        return record_file::write_hidden_unsynced(&request, accepted);
+    }
     // Syncs the directory as well, and with it the two names above.
-    record_file::write_hidden(&new.join(REQUEST), accepted)
+    record_file::write_hidden(&request, accepted)
 }
 
 /// Exchanges the two directories atomically, where the file system can.
@@ -225,7 +290,7 @@ fn exchange(new: &Path, dir: &AttemptDir) -> Result<(), JournalError> {
     }
 }
 
-fn make_dir(path: &Path) -> Result<(), JournalError> {
+pub(super) fn make_dir(path: &Path) -> Result<(), JournalError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -1,21 +1,24 @@
-//! Between fork and exec: the only `unsafe` code of the supervisor.
+//! From fork to exec: what the process does that becomes the command.
 
-use std::ffi::CString;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit, setrlimit};
-use rustix::thread::{move_into_link_name_space, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
+use rustix::thread::{
+    LinkNameSpaceType, move_into_link_name_space, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 
-use super::identity::Credentials;
-use super::root::Namespace;
+use super::plan::{MAX_FDS, Plan, PlanFds};
 
 /// The descriptor of the script in the command.
 const SCRIPT_FD: i32 = 3;
-/// From `linux/sched.h`; libc's constant has too narrow a type.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Written before exec: without it the process has ended before, and no command was started.
+pub(super) const ABOUT_TO_EXEC: u8 = b'!';
 
 /// A step between fork and exec, reported when it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,7 @@ pub(super) enum ChildStep {
     Limits = 11,
     Nofile = 12,
     Core = 13,
+    Log = 14,
 }
 
 impl ChildStep {
@@ -52,172 +56,105 @@ impl ChildStep {
             Self::Limits,
             Self::Nofile,
             Self::Core,
+            Self::Log,
         ]
         .into_iter()
         .find(|step| *step as u8 == byte)
     }
 }
 
-/// A list of strings as `execve` takes it, built before the fork.
-#[derive(Debug)]
-pub(super) struct Strings {
-    /// Addresses of the strings, then 0. Kept as numbers, as pointers may not move between threads; the strings'
-    /// own memory does not move.
-    addresses: Vec<usize>,
-    _strings: Vec<CString>,
-}
-
-impl Strings {
-    pub(super) fn new(strings: Vec<CString>) -> Self {
-        let addresses = strings.iter().map(|s| s.as_ptr().expose_provenance()).chain([0]).collect();
-        Self { addresses, _strings: strings }
-    }
-}
-
-/// What the child executes; nothing is allocated after the fork.
-#[derive(Debug)]
-pub(super) struct ExecPlan {
-    pub(super) path: CString,
-    pub(super) argv: Strings,
-    pub(super) envp: Strings,
-    pub(super) directory: CString,
-    pub(super) umask: Mode,
-    pub(super) credentials: Option<Credentials>,
-    pub(super) namespaces: Vec<Namespace>,
-    pub(super) script: Option<OwnedFd>,
-    /// Limits of each process, soft and hard.
-    pub(super) nofile: Option<u64>,
-    pub(super) core: Option<u64>,
-}
-
-/// The descriptors that the child inherits.
-#[derive(Debug)]
-pub(super) struct Inherited<'a> {
-    /// Standard input, output and error.
-    pub(super) stdio: [OwnedFd; 3],
-    /// The directory of its control group.
-    pub(super) cgroup: Option<&'a OwnedFd>,
-    /// The `cgroup.procs` of every control group that limits it.
-    pub(super) join_files: &'a [OwnedFd],
-    /// Where it reports the step that failed; closed by exec.
-    pub(super) failed_at: OwnedFd,
-}
-
-impl ExecPlan {
-    /// The steps before exec that need no unsafe code and have to succeed.
-    fn prepare_exec(&self) -> Result<(), (ChildStep, rustix::io::Errno)> {
-        let at = |step| move |errno| (step, errno);
-        // Before the privilege to raise a hard limit is dropped. No descriptor is opened between here and exec.
-        let both = |value| Rlimit { current: Some(value), maximum: Some(value) };
-        if let Some(count) = self.nofile {
-            setrlimit(Resource::Nofile, both(count)).map_err(at(ChildStep::Nofile))?;
-        }
-        if let Some(bytes) = self.core {
-            setrlimit(Resource::Core, both(bytes)).map_err(at(ChildStep::Core))?;
-        }
-        for namespace in &self.namespaces {
-            move_into_link_name_space(namespace.fd.as_fd(), Some(namespace.kind))
-                .map_err(at(ChildStep::Namespace))?;
-        }
-        if let Some(Credentials { uid, gid, groups }) = &self.credentials {
-            set_thread_groups(groups).map_err(at(ChildStep::Groups))?;
-            set_thread_res_gid(*gid, *gid, *gid).map_err(at(ChildStep::Group))?;
-            set_thread_res_uid(*uid, *uid, *uid).map_err(at(ChildStep::User))?;
-            let uids = (rustix::process::getuid(), rustix::process::geteuid());
-            let gids = (rustix::process::getgid(), rustix::process::getegid());
-            if uids != (*uid, *uid) || gids != (*gid, *gid) {
-                return Err((ChildStep::Verify, rustix::io::Errno::PERM));
-            }
-        }
-        rustix::process::chdir(&*self.directory).map_err(at(ChildStep::Directory))
-    }
-
-    /// The steps whose failure does not keep the command from running.
-    fn apply_defaults(&self) {
-        if self.core.is_none() {
-            let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-        }
-        // Under memory pressure the command is killed before the agent and its supervisors.
-        let path = c"/proc/self/oom_score_adj";
-        if let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-            let _ = rustix::io::write(&file, b"500");
-        }
-        rustix::process::umask(self.umask);
-        // The child has inherited the supervisor's signal mask.
-        let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
-    }
-}
-
-/// Forks the child, which executes the plan; returns its pid. `failed_at` shows whether it got as far as exec.
+/// Everything from the fork to exec; never returns.
 ///
-/// By system call and not through std: std uses `execvp`, which passes a file of unknown format to a shell, and it cannot
-/// create the child in its control group; moving it there would stall every fork of the machine for milliseconds.
-#[expect(unsafe_code, reason = "fork, exec and the steps between them have no safe interface")]
-pub(super) fn spawn(plan: &ExecPlan, inherited: &Inherited<'_>) -> io::Result<i32> {
-    // SAFETY: the caller is single-threaded (a test is not, and the child does nothing that is affected by it).
-    // The child makes system calls on descriptors and memory that `plan` and `inherited` own and that outlive it,
-    // allocates nothing, takes no lock, does not unwind, and ends in exec or `_exit`. The addresses in `Strings`
-    // are those of strings in the same plan. Descriptor 3 is not used in the child: the supervisor occupies it from its
-    // first line on, so none of the descriptors that are needed here has that number.
+/// It makes system calls on descriptors and memory that exist, allocates nothing, takes no lock and does not unwind: the
+/// process may be the copy of one with several threads.
+///
+/// # Safety
+/// `plan` points to the arena that the parent fills before it sends a message; nothing else of the parent is used.
+#[expect(unsafe_code, reason = "exec and the steps before it have no safe interface")]
+pub(super) unsafe fn run(socket: BorrowedFd<'_>, plan: *const Plan) -> ! {
+    // SAFETY: see above; the message shows that the plan is complete.
     unsafe {
-        let pid = fork(inherited.cgroup);
-        if pid != 0 {
-            return if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) };
+        become_independent();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut fds = [const { None }; MAX_FDS];
+        if !receive(socket, &mut space, &mut fds) {
+            // The supervisor has ended, or needs no command.
+            libc::_exit(0);
         }
-        let (step, errno) = child(plan, inherited);
+        let plan = &*plan;
+        let (step, errno) = execute(socket, plan, &plan.fds(&fds));
         let mut failure = [step as u8, 0, 0, 0, 0];
         failure[1..].copy_from_slice(&errno.to_le_bytes());
-        let _ = rustix::io::write(&inherited.failed_at, &failure);
+        let _ = rustix::io::write(socket, &failure);
         libc::_exit(127)
     }
 }
 
-/// Forks, into the control group where the kernel can (since 5.7).
-#[expect(unsafe_code, reason = "see `spawn`")]
-unsafe fn fork(cgroup: Option<&OwnedFd>) -> i32 {
-    if let Some(cgroup) = cgroup {
-        let mut args = [0_u64; 11];
-        args[0] = CLONE_INTO_CGROUP;
-        args[4] = libc::SIGCHLD as u64;
-        args[10] = cgroup.as_raw_fd() as u64;
-        // SAFETY: `args` is a `struct clone_args`; without CLONE_VM the child continues on a copy of this stack.
-        let pid = unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) };
-        if pid >= 0 {
-            return pid as i32;
-        }
+/// What every command needs, before it is known.
+#[expect(unsafe_code, reason = "see `run`")]
+unsafe fn become_independent() {
+    let _ = rustix::process::setsid();
+    // Under memory pressure the command is killed before the agent and its supervisors.
+    let path = c"/proc/self/oom_score_adj";
+    if let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::io::write(&file, b"500");
     }
-    // SAFETY: see `spawn`.
-    unsafe { libc::fork() }
+    // The kernel's `sigaction`, all zero: the default for every signal, including those that libc reserves. For KILL
+    // and STOP it fails, harmlessly.
+    let default = [0_usize; 8];
+    for signal in 1..=64 as libc::c_long {
+        // SAFETY: the kernel reads 32 bytes of `default`.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0_usize, 8_usize) };
+    }
+    // Inherited from the supervisor.
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
-/// Everything between fork and exec; returns only on failure: the step and the errno.
-#[expect(unsafe_code, reason = "see `spawn`")]
-unsafe fn child(plan: &ExecPlan, inherited: &Inherited<'_>) -> (ChildStep, i32) {
+/// Waits for the descriptors that belong to the plan; false at end-of-file.
+fn receive(
+    socket: BorrowedFd<'_>,
+    space: &mut [MaybeUninit<u8>],
+    fds: &mut [Option<OwnedFd>; MAX_FDS],
+) -> bool {
+    let mut byte = [0];
+    let mut ancillary = RecvAncillaryBuffer::new(space);
+    let received = loop {
+        match recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            other => break other,
+        }
+    };
+    if !received.is_ok_and(|message| message.bytes == 1) {
+        return false;
+    }
+    let mut places = fds.iter_mut();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            received.zip(&mut places).for_each(|(fd, place)| *place = Some(fd));
+        }
+    }
+    true
+}
+
+/// Executes the plan; returns only on failure: the step and the errno.
+#[expect(unsafe_code, reason = "see `run`")]
+unsafe fn execute(socket: BorrowedFd<'_>, plan: &Plan, fds: &PlanFds<'_>) -> (ChildStep, i32) {
     let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(0);
-    // SAFETY: see `spawn`.
+    // SAFETY: see `run`. Descriptor 3 is none of those that are needed here: the supervisor occupies it from its first line on.
     unsafe {
-        for (number, fd) in (0..).zip(&inherited.stdio) {
+        for (number, fd) in (0..).zip(fds.stdio) {
+            let Some(fd) = fd else { return (ChildStep::Pipes, libc::EBADF) };
             if libc::dup2(fd.as_raw_fd(), number) < 0 {
                 return (ChildStep::Pipes, errno());
             }
         }
-        if let Err(errno) = rustix::process::setsid() {
-            return (ChildStep::Session, errno.raw_os_error());
-        }
         // Before namespaces and user are changed: these files are the agent's.
-        for file in inherited.join_files {
+        for file in fds.join_files.iter().flatten() {
             if let Err(errno) = rustix::io::write(file, b"0") {
                 return (ChildStep::Limits, errno.raw_os_error());
             }
         }
-        plan.apply_defaults();
-        // The kernel's `sigaction`, all zero: the default for every signal, including those that libc reserves. For KILL
-        // and STOP it fails, harmlessly.
-        let default = [0_usize; 8];
-        for signal in 1..=64 as libc::c_long {
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0_usize, 8_usize);
-        }
-        if let Some(script) = &plan.script
+        if let Some(script) = fds.script
             && libc::dup2(script.as_raw_fd(), SCRIPT_FD) < 0
         {
             return (ChildStep::Script, errno());
@@ -230,14 +167,56 @@ unsafe fn child(plan: &ExecPlan, inherited: &Inherited<'_>) -> (ChildStep, i32) 
                 libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
             }
         }
-        if plan.script.is_some() {
+        if fds.script.is_some() {
             libc::fcntl(SCRIPT_FD, libc::F_SETFD, 0);
         }
-        if let Err((step, errno)) = plan.prepare_exec() {
+        if let Err((step, errno)) = prepare_exec(plan, fds.namespaces) {
             return (step, errno.raw_os_error());
         }
-        let (argv, envp) = (plan.argv.addresses.as_ptr(), plan.envp.addresses.as_ptr());
-        libc::execve(plan.path.as_ptr(), argv.cast(), envp.cast());
+        if let Some(log) = fds.log
+            && let Err(errno) = rustix::fs::fdatasync(log)
+        {
+            return (ChildStep::Log, errno.raw_os_error());
+        }
+        if let Err(errno) = rustix::io::write(socket, &[ABOUT_TO_EXEC]) {
+            return (ChildStep::Pipes, errno.raw_os_error());
+        }
+        libc::execve(plan.path(), plan.argv(), plan.envp());
         (ChildStep::Exec, errno())
     }
+}
+
+/// The steps before exec that need no unsafe code and have to succeed.
+fn prepare_exec(plan: &Plan, namespaces: &[Option<OwnedFd>]) -> Result<(), (ChildStep, Errno)> {
+    let at = |step| move |errno| (step, errno);
+    rustix::process::umask(plan.umask());
+    // Before the privilege to raise a hard limit is dropped. No descriptor is opened between here and exec.
+    let both = |value| Rlimit { current: Some(value), maximum: Some(value) };
+    if let Some(count) = plan.nofile() {
+        setrlimit(Resource::Nofile, both(count)).map_err(at(ChildStep::Nofile))?;
+    }
+    match plan.core() {
+        Some(bytes) => setrlimit(Resource::Core, both(bytes)).map_err(at(ChildStep::Core))?,
+        // Its failure does not keep the command from running.
+        None => drop(setrlimit(Resource::Core, both(0))),
+    }
+    for (namespace, kind) in namespaces.iter().zip(plan.namespaces()) {
+        let Some(namespace) = namespace else { return Err((ChildStep::Namespace, Errno::BADF)) };
+        let kind: LinkNameSpaceType = kind;
+        move_into_link_name_space(namespace.as_fd(), Some(kind)).map_err(at(ChildStep::Namespace))?;
+    }
+    if let Some((uid, gid, groups)) = plan.credentials() {
+        enter(uid, gid, groups)?;
+    }
+    rustix::process::chdir(plan.directory()).map_err(at(ChildStep::Directory))
+}
+
+fn enter(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), (ChildStep, Errno)> {
+    let at = |step| move |errno| (step, errno);
+    set_thread_groups(groups).map_err(at(ChildStep::Groups))?;
+    set_thread_res_gid(gid, gid, gid).map_err(at(ChildStep::Group))?;
+    set_thread_res_uid(uid, uid, uid).map_err(at(ChildStep::User))?;
+    let uids = (rustix::process::getuid(), rustix::process::geteuid());
+    let gids = (rustix::process::getgid(), rustix::process::getegid());
+    if uids == (uid, uid) && gids == (gid, gid) { Ok(()) } else { Err((ChildStep::Verify, Errno::PERM)) }
 }

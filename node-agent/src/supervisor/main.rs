@@ -9,10 +9,11 @@ use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::cgroup::{Cgroup, Placement, join_supervisors};
+use super::cgroup::{Placement, join_supervisors};
 use super::invocation::HostNamespaces;
 use super::log;
 use super::pod_cgroup;
+use super::standby::Standby;
 use super::supervise::supervise;
 use crate::baseline::{self, Role};
 use crate::journal::{AttemptDir, SUPERVISOR_LOG};
@@ -38,21 +39,30 @@ pub fn main() -> ExitCode {
     let reserved = File::open("/dev/null");
     // Leaves the agent's session, so that Ctrl-C at its terminal does not reach this process.
     let _ = rustix::process::setsid();
-    let cgroup = Cgroup::new();
-    let placement = wait_for_quiet();
+    let mut standby = Standby::new(host);
+    // Where the command would inherit groups that end with the agent's pod, this process leaves them before the fork.
+    let leaves_first = pod_cgroup::is_inherited();
+    if !leaves_first {
+        standby.fork();
+    }
+    let mut placement = wait_for_quiet();
+    if leaves_first {
+        placement = leave_the_pod(placement);
+        standby.fork();
+    }
     let ended = wait_for_attempt().map(|attempt| {
         detach(&attempt)?;
-        let placement = move_before_the_command(placement);
-        if let Err(error) = &cgroup {
+        if let Some(error) = &standby.no_cgroup {
             // The process tree is found by parent pids instead.
             log::write_line(&format!("unable to create a control group: {error}"));
         }
-        supervise(&attempt, cgroup.as_ref().ok(), placement, host).map_err(|error| {
+        supervise(&attempt, &mut standby, placement).map_err(|error| {
             io::Error::other(format!("{} ({})", shortage::describe(&error), error.category()))
         })
     });
+    drop(standby.zygote.take());
     // A group with remaining processes stays; the agent removes it when they have ended.
-    if let Ok(cgroup) = cgroup
+    if let Some(cgroup) = &standby.cgroup
         && let Err(error) = cgroup.remove()
         && cgroup.pids().is_empty()
     {
@@ -82,15 +92,14 @@ fn wait_for_quiet() -> Placement {
     }
 }
 
-/// Where the command would inherit groups that end with the agent's pod, the move cannot wait until it runs.
-fn move_before_the_command(placement: Placement) -> Placement {
-    if placement == Placement::WithAgent && pod_cgroup::is_inherited() {
-        if let Err(error) = join_supervisors() {
-            log::write_line(&format!("unable to leave the control groups of the agent's pod: {error}"));
-        }
-        return Placement::WithSupervisors;
+/// Leaves the groups of the agent's pod, if that has not been done.
+fn leave_the_pod(placement: Placement) -> Placement {
+    if placement == Placement::WithAgent
+        && let Err(error) = join_supervisors()
+    {
+        log::write_line(&format!("unable to leave the control groups of the agent's pod: {error}"));
     }
-    placement
+    Placement::WithSupervisors
 }
 
 fn wait_for_attempt() -> Option<AttemptDir> {

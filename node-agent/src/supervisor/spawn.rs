@@ -1,28 +1,27 @@
-//! Checks a request against the node, and spawns the command.
+//! Checks a request against the node, and makes a process its command.
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Resource, WaitOptions, getrlimit, waitpid};
+use rustix::process::{Pid, Resource, getrlimit};
 use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Program;
 use sentinel_protocol::to_agent::Start;
 
-use super::cgroup::Cgroup;
-use super::child::{ChildStep, ExecPlan, Inherited, Strings, spawn};
+use super::child::ChildStep;
 use super::identity::{Identity, User};
 use super::invocation::HostNamespaces;
-use super::limits::AppliedLimits;
+use super::plan::{ExecPlan, Inherited};
 use super::program::{Located, check_directory, locate};
 use super::root::Root;
 use super::start_error::StartError;
+use super::zygote::{NotExecuted, Zygote};
 
 use crate::shortage;
 
@@ -66,8 +65,8 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
         env.iter().map(|(name, value)| c_string(format!("{name}={value}"), || format!("variable {name:?}")));
     let plan = ExecPlan {
         path: c_string(located.path.as_os_str().as_bytes(), || "the program's path".to_owned())?,
-        argv: Strings::new(argv),
-        envp: Strings::new(envp.collect::<Result<_, _>>()?),
+        argv,
+        envp: envp.collect::<Result<_, _>>()?,
         directory: c_string(&request.working_dir, || "the working directory".to_owned())?,
         umask: Mode::from_raw_mode(request.umask & 0o777),
         credentials: identity.credentials,
@@ -85,39 +84,24 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
 }
 
 impl Prepared {
-    /// Spawns it in this control group, under these limits and with these as standard input, output and error; returns its
-    /// pid, which is also its session and process group.
+    /// Makes the zygote this command, with these descriptors; returns its pid, which is also its session and process group.
+    /// `fork` replaces a zygote that has ended before.
     pub(super) fn start(
         self,
-        cgroup: Option<&Cgroup>,
-        limited: &AppliedLimits,
-        stdin: Option<OwnedFd>,
-        outputs: [OwnedFd; 2],
-    ) -> Result<i32, StartError> {
+        zygote: Zygote,
+        fork: impl FnOnce() -> io::Result<Zygote>,
+        inherited: &Inherited<'_>,
+    ) -> Result<Pid, StartError> {
         let resources =
             |error: io::Error| StartError::out_of_resources("the node could not create a process", &error);
-        let [stdout, stderr] = outputs;
-        let stdin =
-            stdin.map_or_else(|| File::open("/dev/null").map(OwnedFd::from), Ok).map_err(resources)?;
-        let (failure_pipe, failed_at) =
-            pipe_with(PipeFlags::CLOEXEC).map_err(|errno| resources(errno.into()))?;
-        let inherited = Inherited {
-            stdio: [stdin, stdout, stderr],
-            cgroup: cgroup.map(Cgroup::directory),
-            join_files: limited.join_files(),
-            failed_at,
+        let executed = match zygote.execute(&self.plan, inherited) {
+            Err(NotExecuted::Ended(_)) => fork().map_err(resources)?.execute(&self.plan, inherited),
+            executed => executed,
         };
-        let pid = spawn(&self.plan, &inherited).map_err(resources)?;
-        // This closes the supervisor's copies of the command's ends, so that end-of-file means that the command closed them.
-        drop(inherited);
-        let mut failure = Vec::new();
-        File::from(failure_pipe).read_to_end(&mut failure).map_err(resources)?;
-        let [step, errno @ ..] = &failure[..] else { return Ok(pid) };
-        if let Some(pid) = Pid::from_raw(pid) {
-            let _ = waitpid(Some(pid), WaitOptions::empty());
-        }
-        let errno = errno.try_into().map_or(0, i32::from_le_bytes);
-        Err(self.explain(ChildStep::from_byte(*step), &io::Error::from_raw_os_error(errno)))
+        executed.map_err(|error| match error {
+            NotExecuted::Ended(error) => resources(error),
+            NotExecuted::Failed(step, error) => self.explain(step, &error),
+        })
     }
 }
 
@@ -215,6 +199,9 @@ impl Prepared {
             ChildStep::Namespace => {
                 (StartFailure::Namespace, format!("the namespaces of the node cannot be entered: {error}"))
             }
+            ChildStep::Log => {
+                (StartFailure::OutOfResources, format!("the start could not be recorded: {error}"))
+            }
             ChildStep::Limits => (
                 StartFailure::Other,
                 format!(
@@ -260,8 +247,10 @@ impl Prepared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::BufRead;
+    use std::io::{BufRead, Read};
     use std::process::{Command, Stdio};
+
+    use rustix::pipe::{PipeFlags, pipe_with};
 
     /// The node's process 1 is not visible on every machine; another process in namespaces of its own takes its place.
     #[test]
@@ -298,8 +287,10 @@ mod tests {
         assert_eq!(error.reason, StartFailure::WorkingDirectory, "{}", error.message);
         let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here")).unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        let stderr = stdout.try_clone().unwrap();
-        prepared.start(None, &AppliedLimits::default(), None, [stdout, stderr]).unwrap();
+        let stdio = [File::open("/dev/null").unwrap().into(), stdout.try_clone().unwrap(), stdout];
+        let inherited = Inherited { stdio, join_files: &[], log: None };
+        prepared.start(Zygote::fork(None).unwrap(), || unreachable!(), &inherited).unwrap();
+        drop(inherited);
         let mut output = String::new();
         File::from(read).read_to_string(&mut output).unwrap();
         assert_eq!(output, "inner-node\n");

@@ -1,11 +1,11 @@
-//! Starts the command of an Attempt: checks, *starting*, fork and exec, *running*.
+//! Starts the command of an Attempt: checks, *starting*, exec, *running*.
 
 use std::error::Error;
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 use rustix::process::Pid;
 use sentinel_protocol::exit::ClockEnd;
 use sentinel_protocol::outcome::StartFailure;
@@ -13,13 +13,15 @@ use sentinel_protocol::time::UnixMillis;
 
 use super::cgroup::Cgroup;
 use super::clocks::Clocks;
-use super::invocation::HostNamespaces;
 use super::limits::AppliedLimits;
 use super::log;
 use super::output::{Output, Streams};
+use super::plan::Inherited;
 use super::spawn::{Prepared, prepare};
+use super::standby::Standby;
 use super::start_error::StartError;
 use super::stdin::StdinFeed;
+use super::zygote::Zygote;
 use crate::host::{self, boot_clock_ms};
 use crate::journal::{Accepted, AttemptLock, AttemptState, Change, SupervisorWakeups};
 use crate::kill_point::KillPoint;
@@ -49,9 +51,9 @@ pub(super) struct RunningCommand {
 /// Descriptors between supervisor and command.
 struct Pipes {
     output: Output,
-    output_ends: [OwnedFd; 2],
     stdin: Option<StdinFeed>,
-    stdin_end: Option<OwnedFd>,
+    /// The command's ends: standard input, output and error.
+    ends: [OwnedFd; 3],
 }
 
 /// Checks the request, records *starting*, and starts the command.
@@ -60,16 +62,15 @@ struct Pipes {
 pub(super) fn start(
     lock: &AttemptLock,
     accepted: &Accepted,
-    cgroup: Option<&Cgroup>,
-    host: HostNamespaces,
+    standby: &mut Standby,
 ) -> Result<RunningCommand, NotStarted> {
     let attempt = lock.attempt();
-    let boot_id = host::boot_id().map_err(failed("failed to read the boot id"))?;
-    let mut clocks = Clocks::new(accepted, &boot_id, boot_clock_ms());
+    let supervisor = standby.take_identity().map_err(failed("failed to read /proc"))?;
+    let mut clocks = Clocks::new(accepted, &supervisor.boot_id, boot_clock_ms());
     if let Some(clock) = clocks.too_late_to_start(boot_clock_ms()) {
         return Err(NotStarted::TooLate(clock));
     }
-    let signals = watch_signals().map_err(failed("failed to watch for signals"))?;
+    let signals = standby.take_signals().map_err(failed("failed to watch for signals"))?;
     // Without it, and with an agent that does not use it, the directory is polled.
     let wakeups = attempt.supervisor_wakeups().ok();
     if attempt.is_cancel_requested() {
@@ -77,18 +78,13 @@ pub(super) fn start(
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| failed("failed to become the subreaper")(io::Error::from(errno)))?;
-    let prepared = prepare(&accepted.start, host).map_err(NotStarted::Failed)?;
+    let prepared = prepare(&accepted.start, standby.host).map_err(NotStarted::Failed)?;
     let pipes = Pipes::new(lock, accepted)?;
-    let supervisor = ProcessIdentity::of_self().map_err(failed("failed to read /proc"))?;
-    let (limits, pid) =
-        spawn(lock, accepted, cgroup, &supervisor, prepared, pipes.output_ends, pipes.stdin_end)?;
+    let (limits, command) = execute(lock, accepted, standby, &supervisor, prepared, pipes.ends)?;
     clocks.started(boot_clock_ms());
     let started_at = host::wall_clock();
-    let command = Pid::from_raw(pid).ok_or_else(|| {
-        NotStarted::Failed(StartError::new(StartFailure::Other, "the kernel returned an invalid pid"))
-    })?;
-    if let Err(error) = record_running(lock, supervisor, pid, started_at, cgroup) {
-        // *starting* is on disk, so the Attempt is run to its end all the same.
+    if let Err(error) = record_running(lock, supervisor, command, started_at, standby.cgroup.as_ref()) {
+        // *starting* is recorded, so the Attempt is run to its end all the same.
         log::write_line(&format!("unable to record that the command is running: {error}"));
     }
     attempt.agent_waker().wake(Change::Record);
@@ -96,24 +92,30 @@ pub(super) fn start(
     Ok(RunningCommand { command, started_at, clocks, limits, output, stdin, signals, wakeups })
 }
 
-/// Records *starting*, then forks. Returns the limits that the command has, and its pid.
-fn spawn(
+/// Records *starting*, then starts the command once that is durable. Returns the limits that it has, and its pid.
+fn execute(
     lock: &AttemptLock,
     accepted: &Accepted,
-    cgroup: Option<&Cgroup>,
+    standby: &mut Standby,
     supervisor: &ProcessIdentity,
     prepared: Prepared,
-    outputs: [OwnedFd; 2],
-    stdin: Option<OwnedFd>,
-) -> Result<(AppliedLimits, i32), NotStarted> {
+    stdio: [OwnedFd; 3],
+) -> Result<(AppliedLimits, Pid), NotStarted> {
     let state_dir = lock.attempt().state_dir();
+    let cgroup = standby.cgroup.as_ref();
     let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: path_of(cgroup) };
     KillPoint::SupervisorLocked.pass(state_dir);
-    lock.announce_start(&starting).map_err(failed("the start could not be recorded"))?;
+    let announced = lock.announce_start(&starting).map_err(failed("the start could not be recorded"))?;
     KillPoint::SupervisorAnnounced.pass(state_dir);
     let limits = AppliedLimits::new(&accepted.start.request.limits, cgroup)
         .map_err(|error| NotStarted::Failed(StartError::new(StartFailure::Other, error.to_string())))?;
-    let pid = prepared.start(cgroup, &limits, stdin, outputs).map_err(NotStarted::Failed)?;
+    let zygote = standby.take_zygote().map_err(failed("the node could not create a process"))?;
+    let log = announced.to_sync().map(AsFd::as_fd);
+    let inherited = Inherited { stdio, join_files: limits.join_files(), log };
+    let fork = || Zygote::fork(standby.cgroup.as_ref());
+    let pid = prepared.start(zygote, fork, &inherited).map_err(NotStarted::Failed)?;
+    // This closes the supervisor's copies of the command's ends, so that end-of-file means that the command closed them.
+    drop(inherited);
     KillPoint::SupervisorSpawned.pass(state_dir);
     Ok((limits, pid))
 }
@@ -121,12 +123,12 @@ fn spawn(
 fn record_running(
     lock: &AttemptLock,
     supervisor: ProcessIdentity,
-    pid: i32,
+    command: Pid,
     started_at: UnixMillis,
     cgroup: Option<&Cgroup>,
 ) -> Result<(), Box<dyn Error>> {
     // It is not reaped yet, so it is in /proc even when it has ended.
-    let command = ProcessIdentity::of(pid)?;
+    let command = ProcessIdentity::of(command.as_raw_pid())?;
     let running = AttemptState::Running { supervisor, command, started_at, cgroup: path_of(cgroup) };
     Ok(lock.set_state(&running)?)
 }
@@ -141,34 +143,21 @@ impl Pipes {
         let writer = Writer::create(&lock.attempt().log(), request.output)
             .map_err(failed("the node has no room for output"))?;
         let streams = if request.output.merge { Streams::Merged } else { Streams::Separate };
-        let (output, output_ends) =
+        let (output, [stdout, stderr]) =
             Output::new(writer, streams).map_err(failed("no pipe could be created"))?;
         let (stdin, stdin_end) = match request.stdin.as_str() {
-            "" => (None, None),
+            "" => (None, File::open("/dev/null").map(OwnedFd::from).map_err(failed("/dev/null could not be opened"))?),
             text => {
                 let feed = StdinFeed::new(text.as_bytes().to_vec());
                 let (feed, end) = feed.map_err(failed("no pipe could be created"))?;
-                (Some(feed), Some(end))
+                (Some(feed), end)
             }
         };
-        Ok(Self { output, output_ends, stdin, stdin_end })
+        Ok(Self { output, stdin, ends: [stdin_end, stdout, stderr] })
     }
 }
 
 /// The node lacks what is needed to start anything.
 fn failed<E: Error + 'static>(doing: &'static str) -> impl FnOnce(E) -> NotStarted {
     move |error| NotStarted::Failed(StartError::out_of_resources(doing, &error))
-}
-
-/// Children that end are observed through a descriptor. Termination signals to the supervisor are blocked: it ends when
-/// its Attempt has.
-fn watch_signals() -> io::Result<SignalFd> {
-    let mut children = SigSet::empty();
-    children.add(Signal::SIGCHLD);
-    let mut blocked = children;
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-        blocked.add(signal);
-    }
-    blocked.thread_block()?;
-    Ok(SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }

@@ -6,9 +6,9 @@ use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::{Ended, OutputSummary};
 
-use super::cgroup::{Cgroup, Placement};
+use super::cgroup::Placement;
 use super::exit_record;
-use super::invocation::HostNamespaces;
+use super::standby::Standby;
 use super::start::{NotStarted, start};
 use super::supervision::Supervision;
 use crate::error_category::ErrorCategory;
@@ -36,9 +36,8 @@ impl SuperviseError {
 /// Runs an Attempt to its end, unless another supervisor has it or it must no longer be started.
 pub(super) fn supervise(
     attempt: &AttemptDir,
-    cgroup: Option<&Cgroup>,
+    standby: &mut Standby,
     placement: Placement,
-    host: HostNamespaces,
 ) -> Result<(), SuperviseError> {
     let lock = attempt.lock().map_err(SuperviseError::Journal)?;
     // Read under the lock: its previous holder may have abandoned the Attempt, or run it to its end.
@@ -49,9 +48,9 @@ pub(super) fn supervise(
     }
     let Some(accepted) = attempt.accepted().map_err(SuperviseError::Journal)? else { return Ok(()) };
     let nothing = ExitDetails::default();
-    let (outcome, exit) = match start(&lock, &accepted, cgroup, host) {
+    let (outcome, exit) = match start(&lock, &accepted, standby) {
         Ok(started) => {
-            let mut supervision = Supervision::new(attempt, cgroup, started, &accepted, placement);
+            let mut supervision = Supervision::new(attempt, standby.cgroup.as_ref(), started, &accepted, placement);
             return run(&mut supervision, &lock);
         }
         Err(NotStarted::TooLate(clock)) => {
@@ -70,8 +69,10 @@ fn run(supervision: &mut Supervision<'_>, lock: &AttemptLock) -> Result<(), Supe
     KillPoint::SupervisorSawExit.pass(lock.attempt().state_dir());
     let recorded = record(lock, ended);
     KillPoint::SupervisorRecorded.pass(lock.attempt().state_dir());
-    // After the record, as it may take long: a loss is detected as a hole.
-    supervision.sync_output();
+    // After the record, as it may take long: a loss is detected as a hole. With a slot, the agent does it if it has to.
+    if lock.slot().is_none() {
+        supervision.sync_output();
+    }
     recorded
 }
 
