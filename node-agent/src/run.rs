@@ -208,7 +208,8 @@ fn wire(
     let launcher = match config.supervisor {
         Some(program) => Launcher::with(program, config.prefork, config.host),
         None => Launcher::new(config.prefork, config.host),
-    };
+    }
+    .preparing_in(journal.root());
     let node = config.node_name.unwrap_or_else(|| "-".to_owned());
     let control = ControlLink {
         node: node.clone(),
@@ -272,7 +273,8 @@ struct AgentThread {
 impl AgentThread {
     fn start(shared: Shared, journal: StateDir, rules: Rules, inbox: Inbox) -> Result<Self, AgentError> {
         let Shared { mailbox, notices, metrics, launcher, scope } = shared;
-        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope);
+        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope)
+            .map_err(failed("start a thread that removes forgotten attempts"))?;
         let (report, replayed) = oneshot::channel();
         let (alive, exited) = oneshot::channel::<()>();
         let main = move || {

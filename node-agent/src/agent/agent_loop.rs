@@ -35,11 +35,12 @@ const IDLE_TICK: Duration = Duration::from_mins(1);
 
 /// The agent's thread.
 pub(crate) struct AgentLoop {
+    /// Dropped first: the performer waits for threads that may be sending to it.
+    inbox: Inbox,
     agent: Agent,
     performer: Performer,
     /// Wake-ups by supervisors; `None` where the file system has no named pipes.
     wakeups: Option<AgentWakeups>,
-    inbox: Inbox,
     /// Milliseconds of the boot clock.
     next_tick: u64,
     /// Wake-ups are not polled for until then.
@@ -147,7 +148,12 @@ impl AgentLoop {
                 let facts = self.facts(&message);
                 self.step_and_perform(Event::Received { message, facts });
             }
-            Input::Event(event) => self.step_and_perform(*event),
+            Input::Event(event) => {
+                if let Event::Compacted { attempt } = &*event {
+                    self.performer.note_compacted(attempt);
+                }
+                self.step_and_perform(*event);
+            }
             Input::Archived { attempt, position } => self.performer.note_archived(&attempt, position),
             Input::Stop => {}
         }
@@ -179,6 +185,8 @@ impl AgentLoop {
                     {
                         self.step_and_perform(event);
                     }
+                    // The command that was launched last runs or has ended.
+                    self.performer.prefork();
                 }
                 Change::Output => {
                     self.debounce_until = Some(Instant::now() + OUTPUT_DEBOUNCE);
@@ -191,6 +199,7 @@ impl AgentLoop {
     fn on_tick(&mut self) {
         let began = Instant::now();
         self.performer.reap();
+        self.performer.prefork();
         self.performer.checkpoint();
         self.step_and_perform(Event::Tick);
         // Output without a wake-up: the supervisor is of an older release, or the pipe was full.
@@ -228,6 +237,7 @@ impl AgentLoop {
                 }
             }
         }
+        self.performer.publish_begun();
         self.performer.metrics().set_counts(self.agent.living(), self.agent.unacknowledged());
         let held = self.performer.has_held();
         self.held_until = held.then(|| self.held_until.unwrap_or_else(|| Instant::now() + HELD_FOR));

@@ -1,12 +1,13 @@
 //! What the Journal records, as `core` knows it, and the reverse.
 
-use sentinel_core::agent::Tombstone;
+use sentinel_core::agent::{Event, Tombstone};
 use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::ids::SpecHash;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Usage};
 
-use crate::journal::{self, Abandonment};
+use crate::journal::{self, Abandonment, JournalError};
+use crate::shortage::describe;
 
 /// A tombstone as the Journal keeps it.
 pub(super) fn tombstone_to_journal(tombstone: &Tombstone) -> journal::Tombstone {
@@ -48,4 +49,15 @@ pub(super) fn abandonment_for(outcome: &Outcome) -> Abandonment {
         Outcome::StartTimedOut { .. } => Abandonment::StartTimedOut,
         _ => Abandonment::HandedBack,
     }
+}
+
+/// The Journal can no longer be trusted.
+pub(super) fn journal_failed(error: &JournalError) -> Event {
+    let message = describe(error);
+    tracing::error!(
+        category = error.category().as_str(),
+        error = message,
+        "the journal failed; no new attempts are accepted"
+    );
+    Event::JournalFailed { message }
 }

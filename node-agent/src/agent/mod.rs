@@ -6,9 +6,11 @@
 //!
 //! * [`agent_loop`]: select → step → perform.
 //! * [`performer`]: one function per effect.
+//! * [`compactor`]: what may take its time, after an Attempt is forgotten.
 //! * [`inspect`]: files and locks to evidence; [`conversion`]: records of the Journal to values of `core` and back.
 
 mod agent_loop;
+mod compactor;
 mod conversion;
 mod inspect;
 mod performer;

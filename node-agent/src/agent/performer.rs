@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,7 +17,8 @@ use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, ToOper
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::conversion::{abandonment_for, tombstone_to_journal};
+use super::compactor::Compactor;
+use super::conversion::{abandonment_for, journal_failed, tombstone_to_journal};
 use super::inspect::inspect;
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Input, Mailbox, OutputNotices};
@@ -43,14 +44,17 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 
 /// Carries out effects on Journal, supervisors and link.
 pub(crate) struct Performer {
-    journal: StateDir,
+    journal: Arc<StateDir>,
     launcher: Launcher,
     mailbox: Mailbox,
     notices: Arc<OutputNotices>,
     metrics: Arc<AgentMetrics>,
     scope: ContainerScope,
+    compactor: Compactor,
     /// Where the current Session takes its messages.
     outbox: Option<mpsc::Sender<ToOperator>>,
+    /// Attempts whose output is to be followed, and up to where it may be sent at once.
+    begun: Vec<(AttemptId, AttemptDir, u64)>,
     /// Reports of Attempts that are not durable yet, of the current Session.
     held: Vec<ToOperator>,
     /// The Attempts in the Journal, by the name of their directory.
@@ -64,6 +68,8 @@ pub(crate) struct Performer {
 }
 
 impl Performer {
+    /// # Errors
+    /// When no thread can be started.
     pub(crate) fn new(
         journal: StateDir,
         launcher: Launcher,
@@ -71,8 +77,10 @@ impl Performer {
         notices: Arc<OutputNotices>,
         metrics: Arc<AgentMetrics>,
         scope: ContainerScope,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        let journal = Arc::new(journal);
+        Ok(Self {
+            compactor: Compactor::start(journal.clone(), mailbox.clone())?,
             journal,
             launcher,
             mailbox,
@@ -80,12 +88,13 @@ impl Performer {
             metrics,
             scope,
             outbox: None,
+            begun: Vec::new(),
             held: Vec::new(),
             attempts: BTreeMap::new(),
             tree_enders: Vec::new(),
             ended: VecDeque::new(),
             checkpointer: None,
-        }
+        })
     }
 
     pub(super) fn journal(&self) -> &StateDir {
@@ -164,11 +173,11 @@ impl Performer {
                 let set = self.journal.set_highest_epoch(epoch);
                 set.err().map(|error| journal_failed(&error))
             }
-            Effect::Record(start) => Some(self.record(*start, StateDir::create)),
+            Effect::Record(start) => Some(self.record(*start, Self::create)),
             Effect::Confirm(start) => {
                 // Its Spool is about to be replaced; `record` publishes the new one.
                 self.notices.forget(&start.attempt);
-                Some(self.record(*start, StateDir::replace))
+                Some(self.record(*start, |performer, accepted| performer.journal.replace(accepted)))
             }
             Effect::Launch(attempt) => self.launch(attempt),
             Effect::RequestCancel(attempt) => self.request_cancel(attempt),
@@ -183,7 +192,7 @@ impl Performer {
                     Err(error) => Some(journal_failed(&error)),
                 }
             }
-            Effect::Compact(tombstone) => self.compact(&tombstone),
+            Effect::Compact(tombstone) => self.compact(tombstone),
             Effect::Send(message) => self.send(message),
             Effect::Ignored { what, .. } => self.count_ignored(what),
         }
@@ -198,7 +207,7 @@ impl Performer {
     fn record(
         &mut self,
         start: Start,
-        create: fn(&StateDir, Accepted) -> Result<AttemptDir, JournalError>,
+        create: fn(&mut Self, Accepted) -> Result<AttemptDir, JournalError>,
     ) -> Event {
         let (attempt, credit) = (start.attempt.clone(), start.credit);
         let accepted = match Accepted::now(start) {
@@ -209,15 +218,37 @@ impl Performer {
                 return Event::NotRecorded { attempt, why };
             }
         };
-        match create(&self.journal, accepted) {
+        match create(self, accepted) {
             Ok(dir) => {
                 self.attempts.insert(dir.name().to_owned(), attempt.clone());
-                self.notices.begin(&attempt, &dir, credit);
+                self.begun.push((attempt.clone(), dir, credit));
                 KillPoint::AgentRecorded.pass(self.journal.root());
                 Event::Recorded { attempt }
             }
             Err(error) => self.not_recorded(attempt, &error),
         }
+    }
+
+    /// In the directory that the idle supervisor has prepared, if it is ready.
+    fn create(&mut self, accepted: Accepted) -> Result<AttemptDir, JournalError> {
+        let ready = self.launcher.ready_name();
+        let (dir, is_prepared) = self.journal.create_in(ready.as_deref(), accepted)?;
+        if is_prepared {
+            self.launcher.bind(&dir);
+        }
+        Ok(dir)
+    }
+
+    /// Has the output of new Attempts followed: after their launch, as it wakes another thread.
+    pub(super) fn publish_begun(&mut self) {
+        for (attempt, dir, credit) in self.begun.drain(..) {
+            self.notices.begin(&attempt, &dir, credit);
+        }
+    }
+
+    /// Starts the next supervisor in advance.
+    pub(super) fn prefork(&mut self) {
+        self.launcher.prefork();
     }
 
     fn not_recorded(&self, attempt: AttemptId, error: &JournalError) -> Event {
@@ -285,6 +316,7 @@ impl Performer {
 
     fn abandon(&mut self, attempt: AttemptId, mut ended: Ended) -> Option<Event> {
         let dir = self.journal.attempt(&attempt);
+        self.launcher.unbind(&dir);
         if let Outcome::StartTimedOut { why: why @ None } = &mut ended.outcome {
             *why = last_log_line(&dir).map(Into::into);
         }
@@ -429,22 +461,17 @@ impl Performer {
         }
     }
 
-    fn compact(&mut self, tombstone: &Tombstone) -> Option<Event> {
-        KillPoint::AgentForgets.pass(self.journal.root());
-        let attempt = tombstone.attempt.clone();
-        let dir = self.journal.attempt(&attempt);
-        self.notices.forget(&attempt);
-        match self.journal.compact(&dir, &tombstone_to_journal(tombstone)) {
-            Ok(()) => {
-                self.attempts.remove(dir.name());
-                Some(Event::Compacted { attempt })
-            }
-            Err(error @ JournalError::Unsafe { .. }) => Some(journal_failed(&error)),
-            Err(error) => {
-                tracing::warn!(error = describe(&error), "unable to remove a forgotten attempt; will retry");
-                None
-            }
+    fn compact(&mut self, tombstone: Tombstone) -> Option<Event> {
+        self.notices.forget(&tombstone.attempt);
+        if !self.compactor.compact(tombstone) {
+            tracing::warn!("too many forgotten attempts wait to be removed; will retry");
         }
+        None
+    }
+
+    /// Notes that an Attempt is not in the Journal any more.
+    pub(super) fn note_compacted(&mut self, attempt: &AttemptId) {
+        self.attempts.remove(&attempt.directory_name());
     }
 
     /// Sends a message whose Attempts are durable. That an Attempt was accepted can wait until it is, as *running* is likely to
@@ -537,14 +564,4 @@ fn last_log_line(dir: &AttemptDir) -> Option<String> {
     let line = text.lines().next_back()?;
     let message = line.split_once(' ').map_or(line, |(_, message)| message);
     (!message.is_empty()).then(|| format!("its supervisor ended: {message}"))
-}
-
-fn journal_failed(error: &JournalError) -> Event {
-    let message = describe(error);
-    tracing::error!(
-        category = error.category().as_str(),
-        error = message,
-        "the journal failed; no new attempts are accepted"
-    );
-    Event::JournalFailed { message }
 }

@@ -1,8 +1,9 @@
 //! The directory of one Attempt: its records, and the lock that a supervisor holds.
 
 use std::cell::OnceCell;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use sentinel_protocol::ids::{RunNumber, TaskUid};
@@ -272,6 +273,16 @@ impl AttemptDir {
 pub(super) const NEW: &str = ".new.";
 /// Prefix of a directory that is being removed.
 pub(super) const GONE: &str = ".gone.";
+/// Prefix of a directory that waits for an Attempt.
+pub(super) const READY: &str = ".ready.";
+
+pub(super) fn make_dir(path: &Path) -> Result<(), JournalError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| JournalError::io("create the directory", path, e))
+}
 
 /// The kernel lock on an Attempt's directory: its holder alone writes states and the exit record. The kernel releases
 /// it when the holder dies.
@@ -284,7 +295,7 @@ pub struct AttemptLock {
 }
 
 impl AttemptLock {
-    fn new(lock: FileLock, attempt: AttemptDir) -> Self {
+    pub(super) fn new(lock: FileLock, attempt: AttemptDir) -> Self {
         Self { _lock: lock, attempt, slot: OnceCell::new() }
     }
 
@@ -293,13 +304,26 @@ impl AttemptLock {
         &self.attempt
     }
 
+    /// The Attempt's request; `None` when there is no such Attempt.
+    ///
+    /// # Errors
+    /// When the record is unreadable.
+    pub fn accepted(&self) -> Result<Option<Accepted>, JournalError> {
+        let accepted = self.attempt.accepted()?;
+        if let Some(accepted) = &accepted {
+            self.slot.get_or_init(|| self.open_slot(accepted));
+        }
+        Ok(accepted)
+    }
+
     /// The Attempt's place in the write-ahead log; `None` when its directory is durable instead.
     pub(crate) fn slot(&self) -> Option<&Slot> {
-        let open = || {
-            let accepted = self.attempt.accepted().ok().flatten()?;
-            Slot::open(self.attempt.state_dir(), accepted.slot?)
-        };
+        let open = || self.open_slot(&self.attempt.accepted().ok().flatten()?);
         self.slot.get_or_init(open).as_ref()
+    }
+
+    fn open_slot(&self, accepted: &Accepted) -> Option<Slot> {
+        Slot::open(self.attempt.state_dir(), accepted.slot?)
     }
 
     /// Records how far the Attempt has come. The kernel keeps it while the machine runs; after a loss of power the start that

@@ -7,6 +7,7 @@
 //!   highest_epoch               the highest epoch seen
 //!   wal                         write-ahead log: what is durable before its directory is, see [`wal`]
 //!   bell                        named pipe by which supervisors wake the agent, see [`wakeup`]
+//!   attempts/.ready.<pid>/      prepared by a supervisor that waits for an Attempt
 //!   tombstones/<millis>.log     forgotten Attempts: id, spec hash, outcome; one checksummed line each
 //!   attempts/<uid>.<run>.<n>/   one Attempt; the directory itself carries its supervisor's kernel lock
 //!     request                   the accepted Start and the clocks of its acceptance; written once
@@ -36,6 +37,7 @@ mod attempt_dir;
 mod attempt_record;
 mod error;
 mod file_lock;
+mod ready_dir;
 mod record_file;
 mod redo;
 mod state_dir;
@@ -45,9 +47,10 @@ mod wal;
 mod wal_slot;
 
 pub(crate) use attempt_dir::SUPERVISOR_LOG;
-pub use attempt_dir::{AbandonResult, AttemptDir, AttemptLock};
+pub use attempt_dir::{AbandonResult, Announced, AttemptDir, AttemptLock};
 pub use attempt_record::{Abandonment, Accepted, AttemptRecord, AttemptState, Delivery, Loaded, Tombstone};
 pub use error::JournalError;
+pub(crate) use ready_dir::{ReadyDir, ready_name};
 pub use state_dir::StateDir;
 pub(crate) use wakeup::{AgentWaker, SupervisorWakeups};
 pub use wakeup::{AgentWakeups, Change, ReceivedWakeups, Wakeup};

@@ -12,11 +12,11 @@
 
 use std::fs;
 
-use super::attempt_dir::{AttemptDir, EXIT, NEW, REQUEST, STATE};
+use super::attempt_dir::{AttemptDir, EXIT, NEW, REQUEST, STATE, make_dir};
 use super::attempt_record::AttemptState;
 use super::error::JournalError;
 use super::record_file;
-use super::state_dir::{StateDir, fill, make_dir};
+use super::state_dir::{StateDir, fill};
 use super::wal::Found;
 use super::wal_slot::Part;
 use crate::host;

@@ -1,8 +1,8 @@
 //! The agent's state directory: Attempts, tombstones, the highest epoch.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use sentinel_protocol::ids::{AttemptId, Epoch};
 
 use crate::private_dir;
 
-use super::attempt_dir::{AttemptDir, EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, REQUEST};
+use super::attempt_dir::{AttemptDir, EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, READY, REQUEST, make_dir};
 use super::attempt_record::{Accepted, Loaded, Tombstone};
 use super::error::JournalError;
 use super::file_lock::FileLock;
@@ -91,7 +91,20 @@ impl StateDir {
     ///
     /// # Errors
     /// [`JournalError::Exists`] when it is already in the Journal; otherwise the error of the disk, and it is not in the Journal.
-    pub fn create(&self, mut accepted: Accepted) -> Result<AttemptDir, JournalError> {
+    pub fn create(&self, accepted: Accepted) -> Result<AttemptDir, JournalError> {
+        self.create_in(None, accepted).map(|(dir, _)| dir)
+    }
+
+    /// As [`Self::create`], in the directory that a supervisor has prepared under this name, if it is there; the result shows
+    /// whether it was.
+    ///
+    /// # Errors
+    /// As for [`Self::create`].
+    pub(crate) fn create_in(
+        &self,
+        ready: Option<&str>,
+        mut accepted: Accepted,
+    ) -> Result<(AttemptDir, bool), JournalError> {
         let attempts = self.attempts();
         let name = accepted.start.attempt.directory_name();
         let new = attempts.join(format!("{NEW}{name}"));
@@ -103,18 +116,27 @@ impl StateDir {
             Some(wal) => wal.begin(&mut accepted)?,
             None => false,
         };
-        let _ = fs::remove_dir_all(&new);
-        let made = fill(&new, &accepted)
-            .and_then(|()| fs::rename(&new, dir.path()).map_err(|e| JournalError::io("rename", &new, e)));
+        let rename = |from: &Path| {
+            fs::rename(from, dir.path()).map_err(|e| JournalError::io("rename", from, e))
+        };
+        let ready = ready.map(|ready| attempts.join(ready));
+        let prepared = ready.filter(|ready| write_request(ready, &accepted).is_ok());
+        let made = match &prepared {
+            Some(ready) => rename(ready),
+            None => {
+                let _ = fs::remove_dir_all(&new);
+                fill(&new, &accepted).and_then(|()| rename(&new))
+            }
+        };
         if let Err(error) = made {
-            let _ = fs::remove_dir_all(&new);
+            let _ = fs::remove_dir_all(prepared.as_ref().unwrap_or(&new));
             self.release(&name);
             return Err(error);
         }
         if !logged {
             record_file::sync_dir(&attempts)?;
         }
-        Ok(dir)
+        Ok((dir, prepared.is_some()))
     }
 
     /// Makes every request in the write-ahead log durable. Nothing about an Attempt may be sent before.
@@ -191,7 +213,21 @@ impl StateDir {
     /// # Errors
     /// When it cannot be written.
     pub fn write_tombstone(&self, tombstone: &Tombstone) -> Result<(), JournalError> {
-        self.tombstones().add(tombstone)
+        self.write_tombstones(std::slice::from_ref(tombstone))
+    }
+
+    /// Adds tombstones, all with one wait for the disk; durable on return.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(crate) fn write_tombstones(&self, tombstones: &[Tombstone]) -> Result<(), JournalError> {
+        let unsynced = self.tombstones().append(tombstones)?;
+        // Not under the lock: every `Start` is compared with the tombstones.
+        let synced = unsynced.sync();
+        if synced.is_err() {
+            self.tombstones().give_up(&unsynced);
+        }
+        synced
     }
 
     /// Writes the tombstone (durable), then removes the Attempt's directory.
@@ -268,6 +304,10 @@ pub(super) fn fill(new: &Path, accepted: &Accepted) -> Result<(), JournalError> 
     make_dir(new)?;
     make_dir(&new.join(LOG))?;
     record_file::reserve(&new.join(EXIT_RESERVE), EXIT_ROOM)?;
+    write_request(new, accepted)
+}
+
+fn write_request(new: &Path, accepted: &Accepted) -> Result<(), JournalError> {
     let request = new.join(REQUEST);
     if accepted.slot.is_some() {
         return record_file::write_hidden_unsynced(&request, accepted);
@@ -288,14 +328,6 @@ fn exchange(new: &Path, dir: &AttemptDir) -> Result<(), JournalError> {
         }
         Err(errno) => Err(JournalError::io("exchange", new, errno)),
     }
-}
-
-pub(super) fn make_dir(path: &Path) -> Result<(), JournalError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| JournalError::io("create the directory", path, e))
 }
 
 fn lock(root: &Path) -> Result<FileLock, JournalError> {
@@ -325,9 +357,15 @@ fn state_id(path: &Path) -> Result<String, JournalError> {
 /// Removes directories whose creation or removal a crash interrupted.
 fn sweep(attempts: &Path) -> Result<(), JournalError> {
     for name in names(attempts)? {
-        if name.starts_with(NEW) || name.starts_with(GONE) {
+        if [NEW, GONE, READY].iter().any(|prefix| name.starts_with(prefix)) {
             let path = attempts.join(name);
-            fs::remove_dir_all(&path).map_err(|e| JournalError::io("remove", &path, e))?;
+            match fs::remove_dir_all(&path) {
+                // The supervisor that prepared it removes it as well, when its agent has exited.
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(JournalError::io("remove", &path, error));
+                }
+                _ => {}
+            }
         }
     }
     Ok(())

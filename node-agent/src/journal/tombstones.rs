@@ -1,14 +1,15 @@
 //! Tombstones, by which a repeated `Start` of a forgotten Attempt is recognised: append-only files of checksummed lines.
 //!
-//! Each line is `<8 hexadecimal digits of crc32> <JSON>`. A new file is created at every start of the
+//! Each line is `<8 hexadecimal digits of crc32> <JSON>`; zeros may follow the last one. A new file is created at every start of the
 //! agent, so that nothing is appended after a torn line. Whole files are removed when they are too old, or when there
 //! are too many tombstones. Only their locations are kept in memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::time::UnixMillis;
@@ -17,6 +18,7 @@ use sha2::{Digest, Sha256};
 use super::attempt_record::Tombstone;
 use super::error::JournalError;
 use super::record_file;
+use super::wal_slot::sync_blocks;
 
 /// How long a tombstone is kept, milliseconds: 30 days.
 const KEPT_MS: u64 = 30 * 24 * 3_600_000;
@@ -24,6 +26,8 @@ const KEPT_MS: u64 = 30 * 24 * 3_600_000;
 const MAX_COUNT: usize = 100_000;
 /// Tombstones per file.
 const PER_FILE: usize = 5_000;
+/// Bytes by which a file is prepared.
+const PREPARED: u64 = 64 << 10;
 /// Longest line that is read, bytes.
 const MAX_LINE: u64 = 64 << 10;
 
@@ -47,7 +51,56 @@ pub(super) struct Tombstones {
     locations: HashMap<Key, TombstoneLocation>,
     /// Oldest first.
     files: VecDeque<TombstoneFile>,
-    current: Option<File>,
+    current: Option<CurrentFile>,
+}
+
+/// The file that is appended to. Its end is prepared with zeros, so that most tombstones only replace what is there: that costs the
+/// disk one write, and a longer file costs it several.
+#[derive(Debug)]
+struct CurrentFile {
+    file: Arc<File>,
+    len: u64,
+    prepared: u64,
+}
+
+impl CurrentFile {
+    /// Appends a line; returns where it begins.
+    fn append(&mut self, line: &[u8], path: &Path) -> Result<u64, JournalError> {
+        let (start, end) = (self.len, self.len + line.len() as u64);
+        let write = |bytes: &[u8], at| {
+            self.file.write_all_at(bytes, at).map_err(|e| JournalError::io("write", path, e))
+        };
+        if end > self.prepared {
+            // Where there is no room for more, the line is written alone.
+            for prepared in [end.next_multiple_of(PREPARED), end] {
+                let zeros = vec![0; usize::try_from(prepared - self.prepared).unwrap_or(0)];
+                match write(&zeros, self.prepared) {
+                    Err(error) if error.is_disk_full() && prepared > end => {}
+                    written => {
+                        written?;
+                        record_file::sync(&self.file, path)?;
+                        self.prepared = prepared;
+                        break;
+                    }
+                }
+            }
+        }
+        write(line, start)?;
+        self.len = end;
+        Ok(start)
+    }
+}
+
+/// Files with tombstones that may not be durable yet.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Unsynced(Vec<(Arc<File>, PathBuf)>);
+
+impl Unsynced {
+    /// Makes them durable.
+    pub(super) fn sync(&self) -> Result<(), JournalError> {
+        self.0.iter().try_for_each(|(file, path)| sync_blocks(file, path))
+    }
 }
 
 impl Tombstones {
@@ -79,36 +132,46 @@ impl Tombstones {
         parse(&line).filter(|tombstone| tombstone.attempt == *id)
     }
 
-    /// Adds one; durable on return.
-    pub(super) fn add(&mut self, tombstone: &Tombstone) -> Result<(), JournalError> {
+    /// Appends some; durable once the result was synced.
+    pub(super) fn append(&mut self, tombstones: &[Tombstone]) -> Result<Unsynced, JournalError> {
+        let mut unsynced = Unsynced(Vec::new());
+        for tombstone in tombstones {
+            if let Err(error) = self.append_one(tombstone, &mut unsynced) {
+                // The file may end in a torn line: create another.
+                self.current = None;
+                return Err(error);
+            }
+        }
+        Ok(unsynced)
+    }
+
+    fn append_one(&mut self, tombstone: &Tombstone, unsynced: &mut Unsynced) -> Result<(), JournalError> {
         if self.current.is_none() || self.files.back().is_none_or(|file| file.keys.len() >= PER_FILE) {
             self.create_file(tombstone.ended_at)?;
             self.make_room()?;
         }
-        let (Some(file), Some(file_entry)) = (&mut self.current, self.files.back_mut()) else {
+        let (Some(current), Some(file_entry)) = (&mut self.current, self.files.back_mut()) else {
             return Ok(());
         };
         let path = self.root.join(format!("{:020}.log", file_entry.number));
         let json = serde_json::to_string(tombstone)
             .map_err(|source| JournalError::Encode { path: path.clone(), source })?;
         let line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
-        let written = file
-            .seek(SeekFrom::End(0))
-            .and_then(|offset| file.write_all(line.as_bytes()).map(|()| offset))
-            .map_err(|e| JournalError::io("write", &path, e))
-            .and_then(|offset| record_file::sync(file, &path).map(|()| offset));
-        match written {
-            Ok(offset) => {
-                let key = key(&tombstone.attempt);
-                file_entry.keys.push(key);
-                self.locations.insert(key, TombstoneLocation { file: file_entry.number, offset });
-                Ok(())
-            }
-            Err(error) => {
-                // The file may end in a torn line, or in one that is not on the disk: create another.
-                self.current = None;
-                Err(error)
-            }
+        let offset = current.append(line.as_bytes(), &path)?;
+        let key = key(&tombstone.attempt);
+        file_entry.keys.push(key);
+        self.locations.insert(key, TombstoneLocation { file: file_entry.number, offset });
+        if unsynced.0.last().is_none_or(|(_, last)| *last != path) {
+            unsynced.0.push((Arc::clone(&current.file), path));
+        }
+        Ok(())
+    }
+
+    /// Appends no more to a file that could not be synced.
+    pub(super) fn give_up(&mut self, unsynced: &Unsynced) {
+        if self.current.as_ref().is_some_and(|current| unsynced.0.iter().any(|(file, _)| Arc::ptr_eq(file, &current.file)))
+        {
+            self.current = None;
         }
     }
 
@@ -126,7 +189,7 @@ impl Tombstones {
         };
         record_file::sync_dir(&self.root)?;
         self.files.push_back(TombstoneFile { number, keys: Vec::new() });
-        self.current = Some(file);
+        self.current = Some(CurrentFile { file: Arc::new(file), len: 0, prepared: 0 });
         Ok(())
     }
 

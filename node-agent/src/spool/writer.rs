@@ -101,7 +101,8 @@ impl Writer {
     /// When there is no room for the reserve.
     pub fn create(log: &Path, rules: OutputRules) -> Result<Self, SpoolError> {
         let reserve = log.join("reserve");
-        let file = File::create(&reserve).map_err(|e| SpoolError::io("create", &reserve, e))?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&reserve);
+        let file = file.map_err(|e| SpoolError::io("create", &reserve, e))?;
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE) {
             Ok(()) => {}
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {

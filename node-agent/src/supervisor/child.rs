@@ -17,6 +17,10 @@ use super::plan::{MAX_FDS, Plan, PlanFds};
 
 /// The descriptor of the script in the command.
 const SCRIPT_FD: i32 = 3;
+/// Messages to the process: make the log durable that comes with it; execute the plan with the descriptors that come with it.
+pub(super) const SYNC: u8 = b'S';
+pub(super) const EXECUTE: u8 = b'X';
+
 /// Written before exec: without it the process has ended before, and no command was started.
 pub(super) const ABOUT_TO_EXEC: u8 = b'!';
 
@@ -75,14 +79,21 @@ pub(super) unsafe fn run(socket: BorrowedFd<'_>, plan: *const Plan) -> ! {
     // SAFETY: see above; the message shows that the plan is complete.
     unsafe {
         become_independent();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut fds = [const { None }; MAX_FDS];
-        if !receive(socket, &mut space, &mut fds) {
-            // The supervisor has ended, or needs no command.
-            libc::_exit(0);
+        let mut synced = Ok(());
+        loop {
+            match receive(socket, &mut fds) {
+                Some(SYNC) => synced = fds[0].take().map_or(Err(Errno::BADF), rustix::fs::fdatasync),
+                Some(EXECUTE) => break,
+                // The supervisor has ended, or needs no command.
+                _ => libc::_exit(0),
+            }
         }
         let plan = &*plan;
-        let (step, errno) = execute(socket, plan, &plan.fds(&fds));
+        let (step, errno) = match synced {
+            Ok(()) => execute(socket, plan, &plan.fds(&fds)),
+            Err(errno) => (ChildStep::Log, errno.raw_os_error()),
+        };
         let mut failure = [step as u8, 0, 0, 0, 0];
         failure[1..].copy_from_slice(&errno.to_le_bytes());
         let _ = rustix::io::write(socket, &failure);
@@ -110,30 +121,25 @@ unsafe fn become_independent() {
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
-/// Waits for the descriptors that belong to the plan; false at end-of-file.
-fn receive(
-    socket: BorrowedFd<'_>,
-    space: &mut [MaybeUninit<u8>],
-    fds: &mut [Option<OwnedFd>; MAX_FDS],
-) -> bool {
+/// Waits for a message and its descriptors; `None` at end-of-file.
+fn receive(socket: BorrowedFd<'_>, fds: &mut [Option<OwnedFd>; MAX_FDS]) -> Option<u8> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    let mut ancillary = RecvAncillaryBuffer::new(space);
     let received = loop {
         match recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
             other => break other,
         }
     };
-    if !received.is_ok_and(|message| message.bytes == 1) {
-        return false;
-    }
+    received.ok().filter(|message| message.bytes == 1)?;
     let mut places = fds.iter_mut();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {
             received.zip(&mut places).for_each(|(fd, place)| *place = Some(fd));
         }
     }
-    true
+    Some(byte[0])
 }
 
 /// Executes the plan; returns only on failure: the step and the errno.
@@ -172,11 +178,6 @@ unsafe fn execute(socket: BorrowedFd<'_>, plan: &Plan, fds: &PlanFds<'_>) -> (Ch
         }
         if let Err((step, errno)) = prepare_exec(plan, fds.namespaces) {
             return (step, errno.raw_os_error());
-        }
-        if let Some(log) = fds.log
-            && let Err(errno) = rustix::fs::fdatasync(log)
-        {
-            return (ChildStep::Log, errno.raw_os_error());
         }
         if let Err(errno) = rustix::io::write(socket, &[ABOUT_TO_EXEC]) {
             return (ChildStep::Pipes, errno.raw_os_error());

@@ -1,10 +1,17 @@
 //! How the agent invokes a supervisor: the arguments of the process.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
 /// The first argument that makes this binary a supervisor.
 pub(super) const ARGUMENT: &str = "__supervise";
 
 /// The second argument for [`HostNamespaces::Own`]. Supervisors of an earlier release know it by this name.
 const OWN_NAMESPACES: &str = "host-is-here";
+
+/// Begins the argument that names the state directory.
+const STATE_DIR: &str = "state-dir=";
 
 /// Which namespaces `environment: Host` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +33,25 @@ impl HostNamespaces {
 
     /// From the arguments of this supervisor.
     pub(super) fn from_arguments() -> Self {
-        let is_own = std::env::args_os().nth(2).is_some_and(|argument| argument == OWN_NAMESPACES);
+        let is_own = std::env::args_os().skip(2).any(|argument| argument == OWN_NAMESPACES);
         if is_own { Self::Own } else { Self::OfInit }
     }
+}
+
+/// The argument that names the state directory, in which a supervisor prepares a directory for its Attempt.
+pub(super) fn state_dir_argument(state_dir: &Path) -> OsString {
+    let mut argument = OsString::from(STATE_DIR);
+    argument.push(state_dir);
+    argument
+}
+
+/// The state directory, from the arguments of this supervisor.
+pub(super) fn state_dir_from_arguments() -> Option<PathBuf> {
+    let path = |argument: OsString| {
+        let path = argument.as_bytes().strip_prefix(STATE_DIR.as_bytes())?;
+        Some(PathBuf::from(OsStr::from_bytes(path)))
+    };
+    std::env::args_os().skip(2).find_map(path)
 }
 
 /// Whether this process was started as a supervisor. To be called first in `main`.

@@ -1,16 +1,16 @@
 //! Starts supervisors: the agent's side.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::cgroup;
-use super::invocation::{ARGUMENT, HostNamespaces};
+use super::invocation::{ARGUMENT, HostNamespaces, state_dir_argument};
 use crate::error_category::ErrorCategory;
-use crate::journal::AttemptDir;
+use crate::journal::{AttemptDir, ready_name};
 
 /// How often empty control groups of commands that have ended are removed.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
@@ -55,7 +55,11 @@ pub struct Launcher {
     program: PathBuf,
     prefork: Prefork,
     host: HostNamespaces,
+    /// Where an idle supervisor prepares a directory.
+    state_dir: Option<PathBuf>,
     idle: Option<Child>,
+    /// Supervisors whose prepared directory is an Attempt's already, by its name.
+    bound: HashMap<String, Child>,
     running: Vec<Child>,
     /// Supervisors that have ended, until their control groups are removed: those of the last minute, and those whose
     /// commands left a process.
@@ -80,24 +84,53 @@ impl Launcher {
             program: program.into(),
             prefork,
             host,
+            state_dir: None,
             idle: None,
+            bound: HashMap::new(),
             running: Vec::new(),
             ended: HashSet::new(),
             swept_at: Instant::now(),
         };
         cgroup::sweep();
-        launcher.prefork_one();
+        launcher.prefork();
         launcher
     }
 
-    /// Hands an accepted Attempt to a supervisor. Idempotent: only one of them gets the Attempt's lock, and it starts
+    /// Has idle supervisors prepare a directory in this state directory.
+    #[must_use]
+    pub fn preparing_in(mut self, state_dir: &Path) -> Self {
+        self.end_idle();
+        self.state_dir = Some(state_dir.to_owned());
+        self.prefork();
+        self
+    }
+
+    /// The name of the directory that the idle supervisor prepares; it may not be there yet.
+    pub(crate) fn ready_name(&self) -> Option<String> {
+        self.state_dir.as_ref().and(self.idle.as_ref()).map(|idle| ready_name(idle.id()))
+    }
+
+    /// Notes that the prepared directory has become an Attempt's: no other one is handed to its supervisor.
+    pub(crate) fn bind(&mut self, attempt: &AttemptDir) {
+        if let Some(idle) = self.idle.take() {
+            self.bound.insert(attempt.name().to_owned(), idle);
+        }
+    }
+
+    /// Ends the supervisor that is bound to an Attempt, as the Attempt is not to be started. Its lock is free then.
+    pub(crate) fn unbind(&mut self, attempt: &AttemptDir) {
+        if let Some(bound) = self.bound.remove(attempt.name()) {
+            end(bound);
+        }
+    }
+
+    /// Hands an accepted Attempt to a supervisor. The next one is started by [`Self::prefork`]. Idempotent: only one of them gets the Attempt's lock, and it starts
     /// nothing unless the Attempt is still *accepted*.
     ///
     /// # Errors
     /// When no supervisor could be started.
     pub fn launch(&mut self, attempt: &AttemptDir) -> Result<(), LaunchError> {
-        self.reap_supervisors();
-        let handed_over = match self.idle.take() {
+        let handed_over = match self.bound.remove(attempt.name()).or_else(|| self.idle.take()) {
             Some(idle) => self.hand_over(idle, attempt),
             None => Err(io::ErrorKind::NotFound.into()),
         };
@@ -105,7 +138,6 @@ impl Launcher {
             let fresh = self.spawn().map_err(LaunchError::Spawn)?;
             self.hand_over(fresh, attempt).map_err(LaunchError::HandOver)?;
         }
-        self.prefork_one();
         Ok(())
     }
 
@@ -138,7 +170,10 @@ impl Launcher {
         self.running.len()
     }
 
-    fn prefork_one(&mut self) {
+    /// Starts the next supervisor in advance, if that is wanted and there is none. It takes as long as a command's start: to be
+    /// called when no Attempt waits for this process or for the CPU.
+    pub fn prefork(&mut self) {
+        self.reap_supervisors();
         if self.prefork == Prefork::One && self.idle.is_none() {
             // Without one the next start is slower, or fails with the reason.
             self.idle = self.spawn().ok();
@@ -150,6 +185,7 @@ impl Launcher {
         Command::new(&self.program)
             .arg(ARGUMENT)
             .args(self.host.argument())
+            .args(self.state_dir.as_deref().map(state_dir_argument))
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -167,12 +203,24 @@ impl Launcher {
     }
 }
 
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        if let Some(mut idle) = self.idle.take() {
-            drop(idle.stdin.take());
-            // It exits at once, at end-of-file.
-            let _ = idle.wait();
+impl Launcher {
+    fn end_idle(&mut self) {
+        if let Some(idle) = self.idle.take() {
+            end(idle);
         }
     }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        self.end_idle();
+        self.bound.drain().for_each(|(_, bound)| end(bound));
+    }
+}
+
+/// Ends a supervisor that has no Attempt.
+fn end(mut supervisor: Child) {
+    drop(supervisor.stdin.take());
+    // It exits at once, at end-of-file.
+    let _ = supervisor.wait();
 }

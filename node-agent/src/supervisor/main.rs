@@ -1,22 +1,21 @@
 //! The supervisor's `main`.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::cgroup::{Placement, join_supervisors};
-use super::invocation::HostNamespaces;
+use super::invocation::{HostNamespaces, state_dir_from_arguments};
 use super::log;
 use super::pod_cgroup;
 use super::standby::Standby;
 use super::supervise::supervise;
 use crate::baseline::{self, Role};
-use crate::journal::{AttemptDir, SUPERVISOR_LOG};
+use crate::journal::AttemptDir;
 use crate::shortage;
 
 /// Longest path that is read from standard input, bytes.
@@ -50,17 +49,18 @@ pub fn main() -> ExitCode {
         placement = leave_the_pod(placement);
         standby.fork();
     }
+    if let Some(state_dir) = state_dir_from_arguments() {
+        standby.prepare_directory(&state_dir);
+    }
     let ended = wait_for_attempt().map(|attempt| {
-        detach(&attempt)?;
-        if let Some(error) = &standby.no_cgroup {
-            // The process tree is found by parent pids instead.
-            log::write_line(&format!("unable to create a control group: {error}"));
-        }
+        // Closes what is shared with the agent.
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        std::env::set_current_dir("/")?;
         supervise(&attempt, &mut standby, placement).map_err(|error| {
             io::Error::other(format!("{} ({})", shortage::describe(&error), error.category()))
         })
     });
-    drop(standby.zygote.take());
+    standby.discard();
     // A group with remaining processes stays; the agent removes it when they have ended.
     if let Some(cgroup) = &standby.cgroup
         && let Err(error) = cgroup.remove()
@@ -106,16 +106,4 @@ fn wait_for_attempt() -> Option<AttemptDir> {
     let mut path = Vec::new();
     io::stdin().lock().take(MAX_PATH).read_to_end(&mut path).ok()?;
     (!path.is_empty()).then(|| AttemptDir::at(OsString::from_vec(path)))
-}
-
-/// Closes what is shared with the agent.
-fn detach(attempt: &AttemptDir) -> io::Result<()> {
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(attempt.file(SUPERVISOR_LOG));
-    match log {
-        Ok(log) => rustix::stdio::dup2_stderr(log)?,
-        // A full disk must not keep the Attempt from being recorded.
-        Err(_) => rustix::stdio::dup2_stderr(OpenOptions::new().write(true).open("/dev/null")?)?,
-    }
-    std::env::set_current_dir("/")
 }

@@ -15,7 +15,7 @@ use super::identity::Credentials;
 use super::root::Namespace;
 
 /// Descriptors that are passed at most: three standard streams, control groups of three controllers, five namespaces, the
-/// script, the log.
+/// script.
 pub(super) const MAX_FDS: usize = 16;
 
 /// Bytes that an arena reserves of the address space; a request has at most 4 MiB, and only what is written takes memory.
@@ -44,8 +44,6 @@ pub(super) struct Inherited<'a> {
     pub(super) stdio: [OwnedFd; 3],
     /// The `cgroup.procs` of every control group that limits it.
     pub(super) join_files: &'a [OwnedFd],
-    /// The log that has to be durable before exec.
-    pub(super) log: Option<BorrowedFd<'a>>,
 }
 
 /// A plan in an arena. The addresses in it point into the same arena.
@@ -64,7 +62,6 @@ pub(super) struct Plan {
     core: Option<u64>,
     join_files: usize,
     has_script: bool,
-    has_log: bool,
 }
 
 /// The descriptors of a plan, as they were received.
@@ -73,7 +70,6 @@ pub(super) struct PlanFds<'a> {
     pub(super) join_files: &'a [Option<OwnedFd>],
     pub(super) namespaces: &'a [Option<OwnedFd>],
     pub(super) script: Option<BorrowedFd<'a>>,
-    pub(super) log: Option<BorrowedFd<'a>>,
 }
 
 impl Plan {
@@ -84,8 +80,7 @@ impl Plan {
         let (namespaces, rest) = rest.split_at(self.namespaces().count().min(rest.len()));
         let mut rest = rest.iter().map(|fd| fd.as_ref().map(AsFd::as_fd));
         let script = if self.has_script { rest.next().flatten() } else { None };
-        let log = if self.has_log { rest.next().flatten() } else { None };
-        PlanFds { stdio, join_files, namespaces, script, log }
+        PlanFds { stdio, join_files, namespaces, script }
     }
 
     pub(super) fn path(&self) -> *const c_char {
@@ -166,7 +161,6 @@ impl Arena {
         fds.extend(inherited.join_files.iter().map(AsFd::as_fd));
         fds.extend(plan.namespaces.iter().map(|namespace| namespace.fd.as_fd()));
         fds.extend(plan.script.iter().map(AsFd::as_fd));
-        fds.extend(inherited.log);
         let mut kinds = [None; 5];
         if fds.len() > MAX_FDS || plan.namespaces.len() > kinds.len() {
             return Err(io::Error::other("too many descriptors"));
@@ -189,7 +183,6 @@ impl Arena {
             core: plan.core,
             join_files: inherited.join_files.len(),
             has_script: plan.script.is_some(),
-            has_log: inherited.log.is_some(),
         };
         // SAFETY: the mapping is aligned to a page, and begins with room for a plan.
         unsafe { self.base.as_ptr().cast::<Plan>().write(stored) };

@@ -288,7 +288,7 @@ mod tests {
         let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here")).unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let stdio = [File::open("/dev/null").unwrap().into(), stdout.try_clone().unwrap(), stdout];
-        let inherited = Inherited { stdio, join_files: &[], log: None };
+        let inherited = Inherited { stdio, join_files: &[] };
         prepared.start(Zygote::fork(None).unwrap(), || unreachable!(), &inherited).unwrap();
         drop(inherited);
         let mut output = String::new();

@@ -1,14 +1,36 @@
 //! What a supervisor prepares before it has an Attempt.
 
 use std::io;
+use std::path::Path;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::cgroup::Cgroup;
 use super::invocation::HostNamespaces;
+use super::log;
 use super::zygote::Zygote;
+use crate::journal::{
+    AttemptDir, AttemptLock, JournalError, ReadyDir, SUPERVISOR_LOG, SupervisorWakeups,
+};
 use crate::process::ProcessIdentity;
+
+/// An Attempt under its lock.
+pub(super) struct Locked {
+    pub(super) lock: AttemptLock,
+    /// The pipe by which the agent wakes this process; `None` where the file system has none.
+    pub(super) wakeups: Option<SupervisorWakeups>,
+    pub(super) since: LockedSince,
+}
+
+/// Since when this process has had the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LockedSince {
+    /// Since before there was the Attempt: only this process can have started or abandoned it.
+    Creation,
+    /// An earlier holder may have abandoned the Attempt, or run it to its end.
+    Now,
+}
 
 /// A supervisor that is ready for an Attempt.
 pub(super) struct Standby {
@@ -19,6 +41,8 @@ pub(super) struct Standby {
     pub(super) host: HostNamespaces,
     /// Where a preparation failed, it is tried once more for the Attempt, so that the reason is reported.
     pub(super) zygote: Option<Zygote>,
+    /// A directory for the Attempt.
+    ready: Option<ReadyDir>,
     identity: Option<ProcessIdentity>,
     signals: Option<SignalFd>,
 }
@@ -32,6 +56,7 @@ impl Standby {
             no_cgroup,
             host,
             zygote: None,
+            ready: None,
             identity: ProcessIdentity::of_self().ok(),
             signals: watch_signals().ok(),
         }
@@ -45,9 +70,30 @@ impl Standby {
         }
     }
 
-    /// Takes the process that becomes the command.
-    pub(super) fn take_zygote(&mut self) -> io::Result<Zygote> {
-        self.zygote.take().map_or_else(|| Zygote::fork(self.cgroup.as_ref()), Ok)
+    /// Prepares a directory in this state directory, whose log becomes this process's.
+    pub(super) fn prepare_directory(&mut self, state_dir: &Path) {
+        // Without one the agent creates the Attempt's.
+        let ready = ReadyDir::create(state_dir).ok();
+        self.ready = ready.filter(|ready| rustix::stdio::dup2_stderr(ready.log()).is_ok());
+    }
+
+    /// Takes the lock of an Attempt, waiting until it is free. The log of this process becomes the Attempt's.
+    pub(super) fn lock(&mut self, attempt: &AttemptDir) -> Result<Locked, JournalError> {
+        if let Some((lock, wakeups)) = self.ready.take().and_then(|ready| ready.take(attempt)) {
+            return Ok(Locked { lock, wakeups, since: LockedSince::Creation });
+        }
+        log::write_to(&attempt.file(SUPERVISOR_LOG));
+        let lock = attempt.lock()?;
+        // Without the pipe, and with an agent that does not use it, the directory is polled.
+        Ok(Locked { lock, wakeups: attempt.supervisor_wakeups().ok(), since: LockedSince::Now })
+    }
+
+    /// Removes what was prepared and is not needed.
+    pub(super) fn discard(&mut self) {
+        self.zygote = None;
+        if let Some(ready) = self.ready.take() {
+            ready.remove();
+        }
     }
 
     /// The identity of this supervisor.

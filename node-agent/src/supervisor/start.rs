@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::sys::signalfd::SignalFd;
 use rustix::process::Pid;
@@ -17,13 +17,13 @@ use super::limits::AppliedLimits;
 use super::log;
 use super::output::{Output, Streams};
 use super::plan::Inherited;
-use super::spawn::{Prepared, prepare};
+use super::spawn::prepare;
 use super::standby::Standby;
 use super::start_error::StartError;
 use super::stdin::StdinFeed;
 use super::zygote::Zygote;
 use crate::host::{self, boot_clock_ms};
-use crate::journal::{Accepted, AttemptLock, AttemptState, Change, SupervisorWakeups};
+use crate::journal::{Accepted, Announced, AttemptLock, AttemptState, Change, SupervisorWakeups};
 use crate::kill_point::KillPoint;
 use crate::process::ProcessIdentity;
 use crate::spool::Writer;
@@ -63,6 +63,7 @@ pub(super) fn start(
     lock: &AttemptLock,
     accepted: &Accepted,
     standby: &mut Standby,
+    wakeups: Option<SupervisorWakeups>,
 ) -> Result<RunningCommand, NotStarted> {
     let attempt = lock.attempt();
     let supervisor = standby.take_identity().map_err(failed("failed to read /proc"))?;
@@ -71,16 +72,13 @@ pub(super) fn start(
         return Err(NotStarted::TooLate(clock));
     }
     let signals = standby.take_signals().map_err(failed("failed to watch for signals"))?;
-    // Without it, and with an agent that does not use it, the directory is polled.
-    let wakeups = attempt.supervisor_wakeups().ok();
     if attempt.is_cancel_requested() {
         return Err(NotStarted::Cancelled);
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| failed("failed to become the subreaper")(io::Error::from(errno)))?;
-    let prepared = prepare(&accepted.start, standby.host).map_err(NotStarted::Failed)?;
-    let pipes = Pipes::new(lock, accepted)?;
-    let (limits, command) = execute(lock, accepted, standby, &supervisor, prepared, pipes.ends)?;
+    let announced = announce(lock, standby.cgroup.as_ref(), &supervisor)?;
+    let (command, limits, output, stdin) = execute(lock, accepted, standby, &announced)?;
     clocks.started(boot_clock_ms());
     let started_at = host::wall_clock();
     if let Err(error) = record_running(lock, supervisor, command, started_at, standby.cgroup.as_ref()) {
@@ -88,36 +86,53 @@ pub(super) fn start(
         log::write_line(&format!("unable to record that the command is running: {error}"));
     }
     attempt.agent_waker().wake(Change::Record);
-    let (output, stdin) = (pipes.output, pipes.stdin.and_then(StdinFeed::feed));
+    let stdin = stdin.and_then(StdinFeed::feed);
     Ok(RunningCommand { command, started_at, clocks, limits, output, stdin, signals, wakeups })
 }
 
-/// Records *starting*, then starts the command once that is durable. Returns the limits that it has, and its pid.
+/// Records *starting*; nothing may be started before that is durable. From here on a crash means that the command may have run.
+fn announce<'a>(
+    lock: &'a AttemptLock,
+    cgroup: Option<&Cgroup>,
+    supervisor: &ProcessIdentity,
+) -> Result<Announced<'a>, NotStarted> {
+    let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: path_of(cgroup) };
+    KillPoint::SupervisorLocked.pass(lock.attempt().state_dir());
+    lock.announce_start(&starting).map_err(failed("the start could not be recorded"))
+}
+
+/// Prepares the command while the start is made durable, and starts it then.
 fn execute(
     lock: &AttemptLock,
     accepted: &Accepted,
     standby: &mut Standby,
-    supervisor: &ProcessIdentity,
-    prepared: Prepared,
-    stdio: [OwnedFd; 3],
-) -> Result<(AppliedLimits, Pid), NotStarted> {
+    announced: &Announced<'_>,
+) -> Result<(Pid, AppliedLimits, Output, Option<StdinFeed>), NotStarted> {
     let state_dir = lock.attempt().state_dir();
-    let cgroup = standby.cgroup.as_ref();
-    let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: path_of(cgroup) };
-    KillPoint::SupervisorLocked.pass(state_dir);
-    let announced = lock.announce_start(&starting).map_err(failed("the start could not be recorded"))?;
+    let zygote = zygote(standby, announced).map_err(failed("the node could not create a process"))?;
     KillPoint::SupervisorAnnounced.pass(state_dir);
-    let limits = AppliedLimits::new(&accepted.start.request.limits, cgroup)
+    let prepared = prepare(&accepted.start, standby.host).map_err(NotStarted::Failed)?;
+    let pipes = Pipes::new(lock, accepted)?;
+    let limits = AppliedLimits::new(&accepted.start.request.limits, standby.cgroup.as_ref())
         .map_err(|error| NotStarted::Failed(StartError::new(StartFailure::Other, error.to_string())))?;
-    let zygote = standby.take_zygote().map_err(failed("the node could not create a process"))?;
-    let log = announced.to_sync().map(AsFd::as_fd);
-    let inherited = Inherited { stdio, join_files: limits.join_files(), log };
-    let fork = || Zygote::fork(standby.cgroup.as_ref());
-    let pid = prepared.start(zygote, fork, &inherited).map_err(NotStarted::Failed)?;
+    let inherited = Inherited { stdio: pipes.ends, join_files: limits.join_files() };
+    let another = || self::zygote(standby, announced);
+    let command = prepared.start(zygote, another, &inherited).map_err(NotStarted::Failed)?;
     // This closes the supervisor's copies of the command's ends, so that end-of-file means that the command closed them.
     drop(inherited);
     KillPoint::SupervisorSpawned.pass(state_dir);
-    Ok((limits, pid))
+    Ok((command, limits, pipes.output, pipes.stdin))
+}
+
+/// The process that becomes the command, which is making the announced start durable.
+fn zygote(standby: &mut Standby, announced: &Announced<'_>) -> io::Result<Zygote> {
+    let sync = |zygote: &Zygote| announced.to_sync().map_or(Ok(()), |log| zygote.sync(log));
+    // It may have ended while it waited.
+    if let Some(zygote) = standby.zygote.take().filter(|zygote| sync(zygote).is_ok()) {
+        return Ok(zygote);
+    }
+    let zygote = Zygote::fork(standby.cgroup.as_ref())?;
+    sync(&zygote).map(|()| zygote)
 }
 
 fn record_running(

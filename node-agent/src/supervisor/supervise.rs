@@ -8,7 +8,8 @@ use sentinel_protocol::to_operator::{Ended, OutputSummary};
 
 use super::cgroup::Placement;
 use super::exit_record;
-use super::standby::Standby;
+use super::log;
+use super::standby::{Locked, LockedSince, Standby};
 use super::start::{NotStarted, start};
 use super::supervision::Supervision;
 use crate::error_category::ErrorCategory;
@@ -39,16 +40,17 @@ pub(super) fn supervise(
     standby: &mut Standby,
     placement: Placement,
 ) -> Result<(), SuperviseError> {
-    let lock = attempt.lock().map_err(SuperviseError::Journal)?;
-    // Read under the lock: its previous holder may have abandoned the Attempt, or run it to its end.
-    if lock.exit().map_err(SuperviseError::Journal)?.is_some()
-        || attempt.state().map_err(SuperviseError::Journal)? != AttemptState::Accepted
-    {
+    let Locked { lock, wakeups, since } = standby.lock(attempt).map_err(SuperviseError::Journal)?;
+    if let Some(error) = &standby.no_cgroup {
+        // The process tree is found by parent pids instead.
+        log::write_line(&format!("unable to create a control group: {error}"));
+    }
+    let Some(accepted) = lock.accepted().map_err(SuperviseError::Journal)? else { return Ok(()) };
+    if since == LockedSince::Now && !is_untouched(&lock).map_err(SuperviseError::Journal)? {
         return Ok(());
     }
-    let Some(accepted) = attempt.accepted().map_err(SuperviseError::Journal)? else { return Ok(()) };
     let nothing = ExitDetails::default();
-    let (outcome, exit) = match start(&lock, &accepted, standby) {
+    let (outcome, exit) = match start(&lock, &accepted, standby, wakeups) {
         Ok(started) => {
             let mut supervision = Supervision::new(attempt, standby.cgroup.as_ref(), started, &accepted, placement);
             return run(&mut supervision, &lock);
@@ -74,6 +76,11 @@ fn run(supervision: &mut Supervision<'_>, lock: &AttemptLock) -> Result<(), Supe
         supervision.sync_output();
     }
     recorded
+}
+
+/// Whether nothing was done about the Attempt yet.
+fn is_untouched(lock: &AttemptLock) -> Result<bool, JournalError> {
+    Ok(lock.exit()?.is_none() && lock.attempt().state()? == AttemptState::Accepted)
 }
 
 fn record(lock: &AttemptLock, ended: Ended) -> Result<(), SuperviseError> {

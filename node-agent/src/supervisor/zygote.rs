@@ -1,12 +1,14 @@
 //! The process that becomes the command: forked before its request is known, so that only exec is left to do when it comes.
 //!
-//! It waits at a socket. The supervisor stores a plan in shared memory and sends the descriptors that belong to it; the process
-//! executes the plan ([`super::child`]), makes the log durable and calls `execve`. The socket then shows how far it came:
-//! nothing but end-of-file means that it ended before, and no command was started.
+//! It waits at a socket. First it is asked to make the log durable, while the supervisor prepares the command. Then the supervisor
+//! stores a plan in shared memory and sends the descriptors that belong to it; the process executes the plan ([`super::child`])
+//! and calls `execve`. The socket shows how far it came: nothing but end-of-file means that it ended before, and no command was
+//! started.
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use rustix::net::{
@@ -15,7 +17,7 @@ use rustix::net::{
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::cgroup::Cgroup;
-use super::child::{self, ABOUT_TO_EXEC, ChildStep};
+use super::child::{self, ABOUT_TO_EXEC, ChildStep, EXECUTE, SYNC};
 use super::plan::{Arena, ExecPlan, Inherited, MAX_FDS};
 
 /// From `linux/sched.h`; libc's constant has too narrow a type.
@@ -61,24 +63,31 @@ impl Zygote {
         Ok(Self { pid, socket: Some(ours), arena })
     }
 
+    /// Has it make the log durable, without waiting; if that fails, it executes nothing.
+    pub(super) fn sync(&self, log: &File) -> io::Result<()> {
+        self.send(SYNC, &[log.as_fd()])
+    }
+
     /// Makes it the command. The caller still has its copies of the descriptors.
     pub(super) fn execute(mut self, plan: &ExecPlan, inherited: &Inherited<'_>) -> Result<Pid, NotExecuted> {
-        let Some(socket) = self.socket.take() else {
-            return Err(NotExecuted::Ended(io::ErrorKind::NotConnected.into()));
-        };
-        let sent = self.arena.store(plan, inherited).map_err(|e| NotExecuted::Failed(None, e)).and_then(|fds| {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-            let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-            let sent = sendmsg(&socket, &[IoSlice::new(b"x")], &mut ancillary, SendFlags::NOSIGNAL);
-            sent.map_err(|errno| NotExecuted::Ended(errno.into()))
-        });
-        let result = sent.and_then(|_| progress(&socket));
-        if result.is_err() {
+        let fds = self.arena.store(plan, inherited).map_err(|error| NotExecuted::Failed(None, error))?;
+        let sent = self.send(EXECUTE, &fds).map_err(NotExecuted::Ended);
+        let socket = self.socket.take();
+        let executed = sent.and_then(|()| socket.as_ref().map_or(Ok(()), progress));
+        if executed.is_err() {
             drop(socket);
             let _ = waitpid(Some(self.pid), WaitOptions::empty());
         }
-        result.map(|()| self.pid)
+        executed.map(|()| self.pid)
+    }
+
+    fn send(&self, message: u8, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        sendmsg(socket, &[IoSlice::new(&[message])], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 }
 
@@ -101,7 +110,7 @@ fn progress(socket: &OwnedFd) -> Result<(), NotExecuted> {
             Ok(0) => break,
             Ok(more) => read += more,
             Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(NotExecuted::Ended(errno.into())),
+            Err(_) => break,
         }
     }
     let about_to = read > 0 && bytes[0] == ABOUT_TO_EXEC;
