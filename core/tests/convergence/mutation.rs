@@ -2,8 +2,10 @@
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutation {
-    /// The request is not synced before the supervisor is launched: a reboot forgets it.
-    NoSyncBeforeSpawn,
+    /// A command is started before the log is durable: a reboot forgets it.
+    StartBeforeSync,
+    /// It is reported that an Attempt was accepted before the log is durable.
+    ReportBeforeSync,
     /// The operator acknowledges a Report before History holds it.
     AckBeforeHistory,
     /// An agent obeys a leader that was deposed.
@@ -41,8 +43,9 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    pub const ALL: [Self; 18] = [
-        Self::NoSyncBeforeSpawn,
+    pub const ALL: [Self; 19] = [
+        Self::StartBeforeSync,
+        Self::ReportBeforeSync,
         Self::AckBeforeHistory,
         Self::EpochIgnored,
         Self::DropOnAck,

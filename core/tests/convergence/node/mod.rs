@@ -10,7 +10,7 @@ use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Start, ToAgent};
-use sentinel_protocol::to_operator::{Ended, Running, ToOperator};
+use sentinel_protocol::to_operator::{Ended, ReportedState, Running, ToOperator};
 
 use crate::attempt_dir::{AttemptDir, Supervisor, ended};
 use crate::mutation::Mutation;
@@ -27,8 +27,10 @@ pub struct Node {
     clock: u64,
     epoch: u64,
     dirs: BTreeMap<AttemptId, AttemptDir>,
-    /// Attempts whose directory a loss of power takes away.
+    /// Attempts whose request is in the log, which was not synced since: a loss of power may take them away.
     unsynced: BTreeSet<AttemptId>,
+    /// Reports that such an Attempt was accepted, which wait for the log.
+    held: Vec<ToOperator>,
     tombs: BTreeMap<AttemptId, Tombstone>,
     agent: Agent,
     connected: bool,
@@ -57,6 +59,7 @@ impl Node {
             epoch: 0,
             dirs: BTreeMap::new(),
             unsynced: BTreeSet::new(),
+            held: vec![],
             tombs: BTreeMap::new(),
             agent,
             connected: false,
@@ -78,6 +81,10 @@ impl Node {
 
     pub fn pass(&mut self, millis: u64) {
         self.clock += millis;
+        // The agent waits 10 ms for a command to start, and makes its request durable then.
+        if millis >= 10 && !self.held.is_empty() {
+            self.sync();
+        }
     }
 
     /// Attempts that the agent has not forgotten.
@@ -119,6 +126,7 @@ impl Node {
     pub fn disconnect(&mut self) -> Result<(), Violation> {
         self.connected = false;
         self.outbox.clear();
+        self.held.clear();
         self.handle(Event::Disconnected, None)
     }
 
@@ -162,7 +170,15 @@ impl Node {
     }
 
     pub fn tick(&mut self) -> Result<(), Violation> {
+        self.sync();
         self.handle(Event::Tick, None)
+    }
+
+    /// Makes the log durable, and sends what waited for it.
+    fn sync(&mut self) {
+        self.unsynced.clear();
+        let held = std::mem::take(&mut self.held);
+        held.into_iter().for_each(|message| self.send_now(message));
     }
 
     pub fn inspect(&mut self, rng: &mut Rng) -> Result<(), Violation> {
@@ -171,6 +187,7 @@ impl Node {
             return Ok(());
         }
         let id = &ids[rng.below(ids.len())];
+        self.drop_held(id);
         match self.seen(id) {
             Some(seen) => self.handle(Event::Observed(seen), None),
             None => Ok(()),
@@ -181,6 +198,9 @@ impl Node {
     pub fn crash(&mut self) -> Result<(), Violation> {
         self.connected = false;
         self.outbox.clear();
+        self.held.clear();
+        // A new agent syncs the log before it does anything else.
+        self.unsynced.clear();
         self.guests.clear();
         self.agent = Agent::new(rules(), Epoch::new(self.epoch).unwrap());
         let ids: Vec<AttemptId> = self.dirs.keys().cloned().collect();
@@ -192,11 +212,19 @@ impl Node {
         self.connected
     }
 
-    /// The machine loses its power and is started again: what was not synced is gone.
-    pub fn reboot(&mut self) -> Result<(), Violation> {
+    /// The machine loses its power and is started again: of what was not synced, anything may be gone.
+    pub fn reboot(&mut self, rng: &mut Rng) -> Result<(), Violation> {
         self.boot += 1;
         self.clock = 1_000;
-        self.dirs.retain(|id, _| !self.unsynced.contains(id));
+        for id in std::mem::take(&mut self.unsynced) {
+            match rng.below(3) {
+                0 => drop(self.dirs.remove(&id)),
+                1 => {
+                    self.dirs.entry(id).and_modify(|dir| dir.state = LastState::Accepted);
+                }
+                _ => {}
+            }
+        }
         for (id, dir) in &mut self.dirs {
             if dir.exit.is_none() {
                 self.faulted.insert(id.clone());
@@ -264,10 +292,14 @@ impl Node {
                 }
             }
             Supervisor::Starting if dir.cancel => {
+                self.unsynced.clear();
                 dir.exit = Some(ended(Outcome::Cancelled, now));
                 dir.supervisors.remove(which);
             }
             Supervisor::Starting => {
+                if mutation != Some(Mutation::StartBeforeSync) {
+                    self.unsynced.clear();
+                }
                 dir.tree = true;
                 dir.supervisors[which] = Supervisor::Executed;
                 witness.start(id)?;
@@ -284,6 +316,7 @@ impl Node {
                 dir.supervisors[which] = Supervisor::Running;
             }
             Supervisor::Running => {
+                self.unsynced.clear();
                 let outcome = if dir.cancel { Outcome::Cancelled } else { outcome };
                 witness.exit(id, outcome.clone());
                 dir.exit.get_or_insert(Ended { started_at: Some(UnixMillis(1)), ..ended(outcome, now) });
@@ -306,11 +339,16 @@ impl Node {
 
     fn record(&mut self, start: &Start) -> Event {
         let attempt = start.attempt.clone();
-        if self.is(Mutation::NoSyncBeforeSpawn) {
-            self.unsynced.insert(attempt.clone());
-        }
+        self.unsynced.insert(attempt.clone());
         self.dirs.insert(attempt.clone(), AttemptDir::of(start, self.clock, self.boot));
         Event::Recorded { attempt }
+    }
+
+    /// The Report of a command that runs or has ended replaces the one that it was accepted.
+    fn drop_held(&mut self, id: &AttemptId) {
+        if self.dirs.get(id).is_some_and(|dir| dir.running.is_some() || dir.exit.is_some()) {
+            self.held.retain(|held| !matches!(held, ToOperator::Report(report) if report.attempt == *id));
+        }
     }
 
     fn perform(&mut self, effect: Effect) -> Result<Option<Event>, Violation> {
@@ -319,7 +357,13 @@ impl Node {
         }
         match effect {
             Effect::SetEpoch(epoch) => self.epoch = epoch.get(),
-            Effect::Record(start) | Effect::Confirm(start) => return Ok(Some(self.record(&start))),
+            Effect::Record(start) => return Ok(Some(self.record(&start))),
+            Effect::Confirm(start) => {
+                let recorded = self.record(&start);
+                // Its directory is synced.
+                self.unsynced.remove(&start.attempt);
+                return Ok(Some(recorded));
+            }
             Effect::Launch(attempt) => {
                 if let Some(dir) = self.dirs.get_mut(&attempt) {
                     dir.supervisors.push(Supervisor::OnItsWay);
@@ -337,12 +381,17 @@ impl Node {
                 return Ok(Some(Event::TreeEnded { attempt, left: vec![] }));
             }
             Effect::Abandon { attempt, ended } => {
+                self.unsynced.clear();
                 return Ok(self.dirs.get_mut(&attempt).map(|dir| dir.abandon(attempt, ended)));
             }
             Effect::Conclude { attempt, ended } => {
+                self.unsynced.clear();
                 return Ok(self.dirs.get_mut(&attempt).map(|dir| dir.conclude(attempt, ended)));
             }
-            Effect::Inspect(attempt) => return Ok(self.seen(&attempt).map(Event::Observed)),
+            Effect::Inspect(attempt) => {
+                self.drop_held(&attempt);
+                return Ok(self.seen(&attempt).map(Event::Observed));
+            }
             Effect::NoteAck { attempt, stage } => {
                 if let Some(dir) = self.dirs.get_mut(&attempt) {
                     dir.acked = Some(stage);
@@ -368,7 +417,28 @@ impl Node {
         Ok(None)
     }
 
-    fn send(&mut self, mut message: ToOperator) {
+    /// As the agent: nothing is sent about an Attempt that is not durable; that it was accepted can wait.
+    fn send(&mut self, message: ToOperator) {
+        let synced = match &message {
+            ToOperator::Report(report) => !self.unsynced.contains(&report.attempt),
+            ToOperator::Inventory(_) => self.unsynced.is_empty(),
+            _ => true,
+        };
+        if synced || self.is(Mutation::ReportBeforeSync) {
+            return self.send_now(message);
+        }
+        match &message {
+            ToOperator::Report(report) if matches!(report.state, ReportedState::Accepted) => {
+                self.held.push(message);
+            }
+            _ => {
+                self.sync();
+                self.send_now(message);
+            }
+        }
+    }
+
+    fn send_now(&mut self, mut message: ToOperator) {
         if let ToOperator::Inventory(inventory) = &mut message {
             inventory.attempts.retain(|report| report.attempt.task.as_str() != "guest");
         }

@@ -331,7 +331,7 @@ impl Simulation {
         self.trace(|| format!("{name} loses its power"));
         self.troubled.insert(name.clone());
         self.links.remove(&name);
-        self.nodes[n].reboot()
+        self.nodes[n].reboot(&mut self.rng)
     }
 
     fn next_leader(&mut self) -> Operator {
