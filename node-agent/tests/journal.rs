@@ -424,7 +424,7 @@ fn replacing_an_attempt_never_leaves_it_absent() {
             absent
         });
         for _ in 0..50 {
-            state.replace(accepted(1)).unwrap();
+            state.replace(&accepted(1)).unwrap();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(watching.join().unwrap(), 0);
@@ -434,6 +434,6 @@ fn replacing_an_attempt_never_leaves_it_absent() {
         fs::read_dir(root.path().join("attempts")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, [old.name()]);
     // A missing one is created.
-    state.replace(accepted(2)).unwrap();
+    state.replace(&accepted(2)).unwrap();
     assert_eq!(state.load().unwrap().len(), 2);
 }

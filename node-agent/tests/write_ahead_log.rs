@@ -171,7 +171,7 @@ fn an_earlier_acceptance_of_the_same_attempt_is_not_restored() {
     let state = StateDir::open(root.path()).unwrap();
     attempt(&state, of_an_earlier_boot(1), Progress::Ended);
     let wal = fs::read(root.path().join("wal")).unwrap();
-    state.replace(accepted(1)).unwrap();
+    state.replace(&accepted(1)).unwrap();
     drop(state);
     fs::write(root.path().join("wal"), wal).unwrap();
     let records = loaded(&StateDir::open(root.path()).unwrap());

@@ -32,7 +32,9 @@ impl Compactor {
     /// When no thread can be started.
     pub(super) fn start(journal: Arc<StateDir>, mailbox: Mailbox) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(CAPACITY);
-        let thread = thread::Builder::new().name("compactor".to_owned()).spawn(move || run(&journal, &mailbox, &receiver))?;
+        let thread = thread::Builder::new()
+            .name("compactor".to_owned())
+            .spawn(move || run(&journal, &mailbox, &receiver))?;
         Ok(Self { sender: Some(sender), thread: Some(thread) })
     }
 
@@ -54,7 +56,8 @@ impl Drop for Compactor {
 
 fn run(journal: &StateDir, mailbox: &Mailbox, receiver: &Receiver<Tombstone>) {
     while let Ok(first) = receiver.recv() {
-        let batch: Vec<Tombstone> = std::iter::once(first).chain(receiver.try_iter().take(BATCH - 1)).collect();
+        let batch: Vec<Tombstone> =
+            std::iter::once(first).chain(receiver.try_iter().take(BATCH - 1)).collect();
         KillPoint::AgentForgets.pass(journal.root());
         let kept: Vec<_> = batch.iter().map(tombstone_to_journal).collect();
         let events = match journal.write_tombstones(&kept) {

@@ -177,7 +177,7 @@ impl Performer {
             Effect::Confirm(start) => {
                 // Its Spool is about to be replaced; `record` publishes the new one.
                 self.notices.forget(&start.attempt);
-                Some(self.record(*start, |performer, accepted| performer.journal.replace(accepted)))
+                Some(self.record(*start, |performer, accepted| performer.journal.replace(&accepted)))
             }
             Effect::Launch(attempt) => self.launch(attempt),
             Effect::RequestCancel(attempt) => self.request_cancel(attempt),
@@ -478,7 +478,9 @@ impl Performer {
     /// come first; see [`Self::send_held`].
     fn send(&mut self, message: ToOperator) -> Option<Event> {
         match &message {
-            ToOperator::Report(report) if !self.journal.is_durable(&self.journal.attempt(&report.attempt)) => {
+            ToOperator::Report(report)
+                if !self.journal.is_durable(&self.journal.attempt(&report.attempt)) =>
+            {
                 if matches!(report.state, ReportedState::Accepted) {
                     self.held.push(message);
                     return None;

@@ -7,7 +7,9 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::attempt_dir::{AttemptDir, AttemptLock, EXIT_RESERVE, EXIT_ROOM, LOG, NEW, READY, SUPERVISOR_LOG, make_dir};
+use super::attempt_dir::{
+    AttemptDir, AttemptLock, EXIT_RESERVE, EXIT_ROOM, LOG, NEW, READY, SUPERVISOR_LOG, make_dir,
+};
 use super::error::JournalError;
 use super::file_lock::FileLock;
 use super::record_file;

@@ -25,7 +25,8 @@ impl StateDir {
     /// Applies the table to every slot.
     pub(super) fn redo(&self) -> Result<(), JournalError> {
         let Some(wal) = self.wal() else { return Ok(()) };
-        let boot_id = host::boot_id().map_err(|e| JournalError::io("read the boot id for", self.root(), e))?;
+        let boot_id =
+            host::boot_id().map_err(|e| JournalError::io("read the boot id for", self.root(), e))?;
         let mut obsolete = Vec::new();
         for found in wal.requests() {
             let dir = self.attempt(&found.accepted.start.attempt);
@@ -53,7 +54,7 @@ impl StateDir {
             Err(error) => return Err(error),
         }
         make_dir(&dir.log())?;
-        if is_lost(dir.exit())
+        if is_lost(&dir.exit())
             && let Some(ended) = found.slot.read::<sentinel_protocol::to_operator::Ended>(Part::Exit)
         {
             record_file::replace(&dir.file(EXIT), &ended)?;
@@ -77,6 +78,6 @@ impl StateDir {
     }
 }
 
-fn is_lost<T>(record: Result<Option<T>, JournalError>) -> bool {
+fn is_lost<T>(record: &Result<Option<T>, JournalError>) -> bool {
     matches!(record, Ok(None) | Err(JournalError::Corrupt { .. }))
 }

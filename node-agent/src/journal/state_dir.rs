@@ -45,7 +45,10 @@ impl StateDir {
         record_file::sync_dir(&root)?;
         sweep(&root.join("attempts"))?;
         let wal = Wal::open(&root).inspect_err(|error| {
-            tracing::warn!(error = with_source(error), "no write-ahead log; every start waits longer for the disk");
+            tracing::warn!(
+                error = with_source(error),
+                "no write-ahead log; every start waits longer for the disk"
+            );
         });
         let state = Self { root, state_id, tombstones, wal: wal.ok().map(Arc::new), _lock: lock };
         state.redo()?;
@@ -116,17 +119,15 @@ impl StateDir {
             Some(wal) => wal.begin(&mut accepted)?,
             None => false,
         };
-        let rename = |from: &Path| {
-            fs::rename(from, dir.path()).map_err(|e| JournalError::io("rename", from, e))
-        };
+        let rename =
+            |from: &Path| fs::rename(from, dir.path()).map_err(|e| JournalError::io("rename", from, e));
         let ready = ready.map(|ready| attempts.join(ready));
         let prepared = ready.filter(|ready| write_request(ready, &accepted).is_ok());
-        let made = match &prepared {
-            Some(ready) => rename(ready),
-            None => {
-                let _ = fs::remove_dir_all(&new);
-                fill(&new, &accepted).and_then(|()| rename(&new))
-            }
+        let made = if let Some(ready) = &prepared {
+            rename(ready)
+        } else {
+            let _ = fs::remove_dir_all(&new);
+            fill(&new, &accepted).and_then(|()| rename(&new))
         };
         if let Err(error) = made {
             let _ = fs::remove_dir_all(prepared.as_ref().unwrap_or(&new));
@@ -176,12 +177,12 @@ impl StateDir {
     ///
     /// # Errors
     /// The error of the disk, and the Attempt is not in the Journal.
-    pub fn replace(&self, accepted: Accepted) -> Result<AttemptDir, JournalError> {
+    pub fn replace(&self, accepted: &Accepted) -> Result<AttemptDir, JournalError> {
         let attempts = self.attempts();
         let dir = self.attempt(&accepted.start.attempt);
         let new = attempts.join(format!("{NEW}{}", dir.name()));
         let _ = fs::remove_dir_all(&new);
-        let made = fill(&new, &accepted).and_then(|()| exchange(&new, &dir));
+        let made = fill(&new, accepted).and_then(|()| exchange(&new, &dir));
         if let Err(error) = made {
             let _ = fs::remove_dir_all(&new);
             dir.remove()?;

@@ -169,7 +169,10 @@ impl Tombstones {
 
     /// Appends no more to a file that could not be synced.
     pub(super) fn give_up(&mut self, unsynced: &Unsynced) {
-        if self.current.as_ref().is_some_and(|current| unsynced.0.iter().any(|(file, _)| Arc::ptr_eq(file, &current.file)))
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| unsynced.0.iter().any(|(file, _)| Arc::ptr_eq(file, &current.file)))
         {
             self.current = None;
         }

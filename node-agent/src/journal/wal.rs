@@ -16,7 +16,9 @@ use super::attempt_dir::AttemptDir;
 use super::attempt_record::Accepted;
 use super::error::JournalError;
 use super::record_file;
-use super::wal_slot::{Part, SLOT_SIZE, Slot, SlotId, WAL, offset, open_existing, pad_to_blocks, read_frame, sync_blocks};
+use super::wal_slot::{
+    Part, SLOT_SIZE, Slot, SlotId, WAL, offset, open_existing, pad_to_blocks, read_frame, sync_blocks,
+};
 
 /// Slots of a new log; 2 MiB with the header. Where all are in use, an Attempt's directory is synced instead.
 const SLOTS: u64 = 127;

@@ -128,7 +128,7 @@ impl Plan {
 /// Memory that a process and those forked from it share, at the same address. What is stored is never moved or dropped.
 #[derive(Debug)]
 pub(super) struct Arena {
-    base: NonNull<u8>,
+    base: NonNull<Plan>,
     used: usize,
 }
 
@@ -136,18 +136,20 @@ impl Arena {
     /// An empty one, with room for the plan at its beginning.
     #[expect(unsafe_code, reason = "an anonymous mapping has no safe interface")]
     pub(super) fn new() -> io::Result<Self> {
-        let (access, flags) =
-            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        let (access, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        );
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let base = unsafe { libc::mmap(ptr::null_mut(), ARENA_SIZE, access, flags, -1, 0) };
-        let base = NonNull::new(base.cast()).filter(|_| base != libc::MAP_FAILED);
+        let base = NonNull::new(base.cast::<Plan>()).filter(|_| base != libc::MAP_FAILED);
         let base = base.ok_or_else(io::Error::last_os_error)?;
         Ok(Self { base, used: size_of::<Plan>() })
     }
 
     /// Where the plan is.
     pub(super) fn plan(&self) -> *const Plan {
-        self.base.as_ptr().cast()
+        self.base.as_ptr()
     }
 
     /// Stores a plan; returns the descriptors that have to be sent with it.
@@ -185,7 +187,7 @@ impl Arena {
             has_script: plan.script.is_some(),
         };
         // SAFETY: the mapping is aligned to a page, and begins with room for a plan.
-        unsafe { self.base.as_ptr().cast::<Plan>().write(stored) };
+        unsafe { self.base.as_ptr().write(stored) };
         Ok(fds)
     }
 
@@ -212,7 +214,7 @@ impl Arena {
         self.used = end;
         // SAFETY: within the mapping and aligned; nothing was stored there before.
         unsafe {
-            let place = self.base.as_ptr().add(start).cast::<T>();
+            let place = self.base.as_ptr().byte_add(start).cast::<T>();
             ptr::copy_nonoverlapping(values.as_ptr(), place, values.len());
             Ok(place)
         }

@@ -10,9 +10,7 @@ use super::cgroup::Cgroup;
 use super::invocation::HostNamespaces;
 use super::log;
 use super::zygote::Zygote;
-use crate::journal::{
-    AttemptDir, AttemptLock, JournalError, ReadyDir, SUPERVISOR_LOG, SupervisorWakeups,
-};
+use crate::journal::{AttemptDir, AttemptLock, JournalError, ReadyDir, SUPERVISOR_LOG, SupervisorWakeups};
 use crate::process::ProcessIdentity;
 
 /// An Attempt under its lock.
@@ -50,7 +48,8 @@ pub(super) struct Standby {
 impl Standby {
     /// Creates the control group. The zygote is forked later: see [`Self::fork`].
     pub(super) fn new(host: HostNamespaces) -> Self {
-        let (cgroup, no_cgroup) = Cgroup::new().map_or_else(|error| (None, Some(error)), |group| (Some(group), None));
+        let (cgroup, no_cgroup) =
+            Cgroup::new().map_or_else(|error| (None, Some(error)), |group| (Some(group), None));
         Self {
             cgroup,
             no_cgroup,

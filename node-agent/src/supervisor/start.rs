@@ -161,7 +161,12 @@ impl Pipes {
         let (output, [stdout, stderr]) =
             Output::new(writer, streams).map_err(failed("no pipe could be created"))?;
         let (stdin, stdin_end) = match request.stdin.as_str() {
-            "" => (None, File::open("/dev/null").map(OwnedFd::from).map_err(failed("/dev/null could not be opened"))?),
+            "" => (
+                None,
+                File::open("/dev/null")
+                    .map(OwnedFd::from)
+                    .map_err(failed("/dev/null could not be opened"))?,
+            ),
             text => {
                 let feed = StdinFeed::new(text.as_bytes().to_vec());
                 let (feed, end) = feed.map_err(failed("no pipe could be created"))?;

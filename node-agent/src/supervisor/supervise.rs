@@ -52,7 +52,8 @@ pub(super) fn supervise(
     let nothing = ExitDetails::default();
     let (outcome, exit) = match start(&lock, &accepted, standby, wakeups) {
         Ok(started) => {
-            let mut supervision = Supervision::new(attempt, standby.cgroup.as_ref(), started, &accepted, placement);
+            let mut supervision =
+                Supervision::new(attempt, standby.cgroup.as_ref(), started, &accepted, placement);
             return run(&mut supervision, &lock);
         }
         Err(NotStarted::TooLate(clock)) => {

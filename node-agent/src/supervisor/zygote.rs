@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
+    socketpair,
 };
 use rustix::process::{Pid, WaitOptions, waitpid};
 
@@ -49,8 +50,7 @@ impl Zygote {
     #[expect(unsafe_code, reason = "fork has no safe interface")]
     pub(super) fn fork(cgroup: Option<&Cgroup>) -> io::Result<Self> {
         let arena = Arena::new()?;
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         // SAFETY: the caller is single-threaded (a test is not, and `child::run` does nothing that is affected by it).
         let pid = unsafe { fork(cgroup.map(Cgroup::directory)) };
         if pid == 0 {
