@@ -90,10 +90,13 @@ fn tombstone(accepted: &Accepted) -> Tombstone {
     }
 }
 
+/// What is lost, and how.
+type Damage = (&'static str, fn(&Path));
+
 /// Everything that a loss of power can do to a directory whose files were never synced.
 #[test]
 fn whatever_a_directory_has_lost_is_restored() {
-    let damages: [(&str, fn(&Path)); 7] = [
+    let damages: [Damage; 7] = [
         ("nothing", |_| ()),
         ("all of it", |dir| fs::remove_dir_all(dir).unwrap()),
         ("its request is empty", |dir| fs::write(dir.join("request"), "").unwrap()),
