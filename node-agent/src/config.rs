@@ -17,7 +17,8 @@ use crate::supervisor::{HostNamespaces, Prefork};
 const EXAMPLES: &str = "Examples:
   node-agent --operator-url ws://127.0.0.1:7070 --token-file ./token --state-dir ./state
   node-agent --operator-url wss://operator:7443 --ca-file ./ca.crt --token-file ./token --profile host
-  node-agent health --state-dir ./state";
+  node-agent health --state-dir ./state
+  node-agent journal --state-dir ./state";
 
 /// Runs commands on this node for the Sentinel operator, streams their output and reports how they ended.
 #[derive(Debug, Parser)]
@@ -55,6 +56,12 @@ impl Cli {
 pub enum Command {
     /// Exit with 0 if the agent of a state directory is connected to the operator, otherwise with 1 and the reason.
     Health {
+        /// The agent's state directory.
+        #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
+        state_dir: PathBuf,
+    },
+    /// List the Attempts in a state directory and how far each has come. An agent may be using it.
+    Journal {
         /// The agent's state directory.
         #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
         state_dir: PathBuf,

@@ -2,12 +2,14 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::CommandFactory;
 use sentinel_node_agent::baseline::{self, Role};
 use sentinel_node_agent::config::{AgentConfig, Cli, Command, RunArgs};
+use sentinel_node_agent::journal::Listing;
 use sentinel_node_agent::{health, run, shortage, supervisor};
 use sentinel_telemetry::FilterFile;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let cli = Cli::read(&words).unwrap_or_else(|error| error.exit());
     let done = match (cli.command, cli.run) {
         (Some(Command::Health { state_dir }), _) => health::health(&state_dir).map_err(Into::into),
+        (Some(Command::Journal { state_dir }), _) => print_journal(&state_dir),
         (None, Some(args)) => unfit.map_err(Into::into).and_then(|()| run_agent(&args)),
         (None, None) => {
             let _ = Cli::command().print_help();
@@ -34,6 +37,15 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "node-agent: {}", shortage::describe(&*error));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn print_journal(state_dir: &Path) -> Result<(), Box<dyn Error>> {
+    let listing = Listing::read(state_dir)?;
+    match write!(std::io::stdout(), "{listing}") {
+        // The reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The binary as a process: how it fails to start, what it logs, and how it exits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod fixtures;
 mod gateway;
 
 use std::fs;
@@ -185,4 +186,37 @@ async fn it_is_healthy_while_connected_and_exits_at_sigterm() {
     .await;
     assert!(ended.success());
     assert!(!health(dir.path()).status.success(), "a stopped agent is reported as healthy");
+}
+
+#[tokio::test]
+async fn the_journal_is_listed_for_a_person_while_the_agent_runs() {
+    let dir = node();
+    let mut gateway = Gateway::start(TOKEN).await;
+    let _agent = KilledOnDrop(agent(dir.path(), &format!("ws://{}", gateway.address)).spawn().unwrap());
+    let mut control = gateway.control().await;
+    let mut start = fixtures::shell(1, "exit 3");
+    start.credit = u64::MAX;
+    control.send_message(ToAgent::Start(Box::new(start.clone()))).await;
+    assert_eq!(control.ended(&start.attempt).await.outcome, Outcome::Failed { exit_code: 3 });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_node-agent"));
+    let output =
+        command.env_clear().arg("journal").arg("--state-dir").arg(dir.path().join("state")).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(output.status.success() && lines.len() == 2, "{text}");
+    assert!(lines[0].starts_with("ATTEMPT") && lines[1].starts_with("0b6c-1.1.1"), "{text}");
+    assert!(lines[1].contains("ops/disk-report") && lines[1].contains("exited with code 3"), "{text}");
+
+    let missing = dir.path().join("missing");
+    let output = Command::new(env!("CARGO_BIN_EXE_node-agent"))
+        .arg("journal")
+        .arg("--state-dir")
+        .arg(&missing)
+        .output();
+    let output = output.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && stderr.contains("failed to list") && stderr.contains("missing"),
+        "{stderr}"
+    );
 }

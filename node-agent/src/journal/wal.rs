@@ -59,12 +59,23 @@ impl Wal {
             Some(file) => file,
             None => create(root, &path)?,
         };
+        Self::over(file, path)
+    }
+
+    fn over(file: File, path: PathBuf) -> Result<Self, JournalError> {
         let len = file.metadata().map_err(|e| JournalError::io("examine", &path, e))?.len();
         let last = u32::try_from(len / SLOT_SIZE).unwrap_or(u32::MAX);
         // Popped from the end: low numbers first, so that their blocks stay in the page cache.
         let free = (1..last).rev().collect();
         let slots = Mutex::new(Slots { free, ..Slots::default() });
         Ok(Self { file: Arc::new(file), path, slots })
+    }
+
+    /// The requests in the log of a state directory that an agent may be using; none without a log.
+    pub(super) fn read(root: &Path) -> Vec<Found> {
+        let path = root.join(WAL);
+        let Some(file) = open_existing(&path).ok().filter(has_header) else { return Vec::new() };
+        Self::over(file, path).map(|wal| wal.requests()).unwrap_or_default()
     }
 
     /// The requests in the log.

@@ -1,0 +1,92 @@
+//! The Journal for a person: every Attempt of a state directory, read without the lock of its agent.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use super::attempt_dir::AttemptDir;
+use super::attempt_record::{AttemptRecord, AttemptState, Loaded};
+use super::error::JournalError;
+use super::wal::Wal;
+
+/// The Attempts of a state directory, as a table.
+#[derive(Debug)]
+pub struct Listing {
+    rows: Vec<[String; 5]>,
+}
+
+const HEADINGS: [&str; 5] = ["ATTEMPT", "TASK", "STATE", "ACKNOWLEDGED", "SLOT"];
+
+impl Listing {
+    /// Reads a state directory. An agent may be using it: what changes meanwhile may be seen before or after the change.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn read(state_dir: &Path) -> Result<Self, JournalError> {
+        let attempts = state_dir.join("attempts");
+        let entries = fs::read_dir(&attempts).map_err(|e| JournalError::io("list", &attempts, e))?;
+        let mut rows = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|e| JournalError::io("list", &attempts, e))?.path();
+            let dir = AttemptDir::at(path);
+            if !dir.name().starts_with('.') {
+                rows.push(row(&dir));
+            }
+        }
+        for found in Wal::read(state_dir) {
+            let name = found.accepted.start.attempt.directory_name();
+            if !attempts.join(&name).exists() {
+                let task = found.accepted.start.task.to_string();
+                let state = "in the log only; the agent restores or erases it when it starts".to_owned();
+                rows.push([name, task, state, String::new(), found.id.index.to_string()]);
+            }
+        }
+        rows.sort();
+        Ok(Self { rows })
+    }
+}
+
+fn row(dir: &AttemptDir) -> [String; 5] {
+    let name = dir.name().to_owned();
+    let unreadable = |why: String| {
+        [name.clone(), String::new(), format!("unreadable: {why}"), String::new(), String::new()]
+    };
+    match dir.load() {
+        Ok(Loaded::Readable(record)) => {
+            let acked = record.delivery.acked.map(|stage| format!("{stage:?}")).unwrap_or_default();
+            let slot = record.accepted.slot.map(|slot| slot.index.to_string()).unwrap_or_default();
+            [name, record.accepted.start.task.to_string(), state(&record), acked, slot]
+        }
+        Ok(Loaded::Corrupt { why }) => unreadable(why),
+        Err(error) => unreadable(error.to_string()),
+    }
+}
+
+fn state(record: &AttemptRecord) -> String {
+    if let Some(ended) = &record.exit {
+        return ended.message();
+    }
+    let state = match &record.state {
+        AttemptState::Accepted => "accepted".to_owned(),
+        AttemptState::Abandoned { why } => format!("abandoned ({why:?})"),
+        AttemptState::Starting { supervisor, .. } => format!("starting, supervisor {}", supervisor.pid),
+        AttemptState::Running { supervisor, command, .. } => {
+            format!("running as {}, supervisor {}", command.pid, supervisor.pid)
+        }
+    };
+    if record.cancel_requested { format!("{state}, to be cancelled") } else { state }
+}
+
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headings = HEADINGS.map(str::to_owned);
+        let lines = || std::iter::once(&headings).chain(&self.rows);
+        let widths: [usize; 5] =
+            std::array::from_fn(|column| lines().map(|line| line[column].chars().count()).max().unwrap_or(0));
+        for line in lines() {
+            let padded = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
