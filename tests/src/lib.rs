@@ -15,6 +15,7 @@
 pub mod parts;
 pub mod wait;
 pub mod cluster;
+pub mod journal;
 pub mod ports;
 pub mod programs;
 pub mod certificates;

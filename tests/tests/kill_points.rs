@@ -16,6 +16,7 @@ use sentinel_tests::chaos::harness::System;
 use sentinel_tests::chaos::load_generator::LoadGenerator;
 use sentinel_tests::chaos::recording::{self, Recorded};
 use sentinel_tests::chaos::rng::Rng;
+use sentinel_tests::journal;
 use sentinel_tests::programs::binary;
 use sentinel_tests::wait::until;
 use serde_json::{Value, json};
@@ -72,8 +73,8 @@ impl Points<'_> {
         let attempt = format!("{}/1", execution["id"].as_str().unwrap());
         let recorded = recording::read(&self.system.recording()).remove(&attempt).unwrap_or_default();
         until(&format!("the agent has forgotten the Task of {name}"), PATIENCE, || async {
-            let left = fs::read_dir(self.system.fleet.nodes[0].state.join("attempts")).unwrap().count();
-            if left == 0 { Ok(()) } else { Err(left) }
+            let left = journal::attempts(&self.system.fleet.nodes[0].state);
+            if left.is_empty() { Ok(()) } else { Err(left) }
         })
         .await;
         (execution, recorded)

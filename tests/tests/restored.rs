@@ -14,6 +14,7 @@ use sentinel_tests::chaos::check::executions;
 use sentinel_tests::chaos::fleet::Node;
 use sentinel_tests::chaos::harness::System;
 use sentinel_tests::chaos::recording;
+use sentinel_tests::journal;
 use sentinel_tests::programs::binary;
 use sentinel_tests::wait::until;
 use serde_json::{Value, json};
@@ -95,8 +96,7 @@ fn runs(attempts: &BTreeSet<String>) -> Vec<(String, u32)> {
 /// The agents have forgotten everything.
 async fn nothing_is_left(nodes: &[Node]) {
     until("nothing is left on the nodes", PATIENCE, || async {
-        let attempts = nodes.iter().map(|node| node.state.join("attempts"));
-        let left: Vec<_> = attempts.filter_map(|path| fs::read_dir(path).ok()).flatten().flatten().collect();
+        let left: Vec<_> = nodes.iter().flat_map(|node| journal::attempts(&node.state)).collect();
         if left.is_empty() { Ok(()) } else { Err(left) }
     })
     .await;

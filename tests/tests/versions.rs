@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sentinel_tests::earlier::{self, Earlier};
+use sentinel_tests::journal;
 use sentinel_tests::programs::binary;
 use sentinel_tests::testbed::{Options, Testbed};
 use sentinel_tests::wait::until;
@@ -101,8 +102,8 @@ async fn check_replacement(
     .await;
     // Acknowledged and forgotten too: the last messages of the protocol.
     until("the agent has forgotten every Attempt", PATIENCE, || async {
-        let left = fs::read_dir(testbed.path().join("a.state/attempts")).unwrap().count();
-        if left == 0 { Ok(()) } else { Err(left) }
+        let left = journal::attempts(&testbed.path().join("a.state"));
+        if left.is_empty() { Ok(()) } else { Err(left) }
     })
     .await;
 }

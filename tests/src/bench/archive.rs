@@ -16,6 +16,7 @@ use super::figures::Times;
 use super::progress::note;
 use super::setup::{CreatedTask, Setup, task};
 use super::table::Table;
+use crate::journal;
 use crate::memory::peak_rss;
 use crate::wait::until;
 
@@ -71,12 +72,10 @@ async fn write(setup: &Setup) -> CreatedTask {
     let task = setup.api.create(&task).await;
     setup.api.finished(&task).await;
     // An agent forgets an Attempt when all of it is archived.
-    let attempts = setup.directory.path().join("agent-state/attempts");
+    let state = setup.directory.path().join("agent-state");
     until("the agent has forgotten the Attempt", Duration::from_secs(30), || async {
-        match std::fs::read_dir(&attempts).map_or(0, Iterator::count) {
-            0 => Ok(()),
-            left => Err(left),
-        }
+        let left = journal::attempts(&state);
+        if left.is_empty() { Ok(()) } else { Err(left) }
     })
     .await;
     agent.kill().await;
