@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sentinel_protocol::ids::AttemptId;
+use sentinel_protocol::ids::{AttemptId, RunNumber, TaskUid};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -23,29 +23,23 @@ pub struct RecordsFull;
 /// The id of a record, whatever its kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum RecordKey {
-    Attempt(String),
-    Run(String),
+    Attempt(AttemptId),
+    Run(TaskUid, RunNumber),
 }
 
 impl RecordKey {
     fn of(record: &HistoryRecord) -> Self {
         match record {
-            HistoryRecord::Attempt(attempt) => Self::Attempt(attempt.attempt.sort_key()),
-            HistoryRecord::Run(run) => Self::Run(run.id()),
+            HistoryRecord::Attempt(attempt) => Self::Attempt(attempt.attempt.clone()),
+            HistoryRecord::Run(run) => Self::Run(run.task_uid.clone(), run.run),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Self::Attempt(id) | Self::Run(id) => id.len(),
+            Self::Attempt(id) => id.task.len() + id.node.len(),
+            Self::Run(task, _) => task.len(),
         }
-    }
-}
-
-fn rank_of(record: &HistoryRecord) -> String {
-    match record {
-        HistoryRecord::Attempt(attempt) => rank::of_attempt(attempt),
-        HistoryRecord::Run(run) => rank::of_run(run),
     }
 }
 
@@ -64,13 +58,12 @@ fn record_cost(record: &HistoryRecord, key: &RecordKey) -> usize {
     FIXED_COST + texts + 2 * key.len()
 }
 
-/// Bytes that a record takes beside its texts: ids, digests, its rank, its slot in the queue.
+/// Bytes that a record takes beside its texts: ids, digests, its slot in the queue.
 const FIXED_COST: usize = 768;
 
 #[derive(Debug)]
 struct QueuedRecord {
     record: HistoryRecord,
-    rank: String,
     cost: usize,
     since: Instant,
 }
@@ -110,18 +103,18 @@ impl RecordQueue {
     }
 
     pub(super) fn push(&self, record: HistoryRecord) -> Result<(), RecordsFull> {
-        let (key, rank) = (RecordKey::of(&record), rank_of(&record));
+        let key = RecordKey::of(&record);
         let cost = record_cost(&record, &key);
         let mut state = self.state();
         let state = &mut *state;
         if let Some(queued) = state.queued.get_mut(&key) {
-            if rank > queued.rank {
+            if rank::outranks(&record, &queued.record) {
                 let bytes = state.bytes.saturating_sub(queued.cost).saturating_add(cost);
                 if bytes > self.max_bytes && cost > queued.cost {
                     return Err(RecordsFull);
                 }
                 state.bytes = bytes;
-                (queued.record, queued.rank, queued.cost) = (record, rank, cost);
+                (queued.record, queued.cost) = (record, cost);
             }
             return Ok(());
         }
@@ -131,7 +124,7 @@ impl RecordQueue {
         }
         state.bytes = bytes;
         state.order.push_back(key.clone());
-        state.queued.insert(key, QueuedRecord { record, rank, cost, since: Instant::now() });
+        state.queued.insert(key, QueuedRecord { record, cost, since: Instant::now() });
         Ok(())
     }
 
