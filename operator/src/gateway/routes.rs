@@ -139,9 +139,9 @@ fn serve(
     let slot = gateway.socket_slot(&node, kind);
     let owner = gateway.clone();
     // Boxed where a future would otherwise be stored twice, in the outer one as well: it counts with 15,000 agents.
-    owner.spawn(Box::pin(async move {
-        // Kept until the socket closes: it counts as one of the listener's connections.
-        let _peer = peer;
+    let socket = |slot| async move {
+        // Kept until the socket closes: it counts as one of the listener's connections, and of its agent's sockets.
+        let _kept = (peer, slot);
         let Ok(io) = upgrade.await else { return };
         let (io, meter) = Metered::new(TokioIo::new(io));
         let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config(kind))).await;
@@ -150,11 +150,9 @@ fn serve(
             SocketKind::Control => Box::pin(session::run(gateway, stream, caller)),
             SocketKind::Logs => Box::pin(log_socket::run(gateway, stream, caller)),
         };
-        tokio::select! {
-            () = run => {}
-            () = slot.evicted.cancelled() => {}
-        }
-    }));
+        run.await;
+    };
+    owner.spawn(slot, |slot| Box::pin(socket(slot)));
 }
 
 /// The key of a WebSocket handshake, or the status and message that refuse it.
