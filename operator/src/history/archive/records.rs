@@ -61,6 +61,10 @@ fn record_cost(record: &HistoryRecord, key: &RecordKey) -> usize {
 /// Bytes that a record takes beside its texts: ids, digests, its slot in the queue.
 const FIXED_COST: usize = 768;
 
+/// Batches that wait for the delay to pass. An Attempt that ends meanwhile is written once, and not while a thousand others
+/// still report.
+const WAITING: usize = 8;
+
 #[derive(Debug)]
 struct QueuedRecord {
     record: HistoryRecord,
@@ -135,10 +139,10 @@ impl RecordQueue {
         (state.queued.len() + state.in_flight.len(), oldest)
     }
 
-    /// Whether a whole batch is queued, and since when the oldest record is.
-    fn is_batch_ready(&self, batch: usize) -> (bool, Option<Instant>) {
+    /// Whether more is queued than should wait, and since when the oldest record is.
+    fn is_due(&self, batch: usize) -> (bool, Option<Instant>) {
         let state = self.state();
-        (state.queued.len() >= batch, state.oldest())
+        (state.queued.len() >= WAITING.saturating_mul(batch), state.oldest())
     }
 
     /// Visits every record that History may not hold yet: the queued ones, and those in flight.
@@ -178,7 +182,7 @@ pub(super) async fn store_records(
 ) -> Result<(), ArchiverStopped> {
     let mut has_handles = true;
     loop {
-        let (is_full, oldest) = queue.is_batch_ready(options.batch);
+        let (is_full, oldest) = queue.is_due(options.batch);
         match oldest {
             None if !has_handles => return Ok(()),
             None => has_handles = woken.recv().await.is_some(),
