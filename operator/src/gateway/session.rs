@@ -45,15 +45,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let span = tracing::info_span!("session", node = %caller.node, session = tracing::field::Empty);
-    serve(gateway, stream, caller).instrument(span)
+    let Caller { node, bearer, meter } = caller;
+    // Boxed, because a future has room for what is moved into it twice.
+    let socket = Box::new(AgentSocket::new(stream, meter, *gateway.settings()));
+    serve(gateway, socket, node, bearer).instrument(span)
 }
 
-async fn serve<S>(gateway: Gateway, stream: WebSocketStream<S>, caller: Caller)
+async fn serve<S>(gateway: Gateway, mut socket: Box<AgentSocket<S>>, node: NodeName, bearer: Box<str>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Caller { node, bearer, meter } = caller;
-    let mut socket = AgentSocket::new(stream, meter, *gateway.settings());
     let end = match greet(&gateway, &mut socket, &node).await {
         Ok((session, outbox)) => {
             let _guard = SessionGuard { gateway: &gateway, node: &node, session: &session };
