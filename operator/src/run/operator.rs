@@ -18,6 +18,7 @@ use super::error::RunError;
 use super::gauges::Gauges;
 use super::listeners::{Addresses, ApiAt, ListenAt, Listeners};
 use super::overview::Overview;
+use super::release_memory;
 use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, StoresByCaller};
@@ -189,6 +190,9 @@ impl Operator {
         tasks.spawn("the reconcile loop", controller);
         shared.start_orphan_sweep(&mut tasks, &readers, &gateway);
         shared.start_departed_sweep(&mut tasks, &readers);
+        let sessions = gateway.metrics().sessions.begun.clone();
+        let waves = release_memory::after_waves(move || sessions.get(), release_memory::release);
+        tasks.spawn("the return of memory", until(stop.all.clone(), waves));
 
         shared.publish_metrics(&*cluster, &archive, &mirror, counters, presence_answered, settings);
         shared.publish_overview(&readers, &leadership, lease.as_deref());
