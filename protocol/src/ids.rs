@@ -1,9 +1,13 @@
 //! Identifiers, each a type of its own so that the compiler rejects mixing them up.
+//!
+//! A clone shares the text, and two that share it are equal without a comparison: one Run names a thousand nodes many times.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::MAX_ATTEMPT;
 
@@ -28,40 +32,34 @@ impl InvalidId {
 /// The name of a Kubernetes Node (in dev mode, of the machine): an RFC 1123 subdomain, at most 253 characters.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct NodeName(String);
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeName(Arc<str>);
 
 /// The uid that the API server assigned to a Task; unique over time, unlike a name.
 ///
 /// At most 64 characters of `[0-9A-Za-z-]`, so that it needs no escaping in a file name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct TaskUid(String);
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskUid(Arc<str>);
 
 /// SHA-256 of the spec fields that decide what is run and where; 64 lower-case hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SpecHash(String);
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpecHash(Arc<str>);
 
 /// Random id of a Session, one authenticated connection of an agent to the gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SessionId(String);
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(Arc<str>);
 
 /// The name of a Kubernetes namespace: an RFC 1123 label, at most 63 characters.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Namespace(String);
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespace(Arc<str>);
 
 /// The name of a Task: an RFC 1123 subdomain, at most 253 characters.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct TaskName(String);
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskName(Arc<str>);
 
 macro_rules! text_id {
     ($name:ident, $what:literal, $allowed:literal, $check:expr) => {
@@ -70,10 +68,14 @@ macro_rules! text_id {
             ///
             /// # Errors
             /// [`InvalidId`] when the text does not follow the rule in the type's description.
-            pub fn new(value: impl Into<String>) -> Result<Self, InvalidId> {
-                let value = value.into();
+            pub fn new(value: impl AsRef<str>) -> Result<Self, InvalidId> {
+                let value = value.as_ref();
                 let check: fn(&str) -> bool = $check;
-                if check(&value) { Ok(Self(value)) } else { Err(InvalidId::new($what, &value, $allowed)) }
+                if check(value) {
+                    Ok(Self(value.into()))
+                } else {
+                    Err(InvalidId::new($what, value, $allowed))
+                }
             }
 
             /// The identifier as text.
@@ -98,7 +100,25 @@ macro_rules! text_id {
 
         impl From<$name> for String {
             fn from(value: $name) -> Self {
-                value.0
+                value.as_str().to_owned()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(Parsed(PhantomData))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.0).finish()
             }
         }
 
@@ -117,7 +137,7 @@ macro_rules! text_id {
 
         impl PartialEq<&str> for $name {
             fn eq(&self, other: &&str) -> bool {
-                self.0 == *other
+                *self.0 == **other
             }
         }
 
@@ -127,6 +147,21 @@ macro_rules! text_id {
             }
         }
     };
+}
+
+/// Decodes a text without an allocation for it alone.
+struct Parsed<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = InvalidId>> serde::de::Visitor<'_> for Parsed<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
 }
 
 fn is_subdomain(text: &str) -> bool {
@@ -182,7 +217,7 @@ impl TaskRef {
     ///
     /// # Errors
     /// [`InvalidId`] for the first of them that is invalid.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Result<Self, InvalidId> {
+    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Result<Self, InvalidId> {
         Ok(Self { namespace: Namespace::new(namespace)?, name: TaskName::new(name)? })
     }
 }
@@ -293,8 +328,7 @@ impl fmt::Display for Epoch {
 /// Identifies one try of an Execution, globally and permanently.
 ///
 /// As text: `<task uid>/<run>/<node>/<attempt>`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId {
     /// The Task.
     pub task: TaskUid,
@@ -345,16 +379,15 @@ impl FromStr for AttemptId {
     }
 }
 
-impl TryFrom<String> for AttemptId {
-    type Error = InvalidId;
-    fn try_from(text: String) -> Result<Self, InvalidId> {
-        text.parse()
+impl Serialize for AttemptId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
-impl From<AttemptId> for String {
-    fn from(id: AttemptId) -> Self {
-        id.to_string()
+impl<'de> Deserialize<'de> for AttemptId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Parsed(PhantomData))
     }
 }
 

@@ -90,6 +90,19 @@ impl RunLedger {
         self.executions.get(node)
     }
 
+    /// The Execution on each of these nodes. In name order, which targets are, none of them is looked up.
+    pub fn executions_of<'a>(
+        &'a self,
+        nodes: &'a [NodeName],
+    ) -> impl Iterator<Item = (&'a NodeName, Option<&'a Execution>)> {
+        let mut known = self.executions.iter().peekable();
+        nodes.iter().map(move |node| {
+            while known.next_if(|(name, _)| *name != node && *name < node).is_some() {}
+            let next = known.next_if(|(name, _)| *name == node).map(|(_, execution)| execution);
+            (node, next.or_else(|| self.execution(node)))
+        })
+    }
+
     /// All Executions with any evidence.
     pub fn executions(&self) -> impl Iterator<Item = (&NodeName, &Execution)> {
         self.executions.iter()
@@ -375,6 +388,24 @@ mod tests {
         ledger.retry(&node);
         assert_eq!(ledger.apply_report(&report(2)), Applied::Changed);
         assert_eq!(ledger.apply_report(&report(3)), Applied::NeverDispatched);
+    }
+
+    #[test]
+    fn each_node_has_its_execution_in_any_order() {
+        let mut ledger = ledger(Origin::Begun);
+        let nodes: Vec<NodeName> =
+            ["a", "b", "c", "d", "e"].iter().map(|name| NodeName::new(name).unwrap()).collect();
+        for node in [&nodes[1], &nodes[3], &nodes[4]] {
+            ledger.admit(node, Monotonic(1));
+        }
+        let found = |nodes: &[NodeName]| -> Vec<String> {
+            let of = ledger.executions_of(nodes);
+            of.filter_map(|(node, execution)| execution.map(|_| node.to_string())).collect()
+        };
+        assert_eq!(found(&nodes), ["b", "d", "e"]);
+        assert_eq!(found(&nodes[2..]), ["d", "e"]);
+        let reversed: Vec<NodeName> = nodes.iter().rev().chain(&nodes[..2]).cloned().collect();
+        assert_eq!(found(&reversed), ["e", "d", "b", "b"]);
     }
 
     #[test]

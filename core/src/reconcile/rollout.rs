@@ -236,12 +236,12 @@ pub fn decide_targets<'a>(
     agent: impl Fn(&NodeName) -> AgentFacts,
 ) -> Vec<(&'a NodeName, TargetDecision)> {
     let none = Execution::default();
-    let of = |node: &NodeName| context.ledger.execution(node);
-    let under_way = targets.iter().filter(|node| of(node).is_some_and(Execution::is_active)).count();
+    let executions = || context.ledger.executions_of(targets);
+    let under_way = executions().filter(|(_, known)| known.is_some_and(Execution::is_active)).count();
     let mut slots = context.plan.max_concurrent.of(targets.len()).saturating_sub(under_way);
     let mut decisions = Vec::new();
-    for node in targets {
-        let execution = of(node).unwrap_or(&none);
+    for (node, execution) in executions() {
+        let execution = execution.unwrap_or(&none);
         let decision = match execution.ended() {
             Some(ended) => after_attempt(context, node, execution, &ended.outcome),
             None => undecided(context, execution, &agent(node), slots > 0),

@@ -107,8 +107,8 @@ pub fn roll_up(
     let none = Execution::default();
     let mut counts = Counts::default();
     let mut states: Vec<(TargetState, &NodeName, &Execution)> = Vec::with_capacity(targets.len());
-    for node in targets {
-        let execution = ledger.execution(node).unwrap_or(&none);
+    for (node, execution) in ledger.executions_of(targets) {
+        let execution = execution.unwrap_or(&none);
         let state =
             if pending.targets.contains(node) { TargetState::Waiting } else { target_state(execution) };
         counts.add(state);

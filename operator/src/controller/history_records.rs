@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sentinel_core::reconcile::run::{self, RunState, Stopping};
-use sentinel_protocol::ids::{AttemptId, Epoch, NodeName};
+use sentinel_protocol::ids::{AttemptId, Epoch};
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::to_operator::Ended;
 
@@ -38,8 +38,8 @@ pub(super) fn run_context(run: &TrackedRun) -> RunContext {
 pub(super) fn run_record(run: &TrackedRun, state: &RunState, epoch: Epoch) -> RunRecord {
     let facts = &run.facts;
     let mut outcomes: BTreeMap<OutcomeName, u32> = BTreeMap::new();
-    let ended = |node: &NodeName| run.ledger.execution(node).and_then(|execution| execution.ended());
-    for ended in run.targets.iter().filter_map(ended) {
+    let executions = run.ledger.executions_of(&run.targets);
+    for ended in executions.filter_map(|(_, execution)| execution?.ended()) {
         *outcomes.entry(OutcomeName::from(&ended.outcome)).or_default() += 1;
     }
     let cancelled = matches!(state.stopping, Some(Stopping::Cancelled | Stopping::Deleted));

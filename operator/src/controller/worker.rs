@@ -19,6 +19,13 @@ use crate::health::{BEAT_EVERY, Beat};
 /// well below. Then the loop does not beat any more.
 pub(super) const HUNG_AFTER: Duration = Duration::from_mins(10);
 
+/// A Task whose reconcile computes for at least this long then rests for as long, so that one reconcile takes in what is
+/// reported meanwhile: with a thousand targets, each costs as much as a hundred reports.
+const LONG: Duration = Duration::from_millis(1);
+
+/// The longest rest.
+const LONGEST_REST: Duration = Duration::from_millis(20);
+
 /// Delay of a Task whose reconcile panicked outside of its own guard.
 const AFTER_PANIC: Duration = Duration::from_mins(1);
 
@@ -82,9 +89,13 @@ where
     F: Future<Output = Requeue> + Send + 'static,
 {
     let reconcile = AbortOnDropHandle::new(tokio::spawn(async move {
-        let requeue = reconcile.await;
-        // Other ready tasks first: of many reports that arrive at once, the next reconcile then sees many.
-        tokio::task::yield_now().await;
+        let (requeue, computed) = measured(reconcile).await;
+        if computed >= LONG {
+            tokio::time::sleep(computed.min(LONGEST_REST)).await;
+        } else {
+            // Other ready tasks first: of many reports that arrive at once, the next reconcile then sees many.
+            tokio::task::yield_now().await;
+        }
         requeue
     }));
     async move {
@@ -99,6 +110,19 @@ where
         };
         (task, due)
     }
+}
+
+/// A result, and how long it was computed; waits do not count.
+async fn measured<F: Future>(future: F) -> (F::Output, Duration) {
+    let (mut future, mut computed) = (std::pin::pin!(future), Duration::ZERO);
+    let output = std::future::poll_fn(|context| {
+        let begun = std::time::Instant::now();
+        let polled = future.as_mut().poll(context);
+        computed += begun.elapsed();
+        polled
+    });
+    let output = output.await;
+    (output, computed)
 }
 
 /// Sleeps until `due`; forever when it is `None`.

@@ -10,8 +10,7 @@ use crate::controller::fleet::{Fleet, Owned};
 
 impl Fleet for Registry {
     fn agent(&self, node: &NodeName) -> AgentFacts {
-        let (session, last_seen) = (self.active_session(node), self.last_seen(node));
-        AgentFacts { session, last_seen, ..AgentFacts::default() }
+        self.facts(node)
     }
 
     fn active_attempt(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt> {

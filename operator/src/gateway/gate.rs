@@ -10,7 +10,6 @@ use futures_util::future::BoxFuture;
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{NodeName, SessionId};
 use sentinel_protocol::refusal::SessionRefusal;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{AgentIdentity, Authenticate};
@@ -62,8 +61,6 @@ struct GatewayState {
     declines: Mutex<Option<SessionRefusal>>,
     slots: SocketSlots,
     sockets: TaskTracker,
-    /// Drops every socket at once.
-    abort: CancellationToken,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -83,7 +80,6 @@ impl Gateway {
             declines: Mutex::default(),
             slots: SocketSlots::default(),
             sockets: TaskTracker::new(),
-            abort: CancellationToken::new(),
         }))
     }
 
@@ -132,7 +128,7 @@ impl Gateway {
         self.registry().end_all(&refusal);
         self.0.sockets.close();
         if tokio::time::timeout(within, self.0.sockets.wait()).await.is_err() {
-            self.0.abort.cancel();
+            self.0.slots.close_all();
             // Nothing that a socket still waits for may hold up the exit.
             if tokio::time::timeout(ABORT_WITHIN, self.0.sockets.wait()).await.is_err() {
                 tracing::warn!(sockets = self.0.sockets.len(), "sockets did not close in time; left open");
@@ -152,18 +148,19 @@ impl Gateway {
         &self.0.parts.hub
     }
 
-    /// Runs the task of a socket, tracked by the gateway. A panic closes that socket alone, and is counted.
-    pub(super) fn spawn(&self, socket: BoxFuture<'static, ()>) {
-        let abort = self.0.abort.clone();
+    /// Runs the task of a socket, tracked by the gateway, until it ends or its slot is taken. A panic closes that socket
+    /// alone, and is counted.
+    pub(super) fn spawn(&self, slot: SocketSlot, socket: impl FnOnce(SocketSlot) -> BoxFuture<'static, ()>) {
         let panics = self.0.metrics.socket_panics.clone();
-        self.0.sockets.spawn(async move {
-            tokio::select! {
-                ended = AssertUnwindSafe(socket).catch_unwind() => if ended.is_err() {
+        self.0.slots.run(slot, |slot| {
+            let socket = AssertUnwindSafe(socket(slot)).catch_unwind();
+            let running = self.0.sockets.spawn(async move {
+                if socket.await.is_err() {
                     panics.add(1);
                     tracing::error!("the task of an agent's socket panicked; the socket is closed");
-                },
-                () = abort.cancelled() => {}
-            }
+                }
+            });
+            running.abort_handle()
         });
     }
 

@@ -30,6 +30,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 pub struct ResultsWork {
     results: Arc<Results>,
     history: Arc<dyn History>,
+    registry: Registry,
     output_within: Duration,
     lookups: mpsc::Receiver<Lookup>,
     archived: mpsc::Receiver<Archived>,
@@ -67,8 +68,9 @@ impl Results {
         let (sender, lookups) = mpsc::channel(MAX_LOOKUPS);
         let metrics = GatewayMetrics::new(&parts.metrics);
         let ResultsParts { archiver, archived, history, ledgers, registry, hub, output_within, .. } = parts;
-        let results = Arc::new(Self::with_lookups(archiver, ledgers, registry, hub, metrics, sender));
-        let work = ResultsWork { results: results.clone(), history, output_within, lookups, archived };
+        let results = Arc::new(Self::with_lookups(archiver, ledgers, registry.clone(), hub, metrics, sender));
+        let work =
+            ResultsWork { results: results.clone(), history, registry, output_within, lookups, archived };
         (results, work)
     }
 }
@@ -76,7 +78,7 @@ impl Results {
 impl ResultsWork {
     /// Runs until the archiver and every [`Results`] but its own are dropped.
     pub async fn run(self) {
-        let Self { results, history, output_within, mut lookups, mut archived } = self;
+        let Self { results, history, registry, output_within, mut lookups, mut archived } = self;
         let give_up_overdue = async {
             loop {
                 tokio::time::sleep((output_within / 4).min(CHECK_EVERY)).await;
@@ -103,6 +105,7 @@ impl ResultsWork {
             () = apply_archived => {}
             () = look_up => {}
             () = give_up_overdue => {}
+            never = registry.send_late_messages() => match never {},
         }
     }
 }

@@ -14,6 +14,7 @@
 mod attempt_index;
 mod clock_offset;
 pub mod auth;
+mod late_messages;
 mod ledger_sink;
 mod claims;
 pub mod departed;

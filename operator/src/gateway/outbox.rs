@@ -16,6 +16,9 @@ pub const MAX_MESSAGES: usize = 512;
 /// Bytes that may be queued: a few of the largest messages.
 pub const MAX_BYTES: usize = 4 << 20;
 
+/// Messages that wait for others, at most.
+const MAX_WAITING: usize = 32;
+
 /// Why the operator ends a Session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloseReason {
@@ -36,8 +39,10 @@ pub struct Outbox {
 struct Queue {
     messages: Vec<Utf8Bytes>,
     bytes: usize,
-    /// When the first of them was queued.
+    /// When the first of them was queued that does not wait for others; then all of them are sent.
     since: Option<Instant>,
+    /// Whether [`Outbox::flush`] is still to be called.
+    awaits_flush: bool,
     closed: Option<CloseReason>,
 }
 
@@ -45,6 +50,15 @@ struct Queue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the session is closing")]
 pub struct NotQueued;
+
+/// What becomes of a message that waits for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// The caller is to call [`Outbox::flush`] after a while.
+    ForFlush,
+    /// It is sent with others.
+    ForOthers,
+}
 
 /// What the owner of the socket does next.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,6 +78,35 @@ impl Outbox {
     /// [`NotQueued`] when the Session is closing, or closes because its queue is full.
     pub fn push(&self, message: Utf8Bytes) -> Result<(), NotQueued> {
         let mut queue = self.lock();
+        self.add(&mut queue, message)?;
+        self.send_all(&mut queue);
+        Ok(())
+    }
+
+    /// Queues a message that is in no hurry: what is queued for this Session within a while is one write.
+    ///
+    /// # Errors
+    /// As [`Outbox::push`].
+    pub fn push_later(&self, message: Utf8Bytes) -> Result<Waits, NotQueued> {
+        let mut queue = self.lock();
+        self.add(&mut queue, message)?;
+        if queue.messages.len() >= MAX_WAITING {
+            self.send_all(&mut queue);
+        }
+        let is_waited_for = queue.since.is_some() || std::mem::replace(&mut queue.awaits_flush, true);
+        Ok(if is_waited_for { Waits::ForOthers } else { Waits::ForFlush })
+    }
+
+    /// Sends what waits for others.
+    pub fn flush(&self) {
+        let mut queue = self.lock();
+        queue.awaits_flush = false;
+        if !queue.messages.is_empty() {
+            self.send_all(&mut queue);
+        }
+    }
+
+    fn add(&self, queue: &mut Queue, message: Utf8Bytes) -> Result<(), NotQueued> {
         if queue.closed.is_some() {
             return Err(NotQueued);
         }
@@ -74,10 +117,15 @@ impl Outbox {
             return Err(NotQueued);
         }
         queue.bytes = bytes;
-        queue.since.get_or_insert_with(Instant::now);
         queue.messages.push(message);
-        self.changed.notify_one();
         Ok(())
+    }
+
+    fn send_all(&self, queue: &mut Queue) {
+        if queue.since.is_none() {
+            queue.since = Some(Instant::now());
+            self.changed.notify_one();
+        }
     }
 
     /// Closes the Session and drops what is queued; the first reason stays.
@@ -139,6 +187,38 @@ mod tests {
         let OutboxAction::Send(messages, _) = outbox.next_action() else { panic!("nothing to send") };
         assert_eq!(messages, ["a", "b"]);
         assert_eq!(outbox.next_action(), OutboxAction::Wait);
+    }
+
+    #[tokio::test]
+    async fn a_message_in_no_hurry_waits_for_the_next_or_a_flush() {
+        let outbox = Outbox::default();
+        let is_woken = || futures_util::FutureExt::now_or_never(outbox.changed()).is_some();
+        assert_eq!(outbox.push_later("ack".into()), Ok(Waits::ForFlush));
+        assert_eq!(outbox.push_later("ack".into()), Ok(Waits::ForOthers));
+        assert!(!is_woken());
+        outbox.push("start".into()).unwrap();
+        assert!(is_woken());
+        let OutboxAction::Send(messages, _) = outbox.next_action() else { panic!("nothing to send") };
+        assert_eq!(messages, ["ack", "ack", "start"]);
+        outbox.flush();
+        assert!(!is_woken(), "nothing is left");
+        assert_eq!(outbox.push_later("ack".into()), Ok(Waits::ForFlush));
+        outbox.flush();
+        assert!(is_woken());
+        let OutboxAction::Send(messages, _) = outbox.next_action() else { panic!("nothing to send") };
+        assert_eq!(messages, ["ack"]);
+    }
+
+    /// An agent that reports thousands of Attempts at once is acknowledged all of them.
+    #[test]
+    fn many_messages_in_no_hurry_do_not_fill_the_queue() {
+        let outbox = Outbox::default();
+        for _ in 0..4 * MAX_MESSAGES {
+            outbox.push_later("ack".into()).unwrap();
+            if futures_util::FutureExt::now_or_never(outbox.changed()).is_some() {
+                outbox.next_action();
+            }
+        }
     }
 
     #[test]

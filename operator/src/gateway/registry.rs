@@ -4,9 +4,10 @@
 //! holds the Session of each node, [`AttemptIndex`] what its agent owns, [`SessionTerms`] epoch and initial credit.
 //! A node is added when its agent first connects, and removed by [`Registry::remove_departed`].
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use sentinel_core::reconcile::rollout::ActiveAttempt;
+use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts};
 use sentinel_core::samples::{Point, SLOTS};
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::codec::encode_text;
@@ -18,10 +19,12 @@ use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::{Hello, Report};
 use sentinel_protocol::version::{self, Version};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::attempt_index::{AttemptIndex, TooMany};
 pub use super::attempt_index::{MAX_ORPHANS, MAX_OWNED, MAX_OWNED_BYTES, OwnedAttempt};
-use super::outbox::{CloseReason, Outbox};
+use super::late_messages::LateMessages;
+use super::outbox::{CloseReason, NotQueued, Outbox, Waits};
 pub use super::session_table::{InventoryState, Sample};
 use super::session_table::{LiveSession, NodeEntry, SessionTable};
 use super::session_terms::SessionTerms;
@@ -35,6 +38,7 @@ pub struct Registry(Arc<RegistryState>);
 struct RegistryState {
     sessions: SessionTable,
     terms: SessionTerms,
+    late: LateMessages,
 }
 
 /// A Session, for readers.
@@ -134,6 +138,13 @@ impl Registry {
         state.active().map(|live| live.session.clone())
     }
 
+    /// What decisions read of the agent of a node.
+    pub(super) fn facts(&self, node: &NodeName) -> AgentFacts {
+        let Some(entry) = self.0.sessions.find(node) else { return AgentFacts::default() };
+        let session = entry.lock().active().map(|live| live.session.clone());
+        AgentFacts { session, last_seen: entry.last_seen(), ..AgentFacts::default() }
+    }
+
     /// When the last frame of a node's agent was received.
     pub fn last_seen(&self, node: &NodeName) -> Option<Monotonic> {
         self.0.sessions.find(node)?.last_seen()
@@ -211,6 +222,30 @@ impl Registry {
     /// Queues a message for the Session of a node; returns the Session that took it, `None` when there is none or its
     /// queue is full.
     pub fn send(&self, node: &NodeName, message: &ToAgent) -> Option<SessionId> {
+        self.queue(node, message, |outbox, text| outbox.push(text))
+    }
+
+    /// The same for a message in no hurry. It is sent with the next one, or by [`Registry::send_late_messages`].
+    pub(super) fn send_later(&self, node: &NodeName, message: &ToAgent) -> Option<SessionId> {
+        self.queue(node, message, |outbox, text| {
+            if outbox.push_later(text)? == Waits::ForFlush {
+                self.0.late.add(outbox.clone());
+            }
+            Ok(())
+        })
+    }
+
+    /// Sends the messages in no hurry, each after a while.
+    pub(super) async fn send_late_messages(&self) -> Infallible {
+        self.0.late.run().await
+    }
+
+    fn queue(
+        &self,
+        node: &NodeName,
+        message: &ToAgent,
+        push: impl FnOnce(&Arc<Outbox>, Utf8Bytes) -> Result<(), NotQueued>,
+    ) -> Option<SessionId> {
         let entry = self.0.sessions.find(node)?;
         let text = match encode_text(message) {
             Ok(text) => text,
@@ -221,7 +256,7 @@ impl Registry {
         };
         let mut state = entry.lock();
         let live = state.live.as_mut()?;
-        live.outbox.push(text.into()).ok()?;
+        push(&live.outbox, text.into()).ok()?;
         if let ToAgent::Forget(forget) = message {
             live.owned.forget(&forget.attempt);
         }

@@ -287,7 +287,7 @@ impl Results {
         self.registry.note_archived(attempt, stage);
         self.ledgers.archived(attempt, stage);
         let ack = ToAgent::Ack(Ack { attempt: attempt.clone(), stage });
-        if self.registry.send(&attempt.node, &ack).is_some() {
+        if self.registry.send_later(&attempt.node, &ack).is_some() {
             self.metrics.results.acks.add(1);
         }
     }

@@ -138,23 +138,32 @@ fn serve(
 ) {
     let slot = gateway.socket_slot(&node, kind);
     let owner = gateway.clone();
-    // Boxed where a future would otherwise be stored twice, in the outer one as well: it counts with 15,000 agents.
-    owner.spawn(Box::pin(async move {
-        // Kept until the socket closes: it counts as one of the listener's connections.
-        let _peer = peer;
-        let Ok(io) = upgrade.await else { return };
-        let (io, meter) = Metered::new(TokioIo::new(io));
-        let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config(kind))).await;
-        let caller = Caller { node, bearer, meter };
-        let run: BoxFuture<'static, ()> = match kind {
-            SocketKind::Control => Box::pin(session::run(gateway, stream, caller)),
-            SocketKind::Logs => Box::pin(log_socket::run(gateway, stream, caller)),
-        };
-        tokio::select! {
-            () = run => {}
-            () = slot.evicted.cancelled() => {}
+    // Boxed where a future would otherwise be stored twice, in the outer one as well, and apart from the upgrade, which is
+    // over soon: it counts with 15,000 agents.
+    let socket = |slot| async move {
+        // Kept until the socket closes: it counts as one of the listener's connections, and of its agent's sockets.
+        let _kept = (peer, slot);
+        if let Some(running) = Box::pin(upgraded(gateway, kind, (node, bearer), upgrade)).await {
+            running.await;
         }
-    }));
+    };
+    owner.spawn(slot, |slot| Box::pin(socket(slot)));
+}
+
+/// The socket of an upgraded connection, which is to be run; `None` when its agent has left.
+async fn upgraded(
+    gateway: Gateway,
+    kind: SocketKind,
+    (node, bearer): (NodeName, Box<str>),
+    upgrade: OnUpgrade,
+) -> Option<BoxFuture<'static, ()>> {
+    let (io, meter) = Metered::new(TokioIo::new(upgrade.await.ok()?));
+    let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config(kind))).await;
+    let caller = Caller { node, bearer, meter };
+    Some(match kind {
+        SocketKind::Control => Box::pin(session::run(gateway, stream, caller)),
+        SocketKind::Logs => Box::pin(log_socket::run(gateway, stream, caller)),
+    })
 }
 
 /// The key of a WebSocket handshake, or the status and message that refuse it.

@@ -45,15 +45,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let span = tracing::info_span!("session", node = %caller.node, session = tracing::field::Empty);
-    serve(gateway, stream, caller).instrument(span)
+    let Caller { node, bearer, meter } = caller;
+    // Boxed, because a future has room for what is moved into it twice.
+    let socket = Box::new(AgentSocket::new(stream, meter, *gateway.settings()));
+    serve(gateway, socket, node, bearer).instrument(span)
 }
 
-async fn serve<S>(gateway: Gateway, stream: WebSocketStream<S>, caller: Caller)
+async fn serve<S>(gateway: Gateway, mut socket: Box<AgentSocket<S>>, node: NodeName, bearer: Box<str>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Caller { node, bearer, meter } = caller;
-    let mut socket = AgentSocket::new(stream, meter, *gateway.settings());
     let end = match greet(&gateway, &mut socket, &node).await {
         Ok((session, outbox)) => {
             let _guard = SessionGuard { gateway: &gateway, node: &node, session: &session };
@@ -147,17 +148,22 @@ impl<'a> Session<'a> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
+        let mut timer = std::pin::pin!(sleep_until(socket.next_deadline().min(self.review_at)));
         loop {
             let deadline = match self.review {
                 Some(_) => socket.next_deadline(),
                 None => socket.next_deadline().min(self.review_at),
             };
+            // Each frame defers the deadline. One too early costs a wake-up, and the timer is not set at every frame.
+            if timer.is_elapsed() || deadline < timer.deadline() {
+                timer.as_mut().reset(deadline);
+            }
             // Cancel-safe: a frame stays in the buffer until it is whole, the outbox and the deadlines are level, and
             // the review is kept across rounds.
             let event = tokio::select! {
                 frame = socket.receive() => SessionEvent::Frame(frame),
                 () = self.outbox.changed() => SessionEvent::Outbox,
-                () = sleep_until(deadline) => SessionEvent::Deadline,
+                () = timer.as_mut() => SessionEvent::Deadline,
                 reviewed = pending(self.review.as_mut()) => SessionEvent::Reviewed(reviewed),
             };
             let step = match event {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sentinel_protocol::ids::NodeName;
-use tokio_util::sync::CancellationToken;
+use tokio::task::AbortHandle;
 
 /// Sockets of one kind per agent.
 pub const MAX_SOCKETS: usize = 2;
@@ -29,7 +29,16 @@ pub(super) struct SocketSlots(Arc<Mutex<OpenSockets>>);
 struct OpenSockets {
     next: u64,
     /// Oldest first.
-    by_agent: HashMap<Key, Vec<(u64, CancellationToken)>>,
+    by_agent: HashMap<Key, Vec<OpenSocket>>,
+    /// Every socket is closed, also one that is only about to run.
+    are_closed: bool,
+}
+
+#[derive(Debug)]
+struct OpenSocket {
+    number: u64,
+    /// Its task, once it runs.
+    task: Option<AbortHandle>,
 }
 
 /// The slot of one socket, released on drop.
@@ -38,8 +47,6 @@ pub(super) struct SocketSlot {
     slots: SocketSlots,
     key: Key,
     number: u64,
-    /// Cancelled when a newer socket takes the slot.
-    pub(super) evicted: CancellationToken,
     /// Whether this socket took the slot of an older one.
     pub(super) evicted_oldest: bool,
 }
@@ -48,20 +55,45 @@ impl SocketSlots {
     /// A slot for another socket of this agent; evicts the oldest at the limit.
     pub(super) fn take(&self, node: &NodeName, kind: SocketKind) -> SocketSlot {
         let key = (node.clone(), kind);
-        let evicted = CancellationToken::new();
         let mut open = self.lock();
         open.next += 1;
         let number = open.next;
         let sockets = open.by_agent.entry(key.clone()).or_default();
         let mut evicted_oldest = false;
         while sockets.len() >= MAX_SOCKETS {
-            let (_, oldest) = sockets.remove(0);
-            oldest.cancel();
+            if let Some(task) = sockets.remove(0).task {
+                task.abort();
+            }
             evicted_oldest = true;
         }
-        sockets.push((number, evicted.clone()));
+        sockets.push(OpenSocket { number, task: None });
         drop(open);
-        SocketSlot { slots: self.clone(), key, number, evicted, evicted_oldest }
+        SocketSlot { slots: self.clone(), key, number, evicted_oldest }
+    }
+
+    /// Runs the task of a socket with its slot, until it ends or a newer socket takes the slot. (A token that each task
+    /// waits for beside its socket would be asked at every message.)
+    pub(super) fn run(&self, slot: SocketSlot, spawn: impl FnOnce(SocketSlot) -> AbortHandle) {
+        let (key, number) = (slot.key.clone(), slot.number);
+        let task = spawn(slot);
+        let mut open = self.lock();
+        let are_closed = open.are_closed;
+        let socket =
+            open.by_agent.get_mut(&key).and_then(|open| open.iter_mut().find(|s| s.number == number));
+        match socket {
+            Some(socket) if !are_closed => socket.task = Some(task),
+            // Evicted, or closed with all others, before it ran; or ended already.
+            _ => task.abort(),
+        }
+    }
+
+    /// Closes every socket, and each that is about to run.
+    pub(super) fn close_all(&self) {
+        let mut open = self.lock();
+        open.are_closed = true;
+        for task in open.by_agent.values().flatten().filter_map(|socket| socket.task.as_ref()) {
+            task.abort();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, OpenSockets> {
@@ -73,7 +105,7 @@ impl Drop for SocketSlot {
     fn drop(&mut self) {
         let mut open = self.slots.lock();
         if let Some(sockets) = open.by_agent.get_mut(&self.key) {
-            sockets.retain(|(number, _)| *number != self.number);
+            sockets.retain(|socket| socket.number != self.number);
             if sockets.is_empty() {
                 open.by_agent.remove(&self.key);
             }
@@ -85,20 +117,66 @@ impl Drop for SocketSlot {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_third_socket_of_a_kind_evicts_the_first() {
+    /// Runs a task that ends only when it is aborted.
+    fn run(slots: &SocketSlots, slot: SocketSlot) -> AbortHandle {
+        let mut handle = None;
+        slots.run(slot, |slot| {
+            let task = tokio::spawn(async move {
+                let _slot = slot;
+                std::future::pending::<()>().await;
+            });
+            handle.insert(task.abort_handle()).clone()
+        });
+        handle.unwrap()
+    }
+
+    async fn until_finished(task: &AbortHandle) {
+        while !task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_third_socket_of_a_kind_evicts_the_first() {
         let slots = SocketSlots::default();
         let node = NodeName::new("n").unwrap();
-        let first = slots.take(&node, SocketKind::Logs);
-        let second = slots.take(&node, SocketKind::Logs);
-        assert!(!second.evicted_oldest);
-        let control = slots.take(&node, SocketKind::Control);
-        assert!(!control.evicted_oldest);
-        let third = slots.take(&node, SocketKind::Logs);
-        assert!(third.evicted_oldest);
-        assert_eq!([&first, &second, &third].map(|slot| slot.evicted.is_cancelled()), [true, false, false]);
-        drop((first, second));
+        let mut running = Vec::new();
+        for (kind, evicts) in [
+            (SocketKind::Logs, false),
+            (SocketKind::Logs, false),
+            (SocketKind::Control, false),
+            (SocketKind::Logs, true),
+        ] {
+            let slot = slots.take(&node, kind);
+            assert_eq!(slot.evicted_oldest, evicts, "{kind:?}");
+            running.push(run(&slots, slot));
+        }
+        until_finished(&running[0]).await;
+        assert!(running[1..].iter().all(|task| !task.is_finished()));
+        running[1].abort();
+        until_finished(&running[1]).await;
         assert!(!slots.take(&node, SocketKind::Logs).evicted_oldest);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_evicted_before_it_runs_is_closed() {
+        let slots = SocketSlots::default();
+        let node = NodeName::new("n").unwrap();
+        let [first, second, third] = [(); 3].map(|()| slots.take(&node, SocketKind::Logs));
+        until_finished(&run(&slots, first)).await;
+        let [second, third] = [second, third].map(|slot| run(&slots, slot));
+        assert!(!second.is_finished() && !third.is_finished());
+    }
+
+    #[tokio::test]
+    async fn all_sockets_are_closed_and_those_about_to_run() {
+        let slots = SocketSlots::default();
+        let node = NodeName::new("n").unwrap();
+        let (running, waiting) = (slots.take(&node, SocketKind::Logs), slots.take(&node, SocketKind::Logs));
+        let running = run(&slots, running);
+        slots.close_all();
+        until_finished(&running).await;
+        until_finished(&run(&slots, waiting)).await;
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::outcome::OutcomeName;
-use super::record::{AttemptRecord, ExecutionRecord, RecordSource, RunRecord};
+use super::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RecordSource, RunRecord};
 
 /// The first digit of a rank.
 fn knowledge(stage: Stage, source: RecordSource, lost: bool) -> u8 {
@@ -39,28 +39,36 @@ fn latest_time(ended: Option<UnixMillis>, started: Option<UnixMillis>) -> u64 {
     u64::try_from(at).unwrap_or(0)
 }
 
-fn digest(record: &impl Serialize) -> String {
+/// A record as JSON, the last criterion.
+pub fn content(record: &impl Serialize) -> String {
     // These records are plain structs; serde_json cannot fail on them, and a weaker last resort would do no harm.
-    let bytes = serde_json::to_vec(record).unwrap_or_default();
-    let hash = Sha256::digest(&bytes);
+    serde_json::to_string(record).unwrap_or_default()
+}
+
+fn digest(content: &str) -> String {
+    let hash = Sha256::digest(content);
     format!("{:016x}", hash.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
 }
 
-/// Rank of an Attempt.
-pub fn of_attempt(record: &AttemptRecord) -> String {
+/// Rank of an Attempt; `content` is its [`content`], which a store has already.
+pub fn of_attempt(record: &AttemptRecord, content: &str) -> String {
+    format!("{}-{}", facts_of_attempt(record), digest(content))
+}
+
+/// Its rank but for the last criterion.
+fn facts_of_attempt(record: &AttemptRecord) -> String {
     let lost = matches!(record.outcome, Some(Outcome::Lost { .. }));
     format!(
-        "{}-{:020}-{}-{:019}-{}",
+        "{}-{:020}-{}-{:019}",
         knowledge(record.stage, record.source, lost),
         record.epoch.get(),
         certainty(lost),
         latest_time(record.ended_at, record.started_at),
-        digest(record)
     )
 }
 
-/// Rank of an Execution: that of its latest Attempt.
-pub fn of_execution(record: &ExecutionRecord) -> String {
+/// Rank of an Execution: that of its latest Attempt; `content` is its [`content`].
+pub fn of_execution(record: &ExecutionRecord, content: &str) -> String {
     let lost = record.outcome == Some(OutcomeName::Lost);
     format!(
         "{:010}-{}-{:020}-{}-{:019}-{}",
@@ -69,7 +77,7 @@ pub fn of_execution(record: &ExecutionRecord) -> String {
         record.epoch.get(),
         certainty(lost),
         latest_time(record.ended_at, record.started_at),
-        digest(record)
+        digest(content)
     )
 }
 
@@ -91,14 +99,76 @@ pub fn weight_of_run(record: &RunRecord) -> (bool, u32) {
 }
 
 /// Rank of a Run: a finished one before an active one; then the epoch; then more ends, and fewer of them `Lost`.
-pub fn of_run(record: &RunRecord) -> String {
+/// `content` is its [`content`].
+pub fn of_run(record: &RunRecord, content: &str) -> String {
+    format!("{}-{}", facts_of_run(record), digest(content))
+}
+
+/// Its rank but for the last criterion.
+fn facts_of_run(record: &RunRecord) -> String {
     format!(
-        "{}-{:020}-{:010}-{:010}-{:019}-{}",
+        "{}-{:020}-{:010}-{:010}-{:019}",
         u8::from(record.verdict.is_some()),
         record.epoch.get(),
         record.counts.ended(),
         u32::MAX - record.counts.of(OutcomeName::Lost),
         latest_time(record.finished_at, Some(record.started_at)),
-        digest(record)
     )
+}
+
+/// Whether a record ranks higher than another of the same id. The content is compared only where all else is equal.
+pub fn outranks(record: &HistoryRecord, other: &HistoryRecord) -> bool {
+    match (record, other) {
+        (HistoryRecord::Attempt(a), HistoryRecord::Attempt(b)) => facts_of_attempt(a)
+            .cmp(&facts_of_attempt(b))
+            .then_with(|| digest(&content(a)).cmp(&digest(&content(b))))
+            .is_gt(),
+        (HistoryRecord::Run(a), HistoryRecord::Run(b)) => facts_of_run(a)
+            .cmp(&facts_of_run(b))
+            .then_with(|| digest(&content(a)).cmp(&digest(&content(b))))
+            .is_gt(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_protocol::ids::{Epoch, SpecHash, TaskRef};
+    use sentinel_protocol::request::Environment;
+    use sentinel_protocol::to_operator::Ended;
+
+    use super::super::record::RunContext;
+    use super::*;
+
+    fn attempt(command: &str) -> AttemptRecord {
+        let run = RunContext {
+            task: TaskRef::new("ops", "job").unwrap(),
+            started_at: UnixMillis(1),
+            trigger: None,
+            spec_hash: SpecHash::new("a".repeat(64)).unwrap(),
+            command: command.to_owned(),
+            environment: Environment::Host,
+        };
+        AttemptRecord::accepted("u/1/n/1".parse().unwrap(), run, RecordSource::Agent, Epoch::from(1))
+    }
+
+    #[test]
+    fn a_record_outranks_another_exactly_when_its_rank_is_higher() {
+        let ended = Ended::without_record(Outcome::Succeeded { exit_code: 0 }, UnixMillis(5));
+        let records = [
+            attempt("true"),
+            attempt("false"),
+            attempt("true").running(UnixMillis(2)),
+            attempt("true").running(UnixMillis(3)),
+            attempt("true").ended(&ended),
+            AttemptRecord { epoch: Epoch::from(2), ..attempt("true") },
+        ];
+        let rank = |record: &AttemptRecord| of_attempt(record, &content(record));
+        for a in &records {
+            for b in &records {
+                let [record, other] = [a, b].map(|record| HistoryRecord::Attempt(Box::new(record.clone())));
+                assert_eq!(outranks(&record, &other), rank(a) > rank(b), "{a:?} {b:?}");
+            }
+        }
+    }
 }

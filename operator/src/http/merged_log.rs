@@ -12,6 +12,7 @@ use super::api::Api;
 use super::error::ApiError;
 use super::executions::unable;
 use super::file_name::file_name;
+use super::held_lines::HeldLines;
 use super::line_view::item_view;
 use super::lines::stream;
 use super::log_text::{NDJSON, TEXT, Timestamps, dropped_here, timestamp};
@@ -54,7 +55,7 @@ pub(super) async fn read(
     let ends = logs.iter().cloned().zip(known).zip(are_passed).map(end_of).collect();
     let body = MergedBody {
         merging,
-        held: Vec::new(),
+        held: HeldLines::default(),
         lines: LineText {
             format,
             width: logs.iter().map(|log| log.attempt.node.as_str().len()).max().unwrap_or(0),
@@ -78,8 +79,7 @@ pub(super) async fn read(
 /// The merged lines that are being sent.
 struct MergedBody {
     merging: Merging,
-    /// Lines that had not ended, though later ones had; at most one of each stream of each log.
-    held: Vec<MergedItem>,
+    held: HeldLines,
     lines: LineText,
     /// What was known about the end of each log when they were requested; nothing of one that is not read to its end.
     ends: Vec<(MergedLog, LogEnd)>,
@@ -133,21 +133,13 @@ impl MergedBody {
 
     /// Adds a line, once it has ended or never will.
     fn add(&mut self, bytes: &mut Vec<u8>, item: MergedItem) {
-        if !self.held.is_empty() {
-            self.held.retain(|held| held.line() != item.line());
-            for ended in self.held.extract_if(.., |held| self.merging.is_final(held)) {
-                self.lines.write(bytes, ended);
-            }
-        }
-        if self.merging.is_final(&item) {
-            self.lines.write(bytes, item);
-        } else {
-            self.held.push(item);
-        }
+        let (merging, lines) = (&self.merging, &self.lines);
+        let write = |item| lines.write(bytes, item);
+        self.held.add(item, merging.logs_ended(), |item| merging.is_final(item), write);
     }
 
     fn finish(&mut self, bytes: &mut Vec<u8>) {
-        for item in std::mem::take(&mut self.held) {
+        for item in self.held.take() {
             self.lines.write(bytes, item);
         }
         let mut all = 0;

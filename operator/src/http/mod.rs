@@ -36,6 +36,7 @@ mod file_name;
 pub mod guard;
 mod log_text;
 mod line_view;
+mod held_lines;
 mod lines;
 mod log_lines;
 mod logs;

@@ -15,7 +15,7 @@
 //! In reading order: [`process`] (a process for a Kubernetes cluster), `transport` (its certificate), `people` (who may use its
 //! API), [`operator`] (an operator over any [`Seams`]),
 //! `listeners` (its ports), `election` (its leadership), `archive` (its way to History), `caches` (its readiness), `gauges`
-//! and `overview` (its metrics), `traces` (where spans go), `tasks` (its components).
+//! and `overview` (its metrics), `traces` (where spans go), `release_memory` (after waves of agents), `tasks` (its components).
 
 mod archive;
 mod caches;
@@ -29,6 +29,7 @@ mod overview;
 mod people;
 #[cfg(feature = "drivers")]
 pub mod process;
+mod release_memory;
 #[cfg(feature = "drivers")]
 mod stores;
 mod tasks;

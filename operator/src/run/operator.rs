@@ -18,6 +18,7 @@ use super::error::RunError;
 use super::gauges::Gauges;
 use super::listeners::{Addresses, ApiAt, ListenAt, Listeners};
 use super::overview::Overview;
+use super::release_memory;
 use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, StoresByCaller};
@@ -189,6 +190,7 @@ impl Operator {
         tasks.spawn("the reconcile loop", controller);
         shared.start_orphan_sweep(&mut tasks, &readers, &gateway);
         shared.start_departed_sweep(&mut tasks, &readers);
+        shared.start_memory_release(&mut tasks, &gateway);
 
         shared.publish_metrics(&*cluster, &archive, &mirror, counters, presence_answered, settings);
         shared.publish_overview(&readers, &leadership, lease.as_deref());
@@ -310,6 +312,13 @@ impl Shared {
         let (registry, metrics) = (self.registry.clone(), gateway.metrics().clone());
         let stop = self.stop.all.clone();
         tasks.spawn("the orphan sweep", orphans::run(registry, ledgers, owner, metrics, ORPHANS_EVERY, stop));
+    }
+
+    /// Returns memory to the kernel after waves of agents.
+    fn start_memory_release(&self, tasks: &mut Tasks, gateway: &Gateway) {
+        let sessions = gateway.metrics().sessions.begun.clone();
+        let waves = release_memory::after_waves(move || sessions.get(), release_memory::release);
+        tasks.spawn("the return of memory", until(self.stop.all.clone(), waves));
     }
 
     /// Removes nodes that have left the cluster from the registry.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sentinel_protocol::ids::AttemptId;
+use sentinel_protocol::ids::{AttemptId, RunNumber, TaskUid};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -23,29 +23,23 @@ pub struct RecordsFull;
 /// The id of a record, whatever its kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum RecordKey {
-    Attempt(String),
-    Run(String),
+    Attempt(AttemptId),
+    Run(TaskUid, RunNumber),
 }
 
 impl RecordKey {
     fn of(record: &HistoryRecord) -> Self {
         match record {
-            HistoryRecord::Attempt(attempt) => Self::Attempt(attempt.attempt.sort_key()),
-            HistoryRecord::Run(run) => Self::Run(run.id()),
+            HistoryRecord::Attempt(attempt) => Self::Attempt(attempt.attempt.clone()),
+            HistoryRecord::Run(run) => Self::Run(run.task_uid.clone(), run.run),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Self::Attempt(id) | Self::Run(id) => id.len(),
+            Self::Attempt(id) => id.task.len() + id.node.len(),
+            Self::Run(task, _) => task.len(),
         }
-    }
-}
-
-fn rank_of(record: &HistoryRecord) -> String {
-    match record {
-        HistoryRecord::Attempt(attempt) => rank::of_attempt(attempt),
-        HistoryRecord::Run(run) => rank::of_run(run),
     }
 }
 
@@ -64,13 +58,16 @@ fn record_cost(record: &HistoryRecord, key: &RecordKey) -> usize {
     FIXED_COST + texts + 2 * key.len()
 }
 
-/// Bytes that a record takes beside its texts: ids, digests, its rank, its slot in the queue.
+/// Bytes that a record takes beside its texts: ids, digests, its slot in the queue.
 const FIXED_COST: usize = 768;
+
+/// Batches that wait for the delay to pass. An Attempt that ends meanwhile is written once, and not while a thousand others
+/// still report.
+const WAITING: usize = 8;
 
 #[derive(Debug)]
 struct QueuedRecord {
     record: HistoryRecord,
-    rank: String,
     cost: usize,
     since: Instant,
 }
@@ -110,18 +107,18 @@ impl RecordQueue {
     }
 
     pub(super) fn push(&self, record: HistoryRecord) -> Result<(), RecordsFull> {
-        let (key, rank) = (RecordKey::of(&record), rank_of(&record));
+        let key = RecordKey::of(&record);
         let cost = record_cost(&record, &key);
         let mut state = self.state();
         let state = &mut *state;
         if let Some(queued) = state.queued.get_mut(&key) {
-            if rank > queued.rank {
+            if rank::outranks(&record, &queued.record) {
                 let bytes = state.bytes.saturating_sub(queued.cost).saturating_add(cost);
                 if bytes > self.max_bytes && cost > queued.cost {
                     return Err(RecordsFull);
                 }
                 state.bytes = bytes;
-                (queued.record, queued.rank, queued.cost) = (record, rank, cost);
+                (queued.record, queued.cost) = (record, cost);
             }
             return Ok(());
         }
@@ -131,7 +128,7 @@ impl RecordQueue {
         }
         state.bytes = bytes;
         state.order.push_back(key.clone());
-        state.queued.insert(key, QueuedRecord { record, rank, cost, since: Instant::now() });
+        state.queued.insert(key, QueuedRecord { record, cost, since: Instant::now() });
         Ok(())
     }
 
@@ -142,10 +139,10 @@ impl RecordQueue {
         (state.queued.len() + state.in_flight.len(), oldest)
     }
 
-    /// Whether a whole batch is queued, and since when the oldest record is.
-    fn is_batch_ready(&self, batch: usize) -> (bool, Option<Instant>) {
+    /// Whether more is queued than should wait, and since when the oldest record is.
+    fn is_due(&self, batch: usize) -> (bool, Option<Instant>) {
         let state = self.state();
-        (state.queued.len() >= batch, state.oldest())
+        (state.queued.len() >= WAITING.saturating_mul(batch), state.oldest())
     }
 
     /// Visits every record that History may not hold yet: the queued ones, and those in flight.
@@ -185,7 +182,7 @@ pub(super) async fn store_records(
 ) -> Result<(), ArchiverStopped> {
     let mut has_handles = true;
     loop {
-        let (is_full, oldest) = queue.is_batch_ready(options.batch);
+        let (is_full, oldest) = queue.is_due(options.batch);
         match oldest {
             None if !has_handles => return Ok(()),
             None => has_handles = woken.recv().await.is_some(),

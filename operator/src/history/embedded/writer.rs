@@ -150,13 +150,13 @@ impl Transaction<'_> {
     }
 
     fn attempt(&self, record: &AttemptRecord) -> Result<(), HistoryError> {
-        let id = record.attempt.sort_key();
+        let (id, body) = (record.attempt.sort_key(), body(record)?);
         let changed = self.put(
             "INSERT INTO attempts (id, rank, expire_at, version, body) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (id) DO UPDATE SET rank = excluded.rank, expire_at = excluded.expire_at,
                version = excluded.version, body = excluded.body
              WHERE excluded.rank > attempts.rank",
-            params![id, rank::of_attempt(record), self.expiry(), BODY_VERSION, body(record)?],
+            params![id, rank::of_attempt(record, &body), self.expiry(), BODY_VERSION, body],
         )?;
         if changed > 0 && record.stage == Stage::Ended {
             self.put(
@@ -168,6 +168,7 @@ impl Transaction<'_> {
     }
 
     fn execution(&self, record: &ExecutionRecord) -> Result<(), HistoryError> {
+        let body = body(record)?;
         self.put(
             "INSERT INTO executions
                (id, rank, expire_at, ord, namespace, name, task_uid, run, node, outcome, version, body)
@@ -178,7 +179,7 @@ impl Transaction<'_> {
              WHERE excluded.rank > executions.rank",
             params![
                 record.id(),
-                rank::of_execution(record),
+                rank::of_execution(record, &body),
                 self.expiry(),
                 query::execution_order(record.run_started_at, &record.task_uid, record.run, &record.node),
                 record.namespace,
@@ -188,13 +189,14 @@ impl Transaction<'_> {
                 record.node.as_str(),
                 record.outcome.map(OutcomeName::as_str),
                 BODY_VERSION,
-                body(record)?,
+                body,
             ],
         )?;
         Ok(())
     }
 
     fn run(&self, record: &RunRecord) -> Result<(), HistoryError> {
+        let body = body(record)?;
         self.put(
             "INSERT INTO runs (id, rank, expire_at, ord, namespace, name, task_uid, run, version, body)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
@@ -203,7 +205,7 @@ impl Transaction<'_> {
              WHERE excluded.rank > runs.rank",
             params![
                 record.id(),
-                rank::of_run(record),
+                rank::of_run(record, &body),
                 self.expiry(),
                 query::run_order(record.started_at, &record.task_uid, record.run),
                 record.namespace,
@@ -211,7 +213,7 @@ impl Transaction<'_> {
                 record.task_uid.as_str(),
                 record.run.0,
                 BODY_VERSION,
-                body(record)?,
+                body,
             ],
         )?;
         Ok(())

@@ -28,17 +28,23 @@ pub(super) struct StoredRecord {
 impl StoredRecord {
     pub(super) fn attempt(record: &AttemptRecord, expire_at: DateTime) -> Result<Self, HistoryError> {
         let id = record.attempt.sort_key();
-        Self::new(record, id, rank::of_attempt(record), None, expire_at)
+        Self::new(record, id, rank::of_attempt(record, &rank::content(record)), None, expire_at)
     }
 
     pub(super) fn execution(record: &ExecutionRecord, expire_at: DateTime) -> Result<Self, HistoryError> {
         let order = execution_order(record.run_started_at, &record.task_uid, record.run, &record.node);
-        Self::new(record, record.id(), rank::of_execution(record), Some(order), expire_at)
+        Self::new(
+            record,
+            record.id(),
+            rank::of_execution(record, &rank::content(record)),
+            Some(order),
+            expire_at,
+        )
     }
 
     pub(super) fn run(record: &RunRecord, expire_at: DateTime) -> Result<Self, HistoryError> {
         let order = run_order(record.started_at, &record.task_uid, record.run);
-        Self::new(record, record.id(), rank::of_run(record), Some(order), expire_at)
+        Self::new(record, record.id(), rank::of_run(record, &rank::content(record)), Some(order), expire_at)
     }
 
     fn new(

@@ -1,6 +1,6 @@
 //! Joins the lines of several logs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,10 @@ pub struct Merging {
     memory: MemoryShare,
     merge: Merge<LogName, Unsent>,
     sources: Vec<Source>,
-    known: BTreeSet<LogName>,
+    /// Which of the sources each log is.
+    known: BTreeMap<LogName, usize>,
+    /// How many of them were read to their end.
+    logs_ended: usize,
     reads: FuturesUnordered<BoxFuture<'static, ReadDone>>,
     /// Bytes of lines of a log that are held.
     share: usize,
@@ -47,7 +50,7 @@ pub struct Merging {
 
 impl std::fmt::Debug for Merging {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Merging").field("logs", &self.known).finish_non_exhaustive()
+        f.debug_struct("Merging").field("logs", &self.known.keys()).finish_non_exhaustive()
     }
 }
 
@@ -67,7 +70,8 @@ impl Merging {
             merge: Merge::new(wait, start.cursor.sent),
             start,
             sources: Vec::new(),
-            known: BTreeSet::new(),
+            known: BTreeMap::new(),
+            logs_ended: 0,
             reads: FuturesUnordered::new(),
         }
     }
@@ -80,7 +84,7 @@ impl Merging {
         let mut new = Vec::new();
         for (log, until) in logs {
             let name: LogName = Arc::new((log.attempt.node.clone(), log.attempt.attempt));
-            if self.known.len() + new.len() < MAX_LOGS && !self.known.contains(&name) {
+            if self.known.len() + new.len() < MAX_LOGS && !self.known.contains_key(&name) {
                 let reached = self.start.cursor.logs.get(&log.key()).copied().unwrap_or_default();
                 new.push((name, Arc::new(log), reached, until));
             }
@@ -99,8 +103,8 @@ impl Merging {
             .await?;
         // After the last await, so that a cancelled call has added nothing.
         for (name, source) in opened {
-            self.known.insert(name.clone());
-            let at = self.merge.add_log(name, self.now());
+            let at = self.merge.add_log(name.clone(), self.now());
+            self.known.insert(name, at);
             self.sources.push(source);
             self.advance(at);
         }
@@ -109,12 +113,16 @@ impl Merging {
 
     /// Ends with what was read of logs that are not among these: they have not begun, and never will.
     pub fn retain(&mut self, logs: &[MergedLog]) {
-        for (at, source) in self.sources.iter_mut().enumerate() {
-            if !logs.iter().any(|log| log.attempt == source.log.attempt) {
-                source.is_over = true;
-                self.merge.end(at);
-            }
+        let kept: BTreeSet<_> = logs.iter().map(|log| (&log.attempt.node, log.attempt.attempt)).collect();
+        let others = self.known.iter().filter(|(name, _)| !kept.contains(&(&name.0, name.1)));
+        for at in others.map(|(_, at)| *at).collect::<Vec<_>>() {
+            self.end(at);
         }
+    }
+
+    /// How many logs were read to their end.
+    pub fn logs_ended(&self) -> usize {
+        self.logs_ended
     }
 
     /// The next line or gap; `None` when each log that it has was read to its end. Cancel safe.
@@ -194,16 +202,19 @@ impl Merging {
         if line.state != LineState::Open {
             return true;
         }
-        let of = |source: &Source| source.log.attempt == item.log.attempt;
-        let Some(at) = self.sources.iter().position(of) else { return true };
+        let Some(at) = self.place(&item.log) else { return true };
         let is_it = |unsent: &Unsent| matches!(&unsent.item, WindowItem::Line(other) if other.position == line.position);
         self.sources[at].is_over && !self.merge.waiting(at).any(is_it)
     }
 
     /// How far it is in a log that it has.
     pub fn position(&self, log: &MergedLog) -> Option<u64> {
-        let at = self.sources.iter().position(|source| source.log.attempt == log.attempt)?;
+        let at = self.place(log)?;
         Some(self.sources[at].reached(self.merge.waiting(at)).position)
+    }
+
+    fn place(&self, log: &MergedLog) -> Option<usize> {
+        self.known.get(&(log.attempt.node.clone(), log.attempt.attempt)).copied()
     }
 
     fn now(&self) -> Now {
@@ -242,12 +253,19 @@ impl Merging {
                 Made::Lines if !self.sources[log].is_beyond(self.share) => self.take(log, self.take_now()),
                 Made::Lines | Made::All => {
                     self.take(log, Take::Changed);
-                    self.sources[log].is_over = true;
-                    self.merge.end(log);
+                    self.end(log);
                 }
                 Made::Nothing => return self.read(log),
             }
         }
+    }
+
+    /// A log has no more.
+    fn end(&mut self, log: usize) {
+        if !std::mem::replace(&mut self.sources[log].is_over, true) {
+            self.logs_ended += 1;
+        }
+        self.merge.end(log);
     }
 
     fn take_now(&self) -> Take {
