@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::change_filter::{ChangeFilter, task_ref};
 use super::context::{Context, Parts};
 use super::counters::Counters;
+use super::departure;
 use super::metrics::QueueMetrics;
 use super::reconcile::{Requeue, reconcile};
 use super::requests::ReconcileRequests;
@@ -191,10 +192,25 @@ async fn follow_nodes(context: Arc<Context>, mut writer: NodeWriter) {
     }
 }
 
-/// Drops the Runs and caches of Tasks that do not exist any more. What agents still own of them is orphaned.
+/// Ends and drops the Runs of Tasks that do not exist any more, and their caches. What agents still own of them is
+/// orphaned.
 fn release_deleted(context: &Context, tasks: &Store<Task>) {
-    let existing: HashSet<String> =
+    let mut kept: HashSet<String> =
         tasks.state().iter().filter_map(|task| task.metadata.uid.clone()).collect();
-    context.parts.runs.retain(|uid, _| existing.contains(uid.as_str()));
-    context.caches.retain(|uid| existing.contains(uid.as_str()));
+    for (uid, runs) in context.parts.runs.all() {
+        if kept.contains(uid.as_str()) {
+            continue;
+        }
+        // A reconcile that is in flight is followed by another, which releases it.
+        let cache = context.caches.of(&uid);
+        let Ok(cache) = cache.try_lock() else {
+            kept.insert(uid.to_string());
+            continue;
+        };
+        if let Some(plan) = cache.last_plan() {
+            departure::end_run(context, &plan, &runs);
+        }
+    }
+    context.parts.runs.retain(|uid, _| kept.contains(uid.as_str()));
+    context.caches.retain(|uid| kept.contains(uid.as_str()));
 }
