@@ -320,7 +320,7 @@ impl Operator {
 
     fn set_finalizer(&mut self, finalizer: Finalizer, around: &mut Around<'_>) {
         let cluster = &mut around.cluster;
-        // Somebody deletes the Task while this write is on its way.
+        // The Task is deleted while this write is on its way.
         if finalizer == Finalizer::Present
             && around.faults
             && around.rng.chance(30)

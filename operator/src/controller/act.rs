@@ -50,6 +50,10 @@ pub(super) async fn act(
     let status = recorded::write(&act.task, &decision.status, frozen.as_ref(), now.wall);
     act.write_status(&decision, status).await?;
     let mut exists = true;
+    if !decision.actions.is_empty() {
+        // A decision without an intent of its own may follow from a change that is not durable yet.
+        act.context.parts.cluster.settle(&act.task).await?;
+    }
     for action in decision.actions {
         exists &= act.perform(action).await?;
     }

@@ -72,7 +72,7 @@ pub(super) async fn observe(
     })
 }
 
-/// What is known about a Task that is gone although a Run of it was active: as if somebody had abandoned its deletion.
+/// What is known about a Task that is gone although a Run of it was active: as if its deletion had been abandoned.
 pub(super) fn observe_gone(context: &Context, runs: Arc<TaskRuns>, run: RunState) -> Snapshot {
     Snapshot {
         highest_run: run.number,

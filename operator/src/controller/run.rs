@@ -29,6 +29,9 @@ use crate::resource::Task;
 /// Node events are bursty; debounce them.
 const NODE_DEBOUNCE: Duration = Duration::from_millis(500);
 
+/// Pause before a deletion is handled that is not durable, for want of a disk that works.
+const UNSETTLED: Duration = Duration::from_secs(5);
+
 /// How long background tasks get to finish when the controller stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -112,6 +115,13 @@ async fn reconcile_named(context: Arc<Context>, tasks: Store<Task>, task: TaskRe
     let cached = tasks.get(&ObjectRef::new(&task.name).within(&task.namespace));
     let uid = cached.as_ref().and_then(|cached| TaskUid::new(cached.metadata.uid.clone()?).ok());
     if uid.is_none_or(|uid| context.caches.replaces(&task, &uid)) {
+        // A deletion that a power cut could undo ends nothing.
+        if let Some(settled) = context.parts.cluster.unsettled()
+            && let Err(error) = settled.await
+        {
+            tracing::warn!(%error, category = error.category(), "a deletion may be lost; it will be handled later");
+            return Requeue::After(UNSETTLED);
+        }
         release_deleted(&context, &tasks);
     }
     match cached {

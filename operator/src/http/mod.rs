@@ -54,6 +54,7 @@ pub mod request;
 pub mod requirement;
 pub mod routes;
 mod search;
+mod settled;
 pub mod table;
 mod task_log;
 mod tasks;

@@ -23,7 +23,7 @@ mod guests;
 /// How commands end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ends {
-    /// By themselves, or cancelled.
+    /// In their own time, or cancelled.
     Anyhow,
     /// Only cancelled.
     IfCancelled,
