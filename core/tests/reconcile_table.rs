@@ -14,11 +14,11 @@ mod refusals;
 mod takeovers;
 mod world;
 
-use sentinel_core::plan::{Amount, OnChange, Starts};
+use sentinel_core::plan::{Amount, OnChange, OnRecreate, Starts, TaskPlan};
 use sentinel_core::reconcile::conditions::ConditionStatus;
 use sentinel_core::reconcile::execution::Execution;
 use sentinel_core::reconcile::run::{Stopping, Trigger, Verdict};
-use sentinel_core::reconcile::{Action, Finalizer, Lifecycle, Write};
+use sentinel_core::reconcile::{Action, Earlier, Finalizer, Lifecycle, Write};
 use sentinel_protocol::ids::RunNumber;
 use sentinel_protocol::outcome::{LostReason, Outcome};
 use sentinel_protocol::to_operator::ReportedState;
@@ -54,13 +54,29 @@ fn new_task_starts_nothing_before_its_targets_are_persisted() {
     assert_eq!(started(&world.step()), ["a", "b"]);
 }
 
+/// Commands wait for no write but that of their Run. Those of a spec that may run only once also wait for the finalizer.
 #[test]
-fn finalizer_is_added_before_the_first_start() {
-    let mut world = World::new(plan(), &["a"]);
-    let actions = world.settle();
-    let finalizer = actions.iter().position(|action| *action == Action::AddFinalizer).unwrap();
-    let start = actions.iter().position(|action| matches!(action, Action::Start { .. })).unwrap();
-    assert!(finalizer < start);
+fn the_finalizer_is_added_beside_the_first_start_or_before_it() {
+    for (on_recreate, is_before) in [(OnRecreate::Run, false), (OnRecreate::OncePerSpec, true)] {
+        let mut world = World::new(TaskPlan { on_recreate, ..plan() }, &["a"]);
+        world.earlier = Earlier::Never;
+        let actions = world.settle();
+        let finalizer = actions.iter().position(|action| *action == Action::AddFinalizer).unwrap();
+        let start = actions.iter().position(|action| matches!(action, Action::Start { .. })).unwrap();
+        assert_eq!(finalizer < start, is_before, "{on_recreate:?}: {actions:?}");
+        assert_eq!(world.finalizer, Finalizer::Present);
+    }
+}
+
+/// A new leader finds a Run without it: the one before was killed between the two writes.
+#[test]
+fn a_missing_finalizer_is_added_while_the_run_lasts() {
+    let mut world = all_running(&["a"]);
+    world.finalizer = Finalizer::Absent;
+    assert_eq!(world.step().last(), Some(&Action::AddFinalizer));
+    world.finalizer = Finalizer::Absent;
+    world.report("a", succeeded());
+    assert!(!world.settle().contains(&Action::AddFinalizer), "nothing of it is left to clean up");
 }
 
 #[test]

@@ -177,3 +177,40 @@ async fn kill_points_of_a_recreation_run_nothing_twice() {
     system.end(clean).await;
     assert!(clean, "{recorded:?}");
 }
+
+/// The operator is killed between the first `Start` and the finalizer, and the Task is deleted: it goes at once, and its
+/// command is cancelled, archived and forgotten all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_deleted_between_start_and_finalizer_leaves_no_command() {
+    let system = System::start("unheld", 1).await;
+    let namespace = &system.fleet.namespace;
+    let api: Api<Task> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    let task: Task = serde_json::from_value(json!({
+        "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "unheld"}, "spec": {
+            "targets": {"nodeNames": [system.fleet.nodes[0].name]}, "run": {"command": ["sleep", "3600"]},
+        },
+    }))
+    .unwrap();
+    let armed = system.directory.join(FOLDER).join(InOperator::StartHanded.name());
+    fs::create_dir_all(armed.parent().unwrap()).unwrap();
+    fs::write(&armed, "").unwrap();
+    api.create(&PostParams::default(), &task).await.unwrap();
+    until("the kill point was reached", PATIENCE, || async {
+        if armed.exists() { Err("not reached") } else { Ok(()) }
+    })
+    .await;
+    api.delete("unheld", &DeleteParams::default()).await.unwrap();
+    until("the Task is gone", PATIENCE, || async {
+        match api.get_opt("unheld").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    until("the agent has forgotten its Attempt", PATIENCE, || async {
+        let left = fs::read_dir(system.fleet.nodes[0].state.join("attempts")).unwrap().count();
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+    system.end(true).await;
+}

@@ -9,7 +9,7 @@ use crate::time::Monotonic;
 /// Something to do for a Task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Add our finalizer, before the first command exists.
+    /// Add our finalizer. What comes after it waits for it.
     AddFinalizer,
     /// Remove our finalizer: nothing is left to clean up.
     RemoveFinalizer,

@@ -33,7 +33,7 @@ use super::settle;
 use super::status::{self, Handled, MAX_RECENT, PendingRetries, Reach, Recorded, RollUp};
 use super::targets;
 use super::trigger;
-use crate::plan::{Starts, TaskPlan};
+use crate::plan::{OnRecreate, Starts, TaskPlan};
 use crate::time::{Monotonic, Now};
 
 /// Decides what should happen next for a Task.
@@ -142,7 +142,7 @@ fn start_run(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: No
         archived: observed.recorded.archived,
     };
     let doing = if targets.is_empty() { TaskState::Finished(&run) } else { TaskState::Running(&run) };
-    let mut actions: Vec<Action> = needs_finalizer(observed).into_iter().collect();
+    let mut actions: Vec<Action> = holds_first(plan, observed).into_iter().collect();
     actions.push(Action::ArchiveRun(Box::new(run.clone())));
     actions.extend(notices.into_iter().map(Action::Publish));
     Decision {
@@ -169,7 +169,7 @@ fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: N
         leading_since: observed.leading_since,
         now: now.monotonic,
     };
-    let mut actions: Vec<Action> = needs_finalizer(observed).into_iter().collect();
+    let mut actions: Vec<Action> = holds_first(plan, observed).into_iter().collect();
     let steps = steps(&context, observed, now);
     let mut wake_at = steps.wake_at;
     actions.extend(steps.actions);
@@ -191,6 +191,8 @@ fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: N
     if finished {
         actions.push(Action::Publish(run_ended(&run)));
         wake_at = Some(now.monotonic);
+    } else {
+        actions.extend(holds_beside(plan, observed));
     }
     let suspended = plan.starts == Starts::Suspended;
     let doing = match () {
@@ -423,9 +425,20 @@ fn reach(observed: &Observed<'_>, node: &NodeName) -> Reach {
     if (observed.agent)(node).session.is_some() { Reach::Reachable } else { Reach::Unreachable }
 }
 
-fn needs_finalizer(observed: &Observed<'_>) -> Option<Action> {
-    let needed = observed.finalizer == Finalizer::Absent && observed.lifecycle == Lifecycle::Live;
-    needed.then_some(Action::AddFinalizer)
+/// A Task whose spec may run only once is held before its first command exists: if it went without its Runs in History,
+/// one made again would run them again.
+fn holds_first(plan: &TaskPlan, observed: &Observed<'_>) -> Option<Action> {
+    (plan.on_recreate == OnRecreate::OncePerSpec && needs_finalizer(observed)).then_some(Action::AddFinalizer)
+}
+
+/// Any other is held beside its first commands, which do not wait for that write. If it is deleted before, its commands
+/// are orphans: [`super::orphan`] cancels them, as after an operator that was killed in between.
+fn holds_beside(plan: &TaskPlan, observed: &Observed<'_>) -> Option<Action> {
+    (plan.on_recreate == OnRecreate::Run && needs_finalizer(observed)).then_some(Action::AddFinalizer)
+}
+
+fn needs_finalizer(observed: &Observed<'_>) -> bool {
+    observed.finalizer == Finalizer::Absent && observed.lifecycle == Lifecycle::Live
 }
 
 fn with_recent(recent: &[RunSummary], last: Option<&RunState>) -> Vec<RunSummary> {

@@ -40,10 +40,14 @@ pub enum Mutation {
     HistoryLossUnnoticed,
     /// A Task whose spec may run only once is released before History has its Runs.
     ReleaseBeforeHistory,
+    /// The finalizer of such a Task is set beside its first commands, as that of any other.
+    OnceHeldBesideDispatch,
+    /// A command whose Task is gone is not cancelled.
+    OrphansRun,
 }
 
 impl Mutation {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::StartBeforeSync,
         Self::ReportBeforeSync,
         Self::AckBeforeHistory,
@@ -63,5 +67,7 @@ impl Mutation {
         Self::VerdictOfTheRunBefore,
         Self::HistoryLossUnnoticed,
         Self::ReleaseBeforeHistory,
+        Self::OnceHeldBesideDispatch,
+        Self::OrphansRun,
     ];
 }

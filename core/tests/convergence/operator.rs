@@ -134,7 +134,10 @@ impl Operator {
             recorded.to_mut().archived = None;
         }
         let mut plan = self.copy.plan.clone();
-        if self.is(Mutation::ReleaseBeforeHistory) && self.copy.lifecycle == Lifecycle::Deleting {
+        let is_deleting = self.copy.lifecycle == Lifecycle::Deleting;
+        if (self.is(Mutation::ReleaseBeforeHistory) && is_deleting)
+            || (self.is(Mutation::OnceHeldBesideDispatch) && !is_deleting)
+        {
             plan.on_recreate = OnRecreate::Run;
         }
         // No earlier Task had this name.
@@ -182,7 +185,15 @@ impl Operator {
                 return Ok(Life::Crashed);
             }
             left = left.map(|left| left - 1);
+            let holds = action == Action::AddFinalizer;
             self.act(action, around);
+            // As an intent it must succeed.
+            if holds
+                && plan.on_recreate == OnRecreate::OncePerSpec
+                && self.copy.finalizer == Finalizer::Absent
+            {
+                return Ok(Life::Lives);
+            }
         }
         self.retired.retain(|ledger| !settle(ledger, agent).settled);
         self.settle_orphans(around);
@@ -309,7 +320,16 @@ impl Operator {
 
     fn set_finalizer(&mut self, finalizer: Finalizer, around: &mut Around<'_>) {
         let cluster = &mut around.cluster;
-        if !cluster.up || cluster.version != self.copy.version {
+        // The Task is deleted while this write is on its way.
+        if finalizer == Finalizer::Present
+            && around.faults
+            && around.rng.chance(30)
+            && cluster.up
+            && !cluster.gone
+        {
+            cluster.delete(around.history);
+        }
+        if !cluster.up || cluster.gone || cluster.version != self.copy.version {
             return;
         }
         cluster.finalizer = finalizer;
@@ -367,6 +387,7 @@ impl Operator {
             };
             let message = match decide_orphan(attempt.run, state.stage(), archived, owner) {
                 OrphanAction::Keep => continue,
+                OrphanAction::Cancel if owner == Owner::Gone && self.is(Mutation::OrphansRun) => continue,
                 OrphanAction::Cancel => {
                     ToAgent::Cancel(Cancel { attempt: attempt.clone(), spec_hash, epoch: self.epoch })
                 }

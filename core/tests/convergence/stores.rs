@@ -40,6 +40,8 @@ pub struct Cluster {
     pub begun_for: BTreeMap<RunNumber, Asked>,
     /// A Run that History did not have to its end when a Task was released whose spec may run only once.
     pub released_without: Option<RunNumber>,
+    /// Runs that History did not have to their end when the Task was deleted without a finalizer.
+    pub deleted_without: BTreeSet<RunNumber>,
     /// The Run that the last written status claims to be complete.
     pub claims_complete: Option<RunNumber>,
 }
@@ -90,6 +92,17 @@ impl Cluster {
         self.gone = false;
         self.restored = true;
         true
+    }
+
+    /// A person deletes the Task; without a finalizer it is gone at once.
+    pub fn delete(&mut self, history: &History) {
+        self.lifecycle = Lifecycle::Deleting;
+        self.version += 1;
+        if self.finalizer == Finalizer::Absent {
+            self.gone = true;
+            let lacks = |run: &&RunNumber| !history.has_end(**run);
+            self.deleted_without = self.runs.keys().filter(lacks).copied().collect();
+        }
     }
 
     /// Compare and swap. False: another write was faster, or the API server is unavailable.

@@ -49,6 +49,12 @@ pub trait TaskStore: Send + Sync + 'static {
     /// Requests the Task's deletion; it stays until its finalizer is removed. [`ClusterError::Gone`] when it does not
     /// exist.
     fn delete(&self, task: TaskRef) -> Answer<'_, ()>;
+
+    /// Where reads and watches may show changes that are not durable yet, waits for those of now; `None` when all are.
+    /// What was read before leaves the process after it.
+    fn unsettled(&self) -> Option<Answer<'static, ()>> {
+        None
+    }
 }
 
 /// Where Tasks are changed with the credentials of a caller.
@@ -63,6 +69,12 @@ pub trait StoresByCaller: Send + Sync + 'static {
 /// What the operator writes about a Task. Every write names the Task as it was read; when it has changed since, the
 /// result is [`ClusterError::Conflict`] and nothing was written.
 pub trait TaskKeeper: Send + Sync + 'static {
+    /// Waits until the Task as it was read is durable, where reads and watches may show it before.
+    fn settle<'a>(&'a self, seen: &'a Task) -> Answer<'a, ()> {
+        let _ = seen;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Replaces the status; returns the Task as it is now.
     fn write_status<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task>;
 

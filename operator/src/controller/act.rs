@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use sentinel_core::plan::TaskPlan;
+use sentinel_core::plan::{OnRecreate, TaskPlan};
 use sentinel_core::reconcile::run::RunState;
 use sentinel_core::reconcile::{Action, Decision, Finalizer};
 use sentinel_core::time::{Monotonic, Now};
@@ -16,7 +16,7 @@ use super::dispatcher::Dispatcher;
 use super::error::ReconcileError;
 use super::events::publish;
 use super::observe::Snapshot;
-use super::status_writer::{StatusWriter, Written};
+use super::status_writer::{RETRY_WRITE_MS, StatusWriter, Written};
 use super::task_cache::TaskCache;
 use super::task_runs::TaskRuns;
 use super::tracking;
@@ -50,6 +50,10 @@ pub(super) async fn act(
     let status = recorded::write(&act.task, &decision.status, frozen.as_ref(), now.wall);
     act.write_status(&decision, status).await?;
     let mut exists = true;
+    if !decision.actions.is_empty() {
+        // A decision without an intent of its own may follow from a change that is not durable yet.
+        act.context.parts.cluster.settle(&act.task).await?;
+    }
     for action in decision.actions {
         exists &= act.perform(action).await?;
     }
@@ -114,7 +118,7 @@ impl Act<'_> {
         }
         match action {
             Action::AddFinalizer if self.task.finalizers().iter().any(|text| text == FINALIZER) => {}
-            Action::AddFinalizer => self.set_finalizer(Finalizer::Present).await?,
+            Action::AddFinalizer => self.hold().await?,
             Action::RemoveFinalizer => {
                 KillPoint::Released.pass();
                 self.set_finalizer(Finalizer::Absent).await?;
@@ -152,6 +156,21 @@ impl Act<'_> {
     fn apply(&self, action: &Action) {
         if let Some(run) = self.runs.lock().get_or_current(action.run()) {
             run.ledger.apply(action, self.now.monotonic);
+        }
+    }
+
+    /// Adds the finalizer. Where it is not the intent of what follows, an API server that is unavailable delays nothing
+    /// else.
+    async fn hold(&mut self) -> Result<(), ReconcileError> {
+        match self.set_finalizer(Finalizer::Present).await {
+            Err(ReconcileError::Cluster(error @ ClusterError::Unavailable { .. }))
+                if self.plan.on_recreate == OnRecreate::Run =>
+            {
+                tracing::warn!(%error, category = error.category(), "unable to set the finalizer; will retry");
+                self.requeue_at(Some(self.now.monotonic.plus(RETRY_WRITE_MS)));
+                Ok(())
+            }
+            done => done,
         }
     }
 

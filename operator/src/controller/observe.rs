@@ -6,6 +6,7 @@ use sentinel_core::plan::TaskPlan;
 use sentinel_core::reconcile::ledger::{Origin, RunLedger};
 use sentinel_core::reconcile::orphan;
 use sentinel_core::reconcile::rollout::{AgentFacts, HistoryLookup};
+use sentinel_core::reconcile::run::RunState;
 use sentinel_core::reconcile::status::Recorded;
 use sentinel_core::reconcile::trigger::Requests;
 use sentinel_core::reconcile::{Decision, Earlier, Finalizer, Lifecycle, Observed, decide};
@@ -69,6 +70,20 @@ pub(super) async fn observe(
         lifecycle: if is_deleting { Lifecycle::Deleting } else { Lifecycle::Live },
         finalizer: if is_held { Finalizer::Present } else { Finalizer::Absent },
     })
+}
+
+/// What is known about a Task that is gone although a Run of it was active: as if its deletion had been abandoned.
+pub(super) fn observe_gone(context: &Context, runs: Arc<TaskRuns>, run: RunState) -> Snapshot {
+    Snapshot {
+        highest_run: run.number,
+        recorded: Recorded { run: Some(run), ..Recorded::default() },
+        requests: Requests { abandon: true, ..Requests::default() },
+        runs,
+        nodes: context.parts.nodes.nodes(),
+        earlier: Earlier::NotAsked,
+        lifecycle: Lifecycle::Deleting,
+        finalizer: Finalizer::Absent,
+    }
 }
 
 /// What people ask for by annotation. One that cannot be read is logged once.

@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::change_filter::{ChangeFilter, task_ref};
 use super::context::{Context, Parts};
 use super::counters::Counters;
+use super::departure;
 use super::metrics::QueueMetrics;
 use super::reconcile::{Requeue, reconcile};
 use super::requests::ReconcileRequests;
@@ -27,6 +28,9 @@ use crate::resource::Task;
 
 /// Node events are bursty; debounce them.
 const NODE_DEBOUNCE: Duration = Duration::from_millis(500);
+
+/// Pause before a deletion is handled that is not durable, for want of a disk that works.
+const UNSETTLED: Duration = Duration::from_secs(5);
 
 /// How long background tasks get to finish when the controller stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(3);
@@ -111,6 +115,13 @@ async fn reconcile_named(context: Arc<Context>, tasks: Store<Task>, task: TaskRe
     let cached = tasks.get(&ObjectRef::new(&task.name).within(&task.namespace));
     let uid = cached.as_ref().and_then(|cached| TaskUid::new(cached.metadata.uid.clone()?).ok());
     if uid.is_none_or(|uid| context.caches.replaces(&task, &uid)) {
+        // A deletion that a power cut could undo ends nothing.
+        if let Some(settled) = context.parts.cluster.unsettled()
+            && let Err(error) = settled.await
+        {
+            tracing::warn!(%error, category = error.category(), "a deletion may be lost; it will be handled later");
+            return Requeue::After(UNSETTLED);
+        }
         release_deleted(&context, &tasks);
     }
     match cached {
@@ -191,10 +202,25 @@ async fn follow_nodes(context: Arc<Context>, mut writer: NodeWriter) {
     }
 }
 
-/// Drops the Runs and caches of Tasks that do not exist any more. What agents still own of them is orphaned.
+/// Ends and drops the Runs of Tasks that do not exist any more, and their caches. What agents still own of them is
+/// orphaned.
 fn release_deleted(context: &Context, tasks: &Store<Task>) {
-    let existing: HashSet<String> =
+    let mut kept: HashSet<String> =
         tasks.state().iter().filter_map(|task| task.metadata.uid.clone()).collect();
-    context.parts.runs.retain(|uid, _| existing.contains(uid.as_str()));
-    context.caches.retain(|uid| existing.contains(uid.as_str()));
+    for (uid, runs) in context.parts.runs.all() {
+        if kept.contains(uid.as_str()) {
+            continue;
+        }
+        // A reconcile that is in flight is followed by another, which releases it.
+        let cache = context.caches.of(&uid);
+        let Ok(cache) = cache.try_lock() else {
+            kept.insert(uid.to_string());
+            continue;
+        };
+        if let Some(plan) = cache.last_plan() {
+            departure::end_run(context, &plan, &runs);
+        }
+    }
+    context.parts.runs.retain(|uid, _| kept.contains(uid.as_str()));
+    context.caches.retain(|uid| kept.contains(uid.as_str()));
 }

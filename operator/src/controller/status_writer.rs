@@ -15,7 +15,7 @@ use crate::resource::status::TaskStatus;
 const BETWEEN_WRITES_MS: u64 = 1000;
 
 /// Delay of a write that failed because the API server is unavailable, milliseconds.
-const RETRY_WRITE_MS: u64 = 5000;
+pub(super) const RETRY_WRITE_MS: u64 = 5000;
 
 /// Writes the status of one Task.
 pub(super) struct StatusWriter<'a> {
@@ -68,7 +68,9 @@ impl StatusWriter<'_> {
             return Ok(Written::Later(due));
         }
         let cluster = &self.context.parts.cluster;
-        let written = if decision.actions.contains(&Action::AddFinalizer) {
+        // A Run that begins needs the finalizer soon; with this write it costs none of its own.
+        let holds = decision.freeze.is_some() || decision.actions.contains(&Action::AddFinalizer);
+        let written = if holds {
             cluster.write_status_and_hold(task, status).await
         } else {
             cluster.write_status(task, status).await

@@ -69,6 +69,11 @@ impl TaskCache {
         plan
     }
 
+    /// The plan of the last generation that could be run.
+    pub(super) fn last_plan(&self) -> Option<Arc<TaskPlan>> {
+        self.plan.as_ref().and_then(|(_, plan)| plan.clone().ok())
+    }
+
     /// Whether this operator began the Run, or took it over.
     pub(super) fn origin(&self, run: RunNumber) -> Origin {
         if self.begun == Some(run) { Origin::Begun } else { Origin::Inherited }

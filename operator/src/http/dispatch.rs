@@ -12,6 +12,7 @@ use super::encoding::{Coding, Flush, compressed};
 use super::error::{ApiError, Reason};
 use super::guard::{self, Door, Head, Surface};
 use super::request::{Query, Request};
+use super::settled::settled;
 use super::table::{self, Found, Operation};
 use super::{
     discovery, events, executions, lines, logs, merged, merged_log, merged_search, nodes, openapi, outputs,
@@ -24,7 +25,11 @@ use crate::server::{Client, Share, Shares};
 impl Api {
     /// The answer to an admitted request; an error is an answer too.
     pub(super) async fn answer(&self, found: &Found, request: &Request) -> Answer {
-        match self.route(found, request).await {
+        let answer = match self.route(found, request).await {
+            Ok(answer) => settled(&self.store, found.route.operation, answer).await,
+            Err(error) => Err(error),
+        };
+        match answer {
             Ok(answer) => answer,
             Err(error) => {
                 if error.status.is_server_error() {

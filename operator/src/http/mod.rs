@@ -55,6 +55,7 @@ pub mod request;
 pub mod requirement;
 pub mod routes;
 mod search;
+mod settled;
 pub mod table;
 mod task_log;
 mod tasks;

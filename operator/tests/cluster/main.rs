@@ -14,6 +14,7 @@ mod battery;
 mod contract;
 mod kit;
 mod lease;
+mod power_cuts;
 mod refusals;
 mod scripted;
 mod validation;

@@ -9,7 +9,7 @@ use kube::runtime::reflector;
 use sentinel_core::reconcile::ledger::RunStage;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_operator::clock::Clock;
-use sentinel_operator::cluster::{EmbeddedCluster, NodeCache, TaskStore};
+use sentinel_operator::cluster::{Cluster, EmbeddedCluster, NodeCache, TaskStore};
 use sentinel_operator::controller::{
     CacheProgress, Caches, Counters, Leadership, Parts, ReconcileRequests, RunStore, run,
 };
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agents::{Agents, Delivered};
 use super::history::SwitchedHistory;
+use super::server::Server;
 
 /// Paused time within which everything awaited must come.
 const DEADLINE: Duration = Duration::from_hours(1);
@@ -38,6 +39,8 @@ const DEADLINE: Duration = Duration::from_hours(1);
 /// A controller at work, and all around it.
 pub(crate) struct Stage {
     pub(crate) cluster: EmbeddedCluster,
+    /// The same as the operator has it.
+    seam: Arc<dyn Cluster>,
     pub(crate) fleet: Arc<Agents>,
     pub(crate) history: Arc<SwitchedHistory>,
     clock: Clock,
@@ -79,13 +82,26 @@ impl Stage {
         Self::over(EmbeddedCluster::in_directory(directory, clock()).unwrap(), names)
     }
 
+    /// The same over a cluster that stores status and finalizer one by one, as an API server does. The second write
+    /// takes until the server lets it pass.
+    pub(crate) fn on_a_server(names: &[&str]) -> (Self, Arc<Server>) {
+        let cluster = EmbeddedCluster::in_memory(clock());
+        let server = Arc::new(Server::new(cluster.clone()));
+        (Self::behind(cluster, server.clone(), names), server)
+    }
+
     fn over(cluster: EmbeddedCluster, names: &[&str]) -> Self {
+        let seam = Arc::new(cluster.clone());
+        Self::behind(cluster, seam, names)
+    }
+
+    fn behind(cluster: EmbeddedCluster, seam: Arc<dyn Cluster>, names: &[&str]) -> Self {
         cluster.set_nodes(names.iter().map(|name| (node(name), NodeFacts::default())).collect());
         let clock = clock();
         let fleet = Arc::new(Agents::new(cluster.clone(), clock.clone()));
         let history = Arc::new(SwitchedHistory::new(clock.clone()));
-        let operator = Operator::start(&cluster, &fleet, &history, &clock);
-        let stage = Self { cluster, fleet, history, clock, operator };
+        let operator = Operator::start(&seam, &fleet, &history, &clock);
+        let stage = Self { cluster, seam, fleet, history, clock, operator };
         for name in names {
             stage.connect(name);
         }
@@ -98,7 +114,7 @@ impl Stage {
             work.abort();
             let _ = work.await;
         }
-        self.operator = Operator::start(&self.cluster, &self.fleet, &self.history, &self.clock);
+        self.operator = Operator::start(&self.seam, &self.fleet, &self.history, &self.clock);
     }
 
     pub(crate) async fn apply(&self, name: &str, spec: &str) {
@@ -265,7 +281,7 @@ impl Stage {
 
 impl Operator {
     fn start(
-        cluster: &EmbeddedCluster,
+        cluster: &Arc<dyn Cluster>,
         fleet: &Arc<Agents>,
         history: &Arc<SwitchedHistory>,
         clock: &Clock,
@@ -277,7 +293,7 @@ impl Operator {
         let (nodes, nodes_writer) = NodeCache::new();
         let (tasks, tasks_writer) = reflector::store();
         let parts = Parts {
-            cluster: Arc::new(cluster.clone()),
+            cluster: cluster.clone(),
             fleet: fleet.clone(),
             runs: runs.clone(),
             history: history.clone(),

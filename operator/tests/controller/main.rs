@@ -10,10 +10,12 @@
 mod agents;
 mod changes;
 mod deletions;
+mod finalizers;
 mod history;
 mod kit;
 mod recreations;
 mod restarts;
+mod server;
 mod status;
 #[path = "../stores/mod.rs"]
 mod stores;

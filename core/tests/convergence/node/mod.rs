@@ -20,6 +20,15 @@ use crate::witness::Witness;
 
 mod guests;
 
+/// How commands end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// In their own time, or cancelled.
+    Anyhow,
+    /// Only cancelled.
+    IfCancelled,
+}
+
 pub struct Node {
     pub name: NodeName,
     boot: u32,
@@ -90,6 +99,11 @@ impl Node {
     /// Attempts that the agent has not forgotten.
     pub fn owned(&self) -> impl Iterator<Item = &AttemptId> {
         self.dirs.keys()
+    }
+
+    /// Attempts whose command runs.
+    pub fn living(&self) -> impl Iterator<Item = &AttemptId> {
+        self.dirs.iter().filter(|(_, dir)| dir.tree).map(|(id, _)| id)
     }
 
     /// How an Attempt ended by its files on disk.
@@ -240,7 +254,13 @@ impl Node {
     // --- supervisors ------------------------------------------------------------------------------------------
 
     /// One supervisor takes its next step, or is killed.
-    pub fn supervise(&mut self, rng: &mut Rng, kill: bool, witness: &mut Witness) -> Result<(), Violation> {
+    pub fn supervise(
+        &mut self,
+        rng: &mut Rng,
+        kill: bool,
+        ends: Ends,
+        witness: &mut Witness,
+    ) -> Result<(), Violation> {
         let with: Vec<AttemptId> = self
             .dirs
             .iter()
@@ -255,6 +275,10 @@ impl Node {
         if kill {
             self.faulted.insert(id.clone());
             self.dirs.get_mut(&id).unwrap().supervisors.remove(which);
+            return Ok(());
+        }
+        let dir = &self.dirs[&id];
+        if dir.supervisors[which] == Supervisor::Running && ends == Ends::IfCancelled && !dir.cancel {
             return Ok(());
         }
         let outcome = match rng.below(4) {

@@ -18,7 +18,7 @@ use sentinel_protocol::to_operator::ToOperator;
 
 use super::link::Link;
 use super::mutation::Mutation;
-use super::node::Node;
+use super::node::{Ends, Node};
 use super::operator::{Around, Life, Operator};
 use super::rng::Rng;
 use super::stores::{Cluster, History};
@@ -75,6 +75,7 @@ impl Simulation {
             restored: false,
             begun_for: BTreeMap::new(),
             released_without: None,
+            deleted_without: BTreeSet::new(),
             claims_complete: None,
         };
         Self {
@@ -130,7 +131,7 @@ impl Simulation {
             450..=549 => self.archive(),
             550..=729 => {
                 let kill = self.rng.chance(25);
-                self.nodes[n].supervise(&mut self.rng, kill, &mut self.witness)
+                self.nodes[n].supervise(&mut self.rng, kill, Ends::Anyhow, &mut self.witness)
             }
             730..=779 => self.inspect(n),
             780..=839 => self.connect(n),
@@ -417,10 +418,7 @@ impl Simulation {
                 };
             }
             10 if self.rng.chance(300) => {
-                self.cluster.lifecycle = Lifecycle::Deleting;
-                if self.cluster.finalizer == Finalizer::Absent {
-                    self.cluster.gone = true;
-                }
+                self.cluster.delete(&self.history);
             }
             _ => {}
         }

@@ -5,7 +5,7 @@ use sentinel_core::reconcile::Lifecycle;
 use sentinel_core::reconcile::conditions::Archive;
 use sentinel_core::reconcile::run::RunSummary;
 
-use super::{Simulation, Violation};
+use super::{Ends, Simulation, Violation};
 
 impl Simulation {
     pub(super) fn peace(&mut self) -> Result<(), Violation> {
@@ -31,11 +31,12 @@ impl Simulation {
     }
 
     fn quiet_second(&mut self) -> Result<(), Violation> {
+        let ends = if self.cluster.gone { Ends::IfCancelled } else { Ends::Anyhow };
         for n in 0..self.nodes.len() {
             self.connect(n)?;
             for _ in 0..6 {
                 self.deliver(n, false)?;
-                self.nodes[n].supervise(&mut self.rng, false, &mut self.witness)?;
+                self.nodes[n].supervise(&mut self.rng, false, ends, &mut self.witness)?;
             }
             self.nodes[n].tick()?;
             self.nodes[n].inspect(&mut self.rng)?;

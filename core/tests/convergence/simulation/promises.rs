@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sentinel_core::plan::OnRecreate;
 use sentinel_protocol::ids::{AttemptId, NodeName};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::ReportedState;
@@ -39,6 +40,7 @@ impl Simulation {
         for n in 0..self.nodes.len() {
             self.check_node(n)?;
         }
+        self.check_once()?;
         for (id, sight) in &self.witness.seen {
             if !self.cluster.runs.get(&id.run).is_some_and(|targets| targets.contains(&id.node)) {
                 return Err(Violation::new("O8", format!("{id} ran and no durable Run wanted it")));
@@ -118,9 +120,26 @@ impl Simulation {
         Ok(())
     }
 
+    /// O12: a Task whose spec may run only once has run nothing that History does not have, however it was deleted.
+    fn check_once(&self) -> Result<(), Violation> {
+        if self.cluster.plan.on_recreate == OnRecreate::Run || self.cluster.restored {
+            return Ok(());
+        }
+        match self.witness.seen.keys().find(|id| self.cluster.deleted_without.contains(&id.run)) {
+            Some(id) => Err(Violation::new(
+                "O12",
+                format!("{id} ran, and its Task went before its Run was in History"),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Nothing is left on a node, and what it knows of an end is what History holds.
     fn check_node(&self, n: usize) -> Result<(), Violation> {
         let node = &self.nodes[n];
+        if let (true, Some(id)) = (self.cluster.gone, node.living().next()) {
+            return Err(Violation::new("O13", format!("{id} runs, and its Task is gone")));
+        }
         if let Some(id) = node.owned().next() {
             return Err(Violation::new("O7", format!("{id} was never forgotten")));
         }

@@ -2,12 +2,21 @@
 //! server. Writes are validated and defaulted in the same way ([`crate::resource::schema`]); uid, generation,
 //! resourceVersion, finalizers and deletion mean the same; watches yield the same events.
 //!
-//! * `state`: the objects and the rules; `disk`: one JSON file for each object, where a directory is given;
+//! * `state`: the objects and the rules;
+//! * where a directory is given, `commits`: changes on their way to the disk; `disk`: the directory, a file for each object
+//!   and logs; `log_file`: one log;
 //! * `published`: cluster events.
+//!
+//! A watch shows a change at once. Who passes on what was read waits until it is durable ([`TaskStore::unsettled`],
+//! [`TaskKeeper::settle`]): nothing that a power cut could undo leaves the process.
 
+mod commits;
 mod disk;
+mod log_file;
 mod published;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,13 +30,14 @@ use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
 use tokio::sync::watch;
 
+use self::commits::Commits;
 use self::state::{Cursor, State};
 use super::error::ClusterError;
 use super::seams::{Answer, Change, Cluster, Publication, TaskKeeper, TaskStore};
 use super::targets;
 use crate::clock::Clock;
 use crate::resource::slice::Frozen;
-use crate::resource::{Task, TaskStatus};
+use crate::resource::{Task, TaskStatus, version};
 
 pub use self::published::Published;
 
@@ -40,13 +50,14 @@ struct Shared {
     state: Mutex<State>,
     /// The version of the latest change.
     changed: watch::Sender<u64>,
+    commits: Option<Arc<Commits>>,
     clock: Clock,
 }
 
 impl EmbeddedCluster {
     /// An empty cluster that ends with the process.
     pub fn in_memory(clock: Clock) -> Self {
-        Self::over(State::default(), clock)
+        Self::over(State::default(), None, clock)
     }
 
     /// The cluster that is kept in this directory, which is created when it does not exist.
@@ -54,13 +65,22 @@ impl EmbeddedCluster {
     /// # Errors
     /// When the directory cannot be used, or something in it cannot be read; the text names the file.
     pub fn in_directory(directory: &Path, clock: Clock) -> Result<Self, ClusterError> {
-        let (disk, found) = disk::Disk::open(directory)?;
-        Ok(Self::over(State::restored(disk, found), clock))
+        Self::with_logs(directory, disk::LOG_CAPACITY, clock)
     }
 
-    fn over(state: State, clock: Clock) -> Self {
+    /// The same with logs of this many bytes; small ones make checkpoints frequent.
+    ///
+    /// # Errors
+    /// As [`Self::in_directory`].
+    pub fn with_logs(directory: &Path, capacity: u64, clock: Clock) -> Result<Self, ClusterError> {
+        let (disk, found) = disk::Disk::open(directory, capacity)?;
+        let commits = Arc::new(Commits::new(disk));
+        Ok(Self::over(State::restored(commits.clone(), found), Some(commits), clock))
+    }
+
+    fn over(state: State, commits: Option<Arc<Commits>>, clock: Clock) -> Self {
         let changed = watch::Sender::new(state.version());
-        Self(Arc::new(Shared { state: Mutex::new(state), changed, clock }))
+        Self(Arc::new(Shared { state: Mutex::new(state), changed, commits, clock }))
     }
 
     /// Replaces the Nodes.
@@ -78,13 +98,26 @@ impl EmbeddedCluster {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change<T>(
+    /// Changes the state, which watches see at once, and waits until that is durable.
+    async fn change<T>(
         &self,
         change: impl FnOnce(&mut State) -> Result<T, ClusterError>,
     ) -> Result<T, ClusterError> {
-        let done = change(&mut self.state());
+        let (done, version) = {
+            let mut state = self.state();
+            (change(&mut state), state.version())
+        };
         self.notify();
-        done
+        let done = done?;
+        self.durable(version).await?;
+        Ok(done)
+    }
+
+    async fn durable(&self, version: u64) -> Result<(), ClusterError> {
+        match &self.0.commits {
+            Some(commits) => commits.durable(version).await,
+            None => Ok(()),
+        }
     }
 
     fn notify(&self) {
@@ -113,7 +146,7 @@ impl EmbeddedCluster {
     }
 }
 
-/// A future that is ready at its first poll: the work is short, and done in the poll.
+/// A future that does its work at its first poll: it is short.
 macro_rules! at_once {
     ($answer:expr) => {
         Box::pin(async move { $answer })
@@ -130,11 +163,11 @@ impl TaskStore for EmbeddedCluster {
     }
 
     fn create(&self, task: Task) -> Answer<'_, Task> {
-        at_once!(self.change(|state| state.create(&task, self.0.clock.now())))
+        at_once!(self.change(|state| state.create(&task, self.0.clock.now())).await)
     }
 
     fn apply(&self, task: Task) -> Answer<'_, Task> {
-        at_once!(self.change(|state| state.apply(&task, self.0.clock.now())))
+        at_once!(self.change(|state| state.apply(&task, self.0.clock.now())).await)
     }
 
     fn dry_run(&self, change: Change, task: Task) -> Answer<'_, Task> {
@@ -146,25 +179,35 @@ impl TaskStore for EmbeddedCluster {
     }
 
     fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task> {
-        at_once!(self.change(|state| state.annotate(&task, key, value)))
+        at_once!(self.change(|state| state.annotate(&task, key, value)).await)
+    }
+
+    fn unsettled(&self) -> Option<Answer<'static, ()>> {
+        let version = self.0.commits.as_ref()?.pending()?;
+        let cluster = self.clone();
+        Some(Box::pin(async move { cluster.durable(version).await }))
     }
 
     fn delete(&self, task: TaskRef) -> Answer<'_, ()> {
-        at_once!(self.change(|state| state.delete(&task, self.0.clock.now())))
+        at_once!(self.change(|state| state.delete(&task, self.0.clock.now())).await)
     }
 }
 
 impl TaskKeeper for EmbeddedCluster {
+    fn settle<'a>(&'a self, seen: &'a Task) -> Answer<'a, ()> {
+        Box::pin(self.durable(version(seen)))
+    }
+
     fn write_status<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task> {
-        at_once!(self.change(|state| state.write_status(seen, status)))
+        at_once!(self.change(|state| state.write_status(seen, status)).await)
     }
 
     fn write_status_and_hold<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task> {
-        at_once!(self.change(|state| state.write_status_and_hold(seen, status)))
+        at_once!(self.change(|state| state.write_status_and_hold(seen, status)).await)
     }
 
     fn set_finalizer<'a>(&'a self, seen: &'a Task, finalizer: Finalizer) -> Answer<'a, Task> {
-        at_once!(self.change(|state| state.set_finalizer(seen, finalizer)))
+        at_once!(self.change(|state| state.set_finalizer(seen, finalizer)).await)
     }
 
     fn persist_targets<'a>(
@@ -174,7 +217,7 @@ impl TaskKeeper for EmbeddedCluster {
         names: &'a [NodeName],
     ) -> Answer<'a, Frozen> {
         at_once!({
-            self.change(|state| state.add_slices(targets::slices(task, run, names)))?;
+            self.change(|state| state.add_slices(targets::slices(task, run, names))).await?;
             Ok(targets::plan(run, names))
         })
     }
@@ -187,7 +230,7 @@ impl TaskKeeper for EmbeddedCluster {
     }
 
     fn delete_old_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, ()> {
-        at_once!(self.change(|state| state.remove_old_slices(task)))
+        at_once!(self.change(|state| state.remove_old_slices(task)).await)
     }
 
     fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, Publication> {

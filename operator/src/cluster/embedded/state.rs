@@ -1,6 +1,7 @@
 //! The objects of an embedded cluster, and the rules by which they change.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -9,9 +10,12 @@ use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{NodeName, TaskRef};
 use sentinel_protocol::time::UnixMillis;
+use serde::Serialize;
 use uuid::Uuid;
 
-use super::disk::{Disk, Found};
+use super::commits::Commits;
+use super::disk::{self, Found};
+use super::log_file::Change;
 use super::published::{Events, Published};
 use crate::cluster::error::ClusterError;
 use crate::cluster::targets::display;
@@ -36,7 +40,7 @@ pub(super) struct State {
     nodes: BTreeMap<NodeName, NodeFacts>,
     nodes_version: u64,
     events: Events,
-    disk: Option<Disk>,
+    commits: Option<Arc<Commits>>,
 }
 
 /// The version up to which a watch has been served.
@@ -44,8 +48,8 @@ pub(super) struct State {
 pub(super) struct Cursor(Option<u64>);
 
 impl State {
-    pub(super) fn restored(disk: Disk, found: Found) -> Self {
-        let mut state = Self { disk: Some(disk), ..Self::default() };
+    pub(super) fn restored(commits: Arc<Commits>, found: Found) -> Self {
+        let mut state = Self { commits: Some(commits), ..Self::default() };
         for task in found.tasks {
             let version = version(&task);
             state.version = state.version.max(version);
@@ -210,9 +214,7 @@ impl State {
                 }
                 None => {}
             }
-            if let Some(disk) = &self.disk {
-                disk.put_slice(&name, &slice)?;
-            }
+            self.store(disk::slice_file(&name), Some(&slice))?;
             self.slices.insert(name, slice);
         }
         Ok(())
@@ -308,22 +310,28 @@ impl State {
         {
             return Ok(task);
         }
+        task.metadata.resource_version = Some((self.version + 1).to_string());
+        self.store(disk::task_file(&task), Some(&task))?;
+        self.tasks.insert(key, (self.version, task.clone()));
+        Ok(task)
+    }
+
+    /// The next version, which changes this file; where there is a directory, it will be durable.
+    fn store(&mut self, file: String, object: Option<&impl Serialize>) -> Result<(), ClusterError> {
         let version = self.version + 1;
-        task.metadata.resource_version = Some(version.to_string());
-        if let Some(disk) = &self.disk {
-            disk.put_task(&task)?;
+        if let Some(commits) = &self.commits {
+            let content = object.map_or(Ok(Vec::new()), serde_json::to_vec).map_err(|error| {
+                ClusterError::Unavailable { doing: format!("write {file}"), source: Box::new(error) }
+            })?;
+            commits.queue(version, Change { file, content })?;
         }
         self.version = version;
-        self.tasks.insert(key, (version, task.clone()));
-        Ok(task)
+        Ok(())
     }
 
     /// Removes a Task and what it owns.
     fn remove(&mut self, task: &Task) -> Result<(), ClusterError> {
-        if let Some(disk) = &self.disk {
-            disk.remove_task(task)?;
-        }
-        self.version += 1;
+        self.store(disk::task_file(task), None::<&Task>)?;
         self.tasks.remove(&key(task));
         self.deleted.push_back((self.version, task.clone()));
         while self.deleted.len() > MAX_DELETED {
@@ -341,9 +349,7 @@ impl State {
         let names: Vec<String> =
             self.slices.iter().filter(|(_, slice)| ours(slice)).map(|(name, _)| name.clone()).collect();
         for name in names {
-            if let Some(disk) = &self.disk {
-                disk.remove_slice(&name)?;
-            }
+            self.store(disk::slice_file(&name), None::<&TargetSlice>)?;
             self.slices.remove(&name);
         }
         Ok(())

@@ -1,0 +1,146 @@
+//! Group commit: changes wait for the disk together.
+//!
+//! A change is queued under the lock of the state, and watches see it at once: the controller prepares what follows while
+//! the disk writes. A waiter that finds the disk idle writes all that is queued; the others wait for that
+//! write, and then one of them writes what was queued meanwhile.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::disk::Disk;
+use super::log_file::Change;
+use crate::cluster::error::ClusterError;
+
+/// Turns that others get before a write begins: what they do about a change may join it.
+const YIELDS: usize = 2;
+
+/// The changes of one cluster on their way to the disk.
+#[derive(Debug)]
+pub(super) struct Commits {
+    queue: Mutex<Queue>,
+    /// Locked by the one who writes.
+    disk: Mutex<Disk>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    changes: Vec<Change>,
+    /// The version of the latest change, and up to which they are durable.
+    latest: u64,
+    durable: u64,
+    is_writing: bool,
+    waiting: Vec<Waker>,
+    failed: Option<String>,
+    #[cfg(test)]
+    writes: usize,
+}
+
+impl Queue {
+    /// Whether everything up to this version is durable; a version of its own that needed no write is not queued.
+    fn has(&self, version: u64) -> bool {
+        self.durable >= version.min(self.latest)
+    }
+}
+
+impl Commits {
+    pub(super) fn new(disk: Disk) -> Self {
+        Self { queue: Mutex::default(), disk: Mutex::new(disk) }
+    }
+
+    /// Queues a change that brings the cluster to this version.
+    ///
+    /// # Errors
+    /// An earlier write has failed: nothing more is stored.
+    pub(super) fn queue(&self, version: u64, change: Change) -> Result<(), ClusterError> {
+        let mut queue = self.lock();
+        if let Some(failed) = &queue.failed {
+            return Err(unavailable(failed));
+        }
+        queue.changes.push(change);
+        queue.latest = version;
+        Ok(())
+    }
+
+    /// The version of the latest change, when it is not durable yet.
+    pub(super) fn pending(&self) -> Option<u64> {
+        let queue = self.lock();
+        (queue.durable < queue.latest).then_some(queue.latest)
+    }
+
+    /// Waits until all changes up to this version are durable.
+    ///
+    /// # Errors
+    /// A write has failed, and it is not known what the disk has.
+    pub(super) async fn durable(&self, version: u64) -> Result<(), ClusterError> {
+        for _ in 0..YIELDS {
+            if !self.lock().has(version) {
+                tokio::task::yield_now().await;
+            }
+        }
+        std::future::poll_fn(|context| self.poll(version, context)).await
+    }
+
+    fn poll(&self, version: u64, context: &Context<'_>) -> Poll<Result<(), ClusterError>> {
+        loop {
+            let (changes, latest) = {
+                let mut queue = self.lock();
+                if queue.has(version) {
+                    return Poll::Ready(Ok(()));
+                }
+                if let Some(failed) = &queue.failed {
+                    return Poll::Ready(Err(unavailable(failed)));
+                }
+                if queue.is_writing {
+                    queue.waiting.push(context.waker().clone());
+                    return Poll::Pending;
+                }
+                queue.is_writing = true;
+                (std::mem::take(&mut queue.changes), queue.latest)
+            };
+            let written = self.disk.lock().unwrap_or_else(PoisonError::into_inner).append(changes);
+            let mut queue = self.lock();
+            queue.is_writing = false;
+            #[cfg(test)]
+            {
+                queue.writes += 1;
+            }
+            match written {
+                Ok(()) => queue.durable = latest,
+                Err(error) => {
+                    let cause =
+                        std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    tracing::error!(%error, cause, "a change may be lost; nothing more is stored until a restart");
+                    queue.failed = Some(format!("{error}: {cause}"));
+                }
+            }
+            queue.waiting.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// Keeps the disk from writing.
+    #[cfg(test)]
+    pub(super) fn hold_disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap()
+    }
+
+    /// Every write fails from now on.
+    #[cfg(test)]
+    pub(super) fn break_disk(&self) {
+        self.disk.lock().unwrap().break_down();
+    }
+
+    /// Writes so far.
+    #[cfg(test)]
+    pub(super) fn writes(&self) -> usize {
+        self.lock().writes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unavailable(failed: &str) -> ClusterError {
+    let source = std::io::Error::other(format!("{failed}; nothing is stored until a restart"));
+    ClusterError::Unavailable { doing: "store a change".to_owned(), source: Box::new(source) }
+}
