@@ -9,7 +9,7 @@ use sentinel_protocol::limits::MAX_POSITION;
 use sentinel_protocol::log::Stream;
 
 use super::error::ClientError;
-use super::log::{Head, LogItem};
+use super::log_item::{Head, LogItem};
 use super::server::Server;
 use super::transport::Body;
 use crate::decode::{self, ShapeError};

@@ -2,15 +2,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use sentinel_protocol::log::{DropReason, Stream};
-use serde::Deserialize;
+use sentinel_protocol::log::Stream;
 
 use super::Client;
 use super::error::ClientError;
 use super::frames::Frames;
 use super::lines::Lines;
+use super::log_item::{Head, LogItem};
 use crate::decode::{self, ShapeError};
 use crate::path::Query;
 use crate::records::MEDIA_TYPE;
@@ -53,40 +52,6 @@ impl std::fmt::Display for Since {
     }
 }
 
-/// A part of a log.
-#[derive(Debug)]
-pub enum LogItem {
-    /// Bytes of output.
-    Bytes {
-        /// Which stream.
-        stream: Stream,
-        /// When they were written, by the node's clock, microseconds since the Unix epoch.
-        at_micros: i64,
-        /// The bytes: of a record, or of as much of one as has arrived.
-        data: Bytes,
-        /// Position after them.
-        end: u64,
-    },
-    /// Bytes that are missing here.
-    Hole {
-        /// Which stream.
-        stream: Stream,
-        /// Their number.
-        len: u64,
-        /// Why.
-        why: DropReason,
-        /// Position after them.
-        end: u64,
-    },
-    /// The log is complete.
-    End,
-    /// The log ends here for now.
-    Pause {
-        /// Bytes of a finished log that its node still holds; 0 while the Attempt is active.
-        missing: u64,
-    },
-}
-
 /// A log being read.
 #[derive(Debug)]
 pub struct Log {
@@ -99,27 +64,6 @@ pub struct Log {
 enum Parts {
     Frames(Frames),
     Lines(Lines),
-}
-
-/// The head of a part, which is all of it where the log is JSON.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Head {
-    pub(super) kind: String,
-    pub(super) stream: Option<Stream>,
-    #[serde(default)]
-    pub(super) position: u64,
-    #[serde(default)]
-    pub(super) len: u64,
-    #[serde(default)]
-    pub(super) at_micros: i64,
-    /// The bytes in base64, where they are not behind it.
-    data: Option<String>,
-    pub(super) dropped: Option<DropReason>,
-    #[serde(default)]
-    ended: bool,
-    #[serde(default)]
-    missing: u64,
 }
 
 impl Client {
@@ -182,19 +126,6 @@ impl Log {
                     return Ok(vec![item]);
                 }
             },
-        }
-    }
-}
-
-impl Head {
-    /// The part of a log that has no bytes; `None` for a kind of a newer server.
-    pub(super) fn item(&self) -> Option<LogItem> {
-        let end = self.position.saturating_add(self.len);
-        match (self.kind.as_str(), self.stream, self.dropped) {
-            ("record", Some(stream), Some(why)) => Some(LogItem::Hole { stream, len: self.len, why, end }),
-            ("end", _, _) if self.ended => Some(LogItem::End),
-            ("end", _, _) => Some(LogItem::Pause { missing: self.missing }),
-            _ => None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::drops::Drops;
 use super::output::OutputWriter;
@@ -88,6 +89,12 @@ impl NodeLog {
             let _ = output.finish();
         }
         end.map(|_| ())
+    }
+
+    /// The same in a task of its own: beside that of the connection, whose pieces then need not go from thread to thread.
+    pub(crate) async fn print_beside(self) -> Result<(), Failure> {
+        let printed = AbortOnDropHandle::new(tokio::spawn(self.print())).await;
+        printed.map_err(|error| Failure::new(format!("failed to print a log: {error}")))?
     }
 
     /// Prints the log of one Attempt to its end, reconnecting as needed.

@@ -168,7 +168,7 @@ fn index(to: StdStream) -> usize {
 #[expect(clippy::disallowed_methods, reason = "the one module that writes to these streams")]
 fn raw(to: StdStream, bytes: &[u8]) -> std::io::Result<()> {
     match to {
-        StdStream::Out => write_whole(&std::io::stdout().lock(), bytes),
+        StdStream::Out => write_whole(std::io::stdout().lock(), bytes),
         StdStream::Err => std::io::stderr().lock().write_all(bytes),
     }
 }

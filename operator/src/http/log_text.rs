@@ -19,8 +19,9 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// The media type of logs with a JSON object a line.
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
-/// Data of a record from which on it is not copied into its frame, bytes.
-const MIN_SHARED: usize = 4 << 10;
+/// Data of a record from which on it is not copied into its frame, bytes. A reader is woken for each chunk of an answer: two for
+/// each record would cost more than the copy.
+const MIN_SHARED: usize = 128 << 10;
 
 /// The form of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
