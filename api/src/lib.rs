@@ -3,7 +3,7 @@
 //! In reading order:
 //!
 //! * [`view`]: nodes, Runs and Executions as the API shows them; [`task`]: a Task as a client reads it;
-//! * [`reason`]: the closed reasons of errors, and the body of an error;
+//! * [`reason`]: the closed reasons of errors, and the body of an error; [`records`]: a log with its bytes as they are;
 //! * [`aggregated`]: the same operations as an aggregated API of a Kubernetes API server, and who may use them;
 //! * [`path`]: paths and queries, with what people typed escaped;
 //! * [`decode`]: JSON into these types; a field of the wrong type is an error that names it;
@@ -21,6 +21,7 @@ pub mod decode;
 pub mod fold;
 pub mod path;
 pub mod reason;
+pub mod records;
 pub mod task;
 pub mod view;
 

@@ -274,6 +274,11 @@ fn a_follower_in_json_misses_and_repeats_no_line_when_it_is_cut_off() {
 /// Forwards a port to an address, and cuts each connection off after so many bytes of answers; returns its URL, and how
 /// often it has cut one off.
 fn cutting_tunnel(to: String, after: u64) -> (String, Arc<Mutex<usize>>) {
+    tunnel(to, after, |_| {})
+}
+
+/// The same; requests are changed on their way.
+fn tunnel(to: String, after: u64, change: fn(&mut [u8])) -> (String, Arc<Mutex<usize>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let cuts = Arc::new(Mutex::new(0));
@@ -283,7 +288,13 @@ fn cutting_tunnel(to: String, after: u64) -> (String, Arc<Mutex<usize>>) {
             let (to, counted) = (TcpStream::connect(&to).unwrap(), Arc::clone(&counted));
             let (mut requests, mut server) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             std::thread::spawn(move || {
-                let _ = std::io::copy(&mut requests, &mut server);
+                let mut piece = vec![0; 64 << 10];
+                while let Ok(read @ 1..) = requests.read(&mut piece) {
+                    change(&mut piece[..read]);
+                    if server.write_all(&piece[..read]).is_err() {
+                        break;
+                    }
+                }
                 let _ = server.shutdown(std::net::Shutdown::Both);
             });
             std::thread::spawn(move || {
@@ -317,4 +328,69 @@ fn a_follower_of_a_real_run_misses_and_repeats_no_line_when_it_is_cut_off_often(
     }
     let cuts = *cuts.lock().unwrap();
     assert!(cuts >= 2, "it was cut off only {cuts} times");
+}
+
+/// An operator of an earlier release does not know this media type, and sends JSON.
+fn unknown(request: &mut [u8]) {
+    let name = b"vnd.sentinelnode.records";
+    if let Some(at) = request.windows(name.len()).position(|window| window == name) {
+        request[at..at + 3].copy_from_slice(b"x.y");
+    }
+}
+
+#[test]
+fn bytes_are_whole_and_in_order_however_often_a_reader_is_cut_off() {
+    const LINES: u64 = 60_000;
+    let dev = Dev::start(&[]);
+    let script = format!("seq 1 {LINES}; printf '\\377\\000end'");
+    dev.run(&["run", "-d", "--name", "many", "--", "sh", "-c", &script]).exited(0);
+    dev.run(&["wait", "many"]).exited(0);
+    let mut expected: Vec<u8> = (1..=LINES).flat_map(|line| format!("{line}\n").into_bytes()).collect();
+    expected.extend_from_slice(b"\xff\0end");
+    let address = dev.server.strip_prefix("http://").unwrap();
+    let token = dev.token_file.to_str().unwrap();
+    for (release, change) in [("this release", (|_| {}) as fn(&mut [u8])), ("an earlier release", unknown)] {
+        // More than the largest record, so that each connection of JSON brings at least one.
+        let (tunnel, cuts) = tunnel(address.to_owned(), 250 << 10, change);
+        for format in ["raw", "text"] {
+            let arguments = ["logs", "-f", "execution/many/1", "-o", format];
+            let output = kit::sentinel()
+                .args(["--server", &tunnel, "--token-file", token])
+                .args(arguments)
+                .output()
+                .unwrap();
+            let out = bytes(&output);
+            assert!(out == expected, "{release}, {format}: {} of {} bytes", out.len(), expected.len());
+        }
+        let cuts = *cuts.lock().unwrap();
+        assert!(cuts >= 2, "{release}: it was cut off only {cuts} times");
+    }
+}
+
+#[test]
+fn a_wrong_frame_ends_with_what_stands_before_it_and_a_message() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let (kind, body) = if head_of(&stream).contains("/log?") {
+                let head = br#"{"kind":"record","stream":"stdout","position":0,"len":3}"#;
+                let frame = [&[0, head.len() as u8][..], head, b"ok\n", &[0xff; 99]].concat();
+                ("application/vnd.sentinelnode.records", frame)
+            } else {
+                let item = json!({"id": "u/1/n", "namespace": "default", "task": "a", "taskUid": "u", "run": 1, "node": "n", "state": "Succeeded", "attempt": 1});
+                ("application/json", json!({"items": [item]}).to_string().into_bytes())
+            };
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+            );
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+        }
+    });
+    let arguments = ["--server", &url, "logs", "a/1/n"];
+    let output = kit::sentinel().args(arguments).stdin(Stdio::null()).output().unwrap();
+    let ran = CliOutput::of(&arguments, &output).exited(1).printed("about a record of a log: field length");
+    assert_eq!(ran.out, "ok\n");
 }

@@ -13,6 +13,8 @@ mod writer;
 
 use std::io::{Read as _, Write as _};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use operator::TestOperator;
 use sentinel_protocol::log::{DropReason, Stream};
@@ -225,6 +227,77 @@ async fn log_of_an_execution_has_its_lines_as_json() {
     );
     assert_eq!(followed.len(), 7, "{followed:?}");
     assert_eq!(*followed.last().unwrap(), end);
+}
+
+/// The heads of frames, with their data as it stands in JSON.
+fn frames(mut bytes: &[u8]) -> Vec<Value> {
+    let mut found = Vec::new();
+    while let [high, low, rest @ ..] = bytes {
+        let (head, rest) = rest.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+        let mut head: Value = serde_json::from_slice(head).unwrap();
+        let has_data = head["kind"] == "record" && head["dropped"].is_null();
+        let (data, rest) = rest.split_at(if has_data { head["len"].as_u64().unwrap() as usize } else { 0 });
+        if has_data {
+            head["data"] = json!(STANDARD.encode(data));
+        }
+        found.push(head);
+        bytes = rest;
+    }
+    assert!(bytes.is_empty(), "{bytes:?}");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_the_same_as_they_are_and_as_json() {
+    const RECORDS: &str = "accept: application/vnd.sentinelnode.records";
+    let operator = TestOperator::new(&["a"]).await;
+    let (mut writers, _) = run_on(&operator, &["a"]).await;
+    let writer = &mut writers[0];
+    let path = format!("/executions/{}/1/a", writer.start.attempt.task);
+    let log = format!("{path}/log?format=json");
+    let mut follower = operator.follow_with(&format!("{log}&follow=true"), RECORDS).await;
+    let long = Bytes::from(b"\xff\0\r\n".repeat(30_000));
+    writer.record(Stream::Stdout, 1_000_000, None, long.len() as u64, long).await;
+    writer.record(Stream::Stderr, 2_000_000, Some(DropReason::LimitReached), 5, Bytes::new()).await;
+    for at in 0..50 {
+        let stream = if at % 3 == 0 { Stream::Stderr } else { Stream::Stdout };
+        writer.write(stream, 3_000_000 + at, "short\n").await;
+    }
+    operator.until(&format!("{path}/lines"), |answer| answer["end"] == json!(120_305)).await;
+    let since = jiff::Timestamp::from_microsecond(3_000_010).unwrap();
+    let of_time = format!("{log}&since={since}");
+    for query in ["", "&from=3", "&from=119999", "&from=120001", "&stream=stderr", "&tail=7", "&attempt=1"]
+        .map(|query| format!("{log}{query}"))
+        .iter()
+        .chain([&of_time])
+    {
+        let expected = objects(&operator, query).await;
+        let (head, body) = operator.download_with(query, RECORDS).await;
+        assert!(head.contains("content-type: application/vnd.sentinelnode.records"), "{head}");
+        assert!(head.contains("vary: accept-encoding, accept"), "{head}");
+        assert!(head.contains("sentinel-log-from: ") && head.contains("sentinel-attempt: "), "{head}");
+        assert!(head.contains("filename=\"t-1-a") && head.contains(".records\""), "{head}");
+        let found = frames(&body);
+        assert!(found == expected, "{query}: {} frames, {} lines", found.len(), expected.len());
+        assert_eq!(found.last().unwrap()["ended"], false, "{query}");
+    }
+    for (format, kind) in [("text", "text/plain"), ("jsonl", "application/x-ndjson"), ("json", "records")] {
+        let (head, _) = operator.download_with(&format!("{path}/log?format={format}"), RECORDS).await;
+        let line = head.lines().find(|line| line.starts_with("content-type: ")).unwrap();
+        assert!(line.contains(kind), "{format}: {line}");
+    }
+    let (head, body) = operator.download_with(&log, &format!("{RECORDS}\r\naccept-encoding: zstd")).await;
+    assert!(head.contains("content-encoding: zstd"), "{head}");
+    assert_eq!(frames(&zstd::decode_all(&body[..]).unwrap()).len(), 53);
+    let refused = operator.ask(&format!("{path}/log?format=records")).await;
+    assert_eq!(refused.0, 400, "{refused:?}");
+
+    writer.write(Stream::Stdout, 4_000_000, "the end").await;
+    writer.end().await;
+    while follower.more().await {}
+    let followed = frames(&follower.head_and_body().1);
+    assert_eq!(followed.last().unwrap(), &json!({"kind": "end", "position": writer.position, "ended": true}));
+    assert_eq!(followed.iter().filter(|head| head["kind"] == "record").count(), 53);
 }
 
 fn gunzipped(bytes: &[u8]) -> String {

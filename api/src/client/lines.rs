@@ -2,6 +2,7 @@
 
 use bytes::{Buf as _, BytesMut};
 use http_body_util::BodyExt as _;
+use memchr::memchr;
 
 use super::error::ClientError;
 use super::server::Server;
@@ -32,13 +33,13 @@ impl Lines {
 
     /// Whether the next line has arrived already.
     pub(super) fn has_line(&self) -> bool {
-        self.buffer[self.scanned..].contains(&b'\n')
+        memchr(b'\n', &self.buffer[self.scanned..]).is_some()
     }
 
     /// The next line without its end; `None` at the end of the body. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {
-            if let Some(found) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
+            if let Some(found) = memchr(b'\n', &self.buffer[self.scanned..]) {
                 let line = self.buffer.split_to(self.scanned + found);
                 self.buffer.advance(1);
                 self.scanned = 0;

@@ -1,16 +1,21 @@
-//! The output of an Execution, record by record.
+//! The output of an Execution, record by record: with the bytes as they are, or as JSON by an older operator.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::Method;
-use sentinel_protocol::log::{DropReason, Stream};
-use serde::Deserialize;
+use http::header::CONTENT_TYPE;
+use sentinel_protocol::log::Stream;
 
 use super::Client;
 use super::error::ClientError;
+use super::frames::Frames;
 use super::lines::Lines;
+use super::log_item::{Head, LogItem};
 use crate::decode::{self, ShapeError};
 use crate::path::Query;
+use crate::records::MEDIA_TYPE;
+
+/// Frames; an operator that does not know them sends JSON, and so does every server with an error.
+const ACCEPTED: &str = "application/vnd.sentinelnode.records, application/json;q=0.9, */*;q=0.8";
 
 /// Which part of a log.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,65 +52,18 @@ impl std::fmt::Display for Since {
     }
 }
 
-/// A part of a log.
-#[derive(Debug)]
-pub enum LogItem {
-    /// Bytes of output.
-    Bytes {
-        /// Which stream.
-        stream: Stream,
-        /// When they were written, by the node's clock, microseconds since the Unix epoch.
-        at_micros: i64,
-        /// The bytes.
-        data: Vec<u8>,
-        /// Position after them.
-        end: u64,
-    },
-    /// Bytes that are missing here.
-    Hole {
-        /// Which stream.
-        stream: Stream,
-        /// Their number.
-        len: u64,
-        /// Why.
-        why: DropReason,
-        /// Position after them.
-        end: u64,
-    },
-    /// The log is complete.
-    End,
-    /// The log ends here for now.
-    Pause {
-        /// Bytes of a finished log that its node still holds; 0 while the Attempt is active.
-        missing: u64,
-    },
-}
-
 /// A log being read.
 #[derive(Debug)]
-pub struct LogLines {
-    lines: Lines,
+pub struct Log {
+    parts: Parts,
     /// The position that it begins at, where the server names it.
     pub begins_at: Option<u64>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Line {
-    kind: String,
-    stream: Option<Stream>,
-    #[serde(default)]
-    position: u64,
-    #[serde(default)]
-    len: u64,
-    #[serde(default)]
-    at_micros: i64,
-    data: Option<String>,
-    dropped: Option<DropReason>,
-    #[serde(default)]
-    ended: bool,
-    #[serde(default)]
-    missing: u64,
+#[derive(Debug)]
+enum Parts {
+    Frames(Frames),
+    Lines(Lines),
 }
 
 impl Client {
@@ -113,10 +71,17 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`] when it cannot be opened.
-    pub async fn log(&self, path: &str, wanted: LogQuery) -> Result<LogLines, ClientError> {
-        let response = self.send(Method::GET, &wanted.query("json").of(path), None).await?;
+    pub async fn log(&self, path: &str, wanted: LogQuery) -> Result<Log, ClientError> {
+        let response = self.send_accepting(&wanted.query("json").of(path), ACCEPTED).await?;
         let begins_at = begins_at(&response);
-        Ok(LogLines { lines: Lines::new(self.server().clone(), response.into_body()), begins_at })
+        let is_framed = response.headers().get(CONTENT_TYPE).is_some_and(|value| value == MEDIA_TYPE);
+        let (server, body) = (self.server().clone(), response.into_body());
+        let parts = if is_framed {
+            Parts::Frames(Frames::new(server, body))
+        } else {
+            Parts::Lines(Lines::new(server, body))
+        };
+        Ok(Log { parts, begins_at })
     }
 }
 
@@ -141,47 +106,50 @@ pub(super) fn begins_at<T>(response: &http::Response<T>) -> Option<u64> {
     response.headers().get("sentinel-log-from")?.to_str().ok()?.parse().ok()
 }
 
-impl LogLines {
-    /// The next part; `None` when the stream ended before the log did, and must be opened again. Cancel safe.
+impl Log {
+    /// The next parts, as far as they have arrived; none when the stream ended before the log did, and must be opened again.
+    /// Cancel safe.
     ///
     /// # Errors
     /// [`ClientError`] when the stream breaks, or a record is not of the expected shape.
-    pub async fn next(&mut self) -> Result<Option<LogItem>, ClientError> {
-        loop {
-            let Some(text) = self.lines.next().await? else { return Ok(None) };
-            let item = item(text.as_bytes()).map_err(|shape| ClientError::Shape {
-                server: self.lines.server().clone(),
-                what: "a record of a log".to_owned(),
-                shape: Box::new(shape),
-            })?;
-            if item.is_some() {
-                return Ok(item);
-            }
+    pub async fn next(&mut self) -> Result<Vec<LogItem>, ClientError> {
+        match &mut self.parts {
+            Parts::Frames(frames) => frames.next().await,
+            Parts::Lines(lines) => loop {
+                let Some(text) = lines.next().await? else { return Ok(Vec::new()) };
+                let item = item(text.as_bytes()).map_err(|shape| ClientError::Shape {
+                    server: lines.server().clone(),
+                    what: "a record of a log".to_owned(),
+                    shape: Box::new(shape),
+                })?;
+                if let Some(item) = item {
+                    return Ok(vec![item]);
+                }
+            },
         }
     }
 }
 
 /// The part of a log in a line; `None` for a kind of a newer server.
 fn item(text: &[u8]) -> Result<Option<LogItem>, ShapeError> {
-    let line: Line = decode::slice(text)?;
-    let end = line.position.saturating_add(line.len);
-    Ok(match (line.kind.as_str(), line.stream, line.dropped) {
-        ("record", Some(stream), Some(why)) => Some(LogItem::Hole { stream, len: line.len, why, end }),
-        ("record", Some(stream), None) => {
-            let data = STANDARD.decode(line.data.unwrap_or_default());
-            let data =
-                data.map_err(|error| ShapeError { field: "data".to_owned(), message: error.to_string() })?;
-            Some(LogItem::Bytes { stream, at_micros: line.at_micros, data, end })
-        }
-        ("end", _, _) if line.ended => Some(LogItem::End),
-        ("end", _, _) => Some(LogItem::Pause { missing: line.missing }),
-        _ => None,
-    })
+    let head: Head = decode::slice(text)?;
+    let (Some(stream), "record", None) = (head.stream, head.kind.as_str(), head.dropped) else {
+        return Ok(head.item());
+    };
+    let data = STANDARD.decode(head.data.unwrap_or_default());
+    let data = data.map_err(|error| ShapeError { field: "data".to_owned(), message: error.to_string() })?;
+    let end = head.position.saturating_add(head.len);
+    Ok(Some(LogItem::Bytes { stream, at_micros: head.at_micros, data: data.into(), end }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_are_what_is_asked_for_first() {
+        assert!(ACCEPTED.starts_with(&format!("{MEDIA_TYPE}, ")));
+    }
 
     #[test]
     fn unknown_kind_of_line_is_skipped_and_wrong_type_is_named() {

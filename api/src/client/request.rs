@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::ACCEPT;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Collected, Limited};
 use sentinel_protocol::product::user_agent;
@@ -22,6 +23,9 @@ const MAX_ERROR: usize = 1 << 20;
 
 /// How long an answer may take to begin.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The forms of most answers.
+const ACCEPTED: &str = "application/json, text/event-stream, */*";
 
 /// Largest page of a list.
 const MAX_PAGE: usize = 500;
@@ -174,17 +178,25 @@ impl Client {
         self.send_request(request, path, None).await
     }
 
+    /// Requests what is at a path, in one of several forms.
+    pub(super) async fn send_accepting(
+        &self,
+        path: &str,
+        accepted: &str,
+    ) -> Result<Response<Body>, ClientError> {
+        self.send_request(Request::builder().header(ACCEPT, accepted), path, None).await
+    }
+
     async fn send_request(
         &self,
         request: http::request::Builder,
         path: &str,
         body: Option<&Value>,
     ) -> Result<Response<Body>, ClientError> {
-        let mut request = request
-            .uri(path)
-            .header("accept", "application/json, text/event-stream, */*")
-            .header("user-agent", user_agent("sentinel"))
-            .header(OWN_HEADER, "1");
+        let is_chosen = request.headers_ref().is_some_and(|headers| headers.contains_key(ACCEPT));
+        let request = if is_chosen { request } else { request.header(ACCEPT, ACCEPTED) };
+        let mut request =
+            request.uri(path).header("user-agent", user_agent("sentinel")).header(OWN_HEADER, "1");
         let bytes = match body {
             Some(value) => {
                 request = request.header("content-type", "application/json");

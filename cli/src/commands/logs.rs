@@ -1,5 +1,7 @@
 //! `logs`: the output of a Task, or of one Execution.
 
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use std::collections::BTreeSet;
 
 use sentinel_api::view::ExecutionView;
@@ -22,7 +24,15 @@ use crate::output::printer::Prefix;
 use crate::output::text::Text;
 use crate::view::Task;
 
-pub(super) async fn execute(client: &Client, namespace: &str, args: &LogsArgs) -> ExitResult {
+pub(super) fn execute<'a>(
+    client: &'a Client,
+    namespace: &'a str,
+    args: &'a LogsArgs,
+) -> LocalBoxFuture<'a, ExitResult> {
+    executed(client, namespace, args).boxed_local()
+}
+
+async fn executed(client: &Client, namespace: &str, args: &LogsArgs) -> ExitResult {
     check_format(args)?;
     let options = LogOptions {
         timestamps: args.timestamps,
@@ -119,7 +129,7 @@ async fn of_execution(
         attempts: args.attempt.map_or(AttemptSelector::Latest, AttemptSelector::Number),
         permits: None,
     };
-    let print = Box::pin(log.print());
+    let print = log.print_beside();
     if options.follow {
         with_server_watch(client, print).await?;
     } else {
@@ -318,7 +328,7 @@ impl<'a> TaskLogs<'a> {
                 attempts: AttemptSelector::Latest,
                 permits: None,
             };
-            match Box::pin(log.print()).await {
+            match log.print_beside().await {
                 Ok(()) => {}
                 // A missing log of one node must not hide those of the others.
                 Err(failure) if many && failure.code == FAILED && !failure.is_refusal() => {

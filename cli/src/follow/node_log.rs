@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::drops::Drops;
 use super::output::OutputWriter;
@@ -90,6 +91,12 @@ impl NodeLog {
         end.map(|_| ())
     }
 
+    /// The same in a task of its own: beside that of the connection, whose pieces then need not go from thread to thread.
+    pub(crate) async fn print_beside(self) -> Result<(), Failure> {
+        let printed = AbortOnDropHandle::new(tokio::spawn(self.print())).await;
+        printed.map_err(|error| Failure::new(format!("failed to print a log: {error}")))?
+    }
+
     /// Prints the log of one Attempt to its end, reconnecting as needed.
     async fn print_attempt(
         &self,
@@ -143,9 +150,9 @@ impl NodeLog {
         attempt: Option<u32>,
         cursor: &mut Cursor,
     ) -> Result<LogEnd, Failure> {
-        let mut lines = self.client.log(&self.path, self.query(attempt, cursor)).await?;
+        let mut log = self.client.log(&self.path, self.query(attempt, cursor)).await?;
         cursor.answered = true;
-        if let Some(position) = lines.begins_at {
+        if let Some(position) = log.begins_at {
             // The position replaces `tail` and `since` when the log is requested again.
             *cursor = Cursor { from: position, tail: None, since: None, ..*cursor };
         }
@@ -154,9 +161,9 @@ impl NodeLog {
             let flush_after = output.flush_after();
             let pause = flush_after.or_else(|| (!drops.is_empty()).then_some(DROPS_PAUSE));
             let next = match pause {
-                None => lines.next().await,
+                None => log.next().await,
                 Some(pause) => {
-                    if let Ok(next) = tokio::time::timeout(pause, lines.next()).await {
+                    if let Ok(next) = tokio::time::timeout(pause, log.next()).await {
                         next
                     } else {
                         let flushed = match flush_after {
@@ -170,15 +177,17 @@ impl NodeLog {
                     }
                 }
             };
-            let item = match next {
-                Ok(Some(item)) => item,
-                Ok(None) => break Ok(LogEnd::Disconnected),
+            let items = match next {
+                Ok(items) if items.is_empty() => break Ok(LogEnd::Disconnected),
+                Ok(items) => items,
                 Err(error) => break Err(error.into()),
             };
-            match self.print_item(item, output, &mut drops, cursor) {
-                Ok(None) => {}
-                Ok(Some(end)) => break Ok(end),
-                Err(failure) => break Err(failure),
+            let end = self.print_items(items, output, &mut drops, cursor);
+            if output.flush().is_err() {
+                return Ok(LogEnd::OutputClosed);
+            }
+            if let Some(end) = end.transpose() {
+                break end;
             }
         };
         if write_drops(&mut drops, output).is_err() { Ok(LogEnd::OutputClosed) } else { end }
@@ -193,6 +202,22 @@ impl NodeLog {
             tail: cursor.tail,
             since: cursor.since,
         }
+    }
+
+    /// Prints items; returns how the log ended, if the last one was among them.
+    fn print_items(
+        &self,
+        items: Vec<LogItem>,
+        output: &mut OutputWriter,
+        drops: &mut Drops,
+        cursor: &mut Cursor,
+    ) -> Result<Option<LogEnd>, Failure> {
+        for item in items {
+            if let Some(end) = self.print_item(item, output, drops, cursor)? {
+                return Ok(Some(end));
+            }
+        }
+        Ok(None)
     }
 
     /// Prints one item; returns how the log ended, if this was its last one.

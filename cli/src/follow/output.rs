@@ -14,9 +14,23 @@ use crate::output::printer::{Prefix, Printer};
 use crate::output::sink::{print_json_line, print_raw};
 use crate::output::text::Text;
 
+/// Output that is written at once rather than held, bytes.
+const MUCH: usize = 32 << 10;
+
 /// A writer for the output of one node.
+///
+/// What is short is held until [`OutputWriter::flush`], and written with what follows it on the same stream: many short
+/// records take one write.
 #[derive(Debug)]
-pub(super) enum OutputWriter {
+pub(super) struct OutputWriter {
+    form: Form,
+    held: Vec<u8>,
+    /// The stream of what is held.
+    held_of: Stream,
+}
+
+#[derive(Debug)]
+enum Form {
     /// Text, on the stream that the command wrote to.
     Text { printer: Box<Printer>, timestamps: Option<Timestamps> },
     /// JSON objects on standard output.
@@ -27,44 +41,81 @@ pub(super) enum OutputWriter {
 
 impl OutputWriter {
     pub(super) fn text(prefix: Prefix, timestamps: bool) -> Self {
-        Self::Text {
+        Self::new(Form::Text {
             printer: Box::new(Printer::new(prefix)),
             timestamps: timestamps.then(Timestamps::default),
-        }
+        })
     }
 
     pub(super) fn json(node: String) -> Self {
-        Self::Json(JsonWriter { node, attempt: 1, incomplete: [Vec::new(), Vec::new()] })
+        Self::new(Form::Json(JsonWriter { node, attempt: 1, incomplete: [Vec::new(), Vec::new()] }))
     }
 
     pub(super) fn raw(node: String) -> Self {
-        Self::Raw { node }
+        Self::new(Form::Raw { node })
     }
 
-    /// Writes output of the command.
+    fn new(form: Form) -> Self {
+        Self { form, held: Vec::new(), held_of: Stream::Stdout }
+    }
+
+    /// Writes output of the command, at the latest with the next [`OutputWriter::flush`].
     pub(super) fn bytes(&mut self, stream: Stream, at_micros: i64, data: &[u8]) -> std::io::Result<()> {
-        match self {
-            Self::Text { printer, timestamps: Some(timestamps) } => {
-                printer.bytes(stream, &timestamps.prefix_lines(stream, at_micros, data))
+        match &mut self.form {
+            Form::Json(writer) => writer.bytes(stream, at_micros, data),
+            Form::Text { timestamps: Some(timestamps), .. } => {
+                let text = timestamps.prefix_lines(stream, at_micros, data);
+                self.hold(stream, &text)
             }
-            Self::Text { printer, timestamps: None } => printer.bytes(stream, data),
-            Self::Json(writer) => writer.bytes(stream, at_micros, data),
-            Self::Raw { .. } => print_raw(data),
+            Form::Text { timestamps: None, .. } | Form::Raw { .. } => self.hold(stream, data),
         }
+    }
+
+    fn hold(&mut self, stream: Stream, data: &[u8]) -> std::io::Result<()> {
+        if stream != self.held_of || self.held.len() + data.len() > MUCH {
+            self.flush()?;
+        }
+        if data.len() > MUCH {
+            return self.write(stream, data);
+        }
+        self.held_of = stream;
+        self.held.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn write(&mut self, stream: Stream, data: &[u8]) -> std::io::Result<()> {
+        match &mut self.form {
+            Form::Text { printer, .. } => printer.bytes(stream, data),
+            Form::Raw { .. } => print_raw(data),
+            Form::Json(_) => Ok(()),
+        }
+    }
+
+    /// Writes what is held.
+    pub(super) fn flush(&mut self) -> std::io::Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let held = std::mem::take(&mut self.held);
+        let written = self.write(self.held_of, &held);
+        self.held = held;
+        self.held.clear();
+        written
     }
 
     /// Writes a marker of dropped bytes.
     pub(super) fn dropped(&mut self, stream: Stream, len: u64, why: DropReason) -> std::io::Result<()> {
-        match self {
-            Self::Text { printer, timestamps } => {
+        self.flush()?;
+        match &mut self.form {
+            Form::Text { printer, timestamps } => {
                 if let Some(timestamps) = timestamps {
                     timestamps.start_line(stream);
                 }
                 let dropped = counted(len, "byte");
                 printer.marker(stream, &format!("[sentinel: {dropped} dropped here: {}]", why.as_str()))
             }
-            Self::Json(writer) => writer.dropped(stream, len, why),
-            Self::Raw { node } => {
+            Form::Json(writer) => writer.dropped(stream, len, why),
+            Form::Raw { node } => {
                 let of = if node.is_empty() { String::new() } else { format!("{node}: ") };
                 let dropped = format!("{of}{} dropped: {}", counted(len, "byte"), why.as_str());
                 note(Text::message().plain(dropped));
@@ -75,47 +126,50 @@ impl OutputWriter {
 
     /// Starts the output of the next Attempt.
     pub(super) fn attempt(&mut self, number: u32) -> std::io::Result<()> {
-        match self {
-            Self::Text { printer, timestamps } => {
+        self.flush()?;
+        match &mut self.form {
+            Form::Text { printer, timestamps } => {
                 if let Some(timestamps) = timestamps {
                     *timestamps = Timestamps::default();
                 }
                 printer.marker(Stream::Stderr, &format!("[sentinel: attempt {number}]"))
             }
-            Self::Json(writer) => {
+            Form::Json(writer) => {
                 writer.finish()?;
                 writer.attempt = number;
                 Ok(())
             }
-            Self::Raw { node } => {
+            Form::Raw { node } => {
                 note(Text::message().plain(format!("{node}: attempt {number}")));
                 Ok(())
             }
         }
     }
 
-    /// After how long without input [`OutputWriter::flush_paused`] is due; `None` if nothing is buffered.
+    /// After how long without input [`OutputWriter::flush_paused`] is due; `None` if no line has begun.
     pub(super) fn flush_after(&self) -> Option<Duration> {
-        match self {
-            Self::Text { printer, .. } => printer.flush_after(),
-            Self::Json(_) | Self::Raw { .. } => None,
+        match &self.form {
+            Form::Text { printer, .. } => printer.flush_after(),
+            Form::Json(_) | Form::Raw { .. } => None,
         }
     }
 
-    /// Writes what is buffered, after a pause in the input.
+    /// Writes the lines that have begun, after a pause in the input.
     pub(super) fn flush_paused(&mut self) -> std::io::Result<()> {
-        match self {
-            Self::Text { printer, .. } => printer.flush_paused(),
-            Self::Json(_) | Self::Raw { .. } => Ok(()),
+        self.flush()?;
+        match &mut self.form {
+            Form::Text { printer, .. } => printer.flush_paused(),
+            Form::Json(_) | Form::Raw { .. } => Ok(()),
         }
     }
 
-    /// Writes what is still buffered, at the end of the input.
+    /// Writes what has not been written, at the end of the input.
     pub(super) fn finish(&mut self) -> std::io::Result<()> {
-        match self {
-            Self::Text { printer, .. } => printer.finish(),
-            Self::Json(writer) => writer.finish(),
-            Self::Raw { .. } => Ok(()),
+        self.flush()?;
+        match &mut self.form {
+            Form::Text { printer, .. } => printer.finish(),
+            Form::Json(writer) => writer.finish(),
+            Form::Raw { .. } => Ok(()),
         }
     }
 }

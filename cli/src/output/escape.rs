@@ -99,6 +99,10 @@ fn is_unsafe(character: char) -> bool {
 }
 
 fn escape_into(shown: &mut String, text: &str) {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t');
+    if text.as_bytes().iter().all(is_plain) {
+        return shown.push_str(text);
+    }
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
         match character {

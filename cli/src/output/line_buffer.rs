@@ -2,27 +2,32 @@
 //!
 //! A line is buffered until it is complete, so that lines of several nodes never mix. There are two exceptions, both
 //! marked: a line of more than [`MAX_LINE`] bytes is split, and after a pause the buffered start of a line is shown (a
-//! prompt, a progress bar). Lines are never split inside a character.
+//! prompt, a progress bar). Lines are never split inside a character. What is not buffered is not copied.
+
+use memchr::memchr_iter;
 
 /// Maximum length of a part of a line, bytes.
 pub(super) const MAX_LINE: usize = 256 << 10;
 
+/// Capacity of the buffer that is kept from one line to the next, bytes: there is a buffer for each stream of each node.
+const KEPT: usize = 8 << 10;
+
 /// Assembles lines.
 #[derive(Debug, Default)]
 pub(super) struct LineBuffer {
-    /// The part of the current line that was not returned yet.
+    /// The part of the current line that was not passed on yet.
     buffered: Vec<u8>,
-    /// Bytes of the current part that were returned after a pause.
+    /// Bytes of the current part that were passed on after a pause.
     returned: usize,
     /// Whether the next part continues a line.
     continues: bool,
 }
 
 /// A line, or a part of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LinePart {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LinePart<'a> {
     /// The bytes, without the line end.
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: &'a [u8],
     /// Whether it continues the previous part.
     pub(super) continues: bool,
     /// Why it ends here.
@@ -41,59 +46,70 @@ pub(super) enum PartEnd {
 }
 
 impl LineBuffer {
-    /// Adds bytes; returns the parts that are complete. The parts do not depend on how the bytes are divided.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<LinePart> {
-        let mut parts = Vec::new();
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (piece, ends) = match piece.strip_suffix(b"\n") {
-                Some(line) => (line, true),
-                None => (piece, false),
-            };
-            self.buffered.extend_from_slice(piece);
-            while self.returned + self.buffered.len() > MAX_LINE {
-                let cut = boundary(&self.buffered, MAX_LINE.saturating_sub(self.returned));
-                let rest = self.buffered.split_off(cut);
-                parts.push(self.part(PartEnd::TooLong));
-                self.buffered = rest;
-            }
-            if ends {
-                parts.push(self.part(PartEnd::Newline));
+    /// Adds bytes, and passes on the parts that are complete. They do not depend on how the bytes are divided.
+    pub(super) fn push(&mut self, bytes: &[u8], mut each: impl FnMut(LinePart<'_>)) {
+        let mut start = 0;
+        for end in memchr_iter(b'\n', bytes) {
+            let line = &bytes[start..end];
+            start = end + 1;
+            if self.buffered.is_empty() && self.returned + line.len() <= MAX_LINE {
+                self.part(line, PartEnd::Newline, &mut each);
+            } else {
+                self.buffer(line, &mut each);
+                self.whole_part(PartEnd::Newline, &mut each);
             }
         }
-        parts
+        self.buffer(&bytes[start..], &mut each);
     }
 
-    /// Number of bytes that [`LineBuffer::flush_paused`] would return.
+    /// Number of bytes that [`LineBuffer::flush_paused`] would pass on.
     pub(super) fn buffered(&self) -> usize {
         whole(&self.buffered)
     }
 
-    /// The buffered part of the current line, after a pause in the input.
-    pub(super) fn flush_paused(&mut self) -> Option<LinePart> {
+    /// Passes on the buffered part of the current line, after a pause in the input.
+    pub(super) fn flush_paused(&mut self, each: impl FnMut(LinePart<'_>)) {
         let whole = whole(&self.buffered);
-        if whole == 0 {
-            return None;
+        if whole > 0 {
+            let rest = self.buffered.split_off(whole);
+            self.whole_part(PartEnd::Paused, each);
+            self.buffered = rest;
         }
-        let rest = self.buffered.split_off(whole);
-        let part = self.part(PartEnd::Paused);
-        self.buffered = rest;
-        Some(part)
     }
 
-    /// The rest of a line without an end, at the end of the input.
-    pub(super) fn finish(&mut self) -> Option<LinePart> {
+    /// Passes on the rest of a line without an end, at the end of the input.
+    pub(super) fn finish(&mut self, each: impl FnMut(LinePart<'_>)) {
         if self.buffered.is_empty() && self.returned == 0 {
             self.continues = false;
-            return None;
+        } else {
+            self.whole_part(PartEnd::Newline, each);
         }
-        Some(self.part(PartEnd::Newline))
     }
 
-    fn part(&mut self, end: PartEnd) -> LinePart {
-        let part = LinePart { bytes: std::mem::take(&mut self.buffered), continues: self.continues, end };
-        self.returned = if end == PartEnd::Paused { self.returned + part.bytes.len() } else { 0 };
+    /// Buffers a piece of a line, and passes on what is too long.
+    fn buffer(&mut self, piece: &[u8], each: &mut impl FnMut(LinePart<'_>)) {
+        self.buffered.extend_from_slice(piece);
+        while self.returned + self.buffered.len() > MAX_LINE {
+            let cut = boundary(&self.buffered, MAX_LINE.saturating_sub(self.returned));
+            let rest = self.buffered.split_off(cut);
+            self.whole_part(PartEnd::TooLong, &mut *each);
+            self.buffered = rest;
+        }
+    }
+
+    /// Passes on all that is buffered.
+    fn whole_part(&mut self, end: PartEnd, each: impl FnMut(LinePart<'_>)) {
+        let mut bytes = std::mem::take(&mut self.buffered);
+        self.part(&bytes, end, each);
+        bytes.clear();
+        bytes.shrink_to(KEPT);
+        self.buffered = bytes;
+    }
+
+    fn part(&mut self, bytes: &[u8], end: PartEnd, mut each: impl FnMut(LinePart<'_>)) {
+        each(LinePart { bytes, continues: self.continues, end });
+        self.returned = if end == PartEnd::Paused { self.returned + bytes.len() } else { 0 };
         self.continues = end != PartEnd::Newline;
-        part
     }
 }
 
@@ -124,15 +140,38 @@ mod tests {
 
     use super::*;
 
-    fn pushed(pieces: &[&[u8]]) -> Vec<LinePart> {
-        let mut lines = LineBuffer::default();
-        let mut parts: Vec<LinePart> = pieces.iter().flat_map(|piece| lines.push(piece)).collect();
-        parts.extend(lines.finish());
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    struct Part {
+        bytes: Vec<u8>,
+        continues: bool,
+        end: PartEnd,
+    }
+
+    fn parts(each: impl FnOnce(&mut dyn FnMut(LinePart<'_>))) -> Vec<Part> {
+        let mut parts = Vec::new();
+        each(&mut |LinePart { bytes, continues, end }| {
+            parts.push(Part { bytes: bytes.to_vec(), continues, end });
+        });
         parts
     }
 
-    fn line(text: &[u8]) -> LinePart {
-        LinePart { bytes: text.to_vec(), continues: false, end: PartEnd::Newline }
+    fn push(lines: &mut LineBuffer, bytes: &[u8]) -> Vec<Part> {
+        parts(|each| lines.push(bytes, each))
+    }
+
+    fn flush_paused(lines: &mut LineBuffer) -> Option<Part> {
+        parts(|each| lines.flush_paused(each)).pop()
+    }
+
+    fn pushed(pieces: &[&[u8]]) -> Vec<Part> {
+        let mut lines = LineBuffer::default();
+        let mut pushed: Vec<Part> = pieces.iter().flat_map(|piece| push(&mut lines, piece)).collect();
+        pushed.extend(parts(|each| lines.finish(each)));
+        pushed
+    }
+
+    fn line(text: &[u8]) -> Part {
+        Part { bytes: text.to_vec(), continues: false, end: PartEnd::Newline }
     }
 
     #[test]
@@ -140,17 +179,17 @@ mod tests {
         let longest = vec![b'x'; MAX_LINE];
         assert_eq!(pushed(&[&longest, b"\n"]), [line(&longest)]);
         let parts = pushed(&[&longest, b"y\n"]);
-        let first = LinePart { bytes: longest, continues: false, end: PartEnd::TooLong };
-        assert_eq!(parts, [first, LinePart { bytes: b"y".to_vec(), continues: true, end: PartEnd::Newline }]);
+        let first = Part { bytes: longest, continues: false, end: PartEnd::TooLong };
+        assert_eq!(parts, [first, Part { bytes: b"y".to_vec(), continues: true, end: PartEnd::Newline }]);
     }
 
     #[test]
     fn bytes_shown_in_a_pause_count_toward_the_maximum_length() {
         let mut lines = LineBuffer::default();
-        assert_eq!(lines.push(b"ab"), []);
-        assert_eq!(lines.flush_paused().unwrap().bytes, b"ab");
-        assert_eq!(lines.flush_paused(), None);
-        let parts = lines.push(&vec![b'x'; MAX_LINE]);
+        assert_eq!(push(&mut lines, b"ab"), []);
+        assert_eq!(flush_paused(&mut lines).unwrap().bytes, b"ab");
+        assert_eq!(flush_paused(&mut lines), None);
+        let parts = push(&mut lines, &vec![b'x'; MAX_LINE]);
         assert_eq!((parts.len(), parts[0].bytes.len(), parts[0].continues), (1, MAX_LINE - 2, true));
     }
 
@@ -165,22 +204,26 @@ mod tests {
             (b"\xf0\x9f\x98", b""),
         ] {
             let mut lines = LineBuffer::default();
-            assert_eq!(lines.push(bytes), []);
+            assert_eq!(push(&mut lines, bytes), []);
             assert_eq!(lines.buffered(), shown.len());
-            assert_eq!(lines.flush_paused().map(|part| part.bytes).unwrap_or_default(), shown, "{bytes:?}");
+            assert_eq!(
+                flush_paused(&mut lines).map(|part| part.bytes).unwrap_or_default(),
+                shown,
+                "{bytes:?}"
+            );
         }
     }
 
     #[test]
     fn a_newline_after_a_pause_ends_the_same_line() {
         let mut lines = LineBuffer::default();
-        lines.push(b"go? ");
-        lines.flush_paused();
+        push(&mut lines, b"go? ");
+        flush_paused(&mut lines);
         assert_eq!(
-            lines.push(b"\nnext\n"),
-            [LinePart { bytes: Vec::new(), continues: true, end: PartEnd::Newline }, line(b"next"),]
+            push(&mut lines, b"\nnext\n"),
+            [Part { bytes: Vec::new(), continues: true, end: PartEnd::Newline }, line(b"next"),]
         );
-        assert_eq!(lines.finish(), None);
+        assert_eq!(parts(|each| lines.finish(each)), []);
     }
 
     /// Long lines of characters of one to four bytes with some line ends, or any bytes.
@@ -222,16 +265,16 @@ mod tests {
             pauses in any::<u32>(),
         ) {
             let mut lines = LineBuffer::default();
-            let mut parts = Vec::new();
+            let mut found = Vec::new();
             for (index, piece) in divided(&bytes, &at).into_iter().enumerate() {
-                parts.extend(lines.push(piece));
+                found.extend(push(&mut lines, piece));
                 if pauses >> (index % 32) & 1 == 1 {
-                    parts.extend(lines.flush_paused());
+                    found.extend(flush_paused(&mut lines));
                 }
             }
-            parts.extend(lines.finish());
+            found.extend(parts(|each| lines.finish(each)));
             let mut joined = Vec::new();
-            for part in &parts {
+            for part in &found {
                 prop_assert!(part.bytes.len() <= MAX_LINE);
                 prop_assert!(std::str::from_utf8(&bytes).is_err() || std::str::from_utf8(&part.bytes).is_ok());
                 joined.extend_from_slice(&part.bytes);

@@ -1,5 +1,6 @@
 //! Prints output of commands on our two streams, each line prefixed with its node.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -92,11 +93,13 @@ impl Printer {
         let by_line = matches!(self.prefix, Prefix::Node { .. });
         let printer = self.stream(stream);
         if by_line {
-            let parts = printer.lines.push(bytes);
-            return printer.write(&parts);
+            return printer.write(|lines, each| lines.push(bytes, each));
         }
         printer.in_line = bytes.last().map_or(printer.in_line, |last| *last != b'\n');
-        let bytes = printer.escape(bytes);
+        let bytes: Cow<'_, [u8]> = match &mut printer.escaper {
+            Some(escaper) => escaper.push(bytes).into_bytes().into(),
+            None => bytes.into(),
+        };
         // Only on a terminal do our own messages start a new line: a pipe gets exactly the bytes of the command.
         let unfinished = printer.escaper.is_some() && !bytes.ends_with(b"\n");
         sink::write(printer.to, printer.writer, |_| Rendered { bytes, unfinished })
@@ -116,9 +119,7 @@ impl Printer {
             if !all && printer.lines.buffered() > SHORT {
                 continue;
             }
-            if let Some(part) = printer.lines.flush_paused() {
-                printer.write(&[part])?;
-            }
+            printer.write(|lines, each| lines.flush_paused(each))?;
         }
         Ok(())
     }
@@ -129,17 +130,18 @@ impl Printer {
         self.stream(stream).end_line()?;
         let line = self.prefix.text("|").styled(Style::Warning, text).plain("\n");
         let to = self.stream(stream).to;
-        sink::write(to, Writer::Own, |_| Rendered { bytes: line.render(to).into_bytes(), unfinished: false })
+        sink::write(to, Writer::Own, |_| Rendered {
+            bytes: line.render(to).into_bytes().into(),
+            unfinished: false,
+        })
     }
 
     /// Prints what is still buffered, at the end of the input.
     pub(crate) fn finish(&mut self) -> std::io::Result<()> {
         for printer in &mut self.streams {
-            if let Some(part) = printer.lines.finish() {
-                printer.write(&[part])?;
-            }
+            printer.write(|lines, each| lines.finish(each))?;
             if let Some(escaper) = &mut printer.escaper {
-                let bytes = escaper.finish().into_bytes();
+                let bytes = escaper.finish().into_bytes().into();
                 sink::write(printer.to, printer.writer, |_| Rendered { bytes, unfinished: true })?;
             }
             if self.prefix == Prefix::Section {
@@ -174,53 +176,63 @@ impl StreamPrinter {
         if !std::mem::take(&mut self.in_line) {
             return Ok(());
         }
-        sink::write(self.to, self.writer, |_| Rendered { bytes: b"\n".to_vec(), unfinished: false })
+        sink::write(self.to, self.writer, |_| Rendered { bytes: b"\n".into(), unfinished: false })
     }
 
-    fn escape(&mut self, bytes: &[u8]) -> Vec<u8> {
-        match &mut self.escaper {
-            Some(escaper) => escaper.push(bytes).into_bytes(),
-            None => bytes.to_vec(),
-        }
+    /// Writes the parts that `pass` takes from the buffer.
+    fn write(
+        &mut self,
+        pass: impl FnOnce(&mut LineBuffer, &mut dyn FnMut(LinePart<'_>)),
+    ) -> std::io::Result<()> {
+        let Self { lines, prefixes, escaper, .. } = self;
+        let form = Form { prefixes, is_escaped: escaper.is_some() };
+        sink::write(self.to, self.writer, |unfinished| form.render(unfinished, |each| pass(lines, each)))
     }
+}
 
-    fn write(&mut self, parts: &[LinePart]) -> std::io::Result<()> {
-        if parts.is_empty() {
-            return Ok(());
-        }
-        sink::write(self.to, self.writer, |unfinished| self.render(parts, unfinished))
-    }
+/// How parts are printed.
+#[derive(Debug, Clone, Copy)]
+struct Form<'a> {
+    prefixes: &'a [String; 2],
+    is_escaped: bool,
+}
 
+impl Form<'_> {
     /// The parts with their prefixes; `unfinished`: the last line on the screen is an unfinished one of this stream.
-    fn render(&self, parts: &[LinePart], mut unfinished: bool) -> Rendered {
+    fn render(
+        self,
+        mut unfinished: bool,
+        pass: impl FnOnce(&mut dyn FnMut(LinePart<'_>)),
+    ) -> Rendered<'static> {
         let mut bytes = Vec::new();
-        for part in parts {
-            if !unfinished {
-                // Another writer has ended this line already.
-                if part.continues && part.bytes.is_empty() {
-                    continue;
-                }
-                bytes.extend_from_slice(self.prefixes[usize::from(part.continues)].as_bytes());
+        pass(&mut |part| self.add(&mut bytes, &mut unfinished, part));
+        Rendered { bytes: bytes.into(), unfinished }
+    }
+
+    fn add(self, bytes: &mut Vec<u8>, unfinished: &mut bool, part: LinePart<'_>) {
+        if !*unfinished {
+            // Another writer has ended this line already.
+            if part.continues && part.bytes.is_empty() {
+                return;
             }
-            match (&self.escaper, part.end) {
-                (None, _) => bytes.extend_from_slice(&part.bytes),
-                // Parts never split a character, so that each can be escaped separately.
-                (Some(_), end) => {
-                    let text = match end {
-                        PartEnd::Newline => part.bytes.strip_suffix(b"\r").unwrap_or(&part.bytes),
-                        PartEnd::TooLong | PartEnd::Paused => &part.bytes,
-                    };
-                    let mut escaper = Escaper::default();
-                    bytes.extend_from_slice(escaper.push(text).as_bytes());
-                    bytes.extend_from_slice(escaper.finish().as_bytes());
-                }
-            }
-            unfinished = part.end == PartEnd::Paused;
-            if !unfinished {
-                bytes.push(b'\n');
-            }
+            bytes.extend_from_slice(self.prefixes[usize::from(part.continues)].as_bytes());
         }
-        Rendered { bytes, unfinished }
+        if self.is_escaped {
+            // Parts never split a character, so that each can be escaped separately.
+            let text = match part.end {
+                PartEnd::Newline => part.bytes.strip_suffix(b"\r").unwrap_or(part.bytes),
+                PartEnd::TooLong | PartEnd::Paused => part.bytes,
+            };
+            let mut escaper = Escaper::default();
+            bytes.extend_from_slice(escaper.push(text).as_bytes());
+            bytes.extend_from_slice(escaper.finish().as_bytes());
+        } else {
+            bytes.extend_from_slice(part.bytes);
+        }
+        *unfinished = part.end == PartEnd::Paused;
+        if !*unfinished {
+            bytes.push(b'\n');
+        }
     }
 }
 
@@ -233,23 +245,30 @@ mod tests {
         StreamPrinter::new(StdStream::Out, &prefix, terminal)
     }
 
-    fn rendered(printer: &StreamPrinter, parts: &[LinePart], unfinished: bool) -> (String, bool) {
-        let rendered = printer.render(parts, unfinished);
-        (String::from_utf8(rendered.bytes).unwrap(), rendered.unfinished)
+    /// What is printed of the parts that are passed, behind a line that is unfinished or not.
+    fn rendered(
+        printer: &mut StreamPrinter,
+        unfinished: bool,
+        pass: impl FnOnce(&mut LineBuffer, &mut dyn FnMut(LinePart<'_>)),
+    ) -> (String, bool) {
+        let StreamPrinter { lines, prefixes, escaper, .. } = printer;
+        let form = Form { prefixes, is_escaped: escaper.is_some() };
+        let rendered = form.render(unfinished, |each| pass(lines, each));
+        (String::from_utf8(rendered.bytes.into_owned()).unwrap(), rendered.unfinished)
     }
 
     #[test]
     fn a_line_starts_with_its_node() {
         let mut printer = printer(false);
-        let parts = printer.lines.push(b"\x1b[1mhi\r\n");
-        assert_eq!(rendered(&printer, &parts, false), ("n | \x1b[1mhi\r\n".to_owned(), false));
+        let hi = rendered(&mut printer, false, |lines, each| lines.push(b"\x1b[1mhi\r\n", each));
+        assert_eq!(hi, ("n | \x1b[1mhi\r\n".to_owned(), false));
     }
 
     #[test]
     fn a_line_is_escaped_on_a_terminal() {
         let mut printer = printer(true);
-        let parts = printer.lines.push(b"\x1b[1mhi\r\n\xff\n");
-        assert_eq!(rendered(&printer, &parts, false), ("n | ^[[1mhi\nn | \u{fffd}\n".to_owned(), false));
+        let hi = rendered(&mut printer, false, |lines, each| lines.push(b"\x1b[1mhi\r\n\xff\n", each));
+        assert_eq!(hi, ("n | ^[[1mhi\nn | \u{fffd}\n".to_owned(), false));
     }
 
     #[test]
@@ -261,17 +280,21 @@ mod tests {
 
     #[test]
     fn a_prompt_is_continued_or_marked_after_another_writer() {
-        let mut printer = printer(false);
-        assert_eq!(printer.lines.push(b"Name: "), []);
-        let prompt = printer.lines.flush_paused().unwrap();
-        assert_eq!(rendered(&printer, &[prompt], false), ("n | Name: ".to_owned(), true));
-        let parts = printer.lines.push(b"Ada\nhello\n");
-        assert_eq!(rendered(&printer, &parts, true), ("Ada\nn | hello\n".to_owned(), false));
-        assert_eq!(rendered(&printer, &parts, false), ("n + Ada\nn | hello\n".to_owned(), false));
-        printer.lines.push(b"50%");
-        printer.lines.flush_paused();
-        let parts = printer.lines.push(b"\n");
-        assert_eq!(rendered(&printer, &parts, false), (String::new(), false));
-        assert_eq!(rendered(&printer, &parts, true), ("\n".to_owned(), false));
+        for (is_last, expected) in [(true, "Ada\nn | hello\n"), (false, "n + Ada\nn | hello\n")] {
+            let mut printer = printer(false);
+            let begun = rendered(&mut printer, false, |lines, each| lines.push(b"Name: ", each));
+            assert_eq!(begun, (String::new(), false));
+            let prompt = rendered(&mut printer, false, |lines, each| lines.flush_paused(each));
+            assert_eq!(prompt, ("n | Name: ".to_owned(), true));
+            let rest = rendered(&mut printer, is_last, |lines, each| lines.push(b"Ada\nhello\n", each));
+            assert_eq!(rest, (expected.to_owned(), false));
+        }
+        for (is_last, expected) in [(false, ""), (true, "\n")] {
+            let mut printer = printer(false);
+            rendered(&mut printer, false, |lines, each| lines.push(b"50%", each));
+            rendered(&mut printer, false, |lines, each| lines.flush_paused(each));
+            let end = rendered(&mut printer, is_last, |lines, each| lines.push(b"\n", each));
+            assert_eq!(end, (expected.to_owned(), false));
+        }
     }
 }

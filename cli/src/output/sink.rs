@@ -7,9 +7,12 @@
 //! A line may stay unfinished (a prompt, a progress bar). The sink remembers its writer, so that another one starts a
 //! new line first.
 
+use std::borrow::Cow;
 use std::io::Write as _;
+use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
+use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -31,8 +34,8 @@ pub(super) enum Writer {
 
 /// Bytes to write.
 #[derive(Debug, Default)]
-pub(super) struct Rendered {
-    pub(super) bytes: Vec<u8>,
+pub(super) struct Rendered<'a> {
+    pub(super) bytes: Cow<'a, [u8]>,
     /// Whether the last line is unfinished.
     pub(super) unfinished: bool,
 }
@@ -74,7 +77,7 @@ pub(crate) fn print_json_lines(values: &[impl Serialize]) -> std::io::Result<()>
         lines.push_str(&json_escaped(&serde_json::to_string(value)?));
         lines.push('\n');
     }
-    write(StdStream::Out, Writer::Own, |_| Rendered { bytes: lines.into_bytes(), unfinished: false })
+    write(StdStream::Out, Writer::Own, |_| Rendered { bytes: lines.into_bytes().into(), unfinished: false })
 }
 
 /// Writes bytes of a command to standard output, unchanged also on a terminal.
@@ -82,7 +85,7 @@ pub(crate) fn print_json_lines(values: &[impl Serialize]) -> std::io::Result<()>
 /// # Errors
 /// As [`print_json_line`].
 pub(crate) fn print_raw(bytes: &[u8]) -> std::io::Result<()> {
-    write(StdStream::Out, Writer::Passthrough, |_| Rendered { bytes: bytes.to_vec(), unfinished: false })
+    write(StdStream::Out, Writer::Passthrough, |_| Rendered { bytes: bytes.into(), unfinished: false })
 }
 
 /// Writes a value to standard output as YAML.
@@ -104,11 +107,14 @@ pub(crate) fn print_generated(text: &[u8]) -> Result<(), Failure> {
 /// Writes a message to standard error. An error of that stream cannot be reported anywhere and is ignored.
 pub(crate) fn note(text: impl Into<Text>) {
     let line = text.into().render(StdStream::Err) + "\n";
-    let _ = write(StdStream::Err, Writer::Own, |_| Rendered { bytes: line.into_bytes(), unfinished: false });
+    let _ = write(StdStream::Err, Writer::Own, |_| Rendered {
+        bytes: line.into_bytes().into(),
+        unfinished: false,
+    });
 }
 
 fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
-    match write(StdStream::Out, Writer::Own, |_| Rendered { bytes: bytes.to_vec(), unfinished: false }) {
+    match write(StdStream::Out, Writer::Own, |_| Rendered { bytes: bytes.into(), unfinished: false }) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|error| Failure::stdout(&error)),
     }
@@ -130,7 +136,11 @@ pub(super) fn yaml(value: &Value) -> Result<String, Failure> {
 
 /// Writes what `render` returns, one writer at a time. `render` gets whether the writer's own last line is
 /// unfinished; an unfinished line of another writer is ended first.
-pub(super) fn write(to: StdStream, by: Writer, render: impl FnOnce(bool) -> Rendered) -> std::io::Result<()> {
+pub(super) fn write<'a>(
+    to: StdStream,
+    by: Writer,
+    render: impl FnOnce(bool) -> Rendered<'a>,
+) -> std::io::Result<()> {
     let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
     let rendered = render(unfinished[index(to)] == Some(by));
     if rendered.bytes.is_empty() {
@@ -158,12 +168,24 @@ fn index(to: StdStream) -> usize {
 #[expect(clippy::disallowed_methods, reason = "the one module that writes to these streams")]
 fn raw(to: StdStream, bytes: &[u8]) -> std::io::Result<()> {
     match to {
-        StdStream::Out => {
-            let mut out = std::io::stdout().lock();
-            out.write_all(bytes).and_then(|()| out.flush())
-        }
+        StdStream::Out => write_whole(std::io::stdout().lock(), bytes),
         StdStream::Err => std::io::stderr().lock().write_all(bytes),
     }
+}
+
+/// Writes without the buffer of standard output, which would divide what is written at its last line end.
+fn write_whole(out: impl AsFd, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(&out, bytes) {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            // As the standard library has it: a program that was started without standard output writes to none.
+            Err(Errno::BADF) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -73,7 +73,9 @@ impl Api {
         };
         let mut answer = self.dispatch(operation, &found.parts, &query, request).await?;
         if matches!(operation, Operation::ExecutionLog | Operation::RunLog | Operation::TaskLog) {
-            answer = self.encoded(answer, &query, request)?;
+            let chosen_by =
+                if operation == Operation::RunLog { "accept-encoding" } else { "accept-encoding, accept" };
+            answer = self.encoded(answer.with("vary", chosen_by), &query, request)?;
         }
         Ok(match slot {
             Some(slot) => answer.holding(slot),
@@ -84,7 +86,6 @@ impl Api {
     /// A log, compressed where its reader takes that.
     fn encoded(&self, answer: Answer, query: &Query, request: &Request) -> Result<Answer, ApiError> {
         let flush = if query.is_set("follow")? { Flush::EachChunk } else { Flush::AtEnd };
-        let answer = answer.with("vary", "accept-encoding");
         let Some(coding) = Coding::wanted(&request.headers) else { return Ok(answer) };
         Ok(match self.compressed.take(request.client, 1) {
             Some(share) => compressed(answer, coding, flush, share),
@@ -143,7 +144,7 @@ impl Api {
             Operation::SearchRun => merged_search::read(self, parts, query).await,
             Operation::ListExecutions => executions::list(self, query).await,
             Operation::GetExecution => executions::get(self, parts).await,
-            Operation::ExecutionLog => logs::read(self, parts, query).await,
+            Operation::ExecutionLog => logs::read(self, parts, query, &request.headers).await,
             Operation::ExecutionLines => lines::read(self, parts, query).await,
             Operation::LineEvents => lines::follow(self, parts, query, request).await,
             Operation::SearchLines => search::read(self, parts, query).await,

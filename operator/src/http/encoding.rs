@@ -12,6 +12,7 @@ use http::header::ACCEPT_ENCODING;
 use zstd::stream::raw::CParameter;
 use zstd::stream::write::Encoder as ZstdEncoder;
 
+use super::accept::weight;
 use super::answer::{Answer, Body, BodyError, Chunks};
 use crate::server::Share;
 
@@ -49,8 +50,9 @@ impl Coding {
 
     /// The coding that the reader wants most; `None` for none.
     pub(super) fn wanted(headers: &HeaderMap) -> Option<Self> {
-        let identity = weight(headers, &["identity"], None).unwrap_or(0.0);
-        let of = |coding, names: &[&str]| Some((weight(headers, names, Some("*"))?, coding));
+        let of_name = |names: &[&str], or| weight(headers, &ACCEPT_ENCODING, names, or);
+        let identity = of_name(&["identity"], None).unwrap_or(0.0);
+        let of = |coding, names: &[&str]| Some((of_name(names, Some("*"))?, coding));
         let found = [of(Self::Gzip, &["gzip", "x-gzip"]), of(Self::Zstd, &["zstd"])];
         let best = found.into_iter().flatten().max_by(|(one, _), (other, _)| one.total_cmp(other));
         best.filter(|(weight, _)| *weight > 0.0 && *weight >= identity).map(|(_, coding)| coding)
@@ -59,26 +61,7 @@ impl Coding {
 
 /// Whether the reader takes gzip.
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
-    weight(headers, &["gzip", "x-gzip"], Some("*")).is_some_and(|weight| weight > 0.0)
-}
-
-/// The weight of a coding, 0 to 1: that of its own name, or else of the other one; `None` if neither is listed.
-fn weight(headers: &HeaderMap, names: &[&str], or: Option<&str>) -> Option<f32> {
-    let listed = || {
-        let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).map(|coding| {
-            let mut parts = coding.split(';').map(str::trim);
-            let name = parts.next().unwrap_or_default();
-            let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-            let parsed = |text: &str| text.parse().ok().filter(|weight| (0.0..=1.0).contains(weight));
-            // What cannot be read is not wanted.
-            (name, weight.map_or(1.0, |text| parsed(text).unwrap_or(0.0)))
-        })
-    };
-    let of = |wanted: &[&str]| {
-        listed().find(|(name, _)| wanted.iter().any(|wanted| name.eq_ignore_ascii_case(wanted)))
-    };
-    of(names).or_else(|| of(&[or?])).map(|(_, weight)| weight)
+    weight(headers, &ACCEPT_ENCODING, &["gzip", "x-gzip"], Some("*")).is_some_and(|weight| weight > 0.0)
 }
 
 /// The answer, compressed. Each compressed answer takes memory, so it holds its share of that.

@@ -1,4 +1,4 @@
-//! Log records in the form of an answer: plain text, or one JSON object per line. Pure.
+//! Log records in the form of an answer: plain text, one JSON object per line, or frames. Pure.
 //!
 //! As text, the bytes of a command are passed on unchanged. Missing bytes are a line of their own in their place, so that
 //! nothing is missing silently, even after a line that the command had not ended. Consecutive holes are one line.
@@ -6,6 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
+use sentinel_api::records;
 use sentinel_protocol::log::{DropReason, LogRecord, RecordHead, Stream};
 use sentinel_protocol::time::UnixMillis;
 use serde::Serialize;
@@ -18,6 +19,10 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// The media type of logs with a JSON object a line.
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
+/// Data of a record from which on it is not copied into its frame, bytes. A reader is woken for each chunk of an answer: two for
+/// each record would cost more than the copy.
+const MIN_SHARED: usize = 128 << 10;
+
 /// The form of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
@@ -25,6 +30,8 @@ pub(super) enum Format {
     Text(Timestamps),
     /// One [`JsonRecord`] a line.
     Json,
+    /// The same with the bytes behind it ([`records`]).
+    Records,
     /// One line of the log a line, as JSON.
     Lines,
 }
@@ -49,6 +56,8 @@ pub(super) struct RecordWriter {
     hole: Option<RecordHead>,
     /// Where lines are made of the records.
     lines: Option<LineWriter>,
+    /// Data of the last frame.
+    behind: Bytes,
 }
 
 /// A record as JSON.
@@ -74,13 +83,14 @@ impl Format {
             Self::Text(Timestamps::Hidden) => (TEXT, "log"),
             Self::Text(Timestamps::Shown) => (TEXT, "txt"),
             Self::Json | Self::Lines => (NDJSON, "jsonl"),
+            Self::Records => (records::MEDIA_TYPE, "records"),
         }
     }
 
     /// Bytes of a record that are written at once: of empty lines, what is written takes many times as much.
     pub(super) fn at_once(self) -> u64 {
         match self {
-            Self::Text(Timestamps::Hidden) | Self::Json => u64::MAX,
+            Self::Text(Timestamps::Hidden) | Self::Json | Self::Records => u64::MAX,
             Self::Text(Timestamps::Shown) | Self::Lines => 2 << 10,
         }
     }
@@ -88,7 +98,7 @@ impl Format {
 
 impl RecordWriter {
     pub(super) fn new(format: Format, only: Option<Stream>) -> Self {
-        Self { format, only, line_ended: true, hole: None, lines: None }
+        Self { format, only, line_ended: true, hole: None, lines: None, behind: Bytes::new() }
     }
 
     pub(super) fn of_lines(lines: LineWriter) -> Self {
@@ -105,6 +115,7 @@ impl RecordWriter {
         }
         match self.format {
             Format::Json => return json(record),
+            Format::Records => return self.framed(record),
             Format::Text(_) if record.head.dropped.is_some() => return self.widen(&record.head),
             Format::Text(_) | Format::Lines => {}
         }
@@ -116,6 +127,22 @@ impl RecordWriter {
             record.data.clone()
         };
         if hole.is_empty() { text } else { [hole, text].concat().into() }
+    }
+
+    /// A record as a frame; much data stands behind it, without a copy.
+    fn framed(&mut self, record: &LogRecord) -> Bytes {
+        let data = &record.data;
+        let inline = if data.len() < MIN_SHARED { &data[..] } else { &[] };
+        let head = serde_json::to_vec(&JsonRecord::of(record, None)).unwrap_or_default();
+        let Some(mut frame) = records::frame(&head, inline.len()) else { return Bytes::new() };
+        frame.extend_from_slice(inline);
+        self.behind = data.slice(inline.len()..);
+        frame.into()
+    }
+
+    /// What stands behind the bytes that were written last, if anything does.
+    pub(super) fn behind(&mut self) -> Option<Bytes> {
+        Some(std::mem::take(&mut self.behind)).filter(|bytes| !bytes.is_empty())
     }
 
     /// Whether a hole is pending.
@@ -191,20 +218,17 @@ pub(super) fn dropped_here(len: u64, why: DropReason) -> String {
 }
 
 fn json(record: &LogRecord) -> Bytes {
-    let head = &record.head;
-    let line = JsonRecord {
-        kind: "record",
-        stream: head.stream,
-        position: head.position,
-        offset: head.offset,
-        len: head.len,
-        at_micros: head.at_micros,
-        data: head.dropped.is_none().then(|| STANDARD.encode(&record.data)),
-        dropped: head.dropped,
-    };
-    let mut text = serde_json::to_vec(&line).unwrap_or_default();
+    let data = record.head.dropped.is_none().then(|| STANDARD.encode(&record.data));
+    let mut text = serde_json::to_vec(&JsonRecord::of(record, data)).unwrap_or_default();
     text.push(b'\n');
     text.into()
+}
+
+impl JsonRecord {
+    fn of(record: &LogRecord, data: Option<String>) -> Self {
+        let RecordHead { stream, position, offset, len, at_micros, dropped } = record.head;
+        Self { kind: "record", stream, position, offset, len, at_micros, data, dropped }
+    }
 }
 
 /// A time by the node's clock, to the microsecond in UTC, and a space.
@@ -282,6 +306,33 @@ mod tests {
         let time = "2023-11-14T22:13:20.000001Z";
         let expected = format!("{time} a\n{time} bc\n{time} d\n");
         assert_eq!(written(Format::Text(Timestamps::Shown), None, &records), expected);
+    }
+
+    #[test]
+    fn frame_has_the_bytes_as_they_are_and_a_hole_has_none() {
+        let mut writer = RecordWriter::new(Format::Records, Some(Stream::Stdout));
+        let long: &'static [u8] = vec![0xff; MIN_SHARED].leak();
+        let mut read = Vec::new();
+        for record in [
+            record(Stream::Stdout, b"\xff\n"),
+            record(Stream::Stderr, b"no"),
+            hole(9),
+            record(Stream::Stdout, long),
+        ] {
+            read.extend_from_slice(&writer.write(&record));
+            read.extend_from_slice(&writer.behind().unwrap_or_default());
+        }
+        assert!(writer.behind().is_none() && writer.flush().is_empty());
+        let (mut rest, mut found) = (&read[..], Vec::new());
+        while let [high, low, behind @ ..] = rest {
+            let (head, behind) = behind.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+            let head: serde_json::Value = serde_json::from_slice(head).unwrap();
+            let len = if head["dropped"].is_null() { head["len"].as_u64().unwrap() as usize } else { 0 };
+            found.push((head["dropped"].as_str().map(str::to_owned), &behind[..len]));
+            assert!(head.get("data").is_none());
+            rest = &behind[len..];
+        }
+        assert!(found == [(None, &b"\xff\n"[..]), (Some("limitReached".to_owned()), b""), (None, long)]);
     }
 
     #[test]

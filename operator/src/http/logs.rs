@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt as _};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
+use sentinel_api::records;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
 use sentinel_protocol::log::{LogRecord, Stream as OutputStream};
 use sentinel_protocol::stage::Stage;
@@ -15,6 +16,7 @@ use sentinel_protocol::to_operator::ReportedState;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::accept::prefers_records;
 use super::answer::{Answer, BodyError};
 use super::api::Api;
 use super::error::{ApiError, Reason};
@@ -40,16 +42,19 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Records of a log, in order.
 type RecordStream = Pin<Box<dyn Stream<Item = Result<LogRecord, ReadError>> + Send>>;
 
-pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
+/// The log; `headers` choose between the two forms of records.
+pub(super) async fn read(
+    api: &Api,
+    parts: &[String],
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Answer, ApiError> {
     let (task, run, node) = executions::id(parts)?;
     let follow = if query.is_set("follow")? { Follow::Yes } else { Follow::No };
     let from = query.read::<u64>("from", "a position: 0 to 18446744073709551615")?.unwrap_or(0);
     let only =
         query.one_of("stream", &[("stdout", OutputStream::Stdout), ("stderr", OutputStream::Stderr)])?;
-    let timestamps = if query.is_set("timestamps")? { Timestamps::Shown } else { Timestamps::Hidden };
-    let text = Format::Text(timestamps);
-    let formats = [("text", text), ("json", Format::Json), ("jsonl", Format::Lines)];
-    let format = query.one_of("format", &formats)?.unwrap_or(text);
+    let format = format(query, headers)?;
     let number = attempt_number(query)?;
     let params = LogParams { from, stream: only, tail: tail(query)?, since_micros: since(api, query)? };
 
@@ -101,6 +106,14 @@ pub(super) async fn read(api: &Api, parts: &[String], query: &Query) -> Result<A
         answer = answer.saved_as(&file_name(&log_name(api, &attempt), query, extension));
     }
     Ok(answer)
+}
+
+fn format(query: &Query, headers: &HeaderMap) -> Result<Format, ApiError> {
+    let timestamps = if query.is_set("timestamps")? { Timestamps::Shown } else { Timestamps::Hidden };
+    let text = Format::Text(timestamps);
+    let records = if prefers_records(headers) { Format::Records } else { Format::Json };
+    let formats = [("text", text), ("json", records), ("jsonl", Format::Lines)];
+    Ok(query.one_of("format", &formats)?.unwrap_or(text))
 }
 
 /// What writes the records, and the position of the first one that it needs.
@@ -289,6 +302,9 @@ struct LogBody {
 
 impl LogBody {
     async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        if let Some(behind) = self.writer.behind() {
+            return Some(Ok(behind));
+        }
         while !self.over {
             let stop = self.stop.clone();
             let is_holding = self.writer.is_holding();
@@ -375,6 +391,10 @@ impl LogBody {
         if missing > 0 {
             line["missing"] = json!(missing);
         }
-        Some(Bytes::from(format!("{line}\n")))
+        let line = line.to_string();
+        Some(match self.format {
+            Format::Records => records::frame(line.as_bytes(), 0).unwrap_or_default().into(),
+            _ => Bytes::from(line + "\n"),
+        })
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn read(
             .collect::<Vec<_>>()
     };
     match node {
-        Some(node) => logs::read(api, &path(Some(&node)), query).await,
+        Some(node) => logs::read(api, &path(Some(&node)), query, &request.headers).await,
         None if query.is_set("follow")? => Err(ApiError::new(
             StatusCode::BAD_REQUEST,
             Reason::InvalidQuery,

@@ -221,6 +221,13 @@ impl TestOperator {
         response.head_and_body()
     }
 
+    /// The same with this header.
+    pub(crate) async fn download_with(&self, path: &str, header: &str) -> (String, Vec<u8>) {
+        let mut response = self.follow_with(path, header).await;
+        within("the response is whole", response.stream.read_to_end(&mut response.response)).await.unwrap();
+        response.head_and_body()
+    }
+
     /// Opens a log; [`LogResponse::rest`] reads it to its end.
     pub(crate) async fn follow(&self, path: &str) -> LogResponse {
         self.follow_as(path, "").await
@@ -228,9 +235,13 @@ impl TestOperator {
 
     /// The same with this `Accept-Encoding`.
     pub(crate) async fn follow_as(&self, path: &str, accept: &str) -> LogResponse {
+        self.follow_with(path, &format!("accept-encoding: {accept}")).await
+    }
+
+    /// The same with this header.
+    pub(crate) async fn follow_with(&self, path: &str, header: &str) -> LogResponse {
         let mut stream = TcpStream::connect(self.api).await.unwrap();
-        let head =
-            format!("GET /api/v1{path} HTTP/1.0\r\nhost: {}\r\naccept-encoding: {accept}\r\n\r\n", self.api);
+        let head = format!("GET /api/v1{path} HTTP/1.0\r\nhost: {}\r\n{header}\r\n\r\n", self.api);
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut response = Vec::new();
         while !response.windows(4).any(|end| end == b"\r\n\r\n") {

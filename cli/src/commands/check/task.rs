@@ -175,11 +175,16 @@ impl Subject<'_> {
         let path = path::log(self.uid, execution.run, self.node);
         let mut log = self.client.log(&path, LogQuery { follow: true, ..LogQuery::default() }).await?;
         let mut text = Vec::new();
-        while let Some(item) = log.next().await? {
-            match item {
-                LogItem::Bytes { data, .. } => text.extend_from_slice(&data),
-                LogItem::End | LogItem::Pause { .. } => break,
-                LogItem::Hole { .. } => {}
+        let mut is_open = true;
+        while is_open {
+            let items = log.next().await?;
+            is_open = !items.is_empty();
+            for item in items {
+                match item {
+                    LogItem::Bytes { data, .. } => text.extend_from_slice(&data),
+                    LogItem::End | LogItem::Pause { .. } => is_open = false,
+                    LogItem::Hole { .. } => {}
+                }
             }
         }
         let text = String::from_utf8_lossy(&text);

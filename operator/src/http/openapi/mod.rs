@@ -6,6 +6,7 @@ mod parameters;
 use kube::CustomResourceExt as _;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use sentinel_api::reason::ErrorBody;
+use sentinel_api::records;
 use sentinel_api::view::{
     ExecutionView, FleetSamplesView, LineItemView, LinesView, MergedItemView, MergedLinesView,
     NodeSamplesView, NodeView, OutputsView, RunSearchLineView, RunView, SearchLineView,
@@ -205,7 +206,9 @@ fn text_of_output(operation: Operation) -> OperationText {
             "The output of an Execution from any position: what exists so far, or with follow until the Attempt has ended. \
              As text, the bytes of the command, with a line '[sentinel: N bytes dropped here: reason]' for missing \
              bytes. As json, one record per line with the bytes in base64, and as jsonl one line of the output; the last line \
-             is of kind 'end'. Compressed with gzip or zstd where the reader accepts it.",
+             is of kind 'end'. A reader whose Accept has application/vnd.sentinelnode.records gets the records of json with \
+             the bytes as they are: a frame is the length of its head (2 bytes, big-endian), the head, which is the object \
+             without data, and of a record that is not dropped len bytes. Compressed with gzip or zstd where the reader accepts it.",
         ),
     };
     OperationText { id, tag: "executions", summary, success: "200" }
@@ -224,6 +227,7 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         Operation::ExecutionLog => json!({
             "text/plain": {"schema": {"type": "string"}},
             "application/x-ndjson": {"schema": {"anyOf": [log_line(), schema::<LineItemView>(schemas)]}},
+            records::MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}},
         }),
         Operation::RunLog => json!({
             "text/plain": {"schema": {"type": "string"}},
