@@ -7,34 +7,71 @@ use super::progress::{load, note};
 use super::quiet::{self, Patience};
 use super::table::Table;
 use super::{
-    apply, archive, crowd, dispatch, fanout, latency, limits, memory, output, readers, setup,
+    apply, archive, crowd, dispatch, fanout, latency, limits, memory, output, peers, readers, setup,
     simulated_agents, streams, worker,
 };
 
-/// No section takes longer.
-const WITHIN: Duration = Duration::from_secs(60);
+/// A part of a run.
+#[derive(Debug)]
+struct Section {
+    name: &'static str,
+    about: &'static str,
+    /// It is cut off after so many seconds.
+    within: u64,
+    begins: Begins,
+}
 
-const SECTIONS: [&str; 9] =
-    ["dispatch", "apply", "fanout", "output", "streams", "latency", "archive", "readers", "memory"];
+/// When a section is part of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    /// When no section is named, or this one.
+    Always,
+    /// The same, if there are real parts.
+    WithParts,
+    /// When it is named.
+    ByName,
+}
+
+const SECTIONS: [Section; 10] = [
+    section("dispatch", "a command on one node, from the request to the process's own clock"),
+    Section {
+        begins: Begins::WithParts,
+        ..section("apply", "the same through the real API server (needs SENTINEL_PARTS)")
+    },
+    section("fanout", "one Task on 100 and on 1,000 simulated agents"),
+    section("output", "1 GB of output, from the command to an HTTP reader"),
+    section("streams", "1 GB of 50 commands at once, each to an HTTP reader"),
+    section("latency", "from a command's write to an HTTP reader"),
+    section("archive", "a log of 2 GiB that is archived: screens of it, and searches"),
+    section("readers", "a command beside 200 readers that never read, and beside 500 that do"),
+    section("memory", "operator and agent, idle and at work"),
+    Section {
+        begins: Begins::ByName,
+        within: 600,
+        ..section("peers", "ours beside socket.io and NATS, which are installed; only when it is named")
+    },
+];
+
+const fn section(name: &'static str, about: &'static str) -> Section {
+    Section { name, about, within: 60, begins: Begins::Always }
+}
 
 const HELP: &str = "\
 Prints figures of this build, each beside its limit on the same machine.
 
 Usage: bench [--patient] [SECTION]…
+";
 
-  dispatch   a command on one node, from the request to the process's own clock
-  apply      the same through the real API server (needs SENTINEL_PARTS, see tests/parts/with-parts)
-  fanout     one Task on 100 and on 1,000 simulated agents
-  output     1 GB of output, from the command to an HTTP reader
-  streams    1 GB of 50 commands at once, each to an HTTP reader
-  latency    from a command's write to an HTTP reader
-  archive    a log of 2 GiB that is archived: screens of it, and searches
-  readers    a command beside 200 readers that never read, and beside 500 that do
-  memory     operator and agent, idle and at work
-
+const HELP_END: &str = "
 --patient waits before each section, for some minutes, until others leave the machine alone.
-Without a section, all of them; apply is left out without SENTINEL_PARTS.
+Without a section, all of them; those that need real parts (tests/parts/with-parts) are left out without SENTINEL_PARTS.
 Another machine's figures are of no use: only the ratios travel.";
+
+fn help() -> String {
+    let width = SECTIONS.iter().map(|section| section.name.len()).max().unwrap_or(0);
+    let lines = SECTIONS.iter().map(|Section { name, about, .. }| format!("  {name:<width$}  {about}\n"));
+    format!("{HELP}\n{}{HELP_END}", lines.collect::<String>())
+}
 
 /// The benchmark's `main`.
 pub fn main() -> ExitCode {
@@ -42,7 +79,7 @@ pub fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some(worker::ARGUMENT) => return run_worker(&arguments[1..]),
         Some("--help" | "-h") => {
-            println!("{HELP}");
+            println!("{}", help());
             return ExitCode::SUCCESS;
         }
         _ => {}
@@ -53,8 +90,9 @@ pub fn main() -> ExitCode {
         eprintln!("bench: no flag {unknown:?}; see bench --help");
         return ExitCode::from(2);
     }
-    if let Some(unknown) = wanted.iter().find(|name| !SECTIONS.contains(&name.as_str())) {
-        eprintln!("bench: no section {unknown:?}; there are {}", SECTIONS.join(", "));
+    if let Some(unknown) = wanted.iter().find(|name| SECTIONS.iter().all(|section| section.name != *name)) {
+        let names: Vec<_> = SECTIONS.iter().map(|section| section.name).collect();
+        eprintln!("bench: no section {unknown:?}; there are {}", names.join(", "));
         return ExitCode::from(2);
     }
     let patience = if flags.is_empty() { Patience::None } else { Patience::Some };
@@ -70,32 +108,36 @@ pub fn main() -> ExitCode {
 
 /// The sections one after the other; what others used of the machine before each is kept in `others`.
 async fn perform(table: &mut Table, wanted: &[String], patience: Patience, disturbed: &mut Vec<String>) {
-    for section in SECTIONS {
-        if !wanted.is_empty() && !wanted.iter().any(|name| name == section) {
+    for Section { name, within, begins, .. } in SECTIONS {
+        let named = wanted.iter().any(|wanted| wanted == name);
+        if !named && (!wanted.is_empty() || begins == Begins::ByName) {
             continue;
         }
-        if section == "apply" && std::env::var_os("SENTINEL_PARTS").is_none() {
-            note("apply: left out, SENTINEL_PARTS is not set");
+        if begins == Begins::WithParts && std::env::var_os("SENTINEL_PARTS").is_none() {
+            note(&format!("{name}: left out, SENTINEL_PARTS is not set"));
             continue;
         }
         let others = quiet::others(patience).await;
-        disturbed.push(format!("{section} {:.0} %", others * 100.0));
-        let measure = async {
-            match section {
-                "dispatch" => dispatch::measure(table).await,
-                "apply" => apply::measure(table).await,
-                "fanout" => fanout::measure(table).await,
-                "output" => output::measure(table).await,
-                "streams" => streams::measure(table).await,
-                "latency" => latency::measure(table).await,
-                "archive" => archive::measure(table).await,
-                "readers" => readers::measure(table).await,
-                _ => memory::measure(table).await,
-            }
-        };
-        if tokio::time::timeout(WITHIN, measure).await.is_err() {
-            note(&format!("{section}: cut off after {} s", WITHIN.as_secs()));
+        disturbed.push(format!("{name} {:.0} %", others * 100.0));
+        if tokio::time::timeout(Duration::from_secs(within), measure(name, table)).await.is_err() {
+            note(&format!("{name}: cut off after {within} s"));
         }
+    }
+}
+
+async fn measure(section: &str, table: &mut Table) {
+    match section {
+        "dispatch" => dispatch::measure(table).await,
+        "apply" => apply::measure(table).await,
+        "fanout" => fanout::measure(table).await,
+        "output" => output::measure(table).await,
+        "streams" => streams::measure(table).await,
+        "latency" => latency::measure(table).await,
+        "archive" => archive::measure(table).await,
+        "readers" => readers::measure(table).await,
+        "memory" => memory::measure(table).await,
+        "peers" => peers::measure(table).await,
+        other => panic!("no section {other:?}"),
     }
 }
 
@@ -111,6 +153,7 @@ fn run_worker(arguments: &[String]) -> ExitCode {
         limits::ECHOES => limits::echoes(rest),
         limits::SOURCE => limits::source(rest),
         limits::MIDDLE => limits::middle(rest),
+        worker::OTHER => worker::other(rest),
         other => panic!("no role {other:?}"),
     }
     ExitCode::SUCCESS

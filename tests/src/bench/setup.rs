@@ -224,6 +224,11 @@ impl Api {
     }
 }
 
+/// Names of so many nodes.
+pub(super) fn node_names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("n-{number:05}")).collect()
+}
+
 /// A Task that runs a shell command on some nodes.
 pub(super) fn task(name: &str, targets: &Value, command: &str) -> Value {
     json!({

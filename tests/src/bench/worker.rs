@@ -1,5 +1,6 @@
 //! Worker processes: this program again, in another role.
 
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -10,6 +11,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// The first argument of a worker.
 pub(super) const ARGUMENT: &str = "__role";
+
+/// The role of a program that is not ours.
+pub(super) const OTHER: &str = "other";
 
 /// A single-threaded runtime: whatever measures must not wake other threads.
 pub(super) fn runtime() -> tokio::runtime::Runtime {
@@ -38,6 +42,11 @@ impl Worker {
         let stdin = child.stdin.take().expect("its input");
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         Self { child, stdin, lines }
+    }
+
+    /// Starts a program that is not ours; it ends when this process does, as ours do.
+    pub(super) fn start_other(program: &str, arguments: &[&str]) -> Self {
+        Self::start(OTHER, &[&[program], arguments].concat())
     }
 
     /// Its process id.
@@ -81,4 +90,10 @@ pub(super) fn die_with_parent() {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).expect("a signal at the parent's end");
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a higher limit");
+}
+
+/// In a worker: becomes a program that is not ours. It keeps the signal at the parent's end, and the limits.
+pub(super) fn other(arguments: &[String]) -> ! {
+    let error = std::process::Command::new(&arguments[0]).args(&arguments[1..]).exec();
+    panic!("cannot start {}: {error}", arguments[0])
 }
