@@ -2,8 +2,8 @@
 //
 //     node peer.js <socketio | nats> <master | worker | fakes | client> PORT [COUNT]
 //
-// What a library does is in the file of its name, what all do is here. A process writes `true` when it is ready, and ends with
-// its standard input; a client then answers each line of input, a task, with when it began and ended and what it printed.
+// The file of each library has what is its own, and this one what they share. A process writes `true` when it is ready, and ends
+// with its standard input; a client then answers each line of input, a task, with when it began and ended and what it printed.
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 
@@ -23,7 +23,7 @@ function start(task, output, ended) {
   child.on('close', ended);
 }
 
-/** In place of [start]: a command that ends as soon as it is started. */
+/** In place of `start`: a command that ends as soon as it is started. */
 function end(_task, _output, ended) {
   ended(0);
 }

@@ -45,7 +45,7 @@ impl FanOut {
 
     /// Agents for an operator.
     pub(super) async fn on(setup: Setup) -> Self {
-        let agents = simulated_agents::connect(&setup.addresses).await;
+        let agents = simulated_agents::connect(&setup).await;
         let ends = Ends::of(&setup.api).await;
         Self { setup, agents, ends, made: 0 }
     }

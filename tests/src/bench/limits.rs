@@ -226,6 +226,23 @@ pub(super) async fn lines(command: &str, mut on_line: impl FnMut(&str)) {
     middle.end().await;
 }
 
+/// From the request to the first byte of a command's output, through the same processes.
+pub(super) async fn first_byte(command: &str) -> Duration {
+    let sink = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let sink_address = sink.local_addr().expect("an address").to_string();
+    let mut middle = Worker::start(MIDDLE, &[&sink_address]);
+    let middle_address: SocketAddr = middle.receive().await;
+    let mut source = Worker::start(SOURCE, &[&middle_address.to_string(), command]);
+    let (mut from, _) = sink.accept().await.expect("the middle");
+    let begun = Instant::now();
+    source.send(&"begin").await;
+    from.read_u8().await.expect("a byte");
+    let time = begun.elapsed();
+    source.end().await;
+    middle.end().await;
+    time
+}
+
 /// In a child: from a command's pipe to TCP.
 #[allow(clippy::zombie_processes, reason = "this process ends right after, and init waits")]
 pub(super) fn source(arguments: &[String]) {

@@ -27,7 +27,7 @@ async fn operator(table: &mut Table) {
     let pid = setup.operator.pid();
     settle().await;
     let idle = (rss(pid) as f64, pss(pid) as f64);
-    let agents = simulated_agents::connect(&setup.addresses).await;
+    let agents = simulated_agents::connect(&setup).await;
     // Each has sent a Heartbeat.
     tokio::time::sleep(Duration::from_millis(sentinel_protocol::limits::HEARTBEAT_MS + 500)).await;
     let busy = (rss(pid) as f64, pss(pid) as f64);

@@ -85,7 +85,8 @@ impl Table {
     /// A number beside its limit.
     pub(super) fn number(&mut self, what: &str, ours: f64, limit: Option<f64>, unit: &str, aim: &str) {
         let shown = |number: f64| {
-            if number.abs() < 10.0 { format!("{number:.2} {unit}") } else { format!("{number:.0} {unit}") }
+            let places = if number.abs() < 10.0 && !unit.is_empty() { 2 } else { 0 };
+            format!("{number:.places$} {unit}").trim_end().to_owned()
         };
         let ratio = limit.map(|limit| ours / limit);
         let memory = matches!(unit, "MiB" | "KiB").then_some(ours);
@@ -101,6 +102,28 @@ impl Table {
             ours: shown(ours),
             limit: limit.map(shown).unwrap_or_default(),
             ratio: ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+            aim: aim.to_owned(),
+        });
+    }
+
+    /// Times that have no limit.
+    pub(super) fn median(&mut self, what: &str, ours: Times, aim: &str) {
+        self.rows.push(Row {
+            what: format!("{what} (median of {})", ours.count),
+            ours: format!("{:.2} ms", millis(ours.p50)),
+            limit: String::new(),
+            ratio: String::new(),
+            aim: aim.to_owned(),
+        });
+    }
+
+    /// How much more there is of something after a while; less is below zero.
+    pub(super) fn growth(&mut self, what: &str, more: f64, unit: &str, aim: &str) {
+        self.rows.push(Row {
+            what: what.to_owned(),
+            ours: format!("{more:+.0} {unit}").trim_end().to_owned(),
+            limit: String::new(),
+            ratio: String::new(),
             aim: aim.to_owned(),
         });
     }
