@@ -1,5 +1,6 @@
 //! Tasks one after the other, for as long as is asked for: what grows.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -7,9 +8,10 @@ use serde_json::json;
 
 use super::events::Ends;
 use super::progress::note;
-use super::setup::{Setup, task};
+use super::setup::{CreatedTask, Setup, task};
 use super::table::Table;
 use crate::memory::rss;
+use crate::programs::Program;
 
 /// How long without `--minutes`.
 const SHORT: Duration = Duration::from_secs(20);
@@ -20,33 +22,21 @@ const OUTPUT: u64 = 100_000;
 /// The part of the time in which caches fill; growth is counted from its end.
 const WARM_UP: f64 = 0.25;
 
+/// Tasks that exist at a time.
+const KEPT: usize = 20;
+
+const NODE: &str = "n";
 const KIB: f64 = 1024.0;
 
 pub(super) async fn measure(table: &mut Table, minutes: Option<u64>) {
     let time = minutes.map_or(SHORT, |minutes| Duration::from_secs(minutes * 60));
     note(&format!("soak: {} s", time.as_secs()));
-    let node = "n".to_owned();
-    let setup = Setup::new(std::slice::from_ref(&node)).await;
-    let agent = setup.agent(&node).await;
-    let mut ends = Ends::of(&setup.api).await;
-    let pids = [setup.operator.pid(), agent.pid()];
-    let begun = Instant::now();
-    let (mut tasks, mut warm, mut noted) = (0, None, Instant::now());
-    while begun.elapsed() < time {
-        tasks += 1;
-        pass(&setup, &mut ends, &node, tasks).await;
-        if warm.is_none() && begun.elapsed() >= time.mul_f64(WARM_UP) {
-            warm = Some((tasks, Usage::settled(&setup, pids).await));
-        }
-        if noted.elapsed() > Duration::from_secs(60) {
-            noted = Instant::now();
-            note(&format!("soak: {tasks} Tasks in {} s", begun.elapsed().as_secs()));
-        }
-    }
-    let (warm, before) = warm.expect("a Task after the warm-up");
-    let after = Usage::settled(&setup, pids).await;
-    setup.operator.end().await;
-    drop(agent);
+    let mut soak = Soak::start().await;
+    soak.pass(time.mul_f64(WARM_UP)).await;
+    let (warm, before) = (soak.tasks, soak.usage().await);
+    soak.pass(time.mul_f64(1.0 - WARM_UP)).await;
+    let (tasks, after) = (soak.tasks, soak.usage().await);
+    soak.end().await;
     report(table, tasks, (tasks - warm) as f64 / 1000.0, before, after);
 }
 
@@ -66,15 +56,67 @@ fn report(table: &mut Table, tasks: u64, thousands: f64, before: [Usage; 2], aft
     }
 }
 
-/// One Task, until it is deleted.
-async fn pass(setup: &Setup, ends: &mut Ends, node: &str, number: u64) {
-    let name = format!("t-{number}");
-    let command = format!("yes | head -c {OUTPUT}");
-    let made = setup.api.create(&task(&name, &json!({"nodeNames": [node]}), &command)).await;
-    ends.of_task(&name).await;
-    let output = setup.api.follow(&made, node).await.bytes().await.expect("output");
-    assert_eq!(output.len() as u64, OUTPUT, "output is missing");
-    setup.api.delete(&made).await;
+struct Soak {
+    setup: Setup,
+    agent: Program,
+    ends: Ends,
+    kept: VecDeque<CreatedTask>,
+    tasks: u64,
+}
+
+impl Soak {
+    async fn start() -> Self {
+        let setup = Setup::new(&[NODE.to_owned()]).await;
+        let agent = setup.agent(NODE).await;
+        let ends = Ends::of(&setup.api).await;
+        Self { setup, agent, ends, kept: VecDeque::new(), tasks: 0 }
+    }
+
+    /// Tasks one after the other, at least one.
+    async fn pass(&mut self, time: Duration) {
+        let (begun, mut noted) = (Instant::now(), Instant::now());
+        loop {
+            self.task().await;
+            if begun.elapsed() >= time {
+                return;
+            }
+            if noted.elapsed() > Duration::from_secs(60) {
+                noted = Instant::now();
+                note(&format!("soak: {} Tasks", self.tasks));
+            }
+        }
+    }
+
+    async fn task(&mut self) {
+        self.tasks += 1;
+        let name = format!("t-{}", self.tasks);
+        let command = format!("yes | head -c {OUTPUT}");
+        let made = self.setup.api.create(&task(&name, &json!({"nodeNames": [NODE]}), &command)).await;
+        self.ends.of_task(&name).await;
+        let output = self.setup.api.follow(&made, NODE).await.bytes().await.expect("output");
+        assert_eq!(output.len() as u64, OUTPUT, "output is missing");
+        self.kept.push_back(made);
+        if self.kept.len() > KEPT {
+            let oldest = self.kept.pop_front().expect("a Task");
+            self.setup.api.delete(&oldest).await;
+        }
+    }
+
+    /// What operator and agent hold once all is archived.
+    async fn usage(&self) -> [Usage; 2] {
+        self.setup.forgotten().await;
+        let directory = self.setup.directory.path();
+        let agents = allocated(&directory.join("agent-state"));
+        [
+            Usage::of(self.setup.operator.pid(), allocated(directory) - agents),
+            Usage::of(self.agent.pid(), agents),
+        ]
+    }
+
+    async fn end(self) {
+        self.setup.operator.end().await;
+        self.agent.kill().await;
+    }
 }
 
 /// What a process holds.
@@ -88,13 +130,8 @@ struct Usage {
 }
 
 impl Usage {
-    /// Of the operator and of the agent, when all is archived.
-    async fn settled(setup: &Setup, [operator, agent]: [u32; 2]) -> [Self; 2] {
-        setup.forgotten().await;
-        let directory = setup.directory.path();
-        let agents = allocated(&directory.join("agent-state"));
-        let of = |pid, disk| Self { memory: rss(pid), descriptors: descriptors(pid), disk };
-        [of(operator, allocated(directory) - agents), of(agent, agents)]
+    fn of(pid: u32, disk: u64) -> Self {
+        Self { memory: rss(pid), descriptors: descriptors(pid), disk }
     }
 }
 

@@ -21,7 +21,7 @@ use super::figures::{Times, median};
 use super::limits::{self, Echoes, Flow, Spawner};
 use super::output::{self, BYTES};
 use super::progress::note;
-use super::setup::Setup;
+use super::setup::{Setup, node_names};
 use super::table::Table;
 use crate::cluster::repository;
 use crate::memory::rss;
@@ -79,7 +79,7 @@ async fn starts(comparison: &mut Comparison) {
 async fn fan_out(comparison: &mut Comparison, workers: usize, rounds: usize) {
     note(&format!("peers: {workers} agents"));
     let (mut socketio, mut nats) = (Peer::start(Library::SocketIo).await, Peer::start(Library::Nats).await);
-    let setup = Setup::new(&super::setup::node_names(workers)).await;
+    let setup = Setup::new(&node_names(workers)).await;
     let pids = [socketio.pid(), nats.pid(), setup.operator.pid()];
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = pids.map(rss);
