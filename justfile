@@ -122,7 +122,7 @@ parts-up:
 parts-down:
     tests/parts/down
 
-# Figures beside their limits on this machine
+# Figures beside their limits on this machine: all, or sections: `just bench dispatch`, `just bench peers`, `just bench soak --minutes 60`
 bench *ARGS:
     tests/parts/with-parts cargo run --release --locked -p sentinel-tests --bin bench -- {{ARGS}}
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Debian packages, and builds that happen once. Sourced after lib.sh by the install scripts, here and in ../vm.
+# Debian packages, builds that happen once, and npm packages. Sourced after lib.sh by the install scripts, here and in ../vm.
 : "${cache:?}"
 
 export DEBIAN_FRONTEND=noninteractive
@@ -80,3 +80,31 @@ locked() { # NAME COMMAND…
 }
 
 took() { log "$1: done in $SECONDS s"; }
+
+# --- npm packages ---
+
+npm_quietly() { # ARGUMENT…: packages run no scripts of their own
+  quietly npm "$@" --ignore-scripts --no-audit --no-fund --omit-lockfile-registry-resolved
+}
+
+npm_folder() { # DIR
+  printf '%s/npm-%s\n' "$cache" "$(cat "$1/package.json" "$1/package-lock.json" | digest)"
+}
+
+npm_packages() { # DIR: what its lock pins, once into the cache, and linked from DIR, where editors and programs find it
+  local target
+  locked npm build_npm "$1"
+  target=$(npm_folder "$1")/node_modules
+  [ "$(readlink "$1/node_modules" || true)" = "$target" ] || ln -sfn "$target" "$1/node_modules"
+}
+
+build_npm() { # DIR
+  local folder building
+  folder=$(npm_folder "$1")
+  [ ! -d "$folder" ] || return 0
+  log "installing the packages of $1/package.json (some seconds, once)"
+  building=$(mktemp -d "$cache/npm.building.XXXXXX")
+  cp "$1/package.json" "$1/package-lock.json" "$building/"
+  (cd "$building" && npm_quietly ci)
+  mv -T "$building" "$folder"
+}

@@ -16,9 +16,7 @@ use super::figures::Times;
 use super::progress::note;
 use super::setup::{CreatedTask, Setup, task};
 use super::table::Table;
-use crate::journal;
 use crate::memory::peak_rss;
-use crate::wait::until;
 
 const BEFORE_FIRST: u64 = 100_000_000;
 const LINE: u64 = 10;
@@ -39,7 +37,7 @@ pub(super) async fn measure(table: &mut Table) {
     let nodes = ["n".to_owned()];
     let setup = Setup::new(&nodes).await;
     let task = write(&setup).await;
-    let setup = setup.restart(&nodes).await;
+    let setup = setup.restart().await;
     let log = Log { path: format!("/api/v1/executions/{}/1/n", task.uid), setup };
     let file = log.setup.directory.path().join("lines");
     numbers(&file);
@@ -71,13 +69,7 @@ async fn write(setup: &Setup) -> CreatedTask {
     task["spec"]["run"]["output"] = json!({"limit": "3Gi", "maxBlock": "60s"});
     let task = setup.api.create(&task).await;
     setup.api.finished(&task).await;
-    // An agent forgets an Attempt when all of it is archived.
-    let state = setup.directory.path().join("agent-state");
-    until("the agent has forgotten the Attempt", Duration::from_secs(30), || async {
-        let left = journal::attempts(&state);
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    })
-    .await;
+    setup.forgotten().await;
     agent.kill().await;
     task
 }

@@ -2,93 +2,71 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use serde_json::json;
 
+use super::events::Ends;
 use super::figures::Times;
-use super::limits;
+use super::limits::Echoes;
 use super::progress::note;
-use super::setup::{Api, Setup, task};
+use super::setup::{Setup, node_names, task};
 use super::simulated_agents;
 use super::table::Table;
+use super::worker::Worker;
 
 pub(super) async fn measure(table: &mut Table) {
     for (count, rounds, aim) in [(100, 60, "1.5 ms"), (1000, 25, "14 ms")] {
         note(&format!("fanout: the floor for {count}"));
-        let floor = limits::fan_out(count, rounds).await;
+        let mut echoes = Echoes::connect(count).await;
+        let floor = Times::of(echoes.times(rounds).await);
+        echoes.end().await;
         note(&format!("fanout: {count} agents"));
-        let ours = fan_out(count, rounds).await;
+        let mut fanout = FanOut::connect(count).await;
+        let ours = Times::of(fanout.times(rounds).await);
+        fanout.end().await;
         table.times(&format!("POST → all of {count} ended, simulated agents"), ours, floor, aim);
     }
 }
 
-async fn fan_out(count: usize, rounds: usize) -> Times {
-    let nodes: Vec<String> = (0..count).map(|number| format!("n-{number:04}")).collect();
-    let setup = Setup::new(&nodes).await;
-    let agents = simulated_agents::connect(&setup.addresses).await;
-    let mut ends = Ends::of(&setup.api).await;
-    let mut times = Vec::new();
-    // The first pays for what is made once.
-    for number in 0..=rounds {
-        let name = format!("t-{number}");
-        let task = task(&name, &json!({"all": true}), "true");
-        let begun = Instant::now();
-        let made = setup.api.create(&task).await;
-        let ended = ends.of_task(&name).await;
-        times.push(ended - begun);
-        setup.api.finished(&made).await;
-        // History and the agents receive it before the next begins.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    agents.end().await;
-    setup.operator.end().await;
-    Times::of(times.split_off(1))
+/// An operator and simulated agents.
+pub(super) struct FanOut {
+    setup: Setup,
+    agents: Worker,
+    ends: Ends,
+    made: usize,
 }
 
-/// When Runs end, from the API's event stream.
-struct Ends(mpsc::Receiver<(String, Instant)>);
-
-impl Ends {
-    async fn of(api: &Api) -> Self {
-        let answer = api.http.get(format!("{}/api/v1/events", api.url)).send().await.expect("events");
-        let (sender, ends) = mpsc::channel(64);
-        tokio::spawn(async move {
-            let mut bytes = answer.bytes_stream();
-            let mut text = Vec::new();
-            while let Some(Ok(more)) = bytes.next().await {
-                let at = Instant::now();
-                text.extend_from_slice(&more);
-                while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
-                    let event: Vec<u8> = text.drain(..end + 2).collect();
-                    if let Some(name) = ended(&event)
-                        && sender.send((name, at)).await.is_err()
-                    {
-                        return;
-                    }
-                }
-            }
-        });
-        Self(ends)
+impl FanOut {
+    pub(super) async fn connect(count: usize) -> Self {
+        let mut fanout = Self::on(Setup::new(&node_names(count)).await).await;
+        // The first pays for what is made once.
+        fanout.times(1).await;
+        fanout
     }
 
-    async fn of_task(&mut self, name: &str) -> Instant {
-        loop {
-            let (of, at) = self.0.recv().await.expect("the event stream is open");
-            if of == name {
-                return at;
-            }
+    /// Agents for an operator.
+    pub(super) async fn on(setup: Setup) -> Self {
+        let agents = simulated_agents::connect(&setup).await;
+        let ends = Ends::of(&setup.api).await;
+        Self { setup, agents, ends, made: 0 }
+    }
+
+    pub(super) async fn times(&mut self, rounds: usize) -> Vec<Duration> {
+        let mut times = Vec::new();
+        for _ in 0..rounds {
+            self.made += 1;
+            let name = format!("t-{}", self.made);
+            let task = task(&name, &json!({"all": true}), "true");
+            let begun = Instant::now();
+            self.setup.api.create(&task).await;
+            times.push(self.ends.of_task(&name).await - begun);
+            // History and the agents receive it before the next begins.
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        times
     }
-}
 
-/// The name of the Task, if the event shows that its Run is over; all of its nodes must have succeeded.
-fn ended(event: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(event);
-    let data = text.lines().find_map(|line| line.strip_prefix("data: "))?;
-    let task: Value = serde_json::from_str(data).ok()?;
-    let run = &task["status"]["run"];
-    run["finishedAt"].as_str()?;
-    assert_eq!(run["verdict"], "Complete", "{run}");
-    task["metadata"]["name"].as_str().map(str::to_owned)
+    pub(super) async fn end(self) {
+        self.agents.end().await;
+        self.setup.operator.end().await;
+    }
 }

@@ -24,6 +24,12 @@ impl Times {
     }
 }
 
+/// The middle one; of an even number, the upper one of the middle.
+pub(super) fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_unstable_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
 /// Nanoseconds since the Unix epoch, by the clock that `date` prints.
 pub(super) fn clock() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_nanos()

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
-use super::figures::{Times, clock, until_printed};
+use super::figures::{clock, until_printed};
 use super::setup::PRINT_TIME;
 use super::simulated_agents;
 use super::worker::{self, Worker};
@@ -26,41 +26,55 @@ pub(super) const MIDDLE: &str = "middle";
 /// Bytes that a copying program moves at once.
 const BLOCK: usize = 256 << 10;
 
-/// Round trips over a bare WebSocket, and the same with a process started at the other end.
-pub(super) struct Spawning {
-    pub(super) round_trip: Times,
-    pub(super) start: Times,
+/// A child at the other end of a bare WebSocket.
+pub(super) struct Spawner {
+    worker: Worker,
+    socket: WebSocketStream<tokio::net::TcpStream>,
 }
 
-/// The floor of a dispatch.
-pub(super) async fn spawning(rounds: usize) -> Spawning {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    let spawner = Worker::start(SPAWNER, &[&address]);
-    let (tcp, _) = listener.accept().await.expect("the spawner");
-    tcp.set_nodelay(true).expect("no delay");
-    let mut socket = accept_async(tcp).await.expect("an upgrade");
-    let mut round_trips = Vec::new();
-    for _ in 0..rounds {
-        let begun = Instant::now();
-        ask(&mut socket, "echo").await;
-        round_trips.push(begun.elapsed());
+impl Spawner {
+    pub(super) async fn connect() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let worker = Worker::start(SPAWNER, &[&address]);
+        let (tcp, _) = listener.accept().await.expect("the spawner");
+        tcp.set_nodelay(true).expect("no delay");
+        let socket = accept_async(tcp).await.expect("an upgrade");
+        Self { worker, socket }
     }
-    let mut starts = Vec::new();
-    for _ in 0..rounds {
-        let begun = clock();
-        let printed = ask(&mut socket, "spawn").await;
-        starts.push(until_printed(begun, &printed));
-    }
-    spawner.end().await;
-    Spawning { round_trip: Times::of(round_trips), start: Times::of(starts) }
-}
 
-async fn ask(socket: &mut WebSocketStream<tokio::net::TcpStream>, what: &str) -> String {
-    socket.send(Message::text(what)).await.expect("sent");
-    match socket.next().await {
-        Some(Ok(Message::Text(text))) => text.to_string(),
-        other => panic!("unexpected {other:?}"),
+    /// Messages there and back.
+    pub(super) async fn round_trips(&mut self, count: usize) -> Vec<Duration> {
+        let mut times = Vec::new();
+        for _ in 0..count {
+            let begun = Instant::now();
+            self.ask("echo").await;
+            times.push(begun.elapsed());
+        }
+        times
+    }
+
+    /// The floor of a dispatch: from the message to the start of the process that it asks for.
+    pub(super) async fn starts(&mut self, count: usize) -> Vec<Duration> {
+        let mut times = Vec::new();
+        for _ in 0..count {
+            let begun = clock();
+            let printed = self.ask("spawn").await;
+            times.push(until_printed(begun, &printed));
+        }
+        times
+    }
+
+    async fn ask(&mut self, what: &str) -> String {
+        self.socket.send(Message::text(what)).await.expect("sent");
+        match self.socket.next().await {
+            Some(Ok(Message::Text(text))) => text.to_string(),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    pub(super) async fn end(self) {
+        self.worker.end().await;
     }
 }
 
@@ -83,37 +97,53 @@ pub(super) fn spawn_and_read() -> String {
     String::from_utf8(output.stdout).expect("a time")
 }
 
-/// A message to each of `count` plain TCP connections, of the size of a `Start`, and back of the size of the reports.
-pub(super) async fn fan_out(count: usize, rounds: usize) -> Times {
-    let (there, back) = simulated_agents::sizes();
-    // All of them dial at once, and one that finds the queue full waits for an answer that never comes.
-    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
-    let listener = socket.listen(4 * count as u32).expect("a listener");
-    let address = listener.local_addr().expect("an address").to_string();
-    let [count_text, there_text, back_text] = [count, there, back].map(|number| number.to_string());
-    let echoes = Worker::start(ECHOES, &[&address, &count_text, &there_text, &back_text]);
-    let mut sockets = Vec::new();
-    for _ in 0..count {
-        let (tcp, _) = listener.accept().await.expect("an echo");
-        tcp.set_nodelay(true).expect("no delay");
-        sockets.push(tcp);
-    }
-    let (message, mut answer) = (vec![b'x'; there], vec![0; back]);
-    let mut times = Vec::new();
-    for _ in 0..rounds {
-        let begun = Instant::now();
-        for socket in &mut sockets {
-            socket.write_all(&message).await.expect("sent");
+/// Many plain TCP connections to a child that answers.
+pub(super) struct Echoes {
+    worker: Worker,
+    sockets: Vec<tokio::net::TcpStream>,
+    message: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Echoes {
+    pub(super) async fn connect(count: usize) -> Self {
+        let (there, back) = simulated_agents::sizes();
+        // All of them dial at once, and one that finds the queue full waits for an answer that never comes.
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let listener = socket.listen(4 * count as u32).expect("a listener");
+        let address = listener.local_addr().expect("an address").to_string();
+        let [count_text, there_text, back_text] = [count, there, back].map(|number| number.to_string());
+        let worker = Worker::start(ECHOES, &[&address, &count_text, &there_text, &back_text]);
+        let mut sockets = Vec::new();
+        for _ in 0..count {
+            let (tcp, _) = listener.accept().await.expect("an echo");
+            tcp.set_nodelay(true).expect("no delay");
+            sockets.push(tcp);
         }
-        for socket in &mut sockets {
-            socket.read_exact(&mut answer).await.expect("answered");
-        }
-        times.push(begun.elapsed());
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        Self { worker, sockets, message: vec![b'x'; there], answer: vec![0; back] }
     }
-    echoes.end().await;
-    Times::of(times)
+
+    /// The floor of a fan-out: a message of the size of a `Start` to each, and back of the size of the reports.
+    pub(super) async fn times(&mut self, rounds: usize) -> Vec<Duration> {
+        let mut times = Vec::new();
+        for _ in 0..rounds {
+            let begun = Instant::now();
+            for socket in &mut self.sockets {
+                socket.write_all(&self.message).await.expect("sent");
+            }
+            for socket in &mut self.sockets {
+                socket.read_exact(&mut self.answer).await.expect("answered");
+            }
+            times.push(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        times
+    }
+
+    pub(super) async fn end(self) {
+        self.worker.end().await;
+    }
 }
 
 /// In a child: many plain TCP connections that answer.
@@ -194,6 +224,23 @@ pub(super) async fn lines(command: &str, mut on_line: impl FnMut(&str)) {
     }
     source.end().await;
     middle.end().await;
+}
+
+/// From the request to the first byte of a command's output, through the same processes.
+pub(super) async fn first_byte(command: &str) -> Duration {
+    let sink = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let sink_address = sink.local_addr().expect("an address").to_string();
+    let mut middle = Worker::start(MIDDLE, &[&sink_address]);
+    let middle_address: SocketAddr = middle.receive().await;
+    let mut source = Worker::start(SOURCE, &[&middle_address.to_string(), command]);
+    let (mut from, _) = sink.accept().await.expect("the middle");
+    let begun = Instant::now();
+    source.send(&"begin").await;
+    from.read_u8().await.expect("a byte");
+    let time = begun.elapsed();
+    source.end().await;
+    middle.end().await;
+    time
 }
 
 /// In a child: from a command's pipe to TCP.

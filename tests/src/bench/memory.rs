@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::progress::note;
-use super::setup::agent_binary;
-use super::setup::{Setup, task};
+use super::setup::{Setup, agent_binary, node_names, task};
 use super::simulated_agents;
 use super::table::Table;
 use crate::memory::{children, pss, rss};
@@ -24,12 +23,11 @@ pub(super) async fn measure(table: &mut Table) {
 }
 
 async fn operator(table: &mut Table) {
-    let nodes: Vec<String> = (0..AGENTS).map(|number| format!("n-{number:04}")).collect();
-    let setup = Setup::new(&nodes).await;
+    let setup = Setup::new(&node_names(AGENTS)).await;
     let pid = setup.operator.pid();
     settle().await;
     let idle = (rss(pid) as f64, pss(pid) as f64);
-    let agents = simulated_agents::connect(&setup.addresses).await;
+    let agents = simulated_agents::connect(&setup).await;
     // Each has sent a Heartbeat.
     tokio::time::sleep(Duration::from_millis(sentinel_protocol::limits::HEARTBEAT_MS + 500)).await;
     let busy = (rss(pid) as f64, pss(pid) as f64);

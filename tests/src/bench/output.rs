@@ -12,7 +12,8 @@ use super::setup::{Setup, task};
 use super::table::Table;
 use crate::memory::{children, cpu_seconds, peak_rss};
 
-const BYTES: u64 = 1_000_000_000;
+/// Output of the command.
+pub(super) const BYTES: u64 = 1_000_000_000;
 
 pub(super) async fn measure(table: &mut Table) {
     let command = format!("yes | head -c {BYTES}");
@@ -38,13 +39,14 @@ pub(super) async fn measure(table: &mut Table) {
     }
 }
 
-struct Measured {
-    flow: Flow,
+pub(super) struct Measured {
+    pub(super) flow: Flow,
     cpu: Vec<(&'static str, f64)>,
     peaks: Vec<(&'static str, u64)>,
 }
 
-async fn ours(command: &str) -> Measured {
+/// An operator, an agent, and the command on it.
+pub(super) async fn ours(command: &str) -> Measured {
     let node = "n".to_owned();
     let setup = Setup::new(std::slice::from_ref(&node)).await;
     let agent = setup.agent(&node).await;

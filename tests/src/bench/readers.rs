@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::crowd::{Crowd, Manner, Taken};
+use super::figures::median;
 use super::progress::note;
 use super::setup::{CreatedTask, Setup, task};
 use super::table::Table;
@@ -157,9 +158,4 @@ impl Gate {
 fn time(path: &Path) -> u128 {
     let text = std::fs::read_to_string(path).expect("a time that the command wrote");
     text.trim().parse().expect("a time")
-}
-
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_unstable_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
 }

@@ -1,93 +1,22 @@
-//! A real operator over embedded stores, and a real agent, each in a process of its own.
+//! An operator and a real agent, each in a process of its own, and the operator's API.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sentinel_core::reconcile::targets::NodeFacts;
-use sentinel_operator::clock::Clock;
-use sentinel_operator::cluster::EmbeddedCluster;
-use sentinel_operator::config::any_loopback_port;
-use sentinel_operator::gateway::{Settings, StaticTokens};
-use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
-use sentinel_operator::metrics::Registry;
-use sentinel_operator::presence::memory::MemoryPresence;
-use sentinel_operator::run::{Election, Operator, Options, Seams};
-use sentinel_operator::server::Exposure;
-use sentinel_operator::traces::Traces;
-use sentinel_protocol::ids::{Epoch, NodeName};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::worker::{self, Worker};
+use super::operator::{Addresses, OPERATOR, Wanted, token};
+use super::worker::Worker;
 use crate::programs::Program;
 use crate::testbed::secret;
 use crate::wait::until;
-
-/// The role of the operator.
-pub(super) const OPERATOR: &str = "operator";
 
 /// The agent as it is shipped: where cargo puts it, seen from the programs of the release profile.
 pub(super) const AGENT: &str = "../agent/node-agent";
 
 /// A command that prints the time at which it was started.
 pub(super) const PRINT_TIME: &str = "date +%s%N";
-
-/// Where an operator is, and who may connect.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Addresses {
-    pub(super) api: SocketAddr,
-    pub(super) gateway: SocketAddr,
-    /// Token of each node.
-    pub(super) tokens: BTreeMap<String, String>,
-}
-
-/// In a child: an operator as dev mode has it, but alone in its process and with its state in the given directory.
-pub(super) fn operator(arguments: &[String]) {
-    let directory = Path::new(&arguments[0]).to_owned();
-    let nodes: Vec<NodeName> = worker::read_line();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let clock = Clock::system();
-        let tokens = StaticTokens::new();
-        let cluster =
-            EmbeddedCluster::in_directory(&directory.join("cluster"), clock.clone()).expect("a cluster");
-        cluster.set_nodes(
-            nodes.iter().map(|node| (node.clone(), NodeFacts { labels: BTreeMap::new() })).collect(),
-        );
-        let options = EmbeddedOptions { clock: clock.clone(), ..EmbeddedOptions::default() };
-        let history = EmbeddedHistory::open(directory.join("history.db"), options).expect("a history");
-        let seams = Seams {
-            cluster: Arc::new(cluster),
-            history: Arc::new(history),
-            presence: Arc::new(MemoryPresence::new(clock.clone())),
-            auth: Arc::new(tokens.clone()),
-            by_caller: None,
-            exposure: Exposure::NO_TOKEN_REVIEW,
-            clock,
-            metrics: Registry::new(),
-            traces: Traces::off(),
-        };
-        let options = Options {
-            gateway: any_loopback_port(),
-            gateway_tls: None,
-            api: any_loopback_port().into(),
-            base_path: sentinel_operator::http::BasePath::default(),
-            metrics: None,
-            background: Vec::new(),
-            drain: Duration::from_secs(1),
-            settings: Settings::default(),
-            election: Election::Alone(Epoch::from(1)),
-        };
-        let operator = Operator::start(seams, options).await.expect("an operator");
-        let tokens = nodes.iter().map(|node| (node.to_string(), tokens.issue(node))).collect();
-        worker::write_line(&Addresses { api: operator.api_addr(), gateway: operator.gateway_addr(), tokens });
-        operator.run_until(std::future::pending()).await.expect("an operator that runs");
-    });
-}
 
 /// An operator in a child process.
 pub(super) struct Setup {
@@ -96,32 +25,58 @@ pub(super) struct Setup {
     pub(super) operator: Worker,
     pub(super) addresses: Addresses,
     pub(super) api: Api,
+    wanted: Wanted,
 }
 
 impl Setup {
     /// An operator that knows these nodes.
     pub(super) async fn new(nodes: &[String]) -> Self {
-        Self::on(tempfile::tempdir().expect("a temporary directory"), nodes).await
+        Self::with(Wanted { nodes: nodes.to_vec(), ..Wanted::default() }).await
     }
 
-    async fn on(directory: TempDir, nodes: &[String]) -> Self {
-        let mut operator = Worker::start(OPERATOR, &[&directory.path().display().to_string()]);
-        operator.send(&nodes).await;
+    /// An operator in a directory of its own.
+    pub(super) async fn with(wanted: Wanted) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let wanted = Wanted { directory: directory.path().to_owned(), ..wanted };
+        Self::on(directory, wanted).await
+    }
+
+    async fn on(directory: TempDir, wanted: Wanted) -> Self {
+        let mut operator = Worker::start(OPERATOR, &[]);
+        operator.send(&wanted).await;
         let addresses: Addresses = operator.receive().await;
         let api = Api::at(&format!("http://{}", addresses.api));
-        Self { directory, operator, addresses, api }
+        Self { directory, operator, addresses, api, wanted }
     }
 
-    /// Another operator in place of this one, with the same state.
-    pub(super) async fn restart(self, nodes: &[String]) -> Self {
+    /// Kills the operator, and starts another one with the same state at the same addresses.
+    pub(super) async fn restart(self) -> Self {
         self.operator.end().await;
-        Self::on(self.directory, nodes).await
+        let at = Some([self.addresses.gateway, self.addresses.api]);
+        Self::on(self.directory, Wanted { at, ..self.wanted }).await
+    }
+
+    /// The tokens of all nodes.
+    pub(super) fn tokens(&self) -> Vec<String> {
+        self.wanted.nodes.iter().map(|node| token(node)).collect()
+    }
+
+    /// Waits until the agent has forgotten every Attempt: then all of its output is archived, and nowhere else.
+    pub(super) async fn forgotten(&self) {
+        let attempts = self.directory.path().join("agent-state/attempts");
+        until("the agent has forgotten every Attempt", Duration::from_secs(30), || async {
+            match std::fs::read_dir(&attempts).map_or(0, Iterator::count) {
+                0 => Ok(()),
+                left => Err(left),
+            }
+        })
+        .await;
     }
 
     /// A real agent for one of the nodes, connected.
     pub(super) async fn agent(&self, node: &str) -> Program {
         let path = |name: &str| self.directory.path().join(name).display().to_string();
-        secret(Path::new(&path("token")), &self.addresses.tokens[node]);
+        secret(Path::new(&path("token")), &token(node));
         let agent = start_agent(
             self.directory.path(),
             &format!("ws://{}", self.addresses.gateway),
@@ -195,24 +150,42 @@ impl Api {
 
     /// A stream about a Task's first Run on a node, once there is one.
     pub(super) async fn follow_path(&self, task: &CreatedTask, node: &str, path: &str) -> reqwest::Response {
+        self.open(task, node, path, Duration::from_millis(1)).await
+    }
+
+    /// The same, asked for again and again without a pause.
+    pub(super) async fn follow_at_once(&self, task: &CreatedTask, node: &str) -> reqwest::Response {
+        self.open(task, node, "log?follow=true", Duration::ZERO).await
+    }
+
+    async fn open(&self, task: &CreatedTask, node: &str, path: &str, pause: Duration) -> reqwest::Response {
         let url = format!("{}/api/v1/executions/{}/1/{node}/{path}", self.url, task.uid);
-        let mut last = String::new();
+        let begun = Instant::now();
         // The log exists as soon as the operator has observed the Task.
-        for _ in 0..2000 {
+        loop {
             let answer = self.http.get(&url).send().await.expect("an answer");
             if answer.status().is_success() {
                 return answer;
             }
-            last = answer.text().await.unwrap_or_default();
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            let last = answer.text().await.unwrap_or_default();
+            assert!(begun.elapsed() < Duration::from_secs(10), "no log at {url}: {last}");
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
         }
-        panic!("no log at {url}: {last}")
+    }
+
+    /// Deletes a Task.
+    pub(super) async fn delete(&self, task: &CreatedTask) {
+        let url = format!("{}/api/v1/tasks/{}/{}", self.url, task.namespace, task.name);
+        let answer = self.http.delete(url).header("sentinel-request", "1").send().await.expect("an answer");
+        assert!(answer.status().is_success(), "not deleted: {answer:?}");
     }
 
     /// Waits until the Run is over in the Task's status.
     pub(super) async fn finished(&self, task: &CreatedTask) {
         let path = format!("/api/v1/tasks/{}/{}", task.namespace, task.name);
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         loop {
             let seen = self.get(&path).await.expect("the Task");
             if seen["status"]["run"]["finishedAt"].is_string() {
@@ -222,6 +195,11 @@ impl Api {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+}
+
+/// Names of so many nodes.
+pub(super) fn node_names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("n-{number:05}")).collect()
 }
 
 /// A Task that runs a shell command on some nodes.

@@ -1,5 +1,6 @@
 //! Worker processes: this program again, in another role.
 
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -10,6 +11,12 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// The first argument of a worker.
 pub(super) const ARGUMENT: &str = "__role";
+
+/// The role of a program that is not ours.
+pub(super) const OTHER: &str = "other";
+
+/// What a process needs for 15,000 agents and whatever else it opens.
+pub(super) const DESCRIPTORS: u64 = 20_000;
 
 /// A single-threaded runtime: whatever measures must not wake other threads.
 pub(super) fn runtime() -> tokio::runtime::Runtime {
@@ -38,6 +45,11 @@ impl Worker {
         let stdin = child.stdin.take().expect("its input");
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         Self { child, stdin, lines }
+    }
+
+    /// Starts a program that is not ours; it ends when this process does, as ours do.
+    pub(super) fn start_other(program: &str, arguments: &[&str]) -> Self {
+        Self::start(OTHER, &[&[program], arguments].concat())
     }
 
     /// Its process id.
@@ -79,6 +91,23 @@ pub(super) fn write_line(value: &impl Serialize) {
 /// In a worker: ends when the parent does, and may open as many descriptors as it can.
 pub(super) fn die_with_parent() {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).expect("a signal at the parent's end");
+    raise_descriptors();
+}
+
+/// How many descriptors this process may open from now on: as many as it can have.
+pub(super) fn raise_descriptors() -> u64 {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    // Root may go further.
+    let wanted = most.max(DESCRIPTORS);
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+        return wanted;
+    }
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a higher limit");
+    most
+}
+
+/// In a worker: becomes a program that is not ours. It keeps the signal at the parent's end, and the limits.
+pub(super) fn other(arguments: &[String]) -> ! {
+    let error = std::process::Command::new(&arguments[0]).args(&arguments[1..]).exec();
+    panic!("cannot start {}: {error}", arguments[0])
 }
