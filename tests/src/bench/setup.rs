@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::operator::{Addresses, OPERATOR, Wanted, token};
 use super::worker::Worker;
+use crate::journal;
 use crate::programs::Program;
 use crate::testbed::secret;
 use crate::wait::until;
@@ -63,12 +64,10 @@ impl Setup {
 
     /// Waits until the agent has forgotten every Attempt: then all of its output is archived, and nowhere else.
     pub(super) async fn forgotten(&self) {
-        let attempts = self.directory.path().join("agent-state/attempts");
+        let state = self.directory.path().join("agent-state");
         until("the agent has forgotten every Attempt", Duration::from_secs(30), || async {
-            match std::fs::read_dir(&attempts).map_or(0, Iterator::count) {
-                0 => Ok(()),
-                left => Err(left),
-            }
+            let left = journal::attempts(&state);
+            if left.is_empty() { Ok(()) } else { Err(left) }
         })
         .await;
     }
