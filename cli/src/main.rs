@@ -21,6 +21,7 @@ mod view;
 
 use clap_complete::CompleteEnv;
 use exit::{ExitResult, Failure};
+use futures_util::FutureExt as _;
 use output::color::Style;
 use output::format::note;
 use output::text::Text;
@@ -54,7 +55,8 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit_code(Err(Failure::new(format!("failed to start: {error}")))),
     };
-    let result = runtime.block_on(commands::execute(cli));
+    // Behind a pointer: all verbs would be compiled once for each function of the runtime that a future passes through.
+    let result = runtime.block_on(commands::execute(cli).boxed_local());
     // A blocking read of a file or a pipe must not delay the exit.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     exit_code(result)

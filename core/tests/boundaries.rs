@@ -46,6 +46,18 @@ fn overflow_checks_are_on_in_every_shipped_profile() {
     }
 }
 
+/// Of the first build that people make, a good part of the time went into optimising each crate twice. The parts of a crate are
+/// optimised together where that is worth the time.
+#[test]
+fn only_the_agent_pays_for_link_time_optimisation() {
+    let manifest = include_str!("../../Cargo.toml");
+    for (profile, lto) in [("release", "off"), ("agent", "fat")] {
+        let section = manifest.split(&format!("[profile.{profile}]")).nth(1).expect("the profile exists");
+        let section = section.split("\n[").next().expect("a section");
+        assert!(section.contains(&format!("\nlto = \"{lto}\"\n")), "{profile}:{section}");
+    }
+}
+
 fn dependencies(package: &str) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])

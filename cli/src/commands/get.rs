@@ -1,5 +1,7 @@
 //! `get`: lists of Tasks, Runs, Executions and nodes, and single Tasks and Executions.
 
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 
 use super::flags::context_flags;
@@ -13,7 +15,15 @@ use crate::output::table::Table;
 use crate::output::text::Text;
 use crate::view::Task;
 
-pub(super) async fn execute(client: &Client, namespace: &str, args: &GetArgs) -> ExitResult {
+pub(super) fn execute<'a>(
+    client: &'a Client,
+    namespace: &'a str,
+    args: &'a GetArgs,
+) -> LocalBoxFuture<'a, ExitResult> {
+    executed(client, namespace, args).boxed_local()
+}
+
+async fn executed(client: &Client, namespace: &str, args: &GetArgs) -> ExitResult {
     let scope = (!args.all_namespaces).then_some(namespace);
     let list = |path: &'static str, query: Query| async move {
         let limit = if args.limit == 0 { usize::MAX } else { args.limit as usize };

@@ -1,4 +1,5 @@
-//! The verbs, one file each; [`tables`], [`describe`], [`sort`] and [`execution`] serve those that read.
+//! The verbs, one file each; [`tables`], [`describe`], [`sort`] and [`execution`] serve those that read. The larger verbs
+//! return their future behind a pointer: without, all of them are one function to the compiler, which keeps one processor busy.
 
 mod apply;
 mod cancel;

@@ -1,6 +1,8 @@
 //! `rerun`: runs a Task again, unchanged; or its latest Run on the nodes that did not succeed, as a Task of its own, because
 //! a Run has every node that its targets select.
 
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use sentinel_api::reason::Reason;
 use sentinel_api::view::ExecutionView;
 use serde_json::{Value, json};
@@ -26,7 +28,15 @@ const MAX_NAME: usize = 253;
 /// Most Tasks for the failed nodes of one Run; further ones need a name.
 const MAX_RERUNS: u32 = 100;
 
-pub(super) async fn execute(client: &Client, namespace: &str, args: &RerunArgs) -> ExitResult {
+pub(super) fn execute<'a>(
+    client: &'a Client,
+    namespace: &'a str,
+    args: &'a RerunArgs,
+) -> LocalBoxFuture<'a, ExitResult> {
+    executed(client, namespace, args).boxed_local()
+}
+
+async fn executed(client: &Client, namespace: &str, args: &RerunArgs) -> ExitResult {
     let (namespace, name) = args.task.within(namespace);
     if args.failed {
         return rerun_failed(client, namespace, name, args).await;

@@ -19,6 +19,8 @@ mod signals;
 mod state;
 mod stop;
 
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use sentinel_api::client::peer::effective_uid;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
@@ -40,7 +42,11 @@ use crate::output::color::{StdStream, Style, is_terminal};
 use crate::output::format::note;
 use crate::output::text::Text;
 
-pub(crate) async fn execute(args: DevArgs, namespace: &str) -> ExitResult {
+pub(crate) fn execute(args: DevArgs, namespace: &str) -> LocalBoxFuture<'_, ExitResult> {
+    executed(args, namespace).boxed_local()
+}
+
+async fn executed(args: DevArgs, namespace: &str) -> ExitResult {
     // Signals are caught first, so that nothing is ever left behind.
     let mut signals = Signals::catch()?;
     // All problems of files are reported before anything is started.

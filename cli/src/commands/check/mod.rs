@@ -15,6 +15,8 @@ mod task;
 
 pub(crate) use installation::why_unready;
 
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use std::sync::Arc;
 
 use self::findings::{Findings, Verdict};
@@ -27,7 +29,11 @@ use crate::exit::{ExitResult, FAILED, Failure, OK};
 use crate::output::format::print;
 use crate::output::sink::print_json;
 
-pub(super) async fn execute(place: &Place, args: &CheckArgs) -> ExitResult {
+pub(super) fn execute<'a>(place: &'a Place, args: &'a CheckArgs) -> LocalBoxFuture<'a, ExitResult> {
+    executed(place, args).boxed_local()
+}
+
+async fn executed(place: &Place, args: &CheckArgs) -> ExitResult {
     let mut findings = Findings::new(args.output);
     if args.pre {
         let Target::Cluster(settings) = place.target() else {

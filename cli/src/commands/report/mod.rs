@@ -8,6 +8,8 @@ mod bundle;
 mod collect;
 mod redact;
 
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -20,7 +22,11 @@ use crate::output::counted;
 use crate::output::format::{note, print};
 use crate::output::sink::print_generated;
 
-pub(super) async fn execute(place: &Place, args: &ReportArgs) -> ExitResult {
+pub(super) fn execute<'a>(place: &'a Place, args: &'a ReportArgs) -> LocalBoxFuture<'a, ExitResult> {
+    executed(place, args).boxed_local()
+}
+
+async fn executed(place: &Place, args: &ReportArgs) -> ExitResult {
     let connection = connect(place, false).await?;
     let mut bundle = Bundle::default();
     collect::all(&connection, args, &mut bundle).await?;

@@ -6,6 +6,8 @@ mod spec;
 
 pub(crate) use spec::{random_letters, random_name};
 
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use std::collections::BTreeSet;
 
 use serde_json::json;
@@ -27,7 +29,15 @@ use crate::output::sink::print_json_line;
 use crate::output::text::Text;
 use crate::view::Task;
 
-pub(super) async fn execute(client: &Client, namespace: &str, args: &RunArgs) -> ExitResult {
+pub(super) fn execute<'a>(
+    client: &'a Client,
+    namespace: &'a str,
+    args: &'a RunArgs,
+) -> LocalBoxFuture<'a, ExitResult> {
+    executed(client, namespace, args).boxed_local()
+}
+
+async fn executed(client: &Client, namespace: &str, args: &RunArgs) -> ExitResult {
     if args.fold == Fold::Always && args.output == StreamFormat::Json {
         return Err(Failure::usage("--fold shows text; it cannot be used with --output json"));
     }

@@ -8,6 +8,8 @@
 
 mod proxy;
 
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -58,7 +60,11 @@ impl Link {
     }
 }
 
-pub(super) async fn execute(connection: &Connection, args: &UiArgs) -> ExitResult {
+pub(super) fn execute<'a>(connection: &'a Connection, args: &'a UiArgs) -> LocalBoxFuture<'a, ExitResult> {
+    executed(connection, args).boxed_local()
+}
+
+async fn executed(connection: &Connection, args: &UiArgs) -> ExitResult {
     let client = &connection.client;
     if let Some((_, server)) = &connection.cluster {
         return served_here(client, Arc::clone(server) as _, args).await;
