@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::Duration;
 
 use super::figures::Times;
-use super::peers::Comparison;
 
 /// Which of two figures is the better one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +52,7 @@ pub(super) struct Portable {
 pub(super) struct Table {
     rows: Vec<Row>,
     portable: Vec<Portable>,
-    comparison: Option<Comparison>,
+    beside: Vec<Vec<String>>,
 }
 
 impl Table {
@@ -128,16 +127,10 @@ impl Table {
         });
     }
 
-    /// Peers and ours, which are a table of their own.
-    pub(super) fn compare(&mut self, comparison: Comparison) {
-        let ratios = comparison.ratios().filter(|(what, ..)| !what.contains(", p99"));
-        let portable = ratios.map(|(what, value, better)| Portable {
-            what: format!("peers: {}", what.trim()),
-            value,
-            better,
-        });
+    /// A table of its own, with other columns: lines with the headings first, and what of it can be compared with another run.
+    pub(super) fn beside(&mut self, lines: Vec<Vec<String>>, portable: impl IntoIterator<Item = Portable>) {
+        self.beside = lines;
         self.portable.extend(portable);
-        self.comparison = Some(comparison);
     }
 
     /// What can be compared with another run. The 99th percentile of a time is left out: that of one build differs by more
@@ -165,16 +158,15 @@ impl fmt::Display for Table {
         if !self.rows.is_empty() {
             write_table(f, &lines)?;
         }
-        match &self.comparison {
-            Some(comparison) if self.rows.is_empty() => write!(f, "{comparison}"),
-            Some(comparison) => write!(f, "\n{comparison}"),
-            None => Ok(()),
+        if !self.rows.is_empty() && !self.beside.is_empty() {
+            writeln!(f)?;
         }
+        write_table(f, &self.beside)
     }
 }
 
 /// Lines as a table of Markdown, which is aligned; the first has the headings.
-pub(super) fn write_table(f: &mut fmt::Formatter<'_>, lines: &[Vec<String>]) -> fmt::Result {
+fn write_table(f: &mut fmt::Formatter<'_>, lines: &[Vec<String>]) -> fmt::Result {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -1,23 +1,21 @@
 //! The table of the peers, of ours, and of the floor.
 
-use std::fmt;
+use std::time::Duration;
 
 use crate::bench::figures::Times;
-use crate::bench::table::write_table;
-
-pub(in crate::bench) use crate::bench::table::Better;
+use crate::bench::table::{Better, Portable};
 
 /// One figure, of each that has it.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::bench) struct Measured<T> {
+pub(super) struct Measured<T> {
     /// Of socket.io and of NATS.
-    pub(in crate::bench) peers: Option<[T; 2]>,
-    pub(in crate::bench) ours: T,
-    pub(in crate::bench) floor: Option<T>,
+    pub(super) peers: Option<[T; 2]>,
+    pub(super) ours: T,
+    pub(super) floor: Option<T>,
 }
 
 impl<T: Copy> Measured<T> {
-    pub(in crate::bench) fn of(socketio: T, nats: T, ours: T, floor: T) -> Self {
+    pub(super) fn of(socketio: T, nats: T, ours: T, floor: T) -> Self {
         Self { peers: Some([socketio, nats]), ours, floor: Some(floor) }
     }
 
@@ -37,19 +35,19 @@ struct Row {
 
 /// All rows, and what the columns of the peers are called.
 #[derive(Debug)]
-pub(in crate::bench) struct Comparison {
+pub(super) struct Comparison {
     peers: [String; 2],
     rows: Vec<Row>,
 }
 
 impl Comparison {
-    pub(in crate::bench) fn of(peers: [String; 2]) -> Self {
+    pub(super) fn of(peers: [String; 2]) -> Self {
         Self { peers, rows: Vec::new() }
     }
 
     /// Two rows: median and 99th percentile.
-    pub(in crate::bench) fn times(&mut self, what: &str, measured: Measured<Times>) {
-        let millis = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+    pub(super) fn times(&mut self, what: &str, measured: Measured<Times>) {
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
         let count = measured.ours.count;
         for (name, of) in [
             ("p50", measured.map(|times| millis(times.p50))),
@@ -59,19 +57,24 @@ impl Comparison {
         }
     }
 
-    pub(in crate::bench) fn number(
-        &mut self,
-        what: &str,
-        unit: &'static str,
-        better: Better,
-        measured: Measured<f64>,
-    ) {
+    pub(super) fn number(&mut self, what: &str, unit: &'static str, better: Better, measured: Measured<f64>) {
         self.rows.push(Row { what: what.to_owned(), unit, better, measured });
     }
 
-    /// The ratio of ours to the floor, by row.
-    pub(in crate::bench) fn ratios(&self) -> impl Iterator<Item = (&str, f64, Better)> {
-        self.rows.iter().filter_map(|row| Some((&*row.what, row.ratio()?, row.better)))
+    /// What can be compared with another run: ours to the floor, without the 99th percentiles.
+    pub(super) fn portable(&self) -> Vec<Portable> {
+        let portable = |row: &Row| {
+            let what = format!("peers: {}", row.what.trim());
+            Some(Portable { what, value: row.ratio()?, better: row.better })
+        };
+        self.rows.iter().filter(|row| !row.what.contains(", p99")).filter_map(portable).collect()
+    }
+
+    /// The table: lines of columns, the headings first.
+    pub(super) fn lines(&self) -> Vec<Vec<String>> {
+        let [socketio, nats] = &self.peers;
+        let head = ["what", socketio, nats, "ours", "floor", "ours / floor", "ours is ahead of both"];
+        std::iter::once(head.map(str::to_owned).to_vec()).chain(self.rows.iter().map(Row::line)).collect()
     }
 }
 
@@ -92,33 +95,17 @@ impl Row {
             Some([false, false]) => "no, behind both",
         }
     }
-}
 
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [socketio, nats] = self.peers.clone();
-        let head = ["what", &socketio, &nats, "ours", "floor", "ours / floor", "ours is ahead of both"];
-        let mut lines = vec![head.map(str::to_owned).to_vec()];
-        for row in &self.rows {
-            let shown = |number: f64| {
-                let places = if number.abs() < 10.0 { 2 } else { 0 };
-                format!("{number:.places$} {}", row.unit)
-            };
-            let Measured { peers, ours, floor } = row.measured.map(shown);
-            let [socketio, nats] = peers.unwrap_or_default();
-            let ratio = row.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
-            let verdict = row.verdict().to_owned();
-            lines.push(vec![
-                row.what.clone(),
-                socketio,
-                nats,
-                ours,
-                floor.unwrap_or_default(),
-                ratio,
-                verdict,
-            ]);
-        }
-        write_table(f, &lines)
+    fn line(&self) -> Vec<String> {
+        let shown = |number: f64| {
+            let places = if number.abs() < 10.0 { 2 } else { 0 };
+            format!("{number:.places$} {}", self.unit)
+        };
+        let Measured { peers, ours, floor } = self.measured.map(shown);
+        let [socketio, nats] = peers.unwrap_or_default();
+        let ratio = self.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+        let verdict = self.verdict().to_owned();
+        vec![self.what.clone(), socketio, nats, ours, floor.unwrap_or_default(), ratio, verdict]
     }
 }
 

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use sentinel_protocol::limits::HEARTBEAT_MS;
 
-pub(super) use comparison::Comparison;
-use comparison::{Better, Measured};
+use comparison::{Comparison, Measured};
 use peer::{Library, Peer};
 
 use super::dispatch::{AgentAlone, Whole};
@@ -22,7 +21,7 @@ use super::limits::{self, Echoes, Flow, Spawner};
 use super::output::{self, BYTES};
 use super::progress::note;
 use super::setup::{Setup, node_names};
-use super::table::Table;
+use super::table::{Better, Table};
 use crate::cluster::repository;
 use crate::memory::rss;
 
@@ -45,7 +44,7 @@ pub(super) async fn measure(table: &mut Table) {
         fan_out(&mut comparison, workers, rounds).await;
     }
     flows(&mut comparison).await;
-    table.compare(comparison);
+    table.beside(comparison.lines(), comparison.portable());
 }
 
 async fn starts(comparison: &mut Comparison) {
