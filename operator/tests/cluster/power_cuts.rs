@@ -45,7 +45,7 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
             if entry.file_type().unwrap().is_file()
-                && !name.ends_with(".new")
+                && !has_extension(&name, "new")
                 && let Ok(bytes) = fs::read(entry.path())
             {
                 found.insert(Path::new(folder).join(name).to_str().unwrap().to_owned(), bytes);
@@ -61,7 +61,7 @@ fn cut(
     after: &BTreeMap<String, Vec<u8>>,
     rng: &mut Rng,
 ) -> BTreeMap<String, Vec<u8>> {
-    let is_log = |name: &str| name.ends_with(".log");
+    let is_log = |name: &str| has_extension(name, "log");
     let is_reset = after.iter().any(|(name, bytes)| {
         is_log(name) && before.get(name).is_some_and(|old| old[..HEADER] != bytes[..HEADER])
     });
@@ -225,4 +225,8 @@ async fn a_damaged_older_log_stops_the_start_and_is_named() {
         }
     }
     panic!("no checkpoint took long enough");
+}
+
+fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == extension)
 }

@@ -21,6 +21,7 @@ fn in_directory() -> (tempfile::TempDir, EmbeddedCluster) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[expect(clippy::await_holding_lock, reason = "the test holds up the disk while others wait for it")]
 async fn a_watch_shows_a_change_at_once_and_its_answer_waits_for_the_disk() {
     let (_directory, cluster) = in_directory();
     let mut changes = cluster.watch_tasks();
