@@ -1,4 +1,4 @@
-//! What a supervisor prepares before there is an Attempt: used when it is there, and not needed when it is not.
+//! What a supervisor prepares before it has an Attempt: used when it exists, and not needed when it does not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 mod fixtures;

@@ -262,7 +262,7 @@ fn an_attempt_does_not_write_into_the_slot_of_another() {
 
 /// A block that a loss of power left half written, at every place.
 #[test]
-fn a_damaged_slot_is_no_request_and_damages_no_other() {
+fn a_damaged_slot_is_free_and_damages_no_other() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
     let first = attempt(&state, of_an_earlier_boot(1), Progress::Ended);

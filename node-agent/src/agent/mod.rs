@@ -6,13 +6,16 @@
 //!
 //! * [`agent_loop`]: select → step → perform.
 //! * [`performer`]: one function per effect.
-//! * [`compactor`]: what may take its time, after an Attempt is forgotten.
+//! * [`outgoing`]: what is sent, once it is durable.
+//! * [`checkpointer`] and [`compactor`]: what may take its time, after an Attempt has ended and after it is forgotten.
 //! * [`inspect`]: files and locks to evidence; [`conversion`]: records of the Journal to values of `core` and back.
 
 mod agent_loop;
+mod checkpointer;
 mod compactor;
 mod conversion;
 mod inspect;
+mod outgoing;
 mod performer;
 
 pub(crate) use agent_loop::AgentLoop;

@@ -1,11 +1,11 @@
 //! One function per effect. The result of an effect is an event; nothing is decided here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sentinel_core::agent::{AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, Tombstone};
 use sentinel_protocol::ids::AttemptId;
@@ -13,13 +13,14 @@ use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::Start;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, ToOperator};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, ToOperator};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
+use super::checkpointer::Checkpointer;
 use super::compactor::Compactor;
 use super::conversion::{abandonment_for, journal_failed, tombstone_to_journal};
 use super::inspect::inspect;
+use super::outgoing::Outgoing;
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Input, Mailbox, OutputNotices};
 use crate::host;
@@ -39,9 +40,6 @@ const MAX_LAST_LINE: u64 = 512;
 /// How long the processes of a dead supervisor's command may take to end after they were killed.
 const TREE_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long the result of an Attempt waits before its directory is made durable.
-const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
-
 /// Carries out effects on Journal, supervisors and link.
 pub(crate) struct Performer {
     journal: Arc<StateDir>,
@@ -51,20 +49,14 @@ pub(crate) struct Performer {
     metrics: Arc<AgentMetrics>,
     scope: ContainerScope,
     compactor: Compactor,
-    /// Where the current Session takes its messages.
-    outbox: Option<mpsc::Sender<ToOperator>>,
+    outgoing: Outgoing,
     /// Attempts whose output is to be followed, and up to where it may be sent at once.
     begun: Vec<(AttemptId, AttemptDir, u64)>,
-    /// Reports of Attempts that are not durable yet, of the current Session.
-    held: Vec<ToOperator>,
     /// The Attempts in the Journal, by the name of their directory.
     attempts: BTreeMap<String, AttemptId>,
     /// Threads that end the trees of dead supervisors.
     tree_enders: Vec<JoinHandle<()>>,
-    /// Attempts that have ended, and when; they may still have a slot of the write-ahead log.
-    ended: VecDeque<(Instant, AttemptDir)>,
-    /// The thread that makes some of them durable.
-    checkpointer: Option<JoinHandle<()>>,
+    checkpointer: Checkpointer,
 }
 
 impl Performer {
@@ -85,15 +77,13 @@ impl Performer {
             launcher,
             mailbox,
             notices,
+            outgoing: Outgoing::new(metrics.clone()),
             metrics,
             scope,
-            outbox: None,
             begun: Vec::new(),
-            held: Vec::new(),
             attempts: BTreeMap::new(),
             tree_enders: Vec::new(),
-            ended: VecDeque::new(),
-            checkpointer: None,
+            checkpointer: Checkpointer::default(),
         })
     }
 
@@ -110,8 +100,7 @@ impl Performer {
     }
 
     pub(super) fn set_outbox(&mut self, outbox: Option<mpsc::Sender<ToOperator>>) {
-        self.outbox = outbox;
-        self.held.clear();
+        self.outgoing.set_outbox(outbox);
     }
 
     /// The Attempts in the Journal.
@@ -133,34 +122,6 @@ impl Performer {
                 self.metrics.count_restart("end-tree");
             }
         }
-    }
-
-    /// Makes Attempts durable whose results have waited for a while, so that the write-ahead log has room for others. Most are
-    /// forgotten before, and never cost the disk more than their slot.
-    pub(super) fn checkpoint(&mut self) {
-        if self.checkpointer.as_ref().is_some_and(|thread| !thread.is_finished()) {
-            return;
-        }
-        let Some(checkpoints) = self.journal.checkpoints() else { return };
-        let waiting = self.ended.iter().take_while(|(at, _)| at.elapsed() >= CHECKPOINT_AFTER).count();
-        let due: Vec<_> = self.ended.drain(..waiting).map(|(_, dir)| dir).collect();
-        let due: Vec<_> = due.into_iter().filter(|dir| checkpoints.needs(dir)).collect();
-        if due.is_empty() {
-            return;
-        }
-        let making = move || {
-            for dir in due {
-                if let Err(error) = checkpoints.make(&dir) {
-                    tracing::warn!(
-                        attempt = dir.name(),
-                        category = error.category().as_str(),
-                        error = describe(&error),
-                        "unable to make an ended attempt durable in its directory; its slot of the log stays in use"
-                    );
-                }
-            }
-        };
-        self.checkpointer = thread::Builder::new().name("checkpoint".to_owned()).spawn(making).ok();
     }
 
     /// Carries out an effect, in the span of the Attempt that it is about.
@@ -193,9 +154,32 @@ impl Performer {
                 }
             }
             Effect::Compact(tombstone) => self.compact(tombstone),
-            Effect::Send(message) => self.send(message),
+            Effect::Send(message) => {
+                self.outgoing.send(&self.journal, message).err().map(|e| journal_failed(&e))
+            }
             Effect::Ignored { what, .. } => self.count_ignored(what),
         }
+    }
+
+    /// The Attempt's command was started, or it ended: its request was made durable before.
+    fn note_durable(&mut self, dir: &AttemptDir, attempt: &AttemptId) {
+        self.journal.note_durable(dir);
+        self.outgoing.drop_held(attempt);
+    }
+
+    /// Whether Reports wait for the disk.
+    pub(super) fn has_held(&self) -> bool {
+        self.outgoing.has_held()
+    }
+
+    /// Makes durable what is not yet, and sends the Reports that waited for it.
+    pub(super) fn send_held(&mut self) -> Option<Event> {
+        self.outgoing.send_held(&self.journal).err().map(|error| journal_failed(&error))
+    }
+
+    /// Makes Attempts durable whose results have waited for a while.
+    pub(super) fn checkpoint(&mut self) {
+        self.checkpointer.run(&self.journal);
     }
 
     fn count_ignored(&self, what: Ignored) -> Option<Event> {
@@ -353,7 +337,7 @@ impl Performer {
             Ok(Some(ended)) => {
                 let dir = self.journal.attempt(&attempt);
                 self.note_durable(&dir, &attempt);
-                self.ended.push_back((Instant::now(), dir));
+                self.checkpointer.note_ended(dir);
                 self.notices.ended(&attempt, ended.output.end);
                 Some(Event::Concluded { attempt, ended: Box::new(ended) })
             }
@@ -379,7 +363,7 @@ impl Performer {
                     self.note_durable(&dir, attempt);
                 }
                 if let Some(ended) = &seen.ended {
-                    self.ended.push_back((Instant::now(), dir));
+                    self.checkpointer.note_ended(dir);
                     KillPoint::AgentSawExit.pass(self.journal.root());
                     self.notices.ended(&seen.attempt, ended.output.end);
                 }
@@ -472,65 +456,6 @@ impl Performer {
     /// Notes that an Attempt is not in the Journal any more.
     pub(super) fn note_compacted(&mut self, attempt: &AttemptId) {
         self.attempts.remove(&attempt.directory_name());
-    }
-
-    /// Sends a message whose Attempts are durable. That an Attempt was accepted can wait until it is, as *running* is likely to
-    /// come first; see [`Self::send_held`].
-    fn send(&mut self, message: ToOperator) -> Option<Event> {
-        match &message {
-            ToOperator::Report(report)
-                if !self.journal.is_durable(&self.journal.attempt(&report.attempt)) =>
-            {
-                if matches!(report.state, ReportedState::Accepted) {
-                    self.held.push(message);
-                    return None;
-                }
-                if let Err(error) = self.journal.sync() {
-                    return Some(journal_failed(&error));
-                }
-            }
-            ToOperator::Inventory(_) => {
-                if let Err(error) = self.journal.sync() {
-                    return Some(journal_failed(&error));
-                }
-            }
-            _ => {}
-        }
-        self.send_now(message);
-        None
-    }
-
-    /// Whether Reports wait for the disk.
-    pub(super) fn has_held(&self) -> bool {
-        !self.held.is_empty()
-    }
-
-    /// Makes durable what is not yet, and sends the Reports that waited for it.
-    pub(super) fn send_held(&mut self) -> Option<Event> {
-        if let Err(error) = self.journal.sync() {
-            return Some(journal_failed(&error));
-        }
-        for message in std::mem::take(&mut self.held) {
-            self.send_now(message);
-        }
-        None
-    }
-
-    /// Whoever started or ended it has synced its request before.
-    fn note_durable(&mut self, dir: &AttemptDir, attempt: &AttemptId) {
-        self.journal.note_durable(dir);
-        self.held.retain(|held| !matches!(held, ToOperator::Report(report) if report.attempt == *attempt));
-    }
-
-    fn send_now(&mut self, message: ToOperator) {
-        if let Some(outbox) = &self.outbox {
-            match outbox.try_send(message) {
-                Ok(()) => {}
-                // Reports are resent until they are acknowledged, so a dropped one is only late.
-                Err(TrySendError::Full(_)) => self.metrics.count_dropped(),
-                Err(TrySendError::Closed(_)) => self.outbox = None,
-            }
-        }
     }
 }
 

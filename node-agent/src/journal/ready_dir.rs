@@ -1,6 +1,6 @@
 //! A directory that a supervisor prepares before there is an Attempt: the agent only adds the request and renames it.
 //!
-//! Its name is `.ready.<pid of the supervisor>`, which is no Attempt's. The supervisor holds its lock from the beginning, as a
+//! Its name is `.ready.<pid of the supervisor>`, which cannot be an Attempt's. The supervisor holds its lock from the beginning, as a
 //! lock belongs to the directory and not to its name; so an Attempt that gets this directory has its supervisor at once.
 
 use std::fs::{self, OpenOptions};

@@ -98,8 +98,8 @@ impl StateDir {
         self.create_in(None, accepted).map(|(dir, _)| dir)
     }
 
-    /// As [`Self::create`], in the directory that a supervisor has prepared under this name, if it is there; the result shows
-    /// whether it was.
+    /// As [`Self::create`], in the directory that a supervisor has prepared under this name, if it exists; the result shows
+    /// whether it did.
     ///
     /// # Errors
     /// As for [`Self::create`].

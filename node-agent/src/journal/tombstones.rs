@@ -54,8 +54,8 @@ pub(super) struct Tombstones {
     current: Option<CurrentFile>,
 }
 
-/// The file that is appended to. Its end is prepared with zeros, so that most tombstones only replace what is there: that costs the
-/// disk one write, and a longer file costs it several.
+/// The file that is appended to. Its end is prepared with zeros, so that most tombstones only replace zeros: that costs the disk
+/// one write, and a longer file costs it several.
 #[derive(Debug)]
 struct CurrentFile {
     file: Arc<File>,

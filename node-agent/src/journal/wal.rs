@@ -1,8 +1,8 @@
 //! The write-ahead log: one file of preallocated blocks, by which an Attempt is durable before its directory is.
 //!
 //! A new directory with a file costs the disk several writes in sequence, a block that exists already costs one. So the agent
-//! writes an accepted request into a slot and its directory without waiting; whoever starts the command syncs the log once
-//! before, for all that wait at that moment. Until a power cut the directory is the truth, as the kernel keeps what was written
+//! writes an accepted request into a slot and its directory without waiting; the process that becomes the command syncs the log
+//! once before, for all that wait at that moment. Until a power cut the directory is the truth, as the kernel keeps what was written
 //! when a process dies; after one, [`super::redo`] restores from the log what the directories have lost.
 
 use std::collections::{HashMap, HashSet};
@@ -130,7 +130,7 @@ impl Wal {
         !self.slots().pending.contains(attempt)
     }
 
-    /// Notes that the log was synced after the Attempt's request was written, by whoever started or concluded it.
+    /// Notes that the log was synced after the Attempt's request was written, to start or conclude it.
     pub(super) fn note_durable(&self, attempt: &str) {
         self.slots().pending.remove(attempt);
     }

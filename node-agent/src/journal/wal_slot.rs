@@ -4,7 +4,7 @@
 //! slot n of `wal`, 16 KiB at n × 16 KiB (slot 0 is the header)
 //!        0   start     state *Starting*, by the supervisor        1 KiB
 //!     1024   request   the accepted Start, by the agent           7 KiB
-//!     8192   exit      how it ended, by whoever holds the lock    8 KiB
+//!     8192   exit      how it ended, by the holder of the lock    8 KiB
 //! ```
 //!
 //! Each part is a frame: magic, length, generation, CRC-32 of the three and of the payload; then the payload, JSON. Start and
@@ -154,7 +154,7 @@ impl Slot {
         sync_blocks(&self.file, &self.path)
     }
 
-    /// For a process that syncs it by itself; see [`sync_blocks`].
+    /// For another process that syncs it; see [`sync_blocks`].
     pub(crate) fn file(&self) -> &File {
         &self.file
     }

@@ -74,7 +74,7 @@ impl ChildStep {
 ///
 /// # Safety
 /// `plan` points to the arena that the parent fills before it sends a message; nothing else of the parent is used.
-#[expect(unsafe_code, reason = "exec and the steps before it have no safe interface")]
+#[expect(unsafe_code, reason = "exec, and what leads to it, has no safe interface")]
 pub(super) unsafe fn run(socket: BorrowedFd<'_>, plan: *const Plan) -> ! {
     // SAFETY: see above; the message shows that the plan is complete.
     unsafe {

@@ -105,7 +105,7 @@ impl Launcher {
         self
     }
 
-    /// The name of the directory that the idle supervisor prepares; it may not be there yet.
+    /// The name of the directory that the idle supervisor prepares; it may not exist yet.
     pub(crate) fn ready_name(&self) -> Option<String> {
         self.state_dir.as_ref().and(self.idle.as_ref()).map(|idle| ready_name(idle.id()))
     }

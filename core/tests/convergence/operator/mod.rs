@@ -25,6 +25,8 @@ use super::rng::Rng;
 use super::simulation::Violation;
 use super::stores::{Cluster, Copy, History};
 
+mod archiving;
+
 /// Whether an operator outlived what it was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
@@ -470,37 +472,6 @@ impl Operator {
         });
         if newer {
             self.queue.insert(id, (report.state, Source::Agent));
-        }
-    }
-
-    // --- archiving --------------------------------------------------------------------------------------------
-
-    /// One write to History, and its confirmation.
-    pub fn archive(&mut self, around: &mut Around<'_>) -> Result<(), Violation> {
-        if !around.history.up {
-            return Ok(());
-        }
-        if let Some((number, record)) = self.run_queue.pop_first() {
-            around.history.store_run(&record);
-            if let Some(ledger) = self.of_run(number) {
-                ledger.note_run_archived(RunStage::of(&record));
-            }
-        }
-        let Some((id, (state, source))) = self.queue.pop_first() else { return Ok(()) };
-        around.history.store(&id, &state, source, self.epoch, self.mutation)?;
-        self.note_archived(&id, state.stage());
-        if source == Source::Agent {
-            let ack = Ack { attempt: id.clone(), stage: state.stage() };
-            self.send(&id.node, ToAgent::Ack(ack), around);
-        }
-        Ok(())
-    }
-
-    fn note_archived(&mut self, id: &AttemptId, stage: Stage) {
-        if let Some((_, archived)) = self.orphans.get_mut(id) {
-            *archived = (*archived).max(Some(stage));
-        } else if let Some(ledger) = self.of_run(id.run) {
-            ledger.note_archived(id, stage);
         }
     }
 }
