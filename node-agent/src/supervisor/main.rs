@@ -44,13 +44,13 @@ pub fn main() -> ExitCode {
     if !leaves_first {
         standby.fork();
     }
+    if let Some(state_dir) = state_dir_from_arguments() {
+        standby.prepare_directory(&state_dir);
+    }
     let mut placement = wait_for_quiet();
     if leaves_first {
         placement = leave_the_pod(placement);
         standby.fork();
-    }
-    if let Some(state_dir) = state_dir_from_arguments() {
-        standby.prepare_directory(&state_dir);
     }
     let ended = wait_for_attempt().map(|attempt| {
         // Closes what is shared with the agent.
