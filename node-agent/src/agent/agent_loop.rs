@@ -17,12 +17,16 @@ use crate::journal::{AgentWakeups, Change, JournalError, Loaded, Wakeup};
 /// How often active Attempts are inspected, though no change was observed.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long wake-ups are not polled for after one that was about output, so that a flood of output does not wake the
-/// thread thousands of times a second.
+/// How long wake-ups are not polled for after some that were about the output of many Attempts, so that a flood of output does not
+/// wake the thread thousands of times a second. A supervisor wakes it at most a hundred times a second.
 const OUTPUT_DEBOUNCE: Duration = Duration::from_millis(5);
 
-/// How long a Report that an Attempt was accepted waits for its command to start, which makes the Attempt durable.
-const HELD_FOR: Duration = Duration::from_millis(10);
+/// How long a Report that an Attempt was accepted waits for its command to start, which makes the Attempt durable; and the start of
+/// the next supervisor for the command to end.
+const PUT_OFF_FOR: Duration = Duration::from_millis(10);
+
+/// Attempts with output at once that make a flood.
+const FLOOD: usize = 8;
 
 /// Shortest time between two inspections where supervisors cannot wake the agent.
 const POLL_AT_LEAST: Duration = Duration::from_millis(10);
@@ -45,8 +49,8 @@ pub(crate) struct AgentLoop {
     next_tick: u64,
     /// Wake-ups are not polled for until then.
     debounce_until: Option<Instant>,
-    /// Until when Reports of Attempts that are not durable yet are held.
-    held_until: Option<Instant>,
+    /// Until when Reports of Attempts that are not durable yet are held, and no supervisor is started in advance.
+    put_off_until: Option<Instant>,
     /// When an input was last received or a record last changed, milliseconds of the boot clock.
     changed_at: u64,
 }
@@ -70,7 +74,7 @@ impl AgentLoop {
             inbox,
             next_tick: 0,
             debounce_until: None,
-            held_until: None,
+            put_off_until: None,
             changed_at: host::boot_clock_ms(),
         };
         let replayed = agent_loop.replay()?;
@@ -87,13 +91,14 @@ impl AgentLoop {
                     while let Some(input) = self.inbox.try_recv() {
                         if let Input::Stop = input {
                             self.step_and_perform(Event::Stopping);
+                            self.performer.write_deliveries();
                             return;
                         }
                         self.on_input(input);
                     }
                 }
                 Ready::Wakeups => self.on_wakeups(),
-                Ready::Held => self.send_held(),
+                Ready::PutOff => self.do_put_off(),
                 Ready::Tick => self.on_tick(),
             }
         }
@@ -109,11 +114,11 @@ impl AgentLoop {
             let debounce = self.debounce_until.map(|until| until.saturating_duration_since(Instant::now()));
             let debounce = debounce.filter(|pause| !pause.is_zero());
             let left = debounce.map_or(left, |pause| pause.min(left));
-            let held = self.held_until.map(|until| until.saturating_duration_since(Instant::now()));
-            if held.is_some_and(|held| held.is_zero()) {
-                return Ready::Held;
+            let put_off = self.put_off_until.map(|until| until.saturating_duration_since(Instant::now()));
+            if put_off.is_some_and(|put_off| put_off.is_zero()) {
+                return Ready::PutOff;
             }
-            let left = held.map_or(left, |held| held.min(left));
+            let left = put_off.map_or(left, |put_off| put_off.min(left));
             let timeout = Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: i64::from(left.subsec_nanos()),
@@ -157,7 +162,7 @@ impl AgentLoop {
             Input::Archived { attempt, position } => self.performer.note_archived(&attempt, position),
             Input::Stop => {}
         }
-        // An Attempt may be active now that has to be inspected.
+        // An Attempt may be active now that has to be inspected, or an acknowledgement to be written.
         self.changed_at = host::boot_clock_ms();
         let pause = if self.wakeups.is_some() { TICK } else { POLL_AT_LEAST };
         self.next_tick = self.next_tick.min(self.changed_at + pause.as_millis() as u64);
@@ -176,6 +181,7 @@ impl AgentLoop {
         if received.may_be_incomplete {
             self.next_tick = 0;
         }
+        let mut with_output = 0;
         for Wakeup { attempt, change } in received.wakeups {
             let Some(attempt) = self.performer.attempt_in(&attempt) else { continue };
             match change {
@@ -183,22 +189,28 @@ impl AgentLoop {
                     if self.agent.is_living(&attempt)
                         && let Some(event) = self.performer.perform(Effect::Inspect(attempt))
                     {
+                        let has_ended = matches!(&event, Event::Observed(seen) if seen.ended.is_some());
                         self.step_and_perform(event);
+                        if has_ended {
+                            self.performer.prefork();
+                        }
                     }
-                    // The command that was launched last runs or has ended.
-                    self.performer.prefork();
                 }
                 Change::Output => {
-                    self.debounce_until = Some(Instant::now() + OUTPUT_DEBOUNCE);
+                    with_output += 1;
                     self.performer.notices().written(&attempt);
                 }
             }
+        }
+        if with_output >= FLOOD {
+            self.debounce_until = Some(Instant::now() + OUTPUT_DEBOUNCE);
         }
     }
 
     fn on_tick(&mut self) {
         let began = Instant::now();
         self.performer.reap();
+        self.performer.write_deliveries();
         self.performer.prefork();
         self.performer.checkpoint();
         self.step_and_perform(Event::Tick);
@@ -214,7 +226,8 @@ impl AgentLoop {
     /// How long until the next tick, when the last one took this long.
     fn pause(&self, took: Duration) -> Duration {
         if self.agent.living() == 0 {
-            return if self.agent.unacknowledged() > 0 { TICK } else { IDLE_TICK };
+            let waits = self.agent.unacknowledged() > 0 || self.performer.has_deliveries();
+            return if waits { TICK } else { IDLE_TICK };
         }
         if self.wakeups.is_some() {
             return TICK;
@@ -239,12 +252,15 @@ impl AgentLoop {
         }
         self.performer.publish_begun();
         self.performer.metrics().set_counts(self.agent.living(), self.agent.unacknowledged());
-        let held = self.performer.has_held();
-        self.held_until = held.then(|| self.held_until.unwrap_or_else(|| Instant::now() + HELD_FOR));
+        let waits = self.performer.has_held() || self.performer.lacks_standby();
+        self.put_off_until =
+            waits.then(|| self.put_off_until.unwrap_or_else(|| Instant::now() + PUT_OFF_FOR));
     }
 
-    fn send_held(&mut self) {
-        self.held_until = None;
+    /// Does what was put off, so that commands could start.
+    fn do_put_off(&mut self) {
+        self.put_off_until = None;
+        self.performer.prefork();
         if let Some(failed) = self.performer.send_held() {
             self.step_and_perform(failed);
         }
@@ -283,7 +299,7 @@ impl AgentLoop {
 enum Ready {
     Inputs,
     Wakeups,
-    Held,
+    PutOff,
     Tick,
 }
 

@@ -6,6 +6,7 @@
 //!
 //! * [`agent_loop`]: select → step → perform.
 //! * [`performer`]: one function per effect.
+//! * [`deliveries`]: what was acknowledged, until it is written.
 //! * [`outgoing`]: what is sent, once it is durable.
 //! * [`checkpointer`] and [`compactor`]: what may take its time, after an Attempt has ended and after it is forgotten.
 //! * [`inspect`]: files and locks to evidence; [`conversion`]: records of the Journal to values of `core` and back.
@@ -14,6 +15,7 @@ mod agent_loop;
 mod checkpointer;
 mod compactor;
 mod conversion;
+mod deliveries;
 mod inspect;
 mod outgoing;
 mod performer;

@@ -19,14 +19,13 @@ use tokio::sync::mpsc;
 use super::checkpointer::Checkpointer;
 use super::compactor::Compactor;
 use super::conversion::{abandonment_for, journal_failed, tombstone_to_journal};
+use super::deliveries::Deliveries;
 use super::inspect::inspect;
 use super::outgoing::Outgoing;
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Input, Mailbox, OutputNotices};
 use crate::host;
-use crate::journal::{
-    AbandonResult, Accepted, AttemptDir, Delivery, JournalError, Loaded, SUPERVISOR_LOG, StateDir,
-};
+use crate::journal::{AbandonResult, Accepted, AttemptDir, JournalError, Loaded, SUPERVISOR_LOG, StateDir};
 use crate::kill_point::KillPoint;
 use crate::process::ContainerScope;
 use crate::shortage::{self, describe};
@@ -49,6 +48,7 @@ pub(crate) struct Performer {
     metrics: Arc<AgentMetrics>,
     scope: ContainerScope,
     compactor: Compactor,
+    deliveries: Deliveries,
     outgoing: Outgoing,
     /// Attempts whose output is to be followed, and up to where it may be sent at once.
     begun: Vec<(AttemptId, AttemptDir, u64)>,
@@ -73,6 +73,7 @@ impl Performer {
         let journal = Arc::new(journal);
         Ok(Self {
             compactor: Compactor::start(journal.clone(), mailbox.clone())?,
+            deliveries: Deliveries::default(),
             journal,
             launcher,
             mailbox,
@@ -228,6 +229,11 @@ impl Performer {
         for (attempt, dir, credit) in self.begun.drain(..) {
             self.notices.begin(&attempt, &dir, credit);
         }
+    }
+
+    /// Whether a supervisor is to be started in advance.
+    pub(super) fn lacks_standby(&self) -> bool {
+        self.launcher.lacks_standby()
     }
 
     /// Starts the next supervisor in advance.
@@ -422,31 +428,27 @@ impl Performer {
 
     fn note_ack(&mut self, attempt: &AttemptId, stage: Stage) -> Option<Event> {
         KillPoint::AgentAcked.pass(self.journal.root());
-        let dir = self.journal.attempt(attempt);
-        let noted = dir
-            .delivery()
-            .and_then(|delivery| dir.set_delivery(&Delivery { acked: Some(stage), ..delivery }));
-        // If this is lost, the Report is sent once more after a restart.
-        if let Err(error) = noted {
-            tracing::warn!(error = describe(&error), "unable to record an acknowledgement");
-        }
+        self.deliveries.note_acked(self.journal.attempt(attempt), stage);
         None
     }
 
     pub(super) fn note_archived(&mut self, attempt: &AttemptId, position: u64) {
-        let dir = self.journal.attempt(attempt);
-        let noted = dir
-            .delivery()
-            .and_then(|delivery| dir.set_delivery(&Delivery { archived: position, ..delivery }));
-        if let Err(error) = noted {
-            attempt_span(attempt).in_scope(|| {
-                tracing::debug!(error = describe(&error), "unable to record which output is archived");
-            });
-        }
+        self.deliveries.note_archived(self.journal.attempt(attempt), position);
+    }
+
+    /// Whether acknowledgements are to be written.
+    pub(super) fn has_deliveries(&self) -> bool {
+        self.deliveries.has_changes()
+    }
+
+    /// Writes them.
+    pub(super) fn write_deliveries(&mut self) {
+        self.deliveries.write(&self.journal);
     }
 
     fn compact(&mut self, tombstone: Tombstone) -> Option<Event> {
         self.notices.forget(&tombstone.attempt);
+        self.deliveries.forget(&self.journal.attempt(&tombstone.attempt));
         if !self.compactor.compact(tombstone) {
             tracing::warn!("too many forgotten attempts wait to be removed; will retry");
         }

@@ -63,6 +63,11 @@ impl ReadyDir {
         Ok(Self { path: path.to_owned(), inode: (metadata.dev(), metadata.ino()), lock, wakeups, log })
     }
 
+    /// The folder of its Spool.
+    pub(crate) fn log_folder(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
     /// The supervisor's log in it.
     pub(crate) fn log(&self) -> &fs::File {
         &self.log

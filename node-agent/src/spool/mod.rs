@@ -32,4 +32,5 @@ mod writer;
 pub use error::SpoolError;
 pub use reader::Reader;
 pub use recovery::recover;
+pub(crate) use writer::reserve;
 pub use writer::{Room, Writer, Written};

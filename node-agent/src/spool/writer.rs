@@ -100,18 +100,7 @@ impl Writer {
     /// # Errors
     /// When there is no room for the reserve.
     pub fn create(log: &Path, rules: OutputRules) -> Result<Self, SpoolError> {
-        let reserve = log.join("reserve");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&reserve);
-        let file = file.map_err(|e| SpoolError::io("create", &reserve, e))?;
-        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                (&file)
-                    .write_all(&[0; RESERVE as usize])
-                    .map_err(|e| SpoolError::io("reserve", &reserve, e))?;
-            }
-            Err(errno) => return Err(SpoolError::io("reserve", &reserve, errno)),
-        }
+        reserve(log)?;
         Ok(Self {
             log: log.to_owned(),
             rules,
@@ -394,6 +383,27 @@ impl Writer {
         self.drops = Some((entry, dropped.end().position, len + added));
         Ok(())
     }
+}
+
+/// Creates the reserve of a Spool, unless it exists.
+///
+/// # Errors
+/// When there is no room for it.
+pub(crate) fn reserve(log: &Path) -> Result<(), SpoolError> {
+    let reserve = log.join("reserve");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&reserve);
+    let file = file.map_err(|e| SpoolError::io("create", &reserve, e))?;
+    if file.metadata().is_ok_and(|metadata| metadata.len() >= RESERVE) {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+            (&file).write_all(&[0; RESERVE as usize]).map_err(|e| SpoolError::io("reserve", &reserve, e))?;
+        }
+        Err(errno) => return Err(SpoolError::io("reserve", &reserve, errno)),
+    }
+    Ok(())
 }
 
 fn write_all_vectored(file: &mut File, head: &[u8], data: &[u8]) -> io::Result<()> {

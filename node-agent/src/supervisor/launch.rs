@@ -170,11 +170,16 @@ impl Launcher {
         self.running.len()
     }
 
+    /// Whether [`Self::prefork`] would start one.
+    pub(crate) fn lacks_standby(&self) -> bool {
+        self.prefork == Prefork::One && self.idle.is_none()
+    }
+
     /// Starts the next supervisor in advance, if that is wanted and there is none. It takes as long as a command's start: to be
     /// called when no Attempt waits for this process or for the CPU.
     pub fn prefork(&mut self) {
         self.reap_supervisors();
-        if self.prefork == Prefork::One && self.idle.is_none() {
+        if self.lacks_standby() {
             // Without one the next start is slower, or fails with the reason.
             self.idle = self.spawn().ok();
         }

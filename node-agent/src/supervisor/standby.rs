@@ -12,6 +12,7 @@ use super::log;
 use super::zygote::Zygote;
 use crate::journal::{AttemptDir, AttemptLock, JournalError, ReadyDir, SUPERVISOR_LOG, SupervisorWakeups};
 use crate::process::ProcessIdentity;
+use crate::spool;
 
 /// An Attempt under its lock.
 pub(super) struct Locked {
@@ -72,8 +73,12 @@ impl Standby {
     /// Prepares a directory in this state directory, whose log becomes this process's.
     pub(super) fn prepare_directory(&mut self, state_dir: &Path) {
         // Without one the agent creates the Attempt's.
-        let ready = ReadyDir::create(state_dir).ok();
-        self.ready = ready.filter(|ready| rustix::stdio::dup2_stderr(ready.log()).is_ok());
+        let Ok(ready) = ReadyDir::create(state_dir) else { return };
+        if spool::reserve(&ready.log_folder()).is_ok() && rustix::stdio::dup2_stderr(ready.log()).is_ok() {
+            self.ready = Some(ready);
+        } else {
+            ready.remove();
+        }
     }
 
     /// Takes the lock of an Attempt, waiting until it is free. The log of this process becomes the Attempt's.
