@@ -208,8 +208,8 @@ async fn a_task_deleted_between_start_and_finalizer_leaves_no_command() {
     })
     .await;
     until("the agent has forgotten its Attempt", PATIENCE, || async {
-        let left = fs::read_dir(system.fleet.nodes[0].state.join("attempts")).unwrap().count();
-        if left == 0 { Ok(()) } else { Err(left) }
+        let left = journal::attempts(&system.fleet.nodes[0].state);
+        if left.is_empty() { Ok(()) } else { Err(left) }
     })
     .await;
     system.end(true).await;
