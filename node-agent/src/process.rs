@@ -31,13 +31,20 @@ impl ProcessIdentity {
         Ok(Self { pid, start_time: stat(pid)?.start_time, boot_id: host::boot_id()?, namespace: None })
     }
 
+    /// The identity of another process in the pid namespace of this one, with that namespace.
+    ///
+    /// # Errors
+    /// When there is no such process, or `/proc` cannot be read.
+    pub fn of_other(pid: i32) -> io::Result<Self> {
+        Ok(Self { namespace: pid_namespace(), ..Self::of(pid)? })
+    }
+
     /// The identity of this process, with its pid namespace.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn of_self() -> io::Result<Self> {
-        let me = Self::of(std::process::id().cast_signed())?;
-        Ok(Self { namespace: pid_namespace(), ..me })
+        Self::of_other(std::process::id().cast_signed())
     }
 
     /// Whether that process still exists; a zombie does not count.

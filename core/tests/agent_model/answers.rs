@@ -3,7 +3,7 @@
 use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules};
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::Epoch;
-use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::outcome::{LostReason, Outcome};
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
@@ -182,8 +182,9 @@ fn lost_supervisor_is_relaunched_after_five_seconds() {
 #[test]
 fn attempt_accepted_before_a_reboot_waits_for_another_start() {
     let mut machine = Machine::connected();
+    // The starts of these are not in the log.
     machine.start(0);
-    machine.start(1);
+    machine.start(2);
     machine.apply(&Op::Reboot);
     machine.connect();
     machine.apply(&Op::Pass { millis: 1_000 });
@@ -191,7 +192,20 @@ fn attempt_accepted_before_a_reboot_waits_for_another_start() {
     machine.start(0);
     assert_eq!(machine.world.dirs[&id(0)].supervisors.len(), 1);
     machine.apply(&Op::Pass { millis: START_MS });
-    assert_eq!(machine.world.reported[&id(1)].outcome, Outcome::StartTimedOut { why: None });
+    assert_eq!(machine.world.reported[&id(2)].outcome, Outcome::StartTimedOut { why: None });
+}
+
+/// Its command may have been started: the log is all that is left of it.
+#[test]
+fn attempt_whose_start_was_logged_before_a_reboot_is_lost() {
+    let mut machine = Machine::connected();
+    machine.start(1);
+    machine.apply(&Op::Reboot);
+    machine.connect();
+    machine.start(1);
+    let lost = Outcome::Lost { reason: LostReason::NodeRebooted };
+    assert_eq!(machine.world.reported[&id(1)].outcome, lost);
+    assert!(machine.world.dirs[&id(1)].supervisors.is_empty());
 }
 
 #[test]

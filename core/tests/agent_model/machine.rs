@@ -6,6 +6,7 @@ use sentinel_core::agent::{Agent, Event, Facts};
 use sentinel_protocol::ids::{AttemptId, Epoch};
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, ToAgent};
 
+use crate::attempt_dir::AttemptDir;
 use crate::operation::Op;
 use crate::world::{IDS, World, hash, id, rules, start};
 
@@ -107,10 +108,7 @@ impl Machine {
             Op::Reboot => {
                 self.world.boot += 1;
                 self.world.now = 0;
-                for dir in self.world.dirs.values_mut() {
-                    dir.supervisors.clear();
-                    dir.tree = false;
-                }
+                self.world.dirs.values_mut().for_each(AttemptDir::lose_power);
                 self.restart();
             }
             Op::Supervise { n, which, kill } => self.world.supervise(n, which, kill),

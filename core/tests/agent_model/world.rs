@@ -139,7 +139,7 @@ impl World {
                 assert!(!self.refused_now.contains(&attempt), "{attempt} was refused and then launched");
                 let dir = self.dirs.get_mut(&attempt).expect("launched before it was durable");
                 assert!(dir.exit.is_none(), "launched after its end");
-                dir.supervisors.push(Supervisor::OnItsWay);
+                dir.launch(&attempt);
             }
             Effect::RequestCancel(attempt) => self.dirs.get_mut(&attempt)?.cancel = true,
             Effect::EndTree(attempt) => {

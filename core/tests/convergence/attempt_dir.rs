@@ -35,6 +35,8 @@ pub(crate) struct AttemptDir {
     start_by: Monotonic,
     pub(crate) boot: u32,
     pub(crate) state: LastState,
+    /// Whether the log has it that the command may start: a later boot believes it, whatever the directory shows.
+    is_start_logged: bool,
     pub(crate) running: Option<Running>,
     pub(crate) exit: Option<Ended>,
     pub(crate) acked: Option<Stage>,
@@ -53,12 +55,36 @@ impl AttemptDir {
             start_by: Monotonic(now + start.deadlines.start_ms),
             boot,
             state: LastState::Accepted,
+            is_start_logged: false,
             running: None,
             exit: None,
             acked: None,
             cancel: false,
             supervisors: vec![],
             tree: false,
+        }
+    }
+
+    /// It is handed to a supervisor. Of every second Run the start is in the log; the log was full for the others, so that the
+    /// supervisor records it.
+    pub(crate) fn launch(&mut self, id: &AttemptId) {
+        self.is_start_logged = id.run.0 % 2 == 0;
+        self.supervisors.push(Supervisor::OnItsWay);
+    }
+
+    /// The start is not in the log after all: it was not synced.
+    #[allow(dead_code, reason = "only one of the models loses what was not synced")]
+    pub(crate) fn lose_start(&mut self) {
+        self.is_start_logged = false;
+        self.state = LastState::Accepted;
+    }
+
+    /// The machine loses its power and is started again; the log was synced.
+    pub(crate) fn lose_power(&mut self) {
+        self.supervisors.clear();
+        self.tree = false;
+        if self.is_start_logged && self.state == LastState::Accepted {
+            self.state = LastState::Starting;
         }
     }
 

@@ -25,13 +25,15 @@ use super::outgoing::Outgoing;
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Input, Mailbox, OutputNotices};
 use crate::host;
-use crate::journal::{AbandonResult, Accepted, AttemptDir, JournalError, Loaded, SUPERVISOR_LOG, StateDir};
+use crate::journal::{
+    AbandonResult, Accepted, AttemptDir, AttemptState, JournalError, Loaded, SUPERVISOR_LOG, StateDir,
+};
 use crate::kill_point::KillPoint;
-use crate::process::ContainerScope;
+use crate::process::{ContainerScope, ProcessIdentity};
 use crate::shortage::{self, describe};
 use crate::spans::attempt_span;
 use crate::spool;
-use crate::supervisor::{Launcher, end_tree};
+use crate::supervisor::{Launcher, StartRecord, end_tree};
 
 /// Bytes of a supervisor's log that are read for its last line.
 const MAX_LAST_LINE: u64 = 512;
@@ -262,10 +264,28 @@ impl Performer {
         Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message: message.into() } }
     }
 
+    /// Writes the start to the log, hands the Attempt to a supervisor, and makes the start durable while the command is prepared.
     fn launch(&mut self, attempt: AttemptId) -> Option<Event> {
-        let launched = self.launcher.launch(&self.journal.attempt(&attempt));
+        let dir = self.journal.attempt(&attempt);
+        let record = |supervisor: &ProcessIdentity| {
+            let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: None };
+            match self.journal.log_start(&dir, &starting) {
+                Ok(true) => StartRecord::InLog,
+                _ => StartRecord::BySupervisor,
+            }
+        };
+        let launched = self.launcher.launch_with(&dir, record);
         KillPoint::AgentLaunched.pass(self.journal.root());
-        launched.err().map(|error| Event::LaunchFailed { attempt, message: describe(&error) })
+        match launched {
+            Ok(unconfirmed) => match self.journal.sync() {
+                Ok(()) => {
+                    unconfirmed.confirm();
+                    None
+                }
+                Err(error) => Some(journal_failed(&error)),
+            },
+            Err(error) => Some(Event::LaunchFailed { attempt, message: describe(&error) }),
+        }
     }
 
     fn request_cancel(&mut self, attempt: AttemptId) -> Option<Event> {

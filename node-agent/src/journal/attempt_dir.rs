@@ -288,7 +288,8 @@ pub(super) fn make_dir(path: &Path) -> Result<(), JournalError> {
 /// it when the holder dies.
 #[derive(Debug)]
 pub struct AttemptLock {
-    _lock: FileLock,
+    /// `None` where the parent of this process holds it.
+    _lock: Option<FileLock>,
     attempt: AttemptDir,
     /// Its place in the write-ahead log, once it was asked for.
     slot: OnceCell<Option<Slot>>,
@@ -296,7 +297,17 @@ pub struct AttemptLock {
 
 impl AttemptLock {
     pub(super) fn new(lock: FileLock, attempt: AttemptDir) -> Self {
-        Self { _lock: lock, attempt, slot: OnceCell::new() }
+        Self { _lock: Some(lock), attempt, slot: OnceCell::new() }
+    }
+
+    /// The lock that the parent of this process holds, for as long as this process does its work.
+    pub(crate) fn of_parent(attempt: &AttemptDir) -> Self {
+        Self { _lock: None, attempt: attempt.clone(), slot: OnceCell::new() }
+    }
+
+    /// Makes the log durable, if the Attempt has a place in it.
+    pub(crate) fn sync_log(&self) -> Result<(), JournalError> {
+        self.slot().map_or(Ok(()), Slot::sync)
     }
 
     /// The Attempt it locks.
@@ -404,10 +415,5 @@ impl Announced<'_> {
     /// When the log could not be synced; nothing may be started then.
     pub fn sync(&self) -> Result<(), JournalError> {
         self.0.map_or(Ok(()), Slot::sync)
-    }
-
-    /// What the process that becomes the command has to sync before; `None` when it is durable.
-    pub(crate) fn to_sync(&self) -> Option<&File> {
-        self.0.map(Slot::file)
     }
 }

@@ -73,11 +73,15 @@ impl ReadyDir {
         &self.log
     }
 
+    /// Whether it has become this Attempt's.
+    pub(crate) fn is_of(&self, attempt: &AttemptDir) -> bool {
+        fs::symlink_metadata(attempt.path())
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode)
+    }
+
     /// The lock of the Attempt and the pipe of its supervisor, if the Attempt got this directory; otherwise it is removed.
     pub(crate) fn take(mut self, attempt: &AttemptDir) -> Option<(AttemptLock, Option<SupervisorWakeups>)> {
-        let is_this = fs::symlink_metadata(attempt.path())
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode);
-        if !is_this {
+        if !self.is_of(attempt) {
             self.remove();
             return None;
         }

@@ -11,7 +11,7 @@ use sentinel_protocol::ids::{AttemptId, Epoch};
 use crate::private_dir;
 
 use super::attempt_dir::{AttemptDir, EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, READY, REQUEST, make_dir};
-use super::attempt_record::{Accepted, Loaded, Tombstone};
+use super::attempt_record::{Accepted, AttemptState, Loaded, Tombstone};
 use super::error::JournalError;
 use super::file_lock::FileLock;
 use super::record_file;
@@ -146,6 +146,17 @@ impl StateDir {
     /// [`JournalError::Unsafe`] when the log could not be synced.
     pub fn sync(&self) -> Result<(), JournalError> {
         self.wal.as_ref().map_or(Ok(()), |wal| wal.sync())
+    }
+
+    /// Writes into the write-ahead log that an Attempt's command may start once [`Self::sync`] was called; false when the start has
+    /// to be recorded in the Attempt's directory.
+    ///
+    /// Only a later boot reads it. In this one the directory shows whether the command may have started.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn log_start(&self, dir: &AttemptDir, starting: &AttemptState) -> Result<bool, JournalError> {
+        self.wal.as_ref().map_or(Ok(false), |wal| wal.log_start(dir.name(), starting))
     }
 
     /// Whether the Attempt's request is durable.

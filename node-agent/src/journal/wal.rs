@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::attempt_dir::AttemptDir;
-use super::attempt_record::Accepted;
+use super::attempt_record::{Accepted, AttemptState};
 use super::error::JournalError;
 use super::record_file;
 use super::wal_slot::{
@@ -123,6 +123,18 @@ impl Wal {
         slots.used.insert(name.clone(), id);
         slots.pending.insert(name);
         Ok(true)
+    }
+
+    /// Writes into an Attempt's slot that its command may start as soon as the log was synced; false without a slot, or when it
+    /// does not fit.
+    pub(super) fn log_start(&self, attempt: &str, starting: &AttemptState) -> Result<bool, JournalError> {
+        let Some(id) = self.slots().used.get(attempt).copied() else { return Ok(false) };
+        let slot = Slot::of(Arc::clone(&self.file), self.path.clone(), id);
+        let logged = slot.map_or(Ok(false), |slot| slot.write(Part::Start, starting))?;
+        if logged {
+            self.slots().pending.insert(attempt.to_owned());
+        }
+        Ok(logged)
     }
 
     /// Whether the Attempt's request is durable.

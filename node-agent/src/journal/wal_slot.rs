@@ -153,11 +153,6 @@ impl Slot {
     pub(super) fn sync(&self) -> Result<(), JournalError> {
         sync_blocks(&self.file, &self.path)
     }
-
-    /// For another process that syncs it; see [`sync_blocks`].
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
 }
 
 /// A block that is written as a whole need not be read first.

@@ -101,7 +101,12 @@ impl Writer {
     /// When there is no room for the reserve.
     pub fn create(log: &Path, rules: OutputRules) -> Result<Self, SpoolError> {
         reserve(log)?;
-        Ok(Self {
+        Ok(Self::over_reserve(log, rules))
+    }
+
+    /// As [`Self::create`], where [`reserve`] was called before.
+    pub fn over_reserve(log: &Path, rules: OutputRules) -> Self {
+        Self {
             log: log.to_owned(),
             rules,
             segment_size: (rules.spool / 4).clamp(MIN_SEGMENT, MAX_SEGMENT),
@@ -114,7 +119,7 @@ impl Writer {
             drops: None,
             stall: None,
             blocked_ms: 0,
-        })
+        }
     }
 
     /// Whether the pipes may be read now. When a stall has lasted `maxBlock`, the oldest output is dropped until there is

@@ -1,115 +1,77 @@
-//! From fork to exec: what the process does that becomes the command.
+//! The process that becomes the command, from its fork to exec.
+//!
+//! It is a copy of a supervisor that had no Attempt yet, and has no thread but this one; so it may do whatever its parent may. It reads
+//! the path of the Attempt from the agent itself, so that only one process has to wake up before a command starts, and reports to its
+//! parent how far it has come ([`super::progress`]).
 
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 
 use nix::libc;
-use rustix::fs::{Mode, OFlags};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
-use rustix::thread::{
-    LinkNameSpaceType, move_into_link_name_space, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
-};
+use sentinel_protocol::request::RunRequest;
 
-use super::plan::{MAX_FDS, Plan, PlanFds};
+use super::clocks::Clocks;
+use super::exec_plan::execute;
+use super::invocation::{CONFIRMED, LOGGED};
+use super::limits::AppliedLimits;
+use super::progress::Reporter;
+use super::spawn::prepare;
+use super::standby::Standby;
+use super::start_error::{NotStarted, failed};
+use crate::host::boot_clock_ms;
+use crate::journal::{Accepted, AttemptDir, AttemptLock, AttemptState};
+use crate::kill_point::KillPoint;
 
-/// The descriptor of the script in the command.
-const SCRIPT_FD: i32 = 3;
-/// Messages to the process: make the log durable that comes with it; execute the plan with the descriptors that come with it.
-pub(super) const SYNC: u8 = b'S';
-pub(super) const EXECUTE: u8 = b'X';
+/// Longest path that is read, bytes.
+const MAX_PATH: usize = 4096;
 
-/// Written before exec: without it the process has ended before, and no command was started.
-pub(super) const ABOUT_TO_EXEC: u8 = b'!';
+/// An Attempt as the agent hands it over.
+pub(super) struct HandedOver {
+    pub(super) attempt: AttemptDir,
+    pub(super) start: StartRecord,
+}
 
-/// A step between fork and exec, reported when it fails.
+/// Who makes the start durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum ChildStep {
-    Session = 1,
-    Script = 2,
-    Namespace = 3,
-    Groups = 4,
-    Group = 5,
-    User = 6,
-    Verify = 7,
-    Directory = 8,
-    Exec = 9,
-    Pipes = 10,
-    Limits = 11,
-    Nofile = 12,
-    Core = 13,
-    Log = 14,
+pub(super) enum StartRecord {
+    /// This process.
+    Here,
+    /// The agent, which has written it to the log and confirms when it is durable.
+    AtAgent,
+    /// The agent has done so.
+    Durable,
 }
 
-impl ChildStep {
-    pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [
-            Self::Session,
-            Self::Script,
-            Self::Namespace,
-            Self::Groups,
-            Self::Group,
-            Self::User,
-            Self::Verify,
-            Self::Directory,
-            Self::Exec,
-            Self::Pipes,
-            Self::Limits,
-            Self::Nofile,
-            Self::Core,
-            Self::Log,
-        ]
-        .into_iter()
-        .find(|step| *step as u8 == byte)
+/// Becomes the command of the Attempt that the agent hands over, or of one that was handed over before; never returns.
+pub(super) fn run(standby: &Standby, reporter: &Reporter, resumed: Option<&AttemptDir>) -> ! {
+    become_independent();
+    let resumed = resumed.map(|attempt| HandedOver { attempt: attempt.clone(), start: StartRecord::Here });
+    if let Some(handed_over) = resumed.or_else(|| receive(reporter))
+        && reporter.attempt(&handed_over.attempt, standby.is_prepared_for(&handed_over.attempt))
+        && let Err(not_started) = start(standby, reporter, &handed_over)
+    {
+        reporter.not_started(&not_started);
     }
+    exit()
 }
 
-/// Everything from the fork to exec; never returns.
-///
-/// It makes system calls on descriptors and memory that exist, allocates nothing, takes no lock and does not unwind: the
-/// process may be the copy of one with several threads.
-///
-/// # Safety
-/// `plan` points to the arena that the parent fills before it sends a message; nothing else of the parent is used.
-#[expect(unsafe_code, reason = "exec, and what leads to it, has no safe interface")]
-pub(super) unsafe fn run(socket: BorrowedFd<'_>, plan: *const Plan) -> ! {
-    // SAFETY: see above; the message shows that the plan is complete.
-    unsafe {
-        become_independent();
-        let mut fds = [const { None }; MAX_FDS];
-        let mut synced = Ok(());
-        loop {
-            match receive(socket, &mut fds) {
-                Some(SYNC) => synced = fds[0].take().map_or(Err(Errno::BADF), rustix::fs::fdatasync),
-                Some(EXECUTE) => break,
-                // The supervisor has ended, or needs no command.
-                _ => libc::_exit(0),
-            }
-        }
-        let plan = &*plan;
-        let (step, errno) = match synced {
-            Ok(()) => execute(socket, plan, &plan.fds(&fds)),
-            Err(errno) => (ChildStep::Log, errno.raw_os_error()),
-        };
-        let mut failure = [step as u8, 0, 0, 0, 0];
-        failure[1..].copy_from_slice(&errno.to_le_bytes());
-        let _ = rustix::io::write(socket, &failure);
-        libc::_exit(127)
-    }
+/// Without destructors: locks, files and directories are the parent's.
+#[expect(unsafe_code, reason = "the standard library has no exit without handlers")]
+fn exit() -> ! {
+    // SAFETY: it only ends this process.
+    unsafe { libc::_exit(127) }
 }
 
 /// What every command needs, before it is known.
-#[expect(unsafe_code, reason = "see `run`")]
-unsafe fn become_independent() {
+#[expect(unsafe_code, reason = "`sigaction` of libc changes less than the kernel's")]
+fn become_independent() {
     let _ = rustix::process::setsid();
     // Under memory pressure the command is killed before the agent and its supervisors.
-    let path = c"/proc/self/oom_score_adj";
-    if let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-        let _ = rustix::io::write(&file, b"500");
-    }
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     // The kernel's `sigaction`, all zero: the default for every signal, including those that libc reserves. For KILL
     // and STOP it fails, harmlessly.
     let default = [0_usize; 8];
@@ -121,103 +83,108 @@ unsafe fn become_independent() {
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
-/// Waits for a message and its descriptors; `None` at end-of-file.
-fn receive(socket: BorrowedFd<'_>, fds: &mut [Option<OwnedFd>; MAX_FDS]) -> Option<u8> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let received = loop {
-        match recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            other => break other,
+/// Waits for the agent; `None` when it, or the supervisor, has ended.
+fn receive(reporter: &Reporter) -> Option<HandedOver> {
+    let agent = rustix::stdio::stdin();
+    let mut line = Vec::with_capacity(256);
+    loop {
+        let mut fds = [PollFd::new(&agent, PollFlags::IN), PollFd::new(reporter, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => continue,
+            Err(_) => return None,
+            Ok(_) if !fds[1].revents().is_empty() => return None,
+            Ok(_) => {}
         }
+        let mut bytes = [0; 512];
+        let read = rustix::io::read(agent, &mut bytes).ok().filter(|read| *read > 0)?;
+        line.extend_from_slice(&bytes[..read]);
+        if let Some(handed_over) = parse(&line) {
+            return Some(handed_over);
+        }
+        if line.len() > MAX_PATH {
+            return None;
+        }
+    }
+}
+
+/// What was handed over, once its line is complete.
+fn parse(bytes: &[u8]) -> Option<HandedOver> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let (kind, path) = bytes[..end].split_first()?;
+    let start = match *kind {
+        LOGGED if bytes.get(end + 1) == Some(&CONFIRMED) => StartRecord::Durable,
+        LOGGED => StartRecord::AtAgent,
+        _ => StartRecord::Here,
     };
-    received.ok().filter(|message| message.bytes == 1)?;
-    let mut places = fds.iter_mut();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            received.zip(&mut places).for_each(|(fd, place)| *place = Some(fd));
-        }
-    }
-    Some(byte[0])
+    let path = OsString::from_vec(path.to_vec());
+    Some(HandedOver { attempt: AttemptDir::at(path), start })
 }
 
-/// Executes the plan; returns only on failure: the step and the errno.
-#[expect(unsafe_code, reason = "see `run`")]
-unsafe fn execute(socket: BorrowedFd<'_>, plan: &Plan, fds: &PlanFds<'_>) -> (ChildStep, i32) {
-    let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(0);
-    // SAFETY: see `run`. Descriptor 3 is none of those that are needed here: the supervisor occupies it from its first line on.
-    unsafe {
-        for (number, fd) in (0..).zip(fds.stdio) {
-            let Some(fd) = fd else { return (ChildStep::Pipes, libc::EBADF) };
-            if libc::dup2(fd.as_raw_fd(), number) < 0 {
-                return (ChildStep::Pipes, errno());
-            }
+/// Whether the agent confirms that the start is durable; it ends before if it has ended.
+fn is_confirmed() -> bool {
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(rustix::stdio::stdin(), &mut byte) {
+            Ok(1) => return byte[0] == CONFIRMED,
+            Err(Errno::INTR) => {}
+            _ => return false,
         }
-        // Before namespaces and user are changed: these files are the agent's.
-        for file in fds.join_files.iter().flatten() {
-            if let Err(errno) = rustix::io::write(file, b"0") {
-                return (ChildStep::Limits, errno.raw_os_error());
-            }
-        }
-        if let Some(script) = fds.script
-            && libc::dup2(script.as_raw_fd(), SCRIPT_FD) < 0
-        {
-            return (ChildStep::Script, errno());
-        }
-        let cloexec = libc::c_long::from(libc::CLOSE_RANGE_CLOEXEC.cast_signed());
-        if libc::syscall(libc::SYS_close_range, 3 as libc::c_long, libc::c_long::from(i32::MAX), cloexec) < 0
-        {
-            // Kernels before 5.11.
-            for fd in 3..4096 {
-                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-            }
-        }
-        if fds.script.is_some() {
-            libc::fcntl(SCRIPT_FD, libc::F_SETFD, 0);
-        }
-        if let Err((step, errno)) = prepare_exec(plan, fds.namespaces) {
-            return (step, errno.raw_os_error());
-        }
-        if let Err(errno) = rustix::io::write(socket, &[ABOUT_TO_EXEC]) {
-            return (ChildStep::Pipes, errno.raw_os_error());
-        }
-        libc::execve(plan.path(), plan.argv(), plan.envp());
-        (ChildStep::Exec, errno())
     }
 }
 
-/// The steps before exec that need no unsafe code and have to succeed.
-fn prepare_exec(plan: &Plan, namespaces: &[Option<OwnedFd>]) -> Result<(), (ChildStep, Errno)> {
-    let at = |step| move |errno| (step, errno);
-    rustix::process::umask(plan.umask());
-    // Before the privilege to raise a hard limit is dropped. No descriptor is opened between here and exec.
-    let both = |value| Rlimit { current: Some(value), maximum: Some(value) };
-    if let Some(count) = plan.nofile() {
-        setrlimit(Resource::Nofile, both(count)).map_err(at(ChildStep::Nofile))?;
+/// Checks the request, records *starting*, and executes the command once that is durable. Returns only when nothing was started.
+///
+/// Until *starting* is recorded a failure is how the Attempt ends; otherwise it would be launched again and again.
+fn start(standby: &Standby, reporter: &Reporter, handed_over: &HandedOver) -> Result<(), NotStarted> {
+    let attempt = &handed_over.attempt;
+    let lock = AttemptLock::of_parent(attempt);
+    // The parent reads it as well, and handles what is wrong with it.
+    let Ok(Some(accepted)) = lock.accepted() else { exit() };
+    standby.check()?;
+    let supervisor = standby.identity().map_err(failed("failed to read /proc"))?;
+    let clocks = Clocks::new(&accepted, &supervisor.boot_id, boot_clock_ms());
+    if let Some(clock) = clocks.too_late_to_start(boot_clock_ms()) {
+        return Err(NotStarted::TooLate(clock));
     }
-    match plan.core() {
-        Some(bytes) => setrlimit(Resource::Core, both(bytes)).map_err(at(ChildStep::Core))?,
-        // Its failure does not keep the command from running.
-        None => drop(setrlimit(Resource::Core, both(0))),
+    if attempt.is_cancel_requested() {
+        return Err(NotStarted::Cancelled);
     }
-    for (namespace, kind) in namespaces.iter().zip(plan.namespaces()) {
-        let Some(namespace) = namespace else { return Err((ChildStep::Namespace, Errno::BADF)) };
-        let kind: LinkNameSpaceType = kind;
-        move_into_link_name_space(namespace.as_fd(), Some(kind)).map_err(at(ChildStep::Namespace))?;
+    let state_dir = attempt.state_dir();
+    KillPoint::SupervisorLocked.pass_with_parent(state_dir);
+    let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: standby.cgroup_path() };
+    let unrecorded = "the start could not be recorded";
+    let announced = if handed_over.start == StartRecord::Here {
+        Some(lock.announce_start(&starting).map_err(failed(unrecorded))?)
+    } else {
+        lock.set_state(&starting).map_err(failed(unrecorded))?;
+        None
+    };
+    KillPoint::SupervisorAnnounced.pass_with_parent(state_dir);
+    let prepared = prepare(&accepted.start, standby.host).map_err(NotStarted::Failed)?;
+    let limits = AppliedLimits::new(&accepted.start.request.limits, standby.cgroup.as_ref(), &standby.name)
+        .map_err(|error| NotStarted::of_limit(&error))?;
+    let stdio = stdio(standby, &accepted)?;
+    match announced {
+        Some(announced) => announced.sync().map_err(failed(unrecorded))?,
+        None if handed_over.start == StartRecord::Durable || is_confirmed() => {}
+        None => lock.sync_log().map_err(failed(unrecorded))?,
     }
-    if let Some((uid, gid, groups)) = plan.credentials() {
-        enter(uid, gid, groups)?;
-    }
-    rustix::process::chdir(plan.directory()).map_err(at(ChildStep::Directory))
+    let (step, error) = execute(&prepared.plan, &stdio, limits.join_files(), || reporter.executing());
+    // What was created is the supervisor's to remove.
+    std::mem::forget(limits);
+    Err(NotStarted::Failed(prepared.explain(step, &error)))
 }
 
-fn enter(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), (ChildStep, Errno)> {
-    let at = |step| move |errno| (step, errno);
-    set_thread_groups(groups).map_err(at(ChildStep::Groups))?;
-    set_thread_res_gid(gid, gid, gid).map_err(at(ChildStep::Group))?;
-    set_thread_res_uid(uid, uid, uid).map_err(at(ChildStep::User))?;
-    let uids = (rustix::process::getuid(), rustix::process::geteuid());
-    let gids = (rustix::process::getgid(), rustix::process::getegid());
-    if uids == (uid, uid) && gids == (gid, gid) { Ok(()) } else { Err((ChildStep::Verify, Errno::PERM)) }
+/// The command's standard input, output and error.
+fn stdio(standby: &Standby, accepted: &Accepted) -> Result<[OwnedFd; 3], NotStarted> {
+    let RunRequest { stdin, output, .. } = &accepted.start.request;
+    let pipes = standby.pipes().map_err(failed("no pipe could be created"))?;
+    let clone = |fd: &OwnedFd| fd.try_clone().map_err(failed("a descriptor could not be duplicated"));
+    let stdin = if stdin.is_empty() {
+        File::open("/dev/null").map(OwnedFd::from).map_err(failed("/dev/null could not be opened"))?
+    } else {
+        clone(&pipes.stdin_end)?
+    };
+    let stderr = if output.merge { &pipes.stdout_end } else { &pipes.stderr_end };
+    Ok([stdin, clone(&pipes.stdout_end)?, clone(stderr)?])
 }

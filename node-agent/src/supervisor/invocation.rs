@@ -10,6 +10,14 @@ pub(super) const ARGUMENT: &str = "__supervise";
 /// The second argument for [`HostNamespaces::Own`]. Supervisors of an earlier release know it by this name.
 const OWN_NAMESPACES: &str = "host-is-here";
 
+/// What the agent writes to a supervisor: one of the first two, the path of the Attempt's directory, and a newline.
+///
+/// The start is in the write-ahead log, and [`CONFIRMED`] follows once it is durable.
+pub(super) const LOGGED: u8 = b'L';
+/// The supervisor has to record the start and make it durable.
+pub(super) const PLAIN: u8 = b'P';
+pub(super) const CONFIRMED: u8 = b'G';
+
 /// Begins the argument that names the state directory.
 const STATE_DIR: &str = "state-dir=";
 

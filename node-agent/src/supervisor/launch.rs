@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::cgroup;
-use super::invocation::{ARGUMENT, HostNamespaces, state_dir_argument};
+use super::invocation::{ARGUMENT, CONFIRMED, HostNamespaces, LOGGED, PLAIN, state_dir_argument};
 use crate::error_category::ErrorCategory;
 use crate::journal::{AttemptDir, ready_name};
+use crate::process::ProcessIdentity;
 
 /// How often empty control groups of commands that have ended are removed.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
@@ -49,6 +50,47 @@ impl LaunchError {
     }
 }
 
+/// A supervisor without an Attempt.
+#[derive(Debug)]
+struct Supervisor {
+    process: Child,
+    /// `None` where it could not be read.
+    identity: Option<ProcessIdentity>,
+}
+
+impl Supervisor {
+    /// Ends it.
+    fn end(mut self) {
+        drop(self.process.stdin.take());
+        // It exits at once, at end-of-file.
+        let _ = self.process.wait();
+    }
+}
+
+/// How the start of an Attempt is made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartRecord {
+    /// The supervisor does it.
+    BySupervisor,
+    /// It is in the write-ahead log, and is confirmed once the log was synced.
+    InLog,
+}
+
+/// An Attempt that was handed over, whose start is to be confirmed. Dropped, the supervisor makes it durable itself.
+#[derive(Debug)]
+#[must_use]
+pub struct Unconfirmed(Option<ChildStdin>);
+
+impl Unconfirmed {
+    /// The start is durable: the command may be executed.
+    pub fn confirm(self) {
+        if let Some(mut supervisor) = self.0 {
+            // One that has ended is found by its lock.
+            let _ = supervisor.write_all(&[CONFIRMED]);
+        }
+    }
+}
+
 /// Starts supervisors. When it is dropped, the idle one exits; those that have an Attempt continue.
 #[derive(Debug)]
 pub struct Launcher {
@@ -57,9 +99,9 @@ pub struct Launcher {
     host: HostNamespaces,
     /// Where an idle supervisor prepares a directory.
     state_dir: Option<PathBuf>,
-    idle: Option<Child>,
+    idle: Option<Supervisor>,
     /// Supervisors whose prepared directory is an Attempt's already, by its name.
-    bound: HashMap<String, Child>,
+    bound: HashMap<String, Supervisor>,
     running: Vec<Child>,
     /// Supervisors that have ended, until their control groups are removed: those of the last minute, and those whose
     /// commands left a process.
@@ -107,7 +149,7 @@ impl Launcher {
 
     /// The name of the directory that the idle supervisor prepares; it may not exist yet.
     pub(crate) fn ready_name(&self) -> Option<String> {
-        self.state_dir.as_ref().and(self.idle.as_ref()).map(|idle| ready_name(idle.id()))
+        self.state_dir.as_ref().and(self.idle.as_ref()).map(|idle| ready_name(idle.process.id()))
     }
 
     /// Notes that the prepared directory has become an Attempt's: no other one is handed to its supervisor.
@@ -120,25 +162,36 @@ impl Launcher {
     /// Ends the supervisor that is bound to an Attempt, as the Attempt is not to be started. Its lock is free then.
     pub(crate) fn unbind(&mut self, attempt: &AttemptDir) {
         if let Some(bound) = self.bound.remove(attempt.name()) {
-            end(bound);
+            bound.end();
         }
     }
 
-    /// Hands an accepted Attempt to a supervisor. The next one is started by [`Self::prefork`]. Idempotent: only one of them gets the Attempt's lock, and it starts
-    /// nothing unless the Attempt is still *accepted*.
+    /// Hands an accepted Attempt to a supervisor, which records its start and makes it durable. See [`Self::launch_with`].
     ///
     /// # Errors
     /// When no supervisor could be started.
     pub fn launch(&mut self, attempt: &AttemptDir) -> Result<(), LaunchError> {
-        let handed_over = match self.bound.remove(attempt.name()).or_else(|| self.idle.take()) {
-            Some(idle) => self.hand_over(idle, attempt),
-            None => Err(io::ErrorKind::NotFound.into()),
-        };
-        if handed_over.is_err() {
-            let fresh = self.spawn().map_err(LaunchError::Spawn)?;
-            self.hand_over(fresh, attempt).map_err(LaunchError::HandOver)?;
+        self.launch_with(attempt, |_| StartRecord::BySupervisor).map(drop)
+    }
+
+    /// Hands an accepted Attempt to a supervisor; `record` may write its start to the log before. The next supervisor is started by
+    /// [`Self::prefork`]. Idempotent: only one of them gets the Attempt's lock, and it starts nothing unless the Attempt is still
+    /// *accepted*.
+    ///
+    /// # Errors
+    /// When no supervisor could be started.
+    pub fn launch_with(
+        &mut self,
+        attempt: &AttemptDir,
+        record: impl Fn(&ProcessIdentity) -> StartRecord,
+    ) -> Result<Unconfirmed, LaunchError> {
+        if let Some(waiting) = self.bound.remove(attempt.name()).or_else(|| self.idle.take())
+            && let Ok(handed_over) = self.hand_over(waiting, attempt, &record)
+        {
+            return Ok(handed_over);
         }
-        Ok(())
+        let fresh = self.spawn().map_err(LaunchError::Spawn)?;
+        self.hand_over(fresh, attempt, &record).map_err(LaunchError::HandOver)
     }
 
     /// Reaps supervisors that have ended, and once a minute removes control groups that have become empty. To be called
@@ -160,7 +213,7 @@ impl Launcher {
             }
             runs
         });
-        if self.idle.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None))) {
+        if self.idle.as_mut().is_some_and(|idle| !matches!(idle.process.try_wait(), Ok(None))) {
             self.idle = None;
         }
     }
@@ -185,33 +238,44 @@ impl Launcher {
         }
     }
 
-    fn spawn(&self) -> io::Result<Child> {
+    fn spawn(&self) -> io::Result<Supervisor> {
         // No option here may make std fork instead of posix_spawn: a large agent would copy its page tables.
-        Command::new(&self.program)
+        let process = Command::new(&self.program)
             .arg(ARGUMENT)
             .args(self.host.argument())
             .args(self.state_dir.as_deref().map(state_dir_argument))
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .spawn()
+            .spawn()?;
+        let identity = ProcessIdentity::of_other(process.id().cast_signed()).ok();
+        Ok(Supervisor { process, identity })
     }
 
-    fn hand_over(&mut self, mut supervisor: Child, attempt: &AttemptDir) -> io::Result<()> {
-        // Closed after the path: the two processes share nothing from here on.
-        let sent = match supervisor.stdin.take() {
-            Some(mut stdin) => stdin.write_all(attempt.path().as_os_str().as_bytes()),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
-        };
-        self.running.push(supervisor);
-        sent
+    fn hand_over(
+        &mut self,
+        mut supervisor: Supervisor,
+        attempt: &AttemptDir,
+        record: impl Fn(&ProcessIdentity) -> StartRecord,
+    ) -> io::Result<Unconfirmed> {
+        let start = supervisor.identity.as_ref().map_or(StartRecord::BySupervisor, record);
+        let kind = if start == StartRecord::InLog { LOGGED } else { PLAIN };
+        let mut line = vec![kind];
+        line.extend_from_slice(attempt.path().as_os_str().as_bytes());
+        line.push(b'\n');
+        // Closed after the confirmation: the two processes share nothing from there on.
+        let stdin = supervisor.process.stdin.take();
+        self.running.push(supervisor.process);
+        let mut stdin = stdin.ok_or(io::ErrorKind::BrokenPipe)?;
+        stdin.write_all(&line)?;
+        Ok(Unconfirmed((start == StartRecord::InLog).then_some(stdin)))
     }
 }
 
 impl Launcher {
     fn end_idle(&mut self) {
         if let Some(idle) = self.idle.take() {
-            end(idle);
+            idle.end();
         }
     }
 }
@@ -219,13 +283,6 @@ impl Launcher {
 impl Drop for Launcher {
     fn drop(&mut self) {
         self.end_idle();
-        self.bound.drain().for_each(|(_, bound)| end(bound));
+        self.bound.drain().for_each(|(_, bound)| bound.end());
     }
-}
-
-/// Ends a supervisor that has no Attempt.
-fn end(mut supervisor: Child) {
-    drop(supervisor.stdin.take());
-    // It exits at once, at end-of-file.
-    let _ = supervisor.wait();
 }

@@ -53,15 +53,27 @@ struct LimitGroup {
 /// The groups that enforce a command's limits. Those created for it are removed when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct AppliedLimits {
+    /// The name of the groups in hierarchies of v1.
+    name: String,
     join_files: Vec<OwnedFd>,
     memory: Option<LimitGroup>,
     created: Vec<PathBuf>,
 }
 
 impl AppliedLimits {
-    /// Sets the limits. `cgroup` is the v2 group of the command, if it has one.
-    pub(super) fn new(limits: &ResourceLimits, cgroup: Option<&Cgroup>) -> Result<Self, LimitError> {
+    fn named(name: &str) -> Self {
         let mut limited = Self::default();
+        name.clone_into(&mut limited.name);
+        limited
+    }
+
+    /// Sets the limits. `cgroup` is the v2 group of the command, if it has one; `name` is that of its groups in hierarchies of v1.
+    pub(super) fn new(
+        limits: &ResourceLimits,
+        cgroup: Option<&Cgroup>,
+        name: &str,
+    ) -> Result<Self, LimitError> {
+        let mut limited = Self::named(name);
         if let Some(millis) = limits.cpu_millis {
             let group = limited.group("run.limits.cpu", "cpu", cgroup)?;
             group.set_cpu(u64::from(millis))?;
@@ -79,6 +91,24 @@ impl AppliedLimits {
             limited.add_join_file(&group)?;
         }
         Ok(limited)
+    }
+
+    /// The limits that the command has, which its process has set.
+    pub(super) fn entered(limits: &ResourceLimits, cgroup: Option<&Cgroup>, name: &str) -> Self {
+        let mut limited = Self::named(name);
+        let wanted = [
+            ("run.limits.cpu", "cpu", limits.cpu_millis.is_some()),
+            ("run.limits.memory", "memory", limits.memory.is_some()),
+            ("run.limits.pids", "pids", limits.pids.is_some()),
+        ];
+        for (field, controller, _) in wanted.into_iter().filter(|(_, _, is_set)| *is_set) {
+            // It exists, so that this changes nothing.
+            let group = limited.group(field, controller, cgroup).ok();
+            if controller == "memory" {
+                limited.memory = group;
+            }
+        }
+        limited
     }
 
     /// The files by which a process joins the groups.
@@ -108,8 +138,7 @@ impl AppliedLimits {
             return Err(LimitError::NoController { field, controller, why });
         };
         let refused = |file: &Path, source| LimitError::Refused { field, file: file.to_owned(), source };
-        let name = cgroup::own_name().map_err(|error| refused(Path::new("/proc/self/stat"), error))?;
-        let path = folder.join(name);
+        let path = folder.join(&self.name);
         fs::create_dir_all(&path).map_err(|error| refused(&path, error))?;
         // Two controllers can share a hierarchy, as cpu and cpuacct do.
         if !self.created.contains(&path) {

@@ -1,9 +1,8 @@
 //! The supervisor's `main`.
 
-use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::ffi::OsStringExt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,14 +11,13 @@ use super::cgroup::{Placement, join_supervisors};
 use super::invocation::{HostNamespaces, state_dir_from_arguments};
 use super::log;
 use super::pod_cgroup;
+use super::progress::Progress;
 use super::standby::Standby;
 use super::supervise::supervise;
+use super::zygote::Zygote;
 use crate::baseline::{self, Role};
 use crate::journal::AttemptDir;
 use crate::shortage;
-
-/// Longest path that is read from standard input, bytes.
-const MAX_PATH: u64 = 4096;
 
 /// How long a new supervisor waits before it moves to the others: the previous one is just starting its command, and a
 /// move stalls every fork of the machine.
@@ -27,8 +25,8 @@ const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Supervises one Attempt to its end. To be called before any thread or runtime exists.
 ///
-/// It reads the path of the Attempt's directory from standard input; end-of-file without one means that the agent has
-/// exited, and so does this process.
+/// A child of it reads the path of the Attempt's directory from standard input; end-of-file without one means that the agent
+/// has exited, and so does this process.
 pub fn main() -> ExitCode {
     if let Err(error) = baseline::apply(Role::Supervisor) {
         log::write_line(&error.to_string());
@@ -39,24 +37,14 @@ pub fn main() -> ExitCode {
     // Leaves the agent's session, so that Ctrl-C at its terminal does not reach this process.
     let _ = rustix::process::setsid();
     let mut standby = Standby::new(host);
-    // Where the command would inherit groups that end with the agent's pod, this process leaves them before the fork.
-    let leaves_first = pod_cgroup::is_inherited();
-    if !leaves_first {
-        standby.fork();
-    }
     if let Some(state_dir) = state_dir_from_arguments() {
         standby.prepare_directory(&state_dir);
     }
-    let mut placement = wait_for_quiet();
-    if leaves_first {
-        placement = leave_the_pod(placement);
-        standby.fork();
-    }
-    let ended = wait_for_attempt().map(|attempt| {
-        // Closes what is shared with the agent.
+    let ended = wait_for_attempt(&standby).map(|(child, attempt, placement)| {
+        // Closes what is shared with the agent; the child has its own.
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
         std::env::set_current_dir("/")?;
-        supervise(&attempt, &mut standby, placement).map_err(|error| {
+        supervise(&attempt, &mut standby, child, placement).map_err(|error| {
             io::Error::other(format!("{} ({})", shortage::describe(&error), error.category()))
         })
     });
@@ -78,32 +66,45 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Moves to the other supervisors, unless an Attempt comes first: it must not wait for that.
-fn wait_for_quiet() -> Placement {
-    let stdin = io::stdin();
-    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
-    match poll(&mut fds, Some(&QUIET)) {
-        Ok(0) => {
-            // Where this fails, the supervisor ends with the agent's own group.
-            let _ = join_supervisors();
-            Placement::WithSupervisors
+/// Waits with a child until it has an Attempt; `None` when the agent has exited.
+///
+/// After a while without one this process moves to the other supervisors. Where the command would inherit groups that end with the
+/// agent's pod, it leaves them before the fork.
+fn wait_for_attempt(standby: &Standby) -> Option<(Zygote, AttemptDir, Placement)> {
+    let mut placement = Placement::WithAgent;
+    if pod_cgroup::is_inherited() {
+        is_quiet(rustix::stdio::stdin());
+        placement = leave();
+    }
+    let child = match Zygote::fork(standby, None) {
+        Ok(child) => child,
+        Err(error) => {
+            log::write_line(&format!("unable to create a process: {error}"));
+            return None;
         }
-        _ => Placement::WithAgent,
+    };
+    if placement == Placement::WithAgent && is_quiet(child.follower().as_fd()) {
+        placement = leave();
+    }
+    // A child that ends without an Attempt has ended with the agent, or was killed: what it may have read is launched again.
+    match child.follower().progress() {
+        Progress::Attempt(attempt) => Some((child, attempt, placement)),
+        _ => None,
     }
 }
 
-/// Leaves the groups of the agent's pod, if that has not been done.
-fn leave_the_pod(placement: Placement) -> Placement {
-    if placement == Placement::WithAgent
-        && let Err(error) = join_supervisors()
+/// Whether there is nothing to be read for a while.
+fn is_quiet(from: BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::from_borrowed_fd(from, PollFlags::IN)], Some(&QUIET)) == Ok(0)
+}
+
+/// Moves to the other supervisors.
+fn leave() -> Placement {
+    // Where this fails, the supervisor ends with the agent's own group.
+    if let Err(error) = join_supervisors()
+        && pod_cgroup::is_inherited()
     {
         log::write_line(&format!("unable to leave the control groups of the agent's pod: {error}"));
     }
     Placement::WithSupervisors
-}
-
-fn wait_for_attempt() -> Option<AttemptDir> {
-    let mut path = Vec::new();
-    io::stdin().lock().take(MAX_PATH).read_to_end(&mut path).ok()?;
-    (!path.is_empty()).then(|| AttemptDir::at(OsString::from_vec(path)))
 }

@@ -53,20 +53,19 @@ pub(super) enum ReadProgress {
 }
 
 impl Output {
-    /// Creates the pipes; returns the command's ends for standard output and error. Merged, they are one pipe, so that the
-    /// order of writing is kept, and all of it counts as standard output.
-    pub(super) fn new(writer: Writer, streams: Streams) -> io::Result<(Self, [OwnedFd; 2])> {
-        let (stdout, stdout_end) = open_pipe(Stream::Stdout)?;
-        let mut open = vec![stdout];
-        let stderr_end = if streams == Streams::Merged {
-            stdout_end.try_clone()?
-        } else {
-            let (stderr, stderr_end) = open_pipe(Stream::Stderr)?;
-            open.push(stderr);
-            stderr_end
+    /// Reads these pipes: of merged streams only that of standard output, so that the order of writing is kept and all of it
+    /// counts as standard output.
+    pub(super) fn new(writer: Writer, streams: Streams, [stdout, stderr]: [OwnedFd; 2]) -> Self {
+        let open = |stream, pipe: OwnedFd| StreamPipe {
+            stream,
+            pipe: Some(File::from(pipe)),
+            digest: Sha256::new(),
         };
-        let output = Self { streams: open, writer, buffer: vec![0; READ_SIZE] };
-        Ok((output, [stdout_end, stderr_end]))
+        let mut pipes = vec![open(Stream::Stdout, stdout)];
+        if streams == Streams::Separate {
+            pipes.push(open(Stream::Stderr, stderr));
+        }
+        Self { streams: pipes, writer, buffer: vec![0; READ_SIZE] }
     }
 
     /// The pipes that are still open.
@@ -134,12 +133,13 @@ impl Output {
     }
 }
 
-fn open_pipe(stream: Stream) -> io::Result<(StreamPipe, OwnedFd)> {
+/// A pipe for output: the supervisor's end, which does not block, and the command's.
+pub(super) fn open_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&read, true)?;
     // Denied where the user's pipes are limited; the default size is only slower.
     let _ = fcntl_setpipe_size(&read, PIPE_SIZE);
-    Ok((StreamPipe { stream, pipe: Some(File::from(read)), digest: Sha256::new() }, write))
+    Ok((read, write))
 }
 
 fn hex(bytes: &[u8]) -> String {

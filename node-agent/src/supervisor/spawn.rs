@@ -1,4 +1,4 @@
-//! Checks a request against the node, and makes a process its command.
+//! Checks a request against the node.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -9,19 +9,17 @@ use std::path::Path;
 
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, getrlimit};
+use rustix::process::{Resource, getrlimit};
 use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Program;
 use sentinel_protocol::to_agent::Start;
 
-use super::child::ChildStep;
+use super::exec_plan::{ChildStep, ExecPlan};
 use super::identity::{Identity, User};
 use super::invocation::HostNamespaces;
-use super::plan::{ExecPlan, Inherited};
 use super::program::{Located, check_directory, locate};
 use super::root::Root;
 use super::start_error::StartError;
-use super::zygote::{NotExecuted, Zygote};
 
 use crate::shortage;
 
@@ -37,7 +35,7 @@ pub(super) struct Prepared {
     located: Located,
     directory: String,
     user: Option<String>,
-    plan: ExecPlan,
+    pub(super) plan: ExecPlan,
 }
 
 /// Checks the request against the node.
@@ -81,28 +79,6 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
         user: request.user.clone().or_else(|| request.group.as_ref().map(|group| format!("group {group}"))),
         plan,
     })
-}
-
-impl Prepared {
-    /// Makes the zygote this command, with these descriptors; returns its pid, which is also its session and process group.
-    /// `fork` replaces a zygote that has ended before.
-    pub(super) fn start(
-        self,
-        zygote: Zygote,
-        fork: impl FnOnce() -> io::Result<Zygote>,
-        inherited: &Inherited<'_>,
-    ) -> Result<Pid, StartError> {
-        let resources =
-            |error: io::Error| StartError::out_of_resources("the node could not create a process", &error);
-        let executed = match zygote.execute(&self.plan, inherited) {
-            Err(NotExecuted::Ended(_)) => fork().map_err(resources)?.execute(&self.plan, inherited),
-            executed => executed,
-        };
-        executed.map_err(|error| match error {
-            NotExecuted::Ended(error) => resources(error),
-            NotExecuted::Failed(step, error) => self.explain(step, &error),
-        })
-    }
 }
 
 /// The command's environment: a few variables for every command, then the request's.
@@ -177,14 +153,14 @@ impl Prepared {
     }
 
     /// Explains why a step failed.
-    fn explain(&self, step: Option<ChildStep>, error: &io::Error) -> StartError {
+    pub(super) fn explain(&self, step: ChildStep, error: &io::Error) -> StartError {
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);
         let lacks_resources =
             matches!(errno, Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC));
-        let Some(step) = step.filter(|_| !lacks_resources) else {
+        if lacks_resources {
             let message = format!("the node could not create a process: {}", shortage::describe_io(error));
             return StartError::new(StartFailure::OutOfResources, message);
-        };
+        }
         let Located { what, named, .. } = &self.located;
         let (directory, who) = (&self.directory, self.user.as_deref().unwrap_or_default());
         let (reason, message) = match step {
@@ -199,9 +175,6 @@ impl Prepared {
             ChildStep::Namespace => {
                 (StartFailure::Namespace, format!("the namespaces of the node cannot be entered: {error}"))
             }
-            ChildStep::Log => {
-                (StartFailure::OutOfResources, format!("the start could not be recorded: {error}"))
-            }
             ChildStep::Limits => (
                 StartFailure::Other,
                 format!(
@@ -209,7 +182,7 @@ impl Prepared {
                 ),
             ),
             ChildStep::Nofile | ChildStep::Core => (StartFailure::Other, self.rlimit_refused(step, error)),
-            ChildStep::Session | ChildStep::Script | ChildStep::Pipes => {
+            ChildStep::Script | ChildStep::Pipes => {
                 (StartFailure::Other, format!("{what} {named:?} could not be started: {error}"))
             }
         };
@@ -246,6 +219,7 @@ impl Prepared {
 
 #[cfg(test)]
 mod tests {
+    use super::super::exec_plan::execute;
     use super::*;
     use std::io::{BufRead, Read};
     use std::process::{Command, Stdio};
@@ -288,13 +262,24 @@ mod tests {
         let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here")).unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let stdio = [File::open("/dev/null").unwrap().into(), stdout.try_clone().unwrap(), stdout];
-        let inherited = Inherited { stdio, join_files: &[] };
-        prepared.start(Zygote::fork(None).unwrap(), || unreachable!(), &inherited).unwrap();
-        drop(inherited);
+        become_in_a_child(&prepared, &stdio);
+        drop(stdio);
         let mut output = String::new();
         File::from(read).read_to_string(&mut output).unwrap();
         assert_eq!(output, "inner-node\n");
         drop(node.stdin.take());
         node.wait().unwrap();
+    }
+
+    #[expect(unsafe_code, reason = "a test of what follows a fork")]
+    fn become_in_a_child(prepared: &Prepared, stdio: &[OwnedFd; 3]) {
+        // SAFETY: the child uses of this process only what libc makes safe after a fork: memory.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Parent { .. } => {}
+            nix::unistd::ForkResult::Child => {
+                execute(&prepared.plan, stdio, &[], || ());
+                std::process::abort();
+            }
+        }
     }
 }

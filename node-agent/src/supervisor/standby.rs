@@ -1,15 +1,16 @@
 //! What a supervisor prepares before it has an Attempt.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::cgroup::Cgroup;
+use super::cgroup::{self, Cgroup};
 use super::invocation::HostNamespaces;
-use super::log;
-use super::zygote::Zygote;
+use super::start_error::{NotStarted, failed};
+use super::{log, output, stdin};
 use crate::journal::{AttemptDir, AttemptLock, JournalError, ReadyDir, SUPERVISOR_LOG, SupervisorWakeups};
 use crate::process::ProcessIdentity;
 use crate::spool;
@@ -31,42 +32,61 @@ pub(super) enum LockedSince {
     Now,
 }
 
-/// A supervisor that is ready for an Attempt.
+/// Both ends of the pipes between supervisor and command.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdin_end: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stdout_end: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) stderr_end: OwnedFd,
+}
+
+impl Pipes {
+    fn open() -> io::Result<Self> {
+        let (stdin, stdin_end) = stdin::open_pipe()?;
+        let (stdout, stdout_end) = output::open_pipe()?;
+        let (stderr, stderr_end) = output::open_pipe()?;
+        Ok(Self { stdin, stdin_end, stdout, stdout_end, stderr, stderr_end })
+    }
+}
+
+/// A supervisor that is ready for an Attempt. Its child has a copy of all this. What could not be prepared is an error of the
+/// Attempt's start.
 pub(super) struct Standby {
+    pub(super) host: HostNamespaces,
     /// The command's control group; `None` where none can be created.
     pub(super) cgroup: Option<Cgroup>,
     /// Why not.
     pub(super) no_cgroup: Option<io::Error>,
-    pub(super) host: HostNamespaces,
-    /// Where a preparation failed, it is tried once more for the Attempt, so that the reason is reported.
-    pub(super) zygote: Option<Zygote>,
+    /// The name of the command's other control groups.
+    pub(super) name: String,
+    identity: io::Result<ProcessIdentity>,
+    pipes: io::Result<Pipes>,
+    signals: io::Result<SignalFd>,
+    /// Whether the orphans of the command become children of this supervisor.
+    subreaper: io::Result<()>,
     /// A directory for the Attempt.
     ready: Option<ReadyDir>,
-    identity: Option<ProcessIdentity>,
-    signals: Option<SignalFd>,
 }
 
 impl Standby {
-    /// Creates the control group. The zygote is forked later: see [`Self::fork`].
+    /// Prepares everything but a directory.
     pub(super) fn new(host: HostNamespaces) -> Self {
         let (cgroup, no_cgroup) =
             Cgroup::new().map_or_else(|error| (None, Some(error)), |group| (Some(group), None));
         Self {
+            host,
             cgroup,
             no_cgroup,
-            host,
-            zygote: None,
+            name: cgroup::own_name().unwrap_or_else(|_| std::process::id().to_string()),
+            identity: ProcessIdentity::of_self(),
+            pipes: Pipes::open(),
+            signals: watch_signals(),
+            subreaper: rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+                .map_err(io::Error::from),
             ready: None,
-            identity: ProcessIdentity::of_self().ok(),
-            signals: watch_signals().ok(),
-        }
-    }
-
-    /// Forks the process that becomes the command, unless there is one. It inherits the control groups of v1 that this process is
-    /// in now.
-    pub(super) fn fork(&mut self) {
-        if self.zygote.is_none() {
-            self.zygote = Zygote::fork(self.cgroup.as_ref()).ok();
         }
     }
 
@@ -79,6 +99,11 @@ impl Standby {
         } else {
             ready.remove();
         }
+    }
+
+    /// Whether this Attempt has the directory that was prepared.
+    pub(super) fn is_prepared_for(&self, attempt: &AttemptDir) -> bool {
+        self.ready.as_ref().is_some_and(|ready| ready.is_of(attempt))
     }
 
     /// Takes the lock of an Attempt, waiting until it is free. The log of this process becomes the Attempt's.
@@ -94,21 +119,46 @@ impl Standby {
 
     /// Removes what was prepared and is not needed.
     pub(super) fn discard(&mut self) {
-        self.zygote = None;
         if let Some(ready) = self.ready.take() {
             ready.remove();
         }
     }
 
-    /// The identity of this supervisor.
-    pub(super) fn take_identity(&mut self) -> io::Result<ProcessIdentity> {
-        self.identity.take().map_or_else(ProcessIdentity::of_self, Ok)
+    /// Whether everything was prepared that the supervisor cannot do without.
+    pub(super) fn check(&self) -> Result<(), NotStarted> {
+        self.signals.as_ref().map_err(again).map_err(failed("failed to watch for signals"))?;
+        self.subreaper.as_ref().map_err(again).map_err(failed("failed to become the subreaper"))?;
+        Ok(())
     }
 
-    /// Where children that end are observed.
-    pub(super) fn take_signals(&mut self) -> io::Result<SignalFd> {
-        self.signals.take().map_or_else(watch_signals, Ok)
+    /// The identity of this supervisor.
+    pub(super) fn identity(&self) -> io::Result<&ProcessIdentity> {
+        self.identity.as_ref().map_err(again)
     }
+
+    /// The pipes of the command.
+    pub(super) fn pipes(&self) -> io::Result<&Pipes> {
+        self.pipes.as_ref().map_err(again)
+    }
+
+    /// Takes the pipes of the command.
+    pub(super) fn take_pipes(&mut self) -> io::Result<Pipes> {
+        std::mem::replace(&mut self.pipes, Err(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Takes the descriptor by which children that end are observed.
+    pub(super) fn take_signals(&mut self) -> io::Result<SignalFd> {
+        std::mem::replace(&mut self.signals, Err(io::ErrorKind::NotFound.into()))
+    }
+
+    /// The path of the command's control group.
+    pub(super) fn cgroup_path(&self) -> Option<String> {
+        self.cgroup.as_ref().map(|cgroup| cgroup.path().to_string_lossy().into_owned())
+    }
+}
+
+fn again(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 /// Children that end are observed through a descriptor. Termination signals to the supervisor are blocked: it ends when

@@ -1,11 +1,36 @@
 //! Why a command could not be started.
 
-use sentinel_protocol::outcome::StartFailure;
+use std::error::Error;
 
+use sentinel_protocol::exit::ClockEnd;
+use sentinel_protocol::outcome::StartFailure;
+use serde::{Deserialize, Serialize};
+
+use super::limits::LimitError;
 use crate::shortage;
 
+/// Why no command was started.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum NotStarted {
+    TooLate(ClockEnd),
+    Cancelled,
+    Failed(StartError),
+}
+
+impl NotStarted {
+    /// A limit cannot be held.
+    pub(super) fn of_limit(error: &LimitError) -> Self {
+        Self::Failed(StartError::new(StartFailure::Other, error.to_string()))
+    }
+}
+
+/// The node lacks what is needed to start anything.
+pub(super) fn failed<E: Error + 'static>(doing: &'static str) -> impl FnOnce(E) -> NotStarted {
+    move |error| NotStarted::Failed(StartError::out_of_resources(doing, &error))
+}
+
 /// Why a command could not be started, as the Outcome reports it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StartError {
     pub(super) reason: StartFailure,
     pub(super) message: String,

@@ -14,13 +14,11 @@ pub(super) struct StdinFeed {
 }
 
 impl StdinFeed {
-    /// The feed, and the command's end of the pipe.
-    pub(super) fn new(bytes: Vec<u8>) -> io::Result<(Self, OwnedFd)> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&write, true)?;
+    /// Feeds these bytes to this pipe.
+    pub(super) fn new(pipe: OwnedFd, bytes: Vec<u8>) -> Self {
         // Usually all of it fits; where the pipe cannot grow, the loop writes the rest.
-        let _ = fcntl_setpipe_size(&write, bytes.len().max(4096));
-        Ok((Self { pipe: File::from(write), rest: bytes }, read))
+        let _ = fcntl_setpipe_size(&pipe, bytes.len().max(4096));
+        Self { pipe: File::from(pipe), rest: bytes }
     }
 
     /// Writes what the pipe takes; `None` when all is written or the command has closed its end.
@@ -41,4 +39,11 @@ impl AsFd for StdinFeed {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }
+}
+
+/// A pipe for standard input: the supervisor's end, which does not block, and the command's.
+pub(super) fn open_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&write, true)?;
+    Ok((write, read))
 }

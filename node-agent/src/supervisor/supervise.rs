@@ -10,8 +10,10 @@ use super::cgroup::Placement;
 use super::exit_record;
 use super::log;
 use super::standby::{Locked, LockedSince, Standby};
-use super::start::{NotStarted, start};
+use super::start::{follow, open_spool};
+use super::start_error::NotStarted;
 use super::supervision::Supervision;
+use super::zygote::Zygote;
 use crate::error_category::ErrorCategory;
 use crate::journal::{AttemptDir, AttemptLock, AttemptState, Change, JournalError};
 use crate::kill_point::KillPoint;
@@ -38,6 +40,7 @@ impl SuperviseError {
 pub(super) fn supervise(
     attempt: &AttemptDir,
     standby: &mut Standby,
+    child: Zygote,
     placement: Placement,
 ) -> Result<(), SuperviseError> {
     let Locked { lock, wakeups, since } = standby.lock(attempt).map_err(SuperviseError::Journal)?;
@@ -49,8 +52,13 @@ pub(super) fn supervise(
     if since == LockedSince::Now && !is_untouched(&lock).map_err(SuperviseError::Journal)? {
         return Ok(());
     }
+    let spool = open_spool(&lock, &accepted, since);
+    if since == LockedSince::Now && spool.is_ok() {
+        child.follower().note_locked();
+    }
     let nothing = ExitDetails::default();
-    let (outcome, exit) = match start(&lock, &accepted, standby, wakeups) {
+    let started = spool.and_then(|spool| follow(&lock, &accepted, standby, child, spool, wakeups));
+    let (outcome, exit) = match started {
         Ok(started) => {
             let mut supervision =
                 Supervision::new(attempt, standby.cgroup.as_ref(), started, &accepted, placement);

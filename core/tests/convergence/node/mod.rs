@@ -234,7 +234,7 @@ impl Node {
             match rng.below(3) {
                 0 => drop(self.dirs.remove(&id)),
                 1 => {
-                    self.dirs.entry(id).and_modify(|dir| dir.state = LastState::Accepted);
+                    self.dirs.entry(id).and_modify(AttemptDir::lose_start);
                 }
                 _ => {}
             }
@@ -243,8 +243,7 @@ impl Node {
             if dir.exit.is_none() {
                 self.faulted.insert(id.clone());
             }
-            dir.supervisors.clear();
-            dir.tree = false;
+            dir.lose_power();
             // Noted without waiting for the disk.
             dir.acked = None;
         }
@@ -390,7 +389,7 @@ impl Node {
             }
             Effect::Launch(attempt) => {
                 if let Some(dir) = self.dirs.get_mut(&attempt) {
-                    dir.supervisors.push(Supervisor::OnItsWay);
+                    dir.launch(&attempt);
                 }
             }
             Effect::RequestCancel(attempt) => {

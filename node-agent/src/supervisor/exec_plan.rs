@@ -1,0 +1,158 @@
+//! The last steps before exec: each is a system call that can fail, and is named when it does.
+
+use std::ffi::{CString, c_char};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr;
+
+use nix::libc;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{move_into_link_name_space, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::identity::Credentials;
+use super::root::Namespace;
+
+/// The descriptor of the script in the command.
+const SCRIPT_FD: i32 = 3;
+
+/// A step that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChildStep {
+    Pipes,
+    Limits,
+    Script,
+    Nofile,
+    Core,
+    Namespace,
+    Groups,
+    Group,
+    User,
+    Verify,
+    Directory,
+    Exec,
+}
+
+/// What the command is.
+#[derive(Debug)]
+pub(super) struct ExecPlan {
+    pub(super) path: CString,
+    pub(super) argv: Vec<CString>,
+    pub(super) envp: Vec<CString>,
+    pub(super) directory: CString,
+    pub(super) umask: Mode,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) namespaces: Vec<Namespace>,
+    pub(super) script: Option<OwnedFd>,
+    /// Limits of each process, soft and hard.
+    pub(super) nofile: Option<u64>,
+    pub(super) core: Option<u64>,
+}
+
+/// Becomes the command, with these as standard input, output and error, in the control groups of these `cgroup.procs`. Calls
+/// `before_exec` when only exec is left. Returns only on failure.
+pub(super) fn execute(
+    plan: &ExecPlan,
+    stdio: &[OwnedFd; 3],
+    join_files: &[OwnedFd],
+    before_exec: impl FnOnce(),
+) -> (ChildStep, io::Error) {
+    match prepare(plan, stdio, join_files) {
+        Ok(()) => {
+            before_exec();
+            (ChildStep::Exec, exec(plan))
+        }
+        Err((step, errno)) => (step, errno.into()),
+    }
+}
+
+fn prepare(plan: &ExecPlan, stdio: &[OwnedFd; 3], join_files: &[OwnedFd]) -> Result<(), (ChildStep, Errno)> {
+    let at = |step| move |errno| (step, errno);
+    // Descriptor 3 is none of those that are needed here: the supervisor occupies it from its first line on.
+    for (number, fd) in (0..).zip(stdio) {
+        duplicate(fd, number).map_err(at(ChildStep::Pipes))?;
+    }
+    // Before namespaces and user are changed: these files are the agent's.
+    for file in join_files {
+        rustix::io::write(file, b"0").map_err(at(ChildStep::Limits))?;
+    }
+    rustix::process::umask(plan.umask);
+    if let Some(script) = &plan.script {
+        duplicate(script, SCRIPT_FD).map_err(at(ChildStep::Script))?;
+    }
+    close_at_exec(plan.script.is_some());
+    limit(plan)?;
+    for namespace in &plan.namespaces {
+        move_into_link_name_space(namespace.fd.as_fd(), Some(namespace.kind))
+            .map_err(at(ChildStep::Namespace))?;
+    }
+    if let Some(credentials) = &plan.credentials {
+        enter(credentials)?;
+    }
+    rustix::process::chdir(&*plan.directory).map_err(at(ChildStep::Directory))
+}
+
+/// Before the privilege to raise a hard limit is dropped. No descriptor is opened between here and exec.
+fn limit(plan: &ExecPlan) -> Result<(), (ChildStep, Errno)> {
+    let both = |value| Rlimit { current: Some(value), maximum: Some(value) };
+    if let Some(count) = plan.nofile {
+        setrlimit(Resource::Nofile, both(count)).map_err(|errno| (ChildStep::Nofile, errno))?;
+    }
+    if let Some(bytes) = plan.core {
+        return setrlimit(Resource::Core, both(bytes)).map_err(|errno| (ChildStep::Core, errno));
+    }
+    // Its failure does not keep the command from running.
+    let _ = setrlimit(Resource::Core, both(0));
+    Ok(())
+}
+
+fn enter(credentials: &Credentials) -> Result<(), (ChildStep, Errno)> {
+    let Credentials { uid, gid, groups } = credentials;
+    let at = |step| move |errno| (step, errno);
+    set_thread_groups(groups).map_err(at(ChildStep::Groups))?;
+    set_thread_res_gid(*gid, *gid, *gid).map_err(at(ChildStep::Group))?;
+    set_thread_res_uid(*uid, *uid, *uid).map_err(at(ChildStep::User))?;
+    let uids = (rustix::process::getuid(), rustix::process::geteuid());
+    let gids = (rustix::process::getgid(), rustix::process::getegid());
+    if uids == (*uid, *uid) && gids == (*gid, *gid) { Ok(()) } else { Err((ChildStep::Verify, Errno::PERM)) }
+}
+
+#[expect(unsafe_code, reason = "a descriptor with a number of its own has no safe interface")]
+fn duplicate(fd: &OwnedFd, number: i32) -> Result<(), Errno> {
+    // SAFETY: nothing in this process uses the descriptor with this number.
+    match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
+        0.. => Ok(()),
+        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::BADF)),
+    }
+}
+
+#[expect(unsafe_code, reason = "descriptors by their numbers have no safe interface")]
+fn close_at_exec(has_script: bool) {
+    let cloexec = libc::c_long::from(libc::CLOSE_RANGE_CLOEXEC.cast_signed());
+    // SAFETY: it only changes which descriptors exec closes.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, 3 as libc::c_long, libc::c_long::from(i32::MAX), cloexec) < 0
+        {
+            // Kernels before 5.11.
+            for fd in 3..4096 {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+        if has_script {
+            libc::fcntl(SCRIPT_FD, libc::F_SETFD, 0);
+        }
+    }
+}
+
+/// By system call and not through std: std uses `execvp`, which passes a file of unknown format to a shell.
+#[expect(unsafe_code, reason = "exec of what was prepared has no safe interface")]
+fn exec(plan: &ExecPlan) -> io::Error {
+    let addresses = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (argv, envp) = (addresses(&plan.argv), addresses(&plan.envp));
+    // SAFETY: both lists end with a null pointer, and their strings live as long as the plan.
+    unsafe { libc::execve(plan.path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}

@@ -1,0 +1,130 @@
+//! What a child and its supervisor tell each other, over a socket.
+//!
+//! ```text
+//! child  → parent   'A' and the path: this Attempt was handed over
+//! parent → child    'L': its lock is held, and nothing was done about it; only where the directory was not prepared
+//! child  → parent   'N' and JSON: nothing was started, and why
+//! child  → parent   'X': only exec is left
+//! ```
+//!
+//! End-of-file after 'X' shows that exec has succeeded, as it closes the socket. Before, it shows that the child has ended and nothing
+//! was started.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+
+use super::start_error::NotStarted;
+use crate::journal::AttemptDir;
+
+/// Longest message, bytes: a path, or the reason of a failed start.
+const MAX_MESSAGE: usize = 16 << 10;
+
+const ATTEMPT: u8 = b'A';
+const LOCKED: u8 = b'L';
+const NOT_STARTED: u8 = b'N';
+const EXECUTING: u8 = b'X';
+
+/// How far a child has come.
+pub(super) enum Progress {
+    /// It has an Attempt.
+    Attempt(AttemptDir),
+    /// It has not started the command.
+    NotStarted(NotStarted),
+    /// Only exec is left.
+    Executing,
+    /// Its end of the socket is closed.
+    Closed,
+}
+
+/// The supervisor's end.
+#[derive(Debug)]
+pub(super) struct Follower(OwnedFd);
+
+/// The child's end.
+#[derive(Debug)]
+pub(super) struct Reporter(OwnedFd);
+
+impl Reporter {
+    /// Reports which Attempt it has, and waits for the parent's lock unless its directory was prepared. False when the parent has
+    /// ended, or does not get the lock.
+    pub(super) fn attempt(&self, attempt: &AttemptDir, is_prepared: bool) -> bool {
+        let mut message = vec![ATTEMPT];
+        message.extend_from_slice(attempt.path().as_os_str().as_bytes());
+        self.send(&message) && (is_prepared || receive(&self.0).is_some_and(|answer| answer == [LOCKED]))
+    }
+
+    /// Reports that only exec is left.
+    pub(super) fn executing(&self) {
+        self.send(&[EXECUTING]);
+    }
+
+    /// Reports that nothing was started.
+    pub(super) fn not_started(&self, why: &NotStarted) {
+        let mut message = vec![NOT_STARTED];
+        if serde_json::to_writer(&mut message, why).is_ok() {
+            self.send(&message);
+        }
+    }
+
+    fn send(&self, message: &[u8]) -> bool {
+        send(&self.0, message, SendFlags::NOSIGNAL).is_ok()
+    }
+}
+
+impl AsFd for Reporter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The next message; `None` at end-of-file.
+fn receive(socket: &OwnedFd) -> Option<Vec<u8>> {
+    let mut message = vec![0; MAX_MESSAGE];
+    loop {
+        match recv(socket, &mut message[..], RecvFlags::empty()) {
+            Ok((_, 0)) => return None,
+            Ok((_, len)) => {
+                message.truncate(len);
+                return Some(message);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Both ends.
+pub(super) fn channel() -> io::Result<(Follower, Reporter)> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok((Follower(ours), Reporter(theirs)))
+}
+
+impl Follower {
+    /// Waits until the child has come further.
+    pub(super) fn progress(&self) -> Progress {
+        let Some(message) = receive(&self.0) else { return Progress::Closed };
+        match message.split_first() {
+            Some((&ATTEMPT, path)) => Progress::Attempt(AttemptDir::at(OsString::from_vec(path.to_vec()))),
+            Some((&NOT_STARTED, json)) => {
+                serde_json::from_slice(json).map_or(Progress::Closed, Progress::NotStarted)
+            }
+            Some((&EXECUTING, _)) => Progress::Executing,
+            _ => Progress::Closed,
+        }
+    }
+
+    /// Lets the child continue, as the Attempt's lock is held.
+    pub(super) fn note_locked(&self) {
+        let _ = send(&self.0, &[LOCKED], SendFlags::NOSIGNAL);
+    }
+}
+
+impl AsFd for Follower {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
