@@ -111,8 +111,8 @@ async fn a_command_runs_though_its_prepared_supervisor_was_killed() {
     let (_, supervisor) = node.ready();
     let prepared = children(supervisor);
     kill(supervisor);
-    assert_eq!(node.outcome(&shell(1, "exit 0")).await, Outcome::Succeeded { exit_code: 0 });
     wait_for("the prepared process to end", || prepared.iter().all(|pid| !is_alive(*pid)).then_some(()));
+    assert_eq!(node.outcome(&shell(1, "exit 0")).await, Outcome::Succeeded { exit_code: 0 });
 }
 
 #[tokio::test]

@@ -63,6 +63,28 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// The Attempt that it is about.
+    pub fn attempt(&self) -> Option<&AttemptId> {
+        match self {
+            Self::SetEpoch(_) => None,
+            Self::Record(start) | Self::Confirm(start) => Some(&start.attempt),
+            Self::Launch(attempt)
+            | Self::RequestCancel(attempt)
+            | Self::EndTree(attempt)
+            | Self::Inspect(attempt)
+            | Self::Abandon { attempt, .. }
+            | Self::Conclude { attempt, .. }
+            | Self::NoteAck { attempt, .. } => Some(attempt),
+            Self::WriteTombstone(tombstone) | Self::Compact(tombstone) => Some(&tombstone.attempt),
+            Self::Send(ToOperator::Report(report)) => Some(&report.attempt),
+            Self::Send(ToOperator::Refused(refused)) => Some(&refused.attempt),
+            Self::Send(_) => None,
+            Self::Ignored { attempt, .. } => attempt.as_ref(),
+        }
+    }
+}
+
 /// What was ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ignored {

@@ -129,7 +129,7 @@ impl Performer {
 
     /// Carries out an effect, in the span of the Attempt that it is about.
     pub(super) fn perform(&mut self, effect: Effect) -> Option<Event> {
-        let span = subject(&effect).map(attempt_span);
+        let span = effect.attempt().map(attempt_span);
         let _entered = span.as_ref().map(tracing::Span::enter);
         match effect {
             Effect::SetEpoch(epoch) => {
@@ -478,26 +478,6 @@ impl Performer {
     /// Notes that an Attempt is not in the Journal any more.
     pub(super) fn note_compacted(&mut self, attempt: &AttemptId) {
         self.attempts.remove(&attempt.directory_name());
-    }
-}
-
-/// The Attempt that an effect is about.
-fn subject(effect: &Effect) -> Option<&AttemptId> {
-    match effect {
-        Effect::SetEpoch(_) => None,
-        Effect::Record(start) | Effect::Confirm(start) => Some(&start.attempt),
-        Effect::Launch(attempt)
-        | Effect::RequestCancel(attempt)
-        | Effect::EndTree(attempt)
-        | Effect::Inspect(attempt)
-        | Effect::Abandon { attempt, .. }
-        | Effect::Conclude { attempt, .. }
-        | Effect::NoteAck { attempt, .. } => Some(attempt),
-        Effect::WriteTombstone(tombstone) | Effect::Compact(tombstone) => Some(&tombstone.attempt),
-        Effect::Send(ToOperator::Report(report)) => Some(&report.attempt),
-        Effect::Send(ToOperator::Refused(refused)) => Some(&refused.attempt),
-        Effect::Send(_) => None,
-        Effect::Ignored { attempt, .. } => attempt.as_ref(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::attempt_dir::{
-    AttemptDir, AttemptLock, EXIT_RESERVE, EXIT_ROOM, LOG, NEW, READY, SUPERVISOR_LOG, make_dir,
+    AttemptDir, AttemptLock, EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, READY, SUPERVISOR_LOG, make_dir,
 };
 use super::error::JournalError;
 use super::file_lock::FileLock;
@@ -88,8 +88,12 @@ impl ReadyDir {
         Some((AttemptLock::new(self.lock, attempt.clone()), self.wakeups.take()))
     }
 
-    /// Removes it, unless it has become an Attempt's.
+    /// Removes it, unless it has become an Attempt's. Renamed first, as the agent may be about to use it.
     pub(crate) fn remove(&self) {
-        let _ = fs::remove_dir_all(&self.path);
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let doomed = self.path.with_file_name(format!("{GONE}{name}"));
+        if fs::rename(&self.path, &doomed).is_ok() {
+            let _ = fs::remove_dir_all(&doomed);
+        }
     }
 }

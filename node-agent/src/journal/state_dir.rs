@@ -121,23 +121,22 @@ impl StateDir {
         };
         let rename =
             |from: &Path| fs::rename(from, dir.path()).map_err(|e| JournalError::io("rename", from, e));
-        let ready = ready.map(|ready| attempts.join(ready));
-        let prepared = ready.filter(|ready| write_request(ready, &accepted).is_ok());
-        let made = if let Some(ready) = &prepared {
-            rename(ready)
-        } else {
+        // The supervisor may be ending, and removing it.
+        let prepared = ready
+            .map(|ready| attempts.join(ready))
+            .is_some_and(|ready| write_request(&ready, &accepted).is_ok() && rename(&ready).is_ok());
+        if !prepared {
             let _ = fs::remove_dir_all(&new);
-            fill(&new, &accepted).and_then(|()| rename(&new))
-        };
-        if let Err(error) = made {
-            let _ = fs::remove_dir_all(prepared.as_ref().unwrap_or(&new));
-            self.release(&name);
-            return Err(error);
+            if let Err(error) = fill(&new, &accepted).and_then(|()| rename(&new)) {
+                let _ = fs::remove_dir_all(&new);
+                self.release(&name);
+                return Err(error);
+            }
         }
         if !logged {
             record_file::sync_dir(&attempts)?;
         }
-        Ok((dir, prepared.is_some()))
+        Ok((dir, prepared))
     }
 
     /// Makes every request in the write-ahead log durable. Nothing about an Attempt may be sent before.

@@ -50,19 +50,17 @@ pub(super) struct ExecPlan {
     pub(super) core: Option<u64>,
 }
 
-/// Becomes the command, with these as standard input, output and error, in the control groups of these `cgroup.procs`. Calls
-/// `before_exec` when only exec is left. Returns only on failure.
+/// Becomes the command, with these as standard input, output and error, in the control groups of these `cgroup.procs`, if
+/// `may_execute` when only that is left. Returns only on failure.
 pub(super) fn execute(
     plan: &ExecPlan,
     stdio: &[OwnedFd; 3],
     join_files: &[OwnedFd],
-    before_exec: impl FnOnce(),
+    may_execute: impl FnOnce() -> bool,
 ) -> (ChildStep, io::Error) {
     match prepare(plan, stdio, join_files) {
-        Ok(()) => {
-            before_exec();
-            (ChildStep::Exec, exec(plan))
-        }
+        Ok(()) if may_execute() => (ChildStep::Exec, exec(plan)),
+        Ok(()) => (ChildStep::Exec, io::ErrorKind::BrokenPipe.into()),
         Err((step, errno)) => (step, errno.into()),
     }
 }

@@ -57,9 +57,9 @@ impl Reporter {
         self.send(&message) && (is_prepared || receive(&self.0).is_some_and(|answer| answer == [LOCKED]))
     }
 
-    /// Reports that only exec is left.
-    pub(super) fn executing(&self) {
-        self.send(&[EXECUTING]);
+    /// Reports that only exec is left; false when the supervisor has ended.
+    pub(super) fn executing(&self) -> bool {
+        self.send(&[EXECUTING])
     }
 
     /// Reports that nothing was started.

@@ -277,7 +277,7 @@ mod tests {
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Parent { .. } => {}
             nix::unistd::ForkResult::Child => {
-                execute(&prepared.plan, stdio, &[], || ());
+                execute(&prepared.plan, stdio, &[], || true);
                 std::process::abort();
             }
         }
