@@ -68,7 +68,7 @@ impl AttemptDir {
     /// It is handed to a supervisor. Of every second Run the start is in the log; the log was full for the others, so that the
     /// supervisor records it.
     pub(crate) fn launch(&mut self, id: &AttemptId) {
-        self.is_start_logged = id.run.0 % 2 == 0;
+        self.is_start_logged = id.run.0.is_multiple_of(2);
         self.supervisors.push(Supervisor::OnItsWay);
     }
 
