@@ -665,8 +665,8 @@ fn a_task_that_could_not_be_stored_is_tried_again() {
     write(&files.join("first.yaml"), &task("first", "{command: [\"true\"]}"));
     let dev = Dev::start(&["--state", state.to_str().unwrap(), files.to_str().unwrap()]);
     dev.err.wait_for("default/first run 1: Complete");
-    let (tasks, away) = (state.join("cluster"), state.join("away"));
-    std::fs::rename(&tasks, &away).unwrap();
+    let full = state.join("cluster/no-room");
+    std::fs::write(&full, "").unwrap();
     write(&files.join("later.yaml"), &task("later", "{command: [\"true\"]}"));
     dev.err.wait_for("default/later: ");
     // Reported by a poll that has tried the other again.
@@ -679,7 +679,7 @@ fn a_task_that_could_not_be_stored_is_tried_again() {
     // Tried behind it, since files are read in the order of their names.
     write(&files.join("the-last.yaml"), &task("the-last", "{command: [\"true\"]}"));
     dev.err.wait_for("default/the-last: ");
-    std::fs::rename(&away, &tasks).unwrap();
+    std::fs::remove_file(&full).unwrap();
     let log = dev.err.wait_for("default/later created");
     assert_eq!(log.matches("default/later: ").count(), 2, "reported once for each text: {log}");
     dev.err.wait_for("default/later run 1: Complete");

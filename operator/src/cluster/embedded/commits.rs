@@ -4,6 +4,7 @@
 //! the disk writes. A waiter that finds the disk idle writes all that is queued; the others wait for that
 //! write, and then one of them writes what was queued meanwhile.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -20,11 +21,16 @@ pub(super) struct Commits {
     queue: Mutex<Queue>,
     /// Locked by the one who writes.
     disk: Mutex<Disk>,
+    /// While this file of a test exists, the disk counts as full. Release builds do not know it.
+    no_room: PathBuf,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     changes: Vec<Change>,
+    /// Bytes of them in a log, and the bytes that the log has room for.
+    bytes: u64,
+    room: u64,
     /// The version of the latest change, and up to which they are durable.
     latest: u64,
     durable: u64,
@@ -44,18 +50,30 @@ impl Queue {
 
 impl Commits {
     pub(super) fn new(disk: Disk) -> Self {
-        Self { queue: Mutex::default(), disk: Mutex::new(disk) }
+        let queue = Queue { room: disk.room(), ..Queue::default() };
+        let no_room = disk.directory().join("no-room");
+        Self { queue: Mutex::new(queue), disk: Mutex::new(disk), no_room }
     }
 
-    /// Queues a change that brings the cluster to this version.
+    /// Queues a change that brings the cluster to this version. There is room for it on the disk then: once a change is seen, it
+    /// must become durable.
     ///
     /// # Errors
-    /// An earlier write has failed: nothing more is stored.
+    /// The disk is full: it may be tried again. Or an earlier write has failed: nothing more is stored.
     pub(super) fn queue(&self, version: u64, change: Change) -> Result<(), ClusterError> {
         let mut queue = self.lock();
         if let Some(failed) = &queue.failed {
             return Err(unavailable(failed));
         }
+        if cfg!(debug_assertions) && self.no_room.exists() {
+            return Err(full("a test has filled the disk"));
+        }
+        let bytes = queue.bytes + change.encoded_len();
+        if bytes > queue.room {
+            // Rare: the log is full, and its objects could not be written to their files yet.
+            queue.room = self.disk.lock().unwrap_or_else(PoisonError::into_inner).reserve(bytes)?;
+        }
+        queue.bytes = bytes;
         queue.changes.push(change);
         queue.latest = version;
         Ok(())
@@ -95,10 +113,16 @@ impl Commits {
                     return Poll::Pending;
                 }
                 queue.is_writing = true;
+                let bytes = std::mem::take(&mut queue.bytes);
+                queue.room = queue.room.saturating_sub(bytes);
                 (std::mem::take(&mut queue.changes), queue.latest)
             };
-            let written = self.disk.lock().unwrap_or_else(PoisonError::into_inner).append(changes);
+            let (written, room) = {
+                let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+                (disk.append(changes), disk.room())
+            };
             let mut queue = self.lock();
+            queue.room = room;
             queue.is_writing = false;
             #[cfg(test)]
             {
@@ -138,6 +162,11 @@ impl Commits {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn full(why: &'static str) -> ClusterError {
+    let source = Box::new(std::io::Error::other(why));
+    ClusterError::Unavailable { doing: "store a change".to_owned(), source }
 }
 
 fn unavailable(failed: &str) -> ClusterError {

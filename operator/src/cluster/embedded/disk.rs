@@ -115,6 +115,28 @@ impl Disk {
         Ok(())
     }
 
+    /// Has room for changes of this many bytes; returns the room that there is.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub(super) fn reserve(&mut self, bytes: u64) -> Result<u64, ClusterError> {
+        if self.active.len() >= self.capacity {
+            self.turn();
+        }
+        self.active.reserve(bytes).map_err(|error| failed("extend", &self.active.path, error))?;
+        Ok(self.active.room())
+    }
+
+    /// Bytes of changes that can be made durable whatever room the disk has.
+    pub(super) fn room(&self) -> u64 {
+        self.active.room()
+    }
+
+    /// Its directory.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     #[cfg(test)]
     pub(super) fn break_down(&mut self) {
         self.active.break_down();

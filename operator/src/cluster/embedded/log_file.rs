@@ -55,6 +55,15 @@ pub(super) struct LogFile {
     pub(super) path: PathBuf,
     pub(super) generation: u64,
     end: u64,
+    /// Bytes of the file, whose blocks exist.
+    allocated: u64,
+}
+
+impl Change {
+    /// Bytes that it takes in a log at most.
+    pub(super) fn encoded_len(&self) -> u64 {
+        (FRAME + 10 + self.file.len() + self.content.len()) as u64
+    }
 }
 
 impl LogFile {
@@ -64,7 +73,7 @@ impl LogFile {
             make(path, capacity)?;
         }
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let mut log = Self { file, path: path.to_owned(), generation, end: RECORDS };
+        let mut log = Self { file, path: path.to_owned(), generation, end: RECORDS, allocated: 0 };
         log.reset(capacity, generation)?;
         Ok(log)
     }
@@ -83,6 +92,24 @@ impl LogFile {
         self.file.sync_data()?;
         self.generation = generation;
         self.end = RECORDS;
+        self.allocated = self.file.metadata()?.len();
+        Ok(())
+    }
+
+    /// Bytes that can be appended whatever room the disk has.
+    pub(super) fn room(&self) -> u64 {
+        self.allocated.saturating_sub(self.end)
+    }
+
+    /// Has room for this many bytes, by a longer file where it must.
+    pub(super) fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let wanted = (self.end + bytes).next_multiple_of(RECORDS);
+        if wanted > self.allocated {
+            let zeros = vec![0; usize::try_from(wanted - self.allocated).unwrap_or(0)];
+            self.file.write_all_at(&zeros, self.allocated)?;
+            self.file.sync_all()?;
+            self.allocated = wanted;
+        }
         Ok(())
     }
 
@@ -247,5 +274,20 @@ mod tests {
         assert!(parse(&bytes).unwrap_err().to_string().contains("newer release"));
         bytes[0] = 0;
         assert_eq!(parse(&bytes).unwrap(), None, "torn while it was made empty");
+    }
+
+    #[test]
+    fn what_was_reserved_can_be_appended_and_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.log");
+        let mut log = LogFile::open(&path, 4096, 1).unwrap();
+        let change = Change { file: "tasks/a".to_owned(), content: vec![b'x'; 10_000] };
+        assert!(log.room() < change.encoded_len());
+        log.reserve(change.encoded_len()).unwrap();
+        assert!(log.room() >= change.encoded_len());
+        let len = fs::metadata(&path).unwrap().len();
+        log.append(1, std::slice::from_ref(&change)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), len, "it was not long enough");
+        assert_eq!(read(&path).unwrap().unwrap().changes, [change]);
     }
 }

@@ -73,3 +73,20 @@ async fn nothing_is_answered_after_a_write_that_failed() {
     let cluster = EmbeddedCluster::in_directory(directory.path(), Clock::system()).unwrap();
     assert_eq!(cluster.list(None).await.unwrap().len(), 1);
 }
+
+/// It was seen before it was refused, so that a later attempt found that it existed, and every answer waited for it.
+#[tokio::test]
+async fn a_change_without_room_is_refused_before_it_is_seen_and_can_be_made_later() {
+    let (directory, cluster) = in_directory();
+    cluster.create(task("a")).await.unwrap();
+    let no_room = directory.path().join("no-room");
+    std::fs::write(&no_room, "").unwrap();
+    assert!(cluster.create(task("b")).await.unwrap_err().is_retryable());
+    assert!(cluster.unsettled().is_none());
+    assert_eq!(cluster.list(None).await.unwrap().len(), 1);
+    std::fs::remove_file(&no_room).unwrap();
+    cluster.create(task("b")).await.unwrap();
+    drop(cluster);
+    let cluster = EmbeddedCluster::in_directory(directory.path(), Clock::system()).unwrap();
+    assert_eq!(cluster.list(None).await.unwrap().len(), 2);
+}
