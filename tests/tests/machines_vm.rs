@@ -70,6 +70,11 @@ async fn a_power_cut_at_any_instant_runs_nothing_twice_and_forgets_no_result() {
     machine.cut().await;
 }
 
+/// Prints the `cgroup.procs` of each group with a process of a command, and fails without one. The process that waits to become the
+/// next command is none.
+const GROUPS_OF_COMMANDS: &str = "cd /sys/fs/cgroup/sentinel && for g in *.*; do for p in $(cat $g/cgroup.procs); do \
+    grep -q __supervise /proc/$p/cmdline || echo $g/cgroup.procs; done; done 2>/dev/null | sort -u | grep .";
+
 /// Waits until the command succeeds in the machine's shell.
 async fn shows(machine: &Machine, what: &str, command: &str) -> String {
     sentinel_tests::wait::until(what, PATIENCE, || machine.run(command)).await
@@ -120,8 +125,7 @@ async fn a_cancelled_tree_is_gone_whatever_it_does_to_stay() {
         let left = machine.run(&processes(&format!("sleep {seconds}"))).await;
         assert!(left.is_err(), "{name}: Cancelled, and still running: {left:?}");
     }
-    let groups = "cd /sys/fs/cgroup/sentinel && for g in *.*; do [ -d $g ] && wc -l <$g/cgroup.procs; done | grep -v '^0$'";
-    let populated = machine.run(groups).await;
+    let populated = machine.run(GROUPS_OF_COMMANDS).await;
     assert!(populated.is_err(), "a group of a command is left with processes in it: {populated:?}");
     machine.cut().await;
 }
@@ -252,8 +256,7 @@ async fn cgroup_holds_all_limits_and_throttles_busy_command() {
     let (operator, mut machine) = node().await;
     let limits = json!({ "cpu": "200m", "memory": "64Mi", "pids": 8 });
     let busy = limited(&operator, "busy", limits, "sleep 9041 & while :; do :; done").await;
-    let populated = "cd /sys/fs/cgroup/sentinel && grep -l . *.*/cgroup.procs";
-    let group = shows(&machine, "the command has a group", populated).await;
+    let group = shows(&machine, "the command has a group", GROUPS_OF_COMMANDS).await;
     let group = format!("/sys/fs/cgroup/sentinel/{}", group.trim().trim_end_matches("/cgroup.procs"));
     let read = async |file: &str| {
         shows(&machine, "the file of the cgroup is readable", &format!("cat {group}/{file}")).await
