@@ -188,9 +188,9 @@ async fn limited(operator: &EmbeddedOperator, name: &str, limits: Value, script:
 /// Waits until only the supervisor that waits for the next command has a group, an empty one: the others remove theirs
 /// after they have reported how their commands ended.
 async fn no_group_is_left(machine: &Machine) {
-    let groups =
-        "cd /sys/fs/cgroup/sentinel && set -- *.*/ && ! grep . *.*/cgroup.procs && echo $* && [ $# = 1 ]";
-    shows(machine, "the groups of the commands are gone", groups).await;
+    // That of the process that waits is left.
+    let groups = format!("! {{ {GROUPS_OF_COMMANDS}; }} && set -- *.*/ && echo $* && [ $# = 1 ]");
+    shows(machine, "the groups of the commands are gone", &groups).await;
 }
 
 /// The value of a line `key value` of a file.
