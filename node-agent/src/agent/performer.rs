@@ -282,7 +282,10 @@ impl Performer {
                     unconfirmed.confirm();
                     None
                 }
-                Err(error) => Some(journal_failed(&error)),
+                Err(error) => {
+                    unconfirmed.refuse();
+                    Some(journal_failed(&error))
+                }
             },
             Err(error) => Some(Event::LaunchFailed { attempt, message: describe(&error) }),
         }

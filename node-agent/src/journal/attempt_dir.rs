@@ -305,11 +305,6 @@ impl AttemptLock {
         Self { _lock: None, attempt: attempt.clone(), slot: OnceCell::new() }
     }
 
-    /// Makes the log durable, if the Attempt has a place in it.
-    pub(crate) fn sync_log(&self) -> Result<(), JournalError> {
-        self.slot().map_or(Ok(()), Slot::sync)
-    }
-
     /// The Attempt it locks.
     pub fn attempt(&self) -> &AttemptDir {
         &self.attempt

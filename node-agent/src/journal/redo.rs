@@ -32,7 +32,7 @@ impl StateDir {
             let dir = self.attempt(&found.accepted.start.attempt);
             if found.accepted.boot_id == boot_id {
                 if dir.accepted().is_ok_and(|accepted| accepted.is_some_and(|a| a.slot == Some(found.id))) {
-                    wal.keep(dir.name(), found.id);
+                    wal.keep(dir.name(), found.id)?;
                     continue;
                 }
             } else if self.tombstone(&found.accepted.start.attempt).is_none() {

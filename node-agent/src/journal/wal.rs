@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::attempt_dir::AttemptDir;
@@ -32,6 +33,8 @@ pub(super) struct Wal {
     file: Arc<File>,
     path: PathBuf,
     slots: Mutex<Slots>,
+    /// Whether a sync has failed: a later one would prove nothing.
+    failed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +71,7 @@ impl Wal {
         // Popped from the end: low numbers first, so that their blocks stay in the page cache.
         let free = (1..last).rev().collect();
         let slots = Mutex::new(Slots { free, ..Slots::default() });
-        Ok(Self { file: Arc::new(file), path, slots })
+        Ok(Self { file: Arc::new(file), path, slots, failed: AtomicBool::new(false) })
     }
 
     /// The requests in the log of a state directory that an agent may be using; none without a log.
@@ -91,12 +94,23 @@ impl Wal {
         all.into_iter().filter_map(found).collect()
     }
 
-    /// Keeps a slot that was found for its Attempt.
-    pub(super) fn keep(&self, attempt: &str, id: SlotId) {
+    /// Keeps a slot that was found for its Attempt. The request is written anew, so that its block, which is that of the start too,
+    /// reaches the disk with the next sync: one of an earlier agent may have failed. The start itself may be written by another
+    /// process at this moment.
+    ///
+    /// # Errors
+    /// When they cannot be read or written.
+    pub(super) fn keep(&self, attempt: &str, id: SlotId) -> Result<(), JournalError> {
+        let (from, to) = (offset(id.index, Part::Request), offset(id.index, Part::Exit));
+        let mut blocks = vec![0; usize::try_from(to - from).unwrap_or(0)];
+        let rewritten =
+            self.file.read_exact_at(&mut blocks, from).and_then(|()| self.file.write_all_at(&blocks, from));
+        rewritten.map_err(|e| JournalError::io("write", &self.path, e))?;
         let mut slots = self.slots();
         slots.free.retain(|index| *index != id.index);
         slots.used.insert(attempt.to_owned(), id);
         slots.pending.insert(attempt.to_owned());
+        Ok(())
     }
 
     /// Writes a request into a free slot, not durable yet, and notes the slot in it; false when there is no room.
@@ -153,11 +167,21 @@ impl Wal {
         if pending.is_empty() {
             return Ok(());
         }
-        let synced = sync_blocks(&self.file, &self.path);
+        let synced = if self.failed.load(Ordering::Relaxed) {
+            Err(self.unsafe_now())
+        } else {
+            sync_blocks(&self.file, &self.path)
+        };
         if synced.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
             self.slots().pending.extend(pending);
         }
         synced
+    }
+
+    fn unsafe_now(&self) -> JournalError {
+        let source = std::io::Error::other("an earlier sync has failed");
+        JournalError::Unsafe { path: self.path.clone(), source }
     }
 
     /// Whether an Attempt has a slot.

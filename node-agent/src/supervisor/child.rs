@@ -32,24 +32,33 @@ const MAX_PATH: usize = 4096;
 /// An Attempt as the agent hands it over.
 pub(super) struct HandedOver {
     pub(super) attempt: AttemptDir,
-    pub(super) start: StartRecord,
+    pub(super) sync: Sync,
 }
 
 /// Who makes the start durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StartRecord {
+pub(super) enum Sync {
     /// This process.
     Here,
-    /// The agent, which has written it to the log and confirms when it is durable.
-    AtAgent,
-    /// The agent has done so.
-    Durable,
+    /// The agent, which has written the start to the log. Its answer follows, unless it is here already.
+    AtAgent(Option<Answer>),
+}
+
+/// What the agent has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The start is durable.
+    Confirmed,
+    /// It could not be made durable, and must not be tried again.
+    Refused,
+    /// None: the agent has ended.
+    Ended,
 }
 
 /// Becomes the command of the Attempt that the agent hands over, or of one that was handed over before; never returns.
 pub(super) fn run(standby: &Standby, reporter: &Reporter, resumed: Option<&AttemptDir>) -> ! {
     become_independent();
-    let resumed = resumed.map(|attempt| HandedOver { attempt: attempt.clone(), start: StartRecord::Here });
+    let resumed = resumed.map(|attempt| HandedOver { attempt: attempt.clone(), sync: Sync::Here });
     if let Some(handed_over) = resumed.or_else(|| receive(reporter))
         && reporter.attempt(&handed_over.attempt, standby.is_prepared_for(&handed_over.attempt))
         && let Err(not_started) = start(standby, reporter, &handed_over)
@@ -111,23 +120,26 @@ fn receive(reporter: &Reporter) -> Option<HandedOver> {
 fn parse(bytes: &[u8]) -> Option<HandedOver> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let (kind, path) = bytes[..end].split_first()?;
-    let start = match *kind {
-        LOGGED if bytes.get(end + 1) == Some(&CONFIRMED) => StartRecord::Durable,
-        LOGGED => StartRecord::AtAgent,
-        _ => StartRecord::Here,
+    let sync = match *kind {
+        LOGGED => Sync::AtAgent(bytes.get(end + 1).map(|byte| answer_of(*byte))),
+        _ => Sync::Here,
     };
     let path = OsString::from_vec(path.to_vec());
-    Some(HandedOver { attempt: AttemptDir::at(path), start })
+    Some(HandedOver { attempt: AttemptDir::at(path), sync })
 }
 
-/// Whether the agent confirms that the start is durable; it ends before if it has ended.
-fn is_confirmed() -> bool {
+fn answer_of(byte: u8) -> Answer {
+    if byte == CONFIRMED { Answer::Confirmed } else { Answer::Refused }
+}
+
+/// Waits for the agent's answer.
+fn answer() -> Answer {
     let mut byte = [0];
     loop {
         match rustix::io::read(rustix::stdio::stdin(), &mut byte) {
-            Ok(1) => return byte[0] == CONFIRMED,
+            Ok(1) => return answer_of(byte[0]),
             Err(Errno::INTR) => {}
-            _ => return false,
+            _ => return Answer::Ended,
         }
     }
 }
@@ -153,21 +165,33 @@ fn start(standby: &Standby, reporter: &Reporter, handed_over: &HandedOver) -> Re
     KillPoint::SupervisorLocked.pass_with_parent(state_dir);
     let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: standby.cgroup_path() };
     let unrecorded = "the start could not be recorded";
-    let announced = if handed_over.start == StartRecord::Here {
-        Some(lock.announce_start(&starting).map_err(failed(unrecorded))?)
-    } else {
-        lock.set_state(&starting).map_err(failed(unrecorded))?;
-        None
+    let announced = match handed_over.sync {
+        Sync::Here => Some(lock.announce_start(&starting).map_err(failed(unrecorded))?),
+        Sync::AtAgent(_) => {
+            lock.set_state(&starting).map_err(failed(unrecorded))?;
+            None
+        }
     };
     KillPoint::SupervisorAnnounced.pass_with_parent(state_dir);
     let prepared = prepare(&accepted.start, standby.host).map_err(NotStarted::Failed)?;
     let limits = AppliedLimits::new(&accepted.start.request.limits, standby.cgroup.as_ref(), &standby.name)
         .map_err(|error| NotStarted::of_limit(&error))?;
     let stdio = stdio(standby, &accepted)?;
-    match announced {
-        Some(announced) => announced.sync().map_err(failed(unrecorded))?,
-        None if handed_over.start == StartRecord::Durable || is_confirmed() => {}
-        None => lock.sync_log().map_err(failed(unrecorded))?,
+    let answered = match handed_over.sync {
+        Sync::Here => Answer::Ended,
+        Sync::AtAgent(answered) => answered.unwrap_or_else(answer),
+    };
+    match answered {
+        Answer::Confirmed => {}
+        Answer::Refused => return Err(NotStarted::unrecorded(unrecorded)),
+        Answer::Ended => {
+            // Written anew where the agent has ended, so that the block reaches the disk whatever happened to it before.
+            let announced = match announced {
+                Some(announced) => announced,
+                None => lock.announce_start(&starting).map_err(failed(unrecorded))?,
+            };
+            announced.sync().map_err(failed(unrecorded))?;
+        }
     }
     let (step, error) = execute(&prepared.plan, &stdio, limits.join_files(), || reporter.executing());
     // What was created is the supervisor's to remove.

@@ -17,6 +17,8 @@ pub(super) const LOGGED: u8 = b'L';
 /// The supervisor has to record the start and make it durable.
 pub(super) const PLAIN: u8 = b'P';
 pub(super) const CONFIRMED: u8 = b'G';
+/// Instead of [`CONFIRMED`]: the start could not be made durable. It must not be tried again: an fsync that follows a failed one proves nothing.
+pub(super) const REFUSED: u8 = b'F';
 
 /// Begins the argument that names the state directory.
 const STATE_DIR: &str = "state-dir=";

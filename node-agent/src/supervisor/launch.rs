@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::cgroup;
-use super::invocation::{ARGUMENT, CONFIRMED, HostNamespaces, LOGGED, PLAIN, state_dir_argument};
+use super::invocation::{ARGUMENT, CONFIRMED, HostNamespaces, LOGGED, PLAIN, REFUSED, state_dir_argument};
 use crate::error_category::ErrorCategory;
 use crate::journal::{AttemptDir, ready_name};
 use crate::process::ProcessIdentity;
@@ -76,7 +76,8 @@ pub enum StartRecord {
     InLog,
 }
 
-/// An Attempt that was handed over, whose start is to be confirmed. Dropped, the supervisor makes it durable itself.
+/// An Attempt that was handed over, whose start is to be confirmed. Dropped, as by an agent that is killed, the supervisor makes the
+/// start durable itself.
 #[derive(Debug)]
 #[must_use]
 pub struct Unconfirmed(Option<ChildStdin>);
@@ -84,9 +85,18 @@ pub struct Unconfirmed(Option<ChildStdin>);
 impl Unconfirmed {
     /// The start is durable: the command may be executed.
     pub fn confirm(self) {
+        self.answer(CONFIRMED);
+    }
+
+    /// The start could not be made durable: the command must not be executed.
+    pub fn refuse(self) {
+        self.answer(REFUSED);
+    }
+
+    fn answer(self, answer: u8) {
         if let Some(mut supervisor) = self.0 {
             // One that has ended is found by its lock.
-            let _ = supervisor.write_all(&[CONFIRMED]);
+            let _ = supervisor.write_all(&[answer]);
         }
     }
 }

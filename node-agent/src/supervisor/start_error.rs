@@ -18,6 +18,12 @@ pub(super) enum NotStarted {
 }
 
 impl NotStarted {
+    /// The node's journal has failed, which its agent reports.
+    pub(super) fn unrecorded(what: &str) -> Self {
+        let message = format!("{what}: the journal of the node has failed");
+        Self::Failed(StartError::new(StartFailure::OutOfResources, message))
+    }
+
     /// A limit cannot be held.
     pub(super) fn of_limit(error: &LimitError) -> Self {
         Self::Failed(StartError::new(StartFailure::Other, error.to_string()))

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sentinel_node_agent::journal::{AbandonResult, Abandonment, AttemptState};
 use sentinel_node_agent::spool::{self, Reader};
 use sentinel_node_agent::supervisor::{
-    HostNamespaces, Liveness, Prefork, check_environment, end_tree, liveness,
+    HostNamespaces, Liveness, Prefork, StartRecord, check_environment, end_tree, liveness,
 };
 use sentinel_protocol::outcome::{Outcome, StartFailure};
 use sentinel_protocol::request::{Environment, Program};
@@ -480,4 +480,32 @@ fn a_preforked_supervisor_exits_with_its_agent() {
     );
     assert_eq!(log.unwrap_or_default(), "", "a successful run logs nothing");
     drop(node.launcher);
+}
+
+/// A start that was handed over before it was durable: the command waits for the agent's answer.
+#[test]
+fn a_command_is_executed_once_its_start_is_confirmed_and_never_after_it_was_refused() {
+    let mut node = Node::new();
+    let launch = |node: &mut Node, number| {
+        let attempt = node.accept(&shell(number, "echo x"));
+        let handed_over = node.launcher.launch_with(&attempt, |_| StartRecord::InLog).unwrap();
+        (attempt, handed_over)
+    };
+    let (attempt, handed_over) = launch(&mut node, 1);
+    handed_over.confirm();
+    assert_eq!(finish(attempt).ended.outcome, Outcome::Succeeded { exit_code: 0 });
+
+    // An fsync that follows a failed one proves nothing, so the supervisor must not try it itself.
+    let (attempt, handed_over) = launch(&mut node, 2);
+    handed_over.refuse();
+    let refused = finish(attempt).ended;
+    assert!(
+        matches!(&refused.outcome, Outcome::StartFailed { message, .. } if message.contains("journal of the node has failed")),
+        "{refused:?}"
+    );
+
+    // An agent that was killed has not answered.
+    let (attempt, handed_over) = launch(&mut node, 3);
+    drop(handed_over);
+    assert_eq!(finish(attempt).ended.outcome, Outcome::Succeeded { exit_code: 0 });
 }
