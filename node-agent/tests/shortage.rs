@@ -100,7 +100,7 @@ fn limit(agent: &Child, resource: &str, to: usize) {
     assert!(command.status().unwrap().success());
 }
 
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED_UID: u32 = 65534;
 
 #[tokio::test]
 async fn running_out_of_processes_names_their_limit() {
@@ -108,7 +108,7 @@ async fn running_out_of_processes_names_their_limit() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    chown(dir.path(), Some(NOBODY), None).unwrap();
+    chown(dir.path(), Some(UNPRIVILEGED_UID), None).unwrap();
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut agent = Agent::start(&user, dir.path(), &[]).await;
     agent.limit("nproc", 1);
@@ -131,7 +131,7 @@ async fn without_a_process_left_the_agent_stays_connected() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    chown(dir.path(), Some(NOBODY), None).unwrap();
+    chown(dir.path(), Some(UNPRIVILEGED_UID), None).unwrap();
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut agent = Agent::start_limited(&user, dir.path(), &[], Some(("nproc", 1))).await;
     // The preforked supervisor takes the first one.

@@ -21,8 +21,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// wake the thread thousands of times a second. A supervisor wakes it at most a hundred times a second.
 const OUTPUT_DEBOUNCE: Duration = Duration::from_millis(5);
 
-/// How long a Report that an Attempt was accepted waits for its command to start, which makes the Attempt durable; and the start of
-/// the next supervisor for the command to end.
+/// How long a Report that an Attempt was accepted waits for its command to start, and the start of the next supervisor for the
+/// command to end.
 const PUT_OFF_FOR: Duration = Duration::from_millis(10);
 
 /// Attempts with output at once that make a flood.
@@ -49,7 +49,7 @@ pub(crate) struct AgentLoop {
     next_tick: u64,
     /// Wake-ups are not polled for until then.
     debounce_until: Option<Instant>,
-    /// Until when Reports of Attempts that are not durable yet are held, and no supervisor is started in advance.
+    /// Until when Reports that Attempts were accepted are held, and no supervisor is started in advance.
     put_off_until: Option<Instant>,
     /// When an input was last received or a record last changed, milliseconds of the boot clock.
     changed_at: u64,

@@ -30,11 +30,12 @@ impl Checkpointer {
         if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
-        let waiting = self.ended.iter().take_while(|(at, _)| at.elapsed() >= AFTER).count();
-        let due: Vec<AttemptDir> = self.ended.drain(..waiting).map(|(_, dir)| dir).collect();
-        let Some(checkpoints) = journal.checkpoints() else { return };
-        let due: Vec<AttemptDir> = due.into_iter().filter(|dir| checkpoints.needs(dir)).collect();
-        if due.is_empty() {
+        let Some(checkpoints) = journal.checkpoints() else { return self.ended.clear() };
+        self.ended.retain(|(_, dir)| checkpoints.needs(dir));
+        let waiting = self.ended.iter().take_while(|(at, _)| at.elapsed() >= AFTER);
+        let due: Vec<AttemptDir> = waiting.map(|(_, dir)| dir.clone()).collect();
+        let count = due.len();
+        if count == 0 {
             return;
         }
         let making = move || {
@@ -49,6 +50,10 @@ impl Checkpointer {
                 }
             }
         };
-        self.thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(making).ok();
+        // Where no thread can be started, they are due again. Those whose sync fails are not: a second one would prove nothing.
+        if let Ok(thread) = thread::Builder::new().name("checkpoint".to_owned()).spawn(making) {
+            self.thread = Some(thread);
+            self.ended.drain(..count);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sentinel_protocol::stage::Stage;
 
-use crate::journal::{AttemptDir, Delivery, StateDir};
+use crate::journal::{AttemptDir, Delivery};
 use crate::shortage::describe;
 
 /// Changes that are not written yet, by the name of the Attempt's directory.
@@ -42,7 +42,7 @@ impl Deliveries {
     }
 
     /// Writes the changes.
-    pub(super) fn write(&mut self, journal: &StateDir) {
+    pub(super) fn write(&mut self) {
         for (_, (dir, change)) in std::mem::take(&mut self.changed) {
             let written = dir.delivery().and_then(|before| {
                 let acked = change.acked.or(before.acked);
@@ -51,7 +51,6 @@ impl Deliveries {
             if let Err(error) = written {
                 tracing::warn!(
                     attempt = dir.name(),
-                    free = journal.free_bytes().unwrap_or_default(),
                     error = describe(&error),
                     "unable to record what the operator has acknowledged"
                 );

@@ -14,7 +14,7 @@ use crate::journal::{JournalError, StateDir};
 pub(super) struct Outgoing {
     /// Where the Session takes them.
     outbox: Option<mpsc::Sender<ToOperator>>,
-    /// Reports that Attempts were accepted which are not durable yet. One at most for each of them.
+    /// Reports that Attempts were accepted; one at most for each.
     held: Vec<ToOperator>,
     metrics: Arc<AgentMetrics>,
 }
@@ -29,18 +29,19 @@ impl Outgoing {
         self.held.clear();
     }
 
-    /// Sends a message once its Attempts are durable. That an Attempt was accepted can wait until it is, as *running* is
-    /// likely to come first; see [`Self::send_held`].
+    /// Sends a message once its Attempts are durable. That an Attempt was accepted waits a moment, as *running* is likely to come
+    /// first and replaces it; see [`Self::send_held`].
     ///
     /// # Errors
     /// When they cannot be made durable.
     pub(super) fn send(&mut self, journal: &StateDir, message: ToOperator) -> Result<(), JournalError> {
         match &message {
+            ToOperator::Report(report) if matches!(report.state, ReportedState::Accepted) => {
+                self.drop_held(&report.attempt);
+                self.held.push(message);
+                return Ok(());
+            }
             ToOperator::Report(report) if !journal.is_durable(&journal.attempt(&report.attempt)) => {
-                if matches!(report.state, ReportedState::Accepted) {
-                    self.held.push(message);
-                    return Ok(());
-                }
                 journal.sync()?;
             }
             ToOperator::Inventory(_) => journal.sync()?,

@@ -466,7 +466,7 @@ impl Performer {
 
     /// Writes them.
     pub(super) fn write_deliveries(&mut self) {
-        self.deliveries.write(&self.journal);
+        self.deliveries.write();
     }
 
     fn compact(&mut self, tombstone: Tombstone) -> Option<Event> {

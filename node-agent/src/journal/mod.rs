@@ -28,7 +28,7 @@
 //!   before it is.
 //! * A failed fsync is [`JournalError::Unsafe`] and is never retried on the same file.
 //! * A record that cannot be read makes its own Attempt [`Loaded::Corrupt`] and no other. A damaged `delivery` counts as
-//!   empty, since it is the one that is not synced.
+//!   empty, since it is neither synced nor in the log.
 //! * States after *accepted* are written only under the kernel lock on the Attempt's directory, after the state
 //!   was read again under it. So "lock obtained, still accepted" proves that no command was started.
 //! * An Attempt's directory appears by a rename of a complete one: there is no incomplete Attempt.

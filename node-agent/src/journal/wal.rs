@@ -1,8 +1,8 @@
 //! The write-ahead log: one file of preallocated blocks, by which an Attempt is durable before its directory is.
 //!
 //! A new directory with a file costs the disk several writes in sequence, a block that exists already costs one. So the agent
-//! writes an accepted request into a slot and its directory without waiting; the process that becomes the command syncs the log
-//! once before, for all that wait at that moment. Until a power cut the directory is the truth, as the kernel keeps what was written
+//! writes an accepted request and its start into a slot, and its directory without waiting, and syncs the log once before the command
+//! is executed, for all that wait at that moment. Until a power cut the directory is the truth, as the kernel keeps what was written
 //! when a process dies; after one, [`super::redo`] restores from the log what the directories have lost.
 
 use std::collections::{HashMap, HashSet};

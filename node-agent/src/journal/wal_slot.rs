@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! slot n of `wal`, 16 KiB at n × 16 KiB (slot 0 is the header)
-//!        0   start     state *Starting*, by the supervisor        1 KiB
+//!        0   start     state *Starting*, by the agent             1 KiB
 //!     1024   request   the accepted Start, by the agent           7 KiB
 //!     8192   exit      how it ended, by the holder of the lock    8 KiB
 //! ```
@@ -35,12 +35,12 @@ const MAGIC: [u8; 4] = *b"SNW1";
 /// Magic, length, generation, checksum.
 const FRAME_HEAD: usize = 4 + 4 + 8 + 4;
 
-/// A slot, and the acceptance that it was given to.
+/// A slot, and the request that it was allocated for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotId {
     /// Its number in the file, from 1.
     pub index: u32,
-    /// Never the same for two acceptances.
+    /// Unique for each accepted request.
     pub generation: u64,
 }
 
@@ -112,7 +112,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The slot of an acceptance; `None` when it has another one's request now, or there is no log.
+    /// Opens the slot of a request; `None` if the slot has been reused for another request, or the log is missing.
     pub(super) fn open(state_dir: &Path, id: SlotId) -> Option<Self> {
         let path = state_dir.join(WAL);
         let file = open_existing(&path).ok()?;
@@ -124,7 +124,7 @@ impl Slot {
         slot.bytes(Part::Request).is_some().then_some(slot)
     }
 
-    /// The payload of a part, if it belongs to this acceptance.
+    /// The payload of a part, if it belongs to this request.
     fn bytes(&self, part: Part) -> Option<Vec<u8>> {
         let (generation, payload) = read_frame(&self.file, self.id.index, part)?;
         (generation == self.id.generation).then_some(payload)

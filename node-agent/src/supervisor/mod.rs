@@ -2,14 +2,16 @@
 //! finish.
 //!
 //! ```text
-//! agent                     supervisor                                             command
-//! Launcher ── path ──►      lock the Attempt, read its state again
+//! agent                     child, which becomes the command       supervisor, its parent
+//!                           forked in its session and cgroup       directory, lock and pipes prepared
+//! start ──► log
+//! Launcher ── path ──►      check the clocks and cancellation ──►  open the Spool
+//! sync the log              record *starting*
 //!                           check program, user, group, directory
-//!                           record *starting* (synced) ── fork ──►                 own session, user, exec
-//!                           record *running* (synced)
-//!                           pipes → Spool, clocks, cancel  ◄── stdout, stderr ──
-//!                           TERM … grace … KILL, until nothing is left
-//!                           exit record (synced), end
+//!          ── durable ──►   exec                            ──►    record *running*
+//!                           stdout, stderr                  ──►    pipes → Spool, clocks, cancel
+//!                                                                  TERM … grace … KILL, until nothing is left
+//!                                                                  exit record (durable), end
 //! ```
 //!
 //! Invariants:
@@ -17,13 +19,14 @@
 //! * Single-threaded, no runtime: one blocking `poll` over pipes, child signals, the Attempt's directory and the
 //!   next deadline. So forking is safe, and cheap because the process is small.
 //! * Once it has its Attempt it shares no pipe with the agent, so the agent may die at any moment.
-//! * It holds the kernel lock on the Attempt's directory until it ends. It starts nothing unless it has read
-//!   *accepted* under that lock, and nothing before *starting* is on the disk.
+//! * It holds the kernel lock on the Attempt's directory until it ends. Nothing is executed unless the Attempt was *accepted* and
+//!   not begun under that lock, before its start is durable, or once the supervisor has ended.
 //! * An Attempt owns its process tree: the supervisor is its subreaper. The exit record is written when no process of the
 //!   tree is left, when the Task keeps what is left, or when a process survived KILL; it names which.
-//! * `unsafe` is in one place: [`child`], between fork and exec.
+//! * `unsafe` is at fork and exec: [`zygote`], [`child`], [`exec_plan`].
 //!
-//! In reading order: [`invocation`] and [`launch`] (the agent's side), [`main`], [`supervise`], [`start`], [`supervision`].
+//! In reading order: [`invocation`] and [`launch`] (the agent's side), [`main`], [`standby`], [`zygote`], [`child`] and what it reports
+//! ([`progress`]), [`supervise`], [`start`], [`supervision`].
 
 mod cgroup;
 mod cgroup_v1;
