@@ -40,7 +40,7 @@ pub(super) struct HandedOver {
 pub(super) enum Sync {
     /// This process.
     Here,
-    /// The agent, which has written the start to the log. Its answer follows, unless it is here already.
+    /// The agent, which has written the start to the log. Its answer follows, unless it was read already.
     AtAgent(Option<Answer>),
 }
 
