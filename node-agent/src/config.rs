@@ -209,7 +209,7 @@ impl AgentConfig {
             rules: Rules::default(),
             host: HostNamespaces::OfInit,
             nested_node: false,
-            prefork: Prefork::One,
+            prefork: Prefork::On,
             supervisor: None,
             sampler: None,
             timing: Timing::default(),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -26,12 +27,17 @@ pub fn wall_clock_micros() -> i64 {
     }
 }
 
-/// The kernel's boot id: it changes at every boot.
+/// The kernel's boot id: it changes at every boot. Read once, as no process outlives one.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn boot_id() -> io::Result<String> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(known) = BOOT_ID.get() {
+        return Ok(known.clone());
+    }
     let mut buffer = [0; 64];
     let read = File::open("/proc/sys/kernel/random/boot_id")?.read(&mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..read]).trim().to_owned())
+    let boot_id = String::from_utf8_lossy(&buffer[..read]).trim().to_owned();
+    Ok(BOOT_ID.get_or_init(|| boot_id).clone())
 }

@@ -181,7 +181,7 @@ fn output_held_open_is_closed_after_the_drain() {
 
 #[test]
 fn a_process_that_ends_with_its_command_is_not_a_leftover() {
-    let mut node = Node::with(Prefork::One);
+    let mut node = Node::with(Prefork::On);
     for number in 1..=30 {
         let run = node.run(&shell(number, "sleep 0.01 & exit 0"));
         assert_eq!(run.ended.exit, ExitDetails { code: Some(0), ..ExitDetails::default() }, "run {number}");

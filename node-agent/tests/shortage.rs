@@ -89,15 +89,25 @@ impl Agent {
     }
 }
 
+/// Changes a limit of the agent, and of what it has started if that may start processes.
 fn limit(agent: &Child, resource: &str, to: usize) {
-    let pid = agent.id().to_string();
-    let limit = format!("--{resource}={to}:{to}");
+    let agent = agent.id().to_string();
+    let mut limited = vec![agent.clone()];
+    if resource == "nproc" {
+        for thread in fs::read_dir(format!("/proc/{agent}/task")).unwrap() {
+            let children = fs::read_to_string(thread.unwrap().path().join("children")).unwrap();
+            limited.extend(children.split_whitespace().map(str::to_owned));
+        }
+    }
     // The limits of another user's process are closed to a root without CAP_SYS_RESOURCE.
-    let owner = fs::metadata(format!("/proc/{pid}")).unwrap();
+    let owner = fs::metadata(format!("/proc/{agent}")).unwrap();
     let (uid, gid) = (owner.uid().to_string(), owner.gid().to_string());
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "prlimit", "--pid", &pid, &limit]);
-    assert!(command.status().unwrap().success());
+    let limit = format!("--{resource}={to}:{to}");
+    for pid in limited {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "prlimit", "--pid", &pid, &limit]);
+        assert!(command.status().unwrap().success());
+    }
 }
 
 const UNPRIVILEGED_UID: u32 = 65534;
@@ -112,10 +122,11 @@ async fn running_out_of_processes_names_their_limit() {
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut agent = Agent::start(&user, dir.path(), &[]).await;
     agent.limit("nproc", 1);
-    // The preforked supervisor takes the first one.
+    // The preforked supervisors take the first ones.
     agent.outcome(&shell(1, "true")).await;
+    agent.outcome(&shell(2, "true")).await;
     let Outcome::StartFailed { reason: StartFailure::OutOfResources, message } =
-        agent.outcome(&shell(2, "true")).await
+        agent.outcome(&shell(3, "true")).await
     else {
         panic!("it was started")
     };
@@ -134,9 +145,10 @@ async fn without_a_process_left_the_agent_stays_connected() {
     chown(dir.path(), Some(UNPRIVILEGED_UID), None).unwrap();
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut agent = Agent::start_limited(&user, dir.path(), &[], Some(("nproc", 1))).await;
-    // The preforked supervisor takes the first one.
+    // The preforked supervisors take the first ones.
     agent.outcome(&shell(1, "true")).await;
-    let outcome = agent.outcome(&shell(2, "true")).await;
+    agent.outcome(&shell(2, "true")).await;
+    let outcome = agent.outcome(&shell(3, "true")).await;
     assert!(matches!(outcome, Outcome::StartFailed { .. }), "{outcome:?}");
 }
 

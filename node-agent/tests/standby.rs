@@ -17,6 +17,9 @@ use sentinel_protocol::to_agent::{Start, ToAgent};
 
 const TOKEN: &str = "a-token";
 
+/// How many supervisors wait.
+const STANDBYS: usize = 2;
+
 /// An agent in a process of its own, and its operator.
 struct Node {
     dir: tempfile::TempDir,
@@ -44,9 +47,13 @@ impl Node {
         self.dir.path().join("state/attempts")
     }
 
-    /// The directory that the supervisor in waiting has prepared, and its pid.
-    fn ready(&self) -> (PathBuf, i32) {
-        wait_for("a prepared directory", || ready_in(&self.attempts()))
+    /// The directories that the supervisors in waiting have prepared, and their pids.
+    fn ready(&self) -> Vec<(PathBuf, i32)> {
+        wait_for("prepared directories", || {
+            let ready = ready_in(&self.attempts());
+            let is_whole = ready.len() == STANDBYS && ready.iter().all(|(_, pid)| children(*pid).len() == 1);
+            is_whole.then_some(ready)
+        })
     }
 
     async fn outcome(&mut self, start: &Start) -> Outcome {
@@ -62,10 +69,10 @@ impl Drop for Node {
     }
 }
 
-fn ready_in(attempts: &Path) -> Option<(PathBuf, i32)> {
-    let mut names = fs::read_dir(attempts).unwrap().map(|entry| entry.unwrap().file_name());
-    let pid: i32 = names.find_map(|name| name.to_str()?.strip_prefix(".ready.")?.parse().ok())?;
-    Some((attempts.join(format!(".ready.{pid}")), pid))
+fn ready_in(attempts: &Path) -> Vec<(PathBuf, i32)> {
+    let names = fs::read_dir(attempts).unwrap().map(|entry| entry.unwrap().file_name());
+    let pid = |name: std::ffi::OsString| name.to_str()?.strip_prefix(".ready.")?.parse::<i32>().ok();
+    names.filter_map(pid).map(|pid| (attempts.join(format!(".ready.{pid}")), pid)).collect()
 }
 
 /// The processes that this one has started: of a supervisor, the one that becomes the command.
@@ -81,57 +88,96 @@ fn kill(pid: i32) {
 #[tokio::test]
 async fn an_attempt_gets_the_directory_and_the_process_that_were_prepared() {
     let mut node = Node::new().await;
-    let (ready, supervisor) = node.ready();
-    let inode = fs::metadata(&ready).unwrap().ino();
-    let prepared = children(supervisor);
+    let ready = node.ready();
+    let prepared: Vec<(u64, i32)> = ready
+        .iter()
+        .map(|(directory, supervisor)| (fs::metadata(directory).unwrap().ino(), children(*supervisor)[0]))
+        .collect();
     let seen = node.dir.path().join("pid");
     let start = shell(1, &format!("echo $$ > {}", seen.display()));
     assert_eq!(node.outcome(&start).await, Outcome::Succeeded { exit_code: 0 });
     let command: i32 = fs::read_to_string(seen).unwrap().trim().parse().unwrap();
-    assert_eq!(prepared, [command]);
     let attempt = node.attempts().join(start.attempt.directory_name());
-    assert_eq!(fs::metadata(attempt).unwrap().ino(), inode);
+    let used = (fs::metadata(attempt).unwrap().ino(), command);
+    assert!(prepared.contains(&used), "{used:?} of {prepared:?}");
     // The next one is prepared in another.
-    assert_ne!(node.ready().1, supervisor);
+    let next = node.ready();
+    assert!(next.iter().any(|(_, pid)| ready.iter().all(|(_, before)| before != pid)), "{next:?}");
 }
 
 #[tokio::test]
 async fn a_command_runs_though_its_prepared_process_was_killed() {
     let mut node = Node::new().await;
-    let (_, supervisor) = node.ready();
-    let prepared = children(supervisor);
-    let [waiting] = prepared[..] else { panic!("{prepared:?}") };
-    kill(waiting);
+    for (_, supervisor) in node.ready() {
+        kill(children(supervisor)[0]);
+    }
     assert_eq!(node.outcome(&shell(1, "exit 0")).await, Outcome::Succeeded { exit_code: 0 });
 }
 
 #[tokio::test]
 async fn a_command_runs_though_its_prepared_supervisor_was_killed() {
     let mut node = Node::new().await;
-    let (_, supervisor) = node.ready();
-    let prepared = children(supervisor);
-    kill(supervisor);
-    wait_for("the prepared process to end", || prepared.iter().all(|pid| !is_alive(*pid)).then_some(()));
-    assert_eq!(node.outcome(&shell(1, "exit 0")).await, Outcome::Succeeded { exit_code: 0 });
+    let ready: Vec<i32> = node.ready().into_iter().map(|(_, pid)| pid).collect();
+    let prepared: Vec<i32> = ready.iter().flat_map(|pid| children(*pid)).collect();
+    ready.iter().for_each(|pid| kill(*pid));
+    wait_for("the prepared processes to end", || prepared.iter().all(|pid| !is_alive(*pid)).then_some(()));
+    // The directory that a killed one has prepared has a record of its own start.
+    let (attempts, seen) = (node.attempts(), node.dir.path().join("seen"));
+    let command = format!("echo $PPID > {0}; cat {1}/*.1.1/state >> {0}", seen.display(), attempts.display());
+    assert_eq!(node.outcome(&shell(1, &command)).await, Outcome::Succeeded { exit_code: 0 });
+    let seen = fs::read_to_string(seen).unwrap();
+    let (parent, state) = seen.split_once('\n').unwrap();
+    assert!(ready.iter().all(|pid| pid.to_string() != parent), "{parent} of {ready:?}");
+    assert!(state.contains(&format!("\"supervisor\":{{\"pid\":{parent},")), "{seen}");
+}
+
+/// The processes of an agent that fork supervisors.
+fn fork_servers(agent: u32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{agent}/task")).unwrap();
+    let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
+    let children: Vec<i32> = children
+        .flat_map(|text| text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect();
+    let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    children.into_iter().filter(|pid| name(pid).trim() == "fork-server").collect()
+}
+
+#[tokio::test]
+async fn commands_run_though_the_fork_server_was_killed() {
+    let mut node = Node::new().await;
+    node.ready();
+    let agent = node.agent.id();
+    let [server] = fork_servers(agent)[..] else { panic!("not one fork server") };
+    kill(server);
+    // More than wait already.
+    for number in 1..=4 {
+        assert_eq!(node.outcome(&shell(number, "exit 0")).await, Outcome::Succeeded { exit_code: 0 });
+    }
+    let replaced = wait_for("another fork server", || fork_servers(agent).first().copied());
+    assert_ne!(replaced, server);
 }
 
 #[tokio::test]
 async fn a_command_runs_though_its_prepared_directory_is_gone() {
     let mut node = Node::new().await;
-    let (ready, _) = node.ready();
-    fs::remove_dir_all(ready).unwrap();
+    for (ready, _) in node.ready() {
+        fs::remove_dir_all(ready).unwrap();
+    }
     assert_eq!(node.outcome(&shell(1, "exit 0")).await, Outcome::Succeeded { exit_code: 0 });
 }
 
 #[tokio::test]
 async fn a_killed_agent_leaves_nothing_that_was_prepared() {
     let node = Node::new().await;
-    let (ready, supervisor) = node.ready();
-    let prepared = children(supervisor);
+    let ready = node.ready();
+    let servers = fork_servers(node.agent.id());
+    assert_eq!(servers.len(), 1);
+    let supervisors: Vec<i32> = ready.iter().map(|(_, pid)| *pid).collect();
+    let prepared = supervisors.iter().flat_map(|pid| children(*pid));
+    let all: Vec<i32> = prepared.chain(supervisors.clone()).chain(servers).collect();
     kill(node.agent.id().cast_signed());
-    wait_for("the supervisor to end", || (!is_alive(supervisor)).then_some(()));
-    assert!(prepared.iter().all(|pid| !is_alive(*pid)));
-    assert!(!ready.exists());
+    wait_for("what the agent has started to end", || all.iter().all(|pid| !is_alive(*pid)).then_some(()));
+    assert!(ready.iter().all(|(directory, _)| !directory.exists()));
 }
 
 fn is_alive(pid: i32) -> bool {

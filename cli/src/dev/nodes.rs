@@ -133,7 +133,7 @@ impl Nodes {
             let token = Token::Fixed(tokens.issue(name));
             let mut config = AgentConfig::new(operator.clone(), token, directory);
             config.sampler = Some(sampler.clone());
-            config.prefork = if *name == self.local { Prefork::One } else { Prefork::Off };
+            config.prefork = if *name == self.local { Prefork::On } else { Prefork::Off };
             config.node_name = Some(name.to_string());
             config.rules = self.rules.clone();
             config.host = HostNamespaces::Own;

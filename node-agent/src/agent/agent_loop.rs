@@ -96,6 +96,8 @@ impl AgentLoop {
                         }
                         self.on_input(input);
                     }
+                    // While the commands begin that were just handed over, on another processor.
+                    self.performer.prefork();
                 }
                 Ready::Wakeups => self.on_wakeups(),
                 Ready::PutOff => self.do_put_off(),

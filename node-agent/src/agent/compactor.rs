@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use sentinel_core::agent::{Event, Tombstone};
 
@@ -18,6 +19,9 @@ const CAPACITY: usize = 1024;
 
 /// Tombstones that are made durable at once.
 const BATCH: usize = 64;
+
+/// How long an Attempt waits for others, and for commands to start.
+const PUT_OFF_FOR: Duration = Duration::from_millis(10);
 
 /// The thread; it ends when this is dropped, after what it was given.
 pub(super) struct Compactor {
@@ -56,6 +60,8 @@ impl Drop for Compactor {
 
 fn run(journal: &StateDir, mailbox: &Mailbox, receiver: &Receiver<Tombstone>) {
     while let Ok(first) = receiver.recv() {
+        // A Forget often comes with the next Start, which needs the disk.
+        thread::sleep(PUT_OFF_FOR);
         let batch: Vec<Tombstone> =
             std::iter::once(first).chain(receiver.try_iter().take(BATCH - 1)).collect();
         KillPoint::AgentForgets.pass(journal.root());

@@ -21,6 +21,8 @@ use super::wal_slot::{Part, Slot};
 
 pub(super) const REQUEST: &str = "request";
 pub(super) const STATE: &str = "state";
+/// The state *starting*, prepared, which only has to be renamed.
+pub(super) const STARTING: &str = "state.starting";
 pub(crate) const CANCEL: &str = "cancel";
 pub(crate) const EXIT: &str = "exit";
 pub(super) const EXIT_RESERVE: &str = "exit.reserve";
@@ -289,7 +291,7 @@ pub(super) fn make_dir(path: &Path) -> Result<(), JournalError> {
 #[derive(Debug)]
 pub struct AttemptLock {
     /// `None` where the parent of this process holds it.
-    _lock: Option<FileLock>,
+    lock: Option<FileLock>,
     attempt: AttemptDir,
     /// Its place in the write-ahead log, once it was asked for.
     slot: OnceCell<Option<Slot>>,
@@ -297,12 +299,12 @@ pub struct AttemptLock {
 
 impl AttemptLock {
     pub(super) fn new(lock: FileLock, attempt: AttemptDir) -> Self {
-        Self { _lock: Some(lock), attempt, slot: OnceCell::new() }
+        Self { lock: Some(lock), attempt, slot: OnceCell::new() }
     }
 
     /// The lock that the parent of this process holds, for as long as this process does its work.
     pub(crate) fn of_parent(attempt: &AttemptDir) -> Self {
-        Self { _lock: None, attempt: attempt.clone(), slot: OnceCell::new() }
+        Self { lock: None, attempt: attempt.clone(), slot: OnceCell::new() }
     }
 
     /// The Attempt it locks.
@@ -316,7 +318,8 @@ impl AttemptLock {
     /// When the record is unreadable.
     pub fn accepted(&self) -> Result<Option<Accepted>, JournalError> {
         let accepted = self.attempt.accepted()?;
-        if let Some(accepted) = &accepted {
+        // A process that borrows the lock needs the log only where its agent has died.
+        if let Some(accepted) = accepted.as_ref().filter(|_| self.lock.is_some()) {
             self.slot.get_or_init(|| self.open_slot(accepted));
         }
         Ok(accepted)
@@ -339,6 +342,17 @@ impl AttemptLock {
     /// When it cannot be written.
     pub fn set_state(&self, state: &AttemptState) -> Result<(), JournalError> {
         record_file::replace_unsynced(&self.attempt.file(STATE), state)
+    }
+
+    /// As [`Self::set_state`], for the state with which the directory was prepared, if it was.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn set_starting(&self, starting: &AttemptState) -> Result<(), JournalError> {
+        if fs::rename(self.attempt.file(STARTING), self.attempt.file(STATE)).is_ok() {
+            return Ok(());
+        }
+        self.set_state(starting)
     }
 
     /// Records that the command may start as soon as what this returns was synced. After a loss of power the record may be

@@ -8,8 +8,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::attempt_dir::{
-    AttemptDir, AttemptLock, EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, READY, SUPERVISOR_LOG, make_dir,
+    AttemptDir, AttemptLock, EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, READY, STARTING, SUPERVISOR_LOG,
+    make_dir,
 };
+use super::attempt_record::AttemptState;
 use super::error::JournalError;
 use super::file_lock::FileLock;
 use super::record_file;
@@ -32,8 +34,9 @@ pub(crate) struct ReadyDir {
 }
 
 impl ReadyDir {
-    /// Prepares one in a state directory, for an Attempt of this process. Nothing is synced.
-    pub(crate) fn create(state_dir: &Path) -> Result<Self, JournalError> {
+    /// Prepares one in a state directory, for an Attempt of this process, which is to have this state when it starts. Nothing is
+    /// synced.
+    pub(crate) fn create(state_dir: &Path, starting: Option<&AttemptState>) -> Result<Self, JournalError> {
         let name = ready_name(std::process::id());
         let attempts = state_dir.join("attempts");
         let (new, path) = (attempts.join(format!("{NEW}{name}")), attempts.join(name));
@@ -41,17 +44,20 @@ impl ReadyDir {
             // Of another process with this pid.
             let _ = fs::remove_dir_all(left);
         }
-        let made = Self::fill(&new, &path);
+        let made = Self::fill(&new, &path, starting);
         if made.is_err() {
             let _ = fs::remove_dir_all(&new);
         }
         made
     }
 
-    fn fill(new: &Path, path: &Path) -> Result<Self, JournalError> {
+    fn fill(new: &Path, path: &Path, starting: Option<&AttemptState>) -> Result<Self, JournalError> {
         make_dir(new)?;
         make_dir(&new.join(LOG))?;
         record_file::reserve(&new.join(EXIT_RESERVE), EXIT_ROOM)?;
+        if let Some(starting) = starting {
+            record_file::write_hidden_unsynced(&new.join(STARTING), starting)?;
+        }
         let directory = private_dir::open_existing(new)?;
         let metadata = directory.metadata().map_err(|e| JournalError::io("examine", new, e))?;
         let lock = FileLock::take(directory).map_err(|e| JournalError::io("lock", new, e))?;

@@ -23,7 +23,7 @@ use super::spawn::prepare;
 use super::standby::Standby;
 use super::start_error::{NotStarted, failed};
 use crate::host::boot_clock_ms;
-use crate::journal::{Accepted, AttemptDir, AttemptLock, AttemptState};
+use crate::journal::{Accepted, AttemptDir, AttemptLock};
 use crate::kill_point::KillPoint;
 
 /// Longest path that is read, bytes.
@@ -59,11 +59,13 @@ pub(super) enum Answer {
 pub(super) fn run(standby: &Standby, reporter: &Reporter, resumed: Option<&AttemptDir>) -> ! {
     become_independent();
     let resumed = resumed.map(|attempt| HandedOver { attempt: attempt.clone(), sync: Sync::Here });
-    if let Some(handed_over) = resumed.or_else(|| receive(reporter))
-        && reporter.attempt(&handed_over.attempt, standby.is_prepared_for(&handed_over.attempt))
-        && let Err(not_started) = start(standby, reporter, &handed_over)
-    {
-        reporter.not_started(&not_started);
+    if let Some(handed_over) = resumed.or_else(|| receive(reporter)) {
+        let is_prepared = standby.is_prepared_for(&handed_over.attempt);
+        if reporter.attempt(&handed_over.attempt, is_prepared)
+            && let Err(not_started) = start(standby, reporter, &handed_over, is_prepared)
+        {
+            reporter.not_started(&not_started);
+        }
     }
     exit()
 }
@@ -147,7 +149,12 @@ fn answer() -> Answer {
 /// Checks the request, records *starting*, and executes the command once that is durable. Returns only when nothing was started.
 ///
 /// Until *starting* is recorded a failure is how the Attempt ends; otherwise it would be launched again and again.
-fn start(standby: &Standby, reporter: &Reporter, handed_over: &HandedOver) -> Result<(), NotStarted> {
+fn start(
+    standby: &Standby,
+    reporter: &Reporter,
+    handed_over: &HandedOver,
+    is_prepared: bool,
+) -> Result<(), NotStarted> {
     let attempt = &handed_over.attempt;
     let lock = AttemptLock::of_parent(attempt);
     // The parent reads it as well, and handles what is wrong with it.
@@ -163,12 +170,14 @@ fn start(standby: &Standby, reporter: &Reporter, handed_over: &HandedOver) -> Re
     }
     let state_dir = attempt.state_dir();
     KillPoint::SupervisorLocked.pass_with_parent(state_dir);
-    let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: standby.cgroup_path() };
+    let starting = standby.starting().map_err(failed("failed to read /proc"))?;
     let unrecorded = "the start could not be recorded";
     let announced = match handed_over.sync {
         Sync::Here => Some(lock.announce_start(&starting).map_err(failed(unrecorded))?),
         Sync::AtAgent(_) => {
-            lock.set_state(&starting).map_err(failed(unrecorded))?;
+            // A directory that another supervisor has prepared would name that one.
+            let set = if is_prepared { lock.set_starting(&starting) } else { lock.set_state(&starting) };
+            set.map_err(failed(unrecorded))?;
             None
         }
     };

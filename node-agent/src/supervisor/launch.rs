@@ -1,14 +1,19 @@
 //! Starts supervisors: the agent's side.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, waitpid};
+
 use super::cgroup;
-use super::invocation::{ARGUMENT, CONFIRMED, HostNamespaces, LOGGED, PLAIN, REFUSED, state_dir_argument};
+use super::fork_server::{self, ForkServer};
+use super::invocation::{CONFIRMED, HostNamespaces, LOGGED, PLAIN, REFUSED};
 use crate::error_category::ErrorCategory;
 use crate::journal::{AttemptDir, ready_name};
 use crate::process::ProcessIdentity;
@@ -16,11 +21,14 @@ use crate::process::ProcessIdentity;
 /// How often empty control groups of commands that have ended are removed.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
-/// Whether a supervisor is started in advance, so that a start does not wait for it.
+/// Supervisors that wait for an Attempt: while one is replaced, the next Attempt has another.
+const STANDBYS: usize = 2;
+
+/// Whether supervisors are started in advance, so that a start does not wait for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefork {
-    /// One is.
-    One,
+    /// They are.
+    On,
     /// None is; for many agents in one process.
     Off,
 }
@@ -53,18 +61,28 @@ impl LaunchError {
 /// A supervisor without an Attempt.
 #[derive(Debug)]
 struct Supervisor {
-    process: Child,
+    pid: Pid,
+    stdin: File,
     /// `None` where it could not be read.
     identity: Option<ProcessIdentity>,
 }
 
 impl Supervisor {
     /// Ends it.
-    fn end(mut self) {
-        drop(self.process.stdin.take());
+    fn end(self) {
+        drop(self.stdin);
         // It exits at once, at end-of-file.
-        let _ = self.process.wait();
+        while matches!(waitpid(Some(self.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
     }
+}
+
+/// Whether this child has ended; then it is reaped.
+fn has_ended(pid: Pid) -> bool {
+    !matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None))
+}
+
+fn number(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
 }
 
 /// How the start of an Attempt is made durable.
@@ -80,7 +98,7 @@ pub enum StartRecord {
 /// start durable itself.
 #[derive(Debug)]
 #[must_use]
-pub struct Unconfirmed(Option<ChildStdin>);
+pub struct Unconfirmed(Option<File>);
 
 impl Unconfirmed {
     /// The start is durable: the command may be executed.
@@ -101,7 +119,7 @@ impl Unconfirmed {
     }
 }
 
-/// Starts supervisors. When it is dropped, the idle one exits; those that have an Attempt continue.
+/// Starts supervisors. When it is dropped, the idle ones exit; those that have an Attempt continue.
 #[derive(Debug)]
 pub struct Launcher {
     program: PathBuf,
@@ -109,10 +127,12 @@ pub struct Launcher {
     host: HostNamespaces,
     /// Where an idle supervisor prepares a directory.
     state_dir: Option<PathBuf>,
-    idle: Option<Supervisor>,
+    /// What forks supervisors; `None` until one is needed.
+    server: Option<ForkServer>,
+    idle: VecDeque<Supervisor>,
     /// Supervisors whose prepared directory is an Attempt's already, by its name.
     bound: HashMap<String, Supervisor>,
-    running: Vec<Child>,
+    running: Vec<Pid>,
     /// Supervisors that have ended, until their control groups are removed: those of the last minute, and those whose
     /// commands left a process.
     ended: HashSet<u32>,
@@ -137,7 +157,8 @@ impl Launcher {
             prefork,
             host,
             state_dir: None,
-            idle: None,
+            server: None,
+            idle: VecDeque::new(),
             bound: HashMap::new(),
             running: Vec::new(),
             ended: HashSet::new(),
@@ -152,19 +173,20 @@ impl Launcher {
     #[must_use]
     pub fn preparing_in(mut self, state_dir: &Path) -> Self {
         self.end_idle();
+        self.server = None;
         self.state_dir = Some(state_dir.to_owned());
         self.prefork();
         self
     }
 
-    /// The name of the directory that the idle supervisor prepares; it may not exist yet.
+    /// The name of the directory that the next supervisor prepares; it may not exist yet.
     pub(crate) fn ready_name(&self) -> Option<String> {
-        self.state_dir.as_ref().and(self.idle.as_ref()).map(|idle| ready_name(idle.process.id()))
+        self.state_dir.as_ref().and(self.idle.front()).map(|idle| ready_name(number(idle.pid)))
     }
 
     /// Notes that the prepared directory has become an Attempt's: no other one is handed to its supervisor.
     pub(crate) fn bind(&mut self, attempt: &AttemptDir) {
-        if let Some(idle) = self.idle.take() {
+        if let Some(idle) = self.idle.pop_front() {
             self.bound.insert(attempt.name().to_owned(), idle);
         }
     }
@@ -195,7 +217,7 @@ impl Launcher {
         attempt: &AttemptDir,
         record: impl Fn(&ProcessIdentity) -> StartRecord,
     ) -> Result<Unconfirmed, LaunchError> {
-        if let Some(waiting) = self.bound.remove(attempt.name()).or_else(|| self.idle.take())
+        if let Some(waiting) = self.bound.remove(attempt.name()).or_else(|| self.idle.pop_front())
             && let Ok(handed_over) = self.hand_over(waiting, attempt, &record)
         {
             return Ok(handed_over);
@@ -216,16 +238,14 @@ impl Launcher {
 
     fn reap_supervisors(&mut self) {
         let ended = &mut self.ended;
-        self.running.retain_mut(|child| {
-            let runs = matches!(child.try_wait(), Ok(None));
-            if !runs {
-                ended.insert(child.id());
+        self.running.retain(|pid| {
+            let has_ended = has_ended(*pid);
+            if has_ended {
+                ended.insert(number(*pid));
             }
-            runs
+            !has_ended
         });
-        if self.idle.as_mut().is_some_and(|idle| !matches!(idle.process.try_wait(), Ok(None))) {
-            self.idle = None;
-        }
+        self.idle.retain(|idle| !has_ended(idle.pid));
     }
 
     /// Supervisors that this launcher started and that have not ended.
@@ -235,36 +255,39 @@ impl Launcher {
 
     /// Whether [`Self::prefork`] would start one.
     pub(crate) fn lacks_standby(&self) -> bool {
-        self.prefork == Prefork::One && self.idle.is_none()
+        self.prefork == Prefork::On && self.idle.len() < STANDBYS
     }
 
-    /// Starts the next supervisor in advance, if that is wanted and there is none. It takes as long as a command's start: to be
-    /// called when no Attempt waits for this process or for the CPU.
+    /// Starts supervisors in advance, if that is wanted and some are missing. To be called when no Attempt waits for this process.
     pub fn prefork(&mut self) {
         self.reap_supervisors();
-        if self.lacks_standby() {
+        while self.lacks_standby() {
             // Without one the next start is slower, or fails with the reason.
-            self.idle = self.spawn().ok();
+            let Ok(supervisor) = self.spawn() else { return };
+            self.idle.push_back(supervisor);
         }
     }
 
-    fn spawn(&self) -> io::Result<Supervisor> {
-        // No option here may make std fork instead of posix_spawn: a large agent would copy its page tables.
-        let process = Command::new(&self.program)
-            .arg(ARGUMENT)
-            .args(self.host.argument())
-            .args(self.state_dir.as_deref().map(state_dir_argument))
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()?;
-        let identity = ProcessIdentity::of_other(process.id().cast_signed()).ok();
-        Ok(Supervisor { process, identity })
+    fn spawn(&mut self) -> io::Result<Supervisor> {
+        let (theirs, stdin) = fork_server::pipe()?;
+        let pid = self.fork(&theirs)?;
+        let identity = ProcessIdentity::of_other(pid.as_raw_nonzero().get()).ok();
+        Ok(Supervisor { pid, stdin, identity })
+    }
+
+    fn fork(&mut self, stdin: &OwnedFd) -> io::Result<Pid> {
+        if let Some(forked) = self.server.as_ref().and_then(|server| server.fork(stdin).ok()) {
+            return forked;
+        }
+        // There is none yet, or it has died.
+        self.server = None;
+        let server = ForkServer::start(&self.program, self.host, self.state_dir.as_deref())?;
+        self.server.insert(server).fork(stdin)?
     }
 
     fn hand_over(
         &mut self,
-        mut supervisor: Supervisor,
+        supervisor: Supervisor,
         attempt: &AttemptDir,
         record: impl Fn(&ProcessIdentity) -> StartRecord,
     ) -> io::Result<Unconfirmed> {
@@ -274,9 +297,8 @@ impl Launcher {
         line.extend_from_slice(attempt.path().as_os_str().as_bytes());
         line.push(b'\n');
         // Closed after the confirmation: the two processes share nothing from there on.
-        let stdin = supervisor.process.stdin.take();
-        self.running.push(supervisor.process);
-        let mut stdin = stdin.ok_or(io::ErrorKind::BrokenPipe)?;
+        let Supervisor { pid, mut stdin, .. } = supervisor;
+        self.running.push(pid);
         stdin.write_all(&line)?;
         Ok(Unconfirmed((start == StartRecord::InLog).then_some(stdin)))
     }
@@ -284,9 +306,7 @@ impl Launcher {
 
 impl Launcher {
     fn end_idle(&mut self) {
-        if let Some(idle) = self.idle.take() {
-            idle.end();
-        }
+        self.idle.drain(..).for_each(Supervisor::end);
     }
 }
 

@@ -9,13 +9,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::cgroup::{Placement, join_supervisors};
 use super::invocation::{HostNamespaces, state_dir_from_arguments};
-use super::log;
-use super::pod_cgroup;
 use super::progress::Progress;
 use super::standby::Standby;
 use super::supervise::supervise;
 use super::zygote::Zygote;
+use super::{fork_server, log, pod_cgroup};
 use crate::baseline::{self, Role};
+use crate::host::{boot_clock_ms, boot_id};
 use crate::journal::AttemptDir;
 use crate::shortage;
 
@@ -23,9 +23,9 @@ use crate::shortage;
 /// move stalls every fork of the machine.
 const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
-/// Supervises one Attempt to its end. To be called before any thread or runtime exists.
+/// Forks supervisors, of which each supervises one Attempt to its end. To be called before any thread or runtime exists.
 ///
-/// A child of it reads the path of the Attempt's directory from standard input; end-of-file without one means that the agent
+/// A child of a supervisor reads the path of the Attempt's directory from standard input; end-of-file without one means that the agent
 /// has exited, and so does this process.
 pub fn main() -> ExitCode {
     if let Err(error) = baseline::apply(Role::Supervisor) {
@@ -36,6 +36,14 @@ pub fn main() -> ExitCode {
     let reserved = File::open("/dev/null");
     // Leaves the agent's session, so that Ctrl-C at its terminal does not reach this process.
     let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"fork-server");
+    // What is read once is known to every supervisor that is forked.
+    let _ = (boot_clock_ms(), boot_id());
+    if !fork_server::serve() {
+        return ExitCode::SUCCESS;
+    }
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"supervisor");
     let mut standby = Standby::new(host);
     if let Some(state_dir) = state_dir_from_arguments() {
         standby.prepare_directory(&state_dir);

@@ -23,9 +23,9 @@
 //!   not begun under that lock, before its start is durable, or once the supervisor has ended.
 //! * An Attempt owns its process tree: the supervisor is its subreaper. The exit record is written when no process of the
 //!   tree is left, when the Task keeps what is left, or when a process survived KILL; it names which.
-//! * `unsafe` is at fork and exec: [`zygote`], [`child`], [`exec_plan`].
+//! * `unsafe` is at fork and exec: [`fork_server`], [`zygote`], [`child`], [`exec_plan`].
 //!
-//! In reading order: [`invocation`] and [`launch`] (the agent's side), [`main`], [`standby`], [`zygote`], [`child`] and what it reports
+//! In reading order: [`invocation`] and [`launch`] (the agent's side), [`fork_server`], [`main`], [`standby`], [`zygote`], [`child`] and what it reports
 //! ([`progress`]), [`supervise`], [`start`], [`supervision`].
 
 mod cgroup;
@@ -34,6 +34,7 @@ mod child;
 mod clocks;
 mod exec_plan;
 mod exit_record;
+mod fork_server;
 mod identity;
 mod invocation;
 mod kill;

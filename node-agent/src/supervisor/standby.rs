@@ -11,7 +11,9 @@ use super::cgroup::{self, Cgroup};
 use super::invocation::HostNamespaces;
 use super::start_error::{NotStarted, failed};
 use super::{log, output, stdin};
-use crate::journal::{AttemptDir, AttemptLock, JournalError, ReadyDir, SUPERVISOR_LOG, SupervisorWakeups};
+use crate::journal::{
+    AttemptDir, AttemptLock, AttemptState, JournalError, ReadyDir, SUPERVISOR_LOG, SupervisorWakeups,
+};
 use crate::process::ProcessIdentity;
 use crate::spool;
 
@@ -93,7 +95,7 @@ impl Standby {
     /// Prepares a directory in this state directory, whose log becomes this process's.
     pub(super) fn prepare_directory(&mut self, state_dir: &Path) {
         // Without one the agent creates the Attempt's.
-        let Ok(ready) = ReadyDir::create(state_dir) else { return };
+        let Ok(ready) = ReadyDir::create(state_dir, self.starting().ok().as_ref()) else { return };
         if spool::reserve(&ready.log_folder()).is_ok() && rustix::stdio::dup2_stderr(ready.log()).is_ok() {
             self.ready = Some(ready);
         } else {
@@ -134,6 +136,11 @@ impl Standby {
     /// The identity of this supervisor.
     pub(super) fn identity(&self) -> io::Result<&ProcessIdentity> {
         self.identity.as_ref().map_err(again)
+    }
+
+    /// The state in which a command starts that is prepared here.
+    pub(super) fn starting(&self) -> io::Result<AttemptState> {
+        Ok(AttemptState::Starting { supervisor: self.identity()?.clone(), cgroup: self.cgroup_path() })
     }
 
     /// The pipes of the command.

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use sentinel_protocol::time::UnixMillis;
 
@@ -21,6 +22,9 @@ use crate::journal::{Accepted, AttemptLock, AttemptState, Change, SupervisorWake
 use crate::kill_point::KillPoint;
 use crate::process::ProcessIdentity;
 use crate::spool::Writer;
+
+/// How long *running* waits to be recorded: the programs of most commands are loaded by then.
+const BEGINS_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
 
 /// A command that runs, and what its supervisor needs to watch it.
 pub(super) struct RunningCommand {
@@ -69,6 +73,9 @@ pub(super) fn follow(
     KillPoint::SupervisorSpawned.pass(attempt.state_dir());
     clocks.started(boot_clock_ms());
     let started_at = host::wall_clock();
+    if request.stdin.is_empty() {
+        let_begin(&signals, standby);
+    }
     if let Err(error) = record_running(lock, supervisor, command, started_at, standby.cgroup_path()) {
         // *starting* is recorded, so the Attempt is run to its end all the same.
         log::write_line(&format!("unable to record that the command is running: {error}"));
@@ -108,6 +115,16 @@ fn until_executed(standby: &Standby, lock: &AttemptLock, child: Zygote) -> Resul
         }
         child = Zygote::fork(standby, Some(lock.attempt())).map_err(ended)?;
     }
+}
+
+/// Leaves the processors to the command for a moment, unless it ends or writes before.
+fn let_begin(signals: &SignalFd, standby: &Standby) {
+    let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
+    if let Ok(Pipes { stdout, stderr, .. }) = standby.pipes() {
+        fds.extend([stdout, stderr].map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+    }
+    // After EINTR it is recorded a little earlier.
+    let _ = poll(&mut fds, Some(&BEGINS_WITHIN));
 }
 
 fn record_running(

@@ -7,9 +7,9 @@ use nix::libc;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::cgroup::Cgroup;
-use super::child;
 use super::progress::{Follower, channel};
 use super::standby::Standby;
+use super::{child, fork_server};
 use crate::journal::AttemptDir;
 
 /// From `linux/sched.h`; libc's constant has too narrow a type.
@@ -39,7 +39,7 @@ impl Zygote {
             drop(follower);
             child::run(standby, &reporter, resumed);
         }
-        let pid = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error)?;
+        let pid = fork_server::child(pid).ok_or_else(io::Error::last_os_error)?;
         Ok(Self { pid, follower, is_command: false })
     }
 

@@ -235,7 +235,7 @@ fn the_command_has_its_own_session_and_process_group() {
 
 #[test]
 fn the_command_inherits_no_descriptor() {
-    let mut node = Node::with(Prefork::One);
+    let mut node = Node::with(Prefork::On);
     let run = node.run(&shell(1, "ls /proc/$$/fd; readlink /proc/$$/fd/0"));
     assert_eq!(run.text(), "0\n1\n2\n/dev/null\n");
 }
@@ -304,7 +304,7 @@ fn output_after_term_is_kept() {
 
 #[test]
 fn a_cancelled_command_ends_with_its_whole_tree() {
-    let mut node = Node::with(Prefork::One);
+    let mut node = Node::with(Prefork::On);
     // Children, a grandchild in a session of its own, and a daemon by double fork.
     let text = "sleep 1000 & setsid sleep 1001 & (setsid sh -c 'sleep 1002 & echo $!' &) ; echo $$; wait";
     let attempt = node.launch(&shell(1, text));
@@ -376,7 +376,7 @@ fn a_command_that_closed_its_output_is_waited_for() {
 
 #[test]
 fn commands_end_with_a_record_without_the_agent() {
-    let mut node = Node::with(Prefork::One);
+    let mut node = Node::with(Prefork::On);
     let attempts: Vec<_> =
         (1..=8).map(|n| node.launch(&shell(n, &format!("sleep 0.3; echo {n}; exit {n}")))).collect();
     // Supervisors depend neither on the launcher nor on the lock of the state directory.
@@ -473,7 +473,7 @@ fn a_late_or_cancelled_start_starts_nothing() {
 
 #[test]
 fn a_preforked_supervisor_exits_with_its_agent() {
-    let mut node = Node::with(Prefork::One);
+    let mut node = Node::with(Prefork::On);
     assert_eq!(node.outcome(&start(1, &["true"])), Outcome::Succeeded { exit_code: 0 });
     let log = std::fs::read_to_string(
         node.state.attempt(&"0b6c-1/1/node-1/1".parse().unwrap()).path().join("supervisor.log"),

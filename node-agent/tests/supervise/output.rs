@@ -25,7 +25,7 @@ fn both_streams_are_complete_and_summed_up() {
 
 #[test]
 fn output_just_before_the_exit_is_complete() {
-    let mut node = Node::with(Prefork::One);
+    let mut node = Node::with(Prefork::On);
     for number in 1..=40 {
         let run = node.run(&shell(number, "printf 'last byte'"));
         assert_eq!(run.text(), "last byte", "run {number}");

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::ClusterError;
 use crate::digest;
-use crate::resource::slice::{Frozen, MAX_SLICE_NODES};
+use crate::resource::slice::{Frozen, MAX_SLICE_BYTES, MAX_SLICE_NODES};
 use crate::resource::status::{MAX_LISTED, RunStatus};
 use crate::resource::{TargetSlice, TargetSliceSpec, Task};
 
@@ -24,11 +24,11 @@ pub fn plan(run: RunNumber, targets: &[NodeName]) -> Frozen {
     if targets.len() <= MAX_LISTED {
         return Frozen { targets: targets.to_vec(), ..Frozen::default() };
     }
-    let slices = targets.len().div_ceil(MAX_SLICE_NODES);
+    let slices = parts(targets).count();
     Frozen {
         targets: Vec::new(),
         slices: u32::try_from(slices).unwrap_or(u32::MAX),
-        digest: digest_of(run, targets),
+        digest: digest_of(run, Some(slices), targets),
     }
 }
 
@@ -38,8 +38,21 @@ pub fn slices(task: &Task, run: RunNumber, targets: &[NodeName]) -> Vec<TargetSl
     if frozen.slices == 0 {
         return Vec::new();
     }
-    let parts = targets.chunks(MAX_SLICE_NODES).enumerate();
-    parts.map(|(index, nodes)| slice(task, run, &frozen.digest, index, nodes)).collect()
+    parts(targets).enumerate().map(|(index, nodes)| slice(task, run, &frozen.digest, index, nodes)).collect()
+}
+
+/// As few parts as the limits of a slice allow.
+fn parts(mut targets: &[NodeName]) -> impl Iterator<Item = &[NodeName]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = targets.iter().take(MAX_SLICE_NODES).take_while(|node| {
+            bytes += node.as_str().len() + 3;
+            bytes <= MAX_SLICE_BYTES
+        });
+        let (part, rest) = targets.split_at(fits.count());
+        targets = rest;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// The name of a slice of this Task.
@@ -75,7 +88,7 @@ pub fn assemble(task: &Task, run: &RunStatus, found: &[TargetSlice]) -> Result<V
     let targets: Result<Vec<NodeName>, _> = names.into_iter().map(NodeName::new).collect();
     let targets = targets.map_err(|error| damaged(error.to_string()))?;
     let number = RunNumber(u32::try_from(run.number).unwrap_or(u32::MAX));
-    if run.target_slices > 0 && digest_of(number, &targets) != run.targets_digest {
+    if run.target_slices > 0 && !is_digest_of(number, run, &targets) {
         return Err(damaged("its names are not those that were frozen".to_owned()));
     }
     Ok(targets)
@@ -101,10 +114,20 @@ fn slice(task: &Task, run: RunNumber, digest: &str, index: usize, nodes: &[NodeN
     }
 }
 
-/// A digest of the Run and the names: enough to distinguish the lists of one Task.
-fn digest_of(run: RunNumber, targets: &[NodeName]) -> String {
+/// Whether the status has the digest of this list; releases before 0.2 left out into how many slices it was cut.
+fn is_digest_of(number: RunNumber, run: &RunStatus, targets: &[NodeName]) -> bool {
+    let slices = usize::try_from(run.target_slices).ok();
+    [slices, None].into_iter().any(|slices| digest_of(number, slices, targets) == run.targets_digest)
+}
+
+/// A digest of the Run, the number of slices and the names: enough to distinguish the lists of one Task, and a slice of one cut
+/// from a slice of another.
+fn digest_of(run: RunNumber, slices: Option<usize>, targets: &[NodeName]) -> String {
     let mut hash = Sha256::new();
     hash.update(run.0.to_be_bytes());
+    if let Some(slices) = slices {
+        hash.update((slices as u64).to_be_bytes());
+    }
     for node in targets {
         hash.update(node.as_str());
         hash.update([0]);
@@ -116,4 +139,48 @@ fn digest_of(run: RunNumber, targets: &[NodeName]) -> String {
 pub(crate) fn display(task: &Task) -> String {
     let of = |text: &Option<String>| text.clone().unwrap_or_default();
     format!("{}/{}", of(&task.metadata.namespace), of(&task.metadata.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize, length: usize) -> Vec<NodeName> {
+        (0..count).map(|n| NodeName::new(format!("{n:06}{}", "a".repeat(length - 6))).unwrap()).collect()
+    }
+
+    #[test]
+    fn slices_are_as_few_as_their_limits_allow() {
+        for (count, length, slices) in [
+            (101, 10, 1),
+            (15_000, 44, 1),
+            (20_000, 10, 1),
+            (20_001, 10, 2),
+            (4096, 253, 1),
+            (4097, 253, 2),
+            (12_000, 253, 3),
+        ] {
+            let list = names(count, length);
+            let parts: Vec<_> = parts(&list).collect();
+            assert_eq!(parts.len(), slices, "{count} names of {length} bytes");
+            assert_eq!(parts.concat(), list);
+        }
+    }
+
+    #[test]
+    fn a_list_that_an_earlier_release_recorded_is_still_whole() {
+        let list = names(2500, 10);
+        let earlier = digest_of(RunNumber(1), None, &list);
+        let task = Task::default();
+        let found: Vec<_> = list.chunks(1000).enumerate().map(|(at, part)| slice(&task, RunNumber(1), &earlier, at, part)).collect();
+        let run = RunStatus {
+            number: 1,
+            target_count: 2500,
+            target_slices: 3,
+            targets_digest: earlier,
+            ..RunStatus::default()
+        };
+        assert_eq!(assemble(&task, &run, &found).unwrap(), list);
+        assert_ne!(plan(RunNumber(1), &list).digest, run.targets_digest, "its slices would be taken for these");
+    }
 }

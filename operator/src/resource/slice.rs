@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::task::targets::NODE_NAME_PATTERN;
 
-/// Largest number of nodes in one slice: at 253 bytes each it stays under 256 KiB.
-pub const MAX_SLICE_NODES: usize = 1000;
+/// Largest number of nodes in one slice.
+pub const MAX_SLICE_NODES: usize = 20_000;
+
+/// Largest size of the names in one slice, in bytes, with 3 for each name's quotes and comma. An object of etcd has at most 1.5 MiB
+/// (its `--max-request-bytes`).
+pub const MAX_SLICE_BYTES: usize = 1 << 20;
 
 /// Part `index` of the target list of Run `run`; written once, owned by the Task.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub struct TargetSliceSpec {
     pub index: i64,
 
     /// Names of nodes, in order. Example: `[worker-1, worker-2]`.
-    #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 253), regex(pattern = NODE_NAME_PATTERN)))]
+    #[schemars(length(min = 1, max = 20000), inner(length(min = 1, max = 253), regex(pattern = NODE_NAME_PATTERN)))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub nodes: Vec<String>,
 }

@@ -88,6 +88,7 @@ contract!(
     a_task_without_finalizer_is_deleted_at_once,
     a_task_in_deletion_takes_no_finalizer,
     a_short_target_list_needs_no_slices,
+    the_longest_names_fill_slices_to_their_limit,
     a_long_target_list_is_persisted_idempotently,
     a_target_list_without_a_slice_is_damaged,
     only_old_target_lists_are_deleted,
@@ -251,7 +252,13 @@ async fn a_task_in_deletion_takes_no_finalizer(subject: Subject<'_>) {
 }
 
 fn names(count: usize) -> Vec<NodeName> {
-    (0..count).map(|n| NodeName::new(format!("node-{n:06}")).unwrap()).collect()
+    names_of(count, 11)
+}
+
+/// Names of this many bytes.
+fn names_of(count: usize, length: usize) -> Vec<NodeName> {
+    let rest = "a".repeat(length - 11);
+    (0..count).map(|n| NodeName::new(format!("node-{n:06}{rest}")).unwrap()).collect()
 }
 
 /// The Task with a status that records a frozen list of this length.
@@ -288,6 +295,23 @@ async fn a_long_target_list_is_persisted_idempotently(subject: Subject<'_>) {
     let task = frozen(&subject, &task, 1, 2001).await;
     assert_eq!(subject.cluster.load_targets(&task).await.unwrap(), names(2001));
     assert!(serde_json::to_vec(&task).unwrap().len() < 32 << 10);
+}
+
+async fn the_longest_names_fill_slices_to_their_limit(subject: Subject<'_>) {
+    let task = subject.made("t").await;
+    let list = names_of(6000, 253);
+    let frozen = subject.cluster.persist_targets(&task, RunNumber(1), &list).await.unwrap();
+    assert_eq!(frozen.slices, 2);
+    let run = RunStatus {
+        number: 1,
+        target_count: 6000,
+        target_slices: 2,
+        targets_digest: frozen.digest,
+        ..RunStatus::default()
+    };
+    let status = TaskStatus { run: Some(run), ..TaskStatus::default() };
+    let task = subject.cluster.write_status(&task, status).await.unwrap();
+    assert_eq!(subject.cluster.load_targets(&task).await.unwrap(), list);
 }
 
 async fn a_target_list_without_a_slice_is_damaged(subject: Subject<'_>) {
