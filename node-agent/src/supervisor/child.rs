@@ -19,6 +19,7 @@ use super::exec_plan::execute;
 use super::invocation::{CONFIRMED, LOGGED};
 use super::limits::AppliedLimits;
 use super::progress::Reporter;
+use super::scheduling;
 use super::spawn::prepare;
 use super::standby::Standby;
 use super::start_error::{NotStarted, failed};
@@ -80,6 +81,7 @@ fn exit() -> ! {
 /// What every command needs, before it is known.
 #[expect(unsafe_code, reason = "`sigaction` of libc changes less than the kernel's")]
 fn become_independent() {
+    scheduling::step_up();
     let _ = rustix::process::setsid();
     // Under memory pressure the command is killed before the agent and its supervisors.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");

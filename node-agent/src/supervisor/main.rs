@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::standby::Standby;
 use super::supervise::supervise;
 use super::zygote::Zygote;
-use super::{fork_server, log, pod_cgroup};
+use super::{fork_server, log, pod_cgroup, scheduling};
 use crate::baseline::{self, Role};
 use crate::host::{boot_clock_ms, boot_id};
 use crate::journal::AttemptDir;
@@ -39,6 +39,7 @@ pub fn main() -> ExitCode {
     let _ = rustix::thread::set_name(c"fork-server");
     // What is read once is known to every supervisor that is forked.
     let _ = (boot_clock_ms(), boot_id());
+    scheduling::step_back();
     if !fork_server::serve() {
         return ExitCode::SUCCESS;
     }

@@ -10,13 +10,13 @@ use sentinel_protocol::time::UnixMillis;
 
 use super::clocks::Clocks;
 use super::limits::AppliedLimits;
-use super::log;
 use super::output::{Output, Streams};
 use super::progress::Progress;
 use super::standby::{LockedSince, Pipes, Standby};
 use super::start_error::{NotStarted, failed};
 use super::stdin::StdinFeed;
 use super::zygote::Zygote;
+use super::{log, scheduling};
 use crate::host::{self, boot_clock_ms};
 use crate::journal::{Accepted, AttemptLock, AttemptState, Change, SupervisorWakeups};
 use crate::kill_point::KillPoint;
@@ -76,6 +76,7 @@ pub(super) fn follow(
     if request.stdin.is_empty() {
         let_begin(&signals, standby);
     }
+    scheduling::step_up();
     if let Err(error) = record_running(lock, supervisor, command, started_at, standby.cgroup_path()) {
         // *starting* is recorded, so the Attempt is run to its end all the same.
         log::write_line(&format!("unable to record that the command is running: {error}"));
