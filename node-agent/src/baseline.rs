@@ -38,6 +38,14 @@ const UNLIMITED: [Resource; 7] = [
     Resource::Rttime,
 ];
 
+/// Blocks that are smaller are kept, bytes: larger than a frame of output.
+#[cfg(target_env = "gnu")]
+const KEPT_BELOW: libc::c_int = 4 << 20;
+
+/// How much is kept at the end of the heap, bytes.
+#[cfg(target_env = "gnu")]
+const KEPT_AT_END: libc::c_int = 8 << 20;
+
 /// The role of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -100,6 +108,9 @@ pub fn apply(role: Role) -> Result<(), Unfit> {
         Role::Supervisor => set_soft(Resource::Nofile, DESCRIPTORS_OF_COMMAND),
         _ => raise(Resource::Nofile),
     }
+    if role == Role::Agent {
+        keep_blocks();
+    }
     if role == Role::Agent
         && let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < DESCRIPTORS_NEEDED)
     {
@@ -124,6 +135,21 @@ fn default_signals() {
         unsafe { libc::signal(signal, disposition) };
     }
 }
+
+/// Has the allocator keep blocks of the size of output's frames: glibc gets them from the kernel each time, which clears them.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "it has no safe interface")]
+fn keep_blocks() {
+    // SAFETY: it may be called at any time (mallopt(3)). Where it fails, the values of glibc stay.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT_BELOW);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_AT_END);
+    }
+}
+
+/// Other allocators keep them.
+#[cfg(not(target_env = "gnu"))]
+fn keep_blocks() {}
 
 /// Closes inherited descriptors: a supervisor outlives the agent and would keep a pipe of the agent's parent open, which may
 /// wait for its end. The agent keeps its own, but does not pass them on.

@@ -172,7 +172,11 @@ mod tests {
         let list = names(2500, 10);
         let earlier = digest_of(RunNumber(1), None, &list);
         let task = Task::default();
-        let found: Vec<_> = list.chunks(1000).enumerate().map(|(at, part)| slice(&task, RunNumber(1), &earlier, at, part)).collect();
+        let found: Vec<_> = list
+            .chunks(1000)
+            .enumerate()
+            .map(|(at, part)| slice(&task, RunNumber(1), &earlier, at, part))
+            .collect();
         let run = RunStatus {
             number: 1,
             target_count: 2500,
@@ -181,6 +185,10 @@ mod tests {
             ..RunStatus::default()
         };
         assert_eq!(assemble(&task, &run, &found).unwrap(), list);
-        assert_ne!(plan(RunNumber(1), &list).digest, run.targets_digest, "its slices would be taken for these");
+        assert_ne!(
+            plan(RunNumber(1), &list).digest,
+            run.targets_digest,
+            "its slices would be taken for these"
+        );
     }
 }

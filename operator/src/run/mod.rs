@@ -15,13 +15,14 @@
 //! In reading order: [`process`] (a process for a Kubernetes cluster), `transport` (its certificate), `people` (who may use its
 //! API), [`operator`] (an operator over any [`Seams`]),
 //! `listeners` (its ports), `election` (its leadership), `archive` (its way to History), `caches` (its readiness), `gauges`
-//! and `overview` (its metrics), `traces` (where spans go), `release_memory` (after waves of agents), `tasks` (its components).
+//! and `overview` (its metrics), `traces` (where spans go), `heap` (what the allocator keeps), `tasks` (its components).
 
 mod archive;
 mod caches;
 pub mod election;
 pub mod error;
 mod gauges;
+mod heap;
 mod listeners;
 pub mod operator;
 mod overview;
@@ -29,7 +30,6 @@ mod overview;
 mod people;
 #[cfg(feature = "drivers")]
 pub mod process;
-mod release_memory;
 #[cfg(feature = "drivers")]
 mod stores;
 mod tasks;

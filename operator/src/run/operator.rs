@@ -16,9 +16,9 @@ use super::caches::{self, CacheReaders};
 use super::election::{Election, elect};
 use super::error::RunError;
 use super::gauges::Gauges;
+use super::heap;
 use super::listeners::{Addresses, ApiAt, ListenAt, Listeners};
 use super::overview::Overview;
-use super::release_memory;
 use super::tasks::{Tasks, until};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, StoresByCaller};
@@ -156,6 +156,7 @@ impl Operator {
             settings,
             election,
         } = options;
+        heap::keep_blocks();
         let at = ListenAt { gateway, gateway_tls, api, metrics: metrics_listener };
         let listeners = Listeners::bind(at, exposure, &metrics).await?;
         let addresses = listeners.addresses();
@@ -317,7 +318,7 @@ impl Shared {
     /// Returns memory to the kernel after waves of agents.
     fn start_memory_release(&self, tasks: &mut Tasks, gateway: &Gateway) {
         let sessions = gateway.metrics().sessions.begun.clone();
-        let waves = release_memory::after_waves(move || sessions.get(), release_memory::release);
+        let waves = heap::after_waves(move || sessions.get(), heap::release);
         tasks.spawn("the return of memory", until(self.stop.all.clone(), waves));
     }
 
