@@ -144,6 +144,7 @@ pub(crate) fn display(task: &Task) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::TaskSpec;
 
     fn names(count: usize, length: usize) -> Vec<NodeName> {
         (0..count).map(|n| NodeName::new(format!("{n:06}{}", "a".repeat(length - 6))).unwrap()).collect()
@@ -171,7 +172,7 @@ mod tests {
     fn a_list_that_an_earlier_release_recorded_is_still_whole() {
         let list = names(2500, 10);
         let earlier = digest_of(RunNumber(1), None, &list);
-        let task = Task::default();
+        let task = Task::new("t", TaskSpec::stand_in());
         let found: Vec<_> = list
             .chunks(1000)
             .enumerate()
