@@ -119,7 +119,9 @@ async fn a_command_runs_though_its_prepared_supervisor_was_killed() {
     let mut node = Node::new().await;
     let ready: Vec<i32> = node.ready().into_iter().map(|(_, pid)| pid).collect();
     let prepared: Vec<i32> = ready.iter().flat_map(|pid| children(*pid)).collect();
-    ready.iter().for_each(|pid| kill(*pid));
+    for pid in &ready {
+        kill(*pid);
+    }
     wait_for("the prepared processes to end", || prepared.iter().all(|pid| !is_alive(*pid)).then_some(()));
     // The directory that a killed one has prepared has a record of its own start.
     let (attempts, seen) = (node.attempts(), node.dir.path().join("seen"));

@@ -23,7 +23,7 @@ use crate::shortage;
 /// move stalls every fork of the machine.
 const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
-/// Forks supervisors, of which each supervises one Attempt to its end. To be called before any thread or runtime exists.
+/// Forks supervisors, and in each of them supervises one Attempt to its end. To be called before any thread or runtime exists.
 ///
 /// A child of a supervisor reads the path of the Attempt's directory from standard input; end-of-file without one means that the agent
 /// has exited, and so does this process.

@@ -1,5 +1,5 @@
-//! The supervisor: one small process per Attempt, the same binary executed again, which does not need the agent to
-//! finish.
+//! The supervisor: one small process per Attempt, forked by a server that has executed the same binary again, which does not need
+//! the agent to finish.
 //!
 //! ```text
 //! agent                     child, which becomes the command       supervisor, its parent
