@@ -9,6 +9,7 @@ mod digest;
 pub mod expiry;
 pub mod files;
 pub mod kill_point;
+mod later;
 pub mod lock;
 pub mod signals;
 pub mod resource;

@@ -87,8 +87,8 @@ pub trait TaskKeeper: Send + Sync + 'static {
     /// Adds or removes [`crate::resource::marks::FINALIZER`]; returns the Task as it is now.
     fn set_finalizer<'a>(&'a self, seen: &'a Task, finalizer: Finalizer) -> Answer<'a, Task>;
 
-    /// Makes the target list of a Run durable, as far as it does not fit into the status. Returns what the status must
-    /// record of it. Idempotent.
+    /// Stores the target list of a Run, as far as it does not fit into the status, durably or at the latest with the status
+    /// that names it. Returns what the status must record of it. Idempotent.
     fn persist_targets<'a>(
         &'a self,
         task: &'a Task,

@@ -22,10 +22,14 @@ use super::task_runs::TaskRuns;
 use super::tracking;
 use crate::cluster::ClusterError;
 use crate::kill_point::KillPoint;
+use crate::later::catch_up;
 use crate::resource::marks::FINALIZER;
 use crate::resource::slice::Frozen;
 use crate::resource::status::TaskStatus;
 use crate::resource::{Task, recorded};
+
+/// Actions, or targets, for which others may wait: they learn of what has become durable once its messages are sent.
+const FEW: usize = 16;
 
 /// The result.
 pub(super) struct Acted {
@@ -49,6 +53,10 @@ pub(super) async fn act(
     let frozen = act.persist_targets(&decision).await?;
     let status = recorded::write(&act.task, &decision.status, frozen.as_ref(), now.wall);
     act.write_status(&decision, status).await?;
+    let targets = decision.freeze.as_ref().map_or(0, Vec::len);
+    if decision.actions.len().max(targets) > FEW {
+        catch_up();
+    }
     let mut exists = true;
     if !decision.actions.is_empty() {
         // A decision without an intent of its own may follow from a change that is not durable yet.
@@ -72,7 +80,7 @@ struct Act<'a> {
 }
 
 impl Act<'_> {
-    /// Makes the target list of a new Run durable, before the status that names it.
+    /// Stores the target list of a new Run, which is durable no later than the status that names it.
     async fn persist_targets(&self, decision: &Decision) -> Result<Option<Frozen>, ReconcileError> {
         let Some((run, targets)) = begins(decision) else { return Ok(None) };
         Ok(Some(self.context.parts.cluster.persist_targets(&self.task, run.number, targets).await?))

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::counters::Counters;
 
 /// The background tasks of a controller.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Background {
     tracker: TaskTracker,
     /// Cancelled when the controller stops: for tasks that would otherwise wait for long.

@@ -5,6 +5,7 @@ use sentinel_core::reconcile::Notice;
 use super::context::Context;
 use super::counters::Counters;
 use crate::cluster::Publication;
+use crate::later::later;
 use crate::resource::Task;
 
 /// Publishes an event about a Task in the background.
@@ -15,7 +16,8 @@ pub(super) fn publish(context: &Context, task: &Task, notice: Notice) {
     };
     let counters = context.counters.clone();
     let (cluster, task) = (context.parts.cluster.clone(), task.clone());
-    context.background.spawn(async move {
+    let (background, span) = (context.background.clone(), tracing::Span::current());
+    let publish = async move {
         match cluster.publish(&task, &notice).await {
             Ok(Publication::Published) => {}
             Ok(Publication::LeftOut) => Counters::add(&counters.dropped_events),
@@ -25,5 +27,6 @@ pub(super) fn publish(context: &Context, task: &Task, notice: Notice) {
             }
         }
         drop(permit);
-    });
+    };
+    later(move || span.in_scope(|| background.spawn(publish)));
 }

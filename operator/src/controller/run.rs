@@ -24,6 +24,7 @@ use super::requests::ReconcileRequests;
 use super::worker::{self, Input, sleep_until_due};
 use crate::cluster::nodes::NodeWriter;
 use crate::health::SILENT_FOR;
+use crate::later::later;
 use crate::resource::Task;
 
 /// Node events are bursty; debounce them.
@@ -76,8 +77,11 @@ pub async fn run(
     let watched = health.clone();
     let mut nodes =
         AbortOnDropHandle::new(tokio::spawn(async move { watched.watched("the Node cache", follow).await }));
-    let mut cache =
-        TaskCacheFeed { filter: ChangeFilter::new(tasks_writer), progress, context: context.clone() };
+    let mut cache = TaskCacheFeed {
+        filter: ChangeFilter::new(tasks_writer),
+        progress: Arc::new(progress),
+        context: context.clone(),
+    };
     let synced = caches_synced(cache.progress.subscribe(), context.clone());
     let changes = context.parts.cluster.watch_tasks();
     let changes = changes.flat_map(move |event| stream::iter(cache.take(event)));
@@ -133,7 +137,7 @@ async fn reconcile_named(context: Arc<Context>, tasks: Store<Task>, task: TaskRe
 /// Fills the cache of Tasks.
 struct TaskCacheFeed {
     filter: ChangeFilter,
-    progress: watch::Sender<CacheProgress>,
+    progress: Arc<watch::Sender<CacheProgress>>,
     context: Arc<Context>,
 }
 
@@ -145,9 +149,12 @@ impl TaskCacheFeed {
         if listed {
             self.context.parts.runs.note_listed();
         }
-        self.progress.send_modify(|progress| {
-            progress.changes += 1;
-            progress.listed |= listed;
+        let progress = self.progress.clone();
+        later(move || {
+            progress.send_modify(|progress| {
+                progress.changes += 1;
+                progress.listed |= listed;
+            });
         });
         changed
     }

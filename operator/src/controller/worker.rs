@@ -1,6 +1,7 @@
 //! The worker loop: takes Tasks from the work queue and reconciles each in a tokio task of its own, so that one that
 //! computes delays no other.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
@@ -14,6 +15,7 @@ use super::metrics::{QueueMetrics, Work};
 use super::reconcile::Requeue;
 use super::work_queue::{MAX_CONCURRENT, WorkQueue};
 use crate::health::{BEAT_EVERY, Beat};
+use crate::later::{PutOff, putting_off};
 
 /// A reconcile that takes longer than this hangs: every call within it has a deadline, and all of them together stay
 /// well below. Then the loop does not beat any more.
@@ -43,7 +45,7 @@ pub(super) enum Input {
 /// Reconciles until `stop`, then waits for the reconciles in flight; what is queued is dropped. Returns early when the
 /// watch of Tasks ends.
 pub(super) async fn run<F>(
-    mut inputs: impl Stream<Item = Input> + Unpin,
+    inputs: impl Stream<Item = Input> + Unpin,
     reconcile: impl Fn(TaskRef) -> F,
     metrics: QueueMetrics,
     beat: &Beat,
@@ -54,18 +56,35 @@ pub(super) async fn run<F>(
     let mut queue = WorkQueue::new(MAX_CONCURRENT);
     let mut in_flight = FuturesUnordered::new();
     let mut synced = false;
+    // Who waits for changes learns of them after the reconciles that they cause.
+    let (mut inputs, mut notices) = (std::pin::pin!(inputs), PutOff::default());
     let mut ticks = interval(BEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let mut spawned = false;
         while synced && let Some((task, waited)) = queue.get(Instant::now()) {
             in_flight.push(spawn(reconcile(task.clone()), task, metrics.take(waited)));
+            spawned = true;
+        }
+        if !notices.is_empty() {
+            if spawned {
+                tokio::task::yield_now().await;
+            }
+            notices = PutOff::default();
         }
         metrics.note(queue.ready(), queue.take_added());
         // Cancellation safe: what a stream or a reconcile yields is not taken until it is returned.
         tokio::select! {
             () = stop.cancelled() => break,
             Some((task, requeue)) = in_flight.next() => queue.done(task, requeue),
-            Some(input) = inputs.next() => match input {
+            Some(input) = poll_fn(|context| {
+                let (polled, put_off) = putting_off(|| inputs.poll_next_unpin(context));
+                // No reconcile follows now: what was put off is done at once.
+                if polled.is_ready() {
+                    notices.append(put_off);
+                }
+                polled
+            }) => match input {
                 Input::Reconcile(task) => queue.add(task, Instant::now()),
                 Input::CachesSynced => synced = true,
                 Input::WatchEnded => {
@@ -89,12 +108,15 @@ where
     F: Future<Output = Requeue> + Send + 'static,
 {
     let reconcile = AbortOnDropHandle::new(tokio::spawn(async move {
-        let (requeue, computed) = measured(reconcile).await;
+        let (requeue, computed, put_off) = measured(reconcile).await;
         if computed >= LONG {
+            drop(put_off);
             tokio::time::sleep(computed.min(LONGEST_REST)).await;
         } else {
             // Other ready tasks first: of many reports that arrive at once, the next reconcile then sees many.
+            // The first of them is the Session to which a message was sent just now.
             tokio::task::yield_now().await;
+            drop(put_off);
         }
         requeue
     }));
@@ -112,17 +134,17 @@ where
     }
 }
 
-/// A result, and how long it was computed; waits do not count.
-async fn measured<F: Future>(future: F) -> (F::Output, Duration) {
+/// A result, how long it was computed, where waits do not count, and what it has put off since its last wait.
+async fn measured<F: Future>(future: F) -> (F::Output, Duration, PutOff) {
     let (mut future, mut computed) = (std::pin::pin!(future), Duration::ZERO);
-    let output = std::future::poll_fn(|context| {
+    let output = poll_fn(|context| {
         let begun = std::time::Instant::now();
-        let polled = future.as_mut().poll(context);
+        let (polled, put_off) = putting_off(|| future.as_mut().poll(context));
         computed += begun.elapsed();
-        polled
+        polled.map(|output| (output, put_off))
     });
-    let output = output.await;
-    (output, computed)
+    let (output, put_off) = output.await;
+    (output, computed, put_off)
 }
 
 /// Sleeps until `due`; forever when it is `None`.
@@ -142,6 +164,7 @@ mod tests {
 
     use super::*;
     use crate::health::{Health, SILENT_FOR};
+    use crate::later::later;
 
     fn task(name: &str) -> TaskRef {
         TaskRef::new("ns", name).unwrap()
@@ -241,6 +264,30 @@ mod tests {
             assert!(health.alive().reasons.contains_key("the controller"));
         };
         tokio::select! { () = hangs => panic!("it ended"), () = observe => {} }
+    }
+
+    /// Readers of the cache wait for such a notice.
+    #[tokio::test(start_paused = true)]
+    async fn a_notice_is_given_whether_a_reconcile_follows_or_not() {
+        let (count, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let mut polled = 0;
+        let inputs = stream::poll_fn(|_| {
+            let count = count.clone();
+            later(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            polled += 1;
+            match polled {
+                1 => std::task::Poll::Ready(Some(Input::CachesSynced)),
+                2 => std::task::Poll::Ready(Some(Input::Reconcile(task("a")))),
+                _ => std::task::Poll::Pending,
+            }
+        });
+        let beat = beat();
+        let running = run(inputs, |_| async { Requeue::AwaitChange }, metrics(), &beat, &stop);
+        let _ = tokio::time::timeout(BEAT_EVERY / 2, running).await;
+        assert!(polled > 2, "{polled}");
+        assert_eq!(count.load(Ordering::Relaxed), polled);
     }
 
     #[tokio::test(start_paused = true)]

@@ -183,13 +183,19 @@ impl EventReader {
         if is_one && !self.arrived {
             return;
         }
+        let mut known = 0;
         let is_new = |task: &&Arc<Task>| {
             let sent = self.sent.get(task.metadata.uid.as_deref().unwrap_or_default());
+            known += usize::from(sent.is_some());
             sent.is_none_or(|sent| sent.version < version(task))
         };
         let new: VecDeque<String> = now().filter(is_new).map(|task| task.uid().unwrap_or_default()).collect();
-        let gone: Vec<String> =
-            self.sent.keys().filter(|uid| snapshot.by_uid(uid).is_none()).cloned().collect();
+        let is_gone = |uid: &&String| snapshot.by_uid(uid).is_none();
+        // Mostly each that was sent is still there, and was counted.
+        let gone: Vec<String> = match self.sent.len() - known {
+            0 => Vec::new(),
+            _ => self.sent.keys().filter(is_gone).cloned().collect(),
+        };
         for uid in gone {
             self.send_deleted(&snapshot, &uid);
             self.over |= is_one;

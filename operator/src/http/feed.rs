@@ -3,7 +3,10 @@
 //! Level, not edge: a slow reader gets the latest state and not every step to it. All readers compare with one
 //! [`Snapshot`], made once for each change. A reader keeps versions and no Tasks, so that a slow one holds no old state.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,15 +45,49 @@ pub struct Feed {
 pub(super) struct Snapshot {
     /// In order of namespace and name.
     pub(super) tasks: Vec<Arc<Task>>,
-    by_uid: HashMap<String, usize>,
+    by_uid: HashSet<ByUid>,
     /// The latest deleted ones, in their last state.
     deleted: VecDeque<Arc<Task>>,
+}
+
+/// A Task that is found by its uid.
+#[derive(Debug)]
+struct ByUid(Arc<Task>);
+
+fn uid_of(task: &Task) -> &str {
+    task.metadata.uid.as_deref().unwrap_or_default()
+}
+
+impl Borrow<str> for ByUid {
+    fn borrow(&self) -> &str {
+        uid_of(&self.0)
+    }
+}
+
+impl Hash for ByUid {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        uid_of(&self.0).hash(state);
+    }
+}
+
+impl PartialEq for ByUid {
+    fn eq(&self, other: &Self) -> bool {
+        uid_of(&self.0) == uid_of(&other.0)
+    }
+}
+
+impl Eq for ByUid {}
+
+/// By namespace and name.
+fn order(a: &Task, b: &Task) -> Ordering {
+    let (a, b) = (&a.metadata, &b.metadata);
+    a.namespace.cmp(&b.namespace).then_with(|| a.name.cmp(&b.name))
 }
 
 impl Snapshot {
     /// The Task with that uid.
     pub(super) fn by_uid(&self, uid: &str) -> Option<&Arc<Task>> {
-        self.tasks.get(*self.by_uid.get(uid)?)
+        Some(&self.by_uid.get(uid)?.0)
     }
 
     /// The last state of a deleted Task, if it is kept.
@@ -59,12 +96,10 @@ impl Snapshot {
     }
 
     fn after(before: &Self, mut tasks: Vec<Arc<Task>>) -> Self {
-        tasks.sort_by_cached_key(|task| (task.namespace(), task.name_any()));
-        let uids = tasks.iter().enumerate();
-        let by_uid: HashMap<String, usize> =
-            uids.map(|(index, task)| (task.uid().unwrap_or_default(), index)).collect();
+        tasks.sort_unstable_by(|a, b| order(a, b));
+        let by_uid: HashSet<ByUid> = tasks.iter().cloned().map(ByUid).collect();
         let mut deleted = before.deleted.clone();
-        let exists = |task: &Arc<Task>| by_uid.contains_key(task.metadata.uid.as_deref().unwrap_or_default());
+        let exists = |task: &Arc<Task>| by_uid.contains(uid_of(task));
         deleted.extend(before.tasks.iter().filter(|task| !exists(task)).cloned());
         deleted.drain(..deleted.len().saturating_sub(MAX_DELETED));
         Self { tasks, by_uid, deleted }

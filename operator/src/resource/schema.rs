@@ -7,6 +7,7 @@
 //! where this reports every problem of a file at once.
 
 use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
 use std::sync::OnceLock;
 
 use regex::Regex;
@@ -73,7 +74,7 @@ fn completed(mut value: Value) -> (Value, Vec<Invalid>) {
         metadata(object.get("metadata"), &mut problems);
         unknown(object, &["apiVersion", "kind", "metadata", "spec"], "", &mut problems);
         match object.get_mut("spec") {
-            Some(spec) => check(spec, &spec_schema().spec, "spec", &mut problems),
+            Some(spec) => check(spec, &spec_schema().spec, &Path::of("spec"), &mut problems),
             None => problems.field("spec", "is required"),
         }
     }
@@ -210,11 +211,27 @@ fn spec_schema() -> &'static SpecSchema {
     SCHEMA.get_or_init(|| {
         let crd = crd::task_crd().ok().and_then(|crd| serde_json::to_value(crd).ok()).unwrap_or_default();
         let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").cloned();
-        let spec = spec.unwrap_or_default();
+        let mut spec = spec.unwrap_or_default();
+        strip(&mut spec);
         let mut patterns = HashMap::new();
         collect_patterns(&spec, &mut patterns);
         SpecSchema { spec, patterns }
     })
+}
+
+/// Removes what no check reads, and most of the schema is.
+fn strip(schema: &mut Value) {
+    let Value::Object(keywords) = schema else { return };
+    for unread in ["description", "x-kubernetes-validations"] {
+        keywords.remove(unread);
+    }
+    for (keyword, value) in keywords {
+        match (keyword.as_str(), value) {
+            ("properties", Value::Object(properties)) => properties.values_mut().for_each(strip),
+            ("items" | "additionalProperties", value) => strip(value),
+            _ => {}
+        }
+    }
 }
 
 fn collect_patterns(schema: &Value, patterns: &mut HashMap<String, Regex>) {
@@ -232,8 +249,44 @@ fn collect_patterns(schema: &Value, patterns: &mut HashMap<String, Regex>) {
     }
 }
 
+/// The place of a value, written out only for a problem: most Tasks have none.
+struct Path<'a> {
+    parent: Option<&'a Self>,
+    step: Step<'a>,
+}
+
+enum Step<'a> {
+    Field(&'a str),
+    Key(&'a str),
+    Item(usize),
+}
+
+impl<'a> Path<'a> {
+    fn of(field: &'a str) -> Self {
+        Self { parent: None, step: Step::Field(field) }
+    }
+
+    fn then(&'a self, step: Step<'a>) -> Self {
+        Self { parent: Some(self), step }
+    }
+}
+
+impl Display for Path<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Field(name) if self.parent.is_none() => f.write_str(name),
+            Step::Field(name) => write!(f, ".{name}"),
+            Step::Key(key) => write!(f, "[{key}]"),
+            Step::Item(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
 /// Validates a value and fills in defaults.
-fn check(value: &mut Value, schema: &Value, path: &str, problems: &mut Problems) {
+fn check(value: &mut Value, schema: &Value, path: &Path<'_>, problems: &mut Problems) {
     if schema["x-kubernetes-int-or-string"] == Value::Bool(true) {
         int_or_text(value, schema, path, problems);
         return;
@@ -255,25 +308,31 @@ fn check(value: &mut Value, schema: &Value, path: &str, problems: &mut Problems)
                 "boolean" => "true or false",
                 other => other,
             };
-            problems.json(path, value, format!("must be {wanted}"));
+            problems.json(&path.to_string(), value, format!("must be {wanted}"));
         }
     }
 }
 
-fn check_object(object: &mut Map<String, Value>, schema: &Value, path: &str, problems: &mut Problems) {
+fn check_object(object: &mut Map<String, Value>, schema: &Value, path: &Path<'_>, problems: &mut Problems) {
     if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
         let most = schema["maxProperties"].as_u64().unwrap_or(u64::MAX);
         if object.len() as u64 > most {
-            problems.value(path, &format!("{} entries", object.len()), format!("must be at most {most}"));
+            problems.value(
+                path.to_string(),
+                &format!("{} entries", object.len()),
+                format!("must be at most {most}"),
+            );
         }
         for (key, value) in object {
-            check(value, values, &format!("{path}[{key}]"), problems);
+            check(value, values, &path.then(Step::Key(key)), problems);
         }
         return;
     }
     let Some(properties) = schema["properties"].as_object() else { return };
-    let known: Vec<&str> = properties.keys().map(String::as_str).collect();
-    unknown(object, &known, path, problems);
+    if object.keys().any(|name| !properties.contains_key(name)) {
+        let known: Vec<&str> = properties.keys().map(String::as_str).collect();
+        unknown(object, &known, &path.to_string(), problems);
+    }
     for (name, property) in properties {
         let default = property.get("default");
         // As in an API server: null counts as absent where there is a default.
@@ -283,33 +342,33 @@ fn check_object(object: &mut Map<String, Value>, schema: &Value, path: &str, pro
     }
     for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !object.contains_key(required) {
-            problems.field(join(path, required), "is required");
+            problems.field(join(&path.to_string(), required), "is required");
         }
     }
     for (name, value) in object {
         if let Some(property) = properties.get(name) {
-            check(value, property, &join(path, name), problems);
+            check(value, property, &path.then(Step::Field(name)), problems);
         }
     }
 }
 
-fn check_array(items: &mut [Value], schema: &Value, path: &str, problems: &mut Problems) {
+fn check_array(items: &mut [Value], schema: &Value, path: &Path<'_>, problems: &mut Problems) {
     let count = items.len() as u64;
     let (least, most) =
         (schema["minItems"].as_u64().unwrap_or(0), schema["maxItems"].as_u64().unwrap_or(u64::MAX));
     if count < least || count > most {
         let allowed = format!("must be {}", range(least, most));
-        problems.value(path, &format!("{count} items"), allowed);
+        problems.value(path.to_string(), &format!("{count} items"), allowed);
         return;
     }
     for (index, item) in items.iter_mut().enumerate() {
-        check(item, &schema["items"], &format!("{path}[{index}]"), problems);
+        check(item, &schema["items"], &path.then(Step::Item(index)), problems);
     }
     check_unique(items, schema, path, problems);
 }
 
 /// A list of type set has no duplicate items, and one of type map no duplicate keys.
-fn check_unique(items: &[Value], schema: &Value, path: &str, problems: &mut Problems) {
+fn check_unique(items: &[Value], schema: &Value, path: &Path<'_>, problems: &mut Problems) {
     let key = match schema["x-kubernetes-list-type"].as_str() {
         Some("set") => None,
         Some("map") => schema["x-kubernetes-list-map-keys"][0].as_str(),
@@ -328,28 +387,28 @@ fn check_unique(items: &[Value], schema: &Value, path: &str, problems: &mut Prob
     }
 }
 
-fn check_text(text: &str, schema: &Value, path: &str, problems: &mut Problems) {
+fn check_text(text: &str, schema: &Value, path: &Path<'_>, problems: &mut Problems) {
     let length = text.chars().count() as u64;
     let least = schema["minLength"].as_u64().unwrap_or(0);
     let most = schema["maxLength"].as_u64().unwrap_or(u64::MAX);
     if length < least || length > most {
-        problems.value(path, text, format!("must be {} characters long", range(least, most)));
+        problems.value(path.to_string(), text, format!("must be {} characters long", range(least, most)));
         return;
     }
     if let Some(names) = schema["enum"].as_array()
         && !names.iter().any(|name| name == text)
     {
         let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
-        problems.value(path, text, format!("must be {}", names.join(" or ")));
+        problems.value(path.to_string(), text, format!("must be {}", names.join(" or ")));
     }
     if let Some(pattern) = schema["pattern"].as_str()
         && spec_schema().patterns.get(pattern).is_some_and(|regex| !regex.is_match(text))
     {
-        problems.value(path, text, pattern_message(pattern));
+        problems.value(path.to_string(), text, pattern_message(pattern));
     }
 }
 
-fn check_number(number: Option<i64>, schema: &Value, path: &str, problems: &mut Problems) {
+fn check_number(number: Option<i64>, schema: &Value, path: &Path<'_>, problems: &mut Problems) {
     let bound = |keyword: &str| schema[keyword].as_f64().map(|bound| bound as i64);
     let (least, most) = (bound("minimum").unwrap_or(i64::MIN), bound("maximum").unwrap_or(i64::MAX));
     let widest = match schema["format"].as_str() {
@@ -360,18 +419,18 @@ fn check_number(number: Option<i64>, schema: &Value, path: &str, problems: &mut 
         Some(number) if number >= least && number <= most.min(widest) => {}
         _ => {
             let seen = number.map_or_else(|| "a number out of range".to_owned(), |number| number.to_string());
-            problems.value(path, &seen, format!("must be {least} to {}", most.min(widest)));
+            problems.value(path.to_string(), &seen, format!("must be {least} to {}", most.min(widest)));
         }
     }
 }
 
-fn int_or_text(value: &Value, schema: &Value, path: &str, problems: &mut Problems) {
+fn int_or_text(value: &Value, schema: &Value, path: &Path<'_>, problems: &mut Problems) {
     match value {
         Value::Number(number) if number.is_i64() || number.is_u64() => {
             check_number(number.as_i64(), schema, path, problems);
         }
         Value::String(text) => check_text(text, schema, path, problems),
-        other => problems.json(path, other, "must be a whole number or a string"),
+        other => problems.json(&path.to_string(), other, "must be a whole number or a string"),
     }
 }
 

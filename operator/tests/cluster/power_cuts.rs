@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
+use kube::runtime::watcher::Event;
 use sentinel_core::reconcile::Finalizer;
 use sentinel_operator::clock::Clock;
-use sentinel_operator::cluster::{EmbeddedCluster, TaskKeeper, TaskStore};
+use sentinel_operator::cluster::{Cluster, EmbeddedCluster, TaskKeeper, TaskStore};
 use sentinel_operator::resource::marks::CANCEL;
 use sentinel_operator::resource::status::{RunStatus, TaskStatus};
 use sentinel_operator::resource::{Task, manifest};
@@ -172,6 +173,48 @@ async fn what_was_answered_survives_a_power_cut() {
         }
     }
     assert!(torn > 10, "{torn} changes were cut");
+}
+
+/// They wait for the disk together, and a cut leaves the first of them.
+#[tokio::test]
+async fn a_task_and_its_run_survive_a_power_cut_in_their_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = EmbeddedCluster::with_logs(directory.path(), CAPACITY, Clock::system()).unwrap();
+    let before = files(directory.path());
+    let mut changes = cluster.watch_tasks();
+    while !matches!(changes.next().await, Some(Event::InitDone)) {}
+    let controller = async {
+        let task = loop {
+            if let Some(Event::Apply(task)) = changes.next().await {
+                break task;
+            }
+        };
+        let list = cluster.persist_targets(&task, RunNumber(1), &names(150)).await.unwrap();
+        let run = RunStatus {
+            number: 1,
+            target_count: 150,
+            target_slices: i64::from(list.slices),
+            targets_digest: list.digest,
+            ..RunStatus::default()
+        };
+        let status = TaskStatus { run: Some(run), ..TaskStatus::default() };
+        cluster.write_status_and_hold(&task, status).await.unwrap();
+    };
+    let text = "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {name: a, namespace: ns}\nspec: {targets: {all: true}, run: {command: [c]}}\n";
+    let (made, ()) = tokio::join!(cluster.create(manifest::read(text).unwrap().remove(0)), controller);
+    made.unwrap();
+    let after = files(directory.path());
+    assert!(restored(&after)[0].status.as_ref().unwrap().run.is_some());
+    let (mut rng, mut tasks_alone, mut nothing) = (Rng(3), 0, 0);
+    for _ in 0..100 {
+        // `restored` reads the target list of each Run.
+        match restored(&cut(&before, &after, &mut rng)).as_slice() {
+            [] => nothing += 1,
+            [task] if task.status.as_ref().is_none_or(|status| status.run.is_none()) => tasks_alone += 1,
+            _ => {}
+        }
+    }
+    assert!(tasks_alone > 0 && nothing > 0, "{tasks_alone} Tasks without a Run, {nothing} times nothing");
 }
 
 /// A directory of an earlier release has no logs.

@@ -138,5 +138,7 @@ async fn a_failed_reconcile_is_counted_logged_and_published() {
     }
     stage.apply("t", HELLO).await;
     stage.starts(1).await;
+    // The command comes first.
+    stage.until_event("t", "RunStarted").await;
     assert_eq!(stage.reasons("t"), ["RunStarted"], "nothing failed there");
 }

@@ -1,19 +1,38 @@
 //! Group commit: changes wait for the disk together.
 //!
-//! A change is queued under the lock of the state, and watches see it at once: the controller prepares what follows while
-//! the disk writes. A waiter that finds the disk idle writes all that is queued; the others wait for that
-//! write, and then one of them writes what was queued meanwhile.
+//! A change is queued under the lock of the state, and watches see it at once. A waiter that finds the disk idle writes all
+//! that is queued; the others wait for that write, and then one of them writes what was queued meanwhile.
+//!
+//! What people write is followed by a write of the controller, such as that of a Run, before its command starts: two waits
+//! for the disk. So the first is held until the second has joined it, which writes both, or until [`HOLD`] has passed. Those
+//! that only read wait with it.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::log_file::Change;
 use crate::cluster::error::ClusterError;
+use crate::later::later;
 
 /// Turns that others get before a write begins: what they do about a change may join it.
 const YIELDS: usize = 2;
+
+/// The longest time for which a change is held for what follows from it: about that of a write, which it saves.
+const HOLD: Duration = Duration::from_micros(400);
+
+/// What a waiter does about a disk that is idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It holds the write back for what follows from its change.
+    Holds,
+    /// It writes, and what is held with it.
+    Writes,
+    /// It writes unless others hold the write.
+    Reads,
+}
 
 /// The changes of one cluster on their way to the disk.
 #[derive(Debug)]
@@ -35,10 +54,14 @@ struct Queue {
     latest: u64,
     durable: u64,
     is_writing: bool,
+    /// Waiters that hold the write, and will write in the end.
+    holding: usize,
     waiting: Vec<Waker>,
     failed: Option<String>,
     #[cfg(test)]
     writes: usize,
+    #[cfg(test)]
+    hold_for: Option<Duration>,
 }
 
 impl Queue {
@@ -89,16 +112,34 @@ impl Commits {
     ///
     /// # Errors
     /// A write has failed, and it is not known what the disk has.
-    pub(super) async fn durable(&self, version: u64) -> Result<(), ClusterError> {
-        for _ in 0..YIELDS {
-            if !self.lock().has(version) {
-                tokio::task::yield_now().await;
+    pub(super) async fn durable(&self, version: u64, role: Role) -> Result<(), ClusterError> {
+        match role {
+            Role::Holds => self.hold(version).await,
+            // What the one change was held for.
+            Role::Writes if self.lock().holding == 1 => {}
+            Role::Writes | Role::Reads => {
+                for _ in 0..YIELDS {
+                    if !self.lock().has(version) {
+                        tokio::task::yield_now().await;
+                    }
+                }
             }
         }
-        std::future::poll_fn(|context| self.poll(version, context)).await
+        std::future::poll_fn(|context| self.poll(version, role, context)).await
     }
 
-    fn poll(&self, version: u64, context: &Context<'_>) -> Poll<Result<(), ClusterError>> {
+    /// Holds the write until another has begun it, or for [`HOLD`].
+    async fn hold(&self, version: u64) {
+        let begun = Instant::now();
+        let hold = Hold::of(self);
+        while hold.is_needed(version) && begun.elapsed() < self.hold_for() {
+            // No timer is as short. What follows may be another thread's turn, on this processor.
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn poll(&self, version: u64, role: Role, context: &Context<'_>) -> Poll<Result<(), ClusterError>> {
         loop {
             let (changes, latest) = {
                 let mut queue = self.lock();
@@ -108,7 +149,7 @@ impl Commits {
                 if let Some(failed) = &queue.failed {
                     return Poll::Ready(Err(unavailable(failed)));
                 }
-                if queue.is_writing {
+                if queue.is_writing || (role == Role::Reads && queue.holding > 0) {
                     queue.waiting.push(context.waker().clone());
                     return Poll::Pending;
                 }
@@ -137,7 +178,8 @@ impl Commits {
                     queue.failed = Some(format!("{error}: {cause}"));
                 }
             }
-            queue.waiting.drain(..).for_each(Waker::wake);
+            let waiting = std::mem::take(&mut queue.waiting);
+            later(move || waiting.into_iter().for_each(Waker::wake));
         }
     }
 
@@ -153,6 +195,23 @@ impl Commits {
         self.disk.lock().unwrap().break_down();
     }
 
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "a test sets it for one cluster")]
+    fn hold_for(&self) -> Duration {
+        HOLD
+    }
+
+    #[cfg(test)]
+    fn hold_for(&self) -> Duration {
+        self.lock().hold_for.unwrap_or(HOLD)
+    }
+
+    /// Holds changes for as long as this.
+    #[cfg(test)]
+    pub(super) fn set_hold(&self, hold_for: Duration) {
+        self.lock().hold_for = Some(hold_for);
+    }
+
     /// Writes so far.
     #[cfg(test)]
     pub(super) fn writes(&self) -> usize {
@@ -161,6 +220,33 @@ impl Commits {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Holds the write while it exists.
+struct Hold<'a>(&'a Commits);
+
+impl<'a> Hold<'a> {
+    fn of(commits: &'a Commits) -> Self {
+        commits.lock().holding += 1;
+        Self(commits)
+    }
+
+    /// Whether the change still waits for the disk, and it is idle.
+    fn is_needed(&self, version: u64) -> bool {
+        let queue = self.0.lock();
+        !queue.has(version) && !queue.is_writing && queue.failed.is_none()
+    }
+}
+
+impl Drop for Hold<'_> {
+    /// Also when its waiter was dropped: then another of those that wait writes.
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.holding -= 1;
+        if queue.holding == 0 && !queue.is_writing {
+            queue.waiting.drain(..).for_each(Waker::wake);
+        }
     }
 }
 

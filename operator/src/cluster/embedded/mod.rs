@@ -30,12 +30,13 @@ use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
 use tokio::sync::watch;
 
-use self::commits::Commits;
+use self::commits::{Commits, Role};
 use self::state::{Cursor, State};
 use super::error::ClusterError;
 use super::seams::{Answer, Change, Cluster, Publication, TaskKeeper, TaskStore};
 use super::targets;
 use crate::clock::Clock;
+use crate::later::later;
 use crate::resource::slice::Frozen;
 use crate::resource::{Task, TaskStatus, version};
 
@@ -48,8 +49,10 @@ pub struct EmbeddedCluster(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// The version of the latest change.
+    /// The version of the latest change of a Task.
     changed: watch::Sender<u64>,
+    /// Notified of each change of the Nodes: most changes are of Tasks, and wake no watch of Nodes.
+    nodes_changed: watch::Sender<()>,
     commits: Option<Arc<Commits>>,
     clock: Clock,
 }
@@ -80,13 +83,14 @@ impl EmbeddedCluster {
 
     fn over(state: State, commits: Option<Arc<Commits>>, clock: Clock) -> Self {
         let changed = watch::Sender::new(state.version());
-        Self(Arc::new(Shared { state: Mutex::new(state), changed, commits, clock }))
+        let nodes_changed = watch::Sender::default();
+        Self(Arc::new(Shared { state: Mutex::new(state), changed, nodes_changed, commits, clock }))
     }
 
     /// Replaces the Nodes.
     pub fn set_nodes(&self, nodes: BTreeMap<NodeName, NodeFacts>) {
         self.state().set_nodes(nodes);
-        self.notify();
+        self.0.nodes_changed.send_replace(());
     }
 
     /// The latest cluster events, oldest first.
@@ -98,24 +102,40 @@ impl EmbeddedCluster {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, which watches see at once, and waits until that is durable.
+    /// Changes the state, and waits until that is durable. Watches see at once what others are to act on, and what the
+    /// controller writes once it has acted on it.
     async fn change<T>(
         &self,
+        role: Role,
         change: impl FnOnce(&mut State) -> Result<T, ClusterError>,
     ) -> Result<T, ClusterError> {
         let (done, version) = {
             let mut state = self.state();
             (change(&mut state), state.version())
         };
-        self.notify();
+        let shown = Shown(self);
+        // Nothing follows from a change that no watch shows.
+        let role = if self.0.changed.receiver_count() == 0 { Role::Writes } else { role };
+        if role == Role::Holds {
+            drop(shown);
+        }
         let done = done?;
-        self.durable(version).await?;
+        self.durable(version, role).await?;
         Ok(done)
     }
 
-    async fn durable(&self, version: u64) -> Result<(), ClusterError> {
+    /// Changes the state; that is durable at the latest with the next change.
+    fn change_soon<T>(
+        &self,
+        change: impl FnOnce(&mut State) -> Result<T, ClusterError>,
+    ) -> Result<T, ClusterError> {
+        let _shown = Shown(self);
+        change(&mut self.state())
+    }
+
+    async fn durable(&self, version: u64, role: Role) -> Result<(), ClusterError> {
         match &self.0.commits {
-            Some(commits) => commits.durable(version).await,
+            Some(commits) => commits.durable(version, role).await,
             None => Ok(()),
         }
     }
@@ -126,11 +146,12 @@ impl EmbeddedCluster {
     }
 
     /// All objects and then every change, as `changes` yields them.
-    fn follow<K: Send + 'static>(
+    fn follow<K: Send + 'static, N: Send + Sync + 'static>(
         &self,
+        notices: &watch::Sender<N>,
         changes: fn(&State, &mut Cursor) -> Vec<Event<K>>,
     ) -> BoxStream<'static, Event<K>> {
-        let follower = (self.clone(), self.0.changed.subscribe(), Cursor::default());
+        let follower = (self.clone(), notices.subscribe(), Cursor::default());
         let batches = stream::unfold(follower, move |(cluster, mut changed, mut cursor)| async move {
             loop {
                 changed.mark_unchanged();
@@ -138,11 +159,21 @@ impl EmbeddedCluster {
                 if !events.is_empty() {
                     return Some((stream::iter(events), (cluster, changed, cursor)));
                 }
-                // `cluster` holds the sender, so this never fails.
+                // `cluster` holds the senders, so this never fails.
                 let _ = changed.changed().await;
             }
         });
         batches.flatten().boxed()
+    }
+}
+
+/// Shows watches the latest version when it is dropped.
+struct Shown<'a>(&'a EmbeddedCluster);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        let cluster = self.0.clone();
+        later(move || cluster.notify());
     }
 }
 
@@ -163,11 +194,11 @@ impl TaskStore for EmbeddedCluster {
     }
 
     fn create(&self, task: Task) -> Answer<'_, Task> {
-        at_once!(self.change(|state| state.create(&task, self.0.clock.now())).await)
+        at_once!(self.change(Role::Holds, |state| state.create(&task, self.0.clock.now())).await)
     }
 
     fn apply(&self, task: Task) -> Answer<'_, Task> {
-        at_once!(self.change(|state| state.apply(&task, self.0.clock.now())).await)
+        at_once!(self.change(Role::Holds, |state| state.apply(&task, self.0.clock.now())).await)
     }
 
     fn dry_run(&self, change: Change, task: Task) -> Answer<'_, Task> {
@@ -179,35 +210,35 @@ impl TaskStore for EmbeddedCluster {
     }
 
     fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task> {
-        at_once!(self.change(|state| state.annotate(&task, key, value)).await)
+        at_once!(self.change(Role::Holds, |state| state.annotate(&task, key, value)).await)
     }
 
     fn unsettled(&self) -> Option<Answer<'static, ()>> {
         let version = self.0.commits.as_ref()?.pending()?;
         let cluster = self.clone();
-        Some(Box::pin(async move { cluster.durable(version).await }))
+        Some(Box::pin(async move { cluster.durable(version, Role::Reads).await }))
     }
 
     fn delete(&self, task: TaskRef) -> Answer<'_, ()> {
-        at_once!(self.change(|state| state.delete(&task, self.0.clock.now())).await)
+        at_once!(self.change(Role::Holds, |state| state.delete(&task, self.0.clock.now())).await)
     }
 }
 
 impl TaskKeeper for EmbeddedCluster {
     fn settle<'a>(&'a self, seen: &'a Task) -> Answer<'a, ()> {
-        Box::pin(self.durable(version(seen)))
+        Box::pin(self.durable(version(seen), Role::Writes))
     }
 
     fn write_status<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task> {
-        at_once!(self.change(|state| state.write_status(seen, status)).await)
+        at_once!(self.change(Role::Writes, |state| state.write_status(seen, status)).await)
     }
 
     fn write_status_and_hold<'a>(&'a self, seen: &'a Task, status: TaskStatus) -> Answer<'a, Task> {
-        at_once!(self.change(|state| state.write_status_and_hold(seen, status)).await)
+        at_once!(self.change(Role::Writes, |state| state.write_status_and_hold(seen, status)).await)
     }
 
     fn set_finalizer<'a>(&'a self, seen: &'a Task, finalizer: Finalizer) -> Answer<'a, Task> {
-        at_once!(self.change(|state| state.set_finalizer(seen, finalizer)).await)
+        at_once!(self.change(Role::Writes, |state| state.set_finalizer(seen, finalizer)).await)
     }
 
     fn persist_targets<'a>(
@@ -217,7 +248,8 @@ impl TaskKeeper for EmbeddedCluster {
         names: &'a [NodeName],
     ) -> Answer<'a, Frozen> {
         at_once!({
-            self.change(|state| state.add_slices(targets::slices(task, run, names))).await?;
+            // The status that names them waits for the disk, behind them in its order.
+            self.change_soon(|state| state.add_slices(targets::slices(task, run, names)))?;
             Ok(targets::plan(run, names))
         })
     }
@@ -230,7 +262,7 @@ impl TaskKeeper for EmbeddedCluster {
     }
 
     fn delete_old_targets<'a>(&'a self, task: &'a Task) -> Answer<'a, ()> {
-        at_once!(self.change(|state| state.remove_old_slices(task)).await)
+        at_once!(self.change(Role::Writes, |state| state.remove_old_slices(task)).await)
     }
 
     fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, Publication> {
@@ -243,10 +275,10 @@ impl TaskKeeper for EmbeddedCluster {
 
 impl Cluster for EmbeddedCluster {
     fn watch_tasks(&self) -> BoxStream<'static, Event<Task>> {
-        self.follow(State::task_changes)
+        self.follow(&self.0.changed, State::task_changes)
     }
 
     fn watch_nodes(&self) -> BoxStream<'static, Event<(NodeName, NodeFacts)>> {
-        self.follow(State::node_changes)
+        self.follow(&self.0.nodes_changed, State::node_changes)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use kube::runtime::watcher::Event;
 
 use super::*;
@@ -89,4 +89,106 @@ async fn a_change_without_room_is_refused_before_it_is_seen_and_can_be_made_late
     drop(cluster);
     let cluster = EmbeddedCluster::in_directory(directory.path(), Clock::system()).unwrap();
     assert_eq!(cluster.list(None).await.unwrap().len(), 2);
+}
+
+/// A hold that no test waits for, and none.
+const FOREVER: Duration = Duration::from_hours(1);
+const NONE: Duration = Duration::ZERO;
+
+/// A cluster with a watch that has had the list, whose changes are held for as long as this.
+async fn watched(
+    hold: Duration,
+) -> (tempfile::TempDir, EmbeddedCluster, futures_util::stream::BoxStream<'static, Event<Task>>) {
+    let (directory, cluster) = in_directory();
+    let mut changes = cluster.watch_tasks();
+    for _ in 0..2 {
+        changes.next().await.unwrap();
+    }
+    commits(&cluster).set_hold(hold);
+    (directory, cluster, changes)
+}
+
+fn commits(cluster: &EmbeddedCluster) -> &Commits {
+    cluster.0.commits.as_ref().unwrap()
+}
+
+fn nodes(count: usize) -> Vec<NodeName> {
+    (0..count).map(|number| NodeName::new(format!("n-{number}")).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_task_and_its_run_are_one_write_and_neither_is_answered_before_it() {
+    let (directory, cluster, mut changes) = watched(FOREVER).await;
+    let mut created = Box::pin(cluster.create(task("a")));
+    assert!((&mut created).now_or_never().is_none());
+    let Some(Event::Apply(seen)) = changes.next().await else { panic!("not seen") };
+    cluster.persist_targets(&seen, RunNumber(1), &nodes(200)).await.unwrap();
+    let mut read = Box::pin(cluster.unsettled().expect("it is not durable"));
+    for _ in 0..10 {
+        assert!((&mut read).now_or_never().is_none(), "a reader answers, or writes what is held");
+        assert!((&mut created).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(commits(&cluster).writes(), 0);
+    cluster.write_status_and_hold(&seen, TaskStatus::default()).await.unwrap();
+    created.await.unwrap();
+    read.await.unwrap();
+    assert_eq!(commits(&cluster).writes(), 1);
+    drop(cluster);
+    let cluster = EmbeddedCluster::in_directory(directory.path(), Clock::system()).unwrap();
+    let tasks = cluster.list(None).await.unwrap();
+    assert_eq!(tasks.len(), 1);
+    assert!(tasks[0].metadata.finalizers.is_some(), "the second change is missing");
+    assert!(!cluster.state().slices_of(&tasks[0]).is_empty(), "the target list is missing");
+}
+
+/// The controller sends nothing after an error, and the POST is not answered.
+#[tokio::test]
+async fn neither_a_held_task_nor_its_run_is_answered_when_their_write_fails() {
+    let (directory, cluster, mut changes) = watched(FOREVER).await;
+    commits(&cluster).break_disk();
+    let mut created = Box::pin(cluster.create(task("a")));
+    assert!((&mut created).now_or_never().is_none());
+    let Some(Event::Apply(seen)) = changes.next().await else { panic!("not seen") };
+    cluster.write_status_and_hold(&seen, TaskStatus::default()).await.unwrap_err();
+    created.await.unwrap_err();
+    drop(cluster);
+    let cluster = EmbeddedCluster::in_directory(directory.path(), Clock::system()).unwrap();
+    assert!(cluster.list(None).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_change_that_nothing_follows_is_written_when_its_hold_is_over() {
+    let (_directory, cluster, _changes) = watched(FOREVER).await;
+    let mut held = Box::pin(cluster.create(task("a")));
+    for _ in 0..10 {
+        assert!((&mut held).now_or_never().is_none(), "it is held");
+    }
+    assert_eq!(commits(&cluster).writes(), 0);
+    commits(&cluster).set_hold(NONE);
+    held.await.unwrap();
+    assert_eq!(commits(&cluster).writes(), 1);
+}
+
+#[tokio::test]
+async fn a_change_that_no_watch_shows_is_not_held() {
+    let (_directory, cluster) = in_directory();
+    commits(&cluster).set_hold(FOREVER);
+    cluster.create(task("a")).await.unwrap();
+}
+
+/// A client that closes its connection ends its request.
+#[tokio::test]
+async fn a_hold_ends_with_its_request_and_those_that_wait_for_it_write() {
+    let (_directory, cluster, _changes) = watched(FOREVER).await;
+    let mut held = Box::pin(cluster.create(task("a")));
+    assert!((&mut held).now_or_never().is_none());
+    let reader = tokio::spawn(cluster.unsettled().expect("it is not durable"));
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!reader.is_finished());
+    drop(held);
+    reader.await.unwrap().unwrap();
+    assert!(cluster.unsettled().is_none());
 }

@@ -16,6 +16,7 @@ use super::status::{ArchiverStatus, Totals};
 use crate::history::record::HistoryRecord;
 use crate::history::segment::MAX_SEGMENT_DATA;
 use crate::history::store::History;
+use crate::later::later;
 
 /// Queues what is to be archived. Clones share one archiver.
 #[derive(Debug, Clone)]
@@ -69,7 +70,10 @@ impl Archiver {
     pub fn record(&self, record: HistoryRecord) -> Result<(), RecordsFull> {
         let queued = self.records.push(record);
         match &queued {
-            Ok(()) => wake(&self.wake_records),
+            Ok(()) => {
+                let waker = self.wake_records.clone();
+                later(move || wake(&waker));
+            }
             Err(RecordsFull) => self.totals.refused_record(),
         }
         queued
