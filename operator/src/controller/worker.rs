@@ -1,11 +1,14 @@
 //! The worker loop: takes Tasks from the work queue and reconciles each in a tokio task of its own, so that one that
 //! computes delays no other.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use sentinel_protocol::ids::TaskRef;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,12 +22,15 @@ use crate::health::{BEAT_EVERY, Beat};
 /// well below. Then the loop does not beat any more.
 pub(super) const HUNG_AFTER: Duration = Duration::from_mins(10);
 
-/// A Task whose reconcile computes for at least this long then rests for as long, so that one reconcile takes in what is
-/// reported meanwhile: with a thousand targets, each costs as much as a hundred reports.
+/// A Task whose reconcile computes for at least this long then rests, so that one reconcile takes in what is reported
+/// meanwhile: with a thousand targets, each costs as much as a hundred reports. The last report ends the rest.
 const LONG: Duration = Duration::from_millis(1);
 
+/// How much longer than its reconcile a rest is.
+const REST: u32 = 4;
+
 /// The longest rest.
-const LONGEST_REST: Duration = Duration::from_millis(20);
+const LONGEST_REST: Duration = Duration::from_millis(50);
 
 /// Delay of a Task whose reconcile panicked outside of its own guard.
 const AFTER_PANIC: Duration = Duration::from_mins(1);
@@ -34,6 +40,8 @@ const AFTER_PANIC: Duration = Duration::from_mins(1);
 pub(super) enum Input {
     /// Reconcile this Task.
     Reconcile(TaskRef),
+    /// The same, and now: a rest of it ends.
+    ReconcileNow(TaskRef),
     /// The caches are filled. No reconcile begins earlier.
     CachesSynced,
     /// The watch of Tasks ended, which it must not.
@@ -53,20 +61,31 @@ pub(super) async fn run<F>(
 {
     let mut queue = WorkQueue::new(MAX_CONCURRENT);
     let mut in_flight = FuturesUnordered::new();
+    let mut rests: HashMap<TaskRef, Arc<Notify>> = HashMap::new();
     let mut synced = false;
     let mut ticks = interval(BEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         while synced && let Some((task, waited)) = queue.get(Instant::now()) {
-            in_flight.push(spawn(reconcile(task.clone()), task, metrics.take(waited)));
+            let rest_ends = rests.entry(task.clone()).or_default().clone();
+            in_flight.push(spawn(reconcile(task.clone()), task, metrics.take(waited), rest_ends));
         }
         metrics.note(queue.ready(), queue.take_added());
         // Cancellation safe: what a stream or a reconcile yields is not taken until it is returned.
         tokio::select! {
             () = stop.cancelled() => break,
-            Some((task, requeue)) = in_flight.next() => queue.done(task, requeue),
+            Some((task, requeue)) = in_flight.next() => {
+                rests.remove(&task);
+                queue.done(task, requeue);
+            }
             Some(input) = inputs.next() => match input {
                 Input::Reconcile(task) => queue.add(task, Instant::now()),
+                Input::ReconcileNow(task) => {
+                    if let Some(rest_ends) = rests.get(&task) {
+                        rest_ends.notify_one();
+                    }
+                    queue.add(task, Instant::now());
+                }
                 Input::CachesSynced => synced = true,
                 Input::WatchEnded => {
                     tracing::error!("the watch of Tasks ended");
@@ -84,14 +103,22 @@ pub(super) async fn run<F>(
 }
 
 /// One reconcile, and when the next is due.
-fn spawn<F>(reconcile: F, task: TaskRef, work: Work) -> impl Future<Output = (TaskRef, Option<Instant>)>
+fn spawn<F>(
+    reconcile: F,
+    task: TaskRef,
+    work: Work,
+    rest_ends: Arc<Notify>,
+) -> impl Future<Output = (TaskRef, Option<Instant>)>
 where
     F: Future<Output = Requeue> + Send + 'static,
 {
     let reconcile = AbortOnDropHandle::new(tokio::spawn(async move {
         let (requeue, computed) = measured(reconcile).await;
         if computed >= LONG {
-            tokio::time::sleep(computed.min(LONGEST_REST)).await;
+            tokio::select! {
+                () = tokio::time::sleep(computed.saturating_mul(REST).min(LONGEST_REST)) => {}
+                () = rest_ends.notified() => {}
+            }
         } else {
             // Other ready tasks first: of many reports that arrive at once, the next reconcile then sees many.
             tokio::task::yield_now().await;
