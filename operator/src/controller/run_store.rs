@@ -185,13 +185,13 @@ impl RunStore {
 
     /// What never changes about a Run; `None` when it is not tracked.
     pub fn facts(&self, task: &TaskUid, run: RunNumber) -> Option<Arc<RunFacts>> {
-        self.get(task)?.lock().get(run).map(|run| run.facts.clone())
+        self.facts_and_origin(task, run).map(|(facts, _)| facts)
     }
 
-    /// Whether this operator began that Run itself.
-    pub fn began(&self, task: &TaskUid, run: RunNumber) -> bool {
-        let Some(task) = self.get(task) else { return false };
-        task.lock().get(run).is_some_and(|run| run.ledger.origin() == Origin::Begun)
+    /// The same, and whether this operator began that Run itself.
+    pub(super) fn facts_and_origin(&self, task: &TaskUid, run: RunNumber) -> Option<(Arc<RunFacts>, Origin)> {
+        let task = self.get(task)?;
+        task.lock().get(run).map(|run| (run.facts.clone(), run.ledger.origin()))
     }
 
     /// All Tasks have been listed: from now on one that is not in the cache is deleted.

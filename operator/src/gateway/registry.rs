@@ -317,11 +317,9 @@ impl Registry {
         was_current
     }
 
-    /// A frame of a node's agent was received.
-    pub(super) fn touch(&self, node: &NodeName, now: Monotonic) {
-        if let Some(entry) = self.0.sessions.find(node) {
-            entry.touch(now);
-        }
+    /// What is known of a node's agent. An entry stays the node's for as long as a Session of it lasts.
+    pub(super) fn entry(&self, node: &NodeName) -> Option<Arc<NodeEntry>> {
+        self.0.sessions.find(node)
     }
 
     /// Takes in the metrics of a Heartbeat, if its Session is the current one; returns the Hello of that Session.
