@@ -22,9 +22,9 @@ use super::task_runs::TaskRuns;
 use super::tracking;
 use crate::cluster::ClusterError;
 use crate::kill_point::KillPoint;
+use crate::resource::Task;
 use crate::resource::marks::FINALIZER;
 use crate::resource::slice::Frozen;
-use crate::resource::Task;
 
 /// The result.
 pub(super) struct Acted {

@@ -143,7 +143,11 @@ struct Pass {
     wake_at: Option<Monotonic>,
 }
 
-async fn pass(context: &Arc<Context>, cache: &mut TaskCache, task: Arc<Task>) -> Result<Pass, ReconcileError> {
+async fn pass(
+    context: &Arc<Context>,
+    cache: &mut TaskCache,
+    task: Arc<Task>,
+) -> Result<Pass, ReconcileError> {
     let now = context.parts.clock.reading();
     let (plan, problems) = match cache.plan(&task) {
         Ok(plan) => (plan, None),

@@ -82,10 +82,7 @@ pub async fn run(
     let changes = context.parts.cluster.watch_tasks();
     let changes = changes.flat_map(move |event| stream::iter(cache.take(event)));
     let inputs = stream::select(
-        stream::select(
-            changes.chain(stream::iter([Input::WatchEnded])),
-            requests.stream().map(requested),
-        ),
+        stream::select(changes.chain(stream::iter([Input::WatchEnded])), requests.stream().map(requested)),
         stream::select(synced, all_once_leading(&context, tasks.clone())),
     );
     let beat = health.watch("the controller", SILENT_FOR);

@@ -232,6 +232,43 @@ mod tests {
         assert_eq!(*times.lock().unwrap(), [0, 4, 8]);
     }
 
+    /// A Run that has ended is not reported as such later because its last reconcile was long.
+    #[tokio::test(start_paused = true)]
+    async fn a_task_rests_after_a_long_reconcile_until_the_last_change() {
+        let stop = CancellationToken::new();
+        let (change, changes) = tokio::sync::mpsc::channel(8);
+        let (begin, mut begins) = tokio::sync::mpsc::channel(8);
+        let reconcile = |_| {
+            let begin = begin.clone();
+            async move {
+                std::thread::sleep(LONG);
+                begin.send(Instant::now()).await.unwrap();
+                Requeue::AwaitChange
+            }
+        };
+        let changes =
+            stream::unfold(changes, |mut changes| async move { Some((changes.recv().await?, changes)) });
+        let changes = Box::pin(stream::iter([Input::CachesSynced]).chain(changes));
+        let beat = beat();
+        let running = run(changes, reconcile, metrics(), &beat, &stop);
+        let rests = async {
+            let mut rests = Vec::new();
+            change.send(Input::Reconcile(task("a"))).await.unwrap();
+            let mut before = begins.recv().await.unwrap();
+            for input in [Input::Reconcile(task("a")), Input::ReconcileNow(task("a"))] {
+                change.send(input).await.unwrap();
+                let begun = begins.recv().await.unwrap();
+                rests.push(begun - before);
+                before = begun;
+            }
+            rests
+        };
+        tokio::select! {
+            () = running => panic!("it ended"),
+            rests = rests => assert!(rests[0] >= LONG * REST && rests[1] < LONG, "{rests:?}"),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn stop_waits_for_reconciles_in_flight_and_begins_no_other() {
         let stop = CancellationToken::new();
