@@ -34,12 +34,11 @@ impl ReconcileRequests {
     pub fn add(&self, task: &TaskRef, urgency: Urgency) {
         let mut dirty = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let dirty = &mut *dirty;
-        match dirty.tasks.get_mut(task) {
-            Some(known) => *known = urgency.max(*known),
-            None => {
-                dirty.tasks.insert(task.clone(), urgency);
-                dirty.order.push_back(task.clone());
-            }
+        if let Some(known) = dirty.tasks.get_mut(task) {
+            *known = urgency.max(*known);
+        } else {
+            dirty.tasks.insert(task.clone(), urgency);
+            dirty.order.push_back(task.clone());
         }
         if let Some(waker) = dirty.waker.take() {
             waker.wake();
