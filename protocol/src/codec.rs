@@ -28,14 +28,20 @@ pub enum CodecError {
     Record(&'static str),
 }
 
+/// Most messages have fewer bytes: they are written without growing the buffer.
+const USUAL_MESSAGE: usize = 1 << 10;
+
 /// Encodes a control message as a text frame.
 ///
 /// # Errors
 /// [`CodecError::TooLarge`] when the other end would reject the frame for its size.
 pub fn encode_text<T: Serialize>(message: &T) -> Result<String, CodecError> {
-    let text = serde_json::to_string(message).map_err(|error| CodecError::Json(error.to_string()))?;
-    within(text.len(), MAX_CONTROL_FRAME)?;
-    Ok(text)
+    let mut json = Vec::with_capacity(USUAL_MESSAGE);
+    serde_json::to_writer(&mut json, message).map_err(|error| CodecError::Json(error.to_string()))?;
+    within(json.len(), MAX_CONTROL_FRAME)?;
+    // It may wait in a queue.
+    json.shrink_to_fit();
+    String::from_utf8(json).map_err(|error| CodecError::Json(error.to_string()))
 }
 
 /// Decodes the control message in a text frame.

@@ -17,6 +17,7 @@
 //!
 //! The modules, in reading order:
 
+mod tagged;
 pub mod ids;
 pub mod text;
 pub mod time;

@@ -6,11 +6,12 @@ use crate::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use crate::refusal::SessionRefusal;
 use crate::request::{Deadlines, Leftovers, Program, RunRequest};
 use crate::stage::Stage;
+use crate::tagged::tagged;
 use crate::trace::TraceContext;
 use crate::version::Version;
 
 /// A message to an agent. The receiver ignores unknown kinds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind")]
 pub enum ToAgent {
     /// The Session is established.
@@ -26,6 +27,11 @@ pub enum ToAgent {
     /// The Run has ended and is archived: the agent deletes the Attempt and keeps its Tombstone.
     Forget(Forget),
 }
+
+tagged!(
+    ToAgent by "kind":
+    Welcome(Welcome), Refuse(SessionRefusal), Start(Box<Start>), Cancel(Cancel), Ack(Ack), Forget(Forget),
+);
 
 /// The gateway's answer to a Hello.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,12 +10,13 @@ use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::request::Environment;
 use crate::stage::Stage;
+use crate::tagged::tagged;
 use crate::text::{self, Name};
 use crate::time::UnixMillis;
 use crate::version::Version;
 
 /// A message to the operator. The receiver counts and ignores unknown kinds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind")]
 pub enum ToOperator {
     /// The first message of a Session.
@@ -29,6 +30,8 @@ pub enum ToOperator {
     /// A `Start` is refused.
     Refused(Refused),
 }
+
+tagged!(ToOperator by "kind": Hello(Hello), Inventory(Inventory), Heartbeat(Heartbeat), Report(Box<Report>), Refused(Refused));
 
 /// The first message of a Session. It does not contain the node's name, which the gateway takes from the token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +96,7 @@ pub struct Report {
 }
 
 /// The state of an Attempt in its agent's Journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "stage")]
 pub enum ReportedState {
     /// Recorded in the Journal and not started yet.
@@ -103,6 +106,8 @@ pub enum ReportedState {
     /// The Attempt has ended.
     Ended(Box<Ended>),
 }
+
+tagged!(ReportedState by "stage": Accepted, Running(Running), Ended(Box<Ended>));
 
 impl ReportedState {
     /// The stage without its details.

@@ -23,10 +23,9 @@ use super::tracking;
 use crate::cluster::ClusterError;
 use crate::kill_point::KillPoint;
 use crate::later::catch_up;
+use crate::resource::Task;
 use crate::resource::marks::FINALIZER;
 use crate::resource::slice::Frozen;
-use crate::resource::status::TaskStatus;
-use crate::resource::{Task, recorded};
 
 /// Actions, or targets, for which others may wait: they learn of what has become durable once its messages are sent.
 const FEW: usize = 16;
@@ -34,7 +33,7 @@ const FEW: usize = 16;
 /// The result.
 pub(super) struct Acted {
     /// The Task as it is now; `None` when it is deleted.
-    pub(super) task: Option<Task>,
+    pub(super) task: Option<Arc<Task>>,
     /// When to reconcile it again at the latest.
     pub(super) wake_at: Option<Monotonic>,
 }
@@ -43,7 +42,7 @@ pub(super) struct Acted {
 pub(super) async fn act(
     context: &Arc<Context>,
     cache: &mut TaskCache,
-    task: Task,
+    task: Arc<Task>,
     plan: &TaskPlan,
     snapshot: &Snapshot,
     decision: Decision,
@@ -51,8 +50,7 @@ pub(super) async fn act(
 ) -> Result<Acted, ReconcileError> {
     let mut act = Act { context, cache, task, plan, runs: &snapshot.runs, now, wake_at: decision.wake_at };
     let frozen = act.persist_targets(&decision).await?;
-    let status = recorded::write(&act.task, &decision.status, frozen.as_ref(), now.wall);
-    act.write_status(&decision, status).await?;
+    act.write_status(&decision, frozen.as_ref()).await?;
     let targets = decision.freeze.as_ref().map_or(0, Vec::len);
     if decision.actions.len().max(targets) > FEW {
         catch_up();
@@ -72,7 +70,7 @@ pub(super) async fn act(
 struct Act<'a> {
     context: &'a Arc<Context>,
     cache: &'a mut TaskCache,
-    task: Task,
+    task: Arc<Task>,
     plan: &'a TaskPlan,
     runs: &'a Arc<TaskRuns>,
     now: Now,
@@ -87,17 +85,21 @@ impl Act<'_> {
     }
 
     /// Writes the status if it is due. An intent that cannot be written ends the reconcile.
-    async fn write_status(&mut self, decision: &Decision, status: TaskStatus) -> Result<(), ReconcileError> {
+    async fn write_status(
+        &mut self,
+        decision: &Decision,
+        frozen: Option<&Frozen>,
+    ) -> Result<(), ReconcileError> {
         let had_slices = self.task.status.as_ref().and_then(|status| status.run.as_ref());
         let had_slices = had_slices.is_some_and(|run| run.target_slices > 0);
         let mut writer = StatusWriter { context: self.context, cache: self.cache, now: self.now };
-        match writer.write_decided(&self.task, decision, status).await? {
+        match writer.write_decided(&self.task, decision, frozen).await? {
             Written::Unchanged => return Ok(()),
             Written::Later(at) => {
                 self.requeue_at(Some(at));
                 return Ok(());
             }
-            Written::Now(task) => self.task = *task,
+            Written::Now(task) => self.task = task,
         }
         if let Some((run, targets)) = begins(decision) {
             self.begin_run(run, targets);
@@ -183,8 +185,8 @@ impl Act<'_> {
     }
 
     async fn set_finalizer(&mut self, finalizer: Finalizer) -> Result<(), ReconcileError> {
-        self.task = self.context.parts.cluster.set_finalizer(&self.task, finalizer).await?;
-        self.cache.note_written(&self.task);
+        self.task = Arc::new(self.context.parts.cluster.set_finalizer(&self.task, finalizer).await?);
+        self.cache.note_written(self.task.clone());
         Ok(())
     }
 

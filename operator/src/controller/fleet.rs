@@ -15,6 +15,11 @@ pub trait Fleet: Send + Sync + 'static {
     /// on one node.
     fn active_attempt(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt>;
 
+    /// Both at once.
+    fn agent_for(&self, task: &TaskUid, node: &NodeName) -> AgentFacts {
+        AgentFacts { active: self.active_attempt(task, node), ..self.agent(node) }
+    }
+
     /// The protocol version of a node's live Session; `None` without one.
     fn protocol_version(&self, node: &NodeName) -> Option<Version>;
 

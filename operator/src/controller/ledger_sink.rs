@@ -1,6 +1,6 @@
 //! The run store as the gateway writes to it.
 
-use sentinel_core::reconcile::ledger::{Applied, RunStage};
+use sentinel_core::reconcile::ledger::{Applied, Origin, RunStage};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskUid};
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::stage::Stage;
@@ -44,10 +44,10 @@ impl LedgerSink for RunStore {
     }
 
     fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts> {
-        let facts = self.facts(&attempt.task, attempt.run)?;
+        let (facts, origin) = self.facts_and_origin(&attempt.task, attempt.run)?;
         // `output.limit` can be edited during a Run, and an earlier operator may have started this under another.
         let request = facts.request.as_ref();
-        let output_limit = request.filter(|_| self.began(&attempt.task, attempt.run)).map(|r| r.output.limit);
+        let output_limit = request.filter(|_| origin == Origin::Begun).map(|r| r.output.limit);
         Some(AttemptFacts {
             task: facts.task.clone(),
             spec_hash: facts.spec_hash.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sentinel_core::plan::TaskPlan;
 use sentinel_core::reconcile::ledger::{Origin, RunLedger};
 use sentinel_core::reconcile::orphan;
-use sentinel_core::reconcile::rollout::{AgentFacts, HistoryLookup};
+use sentinel_core::reconcile::rollout::HistoryLookup;
 use sentinel_core::reconcile::run::RunState;
 use sentinel_core::reconcile::status::Recorded;
 use sentinel_core::reconcile::trigger::Requests;
@@ -145,7 +145,7 @@ pub(super) fn decide_on(context: &Context, plan: &TaskPlan, snapshot: &Snapshot,
         earlier: &snapshot.earlier,
         archive: context.archive(),
         nodes: &snapshot.nodes,
-        agent: &|node| AgentFacts { active: fleet.active_attempt(&plan.uid, node), ..fleet.agent(node) },
+        agent: &|node| fleet.agent_for(&plan.uid, node),
         requests: &snapshot.requests,
         lifecycle: snapshot.lifecycle,
         finalizer: snapshot.finalizer,

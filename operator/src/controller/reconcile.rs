@@ -105,7 +105,7 @@ fn failed(context: &Context, task: &Task, error: &ReconcileError, failures: u32)
 async fn passes(
     context: &Arc<Context>,
     cache: &mut TaskCache,
-    cached: &Task,
+    cached: &Arc<Task>,
 ) -> Result<Requeue, ReconcileError> {
     let mut task = cache.latest(cached);
     let mut wake_at = None;
@@ -124,10 +124,10 @@ async fn passes(
                 Counters::add(&context.counters.conflicts);
                 let Some(named) = task_ref(&task) else { return Ok(Requeue::AwaitChange) };
                 match context.parts.cluster.get(named).await? {
-                    Some(latest) if latest.metadata.uid == task.metadata.uid => task = latest,
+                    Some(latest) if latest.metadata.uid == task.metadata.uid => task = Arc::new(latest),
                     _ => return Ok(Requeue::AwaitChange),
                 }
-                cache.note_written(&task);
+                cache.note_written(task.clone());
                 wake_at = Some(context.parts.clock.monotonic());
             }
             Err(ReconcileError::Cluster(ClusterError::Gone { .. })) => return Ok(Requeue::AwaitChange),
@@ -139,11 +139,15 @@ async fn passes(
 
 /// The result of one pass.
 struct Pass {
-    task: Option<Task>,
+    task: Option<Arc<Task>>,
     wake_at: Option<Monotonic>,
 }
 
-async fn pass(context: &Arc<Context>, cache: &mut TaskCache, task: Task) -> Result<Pass, ReconcileError> {
+async fn pass(
+    context: &Arc<Context>,
+    cache: &mut TaskCache,
+    task: Arc<Task>,
+) -> Result<Pass, ReconcileError> {
     let now = context.parts.clock.reading();
     let (plan, problems) = match cache.plan(&task) {
         Ok(plan) => (plan, None),

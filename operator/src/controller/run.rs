@@ -20,7 +20,7 @@ use super::counters::Counters;
 use super::departure;
 use super::metrics::QueueMetrics;
 use super::reconcile::{Requeue, reconcile};
-use super::requests::ReconcileRequests;
+use super::requests::{ReconcileRequests, Urgency};
 use super::worker::{self, Input, sleep_until_due};
 use crate::cluster::nodes::NodeWriter;
 use crate::health::SILENT_FOR;
@@ -86,10 +86,7 @@ pub async fn run(
     let changes = context.parts.cluster.watch_tasks();
     let changes = changes.flat_map(move |event| stream::iter(cache.take(event)));
     let inputs = stream::select(
-        stream::select(
-            changes.chain(stream::iter([Input::WatchEnded])),
-            requests.stream().map(Input::Reconcile),
-        ),
+        stream::select(changes.chain(stream::iter([Input::WatchEnded])), requests.stream().map(requested)),
         stream::select(synced, all_once_leading(&context, tasks.clone())),
     );
     let beat = health.watch("the controller", SILENT_FOR);
@@ -111,6 +108,13 @@ pub async fn run(
         }
     }
     context.background.drain(DRAIN_WITHIN).await;
+}
+
+fn requested((task, urgency): (TaskRef, Urgency)) -> Input {
+    match urgency {
+        Urgency::AfterRest => Input::Reconcile(task),
+        Urgency::AtOnce => Input::ReconcileNow(task),
+    }
 }
 
 /// Reconciles the Task of this name; releases what is kept of an earlier one, or of this one when it does not exist any

@@ -17,7 +17,7 @@ use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Refused, Report, ReportedState};
 
 use super::endings::Endings;
-use super::requests::ReconcileRequests;
+use super::requests::{ReconcileRequests, Urgency};
 use super::task_runs::{RunFacts, Runs, TaskRuns, TrackedRun};
 use crate::gateway::Standing;
 use crate::resource::Task;
@@ -72,9 +72,11 @@ impl RunStore {
             let applied = if foreign { Applied::NeverDispatched } else { run.ledger.apply_report(report) };
             if applied == Applied::Changed {
                 self.note(run, report);
+                let is_last = matches!(report.state, ReportedState::Ended(_)) && run.note_end();
+                return (applied, Some(if is_last { Urgency::AtOnce } else { Urgency::AfterRest }));
             }
             // An agent that reports an Attempt of a settled Run has not received its Forget.
-            (applied, run.settled || applied == Applied::Changed)
+            (applied, run.settled.then_some(Urgency::AfterRest))
         })
     }
 
@@ -116,7 +118,7 @@ impl RunStore {
             let foreign = !run.is_target(&refused.attempt.node);
             let applied =
                 if foreign { Applied::NeverDispatched } else { run.ledger.apply_refusal(refused, at) };
-            (applied, applied == Applied::Changed)
+            (applied, when(applied == Applied::Changed))
         })
     }
 
@@ -144,7 +146,7 @@ impl RunStore {
     /// History holds this Attempt up to this stage.
     pub fn archived(&self, attempt: &AttemptId, stage: Stage) {
         self.update(&attempt.task, attempt.run, |run| {
-            ((), run.ledger.note_archived(attempt, stage) == Applied::Changed)
+            ((), when(run.ledger.note_archived(attempt, stage) == Applied::Changed))
         });
     }
 
@@ -153,7 +155,7 @@ impl RunStore {
         self.update(task, run, |run| {
             let previous = run.ledger.run_archived();
             run.ledger.note_run_archived(stage);
-            ((), previous < Some(stage))
+            ((), when(previous < Some(stage)))
         });
     }
 
@@ -183,13 +185,13 @@ impl RunStore {
 
     /// What never changes about a Run; `None` when it is not tracked.
     pub fn facts(&self, task: &TaskUid, run: RunNumber) -> Option<Arc<RunFacts>> {
-        self.get(task)?.lock().get(run).map(|run| run.facts.clone())
+        self.facts_and_origin(task, run).map(|(facts, _)| facts)
     }
 
-    /// Whether this operator began that Run itself.
-    pub fn began(&self, task: &TaskUid, run: RunNumber) -> bool {
-        let Some(task) = self.get(task) else { return false };
-        task.lock().get(run).is_some_and(|run| run.ledger.origin() == Origin::Begun)
+    /// The same, and whether this operator began that Run itself.
+    pub(super) fn facts_and_origin(&self, task: &TaskUid, run: RunNumber) -> Option<(Arc<RunFacts>, Origin)> {
+        let task = self.get(task)?;
+        task.lock().get(run).map(|run| (run.facts.clone(), run.ledger.origin()))
     }
 
     /// All Tasks have been listed: from now on one that is not in the cache is deleted.
@@ -225,7 +227,7 @@ impl RunStore {
 
     /// Requests a reconcile of the Task.
     pub fn request(&self, task: &TaskRuns) {
-        self.0.requests.add(task.task());
+        self.0.requests.add(task.task(), Urgency::AfterRest);
     }
 
     /// Drops the Runs of Tasks that do not exist any more. What agents still own of them is orphaned.
@@ -253,20 +255,25 @@ impl RunStore {
         all.iter().map(|(uid, runs)| (uid.clone(), runs.clone())).collect()
     }
 
-    /// Changes a Run, and requests a reconcile where `change` returns true beside its answer.
+    /// Changes a Run, and requests a reconcile where `change` returns how urgent it is beside its answer.
     fn update<T>(
         &self,
         task: &TaskUid,
         run: RunNumber,
-        change: impl FnOnce(&mut TrackedRun) -> (T, bool),
+        change: impl FnOnce(&mut TrackedRun) -> (T, Option<Urgency>),
     ) -> Option<T> {
         let task = self.get(task)?;
-        let (answer, changed) = change(task.lock().get_mut(run)?);
-        if changed {
-            self.request(&task);
+        let (answer, urgency) = change(task.lock().get_mut(run)?);
+        if let Some(urgency) = urgency {
+            self.0.requests.add(task.task(), urgency);
         }
         Some(answer)
     }
+}
+
+/// How urgent a change is that is not the last that a Run waits for.
+fn when(changed: bool) -> Option<Urgency> {
+    changed.then_some(Urgency::AfterRest)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The only place that writes the status of Tasks.
 
+use std::sync::Arc;
+
 use sentinel_core::reconcile::{Action, Decision, Write};
 use sentinel_core::time::{Monotonic, Now};
 
@@ -8,8 +10,9 @@ use super::counters::Counters;
 use super::error::ReconcileError;
 use super::task_cache::TaskCache;
 use crate::cluster::ClusterError;
-use crate::resource::Task;
+use crate::resource::slice::Frozen;
 use crate::resource::status::TaskStatus;
+use crate::resource::{Task, recorded};
 
 /// Least time between two writes of one Task's status that are not urgent, milliseconds.
 const BETWEEN_WRITES_MS: u64 = 1000;
@@ -29,8 +32,8 @@ pub(super) enum Written {
     /// The Task has this status already.
     Unchanged,
     /// Written; the Task as it is now.
-    Now(Box<Task>),
-    /// Not written: due at this time.
+    Now(Arc<Task>),
+    /// Not written, and perhaps unchanged: due at this time.
     Later(Monotonic),
 }
 
@@ -38,18 +41,16 @@ impl StatusWriter<'_> {
     /// Writes a status that no decision goes with, unless the Task has it already; returns the Task as it is now.
     pub(super) async fn write_if_changed(
         &mut self,
-        task: Task,
+        task: Arc<Task>,
         status: TaskStatus,
-    ) -> Result<Task, ReconcileError> {
+    ) -> Result<Arc<Task>, ReconcileError> {
         if task.status.as_ref() == Some(&status) {
             return Ok(task);
         }
-        let written = self.context.parts.cluster.write_status(&task, status).await?;
-        self.note(&written);
-        Ok(written)
+        Ok(self.note(self.context.parts.cluster.write_status(&task, status).await?))
     }
 
-    /// Writes the status of a decision, as urgently as it asks for.
+    /// Writes the status of a decision, as urgently as it asks for. `frozen` is the target list of a Run that begins.
     ///
     /// # Errors
     /// The write failed, and it was the intent of actions; or it failed for good.
@@ -57,15 +58,17 @@ impl StatusWriter<'_> {
         &mut self,
         task: &Task,
         decision: &Decision,
-        status: TaskStatus,
+        frozen: Option<&Frozen>,
     ) -> Result<Written, ReconcileError> {
-        if task.status.as_ref() == Some(&status) {
-            return Ok(Written::Unchanged);
-        }
         let now = self.now.monotonic;
         let due = self.cache.status_at.map_or(now, |at| at.plus(BETWEEN_WRITES_MS));
         if decision.write == Write::Soon && now < due {
             return Ok(Written::Later(due));
+        }
+        // Not before it is due: a Run over many nodes is reconciled many times a second.
+        let status = recorded::write(task, &decision.status, frozen, self.now.wall);
+        if task.status.as_ref() == Some(&status) {
+            return Ok(Written::Unchanged);
         }
         let cluster = &self.context.parts.cluster;
         // A Run that begins needs the finalizer soon; with this write it costs none of its own.
@@ -76,10 +79,7 @@ impl StatusWriter<'_> {
             cluster.write_status(task, status).await
         };
         match written {
-            Ok(written) => {
-                self.note(&written);
-                Ok(Written::Now(Box::new(written)))
-            }
+            Ok(written) => Ok(Written::Now(self.note(written))),
             Err(error @ ClusterError::Unavailable { .. }) if decision.write != Write::Intent => {
                 // Commands keep running while the API server is unavailable; the status catches up.
                 tracing::warn!(%error, category = error.category(), "unable to write the status; will retry");
@@ -89,9 +89,11 @@ impl StatusWriter<'_> {
         }
     }
 
-    fn note(&mut self, written: &Task) {
+    fn note(&mut self, written: Task) -> Arc<Task> {
+        let written = Arc::new(written);
         Counters::add(&self.context.counters.status_writes);
         self.cache.status_at = Some(self.now.monotonic);
-        self.cache.note_written(written);
+        self.cache.note_written(written.clone());
+        written
     }
 }

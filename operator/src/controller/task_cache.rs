@@ -18,7 +18,7 @@ type Validated = Result<Arc<TaskPlan>, Arc<Vec<Invalid>>>;
 #[derive(Debug, Default)]
 pub(super) struct TaskCache {
     /// The Task as last written: newer than the watch's cache until the watch has caught up.
-    written: Option<Task>,
+    written: Option<Arc<Task>>,
     /// When its status was last written.
     pub(super) status_at: Option<Monotonic>,
     /// The Run that this operator began itself.
@@ -37,7 +37,7 @@ pub(super) struct TaskCache {
 
 impl TaskCache {
     /// The newer of the Task in the watch's cache and the Task as last written.
-    pub(super) fn latest(&mut self, cached: &Task) -> Task {
+    pub(super) fn latest(&mut self, cached: &Arc<Task>) -> Arc<Task> {
         match &self.written {
             Some(written)
                 if written.metadata.uid == cached.metadata.uid && version(written) > version(cached) =>
@@ -52,8 +52,8 @@ impl TaskCache {
     }
 
     /// Notes the Task as the cluster returned it after a write.
-    pub(super) fn note_written(&mut self, task: &Task) {
-        self.written = Some(task.clone());
+    pub(super) fn note_written(&mut self, task: Arc<Task>) {
+        self.written = Some(task);
     }
 
     /// The Task's plan, made once for each generation.

@@ -84,6 +84,8 @@ pub struct TrackedRun {
     pub settled: bool,
     /// What the archiver was given, and when.
     pub handed: Handed,
+    /// Ends that are to be reported at least until no target is outstanding.
+    ends_left: usize,
 }
 
 /// What the archiver was given, and when; the same is handed over again only after a while.
@@ -146,7 +148,15 @@ impl TrackedRun {
     /// A Run without any Attempt yet.
     pub fn new(facts: RunFacts, targets: Arc<Vec<NodeName>>, origin: Origin, lookup: HistoryLookup) -> Self {
         let ledger = RunLedger::new(facts.uid.clone(), facts.run, facts.spec_hash.clone(), origin);
-        Self { ledger, facts: Arc::new(facts), targets, lookup, settled: false, handed: Handed::default() }
+        let (facts, handed, ends_left) = (Arc::new(facts), Handed::default(), targets.len());
+        Self { ledger, facts, targets, lookup, settled: false, handed, ends_left }
+    }
+
+    /// An agent reports another end; whether no target is outstanding any more. The targets are visited only once there
+    /// are as many ends.
+    pub(super) fn note_end(&mut self) -> bool {
+        self.ends_left = self.ends_left.saturating_sub(1);
+        self.ends_left == 0 && self.ledger.executions().all(|(_, execution)| execution.is_over())
     }
 
     /// Whether the node is in its frozen target list.

@@ -70,8 +70,8 @@ pub(super) fn drop_settled(context: &Context, runs: &TaskRuns) {
     let mut runs = runs.lock();
     runs.superseded.retain(|run| !settle::settle(&run.ledger, agent).settled);
     if let Some(run) = &mut runs.current {
-        let ended = run.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
-        let over = run.is_finished() && ended >= run.targets.len();
+        let ended = || run.ledger.executions().filter(|(_, execution)| execution.is_over()).count();
+        let over = run.is_finished() && ended() >= run.targets.len();
         run.settled = over && settle::settle(&run.ledger, agent).settled;
     }
 }

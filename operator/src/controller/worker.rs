@@ -1,12 +1,15 @@
 //! The worker loop: takes Tasks from the work queue and reconciles each in a tokio task of its own, so that one that
 //! computes delays no other.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use sentinel_protocol::ids::TaskRef;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,12 +24,15 @@ use crate::later::{PutOff, putting_off};
 /// well below. Then the loop does not beat any more.
 pub(super) const HUNG_AFTER: Duration = Duration::from_mins(10);
 
-/// A Task whose reconcile computes for at least this long then rests for as long, so that one reconcile takes in what is
-/// reported meanwhile: with a thousand targets, each costs as much as a hundred reports.
+/// A Task whose reconcile computes for at least this long then rests, so that one reconcile takes in what is reported
+/// meanwhile: with a thousand targets, each costs as much as a hundred reports. The last report ends the rest.
 const LONG: Duration = Duration::from_millis(1);
 
+/// How much longer than its reconcile a rest is.
+const REST: u32 = 4;
+
 /// The longest rest.
-const LONGEST_REST: Duration = Duration::from_millis(20);
+const LONGEST_REST: Duration = Duration::from_millis(50);
 
 /// Delay of a Task whose reconcile panicked outside of its own guard.
 const AFTER_PANIC: Duration = Duration::from_mins(1);
@@ -36,6 +42,8 @@ const AFTER_PANIC: Duration = Duration::from_mins(1);
 pub(super) enum Input {
     /// Reconcile this Task.
     Reconcile(TaskRef),
+    /// The same, and now: a rest of it ends.
+    ReconcileNow(TaskRef),
     /// The caches are filled. No reconcile begins earlier.
     CachesSynced,
     /// The watch of Tasks ended, which it must not.
@@ -55,6 +63,7 @@ pub(super) async fn run<F>(
 {
     let mut queue = WorkQueue::new(MAX_CONCURRENT);
     let mut in_flight = FuturesUnordered::new();
+    let mut rests: HashMap<TaskRef, Arc<Notify>> = HashMap::new();
     let mut synced = false;
     // Who waits for changes learns of them after the reconciles that they cause.
     let (mut inputs, mut notices) = (std::pin::pin!(inputs), PutOff::default());
@@ -63,7 +72,8 @@ pub(super) async fn run<F>(
     loop {
         let mut spawned = false;
         while synced && let Some((task, waited)) = queue.get(Instant::now()) {
-            in_flight.push(spawn(reconcile(task.clone()), task, metrics.take(waited)));
+            let rest_ends = rests.entry(task.clone()).or_default().clone();
+            in_flight.push(spawn(reconcile(task.clone()), task, metrics.take(waited), rest_ends));
             spawned = true;
         }
         if !notices.is_empty() {
@@ -76,7 +86,10 @@ pub(super) async fn run<F>(
         // Cancellation safe: what a stream or a reconcile yields is not taken until it is returned.
         tokio::select! {
             () = stop.cancelled() => break,
-            Some((task, requeue)) = in_flight.next() => queue.done(task, requeue),
+            Some((task, requeue)) = in_flight.next() => {
+                rests.remove(&task);
+                queue.done(task, requeue);
+            }
             Some(input) = poll_fn(|context| {
                 let (polled, put_off) = putting_off(|| inputs.poll_next_unpin(context));
                 // No reconcile follows now: what was put off is done at once.
@@ -86,6 +99,12 @@ pub(super) async fn run<F>(
                 polled
             }) => match input {
                 Input::Reconcile(task) => queue.add(task, Instant::now()),
+                Input::ReconcileNow(task) => {
+                    if let Some(rest_ends) = rests.get(&task) {
+                        rest_ends.notify_one();
+                    }
+                    queue.add(task, Instant::now());
+                }
                 Input::CachesSynced => synced = true,
                 Input::WatchEnded => {
                     tracing::error!("the watch of Tasks ended");
@@ -103,7 +122,12 @@ pub(super) async fn run<F>(
 }
 
 /// One reconcile, and when the next is due.
-fn spawn<F>(reconcile: F, task: TaskRef, work: Work) -> impl Future<Output = (TaskRef, Option<Instant>)>
+fn spawn<F>(
+    reconcile: F,
+    task: TaskRef,
+    work: Work,
+    rest_ends: Arc<Notify>,
+) -> impl Future<Output = (TaskRef, Option<Instant>)>
 where
     F: Future<Output = Requeue> + Send + 'static,
 {
@@ -111,7 +135,10 @@ where
         let (requeue, computed, put_off) = measured(reconcile).await;
         if computed >= LONG {
             drop(put_off);
-            tokio::time::sleep(computed.min(LONGEST_REST)).await;
+            tokio::select! {
+                () = tokio::time::sleep(computed.saturating_mul(REST).min(LONGEST_REST)) => {}
+                () = rest_ends.notified() => {}
+            }
         } else {
             // Other ready tasks first: of many reports that arrive at once, the next reconcile then sees many.
             // The first of them is the Session to which a message was sent just now.
@@ -226,6 +253,43 @@ mod tests {
         let running = run(inputs(wanted), reconcile, metrics(), &beat, &stop);
         let _ = tokio::time::timeout(Duration::from_secs(99), running).await;
         assert_eq!(*times.lock().unwrap(), [0, 4, 8]);
+    }
+
+    /// A Run that has ended is not reported as such later because its last reconcile was long.
+    #[tokio::test(start_paused = true)]
+    async fn a_task_rests_after_a_long_reconcile_until_the_last_change() {
+        let stop = CancellationToken::new();
+        let (change, changes) = tokio::sync::mpsc::channel(8);
+        let (begin, mut begins) = tokio::sync::mpsc::channel(8);
+        let reconcile = |_| {
+            let begin = begin.clone();
+            async move {
+                std::thread::sleep(LONG);
+                begin.send(Instant::now()).await.unwrap();
+                Requeue::AwaitChange
+            }
+        };
+        let changes =
+            stream::unfold(changes, |mut changes| async move { Some((changes.recv().await?, changes)) });
+        let changes = Box::pin(stream::iter([Input::CachesSynced]).chain(changes));
+        let beat = beat();
+        let running = run(changes, reconcile, metrics(), &beat, &stop);
+        let rests = async {
+            let mut rests = Vec::new();
+            change.send(Input::Reconcile(task("a"))).await.unwrap();
+            let mut before = begins.recv().await.unwrap();
+            for input in [Input::Reconcile(task("a")), Input::ReconcileNow(task("a"))] {
+                change.send(input).await.unwrap();
+                let begun = begins.recv().await.unwrap();
+                rests.push(begun - before);
+                before = begun;
+            }
+            rests
+        };
+        tokio::select! {
+            () = running => panic!("it ended"),
+            rests = rests => assert!(rests[0] >= LONG * REST && rests[1] < LONG, "{rests:?}"),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sentinel_core::reconcile::rollout::ActiveAttempt;
 use sentinel_protocol::ids::{AttemptId, SpecHash, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::stage::Stage;
@@ -113,6 +114,14 @@ impl AttemptIndex {
     /// The latest Report of each Attempt, by id.
     pub(super) fn reports(&self) -> impl Iterator<Item = &Report> {
         self.attempts.values().map(|known| &known.report)
+    }
+
+    /// The latest Attempt of this Task that has not ended.
+    pub(super) fn active_of(&self, task: &TaskUid) -> Option<ActiveAttempt> {
+        self.reports()
+            .filter(|report| report.state.stage() < Stage::Ended && report.attempt.task == *task)
+            .map(|report| ActiveAttempt { run: report.attempt.run, attempt: report.attempt.attempt })
+            .max()
     }
 
     /// A summary of each Attempt, by id.

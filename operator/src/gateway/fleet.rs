@@ -10,11 +10,15 @@ use crate::controller::fleet::{Fleet, Owned};
 
 impl Fleet for Registry {
     fn agent(&self, node: &NodeName) -> AgentFacts {
-        self.facts(node)
+        self.facts_for(None, node)
     }
 
     fn active_attempt(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt> {
         Self::active_attempt(self, task, node)
+    }
+
+    fn agent_for(&self, task: &TaskUid, node: &NodeName) -> AgentFacts {
+        self.facts_for(Some(task), node)
     }
 
     fn protocol_version(&self, node: &NodeName) -> Option<Version> {

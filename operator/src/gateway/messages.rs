@@ -41,7 +41,7 @@ impl Gateway {
         &self,
         node: &NodeName,
         session: &SessionId,
-        report: &Report,
+        report: Report,
     ) -> Result<(), SessionRefusal> {
         if let Some(report) = self.record(node, session, report)? {
             self.parts().results.report(&report);
@@ -57,7 +57,7 @@ impl Gateway {
         part: &Inventory,
     ) -> Result<(), SessionRefusal> {
         for report in &part.attempts {
-            self.record(node, session, report)?;
+            self.record(node, session, report.clone())?;
         }
         if part.more {
             return Ok(());
@@ -161,7 +161,7 @@ impl Gateway {
         &self,
         node: &NodeName,
         session: &SessionId,
-        report: &Report,
+        mut report: Report,
     ) -> Result<Option<Report>, SessionRefusal> {
         self.check_node(node, &report.attempt)?;
         self.metrics().results.reports.add(1);
@@ -170,7 +170,7 @@ impl Gateway {
             self.note_unstarted(&report.attempt);
             return Ok(None);
         }
-        let report = self.parts().results.bounded(report);
+        self.parts().results.bound(&mut report);
         let recorded = self.registry().apply_report(node, session, report.clone());
         recorded
             .map(|()| Some(report))

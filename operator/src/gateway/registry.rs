@@ -138,11 +138,13 @@ impl Registry {
         state.active().map(|live| live.session.clone())
     }
 
-    /// What decisions read of the agent of a node.
-    pub(super) fn facts(&self, node: &NodeName) -> AgentFacts {
+    /// What decisions read of the agent of a node, and of this Task on it.
+    pub(super) fn facts_for(&self, task: Option<&TaskUid>, node: &NodeName) -> AgentFacts {
         let Some(entry) = self.0.sessions.find(node) else { return AgentFacts::default() };
-        let session = entry.lock().active().map(|live| live.session.clone());
-        AgentFacts { session, last_seen: entry.last_seen(), ..AgentFacts::default() }
+        let state = entry.lock();
+        let session = state.active().map(|live| live.session.clone());
+        let active = task.and_then(|task| state.live.as_ref()?.owned.active_of(task));
+        AgentFacts { session, last_seen: entry.last_seen(), active, ..AgentFacts::default() }
     }
 
     /// When the last frame of a node's agent was received.
@@ -315,11 +317,9 @@ impl Registry {
         was_current
     }
 
-    /// A frame of a node's agent was received.
-    pub(super) fn touch(&self, node: &NodeName, now: Monotonic) {
-        if let Some(entry) = self.0.sessions.find(node) {
-            entry.touch(now);
-        }
+    /// What is known of a node's agent. An entry stays the node's for as long as a Session of it lasts.
+    pub(super) fn entry(&self, node: &NodeName) -> Option<Arc<NodeEntry>> {
+        self.0.sessions.find(node)
     }
 
     /// Takes in the metrics of a Heartbeat, if its Session is the current one; returns the Hello of that Session.
@@ -355,11 +355,7 @@ impl Registry {
     pub fn active_attempt(&self, task: &TaskUid, node: &NodeName) -> Option<ActiveAttempt> {
         let entry = self.0.sessions.find(node)?;
         let state = entry.lock();
-        let reports = state.live.as_ref()?.owned.reports();
-        reports
-            .filter(|report| report.attempt.task == *task && report.state.stage() < Stage::Ended)
-            .map(|report| ActiveAttempt { run: report.attempt.run, attempt: report.attempt.attempt })
-            .max()
+        state.live.as_ref()?.owned.active_of(task)
     }
 
     /// The number of the latest Attempt of an Execution that the connected agent of its node owns.

@@ -118,13 +118,12 @@ impl Results {
         }
     }
 
-    /// The Report with a credible end of output: an agent keeps `output.limit` bytes behind what it dropped.
-    pub(super) fn bounded(&self, report: &Report) -> Report {
-        let mut report = report.clone();
-        let ReportedState::Ended(ended) = &mut report.state else { return report };
+    /// Makes the end of its output credible: an agent keeps `output.limit` bytes behind what it dropped.
+    pub(super) fn bound(&self, report: &mut Report) {
+        let ReportedState::Ended(ended) = &mut report.state else { return };
         let output = &mut ended.output;
         if output.end <= SMALL_OUTPUT {
-            return report;
+            return;
         }
         let limit = self.ledgers.facts(&report.attempt).and_then(|facts| facts.output_limit);
         let limit = limit.unwrap_or(MAX_OUTPUT_LIMIT).max(SMALL_OUTPUT);
@@ -141,7 +140,6 @@ impl Results {
             });
             output.end = bound;
         }
-        report
     }
 
     /// Ends whose output has made no progress for `within` although nothing prevented it.

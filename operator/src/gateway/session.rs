@@ -21,6 +21,7 @@ use tracing::Instrument as _;
 use super::auth::AgentIdentity;
 use super::gate::Gateway;
 use super::outbox::{CloseReason, Outbox, OutboxAction};
+use super::session_table::NodeEntry;
 use super::socket::{AgentSocket, Caller, SocketEnd};
 use crate::identity::AuthError;
 
@@ -128,6 +129,7 @@ struct Session<'a> {
     id: &'a SessionId,
     bearer: &'a str,
     outbox: &'a Outbox,
+    entry: Option<Arc<NodeEntry>>,
     review_at: Instant,
     review: Option<BoxFuture<'a, Result<AgentIdentity, AuthError>>>,
 }
@@ -141,7 +143,8 @@ impl<'a> Session<'a> {
         outbox: &'a Outbox,
     ) -> Self {
         let review_at = Instant::now() + Gateway::jittered(gateway.settings().review_every);
-        Self { gateway, node, id, bearer, outbox, review_at, review: None }
+        let entry = gateway.registry().entry(node);
+        Self { gateway, node, id, bearer, outbox, entry, review_at, review: None }
     }
 
     async fn run<S>(&mut self, socket: &mut AgentSocket<S>) -> SocketEnd
@@ -179,7 +182,9 @@ impl<'a> Session<'a> {
     }
 
     fn on_frame(&self, message: Message) -> Result<(), SocketEnd> {
-        self.gateway.registry().touch(self.node, self.gateway.monotonic());
+        if let Some(entry) = &self.entry {
+            entry.touch(self.gateway.monotonic());
+        }
         match message {
             Message::Text(text) => self.on_text(&text),
             Message::Binary(_) => Err(SocketEnd::malformed("a binary frame on the control socket")),
@@ -204,7 +209,7 @@ impl<'a> Session<'a> {
                 Ok(())
             }
             ToOperator::Inventory(inventory) => gateway.on_inventory(node, id, &inventory),
-            ToOperator::Report(report) => gateway.on_report(node, id, &report),
+            ToOperator::Report(report) => gateway.on_report(node, id, *report),
             ToOperator::Refused(refused) => gateway.on_refused(node, &refused),
         };
         applied.map_err(SocketEnd::Refused)
@@ -249,6 +254,7 @@ impl<'a> Session<'a> {
                     let messages = messages.into_iter().map(Message::Text).collect();
                     // Also when too much is queued behind it.
                     tokio::select! {
+                        biased;
                         sent = socket.send(messages) => sent?,
                         () = self.outbox.closed() => return Err(SocketEnd::NotReading),
                     }

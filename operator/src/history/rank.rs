@@ -52,14 +52,14 @@ fn digest(content: &str) -> String {
 
 /// Rank of an Attempt; `content` is its [`content`], which a store has already.
 pub fn of_attempt(record: &AttemptRecord, content: &str) -> String {
-    format!("{}-{}", facts_of_attempt(record), digest(content))
+    let (knowledge, epoch, certainty, time) = facts_of_attempt(record);
+    format!("{knowledge}-{epoch:020}-{certainty}-{time:019}-{}", digest(content))
 }
 
-/// Its rank but for the last criterion.
-fn facts_of_attempt(record: &AttemptRecord) -> String {
+/// Its rank but for the last criterion. The numbers are written with so many digits that texts have the same order.
+fn facts_of_attempt(record: &AttemptRecord) -> (u8, u64, u8, u64) {
     let lost = matches!(record.outcome, Some(Outcome::Lost { .. }));
-    format!(
-        "{}-{:020}-{}-{:019}",
+    (
         knowledge(record.stage, record.source, lost),
         record.epoch.get(),
         certainty(lost),

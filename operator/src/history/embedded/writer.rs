@@ -90,6 +90,7 @@ struct Transaction<'a> {
 impl Transaction<'_> {
     /// One transaction for all jobs; one that fails is rolled back alone.
     fn commit(&self, jobs: Vec<Job>) {
+        let is_alone = jobs.len() == 1;
         let mut succeeded = Vec::with_capacity(jobs.len());
         if let Err(source) = self.connection.execute_batch("BEGIN IMMEDIATE") {
             let error = CommitFailure::of(&source);
@@ -99,10 +100,17 @@ impl Transaction<'_> {
             return;
         }
         for Job { work, done } in jobs {
-            match self.within_savepoint(work) {
+            // For a savepoint, SQLite copies every page that is changed.
+            let outcome = if is_alone { self.work(work) } else { self.within_savepoint(work) };
+            match outcome {
                 Ok(()) => succeeded.push(done),
                 Err(error) => answer(done, Err(error)),
             }
+        }
+        if succeeded.is_empty() {
+            // If it fails, the next BEGIN reports it.
+            let _ = self.connection.execute_batch("ROLLBACK");
+            return;
         }
         let outcome = self.connection.execute_batch("COMMIT");
         if outcome.is_err() && !self.connection.is_autocommit() {
@@ -333,4 +341,55 @@ fn sweep_rows(connection: &Connection, now: i64) -> rusqlite::Result<usize> {
         removed += connection.prepare_cached("DELETE FROM outputs WHERE expire_at <= ?1")?.execute([now])?;
     }
     Ok(removed + segments)
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_protocol::ids::{Epoch, SpecHash, TaskRef};
+    use sentinel_protocol::request::Environment;
+    use sentinel_protocol::time::UnixMillis;
+
+    use super::*;
+    use crate::history::record::{RecordSource, RunContext};
+
+    fn record() -> Work {
+        let run = RunContext {
+            task: TaskRef::new("ops", "t").unwrap(),
+            started_at: UnixMillis(1),
+            trigger: None,
+            spec_hash: SpecHash::new("a".repeat(64)).unwrap(),
+            command: "true".to_owned(),
+            environment: Environment::Container,
+        };
+        let id = "u/1/n/1".parse().unwrap();
+        let attempt = AttemptRecord::accepted(id, run, RecordSource::Agent, Epoch::from(1));
+        Work::Record(vec![HistoryRecord::Attempt(Box::new(attempt))])
+    }
+
+    /// A job that is alone in its transaction has no savepoint.
+    #[test]
+    fn nothing_of_a_job_that_failed_is_stored() {
+        let connection = Connection::open_in_memory().unwrap();
+        schema::create_tables(&connection).unwrap();
+        connection.execute_batch("ALTER TABLE executions RENAME TO moved").unwrap();
+        let transaction = Transaction { connection: &connection, now: 1, retention: 1 };
+        for others in 0..=1 {
+            let works = std::iter::once(record()).chain((0..others).map(|_| Work::Sweep));
+            let (jobs, mut answers): (Vec<Job>, Vec<_>) = works
+                .map(|work| {
+                    let (done, answer) = oneshot::channel();
+                    (Job { work, done }, answer)
+                })
+                .unzip();
+            transaction.commit(jobs);
+            assert!(answers[0].try_recv().unwrap().is_err(), "{others} others");
+            let stored: i64 =
+                connection.query_row("SELECT count(*) FROM attempts", [], |row| row.get(0)).unwrap();
+            assert_eq!((stored, connection.is_autocommit()), (0, true), "{others} others");
+        }
+        connection.execute_batch("ALTER TABLE moved RENAME TO executions").unwrap();
+        let (done, mut answer) = oneshot::channel();
+        transaction.commit(vec![Job { work: record(), done }]);
+        answer.try_recv().unwrap().expect("it is stored once the file is whole");
+    }
 }
