@@ -13,6 +13,7 @@ use crate::journal::{JournalError, StateDir};
 use crate::kill_point::KillPoint;
 use crate::shortage::describe;
 use crate::spans::attempt_span;
+use crate::supervisor;
 
 /// Attempts that may wait to be compacted. One that finds no room is compacted when the operator asks for it again.
 const CAPACITY: usize = 1024;
@@ -59,6 +60,7 @@ impl Drop for Compactor {
 }
 
 fn run(journal: &StateDir, mailbox: &Mailbox, receiver: &Receiver<Tombstone>) {
+    supervisor::let_others_run_first();
     while let Ok(first) = receiver.recv() {
         // A Forget often comes with the next Start, which needs the disk.
         thread::sleep(PUT_OFF_FOR);

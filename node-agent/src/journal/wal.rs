@@ -191,11 +191,15 @@ impl Wal {
 
     /// Frees the slot of an Attempt that is durable otherwise, or over for good.
     pub(super) fn release(&self, attempt: &str) {
-        let mut slots = self.slots();
-        slots.pending.remove(attempt);
-        if let Some(id) = slots.used.remove(attempt) {
+        let used = {
+            let mut slots = self.slots();
+            slots.pending.remove(attempt);
+            slots.used.remove(attempt)
+        };
+        // Not under the lock: the next Attempt waits for that, while this thread waits for the disk or a processor.
+        if let Some(id) = used {
             self.clear(id.index);
-            slots.free.push(id.index);
+            self.slots().free.push(id.index);
         }
     }
 

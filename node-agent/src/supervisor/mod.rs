@@ -68,4 +68,5 @@ pub use launch::{LaunchError, Launcher, Prefork, StartRecord, Unconfirmed};
 pub use liveness::{Liveness, liveness};
 pub use main::main;
 pub use root::check_environment;
+pub(crate) use scheduling::let_others_run_first;
 pub use survival::{Survival, Tie, check_host_pid_namespace, survival};

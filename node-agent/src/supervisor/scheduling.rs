@@ -18,6 +18,13 @@ pub(super) fn step_back() {
     }
 }
 
+/// The same, for a thread that never undoes it.
+pub(crate) fn let_others_run_first() {
+    if policy() == libc::SCHED_OTHER {
+        set(libc::SCHED_BATCH);
+    }
+}
+
 /// Undoes [`step_back`].
 pub(super) fn step_up() {
     if STEPPED_BACK.swap(false, Ordering::Relaxed) {
