@@ -96,8 +96,10 @@ impl AgentLoop {
                         }
                         self.on_input(input);
                     }
-                    // While the commands begin that were just handed over, on another processor.
-                    self.performer.prefork();
+                    // While one waits, the commands that were just handed over get the processors first.
+                    if self.performer.has_no_standby() {
+                        self.performer.prefork();
+                    }
                 }
                 Ready::Wakeups => self.on_wakeups(),
                 Ready::PutOff => self.do_put_off(),

@@ -233,6 +233,11 @@ impl Performer {
         }
     }
 
+    /// Whether no supervisor waits, though some should.
+    pub(super) fn has_no_standby(&self) -> bool {
+        self.launcher.has_no_standby()
+    }
+
     /// Whether a supervisor is to be started in advance.
     pub(super) fn lacks_standby(&self) -> bool {
         self.launcher.lacks_standby()

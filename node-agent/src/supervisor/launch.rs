@@ -253,6 +253,11 @@ impl Launcher {
         self.running.len()
     }
 
+    /// Whether no supervisor waits, though some should.
+    pub(crate) fn has_no_standby(&self) -> bool {
+        self.prefork == Prefork::On && self.idle.is_empty()
+    }
+
     /// Whether [`Self::prefork`] would start one.
     pub(crate) fn lacks_standby(&self) -> bool {
         self.prefork == Prefork::On && self.idle.len() < STANDBYS

@@ -25,15 +25,15 @@ pub(super) async fn measure(table: &mut Table) {
     note("dispatch: the floor");
     let mut spawner = Spawner::connect().await;
     let round_trip = Times::of(spawner.round_trips(ROUNDS).await);
-    let floor = Times::of(spawner.starts(ROUNDS).await);
+    let floor = Times::of(spawner.starts(ROUNDS, Duration::ZERO).await);
     spawner.end().await;
     note("dispatch: the agent alone");
     let mut alone = AgentAlone::start().await;
-    let agent = Times::of(alone.times(ROUNDS).await);
+    let agent = Times::of(alone.times(ROUNDS, Duration::ZERO).await);
     drop(alone);
     note("dispatch: operator and agent");
     let mut whole = Whole::start().await;
-    let both = Times::of(whole.times(ROUNDS).await);
+    let both = Times::of(whole.times(ROUNDS, Duration::ZERO).await);
     whole.end().await;
     table.limit("WebSocket round trip, bare", round_trip);
     table.limit("a new file made durable, bare", durable());
@@ -74,13 +74,14 @@ impl AgentAlone {
         let url = format!("ws://{}", gateway.address);
         let agent = start_agent(directory.path(), &url, &path("token"), &path("state"));
         let mut alone = Self { session: gateway.session().await, _agent: agent, _directory: directory };
-        alone.times(WARM_UP).await;
+        alone.times(WARM_UP, Duration::ZERO).await;
         alone
     }
 
-    pub(super) async fn times(&mut self, rounds: usize) -> Vec<Duration> {
+    pub(super) async fn times(&mut self, rounds: usize, pause: Duration) -> Vec<Duration> {
         let mut times = Vec::new();
         for _ in 0..rounds {
+            tokio::time::sleep(pause).await;
             let start = simulated_agents::start("n", 1, PRINT_TIME);
             let begun = clock();
             let printed = self.session.run(start).await;
@@ -106,14 +107,15 @@ impl Whole {
         let agent = setup.agent(&node).await;
         let ends = Ends::of(&setup.api).await;
         let mut whole = Self { setup, ends, node, made: 0, _agent: agent };
-        whole.times(WARM_UP).await;
+        whole.times(WARM_UP, Duration::ZERO).await;
         whole
     }
 
     /// A poll would take time from the command; so what it printed is read once the Run has ended.
-    pub(super) async fn times(&mut self, rounds: usize) -> Vec<Duration> {
+    pub(super) async fn times(&mut self, rounds: usize, pause: Duration) -> Vec<Duration> {
         let mut times = Vec::new();
         for _ in 0..rounds {
+            tokio::time::sleep(pause).await;
             self.made += 1;
             let name = format!("t-{}", self.made);
             let task = task(&name, &json!({"nodeNames": [self.node]}), PRINT_TIME);

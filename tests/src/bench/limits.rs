@@ -54,10 +54,11 @@ impl Spawner {
         times
     }
 
-    /// The floor of a dispatch: from the message to the start of the process that it asks for.
-    pub(super) async fn starts(&mut self, count: usize) -> Vec<Duration> {
+    /// The floor of a dispatch: from the message to the start of the process that it asks for. With a pause before each.
+    pub(super) async fn starts(&mut self, count: usize, pause: Duration) -> Vec<Duration> {
         let mut times = Vec::new();
         for _ in 0..count {
+            tokio::time::sleep(pause).await;
             let begun = clock();
             let printed = self.ask("spawn").await;
             times.push(until_printed(begun, &printed));

@@ -29,6 +29,10 @@ use crate::memory::rss;
 const ROUNDS: usize = 5;
 const STARTS: usize = 100;
 
+/// A command alone on the machine: what follows from the one before is done.
+const APART: Duration = Duration::from_millis(30);
+const APART_ROUNDS: usize = 2;
+
 /// Commands that do not count.
 const WARM_UP: usize = 20;
 
@@ -52,22 +56,30 @@ async fn starts(comparison: &mut Comparison) {
     let (mut socketio, mut nats) = (Peer::start(Library::SocketIo).await, Peer::start(Library::Nats).await);
     for peer in [&mut socketio, &mut nats] {
         peer.worker().await;
-        peer.starts(WARM_UP).await;
+        peer.starts(WARM_UP, Duration::ZERO).await;
     }
     let (mut spawner, mut alone, mut whole) =
         (Spawner::connect().await, AgentAlone::start().await, Whole::start().await);
-    let mut times: [Vec<Duration>; 5] = Default::default();
-    for _ in 0..ROUNDS {
-        times[0].extend(socketio.starts(STARTS).await);
-        times[1].extend(nats.starts(STARTS).await);
-        times[2].extend(whole.times(STARTS).await);
-        times[3].extend(spawner.starts(STARTS).await);
-        times[4].extend(alone.times(STARTS).await);
+    for (what, rounds, pause) in [
+        ("request → process start", ROUNDS, Duration::ZERO),
+        ("request → process start, 30 ms apart", APART_ROUNDS, APART),
+    ] {
+        let mut times: [Vec<Duration>; 5] = Default::default();
+        for _ in 0..rounds {
+            times[0].extend(socketio.starts(STARTS, pause).await);
+            times[1].extend(nats.starts(STARTS, pause).await);
+            times[2].extend(whole.times(STARTS, pause).await);
+            times[3].extend(spawner.starts(STARTS, pause).await);
+            times[4].extend(alone.times(STARTS, pause).await);
+        }
+        let [socketio_times, nats_times, ours, floor, agent] = times.map(Times::of);
+        let measured = Measured::of(socketio_times, nats_times, ours, floor);
+        comparison.times(what, measured);
+        comparison.times(
+            &format!("  {what}: our agent alone"),
+            Measured { peers: None, ours: agent, floor: Some(floor) },
+        );
     }
-    let [socketio_times, nats_times, ours, floor, agent] = times.map(Times::of);
-    let measured = Measured::of(socketio_times, nats_times, ours, floor);
-    comparison.times("request → process start", measured);
-    comparison.times("  our agent alone", Measured { peers: None, ours: agent, floor: Some(floor) });
     spawner.end().await;
     whole.end().await;
     for peer in [socketio, nats] {

@@ -108,10 +108,11 @@ impl Peer {
         self.workers = Some(role(self.library, &["fakes", &self.port, &count.to_string()]).await);
     }
 
-    /// From the request to the start of the process.
-    pub(super) async fn starts(&mut self, rounds: usize) -> Vec<Duration> {
+    /// From the request to the start of the process. With a pause before each.
+    pub(super) async fn starts(&mut self, rounds: usize, pause: Duration) -> Vec<Duration> {
         let mut times = Vec::new();
         for _ in 0..rounds {
+            tokio::time::sleep(pause).await;
             let Answer { begun, text, .. } = self.run("date +%s%N", "worker-0", 1).await;
             times.push(until_printed((begun * 1e6) as u128, &text));
         }
