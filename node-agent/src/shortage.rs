@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::StatVfs;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use sentinel_protocol::human::human_bytes;
@@ -166,9 +167,14 @@ fn disk(at: &Path) -> String {
         return format!("the file system of {} is full; free space there", at.display());
     };
     let place = mounted.display();
-    if stat.f_files > 0 && stat.f_favail == 0 {
+    if lacks_inodes(&stat) {
+        let left = match stat.f_favail {
+            0 => "no inode".to_owned(),
+            1 => "1 inode".to_owned(),
+            more => format!("{more} inodes"),
+        };
         return format!(
-            "the file system of {place} has no inode left of {}; remove files there, or recreate it with more inodes",
+            "the file system of {place} has {left} left of {}; remove files there, or recreate it with more inodes",
             stat.f_files
         );
     }
@@ -182,7 +188,19 @@ fn disk(at: &Path) -> String {
 
 /// Whether a file system has run out of inodes rather than space.
 pub(crate) fn is_out_of_inodes(at: &Path) -> bool {
-    rustix::fs::statvfs(at).is_ok_and(|stat| stat.f_files > 0 && stat.f_favail == 0)
+    rustix::fs::statvfs(at).is_ok_and(|stat| lacks_inodes(&stat))
+}
+
+/// Inodes that an Attempt takes. What could not be created whole was removed again, so that some are left.
+const INODES_OF_ATTEMPT: u64 = 16;
+
+/// Space that an Attempt takes at least, bytes: with less, that is what it lacks.
+const SPACE_OF_ATTEMPT: u64 = 1 << 20;
+
+fn lacks_inodes(stat: &StatVfs) -> bool {
+    let space = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let needed = if space < SPACE_OF_ATTEMPT { 1 } else { INODES_OF_ATTEMPT };
+    stat.f_files > 0 && stat.f_favail < needed
 }
 
 /// The control group of this process with this controller, and its parents, innermost first.

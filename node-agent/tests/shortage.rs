@@ -197,9 +197,13 @@ async fn running_out_of_inodes_is_named() {
             break;
         }
     }
-    let refusal = agent.refusal(&shell(1, "true")).await;
+    // What was prepared suffices for these.
+    for number in 1..=2 {
+        assert_eq!(agent.outcome(&shell(number, "true")).await, Outcome::Succeeded { exit_code: 0 });
+    }
+    let refusal = agent.refusal(&shell(3, "true")).await;
     let Refusal::JournalUnsafe { message } = refusal else { panic!("{refusal:?}") };
-    assert!(message.contains("has no inode left of 64"), "{message}");
+    assert!(message.contains("inode") && message.contains(" left of 64; remove files there"), "{message}");
 }
 
 #[tokio::test]

@@ -88,21 +88,24 @@ fn kill(pid: i32) {
 #[tokio::test]
 async fn an_attempt_gets_the_directory_and_the_process_that_were_prepared() {
     let mut node = Node::new().await;
-    let ready = node.ready();
-    let prepared: Vec<(u64, i32)> = ready
-        .iter()
-        .map(|(directory, supervisor)| (fs::metadata(directory).unwrap().ino(), children(*supervisor)[0]))
-        .collect();
-    let seen = node.dir.path().join("pid");
-    let start = shell(1, &format!("echo $$ > {}", seen.display()));
-    assert_eq!(node.outcome(&start).await, Outcome::Succeeded { exit_code: 0 });
-    let command: i32 = fs::read_to_string(seen).unwrap().trim().parse().unwrap();
-    let attempt = node.attempts().join(start.attempt.directory_name());
-    let used = (fs::metadata(attempt).unwrap().ino(), command);
-    assert!(prepared.contains(&used), "{used:?} of {prepared:?}");
-    // The next one is prepared in another.
-    let next = node.ready();
-    assert!(next.iter().any(|(_, pid)| ready.iter().all(|(_, before)| before != pid)), "{next:?}");
+    // The second is too large for the write-ahead log.
+    for (number, padding) in [(1, 0), (2, 16 << 10)] {
+        let ready = node.ready();
+        let prepared: Vec<(u64, i32)> = ready
+            .iter()
+            .map(|(directory, supervisor)| (fs::metadata(directory).unwrap().ino(), children(*supervisor)[0]))
+            .collect();
+        let seen = node.dir.path().join("pid");
+        let start = shell(number, &format!("echo $$ > {} # {}", seen.display(), "x".repeat(padding)));
+        assert_eq!(node.outcome(&start).await, Outcome::Succeeded { exit_code: 0 });
+        let command: i32 = fs::read_to_string(seen).unwrap().trim().parse().unwrap();
+        let attempt = node.attempts().join(start.attempt.directory_name());
+        let used = (fs::metadata(attempt).unwrap().ino(), command);
+        assert!(prepared.contains(&used), "{used:?} of {prepared:?}");
+        // The next one is prepared in another.
+        let next = node.ready();
+        assert!(next.iter().any(|(_, pid)| ready.iter().all(|(_, before)| before != pid)), "{next:?}");
+    }
 }
 
 #[tokio::test]

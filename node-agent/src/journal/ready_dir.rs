@@ -8,8 +8,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::attempt_dir::{
-    AttemptDir, AttemptLock, EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, READY, STARTING, SUPERVISOR_LOG,
-    make_dir,
+    AttemptDir, AttemptLock, EXIT_RESERVE, EXIT_ROOM, GONE, LOG, NEW, READY, REQUEST, STARTING,
+    SUPERVISOR_LOG, make_dir,
 };
 use super::attempt_record::AttemptState;
 use super::error::JournalError;
@@ -55,6 +55,8 @@ impl ReadyDir {
         make_dir(new)?;
         make_dir(&new.join(LOG))?;
         record_file::reserve(&new.join(EXIT_RESERVE), EXIT_ROOM)?;
+        let request = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new.join(REQUEST));
+        request.map_err(|e| JournalError::io("create", new, e))?;
         if let Some(starting) = starting {
             record_file::write_hidden_unsynced(&new.join(STARTING), starting)?;
         }

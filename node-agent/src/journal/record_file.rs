@@ -74,16 +74,31 @@ pub(super) fn replace<T: Serialize>(path: &Path, value: &T) -> Result<(), Journa
 }
 
 /// Writes a record into a directory that is not renamed to its name yet; durable on return. What a crash leaves is
-/// removed with the directory, so it needs no temporary name.
+/// removed with the directory, so it needs no temporary name. Its file may exist already, without content: to make one takes longer
+/// than to write into it.
 pub(super) fn write_hidden<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
-    let file = write(path, &encode(path, value)?)?;
+    let file = fill_hidden(path, value)?;
     sync(&file, path)?;
     sync_dir(parent(path))
 }
 
 /// As [`write_hidden`], for a record that is durable otherwise.
 pub(super) fn write_hidden_unsynced<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
-    write(path, &encode(path, value)?).map(drop)
+    fill_hidden(path, value).map(drop)
+}
+
+fn fill_hidden<T: Serialize>(path: &Path, value: &T) -> Result<File, JournalError> {
+    let bytes = encode(path, value)?;
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| JournalError::io("create", path, e))?;
+    file.write_all(&bytes).map_err(|e| JournalError::io("write", path, e))?;
+    Ok(file)
 }
 
 /// Replaces a record whose existence has to survive a power cut and whose content need not: on return the name is
