@@ -28,7 +28,7 @@ use output::text::Text;
 use sentinel_node_agent::baseline::{self, Role};
 
 fn main() -> ExitCode {
-    // A supervisor is this binary re-executed for one command; this check must come first.
+    // A fork server of supervisors is this binary, executed again; this check must come first.
     if sentinel_node_agent::supervisor::is_requested() {
         return sentinel_node_agent::supervisor::main();
     }

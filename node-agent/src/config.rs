@@ -187,7 +187,7 @@ pub struct AgentConfig {
     pub host: HostNamespaces,
     /// The node is itself a container: its init need not be in the machine's initial PID namespace.
     pub nested_node: bool,
-    /// Whether a supervisor is started in advance; not where many agents run in one process.
+    /// Whether supervisors are started in advance; not where many agents run in one process.
     pub prefork: Prefork,
     /// Binary of the supervisors; `None` is that of this process.
     pub supervisor: Option<PathBuf>,

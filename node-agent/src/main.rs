@@ -1,4 +1,4 @@
-//! The node agent, and (re-executed) the supervisor of one Attempt.
+//! The node agent, and (executed again) the fork server of its supervisors.
 
 use std::error::Error;
 use std::io::Write;

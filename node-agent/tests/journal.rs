@@ -43,6 +43,7 @@ fn full_attempt(state: &StateDir, number: u32) -> AttemptDir {
     let supervisor =
         sentinel_node_agent::process::ProcessIdentity::of(std::process::id().cast_signed()).unwrap();
     lock.set_state(&AttemptState::Starting {
+        command: None,
         supervisor,
         cgroup: Some("/sys/fs/cgroup/sentinel/1.2".into()),
     })

@@ -152,6 +152,27 @@ async fn without_a_process_left_the_agent_stays_connected() {
     assert!(matches!(outcome, Outcome::StartFailed { .. }), "{outcome:?}");
 }
 
+/// *Running* was recorded only after some milliseconds: a supervisor that was killed before left its command to nobody, as without a
+/// control group only that record names it.
+#[tokio::test]
+async fn a_command_whose_supervisor_is_killed_at_once_is_ended_without_control_groups() {
+    if !fixtures::can_run_as_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(UNPRIVILEGED_UID), None).unwrap();
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut agent = Agent::start(&user, dir.path(), &[]).await;
+    let pid = dir.path().join("pid");
+    let command = format!("echo $$ > {}; kill -9 $PPID; exec sleep 300", pid.display());
+    let outcome = agent.outcome(&shell(1, &command)).await;
+    // By whether *running* was recorded before.
+    assert!(matches!(outcome, Outcome::Interrupted { .. } | Outcome::Lost { .. }), "{outcome:?}");
+    let pid = fs::read_to_string(pid).unwrap();
+    let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "{state}");
+}
+
 #[tokio::test]
 async fn running_out_of_descriptors_names_their_limit() {
     let dir = tempfile::tempdir().unwrap();

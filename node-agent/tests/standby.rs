@@ -162,6 +162,41 @@ async fn commands_run_though_the_fork_server_was_killed() {
     assert_ne!(replaced, server);
 }
 
+fn zombies(agent: u32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{agent}/task")).unwrap();
+    let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
+    let children: Vec<i32> = children
+        .flat_map(|text| text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect();
+    children.into_iter().filter(|pid| !is_alive(*pid)).collect()
+}
+
+/// The answer of one that hung was later taken for that to the next request, and so on.
+#[tokio::test]
+async fn a_fork_server_that_hangs_is_replaced_and_leaves_nothing() {
+    let mut node = Node::new().await;
+    node.ready();
+    let agent = node.agent.id();
+    let [server] = fork_servers(agent)[..] else { panic!("not one fork server") };
+    kill_process(Pid::from_raw(server).unwrap(), Signal::STOP).unwrap();
+    for number in 1..=4 {
+        assert_eq!(node.outcome(&shell(number, "exit 0")).await, Outcome::Succeeded { exit_code: 0 });
+    }
+    assert!(!is_alive(server));
+    node.ready();
+    wait_for("all that has ended to be reaped", || zombies(agent).is_empty().then_some(()));
+}
+
+#[tokio::test]
+async fn a_command_has_the_policy_of_the_agent() {
+    let mut node = Node::new().await;
+    let seen = node.dir.path().join("policy");
+    // The 41st field is the policy (proc_pid_stat(5)), and 0 is SCHED_OTHER.
+    let command = format!("cut -d' ' -f41 /proc/$$/stat > {}", seen.display());
+    assert_eq!(node.outcome(&shell(1, &command)).await, Outcome::Succeeded { exit_code: 0 });
+    assert_eq!(fs::read_to_string(seen).unwrap().trim(), "0");
+}
+
 #[tokio::test]
 async fn a_command_runs_though_its_prepared_directory_is_gone() {
     let mut node = Node::new().await;

@@ -43,7 +43,7 @@ fn ended(exit_code: u8) -> Ended {
 
 fn starting() -> AttemptState {
     let supervisor = ProcessIdentity::of(std::process::id().cast_signed()).unwrap();
-    AttemptState::Starting { supervisor, cgroup: Some("/sys/fs/cgroup/sentinel/1.2".into()) }
+    AttemptState::Starting { supervisor, command: None, cgroup: Some("/sys/fs/cgroup/sentinel/1.2".into()) }
 }
 
 /// How far an Attempt had come.

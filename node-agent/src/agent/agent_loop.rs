@@ -49,7 +49,7 @@ pub(crate) struct AgentLoop {
     next_tick: u64,
     /// Wake-ups are not polled for until then.
     debounce_until: Option<Instant>,
-    /// Until when Reports that Attempts were accepted are held, and no supervisor is started in advance.
+    /// Until when Reports that Attempts were accepted are held, and no supervisor is started in advance while another one waits.
     put_off_until: Option<Instant>,
     /// When an input was last received or a record last changed, milliseconds of the boot clock.
     changed_at: u64,
@@ -96,7 +96,7 @@ impl AgentLoop {
                         }
                         self.on_input(input);
                     }
-                    // While one waits, the commands that were just handed over get the processors first.
+                    // Otherwise later: the commands that were just handed over get the processors first.
                     if self.performer.has_no_standby() {
                         self.performer.prefork();
                     }

@@ -14,7 +14,8 @@ use crate::supervisor::{self, Liveness};
 
 /// Inspects one Attempt. `None` when its request cannot be read, so that nothing is known about it.
 ///
-/// The lock is tried before the files are read: a free lock then means that they are final.
+/// The lock is tried before the files are read: a free lock then means that they are final. Where an exit record is found first,
+/// neither lock nor tree is examined, as they decide nothing.
 ///
 /// # Errors
 /// When the disk cannot be read.

@@ -119,6 +119,9 @@ impl Performer {
     /// Reaps supervisors and threads that have ended.
     pub(super) fn reap(&mut self) {
         self.launcher.reap();
+        for _ in 0..self.launcher.take_replaced() {
+            self.metrics.count_restart("fork-server");
+        }
         for ended in self.tree_enders.extract_if(.., |thread| thread.is_finished()) {
             // The agent asks for it again when no answer comes.
             if ended.join().is_err() {
@@ -273,7 +276,8 @@ impl Performer {
     fn launch(&mut self, attempt: AttemptId) -> Option<Event> {
         let dir = self.journal.attempt(&attempt);
         let record = |supervisor: &ProcessIdentity| {
-            let starting = AttemptState::Starting { supervisor: supervisor.clone(), cgroup: None };
+            let starting =
+                AttemptState::Starting { supervisor: supervisor.clone(), command: None, cgroup: None };
             match self.journal.log_start(&dir, &starting) {
                 Ok(true) => StartRecord::InLog,
                 _ => StartRecord::BySupervisor,

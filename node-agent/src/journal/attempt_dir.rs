@@ -344,15 +344,10 @@ impl AttemptLock {
         record_file::replace_unsynced(&self.attempt.file(STATE), state)
     }
 
-    /// As [`Self::set_state`], for the state with which the directory was prepared, if it was.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub(crate) fn set_starting(&self, starting: &AttemptState) -> Result<(), JournalError> {
-        if fs::rename(self.attempt.file(STARTING), self.attempt.file(STATE)).is_ok() {
-            return Ok(());
-        }
-        self.set_state(starting)
+    /// As [`Self::set_state`], for the state with which the supervisor of this process has prepared the directory; false where it has
+    /// not.
+    pub(crate) fn set_prepared_start(&self) -> bool {
+        fs::rename(self.attempt.file(STARTING), self.attempt.file(STATE)).is_ok()
     }
 
     /// Records that the command may start as soon as what this returns was synced. After a loss of power the record may be

@@ -79,6 +79,10 @@ pub enum AttemptState {
     Starting {
         /// The supervisor.
         supervisor: ProcessIdentity,
+        /// The process that is to become the command; also its session and process group. `None` in the write-ahead log, as none
+        /// survives a reboot, and in records of earlier releases.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        command: Option<ProcessIdentity>,
         /// The command's control group, as a path; `None` where none could be created.
         cgroup: Option<String>,
     },

@@ -34,9 +34,8 @@ pub(crate) struct ReadyDir {
 }
 
 impl ReadyDir {
-    /// Prepares one in a state directory, for an Attempt of this process, which is to have this state when it starts. Nothing is
-    /// synced.
-    pub(crate) fn create(state_dir: &Path, starting: Option<&AttemptState>) -> Result<Self, JournalError> {
+    /// Prepares one in a state directory, for an Attempt of this process. Nothing is synced.
+    pub(crate) fn create(state_dir: &Path) -> Result<Self, JournalError> {
         let name = ready_name(std::process::id());
         let attempts = state_dir.join("attempts");
         let (new, path) = (attempts.join(format!("{NEW}{name}")), attempts.join(name));
@@ -44,22 +43,19 @@ impl ReadyDir {
             // Of another process with this pid.
             let _ = fs::remove_dir_all(left);
         }
-        let made = Self::fill(&new, &path, starting);
+        let made = Self::fill(&new, &path);
         if made.is_err() {
             let _ = fs::remove_dir_all(&new);
         }
         made
     }
 
-    fn fill(new: &Path, path: &Path, starting: Option<&AttemptState>) -> Result<Self, JournalError> {
+    fn fill(new: &Path, path: &Path) -> Result<Self, JournalError> {
         make_dir(new)?;
         make_dir(&new.join(LOG))?;
         record_file::reserve(&new.join(EXIT_RESERVE), EXIT_ROOM)?;
         let request = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new.join(REQUEST));
         request.map_err(|e| JournalError::io("create", new, e))?;
-        if let Some(starting) = starting {
-            record_file::write_hidden_unsynced(&new.join(STARTING), starting)?;
-        }
         let directory = private_dir::open_existing(new)?;
         let metadata = directory.metadata().map_err(|e| JournalError::io("examine", new, e))?;
         let lock = FileLock::take(directory).map_err(|e| JournalError::io("lock", new, e))?;
@@ -69,6 +65,12 @@ impl ReadyDir {
         let wakeups = SupervisorWakeups::open(new).ok();
         fs::rename(new, path).map_err(|e| JournalError::io("rename", new, e))?;
         Ok(Self { path: path.to_owned(), inode: (metadata.dev(), metadata.ino()), lock, wakeups, log })
+    }
+
+    /// Prepares the state that its Attempt has when it starts. As a whole, since the Attempt may start at this moment; what comes
+    /// too late is not used.
+    pub(crate) fn prepare_start(&self, starting: &AttemptState) {
+        let _ = record_file::replace_unsynced(&self.path.join(STARTING), starting);
     }
 
     /// The folder of its Spool.

@@ -172,14 +172,16 @@ fn start(
     }
     let state_dir = attempt.state_dir();
     KillPoint::SupervisorLocked.pass_with_parent(state_dir);
-    let starting = standby.starting().map_err(failed("failed to read /proc"))?;
+    let starting =
+        || standby.starting(std::process::id().cast_signed()).map_err(failed("failed to read /proc"));
     let unrecorded = "the start could not be recorded";
     let announced = match handed_over.sync {
-        Sync::Here => Some(lock.announce_start(&starting).map_err(failed(unrecorded))?),
+        Sync::Here => Some(lock.announce_start(&starting()?).map_err(failed(unrecorded))?),
         Sync::AtAgent(_) => {
             // A directory that another supervisor has prepared would name that one.
-            let set = if is_prepared { lock.set_starting(&starting) } else { lock.set_state(&starting) };
-            set.map_err(failed(unrecorded))?;
+            if !is_prepared || !lock.set_prepared_start() {
+                lock.set_state(&starting()?).map_err(failed(unrecorded))?;
+            }
             None
         }
     };
@@ -199,7 +201,7 @@ fn start(
             // Written anew where the agent has ended, so that the block reaches the disk whatever happened to it before.
             let announced = match announced {
                 Some(announced) => announced,
-                None => lock.announce_start(&starting).map_err(failed(unrecorded))?,
+                None => lock.announce_start(&starting()?).map_err(failed(unrecorded))?,
             };
             announced.sync().map_err(failed(unrecorded))?;
         }

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,18 +22,42 @@ use rustix::process::Pid;
 
 use super::invocation::{ARGUMENT, HostNamespaces, state_dir_argument};
 
-/// How long a fork may take before the server counts as dead.
-const ANSWERS_WITHIN: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// How long the first fork may take, which waits for the server to start, and each later one. The agent's loop waits with it.
+const STARTS_WITHIN: Duration = Duration::from_secs(5);
+const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 
 /// The agent's side. Dropped, the server exits; what it has forked continues.
 #[derive(Debug)]
 pub(super) struct ForkServer {
     process: Child,
     socket: OwnedFd,
+    has_answered: bool,
+    /// It has become a supervisor itself, as it may not fork for the agent.
+    is_supervisor: bool,
+}
+
+/// Why there is no supervisor.
+#[derive(Debug)]
+pub(super) enum ForkError {
+    /// The server could not fork; it may be asked again.
+    Refused(io::Error),
+    /// The server has died or hangs. What it has forked all the same is to be reaped.
+    Dead { error: io::Error, forked: Option<Pid> },
+}
+
+impl ForkError {
+    pub(super) fn into_io(self) -> io::Error {
+        match self {
+            Self::Refused(error) | Self::Dead { error, .. } => error,
+        }
+    }
 }
 
 impl ForkServer {
-    /// Starts it from this binary.
+    /// Starts it from this binary, for supervisors that prepare a directory in `state_dir`.
+    ///
+    /// # Errors
+    /// When the process could not be created.
     pub(super) fn start(program: &Path, host: HostNamespaces, state_dir: Option<&Path>) -> io::Result<Self> {
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -45,53 +70,103 @@ impl ForkServer {
             .stdin(theirs)
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self { process, socket })
+        Ok(Self { process, socket, has_answered: false, is_supervisor: false })
     }
 
-    /// Forks a supervisor with this standard input.
+    /// Forks a supervisor with this standard input, which no other may ever get.
     ///
     /// # Errors
-    /// When the server has died, or hangs. The inner error is that of the fork.
-    pub(super) fn fork(&self, stdin: &OwnedFd) -> io::Result<io::Result<Pid>> {
-        let stdin = [stdin.as_fd()];
+    /// See [`ForkError`].
+    pub(super) fn fork(&mut self, stdin: OwnedFd) -> Result<Pid, ForkError> {
+        let answer = self.request(stdin).map_err(|error| self.dead(error))?;
+        self.has_answered = true;
+        let Some(pid) = child(answer) else {
+            return Err(ForkError::Refused(io::Error::from_raw_os_error(-answer)));
+        };
+        self.is_supervisor = pid.as_raw_nonzero().get().unsigned_abs() == self.process.id();
+        Ok(pid)
+    }
+
+    /// Whether it can be asked again.
+    pub(super) fn is_alive(&mut self) -> bool {
+        !self.is_supervisor && matches!(self.process.try_wait(), Ok(None))
+    }
+
+    fn request(&self, stdin: OwnedFd) -> io::Result<i32> {
+        let descriptors = [stdin.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&stdin));
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
         sendmsg(&self.socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
-        if poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&ANSWERS_WITHIN))? == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
+        let until = Instant::now() + if self.has_answered { ANSWERS_WITHIN } else { STARTS_WITHIN };
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&left)) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) => return self.received().unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into())),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        let mut answer = [0; 4];
-        match recv(&self.socket, &mut answer, RecvFlags::empty())? {
-            (_, 4) => {}
-            _ => return Err(io::ErrorKind::BrokenPipe.into()),
-        }
-        let answer = i32::from_ne_bytes(answer);
-        Ok(child(answer).ok_or_else(|| io::Error::from_raw_os_error(-answer)))
     }
-}
 
-impl Drop for ForkServer {
-    fn drop(&mut self) {
+    /// An answer that is there; `None` at the end.
+    fn received(&self) -> Option<io::Result<i32>> {
+        let mut answer = [0; 4];
+        match recv(&self.socket, &mut answer, RecvFlags::DONTWAIT) {
+            Ok((_, 4)) => Some(Ok(i32::from_ne_bytes(answer))),
+            Ok(_) => None,
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    /// Ends it, so that nothing is forked any more, and then sees what was.
+    fn dead(&mut self, error: io::Error) -> ForkError {
+        self.end();
+        let late = self.received().and_then(Result::ok).and_then(child);
+        ForkError::Dead { error, forked: late }
+    }
+
+    fn end(&mut self) {
         // It may hang, or wait for its socket, which closes only behind this.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Serves the socket that is standard input until the agent exits. Returns true in each process that it forks, with the standard input
-/// that the agent has sent, and false in the server itself, at the end.
+impl Drop for ForkServer {
+    fn drop(&mut self) {
+        if !self.is_supervisor {
+            self.end();
+        }
+    }
+}
+
+/// Serves the socket that is standard input until the agent exits. Returns true in each process that it forks, with the standard
+/// input that the agent has sent, and false in the server itself, at the end. A server that may not fork for the agent becomes the
+/// supervisor that was asked for.
 ///
 /// To be called in a process with one thread.
 pub(super) fn serve() -> bool {
     loop {
         let Some(stdin) = receive() else { return false };
         match clone_as_sibling() {
-            Ok(None) => return rustix::stdio::dup2_stdin(&stdin).is_ok(),
-            Ok(Some(pid)) => answer(pid.as_raw_nonzero().get()),
-            Err(error) => answer(-error.raw_os_error().unwrap_or(libc::EIO)),
+            Ok(Some(_)) => {}
+            Ok(None) => return become_supervisor(&stdin),
+            Err(error) => match Errno::from_io_error(&error) {
+                // Filtered, or not known here.
+                Some(Errno::PERM | Errno::INVAL | Errno::NOSYS) => return become_supervisor(&stdin),
+                errno => answer(-errno.map_or(libc::EIO, Errno::raw_os_error)),
+            },
         }
     }
+}
+
+/// The answer is the new process's own, so that a server that dies in between loses none.
+fn become_supervisor(stdin: &OwnedFd) -> bool {
+    answer(std::process::id().cast_signed());
+    rustix::stdio::dup2_stdin(stdin).is_ok()
 }
 
 /// The standard input of the next supervisor.

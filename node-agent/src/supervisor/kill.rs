@@ -93,7 +93,7 @@ pub(super) fn orphans(state: &AttemptState) -> Vec<i32> {
 fn orphaned(state: &AttemptState) -> Vec<(i32, Stat)> {
     let (supervisor, cgroup, command) = match state {
         AttemptState::Accepted | AttemptState::Abandoned { .. } => return Vec::new(),
-        AttemptState::Starting { supervisor, cgroup } => (supervisor, cgroup, None),
+        AttemptState::Starting { supervisor, cgroup, command } => (supervisor, cgroup, command.as_ref()),
         AttemptState::Running { supervisor, cgroup, command, .. } => (supervisor, cgroup, Some(command)),
     };
     let Ok(boot_id) = crate::host::boot_id() else { return Vec::new() };

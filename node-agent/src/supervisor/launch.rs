@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::cgroup;
-use super::fork_server::{self, ForkServer};
+use super::fork_server::{self, ForkError, ForkServer};
 use super::invocation::{CONFIRMED, HostNamespaces, LOGGED, PLAIN, REFUSED};
 use crate::error_category::ErrorCategory;
 use crate::journal::{AttemptDir, ready_name};
@@ -21,15 +20,21 @@ use crate::process::ProcessIdentity;
 /// How often empty control groups of commands that have ended are removed.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
+/// How long a fork server is kept where no supervisor is started in advance.
+const SERVER_KEPT_FOR: Duration = Duration::from_secs(5);
+
+/// How long after a failure the next supervisor is started in advance.
+const PREFORK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Supervisors that wait for an Attempt: while one is replaced, the next Attempt has another.
 const STANDBYS: usize = 2;
 
 /// Whether supervisors are started in advance, so that a start does not wait for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefork {
-    /// They are.
+    /// Two are, and are replaced.
     On,
-    /// None is; for many agents in one process.
+    /// None is; for many agents in one process. What forks them ends a few seconds after the last start.
     Off,
 }
 
@@ -133,6 +138,12 @@ pub struct Launcher {
     /// Supervisors whose prepared directory is an Attempt's already, by its name.
     bound: HashMap<String, Supervisor>,
     running: Vec<Pid>,
+    /// When a supervisor was last needed.
+    used_at: Instant,
+    /// Until when none is started in advance, as that has failed.
+    prefork_from: Instant,
+    /// Fork servers that have died or hung.
+    replaced: u64,
     /// Supervisors that have ended, until their control groups are removed: those of the last minute, and those whose
     /// commands left a process.
     ended: HashSet<u32>,
@@ -152,7 +163,8 @@ impl Launcher {
 
     /// Starts supervisors from another binary, with these namespaces as the host's.
     pub fn with(program: impl Into<PathBuf>, prefork: Prefork, host: HostNamespaces) -> Self {
-        let mut launcher = Self {
+        cgroup::sweep();
+        Self {
             program: program.into(),
             prefork,
             host,
@@ -161,21 +173,18 @@ impl Launcher {
             idle: VecDeque::new(),
             bound: HashMap::new(),
             running: Vec::new(),
+            used_at: Instant::now(),
+            prefork_from: Instant::now(),
+            replaced: 0,
             ended: HashSet::new(),
             swept_at: Instant::now(),
-        };
-        cgroup::sweep();
-        launcher.prefork();
-        launcher
+        }
     }
 
-    /// Has idle supervisors prepare a directory in this state directory.
+    /// Has supervisors prepare a directory in this state directory. To be called before any is started.
     #[must_use]
     pub fn preparing_in(mut self, state_dir: &Path) -> Self {
-        self.end_idle();
-        self.server = None;
         self.state_dir = Some(state_dir.to_owned());
-        self.prefork();
         self
     }
 
@@ -230,6 +239,10 @@ impl Launcher {
     /// every few seconds.
     pub fn reap(&mut self) {
         self.reap_supervisors();
+        let is_needed = self.prefork == Prefork::On || self.used_at.elapsed() < SERVER_KEPT_FOR;
+        if self.server.as_mut().is_some_and(|server| !is_needed || !server.is_alive()) {
+            self.server = None;
+        }
         if self.swept_at.elapsed() >= SWEEP_EVERY {
             self.swept_at = Instant::now();
             cgroup::sweep_ended(&mut self.ended);
@@ -263,31 +276,55 @@ impl Launcher {
         self.prefork == Prefork::On && self.idle.len() < STANDBYS
     }
 
-    /// Starts supervisors in advance, if that is wanted and some are missing. To be called when no Attempt waits for this process.
+    /// Starts supervisors in advance, if that is wanted and some are missing. To be called when no Attempt waits for this process: it
+    /// takes as long as two forks, and up to six seconds where the fork server hangs.
     pub fn prefork(&mut self) {
         self.reap_supervisors();
-        while self.lacks_standby() {
+        while self.lacks_standby() && Instant::now() >= self.prefork_from {
             // Without one the next start is slower, or fails with the reason.
-            let Ok(supervisor) = self.spawn() else { return };
+            let Ok(supervisor) = self.spawn() else {
+                self.prefork_from = Instant::now() + PREFORK_AGAIN_AFTER;
+                return;
+            };
             self.idle.push_back(supervisor);
         }
     }
 
-    fn spawn(&mut self) -> io::Result<Supervisor> {
-        let (theirs, stdin) = fork_server::pipe()?;
-        let pid = self.fork(&theirs)?;
-        let identity = ProcessIdentity::of_other(pid.as_raw_nonzero().get()).ok();
-        Ok(Supervisor { pid, stdin, identity })
+    /// Fork servers that have died or hung since the last call.
+    pub(crate) fn take_replaced(&mut self) -> u64 {
+        std::mem::take(&mut self.replaced)
     }
 
-    fn fork(&mut self, stdin: &OwnedFd) -> io::Result<Pid> {
-        if let Some(forked) = self.server.as_ref().and_then(|server| server.fork(stdin).ok()) {
-            return forked;
+    fn spawn(&mut self) -> io::Result<Supervisor> {
+        self.used_at = Instant::now();
+        if let Some(mut server) = self.server.take()
+            && server.is_alive()
+        {
+            match self.fork(server) {
+                Err(ForkError::Dead { error, .. }) => {
+                    self.replaced += 1;
+                    tracing::warn!(%error, "the fork server has died or hangs; another is started");
+                }
+                done => return done.map_err(ForkError::into_io),
+            }
         }
-        // There is none yet, or it has died.
-        self.server = None;
         let server = ForkServer::start(&self.program, self.host, self.state_dir.as_deref())?;
-        self.server.insert(server).fork(stdin)?
+        self.fork(server).map_err(ForkError::into_io)
+    }
+
+    /// With a pipe of its own each time: what a dead server has forked all the same has the other end of the one before.
+    fn fork(&mut self, mut server: ForkServer) -> Result<Supervisor, ForkError> {
+        let (theirs, stdin) = fork_server::pipe().map_err(ForkError::Refused)?;
+        let forked = server.fork(theirs);
+        if let Err(ForkError::Dead { forked, .. }) = &forked {
+            // It ends at end-of-file.
+            self.running.extend(forked);
+        } else {
+            self.server = Some(server);
+        }
+        let pid = forked?;
+        let identity = ProcessIdentity::of_other(pid.as_raw_nonzero().get()).ok();
+        Ok(Supervisor { pid, stdin, identity })
     }
 
     fn hand_over(
@@ -309,15 +346,9 @@ impl Launcher {
     }
 }
 
-impl Launcher {
-    fn end_idle(&mut self) {
-        self.idle.drain(..).for_each(Supervisor::end);
-    }
-}
-
 impl Drop for Launcher {
     fn drop(&mut self) {
-        self.end_idle();
+        self.idle.drain(..).for_each(Supervisor::end);
         self.bound.drain().for_each(|(_, bound)| bound.end());
     }
 }

@@ -92,6 +92,7 @@ fn wait_for_attempt(standby: &Standby) -> Option<(Zygote, AttemptDir, Placement)
             return None;
         }
     };
+    standby.prepare_start(child.pid());
     if placement == Placement::WithAgent && is_quiet(child.follower().as_fd()) {
         placement = leave();
     }

@@ -95,7 +95,7 @@ impl Standby {
     /// Prepares a directory in this state directory, whose log becomes this process's.
     pub(super) fn prepare_directory(&mut self, state_dir: &Path) {
         // Without one the agent creates the Attempt's.
-        let Ok(ready) = ReadyDir::create(state_dir, self.starting().ok().as_ref()) else { return };
+        let Ok(ready) = ReadyDir::create(state_dir) else { return };
         if spool::reserve(&ready.log_folder()).is_ok() && rustix::stdio::dup2_stderr(ready.log()).is_ok() {
             self.ready = Some(ready);
         } else {
@@ -138,9 +138,21 @@ impl Standby {
         self.identity.as_ref().map_err(again)
     }
 
-    /// The state in which a command starts that is prepared here.
-    pub(super) fn starting(&self) -> io::Result<AttemptState> {
-        Ok(AttemptState::Starting { supervisor: self.identity()?.clone(), cgroup: self.cgroup_path() })
+    /// The state in which a command starts that is prepared here, in this process.
+    pub(super) fn starting(&self, command: i32) -> io::Result<AttemptState> {
+        let supervisor = self.identity()?.clone();
+        Ok(AttemptState::Starting {
+            command: Some(ProcessIdentity::of(command)?),
+            supervisor,
+            cgroup: self.cgroup_path(),
+        })
+    }
+
+    /// Prepares the record of the start of a command in this process.
+    pub(super) fn prepare_start(&self, command: i32) {
+        if let (Some(ready), Ok(starting)) = (&self.ready, self.starting(command)) {
+            ready.prepare_start(&starting);
+        }
     }
 
     /// The pipes of the command.

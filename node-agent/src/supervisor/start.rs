@@ -4,7 +4,6 @@ use std::error::Error;
 use std::io;
 
 use nix::sys::signalfd::SignalFd;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use sentinel_protocol::time::UnixMillis;
 
@@ -18,13 +17,10 @@ use super::stdin::StdinFeed;
 use super::zygote::Zygote;
 use super::{log, scheduling};
 use crate::host::{self, boot_clock_ms};
-use crate::journal::{Accepted, AttemptLock, AttemptState, Change, SupervisorWakeups};
+use crate::journal::{Accepted, AttemptLock, AttemptState, SupervisorWakeups};
 use crate::kill_point::KillPoint;
 use crate::process::ProcessIdentity;
 use crate::spool::Writer;
-
-/// How long *running* waits to be recorded: the programs of most commands are loaded by then.
-const BEGINS_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
 
 /// A command that runs, and what its supervisor needs to watch it.
 pub(super) struct RunningCommand {
@@ -73,15 +69,11 @@ pub(super) fn follow(
     KillPoint::SupervisorSpawned.pass(attempt.state_dir());
     clocks.started(boot_clock_ms());
     let started_at = host::wall_clock();
-    if request.stdin.is_empty() {
-        let_begin(&signals, standby);
-    }
     scheduling::step_up();
     if let Err(error) = record_running(lock, supervisor, command, started_at, standby.cgroup_path()) {
         // *starting* is recorded, so the Attempt is run to its end all the same.
         log::write_line(&format!("unable to record that the command is running: {error}"));
     }
-    attempt.agent_waker().wake(Change::Record);
     // This closes the supervisor's copies of the command's ends, so that end-of-file means that the command closed them.
     let Pipes { stdin, stdout, stderr, .. } =
         standby.take_pipes().map_err(failed("no pipe could be created"))?;
@@ -116,16 +108,6 @@ fn until_executed(standby: &Standby, lock: &AttemptLock, child: Zygote) -> Resul
         }
         child = Zygote::fork(standby, Some(lock.attempt())).map_err(ended)?;
     }
-}
-
-/// Leaves the processors to the command for a moment, unless it ends or writes before.
-fn let_begin(signals: &SignalFd, standby: &Standby) {
-    let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
-    if let Ok(Pipes { stdout, stderr, .. }) = standby.pipes() {
-        fds.extend([stdout, stderr].map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-    }
-    // After EINTR it is recorded a little earlier.
-    let _ = poll(&mut fds, Some(&BEGINS_WITHIN));
 }
 
 fn record_running(

@@ -32,6 +32,10 @@ const FINAL_READS: usize = 8;
 /// Shortest time between two wake-ups of the agent for new output, milliseconds.
 const WAKE_EVERY_MS: u64 = 10;
 
+/// How long after its start the agent learns that the command runs, milliseconds, unless it writes before: most programs are loaded by
+/// then, and that needs the processors.
+const BEGUN_AFTER_MS: u64 = 3;
+
 /// How often the directory is polled for a cancel request and for released output, milliseconds: with wake-ups, in case
 /// an agent of another release does not send them, and without.
 const POLL_EVERY_MS: u64 = 1_000;
@@ -57,6 +61,8 @@ pub(super) struct Supervision<'a> {
     signals: SignalFd,
     wakeups: Option<SupervisorWakeups>,
     agent: AgentWaker,
+    /// When the agent is to be woken because the command runs.
+    begun_at: Option<u64>,
     /// When the agent is to be woken for new output, and when it was last woken for it.
     wake_at: Option<u64>,
     woken_at: u64,
@@ -101,6 +107,7 @@ impl<'a> Supervision<'a> {
             signals,
             wakeups,
             agent: attempt.agent_waker(),
+            begun_at: Some(boot_clock_ms().saturating_add(BEGUN_AFTER_MS)),
             wake_at: None,
             woken_at: 0,
             poll_at: 0,
@@ -196,7 +203,8 @@ impl<'a> Supervision<'a> {
             Room::Open => None,
         };
         let drained = self.state.drained_at(room);
-        let timers = [deadline, drained, stalled, self.move_at, self.wake_at, Some(self.poll_at)];
+        let timers =
+            [deadline, drained, stalled, self.move_at, self.begun_at, self.wake_at, Some(self.poll_at)];
         Next::Wait(timers.into_iter().flatten().min(), room)
     }
 
@@ -207,7 +215,12 @@ impl<'a> Supervision<'a> {
             // Where this fails, the supervisor ends with the agent's own group.
             let _ = join_supervisors();
         }
-        if self.wake_at.is_some_and(|at| now >= at) {
+        let writes = self.wake_at.is_some_and(|at| now >= at);
+        if self.begun_at.is_some_and(|at| writes || now >= at) {
+            self.begun_at = None;
+            self.agent.wake(Change::Record);
+        }
+        if writes {
             (self.wake_at, self.woken_at) = (None, now);
             self.agent.wake(Change::Output);
         }

@@ -48,6 +48,11 @@ impl Zygote {
         &self.follower
     }
 
+    /// Its pid, which is also its session and process group.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
     /// It has become the command; returns its pid, which is also its session and process group.
     pub(super) fn into_command(mut self) -> Pid {
         self.is_command = true;

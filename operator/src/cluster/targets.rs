@@ -19,6 +19,10 @@ pub const TASK_UID_LABEL: &str = "sentinelnode.dev/task-uid";
 /// Label of a slice: the digest of the whole list that it is a part of.
 pub const DIGEST_LABEL: &str = "sentinelnode.dev/targets-digest";
 
+/// Nodes in a slice of releases before 0.2. A list that they put into one slice is put there under the same name, so that either
+/// release reads it.
+const EARLIER_SLICE_NODES: usize = 1000;
+
 /// What the status must record of this list.
 pub fn plan(run: RunNumber, targets: &[NodeName]) -> Frozen {
     if targets.len() <= MAX_LISTED {
@@ -28,7 +32,7 @@ pub fn plan(run: RunNumber, targets: &[NodeName]) -> Frozen {
     Frozen {
         targets: Vec::new(),
         slices: u32::try_from(slices).unwrap_or(u32::MAX),
-        digest: digest_of(run, Some(slices), targets),
+        digest: digest_of(run, (targets.len() > EARLIER_SLICE_NODES).then_some(slices), targets),
     }
 }
 
@@ -191,5 +195,8 @@ mod tests {
             run.targets_digest,
             "its slices would be taken for these"
         );
+        let short = names(1000, 10);
+        let frozen = plan(RunNumber(1), &short);
+        assert_eq!((frozen.slices, frozen.digest), (1, digest_of(RunNumber(1), None, &short)));
     }
 }

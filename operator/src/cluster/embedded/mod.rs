@@ -102,8 +102,8 @@ impl EmbeddedCluster {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and waits until that is durable. Watches see at once what others are to act on, and what the
-    /// controller writes once it has acted on it.
+    /// Changes the state, and waits until that is durable. Watches see at once what people write, as the
+    /// controller is to act on it, and what the controller writes once it is durable.
     async fn change<T>(
         &self,
         role: Role,
