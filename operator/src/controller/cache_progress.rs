@@ -33,7 +33,6 @@ pub(crate) struct TaskChange {
     /// Its key in the cache.
     pub(crate) key: ObjectRef<Task>,
     /// Its uid. One name may be that of several Tasks, one after the other.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for readers that follow the changes"))]
     pub(crate) uid: String,
 }
 
