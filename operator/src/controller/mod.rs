@@ -3,8 +3,8 @@
 //! It decides nothing itself: [`sentinel_core::reconcile::decide`] does, from what `observe` gathers; `act` performs
 //! the result in a fixed order, durable intent before any effect. In reading order:
 //!
-//! * [`run`](fn@run): what enqueues a Task; `change_filter`: which changes of a Task do; [`requests`]: reconcile requests
-//!   from elsewhere; `worker`: the worker loop; `work_queue`: what is due;
+//! * [`run`](fn@run): what enqueues a Task; `change_filter`: which changes of a Task do; `cache_progress`: which Tasks changed, for
+//!   readers of the cache; [`requests`]: reconcile requests from elsewhere; `worker`: the worker loop; `work_queue`: what is due;
 //! * `reconcile`: one Task; `observe` and `tracking`: what is known; `act` and its parts `status_writer`, `dispatcher`,
 //!   `archive_handover`, `events`: what is done, and `departure` for a Task that is gone; `history_lookup`: what History knows of a Run taken over;
 //!   `earlier_lookup`: what it knows of an earlier Task of the same name;
@@ -21,6 +21,7 @@ mod act;
 mod against_kube;
 mod archive_handover;
 mod background;
+mod cache_progress;
 mod change_filter;
 pub mod context;
 pub mod counters;
@@ -49,6 +50,9 @@ mod tracking;
 mod work_queue;
 mod worker;
 
+pub use self::cache_progress::CacheProgress;
+#[cfg(test)]
+pub(crate) use self::cache_progress::ProgressWriter;
 pub use self::context::Parts;
 pub use self::counters::Counters;
 pub use self::endings::Endings;
@@ -56,7 +60,7 @@ pub use self::error::ReconcileError;
 pub use self::fleet::Fleet;
 pub use self::leadership::{Leadership, LeadershipSetter, Term};
 pub use self::requests::ReconcileRequests;
-pub use self::run::{CacheProgress, Caches, run};
+pub use self::run::{Caches, run};
 pub use self::run_store::RunStore;
 pub use self::run_store_reader::RunStoreReader;
 pub use self::task_runs::{RunFacts, TrackedRun};

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::cache_progress::{CacheProgress, ProgressWriter};
 use super::change_filter::{ChangeFilter, task_ref};
 use super::context::{Context, Parts};
 use super::counters::Counters;
@@ -24,7 +25,6 @@ use super::requests::{ReconcileRequests, Urgency};
 use super::worker::{self, Input, sleep_until_due};
 use crate::cluster::nodes::NodeWriter;
 use crate::health::SILENT_FOR;
-use crate::later::later;
 use crate::resource::Task;
 
 /// Node events are bursty; debounce them.
@@ -48,16 +48,6 @@ pub struct Caches {
     pub progress: watch::Sender<CacheProgress>,
 }
 
-/// How far the cache of Tasks has come. Used instead of `Store::wait_until_ready`, which keeps the waker of one waiter
-/// only: a second waiter replaces the first, which then waits forever.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CacheProgress {
-    /// Changes so far.
-    pub changes: u64,
-    /// Whether all Tasks have been listed once.
-    pub listed: bool,
-}
-
 /// Reconciles Tasks until `stop`; commands on nodes keep running. `requests` is what `parts.runs` was made with. Returns
 /// early, which ends the process, when a watch ends.
 ///
@@ -79,10 +69,10 @@ pub async fn run(
         AbortOnDropHandle::new(tokio::spawn(async move { watched.watched("the Node cache", follow).await }));
     let mut cache = TaskCacheFeed {
         filter: ChangeFilter::new(tasks_writer),
-        progress: Arc::new(progress),
+        notes: ProgressWriter::new(tasks.clone(), progress),
         context: context.clone(),
     };
-    let synced = caches_synced(cache.progress.subscribe(), context.clone());
+    let synced = caches_synced(cache.notes.subscribe(), context.clone());
     let changes = context.parts.cluster.watch_tasks();
     let changes = changes.flat_map(move |event| stream::iter(cache.take(event)));
     let inputs = stream::select(
@@ -141,7 +131,7 @@ async fn reconcile_named(context: Arc<Context>, tasks: Store<Task>, task: TaskRe
 /// Fills the cache of Tasks.
 struct TaskCacheFeed {
     filter: ChangeFilter,
-    progress: Arc<watch::Sender<CacheProgress>>,
+    notes: ProgressWriter,
     context: Arc<Context>,
 }
 
@@ -149,18 +139,15 @@ impl TaskCacheFeed {
     /// Applies a change to the cache; returns the Tasks to reconcile because of it.
     fn take(&mut self, event: Event<Task>) -> Vec<Input> {
         let listed = matches!(event, Event::InitDone);
-        let changed: Vec<Input> = self.filter.take(event).into_iter().map(Input::Reconcile).collect();
-        if listed {
-            self.context.parts.runs.note_listed();
-        }
-        let progress = self.progress.clone();
-        later(move || {
-            progress.send_modify(|progress| {
-                progress.changes += 1;
-                progress.listed |= listed;
-            });
+        let (filter, runs) = (&mut self.filter, &self.context.parts.runs);
+        let changed = self.notes.applying(event, |event| {
+            let changed = filter.take(event);
+            if listed {
+                runs.note_listed();
+            }
+            changed
         });
-        changed
+        changed.into_iter().map(Input::Reconcile).collect()
     }
 }
 

@@ -1,13 +1,11 @@
 //! All Tasks and Nodes as last observed, with notices of changes.
 //!
 //! Level, not edge: a slow reader gets the latest state and not every step to it. All readers compare with one
-//! [`Snapshot`], made once for each change. A reader keeps versions and no Tasks, so that a slow one holds no old state.
+//! [`Snapshot`], brought up to date once for each change. A reader keeps versions and no Tasks, so that a slow one holds no
+//! old state.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +17,7 @@ use tokio::sync::watch;
 
 use super::error::ApiError;
 use super::rendering::{self, Renderings};
+use super::snapshot::{Snapshot, Snapshots};
 use crate::controller::CacheProgress;
 use crate::records::Records;
 use crate::resource::{Task, version};
@@ -26,84 +25,14 @@ use crate::resource::{Task, version};
 /// How long a new reader waits until the cache is as recent as the cluster.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Number of deleted Tasks that are kept, so that readers receive the last state of each.
-const MAX_DELETED: usize = 64;
-
 /// All Tasks and Nodes as last observed. Cheap to clone.
 #[derive(Clone)]
 pub struct Feed {
     tasks: Store<Task>,
-    changes: watch::Receiver<CacheProgress>,
+    snapshots: Snapshots,
     nodes: Arc<dyn Fn() -> BTreeMap<NodeName, NodeFacts> + Send + Sync>,
-    latest: Arc<Mutex<(u64, Arc<Snapshot>)>>,
     records: Records,
     renderings: Renderings,
-}
-
-/// All Tasks at one point in time.
-#[derive(Debug, Default)]
-pub(super) struct Snapshot {
-    /// In order of namespace and name.
-    pub(super) tasks: Vec<Arc<Task>>,
-    by_uid: HashSet<ByUid>,
-    /// The latest deleted ones, in their last state.
-    deleted: VecDeque<Arc<Task>>,
-}
-
-/// A Task that is found by its uid.
-#[derive(Debug)]
-struct ByUid(Arc<Task>);
-
-fn uid_of(task: &Task) -> &str {
-    task.metadata.uid.as_deref().unwrap_or_default()
-}
-
-impl Borrow<str> for ByUid {
-    fn borrow(&self) -> &str {
-        uid_of(&self.0)
-    }
-}
-
-impl Hash for ByUid {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        uid_of(&self.0).hash(state);
-    }
-}
-
-impl PartialEq for ByUid {
-    fn eq(&self, other: &Self) -> bool {
-        uid_of(&self.0) == uid_of(&other.0)
-    }
-}
-
-impl Eq for ByUid {}
-
-/// By namespace and name.
-fn order(a: &Task, b: &Task) -> Ordering {
-    let (a, b) = (&a.metadata, &b.metadata);
-    a.namespace.cmp(&b.namespace).then_with(|| a.name.cmp(&b.name))
-}
-
-impl Snapshot {
-    /// The Task with that uid.
-    pub(super) fn by_uid(&self, uid: &str) -> Option<&Arc<Task>> {
-        Some(&self.by_uid.get(uid)?.0)
-    }
-
-    /// The last state of a deleted Task, if it is kept.
-    pub(super) fn deleted(&self, uid: &str) -> Option<&Arc<Task>> {
-        self.deleted.iter().rev().find(|task| task.metadata.uid.as_deref() == Some(uid))
-    }
-
-    fn after(before: &Self, mut tasks: Vec<Arc<Task>>) -> Self {
-        tasks.sort_unstable_by(|a, b| order(a, b));
-        let by_uid: HashSet<ByUid> = tasks.iter().cloned().map(ByUid).collect();
-        let mut deleted = before.deleted.clone();
-        let exists = |task: &Arc<Task>| by_uid.contains(uid_of(task));
-        deleted.extend(before.tasks.iter().filter(|task| !exists(task)).cloned());
-        deleted.drain(..deleted.len().saturating_sub(MAX_DELETED));
-        Self { tasks, by_uid, deleted }
-    }
 }
 
 impl std::fmt::Debug for Feed {
@@ -121,8 +50,8 @@ impl Feed {
         records: Records,
         nodes: impl Fn() -> BTreeMap<NodeName, NodeFacts> + Send + Sync + 'static,
     ) -> Self {
-        let latest = Arc::new(Mutex::new((u64::MAX, Arc::default())));
-        Self { tasks, changes, nodes: Arc::new(nodes), latest, records, renderings: Renderings::default() }
+        let snapshots = Snapshots::new(tasks.clone(), changes);
+        Self { tasks, snapshots, nodes: Arc::new(nodes), records, renderings: Renderings::default() }
     }
 
     /// One Task.
@@ -132,12 +61,7 @@ impl Feed {
 
     /// All Tasks, at least as recent as the latest notice.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        let changes = self.changes.borrow().changes;
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.0 != changes {
-            *latest = (changes, Arc::new(Snapshot::after(&latest.1, self.tasks.state())));
-        }
-        Arc::clone(&latest.1)
+        self.snapshots.latest()
     }
 
     /// The Task with that uid.
@@ -195,6 +119,6 @@ impl Feed {
 
     /// Notices of changes, for one reader.
     pub(super) fn changes(&self) -> watch::Receiver<CacheProgress> {
-        self.changes.clone()
+        self.snapshots.changes()
     }
 }
