@@ -33,7 +33,6 @@ pub(crate) struct TaskChange {
     /// Its key in the cache.
     pub(crate) key: ObjectRef<Task>,
     /// Its uid. One name may be that of several Tasks, one after the other.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for readers that follow the changes"))]
     pub(crate) uid: String,
 }
 
@@ -133,6 +132,14 @@ impl ProgressWriter {
             });
         }
         replaced.into_iter().chain([uid]).map(|uid| TaskChange { key: key.clone(), uid }).collect()
+    }
+}
+
+#[cfg(test)]
+impl ProgressWriter {
+    /// Calls this; what it changes is noted when the result is dropped.
+    pub(crate) fn noting_later(call: impl FnOnce()) -> crate::later::PutOff {
+        crate::later::putting_off(call).1
     }
 }
 

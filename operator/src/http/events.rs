@@ -7,15 +7,13 @@
 //! A reader that is slow or was disconnected may miss intermediate states and never the latest. It holds versions, and one
 //! event at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use kube::ResourceExt as _;
-use sentinel_protocol::ids::TaskRef;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +23,11 @@ use super::api::Api;
 use super::error::ApiError;
 use super::feed::Feed;
 use super::request::Query;
+use super::sent_tasks::{Due, Scope, SentTasks};
 use super::snapshot::Snapshot;
 use super::tasks;
 use crate::controller::CacheProgress;
-use crate::resource::{Task, version};
+use crate::resource::Task;
 
 /// Interval of comments on an idle stream, by which a reader knows that it is connected.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -61,51 +60,16 @@ fn events(reader: EventReader) -> impl Stream<Item = Result<Bytes, BodyError>> +
     unfold(reader, |mut reader| async move { reader.next().await.map(|bytes| (Ok(bytes), reader)) })
 }
 
-enum Scope {
-    One(TaskRef),
-    All { namespace: Option<String> },
-}
-
-impl Scope {
-    fn holds(&self, task: &Task) -> bool {
-        let namespace = task.metadata.namespace.as_deref();
-        match self {
-            Self::One(name) => {
-                namespace == Some(&*name.namespace) && task.metadata.name.as_deref() == Some(&*name.name)
-            }
-            Self::All { namespace: wanted } => wanted.is_none() || namespace == wanted.as_deref(),
-        }
-    }
-}
-
-/// The version of a Task that a reader has.
-struct SentTask {
-    version: u64,
-    namespace: Option<String>,
-    name: Option<String>,
-}
-
-impl SentTask {
-    fn of(task: &Task) -> Self {
-        let metadata = &task.metadata;
-        Self { version: version(task), namespace: metadata.namespace.clone(), name: metadata.name.clone() }
-    }
-}
-
 /// One reader of events.
 struct EventReader {
     feed: Feed,
     changes: watch::Receiver<CacheProgress>,
-    scope: Scope,
-    /// What was sent, by uid: a Task can be deleted and created again.
-    sent: HashMap<String, SentTask>,
+    sent: SentTasks,
     /// Uids of Tasks whose events are due; each is sent as it is then.
     due: VecDeque<String>,
     /// The rest of the event that is being sent: its data is shared between readers, its frame is not.
     pieces: VecDeque<Bytes>,
     synced: bool,
-    /// Whether the feed has had the one Task of this reader. Before that, its absence there means nothing.
-    arrived: bool,
     over: bool,
     stop: CancellationToken,
 }
@@ -115,12 +79,10 @@ impl EventReader {
         Self {
             feed: api.feed.clone(),
             changes: api.feed.changes(),
-            scope,
-            sent: HashMap::new(),
+            sent: SentTasks::new(scope),
             due: VecDeque::new(),
             pieces: VecDeque::new(),
             synced: false,
-            arrived: false,
             over: false,
             stop: api.stop.clone(),
         }
@@ -165,7 +127,7 @@ impl EventReader {
                     Ok(Err(_)) => self.over = true,
                     Err(_) => {
                         // Created and deleted before the feed had it: the reader requests it again and gets a 404.
-                        self.over = matches!(self.scope, Scope::One(_)) && !self.arrived;
+                        self.over = self.sent.is_one() && !self.sent.arrived;
                         return Some(Bytes::from_static(b": alive\n\n"));
                     }
                 }
@@ -176,33 +138,13 @@ impl EventReader {
     /// Compares the Tasks with what was sent.
     fn compare(&mut self) {
         let snapshot = self.feed.snapshot();
-        let is_one = matches!(self.scope, Scope::One(_));
-        // An older one is a version before the one that was sent, or an earlier Task of the same name.
-        let is_older = |task: &Task| is_one && self.sent.values().any(|sent| version(task) < sent.version);
-        let now = || snapshot.tasks.iter().filter(|task| self.scope.holds(task) && !is_older(task));
-        self.arrived |= now().next().is_some();
-        if is_one && !self.arrived {
-            return;
-        }
-        let mut known = 0;
-        let is_new = |task: &&Arc<Task>| {
-            let sent = self.sent.get(task.metadata.uid.as_deref().unwrap_or_default());
-            known += usize::from(sent.is_some());
-            sent.is_none_or(|sent| sent.version < version(task))
-        };
-        let new: VecDeque<String> = now().filter(is_new).map(|task| task.uid().unwrap_or_default()).collect();
-        let is_gone = |uid: &&String| snapshot.by_uid(uid).is_none();
-        // Mostly each that was sent is still there, and was counted.
-        let gone: Vec<String> = match self.sent.len() - known {
-            0 => Vec::new(),
-            _ => self.sent.keys().filter(is_gone).cloned().collect(),
-        };
+        let Due { gone, changed } = self.sent.compare(&snapshot, &self.changes);
         for uid in gone {
             self.send_deleted(&snapshot, &uid);
-            self.over |= is_one;
+            self.over |= self.sent.is_one();
         }
         if !self.over {
-            self.due = new;
+            self.due = changed;
         }
     }
 
@@ -219,7 +161,7 @@ impl EventReader {
         if let Ok(data) = self.feed.json(task) {
             self.event(b"event: task\ndata: ", data);
         }
-        self.sent.insert(task.uid().unwrap_or_default(), SentTask::of(task));
+        self.sent.insert(task);
     }
 
     fn send_deleted(&mut self, snapshot: &Snapshot, uid: &str) {

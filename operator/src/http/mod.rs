@@ -52,6 +52,7 @@ mod outputs;
 pub mod owners;
 mod page;
 mod rendering;
+mod sent_tasks;
 mod snapshot;
 pub mod request;
 pub mod requirement;

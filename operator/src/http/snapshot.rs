@@ -80,6 +80,11 @@ impl Snapshot {
         Some(&self.by_uid.get(uid)?.0)
     }
 
+    /// The Task of that name.
+    pub(super) fn named(&self, namespace: &str, name: &str) -> Option<&Arc<Task>> {
+        self.tasks.get(self.position((Some(namespace), Some(name))).ok()?)
+    }
+
     /// The last state of a deleted Task, if it is kept.
     pub(super) fn deleted(&self, uid: &str) -> Option<&Arc<Task>> {
         self.deleted.iter().rev().find(|task| task.metadata.uid.as_deref() == Some(uid))
@@ -332,7 +337,8 @@ pub(super) mod tests {
         assert_eq!(snapshot.by_uid.len(), snapshot.tasks.len());
         for task in &snapshot.tasks {
             assert!(Arc::ptr_eq(snapshot.by_uid(uid_of(task)).unwrap(), task));
-            assert_eq!(snapshot.position(name_of(task)).map(|at| &snapshot.tasks[at]), Ok(task));
+            let (namespace, name) = name_of(task);
+            assert!(Arc::ptr_eq(snapshot.named(namespace.unwrap(), name.unwrap()).unwrap(), task));
         }
         view(&snapshot.tasks)
     }
@@ -382,7 +388,7 @@ pub(super) mod tests {
         );
         cache.snapshots.latest();
         assert_eq!(count(&cache), 0);
-        assert!(read.position((Some("ns1"), Some("t500"))).is_err(), "a reader has what was read then");
+        assert!(read.named("ns1", "t500").is_none(), "a reader has what was read then");
     }
 
     /// It was shown as the snapshot before had it, which may be without the end of its Run.
