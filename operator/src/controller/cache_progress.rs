@@ -136,6 +136,14 @@ impl ProgressWriter {
 }
 
 #[cfg(test)]
+impl ProgressWriter {
+    /// Calls this; what it changes is noted when the result is dropped.
+    pub(crate) fn noting_later(call: impl FnOnce()) -> crate::later::PutOff {
+        crate::later::putting_off(call).1
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use kube::runtime::reflector::{self, store::Writer};
 

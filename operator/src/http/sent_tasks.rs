@@ -184,7 +184,7 @@ mod tests {
 
     use super::super::snapshot::tests::{Cache, Step, steps};
     use super::*;
-    use crate::later::{PutOff, putting_off};
+    use crate::controller::ProgressWriter;
 
     fn all(namespace: Option<&str>) -> SentTasks {
         SentTasks::new(Scope::All { namespace: namespace.map(str::to_owned) })
@@ -256,11 +256,11 @@ mod tests {
         ) {
             let mut cache = Cache::new();
             let mut reader = all(None);
-            let mut notes = PutOff::default();
+            let mut notes = ProgressWriter::noting_later(|| {});
             for (step, is_noted) in steps.iter().zip(are_noted) {
-                notes.append(putting_off(|| cache.step(step)).1);
+                notes.append(ProgressWriter::noting_later(|| cache.step(step)));
                 if is_noted {
-                    notes = PutOff::default();
+                    notes = ProgressWriter::noting_later(|| {});
                 }
                 if matches!(step, Step::Read) {
                     let due = compare(&mut reader, &cache);
