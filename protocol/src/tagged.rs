@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_names_what_is_wrong() {
+    fn a_malformed_message_is_refused_with_what_is_wrong() {
         let error = |text: &str| decode_text::<ToAgent>(text).unwrap_err().to_string();
         for (text, expected) in [
             ("{}", "missing field `kind`"),

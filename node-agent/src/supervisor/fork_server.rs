@@ -73,18 +73,20 @@ impl ForkServer {
         Ok(Self { process, socket, has_answered: false, is_supervisor: false })
     }
 
-    /// Forks a supervisor with this standard input, which no other may ever get.
+    /// Forks a supervisor, and returns the other end of its standard input: a pipe that no other one ever gets.
     ///
     /// # Errors
     /// See [`ForkError`].
-    pub(super) fn fork(&mut self, stdin: OwnedFd) -> Result<Pid, ForkError> {
-        let answer = self.request(stdin).map_err(|error| self.dead(error))?;
+    pub(super) fn fork(&mut self) -> Result<(Pid, File), ForkError> {
+        let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+        let (stdin, ours) = pipe.map_err(|error| ForkError::Refused(error.into()))?;
+        let answer = self.request(&stdin).map_err(|error| self.dead(error))?;
         self.has_answered = true;
         let Some(pid) = child(answer) else {
             return Err(ForkError::Refused(io::Error::from_raw_os_error(-answer)));
         };
         self.is_supervisor = pid.as_raw_nonzero().get().unsigned_abs() == self.process.id();
-        Ok(pid)
+        Ok((pid, ours.into()))
     }
 
     /// Whether it can be asked again.
@@ -92,7 +94,7 @@ impl ForkServer {
         !self.is_supervisor && matches!(self.process.try_wait(), Ok(None))
     }
 
-    fn request(&self, stdin: OwnedFd) -> io::Result<i32> {
+    fn request(&self, stdin: &OwnedFd) -> io::Result<i32> {
         let descriptors = [stdin.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -212,10 +214,4 @@ fn clone_as_sibling() -> io::Result<Option<Pid>> {
 pub(super) fn child(forked: i32) -> Option<Pid> {
     // `from_raw` panics on a negative number.
     Some(forked).filter(|pid| *pid > 0).and_then(Pid::from_raw)
-}
-
-/// A pipe to the next supervisor: its end, and the agent's.
-pub(super) fn pipe() -> io::Result<(OwnedFd, File)> {
-    let (theirs, ours) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    Ok((theirs, ours.into()))
 }

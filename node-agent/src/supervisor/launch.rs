@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::cgroup;
-use super::fork_server::{self, ForkError, ForkServer};
+use super::fork_server::{ForkError, ForkServer};
 use super::invocation::{CONFIRMED, HostNamespaces, LOGGED, PLAIN, REFUSED};
 use crate::error_category::ErrorCategory;
 use crate::journal::{AttemptDir, ready_name};
@@ -312,17 +312,15 @@ impl Launcher {
         self.fork(server).map_err(ForkError::into_io)
     }
 
-    /// With a pipe of its own each time: what a dead server has forked all the same has the other end of the one before.
     fn fork(&mut self, mut server: ForkServer) -> Result<Supervisor, ForkError> {
-        let (theirs, stdin) = fork_server::pipe().map_err(ForkError::Refused)?;
-        let forked = server.fork(theirs);
+        let forked = server.fork();
         if let Err(ForkError::Dead { forked, .. }) = &forked {
             // It ends at end-of-file.
             self.running.extend(forked);
         } else {
             self.server = Some(server);
         }
-        let pid = forked?;
+        let (pid, stdin) = forked?;
         let identity = ProcessIdentity::of_other(pid.as_raw_nonzero().get()).ok();
         Ok(Supervisor { pid, stdin, identity })
     }
