@@ -1,5 +1,8 @@
 //! Files and locks to evidence. Nothing is decided here.
 
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+
 use sentinel_core::agent::AttemptSnapshot;
 use sentinel_core::agent::recovery::{
     Boot, Evidence, ExitRecord, LastState, Lock, SupervisorContainer, Tree,
@@ -8,9 +11,14 @@ use sentinel_core::time::Monotonic;
 use sentinel_protocol::to_operator::Running;
 
 use super::conversion::outcome_of;
-use crate::journal::{Accepted, AttemptDir, AttemptRecord, AttemptState, JournalError, Loaded};
+use crate::journal::{
+    Accepted, AttemptDir, AttemptRecord, AttemptState, JournalError, Loaded, SUPERVISOR_LOG,
+};
 use crate::process::ContainerScope;
 use crate::supervisor::{self, Liveness};
+
+/// Bytes of a supervisor's log that are read for its last line.
+const MAX_LAST_LINE: u64 = 512;
 
 /// Inspects one Attempt. `None` when its request cannot be read, so that nothing is known about it.
 ///
@@ -123,4 +131,18 @@ fn container(state: &AttemptState, scope: &ContainerScope) -> SupervisorContaine
         (Some(theirs), Some(ours)) if theirs != ours => SupervisorContainer::Gone,
         _ => SupervisorContainer::Same,
     }
+}
+
+/// What kept a supervisor from starting the command: the last line of its log.
+pub(super) fn last_log_line(dir: &AttemptDir) -> Option<String> {
+    let mut end = Vec::new();
+    let mut file = fs::File::open(dir.file(SUPERVISOR_LOG)).ok()?;
+    let len = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(MAX_LAST_LINE))).ok()?;
+    file.take(MAX_LAST_LINE).read_to_end(&mut end).ok()?;
+    let text = String::from_utf8_lossy(&end);
+    // A line begins with its timestamp.
+    let line = text.lines().next_back()?;
+    let message = line.split_once(' ').map_or(line, |(_, message)| message);
+    (!message.is_empty()).then(|| format!("its supervisor ended: {message}"))
 }

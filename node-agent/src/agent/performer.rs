@@ -1,8 +1,7 @@
 //! One function per effect. The result of an effect is an event; nothing is decided here.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,23 +19,18 @@ use super::checkpointer::Checkpointer;
 use super::compactor::Compactor;
 use super::conversion::{abandonment_for, journal_failed, tombstone_to_journal};
 use super::deliveries::Deliveries;
-use super::inspect::inspect;
+use super::inspect::{inspect, last_log_line};
 use super::outgoing::Outgoing;
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Input, Mailbox, OutputNotices};
 use crate::host;
-use crate::journal::{
-    AbandonResult, Accepted, AttemptDir, AttemptState, JournalError, Loaded, SUPERVISOR_LOG, StateDir,
-};
+use crate::journal::{AbandonResult, Accepted, AttemptDir, AttemptState, JournalError, Loaded, StateDir};
 use crate::kill_point::KillPoint;
 use crate::process::{ContainerScope, ProcessIdentity};
 use crate::shortage::{self, describe};
 use crate::spans::attempt_span;
 use crate::spool;
 use crate::supervisor::{Launcher, StartRecord, end_tree};
-
-/// Bytes of a supervisor's log that are read for its last line.
-const MAX_LAST_LINE: u64 = 512;
 
 /// How long the processes of a dead supervisor's command may take to end after they were killed.
 const TREE_ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -491,18 +485,4 @@ impl Performer {
     pub(super) fn note_compacted(&mut self, attempt: &AttemptId) {
         self.attempts.remove(&attempt.directory_name());
     }
-}
-
-/// What kept a supervisor from starting the command: the last line of its log.
-fn last_log_line(dir: &AttemptDir) -> Option<String> {
-    let mut end = Vec::new();
-    let mut file = fs::File::open(dir.file(SUPERVISOR_LOG)).ok()?;
-    let len = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(MAX_LAST_LINE))).ok()?;
-    file.take(MAX_LAST_LINE).read_to_end(&mut end).ok()?;
-    let text = String::from_utf8_lossy(&end);
-    // A line begins with its timestamp.
-    let line = text.lines().next_back()?;
-    let message = line.split_once(' ').map_or(line, |(_, message)| message);
-    (!message.is_empty()).then(|| format!("its supervisor ended: {message}"))
 }

@@ -113,7 +113,7 @@ impl ForkServer {
         }
     }
 
-    /// An answer that is there; `None` at the end.
+    /// An answer that has arrived; `None` at the end.
     fn received(&self) -> Option<io::Result<i32>> {
         let mut answer = [0; 4];
         match recv(&self.socket, &mut answer, RecvFlags::DONTWAIT) {
