@@ -47,7 +47,7 @@ pub(super) async fn of_all(api: &Api, query: &Query) -> Answer {
     let namespace = query.text("namespace").map(str::to_owned);
     // While the cluster does not answer, the feed is the only source.
     if let Ok(listed) = api.store.list(namespace.clone()).await {
-        api.feed.catch_up(&listed, namespace.as_deref()).await;
+        api.feed.catch_up(listed, namespace.as_deref()).await;
     }
     stream(EventReader::new(api, Scope::All { namespace }))
 }

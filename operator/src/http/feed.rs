@@ -16,7 +16,7 @@ use sentinel_protocol::ids::{NodeName, TaskRef, TaskUid};
 use tokio::sync::watch;
 
 use super::error::ApiError;
-use super::rendering::{self, Renderings};
+use super::rendering::Renderings;
 use super::snapshot::{Snapshot, Snapshots};
 use crate::controller::CacheProgress;
 use crate::records::Records;
@@ -33,6 +33,20 @@ pub struct Feed {
     nodes: Arc<dyn Fn() -> BTreeMap<NodeName, NodeFacts> + Send + Sync>,
     records: Records,
     renderings: Renderings,
+}
+
+/// The versions in a list. Readers wait with it, and a thousand lists of large Tasks would be large.
+struct Listed {
+    versions: BTreeMap<Option<String>, u64>,
+    latest: u64,
+}
+
+impl Listed {
+    fn of(tasks: Vec<Task>) -> Self {
+        let versions: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.uid(), version(&task))).collect();
+        let latest = versions.values().copied().max().unwrap_or(0);
+        Self { versions, latest }
+    }
 }
 
 impl std::fmt::Debug for Feed {
@@ -70,12 +84,13 @@ impl Feed {
     }
 
     /// Waits for a while until this feed is at least as recent as `listed`, which was read from the cluster.
-    pub(super) async fn catch_up(&self, listed: &[Task], namespace: Option<&str>) {
+    pub(super) async fn catch_up(&self, listed: Vec<Task>, namespace: Option<&str>) {
+        let listed = Listed::of(listed);
         let mut changes = self.changes();
         let caught_up = async {
             loop {
                 changes.borrow_and_update();
-                if self.is_recent(listed, namespace) || changes.changed().await.is_err() {
+                if self.is_recent(&listed, namespace) || changes.changed().await.is_err() {
                     return;
                 }
             }
@@ -85,10 +100,8 @@ impl Feed {
         }
     }
 
-    fn is_recent(&self, listed: &[Task], namespace: Option<&str>) -> bool {
-        let latest = listed.iter().map(version).max().unwrap_or(0);
-        let listed: BTreeMap<Option<String>, u64> =
-            listed.iter().map(|task| (task.uid(), version(task))).collect();
+    fn is_recent(&self, listed: &Listed, namespace: Option<&str>) -> bool {
+        let Listed { versions: listed, latest } = listed;
         let snapshot = self.snapshot();
         let in_scope = |task: &&Arc<Task>| {
             namespace.is_none_or(|namespace| task.metadata.namespace.as_deref() == Some(namespace))
@@ -97,7 +110,7 @@ impl Feed {
         // One that is not listed was created later, or was deleted and is still cached.
         let is_current = |task: &&Arc<Task>| match listed.get(&task.uid()) {
             Some(version_listed) => version(task) >= *version_listed,
-            None => version(task) > latest,
+            None => version(task) > *latest,
         };
         let listed_here = known.iter().filter(|task| listed.contains_key(&task.uid())).count();
         listed_here == listed.len() && known.iter().all(is_current)
@@ -112,7 +125,7 @@ impl Feed {
     /// bytes.
     pub(super) fn json(&self, task: &Task) -> Result<Bytes, ApiError> {
         match self.records.current(task) {
-            Some(current) => rendering::render(&current).map(Bytes::from),
+            Some(current) => self.renderings.ahead(&current),
             None => self.renderings.of(task),
         }
     }
