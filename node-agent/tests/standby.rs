@@ -18,7 +18,7 @@ use sentinel_protocol::to_agent::{Start, ToAgent};
 const TOKEN: &str = "a-token";
 
 /// How many supervisors wait.
-const STANDBYS: usize = 2;
+const STANDBYS: usize = 1;
 
 /// An agent in a process of its own, and its operator.
 struct Node {

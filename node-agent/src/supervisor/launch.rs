@@ -26,13 +26,13 @@ const SERVER_KEPT_FOR: Duration = Duration::from_secs(5);
 /// How long after a failure the next supervisor is started in advance.
 const PREFORK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Supervisors that wait for an Attempt: while one is replaced, the next Attempt has another.
-const STANDBYS: usize = 2;
+/// Supervisors that wait for an Attempt.
+const STANDBYS: usize = 1;
 
 /// Whether supervisors are started in advance, so that a start does not wait for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefork {
-    /// Two are, and are replaced.
+    /// One is, and is replaced.
     On,
     /// None is; for many agents in one process. What forks them ends a few seconds after the last start.
     Off,
