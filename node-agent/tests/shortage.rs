@@ -211,6 +211,16 @@ impl Drop for Disk {
 async fn running_out_of_inodes_is_named() {
     let Some(disk) = Disk::with("size=128m,nr_inodes=64") else { return };
     let mut agent = Agent::start(&["env"], disk.0.path(), &[]).await;
+    let attempts = disk.0.path().join("state/attempts");
+    fixtures::wait_for("a prepared directory", || {
+        let mut names = fs::read_dir(&attempts).ok()?.map(|entry| entry.unwrap().path());
+        names.find(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with(".ready.")
+                && path.join("log/reserve").exists()
+                && path.join("state.starting").exists()
+        })
+    });
     for number in 0.. {
         if fs::write(disk.0.path().join(number.to_string()), "").is_err() {
             break;
