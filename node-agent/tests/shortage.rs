@@ -150,8 +150,8 @@ async fn without_a_process_left_the_agent_stays_connected() {
     assert!(matches!(outcome, Outcome::StartFailed { .. }), "{outcome:?}");
 }
 
-/// *Running* was recorded only after some milliseconds: a supervisor that was killed before left its command to nobody, as without a
-/// control group only that record names it.
+/// *Running* was recorded only after some milliseconds. If the supervisor was killed before that, its command kept running
+/// unsupervised: without a control group, only that record identifies it.
 #[tokio::test]
 async fn a_command_whose_supervisor_is_killed_at_once_is_ended_without_control_groups() {
     if !fixtures::can_run_as_root() {

@@ -96,7 +96,7 @@ impl AgentLoop {
                         }
                         self.on_input(input);
                     }
-                    // Otherwise later: the commands that were just handed over get the processors first.
+                    // The one that waited has an Attempt now.
                     if self.performer.has_no_standby() {
                         self.performer.prefork();
                     }

@@ -1,8 +1,8 @@
 //! Group commit: changes wait for the disk together.
 //!
 //! A change is queued under the lock of the state. Watches see those of people at once, and those of the controller once they are
-//! durable. A waiter that finds the disk idle writes all
-//! that is queued; the others wait for that write, and then one of them writes what was queued meanwhile.
+//! durable. A waiter that finds the disk idle writes all that is queued; the others wait for that write, and then one of them
+//! writes what was queued meanwhile.
 //!
 //! What people write is followed by a write of the controller, such as that of a Run, before its command starts: two waits
 //! for the disk. So the first is held until the second has joined it, which writes both, or until [`HOLD`] has passed. Those
