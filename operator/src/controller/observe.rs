@@ -45,6 +45,7 @@ pub(super) async fn observe(
     let recorded = recorded::read(task).map_err(ReconcileError::Status)?;
     let requests = requests(cache, task);
     let runs = parts.runs.get_or_insert(&plan.uid, &plan.task);
+    runs.lock().recent.clone_from(&recorded.recent);
     let recorded_run = recorded.run.as_ref().map_or(RunNumber(0), |run| run.number);
     let highest_run = highest_run(context, cache, task, plan, recorded_run).await;
     if let Some(run) = &recorded.run {

@@ -7,7 +7,7 @@ use sentinel_core::reconcile::Earlier;
 use sentinel_core::reconcile::ledger::{Origin, RunLedger};
 use sentinel_core::reconcile::retry::Retry;
 use sentinel_core::reconcile::rollout::HistoryLookup;
-use sentinel_core::reconcile::run::{RunState, Trigger};
+use sentinel_core::reconcile::run::{RunState, RunSummary, Trigger};
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::RunRequest;
@@ -58,6 +58,8 @@ pub struct Runs {
     pub current: Option<TrackedRun>,
     /// Earlier Runs that are not settled yet: not all archived, or not all forgotten.
     pub superseded: Vec<TrackedRun>,
+    /// What the Task's status records of earlier Runs.
+    pub(super) recent: Vec<RunSummary>,
     /// What History was asked about an earlier Task of this name.
     pub(super) asked: Option<Asked>,
 }

@@ -113,7 +113,10 @@ impl ResultsWork {
 async fn answer(results: &Results, history: &dyn History, lookup: Lookup) -> Result<(), HistoryError> {
     match lookup {
         Lookup::Describe(report) => {
-            if let Some(facts) = describe(history, &report.attempt).await? {
+            let known = describe(history, &report.attempt).await?;
+            // The leaders that had this Run could not archive even that it began.
+            let known = known.or_else(|| results.earlier_facts(&report));
+            if let Some(facts) = known {
                 results.archive(&report, facts);
             }
         }

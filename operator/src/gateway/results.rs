@@ -187,6 +187,11 @@ impl Results {
         self.hub.give_up(attempt, archived, end);
     }
 
+    /// The Run of a Report, by what its Task records of it.
+    pub(super) fn earlier_facts(&self, report: &Report) -> Option<AttemptFacts> {
+        self.ledgers.earlier_facts(&report.attempt, &report.spec_hash)
+    }
+
     /// Queues the record of a Report for History.
     pub(super) fn archive(&self, report: &Report, facts: AttemptFacts) {
         let record = record_of(report, facts, self.registry.epoch());
