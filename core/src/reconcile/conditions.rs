@@ -249,9 +249,12 @@ pub fn already_executed_message(earlier: &EarlierRun) -> String {
 
 fn archived(archive: Archive) -> Condition {
     match archive {
-        Archive::Current => {
-            condition(kind::ARCHIVED, ConditionStatus::True, "Archived", "History has all that is known")
-        }
+        Archive::Current => condition(
+            kind::ARCHIVED,
+            ConditionStatus::True,
+            "Archived",
+            "History has all that is known of this run",
+        ),
         Archive::Behind => condition(
             kind::ARCHIVED,
             ConditionStatus::False,
