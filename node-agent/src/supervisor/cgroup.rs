@@ -39,7 +39,7 @@ impl Cgroup {
     /// # Errors
     /// `NotFound` when the hierarchy does not have it; otherwise the kernel's error.
     pub(super) fn enable(&self, controller: &str) -> io::Result<()> {
-        if has_controller(&self.path, controller) {
+        if self.has_files_of(controller) {
             return Ok(());
         }
         let mount = mount()?;
@@ -49,7 +49,12 @@ impl Cgroup {
         for parent in [mount.clone(), mount.join(FOLDER)] {
             fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"))?;
         }
-        if has_controller(&self.path, controller) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+        if self.has_files_of(controller) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Whether this controller limits the group. While another process enables it, it is listed before its files exist.
+    fn has_files_of(&self, controller: &str) -> bool {
+        self.path.join(format!("{controller}.max")).exists()
     }
 
     /// Its path, for the state record.
