@@ -121,7 +121,7 @@ impl AttemptDir {
     /// # Errors
     /// When the record is unreadable.
     pub fn accepted(&self) -> Result<Option<Accepted>, JournalError> {
-        record_file::read(&self.file(REQUEST))
+        record_file::read_by(&self.file(REQUEST), Accepted::from_json)
     }
 
     /// How far it has come.

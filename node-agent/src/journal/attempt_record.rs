@@ -6,8 +6,7 @@ use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::Ended;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::wal_slot::SlotId;
 use crate::host;
@@ -18,7 +17,6 @@ use crate::process::ProcessIdentity;
 #[serde(rename_all = "camelCase")]
 pub struct Accepted {
     /// What is to be run.
-    #[serde(deserialize_with = "stored")]
     pub start: Start,
     /// When it was accepted, by the wall clock.
     pub accepted_at: UnixMillis,
@@ -31,19 +29,22 @@ pub struct Accepted {
     pub slot: Option<SlotId>,
 }
 
-/// A request that an earlier release may have accepted with an epoch that is out of range today. The epoch is not needed
-/// any more, and the Attempt must not be lost for it.
-fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Start, D::Error> {
-    let mut start = serde_json::Value::deserialize(deserializer)?;
-    if let Some(epoch) = start.get_mut("epoch")
-        && epoch.as_u64().is_some_and(|number| number > Epoch::MAX.get())
-    {
-        *epoch = Epoch::MAX.get().into();
-    }
-    serde_json::from_value(start).map_err(D::Error::custom)
-}
-
 impl Accepted {
+    /// Reads it. An earlier release may have accepted a request with an epoch that is out of range today: the epoch is not needed any
+    /// more, and the Attempt must not be lost for it.
+    pub(crate) fn from_json(json: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(json).or_else(|error| {
+            let mut accepted: serde_json::Value = serde_json::from_slice(json)?;
+            match accepted.pointer_mut("/start/epoch") {
+                Some(epoch) if epoch.as_u64().is_some_and(|number| number > Epoch::MAX.get()) => {
+                    *epoch = Epoch::MAX.get().into();
+                    serde_json::from_value(accepted)
+                }
+                _ => Err(error),
+            }
+        })
+    }
+
     /// This request, accepted at this moment.
     ///
     /// # Errors

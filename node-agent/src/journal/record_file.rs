@@ -27,7 +27,7 @@ pub(super) fn encode<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, Jo
 }
 
 /// The value in a record, or what is wrong with it.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+fn decode<T>(bytes: &[u8], parse: impl FnOnce(&[u8]) -> serde_json::Result<T>) -> Result<T, String> {
     // The last line has a fixed length: "\ncrc32 " + 8 digits + "\n".
     let json_len = bytes.len().checked_sub(MARK.len() + 9).ok_or("too short")?;
     let (json, tail) = bytes.split_at(json_len);
@@ -40,11 +40,19 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if crc32fast::hash(json) != crc {
         return Err("checksum mismatch".to_owned());
     }
-    serde_json::from_slice(json).map_err(|error| format!("unexpected content: {error}"))
+    parse(json).map_err(|error| format!("unexpected content: {error}"))
 }
 
 /// Reads a record; `None` when there is no such file.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, JournalError> {
+    read_by(path, |json| serde_json::from_slice(json))
+}
+
+/// The same, with a parser of its own.
+pub(super) fn read_by<T>(
+    path: &Path,
+    parse: impl FnOnce(&[u8]) -> serde_json::Result<T>,
+) -> Result<Option<T>, JournalError> {
     // Neither follow a symbolic link nor wait for a named pipe: the agent creates neither.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path) {
@@ -64,7 +72,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Journa
     if bytes.len() as u64 > MAX_RECORD {
         return Err(corrupt(format!("longer than {MAX_RECORD} bytes")));
     }
-    decode(&bytes).map(Some).map_err(corrupt)
+    decode(&bytes, parse).map(Some).map_err(corrupt)
 }
 
 /// Replaces a record; it is durable on return.
@@ -90,13 +98,9 @@ pub(super) fn write_hidden_unsynced<T: Serialize>(path: &Path, value: &T) -> Res
 fn fill_hidden<T: Serialize>(path: &Path, value: &T) -> Result<File, JournalError> {
     let bytes = encode(path, value)?;
     let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|e| JournalError::io("create", path, e))?;
+    // ext4 writes a file to the disk when it is closed, if it was truncated before (auto_da_alloc in ext4(5)); this one is empty.
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(path);
+    let mut file = file.map_err(|e| JournalError::io("create", path, e))?;
     file.write_all(&bytes).map_err(|e| JournalError::io("write", path, e))?;
     Ok(file)
 }
@@ -139,8 +143,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<File, JournalError> {
     Ok(file)
 }
 
-/// Creates a file of `len` bytes whose blocks are allocated, for [`fill_reserve`]. Where the file system cannot allocate
-/// in advance, zeros are written.
+/// Creates an empty file whose first `len` bytes are allocated, for [`fill_reserve`]. Where the file system cannot allocate in advance,
+/// zeros are written.
 pub(super) fn reserve(path: &Path, len: u64) -> Result<(), JournalError> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -148,8 +152,9 @@ pub(super) fn reserve(path: &Path, len: u64) -> Result<(), JournalError> {
         .mode(0o600)
         .open(path)
         .map_err(|e| JournalError::io("create", path, e))?;
-    // Not synced: a power cut loses the allocation and nothing else.
-    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len) {
+    // Not synced: a power cut loses the allocation and nothing else. Beyond the end, so that the record is not cut later: each extent
+    // that becomes free is a command to a disk that is mounted with `discard`, and the one who cuts waits for it.
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
             let zeros = vec![0; usize::try_from(len).unwrap_or(0)];
@@ -192,7 +197,10 @@ fn write_reserve(reserve: &Path, path: &Path, bytes: &[u8]) -> Result<Option<Fil
         Err(error) => return Err(JournalError::io("open", reserve, error)),
     };
     file.rewind().and_then(|()| file.write_all(bytes)).map_err(|e| JournalError::io("write", path, e))?;
-    file.set_len(bytes.len() as u64).map_err(|e| JournalError::io("cut", reserve, e))?;
+    let len = file.metadata().map_err(|e| JournalError::io("examine", reserve, e))?.len();
+    if len > bytes.len() as u64 {
+        file.set_len(bytes.len() as u64).map_err(|e| JournalError::io("cut", reserve, e))?;
+    }
     Ok(Some(file))
 }
 
@@ -231,20 +239,34 @@ mod tests {
     use super::*;
     use sentinel_protocol::ids::Epoch;
 
+    fn epoch_of(record: &[u8]) -> Result<Epoch, String> {
+        decode(record, |json| serde_json::from_slice(json))
+    }
+
     #[test]
     fn rejects_a_record_with_any_byte_missing_or_bit_flipped() {
         let bytes = encode(Path::new("x"), &Epoch::from(123_456)).unwrap();
-        assert_eq!(decode::<Epoch>(&bytes).unwrap(), Epoch::from(123_456));
+        assert_eq!(epoch_of(&bytes).unwrap(), Epoch::from(123_456));
         for len in 0..bytes.len() {
-            assert!(decode::<Epoch>(&bytes[..len]).is_err(), "cut to {len} bytes was accepted");
+            assert!(epoch_of(&bytes[..len]).is_err(), "cut to {len} bytes was accepted");
         }
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << bit;
-                assert!(decode::<Epoch>(&flipped).is_err(), "bit {bit} of byte {at} flipped was accepted");
+                assert!(epoch_of(&flipped).is_err(), "bit {bit} of byte {at} flipped was accepted");
             }
         }
+    }
+
+    /// An earlier release filled it with zeros, and so does this one where the file system cannot allocate.
+    #[test]
+    fn a_reserve_that_is_longer_than_its_record_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let (reserve_path, path) = (dir.path().join("r"), dir.path().join("x"));
+        fs::write(&reserve_path, [0; 8192]).unwrap();
+        fill_reserve(&reserve_path, &path, &Epoch::from(7)).unwrap();
+        assert_eq!(read::<Epoch>(&path).unwrap(), Some(Epoch::from(7)));
     }
 
     #[test]

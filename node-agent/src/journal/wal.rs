@@ -86,7 +86,7 @@ impl Wal {
         let all = self.slots().free.clone();
         let found = |index| {
             let (generation, payload) = read_frame(&self.file, index, Part::Request)?;
-            let accepted: Accepted = serde_json::from_slice(&payload).ok()?;
+            let accepted = Accepted::from_json(&payload).ok()?;
             let id = SlotId { index, generation };
             let slot = Slot::of(Arc::clone(&self.file), self.path.clone(), id)?;
             (accepted.slot == Some(id)).then_some(Found { accepted, slot, id })
