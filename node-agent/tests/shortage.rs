@@ -122,10 +122,11 @@ async fn running_out_of_processes_names_their_limit() {
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut agent = Agent::start(&user, dir.path(), &[]).await;
     agent.limit("nproc", 1);
-    // The preforked supervisor takes the first one.
+    // The preforked supervisors take the first ones.
     agent.outcome(&shell(1, "true")).await;
+    agent.outcome(&shell(2, "true")).await;
     let Outcome::StartFailed { reason: StartFailure::OutOfResources, message } =
-        agent.outcome(&shell(2, "true")).await
+        agent.outcome(&shell(3, "true")).await
     else {
         panic!("it was started")
     };
@@ -144,9 +145,10 @@ async fn without_a_process_left_the_agent_stays_connected() {
     chown(dir.path(), Some(UNPRIVILEGED_UID), None).unwrap();
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut agent = Agent::start_limited(&user, dir.path(), &[], Some(("nproc", 1))).await;
-    // The preforked supervisor takes the first one.
+    // The preforked supervisors take the first ones.
     agent.outcome(&shell(1, "true")).await;
-    let outcome = agent.outcome(&shell(2, "true")).await;
+    agent.outcome(&shell(2, "true")).await;
+    let outcome = agent.outcome(&shell(3, "true")).await;
     assert!(matches!(outcome, Outcome::StartFailed { .. }), "{outcome:?}");
 }
 
@@ -226,9 +228,11 @@ async fn running_out_of_inodes_is_named() {
             break;
         }
     }
-    // What was prepared suffices for this one.
-    assert_eq!(agent.outcome(&shell(1, "true")).await, Outcome::Succeeded { exit_code: 0 });
-    let refusal = agent.refusal(&shell(2, "true")).await;
+    // What was prepared suffices for these.
+    for number in 1..=2 {
+        assert_eq!(agent.outcome(&shell(number, "true")).await, Outcome::Succeeded { exit_code: 0 });
+    }
+    let refusal = agent.refusal(&shell(3, "true")).await;
     let Refusal::JournalUnsafe { message } = refusal else { panic!("{refusal:?}") };
     assert!(message.contains("inode") && message.contains(" left of 64; remove files there"), "{message}");
 }

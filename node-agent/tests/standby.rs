@@ -18,7 +18,7 @@ use sentinel_protocol::to_agent::{Start, ToAgent};
 const TOKEN: &str = "a-token";
 
 /// How many supervisors wait.
-const STANDBYS: usize = 1;
+const STANDBYS: usize = 2;
 
 /// An agent in a process of its own, and its operator.
 struct Node {
@@ -136,15 +136,19 @@ async fn a_command_runs_though_its_prepared_supervisor_was_killed() {
     assert!(state.contains(&format!("\"supervisor\":{{\"pid\":{parent},")), "{seen}");
 }
 
-/// The processes of an agent that fork supervisors.
-fn fork_servers(agent: u32) -> Vec<i32> {
+/// The processes that any thread of an agent has started.
+fn children_of_all_threads(agent: u32) -> Vec<i32> {
     let threads = fs::read_dir(format!("/proc/{agent}/task")).unwrap();
     let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
-    let children: Vec<i32> = children
+    children
         .flat_map(|text| text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
-        .collect();
+        .collect()
+}
+
+/// The processes of an agent that fork supervisors.
+fn fork_servers(agent: u32) -> Vec<i32> {
     let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    children.into_iter().filter(|pid| name(pid).trim() == "fork-server").collect()
+    children_of_all_threads(agent).into_iter().filter(|pid| name(pid).trim() == "fork-server").collect()
 }
 
 #[tokio::test]
@@ -163,12 +167,7 @@ async fn commands_run_though_the_fork_server_was_killed() {
 }
 
 fn zombies(agent: u32) -> Vec<i32> {
-    let threads = fs::read_dir(format!("/proc/{agent}/task")).unwrap();
-    let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
-    let children: Vec<i32> = children
-        .flat_map(|text| text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
-        .collect();
-    children.into_iter().filter(|pid| !is_alive(*pid)).collect()
+    children_of_all_threads(agent).into_iter().filter(|pid| !is_alive(*pid)).collect()
 }
 
 /// The answer of one that hung was later taken for that to the next request, and so on.

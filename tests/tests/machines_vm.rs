@@ -185,11 +185,10 @@ async fn limited(operator: &EmbeddedOperator, name: &str, limits: Value, script:
     operator.task(name, run, &[("timeouts", json!({ "grace": "1s" }))]).await
 }
 
-/// Waits until only the supervisor that waits for the next command has a group, an empty one: the others remove theirs
-/// after they have reported how their commands ended.
+/// Waits until only the supervisors that wait for a command have groups: the others remove theirs after they have reported how their
+/// commands ended.
 async fn no_group_is_left(machine: &Machine) {
-    // That of the process that waits is left.
-    let groups = format!("! {{ {GROUPS_OF_COMMANDS}; }} && set -- *.*/ && echo $* && [ $# = 1 ]");
+    let groups = format!("! {{ {GROUPS_OF_COMMANDS}; }} && set -- *.*/ && echo $* && [ $# = 2 ]");
     shows(machine, "the groups of the commands are gone", &groups).await;
 }
 

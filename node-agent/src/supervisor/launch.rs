@@ -27,7 +27,7 @@ const SERVER_KEPT_FOR: Duration = Duration::from_secs(5);
 const PREFORK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Supervisors that wait for an Attempt.
-const STANDBYS: usize = 1;
+const STANDBYS: usize = 2;
 
 /// Whether supervisors are started in advance, so that a start does not wait for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

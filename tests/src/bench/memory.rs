@@ -14,8 +14,8 @@ use crate::wait::until;
 const AGENTS: usize = 1000;
 const COMMANDS: usize = 20;
 
-/// Processes of an agent without commands: a supervisor that waits, and what forks it.
-const WAITING: usize = 2;
+/// Processes of an agent without commands: two supervisors that wait, and what forks them.
+const WAITING: usize = 3;
 const MIB: f64 = (1 << 20) as f64;
 
 pub(super) async fn measure(table: &mut Table) {

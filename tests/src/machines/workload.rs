@@ -156,7 +156,8 @@ impl Workload {
                 }
                 match log {
                     Ok(text) if *text == output(requested.kind) || text.contains("[sentinel: ") => {}
-                    _ => wrong("output is missing without a marker"),
+                    Ok(_) => wrong("output is missing without a marker"),
+                    Err(_) => wrong("its output cannot be read"),
                 }
             }
             _ => wrong("an unexpected outcome"),
