@@ -6,6 +6,7 @@
 //! * `rules`: validation rules in CEL, for what the structure of a Task does not enforce;
 //! * [`crd`]: the definitions, generated from these types into `crds/`;
 //! * [`manifest`]: YAML into Tasks; [`schema`]: validation and defaulting of an API server, where there is none;
+//!   `structure`: the part of it that follows from an OpenAPI schema;
 //! * [`validate`]: a Task into a plan, or a list of problems ([`invalid`]);
 //! * [`recorded`]: the status, to and from the values that decisions use; [`presented`]: a Task as the API shows it;
 //! * [`quantity`]: amounts as Kubernetes writes them.
@@ -22,6 +23,7 @@ mod rules;
 pub mod schema;
 pub mod slice;
 pub mod status;
+mod structure;
 pub mod task;
 pub mod validate;
 

@@ -6,14 +6,12 @@
 //! field of two types, an error for each type; `serde_ignored` with `serde_path_to_error` ends at the first wrong type,
 //! where this reports every problem of a file at once.
 
-use std::collections::HashMap;
-use std::fmt::{self, Display, Formatter};
 use std::sync::OnceLock;
 
-use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::invalid::{Invalid, Problems};
+use super::structure::{Structure, unknown};
 use super::validate::targets::{LABEL_VALUE, is_label_key, is_label_value};
 use super::{Task, crd, validate};
 
@@ -74,7 +72,7 @@ fn completed(mut value: Value) -> (Value, Vec<Invalid>) {
         metadata(object.get("metadata"), &mut problems);
         unknown(object, &["apiVersion", "kind", "metadata", "spec"], "", &mut problems);
         match object.get_mut("spec") {
-            Some(spec) => check(spec, &spec_schema().spec, &Path::of("spec"), &mut problems),
+            Some(spec) => spec_structure().check(spec, "spec", &mut problems),
             None => problems.field("spec", "is required"),
         }
     }
@@ -200,315 +198,32 @@ fn marks(field: &str, entries: &Map<String, Value>, problems: &mut Problems) {
     }
 }
 
-/// The schema of the spec of a Task, and its patterns.
-struct SpecSchema {
-    spec: Value,
-    patterns: HashMap<String, Regex>,
+/// The schema of the spec of a Task.
+fn spec_schema() -> Value {
+    let crd = crd::task_crd().ok().and_then(|crd| serde_json::to_value(crd).ok()).unwrap_or_default();
+    let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
+    spec.cloned().unwrap_or_default()
 }
 
-fn spec_schema() -> &'static SpecSchema {
-    static SCHEMA: OnceLock<SpecSchema> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
-        let crd = crd::task_crd().ok().and_then(|crd| serde_json::to_value(crd).ok()).unwrap_or_default();
-        let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").cloned();
-        let mut spec = spec.unwrap_or_default();
-        strip(&mut spec);
-        let mut patterns = HashMap::new();
-        collect_patterns(&spec, &mut patterns);
-        SpecSchema { spec, patterns }
-    })
-}
-
-/// Removes what no check reads, and most of the schema is.
-fn strip(schema: &mut Value) {
-    let Value::Object(keywords) = schema else { return };
-    for unread in ["description", "x-kubernetes-validations"] {
-        keywords.remove(unread);
-    }
-    for (keyword, value) in keywords {
-        match (keyword.as_str(), value) {
-            ("properties", Value::Object(properties)) => properties.values_mut().for_each(strip),
-            ("items" | "additionalProperties", value) => strip(value),
-            _ => {}
-        }
-    }
-}
-
-fn collect_patterns(schema: &Value, patterns: &mut HashMap<String, Regex>) {
-    match schema {
-        Value::Object(object) => {
-            if let Some(Value::String(pattern)) = object.get("pattern")
-                && let Ok(regex) = Regex::new(pattern)
-            {
-                patterns.insert(pattern.clone(), regex);
-            }
-            object.values().for_each(|value| collect_patterns(value, patterns));
-        }
-        Value::Array(items) => items.iter().for_each(|value| collect_patterns(value, patterns)),
-        _ => {}
-    }
-}
-
-/// The place of a value, written out only for a problem: most Tasks have none.
-struct Path<'a> {
-    parent: Option<&'a Self>,
-    step: Step<'a>,
-}
-
-enum Step<'a> {
-    Field(&'a str),
-    Key(&'a str),
-    Item(usize),
-}
-
-impl<'a> Path<'a> {
-    fn of(field: &'a str) -> Self {
-        Self { parent: None, step: Step::Field(field) }
-    }
-
-    fn then(&'a self, step: Step<'a>) -> Self {
-        Self { parent: Some(self), step }
-    }
-}
-
-impl Display for Path<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if let Some(parent) = self.parent {
-            parent.fmt(f)?;
-        }
-        match self.step {
-            Step::Field(name) if self.parent.is_none() => f.write_str(name),
-            Step::Field(name) => write!(f, ".{name}"),
-            Step::Key(key) => write!(f, "[{key}]"),
-            Step::Item(index) => write!(f, "[{index}]"),
-        }
-    }
-}
-
-/// Validates a value and fills in defaults.
-fn check(value: &mut Value, schema: &Value, path: &Path<'_>, problems: &mut Problems) {
-    if schema["x-kubernetes-int-or-string"] == Value::Bool(true) {
-        int_or_text(value, schema, path, problems);
-        return;
-    }
-    match (schema["type"].as_str(), &mut *value) {
-        (Some("object"), Value::Object(object)) => check_object(object, schema, path, problems),
-        (Some("array"), Value::Array(items)) => check_array(items, schema, path, problems),
-        (Some("string"), Value::String(text)) => check_text(text, schema, path, problems),
-        (Some("integer"), Value::Number(number)) if number.is_i64() || number.is_u64() => {
-            check_number(number.as_i64(), schema, path, problems);
-        }
-        (Some("boolean"), Value::Bool(_)) | (None, _) => {}
-        (Some(wanted), _) => {
-            let wanted = match wanted {
-                "object" => "an object",
-                "array" => "a list",
-                "string" => "a string (quote numbers, and words such as yes)",
-                "integer" => "a whole number",
-                "boolean" => "true or false",
-                other => other,
-            };
-            problems.json(&path.to_string(), value, format!("must be {wanted}"));
-        }
-    }
-}
-
-fn check_object(object: &mut Map<String, Value>, schema: &Value, path: &Path<'_>, problems: &mut Problems) {
-    if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
-        let most = schema["maxProperties"].as_u64().unwrap_or(u64::MAX);
-        if object.len() as u64 > most {
-            problems.value(
-                path.to_string(),
-                &format!("{} entries", object.len()),
-                format!("must be at most {most}"),
-            );
-        }
-        for (key, value) in object {
-            check(value, values, &path.then(Step::Key(key)), problems);
-        }
-        return;
-    }
-    let Some(properties) = schema["properties"].as_object() else { return };
-    if object.keys().any(|name| !properties.contains_key(name)) {
-        let known: Vec<&str> = properties.keys().map(String::as_str).collect();
-        unknown(object, &known, &path.to_string(), problems);
-    }
-    for (name, property) in properties {
-        let default = property.get("default");
-        // As in an API server: null counts as absent where there is a default.
-        if default.is_some() && object.get(name).is_none_or(Value::is_null) {
-            object.insert(name.clone(), default.cloned().unwrap_or_default());
-        }
-    }
-    for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        if !object.contains_key(required) {
-            problems.field(join(&path.to_string(), required), "is required");
-        }
-    }
-    for (name, value) in object {
-        if let Some(property) = properties.get(name) {
-            check(value, property, &path.then(Step::Field(name)), problems);
-        }
-    }
-}
-
-fn check_array(items: &mut [Value], schema: &Value, path: &Path<'_>, problems: &mut Problems) {
-    let count = items.len() as u64;
-    let (least, most) =
-        (schema["minItems"].as_u64().unwrap_or(0), schema["maxItems"].as_u64().unwrap_or(u64::MAX));
-    if count < least || count > most {
-        let allowed = format!("must be {}", range(least, most));
-        problems.value(path.to_string(), &format!("{count} items"), allowed);
-        return;
-    }
-    for (index, item) in items.iter_mut().enumerate() {
-        check(item, &schema["items"], &path.then(Step::Item(index)), problems);
-    }
-    check_unique(items, schema, path, problems);
-}
-
-/// A list of type set has no duplicate items, and one of type map no duplicate keys.
-fn check_unique(items: &[Value], schema: &Value, path: &Path<'_>, problems: &mut Problems) {
-    let key = match schema["x-kubernetes-list-type"].as_str() {
-        Some("set") => None,
-        Some("map") => schema["x-kubernetes-list-map-keys"][0].as_str(),
-        _ => return,
-    };
-    let mut seen = HashMap::new();
-    for (index, item) in items.iter().enumerate() {
-        let (field, value) = match key {
-            Some(key) => (format!("{path}[{index}].{key}"), &item[key]),
-            None => (format!("{path}[{index}]"), item),
-        };
-        if let Some(first) = seen.insert(value, index) {
-            let allowed = format!("must be unique; {path}[{first}] is the same");
-            problems.json(&field, value, allowed);
-        }
-    }
-}
-
-fn check_text(text: &str, schema: &Value, path: &Path<'_>, problems: &mut Problems) {
-    let length = text.chars().count() as u64;
-    let least = schema["minLength"].as_u64().unwrap_or(0);
-    let most = schema["maxLength"].as_u64().unwrap_or(u64::MAX);
-    if length < least || length > most {
-        problems.value(path.to_string(), text, format!("must be {} characters long", range(least, most)));
-        return;
-    }
-    if let Some(names) = schema["enum"].as_array()
-        && !names.iter().any(|name| name == text)
-    {
-        let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
-        problems.value(path.to_string(), text, format!("must be {}", names.join(" or ")));
-    }
-    if let Some(pattern) = schema["pattern"].as_str()
-        && spec_schema().patterns.get(pattern).is_some_and(|regex| !regex.is_match(text))
-    {
-        problems.value(path.to_string(), text, pattern_message(pattern));
-    }
-}
-
-fn check_number(number: Option<i64>, schema: &Value, path: &Path<'_>, problems: &mut Problems) {
-    let bound = |keyword: &str| schema[keyword].as_f64().map(|bound| bound as i64);
-    let (least, most) = (bound("minimum").unwrap_or(i64::MIN), bound("maximum").unwrap_or(i64::MAX));
-    let widest = match schema["format"].as_str() {
-        Some("int32") => i64::from(i32::MAX),
-        _ => i64::MAX,
-    };
-    match number {
-        Some(number) if number >= least && number <= most.min(widest) => {}
-        _ => {
-            let seen = number.map_or_else(|| "a number out of range".to_owned(), |number| number.to_string());
-            problems.value(path.to_string(), &seen, format!("must be {least} to {}", most.min(widest)));
-        }
-    }
-}
-
-fn int_or_text(value: &Value, schema: &Value, path: &Path<'_>, problems: &mut Problems) {
-    match value {
-        Value::Number(number) if number.is_i64() || number.is_u64() => {
-            check_number(number.as_i64(), schema, path, problems);
-        }
-        Value::String(text) => check_text(text, schema, path, problems),
-        other => problems.json(&path.to_string(), other, "must be a whole number or a string"),
-    }
-}
-
-/// The message about a pattern that does not match.
-fn pattern_message(pattern: &str) -> String {
-    match pattern {
-        super::task::run::NO_NUL_PATTERN => {
-            "must not contain a zero byte, which the kernel cannot pass on".to_owned()
-        }
-        // Not reached: a test holds that each pattern of the schema has a message.
-        _ => "must match its pattern; the description of the field has an example".to_owned(),
-    }
-}
-
-fn range(least: u64, most: u64) -> String {
-    match (least, most) {
-        (least, u64::MAX) => format!("at least {least}"),
-        (0, most) => format!("at most {most}"),
-        (least, most) => format!("{least} to {most}"),
-    }
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
-fn unknown(object: &Map<String, Value>, known: &[&str], path: &str, problems: &mut Problems) {
-    for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
-        let field = join(path, name);
-        let known = match nearest(name, known) {
-            Some(meant) => format!("did you mean {meant}?"),
-            None => format!("known fields: {}", known.join(", ")),
-        };
-        problems.field(field, format!("is an unknown field; {known}"));
-    }
-}
-
-/// The known name within a few letters, if there is one.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let most = (name.chars().count() / 3).clamp(1, 3);
-    let candidates = known.iter().map(|candidate| (distance(name, candidate), *candidate));
-    candidates.filter(|(distance, _)| *distance <= most).min().map(|(_, candidate)| candidate)
-}
-
-/// The Levenshtein distance, without case.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.to_lowercase(), b.to_lowercase());
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(b.chars()) {
-            let next = (diagonal + usize::from(x != y)).min(left + 1).min(*cell + 1);
-            diagonal = *cell;
-            *cell = next;
-            left = next;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
+fn spec_structure() -> &'static Structure {
+    static STRUCTURE: OnceLock<Structure> = OnceLock::new();
+    STRUCTURE.get_or_init(|| Structure::of(&spec_schema()))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::structure::pattern_message;
     use super::*;
 
     #[test]
     fn every_pattern_of_the_schema_is_supported_and_has_a_message() {
-        let mut found = HashMap::new();
-        collect_patterns(&spec_schema().spec, &mut found);
         let mut in_schema = Vec::new();
-        texts(&spec_schema().spec, "pattern", &mut in_schema);
+        texts(&spec_schema(), "pattern", &mut in_schema);
+        assert!(!in_schema.is_empty());
         for pattern in in_schema {
-            assert!(found.contains_key(&pattern), "{pattern} is not a supported regular expression");
+            assert!(regex::Regex::new(&pattern).is_ok(), "{pattern} is not a supported regular expression");
             let message = pattern_message(&pattern);
             assert!(!message.contains("match its pattern"), "{pattern} has no message");
             assert!(!message.contains(['^', '\\', '*']), "{message:?} shows the expression");
@@ -544,6 +259,7 @@ mod tests {
     /// A keyword of the schema that is not in this list would not be validated.
     #[test]
     fn schema_uses_supported_keywords_only() {
+        const TYPES: [&str; 5] = ["object", "array", "string", "integer", "boolean"];
         const SUPPORTED: [&str; 21] = [
             "additionalProperties",
             "default",
@@ -572,13 +288,14 @@ mod tests {
             for (keyword, value) in schema.as_object().unwrap() {
                 assert!(SUPPORTED.contains(&keyword.as_str()), "{keyword} is not supported");
                 match keyword.as_str() {
+                    "type" => assert!(TYPES.contains(&value.as_str().unwrap()), "{value} is not supported"),
                     "properties" => value.as_object().unwrap().values().for_each(walk),
                     "items" | "additionalProperties" => walk(value),
                     _ => {}
                 }
             }
         }
-        walk(&spec_schema().spec);
+        walk(&spec_schema());
     }
 
     #[test]
@@ -587,13 +304,5 @@ mod tests {
             "spec": {"targets": {"all": true}, "run": {"comand": ["df"]}}});
         let problems = admit(task).unwrap_err();
         assert_eq!(problems[0].to_string(), "spec.run.comand is an unknown field; did you mean command?");
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("comand", "command"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(nearest("xyz", &["command", "script"]), None);
     }
 }

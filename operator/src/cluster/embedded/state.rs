@@ -35,6 +35,8 @@ type Key = (String, String);
 pub(super) struct State {
     version: u64,
     tasks: BTreeMap<Key, (u64, Task)>,
+    /// The Tasks by the version of their last change.
+    by_version: BTreeMap<u64, Key>,
     deleted: VecDeque<(u64, Task)>,
     slices: BTreeMap<String, TargetSlice>,
     nodes: BTreeMap<NodeName, NodeFacts>,
@@ -53,7 +55,7 @@ impl State {
         for task in found.tasks {
             let version = version(&task);
             state.version = state.version.max(version);
-            state.tasks.insert(key(&task), (version, task));
+            state.insert(version, task);
         }
         let named = |slice: TargetSlice| Some((slice.metadata.name.clone()?, slice));
         state.slices = found.slices.into_iter().filter_map(named).collect();
@@ -261,8 +263,8 @@ impl State {
         let oldest = self.deleted.front().map_or(0, |(version, _)| *version);
         match since {
             Some(since) if self.deleted.len() < MAX_DELETED || oldest <= since => {
-                let changed = self.tasks.values().filter(|(version, _)| *version > since);
-                let deleted = self.deleted.iter().filter(|(version, _)| *version > since);
+                let changed = self.by_version.range(since + 1..).filter_map(|(_, key)| self.tasks.get(key));
+                let deleted = self.deleted.iter().rev().take_while(|(version, _)| *version > since);
                 let mut events: Vec<(u64, Event<Task>)> =
                     changed.map(|(version, task)| (*version, Event::Apply(task.clone()))).collect();
                 events.extend(deleted.map(|(version, task)| (*version, Event::Delete(task.clone()))));
@@ -312,8 +314,18 @@ impl State {
         }
         task.metadata.resource_version = Some((self.version + 1).to_string());
         self.store(disk::task_file(&task), Some(&task))?;
-        self.tasks.insert(key, (self.version, task.clone()));
+        self.insert(self.version, task.clone());
         Ok(task)
+    }
+
+    fn insert(&mut self, version: u64, task: Task) {
+        let key = key(&task);
+        self.by_version.insert(version, key.clone());
+        if let Some((before, _)) = self.tasks.insert(key, (version, task))
+            && before != version
+        {
+            self.by_version.remove(&before);
+        }
     }
 
     /// The next version, which changes this file; where there is a directory, it will be durable.
@@ -332,7 +344,9 @@ impl State {
     /// Removes a Task and what it owns.
     fn remove(&mut self, task: &Task) -> Result<(), ClusterError> {
         self.store(disk::task_file(task), None::<&Task>)?;
-        self.tasks.remove(&key(task));
+        if let Some((before, _)) = self.tasks.remove(&key(task)) {
+            self.by_version.remove(&before);
+        }
         self.deleted.push_back((self.version, task.clone()));
         while self.deleted.len() > MAX_DELETED {
             self.deleted.pop_front();
