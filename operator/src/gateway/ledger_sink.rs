@@ -66,8 +66,8 @@ pub trait LedgerSink: Send + Sync + 'static {
     /// The Run of an Attempt; `None` when it is not tracked.
     fn facts(&self, attempt: &AttemptId) -> Option<AttemptFacts>;
 
-    /// An earlier Run that is not tracked any more, by what the status of its Task records of it; for a result of which History has
-    /// neither the Attempt nor the Run. `spec_hash` is the one that the agent names. `None` when the Task does not exist, has not been
+    /// An earlier Run that is not tracked any more, by what the status of its Task records of it; for a result whose Attempt and Run
+    /// History does not have. `spec_hash` is the one that the agent names. `None` when the Task does not exist, has not been
     /// reconciled, or does not record that Run.
     fn earlier_facts(&self, attempt: &AttemptId, spec_hash: &SpecHash) -> Option<AttemptFacts>;
 }
