@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error_category::ErrorCategory;
 
-/// Descriptors without which an agent cannot work: its files and sockets, and the pipes to one supervisor.
+/// Descriptors without which an agent cannot work: its files and sockets, and the pipes to the supervisors that wait.
 const DESCRIPTORS_NEEDED: u64 = 64;
 
 /// The soft limit of descriptors of a command; a program that needs more raises it, up to the hard limit.

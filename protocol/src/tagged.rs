@@ -52,7 +52,11 @@ impl<'de, T: Tagged> Visitor<'de> for Object<T> {
                 fields.insert(first, map.next_value()?);
                 while let Some(key) = map.next_key_seed(Key(T::TAG))? {
                     match key {
-                        None => place = Some(map.next_value_seed(Place(T::VARIANTS))?),
+                        // The first one counts, as above.
+                        None => {
+                            let this = map.next_value_seed(Place(T::VARIANTS))?;
+                            place.get_or_insert(this);
+                        }
                         Some(key) => drop(fields.insert(key, map.next_value()?)),
                     }
                 }
@@ -171,6 +175,16 @@ mod tests {
         let ReportedState::Ended(ended) = &report.state else { panic!("not ended") };
         assert_eq!((ended.exit_code(), ended.ended_at.0), (Some(3), 7));
         assert_eq!(decode_text(r#"{"x":{},"stage":"Accepted","y":[]}"#), Ok(ReportedState::Accepted));
+    }
+
+    /// A message means the same whatever the order of its fields.
+    #[test]
+    fn the_first_of_two_tags_counts() {
+        for text in
+            [r#"{"stage":"Accepted","stage":"Ended","x":1}"#, r#"{"x":1,"stage":"Accepted","stage":"Ended"}"#]
+        {
+            assert_eq!(decode_text(text), Ok(ReportedState::Accepted), "{text}");
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Journa
     read_by(path, |json| serde_json::from_slice(json))
 }
 
-/// The same, with a parser of its own.
+/// The same, parsed by `parse`.
 pub(super) fn read_by<T>(
     path: &Path,
     parse: impl FnOnce(&[u8]) -> serde_json::Result<T>,
@@ -82,8 +82,8 @@ pub(super) fn replace<T: Serialize>(path: &Path, value: &T) -> Result<(), Journa
 }
 
 /// Writes a record into a directory that is not renamed to its name yet; durable on return. What a crash leaves is
-/// removed with the directory, so it needs no temporary name. Its file may exist already, without content: to make one takes longer
-/// than to write into it.
+/// removed with the directory, so it needs no temporary name. Its file may exist already: to make one takes longer than to write into
+/// it.
 pub(super) fn write_hidden<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
     let file = fill_hidden(path, value)?;
     sync(&file, path)?;
@@ -98,11 +98,21 @@ pub(super) fn write_hidden_unsynced<T: Serialize>(path: &Path, value: &T) -> Res
 fn fill_hidden<T: Serialize>(path: &Path, value: &T) -> Result<File, JournalError> {
     let bytes = encode(path, value)?;
     let mut options = OpenOptions::new();
-    // ext4 writes a file to the disk when it is closed, if it was truncated before (auto_da_alloc in ext4(5)); this one is empty.
+    // Not truncated here: ext4 writes a file that was truncated to nothing to the disk when it is closed (auto_da_alloc, ext4(5)).
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(path);
     let mut file = file.map_err(|e| JournalError::io("create", path, e))?;
     file.write_all(&bytes).map_err(|e| JournalError::io("write", path, e))?;
+    cut(&file, path, bytes.len())?;
     Ok(file)
+}
+
+/// Removes what a file has beyond `len` bytes.
+fn cut(file: &File, path: &Path, len: usize) -> Result<(), JournalError> {
+    let has = file.metadata().map_err(|e| JournalError::io("examine", path, e))?.len();
+    if has > len as u64 {
+        file.set_len(len as u64).map_err(|e| JournalError::io("cut", path, e))?;
+    }
+    Ok(())
 }
 
 /// Replaces a record whose existence has to survive a power cut and whose content need not: on return the name is
@@ -152,8 +162,8 @@ pub(super) fn reserve(path: &Path, len: u64) -> Result<(), JournalError> {
         .mode(0o600)
         .open(path)
         .map_err(|e| JournalError::io("create", path, e))?;
-    // Not synced: a power cut loses the allocation and nothing else. Beyond the end, so that the record is not cut later: each extent
-    // that becomes free is a command to a disk that is mounted with `discard`, and the one who cuts waits for it.
+    // Not synced: a power cut loses the allocation and nothing else. Beyond the end of the file, so that it need not be truncated
+    // later: with the mount option `discard` each freed extent is a command to the disk, and the truncating process waits for it.
     match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
@@ -197,10 +207,7 @@ fn write_reserve(reserve: &Path, path: &Path, bytes: &[u8]) -> Result<Option<Fil
         Err(error) => return Err(JournalError::io("open", reserve, error)),
     };
     file.rewind().and_then(|()| file.write_all(bytes)).map_err(|e| JournalError::io("write", path, e))?;
-    let len = file.metadata().map_err(|e| JournalError::io("examine", reserve, e))?.len();
-    if len > bytes.len() as u64 {
-        file.set_len(bytes.len() as u64).map_err(|e| JournalError::io("cut", reserve, e))?;
-    }
+    cut(&file, reserve, bytes.len())?;
     Ok(Some(file))
 }
 
@@ -266,6 +273,16 @@ mod tests {
         let (reserve_path, path) = (dir.path().join("r"), dir.path().join("x"));
         fs::write(&reserve_path, [0; 8192]).unwrap();
         fill_reserve(&reserve_path, &path, &Epoch::from(7)).unwrap();
+        assert_eq!(read::<Epoch>(&path).unwrap(), Some(Epoch::from(7)));
+    }
+
+    /// The disk was full while a longer request was written, which was refused; the prepared directory is used for the next.
+    #[test]
+    fn nothing_of_an_earlier_request_is_left_behind_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("request");
+        fs::write(&path, [b'x'; 5000]).unwrap();
+        write_hidden_unsynced(&path, &Epoch::from(7)).unwrap();
         assert_eq!(read::<Epoch>(&path).unwrap(), Some(Epoch::from(7)));
     }
 

@@ -37,7 +37,7 @@ impl Cgroup {
     /// Enables a controller in this group.
     ///
     /// # Errors
-    /// `NotFound` when the hierarchy does not have it; otherwise the kernel's error.
+    /// `NotFound` when the hierarchy does not have it, or it cannot limit here; otherwise the kernel's error.
     pub(super) fn enable(&self, controller: &str) -> io::Result<()> {
         if self.has_files_of(controller) {
             return Ok(());

@@ -32,7 +32,7 @@ const STANDBYS: usize = 2;
 /// Whether supervisors are started in advance, so that a start does not wait for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefork {
-    /// One is, and is replaced.
+    /// Two are, and are replaced.
     On,
     /// None is; for many agents in one process. What forks them ends a few seconds after the last start.
     Off,

@@ -62,17 +62,18 @@ impl LedgerSink for RunStore {
     fn earlier_facts(&self, attempt: &AttemptId, spec_hash: &SpecHash) -> Option<AttemptFacts> {
         let task = self.get(&attempt.task)?;
         let runs = task.lock();
+        if runs.get(attempt.run).is_some() {
+            return None;
+        }
         let run = runs.recent.iter().find(|run| run.number == attempt.run)?;
-        // Nothing records what it ran, unless the current Run runs the same.
-        let same = runs.current.as_ref().map(|run| &run.facts).filter(|facts| facts.spec_hash == *spec_hash);
-        let request = same.and_then(|facts| facts.request.as_ref());
         Some(AttemptFacts {
             task: task.task().clone(),
             spec_hash: spec_hash.clone(),
             run_started_at: run.started_at,
             trigger: Some(run.trigger.as_str().to_owned()),
-            command: same.map(|facts| facts.command.clone()).unwrap_or_default(),
-            environment: request.map_or(Environment::Container, |request| request.environment),
+            // Nothing records what it ran, and where; the hash is only what the agent states.
+            command: String::new(),
+            environment: Environment::Container,
             output_limit: None,
         })
     }

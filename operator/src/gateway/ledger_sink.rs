@@ -68,6 +68,6 @@ pub trait LedgerSink: Send + Sync + 'static {
 
     /// An earlier Run that is not tracked any more, by what the status of its Task records of it; for a result whose Attempt and Run
     /// History does not have. `spec_hash` is the one that the agent names. `None` when the Task does not exist, has not been
-    /// reconciled, or does not record that Run.
+    /// reconciled, or does not record that Run; and for a Run that is tracked.
     fn earlier_facts(&self, attempt: &AttemptId, spec_hash: &SpecHash) -> Option<AttemptFacts>;
 }

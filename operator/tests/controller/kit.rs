@@ -13,6 +13,7 @@ use sentinel_operator::cluster::{Cluster, EmbeddedCluster, NodeCache, TaskStore}
 use sentinel_operator::controller::{
     CacheProgress, Caches, Counters, Leadership, Parts, ReconcileRequests, RunStore, run,
 };
+use sentinel_operator::gateway::{AttemptFacts, LedgerSink as _};
 use sentinel_operator::health::Health;
 use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions};
 use sentinel_operator::history::record::{AttemptRecord, HistoryRecord, RecordSource};
@@ -160,6 +161,11 @@ impl Stage {
             let record = record(&report, facts.task.clone(), facts.started_at);
             self.operator.archiver.record(HistoryRecord::Attempt(Box::new(record))).unwrap();
         }
+    }
+
+    /// What is known about an Attempt of a Run that is not tracked.
+    pub(crate) fn earlier_facts(&self, attempt: &AttemptId) -> Option<AttemptFacts> {
+        self.operator.runs.earlier_facts(attempt, &SpecHash::new("0".repeat(64)).unwrap())
     }
 
     pub(crate) fn delivered(&self) -> Vec<Delivered> {

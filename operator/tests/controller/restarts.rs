@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sentinel_operator::cluster::TaskKeeper;
+use sentinel_protocol::ids::{AttemptId, RunNumber};
 
 use super::agents::Delivered;
 use super::kit::{Stage, condition, failed, running, succeeded};
@@ -70,6 +71,27 @@ async fn a_restarted_operator_knows_forgotten_attempts() {
     assert_eq!(states, ["Failed", "Succeeded"]);
     let counts = status.run.unwrap().counts;
     assert_eq!((counts.succeeded, counts.failed), (1, 1));
+}
+
+/// History has nothing of it when its leaders ended during an outage; the results are still on the nodes.
+#[tokio::test(start_paused = true)]
+async fn an_earlier_run_is_known_by_what_its_task_records() {
+    let mut stage = Stage::with_nodes(&["a"]);
+    stage.apply("t", HELLO).await;
+    stage.starts(1).await;
+    stage.report("t", 1, "a", succeeded());
+    stage.until("t", |task| condition(task, "Complete") == "True").await;
+    stage.apply("t", &HELLO.replacen('{', "{rerunToken: again, ", 1)).await;
+    let starts = stage.starts(2).await;
+    stage.report("t", 2, "a", running());
+    stage.restart().await;
+    stage.calm().await;
+    let [first, second] = [0, 1].map(|at| starts[at].0.attempt.clone());
+    let facts = stage.earlier_facts(&first).unwrap();
+    assert_eq!((&*facts.task.name, facts.trigger.as_deref(), &*facts.command), ("t", Some("SpecChange"), ""));
+    assert!(stage.earlier_facts(&second).is_none(), "that Run is tracked");
+    let never = AttemptId { run: RunNumber(9), ..first };
+    assert!(stage.earlier_facts(&never).is_none(), "the Task had no such Run");
 }
 
 /// The ended Executions are in History only, on more than one page.

@@ -35,7 +35,7 @@ type Key = (String, String);
 pub(super) struct State {
     version: u64,
     tasks: BTreeMap<Key, (u64, Task)>,
-    /// The Tasks by the version of their last change.
+    /// The Tasks by the version of their last change. Versions of restored Tasks may be equal: no watch asks for those.
     by_version: BTreeMap<u64, Key>,
     deleted: VecDeque<(u64, Task)>,
     slices: BTreeMap<String, TargetSlice>,
