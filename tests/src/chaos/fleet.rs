@@ -135,8 +135,8 @@ impl Fleet {
         let attempts = node.state.join("attempts");
         processes()
             .filter_map(|pid| {
-                let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-                if arguments.split(|byte| *byte == 0).nth(1)? != b"__supervise" {
+                // A supervisor's child becomes the command: killed a moment later, that would have ended by a signal.
+                if !is_of_supervisor(pid) || parent(pid).is_some_and(is_of_supervisor) {
                     return None;
                 }
                 let log = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
@@ -180,6 +180,17 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         self.sweep();
     }
+}
+
+/// Whether this is a supervisor, or its copy that has not executed the command yet.
+fn is_of_supervisor(pid: u32) -> bool {
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split(|byte| *byte == 0).nth(1) == Some(b"__supervise")
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// Describes the process of an operator at these ports: of its gateway, API and metrics.
