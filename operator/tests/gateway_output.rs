@@ -7,14 +7,13 @@ mod gateway;
 mod gated_history;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use gated_history::GatedHistory;
 use gateway::*;
 use sentinel_core::stream::credit::CreditRules;
-use sentinel_operator::gateway::{LedgerSink as _, routes};
+use sentinel_operator::gateway::routes;
 use sentinel_operator::history::OutputSegment;
 use sentinel_operator::history::archive::ArchiverOptions;
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
@@ -157,24 +156,6 @@ async fn acknowledges_an_end_only_when_all_of_its_output_is_archived() {
         world.counter("sentinel_logs_held_bytes") == 0 && world.counter("sentinel_logs_reserved_bytes") == 0
     })
     .await;
-}
-
-/// Its leaders had ended before History was available, and the next Run had begun: nothing described the Run any more, and its
-/// results stayed on the nodes for good.
-#[tokio::test]
-async fn a_result_of_a_run_that_history_never_had_is_archived_by_what_its_task_records() {
-    let world = world(Setup::default()).await;
-    let recorded = world.ledgers.facts(&attempt("t/1/n/1")).unwrap();
-    world.ledgers.unknown.lock().unwrap().push("t".parse().unwrap());
-    let mut agent = ServicedAgent::new(world.agent("n").await);
-    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
-    eventually("it is asked for", || world.ledgers.earlier_asked.load(Ordering::Relaxed) == 1).await;
-    *world.ledgers.earlier.lock().unwrap() = Some(recorded);
-    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
-    let ack = Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended };
-    assert_eq!(agent.receive().await, ToAgent::Ack(ack));
-    let stored = world.history.attempt(attempt("t/1/n/1")).await.unwrap().unwrap();
-    assert_eq!((stored.stage, &*stored.name, &*stored.command), (Stage::Ended, "job", "true"));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use sentinel_core::reconcile::orphan::Owner;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::controller::Fleet;
 use sentinel_operator::gateway::{
-    AgentIdentity, Authenticate, departed, orphans, publish_node_gauges, routes,
+    AgentIdentity, Authenticate, LedgerSink as _, departed, orphans, publish_node_gauges, routes,
 };
 use sentinel_operator::history::RecordSource;
 use sentinel_operator::identity::AuthError;
@@ -166,6 +166,24 @@ async fn a_result_is_acknowledged_only_when_history_holds_it() {
     // Sent again because the Ack was lost: acknowledged again.
     agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
     assert_eq!(agent.receive().await, ToAgent::Ack(Ack { attempt: id, stage: Stage::Ended }));
+}
+
+/// Its leaders had ended before History was available, and the next Run had begun: nothing described the Run any more, and its
+/// results stayed on the nodes for good.
+#[tokio::test]
+async fn a_result_of_a_run_that_history_never_had_is_archived_by_what_its_task_records() {
+    let world = world(Setup::default()).await;
+    let recorded = world.ledgers.facts(&attempt("t/1/n/1")).unwrap();
+    world.ledgers.unknown.lock().unwrap().push("t".parse().unwrap());
+    let mut agent = ServicedAgent::new(world.agent("n").await);
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
+    eventually("it is asked for", || world.ledgers.earlier_asked.load(Ordering::Relaxed) == 1).await;
+    *world.ledgers.earlier.lock().unwrap() = Some(recorded);
+    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
+    let ack = Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended };
+    assert_eq!(agent.receive().await, ToAgent::Ack(ack));
+    let stored = world.history.attempt(attempt("t/1/n/1")).await.unwrap().unwrap();
+    assert_eq!((stored.stage, &*stored.name, &*stored.command), (Stage::Ended, "job", "true"));
 }
 
 #[tokio::test]
