@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use sentinel_protocol::ids::{NodeName, SpecHash, TaskRef, TaskUid};
-use sentinel_protocol::request::{EnvVar, Environment, Leftovers, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::request::{
+    EnvVar, Environment, Leftovers, Program, ResourceLimits, RunRequest, Sandbox,
+};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -191,6 +193,7 @@ pub fn spec_hash(targets: &TargetRule, request: &RunRequest) -> SpecHash {
             success_exit_codes: &request.success_exit_codes,
             limits: &request.limits,
             leftovers: request.leftovers,
+            sandbox: request.sandbox,
         },
     };
     let json = serde_json::to_vec(&digested).unwrap_or_default();
@@ -246,6 +249,8 @@ struct DigestedRun<'a> {
     limits: &'a ResourceLimits,
     #[serde(skip_serializing_if = "Leftovers::is_end")]
     leftovers: Leftovers,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<Sandbox>,
 }
 
 impl<'a> From<&'a TargetRule> for DigestedTargets<'a> {
@@ -305,6 +310,7 @@ mod tests {
             output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false },
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
+            sandbox: None,
         }
     }
 
@@ -375,6 +381,9 @@ mod tests {
         let mut keeps = request();
         keeps.leftovers = Leftovers::Keep;
         assert_ne!(base, spec_hash(&names(&["a"]), &keeps));
+        let mut privileged = request();
+        privileged.sandbox = Some(Sandbox::Privileged);
+        assert_ne!(base, spec_hash(&names(&["a"]), &privileged));
         let script = |argument: Option<&str>| {
             let mut script = request();
             let (interpreter, text) = ("/bin/sh".to_owned(), "df\n".to_owned());

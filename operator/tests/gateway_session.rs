@@ -249,11 +249,13 @@ fn start() -> Start {
             output,
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
+            sandbox: None,
         },
         deadlines: Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
         credit: 0,
         offer: 0,
         trace: None,
+        requested_by: None,
     }
 }
 

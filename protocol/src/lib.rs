@@ -25,6 +25,7 @@ pub mod human;
 pub mod version;
 pub mod product;
 pub mod request;
+pub mod requester;
 pub mod stage;
 pub mod trace;
 pub mod signal;

@@ -36,6 +36,31 @@ pub struct RunRequest {
     /// What happens to processes that outlive the main process; see [`crate::to_agent::Start::needs`].
     #[serde(default, skip_serializing_if = "Leftovers::is_end")]
     pub leftovers: Leftovers,
+    /// What the command is kept from; `None` means [`Environment::default_sandbox`]. See [`crate::to_agent::Start::needs`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
+}
+
+/// What a command is kept from. The names are those of the Pod Security Standards of Kubernetes, and mean the same for a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Sandbox {
+    /// An ordinary user without any capability, who can gain none.
+    Restricted,
+    /// The capabilities that a container has by default, and no system calls that reconfigure the node.
+    Baseline,
+    /// All that the agent itself may.
+    Privileged,
+}
+
+impl Sandbox {
+    /// Its name in the Task and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Restricted => "Restricted",
+            Self::Baseline => "Baseline",
+            Self::Privileged => "Privileged",
+        }
+    }
 }
 
 /// What happens to processes that still run when the main process of a command has exited on its own.
@@ -129,6 +154,14 @@ impl Environment {
         match self {
             Self::Host => "Host",
             Self::Container => "Container",
+        }
+    }
+
+    /// The sandbox of a command that names none.
+    pub fn default_sandbox(self) -> Sandbox {
+        match self {
+            Self::Host => Sandbox::Baseline,
+            Self::Container => Sandbox::Restricted,
         }
     }
 }

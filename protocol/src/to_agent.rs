@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use crate::refusal::SessionRefusal;
 use crate::request::{Deadlines, Leftovers, Program, RunRequest};
+use crate::requester::RequestedBy;
 use crate::stage::Stage;
 use crate::tagged::tagged;
 use crate::trace::TraceContext;
@@ -76,6 +77,9 @@ pub struct Start {
     /// agent of an earlier release ignores it. Not part of the spec hash: a repeated `Start` may have another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
+    /// Who asked for the Run; `None` when that is not known. An agent of an earlier release ignores it. Not part of the spec hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<RequestedBy>,
 }
 
 impl Start {
@@ -105,6 +109,7 @@ impl Start {
             (request.output.merge, Version(3), "run.output.merge"),
             (request.leftovers == Leftovers::Keep, Version(3), "run.leftovers"),
             (argument, Version(3), "the argument in the first line of run.script.text"),
+            (request.sandbox.is_some(), Version(4), "run.sandbox"),
         ]
         .into_iter()
     }

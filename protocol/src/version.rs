@@ -18,9 +18,10 @@ pub struct Version(pub u16);
 ///   that speaks 2.
 /// * 3: adds `run.output.merge`, `run.leftovers`, `run.limits.nofile`, `run.limits.core` and the argument of a script's
 ///   interpreter.
+/// * 4: adds `run.sandbox`.
 ///
 /// Fields that only inform, such as [`crate::exit::ExitDetails`], need no version: a receiver ignores unknown fields.
-pub const SPOKEN: &[Version] = &[Version(1), Version(2), Version(3)];
+pub const SPOKEN: &[Version] = &[Version(1), Version(2), Version(3), Version(4)];
 
 /// The highest version that both sides speak.
 pub fn choose(offered: &[Version], spoken: &[Version]) -> Option<Version> {

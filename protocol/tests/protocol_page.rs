@@ -18,7 +18,7 @@ use serde_json::Value;
 
 /// Fields whose values come from a closed set: each value must be in the page too.
 const CLOSED: &[&str] =
-    &["reason", "outcome", "stage", "fate", "stream", "dropped", "environment", "leftovers"];
+    &["reason", "outcome", "stage", "fate", "stream", "dropped", "environment", "leftovers", "sandbox"];
 
 /// Kinds of messages that have no golden file: `hello_welcome_and_refuse_are_frozen` has them as literals.
 const FROZEN: &[(&str, &str)] = &[

@@ -24,8 +24,9 @@ use sentinel_protocol::metrics::{DiskMetrics, NetworkMetrics, NodeMetrics};
 use sentinel_protocol::outcome::{InterruptReason, LostReason, Outcome, StartFailure};
 use sentinel_protocol::refusal::{Refusal, SessionRefusal};
 use sentinel_protocol::request::{
-    Deadlines, EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
+    Deadlines, EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest, Sandbox,
 };
+use sentinel_protocol::requester::{RequestedBy, Requester};
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent, Welcome};
@@ -82,6 +83,7 @@ fn request(program: Program) -> RunRequest {
         output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000, merge: false },
         limits: ResourceLimits::default(),
         leftovers: Leftovers::End,
+        sandbox: None,
     }
 }
 
@@ -102,6 +104,7 @@ fn start(program: Program) -> ToAgent {
         credit: 1 << 20,
         offer: 0,
         trace: None,
+        requested_by: None,
     }))
 }
 
@@ -113,6 +116,24 @@ fn traced() -> ToAgent {
         state: Some("vendor=value".to_owned().try_into().unwrap()),
     });
     ToAgent::Start(start)
+}
+
+/// A `Start` with every field that version 4 added, of a Run that was asked for again.
+fn asked_for() -> ToAgent {
+    let ToAgent::Start(mut start) = start(Program::Command(vec!["df".into()])) else { panic!("no Start") };
+    start.request.sandbox = Some(Sandbox::Baseline);
+    start.requested_by = Some(requested_by());
+    ToAgent::Start(start)
+}
+
+fn requested_by() -> RequestedBy {
+    let author = Requester {
+        user: "alice".into(),
+        uid: Some("7f1c".into()),
+        groups: vec!["ops".into(), "system:authenticated".into()],
+    };
+    let rerun = Requester { user: "system:serviceaccount:ci:deploy".into(), uid: None, groups: vec![] };
+    RequestedBy { author, rerun: Some(rerun) }
 }
 
 /// A `Start` with every field that version 2 added.
@@ -227,6 +248,7 @@ fn messages_of_the_operator_are_stable() {
     check("start-limited", &limited());
     check("start-traced", &traced());
     check("start-merged", &merged());
+    check("start-asked-for", &asked_for());
     check(
         "cancel",
         &ToAgent::Cancel(Cancel { attempt: id(), spec_hash: spec_hash(), epoch: Epoch::from(5) }),
@@ -382,7 +404,7 @@ fn messages_of_the_log_socket_are_stable() {
 #[test]
 fn every_golden_file_has_a_test() {
     let count = fs::read_dir(golden("")).unwrap().count();
-    assert_eq!(count, 62, "a golden file was added or removed: update this number along with its test");
+    assert_eq!(count, 63, "a golden file was added or removed: update this number along with its test");
 }
 
 #[test]
@@ -405,6 +427,10 @@ fn start_requires_a_version_that_knows_its_fields() {
         ToAgent::Start(start) => start.unknown_to(Version(version)),
         _ => panic!("no Start"),
     };
+    assert_eq!(needs(&asked_for()), Version(4));
+    assert_eq!(unknown(&asked_for(), 3), ["run.sandbox"]);
+    // Who asked informs, and changes nothing for an agent that ignores it.
+    assert_eq!(change(|start| start.requested_by = Some(requested_by())), Version(1));
     assert_eq!(unknown(&limited(), 1).last(), Some(&"timeouts.idle"));
     assert_eq!(unknown(&merged(), 2).len(), 5);
     assert!(unknown(&merged(), 3).is_empty() && unknown(&plain, 1).is_empty());

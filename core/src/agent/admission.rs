@@ -243,11 +243,13 @@ mod tests {
                 output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 0, merge: false },
                 limits: ResourceLimits::default(),
                 leftovers: Leftovers::End,
+                sandbox: None,
             },
             deadlines: Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
             credit: 0,
             offer: 0,
             trace: None,
+            requested_by: None,
         }
     }
 

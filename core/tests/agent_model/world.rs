@@ -50,6 +50,7 @@ pub(crate) fn start(n: usize, spec: u8, epoch: u64) -> Start {
             output: OutputRules { limit: 1 << 20, spool: 1 << 20, max_block_ms: 0, merge: false },
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
+            sandbox: None,
         },
         deadlines: Deadlines {
             start_ms: START_MS,
@@ -61,6 +62,7 @@ pub(crate) fn start(n: usize, spec: u8, epoch: u64) -> Start {
         credit: 0,
         offer: 0,
         trace: None,
+        requested_by: None,
     }
 }
 

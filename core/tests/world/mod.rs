@@ -48,6 +48,7 @@ pub fn plan() -> TaskPlan {
         output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000, merge: false },
         limits: ResourceLimits::default(),
         leftovers: Leftovers::End,
+        sandbox: None,
     };
     TaskPlan {
         task: TaskRef::new("ops", "t").unwrap(),

@@ -264,6 +264,7 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
             output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000, merge: false },
             limits: sentinel_protocol::request::ResourceLimits::default(),
             leftovers: sentinel_protocol::request::Leftovers::End,
+            sandbox: None,
         },
         deadlines: Deadlines {
             start_ms: 300_000,
@@ -275,6 +276,7 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
         credit: 64 << 10,
         offer: 0,
         trace: None,
+        requested_by: None,
     }
 }
 

@@ -358,6 +358,7 @@ impl Operator {
             credit: 0,
             offer: self.ledger.offer(&attempt.node),
             trace: None,
+            requested_by: None,
         }))
     }
 

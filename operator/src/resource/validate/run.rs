@@ -52,6 +52,7 @@ pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<R
         success_exit_codes: success_exit_codes?,
         output: output?,
         limits: limits?,
+        sandbox: None,
         leftovers: match spec.leftovers {
             task::Leftovers::End => request::Leftovers::End,
             task::Leftovers::Keep => request::Leftovers::Keep,
