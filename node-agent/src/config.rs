@@ -12,13 +12,15 @@ use sentinel_protocol::request::Environment;
 
 use crate::heartbeat::Sampler;
 use crate::link::{Endpoint, Timing, Token};
+use crate::policy::{PolicyCommand, PolicyFiles};
 use crate::supervisor::{HostNamespaces, Prefork};
 
 const EXAMPLES: &str = "Examples:
   node-agent --operator-url ws://127.0.0.1:7070 --token-file ./token --state-dir ./state
   node-agent --operator-url wss://operator:7443 --ca-file ./ca.crt --token-file ./token --profile host
   node-agent health --state-dir ./state
-  node-agent journal --state-dir ./state";
+  node-agent journal --state-dir ./state
+  node-agent policy lint ./policy.yaml";
 
 /// Runs commands on this node for the Sentinel operator, streams their output and reports how they ended.
 #[derive(Debug, Parser)]
@@ -66,6 +68,9 @@ pub enum Command {
         #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
         state_dir: PathBuf,
     },
+    /// Check a policy of a node, or what it decides about a request.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
 }
 
 /// Options of the agent.
@@ -102,6 +107,14 @@ pub struct RunArgs {
     /// command with little output and no limits requires at most 4Mi, so that a cleanup command can still run.
     #[arg(long, env = "SENTINEL_MIN_FREE", default_value = "64Mi", value_name = "SIZE", value_parser = parse_size)]
     pub min_free: u64,
+    /// The node's policy: which commands may run, for whom and as whom (docs/policy.md). A policy that is missing or invalid
+    /// allows nothing. Without this option all is allowed. It is read again when it changes.
+    #[arg(long, env = "SENTINEL_POLICY_FILE", value_name = "FILE")]
+    pub policy_file: Option<PathBuf>,
+    /// While this file exists, no command is started; the first line of it is the reason that people see. By default `kill-switch`
+    /// in the state directory.
+    #[arg(long, env = "SENTINEL_KILL_SWITCH_FILE", value_name = "FILE")]
+    pub kill_switch_file: Option<PathBuf>,
     /// Format of the agent's own log.
     #[arg(long, env = "SENTINEL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -195,6 +208,8 @@ pub struct AgentConfig {
     pub sampler: Option<Sampler>,
     /// Durations of the link.
     pub timing: Timing,
+    /// The node's policy and its kill switch.
+    pub policy: PolicyFiles,
 }
 
 impl AgentConfig {
@@ -213,6 +228,7 @@ impl AgentConfig {
             supervisor: None,
             sampler: None,
             timing: Timing::default(),
+            policy: PolicyFiles::default(),
         }
     }
 
@@ -233,7 +249,16 @@ impl From<&RunArgs> for AgentConfig {
         let token = Token::File(args.token_file.clone());
         let base = Self::new(args.operator_url.clone(), token, args.state_dir.clone());
         let node_name = args.node_name.clone();
-        Self { ca_file: args.ca_file.clone(), node_name, rules, nested_node: args.nested_node, ..base }
+        let policy =
+            PolicyFiles { policy: args.policy_file.clone(), kill_switch: args.kill_switch_file.clone() };
+        Self {
+            ca_file: args.ca_file.clone(),
+            node_name,
+            rules,
+            nested_node: args.nested_node,
+            policy,
+            ..base
+        }
     }
 }
 

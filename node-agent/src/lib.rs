@@ -16,6 +16,7 @@ pub mod journal;
 pub mod shortage;
 pub mod spool;
 pub mod supervisor;
+pub mod policy;
 
 mod agent_metrics;
 mod channel;
@@ -32,5 +33,6 @@ pub mod run;
 pub use config::AgentConfig;
 pub use error_category::ErrorCategory;
 pub use link::{DialError, Endpoint, InvalidUrl, ReconnectBackoff, Timing, Token};
+pub use policy::PolicyFiles;
 pub use run::{AgentError, run};
 pub use sentinel_core::agent::Rules;

@@ -10,7 +10,7 @@ use clap::CommandFactory;
 use sentinel_node_agent::baseline::{self, Role};
 use sentinel_node_agent::config::{AgentConfig, Cli, Command, RunArgs};
 use sentinel_node_agent::journal::Listing;
-use sentinel_node_agent::{health, run, shortage, supervisor};
+use sentinel_node_agent::{health, policy, run, shortage, supervisor};
 use sentinel_telemetry::FilterFile;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,6 +24,11 @@ fn main() -> ExitCode {
     let cli = Cli::read(&words).unwrap_or_else(|error| error.exit());
     let done = match (cli.command, cli.run) {
         (Some(Command::Health { state_dir }), _) => health::health(&state_dir).map_err(Into::into),
+        (Some(Command::Policy(command)), _) => match policy::run(&command) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         (Some(Command::Journal { state_dir }), _) => print_journal(&state_dir),
         (None, Some(args)) => unfit.map_err(Into::into).and_then(|()| run_agent(&args)),
         (None, None) => {

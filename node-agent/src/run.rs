@@ -22,6 +22,7 @@ use crate::health::StatusFile;
 use crate::heartbeat::Sampler;
 use crate::journal::{JournalError, StateDir};
 use crate::link::{ControlLink, DialError, Dialer, LogLink, run_control_link, run_log_link};
+use crate::policy::PolicyGate;
 use crate::process::ContainerScope;
 use crate::supervisor::{HostNamespaces, Launcher, Survival, check_host_pid_namespace, survival};
 
@@ -180,6 +181,7 @@ struct Shared {
     metrics: Arc<AgentMetrics>,
     launcher: Launcher,
     scope: ContainerScope,
+    policy: PolicyGate,
 }
 
 /// The links to the operator, not started yet.
@@ -210,6 +212,7 @@ fn wire(
         None => Launcher::new(config.prefork, config.host),
     }
     .preparing_in(journal.root());
+    let policy = PolicyGate::new(&config.policy, journal.root(), config.host);
     let node = config.node_name.unwrap_or_else(|| "-".to_owned());
     let control = ControlLink {
         node: node.clone(),
@@ -234,7 +237,7 @@ fn wire(
         metrics: metrics.clone(),
         session: session_changes,
     };
-    Ok((Shared { mailbox, notices, metrics, launcher, scope }, Links { control, logs }, inbox))
+    Ok((Shared { mailbox, notices, metrics, launcher, scope, policy }, Links { control, logs }, inbox))
 }
 
 /// What this agent accepts on this machine.
@@ -272,8 +275,8 @@ struct AgentThread {
 
 impl AgentThread {
     fn start(shared: Shared, journal: StateDir, rules: Rules, inbox: Inbox) -> Result<Self, AgentError> {
-        let Shared { mailbox, notices, metrics, launcher, scope } = shared;
-        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope)
+        let Shared { mailbox, notices, metrics, launcher, scope, policy } = shared;
+        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope, policy)
             .map_err(failed("start a thread that removes forgotten attempts"))?;
         let (report, replayed) = oneshot::channel();
         let (alive, exited) = oneshot::channel::<()>();

@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "supervisor",
         &["baseline", "error_category", "host", "journal", "kill_point", "process", "shortage", "spool"],
     ),
+    ("policy", &["host", "supervisor"]),
     ("agent_metrics", &[]),
     ("spans", &[]),
     ("channel", &["journal"]),
@@ -33,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "host",
             "journal",
             "kill_point",
+            "policy",
             "process",
             "shortage",
             "spans",
@@ -57,7 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "spool",
         ],
     ),
-    ("config", &["heartbeat", "link", "supervisor"]),
+    ("config", &["heartbeat", "link", "policy", "supervisor"]),
     (
         "run",
         &[
@@ -70,6 +72,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heartbeat",
             "journal",
             "link",
+            "policy",
             "process",
             "supervisor",
         ],

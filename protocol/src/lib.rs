@@ -39,3 +39,4 @@ pub mod log;
 pub mod limits;
 pub mod codec;
 pub mod duration;
+pub mod quantity;

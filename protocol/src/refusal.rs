@@ -23,10 +23,14 @@ pub enum Refusal {
     SpecHashMismatch,
     /// The Attempt was cancelled before it was started. No release sends it: an agent answers with `Cancelled`.
     AlreadyCancelled,
-    /// The node's policy forbids it. No release sends it yet.
+    /// The node's policy forbids it, or does not allow it.
     Policy {
-        /// Id of the rule that forbids it.
+        /// Id of the rule that forbids it; `no-rule` where none allows it, `kill-switch` and `policy-unusable` where the agent starts
+        /// nothing at all.
         rule: Name,
+        /// How the request differs from what is allowed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<Message>,
     },
     /// The agent does not offer this environment.
     EnvironmentUnavailable {
@@ -52,6 +56,9 @@ pub enum Refusal {
     TooManyAttempts {
         /// The limit.
         limit: u32,
+        /// Id of the rule of the node's policy that has this limit; `None` if it is the agent's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<Name>,
     },
     /// The Journal could not be written, so the agent accepts no new Attempt.
     JournalUnsafe {
@@ -82,7 +89,10 @@ impl fmt::Display for Refusal {
             Self::StaleEpoch { seen } => write!(f, "the command is from a leader before epoch {seen}"),
             Self::SpecHashMismatch => f.write_str("this attempt id was already used for another spec"),
             Self::AlreadyCancelled => f.write_str("this attempt was cancelled before it was started"),
-            Self::Policy { rule } => write!(f, "the node's policy forbids it (rule {rule})"),
+            Self::Policy { rule, why } => {
+                write!(f, "the node's policy forbids it (rule {rule})")?;
+                why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
+            }
             Self::EnvironmentUnavailable { environment, why } => {
                 write!(f, "this agent does not offer run.environment {environment}")?;
                 why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
@@ -95,9 +105,13 @@ impl fmt::Display for Refusal {
                 human_bytes(*free),
                 human_bytes(*needed)
             ),
-            Self::TooManyAttempts { limit } => {
+            Self::TooManyAttempts { limit, rule: None } => {
                 write!(f, "the node is busy: {limit} of {limit} commands (--max-attempts of its agent)")
             }
+            Self::TooManyAttempts { limit, rule: Some(rule) } => write!(
+                f,
+                "the node is busy: {limit} of {limit} commands that rule {rule} of its policy allows at a time"
+            ),
             Self::JournalUnsafe { message } => write!(f, "the agent cannot record attempts: {message}"),
             Self::InvalidRequest { message } => f.write_str(message),
             Self::Stopping => f.write_str("the agent is stopping"),

@@ -299,7 +299,7 @@ fn messages_of_the_agent_are_stable() {
 #[test]
 fn outcomes_are_stable() {
     let message = "program \"/bin/nosuch\" does not exist".to_owned();
-    let refusal = Refusal::Policy { rule: "no-root".into() };
+    let refusal = Refusal::Policy { rule: "no-root".into(), why: None };
     for outcome in [
         Outcome::Succeeded { exit_code: 0 },
         Outcome::Failed { exit_code: 3 },
@@ -342,10 +342,12 @@ fn refusals_are_stable() {
         ("stale-epoch", Refusal::StaleEpoch { seen: Epoch::from(9) }),
         ("spec-hash-mismatch", Refusal::SpecHashMismatch),
         ("already-cancelled", Refusal::AlreadyCancelled),
-        ("policy", Refusal::Policy { rule: "no-root".into() }),
+        ("policy", Refusal::Policy { rule: "no-root".into(), why: None }),
+        ("policy-why", Refusal::Policy { rule: "no-rule".into(), why: Some("no rule allows it".into()) }),
         ("environment", Refusal::EnvironmentUnavailable { environment: "Host".into(), why: None }),
         ("disk-low", Refusal::DiskLow { free: 1, needed: 2, directory: None }),
-        ("too-many", Refusal::TooManyAttempts { limit: 64 }),
+        ("too-many", Refusal::TooManyAttempts { limit: 64, rule: None }),
+        ("too-many-rule", Refusal::TooManyAttempts { limit: 2, rule: Some("backups".into()) }),
         ("journal-unsafe", Refusal::JournalUnsafe { message: "EIO".into() }),
         ("invalid", Refusal::InvalidRequest { message: "run.umask".into() }),
         ("stopping", Refusal::Stopping),
@@ -356,7 +358,7 @@ fn refusals_are_stable() {
     // Optional fields that later releases added. They are omitted when empty, so the messages above are those of older
     // releases.
     for (name, refusal, offer) in [
-        ("busy-offer", Refusal::TooManyAttempts { limit: 64 }, 3),
+        ("busy-offer", Refusal::TooManyAttempts { limit: 64, rule: None }, 3),
         (
             "environment-why",
             Refusal::EnvironmentUnavailable { environment: "Host".into(), why: Some("hostPID".into()) },
@@ -404,7 +406,7 @@ fn messages_of_the_log_socket_are_stable() {
 #[test]
 fn every_golden_file_has_a_test() {
     let count = fs::read_dir(golden("")).unwrap().count();
-    assert_eq!(count, 63, "a golden file was added or removed: update this number along with its test");
+    assert_eq!(count, 65, "a golden file was added or removed: update this number along with its test");
 }
 
 #[test]

@@ -12,6 +12,8 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{Environment, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::to_agent::Start;
 
+use super::permit::{Permit, PolicyVerdict};
+
 /// What this agent admits.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -60,20 +62,28 @@ pub(super) struct Candidate<'a> {
     pub(super) living: usize,
     pub(super) owned: usize,
     pub(super) free: u64,
+    pub(super) policy: &'a PolicyVerdict,
+    /// How many are living that a rule of the policy allowed.
+    pub(super) living_by: &'a dyn Fn(&str) -> usize,
 }
 
-/// Applies the rules in order.
+/// Applies the rules in order; what the node's policy allows, if there is one.
 ///
 /// # Errors
 /// The first rule's Refusal.
-pub(super) fn admit(candidate: &Candidate<'_>) -> Result<(), Refusal> {
+pub(super) fn admit<'a>(candidate: &Candidate<'a>) -> Result<Option<&'a Permit>, Refusal> {
     current_epoch(candidate)?;
     not_stopping(candidate)?;
     journal_safe(candidate)?;
     environment_offered(candidate)?;
     request_sound(&candidate.start.request)?;
+    let permit = candidate.policy.permit()?;
     room_for_one_more(candidate)?;
-    disk_has_room(candidate)
+    if let Some(permit) = permit {
+        room_by_rule(candidate, permit)?;
+    }
+    disk_has_room(candidate)?;
+    Ok(permit)
 }
 
 fn current_epoch(c: &Candidate<'_>) -> Result<(), Refusal> {
@@ -103,10 +113,19 @@ fn environment_offered(c: &Candidate<'_>) -> Result<(), Refusal> {
 fn room_for_one_more(c: &Candidate<'_>) -> Result<(), Refusal> {
     for (there, limit) in [(c.living, c.rules.max_attempts), (c.owned, c.rules.max_owned)] {
         if there >= limit as usize {
-            return Err(Refusal::TooManyAttempts { limit });
+            return Err(Refusal::TooManyAttempts { limit, rule: None });
         }
     }
     Ok(())
+}
+
+fn room_by_rule(c: &Candidate<'_>, permit: &Permit) -> Result<(), Refusal> {
+    match permit.concurrent {
+        Some(limit) if (c.living_by)(&permit.rule) >= limit as usize => {
+            Err(Refusal::TooManyAttempts { limit, rule: Some(permit.rule.clone()) })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn disk_has_room(c: &Candidate<'_>) -> Result<(), Refusal> {
@@ -220,6 +239,7 @@ fn within<T: PartialOrd + fmt::Display>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::permit::FileIdentity;
     use sentinel_protocol::request::{Deadlines, EnvVar, Leftovers, OutputRules};
 
     use super::*;
@@ -263,12 +283,48 @@ mod tests {
             living: 0,
             owned: 0,
             free: u64::MAX,
+            policy: &PolicyVerdict::NoPolicy,
+            living_by: &|_| 0,
         }
+    }
+
+    fn allowed(concurrent: Option<u32>) -> PolicyVerdict {
+        let program = FileIdentity { path: "/bin/true".into(), device: 1, inode: 2, size: 3, changed_at: 4 };
+        PolicyVerdict::Allowed(Box::new(Permit {
+            rule: "backups".into(),
+            concurrent,
+            program,
+            uid: 1,
+            gid: 1,
+            groups: vec![],
+        }))
+    }
+
+    #[test]
+    fn nothing_is_admitted_that_the_policy_did_not_allow() {
+        let (start, rules) = (start(), Rules::default());
+        let admitted = |policy: &PolicyVerdict, living: usize| {
+            let living_by = |rule: &str| if rule == "backups" { living } else { 0 };
+            admit(&Candidate { policy, living_by: &living_by, ..candidate(&start, &rules) })
+                .map(Option::<&Permit>::cloned)
+        };
+        let refused = PolicyVerdict::Refused { rule: "no-root".into(), why: "root".into() };
+        let refusal =
+            |rule: &str, why: Option<&str>| Refusal::Policy { rule: rule.into(), why: why.map(Into::into) };
+        assert_eq!(admitted(&refused, 0), Err(refusal("no-root", Some("root"))));
+        assert_eq!(admitted(&PolicyVerdict::default(), 0), Err(refusal("unchecked", None)));
+        assert_eq!(admitted(&PolicyVerdict::NoPolicy, 0), Ok(None));
+        let permit = admitted(&allowed(None), 1000).unwrap().unwrap();
+        assert_eq!(permit.rule, "backups");
+        assert!(admitted(&allowed(Some(2)), 1).is_ok());
+        let full = admitted(&allowed(Some(2)), 2).unwrap_err();
+        assert_eq!(full, Refusal::TooManyAttempts { limit: 2, rule: Some("backups".into()) });
+        assert!(full.is_temporary(), "it waits for its turn");
     }
 
     #[test]
     fn a_sound_start_is_taken() {
-        assert_eq!(admit(&candidate(&start(), &Rules::default())), Ok(()));
+        assert_eq!(admit(&candidate(&start(), &Rules::default())), Ok(None));
     }
 
     #[test]
@@ -293,7 +349,7 @@ mod tests {
     #[test]
     fn a_low_disk_still_takes_a_command_that_can_hardly_fill_it() {
         let rules = Rules { directory: Some("/s".into()), ..Rules::default() };
-        let admitted = |start: &Start, free| admit(&Candidate { free, ..candidate(start, &rules) });
+        let admitted = |start: &Start, free| admit(&Candidate { free, ..candidate(start, &rules) }).map(drop);
         let low = |needed| Err(Refusal::DiskLow { free: 3 << 20, needed, directory: Some("/s".into()) });
         let mut small = start();
         assert_eq!(admitted(&small, 3 << 20), low(64 << 20));
@@ -305,7 +361,7 @@ mod tests {
         small.request.limits.pids = Some(5);
         assert_eq!(admitted(&small, 3 << 20), low(64 << 20));
         let none = Rules { min_free: 0, ..Rules::default() };
-        assert_eq!(admit(&Candidate { free: 0, ..candidate(&small, &none) }), Ok(()));
+        assert_eq!(admit(&Candidate { free: 0, ..candidate(&small, &none) }), Ok(None));
     }
 
     #[test]

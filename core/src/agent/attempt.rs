@@ -2,6 +2,7 @@
 
 use sentinel_protocol::ids::{AttemptId, SpecHash};
 use sentinel_protocol::stage::Stage;
+use sentinel_protocol::text::Name;
 use sentinel_protocol::to_operator::{Ended, Report, ReportedState, Running};
 
 use super::event::{AttemptSnapshot, Tombstone};
@@ -56,6 +57,8 @@ pub(super) struct Attempt {
     pub(super) id: AttemptId,
     pub(super) spec_hash: SpecHash,
     pub(super) start_by: Monotonic,
+    /// The rule of the node's policy that allowed it.
+    pub(super) rule: Option<Name>,
     pub(super) phase: Phase,
     pub(super) cancel: CancelState,
     /// When this agent process handed it to a supervisor.
@@ -73,6 +76,7 @@ impl Attempt {
             id,
             spec_hash,
             start_by,
+            rule: None,
             phase: Phase::Recording,
             cancel: CancelState::Unwanted,
             launched: None,
@@ -87,6 +91,7 @@ impl Attempt {
         Self {
             phase: Phase::Accepted,
             acked: seen.acked,
+            rule: seen.rule.clone(),
             ..Self::new(seen.attempt.clone(), seen.spec_hash.clone(), seen.start_by)
         }
     }

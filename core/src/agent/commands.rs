@@ -9,22 +9,17 @@ use sentinel_protocol::to_operator::{Ended, Refused, Report, ReportedState, ToOp
 
 use super::admission::{Candidate, admit};
 use super::attempt::{Attempt, Phase};
-use super::effect::{Effect, Ignored};
+use super::effect::{Admitted, Effect, Ignored};
 use super::event::{Facts, Tombstone};
 use super::step::Agent;
-use super::transition::{cancel_attempt, compact, ignore, report_state};
+use super::transition::{abandon_as, cancel_attempt, compact, ignore, report_state};
 use crate::time::Now;
 
 impl Agent {
     pub(super) fn start(&mut self, start: Box<Start>, facts: &Facts, now: Now, out: &mut Vec<Effect>) {
         // Reporting what is known is harmless, whichever leader asks.
         if self.answer_known(&start.attempt, &start.spec_hash, facts.tombstone.as_ref(), now, out) {
-            let known = self.attempts.get(&start.attempt.directory_name());
-            if known.is_some_and(|attempt| self.may_confirm(attempt, &start)) {
-                self.raise_epoch(start.epoch, out);
-                out.push(Effect::Confirm(start));
-            }
-            return;
+            return self.confirm(start, facts, now, out);
         }
         if let Some(refused) = self.refused.get(&start.attempt).filter(|refused| applies_to(refused, &start))
         {
@@ -39,16 +34,37 @@ impl Agent {
             living: self.living(),
             owned: self.attempts.len(),
             free: facts.free,
+            policy: &facts.policy,
+            living_by: &|rule| self.living_by(rule),
         };
-        if let Err(refusal) = admit(&candidate) {
-            return self.decline(&start.attempt, &start.spec_hash, refusal, start.offer, out);
-        }
+        let permit = match admit(&candidate) {
+            Ok(permit) => permit.cloned(),
+            Err(refusal) => {
+                return self.decline(&start.attempt, &start.spec_hash, refusal, start.offer, out);
+            }
+        };
         self.refused.remove(&start.attempt);
         self.raise_epoch(start.epoch, out);
         let start_by = now.monotonic.plus(start.deadlines.start_ms);
-        let attempt = Attempt::new(start.attempt.clone(), start.spec_hash.clone(), start_by);
+        let rule = permit.as_ref().map(|permit| permit.rule.clone());
+        let attempt =
+            Attempt { rule, ..Attempt::new(start.attempt.clone(), start.spec_hash.clone(), start_by) };
         self.attempts.insert(start.attempt.directory_name(), attempt);
-        out.push(Effect::Record(start));
+        out.push(Effect::Record(Box::new(Admitted { start: *start, permit })));
+    }
+
+    /// Starts what was accepted before a reboot, if it may still start and the policy allows it again.
+    fn confirm(&mut self, start: Box<Start>, facts: &Facts, now: Now, out: &mut Vec<Effect>) {
+        let known = self.attempts.get(&start.attempt.directory_name());
+        let Some(attempt) = known.filter(|attempt| self.may_confirm(attempt, &start)) else { return };
+        match facts.policy.permit() {
+            Ok(permit) => {
+                let permit = permit.cloned();
+                self.raise_epoch(start.epoch, out);
+                out.push(Effect::Confirm(Box::new(Admitted { start: *start, permit })));
+            }
+            Err(refusal) => abandon_as(attempt, Outcome::Refused { refusal }, now, out),
+        }
     }
 
     fn may_confirm(&self, attempt: &Attempt, start: &Start) -> bool {

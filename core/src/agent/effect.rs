@@ -6,6 +6,7 @@ use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::{Ended, ToOperator};
 
 use super::event::Tombstone;
+use super::permit::Permit;
 
 /// An effect. The effects of a step are carried out in order; a durable one that fails with
 /// [`super::Event::JournalFailed`] or [`super::Event::NotRecorded`] ends the batch.
@@ -14,10 +15,10 @@ pub enum Effect {
     /// Persist the epoch before acting under it.
     SetEpoch(Epoch),
     /// Make the request durable. Answered by `Recorded` or `NotRecorded`.
-    Record(Box<Start>),
+    Record(Box<Admitted>),
     /// Replace the clocks of a request that was accepted before a reboot. Answered as `Record`.
-    Confirm(Box<Start>),
-    /// Hand the Attempt to a supervisor. Answered by `LaunchFailed`, or in time by `Observed`.
+    Confirm(Box<Admitted>),
+    /// Hand the Attempt to a supervisor. Answered by `LaunchFailed`, `LaunchRefused`, or in time by `Observed`.
     Launch(AttemptId),
     /// Ask the supervisor to end the command.
     RequestCancel(AttemptId),
@@ -68,7 +69,7 @@ impl Effect {
     pub fn attempt(&self) -> Option<&AttemptId> {
         match self {
             Self::SetEpoch(_) => None,
-            Self::Record(start) | Self::Confirm(start) => Some(&start.attempt),
+            Self::Record(admitted) | Self::Confirm(admitted) => Some(&admitted.start.attempt),
             Self::Launch(attempt)
             | Self::RequestCancel(attempt)
             | Self::EndTree(attempt)
@@ -83,6 +84,15 @@ impl Effect {
             Self::Ignored { attempt, .. } => attempt.as_ref(),
         }
     }
+}
+
+/// A request that was admitted, and what the node's policy has allowed, if there is one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted {
+    /// The request.
+    pub start: Start,
+    /// What was allowed.
+    pub permit: Option<Permit>,
 }
 
 /// What was ignored.

@@ -4,9 +4,11 @@ use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::stage::Stage;
+use sentinel_protocol::text::Name;
 use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::{Ended, Running};
 
+use super::permit::PolicyVerdict;
 use super::recovery::Evidence;
 use crate::time::Monotonic;
 
@@ -52,6 +54,13 @@ pub enum Event {
         attempt: AttemptId,
         /// The cause.
         message: String,
+    },
+    /// [`super::Effect::Launch`] was refused: what the policy allowed when the request came, it does not allow any more.
+    LaunchRefused {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// Why.
+        refusal: Refusal,
     },
     /// An Attempt was inspected.
     Observed(AttemptSnapshot),
@@ -106,6 +115,8 @@ pub struct Facts {
     pub tombstone: Option<Tombstone>,
     /// Bytes free for the Journal.
     pub free: u64,
+    /// What the node's policy decides about it, if it is a `Start`.
+    pub policy: PolicyVerdict,
 }
 
 /// What remains of an Attempt after *Forget*.
@@ -129,6 +140,8 @@ pub struct AttemptSnapshot {
     /// When its start deadline passes, on the boot clock. For one accepted before a reboot: the time allowed, counted
     /// from the boot, which is the most that can remain.
     pub start_by: Monotonic,
+    /// The rule of the node's policy that allowed it, if there was one.
+    pub rule: Option<Name>,
     /// The input of [`super::recovery`].
     pub evidence: Evidence,
     /// The command that was started, if recorded.

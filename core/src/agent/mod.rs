@@ -20,6 +20,7 @@
 //! * a command is launched only after its request is durable, and a second time only with proof that the first launch
 //!   did not start it;
 //! * a result is kept until *Forget*, acknowledged or not;
+//! * nothing is recorded, confirmed or launched that the node's policy did not allow ([`PolicyVerdict`], whose default refuses);
 //! * every `Start` is answered, either by a Refusal or eventually by one Outcome that never changes.
 
 mod admission;
@@ -27,13 +28,15 @@ mod attempt;
 mod commands;
 mod effect;
 mod event;
+mod permit;
 pub mod recovery;
 mod results;
 mod step;
 mod transition;
 
 pub use admission::{EMERGENCY_FREE, Rules, SMALL_OUTPUT};
-pub use effect::{Effect, Ignored};
+pub use effect::{Admitted, Effect, Ignored};
 pub use event::{AttemptSnapshot, Event, Facts, Tombstone};
+pub use permit::{FileIdentity, Permit, PolicyVerdict};
 pub use step::{Agent, RESEND_AFTER_MS};
 pub use transition::RELAUNCH_AFTER_MS;

@@ -45,6 +45,18 @@ impl Agent {
         }
     }
 
+    pub(super) fn launch_refused(
+        &mut self,
+        id: &AttemptId,
+        refusal: Refusal,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(attempt) = self.attempt_mut(id).filter(|attempt| !attempt.is_over()) {
+            abandon_as(attempt, Outcome::Refused { refusal }, now, out);
+        }
+    }
+
     pub(super) fn observed(&mut self, seen: &AttemptSnapshot, now: Now, out: &mut Vec<Effect>) {
         let (stopping, connected) = (self.stopping, self.connected);
         let Some(attempt) = self.attempt_mut(&seen.attempt) else { return };

@@ -66,6 +66,18 @@ impl Agent {
         self.attempts.values().filter(|attempt| !attempt.is_over()).count()
     }
 
+    /// Attempts that are not over and were allowed by this rule of the policy.
+    pub(super) fn living_by(&self, rule: &str) -> usize {
+        let by_rule = |attempt: &&Attempt| attempt.rule.as_deref() == Some(rule) && !attempt.is_over();
+        self.attempts.values().filter(by_rule).count()
+    }
+
+    /// Whether this node has the Attempt, so that a `Start` of it needs no verdict of the policy, unless it waits for one.
+    pub fn is_settled(&self, id: &AttemptId) -> bool {
+        let known = self.attempts.get(&id.directory_name());
+        known.is_some_and(|attempt| attempt.id == *id && !matches!(attempt.phase, Phase::Unconfirmed))
+    }
+
     /// Whether this node has the Attempt and it is not over.
     pub fn is_living(&self, id: &AttemptId) -> bool {
         self.attempts.get(&id.directory_name()).is_some_and(|attempt| attempt.id == *id && !attempt.is_over())
@@ -88,6 +100,7 @@ impl Agent {
             Event::Recorded { attempt } => self.recorded(&attempt, now, out),
             Event::NotRecorded { attempt, why } => self.not_recorded(&attempt, why, out),
             Event::LaunchFailed { attempt, message } => self.launch_failed(&attempt, message, now, out),
+            Event::LaunchRefused { attempt, refusal } => self.launch_refused(&attempt, refusal, now, out),
             Event::Observed(seen) => self.observed(&seen, now, out),
             Event::Concluded { attempt, ended } => self.concluded(&attempt, ended, now, out),
             Event::TooLate { attempt } => self.too_late(&attempt, out),

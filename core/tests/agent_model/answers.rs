@@ -1,6 +1,6 @@
 //! Single behaviours: what the brain answers to one event, or to a few.
 
-use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules};
+use sentinel_core::agent::{Admitted, Agent, Effect, Event, Facts, PolicyVerdict, Rules};
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::outcome::{LostReason, Outcome};
@@ -13,14 +13,47 @@ use sentinel_protocol::to_operator::{ReportedState, ToOperator};
 use crate::attempt_dir::{START_MS, ended};
 use crate::machine::Machine;
 use crate::operation::Op;
-use crate::world::{World, id, rules, start};
+use crate::world::{World, admitted, id, rules, start};
 
 fn at(seconds: u64) -> Now {
     Now { monotonic: Monotonic(seconds * 1000), wall: UnixMillis(0) }
 }
 
 fn received(message: ToAgent) -> Event {
-    Event::Received { message, facts: Facts { tombstone: None, free: u64::MAX } }
+    Event::Received {
+        message,
+        facts: Facts { tombstone: None, free: u64::MAX, policy: PolicyVerdict::NoPolicy },
+    }
+}
+
+/// A `Start` that the node's policy refuses.
+fn refused_start(n: usize, epoch: u64) -> Event {
+    let policy = PolicyVerdict::Refused { rule: "no-root".into(), why: "root".into() };
+    let facts = Facts { tombstone: None, free: u64::MAX, policy };
+    Event::Received { message: ToAgent::Start(Box::new(start(n, 0, epoch))), facts }
+}
+
+#[test]
+fn what_the_policy_refuses_is_refused_for_the_session_and_asked_again_in_the_next() {
+    let mut agent = Agent::new(rules(), Epoch::ZERO);
+    agent.step(Event::Replayed { seen: vec![], unreadable: vec![] }, at(0));
+    agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
+    let expected = Refusal::Policy { rule: "no-root".into(), why: Some("root".into()) };
+    assert_eq!(only_refusal(&agent.step(refused_start(0, 1), at(0))), &expected);
+    // A repeated `Start` is not refused and then run, though the policy has changed.
+    assert_eq!(only_refusal(&agent.step(received_start(0, 0, 1), at(0))), &expected);
+    agent.step(Event::Disconnected, at(1));
+    agent.step(Event::Connected { epoch: Epoch::from(1) }, at(1));
+    assert!(matches!(agent.step(received_start(0, 0, 1), at(1))[..], [Effect::Record(_)]));
+}
+
+#[test]
+fn what_the_policy_does_not_allow_any_more_when_it_is_launched_ends_as_refused() {
+    let mut agent = recorded_agent();
+    let refusal = Refusal::Policy { rule: "kill-switch".into(), why: None };
+    let effects = agent.step(Event::LaunchRefused { attempt: id(0), refusal: refusal.clone() }, at(0));
+    let [Effect::Abandon { attempt, ended }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((attempt, &ended.outcome), (&id(0), &Outcome::Refused { refusal }));
 }
 
 fn received_start(n: usize, spec: u8, epoch: u64) -> Event {
@@ -46,7 +79,7 @@ fn request_is_durable_before_launch_and_launched_before_report() {
     let mut agent = Agent::new(rules(), Epoch::ZERO);
     agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
     let first = agent.step(received_start(0, 0, 1), at(0));
-    assert_eq!(first, [Effect::Record(Box::new(start(0, 0, 1)))]);
+    assert_eq!(first, [Effect::Record(admitted(start(0, 0, 1)))]);
     let then = agent.step(Event::Recorded { attempt: id(0) }, at(0));
     assert_eq!(then[0], Effect::Launch(id(0)));
     assert!(
@@ -103,7 +136,7 @@ fn busy_agent_declines_copies_of_an_offer_and_accepts_the_next() {
         agent.step(received(ToAgent::Start(Box::new(start))), at(1))
     };
     let declined = offer(&mut agent, 1);
-    assert_eq!(only_refusal(&declined), &Refusal::TooManyAttempts { limit: 1 });
+    assert_eq!(only_refusal(&declined), &Refusal::TooManyAttempts { limit: 1, rule: None });
     assert!(matches!(&declined[..], [Effect::Send(ToOperator::Refused(r))] if r.offer == 1), "{declined:?}");
 
     let over = ended(Outcome::Cancelled, 1);
@@ -267,7 +300,8 @@ fn attempt_with_unreadable_record_is_lost_and_never_started() {
 fn large_inventory_is_sent_in_parts() {
     let seen = |n: usize| {
         let mut world = World::default();
-        world.perform(Effect::Record(Box::new(start(n, 0, 0))));
+        let permit = world.policy().permit().unwrap().cloned();
+        world.perform(Effect::Record(Box::new(Admitted { start: start(n, 0, 0), permit })));
         world.seen(&id(n)).unwrap()
     };
     let mut agent = Agent::new(rules(), Epoch::ZERO);

@@ -56,7 +56,10 @@ impl Machine {
     pub(crate) fn receive(&mut self, message: ToAgent, about: usize) {
         if self.connected {
             let tombstone = self.world.tombs.get(&id(about)).cloned();
-            self.handle(Event::Received { message, facts: Facts { tombstone, free: u64::MAX } });
+            self.handle(Event::Received {
+                message,
+                facts: Facts { tombstone, free: u64::MAX, policy: self.world.policy() },
+            });
         }
     }
 
@@ -112,6 +115,7 @@ impl Machine {
                 self.restart();
             }
             Op::Supervise { n, which, kill } => self.world.supervise(n, which, kill),
+            Op::Policy { closed } => self.world.closed = closed,
             Op::Observe { n } => {
                 if let Some(seen) = self.world.seen(&id(n)) {
                     self.handle(Event::Observed(seen));
@@ -123,6 +127,7 @@ impl Machine {
     /// Faults are over: the operator asks again until it has an answer, and supervisors work to their end.
     pub(crate) fn settle(&mut self, asked: &BTreeSet<usize>) {
         self.crash_after = None;
+        self.world.closed = false;
         self.disconnect();
         self.connect();
         for _ in 0..40 {

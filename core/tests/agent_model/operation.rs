@@ -19,6 +19,7 @@ pub(crate) enum Op {
     Reboot,
     Supervise { n: usize, which: usize, kill: bool },
     Observe { n: usize },
+    Policy { closed: bool },
 }
 
 pub(crate) fn op() -> impl Strategy<Value = Op> {
@@ -39,5 +40,6 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Reboot),
         10 => (n.clone(), 0..3usize, rarely()).prop_map(|(n, which, kill)| Op::Supervise { n, which, kill }),
         3 => n.prop_map(|n| Op::Observe { n }),
+        2 => any::<bool>().prop_map(|closed| Op::Policy { closed }),
     ]
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sentinel_core::agent::recovery::LastState;
-use sentinel_core::agent::{AttemptSnapshot, Effect, Event, Rules, Tombstone};
+use sentinel_core::agent::{
+    Admitted, AttemptSnapshot, Effect, Event, FileIdentity, Permit, PolicyVerdict, Rules, Tombstone,
+};
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::outcome::Outcome;
@@ -66,8 +68,15 @@ pub(crate) fn start(n: usize, spec: u8, epoch: u64) -> Start {
     }
 }
 
+/// What is recorded of a `Start` on a node without a policy.
+pub(crate) fn admitted(start: Start) -> Box<Admitted> {
+    Box::new(Admitted { start, permit: None })
+}
+
 #[derive(Default)]
 pub(crate) struct World {
+    /// Whether the node's policy refuses everything.
+    pub(crate) closed: bool,
     pub(crate) now: u64,
     pub(crate) boot: u32,
     pub(crate) epoch: u64,
@@ -85,6 +94,23 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn now(&self) -> Now {
         Now { monotonic: Monotonic(self.now), wall: UnixMillis(self.now.cast_signed()) }
+    }
+
+    /// What the node's policy decides about any request.
+    pub(crate) fn policy(&self) -> PolicyVerdict {
+        if self.closed {
+            return PolicyVerdict::Refused { rule: "closed".into(), why: "for now".into() };
+        }
+        let program = FileIdentity { path: "/bin/true".into(), device: 1, inode: 2, size: 3, changed_at: 4 };
+        let concurrent = Some(2);
+        PolicyVerdict::Allowed(Box::new(Permit {
+            rule: "open".into(),
+            concurrent,
+            program,
+            uid: 1,
+            gid: 1,
+            groups: vec![],
+        }))
     }
 
     pub(crate) fn seen(&mut self, id: &AttemptId) -> Option<AttemptSnapshot> {
@@ -132,7 +158,15 @@ impl World {
                 assert!(epoch.get() >= self.epoch, "the epoch on disk went back");
                 self.epoch = epoch.get();
             }
-            Effect::Record(start) | Effect::Confirm(start) => return Some(self.record(&start)),
+            Effect::Record(admitted) | Effect::Confirm(admitted) => {
+                assert!(!self.closed, "{} was recorded against the policy", admitted.start.attempt);
+                assert_eq!(admitted.permit.as_ref().map(|permit| permit.rule.as_str()), Some("open"));
+                return Some(self.record(&admitted.start));
+            }
+            Effect::Launch(attempt) if self.closed => {
+                let refusal = Refusal::Policy { rule: "closed".into(), why: None };
+                return Some(Event::LaunchRefused { attempt, refusal });
+            }
             Effect::Launch(attempt) => {
                 assert!(
                     self.proofs.remove(&attempt),

@@ -99,6 +99,7 @@ impl AttemptDir {
             attempt: id.clone(),
             spec_hash: self.spec_hash.clone(),
             start_by: if is_of_boot { self.start_by } else { Monotonic(START_MS) },
+            rule: None,
             evidence: Evidence {
                 state: self.state,
                 exit: if self.exit.is_some() { ExitRecord::Present } else { ExitRecord::Missing },

@@ -34,7 +34,7 @@ fn busy(world: &World, name: &str, offer: u32) -> Refused {
     Refused {
         attempt: world.ledger.attempt(&node(name)),
         spec_hash: world.run().spec_hash.clone(),
-        refusal: Refusal::TooManyAttempts { limit: 64 },
+        refusal: Refusal::TooManyAttempts { limit: 64, rule: None },
         offer,
     }
 }
@@ -103,6 +103,6 @@ fn permanent_refusal_is_final_whatever_its_reason() {
     world.ledger.apply_refusal(&busy(&world, "a", 0), UnixMillis(1));
     assert_eq!(
         world.outcome("a"),
-        Some(Outcome::Refused { refusal: Refusal::TooManyAttempts { limit: 64 } })
+        Some(Outcome::Refused { refusal: Refusal::TooManyAttempts { limit: 64, rule: None } })
     );
 }

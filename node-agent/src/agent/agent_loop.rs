@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sentinel_core::agent::{Agent, Effect, Event, Facts, Rules};
+use sentinel_core::agent::{Agent, Effect, Event, Facts, PolicyVerdict, Rules};
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::to_agent::ToAgent;
 
@@ -285,7 +285,11 @@ impl AgentLoop {
         Ok(Event::Replayed { seen, unreadable })
     }
 
-    fn facts(&self, message: &ToAgent) -> Facts {
+    fn facts(&mut self, message: &ToAgent) -> Facts {
+        let policy = match message {
+            ToAgent::Start(start) if !self.agent.is_settled(&start.attempt) => self.performer.verdict(start),
+            _ => PolicyVerdict::default(),
+        };
         let (attempt, spec_hash) = match message {
             ToAgent::Start(start) => (&start.attempt, &start.spec_hash),
             ToAgent::Cancel(cancel) => (&cancel.attempt, &cancel.spec_hash),
@@ -295,7 +299,7 @@ impl AgentLoop {
         let kept = journal.tombstone(attempt);
         let tombstone = kept.map(|kept| tombstone_from_journal(kept, spec_hash));
         // Where the free space is unknown, the write shows whether there is enough.
-        Facts { tombstone, free: journal.free_bytes().unwrap_or(u64::MAX) }
+        Facts { tombstone, free: journal.free_bytes().unwrap_or(u64::MAX), policy }
     }
 }
 

@@ -109,6 +109,7 @@ fn snapshot(accepted: &Accepted, evidence: Evidence) -> AttemptSnapshot {
         attempt: accepted.start.attempt.clone(),
         spec_hash: accepted.start.spec_hash.clone(),
         start_by: Monotonic(start_by),
+        rule: accepted.permit.as_ref().map(|permit| permit.rule.clone()),
         evidence,
         running: None,
         ended: None,

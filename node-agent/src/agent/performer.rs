@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sentinel_core::agent::{AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, Tombstone};
+use sentinel_core::agent::{
+    Admitted, AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, PolicyVerdict, Tombstone,
+};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
@@ -26,6 +28,7 @@ use crate::channel::{Input, Mailbox, OutputNotices};
 use crate::host;
 use crate::journal::{AbandonResult, Accepted, AttemptDir, AttemptState, JournalError, Loaded, StateDir};
 use crate::kill_point::KillPoint;
+use crate::policy::PolicyGate;
 use crate::process::{ContainerScope, ProcessIdentity};
 use crate::shortage::{self, describe};
 use crate::spans::attempt_span;
@@ -52,6 +55,11 @@ pub(crate) struct Performer {
     attempts: BTreeMap<String, AttemptId>,
     /// Threads that end the trees of dead supervisors.
     tree_enders: Vec<JoinHandle<()>>,
+    policy: PolicyGate,
+    /// The version of the policy that decided about the latest `Start`.
+    policy_version: u64,
+    /// The Attempt that was recorded last, and the version of the policy that had allowed it.
+    checked: Option<(AttemptId, u64)>,
     checkpointer: Checkpointer,
 }
 
@@ -65,6 +73,7 @@ impl Performer {
         notices: Arc<OutputNotices>,
         metrics: Arc<AgentMetrics>,
         scope: ContainerScope,
+        policy: PolicyGate,
     ) -> io::Result<Self> {
         let journal = Arc::new(journal);
         Ok(Self {
@@ -81,6 +90,9 @@ impl Performer {
             attempts: BTreeMap::new(),
             tree_enders: Vec::new(),
             checkpointer: Checkpointer::default(),
+            policy,
+            policy_version: 0,
+            checked: None,
         })
     }
 
@@ -134,11 +146,11 @@ impl Performer {
                 let set = self.journal.set_highest_epoch(epoch);
                 set.err().map(|error| journal_failed(&error))
             }
-            Effect::Record(start) => Some(self.record(*start, Self::create)),
-            Effect::Confirm(start) => {
+            Effect::Record(admitted) => Some(self.record(*admitted, Self::create)),
+            Effect::Confirm(admitted) => {
                 // Its Spool is about to be replaced; `record` publishes the new one.
-                self.notices.forget(&start.attempt);
-                Some(self.record(*start, |performer, accepted| performer.journal.replace(&accepted)))
+                self.notices.forget(&admitted.start.attempt);
+                Some(self.record(*admitted, |performer, accepted| performer.journal.replace(&accepted)))
             }
             Effect::Launch(attempt) => self.launch(attempt),
             Effect::RequestCancel(attempt) => self.request_cancel(attempt),
@@ -190,12 +202,13 @@ impl Performer {
 
     fn record(
         &mut self,
-        start: Start,
+        admitted: Admitted,
         create: fn(&mut Self, Accepted) -> Result<AttemptDir, JournalError>,
     ) -> Event {
+        let Admitted { start, permit } = admitted;
         let (attempt, credit) = (start.attempt.clone(), start.credit);
         let accepted = match Accepted::now(start) {
-            Ok(accepted) => accepted,
+            Ok(accepted) => Accepted { permit, ..accepted },
             Err(error) => {
                 let message = format!("failed to read the boot id: {}", describe(&error));
                 let why = Refusal::JournalUnsafe { message: message.into() };
@@ -205,6 +218,7 @@ impl Performer {
         match create(self, accepted) {
             Ok(dir) => {
                 self.attempts.insert(dir.name().to_owned(), attempt.clone());
+                self.checked = Some((attempt.clone(), self.policy_version));
                 self.begun.push((attempt.clone(), dir, credit));
                 KillPoint::AgentRecorded.pass(self.journal.root());
                 Event::Recorded { attempt }
@@ -266,9 +280,36 @@ impl Performer {
         Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message: message.into() } }
     }
 
+    /// What the node's policy decides about a `Start` now.
+    pub(super) fn verdict(&mut self, start: &Start) -> PolicyVerdict {
+        let verdict = self.policy.verdict(start, host::wall_clock());
+        self.policy_version = self.policy.version();
+        verdict
+    }
+
+    /// Whether an Attempt may still start: it may have been accepted long ago, by another agent and another policy.
+    fn check_again(&mut self, dir: &AttemptDir, attempt: &AttemptId) -> Result<(), Refusal> {
+        if let Some(refusal) = self.policy.kill_switch() {
+            return Err(refusal);
+        }
+        let version = self.policy.version();
+        if self.checked.as_ref().is_some_and(|(checked, by)| checked == attempt && *by == version) {
+            return Ok(());
+        }
+        match dir.accepted() {
+            // The command that runs is the one that was permitted: the supervisor compares it with the first permit.
+            Ok(Some(accepted)) => self.policy.verdict(&accepted.start, host::wall_clock()).permit().map(drop),
+            // Without a readable request nothing can be started.
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
     /// Writes the start to the log, hands the Attempt to a supervisor, and makes the start durable while the command is prepared.
     fn launch(&mut self, attempt: AttemptId) -> Option<Event> {
         let dir = self.journal.attempt(&attempt);
+        if let Err(refusal) = self.check_again(&dir, &attempt) {
+            return Some(Event::LaunchRefused { attempt, refusal });
+        }
         let record = |supervisor: &ProcessIdentity| {
             let starting =
                 AttemptState::Starting { supervisor: supervisor.clone(), command: None, cgroup: None };

@@ -1,5 +1,6 @@
 //! What the Journal records about an Attempt.
 
+use sentinel_core::agent::Permit;
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::stage::Stage;
@@ -27,6 +28,9 @@ pub struct Accepted {
     /// Its slot in the write-ahead log; `None` when its directory was synced instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<SlotId>,
+    /// What the node's policy has allowed; `None` where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permit: Option<Permit>,
 }
 
 impl Accepted {
@@ -56,6 +60,7 @@ impl Accepted {
             boot_id: host::boot_id()?,
             boot_ms: host::boot_clock_ms(),
             slot: None,
+            permit: None,
         })
     }
 }

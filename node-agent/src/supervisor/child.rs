@@ -89,7 +89,7 @@ fn exit() -> ! {
 fn rehearse(standby: &Standby) {
     if let (Ok(accepted), Ok(())) = (Accepted::from_json(REHEARSED), standby.check()) {
         let _ = Clocks::new(&accepted, "", boot_clock_ms()).too_late_to_start(boot_clock_ms());
-        let _ = prepare(&accepted.start, standby.host);
+        let _ = prepare(&accepted.start, None, standby.host);
         let _ = stdio(standby, &accepted);
     }
 }
@@ -202,7 +202,7 @@ fn start(
         }
     };
     KillPoint::SupervisorAnnounced.pass_with_parent(state_dir);
-    let prepared = prepare(&accepted.start, standby.host).map_err(NotStarted::Failed)?;
+    let prepared = prepare(&accepted.start, accepted.permit.as_ref(), standby.host)?;
     let limits = AppliedLimits::new(&accepted.start.request.limits, standby.cgroup.as_ref(), &standby.name)
         .map_err(|error| NotStarted::of_limit(&error))?;
     let stdio = stdio(standby, &accepted)?;
@@ -250,6 +250,6 @@ mod tests {
     #[test]
     fn the_rehearsed_request_is_valid() {
         let accepted = Accepted::from_json(REHEARSED).unwrap();
-        assert!(prepare(&accepted.start, HostNamespaces::OfInit).is_ok());
+        assert!(prepare(&accepted.start, None, HostNamespaces::OfInit).is_ok());
     }
 }

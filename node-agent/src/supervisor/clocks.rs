@@ -98,7 +98,14 @@ mod tests {
             "deadlines": {"startMs": start_ms, "runMs": 500, "graceMs": 70}, "credit": 0
         });
         let start = serde_json::from_value(start).unwrap();
-        Accepted { start, accepted_at: UnixMillis(0), boot_id: "b".into(), boot_ms: 1_000, slot: None }
+        Accepted {
+            start,
+            accepted_at: UnixMillis(0),
+            boot_id: "b".into(),
+            boot_ms: 1_000,
+            slot: None,
+            permit: None,
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{move_into_link_name_space, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::identity::Credentials;
+use super::permitted::Executable;
 use super::root::Namespace;
 
 /// The descriptor of the script in the command.
@@ -45,6 +46,8 @@ pub(super) struct ExecPlan {
     pub(super) credentials: Option<Credentials>,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) script: Option<OwnedFd>,
+    /// How the program is executed.
+    pub(super) program: Executable,
     /// Limits of each process, soft and hard.
     pub(super) nofile: Option<u64>,
     pub(super) core: Option<u64>,
@@ -151,6 +154,24 @@ fn exec(plan: &ExecPlan) -> io::Error {
     };
     let (argv, envp) = (addresses(&plan.argv), addresses(&plan.envp));
     // SAFETY: both lists end with a null pointer, and their strings live as long as the plan.
-    unsafe { libc::execve(plan.path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    unsafe {
+        match &plan.program {
+            Executable::Path => {
+                libc::execve(plan.path.as_ptr(), argv.as_ptr(), envp.as_ptr());
+            }
+            Executable::Descriptor(program) => {
+                let (empty, fd) = (c"".as_ptr(), program.as_raw_fd());
+                let flags = libc::c_long::from(libc::AT_EMPTY_PATH);
+                libc::syscall(
+                    libc::SYS_execveat,
+                    libc::c_long::from(fd),
+                    empty,
+                    argv.as_ptr(),
+                    envp.as_ptr(),
+                    flags,
+                );
+            }
+        }
+    }
     io::Error::last_os_error()
 }

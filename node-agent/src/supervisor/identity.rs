@@ -12,7 +12,7 @@ use super::start_error::StartError;
 pub(super) struct User {
     pub(super) name: String,
     uid: u32,
-    gid: u32,
+    pub(super) gid: u32,
     pub(super) home: String,
     pub(super) shell: String,
 }
@@ -135,6 +135,12 @@ fn group_lines(groups: &str) -> impl Iterator<Item = (&str, u32, &str)> {
         let (name, _, gid) = (fields.next()?, fields.next()?, number(fields.next()?)?);
         Some((name, gid, fields.next().unwrap_or_default()))
     })
+}
+
+/// The name of a group, if it has one.
+pub(super) fn group_name(root: &Root, gid: u32) -> Option<String> {
+    let groups = root.read("/etc/group").ok()?;
+    group_lines(&groups).find(|(_, number, _)| *number == gid).map(|(name, ..)| name.to_owned())
 }
 
 fn memberships(groups: &str, user: &str) -> impl Iterator<Item = u32> {

@@ -10,21 +10,21 @@ use std::path::Path;
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use sentinel_core::agent::Permit;
 use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Program;
 use sentinel_protocol::to_agent::Start;
 
+use super::environment::{environment, path_in};
 use super::exec_plan::{ChildStep, ExecPlan};
-use super::identity::{Identity, User};
+use super::identity::Identity;
 use super::invocation::HostNamespaces;
+use super::permitted::{self, Executable};
 use super::program::{Located, check_directory, locate};
 use super::root::Root;
-use super::start_error::StartError;
+use super::start_error::{NotStarted, StartError};
 
 use crate::shortage;
-
-/// `PATH` of a command that sets none.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Longest name of a memfd, characters; the kernel's limit is 249 bytes.
 const MAX_MEMFD_NAME: usize = 200;
@@ -38,18 +38,48 @@ pub(super) struct Prepared {
     pub(super) plan: ExecPlan,
 }
 
-/// Checks the request against the node.
-pub(super) fn prepare(start: &Start, host: HostNamespaces) -> Result<Prepared, StartError> {
-    prepare_in(Root::of(start.request.environment, host)?, start)
+/// Checks the request against the node, and against what the node's policy has allowed, if it has one.
+pub(super) fn prepare(
+    start: &Start,
+    permit: Option<&Permit>,
+    host: HostNamespaces,
+) -> Result<Prepared, NotStarted> {
+    let root = Root::of(start.request.environment, host).map_err(NotStarted::Failed)?;
+    prepare_in(root, start, permit)
 }
 
-fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
+fn prepare_in(root: Root, start: &Start, permit: Option<&Permit>) -> Result<Prepared, NotStarted> {
+    let found = find(&root, start).map_err(NotStarted::Failed)?;
+    let executable = match permit {
+        None => Executable::Path,
+        Some(permit) => {
+            let directory = Path::new(&start.request.working_dir);
+            permitted::check(permit, &root, &found.located, directory, &found.identity)
+                .map_err(NotStarted::Refused)?
+        }
+    };
+    plan(root, start, found, executable).map_err(NotStarted::Failed)
+}
+
+/// What the request names, as the node has it.
+struct Found {
+    identity: Identity,
+    env: Vec<(String, String)>,
+    located: Located,
+}
+
+fn find(root: &Root, start: &Start) -> Result<Found, StartError> {
     let request = &start.request;
-    let identity = Identity::resolve(&root, request.user.as_deref(), request.group.as_deref())?;
+    let identity = Identity::resolve(root, request.user.as_deref(), request.group.as_deref())?;
     let env = environment(start, identity.user.as_ref());
-    check_directory(&root, &request.working_dir)?;
-    let search = env.iter().find(|(name, _)| name == "PATH").map_or(PATH, |(_, value)| value);
-    let located = locate(&root, &request.program, search, Path::new(&request.working_dir))?;
+    check_directory(root, &request.working_dir)?;
+    let located = locate(root, &request.program, path_in(&env), Path::new(&request.working_dir))?;
+    Ok(Found { identity, env, located })
+}
+
+fn plan(root: Root, start: &Start, found: Found, executable: Executable) -> Result<Prepared, StartError> {
+    let request = &start.request;
+    let Found { identity, env, located } = found;
     let resources = |doing| move |error: io::Error| StartError::out_of_resources(doing, &error);
     let script = match &request.program {
         Program::Command(_) => None,
@@ -70,6 +100,7 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
         credentials: identity.credentials,
         namespaces: root.into_namespaces(),
         script,
+        program: executable,
         nofile: request.limits.nofile.map(u64::from),
         core: request.limits.core,
     };
@@ -79,39 +110,6 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
         user: request.user.clone().or_else(|| request.group.as_ref().map(|group| format!("group {group}"))),
         plan,
     })
-}
-
-/// The command's environment: a few variables for every command, then the request's.
-fn environment(start: &Start, user: Option<&User>) -> Vec<(String, String)> {
-    let id = &start.attempt;
-    let mut env: Vec<(String, String)> = Vec::new();
-    let mut set = |name: &str, value: &str| {
-        env.retain(|(other, _)| other != name);
-        env.push((name.to_owned(), value.to_owned()));
-    };
-    set("PATH", PATH);
-    set("LANG", "C.UTF-8");
-    set("HOME", user.map_or("/", |user| &user.home));
-    if let Some(user) = user {
-        set("USER", &user.name);
-        set("LOGNAME", &user.name);
-        set("SHELL", if user.shell.is_empty() { "/bin/sh" } else { &user.shell });
-    }
-    set("SENTINEL_TASK", &start.task.name);
-    set("SENTINEL_NAMESPACE", &start.task.namespace);
-    set("SENTINEL_RUN", &id.run.to_string());
-    set("SENTINEL_NODE", id.node.as_str());
-    set("SENTINEL_ATTEMPT", &id.to_string());
-    if let Some(trace) = &start.trace {
-        set("TRACEPARENT", &trace.parent.to_string());
-        if let Some(state) = &trace.state {
-            set("TRACESTATE", state.as_str());
-        }
-    }
-    for variable in &start.request.env {
-        set(&variable.name, &variable.value);
-    }
-    env
 }
 
 /// The script as a sealed memfd. It has the Task's name in `/proc/PID/fd`.
@@ -257,9 +255,10 @@ mod tests {
         };
         let ours =
             Root::of(sentinel_protocol::request::Environment::Container, HostNamespaces::OfInit).unwrap();
-        let error = prepare_in(ours, &start("/mnt/only-here")).unwrap_err();
+        let error = prepare_in(ours, &start("/mnt/only-here"), None).unwrap_err();
+        let NotStarted::Failed(error) = error else { panic!("{error:?}") };
         assert_eq!(error.reason, StartFailure::WorkingDirectory, "{}", error.message);
-        let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here")).unwrap();
+        let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here"), None).unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let stdio = [File::open("/dev/null").unwrap().into(), stdout.try_clone().unwrap(), stdout];
         become_in_a_child(&prepared, &stdio);

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use sentinel_protocol::exit::ClockEnd;
 use sentinel_protocol::outcome::StartFailure;
+use sentinel_protocol::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 
 use super::limits::LimitError;
@@ -15,6 +16,7 @@ pub(super) enum NotStarted {
     TooLate(ClockEnd),
     Cancelled,
     Failed(StartError),
+    Refused(Refusal),
 }
 
 impl NotStarted {

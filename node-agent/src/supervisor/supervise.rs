@@ -68,6 +68,7 @@ pub(super) fn supervise(
             (Outcome::StartTimedOut { why: None }, ExitDetails { clock: Some(clock), ..nothing })
         }
         Err(NotStarted::Cancelled) => (Outcome::Cancelled, nothing),
+        Err(NotStarted::Refused(refusal)) => (Outcome::Refused { refusal }, nothing),
         Err(NotStarted::Failed(error)) => (exit_record::start_failed(error.reason, &error.message), nothing),
     };
     record(&lock, exit_record::ended(outcome, None, OutputSummary::default(), exit))

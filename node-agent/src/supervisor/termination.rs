@@ -244,8 +244,14 @@ mod tests {
             "deadlines": {"startMs": 9_000, "runMs": 500, "graceMs": 70}, "credit": 0
         });
         let start = serde_json::from_value(start).unwrap();
-        let accepted =
-            Accepted { start, accepted_at: UnixMillis(0), boot_id: "b".into(), boot_ms: 0, slot: None };
+        let accepted = Accepted {
+            start,
+            accepted_at: UnixMillis(0),
+            boot_id: "b".into(),
+            boot_ms: 0,
+            slot: None,
+            permit: None,
+        };
         let mut clocks = Clocks::new(&accepted, "b", 0);
         clocks.started(0);
         clocks

@@ -6,6 +6,7 @@ mod fixtures;
 #[path = "../gateway/mod.rs"]
 mod gateway;
 mod log_socket;
+mod policy;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -104,8 +105,12 @@ impl Node {
     }
 
     fn start(&mut self, gateway: &Gateway) {
+        self.start_as(self.config(gateway));
+    }
+
+    fn start_as(&mut self, config: AgentConfig) {
         let (stop, stopped) = oneshot::channel::<()>();
-        let agent = sentinel_node_agent::run(self.config(gateway), async {
+        let agent = sentinel_node_agent::run(config, async {
             let _ = stopped.await;
         });
         self.running = Some((stop, tokio::spawn(agent)));
@@ -417,13 +422,9 @@ async fn a_stopping_leader_may_name_the_next() {
     let mut leader = Gateway::start(TOKEN).await;
     let mut next = Gateway::start(TOKEN).await;
     let mut node = Node::new();
-    let (stop, stopped) = oneshot::channel::<()>();
     let mut config = node.config(&follower);
     config.timing.settled_after = Duration::ZERO;
-    let agent = sentinel_node_agent::run(config, async {
-        let _ = stopped.await;
-    });
-    node.running = Some((stop, tokio::spawn(agent)));
+    node.start_as(config);
     for (gateway, named) in [(&mut follower, leader.address.clone()), (&mut leader, next.address.clone())] {
         let mut socket = gateway.control_socket().await;
         let ToOperator::Hello(_) = next_message(&mut socket).await else { panic!("no Hello") };
@@ -448,19 +449,18 @@ async fn agents_share_a_process_but_not_a_state_directory() {
 async fn commands_beyond_the_maximum_are_refused() {
     let mut gateway = Gateway::start(TOKEN).await;
     let mut node = Node::new();
-    let (stop, stopped) = oneshot::channel::<()>();
     let mut config = node.config(&gateway);
     config.rules.max_attempts = 2;
-    let agent = sentinel_node_agent::run(config, async {
-        let _ = stopped.await;
-    });
-    node.running = Some((stop, tokio::spawn(agent)));
+    node.start_as(config);
     let mut control = gateway.control().await;
     for run in 1..=3 {
         control.send_message(to_start(&start(run, "exec sleep 60"))).await;
     }
     let refused = control.refused().await;
-    assert_eq!((refused.attempt, refused.refusal), (attempt(3), Refusal::TooManyAttempts { limit: 2 }));
+    assert_eq!(
+        (refused.attempt, refused.refusal),
+        (attempt(3), Refusal::TooManyAttempts { limit: 2, rule: None })
+    );
     for run in 1..=2 {
         control.send_message(cancel(run)).await;
     }

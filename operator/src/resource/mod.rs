@@ -9,7 +9,6 @@
 //!   `structure`: the part of it that follows from an OpenAPI schema;
 //! * [`validate`]: a Task into a plan, or a list of problems ([`invalid`]);
 //! * [`recorded`]: the status, to and from the values that decisions use; [`presented`]: a Task as the API shows it;
-//! * [`quantity`]: amounts as Kubernetes writes them.
 
 pub mod crd;
 pub mod invalid;
@@ -17,7 +16,6 @@ pub mod manifest;
 pub mod marks;
 pub mod places;
 pub mod presented;
-pub mod quantity;
 pub mod recorded;
 mod rules;
 pub mod schema;

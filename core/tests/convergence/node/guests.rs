@@ -3,7 +3,7 @@
 use sentinel_core::agent::recovery::{
     Boot, Evidence, ExitRecord, LastState, Lock, SupervisorContainer, Tree,
 };
-use sentinel_core::agent::{AttemptSnapshot, Effect, Event, Facts};
+use sentinel_core::agent::{AttemptSnapshot, Effect, Event, Facts, PolicyVerdict};
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::{AttemptId, SpecHash};
 use sentinel_protocol::outcome::Outcome;
@@ -34,7 +34,7 @@ impl Node {
             "deadlines": {"startMs": 1_000_000_000_u64, "graceMs": 1}, "credit": 0
         });
         let start: Box<Start> = serde_json::from_value(text).unwrap();
-        let facts = Facts { tombstone: None, free: u64::MAX };
+        let facts = Facts { tombstone: None, free: u64::MAX, policy: PolicyVerdict::NoPolicy };
         self.handle(Event::Received { message: ToAgent::Start(start), facts }, None)
     }
 
@@ -70,6 +70,7 @@ impl Node {
             attempt: id.clone(),
             spec_hash: SpecHash::new("0".repeat(64)).unwrap(),
             start_by: Monotonic(u64::MAX),
+            rule: None,
             evidence,
             running: Some(Running { started_at: UnixMillis(1), pid: 8 }),
             ended: over.then(|| Box::new(ended(outcome, self.clock))),
@@ -82,9 +83,10 @@ impl Node {
     pub(super) fn perform_for_guest(&mut self, effect: &Effect) -> Option<Option<Event>> {
         let is_guest = |id: &AttemptId| id.task.as_str() == "guest";
         match effect {
-            Effect::Record(start) if is_guest(&start.attempt) => {
-                self.guests.insert(start.attempt.clone(), false);
-                Some(Some(Event::Recorded { attempt: start.attempt.clone() }))
+            Effect::Record(admitted) if is_guest(&admitted.start.attempt) => {
+                let attempt = admitted.start.attempt.clone();
+                self.guests.insert(attempt.clone(), false);
+                Some(Some(Event::Recorded { attempt }))
             }
             Effect::Inspect(id) if is_guest(id) => Some(self.guest_seen(id).map(Event::Observed)),
             Effect::Launch(id) | Effect::NoteAck { attempt: id, .. } if is_guest(id) => Some(None),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sentinel_core::agent::recovery::LastState;
-use sentinel_core::agent::{Agent, AttemptSnapshot, Effect, Event, Facts, Rules, Tombstone};
+use sentinel_core::agent::{Agent, AttemptSnapshot, Effect, Event, Facts, PolicyVerdict, Rules, Tombstone};
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName};
 use sentinel_protocol::outcome::Outcome;
@@ -166,7 +166,13 @@ impl Node {
             let message = ToAgent::Ack(Ack { attempt: forget.attempt.clone(), stage: Stage::Ended });
             self.handle(Event::Received { message, facts: Facts::default() }, None)?;
         }
-        self.handle(Event::Received { message, facts: Facts { tombstone, free: u64::MAX } }, crash_after)
+        self.handle(
+            Event::Received {
+                message,
+                facts: Facts { tombstone, free: u64::MAX, policy: PolicyVerdict::NoPolicy },
+            },
+            crash_after,
+        )
     }
 
     /// What an agent that knows no epochs would read.
@@ -380,8 +386,9 @@ impl Node {
         }
         match effect {
             Effect::SetEpoch(epoch) => self.epoch = epoch.get(),
-            Effect::Record(start) => return Ok(Some(self.record(&start))),
-            Effect::Confirm(start) => {
+            Effect::Record(admitted) => return Ok(Some(self.record(&admitted.start))),
+            Effect::Confirm(admitted) => {
+                let start = admitted.start;
                 let recorded = self.record(&start);
                 // Its directory is synced.
                 self.unsynced.remove(&start.attempt);

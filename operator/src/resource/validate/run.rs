@@ -7,10 +7,11 @@ use sentinel_protocol::limits::{
     CORE_BYTES, CPU_MILLIS, MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_CONTROL_FRAME, MAX_ENV_BYTES,
     MAX_ENV_ITEMS, MAX_STDIN_BYTES, MEMORY_BYTES, NOFILE, PIDS,
 };
+use sentinel_protocol::quantity;
 use sentinel_protocol::request::{self, OutputRules, Program, ResourceLimits, RunRequest};
 
 use super::super::invalid::Problems;
-use super::super::{quantity, task};
+use super::super::task;
 use super::script;
 use super::values::{HOUR, bytes, duration, no_zero_byte};
 

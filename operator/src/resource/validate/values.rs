@@ -3,7 +3,7 @@
 use sentinel_protocol::duration::parse_in_task;
 
 use crate::resource::invalid::Problems;
-use crate::resource::quantity;
+use sentinel_protocol::quantity;
 
 /// Milliseconds of a second.
 pub(super) const SECOND: u64 = 1000;

@@ -1,0 +1,97 @@
+//! `node-agent policy lint` and `node-agent policy test`.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use sentinel_policy::asked::Asked;
+use sentinel_policy::verdict::Decision;
+use sentinel_protocol::limits::MAX_CONTROL_FRAME;
+use sentinel_protocol::to_agent::Start;
+
+use super::digests::Digests;
+use super::file::read;
+use crate::host;
+use crate::supervisor::{Examined, HostNamespaces, examine};
+
+const TEST_EXAMPLES: &str = "The request is a `Start` as JSON, as `sentinel policy request TASK` prints it for a Task.
+
+Examples:
+  sentinel policy request task.yaml > request.json && node-agent policy test policy.yaml request.json
+  sentinel policy request task.yaml | kubectl exec -i -n sentinel-system POD -- node-agent policy test /etc/sentinel/policy/policy.yaml -";
+
+/// What to do with a policy.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Print what a policy allows without saying so. Exit with 1 if the policy cannot be used, or has such rules with --strict.
+    Lint {
+        /// The policy.
+        policy: PathBuf,
+        /// Exit with 1 if anything is found.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Print what a policy decides about a request on this node, rule by rule. Exit with 1 if it is refused.
+    #[command(after_help = TEST_EXAMPLES)]
+    Test {
+        /// The policy.
+        policy: PathBuf,
+        /// The request, or `-` for standard input.
+        request: PathBuf,
+        /// This node is not entered by its process 1: `Host` is where this command runs.
+        #[arg(long)]
+        here: bool,
+    },
+}
+
+/// Runs a command; whether it found nothing wrong.
+///
+/// # Errors
+/// When the policy or the request cannot be read.
+pub fn run(command: &PolicyCommand) -> Result<bool, Box<dyn Error>> {
+    let mut out = io::stdout().lock();
+    match command {
+        PolicyCommand::Lint { policy, strict } => {
+            let findings = read(policy)?.lint();
+            for finding in &findings {
+                writeln!(out, "{finding}")?;
+            }
+            if findings.is_empty() {
+                writeln!(out, "{}: nothing found", policy.display())?;
+            }
+            Ok(findings.is_empty() || !strict)
+        }
+        PolicyCommand::Test { policy, request, here } => {
+            let policy = read(policy)?;
+            let start = request_in(request)?;
+            let host = if *here { HostNamespaces::Own } else { HostNamespaces::OfInit };
+            let mut digests = Digests::default();
+            let Examined { facts, .. } = examine(&start, host, &mut |identity, content| {
+                policy.asks_for_digests(&identity.path).then(|| digests.of(identity, content))
+            });
+            let verdict = policy.verdict(&Asked::of(&start, &facts, host::wall_clock()));
+            write!(out, "{verdict}")?;
+            Ok(matches!(verdict.decision, Decision::Allowed { .. }))
+        }
+    }
+}
+
+fn request_in(path: &Path) -> Result<Start, Box<dyn Error>> {
+    let limit = MAX_CONTROL_FRAME as u64 + 1;
+    let mut json = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().take(limit).read_to_end(&mut json)
+    } else {
+        fs::metadata(path).and_then(|_| File::open(path)?.take(limit).read_to_end(&mut json))
+    };
+    read.map_err(|error| format!("failed to read the request {}: {error}", path.display()))?;
+    serde_json::from_slice(&json).map_err(|error| {
+        format!(
+            "failed to read the request {}: {error}; it is what `sentinel policy request TASK` prints",
+            path.display()
+        )
+        .into()
+    })
+}

@@ -1,0 +1,31 @@
+//! Digests of programs, so that each is read once until it changes.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+
+use sentinel_core::agent::FileIdentity;
+
+use crate::supervisor::sha256_of;
+
+/// Digests that are remembered; beyond, the oldest is dropped.
+const MOST: usize = 64;
+
+/// Digests by the files that have them.
+#[derive(Debug, Default)]
+pub(super) struct Digests(VecDeque<(FileIdentity, String)>);
+
+impl Digests {
+    /// The SHA-256 of a file, in hexadecimal.
+    pub(super) fn of(&mut self, identity: &FileIdentity, content: File) -> io::Result<String> {
+        if let Some((_, digest)) = self.0.iter().find(|(known, _)| known == identity) {
+            return Ok(digest.clone());
+        }
+        let digest = sha256_of(identity, content)?;
+        if self.0.len() >= MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back((identity.clone(), digest.clone()));
+        Ok(digest)
+    }
+}

@@ -1,0 +1,145 @@
+//! The policy as it is on the disk. It is read again when the file is another one, or has changed.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use sentinel_policy::document::{MAX_BYTES, Policy};
+
+/// A file that changed so short a time ago may have changed again without another time of change.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// What shows that a file is another one, or has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+    is_recent: bool,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        let at = Duration::from_secs(metadata.ctime().unsigned_abs());
+        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + at).unwrap_or_default();
+        let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
+        Self { device, inode, size, changed, is_recent: age < RECENT }
+    }
+}
+
+/// The policy of a file.
+#[derive(Debug)]
+pub(super) struct PolicyFile {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+    /// Counts the contents that were read.
+    version: u64,
+    current: Result<Policy, String>,
+}
+
+impl PolicyFile {
+    /// The policy of this file, which was not read yet.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, stamp: None, version: 0, current: Err("the policy was not read yet".to_owned()) }
+    }
+
+    /// The policy as it is now. A policy that cannot be read is not replaced by an earlier one: nobody may think that a rule was
+    /// removed while the agent still follows it.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub(super) fn current(&mut self) -> Result<&Policy, &str> {
+        let stamp = fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata));
+        let is_known =
+            matches!((&stamp, &self.stamp), (Ok(now), Some(then)) if now == then && !now.is_recent);
+        if !is_known {
+            self.read(stamp.ok());
+        }
+        self.current.as_ref().map_err(String::as_str)
+    }
+
+    /// Grows with each content that was read and differs from the one before.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn read(&mut self, stamp: Option<Stamp>) {
+        self.stamp = stamp;
+        let read = read(&self.path);
+        if self.version > 0 && read == self.current {
+            return;
+        }
+        self.version += 1;
+        match &read {
+            Ok(policy) => {
+                let findings = policy.lint().len();
+                let rules = policy.rules().len();
+                tracing::info!(file = %self.path.display(), rules, findings, "the node's policy was read");
+            }
+            Err(error) => {
+                let file = self.path.display();
+                tracing::error!(%file, error, "the node's policy cannot be used; no command is started");
+            }
+        }
+        self.current = read;
+    }
+}
+
+/// Reads a policy.
+///
+/// # Errors
+/// What was attempted, and why it failed.
+pub(super) fn read(path: &Path) -> Result<Policy, String> {
+    let bytes =
+        bytes(path).map_err(|error| format!("failed to read the policy {}: {error}", path.display()))?;
+    Policy::read(&bytes).map_err(|error| format!("failed to read the policy {}: {error}", path.display()))
+}
+
+/// At most one byte more than a policy may have.
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DENY_ALL: &str = "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules: []\n";
+    const DENY_ROOT: &str = "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules: [{id: a, effect: Deny, users: [root]}]\n";
+
+    #[test]
+    fn each_change_of_the_file_counts_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.yaml");
+        let mut file = PolicyFile::new(path.clone());
+        assert!(file.current().unwrap_err().contains("No such file"));
+        fs::write(&path, DENY_ALL).unwrap();
+        assert_eq!(file.current().unwrap().rules().len(), 0);
+        let version = file.version();
+        fs::write(&path, DENY_ROOT).unwrap();
+        assert_eq!(file.current().unwrap().rules().len(), 1);
+        assert!(file.version() > version);
+        // An earlier policy is not followed in the place of one that cannot be read.
+        fs::write(&path, "rules: [").unwrap();
+        assert!(file.current().is_err());
+        fs::remove_file(&path).unwrap();
+        assert!(file.current().is_err());
+        // As the kubelet does it: a link to another directory.
+        for (name, text) in [("one", DENY_ALL), ("two", DENY_ROOT)] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("policy.yaml"), text).unwrap();
+        }
+        std::os::unix::fs::symlink("one", dir.path().join("data")).unwrap();
+        std::os::unix::fs::symlink("data/policy.yaml", &path).unwrap();
+        assert_eq!(file.current().unwrap().rules().len(), 0);
+        std::os::unix::fs::symlink("two", dir.path().join("next")).unwrap();
+        fs::rename(dir.path().join("next"), dir.path().join("data")).unwrap();
+        assert_eq!(file.current().unwrap().rules().len(), 1);
+    }
+}

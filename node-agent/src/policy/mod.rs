@@ -1,0 +1,13 @@
+//! The node's policy: its file, its kill switch, and what they decide about each `Start`.
+//!
+//! * [`gate`]: what is allowed now.
+//! * [`file`]: the policy as it is on the disk; [`digests`]: of programs.
+//! * [`commands`]: `node-agent policy lint` and `test`.
+
+mod commands;
+mod digests;
+mod file;
+mod gate;
+
+pub use commands::{PolicyCommand, run};
+pub use gate::{PolicyFiles, PolicyGate};

@@ -1,0 +1,268 @@
+//! What the node knows about a request before anything is decided: which file the program is, and which user and groups the command
+//! would have. The process that becomes the command finds them again ([`super::permitted`]).
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::process::{getegid, geteuid, getgroups};
+use sentinel_core::agent::FileIdentity;
+use sentinel_policy::asked::{IdentityFacts, NodeFacts, ProgramFacts};
+use sentinel_policy::what::hex;
+use sentinel_protocol::to_agent::Start;
+use sha2::{Digest, Sha256};
+
+use super::environment::search_path;
+use super::identity::{Credentials, Identity, group_name};
+use super::invocation::HostNamespaces;
+use super::program::locate;
+use super::root::Root;
+use super::start_error::StartError;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Examined {
+    /// What a policy decides by.
+    pub facts: NodeFacts,
+    /// The program as it is now, if it was found.
+    pub program: Option<FileIdentity>,
+}
+
+/// Examines a request as its command would see the node. `digest` is asked for the SHA-256 of a program; `None` if nobody compares it.
+pub fn examine(
+    start: &Start,
+    host: HostNamespaces,
+    digest: &mut dyn FnMut(&FileIdentity, File) -> Option<io::Result<String>>,
+) -> Examined {
+    let root = match Root::of(start.request.environment, host) {
+        Ok(root) => root,
+        Err(StartError { message, .. }) => {
+            let facts = NodeFacts { program: Err(message.clone()), identity: Err(message) };
+            return Examined { facts, program: None };
+        }
+    };
+    let identity = Identity::resolve(&root, start.request.user.as_deref(), start.request.group.as_deref());
+    let identity = match identity {
+        Ok(identity) => identity,
+        Err(StartError { message, .. }) => {
+            // Without a user there is no `PATH` to search either, and nothing can be allowed.
+            let facts = NodeFacts { program: Err(message.clone()), identity: Err(message) };
+            return Examined { facts, program: None };
+        }
+    };
+    let program = find(&root, start, &identity).and_then(|found| found.examine(&root, digest));
+    let (program, file) = match program {
+        Ok((facts, file)) => (Ok(facts), Some(file)),
+        Err(message) => (Err(message), None),
+    };
+    Examined { facts: NodeFacts { program, identity: Ok(identity_facts(&root, identity)) }, program: file }
+}
+
+fn identity_facts(root: &Root, identity: Identity) -> IdentityFacts {
+    let primary_gid = identity.user.as_ref().map(|user| user.gid);
+    let Credentials { uid, gid, groups } = identity.effective();
+    IdentityFacts {
+        uid: uid.as_raw(),
+        user: identity.user.map(|user| user.name),
+        gid: gid.as_raw(),
+        group: group_name(root, gid.as_raw()),
+        primary_gid,
+        groups: groups.into_iter().map(rustix::process::Gid::as_raw).collect(),
+    }
+}
+
+impl Identity {
+    /// The credentials that the command will have: its own, or the agent's.
+    pub(super) fn effective(&self) -> Credentials {
+        self.credentials.clone().unwrap_or_else(|| Credentials {
+            uid: geteuid(),
+            gid: getegid(),
+            groups: getgroups().unwrap_or_default(),
+        })
+    }
+}
+
+/// A program that was found by its name.
+pub(super) struct Found {
+    /// Its absolute path by the name in the request.
+    requested: PathBuf,
+    /// Opened with `O_PATH`.
+    file: OwnedFd,
+    stat: Stat,
+}
+
+/// Finds the program or the interpreter of a request.
+fn find(root: &Root, start: &Start, identity: &Identity) -> Result<Found, String> {
+    let request = &start.request;
+    let search = search_path(start, identity.user.as_ref());
+    let directory = Path::new(&request.working_dir);
+    let located = locate(root, &request.program, &search, directory).map_err(|error| error.message)?;
+    Found::open(root, directory.join(located.path))
+}
+
+impl Found {
+    /// Opens a program by its absolute path.
+    pub(super) fn open(root: &Root, requested: PathBuf) -> Result<Self, String> {
+        let unreadable = |error: io::Error| format!("{} cannot be examined: {error}", requested.display());
+        let file = root.open(&requested, OFlags::PATH).map_err(unreadable)?;
+        let stat = fstat(&file).map_err(|error| unreadable(error.into()))?;
+        Ok(Self { requested, file, stat })
+    }
+
+    /// The file as it is now.
+    pub(super) fn identity(&self) -> Result<FileIdentity, String> {
+        let resolved = fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        let resolved = resolved.ok().and_then(|path| path.into_os_string().into_string().ok());
+        let path = resolved
+            .ok_or_else(|| format!("the path of {} cannot be written as text", self.requested.display()))?;
+        Ok(identity_of(path, &self.stat))
+    }
+
+    /// Opens its content.
+    pub(super) fn content(&self) -> io::Result<File> {
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(File::from(openat(CWD, link, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+    }
+
+    /// The opened file.
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.file
+    }
+
+    fn examine(
+        &self,
+        root: &Root,
+        digest: &mut dyn FnMut(&FileIdentity, File) -> Option<io::Result<String>>,
+    ) -> Result<(ProgramFacts, FileIdentity), String> {
+        let identity = self.identity()?;
+        let requested = self.requested.to_str().ok_or("the program's path is not UTF-8")?.to_owned();
+        let sha256 = match self.content().map(|content| digest(&identity, content)) {
+            Ok(None) | Err(_) => None,
+            Ok(Some(Ok(digest))) => Some(digest),
+            Ok(Some(Err(error))) => return Err(format!("{} cannot be read: {error}", identity.path)),
+        };
+        let replaceable = replaceable(root, &identity.path);
+        Ok((ProgramFacts { requested, resolved: identity.path.clone(), sha256, replaceable }, identity))
+    }
+}
+
+fn identity_of(path: String, stat: &Stat) -> FileIdentity {
+    FileIdentity {
+        path,
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        size: stat.st_size.cast_unsigned(),
+        changed_at: stat
+            .st_ctime
+            .saturating_mul(1_000_000_000)
+            .saturating_add(stat.st_ctime_nsec.cast_signed()),
+    }
+}
+
+/// The SHA-256 of a file that does not change meanwhile, in hexadecimal.
+///
+/// # Errors
+/// When it cannot be read, or changed.
+pub fn sha256_of(identity: &FileIdentity, mut file: File) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            read => hash.update(&buffer[..read]),
+        }
+    }
+    let after = identity_of(identity.path.clone(), &fstat(&file)?);
+    if after != *identity {
+        return Err(io::Error::other("it changed while it was read"));
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// Who, other than root and the agent, can replace the file or a directory on the way to it.
+fn replaceable(root: &Root, path: &str) -> Option<String> {
+    let parts = Path::new(path).ancestors().collect::<Vec<_>>();
+    parts.into_iter().rev().find_map(|part| {
+        let by = match root.open(part, OFlags::PATH | OFlags::NOFOLLOW).and_then(|fd| Ok(fstat(&fd)?)) {
+            Ok(stat) => writable_by(&stat)?,
+            Err(error) => format!("cannot be examined: {error}"),
+        };
+        let part = part.display();
+        Some(format!("{part} {by}, so {path} need not be what the policy means; make it root's alone"))
+    })
+}
+
+/// Which others can write to a file, or replace an entry of a directory.
+fn writable_by(stat: &Stat) -> Option<String> {
+    let mode = stat.st_mode;
+    let is_directory = FileType::from_raw_mode(mode) == FileType::Directory;
+    // In a directory with this bit only the owner of an entry can replace it.
+    let is_sticky = is_directory && mode & 0o1000 != 0;
+    if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
+        Some(format!("belongs to user {}", stat.st_uid))
+    } else if mode & 0o020 != 0 && stat.st_gid != 0 && !is_sticky {
+        Some(format!("is writable by group {}", stat.st_gid))
+    } else if mode & 0o002 != 0 && !is_sticky {
+        Some("is writable by everyone".to_owned())
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_others_can_replace_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        fs::write(&program, "x").unwrap();
+        let root = Root::of(sentinel_protocol::request::Environment::Container, HostNamespaces::Own).unwrap();
+        let found = || replaceable(&root, program.to_str().unwrap());
+        mode(&program, 0o755);
+        assert_eq!(found(), None, "below a directory with the sticky bit");
+        mode(&program, 0o757);
+        assert!(found().unwrap().contains("program is writable by everyone"));
+        mode(&program, 0o755);
+        mode(dir.path(), 0o777);
+        assert!(found().unwrap().contains("is writable by everyone"), "{:?}", found());
+        mode(dir.path(), 0o1777);
+        assert_eq!(found(), None);
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&program, Some(1234), None).unwrap();
+            assert!(found().unwrap().contains("program belongs to user 1234"));
+            std::os::unix::fs::chown(&program, Some(0), Some(50)).unwrap();
+            mode(&program, 0o775);
+            assert!(found().unwrap().contains("program is writable by group 50"));
+        }
+    }
+
+    #[test]
+    fn a_changed_file_has_another_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("program");
+        fs::write(&path, "one").unwrap();
+        let root = Root::of(sentinel_protocol::request::Environment::Container, HostNamespaces::Own).unwrap();
+        let now = || Found::open(&root, path.clone()).unwrap();
+        let before = now().identity().unwrap();
+        let digest = sha256_of(&before, now().content().unwrap()).unwrap();
+        assert_eq!(digest, sentinel_policy::what::sha256_hex(b"one"));
+        // The same length and the same inode.
+        while now().identity().unwrap() == before {
+            fs::write(&path, "two").unwrap();
+        }
+        assert!(sha256_of(&before, now().content().unwrap()).unwrap_err().to_string().contains("changed"));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(Found::open(&root, link).unwrap().identity().unwrap(), now().identity().unwrap());
+    }
+}

@@ -1,0 +1,67 @@
+//! What the node's policy has allowed, compared with what would be executed, in the process that becomes the command. What was
+//! compared is what runs: a program is executed by its descriptor.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use sentinel_core::agent::{FileIdentity, Permit};
+use sentinel_protocol::refusal::Refusal;
+
+use super::examine::Found;
+use super::identity::{Credentials, Identity};
+use super::program::Located;
+use super::root::Root;
+
+/// How to execute a program that was compared.
+#[derive(Debug)]
+pub(super) enum Executable {
+    /// By this descriptor.
+    Descriptor(OwnedFd),
+    /// By its path: the kernel gives a script's path to its interpreter, which opens it again. The agent has refused a path of which
+    /// others than root can replace a part.
+    Path,
+}
+
+/// Compares the program and the identity of a command with what was allowed.
+///
+/// # Errors
+/// The Refusal if something has changed since.
+pub(super) fn check(
+    permit: &Permit,
+    root: &Root,
+    located: &Located,
+    directory: &Path,
+    identity: &Identity,
+) -> Result<Executable, Refusal> {
+    let changed = |what: String| Refusal::Policy {
+        rule: permit.rule.clone(),
+        why: Some(format!("{what} has changed since the rule allowed it").into()),
+    };
+    let found = Found::open(root, directory.join(&located.path)).map_err(&changed)?;
+    let now = found.identity().map_err(&changed)?;
+    if now != permit.program {
+        return Err(changed(difference(&permit.program, &now)));
+    }
+    let Credentials { uid, gid, groups } = identity.effective();
+    let groups: Vec<u32> = groups.into_iter().map(rustix::process::Gid::as_raw).collect();
+    if (uid.as_raw(), gid.as_raw(), &groups) != (permit.uid, permit.gid, &permit.groups) {
+        return Err(changed(format!("the user or the groups of the command (user {uid}, group {gid})")));
+    }
+    let is_script = found.content().is_ok_and(|content| begins_a_script(&content));
+    Ok(if is_script { Executable::Path } else { Executable::Descriptor(found.into_fd()) })
+}
+
+fn difference(allowed: &FileIdentity, now: &FileIdentity) -> String {
+    if allowed.path == now.path {
+        format!("the program {}", now.path)
+    } else {
+        format!("the program (now {}, before {})", now.path, allowed.path)
+    }
+}
+
+fn begins_a_script(content: &File) -> bool {
+    let mut begin = [0; 2];
+    content.read_exact_at(&mut begin, 0).is_ok() && begin == *b"#!"
+}

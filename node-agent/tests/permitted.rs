@@ -1,0 +1,153 @@
+//! Between the decision of the policy and the start of the command: what was compared is what runs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod fixtures;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use fixtures::{Finished, Node, finish, start};
+use sentinel_core::agent::{Permit, PolicyVerdict};
+use sentinel_node_agent::PolicyFiles;
+use sentinel_node_agent::journal::Accepted;
+use sentinel_node_agent::policy::PolicyGate;
+use sentinel_node_agent::supervisor::HostNamespaces;
+use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::request::{Program, Sandbox};
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::Start;
+
+const ALL: &str = "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules:\n\
+    - {id: all, effect: Allow, who: Anyone, what: AnyCommand, users: Any, groups: Any, environments: [Host, Container], \
+       sandboxes: [Restricted, Baseline, Privileged], workingDirs: [{glob: '**'}]}\n";
+
+fn program(path: &Path, of: &str) -> String {
+    fs::copy(of, path).unwrap();
+    fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    path.canonicalize().unwrap().to_str().unwrap().to_owned()
+}
+
+/// What a policy that allows everything permits of this request now.
+fn permit(node: &Node, start: &Start) -> Permit {
+    let policy = node.path().join("policy.yaml");
+    fs::write(&policy, ALL).unwrap();
+    let files = PolicyFiles { policy: Some(policy), kill_switch: None };
+    match PolicyGate::new(&files, node.path(), HostNamespaces::Own).verdict(start, UnixMillis(0)) {
+        PolicyVerdict::Allowed(permit) => *permit,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Runs a request that was permitted, after `change`.
+fn run_after(node: &mut Node, start: &Start, change: impl FnOnce(&mut Permit)) -> Finished {
+    let mut permit = permit(node, start);
+    change(&mut permit);
+    let accepted = Accepted { permit: Some(permit), ..Accepted::now(start.clone()).unwrap() };
+    let attempt = node.state.create(accepted).unwrap();
+    node.launcher.launch(&attempt).unwrap();
+    finish(attempt)
+}
+
+fn command(number: u32, argv: &[&str]) -> Start {
+    let mut start = start(number, argv);
+    start.request.sandbox = Some(Sandbox::Privileged);
+    start
+}
+
+fn why(finished: &Finished) -> String {
+    match &finished.ended.outcome {
+        Outcome::Refused { refusal: Refusal::Policy { rule, why: Some(why) } } if *rule == "all" => {
+            why.to_string()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_program_is_executed_by_its_descriptor_under_its_own_name() {
+    let mut node = Node::new();
+    let sh = program(&node.path().join("shell"), "/bin/sh");
+    let start = command(1, &[&sh, "-c", "readlink /proc/$$/exe; tr '\\0' ' ' < /proc/$$/cmdline"]);
+    let finished = run_after(&mut node, &start, |_| {});
+    assert_eq!(finished.ended.outcome, Outcome::Succeeded { exit_code: 0 });
+    let text = finished.text();
+    assert!(text.starts_with(&format!("{sh}\n{sh} -c ")), "{text}");
+}
+
+#[test]
+fn a_script_and_a_program_of_the_path_run_as_without_a_policy() {
+    let mut node = Node::new();
+    let file = node.path().join("tool");
+    fs::write(&file, "#!/bin/sh\necho \"$0 $1\"\n").unwrap();
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+    let tool = file.canonicalize().unwrap().to_str().unwrap().to_owned();
+    let finished = run_after(&mut node, &command(1, &[&tool, "x"]), |_| {});
+    assert_eq!(finished.text(), format!("{tool} x\n"), "its interpreter has its path");
+    let finished = run_after(&mut node, &command(2, &["echo", "x"]), |_| {});
+    assert_eq!(finished.text(), "x\n");
+    let mut script = command(3, &[]);
+    script.request.program = Program::Script {
+        interpreter: "sh".into(),
+        argument: Some("-u".into()),
+        text: "echo $-; exit 4".into(),
+    };
+    let finished = run_after(&mut node, &script, |_| {});
+    assert_eq!(finished.ended.outcome, Outcome::Failed { exit_code: 4 });
+    assert!(finished.text().contains('u'));
+}
+
+#[test]
+fn a_program_that_was_replaced_after_the_decision_is_not_started() {
+    let mut node = Node::new();
+    let path = node.path().join("tool");
+    let tool = program(&path, "/bin/echo");
+    let other = program(&node.path().join("other"), "/bin/cat");
+    let start = command(1, &[&tool, "x"]);
+    let finished = run_after(&mut node, &start, |_| fs::rename(&other, &path).unwrap());
+    assert!(why(&finished).contains("tool has changed since the rule allowed it"), "{}", why(&finished));
+    assert_eq!(finished.text(), "");
+}
+
+#[test]
+fn a_program_whose_content_was_changed_after_the_decision_is_not_started() {
+    let mut node = Node::new();
+    let path = node.path().join("tool");
+    let tool = program(&path, "/bin/echo");
+    let finished = run_after(&mut node, &command(1, &[&tool, "x"]), |permit| {
+        // In place, with the same length: another time of change, once the clock of the file system has moved on.
+        let content = fs::read(&path).unwrap();
+        loop {
+            fs::write(&path, &content).unwrap();
+            let now = std::os::unix::fs::MetadataExt::ctime_nsec(&fs::metadata(&path).unwrap());
+            if now != permit.program.changed_at % 1_000_000_000 {
+                break;
+            }
+        }
+    });
+    assert!(why(&finished).contains("has changed"));
+}
+
+#[test]
+fn a_link_that_points_elsewhere_after_the_decision_is_not_followed() {
+    let mut node = Node::new();
+    program(&node.path().join("one"), "/bin/echo");
+    program(&node.path().join("two"), "/bin/echo");
+    let link = node.path().join("tool");
+    std::os::unix::fs::symlink("one", &link).unwrap();
+    let start = command(1, &[link.to_str().unwrap(), "x"]);
+    let finished = run_after(&mut node, &start, |_| {
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("two", &link).unwrap();
+    });
+    let why = why(&finished);
+    assert!(why.contains("/two, before ") && why.contains("/one"), "{why}");
+}
+
+#[test]
+fn a_user_that_became_another_one_after_the_decision_is_not_taken() {
+    let mut node = Node::new();
+    let finished = run_after(&mut node, &command(1, &["/bin/echo", "x"]), |permit| permit.groups.push(4711));
+    assert!(why(&finished).contains("the user or the groups of the command"), "{}", why(&finished));
+}

@@ -1,0 +1,162 @@
+//! What is asked of a node, and what the node itself knows about it.
+
+use sentinel_protocol::ids::TaskRef;
+use sentinel_protocol::request::{
+    Deadlines, EnvVar, Environment, Leftovers, Program, ResourceLimits, RunRequest, Sandbox,
+};
+use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::Start;
+
+/// What the node knows about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// The program or the interpreter; the error if it cannot be found.
+    pub program: Result<ProgramFacts, String>,
+    /// The user and groups that the command would have; the error if there are none of these names.
+    pub identity: Result<IdentityFacts, String>,
+}
+
+/// A program, or the interpreter of a script, as the kernel resolves it in the file system that the command sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramFacts {
+    /// Its absolute path by the name in the request.
+    pub requested: String,
+    /// Its path without symbolic links.
+    pub resolved: String,
+    /// SHA-256 of its content in hexadecimal, where it was asked for ([`crate::document::Policy::asks_for_digests`]).
+    pub sha256: Option<String>,
+    /// Which part of its path somebody other than root can replace, if any.
+    pub replaceable: Option<String>,
+}
+
+/// The user and groups of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFacts {
+    /// Its user.
+    pub uid: u32,
+    /// The user's name, if it has one.
+    pub user: Option<String>,
+    /// Its group.
+    pub gid: u32,
+    /// The group's name, if it has one.
+    pub group: Option<String>,
+    /// The user's own primary group, if the user has an entry.
+    pub primary_gid: Option<u32>,
+    /// Its further groups.
+    pub groups: Vec<u32>,
+}
+
+impl IdentityFacts {
+    /// Whether it is root, or in the group of root.
+    pub fn is_root(&self) -> bool {
+        self.uid == 0 || self.gid == 0 || self.groups.contains(&0)
+    }
+}
+
+/// What is asked: the fields of a `Start` that a rule decides about.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub(crate) task: &'a TaskRef,
+    pub(crate) requested_by: Option<&'a RequestedBy>,
+    pub(crate) program: &'a Program,
+    pub(crate) env: &'a [EnvVar],
+    pub(crate) working_dir: &'a str,
+    pub(crate) asks_for_group: bool,
+    pub(crate) umask: u32,
+    pub(crate) stdin: &'a str,
+    pub(crate) environment: Environment,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) limits: &'a ResourceLimits,
+    pub(crate) leftovers: Leftovers,
+    pub(crate) run_ms: Option<u64>,
+    pub(crate) node: &'a NodeFacts,
+    pub(crate) now: UnixMillis,
+}
+
+impl<'a> Asked<'a> {
+    /// What a `Start` asks for. Each field is named: what is left out here is decided by no rule, and why is in [`HARMLESS`].
+    pub fn of(start: &'a Start, node: &'a NodeFacts, now: UnixMillis) -> Self {
+        let Start {
+            attempt: _,
+            spec_hash: _,
+            epoch: _,
+            task,
+            request,
+            deadlines,
+            credit: _,
+            offer: _,
+            trace: _,
+            requested_by,
+        } = start;
+        let RunRequest {
+            program,
+            env,
+            working_dir,
+            // Decided by what the node makes of it: `node.identity`.
+            user: _,
+            group,
+            umask,
+            stdin,
+            environment,
+            success_exit_codes: _,
+            output: _,
+            limits,
+            leftovers,
+            sandbox,
+        } = request;
+        let Deadlines { start_ms: _, run_ms, idle_ms: _, total_ms, grace_ms: _ } = deadlines;
+        Self {
+            task,
+            requested_by: requested_by.as_ref(),
+            program,
+            env,
+            working_dir,
+            asks_for_group: group.is_some(),
+            umask: *umask,
+            stdin,
+            environment: *environment,
+            sandbox: sandbox.unwrap_or(environment.default_sandbox()),
+            limits,
+            leftovers: *leftovers,
+            run_ms: [*run_ms, *total_ms].into_iter().flatten().min(),
+            node,
+            now,
+        }
+    }
+}
+
+/// The part of a rule that decides about each field of a `Start`, by its path.
+pub const DECIDED: &[(&str, &str)] = &[
+    ("task.namespace", "who"),
+    ("requestedBy", "who"),
+    ("request.program", "what"),
+    ("request.user", "users"),
+    ("request.group", "groups"),
+    ("request.environment", "environments"),
+    ("request.sandbox", "sandboxes"),
+    ("request.env", "env"),
+    ("request.workingDir", "workingDirs"),
+    ("request.umask", "umask"),
+    ("request.stdin", "stdin"),
+    ("request.leftovers", "leftovers"),
+    ("request.limits", "limits"),
+    ("deadlines.runMs", "maxRun"),
+    ("deadlines.totalMs", "maxRun"),
+];
+
+/// The fields of a `Start` that no rule decides about, and why.
+pub const HARMLESS: &[(&str, &str)] = &[
+    ("attempt", "names the Attempt; the agent's journal keeps it from running twice"),
+    ("specHash", "compared, never used"),
+    ("epoch", "fencing: the agent refuses a lower one"),
+    ("task.name", "a name; the command sees it as SENTINEL_TASK"),
+    ("request.successExitCodes", "decides what the result is called, not what runs"),
+    ("request.output", "bounded by the space that the agent keeps free"),
+    ("deadlines.startMs", "how long it may wait before it starts"),
+    ("deadlines.idleMs", "ends the command sooner"),
+    ("deadlines.graceMs", "how long it may take to end; the wait is bounded by the protocol"),
+    ("credit", "how much output the operator takes"),
+    ("offer", "counts repetitions of an offer"),
+    ("trace", "two variables of a checked form, which name a trace"),
+];

@@ -1,0 +1,177 @@
+//! The file: from its text to a [`Policy`].
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::pattern::Pattern;
+use crate::rule::Rule;
+use crate::what::What;
+
+/// Largest file, bytes.
+pub const MAX_BYTES: usize = 256 << 10;
+
+/// Most rules.
+pub const MAX_RULES: usize = 1000;
+
+/// A policy that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    rules: Vec<Rule>,
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Document {
+    api_version: ApiVersion,
+    kind: Kind,
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+enum ApiVersion {
+    #[serde(rename = "sentinelnode.dev/v1alpha1")]
+    V1Alpha1,
+}
+
+#[derive(Deserialize)]
+enum Kind {
+    NodePolicy,
+}
+
+/// Why a policy cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// The file is empty.
+    #[error("the policy is empty; a policy that allows nothing has `rules: []`")]
+    Empty,
+    /// It is longer than [`MAX_BYTES`].
+    #[error("the policy has {bytes} bytes; at most {MAX_BYTES} are allowed")]
+    TooLong {
+        /// Its length, bytes.
+        bytes: usize,
+    },
+    /// It is not UTF-8.
+    #[error("the policy is not valid UTF-8 at byte offset {at}")]
+    NotText {
+        /// Offset of the first invalid byte.
+        at: usize,
+    },
+    /// It is not YAML, or not a policy.
+    #[error("the policy cannot be read: {message}")]
+    Unreadable {
+        /// Where and why.
+        message: String,
+    },
+    /// It has more than [`MAX_RULES`] rules.
+    #[error("the policy has {rules} rules; at most {MAX_RULES} are allowed")]
+    TooManyRules {
+        /// How many.
+        rules: usize,
+    },
+    /// Two rules have one id.
+    #[error(
+        "rules {first} and {second} of the policy have the same id {id:?}; a refusal would not name one of them"
+    )]
+    SameId {
+        /// The id.
+        id: String,
+        /// Position of the first, from 1.
+        first: usize,
+        /// Position of the second.
+        second: usize,
+    },
+    /// A rule cannot be used.
+    #[error("rule {id:?} of the policy: {message}")]
+    Rule {
+        /// Its id.
+        id: String,
+        /// Why not.
+        message: String,
+    },
+}
+
+impl Policy {
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// About the first thing that is wrong with it. Nothing of such a policy is used.
+    pub fn read(bytes: &[u8]) -> Result<Self, PolicyError> {
+        if bytes.len() > MAX_BYTES {
+            return Err(PolicyError::TooLong { bytes: bytes.len() });
+        }
+        let text =
+            std::str::from_utf8(bytes).map_err(|error| PolicyError::NotText { at: error.valid_up_to() })?;
+        let is_content =
+            |line: &str| !matches!(line.trim(), "" | "---" | "...") && !line.trim().starts_with('#');
+        if !text.lines().any(is_content) {
+            return Err(PolicyError::Empty);
+        }
+        let document: Document =
+            serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
+                .map_err(|error| PolicyError::Unreadable { message: error.to_string() })?;
+        let Document { api_version: ApiVersion::V1Alpha1, kind: Kind::NodePolicy, rules } = document;
+        Self::new(rules)
+    }
+
+    fn new(rules: Vec<Rule>) -> Result<Self, PolicyError> {
+        if rules.len() > MAX_RULES {
+            return Err(PolicyError::TooManyRules { rules: rules.len() });
+        }
+        let mut ids = BTreeMap::new();
+        for (index, rule) in rules.iter().enumerate() {
+            let id = rule.id.to_string();
+            if let Some(first) = ids.insert(id.clone(), index + 1) {
+                return Err(PolicyError::SameId { id, first, second: index + 1 });
+            }
+            if let Some(message) = rule.problem() {
+                return Err(PolicyError::Rule { id, message });
+            }
+        }
+        Ok(Self { rules })
+    }
+
+    /// The rules in their order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Whether a rule compares the content of this program, so that its digest has to be computed.
+    pub fn asks_for_digests(&self, resolved: &str) -> bool {
+        let asks = |what: &What| match what {
+            What::AnyCommand => false,
+            What::OneOf(runnables) => runnables.iter().any(|runnable| {
+                let programs = runnable.programs.as_deref().unwrap_or_default();
+                runnable.sha256.is_some() && programs.iter().any(|program| program.as_str() == resolved)
+            }),
+        };
+        self.rules.iter().filter_map(|rule| rule.what.as_ref()).any(asks)
+    }
+}
+
+impl Rule {
+    /// All patterns of the rule, each with the part in which it is.
+    pub(crate) fn patterns(&self) -> Vec<(&'static str, &Pattern)> {
+        let mut found = Vec::new();
+        if let Some(crate::who::Who::Named(named)) = &self.who {
+            let lists = named.lists().into_iter().filter_map(|(_, list)| list);
+            found.extend(lists.flatten().map(|pattern| ("who", pattern)));
+        }
+        for variable in self.env.iter().flatten() {
+            found.push(("env", &variable.name));
+            found.extend(variable.value.iter().map(|value| ("env", value)));
+        }
+        found.extend(self.working_dirs.iter().flatten().map(|pattern| ("workingDirs", pattern)));
+        if let Some(What::OneOf(runnables)) = &self.what {
+            for runnable in runnables {
+                if let Some(crate::pattern::Arguments::List(list)) = &runnable.args {
+                    found.extend(list.each.iter().chain(&list.rest).map(|pattern| ("what", pattern)));
+                }
+                let argument = runnable.script.as_ref().and_then(|script| script.argument.as_ref());
+                found.extend(argument.map(|pattern| ("what", pattern)));
+            }
+        }
+        found
+    }
+}

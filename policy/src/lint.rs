@@ -1,0 +1,383 @@
+//! What a policy allows without saying so.
+
+use std::fmt;
+
+use sentinel_protocol::request::Sandbox;
+
+use crate::document::Policy;
+use crate::identity::Users;
+use crate::pattern::{Arguments, Glob, Pattern};
+use crate::rule::{Effect, Rule, RuleId};
+use crate::surroundings::{Stdin, Variable};
+use crate::what::{AbsolutePath, Runnable, ScriptText, What};
+use crate::who::Who;
+
+/// Something that a policy allows without saying so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule.
+    pub rule: RuleId,
+    /// What it allows, or what about it has no effect.
+    pub message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.message)
+    }
+}
+
+/// Programs that run what their arguments, their standard input or their files name. Versions at the end of a name, as in
+/// `python3.12`, are left out. A list like this is never complete: programs that open an editor or a pager are missing, for example.
+const RUN_OTHERS: &[&str] = &[
+    "ansible",
+    "ansible-playbook",
+    "apt",
+    "apt-get",
+    "ash",
+    "at",
+    "awk",
+    "bash",
+    "batch",
+    "bpftrace",
+    "bun",
+    "busybox",
+    "cargo",
+    "chroot",
+    "cmake",
+    "crictl",
+    "cron",
+    "crontab",
+    "csh",
+    "ctr",
+    "dash",
+    "deno",
+    "dnf",
+    "docker",
+    "doas",
+    "dpkg",
+    "ed",
+    "emacs",
+    "env",
+    "ex",
+    "expect",
+    "find",
+    "fish",
+    "flock",
+    "gawk",
+    "gdb",
+    "git",
+    "go",
+    "gradle",
+    "guile",
+    "helm",
+    "ionice",
+    "java",
+    "jshell",
+    "kexec",
+    "ksh",
+    "kubectl",
+    "ld.so",
+    "less",
+    "logrotate",
+    "lua",
+    "luajit",
+    "make",
+    "man",
+    "mawk",
+    "more",
+    "mksh",
+    "nano",
+    "nawk",
+    "nerdctl",
+    "nice",
+    "ninja",
+    "node",
+    "nodejs",
+    "nohup",
+    "npm",
+    "npx",
+    "nsenter",
+    "numactl",
+    "openssl",
+    "osqueryi",
+    "parallel",
+    "perl",
+    "php",
+    "pip",
+    "pipx",
+    "pkexec",
+    "podman",
+    "prlimit",
+    "pwsh",
+    "python",
+    "rbash",
+    "rpm",
+    "rsh",
+    "rsync",
+    "ruby",
+    "run-parts",
+    "runc",
+    "runuser",
+    "scp",
+    "screen",
+    "script",
+    "sed",
+    "setarch",
+    "setpriv",
+    "setsid",
+    "sftp",
+    "sh",
+    "socat",
+    "sqlite",
+    "ssh",
+    "start-stop-daemon",
+    "stdbuf",
+    "strace",
+    "su",
+    "sudo",
+    "systemd-nspawn",
+    "systemd-run",
+    "tar",
+    "taskset",
+    "tclsh",
+    "tcsh",
+    "time",
+    "timeout",
+    "tmux",
+    "unshare",
+    "vi",
+    "view",
+    "vim",
+    "watch",
+    "xargs",
+    "yum",
+    "zip",
+    "zsh",
+    "zypper",
+];
+
+/// Programs that write files, or change whose they are: as root, any command, a moment later.
+const WRITE_FILES: &[&str] = &[
+    "chattr", "chmod", "chown", "cp", "curl", "dd", "install", "ln", "mount", "mv", "nc", "ncat", "patch",
+    "setcap", "setfacl", "sysctl", "tee", "truncate", "unzip", "useradd", "usermod", "visudo", "wget",
+];
+
+/// Variables by which a program or its dynamic loader is made to run something else, by how they begin.
+const VARIABLES_THAT_RUN: &[&str] = &[
+    "BASH_ENV",
+    "BASH_FUNC_",
+    "CLASSPATH",
+    "EDITOR",
+    "ENV",
+    "GCONV_PATH",
+    "GIT_",
+    "IFS",
+    "JAVA_TOOL_OPTIONS",
+    "LD_",
+    "LESSOPEN",
+    "MANPAGER",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "PAGER",
+    "PATH",
+    "PERL5",
+    "PERLLIB",
+    "PHPRC",
+    "PROMPT_COMMAND",
+    "PS4",
+    "PYTHON",
+    "RUBY",
+    "SHELL",
+    "VISUAL",
+    "ZDOTDIR",
+];
+
+/// Directories in which others than root can usually write.
+const SHARED_DIRECTORIES: &[&str] = &["/tmp/", "/var/tmp/", "/dev/shm/", "/home/"];
+
+impl Policy {
+    /// What the policy allows without saying so, in the order of its rules.
+    pub fn lint(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut all_before: Option<&RuleId> = None;
+        for rule in self.rules() {
+            let mut messages = of_rule(rule);
+            if let Some(before) = all_before {
+                messages.push(format!("is never reached: rule {before} matches every request"));
+            }
+            if matches_everything(rule) {
+                all_before = all_before.or(Some(&rule.id));
+            }
+            findings.extend(messages.into_iter().map(|message| Finding { rule: rule.id.clone(), message }));
+        }
+        findings
+    }
+}
+
+fn of_rule(rule: &Rule) -> Vec<String> {
+    let mut messages = Vec::new();
+    for (part, pattern) in rule.patterns() {
+        match pattern {
+            Pattern::Glob(glob) if glob.is_everything() => {
+                messages.push(format!("`{part}` has a glob that matches everything: {:?}", glob.as_str()));
+            }
+            Pattern::Exact(text) if text.contains('*') => {
+                messages.push(format!("`{part}` has the text {text:?}, in which `*` is a star; for a wildcard write {{glob: {text:?}}}"));
+            }
+            _ => {}
+        }
+    }
+    if rule.effect == Effect::Allow {
+        what(rule, &mut messages);
+        surroundings(rule, &mut messages);
+        who(rule, &mut messages);
+    }
+    messages
+}
+
+fn what(rule: &Rule, messages: &mut Vec<String>) {
+    match &rule.what {
+        Some(What::AnyCommand) => messages.push("allows any command".to_owned()),
+        Some(What::OneOf(runnables)) => {
+            let takes_stdin = matches!(rule.stdin, Some(Stdin::Any));
+            let is_root = !matches!(rule.users, Some(Users::AnyButRoot)) && may_be_root(rule);
+            for runnable in runnables {
+                messages.extend(runnable_findings(runnable, takes_stdin, is_root));
+            }
+        }
+        None => {}
+    }
+}
+
+fn runnable_findings(runnable: &Runnable, takes_stdin: bool, is_root: bool) -> Vec<String> {
+    let mut messages = Vec::new();
+    let programs = runnable.programs.iter().flatten();
+    let interpreters = runnable.script.iter().flat_map(|script| &script.interpreters);
+    for path in programs.clone().chain(interpreters) {
+        if SHARED_DIRECTORIES.iter().any(|directory| path.as_str().starts_with(directory)) {
+            messages.push(format!("{path} is where others than root usually can write; the agent refuses a program that they can replace"));
+        }
+    }
+    if let Some(script) = &runnable.script
+        && script.text == ScriptText::Any
+    {
+        messages.push("allows any script: that is any command".to_owned());
+    }
+    let is_open = arguments_are_open(runnable.args.as_ref());
+    for path in programs {
+        let name = name_of(path);
+        if RUN_OTHERS.contains(&name) {
+            if is_open {
+                messages.push(format!(
+                    "allows any command: {path} runs what its arguments name, and they are not written out"
+                ));
+            } else if takes_stdin {
+                messages.push(format!(
+                    "allows any command if {path} runs what it reads from standard input, which is `Any`"
+                ));
+            }
+        }
+        if WRITE_FILES.contains(&name) && is_open && is_root {
+            messages.push(format!("allows any command: {path} can replace files of the node as root, and its arguments are not written out"));
+        }
+    }
+    messages
+}
+
+/// The file's name without a version at its end.
+fn name_of(path: &AbsolutePath) -> &str {
+    let name = path.as_str().rsplit('/').next().unwrap_or_default();
+    let plain = name.trim_end_matches(|char: char| char.is_ascii_digit() || char == '.' || char == '-');
+    if plain.is_empty() { name } else { plain }
+}
+
+fn arguments_are_open(args: Option<&Arguments>) -> bool {
+    match args {
+        None => false,
+        Some(Arguments::Any) => true,
+        Some(Arguments::List(list)) => list.rest.is_some() || list.each.iter().any(Pattern::is_open),
+    }
+}
+
+fn may_be_root(rule: &Rule) -> bool {
+    match &rule.users {
+        Some(Users::Named(names)) => names.iter().any(|name| name == "root" || name == "0"),
+        Some(Users::AnyButRoot) => false,
+        Some(Users::Any) | None => true,
+    }
+}
+
+fn surroundings(rule: &Rule, messages: &mut Vec<String>) {
+    for variable in rule.env.iter().flatten() {
+        if let Some(runs) = VARIABLES_THAT_RUN.iter().find(|runs| may_be_named(variable, runs)) {
+            let more = if runs.ends_with('_') { "…" } else { "" };
+            messages.push(format!(
+                "`env` allows {runs}{more}, by which most programs can be made to run any command"
+            ));
+        }
+    }
+    if rule.sandboxes.as_ref().is_some_and(|sandboxes| sandboxes.contains(&Sandbox::Privileged)) {
+        messages.push(
+            "allows commands without a sandbox (Privileged): they may do all that the agent may".to_owned(),
+        );
+    }
+}
+
+/// Whether a variable's name may begin like this, and its value is not written out.
+fn may_be_named(variable: &Variable, begins: &str) -> bool {
+    if variable.value.as_ref().is_some_and(|value| !value.is_open()) {
+        return false;
+    }
+    let begins_so = |name: &str| {
+        if begins.ends_with('_') { name.starts_with(begins) } else { name == begins || longer(name, begins) }
+    };
+    match &variable.name {
+        Pattern::Exact(name) => begins_so(name),
+        Pattern::OneOf(names) => names.iter().any(|name| begins_so(name)),
+        Pattern::Glob(glob) => glob_may_match(glob, begins),
+    }
+}
+
+/// Families that share a beginning, such as `PYTHONPATH`.
+fn longer(name: &str, begins: &str) -> bool {
+    matches!(begins, "PERL5" | "PYTHON" | "RUBY") && name.starts_with(begins)
+}
+
+fn glob_may_match(glob: &Glob, begins: &str) -> bool {
+    let fixed = glob.as_str().split(['*', '?']).next().unwrap_or_default();
+    if fixed.len() <= begins.len() {
+        begins.starts_with(fixed)
+    } else {
+        fixed.starts_with(begins) && (begins.ends_with('_') || longer(fixed, begins))
+    }
+}
+
+fn who(rule: &Rule, messages: &mut Vec<String>) {
+    if let Some(Who::Named(named)) = &rule.who
+        && (named.users.is_some() || named.groups.is_some())
+    {
+        messages.push("`who` names people: a node knows them from the operator alone, so an operator in the wrong hands passes it".to_owned());
+    }
+}
+
+fn matches_everything(rule: &Rule) -> bool {
+    let no_one_is_left_out = matches!(rule.who, None | Some(Who::Anyone));
+    match rule.effect {
+        Effect::Deny => {
+            no_one_is_left_out
+                && matches!(rule.what, None | Some(What::AnyCommand))
+                && matches!(rule.users, None | Some(Users::Any))
+                && rule.groups.is_none()
+                && rule.environments.is_none()
+                && rule.sandboxes.is_none()
+                && rule.env.is_none()
+                && rule.working_dirs.is_none()
+                && rule.stdin.is_none()
+                && rule.leftovers.is_none()
+                && rule.hours.is_none()
+        }
+        // What it does not mention is not allowed: there is always something that it leaves out.
+        Effect::Allow => false,
+    }
+}

@@ -1,0 +1,107 @@
+//! The verdict on a request, rule by rule.
+
+use std::fmt;
+
+use crate::asked::Asked;
+use crate::document::Policy;
+use crate::rule::{Difference, Effect, NO_RULE, RuleId};
+
+/// What a policy decides about a request, and how each rule contributed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The decision.
+    pub decision: Decision,
+    /// The rules that were compared, in their order; the last one decided unless the decision is [`NO_RULE`].
+    pub trace: Vec<Compared>,
+}
+
+/// What a policy decides about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It may run.
+    Allowed {
+        /// The rule that allows it.
+        rule: RuleId,
+        /// How many may run at a time by this rule.
+        concurrent: Option<u32>,
+    },
+    /// It may not.
+    Refused {
+        /// The id of the rule, or [`NO_RULE`].
+        rule: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// One rule as it was compared with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// Its id.
+    pub rule: RuleId,
+    /// What it does with a request that it matches.
+    pub effect: Effect,
+    /// What keeps it from matching: nothing if it matches.
+    pub differences: Vec<Difference>,
+}
+
+impl Policy {
+    /// Compares a request with the rules in their order; the first that matches decides.
+    pub fn verdict(&self, asked: &Asked<'_>) -> Verdict {
+        let mut trace = Vec::new();
+        for rule in self.rules() {
+            let differences = rule.differences(asked);
+            let matches = differences.is_empty();
+            trace.push(Compared { rule: rule.id.clone(), effect: rule.effect, differences });
+            if matches {
+                let id = rule.id.clone();
+                let decision = match rule.effect {
+                    Effect::Allow => Decision::Allowed {
+                        rule: id,
+                        concurrent: rule.concurrent.map(std::num::NonZero::get),
+                    },
+                    Effect::Deny => {
+                        Decision::Refused { rule: id.to_string(), why: denied(&rule.description) }
+                    }
+                };
+                return Verdict { decision, trace };
+            }
+        }
+        let decision = Decision::Refused { rule: NO_RULE.to_owned(), why: no_rule(&trace) };
+        Verdict { decision, trace }
+    }
+}
+
+fn denied(description: &str) -> String {
+    if description.is_empty() { "the rule denies it".to_owned() } else { description.to_owned() }
+}
+
+/// Names the rule that fails in the fewest parts: most likely the one that was meant.
+fn no_rule(trace: &[Compared]) -> String {
+    let allows = trace.iter().filter(|compared| compared.effect == Effect::Allow);
+    let Some(closest) = allows.min_by_key(|compared| compared.differences.len()) else {
+        return "no rule allows anything".to_owned();
+    };
+    let whys: Vec<&str> = closest.differences.iter().map(|difference| difference.why.as_str()).collect();
+    format!("no rule allows it; the closest is {}: {}", closest.rule, whys.join("; "))
+}
+
+impl fmt::Display for Verdict {
+    /// A line for each rule and each difference, and the decision at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Compared { rule, effect, differences } in &self.trace {
+            let result = if differences.is_empty() { "matches" } else { "does not match" };
+            writeln!(f, "{rule} ({effect:?}): {result}")?;
+            for Difference { part, why } in differences {
+                writeln!(f, "    {part}: {why}")?;
+            }
+        }
+        match &self.decision {
+            Decision::Allowed { rule, concurrent: None } => writeln!(f, "allowed by rule {rule}"),
+            Decision::Allowed { rule, concurrent: Some(limit) } => {
+                writeln!(f, "allowed by rule {rule}, {limit} at a time")
+            }
+            Decision::Refused { rule, why } => writeln!(f, "refused ({rule}): {why}"),
+        }
+    }
+}

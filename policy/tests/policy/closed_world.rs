@@ -1,0 +1,151 @@
+//! Each field of a request is decided by a part of a rule, or is listed as harmless with a reason. A field that is added later fails
+//! here, and does not compile in `Asked::of`, until somebody has decided.
+
+use std::collections::BTreeSet;
+
+use crate::kit::{RULE, node, policy, refusal, requester, start};
+use sentinel_policy::asked::{DECIDED, HARMLESS, NodeFacts};
+use sentinel_protocol::request::{EnvVar, Environment, Leftovers, Program, ResourceLimits, Sandbox};
+use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::to_agent::Start;
+use serde_json::Value;
+
+/// A `Start` in which each field is there.
+fn full() -> Start {
+    let mut full = start();
+    full.request.env = vec![EnvVar { name: "A".into(), value: "b".into() }];
+    full.request.user = Some("nobody".into());
+    full.request.group = Some("nogroup".into());
+    full.request.stdin = "in".into();
+    full.request.output.merge = true;
+    full.request.limits = ResourceLimits {
+        cpu_millis: Some(1),
+        memory: Some(1),
+        pids: Some(1),
+        nofile: Some(1),
+        core: Some(1),
+    };
+    full.request.leftovers = Leftovers::Keep;
+    full.request.sandbox = Some(Sandbox::Restricted);
+    full.deadlines.run_ms = Some(1);
+    full.deadlines.idle_ms = Some(1);
+    full.deadlines.total_ms = Some(1);
+    full.offer = 1;
+    full.trace = Some(sentinel_protocol::trace::TraceContext {
+        parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap(),
+        state: None,
+    });
+    full.requested_by.as_mut().unwrap().rerun = Some(requester("bob", &[]));
+    full
+}
+
+/// The paths of all fields, without those inside of a decided or harmless one.
+fn undecided(value: &Value, path: &str, known: &BTreeSet<&str>, seen: &mut BTreeSet<String>) -> Vec<String> {
+    if known.contains(path) {
+        seen.insert(path.to_owned());
+        return Vec::new();
+    }
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, value)| {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                undecided(value, &path, known, seen)
+            })
+            .collect(),
+        _ => vec![path.to_owned()],
+    }
+}
+
+#[test]
+fn each_field_of_a_request_is_decided_or_harmless() {
+    let known: BTreeSet<&str> = DECIDED.iter().chain(HARMLESS).map(|(path, _)| *path).collect();
+    assert_eq!(known.len(), DECIDED.len() + HARMLESS.len(), "no field is in both lists");
+    let mut seen = BTreeSet::new();
+    let undecided = undecided(&serde_json::to_value(full()).unwrap(), "", &known, &mut seen);
+    assert!(undecided.is_empty(), "neither a rule nor the list of harmless fields names {undecided:?}");
+    let stale: Vec<_> = known.iter().filter(|path| !seen.contains(**path)).collect();
+    assert!(stale.is_empty(), "these fields are not in a Start: {stale:?}");
+    // The reflection finds a field that is new.
+    let mut newer = serde_json::to_value(full()).unwrap();
+    newer["request"]["hostname"] = "x".into();
+    assert_eq!(super_undecided(&newer, &known), ["request.hostname"]);
+}
+
+fn super_undecided(value: &Value, known: &BTreeSet<&str>) -> Vec<String> {
+    undecided(value, "", known, &mut BTreeSet::new())
+}
+
+/// What makes each decided field differ from what the minimal rule allows, with what the node makes of it.
+type Change = fn(&mut Start, &mut NodeFacts);
+
+const CHANGES: &[(&str, &str, Change)] = &[
+    ("task.namespace", "who", |start, _| start.task.namespace = "other".parse().unwrap()),
+    ("requestedBy", "who", |start, _| start.requested_by = None),
+    ("requestedBy", "who", |start, _| {
+        start.requested_by = Some(RequestedBy { author: requester("mallory", &["sre"]), rerun: None });
+    }),
+    ("requestedBy", "who", |start, _| {
+        start.requested_by = Some(RequestedBy { author: requester("alice", &["dev"]), rerun: None });
+    }),
+    ("requestedBy", "who", |start, _| {
+        let rerun = Some(requester("mallory", &["sre"]));
+        start.requested_by = Some(RequestedBy { author: requester("alice", &["sre"]), rerun });
+    }),
+    ("request.program", "what", |start, _| {
+        start.request.program = Program::Command(vec!["df".into(), "-a".into()]);
+    }),
+    ("request.program", "what", |start, _| start.request.program = Program::Command(vec!["df".into()])),
+    ("request.program", "what", |_, node| {
+        node.program.as_mut().unwrap().resolved = "/usr/bin/busybox".into();
+    }),
+    ("request.program", "what", |_, node| node.program.as_mut().unwrap().requested = "/opt/df".into()),
+    ("request.program", "what", |_, node| node.program = Err("there is none".into())),
+    ("request.program", "what", |_, node| {
+        node.program.as_mut().unwrap().replaceable = Some("/usr/bin can be written by user 1000".into());
+    }),
+    ("request.program", "what", |start, _| {
+        let (interpreter, text) = ("/usr/bin/df".to_owned(), "-h".to_owned());
+        start.request.program = Program::Script { interpreter, argument: None, text };
+    }),
+    ("request.user", "users", |_, node| node.identity.as_mut().unwrap().uid = 0),
+    ("request.user", "users", |_, node| node.identity = Err("there is no such user".into())),
+    ("request.group", "groups", |start, node| {
+        start.request.group = Some("disk".into());
+        node.identity.as_mut().unwrap().gid = 6;
+    }),
+    ("request.environment", "environments", |start, _| start.request.environment = Environment::Host),
+    ("request.sandbox", "sandboxes", |start, _| start.request.sandbox = Some(Sandbox::Baseline)),
+    ("request.sandbox", "sandboxes", |start, _| start.request.sandbox = Some(Sandbox::Privileged)),
+    ("request.env", "env", |start, _| {
+        start.request.env = vec![EnvVar { name: "LD_PRELOAD".into(), value: "/x".into() }];
+    }),
+    ("request.workingDir", "workingDirs", |start, _| start.request.working_dir = "/tmp".into()),
+    ("request.umask", "umask", |start, _| start.request.umask = 0),
+    ("request.stdin", "stdin", |start, _| start.request.stdin = "x".into()),
+    ("request.leftovers", "leftovers", |start, _| start.request.leftovers = Leftovers::Keep),
+    ("request.limits", "limits", |start, _| start.request.limits.core = Some(1)),
+    ("request.limits", "limits", |start, _| start.request.limits.nofile = Some(1 << 20)),
+];
+
+#[test]
+fn a_minimal_rule_allows_no_other_value_of_a_decided_field() {
+    let policy = policy(RULE);
+    assert_eq!(refusal(&policy, &start(), &node()), None);
+    for (field, part, change) in CHANGES {
+        let (mut start, mut node) = (start(), node());
+        change(&mut start, &mut node);
+        let verdict = crate::kit::verdict(&policy, &start, &node);
+        let parts: Vec<&str> =
+            verdict.trace[0].differences.iter().map(|difference| difference.part).collect();
+        assert!(parts.contains(part), "{field}: {parts:?} should have {part}\n{verdict}");
+        assert!(refusal(&policy, &start, &node).is_some(), "{field}");
+    }
+    let changed: BTreeSet<&str> = CHANGES.iter().map(|(field, ..)| *field).collect();
+    // A longer time is refused only where a rule limits it; see `limits_that_a_rule_asks_for`.
+    let rest: Vec<_> = DECIDED.iter().filter(|(field, _)| !changed.contains(field)).collect();
+    assert_eq!(rest, [&("deadlines.runMs", "maxRun"), &("deadlines.totalMs", "maxRun")]);
+    for (field, part, _) in CHANGES {
+        assert!(DECIDED.contains(&(field, part)), "{field} is decided by {part}");
+    }
+}

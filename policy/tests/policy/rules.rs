@@ -1,0 +1,391 @@
+//! What rules match, and what a policy may not be.
+
+use crate::kit::{RULE, but, node, policy, refusal, requester, start, verdict, with};
+use proptest::prelude::*;
+use sentinel_policy::document::{MAX_BYTES, Policy};
+use sentinel_policy::what::sha256_hex;
+use sentinel_protocol::request::{EnvVar, Environment, Program, Sandbox};
+use sentinel_protocol::requester::RequestedBy;
+
+fn refused_by(text: &str) -> String {
+    refusal(&policy(text), &start(), &node()).unwrap()
+}
+
+/// A policy of rules without its head.
+fn rules(text: &str) -> String {
+    format!("apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules:\n{text}")
+}
+
+#[test]
+fn a_policy_without_rules_refuses_everything() {
+    let policy = policy("apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules: []\n");
+    assert_eq!(refusal(&policy, &start(), &node()).unwrap(), "no-rule: no rule allows anything");
+}
+
+#[test]
+fn the_first_rule_that_matches_decides() {
+    let deny = "- {id: no-alice, effect: Deny, who: {users: [alice]}, description: alice has left}\n";
+    let allow = RULE.split_once("rules:\n").unwrap().1;
+    assert_eq!(refused_by(&rules(&format!("{deny}{allow}"))), "no-alice: alice has left");
+    assert_eq!(refusal(&policy(&rules(&format!("{allow}{deny}"))), &start(), &node()), None);
+}
+
+#[test]
+fn a_refusal_names_the_closest_rule_and_how_it_differs() {
+    let mut start = start();
+    start.request.working_dir = "/tmp".into();
+    let far = "- {id: far, effect: Allow, who: {namespaces: [x]}, what: [{programs: [/bin/true]}], users: [root], environments: [Host]}\n";
+    let near = RULE.split_once("rules:\n").unwrap().1;
+    let why = refusal(&policy(&rules(&format!("{far}{near}"))), &start, &node()).unwrap();
+    assert_eq!(
+        why,
+        "no-rule: no rule allows it; the closest is disk-report: the working directory is \"/tmp\", and the rule allows \"/\" alone"
+    );
+}
+
+#[test]
+fn what_is_not_known_is_refused_by_both_kinds_of_rules() {
+    let mut start = start();
+    start.requested_by = None;
+    assert!(refusal(&policy(RULE), &start, &node()).unwrap().contains("who asked is not known"));
+    let deny = rules(
+        "- {id: no-mallory, effect: Deny, who: {users: [mallory]}}\n- {id: all, effect: Allow, who: Anyone, what: AnyCommand, users: Any, environments: [Container]}\n",
+    );
+    assert!(refusal(&policy(&deny), &start, &node()).unwrap().starts_with("no-mallory"));
+    start.requested_by = Some(RequestedBy { author: requester("bob", &[]), rerun: None });
+    assert_eq!(refusal(&policy(&deny), &start, &node()), None);
+    start.requested_by =
+        Some(RequestedBy { author: requester("bob", &[]), rerun: Some(requester("mallory", &[])) });
+    assert!(
+        refusal(&policy(&deny), &start, &node()).unwrap().starts_with("no-mallory"),
+        "one of those behind it"
+    );
+}
+
+#[test]
+fn a_link_to_another_program_needs_both_paths() {
+    let mut node = node();
+    node.program.as_mut().unwrap().requested = "/bin/df".into();
+    let one = "what: [{programs: [/usr/bin/df], args: [-h]}]";
+    let text = RULE.replace("what:\n  - {programs: [/usr/bin/df], args: [-h]}", one);
+    assert!(
+        refusal(&policy(&text), &start(), &node)
+            .unwrap()
+            .contains("which is /usr/bin/df without symbolic links")
+    );
+    let both = text.replace("[/usr/bin/df]", "[/bin/df, /usr/bin/df]");
+    assert_eq!(refusal(&policy(&both), &start(), &node), None);
+    // A program of many names behaves as the name by which it is called.
+    node.program.as_mut().unwrap().requested = "/bin/sh".into();
+    assert!(refusal(&policy(&both), &start(), &node).is_some());
+}
+
+#[test]
+fn a_changed_program_or_script_is_another_one() {
+    let digest = sha256_hex(b"content");
+    let text = RULE.replace("args: [-h]", &format!("args: [-h], sha256: [{digest}]"));
+    let policy = policy(&text);
+    assert!(policy.asks_for_digests("/usr/bin/df") && !policy.asks_for_digests("/usr/bin/du"));
+    let mut node = node();
+    assert!(refusal(&policy, &start(), &node).unwrap().contains("digest of /usr/bin/df is not known"));
+    node.program.as_mut().unwrap().sha256 = Some(digest);
+    assert_eq!(refusal(&policy, &start(), &node), None);
+    node.program.as_mut().unwrap().sha256 = Some(sha256_hex(b"changed"));
+    assert!(refusal(&policy, &start(), &node).unwrap().contains("has another content"));
+
+    let item =
+        format!("- {{script: {{interpreters: [/usr/bin/df], text: {{sha256: [{}]}}}}}}", sha256_hex(b"df\n"));
+    let scripts = crate::kit::policy(&RULE.replace("- {programs: [/usr/bin/df], args: [-h]}", &item));
+    let script = |text: &str, argument: Option<&str>| {
+        let mut start = start();
+        let interpreter = "/usr/bin/df".to_owned();
+        start.request.program =
+            Program::Script { interpreter, argument: argument.map(Into::into), text: text.into() };
+        refusal(&scripts, &start, &crate::kit::node())
+    };
+    assert_eq!(script("df\n", None), None);
+    assert!(script("df", None).unwrap().contains("the script is another one"));
+    assert!(script("df\n", Some("-x")).unwrap().contains("the interpreter has the argument \"-x\""));
+    assert!(
+        refusal(&scripts, &start(), &crate::kit::node()).unwrap().contains("the request is not a script")
+    );
+}
+
+#[test]
+fn variables_are_allowed_by_name_and_value() {
+    let policy = with("env: [{name: LANG}, {name: {glob: APP_*}, value: {oneOf: [on, 'off']}}]");
+    let set = |name: &str, value: &str| {
+        let mut start = start();
+        start.request.env = vec![EnvVar { name: name.into(), value: value.into() }];
+        refusal(&policy, &start, &node())
+    };
+    assert_eq!((set("LANG", "C"), set("APP_X", "off")), (None, None));
+    assert!(set("APP_X", "maybe").is_some() && set("LANGUAGE", "C").is_some() && set("lang", "C").is_some());
+    let secret = set("PASSWORD", "hunter2").unwrap();
+    assert!(secret.contains("PASSWORD") && !secret.contains("hunter2"), "a refusal has no value: {secret}");
+}
+
+#[test]
+fn limits_that_a_rule_asks_for_must_be_set() {
+    let policy = with("limits: {cpu: '1', memory: 1Gi, pids: 10, nofile: 2048, core: 1Mi}\n  maxRun: 1h");
+    let mut start = start();
+    assert!(
+        refusal(&policy, &start, &node())
+            .unwrap()
+            .contains("run.limits.cpu (thousandths) must be set, to at most 1000")
+    );
+    let limits = &mut start.request.limits;
+    (limits.cpu_millis, limits.memory, limits.pids) = (Some(1000), Some(1 << 30), Some(10));
+    assert!(
+        refusal(&policy, &start, &node())
+            .unwrap()
+            .contains("timeouts.run or timeouts.total must be set, to at most 1h")
+    );
+    start.deadlines.total_ms = Some(3_600_000);
+    assert_eq!(refusal(&policy, &start, &node()), None);
+    start.deadlines.run_ms = Some(60_000);
+    start.request.limits.nofile = Some(2048);
+    start.request.limits.core = Some(1 << 20);
+    assert_eq!(refusal(&policy, &start, &node()), None);
+    start.request.limits.memory = Some((1 << 30) + 1);
+    assert!(refusal(&policy, &start, &node()).is_some());
+}
+
+#[test]
+fn users_are_compared_as_the_node_knows_them() {
+    let mut node = node();
+    for (users, allowed) in [
+        ("[nobody]", true),
+        ("['65534']", true),
+        ("[nobody2]", false),
+        ("AnyButRoot", true),
+        ("Any", true),
+        ("[root]", false),
+    ] {
+        assert_eq!(
+            refusal(&but("users", &format!("users: {users}")), &start(), &node).is_none(),
+            allowed,
+            "{users}"
+        );
+    }
+    let identity = node.identity.as_mut().unwrap();
+    identity.groups = vec![0];
+    assert!(
+        refusal(&but("users", "users: AnyButRoot"), &start(), &node).unwrap().contains("root is not allowed")
+    );
+    node.identity.as_mut().unwrap().uid = 0;
+    assert!(
+        refusal(&but("users", "users: ['0']"), &start(), &node).is_none(),
+        "by its number, whatever its name"
+    );
+}
+
+#[test]
+fn a_freer_sandbox_must_be_named_and_a_stricter_one_need_not() {
+    let host = RULE.replace("[Container]", "[Host]");
+    let refused = |text: &str, sandbox| {
+        let mut start = start();
+        start.request.environment = Environment::Host;
+        start.request.sandbox = sandbox;
+        refusal(&policy(text), &start, &node()).is_some()
+    };
+    assert!(!refused(&host, None) && !refused(&host, Some(Sandbox::Restricted)));
+    assert!(refused(&host, Some(Sandbox::Privileged)));
+    let named = format!("{host}  sandboxes: [Privileged]\n");
+    assert!(!refused(&named, Some(Sandbox::Privileged)) && refused(&named, None), "exactly what is listed");
+}
+
+#[test]
+fn hours_close_a_rule() {
+    let at = |hours: &str| refusal(&with(&format!("hours: {hours}")), &start(), &node());
+    assert_eq!(at("{days: [Mon], from: '09:00', to: '10:00', timeZone: UTC}"), None);
+    let why = at("{days: [Mon], from: '09:00', to: '10:00', timeZone: Europe/Berlin}").unwrap();
+    assert!(
+        why.contains("it is Mon 10:00 in Europe/Berlin; the rule is for 09:00 to 10:00 on [Mon]"),
+        "{why}"
+    );
+}
+
+#[test]
+fn the_verdict_is_explained_rule_by_rule() {
+    let deny = "- {id: no-root, effect: Deny, users: [root]}\n";
+    let text = verdict(
+        &policy(&rules(&format!("{deny}{}", RULE.split_once("rules:\n").unwrap().1))),
+        &start(),
+        &node(),
+    )
+    .to_string();
+    assert_eq!(
+        text,
+        "no-root (Deny): does not match\n    users: the command would run as nobody (65534); the rule is for root\n\
+         disk-report (Allow): matches\nallowed by rule disk-report\n"
+    );
+}
+
+/// A bad policy and a part of the error about it.
+const BAD: &[(&str, &str)] = &[
+    ("", "is empty"),
+    ("# nothing\n---\n", "is empty"),
+    ("rules: []", "missing field"),
+    ("apiVersion: sentinelnode.dev/v2\nkind: NodePolicy\nrules: []", "unknown variant"),
+    ("apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nrules: []", "unknown variant"),
+    ("a: [", "cannot be read"),
+    ("- 1", "cannot be read"),
+    ("apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules: []\nextra: 1", "unknown field"),
+    ("apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules: []\nrules: []", "duplicate"),
+    ("apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules:\n", "cannot be read"),
+];
+
+/// A bad rule and a part of the error about it.
+const BAD_RULES: &[(&str, &str)] = &[
+    ("{effect: Deny}", "missing field `id`"),
+    ("{id: a}", "missing field `effect`"),
+    ("{id: A, effect: Deny}", "is not an id"),
+    ("{id: '', effect: Deny}", "is not an id"),
+    ("{id: -a, effect: Deny}", "is not an id"),
+    ("{id: no-rule, effect: Deny}", "is reserved"),
+    ("{id: kill-switch, effect: Deny}", "is reserved"),
+    ("{id: a, effect: Permit}", "unknown variant"),
+    ("{id: a, effect: Deny, user: [root]}", "unknown field"),
+    ("{id: a, effect: Allow}", "must have `who`"),
+    ("{id: a, effect: Allow, who: Anyone}", "must have `what`"),
+    ("{id: a, effect: Allow, who: Anyone, what: AnyCommand}", "must have `users`"),
+    ("{id: a, effect: Allow, who: Anyone, what: AnyCommand, users: Any}", "must have `environments`"),
+    ("{id: a, effect: Deny, concurrent: 1}", "cannot have `concurrent`"),
+    ("{id: a, effect: Deny, limits: {pids: 1}}", "cannot have `limits`"),
+    ("{id: a, effect: Deny, who: {}}", "`who` is empty"),
+    ("{id: a, effect: Deny, who: {users: []}}", "`users` is empty"),
+    ("{id: a, effect: Deny, who: Everyone}", "Anyone"),
+    ("{id: a, effect: Deny, who: {user: [x]}}", "unknown field"),
+    ("{id: a, effect: Deny, what: Any}", "AnyCommand"),
+    ("{id: a, effect: Deny, what: []}", "`what` is empty"),
+    ("{id: a, effect: Deny, what: [{}]}", "neither `programs` nor `script`"),
+    ("{id: a, effect: Deny, what: [{programs: []}]}", "`programs` is empty"),
+    ("{id: a, effect: Deny, what: [{programs: [df]}]}", "is not an absolute path"),
+    ("{id: a, effect: Deny, what: [{programs: [/usr/../bin/df]}]}", "is not an absolute path"),
+    ("{id: a, effect: Deny, what: [{programs: [/usr//bin/df]}]}", "is not an absolute path"),
+    ("{id: a, effect: Deny, what: [{programs: [/usr/bin/]}]}", "is not an absolute path"),
+    ("{id: a, effect: Deny, what: [{programs: [/a], sha256: [abc]}]}", "is not a SHA-256"),
+    ("{id: a, effect: Deny, what: [{programs: [/a], args: [{rest: x}, y]}]}", "nothing may follow `rest`"),
+    ("{id: a, effect: Deny, what: [{programs: [/a], args: [{regex: x}]}]}", "unknown variant"),
+    ("{id: a, effect: Deny, what: [{programs: [/a], args: [{glob: '***'}]}]}", "three `*`"),
+    (
+        "{id: a, effect: Deny, what: [{script: {interpreters: [], text: Any}}]}",
+        "`script.interpreters` is empty",
+    ),
+    ("{id: a, effect: Deny, what: [{script: {interpreters: [/a]}}]}", "missing field `text`"),
+    ("{id: a, effect: Deny, users: Root}", "AnyButRoot"),
+    ("{id: a, effect: Deny, environments: [Pod]}", "unknown variant"),
+    ("{id: a, effect: Deny, environments: []}", "`environments` is empty"),
+    ("{id: a, effect: Deny, stdin: Some}", "`Any`, `Empty`"),
+    ("{id: a, effect: Deny, hours: {from: '8:00', to: '09:00', timeZone: UTC}}", "is not a time of the day"),
+    ("{id: a, effect: Deny, hours: {from: '08:00', to: '24:01', timeZone: UTC}}", "is not a time of the day"),
+    ("{id: a, effect: Deny, hours: {from: '08:00', to: '08:00', timeZone: UTC}}", "begin when they end"),
+    (
+        "{id: a, effect: Deny, hours: {from: '08:00', to: '09:00', timeZone: Mars/Olympus}}",
+        "is not a time zone",
+    ),
+    ("{id: a, effect: Deny, hours: {from: '08:00', to: '09:00'}}", "missing field `timeZone`"),
+    (
+        "{id: a, effect: Allow, who: Anyone, what: AnyCommand, users: Any, environments: [Host], concurrent: 0}",
+        "nonzero",
+    ),
+    (
+        "{id: a, effect: Allow, who: Anyone, what: AnyCommand, users: Any, environments: [Host], umask: '888'}",
+        "is not a umask",
+    ),
+    (
+        "{id: a, effect: Allow, who: Anyone, what: AnyCommand, users: Any, environments: [Host], maxRun: 0s}",
+        "is not a duration",
+    ),
+    (
+        "{id: a, effect: Allow, who: Anyone, what: AnyCommand, users: Any, environments: [Host], limits: {memory: lots}}",
+        "is not a number of bytes",
+    ),
+];
+
+#[test]
+fn a_bad_policy_is_refused_with_what_is_wrong() {
+    let rules = BAD_RULES.iter().map(|(rule, error)| (rules(&format!("- {rule}\n")), *error));
+    let whole = BAD.iter().map(|(text, error)| ((*text).to_owned(), *error));
+    for (text, expected) in whole.chain(rules) {
+        let error = Policy::read(text.as_bytes()).expect_err(&text).to_string();
+        assert!(error.contains(expected), "{text}\n{error}\nshould have {expected:?}");
+    }
+    assert!(
+        Policy::read(&[0xff, 0xfe]).unwrap_err().to_string().contains("not valid UTF-8 at byte offset 0")
+    );
+    let long = format!("{RULE}#{}", "x".repeat(MAX_BYTES));
+    assert!(Policy::read(long.as_bytes()).unwrap_err().to_string().contains("at most 262144"));
+    let twice = rules_of(&["{id: a, effect: Deny}", "{id: b, effect: Deny}", "{id: a, effect: Deny}"]);
+    assert!(
+        Policy::read(twice.as_bytes())
+            .unwrap_err()
+            .to_string()
+            .contains("rules 1 and 3 of the policy have the same id")
+    );
+    let many = rules_of(&(0..1001).map(|n| format!("{{id: r{n}, effect: Deny}}")).collect::<Vec<_>>());
+    assert!(Policy::read(many.as_bytes()).unwrap_err().to_string().contains("1001 rules"));
+}
+
+fn rules_of<T: AsRef<str>>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(|item| format!("- {}", item.as_ref())).collect();
+    rules(&(items.join("\n") + "\n"))
+}
+
+#[test]
+fn aliases_cannot_make_a_small_file_large() {
+    let mut text = String::from("a0: &a0 [x]\n");
+    for level in 1..40 {
+        let items = vec![format!("*a{}", level - 1); 10].join(",");
+        text += &format!("a{level}: &a{level} [{items}]\n");
+    }
+    assert!(Policy::read(text.as_bytes()).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        let _ = Policy::read(&bytes);
+    }
+
+    /// A rule that says less never allows more, and never denies less.
+    #[test]
+    fn a_part_that_is_left_out_errs_towards_refusal(
+        allow in any::<bool>(),
+        left_out in 0_usize..7,
+        environment in prop_oneof![Just(Environment::Host), Just(Environment::Container)],
+        sandbox in proptest::option::of(prop_oneof![Just(Sandbox::Restricted), Just(Sandbox::Baseline), Just(Sandbox::Privileged)]),
+        group in any::<bool>(), variable in any::<bool>(), directory in any::<bool>(), stdin in any::<bool>(), argument in any::<bool>(),
+    ) {
+        let parts = [
+            "groups: Any", "sandboxes: [Restricted, Baseline, Privileged]", "env: [{name: {glob: '*'}, value: {glob: '**'}}]",
+            "workingDirs: [{glob: '**'}]", "stdin: Any", "leftovers: [End, Keep]", "umask: '000'",
+        ];
+        let head = if allow {
+            "- id: a\n  effect: Allow\n  who: Anyone\n  what: AnyCommand\n  users: Any\n  environments: [Host, Container]\n"
+        } else {
+            "- id: a\n  effect: Deny\n"
+        };
+        let usable = |index: &usize| allow || parts[*index] != "umask: '000'";
+        let text = |skip: Option<usize>| {
+            let kept = (0..parts.len()).filter(|index| Some(*index) != skip).filter(usable);
+            let kept: Vec<&str> = kept.map(|index| parts[index]).collect();
+            rules(&format!("{head}  {}\n", kept.join("\n  ")))
+        };
+        let mut start = start();
+        start.request.environment = environment;
+        start.request.sandbox = sandbox;
+        start.request.group = group.then(|| "disk".into());
+        if group { start.request.umask = 0; }
+        if variable { start.request.env = vec![EnvVar { name: "A".into(), value: "b".into() }]; }
+        if directory { start.request.working_dir = "/tmp".into(); }
+        if stdin { start.request.stdin = "x".into(); }
+        if argument { start.request.program = Program::Command(vec!["df".into(), "x".into()]); }
+        let mut node = node();
+        if group { node.identity.as_mut().unwrap().gid = 6; }
+        let matches = |policy: &Policy| verdict(policy, &start, &node).trace[0].differences.is_empty();
+        let (whole, less) = (matches(&policy(&text(None))), matches(&policy(&text(Some(left_out)))));
+        if allow { prop_assert!(whole || !less); } else { prop_assert!(!whole || less); }
+    }
+}
