@@ -26,7 +26,7 @@ pub struct ProgramFacts {
     pub resolved: String,
     /// SHA-256 of its content in hexadecimal, where it was asked for ([`crate::document::Policy::asks_for_digests`]).
     pub sha256: Option<String>,
-    /// Which part of its path somebody other than root can replace, if any.
+    /// Which part of its path others than root can replace, if any.
     pub replaceable: Option<String>,
 }
 

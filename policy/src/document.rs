@@ -142,8 +142,8 @@ impl Policy {
         let asks = |what: &What| match what {
             What::AnyCommand => false,
             What::OneOf(runnables) => runnables.iter().any(|runnable| {
-                let programs = runnable.programs.as_deref().unwrap_or_default();
-                runnable.sha256.is_some() && programs.iter().any(|program| program.as_str() == resolved)
+                let paths = runnable.programs.iter().chain(&runnable.resolves_to).flatten();
+                runnable.sha256.is_some() && paths.into_iter().any(|path| path.as_str() == resolved)
             }),
         };
         self.rules.iter().filter_map(|rule| rule.what.as_ref()).any(asks)

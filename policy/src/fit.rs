@@ -1,6 +1,6 @@
 //! Whether one part of a request fits one part of a rule.
 
-use crate::rule::Effect;
+use crate::effect::Effect;
 
 /// Whether a part of a request fits.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! As whom a command may run.
 
 use crate::asked::{Asked, IdentityFacts};
+use crate::effect::Effect;
 use crate::fit::{Fit, listed};
 use crate::keyword::keyword_or;
-use crate::rule::Effect;
 
 /// The users that a command may have.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use sentinel_protocol::{duration, quantity};
 use serde::Deserialize;
 
 use crate::asked::Asked;
+use crate::effect::Effect;
 use crate::fit::Fit;
-use crate::rule::Effect;
 
 /// Limits that a request must have. Those of processors, memory and processes must be set to at most this; those of open files and core
 /// dumps may raise what the node has by default, so without them here a request may not set them.

@@ -1,18 +1,19 @@
-//! What a policy allows without saying so.
+//! What a policy allows implicitly.
 
 use std::fmt;
 
 use sentinel_protocol::request::Sandbox;
 
 use crate::document::Policy;
+use crate::effect::Effect;
 use crate::identity::Users;
 use crate::pattern::{Arguments, Glob, Pattern};
-use crate::rule::{Effect, Rule, RuleId};
+use crate::rule::{Rule, RuleId};
 use crate::surroundings::{Stdin, Variable};
 use crate::what::{AbsolutePath, Runnable, ScriptText, What};
 use crate::who::Who;
 
-/// Something that a policy allows without saying so.
+/// Something that a policy allows implicitly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The rule.
@@ -197,7 +198,7 @@ const VARIABLES_THAT_RUN: &[&str] = &[
 const SHARED_DIRECTORIES: &[&str] = &["/tmp/", "/var/tmp/", "/dev/shm/", "/home/"];
 
 impl Policy {
-    /// What the policy allows without saying so, in the order of its rules.
+    /// What the policy allows implicitly, in the order of its rules.
     pub fn lint(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut all_before: Option<&RuleId> = None;

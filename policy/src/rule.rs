@@ -7,6 +7,7 @@ use sentinel_protocol::request::{Environment, Leftovers, Sandbox};
 use serde::Deserialize;
 
 use crate::asked::Asked;
+use crate::effect::Effect;
 use crate::hours::Hours;
 use crate::identity::{self, Groups, Users};
 use crate::limits::{self, Duration, LimitsRule};
@@ -62,15 +63,6 @@ impl TryFrom<String> for RuleId {
         }
         Ok(Self(text))
     }
-}
-
-/// What a rule does with a request that it matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Effect {
-    /// It may run.
-    Allow,
-    /// It is refused.
-    Deny,
 }
 
 /// A rule. All that it mentions must fit.

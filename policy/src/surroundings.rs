@@ -4,10 +4,10 @@ use sentinel_protocol::request::{EnvVar, Environment, Leftovers, Sandbox};
 use serde::Deserialize;
 
 use crate::asked::Asked;
+use crate::effect::Effect;
 use crate::fit::{Fit, listed};
 use crate::keyword::keyword_or;
 use crate::pattern::Pattern;
-use crate::rule::Effect;
 use crate::what::Digests;
 
 /// A variable that a request may set.

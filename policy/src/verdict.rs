@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::asked::Asked;
 use crate::document::Policy;
-use crate::rule::{Difference, Effect, NO_RULE, RuleId};
+use crate::effect::Effect;
+use crate::rule::{Difference, NO_RULE, RuleId};
 
 /// What a policy decides about a request, and how each rule contributed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::asked::{Asked, ProgramFacts};
+use crate::effect::Effect;
 use crate::fit::{Fit, listed};
 use crate::keyword::keyword_or;
 use crate::pattern::{Arguments, Pattern};
-use crate::rule::Effect;
 
 /// What may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ keyword_or!(What: "AnyCommand" => What::AnyCommand; list as Vec<Runnable> => Wha
 pub struct Runnable {
     /// Absolute paths. The path by the name in the request and the path without symbolic links must both be among them.
     pub programs: Option<Vec<AbsolutePath>>,
+    /// Paths that the programs may be symbolic links to, as busybox is under many names. They may not be asked for alone.
+    pub resolves_to: Option<Vec<AbsolutePath>>,
     /// What the program's content may be.
     pub sha256: Option<Vec<Sha256Hex>>,
     /// The arguments; without this field an `Allow` rule allows none.
@@ -43,6 +45,8 @@ pub struct Runnable {
 pub struct ScriptRule {
     /// Paths of the interpreter, as of programs.
     pub interpreters: Vec<AbsolutePath>,
+    /// Paths that the interpreters may be symbolic links to.
+    pub resolves_to: Option<Vec<AbsolutePath>>,
     /// The argument before the path of the script, from its `#!` line; without this field an `Allow` rule allows none.
     pub argument: Option<Pattern>,
     /// Its text.
@@ -168,7 +172,7 @@ pub(crate) fn fit(what: Option<&What>, asked: &Asked<'_>, effect: Effect) -> Fit
     closest.unwrap_or_else(|| Fit::Differs("the rule names no program".to_owned()))
 }
 
-/// A program that somebody else can replace is not the one that the rule means.
+/// A program that others can replace is not the one that the rule means.
 fn replaceable(asked: &Asked<'_>, effect: Effect) -> Fit {
     match (&asked.node.program, effect) {
         (Ok(ProgramFacts { replaceable: Some(why), .. }), Effect::Allow) => Fit::Differs(why.clone()),
@@ -182,12 +186,12 @@ impl Runnable {
             (Some(programs), _, Program::Command(argv)) => {
                 let arguments = argv.get(1..).unwrap_or_default();
                 both(
-                    path_fit(programs, facts, effect),
+                    path_fit(programs, self.resolves_to.as_deref().unwrap_or_default(), facts, effect),
                     both(self.content_fit(facts), arguments_fit(self.args.as_ref(), arguments, effect)),
                 )
             }
             (_, Some(rule), Program::Script { interpreter: _, argument, text }) => both(
-                path_fit(&rule.interpreters, facts, effect),
+                path_fit(&rule.interpreters, rule.resolves_to.as_deref().unwrap_or_default(), facts, effect),
                 both(rule.argument_fit(argument.as_deref(), effect), rule.text_fit(text)),
             ),
             (Some(_), _, Program::Script { .. }) => Fit::Differs("the request is a script".to_owned()),
@@ -235,9 +239,15 @@ impl ScriptRule {
 }
 
 /// For an `Allow` rule both paths must be listed; for a `Deny` rule one.
-fn path_fit(programs: &[AbsolutePath], facts: &ProgramFacts, effect: Effect) -> Fit {
-    let lists = |path: &str| programs.iter().any(|program| program.0 == path);
-    let (requested, resolved) = (lists(&facts.requested), lists(&facts.resolved));
+fn path_fit(
+    programs: &[AbsolutePath],
+    targets: &[AbsolutePath],
+    facts: &ProgramFacts,
+    effect: Effect,
+) -> Fit {
+    let lists = |paths: &[AbsolutePath], path: &str| paths.iter().any(|listed| listed.0 == path);
+    let requested = lists(programs, &facts.requested);
+    let resolved = lists(programs, &facts.resolved) || lists(targets, &facts.resolved);
     let fits = match effect {
         Effect::Allow => requested && resolved,
         Effect::Deny => requested || resolved,
@@ -246,7 +256,10 @@ fn path_fit(programs: &[AbsolutePath], facts: &ProgramFacts, effect: Effect) -> 
         let through = if facts.requested == facts.resolved {
             String::new()
         } else {
-            format!(", which is {} without symbolic links (a rule must list both)", facts.resolved)
+            format!(
+                ", which is {} without symbolic links (a rule must list that too, in `programs` or `resolvesTo`)",
+                facts.resolved
+            )
         };
         format!("the program is {}{through}; the rule is for {}", facts.requested, listed(programs))
     })
@@ -282,8 +295,10 @@ impl Runnable {
         match (&self.programs, &self.script) {
             (None, None) => Some("an item of `what` has neither `programs` nor `script`"),
             (Some(_), Some(_)) => Some("an item of `what` has both `programs` and `script`; write two items"),
-            (None, Some(_)) if self.args.is_some() || self.sha256.is_some() => {
-                Some("`args` and `sha256` of an item of `what` are for programs; a script has `script.text`")
+            (None, Some(_)) if self.args.is_some() || self.sha256.is_some() || self.resolves_to.is_some() => {
+                Some(
+                    "`args`, `sha256` and `resolvesTo` of an item of `what` are for programs; a script has them in `script`",
+                )
             }
             (Some(programs), _) if programs.is_empty() => Some("`programs` is empty"),
             (_, Some(script)) if script.interpreters.is_empty() => Some("`script.interpreters` is empty"),

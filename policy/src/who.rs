@@ -4,10 +4,10 @@ use sentinel_protocol::requester::Requester;
 use serde::Deserialize;
 
 use crate::asked::Asked;
+use crate::effect::Effect;
 use crate::fit::{Fit, listed};
 use crate::keyword::keyword_or;
 use crate::pattern::Pattern;
-use crate::rule::Effect;
 
 /// Who may ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Who {
 
 keyword_or!(Who: "Anyone" => Who::Anyone; map as Named => Who::Named; "`Anyone`, or a map with namespaces, users or groups");
 
-/// Lists of which each that is present must have a match.
+/// Lists: each that is present must have a match.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Named {

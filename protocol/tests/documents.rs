@@ -19,8 +19,9 @@ const DECISION_LINES: usize = 40;
 const ROOTS: [&str; 4] = ["", "operator/src", "node-agent/src", "cli/src"];
 
 /// What paths from the root of the repository begin with.
-const FOLDERS: [&str; 13] = [
+const FOLDERS: [&str; 14] = [
     "protocol/",
+    "policy/",
     "core/",
     "api/",
     "viewer/",

@@ -34,8 +34,9 @@ const IMAGES: [&str; 9] = [
 ];
 
 /// Values for commands on the host, and replicas over real stores.
-const ON_HOSTS: [&str; 5] = [
+const ON_HOSTS: [&str; 6] = [
     "--set=agent.profile=host",
+    "--set=agent.policy.enabled=false",
     "--set=agent.nestedNode=true",
     "--set=storage.kind=mongodb",
     "--set=storage.mongodb.existingSecret.name=mongodb",

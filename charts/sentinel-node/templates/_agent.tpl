@@ -48,6 +48,13 @@ secret:
 {{- end -}}
 {{- end -}}
 
+{{/* The ConfigMap with the nodes' policy; empty where there is none. An agent that only observes runs nothing. */}}
+{{- define "sentinel.policyMap" -}}
+{{- if and .Values.agent.policy.enabled (ne .Values.agent.profile "observe") -}}
+{{- default (printf "%s-policy" (include "sentinel.fullname" .)) .Values.agent.policy.configMap -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The agent's arguments, as a YAML list. */}}
 {{- define "sentinel.agentArgs" -}}
 {{ include "sentinel.agentOwnArgs" . }}
@@ -71,4 +78,7 @@ secret:
 - {{ printf "--min-free=%s" .Values.agent.minFree | quote }}
 - {{ printf "--log-format=%s" .Values.log.format | quote }}
 - --log-filter-file=/etc/sentinel/log/agent
+{{- if include "sentinel.policyMap" . }}
+- --policy-file=/etc/sentinel/policy/policy.yaml
+{{- end }}
 {{- end -}}

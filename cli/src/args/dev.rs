@@ -42,6 +42,10 @@ pub(crate) struct DevArgs {
           value_parser = sentinel_node_agent::config::parse_size)]
     pub(crate) min_free: u64,
 
+    /// The policy of the nodes, read again when it changes; see `sentinel policy`.
+    #[arg(long, env = "SENTINEL_POLICY_FILE", value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+
     /// Directory for all state; by default a temporary one, which is removed at exit.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,

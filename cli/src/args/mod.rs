@@ -6,6 +6,7 @@ mod check;
 mod dev;
 mod get;
 mod logs;
+mod policy;
 mod run;
 mod task;
 mod task_name;
@@ -22,6 +23,7 @@ pub(crate) use check::{AgentProfile, CheckArgs, CheckFormat, ReportArgs};
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
 pub(crate) use logs::{LogFormat, LogsArgs, LogsSubject, StreamFilter};
+pub(crate) use policy::{ExplainArgs, PolicyArgs, PolicyVerb, RequestArgs};
 pub(crate) use run::{Fold, Leftovers, RunArgs};
 pub(crate) use task::{
     ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, DryRun, RerunArgs, Until, WaitArgs,
@@ -243,6 +245,8 @@ pub(crate) enum Verb {
     Delete(DeleteArgs),
     /// Open the web page in a browser, signed in.
     Ui(UiArgs),
+    /// Check the policy of a node, and what it decides about a Task.
+    Policy(PolicyArgs),
     /// Check a cluster before installation, or an installation, with what to do about each problem.
     Check(CheckArgs),
     /// Write a support bundle without secrets.

@@ -16,6 +16,7 @@ mod log_lines;
 mod logs;
 mod nodes;
 mod once;
+mod policy;
 mod report;
 mod rerun;
 mod run;
@@ -43,7 +44,7 @@ pub(crate) async fn execute(cli: Cli) -> ExitResult {
         }
         Verb::Check(args) => return check::execute(&place, &args).await,
         Verb::Report(args) => return report::execute(&place, &args).await,
-
+        Verb::Policy(args) => return policy::execute(&args, place.local_namespace()),
         verb => verb,
     };
     let force = matches!(&verb, Verb::Apply(args) if args.force_conflicts);
@@ -78,6 +79,7 @@ async fn with_server(verb: Verb, connection: &Connection) -> ExitResult {
         | Verb::Reference
         | Verb::Version
         | Verb::Check(_)
+        | Verb::Policy(_)
         | Verb::Report(_) => Err(Failure::usage("this verb needs no server")),
     }
 }

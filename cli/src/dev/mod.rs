@@ -60,7 +60,9 @@ async fn executed(args: DevArgs, namespace: &str) -> ExitResult {
     let tokens = StaticTokens::new();
     let cluster = EmbeddedCluster::in_directory(&state.path().join("cluster"), clock.clone())
         .map_err(|error| Failure::new(format!("failed to open the Tasks in {}: {error}", state.summary())))?;
-    let nodes = Nodes::plan(args.nodes)?.with_limits(args.max_attempts, args.min_free);
+    let nodes = Nodes::plan(args.nodes)?
+        .with_limits(args.max_attempts, args.min_free)
+        .with_policy(args.policy.clone());
     cluster.set_nodes(nodes.facts());
 
     let (operator, endpoint) = start(&args, &state, cluster, tokens.clone(), clock).await?;

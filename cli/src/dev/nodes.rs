@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_node_agent::heartbeat::Sampler;
 use sentinel_node_agent::shortage::{Needs, describe};
 use sentinel_node_agent::supervisor::{HostNamespaces, Prefork};
-use sentinel_node_agent::{AgentConfig, AgentError, Endpoint, Rules, Token};
+use sentinel_node_agent::{AgentConfig, AgentError, Endpoint, PolicyFiles, Rules, Token};
 use sentinel_operator::gateway::StaticTokens;
 use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::request::Environment;
@@ -35,6 +35,7 @@ pub(super) struct Nodes {
     local: NodeName,
     simulated: Vec<NodeName>,
     rules: Rules,
+    policy: Option<PathBuf>,
 }
 
 /// The running agents.
@@ -68,12 +69,18 @@ impl Nodes {
             .collect::<Result<Vec<NodeName>, Failure>>()?;
         // Commands run on this machine in either environment, with no more rights than this process has.
         let environments = vec![Environment::Host, Environment::Container];
-        Ok(Self { local, simulated, rules: Rules { environments, ..Rules::default() } })
+        Ok(Self { local, simulated, rules: Rules { environments, ..Rules::default() }, policy: None })
     }
 
     /// The same nodes with limits: commands at once, and free disk space for a start, bytes.
     pub(super) fn with_limits(mut self, max_attempts: u32, min_free: u64) -> Self {
         self.rules = Rules { max_attempts, min_free, ..self.rules };
+        self
+    }
+
+    /// The same nodes with a policy.
+    pub(super) fn with_policy(mut self, policy: Option<PathBuf>) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -137,6 +144,7 @@ impl Nodes {
             config.node_name = Some(name.to_string());
             config.rules = self.rules.clone();
             config.host = HostNamespaces::Own;
+            config.policy = PolicyFiles { policy: self.policy.clone(), kill_switch: None };
             let (name, stop) = (name.clone(), agents.stop.clone());
             agents.set.spawn(async move {
                 let result = sentinel_node_agent::run(config, stop.cancelled_owned()).await;

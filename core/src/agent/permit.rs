@@ -40,7 +40,7 @@ impl PolicyVerdict {
     }
 }
 
-/// What a policy has allowed. It is kept with the request: whoever executes the command compares it with what is there by then.
+/// What a policy has allowed. It is kept with the request: the process that executes the command compares it with what it finds by then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Permit {
@@ -72,6 +72,6 @@ pub struct FileIdentity {
     pub inode: u64,
     /// Its length, bytes.
     pub size: u64,
-    /// When its content or its attributes last changed, nanoseconds since the Unix epoch (`ctime`, which nobody can set).
+    /// When its content or its attributes last changed, nanoseconds since the Unix epoch (`ctime`, which cannot be set).
     pub changed_at: i64,
 }

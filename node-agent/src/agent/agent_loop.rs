@@ -287,7 +287,9 @@ impl AgentLoop {
 
     fn facts(&mut self, message: &ToAgent) -> Facts {
         let policy = match message {
-            ToAgent::Start(start) if !self.agent.is_settled(&start.attempt) => self.performer.verdict(start),
+            ToAgent::Start(start) if !self.agent.is_settled(&start.attempt) => {
+                self.performer.permission.verdict(start)
+            }
             _ => PolicyVerdict::default(),
         };
         let (attempt, spec_hash) = match message {

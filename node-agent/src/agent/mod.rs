@@ -6,6 +6,7 @@
 //!
 //! * [`agent_loop`]: select → step → perform.
 //! * [`performer`]: one function per effect.
+//! * [`permission`]: whether a command may start, by the node's policy.
 //! * [`deliveries`]: what was acknowledged, until it is written.
 //! * [`outgoing`]: what is sent, once it is durable.
 //! * [`checkpointer`] and [`compactor`]: what may take its time, after an Attempt has ended and after it is forgotten.
@@ -19,6 +20,7 @@ mod deliveries;
 mod inspect;
 mod outgoing;
 mod performer;
+mod permission;
 
 pub(crate) use agent_loop::AgentLoop;
 pub(crate) use performer::Performer;

@@ -6,14 +6,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sentinel_core::agent::{
-    Admitted, AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, PolicyVerdict, Tombstone,
-};
+use sentinel_core::agent::{Admitted, AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, Tombstone};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::stage::Stage;
-use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, ToOperator};
 use tokio::sync::mpsc;
 
@@ -23,6 +20,7 @@ use super::conversion::{abandonment_for, journal_failed, tombstone_to_journal};
 use super::deliveries::Deliveries;
 use super::inspect::{inspect, last_log_line};
 use super::outgoing::Outgoing;
+use super::permission::Permission;
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Input, Mailbox, OutputNotices};
 use crate::host;
@@ -55,11 +53,7 @@ pub(crate) struct Performer {
     attempts: BTreeMap<String, AttemptId>,
     /// Threads that end the trees of dead supervisors.
     tree_enders: Vec<JoinHandle<()>>,
-    policy: PolicyGate,
-    /// The version of the policy that decided about the latest `Start`.
-    policy_version: u64,
-    /// The Attempt that was recorded last, and the version of the policy that had allowed it.
-    checked: Option<(AttemptId, u64)>,
+    pub(super) permission: Permission,
     checkpointer: Checkpointer,
 }
 
@@ -90,9 +84,7 @@ impl Performer {
             attempts: BTreeMap::new(),
             tree_enders: Vec::new(),
             checkpointer: Checkpointer::default(),
-            policy,
-            policy_version: 0,
-            checked: None,
+            permission: Permission::new(policy),
         })
     }
 
@@ -218,7 +210,7 @@ impl Performer {
         match create(self, accepted) {
             Ok(dir) => {
                 self.attempts.insert(dir.name().to_owned(), attempt.clone());
-                self.checked = Some((attempt.clone(), self.policy_version));
+                self.permission.note_recorded(&attempt);
                 self.begun.push((attempt.clone(), dir, credit));
                 KillPoint::AgentRecorded.pass(self.journal.root());
                 Event::Recorded { attempt }
@@ -280,34 +272,10 @@ impl Performer {
         Event::NotRecorded { attempt, why: Refusal::JournalUnsafe { message: message.into() } }
     }
 
-    /// What the node's policy decides about a `Start` now.
-    pub(super) fn verdict(&mut self, start: &Start) -> PolicyVerdict {
-        let verdict = self.policy.verdict(start, host::wall_clock());
-        self.policy_version = self.policy.version();
-        verdict
-    }
-
-    /// Whether an Attempt may still start: it may have been accepted long ago, by another agent and another policy.
-    fn check_again(&mut self, dir: &AttemptDir, attempt: &AttemptId) -> Result<(), Refusal> {
-        if let Some(refusal) = self.policy.kill_switch() {
-            return Err(refusal);
-        }
-        let version = self.policy.version();
-        if self.checked.as_ref().is_some_and(|(checked, by)| checked == attempt && *by == version) {
-            return Ok(());
-        }
-        match dir.accepted() {
-            // The command that runs is the one that was permitted: the supervisor compares it with the first permit.
-            Ok(Some(accepted)) => self.policy.verdict(&accepted.start, host::wall_clock()).permit().map(drop),
-            // Without a readable request nothing can be started.
-            Ok(None) | Err(_) => Ok(()),
-        }
-    }
-
     /// Writes the start to the log, hands the Attempt to a supervisor, and makes the start durable while the command is prepared.
     fn launch(&mut self, attempt: AttemptId) -> Option<Event> {
         let dir = self.journal.attempt(&attempt);
-        if let Err(refusal) = self.check_again(&dir, &attempt) {
+        if let Err(refusal) = self.permission.check_again(&dir, &attempt) {
             return Some(Event::LaunchRefused { attempt, refusal });
         }
         let record = |supervisor: &ProcessIdentity| {

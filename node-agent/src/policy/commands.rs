@@ -25,7 +25,7 @@ Examples:
 /// What to do with a policy.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Print what a policy allows without saying so. Exit with 1 if the policy cannot be used, or has such rules with --strict.
+    /// Print what a policy allows implicitly. Exit with 1 if the policy cannot be used, or has such rules with --strict.
     Lint {
         /// The policy.
         policy: PathBuf,

@@ -11,13 +11,16 @@ use crate::supervisor::sha256_of;
 /// Digests that are remembered; beyond, the oldest is dropped.
 const MOST: usize = 64;
 
-/// Digests by the files that have them.
+/// Digests of programs by the files that have them.
 #[derive(Debug, Default)]
-pub(super) struct Digests(VecDeque<(FileIdentity, String)>);
+pub struct Digests(VecDeque<(FileIdentity, String)>);
 
 impl Digests {
     /// The SHA-256 of a file, in hexadecimal.
-    pub(super) fn of(&mut self, identity: &FileIdentity, content: File) -> io::Result<String> {
+    ///
+    /// # Errors
+    /// When it cannot be read, or changed meanwhile.
+    pub fn of(&mut self, identity: &FileIdentity, content: File) -> io::Result<String> {
         if let Some((_, digest)) = self.0.iter().find(|(known, _)| known == identity) {
             return Ok(digest.clone());
         }

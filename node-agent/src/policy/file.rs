@@ -47,8 +47,8 @@ impl PolicyFile {
         Self { path, stamp: None, version: 0, current: Err("the policy was not read yet".to_owned()) }
     }
 
-    /// The policy as it is now. A policy that cannot be read is not replaced by an earlier one: nobody may think that a rule was
-    /// removed while the agent still follows it.
+    /// The policy as it is now. A policy that cannot be read is not replaced by an earlier one, which would be followed after
+    /// its rules were removed.
     ///
     /// # Errors
     /// Why it cannot be used.
@@ -93,7 +93,7 @@ impl PolicyFile {
 ///
 /// # Errors
 /// What was attempted, and why it failed.
-pub(super) fn read(path: &Path) -> Result<Policy, String> {
+pub fn read(path: &Path) -> Result<Policy, String> {
     let bytes =
         bytes(path).map_err(|error| format!("failed to read the policy {}: {error}", path.display()))?;
     Policy::read(&bytes).map_err(|error| format!("failed to read the policy {}: {error}", path.display()))

@@ -10,4 +10,6 @@ mod file;
 mod gate;
 
 pub use commands::{PolicyCommand, run};
+pub use digests::Digests;
+pub use file::read;
 pub use gate::{PolicyFiles, PolicyGate};

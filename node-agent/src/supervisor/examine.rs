@@ -30,7 +30,7 @@ pub struct Examined {
     pub program: Option<FileIdentity>,
 }
 
-/// Examines a request as its command would see the node. `digest` is asked for the SHA-256 of a program; `None` if nobody compares it.
+/// Examines a request as its command would see the node. `digest` is asked for the SHA-256 of a program; `None` if no rule compares it.
 pub fn examine(
     start: &Start,
     host: HostNamespaces,

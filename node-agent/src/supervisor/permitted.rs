@@ -19,8 +19,8 @@ use super::root::Root;
 pub(super) enum Executable {
     /// By this descriptor.
     Descriptor(OwnedFd),
-    /// By its path: the kernel gives a script's path to its interpreter, which opens it again. The agent has refused a path of which
-    /// others than root can replace a part.
+    /// By its path: the kernel gives a script's path to its interpreter, which opens it again. The agent has refused a path with
+    /// a part that others than root can replace.
     Path,
 }
 

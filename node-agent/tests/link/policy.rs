@@ -8,7 +8,7 @@ use super::*;
 
 const HEAD: &str = "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules:\n";
 
-/// A rule that allows this, as whoever the agent of a test runs commands.
+/// A rule that allows this, as any user.
 fn allow(id: &str, what: &str, more: &str) -> String {
     format!(
         "- {{id: {id}, effect: Allow, who: Anyone, what: [{what}], users: Any, environments: [Container], \
@@ -70,7 +70,7 @@ async fn only_what_a_rule_allows_is_started_and_a_refusal_names_the_rule() {
         "- {{id: no-secrets, effect: Deny, what: [{{programs: [{echo}], args: [secret]}}], description: keep it}}\n"
     );
     let rule = format!("{{programs: [{echo}], args: [{{rest: {{glob: '*'}}}}]}}");
-    node.write_policy(&format!("{deny}{}", allow("say", &rule, "")));
+    node.write_policy(&format!("{deny}{}", allow("talk", &rule, "")));
     node.start_with_policy(&gateway);
     let mut control = gateway.control().await;
     assert_eq!(outcome(&mut control, &command(1, &[echo, "hi"])).await, Outcome::Succeeded { exit_code: 0 });
@@ -78,7 +78,7 @@ async fn only_what_a_rule_allows_is_started_and_a_refusal_names_the_rule() {
     assert_eq!(denied, ("no-secrets".to_owned(), "keep it".to_owned()));
     let (rule, why) = refusal(&mut control, &command(3, &["/bin/sh", "-c", "echo hi"])).await;
     assert_eq!(rule, "no-rule");
-    assert!(why.contains("the closest is say: the program is /"), "{why}");
+    assert!(why.contains("the closest is talk: the program is /"), "{why}");
     let (_, why) = refusal(&mut control, &command(4, &["/no/such/program"])).await;
     assert!(why.contains("does not exist"), "{why}");
     // A link to it is another path.

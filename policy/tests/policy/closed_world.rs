@@ -1,5 +1,5 @@
 //! Each field of a request is decided by a part of a rule, or is listed as harmless with a reason. A field that is added later fails
-//! here, and does not compile in `Asked::of`, until somebody has decided.
+//! here, and does not compile in `Asked::of`, until its part is decided.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use sentinel_protocol::requester::RequestedBy;
 use sentinel_protocol::to_agent::Start;
 use serde_json::Value;
 
-/// A `Start` in which each field is there.
+/// A `Start` with each field.
 fn full() -> Start {
     let mut full = start();
     full.request.env = vec![EnvVar { name: "A".into(), value: "b".into() }];

@@ -1,6 +1,8 @@
 //! What rules match, and what a policy may not be.
 
 use crate::kit::{RULE, but, node, policy, refusal, requester, start, verdict, with};
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 use sentinel_policy::document::{MAX_BYTES, Policy};
 use sentinel_policy::what::sha256_hex;
@@ -75,6 +77,12 @@ fn a_link_to_another_program_needs_both_paths() {
     );
     let both = text.replace("[/usr/bin/df]", "[/bin/df, /usr/bin/df]");
     assert_eq!(refusal(&policy(&both), &start(), &node), None);
+    let through = text.replace("[/usr/bin/df]", "[/bin/df], resolvesTo: [/usr/bin/df]");
+    assert_eq!(refusal(&policy(&through), &start(), &node), None);
+    assert!(
+        refusal(&policy(&through), &start(), &crate::kit::node()).is_some(),
+        "a target is not a name to ask for"
+    );
     // A program of many names behaves as the name by which it is called.
     node.program.as_mut().unwrap().requested = "/bin/sh".into();
     assert!(refusal(&policy(&both), &start(), &node).is_some());
@@ -338,7 +346,7 @@ fn aliases_cannot_make_a_small_file_large() {
     let mut text = String::from("a0: &a0 [x]\n");
     for level in 1..40 {
         let items = vec![format!("*a{}", level - 1); 10].join(",");
-        text += &format!("a{level}: &a{level} [{items}]\n");
+        let _ = writeln!(text, "a{level}: &a{level} [{items}]");
     }
     assert!(Policy::read(text.as_bytes()).is_err());
 }
@@ -349,7 +357,7 @@ proptest! {
         let _ = Policy::read(&bytes);
     }
 
-    /// A rule that says less never allows more, and never denies less.
+    /// A rule that mentions less never allows more, and never denies less.
     #[test]
     fn a_part_that_is_left_out_errs_towards_refusal(
         allow in any::<bool>(),

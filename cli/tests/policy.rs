@@ -1,0 +1,125 @@
+//! `sentinel policy` and `sentinel dev --policy`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[cfg(test)]
+mod kit;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use kit::Dev;
+
+const POLICY: &str = "apiVersion: sentinelnode.dev/v1alpha1
+kind: NodePolicy
+rules:
+- id: talk
+  effect: Allow
+  who: {namespaces: [default], users: [alice]}
+  what: [{programs: [/bin/echo], resolvesTo: [/usr/bin/echo], args: [hi]}]
+  users: Any
+  environments: [Container]
+";
+
+const TASK: &str = "apiVersion: sentinelnode.dev/v1alpha1
+kind: Task
+metadata: {name: talk}
+spec:
+  targets: {all: true}
+  run: {command: [/bin/echo, hi]}
+";
+
+fn sentinel(directory: &Path, words: &[&str]) -> Output {
+    kit::sentinel().current_dir(directory).args(words).output().unwrap()
+}
+
+fn files() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("policy.yaml"), POLICY).unwrap();
+    fs::write(directory.path().join("task.yaml"), TASK).unwrap();
+    let path = directory.path().to_owned();
+    (directory, path)
+}
+
+#[test]
+fn explains_a_verdict_rule_by_rule_and_exits_with_it() {
+    let (_kept, directory) = files();
+    let explain = |more: &[&str]| {
+        let words = [&["policy", "explain", "policy.yaml", "task.yaml"][..], more].concat();
+        let output = sentinel(&directory, &words);
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(
+        explain(&["--user", "alice"]),
+        (0, "talk (Allow): matches\nallowed by rule talk\n".to_owned())
+    );
+    let (code, text) = explain(&["--user", "bob"]);
+    assert!(code == 1 && text.contains("who: \"bob\" asked; allowed are the users \"alice\""), "{text}");
+    let (code, text) = explain(&[]);
+    assert!(code == 1 && text.contains("who asked is not known"), "{text}");
+}
+
+#[test]
+fn an_invalid_file_is_a_usage_error() {
+    let (_kept, directory) = files();
+    fs::write(directory.join("bad.yaml"), "rules: [").unwrap();
+    for words in [
+        ["policy", "explain", "bad.yaml", "task.yaml"],
+        ["policy", "explain", "policy.yaml", "policy.yaml"],
+        ["policy", "explain", "missing.yaml", "task.yaml"],
+    ] {
+        let output = sentinel(&directory, &words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(sentinel(&directory, &["policy", "lint", "bad.yaml"]).status.code(), Some(2));
+}
+
+#[test]
+fn lint_fails_for_findings_only_if_it_is_asked_to() {
+    let (_kept, directory) = files();
+    let found = sentinel(&directory, &["policy", "lint", "policy.yaml"]);
+    assert_eq!(found.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&found.stdout).contains("from the operator alone"));
+    assert_eq!(sentinel(&directory, &["policy", "lint", "--strict", "policy.yaml"]).status.code(), Some(1));
+}
+
+/// What `request` prints is what an agent gets, and what `node-agent policy test` reads.
+#[test]
+fn a_request_has_the_defaults_of_the_definition() {
+    let (_kept, directory) = files();
+    let output =
+        sentinel(&directory, &["policy", "request", "task.yaml", "--user", "alice", "--group", "sre"]);
+    let start: sentinel_protocol::to_agent::Start = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((start.request.umask, start.request.working_dir.as_str()), (0o022, "/"));
+    let author = start.requested_by.unwrap().author;
+    assert_eq!((author.user.as_str(), author.groups.len()), ("alice", 1));
+}
+
+/// Why a command was refused is where people read how it ended.
+#[test]
+fn a_refused_command_shows_the_rule_and_a_change_of_the_policy_counts_at_once() {
+    let (_kept, directory) = files();
+    let policy = directory.join("policy.yaml");
+    let dev = Dev::start(&["--policy", policy.to_str().unwrap()]);
+    let run = ["run", "--name", "first", "--", "/bin/echo", "hi"];
+    let refused = dev.run(&run).exited(125);
+    assert!(refused.err.contains("the node's policy forbids it (rule no-rule)"), "{}", refused.err);
+    assert!(
+        refused.err.contains("who asked is not known") || refused.err.contains("asked; allowed are"),
+        "{}",
+        refused.err
+    );
+    let described = dev.run(&["get", "executions", "--task", "first", "-o", "json"]).exited(0);
+    assert!(described.out.contains("no-rule"), "{}", described.out);
+    fs::write(&policy, POLICY.replace("namespaces: [default], users: [alice]", "namespaces: [default]"))
+        .unwrap();
+    let allowed = dev.run(&["run", "--", "/bin/echo", "hi"]).exited(0);
+    assert!(allowed.out.contains("hi\n"), "{}", allowed.out);
+    fs::remove_file(&policy).unwrap();
+    let unusable = dev.run(&["run", "--", "/bin/echo", "hi"]).exited(125);
+    assert!(
+        unusable.err.contains("policy-unusable") && unusable.err.contains("No such file"),
+        "{}",
+        unusable.err
+    );
+}

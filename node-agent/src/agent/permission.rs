@@ -1,0 +1,58 @@
+//! Whether a command may start: when its `Start` arrives, and again when it is launched, which may be long after.
+
+use sentinel_core::agent::PolicyVerdict;
+use sentinel_protocol::ids::AttemptId;
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::to_agent::Start;
+
+use crate::host;
+use crate::journal::AttemptDir;
+use crate::policy::PolicyGate;
+
+/// The policy, and what it has decided about last.
+#[derive(Debug)]
+pub(super) struct Permission {
+    gate: PolicyGate,
+    /// The version of the policy that decided about the latest `Start`.
+    version: u64,
+    /// The Attempt that was recorded last, and the version of the policy that had allowed it.
+    recorded: Option<(AttemptId, u64)>,
+}
+
+impl Permission {
+    pub(super) fn new(gate: PolicyGate) -> Self {
+        Self { gate, version: 0, recorded: None }
+    }
+
+    /// What is decided about a `Start` now.
+    pub(super) fn verdict(&mut self, start: &Start) -> PolicyVerdict {
+        let verdict = self.gate.verdict(start, host::wall_clock());
+        self.version = self.gate.version();
+        verdict
+    }
+
+    /// Notes that the Attempt that was allowed last is in the Journal.
+    pub(super) fn note_recorded(&mut self, attempt: &AttemptId) {
+        self.recorded = Some((attempt.clone(), self.version));
+    }
+
+    /// Whether an Attempt may still start: it may have been accepted by another agent, and under another policy.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(super) fn check_again(&mut self, dir: &AttemptDir, attempt: &AttemptId) -> Result<(), Refusal> {
+        if let Some(refusal) = self.gate.kill_switch() {
+            return Err(refusal);
+        }
+        let version = self.gate.version();
+        if self.recorded.as_ref().is_some_and(|(recorded, by)| recorded == attempt && *by == version) {
+            return Ok(());
+        }
+        match dir.accepted() {
+            // What runs is what the first permit names: the process that becomes the command compares it.
+            Ok(Some(accepted)) => self.gate.verdict(&accepted.start, host::wall_clock()).permit().map(drop),
+            // Without a readable request nothing can be started.
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+}
