@@ -8,7 +8,10 @@ use std::process::Command;
 /// Direct dependencies, `[dependencies]` only, that a crate may have; a new line here is a decision.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("sentinel-protocol", &["bytes", "serde", "serde_json", "thiserror"]),
-    ("sentinel-policy", &["jiff", "sentinel-protocol", "serde", "serde-saphyr", "sha2", "thiserror"]),
+    (
+        "sentinel-policy",
+        &["jiff", "sentinel-protocol", "serde", "serde-saphyr", "serde_json", "sha2", "ssh-key", "thiserror"],
+    ),
     ("sentinel-viewer", &["thiserror"]),
     ("sentinel-core", &["bytes", "memchr", "sentinel-protocol", "serde", "serde_json", "sha2", "thiserror"]),
 ];

@@ -212,7 +212,7 @@ fn wire(
         None => Launcher::new(config.prefork, config.host),
     }
     .preparing_in(journal.root());
-    let policy = PolicyGate::new(&config.policy, journal.root(), config.host);
+    let policy = PolicyGate::new(&config.policy, journal.root(), config.host, config.node_name.clone());
     let node = config.node_name.unwrap_or_else(|| "-".to_owned());
     let control = ControlLink {
         node: node.clone(),

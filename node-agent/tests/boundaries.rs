@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "supervisor",
         &["baseline", "error_category", "host", "journal", "kill_point", "process", "shortage", "spool"],
     ),
-    ("policy", &["host", "supervisor"]),
+    ("policy", &["host", "journal", "supervisor"]),
     ("agent_metrics", &[]),
     ("spans", &[]),
     ("channel", &["journal"]),

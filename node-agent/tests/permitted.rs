@@ -34,7 +34,7 @@ fn permit(node: &Node, start: &Start) -> Permit {
     let policy = node.path().join("policy.yaml");
     fs::write(&policy, ALL).unwrap();
     let files = PolicyFiles { policy: Some(policy), kill_switch: None };
-    match PolicyGate::new(&files, node.path(), HostNamespaces::Own).verdict(start, UnixMillis(0)) {
+    match PolicyGate::new(&files, node.path(), HostNamespaces::Own, None).verdict(start, UnixMillis(0)) {
         PolicyVerdict::Allowed(permit) => *permit,
         other => panic!("{other:?}"),
     }

@@ -123,6 +123,7 @@ fn start() -> Start {
         offer: 0,
         trace: None,
         requested_by: None,
+        signed: None,
     }
 }
 

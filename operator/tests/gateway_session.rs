@@ -256,6 +256,7 @@ fn start() -> Start {
         offer: 0,
         trace: None,
         requested_by: None,
+        signed: None,
     }
 }
 

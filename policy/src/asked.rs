@@ -5,12 +5,15 @@ use sentinel_protocol::request::{
     Deadlines, EnvVar, Environment, Leftovers, Program, ResourceLimits, RunRequest, Sandbox,
 };
 use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::signed::Signed;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
 
 /// What the node knows about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeFacts {
+    /// Its name, as the kubelet has given it to the agent, if it is known.
+    pub name: Option<String>,
     /// The program or the interpreter; the error if it cannot be found.
     pub program: Result<ProgramFacts, String>,
     /// The user and groups that the command would have; the error if there are none of these names.
@@ -59,6 +62,9 @@ impl IdentityFacts {
 pub struct Asked<'a> {
     pub(crate) task: &'a TaskRef,
     pub(crate) requested_by: Option<&'a RequestedBy>,
+    pub(crate) signed: Option<&'a Signed>,
+    /// The whole request, as it was signed.
+    pub(crate) request: &'a RunRequest,
     pub(crate) program: &'a Program,
     pub(crate) env: &'a [EnvVar],
     pub(crate) working_dir: &'a str,
@@ -88,6 +94,7 @@ impl<'a> Asked<'a> {
             offer: _,
             trace: _,
             requested_by,
+            signed,
         } = start;
         let RunRequest {
             program,
@@ -109,6 +116,8 @@ impl<'a> Asked<'a> {
         Self {
             task,
             requested_by: requested_by.as_ref(),
+            signed: signed.as_ref(),
+            request,
             program,
             env,
             working_dir,
@@ -130,6 +139,7 @@ impl<'a> Asked<'a> {
 pub const DECIDED: &[(&str, &str)] = &[
     ("task.namespace", "who"),
     ("requestedBy", "who"),
+    ("signed", "signature"),
     ("request.program", "what"),
     ("request.user", "users"),
     ("request.group", "groups"),

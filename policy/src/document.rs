@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::pattern::Pattern;
 use crate::rule::Rule;
+use crate::signature::Signer;
 use crate::what::What;
 
 /// Largest file, bytes.
@@ -17,6 +18,7 @@ pub const MAX_RULES: usize = 1000;
 /// A policy that can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    signers: Vec<Signer>,
     rules: Vec<Rule>,
 }
 
@@ -26,6 +28,8 @@ pub struct Policy {
 struct Document {
     api_version: ApiVersion,
     kind: Kind,
+    #[serde(default)]
+    signers: Vec<Signer>,
     rules: Vec<Rule>,
 }
 
@@ -82,6 +86,12 @@ pub enum PolicyError {
         /// Position of the second.
         second: usize,
     },
+    /// Two signers have one name.
+    #[error("two signers of the policy have the name {name:?}; a result would not show which one signed")]
+    SameSigner {
+        /// The name.
+        name: String,
+    },
     /// A rule cannot be used.
     #[error("rule {id:?} of the policy: {message}")]
     Rule {
@@ -111,11 +121,11 @@ impl Policy {
         let document: Document =
             serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
                 .map_err(|error| PolicyError::Unreadable { message: error.to_string() })?;
-        let Document { api_version: ApiVersion::V1Alpha1, kind: Kind::NodePolicy, rules } = document;
-        Self::new(rules)
+        let Document { api_version: ApiVersion::V1Alpha1, kind: Kind::NodePolicy, signers, rules } = document;
+        Self::new(signers, rules)
     }
 
-    fn new(rules: Vec<Rule>) -> Result<Self, PolicyError> {
+    fn new(signers: Vec<Signer>, rules: Vec<Rule>) -> Result<Self, PolicyError> {
         if rules.len() > MAX_RULES {
             return Err(PolicyError::TooManyRules { rules: rules.len() });
         }
@@ -125,11 +135,26 @@ impl Policy {
             if let Some(first) = ids.insert(id.clone(), index + 1) {
                 return Err(PolicyError::SameId { id, first, second: index + 1 });
             }
-            if let Some(message) = rule.problem() {
+            let unknown = rule.signature.iter().flat_map(|signature| &signature.by);
+            let unknown =
+                unknown.into_iter().find(|name| !signers.iter().any(|signer| signer.name == **name));
+            let unknown =
+                unknown.map(|name| format!("`signature.by` names {name:?}, who is not in `signers`"));
+            if let Some(message) = rule.problem().or(unknown) {
                 return Err(PolicyError::Rule { id, message });
             }
         }
-        Ok(Self { rules })
+        for (index, signer) in signers.iter().enumerate() {
+            if signers[..index].iter().any(|other| other.name == signer.name) {
+                return Err(PolicyError::SameSigner { name: signer.name.clone() });
+            }
+        }
+        Ok(Self { signers, rules })
+    }
+
+    /// The signers that rules mention.
+    pub fn signers(&self) -> &[Signer] {
+        &self.signers
     }
 
     /// The rules in their order.

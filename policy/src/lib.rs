@@ -24,6 +24,7 @@ pub mod identity;
 pub mod surroundings;
 pub mod limits;
 pub mod hours;
+pub mod signature;
 pub mod asked;
 mod fit;
 pub mod verdict;

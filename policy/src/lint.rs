@@ -357,6 +357,7 @@ fn glob_may_match(glob: &Glob, begins: &str) -> bool {
 fn who(rule: &Rule, messages: &mut Vec<String>) {
     if let Some(Who::Named(named)) = &rule.who
         && (named.users.is_some() || named.groups.is_some())
+        && rule.signature.is_none()
     {
         messages.push("`who` names people: a node knows them from the operator alone, so an operator in the wrong hands passes it".to_owned());
     }

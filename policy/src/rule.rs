@@ -12,6 +12,7 @@ use crate::hours::Hours;
 use crate::identity::{self, Groups, Users};
 use crate::limits::{self, Duration, LimitsRule};
 use crate::pattern::Pattern;
+use crate::signature::{self, SignatureRule, Signer};
 use crate::surroundings::{self, Stdin, Umask, Variable};
 use crate::what::{self, What};
 use crate::who::{self, Who};
@@ -106,6 +107,8 @@ pub struct Rule {
     pub concurrent: Option<NonZeroU32>,
     /// When a command may start.
     pub hours: Option<Hours>,
+    /// Who must have signed the Task.
+    pub signature: Option<SignatureRule>,
 }
 
 /// A part of a rule that a request does not fit.
@@ -119,7 +122,7 @@ pub struct Difference {
 
 impl Rule {
     /// What keeps the rule from matching: nothing if it matches.
-    pub(crate) fn differences(&self, asked: &Asked<'_>) -> Vec<Difference> {
+    pub(crate) fn differences(&self, signers: &[Signer], asked: &Asked<'_>) -> Vec<Difference> {
         let Self {
             id: _,
             description: _,
@@ -140,6 +143,7 @@ impl Rule {
             // Counted by the agent, which knows what runs.
             concurrent: _,
             hours,
+            signature,
         } = self;
         let effect = *effect;
         let fits = [
@@ -157,6 +161,7 @@ impl Rule {
             ("limits", limits::fit_limits(limits.as_ref(), asked, effect)),
             ("maxRun", limits::fit_max_run(*max_run, asked)),
             ("hours", hours.as_ref().map_or(crate::fit::Fit::Fits, |hours| hours.fit(asked.now))),
+            ("signature", signature::fit(signature.as_ref(), signers, asked)),
         ];
         let difference = |(part, fit): (&'static str, crate::fit::Fit)| {
             fit.keeps_from(effect).map(|why| Difference { part, why })
@@ -177,6 +182,7 @@ impl Rule {
             ("limits", self.limits.is_some()),
             ("maxRun", self.max_run.is_some()),
             ("concurrent", self.concurrent.is_some()),
+            ("signature", self.signature.is_some()),
         ];
         let first = |parts: &[(&'static str, bool)]| parts.iter().find(|(_, is)| *is).map(|(part, _)| *part);
         match self.effect {
@@ -218,6 +224,9 @@ impl Rule {
     }
 
     fn misshapen(&self) -> Option<String> {
+        if self.signature.as_ref().is_some_and(|signature| signature.by.is_empty()) {
+            return Some("`signature.by` is empty, so nothing fits it; leave the rule out".to_owned());
+        }
         if self.hours.as_ref().is_some_and(|hours| hours.from == hours.to) {
             return Some("`hours` begin when they end".to_owned());
         }

@@ -6,6 +6,7 @@ use crate::asked::Asked;
 use crate::document::Policy;
 use crate::effect::Effect;
 use crate::rule::{Difference, NO_RULE, RuleId};
+use crate::signature::{Verified, verify};
 
 /// What a policy decides about a request, and how each rule contributed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Decision {
         rule: RuleId,
         /// How many may run at a time by this rule.
         concurrent: Option<u32>,
+        /// The signature, if the rule asks for one.
+        signed: Option<Verified>,
     },
     /// It may not.
     Refused {
@@ -51,7 +54,7 @@ impl Policy {
     pub fn verdict(&self, asked: &Asked<'_>) -> Verdict {
         let mut trace = Vec::new();
         for rule in self.rules() {
-            let differences = rule.differences(asked);
+            let differences = rule.differences(self.signers(), asked);
             let matches = differences.is_empty();
             trace.push(Compared { rule: rule.id.clone(), effect: rule.effect, differences });
             if matches {
@@ -60,6 +63,10 @@ impl Policy {
                     Effect::Allow => Decision::Allowed {
                         rule: id,
                         concurrent: rule.concurrent.map(std::num::NonZero::get),
+                        signed: rule
+                            .signature
+                            .as_ref()
+                            .and_then(|signature| verify(signature, self.signers(), asked).ok()),
                     },
                     Effect::Deny => {
                         Decision::Refused { rule: id.to_string(), why: denied(&rule.description) }
@@ -98,9 +105,15 @@ impl fmt::Display for Verdict {
             }
         }
         match &self.decision {
-            Decision::Allowed { rule, concurrent: None } => writeln!(f, "allowed by rule {rule}"),
-            Decision::Allowed { rule, concurrent: Some(limit) } => {
-                writeln!(f, "allowed by rule {rule}, {limit} at a time")
+            Decision::Allowed { rule, concurrent, signed } => {
+                write!(f, "allowed by rule {rule}")?;
+                if let Some(limit) = concurrent {
+                    write!(f, ", {limit} at a time")?;
+                }
+                if let Some(Verified { signer, runs, .. }) = signed {
+                    write!(f, ", signed by {signer} for {runs} starts on each node")?;
+                }
+                writeln!(f)
             }
             Decision::Refused { rule, why } => writeln!(f, "refused ({rule}): {why}"),
         }

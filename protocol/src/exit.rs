@@ -33,6 +33,9 @@ pub struct ExitDetails {
     /// supervisor closed its end of the pipe. Later output is lost.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text::maybe_count")]
     pub output_held_ms: Option<u64>,
+    /// Who had signed the Task, as the node verified it, where its policy asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<text::Name>,
 }
 
 /// A timeout that expired.

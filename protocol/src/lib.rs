@@ -26,6 +26,7 @@ pub mod version;
 pub mod product;
 pub mod request;
 pub mod requester;
+pub mod signed;
 pub mod stage;
 pub mod trace;
 pub mod signal;

@@ -6,6 +6,7 @@ use crate::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use crate::refusal::SessionRefusal;
 use crate::request::{Deadlines, Leftovers, Program, RunRequest};
 use crate::requester::RequestedBy;
+use crate::signed::Signed;
 use crate::stage::Stage;
 use crate::tagged::tagged;
 use crate::trace::TraceContext;
@@ -80,6 +81,9 @@ pub struct Start {
     /// Who asked for the Run; `None` when that is not known. An agent of an earlier release ignores it. Not part of the spec hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<RequestedBy>,
+    /// What the author of the Task has signed, if they have. An agent of an earlier release ignores it. Not part of the spec hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Signed>,
 }
 
 impl Start {

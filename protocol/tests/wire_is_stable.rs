@@ -27,6 +27,7 @@ use sentinel_protocol::request::{
     Deadlines, EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest, Sandbox,
 };
 use sentinel_protocol::requester::{RequestedBy, Requester};
+use sentinel_protocol::signed::Signed;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent, Welcome};
@@ -105,6 +106,7 @@ fn start(program: Program) -> ToAgent {
         offer: 0,
         trace: None,
         requested_by: None,
+        signed: None,
     }))
 }
 
@@ -123,6 +125,7 @@ fn asked_for() -> ToAgent {
     let ToAgent::Start(mut start) = start(Program::Command(vec!["df".into()])) else { panic!("no Start") };
     start.request.sandbox = Some(Sandbox::Baseline);
     start.requested_by = Some(requested_by());
+    start.signed = Some(Signed { statement: "{}".into(), signature: "-----BEGIN SSH SIGNATURE-----".into() });
     ToAgent::Start(start)
 }
 
@@ -178,6 +181,7 @@ fn exit() -> ExitDetails {
             processes: vec![LeftProcess { pid: 4712, name: "nginx".into() }],
         }),
         output_held_ms: Some(5_000),
+        signed_by: Some("alice".into()),
     }
 }
 

@@ -8,6 +8,7 @@ mod get;
 mod logs;
 mod policy;
 mod run;
+mod sign;
 mod task;
 mod task_name;
 mod ui;
@@ -25,6 +26,7 @@ pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
 pub(crate) use logs::{LogFormat, LogsArgs, LogsSubject, StreamFilter};
 pub(crate) use policy::{ExplainArgs, PolicyArgs, PolicyVerb, RequestArgs};
 pub(crate) use run::{Fold, Leftovers, RunArgs};
+pub(crate) use sign::SignArgs;
 pub(crate) use task::{
     ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, DryRun, RerunArgs, Until, WaitArgs,
 };
@@ -247,6 +249,8 @@ pub(crate) enum Verb {
     Ui(UiArgs),
     /// Check the policy of a node, and what it decides about a Task.
     Policy(PolicyArgs),
+    /// Sign Tasks with an SSH key, for nodes whose policy asks for that.
+    Sign(SignArgs),
     /// Check a cluster before installation, or an installation, with what to do about each problem.
     Check(CheckArgs),
     /// Write a support bundle without secrets.

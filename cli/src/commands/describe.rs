@@ -53,6 +53,7 @@ fn outcome(description: &mut Description, value: &Value) {
     description.line("Exit code", &code.map(|code| code.to_string()).unwrap_or_default());
     description.line("Signal", &signal(details, exit));
     description.line("Ended by", &timeout(exit));
+    description.line("Signed by", exit["signedBy"].as_str().unwrap_or_default());
     description.line("Left behind", &left_behind(&exit["left"]));
     if let Some(held) = exit["outputHeldMs"].as_u64() {
         let after = human_duration(held);

@@ -20,6 +20,7 @@ mod policy;
 mod report;
 mod rerun;
 mod run;
+mod sign;
 mod sort;
 mod tables;
 mod ui;
@@ -44,6 +45,7 @@ pub(crate) async fn execute(cli: Cli) -> ExitResult {
         }
         Verb::Check(args) => return check::execute(&place, &args).await,
         Verb::Report(args) => return report::execute(&place, &args).await,
+        Verb::Sign(args) => return sign::execute(&args, place.local_namespace()),
         Verb::Policy(args) => return policy::execute(&args, place.local_namespace()),
         verb => verb,
     };
@@ -80,6 +82,7 @@ async fn with_server(verb: Verb, connection: &Connection) -> ExitResult {
         | Verb::Version
         | Verb::Check(_)
         | Verb::Policy(_)
+        | Verb::Sign(_)
         | Verb::Report(_) => Err(Failure::usage("this verb needs no server")),
     }
 }

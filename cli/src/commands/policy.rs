@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use sentinel_core::plan::TaskPlan;
 use sentinel_node_agent::policy::{self, Digests};
 use sentinel_node_agent::supervisor::{Examined, HostNamespaces, examine};
 use sentinel_operator::resource::{Task, validate};
@@ -12,6 +13,7 @@ use sentinel_policy::verdict::Decision;
 use sentinel_protocol::ids::{AttemptId, Epoch};
 use sentinel_protocol::request::{Deadlines, Program, RunRequest, Sandbox};
 use sentinel_protocol::requester::{RequestedBy, Requester};
+use sentinel_protocol::signed::{ANNOTATION, Signed};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
 
@@ -60,7 +62,8 @@ fn explain(args: &ExplainArgs, namespace: &str) -> ExitResult {
     let starts = requests(&args.request, namespace)?;
     let mut code = OK;
     for start in &starts {
-        let facts = if args.here { facts_here(&policy, start) } else { assumed(&start.request) };
+        let mut facts = if args.here { facts_here(&policy, start) } else { assumed(&start.request) };
+        facts.name = Some(args.request.node.clone());
         let verdict =
             policy.verdict(&Asked::of(start, &facts, UnixMillis(Timestamp::now().as_millisecond())));
         if starts.len() > 1 {
@@ -102,7 +105,7 @@ fn assumed(request: &RunRequest) -> NodeFacts {
             "where {named:?} is found is known on a node alone; name its absolute path, or use --here"
         ))
     };
-    NodeFacts { program, identity: Ok(assumed_identity(request)) }
+    NodeFacts { name: None, program, identity: Ok(assumed_identity(request)) }
 }
 
 fn assumed_identity(request: &RunRequest) -> IdentityFacts {
@@ -136,16 +139,31 @@ fn requests(args: &RequestArgs, namespace: &str) -> Result<Vec<Start>, Failure> 
     manifests.iter().map(|manifest| request(manifest, args)).collect()
 }
 
-/// The request for the first Attempt of a Task on a node.
-fn request(manifest: &Manifest, args: &RequestArgs) -> Result<Start, Failure> {
+/// The plan of a Task that need not exist yet.
+///
+/// # Errors
+/// Its problems.
+pub(super) fn plan(manifest: &Manifest) -> Result<TaskPlan, Failure> {
     let invalid = |error: String| Failure::usage(format!("task/{}: {error}", manifest.name));
     let mut task: Task =
         serde_json::from_value(manifest.object.clone()).map_err(|error| invalid(error.to_string()))?;
     task.metadata.uid.get_or_insert_with(|| NO_UID.to_owned());
-    let plan = validate::validate(&task).map_err(|problems| {
+    validate::validate(&task).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         invalid(problems.join("; "))
-    })?;
+    })
+}
+
+/// What the annotation of a signed Task has.
+fn signed(manifest: &Manifest) -> Result<Option<Signed>, Failure> {
+    let Some(text) = manifest.object["metadata"]["annotations"][ANNOTATION].as_str() else { return Ok(None) };
+    let wrong = |error| Failure::usage(format!("task/{}: annotation {ANNOTATION}: {error}", manifest.name));
+    serde_json::from_str(text).map(Some).map_err(wrong)
+}
+
+/// The request for the first Attempt of a Task on a node.
+fn request(manifest: &Manifest, args: &RequestArgs) -> Result<Start, Failure> {
+    let plan = plan(manifest)?;
     let attempt: AttemptId = format!("{}/1/{}/1", plan.uid, args.node)
         .parse()
         .map_err(|_| Failure::usage("--node is not the name of a node"))?;
@@ -172,5 +190,6 @@ fn request(manifest: &Manifest, args: &RequestArgs) -> Result<Start, Failure> {
         offer: 0,
         trace: None,
         requested_by: requester.map(|author| RequestedBy { author, rerun: None }),
+        signed: signed(manifest)?,
     })
 }

@@ -270,6 +270,7 @@ mod tests {
             offer: 0,
             trace: None,
             requested_by: None,
+            signed: None,
         }
     }
 
@@ -293,6 +294,7 @@ mod tests {
         PolicyVerdict::Allowed(Box::new(Permit {
             rule: "backups".into(),
             concurrent,
+            signer: None,
             program,
             uid: 1,
             gid: 1,

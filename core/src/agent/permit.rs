@@ -49,6 +49,9 @@ pub struct Permit {
     /// How many may run at a time by this rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u32>,
+    /// Who had signed the Task, if the rule asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<Name>,
     /// The program, or the interpreter of a script.
     pub program: FileIdentity,
     /// The command's user.

@@ -65,6 +65,7 @@ pub(crate) fn start(n: usize, spec: u8, epoch: u64) -> Start {
         offer: 0,
         trace: None,
         requested_by: None,
+        signed: None,
     }
 }
 
@@ -106,6 +107,7 @@ impl World {
         PolicyVerdict::Allowed(Box::new(Permit {
             rule: "open".into(),
             concurrent,
+            signer: None,
             program,
             uid: 1,
             gid: 1,

@@ -41,6 +41,7 @@ mod listing;
 mod ready_dir;
 mod record_file;
 mod redo;
+mod signed_uses;
 mod state_dir;
 mod tombstones;
 mod wakeup;
@@ -53,6 +54,7 @@ pub use attempt_record::{Abandonment, Accepted, AttemptRecord, AttemptState, Del
 pub use error::JournalError;
 pub use listing::Listing;
 pub(crate) use ready_dir::{ReadyDir, ready_name};
+pub use signed_uses::SignedUses;
 pub use state_dir::StateDir;
 pub(crate) use wakeup::{AgentWaker, SupervisorWakeups};
 pub use wakeup::{AgentWakeups, Change, ReceivedWakeups, Wakeup};

@@ -68,9 +68,10 @@ pub fn run(command: &PolicyCommand) -> Result<bool, Box<dyn Error>> {
             let start = request_in(request)?;
             let host = if *here { HostNamespaces::Own } else { HostNamespaces::OfInit };
             let mut digests = Digests::default();
-            let Examined { facts, .. } = examine(&start, host, &mut |identity, content| {
+            let Examined { mut facts, .. } = examine(&start, host, &mut |identity, content| {
                 policy.asks_for_digests(&identity.path).then(|| digests.of(identity, content))
             });
+            facts.name = Some(start.attempt.node.to_string());
             let verdict = policy.verdict(&Asked::of(&start, &facts, host::wall_clock()));
             write!(out, "{verdict}")?;
             Ok(matches!(verdict.decision, Decision::Allowed { .. }))

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sentinel_core::agent::{Permit, PolicyVerdict};
 use sentinel_policy::asked::Asked;
 use sentinel_policy::rule::{KILL_SWITCH, NO_RULE, POLICY_UNUSABLE};
+use sentinel_policy::signature::Verified;
 use sentinel_policy::verdict::Decision;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::time::UnixMillis;
@@ -14,6 +15,7 @@ use sentinel_protocol::to_agent::Start;
 
 use super::digests::Digests;
 use super::file::PolicyFile;
+use crate::journal::SignedUses;
 use crate::supervisor::{Examined, HostNamespaces, examine};
 
 /// Bytes of the kill switch that a refusal quotes.
@@ -35,11 +37,14 @@ pub struct PolicyGate {
     kill_switch: PathBuf,
     host: HostNamespaces,
     digests: Digests,
+    uses: SignedUses,
+    /// The node's name, which a signed statement may be limited to.
+    node: Option<String>,
 }
 
 impl PolicyGate {
     /// The gate of an agent with this state directory.
-    pub fn new(files: &PolicyFiles, state_dir: &Path, host: HostNamespaces) -> Self {
+    pub fn new(files: &PolicyFiles, state_dir: &Path, host: HostNamespaces, node: Option<String>) -> Self {
         let kill_switch = files.kill_switch.clone().unwrap_or_else(|| state_dir.join("kill-switch"));
         let mut policy = files.policy.clone().map(PolicyFile::new);
         match &mut policy {
@@ -49,7 +54,8 @@ impl PolicyGate {
                 tracing::warn!("this node has no policy (--policy-file): the operator may run any command");
             }
         }
-        Self { policy, kill_switch, host, digests: Digests::default() }
+        let uses = SignedUses::of(state_dir);
+        Self { policy, kill_switch, host, digests: Digests::default(), uses, node }
     }
 
     /// What is decided about a `Start` now.
@@ -76,6 +82,12 @@ impl PolicyGate {
         Some(Refusal::Policy { rule: KILL_SWITCH.into(), why: Some(why.into()) })
     }
 
+    /// Uses a signed statement for this Attempt.
+    fn use_up(&self, signed: &Verified, start: &Start, now: UnixMillis) -> Result<(), String> {
+        let Verified { signer: _, id, runs, not_after } = signed;
+        self.uses.claim(&id.to_string(), &start.attempt, *runs, *not_after, now)
+    }
+
     fn decide(&mut self, start: &Start, now: UnixMillis) -> PolicyVerdict {
         if let Some(why) = killed(&self.kill_switch) {
             return PolicyVerdict::Refused { rule: KILL_SWITCH.into(), why: why.into() };
@@ -86,17 +98,22 @@ impl PolicyGate {
             Err(why) => return PolicyVerdict::Refused { rule: POLICY_UNUSABLE.into(), why: why.into() },
         };
         let digests = &mut self.digests;
-        let Examined { facts, program } = examine(start, self.host, &mut |identity, content| {
+        let Examined { mut facts, program } = examine(start, self.host, &mut |identity, content| {
             policy.asks_for_digests(&identity.path).then(|| digests.of(identity, content))
         });
+        facts.name.clone_from(&self.node);
         match (policy.verdict(&Asked::of(start, &facts, now)).decision, program, facts.identity) {
             (Decision::Refused { rule, why }, ..) => {
                 PolicyVerdict::Refused { rule: rule.into(), why: why.into() }
             }
-            (Decision::Allowed { rule, concurrent }, Some(program), Ok(identity)) => {
+            (Decision::Allowed { rule, concurrent, signed }, Some(program), Ok(identity)) => {
+                if let Some(why) = signed.as_ref().and_then(|signed| self.use_up(signed, start, now).err()) {
+                    return PolicyVerdict::Refused { rule: rule.as_str().into(), why: why.into() };
+                }
                 PolicyVerdict::Allowed(Box::new(Permit {
                     rule: rule.as_str().into(),
                     concurrent,
+                    signer: signed.map(|signed| signed.signer.into()),
                     program,
                     uid: identity.uid,
                     gid: identity.gid,

@@ -39,7 +39,7 @@ pub fn examine(
     let root = match Root::of(start.request.environment, host) {
         Ok(root) => root,
         Err(StartError { message, .. }) => {
-            let facts = NodeFacts { program: Err(message.clone()), identity: Err(message) };
+            let facts = NodeFacts { name: None, program: Err(message.clone()), identity: Err(message) };
             return Examined { facts, program: None };
         }
     };
@@ -48,7 +48,7 @@ pub fn examine(
         Ok(identity) => identity,
         Err(StartError { message, .. }) => {
             // Without a user there is no `PATH` to search either, and nothing can be allowed.
-            let facts = NodeFacts { program: Err(message.clone()), identity: Err(message) };
+            let facts = NodeFacts { name: None, program: Err(message.clone()), identity: Err(message) };
             return Examined { facts, program: None };
         }
     };
@@ -57,7 +57,10 @@ pub fn examine(
         Ok((facts, file)) => (Ok(facts), Some(file)),
         Err(message) => (Err(message), None),
     };
-    Examined { facts: NodeFacts { program, identity: Ok(identity_facts(&root, identity)) }, program: file }
+    Examined {
+        facts: NodeFacts { name: None, program, identity: Ok(identity_facts(&root, identity)) },
+        program: file,
+    }
 }
 
 fn identity_facts(root: &Root, identity: Identity) -> IdentityFacts {

@@ -8,6 +8,7 @@ use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use sentinel_protocol::exit::{ExitDetails, Fate, LeftBehind};
+use sentinel_protocol::text::Name;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Ended;
 
@@ -72,6 +73,8 @@ pub(super) struct Supervision<'a> {
     move_at: Option<u64>,
     /// The processes that outlived the command.
     left: Option<LeftBehind>,
+    /// Who had signed the Task.
+    signer: Option<Name>,
 }
 
 /// What the loop does next.
@@ -113,6 +116,7 @@ impl<'a> Supervision<'a> {
             poll_at: 0,
             move_at: moves.then(|| boot_clock_ms().saturating_add(MOVE_AFTER_MS)),
             left: None,
+            signer: accepted.permit.as_ref().and_then(|permit| permit.signer.clone()),
         }
     }
 
@@ -144,6 +148,7 @@ impl<'a> Supervision<'a> {
             clock: termination.and_then(|termination| termination.clock),
             left: self.left.take(),
             output_held_ms: self.state.held_open_ms(),
+            signed_by: self.signer.clone(),
         };
         let outcome = exit_record::outcome(
             status,

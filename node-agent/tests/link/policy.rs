@@ -2,7 +2,11 @@
 
 use sentinel_node_agent::PolicyFiles;
 use sentinel_node_agent::journal::{Accepted, StateDir};
+use sentinel_policy::signature::NAMESPACE;
 use sentinel_protocol::request::{Program, Sandbox};
+use sentinel_protocol::signed::Signed;
+use ssh_key::private::{Ed25519Keypair, KeypairData};
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
 use super::*;
 
@@ -228,5 +232,57 @@ async fn a_program_is_compared_by_its_content() {
     fs::set_permissions(&script, PermissionsExt::from_mode(0o777)).unwrap();
     let (_, why) = refusal(&mut control, &command(3, &[tool])).await;
     assert!(why.contains("is writable by everyone"), "{why}");
+    node.stop().await;
+}
+
+fn key() -> PrivateKey {
+    PrivateKey::new(KeypairData::Ed25519(Ed25519Keypair::from_seed(&[7; 32])), "alice").unwrap()
+}
+
+/// The request, signed by alice for two starts.
+fn signed(start: Start) -> Start {
+    let statement = serde_json::json!({
+        "version": 1, "id": "0123456789abcdef", "namespace": start.task.namespace, "name": start.task.name,
+        "run": start.request, "nodes": "Any", "notAfter": "2999-01-01T00:00:00Z", "runs": 2,
+    })
+    .to_string();
+    let signature = key().sign(NAMESPACE, HashAlg::Sha512, statement.as_bytes()).unwrap();
+    let signature = signature.to_pem(LineEnding::LF).unwrap();
+    Start { signed: Some(Signed { statement, signature }), ..start }
+}
+
+/// An operator in the wrong hands sends what the author has signed once more than the author allowed.
+#[tokio::test]
+async fn a_signed_request_runs_as_often_as_its_author_allowed_also_after_a_restart() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let mut node = Node::new();
+    let echo = node.program("echo", "/bin/echo");
+    let echo = echo.to_str().unwrap();
+    let public = key().public_key().to_openssh().unwrap();
+    let rule = allow("signed", &format!("{{programs: [{echo}], args: [hi]}}"), ", signature: {by: [alice]}");
+    let policy = format!("{HEAD}{rule}")
+        .replace("rules:\n", &format!("signers: [{{name: alice, key: '{public}'}}]\nrules:\n"));
+    fs::write(node.path("policy.yaml"), policy).unwrap();
+    node.start_with_policy(&gateway);
+    let mut control = gateway.control().await;
+    let (rule, why) = refusal(&mut control, &command(1, &[echo, "hi"])).await;
+    assert_eq!(rule, "no-rule");
+    assert!(why.contains("the Task is not signed; one of alice must sign it"), "{why}");
+    for run in [2, 3] {
+        let first = signed(command(run, &[echo, "hi"]));
+        control.send_message(to_start(&first)).await;
+        let ended = control.ended(&first.attempt).await;
+        assert_eq!(ended.outcome, Outcome::Succeeded { exit_code: 0 });
+        assert_eq!(ended.exit.signed_by.as_deref(), Some("alice"), "the signer is in the result");
+    }
+    // The same Attempt again is recognised, and no use.
+    control.send_message(to_start(&signed(command(3, &[echo, "hi"])))).await;
+    control.ended(&attempt(3)).await;
+    node.stop().await;
+    node.start_with_policy(&gateway);
+    let mut control = gateway.control().await;
+    let (rule, why) = refusal(&mut control, &signed(command(4, &[echo, "hi"]))).await;
+    assert_eq!(rule, "signed");
+    assert!(why.contains("was used 2 times on this node"), "{why}");
     node.stop().await;
 }

@@ -7,6 +7,7 @@ use crate::kit::{RULE, node, policy, refusal, requester, start};
 use sentinel_policy::asked::{DECIDED, HARMLESS, NodeFacts};
 use sentinel_protocol::request::{EnvVar, Environment, Leftovers, Program, ResourceLimits, Sandbox};
 use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::signed::Signed;
 use sentinel_protocol::to_agent::Start;
 use serde_json::Value;
 
@@ -35,6 +36,7 @@ fn full() -> Start {
         parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap(),
         state: None,
     });
+    full.signed = Some(Signed { statement: "{}".into(), signature: String::new() });
     full.requested_by.as_mut().unwrap().rerun = Some(requester("bob", &[]));
     full
 }
@@ -142,9 +144,13 @@ fn a_minimal_rule_allows_no_other_value_of_a_decided_field() {
         assert!(refusal(&policy, &start, &node).is_some(), "{field}");
     }
     let changed: BTreeSet<&str> = CHANGES.iter().map(|(field, ..)| *field).collect();
-    // A longer time is refused only where a rule limits it; see `limits_that_a_rule_asks_for`.
+    // A longer time is refused only where a rule limits it, a signature asked for only where a rule does: see
+    // `limits_that_a_rule_asks_for_must_be_set` and `another_signature_does_not_count`.
     let rest: Vec<_> = DECIDED.iter().filter(|(field, _)| !changed.contains(field)).collect();
-    assert_eq!(rest, [&("deadlines.runMs", "maxRun"), &("deadlines.totalMs", "maxRun")]);
+    assert_eq!(
+        rest,
+        [&("signed", "signature"), &("deadlines.runMs", "maxRun"), &("deadlines.totalMs", "maxRun")]
+    );
     for (field, part, _) in CHANGES {
         assert!(DECIDED.contains(&(field, part)), "{field} is decided by {part}");
     }

@@ -79,6 +79,7 @@ pub(crate) fn start() -> Start {
         credit: 0,
         offer: 0,
         trace: None,
+        signed: None,
         requested_by: Some(RequestedBy {
             author: requester("alice", &["sre", "system:authenticated"]),
             rerun: None,
@@ -88,6 +89,7 @@ pub(crate) fn start() -> Start {
 
 pub(crate) fn node() -> NodeFacts {
     NodeFacts {
+        name: Some("node-1".into()),
         program: Ok(ProgramFacts {
             requested: "/usr/bin/df".into(),
             resolved: "/usr/bin/df".into(),

@@ -6,3 +6,4 @@ mod closed_world;
 mod kit;
 mod lint;
 mod rules;
+mod signatures;

@@ -277,6 +277,7 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
         offer: 0,
         trace: None,
         requested_by: None,
+        signed: None,
     }
 }
 
