@@ -1,10 +1,17 @@
 //! `sentinel policy` and `sentinel dev --policy`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and its standard error is its own"
+)]
 
 #[cfg(test)]
 mod kit;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -122,4 +129,49 @@ fn a_refused_command_shows_the_rule_and_a_change_of_the_policy_counts_at_once() 
         "{}",
         unusable.err
     );
+}
+
+/// From the author's key by way of the operator to the node that verifies.
+#[test]
+fn a_task_that_its_author_has_signed_runs_where_signatures_are_asked_for() {
+    let (_kept, directory) = files();
+    let key = directory.join("key");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "alice", "-f"])
+        .arg(&key)
+        .status();
+    let Ok(made) = made else {
+        let _ =
+            writeln!(std::io::stderr(), "NOT RUN: signatures: ssh-keygen (openssh-client) is not installed");
+        return;
+    };
+    assert!(made.success());
+    let public = fs::read_to_string(directory.join("key.pub")).unwrap();
+    let signing =
+        POLICY.replace("rules:", &format!("signers: [{{name: alice, key: '{}'}}]\nrules:", public.trim()));
+    let signing = signing.replace("namespaces: [default], users: [alice]", "namespaces: [default]");
+    fs::write(directory.join("policy.yaml"), format!("{signing}  signature: {{by: [alice]}}\n")).unwrap();
+    let dev = Dev::start(&["--policy", directory.join("policy.yaml").to_str().unwrap()]);
+    let task = directory.join("task.yaml");
+    let task = task.to_str().unwrap();
+    dev.run(&["apply", task]).exited(0);
+    dev.run(&["wait", "talk", "--for", "complete"]).exited(1);
+    dev.run(&["delete", "talk"]).exited(0);
+    dev.run(&["wait", "talk", "--for", "deleted"]).exited(0);
+
+    let refused = sentinel(&directory, &["sign", task, "--key", key.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(2), "a selector cannot be verified");
+    let signed = sentinel(&directory, &["sign", task, "--key", key.to_str().unwrap(), "--any-node"]);
+    assert_eq!(signed.status.code(), Some(0), "{}", String::from_utf8_lossy(&signed.stderr));
+    fs::write(directory.join("signed.yaml"), &signed.stdout).unwrap();
+    let explained = sentinel(&directory, &["policy", "explain", "--here", "policy.yaml", "signed.yaml"]);
+    assert!(String::from_utf8_lossy(&explained.stdout).contains("signed by alice for 1 starts"));
+    dev.run(&["apply", directory.join("signed.yaml").to_str().unwrap()]).exited(0);
+    dev.run(&["wait", "talk", "--for", "complete"]).exited(0);
+    // Once is what the author has signed.
+    dev.run(&["rerun", "talk", "--follow"]).exited(125).printed("was used 1 times on this node");
+
+    let missing = sentinel(&directory, &["sign", task, "--any-node", "--key", "no-such-key"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("failed to sign with the key no-such-key"));
 }

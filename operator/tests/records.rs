@@ -276,6 +276,7 @@ fn facts(task: &str, run: u32) -> RunFacts {
         trigger: Trigger::SpecChange,
         retry: Retry::never(),
         request: None,
+        signed: None,
         trace: RunTrace::default(),
     }
 }

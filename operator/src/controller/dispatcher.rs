@@ -69,7 +69,7 @@ impl Dispatcher<'_> {
             offer,
             trace: facts.trace.for_command(attempt, self.context.parts.runs.endings().traces().is_on()),
             requested_by: None,
-            signed: None,
+            signed: facts.signed.clone(),
         };
         let version = self.context.parts.fleet.protocol_version(&attempt.node);
         if let Some(version) = version.filter(|version| *version < start.needs()) {

@@ -304,6 +304,7 @@ mod tests {
             trigger: Trigger::SpecChange,
             retry: Retry::never(),
             request: None,
+            signed: None,
             trace: RunTrace::default(),
         };
         let targets = Arc::new(vec![NodeName::new("n").unwrap()]);

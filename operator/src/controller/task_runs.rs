@@ -11,6 +11,7 @@ use sentinel_core::reconcile::run::{RunState, RunSummary, Trigger};
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::RunRequest;
+use sentinel_protocol::signed::Signed;
 use sentinel_protocol::time::UnixMillis;
 
 use crate::history::Ran;
@@ -40,6 +41,8 @@ pub struct RunFacts {
     /// What it runs. `None` when this operator took the Run over after its spec had changed: then nothing of it can be
     /// started any more, and such a Run wants nothing started.
     pub request: Option<RunRequest>,
+    /// What the author of its Task has signed: for the nodes, nothing here decides by it.
+    pub signed: Option<Signed>,
     /// The trace that it is part of.
     pub trace: RunTrace,
 }

@@ -9,6 +9,7 @@ use sentinel_core::reconcile::run::RunState;
 use sentinel_core::reconcile::settle;
 use sentinel_protocol::ids::{NodeName, RunNumber};
 use sentinel_protocol::request::{Program, RunRequest};
+use sentinel_protocol::signed::{self, Signed};
 
 use super::context::Context;
 use super::history_lookup;
@@ -91,8 +92,19 @@ fn facts(plan: &TaskPlan, (task, run): (&Task, &RunState), trace: RunTrace) -> R
         trigger: run.trigger,
         retry: plan.retry.clone(),
         request: same.then(|| plan.request.clone()),
+        signed: signed(task),
         trace,
     }
+}
+
+/// What the annotation of the Task has; a node that asks for a signature refuses one that cannot be read as it refuses none.
+fn signed(task: &Task) -> Option<Signed> {
+    let text = task.metadata.annotations.as_ref()?.get(signed::ANNOTATION)?;
+    let read = serde_json::from_str(text);
+    if let Err(error) = &read {
+        tracing::warn!(annotation = signed::ANNOTATION, %error, "ignored an annotation that cannot be read");
+    }
+    read.ok()
 }
 
 /// The trace that the Task names now. One that cannot be read is logged, here where the Run is first tracked.
