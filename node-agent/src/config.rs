@@ -195,6 +195,8 @@ pub struct AgentConfig {
     pub sampler: Option<Sampler>,
     /// Durations of the link.
     pub timing: Timing,
+    /// What commands do not see, besides the state directory and the token, unless they are privileged.
+    pub hidden: Vec<PathBuf>,
 }
 
 impl AgentConfig {
@@ -213,6 +215,7 @@ impl AgentConfig {
             supervisor: None,
             sampler: None,
             timing: Timing::default(),
+            hidden: Vec::new(),
         }
     }
 

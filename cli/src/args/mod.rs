@@ -22,7 +22,7 @@ pub(crate) use check::{AgentProfile, CheckArgs, CheckFormat, ReportArgs};
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
 pub(crate) use logs::{LogFormat, LogsArgs, LogsSubject, StreamFilter};
-pub(crate) use run::{Fold, Leftovers, RunArgs};
+pub(crate) use run::{Fold, Leftovers, RunArgs, Sandbox};
 pub(crate) use task::{
     ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, DryRun, RerunArgs, Until, WaitArgs,
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sentinel_core::reconcile::targets::NodeFacts;
@@ -115,12 +115,13 @@ impl Nodes {
         if self.simulated.is_empty() { "" } else { " --all" }
     }
 
-    /// Starts an agent for each node.
+    /// Starts an agent for each node. Commands do not see what is `private`, unless they are privileged.
     pub(super) fn start(
         &self,
         gateway: SocketAddr,
         tokens: &StaticTokens,
         state: &Path,
+        private: &[PathBuf],
     ) -> Result<Agents, Failure> {
         let operator: Endpoint = format!("ws://{gateway}")
             .parse()
@@ -137,6 +138,7 @@ impl Nodes {
             config.node_name = Some(name.to_string());
             config.rules = self.rules.clone();
             config.host = HostNamespaces::Own;
+            config.hidden = private.to_vec();
             let (name, stop) = (name.clone(), agents.stop.clone());
             agents.set.spawn(async move {
                 let result = sentinel_node_agent::run(config, stop.cancelled_owned()).await;

@@ -11,7 +11,7 @@ use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use sentinel_protocol::outcome::StartFailure;
-use sentinel_protocol::request::Program;
+use sentinel_protocol::request::{Program, Sandbox};
 use sentinel_protocol::to_agent::Start;
 
 use super::exec_plan::{ChildStep, ExecPlan};
@@ -19,6 +19,7 @@ use super::identity::{Identity, User};
 use super::invocation::HostNamespaces;
 use super::program::{Located, check_directory, locate};
 use super::root::Root;
+use super::sandbox::{self, Confinement, Hiding};
 use super::start_error::StartError;
 
 use crate::shortage;
@@ -39,13 +40,14 @@ pub(super) struct Prepared {
 }
 
 /// Checks the request against the node.
-pub(super) fn prepare(start: &Start, host: HostNamespaces) -> Result<Prepared, StartError> {
-    prepare_in(Root::of(start.request.environment, host)?, start)
+pub(super) fn prepare(start: &Start, host: HostNamespaces, hiding: &Hiding) -> Result<Prepared, StartError> {
+    prepare_in(Root::of(start.request.environment, host)?, start, hiding)
 }
 
-fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
+fn prepare_in(root: Root, start: &Start, hiding: &Hiding) -> Result<Prepared, StartError> {
     let request = &start.request;
-    let identity = Identity::resolve(&root, request.user.as_deref(), request.group.as_deref())?;
+    let identity = Identity::resolve(&root, request)?;
+    let confinement = Confinement::of(request, identity.credentials.as_ref(), hiding)?;
     let env = environment(start, identity.user.as_ref());
     check_directory(&root, &request.working_dir)?;
     let search = env.iter().find(|(name, _)| name == "PATH").map_or(PATH, |(_, value)| value);
@@ -70,8 +72,12 @@ fn prepare_in(root: Root, start: &Start) -> Result<Prepared, StartError> {
         credentials: identity.credentials,
         namespaces: root.into_namespaces(),
         script,
+        confinement,
         nofile: request.limits.nofile.map(u64::from),
         core: request.limits.core,
+        most_files: (request.sandbox() == Sandbox::Restricted && request.limits.nofile.is_none())
+            .then_some(sandbox::NOFILE),
+        most_processes: None,
     };
     Ok(Prepared {
         located,
@@ -162,7 +168,8 @@ impl Prepared {
             return StartError::new(StartFailure::OutOfResources, message);
         }
         let Located { what, named, .. } = &self.located;
-        let (directory, who) = (&self.directory, self.user.as_deref().unwrap_or_default());
+        let (directory, who) = (&self.directory, self.user.as_deref().unwrap_or("65534"));
+        let profile = self.plan.confinement.profile();
         let (reason, message) = match step {
             ChildStep::Exec => self.explain_exec(errno, error),
             ChildStep::Directory => (
@@ -182,6 +189,32 @@ impl Prepared {
                 ),
             ),
             ChildStep::Nofile | ChildStep::Core => (StartFailure::Other, self.rlimit_refused(step, error)),
+            ChildStep::Processes => (
+                StartFailure::Other,
+                format!(
+                    "run.sandbox {profile} cannot be held on this node: the number of processes cannot be limited: {error}"
+                ),
+            ),
+            ChildStep::Mounts => (
+                StartFailure::Namespace,
+                format!(
+                    "run.sandbox {profile} cannot be held on this node: the command's mounts cannot be changed: {error}. Does \
+                     AppArmor, SELinux or a seccomp profile keep the agent from mounting, though it has CAP_SYS_ADMIN?"
+                ),
+            ),
+            ChildStep::Capabilities | ChildStep::Privileges => (
+                StartFailure::Other,
+                format!(
+                    "run.sandbox {profile} cannot be held on this node: capabilities cannot be dropped: {error}"
+                ),
+            ),
+            ChildStep::Filter => (
+                StartFailure::Other,
+                format!(
+                    "run.sandbox {profile} cannot be held on this node: system calls cannot be filtered: {error}. The kernel \
+                     needs CONFIG_SECCOMP_FILTER"
+                ),
+            ),
             ChildStep::Script | ChildStep::Pipes => {
                 (StartFailure::Other, format!("{what} {named:?} could not be started: {error}"))
             }
@@ -195,7 +228,14 @@ impl Prepared {
         let (reason, why) = match errno {
             Some(Errno::NOENT) => (
                 StartFailure::ProgramNotFound,
-                "needs a program that does not exist (its #! line or its dynamic loader)".to_owned(),
+                match self.plan.confinement.has_own_scratch() {
+                    false => "needs a program that does not exist (its #! line or its dynamic loader)",
+                    true => {
+                        "needs a program that does not exist (its #! line or its dynamic loader), or is in /tmp or /dev/shm, \
+                         which are empty with run.readOnlyRootFilesystem"
+                    }
+                }
+                .to_owned(),
             ),
             Some(Errno::ACCESS | Errno::PERM) => (
                 StartFailure::NotExecutable,
@@ -257,9 +297,10 @@ mod tests {
         };
         let ours =
             Root::of(sentinel_protocol::request::Environment::Container, HostNamespaces::OfInit).unwrap();
-        let error = prepare_in(ours, &start("/mnt/only-here")).unwrap_err();
+        let error = prepare_in(ours, &start("/mnt/only-here"), &Hiding::default()).unwrap_err();
         assert_eq!(error.reason, StartFailure::WorkingDirectory, "{}", error.message);
-        let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here")).unwrap();
+        let prepared =
+            prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here"), &Hiding::default()).unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let stdio = [File::open("/dev/null").unwrap().into(), stdout.try_clone().unwrap(), stdout];
         become_in_a_child(&prepared, &stdio);
