@@ -108,7 +108,7 @@ fn reaches(number: i64, arguments: [i64; 5]) -> Trial {
         Err(error) => match error.raw_os_error() {
             // EPERM, EACCES, ENOSYS
             Some(1 | 13 | 38) => Err(error),
-            _ => got(&format!("the kernel looks at it: {error}")),
+            _ => got(&format!("the kernel examines it: {error}")),
         },
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Allowed {
     secure_bits: Bits,
 }
 
-/// None, for ever: neither a program's file nor uid 0 gives one.
+/// None, forever: neither a program's file nor uid 0 gives one.
 pub(super) fn none() -> Allowed {
     let secure_bits = Bits::NO_ROOT
         | Bits::NO_ROOT_LOCKED

@@ -1,6 +1,6 @@
 //! Where the agent's own files can be seen: its state, its token, its sockets.
 //!
-//! A directory can be mounted in several places, and on the node it has another path than in the agent's container. So it is looked for by
+//! A directory can be mounted in several places, and on the node it has another path than in the agent's container. So it is found by
 //! its file system and its place there, in the list of mounts of each environment.
 
 use std::ffi::CString;

@@ -56,7 +56,7 @@ impl View {
         Self { hidden, settings: Settings::ReadOnly, root }
     }
 
-    /// All that is there, read-only.
+    /// Everything as it is, but read-only.
     pub(super) fn read_only() -> Self {
         Self { hidden: Vec::new(), settings: Settings::AsTheyAre, root: RootFilesystem::ReadOnly }
     }
@@ -72,7 +72,7 @@ impl View {
         reason = "unshare of a descriptor table would be unsafe; this one has no such flag"
     )]
     pub(super) fn enter(&self) -> Result<(), Errno> {
-        // SAFETY: descriptors stay shared with nobody, as before.
+        // SAFETY: no descriptor table is shared or unshared.
         unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
         // Mounts that are made later outside appear here; those that are made here do not appear outside.
         mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;

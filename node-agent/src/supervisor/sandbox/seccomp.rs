@@ -298,7 +298,7 @@ mod tests {
 
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn the_other_abis_of_this_architecture_are_no_way_around_it() {
+    fn another_abi_of_this_architecture_is_filtered_too() {
         let denied = errno(libc::EPERM);
         assert_eq!(answer(NATIVE, X32 | libc::SYS_ptrace as u32, 0), errno(libc::ENOSYS));
         for number in i386::DENIED {
