@@ -10,9 +10,13 @@ use std::time::Duration;
 
 use sentinel_tests::machines::escape::{BASELINE_AS_ROOT, build_escape, successes};
 use sentinel_tests::machines::operator::EmbeddedOperator;
-use sentinel_tests::programs::Program;
+use sentinel_tests::programs::{Program, binary};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+/// Two commands of one user are not kept from each other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -28,7 +32,8 @@ struct Node {
 }
 
 impl Node {
-    async fn new() -> Self {
+    /// With an agent that this program starts: itself, or one that takes rights from it first.
+    async fn with(starter: &[&str]) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root");
         let operator = EmbeddedOperator::new("here").await;
         // Not in /tmp, which can be another one for a command.
@@ -53,13 +58,15 @@ impl Node {
         fs::create_dir(&state).unwrap();
         mode(&state, 0o700);
         let socket = UnixListener::bind(state.join("socket")).unwrap();
-        let arguments = [
+        let agent = binary("node-agent").display().to_string();
+        let mut words: Vec<String> = starter.iter().map(|&word| word.to_owned()).chain([agent]).collect();
+        words.extend([
             format!("--operator-url=ws://{}", operator.gateway),
             format!("--token-file={}", token.display()),
             format!("--state-dir={}", state.display()),
-            "--profile=host".to_owned(),
-        ];
-        let agent = Program::start("node-agent", "agent", operator.path(), &arguments);
+            "--profile=container".to_owned(),
+        ]);
+        let agent = Program::start_binary(Path::new(&words[0]), "agent", operator.path(), &words[1..]);
         operator.connected("", PATIENCE).await;
         Self { operator, public, private, _agent: agent, _socket: socket }
     }
@@ -106,7 +113,8 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_escapes_that_a_profile_keeps() {
-    let node = Node::new().await;
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let node = Node::with(&[]).await;
     // The default in the container, and what may be asked for beside it.
     for (name, fields) in [
         ("restricted", json!({})),
@@ -152,4 +160,41 @@ async fn nothing_escapes_that_a_profile_keeps() {
         assert!(privileged.contains(trial), "{trial} did not succeed without a sandbox: {privileged:?}");
     }
     assert!(privileged.len() > 45, "{privileged:?}");
+}
+
+/// The rights that the chart's profile `container` gives an agent: it can hide nothing, and closes its files to other users.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_escapes_from_an_agent_without_the_right_to_mount() {
+    let rights = ["setpriv", "--bounding-set=-all,+kill,+setgid,+setuid", "--inh-caps=-all"];
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let node = Node::with(&rights).await;
+    for (name, fields) in [
+        ("restricted", json!({})),
+        ("restricted-user", json!({ "user": "1234", "group": "1234" })),
+        ("baseline-user", json!({ "sandbox": "Baseline", "user": "1234", "group": "1234" })),
+    ] {
+        assert_eq!(node.escapes(name, fields, &[]).await, set(&[]), "{name}");
+    }
+    // Root could read the token whatever its capabilities are.
+    for (name, fields, sentence) in [
+        (
+            "baseline-root",
+            json!({ "sandbox": "Baseline" }),
+            "run.sandbox Baseline cannot be held for root on this node",
+        ),
+        (
+            "baseline-uid",
+            json!({ "sandbox": "Baseline", "user": "0" }),
+            "run.sandbox Baseline cannot be held for root",
+        ),
+        (
+            "read-only",
+            json!({ "readOnlyRootFilesystem": true }),
+            "run.readOnlyRootFilesystem cannot be held on this node",
+        ),
+    ] {
+        let (execution, _) = node.run(name, fields, &[]).await;
+        assert_eq!(execution["outcome"], "StartFailed", "{execution}");
+        assert!(execution["message"].as_str().unwrap().contains(sentence), "{execution}");
+    }
 }
