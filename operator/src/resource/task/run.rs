@@ -73,14 +73,12 @@ pub struct RunSpec {
     #[serde(default)]
     pub environment: Environment,
 
-    /// What the command is kept from: `Restricted` is an ordinary user without any capability, `Baseline` has those of a
-    /// container, `Privileged` may what the agent may. By default `Restricted` in the `Container` environment, `Baseline` on the
-    /// `Host`. Example: `Privileged`.
+    /// What the command is kept from. Example: `Privileged`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox>,
 
     /// Makes every mount read-only for the command, except an empty `/tmp` and `/dev/shm` of its own. A node that cannot do that
-    /// does not start the command. Example: `true`.
+    /// does not start the command. Absent means that they are as they are. Example: `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_only_root_filesystem: Option<bool>,
 
@@ -137,7 +135,10 @@ pub enum Environment {
     Container,
 }
 
-/// What a command is kept from.
+/// What the command is kept from: `Restricted` is an ordinary user without any capability, `Baseline` has those of a
+/// container, `Privileged` may what the agent may. By default `Restricted` in the `Container` environment, `Baseline` on the
+/// `Host`. Example: `Privileged`.
+// The field has this description, as kube takes that of an optional field's type.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sandbox {
     /// Never root, and without any capability.
