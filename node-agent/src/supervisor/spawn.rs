@@ -228,12 +228,11 @@ impl Prepared {
         let (reason, why) = match errno {
             Some(Errno::NOENT) => (
                 StartFailure::ProgramNotFound,
-                match self.plan.confinement.has_own_scratch() {
-                    false => "needs a program that does not exist (its #! line or its dynamic loader)",
-                    true => {
-                        "needs a program that does not exist (its #! line or its dynamic loader), or is in /tmp or /dev/shm, \
-                         which are empty with run.readOnlyRootFilesystem"
-                    }
+                if self.plan.confinement.has_own_scratch() {
+                    "needs a program that does not exist (its #! line or its dynamic loader), or is in /tmp or /dev/shm, \
+                     which are empty with run.readOnlyRootFilesystem"
+                } else {
+                    "needs a program that does not exist (its #! line or its dynamic loader)"
                 }
                 .to_owned(),
             ),

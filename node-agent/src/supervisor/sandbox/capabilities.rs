@@ -47,7 +47,7 @@ pub(super) fn of_containers() -> Allowed {
 }
 
 impl Allowed {
-    /// Limits what a later exec can give, and locks how. Where CAP_SETPCAP is missing neither is possible, and `no_new_privs` alone
+    /// Limits what a later exec can give, and locks how. Where `CAP_SETPCAP` is missing neither is possible, and `no_new_privs` alone
     /// keeps an exec from giving any.
     pub(super) fn limit(self) -> Result<(), Errno> {
         if !capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {

@@ -200,16 +200,27 @@ fn unescape(text: &str) -> PathBuf {
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
         let digits = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| byte == b'\\') {
-            Some(escaped) => {
-                bytes.push(escaped);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| byte == b'\\');
+        bytes.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() { &after[3..] } else { after };
     }
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_mounts_with_unusual_names() {
+        let text = "23 27 0:22 / /sys rw,relatime - sysfs sysfs rw\n\
+            36 35 98:0 /a\\040b\\134c /mnt/x\\011y rw,nosuid shared:1 master:2 - ext4 /dev/root rw\nbroken line\n";
+        let found: Vec<MountPoint> = mounts(text).collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(
+            (found[1].root.as_path(), found[1].at.as_path()),
+            (Path::new("/a b\\c"), Path::new("/mnt/x\ty"))
+        );
+        assert_eq!((found[1].device.as_str(), found[1].options.as_str()), ("98:0", "rw,nosuid"));
+    }
 }

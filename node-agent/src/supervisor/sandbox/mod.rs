@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //!
-//! * What is promised holds or the command does not start. Where the agent lacks CAP_SYS_ADMIN, nothing can be hidden, and the promise
+//! * What is promised holds or the command does not start. Where the agent lacks `CAP_SYS_ADMIN`, nothing can be hidden, and the promise
 //!   rests on another user than the agent's; root is refused there.
 //! * Nothing is undone by exec: no step leaves a privilege by which the command could revert another.
 //! * A node changes nothing for a command of the profile `Privileged`.

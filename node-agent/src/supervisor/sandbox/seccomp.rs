@@ -180,7 +180,7 @@ impl Filter {
             let done = unsafe {
                 libc::syscall(
                     libc::SYS_seccomp,
-                    libc::SECCOMP_SET_MODE_FILTER as libc::c_ulong,
+                    libc::c_ulong::from(libc::SECCOMP_SET_MODE_FILTER),
                     flags,
                     &raw const program,
                 )
