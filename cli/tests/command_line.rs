@@ -89,6 +89,9 @@ fn flags_of_run_become_fields_of_the_task() {
             "--merge",
             "--leftovers",
             "end",
+            "--sandbox",
+            "baseline",
+            "--read-only",
             "--nofile",
             "512",
         ])
@@ -103,6 +106,8 @@ fn flags_of_run_become_fields_of_the_task() {
         ("/ttlAfterFinished", Value::from("600s")),
         ("/run/output/merge", Value::from(true)),
         ("/run/leftovers", Value::from("End")),
+        ("/run/sandbox", Value::from("Baseline")),
+        ("/run/readOnlyRootFilesystem", Value::from(true)),
         ("/run/limits/nofile", Value::from(512)),
     ] {
         assert_eq!(spec.pointer(path), Some(&expected), "{path} of {spec}");

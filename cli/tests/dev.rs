@@ -41,7 +41,7 @@ fn a_task_from_a_file_runs_and_is_followed_and_listed() {
         "echo first; while [ ! -e {} ]; do sleep 0.05; done; echo second; echo oops >&2",
         gate.display()
     );
-    write(&file, &task("hello", &format!("{{command: [sh, -c, {script:?}]}}")));
+    write(&file, &task("hello", &format!("{{command: [sh, -c, {script:?}], sandbox: Privileged}}")));
 
     let dev = Dev::start(&[file.to_str().unwrap()]);
     dev.err.wait_for("default/hello created");
@@ -292,7 +292,7 @@ fn a_state_directory_keeps_results_across_restarts() {
     let file = directory.path().join("once.yaml");
     let count = directory.path().join("count");
     let script = format!("echo ran >> {}", count.display());
-    write(&file, &task("once", &format!("{{command: [sh, -c, {script:?}]}}")));
+    write(&file, &task("once", &format!("{{command: [sh, -c, {script:?}], sandbox: Privileged}}")));
     let arguments = [file.to_str().unwrap(), "--state", state.to_str().unwrap()];
     let mut dev = Dev::start(&arguments);
     dev.err.wait_for("default/once run 1: Complete");
@@ -691,7 +691,7 @@ fn a_task_made_again_shows_the_run_of_the_earlier_one() {
     let file = directory.path().join("once.yaml");
     let ran = directory.path().join("ran");
     let script = format!("echo ran >> {}; echo out", ran.display());
-    let text = task("once", &format!("{{command: [sh, -c, {script:?}]}}"));
+    let text = task("once", &format!("{{command: [sh, -c, {script:?}], sandbox: Privileged}}"));
     write(&file, &format!("{text}  onRecreate: OncePerSpec\n"));
     let file = file.to_str().unwrap();
     let dev = Dev::start(&[]);

@@ -34,7 +34,11 @@ fn json_has_the_lines_of_all_nodes_by_time() {
         marks.path().display()
     );
     let nodes = ["--node", "sim-1", "--node", "sim-2", "--node", "sim-3"];
-    dev.run(&[&["run", "--name", "merged"][..], &nodes, &["--", "sh", "-c", &script]].concat()).exited(0);
+    dev.run(
+        &[&["run", "--name", "merged", "--sandbox", "privileged"][..], &nodes, &["--", "sh", "-c", &script]]
+            .concat(),
+    )
+    .exited(0);
     for flags in [&[][..], &["-f"], &["-f", "--since", "1h"], &["--since", "1h"], &["--run", "1"]] {
         let ran = dev.run(&[&["logs", "task/merged", "-o", "json"], flags].concat()).exited(0);
         let lines = objects(&ran.out);

@@ -148,7 +148,10 @@ fn rejects_more_nodes_than_the_machine_can_hold() {
 #[test]
 fn the_host_environment_is_this_machine_for_every_user() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    write(file.path(), &task("host", "{command: [readlink, /proc/self/ns/mnt], environment: Host}"));
+    write(
+        file.path(),
+        &task("host", "{command: [readlink, /proc/self/ns/mnt], environment: Host, sandbox: Privileged}"),
+    );
     fs::set_permissions(file.path(), PermissionsExt::from_mode(0o644)).unwrap();
     let user: &[&str] =
         if is_root() { &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] } else { &["env"] };

@@ -14,7 +14,7 @@ fn wait_returns_the_verdict_of_the_latest_edit() {
     let apply = |name: &str, code: u8| {
         let gate = directory.path().join(name);
         let script = format!("while [ ! -e {} ]; do sleep 0.02; done; exit {code}", gate.display());
-        write(&file, &task(name, &format!("{{command: [sh, -c, {script:?}]}}")));
+        write(&file, &task(name, &format!("{{command: [sh, -c, {script:?}], sandbox: Privileged}}")));
         dev.run(&["apply", "-f", file.to_str().unwrap()]).exited(0);
     };
     for (n, (first, second)) in [(0, 4), (4, 0)].into_iter().cycle().take(20).enumerate() {
@@ -39,7 +39,7 @@ fn wait_after_rerun_returns_the_verdict_of_the_new_run() {
     // Every other Run fails.
     let script = format!("n=$(($(cat {0}) + 1)); echo $n > {0}; exit $((n % 2))", count.display());
     write(&count, "0");
-    write(&file, &task("again", &format!("{{command: [sh, -c, {script:?}]}}")));
+    write(&file, &task("again", &format!("{{command: [sh, -c, {script:?}], sandbox: Privileged}}")));
     dev.run(&["apply", "-f", file.to_str().unwrap()]).exited(0);
     dev.run(&["wait", "again", "--timeout", "60s"]).exited(1);
     for n in 2..42 {

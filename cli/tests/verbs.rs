@@ -87,7 +87,8 @@ fn failed_nodes_are_run_again_by_a_task_of_their_own() {
         "test -e {0}/$SENTINEL_NODE || case $SENTINEL_NODE in sim-[34]) touch {0}/$SENTINEL_NODE; exit 3;; esac",
         marks.path().display()
     );
-    dev.run(&["run", "--all", "--name", "web", "--", "sh", "-c", &script]).exited(3);
+    dev.run(&["run", "--all", "--name", "web", "--sandbox", "privileged", "--", "sh", "-c", &script])
+        .exited(3);
     let rerun = dev.run(&["rerun", "web", "--failed", "--follow"]).exited(0);
     assert!(
         rerun.err.contains("default/web-rerun-1 run 1: Complete, 2 of 2 nodes succeeded"),

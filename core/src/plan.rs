@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use sentinel_protocol::ids::{NodeName, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::{
-    EnvVar, Environment, Leftovers, Program, ResourceLimits, RunRequest, Sandbox,
+    EnvVar, Environment, Leftovers, Program, ResourceLimits, RootFilesystem, RunRequest, Sandbox,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -194,6 +194,7 @@ pub fn spec_hash(targets: &TargetRule, request: &RunRequest) -> SpecHash {
             limits: &request.limits,
             leftovers: request.leftovers,
             sandbox: request.sandbox,
+            read_only_root: request.root_filesystem,
         },
     };
     let json = serde_json::to_vec(&digested).unwrap_or_default();
@@ -251,6 +252,8 @@ struct DigestedRun<'a> {
     leftovers: Leftovers,
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox: Option<Sandbox>,
+    #[serde(rename = "readOnlyRootFilesystem", skip_serializing_if = "RootFilesystem::is_writable")]
+    read_only_root: RootFilesystem,
 }
 
 impl<'a> From<&'a TargetRule> for DigestedTargets<'a> {
@@ -311,6 +314,7 @@ mod tests {
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
             sandbox: None,
+            root_filesystem: RootFilesystem::Writable,
         }
     }
 
@@ -384,6 +388,9 @@ mod tests {
         let mut privileged = request();
         privileged.sandbox = Some(Sandbox::Privileged);
         assert_ne!(base, spec_hash(&names(&["a"]), &privileged));
+        let mut reads = request();
+        reads.root_filesystem = RootFilesystem::ReadOnly;
+        assert_ne!(base, spec_hash(&names(&["a"]), &reads));
         let script = |argument: Option<&str>| {
             let mut script = request();
             let (interpreter, text) = ("/bin/sh".to_owned(), "df\n".to_owned());

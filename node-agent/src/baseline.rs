@@ -13,7 +13,7 @@ use std::io;
 
 use nix::libc;
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error_category::ErrorCategory;
 
@@ -99,6 +99,9 @@ pub fn apply(role: Role) -> Result<(), Unfit> {
     }
     close_inherited_descriptors(role);
     rustix::process::umask(Mode::from_raw_mode(0o077));
+    // No memory, environment or descriptor of this process is shown to others of its user in /proc, nor is it traced by them, nor does a
+    // core file hold its token. Root with CAP_SYS_PTRACE may all the same.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     for resource in UNLIMITED {
         remove_limit(resource);
     }

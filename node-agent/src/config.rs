@@ -210,6 +210,8 @@ pub struct AgentConfig {
     pub timing: Timing,
     /// The node's policy and its kill switch.
     pub policy: PolicyFiles,
+    /// What commands do not see, besides the state directory and the token, unless they are privileged.
+    pub hidden: Vec<PathBuf>,
 }
 
 impl AgentConfig {
@@ -229,6 +231,7 @@ impl AgentConfig {
             sampler: None,
             timing: Timing::default(),
             policy: PolicyFiles::default(),
+            hidden: Vec::new(),
         }
     }
 

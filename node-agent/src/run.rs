@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::thread;
 
 use sentinel_core::agent::Rules;
@@ -21,10 +21,12 @@ use crate::error_category::ErrorCategory;
 use crate::health::StatusFile;
 use crate::heartbeat::Sampler;
 use crate::journal::{JournalError, StateDir};
-use crate::link::{ControlLink, DialError, Dialer, LogLink, run_control_link, run_log_link};
+use crate::link::{ControlLink, DialError, Dialer, LogLink, Token, run_control_link, run_log_link};
 use crate::policy::PolicyGate;
 use crate::process::ContainerScope;
-use crate::supervisor::{HostNamespaces, Launcher, Survival, check_host_pid_namespace, survival};
+use crate::supervisor::{
+    HostNamespaces, Launcher, Separation, Survival, check_host_pid_namespace, separation, survival,
+};
 
 /// Why an agent could not start, or had to exit.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +101,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     let failed = |source| AgentError::StateDir { path: path.clone(), source };
     let journal = StateDir::open(&path).map_err(failed)?;
     log_survival();
+    log_separation();
     let rules = rules(&config, &journal);
     let (shared, links, inbox) = wire(config, &rules, dialer, &journal)?;
     let mailbox = shared.mailbox.clone();
@@ -207,11 +210,17 @@ fn wire(
     let notices = Arc::new(OutputNotices::default());
     let metrics = Arc::new(AgentMetrics::default());
     metrics.set_limit(rules.max_attempts);
+    let mut hidden = config.hidden;
+    hidden.push(journal.root().to_owned());
+    if let Token::File(file) = &dialer.token {
+        hidden.push(file.clone());
+    }
     let launcher = match config.supervisor {
         Some(program) => Launcher::with(program, config.prefork, config.host),
         None => Launcher::new(config.prefork, config.host),
     }
-    .preparing_in(journal.root());
+    .preparing_in(journal.root())
+    .hiding(hidden);
     let policy = PolicyGate::new(&config.policy, journal.root(), config.host, config.node_name.clone());
     let node = config.node_name.unwrap_or_else(|| "-".to_owned());
     let control = ControlLink {
@@ -263,6 +272,21 @@ fn log_survival() {
             tracing::warn!(reason = tie.as_str(), "commands end with this agent's container, as Interrupted");
         }
     }
+}
+
+/// Once, though dev mode has many agents.
+fn log_separation() {
+    static LOGGED: Once = Once::new();
+    LOGGED.call_once(|| match separation() {
+        Separation::Hidden => tracing::info!("commands do not see the files of this agent, unless they are privileged"),
+        Separation::OtherUser => tracing::info!(
+            "commands run as another user than this agent, which has no CAP_SYS_ADMIN to hide its files; as root only with \
+             run.sandbox Privileged"
+        ),
+        Separation::SameUser => {
+            tracing::info!("commands run as the user of this agent, and may do to it and its files what that user may");
+        }
+    });
 }
 
 /// The agent's thread, and what it reports.

@@ -13,7 +13,7 @@ use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::controller::Fleet;
 use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, TaskRef};
 use sentinel_protocol::request::{
-    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
+    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
 };
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
@@ -117,6 +117,7 @@ fn start() -> Start {
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
             sandbox: None,
+            root_filesystem: RootFilesystem::Writable,
         },
         deadlines: Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
         credit: 0,

@@ -110,7 +110,8 @@ impl<'a> Asked<'a> {
             output: _,
             limits,
             leftovers,
-            sandbox,
+            sandbox: _,
+            root_filesystem: _,
         } = request;
         let Deadlines { start_ms: _, run_ms, idle_ms: _, total_ms, grace_ms: _ } = deadlines;
         Self {
@@ -125,7 +126,7 @@ impl<'a> Asked<'a> {
             umask: *umask,
             stdin,
             environment: *environment,
-            sandbox: sandbox.unwrap_or(environment.default_sandbox()),
+            sandbox: request.sandbox(),
             limits,
             leftovers: *leftovers,
             run_ms: [*run_ms, *total_ms].into_iter().flatten().min(),
@@ -163,6 +164,7 @@ pub const HARMLESS: &[(&str, &str)] = &[
     ("task.name", "a name; the command sees it as SENTINEL_TASK"),
     ("request.successExitCodes", "decides what the result is called, not what runs"),
     ("request.output", "bounded by the space that the agent keeps free"),
+    ("request.readOnlyRootFilesystem", "makes mounts read-only, and nothing writable"),
     ("deadlines.startMs", "how long it may wait before it starts"),
     ("deadlines.idleMs", "ends the command sooner"),
     ("deadlines.graceMs", "how long it may take to end; the wait is bounded by the protocol"),

@@ -39,6 +39,46 @@ pub struct RunRequest {
     /// What the command is kept from; `None` means [`Environment::default_sandbox`]. See [`crate::to_agent::Start::needs`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox>,
+    /// Whether the command may write to files; see [`crate::to_agent::Start::needs`].
+    #[serde(default, rename = "readOnlyRootFilesystem", skip_serializing_if = "RootFilesystem::is_writable")]
+    pub root_filesystem: RootFilesystem,
+}
+
+impl RunRequest {
+    /// What the command is kept from: what the request names, or else the default of its environment.
+    pub fn sandbox(&self) -> Sandbox {
+        self.sandbox.unwrap_or(self.environment.default_sandbox())
+    }
+}
+
+/// Whether a command may write to files. On the wire it is the field `readOnlyRootFilesystem`, a boolean.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "bool", into = "bool")]
+pub enum RootFilesystem {
+    /// As its user may.
+    #[default]
+    Writable,
+    /// Every mount is read-only, except an empty `/tmp` and `/dev/shm` of its own.
+    ReadOnly,
+}
+
+impl RootFilesystem {
+    /// Whether it is the default, which messages leave out.
+    pub fn is_writable(&self) -> bool {
+        *self == Self::Writable
+    }
+}
+
+impl From<bool> for RootFilesystem {
+    fn from(is_read_only: bool) -> Self {
+        if is_read_only { Self::ReadOnly } else { Self::Writable }
+    }
+}
+
+impl From<RootFilesystem> for bool {
+    fn from(root: RootFilesystem) -> Self {
+        root == RootFilesystem::ReadOnly
+    }
 }
 
 /// What a command is kept from. The names are those of the Pod Security Standards of Kubernetes, and mean the same for a process.

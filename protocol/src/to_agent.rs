@@ -114,6 +114,7 @@ impl Start {
             (request.leftovers == Leftovers::Keep, Version(3), "run.leftovers"),
             (argument, Version(3), "the argument in the first line of run.script.text"),
             (request.sandbox.is_some(), Version(4), "run.sandbox"),
+            (!request.root_filesystem.is_writable(), Version(4), "run.readOnlyRootFilesystem"),
         ]
         .into_iter()
     }

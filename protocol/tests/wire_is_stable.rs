@@ -24,7 +24,8 @@ use sentinel_protocol::metrics::{DiskMetrics, NetworkMetrics, NodeMetrics};
 use sentinel_protocol::outcome::{InterruptReason, LostReason, Outcome, StartFailure};
 use sentinel_protocol::refusal::{Refusal, SessionRefusal};
 use sentinel_protocol::request::{
-    Deadlines, EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest, Sandbox,
+    Deadlines, EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem,
+    RunRequest, Sandbox,
 };
 use sentinel_protocol::requester::{RequestedBy, Requester};
 use sentinel_protocol::signed::Signed;
@@ -85,6 +86,7 @@ fn request(program: Program) -> RunRequest {
         limits: ResourceLimits::default(),
         leftovers: Leftovers::End,
         sandbox: None,
+        root_filesystem: RootFilesystem::Writable,
     }
 }
 
@@ -124,6 +126,7 @@ fn traced() -> ToAgent {
 fn asked_for() -> ToAgent {
     let ToAgent::Start(mut start) = start(Program::Command(vec!["df".into()])) else { panic!("no Start") };
     start.request.sandbox = Some(Sandbox::Baseline);
+    start.request.root_filesystem = RootFilesystem::ReadOnly;
     start.requested_by = Some(requested_by());
     start.signed = Some(Signed { statement: "{}".into(), signature: "-----BEGIN SSH SIGNATURE-----".into() });
     ToAgent::Start(start)
@@ -434,7 +437,7 @@ fn start_requires_a_version_that_knows_its_fields() {
         _ => panic!("no Start"),
     };
     assert_eq!(needs(&asked_for()), Version(4));
-    assert_eq!(unknown(&asked_for(), 3), ["run.sandbox"]);
+    assert_eq!(unknown(&asked_for(), 3), ["run.sandbox", "run.readOnlyRootFilesystem"]);
     // Who asked informs, and changes nothing for an agent that ignores it.
     assert_eq!(change(|start| start.requested_by = Some(requested_by())), Version(1));
     assert_eq!(unknown(&limited(), 1).last(), Some(&"timeouts.idle"));

@@ -48,7 +48,7 @@ async fn submit_held(system: &System, load: &mut LoadGenerator, name: &str, hold
     let most = MOST_MILLIS.to_string();
     let spec = json!({
         "targets": {"nodeNames": [system.fleet.nodes[0].name]},
-        "run": {"command": [binary("recorder"), system.recording(), most, hold], "output": {"maxBlock": "1s"}},
+        "run": {"command": [binary("recorder"), system.recording(), most, hold], "sandbox": "Privileged", "output": {"maxBlock": "1s"}},
     });
     load.submit(name, spec).await.expect("the API server takes it");
 }
@@ -235,7 +235,7 @@ async fn command_that_dies_with_container_is_retried_if_asked() {
     submit_held(&system, &mut load, "final", &hold).await;
     let again = json!({
         "targets": {"nodeNames": [node.name]},
-        "run": {"script": {"text": format!("echo $SENTINEL_ATTEMPT; until [ -e {} ]; do sleep 0.1; done", hold.display())}},
+        "run": {"script": {"text": format!("echo $SENTINEL_ATTEMPT; until [ -e {} ]; do sleep 0.1; done", hold.display())}, "sandbox": "Privileged"},
         "retry": {"limit": 1, "causes": ["Interrupted"]},
     });
     load.submit("again", again).await.expect("the API server takes it");

@@ -50,7 +50,7 @@ impl Points<'_> {
         let node = &self.system.fleet.nodes[0].name;
         let spec = json!({
             "targets": {"nodeNames": [node]},
-            "run": {"command": [binary("recorder"), self.system.recording(), "100"]},
+            "run": {"command": [binary("recorder"), self.system.recording(), "100"], "sandbox": "Privileged"},
         });
         self.load.submit(&task, spec).await.expect("the API server takes it");
         until(&format!("{name} was reached"), PATIENCE, || async {
@@ -125,7 +125,7 @@ async fn kill_points_of_a_recreation_run_nothing_twice() {
     let api: Api<Task> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let spec = json!({
         "targets": {"nodeNames": [system.fleet.nodes[0].name]},
-        "run": {"command": [binary("recorder"), system.recording(), "100"]},
+        "run": {"command": [binary("recorder"), system.recording(), "100"], "sandbox": "Privileged"},
         "onRecreate": "OncePerSpec",
     });
     let task: Task = serde_json::from_value(json!({

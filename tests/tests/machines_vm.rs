@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use sentinel_tests::machines::build::static_agent;
+use sentinel_tests::machines::escape::{BASELINE_AS_ROOT, build_escape, successes};
 use sentinel_tests::machines::machine::Machine;
 use sentinel_tests::machines::operator::EmbeddedOperator;
 use sentinel_tests::machines::workload::{RECORDING, Workload};
@@ -281,5 +282,59 @@ async fn cgroup_holds_all_limits_and_throttles_busy_command() {
     operator.cancel("busy").await;
     assert_eq!(operator.ended(&busy, PATIENCE).await["outcome"], "Cancelled");
     no_group_is_left(&machine).await;
+    machine.cut().await;
+}
+
+/// Control groups v2, where all processes of a command are counted, and the namespaces of another process 1.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs virtual machines and a static agent: just test-vm"]
+async fn nothing_escapes_that_a_profile_keeps_on_cgroup_v2() {
+    let _guard = ONE_AT_A_TIME.lock().await;
+    let operator = EmbeddedOperator::new("vm-1").await;
+    let escape = build_escape(operator.path());
+    let mut machine = Machine::new(operator.path().join("machine"), &[static_agent(), escape]);
+    machine.boot(&operator.script());
+    operator.connected("", PATIENCE).await;
+    let prepared = "mkdir -m 777 /scratch && echo x >/etc/shadow && chmod 600 /etc/shadow && cp /bin/escape /setuid && chmod 4755 /setuid";
+    machine.run(prepared).await.unwrap();
+    let state = "/var/lib/sentinel";
+    let command = [
+        "/bin/escape",
+        "token=/run/token",
+        &format!("state={state}"),
+        &format!("socket={state}/socket"),
+        "setuid=/setuid",
+        "scratch=/scratch",
+    ]
+    .map(str::to_owned);
+    let none = std::collections::BTreeSet::new();
+    let as_root = BASELINE_AS_ROOT.into_iter().collect();
+    for (name, fields, expected) in [
+        ("container", json!({}), &none),
+        (
+            "host",
+            json!({ "environment": "Host", "sandbox": "Restricted", "user": "1234", "group": "1234" }),
+            &none,
+        ),
+        (
+            "read-only",
+            json!({ "environment": "Host", "sandbox": "Restricted", "readOnlyRootFilesystem": true }),
+            &none,
+        ),
+        ("user", json!({ "environment": "Host", "user": "1234", "group": "1234" }), &none),
+        ("root", json!({ "environment": "Host" }), &as_root),
+    ] {
+        let mut run = json!({ "command": command });
+        if expected.is_empty() && name != "user" {
+            run["command"].as_array_mut().unwrap().push("bomb=yes".into());
+        }
+        run.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let uid = operator.task(name, run, &[]).await;
+        let execution = operator.ended(&uid, PATIENCE * 3).await;
+        let printed = operator.log(&uid).await.unwrap_or_default();
+        assert_eq!(execution["outcome"], "Succeeded", "{execution}\n{printed}");
+        println!("--- {name}\n{printed}");
+        assert_eq!(&successes(&printed), expected, "{name}");
+    }
     machine.cut().await;
 }

@@ -53,7 +53,7 @@ async fn apply(api: &Api<Task>, system: &System, token: &str, hold: &Path) {
         "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "t"},
         "spec": {
             "targets": {"nodeNames": system.fleet.nodes.iter().map(|node| &node.name).collect::<Vec<_>>()},
-            "run": {"command": [binary("recorder"), system.recording(), "50", hold]},
+            "run": {"command": [binary("recorder"), system.recording(), "50", hold], "sandbox": "Privileged"},
             "rerunToken": token,
         },
     });

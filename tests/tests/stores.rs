@@ -169,7 +169,7 @@ async fn apply(testbed: &Testbed, release: &Path) {
     let node = testbed.namespace.node_name("a");
     let task = serde_json::json!({
         "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": { "name": "during" },
-        "spec": { "targets": { "nodeNames": [node] }, "run": { "command": ["sh", "-c", script] } },
+        "spec": { "targets": { "nodeNames": [node] }, "run": { "command": ["sh", "-c", script], "sandbox": "Privileged" } },
     });
     testbed.namespace.apply(&task.to_string()).await.unwrap();
     until("the command runs", PATIENCE, || async {

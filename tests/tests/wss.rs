@@ -20,7 +20,7 @@ async fn apply(testbed: &Testbed, name: &str, short: &str, script: &str) {
     let node = testbed.namespace.node_name(short);
     let task = serde_json::json!({
         "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": { "name": name },
-        "spec": { "targets": { "nodeNames": [node] }, "run": { "command": ["sh", "-c", script] } },
+        "spec": { "targets": { "nodeNames": [node] }, "run": { "command": ["sh", "-c", script], "sandbox": "Privileged" } },
     });
     testbed.namespace.apply(&task.to_string()).await.unwrap();
 }

@@ -25,7 +25,7 @@ pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
 pub(crate) use logs::{LogFormat, LogsArgs, LogsSubject, StreamFilter};
 pub(crate) use policy::{ExplainArgs, PolicyArgs, PolicyVerb, RequestArgs};
-pub(crate) use run::{Fold, Leftovers, RunArgs};
+pub(crate) use run::{Fold, Leftovers, RunArgs, Sandbox};
 pub(crate) use sign::SignArgs;
 pub(crate) use task::{
     ApplyArgs, CancelArgs, CompletionArgs, DeleteArgs, DryRun, RerunArgs, Until, WaitArgs,

@@ -101,6 +101,14 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) host: bool,
 
+    /// What the command is kept from: `restricted` (the default), `baseline` (the default with --host) or `privileged`.
+    #[arg(long, value_enum, ignore_case = true, value_name = "PROFILE")]
+    pub(crate) sandbox: Option<Sandbox>,
+
+    /// Make every mount read-only for the command, except an empty /tmp and /dev/shm of its own.
+    #[arg(long)]
+    pub(crate) read_only: bool,
+
     /// Number or percentage of nodes to run on at once. Example: 25%.
     #[arg(long, value_name = "N")]
     pub(crate) max_concurrent: Option<String>,
@@ -199,6 +207,17 @@ pub(crate) enum Fold {
     Always,
     /// Not at all.
     Never,
+}
+
+/// What a command is kept from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sandbox {
+    /// Never root, and without any capability.
+    Restricted,
+    /// The capabilities that a container has by default.
+    Baseline,
+    /// All that the agent may.
+    Privileged,
 }
 
 /// What to do with processes that a command leaves running.

@@ -109,7 +109,7 @@ fn assumed(request: &RunRequest) -> NodeFacts {
 }
 
 fn assumed_identity(request: &RunRequest) -> IdentityFacts {
-    let sandbox = request.sandbox.unwrap_or(request.environment.default_sandbox());
+    let sandbox = request.sandbox();
     let number = |name: Option<&String>, unnamed: u32| match name.map(String::as_str) {
         None => unnamed,
         Some("root") => 0,

@@ -27,6 +27,7 @@ use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::gateway::StaticTokens;
 use sentinel_operator::run::RunError;
 use sentinel_telemetry::LogFormat;
+use std::path::Path;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +75,9 @@ async fn executed(args: DevArgs, namespace: &str) -> ExitResult {
 
     let (mut agents, mut console) = (None, None);
     let work = async {
-        agents = Some(nodes.start(gateway, &tokens, state.path())?);
+        let api = endpoint.socket.socket();
+        let private = [Some(state.path()), api.parent()].into_iter().flatten().map(Path::to_owned);
+        agents = Some(nodes.start(gateway, &tokens, state.path(), &private.collect::<Vec<_>>())?);
         nodes.wait_until_connected(&client).await?;
         banner(&endpoint, &nodes, &state);
         console = Some(console::start(&client).await?);

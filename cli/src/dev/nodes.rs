@@ -122,12 +122,13 @@ impl Nodes {
         if self.simulated.is_empty() { "" } else { " --all" }
     }
 
-    /// Starts an agent for each node.
+    /// Starts an agent for each node. Commands do not see what is `private`, unless they are privileged.
     pub(super) fn start(
         &self,
         gateway: SocketAddr,
         tokens: &StaticTokens,
         state: &Path,
+        private: &[PathBuf],
     ) -> Result<Agents, Failure> {
         let operator: Endpoint = format!("ws://{gateway}")
             .parse()
@@ -145,6 +146,7 @@ impl Nodes {
             config.rules = self.rules.clone();
             config.host = HostNamespaces::Own;
             config.policy = PolicyFiles { policy: self.policy.clone(), kill_switch: None };
+            config.hidden = private.to_vec();
             let (name, stop) = (name.clone(), agents.stop.clone());
             agents.set.spawn(async move {
                 let result = sentinel_node_agent::run(config, stop.cancelled_owned()).await;

@@ -240,7 +240,7 @@ fn within<T: PartialOrd + fmt::Display>(
 #[cfg(test)]
 mod tests {
     use super::super::permit::FileIdentity;
-    use sentinel_protocol::request::{Deadlines, EnvVar, Leftovers, OutputRules};
+    use sentinel_protocol::request::{Deadlines, EnvVar, Leftovers, OutputRules, RootFilesystem};
 
     use super::*;
 
@@ -264,6 +264,7 @@ mod tests {
                 limits: ResourceLimits::default(),
                 leftovers: Leftovers::End,
                 sandbox: None,
+                root_filesystem: RootFilesystem::Writable,
             },
             deadlines: Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
             credit: 0,

@@ -11,7 +11,7 @@ use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{
-    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
+    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
 };
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
@@ -53,6 +53,7 @@ pub(crate) fn start(n: usize, spec: u8, epoch: u64) -> Start {
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
             sandbox: None,
+            root_filesystem: RootFilesystem::Writable,
         },
         deadlines: Deadlines {
             start_ms: START_MS,

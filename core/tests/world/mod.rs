@@ -19,7 +19,9 @@ use sentinel_core::reconcile::{Action, Decision, Earlier, Finalizer, Lifecycle, 
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::request::{Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::request::{
+    Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
+};
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Usage};
@@ -49,6 +51,7 @@ pub fn plan() -> TaskPlan {
         limits: ResourceLimits::default(),
         leftovers: Leftovers::End,
         sandbox: None,
+        root_filesystem: RootFilesystem::Writable,
     };
     TaskPlan {
         task: TaskRef::new("ops", "t").unwrap(),

@@ -57,6 +57,14 @@ impl Cgroup {
         self.path.join(format!("{controller}.max")).exists()
     }
 
+    /// Bounds the number of processes and threads in it, if it can and this process is in it. It is not joined for that: where the
+    /// command is not created in it, that would stall every fork of the machine.
+    pub(super) fn bound_own_processes(&self, most: u32) -> bool {
+        self.enable("pids").is_ok()
+            && fs::write(self.path.join("pids.max"), most.to_string()).is_ok()
+            && self.pids().contains(&std::process::id().cast_signed())
+    }
+
     /// Its path, for the state record.
     pub(super) fn path(&self) -> &Path {
         &self.path

@@ -12,13 +12,15 @@ use std::os::unix::ffi::OsStringExt;
 use nix::libc;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use sentinel_protocol::request::RunRequest;
+use rustix::process::DumpableBehavior;
+use sentinel_protocol::request::{RunRequest, Sandbox};
 
 use super::clocks::Clocks;
-use super::exec_plan::execute;
+use super::exec_plan::{ExecPlan, execute};
 use super::invocation::{CONFIRMED, LOGGED};
 use super::limits::AppliedLimits;
 use super::progress::Reporter;
+use super::sandbox;
 use super::scheduling;
 use super::spawn::prepare;
 use super::standby::Standby;
@@ -89,7 +91,7 @@ fn exit() -> ! {
 fn rehearse(standby: &Standby) {
     if let (Ok(accepted), Ok(())) = (Accepted::from_json(REHEARSED), standby.check()) {
         let _ = Clocks::new(&accepted, "", boot_clock_ms()).too_late_to_start(boot_clock_ms());
-        let _ = prepare(&accepted.start, None, standby.host);
+        let _ = prepare(&accepted.start, None, standby.host, &standby.hiding);
         let _ = stdio(standby, &accepted);
     }
 }
@@ -100,7 +102,7 @@ fn become_independent() {
     scheduling::step_up();
     let _ = rustix::process::setsid();
     // Under memory pressure the command is killed before the agent and its supervisors.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    likely_to_be_killed();
     // The kernel's `sigaction`, all zero: the default for every signal, including those that libc reserves. For KILL
     // and STOP it fails, harmlessly.
     let default = [0_usize; 8];
@@ -110,6 +112,15 @@ fn become_independent() {
     }
     // Inherited from the supervisor.
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+fn likely_to_be_killed() {
+    let write = || std::fs::write("/proc/self/oom_score_adj", "500");
+    // The file is root's as long as the process is not dumpable.
+    if write().is_err() && rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).is_ok() {
+        let _ = write();
+        let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
 }
 
 /// Waits for the agent; `None` when it, or the supervisor, has ended.
@@ -202,9 +213,10 @@ fn start(
         }
     };
     KillPoint::SupervisorAnnounced.pass_with_parent(state_dir);
-    let prepared = prepare(&accepted.start, accepted.permit.as_ref(), standby.host)?;
+    let mut prepared = prepare(&accepted.start, accepted.permit.as_ref(), standby.host, &standby.hiding)?;
     let limits = AppliedLimits::new(&accepted.start.request.limits, standby.cgroup.as_ref(), &standby.name)
         .map_err(|error| NotStarted::of_limit(&error))?;
+    bound_processes(standby, &accepted.start.request, &mut prepared.plan);
     let stdio = stdio(standby, &accepted)?;
     let answered = match handed_over.sync {
         Sync::Here => Answer::Ended,
@@ -228,6 +240,17 @@ fn start(
     Err(NotStarted::Failed(prepared.explain(step, &error)))
 }
 
+/// Bounds the processes of a restricted command that sets no limit: by its control group, which counts only its own. Otherwise by
+/// the kernel's limit for its user, unless that is the agent's own, whose other processes count too.
+fn bound_processes(standby: &Standby, request: &RunRequest, plan: &mut ExecPlan) {
+    if request.sandbox() == Sandbox::Restricted && request.limits.pids.is_none() {
+        let is_bound =
+            standby.cgroup.as_ref().is_some_and(|cgroup| cgroup.bound_own_processes(sandbox::PIDS));
+        let is_own_user = plan.credentials.is_none();
+        plan.most_processes = (!is_bound && !is_own_user).then_some(sandbox::PIDS.into());
+    }
+}
+
 /// The command's standard input, output and error.
 fn stdio(standby: &Standby, accepted: &Accepted) -> Result<[OwnedFd; 3], NotStarted> {
     let RunRequest { stdin, output, .. } = &accepted.start.request;
@@ -245,11 +268,12 @@ fn stdio(standby: &Standby, accepted: &Accepted) -> Result<[OwnedFd; 3], NotStar
 #[cfg(test)]
 mod tests {
     use super::super::invocation::HostNamespaces;
+    use super::super::sandbox::Hiding;
     use super::*;
 
     #[test]
     fn the_rehearsed_request_is_valid() {
         let accepted = Accepted::from_json(REHEARSED).unwrap();
-        assert!(prepare(&accepted.start, None, HostNamespaces::OfInit).is_ok());
+        assert!(prepare(&accepted.start, None, HostNamespaces::OfInit, &Hiding::default()).is_ok());
     }
 }

@@ -43,7 +43,7 @@ pub fn examine(
             return Examined { facts, program: None };
         }
     };
-    let identity = Identity::resolve(&root, start.request.user.as_deref(), start.request.group.as_deref());
+    let identity = Identity::resolve(&root, &start.request);
     let identity = match identity {
         Ok(identity) => identity,
         Err(StartError { message, .. }) => {

@@ -8,12 +8,13 @@ use std::ptr;
 use nix::libc;
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{move_into_link_name_space, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::identity::Credentials;
 use super::permitted::Executable;
 use super::root::Namespace;
+use super::sandbox::Confinement;
 
 /// The descriptor of the script in the command.
 const SCRIPT_FD: i32 = 3;
@@ -26,12 +27,17 @@ pub(super) enum ChildStep {
     Script,
     Nofile,
     Core,
+    Processes,
     Namespace,
+    Mounts,
+    Capabilities,
     Groups,
     Group,
     User,
     Verify,
     Directory,
+    Privileges,
+    Filter,
     Exec,
 }
 
@@ -48,9 +54,13 @@ pub(super) struct ExecPlan {
     pub(super) script: Option<OwnedFd>,
     /// How the program is executed.
     pub(super) program: Executable,
+    pub(super) confinement: Confinement,
     /// Limits of each process, soft and hard.
     pub(super) nofile: Option<u64>,
     pub(super) core: Option<u64>,
+    /// Hard limits that only lower what the agent has.
+    pub(super) most_files: Option<u64>,
+    pub(super) most_processes: Option<u64>,
 }
 
 /// Becomes the command, with these as standard input, output and error, in the control groups of these `cgroup.procs`, if
@@ -88,10 +98,17 @@ fn prepare(plan: &ExecPlan, stdio: &[OwnedFd; 3], join_files: &[OwnedFd]) -> Res
         move_into_link_name_space(namespace.fd.as_fd(), Some(namespace.kind))
             .map_err(at(ChildStep::Namespace))?;
     }
+    let confinement = &plan.confinement;
+    confinement.enter_view().map_err(at(ChildStep::Mounts))?;
+    confinement.limit_capabilities().map_err(at(ChildStep::Capabilities))?;
     if let Some(credentials) = &plan.credentials {
         enter(credentials)?;
     }
-    rustix::process::chdir(&*plan.directory).map_err(at(ChildStep::Directory))
+    confinement.drop_capabilities().map_err(at(ChildStep::Capabilities))?;
+    // As the command's user: the agent may enter every directory.
+    rustix::process::chdir(&*plan.directory).map_err(at(ChildStep::Directory))?;
+    confinement.forbid_new_privileges().map_err(at(ChildStep::Privileges))?;
+    confinement.filter_calls().map_err(at(ChildStep::Filter))
 }
 
 /// Before the privilege to raise a hard limit is dropped. No descriptor is opened between here and exec.
@@ -100,12 +117,25 @@ fn limit(plan: &ExecPlan) -> Result<(), (ChildStep, Errno)> {
     if let Some(count) = plan.nofile {
         setrlimit(Resource::Nofile, both(count)).map_err(|errno| (ChildStep::Nofile, errno))?;
     }
+    if let Some(most) = plan.most_files {
+        lower(Resource::Nofile, most).map_err(|errno| (ChildStep::Nofile, errno))?;
+    }
+    if let Some(most) = plan.most_processes {
+        lower(Resource::Nproc, most).map_err(|errno| (ChildStep::Processes, errno))?;
+    }
     if let Some(bytes) = plan.core {
         return setrlimit(Resource::Core, both(bytes)).map_err(|errno| (ChildStep::Core, errno));
     }
     // Its failure does not keep the command from running.
     let _ = setrlimit(Resource::Core, both(0));
     Ok(())
+}
+
+/// Lowers a hard limit, and the soft one with it.
+fn lower(resource: Resource, most: u64) -> Result<(), Errno> {
+    let limit = getrlimit(resource);
+    let at_most = |value: Option<u64>| Some(value.map_or(most, |value| value.min(most)));
+    setrlimit(resource, Rlimit { current: at_most(limit.current), maximum: at_most(limit.maximum) })
 }
 
 fn enter(credentials: &Credentials) -> Result<(), (ChildStep, Errno)> {

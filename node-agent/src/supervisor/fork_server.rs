@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
-use super::invocation::{ARGUMENT, HostNamespaces, state_dir_argument};
+use super::invocation::{ARGUMENT, HostNamespaces, hidden_argument, state_dir_argument};
 
 /// How long the first fork may take, which waits for the server to start, and each later one. The agent's loop waits with it.
 const STARTS_WITHIN: Duration = Duration::from_secs(5);
@@ -54,11 +54,17 @@ impl ForkError {
 }
 
 impl ForkServer {
-    /// Starts it from this binary, for supervisors that prepare a directory in `state_dir`.
+    /// Starts it from this binary, for supervisors that prepare a directory in `state_dir`, and whose commands do not see
+    /// what is `hidden`.
     ///
     /// # Errors
     /// When the process could not be created.
-    pub(super) fn start(program: &Path, host: HostNamespaces, state_dir: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn start(
+        program: &Path,
+        host: HostNamespaces,
+        state_dir: Option<&Path>,
+        hidden: &[PathBuf],
+    ) -> io::Result<Self> {
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         // No option here may make std fork instead of posix_spawn: a large agent would copy its page tables.
@@ -66,6 +72,7 @@ impl ForkServer {
             .arg(ARGUMENT)
             .args(host.argument())
             .args(state_dir.map(state_dir_argument))
+            .args(hidden.iter().map(|path| hidden_argument(path)))
             .env_clear()
             .stdin(theirs)
             .stdout(Stdio::null())

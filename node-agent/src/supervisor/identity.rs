@@ -3,9 +3,13 @@
 
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use sentinel_protocol::outcome::StartFailure;
+use sentinel_protocol::request::{RunRequest, Sandbox};
 
 use super::root::Root;
 use super::start_error::StartError;
+
+/// The user and group that stand for none (`fs.overflowuid`): they own nothing. `nobody` has these numbers on most systems.
+const OVERFLOW: u32 = 65_534;
 
 /// A line of `/etc/passwd`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,13 +39,13 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Resolves user and group, by name or number.
-    pub(super) fn resolve(root: &Root, user: Option<&str>, group: Option<&str>) -> Result<Self, StartError> {
-        let read = |path: &str, reason| {
-            root.read(path)
-                .map_err(|error| StartError::new(reason, format!("{path} cannot be read: {error}")))
-        };
-        let passwd = read("/etc/passwd", StartFailure::UnknownUser)?;
+    /// Resolves user and group of a request, by name or number.
+    pub(super) fn resolve(root: &Root, request: &RunRequest) -> Result<Self, StartError> {
+        let (user, group) = (request.user.as_deref(), request.group.as_deref());
+        if user.is_none() && request.sandbox() == Sandbox::Restricted && geteuid().is_root() {
+            return Self::of_overflow(root, group);
+        }
+        let passwd = read(root, "/etc/passwd", StartFailure::UnknownUser)?;
         let Some((uid, entry)) = find_user(&passwd, user) else {
             let user = user.unwrap_or_default();
             let message = format!("user {user:?} does not exist (not in /etc/passwd)");
@@ -50,7 +54,7 @@ impl Identity {
         if user.is_none() && group.is_none() {
             return Ok(Self { user: entry, credentials: None });
         }
-        let groups = read("/etc/group", StartFailure::UnknownGroup)?;
+        let groups = group_file(root)?;
         let gid = primary_group(&groups, user, group, entry.as_ref())?;
         let all = all_groups(&groups, gid, entry.as_ref());
         let credentials = Credentials {
@@ -62,6 +66,28 @@ impl Identity {
         let is_own = !geteuid().is_root() && credentials.uid == geteuid() && credentials.gid == getegid();
         Ok(Self { user: entry, credentials: (!is_own).then_some(credentials) })
     }
+}
+
+impl Identity {
+    /// That of a command that names no user and must not be root. It needs no line in `/etc/passwd`, which a container may not have,
+    /// and has no home: that of `nobody` does not exist.
+    fn of_overflow(root: &Root, group: Option<&str>) -> Result<Self, StartError> {
+        let gid = match group {
+            None => OVERFLOW,
+            Some(_) => primary_group(&group_file(root)?, None, group, None)?,
+        };
+        let gid = Gid::from_raw(gid);
+        let credentials = Credentials { uid: Uid::from_raw(OVERFLOW), gid, groups: vec![gid] };
+        Ok(Self { user: None, credentials: Some(credentials) })
+    }
+}
+
+fn group_file(root: &Root) -> Result<String, StartError> {
+    read(root, "/etc/group", StartFailure::UnknownGroup)
+}
+
+fn read(root: &Root, path: &str, reason: StartFailure) -> Result<String, StartError> {
+    root.read(path).map_err(|error| StartError::new(reason, format!("{path} cannot be read: {error}")))
 }
 
 /// The uid, and the line in `/etc/passwd` when it has one; `None` when there is no such user.

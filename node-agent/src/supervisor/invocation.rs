@@ -23,6 +23,9 @@ pub(super) const REFUSED: u8 = b'F';
 /// Begins the argument that names the state directory.
 const STATE_DIR: &str = "state-dir=";
 
+/// Begins an argument that names what commands must not see.
+const HIDDEN: &str = "hidden=";
+
 /// Which namespaces `environment: Host` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostNamespaces {
@@ -57,11 +60,27 @@ pub(super) fn state_dir_argument(state_dir: &Path) -> OsString {
 
 /// The state directory, from the arguments of this supervisor.
 pub(super) fn state_dir_from_arguments() -> Option<PathBuf> {
-    let path = |argument: OsString| {
-        let path = argument.as_bytes().strip_prefix(STATE_DIR.as_bytes())?;
+    arguments_with(STATE_DIR).next()
+}
+
+/// The argument that names a file or directory of the agent that commands must not see.
+pub(super) fn hidden_argument(path: &Path) -> OsString {
+    let mut argument = OsString::from(HIDDEN);
+    argument.push(path);
+    argument
+}
+
+/// The files and directories that commands must not see, from the arguments of this supervisor.
+pub(super) fn hidden_from_arguments() -> Vec<PathBuf> {
+    arguments_with(HIDDEN).collect()
+}
+
+/// The paths of the arguments that begin with this.
+fn arguments_with(prefix: &'static str) -> impl Iterator<Item = PathBuf> {
+    std::env::args_os().skip(2).filter_map(move |argument| {
+        let path = argument.as_bytes().strip_prefix(prefix.as_bytes())?;
         Some(PathBuf::from(OsStr::from_bytes(path)))
-    };
-    std::env::args_os().skip(2).find_map(path)
+    })
 }
 
 /// Whether this process was started as a supervisor. To be called first in `main`.

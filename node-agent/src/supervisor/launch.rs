@@ -132,6 +132,8 @@ pub struct Launcher {
     host: HostNamespaces,
     /// Where an idle supervisor prepares a directory.
     state_dir: Option<PathBuf>,
+    /// What commands do not see.
+    hidden: Vec<PathBuf>,
     /// What forks supervisors; `None` until one is needed.
     server: Option<ForkServer>,
     idle: VecDeque<Supervisor>,
@@ -169,6 +171,7 @@ impl Launcher {
             prefork,
             host,
             state_dir: None,
+            hidden: Vec::new(),
             server: None,
             idle: VecDeque::new(),
             bound: HashMap::new(),
@@ -185,6 +188,14 @@ impl Launcher {
     #[must_use]
     pub fn preparing_in(mut self, state_dir: &Path) -> Self {
         self.state_dir = Some(state_dir.to_owned());
+        self
+    }
+
+    /// Hides these files and directories of the agent from commands, unless they are privileged. To be called before any supervisor is
+    /// started.
+    #[must_use]
+    pub fn hiding(mut self, paths: Vec<PathBuf>) -> Self {
+        self.hidden = paths;
         self
     }
 
@@ -308,7 +319,7 @@ impl Launcher {
                 done => return done.map_err(ForkError::into_io),
             }
         }
-        let server = ForkServer::start(&self.program, self.host, self.state_dir.as_deref())?;
+        let server = ForkServer::start(&self.program, self.host, self.state_dir.as_deref(), &self.hidden)?;
         self.fork(server).map_err(ForkError::into_io)
     }
 

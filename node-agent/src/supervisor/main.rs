@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::cgroup::{Placement, join_supervisors};
-use super::invocation::{HostNamespaces, state_dir_from_arguments};
+use super::invocation::{HostNamespaces, hidden_from_arguments, state_dir_from_arguments};
 use super::progress::Progress;
+use super::sandbox::{self, Hiding};
 use super::standby::Standby;
 use super::supervise::supervise;
 use super::zygote::Zygote;
@@ -39,13 +40,15 @@ pub fn main() -> ExitCode {
     let _ = rustix::thread::set_name(c"fork-server");
     // What is read once is known to every supervisor that is forked.
     let _ = (boot_clock_ms(), boot_id());
+    let hiding = Hiding::find(&hidden_from_arguments(), host);
+    sandbox::prepare();
     scheduling::step_back();
     if !fork_server::serve() {
         return ExitCode::SUCCESS;
     }
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"supervisor");
-    let mut standby = Standby::new(host);
+    let mut standby = Standby::new(host, hiding);
     if let Some(state_dir) = state_dir_from_arguments() {
         standby.prepare_directory(&state_dir);
     }

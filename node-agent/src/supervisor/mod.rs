@@ -23,7 +23,7 @@
 //!   not begun under that lock, before its start is durable, or once the supervisor has ended.
 //! * An Attempt owns its process tree: the supervisor is its subreaper. The exit record is written when no process of the
 //!   tree is left, when the Task keeps what is left, or when a process survived KILL; it names which.
-//! * `unsafe` is at fork and exec, and where the policy changes: [`fork_server`], [`scheduling`], [`zygote`], [`child`], [`exec_plan`].
+//! * `unsafe` is at fork and exec, and where the policy changes: [`fork_server`], [`scheduling`], [`zygote`], [`child`], [`exec_plan`], [`sandbox`].
 //!
 //! In reading order: [`invocation`] and [`launch`] (the agent's side), [`fork_server`], [`main`], [`standby`], [`zygote`], [`child`] and what it reports
 //! ([`progress`]), [`supervise`], [`start`], [`supervision`].
@@ -53,6 +53,7 @@ mod program;
 mod progress;
 mod reap;
 mod root;
+mod sandbox;
 mod scheduling;
 mod spawn;
 mod standby;
@@ -72,5 +73,6 @@ pub use launch::{LaunchError, Launcher, Prefork, StartRecord, Unconfirmed};
 pub use liveness::{Liveness, liveness};
 pub use main::main;
 pub use root::check_environment;
+pub use sandbox::{Separation, separation};
 pub(crate) use scheduling::let_others_run_first;
 pub use survival::{Survival, Tie, check_host_pid_namespace, survival};

@@ -41,14 +41,22 @@ pub(super) struct Root {
 }
 
 impl Root {
+    /// Those of this process.
+    pub(super) fn own() -> Self {
+        Self { node: None, namespaces: Vec::new() }
+    }
+
+    /// Whether the root directory is that of this process.
+    pub(super) fn is_own(&self) -> bool {
+        self.node.is_none()
+    }
+
     /// Those of a command in this environment. The node's namespaces are those of its process 1; the agent's own are not
     /// entered again.
     pub(super) fn of(environment: Environment, host: HostNamespaces) -> Result<Self, StartError> {
         match environment {
-            Environment::Host if host == HostNamespaces::Own => {
-                Ok(Self { node: None, namespaces: Vec::new() })
-            }
-            Environment::Container => Ok(Self { node: None, namespaces: Vec::new() }),
+            Environment::Host if host == HostNamespaces::Own => Ok(Self::own()),
+            Environment::Container => Ok(Self::own()),
             Environment::Host => Self::of_process(1).map_err(|error| {
                 let message = format!("the namespaces of the node cannot be opened: {error}");
                 StartError::new(StartFailure::Namespace, message)
@@ -56,7 +64,7 @@ impl Root {
         }
     }
 
-    /// Those of this process.
+    /// Those of the process with this pid.
     pub(super) fn of_process(pid: i32) -> io::Result<Self> {
         // The mount namespace is last: until then this process's /proc is needed.
         let kinds = [

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use sentinel_core::agent::Permit;
 use sentinel_protocol::outcome::StartFailure;
-use sentinel_protocol::request::Program;
+use sentinel_protocol::request::{Program, Sandbox};
 use sentinel_protocol::to_agent::Start;
 
 use super::environment::{environment, path_in};
@@ -22,6 +22,7 @@ use super::invocation::HostNamespaces;
 use super::permitted::{self, Executable};
 use super::program::{Located, check_directory, locate};
 use super::root::Root;
+use super::sandbox::{self, Confinement, Hiding};
 use super::start_error::{NotStarted, StartError};
 
 use crate::shortage;
@@ -43,13 +44,19 @@ pub(super) fn prepare(
     start: &Start,
     permit: Option<&Permit>,
     host: HostNamespaces,
+    hiding: &Hiding,
 ) -> Result<Prepared, NotStarted> {
     let root = Root::of(start.request.environment, host).map_err(NotStarted::Failed)?;
-    prepare_in(root, start, permit)
+    prepare_in(root, start, permit, hiding)
 }
 
-fn prepare_in(root: Root, start: &Start, permit: Option<&Permit>) -> Result<Prepared, NotStarted> {
-    let found = find(&root, start).map_err(NotStarted::Failed)?;
+fn prepare_in(
+    root: Root,
+    start: &Start,
+    permit: Option<&Permit>,
+    hiding: &Hiding,
+) -> Result<Prepared, NotStarted> {
+    let found = find(&root, start, hiding).map_err(NotStarted::Failed)?;
     let executable = match permit {
         None => Executable::Path,
         Some(permit) => {
@@ -64,22 +71,24 @@ fn prepare_in(root: Root, start: &Start, permit: Option<&Permit>) -> Result<Prep
 /// What the request names, as the node has it.
 struct Found {
     identity: Identity,
+    confinement: Confinement,
     env: Vec<(String, String)>,
     located: Located,
 }
 
-fn find(root: &Root, start: &Start) -> Result<Found, StartError> {
+fn find(root: &Root, start: &Start, hiding: &Hiding) -> Result<Found, StartError> {
     let request = &start.request;
-    let identity = Identity::resolve(root, request.user.as_deref(), request.group.as_deref())?;
+    let identity = Identity::resolve(root, request)?;
+    let confinement = Confinement::of(request, identity.credentials.as_ref(), hiding)?;
     let env = environment(start, identity.user.as_ref());
     check_directory(root, &request.working_dir)?;
     let located = locate(root, &request.program, path_in(&env), Path::new(&request.working_dir))?;
-    Ok(Found { identity, env, located })
+    Ok(Found { identity, confinement, env, located })
 }
 
 fn plan(root: Root, start: &Start, found: Found, executable: Executable) -> Result<Prepared, StartError> {
     let request = &start.request;
-    let Found { identity, env, located } = found;
+    let Found { identity, confinement, env, located } = found;
     let resources = |doing| move |error: io::Error| StartError::out_of_resources(doing, &error);
     let script = match &request.program {
         Program::Command(_) => None,
@@ -101,8 +110,12 @@ fn plan(root: Root, start: &Start, found: Found, executable: Executable) -> Resu
         namespaces: root.into_namespaces(),
         script,
         program: executable,
+        confinement,
         nofile: request.limits.nofile.map(u64::from),
         core: request.limits.core,
+        most_files: (request.sandbox() == Sandbox::Restricted && request.limits.nofile.is_none())
+            .then_some(sandbox::NOFILE),
+        most_processes: None,
     };
     Ok(Prepared {
         located,
@@ -160,7 +173,8 @@ impl Prepared {
             return StartError::new(StartFailure::OutOfResources, message);
         }
         let Located { what, named, .. } = &self.located;
-        let (directory, who) = (&self.directory, self.user.as_deref().unwrap_or_default());
+        let (directory, who) = (&self.directory, self.user.as_deref().unwrap_or("65534"));
+        let profile = self.plan.confinement.profile();
         let (reason, message) = match step {
             ChildStep::Exec => self.explain_exec(errno, error),
             ChildStep::Directory => (
@@ -180,6 +194,32 @@ impl Prepared {
                 ),
             ),
             ChildStep::Nofile | ChildStep::Core => (StartFailure::Other, self.rlimit_refused(step, error)),
+            ChildStep::Processes => (
+                StartFailure::Other,
+                format!(
+                    "run.sandbox {profile} cannot be held on this node: the number of processes cannot be limited: {error}"
+                ),
+            ),
+            ChildStep::Mounts => (
+                StartFailure::Namespace,
+                format!(
+                    "run.sandbox {profile} cannot be held on this node: the command's mounts cannot be changed: {error}. Does \
+                     AppArmor, SELinux or a seccomp profile keep the agent from mounting, though it has CAP_SYS_ADMIN?"
+                ),
+            ),
+            ChildStep::Capabilities | ChildStep::Privileges => (
+                StartFailure::Other,
+                format!(
+                    "run.sandbox {profile} cannot be held on this node: capabilities cannot be dropped: {error}"
+                ),
+            ),
+            ChildStep::Filter => (
+                StartFailure::Other,
+                format!(
+                    "run.sandbox {profile} cannot be held on this node: system calls cannot be filtered: {error}. The kernel \
+                     needs CONFIG_SECCOMP_FILTER"
+                ),
+            ),
             ChildStep::Script | ChildStep::Pipes => {
                 (StartFailure::Other, format!("{what} {named:?} could not be started: {error}"))
             }
@@ -193,7 +233,13 @@ impl Prepared {
         let (reason, why) = match errno {
             Some(Errno::NOENT) => (
                 StartFailure::ProgramNotFound,
-                "needs a program that does not exist (its #! line or its dynamic loader)".to_owned(),
+                if self.plan.confinement.has_own_scratch() {
+                    "needs a program that does not exist (its #! line or its dynamic loader), or is in /tmp or /dev/shm, \
+                     which are empty with run.readOnlyRootFilesystem"
+                } else {
+                    "needs a program that does not exist (its #! line or its dynamic loader)"
+                }
+                .to_owned(),
             ),
             Some(Errno::ACCESS | Errno::PERM) => (
                 StartFailure::NotExecutable,
@@ -255,10 +301,12 @@ mod tests {
         };
         let ours =
             Root::of(sentinel_protocol::request::Environment::Container, HostNamespaces::OfInit).unwrap();
-        let error = prepare_in(ours, &start("/mnt/only-here"), None).unwrap_err();
+        let error = prepare_in(ours, &start("/mnt/only-here"), None, &Hiding::default()).unwrap_err();
         let NotStarted::Failed(error) = error else { panic!("{error:?}") };
         assert_eq!(error.reason, StartFailure::WorkingDirectory, "{}", error.message);
-        let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here"), None).unwrap();
+        let prepared =
+            prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here"), None, &Hiding::default())
+                .unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let stdio = [File::open("/dev/null").unwrap().into(), stdout.try_clone().unwrap(), stdout];
         become_in_a_child(&prepared, &stdio);

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::fs::Mode;
 
 use super::cgroup::{self, Cgroup};
 use super::invocation::HostNamespaces;
+use super::sandbox::Hiding;
 use super::start_error::{NotStarted, failed};
 use super::{log, output, stdin};
 use crate::journal::{
@@ -50,6 +52,10 @@ impl Pipes {
         let (stdin, stdin_end) = stdin::open_pipe()?;
         let (stdout, stdout_end) = output::open_pipe()?;
         let (stderr, stderr_end) = output::open_pipe()?;
+        // A command can open its own again, as /dev/stdout, whatever its user is; others cannot reach them.
+        for end in [&stdin_end, &stdout_end, &stderr_end] {
+            rustix::fs::fchmod(end, Mode::from_raw_mode(0o666))?;
+        }
         Ok(Self { stdin, stdin_end, stdout, stdout_end, stderr, stderr_end })
     }
 }
@@ -58,6 +64,8 @@ impl Pipes {
 /// Attempt's start.
 pub(super) struct Standby {
     pub(super) host: HostNamespaces,
+    /// Where the agent's files are, which commands do not see.
+    pub(super) hiding: Hiding,
     /// The command's control group; `None` where none can be created.
     pub(super) cgroup: Option<Cgroup>,
     /// Why not.
@@ -75,11 +83,12 @@ pub(super) struct Standby {
 
 impl Standby {
     /// Prepares everything but a directory.
-    pub(super) fn new(host: HostNamespaces) -> Self {
+    pub(super) fn new(host: HostNamespaces, hiding: Hiding) -> Self {
         let (cgroup, no_cgroup) =
             Cgroup::new().map_or_else(|error| (None, Some(error)), |group| (Some(group), None));
         Self {
             host,
+            hiding,
             cgroup,
             no_cgroup,
             name: cgroup::own_name().unwrap_or_else(|_| std::process::id().to_string()),

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use crate::kit::{RULE, node, policy, refusal, requester, start};
 use sentinel_policy::asked::{DECIDED, HARMLESS, NodeFacts};
-use sentinel_protocol::request::{EnvVar, Environment, Leftovers, Program, ResourceLimits, Sandbox};
+use sentinel_protocol::request::{
+    EnvVar, Environment, Leftovers, Program, ResourceLimits, RootFilesystem, Sandbox,
+};
 use sentinel_protocol::requester::RequestedBy;
 use sentinel_protocol::signed::Signed;
 use sentinel_protocol::to_agent::Start;
@@ -28,6 +30,7 @@ fn full() -> Start {
     };
     full.request.leftovers = Leftovers::Keep;
     full.request.sandbox = Some(Sandbox::Restricted);
+    full.request.root_filesystem = RootFilesystem::ReadOnly;
     full.deadlines.run_ms = Some(1);
     full.deadlines.idle_ms = Some(1);
     full.deadlines.total_ms = Some(1);

@@ -5,7 +5,7 @@ use sentinel_policy::document::Policy;
 use sentinel_policy::verdict::{Decision, Verdict};
 use sentinel_protocol::ids::{Epoch, SpecHash, TaskRef};
 use sentinel_protocol::request::{
-    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest,
+    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
 };
 use sentinel_protocol::requester::{RequestedBy, Requester};
 use sentinel_protocol::time::UnixMillis;
@@ -74,6 +74,7 @@ pub(crate) fn start() -> Start {
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
             sandbox: None,
+            root_filesystem: RootFilesystem::Writable,
         },
         deadlines: Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
         credit: 0,

@@ -10,7 +10,7 @@ use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::limits::HEARTBEAT_MS;
 use sentinel_protocol::metrics::NodeMetrics;
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, RunRequest};
+use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, RootFilesystem, RunRequest};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Start, ToAgent};
 use sentinel_protocol::to_operator::{
@@ -265,6 +265,7 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
             limits: sentinel_protocol::request::ResourceLimits::default(),
             leftovers: sentinel_protocol::request::Leftovers::End,
             sandbox: None,
+            root_filesystem: RootFilesystem::Writable,
         },
         deadlines: Deadlines {
             start_ms: 300_000,

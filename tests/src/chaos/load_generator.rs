@@ -85,7 +85,7 @@ impl LoadGenerator {
         }
         let spec = json!({
             "targets": {"nodeNames": nodes},
-            "run": {"command": [binary("recorder"), self.recording, self.most_millis.to_string()]},
+            "run": {"command": [binary("recorder"), self.recording, self.most_millis.to_string()], "sandbox": "Privileged"},
             "timeouts": {"grace": "1s", "start": "10m"},
             "rollout": {"maxConcurrent": if self.rng.percent(30) { "50%" } else { "100%" }},
         });

@@ -5,6 +5,7 @@
 //! the test's process), [`workload`] (commands that record their own starts), [`pods`] (agents as pods of real nodes).
 
 pub mod build;
+pub mod escape;
 pub mod operator;
 pub mod workload;
 pub mod machine;

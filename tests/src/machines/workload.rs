@@ -61,7 +61,7 @@ impl Workload {
             let kind = self.requested.len();
             let script = json!({ "interpreter": "/bin/sh", "text": script(kind) });
             let name = format!("t-{kind}");
-            let uid = operator.task(&name, json!({ "script": script }), &[]).await;
+            let uid = operator.task(&name, json!({ "script": script, "sandbox": "Privileged" }), &[]).await;
             self.requested.push(Requested { uid, kind, cuts_before: self.cuts, ended: None });
         }
     }

@@ -57,7 +57,7 @@ impl Cluster {
             "metadata": {"name": name, "namespace": self.namespace()},
             "spec": {
                 "targets": {"nodeNames": [self.testbed.namespace.node_name("a")]},
-                "run": {"command": ["sh", "-c", script]},
+                "run": {"command": ["sh", "-c", script], "sandbox": "Privileged"},
                 "timeouts": {"run": "2m"},
             },
         })

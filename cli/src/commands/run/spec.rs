@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{input, selector};
-use crate::args::{Leftovers, RunArgs};
+use crate::args::{Leftovers, RunArgs, Sandbox};
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::output::counted;
@@ -120,17 +120,26 @@ fn run(args: &RunArgs) -> Result<Map<String, Value>, Failure> {
         Leftovers::End => "End",
         Leftovers::Keep => "Keep",
     });
+    let sandbox = args.sandbox.map(|sandbox| match sandbox {
+        Sandbox::Restricted => "Restricted",
+        Sandbox::Baseline => "Baseline",
+        Sandbox::Privileged => "Privileged",
+    });
     let fields = [
         ("user", args.user.as_deref()),
         ("group", args.group.as_deref()),
         ("workingDir", args.workdir.as_deref()),
         ("environment", args.host.then_some("Host")),
         ("leftovers", leftovers),
+        ("sandbox", sandbox),
     ];
     for (field, value) in fields {
         if let Some(value) = value {
             run.insert(field.to_owned(), json!(value));
         }
+    }
+    if args.read_only {
+        run.insert("readOnlyRootFilesystem".to_owned(), json!(true));
     }
     if args.merge {
         run.insert("output".to_owned(), json!({"merge": true}));

@@ -17,6 +17,8 @@ use crate::resource::rules;
 #[x_kube(validation = Rule::new("has(self.command) != has(self.script)").message("spec.run must have exactly one of command and script"))]
 #[x_kube(validation = Rule::new("!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0").message("spec.run.command[0] must name a program").field_path(".command"))]
 #[x_kube(validation = Rule::new("!has(self.command) || self.command.map(item, size(item) + 1).sum() <= 131072").message("spec.run.command must be at most 131072 bytes in total; put more into spec.run.script or spec.run.stdin").field_path(".command"))]
+#[x_kube(validation = Rule::new("!has(self.user) || !self.user.matches('^(root|0+)$') || (has(self.sandbox) ? self.sandbox != 'Restricted' : self.environment != 'Container')").message("spec.run.user must not be root in the sandbox Restricted, which the environment Container has by default; leave it out, or set spec.run.sandbox").field_path(".user"))]
+#[x_kube(validation = Rule::new("!has(self.group) || !self.group.matches('^(root|0+)$') || (has(self.sandbox) ? self.sandbox != 'Restricted' : self.environment != 'Container')").message("spec.run.group must not be root in the sandbox Restricted, which the environment Container has by default; leave it out, or set spec.run.sandbox").field_path(".group"))]
 pub struct RunSpec {
     /// A program and its arguments, passed on as they are, without a shell. Example: `["df", "-h"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +42,8 @@ pub struct RunSpec {
     #[schemars(transform = rules::max_bytes("spec.run.workingDir", 4096))]
     pub working_dir: String,
 
-    /// User to run as, by name or number; by default that of the agent. Example: `www-data`.
+    /// User to run as, by name or number; by default that of the agent, and in the sandbox `Restricted` 65534 where the agent
+    /// is root. Example: `www-data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), transform = rules::identity("spec.run.user"))]
     pub user: Option<String>,
@@ -69,6 +72,15 @@ pub struct RunSpec {
     /// Where the command runs: in the container of the agent, or in the namespaces of the host. Example: `Host`.
     #[serde(default)]
     pub environment: Environment,
+
+    /// What the command is kept from. Example: `Privileged`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
+
+    /// Makes every mount read-only for the command, except an empty `/tmp` and `/dev/shm` of its own. A node that cannot do that
+    /// does not start the command. Absent means that they are as they are. Example: `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only_root_filesystem: Option<bool>,
 
     /// How output is kept. Example: `{limit: 10Mi}`.
     #[serde(default)]
@@ -123,6 +135,20 @@ pub enum Environment {
     Container,
 }
 
+/// What the command is kept from: `Restricted` is an ordinary user without any capability, `Baseline` has those of a
+/// container, `Privileged` may what the agent may. By default `Restricted` in the `Container` environment, `Baseline` on the
+/// `Host`. Example: `Privileged`.
+// The field has this description, as kube takes that of an optional field's type.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Never root, and without any capability.
+    Restricted,
+    /// The capabilities that a container has by default.
+    Baseline,
+    /// All that the agent may.
+    Privileged,
+}
+
 /// How output is kept.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -167,6 +193,8 @@ impl Default for RunSpec {
             stdin: String::new(),
             success_exit_codes: default_success_exit_codes(),
             environment: Environment::default(),
+            sandbox: None,
+            read_only_root_filesystem: None,
             output: Output::default(),
             limits: Limits::default(),
             leftovers: Leftovers::default(),

@@ -8,7 +8,7 @@ use sentinel_protocol::limits::{
     MAX_ENV_ITEMS, MAX_STDIN_BYTES, MEMORY_BYTES, NOFILE, PIDS,
 };
 use sentinel_protocol::quantity;
-use sentinel_protocol::request::{self, OutputRules, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::request::{self, OutputRules, Program, ResourceLimits, RunRequest, Sandbox};
 
 use super::super::invalid::Problems;
 use super::super::task;
@@ -53,12 +53,17 @@ pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<R
         success_exit_codes: success_exit_codes?,
         output: output?,
         limits: limits?,
-        sandbox: None,
+        sandbox: spec.sandbox.map(sandbox),
+        root_filesystem: spec.read_only_root_filesystem.unwrap_or_default().into(),
         leftovers: match spec.leftovers {
             task::Leftovers::End => request::Leftovers::End,
             task::Leftovers::Keep => request::Leftovers::Keep,
         },
     };
+    if request.sandbox() == Sandbox::Restricted {
+        not_root("spec.run.user", spec.user.as_deref(), problems);
+        not_root("spec.run.group", spec.group.as_deref(), problems);
+    }
     fits_a_frame(&request, problems);
     Some(request)
 }
@@ -149,6 +154,24 @@ fn identity(field: &str, value: Option<&str>, problems: &mut Problems) {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     if !first || value.len() > 256 || !name.bytes().all(inner) {
         problems.value(field, value, "must be a name, or a number from 0 to 4294967294");
+    }
+}
+
+fn sandbox(sandbox: task::Sandbox) -> Sandbox {
+    match sandbox {
+        task::Sandbox::Restricted => Sandbox::Restricted,
+        task::Sandbox::Baseline => Sandbox::Baseline,
+        task::Sandbox::Privileged => Sandbox::Privileged,
+    }
+}
+
+/// A name that a node resolves to uid or gid 0 is found there.
+fn not_root(field: &str, value: Option<&str>, problems: &mut Problems) {
+    let is_zero = |value: &&str| !value.is_empty() && value.bytes().all(|byte| byte == b'0');
+    if let Some(value) = value.filter(|value| *value == "root" || is_zero(value)) {
+        let allowed = "must not be root in the sandbox Restricted, which the environment Container has by default; leave it \
+                       out, or set spec.run.sandbox";
+        problems.value(field, value, allowed);
     }
 }
 

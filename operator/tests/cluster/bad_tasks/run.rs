@@ -109,6 +109,24 @@ pub(super) fn of_bytes() -> Vec<Bad> {
             "spec.run.user must be a name, or a number",
         ),
         bad(
+            "root-by-default",
+            run("{command: [a], user: root}"),
+            "spec.run.user is \"root\"; it must not be root in the sandbox Restricted",
+            "spec.run.user must not be root in the sandbox Restricted",
+        ),
+        bad(
+            "restricted-uid-0",
+            run("{command: [a], environment: Host, sandbox: Restricted, user: \"00\"}"),
+            "spec.run.user is \"00\"; it must not be root in the sandbox Restricted",
+            "spec.run.user must not be root in the sandbox Restricted",
+        ),
+        bad(
+            "restricted-group-0",
+            run("{command: [a], sandbox: Restricted, user: daemon, group: \"0\"}"),
+            "spec.run.group is \"0\"; it must not be root in the sandbox Restricted",
+            "spec.run.group must not be root in the sandbox Restricted",
+        ),
+        bad(
             "cpu-from-zero",
             run("{command: [a], limits: {cpu: \"0500m\"}}"),
             "spec.run.limits.cpu is \"0500m\"; it must be 10m to 1024",
