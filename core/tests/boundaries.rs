@@ -1,4 +1,4 @@
-//! Who may depend on whom: `protocol ← core ← {operator, node-agent} ← cli`, and what the pure crates may use.
+//! Who may depend on whom: `protocol ← core ← {operator, node-agent} ← cli`, `protocol ← audit`, and what the pure crates may use.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::disallowed_types, reason = "a test, which asks cargo")]
 
@@ -8,6 +8,7 @@ use std::process::Command;
 /// Direct dependencies, `[dependencies]` only, that a crate may have; a new line here is a decision.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("sentinel-protocol", &["bytes", "serde", "serde_json", "thiserror"]),
+    ("sentinel-audit", &["sentinel-protocol", "serde", "serde_json", "sha2", "thiserror"]),
     ("sentinel-viewer", &["thiserror"]),
     ("sentinel-core", &["bytes", "memchr", "sentinel-protocol", "serde", "serde_json", "sha2", "thiserror"]),
 ];

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use sentinel_audit::directory::MIN_KEPT;
 use sentinel_core::agent::Rules;
 use sentinel_protocol::limits::HEARTBEAT_MS;
 use sentinel_protocol::request::Environment;
@@ -14,11 +15,15 @@ use crate::heartbeat::Sampler;
 use crate::link::{Endpoint, Timing, Token};
 use crate::supervisor::{HostNamespaces, Prefork};
 
+/// Bytes of audit records that are kept by default.
+const AUDIT_KEPT: u64 = 64 << 20;
+
 const EXAMPLES: &str = "Examples:
   node-agent --operator-url ws://127.0.0.1:7070 --token-file ./token --state-dir ./state
   node-agent --operator-url wss://operator:7443 --ca-file ./ca.crt --token-file ./token --profile host
   node-agent health --state-dir ./state
-  node-agent journal --state-dir ./state";
+  node-agent journal --state-dir ./state
+  node-agent audit export --state-dir ./state > node-1.jsonl";
 
 /// Runs commands on this node for the Sentinel operator, streams their output and reports how they ended.
 #[derive(Debug, Parser)]
@@ -66,6 +71,30 @@ pub enum Command {
         #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
         state_dir: PathBuf,
     },
+    /// Export or verify the audit records of a state directory. An agent may be using it.
+    Audit {
+        /// What to do.
+        #[command(subcommand)]
+        verb: AuditVerb,
+    },
+}
+
+/// What is done with audit records.
+#[derive(Debug, Subcommand)]
+pub enum AuditVerb {
+    /// Write all records to standard output, as JSON lines; `sentinel audit verify` verifies them on any machine.
+    Export {
+        /// The agent's state directory.
+        #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
+        state_dir: PathBuf,
+    },
+    /// Verify the records, and exit with 1 and the first one that does not fit. That the end was cut off is only found together
+    /// with the operator's records, by `sentinel audit verify`.
+    Verify {
+        /// The agent's state directory.
+        #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
+        state_dir: PathBuf,
+    },
 }
 
 /// Options of the agent.
@@ -102,6 +131,10 @@ pub struct RunArgs {
     /// command with little output and no limits requires at most 4Mi, so that a cleanup command can still run.
     #[arg(long, env = "SENTINEL_MIN_FREE", default_value = "64Mi", value_name = "SIZE", value_parser = parse_size)]
     pub min_free: u64,
+    /// Audit records of this node to keep, on the disk of the state directory; beyond, the oldest are removed. At least 1Mi,
+    /// for example 64Mi or 1Gi.
+    #[arg(long, env = "SENTINEL_AUDIT_KEEP", default_value = "64Mi", value_name = "SIZE", value_parser = parse_kept)]
+    pub audit_keep: u64,
     /// Format of the agent's own log.
     #[arg(long, env = "SENTINEL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -126,6 +159,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.and_then(|number| number.checked_mul(1 << power)).ok_or_else(|| {
         "a size is a whole number of bytes, or one with Ki, Mi, Gi or Ti, as in 64Mi".to_owned()
     })
+}
+
+fn parse_kept(text: &str) -> Result<u64, String> {
+    let kept = parse_size(text)?;
+    if kept < MIN_KEPT { Err("at least 1Mi of audit records are kept".to_owned()) } else { Ok(kept) }
 }
 
 /// Where commands may run.
@@ -195,6 +233,8 @@ pub struct AgentConfig {
     pub sampler: Option<Sampler>,
     /// Durations of the link.
     pub timing: Timing,
+    /// Bytes of audit records to keep.
+    pub audit_kept: u64,
 }
 
 impl AgentConfig {
@@ -213,6 +253,7 @@ impl AgentConfig {
             supervisor: None,
             sampler: None,
             timing: Timing::default(),
+            audit_kept: AUDIT_KEPT,
         }
     }
 
@@ -233,7 +274,8 @@ impl From<&RunArgs> for AgentConfig {
         let token = Token::File(args.token_file.clone());
         let base = Self::new(args.operator_url.clone(), token, args.state_dir.clone());
         let node_name = args.node_name.clone();
-        Self { ca_file: args.ca_file.clone(), node_name, rules, nested_node: args.nested_node, ..base }
+        let (ca_file, nested_node, audit_kept) = (args.ca_file.clone(), args.nested_node, args.audit_keep);
+        Self { ca_file, node_name, rules, nested_node, audit_kept, ..base }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{AgentLoop, Performer};
+use crate::agent::{AgentLoop, Performer, Trail};
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Inbox, Input, Mailbox, OutputNotices, mailbox};
 use crate::config::AgentConfig;
@@ -180,6 +180,7 @@ struct Shared {
     metrics: Arc<AgentMetrics>,
     launcher: Launcher,
     scope: ContainerScope,
+    trail: Trail,
 }
 
 /// The links to the operator, not started yet.
@@ -211,8 +212,10 @@ fn wire(
     }
     .preparing_in(journal.root());
     let node = config.node_name.unwrap_or_else(|| "-".to_owned());
+    let trail = Trail::open(journal.root(), config.audit_kept, &node, metrics.clone());
     let control = ControlLink {
         node: node.clone(),
+        audit: trail.synced(),
         dialer: dialer.clone(),
         timing: config.timing,
         mailbox: mailbox.clone(),
@@ -234,7 +237,7 @@ fn wire(
         metrics: metrics.clone(),
         session: session_changes,
     };
-    Ok((Shared { mailbox, notices, metrics, launcher, scope }, Links { control, logs }, inbox))
+    Ok((Shared { mailbox, notices, metrics, launcher, scope, trail }, Links { control, logs }, inbox))
 }
 
 /// What this agent accepts on this machine.
@@ -272,8 +275,8 @@ struct AgentThread {
 
 impl AgentThread {
     fn start(shared: Shared, journal: StateDir, rules: Rules, inbox: Inbox) -> Result<Self, AgentError> {
-        let Shared { mailbox, notices, metrics, launcher, scope } = shared;
-        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope)
+        let Shared { mailbox, notices, metrics, launcher, scope, trail } = shared;
+        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope, trail)
             .map_err(failed("start a thread that removes forgotten attempts"))?;
         let (report, replayed) = oneshot::channel();
         let (alive, exited) = oneshot::channel::<()>();

@@ -2,6 +2,7 @@
 //! return their future behind a pointer: without, all of them are one function to the compiler, which keeps one processor busy.
 
 mod apply;
+mod audit;
 mod cancel;
 mod check;
 mod completion;
@@ -43,6 +44,7 @@ pub(crate) async fn execute(cli: Cli) -> ExitResult {
         }
         Verb::Check(args) => return check::execute(&place, &args).await,
         Verb::Report(args) => return report::execute(&place, &args).await,
+        Verb::Audit(args) => return audit::execute(&args),
 
         verb => verb,
     };
@@ -78,6 +80,7 @@ async fn with_server(verb: Verb, connection: &Connection) -> ExitResult {
         | Verb::Reference
         | Verb::Version
         | Verb::Check(_)
-        | Verb::Report(_) => Err(Failure::usage("this verb needs no server")),
+        | Verb::Report(_)
+        | Verb::Audit(_) => Err(Failure::usage("this verb needs no server")),
     }
 }

@@ -21,6 +21,7 @@ use super::conversion::{abandonment_for, journal_failed, tombstone_to_journal};
 use super::deliveries::Deliveries;
 use super::inspect::{inspect, last_log_line};
 use super::outgoing::Outgoing;
+use super::trail::Trail;
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Input, Mailbox, OutputNotices};
 use crate::host;
@@ -53,6 +54,7 @@ pub(crate) struct Performer {
     /// Threads that end the trees of dead supervisors.
     tree_enders: Vec<JoinHandle<()>>,
     checkpointer: Checkpointer,
+    trail: Trail,
 }
 
 impl Performer {
@@ -65,6 +67,7 @@ impl Performer {
         notices: Arc<OutputNotices>,
         metrics: Arc<AgentMetrics>,
         scope: ContainerScope,
+        trail: Trail,
     ) -> io::Result<Self> {
         let journal = Arc::new(journal);
         Ok(Self {
@@ -81,6 +84,7 @@ impl Performer {
             attempts: BTreeMap::new(),
             tree_enders: Vec::new(),
             checkpointer: Checkpointer::default(),
+            trail,
         })
     }
 
@@ -90,6 +94,11 @@ impl Performer {
 
     pub(super) fn metrics(&self) -> &AgentMetrics {
         &self.metrics
+    }
+
+    /// The audit records.
+    pub(super) fn trail(&mut self) -> &mut Trail {
+        &mut self.trail
     }
 
     pub(super) fn notices(&self) -> &OutputNotices {
@@ -426,6 +435,7 @@ impl Performer {
         })?;
         self.attempts.insert(dir.name().to_owned(), seen.attempt.clone());
         if let Loaded::Readable(record) = loaded {
+            self.trail.catch_up(record);
             let end = record.exit.as_ref().map(|ended| ended.output.end);
             if end.is_none_or(|end| record.delivery.archived < end) {
                 self.resume_output(&seen.attempt, dir, end);
