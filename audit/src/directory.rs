@@ -57,13 +57,6 @@ pub enum DirectoryError {
     },
 }
 
-impl DirectoryError {
-    /// Whether another attempt may succeed though nothing was changed.
-    pub fn is_retryable(&self) -> bool {
-        false
-    }
-}
-
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
     let path = path.to_owned();
     move |source| DirectoryError::Io { doing, path, source }
@@ -104,7 +97,8 @@ pub struct Directory {
 
 impl Directory {
     /// Opens the chain in a directory, or begins one with this id, and records that. What the process before has written of a
-    /// record in part is removed, and mentioned in that record. `synced` follows what is durable.
+    /// record in part is removed, and mentioned in that record. `synced` follows what is durable, and
+    /// `written` is handed the line of that record.
     ///
     /// # Errors
     /// [`DirectoryError`]; nothing was changed but that the directory may exist now.
@@ -115,6 +109,7 @@ impl Directory {
         writer: &Writer,
         synced: SyncedHead,
         at: UnixMillis,
+        written: &mut dyn FnMut(&[u8]),
     ) -> Result<Self, DirectoryError> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create", path))?;
         let handle = File::open(path).map_err(failed("open", path))?;
@@ -141,25 +136,37 @@ impl Directory {
         };
         let Writer { program, version, on } = writer;
         let (program, version, on) = ((*program).into(), (*version).into(), on.as_str().into());
-        directory.append(at, &Record::Began { program, version, on, torn });
+        directory.append_and(at, &Record::Began { program, version, on, torn }, written);
         Ok(directory)
     }
 
     /// Appends a record. One that cannot be written is counted and recorded as lost later.
     pub fn append(&mut self, at: UnixMillis, record: &Record) {
-        if let Some((lost, why)) = self.gap.take() {
-            let gap = Record::Gap { lost, why: why.as_str().into() };
-            if let Err(error) = self.write(at, &gap) {
-                self.gap = Some((lost, why));
-                return self.lose(1, error.to_string());
-            }
+        self.append_and(at, record, &mut |_| {});
+    }
+
+    /// The same, and hands each line that was written to `written`: of a gap that is recorded now, and of the record.
+    pub fn append_and(&mut self, at: UnixMillis, record: &Record, written: &mut dyn FnMut(&[u8])) {
+        if !self.record_gap(at, written) {
+            return self.lose(1, String::new());
         }
-        if let Err(error) = self.write(at, record) {
+        if let Err(error) = self.write(at, record, written) {
             self.lose(1, error.to_string());
         }
         if self.len >= self.kept / FILES {
             self.rotate();
         }
+    }
+
+    /// Records what was lost before, if anything; false when that is not possible yet.
+    pub fn record_gap(&mut self, at: UnixMillis, written: &mut dyn FnMut(&[u8])) -> bool {
+        let Some((lost, why)) = self.gap.take() else { return true };
+        let gap = Record::Gap { lost, why: why.as_str().into() };
+        let done = self.write(at, &gap, written).is_ok();
+        if !done {
+            self.gap = Some((lost, why));
+        }
+        done
     }
 
     /// Counts records that are lost for another reason: they are recorded as lost, like those that cannot be written.
@@ -209,7 +216,7 @@ impl Directory {
         !self.unsynced.is_empty()
     }
 
-    fn write(&mut self, at: UnixMillis, record: &Record) -> io::Result<()> {
+    fn write(&mut self, at: UnixMillis, record: &Record, seen: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         if self.is_torn {
             self.file.set_len(self.len)?;
             self.is_torn = false;
@@ -220,6 +227,7 @@ impl Directory {
                 self.len += written as u64;
                 self.chain.advance(&next);
                 self.note_written();
+                seen(&next.line);
                 Ok(())
             }
             written => {
@@ -266,6 +274,13 @@ fn lock(handle: &File, path: &Path) -> Result<(), DirectoryError> {
         }
     }
     Err(DirectoryError::InUse { path: path.to_owned() })
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is forking has a copy of the file until it runs its program.
+        let _ = self.handle.unlock();
+    }
 }
 
 /// Where a chain ends.
@@ -379,7 +394,8 @@ impl SyncedHead {
         }
     }
 
-    fn raise(&self, to: Option<AuditHead>) {
+    /// It is durable up to there.
+    pub fn raise(&self, to: Option<AuditHead>) {
         let mut durable = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*durable, to) {
             (Durable::Unknown, _) | (_, None) => {}
@@ -481,7 +497,8 @@ mod tests {
         let writer = Writer { program: "node-agent", version: "1", on: "n-1".into() };
         let id = ChainId::new("c").unwrap();
         let mut directory =
-            Directory::open(folder.path(), 0, id, &writer, SyncedHead::default(), UnixMillis(1)).unwrap();
+            Directory::open(folder.path(), 0, id, &writer, SyncedHead::default(), UnixMillis(1), &mut |_| {})
+                .unwrap();
         let record =
             |pid| Record::Started { attempt: "u/1/n-1/1".parse().unwrap(), pid, started_at: UnixMillis(5) };
         let full = Arc::new(OpenOptions::new().append(true).open("/dev/full").unwrap());

@@ -78,7 +78,7 @@ pub enum Record {
         /// What is wrong with it.
         message: Message,
     },
-    /// By the operator: a Run began.
+    /// By the operator: a Run began, or was taken over from another operator.
     RunBegan(Box<RunBegan>),
     /// By the operator: a `Start` was handed to the Session of its node.
     Dispatched {
@@ -142,7 +142,7 @@ pub enum Record {
         /// The head.
         head: AuditHead,
     },
-    /// Records were lost here: they could not be written, or came faster than they could be.
+    /// Records were lost, about here: they could not be written, or came faster than they could be.
     Gap {
         /// How many.
         lost: u64,
@@ -212,14 +212,15 @@ pub struct RunBegan {
     pub trigger: Name,
     /// Hash of its spec.
     pub spec_hash: SpecHash,
-    /// The generation of its spec.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<i64>,
-    /// Who asked for it.
+    /// Who asked for it; missing where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<RequestedBy>,
-    /// What is to be run.
-    pub request: Request,
+    /// What is to be run; missing for a Run that was taken over after its spec had changed: nothing more of it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
+    /// Whether another operator began it, and this one continues it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub taken_over: bool,
     /// How many nodes it is run on.
     pub targets: u64,
     /// SHA-256 of their names in the order of the target list, each followed by a newline.

@@ -27,7 +27,7 @@ fn try_open(path: &Path) -> Result<Directory, DirectoryError> {
     let writer = Writer { program: "node-agent", version: "1", on: "n-1".into() };
     // The id counts only if there is no chain yet.
     let id = ChainId::new(format!("c-{}", files(path).map_or(0, |files| files.len()))).unwrap();
-    Directory::open(path, 0, id, &writer, SyncedHead::default(), UnixMillis(1))
+    Directory::open(path, 0, id, &writer, SyncedHead::default(), UnixMillis(1), &mut |_| {})
 }
 
 fn started(pid: i32) -> Record {

@@ -1,11 +1,16 @@
 //! `sentinel audit verify`, the real binary.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod kit;
+
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use kit::Dev;
+use sentinel_audit::directory::Export;
+use sentinel_audit::verify::verify;
 use sentinel_audit::{AuditHead, Chain, Record};
 use sentinel_protocol::ids::ChainId;
 use sentinel_protocol::time::UnixMillis;
@@ -95,6 +100,100 @@ fn the_first_record_that_does_not_fit_is_named_and_the_other_files_are_verified(
         assert!(out.contains(expected), "{expected:?} is not in:\n{out}");
     }
     assert!(out.ends_with("FAILED\n"), "{out}");
+}
+
+/// The records of a directory, as they are now.
+fn records(directory: &Path) -> Vec<Record> {
+    let mut records = Vec::new();
+    let export = BufReader::new(Export::open(directory).unwrap());
+    verify(export, |_, line| records.push(line.record.clone().unwrap())).unwrap();
+    records
+}
+
+fn heads(records: &[Record]) -> usize {
+    records.iter().filter(|record| matches!(record, Record::HeadSeen { .. })).count()
+}
+
+#[test]
+fn operator_and_nodes_record_a_run_and_each_others_heads() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let mut dev = Dev::start(&["--state", state.to_str().unwrap()]);
+    dev.run(&["run", "--name", "hello", "--all", "--", "echo", "an-argument"]).exited(0);
+    for _ in 0..2 {
+        dev.run(&["logs", "hello"]).exited(0).printed("an-argument");
+    }
+    assert_eq!(dev.request_without_token("GET /api/v1/tasks", b"").status, 401);
+    let node = find_node(&state);
+    // Heads are exchanged with the Heartbeats.
+    let deadline = std::time::Instant::now() + kit::TIMEOUT;
+    while heads(&records(&state.join("audit"))) == 0 || heads(&records(&node.join("audit"))) == 0 {
+        assert!(std::time::Instant::now() < deadline, "no heads: {:?}", records(&node.join("audit")));
+        std::thread::yield_now();
+    }
+    dev.interrupt();
+    dev.wait();
+
+    let of_operator = records(&state.join("audit"));
+    let kinds: Vec<&str> = of_operator.iter().map(Record::kind).collect();
+    let ordered: Vec<&str> = kinds
+        .iter()
+        .copied()
+        .filter(|kind| !["HeadSeen", "OutputRead", "AccessDenied"].contains(kind))
+        .collect();
+    assert_eq!(ordered, ["Began", "RunBegan", "Dispatched", "AttemptEnded", "RunEnded"], "{of_operator:#?}");
+    let Record::RunBegan(began) = of_operator.iter().find(|r| r.kind() == "RunBegan").unwrap() else {
+        panic!()
+    };
+    let argv = Some(sentinel_audit::record::Command::Argv(vec!["echo".into(), "an-argument".into()]));
+    assert_eq!((began.request.as_ref().map(|request| request.program.clone()), began.targets), (argv, 1));
+    let denied = |record: &&Record| matches!(record, Record::AccessDenied { status: 401, .. });
+    assert_eq!(of_operator.iter().filter(denied).count(), 1, "{kinds:?}");
+    let mut read: Vec<String> = of_operator
+        .iter()
+        .filter_map(|record| match record {
+            Record::OutputRead(access) => Some(access.path.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        !read.is_empty() && read.iter().all(|path| path.contains("/runs/") || path.contains("/executions/")),
+        "{read:?}"
+    );
+    let all = read.len();
+    read.sort();
+    read.dedup();
+    assert_eq!(read.len(), all, "a reading that is repeated within a minute is recorded once");
+
+    let of_node: Vec<&str> = records(&node.join("audit")).iter().map(Record::kind).collect();
+    let ordered: Vec<&str> =
+        of_node.into_iter().filter(|kind| ["Accepted", "Ended"].contains(kind)).collect();
+    assert_eq!(ordered, ["Accepted", "Ended"]);
+
+    fit_together(folder.path(), &state.join("audit"), &node.join("audit"));
+}
+
+/// Together they prove that none was cut off.
+fn fit_together(folder: &Path, operator: &Path, node: &Path) {
+    for (name, directory) in [("operator.jsonl", operator), ("node.jsonl", node)] {
+        let mut export = fs::File::create(folder.join(name)).unwrap();
+        std::io::copy(&mut Export::open(directory).unwrap(), &mut export).unwrap();
+    }
+    let (code, out, _) = sentinel(folder, &["operator.jsonl", "node.jsonl"], b"");
+    assert_eq!((code, out.matches("end: it still has record").count()), (0, 2), "{out}");
+}
+
+/// The state directory of the only node.
+fn find_node(state: &Path) -> std::path::PathBuf {
+    let mut folders = vec![state.to_owned()];
+    while let Some(folder) = folders.pop() {
+        if folder.join("attempts").is_dir() {
+            return folder;
+        }
+        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        folders.extend(entries.filter(|path| path.is_dir()));
+    }
+    panic!("no node has a state directory below {}", state.display());
 }
 
 #[test]

@@ -75,19 +75,16 @@ fn shell(number: u32, script: &str) -> Start {
     start
 }
 
-#[tokio::test]
-async fn what_is_asked_and_done_is_recorded_once_and_in_order() {
-    let dir = node();
-    let mut gateway = Gateway::start(TOKEN).await;
-    let _agent = start_agent(dir.path(), &gateway);
-    let mut control = gateway.control().await;
+/// Has a command run, one refused, one cancelled and another run, and gives heads; all of it twice. Returns the first one, the
+/// cancelled one and the head.
+async fn ask(control: &mut Control) -> (Start, Start, AuditHead) {
     let mut first = shell(1, "exit 3");
     first.request.env.push(EnvVar { name: "PASSWORD".into(), value: "hunter2-the-value".into() });
     let alice = Requester { user: "alice".into(), uid: None, groups: vec!["ops".into()] };
     first.requested_by = Some(RequestedBy { author: alice, rerun: None });
-    assert_eq!(run(&mut control, &first).await, Outcome::Failed { exit_code: 3 });
+    assert_eq!(run(control, &first).await, Outcome::Failed { exit_code: 3 });
     // It is sent again: nothing is run, and nothing more is recorded.
-    assert_eq!(run(&mut control, &first).await, Outcome::Failed { exit_code: 3 });
+    assert_eq!(run(control, &first).await, Outcome::Failed { exit_code: 3 });
 
     let mut refused = shell(2, "true");
     refused.request.environment = Environment::Host;
@@ -109,7 +106,17 @@ async fn what_is_asked_and_done_is_recorded_once_and_in_order() {
     let stale = AuditHead { seq: 10, ..head.clone() };
     control.send_message(ToAgent::AuditHead(stale)).await;
     // Handled in order: after its answer, all of the above is recorded.
-    assert!(matches!(run(&mut control, &shell(4, "true")).await, Outcome::Succeeded { .. }));
+    assert!(matches!(run(control, &shell(4, "true")).await, Outcome::Succeeded { .. }));
+    (first, cancelled, head)
+}
+
+#[tokio::test]
+async fn what_is_asked_and_done_is_recorded_once_and_in_order() {
+    let dir = node();
+    let mut gateway = Gateway::start(TOKEN).await;
+    let _agent = start_agent(dir.path(), &gateway);
+    let mut control = gateway.control().await;
+    let (first, cancelled, head) = ask(&mut control).await;
 
     let (chain, records) = verified(dir.path());
     assert_eq!(chain.writer.as_deref(), Some("node-agent on n-1"));

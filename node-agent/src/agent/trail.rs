@@ -110,7 +110,7 @@ impl Trail {
         }
         let opened = new_id().and_then(|id| {
             let synced = self.synced.clone();
-            Directory::open(&self.path, self.kept, id, &self.writer, synced, host::wall_clock())
+            Directory::open(&self.path, self.kept, id, &self.writer, synced, host::wall_clock(), &mut |_| {})
         });
         match opened {
             Ok(mut directory) => {
@@ -319,6 +319,7 @@ impl Trail {
             return;
         }
         let Ok(directory) = &mut self.chain else { return };
+        directory.record_gap(host::wall_clock(), &mut |_| {});
         let Some(unsynced) = directory.take_unsynced() else { return };
         let job = Arc::new(Mutex::new(Some(unsynced)));
         let given = job.clone();
