@@ -1,4 +1,4 @@
-//! Who may depend on whom: `protocol ← core ← {operator, node-agent} ← cli`, and what the pure crates may use.
+//! Who may depend on whom: `protocol ← core ← {operator, node-agent} ← cli`, `protocol ← audit`, and what the pure crates may use.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::disallowed_types, reason = "a test, which asks cargo")]
 
@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "sentinel-policy",
         &["jiff", "sentinel-protocol", "serde", "serde-saphyr", "serde_json", "sha2", "ssh-key", "thiserror"],
     ),
+    ("sentinel-audit", &["sentinel-protocol", "serde", "serde_json", "sha2", "thiserror"]),
     ("sentinel-viewer", &["thiserror"]),
     ("sentinel-core", &["bytes", "memchr", "sentinel-protocol", "serde", "serde_json", "sha2", "thiserror"]),
 ];

@@ -8,6 +8,9 @@ use sentinel_protocol::metrics::NodeMetrics;
 /// Messages that find the outgoing queue full are logged once for this many.
 const LOG_EVERY_DROPPED: u64 = 1000;
 
+/// Lost audit records are logged once for this many.
+const LOG_EVERY_UNRECORDED: u64 = 100;
+
 /// Counters and gauges of one agent.
 #[derive(Debug, Default)]
 pub(crate) struct AgentMetrics {
@@ -19,6 +22,7 @@ pub(crate) struct AgentMetrics {
     ignored: AtomicU64,
     dropped: AtomicU64,
     restarts: AtomicU64,
+    unrecorded: AtomicU64,
 }
 
 impl AgentMetrics {
@@ -55,6 +59,18 @@ impl AgentMetrics {
         let dropped = self.dropped.fetch_add(1, Relaxed) + 1;
         if dropped % LOG_EVERY_DROPPED == 1 {
             tracing::warn!(dropped, "send queue full; reports will be retried");
+        }
+    }
+
+    /// Audit records were lost: the disk is full, or the directory cannot be used.
+    pub(crate) fn count_unrecorded(&self, records: u64) {
+        let before = self.unrecorded.fetch_add(records, Relaxed);
+        let total = before + records;
+        if before / LOG_EVERY_UNRECORDED < total / LOG_EVERY_UNRECORDED || before == 0 {
+            tracing::error!(
+                total,
+                "audit records of this node could not be written; the chain will state how many are missing"
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use sentinel_audit::directory::MIN_KEPT;
 use sentinel_core::agent::Rules;
 use sentinel_protocol::limits::HEARTBEAT_MS;
 use sentinel_protocol::request::Environment;
@@ -15,12 +16,16 @@ use crate::link::{Endpoint, Timing, Token};
 use crate::policy::{PolicyCommand, PolicyFiles};
 use crate::supervisor::{HostNamespaces, Prefork};
 
+/// Bytes of audit records that are kept by default.
+const AUDIT_KEPT: u64 = 64 << 20;
+
 const EXAMPLES: &str = "Examples:
   node-agent --operator-url ws://127.0.0.1:7070 --token-file ./token --state-dir ./state
   node-agent --operator-url wss://operator:7443 --ca-file ./ca.crt --token-file ./token --profile host
   node-agent health --state-dir ./state
   node-agent journal --state-dir ./state
-  node-agent policy lint ./policy.yaml";
+  node-agent policy lint ./policy.yaml
+  node-agent audit export --state-dir ./state > node-1.jsonl";
 
 /// Runs commands on this node for the Sentinel operator, streams their output and reports how they ended.
 #[derive(Debug, Parser)]
@@ -71,6 +76,30 @@ pub enum Command {
     /// Check a policy of a node, or what it decides about a request.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Export or verify the audit records of a state directory. An agent may be using it.
+    Audit {
+        /// What to do.
+        #[command(subcommand)]
+        verb: AuditVerb,
+    },
+}
+
+/// What is done with audit records.
+#[derive(Debug, Subcommand)]
+pub enum AuditVerb {
+    /// Write all records to standard output, as JSON lines; `sentinel audit verify` verifies them on any machine.
+    Export {
+        /// The agent's state directory.
+        #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
+        state_dir: PathBuf,
+    },
+    /// Verify the records, and exit with 1 and the first one that does not fit. That the end was cut off is only found together
+    /// with the operator's records, by `sentinel audit verify`.
+    Verify {
+        /// The agent's state directory.
+        #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
+        state_dir: PathBuf,
+    },
 }
 
 /// Options of the agent.
@@ -115,6 +144,10 @@ pub struct RunArgs {
     /// in the state directory.
     #[arg(long, env = "SENTINEL_KILL_SWITCH_FILE", value_name = "FILE")]
     pub kill_switch_file: Option<PathBuf>,
+    /// Audit records of this node to keep, on the disk of the state directory; beyond, the oldest are removed. At least 1Mi,
+    /// for example 64Mi or 1Gi.
+    #[arg(long, env = "SENTINEL_AUDIT_KEEP", default_value = "64Mi", value_name = "SIZE", value_parser = parse_kept)]
+    pub audit_keep: u64,
     /// Format of the agent's own log.
     #[arg(long, env = "SENTINEL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -139,6 +172,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.and_then(|number| number.checked_mul(1 << power)).ok_or_else(|| {
         "a size is a whole number of bytes, or one with Ki, Mi, Gi or Ti, as in 64Mi".to_owned()
     })
+}
+
+fn parse_kept(text: &str) -> Result<u64, String> {
+    let kept = parse_size(text)?;
+    if kept < MIN_KEPT { Err("at least 1Mi of audit records are kept".to_owned()) } else { Ok(kept) }
 }
 
 /// Where commands may run.
@@ -212,6 +250,8 @@ pub struct AgentConfig {
     pub policy: PolicyFiles,
     /// What commands do not see, besides the state directory and the token, unless they are privileged.
     pub hidden: Vec<PathBuf>,
+    /// Bytes of audit records to keep.
+    pub audit_kept: u64,
 }
 
 impl AgentConfig {
@@ -232,6 +272,7 @@ impl AgentConfig {
             timing: Timing::default(),
             policy: PolicyFiles::default(),
             hidden: Vec::new(),
+            audit_kept: AUDIT_KEPT,
         }
     }
 
@@ -260,6 +301,7 @@ impl From<&RunArgs> for AgentConfig {
             rules,
             nested_node: args.nested_node,
             policy,
+            audit_kept: args.audit_keep,
             ..base
         }
     }

@@ -1,15 +1,17 @@
 //! The node agent, and (executed again) the fork server of its supervisors.
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::CommandFactory;
+use sentinel_audit::directory::Export;
+use sentinel_audit::report::{Report, Source};
 use sentinel_node_agent::baseline::{self, Role};
-use sentinel_node_agent::config::{AgentConfig, Cli, Command, RunArgs};
-use sentinel_node_agent::journal::Listing;
+use sentinel_node_agent::config::{AgentConfig, AuditVerb, Cli, Command, RunArgs};
+use sentinel_node_agent::journal::{AUDIT, Listing};
 use sentinel_node_agent::{health, policy, run, shortage, supervisor};
 use sentinel_telemetry::FilterFile;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         (Some(Command::Journal { state_dir }), _) => print_journal(&state_dir),
+        (Some(Command::Audit { verb: AuditVerb::Export { state_dir } }), _) => export_audit(&state_dir),
+        (Some(Command::Audit { verb: AuditVerb::Verify { state_dir } }), _) => verify_audit(&state_dir),
         (None, Some(args)) => unfit.map_err(Into::into).and_then(|()| run_agent(&args)),
         (None, None) => {
             let _ = Cli::command().print_help();
@@ -42,6 +46,30 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "node-agent: {}", shortage::describe(&*error));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn export_audit(state_dir: &Path) -> Result<(), Box<dyn Error>> {
+    let mut records = Export::open(&state_dir.join(AUDIT))?;
+    match std::io::copy(&mut records, &mut std::io::stdout().lock()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        copied => Ok(copied.map(drop)?),
+    }
+}
+
+fn verify_audit(state_dir: &Path) -> Result<(), Box<dyn Error>> {
+    let directory = state_dir.join(AUDIT);
+    let open = || {
+        let records = Export::open(&directory).map_err(std::io::Error::other)?;
+        Ok(Box::new(BufReader::new(records)) as Box<dyn BufRead>)
+    };
+    let report = Report::of(&[Source { name: directory.display().to_string(), open: Box::new(open) }]);
+    write!(std::io::stdout(), "{report}")?;
+    if report.is_ok() {
+        Ok(())
+    } else {
+        Err("the audit records do not fit; the first misfit is above".into())
     }
 }
 

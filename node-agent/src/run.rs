@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{AgentLoop, Performer};
+use crate::agent::{AgentLoop, Performer, Trail};
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Inbox, Input, Mailbox, OutputNotices, mailbox};
 use crate::config::AgentConfig;
@@ -185,6 +185,7 @@ struct Shared {
     launcher: Launcher,
     scope: ContainerScope,
     policy: PolicyGate,
+    trail: Trail,
 }
 
 /// The links to the operator, not started yet.
@@ -223,8 +224,10 @@ fn wire(
     .hiding(hidden);
     let policy = PolicyGate::new(&config.policy, journal.root(), config.host, config.node_name.clone());
     let node = config.node_name.unwrap_or_else(|| "-".to_owned());
+    let trail = Trail::open(journal.root(), config.audit_kept, &node, metrics.clone());
     let control = ControlLink {
         node: node.clone(),
+        audit: trail.synced(),
         dialer: dialer.clone(),
         timing: config.timing,
         mailbox: mailbox.clone(),
@@ -246,7 +249,7 @@ fn wire(
         metrics: metrics.clone(),
         session: session_changes,
     };
-    Ok((Shared { mailbox, notices, metrics, launcher, scope, policy }, Links { control, logs }, inbox))
+    Ok((Shared { mailbox, notices, metrics, launcher, scope, policy, trail }, Links { control, logs }, inbox))
 }
 
 /// What this agent accepts on this machine.
@@ -299,8 +302,8 @@ struct AgentThread {
 
 impl AgentThread {
     fn start(shared: Shared, journal: StateDir, rules: Rules, inbox: Inbox) -> Result<Self, AgentError> {
-        let Shared { mailbox, notices, metrics, launcher, scope, policy } = shared;
-        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope, policy)
+        let Shared { mailbox, notices, metrics, launcher, scope, policy, trail } = shared;
+        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope, policy, trail)
             .map_err(failed("start a thread that removes forgotten attempts"))?;
         let (report, replayed) = oneshot::channel();
         let (alive, exited) = oneshot::channel::<()>();

@@ -12,6 +12,7 @@ pub mod kill_point;
 mod later;
 pub mod lock;
 pub mod signals;
+pub mod audit;
 pub mod resource;
 pub mod cluster;
 pub mod controller;

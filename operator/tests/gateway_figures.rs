@@ -111,7 +111,11 @@ fn child_agents() {
             agent.send_json(&ToOperator::Hello(hello())).await;
             agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
             agent
-                .send_json(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1), metrics: metrics() }))
+                .send_json(&ToOperator::Heartbeat(Heartbeat {
+                    at: UnixMillis(1),
+                    metrics: metrics(),
+                    audit: None,
+                }))
                 .await;
             agents.push(agent);
         }

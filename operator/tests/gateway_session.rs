@@ -69,7 +69,7 @@ async fn a_heartbeat_renews_presence_within_bounds() {
     let mut agent = world.agent("n").await;
     let disk = DiskMetrics { mount: "/".repeat(1000).into(), total: 1, available: 1 };
     let metrics = NodeMetrics { cpu_percent: 12.5, disks: vec![disk; 100], ..NodeMetrics::default() };
-    agent.send_json(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(5), metrics })).await;
+    agent.send_json(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(5), metrics, audit: None })).await;
     let name = node_name("n");
     eventually("it is mirrored", || world.presence.lock().unwrap().contains_key(&name)).await;
     let record = world.presence.lock().unwrap()[&name].clone();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the operator that `http` may use; a new one is a decision.
 const MODULES: &[&str] = &[
+    "audit",
     "clock",
     "cluster",
     "controller",

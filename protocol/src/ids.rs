@@ -49,6 +49,14 @@ pub struct SpecHash(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Arc<str>);
 
+/// Random id of a chain of audit records, which one process at a time appends to.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChainId(Arc<str>);
+
+/// A SHA-256 digest; 64 lower-case hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sha256Hex(Arc<str>);
+
 /// The name of a Kubernetes namespace: an RFC 1123 label, at most 63 characters.
 ///
 /// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
@@ -177,6 +185,10 @@ fn is_file_safe(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
 text_id!(
     NodeName,
     "node name",
@@ -197,9 +209,18 @@ text_id!(
 );
 text_id!(TaskUid, "task uid", "1 to 64 letters, digits and '-'", is_file_safe);
 text_id!(SessionId, "session id", "1 to 64 letters, digits and '-'", is_file_safe);
-text_id!(SpecHash, "spec hash", "64 lower-case hexadecimal digits", |text| {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-});
+text_id!(ChainId, "chain id", "1 to 64 letters, digits and '-'", is_file_safe);
+text_id!(SpecHash, "spec hash", "64 lower-case hexadecimal digits", is_sha256);
+text_id!(Sha256Hex, "SHA-256 digest", "64 lower-case hexadecimal digits", is_sha256);
+
+impl From<[u8; 32]> for Sha256Hex {
+    fn from(digest: [u8; 32]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |half: u8| char::from(DIGITS[usize::from(half & 15)]);
+        let text: String = digest.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect();
+        Self(text.into())
+    }
+}
 
 /// Namespace and name of a Task. Not an identity: a Task can be deleted and created again under the same name.
 ///

@@ -34,6 +34,7 @@ pub mod outcome;
 pub mod exit;
 pub mod refusal;
 pub mod metrics;
+pub mod audit;
 pub mod to_agent;
 pub mod to_operator;
 pub mod log;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditHead;
 use crate::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use crate::refusal::SessionRefusal;
 use crate::request::{Deadlines, Leftovers, Program, RunRequest};
@@ -28,11 +29,14 @@ pub enum ToAgent {
     Ack(Ack),
     /// The Run has ended and is archived: the agent deletes the Attempt and keeps its Tombstone.
     Forget(Forget),
+    /// The head of the operator's audit chain, at most once a minute. It informs: an agent of an earlier release ignores it.
+    AuditHead(AuditHead),
 }
 
 tagged!(
     ToAgent by "kind":
     Welcome(Welcome), Refuse(SessionRefusal), Start(Box<Start>), Cancel(Cancel), Ack(Ack), Forget(Forget),
+    AuditHead(AuditHead),
 );
 
 /// The gateway's answer to a Hello.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditHead;
 use crate::exit::{ExitDetails, describe};
 use crate::ids::{AttemptId, Epoch, SpecHash};
 use crate::limits::{INVENTORY_PART, MAX_ENVIRONMENTS, MAX_VERSIONS};
@@ -81,6 +82,10 @@ pub struct Heartbeat {
     pub at: UnixMillis,
     /// The node's metrics.
     pub metrics: NodeMetrics,
+    /// The head of the node's audit chain; `None` where it has none, as in an agent of an earlier release. An operator of an
+    /// earlier release ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditHead>,
 }
 
 /// The durable state of one Attempt, as a message of its own and as an item of an Inventory.

@@ -16,9 +16,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use sentinel_protocol::audit::AuditHead;
 use sentinel_protocol::codec::{decode_record, decode_text, encode_record, encode_text, is_unknown_kind};
 use sentinel_protocol::exit::{Clock, ClockEnd, ExitDetails, Fate, LeftBehind, LeftProcess};
-use sentinel_protocol::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
+use sentinel_protocol::ids::{AttemptId, ChainId, Epoch, SessionId, Sha256Hex, SpecHash, TaskRef};
 use sentinel_protocol::log::{DropReason, LogControl, LogRecord, RecordHead, Stream};
 use sentinel_protocol::metrics::{DiskMetrics, NetworkMetrics, NodeMetrics};
 use sentinel_protocol::outcome::{InterruptReason, LostReason, Outcome, StartFailure};
@@ -245,6 +246,11 @@ fn hello_welcome_and_refuse_are_frozen() {
     assert_eq!(decode_text::<ToAgent>(bytes).unwrap(), refuse);
 }
 
+fn audit_head() -> AuditHead {
+    let hash = Sha256Hex::new("c".repeat(64)).unwrap();
+    AuditHead { chain: ChainId::new("chain-1").unwrap(), seq: 7, hash }
+}
+
 #[test]
 fn messages_of_the_operator_are_stable() {
     check("start-command", &start(Program::Command(vec!["df".into(), "-h".into()])));
@@ -264,6 +270,7 @@ fn messages_of_the_operator_are_stable() {
         check(&format!("ack-{stage:?}").to_lowercase(), &ToAgent::Ack(Ack { attempt: id(), stage }));
     }
     check("forget", &ToAgent::Forget(Forget { attempt: id(), epoch: Epoch::from(5) }));
+    check("audit-head", &ToAgent::AuditHead(audit_head()));
     let leader = Some("10.0.0.7:7070".to_owned());
     for (name, refusal) in [
         ("hello-expected", SessionRefusal::HelloExpected),
@@ -300,7 +307,9 @@ fn messages_of_the_agent_are_stable() {
         running_limit: 0,
         spooled: 3,
     };
-    check("heartbeat", &ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1_700_000_000_000), metrics }));
+    let at = UnixMillis(1_700_000_000_000);
+    check("heartbeat", &ToOperator::Heartbeat(Heartbeat { at, metrics: metrics.clone(), audit: None }));
+    check("heartbeat-audited", &ToOperator::Heartbeat(Heartbeat { at, metrics, audit: Some(audit_head()) }));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! The arguments of each verb are in a file of their own; [`values`] parses durations and times.
 
+mod audit;
 mod check;
 mod dev;
 mod get;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub(crate) use audit::{AuditArgs, AuditVerb};
 pub(crate) use check::{AgentProfile, CheckArgs, CheckFormat, ReportArgs};
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
@@ -255,6 +257,8 @@ pub(crate) enum Verb {
     Check(CheckArgs),
     /// Write a support bundle without secrets.
     Report(ReportArgs),
+    /// Verify audit records.
+    Audit(AuditArgs),
     /// Print the version.
     Version,
     /// Print the completion script of a shell.

@@ -2,6 +2,7 @@
 //! return their future behind a pointer: without, all of them are one function to the compiler, which keeps one processor busy.
 
 mod apply;
+mod audit;
 mod cancel;
 mod check;
 mod completion;
@@ -47,6 +48,7 @@ pub(crate) async fn execute(cli: Cli) -> ExitResult {
         Verb::Report(args) => return report::execute(&place, &args).await,
         Verb::Sign(args) => return sign::execute(&args, place.local_namespace()),
         Verb::Policy(args) => return policy::execute(&args, place.local_namespace()),
+        Verb::Audit(args) => return audit::execute(&args),
         verb => verb,
     };
     let force = matches!(&verb, Verb::Apply(args) if args.force_conflicts);
@@ -83,6 +85,7 @@ async fn with_server(verb: Verb, connection: &Connection) -> ExitResult {
         | Verb::Check(_)
         | Verb::Policy(_)
         | Verb::Sign(_)
-        | Verb::Report(_) => Err(Failure::usage("this verb needs no server")),
+        | Verb::Report(_)
+        | Verb::Audit(_) => Err(Failure::usage("this verb needs no server")),
     }
 }

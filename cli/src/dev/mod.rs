@@ -66,7 +66,7 @@ async fn executed(args: DevArgs, namespace: &str) -> ExitResult {
         .with_policy(args.policy.clone());
     cluster.set_nodes(nodes.facts());
 
-    let (operator, endpoint) = start(&args, &state, cluster, tokens.clone(), clock).await?;
+    let (operator, endpoint, audit) = start(&args, &state, cluster, tokens.clone(), clock).await?;
     let client = connect(Server::Unix(endpoint.socket.socket()), None, None)?;
     let gateway = operator.gateway_addr();
     let stop_operator = CancellationToken::new();
@@ -107,6 +107,8 @@ async fn executed(args: DevArgs, namespace: &str) -> ExitResult {
     }
     stop_operator.cancel();
     let exited = join(operator).await;
+    // In time: what is queued is bounded.
+    let _ = tokio::task::spawn_blocking(move || audit.close()).await;
     result.and(cancelled).and(exited)?;
     state.remove();
     Ok(OK)

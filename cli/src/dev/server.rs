@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sentinel_api::client::dev_socket::DevSocket;
 use sentinel_api::client::peer::{effective_uid, listeners};
+use sentinel_operator::audit::{Audit, AuditOptions};
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::config::any_loopback_port;
@@ -27,6 +28,9 @@ use crate::exit::Failure;
 /// How long the operator may take at exit to write what it holds to History.
 const DRAIN: Duration = Duration::from_secs(3);
 
+/// Bytes of the operator's audit records that are kept.
+const AUDIT_KEPT: u64 = 64 << 20;
+
 /// Where the API listens, and its credentials.
 pub(super) struct Endpoint {
     pub(super) socket: DevSocket,
@@ -40,8 +44,9 @@ pub(super) async fn start(
     cluster: EmbeddedCluster,
     tokens: StaticTokens,
     clock: Clock,
-) -> Result<(Operator, Endpoint), Failure> {
+) -> Result<(Operator, Endpoint, Audit), Failure> {
     let metrics = Registry::new();
+    let audit = audit(state, &clock, &metrics)?;
     let (api, endpoint) = bind_api(args, &metrics).await?;
     let file = state.path().join("history.db");
     let options = EmbeddedOptions { clock: clock.clone(), ..EmbeddedOptions::default() };
@@ -58,6 +63,7 @@ pub(super) async fn start(
         clock,
         metrics,
         traces: Traces::off(),
+        audit: audit.clone(),
     };
     let options = Options {
         gateway: any_loopback_port(),
@@ -71,7 +77,16 @@ pub(super) async fn start(
         election: Election::Alone(Epoch::from(1)),
     };
     let operator = Operator::start(seams, options).await.map_err(|error| start_failure(args, &error))?;
-    Ok((operator, endpoint))
+    Ok((operator, endpoint, audit))
+}
+
+/// The audit records of the operator, beside its History.
+fn audit(state: &State, clock: &Clock, metrics: &Registry) -> Result<Audit, Failure> {
+    let options =
+        AuditOptions { directory: Some(state.path().join("audit")), kept: AUDIT_KEPT, stream: None };
+    Audit::start(options, "dev mode", clock, metrics).map_err(|error| {
+        Failure::new(format!("failed to open the audit records in {}: {error}", state.summary()))
+    })
 }
 
 /// Binds the API: a TCP port that requires a token, and a socket in a private directory.

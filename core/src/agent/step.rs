@@ -199,6 +199,8 @@ impl Agent {
             ToAgent::Welcome(_) | ToAgent::Refuse(_) => {
                 out.push(Effect::Ignored { what: Ignored::Handshake, attempt: None });
             }
+            // It concerns the record of what was done, and nothing that is done.
+            ToAgent::AuditHead(_) => {}
         }
     }
 

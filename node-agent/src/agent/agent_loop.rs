@@ -92,6 +92,7 @@ impl AgentLoop {
                         if let Input::Stop = input {
                             self.step_and_perform(Event::Stopping);
                             self.performer.write_deliveries();
+                            self.performer.trail().sync();
                             return;
                         }
                         self.on_input(input);
@@ -217,6 +218,7 @@ impl AgentLoop {
         self.performer.write_deliveries();
         self.performer.prefork();
         self.performer.checkpoint();
+        self.performer.trail().sync_later();
         self.step_and_perform(Event::Tick);
         // Output without a wake-up: the supervisor is of an older release, or the pipe was full.
         let active = self.performer.attempts().filter(|id| self.agent.is_living(id));
@@ -224,6 +226,7 @@ impl AgentLoop {
             self.performer.notices().written(attempt);
         }
         let pause = self.pause(began.elapsed());
+        let pause = if self.performer.trail().has_unsynced() { pause.min(TICK) } else { pause };
         self.next_tick = host::boot_clock_ms() + pause.as_millis() as u64;
     }
 
@@ -245,7 +248,10 @@ impl AgentLoop {
     fn step_and_perform(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            for effect in self.agent.step(event, now()) {
+            let asked = self.performer.trail().note_event(&event);
+            let effects = self.agent.step(event, now());
+            self.performer.trail().note_effects(asked.as_ref(), &effects);
+            for effect in effects {
                 let result = self.performer.perform(effect);
                 let failed = matches!(result, Some(Event::JournalFailed { .. } | Event::NotRecorded { .. }));
                 events.extend(result);
@@ -273,7 +279,13 @@ impl AgentLoop {
     fn replay(&mut self) -> Result<Event, JournalError> {
         let mut seen = Vec::new();
         let mut unreadable = Vec::new();
-        for (dir, loaded) in self.performer.journal().load()? {
+        let journal = self.performer.journal().load()?;
+        let readable = journal.iter().filter_map(|(_, loaded)| match loaded {
+            Loaded::Readable(record) => Some(record.accepted.start.attempt.clone()),
+            Loaded::Corrupt { .. } => None,
+        });
+        self.performer.trail().search(readable);
+        for (dir, loaded) in journal {
             if let Loaded::Corrupt { why } = &loaded {
                 tracing::error!(attempt = dir.name(), why, "the record of an attempt is corrupt");
             }

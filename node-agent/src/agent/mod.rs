@@ -10,6 +10,7 @@
 //! * [`deliveries`]: what was acknowledged, until it is written.
 //! * [`outgoing`]: what is sent, once it is durable.
 //! * [`checkpointer`] and [`compactor`]: what may take its time, after an Attempt has ended and after it is forgotten.
+//! * [`trail`]: the audit records of all of this.
 //! * [`inspect`]: files and locks to evidence; [`conversion`]: records of the Journal to values of `core` and back.
 
 mod agent_loop;
@@ -21,6 +22,8 @@ mod inspect;
 mod outgoing;
 mod performer;
 mod permission;
+mod trail;
 
 pub(crate) use agent_loop::AgentLoop;
 pub(crate) use performer::Performer;
+pub(crate) use trail::Trail;

@@ -21,6 +21,7 @@ use super::deliveries::Deliveries;
 use super::inspect::{inspect, last_log_line};
 use super::outgoing::Outgoing;
 use super::permission::Permission;
+use super::trail::Trail;
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Input, Mailbox, OutputNotices};
 use crate::host;
@@ -55,6 +56,7 @@ pub(crate) struct Performer {
     tree_enders: Vec<JoinHandle<()>>,
     pub(super) permission: Permission,
     checkpointer: Checkpointer,
+    trail: Trail,
 }
 
 impl Performer {
@@ -68,6 +70,7 @@ impl Performer {
         metrics: Arc<AgentMetrics>,
         scope: ContainerScope,
         policy: PolicyGate,
+        trail: Trail,
     ) -> io::Result<Self> {
         let journal = Arc::new(journal);
         Ok(Self {
@@ -85,6 +88,7 @@ impl Performer {
             tree_enders: Vec::new(),
             checkpointer: Checkpointer::default(),
             permission: Permission::new(policy),
+            trail,
         })
     }
 
@@ -94,6 +98,11 @@ impl Performer {
 
     pub(super) fn metrics(&self) -> &AgentMetrics {
         &self.metrics
+    }
+
+    /// The audit records.
+    pub(super) fn trail(&mut self) -> &mut Trail {
+        &mut self.trail
     }
 
     pub(super) fn notices(&self) -> &OutputNotices {
@@ -435,6 +444,7 @@ impl Performer {
         })?;
         self.attempts.insert(dir.name().to_owned(), seen.attempt.clone());
         if let Loaded::Readable(record) = loaded {
+            self.trail.catch_up(record);
             let end = record.exit.as_ref().map(|ended| ended.output.end);
             if end.is_none_or(|end| record.delivery.archived < end) {
                 self.resume_output(&seen.attempt, dir, end);

@@ -8,6 +8,7 @@
 //!   wal                         write-ahead log: what is durable before its directory is, see [`wal`]
 //!   bell                        named pipe by which supervisors wake the agent, see [`wakeup`]
 //!   attempts/.ready.<pid>/      prepared by a supervisor that waits for an Attempt
+//!   audit/                      the audit chain of the node, see `sentinel_audit::directory`
 //!   tombstones/<millis>.log     forgotten Attempts: id, spec hash, outcome; one checksummed line each
 //!   attempts/<uid>.<run>.<n>/   one Attempt; the directory itself carries its supervisor's kernel lock
 //!     request                   the accepted Start and the clocks of its acceptance; written once
@@ -55,7 +56,7 @@ pub use error::JournalError;
 pub use listing::Listing;
 pub(crate) use ready_dir::{ReadyDir, ready_name};
 pub use signed_uses::SignedUses;
-pub use state_dir::StateDir;
+pub use state_dir::{AUDIT, StateDir};
 pub(crate) use wakeup::{AgentWaker, SupervisorWakeups};
 pub use wakeup::{AgentWakeups, Change, ReceivedWakeups, Wakeup};
 pub use wal_slot::SlotId;

@@ -18,6 +18,9 @@ use super::record_file;
 use super::tombstones::Tombstones;
 use super::wal::{Checkpoints, Wal};
 
+/// The name of the directory with the node's audit chain, in the state directory.
+pub const AUDIT: &str = "audit";
+
 /// The state directory, locked for as long as this value lives.
 #[derive(Debug)]
 pub struct StateDir {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sentinel_audit::directory::SyncedHead;
 use sentinel_protocol::codec::{decode_text, is_unknown_kind};
 use sentinel_protocol::ids::SessionId;
 use sentinel_protocol::limits::MAX_CONTROL_FRAME;
@@ -37,7 +38,7 @@ const PATH: &str = "/agent/v1/control";
 const OUTGOING: usize = 2048;
 
 /// The kinds that [`ToAgent`] knows; another one is ignored, so that a newer operator can send more.
-const KNOWN_KINDS: &[&str] = &["Welcome", "Refuse", "Start", "Cancel", "Ack", "Forget"];
+const KNOWN_KINDS: &[&str] = &["Welcome", "Refuse", "Start", "Cancel", "Ack", "Forget", "AuditHead"];
 
 /// Smallest and largest heartbeat period that the gateway may ask for, milliseconds.
 const HEARTBEAT_BOUNDS: (u64, u64) = (50, 60_000);
@@ -100,6 +101,8 @@ pub(crate) struct ControlLink {
     pub(crate) mailbox: Mailbox,
     pub(crate) metrics: Arc<AgentMetrics>,
     pub(crate) sampler: Sampler,
+    /// The head of the node's audit chain, for the Heartbeats.
+    pub(crate) audit: SyncedHead,
     pub(crate) status: StatusFile,
     /// The established Session, for the log link.
     pub(crate) session: watch::Sender<Option<SessionInfo>>,
@@ -312,7 +315,8 @@ impl<'a> Session<'a> {
     async fn send_heartbeat(&mut self) -> Result<(), SessionError> {
         self.heartbeat_sent = true;
         let metrics = self.link.metrics.complete(self.link.sampler.latest());
-        let heartbeat = ToOperator::Heartbeat(Heartbeat { at: host::wall_clock(), metrics });
+        let audit = self.link.audit.get();
+        let heartbeat = ToOperator::Heartbeat(Heartbeat { at: host::wall_clock(), metrics, audit });
         self.link.status.note_connected(self.dead_after);
         Ok(self.socket.send_with_ping(&heartbeat).await?)
     }

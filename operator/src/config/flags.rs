@@ -9,6 +9,7 @@ use sentinel_protocol::ids::Namespace;
 use sentinel_telemetry::LogFormat;
 use sentinel_viewer::BasePath;
 
+use super::audit_flags::AuditFlags;
 use super::store_flags::StoreFlags;
 use super::transport_flags::{PeopleFlags, TlsFlags};
 use super::values::{ServiceAccount, parse_duration, parse_service_account};
@@ -130,6 +131,10 @@ pub struct Flags {
     /// How long to wait at shutdown for output and results to reach History. Example: 10s.
     #[arg(long, env = "SENTINEL_DRAIN", default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     pub(super) drain: Duration,
+
+    /// Where audit records are kept and copied to.
+    #[command(flatten)]
+    pub(super) audit: AuditFlags,
 
     /// Format of the log on standard error.
     #[arg(long, env = "SENTINEL_LOG_FORMAT", default_value = "text", value_parser = log_formats(), value_name = "FORM")]

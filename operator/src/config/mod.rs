@@ -3,6 +3,7 @@
 //! The URLs of the stores are neither: both are visible in `ps` and in a pod's description. They are read from files, such
 //! as a mounted Secret, and again when these change: [`crate::credentials`].
 
+mod audit_flags;
 mod error;
 mod flags;
 mod secret_file;

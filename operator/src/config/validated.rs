@@ -13,6 +13,7 @@ use super::flags::Flags;
 use super::secret_file::read_token;
 use super::transport_flags::MetricsAuth;
 use super::values::{ApiAuth, Certificate, LeaseName, Redis, ServiceAccount, Storage};
+use crate::audit::AuditOptions;
 
 /// The validated configuration.
 #[derive(Debug, Clone)]
@@ -55,6 +56,8 @@ pub struct Config {
     pub watch_namespace: Option<Namespace>,
     /// How long to wait for History at shutdown.
     pub drain: Duration,
+    /// Where audit records go.
+    pub audit: AuditOptions,
     /// Format of the log.
     pub log_format: LogFormat,
     /// Log filter.
@@ -78,8 +81,10 @@ impl Flags {
             return Err(ConfigError::ApiNotLoopback { address: self.api_listen });
         }
         let certificate = self.encrypted()?;
+        let storage = self.stores.storage()?;
         Ok(Config {
-            storage: self.stores.storage()?,
+            audit: self.audit.options(&storage),
+            storage,
             redis: self.stores.redis()?,
             retention: self.stores.retention,
             gateway_listen: self.gateway_listen,

@@ -1,6 +1,7 @@
 //! Hand-over to the archiver: the records of Runs, and of Attempts that the operator concluded. Every decision repeats
 //! them until History holds them; what was handed over recently is not handed over again.
 
+use sentinel_audit::record::EndedBy;
 use sentinel_core::reconcile::Action;
 use sentinel_core::reconcile::run::RunState;
 use sentinel_core::time::Monotonic;
@@ -35,7 +36,7 @@ impl ArchiveHandover<'_> {
         }
         if handed.is_none() {
             // The time in it is the operator's own.
-            self.context.parts.runs.endings().attempt(run, attempt, ended, 0);
+            self.context.parts.runs.endings().attempt(run, attempt, (ended, EndedBy::Operator), 0);
         }
         let record = concluded_record(run, attempt, ended, self.context.epoch());
         if self.hand_over(HistoryRecord::Attempt(Box::new(record))) {

@@ -1,7 +1,9 @@
 //! Dispatch: `Start`, `Cancel` and `Forget` into the send queues of Sessions.
 
+use sentinel_audit::Record;
 use sentinel_core::plan::TaskPlan;
 use sentinel_core::reconcile::Action;
+use sentinel_core::reconcile::execution::{Execution, Sent};
 use sentinel_core::reconcile::ledger::Applied;
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, SessionId};
@@ -14,6 +16,7 @@ use sentinel_protocol::version::Version;
 use super::context::Context;
 use super::counters::Counters;
 use super::task_runs::TaskRuns;
+use crate::audit::Audit;
 use crate::kill_point::KillPoint;
 
 /// Delay before a message that no Session took is sent again, milliseconds.
@@ -77,6 +80,11 @@ impl Dispatcher<'_> {
         }
         let Some(session) = self.context.parts.fleet.start(start) else { return Some(self.undelivered()) };
         KillPoint::StartHanded.pass();
+        // Sent again, it is the same.
+        if offer == 1 && !self.was_sent(attempt, |execution| execution.started.as_ref()) {
+            let (spec_hash, epoch) = (facts.spec_hash.clone(), self.context.epoch());
+            self.audit().record(|| Record::Dispatched { attempt: attempt.clone(), spec_hash, epoch });
+        }
         Counters::add(&self.context.counters.starts);
         self.apply_sent(action, &session);
         None
@@ -96,6 +104,9 @@ impl Dispatcher<'_> {
         };
         let mut runs = self.runs.lock();
         let applied = runs.current.as_mut().map(|run| run.ledger.apply_refusal(&refused, self.now.wall));
+        if applied == Some(Applied::Changed) {
+            self.context.parts.runs.endings().refused(&refused);
+        }
         // One that was accepted while its agent was of a newer release is not sent; its own start clock ends it.
         (applied == Some(Applied::Changed)).then_some(self.now.monotonic)
     }
@@ -106,6 +117,10 @@ impl Dispatcher<'_> {
         let cancel = Cancel { attempt: attempt.clone(), spec_hash, epoch: self.context.epoch() };
         let Some(session) = self.context.parts.fleet.cancel(cancel) else { return Some(self.undelivered()) };
         Counters::add(&self.context.counters.cancels);
+        if !self.was_sent(attempt, |execution| execution.cancelled.as_ref()) {
+            let epoch = self.context.epoch();
+            self.audit().record(|| Record::CancelSent { attempt: attempt.clone(), epoch });
+        }
         self.apply_sent(action, &session);
         None
     }
@@ -117,6 +132,18 @@ impl Dispatcher<'_> {
         Counters::add(&self.context.counters.forgets);
         self.apply_sent(action, &session);
         None
+    }
+
+    fn audit(&self) -> &Audit {
+        self.context.parts.runs.endings().audit()
+    }
+
+    /// Whether this operator has sent such a message about this Attempt before.
+    fn was_sent(&self, attempt: &AttemptId, sent: fn(&Execution) -> Option<&Sent>) -> bool {
+        let runs = self.runs.lock();
+        let execution = runs.get(attempt.run).and_then(|run| run.ledger.execution(&attempt.node));
+        let latest = execution.filter(|execution| execution.latest.number == attempt.attempt);
+        latest.and_then(sent).is_some()
     }
 
     /// Notes in the ledger which Session took the message.

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sentinel_audit::Record;
+use sentinel_audit::record::EndedBy;
 use sentinel_core::reconcile::run::{RunState, Stopping, Verdict};
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_operator::Ended;
+use sentinel_protocol::to_operator::{Ended, Refused};
 
 use super::task_runs::TrackedRun;
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::history::outcome::OutcomeName;
 use crate::metrics::{Counter, Histogram, Registry, TIMES};
@@ -27,6 +30,7 @@ pub struct Endings(Arc<Noted>);
 struct Noted {
     clock: Clock,
     traces: Traces,
+    audit: Audit,
     attempts: BTreeMap<OutcomeName, Counter>,
     runs: BTreeMap<&'static str, (Counter, Histogram)>,
     starts: Histogram,
@@ -37,8 +41,8 @@ struct Noted {
 const VERDICTS: [&str; 3] = ["Complete", "Failed", "Cancelled"];
 
 impl Endings {
-    /// Noted in these metrics and traces.
-    pub fn new(metrics: &Registry, traces: Traces, clock: Clock) -> Self {
+    /// Noted in these metrics, traces and audit records.
+    pub fn new(metrics: &Registry, traces: Traces, audit: Audit, clock: Clock) -> Self {
         let attempt = |outcome: &'static str| {
             let help = "Attempts that ended, by Outcome. A result that disproves a Lost one counts again.";
             metrics.counter_with("sentinel_attempts_ended_total", help, &[("outcome", outcome)])
@@ -53,6 +57,7 @@ impl Endings {
         Self(Arc::new(Noted {
             clock,
             traces,
+            audit,
             attempts: OutcomeName::NAMES.iter().map(|(name, outcome)| (*outcome, attempt(name))).collect(),
             runs: VERDICTS.into_iter().map(|verdict| (verdict, run(verdict))).collect(),
             dropped: metrics.counter(
@@ -74,6 +79,21 @@ impl Endings {
         &self.0.traces
     }
 
+    /// Where audit records go.
+    pub(super) fn audit(&self) -> &Audit {
+        &self.0.audit
+    }
+
+    /// A `Start` was refused. A busy node refuses each offer: that is not recorded.
+    pub(super) fn refused(&self, refused: &Refused) {
+        if !refused.refusal.is_temporary() {
+            let Refused { attempt, refusal, .. } = refused;
+            self.0
+                .audit
+                .record(|| Record::NodeRefused { attempt: attempt.clone(), refusal: refusal.clone() });
+        }
+    }
+
     /// An agent reports that the command of an Attempt runs.
     pub(super) fn started(&self, run: &TrackedRun, attempt: &AttemptId) {
         let execution = run.ledger.execution(&attempt.node);
@@ -84,8 +104,19 @@ impl Endings {
         }
     }
 
-    /// An Attempt has ended. `offset` is what is added to its node's time to have that of the operator, milliseconds.
-    pub(super) fn attempt(&self, run: &TrackedRun, attempt: &AttemptId, ended: &Ended, offset: i64) {
+    /// An Attempt has ended, as its agent or this operator states. `offset` is what is added to its node's time to have that of the operator, milliseconds.
+    pub(super) fn attempt(
+        &self,
+        run: &TrackedRun,
+        attempt: &AttemptId,
+        (ended, by): (&Ended, EndedBy),
+        offset: i64,
+    ) {
+        self.0.audit.record(|| Record::AttemptEnded {
+            attempt: attempt.clone(),
+            by,
+            end: Box::new(ended.clone()),
+        });
         if let Some(counter) = self.0.attempts.get(&OutcomeName::from(&ended.outcome)) {
             counter.add(1);
         }
@@ -114,6 +145,12 @@ impl Endings {
             _ if cancelled => "Cancelled",
             _ => "Failed",
         };
+        self.0.audit.record(|| Record::RunEnded {
+            task: run.facts.task.clone(),
+            uid: run.facts.uid.clone(),
+            run: record.number,
+            verdict: verdict.into(),
+        });
         if let Some((count, times)) = self.0.runs.get(verdict) {
             count.add(1);
             let millis = finished_at.0.saturating_sub(record.started_at.0);
@@ -142,7 +179,7 @@ impl Endings {
 impl Default for Endings {
     /// Noted nowhere.
     fn default() -> Self {
-        Self::new(&Registry::new(), Traces::off(), Clock::system())
+        Self::new(&Registry::new(), Traces::off(), Audit::default(), Clock::system())
     }
 }
 

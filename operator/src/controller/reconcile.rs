@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use sentinel_audit::Record;
 use sentinel_core::plan::{OnRecreate, Starts, TaskPlan};
 use sentinel_core::reconcile::{Decision, Level, Notice};
 use sentinel_core::time::Monotonic;
@@ -152,6 +153,7 @@ async fn pass(
     let (plan, problems) = match cache.plan(&task) {
         Ok(plan) => (plan, None),
         Err(problems) => {
+            record_rejection(context, cache, &task, &problems);
             let Some(plan) = remnant(&task)? else {
                 let status = recorded::write_rejected(&task, &problems, now.wall);
                 let task = StatusWriter { context, cache, now }.write_if_changed(task, status).await?;
@@ -170,6 +172,26 @@ async fn pass(
     }
     let acted = act(context, cache, task, &plan, &snapshot, decision, now).await?;
     Ok(Pass { task: acted.task, wake_at: acted.wake_at })
+}
+
+/// Records that a spec is rejected; once for each generation, and not again by the next leader.
+fn record_rejection(context: &Context, cache: &mut TaskCache, task: &Task, problems: &[Invalid]) {
+    let generation = task.metadata.generation.unwrap_or_default();
+    let is_handled = task.status.as_ref().is_some_and(|status| status.observed_generation == generation);
+    if cache.rejected.replace(generation) == Some(generation) || is_handled {
+        return;
+    }
+    let (Some(named), Ok(uid)) =
+        (task_ref(task), TaskUid::new(task.metadata.uid.as_deref().unwrap_or_default()))
+    else {
+        return;
+    };
+    context.parts.runs.endings().audit().record(|| Record::SpecRejected {
+        task: named,
+        uid,
+        generation,
+        message: crate::resource::invalid::describe(problems).into(),
+    });
 }
 
 /// What is still to be done for a Task whose spec is invalid (now): its active Run, its deletion. A plan that starts

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
+use sentinel_audit::record::EndedBy;
 use sentinel_core::reconcile::ledger::{Applied, MAX_ATTEMPTS, Origin, RunStage};
 use sentinel_core::reconcile::orphan::{self, Owner};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, SpecHash, TaskRef, TaskUid};
@@ -88,7 +89,7 @@ impl RunStore {
             ReportedState::Running(_) => endings.started(run, attempt),
             ReportedState::Ended(ended) => {
                 let offset = (self.0.offset)(&attempt.node).unwrap_or_default();
-                endings.attempt(run, attempt, ended, offset);
+                endings.attempt(run, attempt, (ended, EndedBy::Agent), offset);
             }
         }
     }
@@ -118,6 +119,9 @@ impl RunStore {
             let foreign = !run.is_target(&refused.attempt.node);
             let applied =
                 if foreign { Applied::NeverDispatched } else { run.ledger.apply_refusal(refused, at) };
+            if applied == Applied::Changed {
+                self.0.endings.refused(refused);
+            }
             (applied, when(applied == Applied::Changed))
         })
     }

@@ -31,6 +31,8 @@ pub(super) struct TaskCache {
     plan: Option<(i64, Validated)>,
     /// Annotations already logged as unreadable.
     pub(super) logged: Vec<Invalid>,
+    /// The generation whose rejection was recorded.
+    pub(super) rejected: Option<i64>,
     /// Failed reconciles in a row.
     pub(super) failures: u32,
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sentinel_audit::Record;
+use sentinel_audit::record::{Request, RunBegan, targets_sha256};
 use sentinel_core::plan::TaskPlan;
 use sentinel_core::reconcile::ledger::Origin;
 use sentinel_core::reconcile::rollout::HistoryLookup;
@@ -37,17 +39,35 @@ pub(super) fn begin_run(
     // knows them. Without a lookup, ended targets would count as never begun, and archived ones as lagging behind.
     let is_inherited = origin == Origin::Inherited;
     let lookup = if is_inherited { HistoryLookup::Pending } else { HistoryLookup::Done };
-    let previous = locked.current.replace(TrackedRun::new(
-        facts(plan, (task, run), trace(task)),
-        targets,
-        origin,
-        lookup,
-    ));
+    let facts = facts(plan, (task, run), trace(task));
+    context
+        .parts
+        .runs
+        .endings()
+        .audit()
+        .record(|| Record::RunBegan(Box::new(record(&facts, &targets, origin))));
+    let previous = locked.current.replace(TrackedRun::new(facts, targets, origin, lookup));
     locked.superseded.extend(previous);
     drop(locked);
     if is_inherited {
         apply_inventories(context, plan, run.number, runs);
         history_lookup::spawn(context.clone(), runs.clone(), run.number);
+    }
+}
+
+/// The audit record of a Run that this operator begins or takes over.
+fn record(facts: &RunFacts, targets: &[NodeName], origin: Origin) -> RunBegan {
+    RunBegan {
+        task: facts.task.clone(),
+        uid: facts.uid.clone(),
+        run: facts.run,
+        trigger: facts.trigger.as_str().into(),
+        spec_hash: facts.spec_hash.clone(),
+        requested_by: None,
+        request: facts.request.as_ref().map(Request::from),
+        taken_over: origin == Origin::Inherited,
+        targets: targets.len() as u64,
+        targets_sha256: targets_sha256(targets),
     }
 }
 

@@ -19,6 +19,7 @@ use super::registry::Registry;
 use super::results::Results;
 use super::settings::Settings;
 use super::socket_slots::{SocketKind, SocketSlot, SocketSlots};
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::identity::AuthError;
 use crate::logs::Hub;
@@ -44,6 +45,8 @@ pub struct GatewayParts {
     pub hub: Hub,
     /// Called with every Heartbeat; must not block.
     pub presence: Box<dyn Fn(PresenceRecord) + Send + Sync>,
+    /// Where heads of agents' chains are recorded.
+    pub audit: Audit,
     /// The clocks of this process.
     pub clock: Clock,
     /// Where to register metrics.

@@ -20,6 +20,9 @@ impl Gateway {
     /// Takes in the metrics of a node, and renews its Presence.
     pub(super) fn on_heartbeat(&self, node: &NodeName, session: &SessionId, heartbeat: Heartbeat) {
         self.metrics().heartbeats.add(1);
+        if let Some(head) = &heartbeat.audit {
+            self.parts().audit.node_head(node, head);
+        }
         let now = self.now();
         let at = now.wall;
         self.registry().note_clock(node, session, heartbeat.at, at);

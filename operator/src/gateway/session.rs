@@ -4,6 +4,7 @@
 //! the same node replaces it, its token is no longer valid, or the agent does not read what is sent to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sentinel_protocol::codec::{decode_text, encode_text, is_unknown_kind};
@@ -27,6 +28,9 @@ use crate::identity::AuthError;
 
 /// Every kind of message that this release knows.
 const KNOWN: &[&str] = &["Hello", "Inventory", "Heartbeat", "Report", "Refused"];
+
+/// How often an agent is given the head of the audit chain.
+const AUDIT_HEAD_EVERY: Duration = Duration::from_mins(1);
 
 /// What woke the Session.
 enum SessionEvent {
@@ -132,6 +136,8 @@ struct Session<'a> {
     entry: Option<Arc<NodeEntry>>,
     review_at: Instant,
     review: Option<BoxFuture<'a, Result<AgentIdentity, AuthError>>>,
+    /// When a head of the audit chain was sent, and its number.
+    audit_head: Option<(Instant, u64)>,
 }
 
 impl<'a> Session<'a> {
@@ -144,7 +150,7 @@ impl<'a> Session<'a> {
     ) -> Self {
         let review_at = Instant::now() + Gateway::jittered(gateway.settings().review_every);
         let entry = gateway.registry().entry(node);
-        Self { gateway, node, id, bearer, outbox, entry, review_at, review: None }
+        Self { gateway, node, id, bearer, outbox, entry, review_at, review: None, audit_head: None }
     }
 
     async fn run<S>(&mut self, socket: &mut AgentSocket<S>) -> SocketEnd
@@ -181,7 +187,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn on_frame(&self, message: Message) -> Result<(), SocketEnd> {
+    fn on_frame(&mut self, message: Message) -> Result<(), SocketEnd> {
         if let Some(entry) = &self.entry {
             entry.touch(self.gateway.monotonic());
         }
@@ -192,7 +198,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn on_text(&self, text: &str) -> Result<(), SocketEnd> {
+    fn on_text(&mut self, text: &str) -> Result<(), SocketEnd> {
         let message = match decode_text::<ToOperator>(text) {
             Ok(message) => message,
             Err(_) if is_unknown_kind(text, KNOWN) => {
@@ -206,6 +212,7 @@ impl<'a> Session<'a> {
             ToOperator::Hello(_) => return Err(SocketEnd::malformed("a second Hello")),
             ToOperator::Heartbeat(heartbeat) => {
                 gateway.on_heartbeat(node, id, heartbeat);
+                self.send_audit_head();
                 Ok(())
             }
             ToOperator::Inventory(inventory) => gateway.on_inventory(node, id, &inventory),
@@ -213,6 +220,21 @@ impl<'a> Session<'a> {
             ToOperator::Refused(refused) => gateway.on_refused(node, &refused),
         };
         applied.map_err(SocketEnd::Refused)
+    }
+
+    /// Gives the agent the head of the operator's audit chain, at most once a minute.
+    fn send_audit_head(&mut self) {
+        let is_recent = |(at, _): &(Instant, u64)| at.elapsed() < AUDIT_HEAD_EVERY;
+        if self.audit_head.as_ref().is_some_and(is_recent) {
+            return;
+        }
+        let Some(head) = self.gateway.parts().audit.head() else { return };
+        if self.audit_head.as_ref().is_none_or(|(_, seq)| *seq != head.seq) {
+            self.audit_head = Some((Instant::now(), head.seq));
+            if let Ok(text) = encode_text(&ToAgent::AuditHead(head)) {
+                let _ = self.outbox.push(text.into());
+            }
+        }
     }
 
     async fn on_deadline<S>(&mut self, socket: &mut AgentSocket<S>) -> Result<(), SocketEnd>

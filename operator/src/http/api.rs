@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::feed::Feed;
 use super::listings::Listings;
 use super::owners::Owners;
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::cluster::{StoresByCaller, TaskStore};
 use crate::gateway::Registry;
@@ -54,6 +55,8 @@ pub struct Api {
     pub logs: LogReader,
     /// The logs of the Runs that are followed.
     pub listings: Listings,
+    /// Where it is recorded who read output, and who was denied.
+    pub audit: Audit,
     /// Metrics of this process.
     pub metrics: MetricsRegistry,
     /// Liveness and readiness of this process.

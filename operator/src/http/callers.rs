@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
-use sentinel_api::aggregated::{self, Access, Scope};
+use sentinel_api::aggregated::{self, Scope};
+use sentinel_audit::record::Access;
 use sentinel_protocol::ids::TaskUid;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -119,7 +120,39 @@ pub(super) async fn admit(
     if required == Requirement::Nothing {
         return Ok(None);
     }
-    let caller = people.authenticate(&request.headers, peer).await.map_err(|error| unknown(&error))?;
+    let caller = match people.authenticate(&request.headers, peer).await {
+        Ok(caller) => caller,
+        Err(error) => {
+            let error = unknown(&error);
+            record_denial(api, &error, request, None, peer);
+            return Err(error);
+        }
+    };
+    let permitted = permitted(api, people, (found, required), (request, authorized), &caller, peer).await;
+    match permitted {
+        Ok(actions) => {
+            record_reading(api, found, request, Some(&caller.principal), peer);
+            Ok(Some(Permit { caller, people: Arc::clone(people), actions }))
+        }
+        Err(error) => {
+            record_denial(api, &error, request, Some(&caller.principal), peer);
+            Err(error)
+        }
+    }
+}
+
+/// What a caller does, if they may.
+///
+/// # Errors
+/// As those of [`admit`].
+async fn permitted(
+    api: &Api,
+    people: &People,
+    (found, required): (&Found, Requirement),
+    (request, authorized): (&Request, Option<Subject>),
+    caller: &Caller,
+    peer: Option<&Peer>,
+) -> Result<Vec<Action>, ApiError> {
     if let Some(peer) = peer {
         peer.authenticated();
     }
@@ -142,7 +175,46 @@ pub(super) async fn admit(
     for action in &actions {
         ask(people, who, action).await?;
     }
-    Ok(Some(Permit { caller, people: Arc::clone(people), actions }))
+    Ok(actions)
+}
+
+/// Records that output is read, if the route does that.
+pub(super) fn record_reading(
+    api: &Api,
+    found: &Found,
+    request: &Request,
+    who: Option<&Principal>,
+    peer: Option<&Peer>,
+) {
+    if requirement::reads_output(found.route) {
+        api.audit.output_read(|| access(request, who, peer));
+    }
+}
+
+/// Records that a request was denied, if that is what the error states.
+pub(super) fn record_denial(
+    api: &Api,
+    error: &ApiError,
+    request: &Request,
+    who: Option<&Principal>,
+    peer: Option<&Peer>,
+) {
+    if matches!(error.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        api.audit.denied(error.status.as_u16(), &error.to_string(), || access(request, who, peer));
+    }
+}
+
+fn access(request: &Request, who: Option<&Principal>, peer: Option<&Peer>) -> Access {
+    Access {
+        user: who.map(|who| who.name.as_str().into()),
+        uid: who.and_then(|who| who.uid.as_deref()).map(Into::into),
+        groups: who
+            .map(|who| who.groups.iter().map(|group| group.as_str().into()).collect())
+            .unwrap_or_default(),
+        from: peer.map(|peer| peer.addr.ip().to_string().into()),
+        method: request.method.as_str().into(),
+        path: request.path.as_str().into(),
+    }
 }
 
 /// The client that this caller counts as: people behind a proxy share its address.
@@ -204,7 +276,7 @@ fn of_native(found: &Found, request: &Request) -> Result<Subject, ApiError> {
     native.map(Subject::from).ok_or_else(|| ApiError::internal("the route has no row in the table of rights"))
 }
 
-fn action(access: &Access, scope: Scope, subject: &Subject) -> Action {
+fn action(access: &aggregated::Access, scope: Scope, subject: &Subject) -> Action {
     let is_of_tasks = access.resource == "tasks";
     let (namespace, name) = match scope {
         Scope::Cluster => (None, subject.node.clone()),

@@ -60,6 +60,12 @@ pub fn of(route: &Route) -> Option<Requirement> {
     }
 }
 
+/// Whether an operation answers with output of commands: what requires a right to the subresource `log`.
+pub fn reads_output(route: &Route) -> bool {
+    let Some(Requirement::Rights(row)) = of(route) else { return false };
+    row.access.iter().any(|access| access.subresource == Some("log"))
+}
+
 fn rights(route: &Route) -> Option<Requirement> {
     let row = ROWS.iter().find(|row| match row.native {
         Some(native) => native == route.pattern && row.method == route.method.as_str(),
@@ -79,6 +85,22 @@ mod tests {
         for route in ROUTES {
             assert!(of(route).is_some(), "nothing is required for {} {}", route.method, route.pattern);
         }
+    }
+
+    #[test]
+    fn what_reads_output_is_known_by_its_right() {
+        let reading: Vec<&str> =
+            ROUTES.iter().filter(|route| reads_output(route)).map(|route| route.pattern).collect();
+        assert!(
+            reading.iter().all(|pattern| ["/log", "/lines", "/search", "/outputs", "/events"]
+                .iter()
+                .any(|end| pattern.contains(end))),
+            "{reading:?}"
+        );
+        for read in ["/log", "/lines", "/lines/events", "/search", "/outputs"] {
+            assert!(reading.iter().any(|pattern| pattern.ends_with(read)), "{read} is not in {reading:?}");
+        }
+        assert!(reads_output(&crate::http::table::TASK_LOG));
     }
 
     #[test]

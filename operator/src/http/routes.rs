@@ -154,7 +154,8 @@ async fn admitted(
 ) -> Result<(Found, Option<Permit>), ApiError> {
     let Listening { api, door, .. } = listening;
     let is_announced = body::is_announced(&request.headers);
-    let Admitted { found, authorized } = admit(door, request, arrived.authority)?;
+    let Admitted { found, authorized } = admit(door, request, arrived.authority)
+        .inspect_err(|error| callers::record_denial(api, error, request, None, arrived.peer))?;
     // kubectl sends a body with every POST; what a verb of ours is about, is in its path.
     if is_announced && !found.route.takes_body() && door.surface != Surface::Aggregated {
         return Err(body::not_taken());
@@ -167,6 +168,7 @@ async fn admitted(
         }
         return Ok((found, permit));
     }
+    callers::record_reading(api, &found, request, None, arrived.peer);
     Ok((found, None))
 }
 

@@ -1,5 +1,6 @@
 //! Why an operator could not start, or had to exit.
 
+use crate::audit::AuditError;
 use crate::certificates::keeper::KeepError;
 use crate::history::HistoryError;
 use crate::identity::front_proxy::FrontProxyError;
@@ -50,6 +51,9 @@ pub enum RunError {
     /// Traces cannot be sent.
     #[error("failed to set up traces")]
     Traces(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Audit records cannot be kept.
+    #[error("failed to set up audit records")]
+    Audit(#[source] Box<AuditError>),
     /// A component returned, which it must not.
     #[error("{part} exited")]
     Exited {
@@ -80,6 +84,7 @@ impl RunError {
             Self::FrontProxy(_) => "front_proxy",
             Self::Signals(_) => "signals",
             Self::Traces(_) => "traces",
+            Self::Audit(error) => error.category(),
             Self::Exited { .. } => "exited",
             Self::Panicked { .. } => "panic",
         }
@@ -99,6 +104,7 @@ impl RunError {
             }
             Self::Presence(error) => matches!(**error, PresenceError::InvalidUrl { .. }),
             Self::Server(error) => matches!(**error, ServerError::Exposed { .. } | ServerError::Tls { .. }),
+            Self::Audit(error) => !error.is_retryable(),
             _ => false,
         }
     }

@@ -20,6 +20,7 @@ use super::heap;
 use super::listeners::{Addresses, ApiAt, ListenAt, Listeners};
 use super::overview::Overview;
 use super::tasks::{Tasks, until};
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, StoresByCaller};
 use crate::controller::{
@@ -77,6 +78,8 @@ pub struct Seams {
     pub metrics: MetricsRegistry,
     /// Where spans of Runs go.
     pub traces: Traces,
+    /// Where audit records go.
+    pub audit: Audit,
 }
 
 /// A component that runs until the operator stops: its name, and how it is started.
@@ -144,7 +147,8 @@ impl Operator {
     /// # Errors
     /// [`RunError`] when a port cannot be opened or the certificate cannot be used; then nothing was started.
     pub async fn start(seams: Seams, options: Options) -> Result<Self, RunError> {
-        let Seams { cluster, history, presence, auth, by_caller, exposure, clock, metrics, traces } = seams;
+        let Seams { cluster, history, presence, auth, by_caller, exposure, clock, metrics, traces, audit } =
+            seams;
         let Options {
             gateway,
             gateway_tls,
@@ -162,14 +166,14 @@ impl Operator {
         let addresses = listeners.addresses();
 
         let requests = ReconcileRequests::default();
-        let shared = Shared::new(clock, metrics, traces, requests.clone());
+        let shared = Shared::new(clock, metrics, (traces, audit.clone()), requests.clone());
         let stop = shared.stop.clone();
         let mut tasks = Tasks::new(shared.health.clone());
 
         let (readers, caches) = caches::start(&mut tasks, &shared.health, stop.all.clone());
         let archive = Archive::start(&mut tasks, &shared.archive_parts(&history));
         let (mirror, presence_answered) = start_mirror(&mut tasks, presence, &stop.all);
-        let gateway = shared.gateway(settings, auth, &archive, &mirror);
+        let gateway = shared.gateway(settings, auth, &archive, &mirror, audit.clone());
         let lease = election.lease().map(str::to_owned);
         let elected = elect(election, &gateway, &shared.clock, stop.election.clone());
         tasks.spawn("the election", elected.work);
@@ -200,7 +204,7 @@ impl Operator {
             tasks.spawn(name, start(stop.all.clone()));
         }
         let mut api = shared.api(cluster, history, archive, readers, settings, base_path);
-        api.by_caller = by_caller;
+        (api.by_caller, api.audit) = (by_caller, audit);
         listeners.serve(&mut tasks, gateway.clone(), Arc::new(api), &stop.all);
         let successor = elected.successor;
         Ok(Self { tasks, stop, successor, gateway, archiver, mirror, drain, addresses })
@@ -266,9 +270,14 @@ impl Operator {
 }
 
 impl Shared {
-    fn new(clock: Clock, metrics: MetricsRegistry, traces: Traces, requests: ReconcileRequests) -> Self {
+    fn new(
+        clock: Clock,
+        metrics: MetricsRegistry,
+        (traces, audit): (Traces, Audit),
+        requests: ReconcileRequests,
+    ) -> Self {
         let registry = Registry::new();
-        let (endings, agents) = (Endings::new(&metrics, traces, clock.clone()), registry.clone());
+        let (endings, agents) = (Endings::new(&metrics, traces, audit, clock.clone()), registry.clone());
         let offset = move |node: &NodeName| agents.clock_offset_millis(node);
         let runs = RunStore::noting(requests, endings, offset);
         Self { health: Health::new(), clock, metrics, registry, runs, stop: Stop::default() }
@@ -290,6 +299,7 @@ impl Shared {
         auth: Arc<dyn Authenticate>,
         archive: &Archive,
         mirror: &PresenceMirror,
+        audit: Audit,
     ) -> Gateway {
         let mirror = mirror.clone();
         Gateway::new(GatewayParts {
@@ -300,6 +310,7 @@ impl Shared {
             results: archive.results.clone(),
             hub: archive.hub.clone(),
             presence: Box::new(move |record| mirror.renew(record)),
+            audit,
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         })
@@ -371,6 +382,7 @@ impl Shared {
             within: cluster.within(),
             store: cluster,
             by_caller: None,
+            audit: Audit::default(),
             owners: Owners::default(),
             base_path,
             feed: Feed::new(tasks, progress, records.clone(), all_nodes),

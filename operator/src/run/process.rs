@@ -3,6 +3,7 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use sentinel_core::lease::{Candidate, Timing};
@@ -18,6 +19,7 @@ use super::people::{self, PeopleParts};
 use super::stores::Stores;
 use super::traces;
 use super::transport;
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::cluster::{CallersOfKube, KubeCluster};
 use crate::config::{Config, Storage};
@@ -28,6 +30,9 @@ use crate::metrics::Registry as MetricsRegistry;
 use crate::server::tls::{Clients, Tls};
 use crate::server::{Exposure, Place};
 use crate::signals::Hangup;
+
+/// How long the last audit records may take at the end.
+const AUDIT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Largest kubeconfig file that is read, bytes.
 const MAX_KUBECONFIG: u64 = 8 << 20;
@@ -46,6 +51,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let cluster = Arc::new(cluster.within(config.watch_namespace.clone()));
     let stores = Stores::open(&config, &metrics).await?;
     let (traces, sending) = traces::start(config.trace_otlp_endpoint.as_deref(), host_name(), &metrics)?;
+    let audit = audit(&config, &metrics)?;
     let by_caller = CallersOfKube::new(&kubernetes, config.watch_namespace.clone(), &metrics);
     let seams = Seams {
         // A client of its own: token reviews and the controller must not wait for each other.
@@ -58,6 +64,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         clock: Clock::system(),
         metrics: metrics.clone(),
         traces,
+        audit: audit.clone(),
     };
     let options = options(&config, &kubernetes, &metrics).await?;
     let stop = signals()?;
@@ -71,6 +78,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     stores.keep_current(&end);
     let result = operator.run_until(stop).await;
     sending.stop().await;
+    // A disk that hangs must not hold up the exit.
+    let closed = tokio::task::spawn_blocking(move || audit.close());
+    if tokio::time::timeout(AUDIT_WITHIN, closed).await.is_err() {
+        tracing::error!("audit records could not be written in time; the last ones are missing");
+    }
     result
 }
 
@@ -110,6 +122,13 @@ async fn options(
         settings: Settings::default(),
         election,
     })
+}
+
+/// Where audit records go, for this process.
+fn audit(config: &Config, metrics: &MetricsRegistry) -> Result<Audit, RunError> {
+    let host = host_name().unwrap_or_else(|| "-".to_owned());
+    Audit::start(config.audit.clone(), &host, &Clock::system(), metrics)
+        .map_err(|error| RunError::Audit(Box::new(error)))
 }
 
 /// Whose tokens are agents'.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use sentinel_core::reconcile::ledger::{Applied, RunStage};
+use sentinel_operator::audit::Audit;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::gateway::{
     AttemptFacts, Authenticate, Gateway, GatewayParts, LedgerSink, OUTPUT_WITHIN, Registry, Results,
@@ -168,6 +169,7 @@ pub(crate) struct Setup {
     /// How long output may make no progress before it is given up.
     pub(crate) output_within: Option<Duration>,
     pub(crate) limits: Limits,
+    pub(crate) audit: Audit,
 }
 
 /// Timeouts short enough for tests.
@@ -217,6 +219,7 @@ pub(crate) async fn world(setup: Setup) -> World {
         presence: Box::new(move |record: PresenceRecord| {
             mirrored.lock().unwrap().insert(record.node.clone(), record);
         }),
+        audit: setup.audit,
         clock: Clock::system(),
         metrics: metrics.clone(),
     });

@@ -67,7 +67,7 @@ async fn refuses_requests_that_are_not_a_websocket_handshake() {
 #[tokio::test]
 async fn refuses_an_invalid_first_message() {
     let world = world(Setup { settings: short_timeouts(), ..Setup::default() }).await;
-    let beat = Heartbeat { at: UnixMillis(0), metrics: NodeMetrics::default() };
+    let beat = Heartbeat { at: UnixMillis(0), metrics: NodeMetrics::default(), audit: None };
     let newer = {
         let mut hello = hello();
         hello.versions = vec![Version(9)];
@@ -138,7 +138,11 @@ async fn malformed_messages_end_the_session_and_unknown_kinds_do_not() {
     let mut agent = world.agent("n").await;
     agent.send(Message::Text("{\"kind\":\"Telepathy\",\"thought\":1}".into())).await;
     agent
-        .send_json(&ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1), metrics: NodeMetrics::default() }))
+        .send_json(&ToOperator::Heartbeat(Heartbeat {
+            at: UnixMillis(1),
+            metrics: NodeMetrics::default(),
+            audit: None,
+        }))
         .await;
     eventually("a heartbeat", || world.counter("sentinel_gateway_heartbeats_total") == 1).await;
     assert_eq!(world.counter("sentinel_gateway_unknown_messages_total"), 1);

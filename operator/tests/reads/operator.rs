@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sentinel_core::reconcile::targets::NodeFacts;
+use sentinel_operator::audit::Audit;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::gateway::{Settings, StaticTokens, routes};
@@ -66,6 +67,7 @@ impl TestOperator {
             clock: clock.clone(),
             metrics: metrics.clone(),
             traces,
+            audit: Audit::default(),
         };
         let options = Options {
             gateway: any,

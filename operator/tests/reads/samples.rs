@@ -22,6 +22,7 @@ fn heartbeat() -> ToOperator {
             networks: vec![NetworkMetrics { interface: "eth0".into(), received: 5, sent: 6 }],
             ..NodeMetrics::default()
         },
+        audit: None,
     })
 }
 

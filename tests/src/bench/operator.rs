@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use sentinel_core::reconcile::targets::NodeFacts;
+use sentinel_operator::audit::Audit;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{Cluster, EmbeddedCluster, KubeCluster};
 use sentinel_operator::config::any_loopback_port;
@@ -125,6 +126,7 @@ async fn seams(wanted: &Wanted) -> Seams {
         clock,
         metrics,
         traces: Traces::off(),
+        audit: Audit::default(),
     }
 }
 

@@ -149,7 +149,7 @@ impl Agent {
             let frame = tokio::select! {
                 frame = socket.next() => frame,
                 _ = beats.tick() => {
-                    let beat = Heartbeat { at: now(), metrics: NodeMetrics::default() };
+                    let beat = Heartbeat { at: now(), metrics: NodeMetrics::default(), audit: None };
                     sent = send(&mut socket, &[ToOperator::Heartbeat(beat)]).await;
                     continue;
                 }

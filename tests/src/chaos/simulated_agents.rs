@@ -151,7 +151,7 @@ impl Agent {
                 frame = socket.next() => frame.context("the end")??,
                 _ = beats.tick() => {
                     let at = UnixMillis(jiff::Timestamp::now().as_millisecond());
-                    send(&mut socket, ToOperator::Heartbeat(Heartbeat { at, metrics: NodeMetrics::default() })).await?;
+                    send(&mut socket, ToOperator::Heartbeat(Heartbeat { at, metrics: NodeMetrics::default(), audit: None })).await?;
                     continue;
                 }
             };

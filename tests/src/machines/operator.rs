@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sentinel_core::reconcile::targets::NodeFacts;
+use sentinel_operator::audit::Audit;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{EmbeddedCluster, TaskStore};
 use sentinel_operator::config::any_loopback_port;
@@ -60,6 +61,7 @@ impl EmbeddedOperator {
             clock,
             metrics: Registry::new(),
             traces: Traces::off(),
+            audit: Audit::default(),
         };
         let options = Options {
             gateway: any_loopback_port(),

@@ -1,0 +1,20 @@
+//! Audit: a record of each request, decision and result, in chains that show when something was changed or removed.
+//!
+//! A chain is a sequence of JSON lines. Each has the hash of the previous one, and ends with its own: whatever is changed,
+//! removed, inserted or reordered no longer fits. What is cut from the end is found by the heads that other chains keep
+//! ([`Record::HeadSeen`]). `docs/audit.md` has the format for people, and what a chain does not prove.
+//!
+//! Everything but [`directory`], which has the feature of that name, is pure. In reading order:
+
+pub mod record;
+pub mod line;
+pub mod chain;
+pub mod verify;
+pub mod anchors;
+pub mod report;
+#[cfg(feature = "directory")]
+pub mod directory;
+
+pub use chain::Chain;
+pub use record::Record;
+pub use sentinel_protocol::audit::AuditHead;

@@ -1,0 +1,428 @@
+//! What is recorded: a closed enum of kinds. Secrets never: of environment variables only the names, of standard input only its
+//! length and digest.
+
+use sentinel_protocol::audit::AuditHead;
+use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, Sha256Hex, SpecHash, TaskRef, TaskUid};
+use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::request::{
+    EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest, Sandbox,
+};
+use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::text::{Message, Name};
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::Start;
+use sentinel_protocol::to_operator::Ended;
+use serde::{Deserialize, Serialize};
+
+use crate::line::sha256;
+
+/// A record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all_fields = "camelCase")]
+pub enum Record {
+    /// A process began to append to the chain. The first record of every chain.
+    Began {
+        /// The program: `operator` or `node-agent`.
+        program: Name,
+        /// Its release.
+        version: Name,
+        /// The node, or the host of the operator.
+        on: Name,
+        /// What was cut from the end of the file, if the process before ended in the middle of a record.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        torn: Option<Bytes>,
+    },
+    /// On a node: a `Start` was accepted. It is recorded before it is in the Journal.
+    Accepted(Box<Requested>),
+    /// On a node: a `Start` was refused.
+    Refused {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// Why, with the rule where it is one of the node's policy.
+        refusal: Refusal,
+        /// The request; missing where its record `Accepted` has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        requested: Option<Box<Requested>>,
+    },
+    /// On a node: a command was started.
+    Started {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// Its process id.
+        pid: i32,
+        /// When, by the node's clock.
+        started_at: UnixMillis,
+    },
+    /// On a node: a command is to be cancelled, and its operator asked for it.
+    CancelRequested {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// Epoch of the operator that asked.
+        epoch: Epoch,
+    },
+    /// On a node: an Attempt has ended.
+    Ended {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// How, with the digests of its output.
+        end: Box<Ended>,
+    },
+    /// By the operator: a spec was rejected, and nothing of it is run.
+    SpecRejected {
+        /// The Task.
+        task: TaskRef,
+        /// Its uid.
+        uid: TaskUid,
+        /// The generation of its spec.
+        generation: i64,
+        /// What is wrong with it.
+        message: Message,
+    },
+    /// By the operator: a Run began, or was taken over from another operator.
+    RunBegan(Box<RunBegan>),
+    /// By the operator: a `Start` was handed to the Session of its node.
+    Dispatched {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// Hash of its spec.
+        spec_hash: SpecHash,
+        /// The operator's epoch.
+        epoch: Epoch,
+    },
+    /// By the operator: a `Cancel` was handed to the Session of its node.
+    CancelSent {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// The operator's epoch.
+        epoch: Epoch,
+    },
+    /// By the operator: a node refused a `Start`, or the operator did for it.
+    NodeRefused {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// By the operator: an Attempt has ended.
+    AttemptEnded {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// Who stated it.
+        by: EndedBy,
+        /// How, with the digests of its output.
+        end: Box<Ended>,
+    },
+    /// By the operator: a Run has ended.
+    RunEnded {
+        /// The Task.
+        task: TaskRef,
+        /// Its uid.
+        uid: TaskUid,
+        /// Which Run.
+        run: RunNumber,
+        /// How.
+        verdict: Name,
+    },
+    /// By the operator: a person may read output, and asked for it. One for a minute of the same caller reading the same log.
+    OutputRead(Box<Access>),
+    /// By the operator: a request of a person was denied.
+    AccessDenied {
+        /// Status of the answer: 401 or 403.
+        status: u16,
+        /// Why.
+        message: Message,
+        /// The request.
+        #[serde(flatten)]
+        access: Box<Access>,
+    },
+    /// The head of another chain: that one has at least this record.
+    HeadSeen {
+        /// Who keeps the chain, by the identity that this process has authenticated: a node, or `operator`.
+        of: Name,
+        /// The head.
+        head: AuditHead,
+    },
+    /// Records were lost, about here: they could not be written, or came faster than they could be.
+    Gap {
+        /// How many.
+        lost: u64,
+        /// Why.
+        why: Message,
+    },
+}
+
+impl Record {
+    /// Its name in the line and in metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Began { .. } => "Began",
+            Self::Accepted(_) => "Accepted",
+            Self::Refused { .. } => "Refused",
+            Self::Started { .. } => "Started",
+            Self::CancelRequested { .. } => "CancelRequested",
+            Self::Ended { .. } => "Ended",
+            Self::SpecRejected { .. } => "SpecRejected",
+            Self::RunBegan(_) => "RunBegan",
+            Self::Dispatched { .. } => "Dispatched",
+            Self::CancelSent { .. } => "CancelSent",
+            Self::NodeRefused { .. } => "NodeRefused",
+            Self::AttemptEnded { .. } => "AttemptEnded",
+            Self::RunEnded { .. } => "RunEnded",
+            Self::OutputRead(_) => "OutputRead",
+            Self::AccessDenied { .. } => "AccessDenied",
+            Self::HeadSeen { .. } => "HeadSeen",
+            Self::Gap { .. } => "Gap",
+        }
+    }
+}
+
+/// A `Start` as its node received it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Requested {
+    /// Which Attempt.
+    pub attempt: AttemptId,
+    /// The Task.
+    pub task: TaskRef,
+    /// Hash of its spec.
+    pub spec_hash: SpecHash,
+    /// Epoch of the operator that sent it.
+    pub epoch: Epoch,
+    /// Who asked for it, as the operator states it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<RequestedBy>,
+    /// The rule of the node's policy that allowed it; missing where the node has no policy, and in a refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_by: Option<Name>,
+    /// Who had signed it, as the node verified it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<Name>,
+    /// What is to be run.
+    pub request: Request,
+    /// Whether the record was made later, from the Journal: the agent had ended in between.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub from_journal: bool,
+}
+
+/// A Run as it began.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunBegan {
+    /// The Task.
+    pub task: TaskRef,
+    /// Its uid.
+    pub uid: TaskUid,
+    /// Which Run.
+    pub run: RunNumber,
+    /// Why it began: its trigger.
+    pub trigger: Name,
+    /// Hash of its spec.
+    pub spec_hash: SpecHash,
+    /// Who asked for it; missing where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<RequestedBy>,
+    /// What is to be run; missing for a Run that was taken over after its spec had changed: nothing more of it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
+    /// Whether another operator began it, and this one continues it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub taken_over: bool,
+    /// How many nodes it is run on.
+    pub targets: u64,
+    /// SHA-256 of their names in the order of the target list, each followed by a newline.
+    pub targets_sha256: Sha256Hex,
+}
+
+/// The digest of a target list, as [`RunBegan::targets_sha256`] has it.
+pub fn targets_sha256<'a>(targets: impl IntoIterator<Item = &'a NodeName>) -> Sha256Hex {
+    let mut text = String::new();
+    for target in targets {
+        text.push_str(target);
+        text.push('\n');
+    }
+    sha256(text.as_bytes())
+}
+
+/// What is run and how, without anything that may be secret but is not needed to know what was run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// The program.
+    pub program: Command,
+    /// The names of the environment variables, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// The working directory.
+    pub working_dir: String,
+    /// The user; missing for the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The group; missing for the user's primary group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Standard input, if there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Bytes>,
+    /// Where it runs.
+    pub environment: Environment,
+    /// What it is kept from; missing for the default of its environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
+    /// Whether it may write to files.
+    #[serde(default, rename = "readOnlyRootFilesystem", skip_serializing_if = "RootFilesystem::is_writable")]
+    pub root_filesystem: RootFilesystem,
+    /// Resource limits.
+    #[serde(default, skip_serializing_if = "ResourceLimits::is_none")]
+    pub limits: ResourceLimits,
+    /// What happens to processes that outlive it.
+    #[serde(default, skip_serializing_if = "Leftovers::is_end")]
+    pub leftovers: Leftovers,
+    /// Exit codes that count as success.
+    pub success_exit_codes: Vec<u8>,
+    /// Limits of its output.
+    pub output: OutputRules,
+}
+
+/// A program with its arguments, exactly as it is executed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Command {
+    /// A program and its arguments.
+    Argv(Vec<String>),
+    /// A script.
+    Script {
+        /// Its interpreter.
+        interpreter: String,
+        /// One argument for the interpreter.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        argument: Option<String>,
+        /// SHA-256 of its text.
+        sha256: Sha256Hex,
+        /// Its text.
+        text: String,
+    },
+}
+
+/// Bytes that are not recorded themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bytes {
+    /// How many.
+    pub bytes: u64,
+    /// Their SHA-256.
+    pub sha256: Sha256Hex,
+}
+
+impl Bytes {
+    /// Of these.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, sha256: sha256(bytes) }
+    }
+}
+
+impl From<&RunRequest> for Request {
+    fn from(request: &RunRequest) -> Self {
+        // Without `..`: for a new field it is decided here whether it may be recorded.
+        let RunRequest {
+            program,
+            env,
+            working_dir,
+            user,
+            group,
+            umask,
+            stdin,
+            environment,
+            success_exit_codes,
+            output,
+            limits,
+            leftovers,
+            sandbox,
+            root_filesystem,
+        } = request;
+        Self {
+            program: Command::from(program),
+            env: env.iter().map(|EnvVar { name, value: _ }| name.clone()).collect(),
+            working_dir: working_dir.clone(),
+            user: user.clone(),
+            group: group.clone(),
+            umask: *umask,
+            stdin: (!stdin.is_empty()).then(|| Bytes::of(stdin.as_bytes())),
+            environment: *environment,
+            sandbox: *sandbox,
+            root_filesystem: *root_filesystem,
+            limits: *limits,
+            leftovers: *leftovers,
+            success_exit_codes: success_exit_codes.clone(),
+            output: *output,
+        }
+    }
+}
+
+impl From<&Program> for Command {
+    fn from(program: &Program) -> Self {
+        match program {
+            Program::Command(argv) => Self::Argv(argv.clone()),
+            Program::Script { interpreter, argument, text } => Self::Script {
+                interpreter: interpreter.clone(),
+                argument: argument.clone(),
+                sha256: sha256(text.as_bytes()),
+                text: text.clone(),
+            },
+        }
+    }
+}
+
+/// Who stated how an Attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndedBy {
+    /// Its agent.
+    Agent,
+    /// The operator, by its own conclusion: the node did not answer, or the Attempt never began.
+    Operator,
+}
+
+/// A request of a person to the HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Access {
+    /// The user, as the API server authenticated them; missing where that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Name>,
+    /// The uid that the authenticator has for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<Name>,
+    /// Their groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Name>,
+    /// The address of their connection; of the proxy, where one is in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Name>,
+    /// Method of the request.
+    pub method: Name,
+    /// Path of the request, without its query.
+    pub path: Message,
+}
+
+impl Requested {
+    /// Of this message.
+    pub fn of(start: &Start) -> Self {
+        Self {
+            attempt: start.attempt.clone(),
+            task: start.task.clone(),
+            spec_hash: start.spec_hash.clone(),
+            epoch: start.epoch,
+            requested_by: start.requested_by.clone(),
+            allowed_by: None,
+            signed_by: None,
+            request: Request::from(&start.request),
+            from_journal: false,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}

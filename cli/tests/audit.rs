@@ -1,0 +1,208 @@
+//! `sentinel audit verify`, the real binary.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod kit;
+
+use std::fs;
+use std::io::{BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use kit::Dev;
+use sentinel_audit::directory::Export;
+use sentinel_audit::verify::verify;
+use sentinel_audit::{AuditHead, Chain, Record};
+use sentinel_protocol::ids::ChainId;
+use sentinel_protocol::time::UnixMillis;
+
+fn began(on: &str) -> Record {
+    Record::Began { program: "node-agent".into(), version: "1".into(), on: on.into(), torn: None }
+}
+
+fn export(id: &str, records: &[Record]) -> (Vec<Vec<u8>>, AuditHead) {
+    let mut chain = Chain::new(ChainId::new(id).unwrap());
+    let mut lines = Vec::new();
+    for record in records {
+        let next = chain.next(UnixMillis(1_700_000_000_000), record).unwrap();
+        chain.advance(&next);
+        lines.push(next.line);
+    }
+    (lines, chain.head().unwrap())
+}
+
+/// Exit code and both streams.
+fn sentinel(folder: &Path, args: &[&str], stdin: &[u8]) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sentinel"))
+        .args(["audit", "verify"])
+        .args(args)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // One that refuses the command line does not read it.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn exports_are_verified_together_and_a_cut_end_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, head) = export("node", &[began("n-1"), began("n-1"), began("n-1")]);
+    let seen = Record::HeadSeen { of: "n-1".into(), head };
+    let (operator, _) = export("operator", &[began("op-1"), seen]);
+    fs::write(folder.path().join("node.jsonl"), node.concat()).unwrap();
+    fs::write(folder.path().join("operator.jsonl"), operator.concat()).unwrap();
+
+    let (code, out, err) = sentinel(folder.path(), &["node.jsonl", "operator.jsonl"], b"");
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("chain node of node-agent on n-1"), "{out}");
+    assert!(out.contains("end: it still has record 3 as chain operator recorded it (record 2,"), "{out}");
+    assert!(out.ends_with("OK: every record fits\n"), "{out}");
+
+    // Alone, a cut end fits; the page and the output tell that apart from a verified one.
+    let cut = node[..2].concat();
+    let (code, out, _) = sentinel(folder.path(), &["-"], &cut);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("a cut end would not be found"), "{out}");
+    for order in [["operator.jsonl", "-"], ["-", "operator.jsonl"]] {
+        let (code, out, _) = sentinel(folder.path(), &order, &cut);
+        assert_eq!(code, 1, "{out}");
+        assert!(out.contains("FAILED: its end was cut off: it ends before record 3"), "{out}");
+    }
+    let (code, out, _) = sentinel(folder.path(), &["operator.jsonl"], b"");
+    assert_eq!(code, 0);
+    assert!(out.contains("heads of 1 other chain are recorded here"), "{out}");
+}
+
+#[test]
+fn the_first_record_that_does_not_fit_is_named_and_the_other_files_are_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lines, _) = export("node", &[began("n-1"), began("n-1"), began("n-1")]);
+    fs::write(folder.path().join("good"), lines.concat()).unwrap();
+    let changed = String::from_utf8(lines.concat()).unwrap().replacen("n-1", "n-2", 1);
+    fs::write(folder.path().join("changed"), changed).unwrap();
+    fs::write(folder.path().join("missing"), [&lines[0][..], &lines[2]].concat()).unwrap();
+    fs::write(folder.path().join("empty"), "").unwrap();
+    let args = ["changed", "missing", "empty", "nowhere", "good"];
+    let (code, out, _) = sentinel(folder.path(), &args, b"");
+    assert_eq!(code, 1);
+    for expected in [
+        "changed: FAILED: line 1 does not fit: it was changed: its content has the hash ",
+        "missing: FAILED: line 2 (record 3) does not fit: record 2 is missing before it",
+        "empty: FAILED: line 1 does not fit: there is no record",
+        "nowhere: FAILED to read it at line 1: No such file or directory",
+        "good: 1 chain\n",
+    ] {
+        assert!(out.contains(expected), "{expected:?} is not in:\n{out}");
+    }
+    assert!(out.ends_with("FAILED\n"), "{out}");
+}
+
+/// The records of a directory, as they are now.
+fn records(directory: &Path) -> Vec<Record> {
+    let mut records = Vec::new();
+    let export = BufReader::new(Export::open(directory).unwrap());
+    verify(export, |_, line| records.push(line.record.clone().unwrap())).unwrap();
+    records
+}
+
+fn heads(records: &[Record]) -> usize {
+    records.iter().filter(|record| matches!(record, Record::HeadSeen { .. })).count()
+}
+
+#[test]
+fn operator_and_nodes_record_a_run_and_each_others_heads() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let mut dev = Dev::start(&["--state", state.to_str().unwrap()]);
+    dev.run(&["run", "--name", "hello", "--all", "--", "echo", "an-argument"]).exited(0);
+    for _ in 0..2 {
+        dev.run(&["logs", "hello"]).exited(0).printed("an-argument");
+    }
+    assert_eq!(dev.request_without_token("GET /api/v1/tasks", b"").status, 401);
+    let node = find_node(&state);
+    // Heads are exchanged with the Heartbeats.
+    let deadline = std::time::Instant::now() + kit::TIMEOUT;
+    while heads(&records(&state.join("audit"))) == 0 || heads(&records(&node.join("audit"))) == 0 {
+        assert!(std::time::Instant::now() < deadline, "no heads: {:?}", records(&node.join("audit")));
+        std::thread::yield_now();
+    }
+    dev.interrupt();
+    dev.wait();
+
+    let of_operator = records(&state.join("audit"));
+    let kinds: Vec<&str> = of_operator.iter().map(Record::kind).collect();
+    let ordered: Vec<&str> = kinds
+        .iter()
+        .copied()
+        .filter(|kind| !["HeadSeen", "OutputRead", "AccessDenied"].contains(kind))
+        .collect();
+    assert_eq!(ordered, ["Began", "RunBegan", "Dispatched", "AttemptEnded", "RunEnded"], "{of_operator:#?}");
+    let Record::RunBegan(began) = of_operator.iter().find(|r| r.kind() == "RunBegan").unwrap() else {
+        panic!()
+    };
+    let argv = Some(sentinel_audit::record::Command::Argv(vec!["echo".into(), "an-argument".into()]));
+    assert_eq!((began.request.as_ref().map(|request| request.program.clone()), began.targets), (argv, 1));
+    let denied = |record: &&Record| matches!(record, Record::AccessDenied { status: 401, .. });
+    assert_eq!(of_operator.iter().filter(denied).count(), 1, "{kinds:?}");
+    let mut read: Vec<String> = of_operator
+        .iter()
+        .filter_map(|record| match record {
+            Record::OutputRead(access) => Some(access.path.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        !read.is_empty() && read.iter().all(|path| path.contains("/runs/") || path.contains("/executions/")),
+        "{read:?}"
+    );
+    let all = read.len();
+    read.sort();
+    read.dedup();
+    assert_eq!(read.len(), all, "a reading that is repeated within a minute is recorded once");
+
+    let of_node: Vec<&str> = records(&node.join("audit")).iter().map(Record::kind).collect();
+    let ordered: Vec<&str> =
+        of_node.into_iter().filter(|kind| ["Accepted", "Ended"].contains(kind)).collect();
+    assert_eq!(ordered, ["Accepted", "Ended"]);
+
+    fit_together(folder.path(), &state.join("audit"), &node.join("audit"));
+}
+
+/// Together they prove that none was cut off.
+fn fit_together(folder: &Path, operator: &Path, node: &Path) {
+    for (name, directory) in [("operator.jsonl", operator), ("node.jsonl", node)] {
+        let mut export = fs::File::create(folder.join(name)).unwrap();
+        std::io::copy(&mut Export::open(directory).unwrap(), &mut export).unwrap();
+    }
+    let (code, out, _) = sentinel(folder, &["operator.jsonl", "node.jsonl"], b"");
+    assert_eq!((code, out.matches("end: it still has record").count()), (0, 2), "{out}");
+}
+
+/// The state directory of the only node.
+fn find_node(state: &Path) -> std::path::PathBuf {
+    let mut folders = vec![state.to_owned()];
+    while let Some(folder) = folders.pop() {
+        if folder.join("attempts").is_dir() {
+            return folder;
+        }
+        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        folders.extend(entries.filter(|path| path.is_dir()));
+    }
+    panic!("no node has a state directory below {}", state.display());
+}
+
+#[test]
+fn an_invalid_command_line_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, err) = sentinel(folder.path(), &[], b"");
+    assert_eq!(code, 2);
+    assert!(err.contains("FILE"), "{err}");
+    let (code, _, err) = sentinel(folder.path(), &["-", "-"], b"");
+    assert_eq!(code, 2);
+    assert!(err.contains("standard input can be read only once"), "{err}");
+}

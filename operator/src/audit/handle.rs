@@ -1,0 +1,255 @@
+//! The handle by which records are queued.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use sentinel_audit::directory::{Directory, DirectoryError, SyncedHead, Writer};
+use sentinel_audit::record::{Access, Command, Request};
+use sentinel_audit::{AuditHead, Chain, Record};
+use sentinel_protocol::ids::{ChainId, NodeName};
+use sentinel_protocol::time::UnixMillis;
+
+use super::accesses::Accesses;
+use super::heads::Heads;
+use super::queue::{Counted, Queued};
+use super::stream::{Destination, Stream};
+use super::writer::{AuditWriter, Kept, append};
+use crate::clock::Clock;
+use crate::metrics::Registry;
+
+/// Records that may be queued, and their bytes; beyond, they are lost, counted and recorded as lost.
+const QUEUE: usize = 16_384;
+const QUEUE_BYTES: usize = 32 << 20;
+
+/// What a record without a command takes, about.
+const USUAL_BYTES: usize = 1024;
+
+/// Where audit records go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditOptions {
+    /// The directory of the chain.
+    pub directory: Option<PathBuf>,
+    /// Bytes to keep in it.
+    pub kept: u64,
+    /// A copy for those who collect it; alone it is the only place of the chain.
+    pub stream: Option<Destination>,
+}
+
+/// Why audit records cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The destination of the copy cannot be used.
+    #[error("failed to open {destination} for audit records (--audit-log)")]
+    Stream {
+        /// The destination.
+        destination: Destination,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// No thread can be started.
+    #[error("failed to start the thread that writes audit records")]
+    Thread(#[source] std::io::Error),
+}
+
+impl AuditError {
+    /// A label for logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Directory(DirectoryError::InUse { .. }) => "locked",
+            Self::Directory(DirectoryError::Io { .. }) | Self::Stream { .. } => "io",
+            Self::Thread(_) => "resources",
+        }
+    }
+
+    /// Whether a restart with the same configuration may succeed.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Directory(DirectoryError::Io { .. }) | Self::Stream { .. })
+    }
+}
+
+/// Queues audit records. Clones share the queue; by default nothing is recorded.
+#[derive(Debug, Clone, Default)]
+pub struct Audit(Option<Arc<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    queue: Mutex<Option<SyncSender<Queued>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    counted: Arc<Counted>,
+    clock: Clock,
+    head: SyncedHead,
+    heads: Mutex<Heads>,
+    accesses: Mutex<Accesses>,
+}
+
+impl Audit {
+    /// Begins or continues the chain, and records that.
+    ///
+    /// # Errors
+    /// [`AuditError`]: an operator that is to record and cannot does not start.
+    pub fn start(
+        options: AuditOptions,
+        host: &str,
+        clock: &Clock,
+        metrics: &Registry,
+    ) -> Result<Self, AuditError> {
+        let counted = Arc::new(Counted {
+            queued_bytes: AtomicUsize::new(0),
+            overflowed: AtomicU64::new(0),
+            written: metrics.counter("sentinel_audit_records_total", "Audit records written."),
+            lost: metrics.counter(
+                "sentinel_audit_records_lost_total",
+                "Audit records that could not be written, or came faster than they could be. The chain states how many.",
+            ),
+        });
+        let not_streamed = metrics.counter(
+            "sentinel_audit_stream_failures_total",
+            "Audit records that the destination of --audit-log did not take.",
+        );
+        let AuditOptions { directory, kept, stream } = options;
+        if directory.is_none() && stream.is_none() {
+            return Ok(Self::default());
+        }
+        let stream = stream.map(|destination| {
+            Stream::open(destination.clone()).map_err(|source| AuditError::Stream { destination, source })
+        });
+        let mut stream = stream.transpose()?;
+        let head = SyncedHead::default();
+        let writer = Writer { program: "operator", version: env!("CARGO_PKG_VERSION"), on: host.to_owned() };
+        let at = clock.reading().wall;
+        let mut copy = |line: &[u8]| {
+            counted.written.add(1);
+            if let Some(stream) = &mut stream
+                && stream.write(line).is_err()
+            {
+                not_streamed.add(1);
+            }
+        };
+        let kept = match directory {
+            Some(path) => {
+                let opened = Directory::open(&path, kept, new_id(), &writer, head.clone(), at, &mut copy)?;
+                Kept::Directory(Box::new(opened))
+            }
+            None => Kept::Memory(begun(&writer, at, &mut copy), head.clone()),
+        };
+        let (queue, received) = sync_channel(QUEUE);
+        let writer =
+            AuditWriter { kept, stream, counted: counted.clone(), clock: clock.clone(), not_streamed };
+        let thread =
+            std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&received));
+        Ok(Self(Some(Arc::new(Open {
+            queue: Mutex::new(Some(queue)),
+            thread: Mutex::new(Some(thread.map_err(AuditError::Thread)?)),
+            counted,
+            clock: clock.clone(),
+            head,
+            heads: Mutex::default(),
+            accesses: Mutex::default(),
+        }))))
+    }
+
+    /// Queues a record, which is made only where records are kept.
+    pub fn record(&self, record: impl FnOnce() -> Record) {
+        let Some(open) = &self.0 else { return };
+        open.queue(record());
+    }
+
+    /// The last durable record, for agents to keep.
+    pub fn head(&self) -> Option<AuditHead> {
+        self.0.as_ref()?.head.get()
+    }
+
+    /// A node states the head of its chain.
+    pub fn node_head(&self, node: &NodeName, head: &AuditHead) {
+        let Some(open) = &self.0 else { return };
+        if open.heads.lock().unwrap_or_else(PoisonError::into_inner).take(node, head) {
+            open.queue(Record::HeadSeen { of: node.as_str().into(), head: head.clone() });
+        }
+    }
+
+    /// A person reads output, and may.
+    pub fn output_read(&self, access: impl FnOnce() -> Access) {
+        self.access(None, access);
+    }
+
+    /// A request of a person is denied with this status and for this reason.
+    pub fn denied(&self, status: u16, reason: &str, access: impl FnOnce() -> Access) {
+        self.access(Some((status, reason)), access);
+    }
+
+    fn access(&self, denied: Option<(u16, &str)>, access: impl FnOnce() -> Access) {
+        let Some(open) = &self.0 else { return };
+        let access = Box::new(access());
+        // Without a user, by address: one that guesses tokens does not hide another.
+        let caller = access.user.as_deref().or(access.from.as_deref());
+        let status = denied.map(|(status, _)| status);
+        if !open.accesses.lock().unwrap_or_else(PoisonError::into_inner).take(caller, &access.path, status) {
+            return;
+        }
+        open.queue(match denied {
+            Some((status, reason)) => Record::AccessDenied { status, message: reason.into(), access },
+            None => Record::OutputRead(access),
+        });
+    }
+
+    /// Writes what is queued, makes it durable, and records nothing more.
+    pub fn close(&self) {
+        let Some(open) = &self.0 else { return };
+        drop(open.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(thread) = open.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that writes audit records panicked");
+        }
+    }
+}
+
+impl Open {
+    fn queue(&self, record: Record) {
+        let weight = weight(&record);
+        let queued = Queued { at: self.clock.reading().wall, record, weight };
+        let bytes = self.counted.queued_bytes.fetch_add(weight, Relaxed);
+        let sent = bytes <= QUEUE_BYTES
+            && match &*self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(queue) => queue.try_send(queued).is_ok(),
+                None => false,
+            };
+        if !sent {
+            self.counted.queued_bytes.fetch_sub(weight, Relaxed);
+            self.counted.overflowed.fetch_add(1, Relaxed);
+            self.counted.lost.add(1);
+        }
+    }
+}
+
+/// What a record takes in the queue, about.
+fn weight(record: &Record) -> usize {
+    let Record::RunBegan(began) = record else { return USUAL_BYTES };
+    let command = match &began.request {
+        Some(Request { program: Command::Argv(argv), .. }) => argv.iter().map(String::len).sum(),
+        Some(Request { program: Command::Script { text, .. }, .. }) => text.len(),
+        None => 0,
+    };
+    USUAL_BYTES + command
+}
+
+fn begun(writer: &Writer, at: UnixMillis, written: &mut dyn FnMut(&[u8])) -> Chain {
+    let mut chain = Chain::new(new_id());
+    let Writer { program, version, on } = writer;
+    let (program, version, on) = ((*program).into(), (*version).into(), on.as_str().into());
+    append(&mut chain, at, &Record::Began { program, version, on, torn: None }, written);
+    chain
+}
+
+fn new_id() -> ChainId {
+    let id = uuid::Uuid::new_v4().to_string();
+    #[expect(clippy::expect_used, reason = "32 hexadecimal digits and hyphens were just written")]
+    ChainId::new(id).expect("a UUID is a chain id")
+}

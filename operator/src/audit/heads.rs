@@ -1,0 +1,69 @@
+//! Which heads of nodes are recorded: one that has changed, at most once a minute for each node.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sentinel_protocol::audit::AuditHead;
+use sentinel_protocol::ids::NodeName;
+use tokio::time::Instant;
+
+/// Heads of one node are recorded at most this often.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// The same for a head that does not continue the one that was recorded last.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Nodes that are remembered. Beyond, all are forgotten, and their next heads recorded.
+const MAX_NODES: usize = 50_000;
+
+/// The heads that were recorded last.
+#[derive(Debug, Default)]
+pub(super) struct Heads(HashMap<NodeName, (Instant, AuditHead)>);
+
+impl Heads {
+    /// Whether this head of a node is to be recorded now.
+    pub(super) fn take(&mut self, node: &NodeName, head: &AuditHead) -> bool {
+        let now = Instant::now();
+        if let Some((at, known)) = self.0.get(node) {
+            // One that was replaced, or went back, is recorded soon: it is what a chain that was tampered with shows.
+            let continues = known.chain == head.chain && known.seq <= head.seq;
+            let every = if continues { EVERY } else { SOON };
+            if known == head || now.saturating_duration_since(*at) < every {
+                return false;
+            }
+        }
+        if self.0.len() >= MAX_NODES && !self.0.contains_key(node) {
+            self.0.clear();
+        }
+        self.0.insert(node.clone(), (now, head.clone()));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_protocol::ids::{ChainId, Sha256Hex};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_is_recorded_once_a_minute_and_soon_when_it_goes_back() {
+        let head = |chain: &str, seq| AuditHead {
+            chain: ChainId::new(chain).unwrap(),
+            seq,
+            hash: Sha256Hex::new("a".repeat(64)).unwrap(),
+        };
+        let (mut heads, node) = (Heads::default(), NodeName::new("n").unwrap());
+        assert!(heads.take(&node, &head("c", 1)));
+        assert!(!heads.take(&node, &head("c", 1)) && !heads.take(&node, &head("c", 2)));
+        assert!(heads.take(&NodeName::new("m").unwrap(), &head("d", 1)));
+        tokio::time::advance(EVERY).await;
+        assert!(!heads.take(&node, &head("c", 1)), "nothing was recorded on the node");
+        assert!(heads.take(&node, &head("c", 3)));
+        assert!(!heads.take(&node, &head("c", 2)), "a hostile agent does not flood the chain");
+        tokio::time::advance(SOON).await;
+        assert!(heads.take(&node, &head("c", 2)), "its end was cut off");
+        tokio::time::advance(SOON).await;
+        assert!(heads.take(&node, &head("e", 9)), "it was replaced");
+    }
+}

@@ -1,0 +1,15 @@
+//! The operator's audit chain: what it decided, sent and was reported, who read output, and who was denied.
+//!
+//! Records are made where things happen and queued ([`Audit::record`]); a thread of its own writes them ([`writer`]) to a directory
+//! or a stream ([`stream`]). Nothing waits for it: what finds the queue full is counted, and recorded as lost. [`accesses`] and
+//! [`heads`] bound what readers and agents can cause.
+
+mod accesses;
+mod handle;
+mod heads;
+mod queue;
+mod stream;
+mod writer;
+
+pub use self::handle::{Audit, AuditError, AuditOptions};
+pub use self::stream::Destination;

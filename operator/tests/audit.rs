@@ -1,0 +1,211 @@
+//! The operator's audit chain: its queue, its destinations, and the heads that it exchanges with agents.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
+
+mod gateway;
+
+use std::fs;
+use std::io::BufReader;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use gateway::*;
+use sentinel_audit::directory::Export;
+use sentinel_audit::record::Access;
+use sentinel_audit::verify::{Summary, verify};
+use sentinel_audit::{AuditHead, Record};
+use sentinel_operator::audit::{Audit, AuditError, AuditOptions, Destination};
+use sentinel_operator::clock::Clock;
+use sentinel_operator::metrics::Registry as Metrics;
+use sentinel_protocol::ids::{AttemptId, ChainId, Epoch, Sha256Hex};
+use sentinel_protocol::metrics::NodeMetrics;
+use sentinel_protocol::time::UnixMillis;
+use sentinel_protocol::to_agent::ToAgent;
+use sentinel_protocol::to_operator::{Heartbeat, Inventory, ToOperator};
+
+fn start(options: AuditOptions, metrics: &Metrics) -> Result<Audit, AuditError> {
+    Audit::start(options, "op-1", &Clock::system(), metrics)
+}
+
+fn in_directory(path: &Path) -> AuditOptions {
+    AuditOptions { directory: Some(path.to_owned()), kept: 0, stream: None }
+}
+
+fn cancel(number: u32) -> Record {
+    let attempt: AttemptId = format!("u/{number}/n-1/1").parse().unwrap();
+    Record::CancelSent { attempt, epoch: Epoch::from(1) }
+}
+
+fn verified(export: impl std::io::Read) -> (Vec<Summary>, Vec<Record>) {
+    let mut records = Vec::new();
+    let chains =
+        verify(BufReader::new(export), |_, line| records.push(line.record.clone().unwrap())).unwrap();
+    (chains, records)
+}
+
+#[test]
+fn a_chain_is_continued_by_the_next_operator_and_copied_to_the_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.jsonl");
+    let directory = folder.path().join("audit");
+    let options = AuditOptions { stream: Some(Destination::File(copy.clone())), ..in_directory(&directory) };
+    let metrics = Metrics::new();
+    for number in [1, 2] {
+        let audit = start(options.clone(), &metrics).unwrap();
+        audit.record(|| cancel(number));
+        audit.close();
+        // After the end nothing is recorded.
+        audit.record(|| cancel(number));
+    }
+    let (chains, records) = verified(Export::open(&directory).unwrap());
+    assert_eq!(chains.len(), 1);
+    let kinds: Vec<&str> = records.iter().map(Record::kind).collect();
+    assert_eq!(kinds, ["Began", "CancelSent", "Began", "CancelSent"]);
+    let mut export = Vec::new();
+    std::io::copy(&mut Export::open(&directory).unwrap(), &mut export).unwrap();
+    assert_eq!(fs::read(&copy).unwrap(), export, "the copy has the same lines");
+    let text = metrics.render();
+    assert!(text.contains("sentinel_audit_records_total 4"), "{text}");
+}
+
+#[test]
+fn a_stream_alone_has_a_chain_of_its_own_for_each_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.jsonl");
+    for _ in 0..2 {
+        let options =
+            AuditOptions { stream: Some(Destination::File(file.clone())), ..AuditOptions::default() };
+        let audit = start(options, &Metrics::new()).unwrap();
+        audit.record(|| cancel(1));
+        audit.close();
+        assert_eq!(audit.head().unwrap().seq, 2);
+    }
+    let (chains, _) = verified(fs::File::open(&file).unwrap());
+    assert_eq!(chains.iter().map(Summary::records).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(chains[0].writer.as_deref(), Some("operator on op-1"));
+}
+
+#[test]
+fn the_local_syslog_is_sent_each_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let syslog = UnixDatagram::bind(&path).unwrap();
+    let options = AuditOptions { stream: Some(Destination::Syslog(path)), ..AuditOptions::default() };
+    let audit = start(options, &Metrics::new()).unwrap();
+    audit.record(|| cancel(1));
+    audit.close();
+    for kind in ["Began", "CancelSent"] {
+        let mut buffer = [0; 4096];
+        let len = syslog.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..len]);
+        assert!(text.starts_with("<85>sentinel-audit: {\"v\":1,") && text.contains(kind), "{text}");
+    }
+}
+
+#[test]
+fn an_operator_that_cannot_record_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = start(in_directory(&file.join("audit")), &Metrics::new()).unwrap_err();
+    assert!(matches!(error, AuditError::Directory(_)), "{error}");
+    assert!(
+        error.to_string().contains("failed to create") && error.to_string().contains("file/audit"),
+        "{error}"
+    );
+    let nowhere = Destination::File("/nowhere/audit.jsonl".into());
+    let options = AuditOptions { stream: Some(nowhere), ..AuditOptions::default() };
+    let error = start(options, &Metrics::new()).unwrap_err();
+    assert!(
+        error.to_string().contains("/nowhere/audit.jsonl") && error.to_string().contains("--audit-log"),
+        "{error}"
+    );
+    let _first = start(in_directory(&folder.path().join("audit")), &Metrics::new()).unwrap();
+    let error = start(in_directory(&folder.path().join("audit")), &Metrics::new()).unwrap_err();
+    assert_eq!((error.category(), error.is_retryable()), ("locked", true));
+}
+
+#[test]
+fn what_comes_faster_than_it_can_be_written_is_counted_and_recorded_as_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = Metrics::new();
+    let options = AuditOptions { kept: 1 << 30, ..in_directory(folder.path()) };
+    let audit = start(options, &metrics).unwrap();
+    let mut queued = 0_u64;
+    let lost = || {
+        let text = metrics.render();
+        let line = text.lines().find(|line| line.starts_with("sentinel_audit_records_lost_total ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    while lost() == 0 {
+        for _ in 0..20_000 {
+            audit.record(|| cancel(1));
+        }
+        queued += 20_000;
+    }
+    // Recorded as lost with the next one that is written.
+    audit.close();
+    let (chains, records) = verified(Export::open(folder.path()).unwrap());
+    let in_gaps: u64 =
+        records.iter().map(|record| if let Record::Gap { lost, .. } = record { *lost } else { 0 }).sum();
+    assert!(in_gaps > 0 && in_gaps <= lost(), "{in_gaps} of {} of {queued}", lost());
+    assert_eq!(chains[0].lost, in_gaps);
+}
+
+fn access(user: &str, path: &str) -> Access {
+    Access {
+        user: Some(user.into()),
+        uid: None,
+        groups: vec!["ops".into()],
+        from: None,
+        method: "GET".into(),
+        path: path.into(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_and_denials_are_recorded_once_a_minute() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = start(in_directory(folder.path()), &Metrics::new()).unwrap();
+    for _ in 0..3 {
+        audit.output_read(|| access("alice", "/a"));
+        audit.denied(403, "user \"bob\" cannot get tasks/log", || access("bob", "/a"));
+    }
+    audit.close();
+    let (_, records) = verified(Export::open(folder.path()).unwrap());
+    let expected = Record::AccessDenied {
+        status: 403,
+        message: "user \"bob\" cannot get tasks/log".into(),
+        access: Box::new(access("bob", "/a")),
+    };
+    assert_eq!(records[1..], [Record::OutputRead(Box::new(access("alice", "/a"))), expected]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agent_and_operator_keep_each_others_heads() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = start(in_directory(folder.path()), &Metrics::new()).unwrap();
+    let world = world(Setup { audit: audit.clone(), ..Setup::default() }).await;
+    let mut agent = world.dial("n-1").await;
+    agent.send_json(&ToOperator::Hello(hello())).await;
+    agent.expect_welcome().await;
+    agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+    eventually("the operator's head is durable", || audit.head().is_some()).await;
+    let hash = Sha256Hex::new("d".repeat(64)).unwrap();
+    let head = AuditHead { chain: ChainId::new("of-the-node").unwrap(), seq: 5, hash };
+    let beat = |audit| {
+        ToOperator::Heartbeat(Heartbeat { at: UnixMillis(1), metrics: NodeMetrics::default(), audit })
+    };
+    // An agent of an earlier release states none.
+    agent.send_json(&beat(None)).await;
+    agent.send_json(&beat(Some(head.clone()))).await;
+    agent.send_json(&beat(Some(head.clone()))).await;
+    let ours = audit.head().unwrap();
+    match agent.receive().await {
+        ToAgent::AuditHead(seen) => assert_eq!((seen.chain, seen.seq >= ours.seq), (ours.chain, true)),
+        other => panic!("{other:?}"),
+    }
+    eventually("the node's head is durable", || audit.head().is_some_and(|head| head.seq == 2)).await;
+    audit.close();
+    let (_, records) = verified(Export::open(folder.path()).unwrap());
+    assert_eq!(records[1..], [Record::HeadSeen { of: "n-1".into(), head }]);
+}
