@@ -91,7 +91,6 @@ fn flags_of_run_become_fields_of_the_task() {
             "end",
             "--sandbox",
             "baseline",
-            "--read-only",
             "--nofile",
             "512",
         ])
@@ -107,7 +106,6 @@ fn flags_of_run_become_fields_of_the_task() {
         ("/run/output/merge", Value::from(true)),
         ("/run/leftovers", Value::from("End")),
         ("/run/sandbox", Value::from("Baseline")),
-        ("/run/readOnlyRootFilesystem", Value::from(true)),
         ("/run/limits/nofile", Value::from(512)),
     ] {
         assert_eq!(spec.pointer(path), Some(&expected), "{path} of {spec}");

@@ -83,6 +83,9 @@ unsafe extern "C" {
 /// How a trial ended: what it got, or what has stopped it.
 type Trial = io::Result<String>;
 
+/// A trial with its name.
+type Named = (&'static str, fn(&Place) -> Trial);
+
 /// Where everything is.
 struct Place(BTreeMap<String, String>);
 
@@ -174,7 +177,7 @@ fn opens_to_write(path: &Path) -> Trial {
 }
 
 /// The agent's files, by their paths and through its processes.
-const FILES: &[(&str, fn(&Place) -> Trial)] = &[
+const FILES: &[Named] = &[
     ("read-token", |place| read(&place.path("token")?)),
     ("list-state", |place| list(&place.path("state")?)),
     ("write-state", |place| {
@@ -224,7 +227,7 @@ const FILES: &[(&str, fn(&Place) -> Trial)] = &[
 ];
 
 /// Other processes.
-const PROCESSES: &[(&str, fn(&Place) -> Trial)] = &[
+const PROCESSES: &[Named] = &[
     // PTRACE_SEIZE does not stop it, and ends with this process.
     ("ptrace", |place| {
         any_of_ours(place, |pid| {
@@ -274,7 +277,7 @@ fn fork_bomb(place: &Place) -> Trial {
 }
 
 /// Rights that this process gives itself.
-const RIGHTS: &[(&str, fn(&Place) -> Trial)] = &[
+const RIGHTS: &[Named] = &[
     ("capabilities", |_| {
         let status = fs::read_to_string("/proc/self/status")?;
         let held = |name| {
@@ -334,7 +337,7 @@ const RIGHTS: &[(&str, fn(&Place) -> Trial)] = &[
 ];
 
 /// Mounts and namespaces.
-const MOUNTS: &[(&str, fn(&Place) -> Trial)] = &[
+const MOUNTS: &[Named] = &[
     ("mount", |place| {
         let target =
             CString::new(place.scratch().to_string_lossy().into_owned()).map_err(io::Error::other)?;
@@ -380,7 +383,7 @@ const MOUNTS: &[(&str, fn(&Place) -> Trial)] = &[
 ];
 
 /// The kernel, and the node.
-const NODE: &[(&str, fn(&Place) -> Trial)] = &[
+const NODE: &[Named] = &[
     ("keyring", |_| call(number::KEYCTL, [0, -3, 1, 0, 0]).and_then(|_| got("joined"))),
     ("add-key", |_| {
         call(number::ADD_KEY, [address(c"user"), address(c"escape"), address(c"x"), 1, -2])
@@ -500,7 +503,7 @@ fn i386(number: i32, a: i32, b: i32, c: i32) -> Trial {
     if done < 0 { Err(io::Error::from_raw_os_error(-done)) } else { got("done") }
 }
 
-fn trials() -> impl Iterator<Item = &'static (&'static str, fn(&Place) -> Trial)> {
+fn trials() -> impl Iterator<Item = &'static Named> {
     [FILES, PROCESSES, RIGHTS, MOUNTS, NODE].into_iter().flatten()
 }
 
