@@ -108,6 +108,8 @@ fn run_record(task: &str, run: u32, verdict: Option<RunVerdict>) -> RunRecord {
         spec_hash: spec_hash(),
         rerun_token: String::new(),
         rerun: None,
+        requested_by: None,
+        cancelled_by: None,
         command: "true".into(),
         started_at: started_at(run),
         finished_at: verdict.map(|_| started_at(run)),
@@ -275,6 +277,7 @@ fn facts(task: &str, run: u32) -> RunFacts {
         command: "true".into(),
         trigger: Trigger::SpecChange,
         retry: Retry::never(),
+        requested_by: None,
         request: None,
         trace: RunTrace::default(),
     }

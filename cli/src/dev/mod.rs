@@ -14,6 +14,7 @@ mod console;
 mod files;
 mod leftovers;
 mod nodes;
+mod requesters;
 mod server;
 mod signals;
 mod state;
@@ -61,6 +62,7 @@ async fn executed(args: DevArgs, namespace: &str) -> ExitResult {
     let cluster = EmbeddedCluster::in_directory(&state.path().join("cluster"), clock.clone())
         .map_err(|error| Failure::new(format!("failed to open the Tasks in {}: {error}", state.summary())))?;
     let nodes = Nodes::plan(args.nodes)?.with_limits(args.max_attempts, args.min_free);
+    let cluster = cluster.stamping(requesters::stamps(state.path())?);
     cluster.set_nodes(nodes.facts());
 
     let (operator, endpoint) = start(&args, &state, cluster, tokens.clone(), clock).await?;

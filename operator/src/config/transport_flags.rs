@@ -168,8 +168,8 @@ pub enum MetricsAuth {
 }
 
 impl TlsFlags {
-    /// Which certificate the listeners have.
-    pub(super) fn certificate(&self) -> Certificate {
+    /// Which certificate the listeners have; `webhook` is the configuration that needs its authority.
+    pub(super) fn certificate(&self, webhook: Option<&str>) -> Certificate {
         if let Some((cert, key)) = self.tls_cert_file.clone().zip(self.tls_key_file.clone()) {
             let published = self.tls_ca_file.clone().zip(self.tls_ca_config_map.clone());
             let published = published.map(|(file, config_map)| PublishedAuthorities { file, config_map });
@@ -181,6 +181,7 @@ impl TlsFlags {
                 names: self.tls_names.clone(),
                 config_map: self.tls_ca_config_map.clone(),
                 api_service: self.api_service.clone(),
+                webhook: webhook.map(str::to_owned),
                 lifetime: self.tls_lifetime,
                 authority_lifetime: self.tls_ca_lifetime,
             }),

@@ -303,6 +303,7 @@ mod tests {
             command: "true".to_owned(),
             trigger: Trigger::SpecChange,
             retry: Retry::never(),
+            requested_by: None,
             request: None,
             trace: RunTrace::default(),
         };

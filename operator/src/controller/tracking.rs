@@ -9,9 +9,11 @@ use sentinel_core::reconcile::run::RunState;
 use sentinel_core::reconcile::settle;
 use sentinel_protocol::ids::{NodeName, RunNumber};
 use sentinel_protocol::request::{Program, RunRequest};
+use sentinel_protocol::requester::RequestedBy;
 
 use super::context::Context;
 use super::history_lookup;
+use super::requesters::note_cancelled;
 use super::task_cache::TaskCache;
 use super::task_runs::{RunFacts, TaskRuns, TrackedRun};
 use crate::history::record::display_command;
@@ -44,6 +46,9 @@ pub(super) fn begin_run(
     ));
     locked.superseded.extend(previous);
     drop(locked);
+    if let Some(recorded) = task.status.as_ref().and_then(|status| status.run.as_ref()) {
+        note_cancelled(runs, recorded);
+    }
     if is_inherited {
         apply_inventories(context, plan, run.number, runs);
         history_lookup::spawn(context.clone(), runs.clone(), run.number);
@@ -90,12 +95,18 @@ fn facts(plan: &TaskPlan, (task, run): (&Task, &RunState), trace: RunTrace) -> R
         command: if same { command_line(&plan.request) } else { String::new() },
         trigger: run.trigger,
         retry: plan.retry.clone(),
+        requested_by: requested_by(task, run),
         request: same.then(|| plan.request.clone()),
         trace,
     }
 }
 
 /// The trace that the Task names now. One that cannot be read is logged, here where the Run is first tracked.
+fn requested_by(task: &Task, run: &RunState) -> Option<RequestedBy> {
+    let recorded = task.status.as_ref()?.run.as_ref()?;
+    recorded.requested_by.as_ref().filter(|_| recorded.number == i64::from(run.number.0))?.known()
+}
+
 fn trace(task: &Task) -> RunTrace {
     let (trace, problems) = traces::read(task);
     for problem in problems {

@@ -492,11 +492,6 @@ fn signed(key: &Key, of: &Subject, stamp: &Stamp) -> Option<Written> {
     Some(Written { stamp: text, signature: format!("{}.{}", key.id(), URL_SAFE_NO_PAD.encode(tag)) })
 }
 
-/// The key in a text of base64, as a Secret has it.
-pub fn key_of(bytes: &[u8]) -> Option<Key> {
-    <[u8; KEY_BYTES]>::try_from(bytes).ok().map(Key)
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

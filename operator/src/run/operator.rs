@@ -36,6 +36,7 @@ use crate::http::feed::Feed;
 use crate::http::guard::Door;
 use crate::http::listings::Listings;
 use crate::http::owners::Owners;
+use crate::identity::local::Owner;
 use crate::logs::LogReader;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::Presence;
@@ -69,6 +70,8 @@ pub struct Seams {
     pub auth: Arc<dyn Authenticate>,
     /// Where callers with credentials of their own change Tasks; `None` where they have none.
     pub by_caller: Option<Arc<dyn StoresByCaller>>,
+    /// Whose the API is, where that is one user of this machine.
+    pub owner: Option<Owner>,
     /// Where the gateway may listen, given that.
     pub exposure: Exposure,
     /// The clock.
@@ -144,7 +147,8 @@ impl Operator {
     /// # Errors
     /// [`RunError`] when a port cannot be opened or the certificate cannot be used; then nothing was started.
     pub async fn start(seams: Seams, options: Options) -> Result<Self, RunError> {
-        let Seams { cluster, history, presence, auth, by_caller, exposure, clock, metrics, traces } = seams;
+        let Seams { cluster, history, presence, auth, by_caller, owner, exposure, clock, metrics, traces } =
+            seams;
         let Options {
             gateway,
             gateway_tls,
@@ -186,6 +190,7 @@ impl Operator {
             leadership: leadership.clone(),
             health: shared.health.clone(),
             metrics: shared.metrics.clone(),
+            stamps: cluster.stamps(),
         };
         let controller = controller::run(parts, caches, requests, counters.clone(), stop.controller.clone());
         tasks.spawn("the reconcile loop", controller);
@@ -201,6 +206,7 @@ impl Operator {
         }
         let mut api = shared.api(cluster, history, archive, readers, settings, base_path);
         api.by_caller = by_caller;
+        api.owner = owner;
         listeners.serve(&mut tasks, gateway.clone(), Arc::new(api), &stop.all);
         let successor = elected.successor;
         Ok(Self { tasks, stop, successor, gateway, archiver, mirror, drain, addresses })
@@ -371,6 +377,7 @@ impl Shared {
             within: cluster.within(),
             store: cluster,
             by_caller: None,
+            owner: None,
             owners: Owners::default(),
             base_path,
             feed: Feed::new(tasks, progress, records.clone(), all_nodes),

@@ -309,6 +309,7 @@ impl Operator {
             leadership: Leadership::always(Epoch::from(1), clock.reading()).1,
             health: Health::new(),
             metrics: Registry::new(),
+            stamps: cluster.stamps(),
         };
         let (progress, _) = tokio::sync::watch::channel(CacheProgress::default());
         let caches = Caches { tasks_writer, tasks, nodes_writer, progress };
