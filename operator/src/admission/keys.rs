@@ -2,16 +2,18 @@
 //! configuration. Level, not edge: each round reads everything.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PostParams};
 use kube::{Api, Client};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use sentinel_telemetry::causes;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -116,6 +118,7 @@ pub struct KeyKeeper {
     webhooks: Api<MutatingWebhookConfiguration>,
     kept: Kept,
     stamps: Stamps,
+    strayed: Arc<Notify>,
     /// The key that this process saw last, and since when.
     seen: Option<(Key, Instant)>,
 }
@@ -124,7 +127,13 @@ impl KeyKeeper {
     /// Keeps `stamps` equal to the keys in a Secret of this namespace.
     pub fn new(client: Client, namespace: &str, kept: Kept, stamps: Stamps) -> Self {
         let secrets = Api::namespaced(client.clone(), namespace);
-        Self { secrets, webhooks: Api::all(client), kept, stamps, seen: None }
+        let strayed = Arc::default();
+        Self { secrets, webhooks: Api::all(client), kept, stamps, strayed, seen: None }
+    }
+
+    /// To be notified when the webhook is called at a path that is not its own: then everything is read at once.
+    pub fn strayed(&self) -> Arc<Notify> {
+        self.strayed.clone()
     }
 
     /// Reads the keys, or makes the first one.
@@ -150,19 +159,25 @@ impl KeyKeeper {
 
     /// Keeps them until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut pause = EVERY;
+        let mut failing = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(EVERY) => {}
+                () = async {
+                    self.strayed.notified().await;
+                    // Whoever reaches the port can cause it.
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                } => {}
             }
-            pause = match self.round().await {
-                Ok(()) => EVERY,
-                Err(error) => {
-                    report(&error, &self.kept);
-                    AFTER_FAILURE
-                }
-            };
+            let done = self.round().await;
+            // Logged once until it succeeds, not at every attempt.
+            if let Err(error) = done.as_ref()
+                && !failing
+            {
+                report(error, &self.kept);
+            }
+            failing = done.is_err();
         }
     }
 
@@ -240,15 +255,26 @@ impl KeyKeeper {
 
 /// The change that gives every webhook of a configuration this path; `None` when all have it.
 fn with_path(configuration: &MutatingWebhookConfiguration, path: &str) -> Option<Value> {
-    let webhooks = configuration.webhooks.iter().flatten();
-    let others = webhooks.filter(|webhook| {
+    let change = |webhook: &MutatingWebhook| {
         let client = &webhook.client_config;
-        client.service.as_ref().is_some_and(|service| service.path.as_deref() != Some(path))
-    });
-    let changed: Vec<Value> = others
-        .map(|webhook| json!({"name": webhook.name, "clientConfig": {"service": {"path": path}}}))
-        .collect();
+        let changed = match (&client.service, &client.url) {
+            (Some(service), _) if service.path.as_deref() != Some(path) => json!({"service": {"path": path}}),
+            (None, Some(url)) => {
+                let changed = with_path_of(url, path).filter(|changed| changed != url)?;
+                json!({"url": changed})
+            }
+            _ => return None,
+        };
+        Some(json!({"name": webhook.name, "clientConfig": changed}))
+    };
+    let changed: Vec<Value> = configuration.webhooks.iter().flatten().filter_map(change).collect();
     (!changed.is_empty()).then(|| json!({"webhooks": changed}))
+}
+
+/// The same server with this path: of an operator outside of the cluster.
+fn with_path_of(url: &str, path: &str) -> Option<String> {
+    let url: http::Uri = url.parse().ok()?;
+    Some(format!("{}://{}{path}", url.scheme_str()?, url.authority()?))
 }
 
 fn key_in(
@@ -322,15 +348,22 @@ mod tests {
 
     #[test]
     fn only_a_path_that_differs_is_written() {
-        let of = |path: Option<&str>| -> MutatingWebhookConfiguration {
-            let service = json!({"name": "s", "namespace": "n", "path": path});
-            let webhook = json!({"name": "tasks.sentinelnode.dev", "clientConfig": {"service": service},
+        let with = |client: Value| -> MutatingWebhookConfiguration {
+            let webhook = json!({"name": "tasks.sentinelnode.dev", "clientConfig": client,
                 "sideEffects": "None", "admissionReviewVersions": ["v1"]});
             serde_json::from_value(json!({"webhooks": [webhook]})).unwrap()
         };
+        let of = |path: Option<&str>| with(json!({"service": {"name": "s", "namespace": "n", "path": path}}));
         assert_eq!(with_path(&of(Some("/a")), "/a"), None);
         let patch = with_path(&of(None), "/a").unwrap();
         assert_eq!(patch.pointer("/webhooks/0/clientConfig"), Some(&json!({"service": {"path": "/a"}})));
         assert_eq!(patch.pointer("/webhooks/0/name"), Some(&json!("tasks.sentinelnode.dev")));
+        let url = |path: &str| with(json!({"url": format!("https://operator.example:8443{path}")}));
+        assert_eq!(with_path(&url("/a"), "/a"), None);
+        for other in ["", "/", "/b/c"] {
+            let patch = with_path(&url(other), "/a").unwrap();
+            let changed = json!({"url": "https://operator.example:8443/a"});
+            assert_eq!(patch.pointer("/webhooks/0/clientConfig"), Some(&changed));
+        }
     }
 }

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use sentinel_telemetry::causes;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
 
 use super::review::{self, Done};
 use crate::clock::Clock;
@@ -50,6 +51,8 @@ struct Parts {
     clock: Clock,
     bodies: Shares,
     answers: HttpResponses,
+    /// Notified when the API server calls another path.
+    strayed: Arc<Notify>,
     stamped: Counter,
     unchanged: Counter,
     failed: Counter,
@@ -68,8 +71,8 @@ impl Refused {
 }
 
 impl Admission {
-    /// Stamps Tasks by these keys.
-    pub fn new(stamps: Stamps, clock: Clock, metrics: &Registry) -> Self {
+    /// Stamps Tasks by these keys. Notifies `strayed` of each request at another path: its configuration may have another one.
+    pub fn new(stamps: Stamps, strayed: Arc<Notify>, clock: Clock, metrics: &Registry) -> Self {
         let counter = |result| {
             let help =
                 "Creations and changes of Tasks that the admission webhook has seen, by what became of them.";
@@ -80,6 +83,7 @@ impl Admission {
             clock,
             bodies: Shares::new(AT_ONCE, AT_ONCE),
             answers: HttpResponses::new(metrics, "admission"),
+            strayed,
             stamped: counter("Stamped"),
             unchanged: counter("Unchanged"),
             failed: counter("Failed"),
@@ -92,7 +96,8 @@ impl Admission {
             Ok(body) => respond(StatusCode::OK, "application/json", body),
             Err(Refused { status, message }) => {
                 parts.failed.add(1);
-                tracing::warn!(status = status.as_u16(), message, "an admission review is not answered");
+                // Whoever reaches the port can cause it.
+                tracing::debug!(status = status.as_u16(), message, "an admission review is not answered");
                 respond(status, "text/plain; charset=utf-8", format!("{message}\n").into())
             }
         };
@@ -104,6 +109,7 @@ impl Admission {
         let parts = &self.0;
         if !self.is_ours(request.uri().path()) {
             let message = "nothing is served at this path; the operator writes the webhook's into its MutatingWebhookConfiguration";
+            parts.strayed.notify_one();
             return Err(Refused::new(StatusCode::NOT_FOUND, message));
         }
         if request.method() != Method::POST {

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Patch, PostParams};
@@ -15,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::issue::IssueError;
 use super::plan::{self, Step};
 use super::secret::{Contents, Wanted};
+use super::webhook;
 use crate::clock::Clock;
 use crate::cluster::client::{OPERATOR_MANAGER, patches_as, writes_as};
 use crate::config::GeneratedCertificate;
@@ -262,7 +262,8 @@ impl Keeper {
             };
         }
         if let Some(name) = &self.what.webhook {
-            self.publish_to_webhook(name, bundle).await?;
+            let published = webhook::publish(&Api::all(self.client.clone()), name, bundle).await;
+            published.map_err(failed("publish authorities in", webhook::KIND, name))?;
         }
         if let Some(name) = &self.what.api_service {
             let services: Api<APIService> = Api::all(self.client.clone());
@@ -280,27 +281,6 @@ impl Keeper {
                     name,
                 ))?;
             }
-        }
-        Ok(())
-    }
-
-    async fn publish_to_webhook(&self, name: &str, bundle: &str) -> Result<(), KeepError> {
-        const KIND: &str = "MutatingWebhookConfiguration";
-        let all: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        let Some(found) = all.get_opt(name).await.map_err(failed("read", KIND, name))? else { return Ok(()) };
-        let encoded = k8s_openapi::ByteString(bundle.as_bytes().to_vec());
-        let others = found.webhooks.iter().flatten();
-        let others = others.filter(|webhook| webhook.client_config.ca_bundle.as_ref() != Some(&encoded));
-        let others: Vec<_> = others
-            .map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": encoded}}))
-            .collect();
-        if !others.is_empty() {
-            let patch = Patch::Strategic(json!({"webhooks": others}));
-            all.patch(name, &patches_as(OPERATOR_MANAGER), &patch).await.map_err(failed(
-                "publish authorities in",
-                KIND,
-                name,
-            ))?;
         }
         Ok(())
     }

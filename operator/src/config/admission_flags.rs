@@ -19,7 +19,8 @@ pub(super) struct AdmissionFlags {
     #[arg(long, env = "SENTINEL_ADMISSION_SECRET", value_name = "NAME", requires = "admission_listen")]
     pub(super) admission_secret: Option<String>,
 
-    /// `MutatingWebhookConfiguration` whose path the operator keeps current, and with --tls-secret its `caBundle`.
+    /// `MutatingWebhookConfiguration` whose path the operator keeps current, and with --tls-secret or --tls-ca-file its
+    /// `caBundle`.
     #[arg(long, env = "SENTINEL_ADMISSION_WEBHOOK", value_name = "NAME", requires = "admission_listen")]
     pub(super) admission_webhook: Option<String>,
 }

@@ -172,7 +172,10 @@ impl TlsFlags {
     pub(super) fn certificate(&self, webhook: Option<&str>) -> Certificate {
         if let Some((cert, key)) = self.tls_cert_file.clone().zip(self.tls_key_file.clone()) {
             let published = self.tls_ca_file.clone().zip(self.tls_ca_config_map.clone());
-            let published = published.map(|(file, config_map)| PublishedAuthorities { file, config_map });
+            let published = published.map(|(file, config_map)| {
+                let webhook = webhook.map(str::to_owned);
+                PublishedAuthorities { file, config_map, webhook }
+            });
             return Certificate::Files(TlsFiles { cert, key, published });
         }
         match &self.tls_secret {

@@ -71,6 +71,8 @@ pub struct PublishedAuthorities {
     pub file: PathBuf,
     /// The `ConfigMap`, in the operator's namespace.
     pub config_map: String,
+    /// The `MutatingWebhookConfiguration` that needs them too.
+    pub webhook: Option<String>,
 }
 
 /// The certificate of every listener.

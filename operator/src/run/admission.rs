@@ -1,8 +1,10 @@
 //! The admission webhook: its keys, and its listener.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::sync::Notify;
 
 use super::error::RunError;
 use super::operator::Background;
@@ -18,6 +20,16 @@ use crate::server::{Exposure, Limits, Server};
 /// How long the first key may take: the API server may be starting too.
 const FIRST_WITHIN: Duration = Duration::from_mins(1);
 
+/// By which Tasks are stamped.
+#[derive(Default)]
+pub(super) struct Keyed {
+    pub(super) stamps: Stamps,
+    /// Notified when the webhook is called at a path that is not its own.
+    pub(super) strayed: Arc<Notify>,
+    /// What keeps the keys current.
+    pub(super) keep: Vec<Background>,
+}
+
 /// Reads the keys by which Tasks are stamped, or makes the first one; what keeps them current.
 ///
 /// # Errors
@@ -26,14 +38,15 @@ pub(super) async fn keys(
     configured: Option<&Admission>,
     client: kube::Client,
     namespace: &str,
-) -> Result<(Stamps, Vec<Background>), RunError> {
+) -> Result<Keyed, RunError> {
     let stamps = Stamps::default();
-    let Some(Admission { secret, webhook, .. }) = configured else { return Ok((stamps, Vec::new())) };
+    let Some(Admission { secret, webhook, .. }) = configured else { return Ok(Keyed::default()) };
     let kept = Kept { secret: secret.clone(), webhook: webhook.clone() };
     let mut keeper = KeyKeeper::new(client, namespace, kept, stamps.clone());
     keeper.first(FIRST_WITHIN).await.map_err(|error| RunError::AdmissionKeys(Box::new(error)))?;
+    let strayed = keeper.strayed();
     let keep = move |stop| keeper.run(stop).boxed();
-    Ok((stamps, vec![("the keys of the admission webhook", Box::new(keep))]))
+    Ok(Keyed { stamps, strayed, keep: vec![("the keys of the admission webhook", Box::new(keep))] })
 }
 
 /// Opens the port of the webhook; what serves it. Every replica does, the leader or not.
@@ -42,7 +55,7 @@ pub(super) async fn keys(
 /// [`RunError`] when the port cannot be opened, or the certificate cannot be used.
 pub(super) async fn listen(
     configured: Option<&Admission>,
-    stamps: &Stamps,
+    keyed: &Keyed,
     certificate: Option<&ServerCertificate>,
     metrics: &MetricsRegistry,
 ) -> Result<Vec<Background>, RunError> {
@@ -52,7 +65,7 @@ pub(super) async fn listen(
     let tls = Tls::new(certificate.clone(), Clients::Unasked);
     let tls = tls.map_err(|error| RunError::Certificate(Box::new(error)))?;
     let server = Server::bind("admission", *listen, Exposure::Anywhere, Limits::of_proxy(), metrics).await?;
-    let service = Service::new(stamps.clone(), Clock::system(), metrics);
+    let service = Service::new(keyed.stamps.clone(), keyed.strayed.clone(), Clock::system(), metrics);
     let address = server.local_addr();
     tracing::info!(%address, "the admission webhook is served");
     let serve = move |stop| server.with_tls(tls).serve(service, stop).boxed();

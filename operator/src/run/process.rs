@@ -10,7 +10,7 @@ use sentinel_protocol::ids::Epoch;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::admission;
+use super::admission::{self, Keyed};
 use super::election::{Election, LeaseElection};
 use super::error::RunError;
 use super::listeners::ApiAt;
@@ -26,7 +26,6 @@ use crate::files;
 use crate::gateway::{Settings, TokenReviews, TokenRules};
 use crate::lock::Lock;
 use crate::metrics::Registry as MetricsRegistry;
-use crate::resource::stamp::Stamps;
 use crate::server::tls::{Clients, Tls};
 use crate::server::{Exposure, Place};
 use crate::signals::Hangup;
@@ -47,8 +46,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let cluster = KubeCluster::new(kubernetes.clone(), host_name(), &metrics).map_err(unusable_config)?;
     let namespace = own_namespace(&config, &kubernetes);
     let keys = admission::keys(config.admission.as_ref(), client(&kubernetes, &metrics)?, &namespace);
-    let (stamps, keep_keys) = keys.await?;
-    let cluster = Arc::new(cluster.within(config.watch_namespace.clone()).stamping(stamps.clone()));
+    let keyed = keys.await?;
+    let cluster = Arc::new(cluster.within(config.watch_namespace.clone()).stamping(keyed.stamps.clone()));
     let stores = Stores::open(&config, &metrics).await?;
     let (traces, sending) = traces::start(config.trace_otlp_endpoint.as_deref(), host_name(), &metrics)?;
     let by_caller = CallersOfKube::new(&kubernetes, config.watch_namespace.clone(), &metrics);
@@ -65,8 +64,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         metrics: metrics.clone(),
         traces,
     };
-    let mut options = options(&config, &kubernetes, &stamps, &metrics).await?;
-    options.background.extend(keep_keys);
+    let mut options = options(&config, &kubernetes, &keyed, &metrics).await?;
+    options.background.extend(keyed.keep);
     let stop = signals()?;
     let operator = Operator::start(seams, options).await?;
     tracing::info!(
@@ -85,7 +84,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 async fn options(
     config: &Config,
     kubernetes: &kube::Config,
-    stamps: &Stamps,
+    keyed: &Keyed,
     metrics: &MetricsRegistry,
 ) -> Result<Options, RunError> {
     let (places_in, places) = watch::channel(Place::Unknown);
@@ -103,7 +102,7 @@ async fn options(
     };
     let people = people::bind(parts).await?;
     background.extend(people.background);
-    let webhook = admission::listen(config.admission.as_ref(), stamps, certificate.as_ref(), metrics);
+    let webhook = admission::listen(config.admission.as_ref(), keyed, certificate.as_ref(), metrics);
     background.extend(webhook.await?);
     let gateway_tls = certificate
         .map(|certificate| Tls::new(certificate, Clients::Unasked))

@@ -57,8 +57,9 @@ fn of_files(
     let certificate = source.certificate();
     let keep = move |stop| source.keep_current(FILES_EVERY, stop).boxed();
     let mut background: Vec<Background> = vec![("the certificate", Box::new(keep))];
-    if let Some(PublishedAuthorities { file, config_map }) = published {
+    if let Some(PublishedAuthorities { file, config_map, webhook }) = published {
         let publisher = Publisher::new(client(kubernetes, metrics)?, namespace, config_map, file);
+        let publisher = publisher.with_webhook(webhook);
         let publish = move |stop| publisher.run(FILES_EVERY, stop).boxed();
         background.push(("the published authorities", Box::new(publish)));
     }
