@@ -116,7 +116,7 @@ pub struct RunStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RequestedBy {
-    /// Who last changed the spec before it.
+    /// Who last changed its spec.
     pub author: Option<Person>,
     /// Who asked to run the unchanged spec again, if that is why it began.
     pub rerun: Option<Person>,

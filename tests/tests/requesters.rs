@@ -321,7 +321,7 @@ async fn who_cancels_is_named_and_a_request_without_a_person_is_unknown() {
     let run = piece.ended("by-kubectl", 1).await;
     assert_eq!((author(&run), &run["cancelledBy"]["user"]), (&json!("alice"), &json!("carol")));
     piece.noted("by-kubectl", "RunCancelled", "as carol asked").await;
-    // The API of this operator asks nobody who they are.
+    // The API of this operator has no authentication.
     let path = format!("{}/api/v1/tasks/{}/by-api/cancel", piece.testbed.api, piece.testbed.namespace.name);
     let answer = piece.testbed.http.post(path).header(sentinel_api::OWN_HEADER, "1").send().await.unwrap();
     assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
@@ -341,12 +341,12 @@ async fn without_the_webhook_nothing_is_written_or_it_is_unknown_who_asked() {
 
     let refused = piece.create("alice", json!({"metadata": {"name": "job"}})).await.unwrap_err();
     assert!(refused.contains("failed calling webhook \"tasks.sentinelnode.dev\""), "{refused}");
-    // What concerns nobody who asks does not wait for the operator.
+    // A label does not wait for the operator.
     piece.kubectl("bob", &["label", "tasks.sentinelnode.dev", "before", "team=ops"]).await.unwrap();
 
     piece.set(json!({"failurePolicy": "Ignore", "timeoutSeconds": 2})).await;
     let name = |name: &str| json!({"metadata": {"name": name}});
-    until("the API server goes on without the webhook", PATIENCE, || async {
+    until("the API server continues without the webhook", PATIENCE, || async {
         piece.create("alice", name("job")).await.map(|_| ())
     })
     .await;

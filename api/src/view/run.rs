@@ -39,7 +39,7 @@ pub struct RunView {
     /// Who asked for it; absent when that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<RequestedByView>,
-    /// Who cancelled it; absent if nobody did, or when that is unknown.
+    /// Who cancelled it; absent if it was not cancelled, or when that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<RequesterView>,
     /// Number of its targets.
@@ -51,7 +51,7 @@ pub struct RunView {
 /// Who is behind a Run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RequestedByView {
-    /// Who last changed the spec of the Task before it.
+    /// Who last changed its spec.
     pub author: RequesterView,
     /// Who asked to run the unchanged spec again, if that is why it began.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -58,7 +58,7 @@ pub enum KeysError {
         /// Its name.
         name: String,
     },
-    /// What the Secret has is no key.
+    /// What the Secret has is not a key.
     #[error(
         "{key} of Secret {name} has {bytes} bytes, and a key has {KEY_BYTES}: remove it, and the operator makes one"
     )]
@@ -166,7 +166,7 @@ impl KeyKeeper {
                 () = tokio::time::sleep(EVERY) => {}
                 () = async {
                     self.strayed.notified().await;
-                    // Whoever reaches the port can cause it.
+                    // Every client of the port can cause it.
                     tokio::time::sleep(AFTER_FAILURE).await;
                 } => {}
             }
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_value_that_is_no_key_is_refused_with_its_length() {
+    async fn a_value_that_is_not_a_key_is_refused_with_its_length() {
         let kept = Kept { secret: "keys".to_owned(), webhook: None };
         let data = |bytes: &[u8]| BTreeMap::from([(PREVIOUS.to_owned(), ByteString(bytes.to_vec()))]);
         assert_eq!(key_in(&data(b""), PREVIOUS, &kept).unwrap(), None);

@@ -7,7 +7,7 @@
 //!
 //! Every replica answers, the leader or not: what it takes is the keys.
 //!
-//! Whoever gets an answer from here has a signature. The API server shows a webhook no credentials, unless its administrator
+//! An answer from here is a signature. The API server shows a webhook no credentials, unless its administrator
 //! configures them; so the path ends in a text that follows from the key. The operator writes it into the
 //! `MutatingWebhookConfiguration`, which only administrators read.
 

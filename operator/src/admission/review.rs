@@ -23,7 +23,7 @@ const KIND: &str = "AdmissionReview";
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReviewError {
     /// It cannot be read.
-    #[error("the body is no AdmissionReview: {0}")]
+    #[error("the body is not an AdmissionReview: {0}")]
     Unreadable(#[from] serde_json::Error),
     /// It is of another version, or about something else.
     #[error("{field} is {value:?}, and must be {allowed}")]
@@ -84,7 +84,7 @@ pub(super) enum Done {
 /// The answer to a review.
 ///
 /// # Errors
-/// [`ReviewError`] when it is none of a Task. The API server then does what its `failurePolicy` says.
+/// [`ReviewError`] when it is not one of a Task. The API server then acts by its `failurePolicy`.
 pub(super) fn answer(body: &[u8], stamps: &Stamps, at: UnixMillis) -> Result<(Value, Done), ReviewError> {
     let review: Review = serde_json::from_slice(body)?;
     let foreign = |field, value: &str, allowed| ReviewError::Foreign {
@@ -137,7 +137,7 @@ fn patched(uid: &str, object: &Value, old: &Value, written: Option<Written>) -> 
     let (stamp, signature) = written.map(|written| (written.stamp, written.signature)).unzip();
     for (key, value) in [(REQUESTED_BY, stamp), (REQUESTED_BY_SIGNATURE, signature)] {
         let path = format!("/metadata/annotations/{}", key.replace('~', "~0").replace('/', "~1"));
-        // Removed by whoever replaces the whole object, such as `kubectl replace`: no reason for a warning.
+        // One that is only missing, as after `kubectl replace`, is not a reason for a warning.
         is_foreign |=
             sent(key).is_some_and(|sent| before(key) != Some(sent) && value.as_deref() != Some(sent));
         match value {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_creation_or_change_of_a_task_is_let_through_or_refused() {
+    fn what_is_not_a_creation_or_change_of_a_task_is_let_through_or_refused() {
         let mut status = review("UPDATE", "alice", &task(json!({})), &task(json!({})));
         status["request"]["subResource"] = json!("status");
         assert!(patch(&ask(&status)).is_empty());
@@ -251,6 +251,6 @@ mod tests {
         assert!(of("/request/resource/resource", json!("pods")).contains("\"pods.sentinelnode.dev\""));
         assert!(of("/request/userInfo", json!({})).contains("userInfo.username"));
         assert!(of("/request/object", Value::Null).contains("request.object"));
-        assert!(answer(b"[", &stamps(), NOW).unwrap_err().to_string().contains("no AdmissionReview"));
+        assert!(answer(b"[", &stamps(), NOW).unwrap_err().to_string().contains("not an AdmissionReview"));
     }
 }

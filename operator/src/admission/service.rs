@@ -71,6 +71,11 @@ impl Refused {
 }
 
 impl Admission {
+    /// Registers what is counted, so that it is 0 and not missing without a webhook.
+    pub fn register(metrics: &Registry) {
+        let _ = Self::new(Stamps::default(), Arc::default(), Clock::system(), metrics);
+    }
+
     /// Stamps Tasks by these keys. Notifies `strayed` of each request at another path: its configuration may have another one.
     pub fn new(stamps: Stamps, strayed: Arc<Notify>, clock: Clock, metrics: &Registry) -> Self {
         let counter = |result| {
@@ -96,7 +101,7 @@ impl Admission {
             Ok(body) => respond(StatusCode::OK, "application/json", body),
             Err(Refused { status, message }) => {
                 parts.failed.add(1);
-                // Whoever reaches the port can cause it.
+                // Every client of the port can cause it.
                 tracing::debug!(status = status.as_u16(), message, "an admission review is not answered");
                 respond(status, "text/plain; charset=utf-8", format!("{message}\n").into())
             }

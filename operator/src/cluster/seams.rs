@@ -49,7 +49,7 @@ pub trait TaskStore: Send + Sync + 'static {
     fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task>;
 
     /// The same, where changes are asked for by this person, as far as the store itself does not know who writes: what it
-    /// stamps on a Task names them. `None` for nobody who is known.
+    /// stamps on a Task names them. `None` when that is unknown.
     fn asked_by(&self, who: Option<Requester>) -> Arc<dyn TaskStore>;
 
     /// Requests the Task's deletion; it stays until its finalizer is removed. [`ClusterError::Gone`] when it does not

@@ -89,7 +89,7 @@ pub struct TrackedRun {
     pub settled: bool,
     /// What the archiver was given, and when.
     pub handed: Handed,
-    /// Who cancelled it; `None` if nobody did, or when that is unknown.
+    /// Who cancelled it; `None` if it was not cancelled, or when that is unknown.
     pub cancelled_by: Option<Requester>,
     /// Ends that are to be reported at least until no target is outstanding.
     ends_left: usize,

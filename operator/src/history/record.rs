@@ -50,7 +50,7 @@ pub struct RunRecord {
     /// Who asked for it; `None` when that is unknown, and in records of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<RequestedBy>,
-    /// Who cancelled it; `None` if nobody did, or when that is unknown.
+    /// Who cancelled it; `None` if it was not cancelled, or when that is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<Requester>,
     /// The command, for people; see [`display_command`].

@@ -3,7 +3,7 @@
 //!
 //! The stamp is two annotations, which the admission webhook (and, for requests to the HTTP API, the operator) writes whatever a
 //! user wrote there: [`REQUESTED_BY`] for people, and a signature by a key that only operators have. Without that key an
-//! annotation proves nothing: where the webhook was away, everybody could have written it. What cannot be verified is
+//! annotation proves nothing: where the webhook was unavailable, any user could have written it. What cannot be verified is
 //! *unknown*, and never a guess.
 //!
 //! What is signed names the Task: namespace and name, and its uid where it has one. The author counts for the spec of one
@@ -122,17 +122,17 @@ impl From<Keys> for Stamps {
 /// Why it is unknown who asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unverified {
-    /// Nobody stamps Tasks here: the operator has no key.
+    /// Tasks are not stamped here: the operator has no key.
     Off,
-    /// The Task has no stamp: the webhook was away when it was written, or was not installed.
+    /// The Task has no stamp: the webhook was unavailable when it was written, or was not installed.
     NotStamped,
-    /// The stamp is not signed by a key of this operator: somebody else has written it.
+    /// The stamp is not signed by a key of this operator: a user has written it.
     Signature,
     /// It is that of another Task.
     OtherTask,
     /// The spec was changed since without the webhook.
     SpecChanged,
-    /// The webhook knew of nobody either.
+    /// It was stamped without an author: the change came from an API without authentication.
     Unnamed,
 }
 
@@ -161,13 +161,13 @@ impl Unverified {
                 "it has no stamp: the operator's webhook did not see the change; write the Task again while it is up"
             }
             Self::Signature => {
-                "its stamp is not signed by a key of this operator, so anybody can have written it; write the Task again"
+                "its stamp is not signed by a key of this operator, so any user can have written it; write the Task again"
             }
             Self::OtherTask => "its stamp is that of another Task; write the Task again",
             Self::SpecChanged => {
                 "its spec was changed since it was stamped, without the operator's webhook; write the Task again"
             }
-            Self::Unnamed => "the change was made where nobody is authenticated",
+            Self::Unnamed => "its spec was changed by a request without authentication",
         }
     }
 }
@@ -329,8 +329,8 @@ impl Stamps {
         self.keys().signing.is_some()
     }
 
-    /// The stamp that a change has, from `old` (`None` at a creation) to `new` by this person (`None` where nobody is
-    /// authenticated). What `new` has for a stamp does not count. `None` when nobody is known and none was written before.
+    /// The stamp that a change has, from `old` (`None` at a creation) to `new` by this person (`None` without
+    /// authentication). What `new` has for a stamp does not count. `None` when none is known and none was written before.
     pub fn stamped(
         &self,
         old: Option<&Subject>,
@@ -548,7 +548,7 @@ mod tests {
             Self::store(old, sent)
         }
 
-        /// Where the webhook is away.
+        /// Without the webhook.
         fn store(old: &Task, mut sent: Task) -> Task {
             let changed = i64::from(old.spec != sent.spec);
             sent.metadata.generation = Some(old.metadata.generation.unwrap() + changed);
@@ -603,14 +603,14 @@ mod tests {
         let requested = stamps().read(&cancelled).requested_by(true).unwrap();
         assert_eq!((requested.author, requested.rerun), (alice.clone(), Some(bob)));
         assert_eq!(stamps().read(&cancelled).requested_by(false).unwrap().rerun, None);
-        // Set while the webhook was away: the author did not ask for that Run.
+        // Set while the webhook was unavailable: the author did not ask for that Run.
         let alone = Server::store(&cancelled, with(&cancelled, RERUN, "3"));
         assert_eq!(author(&alone).unwrap(), "alice");
         assert_eq!((by(&alone, RERUN), stamps().read(&alone).requested_by(true)), (None, None));
     }
 
     #[test]
-    fn what_somebody_else_wrote_proves_nothing() {
+    fn what_a_user_wrote_proves_nothing() {
         let (mut server, alice) = (Server::new(), person("alice"));
         let made = server.create(task("df"), Some(&alice));
         let annotations = made.metadata.annotations.clone().unwrap();
@@ -650,11 +650,11 @@ mod tests {
         assert_eq!((author(&alone), unverified(&alone)), (None, Some(Unverified::SpecChanged)));
         assert_eq!(stamps().read(&alone).creator, Some(alice));
         let labelled = server.update(&alone, with(&alone, "note", "x"), Some(&bob));
-        assert_eq!(author(&labelled), None, "a label is no change of the spec");
+        assert_eq!(author(&labelled), None, "a label does not change the spec");
         let changed = server.update(&alone, Task { spec: spec_of("id"), ..alone.clone() }, Some(&bob));
         assert_eq!(author(&changed).unwrap(), "bob");
-        let nobody = server.update(&changed, Task { spec: spec_of("df"), ..changed.clone() }, None);
-        assert_eq!((author(&nobody), unverified(&nobody)), (None, Some(Unverified::Unnamed)));
+        let unknown = server.update(&changed, Task { spec: spec_of("df"), ..changed.clone() }, None);
+        assert_eq!((author(&unknown), unverified(&unknown)), (None, Some(Unverified::Unnamed)));
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub struct RunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<RunRequestedBy>,
 
-    /// Who cancelled it; absent if nobody did, or where that is unknown. Example: `{user: bob}`.
+    /// Who cancelled it; absent if it was not cancelled, or where that is unknown. Example: `{user: bob}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<Person>,
 
