@@ -1,4 +1,4 @@
-//! Who asked for a Run, by the word of the API server that authenticated them. An agent has it from the operator, so it is only as
+//! Who asked for a Run, as the API server has authenticated them. An agent has it from the operator, so it is only as
 //! trustworthy as the operator.
 
 use serde::{Deserialize, Serialize};

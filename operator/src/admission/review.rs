@@ -121,10 +121,10 @@ pub(super) fn answer(body: &[u8], stamps: &Stamps, at: UnixMillis) -> Result<(Va
 }
 
 fn unchanged(uid: &str) -> (Value, Done) {
-    (envelope(json!({"uid": uid, "allowed": true})), Done::Unchanged)
+    (envelope(&json!({"uid": uid, "allowed": true})), Done::Unchanged)
 }
 
-fn envelope(response: Value) -> Value {
+fn envelope(response: &Value) -> Value {
     json!({"apiVersion": API_VERSION, "kind": KIND, "response": response})
 }
 
@@ -160,7 +160,7 @@ fn patched(uid: &str, object: &Value, old: &Value, written: Option<Written>) -> 
             "{REQUESTED_BY} is set by the operator of Sentinel Node; what you wrote is replaced"
         )]);
     }
-    (envelope(response), Done::Stamped)
+    (envelope(&response), Done::Stamped)
 }
 
 #[cfg(test)]
@@ -174,7 +174,7 @@ mod tests {
         Stamps::of(Key::from([7; KEY_BYTES]))
     }
 
-    fn task(annotations: Value) -> Value {
+    fn task(annotations: &Value) -> Value {
         json!({"apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task",
             "metadata": {"name": "job", "namespace": "ops", "annotations": annotations},
             "spec": {"targets": {"all": true}, "run": {"command": ["df"]}}})
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_creation_is_stamped_and_what_the_user_wrote_is_replaced_with_a_warning() {
-        let plain = ask(&review("CREATE", "alice", &task(Value::Null), &Value::Null));
+        let plain = ask(&review("CREATE", "alice", &task(&Value::Null), &Value::Null));
         let paths =
             ["/metadata/annotations", STAMP, SIGNATURE].map(|path| ("add".to_owned(), path.to_owned()));
         assert_eq!(patch(&plain), paths);
@@ -211,7 +211,7 @@ mod tests {
         let forged = ask(&review(
             "CREATE",
             "alice",
-            &task(json!({REQUESTED_BY: "{\"author\":{\"user\":\"root\"}}"})),
+            &task(&json!({REQUESTED_BY: "{\"author\":{\"user\":\"root\"}}"})),
             &Value::Null,
         ));
         assert_eq!(patch(&forged), paths[1..]);
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_change_of_nothing_is_not_patched_and_a_stamp_out_of_nothing_is_removed() {
-        let mut old = task(json!({}));
+        let mut old = task(&json!({}));
         old["metadata"]["uid"] = json!("u-1");
         old["metadata"]["generation"] = json!(1);
         assert!(patch(&ask(&review("UPDATE", "bob", &old, &old))).is_empty());
@@ -235,14 +235,14 @@ mod tests {
 
     #[test]
     fn what_is_not_a_creation_or_change_of_a_task_is_let_through_or_refused() {
-        let mut status = review("UPDATE", "alice", &task(json!({})), &task(json!({})));
+        let mut status = review("UPDATE", "alice", &task(&json!({})), &task(&json!({})));
         status["request"]["subResource"] = json!("status");
         assert!(patch(&ask(&status)).is_empty());
-        assert!(patch(&ask(&review("DELETE", "alice", &Value::Null, &task(json!({}))))).is_empty());
+        assert!(patch(&ask(&review("DELETE", "alice", &Value::Null, &task(&json!({}))))).is_empty());
         let error =
             |review: Value| answer(review.to_string().as_bytes(), &stamps(), NOW).unwrap_err().to_string();
         let of = |pointer: &str, value: Value| {
-            let mut review = review("CREATE", "alice", &task(json!({})), &Value::Null);
+            let mut review = review("CREATE", "alice", &task(&json!({})), &Value::Null);
             *review.pointer_mut(pointer).unwrap() = value;
             error(review)
         };

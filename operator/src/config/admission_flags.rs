@@ -9,6 +9,7 @@ use super::values::Admission;
 /// Flags of the admission webhook.
 #[derive(Debug, Args)]
 #[group(skip)]
+#[expect(clippy::struct_field_names, reason = "they are named as the flags")]
 pub(super) struct AdmissionFlags {
     /// Address of the admission webhook, which stamps Tasks with who asked for them, for the API server. Requires a
     /// certificate.

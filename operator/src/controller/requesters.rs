@@ -7,42 +7,14 @@ use sentinel_protocol::requester::Requester;
 
 use super::context::Context;
 use super::events::publish;
+use super::metrics::KNOWN;
 use super::task_runs::TaskRuns;
-use crate::metrics::{Counter, Registry};
 use crate::resource::Task;
 use crate::resource::stamp::Unverified;
 use crate::resource::status::{RunRequestedBy, RunStatus};
 
 /// The reason of the event with which a Run begins.
 const RUN_STARTED: &str = "RunStarted";
-
-/// That who asked is known, as a label.
-const KNOWN: &str = "Known";
-
-/// The annotation that asks for the Run has no stamp.
-const RERUN_NOT_STAMPED: &str = "RerunNotStamped";
-
-/// Runs by whether it is known who asked for them.
-#[derive(Debug, Clone)]
-pub(super) struct RequesterMetrics(Vec<(&'static str, Counter)>);
-
-impl RequesterMetrics {
-    pub(super) fn new(metrics: &Registry) -> Self {
-        let help = "Runs begun, by whether it is known who asked for them: Known, or why not.";
-        let counter = |requester| {
-            let labels = [("requester", requester)];
-            (requester, metrics.counter_with("sentinel_run_requesters_total", help, &labels))
-        };
-        let unknown = Unverified::ALL.map(Unverified::as_str);
-        Self([KNOWN, RERUN_NOT_STAMPED].into_iter().chain(unknown).map(counter).collect())
-    }
-
-    fn count(&self, requester: &str) {
-        if let Some((_, counter)) = self.0.iter().find(|(name, _)| *name == requester) {
-            counter.add(1);
-        }
-    }
-}
 
 /// A Run has begun, as this Task records it.
 pub(super) fn note_begun(context: &Context, task: &Task) {

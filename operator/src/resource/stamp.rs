@@ -253,15 +253,14 @@ impl Subject {
     /// the API server has it: a field that this operator does not know is a change too.
     pub fn of_object(object: &Value, namespace: &str) -> Self {
         let spec = object.get("spec").cloned().unwrap_or_default();
-        let subject = match serde_json::from_value::<Task>(object.clone()) {
-            Ok(task) => Self::stored(&task),
+        let subject = if let Ok(task) = serde_json::from_value::<Task>(object.clone()) {
+            Self::stored(&task)
+        } else {
             // Of a newer schema. It cannot be run here, so nothing is lost without a hash.
-            Err(_) => {
-                let metadata = object.get("metadata").cloned().unwrap_or_default();
-                let mut task = Task::new("", super::TaskSpec::stand_in());
-                task.metadata = serde_json::from_value(metadata).unwrap_or_default();
-                Self { spec_hash: None, ..Self::stored(&task) }
-            }
+            let metadata = object.get("metadata").cloned().unwrap_or_default();
+            let mut task = Task::new("", super::TaskSpec::stand_in());
+            task.metadata = serde_json::from_value(metadata).unwrap_or_default();
+            Self { spec_hash: None, ..Self::stored(&task) }
         };
         let namespace = if subject.namespace.is_empty() { namespace.to_owned() } else { subject.namespace };
         Self { namespace, spec: Some(spec), ..subject }
@@ -384,15 +383,11 @@ impl Stamps {
         }
         let written = self.stamped(old.map(Subject::of).as_ref(), &Subject::of(new), who, at);
         let annotations = new.metadata.annotations.get_or_insert_default();
-        match written {
-            Some(Written { stamp, signature }) => {
-                annotations.insert(REQUESTED_BY.to_owned(), stamp);
-                annotations.insert(REQUESTED_BY_SIGNATURE.to_owned(), signature);
-            }
-            None => {
-                annotations.remove(REQUESTED_BY);
-                annotations.remove(REQUESTED_BY_SIGNATURE);
-            }
+        annotations.remove(REQUESTED_BY);
+        annotations.remove(REQUESTED_BY_SIGNATURE);
+        if let Some(Written { stamp, signature }) = written {
+            annotations.insert(REQUESTED_BY.to_owned(), stamp);
+            annotations.insert(REQUESTED_BY_SIGNATURE.to_owned(), signature);
         }
         if annotations.is_empty() {
             new.metadata.annotations = None;

@@ -177,7 +177,7 @@ impl Operator {
         let lease = election.lease().map(str::to_owned);
         let elected = elect(election, &gateway, &shared.clock, stop.election.clone());
         tasks.spawn("the election", elected.work);
-        let leadership = elected.leadership;
+        let (leadership, successor) = (elected.leadership, elected.successor);
         let counters = Arc::new(Counters::default());
         let parts = Parts {
             cluster: cluster.clone(),
@@ -205,10 +205,8 @@ impl Operator {
             tasks.spawn(name, start(stop.all.clone()));
         }
         let mut api = shared.api(cluster, history, archive, readers, settings, base_path);
-        api.by_caller = by_caller;
-        api.owner = owner;
+        (api.by_caller, api.owner) = (by_caller, owner);
         listeners.serve(&mut tasks, gateway.clone(), Arc::new(api), &stop.all);
-        let successor = elected.successor;
         Ok(Self { tasks, stop, successor, gateway, archiver, mirror, drain, addresses })
     }
 
