@@ -98,6 +98,10 @@ pub struct RunStatus {
     pub verdict: Option<String>,
     /// Why it starts nothing more, if so.
     pub stopping: Option<String>,
+    /// Who asked for it.
+    pub requested_by: Option<RequestedBy>,
+    /// Who cancelled it, where that is known.
+    pub cancelled_by: Option<Person>,
     /// Its targets by state.
     pub counts: Counts,
     /// Finished targets out of total.
@@ -106,6 +110,38 @@ pub struct RunStatus {
     pub targets: Vec<String>,
     /// Number of its targets.
     pub target_count: u64,
+}
+
+/// Who is behind a Run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestedBy {
+    /// Who last changed its spec.
+    pub author: Option<Person>,
+    /// Who asked to run the unchanged spec again, if that is why it began.
+    pub rerun: Option<Person>,
+    /// Why it is unknown who asked; `None` when it is known.
+    pub unknown: Option<String>,
+}
+
+impl RequestedBy {
+    /// The names, for people: who asked for a rerun, and whose spec it is.
+    pub fn names(&self) -> String {
+        let user = |person: &Option<Person>| person.as_ref().map(|person| person.user.clone());
+        match (&self.unknown, user(&self.rerun), user(&self.author)) {
+            (Some(why), ..) => format!("unknown ({why})"),
+            (None, Some(rerun), Some(author)) => format!("{rerun} (spec of {author})"),
+            (None, _, author) => author.unwrap_or_else(|| "unknown".to_owned()),
+        }
+    }
+}
+
+/// A user.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Person {
+    /// Their name.
+    pub user: String,
 }
 
 /// Number of targets by state; together they are all targets.

@@ -31,6 +31,35 @@ fn a_command_joins_the_trace_that_its_task_names() {
     assert_eq!(task.json()["status"]["run"]["number"], 1, "{}", task.out);
 }
 
+/// Everything in dev mode is asked for by who runs it: the files, and what comes in by its socket or with its token.
+#[test]
+fn who_runs_dev_mode_is_who_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("mine.yaml");
+    write(&file, &task("mine", "{command: [echo, hello]}"));
+    let name = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let (state, name) = (directory.path().join("state"), name.trim());
+    let begun = Dev::start(&["--state", state.to_str().unwrap(), file.to_str().unwrap()]);
+    begun.err.wait_for("default/mine run 1: Complete");
+    let author = |run: &serde_json::Value| run["requestedBy"]["author"]["user"] == name;
+    let got = begun.run(&["get", "task", "mine", "-o", "json"]).exited(0);
+    assert!(author(&got.json()["status"]["run"]), "{}", got.out);
+    // A stamp that is written by hand is replaced.
+    let forged = "{name: mine, annotations: {sentinelnode.dev/requested-by: '{}'}}";
+    write(&file, &task("mine", "{command: [echo, forged]}").replace("{name: mine}", forged));
+    begun.err.wait_for("default/mine run 2: Complete");
+    drop(begun);
+    // The key is kept with the Tasks.
+    let dev = Dev::start(&["--state", state.to_str().unwrap()]);
+    dev.run(&["rerun", "mine"]).exited(0);
+    dev.err.wait_for("default/mine run 3: Complete");
+    dev.run(&["get", "tasks", "-o", "wide"]).exited(0).printed(&format!("{name} (spec of {name})"));
+    let listed = dev.wait_until(&["get", "runs", "-o", "json"], |got| {
+        got.json()["items"].as_array().is_some_and(|runs| runs.len() == 3 && runs.iter().all(author))
+    });
+    assert_eq!(listed.json()["items"][0]["requestedBy"]["rerun"]["user"], name, "{}", listed.out);
+}
+
 #[test]
 fn a_task_from_a_file_runs_and_is_followed_and_listed() {
     let directory = tempfile::tempdir().unwrap();

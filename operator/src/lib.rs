@@ -26,6 +26,7 @@ pub mod leader;
 pub mod identity;
 pub mod certificates;
 pub mod server;
+pub mod admission;
 pub mod health;
 pub mod metrics;
 pub mod traces;

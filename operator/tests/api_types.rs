@@ -29,6 +29,8 @@ fn full() -> Value {
                 "verdict": "Failed", "stopping": "Cancelled", "progress": "2/2", "targets": ["a", "b"],
                 "counts": {"waiting": 1, "running": 2, "succeeded": 3, "failed": 4, "unreachable": 5},
                 "targetCount": 2, "targetSlices": 0,
+                "requestedBy": {"author": {"user": "alice"}, "rerun": {"user": "bob"}, "unknown": "Signature"},
+                "cancelledBy": {"user": "carol"},
             },
             "nodes": [{
                 "node": "a", "state": "Failed", "attempt": 2, "message": "exited with code 3", "exitCode": 3,

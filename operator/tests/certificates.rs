@@ -61,6 +61,7 @@ impl Piece {
             secret: "tls".to_owned(),
             names: vec!["operator.test.svc".to_owned(), "localhost".to_owned()],
             config_map: Some("ca".to_owned()),
+            webhook: None,
             api_service: None,
             lifetime: Duration::from_hours(24),
             authority_lifetime: Duration::from_hours(240),

@@ -11,6 +11,7 @@ import { here, setQuery, withQuery } from "./route.js";
 import { connection, now, synced, tasks } from "./live.js";
 import { useKeys } from "./keys.js";
 import { took, useLoad } from "./load.js";
+import { requestedBy } from "./requesters.js";
 
 /** @typedef {import("./types.js").Execution} Execution */
 /** @typedef {import("./types.js").Run} Run */
@@ -141,5 +142,5 @@ function runRow(run, time) {
   const ended = at(run.finishedAt);
   return html`<tr key=${idOf(run)}><td class="soft" title=${Number.isNaN(started) ? undefined : full(started)}>${Number.isNaN(started) ? "–" : clock(started)}</td><td><${State} look=${look(run.verdict ?? "Running")} text=${run.verdict ? spaced(run.verdict) : "Running"} title=${run.reason ?? undefined} /></td>
     <td><a class="name" href=${runPath(run.namespace, run.task, run.run, { uid: oldUid(run) })} title=${run.command}>${run.task}</a> <span class="faint">${run.namespace}</span></td><td class="num soft">${count(run.run)}</td><td class="num">${count(run.targets)}</td>
-    <td class="soft">${Object.entries(run.outcomes).map(([outcome, n]) => `${count(n)} ${lower(look(outcome).word)}`).join(", ")}</td><td class="num">${span((Number.isNaN(ended) ? time : ended) - started)}</td><td class="soft" title=${run.trigger}>${triggerText(run.trigger)}</td></tr>`;
+    <td class="soft">${Object.entries(run.outcomes).map(([outcome, n]) => `${count(n)} ${lower(look(outcome).word)}`).join(", ")}</td><td class="num">${span((Number.isNaN(ended) ? time : ended) - started)}</td><td class="soft" title=${`Requested by ${requestedBy(run.requestedBy)}`}>${triggerText(run.trigger)}</td></tr>`;
 }

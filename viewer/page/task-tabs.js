@@ -13,6 +13,7 @@ import { Empty, Failure, Scroll, Search, State, Th, copy, sorted } from "./parts
 import { here, setQuery, withQuery } from "./route.js";
 import { now } from "./live.js";
 import { runsPath, took, useLoad } from "./load.js";
+import { requestedBy } from "./requesters.js";
 
 /** @typedef {import("./types.js").Task} Task */
 /** @typedef {import("./types.js").Execution} Execution */
@@ -80,7 +81,7 @@ export function Runs({ task, number }) {
       const started = at(run.startedAt);
       const ended = at(run.finishedAt);
       return html`<tr key=${run.run} aria-current=${run.run === number ? "true" : undefined}><td><a class="name" href=${runPath(namespace, name, run.run)}>Run ${count(run.run)}</a></td>
-        <td><${State} look=${look(run.verdict ?? "Running")} text=${run.verdict ? spaced(run.verdict) : "Running"} title=${run.reason ?? undefined} /></td><td class="soft">${spaced(run.trigger)}</td>
+        <td><${State} look=${look(run.verdict ?? "Running")} text=${run.verdict ? spaced(run.verdict) : "Running"} title=${run.reason ?? undefined} /></td><td class="soft" title=${`Requested by ${requestedBy(run.requestedBy)}`}>${spaced(run.trigger)}</td>
         <td class="num">${count(run.targets)}</td><td class="soft">${Object.entries(run.outcomes).map(([outcome, n]) => `${count(n)} ${lower(spaced(outcome))}`).join(", ")}</td>
         <td class="num">${Number.isNaN(ended) ? "–" : span(ended - started)}</td><td class="num soft" title=${Number.isNaN(started) ? undefined : full(started)}>${since(started, now.value)}</td></tr>`;
     })}</tbody></table></${Scroll}>`;

@@ -14,6 +14,7 @@ import { connection, findTask, now, synced } from "./live.js";
 import { useKeys } from "./keys.js";
 import { useExecutions, useLoad, runsPath } from "./load.js";
 import { Grid, pitchFor } from "./grid.js";
+import { requestedBy, requesterTitle } from "./requesters.js";
 import { Conditions, Nodes, Runs, Yaml } from "./task-tabs.js";
 import { Timeline } from "./timeline.js";
 import { Outputs, useOutputs } from "./outputs.js";
@@ -21,6 +22,7 @@ import { Outputs, useOutputs } from "./outputs.js";
 /** @typedef {import("./types.js").Task} Task */
 /** @typedef {import("./types.js").Execution} Execution */
 /** @typedef {import("./types.js").RunStatus} RunStatus */
+/** @typedef {import("./types.js").LatestRun} LatestRun */
 
 /** More cells than this are counts instead. */
 const MOST_CELLS = 2000;
@@ -111,7 +113,7 @@ function Known({ task }) {
     </div><aside>
       ${items && items.length > 1 && number !== null && html`<${Panel} title="Nodes" side="problems first"><${NodeGrid} items=${items} ns=${ns} name=${name} number=${number} /></${Panel}>`}
       <${Panel} title="Runs" side=${folds && number !== null && before ? html`<a class="link" href=${runPath(ns, name, number, { against: `run:${before}` })}>Compare</a>` : ""}><${RunList} task=${task} number=${number} /></${Panel}>
-      <${Panel} title="This Run"><${RunFacts} task=${task} run=${run} /></${Panel}>
+      <${Panel} title="This Run"><${RunFacts} task=${task} run=${run} isLatest=${isLatest} /></${Panel}>
     </aside></div>
     ${dialog && html`<${Question} kind=${dialog} task=${task} list=${list} onClose=${() => setDialog("")} />`}
   </main>`;
@@ -198,14 +200,16 @@ function targetsText(task) {
   return selectorText(nodeSelector) + extra;
 }
 
-/** @param {{task: Task, run?: RunStatus | null}} props */
-function RunFacts({ task, run }) {
+/** @param {{task: Task, run?: LatestRun | null, isLatest: boolean}} props */
+function RunFacts({ task, run, isLatest }) {
   const { targets = {}, run: what = {}, timeouts = {}, retry = {}, rollout = {}, suspend } = task.spec;
   const started = at(run?.startedAt);
   const clocks = ["run", "idle", "total", "unreachable"].filter((key) => timeouts[key]).map((key) => `${key} ${timeouts[key]}`);
   const limits = Object.entries(what.limits ?? {}).map(([key, value]) => `${key} ${value}`);
   return html`<${Facts} facts=${[
     ["Started", run && !Number.isNaN(started) ? html`<span title=${full(started)}>${when(started, now.value)}${run.trigger ? `, ${lower(spaced(run.trigger))}` : ""}</span>` : ""],
+    ["Requested by", run && isLatest ? html`<span class="cut-text" title=${requesterTitle(run.requestedBy)}>${requestedBy(run.requestedBy)}</span>` : ""],
+    ["Cancelled by", run?.cancelledBy?.user ?? (run?.stopping === "Cancelled" ? "unknown" : "")],
     ["Ended", run?.finishedAt ? html`<span title=${full(at(run.finishedAt))}>${when(at(run.finishedAt), now.value)}, ${ago(now.value - at(run.finishedAt))}</span>` : ""],
     ["Targets", html`<span class="tag cut-text">${targetsText(task)}</span>`],
     ["Except", targets.exclude?.nodeNames?.join(", ")],

@@ -4,7 +4,9 @@
 /** @typedef {Partial<Record<CountName, number>>} Counts */
 /** @typedef {{type: string, status: string, reason: string, message: string, lastTransitionTime: string}} Condition */
 /** @typedef {{number: number, trigger?: string, verdict?: string | null, startedAt?: string | null, finishedAt?: string | null, counts?: Counts}} RunStatus */
-/** @typedef {RunStatus & {targetCount?: number, specHash?: string, stopping?: string | null}} LatestRun */
+/** @typedef {{user: string, uid?: string | null, groups?: string[]}} Person */
+/** @typedef {{author?: Person | null, rerun?: Person | null, unknown?: string | null}} RequestedBy */
+/** @typedef {RunStatus & {targetCount?: number, specHash?: string, stopping?: string | null, requestedBy?: RequestedBy | null, cancelledBy?: Person | null}} LatestRun */
 
 /**
  * @typedef {object} Task
@@ -74,6 +76,8 @@
  * @property {Record<string, number>} outcomes
  * @property {string | null} [verdict]
  * @property {string | null} [reason]
+ * @property {RequestedBy | null} [requestedBy]
+ * @property {Person | null} [cancelledBy]
  * @property {string | null} [startedAt]
  * @property {string | null} [finishedAt]
  */

@@ -55,6 +55,11 @@ envFrom:
 {{- if .Values.aggregatedApi.enabled }}
 - --aggregated-listen={{ $any }}:7982
 {{- end }}
+{{- if .Values.admission.enabled }}
+- --admission-listen={{ $any }}:7983
+- --admission-secret={{ $full }}-admission
+- --admission-webhook={{ $full }}-tasks
+{{- end }}
 - --advertise={{ eq .Values.ipFamily "IPv6" | ternary "[$(POD_IP)]" "$(POD_IP)" }}:7979
 - {{ printf "--agent-service-account=%s" (default (printf "%s/%s" $namespace (include "sentinel.agentAccount" .)) .Values.operator.agentServiceAccount) | quote }}
 - {{ printf "--token-audience=%s" .Values.gateway.tokenAudience | quote }}

@@ -80,7 +80,7 @@ Without rights to make ClusterRoles, the installer may not list the Deployments 
 
 {{/* The names in the certificate, as a YAML list. */}}
 {{- define "sentinel.tlsNames" -}}
-{{- range list "gateway" "api" "aggregated" "metrics" }}
+{{- range list "gateway" "api" "aggregated" "metrics" "admission" }}
 {{- $host := include "sentinel.host" (dict "root" $ "service" .) }}
 - {{ $host }}
 - {{ $host }}.{{ $.Values.clusterDomain }}

@@ -10,6 +10,9 @@ use crate::output::table::{Cell, Table};
 use crate::output::time;
 use crate::view::{Node, Task};
 
+/// Where it is not known who asked.
+const UNKNOWN: &str = "unknown";
+
 /// The table of `get tasks`.
 ///
 /// # Errors
@@ -26,7 +29,7 @@ pub(super) fn tasks(
         headers.insert(0, "NAMESPACE");
     }
     if wide {
-        headers.extend(["RUN", "TRIGGER", "PROGRESS", "TARGET", "COMMAND", "REASON"]);
+        headers.extend(["RUN", "TRIGGER", "PROGRESS", "REQUESTED BY", "TARGET", "COMMAND", "REASON"]);
     }
     let mut table = Table::new(&headers);
     for item in items {
@@ -52,6 +55,7 @@ pub(super) fn tasks(
                 run.number.to_string().into(),
                 Cell::new(&run.trigger),
                 Cell::new(&run.progress),
+                Cell::new(run.requested_by.map_or_else(|| UNKNOWN.to_owned(), |by| by.names())).truncated(60),
                 Cell::new(task.target()).truncated(40),
                 Cell::new(task.command()).truncated(60),
                 Cell::new(reason.map(|condition| condition.reason.clone()).unwrap_or_default()),
@@ -69,7 +73,7 @@ pub(super) fn runs(items: &[Value], wide: bool, with_namespace: bool) -> Table {
         headers.insert(0, "NAMESPACE");
     }
     if wide {
-        headers.extend(["OUTCOMES", "COMMAND", "REASON"]);
+        headers.extend(["REQUESTED BY", "CANCELLED BY", "OUTCOMES", "COMMAND", "REASON"]);
     }
     let mut table = Table::new(&headers);
     for item in items {
@@ -95,6 +99,8 @@ pub(super) fn runs(items: &[Value], wide: bool, with_namespace: bool) -> Table {
         if wide {
             let counts: Vec<String> = outcomes.iter().map(|(name, n)| format!("{name}={n}")).collect();
             row.extend([
+                Cell::new(requested_by(item)).truncated(60),
+                Cell::new(item["cancelledBy"]["user"].as_str().unwrap_or("")).truncated(40),
                 Cell::new(counts.join(",")),
                 Cell::new(text("command")).truncated(60),
                 Cell::new(text("reason")),
@@ -103,6 +109,15 @@ pub(super) fn runs(items: &[Value], wide: bool, with_namespace: bool) -> Table {
         table.row(row);
     }
     table
+}
+
+/// Who asked for a Run: who asked for it again, and whose spec it is.
+fn requested_by(run: &Value) -> String {
+    let user = |role: &str| run["requestedBy"][role]["user"].as_str();
+    match (user("rerun"), user("author")) {
+        (Some(rerun), Some(author)) => format!("{rerun} (spec of {author})"),
+        (_, author) => author.unwrap_or(UNKNOWN).to_owned(),
+    }
 }
 
 /// The table of `get executions`.

@@ -14,6 +14,7 @@ mod console;
 mod files;
 mod leftovers;
 mod nodes;
+mod requesters;
 mod server;
 mod signals;
 mod state;
@@ -64,6 +65,7 @@ async fn executed(args: DevArgs, namespace: &str) -> ExitResult {
     let nodes = Nodes::plan(args.nodes)?
         .with_limits(args.max_attempts, args.min_free)
         .with_policy(args.policy.clone());
+    let cluster = cluster.stamping(requesters::stamps(state.path())?);
     cluster.set_nodes(nodes.facts());
 
     let (operator, endpoint, audit) = start(&args, &state, cluster, tokens.clone(), clock).await?;

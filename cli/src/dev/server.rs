@@ -13,6 +13,7 @@ use sentinel_operator::gateway::{Settings, StaticTokens};
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::http::BasePath;
 use sentinel_operator::http::guard::{Access, Door, Secret};
+use sentinel_operator::identity::local::Owner;
 use sentinel_operator::metrics::Registry;
 use sentinel_operator::presence::memory::MemoryPresence;
 use sentinel_operator::run::{ApiAt, Election, Operator, Options, RunError, Seams};
@@ -59,6 +60,7 @@ pub(super) async fn start(
         presence: Arc::new(MemoryPresence::new(clock.clone())),
         auth: Arc::new(tokens),
         by_caller: None,
+        owner: Some(Owner::new(effective_uid())),
         exposure: Exposure::NO_TOKEN_REVIEW,
         clock,
         metrics,

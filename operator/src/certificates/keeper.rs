@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::issue::IssueError;
 use super::plan::{self, Step};
 use super::secret::{Contents, Wanted};
+use super::webhook;
 use crate::clock::Clock;
 use crate::cluster::client::{OPERATOR_MANAGER, patches_as, writes_as};
 use crate::config::GeneratedCertificate;
@@ -259,6 +260,10 @@ impl Keeper {
                 }
                 patched => patched.map_err(failed("publish authorities in", "ConfigMap", name))?,
             };
+        }
+        if let Some(name) = &self.what.webhook {
+            let published = webhook::publish(&Api::all(self.client.clone()), name, bundle).await;
+            published.map_err(failed("publish authorities in", webhook::KIND, name))?;
         }
         if let Some(name) = &self.what.api_service {
             let services: Api<APIService> = Api::all(self.client.clone());

@@ -5,7 +5,8 @@
 //! [`secret`] is what the Secret has, and [`keeper`] does it. Every replica keeps them: the Secret decides, by its
 //! `resourceVersion`, whose write counts.
 //!
-//! With a certificate that is provided, by cert-manager or in an existing Secret, only its authority is published ([`publisher`]).
+//! With a certificate that is provided, by cert-manager or in an existing Secret, only its authority is published ([`publisher`]);
+//! `webhook` is one of the places.
 //!
 //! A new authority is published before anything is signed by it, and the old one stays published until it has expired, so
 //! that at no time a client trusts less than what a server presents.
@@ -15,3 +16,4 @@ pub mod keeper;
 pub mod plan;
 pub mod publisher;
 pub mod secret;
+mod webhook;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::Patch;
 use kube::{Api, Client};
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use x509_parser::pem::Pem;
 
 use super::keeper::BUNDLE_KEY;
+use super::webhook;
 use crate::cluster::client::{OPERATOR_MANAGER, patches_as};
 use crate::files;
 
@@ -40,11 +42,13 @@ pub enum PublishError {
         why: &'static str,
     },
     /// The API server refused, or did not answer.
-    #[error("unable to {doing} ConfigMap {name}")]
+    #[error("unable to {doing} {kind} {name}")]
     Cluster {
         /// What was attempted.
         doing: &'static str,
-        /// The `ConfigMap`.
+        /// The kind of the object.
+        kind: &'static str,
+        /// Its name.
         name: String,
         /// The cause.
         #[source]
@@ -71,15 +75,25 @@ impl PublishError {
 /// Keeps a `ConfigMap` equal to a file of authorities.
 #[derive(Debug)]
 pub struct Publisher {
+    webhooks: Api<MutatingWebhookConfiguration>,
     maps: Api<ConfigMap>,
     name: String,
+    /// The `MutatingWebhookConfiguration` that needs them too.
+    webhook: Option<String>,
     file: PathBuf,
 }
 
 impl Publisher {
     /// Publishes this file in this `ConfigMap`, which exists.
     pub fn new(client: Client, namespace: &str, name: String, file: PathBuf) -> Self {
-        Self { maps: Api::namespaced(client, namespace), name, file }
+        let maps = Api::namespaced(client.clone(), namespace);
+        Self { webhooks: Api::all(client), maps, name, webhook: None, file }
+    }
+
+    /// Publishes it in this `MutatingWebhookConfiguration` too, while that exists.
+    #[must_use]
+    pub fn with_webhook(self, webhook: Option<String>) -> Self {
+        Self { webhook, ..self }
     }
 
     /// Publishes it, and again every `every` where one of the two has changed, until `stop`.
@@ -116,13 +130,27 @@ impl Publisher {
     /// [`PublishError`]; what is published stays.
     pub async fn publish(&self) -> Result<bool, PublishError> {
         let pem = read(&self.file)?;
+        let mut changed = self.publish_to_map(&pem).await?;
+        if let Some(name) = &self.webhook {
+            let published = webhook::publish(&self.webhooks, name, &pem).await;
+            changed |= published.map_err(|source| PublishError::Cluster {
+                doing: "publish authorities in",
+                kind: webhook::KIND,
+                name: name.clone(),
+                source: Box::new(source),
+            })?;
+        }
+        Ok(changed)
+    }
+
+    async fn publish_to_map(&self, pem: &str) -> Result<bool, PublishError> {
         let failed = |doing| {
             let name = self.name.clone();
-            move |source| PublishError::Cluster { doing, name, source: Box::new(source) }
+            move |source| PublishError::Cluster { doing, kind: "ConfigMap", name, source: Box::new(source) }
         };
         let map = self.maps.get(&self.name).await.map_err(failed("read"))?;
         let published = map.data.and_then(|mut data| data.remove(BUNDLE_KEY));
-        if published.as_ref() == Some(&pem) {
+        if published.as_deref() == Some(pem) {
             return Ok(false);
         }
         let patch = Patch::Merge(json!({"data": {BUNDLE_KEY: pem}}));

@@ -1,10 +1,12 @@
 //! Tasks and Nodes in a Kubernetes API server. What is written, and how conflicts are found; calls are in `call`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::AuthInfo;
 use kube::runtime::watcher::Event;
@@ -13,6 +15,8 @@ use secrecy::SecretString;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
+use sentinel_protocol::requester::Requester;
+use sentinel_protocol::time::UnixMillis;
 use serde_json::json;
 
 use super::call::{Repeat, call};
@@ -23,9 +27,15 @@ use super::seams::{Answer, Change, Cluster, Publication, StoresByCaller, TaskKee
 use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
 use super::watch::{self, Content, WatchHealth};
 use crate::metrics::Registry;
-use crate::resource::marks::{FINALIZER, UNREADABLE, UNREADABLE_STATUS};
+use crate::resource::marks::{
+    FINALIZER, REQUESTED_BY, REQUESTED_BY_SIGNATURE, UNREADABLE, UNREADABLE_STATUS,
+};
 use crate::resource::slice::Frozen;
+use crate::resource::stamp::Stamps;
 use crate::resource::{TargetSlice, Task, TaskSpec, TaskStatus};
+
+/// Attempts to annotate a Task that others change at the same time.
+const ANNOTATE_ATTEMPTS: usize = 10;
 
 /// Target slices written concurrently.
 const SLICES_AT_ONCE: usize = 4;
@@ -36,6 +46,8 @@ pub struct KubeCluster {
     client: Client,
     namespace: Option<Namespace>,
     events: Events,
+    stamps: Stamps,
+    asked_by: Option<Requester>,
     tasks_health: Arc<WatchHealth>,
     nodes_health: Arc<WatchHealth>,
 }
@@ -54,6 +66,8 @@ impl KubeCluster {
     pub fn with_client(client: Client, instance: Option<String>) -> Self {
         Self {
             events: Events::new(client.clone(), instance),
+            stamps: Stamps::default(),
+            asked_by: None,
             client,
             namespace: None,
             tasks_health: Arc::new(WatchHealth::new("tasks")),
@@ -66,6 +80,53 @@ impl KubeCluster {
     pub fn within(mut self, namespace: Option<Namespace>) -> Self {
         self.namespace = namespace;
         self
+    }
+
+    /// Stamps what it writes of people's requests with who asked, and reads by these who asked for a Task.
+    #[must_use]
+    pub fn stamping(mut self, stamps: Stamps) -> Self {
+        self.stamps = stamps;
+        self
+    }
+
+    /// Sets an annotation as the operator, for whom the webhook stamps nothing: with the stamp of who asked for it, for the
+    /// Task as it is read.
+    async fn annotate_stamped(
+        &self,
+        task: &TaskRef,
+        doing: &str,
+        key: &str,
+        value: Option<&String>,
+    ) -> Result<Task, ClusterError> {
+        let api = self.tasks(&task.namespace);
+        for _ in 0..ANNOTATE_ATTEMPTS {
+            let seen = call(doing, Repeat::Idempotent, || api.get(&task.name)).await?;
+            let mut changed = seen.clone();
+            let annotations = changed.metadata.annotations.get_or_insert_default();
+            match value {
+                Some(value) => annotations.insert(key.to_owned(), value.clone()),
+                None => annotations.remove(key),
+            };
+            let at = UnixMillis(Timestamp::now().as_millisecond());
+            self.stamps.stamp(Some(&seen), &mut changed, self.asked_by.as_ref(), at);
+            let of = |key: &str| changed.metadata.annotations.as_ref().and_then(|all| all.get(key));
+            let annotations: BTreeMap<&str, Option<&String>> =
+                [key, REQUESTED_BY, REQUESTED_BY_SIGNATURE].into_iter().map(|key| (key, of(key))).collect();
+            let body = json!({"metadata": {
+                "uid": seen.metadata.uid,
+                "resourceVersion": seen.metadata.resource_version,
+                "annotations": annotations,
+            }});
+            let params = patches_as(API_MANAGER);
+            let patched = call(doing, Repeat::Idempotent, || async {
+                api.patch(&task.name, &params, &Patch::Merge(&body)).await
+            });
+            match patched.await {
+                Err(ClusterError::Conflict { .. }) => {}
+                patched => return patched,
+            }
+        }
+        Err(ClusterError::Conflict { doing: doing.to_owned() })
     }
 
     /// The client, for other kinds of object (`TokenReview`).
@@ -246,6 +307,9 @@ impl TaskStore for KubeCluster {
             let api = self.tasks(&task.namespace);
             let doing = format!("annotate Task {task} with {key}");
             self.within_ours(&task.namespace, &doing)?;
+            if self.stamps.is_on() {
+                return self.annotate_stamped(&task, &doing, key, value.as_ref()).await;
+            }
             let body = json!({"metadata": {"annotations": {key: value}}});
             let params = patches_as(API_MANAGER);
             call(&doing, Repeat::Idempotent, || async {
@@ -253,6 +317,10 @@ impl TaskStore for KubeCluster {
             })
             .await
         })
+    }
+
+    fn asked_by(&self, who: Option<Requester>) -> Arc<dyn TaskStore> {
+        Arc::new(Self { asked_by: who, ..self.clone() })
     }
 
     fn delete(&self, task: TaskRef) -> Answer<'_, ()> {
@@ -372,6 +440,10 @@ impl Cluster for KubeCluster {
     fn watch_nodes(&self) -> BoxStream<'static, Event<(NodeName, NodeFacts)>> {
         let api = Api::all_with(self.client.clone(), &watch::resource::<Node>());
         watch::follow(api, Content::Metadata, decode_node, self.nodes_health.clone())
+    }
+
+    fn stamps(&self) -> Stamps {
+        self.stamps.clone()
     }
 
     fn watches(&self) -> Vec<Arc<WatchHealth>> {

@@ -8,10 +8,12 @@ use kube::runtime::watcher::Event;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
+use sentinel_protocol::requester::Requester;
 
 use super::error::ClusterError;
 use super::watch::WatchHealth;
 use crate::resource::slice::Frozen;
+use crate::resource::stamp::Stamps;
 use crate::resource::{Task, TaskStatus};
 
 /// The result of a call, within about ten seconds.
@@ -45,6 +47,10 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// Sets an annotation, or removes it.
     fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task>;
+
+    /// The same, where changes are asked for by this person, as far as the store itself does not know who writes: what it
+    /// stamps on a Task names them. `None` when that is unknown.
+    fn asked_by(&self, who: Option<Requester>) -> Arc<dyn TaskStore>;
 
     /// Requests the Task's deletion; it stays until its finalizer is removed. [`ClusterError::Gone`] when it does not
     /// exist.
@@ -128,6 +134,11 @@ pub trait Cluster: TaskStore + TaskKeeper {
 
     /// All Nodes and then every change; it never ends.
     fn watch_nodes(&self) -> BoxStream<'static, Event<(NodeName, NodeFacts)>>;
+
+    /// By which it is known who asked for its Tasks.
+    fn stamps(&self) -> Stamps {
+        Stamps::default()
+    }
 
     /// The health of the watches, where they can fail.
     fn watches(&self) -> Vec<Arc<WatchHealth>> {

@@ -9,6 +9,7 @@ use sentinel_protocol::ids::Namespace;
 use sentinel_telemetry::LogFormat;
 use sentinel_viewer::BasePath;
 
+use super::admission_flags::AdmissionFlags;
 use super::audit_flags::AuditFlags;
 use super::store_flags::StoreFlags;
 use super::transport_flags::{PeopleFlags, TlsFlags};
@@ -77,6 +78,10 @@ pub struct Flags {
     /// Who may use the HTTP API.
     #[command(flatten)]
     pub(super) people: PeopleFlags,
+
+    /// Of the admission webhook.
+    #[command(flatten)]
+    pub(super) admission: AdmissionFlags,
 
     /// Unix socket of the HTTP API, in addition to --api-listen; for the user of this process and root only.
     #[arg(long, env = "SENTINEL_API_SOCKET", value_name = "PATH")]

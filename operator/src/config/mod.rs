@@ -3,6 +3,7 @@
 //! The URLs of the stores are neither: both are visible in `ps` and in a pod's description. They are read from files, such
 //! as a mounted Secret, and again when these change: [`crate::credentials`].
 
+mod admission_flags;
 mod audit_flags;
 mod error;
 mod flags;
@@ -17,8 +18,8 @@ pub use self::flags::{Cli, EXIT_CONFIG, EXIT_FAILURE, Flags, Verb};
 pub use self::transport_flags::MetricsAuth;
 pub use self::validated::Config;
 pub use self::values::{
-    ApiAuth, Certificate, GeneratedCertificate, LeaseName, PublishedAuthorities, Redis, ServiceAccount,
-    Storage, TlsFiles, TrustedProxy, any_loopback_port, parse_duration,
+    Admission, ApiAuth, Certificate, GeneratedCertificate, LeaseName, PublishedAuthorities, Redis,
+    ServiceAccount, Storage, TlsFiles, TrustedProxy, any_loopback_port, parse_duration,
 };
 
 #[cfg(test)]

@@ -168,11 +168,14 @@ pub enum MetricsAuth {
 }
 
 impl TlsFlags {
-    /// Which certificate the listeners have.
-    pub(super) fn certificate(&self) -> Certificate {
+    /// Which certificate the listeners have; `webhook` is the configuration that needs its authority.
+    pub(super) fn certificate(&self, webhook: Option<&str>) -> Certificate {
         if let Some((cert, key)) = self.tls_cert_file.clone().zip(self.tls_key_file.clone()) {
             let published = self.tls_ca_file.clone().zip(self.tls_ca_config_map.clone());
-            let published = published.map(|(file, config_map)| PublishedAuthorities { file, config_map });
+            let published = published.map(|(file, config_map)| {
+                let webhook = webhook.map(str::to_owned);
+                PublishedAuthorities { file, config_map, webhook }
+            });
             return Certificate::Files(TlsFiles { cert, key, published });
         }
         match &self.tls_secret {
@@ -181,6 +184,7 @@ impl TlsFlags {
                 names: self.tls_names.clone(),
                 config_map: self.tls_ca_config_map.clone(),
                 api_service: self.api_service.clone(),
+                webhook: webhook.map(str::to_owned),
                 lifetime: self.tls_lifetime,
                 authority_lifetime: self.tls_ca_lifetime,
             }),

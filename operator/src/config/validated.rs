@@ -12,7 +12,7 @@ use super::error::ConfigError;
 use super::flags::Flags;
 use super::secret_file::read_token;
 use super::transport_flags::MetricsAuth;
-use super::values::{ApiAuth, Certificate, LeaseName, Redis, ServiceAccount, Storage};
+use super::values::{Admission, ApiAuth, Certificate, LeaseName, Redis, ServiceAccount, Storage};
 use crate::audit::AuditOptions;
 
 /// The validated configuration.
@@ -34,6 +34,8 @@ pub struct Config {
     pub api_auth: ApiAuth,
     /// Address of the aggregated API.
     pub aggregated_listen: Option<SocketAddr>,
+    /// The admission webhook.
+    pub admission: Option<Admission>,
     /// Who may read metrics.
     pub metrics_auth: MetricsAuth,
     /// Unix socket of the HTTP API.
@@ -92,6 +94,7 @@ impl Flags {
             api_listen: self.api_listen,
             api_auth,
             aggregated_listen: self.people.aggregated_listen,
+            admission: self.admission.admission(),
             metrics_auth: self.people.metrics_auth,
             api_socket: self.api_socket,
             base_path: self.base_path,
@@ -113,11 +116,15 @@ impl Flags {
 
     /// The certificate, without which nothing is served beyond loopback, unless plaintext is allowed.
     fn encrypted(&self) -> Result<Certificate, ConfigError> {
-        let certificate = self.tls.certificate();
+        let certificate = self.tls.certificate(self.admission.admission_webhook.as_deref());
         let has_certificate = matches!(certificate, Certificate::Files(_) | Certificate::Generated(_));
         if self.people.aggregated_listen.is_some() && !has_certificate {
             let needed = "tls-secret or --tls-cert-file";
             return Err(ConfigError::Missing { flag: "aggregated-listen", needed });
+        }
+        if self.admission.admission_listen.is_some() && !has_certificate {
+            let needed = "tls-secret or --tls-cert-file";
+            return Err(ConfigError::Missing { flag: "admission-listen", needed });
         }
         if self.people.trusted_proxy_ca_file.is_some() && !has_certificate {
             let needed = "tls-secret or --tls-cert-file";
@@ -139,7 +146,8 @@ impl Flags {
             ("metrics-listen", self.metrics_listen),
         ];
         let aggregated = self.people.aggregated_listen.map(|address| ("aggregated-listen", address));
-        always.into_iter().chain(aggregated).collect()
+        let admission = self.admission.admission_listen.map(|address| ("admission-listen", address));
+        always.into_iter().chain(aggregated).chain(admission).collect()
     }
 
     fn addresses_differ(&self) -> Result<(), ConfigError> {

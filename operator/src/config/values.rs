@@ -71,6 +71,8 @@ pub struct PublishedAuthorities {
     pub file: PathBuf,
     /// The `ConfigMap`, in the operator's namespace.
     pub config_map: String,
+    /// The `MutatingWebhookConfiguration` that needs them too.
+    pub webhook: Option<String>,
 }
 
 /// The certificate of every listener.
@@ -97,10 +99,23 @@ pub struct GeneratedCertificate {
     pub config_map: Option<String>,
     /// The `APIService` whose bundle of authorities is kept current.
     pub api_service: Option<String>,
+    /// The `MutatingWebhookConfiguration` whose bundle of authorities is kept current.
+    pub webhook: Option<String>,
     /// How long the certificate is valid.
     pub lifetime: Duration,
     /// How long the authority is valid.
     pub authority_lifetime: Duration,
+}
+
+/// The admission webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// The Secret with its key, in the operator's namespace.
+    pub secret: String,
+    /// The `MutatingWebhookConfiguration` that is kept current.
+    pub webhook: Option<String>,
 }
 
 /// Who may use the HTTP API.

@@ -16,6 +16,7 @@ use super::dispatcher::Dispatcher;
 use super::error::ReconcileError;
 use super::events::publish;
 use super::observe::Snapshot;
+use super::requesters::{named, note_begun, note_written};
 use super::status_writer::{RETRY_WRITE_MS, StatusWriter, Written};
 use super::task_cache::TaskCache;
 use super::task_runs::TaskRuns;
@@ -99,7 +100,10 @@ impl Act<'_> {
                 self.requeue_at(Some(at));
                 return Ok(());
             }
-            Written::Now(task) => self.task = task,
+            Written::Now(task) => {
+                note_written(self.context, self.runs, &self.task, &task);
+                self.task = task;
+            }
         }
         if let Some((run, targets)) = begins(decision) {
             self.begin_run(run, targets);
@@ -118,6 +122,7 @@ impl Act<'_> {
         self.cache.begun = Some(run.number);
         self.cache.targets = Some((run.number, targets.clone()));
         tracking::begin_run(self.context, self.cache, self.runs, self.plan, (&self.task, run), targets);
+        note_begun(self.context, &self.task);
     }
 
     /// Performs one action; whether the Task still exists.
@@ -152,7 +157,7 @@ impl Act<'_> {
                 self.requeue_at(self.handover().conclude(attempt, ended));
             }
             Action::ArchiveRun(ref record) => self.requeue_at(self.handover().archive_run(record, &action)),
-            Action::Publish(notice) => publish(self.context, &self.task, notice),
+            Action::Publish(notice) => publish(self.context, &self.task, named(notice, &self.task)),
             Action::Admit(_) | Action::RetryAt(..) | Action::AbandonRetry(_) => {}
         }
         Ok(true)

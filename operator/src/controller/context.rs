@@ -12,7 +12,7 @@ use super::background::Background;
 use super::counters::Counters;
 use super::fleet::Fleet;
 use super::leadership::Leadership;
-use super::metrics::ReconcileMetrics;
+use super::metrics::{ReconcileMetrics, RequesterMetrics};
 use super::run_store::RunStore;
 use super::task_cache::TaskCaches;
 use super::work_queue::MAX_CONCURRENT;
@@ -22,6 +22,7 @@ use crate::health::Health;
 use crate::history::History;
 use crate::history::archive::Archiver;
 use crate::metrics::Registry;
+use crate::resource::stamp::Stamps;
 
 /// History lags behind when something has waited for it as long as this.
 const BEHIND_AFTER: Duration = Duration::from_secs(5);
@@ -52,6 +53,8 @@ pub struct Parts {
     pub health: Health,
     /// The metrics.
     pub metrics: Registry,
+    /// By which it is known who asked for a Task.
+    pub stamps: Stamps,
 }
 
 /// The parts, and what is kept between reconciles.
@@ -62,6 +65,7 @@ pub(super) struct Context {
     pub(super) events: Arc<Semaphore>,
     pub(super) counters: Arc<Counters>,
     pub(super) reconciles: ReconcileMetrics,
+    pub(super) requesters: RequesterMetrics,
 }
 
 impl Context {
@@ -69,7 +73,8 @@ impl Context {
         let events = Arc::new(Semaphore::new(MAX_EVENTS));
         let background = Background::new(counters.clone());
         let reconciles = ReconcileMetrics::new(&parts.metrics, MAX_CONCURRENT);
-        Self { parts, caches: TaskCaches::default(), background, events, counters, reconciles }
+        let requesters = RequesterMetrics::new(&parts.metrics);
+        Self { parts, caches: TaskCaches::default(), background, events, counters, reconciles, requesters }
     }
 
     /// The epoch of this leader. Only reconciles read it, and a follower does not reconcile; agents refuse epoch 0.

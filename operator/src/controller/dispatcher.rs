@@ -71,7 +71,7 @@ impl Dispatcher<'_> {
             credit: 0,
             offer,
             trace: facts.trace.for_command(attempt, self.context.parts.runs.endings().traces().is_on()),
-            requested_by: None,
+            requested_by: facts.requested_by.clone(),
             signed: facts.signed.clone(),
         };
         let version = self.context.parts.fleet.protocol_version(&attempt.node);

@@ -52,6 +52,8 @@ pub(super) fn run_record(run: &TrackedRun, state: &RunState, epoch: Epoch) -> Ru
         spec_hash: facts.spec_hash.clone(),
         rerun_token: state.rerun_token.clone(),
         rerun: facts.rerun.clone(),
+        requested_by: facts.requested_by.clone(),
+        cancelled_by: run.cancelled_by.clone(),
         command: facts.command.clone(),
         started_at: state.started_at,
         finished_at: state.finished_at,

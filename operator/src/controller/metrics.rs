@@ -1,5 +1,5 @@
 //! Metrics of the reconcile loop and its work queue, under the names of controller-runtime and client-go, so that the
-//! dashboards and alerts that people have for other operators work for this one.
+//! dashboards and alerts that people have for other operators work for this one; and Runs by who asked for them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::metrics::{Counter, Gauge, Held, Histogram, Kind, Labels, Registry, TIMES};
+use crate::resource::stamp::Unverified;
 
 /// The label of the one controller that there is.
 const CONTROLLER: Labels<'static> = &[("controller", "task")];
@@ -21,6 +22,35 @@ const RECONCILE_TIMES: &[f64] = &[
     1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0,
     50.0, 60.0,
 ];
+
+/// That who asked is known, as a label.
+pub(super) const KNOWN: &str = "Known";
+
+/// The annotation that asks for the Run has no stamp.
+const RERUN_NOT_STAMPED: &str = "RerunNotStamped";
+
+/// Runs by whether it is known who asked for them.
+#[derive(Debug, Clone)]
+pub(super) struct RequesterMetrics(Vec<(&'static str, Counter)>);
+
+impl RequesterMetrics {
+    pub(super) fn new(metrics: &Registry) -> Self {
+        let help = "Runs begun, by whether it is known who asked for them: Known, or why not.";
+        let counter = |requester| {
+            let labels = [("requester", requester)];
+            (requester, metrics.counter_with("sentinel_run_requesters_total", help, &labels))
+        };
+        let unknown = Unverified::ALL.map(Unverified::as_str);
+        Self([KNOWN, RERUN_NOT_STAMPED].into_iter().chain(unknown).map(counter).collect())
+    }
+
+    /// Counts a Run that begins.
+    pub(super) fn count(&self, requester: &str) {
+        if let Some((_, counter)) = self.0.iter().find(|(name, _)| *name == requester) {
+            counter.add(1);
+        }
+    }
+}
 
 /// How a reconcile ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

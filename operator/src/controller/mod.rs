@@ -6,7 +6,7 @@
 //! * [`run`](fn@run): what enqueues a Task; `change_filter`: which changes of a Task do; `cache_progress`: which Tasks changed, for
 //!   readers of the cache; [`requests`]: reconcile requests from elsewhere; `worker`: the worker loop; `work_queue`: what is due;
 //! * `reconcile`: one Task; `observe` and `tracking`: what is known; `act` and its parts `status_writer`, `dispatcher`,
-//!   `archive_handover`, `events`: what is done, and `departure` for a Task that is gone; `history_lookup`: what History knows of a Run taken over;
+//!   `archive_handover`, `events`, `requesters`: what is done, and `departure` for a Task that is gone; `history_lookup`: what History knows of a Run taken over;
 //!   `earlier_lookup`: what it knows of an earlier Task of the same name;
 //! * [`fleet`]: the seam to the gateway; `ledger_sink`: the gateway's seam to us;
 //! * [`run_store`] and [`task_runs`]: the state of every Run, fed by the gateway and the archive; `run_store_reader`: the
@@ -39,6 +39,7 @@ mod ledger_sink;
 mod metrics;
 mod observe;
 mod reconcile;
+mod requesters;
 pub mod requests;
 mod run;
 pub mod run_store;

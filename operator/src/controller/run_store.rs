@@ -307,6 +307,7 @@ mod tests {
             command: "true".to_owned(),
             trigger: Trigger::SpecChange,
             retry: Retry::never(),
+            requested_by: None,
             request: None,
             signed: None,
             trace: RunTrace::default(),

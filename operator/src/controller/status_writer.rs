@@ -66,7 +66,8 @@ impl StatusWriter<'_> {
             return Ok(Written::Later(due));
         }
         // Not before it is due: a Run over many nodes is reconciled many times a second.
-        let status = recorded::write(task, &decision.status, frozen, self.now.wall);
+        let status =
+            recorded::write(task, &decision.status, frozen, &self.context.parts.stamps, self.now.wall);
         if task.status.as_ref() == Some(&status) {
             return Ok(Written::Unchanged);
         }

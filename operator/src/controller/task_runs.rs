@@ -11,6 +11,7 @@ use sentinel_core::reconcile::run::{RunState, RunSummary, Trigger};
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::RunRequest;
+use sentinel_protocol::requester::{RequestedBy, Requester};
 use sentinel_protocol::signed::Signed;
 use sentinel_protocol::time::UnixMillis;
 
@@ -38,6 +39,8 @@ pub struct RunFacts {
     pub trigger: Trigger,
     /// After which Outcomes an Execution of it is retried.
     pub retry: Retry,
+    /// Who asked for it; `None` when that is unknown.
+    pub requested_by: Option<RequestedBy>,
     /// What it runs. `None` when this operator took the Run over after its spec had changed: then nothing of it can be
     /// started any more, and such a Run wants nothing started.
     pub request: Option<RunRequest>,
@@ -89,6 +92,8 @@ pub struct TrackedRun {
     pub settled: bool,
     /// What the archiver was given, and when.
     pub handed: Handed,
+    /// Who cancelled it; `None` if it was not cancelled, or when that is unknown.
+    pub cancelled_by: Option<Requester>,
     /// Ends that are to be reported at least until no target is outstanding.
     ends_left: usize,
 }
@@ -154,7 +159,7 @@ impl TrackedRun {
     pub fn new(facts: RunFacts, targets: Arc<Vec<NodeName>>, origin: Origin, lookup: HistoryLookup) -> Self {
         let ledger = RunLedger::new(facts.uid.clone(), facts.run, facts.spec_hash.clone(), origin);
         let (facts, handed, ends_left) = (Arc::new(facts), Handed::default(), targets.len());
-        Self { ledger, facts, targets, lookup, settled: false, handed, ends_left }
+        Self { ledger, facts, targets, lookup, settled: false, handed, cancelled_by: None, ends_left }
     }
 
     /// An agent reports another end; whether no target is outstanding any more. The targets are visited only once there

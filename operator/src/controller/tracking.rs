@@ -11,10 +11,12 @@ use sentinel_core::reconcile::run::RunState;
 use sentinel_core::reconcile::settle;
 use sentinel_protocol::ids::{NodeName, RunNumber};
 use sentinel_protocol::request::{Program, RunRequest};
+use sentinel_protocol::requester::RequestedBy;
 use sentinel_protocol::signed::{self, Signed};
 
 use super::context::Context;
 use super::history_lookup;
+use super::requesters::note_cancelled;
 use super::task_cache::TaskCache;
 use super::task_runs::{RunFacts, TaskRuns, TrackedRun};
 use crate::history::record::display_command;
@@ -49,6 +51,9 @@ pub(super) fn begin_run(
     let previous = locked.current.replace(TrackedRun::new(facts, targets, origin, lookup));
     locked.superseded.extend(previous);
     drop(locked);
+    if let Some(recorded) = task.status.as_ref().and_then(|status| status.run.as_ref()) {
+        note_cancelled(runs, recorded);
+    }
     if is_inherited {
         apply_inventories(context, plan, run.number, runs);
         history_lookup::spawn(context.clone(), runs.clone(), run.number);
@@ -63,7 +68,7 @@ fn record(facts: &RunFacts, targets: &[NodeName], origin: Origin) -> RunBegan {
         run: facts.run,
         trigger: facts.trigger.as_str().into(),
         spec_hash: facts.spec_hash.clone(),
-        requested_by: None,
+        requested_by: facts.requested_by.clone(),
         request: facts.request.as_ref().map(Request::from),
         taken_over: origin == Origin::Inherited,
         targets: targets.len() as u64,
@@ -111,6 +116,7 @@ fn facts(plan: &TaskPlan, (task, run): (&Task, &RunState), trace: RunTrace) -> R
         command: if same { command_line(&plan.request) } else { String::new() },
         trigger: run.trigger,
         retry: plan.retry.clone(),
+        requested_by: requested_by(task, run),
         request: same.then(|| plan.request.clone()),
         signed: signed(task),
         trace,
@@ -125,6 +131,12 @@ fn signed(task: &Task) -> Option<Signed> {
         tracing::warn!(annotation = signed::ANNOTATION, %error, "ignored an annotation that cannot be read");
     }
     read.ok()
+}
+
+/// Who is behind the Run, as its Task records it since it began.
+fn requested_by(task: &Task, run: &RunState) -> Option<RequestedBy> {
+    let recorded = task.status.as_ref()?.run.as_ref()?;
+    recorded.requested_by.as_ref().filter(|_| recorded.number == i64::from(run.number.0))?.known()
 }
 
 /// The trace that the Task names now. One that cannot be read is logged, here where the Run is first tracked.

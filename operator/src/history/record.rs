@@ -6,6 +6,7 @@ use sentinel_protocol::exit::{ExitDetails, describe};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::request::Environment;
+use sentinel_protocol::requester::{RequestedBy, Requester};
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, ReportedState, Usage};
@@ -46,6 +47,12 @@ pub struct RunRecord {
     /// What the annotation that asks for a rerun held when it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun: Option<String>,
+    /// Who asked for it; `None` when that is unknown, and in records of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<RequestedBy>,
+    /// Who cancelled it; `None` if it was not cancelled, or when that is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<Requester>,
     /// The command, for people; see [`display_command`].
     pub command: String,
     /// When it began, by the operator's clock. The same in every record of this Run: pages are ordered by it.

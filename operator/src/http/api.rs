@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::cluster::{StoresByCaller, TaskStore};
 use crate::gateway::Registry;
 use crate::health::Health;
+use crate::identity::local::Owner;
 use crate::logs::LogReader;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::records::Records;
@@ -43,6 +44,8 @@ pub struct Api {
     pub base_path: BasePath,
     /// Where a Task is changed with the credentials of a caller; `None` where callers have none.
     pub by_caller: Option<Arc<dyn StoresByCaller>>,
+    /// Whose the API is, where that is one user of this machine.
+    pub owner: Option<Owner>,
     /// To which Tasks uids belong.
     pub owners: Owners,
     /// All Tasks and Nodes as last observed, with notices of changes.

@@ -10,6 +10,7 @@ use futures_util::stream;
 use http::StatusCode;
 use kube::ResourceExt as _;
 use sentinel_protocol::ids::{InvalidId, TaskRef};
+use sentinel_protocol::requester::Requester;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, BodyError};
@@ -24,6 +25,7 @@ use crate::resource::invalid::Invalid;
 use crate::resource::marks::{CANCEL, RERUN};
 use crate::resource::presented::present;
 use crate::resource::{Task, schema};
+use crate::server::Client;
 
 /// Namespace of a Task that names none.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -143,10 +145,21 @@ pub(super) async fn get(api: &Api, parts: &[String]) -> Result<Answer, ApiError>
 /// Where the caller changes Tasks: with their own credentials, where they have any; else everybody who may ask changes them
 /// as the operator.
 fn store(api: &Api, request: &Request) -> Result<Arc<dyn TaskStore>, ApiError> {
-    let Some(caller) = &request.caller else { return Ok(api.store.clone()) };
+    let Some(caller) = &request.caller else { return Ok(as_operator(api, request)) };
     let by_caller = api.by_caller.as_ref().zip(caller.token.as_deref());
     let (stores, token) = by_caller.ok_or_else(|| ApiError::internal("the caller has no credentials"))?;
     stores.with_token(token).map_err(|error| refused(&error))
+}
+
+/// Where the operator itself changes Tasks, as the caller asks: what it writes is stamped with them.
+fn as_operator(api: &Api, request: &Request) -> Arc<dyn TaskStore> {
+    let who = match (&request.caller, &api.owner, request.client) {
+        (Some(caller), ..) => Some(Requester::from(&caller.principal)),
+        (None, Some(owner), Client::User(uid)) => Some(owner.of_uid(uid)),
+        (None, Some(owner), _) => Some(owner.requester()),
+        (None, None, _) => None,
+    };
+    api.store.asked_by(who)
 }
 
 /// Whether a request asks only whether its change would be accepted.
@@ -239,7 +252,12 @@ pub(super) async fn delete(api: &Api, parts: &[String], request: &Request) -> Re
     Answer::json_as(StatusCode::ACCEPTED, &accepted)
 }
 
-pub(super) async fn cancel(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
+pub(super) async fn cancel(
+    api: &Api,
+    parts: &[String],
+    query: &Query,
+    request: &Request,
+) -> Result<Answer, ApiError> {
     let name = named(parts)?;
     let wanted =
         query.read::<RunText>("run", "the number of a Run, 1 or more")?.map(|text| i64::from(text.0.0));
@@ -255,13 +273,19 @@ pub(super) async fn cancel(api: &Api, parts: &[String], query: &Query) -> Result
         return Err(conflict(format!("Run {} of Task {name} is over already: {verdict}", run.number)));
     }
     let number = run.number;
-    let annotated = api.store.annotate(name.clone(), CANCEL, Some(number.to_string())).await;
+    let store = as_operator(api, request);
+    let annotated = store.annotate(name.clone(), CANCEL, Some(number.to_string())).await;
     annotated.map_err(|error| named_error(&name, &error))?;
     let accepted = json!({"namespace": name.namespace, "task": name.name, "run": number});
     Answer::json_as(StatusCode::ACCEPTED, &accepted)
 }
 
-pub(super) async fn rerun(api: &Api, parts: &[String], query: &Query) -> Result<Answer, ApiError> {
+pub(super) async fn rerun(
+    api: &Api,
+    parts: &[String],
+    query: &Query,
+    request: &Request,
+) -> Result<Answer, ApiError> {
     let name = named(parts)?;
     let token = match query.text("token") {
         None => generate_token(api),
@@ -279,7 +303,8 @@ pub(super) async fn rerun(api: &Api, parts: &[String], query: &Query) -> Result<
             "a token that was not used before",
         ));
     }
-    let annotated = api.store.annotate(name.clone(), RERUN, Some(token.clone())).await;
+    let store = as_operator(api, request);
+    let annotated = store.annotate(name.clone(), RERUN, Some(token.clone())).await;
     annotated.map_err(|error| named_error(&name, &error))?;
     let accepted = json!({"namespace": name.namespace, "task": name.name, "token": token});
     Answer::json_as(StatusCode::ACCEPTED, &accepted)

@@ -23,6 +23,8 @@ impl From<RunRecord> for RunView {
             finished_at: record.finished_at.and_then(rfc3339),
             verdict: record.verdict.map(|verdict| verdict_name(verdict).to_owned()),
             reason: record.reason,
+            requested_by: record.requested_by.map(Into::into),
+            cancelled_by: record.cancelled_by.map(Into::into),
             targets: record.counts.targets,
             outcomes: record
                 .counts

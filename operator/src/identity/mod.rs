@@ -12,6 +12,7 @@ pub mod access_review;
 pub mod credentials;
 mod error;
 pub mod front_proxy;
+pub mod local;
 pub mod people;
 mod principal;
 pub mod proxy;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::authentication::v1::UserInfo;
+use sentinel_protocol::requester::{MAX_GROUPS, Requester};
 
 /// A user whom the API server has authenticated, with the attributes by which it authorizes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,6 +16,13 @@ pub struct Principal {
     pub groups: Vec<String>,
     /// Further attributes, by key.
     pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl From<&Principal> for Requester {
+    fn from(principal: &Principal) -> Self {
+        let groups = principal.groups.iter().take(MAX_GROUPS).map(|group| group.as_str().into()).collect();
+        Self { user: principal.name.as_str().into(), uid: principal.uid.as_deref().map(Into::into), groups }
+    }
 }
 
 impl From<UserInfo> for Principal {

@@ -15,7 +15,7 @@ use sentinel_protocol::to_operator::{OutputSummary, Usage};
 use super::live::{ExecutionStatus, Extent, Scope, WaitingFor, WaitingState};
 use crate::history::outcome::OutcomeName;
 use crate::history::record::{ExecutionRecord, RecordSource, RunCounts, RunRecord, RunVerdict};
-use crate::resource::status::{NodeStatus, RunStatus};
+use crate::resource::status::{NodeStatus, RunRequestedBy, RunStatus};
 use crate::resource::{Task, recorded};
 
 /// The latest Run of a Task in its status.
@@ -104,6 +104,8 @@ impl<'a> StatusRun<'a> {
             spec_hash: self.identity.spec_hash.clone(),
             rerun_token: self.run.rerun_token.clone(),
             rerun: None,
+            requested_by: self.run.requested_by.as_ref().and_then(RunRequestedBy::known),
+            cancelled_by: self.run.cancelled_by.as_ref().map(Into::into),
             command: String::new(),
             started_at: self.identity.started_at,
             finished_at: self.run.finished_at.as_ref().map(millis),

@@ -10,6 +10,12 @@ pub const CANCEL: &str = "sentinelnode.dev/cancel";
 /// Annotation: any string; a change of it runs the same spec again.
 pub const RERUN: &str = "sentinelnode.dev/rerun";
 
+/// Annotation: who asked for the Task, for people; see [`super::stamp`]. What a user writes there is replaced.
+pub const REQUESTED_BY: &str = "sentinelnode.dev/requested-by";
+
+/// Annotation: the signature under it, by which operators tell it from what a user wrote.
+pub const REQUESTED_BY_SIGNATURE: &str = "sentinelnode.dev/requested-by-signature";
+
 /// Only on the operator's copy of a Task whose spec it cannot read (a newer schema admitted it): why. Such a Task is still
 /// observed: it is reported as rejected, its running commands continue, and it can be deleted.
 pub const UNREADABLE: &str = "sentinelnode.dev/unreadable";

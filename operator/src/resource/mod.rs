@@ -9,6 +9,7 @@
 //!   `structure`: the part of it that follows from an OpenAPI schema;
 //! * [`validate`]: a Task into a plan, or a list of problems ([`invalid`]);
 //! * [`recorded`]: the status, to and from the values that decisions use; [`presented`]: a Task as the API shows it;
+//! * [`stamp`]: who asked for a Task, and how that is proven.
 
 pub mod crd;
 pub mod invalid;
@@ -20,6 +21,7 @@ pub mod recorded;
 mod rules;
 pub mod schema;
 pub mod slice;
+pub mod stamp;
 pub mod status;
 mod structure;
 pub mod task;

@@ -14,7 +14,10 @@ use super::Task;
 use super::invalid::{Invalid, Problems};
 use super::marks::{ABANDON, CANCEL, RERUN, UNREADABLE_STATUS};
 use super::slice::Frozen;
-use super::status::{Counts, EarlierRunStatus, Handled, NodeStatus, RecentRun, RunStatus, TaskStatus};
+use super::stamp::{Stamps, Unverified};
+use super::status::{
+    Counts, EarlierRunStatus, Handled, NodeStatus, Person, RecentRun, RunRequestedBy, RunStatus, TaskStatus,
+};
 
 /// Longest `rerun` annotation, characters; a longer one is ignored.
 const MAX_TOKEN: usize = 128;
@@ -81,6 +84,7 @@ pub fn write(
     task: &Task,
     decided: &reconcile::Status,
     frozen: Option<&Frozen>,
+    stamps: &Stamps,
     at: UnixMillis,
 ) -> TaskStatus {
     let before = task.status.clone().unwrap_or_default();
@@ -89,7 +93,11 @@ pub fn write(
         observed_generation: generation,
         phase: Some(decided.phase.to_owned()),
         conditions: write_conditions(&before.conditions, &decided.conditions, generation, at),
-        run: decided.recorded.run.as_ref().map(|run| write_run(run, before.run.as_ref(), frozen)),
+        run: decided.recorded.run.as_ref().map(|run| RunStatus {
+            requested_by: requested_by(task, decided, run, frozen, stamps),
+            cancelled_by: cancelled_by(task, run, stamps),
+            ..write_run(run, before.run.as_ref(), frozen)
+        }),
         earlier_run: decided.recorded.earlier.as_ref().map(write_earlier),
         nodes: decided.nodes.as_ref().map_or(before.nodes, |nodes| nodes.iter().map(write_node).collect()),
         recent_runs: decided.recorded.recent.iter().map(write_recent).collect(),
@@ -97,6 +105,50 @@ pub fn write(
             cancel: decided.recorded.handled.cancel.map(|run| i64::from(run.0)),
             rerun: decided.recorded.handled.rerun.clone(),
         },
+    }
+}
+
+/// Who asked for a Run: stamped on the Task when it begins, and then as it was.
+fn requested_by(
+    task: &Task,
+    decided: &reconcile::Status,
+    run: &RunState,
+    frozen: Option<&Frozen>,
+    stamps: &Stamps,
+) -> Option<RunRequestedBy> {
+    let before = task.status.as_ref();
+    if frozen.is_none() {
+        let same = before?.run.as_ref().filter(|before| before.number == i64::from(run.number.0))?;
+        return same.requested_by.clone();
+    }
+    let asked = stamps.read(task);
+    if asked.unverified == Some(Unverified::Off) {
+        return None;
+    }
+    let handled = before.and_then(|before| before.handled.rerun.as_ref());
+    let by_annotation =
+        run.trigger == Trigger::RerunToken && handled != decided.recorded.handled.rerun.as_ref();
+    let known = asked.requested_by(by_annotation);
+    let why = asked.unverified.map_or("RerunNotStamped", Unverified::as_str);
+    Some(RunRequestedBy {
+        creator: asked.creator.as_ref().map(Into::into),
+        author: asked.author.as_ref().map(Into::into),
+        rerun: asked.requests.get(RERUN).filter(|_| by_annotation).map(Into::into),
+        unknown: known.is_none().then(|| why.to_owned()),
+    })
+}
+
+/// Who cancelled a Run: who set the annotation that names it, as stamped when that was handled.
+fn cancelled_by(task: &Task, run: &RunState, stamps: &Stamps) -> Option<Person> {
+    if run.stopping != Some(Stopping::Cancelled) {
+        return None;
+    }
+    let before = task.status.as_ref().and_then(|status| status.run.as_ref());
+    match before.filter(|before| before.number == i64::from(run.number.0)) {
+        Some(before) if before.stopping.as_deref() == Some(Stopping::Cancelled.as_str()) => {
+            before.cancelled_by.clone()
+        }
+        _ => stamps.read(task).requests.get(CANCEL).map(Into::into),
     }
 }
 
@@ -214,6 +266,8 @@ fn write_run(run: &RunState, before: Option<&RunStatus>, frozen: Option<&Frozen>
         finished_at: run.finished_at.map(micro),
         verdict: run.verdict.map(|verdict| verdict.as_str().to_owned()),
         stopping: run.stopping.map(|stopping| stopping.as_str().to_owned()),
+        requested_by: None,
+        cancelled_by: None,
         counts: write_counts(run.counts),
         progress: format!("{}/{}", run.counts.done(), run.targets),
         targets,

@@ -7,6 +7,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
+use sentinel_protocol::requester::{MAX_GROUPS, RequestedBy, Requester};
 use serde::{Deserialize, Serialize};
 
 /// Number of nodes in `status.nodes`, and of targets in `status.run.targets`.
@@ -121,6 +122,14 @@ pub struct RunStatus {
     #[schemars(length(max = 64))]
     pub stopping: Option<String>,
 
+    /// Who asked for it, as stamped when it began; absent where nothing is stamped. Example: `{author: {user: alice}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<RunRequestedBy>,
+
+    /// Who cancelled it; absent if it was not cancelled, or where that is unknown. Example: `{user: bob}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<Person>,
+
     /// Number of targets by state. Example: `{succeeded: 37, running: 13}`.
     #[serde(default)]
     pub counts: Counts,
@@ -148,6 +157,71 @@ pub struct RunStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub targets_digest: String,
+}
+
+/// Who is behind a Run.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunRequestedBy {
+    /// Who created the Task. Example: `{user: alice}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creator: Option<Person>,
+
+    /// Who last changed its spec before the Run. Example: `{user: alice}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<Person>,
+
+    /// Who set the annotation that asks for a rerun, if that is why the Run began. Example: `{user: bob}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Person>,
+
+    /// Why it is unknown who asked: NotStamped, Signature, OtherTask, SpecChanged, Unnamed or RerunNotStamped; absent when
+    /// it is known. Example: `NotStamped`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub unknown: Option<String>,
+}
+
+/// A user as the API server has authenticated them.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Person {
+    /// The user's name. Example: `system:serviceaccount:ops:deployer`.
+    #[schemars(length(max = 256))]
+    pub user: String,
+
+    /// Their uid, where the authenticator has one. Example: `0f8e4d9c-3b1a-4a51-9d0c-6c1d2f5b7a10`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub uid: Option<String>,
+
+    /// The groups they were in, at most 128. Example: `[ops, system:authenticated]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), inner(length(max = 256)))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub groups: Vec<String>,
+}
+
+impl From<&Requester> for Person {
+    fn from(who: &Requester) -> Self {
+        let groups = who.groups.iter().map(ToString::to_string).collect();
+        Self { user: who.user.to_string(), uid: who.uid.as_ref().map(ToString::to_string), groups }
+    }
+}
+
+impl From<&Person> for Requester {
+    fn from(person: &Person) -> Self {
+        let groups = person.groups.iter().take(MAX_GROUPS).map(|group| group.as_str().into()).collect();
+        Self { user: person.user.as_str().into(), uid: person.uid.as_deref().map(Into::into), groups }
+    }
+}
+
+impl RunRequestedBy {
+    /// Who asked, if that is known.
+    pub fn known(&self) -> Option<RequestedBy> {
+        let author = self.author.as_ref().filter(|_| self.unknown.is_none())?;
+        Some(RequestedBy { author: author.into(), rerun: self.rerun.as_ref().map(Into::into) })
+    }
 }
 
 /// The Run of an earlier Task of the same name that ran the same.

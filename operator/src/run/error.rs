@@ -1,5 +1,6 @@
 //! Why an operator could not start, or had to exit.
 
+use crate::admission::keys::KeysError;
 use crate::audit::AuditError;
 use crate::certificates::keeper::KeepError;
 use crate::history::HistoryError;
@@ -45,6 +46,9 @@ pub enum RunError {
     /// The API server's front proxy is not known.
     #[error("failed to serve the aggregated API")]
     FrontProxy(#[source] Box<FrontProxyError>),
+    /// The key by which Tasks are stamped cannot be read or made.
+    #[error("failed to set up the admission webhook")]
+    AdmissionKeys(#[source] Box<KeysError>),
     /// Signal handlers cannot be installed.
     #[error("failed to listen for signals")]
     Signals(#[source] std::io::Error),
@@ -82,6 +86,7 @@ impl RunError {
             Self::Server(_) => "server",
             Self::Certificate(_) | Self::Certificates(_) => "certificate",
             Self::FrontProxy(_) => "front_proxy",
+            Self::AdmissionKeys(_) => "admission",
             Self::Signals(_) => "signals",
             Self::Traces(_) => "traces",
             Self::Audit(error) => error.category(),

@@ -12,11 +12,13 @@
 //! controller (nothing new is started), the election, the Sessions, then, after a while for what is on its way to History,
 //! everything else. Commands on the nodes keep running through all of it.
 //!
-//! In reading order: [`process`] (a process for a Kubernetes cluster), `transport` (its certificate), `people` (who may use its
+//! In reading order: [`process`] (a process for a Kubernetes cluster), `transport` (its certificate), `admission` (its webhook), `people` (who may use its
 //! API), [`operator`] (an operator over any [`Seams`]),
 //! `listeners` (its ports), `election` (its leadership), `archive` (its way to History), `caches` (its readiness), `gauges`
 //! and `overview` (its metrics), `traces` (where spans go), `heap` (what the allocator keeps), `tasks` (its components).
 
+#[cfg(feature = "drivers")]
+mod admission;
 mod archive;
 mod caches;
 pub mod election;

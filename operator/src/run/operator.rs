@@ -37,6 +37,7 @@ use crate::http::feed::Feed;
 use crate::http::guard::Door;
 use crate::http::listings::Listings;
 use crate::http::owners::Owners;
+use crate::identity::local::Owner;
 use crate::logs::LogReader;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::Presence;
@@ -70,6 +71,8 @@ pub struct Seams {
     pub auth: Arc<dyn Authenticate>,
     /// Where callers with credentials of their own change Tasks; `None` where they have none.
     pub by_caller: Option<Arc<dyn StoresByCaller>>,
+    /// Whose the API is, where that is one user of this machine.
+    pub owner: Option<Owner>,
     /// Where the gateway may listen, given that.
     pub exposure: Exposure,
     /// The clock.
@@ -147,8 +150,19 @@ impl Operator {
     /// # Errors
     /// [`RunError`] when a port cannot be opened or the certificate cannot be used; then nothing was started.
     pub async fn start(seams: Seams, options: Options) -> Result<Self, RunError> {
-        let Seams { cluster, history, presence, auth, by_caller, exposure, clock, metrics, traces, audit } =
-            seams;
+        let Seams {
+            cluster,
+            history,
+            presence,
+            auth,
+            by_caller,
+            owner,
+            exposure,
+            clock,
+            metrics,
+            traces,
+            audit,
+        } = seams;
         let Options {
             gateway,
             gateway_tls,
@@ -177,7 +191,7 @@ impl Operator {
         let lease = election.lease().map(str::to_owned);
         let elected = elect(election, &gateway, &shared.clock, stop.election.clone());
         tasks.spawn("the election", elected.work);
-        let leadership = elected.leadership;
+        let (leadership, successor) = (elected.leadership, elected.successor);
         let counters = Arc::new(Counters::default());
         let parts = Parts {
             cluster: cluster.clone(),
@@ -190,6 +204,7 @@ impl Operator {
             leadership: leadership.clone(),
             health: shared.health.clone(),
             metrics: shared.metrics.clone(),
+            stamps: cluster.stamps(),
         };
         let controller = controller::run(parts, caches, requests, counters.clone(), stop.controller.clone());
         tasks.spawn("the reconcile loop", controller);
@@ -204,9 +219,8 @@ impl Operator {
             tasks.spawn(name, start(stop.all.clone()));
         }
         let mut api = shared.api(cluster, history, archive, readers, settings, base_path);
-        (api.by_caller, api.audit) = (by_caller, audit);
+        (api.by_caller, api.owner, api.audit) = (by_caller, owner, audit);
         listeners.serve(&mut tasks, gateway.clone(), Arc::new(api), &stop.all);
-        let successor = elected.successor;
         Ok(Self { tasks, stop, successor, gateway, archiver, mirror, drain, addresses })
     }
 
@@ -383,6 +397,7 @@ impl Shared {
             store: cluster,
             by_caller: None,
             audit: Audit::default(),
+            owner: None,
             owners: Owners::default(),
             base_path,
             feed: Feed::new(tasks, progress, records.clone(), all_nodes),

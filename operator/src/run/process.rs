@@ -11,6 +11,7 @@ use sentinel_protocol::ids::Epoch;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{self, Keyed};
 use super::election::{Election, LeaseElection};
 use super::error::RunError;
 use super::listeners::ApiAt;
@@ -48,7 +49,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let _lock = data_lock(&config.storage)?;
     let kubernetes = kube_config(config.kubeconfig.as_deref()).await?;
     let cluster = KubeCluster::new(kubernetes.clone(), host_name(), &metrics).map_err(unusable_config)?;
-    let cluster = Arc::new(cluster.within(config.watch_namespace.clone()));
+    let namespace = own_namespace(&config, &kubernetes);
+    let keys = admission::keys(config.admission.as_ref(), client(&kubernetes, &metrics)?, &namespace);
+    let keyed = keys.await?;
+    let cluster = Arc::new(cluster.within(config.watch_namespace.clone()).stamping(keyed.stamps.clone()));
     let stores = Stores::open(&config, &metrics).await?;
     let (traces, sending) = traces::start(config.trace_otlp_endpoint.as_deref(), host_name(), &metrics)?;
     let audit = audit(&config, &metrics)?;
@@ -60,13 +64,15 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         history: stores.history.clone(),
         presence: stores.presence.clone(),
         by_caller: Some(Arc::new(by_caller)),
+        owner: None,
         exposure: Exposure::Anywhere,
         clock: Clock::system(),
         metrics: metrics.clone(),
         traces,
         audit: audit.clone(),
     };
-    let options = options(&config, &kubernetes, &metrics).await?;
+    let mut options = options(&config, &kubernetes, &keyed, &metrics).await?;
+    options.background.extend(keyed.keep);
     let stop = signals()?;
     let operator = Operator::start(seams, options).await?;
     tracing::info!(
@@ -90,6 +96,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 async fn options(
     config: &Config,
     kubernetes: &kube::Config,
+    keyed: &Keyed,
     metrics: &MetricsRegistry,
 ) -> Result<Options, RunError> {
     let (places_in, places) = watch::channel(Place::Unknown);
@@ -107,6 +114,8 @@ async fn options(
     };
     let people = people::bind(parts).await?;
     background.extend(people.background);
+    let webhook = admission::listen(config.admission.as_ref(), keyed, certificate.as_ref(), metrics);
+    background.extend(webhook.await?);
     let gateway_tls = certificate
         .map(|certificate| Tls::new(certificate, Clients::Unasked))
         .transpose()

@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::error::RunError;
 use super::operator::Background;
+use crate::admission::service::Admission;
 use crate::certificates::keeper::{EVERY, Keeper};
 use crate::certificates::publisher::Publisher;
 use crate::clock::Clock;
@@ -20,9 +21,10 @@ pub(super) const FILES_EVERY: Duration = Duration::from_secs(30);
 /// How long the first certificate may take: the API server may be starting too.
 const FIRST_WITHIN: Duration = Duration::from_mins(1);
 
-/// Registers what is counted of certificates, in use or not, so that it is 0 and not missing.
+/// Registers what is counted of certificates and the webhook, in use or not, so that it is 0 and not missing.
 pub(super) fn register(metrics: &MetricsRegistry) {
     let _ = Expiries::new(metrics);
+    Admission::register(metrics);
     for what in Reloaded::ALL {
         let _ = Reloads::new(metrics, what);
     }
@@ -57,8 +59,9 @@ fn of_files(
     let certificate = source.certificate();
     let keep = move |stop| source.keep_current(FILES_EVERY, stop).boxed();
     let mut background: Vec<Background> = vec![("the certificate", Box::new(keep))];
-    if let Some(PublishedAuthorities { file, config_map }) = published {
+    if let Some(PublishedAuthorities { file, config_map, webhook }) = published {
         let publisher = Publisher::new(client(kubernetes, metrics)?, namespace, config_map, file);
+        let publisher = publisher.with_webhook(webhook);
         let publish = move |stop| publisher.run(FILES_EVERY, stop).boxed();
         background.push(("the published authorities", Box::new(publish)));
     }

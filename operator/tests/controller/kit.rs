@@ -19,6 +19,7 @@ use sentinel_operator::history::archive::{Archived, Archiver, ArchiverOptions};
 use sentinel_operator::history::record::{AttemptRecord, HistoryRecord, RecordSource};
 use sentinel_operator::history::{ExecutionQuery, History};
 use sentinel_operator::metrics::Registry;
+use sentinel_operator::resource::stamp::Stamps;
 use sentinel_operator::resource::{Task, manifest};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
@@ -76,6 +77,11 @@ impl Stage {
     /// Connected nodes of these names, and an operator.
     pub(crate) fn with_nodes(names: &[&str]) -> Self {
         Self::over(EmbeddedCluster::in_memory(clock()), names)
+    }
+
+    /// The same over a cluster whose Tasks are stamped with who asked.
+    pub(crate) fn stamping(stamps: Stamps, names: &[&str]) -> Self {
+        Self::over(EmbeddedCluster::in_memory(clock()).stamping(stamps), names)
     }
 
     /// The same over a cluster that is kept in a directory.
@@ -262,6 +268,12 @@ impl Stage {
         published.map(|event| event.notice.reason).collect()
     }
 
+    /// Notes of the cluster events about a Task.
+    pub(crate) fn notes(&self, name: &str) -> Vec<String> {
+        let published = self.cluster.published().into_iter().filter(|event| event.task == task_ref(name));
+        published.map(|event| event.notice.note).collect()
+    }
+
     fn now(&self, name: &str) -> Option<Task> {
         self.cluster.get(task_ref(name)).now_or_never().unwrap().unwrap()
     }
@@ -309,6 +321,7 @@ impl Operator {
             leadership: Leadership::always(Epoch::from(1), clock.reading()).1,
             health: Health::new(),
             metrics: Registry::new(),
+            stamps: cluster.stamps(),
         };
         let (progress, _) = tokio::sync::watch::channel(CacheProgress::default());
         let caches = Caches { tasks_writer, tasks, nodes_writer, progress };

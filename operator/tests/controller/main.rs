@@ -14,6 +14,7 @@ mod finalizers;
 mod history;
 mod kit;
 mod recreations;
+mod requesters;
 mod restarts;
 mod server;
 mod status;

@@ -1,5 +1,7 @@
 //! A cluster that stores a status and a finalizer by two writes, as an API server does.
 
+use std::sync::Arc;
+
 use futures_util::stream::BoxStream;
 use kube::runtime::watcher::Event;
 use sentinel_core::reconcile::targets::NodeFacts;
@@ -10,6 +12,7 @@ use sentinel_operator::cluster::{
 use sentinel_operator::resource::slice::Frozen;
 use sentinel_operator::resource::{Task, TaskStatus};
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
+use sentinel_protocol::requester::Requester;
 use tokio::sync::Semaphore;
 
 /// An embedded cluster in whose place an API server could be.
@@ -53,6 +56,10 @@ impl TaskStore for Server {
 
     fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task> {
         self.cluster.annotate(task, key, value)
+    }
+
+    fn asked_by(&self, who: Option<Requester>) -> Arc<dyn TaskStore> {
+        self.cluster.asked_by(who)
     }
 
     fn delete(&self, task: TaskRef) -> Answer<'_, ()> {

@@ -63,6 +63,7 @@ impl TestOperator {
             presence: Arc::new(MemoryPresence::new(clock.clone())),
             auth: Arc::new(tokens.clone()),
             by_caller: None,
+            owner: None,
             exposure: Exposure::NO_TOKEN_REVIEW,
             clock: clock.clone(),
             metrics: metrics.clone(),

@@ -122,6 +122,7 @@ async fn seams(wanted: &Wanted) -> Seams {
         presence,
         auth: Arc::new(NamedTokens),
         by_caller: None,
+        owner: None,
         exposure: Exposure::NO_TOKEN_REVIEW,
         clock,
         metrics,

@@ -57,6 +57,7 @@ impl EmbeddedOperator {
             presence: Arc::new(MemoryPresence::new(clock.clone())),
             auth: Arc::new(tokens.clone()),
             by_caller: None,
+            owner: None,
             exposure: Exposure::NO_TOKEN_REVIEW,
             clock,
             metrics: Registry::new(),

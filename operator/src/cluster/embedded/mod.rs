@@ -28,23 +28,29 @@ use kube::runtime::watcher::Event;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{NodeName, RunNumber, TaskRef};
+use sentinel_protocol::requester::Requester;
 use tokio::sync::watch;
 
 use self::commits::{Commits, Role};
-use self::state::{Cursor, State};
+use self::state::{Author, Cursor, State};
 use super::error::ClusterError;
 use super::seams::{Answer, Change, Cluster, Publication, TaskKeeper, TaskStore};
 use super::targets;
 use crate::clock::Clock;
 use crate::later::later;
 use crate::resource::slice::Frozen;
+use crate::resource::stamp::Stamps;
 use crate::resource::{Task, TaskStatus, version};
 
 pub use self::published::Published;
 
 /// A cluster in memory. Clones share it.
 #[derive(Debug, Clone)]
-pub struct EmbeddedCluster(Arc<Shared>);
+pub struct EmbeddedCluster {
+    shared: Arc<Shared>,
+    stamps: Stamps,
+    asked_by: Option<Requester>,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -84,13 +90,25 @@ impl EmbeddedCluster {
     fn over(state: State, commits: Option<Arc<Commits>>, clock: Clock) -> Self {
         let changed = watch::Sender::new(state.version());
         let nodes_changed = watch::Sender::default();
-        Self(Arc::new(Shared { state: Mutex::new(state), changed, nodes_changed, commits, clock }))
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed, nodes_changed, commits, clock });
+        Self { shared, stamps: Stamps::default(), asked_by: None }
+    }
+
+    /// Stamps every Task with who asked for it, as an API server with the operator's webhook does.
+    #[must_use]
+    pub fn stamping(mut self, stamps: Stamps) -> Self {
+        self.stamps = stamps;
+        self
+    }
+
+    fn author(&self) -> Author<'_> {
+        Author { stamps: &self.stamps, who: self.asked_by.as_ref() }
     }
 
     /// Replaces the Nodes.
     pub fn set_nodes(&self, nodes: BTreeMap<NodeName, NodeFacts>) {
         self.state().set_nodes(nodes);
-        self.0.nodes_changed.send_replace(());
+        self.shared.nodes_changed.send_replace(());
     }
 
     /// The latest cluster events, oldest first.
@@ -99,7 +117,7 @@ impl EmbeddedCluster {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the state, and waits until that is durable. Watches see at once what people write, as the
@@ -115,7 +133,7 @@ impl EmbeddedCluster {
         };
         let shown = Shown(self);
         // Nothing follows from a change that no watch shows.
-        let role = if self.0.changed.receiver_count() == 0 { Role::Writes } else { role };
+        let role = if self.shared.changed.receiver_count() == 0 { Role::Writes } else { role };
         if role == Role::Holds {
             drop(shown);
         }
@@ -134,7 +152,7 @@ impl EmbeddedCluster {
     }
 
     async fn durable(&self, version: u64, role: Role) -> Result<(), ClusterError> {
-        match &self.0.commits {
+        match &self.shared.commits {
             Some(commits) => commits.durable(version, role).await,
             None => Ok(()),
         }
@@ -142,7 +160,7 @@ impl EmbeddedCluster {
 
     fn notify(&self) {
         let version = self.state().version();
-        self.0.changed.send_if_modified(|known| std::mem::replace(known, version) != version);
+        self.shared.changed.send_if_modified(|known| std::mem::replace(known, version) != version);
     }
 
     /// All objects and then every change, as `changes` yields them.
@@ -194,33 +212,46 @@ impl TaskStore for EmbeddedCluster {
     }
 
     fn create(&self, task: Task) -> Answer<'_, Task> {
-        at_once!(self.change(Role::Holds, |state| state.create(&task, self.0.clock.now())).await)
+        at_once!(
+            self.change(Role::Holds, |state| state.create(&task, self.author(), self.shared.clock.now()))
+                .await
+        )
     }
 
     fn apply(&self, task: Task) -> Answer<'_, Task> {
-        at_once!(self.change(Role::Holds, |state| state.apply(&task, self.0.clock.now())).await)
+        at_once!(
+            self.change(Role::Holds, |state| state.apply(&task, self.author(), self.shared.clock.now()))
+                .await
+        )
     }
 
     fn dry_run(&self, change: Change, task: Task) -> Answer<'_, Task> {
-        let now = self.0.clock.now();
+        let now = self.shared.clock.now();
         at_once!(match change {
-            Change::Create => self.state().created(&task, now),
-            Change::Apply => self.state().applied(&task, now),
+            Change::Create => self.state().created(&task, self.author(), now),
+            Change::Apply => self.state().applied(&task, self.author(), now),
         })
     }
 
     fn annotate(&self, task: TaskRef, key: &'static str, value: Option<String>) -> Answer<'_, Task> {
-        at_once!(self.change(Role::Holds, |state| state.annotate(&task, key, value)).await)
+        let now = self.shared.clock.now();
+        at_once!(
+            self.change(Role::Holds, |state| state.annotate(&task, (key, value), self.author(), now)).await
+        )
+    }
+
+    fn asked_by(&self, who: Option<Requester>) -> Arc<dyn TaskStore> {
+        Arc::new(Self { asked_by: who, ..self.clone() })
     }
 
     fn unsettled(&self) -> Option<Answer<'static, ()>> {
-        let version = self.0.commits.as_ref()?.pending()?;
+        let version = self.shared.commits.as_ref()?.pending()?;
         let cluster = self.clone();
         Some(Box::pin(async move { cluster.durable(version, Role::Reads).await }))
     }
 
     fn delete(&self, task: TaskRef) -> Answer<'_, ()> {
-        at_once!(self.change(Role::Holds, |state| state.delete(&task, self.0.clock.now())).await)
+        at_once!(self.change(Role::Holds, |state| state.delete(&task, self.shared.clock.now())).await)
     }
 }
 
@@ -267,18 +298,22 @@ impl TaskKeeper for EmbeddedCluster {
 
     fn publish<'a>(&'a self, task: &'a Task, notice: &'a Notice) -> Answer<'a, Publication> {
         at_once!({
-            self.state().publish(task, notice, self.0.clock.now());
+            self.state().publish(task, notice, self.shared.clock.now());
             Ok(Publication::Published)
         })
     }
 }
 
 impl Cluster for EmbeddedCluster {
+    fn stamps(&self) -> Stamps {
+        self.stamps.clone()
+    }
+
     fn watch_tasks(&self) -> BoxStream<'static, Event<Task>> {
-        self.follow(&self.0.changed, State::task_changes)
+        self.follow(&self.shared.changed, State::task_changes)
     }
 
     fn watch_nodes(&self) -> BoxStream<'static, Event<(NodeName, NodeFacts)>> {
-        self.follow(&self.0.nodes_changed, State::node_changes)
+        self.follow(&self.shared.nodes_changed, State::node_changes)
     }
 }

@@ -9,6 +9,7 @@ use kube::runtime::watcher::Event;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{NodeName, TaskRef};
+use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 use serde::Serialize;
 use uuid::Uuid;
@@ -21,6 +22,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::targets::display;
 use crate::resource::invalid::describe;
 use crate::resource::marks::FINALIZER;
+use crate::resource::stamp::Stamps;
 use crate::resource::{TargetSlice, Task, TaskStatus, schema, version};
 
 /// Most deleted Tasks that are remembered for watches; a watch that is further behind lists again.
@@ -43,6 +45,13 @@ pub(super) struct State {
     nodes_version: u64,
     events: Events,
     commits: Option<Arc<Commits>>,
+}
+
+/// Who asks for a change, and how that is stamped on the Task.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Author<'a> {
+    pub(super) stamps: &'a Stamps,
+    pub(super) who: Option<&'a Requester>,
 }
 
 /// The version up to which a watch has been served.
@@ -77,12 +86,17 @@ impl State {
         self.tasks.values().map(|(_, task)| task).filter(wanted).cloned().collect()
     }
 
-    pub(super) fn create(&mut self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
-        self.put(self.created(task, now)?)
+    pub(super) fn create(
+        &mut self,
+        task: &Task,
+        by: Author<'_>,
+        now: UnixMillis,
+    ) -> Result<Task, ClusterError> {
+        self.put(self.created(task, by, now)?)
     }
 
     /// The Task as [`Self::create`] would store it.
-    pub(super) fn created(&self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
+    pub(super) fn created(&self, task: &Task, by: Author<'_>, now: UnixMillis) -> Result<Task, ClusterError> {
         let doing = format!("create Task {}", display(task));
         let mut task = admitted(&doing, task)?;
         let metadata = &mut task.metadata;
@@ -99,18 +113,24 @@ impl State {
         metadata.creation_timestamp = Some(time(now));
         metadata.deletion_timestamp = None;
         task.status = Some(TaskStatus::default());
+        by.stamps.stamp(None, &mut task, by.who, now);
         Ok(task)
     }
 
-    pub(super) fn apply(&mut self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
-        self.put(self.applied(task, now)?)
+    pub(super) fn apply(
+        &mut self,
+        task: &Task,
+        by: Author<'_>,
+        now: UnixMillis,
+    ) -> Result<Task, ClusterError> {
+        self.put(self.applied(task, by, now)?)
     }
 
     /// The Task as [`Self::apply`] would store it.
-    pub(super) fn applied(&self, task: &Task, now: UnixMillis) -> Result<Task, ClusterError> {
+    pub(super) fn applied(&self, task: &Task, by: Author<'_>, now: UnixMillis) -> Result<Task, ClusterError> {
         let doing = format!("apply Task {}", display(task));
         let task = admitted(&doing, task)?;
-        let Some((_, existing)) = self.tasks.get(&key(&task)) else { return self.created(&task, now) };
+        let Some((_, existing)) = self.tasks.get(&key(&task)) else { return self.created(&task, by, now) };
         let mut changed = existing.clone();
         for (old, new) in [
             (&mut changed.metadata.labels, task.metadata.labels),
@@ -124,22 +144,26 @@ impl State {
             changed.spec = task.spec;
             changed.metadata.generation = changed.metadata.generation.map(|generation| generation + 1);
         }
+        by.stamps.stamp(Some(existing), &mut changed, by.who, now);
         Ok(changed)
     }
 
     pub(super) fn annotate(
         &mut self,
         task: &TaskRef,
-        key: &str,
-        value: Option<String>,
+        (key, value): (&str, Option<String>),
+        by: Author<'_>,
+        now: UnixMillis,
     ) -> Result<Task, ClusterError> {
         let gone = || ClusterError::Gone { doing: format!("annotate Task {task} with {key}") };
-        let mut task = self.get(task).ok_or_else(gone)?;
+        let existing = self.get(task).ok_or_else(gone)?;
+        let mut task = existing.clone();
         let annotations = task.metadata.annotations.get_or_insert_default();
         match value {
             Some(value) => annotations.insert(key.to_owned(), value),
             None => annotations.remove(key),
         };
+        by.stamps.stamp(Some(&existing), &mut task, by.who, now);
         self.put(task)
     }
 

@@ -28,7 +28,7 @@ async fn a_watch_shows_a_change_at_once_and_its_answer_waits_for_the_disk() {
     for _ in 0..2 {
         changes.next().await.unwrap();
     }
-    let disk = cluster.0.commits.as_ref().unwrap().hold_disk();
+    let disk = cluster.shared.commits.as_ref().unwrap().hold_disk();
     let create = |name| {
         let cluster = cluster.clone();
         tokio::spawn(async move { cluster.create(task(name)).await })
@@ -55,7 +55,7 @@ async fn a_watch_shows_a_change_at_once_and_its_answer_waits_for_the_disk() {
     assert_eq!(made.map(|task| task.metadata.resource_version), [Some("1".into()), Some("2".into())]);
     assert!(cluster.unsettled().is_none());
     assert!(
-        cluster.0.commits.as_ref().unwrap().writes() <= 2,
+        cluster.shared.commits.as_ref().unwrap().writes() <= 2,
         "the second and what followed waited together"
     );
 }
@@ -64,7 +64,7 @@ async fn a_watch_shows_a_change_at_once_and_its_answer_waits_for_the_disk() {
 async fn nothing_is_answered_after_a_write_that_failed() {
     let (directory, cluster) = in_directory();
     cluster.create(task("a")).await.unwrap();
-    cluster.0.commits.as_ref().unwrap().break_disk();
+    cluster.shared.commits.as_ref().unwrap().break_disk();
     let error = cluster.create(task("b")).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert!(cluster.unsettled().expect("it is not durable").await.is_err());
@@ -109,7 +109,7 @@ async fn watched(
 }
 
 fn commits(cluster: &EmbeddedCluster) -> &Commits {
-    cluster.0.commits.as_ref().unwrap()
+    cluster.shared.commits.as_ref().unwrap()
 }
 
 fn nodes(count: usize) -> Vec<NodeName> {

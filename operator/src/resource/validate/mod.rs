@@ -14,7 +14,7 @@ use std::panic::Location;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sentinel_core::plan::{self, Amount, Starts, TargetRule, TaskPlan};
 use sentinel_core::reconcile::retry::Retry;
-use sentinel_protocol::ids::{TaskRef, TaskUid};
+use sentinel_protocol::ids::{SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::limits::DEAD_AFTER_MS;
 use sentinel_protocol::request::RunRequest;
 
@@ -46,6 +46,13 @@ pub fn check(task: &Task) -> Result<(), Vec<Invalid>> {
     let mut problems = Problems::default();
     read(task, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(problems.into_inner()) }
+}
+
+/// The spec hash of a Task, which may not exist yet; `None` when it cannot be run.
+pub fn spec_hash(task: &Task) -> Option<SpecHash> {
+    let mut problems = Problems::default();
+    let read = read(task, &mut problems)?;
+    problems.is_empty().then(|| plan::spec_hash(&read.targets, &read.request))
 }
 
 /// For each problem of the Task the code in this module that raises it: the rules that it breaks. Tests hold by it that
