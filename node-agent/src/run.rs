@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{AgentLoop, Performer, Trail};
+use crate::agent::{AgentLoop, Guards, Performer, Trail};
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Inbox, Input, Mailbox, OutputNotices, mailbox};
 use crate::config::AgentConfig;
@@ -184,8 +184,7 @@ struct Shared {
     metrics: Arc<AgentMetrics>,
     launcher: Launcher,
     scope: ContainerScope,
-    policy: PolicyGate,
-    trail: Trail,
+    guards: Guards,
 }
 
 /// The links to the operator, not started yet.
@@ -249,7 +248,8 @@ fn wire(
         metrics: metrics.clone(),
         session: session_changes,
     };
-    Ok((Shared { mailbox, notices, metrics, launcher, scope, policy, trail }, Links { control, logs }, inbox))
+    let guards = Guards { policy, trail };
+    Ok((Shared { mailbox, notices, metrics, launcher, scope, guards }, Links { control, logs }, inbox))
 }
 
 /// What this agent accepts on this machine.
@@ -302,8 +302,8 @@ struct AgentThread {
 
 impl AgentThread {
     fn start(shared: Shared, journal: StateDir, rules: Rules, inbox: Inbox) -> Result<Self, AgentError> {
-        let Shared { mailbox, notices, metrics, launcher, scope, policy, trail } = shared;
-        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope, policy, trail)
+        let Shared { mailbox, notices, metrics, launcher, scope, guards } = shared;
+        let performer = Performer::new(journal, launcher, mailbox, notices, metrics, scope, guards)
             .map_err(failed("start a thread that removes forgotten attempts"))?;
         let (report, replayed) = oneshot::channel();
         let (alive, exited) = oneshot::channel::<()>();

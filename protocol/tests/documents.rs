@@ -122,12 +122,16 @@ fn architecture_names_existing_files() {
     assert!(missing.is_empty(), "ARCHITECTURE.md names files that do not exist:\n{}", missing.join("\n"));
 }
 
-#[test]
-fn every_invariant_names_an_existing_test() {
-    let text = read("ARCHITECTURE.md");
+/// Rows of a table whose first cell is this letter and a number; their last cell names tests that exist.
+fn rows_name_existing_tests(page: &str, letter: char, least: usize) {
+    let text = read(page);
     let mut missing = Vec::new();
     let mut rows = 0;
-    for row in text.lines().filter(|line| line.starts_with("| I") && !line.starts_with("| I |")) {
+    let is_row = |line: &&str| {
+        let number = line.strip_prefix("| ").and_then(|rest| rest.strip_prefix(letter));
+        number.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    for row in text.lines().filter(is_row) {
         rows += 1;
         let held_by = row.split(" | ").last().unwrap();
         let mut source = String::new();
@@ -140,8 +144,18 @@ fn every_invariant_names_an_existing_test() {
         }
         assert!(held_by.contains('`'), "nothing holds {row}");
     }
-    assert!(rows > 20, "invariants are missing: only {rows}");
-    assert!(missing.is_empty(), "ARCHITECTURE.md names tests that do not exist:\n{}", missing.join("\n"));
+    assert!(rows >= least, "rows of {page} are missing: only {rows}");
+    assert!(missing.is_empty(), "{page} names tests that do not exist:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn every_invariant_names_an_existing_test() {
+    rows_name_existing_tests("ARCHITECTURE.md", 'I', 21);
+}
+
+#[test]
+fn every_accident_of_others_names_an_existing_test() {
+    rows_name_existing_tests("docs/security.md", 'A', 23);
 }
 
 #[test]

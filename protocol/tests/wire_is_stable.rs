@@ -185,7 +185,7 @@ fn exit() -> ExitDetails {
             processes: vec![LeftProcess { pid: 4712, name: "nginx".into() }],
         }),
         output_held_ms: Some(5_000),
-        signed_by: Some("alice".into()),
+        signed_by: None,
     }
 }
 
@@ -344,6 +344,9 @@ fn outcomes_are_stable() {
     check("ended-oomkilled-peak", &ToOperator::Report(Box::new(report(state))));
     let state = ReportedState::Ended(Box::new(Ended { exit: exit(), ..ended(Outcome::TimedOut) }));
     check("ended-timedout-exit", &ToOperator::Report(Box::new(report(state))));
+    let exit = ExitDetails { code: Some(0), signed_by: Some("alice".into()), ..ExitDetails::default() };
+    let state = ReportedState::Ended(Box::new(Ended { exit, ..ended(Outcome::Succeeded { exit_code: 0 }) }));
+    check("ended-signed", &ToOperator::Report(Box::new(report(state))));
     for (name, clock) in
         [("start", Clock::Start), ("run", Clock::Run), ("idle", Clock::Idle), ("total", Clock::Total)]
     {
@@ -422,7 +425,7 @@ fn messages_of_the_log_socket_are_stable() {
 #[test]
 fn every_golden_file_has_a_test() {
     let count = fs::read_dir(golden("")).unwrap().count();
-    assert_eq!(count, 65, "a golden file was added or removed: update this number along with its test");
+    assert_eq!(count, 68, "a golden file was added or removed: update this number along with its test");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //!
 //! * [`agent_loop`]: select → step → perform.
 //! * [`performer`]: one function per effect.
+//! * [`tree_enders`]: threads that end what a dead supervisor has left.
 //! * [`permission`]: whether a command may start, by the node's policy.
 //! * [`deliveries`]: what was acknowledged, until it is written.
 //! * [`outgoing`]: what is sent, once it is durable.
@@ -23,7 +24,8 @@ mod outgoing;
 mod performer;
 mod permission;
 mod trail;
+mod tree_enders;
 
 pub(crate) use agent_loop::AgentLoop;
-pub(crate) use performer::Performer;
+pub(crate) use performer::{Guards, Performer};
 pub(crate) use trail::Trail;

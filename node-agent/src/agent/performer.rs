@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use sentinel_core::agent::{Admitted, AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, Tombstone};
 use sentinel_protocol::ids::AttemptId;
@@ -22,8 +20,9 @@ use super::inspect::{inspect, last_log_line};
 use super::outgoing::Outgoing;
 use super::permission::Permission;
 use super::trail::Trail;
+use super::tree_enders::TreeEnders;
 use crate::agent_metrics::AgentMetrics;
-use crate::channel::{Input, Mailbox, OutputNotices};
+use crate::channel::{Mailbox, OutputNotices};
 use crate::host;
 use crate::journal::{AbandonResult, Accepted, AttemptDir, AttemptState, JournalError, Loaded, StateDir};
 use crate::kill_point::KillPoint;
@@ -32,10 +31,7 @@ use crate::process::{ContainerScope, ProcessIdentity};
 use crate::shortage::{self, describe};
 use crate::spans::attempt_span;
 use crate::spool;
-use crate::supervisor::{Launcher, StartRecord, end_tree};
-
-/// How long the processes of a dead supervisor's command may take to end after they were killed.
-const TREE_ENDS_WITHIN: Duration = Duration::from_secs(5);
+use crate::supervisor::{Launcher, StartRecord};
 
 /// Carries out effects on Journal, supervisors and link.
 pub(crate) struct Performer {
@@ -53,10 +49,18 @@ pub(crate) struct Performer {
     /// The Attempts in the Journal, by the name of their directory.
     attempts: BTreeMap<String, AttemptId>,
     /// Threads that end the trees of dead supervisors.
-    tree_enders: Vec<JoinHandle<()>>,
+    tree_enders: TreeEnders,
     pub(super) permission: Permission,
     checkpointer: Checkpointer,
     trail: Trail,
+}
+
+/// What decides whether a command may start, and what records all that happens to commands.
+pub(crate) struct Guards {
+    /// The node's policy.
+    pub(crate) policy: PolicyGate,
+    /// The audit records.
+    pub(crate) trail: Trail,
 }
 
 impl Performer {
@@ -69,8 +73,7 @@ impl Performer {
         notices: Arc<OutputNotices>,
         metrics: Arc<AgentMetrics>,
         scope: ContainerScope,
-        policy: PolicyGate,
-        trail: Trail,
+        Guards { policy, trail }: Guards,
     ) -> io::Result<Self> {
         let journal = Arc::new(journal);
         Ok(Self {
@@ -85,7 +88,7 @@ impl Performer {
             scope,
             begun: Vec::new(),
             attempts: BTreeMap::new(),
-            tree_enders: Vec::new(),
+            tree_enders: TreeEnders::default(),
             checkpointer: Checkpointer::default(),
             permission: Permission::new(policy),
             trail,
@@ -129,12 +132,7 @@ impl Performer {
         for _ in 0..self.launcher.take_replaced() {
             self.metrics.count_restart("fork-server");
         }
-        for ended in self.tree_enders.extract_if(.., |thread| thread.is_finished()) {
-            // The agent asks for it again when no answer comes.
-            if ended.join().is_err() {
-                self.metrics.count_restart("end-tree");
-            }
-        }
+        self.tree_enders.reap(&self.metrics);
     }
 
     /// Carries out an effect, in the span of the Attempt that it is about.
@@ -155,7 +153,11 @@ impl Performer {
             }
             Effect::Launch(attempt) => self.launch(attempt),
             Effect::RequestCancel(attempt) => self.request_cancel(attempt),
-            Effect::EndTree(attempt) => self.end_tree(attempt),
+            Effect::EndTree(attempt) => {
+                let dir = self.journal.attempt(&attempt);
+                self.tree_enders.start(attempt, dir, self.mailbox.clone());
+                None
+            }
             Effect::Abandon { attempt, ended } => self.abandon(attempt, *ended),
             Effect::Conclude { attempt, ended } => self.conclude(attempt, *ended),
             Effect::Inspect(attempt) => self.inspect_attempt(&attempt),
@@ -318,34 +320,6 @@ impl Performer {
             tracing::error!(error = describe(&error), "unable to record a cancel request; will retry");
             Event::CancelNotRequested { attempt }
         })
-    }
-
-    /// In a thread of its own: it takes as long as the processes take to end.
-    fn end_tree(&mut self, attempt: AttemptId) -> Option<Event> {
-        let dir = self.journal.attempt(&attempt);
-        let mailbox = self.mailbox.clone();
-        let ending = move || {
-            let span = attempt_span(&attempt);
-            let left = span.in_scope(|| match dir.state() {
-                Ok(state) => end_tree(&state, TREE_ENDS_WITHIN),
-                Err(error) => {
-                    tracing::error!(error = describe(&error), "failed to find the processes of an attempt");
-                    vec![]
-                }
-            });
-            // Closed when the agent is exiting; the next one inspects the Attempt again.
-            let _ = mailbox.blocking_send(Input::Event(Box::new(Event::TreeEnded { attempt, left })));
-        };
-        match thread::Builder::new().name("end-tree".to_owned()).spawn(ending) {
-            Ok(thread) => self.tree_enders.push(thread),
-            Err(error) => {
-                tracing::error!(
-                    error = describe(&error),
-                    "unable to start a thread that ends a command; will retry"
-                );
-            }
-        }
-        None
     }
 
     fn abandon(&mut self, attempt: AttemptId, mut ended: Ended) -> Option<Event> {

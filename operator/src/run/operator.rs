@@ -193,19 +193,7 @@ impl Operator {
         tasks.spawn("the election", elected.work);
         let (leadership, successor) = (elected.leadership, elected.successor);
         let counters = Arc::new(Counters::default());
-        let parts = Parts {
-            cluster: cluster.clone(),
-            fleet: Arc::new(shared.registry.clone()),
-            runs: shared.runs.clone(),
-            history: history.clone(),
-            archiver: archive.archiver.clone(),
-            nodes: readers.nodes.clone(),
-            clock: shared.clock.clone(),
-            leadership: leadership.clone(),
-            health: shared.health.clone(),
-            metrics: shared.metrics.clone(),
-            stamps: cluster.stamps(),
-        };
+        let parts = shared.parts(&cluster, &history, &archive, &readers, &leadership);
         let controller = controller::run(parts, caches, requests, counters.clone(), stop.controller.clone());
         tasks.spawn("the reconcile loop", controller);
         shared.start_orphan_sweep(&mut tasks, &readers, &gateway);
@@ -284,6 +272,30 @@ impl Operator {
 }
 
 impl Shared {
+    /// What the reconcile loop works with.
+    fn parts(
+        &self,
+        cluster: &Arc<dyn Cluster>,
+        history: &Arc<dyn History>,
+        archive: &Archive,
+        readers: &CacheReaders,
+        leadership: &Leadership,
+    ) -> Parts {
+        Parts {
+            cluster: cluster.clone(),
+            fleet: Arc::new(self.registry.clone()),
+            runs: self.runs.clone(),
+            history: history.clone(),
+            archiver: archive.archiver.clone(),
+            nodes: readers.nodes.clone(),
+            clock: self.clock.clone(),
+            leadership: leadership.clone(),
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+            stamps: cluster.stamps(),
+        }
+    }
+
     fn new(
         clock: Clock,
         metrics: MetricsRegistry,
