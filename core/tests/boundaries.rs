@@ -9,6 +9,7 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("sentinel-protocol", &["bytes", "serde", "serde_json", "thiserror"]),
     ("sentinel-policy", &["jiff", "sentinel-protocol", "serde", "serde-saphyr", "sha2", "thiserror"]),
+    ("sentinel-secrets", &["base64", "hpke", "sentinel-protocol", "thiserror", "zeroize"]),
     ("sentinel-viewer", &["thiserror"]),
     ("sentinel-core", &["bytes", "memchr", "sentinel-protocol", "serde", "serde_json", "sha2", "thiserror"]),
 ];

@@ -111,9 +111,10 @@ fn start() -> Start {
             group: None,
             umask: 0o22,
             stdin: String::new(),
+            stdin_from: None,
             environment: Environment::Container,
             success_exit_codes: vec![0],
-            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false },
+            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false, mask: true },
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
             sandbox: None,
@@ -123,6 +124,7 @@ fn start() -> Start {
         offer: 0,
         trace: None,
         requested_by: None,
+        secrets: None,
     }
 }
 

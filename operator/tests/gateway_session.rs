@@ -52,7 +52,7 @@ async fn a_session_is_active_once_its_inventory_is_complete() {
     assert_eq!(world.registry.active_session(&name), None, "active before its inventory is complete");
     let running =
         |id: &str| report(id, ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 }));
-    let part = |attempts, more| ToOperator::Inventory(Inventory { attempts, more });
+    let part = |attempts, more| ToOperator::Inventory(Inventory { attempts, more, sealing_key: None });
     agent.send_json(&part(vec![running("t/1/n-1/1")], true)).await;
     agent.send_json(&part(vec![running("u/1/n-1/1")], false)).await;
     eventually("the session stands", || world.registry.active_session(&name).is_some()).await;
@@ -128,7 +128,9 @@ async fn the_session_of_an_agent_that_does_not_read_ends() {
     let stream = socket.connect(world.addr).await.unwrap();
     let mut agent = Agent::over(stream, world.addr, routes::CONTROL_PATH, &token).await.unwrap();
     agent.send_json(&ToOperator::Hello(hello())).await;
-    agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+    agent
+        .send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key: None }))
+        .await;
     eventually("the session stands", || world.registry.active_session(&name).is_some()).await;
     let mut queued = 0_u64;
     let forget = |n: u64| {
@@ -230,7 +232,7 @@ async fn a_start_reaches_its_agent_with_credit() {
 
 fn start() -> Start {
     let program = Program::Command(vec!["true".into()]);
-    let output = OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false };
+    let output = OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false, mask: true };
     Start {
         attempt: attempt("t/1/n/1"),
         spec_hash: spec_hash(),
@@ -244,6 +246,7 @@ fn start() -> Start {
             group: None,
             umask: 0o22,
             stdin: String::new(),
+            stdin_from: None,
             environment: Environment::Container,
             success_exit_codes: vec![0],
             output,
@@ -256,6 +259,7 @@ fn start() -> Start {
         offer: 0,
         trace: None,
         requested_by: None,
+        secrets: None,
     }
 }
 

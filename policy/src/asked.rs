@@ -5,6 +5,7 @@ use sentinel_protocol::request::{
     Deadlines, EnvVar, Environment, Leftovers, Program, ResourceLimits, RunRequest, Sandbox,
 };
 use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::secret::SecretKeyRef;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
 
@@ -65,6 +66,7 @@ pub struct Asked<'a> {
     pub(crate) asks_for_group: bool,
     pub(crate) umask: u32,
     pub(crate) stdin: &'a str,
+    pub(crate) stdin_from: Option<&'a SecretKeyRef>,
     pub(crate) environment: Environment,
     pub(crate) sandbox: Sandbox,
     pub(crate) limits: &'a ResourceLimits,
@@ -88,6 +90,7 @@ impl<'a> Asked<'a> {
             offer: _,
             trace: _,
             requested_by,
+            secrets: _,
         } = start;
         let RunRequest {
             program,
@@ -98,6 +101,7 @@ impl<'a> Asked<'a> {
             group,
             umask,
             stdin,
+            stdin_from,
             environment,
             success_exit_codes: _,
             output: _,
@@ -115,6 +119,7 @@ impl<'a> Asked<'a> {
             asks_for_group: group.is_some(),
             umask: *umask,
             stdin,
+            stdin_from: stdin_from.as_ref(),
             environment: *environment,
             sandbox: sandbox.unwrap_or(environment.default_sandbox()),
             limits,
@@ -139,6 +144,7 @@ pub const DECIDED: &[(&str, &str)] = &[
     ("request.workingDir", "workingDirs"),
     ("request.umask", "umask"),
     ("request.stdin", "stdin"),
+    ("request.stdinFrom", "stdin"),
     ("request.leftovers", "leftovers"),
     ("request.limits", "limits"),
     ("deadlines.runMs", "maxRun"),
@@ -159,4 +165,5 @@ pub const HARMLESS: &[(&str, &str)] = &[
     ("credit", "how much output the operator takes"),
     ("offer", "counts repetitions of an offer"),
     ("trace", "two variables of a checked form, which name a trace"),
+    ("secrets", "the values of what request.env and request.stdinFrom refer to"),
 ];

@@ -33,6 +33,9 @@ pub struct ExitDetails {
     /// supervisor closed its end of the pipe. Later output is lost.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text::maybe_count")]
     pub output_held_ms: Option<u64>,
+    /// How often the value of a Secret was replaced by a mark in the output.
+    #[serde(default, skip_serializing_if = "text::is_zero_count", deserialize_with = "text::count")]
+    pub masked: u64,
 }
 
 /// A timeout that expired.
@@ -156,6 +159,11 @@ pub fn describe(outcome: &Outcome, exit: &ExitDetails) -> String {
     if let Some(held) = exit.output_held_ms {
         text.push_str("; output held open by another process, closed after ");
         text.push_str(&human_duration(held));
+    }
+    if exit.masked > 0 {
+        let times = if exit.masked == 1 { "once".to_owned() } else { format!("{} times", exit.masked) };
+        text.push_str("; a secret was masked in the output ");
+        text.push_str(&times);
     }
     text
 }
@@ -293,6 +301,16 @@ mod tests {
             },
             "exited with code 1; left 1 process (sleep 12), kept running; \
              output held open by another process, closed after 5s",
+        );
+        check(
+            Outcome::Succeeded { exit_code: 0 },
+            ExitDetails { masked: 1, ..ExitDetails::default() },
+            "exited with code 0; a secret was masked in the output once",
+        );
+        check(
+            Outcome::Failed { exit_code: 1 },
+            ExitDetails { masked: 3, ..ExitDetails::default() },
+            "exited with code 1; a secret was masked in the output 3 times",
         );
         check(
             Outcome::Signaled { signal: 11 },

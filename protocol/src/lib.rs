@@ -28,6 +28,7 @@ pub mod request;
 pub mod requester;
 pub mod stage;
 pub mod trace;
+pub mod secret;
 pub mod signal;
 pub mod outcome;
 pub mod exit;

@@ -6,6 +6,7 @@ use crate::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use crate::refusal::SessionRefusal;
 use crate::request::{Deadlines, Leftovers, Program, RunRequest};
 use crate::requester::RequestedBy;
+use crate::secret::Sealed;
 use crate::stage::Stage;
 use crate::tagged::tagged;
 use crate::trace::TraceContext;
@@ -80,6 +81,10 @@ pub struct Start {
     /// Who asked for the Run; `None` when that is not known. An agent of an earlier release ignores it. Not part of the spec hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<RequestedBy>,
+    /// The values of the Secrets that the request refers to, sealed to the key of the Session ([`crate::to_operator::Inventory`]).
+    /// Missing in the Journal, and from a `Start` for which the operator has no values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Sealed>,
 }
 
 impl Start {
@@ -110,6 +115,12 @@ impl Start {
             (request.leftovers == Leftovers::Keep, Version(3), "run.leftovers"),
             (argument, Version(3), "the argument in the first line of run.script.text"),
             (request.sandbox.is_some(), Version(4), "run.sandbox"),
+            (
+                request.env.iter().any(|variable| variable.value_from.is_some()),
+                Version(4),
+                "run.env.valueFrom",
+            ),
+            (request.stdin_from.is_some(), Version(4), "run.stdinFrom"),
         ]
         .into_iter()
     }

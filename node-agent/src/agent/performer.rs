@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use sentinel_core::agent::{
-    Admitted, AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, PolicyVerdict, Tombstone,
+    Admitted, AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, PolicyVerdict, SecretsSent, Tombstone,
 };
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::outcome::Outcome;
@@ -15,12 +15,14 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, ToOperator};
+use sentinel_secrets::values::SecretValues;
 use tokio::sync::mpsc;
 
 use super::checkpointer::Checkpointer;
 use super::compactor::Compactor;
 use super::conversion::{abandonment_for, journal_failed, tombstone_to_journal};
 use super::deliveries::Deliveries;
+use super::held_secrets::HeldSecrets;
 use super::inspect::{inspect, last_log_line};
 use super::outgoing::Outgoing;
 use crate::agent_metrics::AgentMetrics;
@@ -61,6 +63,7 @@ pub(crate) struct Performer {
     /// The Attempt that was recorded last, and the version of the policy that had allowed it.
     checked: Option<(AttemptId, u64)>,
     checkpointer: Checkpointer,
+    secrets: HeldSecrets,
 }
 
 impl Performer {
@@ -93,6 +96,7 @@ impl Performer {
             policy,
             policy_version: 0,
             checked: None,
+            secrets: HeldSecrets::default(),
         })
     }
 
@@ -146,8 +150,16 @@ impl Performer {
                 let set = self.journal.set_highest_epoch(epoch);
                 set.err().map(|error| journal_failed(&error))
             }
-            Effect::Record(admitted) => Some(self.record(*admitted, Self::create)),
+            Effect::Record(admitted) => {
+                self.secrets.keep(&admitted.start.attempt);
+                Some(self.record(*admitted, Self::create))
+            }
+            Effect::KeepSecrets(attempt) => {
+                self.secrets.keep(&attempt);
+                None
+            }
             Effect::Confirm(admitted) => {
+                self.secrets.keep(&admitted.start.attempt);
                 // Its Spool is about to be replaced; `record` publishes the new one.
                 self.notices.forget(&admitted.start.attempt);
                 Some(self.record(*admitted, |performer, accepted| performer.journal.replace(&accepted)))
@@ -223,7 +235,10 @@ impl Performer {
                 KillPoint::AgentRecorded.pass(self.journal.root());
                 Event::Recorded { attempt }
             }
-            Err(error) => self.not_recorded(attempt, &error),
+            Err(error) => {
+                self.secrets.forget(&attempt);
+                self.not_recorded(attempt, &error)
+            }
         }
     }
 
@@ -287,6 +302,20 @@ impl Performer {
         verdict
     }
 
+    /// Takes the values of Secrets that came with a `Start`, until [`Self::drop_received`]; whether they are what it needs.
+    pub(super) fn receive_secrets(
+        &mut self,
+        start: &Start,
+        received: Option<Result<SecretValues, String>>,
+    ) -> SecretsSent {
+        self.secrets.receive(start, received)
+    }
+
+    /// Erases what no effect has kept.
+    pub(super) fn drop_received(&mut self) {
+        self.secrets.drop_received();
+    }
+
     /// Whether an Attempt may still start: it may have been accepted long ago, by another agent and another policy.
     fn check_again(&mut self, dir: &AttemptDir, attempt: &AttemptId) -> Result<(), Refusal> {
         if let Some(refusal) = self.policy.kill_switch() {
@@ -318,7 +347,7 @@ impl Performer {
                 _ => StartRecord::BySupervisor,
             }
         };
-        let launched = self.launcher.launch_with(&dir, record);
+        let launched = self.launcher.launch_with(&dir, self.secrets.of(&attempt), record);
         KillPoint::AgentLaunched.pass(self.journal.root());
         match launched {
             Ok(unconfirmed) => match self.journal.sync() {
@@ -408,6 +437,7 @@ impl Performer {
     fn concluded(&mut self, attempt: AttemptId, done: Result<Option<Ended>, JournalError>) -> Option<Event> {
         match done {
             Ok(Some(ended)) => {
+                self.secrets.forget(&attempt);
                 let dir = self.journal.attempt(&attempt);
                 self.note_durable(&dir, &attempt);
                 self.checkpointer.note_ended(dir);
@@ -433,6 +463,7 @@ impl Performer {
         match inspect(&dir, &self.scope) {
             Ok(Some(seen)) => {
                 if seen.running.is_some() || seen.ended.is_some() {
+                    self.secrets.forget(attempt);
                     self.note_durable(&dir, attempt);
                 }
                 if let Some(ended) = &seen.ended {

@@ -14,6 +14,7 @@ use sentinel_core::agent::Permit;
 use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::Program;
 use sentinel_protocol::to_agent::Start;
+use sentinel_secrets::values::SecretValues;
 
 use super::environment::{environment, path_in};
 use super::exec_plan::{ChildStep, ExecPlan};
@@ -41,15 +42,21 @@ pub(super) struct Prepared {
 /// Checks the request against the node, and against what the node's policy has allowed, if it has one.
 pub(super) fn prepare(
     start: &Start,
+    secrets: Option<&SecretValues>,
     permit: Option<&Permit>,
     host: HostNamespaces,
 ) -> Result<Prepared, NotStarted> {
     let root = Root::of(start.request.environment, host).map_err(NotStarted::Failed)?;
-    prepare_in(root, start, permit)
+    prepare_in(root, start, secrets, permit)
 }
 
-fn prepare_in(root: Root, start: &Start, permit: Option<&Permit>) -> Result<Prepared, NotStarted> {
-    let found = find(&root, start).map_err(NotStarted::Failed)?;
+fn prepare_in(
+    root: Root,
+    start: &Start,
+    secrets: Option<&SecretValues>,
+    permit: Option<&Permit>,
+) -> Result<Prepared, NotStarted> {
+    let found = find(&root, start, secrets).map_err(NotStarted::Failed)?;
     let executable = match permit {
         None => Executable::Path,
         Some(permit) => {
@@ -68,10 +75,10 @@ struct Found {
     located: Located,
 }
 
-fn find(root: &Root, start: &Start) -> Result<Found, StartError> {
+fn find(root: &Root, start: &Start, secrets: Option<&SecretValues>) -> Result<Found, StartError> {
     let request = &start.request;
     let identity = Identity::resolve(root, request.user.as_deref(), request.group.as_deref())?;
-    let env = environment(start, identity.user.as_ref());
+    let env = environment(start, secrets, identity.user.as_ref());
     check_directory(root, &request.working_dir)?;
     let located = locate(root, &request.program, path_in(&env), Path::new(&request.working_dir))?;
     Ok(Found { identity, env, located })
@@ -255,10 +262,11 @@ mod tests {
         };
         let ours =
             Root::of(sentinel_protocol::request::Environment::Container, HostNamespaces::OfInit).unwrap();
-        let error = prepare_in(ours, &start("/mnt/only-here"), None).unwrap_err();
+        let error = prepare_in(ours, &start("/mnt/only-here"), None, None).unwrap_err();
         let NotStarted::Failed(error) = error else { panic!("{error:?}") };
         assert_eq!(error.reason, StartFailure::WorkingDirectory, "{}", error.message);
-        let prepared = prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here"), None).unwrap();
+        let prepared =
+            prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here"), None, None).unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let stdio = [File::open("/dev/null").unwrap().into(), stdout.try_clone().unwrap(), stdout];
         become_in_a_child(&prepared, &stdio);

@@ -14,11 +14,14 @@ use sentinel_protocol::codec::encode_text;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskUid};
 use sentinel_protocol::metrics::NodeMetrics;
 use sentinel_protocol::refusal::SessionRefusal;
+use sentinel_protocol::secret::SealingKey;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_protocol::to_agent::ToAgent;
+use sentinel_protocol::to_agent::{Start, ToAgent};
 use sentinel_protocol::to_operator::{Hello, Report};
 use sentinel_protocol::version::{self, Version};
+use sentinel_secrets::sealed::seal;
+use sentinel_secrets::values::SecretValues;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::attempt_index::{AttemptIndex, TooMany};
@@ -248,6 +251,16 @@ impl Registry {
         message: &ToAgent,
         push: impl FnOnce(&Arc<Outbox>, Utf8Bytes) -> Result<(), NotQueued>,
     ) -> Option<SessionId> {
+        self.queue_if(node, message, |_| true, push)
+    }
+
+    fn queue_if(
+        &self,
+        node: &NodeName,
+        message: &ToAgent,
+        takes_it: impl FnOnce(&LiveSession) -> bool,
+        push: impl FnOnce(&Arc<Outbox>, Utf8Bytes) -> Result<(), NotQueued>,
+    ) -> Option<SessionId> {
         let entry = self.0.sessions.find(node)?;
         let text = match encode_text(message) {
             Ok(text) => text,
@@ -257,12 +270,51 @@ impl Registry {
             }
         };
         let mut state = entry.lock();
-        let live = state.live.as_mut()?;
+        let live = state.live.as_mut().filter(|live| takes_it(live))?;
         push(&live.outbox, text.into()).ok()?;
         if let ToAgent::Forget(forget) = message {
             live.owned.forget(&forget.attempt);
         }
         Some(live.session.clone())
+    }
+
+    /// Seals the values of Secrets of a `Start` for the Session of its node, and queues it for that Session; as
+    /// [`Registry::send`] without values.
+    pub(super) fn send_start(&self, mut start: Start, secrets: &SecretValues) -> Option<SessionId> {
+        let node = start.attempt.node.clone();
+        if secrets.is_empty() {
+            return self.send(&node, &ToAgent::Start(Box::new(start)));
+        }
+        let entry = self.0.sessions.find(&node)?;
+        let (session, key) = {
+            let state = entry.lock();
+            let live = state.live.as_ref()?;
+            (live.session.clone(), live.sealing_key?)
+        };
+        match seal(&key, &session, &start, secrets) {
+            Ok(sealed) => start.secrets = Some(sealed),
+            Err(error) => {
+                tracing::warn!(%node, %error, "unable to send a Start");
+                return None;
+            }
+        }
+        // Another Session, which may have begun meanwhile, could not open it.
+        let in_session = |live: &LiveSession| live.session == session;
+        self.queue_if(&node, &ToAgent::Start(Box::new(start)), in_session, |outbox, text| outbox.push(text))
+    }
+
+    /// Whether the agent of a node takes the values of Secrets.
+    pub(super) fn takes_secrets(&self, node: &NodeName) -> bool {
+        let Some(entry) = self.0.sessions.find(node) else { return false };
+        entry.lock().live.as_ref().is_some_and(|live| live.sealing_key.is_some())
+    }
+
+    /// Takes in the key of a Session.
+    pub(super) fn set_sealing_key(&self, node: &NodeName, session: &SessionId, key: SealingKey) {
+        let Some(entry) = self.0.sessions.find(node) else { return };
+        if let Some(live) = entry.lock().current(session) {
+            live.sealing_key = Some(key);
+        }
     }
 
     /// Ends every Session.
@@ -297,6 +349,7 @@ impl Registry {
             session,
             outbox: outbox.clone(),
             inventory: InventoryState::Pending,
+            sealing_key: None,
             owned: AttemptIndex::default(),
         };
         let replaced = self.0.sessions.begin(node, live, hello, now);

@@ -15,6 +15,7 @@ mod history;
 mod kit;
 mod recreations;
 mod restarts;
+mod secrets;
 mod server;
 mod status;
 #[path = "../stores/mod.rs"]

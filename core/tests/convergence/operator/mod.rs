@@ -359,6 +359,7 @@ impl Operator {
             offer: self.ledger.offer(&attempt.node),
             trace: None,
             requested_by: None,
+            secrets: None,
         }))
     }
 
