@@ -18,6 +18,7 @@ use sentinel_protocol::request::{
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Report, ReportedState, Running, ToOperator};
+use sentinel_secrets::values::SecretValues;
 
 use self::agents::{Agents, Delivered};
 use self::gateway::{Agent, Setup, World, attempt, ended, eventually, node_name, report, spec_hash, world};
@@ -138,7 +139,7 @@ async fn contract(mut site: impl Site) {
     let facts = site.fleet().agent(&name);
     assert_eq!((facts.session, facts.last_seen), (None, None), "it has never connected");
     assert_eq!(site.fleet().protocol_version(&name), None);
-    assert_eq!(site.fleet().start(start.clone()), None);
+    assert_eq!(site.fleet().start(start.clone(), &SecretValues::default()), None);
     assert!(site.fleet().owned(&task).is_empty());
 
     site.connect().await;
@@ -150,7 +151,7 @@ async fn contract(mut site: impl Site) {
     assert_eq!((owned.len(), owned[0].reports.len()), (1, 0), "an agent that owns nothing is listed");
     assert_eq!(owned[0].session, session);
 
-    assert_eq!(site.fleet().start(start.clone()), Some(session.clone()));
+    assert_eq!(site.fleet().start(start.clone(), &SecretValues::default()), Some(session.clone()));
     assert_eq!(site.received().await, "Start");
     let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
     site.report(report("t/1/n/1", running)).await;

@@ -222,6 +222,7 @@ impl Performer {
         let accepted = match Accepted::now(start) {
             Ok(accepted) => Accepted { permit, ..accepted },
             Err(error) => {
+                self.secrets.forget(&attempt);
                 let message = format!("failed to read the boot id: {}", describe(&error));
                 let why = Refusal::JournalUnsafe { message: message.into() };
                 return Event::NotRecorded { attempt, why };

@@ -97,8 +97,7 @@ impl Dispatcher<'_> {
             return Ok(SecretValues::default());
         }
         let Parts { cluster, fleet, .. } = &self.context.parts;
-        let node = &start.attempt.node;
-        if fleet.protocol_version(node).is_some() && !fleet.takes_secrets(node) {
+        if fleet.takes_secrets(&start.attempt.node) == Some(false) {
             let message = "the node's agent takes no values of Secrets; upgrade the agent";
             return Err(self.refuse(start, message.to_owned()));
         }

@@ -24,8 +24,8 @@ pub trait Fleet: Send + Sync + 'static {
     /// The protocol version of a node's live Session; `None` without one.
     fn protocol_version(&self, node: &NodeName) -> Option<Version>;
 
-    /// Whether the agent of a node's live Session takes the values of Secrets.
-    fn takes_secrets(&self, node: &NodeName) -> bool;
+    /// Whether the agent of a node's live Session takes the values of Secrets; `None` without one whose Inventory is complete.
+    fn takes_secrets(&self, node: &NodeName) -> Option<bool>;
 
     /// Queues a `Start` for the live Session of its node, and returns the Session; the gateway fills in the credit, and seals the values
     /// of Secrets for that Session alone. `None` without a Session, or when its queue is full.

@@ -31,7 +31,7 @@ impl Fleet for Registry {
         self.send_start(start, secrets)
     }
 
-    fn takes_secrets(&self, node: &NodeName) -> bool {
+    fn takes_secrets(&self, node: &NodeName) -> Option<bool> {
         Self::takes_secrets(self, node)
     }
 

@@ -303,10 +303,11 @@ impl Registry {
         self.queue_if(&node, &ToAgent::Start(Box::new(start)), in_session, |outbox, text| outbox.push(text))
     }
 
-    /// Whether the agent of a node takes the values of Secrets.
-    pub(super) fn takes_secrets(&self, node: &NodeName) -> bool {
-        let Some(entry) = self.0.sessions.find(node) else { return false };
-        entry.lock().live.as_ref().is_some_and(|live| live.sealing_key.is_some())
+    /// Whether the agent of a node takes the values of Secrets; `None` until its Inventory is complete.
+    pub(super) fn takes_secrets(&self, node: &NodeName) -> Option<bool> {
+        let entry = self.0.sessions.find(node)?;
+        let state = entry.lock();
+        state.active().map(|live| live.sealing_key.is_some())
     }
 
     /// Takes in the key of a Session.

@@ -195,8 +195,9 @@ impl Fleet for Agents {
         Some(Version(self.version.load(Ordering::Relaxed)))
     }
 
-    fn takes_secrets(&self, _: &NodeName) -> bool {
-        self.takes_secrets.load(Ordering::Relaxed)
+    fn takes_secrets(&self, node: &NodeName) -> Option<bool> {
+        self.sessions.lock().unwrap().get(node)?;
+        Some(self.takes_secrets.load(Ordering::Relaxed))
     }
 
     fn start(&self, start: Start, secrets: &SecretValues) -> Option<SessionId> {
