@@ -90,7 +90,8 @@ impl Patterns {
 
     /// Whether no end of these bytes is more than half of what it may become.
     fn shows_little(&self, bytes: &[u8]) -> bool {
-        (0..bytes.len()).all(|at| {
+        // A shorter end is at most half of any block.
+        (0..bytes.len().saturating_sub(MIN_MASKED / 2)).all(|at| {
             let len = bytes.len() - at;
             self.beginning_with(&bytes[at..]).all(|block| 2 * len <= block.len())
         })
