@@ -129,6 +129,14 @@ fn nothing_is_started_without_its_secrets() {
     }
 }
 
+fn hex(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
 /// Files below a directory that hold one of these forms.
 fn holding(directory: &Path, forms: &[String]) -> Vec<String> {
     let mut found = Vec::new();
@@ -152,12 +160,7 @@ fn no_value_is_on_the_disk_or_in_a_command_line_while_the_command_runs() {
     let (supervisor, command) = running(&attempt);
     wait_for("output", || attempt.path().join("log").read_dir().unwrap().next().map(drop));
     let engine = base64::engine::general_purpose::STANDARD_NO_PAD;
-    let forms = vec![
-        text.to_owned(),
-        "another-secret".to_owned(),
-        engine.encode(text),
-        text.bytes().map(|byte| format!("{byte:02x}")).collect(),
-    ];
+    let forms = vec![text.to_owned(), "another-secret".to_owned(), engine.encode(text), hex(text)];
     assert_eq!(holding(node.path(), &forms), Vec::<String>::new());
     for pid in [supervisor.pid, command.pid] {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();

@@ -199,7 +199,7 @@ mod tests {
     fn the_largest_box_fits_into_what_a_frame_keeps_free_for_it() {
         let keys = SessionKeys::generate();
         let session = SessionId::new("s1").unwrap();
-        let largest = values(&[7; MAX_SECRET_VALUE], 4);
+        let largest = values(&vec![7; MAX_SECRET_VALUE], 4);
         let sealed = seal(&keys.public(), &session, &start(), &largest).unwrap();
         assert!(sealed.0.len() < MAX_SEALED, "{}", sealed.0.len());
     }

@@ -58,7 +58,7 @@ impl Canary {
         let hex = |text: &str| -> String { text.bytes().map(|byte| format!("{byte:02x}")).collect() };
         let mut forms = vec![self.core.clone(), hex(&self.core), hex(&self.core).to_uppercase()];
         for before in 0..3 {
-            let encoded = STANDARD.encode(["xy"[..before].as_bytes(), self.core.as_bytes()].concat());
+            let encoded = STANDARD.encode([&b"xy"[..before], self.core.as_bytes()].concat());
             // Without what depends on the bytes before and behind.
             forms.push(encoded[[0, 2, 3][before]..encoded.len() - 4].to_owned());
         }
@@ -265,7 +265,7 @@ async fn canary_secrets_are_in_no_store_log_or_command_line() {
     known.text("log and API", shown.as_bytes());
     // Six forms of each variable on two streams, and standard input.
     let marks = shown.matches("***").count();
-    assert!(marks >= IN_ENV * 7 + 1, "{marks} marks in:\n{shown}");
+    assert!(marks > IN_ENV * 7, "{marks} marks in:\n{shown}");
     assert!(shown.contains("a secret was masked in the output"), "{shown}");
     let etcd = places.etcd().await;
     search.text("etcd, without Secrets", &etcd);

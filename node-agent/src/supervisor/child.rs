@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(whole(&line).sync, Sync::AtAgent(Some(Answer::Confirmed)));
         let plain = whole(b"P/state/a\n");
         assert!(plain.secrets.is_none() && plain.sync == Sync::Here);
-        for malformed in [&b"P/a\0x\n"[..], b"P/a\0999999999\n", b"P/a\03\nabc", b"\n", &[b'x'; 5000]] {
+        for malformed in [&b"P/a\0x\n"[..], b"P/a\0999999999\n", b"P/a\x003\nabc", b"\n", &[b'x'; 5000]] {
             assert!(matches!(parse(malformed), Parsed::Malformed));
         }
     }

@@ -220,6 +220,7 @@ mod tests {
     use sentinel_protocol::secret::SecretKeyRef;
     use sentinel_secrets::values::SecretValue;
 
+    use super::super::encodings::without_end_of_line;
     use super::*;
 
     fn values(all: &[&[u8]]) -> SecretValues {
@@ -237,7 +238,9 @@ mod tests {
 
     fn masked(all: &[&[u8]], pieces: &[&[u8]]) -> (Vec<u8>, u64) {
         let (mut masker, mut result) = (masker(all), Vec::new());
-        pieces.iter().for_each(|piece| masker.feed(piece, &mut result));
+        for piece in pieces {
+            masker.feed(piece, &mut result);
+        }
         masker.finish(&mut result);
         (result, masker.marks())
     }
@@ -371,7 +374,7 @@ mod tests {
             }
             let all: Vec<&[u8]> = all.iter().map(|value| &value[..]).collect();
             let holds = |result: &[u8]| {
-                let trimmed = all.iter().map(|value| value.trim_suffix_of_lines());
+                let trimmed = all.iter().map(|value| without_end_of_line(value));
                 trimmed.filter(|value| value.len() >= MIN_MASKED)
                     .any(|value| result.windows(value.len()).any(|window| window == value))
             };
@@ -392,16 +395,6 @@ mod tests {
                 prop_assert!(!holds(&result), "{:?}", String::from_utf8_lossy(&result));
                 if !releases { prop_assert_eq!((&result, masker.marks()), (&whole, marks)); }
             }
-        }
-    }
-
-    trait TrimLines {
-        fn trim_suffix_of_lines(&self) -> &[u8];
-    }
-
-    impl TrimLines for &[u8] {
-        fn trim_suffix_of_lines(&self) -> &[u8] {
-            super::super::encodings::without_end_of_line(self)
         }
     }
 }

@@ -112,11 +112,11 @@ async fn an_optional_key_may_be_missing() {
 async fn an_api_server_that_does_not_answer_is_asked_again_within_the_start_clock() {
     let is_up = Arc::new(AtomicBool::new(false));
     let up = is_up.clone();
-    let answer = move || match up.load(Ordering::Relaxed) {
-        true => Ok(Some(keys(&[("password", "hunter2hunter2")]))),
-        false => {
-            Err(ClusterError::Unavailable { doing: "read Secret default/db".into(), source: "down".into() })
+    let answer = move || {
+        if up.load(Ordering::Relaxed) {
+            return Ok(Some(keys(&[("password", "hunter2hunter2")])));
         }
+        Err(ClusterError::Unavailable { doing: "read Secret default/db".into(), source: "down".into() })
     };
     let (stage, server) = stage(PASSWORD, answer).await;
     while server.secrets.reads() < 3 {

@@ -367,7 +367,8 @@ fn aliases_cannot_make_a_small_file_large() {
     let mut text = String::from("a0: &a0 [x]\n");
     for level in 1..40 {
         let items = vec![format!("*a{}", level - 1); 10].join(",");
-        text += &format!("a{level}: &a{level} [{items}]\n");
+        let line = format!("a{level}: &a{level} [{items}]\n");
+        text.push_str(&line);
     }
     assert!(Policy::read(text.as_bytes()).is_err());
 }
