@@ -128,16 +128,16 @@ async fn an_api_server_that_does_not_answer_is_asked_again_within_the_start_cloc
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_reads_anew_and_one_without_its_secret_says_so() {
-    let is_there = Arc::new(AtomicBool::new(true));
-    let there = is_there.clone();
-    let answer = move || Ok(there.load(Ordering::Relaxed).then(|| keys(&[("password", "hunter2hunter2")])));
+async fn each_attempt_reads_anew_and_one_without_its_secret_is_refused() {
+    let exists = Arc::new(AtomicBool::new(true));
+    let present = exists.clone();
+    let answer = move || Ok(present.load(Ordering::Relaxed).then(|| keys(&[("password", "hunter2hunter2")])));
     let spec = PASSWORD
         .replace("timeouts:", "retry: {limit: 1, backoff: {initial: 1s}, causes: [Failed]}, timeouts:");
     let (stage, _server) = stage(&spec, answer).await;
     stage.starts(1).await;
     stage.report("t", 1, "a", running());
-    is_there.store(false, Ordering::Relaxed);
+    exists.store(false, Ordering::Relaxed);
     stage.report("t", 1, "a", failed(1));
     let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
     let node = task.status.unwrap().nodes.remove(0);
@@ -148,12 +148,12 @@ async fn each_attempt_reads_anew_and_one_without_its_secret_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_was_sent_is_sent_again_without_values_that_are_gone() {
-    let is_there = Arc::new(AtomicBool::new(true));
-    let there = is_there.clone();
-    let answer = move || Ok(there.load(Ordering::Relaxed).then(|| keys(&[("password", "hunter2hunter2")])));
+    let exists = Arc::new(AtomicBool::new(true));
+    let present = exists.clone();
+    let answer = move || Ok(present.load(Ordering::Relaxed).then(|| keys(&[("password", "hunter2hunter2")])));
     let (stage, _server) = stage(PASSWORD, answer).await;
     stage.starts(1).await;
-    is_there.store(false, Ordering::Relaxed);
+    exists.store(false, Ordering::Relaxed);
     // It has accepted the Attempt and restarted: it reports what it has, and the operator concludes nothing.
     stage.connect("a");
     stage.starts(2).await;
@@ -182,7 +182,7 @@ async fn a_value_that_is_too_short_to_be_masked_is_warned_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dev_mode_has_no_secrets_and_says_so() {
+async fn dev_mode_has_no_secrets_and_refuses() {
     let stage = Stage::with_nodes(&["a"]);
     stage.apply("t", PASSWORD).await;
     let message = refused(&stage).await;

@@ -171,18 +171,9 @@ impl Node {
             let message = ToAgent::Ack(Ack { attempt: forget.attempt.clone(), stage: Stage::Ended });
             self.handle(Event::Received { message, facts: Facts::default() }, None)?;
         }
-        self.handle(
-            Event::Received {
-                message,
-                facts: Facts {
-                    tombstone,
-                    free: u64::MAX,
-                    policy: PolicyVerdict::NoPolicy,
-                    secrets: SecretsSent::Values,
-                },
-            },
-            crash_after,
-        )
+        let (policy, secrets) = (PolicyVerdict::NoPolicy, SecretsSent::Values);
+        let facts = Facts { tombstone, free: u64::MAX, policy, secrets };
+        self.handle(Event::Received { message, facts }, crash_after)
     }
 
     /// What an agent that knows no epochs would read.
